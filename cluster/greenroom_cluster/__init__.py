@@ -1,0 +1,1 @@
+"""The replicated session cluster behind greenroom."""

@@ -1,0 +1,1 @@
+"""Who keeps the cluster map and decides compare-and-set on it."""

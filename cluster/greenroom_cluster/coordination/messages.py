@@ -1,0 +1,127 @@
+"""The messages between the coordinator and the nodes, actors and operators that talk to it.
+
+A connection opens with `wire.Hello` in both directions, role "peer" for nodes and actors, "admin" for an
+operator's command. `wire.Subscribe` is answered by `wire.MapFull` and then `wire.MapChange`s.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+from greenroom import wire
+from greenroom.cluster_map import ActorEntry, NodeEntry
+
+
+class Proposal(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A compare-and-set on one shard's configuration.
+
+    It applies if the shard's epoch is still `epoch`; the new one is `epoch + 1`. `nonce` makes it safe to
+    send again: a proposal that applied already is answered so. `kind` is one of
+    "start"     a shard without configuration, or whose members are all known dead, begins empty; proposed by
+                the incarnation of its first wanted slot
+    "takeover"  a backup makes itself the only member
+    "remove", "add", "handover", "reaffirm"  proposed by the primary only
+    """
+
+    shard: int
+    epoch: int
+    nonce: bytes
+    kind: str
+    primary: bytes
+    backups: tuple[bytes, ...]
+
+
+class Decision(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What became of the proposal with this nonce. The map that shows it was published before."""
+
+    shard: int
+    nonce: bytes
+    applied: bool
+    reason: str
+
+
+class Propose(wire.Frame, tag=90):
+    """Decide each of these on its own. `proposer` is the incarnation that asks. Answered by `Decided`."""
+
+    request: int
+    proposer: bytes
+    proposals: tuple[Proposal, ...]
+
+
+class Decided(wire.Frame, tag=91):
+    """Decisions in the order of the proposals; they are on disk."""
+
+    request: int
+    decisions: tuple[Decision, ...]
+
+
+class RegisterNode(wire.Frame, tag=92):
+    """A node's supervisor enters or changes its node. Answered by `Accepted` or `Rejected`."""
+
+    request: int
+    node: NodeEntry
+
+
+class RegisterActor(wire.Frame, tag=93):
+    """A supervisor enters a new incarnation. Answered by `Accepted` or `Rejected`."""
+
+    request: int
+    actor: ActorEntry
+
+
+class ReportDead(wire.Frame, tag=94):
+    """These incarnations' exits were seen by their supervisor on their host. Answered by `Accepted`."""
+
+    request: int
+    incarnations: tuple[bytes, ...]
+
+
+class RemoveNode(wire.Frame, tag=95):
+    """A node that has stopped for good leaves the map; only once nothing names its actors. `Accepted`."""
+
+    request: int
+    name: str
+
+
+class ForgetNode(wire.Frame, tag=96):
+    """An operator's word that a node and all its actors are gone for ever: their memory counts as lost."""
+
+    request: int
+    name: str
+
+
+class Heartbeat(wire.Frame, tag=97):
+    """A supervisor is alive and reaches the coordinator; `lineage` and `version` are the newest it knows."""
+
+    node: str
+    lineage: int
+    version: int
+
+
+class Accepted(wire.Frame, tag=98):
+    """Done, and on disk."""
+
+    request: int
+
+
+class Rejected(wire.Frame, tag=99):
+    """Not done; `reason` says why and what to do."""
+
+    request: int
+    reason: str
+
+
+CoordinatorRequest: TypeAlias = (
+    wire.Hello
+    | wire.Subscribe
+    | Propose
+    | RegisterNode
+    | RegisterActor
+    | ReportDead
+    | RemoveNode
+    | ForgetNode
+    | Heartbeat
+)
+CoordinatorReply: TypeAlias = (
+    wire.Hello | wire.Goodbye | wire.MapFull | wire.MapChange | Decided | Accepted | Rejected
+)

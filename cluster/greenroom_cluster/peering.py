@@ -1,0 +1,102 @@
+"""The messages between actors, on the connection from a primary's actor to its peer's.
+
+One connection per ordered pair of actors carries everything but snapshots, which have a connection of their
+own (`bulk`), so that beacons never wait behind them. Replication is group commit: a `Prepare` takes what all
+shards of the pair have waiting. It is acknowledged as a whole; entries that the receiver does not accept are
+listed by shard and epoch.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+from greenroom import wire
+from greenroom_cluster.shard.records import ClientState, KeptResult, Record, StoredSession
+
+PREPARE_BYTES_MAX = 256 * 1024
+PEER_FRAME_BYTES_MAX = 4 << 20
+
+
+class ShardRecords(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Records of one shard that follow each other. `committed` is the primary's commit point.
+
+    `shard_epoch` is the configuration under which the primary sends, which may be later than the epoch that
+    a record was stamped with.
+    """
+
+    shard: int
+    shard_epoch: int
+    committed: int
+    records: tuple[Record, ...]
+
+
+class Prepare(wire.Frame, tag=80):
+    """Log these; answered by `PrepareOk` with the same batch number."""
+
+    batch: int
+    entries: tuple[ShardRecords, ...]
+
+
+class PrepareOk(wire.Frame, tag=81):
+    """Everything in the batch is logged, except on the shards refused, given as (shard, epoch)."""
+
+    batch: int
+    refused: tuple[tuple[int, int], ...] = ()
+
+
+class Beacon(wire.Frame, tag=82):
+    """Asks the peer to go on backing the sender. `sent_ns` is the sender's clock, returned untouched.
+
+    `commits` holds (shard, epoch, commit point, shard time) where one of them moved since the last beacon.
+    `refusals_seen` is the newest `BeaconOk.refusal` that the sender has taken in.
+    """
+
+    sent_ns: int
+    refusals_seen: int
+    commits: tuple[tuple[int, int, int, int], ...] = ()
+
+
+class BeaconOk(wire.Frame, tag=83):
+    """The peer backs the sender on every shard but those listed as (shard, epoch)."""
+
+    sent_ns: int
+    refusal: int
+    refused: tuple[tuple[int, int], ...] = ()
+
+
+class SnapshotChunk(wire.Frame, tag=84):
+    """A part of a shard's state at `sequence`, numbered from 0. Sent on the bulk connection."""
+
+    shard: int
+    epoch: int
+    join: int
+    sequence: int
+    time_us: int
+    number: int
+    last: bool
+    sessions: tuple[StoredSession, ...]
+    clients: tuple[ClientState, ...]
+    results: tuple[KeptResult, ...]
+
+
+class SnapshotOk(wire.Frame, tag=85):
+    """The joiner holds the snapshot up to this chunk; after the last one it is ready to be added."""
+
+    shard: int
+    epoch: int
+    join: int
+    number: int
+
+
+class SnapshotRefused(wire.Frame, tag=86):
+    """The joiner cannot take this snapshot (it is a member already, or knows a later epoch)."""
+
+    shard: int
+    epoch: int
+    join: int
+    reason: str
+
+
+PeerRequest: TypeAlias = Prepare | Beacon | SnapshotChunk
+PeerReply: TypeAlias = PrepareOk | BeaconOk | SnapshotOk | SnapshotRefused
+PeerMessage: TypeAlias = wire.Hello | wire.Goodbye | PeerRequest | PeerReply

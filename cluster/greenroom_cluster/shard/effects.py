@@ -1,0 +1,89 @@
+"""What the core wants done. The driver performs effects in the order in which they are returned."""
+
+from typing import TypeAlias
+
+import msgspec
+
+from greenroom import wire
+from greenroom_cluster.coordination.messages import Proposal
+from greenroom_cluster.peering import PeerReply, PeerRequest
+
+
+class Effect(msgspec.Struct, frozen=True, gc=False):
+    """Base of every effect."""
+
+
+class Reply(Effect):
+    """Answer a request on that client connection; dropped if it is gone."""
+
+    connection: int
+    message: wire.Reply
+
+
+class Send(Effect):
+    """Send to the peer on the connection that this actor opened to it (`bulk`: the snapshot connection).
+
+    Dropped if that connection is down: the core hears `LinkUp` and sends again what still matters.
+    """
+
+    peer: bytes
+    message: PeerRequest
+    bulk: bool = False
+
+
+class Answer(Effect):
+    """Answer a peer's request on the connection on which that peer sent it; dropped if it is gone."""
+
+    peer: bytes
+    message: PeerReply
+
+
+class Connect(Effect):
+    """Keep a connection open to this peer until `Disconnect`, reopening it when it breaks."""
+
+    peer: bytes
+    address: str
+    bulk: bool
+
+
+class Disconnect(Effect):
+    """This peer is no longer needed."""
+
+    peer: bytes
+    bulk: bool
+
+
+class Propose(Effect):
+    """Send this proposal to the coordinator; dropped if unreachable (see `CoordinationUp`)."""
+
+    proposal: Proposal
+
+
+class Transition(Effect):
+    """A replica changed role, epoch or members: one structured log line."""
+
+    shard: int
+    epoch: int
+    role: str
+    reason: str
+
+
+class Warned(Effect):
+    """Something an operator should know that is not a transition."""
+
+    message: str
+    shard: int = -1
+
+
+class Ignored(Effect):
+    """An input, or a part of one, had no effect, and this is why. For tests, traces and counters."""
+
+    what: str
+    reason: str
+    shard: int = -1
+    epoch: int = 0
+
+
+HostEffect: TypeAlias = (
+    Reply | Send | Answer | Connect | Disconnect | Propose | Transition | Warned | Ignored
+)

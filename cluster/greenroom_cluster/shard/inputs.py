@@ -1,0 +1,85 @@
+"""What can happen to the core. Every input reaches it through `Host.step(now_ns, wall_us, input)`.
+
+`now_ns` is CLOCK_BOOTTIME, sampled after the bytes that caused the input were received. `wall_us` is UTC.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+from greenroom import wire
+from greenroom.cluster_map import ClusterMap
+from greenroom_cluster.coordination.messages import Decision
+from greenroom_cluster.peering import PeerReply, PeerRequest
+
+
+class Input(msgspec.Struct, frozen=True, gc=False):
+    """Base of every input."""
+
+
+class ClientRequests(Input):
+    """Requests of one client connection, in the order received. `client` is the dialog id of its hello."""
+
+    connection: int
+    client: bytes
+    requests: list[wire.Request]
+
+
+class ConnectionClosed(Input):
+    """A client connection is gone: nothing is to be sent there any more."""
+
+    connection: int
+
+
+class PeerMessages(Input):
+    """Messages from the actor incarnation `peer`, in the order received."""
+
+    peer: bytes
+    messages: list[PeerRequest | PeerReply]
+
+
+class LinkUp(Input):
+    """The connection (`bulk`: the snapshot connection) that this actor opened to `peer` is established."""
+
+    peer: bytes
+    bulk: bool
+
+
+class LinkDown(Input):
+    """The connection that this actor opened to `peer` is gone; what was sent on it may be lost."""
+
+    peer: bytes
+    bulk: bool
+
+
+class MapChanged(Input):
+    """The coordinator published this map."""
+
+    map: ClusterMap
+
+
+class Decisions(Input):
+    """The coordinator's answers to proposals of this actor."""
+
+    decisions: tuple[Decision, ...]
+
+
+class CoordinationUp(Input):
+    """The connection to the coordinator is (again) established: open proposals are to be sent again."""
+
+
+class Tick(Input):
+    """Time passed; due when the clock reaches `Host.next_deadline()`."""
+
+
+HostInput: TypeAlias = (
+    ClientRequests
+    | ConnectionClosed
+    | PeerMessages
+    | LinkUp
+    | LinkDown
+    | MapChanged
+    | Decisions
+    | CoordinationUp
+    | Tick
+)

@@ -1,0 +1,130 @@
+"""The cluster map: the versioned document that says which actor serves which shard.
+
+One actor incarnation is 16 random bytes; a slot is `"node/index"`, the place that successive incarnations of
+one actor take. Configurations name incarnations, never slots, so a restarted actor is never taken for its
+predecessor. `wanted` names slots, because a plan outlives restarts.
+"""
+
+import msgspec
+
+SHARDS_MAX = 4096
+
+
+class NodeEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One node. `state` is "up", "leaving" (drains, then stops) or "down" (unreachable)."""
+
+    name: str
+    address: str
+    state: str
+
+
+class ActorEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One actor incarnation. `state` is "up" or "dead"; dead is final and means: its exit was seen.
+
+    `host` identifies the kernel and pid namespace in which (`pid`, `started_ticks`) has a meaning.
+    """
+
+    incarnation: bytes
+    node: str
+    slot: str
+    address: str
+    state: str
+    host: str
+    pid: int
+    started_ticks: int
+
+
+class ShardEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Configuration of one shard. Epoch 0 and an empty primary: not yet started.
+
+    `nonce` names the proposal that made this configuration. `wanted` is the controller's plan: slots, the
+    primary's first.
+    """
+
+    epoch: int
+    primary: bytes
+    backups: tuple[bytes, ...]
+    nonce: bytes
+    wanted: tuple[str, ...]
+
+    @property
+    def members(self) -> tuple[bytes, ...]:
+        """Every incarnation of the configuration, the primary first; empty when not yet started."""
+        return (self.primary, *self.backups) if self.primary else ()
+
+
+class ClusterMap(msgspec.Struct, array_like=True, frozen=True):
+    """One version of the whole map. Never mutated: `apply` makes the next one."""
+
+    cluster: str
+    lineage: int
+    version: int
+    replicas: int
+    nodes: dict[str, NodeEntry]
+    actors: dict[bytes, ActorEntry]
+    shards: tuple[ShardEntry, ...]
+
+    @property
+    def shard_count(self) -> int:
+        """How many shards the cluster has, a power of two."""
+        return len(self.shards)
+
+    def newer_than(self, other: "ClusterMap") -> bool:
+        """Whether this map is later in the same lineage, or of a later lineage."""
+        return (self.lineage, self.version) > (other.lineage, other.version)
+
+    def apply(self, delta: "MapDelta") -> "ClusterMap":
+        """Return the map after `delta`.
+
+        Raises ValueError if the delta starts from another version; the holder then asks for the whole map.
+        """
+        if (delta.lineage, delta.base) != (self.lineage, self.version):
+            raise ValueError(
+                f"delta from version {delta.base} of lineage {delta.lineage} does not continue "
+                f"version {self.version} of lineage {self.lineage}"
+            )
+        nodes = {**self.nodes, **{node.name: node for node in delta.nodes}}
+        for name in delta.removed_nodes:
+            nodes.pop(name, None)
+        actors = {**self.actors, **{actor.incarnation: actor for actor in delta.actors}}
+        for incarnation in delta.removed_actors:
+            actors.pop(incarnation, None)
+        shards = list(self.shards)
+        for index, entry in delta.shards:
+            shards[index] = entry
+        return ClusterMap(
+            self.cluster, self.lineage, delta.version, self.replicas, nodes, actors, tuple(shards)
+        )
+
+
+class MapDelta(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The difference between map version `base` and `version` of one lineage."""
+
+    lineage: int
+    base: int
+    version: int
+    nodes: tuple[NodeEntry, ...] = ()
+    removed_nodes: tuple[str, ...] = ()
+    actors: tuple[ActorEntry, ...] = ()
+    removed_actors: tuple[bytes, ...] = ()
+    shards: tuple[tuple[int, ShardEntry], ...] = ()
+
+
+def delta_between(old: ClusterMap, new: ClusterMap) -> MapDelta:
+    """Return the delta that turns `old` into `new`, a later map of the same lineage."""
+    return MapDelta(
+        lineage=new.lineage,
+        base=old.version,
+        version=new.version,
+        nodes=tuple(node for name, node in new.nodes.items() if old.nodes.get(name) != node),
+        removed_nodes=tuple(name for name in old.nodes if name not in new.nodes),
+        actors=tuple(
+            actor for incarnation, actor in new.actors.items() if old.actors.get(incarnation) != actor
+        ),
+        removed_actors=tuple(incarnation for incarnation in old.actors if incarnation not in new.actors),
+        shards=tuple(
+            (index, entry)
+            for index, (entry, before) in enumerate(zip(new.shards, old.shards, strict=True))
+            if entry != before
+        ),
+    )

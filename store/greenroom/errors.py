@@ -1,0 +1,76 @@
+"""Everything that greenroom raises, by whose fault it is.
+
+    GreenroomError
+    ├─ UsageError              the caller's mistake
+    │  └─ UnsupportedError     this store does not offer that operation
+    ├─ SessionError            the state of the session forbids it
+    │  ├─ SessionExistsError
+    │  ├─ SessionNotFoundError
+    │  └─ VersionConflictError
+    ├─ UnavailableError        not applied; safe to retry
+    ├─ OutcomeUnknownError     sent and not answered in time; may have been applied
+    └─ ProtocolError
+       ├─ LocalProtocolError   our bug
+       └─ RemoteProtocolError  theirs
+    InvariantError             a bug in the core; an AssertionError, outside the tree
+"""
+
+
+class GreenroomError(Exception):
+    """Base of every error that a caller may want to handle."""
+
+
+class UsageError(GreenroomError):
+    """The caller's mistake: a bad id, a value too large or not storable, a wrong configuration."""
+
+
+class UnsupportedError(UsageError):
+    """The store does not offer this operation; `features` names those it does."""
+
+
+class SessionError(GreenroomError):
+    """The operation was decided, and the state of the session forbids it."""
+
+
+class SessionExistsError(SessionError):
+    """A live session has this id already."""
+
+
+class SessionNotFoundError(SessionError):
+    """There is no live session with this id: never created, expired, deleted or rotated away."""
+
+
+class VersionConflictError(SessionError):
+    """The session changed since the version, or the values, that the caller expected."""
+
+
+class UnavailableError(GreenroomError):
+    """The operation was not applied, and repeating it is safe."""
+
+
+class OutcomeUnknownError(GreenroomError):
+    """The operation was sent and not answered in time: it may have been applied, now or later.
+
+    `harmless_to_repeat` says whether sending it again can do damage: True for deletes and for writes of whole
+    values, False for creates and for conditional changes.
+    """
+
+    def __init__(self, message: str, *, harmless_to_repeat: bool) -> None:
+        super().__init__(message)
+        self.harmless_to_repeat = harmless_to_repeat
+
+
+class ProtocolError(GreenroomError):
+    """Bytes or messages that the protocol does not allow."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This side was about to break the protocol: a bug in greenroom."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side broke the protocol; only its connection ends."""
+
+
+class InvariantError(AssertionError):
+    """The replication core found itself in a state that must not exist: a bug, so it stops before it lies."""

@@ -1,0 +1,362 @@
+"""The messages between clients, nodes and actors.
+
+A frame is a 4-byte big-endian length and one msgpack array whose first element is the tag of the message
+(`greenroom.framing`). Every message is a frozen `msgspec.Struct` without cyclic garbage collection, because
+millions of them pass and none can form a cycle.
+
+Tags are grouped: 1-9 handshake, 10-39 requests of clients, 40-59 replies, 60-69 the cluster map. Tags 70 and
+up belong to `greenroom_cluster` (coordination, peers, log records).
+
+Units: times are integer microseconds since 1970-01-01 UTC (`_us`), ages are milliseconds (`_ms`). A digest
+is BLAKE2b-256 of the session id: ids themselves never cross the wire. A point is the session's 16-bit routing
+point. A path is a tuple of dict keys. A stored value or session data is its msgpack encoding.
+
+Exactly once (RIFL, Lee et al., SOSP 2015): a mutation carries `request`, unique within the dialog that the
+hello named, `low`, the lowest request id that the dialog still waits for, and `age_ms`, how long ago the first
+attempt was sent (0 on a first attempt).
+"""
+
+from enum import IntEnum
+from typing import TypeAlias
+
+import msgspec
+
+from greenroom.cluster_map import ClusterMap, MapDelta
+
+PROTOCOL_VERSION = 1
+ROUTING_VERSION = 1
+
+ROLE_CLIENT = "client"
+ROLE_PEER = "peer"
+ROLE_ADMIN = "admin"
+
+Key: TypeAlias = str | int
+Path: TypeAlias = tuple[Key, ...]
+PathValue: TypeAlias = tuple[Path, bytes]
+
+
+class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Base of every message."""
+
+
+# --- handshake -------------------------------------------------------------------------------------------
+
+
+class Hello(Frame, tag=1):
+    """First frame in each direction.
+
+    `sender` is the sender's 128-bit identity: a client's dialog id, an actor's incarnation. `target` is the
+    incarnation that the sender means to reach (empty: whoever answers). `auth` is room for a credential.
+    """
+
+    protocol: int
+    routing: int
+    cluster: str
+    role: str
+    sender: bytes
+    target: bytes = b""
+    auth: bytes = b""
+
+
+class Goodbye(Frame, tag=2):
+    """The connection is refused or ends; `message` says why and what to do. Last frame before the close."""
+
+    code: str
+    message: str
+
+
+# --- requests --------------------------------------------------------------------------------------------
+
+
+class Get(Frame, tag=10):
+    """Read one session. Answered by `Session` or `Missing`."""
+
+    request: int
+    point: int
+    digest: bytes
+
+
+class Create(Frame, tag=11):
+    """Store a new session. Answered by `Written` or `Failed(EXISTS)`."""
+
+    request: int
+    low: int
+    age_ms: int
+    point: int
+    digest: bytes
+    user_id: str | None
+    created_us: int
+    expires_us: int
+    absolute_us: int | None
+    label: str
+    data: bytes
+
+
+class Update(Frame, tag=12):
+    """Replace what may change of a session. Answered by `Written`, `Failed(NOT_FOUND | CONFLICT)`."""
+
+    request: int
+    low: int
+    age_ms: int
+    point: int
+    digest: bytes
+    user_id: str | None
+    expires_us: int
+    label: str
+    data: bytes
+    version: int | None
+
+
+class Delete(Frame, tag=13):
+    """Remove a session; absent is fine. Answered by `Written` with version 0."""
+
+    request: int
+    low: int
+    age_ms: int
+    point: int
+    digest: bytes
+
+
+class Patch(Frame, tag=14):
+    """Change paths of a session's data. Answered by `Session`, `Failed(NOT_FOUND | CONFLICT | TOO_LARGE)`.
+
+    `user` is None to leave the user as it is, else a tuple of the new user id (or None).
+    `expires_us` None leaves the lifetime as it is. In `expect`, empty bytes demand that the path is absent.
+    """
+
+    request: int
+    low: int
+    age_ms: int
+    point: int
+    digest: bytes
+    set: tuple[PathValue, ...]
+    unset: tuple[Path, ...]
+    expect: tuple[PathValue, ...]
+    user: tuple[str | None] | None
+    expires_us: int | None
+
+
+class Rotate(Frame, tag=15):
+    """Kill the old id and give its session to the new one, in one step. Answered like `Patch`."""
+
+    request: int
+    low: int
+    age_ms: int
+    point: int
+    digest: bytes
+    new_digest: bytes
+    set: tuple[PathValue, ...]
+    unset: tuple[Path, ...]
+    user: tuple[str | None] | None
+    expires_us: int | None
+
+
+class DeleteByHandle(Frame, tag=16):
+    """Remove a session of this user by its handle; absent or another user's is fine. `Written(0)`."""
+
+    request: int
+    low: int
+    age_ms: int
+    point: int
+    digest: bytes
+    user_id: str
+
+
+class DeleteByUser(Frame, tag=17):
+    """Remove the user's sessions on these shards, but for `keep` (a digest or empty). `Counted`."""
+
+    request: int
+    low: int
+    age_ms: int
+    user_id: str
+    keep: bytes
+    shards: tuple[int, ...]
+
+
+class ListByUser(Frame, tag=18):
+    """The user's sessions on these shards, at most `limit`. Answered by `Listing`."""
+
+    request: int
+    user_id: str
+    limit: int
+    shards: tuple[int, ...]
+
+
+class Clean(Frame, tag=19):
+    """Remove what has expired on these shards. Answered by `Counted`."""
+
+    request: int
+    low: int
+    age_ms: int
+    shards: tuple[int, ...]
+
+
+class Inspect(Frame, tag=20):
+    """An operator asks an actor for the state of its replicas. Answered by `Inspection`."""
+
+    request: int
+
+
+class Subscribe(Frame, tag=21):
+    """Send the cluster map and every later change of it. Answered by `MapFull` once, then `MapChange`s.
+
+    `lineage` and `version` name the map that the subscriber already holds (0, 0: none).
+    """
+
+    lineage: int
+    version: int
+
+
+# --- replies ---------------------------------------------------------------------------------------------
+
+
+class FailureCode(IntEnum):
+    """Why a command was refused. The refusal is itself a logged, replicated decision."""
+
+    EXISTS = 1
+    NOT_FOUND = 2
+    CONFLICT = 3
+    TOO_LARGE = 4
+    INVALID = 5
+
+
+class Session(Frame, tag=40):
+    """A session as it stands after the request."""
+
+    request: int
+    version: int
+    user_id: str | None
+    created_us: int
+    expires_us: int
+    absolute_us: int | None
+    label: str
+    data: bytes
+
+
+class Missing(Frame, tag=41):
+    """There is no such session."""
+
+    request: int
+
+
+class Written(Frame, tag=42):
+    """The command took effect; the session now has this version (0: none)."""
+
+    request: int
+    version: int
+
+
+class Failed(Frame, tag=43):
+    """The command was decided and refused."""
+
+    request: int
+    code: int
+    detail: str = ""
+
+
+class Redirect(Frame, tag=44):
+    """Not the serving primary of that shard: follow the map to at least `map_version`.
+
+    `appended` says that this request stands in a log and may yet take effect; a repeat under the same request
+    id is harmless either way.
+    """
+
+    request: int
+    map_version: int
+    appended: bool = False
+
+
+class Overloaded(Frame, tag=45):
+    """Not applied: a limit was reached. `reason` names the limit."""
+
+    request: int
+    reason: str
+
+
+class Unknowable(Frame, tag=46):
+    """A repeat came after the shard forgot this client: whether the first attempt applied cannot be told."""
+
+    request: int
+    reason: str
+
+
+class SessionHandle(Frame):
+    """One entry of a listing."""
+
+    point: int
+    digest: bytes
+    version: int
+    created_us: int
+    expires_us: int
+    label: str
+
+
+class Listing(Frame, tag=47):
+    """Sessions of a user on the shards that answered; shards not named must be asked again."""
+
+    request: int
+    shards: tuple[int, ...]
+    sessions: tuple[SessionHandle, ...]
+
+
+class Counted(Frame, tag=48):
+    """(shard, how many) for each shard that answered; shards not named must be asked again."""
+
+    request: int
+    counts: tuple[tuple[int, int], ...]
+
+
+class ReplicaState(Frame):
+    """One replica as its actor sees it."""
+
+    shard: int
+    epoch: int
+    role: str
+    serving: bool
+    sessions: int
+    data_bytes: int
+    appended: int
+    committed: int
+    joining: tuple[bytes, ...] = ()
+
+
+class Inspection(Frame, tag=49):
+    """The replicas of one actor."""
+
+    request: int
+    incarnation: bytes
+    replicas: tuple[ReplicaState, ...]
+
+
+# --- the cluster map -------------------------------------------------------------------------------------
+
+
+class MapFull(Frame, tag=60):
+    """The whole cluster map."""
+
+    map: ClusterMap
+
+
+class MapChange(Frame, tag=61):
+    """What changed since the map version `delta.base`."""
+
+    delta: MapDelta
+
+
+Mutation: TypeAlias = Create | Update | Delete | Patch | Rotate | DeleteByHandle
+Fanout: TypeAlias = DeleteByUser | ListByUser | Clean
+Request: TypeAlias = Get | Mutation | Fanout | Inspect
+ClientMessage: TypeAlias = Hello | Request | Subscribe
+Reply: TypeAlias = (
+    Session
+    | Missing
+    | Written
+    | Failed
+    | Redirect
+    | Overloaded
+    | Unknowable
+    | Listing
+    | Counted
+    | Inspection
+)
+ServerMessage: TypeAlias = Hello | Goodbye | Reply | MapFull | MapChange
