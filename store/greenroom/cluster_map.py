@@ -19,7 +19,10 @@ class NodeEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class ActorEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One actor incarnation. `state` is "up" or "dead"; dead is final and means: its exit was seen.
+    """One actor incarnation. `state` is "up", "replaced" or "dead".
+
+    "up" is the current incarnation of its slot, at most one per slot. "replaced" has a successor in its slot,
+    which proves nothing about its life: it may still run and serve. "dead" is final: its exit was seen.
 
     `host` identifies the kernel and pid namespace in which (`pid`, `started_ticks`) has a meaning.
     """
