@@ -1,0 +1,420 @@
+"""Histories of store operations, and the check that some order of them explains every result.
+
+The check is the search of Wing and Gong (1993): is there a sequence of the operations, each placed between
+its invocation and its completion, in which every result is what the model says? It runs forward in time and
+places an operation only when a completion forces it ("just in time"), and remembers configurations (state,
+operations placed early), which is Lowe's memoisation ("Testing for linearizability", 2017). Sessions are
+independent, so each is searched alone; a session and the ids that it is rotated to count as one, because a
+rotation touches both ids in one step.
+
+An operation whose outcome is unknown may take effect at any time after its invocation, or never. One that was
+answered "unavailable" was promised not to have been applied: it is left out, so that its effect, if anybody
+sees it, has no explanation.
+
+Times are nanoseconds of CLOCK_MONOTONIC, comparable between the processes of one host.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path as FilePath
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import msgspec
+
+Path: TypeAlias = tuple[str, ...]
+Leaf: TypeAlias = tuple[Path, Any]
+Leaves: TypeAlias = frozenset[Leaf]
+Kind: TypeAlias = Literal["create", "get", "update", "patch", "delete", "rotate"]
+Outcome: TypeAlias = Literal["ok", "failed", "unknown"]
+Reason: TypeAlias = Literal["", "exists", "not_found", "conflict", "unavailable"]
+
+CONFIGURATIONS_MAX = 200_000
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One call of a store and what became of it.
+
+    `session` names the session across its rotations, `key` one of its ids (an alias, never the id itself).
+    `data` is what a create or update stores; `set`, `unset`, `expect` are those of a patch or rotate, and
+    `expect` holds None for a path that must be absent. `expected_version` is the condition of an update.
+    Results: `version` and `result` (None: no such session) after an "ok", `new_key` of a rotation, `reason`
+    after a "failed".
+    """
+
+    client: str
+    session: str
+    kind: Kind
+    key: str
+    invoked_ns: int
+    completed_ns: int = 0
+    outcome: Outcome = "unknown"
+    reason: Reason = ""
+    data: dict[str, Any] | None = None
+    set: list[tuple[list[str], Any]] = []
+    unset: list[list[str]] = []
+    expect: list[tuple[list[str], Any]] = []
+    expected_version: int | None = None
+    version: int | None = None
+    result: dict[str, Any] | None = None
+    new_key: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"{self.invoked_ns}..{self.completed_ns or '?'} {self.client} {self.kind} {self.key}"]
+        for name in ("data", "set", "unset", "expect", "expected_version"):
+            value = getattr(self, name)
+            if value:
+                parts.append(f"{name}={value}")
+        answer = self.outcome if self.outcome != "failed" else f"failed:{self.reason}"
+        parts.append(f"-> {answer}")
+        if self.outcome == "ok" and self.kind != "delete":
+            parts.append(f"version={self.version} {self.result if self.result is not None else ''}")
+        if self.new_key:
+            parts.append(f"new={self.new_key}")
+        return " ".join(parts)
+
+
+# --- the model -------------------------------------------------------------------------------------------
+
+
+class Record(NamedTuple):
+    """A live session. If not `exact`, its version is not known, only that it is above `version`."""
+
+    version: int
+    exact: bool
+    data: Leaves
+
+
+class State(NamedTuple):
+    """One session with its ids: the live ones, and the highest version known to have been given."""
+
+    live: tuple[tuple[str, Record], ...] = ()
+    floor: int = 0
+
+    def record(self, key: str) -> Record | None:
+        """Return what lives under `key`."""
+        for name, record in self.live:
+            if name == key:
+                return record
+        return None
+
+    def without(self, key: str) -> "State":
+        """Return the state after `key` died."""
+        return State(tuple(item for item in self.live if item[0] != key), self.floor)
+
+    def having(self, key: str, record: Record) -> "State":
+        """Return the state after `key` got this record."""
+        others = [item for item in self.live if item[0] != key]
+        floor = max(self.floor, record.version)
+        return State(tuple(sorted([*others, (key, record)], key=lambda item: item[0])), floor)
+
+
+def leaves(data: Mapping[str, Any], prefix: Path = ()) -> Leaves:
+    """Return nested data as the set of its (path, value), which makes merging a matter of sets.
+
+    An empty dict leaves no trace: the model does not tell it from an absent one.
+    """
+    found: set[Leaf] = set()
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            found |= leaves(value, (*prefix, key))
+        else:
+            found.add(((*prefix, key), _frozen(value)))
+    return frozenset(found)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _patched(data: Leaves, operation: Operation) -> Leaves:
+    for path in operation.unset:
+        data = _cut(data, tuple(path), ancestors=False)
+    for path, value in operation.set:
+        whole = tuple(path)
+        added = leaves(value, whole) if isinstance(value, Mapping) else frozenset({(whole, _frozen(value))})
+        for leaf, _ in added:
+            data = _cut(data, leaf, ancestors=True)
+        data |= added
+    return data
+
+
+def _cut(data: Leaves, path: Path, *, ancestors: bool) -> Leaves:
+    """Return `data` without what lies at or below `path`, and without scalars that stand above it."""
+    return frozenset(
+        (leaf, value)
+        for leaf, value in data
+        if leaf[: len(path)] != path and not (ancestors and path[: len(leaf)] == leaf)
+    )
+
+
+def _expected(data: Leaves, operation: Operation) -> bool:
+    for path, value in operation.expect:
+        whole = tuple(path)
+        below = frozenset(item for item in data if item[0][: len(whole)] == whole)
+        if value is None:
+            wanted: Leaves = frozenset()
+        else:
+            wanted = (
+                leaves(value, whole) if isinstance(value, Mapping) else frozenset({(whole, _frozen(value))})
+            )
+        if below != wanted:
+            return False
+    return True
+
+
+def after(state: State, operation: Operation) -> State | None:
+    """Return the state after `operation` took effect here, or None if its result cannot be explained so."""
+    record = state.record(operation.key)
+    if operation.outcome == "failed":
+        return state if _refused_rightly(record, operation) else None
+    match operation.kind:
+        case "get":
+            return _after_get(state, record, operation)
+        case "create":
+            if record is not None:
+                return None
+            return _written(state, operation, operation.key, leaves(operation.data or {}))
+        case "delete":
+            return state.without(operation.key)
+        case "update":
+            if record is None or not _version_fits(record, operation.expected_version):
+                return None
+            return _written(state, operation, operation.key, leaves(operation.data or {}))
+        case "patch" | "rotate":
+            if record is None or not _expected(record.data, operation):
+                return None
+            if operation.kind == "patch":
+                return _written(state, operation, operation.key, _patched(record.data, operation))
+            gone = state.without(operation.key)
+            if operation.outcome == "unknown":  # nobody was told the new id
+                return gone
+            return _written(gone, operation, operation.new_key, _patched(record.data, operation))
+
+
+def _refused_rightly(record: Record | None, operation: Operation) -> bool:
+    match operation.reason:
+        case "exists":
+            return record is not None
+        case "not_found":
+            return record is None
+        case "conflict" if record is not None:
+            version = operation.expected_version
+            if version is not None and not (record.exact and record.version == version):
+                return True
+            return bool(operation.expect) and not _expected(record.data, operation)
+    return False
+
+
+def _after_get(state: State, record: Record | None, operation: Operation) -> State | None:
+    if operation.result is None:
+        return state if record is None else None
+    if record is None or record.data != leaves(operation.result):
+        return None
+    if not _version_fits(record, operation.version):
+        return None
+    return state if record.exact else state.having(operation.key, _exact(record, operation.version))
+
+
+def _exact(record: Record, version: int | None) -> Record:
+    return record if version is None else Record(version, True, record.data)
+
+
+def _version_fits(record: Record, version: int | None) -> bool:
+    if version is None:
+        return True
+    return version == record.version if record.exact else version > record.version
+
+
+def _written(state: State, operation: Operation, key: str, data: Leaves) -> State | None:
+    if operation.outcome == "unknown":
+        return state.having(key, Record(state.floor, False, data))
+    if operation.version is None or operation.version <= state.floor:
+        return None  # a version that was given before
+    if operation.result is not None and leaves(operation.result) != data:
+        return None
+    return state.having(key, Record(operation.version, True, data))
+
+
+# --- the search ------------------------------------------------------------------------------------------
+
+
+class Configuration(NamedTuple):
+    """Where a search may stand: a state, and which of the operations still under way it has placed."""
+
+    state: State
+    placed: frozenset[int]
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """No order of the operations explains the result of `operation`."""
+
+    session: str
+    operation: Operation
+    states: tuple[State, ...]
+    context: tuple[Operation, ...]
+
+    def __str__(self) -> str:
+        lines = [f"session {self.session}: nothing explains", f"    {self.operation}"]
+        lines.append("  the states possible before it:")
+        lines += [f"    {state}" for state in self.states[:5]]
+        lines.append("  what happened around it:")
+        lines += [f"    {operation}" for operation in self.context]
+        return "\n".join(lines)
+
+
+class UndecidedError(Exception):
+    """The search gave up: too many operations of one session overlap, or too many have no known outcome."""
+
+
+class _Search:
+    """Places the operations of one session, completion by completion."""
+
+    def __init__(self, operations: Sequence[Operation], configurations_max: int) -> None:
+        self.operations = operations
+        self.budget = configurations_max
+        self.open: set[int] = set()
+        self.unknown = frozenset(
+            index for index, operation in enumerate(operations) if operation.outcome == "unknown"
+        )
+        self.configurations: set[Configuration] = {Configuration(State(), frozenset())}
+
+    def complete(self, index: int) -> bool:
+        """Keep the configurations that explain this operation's result; False if there are none."""
+        reached: set[Configuration] = set()
+        seen = {self._settled(configuration) for configuration in self.configurations}
+        stack = list(seen)
+        while stack:
+            configuration = stack.pop()
+            if index in configuration.placed:
+                reached.add(Configuration(configuration.state, configuration.placed - {index}))
+                continue
+            for other in self.open - configuration.placed:
+                state = after(configuration.state, self.operations[other])
+                if state is None or (other in self.unknown and state == configuration.state):
+                    continue
+                following = self._settled(Configuration(state, configuration.placed | {other}))
+                if following not in seen:
+                    self._spend()
+                    seen.add(following)
+                    stack.append(following)
+        self.open.discard(index)
+        if reached:
+            self.configurations = self._least(reached)
+        return bool(reached)
+
+    def _spend(self) -> None:
+        self.budget -= 1
+        if self.budget < 0:
+            raise UndecidedError(
+                f"session {self.operations[0].session}: gave up with {len(self.open)} operations under way, "
+                f"{len(self.unknown)} of them of unknown outcome; spread the load over more sessions"
+            )
+
+    def _settled(self, configuration: Configuration) -> Configuration:
+        """Place at once every read and refusal that fits here.
+
+        They change nothing, so leaving one for later explains no more than placing it now. (Not so a delete
+        that finds nothing: later it may have something to delete.)
+        """
+        state, placed = configuration
+        extra = [
+            other
+            for other in self.open - placed - self.unknown
+            if _only_observes(self.operations[other]) and after(state, self.operations[other]) == state
+        ]
+        return Configuration(state, placed | frozenset(extra)) if extra else configuration
+
+    def _least(self, reached: set[Configuration]) -> set[Configuration]:
+        """Drop a configuration if another with the same state has used up fewer of the unknown operations.
+
+        The other can do all that the dropped one can, because an unknown operation need never be placed.
+        """
+        if not self.unknown or len(reached) == 1:
+            return reached
+        groups: dict[tuple[State, frozenset[int]], list[frozenset[int]]] = {}
+        for state, placed in reached:
+            groups.setdefault((state, placed - self.unknown), []).append(placed & self.unknown)
+        kept: set[Configuration] = set()
+        for (state, known), used in groups.items():
+            minimal: list[frozenset[int]] = []
+            for candidate in sorted(used, key=len):
+                if not any(smaller <= candidate for smaller in minimal):
+                    minimal.append(candidate)
+            kept |= {Configuration(state, known | part) for part in minimal}
+        return kept
+
+
+def _only_observes(operation: Operation) -> bool:
+    return operation.kind == "get" or operation.outcome == "failed"
+
+
+def _bears_on_the_check(operation: Operation) -> bool:
+    """Whether the operation has a result to explain or an effect that may explain others."""
+    if operation.outcome == "failed":
+        return operation.reason != "unavailable"
+    return operation.outcome == "ok" or operation.kind != "get"
+
+
+def check_session(
+    operations: Iterable[Operation], *, configurations_max: int = CONFIGURATIONS_MAX
+) -> Violation | None:
+    """Return the first violation in the operations of one session, in order of completion.
+
+    The session must not exist when the history begins. Raises UndecidedError after `configurations_max`
+    steps of the search.
+    """
+    relevant = sorted(filter(_bears_on_the_check, operations), key=lambda operation: operation.invoked_ns)
+    search = _Search(relevant, configurations_max)
+    # An invocation comes before a completion of the same nanosecond: the two count as concurrent.
+    events = [(operation.invoked_ns, 0, index) for index, operation in enumerate(relevant)]
+    events += [
+        (operation.completed_ns, 1, index)
+        for index, operation in enumerate(relevant)
+        if operation.outcome != "unknown"
+    ]
+    for _, is_completion, index in sorted(events):
+        if not is_completion:
+            search.open.add(index)
+            continue
+        before = tuple({configuration.state for configuration in search.configurations})
+        if not search.complete(index):
+            return Violation(
+                session=relevant[index].session,
+                operation=relevant[index],
+                states=before,
+                context=tuple(relevant[max(0, index - 12) : index + 6]),
+            )
+    return None
+
+
+def check_history(
+    history: Iterable[Operation], *, configurations_max: int = CONFIGURATIONS_MAX
+) -> list[Violation]:
+    """Return a violation for every session whose operations no order explains."""
+    sessions: dict[str, list[Operation]] = {}
+    for operation in history:
+        sessions.setdefault(operation.session, []).append(operation)
+    found = (
+        check_session(operations, configurations_max=configurations_max) for operations in sessions.values()
+    )
+    return [violation for violation in found if violation is not None]
+
+
+def assert_explained(history: Iterable[Operation]) -> None:
+    """Fail with the first few violations if the history has any."""
+    violations = check_history(history)
+    if violations:
+        shown = "\n".join(str(violation) for violation in violations[:3])
+        raise AssertionError(f"{len(violations)} sessions with lost or stale results\n{shown}")
+
+
+# --- files -----------------------------------------------------------------------------------------------
+
+
+def write_history(path: FilePath, history: Sequence[Operation]) -> None:
+    """Write a history as one JSON object a line, so that a failing run can be read and kept."""
+    path.write_bytes(msgspec.json.Encoder().encode_lines(history))
+
+
+def read_history(path: FilePath) -> list[Operation]:
+    """Read what `write_history` wrote."""
+    return msgspec.json.Decoder(Operation).decode_lines(path.read_bytes())
