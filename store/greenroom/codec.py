@@ -1,0 +1,294 @@
+"""Session data as bytes: msgpack, with extensions for what msgpack lacks. Never pickle.
+
+A session's data is a dict with str and int keys, holding None, bool, int (of any size), float, str, bytes, list,
+dict, datetime, date, time, timedelta, UUID, Decimal, set and frozenset; each comes back with its type. A tuple
+comes back as a list, except inside a set, where it stays a tuple. Time zones: a ZoneInfo comes back by its
+key, any other tzinfo as a fixed offset. Subclasses are refused, because they would come back as something else.
+
+The bytes are deterministic but for the order of dict keys: elements of sets are sorted by their encoding.
+Nothing here puts a value into an error: values may be secrets, so errors name the path only.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from types import NoneType
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec.msgpack import Ext
+
+from greenroom.errors import RemoteProtocolError, UsageError
+
+DEPTH_MAX = 64
+
+EXT_INT = 1
+EXT_DATETIME = 2
+EXT_DATE = 3
+EXT_TIME = 4
+EXT_TIMEDELTA = 5
+EXT_UUID = 6
+EXT_DECIMAL = 7
+EXT_SET = 8
+EXT_FROZENSET = 9
+EXT_TUPLE = 10
+
+INT_MIN = -(1 << 63)
+INT_MAX = (1 << 64) - 1
+
+_MICROSECOND = timedelta(microseconds=1)
+_UNCHANGED_TYPES = frozenset({NoneType, bool, float, bytes})
+
+
+class _UnstorableError(Exception):
+    """Carries the path, innermost key first, up to where the error is raised to the caller."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.keys: list[object] = []
+
+
+def encode_data(data: dict[str | int, Any] | dict[str, Any]) -> bytes:
+    """Return the data of a session as bytes. Raises UsageError naming the path of what cannot be stored."""
+    if type(data) is not dict:
+        raise UsageError(f"session data is a dict, not {type(data).__name__}")
+    return encode_value(data, ())
+
+
+def encode_value(value: Any, path: tuple[str | int, ...] = ()) -> bytes:
+    """Return one value, to stand at `path` of a session's data, as bytes.
+
+    Raises UsageError naming the path of what cannot be stored.
+    """
+    try:
+        return _encoder.encode(_pack(value, len(path)))
+    except _UnstorableError as error:
+        keys = (*path, *reversed(error.keys))
+        message = f"data{''.join(f'[{key!r}]' for key in keys)} cannot be stored: {error.reason}"
+    # Raised out here so that no exception with a value in it hangs on the error as its context.
+    raise UsageError(message)
+
+
+def decode_data(data: bytes) -> dict[Any, Any]:
+    """Return the dict that `encode_data` was given.
+
+    Raises RemoteProtocolError if these bytes were not written by it, or by a newer version of it.
+    """
+    value = decode_value(data)
+    if type(value) is not dict:
+        raise RemoteProtocolError("stored session data is not a dict: something else wrote to this store")
+    return value
+
+
+def decode_value(data: bytes) -> Any:
+    """Return the value that `encode_value` was given. Raises RemoteProtocolError like `decode_data`."""
+    try:
+        return _decoder.decode(data)
+    except RemoteProtocolError:
+        raise
+    except (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError):
+        message = "stored session data cannot be read: it was not written by greenroom, or was damaged"
+    raise RemoteProtocolError(message)
+
+
+# --- encoding --------------------------------------------------------------------------------------------
+
+
+def _pack(value: Any, depth: int) -> Any:
+    """Return `value` in terms of what msgpack holds."""
+    kind = type(value)
+    if kind is str:
+        return value if value.isascii() else _checked_text(value)
+    if kind in _UNCHANGED_TYPES:
+        return value
+    if kind is int:
+        return value if INT_MIN <= value <= INT_MAX else Ext(EXT_INT, _int_bytes(value))
+    if kind is dict:
+        return _pack_dict(value, depth)
+    if kind is list or kind is tuple:
+        return _pack_items(value, depth, _pack)
+    packer = _PACKERS.get(kind)
+    if packer is None:
+        raise _UnstorableError(_refusal(kind))
+    return packer(value, depth)
+
+
+def _pack_dict(value: dict[Any, Any], depth: int) -> dict[str | int, Any]:
+    inner = _deeper(depth)
+    packed = {}
+    for key, item in value.items():
+        kind = type(key)
+        if kind is str:
+            if not key.isascii():
+                _checked_text(key)
+        elif kind is not int:
+            raise _UnstorableError(f"a key of this dict is a {kind.__name__}; keys are str or int")
+        elif not INT_MIN <= key <= INT_MAX:
+            raise _UnstorableError("a key of this dict is an int outside of 64 bits; use a str")
+        try:
+            packed[key] = _pack(item, inner)
+        except _UnstorableError as error:
+            error.keys.append(key)
+            raise
+    return packed
+
+
+def _pack_items(value: Iterable[Any], depth: int, pack: Callable[[Any, int], Any]) -> list[Any]:
+    inner = _deeper(depth)
+    packed = []
+    for index, item in enumerate(value):
+        try:
+            packed.append(pack(item, inner))
+        except _UnstorableError as error:
+            error.keys.append(index)
+            raise
+    return packed
+
+
+def _pack_element(value: Any, depth: int) -> Any:
+    """Like `_pack`, for what stands in a set: there a tuple must come back hashable."""
+    if type(value) is tuple:
+        return Ext(EXT_TUPLE, _encoder.encode(_pack_items(value, depth, _pack_element)))
+    return _pack(value, depth)
+
+
+def _pack_set(code: int, value: Iterable[Any], depth: int) -> Ext:
+    inner = _deeper(depth)
+    parts = sorted(_encoder.encode(_pack_element(item, inner)) for item in value)
+    return Ext(code, _encoder.encode([msgspec.Raw(part) for part in parts]))
+
+
+def _pack_datetime(value: datetime, _depth: int) -> Ext:
+    zone = _pack_zone(value.tzinfo, value.utcoffset)
+    return Ext(EXT_DATETIME, _encoder.encode([value.replace(tzinfo=None).isoformat(), value.fold, zone]))
+
+
+def _pack_time(value: time, _depth: int) -> Ext:
+    zone = _pack_zone(value.tzinfo, value.utcoffset)
+    return Ext(EXT_TIME, _encoder.encode([value.replace(tzinfo=None).isoformat(), value.fold, zone]))
+
+
+def _pack_zone(zone: object, utcoffset: Callable[[], timedelta | None]) -> list[Any] | None:
+    """Return [offset in microseconds or None, key or None], or None for a naive time.
+
+    The offset stands beside the key for readers that do not know the zone.
+    """
+    if zone is None:
+        return None
+    try:
+        offset = utcoffset()
+    except Exception as error:  # noqa: BLE001  a foreign tzinfo may raise anything
+        raise _UnstorableError(f"its time zone raised {type(error).__name__}") from None
+    key = zone.key if isinstance(zone, ZoneInfo) else None
+    if offset is None and key is None:
+        raise _UnstorableError("its time zone has neither a key nor an offset; use zoneinfo or UTC")
+    return [None if offset is None else offset // _MICROSECOND, key]
+
+
+def _pack_timedelta(value: timedelta, _depth: int) -> Ext:
+    return Ext(EXT_TIMEDELTA, _encoder.encode([value.days, value.seconds, value.microseconds]))
+
+
+_PACKERS: dict[type, Callable[[Any, int], Any]] = {
+    datetime: _pack_datetime,
+    date: lambda value, _depth: Ext(EXT_DATE, value.isoformat().encode()),
+    time: _pack_time,
+    timedelta: _pack_timedelta,
+    UUID: lambda value, _depth: Ext(EXT_UUID, value.bytes),
+    Decimal: lambda value, _depth: Ext(EXT_DECIMAL, str(value).encode()),
+    set: lambda value, depth: _pack_set(EXT_SET, value, depth),
+    frozenset: lambda value, depth: _pack_set(EXT_FROZENSET, value, depth),
+}
+
+
+def _deeper(depth: int) -> int:
+    if depth >= DEPTH_MAX:
+        raise _UnstorableError(f"it lies deeper than {DEPTH_MAX} levels, or contains itself")
+    return depth + 1
+
+
+def _checked_text(value: str) -> str:
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise _UnstorableError("a str holds a lone surrogate, which UTF-8 cannot; store bytes instead")
+    return value
+
+
+def _int_bytes(value: int) -> bytes:
+    return value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
+
+
+def _refusal(kind: type) -> str:
+    for base in kind.__mro__[1:]:
+        if base in _STORABLE:
+            return (
+                f"{kind.__name__} is a subclass of {base.__name__} and would come back as a plain "
+                f"{base.__name__}; convert it first"
+            )
+    return (
+        f"a {kind.__name__} is not among None, bool, int, float, str, bytes, list, dict, set, frozenset, "
+        "datetime, date, time, timedelta, UUID and Decimal; convert it first"
+    )
+
+
+_STORABLE = frozenset({bool, int, float, str, bytes, list, tuple, dict, *_PACKERS})
+
+
+# --- decoding --------------------------------------------------------------------------------------------
+
+
+def _unpack(code: int, payload: memoryview) -> Any:
+    unpacker = _UNPACKERS.get(code)
+    if unpacker is None:
+        raise RemoteProtocolError(
+            f"stored session data holds a value of kind {code}, which this version of greenroom does not "
+            "know; upgrade it to the version that wrote the session"
+        )
+    return unpacker(bytes(payload))
+
+
+def _unpack_datetime(payload: bytes) -> datetime:
+    text, fold, zone = msgspec.msgpack.decode(payload)
+    return datetime.fromisoformat(text).replace(fold=fold, tzinfo=_unpack_zone(zone))
+
+
+def _unpack_time(payload: bytes) -> time:
+    text, fold, zone = msgspec.msgpack.decode(payload)
+    return time.fromisoformat(text).replace(fold=fold, tzinfo=_unpack_zone(zone))
+
+
+def _unpack_zone(zone: list[Any] | None) -> timezone | ZoneInfo | None:
+    if zone is None:
+        return None
+    offset, key = zone
+    if key is not None:
+        try:
+            return ZoneInfo(key)
+        except (LookupError, ValueError, OSError):
+            if offset is None:
+                return None
+    return timezone(timedelta(microseconds=offset))
+
+
+def _unpack_timedelta(payload: bytes) -> timedelta:
+    days, seconds, microseconds = msgspec.msgpack.decode(payload)
+    return timedelta(days, seconds, microseconds)
+
+
+_UNPACKERS: dict[int, Callable[[bytes], Any]] = {
+    EXT_INT: lambda payload: int.from_bytes(payload, "big", signed=True),
+    EXT_DATETIME: _unpack_datetime,
+    EXT_DATE: lambda payload: date.fromisoformat(payload.decode()),
+    EXT_TIME: _unpack_time,
+    EXT_TIMEDELTA: _unpack_timedelta,
+    EXT_UUID: lambda payload: UUID(bytes=payload),
+    EXT_DECIMAL: lambda payload: Decimal(payload.decode()),
+    EXT_SET: lambda payload: set(_decoder.decode(payload)),
+    EXT_FROZENSET: lambda payload: frozenset(_decoder.decode(payload)),
+    EXT_TUPLE: lambda payload: tuple(_decoder.decode(payload)),
+}
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(ext_hook=_unpack)

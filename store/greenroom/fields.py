@@ -1,0 +1,108 @@
+"""What the fields of a session may hold, and how times cross between callers and stores.
+
+Stores keep times as integer microseconds since 1970-01-01 UTC; callers see aware datetimes in UTC.
+"""
+
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Final
+
+from greenroom.errors import UsageError
+
+USER_ID_BYTES_MAX = 256
+LABEL_BYTES_MAX = 256
+DATA_BYTES_MAX = 1 << 20
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Unchanged(Enum):
+    """Type of `UNCHANGED`."""
+
+    UNCHANGED = "UNCHANGED"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+class Absent(Enum):
+    """Type of `ABSENT`."""
+
+    ABSENT = "ABSENT"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+UNCHANGED: Final = Unchanged.UNCHANGED
+"""As `user_id`: leave the session's user as it is (None would make it anonymous)."""
+
+ABSENT: Final = Absent.ABSENT
+"""As a value in `expect`: the path must not exist."""
+
+
+def utc_now() -> datetime:
+    """Return the present, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def micros_of(moment: datetime, field: str) -> int:
+    """Return microseconds since 1970 UTC. Raises UsageError if `moment` is not an aware datetime."""
+    if not isinstance(moment, datetime):
+        raise UsageError(f"{field} is an aware datetime, not {type(moment).__name__}")
+    if moment.utcoffset() is None:
+        raise UsageError(f"{field} has no time zone; use for example datetime.now(UTC) + timedelta(hours=1)")
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def datetime_of(micros: int) -> datetime:
+    """Return the moment, aware, in UTC."""
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+def check_user_id(user_id: str | None) -> None:
+    """Raise UsageError unless this is None or a str of 1 to 256 bytes in UTF-8."""
+    if user_id is not None:
+        _check_text(user_id, "user_id", 1, USER_ID_BYTES_MAX)
+
+
+def check_present_user_id(user_id: str) -> None:
+    """Raise UsageError unless this is a str of 1 to 256 bytes: operations by user need a user."""
+    _check_text(user_id, "user_id", 1, USER_ID_BYTES_MAX)
+
+
+def check_label(label: str) -> None:
+    """Raise UsageError unless this is a str of at most 256 bytes in UTF-8."""
+    _check_text(label, "label", 0, LABEL_BYTES_MAX)
+
+
+def check_limit(limit: int) -> None:
+    """Raise UsageError unless this is a positive int."""
+    if type(limit) is not int or limit < 1:
+        raise UsageError("limit is a positive int: how many sessions to list at most")
+
+
+def check_version(version: int | None) -> None:
+    """Raise UsageError unless this is None or an int."""
+    if version is not None and type(version) is not int:
+        raise UsageError(f"version is an int or None, not {type(version).__name__}")
+
+
+def check_data_size(data: bytes, data_bytes_max: int = DATA_BYTES_MAX) -> None:
+    """Raise UsageError if encoded session data is over the limit."""
+    if len(data) > data_bytes_max:
+        raise UsageError(
+            f"session data takes {len(data)} bytes encoded, over the limit of {data_bytes_max}; keep large "
+            "values elsewhere and only their keys in the session, or raise data_bytes_max"
+        )
+
+
+def _check_text(text: str, field: str, least: int, most: int) -> None:
+    if not isinstance(text, str):
+        raise UsageError(f"{field} is a str, not {type(text).__name__}")
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    if not least <= size <= most:
+        raise UsageError(f"{field} has {least} to {most} bytes in UTF-8, this one has {size}")
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError(f"{field} must be encodable as UTF-8; this one holds a lone surrogate")

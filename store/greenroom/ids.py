@@ -1,0 +1,80 @@
+"""Session ids, and what stands for them: digests, routing points, handles.
+
+A session id is a secret: whoever holds it is logged in. So nothing here puts one into an error, and what the
+cluster sees is only the id's BLAKE2b-256 digest and its 16-bit routing point.
+
+An id minted here reads `gr-<point, 4 hex digits>-<192 random bits in base64url>`. The point travels in the id,
+so that a rotated id keeps its place in the cluster. Any other id (a framework's own) is routed by its digest.
+"""
+
+import base64
+import hashlib
+import re
+import secrets
+
+from greenroom.errors import UsageError
+
+POINT_BITS = 16
+DIGEST_BYTES = 32
+SESSION_ID_BYTES_MAX = 256
+RANDOM_BYTES = 24
+
+_MINTED = re.compile(r"gr-([0-9a-f]{4})-[A-Za-z0-9_-]{32}", re.ASCII)
+_HANDLE = re.compile(r"[A-Za-z0-9_-]{46}", re.ASCII)
+
+
+def new_session_id(point: int | None = None) -> str:
+    """Return a fresh id with 192 random bits, safe in a cookie and in a URL.
+
+    `point` places it on that routing point (0 to 65535); by default the place is random too.
+    """
+    if point is None:
+        point = secrets.randbits(POINT_BITS)
+    elif not 0 <= point < 1 << POINT_BITS:
+        raise UsageError(f"a routing point lies between 0 and {(1 << POINT_BITS) - 1}, not {point}")
+    return f"gr-{point:04x}-{secrets.token_urlsafe(RANDOM_BYTES)}"
+
+
+def check_session_id(session_id: str) -> None:
+    """Raise UsageError unless this is a str of 1 to 256 bytes in UTF-8. The error never shows it."""
+    if not isinstance(session_id, str):
+        raise UsageError(f"a session id is a str, not {type(session_id).__name__}")
+    if session_id.isascii():
+        size = len(session_id)
+    else:
+        size = len(session_id.encode("utf-8", "surrogatepass"))
+        if any("\ud800" <= character <= "\udfff" for character in session_id):
+            raise UsageError("a session id must be encodable as UTF-8; this one holds a lone surrogate")
+    if not 1 <= size <= SESSION_ID_BYTES_MAX:
+        raise UsageError(
+            f"a session id has 1 to {SESSION_ID_BYTES_MAX} bytes, this one has {size}; "
+            "mint ids with greenroom.new_session_id()"
+        )
+
+
+def digest_of(session_id: str) -> bytes:
+    """Return the 32 bytes that stand for this id. Raises UsageError if it is no session id."""
+    check_session_id(session_id)
+    return hashlib.blake2b(session_id.encode(), digest_size=DIGEST_BYTES).digest()
+
+
+def point_of(session_id: str) -> int:
+    """Return the routing point: the id's tag if it was minted here, else the digest's first 16 bits."""
+    if (minted := _MINTED.fullmatch(session_id)) is not None:
+        return int(minted[1], 16)
+    return int.from_bytes(digest_of(session_id)[:2], "big")
+
+
+def handle_of(point: int, digest: bytes) -> str:
+    """Return the handle that names a session to its owner without being a secret: 46 url-safe characters."""
+    return base64.urlsafe_b64encode(point.to_bytes(2, "big") + digest).rstrip(b"=").decode()
+
+
+def parse_handle(handle: str) -> tuple[int, bytes]:
+    """Return the (point, digest) of a handle. Raises UsageError if it is none."""
+    if isinstance(handle, str) and _HANDLE.fullmatch(handle) is not None:
+        raw = base64.urlsafe_b64decode(handle + "==")
+        point, digest = int.from_bytes(raw[:2], "big"), raw[2:]
+        if handle_of(point, digest) == handle:
+            return point, digest
+    raise UsageError("this is not a session handle; take one from SessionInfo.handle")

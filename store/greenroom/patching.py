@@ -1,0 +1,217 @@
+"""Changes to single paths of session data: dicts merge key by key, everything else is a whole value.
+
+The facade turns a caller's mappings into encoded `Changes`; whoever holds the session applies them with
+`patch_data`. That side knows nothing of the types in `greenroom.codec`: extensions stay closed, so the server
+needs no code of the client's, and both replicas of a shard get the same bytes from the same bytes.
+
+Rules of `patch_data`, in this order: every expectation is compared, with types (1, True and 1.0 differ; the
+order of dict keys does not count); then paths are unset, absent ones being fine; then values are set, in the
+order given. Setting a dict where a dict stands merges the two at every depth; to replace a dict whole, unset
+its path in the same patch. Setting through something that is no dict replaces that by a dict.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+
+from greenroom.codec import DEPTH_MAX, INT_MAX, INT_MIN, encode_value
+from greenroom.errors import UsageError
+from greenroom.fields import ABSENT
+from greenroom.wire import Key, Path, PathValue
+
+PathLike: TypeAlias = Key | tuple[Key, ...]
+
+_MISSING: Any = object()
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder()
+
+
+class Changes(NamedTuple):
+    """What a patch says, encoded, as `patch_data` and `wire.Patch` take it."""
+
+    set: tuple[PathValue, ...]
+    unset: tuple[Path, ...]
+    expect: tuple[PathValue, ...]
+
+
+# --- the caller's side -----------------------------------------------------------------------------------
+
+
+def encode_changes(
+    set: Mapping[PathLike, Any] | None = None,  # noqa: A002  the name that `patch` gives it
+    unset: Iterable[PathLike] = (),
+    expect: Mapping[PathLike, Any] | None = None,
+) -> Changes:
+    """Return the changes, encoded. Raises UsageError for a bad path or a value that cannot be stored."""
+    if isinstance(unset, str | int | Mapping) or not isinstance(unset, Iterable):
+        raise UsageError('unset is a list of paths, for example unset=["theme", ("cart", "sku-1")]')
+    return Changes(
+        set=tuple(_encoded_items(set, "set")),
+        unset=tuple(normalize_path(path) for path in unset),
+        expect=tuple(_encoded_items(expect, "expect")),
+    )
+
+
+def normalize_path(path: PathLike) -> Path:
+    """Return the tuple of keys: `"theme"` is `("theme",)`. Raises UsageError if it is no path."""
+    keys = path if isinstance(path, tuple) else (path,)
+    if not keys:
+        raise UsageError("a path has at least one key; to replace all of a session's data, use update")
+    if len(keys) > DEPTH_MAX:
+        raise UsageError(f"a path has at most {DEPTH_MAX} keys, this one has {len(keys)}")
+    for key in keys:
+        kind = type(key)
+        if kind is int:
+            if not INT_MIN <= int(key) <= INT_MAX:
+                raise UsageError("an int key must fit into 64 bits")
+        elif kind is not str:
+            raise UsageError(f"a path is a str, an int or a tuple of them; this one holds a {kind.__name__}")
+        elif any("\ud800" <= character <= "\udfff" for character in str(key)):
+            raise UsageError("a str key holds a lone surrogate, which UTF-8 cannot")
+    return keys
+
+
+def _encoded_items(items: Mapping[PathLike, Any] | None, name: str) -> Iterable[PathValue]:
+    if items is None:
+        return
+    if not isinstance(items, Mapping):
+        raise UsageError(f'{name} is a dict of paths and values, for example {name}={{"theme": "dark"}}')
+    for path_like, value in items.items():
+        path = normalize_path(path_like)
+        if value is ABSENT:
+            if name != "expect":
+                raise UsageError("ABSENT stands only in expect; to remove a path, name it in unset")
+            yield path, b""
+        else:
+            yield path, encode_value(value, path)
+
+
+# --- the holder's side -----------------------------------------------------------------------------------
+
+
+def patch_data(
+    data: bytes,
+    set: tuple[PathValue, ...] = (),  # noqa: A002  the name on the wire
+    unset: tuple[Path, ...] = (),
+    expect: tuple[PathValue, ...] = (),
+) -> bytes | None:
+    """Return the session data after the changes, or None if an expectation failed.
+
+    In `expect`, empty bytes demand that the path is absent. The outcome depends on the arguments alone.
+    Raises ValueError if any of them is malformed: no msgpack, data that is no dict, an empty path, or nesting
+    beyond 64 levels in the data or the result.
+    """
+    root = _decoded(data)
+    if type(root) is not dict:
+        raise ValueError("session data is not a dict")
+    for path, expected in expect:
+        if not _matches(_lookup(root, path), expected):
+            return None
+    for path in unset:
+        parent = _lookup(root, path[:-1]) if len(path) > 1 else root
+        _check_path(path)
+        if type(parent) is dict:
+            parent.pop(path[-1], None)
+    for path, encoded in set:
+        _put(root, path, _decoded(encoded))
+    _check_depth(root)
+    return _encoded(root)
+
+
+def _lookup(root: Any, path: Path) -> Any:
+    _check_path(path)
+    node = root
+    for key in path:
+        if type(node) is not dict:
+            return _MISSING
+        node = node.get(key, _MISSING)
+    return node
+
+
+def _put(root: dict[Key, Any], path: Path, value: Any) -> None:
+    _check_path(path)
+    node = root
+    for key in path[:-1]:
+        inner = node.get(key)
+        if type(inner) is not dict:
+            inner = node[key] = {}
+        node = inner
+    _merge(node, path[-1], value)
+
+
+def _merge(node: dict[Key, Any], key: Key, value: Any) -> None:
+    """Set `node[key]`, merging dicts. Without recursion: values come from outside."""
+    waiting = [(node, key, value)]
+    while waiting:
+        holder, name, new = waiting.pop()
+        old = holder.get(name)
+        if type(old) is dict and type(new) is dict:
+            waiting.extend((old, inner, item) for inner, item in new.items())
+        else:
+            holder[name] = new
+
+
+def _matches(found: Any, expected: bytes) -> bool:
+    if not expected:
+        return found is _MISSING
+    wanted = _decoded(expected)
+    return found is not _MISSING and _same(found, wanted)
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Equality with types, a NaN equal to itself. Its depth is bounded: both sides were checked."""
+    if type(left) is not type(right):
+        return False
+    if type(left) is dict:
+        return len(left) == len(right) and all(
+            key in right and _same(item, right[key]) for key, item in left.items()
+        )
+    if type(left) is list:
+        return len(left) == len(right) and all(map(_same, left, right))
+    return bool(left == right) or (left != left and right != right)  # noqa: PLR0124  NaN
+
+
+def _check_path(path: Path) -> None:
+    if not 1 <= len(path) <= DEPTH_MAX:
+        raise ValueError("a path has 1 to 64 keys")
+
+
+def _decoded(data: bytes) -> Any:
+    """Decode what came from outside; every way in which that fails is a ValueError."""
+    try:
+        value = _decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError):
+        value = _MISSING
+    if value is _MISSING:
+        raise ValueError("malformed msgpack")
+    _check_depth(value)
+    return value
+
+
+def _encoded(root: dict[Key, Any]) -> bytes:
+    try:
+        return _encoder.encode(root)
+    except (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError):
+        pass
+    raise ValueError("the patched data cannot be encoded")
+
+
+def _check_depth(value: Any) -> None:
+    """Refuse nesting beyond DEPTH_MAX levels.
+
+    Counted here rather than left to the interpreter's recursion limit: that depends on the stack below, and
+    both replicas of a shard must decide alike.
+    """
+    level = [value]
+    for _ in range(DEPTH_MAX + 1):
+        level = [
+            item
+            for node in level
+            if type(node) is dict or type(node) is list
+            for item in (node.values() if type(node) is dict else node)
+        ]
+        if not level:
+            return
+    if any(type(node) is dict or type(node) is list for node in level):
+        raise ValueError(f"nesting beyond {DEPTH_MAX} levels")

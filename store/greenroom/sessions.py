@@ -1,0 +1,278 @@
+"""A session, and the contract that every session store keeps.
+
+A custom store writes five methods (`create`, `get`, `update`, `delete`, `clean`); `patch` and `modify` then work
+by reading, changing and conditionally updating. Stores that can do better override them, and may offer the
+operations by user and `rotate`; `features` names what a store offers.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from inspect import iscoroutine
+from types import TracebackType
+from typing import Any, ClassVar, NoReturn, Self
+
+from greenroom.codec import decode_data, encode_data
+from greenroom.errors import SessionNotFoundError, UnsupportedError, UsageError, VersionConflictError
+from greenroom.fields import (
+    ABSENT,
+    UNCHANGED,
+    Unchanged,
+    check_user_id,
+    datetime_of,
+    micros_of,
+    utc_now,
+)
+from greenroom.patching import Changes, PathLike, encode_changes, patch_data
+
+__all__ = [
+    "ABSENT",
+    "ALL_FEATURES",
+    "ATTEMPTS_MAX",
+    "BASE_FEATURES",
+    "UNCHANGED",
+    "BaseSessionStore",
+    "SessionData",
+    "SessionInfo",
+]
+
+BASE_FEATURES = frozenset({"patch", "modify"})
+ALL_FEATURES = BASE_FEATURES | {"rotate", "list_by_user", "delete_by_handle", "delete_by_user"}
+ATTEMPTS_MAX = 32
+"""How often the default `patch` and `modify` read and try again before they give up."""
+
+
+@dataclass(slots=True, kw_only=True)
+class SessionData:
+    """One session. Changing it changes nothing in a store: hand it to `update`.
+
+    `session_id` is a secret and `data` may hold some, so neither is shown by repr. `created` and
+    `absolute_expires` are fixed when the session is created; `expires` never lies after `absolute_expires`.
+    `version` is 0 for a session that was never stored, else opaque: it rises with every change and is never
+    used again, not even by a new session under the same id. `label` (at most 256 bytes) is shown in lists of a
+    user's sessions. Times are aware datetimes; stores return them in UTC, to the microsecond.
+    """
+
+    session_id: str = field(repr=False)
+    expires: datetime
+    user_id: str | None = None
+    data: dict[Any, Any] = field(default_factory=dict, repr=False)
+    created: datetime = field(default_factory=utc_now)
+    absolute_expires: datetime | None = None
+    label: str = ""
+    version: int = 0
+
+
+@dataclass(slots=True, kw_only=True, frozen=True)
+class SessionInfo:
+    """What a list of a user's sessions shows of one. `handle` names it and cannot be used to log in."""
+
+    handle: str
+    user_id: str
+    created: datetime
+    expires: datetime
+    label: str
+    version: int
+
+
+class BaseSessionStore(ABC):
+    """Where sessions are kept. `async with store` closes it at the end; it also works without.
+
+    Every operation may raise UsageError (the caller's mistake, nothing was done), and, for a store that is
+    reached over a network, UnavailableError (not applied, safe to repeat) or OutcomeUnknownError.
+    """
+
+    features: ClassVar[frozenset[str]] = BASE_FEATURES
+    """Which of `ALL_FEATURES` this store offers; the others raise UnsupportedError."""
+
+    # --- the five that a custom store writes -------------------------------------------------------------
+
+    @abstractmethod
+    async def create(self, session: SessionData) -> int:
+        """Store a new session and return its version.
+
+        Raises SessionExistsError if a live session has this id.
+        """
+
+    @abstractmethod
+    async def get(self, session_id: str) -> SessionData | None:
+        """Return the session, or None if there is none or it has expired."""
+
+    @abstractmethod
+    async def update(self, session_id: str, session: SessionData, *, version: int | None = None) -> int:
+        """Replace user, lifetime, label and data of a stored session; return its new version.
+
+        A missing session is never created again: an update that arrives after a logout must not undo it.
+        Raises SessionNotFoundError if there is no live session with this id, and VersionConflictError if
+        `version` is given and the stored session has another.
+        """
+
+    @abstractmethod
+    async def delete(self, session_id: str) -> None:
+        """Remove the session. That there is none is fine."""
+
+    @abstractmethod
+    async def clean(self) -> int:
+        """Remove what has expired and return how many sessions that were. Never needed for correctness."""
+
+    # --- with defaults over the five ---------------------------------------------------------------------
+
+    async def patch(
+        self,
+        session_id: str,
+        *,
+        set: Mapping[PathLike, Any] | None = None,  # noqa: A002  reads as what it does at the call
+        unset: Iterable[PathLike] = (),
+        expect: Mapping[PathLike, Any] | None = None,
+        user_id: str | None | Unchanged = UNCHANGED,
+        expires: datetime | None = None,
+    ) -> SessionData:
+        """Change single paths of the data (and user or lifetime) in one step; return the new session.
+
+        A path is a key or a tuple of keys. Patches of different paths never overwrite each other. Dicts are
+        merged into dicts key by key; lists and other values are set whole. `unset` happens before `set`, so a
+        dict is replaced whole by naming its path in both. `expect` makes the patch conditional: each path must
+        have that value, or not exist if it is `ABSENT`.
+
+        Raises SessionNotFoundError, and VersionConflictError if an expectation failed.
+        """
+        changes = encode_changes(set, unset, expect)
+        if user_id is not UNCHANGED:
+            check_user_id(user_id)
+        if expires is not None:
+            micros_of(expires, "expires")
+        for _ in range(ATTEMPTS_MAX):
+            session = await self._read(session_id)
+            session.data = patched_data(session.data, changes)
+            if user_id is not UNCHANGED:
+                session.user_id = user_id
+            if expires is not None:
+                session.expires = expires
+            if await self._written(session_id, session, session.version):
+                return session
+        raise_crowded("patch")
+
+    async def modify(self, session_id: str, change: Callable[[SessionData], None]) -> SessionData:
+        """Read the session, let `change` alter it, and write it back; return the new session.
+
+        If someone else changed it in between, it is read again and `change` is called again, so `change` must
+        have no other effects. For counters and lists, whose new value depends on the old one.
+
+        Raises SessionNotFoundError, VersionConflictError if it still changes after many attempts, and whatever
+        `change` raises (then nothing is written).
+        """
+        for _ in range(ATTEMPTS_MAX):
+            session = await self._read(session_id)
+            version, created, absolute = session.version, session.created, session.absolute_expires
+            outcome: object = change(session)  # type: ignore[func-returns-value]  # checked below
+            if iscoroutine(outcome):
+                outcome.close()
+                raise UsageError("modify takes a plain function, not an async one: it may be called again")
+            session.created, session.absolute_expires = created, absolute
+            session.data = decode_data(encode_data(session.data))
+            if await self._written(session_id, session, version):
+                return session
+        raise_crowded("modify")
+
+    async def _read(self, session_id: str) -> SessionData:
+        session = await self.get(session_id)
+        if session is None:
+            raise_not_found()
+        return session
+
+    async def _written(self, session_id: str, session: SessionData, version: int) -> bool:
+        """Update on condition and make `session` what is now stored; False if someone else was faster."""
+        try:
+            session.version = await self.update(session_id, session, version=version)
+        except VersionConflictError:
+            return False
+        micros = micros_of(session.expires, "expires")
+        if session.absolute_expires is not None:
+            micros = min(micros, micros_of(session.absolute_expires, "absolute_expires"))
+        session.expires = datetime_of(micros)
+        return True
+
+    # --- without a default -------------------------------------------------------------------------------
+
+    async def rotate(
+        self,
+        session_id: str,
+        *,
+        user_id: str | None | Unchanged = UNCHANGED,
+        set: Mapping[PathLike, Any] | None = None,  # noqa: A002  as in patch
+        unset: Iterable[PathLike] = (),
+        expires: datetime | None = None,
+    ) -> SessionData:
+        """Give the session a new id, minted here, and kill the old one, in one step; return the session.
+
+        To be called whenever rights change, at login above all, so that an id planted before is worthless.
+        The rest is as in `patch`. Raises SessionNotFoundError.
+        """
+        self._unsupported("rotate")
+
+    async def list_by_user(self, user_id: str, *, limit: int = 1000) -> list[SessionInfo]:
+        """Return the user's live sessions, at most `limit`, the newest first. No ids: handles."""
+        self._unsupported("list_by_user")
+
+    async def delete_by_handle(self, user_id: str, handle: str) -> None:
+        """Remove one of the user's sessions by its handle. Absent, or another user's: nothing happens."""
+        self._unsupported("delete_by_handle")
+
+    async def delete_by_user(self, user_id: str, *, keep: str | None = None) -> int:
+        """Log the user out everywhere, except in the session with the id `keep`; return how many ended.
+
+        Every session whose creation or user change was acknowledged before the call is gone afterwards.
+        """
+        self._unsupported("delete_by_user")
+
+    def _unsupported(self, operation: str) -> NoReturn:
+        name = type(self).__name__
+        raise UnsupportedError(
+            f"{name} does not offer {operation}; override it and name it in {name}.features, "
+            "or use MemoryStore or ClusterStore"
+        )
+
+    # --- life --------------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """Let go of connections. Harmless to repeat; stores without any have nothing to do."""
+        return None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+def patched_data(data: dict[Any, Any], changes: Changes) -> dict[Any, Any]:
+    """Return the data after the changes. Raises VersionConflictError if an expectation failed."""
+    encoded = patch_data(encode_data(data), *changes)
+    if encoded is None:
+        raise_unexpected()
+    return decode_data(encoded)
+
+
+def raise_unexpected() -> NoReturn:
+    """Raise the error of a patch whose expectation failed."""
+    raise VersionConflictError("a path does not have the value that the patch expects: read it again")
+
+
+def raise_not_found() -> NoReturn:
+    """Raise the error of an operation on a session that is not there."""
+    raise SessionNotFoundError(
+        "there is no live session with this id: never created, expired, deleted or rotated away"
+    )
+
+
+def raise_crowded(operation: str) -> NoReturn:
+    """Raise the error of an operation that lost to others too often."""
+    raise VersionConflictError(
+        f"{operation} gave up after {ATTEMPTS_MAX} attempts: the session keeps changing; repeat it later"
+    )
