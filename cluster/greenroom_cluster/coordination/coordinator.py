@@ -1,0 +1,268 @@
+"""The coordinator without its sockets: requests in, what to persist, publish and answer out.
+
+How a server drives it, strictly one outcome after the other:
+
+    outcome = coordinator.decide(now_ns, batch)      # or tick(now_ns), or want(plan)
+    if outcome.persist is not None:
+        storage.save(outcome.persist)                # one fsync a batch; a failure ends the process
+        publish(wire.MapChange(outcome.delta))       # to every connection that has had its MapFull
+    for response in outcome.responses:               # only now: they may rest on what was persisted
+        send(response.connection, response.message)  # a MapFull makes that connection a subscriber
+    log(outcome.warnings)
+    plan = controller.step(now_ns, coordinator.map)  # -> coordinator.want(plan), an outcome like any other
+
+`coordinator.map` is what was decided, so nothing read from it may leave the process before it is persisted.
+Call `tick` when the clock reaches `next_deadline()`. A `wire.Goodbye` among the responses closes its
+connection. `Hello` is the server's own affair, as are undecodable frames.
+
+Restored from an older copy, a coordinator would reuse epochs. Peers say which map they know when they
+subscribe and with every heartbeat; once one knows a later map than ours, everything is refused until an
+operator starts a new lineage. For the same reason nobody proposes before it has subscribed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import msgspec
+from greenroom import wire
+from greenroom.cluster_map import ClusterMap, MapDelta, delta_between
+
+from greenroom_cluster.coordination.draft import Draft
+from greenroom_cluster.coordination.messages import (
+    Accepted,
+    CoordinatorReply,
+    Decided,
+    ForgetNode,
+    Heartbeat,
+    Propose,
+    RegisterActor,
+    RegisterNode,
+    Rejected,
+    RemoveNode,
+    ReportDead,
+)
+
+NEVER = (1 << 63) - 1
+"""A deadline that does not come."""
+
+_REMEMBERED_MAX = 4096
+
+Handled: TypeAlias = (
+    wire.Subscribe | Propose | RegisterNode | RegisterActor | ReportDead | RemoveNode | ForgetNode | Heartbeat
+)
+
+
+class CoordinatorSettings(msgspec.Struct, frozen=True):
+    """After `node_down_seconds` without a heartbeat a node counts as down."""
+
+    node_down_seconds: float = 2.0
+
+
+class Incoming(msgspec.Struct, frozen=True):
+    """One message of a connection; `sender` is the identity that the connection's hello gave."""
+
+    connection: int
+    sender: bytes
+    message: Handled
+
+
+class Response(msgspec.Struct, frozen=True):
+    """Answer on that connection; dropped if it is gone."""
+
+    connection: int
+    message: CoordinatorReply
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """Persist, then publish `delta`, then respond, in this order. `persist` and `delta` come together."""
+
+    persist: ClusterMap | None = None
+    delta: MapDelta | None = None
+    responses: tuple[Response, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Coordinator:
+    """Keeps the cluster map and decides every change of it.
+
+    `refusal` is why everything is refused, or "".
+    """
+
+    def __init__(self, cluster_map: ClusterMap, settings: CoordinatorSettings, now_ns: int) -> None:
+        self.map = cluster_map
+        self.refusal = ""
+        self._down_ns = round(settings.node_down_seconds * 1e9)
+        self._stepped_ns = now_ns
+        # Timers start fresh: nobody could send us heartbeats while we were away.
+        self._heard_ns = dict.fromkeys(cluster_map.nodes, now_ns)
+        self._subscribed: dict[bytes, None] = {}
+        self._dead: dict[bytes, None] = {}
+
+    def decide(self, now_ns: int, batch: Sequence[Incoming]) -> Outcome:
+        """Decide a batch of requests in order, as one change of the map."""
+        self._note_pause(now_ns)
+        warnings = self._detect_newer(batch)
+        if self.refusal:
+            return Outcome(responses=self._refuse(batch), warnings=warnings)
+        draft = Draft(self.map)
+        answers: list[tuple[int, CoordinatorReply | None]] = []
+        for incoming in batch:
+            if isinstance(incoming.message, Heartbeat):
+                self._heartbeat(now_ns, draft, incoming.message)
+            else:
+                answers.append((incoming.connection, self._answer(now_ns, draft, incoming)))
+        self._mark_down(now_ns, draft)
+        return self._conclude(draft, answers)
+
+    def tick(self, now_ns: int) -> Outcome:
+        """Notice nodes that fell silent. Due at `next_deadline()`; at another time it does no harm."""
+        return self.decide(now_ns, ())
+
+    def want(self, plan: Mapping[int, tuple[str, ...]]) -> Outcome:
+        """Write the controller's plan into the map."""
+        if self.refusal:
+            return Outcome()
+        draft = Draft(self.map)
+        draft.want(plan)
+        return self._conclude(draft, [])
+
+    def next_deadline(self) -> int:
+        """Return the time at which `tick` is due, in nanoseconds of the clock of `now_ns`."""
+        if self.refusal or not any(node.state == "up" for node in self.map.nodes.values()):
+            return NEVER
+        return self._stepped_ns + self._down_ns // 4
+
+    # --- requests ----------------------------------------------------------------------------------------
+
+    def _answer(self, now_ns: int, draft: Draft, incoming: Incoming) -> CoordinatorReply | None:
+        """Apply one request to the draft; None stands for the map as it will be after the batch."""
+        match incoming.message:
+            case wire.Subscribe():
+                _remember(self._subscribed, incoming.sender)
+                return None
+            case Propose():
+                return self._propose(draft, incoming.sender, incoming.message)
+            case RegisterNode(request=request, node=node):
+                heard = self._heard_ns.get(node.name)
+                alive = heard is not None and now_ns - heard < self._down_ns
+                complaint = draft.register_node(node, former_alive=alive)
+                if not complaint:
+                    self._heard_ns[node.name] = now_ns
+            case RegisterActor(request=request, actor=actor):
+                if actor.incarnation in self._dead:
+                    complaint = "this incarnation is dead, which is final; start the actor again"
+                else:
+                    complaint = draft.register_actor(actor)
+            case ReportDead(request=request, incarnations=incarnations):
+                complaint = ""
+                self._bury(incarnations)
+                draft.report_dead(incarnations)
+            case RemoveNode(request=request, name=name):
+                complaint = draft.remove_node(name)
+            case ForgetNode(request=request, name=name):
+                complaint = self._forget(now_ns, draft, name)
+            case Heartbeat():
+                return None
+        return Rejected(request, complaint) if complaint else Accepted(request)
+
+    def _propose(self, draft: Draft, sender: bytes, message: Propose) -> CoordinatorReply:
+        if message.proposer != sender:
+            return Rejected(
+                message.request, "an actor proposes for itself only: proposer is not the hello's sender"
+            )
+        if sender not in self._subscribed:
+            return Rejected(message.request, "subscribe to the map first, then propose")
+        decisions = tuple(draft.propose(sender, proposal) for proposal in message.proposals)
+        return Decided(message.request, decisions)
+
+    def _forget(self, now_ns: int, draft: Draft, name: str) -> str:
+        silent_ns = now_ns - self._heard_ns.get(name, now_ns - self._down_ns)
+        if name in draft.nodes and silent_ns < self._down_ns:
+            return (
+                f"node {name} was heard from {silent_ns / 1e9:.1f} s ago: stop it first, or, if the "
+                f"coordinator has just started, try again in {self._down_ns / 1e9:.0f} s"
+            )
+        self._bury(tuple(key for key, actor in draft.actors.items() if actor.node == name))
+        return draft.forget_node(name)
+
+    def _bury(self, incarnations: tuple[bytes, ...]) -> None:
+        for incarnation in incarnations:
+            _remember(self._dead, incarnation)
+
+    # --- heartbeats --------------------------------------------------------------------------------------
+
+    def _heartbeat(self, now_ns: int, draft: Draft, message: Heartbeat) -> None:
+        node = draft.nodes.get(message.node)
+        if node is None:
+            return  # forgotten or removed: the map tells its supervisor
+        self._heard_ns[message.node] = now_ns
+        if node.state == "down":
+            draft.set_node_state(node.name, "up")
+
+    def _mark_down(self, now_ns: int, draft: Draft) -> None:
+        """Silent nodes are down. One that is leaving stays so, lest a heartbeat brings it back up."""
+        for node in list(draft.nodes.values()):
+            if node.state == "up" and now_ns - self._heard_ns.setdefault(node.name, now_ns) >= self._down_ns:
+                draft.set_node_state(node.name, "down")
+                draft.warnings.append(f"node {node.name} is down: no heartbeat for {self._down_ns / 1e9:g} s")
+
+    def _note_pause(self, now_ns: int) -> None:
+        """While this process was paused nobody was silent; heartbeats may still wait in the sockets."""
+        paused_ns = now_ns - self._stepped_ns
+        if paused_ns > self._down_ns // 2:
+            self._heard_ns = {name: heard + paused_ns for name, heard in self._heard_ns.items()}
+        self._stepped_ns = now_ns
+
+    # --- lineage -----------------------------------------------------------------------------------------
+
+    def _detect_newer(self, batch: Sequence[Incoming]) -> tuple[str, ...]:
+        """Look at all of a batch before anything of it is decided."""
+        if self.refusal:
+            return ()
+        ours = (self.map.lineage, self.map.version)
+        for incoming in batch:
+            message = incoming.message
+            if not isinstance(message, wire.Subscribe | Heartbeat):
+                continue
+            if (message.lineage, message.version) > ours:
+                self.refusal = (
+                    f"the coordinator's map (lineage {ours[0]}, version {ours[1]}) is older than one "
+                    f"already in use (lineage {message.lineage}, version {message.version}): its directory was "
+                    "emptied or restored from a copy. Put the newest directory back, or start it once with --new-lineage"
+                )
+                return (self.refusal,)
+        return ()
+
+    def _refuse(self, batch: Sequence[Incoming]) -> tuple[Response, ...]:
+        responses = []
+        for incoming in batch:
+            message = incoming.message
+            if isinstance(message, wire.Subscribe | Heartbeat):
+                reply: CoordinatorReply = wire.Goodbye("older-map", self.refusal)
+            else:
+                reply = Rejected(message.request, self.refusal)
+            responses.append(Response(incoming.connection, reply))
+        return tuple(responses)
+
+    # --- the outcome -------------------------------------------------------------------------------------
+
+    def _conclude(self, draft: Draft, answers: list[tuple[int, CoordinatorReply | None]]) -> Outcome:
+        before = self.map
+        self.map = after = draft.finish()
+        for name in [name for name in self._heard_ns if name not in after.nodes]:
+            del self._heard_ns[name]
+        responses = tuple(
+            Response(connection, wire.MapFull(after) if reply is None else reply)
+            for connection, reply in answers
+        )
+        if after is before:
+            return Outcome(responses=responses, warnings=tuple(draft.warnings))
+        return Outcome(after, delta_between(before, after), responses, tuple(draft.warnings))
+
+
+def _remember(known: dict[bytes, None], key: bytes) -> None:
+    """Keep the newest keys, a bounded number of them."""
+    known.pop(key, None)
+    known[key] = None
+    if len(known) > _REMEMBERED_MAX:
+        del known[next(iter(known))]

@@ -1,0 +1,174 @@
+"""Which changes of a shard's configuration are allowed: compare-and-set on its epoch, then a table by kind.
+
+The table is the safety argument of coordination in one place. Members are incarnations. Only the primary
+adds, removes and hands over; only a backup takes over; a shard begins (again) empty only when nobody who could
+hold its sessions may still be alive. Everything here is pure, and nothing a peer may send raises.
+"""
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
+from greenroom.errors import UsageError
+
+from greenroom_cluster.coordination.messages import Proposal
+
+EPOCH_LIMIT = 1 << 24
+"""Epochs stay below this: a session's version is the epoch shifted left by 40, plus a sequence number."""
+
+LINEAGE_EPOCHS = 1 << 16
+"""By how much a new lineage raises every epoch, so that none decided after the lost copy is used again."""
+
+INCARNATION_BYTES = 16
+NONCE_BYTES_MIN = 8
+NONCE_BYTES_MAX = 32
+MEMBERS_MAX = 8
+
+
+class Situation(msgspec.Struct, frozen=True):
+    """What a rule looks at: the shard as it is, who asks, for what, and the incarnations of the map."""
+
+    entry: ShardEntry
+    proposer: bytes
+    proposal: Proposal
+    actors: Mapping[bytes, ActorEntry]
+
+    def state(self, incarnation: bytes) -> str:
+        """Return the state of that incarnation in the map, or "unknown"."""
+        actor = self.actors.get(incarnation)
+        return actor.state if actor is not None else "unknown"
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """One condition of a kind; `broken` is told to the proposer when it does not hold."""
+
+    broken: str
+    holds: Callable[[Situation], bool]
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What became of one proposal: the new entry if it changes the shard, and what the proposer is told.
+
+    `lost` names the members of a configuration that was given up with all its sessions.
+    """
+
+    applied: bool
+    reason: str
+    entry: ShardEntry | None = None
+    lost: tuple[bytes, ...] = ()
+
+
+def _alone(s: Situation) -> bool:
+    return s.proposal.primary == s.proposer and not s.proposal.backups
+
+
+def _nobody_left(s: Situation) -> bool:
+    return all(s.state(member) in ("dead", "unknown") for member in s.entry.members)
+
+
+def _first_wanted(s: Situation) -> bool:
+    actor = s.actors.get(s.proposer)
+    return bool(s.entry.wanted) and actor is not None and actor.slot == s.entry.wanted[0]
+
+
+def _same_primary(s: Situation) -> bool:
+    return s.proposal.primary == s.entry.primary
+
+
+def _same_members(s: Situation) -> bool:
+    return {s.proposal.primary, *s.proposal.backups} == set(s.entry.members)
+
+
+def _added_are_up(s: Situation) -> bool:
+    return all(s.state(one) == "up" for one in s.proposal.backups if one not in s.entry.backups)
+
+
+PROPOSER_UP = Rule(
+    "the proposer is not the current incarnation of its slot", lambda s: s.state(s.proposer) == "up"
+)
+PROPOSER_FIRST_WANTED = Rule("the proposer's slot is not the first one wanted", _first_wanted)
+PROPOSER_PRIMARY = Rule("the proposer is not the primary", lambda s: s.proposer == s.entry.primary)
+PROPOSER_BACKUP = Rule("the proposer is not a backup", lambda s: s.proposer in s.entry.backups)
+ALONE = Rule("the new configuration must be the proposer alone", _alone)
+NOBODY_LEFT = Rule("a member is not known to be dead and may hold the sessions", _nobody_left)
+SAME_PRIMARY = Rule("the primary must stay", _same_primary)
+SAME_MEMBERS = Rule("the members must stay", _same_members)
+FEWER_BACKUPS = Rule(
+    "the backups must be fewer of the present ones", lambda s: set(s.proposal.backups) < set(s.entry.backups)
+)
+MORE_BACKUPS = Rule(
+    "the backups must be the present ones and more", lambda s: set(s.proposal.backups) > set(s.entry.backups)
+)
+ADDED_UP = Rule("who is added is not the current incarnation of its slot", _added_are_up)
+FROM_BACKUPS = Rule("the new primary is not a backup", lambda s: s.proposal.primary in s.entry.backups)
+SUCCESSOR_ALIVE = Rule("the new primary is known to be dead", lambda s: s.state(s.proposal.primary) != "dead")
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "start": (PROPOSER_UP, PROPOSER_FIRST_WANTED, NOBODY_LEFT, ALONE),
+    "takeover": (PROPOSER_BACKUP, ALONE),
+    "remove": (PROPOSER_PRIMARY, SAME_PRIMARY, FEWER_BACKUPS),
+    "add": (PROPOSER_PRIMARY, SAME_PRIMARY, MORE_BACKUPS, ADDED_UP),
+    "handover": (PROPOSER_PRIMARY, FROM_BACKUPS, SAME_MEMBERS, SUCCESSOR_ALIVE),
+    "reaffirm": (PROPOSER_PRIMARY, SAME_PRIMARY, SAME_MEMBERS),
+}
+
+
+def malformed(proposal: Proposal, shard_count: int) -> str:
+    """Return what is wrong with the shape of a proposal, or "" if nothing is."""
+    if not 0 <= proposal.shard < shard_count:
+        return f"malformed: there is no shard {proposal.shard}, they are 0 to {shard_count - 1}"
+    if not NONCE_BYTES_MIN <= len(proposal.nonce) <= NONCE_BYTES_MAX:
+        return f"malformed: a nonce has {NONCE_BYTES_MIN} to {NONCE_BYTES_MAX} bytes"
+    if proposal.kind not in RULES:
+        return "malformed: unknown kind of proposal"
+    members = (proposal.primary, *proposal.backups)
+    if len(members) > MEMBERS_MAX:
+        return f"malformed: a shard has at most {MEMBERS_MAX} members"
+    if any(len(member) != INCARNATION_BYTES for member in members):
+        return f"malformed: an incarnation has {INCARNATION_BYTES} bytes"
+    if len(set(members)) != len(members):
+        return "malformed: a member is named twice"
+    return ""
+
+
+def decide(s: Situation) -> Verdict:
+    """Decide a proposal that is not `malformed`. Never raises."""
+    entry, proposal = s.entry, s.proposal
+    if proposal.epoch != entry.epoch:
+        if proposal.nonce == entry.nonce:
+            return Verdict(applied=True, reason="applied already")
+        return Verdict(applied=False, reason=f"stale: the epoch is {entry.epoch}, not {proposal.epoch}")
+    if proposal.nonce == entry.nonce:
+        return Verdict(applied=False, reason="malformed: this nonce made the present configuration")
+    # A message of an incarnation that died meanwhile must not make it the only member: that would be loss.
+    if s.state(s.proposer) in ("dead", "unknown"):
+        return Verdict(applied=False, reason=f"refused: the proposer is {s.state(s.proposer)} in the map")
+    for rule in RULES[proposal.kind]:
+        if not rule.holds(s):
+            return Verdict(applied=False, reason=f"refused: {rule.broken}")
+    if entry.epoch + 1 >= EPOCH_LIMIT:
+        return Verdict(
+            applied=False, reason="refused: this shard has used up its epochs; create a new cluster"
+        )
+    changed = ShardEntry(entry.epoch + 1, proposal.primary, proposal.backups, proposal.nonce, entry.wanted)
+    lost = entry.members if proposal.kind == "start" else ()
+    return Verdict(applied=True, reason=proposal.kind, entry=changed, lost=lost)
+
+
+def begin_lineage(cluster_map: ClusterMap, above: int = 0) -> ClusterMap:
+    """Return the first map of a new lineage, later than both the map's and `above`, with every epoch raised.
+
+    For a coordinator restored from an older copy. Better than that copy is the newest map that a node still
+    holds: what was decided after the copy is in it. Raises UsageError when the epochs would run out.
+    """
+    lineage = max(cluster_map.lineage, above) + 1
+    raised = LINEAGE_EPOCHS * (lineage - cluster_map.lineage)
+    if max(entry.epoch for entry in cluster_map.shards) + raised >= EPOCH_LIMIT:
+        raise UsageError(
+            f"cluster {cluster_map.cluster!r} has used up its epochs in {cluster_map.lineage} lineages: "
+            "no further lineage can be started; create a new cluster"
+        )
+    shards = tuple(msgspec.structs.replace(entry, epoch=entry.epoch + raised) for entry in cluster_map.shards)
+    return msgspec.structs.replace(
+        cluster_map, lineage=lineage, version=cluster_map.version + 1, shards=shards
+    )
