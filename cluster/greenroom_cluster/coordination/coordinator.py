@@ -24,9 +24,9 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
+
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap, MapDelta, delta_between
-
 from greenroom_cluster.coordination.draft import Draft
 from greenroom_cluster.coordination.messages import (
     Accepted,
@@ -227,8 +227,9 @@ class Coordinator:
             if (message.lineage, message.version) > ours:
                 self.refusal = (
                     f"the coordinator's map (lineage {ours[0]}, version {ours[1]}) is older than one "
-                    f"already in use (lineage {message.lineage}, version {message.version}): its directory was "
-                    "emptied or restored from a copy. Put the newest directory back, or start it once with --new-lineage"
+                    f"already in use (lineage {message.lineage}, version {message.version}): its directory "
+                    "was emptied or restored from a copy. Put the newest directory back, or start the "
+                    "coordinator once with --new-lineage"
                 )
                 return (self.refusal,)
         return ()

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 import msgspec
-from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
 
+from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
 from greenroom_cluster.coordination.messages import Decision, Proposal
 from greenroom_cluster.coordination.rules import INCARNATION_BYTES, Situation, decide, malformed
 

@@ -1,16 +1,16 @@
 """Which changes of a shard's configuration are allowed: compare-and-set on its epoch, then a table by kind.
 
 The table is the safety argument of coordination in one place. Members are incarnations. Only the primary
-adds, removes and hands over; only a backup takes over; a shard begins (again) empty only when nobody who could
-hold its sessions may still be alive. Everything here is pure, and nothing a peer may send raises.
+adds, removes and hands over; only a backup takes over; a shard begins (again) empty only when nobody who
+could hold its sessions may still be alive. Everything here is pure, and nothing a peer may send raises.
 """
 
 from collections.abc import Callable, Mapping
 
 import msgspec
+
 from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
 from greenroom.errors import UsageError
-
 from greenroom_cluster.coordination.messages import Proposal
 
 EPOCH_LIMIT = 1 << 24
