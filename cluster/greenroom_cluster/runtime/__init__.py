@@ -1,0 +1,1 @@
+"""What runs the pure parts on real sockets, clocks and processes."""

@@ -1,0 +1,355 @@
+"""One TCP connection that carries frames, under trio.
+
+A stdlib socket rather than a trio stream, for two reasons. A reader that finds bytes waiting takes them
+without a trip through the scheduler, and `send` neither blocks nor awaits: it hands the kernel what it takes
+at once and queues the rest, so that whoever acts on a message answers it in the same step. What is queued is
+bounded: a peer that does not read loses its connection (linger 0), and nothing else waits for it.
+
+One task reads. The task that drains the queue exists only while something is queued.
+"""
+
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import islice
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+import trio
+from greenroom import wire
+from greenroom.errors import LocalProtocolError, RemoteProtocolError
+from greenroom.framing import FRAME_BYTES_MAX, HEADER_BYTES, FrameBuffer, append_frame
+
+READ_BYTES = 256 * 1024
+OUTBOUND_BYTES_MAX = 8 << 20
+USER_TIMEOUT_SECONDS = 5.0
+FIRST_FRAME_BYTES_MAX = 4096
+# How long a silent connection waits before it asks whether the other side is there: ten thousand idle clients
+# should cost few packets, a link should notice soon.
+SERVED_KEEPALIVE_SECONDS = 15
+LINK_KEEPALIVE_SECONDS = 2
+
+# A reader that always finds bytes goes back to the scheduler after this much. A receive counts at least
+# RECEIVE_COST_BYTES, so a trickle of tiny frames cannot keep the loop either.
+_YIELD_BYTES = 256 * 1024
+_RECEIVE_COST_BYTES = 16 * 1024
+# Queued chunks cost memory beside their bytes, which counts against the bound too.
+_CHUNK_COST_BYTES = 256
+_CHUNKS_PER_WRITE = 64
+_DISCARD_BYTES_MAX = 1 << 20
+_LINGER_ZERO = struct.pack("ii", 1, 0)
+
+First = TypeVar("First")
+
+_log = structlog.get_logger(__name__)
+
+
+class ConnectionEndedError(Exception):
+    """The connection is over: closed by either side, reset, or aborted at a limit. Says which."""
+
+
+class FramedConnection:
+    """A connected socket that sends and receives messages.
+
+    `nursery` runs the task that drains the outbound queue; it must live as long as the connection is used.
+    Messages are decoded with what `speak` set. Only one task may receive.
+    """
+
+    __slots__ = (
+        "_budget",
+        "_decode",
+        "_draining",
+        "_ended",
+        "_frame_bytes_max",
+        "_frames",
+        "_idle",
+        "_leftover",
+        "_nursery",
+        "_outbound",
+        "_outbound_bytes",
+        "_outbound_bytes_max",
+        "_socket",
+        "_urgent",
+        "remote",
+    )
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        nursery: trio.Nursery,
+        *,
+        outbound_bytes_max: int = OUTBOUND_BYTES_MAX,
+        user_timeout_seconds: float = USER_TIMEOUT_SECONDS,
+        keepalive_seconds: int = SERVED_KEEPALIVE_SECONDS,
+    ) -> None:
+        _configure(sock, user_timeout_seconds, keepalive_seconds)
+        self._socket = sock
+        self._nursery = nursery
+        self._decode: Any = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye).decode
+        self._frame_bytes_max = FRAME_BYTES_MAX
+        self._frames = FrameBuffer(FRAME_BYTES_MAX)
+        self._leftover = b""
+        self._budget = _YIELD_BYTES
+        self._outbound: deque[memoryview] = deque()
+        self._urgent: deque[memoryview] = deque()
+        self._outbound_bytes = 0
+        self._outbound_bytes_max = outbound_bytes_max
+        self._draining = False
+        self._idle: trio.Event | None = None
+        self._ended: str | None = None
+        self.remote = _remote_name(sock)
+
+    def __repr__(self) -> str:
+        return f"<FramedConnection {self.remote}{' ended' if self._ended is not None else ''}>"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can be sent or received any more."""
+        return self._ended is not None
+
+    @property
+    def outbound_bytes(self) -> int:
+        """Bytes queued because the kernel did not take them yet, with what queueing them costs."""
+        return self._outbound_bytes
+
+    def speak(self, decoder: "msgspec.msgpack.Decoder[Any]", frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
+        """Decode what comes from here on with `decoder`, and hold both sides to `frame_bytes_max`.
+
+        Only right after the first frame, or before anything was received.
+        """
+        self._decode = decoder.decode
+        self._frame_bytes_max = frame_bytes_max
+        self._frames = FrameBuffer(frame_bytes_max)
+
+    # --- receiving ---------------------------------------------------------------------------------------
+
+    async def receive_first(self, decoder: "msgspec.msgpack.Decoder[First]") -> First:
+        """Return the first message, which must be small; what came with it waits for `receive`.
+
+        Raises ConnectionEndedError, and RemoteProtocolError if it is too long or not what `decoder` takes.
+        """
+        buffer = bytearray()
+        while True:
+            buffer += await self._read()
+            if len(buffer) < HEADER_BYTES:
+                continue
+            length = int.from_bytes(buffer[:HEADER_BYTES], "big")
+            if length > FIRST_FRAME_BYTES_MAX:
+                raise RemoteProtocolError(
+                    f"a first frame of {length} bytes was announced, over the limit of "
+                    f"{FIRST_FRAME_BYTES_MAX}; is the other side speaking the greenroom protocol?"
+                )
+            end = HEADER_BYTES + length
+            if len(buffer) >= end:
+                self._leftover = bytes(buffer[end:])
+                return _decoded(decoder.decode, [bytes(buffer[HEADER_BYTES:end])])[0]  # type: ignore[no-any-return]
+
+    async def receive(self) -> list[Any]:
+        """Return every message that one read completed, at least one.
+
+        Raises ConnectionEndedError, and RemoteProtocolError if the bytes are not what the protocol allows:
+        the connection must then be ended.
+        """
+        while True:
+            if self._leftover:
+                data, self._leftover = self._leftover, b""
+            else:
+                data = await self._read()
+            payloads = self._frames.feed(data)
+            if payloads:
+                return _decoded(self._decode, payloads)
+
+    async def _read(self) -> bytes:
+        while True:
+            if self._ended is not None:
+                raise ConnectionEndedError(self._ended)
+            if self._budget <= 0:
+                self._budget = _YIELD_BYTES
+                await trio.lowlevel.checkpoint()
+                continue
+            try:
+                data = self._socket.recv(READ_BYTES)
+            except BlockingIOError:
+                await self._wait_readable()
+                continue
+            except OSError as error:
+                self._end(f"receiving failed: {error.strerror or error}")
+                continue
+            if not data:
+                self._end("the other side closed the connection")
+                continue
+            self._budget -= max(len(data), _RECEIVE_COST_BYTES)
+            return data
+
+    async def _wait_readable(self) -> None:
+        self._budget = _YIELD_BYTES
+        # Ended here while waiting: the caller finds the reason in `_ended`.
+        with suppress(trio.ClosedResourceError):
+            await trio.lowlevel.wait_readable(self._socket.fileno())
+
+    # --- sending -----------------------------------------------------------------------------------------
+
+    def send(self, messages: Iterable[wire.Frame], *, urgent: bool = False) -> None:
+        """Send `messages`, without ever blocking; dropped if the connection has ended.
+
+        `urgent` ones overtake what is queued. If the queue would pass its bound, or a message is longer than
+        a frame may be, the connection is aborted: the reader learns it as ConnectionEndedError.
+        """
+        if self._ended is not None:
+            return
+        chunk = bytearray()
+        try:
+            for message in messages:
+                append_frame(chunk, message, self._frame_bytes_max)
+        except LocalProtocolError as error:
+            _log.error("message_not_sendable", remote=self.remote, error=str(error))
+            self.abort(str(error))
+            return
+        self.send_encoded(chunk, urgent=urgent)
+
+    def send_encoded(self, frames: bytes | bytearray, *, urgent: bool = False) -> None:
+        """Send whole frames that are encoded already, as `send` does; they must not be changed afterwards."""
+        if self._ended is not None or not frames:
+            return
+        rest = memoryview(frames)
+        if not self._outbound and not self._urgent:
+            try:
+                sent = self._socket.send(frames)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self._end(f"sending failed: {error.strerror or error}")
+                return
+            if sent == len(frames):
+                return
+            rest = rest[sent:]
+            # Partly sent, so it stays first whatever comes.
+            self._outbound.append(rest)
+        else:
+            (self._urgent if urgent else self._outbound).append(rest)
+        self._outbound_bytes += len(rest) + _CHUNK_COST_BYTES
+        if self._outbound_bytes > self._outbound_bytes_max:
+            self.abort(
+                f"the other side does not read: {self._outbound_bytes} bytes are queued for it, over the "
+                f"limit of {self._outbound_bytes_max}"
+            )
+        elif not self._draining:
+            self._draining = True
+            self._nursery.start_soon(self._drain)
+
+    async def _drain(self) -> None:
+        try:
+            while self._outbound and self._ended is None:
+                try:
+                    await trio.lowlevel.wait_writable(self._socket.fileno())
+                except trio.ClosedResourceError:
+                    return
+                self._write()
+        finally:
+            self._draining = False
+            if self._idle is not None:
+                self._idle.set()
+
+    def _write(self) -> None:
+        """Hand the kernel what it takes of the queue; the chunk at its head may be partly sent."""
+        outbound = self._outbound
+        try:
+            sent = self._socket.sendmsg(
+                list(islice(outbound, _CHUNKS_PER_WRITE)) if not self._urgent else [outbound[0]]
+            )
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._end(f"sending failed: {error.strerror or error}")
+            return
+        while sent:
+            head = outbound[0]
+            if sent < len(head):
+                outbound[0] = head[sent:]
+                self._outbound_bytes -= sent
+                break
+            sent -= len(head)
+            self._outbound_bytes -= len(head) + _CHUNK_COST_BYTES
+            outbound.popleft()
+            if self._urgent:
+                # A frame boundary: what is urgent goes before the rest, one at a time to keep its order.
+                outbound.appendleft(self._urgent.popleft())
+
+    # --- ending ------------------------------------------------------------------------------------------
+
+    def abort(self, reason: str = "aborted on this side") -> None:
+        """End at once, dropping what is queued on either side (linger 0): the other side sees a reset."""
+        if self._ended is None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+            self._end(reason)
+
+    def close(self, reason: str = "closed on this side") -> None:
+        """End; what the kernel took already is still delivered, what is queued here is dropped."""
+        if self._ended is None:
+            self._end(reason)
+
+    async def finish(self, seconds: float = 1.0) -> None:
+        """Deliver what is queued, for at most `seconds`, then close.
+
+        What the other side still sends is read and dropped meanwhile: closing with unread bytes would make
+        the kernel send a reset, and the last frame (a `Goodbye`) could be lost.
+        """
+        with trio.move_on_after(seconds):
+            while self._draining and self._ended is None:
+                self._idle = trio.Event()
+                await self._idle.wait()
+            if self._ended is None:
+                self._shut_down_sending()
+            discarded = 0
+            while self._ended is None and discarded < _DISCARD_BYTES_MAX:
+                try:
+                    discarded += len(await self._read())
+                except ConnectionEndedError:
+                    break
+        self.close()
+
+    def _shut_down_sending(self) -> None:
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._end(f"the connection broke: {error.strerror or error}")
+
+    def _end(self, reason: str) -> None:
+        self._ended = reason
+        self._outbound.clear()
+        self._urgent.clear()
+        self._outbound_bytes = 0
+        trio.lowlevel.notify_closing(self._socket.fileno())
+        self._socket.close()
+
+
+def _decoded(decode: Any, payloads: list[bytes]) -> list[Any]:
+    try:
+        return [decode(payload) for payload in payloads]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        # The text of a UnicodeDecodeError would show what was sent; its type says enough. `from None` for the
+        # same reason: the error itself holds the bytes.
+        detail = str(error) if isinstance(error, msgspec.MsgspecError) else type(error).__name__
+        raise RemoteProtocolError(f"a frame is not a message that may come here: {detail[:200]}") from None
+
+
+def _configure(sock: socket.socket, user_timeout_seconds: float, keepalive_seconds: int) -> None:
+    sock.settimeout(0)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Ends a connection whose other side acknowledges nothing, or reads nothing, for so long.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(user_timeout_seconds * 1000))
+    # And one that is silent because its other side vanished.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive_seconds)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, keepalive_seconds)
+
+
+def _remote_name(sock: socket.socket) -> str:
+    try:
+        host, port = sock.getpeername()[:2]
+    except (OSError, ValueError):
+        return "unknown"
+    return f"{host}:{port}"

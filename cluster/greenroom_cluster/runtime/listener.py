@@ -1,0 +1,313 @@
+"""Accepts connections and holds each to the handshake and to its limits.
+
+Whatever comes in, from strangers too, ends at most its own connection: every failure of a handler is one
+(rate-limited) log line without payloads, and running out of descriptors refuses the newest connection only.
+
+The first frame must be a `wire.Hello`, within `hello_seconds`. Its role picks the `Service`, which decodes
+and handles what follows. A hello that does not fit is answered by a `wire.Goodbye` that says why.
+"""
+
+import errno
+import itertools
+import socket
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import structlog
+import trio
+from greenroom import wire
+from greenroom.errors import RemoteProtocolError, UsageError
+from greenroom.framing import FRAME_BYTES_MAX, encode_frames
+
+from greenroom_cluster.runtime.addresses import join_address
+from greenroom_cluster.runtime.connection import (
+    OUTBOUND_BYTES_MAX,
+    USER_TIMEOUT_SECONDS,
+    ConnectionEndedError,
+    FramedConnection,
+)
+from greenroom_cluster.runtime.descriptors import SpareDescriptor, connections_within
+from greenroom_cluster.runtime.log_limits import LimitedLog
+
+IDENTITY_BYTES = 16
+_BACKLOG = 1024
+_ACCEPTS_PER_TURN = 32
+_RETRY_SECONDS = 0.1
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+Handler = Callable[[FramedConnection, wire.Hello, int], Awaitable[None]]
+
+_hello_decoder = msgspec.msgpack.Decoder(wire.Hello)
+_log = structlog.get_logger(__name__)
+_limited_log = LimitedLog(_log)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a listener does for one role: `handle(connection, hello, number)` until the connection ends.
+
+    `number` is unique within the listener. With `target_required` the hello must name our identity.
+    """
+
+    decoder: "msgspec.msgpack.Decoder[Any]"
+    handle: Handler
+    frame_bytes_max: int = FRAME_BYTES_MAX
+    target_required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerSettings:
+    """Who we are and what a connection may cost. `identity` is the sender of our hello. Port 0: any."""
+
+    cluster: str
+    identity: bytes
+    host: str = "127.0.0.1"
+    port: int = 0
+    connections_max: int = 10_000
+    hello_seconds: float = 5.0
+    outbound_bytes_max: int = OUTBOUND_BYTES_MAX
+    user_timeout_seconds: float = USER_TIMEOUT_SECONDS
+
+
+class Listener:
+    """A bound TCP listener. `run` serves until cancelled.
+
+    Raises UsageError at construction if the address cannot be listened on.
+    """
+
+    def __init__(self, settings: ListenerSettings, services: Mapping[str, Service]) -> None:
+        self._settings = settings
+        self._services = services
+        self._connections_max = connections_within(settings.connections_max)
+        if self._connections_max < settings.connections_max:
+            _log.warning(
+                "connections_limited",
+                connections_max=self._connections_max,
+                wanted=settings.connections_max,
+                reason="the limit of open files is too low; raise it (ulimit -n)",
+            )
+        self._numbers = itertools.count(1)
+        self._open: set[FramedConnection] = set()
+        self._spare = SpareDescriptor()
+        self._nursery: trio.Nursery | None = None
+        self._hello = wire.Hello(
+            protocol=wire.PROTOCOL_VERSION,
+            routing=wire.ROUTING_VERSION,
+            cluster=settings.cluster,
+            role=wire.ROLE_PEER,
+            sender=settings.identity,
+        )
+        self._full = bytes(
+            encode_frames(
+                [
+                    wire.Goodbye(
+                        "too-many-connections",
+                        f"this process serves {self._connections_max} connections already; "
+                        "close idle ones, or raise connections_max",
+                    )
+                ]
+            )
+        )
+        self._socket = _bind(settings.host, settings.port)
+        self._closed = False
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return int(self._socket.getsockname()[1])
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
+
+    def address(self, advertise_host: str = "") -> str:
+        """Return `host:port` under which others reach this listener, at `advertise_host` if given."""
+        return join_address(advertise_host or self._settings.host, self.port)
+
+    async def run(self) -> None:
+        """Accept and serve until cancelled; then every connection is closed."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                try:
+                    await self._accept_forever(nursery)
+                finally:
+                    self.close()
+        finally:
+            for connection in list(self._open):
+                connection.close()
+
+    def close(self) -> None:
+        """Stop accepting; connections that are open go on."""
+        if not self._closed:
+            self._closed = True
+            trio.lowlevel.notify_closing(self._socket.fileno())
+            self._socket.close()
+            self._spare.give_up()
+
+    # --- accepting ---------------------------------------------------------------------------------------
+
+    async def _accept_forever(self, nursery: trio.Nursery) -> None:
+        for turn in itertools.count(1):
+            if turn % _ACCEPTS_PER_TURN == 0:
+                await trio.lowlevel.checkpoint()
+            if self._closed:
+                return
+            try:
+                sock, _ = self._socket.accept()
+            except BlockingIOError:
+                try:
+                    await trio.lowlevel.wait_readable(self._socket.fileno())
+                except trio.ClosedResourceError:
+                    return
+            except OSError as error:
+                await self._survive(error)
+            else:
+                self._admit(sock, nursery)
+
+    def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
+        if len(self._open) >= self._connections_max:
+            _limited_log.warning("connection_refused", reason="too-many-connections")
+            self._refuse(sock)
+            return
+        try:
+            connection = FramedConnection(
+                sock,
+                nursery,
+                outbound_bytes_max=self._settings.outbound_bytes_max,
+                user_timeout_seconds=self._settings.user_timeout_seconds,
+            )
+        except OSError:  # it was reset before it was accepted
+            sock.close()
+            return
+        self._open.add(connection)
+        nursery.start_soon(self._serve, connection, next(self._numbers))
+
+    def _refuse(self, sock: socket.socket) -> None:
+        # What the kernel does not take at once is not worth a task: the refusal must stay cheap.
+        try:
+            sock.settimeout(0)
+            sock.send(self._full)
+        except OSError:
+            pass
+        finally:
+            sock.close()
+
+    async def _survive(self, error: OSError) -> None:
+        """Go on after a failed accept: others' connections must not suffer from it."""
+        _limited_log.error("accept_failed", error=error.strerror or str(error), open=len(self._open))
+        if error.errno not in _OUT_OF_RESOURCES:  # that one connection was gone before we took it
+            return
+        # The spare descriptor lets us take the newest connection and refuse it, instead of leaving it to
+        # wait in the backlog, where it would also keep this loop spinning.
+        if self._spare.give_up():
+            try:
+                sock, _ = self._socket.accept()
+            except OSError:
+                pass
+            else:
+                self._refuse(sock)
+        if self._spare.take_back():
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.sleep(_RETRY_SECONDS)
+
+    # --- one connection ----------------------------------------------------------------------------------
+
+    async def _serve(self, connection: FramedConnection, number: int) -> None:
+        try:
+            await self._greet_and_handle(connection, number)
+        except ConnectionEndedError as error:
+            _log.debug("connection_ended", remote=connection.remote, number=number, reason=str(error))
+        except RemoteProtocolError as error:
+            _limited_log.warning(
+                "connection_broke_protocol", remote=connection.remote, number=number, error=str(error)
+            )
+            connection.abort(str(error))
+        except Exception as error:  # noqa: BLE001 - one connection's failure must never reach the others
+            _limited_log.error(
+                "connection_failed", remote=connection.remote, number=number, error=describe_error(error)
+            )
+            connection.abort("its handler failed")
+        finally:
+            connection.close()
+            self._open.discard(connection)
+
+    async def _greet_and_handle(self, connection: FramedConnection, number: int) -> None:
+        with trio.move_on_after(self._settings.hello_seconds) as scope:
+            hello = await connection.receive_first(_hello_decoder)
+        if scope.cancelled_caught:
+            raise RemoteProtocolError(f"no hello came within {self._settings.hello_seconds} s")
+        goodbye = self._objection(hello)
+        if goodbye is not None:
+            _limited_log.info(
+                "connection_refused", remote=connection.remote, number=number, reason=goodbye.code
+            )
+            connection.send([goodbye])
+            await connection.finish()
+            return
+        service = self._services[hello.role]
+        connection.speak(service.decoder, service.frame_bytes_max)
+        connection.send([self._hello])
+        await service.handle(connection, hello, number)
+
+    def _objection(self, hello: wire.Hello) -> wire.Goodbye | None:
+        """Return why this hello cannot be served, or None."""
+        service = self._services.get(hello.role)
+        if hello.protocol != wire.PROTOCOL_VERSION:
+            return wire.Goodbye(
+                "wrong-protocol",
+                f"this side speaks protocol version {wire.PROTOCOL_VERSION}; install matching versions",
+            )
+        if hello.routing != wire.ROUTING_VERSION:
+            return wire.Goodbye(
+                "wrong-routing",
+                f"this side routes by version {wire.ROUTING_VERSION}; install matching versions",
+            )
+        if hello.cluster != self._settings.cluster:
+            return wire.Goodbye(
+                "wrong-cluster", "another cluster is served here; check the address and the cluster name"
+            )
+        if service is None:
+            return wire.Goodbye(
+                "wrong-role", f"only {', '.join(sorted(self._services))} connections are served here"
+            )
+        if hello.target != self._settings.identity and (hello.target or service.target_required):
+            return wire.Goodbye("wrong-target", "another process answers here now; follow the cluster map")
+        if len(hello.sender) != IDENTITY_BYTES:
+            return wire.Goodbye("wrong-sender", f"the sender must be {IDENTITY_BYTES} random bytes")
+        return None
+
+
+def describe_error(error: BaseException) -> str:
+    """Return type and place of an error, without its text and values, which may hold what users stored."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise UsageError(f"cannot listen on {join_address(host, port)}: {error.strerror or error}") from error
+    try:
+        sock.settimeout(0)
+        # A restart must not wait for the kernel to forget connections of the process before.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise UsageError(
+            f"cannot listen on {join_address(host, port)}: {error.strerror or error}; "
+            "choose another address with --listen"
+        ) from error
+    return sock
