@@ -1,1 +1,72 @@
-"""Server-side web sessions for async Python."""
+"""Server-side web sessions for async Python, under asyncio and trio.
+
+store = store_from_url("greenroom://127.0.0.1:7400")      # or MemoryStore()
+session = SessionData(session_id=new_session_id(), expires=datetime.now(UTC) + timedelta(hours=1))
+await store.create(session)
+await store.patch(session.session_id, set={("cart", "sku-1"): 2})
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from greenroom.errors import (
+    GreenroomError,
+    InvariantError,
+    LocalProtocolError,
+    OutcomeUnknownError,
+    ProtocolError,
+    RemoteProtocolError,
+    SessionError,
+    SessionExistsError,
+    SessionNotFoundError,
+    UnavailableError,
+    UnsupportedError,
+    UsageError,
+    VersionConflictError,
+)
+from greenroom.ids import new_session_id
+from greenroom.memory import MemoryStore
+from greenroom.sessions import (
+    ABSENT,
+    UNCHANGED,
+    BaseSessionStore,
+    SessionData,
+    SessionInfo,
+)
+from greenroom.urls import store_from_url
+
+if TYPE_CHECKING:
+    from greenroom.cluster_store import ClusterStore
+
+__all__ = [
+    "ABSENT",
+    "UNCHANGED",
+    "BaseSessionStore",
+    "ClusterStore",
+    "GreenroomError",
+    "InvariantError",
+    "LocalProtocolError",
+    "MemoryStore",
+    "OutcomeUnknownError",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "SessionData",
+    "SessionError",
+    "SessionExistsError",
+    "SessionInfo",
+    "SessionNotFoundError",
+    "UnavailableError",
+    "UnsupportedError",
+    "UsageError",
+    "VersionConflictError",
+    "new_session_id",
+    "store_from_url",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import ClusterStore on first use: a process that keeps sessions in memory needs no network code."""
+    if name == "ClusterStore":
+        from greenroom.cluster_store import ClusterStore  # noqa: PLC0415  see above
+
+        return ClusterStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,9 +1,10 @@
 """Session data as bytes: msgpack, with extensions for what msgpack lacks. Never pickle.
 
-A session's data is a dict with str and int keys, holding None, bool, int (of any size), float, str, bytes, list,
-dict, datetime, date, time, timedelta, UUID, Decimal, set and frozenset; each comes back with its type. A tuple
-comes back as a list, except inside a set, where it stays a tuple. Time zones: a ZoneInfo comes back by its
-key, any other tzinfo as a fixed offset. Subclasses are refused, because they would come back as something else.
+A session's data is a dict with str and int keys, holding None, bool, int (of any size), float, str, bytes,
+list, dict, datetime, date, time, timedelta, UUID, Decimal, set and frozenset; each comes back with its type.
+A tuple comes back as a list, except inside a set, where it stays a tuple. Time zones: a ZoneInfo comes back by
+its key, any other tzinfo as a fixed offset. Subclasses are refused, because they would come back as something
+else.
 
 The bytes are deterministic but for the order of dict keys: elements of sets are sorted by their encoding.
 Nothing here puts a value into an error: values may be secrets, so errors name the path only.
@@ -277,6 +278,8 @@ def _unpack_timedelta(payload: bytes) -> timedelta:
     return timedelta(days, seconds, microseconds)
 
 
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(ext_hook=_unpack)
 _UNPACKERS: dict[int, Callable[[bytes], Any]] = {
     EXT_INT: lambda payload: int.from_bytes(payload, "big", signed=True),
     EXT_DATETIME: _unpack_datetime,
@@ -289,6 +292,3 @@ _UNPACKERS: dict[int, Callable[[bytes], Any]] = {
     EXT_FROZENSET: lambda payload: frozenset(_decoder.decode(payload)),
     EXT_TUPLE: lambda payload: tuple(_decoder.decode(payload)),
 }
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(ext_hook=_unpack)

@@ -3,8 +3,9 @@
 A session id is a secret: whoever holds it is logged in. So nothing here puts one into an error, and what the
 cluster sees is only the id's BLAKE2b-256 digest and its 16-bit routing point.
 
-An id minted here reads `gr-<point, 4 hex digits>-<192 random bits in base64url>`. The point travels in the id,
-so that a rotated id keeps its place in the cluster. Any other id (a framework's own) is routed by its digest.
+An id minted here reads `gr-<point, 4 hex digits>-<192 random bits in base64url>`. The point travels in the
+id, so that a rotated id keeps its place in the cluster. Any other id (a framework's own) is routed by its
+digest.
 """
 
 import base64
@@ -72,7 +73,9 @@ def handle_of(point: int, digest: bytes) -> str:
 
 def parse_handle(handle: str) -> tuple[int, bytes]:
     """Return the (point, digest) of a handle. Raises UsageError if it is none."""
-    if isinstance(handle, str) and _HANDLE.fullmatch(handle) is not None:
+    if not isinstance(handle, str):
+        raise UsageError(f"a session handle is a str, not {type(handle).__name__}")
+    if _HANDLE.fullmatch(handle) is not None:
         raw = base64.urlsafe_b64decode(handle + "==")
         point, digest = int.from_bytes(raw[:2], "big"), raw[2:]
         if handle_of(point, digest) == handle:

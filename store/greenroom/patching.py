@@ -23,6 +23,7 @@ from greenroom.wire import Key, Path, PathValue
 PathLike: TypeAlias = Key | tuple[Key, ...]
 
 _MISSING: Any = object()
+_CONTAINERS = (dict, list)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder()
 
@@ -147,7 +148,7 @@ def _merge(node: dict[Key, Any], key: Key, value: Any) -> None:
         holder, name, new = waiting.pop()
         old = holder.get(name)
         if type(old) is dict and type(new) is dict:
-            waiting.extend((old, inner, item) for inner, item in new.items())
+            waiting.extend((old, inner, new[inner]) for inner in reversed(new))
         else:
             holder[name] = new
 
@@ -169,7 +170,7 @@ def _same(left: Any, right: Any) -> bool:
         )
     if type(left) is list:
         return len(left) == len(right) and all(map(_same, left, right))
-    return bool(left == right) or (left != left and right != right)  # noqa: PLR0124  NaN
+    return bool(left == right) or (left != left and right != right)  # the latter: NaN
 
 
 def _check_path(path: Path) -> None:
@@ -203,15 +204,14 @@ def _check_depth(value: Any) -> None:
     Counted here rather than left to the interpreter's recursion limit: that depends on the stack below, and
     both replicas of a shard must decide alike.
     """
-    level = [value]
-    for _ in range(DEPTH_MAX + 1):
+    level = [value] if type(value) in _CONTAINERS else []
+    for _ in range(DEPTH_MAX):
         level = [
             item
             for node in level
-            if type(node) is dict or type(node) is list
             for item in (node.values() if type(node) is dict else node)
+            if type(item) in _CONTAINERS
         ]
         if not level:
             return
-    if any(type(node) is dict or type(node) is list for node in level):
-        raise ValueError(f"nesting beyond {DEPTH_MAX} levels")
+    raise ValueError(f"nesting beyond {DEPTH_MAX} levels")

@@ -1,8 +1,8 @@
 """A session, and the contract that every session store keeps.
 
-A custom store writes five methods (`create`, `get`, `update`, `delete`, `clean`); `patch` and `modify` then work
-by reading, changing and conditionally updating. Stores that can do better override them, and may offer the
-operations by user and `rotate`; `features` names what a store offers.
+A custom store writes five methods (`create`, `get`, `update`, `delete`, `clean`); `patch` and `modify` then
+work by reading, changing and conditionally updating. Stores that can do better override them, and may offer
+the operations by user and `rotate`; `features` names what a store offers.
 """
 
 from abc import ABC, abstractmethod
@@ -50,8 +50,8 @@ class SessionData:
     `session_id` is a secret and `data` may hold some, so neither is shown by repr. `created` and
     `absolute_expires` are fixed when the session is created; `expires` never lies after `absolute_expires`.
     `version` is 0 for a session that was never stored, else opaque: it rises with every change and is never
-    used again, not even by a new session under the same id. `label` (at most 256 bytes) is shown in lists of a
-    user's sessions. Times are aware datetimes; stores return them in UTC, to the microsecond.
+    used again, not even by a new session under the same id. `label` (at most 256 bytes) is shown in lists of
+    a user's sessions. Times are aware datetimes; stores return them in UTC, to the microsecond.
     """
 
     session_id: str = field(repr=False)
@@ -125,15 +125,15 @@ class BaseSessionStore(ABC):
         set: Mapping[PathLike, Any] | None = None,  # noqa: A002  reads as what it does at the call
         unset: Iterable[PathLike] = (),
         expect: Mapping[PathLike, Any] | None = None,
-        user_id: str | None | Unchanged = UNCHANGED,
+        user_id: str | Unchanged | None = UNCHANGED,
         expires: datetime | None = None,
     ) -> SessionData:
         """Change single paths of the data (and user or lifetime) in one step; return the new session.
 
         A path is a key or a tuple of keys. Patches of different paths never overwrite each other. Dicts are
-        merged into dicts key by key; lists and other values are set whole. `unset` happens before `set`, so a
-        dict is replaced whole by naming its path in both. `expect` makes the patch conditional: each path must
-        have that value, or not exist if it is `ABSENT`.
+        merged into dicts key by key; lists and other values are set whole. `unset` happens before `set`, so
+        a dict is replaced whole by naming its path in both. `expect` makes the patch conditional: each path
+        must have that value, or not exist if it is `ABSENT`.
 
         Raises SessionNotFoundError, and VersionConflictError if an expectation failed.
         """
@@ -151,7 +151,7 @@ class BaseSessionStore(ABC):
                 session.expires = expires
             if await self._written(session_id, session, session.version):
                 return session
-        raise_crowded("patch")
+        raise crowded("patch")
 
     async def modify(self, session_id: str, change: Callable[[SessionData], None]) -> SessionData:
         """Read the session, let `change` alter it, and write it back; return the new session.
@@ -159,8 +159,8 @@ class BaseSessionStore(ABC):
         If someone else changed it in between, it is read again and `change` is called again, so `change` must
         have no other effects. For counters and lists, whose new value depends on the old one.
 
-        Raises SessionNotFoundError, VersionConflictError if it still changes after many attempts, and whatever
-        `change` raises (then nothing is written).
+        Raises SessionNotFoundError, VersionConflictError if it still changes after many attempts, and
+        whatever `change` raises (then nothing is written).
         """
         for _ in range(ATTEMPTS_MAX):
             session = await self._read(session_id)
@@ -169,16 +169,18 @@ class BaseSessionStore(ABC):
             if iscoroutine(outcome):
                 outcome.close()
                 raise UsageError("modify takes a plain function, not an async one: it may be called again")
+            if session.session_id != session_id:
+                raise UsageError("modify cannot change the session's id; use rotate")
             session.created, session.absolute_expires = created, absolute
             session.data = decode_data(encode_data(session.data))
             if await self._written(session_id, session, version):
                 return session
-        raise_crowded("modify")
+        raise crowded("modify")
 
     async def _read(self, session_id: str) -> SessionData:
         session = await self.get(session_id)
         if session is None:
-            raise_not_found()
+            raise not_found()
         return session
 
     async def _written(self, session_id: str, session: SessionData, version: int) -> bool:
@@ -199,7 +201,7 @@ class BaseSessionStore(ABC):
         self,
         session_id: str,
         *,
-        user_id: str | None | Unchanged = UNCHANGED,
+        user_id: str | Unchanged | None = UNCHANGED,
         set: Mapping[PathLike, Any] | None = None,  # noqa: A002  as in patch
         unset: Iterable[PathLike] = (),
         expires: datetime | None = None,
@@ -237,7 +239,7 @@ class BaseSessionStore(ABC):
 
     async def aclose(self) -> None:
         """Let go of connections. Harmless to repeat; stores without any have nothing to do."""
-        return None
+        return
 
     async def __aenter__(self) -> Self:
         return self
@@ -255,24 +257,24 @@ def patched_data(data: dict[Any, Any], changes: Changes) -> dict[Any, Any]:
     """Return the data after the changes. Raises VersionConflictError if an expectation failed."""
     encoded = patch_data(encode_data(data), *changes)
     if encoded is None:
-        raise_unexpected()
+        raise unexpected_value()
     return decode_data(encoded)
 
 
-def raise_unexpected() -> NoReturn:
-    """Raise the error of a patch whose expectation failed."""
-    raise VersionConflictError("a path does not have the value that the patch expects: read it again")
+def unexpected_value() -> VersionConflictError:
+    """Return the error of a patch whose expectation failed."""
+    return VersionConflictError("a path does not have the value that the patch expects: read it again")
 
 
-def raise_not_found() -> NoReturn:
-    """Raise the error of an operation on a session that is not there."""
-    raise SessionNotFoundError(
+def not_found() -> SessionNotFoundError:
+    """Return the error of an operation on a session that is not there."""
+    return SessionNotFoundError(
         "there is no live session with this id: never created, expired, deleted or rotated away"
     )
 
 
-def raise_crowded(operation: str) -> NoReturn:
-    """Raise the error of an operation that lost to others too often."""
-    raise VersionConflictError(
+def crowded(operation: str) -> VersionConflictError:
+    """Return the error of an operation that lost to others too often."""
+    return VersionConflictError(
         f"{operation} gave up after {ATTEMPTS_MAX} attempts: the session keeps changing; repeat it later"
     )

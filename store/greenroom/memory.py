@@ -1,0 +1,319 @@
+"""A store in the memory of one process: for tests, for development, for apps of a single process.
+
+It offers everything that the cluster offers and keeps the same promises, except surviving the process. No
+operation awaits anything, so each is atomic under asyncio and trio and safe to cancel. It keeps digests
+instead of ids, and encoded bytes instead of objects, so that callers never share mutable state with it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
+from typing import Any, ClassVar
+
+from greenroom.codec import decode_data, encode_data
+from greenroom.errors import SessionExistsError, UsageError, VersionConflictError
+from greenroom.fields import (
+    DATA_BYTES_MAX,
+    UNCHANGED,
+    Unchanged,
+    check_data_size,
+    check_label,
+    check_limit,
+    check_present_user_id,
+    check_user_id,
+    check_version,
+    datetime_of,
+    micros_of,
+    utc_now,
+)
+from greenroom.ids import check_session_id, digest_of, handle_of, new_session_id, parse_handle, point_of
+from greenroom.patching import Changes, PathLike, encode_changes, patch_data
+from greenroom.sessions import (
+    ALL_FEATURES,
+    BaseSessionStore,
+    SessionData,
+    SessionInfo,
+    not_found,
+    unexpected_value,
+)
+
+
+@dataclass(slots=True, frozen=True)
+class _Record:
+    """A session as it is kept: replaced as a whole, never changed. Times in microseconds."""
+
+    point: int
+    version: int
+    user_id: str | None
+    created: int
+    expires: int
+    absolute: int | None
+    label: str
+    data: bytes
+
+
+class MemoryStore(BaseSessionStore):
+    """All sessions of one process, gone when it ends.
+
+    `clock` returns the present as an aware datetime; if it goes back, the store's time stands still until the
+    clock has caught up, so that nothing expired lives again. `data_bytes_max` limits the encoded data of one
+    session. Expired sessions are dropped when they are met, the others by `clean`. Not for use by several
+    threads at once.
+    """
+
+    features: ClassVar[frozenset[str]] = ALL_FEATURES
+
+    def __init__(
+        self, *, clock: Callable[[], datetime] = utc_now, data_bytes_max: int = DATA_BYTES_MAX
+    ) -> None:
+        if data_bytes_max < 1:
+            raise UsageError("data_bytes_max is a positive number of bytes")
+        self._clock = clock
+        self._data_bytes_max = data_bytes_max
+        self._records: dict[bytes, _Record] = {}
+        self._users: dict[str, set[bytes]] = {}
+        self._versions = count(1)
+        self._newest_time = 0
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} with {len(self._records)} sessions>"
+
+    # --- the five ----------------------------------------------------------------------------------------
+
+    async def create(self, session: SessionData) -> int:
+        """Store a new session and return its version.
+
+        Raises SessionExistsError if a live session has this id.
+        """
+        digest = digest_of(session.session_id)
+        created = micros_of(session.created, "created")
+        absolute = None
+        if session.absolute_expires is not None:
+            absolute = micros_of(session.absolute_expires, "absolute_expires")
+        expires = _earlier(micros_of(session.expires, "expires"), absolute)
+        check_user_id(session.user_id)
+        check_label(session.label)
+        data = self._encoded(session.data)
+        if self._live(digest) is not None:
+            raise SessionExistsError("a live session has this id; mint a new one with new_session_id()")
+        return self._store(
+            digest,
+            _Record(
+                point_of(session.session_id),
+                next(self._versions),
+                session.user_id,
+                created,
+                expires,
+                absolute,
+                session.label,
+                data,
+            ),
+        )
+
+    async def get(self, session_id: str) -> SessionData | None:
+        """Return the session, or None if there is none or it has expired."""
+        record = self._live(digest_of(session_id))
+        return None if record is None else _session_of(session_id, record)
+
+    async def update(self, session_id: str, session: SessionData, *, version: int | None = None) -> int:
+        """Replace user, lifetime, label and data of a stored session; return its new version.
+
+        Never creates the session again if it is missing: that is how a logout would be undone.
+        Raises SessionNotFoundError, and VersionConflictError if `version` is given and stale.
+        """
+        digest = digest_of(session_id)
+        if session.session_id != session_id:
+            raise UsageError("update cannot change a session's id; use rotate")
+        expires = micros_of(session.expires, "expires")
+        check_user_id(session.user_id)
+        check_label(session.label)
+        check_version(version)
+        data = self._encoded(session.data)
+        old = self._live(digest)
+        if old is None:
+            raise not_found()
+        if version is not None and version != old.version:
+            raise VersionConflictError("the session changed since that version: read it again")
+        return self._store(
+            digest,
+            _Record(
+                old.point,
+                next(self._versions),
+                session.user_id,
+                old.created,
+                _earlier(expires, old.absolute),
+                old.absolute,
+                session.label,
+                data,
+            ),
+        )
+
+    async def delete(self, session_id: str) -> None:
+        """Remove the session. That there is none is fine."""
+        self._remove(digest_of(session_id))
+
+    async def clean(self) -> int:
+        """Remove what has expired and return how many sessions that were."""
+        now = self._now()
+        expired = [digest for digest, record in self._records.items() if record.expires <= now]
+        for digest in expired:
+            self._remove(digest)
+        return len(expired)
+
+    # --- in one step instead of the defaults -------------------------------------------------------------
+
+    async def patch(
+        self,
+        session_id: str,
+        *,
+        set: Mapping[PathLike, Any] | None = None,  # noqa: A002  the contract's name
+        unset: Iterable[PathLike] = (),
+        expect: Mapping[PathLike, Any] | None = None,
+        user_id: str | Unchanged | None = UNCHANGED,
+        expires: datetime | None = None,
+    ) -> SessionData:
+        """Change single paths of the data (and user or lifetime); see `BaseSessionStore.patch`."""
+        digest = digest_of(session_id)
+        record = self._changed(digest, encode_changes(set, unset, expect), user_id, expires)
+        self._store(digest, record)
+        return _session_of(session_id, record)
+
+    async def rotate(
+        self,
+        session_id: str,
+        *,
+        user_id: str | Unchanged | None = UNCHANGED,
+        set: Mapping[PathLike, Any] | None = None,  # noqa: A002  the contract's name
+        unset: Iterable[PathLike] = (),
+        expires: datetime | None = None,
+    ) -> SessionData:
+        """Give the session a new id and kill the old one; see `BaseSessionStore.rotate`."""
+        digest = digest_of(session_id)
+        record = self._changed(digest, encode_changes(set, unset), user_id, expires)
+        new_id = new_session_id(record.point)
+        self._remove(digest)
+        self._store(digest_of(new_id), record)
+        return _session_of(new_id, record)
+
+    # --- by user -----------------------------------------------------------------------------------------
+
+    async def list_by_user(self, user_id: str, *, limit: int = 1000) -> list[SessionInfo]:
+        """Return the user's live sessions, at most `limit`, the newest first. No ids: handles."""
+        check_present_user_id(user_id)
+        check_limit(limit)
+        live = [
+            (record.created, record.version, digest, record)
+            for digest in tuple(self._users.get(user_id, ()))
+            if (record := self._live(digest)) is not None
+        ]
+        live.sort(key=lambda entry: entry[:2], reverse=True)
+        return [
+            SessionInfo(
+                handle=handle_of(record.point, digest),
+                user_id=user_id,
+                created=datetime_of(created),
+                expires=datetime_of(record.expires),
+                label=record.label,
+                version=version,
+            )
+            for created, version, digest, record in live[:limit]
+        ]
+
+    async def delete_by_handle(self, user_id: str, handle: str) -> None:
+        """Remove one of the user's sessions by its handle. Absent, or another user's: nothing happens."""
+        check_present_user_id(user_id)
+        point, digest = parse_handle(handle)
+        record = self._records.get(digest)
+        if record is not None and record.user_id == user_id and record.point == point:
+            self._remove(digest)
+
+    async def delete_by_user(self, user_id: str, *, keep: str | None = None) -> int:
+        """Log the user out everywhere, except in the session with the id `keep`; return how many ended."""
+        check_present_user_id(user_id)
+        kept = None
+        if keep is not None:
+            check_session_id(keep)
+            kept = digest_of(keep)
+        ended = 0
+        for digest in tuple(self._users.get(user_id, ())):
+            if digest != kept and self._live(digest) is not None:
+                self._remove(digest)
+                ended += 1
+        return ended
+
+    # --- inside ------------------------------------------------------------------------------------------
+
+    def _now(self) -> int:
+        self._newest_time = max(self._newest_time, micros_of(self._clock(), "what clock() returns"))
+        return self._newest_time
+
+    def _encoded(self, data: dict[Any, Any]) -> bytes:
+        encoded = encode_data(data)
+        check_data_size(encoded, self._data_bytes_max)
+        return encoded
+
+    def _live(self, digest: bytes) -> _Record | None:
+        """Return the record if its time is not over, else drop it."""
+        record = self._records.get(digest)
+        if record is not None and record.expires <= self._now():
+            self._remove(digest)
+            return None
+        return record
+
+    def _changed(
+        self, digest: bytes, changes: Changes, user_id: str | Unchanged | None, expires: datetime | None
+    ) -> _Record:
+        """Return what the live record becomes under these changes, without storing it."""
+        if user_id is not UNCHANGED:
+            check_user_id(user_id)
+        new_expires = None if expires is None else micros_of(expires, "expires")
+        old = self._live(digest)
+        if old is None:
+            raise not_found()
+        data = patch_data(old.data, *changes)
+        if data is None:
+            raise unexpected_value()
+        check_data_size(data, self._data_bytes_max)
+        return _Record(
+            old.point,
+            next(self._versions),
+            old.user_id if user_id is UNCHANGED else user_id,
+            old.created,
+            old.expires if new_expires is None else _earlier(new_expires, old.absolute),
+            old.absolute,
+            old.label,
+            data,
+        )
+
+    def _store(self, digest: bytes, record: _Record) -> int:
+        self._remove(digest)
+        self._records[digest] = record
+        if record.user_id is not None:
+            self._users.setdefault(record.user_id, set()).add(digest)
+        return record.version
+
+    def _remove(self, digest: bytes) -> None:
+        record = self._records.pop(digest, None)
+        if record is not None and record.user_id is not None:
+            digests = self._users[record.user_id]
+            digests.discard(digest)
+            if not digests:
+                del self._users[record.user_id]
+
+
+def _earlier(expires: int, absolute: int | None) -> int:
+    return expires if absolute is None else min(expires, absolute)
+
+
+def _session_of(session_id: str, record: _Record) -> SessionData:
+    return SessionData(
+        session_id=session_id,
+        user_id=record.user_id,
+        expires=datetime_of(record.expires),
+        data=decode_data(record.data),
+        created=datetime_of(record.created),
+        absolute_expires=None if record.absolute is None else datetime_of(record.absolute),
+        label=record.label,
+        version=record.version,
+    )

@@ -1,0 +1,74 @@
+"""Stores from URLs: `memory://` and `greenroom://host:port,host:port/cluster?deadline_seconds=5`."""
+
+import math
+import re
+from urllib.parse import parse_qsl, unquote
+
+from greenroom.errors import UsageError
+from greenroom.memory import MemoryStore
+from greenroom.sessions import BaseSessionStore
+
+DEFAULT_CLUSTER = "greenroom"
+
+_FORMS = 'write "memory://" or "greenroom://host:port,host:port/cluster?deadline_seconds=5"'
+_URL = re.compile(r"greenroom://(?P<seeds>[^/?#]*)(?:/(?P<cluster>[^?#]*))?(?:\?(?P<query>[^#]*))?")
+_SEED = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%A-Za-z0-9]+)\]|(?P<host>[^:\[\]@\s]+)):(?P<port>[0-9]{1,5})")
+
+
+def store_from_url(url: str) -> BaseSessionStore:
+    """Return the store that `url` names; nothing is connected yet.
+
+    `memory://` is a new, empty MemoryStore. `greenroom://` lists addresses of the cluster's nodes (IPv6 in
+    brackets), then the cluster's name (default "greenroom"), then options: `deadline_seconds`, the time
+    within which an operation answers or raises. Raises UsageError, saying what to write, if it is neither.
+    """
+    if not isinstance(url, str):
+        raise UsageError(f"a store URL is a str, not {type(url).__name__}; {_FORMS}")
+    if url.startswith("memory:"):
+        if url != "memory://":
+            raise UsageError('the URL of a memory store is exactly "memory://"')
+        return MemoryStore()
+    parts = _URL.fullmatch(url)
+    if parts is None:
+        raise UsageError(f"this is not the URL of a session store; {_FORMS}")
+    seeds = parts["seeds"]
+    parse_seeds(seeds)
+    cluster = unquote(parts["cluster"] or "")
+    if "/" in cluster:
+        raise UsageError(f"a cluster's name holds no slash; {_FORMS}")
+    # Imported here: a process that keeps its sessions in memory needs no network code.
+    from greenroom.cluster_store import ClusterStore
+
+    return ClusterStore(seeds, cluster=cluster or DEFAULT_CLUSTER, **_options(parts["query"] or ""))
+
+
+def parse_seeds(seeds: str) -> tuple[tuple[str, int], ...]:
+    """Return the (host, port) of each of `"host:port,[::1]:port"`. Raises UsageError for anything else."""
+    addresses = []
+    for seed in seeds.split(","):
+        parts = _SEED.fullmatch(seed)
+        port = int(parts["port"]) if parts is not None else 0
+        if parts is None or not 1 <= port <= 65535:
+            raise UsageError(
+                'the addresses of a cluster are "host:port,host:port", IPv6 in brackets as in "[::1]:7400", '
+                "each port between 1 and 65535; there are no user names or passwords"
+            )
+        addresses.append((parts["v6"] or parts["host"], port))
+    return tuple(addresses)
+
+
+def _options(query: str) -> dict[str, float]:
+    options: dict[str, float] = {}
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        if name != "deadline_seconds":
+            raise UsageError(f"a store URL has no option {name!r}; it has deadline_seconds")
+        if name in options:
+            raise UsageError(f"{name} stands twice in the store URL")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value > 0):
+            raise UsageError(f"{name} is a positive number of seconds, as in {name}=5")
+        options[name] = value
+    return options
