@@ -1,0 +1,169 @@
+"""The cluster map on disk: one file, always whole, never believed when damaged.
+
+    map.bin     magic, format version, length and CRC-32 of the payload, then the map in msgpack
+    map.tmp     the next map while it is written; means nothing
+    lock        held with flock(2) while a coordinator runs; names the cluster once a map was saved
+
+A map is written beside the old one, fsynced, renamed over it, and the directory is fsynced: after a crash one
+of the two is there, whole. After a failed write or fsync the kernel may have dropped the pages while it calls
+the next fsync a success (Rebello et al., ATC 2020), so nothing is tried again: the process must end and start
+from what is on the disk.
+"""
+
+import fcntl
+import os
+import struct
+import zlib
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from greenroom.cluster_map import ClusterMap
+from greenroom.errors import GreenroomError, UsageError
+
+FORMAT_VERSION = 1
+_MAGIC = b"GREENMAP"
+_HEADER = struct.Struct(">8sHQI")
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(ClusterMap)
+
+
+class StorageFailedError(GreenroomError):
+    """Writing the map failed: the coordinator must end, and nothing undecided may be answered."""
+
+
+class MapDamagedError(GreenroomError):
+    """The map on disk is damaged, missing or of a later format; says what to do."""
+
+
+class MapStorage:
+    """The directory that holds one cluster's map, locked for this process while open.
+
+    Created with mode 0700 if it is not there. Raises UsageError if another coordinator holds it or it cannot
+    be used.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._path = directory / "map.bin"
+        self._failure = ""
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UsageError(
+                f"the coordinator's directory {directory} cannot be used ({error.strerror}): make it "
+                "writable for this user, or choose another with --data-dir (GREENROOM_DATA_DIR)"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise UsageError(
+                f"another coordinator is running on {directory}: stop it, or give this one a directory of "
+                "its own with --data-dir (GREENROOM_DATA_DIR)"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up the lock; closing twice is fine."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def load(self) -> ClusterMap | None:
+        """Return the map on disk, or None if none was ever saved here.
+
+        Raises MapDamagedError if there must be one and it cannot be read whole.
+        """
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            cluster = os.pread(self._lock, 1024, 0).decode(errors="replace")
+            if cluster:
+                raise self._damaged(f"it is missing, though cluster {cluster!r} was kept here") from None
+            return None
+        except OSError as error:
+            raise self._damaged(f"reading it failed: {error.strerror}") from error
+        return self._decode(content)
+
+    def save(self, cluster_map: ClusterMap) -> None:
+        """Put this map in the place of the former one; on disk for good when this returns.
+
+        Raises StorageFailedError, then and on every later call: the process must end.
+        """
+        if self._failure:
+            raise StorageFailedError(self._failure)
+        payload = _encoder.encode(cluster_map)
+        header = _HEADER.pack(_MAGIC, FORMAT_VERSION, len(payload), zlib.crc32(payload))
+        try:
+            self._replace(header + payload)
+            self._mark(cluster_map.cluster)
+        except OSError as error:
+            self._failure = (
+                f"saving the cluster map in {self._directory} failed ({error.strerror}): the coordinator "
+                "ends and must be started again once the disk is writable and has room"
+            )
+            raise StorageFailedError(self._failure) from error
+
+    def _replace(self, content: bytes) -> None:
+        temporary = self._directory / "map.tmp"
+        temporary.unlink(missing_ok=True)
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(file, view) :]
+            os.fsync(file)
+        finally:
+            os.close(file)
+        temporary.rename(self._path)
+        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def _mark(self, cluster: str) -> None:
+        """Remember that a map was saved, so that its loss is not taken for a first start."""
+        if os.fstat(self._lock).st_size == 0:
+            os.pwrite(self._lock, cluster.encode(), 0)
+            os.fsync(self._lock)
+
+    def _decode(self, content: bytes) -> ClusterMap:
+        if len(content) < _HEADER.size:
+            raise self._damaged(f"it has {len(content)} bytes, fewer than its header")
+        magic, version, length, checksum = _HEADER.unpack_from(content)
+        if magic != _MAGIC:
+            raise self._damaged("it does not begin like a map of greenroom")
+        if version != FORMAT_VERSION:
+            raise MapDamagedError(
+                f"the cluster map {self._path} has format {version}, this greenroom reads format "
+                f"{FORMAT_VERSION}: start the greenroom version that wrote it"
+            )
+        payload = memoryview(content)[_HEADER.size :]
+        if len(payload) != length:
+            raise self._damaged(f"{length} bytes were announced and {len(payload)} are there")
+        if zlib.crc32(payload) != checksum:
+            raise self._damaged("its checksum is wrong")
+        try:
+            return _decoder.decode(payload)
+        except msgspec.MsgspecError as error:
+            raise self._damaged("its content is not a cluster map") from error
+
+    def _damaged(self, what: str) -> MapDamagedError:
+        return MapDamagedError(
+            f"the cluster map {self._path} is damaged: {what}. Put back a copy of the directory and start "
+            "once with --new-lineage; without a copy, stop every node (their sessions are then lost), move "
+            "the directory away and start again"
+        )
