@@ -1,9 +1,11 @@
 """Server-side web sessions for async Python, under asyncio and trio.
 
-store = store_from_url("greenroom://127.0.0.1:7400")      # or MemoryStore()
-session = SessionData(session_id=new_session_id(), expires=datetime.now(UTC) + timedelta(hours=1))
-await store.create(session)
-await store.patch(session.session_id, set={("cart", "sku-1"): 2})
+>>> store = store_from_url("greenroom://127.0.0.1:7400")  # or MemoryStore()
+>>> session = SessionData(session_id=new_session_id(), expires=datetime.now(UTC) + timedelta(hours=1))
+>>> await store.create(session)
+>>> await store.patch(session.session_id, set={("cart", "sku-1"): 2})
+
+A table of contents: every name below is public.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -66,7 +68,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import ClusterStore on first use: a process that keeps sessions in memory needs no network code."""
     if name == "ClusterStore":
-        from greenroom.cluster_store import ClusterStore  # noqa: PLC0415  see above
+        from greenroom.cluster_store import ClusterStore
 
         return ClusterStore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,9 +2,9 @@
 
 A session's data is a dict with str and int keys, holding None, bool, int (of any size), float, str, bytes,
 list, dict, datetime, date, time, timedelta, UUID, Decimal, set and frozenset; each comes back with its type.
-A tuple comes back as a list, except inside a set, where it stays a tuple. Time zones: a ZoneInfo comes back by
-its key, any other tzinfo as a fixed offset. Subclasses are refused, because they would come back as something
-else.
+A tuple comes back as a list, except inside a set, where it stays a tuple. Time zones: a ZoneInfo comes back
+by its key, any other tzinfo as a fixed offset. Subclasses are refused, because they would come back as
+something else.
 
 The bytes are deterministic but for the order of dict keys: elements of sets are sorted by their encoding.
 Nothing here puts a value into an error: values may be secrets, so errors name the path only.

@@ -15,6 +15,8 @@ DATA_BYTES_MAX = 1 << 20
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_MICROS_MIN = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_MICROS_MAX = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 class Unchanged(Enum):
@@ -53,7 +55,10 @@ def micros_of(moment: datetime, field: str) -> int:
         raise UsageError(f"{field} is an aware datetime, not {type(moment).__name__}")
     if moment.utcoffset() is None:
         raise UsageError(f"{field} has no time zone; use for example datetime.now(UTC) + timedelta(hours=1)")
-    return (moment - _EPOCH) // _MICROSECOND
+    micros = (moment - _EPOCH) // _MICROSECOND
+    if not _MICROS_MIN <= micros <= _MICROS_MAX:
+        raise UsageError(f"{field} lies outside of the years 1 to 9999 in UTC")
+    return micros
 
 
 def datetime_of(micros: int) -> datetime:
