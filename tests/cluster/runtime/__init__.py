@@ -1,0 +1,1 @@
+"""The runtime's input and output over real loopback sockets."""
