@@ -1,0 +1,170 @@
+"""What the kernel knows about processes: identity, life and death.
+
+A process id alone proves nothing, for it is used again. (boot, pid namespace, pid, start ticks) names one
+process for ever, and a pidfd holds on to exactly one process: its readability is its death, seen in
+milliseconds, and a signal sent through it never hits a successor.
+"""
+
+import os
+import select
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import trio
+
+PROC = Path("/proc")
+EXIT_ORPHANED = 75
+_START_TICKS_FIELD = 22
+_FIELDS_BEFORE_STATE = 3
+_PARENT_FIELD = 4
+
+
+def host_identity() -> str:
+    """Return what (pid, start ticks) is relative to: this boot of this kernel, and the pid namespace.
+
+    Two containers of one host differ; so does the same host after a restart.
+    """
+    boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+    namespace = (PROC / "self/ns/pid").stat().st_ino
+    return f"{boot}/{namespace}"
+
+
+def _stat_fields(pid: int) -> list[str] | None:
+    """Return the fields of /proc/PID/stat from the third one on, or None if there is no such process."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The second field is the command in parentheses, which may hold spaces and parentheses itself.
+    return text[text.rindex(")") + 2 :].split()
+
+
+def start_ticks(pid: int) -> int | None:
+    """Return when the process started, in clock ticks since boot, or None if there is no such process."""
+    fields = _stat_fields(pid)
+    return None if fields is None else int(fields[_START_TICKS_FIELD - _FIELDS_BEFORE_STATE])
+
+
+def is_alive(pid: int, started_ticks: int) -> bool:
+    """Whether the process with that id and start is alive. A zombie is not: it runs no more instruction."""
+    fields = _stat_fields(pid)
+    if fields is None or int(fields[_START_TICKS_FIELD - _FIELDS_BEFORE_STATE]) != started_ticks:
+        return False
+    return fields[0] not in {"Z", "X"}
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the ids of the processes whose parent is `pid`, zombies included."""
+    children = []
+    for entry in PROC.iterdir():
+        if not entry.name.isdecimal():
+            continue
+        fields = _stat_fields(int(entry.name))
+        if fields is not None and int(fields[_PARENT_FIELD - _FIELDS_BEFORE_STATE]) == pid:
+            children.append(int(entry.name))
+    return sorted(children)
+
+
+def descendants_of(pid: int) -> list[int]:
+    """Return the ids of all processes below `pid`, parents before their children."""
+    found = []
+    waiting = [pid]
+    while waiting:
+        children = children_of(waiting.pop())
+        found += children
+        waiting += children
+    return found
+
+
+def command_line(pid: int) -> list[str]:
+    """Return the arguments of a process; empty if it is gone or a zombie."""
+    try:
+        raw = (PROC / str(pid) / "cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [part.decode(errors="replace") for part in raw.split(b"\0")[:-1]]
+
+
+class ProcessHandle:
+    """A hold on one process through a pidfd. `pid` and `started_ticks` name it for others.
+
+    Raises ProcessLookupError if there is no such process. Close it when done.
+    """
+
+    __slots__ = ("_fd", "pid", "started_ticks")
+
+    def __init__(self, pid: int) -> None:
+        self._fd = os.pidfd_open(pid)
+        self.pid = pid
+        # Read after the pidfd was opened: if the id was handed on in between, the ticks are the successor's,
+        # and so is the pidfd.
+        self.started_ticks = start_ticks(pid) or 0
+
+    def close(self) -> None:
+        """Let go of the process; it lives on."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    async def wait_exited(self) -> None:
+        """Return as soon as the process is dead; the kernel says so within milliseconds."""
+        await trio.lowlevel.wait_readable(self._fd)
+
+    def exited(self) -> bool:
+        """Whether the process is dead."""
+        return self._fd < 0 or bool(select.select([self._fd], [], [], 0)[0])
+
+    def exit_status(self) -> int | None:
+        """Return how a dead child of this process ended, negative for a signal, without reaping it."""
+        try:
+            result = os.waitid(os.P_PIDFD, self._fd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:
+            return None
+        if result is None:
+            return None
+        return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; nothing happens if the process is dead already."""
+        if self._fd >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._fd, number)
+
+    def kill(self) -> None:
+        """SIGKILL, which ends stopped processes too."""
+        self.signal(signal.SIGKILL)
+
+
+def exit_with_parent(parent_pid: int, last_words: Callable[[], None] | None = None) -> None:
+    """Make this process exit at once, with status EXIT_ORPHANED, when its parent dies.
+
+    A thread waits on a pidfd of the parent, so that a busy or hung event loop does not matter.
+    PR_SET_PDEATHSIG would not do: it fires at the death of the *thread* that spawned, and trio spawns from
+    a worker thread.
+    """
+
+    def leave() -> None:
+        if last_words is not None:
+            with suppress(Exception):
+                last_words()
+        os._exit(EXIT_ORPHANED)
+
+    try:
+        fd = os.pidfd_open(parent_pid)
+    except ProcessLookupError:
+        leave()
+    # Only after the pidfd is held does the parent's id prove that the pidfd is the parent's.
+    if os.getppid() != parent_pid:
+        leave()
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        while not poll.poll():
+            pass
+        leave()
+
+    threading.Thread(target=watch, name="exit-with-parent", daemon=True).start()

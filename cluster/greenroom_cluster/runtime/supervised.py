@@ -1,0 +1,96 @@
+"""The inside of a supervised process: runs one function, and talks to the supervisor about it.
+
+To the supervisor go `{"ready": address, "pid", "started_ticks"}` once the function says so, and `{"beat": n}`
+for ever. From it comes `{"stop": True}`, which cancels the function; what it cleans up is done before the
+process exits. The process leaves by `os._exit`: nothing of the supervision library's teardown, which may wait
+for a peer that is gone, stands between the end of the work and the end of the process.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+import trio
+
+from greenroom_cluster.runtime.processes import start_ticks
+
+EXIT_STOPPED = 0
+EXIT_FAILED = 70
+EXIT_RETURNED = 71
+
+_log = structlog.get_logger("greenroom.supervision")
+
+Started = Callable[[str], None]
+Work = Callable[[Any, Started], Awaitable[None]]
+
+
+class MessageStream(Protocol):
+    """The two-way stream between a supervised process and its supervisor."""
+
+    async def send(self, data: Any) -> None:
+        """Send one message."""
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """Iterate over what the other side sends."""
+
+
+def reference_to(thing: Any) -> str:
+    """Return the `module:name` by which another process imports a function or class."""
+    return f"{thing.__module__}:{thing.__qualname__}"
+
+
+def resolve(reference: str) -> Any:
+    """Import what a `module:name` refers to."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+async def _beat(stream: MessageStream, seconds: float) -> None:
+    count = 0
+    while True:
+        await stream.send({"beat": count})
+        count += 1
+        await trio.sleep(seconds)
+
+
+async def _obey(stream: MessageStream, work: trio.CancelScope) -> None:
+    async for message in stream:
+        if message.get("stop"):
+            work.cancel()
+
+
+async def _announce(stream: MessageStream, address: str) -> None:
+    pid = os.getpid()
+    await stream.send({"ready": address, "pid": pid, "started_ticks": start_ticks(pid)})
+
+
+def _leave(status: int) -> None:
+    for output in (sys.stdout, sys.stderr):
+        output.flush()
+    os._exit(status)
+
+
+async def run_supervised(
+    stream: MessageStream, target: str, settings_type: str, settings: bytes, beat_seconds: float
+) -> None:
+    """Run `target(settings, started)` until it ends or is told to stop, then exit the process."""
+    status = EXIT_FAILED
+    try:
+        work: Work = resolve(target)
+        decoded = msgspec.msgpack.decode(settings, type=resolve(settings_type))
+        async with trio.open_nursery() as nursery:
+            scope = trio.CancelScope()
+            nursery.start_soon(_beat, stream, beat_seconds)
+            nursery.start_soon(_obey, stream, scope)
+            with scope:
+                await work(decoded, lambda address: nursery.start_soon(_announce, stream, address))
+            status = EXIT_STOPPED if scope.cancel_called else EXIT_RETURNED
+            nursery.cancel_scope.cancel()
+    except BaseException:  # noqa: BLE001  nobody above would handle it: the process ends here
+        _log.exception("process failed", target=target)
+    finally:
+        _leave(status)

@@ -1,0 +1,431 @@
+"""Processes that are started, watched, and started again: the only place that knows tractor.
+
+tractor spawns a process, runs a function in it and carries messages; session traffic never passes here. What
+it does not do is done around it, because each gap was seen (0.1.0a5): a killed or stopped child goes
+unnoticed, and teardown waits for those that never answer. So a pidfd tells of a death in milliseconds, a
+heartbeat tells of a hang, and a process is always ended by SIGKILL through its pidfd before tractor gets to
+tear down what belonged to it.
+
+One for one: a child that ends is started again alone, after the pause that the restart policy asks for, as a
+new incarnation. A child that keeps ending is beyond repair by restarting: the supervisor gives up with
+`RestartLimitError`, and whoever supervises it decides.
+
+Prior art: Erlang/OTP's supervisor behaviour (one_for_one, intensity and period).
+"""
+
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from inspect import signature
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+import tractor
+import trio
+
+from greenroom.errors import GreenroomError
+from greenroom_cluster import logs
+from greenroom_cluster.runtime import supervised
+from greenroom_cluster.runtime.hardening import child_name
+from greenroom_cluster.runtime.processes import ProcessHandle, children_of, command_line
+
+_log = structlog.get_logger("greenroom.supervision")
+
+_LOOPBACK = "127.0.0.1"
+_ROOT_ATTEMPTS = 3
+_FIND_SECONDS = 0.02
+_WATCH_SECONDS = 0.25
+
+
+class RestartLimitError(GreenroomError):
+    """A supervised process ended too often in too short a time; its supervisor gives up."""
+
+
+class RestartCounter(Protocol):
+    """Decides, exit by exit, about one child."""
+
+    def exited(self, now_seconds: float) -> float | None:
+        """Return the seconds to wait before the next start, or None to give up."""
+
+
+class SupervisionSettings(msgspec.Struct, frozen=True):
+    """How children are watched and stopped. All times in seconds.
+
+    `hang_seconds` without a heartbeat, or `start_seconds` without the message that it is ready, and a child
+    is killed. `stop_seconds` is what it has to clean up after it was asked to stop.
+    """
+
+    beat_seconds: float = 0.5
+    hang_seconds: float = 10.0
+    start_seconds: float = 30.0
+    stop_seconds: float = 2.0
+
+
+class ChildSpec(msgspec.Struct, frozen=True):
+    """One named child: `target(settings, started)` is an async function that another process can import.
+
+    `settings` makes the settings for an incarnation: a msgspec struct. The function calls `started(address)`
+    once it serves.
+    """
+
+    name: str
+    target: Callable[..., Any]
+    settings: Callable[[bytes], msgspec.Struct]
+
+
+class ChildProcess:
+    """One incarnation of a child. `exit_status` is negative for a signal, None while it lives."""
+
+    __slots__ = (
+        "address",
+        "exit_status",
+        "handle",
+        "incarnation",
+        "name",
+        "silent_seconds",
+        "starting_seconds",
+    )
+
+    def __init__(self, name: str, incarnation: bytes) -> None:
+        self.name = name
+        self.incarnation = incarnation
+        self.handle: ProcessHandle | None = None
+        self.address = ""
+        self.exit_status: int | None = None
+        self.silent_seconds = 0.0
+        self.starting_seconds = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether it said that it serves."""
+        return bool(self.address)
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 before it was started."""
+        return self.handle.pid if self.handle is not None else 0
+
+    @property
+    def started_ticks(self) -> int:
+        """When it started, in clock ticks since boot; with the process id, its name on this host."""
+        return self.handle.started_ticks if self.handle is not None else 0
+
+
+@tractor.context  # type: ignore[untyped-decorator]  # tractor has no type information
+async def child_main(
+    ctx: tractor.Context,
+    target: str,
+    settings_type: str,
+    settings: bytes,
+    beat_seconds: float,
+    log_settings: dict[str, str],
+) -> None:
+    """Run a child's function: tractor's way into the process."""
+    logs.configure(msgspec.convert(log_settings, logs.LogSettings))
+    await ctx.started(None)
+    # The channel to the supervisor stands; nobody else has business here.
+    tractor.current_actor().cancel_server()
+    async with ctx.open_stream() as stream:
+        await supervised.run_supervised(stream, target, settings_type, settings, beat_seconds)
+
+
+class Supervisor:
+    """Keeps named children running. Made by `open_supervisor`.
+
+    `on_ready(child)` and `on_exit(child)` are called at once when it happens, and must not block.
+    """
+
+    def __init__(
+        self,
+        tasks: trio.Nursery,
+        *,
+        settings: SupervisionSettings,
+        log_settings: logs.LogSettings,
+        restarts: Callable[[], RestartCounter],
+        on_ready: Callable[[ChildProcess], None],
+        on_exit: Callable[[ChildProcess], None],
+    ) -> None:
+        self._tasks = tasks
+        self._settings = settings
+        self._log_settings = log_settings
+        self._restarts = restarts
+        self._on_ready = on_ready
+        self._on_exit = on_exit
+        self._stopping = trio.Event()
+        self._running: dict[str, ChildProcess] = {}
+        self._keeping = 0
+        self._idle = trio.Event()
+        self._idle.set()
+        self.failure: RestartLimitError | None = None
+
+    @property
+    def children(self) -> dict[str, ChildProcess]:
+        """The incarnation that runs now, or is being started, of each child."""
+        return dict(self._running)
+
+    def start_child(self, spec: ChildSpec) -> None:
+        """Start a child and keep it running. Raises ValueError if the name is taken."""
+        if spec.name in self._running:
+            raise ValueError(f"there is a child named {spec.name!r} already")
+        self._running[spec.name] = ChildProcess(spec.name, b"")
+        self._keeping += 1
+        self._idle = trio.Event()
+        self._tasks.start_soon(self._keep, spec)
+
+    async def stop(self) -> None:
+        """Stop all children: ask, then SIGKILL after `stop_seconds`. Returns when all are gone."""
+        self._stopping.set()
+        await self._idle.wait()
+
+    def kill(self) -> None:
+        """SIGKILL all children, and start none again."""
+        self._stopping.set()
+        for child in self._running.values():
+            if child.handle is not None:
+                child.handle.kill()
+
+    async def _keep(self, spec: ChildSpec) -> None:
+        restarts = self._restarts()
+        try:
+            while not self._stopping.is_set():
+                child = ChildProcess(spec.name, os.urandom(16))
+                self._running[spec.name] = child
+                await self._run(spec, child)
+                if self._stopping.is_set():
+                    break
+                pause = restarts.exited(time.monotonic())
+                if pause is None:
+                    self._give_up(spec.name, child)
+                    break
+                with trio.move_on_after(pause):
+                    await self._stopping.wait()
+        finally:
+            self._running.pop(spec.name, None)
+            self._keeping -= 1
+            if not self._keeping:
+                self._idle.set()
+
+    def _give_up(self, name: str, child: ChildProcess) -> None:
+        self.failure = RestartLimitError(
+            f"{name} keeps ending (last with status {child.exit_status}); its log tells why. "
+            "How often it may is set by --restart-limit and --restart-period"
+        )
+        _log.error("restart limit reached", child=name, exit_status=child.exit_status)
+        self._tasks.cancel_scope.cancel()
+
+    async def _run(self, spec: ChildSpec, child: ChildProcess) -> None:
+        """Start one incarnation and return when its process is dead and reaped."""
+        conversation = trio.CancelScope()
+        try:
+            async with tractor.open_nursery() as processes, trio.open_nursery() as tasks:
+                failed = trio.Event()
+                tasks.start_soon(self._start, processes, spec, child, conversation, failed)
+                try:
+                    handle = child.handle = await self._find(child, failed)
+                    if handle is not None:
+                        tasks.start_soon(self._end_on_stop, child)
+                        tasks.start_soon(self._end_on_hang, child, failed)
+                        await handle.wait_exited()
+                        self._exited(child, handle)
+                finally:
+                    # Also when this supervisor is cancelled: tractor then finds a dead process, not one to
+                    # wait for.
+                    if child.handle is None:
+                        child.handle = self._look_for(child)
+                    if child.handle is not None:
+                        child.handle.kill()
+                    conversation.cancel()
+                    tasks.cancel_scope.cancel()
+        except Exception:  # noqa: BLE001  tractor's trouble with one process is not the others'
+            _log.exception("child failed", child=child.name)
+        finally:
+            if child.handle is not None:
+                child.handle.close()
+
+    def _exited(self, child: ChildProcess, handle: ProcessHandle) -> None:
+        """Tell of the end of a process. tractor reaps it when its nursery closes."""
+        child.exit_status = handle.exit_status()
+        _log.info(
+            "process ended",
+            child=child.name,
+            pid=child.pid,
+            incarnation=child.incarnation.hex(),
+            exit_status=child.exit_status,
+        )
+        self._on_exit(child)
+
+    async def _start(
+        self,
+        processes: Any,
+        spec: ChildSpec,
+        child: ChildProcess,
+        conversation: trio.CancelScope,
+        failed: trio.Event,
+    ) -> None:
+        try:
+            portal = await processes.start_actor(
+                child_name(f"{child.name}-{child.incarnation.hex()}", os.getpid()),
+                enable_modules=[__name__],
+            )
+        except Exception as error:  # noqa: BLE001  whatever it was, the restart policy decides what follows
+            _log.error("child could not be started", child=child.name, error=repr(error))
+            failed.set()
+            return
+        # In the supervisor's nursery, not this incarnation's: its teardown may take tractor half a second
+        # that the next incarnation need not wait for.
+        self._tasks.start_soon(self._converse, portal, spec, child, conversation, failed)
+
+    async def _converse(
+        self,
+        portal: Any,
+        spec: ChildSpec,
+        child: ChildProcess,
+        conversation: trio.CancelScope,
+        failed: trio.Event,
+    ) -> None:
+        settings = spec.settings(child.incarnation)
+        try:
+            with conversation:
+                async with (
+                    portal.open_context(
+                        child_main,
+                        target=supervised.reference_to(spec.target),
+                        settings_type=supervised.reference_to(type(settings)),
+                        settings=msgspec.msgpack.encode(settings),
+                        beat_seconds=self._settings.beat_seconds,
+                        log_settings=msgspec.to_builtins(self._log_settings),
+                    ) as (context, _),
+                    context.open_stream() as stream,
+                    trio.open_nursery() as tasks,
+                ):
+                    tasks.start_soon(self._send_stop, stream)
+                    async for message in stream:
+                        self._heard(child, message)
+        except Exception as error:  # noqa: BLE001  a broken conversation ends this incarnation only
+            _log.debug("conversation with child ended", child=child.name, error=repr(error))
+        failed.set()
+
+    def _heard(self, child: ChildProcess, message: dict[str, Any]) -> None:
+        child.silent_seconds = 0.0
+        if "ready" in message and not child.ready:
+            child.address = message["ready"]
+            _log.info(
+                "process ready",
+                child=child.name,
+                pid=child.pid,
+                incarnation=child.incarnation.hex(),
+                address=child.address,
+            )
+            self._on_ready(child)
+
+    async def _send_stop(self, stream: Any) -> None:
+        await self._stopping.wait()
+        await stream.send({"stop": True})
+
+    async def _end_on_stop(self, child: ChildProcess) -> None:
+        await self._stopping.wait()
+        if child.ready:
+            await trio.sleep(self._settings.stop_seconds)
+        assert child.handle is not None
+        child.handle.kill()
+
+    async def _end_on_hang(self, child: ChildProcess, failed: trio.Event) -> None:
+        """Kill a child that stopped beating, never got ready, or whose conversation broke."""
+        assert child.handle is not None
+        last = time.monotonic()
+        while not failed.is_set():
+            with trio.move_on_after(_WATCH_SECONDS):
+                await failed.wait()
+            now = time.monotonic()
+            # A pause of this very process must not count as the child's silence.
+            step = min(now - last, 2 * _WATCH_SECONDS)
+            last = now
+            if not child.ready:
+                child.starting_seconds += step
+                hangs = child.starting_seconds > self._settings.start_seconds
+            else:
+                child.silent_seconds += step
+                hangs = child.silent_seconds > self._settings.hang_seconds
+            if hangs:
+                _log.warning("process hangs", child=child.name, pid=child.pid, ready=child.ready)
+                break
+        child.handle.kill()
+
+    async def _find(self, child: ChildProcess, failed: trio.Event) -> ProcessHandle | None:
+        """Wait until the process of an incarnation exists; None if it cannot be started.
+
+        tractor tells of a process only once it connected back, and waits for ever for one that never does.
+        """
+        while True:
+            handle = self._look_for(child)
+            if handle is not None or failed.is_set():
+                return handle
+            with trio.move_on_after(_FIND_SECONDS):
+                await failed.wait()
+
+    def _look_for(self, child: ChildProcess) -> ProcessHandle | None:
+        marker = child.incarnation.hex()
+        for pid in children_of(os.getpid()):
+            if any(marker in argument for argument in command_line(pid)):
+                with suppress(ProcessLookupError):
+                    return ProcessHandle(pid)
+        return None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def _open_root(name: str) -> AsyncIterator[None]:
+    """Open tractor's root with a registry of its own.
+
+    The default registry address would be shared, silently, with whoever uses tractor on this host.
+    """
+    registry = (_LOOPBACK, _free_port())
+    if "registry_addrs" in signature(tractor.open_root_actor).parameters:
+        root = tractor.open_root_actor(registry_addrs=[registry], name=name, loglevel="critical")
+    else:
+        root = tractor.open_root_actor(arbiter_addr=registry, name=name, loglevel="critical")
+    async with root:
+        yield
+
+
+@asynccontextmanager
+async def open_supervisor(
+    name: str,
+    *,
+    restarts: Callable[[], RestartCounter],
+    on_ready: Callable[[ChildProcess], None],
+    on_exit: Callable[[ChildProcess], None],
+    settings: SupervisionSettings | None = None,
+    log_settings: logs.LogSettings | None = None,
+) -> AsyncIterator[Supervisor]:
+    """Run a supervisor around the body; when the body ends, its children are stopped.
+
+    Raises RestartLimitError, after the body was cancelled, if a child ends too often.
+    """
+    supervisor: Supervisor | None = None
+    async with _open_root(name), trio.open_nursery() as tasks:
+        supervisor = Supervisor(
+            tasks,
+            settings=settings or SupervisionSettings(),
+            log_settings=log_settings or logs.LogSettings(),
+            restarts=restarts,
+            on_ready=on_ready,
+            on_exit=on_exit,
+        )
+        try:
+            yield supervisor
+            await supervisor.stop()
+        finally:
+            supervisor.kill()
+            tasks.cancel_scope.cancel()
+    if supervisor.failure is not None:
+        raise supervisor.failure

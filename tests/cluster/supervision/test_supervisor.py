@@ -1,0 +1,313 @@
+"""The supervisor against real processes that are killed, stopped, hang, fail, and are probed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from greenroom_cluster.runtime import processes
+from greenroom_cluster.runtime.supervision import (
+    ChildProcess,
+    ChildSpec,
+    RestartLimitError,
+    SupervisionSettings,
+    Supervisor,
+    open_supervisor,
+)
+from tests.cluster.supervision import children
+from tests.cluster.supervision.children import ServeSettings
+
+pytestmark = [pytest.mark.system, pytest.mark.trio]
+
+ROOT = Path(__file__).parents[3]
+
+
+class Observer:
+    """Records what a supervisor tells, and lets a test wait for it."""
+
+    def __init__(self) -> None:
+        self.ready: list[ChildProcess] = []
+        self.exited: list[tuple[ChildProcess, float]] = []
+        self._changed = trio.Condition()
+        self._event = trio.Event()
+
+    def on_ready(self, child: ChildProcess) -> None:
+        self.ready.append(child)
+        self._wake()
+
+    def on_exit(self, child: ChildProcess) -> None:
+        self.exited.append((child, time.monotonic()))
+        self._wake()
+
+    def _wake(self) -> None:
+        self._event.set()
+        self._event = trio.Event()
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 15.0) -> None:
+        with trio.fail_after(seconds):
+            while not condition():
+                await self._event.wait()
+
+
+class FixedRestarts:
+    """Restarts `limit` times without a pause."""
+
+    def __init__(self, limit: int = 1000) -> None:
+        self._left = limit
+
+    def exited(self, now_seconds: float) -> float | None:
+        self._left -= 1
+        return 0.0 if self._left >= 0 else None
+
+
+@asynccontextmanager
+async def supervising(
+    observer: Observer, *, limit: int = 1000, settings: SupervisionSettings | None = None
+) -> AsyncIterator[Supervisor]:
+    async with open_supervisor(
+        "test",
+        restarts=lambda: FixedRestarts(limit),
+        on_ready=observer.on_ready,
+        on_exit=observer.on_exit,
+        settings=settings,
+    ) as supervisor:
+        yield supervisor
+
+
+@pytest.fixture(autouse=True)
+def importable_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def serve(name: str, marker: str = "") -> ChildSpec:
+    return ChildSpec(name, children.serve, lambda incarnation: ServeSettings(incarnation, marker))
+
+
+async def test_killed_child_is_reported_at_once_and_restarted_as_a_new_incarnation() -> None:
+    """One for one: the other child never notices."""
+    seen = Observer()
+    async with supervising(seen) as supervisor:
+        supervisor.start_child(serve("a"))
+        supervisor.start_child(serve("b"))
+        await seen.until(lambda: len(seen.ready) == 2)
+        first = next(child for child in seen.ready if child.name == "a")
+        assert processes.is_alive(first.pid, first.started_ticks)
+        assert first.address == f"child:{first.incarnation.hex()}"
+        killed = time.monotonic()
+        os.kill(first.pid, signal.SIGKILL)
+        await seen.until(lambda: bool(seen.exited))
+        child, when = seen.exited[0]
+        assert child is first
+        assert child.exit_status == -signal.SIGKILL
+        assert when - killed < 0.1
+        await seen.until(lambda: len(seen.ready) == 3)
+        second = seen.ready[2]
+        assert second.name == "a"
+        assert second.incarnation != first.incarnation
+        assert second.pid != first.pid
+        assert len(seen.exited) == 1
+
+
+async def test_hung_child_is_killed_and_restarted() -> None:
+    """A blocked event loop sends no heartbeats, though its process lives."""
+    seen = Observer()
+    async with supervising(seen, settings=SupervisionSettings(hang_seconds=1.0)) as supervisor:
+        supervisor.start_child(ChildSpec("a", children.block_after_ready, ServeSettings))
+        await seen.until(lambda: bool(seen.exited))
+        assert seen.exited[0][0].exit_status == -signal.SIGKILL
+        await seen.until(lambda: len(seen.ready) == 2)
+
+
+async def test_stopped_child_is_killed_and_restarted() -> None:
+    """SIGSTOP: neither the process's end nor its connection's is ever seen."""
+    seen = Observer()
+    async with supervising(seen, settings=SupervisionSettings(hang_seconds=1.0)) as supervisor:
+        supervisor.start_child(serve("a"))
+        await seen.until(lambda: len(seen.ready) == 1)
+        os.kill(seen.ready[0].pid, signal.SIGSTOP)
+        await seen.until(lambda: len(seen.ready) == 2)
+        assert not processes.is_alive(seen.ready[0].pid, seen.ready[0].started_ticks)
+
+
+async def test_stop_lets_children_clean_up(tmp_path: Path) -> None:
+    """A child that is asked to stop runs its cleanup and leaves with status 0."""
+    marker = tmp_path / "marker"
+    seen = Observer()
+    async with supervising(seen) as supervisor:
+        supervisor.start_child(serve("a", str(marker)))
+        await seen.until(lambda: bool(seen.ready))
+    assert marker.read_text() == "cleaned up"
+    assert seen.exited[0][0].exit_status == 0
+    assert len(seen.ready) == 1
+
+
+async def test_stop_is_bounded_whatever_the_children_do() -> None:
+    """One ignores the request, one is stopped, one is still starting: none outlives the supervisor."""
+    seen = Observer()
+    settings = SupervisionSettings(stop_seconds=0.5)
+    async with supervising(seen, settings=settings) as supervisor:
+        supervisor.start_child(ChildSpec("ignores", children.ignore_stop, ServeSettings))
+        supervisor.start_child(serve("stopped"))
+        await seen.until(lambda: len(seen.ready) == 2)
+        stopped = next(child for child in seen.ready if child.name == "stopped")
+        os.kill(stopped.pid, signal.SIGSTOP)
+        supervisor.start_child(serve("starting"))
+        began = time.monotonic()
+        with trio.fail_after(5):
+            await supervisor.stop()
+    assert time.monotonic() - began < 5
+    assert not [
+        pid for pid in processes.children_of(os.getpid()) if "tractor._child" in processes.command_line(pid)
+    ]
+
+
+async def test_cancelled_supervisor_leaves_no_process() -> None:
+    """Whoever cancels the supervisor has not to wait for its children."""
+    seen = Observer()
+    with trio.CancelScope() as scope:
+        async with supervising(seen) as supervisor:
+            supervisor.start_child(serve("a"))
+            await seen.until(lambda: bool(seen.ready))
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    child = seen.ready[0]
+    assert not processes.is_alive(child.pid, child.started_ticks)
+
+
+@pytest.mark.parametrize("work", [children.end_at_once, children.die_while_starting])
+async def test_child_that_keeps_ending_makes_the_supervisor_give_up(work: Callable[..., object]) -> None:
+    """Restarting does not repair it; the error names the child and the options."""
+    seen = Observer()
+
+    async def run() -> None:
+        async with supervising(seen, limit=2) as supervisor:
+            supervisor.start_child(ChildSpec("bad", work, ServeSettings))
+            await trio.sleep_forever()
+
+    with trio.fail_after(30), pytest.raises(RestartLimitError, match=r"bad keeps .*--restart-limit"):
+        await run()
+    assert len(seen.exited) == 3
+
+
+async def test_child_killed_before_it_connects_is_restarted() -> None:
+    """tractor itself would wait for it for ever."""
+    seen = Observer()
+    async with supervising(seen) as supervisor:
+        supervisor.start_child(serve("a"))
+        with trio.fail_after(10):
+            while not supervisor.children["a"].pid:
+                await trio.testing.wait_all_tasks_blocked(0.001)
+        os.kill(supervisor.children["a"].pid, signal.SIGKILL)
+        await seen.until(lambda: len(seen.ready) == 1)
+        assert len(seen.exited) == 1
+
+
+def listening_ports(pids: list[int]) -> list[int]:
+    """The TCP ports on which these processes listen, by the kernel's tables."""
+    inodes = set()
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                target = str(descriptor.readlink())
+            except FileNotFoundError:
+                continue
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+    ports = []
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A" and fields[9] in inodes:
+            ports.append(int(fields[1].split(":")[1], 16))
+    return ports
+
+
+GARBAGE = {
+    "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "nothing": b"",
+    "truncated": b"\x10",
+    "truncated frame": b"\x20\x00\x00\x00\x92",
+    "4 GiB": b"\xff\xff\xff\xff" + b"x" * 100,
+    "not msgpack": b"\x04\x00\x00\x00\xc1\xc1\xc1\xc1",
+    "not a name": b"\x02\x00\x00\x00\x92\x01",
+    "another's name": b"\x05\x00\x00\x00\x92\xa1a\xa1b",
+    "number": b"\x01\x00\x00\x00\x07",
+}
+
+
+async def test_garbage_on_tractors_ports_ends_nothing() -> None:
+    """Every listening port of the tree; the tree still sees deaths and restarts afterwards."""
+    seen = Observer()
+    async with supervising(seen) as supervisor:
+        supervisor.start_child(serve("a"))
+        supervisor.start_child(serve("b"))
+        await seen.until(lambda: len(seen.ready) == 2)
+        ports = listening_ports([os.getpid(), *(child.pid for child in seen.ready)])
+        assert len(ports) == 1, "children close their listener"
+        for data in GARBAGE.values():
+            stream = await trio.open_tcp_stream("127.0.0.1", ports[0])
+            with trio.fail_after(5), suppress(trio.BrokenResourceError):
+                await stream.send_all(data)
+                await stream.send_eof()
+                while await stream.receive_some():
+                    pass
+        assert not seen.exited
+        os.kill(seen.ready[0].pid, signal.SIGKILL)
+        await seen.until(lambda: len(seen.ready) == 3)
+        assert len(seen.exited) == 1
+
+
+SUPERVISE_AND_PRINT = """
+import sys, trio
+from greenroom_cluster import logs
+from tests.cluster.supervision.test_supervisor import Observer, supervising, serve
+async def main():
+    logs.configure(logs.LogSettings())
+    seen = Observer()
+    async with supervising(seen) as supervisor:
+        for name in ("a", "b"):
+            supervisor.start_child(serve(name))
+        await seen.until(lambda: len(seen.ready) == 2)
+        print(*[child.pid for child in seen.ready], flush=True)
+        await trio.sleep_forever()
+if __name__ == "__main__":
+    trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("moment", ["ready", "restarting"])
+async def test_killed_supervisor_leaves_no_process(moment: str) -> None:
+    """Children watch their supervisor; within 2 s all are gone, also one that is just being started."""
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(
+            partial(
+                trio.run_process,
+                [sys.executable, "-c", SUPERVISE_AND_PRINT],
+                stdout=subprocess.PIPE,
+                check=False,
+                cwd=ROOT,
+            )
+        )
+        with trio.fail_after(20):
+            pids = [int(pid) for pid in (await process.stdout.receive_some()).split()]
+        handles = [processes.ProcessHandle(pid) for pid in pids]
+        if moment == "restarting":
+            handles[0].kill()
+            with trio.fail_after(5):
+                while len(set(processes.children_of(process.pid)) - set(pids)) == 0:
+                    await trio.testing.wait_all_tasks_blocked(0.001)
+            handles += [processes.ProcessHandle(pid) for pid in processes.children_of(process.pid)]
+        process.kill()
+        with trio.fail_after(2):
+            for handle in handles:
+                await handle.wait_exited()
+        for handle in handles:
+            handle.close()
