@@ -1,0 +1,165 @@
+"""Which slots each shard should be on: the wanted placement.
+
+A plan starts from what is wanted and present, and moves only what it must, in this order: a slot that is gone
+is replaced; replicas of a shard go to different nodes as far as there are nodes; loads go within bounds.
+Pairing wins over balance. New places are found by consistent hashing with bounded loads (Mirrokni, Thorup,
+Zadimoghaddam, SODA 2018): the first slot in the shard's order on the ring that has room.
+
+Every slot's replicas, and its primaries, should lie between 3/4 and 5/4 of the average; new places are
+filled only up to 11/10, so that small changes later move nothing. Where a node has so many slots that its
+share would be more than one replica of every shard, its share is that, and the other nodes' average rises.
+
+Balancing a plan that is balanced changes nothing, so planning again never oscillates: each step lowers
+how far loads are out of their bounds, and steps are taken until there is none.
+"""
+
+from collections.abc import Collection, Iterable
+from math import ceil, floor
+
+import msgspec
+
+from greenroom.cluster_map import ClusterMap, ShardEntry
+from greenroom_cluster.balance import Board, Bounds, balance
+from greenroom_cluster.ring import Ring
+
+HIGH = 1.25
+FILL = 1.1
+LOW = 0.75
+
+
+class Aim(msgspec.Struct, frozen=True):
+    """What the placement of every shard must come to: so many replicas on so many different nodes."""
+
+    replicas: int
+    nodes: int
+
+    def reachable(self, board: Board, members: Iterable[int]) -> bool:
+        """Whether adding members to these can still come to it."""
+        taken = list(members)
+        return board.node_count_of(taken) + self.replicas - len(taken) >= self.nodes
+
+
+def node_of(slot: str) -> str:
+    """Return the name of the node that the slot is on."""
+    return slot.rpartition("/")[0]
+
+
+def plan(cluster_map: ClusterMap, usable: Collection[str]) -> dict[int, tuple[str, ...]]:
+    """Return what every shard should want where that differs from what it wants now, given the usable slots.
+
+    Without a usable slot nothing changes.
+    """
+    names = sorted(set(usable))
+    if not names:
+        return {}
+    nodes = sorted({node_of(name) for name in names})
+    number = {name: index for index, name in enumerate(nodes)}
+    node = [number[node_of(name)] for name in names]
+    slot_number = {name: index for index, name in enumerate(names)}
+    replicas = min(cluster_map.replicas, len(names))
+    aim = Aim(replicas, min(replicas, len(nodes)))
+    shard_count = cluster_map.shard_count
+    averages = replica_averages(node, shard_count, replicas)
+    board = Board(node, shard_count, aim.nodes)
+    kept = [_kept(cluster_map, entry, slot_number, board, aim) for entry in cluster_map.shards]
+    for shard, members in enumerate(kept):
+        for slot in members:
+            board.put(shard, slot)
+    _fill(board, Ring(names), aim, averages)
+    balance(
+        board,
+        Bounds([_low(average) for average in averages], [_high(average) for average in averages]),
+        Bounds.alike(len(names), _low(shard_count / len(names)), _high(shard_count / len(names))),
+    )
+    changed = {}
+    for shard, entry in enumerate(cluster_map.shards):
+        wanted = tuple(names[slot] for slot in board.members[shard])
+        if wanted != entry.wanted:
+            changed[shard] = wanted
+    return changed
+
+
+def replica_averages(node: list[int], shard_count: int, replicas: int) -> list[float]:
+    """Return each slot's fair share of replicas, given the node of each slot.
+
+    A node takes no more than one replica of a shard while there are enough nodes: what a node with many slots
+    cannot take is shared by the others.
+    """
+    slots_on = [node.count(index) for index in range(max(node) + 1)]
+    open_nodes = set(range(len(slots_on)))
+    share = [0.0] * len(slots_on)
+    left = shard_count * replicas
+    if len(slots_on) >= replicas:
+        while open_nodes:
+            average = left / sum(slots_on[index] for index in open_nodes)
+            full = [index for index in sorted(open_nodes) if slots_on[index] * average > shard_count]
+            if not full:
+                break
+            for index in full:
+                share[index] = shard_count / slots_on[index]
+                left -= shard_count
+            open_nodes.difference_update(full)
+    if open_nodes:
+        average = left / sum(slots_on[index] for index in open_nodes)
+        for index in open_nodes:
+            share[index] = average
+    return [share[index] for index in node]
+
+
+def _high(average: float) -> int:
+    return ceil(average * HIGH - 1e-9)
+
+
+def _low(average: float) -> int:
+    return floor(average * LOW + 1e-9)
+
+
+def _kept(
+    cluster_map: ClusterMap, entry: ShardEntry, slot_number: dict[str, int], board: Board, aim: Aim
+) -> list[int]:
+    """Return the places that a shard keeps: those it wants, else those that hold its sessions already."""
+    wanted = [slot_number[name] for name in dict.fromkeys(entry.wanted) if name in slot_number]
+    present = _present(cluster_map, entry, slot_number)
+    first_gone = bool(entry.wanted) and entry.wanted[0] not in slot_number
+    if first_gone and present and present[0] in wanted:
+        # The primary-to-be is gone: among the others, the one that is primary already saves a hand-over.
+        wanted.remove(present[0])
+        wanted.insert(0, present[0])
+    kept: list[int] = []
+    for slot in (*wanted, *present):
+        if slot not in kept and len(kept) < aim.replicas and aim.reachable(board, (*kept, slot)):
+            kept.append(slot)
+    return kept
+
+
+def _present(cluster_map: ClusterMap, entry: ShardEntry, slot_number: dict[str, int]) -> list[int]:
+    """Return the usable slots whose current incarnation is a member of the shard, the primary's first."""
+    found = []
+    for member in entry.members:
+        actor = cluster_map.actors.get(member)
+        if actor is not None and actor.state == "up" and actor.slot in slot_number:
+            found.append(slot_number[actor.slot])
+    return found
+
+
+def _fill(board: Board, ring: Ring, aim: Aim, averages: list[float]) -> None:
+    """Give every shard the replicas that it lacks."""
+    fill = [ceil(average * FILL - 1e-9) for average in averages]
+    high = [_high(average) for average in averages]
+    for shard, members in enumerate(board.members):
+        while len(members) < aim.replicas:
+            board.put(shard, _room_for(board, ring, aim, shard, (fill, high)))
+
+
+def _room_for(board: Board, ring: Ring, aim: Aim, shard: int, limits: tuple[list[int], ...]) -> int:
+    """Return the first slot in the shard's order below the first limit, or the next; else the least loaded."""
+    members = board.members[shard]
+
+    def fits(slot: int) -> bool:
+        return slot not in members and aim.reachable(board, (*members, slot))
+
+    for limit in limits:
+        for slot in ring.preference(shard):
+            if board.load(slot) < limit[slot] and fits(slot):
+                return slot
+    return min(filter(fits, ring.preference(shard)), key=board.load)
