@@ -227,7 +227,7 @@ def _chain(
     """Search breadth first for the nearest slot worth more than 0, the worthiest of the nearest.
 
     Returns the steps to it as (shard, slot reached), or nothing. No shard occurs twice: the slots
-    differ, and each step is by a shard whose primary is on the slot that it leaves (searching backwards: reaches).
+    differ, and each step is by a shard whose primary is on the slot left (searching backwards: reached).
     """
     came: dict[int, tuple[int, int]] = {start: (-1, -1)}
     layer = [start]

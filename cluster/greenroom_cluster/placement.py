@@ -152,7 +152,7 @@ def _fill(board: Board, ring: Ring, aim: Aim, averages: list[float]) -> None:
 
 
 def _room_for(board: Board, ring: Ring, aim: Aim, shard: int, limits: tuple[list[int], ...]) -> int:
-    """Return the first slot in the shard's order below the first limit, or the next; else the least loaded."""
+    """Return the first slot in the shard's order below the first limit, or the next, or the least loaded."""
     members = board.members[shard]
 
     def fits(slot: int) -> bool:

@@ -1,0 +1,116 @@
+"""Decides when to plan, and with which slots. It writes what is wanted, never a configuration.
+
+An actor restarts in half a second, so a slot whose actor or node has gone stays in plans for a while; only
+what stays away is replaced. Newcomers are waited for until none has come for a moment, so that the first of three
+nodes is not given every shard. A node that leaves is avoided at once, and so is one that was removed.
+
+Planning a placement that is as planned changes nothing, so a restarted controller needs no memory.
+"""
+
+import msgspec
+
+from greenroom.cluster_map import ClusterMap
+from greenroom_cluster.placement import node_of, plan
+
+NEVER = (1 << 63) - 1
+"""A deadline that does not come."""
+
+
+class ControllerSettings(msgspec.Struct, frozen=True):
+    """`settle_seconds` without newcomers before a plan takes them in, `settle_seconds_max` in all at most.
+
+    `replace_after_seconds` is how long a slot may be without an actor, or its node down, before others take
+    its place.
+    """
+
+    settle_seconds: float = 0.3
+    settle_seconds_max: float = 3.0
+    replace_after_seconds: float = 3.0
+
+
+class Controller:
+    """Turns what the map says of nodes and actors into what each shard should want."""
+
+    def __init__(self, settings: ControllerSettings) -> None:
+        self._settle_ns = round(settings.settle_seconds * 1e9)
+        self._settle_max_ns = round(settings.settle_seconds_max * 1e9)
+        self._replace_ns = round(settings.replace_after_seconds * 1e9)
+        self._absent_since: dict[str, int] = {}
+        self._known: set[str] = set()
+        self._planned: set[str] | None = None
+        self._came_ns = 0
+        self._waiting_since = NEVER
+        self._seen: ClusterMap | None = None
+        self._deadline = NEVER
+
+    def next_deadline(self) -> int:
+        """Return when `step` is due although the map has not changed, in nanoseconds of its clock."""
+        return self._deadline
+
+    def step(self, now_ns: int, cluster_map: ClusterMap) -> dict[int, tuple[str, ...]]:
+        """Return what shards should want from now on where that changes; usually nothing.
+
+        To be called after every change of the map and at `next_deadline()`. What it returns must be written.
+        """
+        if cluster_map is self._seen and now_ns < self._deadline:
+            return {}
+        first = self._seen is None
+        self._seen = cluster_map
+        if first:
+            self._known = {slot for entry in cluster_map.shards for slot in entry.wanted}
+        present = _present(cluster_map)
+        usable = present | self._held(now_ns, cluster_map, present)
+        newcomers = usable - self._known
+        self._known = usable
+        if newcomers or first:
+            self._came_ns = now_ns
+        self._deadline = min(
+            (since + self._replace_ns for since in self._absent_since.values()), default=NEVER
+        )
+        if usable == self._planned or not usable:
+            self._waiting_since = NEVER
+            return {}
+        if self._unsettled(now_ns, cluster_map, usable):
+            return {}
+        self._planned = usable
+        self._waiting_since = NEVER
+        return plan(cluster_map, usable)
+
+    def _held(self, now_ns: int, cluster_map: ClusterMap, present: set[str]) -> set[str]:
+        """Return the slots that are away but expected back."""
+        held = set()
+        for slot in sorted(self._known | self._absent_since.keys()):
+            node = cluster_map.nodes.get(node_of(slot))
+            if slot in present or node is None or node.state == "leaving":
+                self._absent_since.pop(slot, None)
+            elif now_ns - self._absent_since.setdefault(slot, now_ns) < self._replace_ns:
+                held.add(slot)
+            else:
+                del self._absent_since[slot]
+        return held
+
+    def _unsettled(self, now_ns: int, cluster_map: ClusterMap, usable: set[str]) -> bool:
+        """Whether to wait for more newcomers. Who only loses slots does not wait."""
+        planned = self._planned
+        if planned is not None and not usable - planned:
+            return False
+        self._waiting_since = min(self._waiting_since, now_ns)
+        until = self._waiting_since + self._settle_max_ns
+        if not _awaits_actors(cluster_map):
+            until = min(until, self._came_ns + self._settle_ns)
+        if now_ns >= until:
+            return False
+        self._deadline = min(self._deadline, until)
+        return True
+
+
+def _present(cluster_map: ClusterMap) -> set[str]:
+    """Return the slots that have a current incarnation on a node that is up."""
+    up = {node.name for node in cluster_map.nodes.values() if node.state == "up"}
+    return {actor.slot for actor in cluster_map.actors.values() if actor.state == "up" and actor.node in up}
+
+
+def _awaits_actors(cluster_map: ClusterMap) -> bool:
+    """Whether a node is up of which no actor has ever registered: they are still starting."""
+    seen = {actor.node for actor in cluster_map.actors.values()}
+    return any(node.state == "up" and node.name not in seen for node in cluster_map.nodes.values())
