@@ -14,7 +14,6 @@ Prior art: Erlang/OTP's supervisor behaviour (one_for_one, intensity and period)
 """
 
 import os
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -30,12 +29,12 @@ from greenroom.errors import GreenroomError
 from greenroom_cluster import logs
 from greenroom_cluster.runtime import supervised
 from greenroom_cluster.runtime.hardening import child_name
+from greenroom_cluster.runtime.ports import free_port
 from greenroom_cluster.runtime.processes import ProcessHandle, children_of, command_line
 
 _log = structlog.get_logger("greenroom.supervision")
 
 _LOOPBACK = "127.0.0.1"
-_ROOT_ATTEMPTS = 3
 _FIND_SECONDS = 0.02
 _WATCH_SECONDS = 0.25
 
@@ -375,20 +374,13 @@ class Supervisor:
         return None
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @asynccontextmanager
 async def _open_root(name: str) -> AsyncIterator[None]:
     """Open tractor's root with a registry of its own.
 
     The default registry address would be shared, silently, with whoever uses tractor on this host.
     """
-    registry = (_LOOPBACK, _free_port())
+    registry = (_LOOPBACK, free_port())
     if "registry_addrs" in signature(tractor.open_root_actor).parameters:
         root = tractor.open_root_actor(registry_addrs=[registry], name=name, loglevel="critical")
     else:

@@ -1,0 +1,243 @@
+"""The state of a cluster as an operator sees it: the map, and what every actor says of its replicas."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import trio
+
+from greenroom import wire
+from greenroom.cluster_map import ActorEntry, ClusterMap
+from greenroom.errors import ProtocolError, UnavailableError
+from greenroom_cluster.runtime.connection import ConnectionEndedError
+from greenroom_cluster.runtime.dialing import DialFailedError, dial
+
+INSPECT_SECONDS = 2.0
+
+FULL = "full"
+JOINING = "joining"
+ALONE = "alone"
+UNAVAILABLE = "unavailable"
+
+_decoder: "msgspec.msgpack.Decoder[wire.ServerMessage]" = msgspec.msgpack.Decoder(wire.ServerMessage)
+
+
+class NodeStatus(msgspec.Struct, frozen=True):
+    """One node of the map."""
+
+    name: str
+    address: str
+    state: str
+    actors: int
+
+
+class ActorStatus(msgspec.Struct, frozen=True):
+    """One actor incarnation of the map; `reachable` says whether it answered just now."""
+
+    slot: str
+    incarnation: str
+    address: str
+    state: str
+    pid: int
+    reachable: bool
+    primaries: int
+    backups: int
+    sessions: int
+
+
+class ShardStatus(msgspec.Struct, frozen=True):
+    """One shard. `primary` and `backups` are slots; `state` is full, joining, alone or unavailable."""
+
+    shard: int
+    epoch: int
+    primary: str
+    backups: tuple[str, ...]
+    sessions: int
+    state: str
+
+
+class ClusterStatus(msgspec.Struct, frozen=True):
+    """The whole cluster at about one moment."""
+
+    cluster: str
+    lineage: int
+    version: int
+    replicas: int
+    nodes: tuple[NodeStatus, ...]
+    actors: tuple[ActorStatus, ...]
+    shards: tuple[ShardStatus, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every shard serves with all its replicas."""
+        return all(shard.state == FULL for shard in self.shards)
+
+    def states(self) -> dict[str, int]:
+        """Return how many shards are in each state."""
+        counted = Counter(shard.state for shard in self.shards)
+        return {state: counted[state] for state in (FULL, JOINING, ALONE, UNAVAILABLE)}
+
+
+def _hello(cluster: str, target: bytes = b"") -> wire.Hello:
+    return wire.Hello(
+        wire.PROTOCOL_VERSION, wire.ROUTING_VERSION, cluster, wire.ROLE_ADMIN, os.urandom(16), target
+    )
+
+
+async def _ask(
+    address: str, hello: wire.Hello, question: wire.Subscribe | wire.Inspect, seconds: float
+) -> wire.ServerMessage:
+    """Send one message and return the first one that comes back.
+
+    Raises UnavailableError, saying what is wrong with that address.
+    """
+    try:
+        with trio.fail_after(seconds):
+            async with trio.open_nursery() as nursery:
+                connection, _ = await dial(address, hello, nursery, seconds=seconds)
+                try:
+                    connection.speak(_decoder)
+                    connection.send([question])
+                    answer: wire.ServerMessage = (await connection.receive())[0]
+                finally:
+                    connection.close()
+                    nursery.cancel_scope.cancel()
+    except trio.TooSlowError:
+        raise UnavailableError(f"{address} did not answer within {seconds} s") from None
+    except (DialFailedError, ConnectionEndedError, ProtocolError) as error:
+        raise UnavailableError(str(error)) from None
+    if isinstance(answer, wire.Goodbye):
+        raise UnavailableError(f"{address} refused: {answer.message}")
+    return answer
+
+
+async def fetch_map(addresses: Sequence[str], cluster: str, seconds: float = INSPECT_SECONDS) -> ClusterMap:
+    """Return the cluster map from the first node or coordinator that gives it.
+
+    Raises UnavailableError if none does.
+    """
+    reasons = []
+    for address in addresses:
+        try:
+            answer = await _ask(address, _hello(cluster), wire.Subscribe(0, 0), seconds)
+        except UnavailableError as error:
+            reasons.append(str(error))
+            continue
+        if isinstance(answer, wire.MapFull):
+            return answer.map
+        reasons.append(f"{address} answered {type(answer).__name__} instead of the map")
+    raise UnavailableError("; ".join(reasons) or "no address was given")
+
+
+async def inspect_actors(
+    cluster_map: ClusterMap, seconds: float = INSPECT_SECONDS
+) -> dict[bytes, wire.Inspection]:
+    """Ask every incarnation that may run for its replicas; those that do not answer are missing."""
+    found: dict[bytes, wire.Inspection] = {}
+
+    async def ask(actor: ActorEntry) -> None:
+        hello = _hello(cluster_map.cluster, actor.incarnation)
+        try:
+            answer = await _ask(actor.address, hello, wire.Inspect(1), seconds)
+        except UnavailableError:
+            return
+        if isinstance(answer, wire.Inspection):
+            found[actor.incarnation] = answer
+
+    async with trio.open_nursery() as nursery:
+        for actor in cluster_map.actors.values():
+            if actor.state != "dead":
+                nursery.start_soon(ask, actor)
+    return found
+
+
+async def inspect_cluster(
+    addresses: Sequence[str], cluster: str, seconds: float = INSPECT_SECONDS
+) -> ClusterStatus:
+    """Return the state of the cluster. Raises UnavailableError if no address gives the map."""
+    cluster_map = await fetch_map(addresses, cluster, seconds)
+    return summarize(cluster_map, await inspect_actors(cluster_map, seconds))
+
+
+def summarize(cluster_map: ClusterMap, inspections: Mapping[bytes, wire.Inspection]) -> ClusterStatus:
+    """Put the map and the actors' words together."""
+    replicas = {
+        (replica.shard, incarnation): replica
+        for incarnation, inspection in inspections.items()
+        for replica in inspection.replicas
+    }
+    shards = tuple(_shard_status(cluster_map, index, replicas) for index in range(cluster_map.shard_count))
+    return ClusterStatus(
+        cluster=cluster_map.cluster,
+        lineage=cluster_map.lineage,
+        version=cluster_map.version,
+        replicas=cluster_map.replicas,
+        nodes=tuple(
+            NodeStatus(
+                node.name,
+                node.address,
+                node.state,
+                sum(actor.node == node.name and actor.state == "up" for actor in cluster_map.actors.values()),
+            )
+            for node in sorted(cluster_map.nodes.values(), key=lambda node: node.name)
+        ),
+        actors=tuple(
+            _actor_status(cluster_map, actor, inspections.get(actor.incarnation))
+            for actor in sorted(cluster_map.actors.values(), key=lambda actor: (actor.slot, actor.state))
+        ),
+        shards=shards,
+    )
+
+
+def _actor_status(
+    cluster_map: ClusterMap, actor: ActorEntry, inspection: wire.Inspection | None
+) -> ActorStatus:
+    return ActorStatus(
+        slot=actor.slot,
+        incarnation=actor.incarnation.hex(),
+        address=actor.address,
+        state=actor.state,
+        pid=actor.pid,
+        reachable=inspection is not None,
+        primaries=sum(shard.primary == actor.incarnation for shard in cluster_map.shards),
+        backups=sum(actor.incarnation in shard.backups for shard in cluster_map.shards),
+        sessions=sum(
+            replica.sessions
+            for replica in (inspection.replicas if inspection is not None else ())
+            if cluster_map.shards[replica.shard].primary == actor.incarnation
+        ),
+    )
+
+
+def _shard_status(
+    cluster_map: ClusterMap, index: int, replicas: Mapping[tuple[int, bytes], wire.ReplicaState]
+) -> ShardStatus:
+    entry = cluster_map.shards[index]
+    primary = replicas.get((index, entry.primary))
+    if primary is None or not primary.serving:
+        state = UNAVAILABLE
+    elif len(entry.members) >= cluster_map.replicas and all(
+        _backs(replicas.get((index, backup)), entry.epoch) for backup in entry.backups
+    ):
+        state = FULL
+    else:
+        state = JOINING if primary.joining or entry.backups else ALONE
+    return ShardStatus(
+        shard=index,
+        epoch=entry.epoch,
+        primary=_slot(cluster_map, entry.primary),
+        backups=tuple(_slot(cluster_map, backup) for backup in entry.backups),
+        sessions=primary.sessions if primary is not None else 0,
+        state=state,
+    )
+
+
+def _backs(replica: wire.ReplicaState | None, epoch: int) -> bool:
+    # The map may be a moment older than what the actor said.
+    return replica is not None and replica.epoch >= epoch and replica.role in {"backup", "primary"}
+
+
+def _slot(cluster_map: ClusterMap, incarnation: bytes) -> str:
+    actor = cluster_map.actors.get(incarnation)
+    return actor.slot if actor is not None else ""

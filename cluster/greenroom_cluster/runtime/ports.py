@@ -1,0 +1,50 @@
+"""Ports to listen on that are known before the process that listens is started."""
+
+import random
+import socket
+from pathlib import Path
+
+from greenroom.errors import UsageError
+
+_LOWEST = 10_240
+_ATTEMPTS = 500
+_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port of `host` that nobody listens on now.
+
+    Below the range from which the kernel takes the ports of outgoing connections: none of those can take it
+    before it is used, nor can a connection to it, made too early, be answered by itself.
+    Raises UsageError if none can be found, or the host is not one of this machine.
+    """
+    choice = random.SystemRandom()
+    highest = int(_RANGE.read_text().split()[0]) if _RANGE.exists() else 32_768
+    if highest - _LOWEST < _ATTEMPTS:
+        highest = 65_535
+    reason = ""
+    for _ in range(_ATTEMPTS):
+        port = choice.randrange(_LOWEST, highest)
+        try:
+            check_port(host, port)
+        except UsageError as error:
+            reason = str(error)
+        else:
+            return port
+    raise UsageError(f"no free port was found: {reason}")
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise UsageError if nobody could listen on this address now."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {host}:{port} ({error.strerror or error}): choose another with --listen"
+        ) from None
