@@ -11,30 +11,18 @@ import msgspec
 from greenroom.cluster_map import SHARDS_MAX
 from greenroom.errors import UsageError
 from greenroom_cluster.logs import LogSettings
+from greenroom_cluster.restarts import RestartSettings
 from greenroom_cluster.runtime.addresses import split_address
 
 CLUSTER = "greenroom"
 COORDINATOR_ADDRESS = "127.0.0.1:7300"
 NODE_ADDRESS = "127.0.0.1:7400"
-RESTART_LIMIT = 10
-RESTART_PERIOD_SECONDS = 30.0
 HANG_SECONDS = 10.0
 DRAIN_SECONDS = 30.0
 ACTORS = 2
 SHARDS = 64
 REPLICAS = 2
 _NAME_BYTES_MAX = 128
-
-
-class RestartSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """More than `limit` exits of one child within `period_seconds`, and its supervisor gives up.
-
-    A child that sends no heartbeat for `hang_seconds` is killed and counts as ended.
-    """
-
-    limit: int = RESTART_LIMIT
-    period_seconds: float = RESTART_PERIOD_SECONDS
-    hang_seconds: float = HANG_SECONDS
 
 
 class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +35,7 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int = REPLICAS
     new_lineage: bool = False
     restarts: RestartSettings = RestartSettings()
+    hang_seconds: float = HANG_SECONDS
     logs: LogSettings = LogSettings()
 
     def check(self) -> None:
@@ -75,6 +64,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     actor_port_base: int = 0
     drain_seconds: float = DRAIN_SECONDS
     restarts: RestartSettings = RestartSettings()
+    hang_seconds: float = HANG_SECONDS
     logs: LogSettings = LogSettings()
 
     def check(self) -> None:
@@ -116,6 +106,7 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     restart_nodes: bool = True
     drain_seconds: float = DRAIN_SECONDS
     restarts: RestartSettings = RestartSettings()
+    hang_seconds: float = HANG_SECONDS
     logs: LogSettings = LogSettings()
 
     def check(self) -> None:

@@ -14,11 +14,12 @@ Prior art: Erlang/OTP's supervisor behaviour (one_for_one, intensity and period)
 """
 
 import os
+import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from inspect import signature
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import structlog
@@ -27,6 +28,7 @@ import trio
 
 from greenroom.errors import GreenroomError
 from greenroom_cluster import logs
+from greenroom_cluster.restarts import GiveUp, RestartPolicy, RestartSettings
 from greenroom_cluster.runtime import supervised
 from greenroom_cluster.runtime.hardening import child_name
 from greenroom_cluster.runtime.ports import free_port
@@ -41,13 +43,6 @@ _WATCH_SECONDS = 0.25
 
 class RestartLimitError(GreenroomError):
     """A supervised process ended too often in too short a time; its supervisor gives up."""
-
-
-class RestartCounter(Protocol):
-    """Decides, exit by exit, about one child."""
-
-    def exited(self, now_seconds: float) -> float | None:
-        """Return the seconds to wait before the next start, or None to give up."""
 
 
 class SupervisionSettings(msgspec.Struct, frozen=True):
@@ -143,7 +138,7 @@ class Supervisor:
         *,
         settings: SupervisionSettings,
         log_settings: logs.LogSettings,
-        restarts: Callable[[], RestartCounter],
+        restarts: RestartSettings,
         on_ready: Callable[[ChildProcess], None],
         on_exit: Callable[[ChildProcess], None],
     ) -> None:
@@ -187,19 +182,20 @@ class Supervisor:
                 child.handle.kill()
 
     async def _keep(self, spec: ChildSpec) -> None:
-        restarts = self._restarts()
+        restarts = RestartPolicy(spec.name, self._restarts, random.Random(os.urandom(16)))  # noqa: S311  jitter
         try:
             while not self._stopping.is_set():
                 child = ChildProcess(spec.name, os.urandom(16))
                 self._running[spec.name] = child
+                restarts.started(time.monotonic_ns())
                 await self._run(spec, child)
                 if self._stopping.is_set():
                     break
-                pause = restarts.exited(time.monotonic())
-                if pause is None:
-                    self._give_up(spec.name, child)
+                verdict = restarts.exited(time.monotonic_ns())
+                if isinstance(verdict, GiveUp):
+                    self._give_up(child, verdict.reason)
                     break
-                with trio.move_on_after(pause):
+                with trio.move_on_after(verdict.delay_ns / 1e9):
                     await self._stopping.wait()
         finally:
             self._running.pop(spec.name, None)
@@ -207,12 +203,9 @@ class Supervisor:
             if not self._keeping:
                 self._idle.set()
 
-    def _give_up(self, name: str, child: ChildProcess) -> None:
-        self.failure = RestartLimitError(
-            f"{name} keeps ending (last with status {child.exit_status}); its log tells why. "
-            "How often it may is set by --restart-limit and --restart-period"
-        )
-        _log.error("restart limit reached", child=name, exit_status=child.exit_status)
+    def _give_up(self, child: ChildProcess, reason: str) -> None:
+        self.failure = RestartLimitError(f"{reason} (options --restarts-max and --restart-window)")
+        _log.error("restart limit reached", child=child.name, exit_status=child.exit_status)
         self._tasks.cancel_scope.cancel()
 
     async def _run(self, spec: ChildSpec, child: ChildProcess) -> None:
@@ -393,7 +386,7 @@ async def _open_root(name: str) -> AsyncIterator[None]:
 async def open_supervisor(
     name: str,
     *,
-    restarts: Callable[[], RestartCounter],
+    restarts: RestartSettings,
     on_ready: Callable[[ChildProcess], None],
     on_exit: Callable[[ChildProcess], None],
     settings: SupervisionSettings | None = None,

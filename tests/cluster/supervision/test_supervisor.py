@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from greenroom_cluster.restarts import RestartSettings
 from greenroom_cluster.runtime import processes
 from greenroom_cluster.runtime.supervision import (
     ChildProcess,
@@ -57,24 +58,13 @@ class Observer:
                 await self._event.wait()
 
 
-class FixedRestarts:
-    """Restarts `limit` times without a pause."""
-
-    def __init__(self, limit: int = 1000) -> None:
-        self._left = limit
-
-    def exited(self, now_seconds: float) -> float | None:
-        self._left -= 1
-        return 0.0 if self._left >= 0 else None
-
-
 @asynccontextmanager
 async def supervising(
-    observer: Observer, *, limit: int = 1000, settings: SupervisionSettings | None = None
+    observer: Observer, *, limit: int = 10, settings: SupervisionSettings | None = None
 ) -> AsyncIterator[Supervisor]:
     async with open_supervisor(
         "test",
-        restarts=lambda: FixedRestarts(limit),
+        restarts=RestartSettings(restarts_max=limit),
         on_ready=observer.on_ready,
         on_exit=observer.on_exit,
         settings=settings,
@@ -193,7 +183,7 @@ async def test_child_that_keeps_ending_makes_the_supervisor_give_up(work: Callab
             supervisor.start_child(ChildSpec("bad", work, ServeSettings))
             await trio.sleep_forever()
 
-    with trio.fail_after(30), pytest.raises(RestartLimitError, match=r"bad keeps .*--restart-limit"):
+    with trio.fail_after(30), pytest.raises(RestartLimitError, match=r"bad exited 3 times .*--restarts-max"):
         await run()
     assert len(seen.exited) == 3
 
