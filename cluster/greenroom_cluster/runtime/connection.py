@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 import trio
+
 from greenroom import wire
 from greenroom.errors import LocalProtocolError, RemoteProtocolError
 from greenroom.framing import FRAME_BYTES_MAX, HEADER_BYTES, FrameBuffer, append_frame
@@ -301,8 +302,7 @@ class FramedConnection:
             while self._draining and self._ended is None:
                 self._idle = trio.Event()
                 await self._idle.wait()
-            if self._ended is None:
-                self._shut_down_sending()
+            self.end_sending()
             discarded = 0
             while self._ended is None and discarded < _DISCARD_BYTES_MAX:
                 try:
@@ -311,7 +311,10 @@ class FramedConnection:
                     break
         self.close()
 
-    def _shut_down_sending(self) -> None:
+    def end_sending(self) -> None:
+        """Tell the other side that nothing more comes; what is queued here is dropped, reading goes on."""
+        if self._ended is not None:
+            return
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as error:

@@ -1,12 +1,17 @@
 """Opens a connection to another process of the cluster and exchanges hellos."""
 
+import errno
 import os
 import socket
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 import msgspec
+import structlog
 import trio
-from greenroom import wire
 
+from greenroom import wire
+from greenroom.errors import RemoteProtocolError, UsageError
 from greenroom_cluster.runtime.addresses import split_address
 from greenroom_cluster.runtime.connection import (
     LINK_KEEPALIVE_SECONDS,
@@ -14,8 +19,16 @@ from greenroom_cluster.runtime.connection import (
     ConnectionEndedError,
     FramedConnection,
 )
+from greenroom_cluster.runtime.log_limits import LimitedLog
 
 DIAL_SECONDS = 2.0
+BACKOFF_SECONDS_MIN = 0.02
+BACKOFF_SECONDS_MAX = 0.5
+# A connection that lasted so long proves that the other side serves: the next attempt may come at once.
+LASTING_SECONDS = 1.0
+
+_log = structlog.get_logger(__name__)
+_limited_log = LimitedLog(_log)
 
 _answer_decoder = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye)
 
@@ -100,3 +113,40 @@ async def _connect_to(sock: socket.socket, target: tuple[object, ...]) -> None:
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
         raise OSError(code, os.strerror(code))
+    if sock.getsockname() == sock.getpeername():
+        # Where nobody listens, the kernel may connect a socket to itself, and so take the port.
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+
+
+async def stay_connected(
+    address: str,
+    hello: wire.Hello,
+    nursery: trio.Nursery,
+    serve: Callable[[FramedConnection], Awaitable[None]],
+    *,
+    what: str,
+) -> NoReturn:
+    """Keep a connection to `address` open until cancelled, and run `serve` on each, until it ends.
+
+    A connection that ended is aborted, so nothing sent on it arrives later than what the next one carries.
+    `what` names the link in logs. Whatever goes wrong is a reason to try again, first after 20 ms, rising to
+    0.5 s while nothing lasts.
+    """
+    pause = BACKOFF_SECONDS_MIN
+    while True:
+        opened = trio.current_time()
+        try:
+            connection, _ = await dial(address, hello, nursery)
+            try:
+                _log.debug("link_up", link=what, address=address)
+                await serve(connection)
+                reason = "finished"
+            finally:
+                connection.abort("the link ended")
+        except (DialFailedError, ConnectionEndedError, RemoteProtocolError, UsageError) as error:
+            reason = str(error)
+        _limited_log.info("link_down", link=what, address=address, reason=reason)
+        if trio.current_time() - opened > LASTING_SECONDS:
+            pause = BACKOFF_SECONDS_MIN
+        await trio.sleep(pause)
+        pause = min(pause * 2, BACKOFF_SECONDS_MAX)

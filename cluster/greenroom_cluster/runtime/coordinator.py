@@ -1,0 +1,173 @@
+"""The coordinator's server: sockets, disk and clock around the pure `Coordinator`.
+
+Group commit: what arrives while a map is being written is decided as one batch and written with one fsync.
+The writing is done in a thread, so the loop goes on reading. Nothing that rests on a map leaves the process
+before that map is on disk; if it cannot be written, the process ends.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+import structlog
+import trio
+
+from greenroom import wire
+from greenroom.cluster_map import ClusterMap
+from greenroom_cluster.controller import Controller, ControllerSettings
+from greenroom_cluster.coordination.coordinator import (
+    NEVER,
+    Coordinator,
+    CoordinatorSettings,
+    Handled,
+    Incoming,
+    Outcome,
+)
+from greenroom_cluster.coordination.genesis import ClusterOptions, starting_map
+from greenroom_cluster.coordination.storage import MapStorage
+from greenroom_cluster.runtime.clocks import now_ns
+from greenroom_cluster.runtime.connection import FramedConnection
+from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
+from greenroom_cluster.runtime.listener import IDENTITY_BYTES, Listener, ListenerSettings, Service
+from greenroom_cluster.runtime.map_publisher import MapPublisher
+
+# Requests that wait for the disk; beyond that their connections are not read.
+WAITING_MAX = 16_384
+
+_decoder = msgspec.msgpack.Decoder(Handled)
+_log = structlog.get_logger(__name__)
+
+
+class CoordinatorServerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the coordinator listens and keeps its map. Port 0: any free one."""
+
+    options: ClusterOptions
+    data_dir: str
+    host: str = "127.0.0.1"
+    port: int = 0
+    advertise_host: str = ""
+    node_down_seconds: float = 2.0
+    controller: ControllerSettings = ControllerSettings()
+    connections_max: int = 10_000
+
+
+class CoordinatorServer:
+    """Serves one coordinator. Raises what MapStorage, `starting_map` and Listener raise."""
+
+    def __init__(self, settings: CoordinatorServerSettings) -> None:
+        self._controller = Controller(settings.controller)
+        self._storage = MapStorage(Path(settings.data_dir))
+        try:
+            stored = self._storage.load()
+            first = starting_map(stored, settings.options)
+            if first is not stored:
+                self._storage.save(first)
+            service = Service(_decoder, self._handle)
+            self.listener = Listener(
+                ListenerSettings(
+                    cluster=first.cluster,
+                    identity=os.urandom(IDENTITY_BYTES),
+                    host=settings.host,
+                    port=settings.port,
+                    connections_max=settings.connections_max,
+                ),
+                {wire.ROLE_PEER: service, wire.ROLE_ADMIN: service},
+            )
+        except BaseException:
+            self._storage.close()
+            raise
+        self._coordinator = Coordinator(first, CoordinatorSettings(settings.node_down_seconds), now_ns())
+        self._publisher = MapPublisher()
+        self._publisher.publish(first)
+        self._connections: dict[int, FramedConnection] = {}
+        self._waiting: list[Incoming] = []
+        self._wake = trio.Event()
+        self._room = trio.Event()
+
+    @property
+    def map(self) -> ClusterMap | None:
+        """The newest map that is on disk."""
+        return self._publisher.map
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises StorageFailedError when the map cannot be written."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.listener.run)
+                await self._decide_forever()
+        finally:
+            self._storage.close()
+
+    async def _handle(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
+        self._connections[number] = connection
+        try:
+            while True:
+                for message in await connection.receive():
+                    self._waiting.append(Incoming(number, hello.sender, message))
+                self._wake.set()
+                while len(self._waiting) >= WAITING_MAX:
+                    self._room = trio.Event()
+                    await self._room.wait()
+        finally:
+            del self._connections[number]
+            self._publisher.forget(number)
+
+    async def _decide_forever(self) -> NoReturn:
+        await self._plan()
+        while True:
+            await self._sleep_until_due()
+            self._wake = trio.Event()
+            batch, self._waiting = self._waiting, []
+            self._room.set()
+            await self._perform(self._coordinator.decide(now_ns(), batch))
+            await self._plan()
+
+    async def _sleep_until_due(self) -> None:
+        due = min(self._coordinator.next_deadline(), self._controller.next_deadline())
+        # Even without a deadline a look a minute costs nothing, and bounds what a clock's jump can do.
+        seconds = 60.0 if due >= NEVER else min(60.0, max(0.001, (due - now_ns()) / 1e9))
+        with trio.move_on_after(seconds):
+            await self._wake.wait()
+
+    async def _plan(self) -> None:
+        while plan := self._controller.step(now_ns(), self._coordinator.map):
+            await self._perform(self._coordinator.want(plan))
+
+    async def _perform(self, outcome: Outcome) -> None:
+        for warning in outcome.warnings:
+            _log.warning("coordinator_warning", message=warning)
+        if outcome.persist is not None:
+            # Not abandoned on cancellation: the map is on disk for good or the process ends.
+            await trio.to_thread.run_sync(self._storage.save, outcome.persist)
+            self._publisher.publish(outcome.persist, outcome.delta)
+        answers: dict[int, list[wire.Frame]] = {}
+        for response in outcome.responses:
+            connection = self._connections.get(response.connection)
+            if connection is None:
+                continue
+            if isinstance(response.message, wire.MapFull):
+                # What was asked before goes first; the publisher holds the map encoded.
+                connection.send(answers.pop(response.connection, ()))
+                self._publisher.subscribe(response.connection, connection)
+            else:
+                answers.setdefault(response.connection, []).append(response.message)
+        for number, messages in answers.items():
+            connection = self._connections[number]
+            connection.send(messages)
+            if isinstance(messages[-1], wire.Goodbye):
+                connection.end_sending()
+
+
+async def run_coordinator(settings: CoordinatorServerSettings, started: Callable[[str], None]) -> None:
+    """Run a coordinator until cancelled; `started(address)` is called once it accepts connections.
+
+    Raises UsageError for options that do not fit, MapDamagedError, StorageFailedError.
+    """
+    raise_descriptor_limit()
+    server = CoordinatorServer(settings)
+    address = server.listener.address(settings.advertise_host)
+    _log.info("coordinator_started", address=address, data_dir=settings.data_dir)
+    started(address)
+    await server.run()
