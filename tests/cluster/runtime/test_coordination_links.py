@@ -1,0 +1,372 @@
+"""The coordinator's server, links to it, and the map that a node serves: over real loopback sockets."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from greenroom import wire
+from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry
+from greenroom_cluster.controller import ControllerSettings
+from greenroom_cluster.coordination.genesis import ClusterOptions, first_map
+from greenroom_cluster.coordination.messages import Accepted, Decision, Proposal, RegisterActor, RegisterNode
+from greenroom_cluster.coordination.storage import StorageFailedError
+from greenroom_cluster.runtime.connection import FramedConnection
+from greenroom_cluster.runtime.coordinator import CoordinatorServer, CoordinatorServerSettings
+from greenroom_cluster.runtime.coordinator_link import (
+    CoordinatorLink,
+    CoordinatorLinkSettings,
+    CoordinatorUnreachableError,
+)
+from greenroom_cluster.runtime.dialing import dial
+from greenroom_cluster.runtime.listener import ListenerSettings
+from greenroom_cluster.runtime.map_server import MapServer
+from tests.cluster.runtime.loopback import (
+    CLUSTER,
+    SERVER,
+    client_decoder,
+    ended,
+    hello,
+    raw_connect,
+    until,
+)
+
+pytestmark = pytest.mark.trio
+
+
+def server_settings(directory: Path, port: int = 0, **changes: Any) -> CoordinatorServerSettings:
+    return CoordinatorServerSettings(
+        options=ClusterOptions(CLUSTER, shards=8),
+        data_dir=str(directory),
+        port=port,
+        controller=ControllerSettings(settle_seconds=0.01, settle_seconds_max=0.05),
+        **changes,
+    )
+
+
+@asynccontextmanager
+async def coordinating(
+    directory: Path, port: int = 0, **changes: Any
+) -> AsyncIterator[tuple[CoordinatorServer, trio.Nursery]]:
+    server = CoordinatorServer(server_settings(directory, port, **changes))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.run)
+        yield server, nursery
+        nursery.cancel_scope.cancel()
+
+
+class Follower:
+    """A link that remembers what it was told."""
+
+    def __init__(self, address: str, sender: bytes) -> None:
+        self.sender = sender
+        self.maps: list[ClusterMap] = []
+        self.decisions: list[Decision] = []
+        self.events: list[str] = []
+        self.link = CoordinatorLink(
+            CoordinatorLinkSettings(address, CLUSTER, sender),
+            on_map=self.take_map,
+            on_decisions=self.take_decisions,
+            on_up=lambda: self.events.append("up"),
+            on_down=lambda: self.events.append("down"),
+        )
+
+    def take_map(self, cluster_map: ClusterMap) -> None:
+        self.maps.append(cluster_map)
+        self.events.append("map")
+
+    def take_decisions(self, decisions: tuple[Decision, ...]) -> None:
+        self.decisions.extend(decisions)
+        self.events.append("decisions")
+
+    async def register(self, name: str) -> None:
+        node = NodeEntry(name, "127.0.0.1:1", "up")
+        actor = ActorEntry(self.sender, name, f"{name}/0", "127.0.0.1:2", "up", "host", os.getpid(), 1)
+        assert isinstance(await self.link.call(lambda number: RegisterNode(number, node)), Accepted)
+        assert isinstance(await self.link.call(lambda number: RegisterActor(number, actor)), Accepted)
+
+
+def start(shard: int, sender: bytes) -> Proposal:
+    return Proposal(shard, 0, os.urandom(16), "start", sender, ())
+
+
+async def test_two_links_follow_the_map_and_see_it_before_their_decisions(tmp_path: Path) -> None:
+    async with coordinating(tmp_path) as (server, nursery):
+        one, two = (Follower(server.listener.address(), bytes([n]) * 16) for n in (1, 2))
+        nursery.start_soon(one.link.run)
+        nursery.start_soon(two.link.run)
+        await one.register("one")
+        await two.register("two")
+        await until(lambda: all(f.link.map is not None and f.link.map.shards[0].wanted for f in (one, two)))
+        mine = [
+            shard
+            for shard, entry in enumerate(one.link.map.shards)  # type: ignore[union-attr]
+            if entry.wanted[0] == "one/0"
+        ]
+        assert mine
+        one.link.propose(start(shard, one.sender) for shard in mine)
+        await until(lambda: len(one.decisions) == len(mine))
+        assert all(decision.applied for decision in one.decisions)
+        assert one.events[:2] == ["map", "up"]
+        assert one.events[-2:] == ["map", "decisions"]
+        assert all(one.maps[-1].shards[shard].primary == one.sender for shard in mine)
+        await until(lambda: two.maps[-1] == one.maps[-1] == server.map)
+        assert all(later.newer_than(earlier) for earlier, later in zip(two.maps, two.maps[1:], strict=False))
+
+
+async def test_proposals_of_one_tick_are_decided_as_one_change(tmp_path: Path) -> None:
+    async with coordinating(tmp_path) as (server, nursery):
+        one = Follower(server.listener.address(), b"1" * 16)
+        nursery.start_soon(one.link.run)
+        await one.register("one")
+        await until(lambda: one.link.map is not None and all(e.wanted for e in one.link.map.shards))
+        before = one.link.map
+        assert before is not None
+        for shard in range(8):
+            one.link.propose([start(shard, one.sender)])
+        await until(lambda: len(one.decisions) == 8)
+        assert one.link.map is not None
+        assert one.link.map.version == before.version + 1
+
+
+async def test_links_survive_a_restart_of_the_coordinator_on_the_same_directory(tmp_path: Path) -> None:
+    async with trio.open_nursery() as outer:
+        async with coordinating(tmp_path) as (server, _):
+            port = server.listener.port
+            one = Follower(server.listener.address(), b"1" * 16)
+            outer.start_soon(one.link.run)
+            await one.register("one")
+            await until(lambda: one.link.map == server.map)
+            before = one.link.map
+        await until(lambda: "down" in one.events)
+        assert before is not None
+        assert not one.link.up
+        one.link.propose([start(0, one.sender)])  # dropped: it is down
+        async with coordinating(tmp_path, port) as (server, _):
+            await until(lambda: one.events.count("up") == 2)
+            assert server.map is not None
+            assert not before.newer_than(server.map)
+            await until(lambda: one.link.map is not None and bool(one.link.map.shards[0].wanted))
+            one.link.propose([start(0, one.sender)])
+            await until(lambda: len(one.decisions) == 1)
+            assert one.link.map == server.map
+        outer.cancel_scope.cancel()
+
+
+async def test_call_is_sent_again_after_a_reconnection_and_gives_up_in_time(tmp_path: Path) -> None:
+    async with trio.open_nursery() as outer:
+        async with coordinating(tmp_path) as (server, _):
+            port = server.listener.port
+        one = Follower(f"127.0.0.1:{port}", b"1" * 16)
+        outer.start_soon(one.link.run)
+        node = NodeEntry("one", "127.0.0.1:1", "up")
+        with pytest.raises(CoordinatorUnreachableError, match="--coordinator"):
+            await one.link.call(lambda number: RegisterNode(number, node), 0.05)
+        outer.start_soon(one.register, "one")
+        await trio.testing.wait_all_tasks_blocked()
+        async with coordinating(tmp_path, port) as (server, _):
+            await until(lambda: server.map is not None and b"1" * 16 in server.map.actors)
+        outer.cancel_scope.cancel()
+
+
+async def test_node_without_heartbeats_goes_down_and_comes_back(tmp_path: Path) -> None:
+    async with coordinating(tmp_path, node_down_seconds=0.1) as (server, nursery):
+        one = Follower(server.listener.address(), b"1" * 16)
+        nursery.start_soon(one.link.run)
+        await one.register("one")
+
+        def state() -> str:
+            return one.link.map.nodes["one"].state  # type: ignore[union-attr]
+
+        await until(lambda: state() == "down")
+        with trio.fail_after(10):
+            while state() != "up":
+                one.link.heartbeat("one")
+                await trio.lowlevel.checkpoint()
+
+
+async def test_gap_in_the_changes_is_healed_by_asking_for_the_whole_map(tmp_path: Path) -> None:
+    async with coordinating(tmp_path) as (server, nursery):
+        one = Follower(server.listener.address(), b"1" * 16)
+        nursery.start_soon(one.link.run)
+        await one.register("one")
+        await until(lambda: one.link.map is not None and bool(one.link.map.shards[0].wanted))
+        known = one.link.map
+        assert known is not None
+        one.link._map = first_map(CLUSTER, 8, 2)  # as if changes had been missed
+        one.link.propose([start(0, one.sender)])
+        await until(lambda: one.link.map is not None and one.link.map.shards[0].primary == one.sender)
+        assert one.link.map == server.map
+
+
+async def test_coordinator_gone_back_in_time_is_not_followed(tmp_path: Path) -> None:
+    async with trio.open_nursery() as outer:
+        async with coordinating(tmp_path / "new") as (server, _):
+            port = server.listener.port
+            one = Follower(server.listener.address(), b"1" * 16)
+            outer.start_soon(one.link.run)
+            await one.register("one")
+            await until(lambda: one.link.map is not None and bool(one.link.map.shards[0].wanted))
+            await until(lambda: one.link.map == server.map)
+        known = one.link.map
+        async with coordinating(tmp_path / "emptied", port) as (server, _):
+            await until(lambda: bool(server._coordinator.refusal))
+            assert one.link.map == known
+            assert one.events.count("up") == 1
+        async with coordinating(tmp_path / "new", port):
+            await until(lambda: one.events.count("up") == 2)
+        outer.cancel_scope.cancel()
+
+
+async def test_requests_that_came_while_the_disk_was_busy_are_one_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with coordinating(tmp_path) as (server, nursery):
+        busy, release, saved = trio.Event(), trio.Event(), []
+        real = server._storage.save
+
+        def slow_save(cluster_map: ClusterMap) -> None:
+            trio.from_thread.run_sync(busy.set)
+            trio.from_thread.run(release.wait)
+            saved.append(cluster_map)
+            real(cluster_map)
+
+        monkeypatch.setattr(server._storage, "save", slow_save)
+        links = [Follower(server.listener.address(), bytes([n]) * 16) for n in range(1, 21)]
+        registered = []
+
+        async def register(follower: Follower) -> None:
+            node = NodeEntry(f"n{follower.sender[0]}", "127.0.0.1:1", "up")
+            await follower.link.call(lambda number: RegisterNode(number, node))
+            registered.append(node.name)
+
+        for follower in links:
+            nursery.start_soon(follower.link.run)
+        await until(lambda: all(follower.link.up for follower in links))
+        nursery.start_soon(register, links[0])
+        await busy.wait()
+        for follower in links[1:]:
+            nursery.start_soon(register, follower)
+        await until(lambda: len(server._waiting) == 19)
+        assert not registered
+        assert all(follower.link.map.version == 1 for follower in links)  # type: ignore[union-attr]
+        release.set()
+        await until(lambda: len(registered) == 20)
+        assert len(saved) == 2
+
+
+async def test_failure_to_write_ends_the_coordinator_before_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered: list[object] = []
+
+    def full_disk(_: ClusterMap) -> None:
+        raise StorageFailedError("no room")
+
+    async def scenario() -> None:
+        async with coordinating(tmp_path) as (server, nursery):
+            one = Follower(server.listener.address(), b"1" * 16)
+            nursery.start_soon(one.link.run)
+            await until(lambda: one.link.up)
+            monkeypatch.setattr(server._storage, "save", full_disk)
+            node = NodeEntry("one", "127.0.0.1:1", "up")
+            answered.append(await one.link.call(lambda number: RegisterNode(number, node)))
+
+    with pytest.raises(StorageFailedError):
+        await scenario()
+    assert answered == []
+
+
+@pytest.mark.parametrize("junk", [b"GET / HTTP/1.1\r\n\r\n", b"\xff\xff\xff\xff", os.urandom(64)])
+async def test_hostile_bytes_do_not_reach_the_coordinator(tmp_path: Path, junk: bytes) -> None:
+    async with coordinating(tmp_path) as (server, nursery):
+        one = Follower(server.listener.address(), b"1" * 16)
+        nursery.start_soon(one.link.run)
+        await until(lambda: one.link.up)
+        with raw_connect(server.listener) as sock:
+            sock.sendall(junk)
+            sock.shutdown(1)
+            assert await ended(sock)
+        await one.register("one")
+        assert "down" not in one.events
+
+
+# --- the map that a node serves ----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def serving_map() -> AsyncIterator[tuple[MapServer, trio.Nursery]]:
+    server = MapServer(ListenerSettings(CLUSTER, SERVER))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.run)
+        yield server, nursery
+        nursery.cancel_scope.cancel()
+
+
+async def subscriber(server: MapServer, nursery: trio.Nursery) -> FramedConnection:
+    connection, _ = await dial(server.listener.address(), hello(), nursery)
+    connection.speak(client_decoder)
+    connection.send([wire.Subscribe(0, 0)])
+    return connection
+
+
+def next_map(cluster_map: ClusterMap, name: str) -> ClusterMap:
+    nodes = {**cluster_map.nodes, name: NodeEntry(name, "127.0.0.1:1", "up")}
+    return ClusterMap(
+        cluster_map.cluster,
+        cluster_map.lineage,
+        cluster_map.version + 1,
+        cluster_map.replicas,
+        nodes,
+        cluster_map.actors,
+        cluster_map.shards,
+    )
+
+
+async def test_subscribers_get_the_whole_map_and_then_its_changes() -> None:
+    async with serving_map() as (server, nursery):
+        early = await subscriber(server, nursery)
+        await until(lambda: server._publisher.subscribers == 1)
+        first = first_map(CLUSTER, 8, 2)
+        server.publish(first)
+        assert await early.receive() == [wire.MapFull(first)]
+        late = await subscriber(server, nursery)
+        assert await late.receive() == [wire.MapFull(first)]
+        second = next_map(first, "n1")
+        server.publish(second)
+        server.publish(second)  # the same again is no news
+        server.publish(first)  # nor is an older one
+        third = next_map(second, "n2")
+        server.publish(third)
+        for connection in (early, late):
+            changes: list[Any] = []
+            while len(changes) < 2:
+                changes.extend(await connection.receive())
+            assert first.apply(changes[0].delta).apply(changes[1].delta) == third
+
+
+async def test_new_lineage_is_published_whole() -> None:
+    async with serving_map() as (server, nursery):
+        first = first_map(CLUSTER, 8, 2)
+        server.publish(first)
+        connection = await subscriber(server, nursery)
+        assert await connection.receive() == [wire.MapFull(first)]
+        other = ClusterMap(CLUSTER, 2, 1, 2, {}, {}, first.shards)
+        server.publish(other)
+        assert await connection.receive() == [wire.MapFull(other)]
+
+
+async def test_node_serves_nothing_but_the_map() -> None:
+    async with serving_map() as (server, nursery):
+        server.publish(first_map(CLUSTER, 8, 2))
+        good = await subscriber(server, nursery)
+        assert len(await good.receive()) == 1
+        bad, _ = await dial(server.listener.address(), hello(), nursery)
+        bad.send([wire.Get(1, 0, b"d" * 32)])
+        await until(lambda: server.listener.connections == 1)
+        server.publish(next_map(first_map(CLUSTER, 8, 2), "n1"))
+        assert len(await good.receive()) == 1
