@@ -13,14 +13,14 @@ class Effect(msgspec.Struct, frozen=True, gc=False):
     """Base of every effect."""
 
 
-class Reply(Effect):
+class Reply(Effect, frozen=True, gc=False):
     """Answer a request on that client connection; dropped if it is gone."""
 
     connection: int
     message: wire.Reply
 
 
-class Send(Effect):
+class Send(Effect, frozen=True, gc=False):
     """Send to the peer on the connection that this actor opened to it (`bulk`: the snapshot connection).
 
     Dropped if that connection is down: the core hears `LinkUp` and sends again what still matters.
@@ -31,14 +31,14 @@ class Send(Effect):
     bulk: bool = False
 
 
-class Answer(Effect):
+class Answer(Effect, frozen=True, gc=False):
     """Answer a peer's request on the connection on which that peer sent it; dropped if it is gone."""
 
     peer: bytes
     message: PeerReply
 
 
-class Connect(Effect):
+class Connect(Effect, frozen=True, gc=False):
     """Keep a connection open to this peer until `Disconnect`, reopening it when it breaks."""
 
     peer: bytes
@@ -46,20 +46,20 @@ class Connect(Effect):
     bulk: bool
 
 
-class Disconnect(Effect):
+class Disconnect(Effect, frozen=True, gc=False):
     """This peer is no longer needed."""
 
     peer: bytes
     bulk: bool
 
 
-class Propose(Effect):
+class Propose(Effect, frozen=True, gc=False):
     """Send this proposal to the coordinator; dropped if unreachable (see `CoordinationUp`)."""
 
     proposal: Proposal
 
 
-class Transition(Effect):
+class Transition(Effect, frozen=True, gc=False):
     """A replica changed role, epoch or members: one structured log line."""
 
     shard: int
@@ -68,14 +68,14 @@ class Transition(Effect):
     reason: str
 
 
-class Warned(Effect):
+class Warned(Effect, frozen=True, gc=False):
     """Something an operator should know that is not a transition."""
 
     message: str
     shard: int = -1
 
 
-class Ignored(Effect):
+class Ignored(Effect, frozen=True, gc=False):
     """An input, or a part of one, had no effect, and this is why. For tests, traces and counters."""
 
     what: str
@@ -84,6 +84,4 @@ class Ignored(Effect):
     epoch: int = 0
 
 
-HostEffect: TypeAlias = (
-    Reply | Send | Answer | Connect | Disconnect | Propose | Transition | Warned | Ignored
-)
+HostEffect: TypeAlias = Reply | Send | Answer | Connect | Disconnect | Propose | Transition | Warned | Ignored

@@ -17,7 +17,7 @@ class Input(msgspec.Struct, frozen=True, gc=False):
     """Base of every input."""
 
 
-class ClientRequests(Input):
+class ClientRequests(Input, frozen=True, gc=False):
     """Requests of one client connection, in the order received. `client` is the dialog id of its hello."""
 
     connection: int
@@ -25,50 +25,50 @@ class ClientRequests(Input):
     requests: list[wire.Request]
 
 
-class ConnectionClosed(Input):
+class ConnectionClosed(Input, frozen=True, gc=False):
     """A client connection is gone: nothing is to be sent there any more."""
 
     connection: int
 
 
-class PeerMessages(Input):
+class PeerMessages(Input, frozen=True, gc=False):
     """Messages from the actor incarnation `peer`, in the order received."""
 
     peer: bytes
     messages: list[PeerRequest | PeerReply]
 
 
-class LinkUp(Input):
+class LinkUp(Input, frozen=True, gc=False):
     """The connection (`bulk`: the snapshot connection) that this actor opened to `peer` is established."""
 
     peer: bytes
     bulk: bool
 
 
-class LinkDown(Input):
+class LinkDown(Input, frozen=True, gc=False):
     """The connection that this actor opened to `peer` is gone; what was sent on it may be lost."""
 
     peer: bytes
     bulk: bool
 
 
-class MapChanged(Input):
+class MapChanged(Input, frozen=True, gc=False):
     """The coordinator published this map."""
 
     map: ClusterMap
 
 
-class Decisions(Input):
+class Decisions(Input, frozen=True, gc=False):
     """The coordinator's answers to proposals of this actor."""
 
     decisions: tuple[Decision, ...]
 
 
-class CoordinationUp(Input):
+class CoordinationUp(Input, frozen=True, gc=False):
     """The connection to the coordinator is (again) established: open proposals are to be sent again."""
 
 
-class Tick(Input):
+class Tick(Input, frozen=True, gc=False):
     """Time passed; due when the clock reaches `Host.next_deadline()`."""
 
 

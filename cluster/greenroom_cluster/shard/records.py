@@ -11,13 +11,13 @@ import msgspec
 from greenroom import wire
 
 
-class Expire(wire.Frame, tag=70):
+class Expire(wire.Frame, frozen=True, tag=70):
     """Remove these sessions if their time is over at the record's shard time."""
 
     digests: tuple[bytes, ...]
 
 
-class ForgetClients(wire.Frame, tag=71):
+class ForgetClients(wire.Frame, frozen=True, tag=71):
     """Drop the kept results of these silent clients."""
 
     clients: tuple[bytes, ...]

@@ -1,0 +1,57 @@
+"""Shard time: the clock by which a shard's sessions expire.
+
+The primary stamps it into every record. It never goes back, so a session that expired stays expired, and it
+goes on at takeover from the last value known plus what has elapsed since. It follows the wall clock, but one
+that is far ahead is not believed at once: a host whose clock jumps would log everybody out.
+"""
+
+from greenroom_cluster.shard.settings import US_PER_SECOND
+
+BELIEVED_AHEAD_US = 5 * US_PER_SECOND
+SLEW_DIVISOR = 10
+
+
+class ShardClock:
+    """One shard's clock on one actor. Times are microseconds UTC; `now_ns` is the actor's own clock."""
+
+    __slots__ = ("_at_ns", "_last_us", "doubted_us")
+
+    def __init__(self) -> None:
+        self._last_us = 0
+        self._at_ns = 0
+        self.doubted_us = 0
+
+    @property
+    def last_us(self) -> int:
+        """The newest time given out or heard of."""
+        return self._last_us
+
+    def heard(self, time_us: int, now_ns: int) -> None:
+        """Take in a time that the primary stamped."""
+        if time_us > self._last_us:
+            self._last_us = time_us
+            self._at_ns = now_ns
+
+    def read(self, now_ns: int, wall_us: int) -> int:
+        """Return the shard's time now, never less than any before.
+
+        `doubted_us` says afterwards by how much the wall clock is ahead of what is believed, 0 if it is not.
+        """
+        last_us = self._last_us
+        if last_us == 0:
+            self._last_us, self._at_ns = wall_us, now_ns
+            return wall_us
+        elapsed_us = (now_ns - self._at_ns) // 1000
+        if last_us <= wall_us <= last_us + elapsed_us + BELIEVED_AHEAD_US:
+            self._last_us, self._at_ns, self.doubted_us = wall_us, now_ns, 0
+            return wall_us
+        if elapsed_us < SLEW_DIVISOR:
+            return last_us
+        if wall_us < last_us:
+            self.doubted_us = 0
+            time_us = last_us + elapsed_us - elapsed_us // SLEW_DIVISOR
+        else:
+            time_us = last_us + elapsed_us + elapsed_us // SLEW_DIVISOR
+            self.doubted_us = wall_us - time_us
+        self._last_us, self._at_ns = time_us, now_ns
+        return time_us

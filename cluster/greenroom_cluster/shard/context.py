@@ -1,0 +1,93 @@
+"""What the replicas of one actor share: identity, settings, the map, the pairs, and where effects go."""
+
+import random
+from typing import TYPE_CHECKING
+
+from greenroom import wire
+from greenroom.cluster_map import ClusterMap
+from greenroom_cluster.coordination.messages import Proposal
+from greenroom_cluster.shard.effects import HostEffect, Ignored, Propose, Transition, Warned
+from greenroom_cluster.shard.settings import HostSettings, ns
+
+if TYPE_CHECKING:
+    from greenroom_cluster.shard.pairs import Incoming, Outgoing
+    from greenroom_cluster.shard.primary import Primary
+
+NONCE_BYTES = 12
+
+
+class OpenProposal:
+    """A proposal whose outcome is not known. It stays open until the shard's epoch has moved.
+
+    A compare-and-set that was not answered may apply at any later time. So nothing is ever concluded from
+    silence: the same proposal, with the same nonce, is sent again until a later epoch settles it.
+    """
+
+    __slots__ = ("proposal", "resend_ns")
+
+    def __init__(self, proposal: Proposal, resend_ns: int) -> None:
+        self.proposal = proposal
+        self.resend_ns = resend_ns
+
+
+class Context:
+    """Shared by all replicas of a host, written by the host alone but for `effects`."""
+
+    def __init__(
+        self, incarnation: bytes, slot: str, settings: HostSettings, generator: random.Random
+    ) -> None:
+        self.incarnation = incarnation
+        self.slot = slot
+        self.settings = settings
+        self.random = generator
+        self.effects: list[HostEffect] = []
+        self.map: ClusterMap | None = None
+        self.current: dict[str, bytes] = {}
+        self.dead: frozenset[bytes] = frozenset()
+        self.outgoing: dict[bytes, Outgoing] = {}
+        self.incoming: dict[bytes, Incoming] = {}
+        self.lease_ns = ns(settings.lease_seconds)
+        self.grace_ns = ns(settings.grace_seconds)
+        self.acknowledge_ns = ns(settings.acknowledge_seconds)
+        self.joins = 0
+        self.ready: dict[int, Primary] = {}
+
+    @property
+    def map_version(self) -> int:
+        """Version of the newest map known, 0 if none."""
+        return 0 if self.map is None else self.map.version
+
+    def address_of(self, incarnation: bytes) -> str:
+        """Return where the incarnation listens, empty if the map does not tell."""
+        actor = None if self.map is None else self.map.actors.get(incarnation)
+        return "" if actor is None else actor.address
+
+    def propose(
+        self, now_ns: int, shard: int, epoch: int, kind: str, primary: bytes, backups: tuple[bytes, ...]
+    ) -> OpenProposal:
+        """Emit a new proposal and return it as open."""
+        nonce = self.random.randbytes(NONCE_BYTES)
+        proposal = Proposal(shard, epoch, nonce, kind, primary, backups)
+        self.effects.append(Propose(proposal))
+        return OpenProposal(proposal, now_ns + ns(self.settings.repropose_seconds))
+
+    def repropose(self, now_ns: int, opened: OpenProposal) -> None:
+        """Send an open proposal again, unchanged."""
+        opened.resend_ns = now_ns + ns(self.settings.repropose_seconds)
+        self.effects.append(Propose(opened.proposal))
+
+    def transition(self, shard: int, epoch: int, role: str, reason: str) -> None:
+        """Tell the operator that a replica changed."""
+        self.effects.append(Transition(shard, epoch, role, reason))
+
+    def warn(self, message: str, shard: int = -1) -> None:
+        """Tell the operator something that is not a transition."""
+        self.effects.append(Warned(message, shard))
+
+    def ignore(self, what: str, reason: str, shard: int = -1, epoch: int = 0) -> None:
+        """Record that an input had no effect."""
+        self.effects.append(Ignored(what, reason, shard, epoch))
+
+    def redirect(self, request: int, *, appended: bool = False) -> wire.Redirect:
+        """Return the answer that sends a client to the map."""
+        return wire.Redirect(request, self.map_version, appended)

@@ -1,0 +1,73 @@
+"""What a replica does that follows a primary: it logs, then acknowledges, and applies what is committed."""
+
+from greenroom_cluster.peering import ShardRecords
+from greenroom_cluster.shard.replica import Replica
+from greenroom_cluster.shard.roles import ACCEPTS, Kind
+
+
+def receive_records(replica: Replica, now_ns: int, sender: bytes, entry: ShardRecords) -> bool:
+    """Log an entry of a `Prepare`; return whether all of it is in the log now.
+
+    An entry of a later epoch from the same leader is taken: the leader knows of a configuration that this
+    replica has still to hear of, and is the primary in both.
+    """
+    if not _follows(replica, sender, entry.shard_epoch, Kind.RECORDS):
+        return False
+    log = replica.log
+    for record in entry.records:
+        if record.sequence <= log.appended:
+            continue
+        if record.sequence != log.appended + 1:
+            replica.context.ignore(
+                "Prepare", f"record {record.sequence} after {log.appended}", replica.shard, replica.epoch
+            )
+            return False
+        log.append(record)
+        replica.clock.heard(record.time_us, now_ns)
+    _commit(replica, entry.committed)
+    return True
+
+
+def receive_commit(
+    replica: Replica, now_ns: int, sender: bytes, epoch: int, committed: int, time_us: int
+) -> None:
+    """Take in a commit point and the shard's time."""
+    if _follows(replica, sender, epoch, Kind.COMMIT):
+        replica.clock.heard(time_us, now_ns)
+        _commit(replica, committed)
+
+
+def grace_over(replica: Replica, now_ns: int, heard_ns: int) -> None:
+    """Take over if the primary was silent for the whole grace, or is known dead."""
+    if Kind.GRACE_OVER not in ACCEPTS[replica.role]:
+        return
+    if replica.leader in replica.context.dead:
+        replica.become_fenced(now_ns, "primary known dead")
+    elif now_ns - max(heard_ns, replica.since_ns) > replica.context.grace_ns:
+        replica.become_fenced(now_ns, "primary silent for the grace")
+
+
+def _follows(replica: Replica, sender: bytes, epoch: int, kind: Kind) -> bool:
+    context = replica.context
+    if epoch < replica.epoch:
+        context.ignore(kind.value, f"epoch {epoch} is over", replica.shard, replica.epoch)
+    elif sender != replica.leader:
+        context.ignore(kind.value, "not from the primary followed", replica.shard, replica.epoch)
+    elif kind not in ACCEPTS[replica.role]:
+        context.ignore(kind.value, f"not as {replica.role.value}", replica.shard, replica.epoch)
+    else:
+        return True
+    return False
+
+
+def _commit(replica: Replica, committed: int) -> None:
+    if replica.receiver is not None and not replica.receiver.complete:
+        return
+    target = min(committed, replica.log.appended)
+    if target <= replica.committed:
+        return
+    table, log = replica.table, replica.log
+    while replica.committed < target:
+        replica.committed += 1
+        table.apply(log.record(replica.committed))
+    log.trim(target)

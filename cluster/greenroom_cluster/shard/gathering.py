@@ -1,0 +1,60 @@
+"""Answers to requests that concern many shards: one request per actor, an answer per shard."""
+
+from greenroom import wire
+from greenroom_cluster.shard.effects import HostEffect, Reply
+
+
+class Gather:
+    """Collects the answers of this actor's shards to one fan-out request and replies once.
+
+    A shard that cannot answer is left out, and the client asks for it again where the map points then.
+    """
+
+    __slots__ = ("_connection", "_counts", "_request", "_sessions", "_shards", "_waiting")
+
+    def __init__(self, connection: int, request: wire.Fanout) -> None:
+        self._connection = connection
+        self._request = request
+        # One more than was handed out, so that the answer waits for `seal`.
+        self._waiting = 1
+        self._counts: list[tuple[int, int]] = []
+        self._shards: list[int] = []
+        self._sessions: list[wire.SessionHandle] = []
+
+    @property
+    def connection(self) -> int:
+        """Where the answer goes."""
+        return self._connection
+
+    def expect(self) -> None:
+        """Wait for one more shard."""
+        self._waiting += 1
+
+    def seal(self, effects: list[HostEffect]) -> None:
+        """No more shards are expected."""
+        self._finish_one(effects)
+
+    def add(self, shard: int, reply: wire.Reply, effects: list[HostEffect]) -> None:
+        """Take a shard's answer; anything but a count or a listing leaves the shard unanswered."""
+        match reply:
+            case wire.Counted():
+                self._counts.append((shard, sum(count for _, count in reply.counts)))
+            case wire.Listing():
+                self._shards.append(shard)
+                self._sessions.extend(reply.sessions)
+            case _:
+                pass
+        self._finish_one(effects)
+
+    def _finish_one(self, effects: list[HostEffect]) -> None:
+        self._waiting -= 1
+        if self._waiting:
+            return
+        request = self._request
+        if isinstance(request, wire.ListByUser):
+            sessions = tuple(self._sessions[: request.limit])
+            effects.append(
+                Reply(self._connection, wire.Listing(request.request, tuple(self._shards), sessions))
+            )
+        else:
+            effects.append(Reply(self._connection, wire.Counted(request.request, tuple(self._counts))))

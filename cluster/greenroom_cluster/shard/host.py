@@ -1,0 +1,464 @@
+"""All replicas of one actor behind one synchronous door.
+
+`step(now_ns, wall_us, event)` takes what happened and returns what is to be done, in order;
+`next_deadline()` says when time alone will have something to do. There is no I/O, clock, task or randomness
+in here: the driver brings the first three and injects the last, and a simulation can bring its own.
+
+Effects must be performed in order and before the next step: a takeover proposal, for example, is followed by
+no acknowledgement, and that only helps if the order holds on the wire too.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from greenroom import wire
+from greenroom.cluster_map import ClusterMap, ShardEntry
+from greenroom.errors import InvariantError
+from greenroom_cluster.peering import (
+    Beacon,
+    BeaconOk,
+    Prepare,
+    PrepareOk,
+    SnapshotChunk,
+    SnapshotOk,
+    SnapshotRefused,
+)
+from greenroom_cluster.shard.context import Context, OpenProposal
+from greenroom_cluster.shard.effects import Answer, HostEffect, Reply
+from greenroom_cluster.shard.following import grace_over, receive_commit, receive_records
+from greenroom_cluster.shard.gathering import Gather
+from greenroom_cluster.shard.inputs import (
+    ClientRequests,
+    ConnectionClosed,
+    CoordinationUp,
+    Decisions,
+    HostInput,
+    LinkDown,
+    LinkUp,
+    MapChanged,
+    PeerMessages,
+    Tick,
+)
+from greenroom_cluster.shard.joining import SnapshotReceiver
+from greenroom_cluster.shard.pairs import Incoming
+from greenroom_cluster.shard.replica import Replica
+from greenroom_cluster.shard.roles import Role
+from greenroom_cluster.shard.settings import HostSettings, ns
+from greenroom_cluster.shard.table import SessionTable
+
+POINT_BITS = 16
+JOINER_SILENCE_GRACES = 8
+
+
+class Host:
+    """The replicas of the actor incarnation `incarnation`, which takes the place `slot`."""
+
+    def __init__(
+        self, incarnation: bytes, slot: str, settings: HostSettings, generator: random.Random
+    ) -> None:
+        self._context = Context(incarnation, slot, settings, generator)
+        self._settings = settings
+        self._replicas: list[Replica | None] = []
+        self._shift = POINT_BITS
+        self._starting: dict[int, OpenProposal] = {}
+        self._manage_due_ns = 0
+        self._sweep_due_ns = 0
+        self._on_input: dict[type, Callable[[int, int, Any], None]] = {
+            ClientRequests: self._client_requests,
+            PeerMessages: self._peer_messages,
+            Tick: self._tick,
+            ConnectionClosed: self._connection_closed,
+            LinkUp: self._link_up,
+            LinkDown: self._link_down,
+            MapChanged: self._map_changed,
+            Decisions: self._decisions,
+            CoordinationUp: self._coordination_up,
+        }
+        self._on_message: dict[type, Callable[[int, int, bytes, Any], None]] = {
+            Prepare: self._prepare,
+            PrepareOk: self._prepare_ok,
+            Beacon: self._beacon,
+            BeaconOk: self._beacon_ok,
+            SnapshotChunk: self._snapshot_chunk,
+            SnapshotOk: self._snapshot_ok,
+            SnapshotRefused: self._snapshot_refused,
+        }
+
+    @property
+    def map(self) -> ClusterMap | None:
+        """The newest cluster map taken in."""
+        return self._context.map
+
+    @property
+    def replicas(self) -> list[Replica | None]:
+        """The replicas by shard, None where this actor has none. For inspection only."""
+        return self._replicas
+
+    def step(self, now_ns: int, wall_us: int, event: HostInput) -> list[HostEffect]:
+        """Take in one event and return the effects, to be performed in order before the next step.
+
+        Raises InvariantError on a state that must not exist; the process must then end without another word.
+        """
+        context = self._context
+        effects: list[HostEffect] = []
+        context.effects = effects
+        self._on_input[type(event)](now_ns, wall_us, event)
+        while context.ready:
+            ready = list(context.ready.values())
+            context.ready.clear()
+            for primary in ready:
+                primary.advance(now_ns, wall_us)
+        for pair in context.outgoing.values():
+            if pair.unsent:
+                pair.flush()
+        return effects
+
+    def next_deadline(self) -> int:
+        """Return the time (`now_ns`) at which a `Tick` is due."""
+        context = self._context
+        due = min(self._manage_due_ns, self._sweep_due_ns)
+        for pair in context.outgoing.values():
+            due = min(due, pair.beacon_due_ns, pair.retry_ns)
+            if not pair.lapsed:
+                due = min(due, pair.lease_until_ns)
+        for incoming in context.incoming.values():
+            if incoming.backed:
+                due = min(due, max(incoming.heard_ns + context.grace_ns + 1, incoming.grace_due_ns))
+        return due
+
+    # --- clients --------------------------------------------------------------------------------------------
+
+    def _client_requests(self, now_ns: int, wall_us: int, event: ClientRequests) -> None:
+        context = self._context
+        connection, client = event.connection, event.client
+        replicas, shift = self._replicas, self._shift
+        for request in event.requests:
+            kind = type(request)
+            if kind in _FANOUTS:
+                self._fan_out(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]  # kind says which
+                continue
+            if kind is wire.Inspect:
+                self._inspect(now_ns, connection, request.request)
+                continue
+            replica = replicas[request.point >> shift] if replicas and 0 <= request.point < 65536 else None  # type: ignore[union-attr]  # what remains has a point
+            primary = None if replica is None else replica.primary
+            if primary is None:
+                context.effects.append(Reply(connection, context.redirect(request.request)))
+            elif kind is wire.Get:
+                primary.read(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]
+            else:
+                primary.submit(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]
+
+    def _fan_out(
+        self, now_ns: int, wall_us: int, connection: int, client: bytes, request: wire.Fanout
+    ) -> None:
+        gather = Gather(connection, request)
+        for shard in sorted(set(request.shards)):
+            replica = self._replicas[shard] if 0 <= shard < len(self._replicas) else None
+            if replica is None or replica.primary is None:
+                continue
+            gather.expect()
+            if isinstance(request, wire.ListByUser):
+                replica.primary.read(now_ns, wall_us, gather, client, request)
+            else:
+                replica.primary.submit(now_ns, wall_us, gather, client, request)
+        gather.seal(self._context.effects)
+
+    def _inspect(self, now_ns: int, connection: int, request: int) -> None:
+        states = []
+        for replica in self._replicas:
+            if replica is None:
+                continue
+            primary = replica.primary
+            joiner = None if primary is None else primary.membership.joiner
+            states.append(
+                wire.ReplicaState(
+                    replica.shard,
+                    replica.epoch,
+                    replica.role.value,
+                    primary is not None and not primary.paused and primary.leased(now_ns),
+                    len(replica.table.sessions),
+                    replica.table.data_bytes,
+                    replica.log.appended,
+                    replica.committed,
+                    () if joiner is None else (joiner.pair.peer,),
+                )
+            )
+        message = wire.Inspection(request, self._context.incarnation, tuple(states))
+        self._context.effects.append(Reply(connection, message))
+
+    def _connection_closed(self, _now_ns: int, _wall_us: int, event: ConnectionClosed) -> None:
+        for replica in self._replicas:
+            if replica is not None and replica.primary is not None:
+                replica.primary.drop_connection(event.connection)
+
+    # --- peers ----------------------------------------------------------------------------------------------
+
+    def _peer_messages(self, now_ns: int, wall_us: int, event: PeerMessages) -> None:
+        for message in event.messages:
+            self._on_message[type(message)](now_ns, wall_us, event.peer, message)
+
+    def _replica(self, shard: int) -> Replica | None:
+        return self._replicas[shard] if 0 <= shard < len(self._replicas) else None
+
+    def _prepare(self, now_ns: int, _wall_us: int, peer: bytes, message: Prepare) -> None:
+        refused = []
+        for entry in message.entries:
+            replica = self._replica(entry.shard)
+            if replica is None or not receive_records(replica, now_ns, peer, entry):
+                refused.append((entry.shard, entry.shard_epoch))
+        self._context.effects.append(Answer(peer, PrepareOk(message.batch, tuple(refused))))
+
+    def _prepare_ok(self, now_ns: int, wall_us: int, peer: bytes, message: PrepareOk) -> None:
+        pair = self._context.outgoing.get(peer)
+        if pair is None:
+            self._context.ignore("PrepareOk", "no such pair")
+            return
+        for primary in pair.on_prepare_ok(message, now_ns):
+            primary.advance(now_ns, wall_us)
+        pair.flush()
+
+    def _beacon(self, now_ns: int, _wall_us: int, peer: bytes, message: Beacon) -> None:
+        context = self._context
+        incoming = context.incoming.get(peer)
+        if incoming is None:
+            incoming = context.incoming[peer] = Incoming(peer, now_ns)
+        context.effects.append(Answer(peer, incoming.on_beacon(message, now_ns)))
+        for shard, epoch, committed, time_us in message.commits:
+            replica = self._replica(shard)
+            if replica is not None:
+                receive_commit(replica, now_ns, peer, epoch, committed, time_us)
+
+    def _beacon_ok(self, now_ns: int, wall_us: int, peer: bytes, message: BeaconOk) -> None:
+        pair = self._context.outgoing.get(peer)
+        if pair is None:
+            self._context.ignore("BeaconOk", "no such pair")
+            return
+        for follower in pair.on_beacon_ok(message):
+            follower.primary.membership.manage(now_ns, wall_us)
+        for follower in list(pair.followers.values()):
+            follower.primary.release(now_ns, wall_us)
+
+    def _snapshot_chunk(self, now_ns: int, _wall_us: int, peer: bytes, message: SnapshotChunk) -> None:
+        context = self._context
+        reason = self._join_refusal(peer, message)
+        if reason is not None:
+            context.ignore("SnapshotChunk", reason, message.shard, message.epoch)
+            refusal = SnapshotRefused(message.shard, message.epoch, message.join, reason)
+            context.effects.append(Answer(peer, refusal))
+            return
+        replica = self._replicas[message.shard]
+        if message.number == 0:
+            replica = Replica(context, message.shard, message.epoch, now_ns)
+            replica.become_joining(peer, SnapshotReceiver(message, SessionTable()))
+            self._replicas[message.shard] = replica
+        assert replica is not None
+        assert replica.receiver is not None
+        replica.receiver.take(message)
+        replica.clock.heard(message.time_us, now_ns)
+        answer = SnapshotOk(message.shard, message.epoch, message.join, message.number)
+        context.effects.append(Answer(peer, answer))
+
+    def _join_refusal(self, peer: bytes, message: SnapshotChunk) -> str | None:
+        """Return why a chunk cannot be taken, None if it can."""
+        if not 0 <= message.shard < len(self._replicas):
+            return "the joiner has no map with that shard yet"
+        entry = self._entry(message.shard)
+        if entry.epoch > message.epoch:
+            return f"the joiner knows epoch {entry.epoch}"
+        replica = self._replicas[message.shard]
+        if replica is not None and replica.role is not Role.JOINING:
+            return f"the joiner is {replica.role.value} already"
+        if message.number == 0:
+            return None
+        receiver = None if replica is None else replica.receiver
+        if receiver is None or receiver.join != message.join or replica is None or replica.leader != peer:
+            return "the chunk belongs to another join"
+        if receiver.next_number != message.number:
+            return f"chunk {receiver.next_number} is missing"
+        return None
+
+    def _snapshot_ok(self, now_ns: int, _wall_us: int, _peer: bytes, message: SnapshotOk) -> None:
+        replica = self._replica(message.shard)
+        if replica is None or replica.primary is None:
+            self._context.ignore("SnapshotOk", "not the primary", message.shard, message.epoch)
+            return
+        replica.primary.membership.on_chunk_ok(message, now_ns)
+
+    def _snapshot_refused(self, now_ns: int, _wall_us: int, _peer: bytes, message: SnapshotRefused) -> None:
+        replica = self._replica(message.shard)
+        if replica is None or replica.primary is None:
+            self._context.ignore("SnapshotRefused", "not the primary", message.shard, message.epoch)
+            return
+        replica.primary.membership.on_join_refused(message.join, message.reason, now_ns)
+
+    def _link_up(self, now_ns: int, _wall_us: int, event: LinkUp) -> None:
+        pair = self._context.outgoing.get(event.peer)
+        if pair is None:
+            self._context.ignore("LinkUp", "no such pair")
+        elif event.bulk:
+            pair.bulk_up = True
+            for follower in list(pair.followers.values()):
+                if follower is follower.primary.membership.joiner:
+                    follower.primary.membership.on_bulk_up()
+        else:
+            pair.link_up(now_ns)
+
+    def _link_down(self, now_ns: int, _wall_us: int, event: LinkDown) -> None:
+        pair = self._context.outgoing.get(event.peer)
+        if pair is None:
+            self._context.ignore("LinkDown", "no such pair")
+        elif event.bulk:
+            pair.bulk_up = False
+            for follower in list(pair.followers.values()):
+                if follower is follower.primary.membership.joiner:
+                    follower.primary.membership.on_bulk_down(now_ns)
+        else:
+            pair.link_down()
+
+    # --- coordination ---------------------------------------------------------------------------------------
+
+    def _entry(self, shard: int) -> ShardEntry:
+        assert self._context.map is not None
+        return self._context.map.shards[shard]
+
+    def _map_changed(self, now_ns: int, wall_us: int, event: MapChanged) -> None:
+        context = self._context
+        before, after = context.map, event.map
+        if before is not None and not after.newer_than(before):
+            context.ignore("MapChanged", f"version {after.version} is not newer")
+            return
+        if before is None:
+            self._replicas = [None] * after.shard_count
+            self._shift = POINT_BITS - (after.shard_count.bit_length() - 1)
+        elif before.shard_count != after.shard_count:
+            raise InvariantError("the number of shards is fixed when a cluster is created")
+        context.map = after
+        context.current = {actor.slot: key for key, actor in after.actors.items() if actor.state == "up"}
+        context.dead = frozenset(key for key, actor in after.actors.items() if actor.state == "dead")
+        for shard, entry in enumerate(after.shards):
+            known = None if before is None else before.shards[shard]
+            if known is not entry and (known is None or known.epoch != entry.epoch):
+                self._configuration_changed(now_ns, wall_us, shard, entry)
+        for incoming in list(context.incoming.values()):
+            if incoming.peer in context.dead:
+                self._grace_over(incoming, now_ns)
+        self._manage(now_ns, wall_us)
+        self._close_unused_pairs()
+
+    def _configuration_changed(self, now_ns: int, wall_us: int, shard: int, entry: ShardEntry) -> None:
+        context = self._context
+        replica = self._replicas[shard]
+        started = self._starting.pop(shard, None)
+        if context.incarnation in entry.members:
+            if replica is None and started is not None and entry.nonce == started.proposal.nonce:
+                replica = self._replicas[shard] = Replica(context, shard, 0, now_ns)
+            if replica is None:
+                # Safe, because nothing is ever acknowledged for it, but it must not happen.
+                context.warn("a configuration names this actor, which has no replica of the shard", shard)
+                return
+            replica.adopt(now_ns, wall_us, entry)
+        elif replica is not None and not (replica.role is Role.JOINING and replica.leader == entry.primary):
+            replica.close(now_ns, "not a member any more")
+            self._replicas[shard] = None
+
+    def _start_if_wanted(self, now_ns: int, shard: int, entry: ShardEntry) -> None:
+        """Propose to begin a shard that nobody holds, if the plan gives it to this actor."""
+        context = self._context
+        if not entry.wanted or entry.wanted[0] != context.slot:
+            return
+        if context.current.get(context.slot) != context.incarnation:
+            return
+        if any(member not in context.dead for member in entry.members):
+            return
+        opened = self._starting.get(shard)
+        if opened is None or opened.proposal.epoch != entry.epoch:
+            self._starting[shard] = context.propose(
+                now_ns, shard, entry.epoch, "start", context.incarnation, ()
+            )
+        elif now_ns >= opened.resend_ns:
+            context.repropose(now_ns, opened)
+
+    def _decisions(self, now_ns: int, _wall_us: int, event: Decisions) -> None:
+        for decision in event.decisions:
+            replica = self._replica(decision.shard)
+            if replica is not None:
+                replica.on_decision(now_ns, decision)
+
+    def _coordination_up(self, now_ns: int, _wall_us: int, _event: CoordinationUp) -> None:
+        for opened in self._starting.values():
+            self._context.repropose(now_ns, opened)
+        for replica in self._replicas:
+            if replica is not None and replica.proposal is not None:
+                self._context.repropose(now_ns, replica.proposal)
+
+    # --- time -----------------------------------------------------------------------------------------------
+
+    def _tick(self, now_ns: int, wall_us: int, _event: Tick) -> None:
+        context = self._context
+        for pair in context.outgoing.values():
+            if now_ns >= pair.retry_ns:
+                pair.retry()
+            if now_ns >= pair.beacon_due_ns:
+                pair.beacon(now_ns)
+            if not pair.lapsed and now_ns >= pair.lease_until_ns:
+                pair.lapsed = True
+                self._manage_due_ns = now_ns
+        for incoming in list(context.incoming.values()):
+            if incoming.backed and now_ns - incoming.heard_ns > context.grace_ns:
+                self._grace_over(incoming, now_ns)
+        if now_ns >= self._manage_due_ns:
+            self._manage(now_ns, wall_us)
+            self._close_unused_pairs()
+        if now_ns >= self._sweep_due_ns:
+            self._sweep_due_ns = now_ns + ns(self._settings.sweep_seconds)
+            self._sweep(now_ns, wall_us)
+
+    def _grace_over(self, incoming: Incoming, now_ns: int) -> None:
+        incoming.grace_due_ns = now_ns + ns(self._settings.beacon_seconds)
+        for shard in sorted(incoming.backed):
+            replica = self._replicas[shard]
+            if replica is None:
+                raise InvariantError(f"shard {shard} is backed without a replica")
+            grace_over(replica, now_ns, incoming.heard_ns)
+
+    def _manage(self, now_ns: int, wall_us: int) -> None:
+        self._manage_due_ns = now_ns + ns(self._settings.beacon_seconds)
+        if self._context.map is None:
+            return
+        for shard, entry in enumerate(self._context.map.shards):
+            replica = self._replicas[shard]
+            if replica is None:
+                self._start_if_wanted(now_ns, shard, entry)
+            elif replica.primary is not None:
+                replica.primary.membership.manage(now_ns, wall_us)
+            elif replica.opened is not None:
+                if now_ns >= replica.opened.resend_ns:
+                    self._context.repropose(now_ns, replica.opened)
+            elif replica.role is Role.JOINING:
+                self._drop_if_abandoned(replica, now_ns)
+
+    def _drop_if_abandoned(self, replica: Replica, now_ns: int) -> None:
+        incoming = self._context.incoming.get(replica.leader)
+        heard_ns = replica.since_ns if incoming is None else max(incoming.heard_ns, replica.since_ns)
+        if now_ns - heard_ns > JOINER_SILENCE_GRACES * self._context.grace_ns:
+            replica.close(now_ns, "the primary went silent before the join was complete")
+            self._replicas[replica.shard] = None
+
+    def _sweep(self, now_ns: int, wall_us: int) -> None:
+        for replica in self._replicas:
+            if replica is None:
+                continue
+            if replica.primary is not None:
+                replica.primary.sweep(now_ns, wall_us)
+            else:
+                replica.prune()
+
+    def _close_unused_pairs(self) -> None:
+        outgoing = self._context.outgoing
+        for peer in [peer for peer, pair in outgoing.items() if not pair.followers]:
+            outgoing.pop(peer).close()
+
+
+_FANOUTS = frozenset({wire.DeleteByUser, wire.ListByUser, wire.Clean})

@@ -1,0 +1,115 @@
+"""Joining by snapshot: how a replica gets the state that it then keeps by the log.
+
+The sender freezes a view of the table, which costs one list of references since stored values are immutable,
+and sends it in chunks, a few in flight, on the bulk connection. Meanwhile the log goes on: records after the
+snapshot's sequence follow on the ordinary stream from the first acknowledged chunk on.
+"""
+
+from collections.abc import Iterator
+
+from greenroom.errors import InvariantError
+from greenroom_cluster.peering import SnapshotChunk
+from greenroom_cluster.shard.records import ClientState, KeptResult, StoredSession
+from greenroom_cluster.shard.table import SessionTable
+
+ENTRY_OVERHEAD_BYTES = 128
+CLIENT_BYTES = 48
+
+
+class SnapshotSender:
+    """One transfer of a shard's state, as chunks made when they are asked for."""
+
+    __slots__ = (
+        "_chunk_bytes",
+        "_clients",
+        "_identity",
+        "_position",
+        "_results",
+        "_sessions",
+        "acknowledged",
+        "finished",
+        "join",
+        "next_number",
+    )
+
+    def __init__(
+        self, shard: int, epoch: int, join: int, sequence: int, table: SessionTable, chunk_bytes: int
+    ) -> None:
+        self.join = join
+        self._identity = (shard, epoch, join, sequence)
+        self._sessions: list[StoredSession] = list(table.sessions.values())
+        self._clients: Iterator[ClientState] = iter(list(table.clients.states()))
+        self._results: list[KeptResult] = list(table.clients.results())
+        self._position = 0
+        self._chunk_bytes = chunk_bytes
+        self.next_number = 0
+        self.acknowledged = -1
+        self.finished = False
+
+    @property
+    def in_flight(self) -> int:
+        """Chunks sent and not acknowledged."""
+        return self.next_number - 1 - self.acknowledged
+
+    @property
+    def complete(self) -> bool:
+        """Whether the joiner has everything."""
+        return self.finished and self.in_flight == 0
+
+    def chunk(self, time_us: int) -> SnapshotChunk:
+        """Return the next chunk: sessions first, then clients, then their kept answers."""
+        room = self._chunk_bytes
+        sessions = []
+        while room > 0 and self._position < len(self._sessions):
+            session = self._sessions[self._position]
+            self._position += 1
+            sessions.append(session)
+            room -= len(session.data) + ENTRY_OVERHEAD_BYTES
+        clients = []
+        results = []
+        if self._position == len(self._sessions):
+            while room > 0 and (client := next(self._clients, None)) is not None:
+                clients.append(client)
+                room -= CLIENT_BYTES
+            while room > 0 and self._results:
+                kept = self._results.pop()
+                results.append(kept)
+                room -= len(getattr(kept.reply, "data", b"")) + ENTRY_OVERHEAD_BYTES
+            self.finished = room > 0
+        shard, epoch, join, sequence = self._identity
+        number = self.next_number
+        self.next_number += 1
+        return SnapshotChunk(
+            shard,
+            epoch,
+            join,
+            sequence,
+            time_us,
+            number,
+            self.finished,
+            tuple(sessions),
+            tuple(clients),
+            tuple(results),
+        )
+
+
+class SnapshotReceiver:
+    """The joiner's side: takes chunks in order into a table that nobody reads before the last one."""
+
+    __slots__ = ("complete", "join", "next_number", "sequence", "table")
+
+    def __init__(self, first: SnapshotChunk, table: SessionTable) -> None:
+        self.join = first.join
+        self.sequence = first.sequence
+        self.table = table
+        self.next_number = 0
+        self.complete = False
+
+    def take(self, chunk: SnapshotChunk) -> None:
+        """Take in the next chunk; raises InvariantError if it is not the next one of this transfer."""
+        if chunk.join != self.join or chunk.number != self.next_number or self.complete:
+            raise InvariantError(f"chunk {chunk.number} of join {chunk.join} taken out of order")
+        self.next_number += 1
+        self.table.install(chunk.sessions)
+        self.table.clients.install(chunk.clients, chunk.results)
+        self.complete = chunk.last

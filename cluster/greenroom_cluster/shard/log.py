@@ -1,0 +1,82 @@
+"""The log of one replica: records that follow each other without a gap.
+
+The primary drops what every follower has logged and is committed; a backup drops what it has applied. So the
+log is short, and what is older reaches a new replica as a snapshot.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+
+from greenroom import wire
+from greenroom.errors import InvariantError
+from greenroom_cluster.shard.records import Command, Expire, ForgetClients, Record
+
+RECORD_OVERHEAD_BYTES = 96
+
+
+def record_bytes(command: Command) -> int:
+    """Return about how many bytes a record of this command takes on the wire."""
+    match command:
+        case wire.Create() | wire.Update():
+            return RECORD_OVERHEAD_BYTES + 32 + len(command.data)
+        case wire.Patch() | wire.Rotate():
+            return RECORD_OVERHEAD_BYTES + 64 + sum(32 + len(value) for _, value in command.set)
+        case Expire():
+            return RECORD_OVERHEAD_BYTES + 34 * len(command.digests)
+        case ForgetClients():
+            return RECORD_OVERHEAD_BYTES + 18 * len(command.clients)
+        case _:
+            return RECORD_OVERHEAD_BYTES + 64
+
+
+class Log:
+    """Records `first`..`appended`, with sequence numbers that rise by one.
+
+    An empty log has `first == appended + 1`.
+    """
+
+    __slots__ = ("_records", "_sizes", "appended", "held_bytes")
+
+    def __init__(self, appended: int = 0) -> None:
+        self._records: deque[Record] = deque()
+        self._sizes: deque[int] = deque()
+        self.appended = appended
+        self.held_bytes = 0
+
+    @property
+    def first(self) -> int:
+        """Sequence number of the oldest record held."""
+        return self.appended - len(self._records) + 1
+
+    def append(self, record: Record) -> int:
+        """Add the next record and return its size in bytes; raises InvariantError on a gap."""
+        if record.sequence != self.appended + 1:
+            raise InvariantError(f"record {record.sequence} appended after {self.appended}")
+        size = record_bytes(record.command)
+        self._records.append(record)
+        self._sizes.append(size)
+        self.appended = record.sequence
+        self.held_bytes += size
+        return size
+
+    def record(self, sequence: int) -> Record:
+        """Return the record with this sequence number; raises InvariantError if it is not held."""
+        index = sequence - self.first
+        if not 0 <= index < len(self._records):
+            raise InvariantError(f"record {sequence} is not in the log {self.first}..{self.appended}")
+        return self._records[index]
+
+    def after(self, sequence: int) -> Iterator[tuple[Record, int]]:
+        """Yield (record, size in bytes) for each record with a higher sequence number."""
+        start = sequence + 1 - self.first
+        if start < 0:
+            raise InvariantError(f"records after {sequence} are gone: the log begins at {self.first}")
+        return zip(islice(self._records, start, None), islice(self._sizes, start, None), strict=True)
+
+    def trim(self, through: int) -> None:
+        """Drop the records up to and including this sequence number."""
+        records = self._records
+        for _ in range(min(through - self.first + 1, len(records))):
+            records.popleft()
+            self.held_bytes -= self._sizes.popleft()

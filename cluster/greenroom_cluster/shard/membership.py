@@ -1,0 +1,312 @@
+"""How a primary changes its configuration: removals, additions, hand-overs.
+
+Only the primary proposes these; the controller states what is wanted and no more. Each is a compare-and-set
+on the epoch. While a proposal is open the primary behaves so that either outcome is right: it obeys a
+joiner from before it proposes to add it, it acknowledges alone only once a removal is decided, and it has
+stopped serving before it proposes a hand-over.
+"""
+
+from typing import TYPE_CHECKING
+
+from greenroom_cluster.peering import SnapshotOk
+from greenroom_cluster.shard.effects import Send
+from greenroom_cluster.shard.joining import SnapshotSender
+from greenroom_cluster.shard.pairs import Follower, Outgoing
+from greenroom_cluster.shard.roles import Role
+from greenroom_cluster.shard.settings import ns
+
+if TYPE_CHECKING:
+    from greenroom_cluster.shard.context import OpenProposal
+    from greenroom_cluster.shard.primary import Primary
+
+JOINER_LAG_RECORDS = 256
+
+
+class Membership:
+    """The followers of one primary and what is being changed about them.
+
+    `draining`: new requests are held, so that everything logged can be committed before a hand-over.
+    """
+
+    __slots__ = (
+        "_context",
+        "_join_due_ns",
+        "_primary",
+        "draining",
+        "followers",
+        "joiner",
+        "opened",
+        "transfer",
+    )
+
+    def __init__(self, primary: "Primary", now_ns: int) -> None:
+        self._primary = primary
+        self._context = primary.context
+        self._join_due_ns = now_ns
+        self.followers: list[Follower] = []
+        self.joiner: Follower | None = None
+        self.transfer: SnapshotSender | None = None
+        self.opened: OpenProposal | None = None
+        self.draining = False
+
+    # --- what was decided -----------------------------------------------------------------------------------
+
+    def reconfigure(self, now_ns: int) -> None:
+        """Take the followers from the replica's members."""
+        primary = self._primary
+        replica = primary.replica
+        self.opened = None
+        self.draining = False
+        replica.role = Role.PRIMARY
+        backups = replica.members[1:]
+        joiner = self.joiner
+        if joiner is not None and joiner.pair.peer in backups:
+            self._end_transfer()
+        elif joiner is not None and joiner.counted:
+            self._abort_join("it was not added", now_ns)
+        for follower in [each for each in self.followers if each is not self.joiner]:
+            if follower.pair.peer not in backups:
+                self._drop(follower)
+        known = {follower.pair.peer for follower in self.followers}
+        for peer in backups:
+            if peer not in known:
+                # Handed over: the former primary proposed it only when all members had the whole log.
+                self._follow(peer, primary.log.appended, now_ns, counted=True)
+        for follower in self.followers:
+            follower.refused = follower.pair.refuses(primary.shard, replica.epoch)
+        self._count()
+
+    def _follow(self, peer: bytes, acknowledged: int, now_ns: int, *, counted: bool) -> Follower:
+        context = self._context
+        pair = context.outgoing.get(peer)
+        if pair is None:
+            pair = context.outgoing[peer] = Outgoing(context, peer)
+        follower = Follower(self._primary, pair, acknowledged, now_ns, counted=counted)
+        pair.follow(follower)
+        self.followers.append(follower)
+        return follower
+
+    def _drop(self, follower: Follower) -> None:
+        self.followers.remove(follower)
+        follower.pair.unfollow(follower)
+
+    def _count(self) -> None:
+        self._primary.counted = tuple(follower for follower in self.followers if follower.counted)
+
+    def close(self) -> None:
+        """Let all followers go."""
+        if self.joiner is not None:
+            self._end_transfer()
+        for follower in list(self.followers):
+            self._drop(follower)
+        self._count()
+        self.opened = None
+
+    # --- what to propose ------------------------------------------------------------------------------------
+
+    def manage(self, now_ns: int, wall_us: int) -> None:
+        """Look at the followers and the plan, and propose the next step; called when something may be due."""
+        if self.opened is not None:
+            if now_ns >= self.opened.resend_ns:
+                self._context.repropose(now_ns, self.opened)
+            return
+        lost = [
+            (follower, reason)
+            for follower in self.followers
+            if (reason := self._lost(follower, now_ns)) is not None
+        ]
+        for follower, reason in lost:
+            if follower is self.joiner:
+                self._abort_join(reason, now_ns)
+        gone = [(follower, reason) for follower, reason in lost if follower.counted and follower.active]
+        if gone:
+            self._propose_removal([follower.pair.peer for follower, _ in gone], gone[0][1], now_ns)
+            self._stop_draining(now_ns, wall_us)
+            return
+        self._follow_plan(now_ns, wall_us)
+
+    def _lost(self, follower: Follower, now_ns: int) -> str | None:
+        """Return why this follower cannot be relied on any more, None if it can."""
+        context = self._context
+        if follower.pair.peer in context.dead:
+            return "known dead"
+        if follower.refused:
+            return "it no longer backs this epoch"
+        if now_ns >= max(follower.pair.lease_until_ns, follower.since_ns + context.lease_ns):
+            return "lease run out"
+        waiting = follower.waiting_since_ns
+        if follower.counted and waiting and now_ns - waiting > context.acknowledge_ns:
+            return "it acknowledges too slowly"
+        return None
+
+    def _propose_removal(self, peers: list[bytes], reason: str, now_ns: int) -> None:
+        replica = self._primary.replica
+        rest = tuple(peer for peer in replica.members[1:] if peer not in peers)
+        self._propose(now_ns, "remove", replica.members[0], rest)
+        self._context.transition(
+            replica.shard, replica.epoch, replica.role.value, f"removal of a backup proposed: {reason}"
+        )
+
+    def _propose(self, now_ns: int, kind: str, primary: bytes, backups: tuple[bytes, ...]) -> None:
+        replica = self._primary.replica
+        self.opened = self._context.propose(now_ns, replica.shard, replica.epoch, kind, primary, backups)
+
+    def on_refused(self, now_ns: int, reason: str) -> None:
+        """Call off a proposal that was refused at the present epoch, by settling the epoch itself.
+
+        A refusal tells what was decided then; a copy of the proposal may still be under way. Only a later
+        epoch is certain to keep it from ever applying.
+        """
+        opened = self.opened
+        replica = self._primary.replica
+        if opened is None or opened.proposal.epoch != replica.epoch or opened.proposal.kind == "reaffirm":
+            self._context.ignore("Decision", reason, replica.shard, replica.epoch)
+            return
+        self._context.warn(f"proposal to {opened.proposal.kind} refused: {reason}", replica.shard)
+        self._propose(now_ns, "reaffirm", replica.members[0], replica.members[1:])
+
+    def _follow_plan(self, now_ns: int, wall_us: int) -> None:
+        context, primary = self._context, self._primary
+        replica = primary.replica
+        if context.map is None:
+            return
+        plan = context.map.shards[replica.shard].wanted
+        wanted = [context.current.get(slot, b"") for slot in plan]
+        if self.joiner is not None:
+            if self.joiner.pair.peer not in wanted:
+                self._abort_join("it is not wanted any more", now_ns)
+            else:
+                self._add_if_ready(now_ns)
+            return
+        missing = [peer for peer in wanted if peer and peer not in replica.members]
+        if missing:
+            self._stop_draining(now_ns, wall_us)
+            if now_ns >= self._join_due_ns and context.joins < context.settings.joins_max:
+                self._start_join(missing[0], now_ns)
+            return
+        if not plan or not all(wanted):
+            self._stop_draining(now_ns, wall_us)
+            return
+        surplus = [peer for peer in replica.members[1:] if peer not in wanted]
+        if wanted[0] != replica.members[0]:
+            self.draining = True
+            self.hand_over_if_drained(now_ns)
+            return
+        self._stop_draining(now_ns, wall_us)
+        if surplus:
+            self._propose_removal(surplus, "not wanted any more", now_ns)
+
+    # --- hand-over ------------------------------------------------------------------------------------------
+
+    def hand_over_if_drained(self, now_ns: int) -> None:
+        """Propose the wanted primary once all that is logged is committed, that is, in every member's log."""
+        replica, context = self._primary.replica, self._context
+        if self.opened is not None or replica.committed != replica.log.appended or context.map is None:
+            return
+        successor = context.current.get(context.map.shards[replica.shard].wanted[0], b"")
+        if successor not in replica.members[1:]:
+            return
+        rest = tuple(peer for peer in replica.members if peer != successor)
+        replica.role = Role.FENCED
+        self._propose(now_ns, "handover", successor, rest)
+        context.transition(replica.shard, replica.epoch, replica.role.value, "hand-over proposed")
+
+    def _stop_draining(self, now_ns: int, wall_us: int) -> None:
+        if self.draining:
+            self.draining = False
+            self._primary.release(now_ns, wall_us)
+
+    # --- joining --------------------------------------------------------------------------------------------
+
+    def _start_join(self, peer: bytes, now_ns: int) -> None:
+        primary, context = self._primary, self._context
+        replica = primary.replica
+        self.joiner = self._follow(peer, replica.committed, now_ns, counted=False)
+        # The joiner is offered records only from the first acknowledged chunk on: before, it has no log.
+        self.transfer = SnapshotSender(
+            replica.shard,
+            replica.epoch,
+            context.random.getrandbits(48),
+            replica.committed,
+            replica.table,
+            context.settings.chunk_bytes,
+        )
+        context.joins += 1
+        self.joiner.pair.use_bulk()
+        self._send_chunks()
+
+    def _send_chunks(self) -> None:
+        joiner, transfer = self.joiner, self.transfer
+        if joiner is None or transfer is None or not joiner.pair.bulk_up:
+            return
+        window = self._context.settings.chunks_in_flight_max
+        while not transfer.finished and transfer.in_flight < window:
+            chunk = transfer.chunk(self._primary.clock.last_us)
+            self._context.effects.append(Send(joiner.pair.peer, chunk, bulk=True))
+
+    def on_bulk_up(self) -> None:
+        """The snapshot connection is there."""
+        if self.transfer is not None and self.transfer.next_number == 0:
+            self._send_chunks()
+
+    def on_bulk_down(self, now_ns: int) -> None:
+        """The snapshot connection broke: what was on its way is lost, so the join starts over."""
+        transfer = self.transfer
+        if transfer is not None and transfer.next_number > 0 and not transfer.complete:
+            self._abort_join("the snapshot connection broke", now_ns)
+
+    def on_chunk_ok(self, message: SnapshotOk, now_ns: int) -> None:
+        """The joiner has a chunk: send the next, and propose to add it once it has them all."""
+        joiner, transfer = self.joiner, self.transfer
+        if joiner is None or transfer is None or message.join != transfer.join:
+            self._context.ignore("SnapshotOk", "no such join", self._primary.shard, self._primary.epoch)
+            return
+        transfer.acknowledged = max(transfer.acknowledged, message.number)
+        if not joiner.streaming:
+            joiner.streaming = True
+            joiner.pair.resend(joiner)
+        self._send_chunks()
+        if self.opened is None:
+            self._add_if_ready(now_ns)
+
+    def on_join_refused(self, join: int, reason: str, now_ns: int) -> None:
+        """The joiner cannot take the snapshot now."""
+        if self.transfer is not None and self.transfer.join == join:
+            self._abort_join(reason, now_ns)
+
+    def _add_if_ready(self, now_ns: int) -> None:
+        joiner, transfer, replica = self.joiner, self.transfer, self._primary.replica
+        if joiner is None or transfer is None or not transfer.complete:
+            return
+        if joiner.pair.lease_until_ns <= now_ns or joiner.refused:
+            return
+        if replica.log.appended - joiner.acknowledged > JOINER_LAG_RECORDS:
+            return
+        joiner.counted = True
+        joiner.waiting_since_ns = now_ns if replica.log.appended > joiner.acknowledged else 0
+        self._count()
+        self._propose(now_ns, "add", replica.members[0], (*replica.members[1:], joiner.pair.peer))
+
+    def _end_transfer(self) -> None:
+        assert self.joiner is not None
+        self.joiner.pair.release_bulk()
+        self.joiner = None
+        self.transfer = None
+        self._context.joins -= 1
+
+    def _abort_join(self, reason: str, now_ns: int) -> None:
+        joiner = self.joiner
+        if joiner is None or (joiner.counted and self.opened is not None):
+            # Proposed already: only the outcome ends it.
+            return
+        self._context.ignore("join", reason, self._primary.shard, self._primary.epoch)
+        self._end_transfer()
+        self._drop(joiner)
+        self._count()
+        self._join_due_ns = now_ns + ns(self._context.settings.join_retry_seconds)
+        self._primary.trim()
+
+    def shed(self, now_ns: int) -> None:
+        """Give up a join that keeps too much of the log from being dropped."""
+        if self.joiner is not None and not self.joiner.counted:
+            self._abort_join("the joiner is too far behind", now_ns)

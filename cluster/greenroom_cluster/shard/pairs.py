@@ -1,0 +1,306 @@
+"""Pairs of actors: leases, beacons and the replication stream, once per pair and not per shard.
+
+`Outgoing` is a pair as the actor sees it on which the primaries are, `Incoming` as the actor on which their
+backups are. The lease of a primary runs from when the newest acknowledged beacon was *sent*; the grace that a
+backup leaves it runs from when a beacon was *received*. The second begins later and lasts longer, so a backup
+never takes over while a lease that it granted still runs (Gray and Cheriton, SOSP 1989).
+
+A beacon is acknowledged for all shards of the pair at once; shards that the backup no longer backs are listed
+by epoch. The list is repeated until the primary's side says that it has taken it in.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from greenroom_cluster.peering import Beacon, BeaconOk, Prepare, PrepareOk, ShardRecords
+from greenroom_cluster.shard.context import Context
+from greenroom_cluster.shard.effects import Connect, Disconnect, Send
+from greenroom_cluster.shard.records import Record
+from greenroom_cluster.shard.settings import ns
+
+if TYPE_CHECKING:
+    from greenroom_cluster.shard.primary import Primary
+
+NEVER_NS = 1 << 62
+
+
+class Follower:
+    """One peer's progress on one shard, as the shard's primary sees it.
+
+    `counted`: the primary obeys it, committing only what it has logged and serving only under its lease.
+    `refused`: it no longer backs this epoch; only another configuration changes that.
+    `waiting_since_ns`: since when something waits for its acknowledgement, 0 if nothing does.
+    """
+
+    __slots__ = (
+        "acknowledged",
+        "active",
+        "counted",
+        "pair",
+        "primary",
+        "refused",
+        "sent",
+        "since_ns",
+        "streaming",
+        "waiting_since_ns",
+    )
+
+    def __init__(
+        self, primary: "Primary", pair: "Outgoing", acknowledged: int, now_ns: int, *, counted: bool
+    ) -> None:
+        self.primary = primary
+        self.pair = pair
+        self.acknowledged = acknowledged
+        self.sent = acknowledged
+        self.counted = counted
+        self.streaming = counted
+        self.refused = False
+        self.active = True
+        self.since_ns = now_ns
+        self.waiting_since_ns = 0
+
+
+class Flight:
+    """A `Prepare` that is not acknowledged yet."""
+
+    __slots__ = ("batch", "parts")
+
+    def __init__(self, batch: int, parts: list[tuple[Follower, int]]) -> None:
+        self.batch = batch
+        self.parts = parts
+
+
+class Outgoing:
+    """The pair with one peer, on the primaries' side."""
+
+    __slots__ = (
+        "_address",
+        "_batch",
+        "_bulk_users",
+        "_context",
+        "beacon_due_ns",
+        "bulk_up",
+        "commits_due",
+        "flights",
+        "followers",
+        "lapsed",
+        "lease_until_ns",
+        "peer",
+        "refusals_seen",
+        "refused",
+        "retry_ns",
+        "unsent",
+        "up",
+    )
+
+    def __init__(self, context: Context, peer: bytes) -> None:
+        self._context = context
+        self._address = context.address_of(peer)
+        self._batch = 0
+        self._bulk_users = 0
+        self.peer = peer
+        self.up = False
+        self.bulk_up = False
+        self.lease_until_ns = 0
+        self.lapsed = True
+        self.beacon_due_ns = 0
+        self.retry_ns = NEVER_NS
+        self.refusals_seen = 0
+        self.refused: dict[int, int] = {}
+        self.flights: deque[Flight] = deque()
+        self.followers: dict[int, Follower] = {}
+        self.unsent: dict[int, Follower] = {}
+        self.commits_due: dict[int, Follower] = {}
+        context.effects.append(Connect(peer, self._address, bulk=False))
+
+    # --- membership -----------------------------------------------------------------------------------------
+
+    def follow(self, follower: Follower) -> None:
+        """Serve a shard's follower from now on."""
+        self.followers[follower.primary.shard] = follower
+
+    def unfollow(self, follower: Follower) -> None:
+        """Stop serving a follower; the host closes a pair without any."""
+        follower.active = False
+        shard = follower.primary.shard
+        if self.followers.get(shard) is follower:
+            del self.followers[shard]
+            self.unsent.pop(shard, None)
+            self.commits_due.pop(shard, None)
+
+    def use_bulk(self) -> None:
+        """Have the snapshot connection opened, or kept open for one more join."""
+        self._bulk_users += 1
+        if self._bulk_users == 1:
+            self._context.effects.append(Connect(self.peer, self._address, bulk=True))
+
+    def release_bulk(self) -> None:
+        """End one join's use of the snapshot connection."""
+        self._bulk_users -= 1
+        if self._bulk_users == 0:
+            self.bulk_up = False
+            self._context.effects.append(Disconnect(self.peer, bulk=True))
+
+    def close(self) -> None:
+        """End the pair."""
+        self._context.effects.append(Disconnect(self.peer, bulk=False))
+        self.up = False
+
+    # --- connection -----------------------------------------------------------------------------------------
+
+    def link_up(self, now_ns: int) -> None:
+        """Send everything again that is not acknowledged: what was in flight may be lost."""
+        self.up = True
+        self.flights.clear()
+        for follower in self.followers.values():
+            self.resend(follower)
+        self.beacon(now_ns)
+        self.flush()
+
+    def link_down(self) -> None:
+        """Note that nothing gets through."""
+        self.up = False
+        self.flights.clear()
+
+    def resend(self, follower: Follower) -> None:
+        """Take a follower's unacknowledged records as not sent."""
+        follower.sent = follower.acknowledged
+        if follower.streaming and follower.primary.log.appended > follower.sent:
+            self.unsent[follower.primary.shard] = follower
+
+    # --- leases ---------------------------------------------------------------------------------------------
+
+    def beacon(self, now_ns: int) -> None:
+        """Ask for the lease again, and tell commit points that no prepare has carried."""
+        self.beacon_due_ns = now_ns + ns(self._context.settings.beacon_seconds)
+        if not self.up:
+            return
+        commits = []
+        for shard, follower in self.commits_due.items():
+            primary = follower.primary
+            commits.append((shard, primary.epoch, primary.committed, primary.clock.last_us))
+        self.commits_due.clear()
+        message = Beacon(now_ns, self.refusals_seen, tuple(commits))
+        self._context.effects.append(Send(self.peer, message))
+
+    def on_beacon_ok(self, message: BeaconOk) -> list[Follower]:
+        """Extend the lease; return the followers that turned out to have left their configuration."""
+        until_ns = message.sent_ns + self._context.lease_ns
+        self.lease_until_ns = max(self.lease_until_ns, until_ns)
+        self.lapsed = False
+        self.refusals_seen = max(self.refusals_seen, message.refusal)
+        left = []
+        for shard, epoch in message.refused:
+            # Also where this actor is not the primary yet: it may still have to learn that it is.
+            self.refused[shard] = max(epoch, self.refused.get(shard, 0))
+            follower = self.followers.get(shard)
+            if follower is not None and not follower.refused and self.refuses(shard, follower.primary.epoch):
+                follower.refused = True
+                left.append(follower)
+        return left
+
+    def refuses(self, shard: int, epoch: int) -> bool:
+        """Whether the peer has said that it does not back this shard at this epoch."""
+        return self.refused.get(shard, 0) >= epoch
+
+    # --- replication ----------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Send what waits, as far as the window allows; the rest goes with the next acknowledgement."""
+        settings = self._context.settings
+        while self.unsent and self.up and len(self.flights) < settings.prepares_in_flight_max:
+            entries = []
+            parts = []
+            room = settings.prepare_bytes_max
+            while self.unsent and room > 0:
+                shard, follower = next(iter(self.unsent.items()))
+                records, room = self._take(follower, room)
+                if follower.sent == follower.primary.log.appended:
+                    del self.unsent[shard]
+                if records:
+                    primary = follower.primary
+                    entries.append(ShardRecords(shard, primary.epoch, primary.committed, tuple(records)))
+                    parts.append((follower, follower.sent))
+                    self.commits_due.pop(shard, None)
+            if entries:
+                self._batch += 1
+                self.flights.append(Flight(self._batch, parts))
+                self._context.effects.append(Send(self.peer, Prepare(self._batch, tuple(entries))))
+
+    @staticmethod
+    def _take(follower: Follower, room: int) -> tuple[list[Record], int]:
+        records = []
+        for record, size in follower.primary.log.after(follower.sent):
+            if room <= 0:
+                break
+            records.append(record)
+            room -= size
+        follower.sent += len(records)
+        return records, room
+
+    def on_prepare_ok(self, message: PrepareOk, now_ns: int) -> "list[Primary]":
+        """Take in an acknowledgement; return the primaries that may be able to commit."""
+        if not self.flights or self.flights[0].batch != message.batch:
+            self._context.ignore("PrepareOk", f"batch {message.batch} is not the oldest in flight")
+            return []
+        flight = self.flights.popleft()
+        refused = dict(message.refused)
+        advanced = []
+        for follower, sequence in flight.parts:
+            if not follower.active:
+                continue
+            primary = follower.primary
+            if primary.shard in refused:
+                self.retry_ns = min(self.retry_ns, now_ns + ns(self._context.settings.refused_retry_seconds))
+                follower.sent = min(follower.sent, follower.acknowledged)
+                continue
+            if sequence > follower.acknowledged:
+                follower.acknowledged = sequence
+                follower.sent = max(follower.sent, sequence)
+                waits = primary.log.appended > sequence
+                follower.waiting_since_ns = now_ns if waits else 0
+                advanced.append(primary)
+        return advanced
+
+    def retry(self) -> None:
+        """Offer refused records again: the peer may have learnt of the configuration by now."""
+        self.retry_ns = NEVER_NS
+        for follower in self.followers.values():
+            if follower.sent == follower.acknowledged and not follower.refused:
+                self.resend(follower)
+        self.flush()
+
+
+class Incoming:
+    """The pair with one peer, on the backups' side."""
+
+    __slots__ = ("_refusal", "_refused", "backed", "grace_due_ns", "heard_ns", "peer")
+
+    def __init__(self, peer: bytes, now_ns: int) -> None:
+        self.peer = peer
+        self.heard_ns = now_ns
+        # When the grace is over for the pair but not yet for shards that were taken up later.
+        self.grace_due_ns = 0
+        self.backed: set[int] = set()
+        self._refusal = 0
+        self._refused: dict[int, tuple[int, int]] = {}
+
+    def refuse(self, shard: int, epoch: int) -> None:
+        """Stop backing the peer on this shard at this epoch and below, for good."""
+        self.backed.discard(shard)
+        self._refusal += 1
+        self._refused[shard] = (epoch, self._refusal)
+
+    def on_beacon(self, message: Beacon, now_ns: int) -> BeaconOk:
+        """Note that the peer is alive, and answer for which shards it is still backed."""
+        self.heard_ns = now_ns
+        if message.refusals_seen == self._refusal:
+            return BeaconOk(message.sent_ns, self._refusal)
+        # Refusals are kept for good, at most one a shard: a primary whose side of the pair was closed and
+        # opened again asks for all of them.
+        refused = tuple(
+            (shard, epoch)
+            for shard, (epoch, refusal) in self._refused.items()
+            if refusal > message.refusals_seen
+        )
+        return BeaconOk(message.sent_ns, self._refusal, refused)

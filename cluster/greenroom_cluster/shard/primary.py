@@ -1,0 +1,308 @@
+"""What a primary does: admit requests, commit what all followers have logged, answer.
+
+Write path: stamp, append, send to every follower; when all that count have logged it: apply, then answer.
+Reads are answered from applied state under the lease of every follower that counts; without a lease they are
+held and looked at anew. A request that stands in the log is never refused afterwards: the peer may commit it.
+
+How the configuration changes is in `membership`.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING, TypeAlias
+
+from greenroom import wire
+from greenroom_cluster.shard.effects import Reply
+from greenroom_cluster.shard.gathering import Gather
+from greenroom_cluster.shard.membership import Membership
+from greenroom_cluster.shard.pairs import Follower
+from greenroom_cluster.shard.records import Command, Expire, ForgetClients, Record
+from greenroom_cluster.shard.results import Client
+from greenroom_cluster.shard.roles import ACCEPTS, Kind
+from greenroom_cluster.shard.table import DATA_BYTES_MAX, view
+
+if TYPE_CHECKING:
+    from greenroom_cluster.shard.context import OpenProposal
+    from greenroom_cluster.shard.replica import Replica
+
+Origin: TypeAlias = int | Gather
+Read: TypeAlias = wire.Get | wire.ListByUser
+Write: TypeAlias = wire.Mutation | wire.DeleteByUser | wire.Clean
+
+
+class Primary:
+    """The primary's side of one replica. An origin is a client connection or a `Gather`."""
+
+    __slots__ = (
+        "_pending",
+        "_routes",
+        "clock",
+        "context",
+        "counted",
+        "held",
+        "log",
+        "membership",
+        "replica",
+        "shard",
+        "table",
+    )
+
+    def __init__(self, replica: "Replica", now_ns: int) -> None:
+        self.replica = replica
+        self.shard = replica.shard
+        self.context = replica.context
+        self.log = replica.log
+        self.table = replica.table
+        self.clock = replica.clock
+        self.counted: tuple[Follower, ...] = ()
+        self.held: deque[tuple[Origin, bytes, Read | Write]] = deque()
+        # By sequence number: who waits, and the read to look at again if it is not the record's own answer.
+        self._routes: dict[int, tuple[Origin, Read | None]] = {}
+        self._pending: dict[tuple[bytes, int], int] = {}
+        self.membership = Membership(self, now_ns)
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the configuration."""
+        return self.replica.epoch
+
+    @property
+    def committed(self) -> int:
+        """Sequence number up to which everything is decided and applied."""
+        return self.replica.committed
+
+    @property
+    def opened(self) -> "OpenProposal | None":
+        """The proposal whose outcome is not known."""
+        return self.membership.opened
+
+    def leased(self, now_ns: int) -> bool:
+        """Whether every follower that counts has promised not to take over yet."""
+        for follower in self.counted:
+            if follower.pair.lease_until_ns <= now_ns or follower.refused:
+                return False
+        return True
+
+    @property
+    def paused(self) -> bool:
+        """Whether new requests are held because the shard is being handed over."""
+        return self.membership.draining or Kind.REQUEST not in ACCEPTS[self.replica.role]
+
+    # --- requests -------------------------------------------------------------------------------------------
+
+    def read(self, now_ns: int, wall_us: int, origin: Origin, client: bytes, request: Read) -> None:
+        """Answer a read from applied state, or hold it until a lease or a new configuration."""
+        if self.paused or not self.leased(now_ns):
+            self._hold(origin, client, request)
+            return
+        time_us = self.clock.read(now_ns, wall_us)
+        if type(request) is wire.Get:
+            session = self.table.sessions.get(request.digest)
+            if session is None:
+                self.answer(origin, wire.Missing(request.request))
+            elif session.expires_us > time_us:
+                self.answer(origin, view(request.request, session))
+            else:
+                self._expire_first(now_ns, time_us, (request.digest,), origin, request)
+            return
+        assert isinstance(request, wire.ListByUser)
+        sessions = self.table.of_user(request.user_id)
+        over = tuple(session.digest for session in sessions if session.expires_us <= time_us)
+        if over:
+            self._expire_first(now_ns, time_us, over, origin, request)
+            return
+        handles = tuple(
+            wire.SessionHandle(
+                session.point,
+                session.digest,
+                session.version,
+                session.created_us,
+                session.expires_us,
+                session.label,
+            )
+            for session in sessions[: request.limit]
+        )
+        self.answer(origin, wire.Listing(request.request, (self.shard,), handles))
+
+    def _expire_first(
+        self, now_ns: int, time_us: int, over: tuple[bytes, ...], origin: Origin, request: Read
+    ) -> None:
+        """An answer that rests on an expiry waits until that expiry is decided, so that it stays true."""
+        sequence = self._append(now_ns, time_us, b"", Expire(over))
+        self._routes[sequence] = (origin, request)
+
+    def submit(self, now_ns: int, wall_us: int, origin: Origin, client: bytes, command: Write) -> None:
+        """Log a write, unless it is a repeat, or a limit forbids it."""
+        request = command.request
+        known = self.table.clients.get(client)
+        if known is not None:
+            if request < known.low:
+                self.answer(origin, wire.Unknowable(request, "an id below the client's own low-watermark"))
+                return
+            kept = known.results.get(request)
+            if kept is not None:
+                self.answer(origin, kept)
+                return
+        sequence = self._pending.get((client, request))
+        if sequence is not None:
+            self._routes[sequence] = (origin, None)
+            return
+        if self.paused:
+            self._hold(origin, client, command)
+            return
+        if known is None and command.age_ms * 2000 > self.context.settings.forget_us:
+            self.answer(origin, wire.Unknowable(request, "repeated after the shard may have forgotten it"))
+            return
+        refusal = self._refusal(now_ns, known, command)
+        if refusal is not None:
+            self.answer(origin, refusal)
+            return
+        sequence = self._append(now_ns, self.clock.read(now_ns, wall_us), client, command)
+        self._routes[sequence] = (origin, None)
+        self._pending[client, request] = sequence
+
+    def _refusal(self, now_ns: int, known: Client | None, command: Write) -> wire.Reply | None:
+        settings = self.context.settings
+        request = command.request
+        if self.log.held_bytes > settings.uncommitted_bytes_max:
+            self.membership.shed(now_ns)
+            if self.log.held_bytes > settings.uncommitted_bytes_max:
+                return wire.Overloaded(request, "too many bytes wait for the peer (uncommitted_bytes_max)")
+        if known is None and len(self.table.clients) >= settings.clients_max:
+            return wire.Overloaded(request, "too many clients wrote to this shard lately (clients_max)")
+        if known is not None and len(known.results) >= settings.results_max:
+            return wire.Overloaded(request, "the client confirms too few answers (results_max)")
+        if isinstance(command, wire.Create | wire.Update) and len(command.data) > DATA_BYTES_MAX:
+            return wire.Failed(request, wire.FailureCode.TOO_LARGE, f"{len(command.data)} bytes")
+        return None
+
+    def _append(self, now_ns: int, time_us: int, client: bytes, command: Command) -> int:
+        log = self.log
+        sequence = log.appended + 1
+        log.append(Record(self.replica.epoch, sequence, time_us, client, command))
+        for follower in self.membership.followers:
+            if follower.streaming:
+                follower.pair.unsent[self.shard] = follower
+                if follower.waiting_since_ns == 0:
+                    follower.waiting_since_ns = now_ns
+        if not self.counted:
+            self.context.ready[self.shard] = self
+        return sequence
+
+    def answer(self, origin: Origin, reply: wire.Reply) -> None:
+        """Send an answer to where the request came from."""
+        if type(origin) is int:
+            self.context.effects.append(Reply(origin, reply))
+        else:
+            assert isinstance(origin, Gather)
+            origin.add(self.shard, reply, self.context.effects)
+
+    def _hold(self, origin: Origin, client: bytes, request: Read | Write) -> None:
+        if len(self.held) >= self.context.settings.held_requests_max:
+            self.answer(
+                origin, wire.Overloaded(request.request, "too many requests wait (held_requests_max)")
+            )
+        else:
+            self.held.append((origin, client, request))
+
+    def release(self, now_ns: int, wall_us: int) -> None:
+        """Look again at the requests that were held."""
+        if self.paused or not self.held or not self.leased(now_ns):
+            return
+        held, self.held = self.held, deque()
+        for origin, client, request in held:
+            if isinstance(request, wire.Get | wire.ListByUser):
+                self.read(now_ns, wall_us, origin, client, request)
+            else:
+                self.submit(now_ns, wall_us, origin, client, request)
+
+    # --- the log --------------------------------------------------------------------------------------------
+
+    def advance(self, now_ns: int, wall_us: int) -> None:
+        """Commit what every follower that counts has logged: apply it, then answer."""
+        replica, log, table = self.replica, self.log, self.table
+        target = log.appended
+        for follower in self.counted:
+            target = min(target, follower.acknowledged)
+        if target <= replica.committed:
+            return
+        again: list[tuple[Origin, Read]] = []
+        while replica.committed < target:
+            replica.committed += 1
+            record = log.record(replica.committed)
+            reply = table.apply(record)
+            route = self._routes.pop(replica.committed, None)
+            if reply is not None:
+                self._pending.pop((record.client, reply.request), None)
+                if route is not None:
+                    self.answer(route[0], reply)
+            elif route is not None and route[1] is not None:
+                again.append((route[0], route[1]))
+        for follower in self.membership.followers:
+            if follower.streaming:
+                follower.pair.commits_due[self.shard] = follower
+        self.trim()
+        for origin, read in again:
+            self.read(now_ns, wall_us, origin, b"", read)
+        if self.membership.draining:
+            self.membership.hand_over_if_drained(now_ns)
+
+    def trim(self) -> None:
+        """Drop the records that nobody needs any more."""
+        through = self.replica.committed
+        for follower in self.membership.followers:
+            through = min(through, follower.acknowledged)
+        self.log.trim(through)
+
+    def sweep(self, now_ns: int, wall_us: int) -> None:
+        """Log what is over: expired sessions and silent clients, a bounded number at a time."""
+        if self.paused:
+            return
+        time_us = self.clock.read(now_ns, wall_us)
+        if self.clock.doubted_us:
+            self.context.warn(
+                f"the wall clock is {self.clock.doubted_us / 1e6:.1f} s ahead of the shard's time and is "
+                "followed only slowly: check this host's clock",
+                self.shard,
+            )
+        over = self.table.due(time_us, self.context.settings.expire_batch_max)
+        if over:
+            self._append(now_ns, time_us, b"", Expire(tuple(over)))
+        silent = self.table.clients.silent_since(time_us - self.context.settings.forget_us)
+        if silent:
+            self._append(now_ns, time_us, b"", ForgetClients(silent))
+
+    # --- configuration --------------------------------------------------------------------------------------
+
+    def reconfigure(self, now_ns: int, wall_us: int) -> None:
+        """Go on under a configuration that was decided and has this actor as primary."""
+        self.membership.reconfigure(now_ns)
+        self.advance(now_ns, wall_us)
+        self.release(now_ns, wall_us)
+
+    def on_refused(self, now_ns: int, reason: str) -> None:
+        """The coordinator refused the open proposal."""
+        self.membership.on_refused(now_ns, reason)
+
+    def drop_connection(self, connection: int) -> None:
+        """Forget held requests of a connection that is gone."""
+        if self.held:
+            self.held = deque(
+                entry
+                for entry in self.held
+                if (entry[0] if isinstance(entry[0], int) else entry[0].connection) != connection
+            )
+
+    def close(self) -> None:
+        """Stop being primary: tell everybody who waits where to look, and what may have happened."""
+        for origin, _, held in self.held:
+            self.answer(origin, self.context.redirect(held.request))
+        self.held.clear()
+        for (_, request), sequence in self._pending.items():
+            origin, _ = self._routes.pop(sequence)
+            self.answer(origin, self.context.redirect(request, appended=True))
+        for origin, read in self._routes.values():
+            if read is not None:
+                self.answer(origin, self.context.redirect(read.request))
+        self._routes.clear()
+        self._pending.clear()
+        self.membership.close()

@@ -1,0 +1,175 @@
+"""One shard's copy on one actor: its state, and the transitions between roles.
+
+PacificA (Lin et al., MSR-TR-2008-25): configurations are decided elsewhere by compare-and-set on the shard's
+epoch; here a replica only adopts what was decided. Roles change in `become_*` and nowhere else.
+
+What a role does stands in `primary` and, for replicas that follow, in `following`.
+"""
+
+from greenroom.cluster_map import ShardEntry
+from greenroom.errors import InvariantError
+from greenroom_cluster.coordination.messages import Decision
+from greenroom_cluster.shard.clock import ShardClock
+from greenroom_cluster.shard.context import Context, OpenProposal
+from greenroom_cluster.shard.joining import SnapshotReceiver
+from greenroom_cluster.shard.log import Log
+from greenroom_cluster.shard.pairs import Incoming
+from greenroom_cluster.shard.primary import Primary
+from greenroom_cluster.shard.roles import Role
+from greenroom_cluster.shard.table import SessionTable
+
+PRUNE_EVERY = 30
+
+
+class Replica:
+    """A replica in one of its roles. `leader` is the incarnation it follows, empty for a primary."""
+
+    __slots__ = (
+        "clock",
+        "committed",
+        "context",
+        "epoch",
+        "leader",
+        "log",
+        "members",
+        "opened",
+        "primary",
+        "prunes",
+        "receiver",
+        "role",
+        "shard",
+        "since_ns",
+        "table",
+    )
+
+    def __init__(self, context: Context, shard: int, epoch: int, now_ns: int) -> None:
+        self.context = context
+        self.shard = shard
+        self.epoch = epoch
+        self.members: tuple[bytes, ...] = ()
+        self.role = Role.JOINING
+        self.leader = b""
+        self.table = SessionTable()
+        self.log = Log()
+        self.committed = 0
+        self.clock = ShardClock()
+        self.since_ns = now_ns
+        self.primary: Primary | None = None
+        self.receiver: SnapshotReceiver | None = None
+        self.opened: OpenProposal | None = None
+        self.prunes = 0
+
+    # --- transitions ----------------------------------------------------------------------------------------
+
+    def adopt(self, now_ns: int, wall_us: int, entry: ShardEntry) -> None:
+        """Take the place that a later configuration gives this replica; it must be a member of it."""
+        if entry.epoch <= self.epoch and self.members:
+            raise InvariantError(f"shard {self.shard}: epoch {entry.epoch} adopted after {self.epoch}")
+        before = self.epoch
+        self.epoch = entry.epoch
+        self.members = entry.members
+        self.opened = None
+        if entry.primary != self.context.incarnation:
+            self.become_backup(now_ns, entry.primary, before)
+        elif self.primary is None:
+            self.become_primary(now_ns, wall_us, before)
+        else:
+            self.primary.reconfigure(now_ns, wall_us)
+            self.context.transition(self.shard, self.epoch, self.role.value, "members changed")
+
+    def become_joining(self, leader: bytes, receiver: SnapshotReceiver) -> None:
+        """Begin to take in a snapshot from the primary."""
+        self.role = Role.JOINING
+        self.leader = leader
+        self.receiver = receiver
+        self.table = receiver.table
+        self.log = Log(receiver.sequence)
+        self.committed = receiver.sequence
+        self.context.transition(self.shard, self.epoch, self.role.value, "snapshot begins")
+
+    def become_primary(self, now_ns: int, wall_us: int, before: int) -> None:
+        """Commit the whole prepared log, which may hold what was acknowledged, and only then serve."""
+        if self.receiver is not None and not self.receiver.complete:
+            raise InvariantError(f"shard {self.shard}: made primary while its snapshot is incomplete")
+        reason = "started"
+        if self.leader:
+            reason = "handed over" if len(self.members) > 1 else "takeover"
+            self._incoming(now_ns).refuse(self.shard, before)
+        self.leader = b""
+        self.receiver = None
+        while self.committed < self.log.appended:
+            self.committed += 1
+            self.table.apply(self.log.record(self.committed))
+        self.log.trim(self.committed)
+        self.role = Role.PRIMARY
+        self.primary = Primary(self, now_ns)
+        self.context.transition(self.shard, self.epoch, self.role.value, reason)
+        self.primary.reconfigure(now_ns, wall_us)
+
+    def become_backup(self, now_ns: int, leader: bytes, before: int) -> None:
+        """Follow the primary of a configuration and back it from now on."""
+        if self.receiver is not None and not self.receiver.complete:
+            raise InvariantError(f"shard {self.shard}: made backup while its snapshot is incomplete")
+        if self.primary is not None:
+            if self.committed != self.log.appended:
+                raise InvariantError(f"shard {self.shard}: handed over before everything was committed")
+            self.primary.close()
+            self.primary = None
+        reason = "members changed" if self.role is Role.BACKUP else f"was {self.role.value}"
+        if self.leader and self.leader != leader:
+            self._incoming(now_ns).refuse(self.shard, before)
+        self.leader = leader
+        self.receiver = None
+        self.role = Role.BACKUP
+        self.since_ns = now_ns
+        self._incoming(now_ns).backed.add(self.shard)
+        self.context.transition(self.shard, self.epoch, self.role.value, reason)
+
+    def become_fenced(self, now_ns: int, reason: str) -> None:
+        """As a backup, propose to take over, and from here on acknowledge nothing at this epoch."""
+        self.role = Role.FENCED
+        self._incoming(now_ns).refuse(self.shard, self.epoch)
+        self.opened = self.context.propose(
+            now_ns, self.shard, self.epoch, "takeover", self.context.incarnation, ()
+        )
+        self.context.transition(self.shard, self.epoch, self.role.value, reason)
+
+    def close(self, now_ns: int, reason: str) -> None:
+        """Give the replica up: it is not a member any more."""
+        if self.primary is not None:
+            self.primary.close()
+            self.primary = None
+        if self.leader:
+            self._incoming(now_ns).refuse(self.shard, self.epoch)
+        self.context.transition(self.shard, self.epoch, "none", reason)
+
+    def prune(self) -> None:
+        """Keep the expiry index of a replica that decides no expiry itself from growing."""
+        self.prunes += 1
+        if self.prunes % PRUNE_EVERY == 0 and self.role is Role.BACKUP:
+            sessions = self.table.sessions
+            for digest in self.table.due(self.clock.last_us):
+                self.table.expiry.enter(digest, sessions[digest].expires_us)
+
+    # --- proposals ------------------------------------------------------------------------------------------
+
+    @property
+    def proposal(self) -> OpenProposal | None:
+        """The proposal of this replica whose outcome is not known."""
+        return self.opened if self.primary is None else self.primary.opened
+
+    def on_decision(self, now_ns: int, decision: Decision) -> None:
+        """Take in the coordinator's word on the open proposal; what was applied shows in the map."""
+        opened = self.proposal
+        if opened is None or opened.proposal.nonce != decision.nonce:
+            self.context.ignore("Decision", "no such proposal is open", self.shard, self.epoch)
+            return
+        if decision.applied or self.primary is None:
+            return
+        self.primary.on_refused(now_ns, decision.reason)
+
+    def _incoming(self, now_ns: int) -> Incoming:
+        incoming = self.context.incoming.get(self.leader)
+        if incoming is None:
+            incoming = self.context.incoming[self.leader] = Incoming(self.leader, now_ns)
+        return incoming

@@ -1,0 +1,64 @@
+"""What an operator may set of the replication core, and how the settings must relate."""
+
+import msgspec
+
+from greenroom.errors import UsageError
+
+NS_PER_SECOND = 1_000_000_000
+US_PER_SECOND = 1_000_000
+
+CLOCK_DRIFT = 0.1
+
+
+class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Times, limits and windows of one actor's replicas.
+
+    A backup's grace must outlast the primary's lease by more than two clocks can drift apart in that time;
+    construction raises UsageError if it does not, or if a limit leaves another no room.
+    """
+
+    beacon_seconds: float = 0.25
+    lease_seconds: float = 1.0
+    grace_seconds: float = 1.25
+    acknowledge_seconds: float = 1.0
+    operation_deadline_seconds: float = 5.0
+    repropose_seconds: float = 1.0
+    join_retry_seconds: float = 0.25
+    refused_retry_seconds: float = 0.01
+    sweep_seconds: float = 1.0
+    prepare_bytes_max: int = 256 * 1024
+    prepares_in_flight_max: int = 4
+    chunk_bytes: int = 256 * 1024
+    chunks_in_flight_max: int = 4
+    joins_max: int = 8
+    uncommitted_bytes_max: int = 8 << 20
+    held_requests_max: int = 4096
+    clients_max: int = 10_000
+    results_max: int = 4096
+    expire_batch_max: int = 512
+
+    def __post_init__(self) -> None:
+        """Refuse settings under which the promises would not hold."""
+        if self.grace_seconds <= self.lease_seconds * (1 + CLOCK_DRIFT):
+            raise UsageError(
+                f"grace_seconds ({self.grace_seconds}) must be more than lease_seconds "
+                f"({self.lease_seconds}) plus {CLOCK_DRIFT:.0%}: raise grace_seconds or lower lease_seconds"
+            )
+        if self.beacon_seconds * 2 > self.lease_seconds:
+            raise UsageError(
+                f"beacon_seconds ({self.beacon_seconds}) must be at most half of lease_seconds "
+                f"({self.lease_seconds}), so that one lost beacon does not cost the lease"
+            )
+        for name in self.__struct_fields__:
+            if getattr(self, name) <= 0:
+                raise UsageError(f"{name} must be more than 0")
+
+    @property
+    def forget_us(self) -> int:
+        """How long a silent client's results are kept, microseconds of shard time."""
+        return int(10 * self.operation_deadline_seconds * US_PER_SECOND)
+
+
+def ns(seconds: float) -> int:
+    """Return seconds as integer nanoseconds."""
+    return int(seconds * NS_PER_SECOND)

@@ -1,0 +1,297 @@
+"""The replicated state of one shard: sessions, the user index, and the clients' kept answers.
+
+`apply` is a deterministic function of the state and the record: it reads no clock but the record's own time
+and decides conditional commands the same way on every replica. It is total: whatever bytes a client sent, it
+answers, because a record in the log must be applicable everywhere.
+"""
+
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
+from typing import Any
+
+from greenroom import wire
+from greenroom.patching import patch_data
+from greenroom.wire import FailureCode
+from greenroom_cluster.shard.expiry import ExpiryIndex
+from greenroom_cluster.shard.records import Expire, ForgetClients, Record, StoredSession
+from greenroom_cluster.shard.results import ClientTable
+
+SEQUENCE_BITS = 40
+DATA_BYTES_MAX = 1 << 20
+
+
+def version_of(record: Record) -> int:
+    """Return the version that a session has after this record: rises, and is never used twice."""
+    return record.epoch << SEQUENCE_BITS | record.sequence
+
+
+class SessionTable:
+    """Sessions by digest. Values are immutable and replaced as a whole."""
+
+    __slots__ = ("_apply", "_users", "clients", "data_bytes", "expiry", "sessions")
+
+    def __init__(self) -> None:
+        self.sessions: dict[bytes, StoredSession] = {}
+        self.clients = ClientTable()
+        self.expiry = ExpiryIndex()
+        self.data_bytes = 0
+        # A user with one session costs a dict entry; the set comes with the second session.
+        self._users: dict[str, bytes | set[bytes]] = {}
+        self._apply: dict[type, Callable[[Record, Any], wire.Reply]] = {
+            wire.Create: self._create,
+            wire.Update: self._update,
+            wire.Patch: self._patch,
+            wire.Rotate: self._rotate,
+            wire.Delete: self._delete,
+            wire.DeleteByHandle: self._delete_by_handle,
+            wire.DeleteByUser: self._delete_by_user,
+            wire.Clean: self._clean,
+        }
+
+    def apply(self, record: Record) -> wire.Reply | None:
+        """Apply the record and return the answer to its client; None for the primary's own decisions."""
+        command = record.command
+        decide = self._apply.get(type(command))
+        if decide is not None:
+            reply = decide(record, command)
+            self.clients.keep(record.client, reply.request, command.low, record.time_us, reply)  # type: ignore[union-attr]  # the two without `low` are below
+            return reply
+        if isinstance(command, Expire):
+            self._expire(record, command)
+        elif isinstance(command, ForgetClients):
+            self.clients.forget(command.clients)
+        return None
+
+    def live(self, digest: bytes, time_us: int) -> StoredSession | None:
+        """Return the session if it exists and is not over at `time_us`."""
+        session = self.sessions.get(digest)
+        if session is None or session.expires_us <= time_us:
+            return None
+        return session
+
+    def of_user(self, user_id: str) -> list[StoredSession]:
+        """Return the user's sessions, also those that are over but not removed yet, in a fixed order."""
+        entry = self._users.get(user_id)
+        if entry is None:
+            return []
+        digests = (entry,) if isinstance(entry, bytes) else sorted(entry)
+        return [self.sessions[digest] for digest in digests]
+
+    def due(self, time_us: int, limit: int | None = None) -> list[bytes]:
+        """Take sessions that are over out of the expiry index; the caller has them removed or re-enters."""
+        return self.expiry.due(time_us, self._expires_us, limit)
+
+    def install(self, sessions: Iterable[StoredSession]) -> None:
+        """Add sessions that a snapshot brought."""
+        for session in sessions:
+            self._put(session)
+
+    def fingerprint(self) -> bytes:
+        """Return a digest of the whole replicated state: equal on replicas that have applied the same log."""
+        state = blake2b(digest_size=16)
+        for digest in sorted(self.sessions):
+            state.update(repr(self.sessions[digest]).encode())
+        for client in sorted(self.clients.states(), key=lambda each: each.client):
+            state.update(repr(client).encode())
+        for kept in sorted(self.clients.results(), key=lambda each: (each.client, each.request)):
+            state.update(repr(kept).encode())
+        return state.digest()
+
+    # --- commands -------------------------------------------------------------------------------------------
+
+    def _create(self, record: Record, command: wire.Create) -> wire.Reply:
+        if self.live(command.digest, record.time_us) is not None:
+            return wire.Failed(command.request, FailureCode.EXISTS)
+        version = version_of(record)
+        self._put(
+            StoredSession(
+                command.digest,
+                command.point,
+                version,
+                command.user_id,
+                command.created_us,
+                _clamp(command.expires_us, command.absolute_us),
+                command.absolute_us,
+                command.label,
+                command.data,
+            )
+        )
+        return wire.Written(command.request, version)
+
+    def _update(self, record: Record, command: wire.Update) -> wire.Reply:
+        session = self.live(command.digest, record.time_us)
+        if session is None:
+            return wire.Failed(command.request, FailureCode.NOT_FOUND)
+        if command.version is not None and command.version != session.version:
+            return wire.Failed(command.request, FailureCode.CONFLICT)
+        version = version_of(record)
+        self._put(
+            StoredSession(
+                session.digest,
+                session.point,
+                version,
+                command.user_id,
+                session.created_us,
+                _clamp(command.expires_us, session.absolute_us),
+                session.absolute_us,
+                command.label,
+                command.data,
+            )
+        )
+        return wire.Written(command.request, version)
+
+    def _patch(self, record: Record, command: wire.Patch) -> wire.Reply:
+        return self._change(record, command, command.digest, command.expect)
+
+    def _rotate(self, record: Record, command: wire.Rotate) -> wire.Reply:
+        if command.new_digest == command.digest:
+            return wire.Failed(command.request, FailureCode.INVALID, "a session is rotated to another id")
+        if self.live(command.new_digest, record.time_us) is not None:
+            return wire.Failed(command.request, FailureCode.EXISTS)
+        reply = self._change(record, command, command.new_digest, ())
+        if isinstance(reply, wire.Session):
+            self._remove(command.digest)
+        return reply
+
+    def _change(
+        self,
+        record: Record,
+        command: wire.Patch | wire.Rotate,
+        digest: bytes,
+        expect: tuple[wire.PathValue, ...],
+    ) -> wire.Reply:
+        """Write the patched session under `digest`."""
+        request = command.request
+        session = self.live(command.digest, record.time_us)
+        if session is None:
+            return wire.Failed(request, FailureCode.NOT_FOUND)
+        data: bytes | None = session.data
+        if command.set or command.unset or expect:
+            try:
+                data = patch_data(session.data, command.set, command.unset, expect)
+            except (ValueError, RecursionError):
+                return wire.Failed(request, FailureCode.INVALID, "the data or the patch is not valid msgpack")
+            if data is None:
+                return wire.Failed(request, FailureCode.CONFLICT)
+            if len(data) > DATA_BYTES_MAX:
+                return wire.Failed(request, FailureCode.TOO_LARGE, f"{len(data)} bytes")
+        assert data is not None
+        expires_us = session.expires_us if command.expires_us is None else command.expires_us
+        changed = StoredSession(
+            digest,
+            session.point,
+            version_of(record),
+            session.user_id if command.user is None else command.user[0],
+            session.created_us,
+            _clamp(expires_us, session.absolute_us),
+            session.absolute_us,
+            session.label,
+            data,
+        )
+        self._put(changed)
+        return view(request, changed)
+
+    def _delete(self, record: Record, command: wire.Delete) -> wire.Reply:
+        self._remove(command.digest)
+        return wire.Written(command.request, 0)
+
+    def _delete_by_handle(self, record: Record, command: wire.DeleteByHandle) -> wire.Reply:
+        session = self.sessions.get(command.digest)
+        if session is not None and session.user_id == command.user_id:
+            self._remove(command.digest)
+        return wire.Written(command.request, 0)
+
+    def _delete_by_user(self, record: Record, command: wire.DeleteByUser) -> wire.Reply:
+        removed = 0
+        for session in self.of_user(command.user_id):
+            if session.digest == command.keep:
+                continue
+            removed += session.expires_us > record.time_us
+            self._remove(session.digest)
+        return wire.Counted(command.request, ((0, removed),))
+
+    def _clean(self, record: Record, command: wire.Clean) -> wire.Reply:
+        # Not by the expiry index, which is each replica's own: the count is part of the replicated state.
+        over = [digest for digest, session in self.sessions.items() if session.expires_us <= record.time_us]
+        for digest in over:
+            self._remove(digest)
+        return wire.Counted(command.request, ((0, len(over)),))
+
+    def _expire(self, record: Record, command: Expire) -> None:
+        for digest in command.digests:
+            session = self.sessions.get(digest)
+            if session is None:
+                continue
+            if session.expires_us <= record.time_us:
+                self._remove(digest)
+            else:
+                self.expiry.enter(digest, session.expires_us)
+
+    # --- storage --------------------------------------------------------------------------------------------
+
+    def _expires_us(self, digest: bytes) -> int | None:
+        session = self.sessions.get(digest)
+        return None if session is None else session.expires_us
+
+    def _put(self, session: StoredSession) -> None:
+        digest = session.digest
+        before = self.sessions.get(digest)
+        self.sessions[digest] = session
+        self.data_bytes += len(session.data)
+        if before is None:
+            self.expiry.enter(digest, session.expires_us)
+            if session.user_id is not None:
+                self._index(session.user_id, digest)
+            return
+        self.data_bytes -= len(before.data)
+        if session.expires_us < before.expires_us:
+            self.expiry.enter(digest, session.expires_us)
+        if session.user_id != before.user_id:
+            if before.user_id is not None:
+                self._unindex(before.user_id, digest)
+            if session.user_id is not None:
+                self._index(session.user_id, digest)
+
+    def _remove(self, digest: bytes) -> None:
+        session = self.sessions.pop(digest, None)
+        if session is None:
+            return
+        self.data_bytes -= len(session.data)
+        if session.user_id is not None:
+            self._unindex(session.user_id, digest)
+
+    def _index(self, user_id: str, digest: bytes) -> None:
+        entry = self._users.get(user_id)
+        if entry is None:
+            self._users[user_id] = digest
+        elif isinstance(entry, bytes):
+            self._users[user_id] = {entry, digest}
+        else:
+            entry.add(digest)
+
+    def _unindex(self, user_id: str, digest: bytes) -> None:
+        entry = self._users[user_id]
+        if isinstance(entry, bytes):
+            del self._users[user_id]
+            return
+        entry.discard(digest)
+        if len(entry) == 1:
+            self._users[user_id] = entry.pop()
+
+
+def view(request: int, session: StoredSession) -> wire.Session:
+    """Return the session as the answer to a request."""
+    return wire.Session(
+        request,
+        session.version,
+        session.user_id,
+        session.created_us,
+        session.expires_us,
+        session.absolute_us,
+        session.label,
+        session.data,
+    )
+
+
+def _clamp(expires_us: int, absolute_us: int | None) -> int:
+    return expires_us if absolute_us is None or expires_us < absolute_us else absolute_us
