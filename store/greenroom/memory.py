@@ -5,7 +5,7 @@ operation awaits anything, so each is atomic under asyncio and trio and safe to 
 instead of ids, and encoded bytes instead of objects, so that callers never share mutable state with it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
@@ -28,7 +28,7 @@ from greenroom.fields import (
     utc_now,
 )
 from greenroom.ids import check_session_id, digest_of, handle_of, new_session_id, parse_handle, point_of
-from greenroom.patching import Changes, PathLike, encode_changes, patch_data
+from greenroom.patching import Changes, PathLike, PathValues, encode_changes, patch_data
 from greenroom.sessions import (
     ALL_FEATURES,
     BaseSessionStore,
@@ -167,9 +167,9 @@ class MemoryStore(BaseSessionStore):
         self,
         session_id: str,
         *,
-        set: Mapping[PathLike, Any] | None = None,  # noqa: A002  the contract's name
+        set: PathValues | None = None,  # noqa: A002  the contract's name
         unset: Iterable[PathLike] = (),
-        expect: Mapping[PathLike, Any] | None = None,
+        expect: PathValues | None = None,
         user_id: str | Unchanged | None = UNCHANGED,
         expires: datetime | None = None,
     ) -> SessionData:
@@ -184,7 +184,7 @@ class MemoryStore(BaseSessionStore):
         session_id: str,
         *,
         user_id: str | Unchanged | None = UNCHANGED,
-        set: Mapping[PathLike, Any] | None = None,  # noqa: A002  the contract's name
+        set: PathValues | None = None,  # noqa: A002  the contract's name
         unset: Iterable[PathLike] = (),
         expires: datetime | None = None,
     ) -> SessionData:

@@ -21,6 +21,9 @@ from greenroom.fields import ABSENT
 from greenroom.wire import Key, Path, PathValue
 
 PathLike: TypeAlias = Key | tuple[Key, ...]
+PathValues: TypeAlias = Mapping[Any, Any]
+"""Values by `PathLike`. Said as Any, because type checkers would refuse a `dict[str, int]` where keys are a
+union; what is no path raises UsageError."""
 
 _MISSING: Any = object()
 _CONTAINERS = (dict, list)
@@ -40,9 +43,9 @@ class Changes(NamedTuple):
 
 
 def encode_changes(
-    set: Mapping[PathLike, Any] | None = None,  # noqa: A002  the name that `patch` gives it
+    set: PathValues | None = None,  # noqa: A002  the name that `patch` gives it
     unset: Iterable[PathLike] = (),
-    expect: Mapping[PathLike, Any] | None = None,
+    expect: PathValues | None = None,
 ) -> Changes:
     """Return the changes, encoded. Raises UsageError for a bad path or a value that cannot be stored."""
     if isinstance(unset, str | int | Mapping) or not isinstance(unset, Iterable):
@@ -73,7 +76,7 @@ def normalize_path(path: PathLike) -> Path:
     return keys
 
 
-def _encoded_items(items: Mapping[PathLike, Any] | None, name: str) -> Iterable[PathValue]:
+def _encoded_items(items: PathValues | None, name: str) -> Iterable[PathValue]:
     if items is None:
         return
     if not isinstance(items, Mapping):

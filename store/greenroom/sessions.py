@@ -6,7 +6,7 @@ the operations by user and `rotate`; `features` names what a store offers.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from inspect import iscoroutine
@@ -24,7 +24,7 @@ from greenroom.fields import (
     micros_of,
     utc_now,
 )
-from greenroom.patching import Changes, PathLike, encode_changes, patch_data
+from greenroom.patching import Changes, PathLike, PathValues, encode_changes, patch_data
 
 __all__ = [
     "ABSENT",
@@ -122,9 +122,9 @@ class BaseSessionStore(ABC):
         self,
         session_id: str,
         *,
-        set: Mapping[PathLike, Any] | None = None,  # noqa: A002  reads as what it does at the call
+        set: PathValues | None = None,  # noqa: A002  reads as what it does at the call
         unset: Iterable[PathLike] = (),
-        expect: Mapping[PathLike, Any] | None = None,
+        expect: PathValues | None = None,
         user_id: str | Unchanged | None = UNCHANGED,
         expires: datetime | None = None,
     ) -> SessionData:
@@ -202,7 +202,7 @@ class BaseSessionStore(ABC):
         session_id: str,
         *,
         user_id: str | Unchanged | None = UNCHANGED,
-        set: Mapping[PathLike, Any] | None = None,  # noqa: A002  as in patch
+        set: PathValues | None = None,  # noqa: A002  as in patch
         unset: Iterable[PathLike] = (),
         expires: datetime | None = None,
     ) -> SessionData:

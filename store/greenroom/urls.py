@@ -9,6 +9,7 @@ from greenroom.memory import MemoryStore
 from greenroom.sessions import BaseSessionStore
 
 DEFAULT_CLUSTER = "greenroom"
+DEFAULT_DEADLINE_SECONDS = 5.0
 
 _FORMS = 'write "memory://" or "greenroom://host:port,host:port/cluster?deadline_seconds=5"'
 _URL = re.compile(r"greenroom://(?P<seeds>[^/?#]*)(?:/(?P<cluster>[^?#]*))?(?:\?(?P<query>[^#]*))?")
@@ -39,7 +40,9 @@ def store_from_url(url: str) -> BaseSessionStore:
     # Imported here: a process that keeps its sessions in memory needs no network code.
     from greenroom.cluster_store import ClusterStore
 
-    return ClusterStore(seeds, cluster=cluster or DEFAULT_CLUSTER, **_options(parts["query"] or ""))
+    return ClusterStore(
+        seeds, cluster=cluster or DEFAULT_CLUSTER, deadline_seconds=_deadline_seconds(parts["query"] or "")
+    )
 
 
 def parse_seeds(seeds: str) -> tuple[tuple[str, int], ...]:
@@ -57,18 +60,20 @@ def parse_seeds(seeds: str) -> tuple[tuple[str, int], ...]:
     return tuple(addresses)
 
 
-def _options(query: str) -> dict[str, float]:
-    options: dict[str, float] = {}
+def _deadline_seconds(query: str) -> float:
+    """Return the one option that a URL has, or its default."""
+    seconds = DEFAULT_DEADLINE_SECONDS
+    seen = False
     for name, text in parse_qsl(query, keep_blank_values=True):
         if name != "deadline_seconds":
             raise UsageError(f"a store URL has no option {name!r}; it has deadline_seconds")
-        if name in options:
-            raise UsageError(f"{name} stands twice in the store URL")
+        if seen:
+            raise UsageError("deadline_seconds stands twice in the store URL")
+        seen = True
         try:
-            value = float(text)
+            seconds = float(text)
         except ValueError:
-            value = math.nan
-        if not (math.isfinite(value) and value > 0):
-            raise UsageError(f"{name} is a positive number of seconds, as in {name}=5")
-        options[name] = value
-    return options
+            seconds = math.nan
+        if not (math.isfinite(seconds) and seconds > 0):
+            raise UsageError("deadline_seconds is a positive number of seconds, as in deadline_seconds=5")
+    return seconds

@@ -1,0 +1,56 @@
+"""The contract of session stores as tests, for anyone who writes or configures a store.
+
+Under pytest, five lines run every check over a store, under asyncio and (where installed) trio:
+
+>>> from greenroom.testing import StoreContract
+>>>
+>>> class TestMyStore(StoreContract):
+...     def make_store(self):
+...         return MyStore("localhost:6379")
+
+`make_store` is called inside the event loop, once for every check; it may return the same object again and
+again, and a store may hold other sessions: checks use ids and users of their own. Checks of operations that
+`store.features` does not name are skipped. pytest-asyncio, anyio's plugin and pytest-trio are not needed.
+
+Checks of expiry write sessions that live for a fraction of a second and poll until they are gone. A store
+whose clock can be set is checked faster and more sharply with a `ManualClock`:
+
+>>> class TestMemoryStore(StoreContract):
+...     def make_store(self):
+...         self.clock = ManualClock()
+...         return MemoryStore(clock=self.clock)
+
+Without pytest: `run_check(check, make_store, library="asyncio")` for each of `CHECKS`.
+
+`greenroom.testing.stateful.StoreMachine` (needs hypothesis) compares a store with a model over random series
+of operations; see there.
+"""
+
+from contextlib import suppress
+
+with suppress(ImportError):
+    import pytest
+
+    # Before the modules with the checks are imported, so that their asserts show the values compared.
+    pytest.register_assert_rewrite(
+        "greenroom.testing.lifecycle_checks",
+        "greenroom.testing.patch_checks",
+        "greenroom.testing.user_checks",
+        "greenroom.testing.concurrency_checks",
+        "greenroom.testing.stateful",
+    )
+
+from greenroom.testing.contract import CHECKS, StoreContract, run_check
+from greenroom.testing.libraries import available_libraries, library_named
+from greenroom.testing.stage import Check, ManualClock, Stage
+
+__all__ = [
+    "CHECKS",
+    "Check",
+    "ManualClock",
+    "Stage",
+    "StoreContract",
+    "available_libraries",
+    "library_named",
+    "run_check",
+]

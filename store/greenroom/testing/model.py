@@ -1,0 +1,77 @@
+"""What a store should do, in plain dicts: obvious rather than fast, and apart from the stores' code."""
+
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from greenroom.sessions import ABSENT, SessionData
+
+Path: TypeAlias = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One live session as the model has it."""
+
+    user_id: str | None
+    created: datetime
+    expires: datetime
+    absolute_expires: datetime | None
+    label: str
+    version: int
+    data: dict[Any, Any]
+
+    def matches(self, found: SessionData) -> bool:
+        """Whether the store's session is this one, in values and types."""
+        return same_value(found.data, self.data) and (
+            found.user_id,
+            found.created,
+            found.expires,
+            found.absolute_expires,
+            found.label,
+            found.version,
+        ) == (self.user_id, self.created, self.expires, self.absolute_expires, self.label, self.version)
+
+
+def patched(data: dict[Any, Any], values: Mapping[Path, Any], unset: Iterable[Path]) -> dict[Any, Any]:
+    """Return what a patch makes of the data."""
+    result = deepcopy(data)
+    for path in unset:
+        if value_at(result, path) is not ABSENT:
+            holder = result if len(path) == 1 else value_at(result, path[:-1])
+            del holder[path[-1]]
+    for path, value in values.items():
+        tree = deepcopy(value)
+        for key in reversed(path):
+            tree = {key: tree}
+        result = merged(result, tree)
+    return result
+
+
+def merged(old: Any, new: Any) -> Any:
+    """Return `new` merged into `old`: dicts key by key, everything else as a whole."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
+
+
+def value_at(data: Any, path: Path) -> Any:
+    """Return the value at that path, or ABSENT."""
+    for key in path:
+        if not isinstance(data, dict) or key not in data:
+            return ABSENT
+        data = data[key]
+    return data
+
+
+def same_value(left: Any, right: Any) -> bool:
+    """Whether two values are equal with their types; a NaN equals itself."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same_value(left[key], right[key]) for key in left)
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(same_value, left, right))
+    return bool(left == right) or (left != left and right != right)
