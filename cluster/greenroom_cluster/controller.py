@@ -1,8 +1,8 @@
 """Decides when to plan, and with which slots. It writes what is wanted, never a configuration.
 
 An actor restarts in half a second, so a slot whose actor or node has gone stays in plans for a while; only
-what stays away is replaced. Newcomers are waited for until none has come for a moment, so that the first of three
-nodes is not given every shard. A node that leaves is avoided at once, and so is one that was removed.
+what stays away is replaced. Newcomers are waited for until none has come for a moment, so that the first of
+three nodes is not given every shard. A node that leaves is avoided at once, and so is one that was removed.
 
 Planning a placement that is as planned changes nothing, so a restarted controller needs no memory.
 """

@@ -17,7 +17,7 @@ class RestartSettings(msgspec.Struct, frozen=True):
     """Delays in seconds; at most `restarts_max` restarts within `window_seconds`.
 
     The n-th restart in a row waits `backoff_seconds * 2**(n - 2)`, at most `backoff_seconds_max`, give or
-    take the fraction `jitter`; the first waits nothing. Raises UsageError if the values contradict each other.
+    take the fraction `jitter`; the first waits nothing. Raises UsageError if values contradict each other.
     """
 
     restarts_max: int = 10

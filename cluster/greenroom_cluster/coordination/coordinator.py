@@ -18,6 +18,9 @@ connection. `Hello` is the server's own affair, as are undecodable frames.
 Restored from an older copy, a coordinator would reuse epochs. Peers say which map they know when they
 subscribe and with every heartbeat; once one knows a later map than ours, everything is refused until an
 operator starts a new lineage. For the same reason nobody proposes before it has subscribed.
+
+A refusal is final: who proposes again does so under a new nonce. Else a copy of the refused message, late on
+a former connection, could apply after its sender has drawn conclusions from the refusal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,8 +35,10 @@ from greenroom_cluster.coordination.messages import (
     Accepted,
     CoordinatorReply,
     Decided,
+    Decision,
     ForgetNode,
     Heartbeat,
+    Proposal,
     Propose,
     RegisterActor,
     RegisterNode,
@@ -45,7 +50,9 @@ from greenroom_cluster.coordination.messages import (
 NEVER = (1 << 63) - 1
 """A deadline that does not come."""
 
-_REMEMBERED_MAX = 4096
+_DEAD_MAX = 4096
+_SUBSCRIBED_MAX = 4096
+_REFUSED_MAX = 1 << 16
 
 Handled: TypeAlias = (
     wire.Subscribe | Propose | RegisterNode | RegisterActor | ReportDead | RemoveNode | ForgetNode | Heartbeat
@@ -97,6 +104,7 @@ class Coordinator:
         self._heard_ns = dict.fromkeys(cluster_map.nodes, now_ns)
         self._subscribed: dict[bytes, None] = {}
         self._dead: dict[bytes, None] = {}
+        self._refused: dict[bytes, None] = {}
 
     def decide(self, now_ns: int, batch: Sequence[Incoming]) -> Outcome:
         """Decide a batch of requests in order, as one change of the map."""
@@ -138,7 +146,7 @@ class Coordinator:
         """Apply one request to the draft; None stands for the map as it will be after the batch."""
         match incoming.message:
             case wire.Subscribe():
-                _remember(self._subscribed, incoming.sender)
+                _remember(self._subscribed, incoming.sender, _SUBSCRIBED_MAX)
                 return None
             case Propose():
                 return self._propose(draft, incoming.sender, incoming.message)
@@ -172,8 +180,17 @@ class Coordinator:
             )
         if sender not in self._subscribed:
             return Rejected(message.request, "subscribe to the map first, then propose")
-        decisions = tuple(draft.propose(sender, proposal) for proposal in message.proposals)
+        decisions = tuple(self._decide_one(draft, sender, proposal) for proposal in message.proposals)
         return Decided(message.request, decisions)
+
+    def _decide_one(self, draft: Draft, proposer: bytes, proposal: Proposal) -> Decision:
+        if proposal.nonce in self._refused:
+            reason = "refused: this proposal was refused before; propose again under a new nonce"
+            return Decision(proposal.shard, proposal.nonce, applied=False, reason=reason)
+        decision = draft.propose(proposer, proposal)
+        if not decision.applied and draft.could_apply_later(proposal):
+            _remember(self._refused, proposal.nonce, _REFUSED_MAX)
+        return decision
 
     def _forget(self, now_ns: int, draft: Draft, name: str) -> str:
         silent_ns = now_ns - self._heard_ns.get(name, now_ns - self._down_ns)
@@ -187,7 +204,7 @@ class Coordinator:
 
     def _bury(self, incarnations: tuple[bytes, ...]) -> None:
         for incarnation in incarnations:
-            _remember(self._dead, incarnation)
+            _remember(self._dead, incarnation, _DEAD_MAX)
 
     # --- heartbeats --------------------------------------------------------------------------------------
 
@@ -261,9 +278,9 @@ class Coordinator:
         return Outcome(after, delta_between(before, after), responses, tuple(draft.warnings))
 
 
-def _remember(known: dict[bytes, None], key: bytes) -> None:
-    """Keep the newest keys, a bounded number of them."""
+def _remember(known: dict[bytes, None], key: bytes, limit: int) -> None:
+    """Keep the newest keys, at most `limit` of them."""
     known.pop(key, None)
     known[key] = None
-    if len(known) > _REMEMBERED_MAX:
+    if len(known) > limit:
         del known[next(iter(known))]

@@ -132,6 +132,12 @@ class Draft:
             )
         return Decision(proposal.shard, proposal.nonce, verdict.applied, verdict.reason)
 
+    def could_apply_later(self, proposal: Proposal) -> bool:
+        """Whether a proposal that did not apply might, if it came again: its epoch is not over."""
+        if malformed(proposal, len(self.shards)):
+            return False
+        return proposal.epoch >= self.shards[proposal.shard].epoch
+
     def _describe(self, incarnation: bytes) -> str:
         actor = self.actors.get(incarnation)
         return f"{actor.slot if actor is not None else 'unknown'}:{incarnation.hex()[:8]}"

@@ -1,0 +1,260 @@
+"""What the coordinator answers, persists and publishes."""
+
+import pytest
+
+from greenroom import wire
+from greenroom_cluster.coordination import messages as m
+from greenroom_cluster.coordination.coordinator import NEVER
+from tests.cluster.coordination.builders import SECOND, Desk, actor, cluster, inc, node, nonce, shard
+
+A, B, C = inc("a"), inc("b"), inc("c")
+PAIR = cluster((shard(A, (B,), epoch=3, wanted=("a/0", "b/0")),) * 2, (actor(A, "a/0"), actor(B, "b/0")))
+
+
+def test_a_cluster_comes_to_life() -> None:
+    """Nodes and actors register, a plan comes, the first wanted starts and adds the second."""
+    desk = Desk()
+    for name, incarnation in (("a", A), ("b", B)):
+        assert desk.node(name) == m.Accepted(1)
+        assert desk.actor(incarnation, f"{name}/0") == m.Accepted(2)
+    desk.want(0, "a/0", "b/0")
+    assert not desk.propose(B, m.Proposal(0, 0, nonce(1), "start", B, ()))[0].applied
+    assert desk.propose(A, m.Proposal(0, 0, nonce(2), "start", A, ()))[0].applied
+    assert desk.propose(A, m.Proposal(0, 1, nonce(3), "add", A, (B,)))[0].applied
+    assert desk.map.shards[0] == shard(A, (B,), epoch=2, wanted=("a/0", "b/0"), made_by=nonce(3))
+    assert not desk.warnings
+
+
+def test_a_batch_is_decided_in_order_and_persisted_once() -> None:
+    desk = Desk(PAIR)
+    desk.subscribe(A)
+    desk.subscribe(B)
+    outcome = desk.batch(
+        (A, m.Propose(1, A, (m.Proposal(0, 3, nonce(1), "remove", A, ()),))),
+        (B, m.Propose(1, B, tuple(m.Proposal(s, 3, nonce(2 + s), "takeover", B, ()) for s in (0, 1)))),
+        (C, wire.Subscribe(0, 0)),
+    )
+    first, second, third = (response.message for response in outcome.responses)
+    assert [d.applied for d in first.decisions] == [True]
+    assert [d.applied for d in second.decisions] == [False, True]
+    assert third == wire.MapFull(desk.map)
+    assert [index for index, _ in outcome.delta.shards] == [0, 1]
+
+
+def test_a_malformed_proposal_spoils_only_itself() -> None:
+    desk = Desk(PAIR)
+    decisions = desk.propose(
+        A, m.Proposal(99, 0, b"", "?", b"", ()), m.Proposal(0, 3, nonce(1), "remove", A, ())
+    )
+    assert [d.applied for d in decisions] == [False, True]
+
+
+def test_a_refusal_is_final() -> None:
+    """A late copy of a refused message must not apply once what it lacked has come to be."""
+    desk = Desk(PAIR)
+    add = m.Proposal(0, 3, nonce(1), "add", A, (B, C))
+    assert not desk.propose(A, add)[0].applied
+    desk.node("c")
+    desk.actor(C, "c/0")
+    assert not desk.propose(A, add)[0].applied
+    assert desk.propose(A, m.Proposal(0, 3, nonce(2), "add", A, (B, C)))[0].applied
+
+
+def test_nobody_proposes_for_another_or_before_subscribing() -> None:
+    desk = Desk(PAIR)
+    message = m.Propose(5, A, (m.Proposal(0, 3, nonce(1), "remove", A, ()),))
+    assert isinstance(desk.ask(message, sender=B), m.Rejected)
+    assert isinstance(desk.ask(message, sender=A), m.Rejected)
+    desk.subscribe(A)
+    assert isinstance(desk.ask(message, sender=A), m.Decided)
+
+
+def test_a_lost_shard_that_starts_empty_is_reported() -> None:
+    desk = Desk(PAIR)
+    desk.actor(C, "a/0")
+    desk.ask(m.ReportDead(1, (A,)))
+    assert not desk.propose(C, m.Proposal(0, 3, nonce(1), "start", C, ()))[0].applied
+    desk.ask(m.ReportDead(2, (B,)))
+    assert desk.propose(C, m.Proposal(0, 3, nonce(2), "start", C, ()))[0].applied
+    assert any("shard 0" in warning and "lost" in warning for warning in desk.warnings)
+
+
+def test_a_dead_backups_last_words_do_not_make_it_the_only_member() -> None:
+    desk = Desk(PAIR)
+    desk.ask(m.ReportDead(1, (B,)))
+    assert not desk.propose(B, m.Proposal(0, 3, nonce(1), "takeover", B, ()))[0].applied
+
+
+# --- incarnations ----------------------------------------------------------------------------------------
+
+
+def test_a_new_incarnation_replaces_but_does_not_bury() -> None:
+    desk = Desk(PAIR)
+    assert desk.actor(C, "a/0") == m.Accepted(2)
+    assert desk.map.actors[A].state == "replaced"
+    assert desk.map.actors[C].state == "up"
+    desk.ask(m.ReportDead(1, (A,)))
+    assert desk.map.actors[A].state == "dead"
+
+
+def test_registering_again_is_harmless_and_never_revives() -> None:
+    desk = Desk(PAIR)
+    before = desk.map
+    assert desk.actor(A, "a/0") == m.Accepted(2)
+    assert desk.map is before
+    desk.actor(C, "a/0")
+    assert isinstance(desk.actor(A, "a/0"), m.Rejected)
+    desk.ask(m.ReportDead(1, (A,)))
+    assert isinstance(desk.actor(A, "a/0"), m.Rejected)
+
+
+def test_a_death_reported_before_the_birth_counts() -> None:
+    desk = Desk(PAIR)
+    assert desk.ask(m.ReportDead(1, (C,))) == m.Accepted(1)
+    assert isinstance(desk.actor(C, "a/0"), m.Rejected)
+
+
+def test_actors_that_are_over_go_once_no_shard_names_them() -> None:
+    desk = Desk(PAIR)
+    desk.ask(m.ReportDead(1, (B,)))
+    assert B in desk.map.actors
+    for number in (0, 1):
+        desk.propose(A, m.Proposal(number, 3, nonce(number), "remove", A, ()))
+    assert B not in desk.map.actors
+    assert isinstance(desk.actor(B, "b/0"), m.Rejected)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        actor(b"short", "a/0"),
+        actor(C, "nowhere/0"),
+        actor(C, "a/x"),
+        actor(C, "a"),
+        actor(C, "a/0", "dead"),
+        m.ActorEntry(C, "a", "b/0", "x:1", "up", "h", 1, 1),
+        m.ActorEntry(C, "a", "a/0", "", "up", "h", 1, 1),
+    ],
+)
+def test_unfit_actors_are_rejected(entry: m.ActorEntry) -> None:
+    desk = Desk(PAIR)
+    answer = desk.ask(m.RegisterActor(1, entry))
+    assert isinstance(answer, m.Rejected)
+    assert answer.reason
+    assert desk.map is PAIR
+
+
+# --- nodes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "entry", [node(""), node("a/b"), node("a", "down"), node("n" * 99), node("a", address="")]
+)
+def test_unfit_nodes_are_rejected(entry: m.NodeEntry) -> None:
+    assert isinstance(Desk(PAIR).ask(m.RegisterNode(1, entry)), m.Rejected)
+
+
+def test_a_silent_node_is_down_until_it_is_heard_again() -> None:
+    desk = Desk(PAIR)
+    desk.pass_seconds(1.75)
+    assert desk.map.nodes["b"].state == "up"
+    desk.beat("a")
+    desk.pass_seconds(0.5, "a")
+    assert desk.map.nodes["a"].state == "up"
+    assert desk.map.nodes["b"].state == "down"
+    desk.beat("b")
+    assert desk.map.nodes["b"].state == "up"
+
+
+def test_a_node_that_leaves_stays_leaving_until_it_registers_again() -> None:
+    desk = Desk(PAIR)
+    desk.node("b", "leaving")
+    desk.pass_seconds(5, "a")
+    desk.beat("b")
+    assert desk.map.nodes["b"].state == "leaving"
+    desk.node("b")
+    assert desk.map.nodes["b"].state == "up"
+
+
+def test_a_pause_of_the_coordinator_is_not_silence_of_the_nodes() -> None:
+    desk = Desk(PAIR)
+    desk.pass_seconds(1, "a", "b")
+    desk.now_ns += 60 * SECOND
+    desk.coordinator.tick(desk.now_ns)
+    assert desk.map.nodes["b"].state == "up"
+    desk.pass_seconds(2, "a")
+    assert desk.map.nodes["b"].state == "down"
+
+
+def test_the_deadline_comes_only_while_a_node_may_fall_silent() -> None:
+    desk = Desk()
+    assert desk.coordinator.next_deadline() == NEVER
+    desk.node("a")
+    assert 0 < desk.coordinator.next_deadline() <= SECOND
+    desk.pass_seconds(3)
+    assert desk.coordinator.next_deadline() == NEVER
+
+
+def test_a_node_is_removed_only_once_nothing_names_it() -> None:
+    desk = Desk(PAIR)
+    answer = desk.ask(m.RemoveNode(1, "b"))
+    assert isinstance(answer, m.Rejected)
+    assert "forget-node" in answer.reason
+    for number in (0, 1):
+        desk.propose(A, m.Proposal(number, 3, nonce(number), "remove", A, ()))
+    assert desk.ask(m.RemoveNode(1, "b")) == m.Accepted(1)
+    assert desk.ask(m.RemoveNode(1, "b")) == m.Accepted(1)
+    assert "b" not in desk.map.nodes
+    assert B not in desk.map.actors
+
+
+def test_forgetting_takes_a_silent_node_and_declares_its_actors_dead() -> None:
+    desk = Desk(PAIR)
+    assert isinstance(desk.ask(m.ForgetNode(1, "b")), m.Rejected)
+    desk.pass_seconds(3, "a")
+    assert desk.ask(m.ForgetNode(1, "b")) == m.Accepted(1)
+    assert "b" not in desk.map.nodes
+    assert desk.map.actors[B].state == "dead"
+    assert isinstance(desk.ask(m.ForgetNode(1, "nobody")), m.Rejected)
+    assert desk.beat("b") is None
+    assert "b" not in desk.map.nodes
+
+
+def test_two_machines_under_one_name_are_reported_and_the_latest_wins() -> None:
+    desk = Desk(PAIR)
+    desk.node("b", address="10.0.0.9:7")
+    assert desk.map.nodes["b"].address == "10.0.0.9:7"
+    assert any("--name" in warning for warning in desk.warnings)
+
+
+# --- lineage ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "word", [wire.Subscribe(1, 2), wire.Subscribe(2, 0), m.Heartbeat("a", 1, 2), m.Heartbeat("a", 9, 0)]
+)
+def test_an_older_copy_refuses_everything(word: object) -> None:
+    desk = Desk(PAIR)
+    desk.subscribe(A)
+    outcome = desk.batch(
+        (A, m.Propose(7, A, (m.Proposal(0, 3, nonce(1), "remove", A, ()),))),
+        (B, word),
+        (B, m.ReportDead(8, (A,))),
+    )
+    assert [type(response.message) for response in outcome.responses] == [
+        m.Rejected,
+        wire.Goodbye,
+        m.Rejected,
+    ]
+    assert all("--new-lineage" in str(response.message) for response in outcome.responses)
+    assert len(outcome.warnings) == 1
+    assert desk.map is PAIR
+    assert isinstance(desk.subscribe(A), wire.Goodbye)
+    assert desk.coordinator.want({0: ("b/0",)}).persist is None
+    assert desk.coordinator.next_deadline() == NEVER
+
+
+def test_whoever_knows_this_map_or_an_older_one_is_welcome() -> None:
+    desk = Desk(cluster(PAIR.shards, version=8))
+    assert desk.subscribe(A, version=8) == wire.MapFull(desk.map)
+    assert desk.subscribe(A, lineage=0, version=500) == wire.MapFull(desk.map)

@@ -1,0 +1,173 @@
+"""The map on a real disk: whole or refused, never silently empty."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from greenroom.errors import UsageError
+from greenroom_cluster.coordination.genesis import ClusterOptions, first_map, starting_map
+from greenroom_cluster.coordination.storage import MapDamagedError, MapStorage, StorageFailedError
+from tests.cluster.coordination.builders import actor, cluster, inc, node, shard
+
+A, B = inc("a"), inc("b")
+MAP = cluster(
+    (shard(A, (B,), epoch=3, wanted=("a/0", "b/0"), made_by=b"n" * 16), shard()),
+    (actor(A, "a/0"), actor(B, "b/0", "dead")),
+    (node("a"), node("b", "leaving")),
+    version=17,
+)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A directory in which MAP was saved."""
+    with MapStorage(tmp_path / "data") as storage:
+        storage.save(MAP)
+    return tmp_path / "data"
+
+
+def test_a_map_comes_back_as_it_was_saved(saved: Path) -> None:
+    with MapStorage(saved) as storage:
+        assert storage.load() == MAP
+
+
+def test_nothing_was_ever_saved_here(tmp_path: Path) -> None:
+    with MapStorage(tmp_path) as storage:
+        assert storage.load() is None
+
+
+def test_only_the_owner_may_look(saved: Path) -> None:
+    assert stat.S_IMODE(saved.stat().st_mode) == 0o700
+    assert stat.S_IMODE((saved / "map.bin").stat().st_mode) == 0o600
+
+
+def test_two_coordinators_do_not_share_a_directory(saved: Path) -> None:
+    with MapStorage(saved), pytest.raises(UsageError, match="another coordinator"):
+        MapStorage(saved)
+    MapStorage(saved).close()
+
+
+def test_an_unusable_directory_is_told_with_the_option(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UsageError, match="--data-dir"):
+        MapStorage(tmp_path / "file")
+
+
+def test_a_torn_file_is_refused_at_every_length(saved: Path) -> None:
+    path = saved / "map.bin"
+    whole = path.read_bytes()
+    with MapStorage(saved) as storage:
+        for length in range(len(whole)):
+            path.write_bytes(whole[:length])
+            with pytest.raises(MapDamagedError, match="damaged"):
+                storage.load()
+        path.write_bytes(whole + b"\0")
+        with pytest.raises(MapDamagedError, match="damaged"):
+            storage.load()
+
+
+def test_a_flipped_bit_is_refused_wherever_it_is(saved: Path) -> None:
+    path = saved / "map.bin"
+    whole = path.read_bytes()
+    with MapStorage(saved) as storage:
+        for position in range(len(whole)):
+            damaged = bytearray(whole)
+            damaged[position] ^= 1 << (position % 8)
+            path.write_bytes(damaged)
+            with pytest.raises(MapDamagedError):
+                storage.load()
+
+
+def test_a_vanished_map_is_not_a_first_start(saved: Path) -> None:
+    (saved / "map.bin").unlink()
+    with MapStorage(saved) as storage, pytest.raises(MapDamagedError, match="missing"):
+        storage.load()
+
+
+def test_a_crash_before_the_rename_leaves_the_former_map(saved: Path) -> None:
+    (saved / "map.tmp").write_bytes(b"half a ma")
+    with MapStorage(saved) as storage:
+        assert storage.load() == MAP
+        storage.save(first_map("test", 8, 2))
+        assert storage.load() == first_map("test", 8, 2)
+
+
+def test_a_later_format_is_told_apart_from_damage(saved: Path) -> None:
+    path = saved / "map.bin"
+    content = bytearray(path.read_bytes())
+    content[9] = 2
+    path.write_bytes(content)
+    with MapStorage(saved) as storage, pytest.raises(MapDamagedError, match="format 2"):
+        storage.load()
+
+
+def test_after_a_failed_fsync_nothing_is_tried_again(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fsync
+    calls = []
+
+    def failing(file: int) -> None:
+        calls.append(file)
+        raise OSError(5, "Input/output error")
+
+    with MapStorage(saved) as storage:
+        monkeypatch.setattr(os, "fsync", failing)
+        with pytest.raises(StorageFailedError, match="Input/output error"):
+            storage.save(first_map("test", 8, 2))
+        monkeypatch.setattr(os, "fsync", real)
+        with pytest.raises(StorageFailedError):
+            storage.save(first_map("test", 8, 2))
+        assert len(calls) == 1
+        assert storage.load() == MAP
+
+
+# --- what to start with ----------------------------------------------------------------------------------
+
+
+def test_the_first_start_takes_defaults() -> None:
+    fresh = starting_map(None, ClusterOptions("shop"))
+    assert (fresh.cluster, fresh.shard_count, fresh.replicas) == ("shop", 64, 2)
+    assert (fresh.lineage, fresh.version) == (1, 1)
+
+
+def test_later_starts_take_what_is_there() -> None:
+    stored = first_map("shop", 16, 3)
+    assert starting_map(stored, ClusterOptions("shop")) is stored
+    assert starting_map(stored, ClusterOptions("shop", 16, 3)) is stored
+
+
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        (ClusterOptions("other"), "--cluster"),
+        (ClusterOptions("shop", shards=32), "--shards"),
+        (ClusterOptions("shop", replicas=1), "--replicas"),
+    ],
+)
+def test_other_values_than_at_creation_are_refused(options: ClusterOptions, option: str) -> None:
+    with pytest.raises(UsageError, match=option):
+        starting_map(first_map("shop", 16, 2), options)
+
+
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        (ClusterOptions(""), "--cluster"),
+        (ClusterOptions("a b"), "--cluster"),
+        (ClusterOptions("shop", shards=0), "--shards"),
+        (ClusterOptions("shop", shards=48), "--shards"),
+        (ClusterOptions("shop", shards=8192), "--shards"),
+        (ClusterOptions("shop", replicas=0), "--replicas"),
+        (ClusterOptions("shop", replicas=4), "--replicas"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(options: ClusterOptions, option: str) -> None:
+    with pytest.raises(UsageError, match=option):
+        starting_map(None, options)
+
+
+def test_a_new_lineage_is_later_than_the_copy() -> None:
+    stored = first_map("shop", 16, 2)
+    assert starting_map(stored, ClusterOptions("shop", new_lineage=True)).lineage == 2
+    assert starting_map(None, ClusterOptions("shop", new_lineage=True)).lineage == 2
