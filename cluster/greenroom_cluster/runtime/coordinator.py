@@ -108,7 +108,6 @@ class CoordinatorServer:
                     self._waiting.append(Incoming(number, hello.sender, message))
                 self._wake.set()
                 while len(self._waiting) >= WAITING_MAX:
-                    self._room = trio.Event()
                     await self._room.wait()
         finally:
             del self._connections[number]
@@ -120,7 +119,8 @@ class CoordinatorServer:
             await self._sleep_until_due()
             self._wake = trio.Event()
             batch, self._waiting = self._waiting, []
-            self._room.set()
+            room, self._room = self._room, trio.Event()
+            room.set()
             await self._perform(self._coordinator.decide(now_ns(), batch))
             await self._plan()
 

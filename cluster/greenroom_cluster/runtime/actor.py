@@ -1,0 +1,147 @@
+"""One actor: the replicas of many shards behind one TCP port, with links to its peers and the coordinator."""
+
+import os
+import random
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+import trio
+
+from greenroom import wire
+from greenroom.cluster_map import ClusterMap
+from greenroom_cluster.coordination.messages import Decision
+from greenroom_cluster.peering import PEER_FRAME_BYTES_MAX, PeerRequest, SnapshotChunk
+from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
+from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
+from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
+from greenroom_cluster.runtime.driver import Core, Driver
+from greenroom_cluster.runtime.links import PeerLinks
+from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
+from greenroom_cluster.shard.host import Host
+from greenroom_cluster.shard.inputs import (
+    ClientRequests,
+    ConnectionClosed,
+    CoordinationUp,
+    Decisions,
+    LinkDown,
+    LinkUp,
+    MapChanged,
+    PeerMessages,
+)
+from greenroom_cluster.shard.settings import HostSettings
+
+_client_decoder = msgspec.msgpack.Decoder(wire.Get | wire.Mutation | wire.Fanout)
+_admin_decoder = msgspec.msgpack.Decoder(wire.Inspect)
+_peer_decoder = msgspec.msgpack.Decoder(PeerRequest)
+_log = structlog.get_logger(__name__)
+
+
+class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Who the actor is and where it listens. Port 0: any. An empty `advertise_host`: the host listened on."""
+
+    incarnation: bytes
+    slot: str
+    node: str
+    cluster: str
+    coordinator: str
+    host: str = "127.0.0.1"
+    port: int = 0
+    advertise_host: str = ""
+    connections_max: int = 10_000
+    core: HostSettings = HostSettings()
+
+
+class Actor:
+    """Joins a core to its sockets. Raises UsageError if the address cannot be listened on."""
+
+    def __init__(self, settings: ActorSettings, core: Core, leave: Callable[[int], None] = os._exit) -> None:
+        self._settings = settings
+        self.driver = Driver(core, leave)
+        self.coordinator = CoordinatorLink(
+            CoordinatorLinkSettings(settings.coordinator, settings.cluster, settings.incarnation),
+            on_map=self._on_map,
+            on_decisions=self._on_decisions,
+            on_up=self._on_coordination_up,
+        )
+        self.listener = Listener(
+            ListenerSettings(
+                cluster=settings.cluster,
+                identity=settings.incarnation,
+                host=settings.host,
+                port=settings.port,
+                connections_max=settings.connections_max,
+            ),
+            {
+                wire.ROLE_CLIENT: Service(_client_decoder, self._serve_client),
+                wire.ROLE_ADMIN: Service(_admin_decoder, self._serve_client),
+                wire.ROLE_PEER: Service(
+                    _peer_decoder, self._serve_peer, PEER_FRAME_BYTES_MAX, target_required=True
+                ),
+            },
+        )
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with trio.open_nursery() as nursery:
+            links = PeerLinks(
+                self._settings.cluster,
+                self._settings.incarnation,
+                nursery,
+                on_up=lambda peer, bulk: self.driver.step(LinkUp(peer, bulk)),
+                on_down=lambda peer, bulk: self.driver.step(LinkDown(peer, bulk)),
+                on_messages=lambda peer, messages: self.driver.step(PeerMessages(peer, messages)),
+            )
+            self.driver.connect_with(links, self.coordinator.propose)
+            nursery.start_soon(self.listener.run)
+            nursery.start_soon(self.coordinator.run)
+            nursery.start_soon(self.driver.tick_forever)
+
+    # --- what comes in -----------------------------------------------------------------------------------
+
+    async def _serve_client(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
+        driver, client = self.driver, hello.sender
+        driver.add_client(number, connection)
+        try:
+            while True:
+                requests: list[Any] = await connection.receive()
+                driver.step(ClientRequests(number, client, requests))
+        finally:
+            driver.drop_client(number)
+            driver.step(ConnectionClosed(number))
+
+    async def _serve_peer(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
+        driver, peer = self.driver, hello.sender
+        try:
+            while True:
+                messages = await connection.receive()
+                bulk = any(type(message) is SnapshotChunk for message in messages)
+                if not driver.note_peer(peer, number, connection, bulk=bulk):
+                    raise ConnectionEndedError("the peer has opened a newer connection")
+                driver.step(PeerMessages(peer, messages))
+        finally:
+            driver.drop_peer(peer, number)
+
+    def _on_map(self, cluster_map: ClusterMap) -> None:
+        self.driver.step(MapChanged(cluster_map))
+
+    def _on_decisions(self, decisions: tuple[Decision, ...]) -> None:
+        self.driver.step(Decisions(decisions))
+
+    def _on_coordination_up(self) -> None:
+        self.driver.step(CoordinationUp())
+
+
+async def run_actor(settings: ActorSettings, started: Callable[[str], None]) -> None:
+    """Run an actor until cancelled; `started(address)` is called once it accepts connections.
+
+    Raises UsageError for settings that do not fit. A failure of the core ends the process at once.
+    """
+    raise_descriptor_limit()
+    core = Host(settings.incarnation, settings.slot, settings.core, random.SystemRandom())
+    actor = Actor(settings, core)
+    address = actor.listener.address(settings.advertise_host)
+    _log.info("actor_started", slot=settings.slot, address=address)
+    started(address)
+    await actor.run()

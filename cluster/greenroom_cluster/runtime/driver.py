@@ -1,0 +1,240 @@
+"""Carries inputs to the replication core, one at a time, and performs the effects that come back.
+
+One step takes everything that one read brought; what it answers goes out with one send per connection. There
+is no task, timer, lock or cancel scope per request: one task wakes for the core's next deadline.
+
+A core that fails is not asked again: whatever it raises ends the process at once, because a replica that may
+contradict itself must not serve.
+"""
+
+import math
+import os
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from typing import NoReturn, Protocol
+
+import structlog
+import trio
+
+from greenroom import wire
+from greenroom.errors import InvariantError
+from greenroom_cluster.coordination.messages import Proposal
+from greenroom_cluster.peering import Beacon, SnapshotOk, SnapshotRefused
+from greenroom_cluster.runtime.clocks import now_ns, wall_us
+from greenroom_cluster.runtime.connection import FramedConnection
+from greenroom_cluster.shard.effects import (
+    Answer,
+    Connect,
+    Disconnect,
+    HostEffect,
+    Ignored,
+    Propose,
+    Reply,
+    Send,
+    Transition,
+    Warned,
+)
+from greenroom_cluster.shard.inputs import HostInput, Tick
+
+EXIT_CORE_FAILED = 72
+
+# The sleep for a deadline is cut into pieces: the event loop's clock stands still while the machine is
+# suspended, the core's does not.
+_SLEEP_SECONDS_MAX = 0.5
+
+_log = structlog.get_logger(__name__)
+
+
+class Core(Protocol):
+    """The replication core's door; see `greenroom_cluster.shard.host`."""
+
+    def step(self, now_ns: int, wall_us: int, event: HostInput) -> list[HostEffect]:
+        """Take one input in; return what is to be done."""
+
+    def next_deadline(self) -> int:
+        """Return when a Tick is due."""
+
+
+class Links(Protocol):
+    """The connections to peers, as `PeerLinks` keeps them."""
+
+    def connect(self, peer: bytes, address: str, *, bulk: bool) -> None:
+        """Keep a connection open."""
+
+    def disconnect(self, peer: bytes, *, bulk: bool) -> None:
+        """End it."""
+
+    def connection(self, peer: bytes, *, bulk: bool) -> FramedConnection | None:
+        """Return the connection, if it stands."""
+
+
+class Driver:
+    """Steps one core. `connect_with` must be called before the first step.
+
+    `leave(status)` ends the process at once.
+    """
+
+    def __init__(self, core: Core, leave: Callable[[int], None] = os._exit) -> None:
+        self._core = core
+        self._leave = leave
+        self._links: Links | None = None
+        self._propose: Callable[[list[Proposal]], None] | None = None
+        self._clients: dict[int, FramedConnection] = {}
+        self._peers: dict[tuple[bytes, bool], tuple[int, FramedConnection]] = {}
+        self._armed_ns: float = -math.inf
+        self._rearm = trio.Event()
+        self.ignored: Counter[tuple[str, str]] = Counter()
+
+    def connect_with(self, links: Links, propose: Callable[[list[Proposal]], None]) -> None:
+        """Set where effects for peers and for the coordinator go."""
+        self._links = links
+        self._propose = propose
+
+    # --- connections -------------------------------------------------------------------------------------
+
+    def add_client(self, number: int, connection: FramedConnection) -> None:
+        """Send replies for connection `number` here."""
+        self._clients[number] = connection
+
+    def drop_client(self, number: int) -> None:
+        """Drop replies for connection `number` from now on."""
+        self._clients.pop(number, None)
+
+    def note_peer(self, peer: bytes, number: int, connection: FramedConnection, *, bulk: bool) -> bool:
+        """Answer this peer on `connection` from now on; the connection it used before is ended.
+
+        False if the peer has used a newer one already: what comes here is a leftover of a broken link.
+        """
+        known = self._peers.get((peer, bulk))
+        if known is not None:
+            if known[0] == number:
+                return True
+            if known[0] > number:
+                return False
+            known[1].abort("the peer opened a newer connection")
+        self._peers[peer, bulk] = (number, connection)
+        return True
+
+    def drop_peer(self, peer: bytes, number: int) -> None:
+        """Drop answers to this peer that would go to connection `number`."""
+        for bulk in (False, True):
+            known = self._peers.get((peer, bulk))
+            if known is not None and known[0] == number:
+                del self._peers[peer, bulk]
+
+    # --- stepping ----------------------------------------------------------------------------------------
+
+    def step(self, event: HostInput) -> None:
+        """Take in what has just been received, at the time it is now, and do what follows from it."""
+        core = self._core
+        try:
+            effects = core.step(now_ns(), wall_us(), event)
+            deadline = core.next_deadline()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, this core cannot be trusted any more
+            self._fail(event, error)
+        if effects:
+            self._perform(effects)
+        if deadline < self._armed_ns:
+            self._rearm.set()
+
+    async def tick_forever(self) -> NoReturn:
+        """Give the core a Tick at each of its deadlines."""
+        while True:
+            self._rearm = trio.Event()
+            deadline = self._core.next_deadline()
+            ahead = (deadline - now_ns()) / 1e9
+            if ahead <= 0:
+                self._armed_ns = -math.inf
+                self.step(Tick())
+                # A core whose deadline stays in the past must not keep the loop from everything else.
+                await trio.lowlevel.checkpoint()
+                continue
+            self._armed_ns = deadline
+            with trio.move_on_after(min(ahead, _SLEEP_SECONDS_MAX)):
+                await self._rearm.wait()
+
+    def _fail(self, event: HostInput, error: BaseException) -> NoReturn:
+        """End the process. Only the core's own words are logged: other errors may quote what users store."""
+        _log.critical(
+            "core_failed",
+            event=type(event).__name__,
+            error=type(error).__name__,
+            detail=str(error) if isinstance(error, InvariantError) else "",
+            trace="".join(traceback.format_tb(error.__traceback__)),
+        )
+        for output in (sys.stdout, sys.stderr):
+            output.flush()
+        self._leave(EXIT_CORE_FAILED)
+        # Only a test's `leave` comes back.
+        raise SystemExit(EXIT_CORE_FAILED)
+
+    # --- effects -----------------------------------------------------------------------------------------
+
+    def _perform(self, effects: list[HostEffect]) -> None:
+        outgoing: dict[FramedConnection, list[wire.Frame]] = {}
+        proposals: list[Proposal] = []
+        for effect in effects:
+            kind = type(effect)
+            if kind is Reply:
+                connection = self._clients.get(effect.connection)  # type: ignore[union-attr]
+            elif kind is Send:
+                connection = self._sending_to(effect)  # type: ignore[arg-type]
+            elif kind is Answer:
+                connection = self._answering(effect)  # type: ignore[arg-type]
+            elif kind is Propose:
+                proposals.append(effect.proposal)  # type: ignore[union-attr]
+                continue
+            else:
+                self._perform_rare(effect)
+                continue
+            if connection is not None:
+                messages = outgoing.get(connection)
+                if messages is None:
+                    outgoing[connection] = [effect.message]  # type: ignore[union-attr, list-item]
+                else:
+                    messages.append(effect.message)  # type: ignore[union-attr, arg-type]
+        for connection, messages in outgoing.items():
+            connection.send(messages)
+        if proposals and self._propose is not None:
+            self._propose(proposals)
+
+    def _sending_to(self, effect: Send) -> FramedConnection | None:
+        if self._links is None:
+            return None
+        connection = self._links.connection(effect.peer, bulk=effect.bulk)
+        if connection is not None and connection.outbound_bytes and type(effect.message) is Beacon:
+            # A lease must not wait for records that are queued already.
+            connection.send([effect.message], urgent=True)
+            return None
+        return connection
+
+    def _answering(self, effect: Answer) -> FramedConnection | None:
+        bulk = type(effect.message) in _BULK_ANSWERS
+        known = self._peers.get((effect.peer, bulk))
+        return None if known is None else known[1]
+
+    def _perform_rare(self, effect: HostEffect) -> None:
+        match effect:
+            case Ignored(what=what, reason=reason, shard=shard, epoch=epoch):
+                self._count_ignored(what, reason)
+                _log.debug("ignored", what=what, reason=reason, shard=shard, epoch=epoch)
+            case Transition(shard=shard, epoch=epoch, role=role, reason=reason):
+                _log.info("transition", shard=shard, epoch=epoch, role=role, reason=reason)
+            case Warned(message=message, shard=shard):
+                _log.warning("core_warning", shard=shard, message=message)
+            case Connect(peer=peer, address=address, bulk=bulk) if self._links is not None:
+                self._links.connect(peer, address, bulk=bulk)
+            case Disconnect(peer=peer, bulk=bulk) if self._links is not None:
+                self._links.disconnect(peer, bulk=bulk)
+            case _:
+                pass
+
+    def _count_ignored(self, what: str, reason: str) -> None:
+        # Reasons may hold numbers; the counters must stay few.
+        self.ignored[what, reason.translate(_WITHOUT_DIGITS)] += 1
+
+
+_BULK_ANSWERS = frozenset({SnapshotOk, SnapshotRefused})
+_WITHOUT_DIGITS = str.maketrans("", "", "0123456789")

@@ -1,0 +1,110 @@
+"""The connections that this actor opens to its peers, kept open for as long as the core wants them.
+
+Two to a peer at most: one for beacons and records, one (`bulk`) for snapshots. A link whose queue passes its
+bound is dropped and opened again; the core hears of it and sends what still matters.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import trio
+
+from greenroom import wire
+from greenroom_cluster.peering import PEER_FRAME_BYTES_MAX, PeerReply
+from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
+from greenroom_cluster.runtime.dialing import stay_connected
+
+_decoder = msgspec.msgpack.Decoder(PeerReply | wire.Goodbye)
+
+
+class _Link:
+    __slots__ = ("address", "bulk", "connection", "peer", "scope")
+
+    def __init__(self, peer: bytes, address: str, *, bulk: bool) -> None:
+        self.peer = peer
+        self.address = address
+        self.bulk = bulk
+        self.connection: FramedConnection | None = None
+        self.scope = trio.CancelScope()
+
+
+class PeerLinks:
+    """The links of one actor.
+
+    `on_up(peer, bulk)`, `on_down(peer, bulk)` and `on_messages(peer, messages)` must not block. A link that
+    was disconnected on this side reports nothing any more.
+    """
+
+    def __init__(
+        self,
+        cluster: str,
+        incarnation: bytes,
+        nursery: trio.Nursery,
+        *,
+        on_up: Callable[[bytes, bool], None],
+        on_down: Callable[[bytes, bool], None],
+        on_messages: Callable[[bytes, list[Any]], None],
+    ) -> None:
+        self._cluster = cluster
+        self._incarnation = incarnation
+        self._nursery = nursery
+        self._on_up = on_up
+        self._on_down = on_down
+        self._on_messages = on_messages
+        self._links: dict[tuple[bytes, bool], _Link] = {}
+
+    def connect(self, peer: bytes, address: str, *, bulk: bool) -> None:
+        """Keep a connection open to this peer from now on; to its new address if that changed."""
+        former = self._links.get((peer, bulk))
+        if former is not None:
+            if former.address == address:
+                return
+            former.scope.cancel()
+        link = self._links[peer, bulk] = _Link(peer, address, bulk=bulk)
+        self._nursery.start_soon(self._keep, link)
+
+    def disconnect(self, peer: bytes, *, bulk: bool) -> None:
+        """End the connection to this peer; none is fine."""
+        link = self._links.pop((peer, bulk), None)
+        if link is not None:
+            link.connection = None
+            link.scope.cancel()
+
+    def connection(self, peer: bytes, *, bulk: bool) -> FramedConnection | None:
+        """Return the connection to send to this peer on, None while there is none."""
+        link = self._links.get((peer, bulk))
+        return None if link is None else link.connection
+
+    async def _keep(self, link: _Link) -> None:
+        hello = wire.Hello(
+            protocol=wire.PROTOCOL_VERSION,
+            routing=wire.ROUTING_VERSION,
+            cluster=self._cluster,
+            role=wire.ROLE_PEER,
+            sender=self._incarnation,
+            target=link.peer,
+        )
+        what = f"peer {link.peer.hex()[:8]}{' bulk' if link.bulk else ''}"
+
+        async def serve(connection: FramedConnection) -> None:
+            await self._serve(link, connection)
+
+        with link.scope:
+            await stay_connected(link.address, hello, self._nursery, serve, what=what)
+
+    async def _serve(self, link: _Link, connection: FramedConnection) -> None:
+        connection.speak(_decoder, PEER_FRAME_BYTES_MAX)
+        link.connection = connection
+        try:
+            self._on_up(link.peer, link.bulk)
+            while True:
+                messages = await connection.receive()
+                for message in messages:
+                    if isinstance(message, wire.Goodbye):
+                        raise ConnectionEndedError(f"the peer said goodbye: {message.message}")
+                self._on_messages(link.peer, messages)
+        finally:
+            link.connection = None
+            if self._links.get((link.peer, link.bulk)) is link:
+                self._on_down(link.peer, link.bulk)
