@@ -1,0 +1,176 @@
+"""Actors with the real core, over real sockets."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from greenroom import wire
+from greenroom.framing import encode_frames
+from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
+from greenroom_cluster.runtime.dialing import DialFailedError, dial
+from tests.cluster.runtime.cluster import create, read, small_cluster
+from tests.cluster.runtime.loopback import client_decoder, hello, raw_connect, until
+
+pytestmark = pytest.mark.trio
+
+
+async def answers(connection: FramedConnection, count: int) -> dict[int, Any]:
+    received: dict[int, Any] = {}
+    with trio.fail_after(20):
+        while len(received) < count:
+            received.update((reply.request, reply) for reply in await connection.receive())
+    return received
+
+
+async def settled(cluster: Any, connection: FramedConnection, request: Any) -> Any:
+    """The first answer that is no redirect: a shard may need a moment for its lease."""
+    with trio.fail_after(20):
+        while True:
+            connection.send([request])
+            (reply,) = (await answers(connection, 1)).values()
+            if not isinstance(reply, wire.Redirect):
+                return reply
+            await trio.lowlevel.checkpoint()
+
+
+async def test_sessions_are_written_to_both_actors_and_read_back(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "a", "b") as cluster:
+        client = await cluster.client(cluster.primary_name(0))
+        assert isinstance(await settled(cluster, client, create(1)), wire.Written)
+        client.send([create(number) for number in range(2, 501)])
+        assert all(isinstance(reply, wire.Written) for reply in (await answers(client, 499)).values())
+        client.send([read(1000 + number, number) for number in range(1, 501)])
+        assert all(isinstance(reply, wire.Session) for reply in (await answers(client, 500)).values())
+        cores = [actor.core for actor in cluster.actors.values()]
+        await until(lambda: all(len(core.replicas[0].table.sessions) == 500 for core in cores))
+
+
+async def test_what_was_acknowledged_is_read_from_the_other_actor_after_a_kill(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "a", "b") as cluster:
+        name = cluster.primary_name(0)
+        client = await cluster.client(name)
+        assert isinstance(await settled(cluster, client, create(1)), wire.Written)
+        client.send([create(number, data=b"\xc4\xff" + bytes(255)) for number in range(2, 101)])
+        await answers(client, 99)
+        await cluster.kill(name)
+        await until(cluster.serving, 20)
+        client = await cluster.client(cluster.primary_name(0))
+        assert isinstance(await settled(cluster, client, read(200, 1)), wire.Session)
+        client.send([read(1000 + number, number) for number in range(1, 101)])
+        assert all(isinstance(reply, wire.Session) for reply in (await answers(client, 100)).values())
+
+
+async def test_newcomer_gets_snapshots_and_takes_over_in_turn(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "a", "b") as cluster:
+        client = await cluster.client(cluster.primary_name(0))
+        big = b"\xc6" + (200_000).to_bytes(4, "big") + bytes(200_000)
+        assert isinstance(await settled(cluster, client, create(1, data=big)), wire.Written)
+        for number in range(2, 41):
+            client.send([create(number, data=big)])
+        await answers(client, 39)
+        first = cluster.primary_name(0)
+        await cluster.kill(first)
+        await cluster.start_actor(first)
+        await until(lambda: cluster.serving() and cluster.replicated(), 30)
+        await cluster.kill(next(name for name in cluster.actors if name != first))
+        await until(cluster.serving, 20)
+        client = await cluster.client(first)
+        assert isinstance(await settled(cluster, client, read(100, 1)), wire.Session)
+        for number in range(2, 41):
+            client.send([read(1000 + number, number)])
+        assert all(isinstance(reply, wire.Session) for reply in (await answers(client, 39)).values())
+
+
+async def test_inspection_is_answered_to_operators_only(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "a", "b") as cluster:
+        address = cluster.actors["a"].actor.listener.address()
+        admin, _ = await dial(address, hello(wire.ROLE_ADMIN), cluster.nursery)
+        admin.speak(client_decoder)
+        admin.send([wire.Inspect(1)])
+        inspection = (await answers(admin, 1))[1]
+        assert inspection.incarnation == cluster.actors["a"].incarnation
+        assert len(inspection.replicas) == 8
+        client = await cluster.client("a")
+        client.send([wire.Inspect(1)])
+        with pytest.raises(ConnectionEndedError):
+            await client.receive()
+
+
+async def test_peer_must_name_whom_it_means(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "a") as cluster:
+        address = cluster.actors["a"].actor.listener.address()
+        for target in (b"", b"x" * 16):
+            with pytest.raises(DialFailedError) as caught:
+                await dial(address, hello(wire.ROLE_PEER, target=target), cluster.nursery)
+            assert caught.value.code == "wrong-target"
+
+
+async def test_mutated_requests_leave_the_cluster_serving(tmp_path: Path) -> None:
+    """Hostile frames that decode reach the core: whatever they hold, it goes on, and so do the others."""
+    chance = random.Random(11)
+    bodies = [bytes(encode_frames([message])) for message in _requests()]
+    async with small_cluster(tmp_path, "a", "b") as cluster:
+        name = cluster.primary_name(0)
+        listener = cluster.actors[name].actor.listener
+        client = await cluster.client(name)
+        assert isinstance(await settled(cluster, client, create(1)), wire.Written)
+        for attempt in range(400):
+            frames = bytearray()
+            for _ in range(5):
+                body = bytearray(chance.choice(bodies))
+                for _ in range(chance.randrange(1, 5)):
+                    body[chance.randrange(4, len(body))] = chance.choice(_NASTY)
+                frames += body
+            with raw_connect(listener) as sock:
+                sock.sendall(bytes(encode_frames([hello(sender=attempt.to_bytes(16, "big"))])) + frames)
+                await trio.lowlevel.checkpoint()
+        client.send([read(2, 1)])
+        assert isinstance((await answers(client, 1))[2], wire.Session)
+        client.send([create(3)])
+        assert isinstance((await answers(client, 1))[3], wire.Written)
+        assert cluster.replicated()
+
+
+_NASTY = [0x00, 0x01, 0x7F, 0x80, 0x90, 0xA0, 0xC0, 0xC4, 0xCB, 0xCF, 0xD3, 0xE0, 0xFF]
+
+
+def _requests() -> list[Any]:
+    digest = bytes(32)
+    huge = (1 << 64) - 1
+    least = -(1 << 63)
+    return [
+        read(1, 1),
+        create(1),
+        wire.Create(2, 1, 0, 0, digest, "user", huge, huge, huge, "label", b"\x80"),
+        wire.Create(3, 1, 0, 0, digest, "user", least, least, least, "label", b"\x80"),
+        wire.Update(huge, huge, huge, 0, digest, "user", huge, "label", b"\x80", huge),
+        wire.Update(4, least, least, 0, digest, "user", 5, "label", b"\x80", least),
+        wire.Delete(least, least, least, 0, digest),
+        wire.Patch(5, 1, 0, 0, digest, ((("a", 1), b"\x01"),), (("b",),), ((("c",), b""),), ("u",), huge),
+        wire.Patch(6, 1, 0, 0, (1).to_bytes(32, "big"), (((), b"\xc1"),), ((),), (), None, least),
+        wire.Rotate(7, 1, 0, 0, digest, b"", ((("a",), b"\xff"),), (), (None,), huge),
+        wire.DeleteByHandle(8, 1, 0, 0, digest, "user"),
+        wire.DeleteByUser(9, 1, 0, "user", b"", (0, 0, 1, huge, least)),
+        wire.ListByUser(10, "user", huge, (0, 1, 2, 9)),
+        wire.ListByUser(11, "user", least, (0,)),
+        wire.Clean(12, 1, 0, (0, 7, 8, 1 << 40)),
+    ]
+
+
+async def test_hostile_connections_by_the_hundred_harm_nobody(tmp_path: Path) -> None:
+    chance = random.Random(12)
+    async with small_cluster(tmp_path, "a", "b") as cluster:
+        name = cluster.primary_name(0)
+        listener = cluster.actors[name].actor.listener
+        client = await cluster.client(name)
+        assert isinstance(await settled(cluster, client, create(1)), wire.Written)
+        before = cluster.map
+        for number in range(300):
+            with raw_connect(listener) as sock:
+                sock.sendall(chance.randbytes(chance.randrange(1, 400)))
+            client.send([read(10 + number, 1)])
+            assert isinstance((await answers(client, 1))[10 + number], wire.Session)
+        assert cluster.map == before
