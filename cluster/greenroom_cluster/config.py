@@ -4,12 +4,18 @@ Every field is an option of the command line and a GREENROOM_* variable; `greenr
 Addresses are `host:port`.
 """
 
+import re
 from pathlib import Path
 
 import msgspec
 
-from greenroom.cluster_map import SHARDS_MAX
 from greenroom.errors import UsageError
+from greenroom_cluster.coordination.genesis import (
+    REPLICAS_DEFAULT,
+    SHARDS_DEFAULT,
+    ClusterOptions,
+    starting_map,
+)
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.restarts import RestartSettings
 from greenroom_cluster.runtime.addresses import split_address
@@ -20,19 +26,17 @@ NODE_ADDRESS = "127.0.0.1:7400"
 HANG_SECONDS = 10.0
 DRAIN_SECONDS = 30.0
 ACTORS = 2
-SHARDS = 64
-REPLICAS = 2
-_NAME_BYTES_MAX = 128
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """A `greenroom coordinator`. `shards` and `replicas` matter only when the cluster is created."""
+    """A `greenroom coordinator`. `shards` and `replicas` None: as the cluster is, or the default."""
 
     listen: str = COORDINATOR_ADDRESS
     data_dir: Path = Path("greenroom-data")
     cluster: str = CLUSTER
-    shards: int = SHARDS
-    replicas: int = REPLICAS
+    shards: int | None = None
+    replicas: int | None = None
     new_lineage: bool = False
     restarts: RestartSettings = RestartSettings()
     hang_seconds: float = HANG_SECONDS
@@ -41,11 +45,11 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
         check_address("--listen", self.listen)
-        check_cluster(self.cluster)
-        if not 1 <= self.shards <= SHARDS_MAX or self.shards & (self.shards - 1):
-            raise UsageError(f"--shards must be a power of two, at most {SHARDS_MAX}; it is {self.shards}")
-        if self.replicas not in {1, 2}:
-            raise UsageError(f"--replicas must be 1 or 2; it is {self.replicas}")
+        starting_map(None, self.options())
+
+    def options(self) -> ClusterOptions:
+        """Return what is asked of the cluster."""
+        return ClusterOptions(self.cluster, self.shards, self.replicas, self.new_lineage)
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +78,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
         if self.advertise:
             check_address("--advertise", self.advertise)
         check_address("--coordinator", self.coordinator)
-        check_cluster(self.cluster)
+        starting_map(None, ClusterOptions(self.cluster))
         if not 1 <= self.actors <= 256:
             raise UsageError(f"--actors must be 1 to 256; it is {self.actors}")
         if self.actor_port_base and not 1 <= self.actor_port_base <= 65_536 - self.actors:
@@ -101,8 +105,8 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     coordinator_listen: str = COORDINATOR_ADDRESS
     data_dir: Path | None = None
     cluster: str = CLUSTER
-    shards: int = SHARDS
-    replicas: int = REPLICAS
+    shards: int = SHARDS_DEFAULT
+    replicas: int = REPLICAS_DEFAULT
     restart_nodes: bool = True
     drain_seconds: float = DRAIN_SECONDS
     restarts: RestartSettings = RestartSettings()
@@ -131,14 +135,9 @@ def check_address(option: str, address: str) -> None:
         raise UsageError(f"{option}: {error}") from None
 
 
-def check_cluster(cluster: str) -> None:
-    """Raise UsageError if a cluster cannot be called that."""
-    check_name("--cluster", cluster)
-
-
 def check_name(option: str, name: str) -> None:
-    """Raise UsageError, naming the option, if this can be no name: it stands in URLs and in slots."""
-    if not name or len(name.encode()) > _NAME_BYTES_MAX or not all(c.isalnum() or c in "-_." for c in name):
+    """Raise UsageError, naming the option, if this can be no node's name: it stands in slots."""
+    if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{option} must be 1 to {_NAME_BYTES_MAX} letters, digits, '-', '_' or '.'; it is {name!r}"
+            f"{option} takes 1 to 63 letters, digits, dots, dashes and underscores, not {name!r}"
         )

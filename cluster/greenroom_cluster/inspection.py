@@ -9,8 +9,10 @@ import trio
 
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap
-from greenroom.errors import ProtocolError, UnavailableError
+from greenroom.errors import ProtocolError, UnavailableError, UsageError
+from greenroom_cluster.coordination.messages import ForgetNode, Rejected
 from greenroom_cluster.runtime.connection import ConnectionEndedError
+from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
 
 INSPECT_SECONDS = 2.0
@@ -241,3 +243,18 @@ def _backs(replica: wire.ReplicaState | None, epoch: int) -> bool:
 def _slot(cluster_map: ClusterMap, incarnation: bytes) -> str:
     actor = cluster_map.actors.get(incarnation)
     return actor.slot if actor is not None else ""
+
+
+async def forget_node_at(coordinator: str, cluster: str, name: str, seconds: float = INSPECT_SECONDS) -> None:
+    """Tell the coordinator that a node is gone for ever.
+
+    Raises UnavailableError if it cannot be reached, UsageError if it refuses.
+    """
+    settings = CoordinatorLinkSettings(coordinator, cluster, os.urandom(16), wire.ROLE_ADMIN)
+    link = CoordinatorLink(settings)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run)
+        reply = await link.call(lambda number: ForgetNode(number, name), seconds)
+        nursery.cancel_scope.cancel()
+    if isinstance(reply, Rejected):
+        raise UsageError(reply.reason)

@@ -34,8 +34,8 @@ def free_port(host: str = "127.0.0.1") -> int:
     raise UsageError(f"no free port was found: {reason}")
 
 
-def check_port(host: str, port: int) -> None:
-    """Raise UsageError if nobody could listen on this address now."""
+def check_port(host: str, port: int, option: str = "--listen") -> None:
+    """Raise UsageError, naming the option, if nobody could listen on this address now."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -46,5 +46,5 @@ def check_port(host: str, port: int) -> None:
             probe.listen(1)
     except OSError as error:
         raise UsageError(
-            f"cannot listen on {host}:{port} ({error.strerror or error}): choose another with --listen"
+            f"cannot listen on {host}:{port} ({error.strerror or error}): choose another with {option}"
         ) from None

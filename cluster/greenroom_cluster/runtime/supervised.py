@@ -1,9 +1,11 @@
 """The inside of a supervised process: runs one function, and talks to the supervisor about it.
 
-To the supervisor go `{"ready": address, "pid", "started_ticks"}` once the function says so, and `{"beat": n}`
-for ever. From it comes `{"stop": True}`, which cancels the function; what it cleans up is done before the
-process exits. The process leaves by `os._exit`: nothing of the supervision library's teardown, which may wait
-for a peer that is gone, stands between the end of the work and the end of the process.
+To the supervisor go `{"ready": address}` once the function says so, `{"beat": n}` for ever, and
+`{"refused": text}` if the settings are impossible (UsageError), which no restart changes. From it comes
+`{"stop": True}`, which cancels the function; what it cleans up is done before the process exits.
+
+The process leaves by `os._exit`: nothing of the supervision library's teardown, which may wait for a peer
+that is gone, stands between the end of the work and the end of the process.
 """
 
 import importlib
@@ -16,7 +18,7 @@ import msgspec
 import structlog
 import trio
 
-from greenroom_cluster.runtime.processes import start_ticks
+from greenroom.errors import UsageError
 
 EXIT_STOPPED = 0
 EXIT_FAILED = 70
@@ -64,8 +66,7 @@ async def _obey(stream: MessageStream, work: trio.CancelScope) -> None:
 
 
 async def _announce(stream: MessageStream, address: str) -> None:
-    pid = os.getpid()
-    await stream.send({"ready": address, "pid": pid, "started_ticks": start_ticks(pid)})
+    await stream.send({"ready": address})
 
 
 def _leave(status: int) -> None:
@@ -87,7 +88,11 @@ async def run_supervised(
             nursery.start_soon(_beat, stream, beat_seconds)
             nursery.start_soon(_obey, stream, scope)
             with scope:
-                await work(decoded, lambda address: nursery.start_soon(_announce, stream, address))
+                try:
+                    await work(decoded, lambda address: nursery.start_soon(_announce, stream, address))
+                except UsageError as error:
+                    await stream.send({"refused": str(error)})
+                    raise
             status = EXIT_STOPPED if scope.cancel_called else EXIT_RETURNED
             nursery.cancel_scope.cancel()
     except BaseException:  # noqa: BLE001  nobody above would handle it: the process ends here

@@ -26,7 +26,7 @@ import structlog
 import tractor
 import trio
 
-from greenroom.errors import GreenroomError
+from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster import logs
 from greenroom_cluster.restarts import GiveUp, RestartPolicy, RestartSettings
 from greenroom_cluster.runtime import supervised
@@ -153,7 +153,7 @@ class Supervisor:
         self._keeping = 0
         self._idle = trio.Event()
         self._idle.set()
-        self.failure: RestartLimitError | None = None
+        self.failure: RestartLimitError | UsageError | None = None
 
     @property
     def children(self) -> dict[str, ChildProcess]:
@@ -180,6 +180,12 @@ class Supervisor:
         for child in self._running.values():
             if child.handle is not None:
                 child.handle.kill()
+
+    def kill_child(self, name: str) -> None:
+        """SIGKILL one child; it is started again as a new incarnation. Unknown names are fine."""
+        child = self._running.get(name)
+        if child is not None and child.handle is not None:
+            child.handle.kill()
 
     async def _keep(self, spec: ChildSpec) -> None:
         restarts = RestartPolicy(spec.name, self._restarts, random.Random(os.urandom(16)))  # noqa: S311  jitter
@@ -312,6 +318,9 @@ class Supervisor:
                 address=child.address,
             )
             self._on_ready(child)
+        elif "refused" in message and not child.ready:
+            self.failure = UsageError(message["refused"])
+            self._tasks.cancel_scope.cancel()
 
     async def _send_stop(self, stream: Any) -> None:
         await self._stopping.wait()
@@ -394,7 +403,8 @@ async def open_supervisor(
 ) -> AsyncIterator[Supervisor]:
     """Run a supervisor around the body; when the body ends, its children are stopped.
 
-    Raises RestartLimitError, after the body was cancelled, if a child ends too often.
+    Raises, after the body was cancelled, RestartLimitError if a child ends too often, and UsageError if one
+    says that its settings are impossible.
     """
     supervisor: Supervisor | None = None
     async with _open_root(name), trio.open_nursery() as tasks:

@@ -1,0 +1,54 @@
+"""`greenroom up`: a local cluster in the foreground."""
+
+import signal
+import sys
+import time
+
+import msgspec
+import structlog
+import trio
+
+from greenroom_cluster.config import LocalClusterSettings
+from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
+
+_log = structlog.get_logger("greenroom.up")
+
+
+async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: FBT001  the option, as it is
+    """Run a cluster until SIGINT or SIGTERM, printing one line when it is complete."""
+    began = time.monotonic()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as tasks:
+
+            async def stop_on_signal() -> None:
+                number = await anext(signals)
+                _log.info("cluster stops", signal=signal.Signals(number).name)
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(stop_on_signal)
+            async with open_local_cluster(settings) as cluster:
+                _print_ready(cluster, settings, time.monotonic() - began, json=json)
+                await trio.sleep_forever()
+
+
+def _print_ready(
+    cluster: LocalCluster, settings: LocalClusterSettings, seconds: float, *, json: bool
+) -> None:
+    if json:
+        line = msgspec.json.encode(
+            {
+                "event": "ready",
+                "url": cluster.url,
+                "seeds": cluster.seeds,
+                "nodes": {name: cluster.node_pid(name) for name in cluster.nodes},
+                "coordinator": cluster.coordinator_address,
+                "seconds": round(seconds, 3),
+            }
+        ).decode()
+    else:
+        line = (
+            f"ready in {seconds:.1f} s: {len(cluster.nodes)} nodes of {settings.actors} actors, "
+            f"{settings.shards} shards of {settings.replicas} replicas. Connect to {cluster.url}"
+        )
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,333 @@
+"""What each command does. Everything heavy is imported when a command needs it."""
+
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+import typer
+
+from greenroom.errors import GreenroomError, UsageError
+from greenroom_cluster import config
+from greenroom_cluster.cli import options
+from greenroom_cluster.coordination.genesis import REPLICAS_DEFAULT, SHARDS_DEFAULT
+from greenroom_cluster.demo.settings import BROWSERS as DEMO_BROWSERS
+from greenroom_cluster.demo.settings import SECONDS as DEMO_SECONDS
+from greenroom_cluster.logs import LogSettings
+from greenroom_cluster.restarts import RestartSettings
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNREACHABLE = 3
+
+TRACTOR_MISSING = """\
+greenroom: tractor, which runs the processes of a cluster, is not installed. Install it too:
+  pip:  pip install --no-deps tractor==0.1.0a5
+  uv:   uv tool install "greenroom-cluster[tractor]" --overrides overrides.txt
+        (overrides.txt holds one line: pdbpp>=0.12)"""
+
+_RESTARTS = RestartSettings()
+_LOGS = LogSettings()
+
+app = typer.Typer(
+    name="greenroom",
+    help="Server-side sessions that survive the loss of any process or machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line; errors that a user can mend are one line on stderr."""
+    try:
+        app(standalone_mode=True)
+    except ModuleNotFoundError as error:
+        if error.name != "tractor":
+            raise
+        _fail(TRACTOR_MISSING, EXIT_FAILED)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BaseException as error:
+        known = _user_error(error)
+        if known is None:
+            raise
+        _fail(f"greenroom: {known}", EXIT_USAGE if isinstance(known, UsageError) else EXIT_FAILED)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    sys.stderr.write(message + "\n")
+    sys.exit(status)
+
+
+def _user_error(error: BaseException) -> GreenroomError | None:
+    """Return the error that is meant for the user, also out of the group of a task nursery."""
+    if isinstance(error, GreenroomError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            known = _user_error(inner)
+            if known is not None:
+                return known
+    return None
+
+
+def _run(work: Callable[..., Awaitable[Any]], *arguments: Any, logs: LogSettings = _LOGS) -> Any:
+    import trio
+
+    from greenroom_cluster.logs import configure
+
+    configure(logs)
+    return trio.run(work, *arguments)
+
+
+def _exit_with(parent_pid: int) -> None:
+    if parent_pid:
+        from greenroom_cluster.runtime.processes import exit_with_parent
+
+        exit_with_parent(parent_pid)
+
+
+@app.command()
+def up(
+    *,
+    nodes: Annotated[int, typer.Option(help="How many nodes.", envvar="GREENROOM_NODES")] = 3,
+    actors: options.Actors = config.ACTORS,
+    listen: Annotated[
+        str,
+        typer.Option(
+            help="Address of the first node; the others follow. Port 0: any.", envvar="GREENROOM_LISTEN"
+        ),
+    ] = config.NODE_ADDRESS,
+    coordinator_listen: Annotated[
+        str, typer.Option(help="Address of the coordinator.", envvar="GREENROOM_COORDINATOR_LISTEN")
+    ] = "",
+    data_dir: options.DataDir = None,
+    cluster: options.Cluster = config.CLUSTER,
+    shards: options.Shards = SHARDS_DEFAULT,
+    replicas: options.Replicas = REPLICAS_DEFAULT,
+    restart_nodes: Annotated[
+        bool, typer.Option(help="Start a node again that ends unasked.", envvar="GREENROOM_RESTART_NODES")
+    ] = True,
+    drain_seconds: options.DrainSeconds = config.DRAIN_SECONDS,
+    restarts_max: options.RestartsMax = _RESTARTS.restarts_max,
+    restart_window: options.RestartWindow = _RESTARTS.window_seconds,
+    hang_seconds: options.HangSeconds = config.HANG_SECONDS,
+    log_format: options.Format = _LOGS.format,
+    log_level: options.Level = "warning",
+    json: options.Json = False,
+) -> None:
+    """Run a whole cluster on this machine until Ctrl-C."""
+    from greenroom_cluster.cli.cluster_up import run_up
+
+    if not coordinator_listen:
+        # A cluster on any free ports wants a coordinator on any free port.
+        coordinator_listen = listen if listen.endswith(":0") else config.COORDINATOR_ADDRESS
+    logs = LogSettings(log_format, log_level)
+    settings = config.LocalClusterSettings(
+        nodes=nodes,
+        actors=actors,
+        listen=listen,
+        coordinator_listen=coordinator_listen,
+        data_dir=data_dir,
+        cluster=cluster,
+        shards=SHARDS_DEFAULT if shards is None else shards,
+        replicas=REPLICAS_DEFAULT if replicas is None else replicas,
+        restart_nodes=restart_nodes,
+        drain_seconds=drain_seconds,
+        restarts=RestartSettings(restarts_max=restarts_max, window_seconds=restart_window),
+        hang_seconds=hang_seconds,
+        logs=logs,
+    )
+    settings.check()
+    _run(run_up, settings, json, logs=logs)
+
+
+@app.command()
+def coordinator(
+    *,
+    listen: Annotated[
+        str, typer.Option(help="Address to listen on.", envvar="GREENROOM_LISTEN")
+    ] = config.COORDINATOR_ADDRESS,
+    data_dir: options.DataDir = Path("greenroom-data"),
+    cluster: options.Cluster = config.CLUSTER,
+    shards: options.Shards = None,
+    replicas: options.Replicas = None,
+    new_lineage: Annotated[
+        bool,
+        typer.Option(
+            "--new-lineage",
+            help="Go on from an older copy of the map, although actors know a newer one.",
+            envvar="GREENROOM_NEW_LINEAGE",
+        ),
+    ] = False,
+    restarts_max: options.RestartsMax = _RESTARTS.restarts_max,
+    restart_window: options.RestartWindow = _RESTARTS.window_seconds,
+    hang_seconds: options.HangSeconds = config.HANG_SECONDS,
+    log_format: options.Format = _LOGS.format,
+    log_level: options.Level = _LOGS.level,
+    exit_with_parent: options.ExitWithParent = 0,
+) -> None:
+    """Run the coordinator, which keeps the cluster map."""
+    _exit_with(exit_with_parent)
+    from greenroom_cluster.runtime.coordination_process import run_coordinator_process
+
+    logs = LogSettings(log_format, log_level)
+    settings = config.CoordinatorProcessSettings(
+        listen=listen,
+        data_dir=data_dir or Path("greenroom-data"),
+        cluster=cluster,
+        shards=shards,
+        replicas=replicas,
+        new_lineage=new_lineage,
+        restarts=RestartSettings(restarts_max=restarts_max, window_seconds=restart_window),
+        hang_seconds=hang_seconds,
+        logs=logs,
+    )
+    _run(run_coordinator_process, settings, logs=logs)
+
+
+@app.command()
+def node(
+    *,
+    name: Annotated[
+        str, typer.Option(help="Name of the node, unique in the cluster.", envvar="GREENROOM_NAME")
+    ],
+    listen: Annotated[
+        str, typer.Option(help="Address to listen on for clients.", envvar="GREENROOM_LISTEN")
+    ] = config.NODE_ADDRESS,
+    advertise: Annotated[
+        str,
+        typer.Option(help="Address that others reach it by, if not the same.", envvar="GREENROOM_ADVERTISE"),
+    ] = "",
+    coordinator: Annotated[
+        str, typer.Option(help="Address of the coordinator.", envvar="GREENROOM_COORDINATOR")
+    ] = config.COORDINATOR_ADDRESS,
+    actors: options.Actors = config.ACTORS,
+    actor_port_base: Annotated[
+        int,
+        typer.Option(help="First port of the actors; 0: any free ones.", envvar="GREENROOM_ACTOR_PORT_BASE"),
+    ] = 0,
+    cluster: options.Cluster = config.CLUSTER,
+    drain_seconds: options.DrainSeconds = config.DRAIN_SECONDS,
+    restarts_max: options.RestartsMax = _RESTARTS.restarts_max,
+    restart_window: options.RestartWindow = _RESTARTS.window_seconds,
+    hang_seconds: options.HangSeconds = config.HANG_SECONDS,
+    log_format: options.Format = _LOGS.format,
+    log_level: options.Level = _LOGS.level,
+    exit_with_parent: options.ExitWithParent = 0,
+) -> None:
+    """Run one node: its actors, and the address that clients connect to. SIGTERM hands over first."""
+    _exit_with(exit_with_parent)
+    logs = LogSettings(log_format, log_level)
+    settings = config.NodeSettings(
+        name=name,
+        listen=listen,
+        advertise=advertise,
+        coordinator=coordinator,
+        cluster=cluster,
+        actors=actors,
+        actor_port_base=actor_port_base,
+        drain_seconds=drain_seconds,
+        restarts=RestartSettings(restarts_max=restarts_max, window_seconds=restart_window),
+        hang_seconds=hang_seconds,
+        logs=logs,
+    )
+    settings.check()
+    from greenroom_cluster.runtime.node import run_node
+
+    _run(run_node, settings, logs=logs)
+
+
+def _addresses(connect: str) -> list[str]:
+    addresses = [address.strip() for address in connect.split(",") if address.strip()]
+    for address in addresses:
+        config.check_address("--connect", address)
+    if not addresses:
+        raise UsageError("--connect names no address; give host:port of a node")
+    return addresses
+
+
+def _inspect(connect: str, cluster: str) -> Any:
+    from greenroom.errors import UnavailableError
+    from greenroom_cluster.inspection import inspect_cluster
+
+    try:
+        return _run(inspect_cluster, _addresses(connect), cluster)
+    except UnavailableError as error:
+        _fail(
+            f"greenroom: {error}. Is --connect (GREENROOM_CONNECT) a node's address, and --cluster its name?",
+            EXIT_UNREACHABLE,
+        )
+
+
+@app.command()
+def status(
+    *,
+    connect: options.Connect = config.NODE_ADDRESS,
+    cluster: options.Cluster = config.CLUSTER,
+    json: options.Json = False,
+) -> None:
+    """Show nodes, actors and shards."""
+    found = _inspect(connect, cluster)
+    if json:
+        document = {**msgspec.to_builtins(found), "healthy": found.healthy, "states": found.states()}
+        sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+        return
+    from greenroom_cluster.cli.tables import print_status
+
+    print_status(found)
+
+
+@app.command()
+def health(
+    *,
+    connect: options.Connect = config.NODE_ADDRESS,
+    cluster: options.Cluster = config.CLUSTER,
+    json: options.Json = False,
+) -> None:
+    """Exit with 0 only if every shard has all its replicas; 1 if not, 3 if no node answers."""
+    found = _inspect(connect, cluster)
+    states = found.states()
+    if json:
+        sys.stdout.write(msgspec.json.encode({"healthy": found.healthy, "states": states}).decode() + "\n")
+    else:
+        counts = ", ".join(f"{count} {state}" for state, count in states.items() if count)
+        sys.stdout.write(f"{'healthy' if found.healthy else 'not healthy'}: {counts}\n")
+    if not found.healthy:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command("forget-node")
+def forget_node(
+    name: Annotated[str, typer.Argument(help="The node that is gone for ever.")],
+    coordinator: Annotated[
+        str, typer.Option(help="Address of the coordinator.", envvar="GREENROOM_COORDINATOR")
+    ] = config.COORDINATOR_ADDRESS,
+    cluster: options.Cluster = config.CLUSTER,
+) -> None:
+    """Declare a node gone for ever, with the sessions that only it held."""
+    from greenroom_cluster.inspection import forget_node_at
+
+    config.check_address("--coordinator", coordinator)
+    _run(forget_node_at, coordinator, cluster, name)
+    sys.stdout.write(f"node {name} is forgotten\n")
+
+
+@app.command()
+def demo(
+    *,
+    seconds: Annotated[
+        float, typer.Option(help="How long the shoppers shop.", envvar="GREENROOM_DEMO_SECONDS")
+    ] = DEMO_SECONDS,
+    browsers: Annotated[
+        int, typer.Option(help="How many shoppers.", envvar="GREENROOM_DEMO_BROWSERS")
+    ] = DEMO_BROWSERS,
+    seed: Annotated[int, typer.Option(help="What they do and buy.", envvar="GREENROOM_DEMO_SEED")] = 0,
+    json: options.Json = False,
+) -> None:
+    """Show it: a shop on three nodes, shoppers, kills, and every cart checked afterwards."""
+    from greenroom_cluster.demo.command import run_demo
+
+    raise typer.Exit(run_demo(json=json, seconds=seconds, browsers=browsers, seed=seed))

@@ -1,0 +1,60 @@
+"""The options that several commands share. Every option is a GREENROOM_* variable as well."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from greenroom_cluster.logs import LogFormat, LogLevel
+
+Cluster = Annotated[
+    str,
+    typer.Option(
+        help="Name of the cluster; peers and clients must name the same.", envvar="GREENROOM_CLUSTER"
+    ),
+]
+Actors = Annotated[int, typer.Option(help="Actor processes of each node.", envvar="GREENROOM_ACTORS")]
+Shards = Annotated[
+    int | None,
+    typer.Option(
+        help="Slices of the hash space, a power of two; set when the cluster is created.",
+        envvar="GREENROOM_SHARDS",
+    ),
+]
+Replicas = Annotated[
+    int | None,
+    typer.Option(help="Copies of every shard; set when the cluster is created.", envvar="GREENROOM_REPLICAS"),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Directory of the coordinator's cluster map.", envvar="GREENROOM_DATA_DIR"),
+]
+DrainSeconds = Annotated[
+    float,
+    typer.Option(help="How long a node that stops may take to hand over.", envvar="GREENROOM_DRAIN_SECONDS"),
+]
+RestartsMax = Annotated[
+    int,
+    typer.Option(
+        help="Restarts of one process within the window before its supervisor gives up.",
+        envvar="GREENROOM_RESTARTS_MAX",
+    ),
+]
+RestartWindow = Annotated[
+    float, typer.Option(help="That window, in seconds.", envvar="GREENROOM_RESTART_WINDOW")
+]
+HangSeconds = Annotated[
+    float,
+    typer.Option(
+        help="Without a heartbeat for so long, a process is killed and started again.",
+        envvar="GREENROOM_HANG_SECONDS",
+    ),
+]
+Format = Annotated[LogFormat, typer.Option("--log-format", envvar="GREENROOM_LOG_FORMAT")]
+Level = Annotated[LogLevel, typer.Option("--log-level", envvar="GREENROOM_LOG_LEVEL")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.", envvar="GREENROOM_JSON")]
+Connect = Annotated[
+    str,
+    typer.Option(help="Address of any node; several with commas.", envvar="GREENROOM_CONNECT"),
+]
+ExitWithParent = Annotated[int, typer.Option(hidden=True)]

@@ -1,0 +1,73 @@
+"""`greenroom coordinator`: the process that supervises the coordinator, which runs in a child.
+
+A coordinator that dies is started again on the same address, and goes on from the map on disk.
+"""
+
+import signal
+
+import msgspec
+import structlog
+import trio
+
+from greenroom_cluster.config import CoordinatorProcessSettings
+from greenroom_cluster.coordination.genesis import ClusterOptions, starting_map
+from greenroom_cluster.coordination.storage import MapStorage
+from greenroom_cluster.runtime.addresses import join_address, split_address
+from greenroom_cluster.runtime.coordinator import CoordinatorServerSettings, run_coordinator
+from greenroom_cluster.runtime.ports import check_port, free_port
+from greenroom_cluster.runtime.supervision import (
+    ChildProcess,
+    ChildSpec,
+    SupervisionSettings,
+    open_supervisor,
+)
+
+_log = structlog.get_logger("greenroom.coordinator")
+
+
+def _prepare(settings: CoordinatorProcessSettings, host: str, port: int) -> ClusterOptions:
+    """Do what must be done once, not at every restart; raise UsageError for what no restart can mend."""
+    check_port(host, port)
+    storage = MapStorage(settings.data_dir)
+    try:
+        stored = storage.load()
+        first = starting_map(stored, settings.options())
+        if first is not stored:
+            storage.save(first)
+    finally:
+        storage.close()
+    return ClusterOptions(first.cluster, first.shard_count, first.replicas)
+
+
+async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
+    """Supervise a coordinator until SIGTERM or SIGINT.
+
+    Raises UsageError for impossible settings, MapDamagedError, StorageFailedError, RestartLimitError.
+    """
+    settings.check()
+    host, port = split_address(settings.listen)
+    port = port or free_port(host)
+    options = _prepare(settings, host, port)
+    child = CoordinatorServerSettings(options=options, data_dir=str(settings.data_dir), host=host, port=port)
+
+    def on_ready(process: ChildProcess) -> None:
+        _log.info("coordinator serves", address=join_address(host, port), pid=process.pid)
+
+    def on_exit(process: ChildProcess) -> None:
+        del process
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with open_supervisor(
+            "coordinator",
+            restarts=settings.restarts,
+            on_ready=on_ready,
+            on_exit=on_exit,
+            settings=SupervisionSettings(hang_seconds=settings.hang_seconds),
+            log_settings=settings.logs,
+        ) as supervisor:
+            supervisor.start_child(
+                ChildSpec("coordinator", run_coordinator, lambda _: msgspec.structs.replace(child))
+            )
+            async for number in signals:
+                _log.info("coordinator stops", signal=signal.Signals(number).name)
+                break

@@ -1,0 +1,363 @@
+"""A whole cluster on this machine: a coordinator and nodes as subprocesses, watched and started again.
+
+Each subprocess has a process group of its own, so that Ctrl-C in a terminal reaches only us, and each watches
+us through a pidfd: if this process dies, however, all of them are gone within moments.
+"""
+
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import structlog
+import trio
+
+from greenroom.cluster_map import ActorEntry, ClusterMap
+from greenroom.errors import GreenroomError, UnavailableError
+from greenroom_cluster.config import LocalClusterSettings
+from greenroom_cluster.inspection import ClusterStatus, fetch_map, inspect_cluster
+from greenroom_cluster.restarts import GiveUp, RestartPolicy
+from greenroom_cluster.runtime.addresses import join_address, split_address
+from greenroom_cluster.runtime.ports import check_port, free_port
+from greenroom_cluster.runtime.processes import ProcessHandle, descendants_of
+
+_STOP_SECONDS = 2.0
+_POLL_SECONDS = 0.05
+_EXIT_USAGE = 2
+
+_log = structlog.get_logger("greenroom.local")
+
+
+class LocalClusterError(GreenroomError):
+    """A process of the cluster cannot be kept running; its own log says why."""
+
+
+class _Member:
+    """One subprocess that is kept running while `wanted`."""
+
+    def __init__(self, name: str, command: Sequence[str]) -> None:
+        self.name = name
+        self.command = command
+        self.wanted = True
+        self.process: trio.Process | None = None
+        self.handle: ProcessHandle | None = None
+        self.spawned = trio.Event()
+        self.gone = trio.Event()
+
+    @property
+    def running(self) -> bool:
+        return self.handle is not None and not self.handle.exited()
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.handle is not None:
+            self.handle.signal(number)
+
+
+class LocalCluster:
+    """A running cluster; made by `open_local_cluster`.
+
+    `seeds` are the addresses of the nodes at start, `url` is what `store_from_url` takes. `restart_nodes` may
+    be changed at any time: whether a node that ends unasked is started again.
+    """
+
+    def __init__(self, settings: LocalClusterSettings, data_dir: Path, tasks: trio.Nursery) -> None:
+        self._settings = settings
+        self._data_dir = data_dir
+        self._tasks = tasks
+        self._members: dict[str, _Member] = {}
+        self._addresses: dict[str, str] = {}
+        self._coordinator: _Member | None = None
+        self._stopping = False
+        self.restart_nodes = settings.restart_nodes
+        self.failure: LocalClusterError | None = None
+        host, port = split_address(settings.coordinator_listen)
+        self.coordinator_address = join_address(host, port or free_port(host))
+
+    # --- addresses ---------------------------------------------------------------------------------------
+
+    @property
+    def seeds(self) -> list[str]:
+        """Addresses of the nodes that are meant to run."""
+        return [self._addresses[name] for name in self.nodes]
+
+    @property
+    def url(self) -> str:
+        """What a client is told: `greenroom://host:port,host:port/cluster`."""
+        return f"greenroom://{','.join(self.seeds)}/{self._settings.cluster}"
+
+    @property
+    def nodes(self) -> list[str]:
+        """Names of the nodes that are meant to run."""
+        return [name for name, member in self._members.items() if member.wanted]
+
+    # --- what runs ---------------------------------------------------------------------------------------
+
+    def node_pid(self, name: str) -> int:
+        """Return the process id of a node's supervisor. Raises UnavailableError if it does not run."""
+        return self._pid(self._members[name])
+
+    def coordinator_pid(self) -> int:
+        """Return the process id of the coordinator's supervisor. Raises UnavailableError as above."""
+        assert self._coordinator is not None
+        return self._pid(self._coordinator)
+
+    def coordinator_child_pid(self) -> int:
+        """Return the process id of the coordinator itself. Raises UnavailableError if it does not run."""
+        children = descendants_of(self.coordinator_pid())
+        if not children:
+            raise UnavailableError("the coordinator is being started")
+        return children[0]
+
+    def pids(self) -> list[int]:
+        """Return the process ids of the whole tree below this process that belongs to the cluster."""
+        found = []
+        for member in self._everyone():
+            if member.running and member.handle is not None:
+                found += [member.handle.pid, *descendants_of(member.handle.pid)]
+        return found
+
+    @staticmethod
+    def _pid(member: _Member) -> int:
+        if member.handle is None or not member.running:
+            raise UnavailableError(f"{member.name} does not run at the moment")
+        return member.handle.pid
+
+    def _everyone(self) -> list[_Member]:
+        return [*([self._coordinator] if self._coordinator is not None else []), *self._members.values()]
+
+    # --- the state of the cluster ------------------------------------------------------------------------
+
+    async def fetch_map(self) -> ClusterMap:
+        """Return the cluster map from any node. Raises UnavailableError if none answers."""
+        return await fetch_map(self.seeds, self._settings.cluster)
+
+    async def status(self) -> ClusterStatus:
+        """Return the state of every shard. Raises UnavailableError if no node answers."""
+        return await inspect_cluster(self.seeds, self._settings.cluster)
+
+    async def actors(self) -> dict[str, ActorEntry]:
+        """Return the current incarnation of each slot, with its process id."""
+        cluster_map = await self.fetch_map()
+        return {actor.slot: actor for actor in cluster_map.actors.values() if actor.state == "up"}
+
+    async def wait_healthy(self, seconds: float = 60.0) -> ClusterStatus:
+        """Wait until every shard has all its replicas.
+
+        Raises UnavailableError, saying what is missing, after `seconds`.
+        """
+        missing = "no node answered"
+        with trio.move_on_after(seconds):
+            while True:
+                try:
+                    status = await self.status()
+                except UnavailableError as error:
+                    missing = str(error)
+                else:
+                    nodes_up = sum(node.state == "up" for node in status.nodes)
+                    if status.healthy and nodes_up >= len(self.nodes):
+                        return status
+                    counts = ", ".join(
+                        f"{count} {state}" for state, count in status.states().items() if count
+                    )
+                    missing = f"shards: {counts}; nodes up: {nodes_up} of {len(self.nodes)}"
+                await trio.sleep(_POLL_SECONDS)
+        raise UnavailableError(f"the cluster was not complete after {seconds:g} s ({missing})")
+
+    # --- what is done to it ------------------------------------------------------------------------------
+
+    def kill_node(self, name: str) -> None:
+        """SIGKILL a node's supervisor; its actors follow. It is started again if `restart_nodes`."""
+        self._members[name].signal(signal.SIGKILL)
+
+    async def stop_node(self, name: str, seconds: float | None = None) -> int:
+        """SIGTERM a node, which hands over first, and return its exit status. It stays away.
+
+        Raises UnavailableError if it takes longer than `seconds` (None: its drain time and 10 s more).
+        """
+        member = self._members[name]
+        member.wanted = False
+        member.signal(signal.SIGTERM)
+        with trio.move_on_after(self._settings.drain_seconds + 10 if seconds is None else seconds):
+            await member.gone.wait()
+            assert member.process is not None
+            del self._members[name]
+            return member.process.returncode or 0
+        raise UnavailableError(f"node {name} did not stop in time")
+
+    async def start_node(self, name: str | None = None) -> str:
+        """Start one more node and return its name; it is free to take part when its actors are registered."""
+        if name is None:
+            number = 1
+            while f"n{number}" in self._addresses:
+                number += 1
+            name = f"n{number}"
+        if name not in self._addresses:
+            self._addresses[name] = self._node_address(len(self._addresses))
+        member = self._members[name] = _Member(name, self._node_command(name))
+        await self._start(member)
+        return name
+
+    async def start(self) -> None:
+        """Start the coordinator and the nodes; return when their processes run."""
+        self._coordinator = _Member("coordinator", self._coordinator_command())
+        await self._start(self._coordinator)
+        for _ in range(self._settings.nodes):
+            await self.start_node()
+
+    async def stop(self, seconds: float = _STOP_SECONDS) -> None:
+        """Stop everything at once, without handing over; SIGKILL after `seconds`."""
+        self._stopping = True
+        for member in self._everyone():
+            member.wanted = False
+            member.signal(signal.SIGINT)
+        with trio.move_on_after(seconds):
+            for member in self._everyone():
+                await member.gone.wait()
+        self._kill_all()
+
+    def _kill_all(self) -> None:
+        self._stopping = True
+        for member in self._everyone():
+            member.wanted = False
+            member.signal(signal.SIGKILL)
+
+    # --- subprocesses ------------------------------------------------------------------------------------
+
+    def _node_address(self, index: int) -> str:
+        host, port = split_address(self._settings.listen)
+        if port == 0:
+            taken = {split_address(address)[1] for address in self._addresses.values()}
+            port = free_port(host)
+            while port in taken:
+                port = free_port(host)
+            return join_address(host, port)
+        check_port(host, port + index)
+        return join_address(host, port + index)
+
+    def _common_options(self) -> list[str]:
+        settings = self._settings
+        return [
+            *("--cluster", settings.cluster),
+            *("--log-format", settings.logs.format),
+            *("--log-level", settings.logs.level),
+            *("--restarts-max", str(settings.restarts.restarts_max)),
+            *("--restart-window", str(settings.restarts.window_seconds)),
+            *("--hang-seconds", str(settings.hang_seconds)),
+            *("--exit-with-parent", str(os.getpid())),
+        ]
+
+    def _coordinator_command(self) -> list[str]:
+        check_port(*split_address(self.coordinator_address), "--coordinator-listen")
+        return [
+            *(sys.executable, "-m", "greenroom_cluster", "coordinator"),
+            *("--listen", self.coordinator_address),
+            *("--data-dir", str(self._data_dir)),
+            *("--shards", str(self._settings.shards)),
+            *("--replicas", str(self._settings.replicas)),
+            *self._common_options(),
+        ]
+
+    def _node_command(self, name: str) -> list[str]:
+        return [
+            *(sys.executable, "-m", "greenroom_cluster", "node"),
+            *("--name", name),
+            *("--listen", self._addresses[name]),
+            *("--coordinator", self.coordinator_address),
+            *("--actors", str(self._settings.actors)),
+            *("--drain-seconds", str(self._settings.drain_seconds)),
+            *self._common_options(),
+        ]
+
+    async def _start(self, member: _Member) -> None:
+        self._tasks.start_soon(self._keep, member)
+        await member.spawned.wait()
+
+    async def _keep(self, member: _Member) -> None:
+        chance = random.Random(os.urandom(16))  # noqa: S311  jitter
+        restarts = RestartPolicy(member.name, self._settings.restarts, chance)
+        try:
+            while member.wanted:
+                await self._run(member, restarts)
+                if not self._is_kept(member):
+                    break
+                verdict = restarts.exited(time.monotonic_ns())
+                if isinstance(verdict, GiveUp):
+                    self._give_up(f"{verdict.reason} (options --restarts-max and --restart-window)")
+                    break
+                await trio.sleep(verdict.delay_ns / 1e9)
+        finally:
+            member.gone.set()
+
+    def _is_kept(self, member: _Member) -> bool:
+        """Whether a subprocess that ended is started again."""
+        if not member.wanted or self._stopping:
+            return False
+        assert member.process is not None
+        if member.process.returncode == _EXIT_USAGE:
+            self._give_up(f"{member.name} cannot run as it was told to; its last line of log says why")
+            return False
+        member.wanted = self.restart_nodes or member is self._coordinator
+        return member.wanted
+
+    def _give_up(self, reason: str) -> None:
+        self.failure = LocalClusterError(reason)
+        self._tasks.cancel_scope.cancel()
+
+    async def _run(self, member: _Member, restarts: RestartPolicy) -> None:
+        # Options are given in full, so a variable meant for this command must not reach them.
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("GREENROOM_")}
+        spawn = partial(
+            trio.lowlevel.open_process,
+            member.command,
+            stdin=None,
+            env=environment,
+            process_group=0,
+        )
+        with trio.CancelScope(shield=True):
+            member.process = await spawn()
+        member.handle = ProcessHandle(member.process.pid)
+        restarts.started(time.monotonic_ns())
+        member.spawned.set()
+        try:
+            await member.handle.wait_exited()
+        finally:
+            member.handle.kill()
+            with trio.CancelScope(shield=True):
+                await member.process.wait()
+            _log.info("process ended", process=member.name, exit_status=member.process.returncode)
+            member.handle.close()
+
+
+@asynccontextmanager
+async def open_local_cluster(
+    settings: LocalClusterSettings, *, wait_seconds: float | None = 60.0
+) -> AsyncIterator[LocalCluster]:
+    """Run a cluster around the body. Waits at first until every shard has all its replicas (None: not).
+
+    Raises UsageError for impossible settings, UnavailableError if it does not get complete in time, and,
+    after the body was cancelled, LocalClusterError if one of its processes cannot be kept running.
+    """
+    settings.check()
+    with ExitStack() as stack:
+        data_dir = settings.data_dir
+        if data_dir is None:
+            data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="greenroom-")))
+        async with trio.open_nursery() as tasks:
+            cluster = LocalCluster(settings, data_dir, tasks)
+            try:
+                await cluster.start()
+                if wait_seconds is not None:
+                    await cluster.wait_healthy(wait_seconds)
+                yield cluster
+            finally:
+                with trio.CancelScope(shield=True):
+                    await cluster.stop()
+                tasks.cancel_scope.cancel()
+    if cluster.failure is not None:
+        raise cluster.failure
