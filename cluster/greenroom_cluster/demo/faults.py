@@ -93,6 +93,9 @@ class Recovery(NamedTuple):
     probe_errors: int
 
 
+NO_RECOVERY = Recovery(None, 0, 0)
+
+
 @asynccontextmanager
 async def probing(
     store: greenroom.BaseSessionStore, shards: Sequence[int], shard_count: int

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import httpx
 import trio
 
+from greenroom.errors import GreenroomError
 from greenroom_cluster.demo.worker import PARENT_VARIABLE, URL_VARIABLE
 
 WORKERS = 2
@@ -20,7 +21,7 @@ POLL_SECONDS = 0.05
 KEEP_ALIVE_SECONDS = 120
 
 
-class WorkerFailedError(Exception):
+class WorkerFailedError(GreenroomError):
     """A worker of the shop ended, or did not begin to serve in time; says what it wrote."""
 
 

@@ -1,0 +1,29 @@
+"""What the demo can be told."""
+
+import msgspec
+
+from greenroom.errors import UsageError
+
+SECONDS = 22.0
+SECONDS_MIN = 8.0
+SECONDS_MAX = 600.0
+BROWSERS = 24
+BROWSERS_MAX = 200
+
+
+class DemoSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`seconds` of shopping (starting and checking come on top) by `browsers` at once, who dice by `seed`."""
+
+    seconds: float = SECONDS
+    browsers: int = BROWSERS
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise UsageError, naming the option, if something cannot be."""
+        if not SECONDS_MIN <= self.seconds <= SECONDS_MAX:
+            raise UsageError(
+                f"--seconds must be {SECONDS_MIN:g} to {SECONDS_MAX:g}, so that there is time for two kills; "
+                f"it is {self.seconds:g}"
+            )
+        if not 1 <= self.browsers <= BROWSERS_MAX:
+            raise UsageError(f"--browsers must be 1 to {BROWSERS_MAX}; it is {self.browsers}")
