@@ -1,0 +1,371 @@
+"""The store that keeps sessions in a Greenroom cluster.
+
+It checks and encodes what the caller gives, hands requests to the runner of the running event loop, and turns
+replies into sessions and errors. Nothing is connected before the first operation. Session ids stay here: the
+cluster sees digests.
+"""
+
+import os
+import weakref
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from random import SystemRandom
+from typing import Any, ClassVar, NoReturn
+
+from greenroom import wire
+from greenroom.codec import decode_data, encode_data
+from greenroom.dialog import Dialog, DialogSettings, operations
+from greenroom.drivers.registry import Registry, let_go
+from greenroom.errors import (
+    RemoteProtocolError,
+    SessionExistsError,
+    SessionNotFoundError,
+    UsageError,
+    VersionConflictError,
+)
+from greenroom.fields import (
+    DATA_BYTES_MAX,
+    UNCHANGED,
+    Unchanged,
+    check_data_size,
+    check_label,
+    check_limit,
+    check_present_user_id,
+    check_user_id,
+    check_version,
+    datetime_of,
+    micros_of,
+)
+from greenroom.ids import digest_of, handle_of, new_session_id, parse_handle, point_of
+from greenroom.patching import PathLike, encode_changes
+from greenroom.routing import parse_addresses
+from greenroom.sessions import ALL_FEATURES, BaseSessionStore, SessionData, SessionInfo
+
+DEADLINE_SECONDS_MAX = 300.0
+
+
+class ClusterStore(BaseSessionStore):
+    """Sessions in a cluster, reached through the addresses of some of its nodes.
+
+    `nodes` is `"host:port,host:port"`: any nodes will do, more than one so that one may be down. `cluster` is
+    the cluster's name. An operation answers within `deadline_seconds`, retries and failovers included, or
+    raises UnavailableError (not applied) or OutcomeUnknownError (perhaps applied). At most `operations_max`
+    operations of one event loop are in flight. Raises UsageError for an option that makes no sense.
+
+    Works under asyncio and trio, with and without `async with`, in several loops and threads, across forks.
+    After `aclose` the next operation connects again.
+    """
+
+    features: ClassVar[frozenset[str]] = ALL_FEATURES
+
+    def __init__(
+        self,
+        nodes: str,
+        *,
+        cluster: str = "greenroom",
+        deadline_seconds: float = 5.0,
+        data_bytes_max: int = DATA_BYTES_MAX,
+        operations_max: int = 10_000,
+    ) -> None:
+        if not 0 < deadline_seconds <= DEADLINE_SECONDS_MAX:
+            raise UsageError(f"deadline_seconds is a number above 0, at most {DEADLINE_SECONDS_MAX:g}")
+        if not cluster:
+            raise UsageError("cluster is the name of the cluster, as its nodes were started with")
+        if data_bytes_max < 1 or operations_max < 1:
+            raise UsageError("data_bytes_max and operations_max are positive numbers")
+        settings = DialogSettings(
+            seeds=parse_addresses(nodes),
+            cluster=cluster,
+            deadline_seconds=float(deadline_seconds),
+            operations_max=operations_max,
+        )
+        self._settings = settings
+        self._data_bytes_max = data_bytes_max
+        self._registry = Registry(lambda: Dialog(os.urandom(16), settings, SystemRandom()))
+        self._finalizer = weakref.finalize(self, let_go, self._registry)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._settings.cluster!r} at {','.join(self._settings.seeds)}>"
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop now, and those of others soon. Harmless to repeat."""
+        own = self._registry.current_if_any()
+        for runner in self._registry.take_all():
+            if runner is own:
+                await runner.aclose()
+            elif runner.over:
+                runner.discard()
+            else:
+                runner.dismiss()
+
+    # --- the five ----------------------------------------------------------------------------------------
+
+    async def create(self, session: SessionData) -> int:
+        """Store a new session and return its version.
+
+        Raises SessionExistsError if a live session has this id.
+        """
+        digest = digest_of(session.session_id)
+        created = micros_of(session.created, "created")
+        absolute = None
+        expires = micros_of(session.expires, "expires")
+        if session.absolute_expires is not None:
+            absolute = micros_of(session.absolute_expires, "absolute_expires")
+            expires = min(expires, absolute)
+        check_user_id(session.user_id)
+        check_label(session.label)
+        data = self._encoded(session.data)
+        runner = self._registry.current()
+        dialog = runner.dialog
+        request = wire.Create(
+            dialog.next_id(),
+            dialog.low,
+            0,
+            point_of(session.session_id),
+            digest,
+            session.user_id,
+            created,
+            expires,
+            absolute,
+            session.label,
+            data,
+        )
+        return _version_of(await runner.perform(request, operations.CREATE))
+
+    async def get(self, session_id: str) -> SessionData | None:
+        """Return the session, or None if there is none or it has expired."""
+        digest = digest_of(session_id)
+        runner = self._registry.current()
+        request = wire.Get(runner.dialog.next_id(), point_of(session_id), digest)
+        reply = await runner.perform(request, operations.GET)
+        return _session_of(session_id, reply) if type(reply) is wire.Session else None
+
+    async def update(self, session_id: str, session: SessionData, *, version: int | None = None) -> int:
+        """Replace user, lifetime, label and data of a stored session; return its new version.
+
+        Never creates the session again if it is missing: that is how a logout would be undone.
+        Raises SessionNotFoundError, and VersionConflictError if `version` is given and stale.
+        """
+        digest = digest_of(session_id)
+        if session.session_id != session_id:
+            raise UsageError("update cannot change a session's id; use rotate")
+        expires = micros_of(session.expires, "expires")
+        check_user_id(session.user_id)
+        check_label(session.label)
+        check_version(version)
+        data = self._encoded(session.data)
+        runner = self._registry.current()
+        dialog = runner.dialog
+        request = wire.Update(
+            dialog.next_id(),
+            dialog.low,
+            0,
+            point_of(session_id),
+            digest,
+            session.user_id,
+            expires,
+            session.label,
+            data,
+            version,
+        )
+        kind = operations.UPDATE if version is None else operations.UPDATE_IF
+        return _version_of(await runner.perform(request, kind))
+
+    async def delete(self, session_id: str) -> None:
+        """Remove the session. That there is none is fine."""
+        digest = digest_of(session_id)
+        runner = self._registry.current()
+        dialog = runner.dialog
+        request = wire.Delete(dialog.next_id(), dialog.low, 0, point_of(session_id), digest)
+        _version_of(await runner.perform(request, operations.DELETE))
+
+    async def clean(self) -> int:
+        """Remove what has expired and return how many sessions that were. Never needed for correctness."""
+        runner = self._registry.current()
+        dialog = runner.dialog
+        request = wire.Clean(dialog.next_id(), dialog.low, 0, ())
+        return _count_of(await runner.gather(request, operations.CLEAN))
+
+    # --- in one step instead of the defaults -------------------------------------------------------------
+
+    async def patch(
+        self,
+        session_id: str,
+        *,
+        set: Mapping[PathLike, Any] | None = None,  # noqa: A002  the contract's name
+        unset: Iterable[PathLike] = (),
+        expect: Mapping[PathLike, Any] | None = None,
+        user_id: str | Unchanged | None = UNCHANGED,
+        expires: datetime | None = None,
+    ) -> SessionData:
+        """Change single paths of the data (and user or lifetime); see `BaseSessionStore.patch`."""
+        digest = digest_of(session_id)
+        changes = encode_changes(set, unset, expect)
+        user = _user_change(user_id)
+        expires_us = None if expires is None else micros_of(expires, "expires")
+        runner = self._registry.current()
+        dialog = runner.dialog
+        request = wire.Patch(
+            dialog.next_id(),
+            dialog.low,
+            0,
+            point_of(session_id),
+            digest,
+            changes.set,
+            changes.unset,
+            changes.expect,
+            user,
+            expires_us,
+        )
+        kind = operations.PATCH_IF if changes.expect else operations.PATCH
+        return _changed_session(session_id, await runner.perform(request, kind))
+
+    async def rotate(
+        self,
+        session_id: str,
+        *,
+        user_id: str | Unchanged | None = UNCHANGED,
+        set: Mapping[PathLike, Any] | None = None,  # noqa: A002  the contract's name
+        unset: Iterable[PathLike] = (),
+        expires: datetime | None = None,
+    ) -> SessionData:
+        """Give the session a new id and kill the old one; see `BaseSessionStore.rotate`."""
+        digest = digest_of(session_id)
+        changes = encode_changes(set, unset)
+        user = _user_change(user_id)
+        expires_us = None if expires is None else micros_of(expires, "expires")
+        point = point_of(session_id)
+        new_id = new_session_id(point)
+        runner = self._registry.current()
+        dialog = runner.dialog
+        request = wire.Rotate(
+            dialog.next_id(),
+            dialog.low,
+            0,
+            point,
+            digest,
+            digest_of(new_id),
+            changes.set,
+            changes.unset,
+            user,
+            expires_us,
+        )
+        return _changed_session(new_id, await runner.perform(request, operations.ROTATE))
+
+    # --- by user -----------------------------------------------------------------------------------------
+
+    async def list_by_user(self, user_id: str, *, limit: int = 1000) -> list[SessionInfo]:
+        """Return the user's live sessions, at most `limit`, the newest first. No ids: handles."""
+        check_present_user_id(user_id)
+        check_limit(limit)
+        runner = self._registry.current()
+        request = wire.ListByUser(runner.dialog.next_id(), user_id, limit, ())
+        reply = await runner.gather(request, operations.LIST_BY_USER)
+        newest_first = sorted(reply.sessions, key=lambda each: (each.created_us, each.version), reverse=True)
+        return [
+            SessionInfo(
+                handle=handle_of(each.point, each.digest),
+                user_id=user_id,
+                created=datetime_of(each.created_us),
+                expires=datetime_of(each.expires_us),
+                label=each.label,
+                version=each.version,
+            )
+            for each in newest_first[:limit]
+        ]
+
+    async def delete_by_handle(self, user_id: str, handle: str) -> None:
+        """Remove one of the user's sessions by its handle. Absent, or another user's: nothing happens."""
+        check_present_user_id(user_id)
+        point, digest = parse_handle(handle)
+        runner = self._registry.current()
+        dialog = runner.dialog
+        request = wire.DeleteByHandle(dialog.next_id(), dialog.low, 0, point, digest, user_id)
+        _version_of(await runner.perform(request, operations.DELETE_BY_HANDLE))
+
+    async def delete_by_user(self, user_id: str, *, keep: str | None = None) -> int:
+        """Log the user out everywhere, except in the session with the id `keep`; return how many ended.
+
+        Raises OutcomeUnknownError if not every shard has confirmed it in time; repeat it then.
+        """
+        check_present_user_id(user_id)
+        kept = b"" if keep is None else digest_of(keep)
+        runner = self._registry.current()
+        dialog = runner.dialog
+        request = wire.DeleteByUser(dialog.next_id(), dialog.low, 0, user_id, kept, ())
+        return _count_of(await runner.gather(request, operations.DELETE_BY_USER))
+
+    # --- inside ------------------------------------------------------------------------------------------
+
+    def _encoded(self, data: dict[Any, Any]) -> bytes:
+        encoded = encode_data(data)
+        check_data_size(encoded, self._data_bytes_max)
+        return encoded
+
+
+def _user_change(user_id: str | Unchanged | None) -> tuple[str | None] | None:
+    if isinstance(user_id, Unchanged):
+        return None
+    check_user_id(user_id)
+    return (user_id,)
+
+
+def _session_of(session_id: str, reply: wire.Session) -> SessionData:
+    absolute = reply.absolute_us
+    try:
+        return SessionData(
+            session_id=session_id,
+            user_id=reply.user_id,
+            expires=datetime_of(reply.expires_us),
+            data=decode_data(reply.data),
+            created=datetime_of(reply.created_us),
+            absolute_expires=None if absolute is None else datetime_of(absolute),
+            label=reply.label,
+            version=reply.version,
+        )
+    except OverflowError:
+        raise RemoteProtocolError("the cluster sent a time that no datetime can hold") from None
+
+
+def _changed_session(session_id: str, reply: wire.Session | wire.Failed) -> SessionData:
+    if isinstance(reply, wire.Failed):
+        _raise_failed(reply)
+    return _session_of(session_id, reply)
+
+
+def _version_of(reply: wire.Written | wire.Failed) -> int:
+    if isinstance(reply, wire.Failed):
+        _raise_failed(reply)
+    return reply.version
+
+
+def _count_of(reply: wire.Counted) -> int:
+    return sum(count for _, count in reply.counts)
+
+
+def _raise_failed(reply: wire.Failed) -> NoReturn:
+    match reply.code:
+        case wire.FailureCode.EXISTS:
+            raise SessionExistsError("a live session has this id; mint a new one with new_session_id()")
+        case wire.FailureCode.NOT_FOUND:
+            raise SessionNotFoundError(
+                "there is no live session with this id: never created, expired, deleted or rotated away"
+            )
+        case wire.FailureCode.CONFLICT:
+            raise VersionConflictError("the session is not as expected any more: read it again")
+        case wire.FailureCode.TOO_LARGE:
+            raise UsageError(
+                f"the session's data would be over the cluster's limit{_told(reply)}; keep large values "
+                "elsewhere and only their keys in the session, or raise data_bytes_max of the nodes"
+            )
+        case wire.FailureCode.INVALID:
+            raise UsageError(f"the cluster refused the request as invalid{_told(reply)}")
+        case _:
+            raise RemoteProtocolError(
+                f"the cluster refused with code {reply.code}{_told(reply)}, which this version of greenroom "
+                "does not know; upgrade it"
+            )
+
+
+def _told(reply: wire.Failed) -> str:
+    return f" ({reply.detail})" if reply.detail else ""

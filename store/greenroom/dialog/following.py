@@ -1,0 +1,148 @@
+"""Following the cluster map: a subscription to its changes at two nodes.
+
+Two, so that one node's death costs nothing, and changes come by the faster way. When one breaks another
+node is picked: nodes that the map calls up first, then other nodes, and the seeds always. A map is taken only
+if it is newer than the one held. A change that does not continue the map held is answered by asking for the
+whole map.
+
+An idle connection to a machine that vanished looks alive. So when requests go unanswered, or a server names a
+newer map than ours, each subscription is asked for the whole map, and one that stays silent is dropped.
+"""
+
+from random import Random
+
+from greenroom import wire
+from greenroom.cluster_map import ClusterMap
+from greenroom.dialog.links import Link, Switchboard
+from greenroom.errors import RemoteProtocolError
+from greenroom.routing import Router
+
+SUBSCRIPTIONS = 2
+ANSWER_NS = 1_000_000_000
+RETRY_NS_MIN = 20_000_000
+RETRY_NS_MAX = 1_000_000_000
+NEVER_NS = 1 << 62
+
+
+class MapFollower:
+    """Keeps the subscriptions and the newest map, as a `router`: None until a node has answered."""
+
+    def __init__(self, seeds: tuple[str, ...], cluster: str, board: Switchboard, random: Random) -> None:
+        self.router: Router | None = None
+        self.last_failure = ""
+        self._seeds = seeds
+        self._cluster = cluster
+        self._board = board
+        self._random = random
+        self._subscriptions: list[Link] = []
+        self._failures: dict[str, int] = {}
+        self._retry_ns: dict[str, int] = {}
+
+    # --- connections -------------------------------------------------------------------------------------
+
+    def maintain(self, now_ns: int) -> None:
+        """Open what is missing of two subscriptions; drop those that no longer answer."""
+        for link in list(self._subscriptions):
+            if link.asked_whole_ns and now_ns >= link.asked_whole_ns + ANSWER_NS:
+                self._board.abort(link)
+                self.lost(link, "it did not send the cluster map in time", now_ns)
+        taken = {link.address for link in self._subscriptions}
+        for address in self._candidates():
+            if len(self._subscriptions) >= SUBSCRIPTIONS:
+                break
+            if address not in taken and self._retry_ns.get(address, 0) <= now_ns:
+                self._subscriptions.append(self._board.open(address, None, now_ns))
+
+    def _candidates(self) -> list[str]:
+        """Return node addresses in the order in which to try them."""
+        seeds = list(self._seeds)
+        self._random.shuffle(seeds)
+        if self.router is None:
+            return seeds
+        rank = {"up": 0, "leaving": 1}
+        nodes = [
+            (rank.get(node.state, 2), self._random.random(), node.address)
+            for node in self.router.map.nodes.values()
+        ]
+        return list(dict.fromkeys([address for _, _, address in sorted(nodes)] + seeds))
+
+    def greeted(self, link: Link, now_ns: int) -> None:
+        """Subscribe, now that the node has said hello; or leave, if it is the node we are at already."""
+        for other in self._subscriptions:
+            if other is not link and other.greeted and other.peer == link.peer:
+                self._board.close(link)
+                self._subscriptions.remove(link)
+                self._retry_ns[link.address] = NEVER_NS
+                return
+        self._failures.pop(link.address, None)
+        if self.router is None:
+            self._ask_whole(link, now_ns)
+        else:
+            held = self.router.map
+            self._board.write(link, wire.Subscribe(held.lineage, held.version))
+
+    def lost(self, link: Link, reason: str, now_ns: int) -> None:
+        """Note that a subscription broke; `maintain` picks the next node."""
+        if link not in self._subscriptions:
+            return
+        self._subscriptions.remove(link)
+        self.last_failure = f"{link.address}: {reason}"
+        failures = self._failures[link.address] = self._failures.get(link.address, 0) + 1
+        pause = min(RETRY_NS_MIN << min(failures, 10), RETRY_NS_MAX)
+        self._retry_ns = {address: at for address, at in self._retry_ns.items() if now_ns < at < NEVER_NS}
+        self._retry_ns[link.address] = now_ns + int(pause * self._random.uniform(0.5, 1.0))
+
+    def probe(self, now_ns: int) -> None:
+        """Ask every subscription for the whole map: something suggests that ours is old."""
+        for link in self._subscriptions:
+            if link.greeted and not link.asked_whole_ns:
+                self._ask_whole(link, now_ns)
+
+    def _ask_whole(self, link: Link, now_ns: int) -> None:
+        link.asked_whole_ns = now_ns
+        self._board.write(link, wire.Subscribe(0, 0))
+
+    def due_ns(self) -> int | None:
+        """When `maintain` next has something to do."""
+        times = [link.asked_whole_ns + ANSWER_NS for link in self._subscriptions if link.asked_whole_ns]
+        if len(self._subscriptions) < SUBSCRIPTIONS:
+            nodes = self.router.map.nodes.values() if self.router is not None else ()
+            addresses = {*self._seeds, *(node.address for node in nodes)}
+            addresses -= {link.address for link in self._subscriptions}
+            times += [at for address in addresses if (at := self._retry_ns.get(address, 0)) < NEVER_NS]
+        return min(times, default=None)
+
+    # --- maps --------------------------------------------------------------------------------------------
+
+    def received(self, link: Link, message: object, now_ns: int) -> bool:
+        """Take a message from a subscription; whether the map changed. Raises RemoteProtocolError."""
+        match message:
+            case wire.MapFull():
+                link.asked_whole_ns = 0
+                return self._take(message.map)
+            case wire.MapChange():
+                return self._take_change(link, message, now_ns)
+            case _:
+                raise RemoteProtocolError(f"a {type(message).__name__} came on a subscription to the map")
+
+    def _take(self, new: ClusterMap) -> bool:
+        if new.cluster != self._cluster:
+            raise RemoteProtocolError(f"it sent the map of cluster {new.cluster!r}")
+        if self.router is not None and not new.newer_than(self.router.map):
+            return False
+        self.router = Router(new)
+        return True
+
+    def _take_change(self, link: Link, change: wire.MapChange, now_ns: int) -> bool:
+        delta = change.delta
+        held = self.router.map if self.router is not None else None
+        if held is not None and (delta.lineage, delta.version) <= (held.lineage, held.version):
+            return False
+        if held is None or (delta.lineage, delta.base) != (held.lineage, held.version):
+            if not link.asked_whole_ns:
+                self._ask_whole(link, now_ns)
+            return False
+        if any(not 0 <= index < held.shard_count for index, _ in delta.shards):
+            raise RemoteProtocolError("a change of the map names a shard that does not exist")
+        self.router = Router(held.apply(delta))
+        return True

@@ -1,0 +1,70 @@
+"""Operations that every shard must answer.
+
+Each primary is asked for its shards under the one request id of the operation, and again for those that its
+reply did not name, by whatever map is newest then. On one connection at most one attempt is unanswered, so a
+reply always tells which attempt it answers.
+"""
+
+from greenroom import wire
+from greenroom.dialog.lanes import Lanes
+from greenroom.dialog.links import Lane, Link, Switchboard
+from greenroom.dialog.operations import Gathering, stamp
+from greenroom.errors import RemoteProtocolError
+
+
+def ask(operation: Gathering, lanes: Lanes, board: Switchboard, low: int, now_ns: int) -> None:
+    """Ask every primary that can be reached for the shards that no one is being asked for."""
+    if not lanes.by_shard:
+        return
+    if operation.remaining is None:
+        operation.remaining = set(range(len(lanes.by_shard)))
+    free = operation.remaining.difference(*operation.asked.values())
+    groups: dict[Lane, list[int]] = {}
+    for shard in sorted(free):
+        lane = lanes.by_shard[shard]
+        if lane is not None:
+            groups.setdefault(lane, []).append(shard)
+    for lane, shards in groups.items():
+        link = lane.link
+        if link is None or not lane.ready:
+            lane.waiting[operation.request.request] = operation
+            lanes.connect(lane, now_ns)
+        elif link not in operation.asked:
+            operation.asked[link] = tuple(shards)
+            stamp(operation, low, now_ns)
+            board.write(link, request_for(operation.request, tuple(shards)))
+
+
+def request_for(request: wire.Fanout, shards: tuple[int, ...]) -> wire.Fanout:
+    """Return the request, asked of these shards."""
+    match request:
+        case wire.Clean():
+            return wire.Clean(request.request, request.low, request.age_ms, shards)
+        case wire.DeleteByUser():
+            return wire.DeleteByUser(
+                request.request, request.low, request.age_ms, request.user_id, request.keep, shards
+            )
+        case _:
+            return wire.ListByUser(request.request, request.user_id, request.limit, shards)
+
+
+def take_answer(operation: Gathering, link: Link, reply: wire.Counted | wire.Listing) -> bool:
+    """Take in what the shards named in `reply` answered; whether that was all that were asked there.
+
+    Raises RemoteProtocolError if it names shards that were not asked.
+    """
+    asked = operation.asked[link]
+    counts = reply.counts if isinstance(reply, wire.Counted) else ()
+    named = {shard for shard, _ in counts} if isinstance(reply, wire.Counted) else set(reply.shards)
+    if not named.issubset(asked):
+        raise RemoteProtocolError(f"a reply to {operation.kind.name} names shards that were not asked")
+    del operation.asked[link]
+    remaining = operation.remaining if operation.remaining is not None else set()
+    fresh = named & remaining
+    if isinstance(reply, wire.Counted):
+        operation.counted += sum(count for shard, count in counts if shard in fresh)
+    else:
+        operation.sessions.extend(reply.sessions)
+    remaining -= named
+    operation.answered = operation.answered or bool(named)
+    return len(named) == len(asked)

@@ -1,0 +1,95 @@
+"""The actors that requests go to, one connection each, by the newest map.
+
+A failed attempt to connect is repeated after a pause that rises to a quarter of a second, for as long as
+operations wait for that actor.
+"""
+
+from random import Random
+
+from greenroom.dialog.links import Lane, Link, Switchboard
+from greenroom.routing import Router
+
+RECONNECT_NS_MIN = 10_000_000
+RECONNECT_NS_MAX = 250_000_000
+
+
+class Lanes:
+    """Which lane serves which shard. `by_shard` is empty until there is a map; `shift` as in `Router`."""
+
+    def __init__(self, board: Switchboard, random: Random) -> None:
+        self.by_shard: list[Lane | None] = []
+        self.shift = 0
+        self._board = board
+        self._random = random
+        self._lanes: dict[bytes, Lane] = {}
+
+    def update(self, router: Router) -> list[Lane]:
+        """Take over a newer map; return the lanes that it has no more use for."""
+        old = self._lanes
+        self._lanes = {}
+        self.shift = router.shift
+        self.by_shard = []
+        for actor in router.primaries:
+            if actor is None:
+                self.by_shard.append(None)
+                continue
+            lane = self._lanes.get(actor.incarnation)
+            if lane is None:
+                lane = old.pop(actor.incarnation, None)
+                if lane is None or lane.actor.address != actor.address:
+                    if lane is not None:
+                        old[actor.incarnation] = lane
+                    lane = Lane(actor)
+                self._lanes[actor.incarnation] = lane
+            self.by_shard.append(lane)
+        return list(old.values())
+
+    def lane_of(self, point: int) -> Lane | None:
+        """Return the lane to the primary of a point's shard."""
+        return self.by_shard[point >> self.shift] if self.by_shard else None
+
+    def connect(self, lane: Lane, now_ns: int) -> None:
+        """Open the connection unless it is open, being opened, or paused after a failure."""
+        if lane.link is None and lane.retry_ns <= now_ns:
+            lane.link = self._board.open(lane.actor.address, lane, now_ns)
+
+    def greeted(self, lane: Lane) -> None:
+        """Note that the actor has accepted the connection."""
+        lane.ready = True
+        lane.failures = 0
+        lane.last_failure = ""
+
+    def dropped(self, lane: Lane, link: Link) -> None:
+        """Note that this side let go of the connection."""
+        if lane.link is link:
+            lane.link = None
+            lane.ready = False
+
+    def lost(self, lane: Lane, link: Link, reason: str, now_ns: int) -> None:
+        """Note that the connection broke or could not be opened."""
+        if lane.link is not link:
+            return
+        self.dropped(lane, link)
+        lane.last_failure = reason
+        pause = min(RECONNECT_NS_MIN << min(lane.failures, 10), RECONNECT_NS_MAX)
+        lane.failures += 1
+        lane.retry_ns = now_ns + int(pause * self._random.uniform(0.5, 1.0))
+
+    def leave(self, number: int) -> None:
+        """Take an operation out of every waiting room."""
+        for lane in self._lanes.values():
+            lane.waiting.pop(number, None)
+
+    def reconnect(self, now_ns: int) -> None:
+        """Try again where operations wait and the pause is over."""
+        for lane in self._lanes.values():
+            if lane.waiting and lane.link is None:
+                self.connect(lane, now_ns)
+
+    @property
+    def due_ns(self) -> int | None:
+        """When `reconnect` next has something to do."""
+        return min(
+            (lane.retry_ns for lane in self._lanes.values() if lane.waiting and lane.link is None),
+            default=None,
+        )

@@ -1,0 +1,215 @@
+"""Connections as the dialog sees them: what was received, what is to be written, what the driver is to do.
+
+A link's life: `Open` is handed to the driver, which reports it open; then our hello goes out and the
+server's comes in; from then on it carries messages. Requests wait for the server's hello, so that nothing is
+ever sent to whoever happens to listen on an old actor's port, and a refused hello has surely applied nothing.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+from greenroom import wire
+from greenroom.cluster_map import ActorEntry
+from greenroom.errors import RemoteProtocolError
+from greenroom.framing import FRAME_BYTES_MAX, FrameBuffer, append_frame
+
+MAP_FRAME_BYTES_MAX = 16 << 20
+"""A map of 4,096 shards and a thousand actors takes less than a megabyte; this is the room for growth."""
+
+CONNECT_NS = 1_000_000_000
+HELLO_NS = 1_000_000_000
+
+
+class Open(msgspec.Struct, frozen=True, gc=False):
+    """Connect to this address and report `opened` or `lost`."""
+
+    link: int
+    address: str
+
+
+class Abort(msgspec.Struct, frozen=True, gc=False):
+    """Reset this connection at once (linger 0): nothing still in its buffers may arrive. Not reported."""
+
+    link: int
+
+
+class Close(msgspec.Struct, frozen=True, gc=False):
+    """Close this connection, which owes nothing, in order. Not reported."""
+
+    link: int
+
+
+Action: TypeAlias = Open | Abort | Close
+
+
+class Lane:
+    """One actor incarnation that is the primary of some shard, and the connection to it, if there is one.
+
+    `waiting` are the operations to send once it is open or has room. `failures` counts attempts to connect
+    that failed in a row; the next is made at `retry_ns`.
+    """
+
+    __slots__ = ("actor", "failures", "last_failure", "link", "ready", "retry_ns", "waiting")
+
+    def __init__(self, actor: ActorEntry) -> None:
+        self.actor = actor
+        self.link: Link | None = None
+        self.ready = False
+        self.waiting: dict[int, object] = {}
+        self.failures = 0
+        self.retry_ns = 0
+        self.last_failure = ""
+
+    def why_waiting(self) -> str:
+        """Say what an operation in `waiting` waits for."""
+        if self.ready:
+            return f"the connection to the actor at {self.actor.address} is full of unanswered requests"
+        if self.last_failure:
+            return f"the primary at {self.actor.address} is unreachable ({self.last_failure})"
+        return f"the primary at {self.actor.address} did not accept the connection in time"
+
+
+class Link:
+    """One connection. `lane` is None for a subscription to the map.
+
+    `bytes` counts what was sent on it and is unanswered. `deadline_ns` is when opening it must be done.
+    """
+
+    __slots__ = (
+        "address",
+        "asked_whole_ns",
+        "buffer",
+        "bytes",
+        "deadline_ns",
+        "dirty",
+        "greeted",
+        "id",
+        "lane",
+        "opened",
+        "out",
+        "peer",
+    )
+
+    def __init__(self, number: int, address: str, lane: Lane | None, deadline_ns: int) -> None:
+        self.id = number
+        self.address = address
+        self.lane = lane
+        self.deadline_ns = deadline_ns
+        self.opened = False
+        self.greeted = False
+        self.peer = b""
+        self.buffer = FrameBuffer(FRAME_BYTES_MAX if lane is not None else MAP_FRAME_BYTES_MAX)
+        self.out = bytearray()
+        self.dirty = False
+        self.bytes = 0
+        self.asked_whole_ns = 0
+
+
+class Switchboard:
+    """All links of a dialog, and what the driver has yet to do about them.
+
+    The driver drains `actions` and `dirty`. `due_ns` is when the first link that is being opened is late.
+    """
+
+    def __init__(self, client_id: bytes, cluster: str) -> None:
+        self.actions: list[Action] = []
+        self.dirty: list[Link] = []
+        self._client_id = client_id
+        self._cluster = cluster
+        self._links: dict[int, Link] = {}
+        self._opening: dict[int, Link] = {}
+        self._next_id = 0
+
+    def get(self, number: int) -> Link | None:
+        """Return a link that is still wanted, or None."""
+        return self._links.get(number)
+
+    def open(self, address: str, lane: Lane | None, now_ns: int) -> Link:
+        """Have the driver connect."""
+        self._next_id += 1
+        link = Link(self._next_id, address, lane, now_ns + CONNECT_NS)
+        self._links[link.id] = self._opening[link.id] = link
+        self.actions.append(Open(link.id, address))
+        return link
+
+    def opened(self, link: Link, now_ns: int) -> None:
+        """Say hello on a link that the driver has connected."""
+        link.opened = True
+        link.deadline_ns = now_ns + HELLO_NS
+        target = link.lane.actor.incarnation if link.lane is not None else b""
+        hello = wire.Hello(
+            wire.PROTOCOL_VERSION,
+            wire.ROUTING_VERSION,
+            self._cluster,
+            wire.ROLE_CLIENT,
+            self._client_id,
+            target,
+        )
+        self.write(link, hello)
+
+    def greeted(self, link: Link, hello: wire.Hello) -> None:
+        """Check the server's hello. Raises RemoteProtocolError if it cannot be worked with."""
+        if link.greeted or not link.opened:
+            raise RemoteProtocolError("a second hello, or one before ours")
+        if (hello.protocol, hello.routing) != (wire.PROTOCOL_VERSION, wire.ROUTING_VERSION):
+            raise RemoteProtocolError(
+                f"it speaks protocol {hello.protocol} with routing {hello.routing}, this client "
+                f"{wire.PROTOCOL_VERSION} with {wire.ROUTING_VERSION}; upgrade the older side"
+            )
+        if hello.cluster != self._cluster:
+            raise RemoteProtocolError(
+                f"it belongs to cluster {hello.cluster!r}, not {self._cluster!r}; check the option cluster"
+            )
+        if link.lane is not None and hello.sender != link.lane.actor.incarnation:
+            raise RemoteProtocolError("another actor listens there now")
+        link.greeted = True
+        link.peer = hello.sender
+        del self._opening[link.id]
+
+    def write(self, link: Link, message: wire.Frame) -> None:
+        """Queue a message for the next flush."""
+        append_frame(link.out, message)
+        if not link.dirty:
+            link.dirty = True
+            self.dirty.append(link)
+
+    def take_writes(self) -> list[tuple[int, bytearray]]:
+        """Return what is to be written, by link, and start anew."""
+        writes = []
+        for link in self.dirty:
+            link.dirty = False
+            if link.out:
+                writes.append((link.id, link.out))
+                link.out = bytearray()
+        self.dirty.clear()
+        return writes
+
+    def abort(self, link: Link) -> None:
+        """Have the driver reset the connection; what it still brings is not listened to."""
+        if self.forget(link):
+            self.actions.append(Abort(link.id))
+
+    def close(self, link: Link) -> None:
+        """Have the driver close the connection."""
+        if self.forget(link):
+            self.actions.append(Close(link.id))
+
+    def forget(self, link: Link) -> bool:
+        """Drop a link; whether it was still known."""
+        self._opening.pop(link.id, None)
+        link.out = bytearray()
+        return self._links.pop(link.id, None) is not None
+
+    def late(self, now_ns: int) -> list[Link]:
+        """Return the links that took too long to open."""
+        return [link for link in self._opening.values() if link.deadline_ns <= now_ns]
+
+    @property
+    def due_ns(self) -> int | None:
+        """When the next link that is being opened will be late."""
+        return min((link.deadline_ns for link in self._opening.values()), default=None)
+
+    def all(self) -> list[Link]:
+        """Return every link."""
+        return list(self._links.values())

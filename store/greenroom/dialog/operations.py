@@ -1,0 +1,128 @@
+"""Operations in flight, and what is known about their attempts.
+
+What a failed mutation may say depends on one question: can any attempt have been applied? An attempt counts
+from the moment its bytes were handed to a connection until a reply proves that it was refused. `maybe` is the
+memory of attempts whose connection is gone, or that a server said stand in its log.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+from greenroom import wire
+from greenroom.dialog.links import Lane, Link
+
+NS_PER_MS = 1_000_000
+
+Single: TypeAlias = wire.Get | wire.Mutation
+
+
+class Kind(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """What all operations of one sort have in common.
+
+    `finals` are the replies that end one. `harmless` says whether repeating one whose outcome is unknown can
+    do damage.
+    """
+
+    name: str
+    mutation: bool
+    harmless: bool
+    finals: frozenset[type]
+
+
+GET = Kind("get", mutation=False, harmless=True, finals=frozenset({wire.Session, wire.Missing}))
+CREATE = Kind("create", mutation=True, harmless=False, finals=frozenset({wire.Written, wire.Failed}))
+UPDATE = Kind("update", mutation=True, harmless=True, finals=frozenset({wire.Written, wire.Failed}))
+UPDATE_IF = Kind("update", mutation=True, harmless=False, finals=frozenset({wire.Written, wire.Failed}))
+DELETE = Kind("delete", mutation=True, harmless=True, finals=frozenset({wire.Written, wire.Failed}))
+PATCH = Kind("patch", mutation=True, harmless=True, finals=frozenset({wire.Session, wire.Failed}))
+PATCH_IF = Kind("patch", mutation=True, harmless=False, finals=frozenset({wire.Session, wire.Failed}))
+ROTATE = Kind("rotate", mutation=True, harmless=False, finals=frozenset({wire.Session, wire.Failed}))
+DELETE_BY_HANDLE = Kind(
+    "delete_by_handle", mutation=True, harmless=True, finals=frozenset({wire.Written, wire.Failed})
+)
+DELETE_BY_USER = Kind("delete_by_user", mutation=True, harmless=True, finals=frozenset({wire.Counted}))
+CLEAN = Kind("clean", mutation=True, harmless=True, finals=frozenset({wire.Counted}))
+LIST_BY_USER = Kind("list_by_user", mutation=False, harmless=True, finals=frozenset({wire.Listing}))
+
+
+class Operation(msgspec.Struct, eq=False):
+    """One request about one session.
+
+    `token` is the driver's handle of whoever waits. `link` is the connection on which the newest attempt is
+    unanswered. `queue` is the waiting room in which the operation sits, if it does. `first_ns` is when the
+    oldest attempt that may still count was sent (0: none).
+    """
+
+    request: Single
+    kind: Kind
+    token: object
+    deadline_ns: int
+    link: Link | None = None
+    size: int = 0
+    first_ns: int = 0
+    maybe: bool = False
+    queue: dict[int, object] | None = None
+    refusals: int = 0
+    retry_ns: int = 0
+    refused_by: Lane | None = None
+    wait_version: int = 0
+    reason: str = ""
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether an attempt may have been applied, or may yet be."""
+        return self.maybe or self.link is not None
+
+
+class Gathering(msgspec.Struct, eq=False):
+    """One request that every shard must answer, asked of each primary for its shards under one request id.
+
+    `asked` holds what is unanswered, at most one attempt per connection. `counted` sums `Counted` replies,
+    `sessions` collects `Listing`s.
+    """
+
+    request: wire.Fanout
+    kind: Kind
+    token: object
+    deadline_ns: int
+    remaining: set[int] | None = None
+    asked: dict[Link, tuple[int, ...]] = {}
+    counted: int = 0
+    sessions: list[wire.SessionHandle] = []
+    answered: bool = False
+    maybe: bool = False
+    first_ns: int = 0
+    refusals: int = 0
+    retry_ns: int = 0
+    reason: str = ""
+    link: None = None
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether some shard may have applied the request, or may yet."""
+        return self.maybe or self.answered or bool(self.asked)
+
+    def merged(self) -> wire.Reply:
+        """Return the answers of all shards as one reply."""
+        if self.kind is LIST_BY_USER:
+            return wire.Listing(self.request.request, (), tuple(self.sessions))
+        return wire.Counted(self.request.request, ((0, self.counted),))
+
+
+AnyOperation: TypeAlias = Operation | Gathering
+
+
+def stamp(operation: AnyOperation, low: int, now_ns: int) -> None:
+    """Make the operation's request ready for its next attempt: the low-watermark of now, and its age.
+
+    The age is 0 while no attempt that may still count was sent, else at least 1.
+    """
+    if not operation.kind.mutation:
+        return
+    age_ms = 0
+    if operation.first_ns:
+        age_ms = max(1, (now_ns - operation.first_ns) // NS_PER_MS)
+    else:
+        operation.first_ns = now_ns
+    operation.request = msgspec.structs.replace(operation.request, low=low, age_ms=age_ms)

@@ -1,0 +1,58 @@
+"""What a caller is told when an operation ends without an answer: the truth, and what to do.
+
+"Not applied" is said only if no attempt can have been applied. Everything else is "unknown".
+"""
+
+from greenroom.dialog.following import MapFollower
+from greenroom.dialog.lanes import Lanes
+from greenroom.dialog.operations import AnyOperation, Gathering, Kind
+from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError
+
+
+def failure(operation: AnyOperation, why: str, seconds: float) -> GreenroomError:
+    """Return the truthful error for an operation that ends without an answer. `why` tells the occasion."""
+    kind = operation.kind
+    if kind.mutation and operation.uncertain:
+        return outcome_unknown(kind, why, seconds)
+    obstacle = f": {operation.reason}" if operation.reason else ""
+    applied = "was not applied" if kind.mutation else "got no answer"
+    return UnavailableError(
+        f"{kind.name} {applied}; {why}{obstacle}. Repeating it is safe. "
+        f"If the cluster needs longer than deadline_seconds={seconds:g}, raise that option of the store."
+    )
+
+
+def outcome_unknown(kind: Kind, why: str, seconds: float) -> OutcomeUnknownError:
+    """Return the error for a mutation of which nobody can say whether it applied."""
+    if kind.harmless:
+        advice = "Repeating it is harmless: do that until it succeeds."
+    else:
+        advice = "Repeating it may apply it twice or fail on its own effect: read the session first."
+    return OutcomeUnknownError(
+        f"{kind.name} was sent and may have been applied, now or later; {why}. {advice} "
+        f"If the cluster needs longer than deadline_seconds={seconds:g}, raise that option of the store.",
+        harmless_to_repeat=kind.harmless,
+    )
+
+
+def obstacle(operation: AnyOperation, follower: MapFollower, lanes: Lanes) -> str:
+    """Say what an operation waits for."""
+    router = follower.router
+    if router is None:
+        return f"no node has sent the cluster map ({follower.last_failure or 'none has answered yet'})"
+    if isinstance(operation, Gathering):
+        if operation.reason or operation.asked:
+            return operation.reason or "not all actors have answered"
+        shards = sorted(operation.remaining or range(len(lanes.by_shard)))
+        unready = [lane for shard in shards if (lane := lanes.by_shard[shard]) is not None and not lane.ready]
+        return unready[0].why_waiting() if unready else router.why_no_primary(shards[0])
+    if operation.link is not None:
+        return f"the primary at {operation.link.address} did not answer"
+    if operation.retry_ns:
+        return operation.reason
+    lane = lanes.lane_of(operation.request.point)
+    return (
+        router.why_no_primary(router.shard_of(operation.request.point))
+        if lane is None
+        else lane.why_waiting()
+    )

@@ -1,0 +1,185 @@
+"""What carries a dialog's bytes: one runner per event loop, for asyncio and for trio.
+
+A runner feeds its dialog and then settles: hands out outcomes, performs actions, sees to one flush per loop
+tick and to one timer for everything that has to do with time. What differs between the libraries is how a
+caller waits, how a callback is scheduled and how a socket becomes readable.
+"""
+
+import errno
+import os
+import socket
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable
+from typing import Any
+
+from greenroom import wire
+from greenroom.dialog import Abort, Close, Dialog, Open
+from greenroom.dialog.operations import Kind, Single
+from greenroom.errors import GreenroomError
+
+RECEIVE_BYTES = 256 * 1024
+USER_TIMEOUT_MS = 5000
+KEEPALIVE_IDLE_SECONDS = 5
+KEEPALIVE_INTERVAL_SECONDS = 2
+KEEPALIVE_PROBES = 3
+
+_RESET = struct.pack("ii", 1, 0)
+
+
+class Runner(ABC):
+    """One dialog in one event loop. Not to be touched from any other thread."""
+
+    def __init__(self, dialog: Dialog) -> None:
+        self.dialog = dialog
+        self.closed = False
+        self._timer_ns = 1 << 62
+        self._flush_due = False
+
+    @abstractmethod
+    def perform(self, request: Single, kind: Kind) -> Awaitable[Any]:
+        """Submit an operation on one session; await its final reply, or its error."""
+
+    @abstractmethod
+    def gather(self, request: wire.Fanout, kind: Kind) -> Awaitable[Any]:
+        """Submit an operation that every shard answers; await the merged reply, or its error."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """End everything that is pending, truthfully, and close the connections. From its own loop."""
+
+    @property
+    @abstractmethod
+    def over(self) -> bool:
+        """Whether the event loop has ended."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Close the sockets and nothing else: the loop has ended, or belongs to the parent of a fork."""
+
+    @abstractmethod
+    def dismiss(self) -> None:
+        """Have the runner close itself in its own loop; from any thread, without waiting."""
+
+    # --- for the subclasses ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _now_ns(self) -> int: ...
+
+    @abstractmethod
+    def _hand_out(self, token: Any, reply: object, error: GreenroomError | None) -> None: ...
+
+    @abstractmethod
+    def _open(self, number: int, address: str) -> None: ...
+
+    @abstractmethod
+    def _drop(self, number: int, *, reset: bool) -> None: ...
+
+    @abstractmethod
+    def _schedule_flush(self) -> None: ...
+
+    @abstractmethod
+    def _schedule_tick(self, at_ns: int) -> None: ...
+
+    @abstractmethod
+    def _write(self, number: int, data: bytearray) -> None: ...
+
+    def _settle(self) -> None:
+        """Do what the dialog wants done after it was fed."""
+        dialog = self.dialog
+        if dialog.replies:
+            replies, dialog.replies = dialog.replies, []
+            for token, reply in replies:
+                self._hand_out(token, reply, None)
+        if dialog.failures:
+            failures, dialog.failures = dialog.failures, []
+            for token, error in failures:
+                self._hand_out(token, None, error)
+        board = dialog.board
+        while board.actions:
+            actions = board.actions[:]
+            board.actions.clear()
+            for action in actions:
+                match action:
+                    case Open():
+                        self._open(action.link, action.address)
+                    case Abort():
+                        self._drop(action.link, reset=True)
+                    case Close():
+                        self._drop(action.link, reset=False)
+        if board.dirty and not self._flush_due:
+            self._flush_due = True
+            self._schedule_flush()
+        if dialog.wake_ns < self._timer_ns:
+            self._timer_ns = dialog.wake_ns
+            self._schedule_tick(dialog.wake_ns)
+
+    def _flush(self) -> None:
+        """Send what all requests of this tick have queued, one write per connection."""
+        self._flush_due = False
+        for number, data in self.dialog.board.take_writes():
+            self._write(number, data)
+
+    def _tick(self) -> None:
+        self._timer_ns = 1 << 62
+        if not self.closed:
+            self.dialog.tick(self._now_ns())
+            self._settle()
+
+
+def configured_socket(family: int) -> socket.socket:
+    """Return a non-blocking TCP socket that sends at once and soon notices that its peer is gone."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(0)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (
+            ("TCP_USER_TIMEOUT", USER_TIMEOUT_MS),
+            ("TCP_KEEPIDLE", KEEPALIVE_IDLE_SECONDS),
+            ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_SECONDS),
+            ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+        ):
+            if hasattr(socket, name):  # not on every system
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def start_connecting(sock: socket.socket, address: Any) -> None:
+    """Begin to connect; the socket becomes writable when that is decided. Raises OSError."""
+    code = sock.connect_ex(address)
+    if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
+        raise OSError(code, os.strerror(code))
+
+
+def finish_connecting(sock: socket.socket) -> None:
+    """Raise OSError if the attempt to connect has failed."""
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """Make `close` reset the connection, so that what is still in its buffers never arrives."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+def close_descriptor(sock: socket.socket) -> None:
+    """Close the socket whatever its event loop still thinks of it (uvloop counts its own uses)."""
+    descriptor = sock.detach()
+    if descriptor >= 0:
+        os.close(descriptor)
+
+
+def numeric_address(host: str, port: int) -> tuple[int, Any] | None:
+    """Return (family, address) if the host needs no look-up, else None."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host)
+        except (OSError, ValueError):
+            continue
+        return family, (host, port)
+    return None

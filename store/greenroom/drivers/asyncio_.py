@@ -1,0 +1,280 @@
+"""The runner for asyncio and loops like it (uvloop).
+
+It makes no task, so that a loop may end at any moment without one being destroyed in flight, and uses bare
+sockets with `add_reader` rather than transports, because a transport cannot be closed once its loop is.
+"""
+
+import asyncio
+import contextvars
+import socket
+from collections import deque
+from typing import Any
+
+from greenroom import wire
+from greenroom.dialog import Dialog
+from greenroom.dialog.operations import Kind, Single
+from greenroom.drivers import (
+    RECEIVE_BYTES,
+    Runner,
+    close_descriptor,
+    configured_socket,
+    finish_connecting,
+    numeric_address,
+    reset_on_close,
+    start_connecting,
+)
+from greenroom.errors import GreenroomError, UsageError
+from greenroom.routing import parse_address
+
+_Targets = list[tuple[int, Any]]
+
+
+class _Socket:
+    """One connection. `targets` are the addresses that are left to try."""
+
+    __slots__ = ("number", "reading", "sock", "targets", "unsent", "writing")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.sock: socket.socket | None = None
+        self.targets: deque[tuple[int, Any]] = deque()
+        self.unsent = bytearray()
+        self.reading = False
+        self.writing = False
+
+
+class AsyncioRunner(Runner):
+    """A dialog in one asyncio loop, made inside it."""
+
+    def __init__(self, dialog: Dialog) -> None:
+        super().__init__(dialog)
+        self._loop = asyncio.get_running_loop()
+        if not hasattr(self._loop, "add_reader") or type(self._loop).__name__ == "ProactorEventLoop":
+            raise UsageError(
+                "ClusterStore needs an event loop with add_reader; on Windows use asyncio.SelectorEventLoop"
+            )
+        # Callbacks run outside of whatever request happened to be the first to need them.
+        self._context = contextvars.Context()
+        self._sockets: dict[int, _Socket] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._received = bytearray(RECEIVE_BYTES)
+        self._received_view = memoryview(self._received)
+
+    def perform(self, request: Single, kind: Kind) -> asyncio.Future[Any]:
+        """Submit an operation on one session; the future brings its final reply, or its error."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self.dialog.submit(self._now_ns(), request, kind, future)
+        self._settle()
+        return future
+
+    def gather(self, request: wire.Fanout, kind: Kind) -> asyncio.Future[Any]:
+        """Submit an operation that every shard answers; the future brings the merged reply, or its error."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self.dialog.gather(self._now_ns(), request, kind, future)
+        self._settle()
+        return future
+
+    async def aclose(self) -> None:
+        """End everything that is pending, truthfully, and close the connections."""
+        self._close()
+
+    def _close(self) -> None:
+        if self.closed:
+            return
+        self.dialog.close(self._now_ns())
+        self._settle()
+        self.closed = True
+        for number in list(self._sockets):
+            self._drop(number, reset=False)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @property
+    def over(self) -> bool:
+        """Whether the event loop has ended."""
+        return self._loop.is_closed()
+
+    def discard(self) -> None:
+        """Close the sockets and nothing else: the loop has ended, or belongs to the parent of a fork."""
+        self.closed = True
+        for connection in self._sockets.values():
+            if connection.sock is not None:
+                close_descriptor(connection.sock)
+        self._sockets.clear()
+
+    def dismiss(self) -> None:
+        """Have the runner close itself in its own loop; from any thread, without waiting."""
+        if not self._loop.is_running():
+            self._close()
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._close)
+        except RuntimeError:  # the loop was closed meanwhile
+            self.discard()
+
+    # --- what Runner asks for ----------------------------------------------------------------------------
+
+    def _now_ns(self) -> int:
+        return int(self._loop.time() * 1e9)
+
+    def _hand_out(self, token: Any, reply: object, error: GreenroomError | None) -> None:
+        if token.done():  # its caller was cancelled
+            return
+        if error is None:
+            token.set_result(reply)
+        else:
+            token.set_exception(error)
+
+    def _schedule_flush(self) -> None:
+        self._loop.call_soon(self._flush, context=self._context)
+
+    def _schedule_tick(self, at_ns: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at_ns / 1e9, self._tick, context=self._context)
+
+    # --- connecting --------------------------------------------------------------------------------------
+
+    def _open(self, number: int, address: str) -> None:
+        connection = self._sockets[number] = _Socket(number)
+        host, port = parse_address(address)
+        known = numeric_address(host, port)
+        if known is not None:
+            connection.targets.append(known)
+            self._loop.call_soon(self._connect_next, connection, None, context=self._context)
+            return
+        lookup = self._loop.run_in_executor(None, _look_up, host, port)
+        lookup.add_done_callback(lambda future: self._resolved(connection, future), context=self._context)
+
+    def _resolved(self, connection: _Socket, lookup: asyncio.Future[_Targets]) -> None:
+        if lookup.cancelled():
+            self._connect_next(connection, "looking up its name was cancelled")
+        elif (error := lookup.exception()) is not None:
+            self._connect_next(connection, f"its name cannot be looked up: {error}")
+        else:
+            connection.targets.extend(lookup.result())
+            self._connect_next(connection, None)
+
+    def _connect_next(self, connection: _Socket, reason: str | None) -> None:
+        """Try the next address; `reason` is why the last one failed."""
+        while self._sockets.get(connection.number) is connection:
+            if not connection.targets:
+                self._lost(connection, reason or "its name has no address")
+                return
+            family, address = connection.targets.popleft()
+            try:
+                connection.sock = configured_socket(family)
+                start_connecting(connection.sock, address)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                self._release(connection)
+                continue
+            self._watch_writable(connection, self._connected)
+            return
+
+    def _connected(self, connection: _Socket) -> None:
+        if connection.sock is None or self._sockets.get(connection.number) is not connection:
+            return
+        self._unwatch_writable(connection)
+        try:
+            finish_connecting(connection.sock)
+        except OSError as error:
+            self._release(connection)
+            self._connect_next(connection, error.strerror or str(error))
+            return
+        contextvars.Context().run(self._loop.add_reader, connection.sock, self._readable, connection)
+        connection.reading = True
+        self.dialog.opened(self._now_ns(), connection.number)
+        self._settle()
+
+    # --- reading and writing -----------------------------------------------------------------------------
+
+    def _readable(self, connection: _Socket) -> None:
+        if connection.sock is None:
+            return
+        try:
+            count = connection.sock.recv_into(self._received)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lost(connection, error.strerror or str(error))
+            return
+        if not count:
+            self._lost(connection, "it closed the connection")
+            return
+        self.dialog.received(self._now_ns(), connection.number, self._received_view[:count])
+        self._settle()
+
+    def _write(self, number: int, data: bytearray) -> None:
+        connection = self._sockets.get(number)
+        if connection is None or connection.sock is None:
+            return
+        if connection.unsent:
+            connection.unsent += data
+            return
+        try:
+            sent = connection.sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            self._lost(connection, error.strerror or str(error))
+            return
+        if sent < len(data):
+            connection.unsent += memoryview(data)[sent:]
+            self._watch_writable(connection, self._writable)
+
+    def _writable(self, connection: _Socket) -> None:
+        if connection.sock is None:
+            return
+        try:
+            sent = connection.sock.send(connection.unsent)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lost(connection, error.strerror or str(error))
+            return
+        del connection.unsent[:sent]
+        if not connection.unsent:
+            self._unwatch_writable(connection)
+
+    # --- ending ------------------------------------------------------------------------------------------
+
+    def _lost(self, connection: _Socket, reason: str) -> None:
+        self._drop(connection.number, reset=False)
+        self.dialog.lost(self._now_ns(), connection.number, reason)
+        self._settle()
+
+    def _drop(self, number: int, *, reset: bool) -> None:
+        connection = self._sockets.pop(number, None)
+        if connection is None:
+            return
+        if reset and connection.sock is not None:
+            reset_on_close(connection.sock)
+        self._release(connection)
+
+    def _release(self, connection: _Socket) -> None:
+        """Close the socket, if there is one."""
+        sock = connection.sock
+        if sock is None:
+            return
+        if connection.reading:
+            self._loop.remove_reader(sock)
+            connection.reading = False
+        self._unwatch_writable(connection)
+        connection.sock = None
+        sock.close()
+
+    def _watch_writable(self, connection: _Socket, callback: Any) -> None:
+        if connection.sock is not None:
+            contextvars.Context().run(self._loop.add_writer, connection.sock, callback, connection)
+            connection.writing = True
+
+    def _unwatch_writable(self, connection: _Socket) -> None:
+        if connection.writing and connection.sock is not None:
+            self._loop.remove_writer(connection.sock)
+            connection.writing = False
+
+
+def _look_up(host: str, port: int) -> _Targets:
+    """Return (family, address) for each address of a name; blocks, so it is called in a thread."""
+    return [(info[0], info[4]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]

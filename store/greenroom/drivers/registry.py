@@ -1,0 +1,110 @@
+"""Which runner serves which event loop.
+
+A store belongs to no loop: the first operation in a loop makes a runner there. Several loops in several
+threads have one each. When a new one is made, those of loops that have ended are swept away, and after a fork
+the child lets go of all, so that no two processes ever speak as the same client.
+"""
+
+import asyncio
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from greenroom.dialog import Dialog
+from greenroom.drivers import Runner
+from greenroom.errors import UsageError
+
+LoopKey: TypeAlias = Any
+
+_registries: "weakref.WeakSet[Registry]" = weakref.WeakSet()
+
+
+class Registry:
+    """The runners of one store, by loop. `make_dialog` makes the dialog of a new one."""
+
+    def __init__(self, make_dialog: Callable[[], Dialog]) -> None:
+        self._make_dialog = make_dialog
+        self._runners: dict[LoopKey, Runner] = {}
+        self._lock = threading.Lock()
+        _registries.add(self)
+
+    def current(self) -> Runner:
+        """Return the runner of the running loop. Raises UsageError outside of one."""
+        key = _running_loop()
+        runner = self._runners.get(key)
+        if runner is not None and not runner.closed:
+            return runner
+        return self._make(key)
+
+    def current_if_any(self) -> Runner | None:
+        """Return the runner of the running loop, if it has one."""
+        return self._runners.get(_running_loop())
+
+    def take_all(self) -> list[Runner]:
+        """Return every runner and forget them."""
+        with self._lock:
+            runners = list(self._runners.values())
+            self._runners.clear()
+        return runners
+
+    def _make(self, key: LoopKey) -> Runner:
+        with self._lock:
+            for other, runner in list(self._runners.items()):
+                if runner.over or runner.closed:
+                    runner.discard()
+                    del self._runners[other]
+            dialog = self._make_dialog()
+            if isinstance(key, asyncio.AbstractEventLoop):
+                from greenroom.drivers.asyncio_ import AsyncioRunner
+
+                made: Runner = AsyncioRunner(dialog)
+            else:
+                from greenroom.drivers.trio_ import TrioRunner
+
+                made = TrioRunner(dialog)
+            self._runners[key] = made
+            return made
+
+    def _forked(self) -> None:
+        """Drop what the parent opened. A lock that another of its threads held would be held for ever."""
+        runners, self._runners = self._runners, {}
+        self._lock = threading.Lock()
+        for runner in runners.values():
+            runner.discard()
+
+
+def let_go(registry: Registry) -> None:
+    """Close every runner of a store that nobody uses any more; from any thread."""
+    for runner in registry.take_all():
+        if runner.over:
+            runner.discard()
+        else:
+            runner.dismiss()
+
+
+def _running_loop() -> LoopKey:
+    """Return what identifies the loop that runs here: trio's token, or the asyncio loop."""
+    trio = sys.modules.get("trio")
+    if trio is not None:
+        try:
+            trio.lowlevel.current_task()
+        except (RuntimeError, AttributeError):
+            pass
+        else:
+            return trio.lowlevel.current_trio_token()
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise UsageError("call the store from a coroutine that runs under asyncio or trio") from None
+
+
+def _after_fork_in_child() -> None:
+    for registry in list(_registries):
+        registry._forked()  # noqa: SLF001  the same module
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
