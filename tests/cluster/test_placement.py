@@ -90,7 +90,7 @@ def test_every_shard_is_placed_whatever_comes_and_goes(
 
 
 @settings(max_examples=100, deadline=None)
-@given(shard_counts, st.integers(1, 2), st.lists(even_layouts, min_size=1, max_size=4))
+@given(shard_counts, st.integers(1, 3), st.lists(even_layouts, min_size=1, max_size=4))
 def test_like_nodes_are_loaded_alike_whatever_came_before(
     count: int, replicas: int, steps: list[Layout]
 ) -> None:
