@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from greenroom.errors import GreenroomError
+from greenroom_cluster import logs
 from greenroom_cluster.demo.settings import BROWSERS, SECONDS, DemoSettings
+from greenroom_cluster.logs import LogSettings
 
 if TYPE_CHECKING:
     from greenroom_cluster.demo.verdict import DemoResult, Verdict
@@ -39,6 +41,8 @@ def run_demo(*, json: bool = False, seconds: float = SECONDS, browsers: int = BR
         )
         return EXIT_FAILED
     settings = DemoSettings(seconds=seconds, browsers=browsers, seed=seed)
+    # What the demo tells, its stage shows; stdout is for the result alone.
+    logs.configure(LogSettings(level="error"))
     try:
         settings.check()
         result = trio.run(_shown, settings, console)
@@ -97,6 +101,7 @@ class _ProgressStage:
         )
         self._task = self._progress.add_task("", figures="", total=None)
         self._verdict: Verdict | None = None
+        self._begun = trio.current_time()
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -109,11 +114,15 @@ class _ProgressStage:
         """Show what is being done now. Without a terminal it is a line like any other."""
         self._progress.update(self._task, description=what)
         if not self._console.is_terminal:
-            self._console.print(f"... {what}", markup=False, highlight=False)
+            self._line(f"... {what}")
 
     def done(self, what: str) -> None:
         """Show what has happened."""
-        self._console.print(f"  * {what}", markup=False, highlight=False)
+        self._line(what)
+
+    def _line(self, text: str) -> None:
+        elapsed = trio.current_time() - self._begun
+        self._console.print(f"{elapsed:5.1f} s  {text}", markup=False, highlight=False, soft_wrap=True)
 
     def watch(self, verdict: "Verdict") -> None:
         """Show the running figures from now on."""
