@@ -324,14 +324,12 @@ class LocalCluster:
         member.handle = ProcessHandle(member.process.pid)
         restarts.started(time.monotonic_ns())
         member.spawned.set()
-        try:
+        # Shielded: also when everything is cancelled, `stop` asks first, and kills what does not end.
+        with trio.CancelScope(shield=True):
             await member.handle.wait_exited()
-        finally:
-            member.handle.kill()
-            with trio.CancelScope(shield=True):
-                await member.process.wait()
-            _log.info("process ended", process=member.name, exit_status=member.process.returncode)
-            member.handle.close()
+            await member.process.wait()
+        _log.info("process ended", process=member.name, exit_status=member.process.returncode)
+        member.handle.close()
 
 
 @asynccontextmanager

@@ -29,7 +29,7 @@ import trio
 from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster import logs
 from greenroom_cluster.restarts import GiveUp, RestartPolicy, RestartSettings
-from greenroom_cluster.runtime import supervised
+from greenroom_cluster.runtime import lean_child, supervised
 from greenroom_cluster.runtime.hardening import child_name
 from greenroom_cluster.runtime.ports import free_port
 from greenroom_cluster.runtime.processes import ProcessHandle, children_of, command_line
@@ -266,7 +266,7 @@ class Supervisor:
         try:
             portal = await processes.start_actor(
                 child_name(f"{child.name}-{child.incarnation.hex()}", os.getpid()),
-                enable_modules=[__name__],
+                enable_modules=[lean_child.__name__, __name__],
             )
         except Exception as error:  # noqa: BLE001  whatever it was, the restart policy decides what follows
             _log.error("child could not be started", child=child.name, error=repr(error))
