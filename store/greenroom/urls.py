@@ -13,7 +13,6 @@ DEFAULT_DEADLINE_SECONDS = 5.0
 
 _FORMS = 'write "memory://" or "greenroom://host:port,host:port/cluster?deadline_seconds=5"'
 _URL = re.compile(r"greenroom://(?P<seeds>[^/?#]*)(?:/(?P<cluster>[^?#]*))?(?:\?(?P<query>[^#]*))?")
-_SEED = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%A-Za-z0-9]+)\]|(?P<host>[^:\[\]@\s]+)):(?P<port>[0-9]{1,5})")
 
 
 def store_from_url(url: str) -> BaseSessionStore:
@@ -33,7 +32,8 @@ def store_from_url(url: str) -> BaseSessionStore:
     if parts is None:
         raise UsageError(f"this is not the URL of a session store; {_FORMS}")
     seeds = parts["seeds"]
-    parse_seeds(seeds)
+    if "@" in seeds:  # refused before anything could quote a password
+        raise UsageError(f"the addresses of a cluster hold no user names or passwords; {_FORMS}")
     cluster = unquote(parts["cluster"] or "")
     if "/" in cluster:
         raise UsageError(f"a cluster's name holds no slash; {_FORMS}")
@@ -43,21 +43,6 @@ def store_from_url(url: str) -> BaseSessionStore:
     return ClusterStore(
         seeds, cluster=cluster or DEFAULT_CLUSTER, deadline_seconds=_deadline_seconds(parts["query"] or "")
     )
-
-
-def parse_seeds(seeds: str) -> tuple[tuple[str, int], ...]:
-    """Return the (host, port) of each of `"host:port,[::1]:port"`. Raises UsageError for anything else."""
-    addresses = []
-    for seed in seeds.split(","):
-        parts = _SEED.fullmatch(seed)
-        port = int(parts["port"]) if parts is not None else 0
-        if parts is None or not 1 <= port <= 65535:
-            raise UsageError(
-                'the addresses of a cluster are "host:port,host:port", IPv6 in brackets as in "[::1]:7400", '
-                "each port between 1 and 65535; there are no user names or passwords"
-            )
-        addresses.append((parts["v6"] or parts["host"], port))
-    return tuple(addresses)
 
 
 def _deadline_seconds(query: str) -> float:

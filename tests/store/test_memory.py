@@ -1,0 +1,112 @@
+"""What MemoryStore does beyond the contract."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from greenroom import MemoryStore, SessionData, UsageError, new_session_id
+from greenroom.testing import ManualClock
+
+
+def session(clock: ManualClock, seconds: float = 60, **fields: Any) -> SessionData:
+    return SessionData(
+        session_id=new_session_id(), created=clock(), expires=clock() + timedelta(seconds=seconds), **fields
+    )
+
+
+def run(scenario: Callable[[MemoryStore, ManualClock], Awaitable[None]], **options: Any) -> None:
+    clock = ManualClock()
+
+    async def main() -> None:
+        await scenario(MemoryStore(clock=clock, **options), clock)
+
+    asyncio.run(main())
+
+
+def test_clock_that_goes_back_revives_nothing() -> None:
+    async def scenario(store: MemoryStore, clock: ManualClock) -> None:
+        first, second = session(clock), session(clock)
+        await store.create(first)
+        await store.create(second)
+        clock.advance(61)
+        assert await store.get(first.session_id) is None
+        clock.advance(-61)
+        assert await store.get(first.session_id) is None
+        assert await store.get(second.session_id) is None
+
+    run(scenario)
+
+
+def test_session_lives_to_the_last_microsecond() -> None:
+    async def scenario(store: MemoryStore, clock: ManualClock) -> None:
+        short = session(clock, 60)
+        await store.create(short)
+        clock.advance(59.999999)
+        assert await store.get(short.session_id) is not None
+        clock.advance(0.000001)
+        assert await store.get(short.session_id) is None
+
+    run(scenario)
+
+
+def test_data_over_the_limit_is_refused_everywhere() -> None:
+    async def scenario(store: MemoryStore, clock: ManualClock) -> None:
+        small = session(clock, data={"blob": b"x" * 80})
+        await store.create(small)
+        with pytest.raises(UsageError, match="data_bytes_max"):
+            await store.create(session(clock, data={"blob": b"x" * 101}))
+        with pytest.raises(UsageError, match="data_bytes_max"):
+            await store.patch(small.session_id, set={"more": b"x" * 20})
+        with pytest.raises(UsageError, match="data_bytes_max"):
+            await store.rotate(small.session_id, set={"more": b"x" * 20})
+        with pytest.raises(UsageError, match="data_bytes_max"):
+            await store.modify(small.session_id, lambda found: found.data.update(more=b"x" * 20))
+        found = await store.get(small.session_id)
+        assert found is not None
+        assert found.data == small.data
+
+    run(scenario, data_bytes_max=100)
+
+
+def test_nothing_is_left_of_sessions_that_are_gone() -> None:
+    async def scenario(store: MemoryStore, clock: ManualClock) -> None:
+        sessions = [session(clock, user_id=f"user-{number % 3}") for number in range(30)]
+        for each in sessions:
+            await store.create(each)
+        for each in sessions[:10]:
+            await store.patch(each.session_id, user_id=None)
+            await store.delete(each.session_id)
+        clock.advance(60)
+        assert await store.clean() == 20
+        assert store._records == {}
+        assert store._users == {}
+
+    run(scenario)
+
+
+def test_ids_are_not_kept() -> None:
+    async def scenario(store: MemoryStore, clock: ManualClock) -> None:
+        only = session(clock, data={"n": 1})
+        await store.create(only)
+        assert only.session_id not in repr(store._records)
+        assert only.session_id not in repr(store)
+
+    run(scenario)
+
+
+def test_clock_must_return_aware_times() -> None:
+    async def scenario(store: MemoryStore, clock: ManualClock) -> None:
+        naive = MemoryStore(clock=lambda: datetime(2030, 1, 1))  # noqa: DTZ001  naive on purpose
+        await store.create(session(clock))
+        with pytest.raises(UsageError, match="clock"):
+            await naive.clean()
+
+    run(scenario)
+
+
+def test_limit_must_be_positive() -> None:
+    with pytest.raises(UsageError, match="data_bytes_max"):
+        MemoryStore(data_bytes_max=0)

@@ -1,0 +1,212 @@
+"""Patches do what an obvious model does; neither hostile data nor hostile patches get past ValueError."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.msgpack import Ext
+
+from greenroom import ABSENT, UsageError
+from greenroom.codec import DEPTH_MAX, decode_data, encode_data, encode_value
+from greenroom.patching import encode_changes, normalize_path, patch_data
+from greenroom.testing.model import patched, same_value, value_at
+
+keys = st.sampled_from(["a", "b", "", 0, 1, -5])
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-1, 2)
+    | st.just(2**80)
+    | st.floats(allow_nan=True, width=16)
+    | st.text("ü", max_size=1)
+    | st.sets(st.integers(0, 2))
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=8,
+)
+datas = st.dictionaries(keys, values, max_size=4)
+paths = st.lists(keys, min_size=1, max_size=4).map(tuple)
+
+
+def patch(data: dict[Any, Any], **changes: Any) -> dict[Any, Any] | None:
+    result = patch_data(encode_data(data), *encode_changes(**changes))
+    return None if result is None else decode_data(result)
+
+
+@given(datas, st.dictionaries(paths, values, max_size=4), st.lists(paths, max_size=4))
+def test_patch_does_what_the_model_does(data: Any, change: Any, unset: Any) -> None:
+    found = patch(data, set=change, unset=unset)
+    assert same_value(found, patched(data, change, unset))
+
+
+@given(datas, paths, values | st.just(ABSENT))
+def test_expectation_holds_if_the_value_is_the_same_with_its_types(data: Any, path: Any, value: Any) -> None:
+    found = patch(data, set={"done": 1}, expect={path: value})
+    there = value_at(data, path)
+    holds = there is value if ABSENT in (there, value) else same_value(there, value)
+    assert (found is not None) == holds
+
+
+@given(datas, paths)
+def test_present_value_is_always_expected(data: Any, path: Any) -> None:
+    assert patch(data, expect={path: value_at(data, path)}) is not None
+
+
+@given(datas, st.dictionaries(paths, values, max_size=3), st.dictionaries(paths, values, max_size=3))
+def test_same_bytes_give_same_bytes(data: Any, change: Any, expect: Any) -> None:
+    arguments = (encode_data(data), *encode_changes(change, (), expect))
+    assert patch_data(*arguments) == patch_data(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("there", "expected", "holds"),
+    [
+        (1, 1, True),
+        (1, True, False),
+        (1, 1.0, False),
+        (0, False, False),
+        (0.0, -0.0, True),
+        (float("nan"), float("nan"), True),
+        ("1", 1, False),
+        (b"a", "a", False),
+        (None, ABSENT, False),
+        ({}, ABSENT, False),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True),
+        ({"a": 1}, {"a": True}, False),
+        ({"a": 1}, {1: 1}, False),
+        ([1, 2], [2, 1], False),
+        ([1], (1,), True),
+        ({1, 2}, {2, 1}, True),
+        ({1}, frozenset({1}), False),
+        (2**80, 2**80, True),
+    ],
+)
+def test_expectations_compare_with_types(there: Any, expected: Any, *, holds: bool) -> None:
+    assert (patch({"k": there}, expect={"k": expected}) is not None) is holds
+
+
+def test_order_is_expect_then_unset_then_set() -> None:
+    data = {"cart": {"a": 1}}
+    assert patch(data, set={"cart": {"b": 2}}, unset=["cart"], expect={("cart", "a"): 1}) == {
+        "cart": {"b": 2}
+    }
+
+
+def test_values_are_set_in_the_order_given() -> None:
+    assert patch({}, set={"a": 1, ("a", "b"): 2}) == {"a": {"b": 2}}
+    assert patch({}, set={("a", "b"): 2, "a": 1}) == {"a": 1}
+
+
+def test_keys_of_new_dicts_keep_their_order() -> None:
+    found = patch({"d": {"z": 0}}, set={"d": {"y": 1, "x": 2, "w": 3}})
+    assert found is not None
+    assert list(found["d"]) == ["z", "y", "x", "w"]
+
+
+def test_extensions_stay_closed() -> None:
+    data = msgspec.msgpack.encode({"a": Ext(99, b"later"), "moment": Ext(-1, b"\0\0\0\1")})
+    found = patch_data(data, (((("b",)), b"\x01"),))
+    assert found is not None
+    decoded = msgspec.msgpack.decode(found)
+    assert decoded["a"] == Ext(99, b"later")
+    assert decoded["moment"].timestamp() == 1
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = {"k": value}
+    return value
+
+
+def test_nesting_is_bounded_whatever_the_stack() -> None:
+    at_limit = msgspec.msgpack.encode(nested(DEPTH_MAX))
+    beyond = msgspec.msgpack.encode(nested(DEPTH_MAX + 1))
+    assert patch_data(at_limit) is not None
+    with pytest.raises(ValueError, match="64 levels"):
+        patch_data(beyond)
+    with pytest.raises(ValueError, match="64 levels"):
+        patch_data(at_limit, set=((("k",) * DEPTH_MAX, b"\x80"),))
+    with pytest.raises(ValueError, match="64 levels"):
+        patch_data(b"\x80", set=((("k",), at_limit),))
+    with pytest.raises(ValueError, match="64 levels"):
+        patch_data(b"\x80", expect=((("k",), beyond), (("k",), b"")))
+
+
+def test_what_the_facade_accepts_the_server_accepts() -> None:
+    path = ("k",) * DEPTH_MAX
+    changes = encode_changes({path: 1})
+    found = patch_data(b"\x80", *changes)
+    assert found is not None
+    assert patch_data(found, *changes) == found
+    assert decode_data(found) == nested(DEPTH_MAX)
+    with pytest.raises(UsageError):
+        encode_changes({path: {}})
+    assert patch_data(b"\x80", *encode_changes({path[1:]: {}})) is not None
+
+
+@pytest.mark.parametrize(
+    "bad", [b"", b"\xc1", b"\x81", b"\x01\x01", b"\x90" * 2, b"\xa1\xff", b"\x91" * 100_000]
+)
+def test_malformed_bytes_are_a_value_error(bad: bytes) -> None:
+    good = encode_data({"a": {"b": 1}})
+    with pytest.raises(ValueError, match=r"msgpack|dict"):
+        patch_data(bad)
+    with pytest.raises(ValueError, match="msgpack"):
+        patch_data(good, set=((("a",), bad),))
+    if bad:
+        with pytest.raises(ValueError, match="msgpack"):
+            patch_data(good, expect=((("a",), bad),))
+
+
+@pytest.mark.parametrize("data", [b"\xc0", b"\x01", b"\x90", b"\xa1a", encode_value({1, 2})])
+def test_data_that_is_no_dict_is_a_value_error(data: bytes) -> None:
+    with pytest.raises(ValueError, match="not a dict"):
+        patch_data(data)
+
+
+@pytest.mark.parametrize("path", [(), ("k",) * 65])
+def test_paths_without_or_with_too_many_keys_are_a_value_error(path: tuple[str, ...]) -> None:
+    for arguments in ({"set": ((path, b"\x01"),)}, {"unset": (path,)}, {"expect": ((path, b""),)}):
+        with pytest.raises(ValueError, match="64 keys"):
+            patch_data(b"\x80", **arguments)  # type: ignore[arg-type]
+
+
+blobs = st.binary(max_size=24) | values.map(encode_value) | st.binary(max_size=12).map(lambda b: b"\x82" + b)
+raw_paths = st.lists(st.integers() | st.text(max_size=2), max_size=3).map(tuple)
+
+
+@given(
+    blobs,
+    st.lists(st.tuples(raw_paths, blobs), max_size=2).map(tuple),
+    st.lists(raw_paths, max_size=2).map(tuple),
+    st.lists(st.tuples(raw_paths, blobs), max_size=1).map(tuple),
+)
+def test_hostile_patches_are_applied_or_a_value_error(
+    data: Any, change: Any, unset: Any, expect: Any
+) -> None:
+    try:
+        found = patch_data(data, change, unset, expect)
+    except ValueError as error:
+        assert error.__cause__ is error.__context__ is None
+    else:
+        assert found is None or type(found) is bytes
+
+
+def test_paths_are_normalized() -> None:
+    assert normalize_path("theme") == ("theme",)
+    assert normalize_path(7) == (7,)
+    assert normalize_path(("cart", "sku-1", 2)) == ("cart", "sku-1", 2)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [(), None, 1.5, True, b"k", ["k"], ("k", None), ("k", True), ("k", ("n",)), 2**64, "\ud800", ("k",) * 65],
+)
+def test_what_is_no_path_is_refused(path: Any) -> None:
+    with pytest.raises(UsageError):
+        normalize_path(path)

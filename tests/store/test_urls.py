@@ -1,0 +1,77 @@
+"""URLs name stores, and bad ones are answered with what to write."""
+
+import pytest
+
+from greenroom import ClusterStore, MemoryStore, UsageError, store_from_url
+
+
+def test_memory() -> None:
+    first, second = store_from_url("memory://"), store_from_url("memory://")
+    assert isinstance(first, MemoryStore)
+    assert first is not second
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("greenroom://127.0.0.1:7400", "'greenroom' at 127.0.0.1:7400>"),
+        ("greenroom://a.example:1,b-2:65535/", "'greenroom' at a.example:1,b-2:65535>"),
+        ("greenroom://[::1]:7400,[fe80::1]:7401/shop", "'shop' at [::1]:7400,[fe80::1]:7401>"),
+        ("greenroom://a:1/my%20shop?deadline_seconds=2.5", "'my shop' at a:1>"),
+        ("greenroom://a:1?deadline_seconds=2", "'greenroom' at a:1>"),
+    ],
+)
+def test_cluster(url: str, shown: str) -> None:
+    store = store_from_url(url)
+    assert isinstance(store, ClusterStore)
+    assert repr(store).endswith(shown)
+
+
+def test_deadline_reaches_the_store() -> None:
+    short = store_from_url("greenroom://a:1?deadline_seconds=2.5")
+    default = store_from_url("greenroom://a:1")
+    assert isinstance(short, ClusterStore)
+    assert isinstance(default, ClusterStore)
+    assert short._settings.deadline_seconds == 2.5
+    assert default._settings.deadline_seconds == 5.0
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("", "memory://"),
+        (None, "memory://"),
+        ("memory:", "memory://"),
+        ("memory://host", "memory://"),
+        ("redis://localhost:6379", "greenroom://host:port"),
+        ("greenroom:a:1", "greenroom://host:port"),
+        ("Greenroom://a:1", "greenroom://host:port"),
+        ("greenroom://", "host:port"),
+        ("greenroom:///shop", "host:port"),
+        ("greenroom://a", "host:port"),
+        ("greenroom://a:0", "host:port"),
+        ("greenroom://a:65536", "host:port"),
+        ("greenroom://a:x", "host:port"),
+        ("greenroom://::1:7400", "[host]:port"),
+        ("greenroom://a:1/shop/second", "slash"),
+        ("greenroom://a:1/shop#part", "greenroom://host:port"),
+        ("greenroom://a:1?deadline=5", "deadline_seconds"),
+        ("greenroom://a:1?deadline_seconds=soon", "deadline_seconds=5"),
+        ("greenroom://a:1?deadline_seconds=0", "deadline_seconds=5"),
+        ("greenroom://a:1?deadline_seconds=-1", "deadline_seconds=5"),
+        ("greenroom://a:1?deadline_seconds=nan", "deadline_seconds=5"),
+        ("greenroom://a:1?deadline_seconds=inf", "deadline_seconds=5"),
+        ("greenroom://a:1?deadline_seconds=", "deadline_seconds=5"),
+        ("greenroom://a:1?deadline_seconds=5&deadline_seconds=6", "twice"),
+    ],
+)
+def test_bad_url_is_answered_with_what_to_write(url: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        store_from_url(url)
+    assert hint in str(caught.value)
+
+
+def test_password_in_a_url_is_refused_unseen() -> None:
+    with pytest.raises(UsageError) as caught:
+        store_from_url("greenroom://user:hunter2@host:7400/shop")
+    assert "hunter2" not in str(caught.value)
