@@ -71,6 +71,12 @@ class Context:
         self.effects.append(Propose(proposal))
         return OpenProposal(proposal, now_ns + ns(self.settings.repropose_seconds))
 
+    def prepare_takeover(self, now_ns: int, shard: int, epoch: int) -> OpenProposal:
+        """Return a takeover under a new nonce, to be sent when it is due to be sent again."""
+        nonce = self.random.randbytes(NONCE_BYTES)
+        proposal = Proposal(shard, epoch, nonce, "takeover", self.incarnation, ())
+        return OpenProposal(proposal, now_ns + ns(self.settings.repropose_seconds))
+
     def repropose(self, now_ns: int, opened: OpenProposal) -> None:
         """Send an open proposal again, unchanged."""
         opened.resend_ns = now_ns + ns(self.settings.repropose_seconds)

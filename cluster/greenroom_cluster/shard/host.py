@@ -383,8 +383,12 @@ class Host:
     def _decisions(self, now_ns: int, _wall_us: int, event: Decisions) -> None:
         for decision in event.decisions:
             replica = self._replica(decision.shard)
+            started = self._starting.get(decision.shard)
             if replica is not None:
                 replica.on_decision(now_ns, decision)
+            elif started is not None and started.proposal.nonce == decision.nonce and not decision.applied:
+                # A nonce that was refused stays refused; if the shard is still wanted, ask under another.
+                del self._starting[decision.shard]
 
     def _coordination_up(self, now_ns: int, _wall_us: int, _event: CoordinationUp) -> None:
         for opened in self._starting.values():

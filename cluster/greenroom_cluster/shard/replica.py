@@ -164,9 +164,16 @@ class Replica:
         if opened is None or opened.proposal.nonce != decision.nonce:
             self.context.ignore("Decision", "no such proposal is open", self.shard, self.epoch)
             return
-        if decision.applied or self.primary is None:
+        if decision.applied:
             return
-        self.primary.on_refused(now_ns, decision.reason)
+        if self.primary is not None:
+            self.primary.on_refused(now_ns, decision.reason)
+        elif decision.reason.startswith("stale"):
+            self.context.ignore("Decision", decision.reason, self.shard, self.epoch)
+        else:
+            # Still fenced: only a later epoch frees it. A refused nonce stays refused, so ask under another.
+            self.context.warn(f"takeover refused: {decision.reason}", self.shard)
+            self.opened = self.context.prepare_takeover(now_ns, self.shard, self.epoch)
 
     def _incoming(self, now_ns: int) -> Incoming:
         incoming = self.context.incoming.get(self.leader)
