@@ -341,6 +341,8 @@ class World:
         for shard, entry in enumerate(self.map.shards):
             if not entry.primary or len(entry.members) != min(self.map.replicas, len(self.nodes_up())):
                 return False
+            if not all(self.actors[member].alive for member in entry.members):
+                return False
             actor = self.actors[entry.primary]
             replica = actor.replica(shard)
             if replica is None or replica.primary is None or replica.role is not Role.PRIMARY:
