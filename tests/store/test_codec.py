@@ -3,7 +3,7 @@
 import collections
 import enum
 import math
-from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -19,9 +19,8 @@ from greenroom import RemoteProtocolError, UsageError
 from greenroom.codec import DEPTH_MAX, decode_data, decode_value, encode_data, encode_value
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-zones = (
-    st.none() | st.timezones() | st.builds(timezone, st.timedeltas(timedelta(hours=-23), timedelta(hours=23)))
-)
+offsets = st.timedeltas(timedelta(hours=-23), timedelta(hours=23))
+zones = st.none() | st.timezones() | offsets.map(timezone)
 keys = text | st.integers(-(2**63), 2**64 - 1)
 hashables = st.recursive(
     st.none()
@@ -53,7 +52,7 @@ values = st.recursive(
 
 
 def image(value: Any) -> Any:
-    """What tells two values apart: types, zones, folds and NaNs included, order in sets and dicts excluded."""
+    """What tells two values apart: types, zones, folds and NaNs, but not the order in sets and dicts."""
     if type(value) is dict:
         return dict, frozenset((type(key), key, image(item)) for key, item in value.items())
     if type(value) in (list, tuple):
@@ -78,7 +77,7 @@ def test_data_survives_with_its_types(data: dict[Any, Any]) -> None:
 @example(2**63)
 @example(2**64)
 @example(-(2**63) - 1)
-@example(datetime.max)
+@example(datetime.max)  # noqa: DTZ901  naive on purpose
 @example(datetime.min.replace(tzinfo=timezone(timedelta(hours=14))))
 @example(datetime(2021, 10, 31, 2, 30, fold=1, tzinfo=ZoneInfo("UTC")))
 @example({(1, (2, frozenset({3}))), ()})
@@ -96,7 +95,7 @@ def test_encoding_is_deterministic(value: Any) -> None:
 
 def test_equal_sets_have_equal_bytes() -> None:
     names = [f"name-{number}" for number in range(100)]
-    assert encode_value(set(names)) == encode_value(set(reversed(names)))
+    assert encode_value(set(names)) == encode_value({*names[50:], *names[:50]})
 
 
 def test_tuples_return_as_lists_except_in_sets() -> None:
@@ -244,11 +243,16 @@ def test_depth_in_sets_is_bounded() -> None:
             msgspec.msgpack.encode({"a": Ext(code, payload)})
             for code in range(11)
             for payload in (b"\xc1", b"\x93\xc0\xc0\xc0", b"\x91\x80", b"nonsense")
-            if not (code == 1 or (payload == b"\x91\x80" and code in (8, 9, 10)))
+            if code not in (1, 8, 9, 10)
         ),
         msgspec.msgpack.encode({"a": Ext(2, msgspec.msgpack.encode(["2026-07-01", 7, None]))}),
         msgspec.msgpack.encode({"a": Ext(2, msgspec.msgpack.encode(["2026-07-01", 0, [2**62, None]]))}),
-        msgspec.msgpack.encode({"a": Ext(8, b"\x91\x80")}),
+        *(
+            msgspec.msgpack.encode({"a": Ext(code, payload)})
+            for code in (8, 9)
+            for payload in (b"\xc1", b"\xc0", b"\x91\x80", b"\x91\x90", b"nonsense")
+        ),
+        msgspec.msgpack.encode({"a": Ext(10, b"\xc0")}),
     ],
 )
 def test_bytes_of_others_are_refused(data: bytes) -> None:
@@ -265,7 +269,6 @@ def test_kind_of_a_later_version_asks_for_an_upgrade() -> None:
 def test_random_bytes_are_data_or_refused(data: bytes) -> None:
     try:
         found = decode_data(data)
-    except RemoteProtocolError as error:
-        assert error.__cause__ is None
-    else:
-        assert type(found) is dict
+    except RemoteProtocolError:
+        return
+    assert type(found) is dict

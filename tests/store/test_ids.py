@@ -83,10 +83,9 @@ def test_handles_round_trip(point: int, digest: bytes) -> None:
 def test_other_text_is_no_handle_or_the_one_that_it_spells(text: str) -> None:
     try:
         point, digest = parse_handle(text)
-    except UsageError as error:
-        assert text == "" or text not in str(error) or len(text) < 10
-    else:
-        assert handle_of(point, digest) == text
+    except UsageError:
+        return
+    assert handle_of(point, digest) == text
 
 
 @pytest.mark.parametrize("bad", [None, b"x" * 46, 7, "A" * 45 + "B"])

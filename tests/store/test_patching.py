@@ -191,10 +191,9 @@ def test_hostile_patches_are_applied_or_a_value_error(
 ) -> None:
     try:
         found = patch_data(data, change, unset, expect)
-    except ValueError as error:
-        assert error.__cause__ is error.__context__ is None
-    else:
-        assert found is None or type(found) is bytes
+    except ValueError:
+        return
+    assert found is None or type(found) is bytes
 
 
 def test_paths_are_normalized() -> None:
