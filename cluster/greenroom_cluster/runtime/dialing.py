@@ -133,19 +133,23 @@ async def stay_connected(
     0.5 s while nothing lasts.
     """
     pause = BACKOFF_SECONDS_MIN
+    told = ""
     while True:
         opened = trio.current_time()
         try:
             connection, _ = await dial(address, hello, nursery)
             try:
                 _log.debug("link_up", link=what, address=address)
+                told = ""
                 await serve(connection)
                 reason = "finished"
             finally:
                 connection.abort("the link ended")
         except (DialFailedError, ConnectionEndedError, RemoteProtocolError, UsageError) as error:
             reason = str(error)
-        _limited_log.info("link_down", link=what, address=address, reason=reason)
+        if reason != told:
+            _limited_log.info("link_down", link=what, address=address, reason=reason)
+            told = reason
         if trio.current_time() - opened > LASTING_SECONDS:
             pause = BACKOFF_SECONDS_MIN
         await trio.sleep(pause)

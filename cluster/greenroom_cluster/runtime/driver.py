@@ -73,7 +73,7 @@ class Links(Protocol):
 class Driver:
     """Steps one core. `connect_with` must be called before the first step.
 
-    `leave(status)` ends the process at once.
+    `leave(status)` ends the process at once; should it come back, nothing is stepped any more.
     """
 
     def __init__(self, core: Core, leave: Callable[[int], None] = os._exit) -> None:
@@ -83,6 +83,7 @@ class Driver:
         self._propose: Callable[[list[Proposal]], None] | None = None
         self._clients: dict[int, FramedConnection] = {}
         self._peers: dict[tuple[bytes, bool], tuple[int, FramedConnection]] = {}
+        self._failed = False
         self._armed_ns: float = -math.inf
         self._rearm = trio.Event()
         self.ignored: Counter[tuple[str, str]] = Counter()
@@ -129,11 +130,14 @@ class Driver:
     def step(self, event: HostInput) -> None:
         """Take in what has just been received, at the time it is now, and do what follows from it."""
         core = self._core
+        if self._failed:
+            return
         try:
             effects = core.step(now_ns(), wall_us(), event)
             deadline = core.next_deadline()
         except BaseException as error:  # noqa: BLE001 - whatever it is, this core cannot be trusted any more
             self._fail(event, error)
+            return
         if effects:
             self._perform(effects)
         if deadline < self._armed_ns:
@@ -155,20 +159,22 @@ class Driver:
             with trio.move_on_after(min(ahead, _SLEEP_SECONDS_MAX)):
                 await self._rearm.wait()
 
-    def _fail(self, event: HostInput, error: BaseException) -> NoReturn:
+    def _fail(self, event: HostInput, error: BaseException) -> None:
         """End the process. Only the core's own words are logged: other errors may quote what users store."""
-        _log.critical(
-            "core_failed",
-            event=type(event).__name__,
-            error=type(error).__name__,
-            detail=str(error) if isinstance(error, InvariantError) else "",
-            trace="".join(traceback.format_tb(error.__traceback__)),
-        )
-        for output in (sys.stdout, sys.stderr):
-            output.flush()
-        self._leave(EXIT_CORE_FAILED)
-        # Only a test's `leave` comes back.
-        raise SystemExit(EXIT_CORE_FAILED)
+        self._failed = True
+        try:
+            _log.critical(
+                "core_failed",
+                input=type(event).__name__,
+                error=type(error).__name__,
+                detail=str(error) if isinstance(error, InvariantError) else "",
+                trace="".join(traceback.format_tb(error.__traceback__)),
+            )
+            for output in (sys.stdout, sys.stderr):
+                output.flush()
+        finally:
+            # Whatever becomes of the log line, this process must not go on.
+            self._leave(EXIT_CORE_FAILED)
 
     # --- effects -----------------------------------------------------------------------------------------
 

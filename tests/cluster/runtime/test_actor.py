@@ -11,6 +11,7 @@ from greenroom import wire
 from greenroom.framing import encode_frames
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
+from greenroom_cluster.shard.inputs import ClientRequests
 from tests.cluster.runtime.cluster import create, read, small_cluster
 from tests.cluster.runtime.loopback import client_decoder, hello, raw_connect, until
 
@@ -117,9 +118,10 @@ async def test_mutated_requests_leave_the_cluster_serving(tmp_path: Path) -> Non
         listener = cluster.actors[name].actor.listener
         client = await cluster.client(name)
         assert isinstance(await settled(cluster, client, create(1)), wire.Written)
-        for attempt in range(400):
+        steps = _counted_steps(cluster.actors[name].actor.driver)
+        for attempt in range(600):
             frames = bytearray()
-            for _ in range(5):
+            for _ in range(chance.randrange(1, 3)):
                 body = bytearray(chance.choice(bodies))
                 for _ in range(chance.randrange(1, 5)):
                     body[chance.randrange(4, len(body))] = chance.choice(_NASTY)
@@ -127,11 +129,40 @@ async def test_mutated_requests_leave_the_cluster_serving(tmp_path: Path) -> Non
             with raw_connect(listener) as sock:
                 sock.sendall(bytes(encode_frames([hello(sender=attempt.to_bytes(16, "big"))])) + frames)
                 await trio.lowlevel.checkpoint()
+        await until(lambda: listener.connections <= 3)
+        assert len(steps) > 150
         client.send([read(2, 1)])
         assert isinstance((await answers(client, 1))[2], wire.Session)
         client.send([create(3)])
         assert isinstance((await answers(client, 1))[3], wire.Written)
         assert cluster.replicated()
+
+
+async def test_requests_with_extreme_values_are_all_answered(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "a", "b") as cluster:
+        name = cluster.primary_name(0)
+        client = await cluster.client(name)
+        assert isinstance(await settled(cluster, client, create(1)), wire.Written)
+        for sender, request in enumerate(_requests()):
+            other = await cluster.client(name, sender.to_bytes(16, "big"))
+            other.send([request])
+            assert list(await answers(other, 1)) == [request.request]
+        client.send([create(3)])
+        assert isinstance((await answers(client, 1))[3], wire.Written)
+
+
+def _counted_steps(driver: Any) -> list[Any]:
+    """The batches of requests that reach the core from now on."""
+    seen: list[Any] = []
+    real = driver.step
+
+    def step(event: Any) -> None:
+        if isinstance(event, ClientRequests):
+            seen.append(event)
+        real(event)
+
+    driver.step = step
+    return seen
 
 
 _NASTY = [0x00, 0x01, 0x7F, 0x80, 0x90, 0xA0, 0xC0, 0xC4, 0xCB, 0xCF, 0xD3, 0xE0, 0xFF]

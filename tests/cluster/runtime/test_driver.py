@@ -1,0 +1,265 @@
+"""The driver and the links to peers, with a scripted core."""
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from greenroom import wire
+from greenroom.errors import InvariantError
+from greenroom_cluster.peering import (
+    Beacon,
+    BeaconOk,
+    PeerReply,
+    Prepare,
+    PrepareOk,
+    SnapshotChunk,
+    SnapshotOk,
+)
+from greenroom_cluster.runtime.actor import Actor, ActorSettings
+from greenroom_cluster.runtime.clocks import now_ns
+from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
+from greenroom_cluster.runtime.dialing import dial
+from greenroom_cluster.runtime.driver import EXIT_CORE_FAILED
+from greenroom_cluster.shard.effects import Answer, Connect, Disconnect, Ignored, Reply, Send
+from greenroom_cluster.shard.inputs import (
+    ClientRequests,
+    ConnectionClosed,
+    LinkDown,
+    LinkUp,
+    PeerMessages,
+    Tick,
+)
+from tests.cluster.runtime.loopback import CLIENT, CLUSTER, client_decoder, get, hello, until
+
+pytestmark = pytest.mark.trio
+
+NEVER = 1 << 62
+peer_decoder: Any = msgspec.msgpack.Decoder(PeerReply)
+
+
+class ScriptedCore:
+    """Answers each request, acknowledges what peers send, and does what `then` says."""
+
+    def __init__(self) -> None:
+        self.inputs: list[Any] = []
+        self.deadline = NEVER
+        self.then: Callable[[Any], list[Any]] = lambda _: []
+
+    def step(self, now: int, wall: int, event: Any) -> list[Any]:
+        self.inputs.append(event)
+        effects = self.then(event)
+        if isinstance(event, ClientRequests):
+            effects += [Reply(event.connection, wire.Missing(r.request)) for r in event.requests]
+        elif isinstance(event, PeerMessages):
+            for message in event.messages:
+                if isinstance(message, Prepare):
+                    effects.append(Answer(event.peer, PrepareOk(message.batch)))
+                elif isinstance(message, Beacon):
+                    effects.append(Answer(event.peer, BeaconOk(message.sent_ns, 0)))
+                elif isinstance(message, SnapshotChunk):
+                    effects.append(Answer(event.peer, SnapshotOk(0, 1, 1, message.number)))
+        return effects
+
+    def next_deadline(self) -> int:
+        return self.deadline
+
+    def seen(self, kind: type) -> list[Any]:
+        return [event for event in self.inputs if isinstance(event, kind)]
+
+
+def chunk(number: int, size: int = 0) -> SnapshotChunk:
+    return SnapshotChunk(0, 1, 1, 1, 1, number, False, (), (), ()) if not size else _large_chunk(number, size)
+
+
+def _large_chunk(number: int, size: int) -> SnapshotChunk:
+    from greenroom_cluster.shard.records import StoredSession
+
+    stored = StoredSession(b"d" * 32, 0, 1, None, 1, 1, None, "", bytes(size))
+    return SnapshotChunk(0, 1, 1, 1, 1, number, False, (stored,), (), ())
+
+
+def new_actor(core: ScriptedCore, incarnation: bytes, port: int = 0, leave: Any = None) -> Actor:
+    settings = ActorSettings(
+        incarnation=incarnation,
+        slot="a/0",
+        node="a",
+        cluster=CLUSTER,
+        coordinator="127.0.0.1:9",  # nobody: the links to it are tested elsewhere
+        port=port,
+    )
+    return Actor(settings, core, leave or _unexpected)
+
+
+def _unexpected(status: int) -> None:
+    raise AssertionError(f"the process would have ended with {status}")
+
+
+@asynccontextmanager
+async def acting(
+    incarnation: bytes = b"A" * 16, port: int = 0, leave: Any = None
+) -> AsyncIterator[tuple[Actor, ScriptedCore, trio.Nursery]]:
+    core = ScriptedCore()
+    actor = new_actor(core, incarnation, port, leave)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(actor.run)
+        await until(lambda: actor.driver._links is not None)
+        yield actor, core, nursery
+        core.then = lambda _: []
+        nursery.cancel_scope.cancel()
+
+
+async def connect(
+    actor: Actor, nursery: trio.Nursery, role: str = "client", **fields: Any
+) -> FramedConnection:
+    connection, _ = await dial(actor.listener.address(), hello(role, **fields), nursery)
+    connection.speak(client_decoder if role == "client" else peer_decoder, 4 << 20)
+    return connection
+
+
+async def test_one_read_is_one_step_and_one_answer() -> None:
+    async with acting() as (actor, core, nursery):
+        client = await connect(actor, nursery)
+        client.send([get(number) for number in range(50)])
+        replies = await client.receive()
+        assert [reply.request for reply in replies] == list(range(50))
+        (step,) = core.seen(ClientRequests)
+        assert step.client == CLIENT
+        client.close()
+        await until(lambda: core.seen(ConnectionClosed) == [ConnectionClosed(step.connection)])
+
+
+async def test_reply_to_a_connection_that_is_gone_is_dropped() -> None:
+    async with acting() as (actor, core, nursery):
+        client = await connect(actor, nursery)
+        core.then = lambda _: [Reply(999, wire.Missing(1)), Ignored("Get", "shard 17 is elsewhere")]
+        client.send([get(1)])
+        assert await client.receive() == [wire.Missing(1)]
+        assert actor.driver.ignored["Get", "shard  is elsewhere"] == 1
+
+
+async def test_answers_go_where_the_peer_asked() -> None:
+    async with acting() as (actor, _core, nursery):
+        main, bulk = [
+            await connect(actor, nursery, "peer", sender=b"P" * 16, target=b"A" * 16) for _ in range(2)
+        ]
+        bulk.send([chunk(0)])
+        assert await bulk.receive() == [SnapshotOk(0, 1, 1, 0)]
+        main.send([Prepare(1, ()), Beacon(5, 0)])
+        assert await main.receive() == [PrepareOk(1), BeaconOk(5, 0)]
+        bulk.send([chunk(1)])
+        assert await bulk.receive() == [SnapshotOk(0, 1, 1, 1)]
+
+
+async def test_newer_connection_of_a_peer_ends_the_one_before() -> None:
+    async with acting() as (actor, core, nursery):
+        old = await connect(actor, nursery, "peer", sender=b"P" * 16, target=b"A" * 16)
+        old.send([Prepare(1, ())])
+        assert await old.receive() == [PrepareOk(1)]
+        new = await connect(actor, nursery, "peer", sender=b"P" * 16, target=b"A" * 16)
+        new.send([Prepare(2, ())])
+        assert await new.receive() == [PrepareOk(2)]
+        with pytest.raises(ConnectionEndedError):
+            await old.receive()
+        new.send([Prepare(3, ())])
+        assert await new.receive() == [PrepareOk(3)]
+        assert len(core.seen(PeerMessages)) == 3
+
+
+async def test_tick_comes_at_the_deadline_and_when_a_step_moves_it_closer() -> None:
+    async with acting() as (actor, core, nursery):
+        client = await connect(actor, nursery)
+        ticked: list[int] = []
+
+        def once(event: Any) -> list[Any]:
+            if isinstance(event, Tick):
+                ticked.append(now_ns())
+                core.deadline = NEVER
+            elif isinstance(event, ClientRequests):
+                core.deadline = now_ns() + 20_000_000
+            return []
+
+        core.then = once
+        await trio.testing.wait_all_tasks_blocked()
+        assert ticked == []
+        for number in range(1, 4):
+            client.send([get(number)])
+            await client.receive()
+            due = core.deadline
+            await until(lambda number=number: len(ticked) == number)  # type: ignore[misc]
+            assert ticked[-1] >= due
+
+
+async def test_core_that_fails_ends_the_process_without_another_word() -> None:
+    statuses: list[int] = []
+    async with acting(leave=statuses.append) as (actor, core, nursery):
+        client = await connect(actor, nursery)
+
+        def fail(event: Any) -> list[Any]:
+            raise InvariantError("two and two are five")
+
+        core.then = fail
+        client.send([get(1)])
+        await until(lambda: statuses == [EXIT_CORE_FAILED])
+        core.then = lambda _: []
+        steps = len(core.inputs)
+        client.send([get(2)])
+        client.close()
+        await until(lambda: actor.listener.connections == 0)
+        assert len(core.inputs) == steps
+
+
+async def test_link_carries_messages_both_ways_and_comes_back_after_a_restart() -> None:
+    async with acting(b"A" * 16) as (one, core, _nursery):
+        async with acting(b"B" * 16) as (two, other, _):
+            port = two.listener.port
+            address = two.listener.address()
+            one.driver._perform([Connect(b"B" * 16, address, False), Connect(b"B" * 16, address, True)])
+            await until(lambda: len(core.seen(LinkUp)) == 2)
+            one.driver._perform([Send(b"B" * 16, Prepare(1, ())), Send(b"B" * 16, chunk(0), True)])
+            await until(lambda: len(core.seen(PeerMessages)) == 2)
+            assert {type(event.messages[0]) for event in core.seen(PeerMessages)} == {PrepareOk, SnapshotOk}
+            assert all(event.peer == b"A" * 16 for event in other.seen(PeerMessages))
+        await until(lambda: len(core.seen(LinkDown)) == 2)
+        one.driver._perform([Send(b"B" * 16, Prepare(2, ()))])  # dropped
+        async with acting(b"C" * 16, port) as (_, other, _):
+            # A successor on the same port is not the peer.
+            await until(lambda: one.driver._links.connection(b"B" * 16, bulk=False) is None)
+        async with acting(b"B" * 16, port) as (_, other, _):
+            await until(lambda: len(core.seen(LinkUp)) == 4)
+            assert not other.seen(PeerMessages)
+            one.driver._perform([Disconnect(b"B" * 16, True), Disconnect(b"B" * 16, False)])
+            await until(lambda: two.listener.connections == 0)
+            assert len(core.seen(LinkDown)) == 2
+
+
+async def test_link_whose_peer_does_not_read_is_dropped_at_its_bound_and_opened_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        async with acting(b"A" * 16) as (one, core, _):
+            one.driver._perform([Connect(b"B" * 16, address, True)])
+            for attempt in range(1, 3):
+                sock = await _accept_and_greet(server)
+                await until(lambda attempt=attempt: len(core.seen(LinkUp)) == attempt)  # type: ignore[misc]
+                number = 0
+                while len(core.seen(LinkDown)) < attempt:
+                    one.driver._perform([Send(b"B" * 16, chunk(number, 1 << 20), True)])
+                    number += 1
+                    await trio.lowlevel.checkpoint()
+                assert number < 64
+                sock.close()
+            one.driver._perform([Disconnect(b"B" * 16, True)])
+
+
+async def _accept_and_greet(server: socket.socket) -> socket.socket:
+    from greenroom.framing import encode_frames
+
+    await trio.lowlevel.wait_readable(server.fileno())
+    sock, _ = server.accept()
+    sock.sendall(bytes(encode_frames([hello("peer", sender=b"B" * 16)])))
+    return sock
