@@ -6,6 +6,7 @@ send at once, without a task switch.
 """
 
 import logging
+import math
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -175,7 +176,7 @@ class TrioRunner(Runner):
     async def _tick_always(self) -> None:
         while True:
             with self._timer:
-                await trio.sleep_forever()
+                await trio.sleep(math.inf)
             if self.closed:
                 return
             self._timer = trio.CancelScope()

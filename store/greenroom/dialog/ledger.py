@@ -1,0 +1,42 @@
+"""The operations that are not finished, by request id, and the low-watermark of their ids.
+
+Ids rise with submission and all operations have the same time, so the first of `pending` is also the one that
+ends first.
+"""
+
+from greenroom.dialog.operations import AnyOperation, Gathering
+
+
+class Ledger:
+    """`low` is the lowest id that is still waited for, or the next one: every id below it is done with."""
+
+    __slots__ = ("gatherings", "last_id", "low", "pending")
+
+    def __init__(self) -> None:
+        self.last_id = 0
+        self.low = 1
+        self.pending: dict[int, AnyOperation] = {}
+        self.gatherings: dict[int, Gathering] = {}
+
+    def next_id(self) -> int:
+        """Return a fresh id. One that is never put into `pending` counts as done."""
+        self.last_id += 1
+        return self.last_id
+
+    def oldest(self) -> AnyOperation | None:
+        """Return the operation that ends first."""
+        return next(iter(self.pending.values()), None)
+
+    def remove(self, number: int) -> None:
+        """Strike out a finished operation."""
+        del self.pending[number]
+        self.gatherings.pop(number, None)
+        if self.low not in self.pending:
+            self.raise_low()
+
+    def raise_low(self) -> None:
+        """Move the low-watermark up to the next id that is waited for."""
+        low, pending, last = self.low, self.pending, self.last_id
+        while low <= last and low not in pending:
+            low += 1
+        self.low = low

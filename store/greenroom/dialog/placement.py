@@ -1,0 +1,188 @@
+"""Where an operation is while it is not finished.
+
+In exactly one place: unanswered on a link (`operation.link`), in a waiting room (`operation.queue`: that of a
+lane that is not ready or has no room, or `_parked` while its shard has no lane), or held back after a refusal
+(`operation.retry_ns`, in the heap `_held`). A gathering may be in several of these at once.
+"""
+
+from heapq import heappop, heappush
+from random import Random
+
+import msgspec
+
+from greenroom.dialog import gathering
+from greenroom.dialog.lanes import Lanes
+from greenroom.dialog.ledger import Ledger
+from greenroom.dialog.links import Lane, Link, Switchboard
+from greenroom.dialog.operations import AnyOperation, Gathering, Operation, stamp
+from greenroom.errors import LocalProtocolError, UsageError
+from greenroom.framing import FRAME_BYTES_MAX, append_frame
+from greenroom.wire import Frame
+
+STAMP_BYTES = 32
+"""Room in a first attempt's frame for the larger numbers that a later attempt carries."""
+
+BACKOFF_NS_MIN = 2_000_000
+BACKOFF_NS_MAX = 100_000_000
+
+
+class DialogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be set. `deadline_seconds` is how long an operation may take, retries included.
+
+    `link_bytes_max` limits what is unanswered on one connection, `waiting_bytes_max` what waits to be sent.
+    """
+
+    seeds: tuple[str, ...]
+    cluster: str = "greenroom"
+    deadline_seconds: float = 5.0
+    operations_max: int = 10_000
+    link_bytes_max: int = 8 << 20
+    waiting_bytes_max: int = 64 << 20
+    frame_bytes_max: int = FRAME_BYTES_MAX
+
+
+class Placement:
+    """Puts operations where they belong. `waiting_bytes` is what waits to be sent."""
+
+    def __init__(
+        self, settings: DialogSettings, board: Switchboard, lanes: Lanes, ledger: Ledger, random: Random
+    ) -> None:
+        self.waiting_bytes = 0
+        self._frame_bytes_max = settings.frame_bytes_max
+        self._first_bytes_max = settings.frame_bytes_max - STAMP_BYTES
+        self._link_bytes_max = settings.link_bytes_max
+        self._board = board
+        self._lanes = lanes
+        self._ledger = ledger
+        self._random = random
+        self._parked: dict[int, object] = {}
+        self._held: list[tuple[int, int]] = []
+
+    def place(self, operation: AnyOperation, now_ns: int) -> None:
+        """Send an operation to its shard's primary, or put it where it waits for that."""
+        if isinstance(operation, Gathering):
+            operation.retry_ns = 0
+            gathering.ask(operation, self._lanes, self._board, self._ledger.low, now_ns)
+            return
+        self.take_out(operation)
+        lane = self._lanes.lane_of(operation.request.point)
+        if lane is None:
+            self._enqueue(operation, self._parked)
+            return
+        link = lane.link
+        if link is None or not lane.ready:
+            self._enqueue(operation, lane.waiting)
+            self._lanes.connect(lane, now_ns)
+        elif not self._has_room(link, operation):
+            self._enqueue(operation, lane.waiting)
+        else:
+            stamp(operation, self._ledger.low, now_ns)
+            operation.size = self._append(link, operation.request, self._frame_bytes_max)
+            operation.link = link
+            link.bytes += operation.size
+
+    def send_first(self, link: Link, request: Frame) -> int:
+        """Queue a first attempt on a ready link; return its size. Raises UsageError if it is too large."""
+        size = self._append(link, request, self._first_bytes_max)
+        link.bytes += size
+        return size
+
+    def measure(self, request: Frame) -> int:
+        """Return the size of a request's frame. Raises UsageError if too large."""
+        scratch = bytearray()
+        try:
+            append_frame(scratch, request, self._first_bytes_max)
+        except LocalProtocolError as error:
+            raise _too_large(error) from None
+        return len(scratch)
+
+    def drain(self, lane: Lane, now_ns: int) -> None:
+        """Send what waited for this lane, as far as there is room, in the order of submission."""
+        while lane.waiting and lane.ready and lane.link is not None:
+            number, operation = next(iter(lane.waiting.items()))
+            if isinstance(operation, Gathering):
+                del lane.waiting[number]
+                self.place(operation, now_ns)
+            elif isinstance(operation, Operation):
+                if not self._has_room(lane.link, operation):
+                    return
+                self.place(operation, now_ns)
+
+    def hold(self, operation: AnyOperation, now_ns: int) -> None:
+        """Hold an operation back, for longer with every refusal."""
+        pause = min(BACKOFF_NS_MIN << min(operation.refusals, 10), BACKOFF_NS_MAX)
+        operation.refusals += 1
+        operation.retry_ns = now_ns + int(pause * self._random.uniform(0.5, 1.0))
+        heappush(self._held, (operation.retry_ns, operation.request.request))
+
+    def next_due(self, now_ns: int) -> AnyOperation | None:
+        """Take out an operation that was held back long enough, if there is one."""
+        while self._held and self._held[0][0] <= now_ns:
+            at, number = heappop(self._held)
+            operation = self._ledger.pending.get(number)
+            if operation is not None and operation.retry_ns == at:
+                operation.retry_ns = 0
+                return operation
+        return None
+
+    @property
+    def due_ns(self) -> int | None:
+        """When `next_due` next has something."""
+        return self._held[0][0] if self._held else None
+
+    def take_out(self, operation: Operation) -> None:
+        """Take an operation out of where it waits, if it does."""
+        operation.retry_ns = 0
+        if operation.queue is not None:
+            del operation.queue[operation.request.request]
+            operation.queue = None
+            self.waiting_bytes -= operation.size
+
+    def detach(self, link: Link) -> list[AnyOperation]:
+        """Take back what was unanswered on a link. Whether those mutations applied is now unknown."""
+        detached: list[AnyOperation] = []
+        for operation in self._ledger.pending.values():
+            if operation.link is link:
+                operation.link = None
+            elif not isinstance(operation, Gathering) or operation.asked.pop(link, None) is None:
+                continue
+            operation.maybe = operation.kind.mutation
+            detached.append(operation)
+        link.bytes = 0
+        return detached
+
+    def finish(self, operation: AnyOperation) -> None:
+        """Take an operation out of everything."""
+        number = operation.request.request
+        if isinstance(operation, Gathering):
+            self._lanes.leave(number)
+        else:
+            self.take_out(operation)
+            if operation.link is not None:
+                operation.link.bytes -= operation.size
+                operation.link = None
+        self._ledger.remove(number)
+
+    def _has_room(self, link: Link, operation: Operation) -> bool:
+        return not link.bytes or link.bytes + operation.size <= self._link_bytes_max
+
+    def _enqueue(self, operation: Operation, queue: dict[int, object]) -> None:
+        operation.queue = queue
+        queue[operation.request.request] = operation
+        self.waiting_bytes += operation.size
+
+    def _append(self, link: Link, request: Frame, limit: int) -> int:
+        out = link.out
+        start = len(out)
+        try:
+            append_frame(out, request, limit)
+        except LocalProtocolError as error:
+            raise _too_large(error) from None
+        if not link.dirty:
+            link.dirty = True
+            self._board.dirty.append(link)
+        return len(out) - start
+
+
+def _too_large(error: LocalProtocolError) -> UsageError:
+    return UsageError(f"{error}; keep large values elsewhere and only their keys in the session")
