@@ -33,6 +33,8 @@ with warnings.catch_warnings():
 
 from greenroom_cluster.runtime.processes import exit_with_parent
 
+__all__ = ["child_name", "tractor"]
+
 HANDSHAKE_SECONDS = 2.0
 _HANDSHAKE_BYTES_MAX = 512
 _HEADER = struct.Struct("<I")
@@ -105,8 +107,9 @@ def _guard_child(supervisor_pid: int) -> None:
     faulthandler.enable()
 
 
-def _quieten_children() -> None:
-    """Spare every child's log the warning that tractor's own import of `trio.MultiError` causes."""
+def _quieten() -> None:
+    """Spare the logs of this process and its children the warnings that tractor's old code causes."""
+    warnings.filterwarnings("ignore", message=r"(trio\.)?MultiError", category=FutureWarning)
     known = "ignore:trio.MultiError is deprecated:FutureWarning"
     filters = os.environ.get("PYTHONWARNINGS", "")
     if known not in filters:
@@ -114,7 +117,7 @@ def _quieten_children() -> None:
 
 
 def _install() -> None:
-    _quieten_children()
+    _quieten()
     fixup = getattr(tractor, "_mp_fixup_main", None)
     if hasattr(fixup, "_mp_figure_out_main"):
         fixup._mp_figure_out_main = dict  # type: ignore[union-attr]

@@ -1,10 +1,18 @@
-"""Imported by tractor in a child before anything else of ours: spares every start a third of its work.
+"""Imported first in processes that others start and watch: spares each start a quarter of its work.
 
-structlog loads rich and pygments, for pretty tracebacks, where they are installed. A child's tracebacks
-are plain (`greenroom_cluster.logs`), and how soon an actor is back counts.
+structlog loads rich and pygments, for pretty tracebacks, where they are installed. The tracebacks of such a
+process are plain (`greenroom_cluster.logs`), and how soon it is back counts. In a child of tractor importing
+this is enough; its supervisor, which tractor makes import it as well, is left as it is.
 """
 
 import sys
 
-if sys.modules["__main__"].__spec__ is not None and sys.modules["__main__"].__spec__.name == "tractor._child":
+
+def do_without_rich() -> None:
+    """Make rich count as not installed in this process."""
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None: known to be missing
+
+
+_main = sys.modules["__main__"].__spec__
+if _main is not None and _main.name == "tractor._child":
+    do_without_rich()

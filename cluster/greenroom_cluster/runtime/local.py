@@ -147,7 +147,7 @@ class LocalCluster:
         return {actor.slot: actor for actor in cluster_map.actors.values() if actor.state == "up"}
 
     async def wait_healthy(self, seconds: float = 60.0) -> ClusterStatus:
-        """Wait until every shard has all its replicas.
+        """Wait until every actor of every node answers, and every shard has all its replicas.
 
         Raises UnavailableError, saying what is missing, after `seconds`.
         """
@@ -159,13 +159,14 @@ class LocalCluster:
                 except UnavailableError as error:
                     missing = str(error)
                 else:
-                    nodes_up = sum(node.state == "up" for node in status.nodes)
-                    if status.healthy and nodes_up >= len(self.nodes):
+                    actors = sum(actor.reachable and actor.state == "up" for actor in status.actors)
+                    expected = len(self.nodes) * self._settings.actors
+                    if status.healthy and actors >= expected:
                         return status
                     counts = ", ".join(
                         f"{count} {state}" for state, count in status.states().items() if count
                     )
-                    missing = f"shards: {counts}; nodes up: {nodes_up} of {len(self.nodes)}"
+                    missing = f"shards: {counts}; actors: {actors} of {expected}"
                 await trio.sleep(_POLL_SECONDS)
         raise UnavailableError(f"the cluster was not complete after {seconds:g} s ({missing})")
 

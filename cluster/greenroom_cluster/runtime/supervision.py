@@ -23,14 +23,13 @@ from typing import Any
 
 import msgspec
 import structlog
-import tractor
 import trio
 
 from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster import logs
 from greenroom_cluster.restarts import GiveUp, RestartPolicy, RestartSettings
 from greenroom_cluster.runtime import lean_child, supervised
-from greenroom_cluster.runtime.hardening import child_name
+from greenroom_cluster.runtime.hardening import child_name, tractor
 from greenroom_cluster.runtime.ports import free_port
 from greenroom_cluster.runtime.processes import ProcessHandle, children_of, command_line
 
