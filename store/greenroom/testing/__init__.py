@@ -9,9 +9,9 @@ Under pytest, five lines run every check over a store, under asyncio and (where 
 ...         return MyStore("localhost:6379")
 
 `make_store` is called inside the event loop, once for every check, and the store is closed after the check.
-It may return the same object again if that can be used after `aclose`. A store may hold other sessions: checks
-use ids and users of their own, and leave sessions behind that expire within hours. Checks of operations that
-`store.features` does not name are skipped. pytest-asyncio, anyio's plugin and pytest-trio are not needed.
+It may return the same object again if that can be used after `aclose`. A store may hold other sessions:
+checks use ids and users of their own, and leave sessions behind that expire within hours. Checks of what
+`store.features` does not name are skipped. No pytest plugin is needed.
 
 Checks of expiry write sessions that live for a fraction of a second and poll until they are gone. A store
 whose clock can be set is checked faster and more sharply with a `ManualClock`:
