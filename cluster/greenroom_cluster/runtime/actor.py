@@ -32,6 +32,8 @@ from greenroom_cluster.shard.inputs import (
 )
 from greenroom_cluster.shard.settings import HostSettings
 
+REQUESTS_PER_STEP_MAX = 256
+
 _client_decoder = msgspec.msgpack.Decoder(wire.Get | wire.Mutation | wire.Fanout)
 _admin_decoder = msgspec.msgpack.Decoder(wire.Inspect)
 _peer_decoder = msgspec.msgpack.Decoder(PeerRequest)
@@ -106,7 +108,17 @@ class Actor:
         try:
             while True:
                 requests: list[Any] = await connection.receive()
-                driver.step(ClientRequests(number, client, requests))
+                if len(requests) <= REQUESTS_PER_STEP_MAX:
+                    driver.step(ClientRequests(number, client, requests))
+                else:
+                    for start in range(0, len(requests), REQUESTS_PER_STEP_MAX):
+                        part = requests[start : start + REQUESTS_PER_STEP_MAX]
+                        driver.step(ClientRequests(number, client, part))
+                        # Others get their turn, and one that does not read its answers is asked for no more.
+                        await trio.lowlevel.checkpoint()
+                        await connection.room()
+                if connection.crowded:
+                    await connection.room()
         finally:
             driver.drop_client(number)
             driver.step(ConnectionClosed(number))

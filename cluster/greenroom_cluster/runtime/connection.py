@@ -3,7 +3,8 @@
 A stdlib socket rather than a trio stream, for two reasons. A reader that finds bytes waiting takes them
 without a trip through the scheduler, and `send` neither blocks nor awaits: it hands the kernel what it takes
 at once and queues the rest, so that whoever acts on a message answers it in the same step. What is queued is
-bounded: a peer that does not read loses its connection (linger 0), and nothing else waits for it.
+bounded: beyond some bytes messages wait unencoded, as references to what is stored anyway, and beyond some
+messages a peer that does not read loses its connection (linger 0). Nothing else waits for it.
 
 One task reads. The task that drains the queue exists only while something is queued.
 """
@@ -11,7 +12,7 @@ One task reads. The task that drains the queue exists only while something is qu
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Any, TypeVar
@@ -40,6 +41,8 @@ _RECEIVE_COST_BYTES = 16 * 1024
 # Queued chunks cost memory beside their bytes, which counts against the bound too.
 _CHUNK_COST_BYTES = 256
 _CHUNKS_PER_WRITE = 64
+_CHUNK_BYTES = 256 * 1024
+WAITING_MESSAGES_MAX = 4096
 _DISCARD_BYTES_MAX = 1 << 20
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 
@@ -61,6 +64,7 @@ class FramedConnection:
 
     __slots__ = (
         "_budget",
+        "_crowded_bytes",
         "_decode",
         "_draining",
         "_ended",
@@ -72,8 +76,10 @@ class FramedConnection:
         "_outbound",
         "_outbound_bytes",
         "_outbound_bytes_max",
+        "_room",
         "_socket",
         "_urgent",
+        "_waiting",
         "remote",
     )
 
@@ -96,10 +102,13 @@ class FramedConnection:
         self._budget = _YIELD_BYTES
         self._outbound: deque[memoryview] = deque()
         self._urgent: deque[memoryview] = deque()
+        self._waiting: deque[wire.Frame | bytes | bytearray] = deque()
         self._outbound_bytes = 0
         self._outbound_bytes_max = outbound_bytes_max
+        self._crowded_bytes = outbound_bytes_max // 4
         self._draining = False
         self._idle: trio.Event | None = None
+        self._room: trio.Event | None = None
         self._ended: str | None = None
         self.remote = _remote_name(sock)
 
@@ -115,6 +124,11 @@ class FramedConnection:
     def outbound_bytes(self) -> int:
         """Bytes queued because the kernel did not take them yet, with what queueing them costs."""
         return self._outbound_bytes
+
+    @property
+    def crowded(self) -> bool:
+        """Whether much is queued: the other side reads more slowly than it asks."""
+        return bool(self._waiting) or self._outbound_bytes >= self._crowded_bytes
 
     def speak(self, decoder: "msgspec.msgpack.Decoder[Any]", frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
         """Decode what comes from here on with `decoder`, and hold both sides to `frame_bytes_max`.
@@ -196,25 +210,76 @@ class FramedConnection:
     def send(self, messages: Iterable[wire.Frame], *, urgent: bool = False) -> None:
         """Send `messages`, without ever blocking; dropped if the connection has ended.
 
-        `urgent` ones overtake what is queued. If the queue would pass its bound, or a message is longer than
-        a frame may be, the connection is aborted: the reader learns it as ConnectionEndedError.
+        `urgent` ones overtake what is queued. If more waits than is allowed, or a message is longer than a
+        frame may be, the connection is aborted: the reader learns it as ConnectionEndedError.
         """
         if self._ended is not None:
             return
-        chunk = bytearray()
-        try:
-            for message in messages:
-                append_frame(chunk, message, self._frame_bytes_max)
-        except LocalProtocolError as error:
-            _log.error("message_not_sendable", remote=self.remote, error=str(error))
-            self.abort(str(error))
-            return
-        self.send_encoded(chunk, urgent=urgent)
+        if urgent:
+            chunk = bytearray()
+            if all(self._append(chunk, message) for message in messages):
+                self._queue(chunk, urgent=True)
+        elif self._waiting:
+            self._wait(messages)
+        else:
+            self._encode(iter(messages))
 
-    def send_encoded(self, frames: bytes | bytearray, *, urgent: bool = False) -> None:
+    def send_encoded(self, frames: bytes | bytearray) -> None:
         """Send whole frames that are encoded already, as `send` does; they must not be changed afterwards."""
-        if self._ended is not None or not frames:
+        if self._ended is not None:
             return
+        if self._waiting:
+            self._wait((frames,))
+        else:
+            self._queue(frames)
+
+    async def room(self) -> None:
+        """Wait until the connection is not `crowded`, or has ended."""
+        while self.crowded and self._ended is None:
+            if self._room is None or self._room.is_set():
+                self._room = trio.Event()
+            await self._room.wait()
+
+    def _wait(self, messages: Iterable[wire.Frame | bytes | bytearray]) -> None:
+        waiting = self._waiting
+        waiting.extend(messages)
+        if len(waiting) > WAITING_MESSAGES_MAX:
+            self.abort(
+                f"the other side does not read: {len(waiting)} messages wait for it, over the limit of "
+                f"{WAITING_MESSAGES_MAX}"
+            )
+
+    def _append(self, chunk: bytearray, message: wire.Frame) -> bool:
+        try:
+            append_frame(chunk, message, self._frame_bytes_max)
+        except (LocalProtocolError, msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+            # Only our own errors are sure not to quote what was to be sent.
+            reason = str(error) if isinstance(error, LocalProtocolError) else type(error).__name__
+            _log.error("message_not_sendable", remote=self.remote, kind=type(message).__name__, error=reason)
+            self.abort(f"a message could not be sent: {reason}")
+            return False
+        return True
+
+    def _encode(self, messages: Iterator[wire.Frame]) -> None:
+        """Encode and queue; once much is queued, let the rest wait as it is."""
+        chunk = bytearray()
+        for message in messages:
+            if not self._append(chunk, message):
+                return
+            if len(chunk) >= _CHUNK_BYTES:
+                self._queue(chunk)
+                chunk = bytearray()
+                if self._ended is not None:
+                    return
+                if self._outbound_bytes >= self._crowded_bytes:
+                    break
+        if chunk:
+            self._queue(chunk)
+        elif self._outbound_bytes >= self._crowded_bytes:
+            self._wait(messages)
+
+    def _queue(self, frames: bytes | bytearray, *, urgent: bool = False) -> None:
+        """Hand frames to the kernel, or queue what it does not take."""
         rest = memoryview(frames)
         if not self._outbound and not self._urgent:
             try:
@@ -249,18 +314,36 @@ class FramedConnection:
                 except trio.ClosedResourceError:
                     return
                 self._write()
+                self._refill()
         finally:
             self._draining = False
             if self._idle is not None:
                 self._idle.set()
 
+    def _refill(self) -> None:
+        """Encode what waits, as far as there is room now."""
+        waiting = self._waiting
+        while waiting and self._ended is None and self._outbound_bytes < self._crowded_bytes:
+            chunk = bytearray()
+            while waiting and len(chunk) < _CHUNK_BYTES:
+                message = waiting.popleft()
+                if not isinstance(message, wire.Frame):
+                    chunk += message
+                elif not self._append(chunk, message):
+                    return
+            self._queue(chunk)
+        if self._room is not None and not self.crowded:
+            self._room.set()
+
     def _write(self) -> None:
         """Hand the kernel what it takes of the queue; the chunk at its head may be partly sent."""
         outbound = self._outbound
         try:
-            sent = self._socket.sendmsg(
-                list(islice(outbound, _CHUNKS_PER_WRITE)) if not self._urgent else [outbound[0]]
-            )
+            if self._urgent:
+                # Only to the next frame boundary: then what is urgent goes.
+                sent = self._socket.send(outbound[0])
+            else:
+                sent = self._socket.sendmsg(list(islice(outbound, _CHUNKS_PER_WRITE)))
         except BlockingIOError:
             return
         except OSError as error:
@@ -276,7 +359,7 @@ class FramedConnection:
             self._outbound_bytes -= len(head) + _CHUNK_COST_BYTES
             outbound.popleft()
             if self._urgent:
-                # A frame boundary: what is urgent goes before the rest, one at a time to keep its order.
+                # One at a time, to keep their order.
                 outbound.appendleft(self._urgent.popleft())
 
     # --- ending ------------------------------------------------------------------------------------------
@@ -324,7 +407,10 @@ class FramedConnection:
         self._ended = reason
         self._outbound.clear()
         self._urgent.clear()
+        self._waiting.clear()
         self._outbound_bytes = 0
+        if self._room is not None:
+            self._room.set()
         trio.lowlevel.notify_closing(self._socket.fileno())
         self._socket.close()
 

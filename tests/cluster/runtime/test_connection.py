@@ -105,6 +105,43 @@ async def test_large_messages_pass_in_order_through_a_full_socket_buffer() -> No
         await until(lambda: near.outbound_bytes == 0)
 
 
+async def test_answers_far_beyond_the_bound_reach_whoever_reads_them() -> None:
+    async with pair(outbound_bytes_max=4 << 20) as (near, far):
+        sent = [update(number, 1_000_000) for number in range(60)]
+        near.send(sent[:50])
+        near.send(sent[50:59])
+        near.send_encoded(encode_frames(sent[59:]))
+        assert near.crowded
+        highest = near.outbound_bytes
+        received: list[Any] = []
+        with trio.fail_after(20):
+            while len(received) < len(sent):
+                received.extend(await far.receive())
+                highest = max(highest, near.outbound_bytes)
+        assert received == sent
+        assert highest < 4 << 20
+        with trio.fail_after(5):
+            await near.room()
+        assert not near.crowded
+
+
+async def test_whoever_waits_for_room_is_woken_by_the_end() -> None:
+    async with pair(outbound_bytes_max=4 << 20) as (near, _far):
+        near.send([update(number, 1_000_000) for number in range(20)])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(near.room)
+            await trio.testing.wait_all_tasks_blocked()
+            near.abort()
+
+
+async def test_message_that_cannot_be_encoded_ends_only_its_connection() -> None:
+    async with pair() as (near, far):
+        near.send([get(1), wire.Get(1 << 70, 0, b"")])
+        assert near.ended
+        with pytest.raises(ConnectionEndedError):
+            await far.receive()
+
+
 async def test_urgent_messages_overtake_what_is_queued_and_keep_their_order() -> None:
     async with pair(outbound_bytes_max=64 << 20) as (near, far):
         for number in range(20):

@@ -20,7 +20,7 @@ from greenroom_cluster.peering import (
     SnapshotChunk,
     SnapshotOk,
 )
-from greenroom_cluster.runtime.actor import Actor, ActorSettings
+from greenroom_cluster.runtime.actor import REQUESTS_PER_STEP_MAX, Actor, ActorSettings
 from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
 from greenroom_cluster.runtime.dialing import dial
@@ -140,6 +140,38 @@ async def test_reply_to_a_connection_that_is_gone_is_dropped() -> None:
         client.send([get(1)])
         assert await client.receive() == [wire.Missing(1)]
         assert actor.driver.ignored["Get", "shard  is elsewhere"] == 1
+
+
+async def test_slow_reader_of_large_answers_gets_them_all_and_is_asked_for_no_more_meanwhile() -> None:
+    async with acting() as (actor, core, nursery):
+        client = await connect(actor, nursery)
+        large = wire.Session(0, 1, None, 1, 1, None, "", bytes(1 << 20))
+        core.then = lambda event: (
+            [Reply(event.connection, large) for _ in event.requests]
+            if isinstance(event, ClientRequests)
+            else []
+        )
+        client.send([get(number) for number in range(60)])
+        await until(lambda: len(core.seen(ClientRequests)) == 1)
+        client.send([get(number) for number in range(60, 70)])
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(core.seen(ClientRequests)) == 1
+        received = 0
+        with trio.fail_after(20):
+            while received < 140:
+                received += len(await client.receive())
+        assert len(core.seen(ClientRequests)) == 2
+
+
+async def test_many_requests_in_one_read_are_stepped_in_parts_and_in_order() -> None:
+    async with acting() as (actor, core, nursery):
+        client = await connect(actor, nursery)
+        client.send([get(number) for number in range(5000)])
+        replies: list[int] = []
+        while len(replies) < 5000:
+            replies += [reply.request for reply in await client.receive()]
+        assert replies == list(range(5000))
+        assert max(len(event.requests) for event in core.seen(ClientRequests)) <= REQUESTS_PER_STEP_MAX
 
 
 async def test_answers_go_where_the_peer_asked() -> None:
