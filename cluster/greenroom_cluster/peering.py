@@ -30,21 +30,21 @@ class ShardRecords(msgspec.Struct, array_like=True, frozen=True, gc=False):
     records: tuple[Record, ...]
 
 
-class Prepare(wire.Frame, tag=80):
+class Prepare(wire.Frame, frozen=True, tag=80):
     """Log these; answered by `PrepareOk` with the same batch number."""
 
     batch: int
     entries: tuple[ShardRecords, ...]
 
 
-class PrepareOk(wire.Frame, tag=81):
+class PrepareOk(wire.Frame, frozen=True, tag=81):
     """Everything in the batch is logged, except on the shards refused, given as (shard, epoch)."""
 
     batch: int
     refused: tuple[tuple[int, int], ...] = ()
 
 
-class Beacon(wire.Frame, tag=82):
+class Beacon(wire.Frame, frozen=True, tag=82):
     """Asks the peer to go on backing the sender. `sent_ns` is the sender's clock, returned untouched.
 
     `commits` holds (shard, epoch, commit point, shard time) where one of them moved since the last beacon.
@@ -56,7 +56,7 @@ class Beacon(wire.Frame, tag=82):
     commits: tuple[tuple[int, int, int, int], ...] = ()
 
 
-class BeaconOk(wire.Frame, tag=83):
+class BeaconOk(wire.Frame, frozen=True, tag=83):
     """The peer backs the sender on every shard but those listed as (shard, epoch)."""
 
     sent_ns: int
@@ -64,7 +64,7 @@ class BeaconOk(wire.Frame, tag=83):
     refused: tuple[tuple[int, int], ...] = ()
 
 
-class SnapshotChunk(wire.Frame, tag=84):
+class SnapshotChunk(wire.Frame, frozen=True, tag=84):
     """A part of a shard's state at `sequence`, numbered from 0. Sent on the bulk connection."""
 
     shard: int
@@ -79,7 +79,7 @@ class SnapshotChunk(wire.Frame, tag=84):
     results: tuple[KeptResult, ...]
 
 
-class SnapshotOk(wire.Frame, tag=85):
+class SnapshotOk(wire.Frame, frozen=True, tag=85):
     """The joiner holds the snapshot up to this chunk; after the last one it is ready to be added."""
 
     shard: int
@@ -88,7 +88,7 @@ class SnapshotOk(wire.Frame, tag=85):
     number: int
 
 
-class SnapshotRefused(wire.Frame, tag=86):
+class SnapshotRefused(wire.Frame, frozen=True, tag=86):
     """The joiner cannot take this snapshot (it is a member already, or knows a later epoch)."""
 
     shard: int

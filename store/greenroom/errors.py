@@ -13,6 +13,8 @@
        ├─ LocalProtocolError   our bug
        └─ RemoteProtocolError  theirs
     InvariantError             a bug in the core; an AssertionError, outside the tree
+
+Each message says what to do.
 """
 
 

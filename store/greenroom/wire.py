@@ -12,8 +12,8 @@ is BLAKE2b-256 of the session id: ids themselves never cross the wire. A point i
 point. A path is a tuple of dict keys. A stored value or session data is its msgpack encoding.
 
 Exactly once (RIFL, Lee et al., SOSP 2015): a mutation carries `request`, unique within the dialog that the
-hello named, `low`, the lowest request id that the dialog still waits for, and `age_ms`, how long ago the first
-attempt was sent (0 on a first attempt).
+hello named, `low`, the lowest request id that the dialog still waits for, and `age_ms`, how long ago the
+first attempt was sent (0 on a first attempt).
 """
 
 from enum import IntEnum
@@ -42,7 +42,7 @@ class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
 # --- handshake -------------------------------------------------------------------------------------------
 
 
-class Hello(Frame, tag=1):
+class Hello(Frame, frozen=True, tag=1):
     """First frame in each direction.
 
     `sender` is the sender's 128-bit identity: a client's dialog id, an actor's incarnation. `target` is the
@@ -58,7 +58,7 @@ class Hello(Frame, tag=1):
     auth: bytes = b""
 
 
-class Goodbye(Frame, tag=2):
+class Goodbye(Frame, frozen=True, tag=2):
     """The connection is refused or ends; `message` says why and what to do. Last frame before the close."""
 
     code: str
@@ -68,7 +68,7 @@ class Goodbye(Frame, tag=2):
 # --- requests --------------------------------------------------------------------------------------------
 
 
-class Get(Frame, tag=10):
+class Get(Frame, frozen=True, tag=10):
     """Read one session. Answered by `Session` or `Missing`."""
 
     request: int
@@ -76,7 +76,7 @@ class Get(Frame, tag=10):
     digest: bytes
 
 
-class Create(Frame, tag=11):
+class Create(Frame, frozen=True, tag=11):
     """Store a new session. Answered by `Written` or `Failed(EXISTS)`."""
 
     request: int
@@ -92,7 +92,7 @@ class Create(Frame, tag=11):
     data: bytes
 
 
-class Update(Frame, tag=12):
+class Update(Frame, frozen=True, tag=12):
     """Replace what may change of a session. Answered by `Written`, `Failed(NOT_FOUND | CONFLICT)`."""
 
     request: int
@@ -107,7 +107,7 @@ class Update(Frame, tag=12):
     version: int | None
 
 
-class Delete(Frame, tag=13):
+class Delete(Frame, frozen=True, tag=13):
     """Remove a session; absent is fine. Answered by `Written` with version 0."""
 
     request: int
@@ -117,7 +117,7 @@ class Delete(Frame, tag=13):
     digest: bytes
 
 
-class Patch(Frame, tag=14):
+class Patch(Frame, frozen=True, tag=14):
     """Change paths of a session's data. Answered by `Session`, `Failed(NOT_FOUND | CONFLICT | TOO_LARGE)`.
 
     `user` is None to leave the user as it is, else a tuple of the new user id (or None).
@@ -136,7 +136,7 @@ class Patch(Frame, tag=14):
     expires_us: int | None
 
 
-class Rotate(Frame, tag=15):
+class Rotate(Frame, frozen=True, tag=15):
     """Kill the old id and give its session to the new one, in one step. Answered like `Patch`."""
 
     request: int
@@ -151,7 +151,7 @@ class Rotate(Frame, tag=15):
     expires_us: int | None
 
 
-class DeleteByHandle(Frame, tag=16):
+class DeleteByHandle(Frame, frozen=True, tag=16):
     """Remove a session of this user by its handle; absent or another user's is fine. `Written(0)`."""
 
     request: int
@@ -162,7 +162,7 @@ class DeleteByHandle(Frame, tag=16):
     user_id: str
 
 
-class DeleteByUser(Frame, tag=17):
+class DeleteByUser(Frame, frozen=True, tag=17):
     """Remove the user's sessions on these shards, but for `keep` (a digest or empty). `Counted`."""
 
     request: int
@@ -173,7 +173,7 @@ class DeleteByUser(Frame, tag=17):
     shards: tuple[int, ...]
 
 
-class ListByUser(Frame, tag=18):
+class ListByUser(Frame, frozen=True, tag=18):
     """The user's sessions on these shards, at most `limit`. Answered by `Listing`."""
 
     request: int
@@ -182,7 +182,7 @@ class ListByUser(Frame, tag=18):
     shards: tuple[int, ...]
 
 
-class Clean(Frame, tag=19):
+class Clean(Frame, frozen=True, tag=19):
     """Remove what has expired on these shards. Answered by `Counted`."""
 
     request: int
@@ -191,13 +191,13 @@ class Clean(Frame, tag=19):
     shards: tuple[int, ...]
 
 
-class Inspect(Frame, tag=20):
+class Inspect(Frame, frozen=True, tag=20):
     """An operator asks an actor for the state of its replicas. Answered by `Inspection`."""
 
     request: int
 
 
-class Subscribe(Frame, tag=21):
+class Subscribe(Frame, frozen=True, tag=21):
     """Send the cluster map and every later change of it. Answered by `MapFull` once, then `MapChange`s.
 
     `lineage` and `version` name the map that the subscriber already holds (0, 0: none).
@@ -220,7 +220,7 @@ class FailureCode(IntEnum):
     INVALID = 5
 
 
-class Session(Frame, tag=40):
+class Session(Frame, frozen=True, tag=40):
     """A session as it stands after the request."""
 
     request: int
@@ -233,20 +233,20 @@ class Session(Frame, tag=40):
     data: bytes
 
 
-class Missing(Frame, tag=41):
+class Missing(Frame, frozen=True, tag=41):
     """There is no such session."""
 
     request: int
 
 
-class Written(Frame, tag=42):
+class Written(Frame, frozen=True, tag=42):
     """The command took effect; the session now has this version (0: none)."""
 
     request: int
     version: int
 
 
-class Failed(Frame, tag=43):
+class Failed(Frame, frozen=True, tag=43):
     """The command was decided and refused."""
 
     request: int
@@ -254,7 +254,7 @@ class Failed(Frame, tag=43):
     detail: str = ""
 
 
-class Redirect(Frame, tag=44):
+class Redirect(Frame, frozen=True, tag=44):
     """Not the serving primary of that shard: follow the map to at least `map_version`.
 
     `appended` says that this request stands in a log and may yet take effect; a repeat under the same request
@@ -266,21 +266,21 @@ class Redirect(Frame, tag=44):
     appended: bool = False
 
 
-class Overloaded(Frame, tag=45):
+class Overloaded(Frame, frozen=True, tag=45):
     """Not applied: a limit was reached. `reason` names the limit."""
 
     request: int
     reason: str
 
 
-class Unknowable(Frame, tag=46):
+class Unknowable(Frame, frozen=True, tag=46):
     """A repeat came after the shard forgot this client: whether the first attempt applied cannot be told."""
 
     request: int
     reason: str
 
 
-class SessionHandle(Frame):
+class SessionHandle(Frame, frozen=True):
     """One entry of a listing."""
 
     point: int
@@ -291,7 +291,7 @@ class SessionHandle(Frame):
     label: str
 
 
-class Listing(Frame, tag=47):
+class Listing(Frame, frozen=True, tag=47):
     """Sessions of a user on the shards that answered; shards not named must be asked again."""
 
     request: int
@@ -299,14 +299,14 @@ class Listing(Frame, tag=47):
     sessions: tuple[SessionHandle, ...]
 
 
-class Counted(Frame, tag=48):
+class Counted(Frame, frozen=True, tag=48):
     """(shard, how many) for each shard that answered; shards not named must be asked again."""
 
     request: int
     counts: tuple[tuple[int, int], ...]
 
 
-class ReplicaState(Frame):
+class ReplicaState(Frame, frozen=True):
     """One replica as its actor sees it."""
 
     shard: int
@@ -320,7 +320,7 @@ class ReplicaState(Frame):
     joining: tuple[bytes, ...] = ()
 
 
-class Inspection(Frame, tag=49):
+class Inspection(Frame, frozen=True, tag=49):
     """The replicas of one actor."""
 
     request: int
@@ -331,13 +331,13 @@ class Inspection(Frame, tag=49):
 # --- the cluster map -------------------------------------------------------------------------------------
 
 
-class MapFull(Frame, tag=60):
+class MapFull(Frame, frozen=True, tag=60):
     """The whole cluster map."""
 
     map: ClusterMap
 
 
-class MapChange(Frame, tag=61):
+class MapChange(Frame, frozen=True, tag=61):
     """What changed since the map version `delta.base`."""
 
     delta: MapDelta

@@ -40,7 +40,7 @@ class Decision(msgspec.Struct, array_like=True, frozen=True, gc=False):
     reason: str
 
 
-class Propose(wire.Frame, tag=90):
+class Propose(wire.Frame, frozen=True, tag=90):
     """Decide each of these on its own. `proposer` is the incarnation that asks. Answered by `Decided`."""
 
     request: int
@@ -48,49 +48,49 @@ class Propose(wire.Frame, tag=90):
     proposals: tuple[Proposal, ...]
 
 
-class Decided(wire.Frame, tag=91):
+class Decided(wire.Frame, frozen=True, tag=91):
     """Decisions in the order of the proposals; they are on disk."""
 
     request: int
     decisions: tuple[Decision, ...]
 
 
-class RegisterNode(wire.Frame, tag=92):
+class RegisterNode(wire.Frame, frozen=True, tag=92):
     """A node's supervisor enters or changes its node. Answered by `Accepted` or `Rejected`."""
 
     request: int
     node: NodeEntry
 
 
-class RegisterActor(wire.Frame, tag=93):
+class RegisterActor(wire.Frame, frozen=True, tag=93):
     """A supervisor enters a new incarnation. Answered by `Accepted` or `Rejected`."""
 
     request: int
     actor: ActorEntry
 
 
-class ReportDead(wire.Frame, tag=94):
+class ReportDead(wire.Frame, frozen=True, tag=94):
     """These incarnations' exits were seen by their supervisor on their host. Answered by `Accepted`."""
 
     request: int
     incarnations: tuple[bytes, ...]
 
 
-class RemoveNode(wire.Frame, tag=95):
+class RemoveNode(wire.Frame, frozen=True, tag=95):
     """A node that has stopped for good leaves the map; only once nothing names its actors. `Accepted`."""
 
     request: int
     name: str
 
 
-class ForgetNode(wire.Frame, tag=96):
+class ForgetNode(wire.Frame, frozen=True, tag=96):
     """An operator's word that a node and all its actors are gone for ever: their memory counts as lost."""
 
     request: int
     name: str
 
 
-class Heartbeat(wire.Frame, tag=97):
+class Heartbeat(wire.Frame, frozen=True, tag=97):
     """A supervisor is alive and reaches the coordinator; `lineage` and `version` are the newest it knows."""
 
     node: str
@@ -98,13 +98,13 @@ class Heartbeat(wire.Frame, tag=97):
     version: int
 
 
-class Accepted(wire.Frame, tag=98):
+class Accepted(wire.Frame, frozen=True, tag=98):
     """Done, and on disk."""
 
     request: int
 
 
-class Rejected(wire.Frame, tag=99):
+class Rejected(wire.Frame, frozen=True, tag=99):
     """Not done; `reason` says why and what to do."""
 
     request: int
