@@ -29,6 +29,7 @@ greenroom: tractor, which runs the processes of a cluster, is not installed. Ins
 
 _RESTARTS = RestartSettings()
 _LOGS = LogSettings()
+_LOGS_OF_QUESTIONS = LogSettings(level="error")
 
 app = typer.Typer(
     name="greenroom",
@@ -73,7 +74,7 @@ def _user_error(error: BaseException) -> GreenroomError | None:
     return None
 
 
-def _run(work: Callable[..., Awaitable[Any]], *arguments: Any, logs: LogSettings = _LOGS) -> Any:
+def _run(work: Callable[..., Awaitable[Any]], *arguments: Any, logs: LogSettings = _LOGS_OF_QUESTIONS) -> Any:
     import trio
 
     from greenroom_cluster.logs import configure

@@ -1,0 +1,175 @@
+"""The command line as users meet it: a process with arguments, variables, output and an exit code."""
+
+import os
+import socket
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+import typer.main
+
+from greenroom_cluster.cli.commands import app
+from greenroom_cluster.config import LocalClusterSettings
+from greenroom_cluster.logs import LogSettings
+from greenroom_cluster.runtime.local import open_local_cluster
+from greenroom_cluster.runtime.ports import free_port
+
+pytestmark = pytest.mark.system
+
+COMMAND = [sys.executable, "-m", "greenroom_cluster"]
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, **variables},
+    )
+
+
+def assert_one_line(result: subprocess.CompletedProcess[str], status: int, *parts: str) -> None:
+    """The error is one line on stderr that holds all parts."""
+    assert result.returncode == status, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("greenroom: ")
+    for part in parts:
+        assert part in lines[0]
+
+
+def test_every_option_is_a_variable_too() -> None:
+    group = typer.main.get_command(app)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and not parameter.hidden and parameter.name != "help":
+                assert parameter.envvar, f"{name} {parameter.opts}"
+                assert parameter.envvar.startswith("GREENROOM_")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["node", "--name", "n1", "--listen", "nowhere"], "--listen"),
+        (["node", "--name", "n1", "--listen", "0.0.0.0:0"], "--advertise"),
+        (["node", "--name", "n1", "--coordinator", "here:there"], "--coordinator"),
+        (["node", "--name", "no/slash"], "--name"),
+        (["node", "--name", "n1", "--actors", "0"], "--actors"),
+        (["coordinator", "--listen", "127.0.0.1:x"], "--listen"),
+        (["coordinator", "--shards", "3"], "--shards"),
+        (["coordinator", "--cluster", "not valid"], "--cluster"),
+        (["up", "--nodes", "1"], "--nodes"),
+        (["status", "--connect", "127.0.0.1"], "--connect"),
+        (["forget-node", "n1", "--coordinator", "x"], "--coordinator"),
+    ],
+)
+def test_impossible_value_names_its_option(arguments: list[str], option: str) -> None:
+    assert_one_line(run(*arguments), 2, option)
+
+
+def test_variables_stand_for_options() -> None:
+    assert_one_line(run("node", GREENROOM_NAME="n1", GREENROOM_LISTEN="nowhere"), 2, "--listen", "'nowhere'")
+
+
+@pytest.mark.parametrize("command", ["node", "coordinator"])
+def test_port_in_use_names_the_option(command: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = run(
+            command, "--listen", address, GREENROOM_NAME="n1", GREENROOM_DATA_DIR=str(tmp_path / "data")
+        )
+    assert_one_line(result, 2, address, "--listen")
+
+
+@pytest.mark.parametrize("command", ["status", "health"])
+def test_unreachable_cluster_is_an_exit_code_of_its_own(command: str) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    assert_one_line(run(command, "--connect", address), 3, address, "--connect")
+
+
+def test_unreachable_coordinator_names_the_option() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    assert_one_line(run("forget-node", "n1", "--coordinator", address), 1, address, "--coordinator")
+
+
+def test_missing_tractor_prints_how_to_install_it() -> None:
+    code = (
+        "import sys; sys.modules['tractor'] = None; sys.argv = ['greenroom', 'node', '--name', 'n1'];"
+        "from greenroom_cluster.cli import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert result.returncode == 1
+    assert "pip install --no-deps tractor==0.1.0a5" in result.stderr
+    assert "uv tool install" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+async def run_async(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return await trio.run_process(
+        [*COMMAND, *arguments], capture_stdout=True, capture_stderr=True, check=False
+    )
+
+
+@pytest.mark.trio
+async def test_status_health_and_forget_node_on_a_cluster() -> None:
+    settings = LocalClusterSettings(
+        nodes=2,
+        actors=1,
+        shards=4,
+        listen="127.0.0.1:0",
+        coordinator_listen="127.0.0.1:0",
+        cluster="shop",
+        restart_nodes=False,
+        logs=LogSettings("json", "warning"),
+    )
+    async with open_local_cluster(settings) as cluster:
+        ask = lambda command, *more: run_async(  # noqa: E731
+            command, "--connect", ",".join(cluster.seeds), "--cluster", "shop", *more
+        )
+        table = await ask("status")
+        assert table.returncode == 0
+        assert b"n1/0" in table.stdout
+        assert b"full" in table.stdout
+
+        document = msgspec.json.decode((await ask("status", "--json")).stdout)
+        assert document["cluster"] == "shop"
+        assert document["healthy"] is True
+        assert [node["name"] for node in document["nodes"]] == ["n1", "n2"]
+        assert {actor["slot"] for actor in document["actors"]} == {"n1/0", "n2/0"}
+        assert [shard["shard"] for shard in document["shards"]] == [0, 1, 2, 3]
+        for shard in document["shards"]:
+            assert {shard["primary"], *shard["backups"]} == {"n1/0", "n2/0"}
+            assert shard["epoch"] > 0
+            assert shard["state"] == "full"
+
+        health = await ask("health", "--json")
+        assert health.returncode == 0
+        assert msgspec.json.decode(health.stdout)["healthy"] is True
+
+        wrong = await run_async("health", "--connect", cluster.seeds[0], "--cluster", "other")
+        assert wrong.returncode == 3
+        assert b"--cluster" in wrong.stderr
+
+        forget = partial(run_async, "forget-node", "n2", "--cluster", "shop")
+        alive = await forget("--coordinator", cluster.coordinator_address)
+        assert alive.returncode == 2
+        assert b"stop it first" in alive.stderr
+
+        cluster.kill_node("n2")
+        with trio.fail_after(30):
+            while (await ask("health")).returncode != 1:
+                pass
+            while (await forget("--coordinator", cluster.coordinator_address)).returncode != 0:
+                pass
+        document = msgspec.json.decode((await ask("status", "--json")).stdout)
+        assert [node["name"] for node in document["nodes"]] == ["n1"]
+        assert document["states"]["full"] == 0
