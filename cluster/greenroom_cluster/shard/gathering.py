@@ -52,7 +52,8 @@ class Gather:
             return
         request = self._request
         if isinstance(request, wire.ListByUser):
-            sessions = tuple(self._sessions[: request.limit])
+            newest = sorted(self._sessions, key=lambda each: (-each.created_us, -each.version))
+            sessions = tuple(newest[: max(request.limit, 0)])
             effects.append(
                 Reply(self._connection, wire.Listing(request.request, tuple(self._shards), sessions))
             )

@@ -15,7 +15,7 @@ from greenroom_cluster.shard.effects import Reply
 from greenroom_cluster.shard.gathering import Gather
 from greenroom_cluster.shard.membership import Membership
 from greenroom_cluster.shard.pairs import Follower
-from greenroom_cluster.shard.records import Command, Expire, ForgetClients, Record
+from greenroom_cluster.shard.records import Command, Expire, ForgetClients, Record, StoredSession
 from greenroom_cluster.shard.results import Client
 from greenroom_cluster.shard.roles import ACCEPTS, Kind
 from greenroom_cluster.shard.table import DATA_BYTES_MAX, view
@@ -119,7 +119,7 @@ class Primary:
                 session.expires_us,
                 session.label,
             )
-            for session in sessions[: request.limit]
+            for session in _newest(sessions, request.limit)
         )
         self.answer(origin, wire.Listing(request.request, (self.shard,), handles))
 
@@ -306,3 +306,8 @@ class Primary:
         self._routes.clear()
         self._pending.clear()
         self.membership.close()
+
+
+def _newest(sessions: list[StoredSession], limit: int) -> list[StoredSession]:
+    """Return the newest sessions, at most `limit`."""
+    return sorted(sessions, key=lambda each: (-each.created_us, -each.version))[: max(limit, 0)]
