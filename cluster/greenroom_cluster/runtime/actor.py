@@ -1,5 +1,6 @@
 """One actor: the replicas of many shards behind one TCP port, with links to its peers and the coordinator."""
 
+import gc
 import os
 import random
 from collections.abc import Callable
@@ -151,9 +152,21 @@ async def run_actor(settings: ActorSettings, started: Callable[[str], None]) -> 
     Raises UsageError for settings that do not fit. A failure of the core ends the process at once.
     """
     raise_descriptor_limit()
+    _calm_collector()
     core = Host(settings.incarnation, settings.slot, settings.core, random.SystemRandom())
     actor = Actor(settings, core)
     address = actor.listener.address(settings.advertise_host)
     _log.info("actor_started", slot=settings.slot, address=address)
     started(address)
     await actor.run()
+
+
+def _calm_collector() -> None:
+    """Keep cyclic garbage collection from pausing an actor that holds millions of sessions.
+
+    Sessions and messages can form no cycles and are not tracked, but a full collection still walks the tables
+    that hold them. What was imported lives for ever; the rest makes cycles rarely, so it is looked at rarely.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)

@@ -1,6 +1,7 @@
 """A whole small cluster in one event loop: the real coordinator, real actors and cores, real sockets."""
 
 import os
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -44,8 +45,6 @@ class RunningActor:
             cluster=CLUSTER,
             coordinator=coordinator,
         )
-        import random
-
         core = Host(self.incarnation, self.settings.slot, HostSettings(), random.Random(1))
         self.core = core
         self.actor = Actor(self.settings, core, fail)
@@ -92,13 +91,7 @@ class SmallCluster:
         node = NodeEntry(name, actor.actor.listener.address(), "up")
         await self.ask(lambda number: RegisterNode(number, node))
         await self.ask(lambda number: RegisterActor(number, actor.entry))
-        self.nursery.start_soon(self._beat, name)
         return actor
-
-    async def _beat(self, name: str) -> None:
-        while name in self.actors:
-            self.link.heartbeat(name)
-            await trio.sleep(0.25)
 
     async def kill(self, name: str) -> None:
         actor = self.actors.pop(name)
@@ -130,6 +123,7 @@ async def small_cluster(directory: Path, *names: str) -> AsyncIterator[SmallClus
         CoordinatorServerSettings(
             options=ClusterOptions(CLUSTER, shards=SHARDS),
             data_dir=str(directory),
+            node_down_seconds=600,  # no supervisor here sends heartbeats
             controller=ControllerSettings(settle_seconds=0.05, settle_seconds_max=0.5),
         )
     )
