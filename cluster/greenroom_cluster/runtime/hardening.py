@@ -33,7 +33,7 @@ with warnings.catch_warnings():
 
 from greenroom_cluster.runtime.processes import exit_with_parent
 
-__all__ = ["child_name", "tractor"]
+__all__ = ["child_name", "close_listener", "tractor"]
 
 HANDSHAKE_SECONDS = 2.0
 _HANDSHAKE_BYTES_MAX = 512
@@ -47,6 +47,15 @@ _decoder = msgspec.msgpack.Decoder(tuple[str, str])
 def child_name(name: str, supervisor_pid: int) -> str:
     """Return the name under which tractor starts a child; it tells the child whose it is."""
     return f"{name}@{supervisor_pid}"
+
+
+def close_listener(actor: Any) -> None:
+    """Stop listening in a child; its channel to the supervisor lives on.
+
+    Later versions of tractor can only close both; their listeners survive what strangers send.
+    """
+    if hasattr(actor, "cancel_server"):
+        actor.cancel_server()
 
 
 async def _first_name(stream: trio.SocketStream) -> tuple[str, str] | None:

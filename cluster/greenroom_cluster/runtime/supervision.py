@@ -29,7 +29,7 @@ from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster import logs
 from greenroom_cluster.restarts import GiveUp, RestartPolicy, RestartSettings
 from greenroom_cluster.runtime import lean_child, supervised
-from greenroom_cluster.runtime.hardening import child_name, tractor
+from greenroom_cluster.runtime.hardening import child_name, close_listener, tractor
 from greenroom_cluster.runtime.ports import free_port
 from greenroom_cluster.runtime.processes import ProcessHandle, children_of, command_line
 
@@ -120,7 +120,7 @@ async def child_main(
     logs.configure(msgspec.convert(log_settings, logs.LogSettings))
     await ctx.started(None)
     # The channel to the supervisor stands; nobody else has business here.
-    tractor.current_actor().cancel_server()
+    close_listener(tractor.current_actor())
     async with ctx.open_stream() as stream:
         await supervised.run_supervised(stream, target, settings_type, settings, beat_seconds)
 
