@@ -1,0 +1,1 @@
+"""Speed beside what people would pick instead: every figure is a ratio within one run."""
