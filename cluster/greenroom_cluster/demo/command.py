@@ -93,8 +93,8 @@ class _ProgressStage:
         self._console = console
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
             TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False),
             TextColumn("{task.fields[figures]}", style="dim", markup=False),
             console=console,
             transient=True,
@@ -134,6 +134,5 @@ class _ProgressStage:
             await trio.sleep(FIGURES_SECONDS)
             if self._verdict is not None:
                 shown = self._verdict
-                figures = f"{shown.requests:,} requests, {shown.confirmed_writes:,} writes confirmed, "
-                figures += f"{shown.user_errors:,} errors"
+                figures = f"{shown.requests:,} requests, {shown.user_errors:,} errors"
                 self._progress.update(self._task, figures=figures)
