@@ -29,7 +29,8 @@ async def wait(seconds: float) -> None:
 class KilledStore(greenroom.MemoryStore):
     """Answers in 1 ms, or shard n in `latency[n]` seconds.
 
-    From `killed_at` on, shard n is silent for `silence[n]` seconds. A patch that comes meanwhile is held until the shard is back; with `refuse` it is refused after 0.1 s.
+    From `killed_at` on, shard n is silent for `silence[n]` seconds. A patch that comes meanwhile is held
+    until the shard is back; with `refuse` it is refused after 0.1 s.
     """
 
     def __init__(
