@@ -337,14 +337,23 @@ class Host:
         context.map = after
         context.current = {actor.slot: key for key, actor in after.actors.items() if actor.state == "up"}
         context.dead = frozenset(key for key, actor in after.actors.items() if actor.state == "dead")
+        changed = []
         for shard, entry in enumerate(after.shards):
             known = None if before is None else before.shards[shard]
-            if known is not entry and (known is None or known.epoch != entry.epoch):
+            if known is entry:
+                continue
+            changed.append(shard)
+            if known is None or known.epoch != entry.epoch:
                 self._configuration_changed(now_ns, wall_us, shard, entry)
         for incoming in list(context.incoming.values()):
             if incoming.peer in context.dead:
                 self._grace_over(incoming, now_ns)
-        self._manage(now_ns, wall_us)
+        if before is None or before.actors != after.actors:
+            self._manage_all(now_ns, wall_us)
+        else:
+            # Maps change often while thousands of shards move: look only at what changed.
+            for shard in changed:
+                self._manage(now_ns, wall_us, shard)
         self._close_unused_pairs()
 
     def _configuration_changed(self, now_ns: int, wall_us: int, shard: int, entry: ShardEntry) -> None:
@@ -413,7 +422,7 @@ class Host:
             if incoming.backed and now_ns - incoming.heard_ns > context.grace_ns:
                 self._grace_over(incoming, now_ns)
         if now_ns >= self._manage_due_ns:
-            self._manage(now_ns, wall_us)
+            self._manage_all(now_ns, wall_us)
             self._close_unused_pairs()
         if now_ns >= self._sweep_due_ns:
             self._sweep_due_ns = now_ns + ns(self._settings.sweep_seconds)
@@ -427,21 +436,22 @@ class Host:
                 raise InvariantError(f"shard {shard} is backed without a replica")
             grace_over(replica, now_ns, incoming.heard_ns)
 
-    def _manage(self, now_ns: int, wall_us: int) -> None:
+    def _manage_all(self, now_ns: int, wall_us: int) -> None:
         self._manage_due_ns = now_ns + ns(self._settings.beacon_seconds)
-        if self._context.map is None:
-            return
-        for shard, entry in enumerate(self._context.map.shards):
-            replica = self._replicas[shard]
-            if replica is None:
-                self._start_if_wanted(now_ns, shard, entry)
-            elif replica.primary is not None:
-                replica.primary.membership.manage(now_ns, wall_us)
-            elif replica.opened is not None:
-                if now_ns >= replica.opened.resend_ns:
-                    self._context.repropose(now_ns, replica.opened)
-            elif replica.role is Role.JOINING:
-                self._drop_if_abandoned(replica, now_ns)
+        for shard in range(len(self._replicas)):
+            self._manage(now_ns, wall_us, shard)
+
+    def _manage(self, now_ns: int, wall_us: int, shard: int) -> None:
+        replica = self._replicas[shard]
+        if replica is None:
+            self._start_if_wanted(now_ns, shard, self._entry(shard))
+        elif replica.primary is not None:
+            replica.primary.membership.manage(now_ns, wall_us)
+        elif replica.opened is not None:
+            if now_ns >= replica.opened.resend_ns:
+                self._context.repropose(now_ns, replica.opened)
+        elif replica.role is Role.JOINING:
+            self._drop_if_abandoned(replica, now_ns)
 
     def _drop_if_abandoned(self, replica: Replica, now_ns: int) -> None:
         incoming = self._context.incoming.get(replica.leader)

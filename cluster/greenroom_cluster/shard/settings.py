@@ -30,7 +30,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     prepares_in_flight_max: int = 4
     chunk_bytes: int = 256 * 1024
     chunks_in_flight_max: int = 4
-    joins_max: int = 8
+    joins_max: int = 32
     uncommitted_bytes_max: int = 8 << 20
     held_requests_max: int = 4096
     clients_max: int = 10_000
