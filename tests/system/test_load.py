@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from greenroom import MemoryStore, SessionData
 from tests.system import load
-from tests.system.history import assert_explained, check_history
+from simulations.linearizability import assert_explained, check_history
 
 pytestmark = pytest.mark.trio
 

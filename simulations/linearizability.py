@@ -23,7 +23,7 @@ import msgspec
 Path: TypeAlias = tuple[str, ...]
 Leaf: TypeAlias = tuple[Path, Any]
 Leaves: TypeAlias = frozenset[Leaf]
-Kind: TypeAlias = Literal["create", "get", "update", "patch", "delete", "rotate"]
+Kind: TypeAlias = Literal["create", "get", "update", "patch", "delete", "rotate", "list", "purge"]
 Outcome: TypeAlias = Literal["ok", "failed", "unknown"]
 Reason: TypeAlias = Literal["", "exists", "not_found", "conflict", "unavailable"]
 
@@ -34,10 +34,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One call of a store and what became of it.
 
     `session` names the session across its rotations, `key` one of its ids (an alias, never the id itself).
+    A "list" tells by `listed` which ids are alive, with their versions; a "purge" ends all of them.
     `data` is what a create or update stores; `set`, `unset`, `expect` are those of a patch or rotate, and
     `expect` holds None for a path that must be absent. `expected_version` is the condition of an update.
-    Results: `version` and `result` (None: no such session) after an "ok", `new_key` of a rotation, `reason`
-    after a "failed".
+    Results: `version` and `result` (None: no such session) after an "ok", `new_key` of a rotation (also
+    of one whose outcome is unknown, if the caller minted the id), `reason` after a "failed".
     """
 
     client: str
@@ -56,6 +57,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: int | None = None
     result: dict[str, Any] | None = None
     new_key: str = ""
+    listed: dict[str, int] = {}
 
     def __str__(self) -> str:
         parts = [f"{self.invoked_ns}..{self.completed_ns or '?'} {self.client} {self.kind} {self.key}"]
@@ -175,6 +177,10 @@ def after(state: State, operation: Operation) -> State | None:
             return _written(state, operation, operation.key, leaves(operation.data or {}))
         case "delete":
             return state.without(operation.key)
+        case "purge":
+            return State((), state.floor)
+        case "list":
+            return _after_list(state, operation)
         case "update":
             if record is None or not _version_fits(record, operation.expected_version):
                 return None
@@ -185,7 +191,7 @@ def after(state: State, operation: Operation) -> State | None:
             if operation.kind == "patch":
                 return _written(state, operation, operation.key, _patched(record.data, operation))
             gone = state.without(operation.key)
-            if operation.outcome == "unknown":  # nobody was told the new id
+            if operation.outcome == "unknown" and not operation.new_key:  # nobody was told the new id
                 return gone
             return _written(gone, operation, operation.new_key, _patched(record.data, operation))
 
@@ -212,6 +218,18 @@ def _after_get(state: State, record: Record | None, operation: Operation) -> Sta
     if not _version_fits(record, operation.version):
         return None
     return state if record.exact else state.having(operation.key, _exact(record, operation.version))
+
+
+def _after_list(state: State, operation: Operation) -> State | None:
+    listed = operation.listed
+    if listed.keys() != {key for key, _ in state.live}:
+        return None
+    for key, record in state.live:
+        if not _version_fits(record, listed[key]):
+            return None
+        if not record.exact:
+            state = state.having(key, _exact(record, listed[key]))
+    return state
 
 
 def _exact(record: Record, version: int | None) -> Record:
@@ -344,14 +362,14 @@ class _Search:
 
 
 def _only_observes(operation: Operation) -> bool:
-    return operation.kind == "get" or operation.outcome == "failed"
+    return operation.kind in ("get", "list") or operation.outcome == "failed"
 
 
 def _bears_on_the_check(operation: Operation) -> bool:
     """Whether the operation has a result to explain or an effect that may explain others."""
     if operation.outcome == "failed":
         return operation.reason != "unavailable"
-    return operation.outcome == "ok" or operation.kind != "get"
+    return operation.outcome == "ok" or operation.kind not in ("get", "list")
 
 
 def check_session(

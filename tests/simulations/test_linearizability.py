@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.system.history import (
+from simulations.linearizability import (
     Operation,
     State,
     UndecidedError,
