@@ -40,6 +40,7 @@ class Dialog:
         self.board = Switchboard(client_id, settings.cluster)
         self._settings = settings
         self._deadline_ns = int(settings.deadline_seconds * 1e9)
+        self._check_ns = min(self._deadline_ns, SLOW_NS)
         self._lanes = Lanes(self.board, random)
         self._follower = MapFollower(settings.seeds, settings.cluster, self.board, random)
         self._by_shard: list[Lane | None] = []
@@ -82,8 +83,8 @@ class Dialog:
                 pending[request.request] = Operation(
                     request, kind, token, now_ns + self._deadline_ns, link, size, now_ns
                 )
-                if self.wake_ns > now_ns + SLOW_NS:
-                    self.wake_ns = now_ns + SLOW_NS
+                if self.wake_ns > now_ns + self._check_ns:
+                    self.wake_ns = now_ns + self._check_ns
                 return
         size = self._placement.measure(request)
         if self._placement.waiting_bytes + size > self._settings.waiting_bytes_max:

@@ -236,10 +236,11 @@ def test_closing_is_truthful(name: str, sent: bool) -> None:
     assert script.dialog.wake_ns > 1 << 60
 
 
-def test_deadline_is_kept_to_the_millisecond() -> None:
-    script, _, _ = connected(deadline_seconds=2.0)
+@pytest.mark.parametrize("seconds", [0.05, 0.9, 2.0])
+def test_deadline_is_kept_to_the_millisecond(seconds: float) -> None:
+    script, _, _ = connected(deadline_seconds=seconds)
     number = script.submit("get")
-    script.pass_time(2 * SECOND - MS)
+    script.pass_time(int(seconds * SECOND) - MS)
     assert number not in script.outcomes
     script.pass_time(MS)
     assert isinstance(script.outcome(number), UnavailableError)

@@ -1,0 +1,513 @@
+"""ClusterStore over real sockets, under asyncio and trio: failures, loops, threads, forks, bad servers."""
+
+import asyncio
+import gc
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from greenroom import wire
+from greenroom.cluster_store import ClusterStore
+from greenroom.errors import OutcomeUnknownError, UnavailableError, UsageError
+from greenroom.framing import encode_frames
+from greenroom.ids import digest_of, new_session_id
+from greenroom.sessions import SessionData
+from greenroom.testing import available_libraries, library_named
+from tests.store.client.fake_cluster import FakeCluster
+
+LIBRARIES = available_libraries()
+SECONDS = 30.0
+
+
+def session(point: int | None = None, **fields: Any) -> SessionData:
+    return SessionData(
+        session_id=new_session_id(point), expires=datetime.now(UTC) + timedelta(hours=1), **fields
+    )
+
+
+def run(library: str, action: Callable[[], Awaitable[Any]]) -> Any:
+    return library_named(library).run(action, SECONDS)
+
+
+@pytest.fixture
+def cluster() -> Iterator[FakeCluster]:
+    with FakeCluster(actors=2, shards=4) as fake:
+        yield fake
+
+
+@contextmanager
+def listener(greeting: bytes | None) -> Iterator[str]:
+    """A server that answers everybody with these bytes (None: never accepts) and then reads for ever."""
+    server = socket.create_server(("127.0.0.1", 0))
+    server.settimeout(0.2)
+    over = threading.Event()
+    accepted: list[socket.socket] = []
+
+    def serve() -> None:
+        while not over.is_set():
+            try:
+                connection, _ = server.accept()
+            except TimeoutError:
+                continue
+            accepted.append(connection)
+            connection.sendall(greeting or b"")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    if greeting is not None:
+        thread.start()
+    try:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+    finally:
+        over.set()
+        if greeting is not None:
+            thread.join(5)
+        for connection in accepted:
+            connection.close()
+        server.close()
+
+
+# --- construction ----------------------------------------------------------------------------------------
+
+
+def test_nothing_happens_before_the_first_operation(cluster: FakeCluster) -> None:
+    store = ClusterStore(cluster.address)
+    assert cluster.address in repr(store)
+    assert not cluster.subscribers
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"nodes": ""},
+        {"nodes": "localhost"},
+        {"nodes": "localhost:0"},
+        {"nodes": "localhost:x"},
+        {"nodes": "::1:80"},
+        {"nodes": "h:1", "deadline_seconds": 0},
+        {"nodes": "h:1", "deadline_seconds": float("nan")},
+        {"nodes": "h:1", "cluster": ""},
+        {"nodes": "h:1", "data_bytes_max": 0},
+    ],
+)
+def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        ClusterStore(**options)
+
+
+def test_outside_of_any_loop() -> None:
+    operation = ClusterStore("127.0.0.1:1").get("some-id")
+    with pytest.raises(UsageError, match="asyncio or trio"):
+        operation.send(None)
+
+
+# --- bad requests ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_bad_input_is_refused_before_anything_is_sent(cluster: FakeCluster, library: str) -> None:
+    store = ClusterStore(cluster.address, data_bytes_max=1000)
+
+    async def main() -> None:
+        for bad in (
+            lambda: store.get(""),
+            lambda: store.get("x" * 257),
+            lambda: store.create(session(data={"x": "y" * 1000})),
+            lambda: store.create(session(data={"x": object()})),
+            lambda: store.create(session(user_id="")),
+            lambda: store.update("other", session()),
+            lambda: store.patch("id", set={("a",): object()}),
+            lambda: store.delete_by_handle("user", "no handle"),
+            lambda: store.list_by_user("user", limit=0),
+        ):
+            with pytest.raises(UsageError):
+                await bad()
+
+    run(library, main)
+    assert not cluster.subscribers
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_patch_larger_than_a_frame(cluster: FakeCluster, library: str) -> None:
+    async def main() -> None:
+        async with ClusterStore(cluster.address) as store:
+            stored = session()
+            await store.create(stored)
+            with pytest.raises(UsageError, match="frame limit"):
+                await store.patch(stored.session_id, set={"a": "x" * (1 << 20), "b": "y" * (1 << 20)})
+            with pytest.raises(UsageError, match="over the cluster's limit"):
+                await store.patch(stored.session_id, set={"a": "x" * (1 << 20)})
+            assert (await store.patch(stored.session_id, set={"a": 1})).data == {"a": 1}
+
+    run(library, main)
+
+
+# --- data ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_megabytes_both_ways_at_once(cluster: FakeCluster, library: str) -> None:
+    """More than socket buffers hold, so that writes block and frames arrive in pieces."""
+    large = [session(data={"blob": os.urandom(1_000_000)}) for _ in range(12)]
+
+    async def main() -> None:
+        async with ClusterStore(cluster.address) as store:
+
+            async def there_and_back(one: SessionData) -> bool:
+                await store.create(one)
+                found = await store.get(one.session_id)
+                return found is not None and found.data == one.data
+
+            assert await library_named(library).gather(
+                *(lambda one=one: there_and_back(one) for one in large)
+            )
+
+    run(library, main)
+    assert len(cluster.state.sessions) == 12
+
+
+# --- failures --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_failover_under_load_applies_everything_once(cluster: FakeCluster, library: str) -> None:
+    first, second = cluster.actors
+
+    async def main() -> None:
+        async with ClusterStore(cluster.address) as store:
+            stored = session(data={})
+            await store.create(stored)
+
+            async def write(number: int) -> None:
+                await store.patch(stored.session_id, set={f"k{number}": number})
+
+            async def fail() -> None:
+                cluster.move(second)
+                cluster.kill(first)
+                cluster.move(second)
+
+            writes = [lambda number=number: write(number) for number in range(200)]
+            outcomes = await library_named(library).gather(*writes[:100], fail, *writes[100:])
+            assert not [each for each in outcomes if each is not None]
+            found = await store.get(stored.session_id)
+            assert found is not None
+            assert len(found.data) == 200
+
+    run(library, main)
+    assert len(cluster.state.applied) == len(set(cluster.state.applied)) == 201
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_silent_primary_is_left_when_the_shard_moves(cluster: FakeCluster, library: str) -> None:
+    """A paused process answers nothing; its connection is reset and the request repeated, once applied."""
+    first, second = cluster.actors
+    asked = threading.Event()
+
+    def swallow(request: Any) -> Any:
+        asked.set()
+
+    first.behave = swallow
+
+    async def main() -> None:
+        async with ClusterStore(cluster.address) as store:
+            mover = threading.Thread(target=lambda: (asked.wait(SECONDS), cluster.move(second)))
+            mover.start()
+            await store.create(session(point=0))
+            mover.join()
+
+    run(library, main)
+    assert len(cluster.state.sessions) == 1
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_silent_primary_at_the_deadline(cluster: FakeCluster, library: str) -> None:
+    cluster.actors[0].behave = lambda request: None
+
+    async def main() -> None:
+        async with ClusterStore(cluster.address, deadline_seconds=0.2) as store:
+            with pytest.raises(OutcomeUnknownError, match=r"deadline_seconds=0\.2") as raised:
+                await store.create(session(point=0))
+            assert not raised.value.harmless_to_repeat
+            with pytest.raises(UnavailableError):
+                await store.get(new_session_id(0))
+            assert await store.get(new_session_id(1 << 14)) is None
+
+    run(library, main)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("nodes", ["127.0.0.1:1", "no-such-host.invalid:7400"])
+def test_nobody_there(library: str, nodes: str) -> None:
+    async def main() -> None:
+        async with ClusterStore(nodes, deadline_seconds=0.3) as store:
+            with pytest.raises(UnavailableError, match="no node has sent the cluster map"):
+                await store.create(session())
+
+    run(library, main)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_wrong_cluster_is_told(cluster: FakeCluster, library: str) -> None:
+    async def main() -> None:
+        async with ClusterStore(cluster.address, cluster="other", deadline_seconds=0.3) as store:
+            with pytest.raises(UnavailableError, match="wrong-cluster"):
+                await store.get(new_session_id())
+
+    run(library, main)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_names_are_looked_up(cluster: FakeCluster, library: str) -> None:
+    async def main() -> None:
+        async with ClusterStore(cluster.address.replace("127.0.0.1", "localhost")) as store:
+            assert await store.get(new_session_id()) is None
+
+    run(library, main)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\xff\xff\xff\xff",
+        b"\x00\x00\x00\x00",
+        b"\x00\x00\x00\x03\xc1\xc1\xc1",
+        os.urandom(4096),
+        b"",
+        None,
+    ],
+)
+def test_hostile_node_beside_a_good_one(cluster: FakeCluster, library: str, greeting: bytes | None) -> None:
+    async def main(bad: str) -> None:
+        async with ClusterStore(f"{bad},{cluster.address}") as store:
+            for _ in range(20):
+                assert await store.get(new_session_id()) is None
+
+    with listener(greeting) as bad:
+        run(library, lambda: main(bad))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_hostile_actor_harms_only_its_connection(cluster: FakeCluster, library: str) -> None:
+    nonsense = iter(
+        [
+            b"\xff\xff\xff\xff",
+            b"\x00\x00\x00\x02\x92\xc1",
+            b"HTTP/1.1 400\r\n\r\n",
+            bytes(encode_frames([wire.Missing(1 << 40)])),
+            b"\x00\x00\x20\x00" + b"\x91" * 0x2000,
+        ]
+    )
+    cluster.actors[0].behave = lambda request: next(nonsense, ...)
+
+    async def main() -> None:
+        async with ClusterStore(cluster.address) as store:
+            assert await store.get(new_session_id(1 << 14)) is None
+            bystander = cluster.actors[1].accepted
+            for _ in range(10):
+                assert await store.get(new_session_id(0)) is None
+            assert await store.get(new_session_id(1 << 14)) is None
+            assert cluster.actors[1].accepted == bystander
+
+    run(library, main)
+    assert cluster.actors[0].accepted >= 5
+
+
+# --- cancellation ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_cancelled_caller_disturbs_nobody(cluster: FakeCluster, library: str) -> None:
+    """The abandoned request still counts in the low-watermark, and the connection stays."""
+    cluster.keep_log = True
+    silent = new_session_id(0)
+    cluster.actors[0].behave = lambda request: None if request.digest == digest_of(silent) else ...
+
+    async def main() -> None:
+        async with ClusterStore(cluster.address) as store:
+            assert await store.get(new_session_id(0)) is None
+            assert not await library_named(library).cancel_after(lambda: store.delete(silent), 0.05)
+            await store.delete(new_session_id(0))
+
+    run(library, main)
+    abandoned, later = (each for _, each in cluster.log if isinstance(each, wire.Delete))
+    assert later.low == abandoned.request
+    assert cluster.actors[0].accepted == 1
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_cancelled_while_connecting(library: str) -> None:
+    async def main(nodes: str) -> None:
+        async with ClusterStore(nodes) as store:
+            assert not await library_named(library).cancel_after(lambda: store.get(new_session_id()), 0.05)
+
+    with listener(None) as nodes:
+        run(library, lambda: main(nodes))
+
+
+# --- life ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_closing_ends_what_is_pending_and_the_next_operation_connects_again(
+    cluster: FakeCluster, library: str
+) -> None:
+    cluster.actors[0].behave = lambda request: None if isinstance(request, wire.Delete) else ...
+
+    async def main() -> None:
+        store = ClusterStore(cluster.address)
+        assert await store.get(new_session_id(0)) is None
+
+        async def close() -> None:
+            await store.aclose()
+
+        [pending, _] = await library_named(library).gather(lambda: store.delete(new_session_id(0)), close)
+        assert isinstance(pending, OutcomeUnknownError | UnavailableError)
+        assert "closed" in str(pending)
+        assert await store.get(new_session_id(0)) is None
+        await store.aclose()
+        await store.aclose()
+
+    run(library, main)
+
+
+def test_loops_in_threads_at_once(cluster: FakeCluster) -> None:
+    store = ClusterStore(cluster.address)
+    kept: list[SessionData | BaseException] = []
+
+    async def work() -> None:
+        for _ in range(20):
+            one = session(data={"thread": threading.get_ident()})
+            await store.create(one)
+            found = await store.get(one.session_id)
+            assert found is not None
+            assert found.data == one.data
+
+    def in_thread(library: str) -> None:
+        try:
+            run(library, work)
+        except BaseException as error:  # noqa: BLE001  reported by the main thread
+            kept.append(error)
+
+    threads = [threading.Thread(target=in_thread, args=(name,)) for name in LIBRARIES * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+    assert not kept
+    assert len({client for client, _ in cluster.state.applied}) == len(threads)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_store_that_is_simply_dropped_closes_its_connections(cluster: FakeCluster, library: str) -> None:
+    async def main() -> None:
+        store = ClusterStore(cluster.address)
+        await store.get(new_session_id(0))
+        del store
+        gc.collect()
+        deadline = datetime.now(UTC) + timedelta(seconds=10)
+        while cluster.actors[0].connections or cluster.subscribers:
+            assert datetime.now(UTC) < deadline
+            await library_named(library).sleep(0.01)
+
+    run(library, main)
+
+
+SCRIPT_LOOPS = """
+import asyncio, gc, sys
+from greenroom.cluster_store import ClusterStore
+store = ClusterStore(sys.argv[1])
+async def main():
+    assert await store.get("some-id") is None
+for _ in range(10):
+    asyncio.run(main())
+for _ in range(5):
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(main())
+    loop.run_until_complete(main())
+    loop.close()
+if sys.argv[2] == "trio":
+    import trio
+    for _ in range(5):
+        trio.run(main)
+        asyncio.run(main())
+loop = asyncio.new_event_loop()
+loop.run_until_complete(main())
+gc.collect()
+if sys.argv[2] == "trio":
+    trio.run(store.aclose)
+loop.close()
+"""
+
+SCRIPT_FORK = """
+import asyncio, os, sys
+from greenroom.cluster_store import ClusterStore
+from greenroom import SessionData, new_session_id
+from datetime import datetime, timedelta, UTC
+store = ClusterStore(sys.argv[1])
+async def main():
+    for _ in range(5):
+        await store.create(SessionData(session_id=new_session_id(), expires=datetime.now(UTC) + timedelta(1)))
+with asyncio.Runner() as parent:
+    parent.run(main())
+    child = os.fork()
+    if not child:
+        asyncio.run(main())
+        os._exit(0)
+    parent.run(main())
+    assert os.waitpid(child, 0)[1] == 0
+    parent.run(main())
+    parent.run(store.aclose())
+"""
+
+
+def run_script(text: str, *arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", text, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_successive_loops_leave_no_warning(cluster: FakeCluster, library: str) -> None:
+    run_script(SCRIPT_LOOPS, cluster.address, library)
+
+
+def test_fork_makes_a_client_of_its_own(cluster: FakeCluster) -> None:
+    run_script(SCRIPT_FORK, cluster.address)
+    assert len(cluster.state.sessions) == 20
+    assert len({client for client, _ in cluster.state.applied}) == 2
+    assert len(set(cluster.state.applied)) == 20
+
+
+def test_callbacks_do_not_keep_the_context_of_the_first_request(cluster: FakeCluster) -> None:
+    variable: ContextVar[str] = ContextVar("request")
+    store = ClusterStore(cluster.address)
+
+    async def main() -> None:
+        variable.set("secret")
+        await store.get(new_session_id(0))
+        loop: Any = asyncio.get_running_loop()
+        keys = loop._selector.get_map().values() if hasattr(loop, "_selector") else ()
+        handles = [
+            handle for key in keys if key.data is not None for handle in key.data if handle is not None
+        ]
+        ours = [handle for handle in handles if "greenroom" in repr(handle)]
+        assert ours
+        assert not any(variable in handle._context for handle in ours)
+        await store.aclose()
+
+    asyncio.run(main())
