@@ -4,7 +4,7 @@ import msgspec
 
 from greenroom.errors import UsageError
 
-SECONDS = 22.0
+SECONDS = 18.0
 SECONDS_MIN = 8.0
 SECONDS_MAX = 600.0
 BROWSERS = 24
