@@ -1,0 +1,1 @@
+"""Fault injection in virtual time: the real core in a simulated world, judged after every step."""
