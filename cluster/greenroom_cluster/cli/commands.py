@@ -1,5 +1,6 @@
 """What each command does. Everything heavy is imported when a command needs it."""
 
+import importlib.util
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -83,6 +84,12 @@ def _run(work: Callable[..., Awaitable[Any]], *arguments: Any, logs: LogSettings
     return trio.run(work, *arguments)
 
 
+def _need_tractor() -> None:
+    """Say at once what is missing: the processes that would say it are started, and restarted, by this one."""
+    if importlib.util.find_spec("tractor") is None:
+        _fail(TRACTOR_MISSING, EXIT_FAILED)
+
+
 def _exit_with(parent_pid: int) -> None:
     if parent_pid:
         from greenroom_cluster.runtime.processes import exit_with_parent
@@ -120,6 +127,7 @@ def up(
     json: options.Json = False,
 ) -> None:
     """Run a whole cluster on this machine until Ctrl-C."""
+    _need_tractor()
     from greenroom_cluster.cli.cluster_up import run_up
 
     if not coordinator_listen:
@@ -329,6 +337,7 @@ def demo(
     json: options.Json = False,
 ) -> None:
     """Show it: a shop on three nodes, shoppers, kills, and every cart checked afterwards."""
+    _need_tractor()
     from greenroom_cluster.demo.command import run_demo
 
     raise typer.Exit(run_demo(json=json, seconds=seconds, browsers=browsers, seed=seed))
