@@ -1,0 +1,70 @@
+"""A connection to any port of a cluster that says what the test wants, and nothing else."""
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import trio
+
+from greenroom import wire
+from greenroom.framing import FrameBuffer, encode_frames
+from greenroom_cluster.peering import PEER_FRAME_BYTES_MAX, PeerReply
+from greenroom_cluster.runtime.addresses import split_address
+
+_decoder: "msgspec.msgpack.Decoder[Any]" = msgspec.msgpack.Decoder(wire.ServerMessage | PeerReply)
+
+
+def hello(role: str, *, cluster: str = "greenroom", target: bytes = b"", sender: bytes = b"") -> wire.Hello:
+    """Return a good hello for that role; the sender is made up if not given."""
+    sender = sender or os.urandom(16)
+    return wire.Hello(wire.PROTOCOL_VERSION, wire.ROUTING_VERSION, cluster, role, sender, target)
+
+
+class RawConnection:
+    """Bytes and messages, as they come. `OSError` and trio's `BrokenResourceError` go through."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self._frames = FrameBuffer(PEER_FRAME_BYTES_MAX)
+        self._messages: list[Any] = []
+
+    async def send(self, messages: Sequence[wire.Frame]) -> None:
+        await self.stream.send_all(bytes(encode_frames(messages, PEER_FRAME_BYTES_MAX)))
+
+    async def receive(self) -> Any:
+        """Return the next message; None once the other side has ended the connection."""
+        while not self._messages:
+            data = await self.stream.receive_some()
+            if not data:
+                return None
+            self._messages += [_decoder.decode(payload) for payload in self._frames.feed(data)]
+        return self._messages.pop(0)
+
+    async def ended(self, seconds: float = 10.0) -> None:
+        """Read until the other side ends the connection, which must happen within that time."""
+        with trio.fail_after(seconds):
+            try:
+                while await self.stream.receive_some():
+                    pass
+            except trio.BrokenResourceError:
+                return
+
+
+@asynccontextmanager
+async def connected(address: str | int) -> AsyncIterator[RawConnection]:
+    """Connect to an address, or a port of this machine."""
+    host, port = split_address(address) if isinstance(address, str) else ("127.0.0.1", address)
+    async with await trio.open_tcp_stream(host, port) as stream:
+        yield RawConnection(stream)
+
+
+@asynccontextmanager
+async def greeted(address: str | int, opening: wire.Hello) -> AsyncIterator[RawConnection]:
+    """Connect and exchange hellos."""
+    async with connected(address) as connection:
+        await connection.send([opening])
+        answer = await connection.receive()
+        assert isinstance(answer, wire.Hello), answer
+        yield connection
