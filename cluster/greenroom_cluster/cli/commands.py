@@ -85,7 +85,7 @@ def _run(work: Callable[..., Awaitable[Any]], *arguments: Any, logs: LogSettings
 
 
 def _need_tractor() -> None:
-    """Say at once what is missing: the processes that would say it are started, and restarted, by this one."""
+    """Say what is missing before any process is started, since those would only be restarted."""
     if importlib.util.find_spec("tractor") is None:
         _fail(TRACTOR_MISSING, EXIT_FAILED)
 
