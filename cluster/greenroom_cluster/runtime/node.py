@@ -51,6 +51,7 @@ HEARTBEAT_SECONDS = 0.5
 _RETRY_SECONDS = 0.25
 _PREDECESSOR_SECONDS = 0.05
 _FAREWELL_SECONDS = 0.5
+_ALONE_SECONDS = 2.0
 
 UP = "up"
 LEAVING = "leaving"
@@ -295,8 +296,11 @@ class Node:
         async with trio.open_nursery() as tasks:
             tasks.start_soon(_first, signals, tasks.cancel_scope)
             with trio.move_on_after(self._settings.drain_seconds) as limit:
-                while self._shards_held() and self._others_up():
-                    await self._shards_moved.wait()
+                while self._shards_held():
+                    if self._others_up():
+                        await self._shards_moved.wait()
+                    elif await self._stays_alone():
+                        break
             tasks.cancel_scope.cancel()
         if limit.cancelled_caught or self._shards_held():
             _log.warning(
@@ -305,6 +309,13 @@ class Node:
                 others_up=self._others_up(),
                 hint="a longer --drain-seconds may help" if limit.cancelled_caught else "",
             )
+
+    async def _stays_alone(self) -> bool:
+        """Whether no other node comes up within a while: a late heartbeat must not cost sessions."""
+        with trio.move_on_after(_ALONE_SECONDS) as limit:
+            while not self._others_up():
+                await self._shards_moved.wait()
+        return limit.cancelled_caught
 
     def _shards_held(self) -> int:
         cluster_map = self._link.map

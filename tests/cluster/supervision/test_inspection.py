@@ -1,0 +1,75 @@
+"""What an operator is told about shards, from the map and the words of the actors."""
+
+import msgspec
+import pytest
+
+from greenroom import wire
+from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
+from greenroom_cluster.inspection import ALONE, FULL, JOINING, UNAVAILABLE, summarize
+
+A, B = b"a" * 16, b"b" * 16
+
+
+def cluster_map(*backups: bytes, primary: bytes = A) -> ClusterMap:
+    """One shard at epoch 3, two nodes of one actor."""
+    return ClusterMap(
+        cluster="test",
+        lineage=1,
+        version=9,
+        replicas=2,
+        nodes={name: NodeEntry(name, f"{name}:1", "up") for name in ("n1", "n2")},
+        actors={
+            incarnation: ActorEntry(incarnation, node, f"{node}/0", f"{node}:2", "up", "host", 1, 1)
+            for incarnation, node in ((A, "n1"), (B, "n2"))
+        },
+        shards=(ShardEntry(3, primary, backups, b"", ("n1/0", "n2/0")),),
+    )
+
+
+def replica(role: str, *, epoch: int = 3, serving: bool = True, joining: tuple[bytes, ...] = ()):
+    return wire.ReplicaState(0, epoch, role, serving, 5, 500, 7, 7, joining)
+
+
+def words(**states: wire.ReplicaState) -> dict[bytes, wire.Inspection]:
+    names = {"a": A, "b": B}
+    return {names[name]: wire.Inspection(1, names[name], (state,)) for name, state in states.items()}
+
+
+@pytest.mark.parametrize(
+    ("the_map", "said", "state"),
+    [
+        (cluster_map(B), words(a=replica("primary"), b=replica("backup", serving=False)), FULL),
+        # The backup does not answer, or is behind: it may be gone, so this is not full.
+        (cluster_map(B), words(a=replica("primary")), JOINING),
+        (cluster_map(B), words(a=replica("primary"), b=replica("backup", epoch=2)), JOINING),
+        (cluster_map(), words(a=replica("primary", joining=(B,))), JOINING),
+        (cluster_map(), words(a=replica("primary")), ALONE),
+        (cluster_map(B), words(a=replica("primary", serving=False), b=replica("backup")), UNAVAILABLE),
+        (cluster_map(B), words(b=replica("backup")), UNAVAILABLE),
+        (cluster_map(primary=b""), {}, UNAVAILABLE),
+        # The map is a moment older than what the actors say.
+        (cluster_map(B), words(a=replica("primary", epoch=4), b=replica("backup", epoch=4)), FULL),
+    ],
+)
+def test_state_of_a_shard(the_map: ClusterMap, said: dict[bytes, wire.Inspection], state: str) -> None:
+    status = summarize(the_map, said)
+    assert status.shards[0].state == state
+    assert status.healthy == (state == FULL)
+    assert status.states()[state] == 1
+
+
+def test_summary_names_slots_and_counts_sessions_at_primaries() -> None:
+    status = summarize(cluster_map(B), words(a=replica("primary"), b=replica("backup")))
+    shard = status.shards[0]
+    assert (shard.primary, shard.backups, shard.sessions, shard.epoch) == ("n1/0", ("n2/0",), 5, 3)
+    first, second = status.actors
+    assert (first.slot, first.primaries, first.backups, first.sessions) == ("n1/0", 1, 0, 5)
+    assert (second.slot, second.primaries, second.backups, second.sessions) == ("n2/0", 0, 1, 0)
+    assert [node.actors for node in status.nodes] == [1, 1]
+
+
+def test_status_holds_no_bytes_so_that_it_is_json() -> None:
+    status = summarize(cluster_map(B), words(a=replica("primary")))
+    document = msgspec.json.decode(msgspec.json.encode(status))
+    assert document["actors"][0]["incarnation"] == A.hex()
+    assert document["actors"][1]["reachable"] is False
