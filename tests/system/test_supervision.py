@@ -88,6 +88,18 @@ async def test_killed_node_comes_back_and_reports_its_predecessors_actors_dead()
         )
 
 
+async def test_killed_node_leaves_no_process_even_if_an_actor_was_stopped() -> None:
+    """A stopped process cannot watch its supervisor; the kernel continues an orphaned process group."""
+    async with running(msgspec.structs.replace(SETTINGS, restart_nodes=False)) as cluster:
+        actor = (await cluster.actors())["n1/0"]
+        handle = processes.ProcessHandle(actor.pid)
+        handle.signal(signal.SIGSTOP)
+        cluster.kill_node("n1")
+        with trio.fail_after(2):
+            await handle.wait_exited()
+        assert cluster.nodes == ["n2"]
+
+
 async def test_killed_coordinator_comes_back_on_its_address_with_its_map() -> None:
     """What happened while it was away reaches it afterwards."""
     async with running() as cluster:
