@@ -80,6 +80,9 @@ class SharedCluster:
     async def map(self) -> ClusterMap:
         return await self.cluster.fetch_map()
 
+    async def status(self) -> ClusterStatus:
+        return await self.cluster.status()
+
     async def until(self, condition: Callable[[ClusterMap], bool], seconds: float = 30.0) -> ClusterMap:
         """Return the first cluster map that fulfils the condition."""
         with trio.fail_after(seconds):
