@@ -1,0 +1,297 @@
+"""Bad input on every port of the whole tree: only the connection that it came on ends.
+
+Every test runs beside a caller who works on all shards and must meet no error, and demands afterwards that
+the very same processes still run, no bigger than before.
+"""
+
+import os
+import random
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from greenroom import ClusterStore, new_session_id, wire
+from greenroom.cluster_map import ClusterMap
+from greenroom.framing import encode_frames
+from greenroom.ids import digest_of, point_of
+from greenroom_cluster.runtime.addresses import split_address
+from greenroom_cluster.runtime.processes import ProcessHandle
+from tests.system.raw import connected, greeted, hello
+from tests.system.stage import SETTINGS, Probe, SharedCluster, session, shared_cluster
+
+pytestmark = [pytest.mark.system, pytest.mark.trio]
+
+HELLO_SECONDS = 5.0
+GROWTH_BYTES_MAX = 8 << 20
+FRAMES = 100_000
+
+STRAY = [
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32),
+    b"",
+    b"\x00",
+    b"\x00\x00\x00\x05\x91",
+    b"\x00\x00\x00\x00",
+    b"\xff\xff\xff\xff" + bytes(200),
+    b"\x00\x00\x00\x04\xc1\xc1\xc1\xc1",
+    b"\x04\x00\x00\x00\xc1\xc1\xc1\xc1",
+    b"\x09\x00\x00\x00\x92\xa3abc\xa3def",
+    b"\x00\x00\x00\x40" + b"\x91" * 64,
+    bytes(encode_frames([wire.Subscribe(0, 0)])),
+    bytes(encode_frames([hello(wire.ROLE_CLIENT, cluster="another")])),
+    bytes(encode_frames([hello("emperor")])),
+    bytes(encode_frames([hello(wire.ROLE_PEER, sender=b"short")])),
+    bytes(encode_frames([wire.Hello(99, 99, "greenroom", wire.ROLE_CLIENT, os.urandom(16))])),
+]
+AFTER_HELLO = [
+    b"\xff\xff\xff\xff" + bytes(200),
+    b"\x7f\xff\xff\xff",
+    b"\x00\x00\x00\x04\xc1\xc1\xc1\xc1",
+    b"\x00\x00\x00\x00",
+    b"\x00\x00\x10\x00" + b"\x91" * 4096,
+    b"\x00\x00\x00\x02\x91\x7f",
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    bytes(encode_frames([wire.Goodbye("no", "thanks")])),
+    bytes(encode_frames([hello(wire.ROLE_CLIENT)])),
+]
+
+
+class Ports:
+    """Every port on which a process of the tree listens, and what kind it is."""
+
+    def __init__(self, cluster: SharedCluster, cluster_map: ClusterMap) -> None:
+        self.all = listening(cluster.cluster.pids())
+        self.coordinator = split_address(cluster.cluster.coordinator_address)[1]
+        self.nodes = {split_address(node.address)[1] for node in cluster_map.nodes.values()}
+        self.actors = {split_address(actor.address)[1]: key for key, actor in cluster_map.actors.items()}
+        self.supervision = self.all - self.nodes - set(self.actors) - {self.coordinator}
+
+    def hellos(self) -> Iterator[tuple[int, wire.Hello]]:
+        """Yield a good hello for each port and role."""
+        for port, incarnation in self.actors.items():
+            for role in (wire.ROLE_CLIENT, wire.ROLE_ADMIN, wire.ROLE_PEER):
+                yield port, hello(role, target=incarnation)
+        for port in self.nodes:
+            yield port, hello(wire.ROLE_CLIENT)
+            yield port, hello(wire.ROLE_ADMIN)
+        yield self.coordinator, hello(wire.ROLE_PEER)
+        yield self.coordinator, hello(wire.ROLE_ADMIN)
+
+
+def listening(pids: Iterable[int]) -> set[int]:
+    """Return the ports on which these processes listen, by the kernel's tables."""
+    inodes = set()
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                target = str(descriptor.readlink())
+                if target.startswith("socket:["):
+                    inodes.add(target[8:-1])
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        rows = [line.split() for line in Path(table).read_text().splitlines()[1:]]
+        found |= {int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A" and row[9] in inodes}
+    return found
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the memory that a process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[SharedCluster]:
+    """Two nodes with two actors each: every kind of port, and actors without a part in some shards."""
+    with shared_cluster(msgspec.structs.replace(SETTINGS, nodes=2)) as running:
+        yield running
+
+
+@asynccontextmanager
+async def unharmed(cluster: SharedCluster, growth_bytes_max: int = GROWTH_BYTES_MAX) -> AsyncIterator[Ports]:
+    """Have a caller work while the body attacks; no process may end, grow or stop serving."""
+    ports = Ports(cluster, await cluster.map())
+    pids = cluster.cluster.pids()
+    # Each node: a supervisor and its actors. And the coordinator with its supervisor.
+    assert len(pids) == 2 * (1 + cluster.settings.actors) + 2
+    assert len(ports.supervision) == 3
+    assert len(ports.all) == len(ports.supervision) + 1 + len(ports.nodes) + len(ports.actors)
+    processes = [ProcessHandle(pid) for pid in pids]
+    seeds = ",".join(cluster.cluster.seeds)
+    async with ClusterStore(seeds) as store:
+        probe = Probe(store)
+        await probe.begin()
+        await probe.everywhere()
+        before = {pid: resident_bytes(pid) for pid in pids}
+        async with trio.open_nursery() as nursery:
+            over = trio.Event()
+
+            async def work() -> None:
+                while not over.is_set():
+                    await probe.everywhere()
+
+            nursery.start_soon(work)
+            yield ports
+            over.set()
+        await probe.check()
+    assert not any(process.exited() for process in processes)
+    assert (await cluster.healthy()).healthy
+    assert cluster.cluster.pids() == pids
+    grown = {pid: resident_bytes(pid) - size for pid, size in before.items()}
+    assert max(grown.values()) < growth_bytes_max, grown
+
+
+async def attack(port: int, data: bytes) -> None:
+    """Send bytes, say no more, and wait until the connection is ended."""
+    with suppress(OSError, trio.BrokenResourceError):
+        async with connected(port) as connection:
+            await connection.stream.send_all(data)
+            connection.stream.socket.shutdown(socket.SHUT_WR)
+            await connection.ended()
+
+
+async def each(actions: Iterable[Callable[[], Awaitable[None]]], at_once: int = 50) -> None:
+    """Do all of these, so many at a time."""
+    limiter = trio.CapacityLimiter(at_once)
+
+    async def do(action: Callable[[], Awaitable[None]]) -> None:
+        async with limiter:
+            await action()
+
+    async with trio.open_nursery() as nursery:
+        for action in actions:
+            nursery.start_soon(do, action)
+
+
+def attacks(targets: Iterable[tuple[int, bytes]]) -> list[Callable[[], Awaitable[None]]]:
+    def one(port: int, data: bytes) -> Callable[[], Awaitable[None]]:
+        return lambda: attack(port, data)
+
+    return [one(port, data) for port, data in targets]
+
+
+async def test_stray_bytes_on_every_port(cluster: SharedCluster) -> None:
+    chance = random.Random(20)
+    noise = [chance.randbytes(chance.choice((3, 40, 4096, 70_000))) for _ in range(12)]
+    async with unharmed(cluster) as ports:
+        await each(attacks((port, data) for port in ports.all for data in (*STRAY, *noise)))
+
+
+async def test_garbage_after_a_good_hello_for_every_role(cluster: SharedCluster) -> None:
+    chance = random.Random(21)
+    noise = [chance.randbytes(chance.choice((3, 40, 4096, 70_000))) for _ in range(6)]
+    async with unharmed(cluster) as ports:
+        await each(
+            attacks(
+                (port, bytes(encode_frames([opening])) + data)
+                for port, opening in ports.hellos()
+                for data in (*AFTER_HELLO, *noise)
+            )
+        )
+
+
+async def test_announced_4_gib_are_refused_before_they_are_allocated(cluster: SharedCluster) -> None:
+    announced = b"\xff\xff\xff\xff"
+    async with unharmed(cluster, growth_bytes_max=1 << 20) as ports:
+        for _ in range(5):
+            targets = [(port, announced) for port in ports.all]
+            targets += [
+                (port, bytes(encode_frames([opening])) + announced) for port, opening in ports.hellos()
+            ]
+            await each(attacks(targets))
+
+
+async def test_hello_that_never_comes_is_not_waited_for(cluster: SharedCluster) -> None:
+    """Also not when it comes byte by byte, or up to its last byte."""
+    greeting = bytes(encode_frames([hello(wire.ROLE_CLIENT)]))
+
+    async def silent(port: int, start: bytes) -> None:
+        async with connected(port) as connection:
+            await connection.stream.send_all(start)
+            await connection.ended(HELLO_SECONDS + 3)
+
+    async with unharmed(cluster) as ports, trio.open_nursery() as nursery:
+        for port in ports.all:
+            for start in (b"", greeting[:2], greeting[:-1]):
+                nursery.start_soon(silent, port, start)
+
+
+def requests_of(session_id: str, count: int) -> Sequence[wire.Frame]:
+    return [wire.Get(number, point_of(session_id), digest_of(session_id)) for number in range(1, count + 1)]
+
+
+async def flood(port: int, opening: wire.Hello, frames: Sequence[wire.Frame]) -> None:
+    """Ask and ask and never read, until the other side stops reading too, or ends the connection."""
+    data = bytes(encode_frames(frames))
+    with suppress(OSError, trio.BrokenResourceError):
+        async with greeted(port, opening) as connection:
+            while True:
+                with trio.move_on_after(1) as patience:
+                    await connection.stream.send_all(data)
+                if patience.cancelled_caught:
+                    return
+
+
+async def test_unread_connections_are_bounded(cluster: SharedCluster) -> None:
+    """Whoever asks for the map, or for a large session, and does not read it, costs a bounded buffer."""
+    session_id = new_session_id()
+    async with ClusterStore(",".join(cluster.cluster.seeds)) as store:
+        await store.create(session(session_id, text="x" * 200_000))
+    asked = requests_of(session_id, 200)
+    async with unharmed(cluster, growth_bytes_max=40 << 20) as ports, trio.open_nursery() as nursery:
+        for port, incarnation in ports.actors.items():
+            nursery.start_soon(flood, port, hello(wire.ROLE_CLIENT, target=incarnation), asked)
+        subscriptions = [wire.Subscribe(0, 0)] * 2_000
+        for port in ports.nodes:
+            nursery.start_soon(flood, port, hello(wire.ROLE_CLIENT), subscriptions)
+        nursery.start_soon(flood, ports.coordinator, hello(wire.ROLE_ADMIN), subscriptions)
+
+
+async def test_100_000_hostile_frames(cluster: SharedCluster) -> None:
+    """Well-framed nonsense in long connections, and broken frames in many short ones."""
+    chance = random.Random(22)
+    wild = (-(1 << 63), -1, 0, 65_535, 65_536, 1 << 40, (1 << 64) - 1)
+
+    def number() -> int:
+        return chance.choice(wild)
+
+    def nonsense() -> wire.Frame:
+        digest = chance.randbytes(chance.choice((0, 5, 32, 300)))
+        return chance.choice(
+            (
+                wire.Get(number(), number(), digest),
+                wire.Delete(number(), number(), number(), number(), digest),
+                wire.Patch(
+                    number(), number(), number(), chance.choice((-1, 65_536)), digest, (), (), (), None, None
+                ),
+                wire.ListByUser(number(), "nobody", number(), (number(), number())),
+                wire.Clean(number(), number(), number(), (-1, 65_536)),
+            )
+        )
+
+    async def send(port: int, opening: wire.Hello, count: int) -> None:
+        with suppress(OSError, trio.BrokenResourceError):
+            async with greeted(port, opening) as connection, trio.open_nursery() as nursery:
+                nursery.start_soon(connection.ended, 120)
+                for _ in range(count // 500):
+                    await connection.send([nonsense() for _ in range(500)])
+                connection.stream.socket.shutdown(socket.SHUT_WR)
+
+    async with unharmed(cluster) as ports:
+        long = FRAMES // 10 * 9 // len(ports.actors)
+        async with trio.open_nursery() as nursery:
+            for port, incarnation in ports.actors.items():
+                nursery.start_soon(send, port, hello(wire.ROLE_CLIENT, target=incarnation), long)
+        broken = [b"\x00\x00\x00\x04\xc1\xc1\xc1\xc1" * 10]
+        openings = list(ports.hellos())
+        short = FRAMES // 10 // 10
+        await each(
+            attacks(
+                (port, bytes(encode_frames([opening])) + broken[0])
+                for port, opening in (chance.choice(openings) for _ in range(short))
+            )
+        )
