@@ -47,6 +47,9 @@ class Dialog:
         self._shift = 0
         self._ledger = Ledger()
         self._placement = Placement(settings, self.board, self._lanes, self._ledger, random)
+        self._first_bytes_max = self._placement.first_bytes_max
+        self._operations_max = settings.operations_max
+        self._link_bytes_max = settings.link_bytes_max
         self._probed_ns = 0
         self._started = False
         self._closed = False
@@ -73,13 +76,13 @@ class Dialog:
         Raises UsageError if the request is over the frame limit, UnavailableError if too much is in flight.
         """
         pending = self._ledger.pending
-        if len(pending) >= self._settings.operations_max:
+        if len(pending) >= self._operations_max:
             self._refuse_crowd(kind)
         lane = self._by_shard[request.point >> self._shift] if self._by_shard else None
         if lane is not None and lane.ready and not lane.waiting:
             link = lane.link
-            if link is not None and link.bytes < self._settings.link_bytes_max:
-                size = self._placement.send_first(link, request)
+            if link is not None and link.bytes < self._link_bytes_max:
+                size = self._placement.send(link, request, self._first_bytes_max)
                 pending[request.request] = Operation(
                     request, kind, token, now_ns + self._deadline_ns, link, size, now_ns
                 )

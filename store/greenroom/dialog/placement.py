@@ -42,14 +42,17 @@ class DialogSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Placement:
-    """Puts operations where they belong. `waiting_bytes` is what waits to be sent."""
+    """Puts operations where they belong. `waiting_bytes` is what waits to be sent.
+
+    `first_bytes_max` is the limit of a first attempt's frame.
+    """
 
     def __init__(
         self, settings: DialogSettings, board: Switchboard, lanes: Lanes, ledger: Ledger, random: Random
     ) -> None:
         self.waiting_bytes = 0
         self._frame_bytes_max = settings.frame_bytes_max
-        self._first_bytes_max = settings.frame_bytes_max - STAMP_BYTES
+        self.first_bytes_max = settings.frame_bytes_max - STAMP_BYTES
         self._link_bytes_max = settings.link_bytes_max
         self._board = board
         self._lanes = lanes
@@ -77,13 +80,21 @@ class Placement:
             self._enqueue(operation, lane.waiting)
         else:
             stamp(operation, self._ledger.low, now_ns)
-            operation.size = self._append(link, operation.request, self._frame_bytes_max)
+            operation.size = self.send(link, operation.request, self._frame_bytes_max)
             operation.link = link
-            link.bytes += operation.size
 
-    def send_first(self, link: Link, request: Frame) -> int:
-        """Queue a first attempt on a ready link; return its size. Raises UsageError if it is too large."""
-        size = self._append(link, request, self._first_bytes_max)
+    def send(self, link: Link, request: Frame, limit: int) -> int:
+        """Queue a request on a ready link; return its size. Raises UsageError if that is over the limit."""
+        out = link.out
+        start = len(out)
+        try:
+            append_frame(out, request, limit)
+        except LocalProtocolError as error:
+            raise _too_large(error) from None
+        if not link.dirty:
+            link.dirty = True
+            self._board.dirty.append(link)
+        size = len(out) - start
         link.bytes += size
         return size
 
@@ -91,7 +102,7 @@ class Placement:
         """Return the size of a request's frame. Raises UsageError if too large."""
         scratch = bytearray()
         try:
-            append_frame(scratch, request, self._first_bytes_max)
+            append_frame(scratch, request, self.first_bytes_max)
         except LocalProtocolError as error:
             raise _too_large(error) from None
         return len(scratch)
@@ -170,18 +181,6 @@ class Placement:
         operation.queue = queue
         queue[operation.request.request] = operation
         self.waiting_bytes += operation.size
-
-    def _append(self, link: Link, request: Frame, limit: int) -> int:
-        out = link.out
-        start = len(out)
-        try:
-            append_frame(out, request, limit)
-        except LocalProtocolError as error:
-            raise _too_large(error) from None
-        if not link.dirty:
-            link.dirty = True
-            self._board.dirty.append(link)
-        return len(out) - start
 
 
 def _too_large(error: LocalProtocolError) -> UsageError:

@@ -114,6 +114,16 @@ class Runner(ABC):
             self._timer_ns = dialog.wake_ns
             self._schedule_tick(dialog.wake_ns)
 
+    def _after_submit(self) -> None:
+        """Settle, cheaply where nothing is to be done but a flush that is due already."""
+        dialog = self.dialog
+        board = dialog.board
+        if board.actions or dialog.failures or dialog.wake_ns < self._timer_ns:
+            self._settle()
+        elif board.dirty and not self._flush_due:
+            self._flush_due = True
+            self._schedule_flush()
+
     def _flush(self) -> None:
         """Send what all requests of this tick have queued, one write per connection."""
         self._flush_due = False

@@ -64,7 +64,7 @@ class AsyncioRunner(Runner):
         """Submit an operation on one session; the future brings its final reply, or its error."""
         future: asyncio.Future[Any] = self._loop.create_future()
         self.dialog.submit(self._now_ns(), request, kind, future)
-        self._settle()
+        self._after_submit()
         return future
 
     def gather(self, request: wire.Fanout, kind: Kind) -> asyncio.Future[Any]:

@@ -11,7 +11,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from greenroom.dialog import Dialog
 from greenroom.drivers import Runner
@@ -87,18 +87,23 @@ def let_go(registry: Registry) -> None:
 
 def _running_loop() -> LoopKey:
     """Return what identifies the loop that runs here: trio's token, or the asyncio loop."""
-    trio = sys.modules.get("trio")
-    if trio is not None:
-        try:
-            trio.lowlevel.current_task()
-        except (RuntimeError, AttributeError):
-            pass
-        else:
-            return trio.lowlevel.current_trio_token()
     try:
-        return asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
     except RuntimeError:
-        raise UsageError("call the store from a coroutine that runs under asyncio or trio") from None
+        loop = None
+    trio = sys.modules.get("trio")
+    # In trio's guest mode an asyncio loop runs too, but no task of its own is what runs.
+    if trio is None or (loop is not None and asyncio.current_task(loop) is not None):
+        return loop if loop is not None else _raise_no_loop()
+    try:
+        trio.lowlevel.current_task()
+    except (RuntimeError, AttributeError):
+        return loop if loop is not None else _raise_no_loop()
+    return trio.lowlevel.current_trio_token()
+
+
+def _raise_no_loop() -> NoReturn:
+    raise UsageError("call the store from a coroutine that runs under asyncio or trio")
 
 
 def _after_fork_in_child() -> None:

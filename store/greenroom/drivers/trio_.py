@@ -76,7 +76,7 @@ class TrioRunner(Runner):
         await trio.lowlevel.checkpoint_if_cancelled()
         waiter = _Waiter()
         self.dialog.submit(self._now_ns(), request, kind, waiter)
-        self._settle()
+        self._after_submit()
         return await _outcome(waiter)
 
     async def gather(self, request: wire.Fanout, kind: Kind) -> Any:
