@@ -50,6 +50,8 @@ class Context:
         self.grace_ns = ns(settings.grace_seconds)
         self.acknowledge_ns = ns(settings.acknowledge_seconds)
         self.joins = 0
+        self.joins_begun = 0
+        self.batches = 0
         self.ready: dict[int, Primary] = {}
 
     @property

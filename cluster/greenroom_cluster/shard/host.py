@@ -12,6 +12,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap, ShardEntry
 from greenroom.errors import InvariantError
@@ -41,7 +43,7 @@ from greenroom_cluster.shard.inputs import (
     Tick,
 )
 from greenroom_cluster.shard.joining import SnapshotReceiver
-from greenroom_cluster.shard.pairs import Incoming
+from greenroom_cluster.shard.pairs import Incoming, hear_of
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.roles import Role
 from greenroom_cluster.shard.settings import HostSettings, ns
@@ -154,7 +156,11 @@ class Host:
         self, now_ns: int, wall_us: int, connection: int, client: bytes, request: wire.Fanout
     ) -> None:
         gather = Gather(connection, request)
-        for shard in sorted(set(request.shards)):
+        shards = sorted(set(request.shards))
+        if not isinstance(request, wire.ListByUser):
+            # What is logged names nothing but the shard itself, else a log would hold the list once a shard.
+            request = msgspec.structs.replace(request, shards=())
+        for shard in shards:
             replica = self._replicas[shard] if 0 <= shard < len(self._replicas) else None
             if replica is None or replica.primary is None:
                 continue
@@ -221,9 +227,7 @@ class Host:
 
     def _beacon(self, now_ns: int, _wall_us: int, peer: bytes, message: Beacon) -> None:
         context = self._context
-        incoming = context.incoming.get(peer)
-        if incoming is None:
-            incoming = context.incoming[peer] = Incoming(peer, now_ns)
+        incoming = hear_of(context, peer, now_ns)
         context.effects.append(Answer(peer, incoming.on_beacon(message, now_ns)))
         for shard, epoch, committed, time_us in message.commits:
             replica = self._replica(shard)
@@ -268,15 +272,22 @@ class Host:
         if entry.epoch > message.epoch:
             return f"the joiner knows epoch {entry.epoch}"
         replica = self._replicas[message.shard]
-        if replica is not None and replica.role is not Role.JOINING:
-            return f"the joiner is {replica.role.value} already"
-        if message.number == 0:
-            return None
         receiver = None if replica is None else replica.receiver
-        if receiver is None or receiver.join != message.join or replica is None or replica.leader != peer:
+        if replica is None or receiver is None:
+            if replica is not None:
+                return f"the joiner is {replica.role.value} already"
+            return None if message.number == 0 else "the chunk belongs to another join"
+        # The copy may count for its primary already: a superseded primary, or a chunk of an earlier join
+        # that was long on its way, must not take its place.
+        if message.epoch < replica.epoch:
+            return f"the joiner has a copy of epoch {replica.epoch}"
+        same_primary = replica.leader == peer
+        if message.number == 0 and not (same_primary and message.join <= receiver.join):
+            return None
+        if not same_primary or receiver.join != message.join:
             return "the chunk belongs to another join"
-        if receiver.next_number != message.number:
-            return f"chunk {receiver.next_number} is missing"
+        if receiver.complete or receiver.next_number != message.number:
+            return f"chunk {message.number} is not the next one"
         return None
 
     def _snapshot_ok(self, now_ns: int, _wall_us: int, _peer: bytes, message: SnapshotOk) -> None:
@@ -360,17 +371,28 @@ class Host:
         context = self._context
         replica = self._replicas[shard]
         started = self._starting.pop(shard, None)
+        if replica is not None and replica.role is Role.JOINING and entry.epoch <= replica.epoch:
+            return  # The snapshot is of this configuration, or of one that the map will tell of later.
         if context.incarnation in entry.members:
             if replica is None and started is not None and entry.nonce == started.proposal.nonce:
                 replica = self._replicas[shard] = Replica(context, shard, 0, now_ns)
-            if replica is None:
-                # Safe, because nothing is ever acknowledged for it, but it must not happen.
-                context.warn("a configuration names this actor, which has no replica of the shard", shard)
+            if replica is None or not replica.fits(entry):
+                self._decline(now_ns, shard, entry)
                 return
             replica.adopt(now_ns, wall_us, entry)
         elif replica is not None and not (replica.role is Role.JOINING and replica.leader == entry.primary):
             replica.close(now_ns, "not a member any more")
             self._replicas[shard] = None
+
+    def _decline(self, now_ns: int, shard: int, entry: ShardEntry) -> None:
+        """Tell the primary that this actor has no copy, so that it is removed and can join anew."""
+        replica = self._replicas[shard]
+        if replica is not None:
+            replica.close(now_ns, "named a member without a whole copy")
+            self._replicas[shard] = None
+        self._context.warn("a configuration names this actor, which has no copy of the shard", shard)
+        if entry.primary != self._context.incarnation:
+            hear_of(self._context, entry.primary, now_ns).refuse(shard, entry.epoch)
 
     def _start_if_wanted(self, now_ns: int, shard: int, entry: ShardEntry) -> None:
         """Propose to begin a shard that nobody holds, if the plan gives it to this actor."""
@@ -454,6 +476,9 @@ class Host:
             self._drop_if_abandoned(replica, now_ns)
 
     def _drop_if_abandoned(self, replica: Replica, now_ns: int) -> None:
+        receiver, entry = replica.receiver, self._entry(replica.shard)
+        if receiver is not None and receiver.complete and self._context.slot in entry.wanted:
+            return  # It may have been proposed already, and counts for its primary until that is decided.
         incoming = self._context.incoming.get(replica.leader)
         heard_ns = replica.since_ns if incoming is None else max(incoming.heard_ns, replica.since_ns)
         if now_ns - heard_ns > JOINER_SILENCE_GRACES * self._context.grace_ns:

@@ -16,18 +16,49 @@ RECORD_OVERHEAD_BYTES = 96
 
 
 def record_bytes(command: Command) -> int:
-    """Return about how many bytes a record of this command takes on the wire."""
+    """Return about how many bytes a record of this command takes on the wire.
+
+    Everything counts whose length a client chooses, lest a batch of small-looking records passes the limit
+    of a frame.
+    """
     match command:
         case wire.Create() | wire.Update():
-            return RECORD_OVERHEAD_BYTES + 32 + len(command.data)
-        case wire.Patch() | wire.Rotate():
-            return RECORD_OVERHEAD_BYTES + 64 + sum(32 + len(value) for _, value in command.set)
+            return (
+                RECORD_OVERHEAD_BYTES + 64 + len(command.data) + len(command.label) + _chars(command.user_id)
+            )
+        case wire.Patch():
+            size = RECORD_OVERHEAD_BYTES + 64 + _values_bytes(command.set) + _values_bytes(command.expect)
+            return size + sum(_path_bytes(path) for path in command.unset) + _user_bytes(command.user)
+        case wire.Rotate():
+            size = RECORD_OVERHEAD_BYTES + 64 + _values_bytes(command.set)
+            return size + sum(_path_bytes(path) for path in command.unset) + _user_bytes(command.user)
+        case wire.DeleteByUser() | wire.DeleteByHandle():
+            return RECORD_OVERHEAD_BYTES + 64 + len(command.user_id)
         case Expire():
             return RECORD_OVERHEAD_BYTES + 34 * len(command.digests)
         case ForgetClients():
             return RECORD_OVERHEAD_BYTES + 18 * len(command.clients)
         case _:
             return RECORD_OVERHEAD_BYTES + 64
+
+
+def _values_bytes(values: tuple[wire.PathValue, ...]) -> int:
+    return sum(_path_bytes(path) + len(value) for path, value in values)
+
+
+def _path_bytes(path: wire.Path) -> int:
+    size = 8
+    for key in path:
+        size += 9 if type(key) is int else 5 + len(key)  # type: ignore[arg-type]  # a key is an int or a str
+    return size
+
+
+def _user_bytes(user: tuple[str | None] | None) -> int:
+    return 0 if user is None else _chars(user[0])
+
+
+def _chars(text: str | None) -> int:
+    return 0 if text is None else len(text)
 
 
 class Log:

@@ -80,7 +80,7 @@ class Membership:
         context = self._context
         pair = context.outgoing.get(peer)
         if pair is None:
-            pair = context.outgoing[peer] = Outgoing(context, peer)
+            pair = context.outgoing[peer] = Outgoing(context, peer, now_ns)
         follower = Follower(self._primary, pair, acknowledged, now_ns, counted=counted)
         pair.follow(follower)
         self.followers.append(follower)
@@ -222,11 +222,12 @@ class Membership:
         primary, context = self._primary, self._context
         replica = primary.replica
         self.joiner = self._follow(peer, replica.committed, now_ns, counted=False)
+        context.joins_begun += 1
         # The joiner is offered records only from the first acknowledged chunk on: before, it has no log.
         self.transfer = SnapshotSender(
             replica.shard,
             replica.epoch,
-            context.random.getrandbits(48),
+            context.joins_begun,
             replica.committed,
             replica.table,
             context.settings.chunk_bytes,

@@ -75,9 +75,9 @@ class Outgoing:
 
     __slots__ = (
         "_address",
-        "_batch",
         "_bulk_users",
         "_context",
+        "_since_ns",
         "beacon_due_ns",
         "bulk_up",
         "commits_due",
@@ -93,10 +93,10 @@ class Outgoing:
         "up",
     )
 
-    def __init__(self, context: Context, peer: bytes) -> None:
+    def __init__(self, context: Context, peer: bytes, now_ns: int) -> None:
         self._context = context
         self._address = context.address_of(peer)
-        self._batch = 0
+        self._since_ns = now_ns
         self._bulk_users = 0
         self.peer = peer
         self.up = False
@@ -154,6 +154,8 @@ class Outgoing:
         self.flights.clear()
         for follower in self.followers.values():
             self.resend(follower)
+            if follower.streaming:
+                self.commits_due[follower.primary.shard] = follower
         self.beacon(now_ns)
         self.flush()
 
@@ -185,6 +187,10 @@ class Outgoing:
 
     def on_beacon_ok(self, message: BeaconOk) -> list[Follower]:
         """Extend the lease; return the followers that turned out to have left their configuration."""
+        if message.sent_ns < self._since_ns:
+            # It counts refusals that a former, closed pair with this peer took in, and this one never saw.
+            self._context.ignore("BeaconOk", "it answers a former pair")
+            return []
         until_ns = message.sent_ns + self._context.lease_ns
         self.lease_until_ns = max(self.lease_until_ns, until_ns)
         self.lapsed = False
@@ -223,9 +229,11 @@ class Outgoing:
                     parts.append((follower, follower.sent))
                     self.commits_due.pop(shard, None)
             if entries:
-                self._batch += 1
-                self.flights.append(Flight(self._batch, parts))
-                self._context.effects.append(Send(self.peer, Prepare(self._batch, tuple(entries))))
+                # Numbered across all pairs, so that no answer to a former pair fits a batch of this one.
+                self._context.batches += 1
+                batch = self._context.batches
+                self.flights.append(Flight(batch, parts))
+                self._context.effects.append(Send(self.peer, Prepare(batch, tuple(entries))))
 
     @staticmethod
     def _take(follower: Follower, room: int) -> tuple[list[Record], int]:
@@ -269,6 +277,14 @@ class Outgoing:
             if follower.sent == follower.acknowledged and not follower.refused:
                 self.resend(follower)
         self.flush()
+
+
+def hear_of(context: Context, peer: bytes, now_ns: int) -> "Incoming":
+    """Return the pair with a peer that is, or may become, the primary of replicas here."""
+    incoming = context.incoming.get(peer)
+    if incoming is None:
+        incoming = context.incoming[peer] = Incoming(peer, now_ns)
+    return incoming
 
 
 class Incoming:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from greenroom import wire
 from greenroom_cluster.shard.effects import Reply
 from greenroom_cluster.shard.gathering import Gather
+from greenroom_cluster.shard.log import record_bytes
 from greenroom_cluster.shard.membership import Membership
 from greenroom_cluster.shard.pairs import Follower
 from greenroom_cluster.shard.records import Command, Expire, ForgetClients, Record, StoredSession
 from greenroom_cluster.shard.results import Client
 from greenroom_cluster.shard.roles import ACCEPTS, Kind
+from greenroom_cluster.shard.settings import ns
 from greenroom_cluster.shard.table import DATA_BYTES_MAX, view
 
 if TYPE_CHECKING:
@@ -33,8 +35,12 @@ class Primary:
     """The primary's side of one replica. An origin is a client connection or a `Gather`."""
 
     __slots__ = (
+        "_forget_from_ns",
+        "_held_bytes",
         "_pending",
         "_routes",
+        "_swept",
+        "_swept_ns",
         "clock",
         "context",
         "counted",
@@ -58,6 +64,10 @@ class Primary:
         # By sequence number: who waits, and the read to look at again if it is not the record's own answer.
         self._routes: dict[int, tuple[Origin, Read | None]] = {}
         self._pending: dict[tuple[bytes, int], int] = {}
+        self._held_bytes = 0
+        self._swept = 0
+        self._swept_ns = now_ns
+        self._forget_from_ns = 0
         self.membership = Membership(self, now_ns)
 
     @property
@@ -106,9 +116,11 @@ class Primary:
             return
         assert isinstance(request, wire.ListByUser)
         sessions = self.table.of_user(request.user_id)
-        over = tuple(session.digest for session in sessions if session.expires_us <= time_us)
+        over = [session.digest for session in sessions if session.expires_us <= time_us]
         if over:
-            self._expire_first(now_ns, time_us, over, origin, request)
+            # A bounded number at a time: the request is looked at again once that is decided.
+            over = over[: self.context.settings.expire_batch_max]
+            self._expire_first(now_ns, time_us, tuple(over), origin, request)
             return
         handles = tuple(
             wire.SessionHandle(
@@ -127,6 +139,9 @@ class Primary:
         self, now_ns: int, time_us: int, over: tuple[bytes, ...], origin: Origin, request: Read
     ) -> None:
         """An answer that rests on an expiry waits until that expiry is decided, so that it stays true."""
+        if self.log.held_bytes > self.context.settings.uncommitted_bytes_max:
+            self.answer(origin, self._too_many_bytes(request.request))
+            return
         sequence = self._append(now_ns, time_us, b"", Expire(over))
         self._routes[sequence] = (origin, request)
 
@@ -166,7 +181,7 @@ class Primary:
         if self.log.held_bytes > settings.uncommitted_bytes_max:
             self.membership.shed(now_ns)
             if self.log.held_bytes > settings.uncommitted_bytes_max:
-                return wire.Overloaded(request, "too many bytes wait for the peer (uncommitted_bytes_max)")
+                return self._too_many_bytes(request)
         if known is None and len(self.table.clients) >= settings.clients_max:
             return wire.Overloaded(request, "too many clients wrote to this shard lately (clients_max)")
         if known is not None and len(known.results) >= settings.results_max:
@@ -174,6 +189,10 @@ class Primary:
         if isinstance(command, wire.Create | wire.Update) and len(command.data) > DATA_BYTES_MAX:
             return wire.Failed(request, wire.FailureCode.TOO_LARGE, f"{len(command.data)} bytes")
         return None
+
+    @staticmethod
+    def _too_many_bytes(request: int) -> wire.Overloaded:
+        return wire.Overloaded(request, "too many bytes wait for the peer (uncommitted_bytes_max)")
 
     def _append(self, now_ns: int, time_us: int, client: bytes, command: Command) -> int:
         log = self.log
@@ -197,11 +216,18 @@ class Primary:
             origin.add(self.shard, reply, self.context.effects)
 
     def _hold(self, origin: Origin, client: bytes, request: Read | Write) -> None:
-        if len(self.held) >= self.context.settings.held_requests_max:
+        settings = self.context.settings
+        size = 0 if isinstance(request, Read) else record_bytes(request)
+        if len(self.held) >= settings.held_requests_max:
             self.answer(
                 origin, wire.Overloaded(request.request, "too many requests wait (held_requests_max)")
             )
+        elif self._held_bytes + size > settings.held_bytes_max:
+            self.answer(
+                origin, wire.Overloaded(request.request, "too many bytes of requests wait (held_bytes_max)")
+            )
         else:
+            self._held_bytes += size
             self.held.append((origin, client, request))
 
     def release(self, now_ns: int, wall_us: int) -> None:
@@ -209,8 +235,9 @@ class Primary:
         if self.paused or not self.held or not self.leased(now_ns):
             return
         held, self.held = self.held, deque()
+        self._held_bytes = 0
         for origin, client, request in held:
-            if isinstance(request, wire.Get | wire.ListByUser):
+            if isinstance(request, Read):
                 self.read(now_ns, wall_us, origin, client, request)
             else:
                 self.submit(now_ns, wall_us, origin, client, request)
@@ -254,9 +281,18 @@ class Primary:
         self.log.trim(through)
 
     def sweep(self, now_ns: int, wall_us: int) -> None:
-        """Log what is over: expired sessions and silent clients, a bounded number at a time."""
-        if self.paused:
+        """Log what is over: expired sessions and silent clients, a bounded number at a time.
+
+        Nothing new before the last of it is committed, else it would pile up while a peer is away.
+        """
+        if self.paused or self.committed < self._swept:
             return
+        settings = self.context.settings
+        if now_ns - self._swept_ns > ns(settings.operation_deadline_seconds):
+            # After a pause or a time without service, clients only seem to have been silent: their repeats
+            # may wait in the sockets, and must still find the results.
+            self._forget_from_ns = now_ns + settings.forget_us * 1000
+        self._swept_ns = now_ns
         time_us = self.clock.read(now_ns, wall_us)
         if self.clock.doubted_us:
             self.context.warn(
@@ -264,12 +300,13 @@ class Primary:
                 "followed only slowly: check this host's clock",
                 self.shard,
             )
-        over = self.table.due(time_us, self.context.settings.expire_batch_max)
+        over = self.table.due(time_us, settings.expire_batch_max)
         if over:
-            self._append(now_ns, time_us, b"", Expire(tuple(over)))
-        silent = self.table.clients.silent_since(time_us - self.context.settings.forget_us)
+            self._swept = self._append(now_ns, time_us, b"", Expire(tuple(over)))
+        since_us = time_us - settings.forget_us
+        silent = self.table.clients.silent_since(since_us) if now_ns >= self._forget_from_ns else ()
         if silent:
-            self._append(now_ns, time_us, b"", ForgetClients(silent))
+            self._swept = self._append(now_ns, time_us, b"", ForgetClients(silent, since_us))
 
     # --- configuration --------------------------------------------------------------------------------------
 
@@ -290,6 +327,9 @@ class Primary:
                 entry
                 for entry in self.held
                 if (entry[0] if isinstance(entry[0], int) else entry[0].connection) != connection
+            )
+            self._held_bytes = sum(
+                record_bytes(request) for _, _, request in self.held if not isinstance(request, Read)
             )
 
     def close(self) -> None:

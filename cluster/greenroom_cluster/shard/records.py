@@ -18,9 +18,13 @@ class Expire(wire.Frame, frozen=True, tag=70):
 
 
 class ForgetClients(wire.Frame, frozen=True, tag=71):
-    """Drop the kept results of these silent clients."""
+    """Drop the kept results of these clients, but not of one that wrote after `silent_since_us`.
+
+    Such a write may stand in the log between the look at the clients and this record.
+    """
 
     clients: tuple[bytes, ...]
+    silent_since_us: int
 
 
 Command: TypeAlias = wire.Mutation | wire.DeleteByUser | wire.Clean | Expire | ForgetClients

@@ -13,7 +13,7 @@ from greenroom_cluster.shard.clock import ShardClock
 from greenroom_cluster.shard.context import Context, OpenProposal
 from greenroom_cluster.shard.joining import SnapshotReceiver
 from greenroom_cluster.shard.log import Log
-from greenroom_cluster.shard.pairs import Incoming
+from greenroom_cluster.shard.pairs import Incoming, hear_of
 from greenroom_cluster.shard.primary import Primary
 from greenroom_cluster.shard.roles import Role
 from greenroom_cluster.shard.table import SessionTable
@@ -76,6 +76,12 @@ class Replica:
         else:
             self.primary.reconfigure(now_ns, wall_us)
             self.context.transition(self.shard, self.epoch, self.role.value, "members changed")
+
+    def fits(self, entry: ShardEntry) -> bool:
+        """Whether this copy can take its place in that configuration; one that joins must be whole."""
+        if self.receiver is None:
+            return True
+        return self.receiver.complete and self.leader in entry.members
 
     def become_joining(self, leader: bytes, receiver: SnapshotReceiver) -> None:
         """Begin to take in a snapshot from the primary."""
@@ -176,7 +182,4 @@ class Replica:
             self.opened = self.context.prepare_takeover(now_ns, self.shard, self.epoch)
 
     def _incoming(self, now_ns: int) -> Incoming:
-        incoming = self.context.incoming.get(self.leader)
-        if incoming is None:
-            incoming = self.context.incoming[self.leader] = Incoming(self.leader, now_ns)
-        return incoming
+        return hear_of(self.context, self.leader, now_ns)

@@ -53,10 +53,12 @@ class ClientTable:
         if request >= known.low:
             known.results[request] = reply
 
-    def forget(self, clients: Iterable[bytes]) -> None:
-        """Drop clients and all that is kept for them."""
+    def forget(self, clients: Iterable[bytes], silent_since_us: int) -> None:
+        """Drop clients that have not written since, and all that is kept for them."""
         for client in clients:
-            self._clients.pop(client, None)
+            known = self._clients.get(client)
+            if known is not None and known.used_us <= silent_since_us:
+                del self._clients[client]
 
     def silent_since(self, time_us: int) -> tuple[bytes, ...]:
         """Return the clients that have not written after `time_us`."""

@@ -33,6 +33,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     joins_max: int = 32
     uncommitted_bytes_max: int = 8 << 20
     held_requests_max: int = 4096
+    held_bytes_max: int = 8 << 20
     clients_max: int = 10_000
     results_max: int = 4096
     expire_batch_max: int = 512

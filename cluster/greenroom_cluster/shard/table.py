@@ -59,7 +59,7 @@ class SessionTable:
         if isinstance(command, Expire):
             self._expire(record, command)
         elif isinstance(command, ForgetClients):
-            self.clients.forget(command.clients)
+            self.clients.forget(command.clients, command.silent_since_us)
         return None
 
     def live(self, digest: bytes, time_us: int) -> StoredSession | None:

@@ -249,9 +249,7 @@ class World:
                 actor.up_links.discard((peer, bulk))
             case fx.Propose(proposal=proposal):
                 message = Propose(1, actor.incarnation, (proposal,))
-                self.deliver(
-                    actor.node, "coordinator", lambda: self.coordinate(actor.incarnation, message)
-                )
+                self.deliver(actor.node, "coordinator", lambda: self.coordinate(actor.incarnation, message))
             case _:
                 actor.trace.append(effect)
 
@@ -312,9 +310,7 @@ class World:
             match response.message:
                 case Decided(decisions=decisions):
                     event = ins.Decisions(decisions)
-                    self.deliver(
-                        "coordinator", asker.node, lambda event=event: asker.step(event), asker.slot
-                    )
+                    self.deliver("coordinator", asker.node, lambda event=event: asker.step(event), asker.slot)
                 case wire.MapFull(map=full):
                     self._publish(asker, full)
                 case _:
@@ -422,7 +418,7 @@ def create(digest: bytes, data: bytes, *, point: int = 0, expires_s: float = 360
 
 
 def update(digest: bytes, data: bytes, *, point: int = 0, version: int | None = None):
-    expires_us = WALL_START_US + int(1000 + 3600) * 1_000_000
+    expires_us = WALL_START_US + (1000 + 3600) * 1_000_000
 
     def make(number: int) -> wire.Update:
         return wire.Update(number, number, 0, point, digest, None, expires_us, "", data, version)

@@ -144,7 +144,9 @@ def test_after_its_takeover_proposal_a_backup_acknowledges_nothing_at_that_epoch
     world.run_for(3)
     assert write not in primary.replies
     assert world.serving(0) == []
-    logged = [effect for effect in backup.trace if isinstance(effect, fx.Ignored) and "fenced" in effect.reason]
+    logged = [
+        effect for effect in backup.trace if isinstance(effect, fx.Ignored) and "fenced" in effect.reason
+    ]
     assert logged
 
 

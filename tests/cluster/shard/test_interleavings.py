@@ -1,0 +1,464 @@
+"""Orders of events that are rare in practice, each of which could lose, repeat or resurrect something."""
+
+import msgspec
+
+from greenroom import wire
+from greenroom_cluster.coordination.messages import Proposal
+from greenroom_cluster.peering import Beacon, BeaconOk, PrepareOk, SnapshotOk, SnapshotRefused
+from greenroom_cluster.shard import effects as fx
+from greenroom_cluster.shard import inputs as ins
+from greenroom_cluster.shard.roles import Role
+from tests.cluster.shard.probe import ALICE, ME, WALL_US, B, C, Probe, chunk, create, prepare
+
+# --- what an earlier connection still brings ---------------------------------------------------------------
+
+
+def reopened() -> tuple[Probe, int]:
+    """A primary whose pair with B was closed with a batch in flight and opened again; that batch's number."""
+    probe = Probe()
+    probe.lead()
+    probe.ask(create(1))
+    (sent,) = probe.prepares()
+    probe.after(1.3)  # B is silent, so its removal is proposed
+    probe.configure(3, (ME,), nonce=probe.proposal("remove").nonce, wanted="a")
+    probe.after(0.3)
+    assert B not in probe.host._context.outgoing
+    probe.configure(3, (ME,), wanted="ab")
+    probe.connect(B)
+    return probe, sent.batch
+
+
+def test_an_acknowledgement_of_a_closed_pair_does_not_count_for_the_next_one() -> None:
+    probe, batch = reopened()
+    probe.hear(B, SnapshotOk(0, 3, probe.chunks()[0].join, 0))
+    probe.effects = []
+    probe.configure(4, (ME, B), wanted="ab")
+    probe.ask(create(2, b"b" * 32))
+    (sent,) = probe.prepares()
+    assert sent.batch != batch
+    probe.hear(B, PrepareOk(batch))
+    assert probe.follower.acknowledged < probe.replica.log.appended
+
+
+def test_a_beacon_answered_to_a_closed_pair_does_not_hide_refusals_from_the_next_one() -> None:
+    probe = Probe()
+    probe.lead()
+    beacon_ns = probe.now_ns
+    probe.after(1.3)
+    probe.configure(3, (ME,), nonce=probe.proposal("remove").nonce, wanted="a")
+    probe.after(0.3)
+    probe.configure(3, (ME,), wanted="ab")
+    # The former pair had taken in five refusals; the new one knows none and must ask for all.
+    probe.hear(B, BeaconOk(beacon_ns, 5, ()))
+    assert probe.pair().refusals_seen == 0
+
+
+def test_acknowledgements_of_a_broken_connection_are_not_taken_for_those_of_the_next() -> None:
+    probe = Probe()
+    probe.lead()
+    probe.ask(create(1))
+    (first,) = probe.prepares()
+    probe.step(ins.LinkDown(B, bulk=False))
+    probe.step(ins.LinkUp(B, bulk=False))
+    (second,) = probe.prepares()
+    probe.hear(B, PrepareOk(first.batch))
+    assert probe.follower.acknowledged == 0
+    probe.hear(B, PrepareOk(second.batch))
+    assert probe.follower.acknowledged == 1
+
+
+# --- joining -----------------------------------------------------------------------------------------------
+
+
+def test_a_superseded_primary_cannot_replace_the_copy_that_a_joiner_got_from_its_successor() -> None:
+    probe = Probe()
+    probe.configure(1, (B, C), wanted="ca")
+    probe.hear(C, chunk(epoch=2, join=1))  # C took over; our map does not say so yet
+    (answer,) = probe.hear(B, chunk(epoch=1, join=2))
+    assert isinstance(answer, SnapshotRefused)
+    assert probe.replica.leader == C
+    probe.configure(3, (C, ME), wanted="ca")
+    assert probe.replica.role is Role.BACKUP
+    assert probe.replica.leader == C
+
+
+def test_a_late_chunk_of_an_earlier_join_does_not_replace_a_later_one() -> None:
+    probe = Probe()
+    probe.join(number=2)
+    (answer,) = probe.hear(B, chunk(join=1, last=False, sequence=5))
+    assert isinstance(answer, SnapshotRefused)
+    assert probe.replica.receiver.complete
+    assert probe.replica.log.appended == 10
+
+
+def test_each_join_of_a_primary_has_a_higher_number_than_the_one_before() -> None:
+    probe = Probe()
+    probe.start_alone()
+    probe.configure(1, (ME,), wanted="ab")
+    numbers = []
+    for _ in range(3):
+        probe.connect(B)
+        numbers.append(probe.chunks()[0].join)
+        probe.step(ins.LinkDown(B, bulk=True))
+        probe.after(0.3)
+        probe.grant(B)
+    assert numbers == sorted(set(numbers))
+
+
+def test_a_chunk_after_the_last_one_is_refused() -> None:
+    probe = Probe()
+    probe.join()
+    (answer,) = probe.hear(B, chunk(number=1))
+    assert isinstance(answer, SnapshotRefused)
+
+
+def test_a_map_older_than_the_snapshot_does_not_take_the_copy_away() -> None:
+    """Maps of several epochs arrive late one by one; the last one names us, and the copy must be there."""
+    probe = Probe()
+    probe.configure(1, (B,), wanted="ca")
+    probe.hear(C, chunk(epoch=3))
+    probe.configure(2, (B, C), wanted="ca")
+    probe.configure(3, (C,), wanted="ca")
+    assert probe.replica is not None
+    probe.configure(4, (C, ME), wanted="ca")
+    assert probe.replica.role is Role.BACKUP
+
+
+def test_a_map_older_than_the_snapshot_that_names_the_joiner_makes_it_no_backup() -> None:
+    probe = Probe()
+    probe.configure(1, (B,), wanted="ba")
+    probe.hear(B, chunk(epoch=3, last=False))
+    probe.configure(2, (B, ME), wanted="ba")
+    assert probe.replica is None or probe.replica.role is Role.JOINING
+    probe.configure(3, (B,), wanted="ba")
+    assert probe.replica is None or probe.replica.role is Role.JOINING
+
+
+def test_named_while_its_snapshot_is_incomplete_a_joiner_says_that_it_does_not_back() -> None:
+    probe = Probe()
+    probe.join(last=False)
+    probe.configure(2, (B, ME), wanted="ba")
+    assert probe.replica is None
+    (answer,) = probe.hear(B, prepare(11))
+    assert answer.refused == ((0, 2),)
+
+
+def test_named_without_a_replica_an_actor_refuses_to_back_so_that_it_is_removed() -> None:
+    probe = Probe()
+    probe.configure(1, (B,), wanted="ba")
+    probe.configure(2, (B, ME), wanted="ba")
+    (answer,) = probe.hear(B, Beacon(5, 0))
+    assert answer.refused == ((0, 2),)
+    # The next join has a later epoch, at which the actor is free to back again.
+    probe.hear(B, chunk(epoch=3))
+    assert probe.replica.role is Role.JOINING
+
+
+def test_a_complete_copy_that_is_wanted_outlives_a_silent_primary() -> None:
+    """The primary may have proposed to add it: were it gone when that is decided, one copy would be all."""
+    probe = Probe()
+    probe.join()
+    probe.after(60)
+    assert probe.replica is not None
+    probe.configure(2, (B, ME), wanted="ba")
+    assert probe.replica.role is Role.BACKUP
+
+
+def test_an_incomplete_or_unwanted_copy_does_not() -> None:
+    for last, wanted in ((False, "ba"), (True, "bc")):
+        probe = Probe()
+        probe.join(last=last)
+        probe.configure(1, (B,), wanted=wanted)
+        probe.after(60)
+        assert probe.replica is None
+
+
+# --- map jumps ---------------------------------------------------------------------------------------------
+
+
+def test_a_backup_removed_behind_its_back_cannot_be_added_again_before_it_knows() -> None:
+    """Why a jump over a removal and an addition never meets a stale backup: it refuses to join meanwhile."""
+    for role in ("backup", "fenced"):
+        probe = Probe()
+        probe.follow()
+        if role == "fenced":
+            probe.after(1.3)
+        (answer,) = probe.hear(B, chunk(epoch=3, join=9))
+        assert isinstance(answer, SnapshotRefused), role
+        assert "already" in answer.reason
+        probe.configure(3, (B,), wanted="ba")
+        assert probe.replica is None
+        (answer,) = probe.hear(B, chunk(epoch=3, join=10))
+        assert isinstance(answer, SnapshotOk)
+
+
+def test_a_superseded_primary_refuses_to_join_before_it_knows() -> None:
+    probe = Probe()
+    probe.lead()
+    (answer,) = probe.hear(B, chunk(epoch=3))
+    assert isinstance(answer, SnapshotRefused)
+    assert probe.replica.role is Role.PRIMARY
+
+
+def test_a_joiner_added_and_made_primary_between_two_maps_serves_what_it_logged() -> None:
+    probe = Probe()
+    probe.join()
+    probe.hear(B, prepare(11, 12, epoch=1))
+    probe.configure(3, (ME, B), wanted="ab")
+    assert probe.replica.role is Role.PRIMARY
+    assert probe.replica.committed == 12
+
+
+# --- exactly once ------------------------------------------------------------------------------------------
+
+
+def quiet(probe: Probe, seconds: int) -> None:
+    """Time passes second by second, with beacons and prompt acknowledgements."""
+    for _ in range(seconds):
+        probe.after(1)
+        probe.grant(B)
+        settle(probe)
+
+
+def settle(probe: Probe) -> None:
+    """B acknowledges all that is in flight."""
+    while probe.pair().flights:
+        probe.hear(B, PrepareOk(probe.pair().flights[0].batch))
+
+
+def test_a_client_that_wrote_just_before_it_is_forgotten_keeps_its_result() -> None:
+    """Its new write stands in the log before the decision to forget it, so that must not concern it."""
+    probe = Probe()
+    probe.lead()
+    probe.ask(create(1))
+    settle(probe)
+    quiet(probe, 49)
+    probe.ask(create(2, b"b" * 32))  # not acknowledged by B before the sweep
+    probe.after(1)
+    probe.grant(B)
+    settle(probe)
+    assert probe.replica.committed == probe.replica.log.appended
+    (again,) = probe.ask(create(2, b"b" * 32))
+    assert isinstance(again, wire.Written)
+
+
+def test_a_silent_client_is_forgotten() -> None:
+    probe = Probe()
+    probe.lead()
+    probe.ask(create(1))
+    settle(probe)
+    quiet(probe, 52)
+    assert len(probe.replica.table.clients) == 0
+
+
+def test_a_paused_primary_answers_a_repeat_that_waited_in_its_sockets_from_the_kept_result() -> None:
+    """While it was paused the client seemed silent, but its repeat may have arrived meanwhile."""
+    probe = Probe()
+    probe.start_alone()
+    (first,) = probe.ask(create(1))
+    probe.after(60)
+    assert probe.ask(create(1)) == [first]
+
+
+def test_a_request_that_was_held_long_is_answered_from_the_kept_result() -> None:
+    probe = Probe()
+    probe.lead()
+    probe.ask(create(1))
+    settle(probe)
+    probe.configure(2, (ME, B), wanted="ba")
+    probe.refuse(probe.proposal("handover"))
+    reaffirm = probe.proposal("reaffirm")
+    probe.ask(create(2, b"b" * 32))
+    for _ in range(70):
+        probe.after(1)
+    probe.grant(B)
+    probe.configure(3, (ME, B), nonce=reaffirm.nonce, wanted="ab")
+    quiet(probe, 2)
+    (again,) = probe.ask(create(1))
+    assert isinstance(again, wire.Written)
+
+
+def test_an_old_request_of_a_client_that_went_on_is_not_applied() -> None:
+    probe = Probe()
+    probe.start_alone()
+    probe.ask(create(8, b"b" * 32, low=8))
+    (reply,) = probe.ask(create(7, low=7), connection=2)
+    assert isinstance(reply, wire.Unknowable)
+    assert ALICE not in probe.replica.table.sessions
+
+
+def held_at_hand_over(probe: Probe) -> Proposal:
+    """A primary whose proposal to hand over was refused; return the proposal that settles it."""
+    probe.hand_over()
+    probe.refuse(probe.proposal("handover"))
+    return probe.proposal("reaffirm")
+
+
+def test_a_held_request_is_dropped_with_its_connection_and_may_come_again_on_another() -> None:
+    probe = Probe()
+    reaffirm = held_at_hand_over(probe)
+    assert probe.ask(create(1), connection=1) == []
+    probe.step(ins.ConnectionClosed(1))
+    assert probe.ask(create(1), connection=2) == []
+    probe.configure(3, (ME, B), nonce=reaffirm.nonce, wanted="ab")
+    settle(probe)
+    assert probe.replica.log.appended == 1
+    replies = [effect for effect in probe.effects if isinstance(effect, fx.Reply)]
+    assert [effect.connection for effect in replies] == [2]
+
+
+def test_a_request_held_twice_takes_effect_once() -> None:
+    probe = Probe()
+    reaffirm = held_at_hand_over(probe)
+    probe.ask(create(1), connection=1)
+    probe.ask(create(1), connection=2)
+    probe.configure(3, (ME, B), nonce=reaffirm.nonce, wanted="ab")
+    settle(probe)
+    assert probe.replica.log.appended == 1
+
+
+# --- proposals ---------------------------------------------------------------------------------------------
+
+
+def test_a_refused_proposal_is_settled_by_a_later_epoch_before_anything_else() -> None:
+    probe = Probe()
+    probe.lead()
+    probe.after(1.3)
+    removal = probe.proposal("remove")
+    probe.refuse(removal)
+    reaffirm = probe.proposal("reaffirm")
+    assert reaffirm.nonce != removal.nonce
+    # The removal may still apply, late; until the epoch moves nothing else is proposed.
+    probe.after(0.3)
+    assert probe.proposals() == []
+    assert not probe.serves()
+
+
+def test_a_backup_that_comes_back_while_its_removal_is_undecided_is_obeyed_until_it_is_decided() -> None:
+    probe = Probe()
+    probe.lead()
+    probe.after(1.3)
+    removal = probe.proposal("remove")
+    probe.grant(B)
+    assert probe.serves()
+    assert probe.ask(create(1)) == []
+    assert probe.replica.committed == 0
+    probe.configure(3, (ME,), nonce=removal.nonce, wanted="ab")
+    assert probe.replica.committed == 1
+
+
+def test_while_it_is_undecided_whether_a_member_is_added_both_configurations_are_obeyed() -> None:
+    probe = Probe()
+    probe.start_alone()
+    probe.configure(1, (ME,), wanted="ab")
+    probe.connect(B)
+    assert probe.ask(create(1))  # not proposed yet: alone is enough
+    probe.hear(B, SnapshotOk(0, 1, probe_join(probe), 0))
+    settle(probe)
+    assert probe.replica.primary.opened.proposal.kind == "add"
+    assert probe.ask(create(2, b"b" * 32)) == []
+    probe.after(1.1)
+    assert not probe.serves()
+
+
+def probe_join(probe: Probe) -> int:
+    return probe.replica.primary.membership.transfer.join
+
+
+def test_a_late_decision_about_another_proposal_changes_nothing() -> None:
+    probe = Probe()
+    probe.lead()
+    probe.after(1.3)
+    opened = probe.replica.primary.opened
+    probe.refuse(msgspec.structs.replace(opened.proposal, nonce=b"x" * 12))
+    assert probe.replica.primary.opened is opened
+    assert probe.ignored() == ["no such proposal is open"]
+
+
+def test_a_refusal_that_arrives_before_the_primary_knows_its_epoch_holds_once_it_does() -> None:
+    """B took part in an epoch that this actor has still to hear of, and left it already."""
+    probe = Probe()
+    probe.lead()
+    probe.grant(B, (0, 3), refusal=1)
+    assert not probe.serves()
+    probe.configure(3, (ME, B), wanted="ab")
+    probe.grant(B, refusal=1)
+    assert not probe.serves()
+    probe.configure(4, (ME, B), wanted="ab")
+    assert probe.serves()
+
+
+# --- bounds ------------------------------------------------------------------------------------------------
+
+
+def test_sweeps_do_not_pile_up_while_nothing_commits() -> None:
+    probe = Probe()
+    probe.lead()
+    probe.ask(create(1))
+    settle(probe)
+    quiet(probe, 49)
+    appended = probe.replica.log.appended
+    for _ in range(100):
+        probe.after(1)
+    assert probe.replica.log.appended <= appended + 2
+
+
+def test_held_requests_are_bounded_in_bytes() -> None:
+    probe = Probe()
+    probe.hand_over()
+    replies = [
+        reply
+        for number in range(1, 41)
+        for reply in probe.ask(create(number, bytes([number]) * 32, b"x" * 1_000_000))
+    ]
+    assert 30 < len(replies) < 34
+    assert all(isinstance(reply, wire.Overloaded) for reply in replies)
+    probe.step(ins.ConnectionClosed(1))
+    assert probe.ask(create(50)) == []
+
+
+def test_reads_of_an_expired_session_are_bounded_while_nothing_commits() -> None:
+    probe = Probe(msgspec.structs.replace(Probe().host._settings, uncommitted_bytes_max=10_000))
+    probe.lead()
+    probe.ask(msgspec.structs.replace(create(1), expires_us=WALL_US + 1))
+    settle(probe)
+    probe.wall_us += 10
+    for number in range(1000):
+        probe.ask(wire.Get(number, 0, ALICE))
+    assert probe.replica.log.held_bytes < 20_000
+
+
+def test_a_listing_of_many_expired_sessions_decides_a_bounded_number_at_a_time() -> None:
+    probe = Probe()
+    probe.start_alone()
+    for number in range(1200):
+        digest = number.to_bytes(32, "big")
+        probe.ask(msgspec.structs.replace(create(number, digest), user_id="u", expires_us=WALL_US + 5))
+    probe.wall_us += 10
+    before = probe.replica.log.appended
+    (listing,) = probe.ask(wire.ListByUser(5000, "u", 10, (0,)))
+    assert listing == wire.Listing(5000, (0,), ())
+    assert probe.replica.log.appended == before + 3
+
+
+def test_a_fan_out_is_logged_without_the_list_of_its_shards() -> None:
+    probe = Probe()
+    probe.lead()
+    probe.ask(wire.DeleteByUser(1, 1, 0, "u", b"", tuple(range(4096))))
+    (sent,) = probe.prepares()
+    assert sent.entries[0].records[0].command.shards == ()
+
+
+# --- commit points -----------------------------------------------------------------------------------------
+
+
+def test_a_commit_point_lost_with_a_connection_is_told_again() -> None:
+    probe = Probe()
+    probe.lead()
+    probe.ask(create(1))
+    settle(probe)
+    probe.after(0.3)  # the beacon with the commit point is lost
+    probe.step(ins.LinkDown(B, bulk=False))
+    probe.step(ins.LinkUp(B, bulk=False))
+    commits = [effect.message.commits for effect in probe.effects if isinstance(effect, fx.Send)]
+    assert [entry[:3] for entry in commits[0]] == [(0, 2, 1)]
