@@ -1,0 +1,42 @@
+"""Sessions of web apps: configuration, ASGI middleware, and the session as handlers see it.
+
+>>> from greenroom.web import Session, SessionMiddleware
+>>> sessions = Session(secret=SECRET, store="greenroom://10.0.0.1:7400")
+>>> app.add_middleware(SessionMiddleware, session=sessions)
+>>>
+>>> async def cart(request):
+...     request.session.setdefault("cart", {})["sku-1"] = 2
+
+Needs the extra `greenroom[web]`. A table of contents: every name below is public.
+"""
+
+try:
+    import itsdangerous as _itsdangerous  # noqa: F401  so that its absence is told in words
+except ImportError:
+    raise ImportError(
+        "greenroom.web signs its cookies with itsdangerous; install it with: pip install 'greenroom[web]'",
+        name="itsdangerous",
+    ) from None
+
+from greenroom.web.cookies import CookieSettings, CookieSigner
+from greenroom.web.difference import Difference, difference
+from greenroom.web.errors import SessionDataError, SessionNotLoadedError
+from greenroom.web.middleware import SessionMiddleware
+from greenroom.web.request_session import RequestSession
+from greenroom.web.session import Session, SessionStatistics
+from greenroom.web.visit import IN_PLACE, Visit
+
+__all__ = [
+    "IN_PLACE",
+    "CookieSettings",
+    "CookieSigner",
+    "Difference",
+    "RequestSession",
+    "Session",
+    "SessionDataError",
+    "SessionMiddleware",
+    "SessionNotLoadedError",
+    "SessionStatistics",
+    "Visit",
+    "difference",
+]

@@ -1,0 +1,134 @@
+"""The session cookie: its attributes, its signature, and how it is found among what a browser sends.
+
+A cookie holds the session's id and an HMAC-SHA256 of it, made by itsdangerous and compared in constant time.
+The signature keeps made-up ids away from the store; it is the id's 192 random bits that protect a session.
+
+The cookie is sent when a session gets its id, and never again for that id: a response that was slow would
+otherwise bring an old id back over the one of a login in between. So the cookie does not carry the session's
+lifetime; the store does. It ends with the browser, or, if `persistent`, as late as browsers allow.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from itsdangerous import BadSignature, Signer
+
+from greenroom.errors import UsageError
+from greenroom.ids import SESSION_ID_BYTES_MAX
+
+SameSite = Literal["lax", "strict", "none"]
+
+PERSISTENT_SECONDS = 400 * 24 * 3600
+"""The longest Max-Age that browsers keep."""
+CANDIDATES_MAX = 4
+"""How many cookies of the right name are looked at: a browser sends one for each path and domain."""
+
+_SIGNED_BYTES_MAX = SESSION_ID_BYTES_MAX + 64
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_ATTRIBUTE = re.compile(r"[\x20-\x3a\x3c-\x7e]*")
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class CookieSettings:
+    """The attributes of a session cookie. Always HttpOnly. Raises UsageError for what browsers refuse."""
+
+    name: str = "session"
+    path: str = "/"
+    domain: str | None = None
+    same_site: SameSite = "lax"
+    secure: bool = True
+    partitioned: bool = False
+    max_age_seconds: int | None = None
+
+    def __post_init__(self) -> None:
+        if _NAME.fullmatch(self.name) is None:
+            raise UsageError(f"cookie_name {self.name!r} is not a cookie name: letters, digits, - and _")
+        if not self.path.startswith("/") or _ATTRIBUTE.fullmatch(self.path) is None:
+            raise UsageError("path is the path of the cookie; it begins with a slash")
+        if self.domain is not None and (not self.domain or _ATTRIBUTE.fullmatch(self.domain) is None):
+            raise UsageError("domain is the domain of the cookie, or None for this host only")
+        if self.same_site not in {"lax", "strict", "none"}:
+            raise UsageError('same_site is "lax", "strict" or "none"')
+        if not self.secure:
+            if self.same_site == "none":
+                raise UsageError('browsers refuse a cookie with same_site="none" that is not secure')
+            if self.partitioned:
+                raise UsageError("browsers refuse a partitioned cookie that is not secure")
+            if self.name.startswith(("__Secure-", "__Host-")):
+                raise UsageError(
+                    f"browsers refuse the cookie name {self.name!r} unless it is secure; host_prefix=True "
+                    "leaves the prefix away where secure is off"
+                )
+        if self.name.startswith("__Host-") and (self.path != "/" or self.domain is not None):
+            raise UsageError('a cookie with the prefix __Host- has path="/" and no domain')
+
+    def header(self, signed: str) -> str:
+        """Return the value of a Set-Cookie header that stores this."""
+        age = "" if self.max_age_seconds is None else f"; Max-Age={self.max_age_seconds}"
+        return f"{self.name}={signed}{age}{self._attributes()}"
+
+    def clearing_header(self) -> str:
+        """Return the value of a Set-Cookie header that removes the cookie."""
+        expired = "; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+        return f"{self.name}={expired}{self._attributes()}"
+
+    def _attributes(self) -> str:
+        parts = [f"; Path={self.path}"]
+        if self.domain is not None:
+            parts.append(f"; Domain={self.domain}")
+        parts.append(f"; HttpOnly; SameSite={self.same_site.capitalize()}")
+        if self.secure:
+            parts.append("; Secure")
+        if self.partitioned:
+            parts.append("; Partitioned")
+        return "".join(parts)
+
+
+class CookieSigner:
+    """Signs ids with the first secret and verifies with all. `purpose` separates cookies of equal secrets."""
+
+    def __init__(self, secrets: Sequence[str], purpose: str) -> None:
+        self._signer = Signer(
+            list(reversed(secrets)),  # itsdangerous signs with the last
+            salt=f"greenroom.web.{purpose}",
+            key_derivation="hmac",
+            digest_method=hashlib.sha256,
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    def sign(self, session_id: str) -> str:
+        """Return what to put into the cookie."""
+        return self._signer.sign(session_id).decode("ascii")
+
+    def verify(self, signed: bytes) -> str | None:
+        """Return the id if one of the secrets signed it, else None. Never raises, whatever the bytes."""
+        if len(signed) > _SIGNED_BYTES_MAX:
+            return None
+        try:
+            return self._signer.unsign(signed).decode("ascii")
+        except (BadSignature, UnicodeDecodeError):
+            return None
+
+
+def cookie_values(headers: Iterable[bytes | str], name: str) -> list[bytes]:
+    """Return the values of all cookies of this name in these Cookie headers, in order, at most a few."""
+    wanted = name.encode("ascii")
+    found: list[bytes] = []
+    for header in headers:
+        raw = header.encode("utf-8", "surrogateescape") if isinstance(header, str) else header
+        for part in raw.split(b";"):
+            key, equals, value = part.partition(b"=")
+            if equals and key.strip() == wanted:
+                value = value.strip()
+                if len(value) > 1 and value[:1] == value[-1:] == b'"':
+                    value = value[1:-1]
+                if value not in found:
+                    found.append(value)
+                if len(found) == CANDIDATES_MAX:
+                    return found
+    return found

@@ -1,0 +1,52 @@
+"""What changed between two states of session data, as the paths of one patch. Pure.
+
+Dicts are compared key by key at any depth; lists and all other values are whole. So two requests that change
+different keys, however deep, never overwrite each other's work. Values are compared by what would be stored:
+1, True and 1.0 differ, and so do one moment in two time zones; the order of dict keys does not count.
+"""
+
+from typing import Any, NamedTuple
+
+from greenroom.codec import encode_value
+from greenroom.wire import Key, Path
+
+
+class Difference(NamedTuple):
+    """The arguments of `patch`: values by path, and the paths that are gone."""
+
+    set: dict[Path, Any]
+    unset: tuple[Path, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.set or self.unset)
+
+
+NO_DIFFERENCE = Difference({}, ())
+
+
+def difference(old: dict[Any, Any], new: dict[Any, Any]) -> Difference:
+    """Return what turns `old` into `new`, down to the deepest changed dict path.
+
+    A dict that gave way to another kind of value, or the reverse, is set whole. Raises UsageError naming the
+    path of a value in either that cannot be stored.
+    """
+    changed: dict[Path, Any] = {}
+    gone: list[Path] = []
+    _compare(old, new, (), changed, gone)
+    return Difference(changed, tuple(gone))
+
+
+def _compare(
+    old: dict[Key, Any], new: dict[Key, Any], above: Path, changed: dict[Path, Any], gone: list[Path]
+) -> None:
+    gone.extend((*above, key) for key in old if key not in new)
+    for key, value in new.items():
+        path = (*above, key)
+        if key not in old:
+            changed[path] = value
+            continue
+        before = old[key]
+        if type(before) is dict and type(value) is dict:
+            _compare(before, value, path, changed, gone)
+        elif encode_value(before, path) != encode_value(value, path):
+            changed[path] = value

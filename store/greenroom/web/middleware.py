@@ -1,0 +1,274 @@
+"""The ASGI middleware: a session for every HTTP request and WebSocket, under asyncio and trio.
+
+Order of events: the cookie is verified and the session loaded, then the app runs; what it left is saved
+before the first message of the response goes out, so that whoever follows a redirect reads it; and once more
+when the app call ends, for background tasks and WebSockets. An app that raises, or is cancelled before it
+answered, has changed nothing.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, TypeAlias
+
+from greenroom.errors import (
+    GreenroomError,
+    OutcomeUnknownError,
+    RemoteProtocolError,
+    UnavailableError,
+    UsageError,
+)
+from greenroom.web.session import VISIT_KEY, Session
+from greenroom.web.shielding import only_cancelled
+from greenroom.web.visit import IN_PLACE, Visit
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
+Skip: TypeAlias = Iterable[str] | Callable[[Scope], bool]
+
+UNCONFIRMED = (UnavailableError, OutcomeUnknownError, RemoteProtocolError)
+"""What a store raises when it cannot be reached or did not answer: the request may be repeated."""
+
+CLOSE_TRY_AGAIN_LATER = 1013
+
+_STARTS = {"http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start"}
+_WITH_HEADERS = _STARTS - {"websocket.close"}
+_GIVEN: Any = object()
+
+_log = logging.getLogger("greenroom.web")
+
+
+class SessionMiddleware:
+    """Gives every request a session in `scope["session"]`, which frameworks show as `request.session`.
+
+    Configured by a `Session` in `session`, or by the options of one, or by the keywords that Starlette's
+    middleware of this name takes: `secret_key`, `session_cookie`, `max_age` (here: idle seconds, and a cookie
+    that outlives the browser; None is one that does not), `path`, `same_site`, `https_only`, `domain`,
+    `partitioned`. Unlike there, the cookie is Secure unless `https_only=False` or `dev=True` is given, and
+    without `max_age` a session ends half an hour after its last use.
+
+    `skip` names paths that get no session (each with all below it), or is a function of the scope. With
+    `autoload=False` handlers call `await session.load()` first. Raises UsageError for bad options.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        secret_key: Any = None,
+        session_cookie: str = _GIVEN,
+        max_age: int | None = _GIVEN,
+        path: str = _GIVEN,
+        same_site: Any = _GIVEN,
+        https_only: bool = _GIVEN,  # noqa: FBT001  as Starlette has it
+        domain: str | None = _GIVEN,
+        partitioned: bool = _GIVEN,  # noqa: FBT001  as Starlette has it
+        *,
+        session: Session | None = None,
+        skip: Skip = (),
+        autoload: bool = True,
+        **options: Any,
+    ) -> None:
+        self.app = app
+        self.autoload = autoload
+        self._skips = _skipping(skip)
+        starlette = {
+            "cookie_name": session_cookie,
+            "path": path,
+            "same_site": same_site,
+            "secure": https_only,
+            "domain": domain,
+            "partitioned": partitioned,
+        }
+        options |= {name: value for name, value in starlette.items() if value is not _GIVEN}
+        if secret_key is not None:
+            options["secret"] = secret_key
+        if max_age is not _GIVEN:
+            options["persistent"] = max_age is not None
+            if max_age is not None:
+                options["idle_seconds"] = max_age
+        if session is not None and options:
+            raise UsageError(f"give SessionMiddleware either session= or {', '.join(sorted(options))}")
+        self.session = Session(**options) if session is None else session
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await self.app(scope, receive, self._closing_the_store(send))
+        elif kind not in {"http", "websocket"} or self._skips(scope):
+            await self.app(scope, receive, send)
+        else:
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        settings = self.session
+        headers = scope["headers"]
+        agent = next((value for name, value in headers if name == b"user-agent"), b"")
+        visit = settings.visit(
+            (value for name, value in headers if name == b"cookie"),
+            secure_transport=scope.get("scheme") in {"https", "wss"},
+            user_agent=agent.decode("latin-1"),
+        )
+        scope["session"], scope[VISIT_KEY] = visit.session, visit
+        exchange = _Exchange(visit, scope, receive, send)
+        if self.autoload:
+            try:
+                await visit.load()
+            except UNCONFIRMED as error:
+                settings.failed("loading a session", error)
+                if settings.on_unavailable == "closed":
+                    await exchange.refuse()
+                    return
+                visit.go_on_anonymously()
+        await exchange.run(self.app)
+
+    def _closing_the_store(self, send: Send) -> Send:
+        async def send_after_closing(message: Message) -> None:
+            if message["type"] in {"lifespan.shutdown.complete", "lifespan.shutdown.failed"}:
+                await self.session.aclose()
+            await send(message)
+
+        return send_after_closing
+
+
+class _Exchange:
+    """One HTTP request with its response, or one WebSocket, and its visit."""
+
+    def __init__(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
+        self._visit = visit
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._connected = False
+        self._refused = False
+
+    async def run(self, app: App) -> None:
+        """Let the app answer, and save."""
+        visit = self._visit
+        try:
+            await app(self._scope, self.receive, self.send)
+        except UNCONFIRMED as error:
+            if visit.started:
+                raise
+            # The handler itself asked the store, for example by session.save().
+            visit.settings.failed("a request to the session store", error)
+            await self.refuse()
+        except BaseException as error:
+            if visit.started and (only_cancelled(error) or _is_disconnect(error)):
+                await self._save_what_stands()
+            raise
+        else:
+            if not self._refused:
+                visit.started = True
+                await visit.save(self._standing())
+        finally:
+            visit.close()
+
+    async def send(self, message: Message) -> None:
+        """Send a message of the app; before the first, save, and tell the browser the session's new id."""
+        if self._refused:
+            return
+        visit = self._visit
+        if not visit.started and message["type"] in _STARTS:
+            with_headers = message["type"] in _WITH_HEADERS
+            # A WebSocket that is closed before it was accepted carries no cookie.
+            visit.started = not with_headers
+            try:
+                await visit.save(self._standing())
+            except UNCONFIRMED as error:
+                visit.settings.failed("saving a session", error)
+                await self.refuse()
+                return
+            except GreenroomError:
+                visit.close()
+                raise
+            visit.started = True
+            if with_headers:
+                message = {**message, "headers": _with_session_headers(message.get("headers", ()), visit)}
+        await self._send(message)
+
+    async def receive(self) -> Message:
+        """Return the next message to the app; after a refusal, that the client is gone."""
+        if self._refused:
+            kind = "websocket" if self._scope["type"] == "websocket" else "http"
+            return {"type": f"{kind}.disconnect", "code": CLOSE_TRY_AGAIN_LATER}
+        message = await self._receive()
+        self._connected = True
+        return message
+
+    async def refuse(self) -> None:
+        """Answer 503 in place of the app, whose messages go nowhere from now on."""
+        self._visit.close()
+        self._visit.started = self._refused = True
+        prefix = "http.response"
+        if self._scope["type"] == "websocket":
+            if not self._connected:
+                await self._receive()
+            if "websocket.http.response" not in (self._scope.get("extensions") or {}):
+                await self._send({"type": "websocket.close", "code": CLOSE_TRY_AGAIN_LATER})
+                return
+            prefix = "websocket.http.response"
+        body = b"The session store did not answer. Please try again.\n"
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", str(len(body)).encode()),
+            (b"retry-after", str(self._visit.settings.retry_after_seconds).encode()),
+            (b"cache-control", b"no-store"),
+        ]
+        await self._send({"type": f"{prefix}.start", "status": 503, "headers": headers})
+        await self._send({"type": f"{prefix}.body", "body": body})
+
+    async def _save_what_stands(self) -> None:
+        """Save at the end of a call that was cut off; why it was is raised on, so this only logs."""
+        try:
+            await self._visit.save(self._standing())
+        except GreenroomError as error:
+            self._visit.settings.failed("saving a session at the end of its connection", error)
+
+    def _standing(self) -> object:
+        return self._scope.get("session", IN_PLACE)
+
+
+def _with_session_headers(headers: Iterable[tuple[bytes, bytes]], visit: Visit) -> list[tuple[bytes, bytes]]:
+    result = [(bytes(name), bytes(value)) for name, value in headers]
+    if visit.accessed:
+        _vary_by_cookie(result)
+    cookie = visit.set_cookie()
+    if cookie is not None:
+        result.append((b"set-cookie", cookie.encode("ascii")))
+    return result
+
+
+def _vary_by_cookie(headers: list[tuple[bytes, bytes]]) -> None:
+    for index, (name, value) in enumerate(headers):
+        if name.lower() == b"vary":
+            named = {each.strip().lower() for each in value.split(b",")}
+            if not named & {b"cookie", b"*"}:
+                headers[index] = (name, value + b", Cookie")
+            return
+    headers.append((b"vary", b"Cookie"))
+
+
+def _is_disconnect(error: BaseException) -> bool:
+    """Tell whether a handler only said that its client closed the WebSocket, as frameworks' exceptions do."""
+    return any(kind.__name__ == "WebSocketDisconnect" for kind in type(error).__mro__)
+
+
+def _skipping(skip: Skip) -> Callable[[Scope], bool]:
+    if callable(skip):
+        return skip
+    if isinstance(skip, str):
+        raise UsageError(f"skip is a list of paths, for example skip=[{skip!r}]")
+    paths = [path.rstrip("/") or "/" for path in skip]
+    if not all(path.startswith("/") for path in paths):
+        raise UsageError("each path in skip begins with a slash")
+    beginnings = tuple(f"{path}/" for path in paths if path != "/")
+    exact = frozenset(paths)
+
+    def skips(scope: Scope) -> bool:
+        path = scope["path"]
+        return path in exact or path.startswith(beginnings)
+
+    return skips

@@ -1,0 +1,340 @@
+"""`Session`: how an app's sessions are kept, and for how long.
+
+>>> sessions = Session(secret=os.environ["SESSION_SECRET"], store="greenroom://10.0.0.1:7400,10.0.0.2:7400")
+>>> app.add_middleware(SessionMiddleware, session=sessions)
+
+**A session ends 1800 seconds after its last use**, half an hour, as OWASP has it for ordinary apps.
+Starlette's own middleware keeps one for 14 days; whoever comes from there and wants that says
+`idle_seconds=14 * 86400`.
+"""
+
+import inspect
+import logging
+import secrets as randomness
+import warnings
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import Any, Literal, Self, TypeAlias
+
+from greenroom.errors import UsageError
+from greenroom.fields import LABEL_BYTES_MAX, check_present_user_id, utc_now
+from greenroom.memory import MemoryStore
+from greenroom.sessions import BaseSessionStore, SessionData
+from greenroom.urls import store_from_url
+from greenroom.web.cookies import (
+    PERSISTENT_SECONDS,
+    CookieSettings,
+    CookieSigner,
+    SameSite,
+    cookie_values,
+)
+from greenroom.web.request_session import RequestSession
+from greenroom.web.visit import Visit
+
+OnUnavailable: TypeAlias = Literal["closed", "anonymous"]
+UserOfId: TypeAlias = Callable[[str], Any | Awaitable[Any]]
+
+IDLE_SECONDS = 1800
+SECRET_BYTES_MIN = 16
+VISIT_KEY = "greenroom.visit"
+"""Where the middleware puts the `Visit` into an ASGI scope."""
+
+_log = logging.getLogger("greenroom.web")
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class SessionStatistics:
+    """What happened since the start, as counts.
+
+    `unknown_ids` are signed cookies whose session is gone, `refused_cookies` those that no secret signed.
+    `dropped` are changes that came too late, because the session had been deleted or rotated; `failed` are
+    operations that the store did not confirm.
+    """
+
+    loads: int = 0
+    creates: int = 0
+    patches: int = 0
+    rotations: int = 0
+    deletes: int = 0
+    extensions: int = 0
+    dropped: int = 0
+    failed: int = 0
+    unknown_ids: int = 0
+    refused_cookies: int = 0
+
+
+class Session:
+    """The sessions of one app: their store, cookie, lifetime and users. Raises UsageError for bad options.
+
+    - `secret`: signs the cookies; with several, the first signs and all verify, so that one can be replaced
+      without logging anyone out. A random one serves in `dev`.
+    - `store`: a store or the URL of one. By default a MemoryStore, which warns outside of `dev`.
+    - `dev`: for work on http://localhost: the cookie is not Secure, and nothing warns.
+    - `cookie_name`, `path`, `domain`, `same_site` ("lax"), `secure` (True unless `dev`), `partitioned`,
+      `host_prefix` (the name begins with `__Host-` where the cookie is secure, so that no subdomain can plant
+      one) and `persistent` (the cookie outlives the browser; the store still decides when a session ends).
+    - `idle_seconds`: how long a session lives after its last use. It is moved on when less than
+      `extension_threshold_seconds` are left (by default five sixths of `idle_seconds`): the only write that a
+      request that changes nothing may cause.
+    - `absolute_seconds`: how long it lives at most, whatever its use, from its creation on.
+    - `serialize_user` turns what `login` is given into a user id (a str); `deserialize_user`, plain or async,
+      is the way back, for `await session.user()`.
+    - `label` of the scope's User-Agent and so on: what a list of devices shows; by default the User-Agent.
+    - `on_unavailable`: "closed" answers 503 if the store does not; "anonymous" goes on without a session, in
+      which writes raise UnavailableError, and never sends a cookie.
+    - `retry_after_seconds` stands in those answers. `clock` returns the present, aware.
+    """
+
+    def __init__(
+        self,
+        *,
+        secret: str | Sequence[str] | None = None,
+        store: BaseSessionStore | str | None = None,
+        dev: bool = False,
+        cookie_name: str = "session",
+        path: str = "/",
+        domain: str | None = None,
+        same_site: SameSite = "lax",
+        secure: bool | None = None,
+        partitioned: bool = False,
+        host_prefix: bool = False,
+        persistent: bool = False,
+        idle_seconds: float = IDLE_SECONDS,
+        absolute_seconds: float | None = None,
+        extension_threshold_seconds: float | None = None,
+        serialize_user: Callable[[Any], str] | None = None,
+        deserialize_user: UserOfId | None = None,
+        label: Callable[[str], str] | None = None,
+        on_unavailable: OnUnavailable = "closed",
+        retry_after_seconds: int = 1,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        threshold = (
+            idle_seconds * 5 / 6 if extension_threshold_seconds is None else extension_threshold_seconds
+        )
+        _check_lifetimes(idle_seconds, absolute_seconds, threshold)
+        if on_unavailable not in {"closed", "anonymous"}:
+            raise UsageError('on_unavailable is "closed" or "anonymous"')
+        self.secure = not dev if secure is None else secure
+        prefix = "__Host-" if host_prefix and self.secure and not cookie_name.startswith("__Host-") else ""
+        self.cookie = CookieSettings(
+            name=prefix + cookie_name,
+            path=path,
+            domain=domain,
+            same_site=same_site,
+            secure=self.secure,
+            partitioned=partitioned,
+            max_age_seconds=_max_age(absolute_seconds) if persistent else None,
+        )
+        # By the name without the prefix, so that turning the prefix on later needs no new secret.
+        self.signer = CookieSigner(_checked_secrets(secret, dev=dev), cookie_name)
+        self._owns_store = not isinstance(store, BaseSessionStore)
+        self.store = _store_of(store, clock, dev=dev)
+        self.idle_seconds = idle_seconds
+        self.absolute_seconds = absolute_seconds
+        self.extension_threshold_seconds = threshold
+        self.on_unavailable = on_unavailable
+        self.retry_after_seconds = retry_after_seconds
+        self.clock = clock
+        self._serialize_user = serialize_user
+        self._deserialize_user = deserialize_user
+        self._label = label
+        self._counts = {each.name: 0 for each in fields(SessionStatistics)}
+        self._warned_of_plain_http = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.cookie.name!r} in {self.store!r}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exc_info: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the store if it was made here, from a URL. The middleware does so at the app's shutdown."""
+        if self._owns_store:
+            await self.store.aclose()
+
+    async def clean(self) -> int:
+        """Remove expired sessions from the store and return how many that were."""
+        return await self.store.clean()
+
+    def statistics(self) -> SessionStatistics:
+        """Return what happened so far."""
+        return SessionStatistics(**self._counts)
+
+    # --- of a request, in any framework that speaks ASGI -------------------------------------------------
+
+    def of(self, connection: Any) -> RequestSession:
+        """Return the session of a request, WebSocket or ASGI scope, even where a framework put a dict for it.
+
+        Raises UsageError where the middleware does not run.
+        """
+        scope = connection if isinstance(connection, dict) else connection.scope
+        visit = scope.get(VISIT_KEY)
+        if not isinstance(visit, Visit) or visit.settings is not self:
+            raise UsageError("SessionMiddleware does not run here: add it to the app, or look at its skip=")
+        visit.adopt(scope.get("session", visit.session))
+        scope["session"] = visit.session
+        return visit.session
+
+    def login(self, connection: Any, user: Any, data: Mapping[Any, Any] | None = None) -> None:
+        """Log a user in with the response; see `RequestSession.login`."""
+        self.of(connection).login(user, data)
+
+    def logout(self, connection: Any) -> None:
+        """End the session with the response; see `RequestSession.logout`."""
+        self.of(connection).logout()
+
+    def logout_everywhere(self, connection: Any, *, keep_current: bool = False) -> None:
+        """End all sessions of the user with the response; see `RequestSession.logout_everywhere`."""
+        self.of(connection).logout_everywhere(keep_current=keep_current)
+
+    def regenerate(self, connection: Any) -> None:
+        """Give the session a new id with the response; see `RequestSession.regenerate`."""
+        self.of(connection).regenerate()
+
+    # --- for who drives visits: the middleware, and adapters of frameworks -------------------------------
+
+    def visit(
+        self, cookie_headers: Iterable[bytes | str], *, secure_transport: bool = True, user_agent: str = ""
+    ) -> Visit:
+        """Return what deals with the session of one request, given its Cookie headers. Asks no store."""
+        label = user_agent if self._label is None else self._label(user_agent)
+        return Visit(
+            self,
+            cookie_values(cookie_headers, self.cookie.name),
+            secure_transport=secure_transport,
+            label=_shortened(label),
+        )
+
+    def verified(self, cookies: Iterable[bytes]) -> list[str]:
+        """Return the ids in those of the cookies that one of the secrets signed."""
+        ids = []
+        for cookie in cookies:
+            session_id = self.signer.verify(cookie)
+            if session_id is None:
+                self.count("refused_cookies")
+            else:
+                ids.append(session_id)
+        return ids
+
+    def user_id_of(self, user: Any) -> str:
+        """Return the id of a user. Raises UsageError if that is no str of 1 to 256 bytes."""
+        user_id = user if self._serialize_user is None else self._serialize_user(user)
+        if not isinstance(user_id, str):
+            raise UsageError(
+                f"login is given the id of a user, a str, not {type(user_id).__name__}; convert it, or give "
+                "Session a serialize_user that does"
+            )
+        check_present_user_id(user_id)
+        return user_id
+
+    async def user_of(self, user_id: str | None) -> Any:
+        """Return what `deserialize_user` makes of the id (the id itself without it); None for None."""
+        if user_id is None or self._deserialize_user is None:
+            return user_id
+        user = self._deserialize_user(user_id)
+        return await user if inspect.isawaitable(user) else user
+
+    def absolute_expiry(self, now: datetime) -> datetime | None:
+        """Return when a session created now ends whatever its use."""
+        return None if self.absolute_seconds is None else now + timedelta(seconds=self.absolute_seconds)
+
+    def expiry(self, now: datetime, absolute: datetime | None) -> datetime:
+        """Return when a session used now ends unless it is extended."""
+        idle = now + timedelta(seconds=self.idle_seconds)
+        return idle if absolute is None else min(idle, absolute)
+
+    def extension(self, record: SessionData) -> datetime | None:
+        """Return the new end of a session that is in use, or None if it has time enough or can get none."""
+        now = self.clock()
+        if record.expires - now >= timedelta(seconds=self.extension_threshold_seconds):
+            return None
+        expires = self.expiry(now, record.absolute_expires)
+        return expires if expires > record.expires else None
+
+    def count(self, what: str) -> None:
+        """Count one event of `SessionStatistics`."""
+        self._counts[what] += 1
+
+    def dropped(self) -> None:
+        """Count and log a change that came too late."""
+        self.count("dropped")
+        _log.warning(
+            "a change to a session was dropped: it was deleted or got a new id while the request ran "
+            "(a logout or login that was faster)"
+        )
+
+    def failed(self, action: str, error: Exception) -> None:
+        """Count and log an operation that the store did not confirm."""
+        self.count("failed")
+        _log.warning("%s failed: %s: %s", action, type(error).__name__, error)
+
+    def warn_of_plain_http(self) -> None:
+        """Say once that browsers do not keep a Secure cookie that came over http."""
+        if self.secure and not self._warned_of_plain_http:
+            self._warned_of_plain_http = True
+            _log.warning(
+                "a Secure session cookie was sent over http, where clients do not return it, so each request "
+                "begins a new session. For development on this machine: Session(dev=True). Behind a proxy "
+                "that ends TLS: let the server trust its headers (uvicorn --proxy-headers "
+                '--forwarded-allow-ips=...). In tests: a client with base_url="https://testserver".'
+            )
+
+
+def _check_lifetimes(idle: float, absolute: float | None, threshold: float) -> None:
+    if idle <= 0:
+        raise UsageError("idle_seconds is how long a session lives after its last use, above 0")
+    if absolute is not None and absolute <= 0:
+        raise UsageError("absolute_seconds is how long a session lives at most, above 0, or None")
+    if not 0 <= threshold <= idle:
+        raise UsageError("extension_threshold_seconds lies between 0 (never extended) and idle_seconds")
+
+
+def _checked_secrets(secret: str | Sequence[str] | None, *, dev: bool) -> list[str]:
+    if secret is None:
+        if not dev:
+            raise UsageError(
+                "secret is missing: a random str that signs the cookies, the same in all processes, for "
+                "example from `python -c 'import secrets; print(secrets.token_hex(32))'`"
+            )
+        return [randomness.token_hex(32)]
+    # str() also opens starlette.datastructures.Secret.
+    secrets = [str(each) for each in secret] if isinstance(secret, list | tuple) else [str(secret)]
+    if not secrets or not all(secrets):
+        raise UsageError("secret is a random str, or a list of some, the newest first; none may be empty")
+    if not dev and any(len(each.encode()) < SECRET_BYTES_MIN for each in secrets):
+        warnings.warn(
+            f"a session secret is shorter than {SECRET_BYTES_MIN} bytes and can be guessed; take "
+            "secrets.token_hex(32)",
+            stacklevel=4,
+        )
+    return secrets
+
+
+def _store_of(
+    store: BaseSessionStore | str | None, clock: Callable[[], datetime], *, dev: bool
+) -> BaseSessionStore:
+    if isinstance(store, str):
+        return store_from_url(store)
+    if store is not None:
+        return store
+    if not dev:
+        warnings.warn(
+            "sessions are kept in the memory of this process: they end with it, and other workers do not see "
+            'them. Give Session the store="greenroom://host:port,..." of a cluster, or MemoryStore() '
+            "if that is meant, or dev=True",
+            stacklevel=4,
+        )
+    return MemoryStore(clock=clock)
+
+
+def _max_age(absolute_seconds: float | None) -> int:
+    return PERSISTENT_SECONDS if absolute_seconds is None else min(int(absolute_seconds), PERSISTENT_SECONDS)
+
+
+def _shortened(label: str) -> str:
+    return label.encode("utf-8", "replace")[:LABEL_BYTES_MAX].decode("utf-8", "ignore")

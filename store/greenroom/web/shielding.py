@@ -1,0 +1,70 @@
+"""Work that cancellation may not tear apart, and turns to take, alike under asyncio and trio.
+
+A save that has begun ends: half of a login (rotated in the store, cookie never sent) would log the user out.
+trio is never imported here; where it runs, it is loaded already.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+_log = logging.getLogger("greenroom.web")
+
+
+async def shielded(work: Callable[[], Awaitable[Result]]) -> Result:
+    """Do the work to its end even if the caller is cancelled meanwhile; only then is the caller cancelled."""
+    trio = running_trio()
+    if trio is None:
+        return await _asyncio_shielded(work)
+    with trio.CancelScope(shield=True):
+        return await work()
+
+
+def running_trio() -> Any:
+    """Return the module trio if the caller runs under it, else None."""
+    trio = sys.modules.get("trio")
+    if trio is not None:
+        try:
+            trio.lowlevel.current_task()
+        except (RuntimeError, AttributeError):
+            return None
+    return trio
+
+
+def new_lock() -> Any:
+    """Return a lock of the library that runs the caller, for `async with`."""
+    trio = running_trio()
+    return asyncio.Lock() if trio is None else trio.Lock()
+
+
+def only_cancelled(error: BaseException) -> bool:
+    """Tell whether this is a cancellation, by itself or as a group of nothing else."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(only_cancelled, error.exceptions))
+    trio = sys.modules.get("trio")
+    return isinstance(error, asyncio.CancelledError) or (
+        trio is not None and isinstance(error, getattr(trio, "Cancelled", ()))
+    )
+
+
+async def _asyncio_shielded(work: Callable[[], Awaitable[Result]]) -> Result:
+    async def run() -> Result:
+        return await work()
+
+    # A task of its own, because libraries on top of asyncio cancel a task again at each of its awaits.
+    task = asyncio.create_task(run())
+    interruption: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            interruption = error
+    if interruption is None:
+        return task.result()
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        _log.error("saving a session failed while its request was cancelled: %s", type(failure).__name__)
+    raise interruption
