@@ -1,0 +1,253 @@
+"""An actor's process around the real core: mirrors `runtime/actor.py`, `runtime/driver.py`, `runtime/links.py`.
+
+What decides something there and is mirrored here: effects are performed in order, with one send per
+connection and step; answers go to a peer's newest connection, and what comes on an older one is a leftover
+and ends it (`note_peer`); a beacon overtakes what is queued; replies to a connection that is gone are
+dropped; links are kept until the core disconnects them; proposals go out while the coordinator is reachable.
+
+`hold_effects` stops the process in the middle of a step, between the core's decision and its words.
+"""
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from greenroom import wire
+from greenroom.cluster_map import ClusterMap
+from greenroom_cluster.coordination.messages import Decision, Proposal
+from greenroom_cluster.peering import Beacon, PeerReply, PeerRequest, SnapshotChunk, SnapshotOk, SnapshotRefused
+from greenroom_cluster.shard import effects as fx
+from greenroom_cluster.shard import inputs as ins
+from greenroom_cluster.shard.host import Host
+from greenroom_cluster.shard.settings import HostSettings
+from simulations.connections import Acceptor, Codec, Dialed, Served, Service, hello
+from simulations.coordinator_links import CoordinatorLink
+from simulations.network import Network
+from simulations.processes import Process
+from simulations.timeline import Machine
+
+if TYPE_CHECKING:
+    from simulations.oracles import Oracles
+
+_client_decoder = msgspec.msgpack.Decoder(wire.Get | wire.Mutation | wire.Fanout)
+_peer_decoder = msgspec.msgpack.Decoder(PeerRequest)
+_reply_decoder = msgspec.msgpack.Decoder(PeerReply | wire.Goodbye)
+_BULK_ANSWERS = frozenset({SnapshotOk, SnapshotRefused})
+
+
+class ActorProcess(Process):
+    """One incarnation. `parent_alive` is set by its supervisor; an orphan ends itself when it notices."""
+
+    def __init__(
+        self, network: Network, machine: Machine, random: Random, host: Host, slot: str, incarnation: bytes
+    ) -> None:
+        super().__init__(network, machine, f"{slot}:{incarnation.hex()[:6]}", random)
+        self.host = host
+        self.slot = slot
+        self.incarnation = incarnation
+        self.oracles: Oracles | None = None
+        self.orphaned = False
+        self.hold_effects = False
+        self.host_settings = HostSettings()
+        self._codec = Codec(encoded=False)
+        self._clients: dict[int, Served] = {}
+        self._peers: dict[tuple[bytes, bool], Served] = {}
+        self._links: dict[tuple[bytes, bool], Dialed] = {}
+        self._held: list[fx.HostEffect] = []
+        self._armed = -1
+        self.coordinator: CoordinatorLink | None = None
+        self.trace: Callable[[ActorProcess, fx.HostEffect], None] | None = None
+
+    def run(self, codec: Codec, address: str, oracles: "Oracles") -> None:
+        """Listen, connect to the coordinator, and let the core's time begin."""
+        self._codec = codec
+        self.oracles = oracles
+        client = Service(_client_decoder, self._serve_client)
+        peer = Service(_peer_decoder, self._serve_peer, target_required=True)
+        services = {wire.ROLE_CLIENT: client, wire.ROLE_PEER: peer}
+        Acceptor(self, codec, address, self.incarnation, services)
+        link = self.coordinator = CoordinatorLink(self, codec, self.incarnation)
+        link.on_map = self._on_map
+        link.on_decisions = self._on_decisions
+        link.on_up = self._on_up
+        link.start()
+        self._arm()
+
+    # --- stepping ----------------------------------------------------------------------------------------
+
+    def step(self, event: ins.HostInput) -> None:
+        """Let the core act on an event at the time it is now, and perform what it wants."""
+        if not self.alive:
+            return
+        machine, oracles = self.machine, self.oracles
+        assert oracles is not None
+        oracles.before(self, event)
+        try:
+            effects = self.host.step(machine.now_ns(), machine.wall_us(), event)
+        except Exception as error:  # noqa: BLE001 - whatever the core raises is what is looked for
+            oracles.core_failed(self, event, error)
+            self.kill()
+            return
+        oracles.after(self, event, effects)
+        if not self.alive:
+            return
+        if self.hold_effects:
+            self.hold_effects = False
+            self._held = effects
+            self.pause()
+        elif effects:
+            self._perform(effects)
+        self._arm()
+
+    def resume(self) -> None:
+        """Go on: first with what the step under way had decided."""
+        held, self._held = self._held, []
+        if self.alive and held:
+            self._perform(held)
+        if self.orphaned:
+            # The thread that watches the parent races with what the event loop finds.
+            self.timeline.after(self.random.randrange(5_000_000), self.kill)
+        super().resume()
+
+    def orphan(self) -> None:
+        """The supervisor is gone: a thread ends this process, as soon as it runs."""
+        self.orphaned = True
+        if not self.paused:
+            self.timeline.after(self.random.randrange(1_000_000, 5_000_000), self._leave)
+
+    def _leave(self) -> None:
+        if not self.paused:
+            self.kill()
+
+    def _arm(self) -> None:
+        due = self.machine.moment(self.host.next_deadline())
+        due = max(due, self.timeline.now + 1000)
+        if self._armed <= self.timeline.now or due < self._armed:
+            self._armed = due
+            self.timeline.at(due, self._due, due)
+
+    def _due(self, due: int) -> None:
+        if due == self._armed:
+            self._armed = -1
+            self.tell(0, self._tick)
+
+    def _tick(self) -> None:
+        self.step(ins.Tick())
+        self._arm()
+
+    # --- what comes in -----------------------------------------------------------------------------------
+
+    def _serve_client(self, served: Served) -> None:
+        number, client = served.number, served.sender
+        self._clients[number] = served
+
+        def closed() -> None:
+            self._clients.pop(number, None)
+            self.step(ins.ConnectionClosed(number))
+
+        served.on_messages = lambda requests: self.step(ins.ClientRequests(number, client, requests))
+        served.on_closed = closed
+
+    def _serve_peer(self, served: Served) -> None:
+        peer = served.sender
+
+        def received(messages: list[Any]) -> None:
+            bulk = any(type(message) is SnapshotChunk for message in messages)
+            if self._note_peer(peer, served, bulk=bulk):
+                self.step(ins.PeerMessages(peer, messages))
+            else:
+                served.abort()
+
+        def closed() -> None:
+            for bulk in (False, True):
+                if self._peers.get((peer, bulk)) is served:
+                    del self._peers[peer, bulk]
+
+        served.on_messages = received
+        served.on_closed = closed
+
+    def _note_peer(self, peer: bytes, served: Served, *, bulk: bool) -> bool:
+        known = self._peers.get((peer, bulk))
+        if known is served:
+            return True
+        if known is not None:
+            if known.number > served.number:
+                return False
+            known.abort()
+        self._peers[peer, bulk] = served
+        return True
+
+    def _on_map(self, cluster_map: ClusterMap) -> None:
+        self.step(ins.MapChanged(cluster_map))
+
+    def _on_decisions(self, decisions: tuple[Decision, ...]) -> None:
+        self.step(ins.Decisions(decisions))
+
+    def _on_up(self) -> None:
+        self.step(ins.CoordinationUp())
+
+    # --- effects -----------------------------------------------------------------------------------------
+
+    def _perform(self, effects: list[fx.HostEffect]) -> None:
+        outgoing: dict[Served | Dialed, list[wire.Frame]] = {}
+        proposals: list[Proposal] = []
+        for effect in effects:
+            kind = type(effect)
+            target: Served | Dialed | None = None
+            if kind is fx.Reply:
+                target = self._clients.get(effect.connection)  # type: ignore[union-attr]
+            elif kind is fx.Send:
+                target = self._links.get((effect.peer, effect.bulk))  # type: ignore[union-attr]
+                if target is not None and type(effect.message) is Beacon and target.queued:  # type: ignore[union-attr]
+                    target.send([effect.message], urgent=True)  # type: ignore[union-attr, list-item, call-arg]
+                    continue
+            elif kind is fx.Answer:
+                bulk = type(effect.message) in _BULK_ANSWERS  # type: ignore[union-attr]
+                target = self._peers.get((effect.peer, bulk))  # type: ignore[union-attr]
+            elif kind is fx.Propose:
+                proposals.append(effect.proposal)  # type: ignore[union-attr]
+            else:
+                self._perform_rare(effect)
+            if target is not None:
+                outgoing.setdefault(target, []).append(effect.message)  # type: ignore[union-attr, arg-type]
+        for connection, messages in outgoing.items():
+            if isinstance(connection, Served) and connection.number in self._clients:
+                connection.send_bytes(messages)
+            else:
+                connection.send(messages)
+        if proposals and self.coordinator is not None:
+            self.coordinator.propose(proposals)
+
+    def _perform_rare(self, effect: fx.HostEffect) -> None:
+        match effect:
+            case fx.Connect(peer=peer, address=address, bulk=bulk):
+                self._connect(peer, address, bulk=bulk)
+            case fx.Disconnect(peer=peer, bulk=bulk):
+                link = self._links.pop((peer, bulk), None)
+                if link is not None:
+                    link.stop()
+            case _ if self.trace is not None:
+                self.trace(self, effect)
+
+    def _connect(self, peer: bytes, address: str, *, bulk: bool) -> None:
+        former = self._links.get((peer, bulk))
+        if former is not None:
+            if former.address == address:
+                return
+            former.stop()
+        greeting = hello(wire.ROLE_PEER, self.incarnation, peer)
+        tag = "bulk" if bulk else "peer"
+        link = self._links[peer, bulk] = Dialed(self, self._codec, address, greeting, _reply_decoder, tag)
+
+        def received(messages: list[Any]) -> bool:
+            if any(isinstance(message, wire.Goodbye) for message in messages):
+                return False
+            self.step(ins.PeerMessages(peer, messages))
+            return True
+
+        link.on_up = lambda: self.step(ins.LinkUp(peer, bulk))
+        link.on_down = lambda: self.step(ins.LinkDown(peer, bulk))
+        link.on_messages = received
+        link.start()

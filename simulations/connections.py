@@ -1,0 +1,278 @@
+"""The handshake and the upkeep of connections, as `greenroom_cluster.runtime` does them.
+
+Mirrors `runtime/listener.py` (`Acceptor`: whose hello is answered and whose refused) and `runtime/dialing.py`
+with `stay_connected` (`Dialed`: try again for ever, abort what ended, hello first). They are copied in
+behaviour because they decide something: a hello that names another incarnation must be refused, and nothing
+of a connection that ended may arrive later than what the next one carries.
+
+Payloads are lists of messages or, with `Codec.encoded`, the bytes of their frames. Clients always get bytes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from greenroom import wire
+from greenroom.framing import FrameBuffer, encode_frames
+from simulations.network import Attempt, End
+from simulations.processes import Process
+
+CLUSTER = "simulated"
+DIAL_SECONDS = 2.0
+BACKOFF_SECONDS_MIN = 0.02
+BACKOFF_SECONDS_MAX = 0.5
+LASTING_SECONDS = 1.0
+_FRAME_BYTES_MAX = 16 << 20
+
+_hello_decoder = msgspec.msgpack.Decoder(wire.Hello)
+_answer_decoder = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye)
+
+Decoder = "msgspec.msgpack.Decoder[Any]"
+
+
+def hello(role: str, sender: bytes, target: bytes = b"") -> wire.Hello:
+    """Return a hello of this cluster."""
+    return wire.Hello(wire.PROTOCOL_VERSION, wire.ROUTING_VERSION, CLUSTER, role, sender, target)
+
+
+class Codec:
+    """Whether messages between servers cross the wire as bytes."""
+
+    def __init__(self, *, encoded: bool) -> None:
+        self.encoded = encoded
+
+    def pack(self, messages: Sequence[wire.Frame]) -> Any:
+        """Return the payload for these messages."""
+        return bytes(encode_frames(messages, _FRAME_BYTES_MAX)) if self.encoded else messages
+
+
+def unpack(payload: Any, decoder: "msgspec.msgpack.Decoder[Any]") -> list[Any]:
+    """Return the messages of a payload."""
+    if isinstance(payload, bytes | bytearray):
+        return [decoder.decode(frame) for frame in FrameBuffer(_FRAME_BYTES_MAX).feed(payload)]
+    return list(payload)
+
+
+class Service:
+    """What is done for one role: `handle(served)` sets what the connection does with messages."""
+
+    def __init__(
+        self,
+        decoder: "msgspec.msgpack.Decoder[Any]",
+        handle: "Callable[[Served], None]",
+        *,
+        target_required: bool = False,
+    ) -> None:
+        self.decoder = decoder
+        self.handle = handle
+        self.target_required = target_required
+
+
+class Acceptor:
+    """Listens on an address for a process."""
+
+    def __init__(
+        self, process: Process, codec: Codec, address: str, identity: bytes, services: Mapping[str, Service]
+    ) -> None:
+        self.process = process
+        self.codec = codec
+        self.identity = identity
+        self.services = services
+        self.numbers = 0
+        process.network.listen(process, address, self._accept)
+
+    def _accept(self, end: End) -> None:
+        self.numbers += 1
+        Served(self, end, self.numbers)
+
+    def objection(self, greeting: wire.Hello) -> wire.Goodbye | None:
+        """Return why this hello cannot be served, or None."""
+        service = self.services.get(greeting.role)
+        if greeting.cluster != CLUSTER:
+            return wire.Goodbye("wrong-cluster", "another cluster is served here")
+        if service is None:
+            return wire.Goodbye("wrong-role", "not served here")
+        if greeting.target != self.identity and (greeting.target or service.target_required):
+            return wire.Goodbye("wrong-target", "another process answers here now")
+        return None
+
+
+class Served:
+    """The accepting side of a connection: hellos, then what the service makes of it."""
+
+    __slots__ = ("_acceptor", "_decoder", "end", "greeting", "number", "on_closed", "on_messages")
+
+    def __init__(self, acceptor: Acceptor, end: End, number: int) -> None:
+        self._acceptor = acceptor
+        self._decoder: msgspec.msgpack.Decoder[Any] = _hello_decoder
+        self.end = end
+        self.number = number
+        self.greeting: wire.Hello | None = None
+        self.on_messages: Callable[[list[Any]], None] = _nothing
+        self.on_closed: Callable[[], None] = _nothing
+        end.on_data = self._greeted
+        end.on_closed = self._closed
+
+    @property
+    def sender(self) -> bytes:
+        """Who is at the other side, by its hello."""
+        return b"" if self.greeting is None else self.greeting.sender
+
+    def _greeted(self, payload: Any) -> None:
+        greeting = unpack(payload, _hello_decoder)[0]
+        acceptor = self._acceptor
+        goodbye = acceptor.objection(greeting)
+        if goodbye is not None:
+            acceptor.process.network.happened[f"goodbye {goodbye.code}"] += 1
+            self.send_bytes([goodbye])
+            acceptor.process.network.close(self.end, reset=False)
+            return
+        self.greeting = greeting
+        service = acceptor.services[greeting.role]
+        self._decoder = service.decoder
+        self.end.on_data = self._received
+        self.send_bytes([hello(wire.ROLE_PEER, acceptor.identity)])
+        service.handle(self)
+
+    def _received(self, payload: Any) -> None:
+        self.on_messages(unpack(payload, self._decoder))
+
+    def _closed(self, _reason: str) -> None:
+        self.on_closed()
+
+    def send(self, messages: Sequence[wire.Frame]) -> None:
+        """Send to a server."""
+        acceptor = self._acceptor
+        acceptor.process.network.send(self.end, acceptor.codec.pack(messages))
+
+    def send_bytes(self, messages: Sequence[wire.Frame]) -> None:
+        """Send to whoever it is, as bytes."""
+        self._acceptor.process.network.send(self.end, bytes(encode_frames(messages, _FRAME_BYTES_MAX)))
+
+    def abort(self) -> None:
+        """End it with a reset; what follows on it is not listened to."""
+        self._acceptor.process.network.close(self.end, reset=True)
+        self.on_closed()
+
+
+class Dialed:
+    """A connection that is kept open until `stop`: opened again whenever it ends, after a pause.
+
+    `on_up()` once hellos were exchanged, `on_messages(messages)` returns whether to go on, `on_down()`.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        codec: Codec,
+        address: str,
+        greeting: wire.Hello,
+        decoder: "msgspec.msgpack.Decoder[Any]",
+        tag: str,
+    ) -> None:
+        self.address = address
+        self.on_up: Callable[[], None] = _nothing
+        self.on_messages: Callable[[list[Any]], bool] = _keep
+        self.on_down: Callable[[], None] = _nothing
+        self.end: End | None = None
+        self._process = process
+        self._codec = codec
+        self._greeting = greeting
+        self._decoder = decoder
+        self._tag = tag
+        self._attempt: Attempt | None = None
+        self._opening: End | None = None
+        self._opened_ns = 0
+        self._pause = BACKOFF_SECONDS_MIN
+        self._stopped = False
+
+    def start(self) -> None:
+        """Begin to connect."""
+        if self._stopped:
+            return
+        process = self._process
+        self._opened_ns = process.machine.now_ns()
+        attempt = self._attempt = process.network.connect(
+            process, self.address, self._connected, self._failed, self._tag
+        )
+        process.later(DIAL_SECONDS, self._too_slow, attempt)
+
+    def stop(self) -> None:
+        """End it; nothing is reported any more."""
+        self._stopped = True
+        self._drop()
+
+    @property
+    def queued(self) -> bool:
+        """Whether what is sent now waits in this process first."""
+        return self.end is not None and self._process.network.queue_ns(self.end) > 0
+
+    def send(self, messages: Sequence[wire.Frame], *, urgent: bool = False) -> None:
+        """Send; lost while there is no connection."""
+        if self.end is not None:
+            self._process.network.send(self.end, self._codec.pack(messages), urgent=urgent)
+
+    def _connected(self, end: End) -> None:
+        self._opening = end
+        end.on_data = self._answered
+        end.on_closed = self._failed
+        self._process.network.send(end, bytes(encode_frames([self._greeting])))
+
+    def _answered(self, payload: Any) -> None:
+        answer = unpack(payload, _answer_decoder)[0]
+        end = self._opening
+        if end is None or isinstance(answer, wire.Goodbye):
+            self._failed("it said goodbye")
+            return
+        self._attempt = None
+        self._opening = None
+        self.end = end
+        end.on_data = self._received
+        end.on_closed = self._lost
+        self.on_up()
+
+    def _received(self, payload: Any) -> None:
+        if not self.on_messages(unpack(payload, self._decoder)):
+            self._lost("it is not followed any more")
+
+    def _too_slow(self, attempt: Attempt) -> None:
+        if self._attempt is attempt:
+            self._failed("no answer in time")
+
+    def _failed(self, _reason: str) -> None:
+        if self._attempt is not None:
+            self._drop()
+            self._again()
+
+    def _lost(self, _reason: str) -> None:
+        if self._stopped:
+            return
+        self._drop()
+        self.on_down()
+        self._again()
+
+    def _drop(self) -> None:
+        if self._attempt is not None:
+            self._attempt.cancel()
+            self._attempt = None
+        for end in (self._opening, self.end):
+            if end is not None:
+                self._process.network.close(end, reset=True)
+        self._opening = self.end = None
+
+    def _again(self) -> None:
+        if self._stopped:
+            return
+        if self._process.machine.now_ns() - self._opened_ns > LASTING_SECONDS * 1e9:
+            self._pause = BACKOFF_SECONDS_MIN
+        self._process.later(self._pause, self.start)
+        self._pause = min(self._pause * 2, BACKOFF_SECONDS_MAX)
+
+
+def _nothing(*_: Any) -> None:
+    pass
+
+
+def _keep(_: list[Any]) -> bool:
+    return True

@@ -1,0 +1,214 @@
+"""The coordinator's process: mirrors `runtime/coordinator.py` and `runtime/map_publisher.py`.
+
+What decides something there and is mirrored here: what arrives while a map is being written is decided as one
+batch; nothing that rests on a map leaves before it is on disk; the whole map makes a subscriber; after a crash
+only what is on disk is known, so a write under way is there whole or not at all.
+"""
+
+from random import Random
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from greenroom import wire
+from greenroom.cluster_map import ClusterMap
+from greenroom_cluster.controller import Controller, ControllerSettings
+from greenroom_cluster.coordination.coordinator import (
+    NEVER,
+    Coordinator,
+    CoordinatorSettings,
+    Handled,
+    Incoming,
+    Outcome,
+)
+from greenroom_cluster.coordination.rules import begin_lineage
+from simulations.connections import Acceptor, Codec, Served, Service
+from simulations.coordinator_links import COORDINATOR_ADDRESS
+from simulations.network import Network
+from simulations.processes import Process
+from simulations.timeline import MILLISECOND, Machine
+
+if TYPE_CHECKING:
+    from simulations.oracles import Oracles
+
+_decoder = msgspec.msgpack.Decoder(Handled)
+
+
+class Disk:
+    """What survives a crash of the coordinator. `write_ns` is how long a write with its fsync takes."""
+
+    def __init__(self, first: ClusterMap) -> None:
+        self.map = first
+        self.copies: list[ClusterMap] = []
+        self.write_ns = MILLISECOND
+
+
+class CoordinatorProcess(Process):
+    """One run of the coordinator. `lose_answers` makes that many answers get lost with their connections.
+
+    `crash_at_write` ("before" or "after" the disk has it) kills it at its next write.
+    """
+
+    def __init__(
+        self, network: Network, machine: Machine, random: Random, disk: Disk, settings: CoordinatorSettings
+    ) -> None:
+        super().__init__(network, machine, "coordinator", random)
+        self.disk = disk
+        self.coordinator = Coordinator(disk.map, settings, machine.now_ns())
+        self.lose_answers = 0
+        self.crash_at_write = ""
+        self.stale: set[bytes] = set()
+        self._controller = Controller(ControllerSettings())
+        self._published = disk.map
+        self._connections: dict[int, Served] = {}
+        self._subscribers: dict[int, Served] = {}
+        self._waiting: list[Incoming] = []
+        self._writing: Outcome | None = None
+        self._due_at = -1
+        self.oracles: Oracles | None = None
+
+    def run(self, codec: Codec, oracles: "Oracles", identity: bytes) -> None:
+        """Listen and begin to plan."""
+        self.oracles = oracles
+        service = Service(_decoder, self._serve)
+        services = {wire.ROLE_PEER: service, wire.ROLE_ADMIN: service}
+        Acceptor(self, codec, COORDINATOR_ADDRESS, identity, services)
+        self._turn_around()
+
+    def _serve(self, served: Served) -> None:
+        number, sender = served.number, served.sender
+        self._connections[number] = served
+
+        def received(messages: list[Handled]) -> None:
+            oracles = self.oracles
+            for message in messages:
+                if oracles is not None:
+                    oracles.count("coordinator", type(message).__name__)
+                self._waiting.append(Incoming(number, sender, message))
+            self._turn_around()
+
+        def closed() -> None:
+            self._connections.pop(number, None)
+            self._subscribers.pop(number, None)
+
+        served.on_messages = received
+        served.on_closed = closed
+
+    def disconnect(self, sender: bytes) -> None:
+        """Break the connections of a peer: it will subscribe again."""
+        for served in list(self._connections.values()):
+            if served.sender == sender and self.alive:
+                self.network.break_connection(served.end)
+
+    # --- deciding ----------------------------------------------------------------------------------------
+
+    def _turn_around(self) -> None:
+        """Plan, then decide what waits, then sleep until something is due; one write at a time."""
+        if self._writing is not None or not self.alive:
+            return
+        now_ns = self.machine.now_ns()
+        plan = self._controller.step(now_ns, self.coordinator.map)
+        if plan:
+            outcome = self.coordinator.want(plan)
+        else:
+            batch, self._waiting = self._waiting, []
+            outcome = self.coordinator.decide(now_ns, batch)
+        self._perform(outcome)
+
+    def _perform(self, outcome: Outcome) -> None:
+        if outcome.persist is None:
+            self._respond(outcome)
+            return
+        self._writing = outcome
+        self.timeline.after(self.disk.write_ns, self._written, outcome)
+
+    def _written(self, outcome: Outcome) -> None:
+        if not self.alive:
+            return
+        crash, self.crash_at_write = self.crash_at_write, ""
+        if crash:
+            self.network.happened[f"coordinator crash {crash} persisting"] += 1
+        if crash != "before":
+            self._save(outcome)
+        if crash:
+            self._writing = None
+            self.kill()
+        else:
+            self.tell(0, self._publish, outcome)
+
+    def _save(self, outcome: Outcome) -> None:
+        assert outcome.persist is not None
+        if self.oracles is not None:
+            self.oracles.persisted(self.disk.map, outcome.persist)
+        self.disk.map = outcome.persist
+
+    def kill(self) -> None:
+        """End it at once; a write under way is on disk whole, or not at all."""
+        writing, self._writing = self._writing, None
+        if self.alive and writing is not None and self.random.random() < 0.5 and writing.persist is not self.disk.map:
+            self._save(writing)
+        super().kill()
+
+    def _publish(self, outcome: Outcome) -> None:
+        self._writing = None
+        assert outcome.persist is not None
+        self._published = outcome.persist
+        if outcome.delta is not None:
+            change = wire.MapChange(outcome.delta)
+            for served in list(self._subscribers.values()):
+                if served.sender in self.stale:
+                    self.network.happened["stale map"] += 1
+                else:
+                    served.send([change])
+        self._respond(outcome)
+
+    def _respond(self, outcome: Outcome) -> None:
+        for response in outcome.responses:
+            served = self._connections.get(response.connection)
+            if served is None:
+                continue
+            if isinstance(response.message, wire.MapFull):
+                self._subscribers[response.connection] = served
+                served.send([wire.MapFull(self._published)])
+                continue
+            if self.lose_answers and served.end.peer.open:
+                # It was decided, it may have applied, and nobody is told.
+                self.lose_answers -= 1
+                self.network.happened["coordinator answer lost"] += 1
+                self.network.break_connection(served.end)
+                continue
+            served.send([response.message])
+            if isinstance(response.message, wire.Goodbye):
+                self.network.close(served.end, reset=False)
+                self._connections.pop(response.connection, None)
+                self._subscribers.pop(response.connection, None)
+        if self._waiting or self._controller.step(self.machine.now_ns(), self.coordinator.map):
+            self._turn_again()
+        else:
+            self._sleep()
+
+    def _turn_again(self) -> None:
+        self.timeline.after(0, self.tell, 0, self._turn_around)
+
+    def _sleep(self) -> None:
+        due = min(self.coordinator.next_deadline(), self._controller.next_deadline())
+        if due >= NEVER:
+            return
+        at = max(self.machine.moment(due), self.timeline.now + MILLISECOND)
+        if self._due_at <= self.timeline.now or at < self._due_at:
+            self._due_at = at
+            self.timeline.at(at, self._due, at)
+
+    def _due(self, at: int) -> None:
+        if at == self._due_at:
+            self._due_at = -1
+            self.tell(0, self._turn_around)
+
+
+def newest_copy(disk: Disk, known: list[ClusterMap]) -> ClusterMap:
+    """Return the map with which an operator begins a new lineage: the newest that anybody still holds."""
+    newest = disk.map
+    for each in known:
+        if each.newer_than(newest):
+            newest = each
+    return begin_lineage(newest)

@@ -1,0 +1,150 @@
+"""The connection of an actor or a supervisor to the coordinator; mirrors `runtime/coordinator_link.py`.
+
+What decides something there and is mirrored here: on each connection it subscribes, naming the map it knows;
+it counts as up only once the whole map came; a map that is older than the one known ends the connection; a
+change that leaves a gap is answered by asking for the whole map; proposals made while it is not up are
+dropped; calls are sent again on every connection until answered.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from greenroom import wire
+from greenroom.cluster_map import ClusterMap, MapDelta
+from greenroom_cluster.coordination.messages import (
+    Accepted,
+    CoordinatorReply,
+    CoordinatorRequest,
+    Decided,
+    Decision,
+    Heartbeat,
+    Proposal,
+    Propose,
+    Rejected,
+)
+from simulations.connections import Codec, Dialed, hello
+from simulations.processes import Process
+
+CALL_SECONDS = 5.0
+COORDINATOR_ADDRESS = "coordinator:1"
+
+_decoder = msgspec.msgpack.Decoder(CoordinatorReply)
+
+
+class _Call:
+    __slots__ = ("answered", "request")
+
+    def __init__(self, request: CoordinatorRequest, answered: Callable[[str | None], None]) -> None:
+        self.request = request
+        self.answered = answered
+
+
+class CoordinatorLink:
+    """Follows the map, proposes and calls, for the process with the identity `sender`."""
+
+    def __init__(self, process: Process, codec: Codec, sender: bytes) -> None:
+        self.on_map: Callable[[ClusterMap], None] = _nothing
+        self.on_decisions: Callable[[tuple[Decision, ...]], None] = _nothing
+        self.on_up: Callable[[], None] = _nothing
+        self.map: ClusterMap | None = None
+        self.up = False
+        self._process = process
+        self._sender = sender
+        self._numbers = 0
+        self._calls: dict[int, _Call] = {}
+        self._dialed = Dialed(
+            process, codec, COORDINATOR_ADDRESS, hello(wire.ROLE_PEER, sender), _decoder, "coordination"
+        )
+        self._dialed.on_up = self._connected
+        self._dialed.on_messages = self._received
+        self._dialed.on_down = self._lost
+
+    def start(self) -> None:
+        """Connect, for as long as the process lives."""
+        self._dialed.start()
+
+    def propose(self, proposals: Iterable[Proposal]) -> None:
+        """Send these; dropped while the link is not up."""
+        if self.up:
+            self._numbers += 1
+            self._dialed.send([Propose(self._numbers, self._sender, tuple(proposals))])
+
+    def heartbeat(self, node: str) -> None:
+        """Tell the coordinator that this node is alive."""
+        self._dialed.send([Heartbeat(node, *self._known())])
+
+    def call(
+        self, make_request: Callable[[int], CoordinatorRequest], answered: Callable[[str | None], None]
+    ) -> None:
+        """Send a request, again on each connection; `answered("")` when accepted, else with the reason.
+
+        `answered(None)` after `CALL_SECONDS` without an answer.
+        """
+        self._numbers += 1
+        number = self._numbers
+        call = self._calls[number] = _Call(make_request(number), answered)
+        self._dialed.send([call.request])
+        self._process.later(CALL_SECONDS, self._finish, number, None)
+
+    def _finish(self, number: int, outcome: str | None) -> None:
+        call = self._calls.pop(number, None)
+        if call is not None:
+            call.answered(outcome)
+
+    def _known(self) -> tuple[int, int]:
+        return (0, 0) if self.map is None else (self.map.lineage, self.map.version)
+
+    def _connected(self) -> None:
+        self._dialed.send([wire.Subscribe(*self._known()), *(call.request for call in self._calls.values())])
+
+    def _lost(self) -> None:
+        self.up = False
+
+    def _received(self, messages: list[Any]) -> bool:
+        return all(self._take(message) for message in messages)
+
+    def _take(self, message: CoordinatorReply) -> bool:
+        match message:
+            case wire.MapFull(map=full):
+                return self._take_map(full)
+            case wire.MapChange(delta=delta):
+                self._take_change(delta)
+            case Decided(decisions=decisions):
+                self.on_decisions(decisions)
+            case Accepted(request=request):
+                self._finish(request, "")
+            case Rejected(request=request, reason=reason):
+                self._finish(request, reason)
+            case _:
+                return False
+        return True
+
+    def _take_map(self, full: ClusterMap) -> bool:
+        known = self.map
+        if known is None or full.newer_than(known):
+            self.map = full
+            self.on_map(full)
+        elif known.newer_than(full):
+            return False
+        if not self.up:
+            self.up = True
+            self.on_up()
+        return True
+
+    def _take_change(self, delta: MapDelta) -> None:
+        known = self.map
+        if known is None or (delta.lineage == known.lineage and delta.version <= known.version):
+            return
+        try:
+            new = known.apply(delta)
+        except (ValueError, IndexError):
+            self._dialed.send([wire.Subscribe(0, 0)])
+            return
+        self.map = new
+        self.on_map(new)
+
+
+def _nothing(*_: Any) -> None:
+    pass

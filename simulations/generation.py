@@ -1,0 +1,206 @@
+"""From a seed to a plan: what the cluster is like, what callers do, what befalls them.
+
+Faults come in bursts, since it is their overlap that finds mistakes: each burst has a theme, and its faults
+strike within a moment of each other. Durations are taken around the grace, where decisions lie. Half of the
+seeds use the default times, the others shorter ones, under which more happens in a second.
+"""
+
+from random import Random
+
+from simulations.plans import ACTION_KINDS, Action, Fault, Plan
+
+_WEIGHTS = (30, 14, 10, 6, 12, 4, 8, 6, 4, 2, 1, 1)
+_TIMES = ((0.25, 1.0, 1.25), (0.25, 1.0, 1.25), (0.1, 0.4, 0.5), (0.05, 0.2, 0.25))
+
+_PROCESSES = (
+    "kill actor", "kill actor", "kill actor for good", "kill supervisor", "orphan a paused actor", "crash node",
+    "pause", "pause", "pause", "pause mid-step", "slow",
+)  # fmt: skip
+_NETWORK = (
+    "lose packets", "delay packets", "queue at sender", "reset connection", "reset connection",
+    "half-open connection", "lose the answer", "cut off", "cut off", "cut one way", "cut one way",
+    "cut between", "cut between", "flap", "cut clients",
+)  # fmt: skip
+_COORDINATION = (
+    "restart coordinator", "crash coordinator at write", "slow disk", "lose coordinator answers", "stale map",
+    "cut coordination", "pause coordinator",
+)  # fmt: skip
+_RECONFIGURATION = ("add node", "drain node")
+_CLIENTS = ("kill client", "pause client", "lose the answer", "cut clients", "reset client")
+_CLOCKS = ("jump wall clock", "change clock rate")
+_THEMES: tuple[tuple[str, ...], ...] = (
+    _PROCESSES,
+    _NETWORK,
+    _COORDINATION,
+    _RECONFIGURATION,
+    _CLIENTS,
+    _CLOCKS,
+    _PROCESSES + _NETWORK,
+    _PROCESSES + _NETWORK + _COORDINATION,
+    _NETWORK + _RECONFIGURATION,
+    _PROCESSES + _NETWORK + _COORDINATION + _RECONFIGURATION + _CLIENTS + _CLOCKS,
+)
+
+
+def make_plan(seed: int) -> Plan:
+    """Return the plan of a seed."""
+    random = Random(f"{seed}/plan")
+    nodes = random.choices((2, 3, 4), (3, 5, 2))[0]
+    beacon, lease, grace = random.choice(_TIMES)
+    clients = random.choice((1, 2, 2, 3))
+    seconds = random.uniform(2.0, 4.0) + 2.5 * grace
+    plan = Plan(
+        seed=seed,
+        nodes=nodes,
+        actors=random.choices((1, 2), (4, 1))[0],
+        shards=random.choices((1, 2, 4, 8), (1, 4, 4, 1))[0],
+        replicas=3 if nodes > 2 and random.random() < 0.15 else 2,
+        clients=clients,
+        callers=clients * random.choice((1, 2, 2, 3)),
+        sessions=random.choice((2, 4, 6, 8)),
+        seconds=seconds,
+        latency_us=random.choice((100, 200, 500, 2000)),
+        jitter_us=random.choice((50, 300, 2000)),
+        encoded=random.random() < 0.2,
+        fixed_ports=random.random() < 0.3,
+        rates=_rates(random, nodes),
+        deadline_seconds=random.choice((5.0, 5.0, 1.0, 0.3)),
+        beacon_seconds=beacon,
+        lease_seconds=lease,
+        grace_seconds=grace,
+        chunk_bytes=random.choice((256 * 1024, 600, 1500)),
+        prepares_in_flight=random.choice((1, 4, 4)),
+        disk_ms=random.choice((0.5, 1.0, 5.0, 20.0)),
+        start_seconds=random.choice(((0.3, 0.6), (0.05, 0.1), (0.01, 0.02))),
+    )
+    return _with(plan, random)
+
+
+def _with(plan: Plan, random: Random) -> Plan:
+    from msgspec.structs import replace
+
+    return replace(plan, actions=_actions(plan, random), faults=_faults(plan, random))
+
+
+def _rates(random: Random, nodes: int) -> tuple[int, ...]:
+    """Clocks that drift apart by less than the tenth that the grace allows for."""
+    if random.random() < 0.7:
+        return ()
+    return tuple(random.randrange(960_000, 1_040_000) for _ in range(nodes))
+
+
+def _actions(plan: Plan, random: Random) -> tuple[Action, ...]:
+    count = random.randrange(60, 160)
+    think_ms = plan.seconds * 1000 * plan.callers / count
+    short_lived = random.random() < 0.25
+    actions = []
+    for _ in range(count):
+        actions.append(
+            Action(
+                caller=random.randrange(plan.callers),
+                think_ms=round(random.expovariate(1 / think_ms), 3),
+                kind=random.choices(ACTION_KINDS, _WEIGHTS)[0],
+                session=random.randrange(plan.sessions),
+                older=random.random() < 0.15,
+                cancel_ms=round(random.uniform(0.1, 1000), 1) if random.random() < 0.05 else 0.0,
+                lifetime_ms=random.randrange(100, 4000) if short_lived and random.random() < 0.4 else 0,
+            )
+        )
+    return tuple(actions)
+
+
+# --- faults ----------------------------------------------------------------------------------------------
+
+
+def _faults(plan: Plan, random: Random) -> tuple[Fault, ...]:
+    faults: list[Fault] = []
+    for _ in range(random.choice((1, 1, 2, 2, 3))):
+        theme = random.choice(_THEMES)
+        begin = random.uniform(0, plan.seconds * 700)
+        spread = random.choice((5.0, 100.0, plan.grace_seconds * 1000, 2500.0))
+        shard = random.randrange(plan.shards)
+        for _ in range(random.choice((1, 1, 2, 3, 4))):
+            at_ms = round(begin + random.uniform(0, spread), 3)
+            faults.append(_fault(plan, random, random.choice(theme), at_ms, shard))
+    return tuple(sorted(faults, key=lambda fault: fault.at_ms))
+
+
+def _actor(plan: Plan, random: Random, shard: int) -> str:
+    if random.random() < 0.8:
+        if random.random() < 0.2:
+            shard = random.randrange(plan.shards)
+        return random.choice(("primary of shard {}", "primary of shard {}", "backup of shard {}")).format(shard)
+    return f"actor n{random.randrange(plan.nodes)}/{random.randrange(plan.actors)}"
+
+
+def _machine(plan: Plan, random: Random, shard: int) -> str:
+    if random.random() < 0.7:
+        return "node of " + _actor(plan, random, shard)
+    return f"node n{random.randrange(plan.nodes)}"
+
+
+def _duration(plan: Plan, random: Random) -> float:
+    """Around the grace, mostly."""
+    return round(plan.grace_seconds * random.choice((0.3, 0.7, 0.9, 1.0, 1.1, 1.5, 2.5)) * random.uniform(0.8, 1.2), 4)
+
+
+def _fault(plan: Plan, random: Random, kind: str, at_ms: float, shard: int) -> Fault:
+    actor, machine = _actor(plan, random, shard), _machine(plan, random, shard)
+    client = f"client {random.randrange(plan.clients)}"
+    seconds = _duration(plan, random)
+    anyone = random.choice((actor, actor, client, "coordinator", f"supervisor n{random.randrange(plan.nodes)}"))
+    other = random.choice(
+        ("coordinator", client, _machine(plan, random, shard), _machine(plan, random, shard))
+    )
+    match kind:
+        case "kill actor" | "kill actor for good" | "pause mid-step":
+            return Fault(at_ms, kind, actor, seconds)
+        case "kill supervisor":
+            return Fault(at_ms, kind, machine, seconds)
+        case "crash node":
+            return Fault(at_ms, kind, machine, max(seconds, 2.5))
+        case "orphan a paused actor":
+            return Fault(at_ms, kind, actor, seconds, random.choice((0.05, 0.3, seconds)))
+        case "pause":
+            return Fault(at_ms, kind, anyone, seconds)
+        case "slow":
+            return Fault(at_ms, kind, anyone, seconds, random.choice((1.0, 10.0, 100.0)))
+        case "pause coordinator":
+            return Fault(at_ms, "pause", "coordinator", seconds)
+        case "pause client":
+            return Fault(at_ms, "pause", client, seconds)
+        case "kill client":
+            return Fault(at_ms, kind, client, seconds)
+        case "jump wall clock":
+            return Fault(at_ms, kind, machine, amount=random.choice((-20.0, -2.0, -0.5, 0.5, 2.0, 20.0)))
+        case "change clock rate":
+            return Fault(at_ms, kind, machine, seconds, random.uniform(0.96, 1.04))
+        case "lose packets":
+            return Fault(at_ms, kind, machine, seconds, random.choice((0.01, 0.1, 0.4)), random.choice(("", other)))
+        case "delay packets" | "queue at sender":
+            amount = random.choice((2.0, 20.0, 100.0, plan.lease_seconds * 1000))
+            return Fault(at_ms, kind, machine, seconds, amount, random.choice(("", other)))
+        case "reset connection" | "half-open connection" | "lose the answer":
+            return Fault(at_ms, kind, anyone if kind != "lose the answer" else actor)
+        case "reset client":
+            return Fault(at_ms, "reset connection", client)
+        case "cut one way":
+            return Fault(at_ms, kind, machine, seconds, random.choice((0.0, 1.0)), random.choice(("", other)))
+        case "cut between":
+            return Fault(at_ms, kind, machine, seconds, other=other)
+        case "cut coordination":
+            return Fault(at_ms, "cut between", machine, seconds, other="coordinator")
+        case "flap":
+            return Fault(at_ms, kind, machine, seconds, random.choice((20.0, 200.0, 500.0)), other)
+        case "crash coordinator at write":
+            return Fault(at_ms, kind, "coordinator", seconds, random.choice((0.0, 1.0)))
+        case "slow disk":
+            return Fault(at_ms, kind, "coordinator", seconds, random.choice((50.0, 500.0, 2000.0)))
+        case "lose coordinator answers":
+            return Fault(at_ms, kind, "coordinator", seconds, random.choice((1.0, 3.0)))
+        case "stale map":
+            return Fault(at_ms, kind, random.choice((actor, machine)), seconds)
+        case "add node" | "restart coordinator":
+            return Fault(at_ms, kind, "coordinator", seconds)
+        case _:
+            return Fault(at_ms, kind, machine, seconds)

@@ -1,0 +1,289 @@
+"""What must hold after every step, whatever befell the cluster. Each violation names the rule that broke.
+
+The oracles know more than any process: they see every log, every clock, and who is really dead. They judge
+
+    core         the core's own invariants, and any exception
+    serving      at most one primary per shard would answer a read at this instant
+    epochs       they only rise, and one epoch is one configuration for ever
+    records      the same epoch and sequence mean the same record everywhere
+    commits      one record per sequence is committed; nobody commits what no primary has
+    durable      whoever becomes primary has everything that was ever committed
+    once         each request of a client is applied once
+    death        only who is dead is called dead, and a shard starts empty only when all its members are
+    bounds       queues stay within their limits
+    client       a request that was called "not applied" was never applied; servers keep to the protocol
+
+History-wide rules (linearizability, liveness, equal replicas) are judged in `world` at the end.
+"""
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from greenroom.cluster_map import ClusterMap
+from greenroom_cluster.peering import Beacon, BeaconOk, Prepare, PrepareOk, SnapshotChunk, SnapshotOk
+from greenroom_cluster.shard import inputs as ins
+from greenroom_cluster.shard import replica as replica_module
+from greenroom_cluster.shard.effects import HostEffect
+from greenroom_cluster.shard.log import Log
+from greenroom_cluster.shard.primary import Primary
+from greenroom_cluster.shard.records import Record
+from greenroom_cluster.shard.replica import Replica
+
+if TYPE_CHECKING:
+    from simulations.actors import ActorProcess
+    from simulations.world import World
+
+
+class ObservedLog(Log):
+    """A log that remembers what was appended since somebody looked, since it drops records within a step."""
+
+    __slots__ = ("fresh",)
+
+    def __init__(self, appended: int = 0) -> None:
+        super().__init__(appended)
+        self.fresh: list[Record] = []
+
+    def append(self, record: Record) -> int:
+        """Add the next record."""
+        self.fresh.append(record)
+        return super().append(record)
+
+
+replica_module.Log = ObservedLog  # type: ignore[misc]
+
+
+class Seen:
+    """What was seen of one replica, to tell what is new."""
+
+    __slots__ = ("committed", "epoch", "epochs", "log", "primary", "replica")
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+        self.epoch = replica.epoch
+        self.log = replica.log
+        self.committed = replica.committed
+        self.primary = False
+        self.epochs: dict[int, Record] = {}
+
+
+class ShardTruth:
+    """What is true of one shard across all its replicas since it began (again)."""
+
+    __slots__ = ("applied", "committed", "committed_max", "configurations", "lost", "primaries", "records")
+
+    def __init__(self) -> None:
+        self.configurations: dict[tuple[int, int], tuple[Any, ...]] = {}
+        self.primaries: dict[ActorProcess, Primary] = {}
+        self.lost = False
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the log of a shard that was lost and begins empty."""
+        self.records: dict[tuple[int, int], Record] = {}
+        self.committed: dict[int, Record] = {}
+        self.committed_max = 0
+        self.applied: dict[tuple[bytes, int], int] = {}
+
+
+class Oracles:
+    """Watches one world."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.shards = [ShardTruth() for _ in range(world.plan.shards)]
+        self.messages: Counter[tuple[str, str]] = Counter()
+        self._seen: dict[ActorProcess, list[Seen | None]] = {}
+
+    def count(self, role: str, kind: str) -> None:
+        """Count a message of that kind that reached somebody in that role."""
+        self.messages[role, kind] += 1
+
+    # --- actors ------------------------------------------------------------------------------------------
+
+    def before(self, actor: "ActorProcess", event: ins.HostInput) -> None:
+        """Count what reaches which role."""
+        kind = type(event)
+        replicas = actor.host.replicas
+        if kind is ins.ClientRequests:
+            shift = 16 - (len(replicas).bit_length() - 1)
+            for request in event.requests:  # type: ignore[union-attr]
+                point = getattr(request, "point", None)
+                replica = replicas[point >> shift] if point is not None and replicas else None
+                role = "actor" if point is None else "none" if replica is None else replica.role.value
+                self.messages[role, type(request).__name__] += 1
+        elif kind is ins.PeerMessages:
+            for message in event.messages:  # type: ignore[union-attr]
+                self._count_peer(replicas, message)
+        else:
+            self.messages["actor", kind.__name__] += 1
+
+    def _count_peer(self, replicas: list[Replica | None], message: Any) -> None:
+        kind = type(message)
+        if kind is Prepare:
+            shards = [entry.shard for entry in message.entries]
+        elif kind is SnapshotChunk or kind is SnapshotOk:
+            shards = [message.shard]
+        elif kind is Beacon and message.commits:
+            shards = [each[0] for each in message.commits]
+        elif (kind is PrepareOk or kind is BeaconOk) and message.refused:
+            self.messages["actor", f"{kind.__name__} refusing"] += 1
+            return
+        else:
+            self.messages["actor", kind.__name__] += 1
+            return
+        for shard in shards:
+            replica = replicas[shard] if replicas else None
+            self.messages["none" if replica is None else replica.role.value, kind.__name__] += 1
+
+    def core_failed(self, actor: "ActorProcess", event: ins.HostInput, error: Exception) -> None:
+        """The core raised."""
+        self.world.violate("core", f"{actor.name} at {type(event).__name__}: {type(error).__name__}: {error}")
+
+    def after(self, actor: "ActorProcess", event: ins.HostInput, effects: list[HostEffect]) -> None:
+        """Judge what one step of a core has done."""
+        replicas = actor.host.replicas
+        seen = self._seen.get(actor)
+        if seen is None or len(seen) != len(replicas):
+            seen = self._seen[actor] = [None] * len(replicas)
+        for shard, replica in enumerate(replicas):
+            known = seen[shard]
+            if replica is None:
+                if known is not None:
+                    seen[shard] = None
+                    self.shards[shard].primaries.pop(actor, None)
+                continue
+            if known is None or known.replica is not replica:
+                known = seen[shard] = Seen(replica)
+                self.shards[shard].primaries.pop(actor, None)
+            if (
+                replica.log.appended != known.log.appended
+                or replica.log is not known.log
+                or replica.committed != known.committed
+                or replica.epoch != known.epoch
+                or (replica.primary is not None) is not known.primary
+                or known.log.fresh  # type: ignore[attr-defined]
+            ):
+                self._watch(actor, shard, replica, known)
+            if known.primary and len(self.shards[shard].primaries) > 1:
+                self._check_serving(shard)
+
+    def _watch(self, actor: "ActorProcess", shard: int, replica: Replica, known: Seen) -> None:
+        truth = self.shards[shard]
+        if replica.epoch < known.epoch:
+            self.world.violate("epochs", f"{actor.name} shard {shard}: {known.epoch} then {replica.epoch}")
+        known.epoch = replica.epoch
+        if replica.log is not known.log:
+            known.log = replica.log
+            known.committed = replica.committed
+            known.epochs.clear()
+        fresh = known.log.fresh  # type: ignore[attr-defined]
+        if fresh:
+            for record in fresh:
+                self._appended(actor, shard, truth, record)
+                known.epochs[record.sequence] = record
+            fresh.clear()
+        while known.committed < replica.committed:
+            known.committed += 1
+            found = known.epochs.pop(known.committed, None)
+            self._committed(actor, shard, truth, known.committed, found, replica)
+        primary = replica.primary
+        if primary is None:
+            if known.primary:
+                known.primary = False
+                truth.primaries.pop(actor, None)
+            return
+        if not known.primary:
+            known.primary = True
+            truth.primaries[actor] = primary
+            if replica.committed < truth.committed_max:
+                self.world.violate(
+                    "durable",
+                    f"{actor.name} became primary of shard {shard} epoch {replica.epoch} with "
+                    f"{replica.committed} records, {truth.committed_max} were committed",
+                )
+        limit = actor.host_settings.held_requests_max
+        if len(primary.held) > limit:
+            self.world.violate("bounds", f"{actor.name} holds {len(primary.held)} requests, over {limit}")
+
+    def _appended(self, actor: "ActorProcess", shard: int, truth: ShardTruth, record: Record) -> None:
+        key = (record.epoch, record.sequence)
+        known = truth.records.setdefault(key, record)
+        if known is not record and known != record:
+            self.world.violate("records", f"{actor.name} shard {shard}: another record {key}")
+
+    def _committed(
+        self,
+        actor: "ActorProcess",
+        shard: int,
+        truth: ShardTruth,
+        sequence: int,
+        record: Record | None,
+        replica: Replica,
+    ) -> None:
+        if record is None:
+            self.world.violate("commits", f"{actor.name} shard {shard}: {sequence} committed but never logged")
+            return
+        known = truth.committed.get(sequence)
+        if known is not None:
+            if known is not record and known != record:
+                self.world.violate("commits", f"{actor.name} shard {shard}: two records {sequence} committed")
+            return
+        if replica.primary is None:
+            self.world.violate("commits", f"{actor.name} shard {shard}: backup committed {sequence} first")
+        truth.committed[sequence] = record
+        truth.committed_max = max(truth.committed_max, sequence)
+        if record.client:
+            request = (record.client, record.command.request)  # type: ignore[union-attr]
+            before = truth.applied.setdefault(request, sequence)
+            if before != sequence:
+                self.world.violate(
+                    "once", f"shard {shard}: request {request[1]} applied as {before} and as {sequence}"
+                )
+
+    def _check_serving(self, shard: int) -> None:
+        serving = []
+        for actor, primary in self.shards[shard].primaries.items():
+            if actor.alive and not primary.paused and primary.leased(actor.machine.now_ns()):
+                serving.append(actor.name)
+        if len(serving) > 1:
+            self.world.violate("serving", f"shard {shard} is served by {' and '.join(serving)}")
+
+    def died(self, actor: "ActorProcess") -> None:
+        """Forget a process that is gone."""
+        self._seen.pop(actor, None)
+        for truth in self.shards:
+            truth.primaries.pop(actor, None)
+
+    # --- coordination ------------------------------------------------------------------------------------
+
+    def persisted(self, before: ClusterMap, after: ClusterMap) -> None:
+        """Judge a map that went to disk."""
+        for shard, entry in enumerate(after.shards):
+            former = before.shards[shard]
+            if entry is former or (entry.epoch == former.epoch and entry.nonce == former.nonce):
+                continue
+            truth = self.shards[shard]
+            epoch = (after.lineage, entry.epoch)
+            configuration = (entry.primary, entry.backups, entry.nonce)
+            if truth.configurations.setdefault(epoch, configuration) != configuration:
+                self.world.violate("epochs", f"shard {shard}: epoch {entry.epoch} was decided twice")
+            if entry.epoch <= former.epoch:
+                self.world.violate("epochs", f"shard {shard}: epoch {entry.epoch} after {former.epoch}")
+            if former.primary and entry.primary not in former.members:
+                self._began_empty(shard, former.members)
+
+    def _began_empty(self, shard: int, members: tuple[bytes, ...]) -> None:
+        living = [self.world.name_of(member) for member in members if self.world.is_alive(member)]
+        if living:
+            self.world.violate("death", f"shard {shard} was started empty while {living} lived")
+        self.world.network.happened["shard lost with all its members"] += 1
+        self.shards[shard].lost = True
+        self.shards[shard].begin()
+
+    def reported_dead(self, supervisor: str, incarnations: tuple[bytes, ...]) -> None:
+        """Judge what a supervisor tells of deaths."""
+        for incarnation in incarnations:
+            if self.world.is_alive(incarnation):
+                self.world.violate(
+                    "death", f"{supervisor} reported {self.world.name_of(incarnation)}, which lives"
+                )

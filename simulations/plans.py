@@ -1,0 +1,82 @@
+"""What a run is made of: the cluster, what callers do, and what befalls them. All of it data, made by a seed.
+
+A plan can be written down, run again, and shrunk: with fewer faults or fewer actions it is still a plan.
+"""
+
+import msgspec
+
+ACTION_KINDS = (
+    "get",
+    "create",
+    "update",
+    "update_if",
+    "patch",
+    "patch_if",
+    "delete",
+    "rotate",
+    "list",
+    "delete_by_user",
+    "delete_by_handle",
+    "clean",
+)
+
+
+class Action(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One call of a caller: after `think_ms`, on session number `session`.
+
+    `older`: with an id that the session has been rotated away from, if there is one. `cancel_ms`: the caller
+    gives up after so long (0: never). `lifetime_ms`: the session expires that soon (0: not in this run).
+    """
+
+    caller: int
+    think_ms: float
+    kind: str
+    session: int
+    older: bool = False
+    cancel_ms: float = 0.0
+    lifetime_ms: int = 0
+
+
+class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One fault: of that kind, at that time after the cluster was ready, on what `target` selects.
+
+    What `seconds`, `amount` and `other` (a second target) mean depends on the kind; see `faults`.
+    """
+
+    at_ms: float
+    kind: str
+    target: str = ""
+    seconds: float = 0.0
+    amount: float = 0.0
+    other: str = ""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """One run. `rates`: how fast the nodes' clocks run, in millionths. Times of the core's in seconds."""
+
+    seed: int
+    nodes: int = 3
+    actors: int = 1
+    shards: int = 4
+    replicas: int = 2
+    clients: int = 2
+    callers: int = 2
+    sessions: int = 6
+    seconds: float = 6.0
+    latency_us: int = 200
+    jitter_us: int = 300
+    encoded: bool = False
+    fixed_ports: bool = False
+    purge_on_reset: bool = True
+    rates: tuple[int, ...] = ()
+    deadline_seconds: float = 5.0
+    beacon_seconds: float = 0.25
+    lease_seconds: float = 1.0
+    grace_seconds: float = 1.25
+    chunk_bytes: int = 256 * 1024
+    prepares_in_flight: int = 4
+    disk_ms: float = 1.0
+    start_seconds: tuple[float, float] = (0.3, 0.6)
+    spare_nodes: int = 0
+    actions: tuple[Action, ...] = ()
+    faults: tuple[Fault, ...] = ()

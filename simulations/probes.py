@@ -1,0 +1,63 @@
+"""After healing: does every shard take a write and a read again?"""
+
+from typing import TYPE_CHECKING, Any
+
+from greenroom import wire
+from greenroom.codec import encode_data
+from greenroom.dialog import operations as kinds
+from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError
+from simulations.timeline import WALL_ORIGIN_US
+from simulations.workload import LIFETIME_US
+
+if TYPE_CHECKING:
+    from simulations.world import World
+
+
+class Probes:
+    """One fresh session a shard, created and read by a client that keeps trying."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.unanswered = set(range(world.plan.shards))
+        self._client = world.start_client(len(world.clients))
+        for shard in sorted(self.unanswered):
+            self._create(shard, 0)
+
+    @property
+    def answered(self) -> bool:
+        """Whether all shards have answered."""
+        return not self.unanswered
+
+    def _create(self, shard: int, attempt: int) -> None:
+        client = self._client
+        point = shard * (65536 // self.world.plan.shards)
+        digest = f"probe {shard} {attempt}".encode().ljust(32)
+        number = client.dialog.next_id()
+        low = client.dialog.low
+        request = wire.Create(
+            number, low, 0, point, digest, None, WALL_ORIGIN_US, WALL_ORIGIN_US + LIFETIME_US, None, "",
+            encode_data({"probe": attempt}),
+        )  # fmt: skip
+
+        def done(reply: Any, error: GreenroomError | None) -> None:
+            if error is None and isinstance(reply, wire.Written):
+                self._read(shard, point, digest)
+            elif isinstance(error, UnavailableError | OutcomeUnknownError):
+                self._create(shard, attempt + 1)
+            else:
+                self.world.violate("liveness", f"probe of shard {shard}: {reply or error}")
+
+        client.perform(request, kinds.CREATE, done)
+
+    def _read(self, shard: int, point: int, digest: bytes) -> None:
+        client = self._client
+
+        def done(reply: Any, error: GreenroomError | None) -> None:
+            if error is not None:
+                self._read(shard, point, digest)
+            elif isinstance(reply, wire.Session):
+                self.unanswered.discard(shard)
+            else:
+                self.world.violate("linearizable", f"probe of shard {shard}: written, acknowledged, not there")
+
+        client.perform(wire.Get(client.dialog.next_id(), point, digest), kinds.GET, done)

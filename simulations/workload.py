@@ -1,0 +1,353 @@
+"""Callers that use the store as an application does, and the history of what they were told.
+
+Each written value is used once, so that a result names the write that it saw. A session keeps its user and
+its routing point for life; ids change by rotation. `loosely` holds what makes sessions vanish on their own:
+the end of their lifetime.
+"""
+
+import hashlib
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from greenroom import wire
+from greenroom.codec import decode_data, encode_data
+from greenroom.dialog import operations as kinds
+from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError
+from simulations.clients import ClientProcess
+from simulations.linearizability import Operation, Reason
+from simulations.plans import Action
+from simulations.timeline import ORIGIN_NS, WALL_ORIGIN_US
+
+if TYPE_CHECKING:
+    from simulations.world import World
+
+LIFETIME_US = 3600 * 1_000_000
+_REASONS: dict[int, Reason] = {1: "exists", 2: "not_found", 3: "conflict"}
+_USERS = 3
+
+
+class Session:
+    """A session over its life. `keys` are its ids, oldest first; `versions` what was last seen of each."""
+
+    __slots__ = ("earliest_end_ns", "keys", "latest_end_ns", "name", "point", "user", "versions")
+
+    def __init__(self, number: int, point: int) -> None:
+        self.name = f"s{number}"
+        self.point = point
+        self.user = f"user-{number % _USERS}"
+        self.keys = [f"s{number}/0"]
+        self.versions: dict[str, int] = {}
+        self.earliest_end_ns: int | None = None
+        self.latest_end_ns: int | None = None
+
+
+class Entry(msgspec.Struct):
+    """An operation under way: what the history will say of it, and which request it was."""
+
+    fields: dict[str, Any]
+    session: Session | None
+    client: bytes
+    request: int
+    invoked_ns: int
+    given_up: bool = False
+
+
+class Workload:
+    """The callers of all clients, working through the actions of a plan."""
+
+    def __init__(self, world: "World") -> None:
+        plan = world.plan
+        self.world = world
+        self.random = Random(f"{plan.seed}/workload")
+        self.sessions = [self._session(number) for number in range(plan.sessions)]
+        self.history: list[Operation] = []
+        self.refused: list[tuple[bytes, int, str]] = []
+        self.acknowledged = 0
+        self.finished: list[tuple[int, int, bool]] = []
+        self._values = 0
+        self._digests: dict[str, bytes] = {}
+        self._keys: dict[bytes, tuple[Session, str]] = {}
+        self._open: dict[int, Entry] = {}
+        self._opened = 0
+        self._queues: dict[int, list[Action]] = {}
+        for action in reversed(plan.actions):
+            self._queues.setdefault(action.caller, []).append(action)
+
+    def _session(self, number: int) -> Session:
+        plan = self.world.plan
+        shard = number % plan.shards
+        width = 65536 // plan.shards
+        return Session(number, shard * width + self.random.randrange(width))
+
+    def start(self) -> None:
+        """Let every caller begin."""
+        for caller in sorted(self._queues):
+            self._next(caller)
+
+    # --- callers -----------------------------------------------------------------------------------------
+
+    def _client(self, caller: int) -> ClientProcess:
+        return self.world.clients[caller % self.world.plan.clients]
+
+    def _next(self, caller: int) -> None:
+        queue = self._queues[caller]
+        if not queue or self.world.healing:
+            return
+        client = self._client(caller)
+        if not client.alive:
+            self.world.timeline.after(50_000_000, self._next, caller)
+            return
+        action = queue.pop()
+        client.later(action.think_ms / 1e3, self._act, caller, action)
+
+    def _act(self, caller: int, action: Action) -> None:
+        client = self._client(caller)
+        self._opened += 1
+        number = self._opened
+        entry = self._begin(client, action)
+        self._open[number] = entry
+        entry.fields["client"] = f"{client.name}/{caller}"
+
+        def done(reply: wire.Reply | None, error: GreenroomError | None) -> None:
+            if self._open.pop(number, None) is None:
+                return
+            self._record(entry, reply, error)
+            if not entry.given_up:
+                self._next(caller)
+
+        if action.cancel_ms:
+            client.later(action.cancel_ms / 1e3, self._give_up, number, caller)
+        try:
+            self._submit(client, action, entry, done)
+        except UnavailableError as error:
+            done(None, error)
+
+    def _give_up(self, number: int, caller: int) -> None:
+        """A caller is cancelled: it never learns the outcome."""
+        entry = self._open.get(number)
+        if entry is None or entry.given_up:
+            return
+        entry.given_up = True
+        self.world.network.happened["caller cancelled"] += 1
+        self._next(caller)
+
+    def client_died(self, client: ClientProcess, index: int) -> None:
+        """Nobody learns the outcome of what this client had under way; its callers begin anew elsewhere."""
+        for number, entry in list(self._open.items()):
+            if entry.client == client.identity:
+                del self._open[number]
+                self._append(entry, {"outcome": "unknown"})
+        for caller in sorted(self._queues):
+            if caller % self.world.plan.clients == index:
+                self._next(caller)
+
+    # --- requests ----------------------------------------------------------------------------------------
+
+    def value(self) -> str:
+        """Return a value that was never written before."""
+        self._values += 1
+        return f"v{self._values}"
+
+    def digest(self, session: Session, key: str) -> bytes:
+        """Return what stands for that id on the wire."""
+        known = self._digests.get(key)
+        if known is None:
+            text = f"{self.world.plan.seed}/{key}"
+            known = self._digests[key] = hashlib.blake2b(text.encode(), digest_size=32).digest()
+            self._keys[known] = (session, key)
+        return known
+
+    def _begin(self, client: ClientProcess, action: Action) -> Entry:
+        session = self.sessions[action.session % len(self.sessions)]
+        keys = session.keys
+        key = keys[-2] if action.older and len(keys) > 1 else keys[-1]
+        fields: dict[str, Any] = {"kind": action.kind, "session": session.name, "key": key}
+        now = self.world.timeline.now
+        return Entry(fields, session, client.identity, client.dialog.next_id(), now)
+
+    def _submit(self, client: ClientProcess, action: Action, entry: Entry, done: Any) -> None:
+        if action.kind in ("list", "delete_by_user", "clean"):
+            self._submit_fanout(client, action, entry, done)
+            return
+        request, kind = self._request(client, action, entry)
+        client.perform(request, kind, done)
+
+    def _submit_fanout(self, client: ClientProcess, action: Action, entry: Entry, done: Any) -> None:
+        assert entry.session is not None
+        low, number, user = client.dialog.low, entry.request, entry.session.user
+        if action.kind == "list":
+            client.gather(wire.ListByUser(number, user, 1000, ()), kinds.LIST_BY_USER, done)
+        elif action.kind == "clean":
+            client.gather(wire.Clean(number, low, 0, ()), kinds.CLEAN, done)
+        else:
+            request = wire.DeleteByUser(number, low, 0, user, b"", ())
+            client.gather(request, kinds.DELETE_BY_USER, done)
+
+    def _expires_us(self, action: Action, session: Session) -> int:
+        """Return when the session is to end, and note from when on it may be gone, and must be."""
+        now = self.world.timeline.now
+        if not action.lifetime_ms:
+            return WALL_ORIGIN_US + LIFETIME_US
+        expires_us = WALL_ORIGIN_US + (now - ORIGIN_NS) // 1000 + action.lifetime_ms * 1000
+        end_ns = now + action.lifetime_ms * 1_000_000
+        early = end_ns - self.world.clock_slack_ns
+        known = session.earliest_end_ns
+        session.earliest_end_ns = early if known is None else min(known, early)
+        return expires_us
+
+    def _request(self, client: ClientProcess, action: Action, entry: Entry) -> tuple[Any, kinds.Kind]:
+        session, fields, number = entry.session, entry.fields, entry.request
+        assert session is not None
+        key: str = fields["key"]
+        digest, point, low = self.digest(session, key), session.point, client.dialog.low
+        match action.kind:
+            case "get":
+                return wire.Get(number, point, digest), kinds.GET
+            case "create":
+                data = fields["data"] = {"v": self.value()}
+                expires_us = self._expires_us(action, session)
+                return (
+                    wire.Create(
+                        number, low, 0, point, digest, session.user, WALL_ORIGIN_US, expires_us, None, "",
+                        encode_data(data),
+                    ),
+                    kinds.CREATE,
+                )  # fmt: skip
+            case "update" | "update_if":
+                fields["kind"] = "update"
+                data = fields["data"] = {"v": self.value()}
+                version = None
+                if action.kind == "update_if":
+                    version = fields["expected_version"] = session.versions.get(key, 1)
+                expires_us = self._expires_us(action, session)
+                request = wire.Update(
+                    number, low, 0, point, digest, session.user, expires_us, "", encode_data(data), version
+                )
+                return request, kinds.UPDATE if version is None else kinds.UPDATE_IF
+            case "delete":
+                return wire.Delete(number, low, 0, point, digest), kinds.DELETE
+            case "delete_by_handle":
+                fields["kind"] = "delete"
+                request_by_handle = wire.DeleteByHandle(number, low, 0, point, digest, session.user)
+                return request_by_handle, kinds.DELETE_BY_HANDLE
+            case "rotate":
+                fresh = f"{session.name}/{len(session.keys)}"
+                session.keys.append(fresh)
+                fields["new_key"] = fresh
+                value = self.value()
+                fields["set"] = [(["r"], value)]
+                new_digest = self.digest(session, fresh)
+                changed = ((("r",), encode_value(value)),)
+                return (
+                    wire.Rotate(number, low, 0, point, digest, new_digest, changed, (), None, None),
+                    kinds.ROTATE,
+                )
+            case _:
+                return self._patch(client, action, entry, digest)
+
+    def _patch(
+        self, client: ClientProcess, action: Action, entry: Entry, digest: bytes
+    ) -> tuple[wire.Patch, kinds.Kind]:
+        session, fields = entry.session, entry.fields
+        assert session is not None
+        fields["kind"] = "patch"
+        value, path = self.value(), f"p{self.random.randrange(3)}"
+        fields["set"] = [([path], value)]
+        expect: tuple[wire.PathValue, ...] = ()
+        if action.kind == "patch_if":
+            fields["expect"] = [(["r"], None)]
+            expect = ((("r",), b""),)
+        changed = (((path,), encode_value(value)),)
+        low, number = client.dialog.low, entry.request
+        request = wire.Patch(number, low, 0, session.point, digest, changed, (), expect, None, None)
+        return request, kinds.PATCH_IF if expect else kinds.PATCH
+
+    # --- outcomes ----------------------------------------------------------------------------------------
+
+    def _record(self, entry: Entry, reply: wire.Reply | None, error: GreenroomError | None) -> None:
+        now = self.world.timeline.now
+        kind = entry.fields["kind"]
+        if error is not None:
+            if isinstance(error, UnavailableError):
+                if kind not in ("get", "list"):
+                    self.refused.append((entry.client, entry.request, kind))
+                result: dict[str, Any] = {"outcome": "failed", "reason": "unavailable", "completed_ns": now}
+            elif isinstance(error, OutcomeUnknownError):
+                result = {"outcome": "unknown"}
+            else:
+                self.world.violate("client", f"{kind} failed with {type(error).__name__}: {error}")
+                return
+            self.finished.append((entry.invoked_ns, now, False))
+            self._append(entry, result)
+            return
+        self.acknowledged += 1
+        self.finished.append((entry.invoked_ns, now, True))
+        assert reply is not None
+        self._append(entry, self._told(entry, reply) | {"completed_ns": now}, reply)
+
+    def _told(self, entry: Entry, reply: wire.Reply) -> dict[str, Any]:
+        session, key = entry.session, entry.fields["key"]
+        assert session is not None
+        match reply:
+            case wire.Written(version=version):
+                if version:
+                    session.versions[key] = version
+                return {"outcome": "ok", "version": version}
+            case wire.Session(version=version, data=data):
+                session.versions[entry.fields.get("new_key") or key] = version
+                return {"outcome": "ok", "version": version, "result": decode_data(data)}
+            case wire.Failed(code=code):
+                if code not in _REASONS:
+                    self.world.violate("client", f"{entry.fields['kind']} failed with code {code}")
+                return {"outcome": "failed", "reason": _REASONS.get(code, "conflict")}
+            case _:
+                return {"outcome": "ok"}
+
+    def _append(self, entry: Entry, result: dict[str, Any], reply: wire.Reply | None = None) -> None:
+        kind = entry.fields["kind"]
+        if kind == "clean":
+            return
+        fields = {**entry.fields, **result, "invoked_ns": entry.invoked_ns}
+        if kind not in ("list", "delete_by_user"):
+            self.history.append(Operation(**fields))
+            return
+        assert entry.session is not None
+        listed: dict[str, dict[str, int]] = {}
+        for handle in reply.sessions if isinstance(reply, wire.Listing) else ():
+            session, key = self._keys[handle.digest]
+            listed.setdefault(session.name, {})[key] = handle.version
+        for session in self.sessions:
+            if session.user == entry.session.user:
+                fields |= {"session": session.name, "key": "", "kind": "list" if kind == "list" else "purge"}
+                self.history.append(Operation(**fields, listed=listed.get(session.name, {})))
+
+    def close(self) -> list[Operation]:
+        """Return the whole history; what is under way counts as unknown, and lifetimes as deletions."""
+        for entry in self._open.values():
+            self._append(entry, {"outcome": "unknown"})
+        self._open.clear()
+        history = list(self.history)
+        for session in self.sessions:
+            if session.earliest_end_ns is not None:
+                history += [
+                    Operation(
+                        client="time",
+                        session=session.name,
+                        kind="delete",
+                        key=key,
+                        invoked_ns=max(session.earliest_end_ns, ORIGIN_NS),
+                    )
+                    for key in session.keys
+                    for _ in range(3)
+                ]
+        return history
+
+
+def encode_value(value: str) -> bytes:
+    """Return the value as a patch carries it."""
+    return _encode(value)
+
+
+_encode = msgspec.msgpack.Encoder().encode
