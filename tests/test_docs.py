@@ -1,0 +1,249 @@
+"""The pages tell the truth: their code runs, and what they name exists."""
+
+import ast
+import asyncio
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+import typer
+
+from greenroom import MemoryStore, SessionData, new_session_id, wire
+from greenroom.fields import utc_now
+from greenroom.testing import CHECKS, Check, available_libraries, run_check
+from greenroom_cluster import peering
+from greenroom_cluster.cli.commands import app
+from greenroom_cluster.coordination import messages
+from greenroom_cluster.coordination.rules import RULES
+from greenroom_cluster.shard import records
+from tests.packaging.environments import clean_environment, cluster_up
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *(ROOT / each / "README.md" for each in ("store", "cluster")),
+    ]
+)
+BLOCK = re.compile(
+    r"(?:<!-- (?P<marker>[a-z]+) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+DOCUMENTED_URL = "greenroom://127.0.0.1:7400"
+
+
+class Block(NamedTuple):
+    page: Path
+    line: int
+    language: str
+    marker: str
+    code: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    text = page.read_text()
+    for found in BLOCK.finditer(text):
+        line = text.count("\n", 0, found.start("code")) + 1
+        yield Block(page, line, found["language"], found["marker"] or "", found["code"])
+
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+
+
+def marked(marker: str) -> list[Block]:
+    return [block for block in BLOCKS if block.marker == marker]
+
+
+def module_of(marker: str) -> dict[str, Any]:
+    """Execute the one block with that marker as a module."""
+    (block,) = marked(marker)
+    namespace: dict[str, Any] = {"__name__": marker}
+    exec(compile("\n" * (block.line - 1) + block.code, str(block.page), "exec"), namespace)
+    return namespace
+
+
+# --- code ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "python"], ids=str)
+def test_python_is_python(block: Block) -> None:
+    compile(block.code, str(block), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def test_no_marker_is_forgotten() -> None:
+    assert {block.marker for block in BLOCKS} == {"", "app", "check", "run", "store"}
+
+
+@pytest.mark.system
+def test_programs_run_on_a_cluster(tmp_path: Path) -> None:
+    assert len(marked("run")) >= 2
+    with cluster_up(Path(sys.executable).parent / "greenroom", tmp_path) as ready:
+        for block in marked("run"):
+            code = block.code.replace(DOCUMENTED_URL, ready["url"])
+            assert code != block.code
+            done = subprocess.run(
+                [sys.executable, "-W", "error", "-c", code],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                env=clean_environment(),
+            )
+            assert done.returncode == 0, f"{block}\n{done.stderr}"
+
+
+def test_app_keeps_its_carts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SESSIONS", "memory://")
+    shop = module_of("app")["app"]
+
+    async def main() -> None:
+        transport = httpx.ASGITransport(shop)
+        async with httpx.AsyncClient(transport=transport, base_url="https://shop.example") as browser:
+            assert (await browser.post("/cart/mug")).status_code == 401
+            assert (await browser.post("/login", json={"user": "alice"})).json() == {"user": "alice"}
+            first = browser.cookies["session"]
+            await asyncio.gather(browser.post("/cart/mug"), browser.post("/cart/rug"))
+            assert (await browser.post("/cart/pan")).json() == {"mug": 1, "rug": 1, "pan": 1}
+            await browser.post("/login", json={"user": "alice"})
+            second = browser.cookies["session"]
+            assert second != first
+            assert (await browser.post("/cart/pan")).json() == {"mug": 1, "rug": 1, "pan": 1}
+            await browser.post("/logout")
+            for over in (first, second):
+                browser.cookies.set("session", over)
+                assert (await browser.post("/cart/mug")).status_code == 401
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("library", available_libraries())
+@pytest.mark.parametrize("check", [each for each in CHECKS if not each.features], ids=lambda each: each.name)
+def test_custom_store_keeps_the_contract(check: Check, library: str) -> None:
+    make_store: Callable[[], Any] = module_of("store")["DictStore"]
+    assert run_check(check, make_store, library=library)
+
+
+# --- names -----------------------------------------------------------------------------------------------
+
+
+def cells(page: str, column: int) -> set[str]:
+    """Return what stands in backticks in that column of the page's tables."""
+    found = set()
+    for line in (ROOT / page).read_text().splitlines():
+        if line.startswith("| "):
+            found |= set(re.findall(r"`([^`]+)`", line.split(" | ")[column].strip("| ")))
+    return found
+
+
+def options_of_commands() -> dict[str, set[str]]:
+    """Return every option of the command line with its variables."""
+    group = typer.main.get_command(app)
+    found: dict[str, set[str]] = {}
+    for command in group.commands.values():  # type: ignore[attr-defined]
+        for parameter in command.params:
+            if not getattr(parameter, "hidden", False) and parameter.param_type_name == "option":
+                name = next(each for each in parameter.opts if each.startswith("--"))
+                variable = parameter.envvar
+                found.setdefault(name, set()).update(
+                    [variable] if isinstance(variable, str) else variable or []
+                )
+    return found
+
+
+def test_options_and_variables_are_all_told() -> None:
+    options = options_of_commands()
+    told = {}
+    for line in (ROOT / "docs/operations.md").read_text().splitlines():
+        if line.startswith("| `--"):
+            option, variable = re.findall(r"`([^`]+)`", line)[:2]
+            told[option] = {variable}
+    options.pop("--help", None)
+    assert told == options
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_options_and_variables_named_exist(page: Path) -> None:
+    text = page.read_text()
+    options = options_of_commands()
+    variables = {variable for names in options.values() for variable in names}
+    for command in re.findall(r"^(?:uv run )?greenroom [a-z].*$", text, re.MULTILINE):
+        for option in re.findall(r"--[a-z-]+", command.partition("#")[0]):
+            assert option in options, f"{option} in {command!r}"
+    for variable in re.findall(r"GREENROOM_[A-Z_]+[A-Z]", text):
+        assert variable in variables, variable
+
+
+def test_every_message_stands_in_the_table() -> None:
+    tags = {
+        each.__struct_config__.tag: name
+        for module in (wire, peering, messages, records)
+        for name, each in vars(module).items()
+        if isinstance(each, type) and issubclass(each, wire.Frame) and each.__struct_config__.tag is not None
+    }
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", (ROOT / "docs/protocol.md").read_text(), re.MULTILINE)
+    assert {int(tag): name for tag, name in rows} == tags
+    assert [int(tag) for tag, _ in rows] == sorted(tags)
+
+
+def test_every_kind_of_proposal_stands_in_the_table() -> None:
+    assert set(RULES) <= cells("docs/protocol.md", 0)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]*)(?:#[^)]*)?\)", page.read_text()):
+        assert "://" not in target, f"the pages stand alone, without {target}"
+        assert not target or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_anchors_exist(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#]*)#([^)]*)\)", page.read_text()):
+        other = page.parent / target if target else page
+        headings = re.findall(r"^#+ (.*)$", other.read_text(), re.MULTILINE)
+        slugs = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert anchor in slugs, f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_named_exist(page: Path) -> None:
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text()):
+        assert (ROOT / path).exists(), path
+        assert not name or re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), (
+            f"{path}::{name}"
+        )
+
+
+def test_promises_of_the_facade_readme_hold() -> None:
+    """Its table of what merges, run."""
+
+    async def merged(first: Any, *patches: Any) -> Any:
+        async with MemoryStore() as store:
+            session = SessionData(
+                session_id=new_session_id(), expires=utc_now().replace(year=utc_now().year + 1), data=first
+            )
+            await store.create(session)
+            for patch in patches:
+                await store.patch(session.session_id, set=patch)
+            found = await store.get(session.session_id)
+            assert found is not None
+            return found.data
+
+    async def main() -> None:
+        cart = {"cart": {"sku-1": 1}}
+        three = await merged(cart, {("cart", "sku-2"): 1}, {("cart", "sku-3"): 1})
+        assert three == {"cart": {"sku-1": 1, "sku-2": 1, "sku-3": 1}}
+        both = await merged(cart, {"cart": {"sku-2": 1}}, {"theme": "dark"})
+        assert both == {"cart": {"sku-1": 1, "sku-2": 1}, "theme": "dark"}
+        one = await merged({"cart": ["sku-1"]}, {"cart": ["sku-1", "sku-2"]}, {"cart": ["sku-1", "sku-3"]})
+        assert one == {"cart": ["sku-1", "sku-3"]}
+        assert await merged({"visits": 1}, {"visits": 2}, {"visits": 2}) == {"visits": 2}
+
+    asyncio.run(main())
