@@ -23,6 +23,9 @@ whose clock can be set is checked faster and more sharply with a `ManualClock`:
 
 Without pytest: `run_check(check, make_store, library="asyncio")` for each of `CHECKS`.
 
+For tests of apps: `login_as(client, "alice")` logs a test client in, `FaultyStore` fails or waits on demand,
+and `MemoryStore(clock=clock)` with `Session(clock=clock)` follow a `ManualClock`.
+
 `greenroom.testing.stateful.StoreMachine` (needs hypothesis) compares a store with a model over random series
 of operations; see there.
 """
@@ -42,16 +45,21 @@ with suppress(ImportError):
     )
 
 from greenroom.testing.contract import CHECKS, StoreContract, run_check
+from greenroom.testing.faults import FaultyStore, Gate
 from greenroom.testing.libraries import available_libraries, library_named
+from greenroom.testing.logins import login_as
 from greenroom.testing.stage import Check, ManualClock, Stage
 
 __all__ = [
     "CHECKS",
     "Check",
+    "FaultyStore",
+    "Gate",
     "ManualClock",
     "Stage",
     "StoreContract",
     "available_libraries",
     "library_named",
+    "login_as",
     "run_check",
 ]

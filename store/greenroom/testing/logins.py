@@ -1,0 +1,127 @@
+"""Being logged in, for tests of pages that need it: no password, no login form.
+
+>>> client = TestClient(app, base_url="https://testserver")
+>>> login_as(client, "alice", cart={"sku-1": 2})
+>>> client.get("/account")
+
+The session is a real one, in the app's own store; only the cookie is put into the client's jar by hand. With
+a client that is async, the same call returns something to await.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from http.cookiejar import Cookie
+from threading import Thread
+from typing import Any
+
+from greenroom.errors import UsageError
+
+LABEL = "login_as"
+
+
+def login_as(client: Any, user_id: str, /, *, session: Any = None, **data: Any) -> Any:
+    """Give this test client a session of this user, with this data.
+
+    `client` is Starlette's or FastAPI's TestClient, or an httpx client over an app. The `Session` is found in
+    the app's middleware; where it cannot be, hand it over as `session`. Returns the session's handle, or an
+    awaitable of it if the client is async. Raises UsageError if there is no Session to be found.
+    """
+    sessions = _session_of(client) if session is None else session
+
+    async def login() -> str:
+        cookie, handle = await _created(sessions, user_id, data)
+        _put(client, sessions, cookie)
+        return handle
+
+    return login() if hasattr(client, "aclose") else _finished(login)
+
+
+async def _created(sessions: Any, user_id: str, data: dict[str, Any]) -> tuple[str, str]:
+    visit = sessions.visit((), user_agent=LABEL)
+    visit.session.login(user_id, data)
+    await visit.save()
+    return sessions.signer.sign(visit.record.session_id), visit.handle
+
+
+def _put(client: Any, sessions: Any, signed: str) -> None:
+    """Put the cookie where one that the app sets would lie, so that a later one takes its place."""
+    settings = sessions.cookie
+    host = client.base_url.host
+    domain = settings.domain or (host if "." in host else f"{host}.local")
+    if settings.domain is not None and not domain.startswith("."):
+        domain = f".{domain}"
+    client.cookies.jar.set_cookie(
+        Cookie(
+            version=0,
+            name=settings.name,
+            value=signed,
+            port=None,
+            port_specified=False,
+            domain=domain,
+            domain_specified=settings.domain is not None,
+            domain_initial_dot=domain.startswith("."),
+            path=settings.path,
+            path_specified=True,
+            # Not Secure over plain http: a test is about its pages.
+            secure=settings.secure and client.base_url.scheme == "https",
+            expires=None,
+            discard=True,
+            comment=None,
+            comment_url=None,
+            rest={"HttpOnly": ""},
+        )
+    )
+
+
+def _session_of(client: Any) -> Any:
+    from greenroom.web import SessionMiddleware
+
+    transport = getattr(client, "_transport", None)
+    for start in (getattr(client, "app", None), getattr(transport, "app", None)):
+        for app in _layers(start):
+            if isinstance(app, SessionMiddleware):
+                return app.session
+    raise UsageError(
+        "login_as finds no SessionMiddleware in this client's app; hand its Session over: "
+        "login_as(client, user_id, session=sessions)"
+    )
+
+
+def _layers(app: Any) -> Iterator[Any]:
+    """Yield an app and what it wraps, through Starlette's and Litestar's stacks, and wrappers with `app`."""
+    seen: set[int] = set()
+    waiting = [app]
+    while waiting:
+        layer = waiting.pop(0)
+        if layer is None or id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        yield layer
+        if getattr(layer, "middleware_stack", layer) is None and callable(
+            getattr(layer, "build_middleware_stack", None)
+        ):
+            # As Starlette does at the first request.
+            layer.middleware_stack = layer.build_middleware_stack()
+        waiting.extend(getattr(layer, name, None) for name in ("middleware_stack", "asgi_handler", "app"))
+
+
+def _finished(action: Callable[[], Awaitable[str]]) -> str:
+    """Run an async action to its end in an event loop of its own, whether or not this thread has one."""
+    outcome: list[Any] = []
+
+    async def main() -> str:
+        return await action()
+
+    def run() -> None:
+        try:
+            outcome.append((asyncio.run(main()), None))
+        except BaseException as error:  # noqa: BLE001  raised on in the caller's thread
+            outcome.append((None, error))
+
+    thread = Thread(target=run, name="login_as")
+    thread.start()
+    thread.join()
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return str(result)
