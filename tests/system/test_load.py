@@ -9,8 +9,8 @@ import trio
 from trio.testing import MockClock
 
 from greenroom import MemoryStore, SessionData
-from tests.system import load
 from simulations.linearizability import assert_explained, check_history
+from tests.system import load
 
 pytestmark = pytest.mark.trio
 

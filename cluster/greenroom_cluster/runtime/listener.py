@@ -18,10 +18,10 @@ from typing import Any
 import msgspec
 import structlog
 import trio
+
 from greenroom import wire
 from greenroom.errors import RemoteProtocolError, UsageError
 from greenroom.framing import FRAME_BYTES_MAX, encode_frames
-
 from greenroom_cluster.runtime.addresses import join_address
 from greenroom_cluster.runtime.connection import (
     OUTBOUND_BYTES_MAX,
