@@ -47,6 +47,7 @@ from greenroom_cluster.shard.pairs import Incoming, hear_of
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.roles import Role
 from greenroom_cluster.shard.settings import HostSettings, ns
+from greenroom_cluster.shard.strangers import is_stranger, refuse_stranger
 from greenroom_cluster.shard.table import SessionTable
 
 POINT_BITS = 16
@@ -202,6 +203,9 @@ class Host:
     # --- peers ----------------------------------------------------------------------------------------------
 
     def _peer_messages(self, now_ns: int, wall_us: int, event: PeerMessages) -> None:
+        if is_stranger(self._context, event.peer):
+            refuse_stranger(self._context, event.peer, event.messages)
+            return
         for message in event.messages:
             self._on_message[type(message)](now_ns, wall_us, event.peer, message)
 

@@ -8,6 +8,7 @@ stopped serving before it proposes a hand-over.
 
 from typing import TYPE_CHECKING
 
+from greenroom.errors import InvariantError
 from greenroom_cluster.peering import SnapshotOk
 from greenroom_cluster.shard.effects import Send
 from greenroom_cluster.shard.joining import SnapshotSender
@@ -25,6 +26,7 @@ JOINER_LAG_RECORDS = 256
 class Membership:
     """The followers of one primary and what is being changed about them.
 
+    `catching_up`: the joiner counts, and is proposed once it has logged all that was committed without it.
     `draining`: new requests are held, so that everything logged can be committed before a hand-over.
     """
 
@@ -32,6 +34,7 @@ class Membership:
         "_context",
         "_join_due_ns",
         "_primary",
+        "catching_up",
         "draining",
         "followers",
         "joiner",
@@ -47,6 +50,7 @@ class Membership:
         self.joiner: Follower | None = None
         self.transfer: SnapshotSender | None = None
         self.opened: OpenProposal | None = None
+        self.catching_up = False
         self.draining = False
 
     # --- what was decided -----------------------------------------------------------------------------------
@@ -74,6 +78,8 @@ class Membership:
                 self._follow(peer, primary.log.appended, now_ns, counted=True)
         for follower in self.followers:
             follower.refused = follower.pair.refuses(primary.shard, replica.epoch)
+            if follower is not self.joiner and follower.acknowledged < replica.committed:
+                raise InvariantError(f"shard {primary.shard}: a member lacks what was committed")
         self._count()
 
     def _follow(self, peer: bytes, acknowledged: int, now_ns: int, *, counted: bool) -> Follower:
@@ -203,6 +209,8 @@ class Membership:
         replica, context = self._primary.replica, self._context
         if self.opened is not None or replica.committed != replica.log.appended or context.map is None:
             return
+        if any(follower.acknowledged != replica.log.appended for follower in self.followers):
+            return
         successor = context.current.get(context.map.shards[replica.shard].wanted[0], b"")
         if successor not in replica.members[1:]:
             return
@@ -283,13 +291,27 @@ class Membership:
             return
         if replica.log.appended - joiner.acknowledged > JOINER_LAG_RECORDS:
             return
-        joiner.counted = True
-        joiner.waiting_since_ns = now_ns if replica.log.appended > joiner.acknowledged else 0
-        self._count()
+        if not joiner.counted:
+            # From here on nothing is committed without it, so that under load, too, it can catch up.
+            joiner.counted = self.catching_up = True
+            joiner.waiting_since_ns = now_ns if replica.log.appended > joiner.acknowledged else 0
+            self._count()
+        self.add_if_caught_up(now_ns)
+
+    def add_if_caught_up(self, now_ns: int) -> None:
+        """Propose the joiner once it has logged all that was committed without it.
+
+        A member that lacked an acknowledged record would lose it by taking over.
+        """
+        joiner, replica = self.joiner, self._primary.replica
+        if joiner is None or self.opened is not None or joiner.acknowledged < replica.committed:
+            return
+        self.catching_up = False
         self._propose(now_ns, "add", replica.members[0], (*replica.members[1:], joiner.pair.peer))
 
     def _end_transfer(self) -> None:
         assert self.joiner is not None
+        self.catching_up = False
         self.joiner.pair.release_bulk()
         self.joiner = None
         self.transfer = None
@@ -306,6 +328,9 @@ class Membership:
         self._count()
         self._join_due_ns = now_ns + ns(self._context.settings.join_retry_seconds)
         self._primary.trim()
+        if joiner.counted:
+            # What waited for the joiner alone can be committed without it.
+            self._context.ready[self._primary.shard] = self._primary
 
     def shed(self, now_ns: int) -> None:
         """Give up a join that keeps too much of the log from being dropped."""

@@ -247,6 +247,8 @@ class Primary:
     def advance(self, now_ns: int, wall_us: int) -> None:
         """Commit what every follower that counts has logged: apply it, then answer."""
         replica, log, table = self.replica, self.log, self.table
+        if self.membership.catching_up:
+            self.membership.add_if_caught_up(now_ns)
         target = log.appended
         for follower in self.counted:
             target = min(target, follower.acknowledged)

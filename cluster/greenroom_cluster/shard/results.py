@@ -80,4 +80,7 @@ class ClientTable:
         for state in clients:
             self._clients[state.client] = Client(state.low, state.used_us)
         for kept in results:
-            self._clients[kept.client].results[kept.request] = kept.reply
+            # Clients come before their answers; one that does not is no reason to end this process.
+            client = self._clients.get(kept.client)
+            if client is not None:
+                client.results[kept.request] = kept.reply

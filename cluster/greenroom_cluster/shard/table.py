@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Any
 
+import msgspec
+
 from greenroom import wire
 from greenroom.patching import patch_data
 from greenroom.wire import FailureCode
@@ -18,6 +20,8 @@ from greenroom_cluster.shard.results import ClientTable
 
 SEQUENCE_BITS = 40
 DATA_BYTES_MAX = 1 << 20
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 def version_of(record: Record) -> int:
@@ -89,12 +93,13 @@ class SessionTable:
     def fingerprint(self) -> bytes:
         """Return a digest of the whole replicated state: equal on replicas that have applied the same log."""
         state = blake2b(digest_size=16)
+        # Encoded, because that is equal for what was decided here and what came over the wire.
         for digest in sorted(self.sessions):
-            state.update(repr(self.sessions[digest]).encode())
+            state.update(_encode(self.sessions[digest]))
         for client in sorted(self.clients.states(), key=lambda each: each.client):
-            state.update(repr(client).encode())
+            state.update(_encode(client))
         for kept in sorted(self.clients.results(), key=lambda each: (each.client, each.request)):
-            state.update(repr(kept).encode())
+            state.update(_encode(kept))
         return state.digest()
 
     # --- commands -------------------------------------------------------------------------------------------

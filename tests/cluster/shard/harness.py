@@ -29,6 +29,7 @@ from greenroom_cluster.shard.roles import Role
 from greenroom_cluster.shard.settings import HostSettings, ns
 
 LATENCY_NS = 200_000
+START_NS = ns(1000)
 WALL_START_US = 1_800_000_000_000_000
 
 
@@ -50,6 +51,18 @@ class Actor:
         self.replies: dict[int, wire.Reply] = {}
         self.trace: list[fx.HostEffect] = []
         self._tick_at = -1
+        self._drift = world.random.randint(-world.drift_ppm, world.drift_ppm)
+        self._offset_ns = world.random.randrange(ns(1000)) if world.drift_ppm else 0
+
+    @property
+    def now_ns(self) -> int:
+        """This actor's own clock, which drifts and starts anywhere."""
+        elapsed = self.world.now_ns - START_NS
+        return START_NS + self._offset_ns + elapsed + elapsed * self._drift // 1_000_000
+
+    def _world_ns(self, own_ns: int) -> int:
+        elapsed = own_ns - START_NS - self._offset_ns
+        return START_NS + elapsed * 1_000_000 // (1_000_000 + self._drift) + 1
 
     def step(self, event: ins.HostInput) -> None:
         if not self.alive:
@@ -57,13 +70,14 @@ class Actor:
         if self.paused:
             self.backlog.append(event)
             return
-        effects = self.host.step(self.world.now_ns, self.world.wall_us(self.node), event)
+        effects = self.host.step(self.now_ns, self.world.wall_us(self.node), event)
+        self.world.stepped(self)
         for effect in effects:
             self.world.perform(self, effect)
         self.arm()
 
     def arm(self) -> None:
-        due = max(self.host.next_deadline(), self.world.now_ns + 1)
+        due = max(self._world_ns(self.host.next_deadline()), self.world.now_ns + 1)
         if self._tick_at <= self.world.now_ns or due < self._tick_at:
             self._tick_at = due
             self.world.at(due, lambda: self._tick(due))
@@ -93,9 +107,15 @@ class World:
         replicas: int = 2,
         seed: int = 1,
         settings: HostSettings | None = None,
+        drift_ppm: int = 0,
     ) -> None:
         self.random = random.Random(seed)
-        self.now_ns = ns(1000)
+        self.now_ns = START_NS
+        self.drift_ppm = drift_ppm
+        # For checkers: called after an actor's step, with each reply, and with each new map.
+        self.stepped: Callable[[Actor], None] = lambda actor: None
+        self.replied: Callable[[Actor, int, wire.Reply], None] = lambda actor, connection, reply: None
+        self.published: Callable[[ClusterMap], None] = lambda full: None
         self.settings = settings or HostSettings()
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
@@ -103,7 +123,9 @@ class World:
         self.wall_jump_us: dict[str, int] = {}
         self.actors: dict[bytes, Actor] = {}
         self.dead_nodes: set[str] = set()
+        self.seen_dead: list[bytes] = []
         self.coordinator_up = True
+        self.coordinator_starts = 0
         self.jitter_ns = 0
         empty = ClusterMap(
             "test", 1, 1, replicas, {}, {}, tuple(ShardEntry(0, b"", (), b"", ()) for _ in range(shards))
@@ -154,8 +176,7 @@ class World:
     def start_actor(self, slot: str) -> Actor:
         actor = Actor(self, slot, self.settings)
         self.actors[actor.incarnation] = actor
-        entry = ActorEntry(actor.incarnation, actor.node, slot, f"{slot}@", "up", "h", 1, 1)
-        self.coordinate(actor.incarnation, RegisterActor(1, entry))
+        self._register(actor)
         self.coordinate(actor.incarnation, wire.Subscribe(0, 0))
         actor.arm()
         return actor
@@ -171,6 +192,7 @@ class World:
                     self._break(other, peer, bulk)
         if report:
             dead = ReportDead(1, (actor.incarnation,))
+            self.seen_dead.append(actor.incarnation)
             self.after(ns(0.003), lambda: self.coordinate(b"s" * 16, dead))
         if restart:
             self.after(ns(0.5), lambda: self.start_actor(actor.slot) and None)
@@ -210,6 +232,30 @@ class World:
             self.coordinate(actor.incarnation, wire.Subscribe(0, 0))
             actor.step(ins.CoordinationUp())
 
+    def stop_coordinator(self) -> None:
+        """The coordinator's process ends; what was on its way to it is lost."""
+        self.coordinator_up = False
+        self.coordinator_starts += 1
+
+    def start_coordinator(self) -> None:
+        """It starts again from the map on its disk, and knows nothing else of before."""
+        settings = coordination.CoordinatorSettings()
+        self.coordinator = coordination.Coordinator(self.coordinator.map, settings, self.now_ns)
+        self.coordinator_up = True
+        for actor in self.alive():
+            self._register(actor)
+            self.after(LATENCY_NS, lambda actor=actor: self._resubscribe(actor))
+        self.coordinate(b"s" * 16, ReportDead(1, tuple(self.seen_dead)))
+
+    def _register(self, actor: Actor) -> None:
+        entry = ActorEntry(actor.incarnation, actor.node, actor.slot, f"{actor.slot}@", "up", "h", 1, 1)
+        self.coordinate(actor.incarnation, RegisterActor(1, entry))
+
+    def break_link(self, actor: Actor, peer: bytes, bulk: bool) -> None:
+        """Reset the connection that the actor opened to that peer."""
+        if (peer, bulk) in actor.up_links:
+            self._break(actor, peer, bulk)
+
     def alive(self) -> list[Actor]:
         return [actor for actor in self.actors.values() if actor.alive]
 
@@ -230,8 +276,9 @@ class World:
 
     def perform(self, actor: Actor, effect: fx.HostEffect) -> None:
         match effect:
-            case fx.Reply(message=message):
+            case fx.Reply(connection=connection, message=message):
                 actor.replies[message.request] = message
+                self.replied(actor, connection, message)
             case fx.Send(peer=peer, message=message, bulk=bulk):
                 if (peer, bulk) in actor.up_links:
                     self._carry(actor, self.actors[peer], message, bulk=bulk, link=(actor, peer, bulk))
@@ -249,7 +296,12 @@ class World:
                 actor.up_links.discard((peer, bulk))
             case fx.Propose(proposal=proposal):
                 message = Propose(1, actor.incarnation, (proposal,))
-                self.deliver(actor.node, "coordinator", lambda: self.coordinate(actor.incarnation, message))
+                start = self.coordinator_starts
+                self.deliver(
+                    actor.node,
+                    "coordinator",
+                    lambda: self.coordinate(actor.incarnation, message, start),
+                )
             case _:
                 actor.trace.append(effect)
 
@@ -286,8 +338,9 @@ class World:
             self.coordinate(b"s" * 16, Heartbeat(name, 0, 0))
         self.after(ns(0.5), lambda: self._heartbeat(name))
 
-    def coordinate(self, sender: bytes, message) -> None:
-        if self.coordinator_up:
+    def coordinate(self, sender: bytes, message, start: int | None = None) -> None:
+        """Let the coordinator decide; `start`: only if it has not been started again since."""
+        if self.coordinator_up and start in (None, self.coordinator_starts):
             incoming = coordination.Incoming(0, sender, message)
             self._outcome(self.coordinator.decide(self.now_ns, [incoming]), sender)
 
@@ -301,6 +354,7 @@ class World:
 
     def _outcome(self, outcome: coordination.Outcome, sender: bytes) -> None:
         if outcome.persist is not None:
+            self.published(outcome.persist)
             for actor in self.alive():
                 self._publish(actor, outcome.persist)
         asker = self.actors.get(sender)
@@ -343,7 +397,7 @@ class World:
             replica = actor.replica(shard)
             if replica is None or replica.primary is None or replica.role is not Role.PRIMARY:
                 return False
-            if not replica.primary.leased(self.now_ns) or replica.primary.opened is not None:
+            if not replica.primary.leased(actor.now_ns) or replica.primary.opened is not None:
                 return False
             slots = {self.actors[member].slot for member in entry.members}
             if slots != set(entry.wanted) or actor.slot != entry.wanted[0]:
@@ -363,7 +417,7 @@ class World:
             replica = actor.replica(shard)
             if replica is None or replica.primary is None or replica.primary.paused:
                 continue
-            if replica.primary.leased(self.now_ns):
+            if replica.primary.leased(actor.now_ns):
                 found.append(actor)
         return found
 

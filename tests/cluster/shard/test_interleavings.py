@@ -365,6 +365,37 @@ def probe_join(probe: Probe) -> int:
     return probe.replica.primary.membership.transfer.join
 
 
+def test_a_joiner_is_proposed_only_once_it_has_logged_all_that_was_acknowledged_without_it() -> None:
+    """Else it would be a member without them: the primary's death, or a hand-over, would lose them."""
+    probe = Probe()
+    probe.start_alone()
+    probe.configure(1, (ME,), wanted="ab")
+    probe.connect(B)
+    join = probe_join(probe)
+    for number in range(1, 4):
+        assert probe.ask(create(number, bytes([number]) * 32))  # acknowledged alone
+    probe.hear(B, SnapshotOk(0, 1, join, 0))
+    (sent,) = probe.prepares()
+    assert probe.proposals() == []
+    # From here on nothing is committed without it any more, so that it can catch up under load.
+    assert probe.ask(create(4, b"4" * 32)) == []
+    probe.hear(B, PrepareOk(sent.batch))
+    assert probe.proposal("add").backups == (B,)
+    assert probe.follower.acknowledged >= probe.replica.committed == 3
+
+
+def test_a_joiner_lost_while_it_catches_up_holds_nothing_up() -> None:
+    probe = Probe()
+    probe.start_alone()
+    probe.configure(1, (ME,), wanted="ab")
+    probe.connect(B)
+    probe.ask(create(1))
+    probe.hear(B, SnapshotOk(0, 1, probe_join(probe), 0))
+    assert probe.ask(create(2, b"b" * 32)) == []
+    probe.after(1.3)
+    assert probe.replica.committed == 2
+
+
 def test_a_late_decision_about_another_proposal_changes_nothing() -> None:
     probe = Probe()
     probe.lead()
