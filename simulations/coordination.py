@@ -103,17 +103,11 @@ class CoordinatorProcess(Process):
     # --- deciding ----------------------------------------------------------------------------------------
 
     def _turn_around(self) -> None:
-        """Plan, then decide what waits, then sleep until something is due; one write at a time."""
+        """Decide what waits, then plan, then sleep until something is due; one write at a time."""
         if self._writing is not None or not self.alive:
             return
-        now_ns = self.machine.now_ns()
-        plan = self._controller.step(now_ns, self.coordinator.map)
-        if plan:
-            outcome = self.coordinator.want(plan)
-        else:
-            batch, self._waiting = self._waiting, []
-            outcome = self.coordinator.decide(now_ns, batch)
-        self._perform(outcome)
+        batch, self._waiting = self._waiting, []
+        self._perform(self.coordinator.decide(self.machine.now_ns(), batch))
 
     def _perform(self, outcome: Outcome) -> None:
         if outcome.persist is None:
@@ -182,13 +176,13 @@ class CoordinatorProcess(Process):
                 self.network.close(served.end, reset=False)
                 self._connections.pop(response.connection, None)
                 self._subscribers.pop(response.connection, None)
-        if self._waiting or self._controller.step(self.machine.now_ns(), self.coordinator.map):
-            self._turn_again()
+        plan = self._controller.step(self.machine.now_ns(), self.coordinator.map)
+        if plan:
+            self._perform(self.coordinator.want(plan))
+        elif self._waiting:
+            self.timeline.after(0, self.tell, 0, self._turn_around)
         else:
             self._sleep()
-
-    def _turn_again(self) -> None:
-        self.timeline.after(0, self.tell, 0, self._turn_around)
 
     def _sleep(self) -> None:
         due = min(self.coordinator.next_deadline(), self._controller.next_deadline())

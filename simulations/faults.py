@@ -162,7 +162,7 @@ def kill_supervisor(faults: Faults, target: Target, seconds: float, amount: floa
         return None
     supervisor.kill()
     node = supervisor.node
-    return lambda: faults.world.start_node(node) and None if not faults.world.supervisors[node].alive else None
+    return lambda: faults.world.start_node(node) and None
 
 
 def orphan_paused(faults: Faults, target: Target, seconds: float, amount: float, other: str) -> Undo | None:
@@ -177,11 +177,7 @@ def orphan_paused(faults: Faults, target: Target, seconds: float, amount: float,
     supervisor.kill()
     node, world = supervisor.node, faults.world
 
-    def start() -> None:
-        if not world.supervisors[node].alive:
-            world.start_node(node)
-
-    world.timeline.after(int(amount * SECOND), start)
+    world.timeline.after(int(amount * SECOND), world.start_node, node)
     return actor.resume
 
 

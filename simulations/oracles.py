@@ -55,10 +55,11 @@ replica_module.Log = ObservedLog  # type: ignore[misc]
 class Seen:
     """What was seen of one replica, to tell what is new."""
 
-    __slots__ = ("committed", "epoch", "epochs", "log", "primary", "replica")
+    __slots__ = ("committed", "epoch", "epochs", "log", "primary", "replica", "truth")
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Replica, truth: "ShardTruth") -> None:
         self.replica = replica
+        self.truth = truth
         self.epoch = replica.epoch
         self.log = replica.log
         self.committed = replica.committed
@@ -69,16 +70,9 @@ class Seen:
 class ShardTruth:
     """What is true of one shard across all its replicas since it began (again)."""
 
-    __slots__ = ("applied", "committed", "committed_max", "configurations", "lost", "primaries", "records")
+    __slots__ = ("applied", "committed", "committed_max", "records")
 
     def __init__(self) -> None:
-        self.configurations: dict[tuple[int, int], tuple[Any, ...]] = {}
-        self.primaries: dict[ActorProcess, Primary] = {}
-        self.lost = False
-        self.begin()
-
-    def begin(self) -> None:
-        """Forget the log of a shard that was lost and begins empty."""
         self.records: dict[tuple[int, int], Record] = {}
         self.committed: dict[int, Record] = {}
         self.committed_max = 0
@@ -91,6 +85,9 @@ class Oracles:
     def __init__(self, world: "World") -> None:
         self.world = world
         self.shards = [ShardTruth() for _ in range(world.plan.shards)]
+        self.lost: set[int] = set()
+        self.configurations: list[dict[tuple[int, int], tuple[Any, ...]]] = [{} for _ in self.shards]
+        self._serving: list[dict[ActorProcess, Primary]] = [{} for _ in self.shards]
         self.messages: Counter[tuple[str, str]] = Counter()
         self._seen: dict[ActorProcess, list[Seen | None]] = {}
 
@@ -150,11 +147,11 @@ class Oracles:
             if replica is None:
                 if known is not None:
                     seen[shard] = None
-                    self.shards[shard].primaries.pop(actor, None)
+                    self._serving[shard].pop(actor, None)
                 continue
             if known is None or known.replica is not replica:
-                known = seen[shard] = Seen(replica)
-                self.shards[shard].primaries.pop(actor, None)
+                known = seen[shard] = Seen(replica, self.shards[shard])
+                self._serving[shard].pop(actor, None)
             if (
                 replica.log.appended != known.log.appended
                 or replica.log is not known.log
@@ -164,11 +161,11 @@ class Oracles:
                 or known.log.fresh  # type: ignore[attr-defined]
             ):
                 self._watch(actor, shard, replica, known)
-            if known.primary and len(self.shards[shard].primaries) > 1:
+            if known.primary and len(self._serving[shard]) > 1:
                 self._check_serving(shard)
 
     def _watch(self, actor: "ActorProcess", shard: int, replica: Replica, known: Seen) -> None:
-        truth = self.shards[shard]
+        truth = known.truth
         if replica.epoch < known.epoch:
             self.world.violate("epochs", f"{actor.name} shard {shard}: {known.epoch} then {replica.epoch}")
         known.epoch = replica.epoch
@@ -190,11 +187,11 @@ class Oracles:
         if primary is None:
             if known.primary:
                 known.primary = False
-                truth.primaries.pop(actor, None)
+                self._serving[shard].pop(actor, None)
             return
         if not known.primary:
             known.primary = True
-            truth.primaries[actor] = primary
+            self._serving[shard][actor] = primary
             if replica.committed < truth.committed_max:
                 self.world.violate(
                     "durable",
@@ -242,7 +239,7 @@ class Oracles:
 
     def _check_serving(self, shard: int) -> None:
         serving = []
-        for actor, primary in self.shards[shard].primaries.items():
+        for actor, primary in self._serving[shard].items():
             if actor.alive and not primary.paused and primary.leased(actor.machine.now_ns()):
                 serving.append(actor.name)
         if len(serving) > 1:
@@ -251,8 +248,8 @@ class Oracles:
     def died(self, actor: "ActorProcess") -> None:
         """Forget a process that is gone."""
         self._seen.pop(actor, None)
-        for truth in self.shards:
-            truth.primaries.pop(actor, None)
+        for serving in self._serving:
+            serving.pop(actor, None)
 
     # --- coordination ------------------------------------------------------------------------------------
 
@@ -262,10 +259,9 @@ class Oracles:
             former = before.shards[shard]
             if entry is former or (entry.epoch == former.epoch and entry.nonce == former.nonce):
                 continue
-            truth = self.shards[shard]
             epoch = (after.lineage, entry.epoch)
             configuration = (entry.primary, entry.backups, entry.nonce)
-            if truth.configurations.setdefault(epoch, configuration) != configuration:
+            if self.configurations[shard].setdefault(epoch, configuration) != configuration:
                 self.world.violate("epochs", f"shard {shard}: epoch {entry.epoch} was decided twice")
             if entry.epoch <= former.epoch:
                 self.world.violate("epochs", f"shard {shard}: epoch {entry.epoch} after {former.epoch}")
@@ -277,8 +273,9 @@ class Oracles:
         if living:
             self.world.violate("death", f"shard {shard} was started empty while {living} lived")
         self.world.network.happened["shard lost with all its members"] += 1
-        self.shards[shard].lost = True
-        self.shards[shard].begin()
+        # Replicas of what was lost may still run, and are judged by the log that they belong to.
+        self.shards[shard] = ShardTruth()
+        self.lost.add(shard)
 
     def reported_dead(self, supervisor: str, incarnations: tuple[bytes, ...]) -> None:
         """Judge what a supervisor tells of deaths."""

@@ -31,13 +31,14 @@ _USERS = 3
 class Session:
     """A session over its life. `keys` are its ids, oldest first; `versions` what was last seen of each."""
 
-    __slots__ = ("earliest_end_ns", "keys", "latest_end_ns", "name", "point", "user", "versions")
+    __slots__ = ("earliest_end_ns", "keys", "latest_end_ns", "minted", "name", "point", "user", "versions")
 
     def __init__(self, number: int, point: int) -> None:
         self.name = f"s{number}"
         self.point = point
         self.user = f"user-{number % _USERS}"
         self.keys = [f"s{number}/0"]
+        self.minted = 0
         self.versions: dict[str, int] = {}
         self.earliest_end_ns: int | None = None
         self.latest_end_ns: int | None = None
@@ -233,9 +234,9 @@ class Workload:
                 request_by_handle = wire.DeleteByHandle(number, low, 0, point, digest, session.user)
                 return request_by_handle, kinds.DELETE_BY_HANDLE
             case "rotate":
-                fresh = f"{session.name}/{len(session.keys)}"
-                session.keys.append(fresh)
-                fields["new_key"] = fresh
+                # Nobody else knows the new id before this caller was told, or gave up waiting.
+                session.minted += 1
+                fresh = fields["new_key"] = f"{session.name}/{session.minted}"
                 value = self.value()
                 fields["set"] = [(["r"], value)]
                 new_digest = self.digest(session, fresh)
@@ -309,6 +310,8 @@ class Workload:
         kind = entry.fields["kind"]
         if kind == "clean":
             return
+        if kind == "rotate" and result["outcome"] != "failed" and entry.session is not None:
+            entry.session.keys.append(entry.fields["new_key"])
         fields = {**entry.fields, **result, "invoked_ns": entry.invoked_ns}
         if kind not in ("list", "delete_by_user"):
             self.history.append(Operation(**fields))

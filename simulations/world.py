@@ -40,6 +40,7 @@ from simulations.workload import Workload
 
 START_BOUND_NS = 20 * SECOND
 HEAL_BOUND_NS = 30 * SECOND
+REST_BOUND_NS = 5 * SECOND
 TRACE_MAX = 200_000
 
 
@@ -105,7 +106,6 @@ class World:
         self.coordinator = self.start_coordinator()
         for number in range(plan.nodes):
             self.start_node(f"n{number}")
-        self._addresses = tuple(f"n{number}:1" for number in range(plan.nodes))
         for number in range(plan.clients):
             self.start_client(number)
         self.workload = Workload(self)
@@ -128,7 +128,10 @@ class World:
         return process
 
     def start_node(self, name: str) -> SupervisorProcess:
-        """Start a node's supervisor, on a machine of the same name."""
+        """Start a node's supervisor, on a machine of the same name, unless it runs already."""
+        running = self.supervisors.get(name)
+        if running is not None and running.alive:
+            return running
         self.generations += 1
         number = int(name[1:])
         rate = self.plan.rates[number] if number < len(self.plan.rates) else 1_000_000
@@ -144,8 +147,9 @@ class World:
         """Start a client process, in the place of a former one."""
         self.generations += 1
         machine = self.network.machine(f"client{number}")
+        nodes = tuple(each.address for each in self.supervisors.values())
         settings = DialogSettings(
-            seeds=self._addresses, cluster=CLUSTER, deadline_seconds=self.plan.deadline_seconds
+            seeds=nodes, cluster=CLUSTER, deadline_seconds=self.plan.deadline_seconds
         )
         process = ClientProcess(
             self.network,
@@ -300,16 +304,17 @@ class World:
             state = "all probes were answered" if probes.answered else f"no answer to {probes.unanswered}"
             self.violate("liveness", f"not whole {took:.0f} s after healing ({state}): {self.describe()}")
             return took
-        self.timeline.run_until(self.timeline.now + 2 * SECOND)
-        self._compare_replicas()
+        if not self.timeline.run_until(self.timeline.now + REST_BOUND_NS, self._ticking(self._equal)):
+            self.violate("equal", f"replicas differ at rest: {self.describe()}")
         return took
 
     def whole(self) -> bool:
         """Whether every shard has all its replicas where they are wanted, and serves."""
         cluster_map = self.disk.map
         nodes = {each.name for each in cluster_map.nodes.values() if each.state == "up"}
+        slots = sum(each.state == "up" and each.node in nodes for each in cluster_map.actors.values())
         for shard, entry in enumerate(cluster_map.shards):
-            if not entry.primary or len(entry.members) != min(cluster_map.replicas, len(nodes)):
+            if not entry.primary or len(entry.members) != min(cluster_map.replicas, slots):
                 return False
             actor = self.actors[entry.primary]
             replica = actor.host.replicas[shard] if actor.alive and actor.host.replicas else None
@@ -327,19 +332,22 @@ class World:
                 return False
         return True
 
-    def _compare_replicas(self) -> None:
+    def _equal(self) -> bool:
+        """Whether the replicas of each shard are at the same point and hold the same."""
         for shard, entry in enumerate(self.disk.map.shards):
             states = set()
             for member in entry.members:
                 replica = self.actors[member].host.replicas[shard]
-                if replica is not None:
-                    states.add((replica.committed, replica.table.fingerprint()))
+                if replica is None or replica.committed != replica.log.appended:
+                    return False
+                states.add((replica.committed, replica.table.fingerprint()))
             if len(states) != 1:
-                self.violate("equal", f"the replicas of shard {shard} differ at rest")
+                return False
+        return True
 
     def _judge(self, heal_seconds: float) -> Result:
         history = self.workload.close()
-        lost = {shard for shard, truth in enumerate(self.oracles.shards) if truth.lost}
+        lost = self.oracles.lost
         shards = self.plan.shards
         kept = [op for op in history if int(op.session[1:]) % shards not in lost]
         undecided = 0
