@@ -17,7 +17,7 @@ first attempt was sent (0 on a first attempt).
 """
 
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -33,6 +33,13 @@ ROLE_ADMIN = "admin"
 Key: TypeAlias = str | int
 Path: TypeAlias = tuple[Key, ...]
 PathValue: TypeAlias = tuple[Path, bytes]
+
+# What a request may hold at most is checked where it is decoded: one that goes beyond ends its connection and
+# never becomes a session that others could not read. The times are those of the years 1 to 9999.
+Digest: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+UserId: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
+Label: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
+TimeUs: TypeAlias = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000_000, le=253_402_300_799_999_999)]
 
 
 class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -73,7 +80,7 @@ class Get(Frame, frozen=True, tag=10):
 
     request: int
     point: int
-    digest: bytes
+    digest: Digest
 
 
 class Create(Frame, frozen=True, tag=11):
@@ -83,12 +90,12 @@ class Create(Frame, frozen=True, tag=11):
     low: int
     age_ms: int
     point: int
-    digest: bytes
-    user_id: str | None
-    created_us: int
-    expires_us: int
-    absolute_us: int | None
-    label: str
+    digest: Digest
+    user_id: UserId | None
+    created_us: TimeUs
+    expires_us: TimeUs
+    absolute_us: TimeUs | None
+    label: Label
     data: bytes
 
 
@@ -99,10 +106,10 @@ class Update(Frame, frozen=True, tag=12):
     low: int
     age_ms: int
     point: int
-    digest: bytes
-    user_id: str | None
-    expires_us: int
-    label: str
+    digest: Digest
+    user_id: UserId | None
+    expires_us: TimeUs
+    label: Label
     data: bytes
     version: int | None
 
@@ -114,7 +121,7 @@ class Delete(Frame, frozen=True, tag=13):
     low: int
     age_ms: int
     point: int
-    digest: bytes
+    digest: Digest
 
 
 class Patch(Frame, frozen=True, tag=14):
@@ -128,12 +135,12 @@ class Patch(Frame, frozen=True, tag=14):
     low: int
     age_ms: int
     point: int
-    digest: bytes
+    digest: Digest
     set: tuple[PathValue, ...]
     unset: tuple[Path, ...]
     expect: tuple[PathValue, ...]
-    user: tuple[str | None] | None
-    expires_us: int | None
+    user: tuple[UserId | None] | None
+    expires_us: TimeUs | None
 
 
 class Rotate(Frame, frozen=True, tag=15):
@@ -143,12 +150,12 @@ class Rotate(Frame, frozen=True, tag=15):
     low: int
     age_ms: int
     point: int
-    digest: bytes
-    new_digest: bytes
+    digest: Digest
+    new_digest: Digest
     set: tuple[PathValue, ...]
     unset: tuple[Path, ...]
-    user: tuple[str | None] | None
-    expires_us: int | None
+    user: tuple[UserId | None] | None
+    expires_us: TimeUs | None
 
 
 class DeleteByHandle(Frame, frozen=True, tag=16):
@@ -158,8 +165,8 @@ class DeleteByHandle(Frame, frozen=True, tag=16):
     low: int
     age_ms: int
     point: int
-    digest: bytes
-    user_id: str
+    digest: Digest
+    user_id: UserId
 
 
 class DeleteByUser(Frame, frozen=True, tag=17):
@@ -168,8 +175,8 @@ class DeleteByUser(Frame, frozen=True, tag=17):
     request: int
     low: int
     age_ms: int
-    user_id: str
-    keep: bytes
+    user_id: UserId
+    keep: Annotated[bytes, msgspec.Meta(max_length=32)]
     shards: tuple[int, ...]
 
 
@@ -177,7 +184,7 @@ class ListByUser(Frame, frozen=True, tag=18):
     """The user's sessions on these shards, at most `limit`. Answered by `Listing`."""
 
     request: int
-    user_id: str
+    user_id: UserId
     limit: int
     shards: tuple[int, ...]
 

@@ -172,17 +172,18 @@ def _requests() -> list[Any]:
     digest = bytes(32)
     huge = (1 << 64) - 1
     least = -(1 << 63)
+    last_us, first_us = 253_402_300_799_999_999, -62_135_596_800_000_000
     return [
         read(1, 1),
         create(1),
-        wire.Create(2, 1, 0, 0, digest, "user", huge, huge, huge, "label", b"\x80"),
-        wire.Create(3, 1, 0, 0, digest, "user", least, least, least, "label", b"\x80"),
-        wire.Update(huge, huge, huge, 0, digest, "user", huge, "label", b"\x80", huge),
+        wire.Create(2, 1, 0, 0, digest, "user", last_us, last_us, last_us, "label", b"\x80"),
+        wire.Create(3, 1, 0, 0, digest, "user", first_us, first_us, first_us, "label", b"\x80"),
+        wire.Update(huge, huge, huge, 0, digest, "user", last_us, "label", b"\x80", huge),
         wire.Update(4, least, least, 0, digest, "user", 5, "label", b"\x80", least),
         wire.Delete(least, least, least, 0, digest),
-        wire.Patch(5, 1, 0, 0, digest, ((("a", 1), b"\x01"),), (("b",),), ((("c",), b""),), ("u",), huge),
-        wire.Patch(6, 1, 0, 0, (1).to_bytes(32, "big"), (((), b"\xc1"),), ((),), (), None, least),
-        wire.Rotate(7, 1, 0, 0, digest, b"", ((("a",), b"\xff"),), (), (None,), huge),
+        wire.Patch(5, 1, 0, 0, digest, ((("a", 1), b"\x01"),), (("b",),), ((("c",), b""),), ("u",), last_us),
+        wire.Patch(6, 1, 0, 0, (1).to_bytes(32, "big"), (((), b"\xc1"),), ((),), (), None, first_us),
+        wire.Rotate(7, 1, 0, 0, digest, b"n" * 32, ((("a",), b"\xff"),), (), (None,), last_us),
         wire.DeleteByHandle(8, 1, 0, 0, digest, "user"),
         wire.DeleteByUser(9, 1, 0, "user", b"", (0, 0, 1, huge, least)),
         wire.ListByUser(10, "user", huge, (0, 1, 2, 9)),

@@ -1,0 +1,42 @@
+"""A request beyond the limits is refused where it is decoded."""
+
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from greenroom import wire
+from greenroom.fields import check_user_id, micros_of
+
+_decode = msgspec.msgpack.Decoder(wire.Request).decode
+_encode = msgspec.msgpack.Encoder().encode
+YEAR_10000_US = 253_402_300_800_000_000
+
+FINE = wire.Create(1, 1, 0, 0, b"d" * 32, "u" * 256, 0, YEAR_10000_US - 1, None, "l" * 256, b"\x80")
+
+
+def test_what_a_store_may_send_is_decoded() -> None:
+    check_user_id(FINE.user_id)
+    least, most = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    for moment in (least, most):
+        extreme = msgspec.structs.replace(FINE, created_us=micros_of(moment, "created"))
+        assert _decode(_encode(extreme)) == extreme
+
+
+@pytest.mark.parametrize(
+    "beyond",
+    [
+        {"digest": b""},
+        {"digest": b"d" * 31},
+        {"digest": b"d" * 33},
+        {"user_id": "u" * 257},
+        {"label": "l" * 257},
+        {"created_us": -(1 << 63)},
+        {"expires_us": YEAR_10000_US},
+        {"absolute_us": (1 << 64) - 1},
+    ],
+    ids=str,
+)
+def test_what_no_store_sends_is_not(beyond: dict[str, object]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        _decode(_encode(msgspec.structs.replace(FINE, **beyond)))
