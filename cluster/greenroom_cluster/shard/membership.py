@@ -80,6 +80,9 @@ class Membership:
             follower.refused = follower.pair.refuses(primary.shard, replica.epoch)
             if follower is not self.joiner and follower.acknowledged < replica.committed:
                 raise InvariantError(f"shard {primary.shard}: a member lacks what was committed")
+            if follower.streaming:
+                # A joiner could not take in the commit points that came before its snapshot was whole.
+                follower.pair.commits_due[primary.shard] = follower
         self._count()
 
     def _follow(self, peer: bytes, acknowledged: int, now_ns: int, *, counted: bool) -> Follower:

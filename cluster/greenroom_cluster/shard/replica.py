@@ -145,7 +145,8 @@ class Replica:
         if self.primary is not None:
             self.primary.close()
             self.primary = None
-        if self.leader:
+        if self.leader and self.role is not Role.JOINING:
+            # A joiner backs nobody yet, and may begin again at the same epoch.
             self._incoming(now_ns).refuse(self.shard, self.epoch)
         self.context.transition(self.shard, self.epoch, "none", reason)
 

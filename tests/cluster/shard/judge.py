@@ -80,7 +80,8 @@ class Judge:
                 dead |= {key for key, actor in full.actors.items() if actor.state == "dead"}
                 assert all(member in dead or member not in full.actors for member in before.members)
                 self.shards[number] = Shard(entry.epoch)
-                self.lost_shards.add(number)
+                if before.epoch:
+                    self.lost_shards.add(number)
         self._map = full
 
     # --- replicas -------------------------------------------------------------------------------------------

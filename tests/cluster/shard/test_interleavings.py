@@ -173,6 +173,15 @@ def test_an_incomplete_or_unwanted_copy_does_not() -> None:
         assert probe.replica is None
 
 
+def test_a_copy_given_up_does_not_keep_its_actor_from_joining_again_at_the_same_epoch() -> None:
+    probe = Probe()
+    probe.join(last=False)
+    probe.after(60)
+    assert probe.replica is None
+    (answer,) = probe.hear(B, Beacon(5, 0))
+    assert answer.refused == ()
+
+
 # --- map jumps ---------------------------------------------------------------------------------------------
 
 
@@ -481,6 +490,14 @@ def test_a_fan_out_is_logged_without_the_list_of_its_shards() -> None:
 
 
 # --- commit points -----------------------------------------------------------------------------------------
+
+
+def test_a_member_that_was_added_is_told_the_commit_point_that_it_missed_while_joining() -> None:
+    probe = Probe()
+    probe.lead()
+    probe.after(0.3)
+    commits = [effect.message.commits for effect in probe.effects if isinstance(effect, fx.Send)]
+    assert [entry[:3] for entry in commits[0]] == [(0, 2, 0)]
 
 
 def test_a_commit_point_lost_with_a_connection_is_told_again() -> None:
