@@ -23,6 +23,7 @@ from simulations.timeline import MILLISECOND, SECOND, Machine, Timeline
 USER_TIMEOUT_NS = 5 * SECOND
 _SYN_RETRY_NS = 1 * SECOND
 _RETRANSMIT_NS = 200 * MILLISECOND
+_KEEPALIVE_NS = 2 * SECOND
 
 
 class TrafficRule:
@@ -333,6 +334,18 @@ class Network:
             return
         end.on_data(payload)
 
+    def _keepalive(self, end: End, tries: int) -> None:
+        """Probe a connection that is idle, and gone at the other side, as keep-alive does."""
+        if not end.open or end.peer.open:
+            return
+        peer = end.peer.host
+        if self.machines[peer].up and not self.is_cut(end.host, peer) and not self.is_cut(peer, end.host):
+            self._end_locally(end, "connection reset")
+        elif tries:
+            self.timeline.after(SECOND, self._keepalive, end, tries - 1)
+        else:
+            self._end_locally(end, "timed out")
+
     def _hold(self, end: End, payload: Any) -> None:
         if payload is _RESET:
             return  # nobody sends a reset again
@@ -386,6 +399,7 @@ class Network:
         when = max(self.timeline.now + self._delay(end), end.arrival)
         end.arrival = when
         self.timeline.at(when, self._arrive, end, _RESET if reset else _CLOSE)
+        self.timeline.after(_KEEPALIVE_NS, self._keepalive, end.peer, 5)
 
     def forsake(self, end: End) -> None:
         """This side's machine is gone. The other side notices when nothing answers it."""
@@ -405,3 +419,4 @@ class Network:
         """Let one side of a connection vanish unnoticed: the other still believes in it."""
         if end.open:
             end.process.tell(end.number, self._ended, end, "connection reset")
+            self.timeline.after(_KEEPALIVE_NS, self._keepalive, end.peer, 5)

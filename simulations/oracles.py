@@ -7,7 +7,7 @@ The oracles know more than any process: they see every log, every clock, and who
     epochs       they only rise, and one epoch is one configuration for ever
     records      the same epoch and sequence mean the same record everywhere
     commits      one record per sequence is committed; nobody commits what no primary has
-    durable      whoever becomes primary has everything that was ever committed
+    durable      whoever becomes primary has everything that was committed in earlier epochs
     once         each request of a client is applied once
     death        only who is dead is called dead, and a shard starts empty only when all its members are
     bounds       queues stay within their limits
@@ -70,12 +70,12 @@ class Seen:
 class ShardTruth:
     """What is true of one shard across all its replicas since it began (again)."""
 
-    __slots__ = ("applied", "committed", "committed_max", "records")
+    __slots__ = ("applied", "committed", "committed_by", "records")
 
     def __init__(self) -> None:
         self.records: dict[tuple[int, int], Record] = {}
         self.committed: dict[int, Record] = {}
-        self.committed_max = 0
+        self.committed_by: dict[int, int] = {}
         self.applied: dict[tuple[bytes, int], int] = {}
 
 
@@ -192,11 +192,12 @@ class Oracles:
         if not known.primary:
             known.primary = True
             self._serving[shard][actor] = primary
-            if replica.committed < truth.committed_max:
+            needed = max((last for epoch, last in truth.committed_by.items() if epoch < replica.epoch), default=0)
+            if replica.committed < needed:
                 self.world.violate(
                     "durable",
                     f"{actor.name} became primary of shard {shard} epoch {replica.epoch} with "
-                    f"{replica.committed} records, {truth.committed_max} were committed",
+                    f"{replica.committed} records, {needed} were committed before",
                 )
         limit = actor.host_settings.held_requests_max
         if len(primary.held) > limit:
@@ -228,7 +229,7 @@ class Oracles:
         if replica.primary is None:
             self.world.violate("commits", f"{actor.name} shard {shard}: backup committed {sequence} first")
         truth.committed[sequence] = record
-        truth.committed_max = max(truth.committed_max, sequence)
+        truth.committed_by[replica.epoch] = sequence
         if record.client:
             request = (record.client, record.command.request)  # type: ignore[union-attr]
             before = truth.applied.setdefault(request, sequence)

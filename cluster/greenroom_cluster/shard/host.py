@@ -480,12 +480,14 @@ class Host:
             self._drop_if_abandoned(replica, now_ns)
 
     def _drop_if_abandoned(self, replica: Replica, now_ns: int) -> None:
-        receiver, entry = replica.receiver, self._entry(replica.shard)
-        if receiver is not None and receiver.complete and self._context.slot in entry.wanted:
+        context, receiver, entry = self._context, replica.receiver, self._entry(replica.shard)
+        orphaned = all(member in context.dead for member in entry.members)
+        whole = receiver is not None and receiver.complete
+        if whole and not orphaned and (context.slot in entry.wanted or entry.epoch <= replica.epoch):
             return  # It may have been proposed already, and counts for its primary until that is decided.
-        incoming = self._context.incoming.get(replica.leader)
+        incoming = context.incoming.get(replica.leader)
         heard_ns = replica.since_ns if incoming is None else max(incoming.heard_ns, replica.since_ns)
-        if now_ns - heard_ns > JOINER_SILENCE_GRACES * self._context.grace_ns:
+        if orphaned or now_ns - heard_ns > JOINER_SILENCE_GRACES * context.grace_ns:
             replica.close(now_ns, "the primary went silent before the join was complete")
             self._replicas[replica.shard] = None
 
