@@ -20,6 +20,19 @@ Shape = TypeVar("Shape")
 _NOTHING: Any = object()
 
 
+class _NotLoaded:
+    """Stands in a session that is not loaded, for code in C that reads dicts past their methods."""
+
+    def __repr__(self) -> str:
+        return "<this session is not loaded: await session.load()>"
+
+
+def fill_unloaded(session: "RequestSession") -> None:
+    """Make a session that is not loaded look like anything but an empty one."""
+    mark = _NotLoaded()
+    dict.__setitem__(session, mark, mark)
+
+
 def contents(session: "RequestSession") -> dict[Any, Any]:
     """Return what a session holds as a plain dict, without that counting as access."""
     return dict(dict.items(session))

@@ -21,7 +21,7 @@ from greenroom.sessions import SessionData
 from greenroom.web.difference import NO_DIFFERENCE, Difference, difference
 from greenroom.web.errors import degraded, not_loaded, started
 from greenroom.web.records import created, deleted_by_user, extended, patched, rotated
-from greenroom.web.request_session import RequestSession, contents
+from greenroom.web.request_session import RequestSession, contents, fill_unloaded
 from greenroom.web.shielding import new_lock, shielded
 from greenroom.web.typed import means_delete, plain_dict
 
@@ -60,6 +60,8 @@ class Visit:
         self._secure_transport = secure_transport
         self._label = label
         self._loaded = not self._candidates
+        if not self._loaded:
+            fill_unloaded(self.session)
         self._snapshot = _EMPTY
         self._cookie: str | None = None
         # What the handler asked for and is not done yet.
@@ -270,6 +272,7 @@ class Visit:
     def go_on_anonymously(self) -> None:
         """After `load` failed: for reads there is no session, and writes raise UnavailableError."""
         self.unavailable = self._loaded = True
+        dict.clear(self.session)
 
     def close(self) -> None:
         """Save nothing from now on."""

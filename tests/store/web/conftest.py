@@ -1,0 +1,11 @@
+"""Every story of the middleware is told under asyncio and under trio."""
+
+import pytest
+
+from greenroom.testing import available_libraries, library_named
+from greenroom.testing.libraries import Library
+
+
+@pytest.fixture(params=available_libraries())
+def library(request: pytest.FixtureRequest) -> Library:
+    return library_named(request.param)

@@ -1,0 +1,235 @@
+"""Requests of one browser at once, in scripted order: no change is lost, no login or logout is undone."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from greenroom.testing import Gate
+from greenroom.testing.libraries import Library
+from tests.store.web.web_stage import Stage, browser, session_of, tell, together, twin
+
+
+class Race:
+    """A slow request, held inside its handler after its session was loaded, and faster ones beside it."""
+
+    def __init__(self, library: Library, **options: Any) -> None:
+        self.library = library
+        self.stage = Stage(**options)
+        self.gate = Gate()
+        race = self
+
+        async def slow(request: Request) -> Response:
+            session = session_of(request)
+            await race.gate.pass_through()
+            match request.query_params.get("then"):
+                case "set":
+                    session["slow"] = {"key": 1}
+                case "nested":
+                    session.setdefault("cart", {})["slow"] = 1
+                case "login":
+                    session.login(request.query_params["user"], {"by": "slow"})
+                case "logout":
+                    session.logout()
+                case "regenerate":
+                    session.regenerate()
+                case "save":
+                    session["slow"] = 1
+                    return JSONResponse({"saved": await session.save(), "lost": session.lost})
+            return PlainTextResponse("slow")
+
+        async def fast(request: Request) -> Response:
+            session = session_of(request)
+            match request.query_params.get("then"):
+                case "nested":
+                    session.setdefault("cart", {})["fast"] = 1
+                case "login":
+                    session.login(request.query_params["user"], {"by": "fast"})
+                case "logout":
+                    session.logout()
+                case "everywhere":
+                    session.logout_everywhere()
+            return JSONResponse({"user": session.user_id, "data": session})
+
+        self.app = self.stage.app(slow, fast)
+
+    async def run(self, slow: str, fast: str, *, start: str = "nested") -> tuple[httpx.Response, Any]:
+        """Begin a session, start the slow request, finish the fast one, let the slow one end.
+
+        Returns the slow response and the browser (with the cookie of the fast one, not the slow one).
+        """
+        visitor = browser(self.app)
+        await visitor.get(f"/fast?then={start}")
+        slow_tab = twin(self.app, visitor)
+
+        async def faster() -> None:
+            await self.gate.reached()
+            await visitor.get(f"/fast?then={fast}")
+            self.stage.clock.advance(1)
+            self.gate.open()
+
+        response, _ = await together(self.library, lambda: slow_tab.get(f"/slow?then={slow}"), faster)
+        return response, visitor
+
+    def tell(self, story: Callable[[], Awaitable[Any]]) -> None:
+        tell(self.library, story)
+
+
+def in_loop(library: Library, story: Callable[[Race], Awaitable[None]], **options: Any) -> None:
+    async def told() -> None:
+        await story(Race(library, **options))
+
+    tell(library, told)
+
+
+def test_changes_of_two_requests_at_once_both_stay(library: Library) -> None:
+    async def story(race: Race) -> None:
+        response, visitor = await race.run("nested", "nested", start="read")
+        # Both began without a session: each has its own. From here on they share one.
+        assert "set-cookie" in response.headers
+        race.gate = Gate()
+        await visitor.get("/fast?then=nested")
+        slow_tab = twin(race.app, visitor)
+
+        async def faster() -> None:
+            await race.gate.reached()
+            await race.stage.store.inner.patch(
+                race.stage.session_id(visitor) or "", set={("cart", "other"): 1}, unset=[("cart", "fast")]
+            )
+            race.gate.open()
+
+        await together(library, lambda: slow_tab.get("/slow?then=nested"), faster)
+        assert (await visitor.get("/fast")).json()["data"] == {"cart": {"other": 1, "slow": 1}}
+
+    in_loop(library, story)
+
+
+@pytest.mark.parametrize("slow", ["set", "nested", "regenerate", "save"])
+@pytest.mark.parametrize("fast", ["logout", "everywhere"])
+def test_a_slow_request_does_not_undo_a_logout(
+    library: Library, slow: str, fast: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(race: Race) -> None:
+        response, visitor = await race.run(slow, fast, start="login&user=alice")
+        assert response.status_code == 200
+        assert "set-cookie" not in response.headers
+        assert not visitor.cookies
+        assert race.stage.count("dropped") >= 1
+        assert race.stage.count("creates") == 1
+        assert repr(race.stage.store.inner) == "<MemoryStore with 0 sessions>"
+        if slow == "save":
+            assert response.json() == {"saved": False, "lost": True}
+
+    with caplog.at_level(logging.WARNING, "greenroom.web"):
+        in_loop(library, story)
+    assert "a change to a session was dropped" in caplog.text
+    assert "gr-" not in caplog.text
+
+
+@pytest.mark.parametrize("slow", ["set", "nested", "regenerate", "save"])
+def test_a_slow_request_does_not_undo_a_login(library: Library, slow: str) -> None:
+    async def story(race: Race) -> None:
+        response, visitor = await race.run(slow, "login&user=alice")
+        assert response.status_code == 200
+        assert "set-cookie" not in response.headers
+        assert race.stage.count("dropped") >= 1
+        assert (await visitor.get("/fast")).json() == {
+            "user": "alice",
+            "data": {"cart": {"fast": 1}, "by": "fast"},
+        }
+
+    in_loop(library, story)
+
+
+def test_a_slow_read_sends_no_cookie_after_a_login(library: Library) -> None:
+    """Not even when it would extend the session."""
+
+    async def story(race: Race) -> None:
+        response, visitor = await race.run("read", "login&user=alice")
+        assert "set-cookie" not in response.headers
+        assert race.stage.count("dropped") == 1, "the extension came too late"
+        assert (await visitor.get("/fast")).json()["user"] == "alice"
+
+    in_loop(library, story, idle_seconds=100, extension_threshold_seconds=100)
+
+
+def test_a_slow_logout_of_an_old_id_leaves_the_new_session_alone(library: Library) -> None:
+    async def story(race: Race) -> None:
+        response, visitor = await race.run("logout", "login&user=alice")
+        assert "Max-Age=0" in response.headers["set-cookie"], "its own handler logged out"
+        assert (await visitor.get("/fast")).json()["user"] == "alice"
+
+    in_loop(library, story)
+
+
+def test_two_logins_at_once_both_hold(library: Library) -> None:
+    async def story(race: Race) -> None:
+        response, visitor = await race.run("login&user=alice", "login&user=alice")
+        assert (await visitor.get("/fast")).json()["user"] == "alice"
+        other = browser(race.app)
+        other.cookies.extract_cookies(response)
+        # What the slow one changed is in its session, what the session held that was rotated away is not.
+        assert (await other.get("/fast")).json() == {"user": "alice", "data": {"by": "slow"}}
+
+    in_loop(library, story)
+
+
+def test_a_login_after_a_faster_logout_begins_afresh(library: Library) -> None:
+    async def story(race: Race) -> None:
+        response, _ = await race.run("login&user=bob", "logout", start="login&user=alice")
+        other = browser(race.app)
+        other.cookies.extract_cookies(response)
+        assert (await other.get("/fast")).json() == {"user": "bob", "data": {"by": "slow"}}
+        assert race.stage.count("creates") == 2
+
+    in_loop(library, story)
+
+
+def test_reload_shows_what_others_did(library: Library) -> None:
+    async def story(race: Race) -> None:
+        async def reloading(request: Request) -> Response:
+            session = session_of(request)
+            await race.gate.pass_through()
+            await session.reload()
+            return JSONResponse({"data": session, "lost": session.lost, "user": session.user_id})
+
+        app = race.stage.app(reloading)
+        visitor = browser(race.app)
+        await visitor.get("/fast?then=login&user=alice")
+
+        for then, expected in (
+            ("nested", {"data": {"by": "fast", "cart": {"fast": 1}}, "lost": False, "user": "alice"}),
+            ("logout", {"data": {}, "lost": True, "user": None}),
+        ):
+            race.gate = Gate()
+            tab = twin(app, visitor)
+
+            async def faster(then: str = then) -> None:
+                await race.gate.reached()
+                await visitor.get(f"/fast?then={then}")
+                race.gate.open()
+
+            response, _ = await together(library, lambda tab=tab: tab.get("/reloading"), faster)
+            assert response.json() == expected
+            assert "set-cookie" not in response.headers
+
+    in_loop(library, story)
+
+
+def test_two_tasks_of_one_request_save_one_after_the_other(library: Library) -> None:
+    async def story(race: Race) -> None:
+        async def both(request: Request) -> Response:
+            session = session_of(request)
+            session["x"] = 1
+            await together(library, session.save, session.save)
+            return PlainTextResponse("ok")
+
+        async with browser(race.stage.app(both)) as visitor:
+            await visitor.get("/both")
+        assert race.stage.store.calls == {"create": 1}
+
+    in_loop(library, story)
