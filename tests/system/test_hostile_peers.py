@@ -176,6 +176,7 @@ async def test_actors_that_pose_as_primaries_end_no_process(cluster: SharedClust
                 forged = list(Forger(100 + number).messages(epochs_of(before)))
                 chunks = [message for message in forged if isinstance(message, SnapshotChunk)]
                 opening = hello(wire.ROLE_PEER, target=actor.incarnation, sender=posed)
+                await say(actor.address, opening, forged)
                 for message in chunks:
                     await say(actor.address, opening, [message])
     await cluster.healthy()

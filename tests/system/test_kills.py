@@ -166,3 +166,20 @@ async def test_coordinator_and_actor_killed_at_once(cluster: SharedCluster, tmp_
         await cluster.until(succeeded(victim))
         await cluster.healthy()
         await probe.check()
+
+
+async def test_killed_supervisor_of_the_coordinator_takes_it_along(
+    cluster: SharedCluster, tmp_path: Path
+) -> None:
+    """Both are gone within 2 s, both come back on the same address, and nobody has missed them."""
+    async with store_of(cluster) as store, loaded(cluster, tmp_path):
+        probe = Probe(store)
+        await probe.begin()
+        former = tree(cluster.cluster.coordinator_pid())
+        assert len(former) == 2
+        former[0].kill()
+        await all_exit(former)
+        await probe.everywhere()
+        await coordinator_back(cluster)
+        await cluster.healthy()
+        await probe.check()

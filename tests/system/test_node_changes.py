@@ -1,6 +1,6 @@
 """Nodes that come and go as an operator wants it, under load: callers notice nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -11,6 +11,8 @@ from greenroom_cluster.inspection import ClusterStatus
 from tests.system.stage import SETTINGS, Probe, SharedCluster, loaded, shared_cluster, tree
 
 pytestmark = [pytest.mark.system, pytest.mark.trio]
+
+Report = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +55,10 @@ async def stop(cluster: SharedCluster, node: str) -> None:
     assert node not in (await cluster.map()).nodes
 
 
-async def test_added_node_takes_part_and_stopped_node_leaves(cluster: SharedCluster, tmp_path: Path) -> None:
-    async with store_of(cluster) as store, loaded(cluster, tmp_path):
+async def test_added_node_takes_part_and_stopped_node_leaves(
+    cluster: SharedCluster, tmp_path: Path, record_property: Report
+) -> None:
+    async with store_of(cluster) as store, loaded(cluster, tmp_path) as load:
         probe = Probe(store)
         await probe.begin()
         added = await cluster.start_node()
@@ -66,11 +70,14 @@ async def test_added_node_takes_part_and_stopped_node_leaves(cluster: SharedClus
         await stop(cluster, added)
         await probe.check()
         assert (await cluster.status()).healthy, "nothing was missing at any time"
+    record_property("longest_seconds", load.longest_seconds())
 
 
-async def test_nodes_replaced_one_by_one(cluster: SharedCluster, tmp_path: Path) -> None:
+async def test_nodes_replaced_one_by_one(
+    cluster: SharedCluster, tmp_path: Path, record_property: Report
+) -> None:
     """In the end no node is left of those that the callers were told of."""
-    async with store_of(cluster) as store, loaded(cluster, tmp_path):
+    async with store_of(cluster) as store, loaded(cluster, tmp_path) as load:
         probe = Probe(store)
         await probe.begin()
         await probe.everywhere()
@@ -82,11 +89,14 @@ async def test_nodes_replaced_one_by_one(cluster: SharedCluster, tmp_path: Path)
             await probe.check()
         assert not set(former) & set(cluster.cluster.nodes)
         await probe.everywhere()
+    record_property("longest_seconds", load.longest_seconds())
 
 
-async def test_nodes_restarted_one_by_one(cluster: SharedCluster, tmp_path: Path) -> None:
+async def test_nodes_restarted_one_by_one(
+    cluster: SharedCluster, tmp_path: Path, record_property: Report
+) -> None:
     """Each comes back under its name and on its address."""
-    async with store_of(cluster) as store, loaded(cluster, tmp_path):
+    async with store_of(cluster) as store, loaded(cluster, tmp_path) as load:
         probe = Probe(store)
         await probe.begin()
         await probe.everywhere()
@@ -96,3 +106,4 @@ async def test_nodes_restarted_one_by_one(cluster: SharedCluster, tmp_path: Path
             await take_part(cluster, node)
             await probe.check()
         await probe.everywhere()
+    record_property("longest_seconds", load.longest_seconds())
