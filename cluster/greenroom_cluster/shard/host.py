@@ -380,7 +380,7 @@ class Host:
         if context.incarnation in entry.members:
             if replica is None and started is not None and entry.nonce == started.proposal.nonce:
                 replica = self._replicas[shard] = Replica(context, shard, 0, now_ns)
-            if replica is None or not replica.fits(entry):
+            if replica is None or not replica.fits():
                 self._decline(now_ns, shard, entry)
                 return
             replica.adopt(now_ns, wall_us, entry)

@@ -77,11 +77,14 @@ class Replica:
             self.primary.reconfigure(now_ns, wall_us)
             self.context.transition(self.shard, self.epoch, self.role.value, "members changed")
 
-    def fits(self, entry: ShardEntry) -> bool:
-        """Whether this copy can take its place in that configuration; one that joins must be whole."""
-        if self.receiver is None:
-            return True
-        return self.receiver.complete and self.leader in entry.members
+    def fits(self) -> bool:
+        """Whether this copy can take its place in a configuration that names it; one that joins must be whole.
+
+        Whom it was taken from need not be a member any more: who proposes to add this actor does so over its
+        latest copy (older snapshots are refused), and can have left only after a hand-over, for which every
+        member had the whole log.
+        """
+        return self.receiver is None or self.receiver.complete
 
     def become_joining(self, leader: bytes, receiver: SnapshotReceiver) -> None:
         """Begin to take in a snapshot from the primary."""
