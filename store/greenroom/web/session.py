@@ -310,7 +310,7 @@ def _checked_secrets(secret: str | Sequence[str] | None, *, dev: bool) -> list[s
         warnings.warn(
             f"a session secret is shorter than {SECRET_BYTES_MIN} bytes and can be guessed; take "
             "secrets.token_hex(32)",
-            stacklevel=4,
+            stacklevel=3,
         )
     return secrets
 
@@ -327,7 +327,7 @@ def _store_of(
             "sessions are kept in the memory of this process: they end with it, and other workers do not see "
             'them. Give Session the store="greenroom://host:port,..." of a cluster, or MemoryStore() '
             "if that is meant, or dev=True",
-            stacklevel=4,
+            stacklevel=3,
         )
     return MemoryStore(clock=clock)
 

@@ -16,7 +16,7 @@ _log = logging.getLogger("greenroom.web")
 
 
 async def shielded(work: Callable[[], Awaitable[Result]]) -> Result:
-    """Do the work to its end even if the caller is cancelled meanwhile; only then is the caller cancelled."""
+    """Do the work to its end even if the caller is cancelled meanwhile; that takes effect afterwards."""
     trio = running_trio()
     if trio is None:
         return await _asyncio_shielded(work)

@@ -12,6 +12,7 @@ Nothing here knows ASGI: the middleware and the adapters of frameworks drive it.
 >>> visit.close()                               # or at once if the handler raised
 """
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from greenroom.codec import decode_data, encode_data
@@ -69,6 +70,7 @@ class Visit:
         self._rotating = False
         self._logging_in = False
         self._cleared = False
+        self._extension_failed = False
         self._everywhere: tuple[str, bool] | None = None  # whose sessions, and whether not this one
         self._lock: Any = None
 
@@ -265,7 +267,7 @@ class Visit:
         if self._cleared and not dict.__len__(self.session):
             self.logout()
         self._cleared = False
-        if not self.is_modified() and not self._extension_due():
+        if not self.is_modified() and self._extension() is None:
             return True
         return await shielded(self._save_in_turn)
 
@@ -370,13 +372,15 @@ class Visit:
         self._snapshot = encoded
         return True
 
-    def _extension_due(self) -> bool:
-        return self.record is not None and not self.lost and self.settings.extension(self.record) is not None
+    def _extension(self) -> datetime | None:
+        """Return the new end of the session if it is time to move it."""
+        if self.record is None or self.lost or self._extension_failed:
+            return None
+        return self.settings.extension(self.record)
 
     async def _extend(self) -> None:
         """Move the end of a session that is in use. If that fails, the next request tries again."""
-        record = self.record
-        expires = None if record is None or self.lost else self.settings.extension(record)
+        record, expires = self.record, self._extension()
         if record is None or expires is None:
             return
         try:
@@ -385,6 +389,7 @@ class Visit:
             self.lost = True
             self._dropped()
         except GreenroomError as error:
+            self._extension_failed = True
             self.settings.failed("extending a session", error)
 
     def _has_new_id(self, record: SessionData, encoded: bytes) -> None:

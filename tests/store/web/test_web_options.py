@@ -1,0 +1,191 @@
+"""What `Session` accepts, refuses and warns of; and that nothing it shows holds an id or a secret."""
+
+import logging
+import subprocess
+import sys
+import warnings
+from typing import Any
+
+import pytest
+
+from greenroom import MemoryStore, UsageError
+from greenroom.testing import FaultyStore, library_named
+from greenroom.web import Session
+from tests.store.web.web_stage import SECRET, Stage, browser, session_of
+
+
+def session(**options: Any) -> Session:
+    return Session(**{"secret": SECRET, "store": MemoryStore(), **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"secret": None}, "secret is missing"),
+        ({"secret": ""}, "none may be empty"),
+        ({"secret": []}, "none may be empty"),
+        ({"secret": [SECRET, ""]}, "none may be empty"),
+        ({"idle_seconds": 0}, "idle_seconds"),
+        ({"absolute_seconds": 0}, "absolute_seconds"),
+        ({"extension_threshold_seconds": 1801}, "extension_threshold_seconds"),
+        ({"extension_threshold_seconds": -1}, "extension_threshold_seconds"),
+        ({"on_unavailable": "open"}, "on_unavailable"),
+        ({"cookie_name": "a b"}, "not a cookie name"),
+        ({"cookie_name": ""}, "not a cookie name"),
+        ({"path": "shop"}, "slash"),
+        ({"path": "/\r\nSet-Cookie: x=y"}, "slash"),
+        ({"domain": "a;b"}, "domain"),
+        ({"domain": ""}, "domain"),
+        ({"same_site": "sometimes"}, "same_site"),
+        ({"same_site": "none", "secure": False}, "not secure"),
+        ({"partitioned": True, "secure": False}, "not secure"),
+        ({"cookie_name": "__Host-a", "secure": False}, "host_prefix=True"),
+        ({"cookie_name": "__Host-a", "path": "/shop"}, "no domain"),
+        ({"host_prefix": True, "domain": "shop.example"}, "no domain"),
+        ({"store": "redis://localhost"}, "greenroom://"),
+    ],
+)
+def test_wrong_options_are_refused_by_name(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        session(**options)
+
+
+def test_cookie_attributes() -> None:
+    assert session().cookie.header("v") == "session=v; Path=/; HttpOnly; SameSite=Lax; Secure"
+    assert session(dev=True).cookie.header("v") == "session=v; Path=/; HttpOnly; SameSite=Lax"
+    assert session(host_prefix=True).cookie.name == "__Host-session"
+    assert session(host_prefix=True, dev=True).cookie.name == "session"
+    assert (
+        session(same_site="none", partitioned=True)
+        .cookie.header("v")
+        .endswith("; SameSite=None; Secure; Partitioned")
+    )
+    assert session(cookie_name="__Secure-a").cookie.clearing_header().startswith("__Secure-a=; Max-Age=0; ")
+
+
+def test_first_secret_signs_and_all_verify() -> None:
+    old, both, new = session(secret="o" * 32), session(secret=["n" * 32, "o" * 32]), session(secret="n" * 32)
+    assert both.signer.sign("id") == new.signer.sign("id") != old.signer.sign("id")
+    assert both.signer.verify(old.signer.sign("id").encode()) == "id"
+    assert new.signer.verify(old.signer.sign("id").encode()) is None
+
+
+def test_starlettes_secret_is_opened() -> None:
+    from starlette.datastructures import Secret
+
+    assert session(secret=Secret(SECRET)).signer.sign("id") == session().signer.sign("id")  # type: ignore[arg-type]
+
+
+def test_memory_store_is_the_default_and_warns_once_outside_of_dev() -> None:
+    with pytest.warns(UserWarning, match='store="greenroom://host:port') as caught:
+        made = Session(secret=SECRET)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert isinstance(made.store, MemoryStore)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        session()
+        Session(dev=True)
+
+
+def test_short_secret_warns() -> None:
+    with pytest.warns(UserWarning, match="shorter than 16 bytes") as caught:
+        session(secret="short")
+    assert "'short'" not in str(caught[0].message)
+
+
+def test_secure_cookie_over_http_warns_once_and_names_the_mends(caplog: pytest.LogCaptureFixture) -> None:
+    async def add(request: Any) -> Any:
+        from starlette.responses import PlainTextResponse
+
+        session_of(request)["n"] = 1
+        return PlainTextResponse("ok")
+
+    async def story(**options: Any) -> None:
+        stage = Stage(**options)
+        app = stage.app(add)
+        for url in ("https://app.test", "http://app.test", "http://app.test"):
+            async with browser(app, url) as visitor:
+                await visitor.get("/add")
+
+    library_named("asyncio").run(lambda: story(dev=True), 30)
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING):
+        library_named("asyncio").run(story, 30)
+    (record,) = caplog.records
+    for mend in ("dev=True", "--proxy-headers", 'base_url="https://testserver"'):
+        assert mend in record.getMessage()
+
+
+def test_nothing_shown_holds_an_id_or_a_secret() -> None:
+    async def story() -> None:
+        sessions = session()
+        visit = sessions.visit([], user_agent="x")
+        visit.session.login("alice")
+        await visit.save()
+        assert visit.record is not None
+        random_part = visit.record.session_id[8:]
+        shown = f"{visit!r} {sessions!r} {sessions.signer!r} {visit.session!r} {visit.record!r}"
+        shown += repr(sessions.statistics()) + repr(sessions.cookie) + repr(FaultyStore())
+        assert random_part not in shown
+        assert SECRET not in shown
+
+    library_named("asyncio").run(story, 30)
+
+
+def test_users_are_strings_or_have_a_hook() -> None:
+    with pytest.raises(UsageError, match="serialize_user"):
+        session().user_id_of(7)
+    assert session(serialize_user=str).user_id_of(7) == "7"
+    with pytest.raises(UsageError, match="1 to 256 bytes"):
+        session().user_id_of("")
+
+
+def test_label_hook_and_its_limit() -> None:
+    async def label_of(sessions: Session, agent: str) -> str:
+        visit = sessions.visit([], user_agent=agent)
+        visit.session.login("alice")
+        await visit.save()
+        return (await visit.session.devices())[0].label
+
+    def run(sessions: Session, agent: str) -> str:
+        return library_named("asyncio").run(lambda: label_of(sessions, agent), 30)
+
+    assert run(session(), "Browser/1") == "Browser/1"
+    assert run(session(label=str.upper), "Browser/1") == "BROWSER/1"
+    assert run(session(), "ü" * 300) == "ü" * 128
+
+
+def test_as_context_manager_and_clean() -> None:
+    async def story() -> None:
+        async with session(store="memory://") as sessions:
+            assert await sessions.clean() == 0
+
+    library_named("asyncio").run(story, 30)
+
+
+@pytest.mark.parametrize(
+    ("absent", "module", "extra"),
+    [
+        ("itsdangerous", "greenroom.web", "greenroom[web]"),
+        ("fastapi", "greenroom.web.fastapi", "greenroom[fastapi]"),
+    ],
+)
+def test_without_its_library_the_import_says_which_extra_to_install(
+    absent: str, module: str, extra: str
+) -> None:
+    script = (
+        f"import sys; sys.modules[{absent!r}] = None\ntry: import {module}\nexcept ImportError as e: print(e)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert f"pip install '{extra}'" in done.stdout, done.stderr
+
+
+def test_the_middleware_needs_no_framework() -> None:
+    script = (
+        "import sys\n"
+        "for name in ('starlette', 'fastapi', 'trio', 'anyio', 'httpx', 'pytest'): sys.modules[name] = None\n"
+        "import greenroom.web"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
