@@ -1,0 +1,194 @@
+"""aiohttp's server, by way of aiohttp-session: a storage for `aiohttp_session.setup`.
+
+>>> aiohttp_session.setup(app, GreenroomStorage(sessions))
+>>>
+>>> async def add(request):
+...     session = await aiohttp_session.get_session(request)
+...     session.setdefault("cart", {})[request.match_info["sku"]] = 1      # nested changes count too
+...     return web.Response()
+
+`session.greenroom` is the `RequestSession` behind it: `session.greenroom.login("alice")`, `logout()`,
+`await session.greenroom.devices()`. Apps that keep the user's id in the session name its key instead:
+`GreenroomStorage(sessions, user_key="user_id")`; a change of that value is a login, with a new id.
+"""
+
+from typing import Any
+
+try:
+    import aiohttp_session
+    from aiohttp import web
+except ImportError as error:
+    raise ImportError(
+        "greenroom.integrations.aiohttp needs aiohttp and aiohttp-session; install them with: "
+        "pip install 'greenroom[aiohttp]'",
+        name=error.name,
+    ) from None
+
+from greenroom.errors import UsageError
+from greenroom.integrations.users import follow_user
+from greenroom.web.middleware import UNCONFIRMED
+from greenroom.web.request_session import RequestSession, contents
+from greenroom.web.session import Session
+from greenroom.web.visit import Visit
+
+__all__ = ["GreenroomSession", "GreenroomStorage"]
+
+_VISIT = web.RequestKey("greenroom_visit", Visit) if hasattr(web, "RequestKey") else "greenroom_visit"
+
+
+class GreenroomSession(aiohttp_session.Session):
+    """What `get_session` returns. Changes at any depth are found by comparison, so `changed()` is not needed.
+
+    `visit` is None for one that `new_session` made: it takes the place of the request's when it is saved.
+    """
+
+    def __init__(self, visit: Visit | None) -> None:
+        super().__init__(None, data=None, new=visit is None or not visit.is_stored)
+        self._visit = visit
+        if visit is not None:
+            self._mapping: Any = visit.session
+            if visit.record is not None:
+                self._created = int(visit.record.created.timestamp())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {'new' if self.new else 'stored'}>"
+
+    @property
+    def greenroom(self) -> RequestSession:
+        """The session with all that Greenroom offers. Raises UsageError for one that is not saved yet."""
+        if self._visit is None:
+            raise UsageError(
+                "what new_session() returned is a plain session until the response; get_session(request) "
+                "returns one whose greenroom.login(user) gives it a new id"
+            )
+        return self._visit.session
+
+    @property
+    def _changed(self) -> bool:
+        # Always asked to save: what differs is found there, and a session in use is extended there.
+        return True
+
+    @_changed.setter
+    def _changed(self, value: bool) -> None:
+        return
+
+    @property
+    def identity(self) -> str | None:
+        """The session's handle, which names it and is no secret; None if it is not stored."""
+        return None if self._visit is None else self._visit.handle
+
+    @property
+    def max_age(self) -> int | None:
+        """None: how long sessions live is one choice for the app."""
+        return None
+
+    @max_age.setter
+    def max_age(self, value: int | None) -> None:
+        """Raise UsageError unless this is None."""
+        if value is not None:
+            raise UsageError("how long sessions live is one choice for the app: Session(idle_seconds=...)")
+
+    def invalidate(self) -> None:
+        """Forget everything; left empty, the session is deleted."""
+        if self._visit is None:
+            self._mapping = {}
+        else:
+            self._visit.session.clear()
+
+    def set_new_identity(self, identity: Any) -> None:
+        """Raise UsageError: ids are minted by Greenroom."""
+        raise UsageError("ids are minted by Greenroom; session.greenroom.regenerate() gives a new one")
+
+
+class GreenroomStorage(aiohttp_session.AbstractStorage):
+    """Keeps aiohttp-session's sessions as a `Session` says, which holds the cookie's and lifetimes' options.
+
+    `user_key` names the key of the session under which the app keeps the id of who is logged in, a str.
+    """
+
+    def __init__(self, sessions: Session, *, user_key: str | None = None) -> None:
+        cookie = sessions.cookie
+        super().__init__(
+            cookie_name=cookie.name,
+            domain=cookie.domain,
+            path=cookie.path,
+            secure=cookie.secure,
+            samesite=cookie.same_site.capitalize(),
+        )
+        self.sessions = sessions
+        self._user_key = user_key
+
+    async def new_session(self) -> GreenroomSession:
+        """Return an empty session that gets a new id; the one that the browser has is ended by it."""
+        return GreenroomSession(None)
+
+    async def load_session(self, request: web.Request) -> GreenroomSession:
+        """Return the session of the request's cookie; empty if there is none.
+
+        Raises HTTPServiceUnavailable if the store does not answer, unless `on_unavailable="anonymous"`.
+        """
+        visit = await self._visit_of(request)
+        visit.accessed = True
+        return GreenroomSession(visit)
+
+    async def save_session(
+        self, request: web.Request, response: web.StreamResponse, session: aiohttp_session.Session
+    ) -> None:
+        """Write what differs and set the cookie. Raises HTTPServiceUnavailable if the store is away."""
+        visit = await self._visit_of(request)
+        if isinstance(session, GreenroomSession) and session._visit is None:  # noqa: SLF001  made here
+            self._replace(visit, dict(session))
+        if self._user_key is not None and visit.is_modified():
+            follow_user(visit, self._user_key)
+        try:
+            await visit.save()
+        except UNCONFIRMED as error:
+            visit.close()
+            raise self._unavailable("saving a session", error) from None
+        visit.started = True
+        if visit.accessed:
+            response.headers.add("Vary", "Cookie")
+        cookie = visit.set_cookie()
+        if cookie is not None:
+            response.headers.add("Set-Cookie", cookie)
+
+    async def _visit_of(self, request: web.Request) -> Visit:
+        visit: Visit | None = request.get(_VISIT)
+        if visit is not None:
+            return visit
+        visit = self.sessions.visit(
+            request.headers.getall("cookie", ()),
+            secure_transport=request.secure,
+            user_agent=request.headers.get("user-agent", ""),
+        )
+        # aiohttp-session saves nothing after a WebSocket, so whatever needs a cookie is refused at once.
+        visit.started = request.headers.get("upgrade", "").lower() == "websocket"
+        try:
+            await visit.load()
+        except UNCONFIRMED as error:
+            unavailable = self._unavailable("loading a session", error)
+            if self.sessions.on_unavailable == "closed":
+                raise unavailable from None
+            visit.go_on_anonymously()
+        request[_VISIT] = visit
+        return visit
+
+    def _replace(self, visit: Visit, data: dict[str, Any]) -> None:
+        """Give the browser a new id with this data alone, as apps do at a login against fixation."""
+        visit.accessed = True
+        if not data:
+            visit.logout()
+            return
+        visit.regenerate()
+        if visit.user_id is not None and self._user_key is None:
+            visit.user_id = None
+        if data != contents(visit.session):
+            dict.clear(visit.session)
+            visit.session.update(data)
+
+    def _unavailable(self, action: str, error: Exception) -> web.HTTPServiceUnavailable:
+        self.sessions.failed(action, error)
+        headers = {"Retry-After": str(self.sessions.retry_after_seconds), "Cache-Control": "no-store"}
+        return web.HTTPServiceUnavailable(
+            headers=headers, text="The session store did not answer. Please try again.\n"
+        )

@@ -1,0 +1,238 @@
+"""Litestar: sessions by Greenroom's middleware, and a `Store` for everything else that Litestar keeps.
+
+>>> app = Litestar(
+...     [add_to_cart],
+...     plugins=[SessionPlugin(sessions)],
+...     stores={"response_cache": GreenroomStore("greenroom://10.0.0.1:7400", namespace="cache")},
+... )
+>>>
+>>> @post("/cart/{sku:str}")
+... async def add_to_cart(sku: FromPath[str], session: SessionDep) -> dict[str, int]:
+...     cart = session.setdefault("cart", {})
+...     cart[sku] = 1
+...     return cart
+
+`request.session` is the same object. Litestar's own session middleware works with `GreenroomStore` too, but
+writes the whole session on every response and takes over ids that clients make up; the plugin does neither.
+"""
+
+import hashlib
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any
+
+try:
+    from litestar.config.app import AppConfig
+    from litestar.di import NamedDependency, Provide
+    from litestar.exceptions import HTTPException
+    from litestar.middleware import DefineMiddleware
+    from litestar.plugins import InitPlugin
+    from litestar.stores.base import Store
+    from litestar.types import Scope
+except ImportError as error:
+    raise ImportError(
+        "greenroom.integrations.litestar needs Litestar; install it with: pip install 'greenroom[litestar]'",
+        name=error.name,
+    ) from None
+
+from greenroom.errors import (
+    SessionExistsError,
+    SessionNotFoundError,
+    UnavailableError,
+    UnsupportedError,
+    UsageError,
+    VersionConflictError,
+)
+from greenroom.fields import utc_now
+from greenroom.sessions import BaseSessionStore, SessionData
+from greenroom.urls import store_from_url
+from greenroom.web.middleware import SessionMiddleware, Skip
+from greenroom.web.request_session import RequestSession
+from greenroom.web.session import VISIT_KEY, Session
+from greenroom.web.visit import Visit
+
+__all__ = ["GreenroomStore", "SessionDep", "SessionPlugin"]
+
+SECONDS_WITHOUT_END = 100 * 365 * 24 * 3600
+"""How long a value without `expires_in` is kept: a hundred years from its last `set`."""
+ATTEMPTS_MAX = 16
+
+SessionDep = NamedDependency[RequestSession]
+"""As the type of a handler's parameter `session`: the session."""
+
+_VALUE, _ENDS = "value", "ends"
+
+
+class SessionPlugin(InitPlugin):
+    """Gives every handler of an app a session; as `request.session` and as the dependency `session`.
+
+    `skip` and `autoload` are those of `SessionMiddleware`; `dependency` renames the dependency, or leaves it
+    out if None.
+    """
+
+    def __init__(
+        self,
+        sessions: Session,
+        *,
+        skip: Skip = (),
+        autoload: bool = True,
+        dependency: str | None = "session",
+    ) -> None:
+        self.sessions = sessions
+        self._skip = skip
+        self._autoload = autoload
+        self._dependency = dependency
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        """Add the middleware, the dependency, and the end of the store at shutdown."""
+        middleware: Any = SessionMiddleware
+        app_config.middleware.insert(
+            0, DefineMiddleware(middleware, session=self.sessions, skip=self._skip, autoload=self._autoload)
+        )
+        # Litestar makes its answer to an exception inside of all middleware.
+        app_config.after_exception.append(_discard)
+        app_config.on_shutdown.append(self.sessions.aclose)
+        if self._dependency is not None:
+            provide = Provide(self._of_connection, sync_to_thread=False)
+            app_config.dependencies.setdefault(self._dependency, provide)
+        app_config.signature_namespace.setdefault("SessionDep", SessionDep)
+        return app_config
+
+    def _of_connection(self, scope: Scope) -> RequestSession:
+        session = self.sessions.of(scope)
+        session.mark_accessed()
+        return session
+
+
+async def _discard(error: Exception, scope: Any) -> None:
+    """Make void what a handler that failed did to the session. An HTTPException below 500 is an answer."""
+    visit = scope.get(VISIT_KEY)
+    if isinstance(visit, Visit) and not (isinstance(error, HTTPException) and error.status_code < 500):
+        visit.close()
+
+
+class GreenroomStore(Store):
+    """Any strings as keys, any bytes as values, in a session store or the one that a URL names.
+
+    `namespace` keeps apart what shares a store. A value is one record of its own, at most 1 MiB; what session
+    stores promise of sessions holds of it. `delete_all` needs a store that offers `delete_by_user`.
+
+    Raises UsageError for a value or key that is not text or bytes, UnavailableError, OutcomeUnknownError.
+    """
+
+    __slots__ = ("_clock", "_namespace", "_owns_store", "_store", "_user_id")
+
+    def __init__(
+        self,
+        store: BaseSessionStore | str,
+        *,
+        namespace: str = "litestar",
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._owns_store = isinstance(store, str)
+        self._store = store_from_url(store) if isinstance(store, str) else store
+        self._namespace = namespace
+        self._clock = clock
+        # All values of a namespace belong to one user, so that they can be deleted together.
+        self._user_id = f"litestar-store:{namespace}"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._namespace!r} in {self._store!r}>"
+
+    async def set(self, key: str, value: str | bytes, expires_in: int | timedelta | None = None) -> None:
+        """Set a value, which ends after that many seconds; None or 0: it does not."""
+        if not isinstance(value, str | bytes):
+            raise UsageError(f"a value is str or bytes, not {type(value).__name__}")
+        encoded = value.encode() if isinstance(value, str) else value
+        session_id, lifetime = self._id(key), _lifetime(expires_in)
+        if lifetime is not None and lifetime <= timedelta(0):
+            await self._store.delete(session_id)
+            return
+        data = {_VALUE: encoded, _ENDS: lifetime is not None}
+        for _ in range(ATTEMPTS_MAX):
+            expires = self._end(lifetime)
+            try:
+                await self._store.patch(session_id, set=data, expires=expires)
+                return
+            except SessionNotFoundError:
+                pass
+            try:
+                await self._store.create(
+                    SessionData(session_id=session_id, user_id=self._user_id, expires=expires, data=data)
+                )
+                return
+            except SessionExistsError:
+                continue  # someone else was faster
+        raise UnavailableError("a key was set and deleted by others all the time: repeat this")
+
+    async def get(self, key: str, renew_for: int | timedelta | None = None) -> bytes | None:
+        """Return a value, or None. `renew_for` gives it a new end in the same step, if it has one."""
+        session_id, lifetime = self._id(key), _lifetime(renew_for)
+        if lifetime is not None and lifetime > timedelta(0):
+            try:
+                found = await self._store.patch(session_id, expect={_ENDS: True}, expires=self._end(lifetime))
+                return _value(found)
+            except SessionNotFoundError:
+                return None
+            except VersionConflictError:
+                pass  # it does not end
+        return _value(await self._store.get(session_id))
+
+    async def delete(self, key: str) -> None:
+        """Delete a value. That there is none is fine."""
+        await self._store.delete(self._id(key))
+
+    async def delete_all(self) -> None:
+        """Delete all values of the namespace. Raises UnsupportedError if the store lacks `delete_by_user`."""
+        if "delete_by_user" not in self._store.features:
+            name = type(self._store).__name__
+            raise UnsupportedError(f"{name} cannot delete all values at once; it lacks delete_by_user")
+        await self._store.delete_by_user(self._user_id)
+
+    async def exists(self, key: str) -> bool:
+        """Tell whether there is a value."""
+        return await self._store.get(self._id(key)) is not None
+
+    async def expires_in(self, key: str) -> int | None:
+        """Return the whole seconds until a value ends; None if it does not, or there is none."""
+        found = await self._store.get(self._id(key))
+        if found is None or not found.data.get(_ENDS):
+            return None
+        return max(0, int((found.expires - self._clock()).total_seconds()))
+
+    async def delete_expired(self) -> None:
+        """Free the memory of what has ended; stores that do so by themselves do nothing."""
+        await self._store.clean()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        """Close the store if it was made here, from a URL."""
+        if self._owns_store:
+            await self._store.aclose()
+
+    def _end(self, lifetime: timedelta | None) -> datetime:
+        return self._clock() + (timedelta(seconds=SECONDS_WITHOUT_END) if lifetime is None else lifetime)
+
+    def _id(self, key: str) -> str:
+        """Return what a key is stored under: any key has one, however long and whatever it is made of."""
+        if not isinstance(key, str):
+            raise UsageError(f"a key is a str, not {type(key).__name__}")
+        space = self._namespace.encode()
+        text = len(space).to_bytes(4, "big") + space + key.encode("utf-8", "surrogatepass")
+        return "litestar-" + hashlib.blake2b(text, digest_size=32).hexdigest()
+
+
+def _lifetime(given: int | timedelta | None) -> timedelta | None:
+    if not given:
+        return None
+    return given if isinstance(given, timedelta) else timedelta(seconds=given)
+
+
+def _value(found: SessionData | None) -> bytes | None:
+    value: bytes | None = None if found is None else found.data.get(_VALUE)
+    return value

@@ -1,0 +1,157 @@
+"""Quart, under asyncio and (quart-trio) trio: `quart.session` kept by Greenroom.
+
+>>> app = Quart(__name__)
+>>> GreenroomSessions(sessions).init_app(app)
+>>>
+>>> @app.post("/cart/<sku>")
+... async def add(sku):
+...     session.setdefault("cart", {})[sku] = 1      # nested changes count too
+...     return {}
+
+`quart.session` is a `RequestSession`: `session.login("alice")`, `session.logout()` and all the rest of it.
+`init_app` sets the session interface and puts Greenroom's ASGI middleware in front of the app, which saves
+before a WebSocket is accepted and after background work, and answers 503 when the store does not. The
+interface by itself (`app.session_interface = GreenroomSessions(sessions)`) does with what Quart offers one.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+try:
+    from quart import has_request_context, has_websocket_context, request, session, websocket
+    from quart.sessions import SessionInterface, SessionMixin
+    from quart.signals import got_request_exception, got_websocket_exception
+except ImportError as error:
+    raise ImportError(
+        "greenroom.integrations.quart needs Quart; install it with: pip install 'greenroom[quart]'",
+        name=error.name,
+    ) from None
+
+from greenroom.errors import UsageError
+from greenroom.web.middleware import UNCONFIRMED, SessionMiddleware
+from greenroom.web.request_session import RequestSession, contents
+from greenroom.web.session import VISIT_KEY, Session
+from greenroom.web.visit import Visit
+
+if TYPE_CHECKING:
+    from quart import Quart
+    from quart.wrappers import Response
+    from quart.wrappers.base import BaseRequestWebsocket
+
+__all__ = ["GreenroomSessions", "QuartSession"]
+
+
+class QuartSession(RequestSession, SessionMixin):
+    """What stands behind `quart.session`: a `RequestSession` with the attributes that Quart expects."""
+
+    __slots__ = ()
+
+    @property
+    def new(self) -> bool:  # type: ignore[override]  # a plain attribute there
+        """Whether there is nothing in the store yet."""
+        return not self._visit.is_stored
+
+    @property
+    def permanent(self) -> bool:
+        """Whether the cookie outlives the browser, as configured in `Session(persistent=...)`."""
+        return self._visit.settings.cookie.max_age_seconds is not None
+
+    @permanent.setter
+    def permanent(self, value: bool) -> None:
+        """Raise UsageError if this is not as configured."""
+        if value != self.permanent:
+            raise UsageError(
+                "whether the cookie outlives the browser is one choice for the whole app: "
+                f"Session(persistent={value})"
+            )
+
+
+class GreenroomSessions(SessionInterface):
+    """Quart's session interface over a `Session`, which holds the cookie's and the lifetimes' options.
+
+    Quart's SESSION_COOKIE_ settings and SECRET_KEY mean nothing here.
+    """
+
+    def __init__(self, sessions: Session) -> None:
+        self.sessions = sessions
+        # Quart makes its answer to an exception inside of all middleware, so it is told by signal that a
+        # handler failed and that what it did to the session is void.
+        got_request_exception.connect(self._discard)
+        got_websocket_exception.connect(self._discard)
+
+    def init_app(self, app: "Quart") -> None:
+        """Keep the sessions of this app."""
+        either: Any = app  # its attributes are typed as what Quart itself puts there
+        either.session_interface = self
+        either.asgi_app = SessionMiddleware(either.asgi_app, session=self.sessions)
+
+    async def open_session(self, app: "Quart", request: "BaseRequestWebsocket") -> QuartSession:
+        """Return the session of a request or WebSocket, loaded.
+
+        A store that does not answer makes it one without content, in which writes raise UnavailableError and
+        with which, unless `on_unavailable="anonymous"`, the response becomes a 503.
+        """
+        scope: Any = request.scope
+        visit = scope.get(VISIT_KEY)
+        if isinstance(visit, Visit) and visit.settings is self.sessions:
+            found = visit.session = QuartSession(visit)
+            dict.update(found, contents(scope["session"]))
+            scope["session"] = found
+            return found
+        visit = self.sessions.visit(
+            request.headers.getlist("cookie"),
+            secure_transport=request.scheme in {"https", "wss"},
+            user_agent=request.headers.get("user-agent", ""),
+        )
+        found = visit.session = QuartSession(visit)
+        # Once Quart has a WebSocket's session, it offers no way to send a cookie.
+        visit.started = scope["type"] == "websocket"
+        try:
+            await visit.load()
+        except UNCONFIRMED as error:
+            self.sessions.failed("loading a session", error)
+            visit.go_on_anonymously()
+        visit.accessed = False
+        return found
+
+    async def save_session(self, app: "Quart", session: Any, response: "Response | None") -> None:  # type: ignore[override]
+        """Save what differs and set the cookie; `response` is None after a WebSocket."""
+        visit: Visit = session._visit  # noqa: SLF001  the way from a session to its visit
+        if self._is_driven_elsewhere(visit):
+            return
+        try:
+            if visit.unavailable and self.sessions.on_unavailable == "closed":
+                self._refuse(response)
+                return
+            await visit.save()
+        except UNCONFIRMED as error:
+            self.sessions.failed("saving a session", error)
+            self._refuse(response)
+            return
+        finally:
+            if response is None:
+                visit.close()
+        visit.started = True
+        if response is not None:
+            if visit.accessed:
+                response.vary.add("Cookie")
+            cookie = visit.set_cookie()
+            if cookie is not None:
+                response.headers.add("Set-Cookie", cookie)
+
+    def _is_driven_elsewhere(self, visit: Visit) -> bool:
+        connection: Any = request if has_request_context() else websocket if has_websocket_context() else None
+        return connection is not None and connection.scope.get(VISIT_KEY) is visit
+
+    def _refuse(self, response: "Response | None") -> None:
+        if response is not None:
+            response.headers.clear()
+            response.status_code = 503
+            response.set_data(b"The session store did not answer. Please try again.\n")
+            response.content_type = "text/plain; charset=utf-8"
+            response.headers["Retry-After"] = str(self.sessions.retry_after_seconds)
+            response.headers["Cache-Control"] = "no-store"
+
+    async def _discard(self, app: Any, **_more: Any) -> None:
+        if app.session_interface is self and (has_request_context() or has_websocket_context()):
+            current: Any = session
+            current.discard()

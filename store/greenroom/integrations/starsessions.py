@@ -1,0 +1,215 @@
+"""starsessions: a store for its middleware, as a bridge for apps on their way to Greenroom's own.
+
+>>> store = GreenroomStore("greenroom://10.0.0.1:7400", user_key="user_id")
+>>> app.add_middleware(SessionAutoloadMiddleware)
+>>> app.add_middleware(SessionMiddleware, store=store, lifetime=14 * 86400, rolling=True)
+
+starsessions hands a store the whole session as bytes, at every response. This store opens them: it stores the
+data itself, and what it hands out carries, in the metadata that starsessions brings back, the state that was
+loaded. So it writes the difference only, path by path, and nothing where there is none; a write that comes
+after a logout or login of the same session is dropped. `regenerate_session_id` and a change of `user_key`
+become one atomic rotation, after which the old id is dead. Ids that clients make up are never adopted.
+
+The sessions are those of `greenroom.web`: once the app uses Greenroom's middleware, the data is there. (Only
+the cookies differ: Greenroom's are signed.)
+"""
+
+import base64
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import msgspec
+
+try:
+    from starsessions import JsonSerializer
+    from starsessions.stores import SessionStore
+except ImportError as error:
+    raise ImportError(
+        "greenroom.integrations.starsessions needs starsessions; install it with: "
+        "pip install 'greenroom[starsessions]'",
+        name=error.name,
+    ) from None
+
+from greenroom.codec import decode_data, encode_data
+from greenroom.errors import SessionNotFoundError, UsageError
+from greenroom.fields import utc_now
+from greenroom.ids import new_session_id
+from greenroom.integrations.users import user_in
+from greenroom.sessions import BaseSessionStore, SessionData
+from greenroom.urls import store_from_url
+from greenroom.web.difference import Difference, difference
+
+__all__ = ["GreenroomStore", "Serializer"]
+
+BROWSER_SECONDS = 24 * 3600.0
+RENEWAL_SHARE = 6
+"""A rolling session's end is moved once it would move by more than this part of the lifetime."""
+
+_METADATA, _LOADED = "__metadata__", "greenroom"
+
+_log = logging.getLogger("greenroom.integrations.starsessions")
+
+
+class Serializer(Protocol):
+    """What starsessions calls a serializer."""
+
+    def serialize(self, data: Any) -> bytes:
+        """Return the data as bytes."""
+
+    def deserialize(self, data: bytes) -> dict[str, Any]:
+        """Return the data in these bytes; an empty dict for none."""
+
+
+class _Loaded(msgspec.Struct, frozen=True, array_like=True):
+    """The state that a request loaded. It stays in this process, in starsessions' metadata."""
+
+    session_id: str
+    version: int
+    expires_us: int
+    user_id: str | None
+    data: bytes
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} version {self.version}>"
+
+
+class GreenroomStore(SessionStore):
+    """Keeps starsessions' sessions in a session store, or the one that a URL names.
+
+    - `user_key`: the key of the session under which the app keeps the id of who is logged in. With it, the
+      store can list and end sessions by user, and a login gets a new id.
+    - `serializer`: the one that starsessions' middleware is given, if it is given one.
+    - `browser_seconds`: how long a session of `lifetime=0` is kept after its last use.
+
+    Raises UsageError for bytes that the serializer cannot read, UnavailableError, OutcomeUnknownError.
+    """
+
+    def __init__(
+        self,
+        store: BaseSessionStore | str,
+        *,
+        user_key: str | None = None,
+        serializer: Serializer | None = None,
+        browser_seconds: float = BROWSER_SECONDS,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._owns_store = isinstance(store, str)
+        self._store = store_from_url(store) if isinstance(store, str) else store
+        self._user_key = user_key
+        self._serializer: Serializer = JsonSerializer() if serializer is None else serializer
+        self._browser_seconds = browser_seconds
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} over {self._store!r}>"
+
+    async def aclose(self) -> None:
+        """Close the store if it was made here, from a URL."""
+        if self._owns_store:
+            await self._store.aclose()
+
+    async def read(self, session_id: str, lifetime: int) -> bytes:
+        """Return the session as bytes; none if there is no such session, or this is no id at all."""
+        try:
+            record = await self._store.get(session_id)
+        except UsageError:
+            return b""  # a cookie may hold anything
+        if record is None:
+            return b""
+        loaded = _Loaded(
+            session_id, record.version, _micros(record.expires), record.user_id, encode_data(record.data)
+        )
+        created = record.created.timestamp()
+        metadata = {"created": created, "lifetime": lifetime, _LOADED: _sealed(loaded)}
+        return self._serializer.serialize({**record.data, _METADATA: metadata})
+
+    async def write(self, session_id: str, data: bytes, lifetime: int, ttl: int) -> str:
+        """Store what differs from what was read; return the id that belongs into the cookie."""
+        content = self._content(data)
+        loaded = _opened(content.pop(_METADATA, {}).get(_LOADED))
+        user_id = None if self._user_key is None else user_in(content, self._user_key)
+        seconds = ttl if lifetime > 0 else self._browser_seconds
+        if seconds <= 0:
+            await self.remove(session_id)
+            return session_id
+        expires = self._clock() + timedelta(seconds=seconds)
+        if loaded is None:
+            return await self._created(content, user_id, expires)
+        try:
+            return await self._changed(session_id, loaded, content, user_id, expires, seconds)
+        except SessionNotFoundError:
+            _log.warning(
+                "a change to a session was dropped: it was deleted or got a new id while the request ran "
+                "(a logout or login that was faster)"
+            )
+            return session_id
+
+    async def remove(self, session_id: str) -> None:
+        """Delete the session. That there is none is fine."""
+        try:
+            await self._store.delete(session_id)
+        except UsageError:
+            return  # not an id, so there is nothing under it
+
+    async def _created(self, content: dict[str, Any], user_id: str | None, expires: datetime) -> str:
+        session_id = new_session_id()  # never the one that the client sent
+        await self._store.create(
+            SessionData(session_id=session_id, user_id=user_id, expires=expires, data=content)
+        )
+        return session_id
+
+    async def _changed(
+        self,
+        session_id: str,
+        loaded: _Loaded,
+        content: dict[str, Any],
+        user_id: str | None,
+        expires: datetime,
+        seconds: float,
+    ) -> str:
+        changes = difference(decode_data(loaded.data), content)
+        logged_in_or_out = self._user_key is not None and user_id != loaded.user_id
+        if logged_in_or_out or session_id != loaded.session_id:
+            user = user_id if self._user_key is not None else loaded.user_id
+            return await self._rotated(loaded, changes, user, expires)
+        moved = (_micros(expires) - loaded.expires_us) / 1e6 > seconds / RENEWAL_SHARE
+        if changes or moved:
+            await self._store.patch(
+                session_id, set=changes.set, unset=changes.unset, expires=expires if moved else None
+            )
+        return session_id
+
+    async def _rotated(
+        self, loaded: _Loaded, changes: Difference, user_id: str | None, expires: datetime
+    ) -> str:
+        """Give the session a new id; in a store without `rotate`, that is a patch and the old id lives on."""
+        more: dict[str, Any] = {"set": changes.set, "unset": changes.unset, "expires": expires}
+        if "rotate" in self._store.features:
+            rotated = await self._store.rotate(loaded.session_id, user_id=user_id, **more)
+            return rotated.session_id
+        patched = await self._store.patch(loaded.session_id, user_id=user_id, **more)
+        return patched.session_id
+
+    def _content(self, data: bytes) -> dict[str, Any]:
+        try:
+            content = self._serializer.deserialize(data)
+        except Exception as error:
+            raise UsageError(
+                f"{type(self._serializer).__name__} cannot read what starsessions wrote: give this store and "
+                "SessionMiddleware the same serializer"
+            ) from error
+        return content
+
+
+def _micros(moment: datetime) -> int:
+    return int((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
+
+
+def _sealed(loaded: _Loaded) -> str:
+    return base64.b64encode(msgspec.msgpack.encode(loaded)).decode()
+
+
+def _opened(text: str | None) -> _Loaded | None:
+    return None if text is None else msgspec.msgpack.decode(base64.b64decode(text), type=_Loaded)

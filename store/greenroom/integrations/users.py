@@ -1,0 +1,39 @@
+"""The user of a session in apps that keep the user's id in the session's data, under a key of their own."""
+
+from typing import Any
+
+from greenroom.errors import UsageError
+from greenroom.web.request_session import contents
+from greenroom.web.visit import Visit
+
+
+def user_in(data: dict[Any, Any], user_key: str) -> str | None:
+    """Return the user's id that the data names; None if it names none. An int is taken as its digits.
+
+    Raises UsageError for anything else.
+    """
+    found = data.get(user_key)
+    if found is None or found == "":
+        return None
+    if isinstance(found, bool) or not isinstance(found, str | int):
+        raise UsageError(
+            f"the session's key {user_key!r} holds a {type(found).__name__}; user_key= names the key of the "
+            "id of the user who is logged in, a str or an int"
+        )
+    return str(found)
+
+
+def follow_user(visit: Visit, user_key: str) -> None:
+    """Make a change of the user that the data names a login or logout: in the same step, with a new id.
+
+    A user who was logged in by other means, whom the data never named, is left alone.
+    """
+    data = contents(visit.session)
+    user_id = user_in(data, user_key)
+    before = None if visit.record is None else user_in(visit.record.data, user_key)
+    if user_id == visit.user_id or (user_id == before and visit.user_id is not None):
+        return
+    visit.regenerate()
+    visit.user_id = None  # so that the data is kept as the handler left it
+    if user_id is not None:
+        visit.login(user_id, data)
