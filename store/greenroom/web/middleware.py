@@ -3,7 +3,8 @@
 Order of events: the cookie is verified and the session loaded, then the app runs; what it left is saved
 before the first message of the response goes out, so that whoever follows a redirect reads it; and once more
 when the app call ends, for background tasks and WebSockets. An app that raises, or is cancelled before it
-answered, has changed nothing.
+answered, has changed nothing; nor has one that answers with a status of 500 or above, because that is what
+frameworks make of an exception before this middleware can see it. (`await session.save()` saves even so.)
 """
 
 import logging
@@ -32,6 +33,7 @@ UNCONFIRMED = (UnavailableError, OutcomeUnknownError, RemoteProtocolError)
 """What a store raises when it cannot be reached or did not answer: the request may be repeated."""
 
 CLOSE_TRY_AGAIN_LATER = 1013
+SERVER_ERROR = 500
 
 _STARTS = {"http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start"}
 _WITH_HEADERS = _STARTS - {"websocket.close"}
@@ -175,13 +177,16 @@ class _Exchange:
             with_headers = message["type"] in _WITH_HEADERS
             # A WebSocket that is closed before it was accepted carries no cookie.
             visit.started = not with_headers
+            if message.get("status", 0) >= SERVER_ERROR:
+                visit.close()
             try:
                 await visit.save(self._standing())
             except UNCONFIRMED as error:
                 visit.settings.failed("saving a session", error)
                 await self.refuse()
                 return
-            except GreenroomError:
+            except BaseException:
+                # What the framework now answers instead must not try to save again.
                 visit.close()
                 raise
             visit.started = True

@@ -5,10 +5,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from greenroom import MemoryStore, UnavailableError, UsageError
@@ -230,6 +233,30 @@ def test_a_handler_that_raises_has_saved_nothing(library: Library) -> None:
             await visitor.get("/fail")
             assert stage.store.writes == writes
             assert (await visitor.get("/show")).json() == {"cart": {"items": ["mug"]}}
+
+    tell(library, story)
+
+
+def test_a_failing_handler_saves_nothing_where_its_framework_answers_first(library: Library) -> None:
+    """Around a whole app, the middleware sees the framework's 500 before the exception."""
+
+    async def kept(request: Request) -> Response:
+        request.session["kept"] = 1
+        await session_of(request).save()
+        request.session["half"] = "done"
+        raise RuntimeError("the handler failed")
+
+    async def story() -> None:
+        stage = Stage()
+        routes = [Route(f"/{each.__name__}", each) for each in (fail, kept, show)]
+        app = SessionMiddleware(Starlette(routes=routes), session=stage.sessions)
+        async with browser(app, raise_app_exceptions=False) as visitor:
+            response = await visitor.get("/fail")
+            assert response.status_code == 500
+            assert "set-cookie" not in response.headers
+            assert not stage.store.calls
+            assert (await visitor.get("/kept")).status_code == 500
+            assert (await visitor.get("/show")).json() == {"kept": 1}
 
     tell(library, story)
 
@@ -523,9 +550,6 @@ def test_starlettes_keywords_are_taken() -> None:
 
 def test_an_app_written_for_starlettes_middleware_runs(library: Library) -> None:
     async def story() -> None:
-        from starlette.applications import Starlette
-        from starlette.routing import Route
-
         app = Starlette(routes=[Route("/add", add), Route("/show", show)])
         app.add_middleware(SessionMiddleware, secret_key=SECRET, max_age=600, store=MemoryStore())
         async with browser(app) as visitor:
@@ -547,10 +571,6 @@ def test_the_test_client_without_with_opens_a_loop_for_every_request(library: Li
 
 def test_mounted_apps_and_base_http_middleware_see_the_same_session(library: Library) -> None:
     async def story() -> None:
-        from starlette.applications import Starlette
-        from starlette.middleware.base import BaseHTTPMiddleware
-        from starlette.routing import Mount, Route
-
         async def mark(request: Request, call_next: Any) -> Response:
             request.session["marked"] = True
             response: Response = await call_next(request)
