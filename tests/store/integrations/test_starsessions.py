@@ -1,0 +1,298 @@
+"""starsessions' own middleware over our store, in real requests."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starsessions import (
+    SessionAutoloadMiddleware,
+    SessionMiddleware,
+    get_session_metadata,
+    regenerate_session_id,
+)
+
+from greenroom import MemoryStore, UsageError
+from greenroom.integrations.starsessions import GreenroomStore
+from greenroom.testing import FaultyStore, ManualClock
+
+DAY = 86_400
+
+
+async def home(request: Request) -> JSONResponse:
+    return JSONResponse(dict(request.session))
+
+
+async def put(request: Request) -> JSONResponse:
+    """Set paths of the session, as the query says: a.b=value."""
+    for path, value in request.query_params.items():
+        *above, last = path.split(".")
+        target = request.session
+        for key in above:
+            target = target.setdefault(key, {})
+        target[last] = value
+    return JSONResponse(dict(request.session))
+
+
+async def regenerate(request: Request) -> JSONResponse:
+    regenerate_session_id(request)
+    return JSONResponse({})
+
+
+async def login(request: Request) -> JSONResponse:
+    request.session["user_id"] = request.path_params["user"]
+    return JSONResponse({})
+
+
+async def logout(request: Request) -> JSONResponse:
+    request.session.clear()
+    return JSONResponse({})
+
+
+async def leave(request: Request) -> JSONResponse:
+    request.session.pop("user_id")
+    return JSONResponse({})
+
+
+async def metadata(request: Request) -> JSONResponse:
+    found = get_session_metadata(request)
+    return JSONResponse({key: found[key] for key in ("created", "lifetime")})
+
+
+class Stage:
+    """An app on starsessions with a store below that can fail, and browsers."""
+
+    def __init__(self, **options: Any) -> None:
+        user_key = options.pop("user_key", None)
+        self.clock = ManualClock()
+        self.memory = MemoryStore(clock=self.clock)
+        self.below = FaultyStore(self.memory)
+        self.store = GreenroomStore(self.below, user_key=user_key, clock=self.clock)
+        self.app = Starlette(
+            routes=[
+                Route("/", home),
+                Route("/put", put, methods=["POST"]),
+                Route("/regenerate", regenerate, methods=["POST"]),
+                Route("/login/{user}", login, methods=["POST"]),
+                Route("/logout", logout, methods=["POST"]),
+                Route("/leave", leave, methods=["POST"]),
+                Route("/metadata", metadata),
+            ]
+        )
+        self.app.add_middleware(SessionAutoloadMiddleware)
+        self.app.add_middleware(SessionMiddleware, store=self.store, **options)
+        self.browser = self.new_browser()
+
+    def new_browser(self, cookie: str | None = None) -> httpx.AsyncClient:
+        browser = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="https://shop.example")
+        if cookie is not None:
+            browser.cookies.set("session", cookie, domain="shop.example", path="/")
+        return browser
+
+    @property
+    def cookie(self) -> str:
+        return self.browser.cookies["session"]
+
+    async def data(self, browser: httpx.AsyncClient | None = None) -> Any:
+        found = (await (browser or self.browser).get("/")).json()
+        found.pop("__metadata__", None)
+        return found
+
+
+def on_stage(test: Callable[[Stage], Awaitable[None]], **options: Any) -> None:
+    async def main() -> None:
+        await test(Stage(**{"lifetime": 14 * DAY, "rolling": True, **options}))
+
+    asyncio.run(main())
+
+
+def test_reading_writes_nothing() -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.get("/")
+        assert not s.below.calls
+        await s.browser.post("/put?theme=dark")
+        for _ in range(5):
+            assert await s.data() == {"theme": "dark"}
+        assert s.below.writes == 1
+
+    on_stage(test)
+
+
+def test_the_stored_data_is_the_apps_alone() -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/put?cart.mug=1")
+        await s.browser.post("/put?cart.rug=1")
+        record = await s.memory.get(s.cookie)
+        assert record is not None
+        assert record.data == {"cart": {"mug": "1", "rug": "1"}}
+
+    on_stage(test)
+
+
+def test_requests_at_once_all_count() -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/put?cart.mug=1")
+        gates = [s.below.hold("patch") for _ in range(2)]
+        slow = [asyncio.create_task(s.browser.post(f"/put?cart.{sku}=1")) for sku in ("pan", "rug")]
+        for gate in gates:
+            await gate.reached()
+            gate.open()
+        await asyncio.gather(*slow)
+        assert await s.data() == {"cart": {"mug": "1", "pan": "1", "rug": "1"}}
+
+    on_stage(test)
+
+
+def test_an_id_that_a_client_made_up_is_not_adopted() -> None:
+    async def test(s: Stage) -> None:
+        for invented in ("planted", "x" * 300, "é"):
+            browser = s.new_browser()
+            cookie = {"cookie": b"session=" + invented.encode()}
+            response = await browser.post("/put?theme=dark", headers=cookie)
+            assert response.cookies["session"] not in {invented, ""}
+            assert (await browser.get("/", headers=cookie)).json() == {}
+
+    on_stage(test)
+
+
+def test_regenerate_kills_the_old_id() -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/put?theme=dark")
+        planted = s.cookie
+        await s.browser.post("/regenerate")
+        assert s.cookie != planted
+        assert await s.data() == {"theme": "dark"}
+        assert await s.data(s.new_browser(planted)) == {}
+        assert s.below.calls["rotate"] == 1
+
+    on_stage(test)
+
+
+def test_the_key_of_the_user_makes_logins_and_logouts() -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/put?cart.mug=1")
+        planted = s.cookie
+        await s.browser.post("/login/alice")
+        assert s.cookie != planted
+        assert len(await s.memory.list_by_user("alice")) == 1
+        assert await s.data(s.new_browser(planted)) == {}
+        assert await s.data() == {"cart": {"mug": "1"}, "user_id": "alice"}
+        inside = s.cookie
+        await s.browser.post("/leave")
+        assert s.cookie != inside
+        assert await s.memory.list_by_user("alice") == []
+        assert await s.data() == {"cart": {"mug": "1"}}
+        await s.browser.post("/login/alice")
+        await s.memory.delete_by_user("alice")
+        assert await s.data() == {}
+
+    on_stage(test, user_key="user_id")
+
+
+def test_a_first_write_may_be_a_login() -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/login/alice")
+        assert len(await s.memory.list_by_user("alice")) == 1
+
+    on_stage(test, user_key="user_id")
+
+
+def test_clearing_deletes() -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/put?theme=dark")
+        old = s.cookie
+        await s.browser.post("/logout")
+        assert await s.memory.get(old) is None
+
+    on_stage(test)
+
+
+@pytest.mark.parametrize("faster", ["/logout", "/regenerate", "/login/alice"])
+def test_a_slow_request_undoes_nothing(faster: str) -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/put?theme=dark")
+        old = s.cookie
+        late = s.new_browser(old)
+        gate = s.below.hold("patch")
+        slow = asyncio.create_task(late.post("/put?theme=light"))
+        await gate.reached()
+        await s.browser.post(faster)
+        gate.open()
+        assert (await slow).status_code == 200
+        assert await s.data(s.new_browser(old)) == {}
+        assert (await s.data()).get("theme") == (None if faster == "/logout" else "dark")
+
+    on_stage(test, user_key="user_id")
+
+
+def test_a_rolling_session_lives_on_while_it_is_used() -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/put?theme=dark")
+        for _ in range(10):
+            s.clock.advance(3 * DAY)
+            assert await s.data() == {"theme": "dark"}
+        assert s.below.calls["patch"] == 10
+        s.clock.advance(15 * DAY)
+        assert await s.data() == {}
+
+    on_stage(test)
+
+
+def test_a_browser_session_lives_on_too() -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/put?theme=dark")
+        for _ in range(10):
+            s.clock.advance(DAY / 2)
+            assert await s.data() == {"theme": "dark"}
+        s.clock.advance(2 * DAY)
+        assert await s.data() == {}
+
+    on_stage(test, lifetime=0, rolling=False)
+
+
+def test_metadata_are_those_of_the_record() -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/put?theme=dark")
+        record = await s.memory.get(s.cookie)
+        assert record is not None
+        found = (await s.browser.get("/metadata")).json()
+        assert found == {"created": record.created.timestamp(), "lifetime": 14 * DAY}
+
+    on_stage(test)
+
+
+def test_a_session_whose_time_has_passed_is_removed() -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/put?theme=dark")
+        data = await s.store.read(session_id=s.cookie, lifetime=60)
+        assert await s.store.write(session_id=s.cookie, data=data, lifetime=60, ttl=-5) == s.cookie
+        assert await s.memory.get(s.cookie) is None
+
+    on_stage(test)
+
+
+def test_the_contract_by_keywords() -> None:
+    async def main() -> None:
+        store = GreenroomStore("memory://")
+        assert await store.read(session_id="absent", lifetime=60) == b""
+        session_id = await store.write(session_id="absent", data=b'{"a": 1}', lifetime=60, ttl=60)
+        assert json.loads(await store.read(session_id=session_id, lifetime=60))["a"] == 1
+        await store.remove(session_id=session_id)
+        await store.remove(session_id=session_id)
+        await store.remove(session_id="")
+        assert await store.read(session_id=session_id, lifetime=60) == b""
+        with pytest.raises(UsageError, match="same serializer"):
+            await store.write(session_id="absent", data=b"\x80", lifetime=60, ttl=60)
+        await store.aclose()
+
+    asyncio.run(main())
+
+
+def test_nothing_shows_an_id() -> None:
+    assert "gr-" not in repr(GreenroomStore("memory://"))
