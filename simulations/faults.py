@@ -32,6 +32,7 @@ class Faults:
         self._open: dict[int, Undo] = {}
         self._numbers = 0
         self._operator: CoordinatorLink | None = None
+        self._rebooting: set[str] = set()
 
     def schedule(self, faults: tuple[Fault, ...]) -> None:
         """Have faults strike at their times from now."""
@@ -77,7 +78,7 @@ class Faults:
         world.coordinator.crash_at_write = ""
         world.coordinator.lose_answers = 0
         for supervisor in list(world.supervisors.values()):
-            if not supervisor.alive and not supervisor.removed and supervisor.machine.up:
+            if not supervisor.alive and not supervisor.removed and supervisor.node not in self._rebooting:
                 world.start_node(supervisor.node)
 
     # --- an operator -------------------------------------------------------------------------------------
@@ -85,6 +86,7 @@ class Faults:
     def forget_and_restart(self, node: str) -> None:
         """An operator says that the rebooted machine's actors are gone, then starts the node again."""
         world = self.world
+        self._rebooting.add(node)
         if self._operator is None:
             machine = self.network.machine("operator")
             process = Process(self.network, machine, "operator", world.random)
@@ -93,12 +95,11 @@ class Faults:
 
         def answered(outcome: str | None) -> None:
             if outcome == "" or (outcome is not None and "no node" in outcome):
+                self._rebooting.discard(node)
                 world.start_node(node)
             else:
                 world.timeline.after(300 * MILLISECOND, self.forget_and_restart, node)
 
-        if world.supervisors[node].alive:
-            return
         self._operator.call(lambda number: ForgetNode(number, node), answered)
 
     # --- helpers -----------------------------------------------------------------------------------------
