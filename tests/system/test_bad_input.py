@@ -6,10 +6,9 @@ the very same processes still run, no bigger than before.
 
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
-import msgspec
 import pytest
 import trio
 
@@ -18,7 +17,7 @@ from greenroom.framing import encode_frames
 from greenroom.ids import digest_of, point_of
 from tests.system.attacks import attacks, each, unharmed
 from tests.system.raw import connected, greeted, hello
-from tests.system.stage import SETTINGS, SharedCluster, session, shared_cluster
+from tests.system.stage import SharedCluster, session
 
 pytestmark = [pytest.mark.system, pytest.mark.trio]
 
@@ -57,11 +56,9 @@ AFTER_HELLO = [
 ]
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[SharedCluster]:
-    """Two nodes with two actors each: every kind of port, and actors without a part in some shards."""
-    with shared_cluster(msgspec.structs.replace(SETTINGS, nodes=2)) as running:
-        yield running
+@pytest.fixture
+def cluster(small_cluster: SharedCluster) -> SharedCluster:
+    return small_cluster
 
 
 async def test_stray_bytes_on_every_port(cluster: SharedCluster) -> None:

@@ -1,20 +1,17 @@
 """ClusterStore keeps the contract of session stores on a real cluster, and agrees with the model."""
 
-from collections.abc import Iterator
-
-import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 
 from greenroom import BaseSessionStore, ClusterStore
 from greenroom.testing import StoreContract
 from greenroom.testing.stateful import StoreMachine
-from tests.system.stage import SETTINGS, SharedCluster, shared_cluster
+from tests.system.stage import SharedCluster
 
 pytestmark = pytest.mark.system
 
 SERIES = settings(
-    max_examples=15,
+    max_examples=30,
     stateful_step_count=25,
     deadline=None,
     database=None,
@@ -22,12 +19,10 @@ SERIES = settings(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[SharedCluster]:
-    """Two nodes with an actor each; the classes below, which pytest makes itself, find it in `Address`."""
-    with shared_cluster(msgspec.structs.replace(SETTINGS, nodes=2, actors=1)) as running:
-        Address.seeds = ",".join(running.cluster.seeds)
-        yield running
+@pytest.fixture(autouse=True)
+def _address(small_cluster: SharedCluster) -> None:
+    """Tell the classes below, which others instantiate, where the cluster is."""
+    Address.seeds = ",".join(small_cluster.cluster.seeds)
 
 
 class Address:

@@ -8,7 +8,6 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-import msgspec
 import pytest
 import trio
 
@@ -26,7 +25,7 @@ from greenroom_cluster.shard.records import (
 )
 from tests.system.attacks import Ports, unharmed
 from tests.system.raw import greeted, hello
-from tests.system.stage import SETTINGS, SharedCluster, shared_cluster
+from tests.system.stage import SETTINGS, SharedCluster
 
 pytestmark = [pytest.mark.system, pytest.mark.trio]
 
@@ -34,13 +33,6 @@ INT_MIN, INT_MAX, UINT_MAX = -(1 << 63), (1 << 63) - 1, (1 << 64) - 1
 WILD = (INT_MIN, -1, 0, 1, 1 << 40, INT_MAX, UINT_MAX)
 SHARDS = (INT_MIN, -1, *range(SETTINGS.shards), SETTINGS.shards, UINT_MAX)
 YEAR_US = 366 * 24 * 3600 * 1_000_000
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[SharedCluster]:
-    """Two nodes with two actors each: every actor lacks some shards, and could be made to join them."""
-    with shared_cluster(msgspec.structs.replace(SETTINGS, nodes=2)) as running:
-        yield running
 
 
 class Forger:
@@ -117,6 +109,11 @@ async def say(address: str | int, opening: wire.Hello, said: Sequence[wire.Frame
 
 def epochs_of(cluster_map: ClusterMap) -> list[int]:
     return [shard.epoch for shard in cluster_map.shards]
+
+
+@pytest.fixture
+def cluster(small_cluster: SharedCluster) -> SharedCluster:
+    return small_cluster
 
 
 async def test_made_up_peers_change_nothing(cluster: SharedCluster) -> None:

@@ -1,25 +1,17 @@
 """Nodes that come and go as an operator wants it, under load: callers notice nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from greenroom import ClusterStore
 from greenroom_cluster.inspection import ClusterStatus
-from tests.system.stage import SETTINGS, Probe, SharedCluster, loaded, shared_cluster, tree
+from tests.system.stage import SETTINGS, Probe, SharedCluster, loaded, tree
 
 pytestmark = [pytest.mark.system, pytest.mark.trio]
 
 Report = Callable[[str, object], None]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[SharedCluster]:
-    """Three nodes with an actor each: what moves are shards and nodes, however many actors they have."""
-    with shared_cluster(msgspec.structs.replace(SETTINGS, actors=1)) as running:
-        yield running
 
 
 def store_of(cluster: SharedCluster) -> ClusterStore:
@@ -53,6 +45,11 @@ async def stop(cluster: SharedCluster, node: str) -> None:
     assert await cluster.stop_node(node) == 0
     assert all(process.exited() for process in processes)
     assert node not in (await cluster.map()).nodes
+
+
+@pytest.fixture
+def cluster(slim_cluster: SharedCluster) -> SharedCluster:
+    return slim_cluster
 
 
 async def test_added_node_takes_part_and_stopped_node_leaves(
