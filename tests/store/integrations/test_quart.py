@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from quart import Quart, abort, redirect, session, websocket
 from quart.testing import QuartClient
+from quart_trio import QuartTrio
 
 from greenroom import MemoryStore
 from greenroom.integrations.quart import GreenroomSessions
@@ -15,16 +16,19 @@ from greenroom.web import Session
 
 
 def app_of(library: str, sessions: Session, *, middleware: bool) -> Quart:
-    kind = Quart
-    if library == "trio":
-        from quart_trio import QuartTrio as kind
-    app = kind(__name__)
+    app = Quart(__name__) if library == "asyncio" else QuartTrio(__name__)
     interface = GreenroomSessions(sessions)
     if middleware:
         interface.init_app(app)
     else:
         app.session_interface = interface
+    add_pages(app)
+    add_life(app)
+    add_sockets(app)
+    return app
 
+
+def add_pages(app: Quart) -> None:
     @app.get("/")
     async def home() -> str:
         return "welcome"
@@ -39,6 +43,8 @@ def app_of(library: str, sessions: Session, *, middleware: bool) -> Quart:
         cart[sku] = cart.get(sku, 0) + 1
         return cart
 
+
+def add_life(app: Quart) -> None:
     @app.post("/login/<user>")
     async def login(user: str) -> Any:
         session.login(user)
@@ -74,6 +80,8 @@ def app_of(library: str, sessions: Session, *, middleware: bool) -> Quart:
         session.permanent = True
         return "for ever"
 
+
+def add_sockets(app: Quart) -> None:
     @app.websocket("/socket")
     async def socket() -> None:
         await websocket.accept()
@@ -86,8 +94,6 @@ def app_of(library: str, sessions: Session, *, middleware: bool) -> Quart:
         session["seen"] = await websocket.receive()
         await session.save()
         await websocket.send("saved")
-
-    return app
 
 
 class Browser:
