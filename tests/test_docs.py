@@ -34,6 +34,13 @@ PAGES = sorted(
 BLOCK = re.compile(
     r"(?:<!-- (?P<marker>[a-z]+) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
+RUN = """
+import ast, asyncio, sys
+code = compile(sys.stdin.read(), "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+outcome = eval(code, {"__name__": "__main__"})
+if asyncio.iscoroutine(outcome):
+    asyncio.run(outcome)
+"""
 DOCUMENTED_URL = "greenroom://127.0.0.1:7400"
 
 
@@ -84,13 +91,14 @@ def test_no_marker_is_forgotten() -> None:
 
 @pytest.mark.system
 def test_programs_run_on_a_cluster(tmp_path: Path) -> None:
-    assert len(marked("run")) >= 2
+    assert len(marked("run")) >= 3
     with cluster_up(Path(sys.executable).parent / "greenroom", tmp_path) as ready:
         for block in marked("run"):
             code = block.code.replace(DOCUMENTED_URL, ready["url"])
             assert code != block.code
             done = subprocess.run(
-                [sys.executable, "-W", "error", "-c", code],
+                [sys.executable, "-W", "error", "-c", RUN],
+                input=code,
                 capture_output=True,
                 text=True,
                 timeout=60,

@@ -355,15 +355,6 @@ Fanout: TypeAlias = DeleteByUser | ListByUser | Clean
 Request: TypeAlias = Get | Mutation | Fanout | Inspect
 ClientMessage: TypeAlias = Hello | Request | Subscribe
 Reply: TypeAlias = (
-    Session
-    | Missing
-    | Written
-    | Failed
-    | Redirect
-    | Overloaded
-    | Unknowable
-    | Listing
-    | Counted
-    | Inspection
+    Session | Missing | Written | Failed | Redirect | Overloaded | Unknowable | Listing | Counted | Inspection
 )
 ServerMessage: TypeAlias = Hello | Goodbye | Reply | MapFull | MapChange
