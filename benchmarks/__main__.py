@@ -1,105 +1,122 @@
-"""Run the benchmarks: `uv run python -m benchmarks [--quick] [--json]`.
+"""Run the benchmarks: `uv run --group bench python -m benchmarks [--quick] [--json] [--only PART,...]`.
 
-Reads and replicated writes of a cluster on this machine, beside a bare echo over the same event loops in the
-same run. All contenders take turns, several times; what is printed is the median and the ratio to the echo.
+Every contender is started here, on loopback, and all take turns within the run: Redis and memcached from the
+distribution's packages, the clients from the dependency group `bench`. What is not installed is left out,
+with a word on how to install it. A full run writes tables, plots and raw results to docs/benchmarks; parts
+run one by one are put together there.
 """
 
 import argparse
-import asyncio
-import json
 import sys
-from collections.abc import Awaitable, Callable
-from statistics import median
+import time
+from pathlib import Path
 
+import msgspec
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.cluster import ClusterServer, ClusterWork
-from benchmarks.echo import EchoClient, EchoServer
-from benchmarks.load import Sample, measure
+from benchmarks import machine, report
+from benchmarks.contenders.catalogue import CONTENDERS
+from benchmarks.results import PARTS
+from benchmarks.stage import FULL, QUICK, Scale, Stage
+from benchmarks.summary import summary_of
+from benchmarks.work import failover, scaling, stored, throughput, transfer
 
-CALLERS = (1, 64)
-Samples = dict[tuple[str, int], list[Sample]]
-
-
-async def run(rounds: int, seconds: float, progress: Console) -> Samples:
-    """Take `rounds` turns of `seconds` for each contender and number of callers."""
-    samples: Samples = {}
-    async with EchoServer() as echo_server, ClusterServer() as cluster, EchoClient(echo_server.port) as echo:
-        work = ClusterWork(cluster.seeds)
-        await work.prepare()
-
-        def echo_round_trip(_number: int) -> Awaitable[object]:
-            return echo.round_trip()
-
-        contenders: dict[str, tuple[Callable[[int], Awaitable[object]], Callable[[], float]]] = {
-            "echo": (echo_round_trip, echo_server.cpu_seconds)
-        }
-        for name, operation in work.operations.items():
-            contenders[name] = (operation, cluster.cpu_seconds)
-        for turn in range(rounds):
-            progress.print(f"round {turn + 1} of {rounds}")
-            for callers in CALLERS:
-                for name, (operation, server_cpu) in contenders.items():
-                    sample = await measure(operation, callers, seconds, server_cpu)
-                    samples.setdefault((name, callers), []).append(sample)
-        await work.close()
-    return samples
+DOCUMENTS = Path("docs/benchmarks")
+_RUN = {
+    "throughput": throughput.run,
+    "scaling": scaling.run,
+    "stored": stored.run,
+    "failover": failover.run,
+    "transfer": transfer.run,
+}
+_LETTERS = dict(zip("abcde", PARTS, strict=True))
+_BUSY = 0.5
 
 
-def summarize(samples: Samples) -> dict[str, object]:
-    """Return medians, spread and ratios as one JSON-ready object."""
-    result: dict[str, object] = {"contenders": {}, "ratios": {}}
-    contenders: dict[str, object] = {}
-    for (name, callers), taken in samples.items():
-        rates = sorted(sample.rate for sample in taken)
-        contenders[f"{name}_{callers}"] = {
-            "per_second": round(median(rates)),
-            "per_second_min": round(rates[0]),
-            "per_second_max": round(rates[-1]),
-            "p50_us": round(median(sample.p50 for sample in taken) * 1e6, 1),
-            "p99_us": round(median(sample.p99 for sample in taken) * 1e6, 1),
-            "client_cpu_us": round(median(sample.client_cpu for sample in taken) * 1e6, 2),
-            "server_cpu_us": round(median(sample.server_cpu for sample in taken) * 1e6, 2),
-        }
-    ratios = {}
-    for name in ("reads", "replicated_writes"):
-        for callers in CALLERS:
-            pairs = zip(samples[name, callers], samples["echo", callers], strict=True)
-            ratios[f"{name}_vs_echo_{callers}"] = round(median(a.rate / b.rate for a, b in pairs), 3)
-    result["contenders"] = contenders
-    result["ratios"] = ratios
-    return result
+def parts_named(text: str) -> list[str]:
+    """Return the parts of a list like `a,c` or `throughput,stored`. Raises ValueError for others."""
+    names = [_LETTERS.get(name, name) for name in text.replace(" ", "").split(",") if name]
+    unknown = [name for name in names if name not in PARTS]
+    if unknown or not names:
+        raise ValueError(f"--only takes {', '.join(PARTS)} (or a to e), not {text!r}")
+    return names
 
 
-def show(result: dict[str, object], console: Console) -> None:
-    """Print the tables."""
-    table = Table(title="medians of all rounds; times in microseconds")
-    contenders = result["contenders"]
-    assert isinstance(contenders, dict)
-    for column in ("contender_callers", *next(iter(contenders.values()))):
-        table.add_column(column, justify="right" if column != "contender_callers" else "left")
-    for name, figures in contenders.items():
-        table.add_row(name, *(f"{figure:,}" for figure in figures.values()))
-    console.print(table)
-    ratios = result["ratios"]
-    assert isinstance(ratios, dict)
-    for name, ratio in ratios.items():
-        console.print(f"{name}: {ratio}")
+def contenders_named(text: str) -> tuple[str, ...]:
+    """Return the contenders of a list. Raises ValueError for others."""
+    names = tuple(name for name in text.replace(" ", "").split(",") if name)
+    unknown = [name for name in names if name not in CONTENDERS]
+    if unknown:
+        raise ValueError(f"--contenders takes {', '.join(CONTENDERS)}, not {', '.join(unknown)}")
+    return names
+
+
+def scale_of(options: argparse.Namespace) -> Scale:
+    """Return how much to do: full or quick, with what the options change."""
+    scale = QUICK if options.quick else FULL
+    changes = {
+        name: value
+        for name, value in (("rounds", options.rounds), ("seconds", options.seconds))
+        if value is not None
+    }
+    if options.rounds is not None:
+        changes |= dict.fromkeys(("rounds_of_larger", "failovers", "transfers"), options.rounds)
+    return msgspec.structs.replace(scale, **changes)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="small versions of everything; writes no files")
+    parser.add_argument("--json", action="store_true", help="print one JSON object last, on stdout")
+    parser.add_argument(
+        "--only",
+        type=parts_named,
+        default=list(PARTS),
+        metavar="PARTS",
+        help=f"some of {', '.join(PARTS)}, or a to e",
+    )
+    parser.add_argument(
+        "--contenders",
+        type=contenders_named,
+        default=(),
+        metavar="NAMES",
+        help=f"some of {', '.join(CONTENDERS)}",
+    )
+    parser.add_argument("--rounds", type=int, help="turns that everyone takes")
+    parser.add_argument("--seconds", type=float, help="of one measurement")
+    parser.add_argument(
+        "--write", type=Path, metavar="DIR", help=f"write files there (default for full runs: {DOCUMENTS})"
+    )
+    return parser
 
 
 def main() -> None:
-    """Parse the options, run, print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
-    parser.add_argument("--json", action="store_true", help="print one JSON object last, on stdout")
-    options = parser.parse_args()
-    rounds, seconds = (2, 1.0) if options.quick else (5, 3.0)
-    progress = Console(stderr=True)
-    result = summarize(asyncio.run(run(rounds, seconds, progress)))
-    show(result, Console(stderr=options.json))
+    """Parse the options, run the parts, show and write what came of it."""
+    options = _parser().parse_args()
+    console = Console(stderr=True)
+    stage = Stage(scale_of(options), options.contenders, console)
+    results = stage.results
+    results.machine = machine.machine()
+    results.versions = machine.versions()
+    for part in options.only:
+        load = machine.load_average()
+        if load > _BUSY:
+            stage.say(f"the machine is busy (load {load:.1f}): wait until it is quiet for figures that count")
+        began = time.monotonic()
+        when = time.strftime("%Y-%m-%d", time.gmtime())
+        _RUN[part](stage)
+        seconds = time.monotonic() - began
+        kind = "quick" if options.quick else "full"
+        results.taken[part] = f"{when}, {kind}, {seconds:.0f} s, load before {load:.1f}"
+        stage.say(f"{part}: done in {seconds:.0f} s")
+    report.show(results, Console(stderr=options.json))
+    directory = options.write or (None if options.quick else DOCUMENTS)
+    if directory is not None:
+        report.write(results, directory, console)
     if options.json:
-        sys.stdout.write(json.dumps(result) + "\n")
+        sys.stdout.write(msgspec.json.encode(summary_of(results)).decode() + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,35 @@
+"""coredis, unreplicated."""
+
+from collections.abc import Mapping
+
+import coredis
+
+from benchmarks.contenders.key_value import KeyValueClient
+
+CONNECTIONS_MAX = 64
+
+
+class CoredisClient(KeyValueClient):
+    """GET and SET over a blocking pool."""
+
+    packages = ("coredis",)
+
+    def __init__(self, addresses: Mapping[str, str]) -> None:
+        super().__init__(addresses)
+        host, _, port = addresses["redis"].rpartition(":")
+        pool = coredis.BlockingConnectionPool(
+            host=host, port=int(port), max_connections=CONNECTIONS_MAX, timeout=60
+        )
+        self._redis: coredis.Redis[bytes] = coredis.Redis(connection_pool=pool)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        self._redis.connection_pool.disconnect()
+
+    async def read(self, key: str) -> bytes | None:
+        """GET."""
+        return await self._redis.get(key)
+
+    async def write(self, key: str, value: bytes, lifetime_seconds: int) -> None:
+        """SET with a time to live."""
+        await self._redis.set(key, value, ex=lifetime_seconds)

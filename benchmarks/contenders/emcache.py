@@ -1,0 +1,42 @@
+"""emcache with memcached, which replicates nothing."""
+
+from collections.abc import Mapping
+
+import emcache
+
+from benchmarks.contenders.key_value import KeyValueClient
+
+CONNECTIONS_MAX = 16
+_SECONDS = 30.0
+
+
+class EmcacheClient(KeyValueClient):
+    """get and set over a pool."""
+
+    packages = ("emcache",)
+
+    def __init__(self, addresses: Mapping[str, str]) -> None:
+        super().__init__(addresses)
+        self._client: emcache.Client
+
+    async def open(self) -> None:
+        """Connect."""
+        host, _, port = self.addresses["memcached"].rpartition(":")
+        self._client = await emcache.create_client(
+            [emcache.MemcachedHostAddress(host, int(port))],
+            max_connections=CONNECTIONS_MAX,
+            timeout=_SECONDS,
+        )
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._client.close()
+
+    async def read(self, key: str) -> bytes | None:
+        """Get."""
+        item = await self._client.get(key.encode())
+        return None if item is None else item.value
+
+    async def write(self, key: str, value: bytes, lifetime_seconds: int) -> None:
+        """Set with a time to live."""
+        await self._client.set(key.encode(), value, exptime=lifetime_seconds)

@@ -1,0 +1,94 @@
+"""redis-py under asyncio, with hiredis and its connection pool."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.sentinel import Sentinel
+
+from benchmarks.contenders.base import NotReplicatedError
+from benchmarks.contenders.key_value import KeyValueClient, seconds_until
+from benchmarks.servers.redis_names import SENTINEL_NAME
+
+CONNECTIONS_MAX = 64
+WAIT_MILLISECONDS = 1000
+_SOCKET_SECONDS = 1.0
+
+
+class RedisClient(KeyValueClient):
+    """GET and SET, without waiting for a replica."""
+
+    packages = ("redis", "hiredis")
+
+    def __init__(self, addresses: Mapping[str, str]) -> None:
+        super().__init__(addresses)
+        self.redis = self._connected()
+
+    def _connected(self) -> Redis:
+        host, _, port = self.addresses["redis"].rpartition(":")
+        pool = BlockingConnectionPool(
+            max_connections=CONNECTIONS_MAX, timeout=None, host=host, port=int(port)
+        )
+        return Redis(connection_pool=pool)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self.redis.aclose(close_connection_pool=True)
+
+    async def create(self, session_ids: Sequence[str], data: dict[str, Any], expires_at: float) -> None:
+        """Store sessions in one pipeline: filling is not what is measured."""
+        value, seconds = self.encode(data), seconds_until(expires_at)
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for session_id in session_ids:
+                pipeline.set(session_id, value, ex=seconds)
+            await pipeline.execute()
+
+    async def read(self, key: str) -> bytes | None:
+        """GET."""
+        value: bytes | None = await self.redis.get(key)
+        return value
+
+    async def write(self, key: str, value: bytes, lifetime_seconds: int) -> None:
+        """SET with a time to live."""
+        await self.redis.set(key, value, ex=lifetime_seconds)
+
+
+class RedisWaitClient(RedisClient):
+    """SET and WAIT 1 in one round trip: acknowledged when a replica has it, as ours is."""
+
+    async def write(self, key: str, value: bytes, lifetime_seconds: int) -> None:
+        """SET and WAIT; raises NotReplicatedError if no replica confirmed in time."""
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            pipeline.set(key, value, ex=lifetime_seconds)
+            pipeline.wait(1, WAIT_MILLISECONDS)
+            _, replicas = await pipeline.execute()
+        if replicas < 1:
+            raise NotReplicatedError("no replica confirmed the write")
+
+
+def _through_sentinel(addresses: Mapping[str, str]) -> Redis:
+    sentinels = [address.rpartition(":") for address in addresses["sentinels"].split(",")]
+    finder = Sentinel(
+        [(host, int(port)) for host, _, port in sentinels],
+        sentinel_kwargs={"socket_timeout": _SOCKET_SECONDS},
+        # Servers know each other by the addresses of the proxy between them; clients go straight to them.
+        force_master_ip="127.0.0.1",
+        socket_timeout=_SOCKET_SECONDS,
+        socket_connect_timeout=_SOCKET_SECONDS,
+    )
+    redis: Redis = finder.master_for(SENTINEL_NAME)
+    return redis
+
+
+class SentinelClient(RedisClient):
+    """SET through Sentinel: acknowledged by the master alone."""
+
+    def _connected(self) -> Redis:
+        return _through_sentinel(self.addresses)
+
+
+class SentinelWaitClient(RedisWaitClient):
+    """SET and WAIT 1 through Sentinel."""
+
+    def _connected(self) -> Redis:
+        return _through_sentinel(self.addresses)

@@ -1,0 +1,90 @@
+"""Results shown: tables on the terminal, and pages, plots and raw results in a directory."""
+
+from pathlib import Path
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from benchmarks.contenders.catalogue import CONTENDERS
+from benchmarks.plots import draw_all
+from benchmarks.results import Results, merged
+from benchmarks.tables import Table, markdown, tables_of
+
+RESULTS_FILE = "results.json"
+PAGE_FILE = "index.md"
+
+_INTRODUCTION = """\
+# Benchmarks
+
+Written by `uv run --group bench python -m benchmarks`, which starts every contender itself on loopback. All
+take turns within one run; figures are medians of the rounds, the spread is the lowest and the highest round.
+**Ratios travel to other machines, absolute figures do not.** Writes of `greenroom` are acknowledged when a
+second node has them; of the others only those of `redis_wait` are. CPU is per operation: of the client
+process, and of all server processes together. Contenders other than ours have no operation that changes a
+part of a session: their `patch` reads and writes the whole, and two at once may overwrite each other.
+"""
+
+
+def show(results: Results, console: Console) -> None:
+    """Print the tables."""
+    for table in tables_of(results):
+        console.print(_rich(table))
+    for name, reason in results.skipped.items():
+        console.print(f"[yellow]skipped: {name}[/yellow]: {reason}", highlight=False)
+
+
+def _rich(table: Table) -> RichTable:
+    shown = RichTable(title=table.title, box=box.SIMPLE, title_justify="left")
+    for index, column in enumerate(table.columns):
+        shown.add_column(column, justify="left" if index < table.labels else "right")
+    for row in table.rows:
+        shown.add_row(*(cell.replace("**missed**", "[red]missed[/red]") for cell in row))
+    return shown
+
+
+def write(results: Results, directory: Path, console: Console) -> None:
+    """Write the raw results, a page of tables and the plots; parts not measured now stay as they are."""
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / RESULTS_FILE
+    if file.exists():
+        results = merged(msgspec.json.decode(file.read_bytes(), type=Results), results)
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(rounded(results)), indent=0) + b"\n")
+    plots = draw_all(results, directory, console)
+    (directory / PAGE_FILE).write_text(page(results, plots))
+    console.print(f"written to {directory}", highlight=False)
+
+
+def rounded(results: Results) -> object:
+    """Return the results as plain values, floats with five significant digits."""
+
+    def walk(value: object) -> object:
+        match value:
+            case float():
+                return float(f"{value:.5g}")
+            case list():
+                return [walk(each) for each in value]
+            case dict():
+                return {key: walk(each) for key, each in value.items()}
+        return value
+
+    return walk(msgspec.to_builtins(results))
+
+
+def page(results: Results, plots: list[tuple[str, str]]) -> str:
+    """Return the page in Markdown; `plots` are (file, caption)."""
+    about = [f"- {name}: {value}" for name, value in results.machine.items()]
+    used = [f"{name} {version}" for name, version in sorted(results.versions.items())]
+    taken = [f"- {part}: {when}" for part, when in results.taken.items()]
+    contenders = [f"- `{name}`: {each.about}" for name, each in CONTENDERS.items()]
+    left_out = [f"- {name}: {reason}" for name, reason in results.skipped.items()]
+    parts = [
+        _INTRODUCTION,
+        "## Machine\n\n" + "\n".join([*about, f"- versions: {', '.join(used)}", *taken]) + "\n",
+        "## Contenders\n\n" + "\n".join(contenders) + "\n",
+        *(["## Left out\n\n" + "\n".join(left_out) + "\n"] if left_out else []),
+        *(f"![{caption}]({file})\n" for file, caption in plots),
+        *(markdown(table) for table in tables_of(results)),
+    ]
+    return "\n".join(parts)

@@ -1,0 +1,1 @@
+"""What the contenders talk to: processes on loopback, started and stopped by the benchmark."""

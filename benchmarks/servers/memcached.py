@@ -1,0 +1,32 @@
+"""memcached, from the distribution's package."""
+
+import shutil
+import subprocess
+
+from benchmarks.processes import MissingError, Process, Server
+from benchmarks.servers.ports import until_listening
+from greenroom_cluster.runtime.ports import free_port
+
+_MEGABYTES = 12_288
+
+
+class MemcachedServer(Server):
+    """One memcached with its default number of threads and room for everything."""
+
+    def start(self) -> None:
+        """Start it."""
+        program = shutil.which("memcached")
+        if program is None:
+            raise MissingError("memcached is not installed: apt-get install memcached")
+        port = free_port()
+        self._process = self.run(
+            [program, "-u", "nobody", "-l", "127.0.0.1", "-p", str(port), "-m", str(_MEGABYTES)]
+        )
+        until_listening("127.0.0.1", port)
+        self.addresses["memcached"] = f"127.0.0.1:{port}"
+        version = subprocess.run([program, "-V"], capture_output=True, text=True, check=True).stdout
+        self.versions["memcached"] = version.split()[-1]
+
+    def processes(self) -> list[Process]:
+        """Return the one process."""
+        return [self._process]

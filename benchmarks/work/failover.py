@@ -1,0 +1,154 @@
+"""(d) Failures under load, ours beside Redis with Sentinel: time to recover, operations failed, writes lost.
+
+Three of ours (a node with one actor each) beside a Redis master with two replicas and three sentinels. 64
+callers write and read a session each, pausing between, and remember what was acknowledged to them; afterwards
+everything is read once more.
+
+Scenarios: `actor_killed` (SIGKILL of the process that serves; of Redis it is the same as the next),
+`node_killed` (all of a host's processes at once), `cut_from_replicas` (the primary's links to its replicas go
+silent, those to clients and to coordinator or sentinels do not), `cut_from_majority` (those go silent too).
+After a cut the links heal, and what was written on either side is looked for.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from benchmarks.clients import ClientProcess
+from benchmarks.contenders.catalogue import Contender
+from benchmarks.orders import Audit, Audited, Choose, Fill, Record, Recorded
+from benchmarks.processes import MissingError
+from benchmarks.results import FailoverReading
+from benchmarks.servers.cluster import ClusterServer
+from benchmarks.servers.redis import RedisServer
+from benchmarks.stage import Stage
+
+SESSIONS = 64
+SIZE = 300
+PAUSE_SECONDS = 0.02
+LEAD_SECONDS = 2.0
+CUTS = frozenset({"cut_from_replicas", "cut_from_majority"})
+_SERVED_SECONDS = 1.0  # a caller that was answered so shortly before the end is served
+_NODES = 3
+
+REDIS = {
+    "redis_sentinel": Contender("redis_py:SentinelClient", "redis", about="SET: the master acknowledges"),
+    "redis_sentinel_wait": Contender("redis_py:SentinelWaitClient", "redis", about="SET + WAIT 1"),
+}
+OURS = Contender("greenroom:ClusterClient", "cluster")
+
+
+def run(stage: Stage) -> None:
+    """Go through every scenario with every contender, several times."""
+    for turn in range(stage.scale.failovers):
+        for scenario in stage.scale.scenarios:
+            if stage.asked("greenroom"):
+                _attempt(stage, turn, scenario, "greenroom", lambda s=scenario: _ours(stage, s))  # type: ignore[misc]
+            if stage.asked("redis_py") and scenario != "actor_killed":
+                for name in REDIS:
+                    _attempt(
+                        stage,
+                        turn,
+                        scenario,
+                        name,
+                        lambda n=name, s=scenario: _redis(stage, n, s),  # type: ignore[misc]
+                    )
+
+
+def _attempt(stage: Stage, turn: int, scenario: str, name: str, take: Callable[[], FailoverReading]) -> None:
+    if name in stage.results.skipped:
+        return
+    stage.say(f"failover: {scenario} of {name}, round {turn + 1} of {stage.scale.failovers}")
+    try:
+        stage.results.failovers.append(take())
+    except MissingError as error:
+        stage.skip(name, error)
+
+
+def _ours(stage: Stage, scenario: str) -> FailoverReading:
+    with ClusterServer(nodes=_NODES, apart=scenario in CUTS) as server:
+        faults: dict[str, Callable[[], None]] = {
+            "actor_killed": lambda: server.kill_actor(0),
+            "node_killed": lambda: server.kill_node(0),
+            "cut_from_replicas": lambda: server.cut_off(0, from_coordinator=False),
+            "cut_from_majority": lambda: server.cut_off(0, from_coordinator=True),
+        }
+        with ExitStack() as stack:
+            client = ClientProcess(OURS, server)
+            stack.callback(client.close)
+            return _take(stage, "greenroom", scenario, client, faults[scenario], server.heal)
+
+
+def _redis(stage: Stage, name: str, scenario: str) -> FailoverReading:
+    with RedisServer(replicas=_NODES - 1, sentinels=3, apart=scenario in CUTS) as server:
+        stage.results.versions |= server.versions
+        faults: dict[str, Callable[[], None]] = {
+            "node_killed": lambda: server.kill(0),
+            "cut_from_replicas": lambda: server.cut_off_master(from_sentinels=False),
+            "cut_from_majority": lambda: server.cut_off_master(from_sentinels=True),
+        }
+        with ExitStack() as stack:
+            client = ClientProcess(REDIS[name], server)
+            stack.callback(client.close)
+            return _take(stage, name, scenario, client, faults[scenario], server.heal)
+
+
+def _take(
+    stage: Stage,
+    name: str,
+    scenario: str,
+    client: ClientProcess,
+    fail: Callable[[], None],
+    heal: Callable[[], None],
+) -> FailoverReading:
+    client.do(Fill(first=0, count=SESSIONS, size=SIZE))
+    client.do(Choose(total=SESSIONS, sample=SESSIONS, size=SIZE))
+    scale = stage.scale
+    cut_seconds = scale.cut_seconds if scenario in CUTS else 0.0
+    seconds = LEAD_SECONDS + cut_seconds + scale.settle_seconds
+    client.begin(Record(seconds=seconds, pause_seconds=PAUSE_SECONDS))
+    time.sleep(LEAD_SECONDS)
+    fault_at = time.monotonic()
+    fail()
+    if scenario in CUTS:
+        time.sleep(cut_seconds)
+        heal()
+    recorded = client.finish(Recorded)
+    client.begin(Audit())
+    return reading_of(scenario, name, recorded, client.finish(Audited), fault_at)
+
+
+def reading_of(
+    scenario: str, contender: str, recorded: Recorded, audited: Audited, fault_at: float
+) -> FailoverReading:
+    """Return what the callers went through."""
+    outages = [outage(times, fault_at, recorded.ended) for times in recorded.acknowledged]
+    unavailable, recovered = max(outages, default=(0.0, 0.0))
+    return FailoverReading(
+        scenario=scenario,
+        contender=contender,
+        unavailable=unavailable,
+        recovered=recovered,
+        whole=all(times and times[-1] > recorded.ended - _SERVED_SECONDS for times in recorded.acknowledged),
+        operations=sum(map(len, recorded.acknowledged)) + len(recorded.failures),
+        failed=len(recorded.failures),
+        errors=recorded.errors,
+        acknowledged_writes=audited.acknowledged_writes,
+        lost_writes=audited.lost_writes,
+        stale_reads=recorded.stale_reads,
+    )
+
+
+def outage(acknowledged: list[float], fault_at: float, ended: float) -> tuple[float, float]:
+    """Return a caller's longest wait for an answer that ended after the fault, and its end after the fault.
+
+    Times rise; a wait that had not ended when the recording did ends there.
+    """
+    times = [*acknowledged, ended]
+    before = [time for time in times if time <= fault_at]
+    last = before[-1] if before else fault_at
+    longest = (0.0, 0.0)
+    for time_ in times[len(before) :]:
+        longest = max(longest, (time_ - max(last, fault_at), time_ - fault_at))
+        last = time_
+    return longest

@@ -1,0 +1,69 @@
+"""(a) Throughput, latency and CPU of every contender at every work, number of callers and size of session.
+
+For each size all contenders run at the same time; they take turns, cell by cell and round by round, so that
+whatever else the machine does falls on all of them.
+"""
+
+import msgspec
+
+from benchmarks.clients import ContenderError
+from benchmarks.orders import Measure, WorkName
+from benchmarks.results import Reading
+from benchmarks.samples import Sample
+from benchmarks.stage import Part, Stage
+
+SESSIONS = 1000
+SMALL = 300
+PLOTTED_CALLERS = 64
+
+
+def run(stage: Stage) -> None:
+    """Measure everything."""
+    for size in stage.scale.sizes:
+        with stage.clients(stage.asked()) as parts:
+            for name, part in list(parts.items()):
+                sessions = max(SESSIONS // 4, min(SESSIONS, (16 << 20) // size))
+                ready = stage.attempt(name, lambda p=part, n=sessions: _prepare(p, n, size))  # type: ignore[misc]
+                if not ready:
+                    del parts[name]
+            rounds = stage.scale.rounds if size == SMALL else stage.scale.rounds_of_larger
+            for turn in range(rounds):
+                stage.say(f"throughput: {size} bytes, round {turn + 1} of {rounds}")
+                _round(stage, parts, size)
+
+
+def _prepare(part: Part, sessions: int, size: int) -> bool:
+    part.fill(sessions, size)
+    part.choose(sessions, sessions, size)
+    return True
+
+
+def _round(stage: Stage, parts: dict[str, Part], size: int) -> None:
+    for work in stage.scale.works:
+        for callers in stage.scale.callers:
+            for name, part in list(parts.items()):
+                order = Measure(work=_work(work), callers=callers, seconds=stage.scale.seconds)
+                try:
+                    sample = part.client.measure(order)
+                except ContenderError as error:
+                    stage.skip(f"{name} at {work}, {callers} callers, {size} bytes", error)
+                    continue
+                kept = size == SMALL and callers == PLOTTED_CALLERS and work in {"get", "update"}
+                stage.results.throughput.append(
+                    Reading(
+                        contender=name,
+                        work=work,
+                        size=size,
+                        callers=callers,
+                        sample=sample if kept else without_distribution(sample),
+                    )
+                )
+
+
+def _work(name: str) -> WorkName:
+    return msgspec.convert(name, WorkName)
+
+
+def without_distribution(sample: Sample) -> Sample:
+    """Return the sample without what only the plot of latencies needs."""
+    return msgspec.structs.replace(sample, distribution=[])
