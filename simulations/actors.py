@@ -1,4 +1,4 @@
-"""An actor's process around the real core: mirrors `runtime/actor.py`, `runtime/driver.py`, `runtime/links.py`.
+"""An actor's process around the real core: mirrors `actor`, `driver` and `links` of `runtime`.
 
 What decides something there and is mirrored here: effects are performed in order, with one send per
 connection and step; answers go to a peer's newest connection, and what comes on an older one is a leftover
@@ -17,7 +17,14 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.coordination.messages import Decision, Proposal
-from greenroom_cluster.peering import Beacon, PeerReply, PeerRequest, SnapshotChunk, SnapshotOk, SnapshotRefused
+from greenroom_cluster.peering import (
+    Beacon,
+    PeerReply,
+    PeerRequest,
+    SnapshotChunk,
+    SnapshotOk,
+    SnapshotRefused,
+)
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.host import Host

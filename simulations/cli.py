@@ -1,4 +1,4 @@
-"""The command `python -m simulations`: run, replay, scenario, mutants, scale. Results go to stdout, progress to stderr."""
+"""The command `python -m simulations`; results go to stdout, progress to stderr."""
 
 import argparse
 import json
@@ -41,11 +41,12 @@ def _tell(summary: Summary) -> None:
     rate = summary.simulated_seconds / max(summary.wall_seconds, 1e-9)
     print(f"{summary.seeds} seeds, {len(summary.violations)} violations, {summary.undecided} undecided")
     print(
-        f"{summary.simulated_seconds / 3600:.2f} simulated hours in {summary.wall_seconds:.1f} s ({rate:.0f}x), "
-        f"{summary.operations} operations, {summary.answered} answered"
+        f"{summary.simulated_seconds / 3600:.2f} simulated hours in {summary.wall_seconds:.1f} s "
+        f"({rate:.0f}x), {summary.operations} operations, {summary.answered} answered"
     )
     print(
-        f"{summary.shards_lost} shards lost both replicas, longest way back to whole {summary.heal_seconds_max:.1f} s"
+        f"{summary.shards_lost} shards lost both replicas, "
+        f"longest way back to whole {summary.heal_seconds_max:.1f} s"
     )
     for title, counts in (("faults", summary.faults), ("messages by role", summary.messages)):
         print(f"{title}:")

@@ -23,7 +23,7 @@ import msgspec
 Path: TypeAlias = tuple[str, ...]
 Leaf: TypeAlias = tuple[Path, Any]
 Leaves: TypeAlias = frozenset[Leaf]
-Kind: TypeAlias = Literal["create", "get", "update", "patch", "delete", "rotate", "list", "purge"]
+Kind: TypeAlias = Literal["create", "get", "update", "patch", "delete", "rotate", "list", "purge", "expire"]
 Outcome: TypeAlias = Literal["ok", "failed", "unknown"]
 Reason: TypeAlias = Literal["", "exists", "not_found", "conflict", "unavailable"]
 
@@ -34,7 +34,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One call of a store and what became of it.
 
     `session` names the session across its rotations, `key` one of its ids (an alias, never the id itself).
-    A "list" tells by `listed` which ids are alive, with their versions; a "purge" ends all of them.
+    A "list" tells by `listed` which ids are alive, with their versions; a "purge" ends all of them. An
+    "expire" is no call: from its invocation on `key` may end by itself, at any time and any number of times.
     `data` is what a create or update stores; `set`, `unset`, `expect` are those of a patch or rotate, and
     `expect` holds None for a path that must be absent. `expected_version` is the condition of an update.
     Results: `version` and `result` (None: no such session) after an "ok", `new_key` of a rotation (also
@@ -175,7 +176,7 @@ def after(state: State, operation: Operation) -> State | None:
             if record is not None:
                 return None
             return _written(state, operation, operation.key, leaves(operation.data or {}))
-        case "delete":
+        case "delete" | "expire":
             return state.without(operation.key)
         case "purge":
             return State((), state.floor)
@@ -233,7 +234,7 @@ def _after_list(state: State, operation: Operation) -> State | None:
 
 
 def _exact(record: Record, version: int | None) -> Record:
-    return record if version is None else Record(version, True, record.data)
+    return record if version is None else Record(version, exact=True, data=record.data)
 
 
 def _version_fits(record: Record, version: int | None) -> bool:
@@ -244,12 +245,12 @@ def _version_fits(record: Record, version: int | None) -> bool:
 
 def _written(state: State, operation: Operation, key: str, data: Leaves) -> State | None:
     if operation.outcome == "unknown":
-        return state.having(key, Record(state.floor, False, data))
+        return state.having(key, Record(state.floor, exact=False, data=data))
     if operation.version is None or operation.version <= state.floor:
         return None  # a version that was given before
     if operation.result is not None and leaves(operation.result) != data:
         return None
-    return state.having(key, Record(operation.version, True, data))
+    return state.having(key, Record(operation.version, exact=True, data=data))
 
 
 # --- the search ------------------------------------------------------------------------------------------
@@ -309,7 +310,10 @@ class _Search:
                 state = after(configuration.state, self.operations[other])
                 if state is None or (other in self.unknown and state == configuration.state):
                     continue
-                following = self._settled(Configuration(state, configuration.placed | {other}))
+                placed = configuration.placed
+                if self.operations[other].kind != "expire":
+                    placed |= {other}
+                following = self._settled(Configuration(state, placed))
                 if following not in seen:
                     self._spend()
                     seen.add(following)

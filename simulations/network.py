@@ -292,7 +292,11 @@ class Network:
             return 0
         destination = end.peer.host
         return max(
-            (rule.queue_ns for rule in self.rules if end.host in rule.sources and destination in rule.destinations),
+            (
+                rule.queue_ns
+                for rule in self.rules
+                if end.host in rule.sources and destination in rule.destinations
+            ),
             default=0,
         )
 

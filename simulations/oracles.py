@@ -192,7 +192,9 @@ class Oracles:
         if not known.primary:
             known.primary = True
             self._serving[shard][actor] = primary
-            needed = max((last for epoch, last in truth.committed_by.items() if epoch < replica.epoch), default=0)
+            needed = max(
+                (last for epoch, last in truth.committed_by.items() if epoch < replica.epoch), default=0
+            )
             if replica.committed < needed:
                 self.world.violate(
                     "durable",
@@ -219,7 +221,7 @@ class Oracles:
         replica: Replica,
     ) -> None:
         if record is None:
-            self.world.violate("commits", f"{actor.name} shard {shard}: {sequence} committed but never logged")
+            self.world.violate("commits", f"{actor.name} shard {shard}: {sequence} committed, not logged")
             return
         known = truth.committed.get(sequence)
         if known is not None:

@@ -1,4 +1,4 @@
-"""After healing: does every shard take a write and a read again?"""
+"""After healing: whether every shard takes a write and a read again."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,8 @@ class Probes:
             elif isinstance(reply, wire.Session):
                 self.unanswered.discard(shard)
             else:
-                self.world.violate("linearizable", f"probe of shard {shard}: written, acknowledged, not there")
+                self.world.violate(
+                    "linearizable", f"probe of shard {shard}: written, acknowledged, not there"
+                )
 
         client.perform(wire.Get(client.dialog.next_id(), point, digest), kinds.GET, done)

@@ -59,7 +59,9 @@ def run_seed(seed: int) -> Result:
     return run_plan(make_plan(seed))[0]
 
 
-def run_seeds(seeds: Iterable[int], jobs: int = 1, run: Callable[[int], Result] = run_seed) -> Iterator[Result]:
+def run_seeds(
+    seeds: Iterable[int], jobs: int = 1, run: Callable[[int], Result] = run_seed
+) -> Iterator[Result]:
     """Yield the result of each seed, in order."""
     if jobs <= 1:
         yield from map(run, seeds)

@@ -57,7 +57,7 @@ class Timeline:
 class Machine:
     """A host with clocks of its own. Only processes on it read them.
 
-    `rate` is how fast its monotonic clock runs, in millionths of true time. `boot` rises when it is restarted.
+    `rate` is how fast its monotonic clock runs, in millionths of true time. `boot` rises with each restart.
     """
 
     __slots__ = ("_base_local", "_base_true", "_timeline", "boot", "name", "rate", "up", "wall_offset_us")

@@ -78,7 +78,7 @@ class Replica:
             self.context.transition(self.shard, self.epoch, self.role.value, "members changed")
 
     def fits(self) -> bool:
-        """Whether this copy can take its place in a configuration that names it; one that joins must be whole.
+        """Whether this copy can take its place in a configuration that names it; a joiner must be whole.
 
         Whom it was taken from need not be a member any more: who proposes to add this actor does so over its
         latest copy (older snapshots are refused), and can have left only after a hand-over, for which every

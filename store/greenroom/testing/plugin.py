@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 NODES = 2
 MISSING = (
-    "the greenroom command is not installed: install greenroom-cluster in an environment of its own, on Python "
+    "the greenroom command is not installed: install greenroom-cluster in an environment of its own, on "
+    "Python "
     '3.11 or 3.12 (uv tool install "greenroom-cluster[tractor]" --overrides overrides.txt, with the one line '
     "pdbpp>=0.12 in that file), or name the command by --greenroom-command"
 )

@@ -437,13 +437,13 @@ class World:
             names = [self.actors[member].slot for member in entry.members]
             lines.append(f"shard {shard}: epoch {entry.epoch} {names} wanted {entry.wanted}")
         for actor in self.alive():
-            for replica in actor.host.replicas:
-                if replica is not None:
-                    lines.append(
-                        f"{actor.slot} shard {replica.shard} {replica.role.value} epoch {replica.epoch} "
-                        f"log {replica.log.appended} committed {replica.committed} "
-                        f"open {replica.proposal and replica.proposal.proposal.kind}"
-                    )
+            lines.extend(
+                f"{actor.slot} shard {replica.shard} {replica.role.value} epoch {replica.epoch} "
+                f"log {replica.log.appended} committed {replica.committed} "
+                f"open {replica.proposal and replica.proposal.proposal.kind}"
+                for replica in actor.host.replicas
+                if replica is not None
+            )
         return "\n".join(lines)
 
     # --- requests -------------------------------------------------------------------------------------------

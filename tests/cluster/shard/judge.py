@@ -4,6 +4,8 @@ The judge sees more than any participant: every record that any replica applies,
 It knows nothing of how the protocol works.
 """
 
+from typing import Self
+
 import msgspec
 
 from greenroom import wire
@@ -22,7 +24,7 @@ class Tape:
         self.applied: list[tuple[SessionTable, Record]] = []
         self._original = SessionTable.apply
 
-    def __enter__(self) -> "Tape":
+    def __enter__(self) -> Self:
         original, applied = self._original, self.applied
 
         def apply(table: SessionTable, record: Record) -> wire.Reply | None:
