@@ -28,18 +28,21 @@ class ClientProcess:
         setup = Setup(client=contender.client, loop=contender.loop, addresses=addresses)
         try:
             self._process.ask(msgspec.json.encode(setup).decode())
-            answer = _answers.decode(self._process.answer())
-            if isinstance(answer, Broken):
-                raise MissingError(
-                    f"{answer.missing} is not installed: uv run --group bench python -m benchmarks"
-                    if answer.missing
-                    else answer.reason
-                )
+            self.versions = self._greeting()
         except BaseException:
             self.close()
             raise
-        assert isinstance(answer, Done)
-        self.versions = answer.versions
+
+    def _greeting(self) -> dict[str, str]:
+        """Return the versions of the packages that the process uses."""
+        answer = _answers.decode(self._process.answer())
+        if isinstance(answer, Broken) and answer.missing:
+            raise MissingError(
+                f"{answer.missing} is not installed: uv run --group bench python -m benchmarks"
+            )
+        if not isinstance(answer, Done):
+            raise ContenderError(f"it did not start: {answer}")
+        return answer.versions
 
     def close(self) -> None:
         """End the process."""

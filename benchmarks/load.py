@@ -105,8 +105,8 @@ async def measure(client: Client, loop: Loop, order: Measure) -> Sample:
 class Recorder:
     """Writes and reads sessions and remembers what was acknowledged.
 
-    Every write goes to a session that is not written again, so nothing later covers up that it was lost. Reads
-    are of what the same caller wrote last.
+    Every write goes to a session that is not written again, so nothing later covers up that it was lost.
+    Reads are of what the same caller wrote last.
     """
 
     def __init__(self, client: Client, loop: Loop) -> None:

@@ -73,16 +73,16 @@ def _save(file: Path, caption: str, draw: Draw, results: Results) -> None:
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "greenroom"  # the same data give the same file
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
 
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     draw(axes, results)
     axes.set_title(caption)
     axes.grid(visible=True, alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize="small")
     figure.savefig(file, metadata={"Date": None})
-    pyplot.close(figure)
+    plt.close(figure)
 
 
 def _lines(axes: "Axes", series: Iterable[tuple[str, list[float], list[float]]]) -> None:

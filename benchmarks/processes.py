@@ -77,6 +77,7 @@ class Process:
 
     def has_answer(self, seconds: float) -> bool:
         """Whether its stdout has something to read; waits for that at most `seconds`."""
+        assert self._popen.stdout is not None
         return bool(select.select([self._popen.stdout], [], [], seconds)[0])
 
     def __str__(self) -> str:
@@ -89,14 +90,8 @@ class Process:
 
     def kill_tree(self) -> None:
         """SIGKILL the process and all below it, as if the host had lost its power."""
-        self._kill([self.pid, *descendants(self.pid)])
+        kill([self.pid, *descendants(self.pid)])
         self._popen.wait()
-
-    @staticmethod
-    def _kill(pids: Iterable[int]) -> None:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
 
     def stop(self) -> None:
         """Ask it to end, and kill it and all below it if it does not."""
@@ -109,7 +104,7 @@ class Process:
         try:
             self._popen.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            self._kill([self.pid, *below])
+            kill([self.pid, *below])
             self._popen.wait()
         if self._popen.stdout is not None:
             self._popen.stdout.close()
@@ -171,6 +166,13 @@ class Server(ABC):
     def resident_bytes(self) -> int:
         """Return the memory that they have in RAM."""
         return sum(map(resident_bytes, self.pids()))
+
+
+def kill(pids: Iterable[int]) -> None:
+    """SIGKILL the processes; those that have ended are passed over."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def descendants(pid: int) -> list[int]:

@@ -15,6 +15,7 @@ from benchmarks.tables import Table, markdown, tables_of
 RESULTS_FILE = "results.json"
 PAGE_FILE = "index.md"
 
+_WIDTH = 132  # the tables need no less
 _INTRODUCTION = """\
 # Benchmarks
 
@@ -29,6 +30,7 @@ part of a session: their `patch` reads and writes the whole, and two at once may
 
 def show(results: Results, console: Console) -> None:
     """Print the tables."""
+    console.width = max(console.width, _WIDTH)
     for table in tables_of(results):
         console.print(_rich(table))
     for name, reason in results.skipped.items():

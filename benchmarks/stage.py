@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from benchmarks.clients import ClientProcess, ContenderError
 from benchmarks.contenders.catalogue import CONTENDERS, Contender, ServerName
-from benchmarks.orders import Choose, Fill
+from benchmarks.orders import WORKS, Choose, Fill, WorkName
 from benchmarks.processes import MissingError, Server
 from benchmarks.results import Results
 from benchmarks.servers.cluster import ClusterServer
@@ -38,7 +39,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 1.0
     sizes: tuple[int, ...] = (300, 4096, 65_536)
     callers: tuple[int, ...] = (1, 8, 64, 512)
-    works: tuple[str, ...] = ("get", "update", "patch", "mix", "web")
+    works: tuple[WorkName, ...] = WORKS
     rounds_of_larger: int = 3
     client_counts: tuple[int, ...] = (1, 2, 4)
     stored: tuple[int, ...] = (10_000, 100_000, 1_000_000, 5_000_000)
@@ -107,14 +108,14 @@ class Stage:
     def clients(
         self, names: list[str], servers: dict[ServerName, Callable[[], Server]] | None = None
     ) -> Iterator[dict[str, "Part"]]:
-        """Start the contenders' servers and a client process each; those with something missing are left out."""
+        """Start the contenders' servers and a client each; those with something missing are left out."""
         makers = {**SERVERS, **(servers or {})}
         with ExitStack() as stack:
             running: dict[ServerName, Server | None] = {"none": None}
             parts: dict[str, Part] = {}
             for name in names:
                 contender = CONTENDERS[name]
-                part = self.attempt(name, lambda c=contender: self._begin(c, running, makers, stack))  # type: ignore[misc]
+                part = self.attempt(name, partial(self._begin, contender, running, makers, stack))
                 if part is not None:
                     parts[name] = part
             yield parts

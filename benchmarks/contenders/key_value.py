@@ -1,8 +1,8 @@
 """What contenders that keep plain bytes under a key have in common.
 
-They encode with msgspec's msgpack, as fast as Python has it and as our own store does. None of them can change
-a part of a value, so a patch is a read, a change and a write of the whole; two at once may overwrite each
-other, which ours may not.
+They encode with msgspec's msgpack, as fast as Python has it and as our own store does. None of them can
+change a part of a value, so a patch is a read, a change and a write of the whole; two at once may overwrite
+each other, which ours may not.
 """
 
 import time

@@ -45,7 +45,8 @@ class RedisClient(KeyValueClient):
 
     async def read(self, key: str) -> bytes | None:
         """GET."""
-        value: bytes | None = await self.redis.get(key)
+        value = await self.redis.get(key)
+        assert value is None or isinstance(value, bytes)
         return value
 
     async def write(self, key: str, value: bytes, lifetime_seconds: int) -> None:
@@ -68,7 +69,7 @@ class RedisWaitClient(RedisClient):
 
 def _through_sentinel(addresses: Mapping[str, str]) -> Redis:
     sentinels = [address.rpartition(":") for address in addresses["sentinels"].split(",")]
-    finder = Sentinel(
+    finder = Sentinel(  # type: ignore[no-untyped-call]  # redis-py does not annotate it
         [(host, int(port)) for host, _, port in sentinels],
         sentinel_kwargs={"socket_timeout": _SOCKET_SECONDS},
         # Servers know each other by the addresses of the proxy between them; clients go straight to them.

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import trio
 
-from benchmarks.processes import Process, Server, json_line, python_module
+from benchmarks.processes import Process, Server, json_line, kill, python_module
 from benchmarks.servers.ports import until, until_listening
-from greenroom import UnavailableError
+from greenroom import UnavailableError, UsageError
 from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
-from greenroom_cluster.runtime.ports import free_port
+from greenroom_cluster.runtime.ports import check_port, free_port
 
 CLUSTER = "benchmark"
 CLIENT_HOST = "127.0.0.1"
@@ -93,7 +93,7 @@ class ClusterServer(Server):
         """SIGKILL the first actor of a node; its supervisor sees it."""
         slot = f"n{index + 1}/0"
         pid = next(actor.pid for actor in self.status().actors if actor.slot == slot and actor.state == "up")
-        Process._kill([pid])
+        kill([pid])
 
     def cut_off(self, index: int, *, from_coordinator: bool) -> None:
         """Silence all links between a node's actors and the others, and the coordinator if told to."""
@@ -156,9 +156,6 @@ class ClusterServer(Server):
 
 def _free_ports(count: int) -> list[int]:
     """Return consecutive ports that are free now."""
-    from greenroom.errors import UsageError
-    from greenroom_cluster.runtime.ports import check_port
-
     while True:
         first = free_port()
         try:

@@ -5,8 +5,8 @@ each server connects from an address of its own, and `port/role:sender` for our 
 who they are. Cut, a link is silent, as if a cable were out: nothing is closed, and what was sent arrives once
 it is healed.
 
-stdin: one line with the routes, then lines `{"cut": ["7001/127.0.0.12", ...]}`, each label or the beginning of
-one; an empty list heals. Each is answered with a line.
+stdin: one line with the routes, then lines `{"cut": ["7001/127.0.0.12", ...]}`, labels or beginnings of
+them; an empty list heals. Each is answered with a line.
 """
 
 import asyncio

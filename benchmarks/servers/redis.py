@@ -1,9 +1,10 @@
-"""Redis from the distribution's packages: alone, with replicas, with Sentinel, and with a proxy in between."""
+"""Redis from the distribution's packages: alone, with replicas, with Sentinel, with a proxy in between."""
 
 import shutil
 import socket
 import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from benchmarks.processes import MissingError, Process, Server, json_line, python_module
@@ -70,7 +71,7 @@ class RedisServer(Server):
         for index in range(self._sentinels):
             self._watchers.append(self._start_sentinel(index))
         for port in self._sentinel_ports:
-            until(lambda port=port: self._is_complete(port), "every sentinel knows every server")  # type: ignore[misc]
+            until(partial(self._is_complete, port), "every sentinel knows every server")
         self.addresses["redis"] = f"{CLIENT_HOST}:{self.ports[0]}"
         self.addresses["sentinels"] = ",".join(f"{CLIENT_HOST}:{port}" for port in self._sentinel_ports)
         version = subprocess.run([self._program, "--version"], capture_output=True, text=True, check=True)

@@ -1,8 +1,8 @@
 """(d) Failures under load, ours beside Redis with Sentinel: time to recover, operations failed, writes lost.
 
 Three of ours (a node with one actor each) beside a Redis master with two replicas and three sentinels. 64
-callers write and read a session each, pausing between, and remember what was acknowledged to them; afterwards
-everything is read once more.
+callers write one session after another and read what they wrote, pausing between; afterwards everything that
+was acknowledged is read once more.
 
 Scenarios: `actor_killed` (SIGKILL of the process that serves; of Redis it is the same as the next),
 `node_killed` (all of a host's processes at once), `cut_from_replicas` (the primary's links to its replicas go
@@ -13,6 +13,7 @@ After a cut the links heal, and what was written on either side is looked for.
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 from benchmarks.clients import ClientProcess
 from benchmarks.contenders.catalogue import Contender
@@ -23,7 +24,7 @@ from benchmarks.servers.cluster import ClusterServer
 from benchmarks.servers.redis import RedisServer
 from benchmarks.stage import Stage
 
-SESSIONS = 64
+CALLERS = 64
 SIZE = 300
 PAUSE_SECONDS = 0.02
 LEAD_SECONDS = 2.0
@@ -43,16 +44,10 @@ def run(stage: Stage) -> None:
     for turn in range(stage.scale.failovers):
         for scenario in stage.scale.scenarios:
             if stage.asked("greenroom"):
-                _attempt(stage, turn, scenario, "greenroom", lambda s=scenario: _ours(stage, s))  # type: ignore[misc]
+                _attempt(stage, turn, scenario, "greenroom", partial(_ours, stage, scenario))
             if stage.asked("redis_py") and scenario != "actor_killed":
                 for name in REDIS:
-                    _attempt(
-                        stage,
-                        turn,
-                        scenario,
-                        name,
-                        lambda n=name, s=scenario: _redis(stage, n, s),  # type: ignore[misc]
-                    )
+                    _attempt(stage, turn, scenario, name, partial(_redis, stage, name, scenario))
 
 
 def _attempt(stage: Stage, turn: int, scenario: str, name: str, take: Callable[[], FailoverReading]) -> None:
@@ -101,12 +96,13 @@ def _take(
     fail: Callable[[], None],
     heal: Callable[[], None],
 ) -> FailoverReading:
-    client.do(Fill(first=0, count=SESSIONS, size=SIZE))
-    client.do(Choose(total=SESSIONS, sample=SESSIONS, size=SIZE))
     scale = stage.scale
     cut_seconds = scale.cut_seconds if scenario in CUTS else 0.0
     seconds = LEAD_SECONDS + cut_seconds + scale.settle_seconds
-    client.begin(Record(seconds=seconds, pause_seconds=PAUSE_SECONDS))
+    sessions = CALLERS * (int(seconds / PAUSE_SECONDS) + 2)
+    client.do(Fill(first=0, count=sessions, size=SIZE))
+    client.do(Choose(total=sessions, sample=sessions, size=SIZE))
+    client.begin(Record(callers=CALLERS, seconds=seconds, pause_seconds=PAUSE_SECONDS))
     time.sleep(LEAD_SECONDS)
     fault_at = time.monotonic()
     fail()

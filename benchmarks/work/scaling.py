@@ -1,10 +1,12 @@
 """(b) Several client processes at once, against one actor and against two, beside the others."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import msgspec
 
 from benchmarks.orders import Measure, Measured, WorkName
+from benchmarks.processes import Server
 from benchmarks.results import Reading
 from benchmarks.samples import Sample
 from benchmarks.servers.cluster import ClusterServer
@@ -27,7 +29,8 @@ def run(stage: Stage) -> None:
         if ours:
             for name, nodes in ((ONE_ACTOR, 1), (TWO_ACTORS, 2)):
                 found = stack.enter_context(stage.clients(ours, {"cluster": _cluster_of(nodes)}))
-                parts.update({name: part for part in found.values()})
+                if found:
+                    (parts[name],) = found.values()
         most = max(stage.scale.client_counts)
         for part in parts.values():
             while len(part.clients) < most:
@@ -52,12 +55,8 @@ def run(stage: Stage) -> None:
                         )
 
 
-class _cluster_of:  # noqa: N801  a function with an argument bound, that can be shown
-    def __init__(self, nodes: int) -> None:
-        self._nodes = nodes
-
-    def __call__(self) -> ClusterServer:
-        return ClusterServer(nodes=self._nodes)
+def _cluster_of(nodes: int) -> Callable[[], Server]:
+    return lambda: ClusterServer(nodes=nodes)
 
 
 def _measure(part: Part, clients: int, work: WorkName, seconds: float) -> Sample:

@@ -4,10 +4,12 @@ For each size all contenders run at the same time; they take turns, cell by cell
 whatever else the machine does falls on all of them.
 """
 
+from functools import partial
+
 import msgspec
 
 from benchmarks.clients import ContenderError
-from benchmarks.orders import Measure, WorkName
+from benchmarks.orders import Measure
 from benchmarks.results import Reading
 from benchmarks.samples import Sample
 from benchmarks.stage import Part, Stage
@@ -15,6 +17,7 @@ from benchmarks.stage import Part, Stage
 SESSIONS = 1000
 SMALL = 300
 PLOTTED_CALLERS = 64
+_STORED_BYTES = 1 << 24
 
 
 def run(stage: Stage) -> None:
@@ -22,9 +25,7 @@ def run(stage: Stage) -> None:
     for size in stage.scale.sizes:
         with stage.clients(stage.asked()) as parts:
             for name, part in list(parts.items()):
-                sessions = max(SESSIONS // 4, min(SESSIONS, (16 << 20) // size))
-                ready = stage.attempt(name, lambda p=part, n=sessions: _prepare(p, n, size))  # type: ignore[misc]
-                if not ready:
+                if not stage.attempt(name, partial(_prepare, part, size)):
                     del parts[name]
             rounds = stage.scale.rounds if size == SMALL else stage.scale.rounds_of_larger
             for turn in range(rounds):
@@ -32,7 +33,8 @@ def run(stage: Stage) -> None:
                 _round(stage, parts, size)
 
 
-def _prepare(part: Part, sessions: int, size: int) -> bool:
+def _prepare(part: Part, size: int) -> bool:
+    sessions = max(SESSIONS // 4, min(SESSIONS, _STORED_BYTES // size))
     part.fill(sessions, size)
     part.choose(sessions, sessions, size)
     return True
@@ -42,7 +44,7 @@ def _round(stage: Stage, parts: dict[str, Part], size: int) -> None:
     for work in stage.scale.works:
         for callers in stage.scale.callers:
             for name, part in list(parts.items()):
-                order = Measure(work=_work(work), callers=callers, seconds=stage.scale.seconds)
+                order = Measure(work=work, callers=callers, seconds=stage.scale.seconds)
                 try:
                     sample = part.client.measure(order)
                 except ContenderError as error:
@@ -58,10 +60,6 @@ def _round(stage: Stage, parts: dict[str, Part], size: int) -> None:
                         sample=sample if kept else without_distribution(sample),
                     )
                 )
-
-
-def _work(name: str) -> WorkName:
-    return msgspec.convert(name, WorkName)
 
 
 def without_distribution(sample: Sample) -> Sample:

@@ -11,8 +11,8 @@ from benchmarks.processes import Server
 from benchmarks.results import TransferReading
 from benchmarks.samples import Sample
 from benchmarks.servers.cluster import ClusterServer
-from benchmarks.servers.ports import until
-from benchmarks.servers.redis import CLIENT_HOST, RedisServer, until_listening
+from benchmarks.servers.ports import until, until_listening
+from benchmarks.servers.redis import CLIENT_HOST, RedisServer
 from benchmarks.stage import Part, Stage
 from benchmarks.work.throughput import without_distribution
 from greenroom import UnavailableError
