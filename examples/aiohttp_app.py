@@ -1,0 +1,88 @@
+"""aiohttp with aiohttp-session: a cart, a login, and "your devices".
+
+    uv run python examples/aiohttp_app.py
+
+Sessions are kept in memory, or in the cluster that GREENROOM_URL names.
+"""
+
+import os
+
+import aiohttp_session
+from aiohttp import web
+from aiohttp_session import get_session
+
+from greenroom.integrations.aiohttp import GreenroomStorage
+from greenroom.web import Session
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/cart")
+async def cart(request: web.Request) -> web.Response:
+    session = await get_session(request)
+    return web.json_response(session.get("cart", {}))
+
+
+@routes.post("/cart/{sku}")
+async def add(request: web.Request) -> web.Response:
+    session = await get_session(request)
+    cart = session.setdefault("cart", {})
+    sku = request.match_info["sku"]
+    cart[sku] = cart.get(sku, 0) + 1
+    return web.json_response(cart)
+
+
+@routes.post("/login/{user}")
+async def login(request: web.Request) -> web.Response:
+    session = (await get_session(request)).greenroom
+    session.login(request.match_info["user"])  # a new id, in the same step; the cart stays
+    return web.json_response({"user": session.user_id})
+
+
+@routes.post("/logout")
+async def logout(request: web.Request) -> web.Response:
+    (await get_session(request)).greenroom.logout()
+    return web.json_response({"goodbye": "see you"})
+
+
+@routes.get("/devices")
+async def devices(request: web.Request) -> web.Response:
+    session = (await get_session(request)).greenroom
+    if session.user_id is None:
+        raise web.HTTPUnauthorized
+    return web.json_response(
+        [
+            {
+                "device": each.label,
+                "since": each.created.isoformat(),
+                "handle": each.handle,
+                "this": each.handle == session.handle,
+            }
+            for each in await session.devices()
+        ]
+    )
+
+
+@routes.post("/devices/{handle}/end")
+async def end(request: web.Request) -> web.Response:
+    session = (await get_session(request)).greenroom
+    await session.end_device(request.match_info["handle"])
+    return web.json_response({"ended": request.match_info["handle"]})
+
+
+def create_app() -> web.Application:
+    # dev=True is for plain http on this machine. In production: secret=..., and no dev.
+    sessions = Session(dev=True, store=os.environ.get("GREENROOM_URL", "memory://"))
+    app = web.Application()
+    aiohttp_session.setup(app, GreenroomStorage(sessions))
+    app.add_routes(routes)
+
+    async def close(_app: web.Application) -> None:
+        await sessions.aclose()
+
+    app.on_cleanup.append(close)
+    return app
+
+
+if __name__ == "__main__":
+    web.run_app(create_app(), host="127.0.0.1", port=int(os.environ.get("PORT", "8000")))

@@ -1,0 +1,66 @@
+"""FastAPI: a cart, a login, and "your devices".
+
+    uv run python examples/fastapi_app.py
+
+Sessions are kept in memory, or in the cluster that GREENROOM_URL names. The API is shown at /docs.
+"""
+
+import os
+
+import uvicorn
+from fastapi import FastAPI
+
+from greenroom.web import Session, SessionMiddleware
+from greenroom.web.fastapi import SessionDep, UserIdDep
+
+# dev=True is for plain http on this machine. In production: secret=..., and no dev.
+sessions = Session(dev=True, store=os.environ.get("GREENROOM_URL", "memory://"))
+app = FastAPI(title="Greenroom with FastAPI")
+app.add_middleware(SessionMiddleware, session=sessions)
+
+
+@app.get("/cart")
+def cart(session: SessionDep) -> dict[str, int]:
+    return session.get("cart", {})
+
+
+@app.post("/cart/{sku}")
+def add(sku: str, session: SessionDep) -> dict[str, int]:
+    cart = session.setdefault("cart", {})
+    cart[sku] = cart.get(sku, 0) + 1
+    return cart
+
+
+@app.post("/login/{user}")
+def login(user: str, session: SessionDep) -> dict[str, str]:
+    session.login(user)  # a new id, in the same step; the cart stays
+    return {"user": user}
+
+
+@app.post("/logout")
+def logout(session: SessionDep) -> dict[str, str]:
+    session.logout()
+    return {"goodbye": "see you"}
+
+
+@app.get("/devices")
+async def devices(session: SessionDep, _user: UserIdDep) -> list[dict[str, object]]:
+    return [
+        {
+            "device": each.label,
+            "since": each.created,
+            "handle": each.handle,
+            "this": each.handle == session.handle,
+        }
+        for each in await session.devices()
+    ]
+
+
+@app.post("/devices/{handle}/end")
+async def end(handle: str, session: SessionDep, _user: UserIdDep) -> dict[str, str]:
+    await session.end_device(handle)
+    return {"ended": handle}
+
+
+if __name__ == "__main__":
+    uvicorn.run(app, port=int(os.environ.get("PORT", "8000")))

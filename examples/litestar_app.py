@@ -1,0 +1,82 @@
+"""Litestar: a cart, a login, "your devices", and Litestar's response cache in the same cluster.
+
+    uv run python examples/litestar_app.py
+
+Sessions are kept in memory, or in the cluster that GREENROOM_URL names.
+"""
+
+import os
+from datetime import datetime
+
+import uvicorn
+from litestar import Litestar, get, post
+from litestar.exceptions import NotAuthorizedException
+from litestar.params import FromPath
+
+from greenroom.integrations.litestar import GreenroomStore, SessionDep, SessionPlugin
+from greenroom.web import Session
+
+URL = os.environ.get("GREENROOM_URL", "memory://")
+
+# dev=True is for plain http on this machine. In production: secret=..., and no dev.
+sessions = Session(dev=True, store=URL)
+
+
+@get("/cart")
+async def cart(session: SessionDep) -> dict[str, int]:
+    return session.get("cart", {})
+
+
+@post("/cart/{sku:str}")
+async def add(sku: FromPath[str], session: SessionDep) -> dict[str, int]:
+    cart = session.setdefault("cart", {})
+    cart[sku] = cart.get(sku, 0) + 1
+    return cart
+
+
+@post("/login/{user:str}")
+async def login(user: FromPath[str], session: SessionDep) -> dict[str, str]:
+    session.login(user)  # a new id, in the same step; the cart stays
+    return {"user": user}
+
+
+@post("/logout")
+async def logout(session: SessionDep) -> dict[str, str]:
+    session.logout()
+    return {"goodbye": "see you"}
+
+
+@get("/devices")
+async def devices(session: SessionDep) -> list[dict[str, object]]:
+    if session.user_id is None:
+        raise NotAuthorizedException
+    return [
+        {
+            "device": each.label,
+            "since": each.created,
+            "handle": each.handle,
+            "this": each.handle == session.handle,
+        }
+        for each in await session.devices()
+    ]
+
+
+@post("/devices/{handle:str}/end")
+async def end(handle: FromPath[str], session: SessionDep) -> dict[str, str]:
+    await session.end_device(handle)
+    return {"ended": handle}
+
+
+@get("/time", cache=10)
+async def time() -> datetime:
+    return datetime.now().astimezone()
+
+
+app = Litestar(
+    [cart, add, login, logout, devices, end, time],
+    plugins=[SessionPlugin(sessions)],
+    stores={"response_cache": GreenroomStore(URL, namespace="cache")},
+)
+
+if __name__ == "__main__":
+    uvicorn.run(app, port=int(os.environ.get("PORT", "8000")))

@@ -1,0 +1,68 @@
+"""Quart: a cart, a login, and "your devices".
+
+    uv run python examples/quart_app.py
+
+Sessions are kept in memory, or in the cluster that GREENROOM_URL names.
+"""
+
+import os
+from typing import Any
+
+from quart import Quart, abort, session
+
+from greenroom.integrations.quart import GreenroomSessions
+from greenroom.web import Session
+
+# dev=True is for plain http on this machine. In production: secret=..., and no dev.
+sessions = Session(dev=True, store=os.environ.get("GREENROOM_URL", "memory://"))
+app = Quart(__name__)
+GreenroomSessions(sessions).init_app(app)
+
+
+@app.get("/cart")
+async def cart() -> dict[str, int]:
+    return session.get("cart", {})
+
+
+@app.post("/cart/<sku>")
+async def add(sku: str) -> dict[str, int]:
+    cart = session.setdefault("cart", {})
+    cart[sku] = cart.get(sku, 0) + 1
+    return cart
+
+
+@app.post("/login/<user>")
+async def login(user: str) -> dict[str, str]:
+    session.login(user)  # a new id, in the same step; the cart stays
+    return {"user": user}
+
+
+@app.post("/logout")
+async def logout() -> dict[str, str]:
+    session.logout()
+    return {"goodbye": "see you"}
+
+
+@app.get("/devices")
+async def devices() -> list[dict[str, Any]]:
+    if session.user_id is None:
+        abort(401)
+    return [
+        {
+            "device": each.label,
+            "since": each.created,
+            "handle": each.handle,
+            "this": each.handle == session.handle,
+        }
+        for each in await session.devices()
+    ]
+
+
+@app.post("/devices/<handle>/end")
+async def end(handle: str) -> dict[str, str]:
+    await session.end_device(handle)
+    return {"ended": handle}
+
+
+if __name__ == "__main__":
+    app.run(port=int(os.environ.get("PORT", "8000")))
