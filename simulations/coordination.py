@@ -21,7 +21,6 @@ from greenroom_cluster.coordination.coordinator import (
     Incoming,
     Outcome,
 )
-from greenroom_cluster.coordination.rules import begin_lineage
 from simulations.connections import Acceptor, Codec, Served, Service
 from simulations.coordinator_links import COORDINATOR_ADDRESS
 from simulations.network import Network
@@ -35,11 +34,14 @@ _decoder = msgspec.msgpack.Decoder(Handled)
 
 
 class Disk:
-    """What survives a crash of the coordinator. `write_ns` is how long a write with its fsync takes."""
+    """What survives a crash of the coordinator. `write_ns` is how long a write with its fsync takes.
+
+    `copies` are backups: every map that was ever on it.
+    """
 
     def __init__(self, first: ClusterMap) -> None:
         self.map = first
-        self.copies: list[ClusterMap] = []
+        self.copies: list[ClusterMap] = [first]
         self.write_ns = MILLISECOND
 
 
@@ -135,6 +137,7 @@ class CoordinatorProcess(Process):
         if self.oracles is not None:
             self.oracles.persisted(self.disk.map, outcome.persist)
         self.disk.map = outcome.persist
+        self.disk.copies.append(outcome.persist)
 
     def kill(self) -> None:
         """End it at once; a write under way is on disk whole, or not at all."""
@@ -197,12 +200,3 @@ class CoordinatorProcess(Process):
         if at == self._due_at:
             self._due_at = -1
             self.tell(0, self._turn_around)
-
-
-def newest_copy(disk: Disk, known: list[ClusterMap]) -> ClusterMap:
-    """Return the map with which an operator begins a new lineage: the newest that anybody still holds."""
-    newest = disk.map
-    for each in known:
-        if each.newer_than(newest):
-            newest = each
-    return begin_lineage(newest)

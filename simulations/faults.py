@@ -413,6 +413,28 @@ def restart_coordinator(
     return lambda: world.start_coordinator() and None if not world.coordinator.alive else None
 
 
+def restore_coordinator(
+    faults: Faults, target: Target, seconds: float, amount: float, other: str
+) -> Undo | None:
+    """The coordinator is restored from a copy so many versions old; the newest is put back afterwards."""
+    world = faults.world
+    if not world.coordinator.alive:
+        return None
+    world.coordinator.kill()
+    disk = world.disk
+    newest = disk.map
+    disk.map = disk.copies[max(0, len(disk.copies) - 1 - int(amount))]
+    world.timeline.after(100 * MILLISECOND, world.start_coordinator)
+
+    def put_back() -> None:
+        world.coordinator.kill()
+        if newest.newer_than(disk.map):
+            disk.map = newest
+        world.start_coordinator()
+
+    return put_back
+
+
 def crash_at_write(faults: Faults, target: Target, seconds: float, amount: float, other: str) -> Undo | None:
     """The coordinator dies at its next write, before (amount 0) or after the disk has it."""
     world = faults.world
@@ -517,6 +539,7 @@ KINDS: dict[str, Callable[[Faults, Target, float, float, str], Undo | None]] = {
     "flap": flap,
     "cut clients": cut_clients,
     "restart coordinator": restart_coordinator,
+    "restore coordinator": restore_coordinator,
     "crash coordinator at write": crash_at_write,
     "slow disk": slow_disk,
     "lose coordinator answers": lose_answers,

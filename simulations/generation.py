@@ -72,6 +72,7 @@ def make_plan(seed: int) -> Plan:
         prepares_in_flight=random.choice((1, 4, 4)),
         disk_ms=random.choice((0.5, 1.0, 5.0, 20.0)),
         start_seconds=random.choice(((0.3, 0.6), (0.05, 0.1), (0.01, 0.02))),
+        deadline_ms=random.randrange(500, 3000) if random.random() < 0.25 else 0,
     )
     return _with(plan, random)
 
@@ -116,6 +117,11 @@ def _faults(plan: Plan, random: Random) -> tuple[Fault, ...]:
     faults: list[Fault] = []
     for _ in range(random.choice((1, 1, 2, 2, 3))):
         theme = random.choice(_THEMES)
+        if theme is _CLOCKS and random.random() < 0.3 and not faults:
+            # By itself: whoever starts while an older copy is in use could be told of decisions that were
+            # taken before. That is the operator's mistake, and not to be healed by any coordinator.
+            at_ms = round(random.uniform(0, plan.seconds * 700), 3)
+            return (Fault(at_ms, "restore coordinator", "coordinator", _duration(plan, random), random.randrange(1, 6)),)
         begin = random.uniform(0, plan.seconds * 700)
         spread = random.choice((5.0, 100.0, plan.grace_seconds * 1000, 2500.0))
         shard = random.randrange(plan.shards)

@@ -68,6 +68,7 @@ class End:
         "open",
         "peer",
         "process",
+        "queued_until",
         "reply_lost",
         "tag",
     )
@@ -79,6 +80,7 @@ class End:
         self.open = True
         self.peer: End = self
         self.arrival = 0
+        self.queued_until = 0
         self.held: list[Any] | None = None
         self.acks_watched = False
         self.reply_lost = False
@@ -279,17 +281,20 @@ class Network:
         """Hand a payload to the kernel, or to the sender's queue before it; lost if the socket is gone."""
         if not end.open:
             return
-        queue_ns = 0 if urgent else self.queue_ns(end)
-        if queue_ns:
-            self.happened["urgent may overtake"] += 1
-            self.timeline.after(queue_ns, self._post, end, payload)
+        now = self.timeline.now
+        until = 0 if urgent else max(now + self.queue_ns(end), end.queued_until)
+        if until > now:
+            # Only what is urgent overtakes: the queue keeps its order, also while it drains.
+            self.happened["waited in a sender's queue"] += 1
+            end.queued_until = until
+            self.timeline.at(until, self._post, end, payload)
         else:
             self._post(end, payload)
 
     def queue_ns(self, end: End) -> int:
         """Return how long what is sent now waits in the sender's own queue."""
         if not self.rules:
-            return 0
+            return max(0, end.queued_until - self.timeline.now)
         destination = end.peer.host
         return max(
             (

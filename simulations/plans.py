@@ -52,7 +52,10 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. `rates`: how fast the nodes' clocks run, in millionths. Times of the core's in seconds."""
+    """One run. `rates`: how fast the nodes' clocks run, in millionths. Times of the core's in seconds.
+
+    `deadline_ms`: every fourth session has an absolute deadline that long after the cluster was ready (0: none).
+    """
 
     seed: int
     nodes: int = 3
@@ -77,6 +80,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     prepares_in_flight: int = 4
     disk_ms: float = 1.0
     start_seconds: tuple[float, float] = (0.3, 0.6)
-    spare_nodes: int = 0
+    deadline_ms: int = 0
     actions: tuple[Action, ...] = ()
     faults: tuple[Fault, ...] = ()

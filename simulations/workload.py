@@ -31,7 +31,7 @@ _USERS = 3
 class Session:
     """A session over its life. `keys` are its ids, oldest first; `versions` what was last seen of each."""
 
-    __slots__ = ("earliest_end_ns", "keys", "latest_end_ns", "minted", "name", "point", "user", "versions")
+    __slots__ = ("earliest_end_ns", "keys", "minted", "name", "point", "user", "versions")
 
     def __init__(self, number: int, point: int) -> None:
         self.name = f"s{number}"
@@ -41,7 +41,6 @@ class Session:
         self.minted = 0
         self.versions: dict[str, int] = {}
         self.earliest_end_ns: int | None = None
-        self.latest_end_ns: int | None = None
 
 
 class Entry(msgspec.Struct):
@@ -186,17 +185,36 @@ class Workload:
             request = wire.DeleteByUser(number, low, 0, user, b"", ())
             client.gather(request, kinds.DELETE_BY_USER, done)
 
+    def _absolute_ns(self, session: Session) -> int | None:
+        """Return when a session is over whatever is done to it, None for most."""
+        plan = self.world.plan
+        if not plan.deadline_ms or int(session.name[1:]) % 4 != 3:
+            return None
+        return self.world.ready_ns + plan.deadline_ms * 1_000_000
+
     def _expires_us(self, action: Action, session: Session) -> int:
-        """Return when the session is to end, and note from when on it may be gone, and must be."""
+        """Return when the session is to end, and note from when on it may be gone."""
         now = self.world.timeline.now
-        if not action.lifetime_ms:
+        absolute_ns = self._absolute_ns(session)
+        end_ns = now + action.lifetime_ms * 1_000_000 if action.lifetime_ms else None
+        if absolute_ns is not None and action.kind == "create":
+            end_ns = absolute_ns if end_ns is None else min(end_ns, absolute_ns)
+        if end_ns is None:
             return WALL_ORIGIN_US + LIFETIME_US
-        expires_us = WALL_ORIGIN_US + (now - ORIGIN_NS) // 1000 + action.lifetime_ms * 1000
-        end_ns = now + action.lifetime_ms * 1_000_000
         early = end_ns - self.world.clock_slack_ns
         known = session.earliest_end_ns
         session.earliest_end_ns = early if known is None else min(known, early)
-        return expires_us
+        return _wall_us(end_ns)
+
+    def _check_over(self, entry: Entry) -> None:
+        """A session that somebody saw must not be past its absolute deadline, give or take the clocks."""
+        session = entry.session
+        absolute_ns = None if session is None else self._absolute_ns(session)
+        if session is None or absolute_ns is None:
+            return
+        late_ns = entry.invoked_ns - absolute_ns
+        if late_ns > 1_000_000_000 + (entry.invoked_ns - ORIGIN_NS) // 7:
+            self.world.violate("expired", f"{session.name} was seen {late_ns / 1e9:.1f} s after its deadline")
 
     def _request(self, client: ClientProcess, action: Action, entry: Entry) -> tuple[Any, kinds.Kind]:
         session, fields, number = entry.session, entry.fields, entry.request
@@ -209,10 +227,12 @@ class Workload:
             case "create":
                 data = fields["data"] = {"v": self.value()}
                 expires_us = self._expires_us(action, session)
+                absolute_ns = self._absolute_ns(session)
+                absolute_us = None if absolute_ns is None else _wall_us(absolute_ns)
                 return (
                     wire.Create(
-                        number, low, 0, point, digest, session.user, WALL_ORIGIN_US, expires_us, None, "",
-                        encode_data(data),
+                        number, low, 0, point, digest, session.user, WALL_ORIGIN_US, expires_us, absolute_us,
+                        "", encode_data(data),
                     ),
                     kinds.CREATE,
                 )  # fmt: skip
@@ -298,6 +318,7 @@ class Workload:
                 return {"outcome": "ok", "version": version}
             case wire.Session(version=version, data=data):
                 session.versions[entry.fields.get("new_key") or key] = version
+                self._check_over(entry)
                 return {"outcome": "ok", "version": version, "result": decode_data(data)}
             case wire.Failed(code=code):
                 if code not in _REASONS:
@@ -334,18 +355,16 @@ class Workload:
         history = list(self.history)
         for session in self.sessions:
             if session.earliest_end_ns is not None:
+                began_ns = max(session.earliest_end_ns, ORIGIN_NS)
                 history += [
-                    Operation(
-                        client="time",
-                        session=session.name,
-                        kind="delete",
-                        key=key,
-                        invoked_ns=max(session.earliest_end_ns, ORIGIN_NS),
-                    )
+                    Operation(client="time", session=session.name, kind="expire", key=key, invoked_ns=began_ns)
                     for key in session.keys
-                    for _ in range(3)
                 ]
         return history
+
+
+def _wall_us(true_ns: int) -> int:
+    return WALL_ORIGIN_US + (true_ns - ORIGIN_NS) // 1000
 
 
 def encode_value(value: str) -> bytes:

@@ -20,6 +20,7 @@ from greenroom.dialog import DialogSettings
 from greenroom.framing import encode_frames
 from greenroom_cluster.coordination.coordinator import CoordinatorSettings
 from greenroom_cluster.coordination.genesis import first_map
+from greenroom_cluster.shard.clock import BELIEVED_AHEAD_US
 from greenroom_cluster.shard.effects import Transition
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.roles import Role
@@ -71,6 +72,16 @@ class Result(msgspec.Struct, kw_only=True):
     digest: str
 
 
+def _clock_slack_ns(plan: Plan) -> int:
+    """Return by how much shard time may run ahead of true time in this plan."""
+    ahead = 0.2
+    for fault in plan.faults:
+        if fault.kind == "jump wall clock" and fault.amount > 0:
+            # What is far ahead is not believed, but followed a tenth faster.
+            ahead += fault.amount if fault.amount <= BELIEVED_AHEAD_US / 1e6 else 0.1 * plan.seconds + 1.0
+    return int(ahead * SECOND)
+
+
 class World:
     """One run of one plan."""
 
@@ -86,7 +97,8 @@ class World:
         self.trace: list[str] = []
         self.tracing = tracing
         self.healing = False
-        self.clock_slack_ns = 2 * SECOND
+        self.ready_ns = 0
+        self.clock_slack_ns = _clock_slack_ns(plan)
         self._trace_digest = hashlib.blake2b(digest_size=16)
         self.oracles = Oracles(self)
         self.settings = HostSettings(
@@ -256,6 +268,7 @@ class World:
             self.violate("liveness", f"the cluster did not start: {self.describe()}")
             return False
         self.note("the cluster is whole")
+        self.ready_ns = self.timeline.now
         self.faults.schedule(self.plan.faults)
         self.workload.start()
         return True
