@@ -18,12 +18,19 @@ from simulations.linearizability import Operation
 
 FAR_US = WALL_START_US + 10**15
 DEADLINE_NS = ns(5)
+OPEN_MAX = 4
+UNKNOWN_MAX = 5
 ATTEMPT_NS = ns(0.7)
 REASONS = {FailureCode.EXISTS: "exists", FailureCode.NOT_FOUND: "not_found", FailureCode.CONFLICT: "conflict"}
 KINDS = ("get", "get", "create", "create", "update", "patch", "delete", "rotate")
 
 _pack = msgspec.msgpack.encode
 _unpack = msgspec.msgpack.decode
+
+
+def shard_of(session: str) -> int:
+    """Return the shard of a session named `s<shard>k<key>`."""
+    return int(session[1 : session.index("k")])
 
 
 class Call:
@@ -57,6 +64,7 @@ class Callers:
         # The id under which each session lives now, as far as anybody was told.
         self.alias = {key: key for key in self.keys}
         self.versions: dict[str, int] = {}
+        self._unknown: dict[str, int] = {}
         self.calls: dict[int, Call] = {}
         self.connections = 0
         world.replied = self._on_reply
@@ -64,7 +72,22 @@ class Callers:
     def call(self, kind: str | None = None, key: str | None = None) -> None:
         """One client calls something on some session."""
         random = self.world.random
-        random.choice(self.clients).call(kind or random.choice(KINDS), key or random.choice(self.keys))
+        key = key or random.choice(self.keys)
+        if self._under_way(key) < OPEN_MAX:
+            random.choice(self.clients).call(kind or random.choice(KINDS), key)
+
+    def _under_way(self, key: str) -> int:
+        return sum(
+            call.facts["session"] == key for client in self.clients for call in client.waiting.values()
+        )
+
+    def retire(self, session: str) -> None:
+        """Note an unknown outcome; a session with too many of them could not be judged, so another begins."""
+        self._unknown[session] = self._unknown.get(session, 0) + 1
+        if self._unknown[session] > UNKNOWN_MAX and session in self.keys:
+            successor = session + "n"
+            self.keys[self.keys.index(session)] = successor
+            self.alias[successor] = successor
 
     def _on_reply(self, actor: Actor, connection: int, reply: wire.Reply) -> None:
         call = self.calls.get(connection)
@@ -96,7 +119,7 @@ class Caller:
     def call(self, kind: str, session: str) -> None:
         """Begin an operation."""
         key = self.callers.alias[session] if self.world.random.random() < 0.8 else session
-        call = Call(self, self.next_request, kind, key, int(session[1 : session.index("k")]))
+        call = Call(self, self.next_request, kind, key, shard_of(session))
         call.facts["session"] = session
         self.next_request += 1
         self.waiting[call.request] = call
@@ -198,7 +221,9 @@ class Caller:
                 results["new_key"] = call.new_key
             if results.get("version"):
                 callers.versions[call.new_key or call.key] = results["version"]
-        if outcome != "unknown" and call.kind != "get":
+        if outcome == "unknown":
+            callers.retire(call.facts["session"])
+        elif call.kind != "get":
             callers.judge.on_answer(call.shard, self.client, call.request)
         callers.history.append(
             Operation(

@@ -3,7 +3,7 @@
 from greenroom.cluster_map import NodeEntry
 from greenroom_cluster.coordination.messages import RegisterNode, ReportDead
 from greenroom_cluster.shard.settings import HostSettings, ns
-from tests.cluster.shard.callers import Callers
+from tests.cluster.shard.callers import Callers, shard_of
 from tests.cluster.shard.harness import Actor, World
 from tests.cluster.shard.judge import Judge, Tape
 from simulations.linearizability import assert_explained
@@ -101,7 +101,9 @@ class Chaos:
         self.world.leave(node)
 
     def stay(self, choice: int) -> None:
-        node = self._actor(choice).node
+        self._register(self._actor(choice).node)
+
+    def _register(self, node: str) -> None:
         self.world.coordinate(b"s" * 16, RegisterNode(1, NodeEntry(node, f"{node}:1", "up")))
 
     # --- the end --------------------------------------------------------------------------------------------
@@ -123,11 +125,11 @@ class Chaos:
         for actor in list(world.actors.values()):
             if not actor.alive and actor.incarnation not in world.seen_dead:
                 self._report(actor)
-        for number in range(len(world.alive())):
-            self.stay(number)
+        for node in sorted({actor.node for actor in world.actors.values()}):
+            self._register(node)
         world.run_until(lambda: self.callers.open == 0, 30)
         world.settle(60)
-        for key in self.callers.keys:
+        for key in list(self.callers.keys):
             self.callers.call("get", key)
         world.run_until(lambda: self.callers.open == 0, 30)
         world.run_for(1)
@@ -136,7 +138,7 @@ class Chaos:
         assert_explained(
             operation
             for operation in self.callers.history
-            if int(operation.session[1 : operation.session.index("k")]) not in self.judge.lost_shards
+            if shard_of(operation.session) not in self.judge.lost_shards
         )
 
     def explain(self) -> str:

@@ -165,12 +165,22 @@ def test_a_complete_copy_that_is_wanted_outlives_a_silent_primary() -> None:
 
 
 def test_an_incomplete_or_unwanted_copy_does_not() -> None:
-    for last, wanted in ((False, "ba"), (True, "bc")):
+    for last, wanted, epoch in ((False, "ba", 1), (True, "bc", 2)):
         probe = Probe()
         probe.join(last=last)
-        probe.configure(1, (B,), wanted=wanted)
+        probe.configure(epoch, (B,), wanted=wanted)
         probe.after(60)
         assert probe.replica is None
+
+
+def test_a_copy_whose_primary_died_before_it_was_added_gives_way_to_an_empty_start() -> None:
+    """It may lack acknowledged writes, so it must not pass for the shard; the loss is told instead."""
+    probe = Probe()
+    probe.join()
+    probe.configure(1, (B,), wanted="ac", dead="b")
+    assert probe.replica is None
+    probe.after(0.3)
+    assert probe.proposal("start").epoch == 1
 
 
 def test_a_copy_given_up_does_not_keep_its_actor_from_joining_again_at_the_same_epoch() -> None:
