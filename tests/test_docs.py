@@ -86,7 +86,7 @@ def test_python_is_python(block: Block) -> None:
 
 
 def test_no_marker_is_forgotten() -> None:
-    assert {block.marker for block in BLOCKS} == {"", "app", "check", "run", "store"}
+    assert {block.marker for block in BLOCKS} == {"", "app", "check", "minutes", "run", "store"}
 
 
 @pytest.mark.system
@@ -181,6 +181,7 @@ def test_options_and_variables_named_exist(page: Path) -> None:
     text = page.read_text()
     options = options_of_commands()
     variables = {variable for names in options.values() for variable in names}
+    variables.add("GREENROOM_URL")  # what the examples read
     for command in re.findall(r"^(?:uv run )?greenroom [a-z].*$", text, re.MULTILINE):
         for option in re.findall(r"--[a-z-]+", command.partition("#")[0]):
             assert option in options, f"{option} in {command!r}"

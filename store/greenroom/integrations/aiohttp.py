@@ -26,7 +26,7 @@ except ImportError as error:
 
 from greenroom.errors import UsageError
 from greenroom.integrations.users import follow_user
-from greenroom.web.middleware import UNCONFIRMED
+from greenroom.web.middleware import SERVER_ERROR, UNCONFIRMED
 from greenroom.web.request_session import RequestSession, contents
 from greenroom.web.session import Session
 from greenroom.web.visit import Visit
@@ -136,6 +136,8 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
     ) -> None:
         """Write what differs and set the cookie. Raises HTTPServiceUnavailable if the store is away."""
         visit = await self._visit_of(request)
+        if response.status >= SERVER_ERROR:
+            visit.close()  # a handler that failed has done nothing
         if isinstance(session, GreenroomSession) and session._visit is None:  # noqa: SLF001  made here
             self._replace(visit, dict(session))
         if self._user_key is not None and visit.is_modified():

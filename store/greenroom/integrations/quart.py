@@ -27,7 +27,7 @@ except ImportError as error:
     ) from None
 
 from greenroom.errors import UsageError
-from greenroom.web.middleware import UNCONFIRMED, SessionMiddleware
+from greenroom.web.middleware import SERVER_ERROR, UNCONFIRMED, SessionMiddleware
 from greenroom.web.request_session import RequestSession, contents
 from greenroom.web.session import VISIT_KEY, Session
 from greenroom.web.visit import Visit
@@ -122,6 +122,8 @@ class GreenroomSessions(SessionInterface):
             if visit.unavailable and self.sessions.on_unavailable == "closed":
                 self._refuse(response)
                 return
+            if response is not None and response.status_code >= SERVER_ERROR:
+                visit.close()
             await visit.save()
         except UNCONFIRMED as error:
             self.sessions.failed("saving a session", error)

@@ -67,6 +67,8 @@ async def leave(request: web.Request) -> web.Response:
 
 async def fails(request: web.Request) -> web.Response:
     (await get_session(request))["half"] = "done"
+    if "politely" in request.query:
+        raise web.HTTPBadGateway
     raise RuntimeError("in the middle")
 
 
@@ -241,6 +243,7 @@ def test_a_handler_that_fails_has_done_nothing() -> None:
     async def test(s: Stage) -> None:
         await s.browser.post("/cart/mug")
         assert (await s.browser.post("/fails")).status == 500
+        assert (await s.browser.post("/fails?politely=1")).status == 502
         assert await s.json("/cart") == {"cart": {"mug": 1}}
 
     on_stage(test)
