@@ -16,14 +16,16 @@ BUCKET_US = 4 * US_PER_SECOND
 class ExpiryIndex:
     """Digests by the time at which they have to be looked at."""
 
-    __slots__ = ("_buckets",)
+    __slots__ = ("_buckets", "entries")
 
     def __init__(self) -> None:
         self._buckets: dict[int, list[bytes]] = {}
+        self.entries = 0
 
     def enter(self, digest: bytes, expires_us: int) -> None:
         """Note a session whose expiry is new, or earlier than before."""
         bucket = expires_us // BUCKET_US
+        self.entries += 1
         entries = self._buckets.get(bucket)
         if entries is None:
             self._buckets[bucket] = [digest]
@@ -42,9 +44,11 @@ class ExpiryIndex:
         last = time_us // BUCKET_US
         for bucket in sorted(key for key in self._buckets if key <= last):
             entries = self._buckets.pop(bucket)
+            self.entries -= len(entries)
             for index, digest in enumerate(entries):
                 if limit is not None and len(found) >= limit:
                     self._buckets.setdefault(bucket, []).extend(entries[index:])
+                    self.entries += len(entries) - index
                     return found
                 expires_us = expiry(digest)
                 if expires_us is None:

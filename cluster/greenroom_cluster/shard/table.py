@@ -20,6 +20,7 @@ from greenroom_cluster.shard.results import ClientTable
 
 SEQUENCE_BITS = 40
 DATA_BYTES_MAX = 1 << 20
+STALE_ENTRIES_MAX = 4096
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -83,6 +84,11 @@ class SessionTable:
 
     def due(self, time_us: int, limit: int | None = None) -> list[bytes]:
         """Take sessions that are over out of the expiry index; the caller has them removed or re-enters."""
+        if self.expiry.entries > 2 * len(self.sessions) + STALE_ENTRIES_MAX:
+            # Deleted sessions stay in the index until they would have expired, which may be weeks.
+            self.expiry = ExpiryIndex()
+            for session in self.sessions.values():
+                self.expiry.enter(session.digest, session.expires_us)
         return self.expiry.due(time_us, self._expires_us, limit)
 
     def install(self, sessions: Iterable[StoredSession]) -> None:

@@ -12,9 +12,9 @@ from greenroom import wire
 from greenroom.wire import FailureCode
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.settings import ns
+from simulations.linearizability import Operation
 from tests.cluster.shard.harness import WALL_START_US, Actor, World
 from tests.cluster.shard.judge import Judge
-from simulations.linearizability import Operation
 
 FAR_US = WALL_START_US + 10**15
 DEADLINE_NS = ns(5)

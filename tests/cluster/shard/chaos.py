@@ -1,16 +1,19 @@
 """Faults, operations and checks over a small world, by single moves: for a state machine and for a soak."""
 
+from collections.abc import Callable
+
 from greenroom.cluster_map import NodeEntry
 from greenroom_cluster.coordination.messages import RegisterNode, ReportDead
 from greenroom_cluster.shard.settings import HostSettings, ns
+from simulations.linearizability import assert_explained
 from tests.cluster.shard.callers import Callers, shard_of
 from tests.cluster.shard.harness import Actor, World
 from tests.cluster.shard.judge import Judge, Tape
-from simulations.linearizability import assert_explained
 
 SMALL = HostSettings(
     prepare_bytes_max=600, chunk_bytes=400, chunks_in_flight_max=2, joins_max=2, prepares_in_flight_max=2
 )
+CLOCK_JUMPS = (-3600.0, -4.0, 3.0, 4.9, 20.0, 3600.0)
 JITTERS_NS = (0, ns(0.002), ns(0.05), ns(0.6), ns(1.5))
 
 
@@ -61,6 +64,10 @@ class Chaos:
         if actor.paused:
             self._note(f"resume {actor.slot}")
             self.world.resume(actor)
+
+    def resume_all(self) -> None:
+        for number in range(len(self.world.alive())):
+            self.resume(number)
 
     def cut(self, one: int, other: int, *, one_way: bool) -> None:
         names = [*sorted({actor.node for actor in self.world.actors.values()}), "coordinator"]
@@ -118,8 +125,7 @@ class Chaos:
         world = self.world
         self._note("recover")
         self.coordinator(up=True)
-        for number in range(len(world.alive())):
-            self.resume(number)
+        self.resume_all()
         self.slow(0)
         self.heal()
         for actor in list(world.actors.values()):
@@ -145,7 +151,7 @@ class Chaos:
         return "\n".join([*self.moves, self.world.describe()])
 
 
-def random_move(chaos: Chaos, *, harsh: bool = True) -> None:
+def random_move(chaos: Chaos) -> None:
     """Make one move by the world's own random numbers: mostly calls and waiting, now and then a fault."""
     random = chaos.world.random
     for _ in range(random.randrange(3)):
@@ -153,37 +159,24 @@ def random_move(chaos: Chaos, *, harsh: bool = True) -> None:
             chaos.call()
         chaos.wait(random.choice((0.0003, 0.002)))
     chaos.wait(random.choice((0.0005, 0.003, 0.02, 0.2, 0.5, 1.5)))
-    number, other = random.randrange(100), random.randrange(100)
-    match random.randrange(22):
-        case 0 if random.random() < 0.2 or chaos.whole():
-            chaos.kill(number, report=random.random() < 0.8)
-        case 1:
-            chaos.wait(3)
-        case 2 | 3:
-            chaos.pause(number)
-        case 4 | 5 | 6:
-            for each in range(3):
-                chaos.resume(each)
-        case 7 | 8:
-            chaos.cut(number, other, one_way=random.random() < 0.5)
-        case 9 | 10:
-            chaos.heal()
-        case 11 | 12:
-            chaos.break_link(number, other, bulk=random.random() < 0.5)
-        case 13:
-            chaos.coordinator(up=False)
-        case 14 | 15:
-            chaos.coordinator(up=True)
-        case 16:
-            chaos.slow(random.randrange(5))
-        case 17:
-            chaos.jump_clock(number, random.choice((-3600, -4, 3, 4.9, 20, 3600)))
-        case 18:
-            chaos.leave(number)
-        case 19:
-            chaos.stay(number)
-        case _:
-            pass
+    number, other, luck = random.randrange(100), random.randrange(100), random.random()
+    faults: tuple[tuple[int, Callable[[], None]], ...] = (
+        (1, lambda: chaos.kill(number, report=luck < 0.8) if chaos.whole() or luck < 0.2 else None),
+        (1, lambda: chaos.wait(3)),
+        (2, lambda: chaos.pause(number)),
+        (3, chaos.resume_all),
+        (2, lambda: chaos.cut(number, other, one_way=luck < 0.5)),
+        (2, chaos.heal),
+        (2, lambda: chaos.break_link(number, other, bulk=luck < 0.5)),
+        (1, lambda: chaos.coordinator(up=False)),
+        (2, lambda: chaos.coordinator(up=True)),
+        (1, lambda: chaos.slow(number)),
+        (1, lambda: chaos.jump_clock(number, random.choice(CLOCK_JUMPS))),
+        (1, lambda: chaos.leave(number)),
+        (1, lambda: chaos.stay(number)),
+        (2, lambda: None),
+    )
+    random.choices([fault for _, fault in faults], [weight for weight, _ in faults])[0]()
 
 
 def soak(tape: Tape, seed: int, moves: int = 40) -> Chaos:

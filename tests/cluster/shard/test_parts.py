@@ -1,0 +1,406 @@
+"""The parts of a replica one by one: log, expiry, kept results, clock, table, snapshots, settings."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greenroom import wire
+from greenroom.errors import InvariantError, UsageError
+from greenroom_cluster.peering import PEER_FRAME_BYTES_MAX, Prepare, ShardRecords
+from greenroom_cluster.shard.clock import BELIEVED_AHEAD_US, ShardClock
+from greenroom_cluster.shard.expiry import BUCKET_US, ExpiryIndex
+from greenroom_cluster.shard.gathering import Gather
+from greenroom_cluster.shard.joining import SnapshotReceiver, SnapshotSender
+from greenroom_cluster.shard.log import Log, record_bytes
+from greenroom_cluster.shard.records import Command, Expire, ForgetClients
+from greenroom_cluster.shard.results import ClientTable
+from greenroom_cluster.shard.settings import HostSettings
+from greenroom_cluster.shard.table import STALE_ENTRIES_MAX, SessionTable
+from tests.cluster.shard.probe import ALICE, CLIENT, WALL_US, create, record
+
+SECOND_US = 1_000_000
+SECOND_NS = 1_000_000_000
+
+# --- log ---------------------------------------------------------------------------------------------------
+
+
+def filled(*, after: int = 0, count: int = 5) -> Log:
+    log = Log(after)
+    for sequence in range(after + 1, after + count + 1):
+        log.append(record(sequence))
+    return log
+
+
+def test_a_log_takes_only_the_next_record() -> None:
+    log = filled()
+    for sequence in (5, 7):
+        with pytest.raises(InvariantError):
+            log.append(record(sequence))
+    assert log.appended == 5
+
+
+def test_a_log_gives_what_it_holds_and_nothing_else() -> None:
+    log = filled(after=10)
+    log.trim(12)
+    assert (log.first, log.appended) == (13, 15)
+    assert [each.sequence for each, _ in log.after(13)] == [14, 15]
+    assert list(log.after(15)) == []
+    for sequence in (12, 16):
+        with pytest.raises(InvariantError):
+            log.record(sequence)
+    with pytest.raises(InvariantError):
+        log.after(11)
+
+
+@given(st.lists(st.integers(0, 30), max_size=8))
+def test_held_bytes_are_those_of_the_records_held(trims: list[int]) -> None:
+    log = filled(count=20)
+    for through in trims:
+        log.trim(through)
+        assert log.held_bytes == sum(size for _, size in log.after(log.first - 1))
+    log.trim(99)
+    assert (log.held_bytes, log.first) == (0, 21)
+
+
+LONG = "x" * 1000
+COMMANDS: list[Command] = [
+    create(1, data=b"x" * 1000),
+    wire.Create(1, 1, 0, 0, ALICE, LONG, 0, 0, None, LONG, b""),
+    wire.Update(1, 1, 0, 0, ALICE, LONG, 0, LONG, b"x" * 1000, None),
+    wire.Patch(
+        1, 1, 0, 0, ALICE, ((("a", LONG), b"x" * 1000),), ((LONG, 7),), (((LONG,), b"x"),), (LONG,), 1
+    ),
+    wire.Rotate(1, 1, 0, 0, ALICE, ALICE, (((LONG,), b"x"),), ((LONG,),), (LONG,), 1),
+    wire.Patch(1, 1, 0, 0, ALICE, (), tuple(((chr(97 + n),)) for n in range(26)), (), None, None),
+    wire.Delete(1, 1, 0, 0, ALICE),
+    wire.DeleteByHandle(1, 1, 0, 0, ALICE, LONG),
+    wire.DeleteByUser(1, 1, 0, LONG, ALICE, ()),
+    wire.Clean(1, 1, 0, ()),
+    Expire((ALICE,) * 512),
+    ForgetClients((CLIENT,) * 500, 1),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: type(command).__name__)
+def test_a_record_is_never_larger_on_the_wire_than_it_is_counted(command: Command) -> None:
+    """Else a batch that looks small would pass the limit of a frame, and break the pair's link."""
+    framed = Prepare(1, (ShardRecords(0, 1, 0, (record(1, command),)),))
+    assert len(msgspec.msgpack.encode(framed)) <= record_bytes(command) + 32
+    assert 2 * (HostSettings().prepare_bytes_max + (1 << 20)) < PEER_FRAME_BYTES_MAX
+
+
+# --- expiry index ------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.integers(0, 60 * SECOND_US)), max_size=30),
+    st.lists(st.integers(0, 70 * SECOND_US), max_size=6),
+    st.integers(1, 4),
+)
+def test_the_index_finds_every_session_that_is_over_and_no_other(
+    entered: list[tuple[int, int]], looks: list[int], limit: int
+) -> None:
+    index = ExpiryIndex()
+    ends: dict[bytes, int] = {}
+    for number, expires_us in entered:
+        digest = bytes([number]) * 32
+        # As the table does: an entry for what is new or ends earlier; a longer life costs none.
+        if digest not in ends or expires_us < ends[digest]:
+            index.enter(digest, expires_us)
+        ends[digest] = expires_us
+    now = 0
+    for look in [*sorted(looks), 100 * SECOND_US]:
+        now = max(now, look)
+        while found := index.due(now, ends.get, limit):
+            assert len(found) <= limit
+            for digest in found:
+                if digest in ends:
+                    assert ends.pop(digest) <= now
+        assert all(expires_us > now for expires_us in ends.values())
+    assert not ends
+    assert index.entries == 0
+
+
+def test_sessions_deleted_long_before_they_expire_do_not_pile_up_in_the_index() -> None:
+    table = SessionTable()
+    for number in range(1, STALE_ENTRIES_MAX + 10):
+        table.apply(record(2 * number - 1, create(number, number.to_bytes(32, "big"))))
+        table.apply(record(2 * number, wire.Delete(number, 1, 0, 0, number.to_bytes(32, "big"))))
+    table.due(WALL_US)
+    assert table.expiry.entries == 0
+
+
+def test_a_session_that_lives_longer_moves_on_when_its_bucket_comes() -> None:
+    index = ExpiryIndex()
+    index.enter(ALICE, BUCKET_US)
+    assert index.due(2 * BUCKET_US, lambda _: 9 * BUCKET_US) == []
+    assert index.due(9 * BUCKET_US, lambda _: 9 * BUCKET_US) == [ALICE]
+
+
+# --- kept results ------------------------------------------------------------------------------------------
+
+
+def kept(table: ClientTable) -> set[int]:
+    return {result.request for result in table.results()}
+
+
+def test_answers_are_kept_until_the_client_confirms_them() -> None:
+    table = ClientTable()
+    for request in (1, 2, 3):
+        table.keep(CLIENT, request, 1, 10 * request, wire.Written(request, 1))
+    assert kept(table) == {1, 2, 3}
+    table.keep(CLIENT, 5, 3, 50, wire.Written(5, 1))
+    assert kept(table) == {3, 5}
+    assert table.get(CLIENT).low == 3
+    table.keep(CLIENT, 4, 2, 60, wire.Written(4, 1))  # an older watermark takes nothing back
+    assert table.get(CLIENT).low == 3
+    table.keep(CLIENT, 2, 2, 70, wire.Written(2, 1))
+    assert kept(table) == {3, 4, 5}
+
+
+def test_only_those_who_have_not_written_since_are_forgotten() -> None:
+    table = ClientTable()
+    table.keep(b"old", 1, 1, 10, wire.Written(1, 1))
+    table.keep(b"new", 1, 1, 20, wire.Written(1, 1))
+    assert table.silent_since(10) == (b"old",)
+    table.forget((b"old", b"new", b"unknown"), 10)
+    assert table.get(b"old") is None
+    assert table.get(b"new") is not None
+
+
+# --- clock -------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 20 * SECOND_NS), st.integers(-7200, 7200), st.booleans()), max_size=40)
+)
+def test_shard_time_never_goes_back_and_never_leaps(steps: list[tuple[int, int, bool]]) -> None:
+    clock = ShardClock()
+    now_ns, offset_us = 0, 0
+    last_us = clock.read(now_ns, WALL_US)
+    for elapsed_ns, jump_seconds, jumps in steps:
+        now_ns += elapsed_ns
+        if jumps:
+            offset_us += jump_seconds * SECOND_US
+        time_us = clock.read(now_ns, WALL_US + now_ns // 1000 + offset_us)
+        elapsed_us = elapsed_ns // 1000
+        assert last_us <= time_us <= last_us + elapsed_us + max(elapsed_us // 10, BELIEVED_AHEAD_US) + 1
+        last_us = time_us
+
+
+def test_a_clock_that_goes_right_is_followed() -> None:
+    clock = ShardClock()
+    for second in range(100):
+        assert clock.read(second * SECOND_NS, WALL_US + second * SECOND_US) == WALL_US + second * SECOND_US
+        assert clock.doubted_us == 0
+
+
+def test_a_clock_far_ahead_is_reported_and_caught_up_with_slowly() -> None:
+    clock = ShardClock()
+    clock.read(0, WALL_US)
+    time_us = clock.read(SECOND_NS, WALL_US + 3600 * SECOND_US)
+    assert time_us == WALL_US + 1_100_000
+    assert clock.doubted_us == WALL_US + 3600 * SECOND_US - time_us
+
+
+def test_a_clock_behind_slows_time_down_but_does_not_stop_it() -> None:
+    clock = ShardClock()
+    clock.read(0, WALL_US)
+    assert clock.read(10 * SECOND_NS, WALL_US - 3600 * SECOND_US) == WALL_US + 9 * SECOND_US
+    assert clock.doubted_us == 0
+
+
+def test_many_reads_in_short_time_do_not_stop_a_slewed_clock() -> None:
+    clock = ShardClock()
+    clock.read(0, WALL_US)
+    for step in range(1, 100_001):
+        clock.read(step * 1000, WALL_US - 3600 * SECOND_US)
+    assert clock.last_us - WALL_US >= 80_000
+
+
+def test_time_goes_on_at_takeover_from_what_was_heard_last() -> None:
+    clock = ShardClock()
+    clock.heard(WALL_US, 5 * SECOND_NS)
+    clock.heard(WALL_US - 7, 6 * SECOND_NS)
+    assert clock.read(15 * SECOND_NS, WALL_US - 3600 * SECOND_US) == WALL_US + 9 * SECOND_US
+
+
+# --- snapshots ---------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 40), st.integers(0, 12), st.integers(1, 4000))
+def test_a_snapshot_in_chunks_is_the_whole_state(sessions: int, clients: int, chunk_bytes: int) -> None:
+    table = SessionTable()
+    for number in range(1, sessions + clients + 1):
+        digest = number.to_bytes(32, "big")
+        command = create(number, digest, b"x" * (number * 7 % 90))
+        client = bytes([number % max(clients, 1)]) * 16
+        table.apply(msgspec.structs.replace(record(number, command), client=client))
+    sender = SnapshotSender(0, 1, 7, sessions + clients, table, chunk_bytes)
+    before = table.fingerprint()
+    receiver = None
+    while not sender.finished:
+        piece = sender.chunk(WALL_US)
+        # The table goes on while it is sent.
+        table.apply(
+            record(1000 + piece.number, create(1000 + piece.number, bytes([piece.number % 256]) * 32))
+        )
+        if receiver is None:
+            receiver = SnapshotReceiver(piece, SessionTable())
+        receiver.take(piece)
+        sender.acknowledged = piece.number
+    assert receiver is not None
+    assert receiver.complete
+    assert sender.complete
+    assert receiver.table.fingerprint() == before
+    with pytest.raises(InvariantError):
+        receiver.take(piece)
+
+
+# --- the table ---------------------------------------------------------------------------------------------
+
+digests = st.sampled_from([bytes([number]) * 32 for number in range(4)])
+users = st.sampled_from([None, "u", "v"])
+paths = st.lists(st.sampled_from(["a", "b", 1]), min_size=0, max_size=3).map(tuple)
+values = st.one_of(st.binary(max_size=6), st.sampled_from([b"\x01", b"\xa1x", b"\x81\xa1a\x01", b""]))
+ends = st.integers(WALL_US - 5, WALL_US + 40)
+commands = st.one_of(
+    st.builds(
+        lambda d, u, e, a, data: wire.Create(1, 1, 0, 0, d, u, WALL_US, e, a, "", data),
+        digests,
+        users,
+        ends,
+        st.none() | ends,
+        values,
+    ),
+    st.builds(
+        lambda d, u, e, data, version: wire.Update(1, 1, 0, 0, d, u, e, "", data, version),
+        digests,
+        users,
+        ends,
+        values,
+        st.none() | st.integers(0, 9),
+    ),
+    st.builds(
+        lambda d, s, u, x, user, e: wire.Patch(1, 1, 0, 0, d, s, u, x, user, e),
+        digests,
+        st.lists(st.tuples(paths, values), max_size=2).map(tuple),
+        st.lists(paths, max_size=2).map(tuple),
+        st.lists(st.tuples(paths, values), max_size=1).map(tuple),
+        st.none() | st.tuples(users),
+        st.none() | ends,
+    ),
+    st.builds(
+        lambda d, n, s, user: wire.Rotate(1, 1, 0, 0, d, n, s, (), user, None),
+        digests,
+        digests,
+        st.lists(st.tuples(paths, values), max_size=1).map(tuple),
+        st.none() | st.tuples(users),
+    ),
+    st.builds(lambda d: wire.Delete(1, 1, 0, 0, d), digests),
+    st.builds(lambda d: wire.DeleteByHandle(1, 1, 0, 0, d, "u"), digests),
+    st.builds(lambda d: wire.DeleteByUser(1, 1, 0, "u", d, ()), digests),
+    st.just(wire.Clean(1, 1, 0, ())),
+    st.builds(lambda d: Expire((d, d)), digests),
+    st.builds(lambda since: ForgetClients((CLIENT,), since), ends),
+)
+
+
+@given(st.lists(commands, max_size=25), st.integers(0, 25))
+def test_replicas_agree_whatever_their_index_looks_like(script: list[Command], joined_at: int) -> None:
+    """Any command applies to anything, and the same log gives the same state, also after a snapshot."""
+    one, other = SessionTable(), SessionTable()
+    joiner: SessionTable | None = None
+    for number, command in enumerate(script, 1):
+        if number > joined_at and joiner is None:
+            sender = SnapshotSender(0, 1, 7, number - 1, one, 300)
+            receiver = SnapshotReceiver(sender.chunk(WALL_US), joiner := SessionTable())
+            sender.next_number = 0
+            sender = SnapshotSender(0, 1, 7, number - 1, one, 300)
+            while not receiver.complete:
+                receiver.take(sender.chunk(WALL_US))
+        if type(command) not in (Expire, ForgetClients):
+            command = msgspec.structs.replace(command, request=number)
+        stamped = record(number, command)
+        replies = {repr(table.apply(stamped)) for table in (one, other, joiner) if table is not None}
+        assert len(replies) == 1
+        if number % 3 == 0:
+            # A backup looks into its index at other times than a primary: that must not show.
+            for digest in other.due(stamped.time_us):
+                other.expiry.enter(digest, other.sessions[digest].expires_us)
+    prints = {table.fingerprint() for table in (one, other, joiner) if table is not None}
+    assert len(prints) == 1
+    for table in (one, other):
+        assert table.data_bytes == sum(len(session.data) for session in table.sessions.values())
+        for user in ("u", "v"):
+            mine = sorted(d for d, session in table.sessions.items() if session.user_id == user)
+            assert [session.digest for session in table.of_user(user)] == mine
+        for session in table.sessions.values():
+            assert session.absolute_us is None or session.expires_us <= session.absolute_us
+
+
+def test_every_session_that_ends_is_found_by_its_replicas_index() -> None:
+    table = SessionTable()
+    table.apply(record(1, create(1)))
+    table.apply(record(2, wire.Patch(2, 1, 0, 0, ALICE, (), (), (), None, WALL_US + 50)))
+    assert table.due(WALL_US + 60) == [ALICE]
+    table.apply(record(3, Expire((ALICE,))))  # not over at the record's time: found again
+    assert ALICE in table.sessions
+    assert table.due(WALL_US + 60) == [ALICE]
+
+
+# --- gathering ---------------------------------------------------------------------------------------------
+
+
+def test_a_fan_out_is_answered_once_and_names_the_shards_that_answered() -> None:
+    effects: list = []
+    gather = Gather(3, wire.DeleteByUser(9, 1, 0, "u", b"", (0, 1, 2)))
+    for _ in range(3):
+        gather.expect()
+    gather.add(0, wire.Counted(9, ((0, 2),)), effects)
+    gather.seal(effects)
+    gather.add(2, wire.Redirect(9, 4), effects)
+    assert effects == []
+    gather.add(1, wire.Counted(9, ((0, 5),)), effects)
+    (reply,) = effects
+    assert (reply.connection, reply.message) == (3, wire.Counted(9, ((0, 2), (1, 5))))
+
+
+def test_a_fan_out_that_no_shard_here_can_answer_is_answered_empty_at_once() -> None:
+    effects: list = []
+    Gather(3, wire.ListByUser(9, "u", 5, (0, 1))).seal(effects)
+    assert effects[0].message == wire.Listing(9, (), ())
+
+
+def test_a_listing_stops_at_its_limit() -> None:
+    effects: list = []
+    gather = Gather(3, wire.ListByUser(9, "u", 3, (0, 1)))
+    handle = wire.SessionHandle(0, ALICE, 1, 2, 3, "")
+    for shard in (0, 1):
+        gather.expect()
+        gather.add(shard, wire.Listing(9, (shard,), (handle, handle)), effects)
+    gather.seal(effects)
+    assert effects[0].message == wire.Listing(9, (0, 1), (handle,) * 3)
+
+
+# --- settings ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ({"grace_seconds": 1.1}, "raise grace_seconds"),
+        ({"lease_seconds": 1.2}, "lower lease_seconds"),
+        ({"beacon_seconds": 0.51}, "beacon_seconds"),
+        *(({name: 0}, name) for name in HostSettings.__struct_fields__),
+    ],
+)
+def test_settings_that_would_break_a_promise_are_refused(names: dict[str, float], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        HostSettings(**names)
+
+
+def test_the_defaults_hold_together() -> None:
+    settings = HostSettings()
+    assert settings.forget_us == 50 * SECOND_US
