@@ -1,11 +1,11 @@
 """The session as a handler sees it: a dict of plain values, with what a dict has no words for.
 
-All its methods but `load`, `save`, `reload`, `user`, `devices` and `end_device` are plain functions, usable
-in `def` endpoints. What they ask for is done when the response starts, together with the changes of the data,
-in one step: so a handler that raises has done nothing. `await session.save()` does it earlier.
+All its methods but `load`, `save`, `reload`, `modify`, `user`, `devices` and `end_device` are plain
+functions, usable in `def` endpoints. What they ask for is done when the response starts, with the changes of the data in
+one step: so a handler that raises has done nothing. `await session.save()` does it earlier.
 """
 
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -170,6 +170,18 @@ class RequestSession(dict[Any, Any]):
         """Forget what was not saved and read the session again; empty if it is gone."""
         await self._visit.reload()
         return self
+
+    async def modify(self, change: Callable[[dict[Any, Any]], object]) -> bool:
+        """Save now, with a change that depends on what is stored, as of a counter or a list.
+
+        `change` gets a dict with the data and alters it. If another request has altered one of the same
+        values meanwhile, the session is read again and `change` is called again, so it must have no other
+        effects. Returns False if the session was deleted or rotated away meanwhile. Raises as `save` does,
+        and VersionConflictError if it still changes after many attempts.
+        """
+        from greenroom.web.modification import modify
+
+        return await modify(self._visit, change)
 
     # --- your devices ------------------------------------------------------------------------------------
 

@@ -189,7 +189,7 @@ class Visit:
         Ids that the store does not know (forged, expired, rotated away) are never taken over.
         """
         if not self._loaded:
-            self._took(await self._found())
+            self.take(await self._found())
             self._loaded = True
 
     async def reload(self) -> None:
@@ -201,7 +201,7 @@ class Visit:
             record = await self.settings.store.get(session_id)
             self.settings.count("loads")
             self.lost = record is None
-            self._took(record if record is not None else self.record)
+            self.take(record if record is not None else self.record)
             if self.lost:
                 self.user_id = None
                 dict.clear(self.session)
@@ -220,7 +220,8 @@ class Visit:
             self.settings.count("unknown_ids")
         return None
 
-    def _took(self, record: SessionData | None) -> None:
+    def take(self, record: SessionData | None) -> None:
+        """Make this the state that is known, and the session's content."""
         self.record = record
         self.user_id = None if record is None else record.user_id
         data = {} if record is None else record.data

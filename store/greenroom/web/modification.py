@@ -1,0 +1,69 @@
+"""Changes whose new value depends on the old one: counters and lists, made on what is really stored."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from greenroom.codec import decode_data, encode_data
+from greenroom.errors import SessionNotFoundError, VersionConflictError
+from greenroom.fields import ABSENT
+from greenroom.sessions import ATTEMPTS_MAX, crowded
+from greenroom.web.difference import Difference, difference
+from greenroom.web.request_session import contents
+from greenroom.web.shielding import shielded
+from greenroom.wire import Path
+
+if TYPE_CHECKING:
+    from greenroom.web.visit import Visit
+
+
+async def modify(visit: "Visit", change: Callable[[dict[Any, Any]], object]) -> bool:
+    """See `RequestSession.modify`."""
+    visit.before_writing()
+    if not await visit.save():
+        return False
+    if not visit.is_stored:
+        change(visit.session)
+        return await visit.save()
+    for _ in range(ATTEMPTS_MAX):
+        before = contents(visit.session)
+        after = decode_data(encode_data(before))
+        change(after)
+        changes = difference(before, after)
+        if not changes:
+            return True
+        try:
+            await shielded(partial(_written, visit, before, changes))
+        except (VersionConflictError, SessionNotFoundError):
+            await visit.reload()
+        else:
+            return True
+        if visit.lost:
+            visit.settings.dropped()
+            return False
+    raise crowded("modify")
+
+
+async def _written(visit: "Visit", before: dict[Any, Any], changes: Difference) -> None:
+    """Write the changes if every path that they touch still has the value that they were made from."""
+    assert visit.record is not None
+    paths = (*changes.set, *changes.unset)
+    visit.take(
+        await visit.settings.store.patch(
+            visit.record.session_id,
+            set=changes.set,
+            unset=changes.unset,
+            expect={path: _value_at(before, path) for path in paths},
+            expires=visit.settings.extension(visit.record),
+        )
+    )
+    visit.settings.count("patches")
+
+
+def _value_at(data: dict[Any, Any], path: Path) -> Any:
+    value: Any = data
+    for key in path:
+        if key not in value:
+            return ABSENT
+        value = value[key]
+    return value
