@@ -74,6 +74,8 @@ async def dial(
         raise DialFailedError(f"{address} did not answer within {seconds} s") from None
     except OSError as error:
         raise DialFailedError(f"{address} cannot be reached: {error.strerror or error}") from None
+    except UnicodeError:
+        raise DialFailedError(f"{address!a} cannot be reached: that is not a name of a host") from None
     except ConnectionEndedError as error:
         raise DialFailedError(f"{address} ended the connection: {error}") from None
     if isinstance(answer, wire.Goodbye):
