@@ -47,10 +47,10 @@ check:
 
 # --- measure it ----------------------------------------------------------------------------------------
 
-# Reads and replicated writes a second, beside a bare echo in the same run
+# Speed, memory and failover beside Redis, memcached and their clients, all in the same run
 [group("measure it")]
 bench *options:
-    uv run python -m benchmarks {{ options }}
+    uv run --group bench python -m benchmarks {{ options }}
 
 # --- change it -----------------------------------------------------------------------------------------
 

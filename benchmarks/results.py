@@ -34,12 +34,16 @@ class StoredReading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SweepReading(msgspec.Struct, frozen=True, kw_only=True):
-    """`swept` sessions expired at once. `seconds` until they were gone, None if they were not in time."""
+    """`swept` sessions expired at once.
+
+    `seconds` until they were gone, None if at the end of the measurement `left` of them still took memory.
+    """
 
     contender: str
     stored: int
     swept: int
     seconds: float | None
+    left: int
     before: Sample
     during: Sample
 

@@ -49,7 +49,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     failovers: int = 3
     scenarios: tuple[str, ...] = ("actor_killed", "node_killed", "cut_from_replicas", "cut_from_majority")
     cut_seconds: float = 8.0
-    settle_seconds: float = 10.0
+    settle_seconds: float = 15.0
     transfer_bytes: int = 1 << 30
     transfers: int = 3
 

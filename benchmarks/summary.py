@@ -358,6 +358,7 @@ def summary_of(results: Results) -> dict[str, Any]:
                 "contender": each.contender,
                 "swept": each.swept,
                 "seconds": each.seconds,
+                "left": each.left,
                 "before_p9999_us": round(each.before.p9999 * _MICRO, 1),
                 "during_p9999_us": round(each.during.p9999 * _MICRO, 1),
                 "during_worst_us": round(each.during.worst * _MICRO, 1),

@@ -153,12 +153,21 @@ def sweep_table(results: Results) -> Table:
     """Return what happens when many sessions expire in the same second."""
     return Table(
         title="Many sessions expire in the same second, while others are read",
-        columns=("contender", "expired", "gone after s", "p99.99 µs before", "p99.99 µs during", "worst µs"),
+        columns=(
+            "contender",
+            "expired",
+            "gone after s",
+            "left",
+            "p99.99 µs before",
+            "p99.99 µs during",
+            "worst µs",
+        ),
         rows=[
             (
                 each.contender,
                 f"{each.swept:,}",
                 "not in time" if each.seconds is None else f"{each.seconds:.1f}",
+                f"{each.left:,}",
                 _micros(each.before.p9999),
                 _micros(each.during.p9999),
                 _micros(each.during.worst),

@@ -13,6 +13,7 @@ from benchmarks.servers.redis_names import SENTINEL_NAME
 CONNECTIONS_MAX = 64
 WAIT_MILLISECONDS = 1000
 _SOCKET_SECONDS = 1.0
+_SENTINEL_CONNECTIONS_MAX = 1024  # Sentinel's pool cannot make callers wait, it refuses
 
 
 class RedisClient(KeyValueClient):
@@ -76,6 +77,7 @@ def _through_sentinel(addresses: Mapping[str, str]) -> Redis:
         force_master_ip="127.0.0.1",
         socket_timeout=_SOCKET_SECONDS,
         socket_connect_timeout=_SOCKET_SECONDS,
+        max_connections=_SENTINEL_CONNECTIONS_MAX,
     )
     redis: Redis = finder.master_for(SENTINEL_NAME)
     return redis

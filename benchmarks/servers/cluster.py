@@ -149,6 +149,13 @@ class ClusterServer(Server):
             return False
         return status.healthy and len(status.actors) >= len(self._nodes) * self._actors
 
+    def is_settled(self) -> bool:
+        """Whether every shard is served."""
+        try:
+            return not self.status().states()["unavailable"]
+        except UnavailableError:
+            return False
+
     def until_whole(self, seconds: float = 600.0) -> None:
         """Wait for that."""
         until(self.is_whole, "every shard has all its replicas", seconds)

@@ -128,6 +128,10 @@ class RedisServer(Server):
         """Return how many replicas have all of the master's keys and follow it."""
         return _ask(self.ports[0], "INFO", "replication").count("state=online")
 
+    def is_settled(self) -> bool:
+        """Whether exactly one of the servers that answer takes itself for the master."""
+        return sum("role:master" in _ask(port, "INFO", "replication") for port in self.ports) == 1
+
     def stored(self) -> int:
         """Return how many keys the master has."""
         return int(_ask(self.ports[0], "DBSIZE").strip().removeprefix(":"))

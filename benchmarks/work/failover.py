@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from typing import NamedTuple
 
 from benchmarks.clients import ClientProcess
 from benchmarks.contenders.catalogue import Contender
@@ -21,6 +22,7 @@ from benchmarks.orders import Audit, Audited, Choose, Fill, Record, Recorded
 from benchmarks.processes import MissingError
 from benchmarks.results import FailoverReading
 from benchmarks.servers.cluster import ClusterServer
+from benchmarks.servers.ports import until
 from benchmarks.servers.redis import RedisServer
 from benchmarks.stage import Stage
 
@@ -30,6 +32,7 @@ PAUSE_SECONDS = 0.02
 LEAD_SECONDS = 2.0
 CUTS = frozenset({"cut_from_replicas", "cut_from_majority"})
 _SERVED_SECONDS = 1.0  # a caller that was answered so shortly before the end is served
+_NOTICED_SECONDS = 0.25
 _NODES = 3
 
 REDIS = {
@@ -37,6 +40,14 @@ REDIS = {
     "redis_sentinel_wait": Contender("redis_py:SentinelWaitClient", "redis", about="SET + WAIT 1"),
 }
 OURS = Contender("greenroom:ClusterClient", "cluster")
+
+
+class Ways(NamedTuple):
+    """How to make servers fail, how to heal them, and whether they agree again."""
+
+    fail: Callable[[], None]
+    heal: Callable[[], None]
+    settled: Callable[[], bool]
 
 
 def run(stage: Stage) -> None:
@@ -71,7 +82,9 @@ def _ours(stage: Stage, scenario: str) -> FailoverReading:
         with ExitStack() as stack:
             client = ClientProcess(OURS, server)
             stack.callback(client.close)
-            return _take(stage, "greenroom", scenario, client, faults[scenario], server.heal)
+            return _take(
+                stage, "greenroom", scenario, client, Ways(faults[scenario], server.heal, server.is_settled)
+            )
 
 
 def _redis(stage: Stage, name: str, scenario: str) -> FailoverReading:
@@ -85,7 +98,9 @@ def _redis(stage: Stage, name: str, scenario: str) -> FailoverReading:
         with ExitStack() as stack:
             client = ClientProcess(REDIS[name], server)
             stack.callback(client.close)
-            return _take(stage, name, scenario, client, faults[scenario], server.heal)
+            return _take(
+                stage, name, scenario, client, Ways(faults[scenario], server.heal, server.is_settled)
+            )
 
 
 def _take(
@@ -93,8 +108,7 @@ def _take(
     name: str,
     scenario: str,
     client: ClientProcess,
-    fail: Callable[[], None],
-    heal: Callable[[], None],
+    ways: Ways,
 ) -> FailoverReading:
     scale = stage.scale
     cut_seconds = scale.cut_seconds if scenario in CUTS else 0.0
@@ -105,11 +119,13 @@ def _take(
     client.begin(Record(callers=CALLERS, seconds=seconds, pause_seconds=PAUSE_SECONDS))
     time.sleep(LEAD_SECONDS)
     fault_at = time.monotonic()
-    fail()
+    ways.fail()
     if scenario in CUTS:
         time.sleep(cut_seconds)
-        heal()
+        ways.heal()
     recorded = client.finish(Recorded)
+    # Split in two, Redis takes a while to agree on a master again; only then is it known what is lost.
+    until(ways.settled, "the servers agree again")
     client.begin(Audit())
     return reading_of(scenario, name, recorded, client.finish(Audited), fault_at)
 
@@ -138,7 +154,8 @@ def reading_of(
 def outage(acknowledged: list[float], fault_at: float, ended: float) -> tuple[float, float]:
     """Return a caller's longest wait for an answer that ended after the fault, and its end after the fault.
 
-    Times rise; a wait that had not ended when the recording did ends there.
+    Times rise; a wait that had not ended when the recording did ends there. From a wait that nobody would
+    notice there is nothing to recover: its end counts as 0.
     """
     times = [*acknowledged, ended]
     before = [time for time in times if time <= fault_at]
@@ -147,4 +164,4 @@ def outage(acknowledged: list[float], fault_at: float, ended: float) -> tuple[fl
     for time_ in times[len(before) :]:
         longest = max(longest, (time_ - max(last, fault_at), time_ - fault_at))
         last = time_
-    return longest
+    return longest if longest[0] >= _NOTICED_SECONDS else (longest[0], 0.0)

@@ -115,10 +115,12 @@ def _sweep(stage: Stage, name: str, part: Part, server: Counting, have: int) -> 
     time.sleep(max(0.0, expires_at - 1 - time.time()))
     part.client.begin(_paced(stage.scale.sweep_seconds))
     gone: float | None = None
+    left = swept
     while not part.client.answered(_POLL_SECONDS):
-        with suppress(UnavailableError):
-            if gone is None and server.stored() <= kept:
-                gone = time.time() - expires_at
+        if gone is None:
+            with suppress(UnavailableError):
+                left = max(0, server.stored() - kept)
+            gone = None if left else time.time() - expires_at
     during = part.client.finish(Measured).sample
     if during.operations == 0:
         raise ContenderError(f"{name} answered nothing while sessions expired")
@@ -127,6 +129,7 @@ def _sweep(stage: Stage, name: str, part: Part, server: Counting, have: int) -> 
         stored=kept,
         swept=swept,
         seconds=gone,
+        left=left,
         before=without_distribution(before),
         during=without_distribution(during),
     )

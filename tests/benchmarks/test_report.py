@@ -1,0 +1,64 @@
+"""Pages and options."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from benchmarks.__main__ import contenders_named, parts_named
+from benchmarks.report import RESULTS_FILE, page, rounded, show, write
+from benchmarks.results import Results
+from benchmarks.tables import markdown, tables_of
+from tests.benchmarks.builders import failover, reading, stored
+
+RESULTS = Results(
+    machine={"cores": "2"},
+    skipped={"emcache": "memcached is not installed: apt-get install memcached"},
+    throughput=[reading("greenroom", rate=1234.5), reading("redis_py", rate=1000)],
+    stored=[stored("greenroom", 1000, 700), stored("redis_py", 1000, 600)],
+    failovers=[failover("greenroom"), failover("redis_sentinel", lost=12)],
+)
+
+
+def test_tables_have_a_cell_for_every_column() -> None:
+    tables = tables_of(RESULTS)
+    assert {len(row) - len(table.columns) for table in tables for row in table.rows} == {0}
+    assert all(line.count("|") for line in markdown(tables[0]).splitlines()[2:])
+
+
+def test_a_missed_figure_is_printed_as_missed() -> None:
+    text = page(RESULTS, [])
+    assert "| reads_vs_redis_py |" in text
+    assert "| 1.23 | ≥ 6 | **missed** |" in text
+    assert "apt-get install memcached" in text
+
+
+def test_what_is_skipped_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    show(RESULTS, Console())
+    assert "skipped: emcache: memcached is not installed" in capsys.readouterr().out
+
+
+def test_results_can_be_read_back(tmp_path: Path) -> None:
+    write(RESULTS, tmp_path, Console(quiet=True))
+    write(Results(taken={"stored": "now"}), tmp_path, Console(quiet=True))
+    found = msgspec.json.decode((tmp_path / RESULTS_FILE).read_bytes(), type=Results)
+    assert found.taken == {"stored": "now"}
+    assert (tmp_path / "index.md").read_text().startswith("# Benchmarks")
+
+
+def test_figures_are_kept_with_five_digits() -> None:
+    kept = msgspec.convert(rounded(Results(throughput=[reading("a", rate=1234.56789)])), Results)
+    assert kept.throughput[0].sample.rate == 1234.6
+
+
+def test_parts_by_name_or_letter() -> None:
+    assert parts_named("a,transfer") == ["throughput", "transfer"]
+    with pytest.raises(ValueError, match="--only takes throughput"):
+        parts_named("f")
+
+
+def test_contenders_by_name() -> None:
+    assert contenders_named("greenroom, echo") == ("greenroom", "echo")
+    with pytest.raises(ValueError, match="not oracle"):
+        contenders_named("oracle")

@@ -1,0 +1,143 @@
+"""From readings to figures."""
+
+import json
+
+import pytest
+
+from benchmarks.results import Results, merged
+from benchmarks.summary import cells_of, ratio, ratios_of, summary_of, verdicts_of
+from tests.benchmarks.builders import failover, reading, sample, stored
+
+NAMED_BY_THE_PROJECT = (
+    "reads_vs_redis_py",
+    "replicated_writes_vs_redis_wait",
+    "reads_vs_valkey_glide",
+    "reads_vs_emcache",
+    "replicated_writes_vs_emcache",
+    "reads_vs_echo",
+    "replicated_writes_vs_echo",
+    "p50_get_vs_redis_py",
+    "p50_replicated_write_vs_redis_wait",
+    "server_cpu_get_vs_redis",
+    "server_cpu_replicated_write_vs_redis",
+    "client_cpu_vs_redis_py",
+    "bytes_per_session_vs_redis",
+)
+
+
+def test_a_cell_is_the_median_of_its_rounds_with_their_extremes() -> None:
+    (cell,) = cells_of([reading("a", rate=rate) for rate in (300, 100, 200)])
+    assert (cell.per_second, cell.low, cell.high, cell.rounds) == (200, 100, 300, 3)
+    assert cell.p50_us == 1000
+
+
+def test_cells_keep_apart_what_is_not_the_same_work() -> None:
+    readings = [reading("a"), reading("b"), reading("a", callers=1), reading("a", work="update")]
+    assert len(cells_of(readings)) == 4
+
+
+def test_a_ratio_compares_round_with_round() -> None:
+    # The machine halved its speed in the second round; nobody's ratio may suffer from that.
+    assert ratio([600, 300, 620], [100, 50, 100]) == 6.0
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [([], [1.0]), ([1.0], []), ([1.0], [0.0])])
+def test_no_ratio_without_two_figures(ours: list[float], theirs: list[float]) -> None:
+    assert ratio(ours, theirs) is None
+
+
+def test_every_named_ratio_is_there_even_if_nothing_was_measured() -> None:
+    ratios = ratios_of(Results())
+    assert set(NAMED_BY_THE_PROJECT) <= set(ratios)
+    assert all(ratios[name] is None for name in NAMED_BY_THE_PROJECT)
+    assert all(verdict.met is None for verdict in verdicts_of(ratios))
+
+
+def test_throughput_is_compared_at_64_callers_and_latency_at_one() -> None:
+    results = Results(
+        throughput=[
+            reading("greenroom", rate=7000),
+            reading("redis_py", rate=1000),
+            reading("greenroom", callers=1, rate=1, p50=0.002),
+            reading("redis_py", callers=1, rate=1, p50=0.001),
+        ]
+    )
+    ratios = ratios_of(results)
+    assert ratios["reads_vs_redis_py"] == 7
+    assert ratios["p50_get_vs_redis_py"] == 2
+    met = {verdict.target.ratio: verdict.met for verdict in verdicts_of(ratios)}
+    assert met["reads_vs_redis_py"] is True
+    assert met["p50_get_vs_redis_py"] is False
+
+
+def test_memory_is_compared_at_a_million_sessions() -> None:
+    results = Results(
+        stored=[
+            *(stored("greenroom", count, 1000) for count in (10_000, 1_000_000)),
+            stored("greenroom", 5_000_000, 9000, p50=0.0011),
+            *(stored("redis_py", count, 800) for count in (10_000, 1_000_000, 5_000_000)),
+        ]
+    )
+    ratios = ratios_of(results)
+    assert ratios["bytes_per_session_vs_redis"] == 1.25
+    assert ratios["get_p50_most_vs_fewest_stored"] == 1.1
+
+
+def test_memory_of_a_smaller_run_is_compared_at_what_both_have() -> None:
+    results = Results(stored=[stored("greenroom", 20_000, 1000), stored("redis_py", 20_000, 500)])
+    assert ratios_of(results)["bytes_per_session_vs_redis"] == 2
+
+
+def test_lost_writes_of_every_scenario_count() -> None:
+    results = Results(
+        failovers=[
+            failover("greenroom", recovered=1.0),
+            failover("greenroom", "cut_from_majority", lost=3),
+            failover("redis_sentinel", recovered=4.0, lost=100),
+        ]
+    )
+    ratios = ratios_of(results)
+    assert ratios["recovery_vs_sentinel"] == 0.25
+    assert ratios["acknowledged_writes_lost"] == 3
+    assert ratios["acknowledged_writes_lost_sentinel"] == 100
+    met = {verdict.target.ratio: verdict.met for verdict in verdicts_of(ratios)}
+    assert met["acknowledged_writes_lost"] is False
+
+
+def test_a_pause_may_be_as_long_as_that_of_redis() -> None:
+    ratios: dict[str, float | None] = {
+        "pause_sweep_ms": 30.0,
+        "pause_sweep_redis_ms": 40.0,
+        "pause_most_stored_ms": 30.0,
+    }
+    met = {verdict.target.ratio: verdict.met for verdict in verdicts_of(ratios)}
+    assert met["pause_sweep_ms"] is True
+    assert met["pause_most_stored_ms"] is False
+
+
+def test_the_summary_is_one_json_object_with_the_ratios() -> None:
+    results = Results(
+        throughput=[reading("greenroom"), reading("redis_py")], stored=[stored("greenroom", 10, 9)]
+    )
+    document = json.loads(json.dumps(summary_of(results)))
+    assert document["ratios"]["reads_vs_redis_py"] == 1
+    assert document["stored"][0]["bytes_per_session"] == 9
+
+
+def test_parts_measured_before_are_kept() -> None:
+    older = Results(
+        taken={"throughput": "then", "failover": "then"},
+        throughput=[reading("old")],
+        failovers=[failover("old")],
+        versions={"redis": "1", "emcache": "1"},
+    )
+    newer = Results(taken={"throughput": "now"}, throughput=[reading("new")], versions={"redis": "2"})
+    result = merged(older, newer)
+    assert result.taken == {"throughput": "now", "failover": "then"}
+    assert [each.contender for each in result.throughput] == ["new"]
+    assert [each.contender for each in result.failovers] == ["old"]
+    assert result.versions == {"redis": "2", "emcache": "1"}
+
+
+def test_samples_of_a_cell_may_hold_no_distribution() -> None:
+    assert sample().distribution == []
