@@ -57,18 +57,21 @@ def make_plan(seed: int) -> Plan:
         replicas=3 if nodes > 2 and random.random() < 0.15 else 2,
         clients=clients,
         callers=clients * random.choice((1, 2, 2, 3)),
-        sessions=random.choice((2, 4, 6, 8)),
+        sessions=random.choice((2, 4, 6, 8, 24)),
         seconds=seconds,
         latency_us=random.choice((100, 200, 500, 2000)),
         jitter_us=random.choice((50, 300, 2000)),
         encoded=random.random() < 0.2,
         fixed_ports=random.random() < 0.3,
         rates=_rates(random, nodes),
+        walls_ms=tuple(random.randrange(-700, 700) for _ in range(nodes)) if random.random() < 0.3 else (),
         deadline_seconds=random.choice((5.0, 5.0, 1.0, 0.3)),
         beacon_seconds=beacon,
         lease_seconds=lease,
         grace_seconds=grace,
-        chunk_bytes=random.choice((256 * 1024, 600, 1500)),
+        repropose_seconds=random.choice((1.0, 1.0, grace, 0.1)),
+        chunk_bytes=random.choice((256 * 1024, 150, 600)),
+        chunks_in_flight=random.choice((4, 1)),
         prepares_in_flight=random.choice((1, 4, 4)),
         disk_ms=random.choice((0.5, 1.0, 5.0, 20.0)),
         start_seconds=random.choice(((0.3, 0.6), (0.05, 0.1), (0.01, 0.02))),
@@ -91,15 +94,23 @@ def _rates(random: Random, nodes: int) -> tuple[int, ...]:
 
 
 def _actions(plan: Plan, random: Random) -> tuple[Action, ...]:
-    count = random.randrange(60, 160)
-    think_ms = plan.seconds * 1000 * plan.callers / count
+    busy = random.random() < 0.2
+    count = random.randrange(300, 500) if busy else random.randrange(60, 160)
+    # Busy callers ask again at once, over about a second in the middle of the run.
+    think_ms = plan.callers * 1000 / count if busy else plan.seconds * 1000 * plan.callers / count
+    waits = set(range(plan.callers)) if busy else set()
     short_lived = random.random() < 0.25
     actions = []
     for _ in range(count):
+        caller = random.randrange(plan.callers)
+        think = random.expovariate(1 / think_ms)
+        if caller in waits:
+            waits.discard(caller)
+            think += plan.seconds * 250
         actions.append(
             Action(
-                caller=random.randrange(plan.callers),
-                think_ms=round(random.expovariate(1 / think_ms), 3),
+                caller=caller,
+                think_ms=round(think, 3),
                 kind=random.choices(ACTION_KINDS, _WEIGHTS)[0],
                 session=random.randrange(plan.sessions),
                 older=random.random() < 0.15,
@@ -120,8 +131,7 @@ def _faults(plan: Plan, random: Random) -> tuple[Fault, ...]:
         if theme is _CLOCKS and random.random() < 0.3 and not faults:
             # By itself: whoever starts while an older copy is in use could be told of decisions that were
             # taken before. That is the operator's mistake, and not to be healed by any coordinator.
-            at_ms = round(random.uniform(0, plan.seconds * 700), 3)
-            return (Fault(at_ms, "restore coordinator", "coordinator", _duration(plan, random), random.randrange(1, 6)),)
+            return _restore(plan, random)
         begin = random.uniform(0, plan.seconds * 700)
         spread = random.choice((5.0, 100.0, plan.grace_seconds * 1000, 2500.0))
         shard = random.randrange(plan.shards)
@@ -129,6 +139,21 @@ def _faults(plan: Plan, random: Random) -> tuple[Fault, ...]:
             at_ms = round(begin + random.uniform(0, spread), 3)
             faults.append(_fault(plan, random, random.choice(theme), at_ms, shard))
     return tuple(sorted(faults, key=lambda fault: fault.at_ms))
+
+
+def _restore(plan: Plan, random: Random) -> tuple[Fault, ...]:
+    """An older copy comes into use, somebody notices, and then an actor fails."""
+    at_ms = random.uniform(0, plan.seconds * 500)
+    seconds = 1.0 + plan.grace_seconds * random.uniform(0.5, 2.0)
+    versions = random.randrange(1, 6)
+    shard = random.randrange(plan.shards)
+    kind = random.choice(("kill actor", "pause", "cut off", "kill actor for good"))
+    target = ("node of " if kind == "cut off" else "") + _actor(plan, random, shard)
+    later_ms = round(at_ms + random.uniform(400, 900), 3)
+    return (
+        Fault(round(at_ms, 3), "restore coordinator", "coordinator", round(seconds, 4), versions),
+        Fault(later_ms, kind, target, _duration(plan, random)),
+    )
 
 
 def _actor(plan: Plan, random: Random, shard: int) -> str:

@@ -3,6 +3,7 @@
 The oracles know more than any process: they see every log, every clock, and who is really dead. They judge
 
     core         the core's own invariants, and any exception
+    fence        who has proposed to take over acknowledges nothing at that epoch any more
     serving      at most one primary per shard would answer a read at this instant
     epochs       they only rise, and one epoch is one configuration for ever
     records      the same epoch and sequence mean the same record everywhere
@@ -23,11 +24,12 @@ from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.peering import Beacon, BeaconOk, Prepare, PrepareOk, SnapshotChunk, SnapshotOk
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard import replica as replica_module
-from greenroom_cluster.shard.effects import HostEffect
+from greenroom_cluster.shard.effects import Answer, HostEffect
 from greenroom_cluster.shard.log import Log
 from greenroom_cluster.shard.primary import Primary
 from greenroom_cluster.shard.records import Record
 from greenroom_cluster.shard.replica import Replica
+from greenroom_cluster.shard.roles import Role
 
 if TYPE_CHECKING:
     from simulations.actors import ActorProcess
@@ -114,6 +116,26 @@ class Oracles:
         else:
             self.messages["actor", kind.__name__] += 1
 
+    def _check_fence(self, actor: "ActorProcess", event: ins.PeerMessages, effects: list[HostEffect]) -> None:
+        replicas = actor.host.replicas
+        acknowledged = {
+            effect.message.batch: effect.message.refused
+            for effect in effects
+            if type(effect) is Answer and type(effect.message) is PrepareOk
+        }
+        for message in event.messages:
+            if type(message) is not Prepare:
+                continue
+            refused = {shard for shard, _ in acknowledged.get(message.batch, ())}
+            for entry in message.entries:
+                replica = replicas[entry.shard] if replicas else None
+                if replica is None or replica.role is not Role.FENCED or replica.primary is not None:
+                    continue
+                if message.batch in acknowledged and entry.shard not in refused:
+                    self.world.violate(
+                        "fence", f"{actor.name} acknowledged for shard {entry.shard} after its proposal"
+                    )
+
     def _count_peer(self, replicas: list[Replica | None], message: Any) -> None:
         kind = type(message)
         if kind is Prepare:
@@ -139,6 +161,8 @@ class Oracles:
     def after(self, actor: "ActorProcess", event: ins.HostInput, effects: list[HostEffect]) -> None:
         """Judge what one step of a core has done."""
         replicas = actor.host.replicas
+        if type(event) is ins.PeerMessages:
+            self._check_fence(actor, event, effects)
         seen = self._seen.get(actor)
         if seen is None or len(seen) != len(replicas):
             seen = self._seen[actor] = [None] * len(replicas)

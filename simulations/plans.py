@@ -52,7 +52,7 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. `rates`: how fast the nodes' clocks run, in millionths. Times of the core's in seconds.
+    """One run. `rates`: how fast the nodes' clocks run, in millionths; `walls_ms`: how far their wall clocks are off.
 
     `deadline_ms`: every fourth session has an absolute deadline that long after the cluster was ready (0: none).
     """
@@ -72,11 +72,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     fixed_ports: bool = False
     purge_on_reset: bool = True
     rates: tuple[int, ...] = ()
+    walls_ms: tuple[int, ...] = ()
     deadline_seconds: float = 5.0
     beacon_seconds: float = 0.25
     lease_seconds: float = 1.0
     grace_seconds: float = 1.25
+    repropose_seconds: float = 1.0
     chunk_bytes: int = 256 * 1024
+    chunks_in_flight: int = 4
     prepares_in_flight: int = 4
     disk_ms: float = 1.0
     start_seconds: tuple[float, float] = (0.3, 0.6)

@@ -74,7 +74,7 @@ class Result(msgspec.Struct, kw_only=True):
 
 def _clock_slack_ns(plan: Plan) -> int:
     """Return by how much shard time may run ahead of true time in this plan."""
-    ahead = 0.2
+    ahead = 0.2 + max((0, *plan.walls_ms)) / 1e3
     for fault in plan.faults:
         if fault.kind == "jump wall clock" and fault.amount > 0:
             # What is far ahead is not believed, but followed a tenth faster.
@@ -105,7 +105,9 @@ class World:
             beacon_seconds=plan.beacon_seconds,
             lease_seconds=plan.lease_seconds,
             grace_seconds=plan.grace_seconds,
+            repropose_seconds=plan.repropose_seconds,
             chunk_bytes=plan.chunk_bytes,
+            chunks_in_flight_max=plan.chunks_in_flight,
             prepares_in_flight_max=plan.prepares_in_flight,
         )
         self.disk = Disk(first_map(CLUSTER, plan.shards, plan.replicas))
@@ -147,7 +149,10 @@ class World:
         self.generations += 1
         number = int(name[1:])
         rate = self.plan.rates[number] if number < len(self.plan.rates) else 1_000_000
+        fresh = name not in self.network.machines
         machine = self.network.machine(name, rate)
+        if fresh and number < len(self.plan.walls_ms):
+            machine.wall_offset_us = self.plan.walls_ms[number] * 1000
         random = Random(f"{self.plan.seed}/{name}/{self.generations}")
         process = SupervisorProcess(self.network, machine, random, self, name, self.random.randbytes(16))
         self.supervisors[name] = process

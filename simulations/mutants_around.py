@@ -1,0 +1,283 @@
+# ruff: noqa: ANN001, ANN202, SLF001  mutants reach into what they break, and are not typed code
+"""Mutants of what stands around the core: coordination, supervision, the client, the drivers."""
+
+import msgspec
+
+from greenroom.dialog.core import Dialog
+from greenroom.dialog.ledger import Ledger
+from greenroom.dialog.placement import Placement
+from greenroom_cluster.coordination import coordinator as coordination
+from greenroom_cluster.coordination import draft, rules
+from greenroom_cluster.coordination.coordinator import Coordinator, Incoming
+from greenroom_cluster.coordination.draft import Draft
+from greenroom_cluster.coordination.messages import ReportDead
+from greenroom_cluster.coordination.rules import NOBODY_LEFT, RULES
+from simulations import actors, network, world
+from simulations.actors import ActorProcess
+from simulations.coordination import CoordinatorProcess
+from simulations.network import Network
+from simulations.patching import Patches, mutant
+from simulations.supervisors import SupervisorProcess
+
+# --- ⚑ ---------------------------------------------------------------------------------------------------
+
+
+@mutant("lets the controller change primaries", flagged=True)
+def _(patches: Patches) -> None:
+    """⚑ What is wanted is written into the configuration at once, where the wanted one is a member."""
+    original = Draft.want
+
+    def want(self, plan):
+        original(self, plan)
+        current = {actor.slot: key for key, actor in self.actors.items() if actor.state == "up"}
+        for shard in plan:
+            entry = self.shards[shard]
+            first = current.get(entry.wanted[0], b"")
+            if first in entry.backups:
+                rest = tuple(member for member in entry.members if member != first)
+                self.shards[shard] = msgspec.structs.replace(
+                    entry, epoch=entry.epoch + 1, primary=first, backups=rest, nonce=b"controller"
+                )
+
+    patches.set(Draft, "want", want)
+
+
+@mutant("presumes death from a closed connection", flagged=True)
+def _(patches: Patches) -> None:
+    """⚑ An actor whose connection to the coordinator ends is published as dead."""
+    original = CoordinatorProcess._serve
+
+    def serve(self, served):
+        original(self, served)
+        closed = served.on_closed
+
+        def bury():
+            closed()
+            self._waiting.append(Incoming(0, served.sender, ReportDead(0, (served.sender,))))
+            self._turn_around()
+
+        served.on_closed = bury
+
+    patches.set(CoordinatorProcess, "_serve", serve)
+
+
+@mutant("presumes the death of a replaced actor", flagged=True)
+def _(patches: Patches) -> None:
+    """⚑ A new incarnation in a slot is taken for proof that the former one is dead."""
+    original = Draft.register_actor
+
+    def register_actor(self, actor):
+        complaint = original(self, actor)
+        for key, other in list(self.actors.items()):
+            if other.slot == actor.slot and other.state == "replaced":
+                self.actors[key] = msgspec.structs.replace(other, state="dead")
+        return complaint
+
+    patches.set(Draft, "register_actor", register_actor)
+
+
+@mutant("takes a dead supervisor's actors for dead", flagged=True)
+def _(patches: Patches) -> None:
+    """⚑ A new supervisor reports its predecessor's actors without looking whether they still run."""
+    patches.set(world.World, "is_process_alive", lambda self, pid: False)
+
+
+# --- coordination ----------------------------------------------------------------------------------------
+
+
+@mutant("decides on a stale map")
+def _(patches: Patches) -> None:
+    """The coordinator does not compare epochs: proposals made of an older map apply."""
+    original = draft.decide
+
+    def decide(situation):
+        entry = situation.entry
+        if situation.proposal.nonce != entry.nonce:
+            proposal = msgspec.structs.replace(situation.proposal, epoch=entry.epoch)
+            situation = msgspec.structs.replace(situation, proposal=proposal)
+        return original(situation)
+
+    patches.set(draft, "decide", decide)
+
+
+@mutant("begins a shard anew while a member lives")
+def _(patches: Patches) -> None:
+    """Whoever is wanted first may start a shard that is merely unreachable."""
+    allowed = tuple(rule for rule in RULES["start"] if rule is not NOBODY_LEFT)
+    patches.set(rules, "RULES", {**RULES, "start": allowed})
+    host = actors.Host
+    original = host._start_if_wanted
+
+    def start_if_wanted(self, now_ns, shard, entry):
+        dead = self._context.dead
+        states = {key: actor.state for key, actor in self._context.map.actors.items()}
+        self._context.dead = dead | {member for member in entry.members if states.get(member) == "replaced"}
+        try:
+            original(self, now_ns, shard, entry)
+        finally:
+            self._context.dead = dead
+
+    patches.set(host, "_start_if_wanted", start_if_wanted)
+
+
+@mutant("answers before the map is on disk", budget=1500)
+def _(patches: Patches) -> None:
+    """The coordinator publishes and answers first, and writes afterwards."""
+
+    def perform(self, outcome):
+        if outcome.persist is None:
+            self._respond(outcome)
+            return
+        self.timeline.after(self.disk.write_ns, written, self, outcome)
+        self._publish(outcome)
+
+    def written(self, outcome):
+        if self.crash_at_write == "before":
+            self.kill()
+        elif self.alive and outcome.persist.newer_than(self.disk.map):
+            self._save(outcome)
+
+    patches.set(CoordinatorProcess, "_perform", perform)
+
+
+@mutant("uses epochs again after a restore")
+def _(patches: Patches) -> None:
+    """A coordinator restored from an older copy does not notice that later maps are in use."""
+    patches.set(Coordinator, "_detect_newer", lambda self, batch: ())
+    from simulations import coordinator_links
+
+    patches.set(coordinator_links.CoordinatorLink, "_known", lambda self: (0, 0))
+    take = coordinator_links.CoordinatorLink._take_map
+
+    def take_map(self, full):
+        if self.map is not None and self.map.newer_than(full):
+            self.map = None
+        return take(self, full)
+
+    patches.set(coordinator_links.CoordinatorLink, "_take_map", take_map)
+
+
+@mutant("applies a copy of a refused proposal")
+def _(patches: Patches) -> None:
+    """A refusal is not final: a late copy of the same proposal may apply, and the primary believes it won't."""
+    patches.set(coordination, "_REFUSED_MAX", 0)
+    from greenroom_cluster.shard.membership import Membership
+
+    def on_refused(self, now_ns, reason):
+        if self.opened is not None:
+            self.opened = None
+            if self.joiner is not None and self.joiner.counted:
+                self._abort_join("refused", now_ns)
+
+    patches.set(Membership, "on_refused", on_refused)
+
+
+# --- drivers ---------------------------------------------------------------------------------------------
+
+
+@mutant("samples the clock before the request arrives")
+def _(patches: Patches) -> None:
+    """The time of a step is taken before waiting for what it acts on."""
+    original = ActorProcess.step
+    sampled: dict[ActorProcess, int] = {}
+
+    def step(self, event):
+        machine = self.machine
+        real = type(machine).now_ns
+        early = sampled.get(self, real(machine))
+        type(machine).now_ns = lambda each: early if each is machine else real(each)  # type: ignore[method-assign]
+        try:
+            original(self, event)
+        finally:
+            type(machine).now_ns = real  # type: ignore[method-assign]
+        sampled[self] = real(machine)
+
+    patches.set(ActorProcess, "step", step)
+
+
+@mutant("believes in half-open connections")
+def _(patches: Patches) -> None:
+    """Neither keep-alive nor a user timeout: a connection whose other side is gone stays."""
+    patches.set(Network, "_keepalive", lambda self, end, tries: None)
+    patches.set(network, "USER_TIMEOUT_NS", 10**15)
+
+
+@mutant("reports a death that it has not seen")
+def _(patches: Patches) -> None:
+    """A supervisor reports an actor dead that has not answered for a moment."""
+    original = SupervisorProcess._beat
+
+    def beat(self):
+        for child in self.children.values():
+            if child.paused:
+                self._unreported[child.incarnation] = None
+        self._report()
+        original(self)
+
+    patches.set(SupervisorProcess, "_beat", beat)
+
+
+# --- the client ------------------------------------------------------------------------------------------
+
+
+@mutant("shares one client id between two loops")
+def _(patches: Patches) -> None:
+    """Two dialogs count their requests under the same id."""
+    original = world.World.start_client
+
+    def start_client(self, number):
+        client = original(self, number)
+        client.identity = b"shared-by-us-all"
+        client.dialog.board._client_id = client.identity
+        return client
+
+    patches.set(world.World, "start_client", start_client)
+
+
+@mutant("repeats under a new request id")
+def _(patches: Patches) -> None:
+    """What was unanswered on a broken connection is sent again as a new request."""
+    original = Placement.detach
+
+    def detach(self, link):
+        detached = original(self, link)
+        for operation in detached:
+            ledger: Ledger = self._ledger
+            number = ledger.next_id()
+            ledger.pending[number] = ledger.pending.pop(operation.request.request)
+            if operation.request.request in ledger.gatherings:
+                ledger.gatherings[number] = ledger.gatherings.pop(operation.request.request)
+            operation.request = msgspec.structs.replace(operation.request, request=number)
+        return detached
+
+    patches.set(Placement, "detach", detach)
+
+
+@mutant("calls a lost request not applied")
+def _(patches: Patches) -> None:
+    """An attempt whose connection broke does not count as one that may have been applied."""
+    original = Placement.detach
+
+    def detach(self, link):
+        detached = original(self, link)
+        for operation in detached:
+            operation.maybe = False
+        return detached
+
+    patches.set(Placement, "detach", detach)
+
+
+@mutant("never asks whether its map is old")
+def _(patches: Patches) -> None:
+    """A client keeps its first map, whatever it is told."""
+    patches.set(Dialog, "_remap", lambda self, now_ns: None if self._by_shard else _first(self, now_ns))
+
+
+def _first(dialog, now_ns) -> None:
+    router = dialog._follower.router
+    if router is None or any(each is None for each in router.primaries):
+        return
+    dialog._lanes.update(router)
+    dialog._by_shard, dialog._shift = dialog._lanes.by_shard, dialog._lanes.shift
+    for operation in list(dialog._ledger.pending.values()):
+        dialog._placement.place(operation, now_ns)

@@ -1,0 +1,497 @@
+# ruff: noqa: ANN001, ANN202, SLF001  mutants reach into what they break, and are not typed code
+"""Mutants of the replication core: logs, leases, members, time, exactly-once."""
+
+import msgspec
+
+from greenroom import wire
+from greenroom.cluster_map import ShardEntry
+from greenroom_cluster.shard import following, primary, replica, table
+from greenroom_cluster.shard.clock import ShardClock
+from greenroom_cluster.shard.context import Context
+from greenroom_cluster.shard.host import Host
+from greenroom_cluster.shard.joining import SnapshotSender
+from greenroom_cluster.shard.membership import Membership
+from greenroom_cluster.shard.pairs import Incoming, Outgoing
+from greenroom_cluster.shard.primary import Primary
+from greenroom_cluster.shard.replica import Replica
+from greenroom_cluster.shard.results import ClientTable
+from greenroom_cluster.shard.roles import ACCEPTS, Kind, Role
+from greenroom_cluster.shard.settings import HostSettings
+from simulations.patching import Patches, mutant
+
+# --- ⚑ ---------------------------------------------------------------------------------------------------
+
+
+@mutant("acknowledges records after its takeover proposal", flagged=True)
+def _(patches: Patches) -> None:
+    """⚑ A backup that has proposed to take over goes on logging and acknowledging at that epoch."""
+    accepts = {**ACCEPTS, Role.FENCED: frozenset({Kind.RECORDS, Kind.COMMIT})}
+    patches.set(following, "ACCEPTS", accepts)
+
+
+@mutant("backs the primary after its takeover proposal", flagged=True)
+def _(patches: Patches) -> None:
+    """⚑ A backup that has proposed to take over still answers beacons as if it backed the primary."""
+    original = Replica.become_fenced
+
+    def become_fenced(self, now_ns, reason):
+        refuse = Incoming.refuse
+        Incoming.refuse = lambda incoming, shard, epoch: incoming.backed.discard(shard)  # type: ignore[method-assign]
+        try:
+            original(self, now_ns, reason)
+        finally:
+            Incoming.refuse = refuse  # type: ignore[method-assign]
+
+    patches.set(Replica, "become_fenced", become_fenced)
+
+
+@mutant("obeys only the old configuration while adding a member", flagged=True, budget=1500)
+def _(patches: Patches) -> None:
+    """⚑ While an addition is proposed, records are committed without the joiner's word."""
+    add, reconfigure = Membership.add_if_caught_up, Membership.reconfigure
+
+    def add_if_caught_up(self, now_ns):
+        joiner = self.joiner
+        add(self, now_ns)
+        if joiner is not None and self.opened is not None and self.opened.proposal.kind == "add":
+            joiner.counted = False
+            self._count()
+
+    def counting(self, now_ns):
+        backups = self._primary.replica.members[1:]
+        for follower in self.followers:
+            if follower.pair.peer in backups:
+                follower.counted = True
+                follower.acknowledged = max(follower.acknowledged, 0)
+        reconfigure(self, now_ns)
+
+    patches.set(Membership, "add_if_caught_up", add_if_caught_up)
+    patches.set(Membership, "reconfigure", counting)
+
+
+# --- the log ---------------------------------------------------------------------------------------------
+
+
+@mutant("acknowledges before the backup has the record")
+def _(patches: Patches) -> None:
+    """The primary commits and answers as soon as it has logged a record itself."""
+    advance, append = Primary.advance, Primary._append
+
+    def alone(self, now_ns, wall_us):
+        counted, self.counted = self.counted, ()
+        try:
+            advance(self, now_ns, wall_us)
+        finally:
+            self.counted = counted
+
+    def append_and_go(self, *arguments):
+        sequence = append(self, *arguments)
+        self.context.ready[self.shard] = self
+        return sequence
+
+    patches.set(Primary, "advance", alone)
+    patches.set(Primary, "_append", append_and_go)
+
+
+@mutant("commits alone before the removal is decided")
+def _(patches: Patches) -> None:
+    """A primary that proposes to remove a backup acknowledges without it at once."""
+    original = Membership._propose_removal
+
+    def propose_removal(self, peers, reason, now_ns):
+        original(self, peers, reason, now_ns)
+        for follower in self.followers:
+            if follower.pair.peer in peers:
+                follower.counted = False
+        self._count()
+        self._context.ready[self._primary.shard] = self._primary
+
+    patches.set(Membership, "_propose_removal", propose_removal)
+
+
+@mutant("takes over without its prepared log")
+def _(patches: Patches) -> None:
+    """A new primary drops the records whose commit it has not heard of."""
+    original = Replica.become_primary
+
+    def become_primary(self, now_ns, wall_us, before):
+        log = type(self.log)(self.committed)
+        self.log = log
+        original(self, now_ns, wall_us, before)
+
+    patches.set(Replica, "become_primary", become_primary)
+
+
+@mutant("serves before its takeover is decided")
+def _(patches: Patches) -> None:
+    """A backup whose grace is over serves at once, while its proposal is still under way."""
+    original = Replica.become_fenced
+
+    def become_fenced(self, now_ns, reason):
+        original(self, now_ns, reason)
+        opened, leader, members = self.opened, self.leader, self.members
+        self.members = (self.context.incarnation,)
+        self.become_primary(now_ns, self.clock.last_us, self.epoch)
+        self.members, self.opened, self.leader = members, opened, leader
+
+    patches.set(Replica, "become_fenced", become_fenced)
+
+
+@mutant("adds a joiner whose snapshot is incomplete")
+def _(patches: Patches) -> None:
+    """A joiner is proposed as soon as it has the first chunk, and takes its place without the others."""
+    patches.set(replica.Replica, "fits", lambda self: True)
+
+    def add_if_ready(self, now_ns):
+        joiner, transfer = self.joiner, self.transfer
+        if joiner is None or transfer is None or transfer.acknowledged < 0 or self.opened is not None:
+            return
+        joiner.counted = True
+        self._count()
+        self.add_if_caught_up(now_ns)
+
+    patches.set(Membership, "_add_if_ready", add_if_ready)
+
+    def settle(name):
+        original = getattr(Replica, name)
+
+        def become(self, *arguments):
+            if self.receiver is not None:
+                self.receiver.complete = True
+            original(self, *arguments)
+
+        patches.set(Replica, name, become)
+
+    settle("become_primary")
+    settle("become_backup")
+
+
+@mutant("hands over before everything is in every log")
+def _(patches: Patches) -> None:
+    """A hand-over is proposed while records wait for acknowledgements."""
+
+    def hand_over(self, now_ns):
+        current, context = self._primary.replica, self._context
+        if self.opened is not None or context.map is None:
+            return
+        successor = context.current.get(context.map.shards[current.shard].wanted[0], b"")
+        if successor not in current.members[1:]:
+            return
+        rest = tuple(peer for peer in current.members if peer != successor)
+        current.role = Role.FENCED
+        self._propose(now_ns, "handover", successor, rest)
+
+    original = Replica.become_backup
+
+    def become_backup(self, now_ns, leader, before):
+        if self.primary is not None and self.committed != self.log.appended:
+            self.log.appended = self.committed
+            self.log._records.clear()
+            self.log._sizes.clear()
+        original(self, now_ns, leader, before)
+
+    patches.set(Membership, "hand_over_if_drained", hand_over)
+    patches.set(Replica, "become_backup", become_backup)
+
+
+@mutant("goes on serving after it proposed a hand-over")
+def _(patches: Patches) -> None:
+    """The primary keeps accepting writes while a hand-over is under way."""
+    original = Membership.hand_over_if_drained
+
+    def hand_over(self, now_ns):
+        original(self, now_ns)
+        self.draining = False
+        self._primary.replica.role = Role.PRIMARY
+
+    relent = Replica.become_backup
+
+    def become_backup(self, now_ns, leader, before):
+        if self.primary is not None and self.committed != self.log.appended:
+            self.log.appended = self.committed
+            self.log._records.clear()
+            self.log._sizes.clear()
+        relent(self, now_ns, leader, before)
+
+    patches.set(Membership, "hand_over_if_drained", hand_over)
+    patches.set(Replica, "become_backup", become_backup)
+
+
+@mutant("does not repeat what a broken link lost")
+def _(patches: Patches) -> None:
+    """When a link comes back, records that were under way on it are not sent again."""
+
+    def link_up(self, now_ns):
+        self.up = True
+        self.flights.clear()
+        self.beacon(now_ns)
+        self.flush()
+
+    patches.set(Outgoing, "link_up", link_up)
+
+
+@mutant("takes records of an epoch that is over")
+def _(patches: Patches) -> None:
+    """A backup does not compare epochs: a deposed primary's records go into its log."""
+
+    def follows(current, sender, epoch, kind):
+        return kind in ACCEPTS[current.role] and (sender == current.leader or epoch < current.epoch)
+
+    patches.set(following, "_follows", follows)
+
+
+# --- leases ----------------------------------------------------------------------------------------------
+
+
+@mutant("measures the lease from receipt")
+def _(patches: Patches) -> None:
+    """A lease runs from when its acknowledgement arrived, not from when it was asked for."""
+    original = Host._beacon_ok
+
+    def beacon_ok(self, now_ns, wall_us, peer, message):
+        original(self, now_ns, wall_us, peer, msgspec.structs.replace(message, sent_ns=now_ns))
+
+    patches.set(Host, "_beacon_ok", beacon_ok)
+
+
+@mutant("counts a lease as renewed when it asks")
+def _(patches: Patches) -> None:
+    """Sending a beacon extends the lease: a one-way partition goes unnoticed."""
+    original = Outgoing.beacon
+
+    def beacon(self, now_ns):
+        original(self, now_ns)
+        if self.up:
+            self.lease_until_ns = max(self.lease_until_ns, now_ns + self._context.lease_ns)
+            self.lapsed = False
+
+    patches.set(Outgoing, "beacon", beacon)
+
+
+@mutant("answers reads without a lease")
+def _(patches: Patches) -> None:
+    """Reads trust what this actor believes: a paused primary wakes up and answers."""
+    patches.set(Primary, "leased", lambda self, now_ns: True)
+
+
+@mutant("waits a grace that is shorter than the lease")
+def _(patches: Patches) -> None:
+    """A backup takes over while a lease that it granted still runs."""
+    original = Context.__init__
+
+    def init(self, *arguments):
+        original(self, *arguments)
+        self.grace_ns = self.lease_ns * 6 // 10
+
+    patches.set(Context, "__init__", init)
+
+
+@mutant("ignores that a peer stopped backing it")
+def _(patches: Patches) -> None:
+    """Refusals in the acknowledgements of beacons are overlooked."""
+    original = Outgoing.on_beacon_ok
+
+    def on_beacon_ok(self, message):
+        return original(self, msgspec.structs.replace(message, refused=()))
+
+    patches.set(Outgoing, "on_beacon_ok", on_beacon_ok)
+
+
+# --- proposals -------------------------------------------------------------------------------------------
+
+
+@mutant("repeats a compare-and-set that had applied", budget=1500)
+def _(patches: Patches) -> None:
+    """A proposal without an answer is made again at the epoch of now, under a new nonce."""
+    original = Context.repropose
+
+    def repropose(self, now_ns, opened):
+        epoch = self.map.shards[opened.proposal.shard].epoch if self.map is not None else 0
+        nonce = self.random.randbytes(12)
+        opened.proposal = msgspec.structs.replace(opened.proposal, epoch=epoch, nonce=nonce)
+        original(self, now_ns, opened)
+
+    patches.set(Context, "repropose", repropose)
+
+
+@mutant("takes silence for a refusal", budget=1500)
+def _(patches: Patches) -> None:
+    """A primary whose proposal is not answered in time goes on as if it had never been made."""
+    original = Membership.manage
+
+    def manage(self, now_ns, wall_us):
+        opened = self.opened
+        if opened is not None and now_ns >= opened.resend_ns:
+            self.opened = None
+            if self.joiner is not None and self.joiner.counted:
+                self._abort_join("no answer", now_ns)
+            self._primary.replica.role = Role.PRIMARY
+            return
+        original(self, now_ns, wall_us)
+
+    patches.set(Membership, "manage", manage)
+
+
+# --- exactly once ----------------------------------------------------------------------------------------
+
+
+@mutant("loses the results of requests at failover")
+def _(patches: Patches) -> None:
+    """A new primary begins without its predecessor's kept answers."""
+    original = Replica.become_primary
+
+    def become_primary(self, now_ns, wall_us, before):
+        self.table.clients._clients.clear()
+        original(self, now_ns, wall_us, before)
+
+    patches.set(Replica, "become_primary", become_primary)
+
+
+@mutant("leaves kept results out of snapshots")
+def _(patches: Patches) -> None:
+    """A joiner gets the sessions but not the answers that clients may still ask for."""
+    original = SnapshotSender.__init__
+
+    def init(self, *arguments):
+        original(self, *arguments)
+        self._clients = iter(())
+        self._results = []
+
+    patches.set(SnapshotSender, "__init__", init)
+
+
+@mutant("applies an old request after its retry", budget=1500)
+def _(patches: Patches) -> None:
+    """Answers are dropped once confirmed, but ids below the low-watermark are not refused."""
+    original = ClientTable.keep
+
+    def keep(self, client, request, low, time_us, reply):
+        original(self, client, request, low, time_us, reply)
+        self._clients[client].low = 0
+
+    patches.set(ClientTable, "keep", keep)
+
+
+@mutant("calls a logged request not applied")
+def _(patches: Patches) -> None:
+    """A primary that steps down sends clients away without saying that their request stands in a log."""
+    original = Context.redirect
+
+    def redirect(self, request, *, appended=False):
+        return original(self, request)
+
+    patches.set(Context, "redirect", redirect)
+
+
+@mutant("gives versions anew after re-creation")
+def _(patches: Patches) -> None:
+    """A session that is created again counts its versions from the beginning."""
+    patches.set(
+        table, "version_of", lambda record: 1 if isinstance(record.command, wire.Create) else record.sequence
+    )
+
+
+# --- time ------------------------------------------------------------------------------------------------
+
+
+@mutant("lets a backup expire sessions by its own clock")
+def _(patches: Patches) -> None:
+    """A backup removes what is over by its wall clock, without being told."""
+    original = Host._sweep
+
+    def sweep(self, now_ns, wall_us):
+        for current in self._replicas:
+            if current is not None and current.primary is None:
+                for digest in [
+                    digest
+                    for digest, session in current.table.sessions.items()
+                    if session.expires_us <= wall_us
+                ]:
+                    current.table._remove(digest)
+        original(self, now_ns, wall_us)
+
+    patches.set(Host, "_sweep", sweep)
+
+
+@mutant("answers by an expiry that is not logged", budget=1500)
+def _(patches: Patches) -> None:
+    """A session is called over by the primary's clock; the next primary's clock may show less."""
+
+    def missing(self, now_ns, time_us, over, origin, request):
+        if isinstance(request, wire.Get):
+            self.answer(origin, wire.Missing(request.request))
+        else:
+            self.answer(origin, wire.Listing(request.request, (self.shard,), ()))
+
+    patches.set(primary.Primary, "_expire_first", missing)
+    patches.set(ShardClock, "read", lambda self, now_ns, wall_us: wall_us)
+
+
+@mutant("lets the shard's time go back", budget=1500)
+def _(patches: Patches) -> None:
+    """Each primary believes its own wall clock, whatever was stamped before."""
+    patches.set(ShardClock, "read", lambda self, now_ns, wall_us: wall_us)
+    patches.set(ShardClock, "heard", lambda self, time_us, now_ns: None)
+
+
+@mutant("extends a session beyond its absolute deadline")
+def _(patches: Patches) -> None:
+    """An update may set any lifetime."""
+    patches.set(table, "_clamp", lambda expires_us, absolute_us: expires_us)
+
+
+# --- identity --------------------------------------------------------------------------------------------
+
+
+def empty_in_place_of(host: Host, now_ns: int, shard: int, entry: ShardEntry) -> None:
+    """Take a place in a configuration with an empty copy."""
+    current = host._replicas[shard] = Replica(host._context, shard, 0, now_ns)
+    current.adopt(now_ns, 0, entry)
+
+
+@mutant("takes a restarted actor for its predecessor", flagged=True)
+def _(patches: Patches) -> None:
+    """⚑ Configurations name places: whoever stands there now counts as having the copy."""
+    original = Host._configuration_changed
+
+    def configuration_changed(self, now_ns, wall_us, shard, entry):
+        context = self._context
+        actors = context.map.actors
+        members = tuple(
+            context.incarnation if member in actors and actors[member].slot == context.slot else member
+            for member in entry.members
+        )
+        if members != entry.members and context.current.get(context.slot) == context.incarnation:
+            entry = msgspec.structs.replace(entry, primary=members[0], backups=members[1:])
+            if self._replicas[shard] is None:
+                empty_in_place_of(self, now_ns, shard, entry)
+                return
+        original(self, now_ns, wall_us, shard, entry)
+
+    patches.set(Host, "_configuration_changed", configuration_changed)
+
+
+@mutant("throws away a whole copy whose sender has left")
+def _(patches: Patches) -> None:
+    """A joiner that hears late that it was added counts its copy as none, since who sent it is no member."""
+    original = Host._configuration_changed
+
+    def configuration_changed(self, now_ns, wall_us, shard, entry):
+        current = self._replicas[shard]
+        if current is not None and current.receiver is not None and current.leader not in entry.members:
+            current.receiver.complete = False
+        original(self, now_ns, wall_us, shard, entry)
+
+    patches.set(Host, "_configuration_changed", configuration_changed)
+
+
+@mutant("waits for a primary that is known dead")
+def _(patches: Patches) -> None:
+    """An actor that was joining keeps waiting, so a shard that it should begin anew never begins."""
+    original = Host._drop_if_abandoned
+
+    def drop_if_abandoned(self, current, now_ns):
+        if current.leader not in self._context.dead:
+            original(self, current, now_ns)
+
+    patches.set(Host, "_drop_if_abandoned", drop_if_abandoned)
