@@ -96,6 +96,7 @@ def main() -> None:
     """Parse the options, run the parts, show and write what came of it."""
     options = _parser().parse_args()
     console = Console(stderr=True)
+    directory = options.write or (None if options.quick else DOCUMENTS)
     stage = Stage(scale_of(options), options.contenders, console)
     results = stage.results
     results.machine = machine.machine()
@@ -111,10 +112,9 @@ def main() -> None:
         kind = "quick" if options.quick else "full"
         results.taken[part] = f"{when}, {kind}, {seconds:.0f} s, load before {load:.1f}"
         stage.say(f"{part}: done in {seconds:.0f} s")
+        if directory is not None:  # after every part, so that a later one cannot lose the hour before it
+            report.write(results, directory, console)
     report.show(results, Console(stderr=options.json))
-    directory = options.write or (None if options.quick else DOCUMENTS)
-    if directory is not None:
-        report.write(results, directory, console)
     if options.json:
         sys.stdout.write(msgspec.json.encode(summary_of(results)).decode() + "\n")
 

@@ -51,11 +51,19 @@ def write(results: Results, directory: Path, console: Console) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / RESULTS_FILE
     if file.exists():
-        results = merged(msgspec.json.decode(file.read_bytes(), type=Results), results)
+        results = _merged_with(file, results, console)
     file.write_bytes(msgspec.json.format(msgspec.json.encode(rounded(results)), indent=0) + b"\n")
     plots = draw_all(results, directory, console)
     (directory / PAGE_FILE).write_text(page(results, plots))
     console.print(f"written to {directory}", highlight=False)
+
+
+def _merged_with(file: Path, results: Results, console: Console) -> Results:
+    try:
+        return merged(msgspec.json.decode(file.read_bytes(), type=Results), results)
+    except msgspec.ValidationError as error:
+        console.print(f"{file} is of another version and is replaced ({error})", highlight=False)
+        return results
 
 
 def rounded(results: Results) -> object:

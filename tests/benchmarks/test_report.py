@@ -47,6 +47,13 @@ def test_results_can_be_read_back(tmp_path: Path) -> None:
     assert (tmp_path / "index.md").read_text().startswith("# Benchmarks")
 
 
+def test_results_of_another_version_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / RESULTS_FILE).write_text('{"sweeps": [{}]}')
+    write(RESULTS, tmp_path, Console(quiet=True))
+    found = msgspec.json.decode((tmp_path / RESULTS_FILE).read_bytes(), type=Results)
+    assert len(found.throughput) == 2
+
+
 def test_figures_are_kept_with_five_digits() -> None:
     kept = msgspec.convert(rounded(Results(throughput=[reading("a", rate=1234.56789)])), Results)
     assert kept.throughput[0].sample.rate == 1234.6
