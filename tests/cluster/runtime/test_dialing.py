@@ -1,4 +1,4 @@
-"""Dialing addresses that came over the network: whatever they hold, the link only fails and is tried again."""
+"""Dialing addresses from the network: whatever they hold, the link only fails and is tried again."""
 
 import pytest
 import trio
