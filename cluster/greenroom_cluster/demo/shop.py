@@ -1,23 +1,23 @@
-"""A small shop on Starlette that keeps its carts and logins in a Greenroom store, and nothing in itself.
+"""A small shop on Starlette that keeps its carts and logins in Greenroom sessions, and nothing in itself.
 
-Any number of worker processes may serve the same customers: all they share is the store's URL. What it shows:
+Any number of worker processes may serve the same customers: all they share is the store's URL and the secret
+that signs the cookies. What it shows:
 
 - A customer who only looks costs nothing: the session is created with the first thing put into the cart.
-- Login gives the session a new id (`rotate`), so that an id planted before is worthless, and the cart stays.
-- Two requests of one browser at once both count: each changes one path of the session (`patch`), and a
-  quantity, whose new value depends on the old one, is changed only if it still is what was read (`expect`).
+- Login gives the session a new id, so that an id planted before is worthless, and the cart stays.
+- Two requests of one browser at once both count: only what changed is written, and a quantity, whose new
+  value depends on the old one, is changed by `modify`.
 - Logout deletes the session. Nothing that arrives late brings it back.
 - An error of the store is told truthfully: 503 "unavailable" was not done and may be repeated, 503
-  "outcome-unknown" may have been done.
+  "outcome-unknown" may have been done. That is why handlers here load and save in so many words; most apps
+  leave both to the middleware.
 
-The cookie is HttpOnly and SameSite=Lax. It is not Secure, because the demo speaks plain HTTP on loopback; a
-real site sets `secure=True`.
+The cookie is not Secure (`dev=True`), because the demo speaks plain HTTP on loopback.
 """
 
-import contextlib
 import html
-from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.applications import Starlette
@@ -26,14 +26,13 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 import greenroom
+from greenroom.web import RequestSession, Session, SessionMiddleware
 
 COOKIE = "shop-session"
-LIFETIME = timedelta(hours=2)
-ABSOLUTE_LIFETIME = timedelta(hours=12)
-LABEL_BYTES_MAX = 256
+IDLE_SECONDS = 2 * 3600
+ABSOLUTE_SECONDS = 12 * 3600
 NOTE_CHARACTERS_MAX = 500
 QUANTITY_MAX = 100_000
-CART_ATTEMPTS_MAX = 50
 
 CATALOGUE = {
     "apron": "Linen apron",
@@ -55,14 +54,20 @@ class RefusedError(Exception):
     """The request itself is wrong; the text says how."""
 
 
-def create_app(store: greenroom.BaseSessionStore) -> Starlette:
-    """Return the shop over `store`, which it closes when the server stops."""
+class NoSessionError(Exception):
+    """This browser has no session (any more)."""
 
-    @contextlib.asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        async with store:
-            yield
 
+def create_app(store: greenroom.BaseSessionStore | str, secret: str) -> Starlette:
+    """Return the shop over a store or its URL; from a URL, the store is closed when the server stops."""
+    sessions = Session(
+        secret=secret,
+        store=store,
+        dev=True,
+        cookie_name=COOKIE,
+        idle_seconds=IDLE_SECONDS,
+        absolute_seconds=ABSOLUTE_SECONDS,
+    )
     app = Starlette(
         routes=[
             Route("/", catalogue),
@@ -77,13 +82,14 @@ def create_app(store: greenroom.BaseSessionStore) -> Starlette:
         exception_handlers={
             RefusedError: _refused,
             greenroom.UsageError: _refused,
-            greenroom.SessionNotFoundError: _no_session,
+            NoSessionError: _no_session,
             greenroom.UnavailableError: _unavailable,
+            greenroom.VersionConflictError: _unavailable,
             greenroom.OutcomeUnknownError: _outcome_unknown,
         },
-        lifespan=lifespan,
     )
-    app.state.store = store
+    middleware: Any = SessionMiddleware  # its options are too many for Starlette's types
+    app.add_middleware(middleware, session=sessions, autoload=False)
     return app
 
 
@@ -99,28 +105,18 @@ async def catalogue(_request: Request) -> Response:
 async def login(request: Request) -> Response:
     """Log a user in. The cart filled before stays, the id does not."""
     user = _text(await _form(request), "user", characters_max=64)
-    store, now = _store(request), datetime.now(UTC)
-    old = request.cookies.get(COOKIE)
-    session: greenroom.SessionData | None = None
-    if old is not None:
-        # A cookie that names no session (any more) is no obstacle to a login, and never becomes one.
-        with contextlib.suppress(greenroom.SessionNotFoundError, greenroom.UsageError):
-            session = await store.rotate(
-                old, user_id=user, set={"login": now.isoformat()}, expires=now + LIFETIME
-            )
-    if session is None:
-        session = await _created(request, user_id=user, data={"login": now.isoformat()})
-    return _with_cookie(_shown(session), session.session_id)
+    session = await _loaded(request)
+    session.login(user, {"login": datetime.now(UTC).isoformat()})
+    await session.save()
+    return _shown(session)
 
 
 async def logout(request: Request) -> Response:
     """End the session; without one there is nothing to end."""
-    old = request.cookies.get(COOKIE)
-    if old is not None:
-        await _store(request).delete(old)
-    response = JSONResponse({"ok": True})
-    response.delete_cookie(COOKIE)
-    return response
+    session = await _loaded(request)
+    session.logout()
+    await session.save()
+    return JSONResponse({"ok": True})
 
 
 async def cart(request: Request) -> Response:
@@ -132,98 +128,72 @@ async def account(request: Request) -> Response:
     """Show who is logged in, and from where."""
     session = await _session(request)
     if session.user_id is None:
-        raise greenroom.SessionNotFoundError("log in first")
+        raise NoSessionError
+    [device] = [each for each in await session.devices() if each.handle == session.handle]
     return JSONResponse(
         {
             "user": session.user_id,
-            "label": session.label,
-            "since": session.created.isoformat(),
-            "until": session.expires.isoformat(),
+            "label": device.label,
+            "since": device.created.isoformat(),
+            "until": device.expires.isoformat(),
         }
     )
 
 
 async def cart_add(request: Request) -> Response:
-    """Put more of an article into the cart; a first article makes a session."""
+    """Put more of an article into the cart; a first article makes a session.
+
+    Requests of the same browser at once all count: each adds to what is really stored.
+    """
     form = await _form(request)
     sku, quantity = _sku(form), _quantity(form)
-    session_id = request.cookies.get(COOKIE)
-    if session_id is None:
-        session = await _created(request, user_id=None, data={"cart": {sku: quantity}})
-        return _with_cookie(_shown(session), session.session_id)
-    return _shown(await _add(_store(request), session_id, sku, quantity))
+    session = await (_session(request) if COOKIE in request.cookies else _loaded(request))
+
+    def add(data: dict[Any, Any]) -> None:
+        cart = data.setdefault("cart", {})
+        cart[sku] = min(cart.get(sku, 0) + quantity, QUANTITY_MAX)
+
+    return _shown(_confirmed(session, saved=await session.modify(add)))
 
 
 async def cart_remove(request: Request) -> Response:
     """Take an article out of the cart."""
     sku = _sku(await _form(request))
-    return _shown(await _store(request).patch(_session_id(request), unset=[("cart", sku)]))
+    session = await _session(request)
+    session.get("cart", {}).pop(sku, None)
+    return _shown(_confirmed(session, saved=await session.save()))
 
 
 async def note(request: Request) -> Response:
     """Keep a word for the delivery, beside the cart."""
     text = _text(await _form(request), "text", characters_max=NOTE_CHARACTERS_MAX)
-    return _shown(await _store(request).patch(_session_id(request), set={"note": text}))
+    session = await _session(request)
+    session["note"] = text
+    return _shown(_confirmed(session, saved=await session.save()))
 
 
 # --- sessions --------------------------------------------------------------------------------------------
 
 
-def _store(request: Request) -> greenroom.BaseSessionStore:
-    store: greenroom.BaseSessionStore = request.app.state.store
-    return store
+async def _loaded(request: Request) -> RequestSession:
+    """Return the session of this browser, which may be none yet."""
+    session: RequestSession = request.scope["session"]
+    return await session.load()
 
 
-def _session_id(request: Request) -> str:
-    session_id = request.cookies.get(COOKIE)
-    if session_id is None:
-        raise greenroom.SessionNotFoundError("this browser has no session: put something into the cart first")
-    return session_id
-
-
-async def _session(request: Request) -> greenroom.SessionData:
-    session = await _store(request).get(_session_id(request))
-    if session is None:
-        raise greenroom.SessionNotFoundError("there is no such session (any more)")
+async def _session(request: Request) -> RequestSession:
+    """Return the session of this browser, which there must be."""
+    session = await _loaded(request)
+    if not session.stored:
+        raise NoSessionError
     return session
 
 
-async def _created(request: Request, *, user_id: str | None, data: dict[str, Any]) -> greenroom.SessionData:
-    now = datetime.now(UTC)
-    session = greenroom.SessionData(
-        session_id=greenroom.new_session_id(),
-        user_id=user_id,
-        expires=now + LIFETIME,
-        absolute_expires=now + ABSOLUTE_LIFETIME,
-        label=_label(request.headers.get("user-agent", "")),
-        data=data,
-    )
-    await _store(request).create(session)
+def _confirmed(session: RequestSession, *, saved: bool) -> RequestSession:
+    """Return the session unless it ended while this request ran, so that its change was dropped."""
+    if not saved:
+        raise NoSessionError
     return session
-
-
-async def _add(
-    store: greenroom.BaseSessionStore, session_id: str, sku: str, quantity: int
-) -> greenroom.SessionData:
-    """Add to one quantity, whatever other requests of the same browser do meanwhile.
-
-    Only a change of this very article makes it read again; changes of others merge.
-    """
-    path = ("cart", sku)
-    for _ in range(CART_ATTEMPTS_MAX):
-        session = await store.get(session_id)
-        if session is None:
-            break
-        held = session.data.get("cart", {}).get(sku)
-        with contextlib.suppress(greenroom.VersionConflictError):
-            return await store.patch(
-                session_id,
-                set={path: min((held or 0) + quantity, QUANTITY_MAX)},
-                expect={path: greenroom.ABSENT if held is None else held},
-            )
-    else:
-        raise greenroom.UnavailableError(f"{sku} was changed by other requests all the time: repeat this one")
-    raise greenroom.SessionNotFoundError("there is no such session (any more)")
 
 
 # --- requests and responses ------------------------------------------------------------------------------
@@ -254,24 +224,11 @@ def _quantity(form: Mapping[str, Any]) -> int:
     return int(text)
 
 
-def _label(user_agent: str) -> str:
-    return user_agent.encode()[:LABEL_BYTES_MAX].decode(errors="ignore")
-
-
-def _shown(session: greenroom.SessionData) -> JSONResponse:
+def _shown(session: RequestSession) -> JSONResponse:
     return JSONResponse(
-        {
-            "user": session.user_id,
-            "cart": session.data.get("cart", {}),
-            "note": session.data.get("note"),
-        },
+        {"user": session.user_id, "cart": session.get("cart", {}), "note": session.get("note")},
         headers={"cache-control": "no-store"},
     )
-
-
-def _with_cookie(response: JSONResponse, session_id: str) -> JSONResponse:
-    response.set_cookie(COOKIE, session_id, httponly=True, samesite="lax", secure=False, path="/")
-    return response
 
 
 def _problem(status: int, error: str, message: str, **headers: str) -> JSONResponse:

@@ -1,6 +1,7 @@
 """The shop's worker processes: uvicorn servers with nothing in common but the URL of the store."""
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import httpx
 import trio
 
 from greenroom.errors import GreenroomError
-from greenroom_cluster.demo.worker import PARENT_VARIABLE, URL_VARIABLE
+from greenroom_cluster.demo.worker import PARENT_VARIABLE, SECRET_VARIABLE, URL_VARIABLE
 
 WORKERS = 2
 START_SECONDS = 20.0
@@ -34,10 +35,11 @@ async def shop_workers(store_url: str, count: int = WORKERS) -> AsyncIterator[tu
     ports = _free_ports(count)
     addresses = tuple(f"http://127.0.0.1:{port}" for port in ports)
     processes: list[trio.Process] = []
+    secret = secrets.token_hex(32)
     try:
         for port in ports:
             # One by one: a list made at once would lose those started when a later one fails.
-            processes.append(await _start(store_url, port))  # noqa: PERF401
+            processes.append(await _start(store_url, secret, port))  # noqa: PERF401
         with trio.move_on_after(START_SECONDS) as waiting:
             async with httpx.AsyncClient(trust_env=False) as client:
                 for address, process in zip(addresses, processes, strict=True):
@@ -50,14 +52,19 @@ async def shop_workers(store_url: str, count: int = WORKERS) -> AsyncIterator[tu
             await _stop(processes)
 
 
-async def _start(store_url: str, port: int) -> trio.Process:
+async def _start(store_url: str, secret: str, port: int) -> trio.Process:
     command = (
         *(sys.executable, "-m", "uvicorn", "--factory", "greenroom_cluster.demo.worker:app"),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--log-level", "warning", "--no-access-log"),
         *("--timeout-keep-alive", str(KEEP_ALIVE_SECONDS), "--timeout-graceful-shutdown", "2"),
     )
-    environment = {**os.environ, URL_VARIABLE: store_url, PARENT_VARIABLE: str(os.getpid())}
+    environment = {
+        **os.environ,
+        URL_VARIABLE: store_url,
+        SECRET_VARIABLE: secret,
+        PARENT_VARIABLE: str(os.getpid()),
+    }
     # A session of its own: Ctrl-C in a terminal reaches the demo, which ends its workers in order.
     return await trio.lowlevel.open_process(
         command,

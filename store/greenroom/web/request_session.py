@@ -1,8 +1,8 @@
 """The session as a handler sees it: a dict of plain values, with what a dict has no words for.
 
 All its methods but `load`, `save`, `reload`, `modify`, `user`, `devices` and `end_device` are plain
-functions, usable in `def` endpoints. What they ask for is done when the response starts, with the changes of the data in
-one step: so a handler that raises has done nothing. `await session.save()` does it earlier.
+functions, usable in `def` endpoints. What they ask for is done when the response starts, with the changes of
+the data in one step: so a handler that raises has done nothing. `await session.save()` does it earlier.
 """
 
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView

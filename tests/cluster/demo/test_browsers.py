@@ -19,6 +19,7 @@ from greenroom_cluster.demo.verdict import EXIT_LOST, DemoResult, Verdict
 
 pytestmark = pytest.mark.trio
 
+SECRET = "s" * 32
 WORKERS = ("http://one", "http://two")
 
 
@@ -32,7 +33,7 @@ async def shopping(store: greenroom.BaseSessionStore, *, seed: int = 1, seconds:
     """Let eight browsers shop over `store` through two workers, and judge."""
     verdict, dead = Verdict(), list[DeadCookie]()
     client = httpx.AsyncClient(
-        mounts={worker: httpx.ASGITransport(app=create_app(store)) for worker in WORKERS},
+        mounts={worker: httpx.ASGITransport(app=create_app(store, SECRET)) for worker in WORKERS},
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
     )
     shop = Shopfront(client, WORKERS, verdict)

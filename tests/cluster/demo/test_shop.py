@@ -8,9 +8,18 @@ import pytest
 import trio
 
 import greenroom
+from greenroom.testing import FaultyStore
+from greenroom.web import Session
 from greenroom_cluster.demo.shop import COOKIE, create_app
 
+SECRET = "s" * 32
+
 pytestmark = pytest.mark.trio
+
+
+def signed(session_id: str) -> str:
+    """Return the cookie that the shop would give to this session."""
+    return Session(secret=SECRET, dev=True, cookie_name=COOKIE).signer.sign(session_id)
 
 
 class Customer:
@@ -18,7 +27,7 @@ class Customer:
 
     def __init__(self, store: greenroom.BaseSessionStore) -> None:
         self.client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=create_app(store)),
+            transport=httpx.ASGITransport(app=create_app(store, SECRET)),
             base_url="http://shop",
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
@@ -80,7 +89,8 @@ async def test_a_cart_filled_before_the_login_survives_it_and_the_old_id_dies(cu
 
 
 async def test_a_cookie_that_names_no_session_never_becomes_one(customer: Customer) -> None:
-    for invented in ("gr-0000-" + "A" * 32, "x" * 300):
+    unknown = "gr-0000-" + "A" * 32
+    for invented in (unknown, signed(unknown), "x" * 300):
         customer.cookie = invented
         assert (await customer.post("/login", user="ann")).status_code == 200
         assert customer.cookie != invented
@@ -163,7 +173,34 @@ async def test_the_store_s_trouble_is_told_truthfully(raised: Exception, error: 
             raise raised
 
     customer = Customer(TroubledStore())
-    customer.cookie = greenroom.new_session_id()
+    customer.cookie = signed(greenroom.new_session_id())
     for response in (await customer.get("/cart"), await customer.post("/cart/add", sku="mug")):
         assert (response.status_code, response.json()["error"]) == (503, error)
         assert response.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"),
+    [
+        (greenroom.UnavailableError("no primary in time"), "unavailable"),
+        (greenroom.OutcomeUnknownError("not answered", harmless_to_repeat=False), "outcome-unknown"),
+    ],
+)
+async def test_trouble_while_saving_is_told_truthfully_too(raised: Exception, error: str) -> None:
+    store = FaultyStore()
+    customer = Customer(store)
+    await customer.post("/cart/add", sku="mug")
+    kept = customer.cookie
+    for operation, path, form in (
+        ("patch", "/cart/add", {"sku": "mug"}),
+        ("patch", "/note", {"text": "ring"}),
+        ("patch", "/cart/remove", {"sku": "mug"}),
+        ("rotate", "/login", {"user": "ann"}),
+        ("delete", "/logout", {}),
+    ):
+        store.fail(operation, raised)
+        response = await customer.post(path, **form)
+        assert (response.status_code, response.json()["error"]) == (503, error), path
+        assert customer.cookie == kept
+        store.heal()
+    assert (await customer.get("/cart")).json()["cart"] == {"mug": 1}
