@@ -269,30 +269,15 @@ class Host:
         context.effects.append(Answer(peer, answer))
 
     def _join_refusal(self, peer: bytes, message: SnapshotChunk) -> str | None:
-        """Return why a chunk cannot be taken, None if it can."""
         if not 0 <= message.shard < len(self._replicas):
             return "the joiner has no map with that shard yet"
         entry = self._entry(message.shard)
         if entry.epoch > message.epoch:
             return f"the joiner knows epoch {entry.epoch}"
         replica = self._replicas[message.shard]
-        receiver = None if replica is None else replica.receiver
-        if replica is None or receiver is None:
-            if replica is not None:
-                return f"the joiner is {replica.role.value} already"
+        if replica is None:
             return None if message.number == 0 else "the chunk belongs to another join"
-        # The copy may count for its primary already: a superseded primary, or a chunk of an earlier join
-        # that was long on its way, must not take its place.
-        if message.epoch < replica.epoch:
-            return f"the joiner has a copy of epoch {replica.epoch}"
-        same_primary = replica.leader == peer
-        if message.number == 0 and not (same_primary and message.join <= receiver.join):
-            return None
-        if not same_primary or receiver.join != message.join:
-            return "the chunk belongs to another join"
-        if receiver.complete or receiver.next_number != message.number:
-            return f"chunk {message.number} is not the next one"
-        return None
+        return replica.chunk_refusal(peer, message)
 
     def _snapshot_ok(self, now_ns: int, _wall_us: int, _peer: bytes, message: SnapshotOk) -> None:
         replica = self._replica(message.shard)

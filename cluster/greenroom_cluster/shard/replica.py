@@ -9,6 +9,7 @@ What a role does stands in `primary` and, for replicas that follow, in `followin
 from greenroom.cluster_map import ShardEntry
 from greenroom.errors import InvariantError
 from greenroom_cluster.coordination.messages import Decision
+from greenroom_cluster.peering import SnapshotChunk
 from greenroom_cluster.shard.clock import ShardClock
 from greenroom_cluster.shard.context import Context, OpenProposal
 from greenroom_cluster.shard.joining import SnapshotReceiver
@@ -85,6 +86,26 @@ class Replica:
         member had the whole log.
         """
         return self.receiver is None or self.receiver.complete
+
+    def chunk_refusal(self, peer: bytes, chunk: SnapshotChunk) -> str | None:
+        """Return why a chunk of a snapshot cannot be taken, None if it can.
+
+        This copy may count for its primary already: neither a superseded primary nor a chunk of an earlier
+        join that was long on its way may take its place.
+        """
+        receiver = self.receiver
+        if receiver is None:
+            return f"the joiner is {self.role.value} already"
+        if chunk.epoch < self.epoch:
+            return f"the joiner has a copy of epoch {self.epoch}"
+        same_primary = self.leader == peer
+        if chunk.number == 0 and not (same_primary and chunk.join <= receiver.join):
+            return None
+        if not same_primary or receiver.join != chunk.join:
+            return "the chunk belongs to another join"
+        if receiver.complete or receiver.next_number != chunk.number:
+            return f"chunk {chunk.number} is not the next one"
+        return None
 
     def become_joining(self, leader: bytes, receiver: SnapshotReceiver) -> None:
         """Begin to take in a snapshot from the primary."""
