@@ -34,20 +34,22 @@ _BUSY = 0.5
 
 
 def parts_named(text: str) -> list[str]:
-    """Return the parts of a list like `a,c` or `throughput,stored`. Raises ValueError for others."""
+    """Return the parts of a list like `a,c` or `throughput,stored`. Raises ArgumentTypeError for others."""
     names = [_LETTERS.get(name, name) for name in text.replace(" ", "").split(",") if name]
     unknown = [name for name in names if name not in PARTS]
     if unknown or not names:
-        raise ValueError(f"--only takes {', '.join(PARTS)} (or a to e), not {text!r}")
+        raise argparse.ArgumentTypeError(f"--only takes {', '.join(PARTS)} (or a to e), not {text!r}")
     return names
 
 
 def contenders_named(text: str) -> tuple[str, ...]:
-    """Return the contenders of a list. Raises ValueError for others."""
+    """Return the contenders of a list. Raises ArgumentTypeError for others."""
     names = tuple(name for name in text.replace(" ", "").split(",") if name)
     unknown = [name for name in names if name not in CONTENDERS]
     if unknown:
-        raise ValueError(f"--contenders takes {', '.join(CONTENDERS)}, not {', '.join(unknown)}")
+        raise argparse.ArgumentTypeError(
+            f"--contenders takes {', '.join(CONTENDERS)}, not {', '.join(unknown)}"
+        )
     return names
 
 

@@ -73,6 +73,7 @@ def _save(file: Path, caption: str, draw: Draw, results: Results) -> None:
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "greenroom"  # the same data give the same file
+    mpl.rcParams["svg.fonttype"] = "none"  # text stays text, and files small
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")

@@ -339,6 +339,25 @@ def summary_of(results: Results) -> dict[str, Any]:
         "skipped": results.skipped,
         "throughput": msgspec.to_builtins(cells_of(results.throughput)),
         "scaling": msgspec.to_builtins(cells_of(results.scaling)),
+        **_sizes(results),
+        "failovers": msgspec.to_builtins(results.failovers),
+        "transfers": _transfers(results),
+        "ratios": ratios,
+        "targets": [
+            {
+                "ratio": verdict.target.ratio,
+                "figure": verdict.figure,
+                "bound": verdict.target.bound,
+                "at_least": verdict.target.at_least,
+                "met": verdict.met,
+            }
+            for verdict in verdicts_of(ratios)
+        ],
+    }
+
+
+def _sizes(results: Results) -> dict[str, Any]:
+    return {
         "stored": [
             {
                 "contender": each.contender,
@@ -366,28 +385,19 @@ def summary_of(results: Results) -> dict[str, Any]:
             }
             for each in results.sweeps
         ],
-        "failovers": msgspec.to_builtins(results.failovers),
-        "transfers": [
-            {
-                "contender": each.contender,
-                "stored_bytes": each.stored_bytes,
-                "seconds": round(each.seconds, 3),
-                "startup_seconds": round(each.startup, 3),
-                "before_p99_us": round(each.before.p99 * _MICRO, 1),
-                "during_p99_us": round(p99_during(each) * _MICRO, 1),
-                "during_worst_us": round(max(s.worst for s in each.during) * _MICRO, 1),
-            }
-            for each in results.transfers
-        ],
-        "ratios": ratios,
-        "targets": [
-            {
-                "ratio": verdict.target.ratio,
-                "figure": verdict.figure,
-                "bound": verdict.target.bound,
-                "at_least": verdict.target.at_least,
-                "met": verdict.met,
-            }
-            for verdict in verdicts_of(ratios)
-        ],
     }
+
+
+def _transfers(results: Results) -> list[dict[str, Any]]:
+    return [
+        {
+            "contender": each.contender,
+            "stored_bytes": each.stored_bytes,
+            "seconds": round(each.seconds, 3),
+            "startup_seconds": round(each.startup, 3),
+            "before_p99_us": round(each.before.p99 * _MICRO, 1),
+            "during_p99_us": round(p99_during(each) * _MICRO, 1),
+            "during_worst_us": round(max(s.worst for s in each.during) * _MICRO, 1),
+        }
+        for each in results.transfers
+    ]

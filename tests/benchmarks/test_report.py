@@ -1,5 +1,6 @@
 """Pages and options."""
 
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import msgspec
@@ -61,11 +62,11 @@ def test_figures_are_kept_with_five_digits() -> None:
 
 def test_parts_by_name_or_letter() -> None:
     assert parts_named("a,transfer") == ["throughput", "transfer"]
-    with pytest.raises(ValueError, match="--only takes throughput"):
+    with pytest.raises(ArgumentTypeError, match="--only takes throughput"):
         parts_named("f")
 
 
 def test_contenders_by_name() -> None:
     assert contenders_named("greenroom, echo") == ("greenroom", "echo")
-    with pytest.raises(ValueError, match="not oracle"):
+    with pytest.raises(ArgumentTypeError, match="not oracle"):
         contenders_named("oracle")
