@@ -177,21 +177,7 @@ class Host:
         for replica in self._replicas:
             if replica is None:
                 continue
-            primary = replica.primary
-            joiner = None if primary is None else primary.membership.joiner
-            states.append(
-                wire.ReplicaState(
-                    replica.shard,
-                    replica.epoch,
-                    replica.role.value,
-                    primary is not None and not primary.paused and primary.leased(now_ns),
-                    len(replica.table.sessions),
-                    replica.table.data_bytes,
-                    replica.log.appended,
-                    replica.committed,
-                    () if joiner is None else (joiner.pair.peer,),
-                )
-            )
+            states.append(replica.state(now_ns))
         message = wire.Inspection(request, self._context.incarnation, tuple(states))
         self._context.effects.append(Reply(connection, message))
 
@@ -344,6 +330,8 @@ class Host:
                 continue
             changed.append(shard)
             if known is None or known.epoch != entry.epoch:
+                if before is not None and before.lineage != after.lineage:
+                    self._begin_lineage(now_ns, shard, before.shards[shard], entry)
                 self._configuration_changed(now_ns, wall_us, shard, entry)
         for incoming in list(context.incoming.values()):
             if incoming.peer in context.dead:
@@ -372,6 +360,16 @@ class Host:
         elif replica is not None and not (replica.role is Role.JOINING and replica.leader == entry.primary):
             replica.close(now_ns, "not a member any more")
             self._replicas[shard] = None
+
+    def _begin_lineage(self, now_ns: int, shard: int, known: ShardEntry, entry: ShardEntry) -> None:
+        """Trust logs to be alike across lineages only if the new one continues our configuration."""
+        replica = self._replicas[shard]
+        if replica is not None and not replica.continues(known, entry):
+            if entry.primary == self._context.incarnation and replica.receiver is None:
+                replica.doubted = True
+            elif self._context.incarnation in entry.members:
+                replica.close(now_ns, "a new lineage begins from an older configuration")
+                self._replicas[shard] = None
 
     def _decline(self, now_ns: int, shard: int, entry: ShardEntry) -> None:
         """Tell the primary that this actor has no copy, so that it is removed and can join anew."""

@@ -69,20 +69,22 @@ class Membership:
         elif joiner is not None and joiner.counted:
             self._abort_join("it was not added", now_ns)
         for follower in [each for each in self.followers if each is not self.joiner]:
-            if follower.pair.peer not in backups:
+            if follower.pair.peer not in backups or replica.doubted:
                 self._drop(follower)
         known = {follower.pair.peer for follower in self.followers}
         for peer in backups:
             if peer not in known:
                 # Handed over: the former primary proposed it only when all members had the whole log.
-                self._follow(peer, primary.log.appended, now_ns, counted=True)
+                acknowledged = replica.committed if replica.doubted else primary.log.appended
+                self._follow(peer, acknowledged, now_ns, counted=True)
         for follower in self.followers:
-            follower.refused = follower.pair.refuses(primary.shard, replica.epoch)
+            follower.refused = replica.doubted or follower.pair.refuses(primary.shard, replica.epoch)
             if follower is not self.joiner and follower.acknowledged < replica.committed:
                 raise InvariantError(f"shard {primary.shard}: a member lacks what was committed")
             if follower.streaming:
                 # A joiner could not take in the commit points that came before its snapshot was whole.
                 follower.pair.commits_due[primary.shard] = follower
+        replica.doubted = False
         self._count()
 
     def _follow(self, peer: bytes, acknowledged: int, now_ns: int, *, counted: bool) -> Follower:

@@ -6,6 +6,7 @@ epoch; here a replica only adopts what was decided. Roles change in `become_*` a
 What a role does stands in `primary` and, for replicas that follow, in `following`.
 """
 
+from greenroom import wire
 from greenroom.cluster_map import ShardEntry
 from greenroom.errors import InvariantError
 from greenroom_cluster.coordination.messages import Decision
@@ -29,6 +30,7 @@ class Replica:
         "clock",
         "committed",
         "context",
+        "doubted",
         "epoch",
         "leader",
         "log",
@@ -59,6 +61,8 @@ class Replica:
         self.receiver: SnapshotReceiver | None = None
         self.opened: OpenProposal | None = None
         self.prunes = 0
+        # The followers that the next configuration names may hold something else under the same numbers.
+        self.doubted = False
 
     # --- transitions ----------------------------------------------------------------------------------------
 
@@ -106,6 +110,30 @@ class Replica:
         if receiver.complete or receiver.next_number != chunk.number:
             return f"chunk {chunk.number} is not the next one"
         return None
+
+    def continues(self, known: ShardEntry, entry: ShardEntry) -> bool:
+        """Whether a configuration of a new lineage is the one that this replica is in, `known` by the map.
+
+        A new lineage begins from a copy of the map, which may name members that have parted since: then one
+        sequence number can stand for two records. The nonce tells whether anything happened in between.
+        """
+        return self.receiver is None and self.epoch == known.epoch and known.nonce == entry.nonce
+
+    def state(self, now_ns: int) -> wire.ReplicaState:
+        """Return what an operator is shown of this replica."""
+        primary = self.primary
+        joiner = None if primary is None else primary.membership.joiner
+        return wire.ReplicaState(
+            self.shard,
+            self.epoch,
+            self.role.value,
+            primary is not None and not primary.paused and primary.leased(now_ns),
+            len(self.table.sessions),
+            self.table.data_bytes,
+            self.log.appended,
+            self.committed,
+            () if joiner is None else (joiner.pair.peer,),
+        )
 
     def become_joining(self, leader: bytes, receiver: SnapshotReceiver) -> None:
         """Begin to take in a snapshot from the primary."""

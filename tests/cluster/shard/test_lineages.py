@@ -1,0 +1,103 @@
+"""A new lineage begins from a copy of the map, which may be older than what the actors have lived through."""
+
+from greenroom import wire
+from greenroom_cluster.peering import Beacon, PrepareOk, SnapshotOk
+from greenroom_cluster.shard.roles import Role
+from tests.cluster.shard.probe import ALICE, ME, NONCE, B, C, Probe, chunk, create, prepare
+
+RAISED = 1 << 16
+
+
+def test_a_lineage_that_continues_the_configuration_changes_nothing_but_the_epoch() -> None:
+    probe = Probe()
+    probe.lead()
+    nonce = probe.host.map.shards[0].nonce
+    probe.ask(create(1))
+    follower = probe.follower
+    probe.configure(RAISED + 2, (ME, B), wanted="ab", nonce=nonce, lineage=2)
+    assert probe.follower is follower
+    assert probe.serves()
+    probe.hear(B, PrepareOk(probe.pair().flights[0].batch))
+    assert probe.replica.committed == 1
+    backup = Probe()
+    backup.follow()
+    backup.configure(RAISED + 2, (B, ME), wanted="ba", nonce=NONCE, lineage=2)
+    assert backup.replica.role is Role.BACKUP
+    (answer,) = backup.hear(B, prepare(11, epoch=RAISED + 2))
+    assert answer.refused == ()
+
+
+def test_a_primary_that_the_copy_takes_for_a_backup_joins_anew_instead_of_diverging() -> None:
+    """It has other records than the older primary under the same numbers."""
+    probe = Probe()
+    probe.fence()
+    probe.configure(3, (ME,), nonce=probe.replica.proposal.proposal.nonce, wanted="a")
+    probe.ask(create(1))
+    assert ALICE in probe.replica.table.sessions
+    probe.configure(RAISED + 2, (B, ME), wanted="ba", nonce=b"o" * 12, lineage=2)
+    assert probe.replica is None
+    (answer,) = probe.hear(B, prepare(11, epoch=RAISED + 2))
+    assert answer.refused == ((0, RAISED + 2),)
+    (answer,) = probe.hear(B, Beacon(5, 0))
+    assert (0, RAISED + 2) in answer.refused
+    (answer,) = probe.hear(B, chunk(epoch=RAISED + 3))
+    assert isinstance(answer, SnapshotOk)
+
+
+def test_a_backup_of_a_later_configuration_joins_anew() -> None:
+    probe = Probe()
+    probe.follow()
+    probe.configure(3, (B, ME), wanted="ba", nonce=b"l" * 12)
+    probe.configure(RAISED + 2, (B, ME), wanted="ba", nonce=NONCE, lineage=2)
+    assert probe.replica is None
+
+
+def test_a_primary_does_not_count_what_an_older_configuration_calls_its_backups() -> None:
+    """It went on alone meanwhile: the backup lacks what it acknowledged, and must not take over."""
+    probe = Probe()
+    probe.lead()
+    older = probe.host.map.shards[0].nonce
+    probe.ask(create(1))
+    probe.after(1.3)
+    probe.configure(3, (ME,), nonce=probe.proposal("remove").nonce, wanted="a")
+    assert probe.replica.committed == 1
+    probe.configure(RAISED + 2, (ME, B), wanted="ab", nonce=older, lineage=2)
+    assert not probe.serves()
+    probe.ask(create(2, b"b" * 32))
+    probe.grant(B)
+    assert not probe.serves()
+    assert probe.replica.committed == 1
+    probe.after(0.3)
+    removal = probe.replica.primary.opened.proposal
+    assert (removal.kind, removal.backups) == ("remove", ())
+    probe.configure(RAISED + 3, (ME,), nonce=removal.nonce, wanted="ab", lineage=2)
+    assert probe.serves()
+    assert probe.replica.committed == 2
+
+
+def test_an_actor_without_the_shard_does_not_serve_it_because_an_older_copy_says_so() -> None:
+    probe = Probe()
+    probe.configure(3, (C,), wanted="ca")
+    probe.configure(RAISED + 2, (ME, C), wanted="ac", lineage=2)
+    assert probe.replica is None
+    (reply,) = probe.ask(create(1))
+    assert isinstance(reply, wire.Redirect)
+
+
+def test_a_backup_that_the_copy_still_takes_for_the_primary_serves_all_that_was_acknowledged() -> None:
+    """The shard was handed over since the copy: whatever its primary acknowledged is in our log."""
+    probe = Probe()
+    probe.follow()
+    probe.hear(B, prepare(11, 12))
+    probe.configure(RAISED + 1, (ME, B), wanted="ab", nonce=b"o" * 12, lineage=2)
+    assert probe.replica.committed == 12
+    assert not probe.serves()
+    probe.configure(RAISED + 2, (ME,), wanted="ab", nonce=b"p" * 12, lineage=2)
+    assert probe.serves()
+
+
+def test_a_joiners_copy_does_not_become_a_primary_by_an_older_copy_of_the_map() -> None:
+    probe = Probe()
+    probe.join()
+    probe.configure(RAISED + 1, (ME, B), wanted="ab", nonce=b"o" * 12, lineage=2)
+    assert probe.replica is None
