@@ -19,7 +19,6 @@ from greenroom.drivers.registry import Registry, let_go
 from greenroom.errors import (
     RemoteProtocolError,
     SessionExistsError,
-    SessionNotFoundError,
     UsageError,
     VersionConflictError,
 )
@@ -36,10 +35,10 @@ from greenroom.fields import (
     datetime_of,
     micros_of,
 )
-from greenroom.ids import digest_of, handle_of, new_session_id, parse_handle, point_of
+from greenroom.ids import digest_if_possible, digest_of, handle_of, new_session_id, parse_handle, point_of
 from greenroom.patching import PathLike, encode_changes
 from greenroom.routing import parse_addresses
-from greenroom.sessions import ALL_FEATURES, BaseSessionStore, SessionData, SessionInfo
+from greenroom.sessions import ALL_FEATURES, BaseSessionStore, SessionData, SessionInfo, not_found
 
 DEADLINE_SECONDS_MAX = 300.0
 
@@ -134,7 +133,9 @@ class ClusterStore(BaseSessionStore):
 
     async def get(self, session_id: str) -> SessionData | None:
         """Return the session, or None if there is none or it has expired."""
-        digest = digest_of(session_id)
+        digest = digest_if_possible(session_id)
+        if digest is None:
+            return None
         runner = self._registry.current()
         request = wire.Get(runner.dialog.next_id(), point_of(session_id), digest)
         reply = await runner.perform(request, operations.GET)
@@ -146,7 +147,7 @@ class ClusterStore(BaseSessionStore):
         Never creates the session again if it is missing: that is how a logout would be undone.
         Raises SessionNotFoundError, and VersionConflictError if `version` is given and stale.
         """
-        digest = digest_of(session_id)
+        digest = digest_if_possible(session_id)
         if session.session_id != session_id:
             raise UsageError("update cannot change a session's id; use rotate")
         expires = micros_of(session.expires, "expires")
@@ -154,6 +155,8 @@ class ClusterStore(BaseSessionStore):
         check_label(session.label)
         check_version(version)
         data = self._encoded(session.data)
+        if digest is None:
+            raise not_found()
         runner = self._registry.current()
         dialog = runner.dialog
         request = wire.Update(
@@ -173,7 +176,9 @@ class ClusterStore(BaseSessionStore):
 
     async def delete(self, session_id: str) -> None:
         """Remove the session. That there is none is fine."""
-        digest = digest_of(session_id)
+        digest = digest_if_possible(session_id)
+        if digest is None:
+            return
         runner = self._registry.current()
         dialog = runner.dialog
         request = wire.Delete(dialog.next_id(), dialog.low, 0, point_of(session_id), digest)
@@ -199,10 +204,12 @@ class ClusterStore(BaseSessionStore):
         expires: datetime | None = None,
     ) -> SessionData:
         """Change single paths of the data (and user or lifetime); see `BaseSessionStore.patch`."""
-        digest = digest_of(session_id)
+        digest = digest_if_possible(session_id)
         changes = encode_changes(set, unset, expect)
         user = _user_change(user_id)
         expires_us = None if expires is None else micros_of(expires, "expires")
+        if digest is None:
+            raise not_found()
         runner = self._registry.current()
         dialog = runner.dialog
         request = wire.Patch(
@@ -230,10 +237,12 @@ class ClusterStore(BaseSessionStore):
         expires: datetime | None = None,
     ) -> SessionData:
         """Give the session a new id and kill the old one; see `BaseSessionStore.rotate`."""
-        digest = digest_of(session_id)
+        digest = digest_if_possible(session_id)
         changes = encode_changes(set, unset)
         user = _user_change(user_id)
         expires_us = None if expires is None else micros_of(expires, "expires")
+        if digest is None:
+            raise not_found()
         point = point_of(session_id)
         new_id = new_session_id(point)
         runner = self._registry.current()
@@ -348,9 +357,7 @@ def _raise_failed(reply: wire.Failed) -> NoReturn:
         case wire.FailureCode.EXISTS:
             raise SessionExistsError("a live session has this id; mint a new one with new_session_id()")
         case wire.FailureCode.NOT_FOUND:
-            raise SessionNotFoundError(
-                "there is no live session with this id: never created, expired, deleted or rotated away"
-            )
+            raise not_found()
         case wire.FailureCode.CONFLICT:
             raise VersionConflictError("the session is not as expected any more: read it again")
         case wire.FailureCode.TOO_LARGE:

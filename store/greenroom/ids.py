@@ -53,6 +53,33 @@ def check_session_id(session_id: str) -> None:
         )
 
 
+def is_session_id(session_id: str) -> bool:
+    """Tell whether a session can have this id; what comes from a cookie may be any text.
+
+    Raises UsageError if it is no str.
+    """
+    try:
+        check_session_id(session_id)
+    except UsageError:
+        if not isinstance(session_id, str):
+            raise
+        return False
+    return True
+
+
+def digest_if_possible(session_id: str) -> bytes | None:
+    """Return the 32 bytes that stand for this id, or None if no session can have it.
+
+    Raises UsageError if it is no str.
+    """
+    try:
+        return digest_of(session_id)
+    except UsageError:
+        if not isinstance(session_id, str):
+            raise
+        return None
+
+
 def digest_of(session_id: str) -> bytes:
     """Return the 32 bytes that stand for this id. Raises UsageError if it is no session id."""
     check_session_id(session_id)

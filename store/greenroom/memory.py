@@ -27,7 +27,15 @@ from greenroom.fields import (
     micros_of,
     utc_now,
 )
-from greenroom.ids import check_session_id, digest_of, handle_of, new_session_id, parse_handle, point_of
+from greenroom.ids import (
+    check_session_id,
+    digest_if_possible,
+    digest_of,
+    handle_of,
+    new_session_id,
+    parse_handle,
+    point_of,
+)
 from greenroom.patching import Changes, PathLike, PathValues, encode_changes, patch_data
 from greenroom.sessions import (
     ALL_FEATURES,
@@ -113,7 +121,7 @@ class MemoryStore(BaseSessionStore):
 
     async def get(self, session_id: str) -> SessionData | None:
         """Return the session, or None if there is none or it has expired."""
-        record = self._live(digest_of(session_id))
+        record = self._live(digest_if_possible(session_id))
         return None if record is None else _session_of(session_id, record)
 
     async def update(self, session_id: str, session: SessionData, *, version: int | None = None) -> int:
@@ -122,7 +130,7 @@ class MemoryStore(BaseSessionStore):
         Never creates the session again if it is missing: that is how a logout would be undone.
         Raises SessionNotFoundError, and VersionConflictError if `version` is given and stale.
         """
-        digest = digest_of(session_id)
+        digest = digest_if_possible(session_id)
         if session.session_id != session_id:
             raise UsageError("update cannot change a session's id; use rotate")
         expires = micros_of(session.expires, "expires")
@@ -131,7 +139,7 @@ class MemoryStore(BaseSessionStore):
         check_version(version)
         data = self._encoded(session.data)
         old = self._live(digest)
-        if old is None:
+        if old is None or digest is None:
             raise not_found()
         if version is not None and version != old.version:
             raise VersionConflictError("the session changed since that version: read it again")
@@ -151,7 +159,9 @@ class MemoryStore(BaseSessionStore):
 
     async def delete(self, session_id: str) -> None:
         """Remove the session. That there is none is fine."""
-        self._remove(digest_of(session_id))
+        digest = digest_if_possible(session_id)
+        if digest is not None:
+            self._remove(digest)
 
     async def clean(self) -> int:
         """Remove what has expired and return how many sessions that were."""
@@ -174,8 +184,7 @@ class MemoryStore(BaseSessionStore):
         expires: datetime | None = None,
     ) -> SessionData:
         """Change single paths of the data (and user or lifetime); see `BaseSessionStore.patch`."""
-        digest = digest_of(session_id)
-        record = self._changed(digest, encode_changes(set, unset, expect), user_id, expires)
+        digest, record = self._changed(session_id, encode_changes(set, unset, expect), user_id, expires)
         self._store(digest, record)
         return _session_of(session_id, record)
 
@@ -189,8 +198,7 @@ class MemoryStore(BaseSessionStore):
         expires: datetime | None = None,
     ) -> SessionData:
         """Give the session a new id and kill the old one; see `BaseSessionStore.rotate`."""
-        digest = digest_of(session_id)
-        record = self._changed(digest, encode_changes(set, unset), user_id, expires)
+        digest, record = self._changed(session_id, encode_changes(set, unset), user_id, expires)
         new_id = new_session_id(record.point)
         self._remove(digest)
         self._store(digest_of(new_id), record)
@@ -253,29 +261,30 @@ class MemoryStore(BaseSessionStore):
         check_data_size(encoded, self._data_bytes_max)
         return encoded
 
-    def _live(self, digest: bytes) -> _Record | None:
-        """Return the record if its time is not over, else drop it."""
-        record = self._records.get(digest)
-        if record is not None and record.expires <= self._now():
+    def _live(self, digest: bytes | None) -> _Record | None:
+        """Return the record if its time is not over, else drop it. None stands for an impossible id."""
+        record = None if digest is None else self._records.get(digest)
+        if digest is not None and record is not None and record.expires <= self._now():
             self._remove(digest)
             return None
         return record
 
     def _changed(
-        self, digest: bytes, changes: Changes, user_id: str | Unchanged | None, expires: datetime | None
-    ) -> _Record:
-        """Return what the live record becomes under these changes, without storing it."""
+        self, session_id: str, changes: Changes, user_id: str | Unchanged | None, expires: datetime | None
+    ) -> tuple[bytes, _Record]:
+        """Return the digest, and what the live record becomes under these changes, without storing it."""
+        digest = digest_if_possible(session_id)
         if user_id is not UNCHANGED:
             check_user_id(user_id)
         new_expires = None if expires is None else micros_of(expires, "expires")
         old = self._live(digest)
-        if old is None:
+        if old is None or digest is None:
             raise not_found()
         data = patch_data(old.data, *changes)
         if data is None:
             raise unexpected_value()
         check_data_size(data, self._data_bytes_max)
-        return _Record(
+        changed = _Record(
             old.point,
             next(self._versions),
             old.user_id if user_id is UNCHANGED else user_id,
@@ -285,6 +294,7 @@ class MemoryStore(BaseSessionStore):
             old.label,
             data,
         )
+        return digest, changed
 
     def _store(self, digest: bytes, record: _Record) -> int:
         self._remove(digest)

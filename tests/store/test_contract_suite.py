@@ -154,7 +154,7 @@ def outcomes(make: type[MemoryStore], library: str = "asyncio") -> set[str]:
         (ForgettingUserChanges, "delete_by_user_is_exact"),
         (ForgettingUserChanges, "delete_by_user_keeps_one"),
         (TrustingHandles, "delete_by_handle"),
-        (Showing, "bad_ids_are_refused_unseen"),
+        (Showing, "impossible_ids_name_no_session"),
         (Pickling, "values_keep_their_types"),
         (Boasting, "features_tell_the_truth"),
     ],

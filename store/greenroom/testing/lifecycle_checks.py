@@ -320,17 +320,38 @@ async def check_unstorable_value_is_named(stage: Stage) -> None:
 
 
 @CHECKS.check()
-async def check_bad_ids_are_refused_unseen(stage: Stage) -> None:
-    """What is no id is the caller's mistake, and the error does not show it."""
+async def check_impossible_ids_name_no_session(stage: Stage) -> None:
+    """A cookie may hold anything: a text that can be no id is the id of no session, and is never shown."""
     for bad in ("", "secret" * 50, "secret\ud800"):
         session = stage.session(session_id=bad)
+        assert await stage.store.get(bad) is None
+        await stage.store.delete(bad)
         attempts: list[Callable[[], Awaitable[object]]] = [
-            partial(stage.store.get, bad),
-            partial(stage.store.create, session),
             partial(stage.store.update, bad, session),
-            partial(stage.store.delete, bad),
             partial(stage.store.patch, bad, set={"n": 1}),
             partial(stage.store.modify, bad, lambda _: None),
+        ]
+        if "rotate" in stage.store.features:
+            attempts.append(partial(stage.store.rotate, bad))
+        for attempt in attempts:
+            with raises(SessionNotFoundError, hiding="secret"):
+                await attempt()
+        with raises(UsageError, hiding="secret"):
+            await stage.store.create(session)
+
+
+@CHECKS.check()
+async def check_ids_that_are_no_text_are_refused(stage: Stage) -> None:
+    """Bytes and None are no ids but the caller's mistake."""
+    for bad in (b"secret", None):
+        session = stage.session(session_id=bad)
+        attempts: list[Callable[[], Awaitable[object]]] = [
+            partial(stage.store.get, bad),  # type: ignore[arg-type]  # on purpose
+            partial(stage.store.create, session),
+            partial(stage.store.update, bad, session),  # type: ignore[arg-type]  # on purpose
+            partial(stage.store.delete, bad),  # type: ignore[arg-type]  # on purpose
+            partial(stage.store.patch, bad, set={"n": 1}),  # type: ignore[arg-type]  # on purpose
+            partial(stage.store.modify, bad, lambda _: None),  # type: ignore[arg-type]  # on purpose
         ]
         for attempt in attempts:
             with raises(UsageError, hiding="secret"):
