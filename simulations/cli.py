@@ -1,24 +1,34 @@
-"""The command `python -m simulations`; results go to stdout, progress to stderr."""
+"""The command `python -m simulations`: run, replay, scenario, mutants, scale.
+
+Results go to stdout, progress to stderr. The exit status is 1 if a rule was broken.
+"""
 
 import argparse
 import json
 import sys
+from pathlib import Path
 
 import msgspec
 
-from simulations.running import Summary, summarize
+from simulations.generation import make_plan
+from simulations.linearizability import write_history
+from simulations.mutants import as_json, find_all, table
+from simulations.patching import MUTANTS
+from simulations.plans import Plan
+from simulations.running import Summary, run_plan, summarize
+from simulations.shrinking import Shrinker
+from simulations.stories import tell_plan
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; return the exit status: 1 if a rule was broken."""
+    """Run a command; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m simulations", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run seeds and judge them")
-    run.add_argument("--seeds", default="0:200", help="from:to, or one seed")
-    run.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    run.add_argument("--jobs", type=int, default=1, help="processes")
-    run.add_argument("--stop-after", type=int, default=0, help="end after so many violations")
-    run.set_defaults(act=_run)
+    _add_run(commands.add_parser("run", help="run seeds and judge them"))
+    _add_replay(
+        commands.add_parser("replay", help="show all of one seed, and the shortest story if it fails")
+    )
+    _add_mutants(commands.add_parser("mutants", help="plant known mistakes and see them found"))
     options = parser.parse_args(arguments)
     return int(options.act(options))
 
@@ -26,6 +36,17 @@ def main(arguments: list[str] | None = None) -> int:
 def _seeds(text: str) -> range:
     first, colon, last = text.partition(":")
     return range(int(first), int(last)) if colon else range(int(first), int(first) + 1)
+
+
+# --- run -------------------------------------------------------------------------------------------------
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seeds", default="0:200", help="from:to, or one seed")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--stop-after", type=int, default=0, help="end after so many violations")
+    parser.set_defaults(act=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -38,15 +59,17 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _tell(summary: Summary) -> None:
-    rate = summary.simulated_seconds / max(summary.wall_seconds, 1e-9)
+    rate = summary.simulated_seconds / max(summary.processor_seconds, 1e-9)
     print(f"{summary.seeds} seeds, {len(summary.violations)} violations, {summary.undecided} undecided")
     print(
-        f"{summary.simulated_seconds / 3600:.2f} simulated hours in {summary.wall_seconds:.1f} s "
-        f"({rate:.0f}x), {summary.operations} operations, {summary.answered} answered"
+        f"{summary.simulated_seconds / 3600:.2f} simulated hours in {summary.wall_seconds:.1f} s, "
+        f"{summary.seeds / max(summary.wall_seconds, 1e-9) * 60:.0f} seeds a minute; "
+        f"{rate:.0f} times real time per core"
     )
+    print(f"{summary.operations} operations, {summary.answered} answered")
     print(
-        f"{summary.shards_lost} shards lost both replicas, "
-        f"longest way back to whole {summary.heal_seconds_max:.1f} s"
+        f"{summary.shards_lost} shards lost all their members at once; "
+        f"{summary.heal_seconds_max:.1f} s at most from healing to whole"
     )
     for title, counts in (("faults", summary.faults), ("messages by role", summary.messages)):
         print(f"{title}:")
@@ -56,3 +79,67 @@ def _tell(summary: Summary) -> None:
         print(f"seed {violation['seed']}: {violation['rule']}: {violation['detail'][:500]}")
     if summary.violations:
         print("replay one with: python -m simulations replay SEED", file=sys.stderr)
+
+
+# --- replay ----------------------------------------------------------------------------------------------
+
+
+def _add_replay(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("seed", help="a seed, or a file with a plan in JSON")
+    parser.add_argument("--save", type=Path, help="write the (shrunk) plan to this file, as JSON")
+    parser.add_argument("--history", type=Path, help="write the history to this file, as JSON lines")
+    parser.add_argument("--no-shrink", action="store_true", help="do not look for a shorter story")
+    parser.set_defaults(act=_replay)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    plan = _plan(options.seed)
+    result, world = run_plan(plan, tracing=True)
+    print(tell_plan(plan))
+    print("\n".join(world.trace))
+    if options.history:
+        write_history(options.history, world.workload.history)
+    if result.violations and not options.no_shrink:
+        rule = result.violations[0].rule
+        print(f"shrinking: looking for the shortest story that breaks {rule!r}", file=sys.stderr)
+        shrinker = Shrinker(lambda candidate: _breaks(candidate, rule))
+        plan = shrinker.shrink(plan)
+        result, world = run_plan(plan, tracing=True)
+        print(f"\nthe shortest story after {shrinker.runs} runs:\n")
+        print(tell_plan(plan))
+        print("\n".join(world.trace))
+    if options.save:
+        options.save.write_bytes(msgspec.json.format(msgspec.json.encode(plan)))
+    for violation in result.violations[:5]:
+        print(f"\n{violation}")
+    print(f"\n{len(result.violations)} violations, trace {result.digest}")
+    return 1 if result.violations else 0
+
+
+def _plan(text: str) -> Plan:
+    if text.isdecimal():
+        return make_plan(int(text))
+    return msgspec.json.decode(Path(text).read_bytes(), type=Plan)
+
+
+def _breaks(plan: Plan, rule: str) -> bool:
+    violations = run_plan(plan)[0].violations
+    return bool(violations) and violations[0].rule == rule
+
+
+# --- mutants ---------------------------------------------------------------------------------------------
+
+
+def _add_mutants(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", help="parts of names; all mutants without")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.set_defaults(act=_mutants)
+
+
+def _mutants(options: argparse.Namespace) -> int:
+    names = [name for name in MUTANTS if not options.names or any(part in name for part in options.names)]
+    findings = find_all(names, options.jobs, options.first_seed)
+    print(as_json(findings) if options.json else table(findings))
+    return 0 if all(finding.seeds for finding in findings) else 1

@@ -15,6 +15,7 @@ from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.controller import Controller, ControllerSettings
 from greenroom_cluster.coordination.coordinator import (
     NEVER,
+    ConnectionClosed,
     Coordinator,
     CoordinatorSettings,
     Handled,
@@ -92,6 +93,8 @@ class CoordinatorProcess(Process):
         def closed() -> None:
             self._connections.pop(number, None)
             self._subscribers.pop(number, None)
+            self._waiting.append(Incoming(number, sender, ConnectionClosed()))
+            self._turn_around()
 
         served.on_messages = received
         served.on_closed = closed
@@ -142,7 +145,12 @@ class CoordinatorProcess(Process):
     def kill(self) -> None:
         """End it at once; a write under way is on disk whole, or not at all."""
         writing, self._writing = self._writing, None
-        if self.alive and writing is not None and self.random.random() < 0.5 and writing.persist is not self.disk.map:
+        if (
+            self.alive
+            and writing is not None
+            and self.random.random() < 0.5
+            and writing.persist is not self.disk.map
+        ):
             self._save(writing)
         super().kill()
 

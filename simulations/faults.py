@@ -305,8 +305,7 @@ def loss(faults: Faults, target: Target, seconds: float, amount: float, other: s
 
 def delay(faults: Faults, target: Target, seconds: float, amount: float, other: str) -> Undo | None:
     """Packets to and from a machine take about so many milliseconds more, each its own."""
-    half = int(amount * MILLISECOND / 2)
-    return _traffic(faults, target, other, delay_ns=half, jitter_ns=2 * half)
+    return _traffic(faults, target, other, jitter_ns=int(2 * amount * MILLISECOND))
 
 
 def queue(faults: Faults, target: Target, seconds: float, amount: float, other: str) -> Undo | None:

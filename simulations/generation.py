@@ -54,7 +54,7 @@ def make_plan(seed: int) -> Plan:
         nodes=nodes,
         actors=random.choices((1, 2), (4, 1))[0],
         shards=random.choices((1, 2, 4, 8), (1, 4, 4, 1))[0],
-        replicas=3 if nodes > 2 and random.random() < 0.15 else 2,
+        replicas=3 if nodes > 2 and random.random() < 0.3 else 2,
         clients=clients,
         callers=clients * random.choice((1, 2, 2, 3)),
         sessions=random.choice((2, 4, 6, 8, 24)),
@@ -160,7 +160,9 @@ def _actor(plan: Plan, random: Random, shard: int) -> str:
     if random.random() < 0.8:
         if random.random() < 0.2:
             shard = random.randrange(plan.shards)
-        return random.choice(("primary of shard {}", "primary of shard {}", "backup of shard {}")).format(shard)
+        return random.choice(("primary of shard {}", "primary of shard {}", "backup of shard {}")).format(
+            shard
+        )
     return f"actor n{random.randrange(plan.nodes)}/{random.randrange(plan.actors)}"
 
 
@@ -172,14 +174,18 @@ def _machine(plan: Plan, random: Random, shard: int) -> str:
 
 def _duration(plan: Plan, random: Random) -> float:
     """Around the grace, mostly."""
-    return round(plan.grace_seconds * random.choice((0.3, 0.7, 0.9, 1.0, 1.1, 1.5, 2.5)) * random.uniform(0.8, 1.2), 4)
+    return round(
+        plan.grace_seconds * random.choice((0.3, 0.7, 0.9, 1.0, 1.1, 1.5, 2.5)) * random.uniform(0.8, 1.2), 4
+    )
 
 
 def _fault(plan: Plan, random: Random, kind: str, at_ms: float, shard: int) -> Fault:
     actor, machine = _actor(plan, random, shard), _machine(plan, random, shard)
     client = f"client {random.randrange(plan.clients)}"
     seconds = _duration(plan, random)
-    anyone = random.choice((actor, actor, client, "coordinator", f"supervisor n{random.randrange(plan.nodes)}"))
+    anyone = random.choice(
+        (actor, actor, client, "coordinator", f"supervisor n{random.randrange(plan.nodes)}")
+    )
     other = random.choice(
         ("coordinator", client, _machine(plan, random, shard), _machine(plan, random, shard))
     )
@@ -207,7 +213,9 @@ def _fault(plan: Plan, random: Random, kind: str, at_ms: float, shard: int) -> F
         case "change clock rate":
             return Fault(at_ms, kind, machine, seconds, random.uniform(0.96, 1.04))
         case "lose packets":
-            return Fault(at_ms, kind, machine, seconds, random.choice((0.01, 0.1, 0.4)), random.choice(("", other)))
+            return Fault(
+                at_ms, kind, machine, seconds, random.choice((0.01, 0.1, 0.4)), random.choice(("", other))
+            )
         case "delay packets" | "queue at sender":
             amount = random.choice((2.0, 20.0, 100.0, plan.lease_seconds * 1000))
             return Fault(at_ms, kind, machine, seconds, amount, random.choice(("", other)))

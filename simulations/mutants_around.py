@@ -6,7 +6,6 @@ import msgspec
 from greenroom.dialog.core import Dialog
 from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.placement import Placement
-from greenroom_cluster.coordination import coordinator as coordination
 from greenroom_cluster.coordination import draft, rules
 from greenroom_cluster.coordination.coordinator import Coordinator, Incoming
 from greenroom_cluster.coordination.draft import Draft
@@ -155,21 +154,6 @@ def _(patches: Patches) -> None:
         return take(self, full)
 
     patches.set(coordinator_links.CoordinatorLink, "_take_map", take_map)
-
-
-@mutant("applies a copy of a refused proposal")
-def _(patches: Patches) -> None:
-    """A refusal is not final: a late copy of the same proposal may apply, and the primary believes it won't."""
-    patches.set(coordination, "_REFUSED_MAX", 0)
-    from greenroom_cluster.shard.membership import Membership
-
-    def on_refused(self, now_ns, reason):
-        if self.opened is not None:
-            self.opened = None
-            if self.joiner is not None and self.joiner.counted:
-                self._abort_join("refused", now_ns)
-
-    patches.set(Membership, "on_refused", on_refused)
 
 
 # --- drivers ---------------------------------------------------------------------------------------------

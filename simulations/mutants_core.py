@@ -217,19 +217,6 @@ def _(patches: Patches) -> None:
     patches.set(Replica, "become_backup", become_backup)
 
 
-@mutant("does not repeat what a broken link lost")
-def _(patches: Patches) -> None:
-    """When a link comes back, records that were under way on it are not sent again."""
-
-    def link_up(self, now_ns):
-        self.up = True
-        self.flights.clear()
-        self.beacon(now_ns)
-        self.flush()
-
-    patches.set(Outgoing, "link_up", link_up)
-
-
 @mutant("takes records of an epoch that is over")
 def _(patches: Patches) -> None:
     """A backup does not compare epochs: a deposed primary's records go into its log."""
@@ -302,21 +289,7 @@ def _(patches: Patches) -> None:
 
 @mutant("repeats a compare-and-set that had applied", budget=1500)
 def _(patches: Patches) -> None:
-    """A proposal without an answer is made again at the epoch of now, under a new nonce."""
-    original = Context.repropose
-
-    def repropose(self, now_ns, opened):
-        epoch = self.map.shards[opened.proposal.shard].epoch if self.map is not None else 0
-        nonce = self.random.randbytes(12)
-        opened.proposal = msgspec.structs.replace(opened.proposal, epoch=epoch, nonce=nonce)
-        original(self, now_ns, opened)
-
-    patches.set(Context, "repropose", repropose)
-
-
-@mutant("takes silence for a refusal", budget=1500)
-def _(patches: Patches) -> None:
-    """A primary whose proposal is not answered in time goes on as if it had never been made."""
+    """A primary takes silence for a refusal: it forgets a proposal that was not answered and makes others."""
     original = Membership.manage
 
     def manage(self, now_ns, wall_us):

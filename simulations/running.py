@@ -4,7 +4,8 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ class Summary(msgspec.Struct, kw_only=True):
     violations: list[dict[str, Any]] = []
     simulated_seconds: float = 0.0
     wall_seconds: float = 0.0
+    processor_seconds: float = 0.0
     operations: int = 0
     answered: int = 0
     undecided: int = 0
@@ -36,6 +38,7 @@ class Summary(msgspec.Struct, kw_only=True):
         """Count one run."""
         self.seeds += 1
         self.simulated_seconds += result.simulated_seconds
+        self.processor_seconds += result.processor_seconds
         self.operations += result.operations
         self.answered += result.answered
         self.undecided += result.undecided
@@ -56,41 +59,46 @@ def run_plan(plan: Plan, *, tracing: bool = False) -> tuple[Result, World]:
 
 def run_seed(seed: int) -> Result:
     """Run the plan of a seed."""
-    return run_plan(make_plan(seed))[0]
+    began = time.process_time()
+    result = run_plan(make_plan(seed))[0]
+    result.processor_seconds = time.process_time() - began
+    return result
 
 
-def run_seeds(
-    seeds: Iterable[int], jobs: int = 1, run: Callable[[int], Result] = run_seed
-) -> Iterator[Result]:
-    """Yield the result of each seed, in order."""
+@contextmanager
+def worker_pool(jobs: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """Give something like `map`, in so many processes; results come in order."""
     if jobs <= 1:
-        yield from map(run, seeds)
+        yield lambda call, items, chunk=1: map(call, items)
         return
     with multiprocessing.get_context("fork").Pool(jobs) as pool:
-        yield from pool.imap(run, seeds, chunksize=CHUNK)
+        yield lambda call, items, chunk=1: pool.imap(call, items, chunksize=chunk)
 
 
 def summarize(seeds: range, jobs: int = 1, *, progress: bool = True, stop_after: int = 0) -> Summary:
     """Run seeds and sum up; with `progress`, say on stderr how far it is. 0: never stop early."""
     summary = Summary()
     began = told = time.monotonic()
-    for result in run_seeds(seeds, jobs):
-        summary.add(result)
-        if result.violations:
-            print(f"seed {result.seed}: {str(result.violations[0])[:300]}", file=sys.stderr, flush=True)
-            if stop_after and len(summary.violations) >= stop_after:
-                break
-        now = time.monotonic()
-        if progress and now - told >= PROGRESS_SECONDS:
-            told = now
-            rate = summary.seeds / (now - began)
-            left = (len(seeds) - summary.seeds) / rate
-            print(
-                f"{summary.seeds}/{len(seeds)} seeds, {len(summary.violations)} violations, "
-                f"{rate * 60:.0f} seeds/min, {summary.simulated_seconds / (now - began):.0f}x real time, "
-                f"{left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+    with worker_pool(jobs) as pool:
+        for result in pool(run_seed, seeds, CHUNK):
+            summary.add(result)
+            if result.violations:
+                print(f"seed {result.seed}: {str(result.violations[0])[:300]}", file=sys.stderr, flush=True)
+                if stop_after and len(summary.violations) >= stop_after:
+                    break
+            now = time.monotonic()
+            if progress and now - told >= PROGRESS_SECONDS:
+                told = now
+                _tell_progress(summary, len(seeds), now - began)
     summary.wall_seconds = time.monotonic() - began
     return summary
+
+
+def _tell_progress(summary: Summary, total: int, elapsed: float) -> None:
+    rate = summary.seeds / elapsed
+    print(
+        f"{summary.seeds}/{total} seeds, {len(summary.violations)} violations, {rate * 60:.0f} seeds/min, "
+        f"{summary.simulated_seconds / elapsed:.0f}x real time, {(total - summary.seeds) / rate:.0f} s left",
+        file=sys.stderr,
+        flush=True,
+    )

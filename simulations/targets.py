@@ -44,9 +44,8 @@ class Target:
         self.strike("pause", seconds=seconds)
 
     def kill(self) -> None:
-        """End the process; its supervisor, if it has one, starts another."""
-        kind = "kill actor" if isinstance(self.process, ActorProcess) else "kill process"
-        self.strike(kind, seconds=0.5)
+        """End an actor; its supervisor starts another."""
+        self.strike("kill actor")
 
     def cut(self, seconds: float, *, other: str = "", one_way: bool = False) -> None:
         """Cut the machine off from all others, or from one."""

@@ -357,7 +357,9 @@ class Workload:
             if session.earliest_end_ns is not None:
                 began_ns = max(session.earliest_end_ns, ORIGIN_NS)
                 history += [
-                    Operation(client="time", session=session.name, kind="expire", key=key, invoked_ns=began_ns)
+                    Operation(
+                        client="time", session=session.name, kind="expire", key=key, invoked_ns=began_ns
+                    )
                     for key in session.keys
                 ]
         return history

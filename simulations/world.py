@@ -70,6 +70,7 @@ class Result(msgspec.Struct, kw_only=True):
     faults: dict[str, int]
     messages: dict[str, int]
     digest: str
+    processor_seconds: float = 0.0
 
 
 def _clock_slack_ns(plan: Plan) -> int:
@@ -165,9 +166,7 @@ class World:
         self.generations += 1
         machine = self.network.machine(f"client{number}")
         nodes = tuple(each.address for each in self.supervisors.values())
-        settings = DialogSettings(
-            seeds=nodes, cluster=CLUSTER, deadline_seconds=self.plan.deadline_seconds
-        )
+        settings = DialogSettings(seeds=nodes, cluster=CLUSTER, deadline_seconds=self.plan.deadline_seconds)
         process = ClientProcess(
             self.network,
             machine,
@@ -253,7 +252,9 @@ class World:
 
     def _note_effect(self, actor: ActorProcess, effect: Any) -> None:
         if isinstance(effect, Transition):
-            self.note(f"{actor.name} shard {effect.shard} epoch {effect.epoch} {effect.role}: {effect.reason}")
+            self.note(
+                f"{actor.name} shard {effect.shard} epoch {effect.epoch} {effect.role}: {effect.reason}"
+            )
 
     def violate(self, rule: str, detail: str) -> None:
         """Note that a rule broke."""

@@ -1,0 +1,72 @@
+"""Seeds run clean, a run is decided by its seed alone, and what was found once stays fixed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from simulations.generation import make_plan
+from simulations.plans import Fault, Plan
+from simulations.running import run_plan, run_seed, summarize
+from simulations.shrinking import Shrinker
+
+FOUND = sorted((Path(__file__).parent / "found").glob("*.json"))
+REPOSITORY = Path(__file__).parents[2]
+
+DIGESTS = """
+import json, sys
+from simulations.running import run_seed
+print(json.dumps([run_seed(seed).digest for seed in range(int(sys.argv[1]))]))
+"""
+
+
+@pytest.mark.timeout(170)
+def test_two_hundred_seeds_break_no_rule() -> None:
+    summary = summarize(range(200), progress=False)
+    assert not summary.violations
+    assert summary.seeds == 200
+    assert summary.undecided == 0
+    assert summary.answered > 50 * 200, "runs below a minimum load show nothing"
+
+
+@pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
+def test_a_plan_that_once_failed_breaks_no_rule(path: Path) -> None:
+    plan = msgspec.json.decode(path.read_bytes(), type=Plan)
+    result, _ = run_plan(plan)
+    assert result.violations == []
+
+
+def test_the_same_seed_gives_the_same_trace_whatever_the_hash_seed() -> None:
+    digests = []
+    for hash_seed in ("1", "2"):
+        run = subprocess.run(
+            [sys.executable, "-c", DIGESTS, "8"],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(REPOSITORY)},
+            cwd=REPOSITORY,
+            capture_output=True,
+            check=True,
+        )
+        digests.append(json.loads(run.stdout))
+    assert digests[0] == digests[1]
+    assert digests[0][0] == run_seed(0).digest
+
+
+def test_a_plan_survives_being_written_down() -> None:
+    plan = make_plan(3)
+    again = msgspec.json.decode(msgspec.json.encode(plan), type=Plan)
+    assert again == plan
+    assert run_plan(again)[0].digest == run_plan(plan)[0].digest
+
+
+def test_shrinking_keeps_only_what_breaks_the_rule() -> None:
+    plan = make_plan(5)
+    needed = Fault(1000.0, "kill actor", "primary of shard 0")
+    plan = msgspec.structs.replace(plan, faults=(*plan.faults, needed, *plan.faults))
+    shrinker = Shrinker(lambda candidate: needed in candidate.faults and len(candidate.actions) >= 3)
+    small = shrinker.shrink(plan)
+    assert small.faults == (needed,)
+    assert len(small.actions) == 3
