@@ -46,6 +46,7 @@ from greenroom_cluster.coordination.messages import (
     RemoveNode,
     ReportDead,
 )
+from greenroom_cluster.coordination.owners import Owners
 
 NEVER = (1 << 63) - 1
 """A deadline that does not come."""
@@ -65,12 +66,16 @@ class CoordinatorSettings(msgspec.Struct, frozen=True):
     node_down_seconds: float = 2.0
 
 
+class ConnectionClosed(msgspec.Struct, frozen=True):
+    """In place of a message, after all others of its connection: the connection has ended."""
+
+
 class Incoming(msgspec.Struct, frozen=True):
     """One message of a connection; `sender` is the identity that the connection's hello gave."""
 
     connection: int
     sender: bytes
-    message: Handled
+    message: Handled | ConnectionClosed
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -100,8 +105,7 @@ class Coordinator:
         self.refusal = ""
         self._down_ns = round(settings.node_down_seconds * 1e9)
         self._stepped_ns = now_ns
-        # Timers start fresh: nobody could send us heartbeats while we were away.
-        self._heard_ns = dict.fromkeys(cluster_map.nodes, now_ns)
+        self._owners = Owners(cluster_map.nodes, self._down_ns, now_ns)
         self._subscribed: dict[bytes, None] = {}
         self._dead: dict[bytes, None] = {}
         self._refused: dict[bytes, None] = {}
@@ -116,7 +120,9 @@ class Coordinator:
         answers: list[tuple[int, CoordinatorReply | None]] = []
         for incoming in batch:
             if isinstance(incoming.message, Heartbeat):
-                self._heartbeat(now_ns, draft, incoming.message)
+                self._heartbeat(now_ns, draft, incoming, incoming.message)
+            elif isinstance(incoming.message, ConnectionClosed):
+                self._owners.closed(incoming.connection)
             else:
                 answers.append((incoming.connection, self._answer(now_ns, draft, incoming)))
         self._mark_down(now_ns, draft)
@@ -144,6 +150,7 @@ class Coordinator:
 
     def _answer(self, now_ns: int, draft: Draft, incoming: Incoming) -> CoordinatorReply | None:
         """Apply one request to the draft; None stands for the map as it will be after the batch."""
+        code = ""
         match incoming.message:
             case wire.Subscribe():
                 _remember(self._subscribed, incoming.sender, _SUBSCRIBED_MAX)
@@ -151,27 +158,33 @@ class Coordinator:
             case Propose():
                 return self._propose(draft, incoming.sender, incoming.message)
             case RegisterNode(request=request, node=node):
-                heard = self._heard_ns.get(node.name)
-                alive = heard is not None and now_ns - heard < self._down_ns
-                complaint = draft.register_node(node, former_alive=alive)
+                complaint, code = self._objection(now_ns, draft, incoming, node.name, node.address)
+                complaint = complaint or draft.register_node(node)
                 if not complaint:
-                    self._heard_ns[node.name] = now_ns
+                    self._owners.heard(now_ns, incoming.sender, incoming.connection, node.name)
             case RegisterActor(request=request, actor=actor):
+                complaint, code = self._objection(now_ns, draft, incoming, actor.node)
                 if actor.incarnation in self._dead:
-                    complaint = "this incarnation is dead, which is final; start the actor again"
-                else:
-                    complaint = draft.register_actor(actor)
+                    complaint = complaint or "this incarnation is dead, which is final; start the actor again"
+                complaint = complaint or draft.register_actor(actor)
             case ReportDead(request=request, incarnations=incarnations):
                 complaint = ""
                 self._bury(incarnations)
                 draft.report_dead(incarnations)
             case RemoveNode(request=request, name=name):
-                complaint = draft.remove_node(name)
+                complaint, code = self._objection(now_ns, draft, incoming, name)
+                complaint = complaint or draft.remove_node(name)
             case ForgetNode(request=request, name=name):
                 complaint = self._forget(now_ns, draft, name)
-            case Heartbeat():
+            case Heartbeat() | ConnectionClosed():
                 return None
-        return Rejected(request, complaint) if complaint else Accepted(request)
+        return Rejected(request, complaint, code) if complaint else Accepted(request)
+
+    def _objection(
+        self, now_ns: int, draft: Draft, incoming: Incoming, name: str, address: str = ""
+    ) -> tuple[str, str]:
+        """Return why the sender may not speak for a node, and the code of that reason; ("", "") if it may."""
+        return self._owners.objection(now_ns, incoming.sender, name, draft.nodes.get(name), address)
 
     def _propose(self, draft: Draft, sender: bytes, message: Propose) -> CoordinatorReply:
         if message.proposer != sender:
@@ -193,8 +206,8 @@ class Coordinator:
         return decision
 
     def _forget(self, now_ns: int, draft: Draft, name: str) -> str:
-        silent_ns = now_ns - self._heard_ns.get(name, now_ns - self._down_ns)
-        if name in draft.nodes and silent_ns < self._down_ns:
+        silent_ns = self._owners.silence_ns(now_ns, name) if name in draft.nodes else self._down_ns
+        if silent_ns < self._down_ns:
             return (
                 f"node {name} was heard from {silent_ns / 1e9:.1f} s ago: stop it first, or, if the "
                 f"coordinator has just started, try again in {self._down_ns / 1e9:.0f} s"
@@ -208,18 +221,19 @@ class Coordinator:
 
     # --- heartbeats --------------------------------------------------------------------------------------
 
-    def _heartbeat(self, now_ns: int, draft: Draft, message: Heartbeat) -> None:
+    def _heartbeat(self, now_ns: int, draft: Draft, incoming: Incoming, message: Heartbeat) -> None:
         node = draft.nodes.get(message.node)
         if node is None:
             return  # forgotten or removed: the map tells its supervisor
-        self._heard_ns[message.node] = now_ns
+        if not self._owners.beat(now_ns, incoming.sender, incoming.connection, message.node):
+            return  # its name was taken over: the map tells its supervisor
         if node.state == "down":
             draft.set_node_state(node.name, "up")
 
     def _mark_down(self, now_ns: int, draft: Draft) -> None:
         """Silent nodes are down. One that is leaving stays so, lest a heartbeat brings it back up."""
         for node in list(draft.nodes.values()):
-            if node.state == "up" and now_ns - self._heard_ns.setdefault(node.name, now_ns) >= self._down_ns:
+            if node.state == "up" and self._owners.silence_ns(now_ns, node.name) >= self._down_ns:
                 draft.set_node_state(node.name, "down")
                 draft.warnings.append(f"node {node.name} is down: no heartbeat for {self._down_ns / 1e9:g} s")
 
@@ -227,7 +241,7 @@ class Coordinator:
         """While this process was paused nobody was silent; heartbeats may still wait in the sockets."""
         paused_ns = now_ns - self._stepped_ns
         if paused_ns > self._down_ns // 2:
-            self._heard_ns = {name: heard + paused_ns for name, heard in self._heard_ns.items()}
+            self._owners.forgive(paused_ns)
         self._stepped_ns = now_ns
 
     # --- lineage -----------------------------------------------------------------------------------------
@@ -255,6 +269,8 @@ class Coordinator:
         responses = []
         for incoming in batch:
             message = incoming.message
+            if isinstance(message, ConnectionClosed):
+                continue
             if isinstance(message, wire.Subscribe | Heartbeat):
                 reply: CoordinatorReply = wire.Goodbye("older-map", self.refusal)
             else:
@@ -267,8 +283,7 @@ class Coordinator:
     def _conclude(self, draft: Draft, answers: list[tuple[int, CoordinatorReply | None]]) -> Outcome:
         before = self.map
         self.map = after = draft.finish()
-        for name in [name for name in self._heard_ns if name not in after.nodes]:
-            del self._heard_ns[name]
+        self._owners.keep(after.nodes)
         responses = tuple(
             Response(connection, wire.MapFull(after) if reply is None else reply)
             for connection, reply in answers

@@ -2,8 +2,7 @@
 
 Every method returns "" when done, or why not and what to do. None raises on what a peer may send.
 
-Two supervisors that register under one node name are told from each other by nothing in the protocol: the
-latest wins. Its address replaces the former's, its actors take the slots, the former's become "replaced".
+Who may speak for a node is decided before (`owners`): what registers here replaces what had its name.
 """
 
 import re
@@ -32,8 +31,8 @@ class Draft:
 
     # --- nodes -------------------------------------------------------------------------------------------
 
-    def register_node(self, node: NodeEntry, *, former_alive: bool) -> str:
-        """Enter or change a node. `former_alive`: the holder of that name was heard from just now."""
+    def register_node(self, node: NodeEntry) -> str:
+        """Enter or change a node."""
         if not _NODE_NAME.fullmatch(node.name):
             return (
                 "a node name has 1 to 63 letters, digits, dots, dashes and underscores; choose another --name"
@@ -42,12 +41,6 @@ class Draft:
             return 'a node registers as "up" or "leaving"'
         if not 0 < len(node.address) <= ADDRESS_LENGTH_MAX:
             return f"a node's address has 1 to {ADDRESS_LENGTH_MAX} characters; set --advertise"
-        former = self.nodes.get(node.name)
-        if former is not None and former.address != node.address and former_alive:
-            self.warnings.append(
-                f"node {node.name} moved from {former.address} to {node.address} while it was alive: the "
-                "latest wins its slots; if these are two machines, give one of them another --name"
-            )
         self.nodes[node.name] = node
         return ""
 

@@ -1,7 +1,8 @@
 """The messages between the coordinator and the nodes, actors and operators that talk to it.
 
-A connection opens with `wire.Hello` in both directions, role "peer" for nodes and actors, "admin" for an
-operator's command. `wire.Subscribe` is answered by `wire.MapFull` and then `wire.MapChange`s.
+A connection opens with `wire.Hello` in both directions: role "peer" for nodes, actors and the commands that
+change something, which a node or an actor taken for the coordinator refuses; "admin" for who only looks.
+`wire.Subscribe` is answered by `wire.MapFull` and then `wire.MapChange`s.
 """
 
 from typing import TypeAlias
@@ -10,6 +11,9 @@ import msgspec
 
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, NodeEntry
+
+NAME_TAKEN = "name-taken"
+"""Code of the `Rejected` that a supervisor gets whose node name belongs to another that is alive."""
 
 
 class Proposal(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -105,10 +109,11 @@ class Accepted(wire.Frame, frozen=True, tag=98):
 
 
 class Rejected(wire.Frame, frozen=True, tag=99):
-    """Not done; `reason` says why and what to do."""
+    """Not done; `reason` says why and what to do, `code` which of the reasons that peers act on, if any."""
 
     request: int
     reason: str
+    code: str = ""
 
 
 CoordinatorRequest: TypeAlias = (

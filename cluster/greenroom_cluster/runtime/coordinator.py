@@ -19,6 +19,7 @@ from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.controller import Controller, ControllerSettings
 from greenroom_cluster.coordination.coordinator import (
     NEVER,
+    ConnectionClosed,
     Coordinator,
     CoordinatorSettings,
     Handled,
@@ -112,6 +113,8 @@ class CoordinatorServer:
         finally:
             del self._connections[number]
             self._publisher.forget(number)
+            self._waiting.append(Incoming(number, hello.sender, ConnectionClosed()))
+            self._wake.set()
 
     async def _decide_forever(self) -> NoReturn:
         await self._plan()

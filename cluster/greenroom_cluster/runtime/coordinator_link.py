@@ -33,6 +33,15 @@ from greenroom_cluster.runtime.dialing import stay_connected
 from greenroom_cluster.runtime.log_limits import LimitedLog
 
 CALL_SECONDS = 5.0
+_ADDRESS_OPTION = "give the coordinator's address with --coordinator (GREENROOM_COORDINATOR)"
+# What a coordinator, or somebody taken for it, says to a hello that will not fit later either.
+_REFUSALS = {
+    "wrong-cluster": "serves another cluster: give its name with --cluster (GREENROOM_CLUSTER)",
+    "wrong-role": f"is a node, not the coordinator: {_ADDRESS_OPTION}",
+    "wrong-target": f"is an actor of a node, not the coordinator: {_ADDRESS_OPTION}",
+    "wrong-protocol": "speaks another version of the protocol: install matching versions",
+    "wrong-routing": "routes sessions in another way: install matching versions",
+}
 _PROPOSALS_PER_FRAME = 1024
 
 _decoder = msgspec.msgpack.Decoder(CoordinatorReply)
@@ -71,7 +80,9 @@ class CoordinatorLink:
     """Follows the map, proposes and calls. The callbacks are called from `run`'s task and must not block.
 
     `on_map(map)` with every newer map; `on_decisions(decisions)`; `on_up()` after the first map of each
-    connection; `on_down()` when that connection is lost. Raises UsageError for a malformed address.
+    connection; `on_down()` when that connection is lost; `on_refused(reason)` when who answers is not this
+    cluster's coordinator, which no repeating changes (it is repeated all the same). `failure` is why there is
+    no connection. Raises UsageError for a malformed address.
     """
 
     def __init__(
@@ -82,6 +93,7 @@ class CoordinatorLink:
         on_decisions: Callable[[tuple[Decision, ...]], None] = _ignore,
         on_up: Callable[[], None] = _ignore,
         on_down: Callable[[], None] = _ignore,
+        on_refused: Callable[[str], None] = _ignore,
     ) -> None:
         split_address(settings.address)
         self._settings = settings
@@ -89,6 +101,8 @@ class CoordinatorLink:
         self._on_decisions = on_decisions
         self._on_up = on_up
         self._on_down = on_down
+        self._on_refused = on_refused
+        self.failure = ""
         self._map: ClusterMap | None = None
         self._connection: FramedConnection | None = None
         self._up = False
@@ -118,7 +132,19 @@ class CoordinatorLink:
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send_proposals)
-            await stay_connected(self._settings.address, hello, nursery, self._follow, what="coordinator")
+            await stay_connected(
+                self._settings.address,
+                hello,
+                nursery,
+                self._follow,
+                what="coordinator",
+                on_failure=self._failed,
+            )
+
+    def _failed(self, reason: str, code: str) -> None:
+        self.failure = reason
+        if code in _REFUSALS:
+            self._on_refused(f"{self._settings.address} {_REFUSALS[code]}")
 
     # --- what is asked -----------------------------------------------------------------------------------
 

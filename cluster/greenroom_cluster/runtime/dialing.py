@@ -127,8 +127,12 @@ async def stay_connected(
     serve: Callable[[FramedConnection], Awaitable[None]],
     *,
     what: str,
+    on_failure: Callable[[str, str], None] | None = None,
 ) -> NoReturn:
     """Keep a connection to `address` open until cancelled, and run `serve` on each, until it ends.
+
+    `on_failure(reason, code)` is told of every end, with the code of the other side's `Goodbye` if there was
+    one in answer to our hello.
 
     A connection that ended is aborted, so nothing sent on it arrives later than what the next one carries.
     `what` names the link in logs. Whatever goes wrong is a reason to try again, first after 20 ms, rising to
@@ -138,6 +142,7 @@ async def stay_connected(
     told = ""
     while True:
         opened = trio.current_time()
+        code = ""
         try:
             connection, _ = await dial(address, hello, nursery)
             try:
@@ -149,6 +154,9 @@ async def stay_connected(
                 connection.abort("the link ended")
         except (DialFailedError, ConnectionEndedError, RemoteProtocolError, UsageError) as error:
             reason = str(error)
+            code = error.code if isinstance(error, DialFailedError) else ""
+        if on_failure is not None:
+            on_failure(reason, code)
         if reason != told:
             _limited_log.info("link_down", link=what, address=address, reason=reason)
             told = reason

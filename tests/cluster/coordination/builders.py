@@ -1,11 +1,19 @@
 """Small maps, actors and a coordinator driven by hand, for the tests of coordination."""
 
+from collections.abc import Iterable
+
 import msgspec
 
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
 from greenroom_cluster.coordination import messages as m
-from greenroom_cluster.coordination.coordinator import Coordinator, CoordinatorSettings, Incoming, Outcome
+from greenroom_cluster.coordination.coordinator import (
+    ConnectionClosed,
+    Coordinator,
+    CoordinatorSettings,
+    Incoming,
+    Outcome,
+)
 from greenroom_cluster.coordination.genesis import first_map
 
 SECOND = 1_000_000_000
@@ -41,11 +49,12 @@ def shard(
 
 def cluster(
     shards: tuple[ShardEntry, ...],
-    actors: tuple[ActorEntry, ...] = (),
+    actors: Iterable[ActorEntry] = (),
     nodes: tuple[NodeEntry, ...] = (),
     *,
     version: int = 1,
 ) -> ClusterMap:
+    actors = tuple(actors)
     known = {one.name: one for one in nodes} | {
         one.node: node(one.node) for one in actors if one.node not in {n.name for n in nodes}
     }
@@ -66,11 +75,15 @@ class Desk:
         return self.coordinator.map
 
     def batch(self, *asked: tuple[bytes, object]) -> Outcome:
-        """Decide (sender, message) pairs together; what is published must lead to the coordinator's map."""
-        before = self.map
-        outcome = self.coordinator.decide(
-            self.now_ns, [Incoming(number, sender, message) for number, (sender, message) in enumerate(asked)]
+        """Decide (sender, message) pairs together."""
+        return self.decide(
+            *(Incoming(number, sender, message) for number, (sender, message) in enumerate(asked))
         )
+
+    def decide(self, *batch: Incoming) -> Outcome:
+        """Decide a batch; what is published must lead to the coordinator's map."""
+        before = self.map
+        outcome = self.coordinator.decide(self.now_ns, batch)
         self.warnings += outcome.warnings
         if outcome.persist is None:
             assert outcome.delta is None
@@ -81,10 +94,14 @@ class Desk:
             assert self.map.version == before.version + 1
         return outcome
 
-    def ask(self, message: object, sender: bytes = b"supervisor") -> object:
+    def ask(self, message: object, sender: bytes = b"supervisor", connection: int = 0) -> object:
         """Ask one thing and return the answer, if there is one."""
-        responses = self.batch((sender, message)).responses
+        responses = self.decide(Incoming(connection, sender, message)).responses
         return responses[0].message if responses else None
+
+    def close(self, sender: bytes, connection: int) -> Outcome:
+        """End a connection."""
+        return self.decide(Incoming(connection, sender, ConnectionClosed()))
 
     def subscribe(self, sender: bytes, version: int = 0, lineage: int = 1) -> object:
         return self.ask(wire.Subscribe(lineage, version), sender)

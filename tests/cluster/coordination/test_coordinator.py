@@ -220,11 +220,96 @@ def test_forgetting_takes_a_silent_node_and_declares_its_actors_dead() -> None:
     assert "b" not in desk.map.nodes
 
 
-def test_two_machines_under_one_name_are_reported_and_the_latest_wins() -> None:
-    desk = Desk(PAIR)
-    desk.node("b", address="10.0.0.9:7")
-    assert desk.map.nodes["b"].address == "10.0.0.9:7"
-    assert any("--name" in warning for warning in desk.warnings)
+# --- names -----------------------------------------------------------------------------------------------
+
+OLD, NEW = b"old supervisor", b"new supervisor"
+HERE, THERE = "10.0.0.1:7", "10.0.0.9:7"
+
+
+def named(address: str = HERE) -> m.RegisterNode:
+    return m.RegisterNode(1, node("n", address=address))
+
+
+def owned() -> Desk:
+    """A coordinator at which OLD has registered node n."""
+    desk = Desk()
+    assert desk.ask(named(), OLD, connection=1) == m.Accepted(1)
+    return desk
+
+
+def assert_taken(answer: object) -> None:
+    assert isinstance(answer, m.Rejected)
+    assert answer.code == m.NAME_TAKEN
+    assert HERE in answer.reason
+    assert "--name" in answer.reason
+
+
+@pytest.mark.parametrize("address", [HERE, THERE])
+def test_a_name_whose_owner_is_alive_is_refused(address: str) -> None:
+    desk = owned()
+    before = desk.map
+    assert_taken(desk.ask(named(address), NEW, connection=2))
+    assert_taken(desk.ask(m.RegisterActor(1, actor(A, "n/0")), NEW, connection=2))
+    assert_taken(desk.ask(m.RemoveNode(1, "n"), NEW, connection=2))
+    assert desk.map is before
+    assert desk.ask(m.RegisterActor(1, actor(A, "n/0")), OLD, connection=1) == m.Accepted(1)
+    assert desk.ask(named(THERE), OLD, connection=1) == m.Accepted(1)
+
+
+def test_a_name_is_free_at_once_when_its_owners_connection_has_closed() -> None:
+    desk = owned()
+    desk.close(OLD, connection=1)
+    assert desk.ask(named(THERE), NEW, connection=2) == m.Accepted(1)
+    assert desk.map.nodes["n"].address == THERE
+    assert isinstance(desk.ask(named(), OLD, connection=3), m.Rejected)
+
+
+def test_the_end_of_a_former_connection_frees_no_name() -> None:
+    desk = owned()
+    desk.ask(m.Heartbeat("n", 1, 0), OLD, connection=2)
+    desk.close(OLD, connection=1)
+    assert_taken(desk.ask(named(THERE), NEW, connection=3))
+
+
+def test_an_owner_that_comes_back_keeps_its_name() -> None:
+    desk = owned()
+    desk.close(OLD, connection=1)
+    desk.ask(m.Heartbeat("n", 1, 0), OLD, connection=2)
+    assert_taken(desk.ask(named(THERE), NEW, connection=3))
+
+
+def test_a_name_is_free_once_its_owner_fell_silent() -> None:
+    desk = owned()
+    for _ in range(8):
+        desk.now_ns += SECOND // 4
+        # What others say of the name is no life sign of its owner.
+        desk.ask(m.Heartbeat("n", 1, 0), NEW, connection=2)
+    assert desk.map.nodes["n"].state == "down"
+    assert desk.ask(named(THERE), NEW, connection=2) == m.Accepted(1)
+
+
+def test_after_a_start_of_the_coordinator_the_owner_is_given_time_to_be_heard() -> None:
+    restarted = Desk(cluster(PAIR.shards, PAIR.actors.values(), (node("a", address=HERE), node("b"))))
+    wait = restarted.ask(m.RegisterNode(1, node("a", address=THERE)), NEW, connection=2)
+    assert isinstance(wait, m.Rejected)
+    assert wait.code == "", "nobody may conclude from it that the name is taken"
+    assert restarted.ask(m.Heartbeat("a", 1, 0), OLD, connection=1) is None
+    taken = restarted.ask(m.RegisterNode(1, node("a", address=THERE)), NEW, connection=2)
+    assert_taken(taken)
+    # The same address was free to listen on again.
+    assert restarted.ask(m.RegisterNode(1, node("b")), NEW, connection=2) == m.Accepted(1)
+
+
+def test_after_a_start_of_the_coordinator_a_name_nobody_claims_is_free() -> None:
+    restarted = Desk(cluster(PAIR.shards, PAIR.actors.values(), (node("a", address=HERE), node("b"))))
+    restarted.pass_seconds(2, "b")
+    assert restarted.ask(m.RegisterNode(1, node("a", address=THERE)), NEW, connection=2) == m.Accepted(1)
+
+
+def test_a_closed_connection_needs_no_answer_even_when_everything_is_refused() -> None:
+    desk = owned()
+    desk.ask(wire.Subscribe(9, 9), NEW)
+    assert desk.close(OLD, connection=1).responses == ()
 
 
 # --- lineage ---------------------------------------------------------------------------------------------

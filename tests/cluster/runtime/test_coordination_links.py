@@ -13,7 +13,15 @@ from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry
 from greenroom_cluster.controller import ControllerSettings
 from greenroom_cluster.coordination.genesis import ClusterOptions, first_map
-from greenroom_cluster.coordination.messages import Accepted, Decision, Proposal, RegisterActor, RegisterNode
+from greenroom_cluster.coordination.messages import (
+    NAME_TAKEN,
+    Accepted,
+    Decision,
+    Proposal,
+    RegisterActor,
+    RegisterNode,
+    Rejected,
+)
 from greenroom_cluster.coordination.storage import StorageFailedError
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.coordinator import CoordinatorServer, CoordinatorServerSettings
@@ -370,3 +378,46 @@ async def test_node_serves_nothing_but_the_map() -> None:
         await until(lambda: server.listener.connections == 1)
         server.publish(next_map(first_map(CLUSTER, 8, 2), "n1"))
         assert len(await good.receive()) == 1
+
+
+# --- who is who --------------------------------------------------------------------------------------------
+
+
+async def test_a_name_is_refused_while_its_owner_is_connected_and_free_afterwards(
+    tmp_path: Path,
+) -> None:
+    async with coordinating(tmp_path) as (server, nursery):
+        one, two = (Follower(server.listener.address(), bytes([n]) * 16) for n in (1, 2))
+        async with trio.open_nursery() as owner:
+            owner.start_soon(one.link.run)
+            await one.register("n")
+            nursery.start_soon(two.link.run)
+            elsewhere = NodeEntry("n", "127.0.0.1:9", "up")
+            refused = await two.link.call(lambda number: RegisterNode(number, elsewhere))
+            assert isinstance(refused, Rejected)
+            assert refused.code == NAME_TAKEN
+            owner.cancel_scope.cancel()
+        began = trio.current_time()
+        while not isinstance(await two.link.call(lambda number: RegisterNode(number, elsewhere)), Accepted):
+            await trio.lowlevel.checkpoint()
+        assert trio.current_time() - began < 1
+
+
+async def refusal(address: str, cluster: str = CLUSTER) -> str:
+    """What a link to this address is refused with."""
+    reasons: list[str] = []
+    link = CoordinatorLink(CoordinatorLinkSettings(address, cluster, b"1" * 16), on_refused=reasons.append)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run)
+        await until(lambda: bool(reasons))
+        nursery.cancel_scope.cancel()
+    assert address in link.failure
+    return reasons[0]
+
+
+async def test_what_no_repeating_changes_is_told_with_the_option_to_change(tmp_path: Path) -> None:
+    async with coordinating(tmp_path) as (coordinator, _), serving_map() as (node, _):
+        assert "--cluster" in await refusal(coordinator.listener.address(), "another")
+        answer = await refusal(node.listener.address())
+    assert "not the coordinator" in answer
+    assert "--coordinator" in answer

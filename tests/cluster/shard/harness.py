@@ -249,7 +249,7 @@ class World:
 
     def _register(self, actor: Actor) -> None:
         entry = ActorEntry(actor.incarnation, actor.node, actor.slot, f"{actor.slot}@", "up", "h", 1, 1)
-        self.coordinate(actor.incarnation, RegisterActor(1, entry))
+        self.coordinate(b"s" * 16, RegisterActor(1, entry))
 
     def break_link(self, actor: Actor, peer: bytes, bulk: bool) -> None:
         """Reset the connection that the actor opened to that peer."""

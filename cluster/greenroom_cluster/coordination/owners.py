@@ -1,0 +1,78 @@
+"""Which supervisor speaks for which node name, so that two that were given one name do not fight.
+
+An owner is known by the identity of its hello and by its connection. It keeps the name while it is connected
+and heard from; a restarted supervisor, which has another identity, gets it as soon as the connection of the
+former one has ended. None of this is on disk: after a start of the coordinator the owner of a known name is
+whoever is heard under it first, and a newcomer with another address waits for as long as silence takes.
+"""
+
+from collections.abc import Collection, Iterable
+
+from greenroom.cluster_map import NodeEntry
+from greenroom_cluster.coordination.messages import NAME_TAKEN
+
+
+class Owners:
+    """The owners of node names, and when they were last heard, in nanoseconds of the coordinator's clock.
+
+    A name whose owner was silent for `silent_ns` is free.
+    """
+
+    def __init__(self, names: Iterable[str], silent_ns: int, now_ns: int) -> None:
+        self._silent_ns = silent_ns
+        # Timers start fresh: nobody could send us heartbeats while we were away.
+        self._heard_ns = dict.fromkeys(names, now_ns)
+        self._owners: dict[str, tuple[bytes, int | None]] = {}
+
+    def objection(
+        self, now_ns: int, sender: bytes, name: str, known: NodeEntry | None, address: str = ""
+    ) -> tuple[str, str]:
+        """Return why `sender` may not speak for a name, and the code of that reason; ("", "") if it may.
+
+        `known` is the node that has the name now, `address` what it would have from now on.
+        """
+        if known is None:
+            return "", ""
+        owner = self._owners.get(name)
+        silent = self.silence_ns(now_ns, name) >= self._silent_ns
+        if silent or (owner is not None and (owner[0] == sender or owner[1] is None)):
+            return "", ""
+        if owner is not None:
+            return f"node {name} is alive at {known.address}: give this one another --name", NAME_TAKEN
+        if address in {"", known.address}:
+            return "", ""
+        wait = f"which shows within {self._silent_ns / 1e9:g} s of the coordinator's start"
+        return f"node {name} was at {known.address} and may be alive, {wait}", ""
+
+    def heard(self, now_ns: int, sender: bytes, connection: int, name: str) -> None:
+        """Note that the owner of a name, from now on this one, was heard."""
+        self._owners[name] = (sender, connection)
+        self._heard_ns[name] = now_ns
+
+    def beat(self, now_ns: int, sender: bytes, connection: int, name: str) -> bool:
+        """Note a heartbeat; False if it comes from another than the owner."""
+        owner = self._owners.get(name)
+        if owner is not None and owner[0] != sender:
+            return False
+        self.heard(now_ns, sender, connection, name)
+        return True
+
+    def closed(self, connection: int) -> None:
+        """Note the end of a connection."""
+        for name, (sender, current) in self._owners.items():
+            if current == connection:
+                self._owners[name] = (sender, None)
+
+    def silence_ns(self, now_ns: int, name: str) -> int:
+        """Return for how long nothing was heard under that name; one never heard of counts from now on."""
+        return now_ns - self._heard_ns.setdefault(name, now_ns)
+
+    def forgive(self, paused_ns: int) -> None:
+        """Take out of every silence a time in which nobody could be heard."""
+        self._heard_ns = {name: heard + paused_ns for name, heard in self._heard_ns.items()}
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all other names."""
+        for kept in (self._heard_ns, self._owners):
+            for name in [name for name in kept if name not in names]:
+                del kept[name]
