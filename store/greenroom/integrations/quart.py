@@ -51,6 +51,15 @@ class QuartSession(RequestSession, SessionMixin):
         return not self._visit.is_stored
 
     @property
+    def accessed(self) -> bool:
+        """Whether the handler looked at what is in the session."""
+        return super().accessed
+
+    @accessed.setter
+    def accessed(self, value: bool) -> None:
+        """Take no note: Quart from 0.23 on sets this whenever it touches a session itself."""
+
+    @property
     def permanent(self) -> bool:
         """Whether the cookie outlives the browser, as configured in `Session(persistent=...)`."""
         return self._visit.settings.cookie.max_age_seconds is not None

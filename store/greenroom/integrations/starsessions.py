@@ -173,24 +173,35 @@ class GreenroomStore(SessionStore):
         logged_in_or_out = self._user_key is not None and user_id != loaded.user_id
         if logged_in_or_out or session_id != loaded.session_id:
             user = user_id if self._user_key is not None else loaded.user_id
-            return await self._rotated(loaded, changes, user, expires)
+            return await self._rotated(loaded, changes, content, user, expires)
         moved = (_micros(expires) - loaded.expires_us) / 1e6 > seconds / RENEWAL_SHARE
         if changes or moved:
-            await self._store.patch(
-                session_id, set=changes.set, unset=changes.unset, expires=expires if moved else None
-            )
+            end = expires if moved else None
+
+            async def write(each: Difference) -> SessionData:
+                return await self._store.patch(session_id, set=each.set, unset=each.unset, expires=end)
+
+            await written_over_lists(self._store, session_id, changes, content, write)
         return session_id
 
     async def _rotated(
-        self, loaded: _Loaded, changes: Difference, user_id: str | None, expires: datetime
+        self,
+        loaded: _Loaded,
+        changes: Difference,
+        content: dict[str, Any],
+        user_id: str | None,
+        expires: datetime,
     ) -> str:
         """Give the session a new id; in a store without `rotate`, that is a patch and the old id lives on."""
-        more: dict[str, Any] = {"set": changes.set, "unset": changes.unset, "expires": expires}
-        if "rotate" in self._store.features:
-            rotated = await self._store.rotate(loaded.session_id, user_id=user_id, **more)
-            return rotated.session_id
-        patched = await self._store.patch(loaded.session_id, user_id=user_id, **more)
-        return patched.session_id
+        write = self._store.rotate if "rotate" in self._store.features else self._store.patch
+
+        async def written(each: Difference) -> SessionData:
+            return await write(
+                loaded.session_id, user_id=user_id, set=each.set, unset=each.unset, expires=expires
+            )
+
+        found = await written_over_lists(self._store, loaded.session_id, changes, content, written)
+        return found.session_id
 
     def _content(self, data: bytes) -> dict[str, Any]:
         try:

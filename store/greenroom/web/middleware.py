@@ -223,7 +223,7 @@ class _Exchange:
             (b"cache-control", b"no-store"),
         ]
         await self._send({"type": f"{prefix}.start", "status": 503, "headers": headers})
-        await self._send({"type": f"{prefix}.body", "body": body})
+        await self._send({"type": f"{prefix}.body", "body": body, "more_body": False})
 
     async def _save_what_stands(self) -> None:
         """Save at the end of a call that was cut off; why it was is raised on, so this only logs."""
