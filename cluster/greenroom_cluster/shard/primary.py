@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from greenroom_cluster.shard.context import OpenProposal
     from greenroom_cluster.shard.replica import Replica
 
+TELL_EVERY = 30
+
 Origin: TypeAlias = int | Gather
 Read: TypeAlias = wire.Get | wire.ListByUser
 Write: TypeAlias = wire.Mutation | wire.DeleteByUser | wire.Clean
@@ -39,6 +41,7 @@ class Primary:
         "_held_bytes",
         "_pending",
         "_routes",
+        "_sweeps",
         "_swept",
         "_swept_ns",
         "clock",
@@ -65,6 +68,7 @@ class Primary:
         self._routes: dict[int, tuple[Origin, Read | None]] = {}
         self._pending: dict[tuple[bytes, int], int] = {}
         self._held_bytes = 0
+        self._sweeps = 0
         self._swept = 0
         self._swept_ns = now_ns
         self._forget_from_ns = 0
@@ -287,6 +291,12 @@ class Primary:
 
         Nothing new before the last of it is committed, else it would pile up while a peer is away.
         """
+        self._sweeps += 1
+        if self._sweeps % TELL_EVERY == 0:
+            # A backup that had still to hear of its configuration let the commit point pass.
+            for follower in self.membership.followers:
+                if follower.streaming:
+                    follower.pair.commits_due[self.shard] = follower
         if self.paused or self.committed < self._swept:
             return
         settings = self.context.settings

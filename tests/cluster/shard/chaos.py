@@ -140,6 +140,8 @@ class Chaos:
         world.run_until(lambda: self.callers.open == 0, 30)
         world.run_for(1)
         world.settle(60)
+        shards = range(len(world.map.shards))
+        world.run_until(lambda: all(map(world.converged, shards)), 40)
         self.judge.check_rest()
         assert_explained(
             operation

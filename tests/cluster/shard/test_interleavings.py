@@ -449,6 +449,20 @@ def test_a_member_that_was_added_is_told_the_commit_point_that_it_missed_while_j
     assert [entry[:3] for entry in commits[0]] == [(0, 2, 0)]
 
 
+def test_a_commit_point_that_a_backup_let_pass_is_told_again_in_time() -> None:
+    probe = Probe()
+    probe.lead()
+    probe.ask(create(1))
+    settle(probe)
+    quiet(probe, 5)
+    told = 0
+    for _ in range(35):
+        quiet(probe, 1)
+        probe.after(0.3)
+        told += sum(bool(effect.message.commits) for effect in probe.effects if isinstance(effect, fx.Send))
+    assert 1 <= told <= 2
+
+
 def test_a_commit_point_lost_with_a_connection_is_told_again() -> None:
     probe = Probe()
     probe.lead()
