@@ -103,16 +103,16 @@ def main() -> None:
     results = stage.results
     results.machine = machine.machine()
     results.versions = machine.versions()
+    load = machine.load_average()  # before anything runs: later it would be our own
+    if load > _BUSY:
+        stage.say(f"the machine is busy (load {load:.1f}): wait until it is quiet for figures that count")
     for part in options.only:
-        load = machine.load_average()
-        if load > _BUSY:
-            stage.say(f"the machine is busy (load {load:.1f}): wait until it is quiet for figures that count")
         began = time.monotonic()
         when = time.strftime("%Y-%m-%d", time.gmtime())
         _RUN[part](stage)
         seconds = time.monotonic() - began
         kind = "quick" if options.quick else "full"
-        results.taken[part] = f"{when}, {kind}, {seconds:.0f} s, load before {load:.1f}"
+        results.taken[part] = f"{when}, {kind}, {seconds:.0f} s, load before the run {load:.1f}"
         stage.say(f"{part}: done in {seconds:.0f} s")
         if directory is not None:  # after every part, so that a later one cannot lose the hour before it
             report.write(results, directory, console)

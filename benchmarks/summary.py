@@ -381,7 +381,6 @@ def _sizes(results: Results) -> dict[str, Any]:
                 "before_p9999_us": round(each.before.p9999 * _MICRO, 1),
                 "during_p9999_us": round(each.during.p9999 * _MICRO, 1),
                 "during_worst_us": round(each.during.worst * _MICRO, 1),
-                "server_cpu_us": round(each.during.server_cpu * _MICRO, 1),
             }
             for each in results.sweeps
         ],
