@@ -17,10 +17,10 @@ from greenroom.codec import decode_data, encode_data
 from greenroom.dialog import Dialog, DialogSettings, operations
 from greenroom.drivers.registry import Registry, let_go
 from greenroom.errors import (
+    PathThroughListError,
     RemoteProtocolError,
     SessionExistsError,
     UsageError,
-    VersionConflictError,
 )
 from greenroom.fields import (
     DATA_BYTES_MAX,
@@ -36,9 +36,17 @@ from greenroom.fields import (
     micros_of,
 )
 from greenroom.ids import digest_if_possible, digest_of, handle_of, new_session_id, parse_handle, point_of
-from greenroom.patching import PathLike, encode_changes
+from greenroom.patching import LIST_IN_PATH, PathLike, encode_changes
 from greenroom.routing import parse_addresses
-from greenroom.sessions import ALL_FEATURES, BaseSessionStore, SessionData, SessionInfo, not_found
+from greenroom.sessions import (
+    ALL_FEATURES,
+    BaseSessionStore,
+    SessionData,
+    SessionInfo,
+    not_found,
+    stale_version,
+    unexpected_value,
+)
 
 DEADLINE_SECONDS_MAX = 300.0
 
@@ -359,12 +367,14 @@ def _raise_failed(reply: wire.Failed) -> NoReturn:
         case wire.FailureCode.NOT_FOUND:
             raise not_found()
         case wire.FailureCode.CONFLICT:
-            raise VersionConflictError("the session is not as expected any more: read it again")
+            raise unexpected_value(reply.detail) if reply.detail else stale_version()
         case wire.FailureCode.TOO_LARGE:
             raise UsageError(
                 f"the session's data would be over the cluster's limit{_told(reply)}; keep large values "
                 "elsewhere and only their keys in the session, or raise data_bytes_max of the nodes"
             )
+        case wire.FailureCode.INVALID if reply.detail.startswith(LIST_IN_PATH):
+            raise PathThroughListError(reply.detail)
         case wire.FailureCode.INVALID:
             raise UsageError(f"the cluster refused the request as invalid{_told(reply)}")
         case _:

@@ -2,7 +2,8 @@
 
     GreenroomError
     ├─ UsageError              the caller's mistake
-    │  └─ UnsupportedError     this store does not offer that operation
+    │  ├─ UnsupportedError      this store does not offer that operation
+    │  └─ PathThroughListError  a patch's path runs through a list that is stored
     ├─ SessionError            the state of the session forbids it
     │  ├─ SessionExistsError
     │  ├─ SessionNotFoundError
@@ -28,6 +29,10 @@ class UsageError(GreenroomError):
 
 class UnsupportedError(UsageError):
     """The store does not offer this operation; `features` names those it does."""
+
+
+class PathThroughListError(UsageError):
+    """A path of a patch runs through a list, which is one value: use `modify`. Nothing was changed."""
 
 
 class SessionError(GreenroomError):

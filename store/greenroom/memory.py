@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any, ClassVar
 
 from greenroom.codec import decode_data, encode_data
-from greenroom.errors import SessionExistsError, UsageError, VersionConflictError
+from greenroom.errors import SessionExistsError, UsageError
 from greenroom.fields import (
     DATA_BYTES_MAX,
     UNCHANGED,
@@ -36,14 +36,15 @@ from greenroom.ids import (
     parse_handle,
     point_of,
 )
-from greenroom.patching import Changes, PathLike, PathValues, encode_changes, patch_data
+from greenroom.patching import Changes, PathLike, PathValues, encode_changes
 from greenroom.sessions import (
     ALL_FEATURES,
     BaseSessionStore,
     SessionData,
     SessionInfo,
     not_found,
-    unexpected_value,
+    patched_bytes,
+    stale_version,
 )
 
 
@@ -142,7 +143,7 @@ class MemoryStore(BaseSessionStore):
         if old is None or digest is None:
             raise not_found()
         if version is not None and version != old.version:
-            raise VersionConflictError("the session changed since that version: read it again")
+            raise stale_version()
         return self._store(
             digest,
             _Record(
@@ -280,9 +281,7 @@ class MemoryStore(BaseSessionStore):
         old = self._live(digest)
         if old is None or digest is None:
             raise not_found()
-        data = patch_data(old.data, *changes)
-        if data is None:
-            raise unexpected_value()
+        data = patched_bytes(old.data, changes)
         check_data_size(data, self._data_bytes_max)
         changed = _Record(
             old.point,

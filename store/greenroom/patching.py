@@ -7,7 +7,8 @@ needs no code of the client's, and both replicas of a shard get the same bytes f
 Rules of `patch_data`, in this order: every expectation is compared, with types (1, True and 1.0 differ; the
 order of dict keys does not count); then paths are unset, absent ones being fine; then values are set, in the
 order given. Setting a dict where a dict stands merges the two at every depth; to replace a dict whole, unset
-its path in the same patch. Setting through something that is no dict replaces that by a dict.
+its path in the same patch. Setting through a scalar replaces that by a dict, because nothing of it could stay;
+setting or unsetting through a list is refused, because the list would be lost with all it holds.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,6 +32,14 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder()
 
 
+LIST_IN_PATH = "a list stands at "
+_TEXT_MAX = 200
+
+
+class ListInPathError(ValueError):
+    """A path runs through a list. The text is the same on every replica, and what the caller is told."""
+
+
 class Changes(NamedTuple):
     """What a patch says, encoded, as `patch_data` and `wire.Patch` take it."""
 
@@ -50,8 +59,10 @@ def encode_changes(
     """Return the changes, encoded. Raises UsageError for a bad path or a value that cannot be stored."""
     if isinstance(unset, str | int | Mapping) or not isinstance(unset, Iterable):
         raise UsageError('unset is a list of paths, for example unset=["theme", ("cart", "sku-1")]')
+    to_set = tuple(_encoded_items(set, "set"))
+    _check_apart([path for path, _ in to_set])
     return Changes(
-        set=tuple(_encoded_items(set, "set")),
+        set=to_set,
         unset=tuple(normalize_path(path) for path in unset),
         expect=tuple(_encoded_items(expect, "expect")),
     )
@@ -74,6 +85,29 @@ def normalize_path(path: PathLike) -> Path:
         elif any("\ud800" <= character <= "\udfff" for character in str(key)):
             raise UsageError("a str key holds a lone surrogate, which UTF-8 cannot")
     return keys
+
+
+def path_text(path: Path) -> str:
+    """Return a path as text, cut where it is long; the same text for the same path everywhere."""
+    # Not repr: that differs between Python versions, and replicas must decide alike.
+    text = f"[{', '.join(msgspec.json.encode(key).decode() for key in path)}]"
+    return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}..."
+
+
+def _check_apart(paths: list[Path]) -> None:
+    """Refuse paths of which one lies below another: what comes out would depend on their order."""
+    if len(paths) < 2:  # noqa: PLR2004  one path is apart from itself
+        return
+    known = {*paths}
+    if len(known) < len(paths):
+        raise UsageError('set names one path twice: a key and a tuple of that key alone, "a" and ("a",)')
+    for path in paths:
+        for length in range(1, len(path)):
+            if path[:length] in known:
+                raise UsageError(
+                    f"set names {path_text(path[:length])} and, below it, {path_text(path)}: which of the two "
+                    "holds? Put one into the value of the other, or name the paths below one by one"
+                )
 
 
 def _encoded_items(items: PathValues | None, name: str) -> Iterable[PathValue]:
@@ -103,24 +137,41 @@ def patch_data(
     """Return the session data after the changes, or None if an expectation failed.
 
     In `expect`, empty bytes demand that the path is absent. The outcome depends on the arguments alone.
-    Raises ValueError if any of them is malformed: no msgpack, data that is no dict, an empty path, or nesting
+    Raises ListInPathError if a path to set or unset runs through a list, and another ValueError if any of them is malformed: no msgpack, data that is no dict, an empty path, or nesting
     beyond 64 levels in the data or the result.
     """
-    root = _decoded(data)
-    if type(root) is not dict:
-        raise ValueError("session data is not a dict")
-    for path, expected in expect:
-        if not _matches(_lookup(root, path), expected):
-            return None
+    root = _decoded_dict(data)
+    if _first_unmet(root, expect) is not None:
+        return None
     for path in unset:
-        parent = _lookup(root, path[:-1]) if len(path) > 1 else root
-        _check_path(path)
-        if type(parent) is dict:
-            parent.pop(path[-1], None)
+        _unset(root, path)
     for path, encoded in set:
         _put(root, path, _decoded(encoded))
     _check_depth(root)
     return _encoded(root)
+
+
+def unmet_expectation(data: bytes, expect: tuple[PathValue, ...]) -> str:
+    """Return, as text, the first path that does not have the value expected; empty if all do.
+
+    To be asked after `patch_data` returned None. Raises ValueError as it does.
+    """
+    path = _first_unmet(_decoded_dict(data), expect)
+    return "" if path is None else path_text(path)
+
+
+def _first_unmet(root: dict[Key, Any], expect: tuple[PathValue, ...]) -> Path | None:
+    for path, expected in expect:
+        if not _matches(_lookup(root, path), expected):
+            return path
+    return None
+
+
+def _decoded_dict(data: bytes) -> dict[Key, Any]:
+    root = _decoded(data)
+    if type(root) is not dict:
+        raise ValueError("session data is not a dict")
+    return root
 
 
 def _lookup(root: Any, path: Path) -> Any:
@@ -133,15 +184,36 @@ def _lookup(root: Any, path: Path) -> Any:
     return node
 
 
+def _unset(root: dict[Key, Any], path: Path) -> None:
+    _check_path(path)
+    node = root
+    for depth, key in enumerate(path[:-1], 1):
+        inner = node.get(key)
+        if type(inner) is not dict:
+            _refuse_list(inner, path, depth)
+            return
+        node = inner
+    node.pop(path[-1], None)
+
+
 def _put(root: dict[Key, Any], path: Path, value: Any) -> None:
     _check_path(path)
     node = root
-    for key in path[:-1]:
+    for depth, key in enumerate(path[:-1], 1):
         inner = node.get(key)
         if type(inner) is not dict:
+            _refuse_list(inner, path, depth)
             inner = node[key] = {}
         node = inner
     _merge(node, path[-1], value)
+
+
+def _refuse_list(value: Any, path: Path, depth: int) -> None:
+    if type(value) is list:
+        raise ListInPathError(
+            f"{LIST_IN_PATH}{path_text(path[:depth])}, and the path {path_text(path)} runs through it; a list "
+            "is one value: set it whole, or change it with modify"
+        )
 
 
 def _merge(node: dict[Key, Any], key: Key, value: Any) -> None:

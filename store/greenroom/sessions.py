@@ -14,7 +14,13 @@ from types import TracebackType
 from typing import Any, ClassVar, NoReturn, Self
 
 from greenroom.codec import decode_data, encode_data
-from greenroom.errors import SessionNotFoundError, UnsupportedError, UsageError, VersionConflictError
+from greenroom.errors import (
+    PathThroughListError,
+    SessionNotFoundError,
+    UnsupportedError,
+    UsageError,
+    VersionConflictError,
+)
 from greenroom.fields import (
     ABSENT,
     UNCHANGED,
@@ -24,7 +30,15 @@ from greenroom.fields import (
     micros_of,
     utc_now,
 )
-from greenroom.patching import Changes, PathLike, PathValues, encode_changes, patch_data
+from greenroom.patching import (
+    Changes,
+    ListInPathError,
+    PathLike,
+    PathValues,
+    encode_changes,
+    patch_data,
+    unmet_expectation,
+)
 
 __all__ = [
     "ABSENT",
@@ -135,7 +149,9 @@ class BaseSessionStore(ABC):
         a dict is replaced whole by naming its path in both. `expect` makes the patch conditional: each path
         must have that value, or not exist if it is `ABSENT`.
 
-        Raises SessionNotFoundError, and VersionConflictError if an expectation failed.
+        A path ("a", "b") where "a" holds a scalar replaces that by a dict. Raises SessionNotFoundError,
+        VersionConflictError if an expectation failed, PathThroughListError if a path to set or unset runs
+        through a list (use `modify`), and UsageError if one path of `set` lies below another.
         """
         changes = encode_changes(set, unset, expect)
         if user_id is not UNCHANGED:
@@ -169,6 +185,11 @@ class BaseSessionStore(ABC):
             if iscoroutine(outcome):
                 outcome.close()
                 raise UsageError("modify takes a plain function, not an async one: it may be called again")
+            if outcome is not None:
+                raise UsageError(
+                    f"the function given to modify alters the session and returns None; this one returned a "
+                    f"{type(outcome).__name__}, which nothing would use"
+                )
             if session.session_id != session_id:
                 raise UsageError("modify cannot change the session's id; use rotate")
             session.created, session.absolute_expires = created, absolute
@@ -254,16 +275,32 @@ class BaseSessionStore(ABC):
 
 
 def patched_data(data: dict[Any, Any], changes: Changes) -> dict[Any, Any]:
-    """Return the data after the changes. Raises VersionConflictError if an expectation failed."""
-    encoded = patch_data(encode_data(data), *changes)
-    if encoded is None:
-        raise unexpected_value()
-    return decode_data(encoded)
+    """Return the data after the changes. Raises as `patched_bytes` does."""
+    return decode_data(patched_bytes(encode_data(data), changes))
 
 
-def unexpected_value() -> VersionConflictError:
-    """Return the error of a patch whose expectation failed."""
-    return VersionConflictError("a path does not have the value that the patch expects: read it again")
+def patched_bytes(data: bytes, changes: Changes) -> bytes:
+    """Return encoded data after the changes.
+
+    Raises VersionConflictError if an expectation failed, PathThroughListError if a path runs through a list.
+    """
+    try:
+        patched = patch_data(data, *changes)
+    except ListInPathError as error:
+        raise PathThroughListError(str(error)) from None
+    if patched is None:
+        raise unexpected_value(unmet_expectation(data, changes.expect))
+    return patched
+
+
+def unexpected_value(path: str) -> VersionConflictError:
+    """Return the error of a patch that expected another value at that path, given as text."""
+    return VersionConflictError(f"{path} does not have the value that the patch expects: read it again")
+
+
+def stale_version() -> VersionConflictError:
+    """Return the error of an update on condition of a version that the session no longer has."""
+    return VersionConflictError("the session changed since that version: read it again")
 
 
 def not_found() -> SessionNotFoundError:

@@ -10,8 +10,14 @@ from msgspec.msgpack import Ext
 
 from greenroom import ABSENT, UsageError
 from greenroom.codec import DEPTH_MAX, decode_data, encode_data, encode_value
-from greenroom.patching import encode_changes, normalize_path, patch_data
-from greenroom.testing.model import patched, same_value, value_at
+from greenroom.patching import (
+    ListInPathError,
+    encode_changes,
+    normalize_path,
+    patch_data,
+    unmet_expectation,
+)
+from greenroom.testing.model import apart, patched, same_value, value_at
 
 keys = st.sampled_from(["a", "b", "", 0, 1, -5])
 scalars = (
@@ -37,10 +43,17 @@ def patch(data: dict[Any, Any], **changes: Any) -> dict[Any, Any] | None:
     return None if result is None else decode_data(result)
 
 
-@given(datas, st.dictionaries(paths, values, max_size=4), st.lists(paths, max_size=4))
+path_values = st.dictionaries(paths, values, max_size=4).map(apart)
+
+
+@given(datas, path_values, st.lists(paths, max_size=4))
 def test_patch_does_what_the_model_does(data: Any, change: Any, unset: Any) -> None:
-    found = patch(data, set=change, unset=unset)
-    assert same_value(found, patched(data, change, unset))
+    expected = patched(data, change, unset)
+    if expected is None:
+        with pytest.raises(ListInPathError, match="a list stands at"):
+            patch(data, set=change, unset=unset)
+    else:
+        assert same_value(patch(data, set=change, unset=unset), expected)
 
 
 @given(datas, paths, values | st.just(ABSENT))
@@ -56,10 +69,17 @@ def test_present_value_is_always_expected(data: Any, path: Any) -> None:
     assert patch(data, expect={path: value_at(data, path)}) is not None
 
 
-@given(datas, st.dictionaries(paths, values, max_size=3), st.dictionaries(paths, values, max_size=3))
+def outcome(*arguments: Any) -> Any:
+    try:
+        return patch_data(*arguments)
+    except ListInPathError as error:
+        return str(error)
+
+
+@given(datas, path_values, st.dictionaries(paths, values, max_size=3))
 def test_same_bytes_give_same_bytes(data: Any, change: Any, expect: Any) -> None:
     arguments = (encode_data(data), *encode_changes(change, (), expect))
-    assert patch_data(*arguments) == patch_data(*arguments)
+    assert outcome(*arguments) == outcome(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +116,30 @@ def test_order_is_expect_then_unset_then_set() -> None:
     }
 
 
-def test_values_are_set_in_the_order_given() -> None:
-    assert patch({}, set={"a": 1, ("a", "b"): 2}) == {"a": {"b": 2}}
-    assert patch({}, set={("a", "b"): 2, "a": 1}) == {"a": 1}
+def test_paths_below_one_another_are_refused_whatever_their_order() -> None:
+    for change in ({"a": 1, ("a", "b"): 2}, {("a", "b"): 2, "a": 1}, {("a", "b", "c"): 1, "a": {}}):
+        with pytest.raises(UsageError, match=r'set names \["a"\] and, below it, \["a", "b"'):
+            patch({}, set=change)
+    with pytest.raises(UsageError, match="twice"):
+        patch({}, set={"a": 1, ("a",): 1})
+    assert patch({}, set={("a", "b"): 2, ("a", "c"): 1, ("ab",): 3}) == {"a": {"b": 2, "c": 1}, "ab": 3}
+
+
+def test_of_raw_values_later_ones_win() -> None:
+    above, below = (("a",), b"\x01"), (("a", "b"), b"\x02")
+    assert patch_data(b"\x80", (above, below)) == encode_data({"a": {"b": 2}})
+    assert patch_data(b"\x80", (below, above)) == encode_data({"a": 1})
+
+
+def test_text_that_names_a_path_is_short() -> None:
+    key = "ü" * 10_000
+    data = encode_data({key: [1]})
+    with pytest.raises(ListInPathError) as raised:
+        patch_data(data, (((key, 0), b"\x01"),))
+    assert len(str(raised.value)) < 700
+    assert unmet_expectation(data, (((7, 'a"b'), b""), ((key,), b"\x01"))).startswith('["üüü')
+    assert unmet_expectation(data, (((7, 'a"b'), b"\x01"),)) == '[7, "a\\"b"]'
+    assert unmet_expectation(data, ()) == ""
 
 
 def test_keys_of_new_dicts_keep_their_order() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from greenroom import wire
-from greenroom.patching import patch_data
+from greenroom.patching import ListInPathError, patch_data, unmet_expectation
 from greenroom.wire import FailureCode
 from greenroom_cluster.shard.expiry import ExpiryIndex
 from greenroom_cluster.shard.records import Expire, ForgetClients, Record, StoredSession
@@ -180,10 +180,13 @@ class SessionTable:
         if command.set or command.unset or expect:
             try:
                 data = patch_data(session.data, command.set, command.unset, expect)
+                if data is None:
+                    unmet = unmet_expectation(session.data, expect)
+                    return wire.Failed(request, FailureCode.CONFLICT, unmet)
+            except ListInPathError as error:
+                return wire.Failed(request, FailureCode.INVALID, str(error))
             except (ValueError, RecursionError):
                 return wire.Failed(request, FailureCode.INVALID, "the data or the patch is not valid msgpack")
-            if data is None:
-                return wire.Failed(request, FailureCode.CONFLICT)
             if len(data) > DATA_BYTES_MAX:
                 return wire.Failed(request, FailureCode.TOO_LARGE, f"{len(data)} bytes")
         assert data is not None

@@ -40,6 +40,7 @@ from greenroom.integrations.users import user_in
 from greenroom.sessions import BaseSessionStore, SessionData
 from greenroom.urls import store_from_url
 from greenroom.web.difference import Difference, difference
+from greenroom.web.records import written_over_lists
 
 __all__ = ["GreenroomStore", "Serializer"]
 
@@ -181,7 +182,7 @@ class GreenroomStore(SessionStore):
             async def write(each: Difference) -> SessionData:
                 return await self._store.patch(session_id, set=each.set, unset=each.unset, expires=end)
 
-            await written_over_lists(self._store, session_id, changes, content, write)
+            await written_over_lists(self._store, session_id, changes, lambda: content, write)
         return session_id
 
     async def _rotated(
@@ -200,7 +201,7 @@ class GreenroomStore(SessionStore):
                 loaded.session_id, user_id=user_id, set=each.set, unset=each.unset, expires=expires
             )
 
-        found = await written_over_lists(self._store, loaded.session_id, changes, content, written)
+        found = await written_over_lists(self._store, loaded.session_id, changes, lambda: content, written)
         return found.session_id
 
     def _content(self, data: bytes) -> dict[str, Any]:

@@ -35,19 +35,37 @@ class Expected:
         ) == (self.user_id, self.created, self.expires, self.absolute_expires, self.label, self.version)
 
 
-def patched(data: dict[Any, Any], values: Mapping[Path, Any], unset: Iterable[Path]) -> dict[Any, Any]:
-    """Return what a patch makes of the data."""
+def patched(data: dict[Any, Any], values: Mapping[Path, Any], unset: Iterable[Path]) -> dict[Any, Any] | None:
+    """Return what a patch makes of the data, or None if a path runs through a list, which is refused."""
     result = deepcopy(data)
     for path in unset:
+        if crosses_list(result, path):
+            return None
         if value_at(result, path) is not ABSENT:
             holder = result if len(path) == 1 else value_at(result, path[:-1])
             del holder[path[-1]]
     for path, value in values.items():
+        if crosses_list(result, path):
+            return None
         tree = deepcopy(value)
         for key in reversed(path):
             tree = {key: tree}
         result = merged(result, tree)
     return result
+
+
+def apart(values: Mapping[Any, Any]) -> dict[Path, Any]:
+    """Return the values without those whose path lies below another, which no patch may name at once."""
+    return {
+        path: value
+        for path, value in values.items()
+        if not any(path[:length] in values for length in range(1, len(path)))
+    }
+
+
+def crosses_list(data: Any, path: Path) -> bool:
+    """Whether a list stands on the way to that path."""
+    return any(isinstance(value_at(data, path[:length]), list) for length in range(1, len(path)))
 
 
 def merged(old: Any, new: Any) -> Any:

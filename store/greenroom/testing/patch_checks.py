@@ -4,7 +4,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from greenroom.errors import SessionNotFoundError, UsageError, VersionConflictError
+from greenroom.errors import (
+    PathThroughListError,
+    SessionNotFoundError,
+    UsageError,
+    VersionConflictError,
+)
 from greenroom.sessions import ABSENT, SessionData
 from greenroom.testing.stage import CheckList, Stage, raises
 
@@ -34,8 +39,34 @@ async def check_patch_merges_dicts(stage: Stage) -> None:
     assert after.data == {"a": {"b": {"x": 1, "y": 3, "z": 4}}, "list": [3], "n": {"m": 1}}
     after = await stage.store.patch(session.session_id, unset=["a"], set={"a": {"whole": True}})
     assert after.data["a"] == {"whole": True}
-    after = await stage.store.patch(session.session_id, set={("list", "k"): 1})
-    assert after.data["list"] == {"k": 1}
+    after = await stage.store.patch(session.session_id, set={("list"): None, "n": 5})
+    after = await stage.store.patch(session.session_id, set={("list", "k"): 1, ("n", "k"): 2})
+    assert (after.data["list"], after.data["n"]) == ({"k": 1}, {"k": 2}), (
+        "a dict replaces a scalar on the path"
+    )
+
+
+@CHECKS.check("patch")
+async def check_patch_does_not_reach_into_lists(stage: Stage) -> None:
+    """A path that runs through a list is refused, naming it and what to use; nothing is changed."""
+    session = await stage.created(data={"cart": {"items": [1, {"n": 2}]}, "theme": "dark"})
+    for arguments in (
+        {"set": {"theme": "light", ("cart", "items", 0): 2}},
+        {"set": {("cart", "items", 1, "n"): 3}},
+        {"unset": ["theme", ("cart", "items", 0)]},
+    ):
+        with raises(PathThroughListError, naming='["cart", "items"]'):
+            await stage.store.patch(session.session_id, **arguments)
+    if "rotate" in stage.store.features:
+        with raises(PathThroughListError, naming='["cart", "items"]'):
+            await stage.store.rotate(session.session_id, set={("cart", "items", 0): 2})
+    assert await stage.stored(session.session_id) == session
+    with raises(VersionConflictError):
+        await stage.store.patch(session.session_id, expect={("cart", "items", 0): 1})
+    after = await stage.store.patch(
+        session.session_id, unset=[("cart", "items")], set={("cart", "items", "a"): 1}
+    )
+    assert after.data["cart"] == {"items": {"a": 1}}
 
 
 @CHECKS.check("patch")
@@ -74,7 +105,8 @@ async def check_patch_with_expectations(stage: Stage) -> None:
         {"n": 1, "d": None},
     ]
     for expect in bad:
-        with raises(VersionConflictError):
+        named = list(expect)[-1]
+        with raises(VersionConflictError, naming=f'["{named}"]'):
             await stage.store.patch(session.session_id, set={"done": -1}, unset=["d"], expect=expect)
     assert await stage.stored(session.session_id) == before
 
@@ -126,6 +158,9 @@ async def check_bad_patches_are_refused(stage: Stage) -> None:
         {"expect": {(): 1}},
         {"user_id": ""},
         {"set": {("deep",) * 65: 1}},
+        {"set": {"q": 2, ("q", "a"): 1}},
+        {"set": {("q", "a", "b"): 1, "q": {}}},
+        {"set": {"q": 1, ("q",): 2}},
     ]
     for arguments in bad:
         with raises(UsageError):
@@ -171,12 +206,15 @@ async def check_modify_that_fails_writes_nothing(stage: Stage) -> None:
     def rename(found: SessionData) -> None:
         found.session_id = stage.session().session_id
 
+    def replace(found: SessionData) -> dict[str, int]:
+        return {"n": 2}
+
     def spoil(found: SessionData) -> None:
         found.data["n"] = object()
 
     with raises(LookupError, naming="on purpose"):
         await stage.store.modify(session.session_id, fail)
-    for change in (wait, rename, spoil):
+    for change in (wait, rename, spoil, replace):
         with raises(UsageError):
             await stage.store.modify(session.session_id, change)  # type: ignore[arg-type]  # on purpose
     with raises(SessionNotFoundError):

@@ -23,11 +23,16 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from greenroom.errors import SessionExistsError, SessionNotFoundError, VersionConflictError
+from greenroom.errors import (
+    PathThroughListError,
+    SessionExistsError,
+    SessionNotFoundError,
+    VersionConflictError,
+)
 from greenroom.fields import utc_now
 from greenroom.ids import new_session_id, point_of
 from greenroom.sessions import ABSENT, UNCHANGED, BaseSessionStore, SessionData, SessionInfo
-from greenroom.testing.model import Expected, Path, patched, same_value, value_at
+from greenroom.testing.model import Expected, Path, apart, patched, same_value, value_at
 from greenroom.testing.portals import open_portal
 from greenroom.testing.stage import ManualClock, raises
 
@@ -49,7 +54,7 @@ values = st.recursive(
 )
 data_dicts = st.dictionaries(keys, values, max_size=3)
 paths = st.lists(keys, min_size=1, max_size=3).map(tuple)
-path_values = st.dictionaries(paths, values, max_size=3)
+path_values = st.dictionaries(paths, values, max_size=3).map(apart)
 path_lists = st.lists(paths, max_size=2)
 
 
@@ -208,9 +213,12 @@ class StoreMachine(RuleBasedStateMachine):
         elif not holds:
             with raises(VersionConflictError):
                 self._do(attempt)
+        elif (data := patched(expected.data, change, unset)) is None:
+            with raises(PathThroughListError):
+                self._do(attempt)
         else:
             found = self._do(attempt)
-            self._model[slot] = self._patched(slot, expected, found.version, change, unset, user_id, expires)
+            self._model[slot] = self._patched(slot, expected, found.version, data, user_id, expires)
             self._compare(slot, found)
 
     @rule(slot=slots, key=keys, value=values)
@@ -248,12 +256,17 @@ class StoreMachine(RuleBasedStateMachine):
             with raises(SessionNotFoundError):
                 self._do(attempt)
             return
+        data = patched(expected.data, change, unset)
+        if data is None:
+            with raises(PathThroughListError):
+                self._do(attempt)
+            return
         found = self._do(attempt)
         assert found.session_id != old_id
         assert point_of(found.session_id) == point_of(old_id)
         assert self._do(lambda: self.store.get(old_id)) is None
         self._ids[slot] = found.session_id
-        self._model[slot] = self._patched(slot, expected, found.version, change, unset, user_id, None)
+        self._model[slot] = self._patched(slot, expected, found.version, data, user_id, None)
         self._compare(slot, found)
 
     # --- by user -----------------------------------------------------------------------------------------
@@ -374,15 +387,14 @@ class StoreMachine(RuleBasedStateMachine):
         slot: int,
         expected: Expected,
         version: int,
-        change: dict[Path, Any],
-        unset: list[Path],
+        data: dict[Any, Any],
         user_id: Any,
         expires: datetime | None,
     ) -> Expected:
         return replace(
             expected,
             version=self._risen(slot, version),
-            data=patched(expected.data, change, unset),
+            data=data,
             user_id=expected.user_id if user_id is UNCHANGED else user_id,
             expires=expected.expires
             if expires is None

@@ -8,6 +8,7 @@ different keys, however deep, never overwrite each other's work. Values are comp
 from typing import Any, NamedTuple
 
 from greenroom.codec import encode_value
+from greenroom.fields import ABSENT
 from greenroom.wire import Key, Path
 
 
@@ -50,3 +51,38 @@ def _compare(
             _compare(before, value, path, changed, gone)
         elif encode_value(before, path) != encode_value(value, path):
             changed[path] = value
+
+
+def over_lists(changes: Difference, stored: dict[Any, Any], wanted: dict[Any, Any]) -> Difference:
+    """Return the changes for data in which lists have come to stand on some of their paths.
+
+    Two requests gave one path different values then, of which the later one wins, whole: so the list gives way
+    to what stands there in `wanted`, the data that the changes lead to.
+    """
+    changed: dict[Path, Any] = {}
+    for path, value in changes.set.items():
+        at = _list_on(stored, path)
+        if at is None:
+            changed[path] = value
+        else:
+            changed[at] = value_at(wanted, at)
+    gone = tuple(path for path in changes.unset if _list_on(stored, path) is None)
+    return Difference(changed, gone)
+
+
+def value_at(data: dict[Any, Any], path: Path) -> Any:
+    """Return the value at that path, or ABSENT."""
+    value: Any = data
+    for key in path:
+        if type(value) is not dict or key not in value:
+            return ABSENT
+        value = value[key]
+    return value
+
+
+def _list_on(data: dict[Any, Any], path: Path) -> Path | None:
+    """Return where on the way to `path` a list stands, if one does."""
+    for length in range(1, len(path)):
+        if type(value_at(data, path[:length])) is list:
+            return path[:length]
+    return None

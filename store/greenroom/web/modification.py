@@ -5,13 +5,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from greenroom.codec import decode_data, encode_data
-from greenroom.errors import SessionNotFoundError, VersionConflictError
-from greenroom.fields import ABSENT
+from greenroom.errors import PathThroughListError, SessionNotFoundError, VersionConflictError
 from greenroom.sessions import ATTEMPTS_MAX, crowded
-from greenroom.web.difference import Difference, difference
+from greenroom.web.difference import Difference, difference, value_at
 from greenroom.web.request_session import contents
 from greenroom.web.shielding import shielded
-from greenroom.wire import Path
 
 if TYPE_CHECKING:
     from greenroom.web.visit import Visit
@@ -34,7 +32,7 @@ async def modify(visit: "Visit", change: Callable[[dict[Any, Any]], object]) -> 
             return True
         try:
             await shielded(partial(_written, visit, before, changes))
-        except (VersionConflictError, SessionNotFoundError):
+        except (VersionConflictError, PathThroughListError, SessionNotFoundError):
             await visit.reload()
         else:
             return True
@@ -53,17 +51,8 @@ async def _written(visit: "Visit", before: dict[Any, Any], changes: Difference) 
             visit.record.session_id,
             set=changes.set,
             unset=changes.unset,
-            expect={path: _value_at(before, path) for path in paths},
+            expect={path: value_at(before, path) for path in paths},
             expires=visit.settings.extension(visit.record),
         )
     )
     visit.settings.count("patches")
-
-
-def _value_at(data: dict[Any, Any], path: Path) -> Any:
-    value: Any = data
-    for key in path:
-        if key not in value:
-            return ABSENT
-        value = value[key]
-    return value

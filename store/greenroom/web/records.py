@@ -1,16 +1,20 @@
 """The writes of the middleware, each one call of the store where the store has that call."""
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from greenroom.errors import SessionNotFoundError
+from greenroom.errors import PathThroughListError
 from greenroom.ids import new_session_id
 from greenroom.patching import encode_changes
-from greenroom.sessions import SessionData, patched_data
-from greenroom.web.difference import Difference
+from greenroom.sessions import BaseSessionStore, SessionData, not_found, patched_data
+from greenroom.web.difference import Difference, over_lists
 
 if TYPE_CHECKING:
     from greenroom.web.session import Session
+
+READS_MAX = 8
+"""How often a save reads again what others write meanwhile, before it gives up."""
 
 
 async def created(
@@ -32,11 +36,42 @@ async def created(
     return record
 
 
+async def written_over_lists(
+    store: BaseSessionStore,
+    session_id: str,
+    changes: Difference,
+    wanted: Callable[[], dict[Any, Any]],
+    write: Callable[[Difference], Awaitable[SessionData]],
+) -> SessionData:
+    """Write the changes; where another request has put a list on a path, it gives way whole.
+
+    `wanted` returns the data that the changes lead to. Raises what `write` raises.
+    """
+    for _ in range(READS_MAX):
+        try:
+            return await write(changes)
+        except PathThroughListError:
+            found = await store.get(session_id)
+        if found is None:
+            raise not_found()
+        changes = over_lists(changes, found.data, wanted())
+    return await write(changes)
+
+
 async def patched(
-    settings: "Session", session_id: str, changes: Difference, expires: datetime | None
+    settings: "Session",
+    session_id: str,
+    changes: Difference,
+    wanted: Callable[[], dict[Any, Any]],
+    expires: datetime | None,
 ) -> SessionData:
     """Write the changes, and with them a new end if one is due. Raises SessionNotFoundError."""
-    record = await settings.store.patch(session_id, set=changes.set, unset=changes.unset, expires=expires)
+    store = settings.store
+
+    async def write(each: Difference) -> SessionData:
+        return await store.patch(session_id, set=each.set, unset=each.unset, expires=expires)
+
+    record = await written_over_lists(store, session_id, changes, wanted, write)
     settings.count("patches")
     return record
 
@@ -49,36 +84,50 @@ async def extended(settings: "Session", session_id: str, expires: datetime) -> S
 
 
 async def rotated(
+    settings: "Session",
+    session_id: str,
+    user_id: str | None,
+    changes: Difference,
+    wanted: Callable[[], dict[Any, Any]],
+) -> SessionData:
+    """Give the session a new id, user, changes and lifetime in one step. Raises SessionNotFoundError."""
+    store = settings.store
+
+    async def write(each: Difference) -> SessionData:
+        if "rotate" not in store.features:
+            return await _moved(settings, session_id, user_id, each)
+        expires = settings.expiry(settings.clock(), None)
+        return await store.rotate(
+            session_id, user_id=user_id, set=each.set, unset=each.unset, expires=expires
+        )
+
+    record = await written_over_lists(store, session_id, changes, wanted, write)
+    settings.count("rotations")
+    return record
+
+
+async def _moved(
     settings: "Session", session_id: str, user_id: str | None, changes: Difference
 ) -> SessionData:
-    """Give the session a new id, user, changes and lifetime in one step. Raises SessionNotFoundError.
+    """Rotate in a store that writes only the five methods, and has no such step.
 
-    A store that writes only the five methods has no such step. There the new session is created before the
-    old one is deleted, and a change that another request makes in between is lost.
+    There the new session is created before the old one is deleted, and a change that another request makes in
+    between is lost.
     """
-    now = settings.clock()
-    expires = settings.expiry(now, None)
-    store = settings.store
-    if "rotate" in store.features:
-        record = await store.rotate(
-            session_id, user_id=user_id, set=changes.set, unset=changes.unset, expires=expires
-        )
-    else:
-        old = await store.get(session_id)
-        if old is None:
-            raise SessionNotFoundError("there is no live session with this id")
-        record = SessionData(
-            session_id=new_session_id(),
-            user_id=user_id,
-            created=old.created,
-            expires=settings.expiry(now, old.absolute_expires),
-            absolute_expires=old.absolute_expires,
-            label=old.label,
-            data=patched_data(old.data, encode_changes(changes.set, changes.unset)),
-        )
-        record.version = await store.create(record)
-        await store.delete(session_id)
-    settings.count("rotations")
+    old = await settings.store.get(session_id)
+    if old is None:
+        raise not_found()
+    record = SessionData(
+        session_id=new_session_id(),
+        user_id=user_id,
+        created=old.created,
+        expires=settings.expiry(settings.clock(), old.absolute_expires),
+        absolute_expires=old.absolute_expires,
+        label=old.label,
+        data=patched_data(old.data, encode_changes(changes.set, changes.unset)),
+    )
+    record.version = await settings.store.create(record)
+    await settings.store.delete(session_id)
     return record
 
 

@@ -13,6 +13,7 @@ Nothing here knows ASGI: the middleware and the adapters of frameworks drive it.
 """
 
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from greenroom.codec import decode_data, encode_data
@@ -340,7 +341,13 @@ class Visit:
             raise started("a new id")
         if not self.lost:
             try:
-                record = await rotated(self.settings, self.record.session_id, self.user_id, changes)
+                record = await rotated(
+                    self.settings,
+                    self.record.session_id,
+                    self.user_id,
+                    changes,
+                    partial(decode_data, encoded),
+                )
             except SessionNotFoundError:
                 self.lost = True
             else:
@@ -366,7 +373,9 @@ class Visit:
             return self._dropped()
         expires = self.settings.extension(self.record)
         try:
-            self.record = await patched(self.settings, self.record.session_id, changes, expires)
+            self.record = await patched(
+                self.settings, self.record.session_id, changes, partial(decode_data, encoded), expires
+            )
         except SessionNotFoundError:
             self.lost = True
             return self._dropped()

@@ -350,6 +350,27 @@ def test_every_session_that_ends_is_found_by_its_replicas_index() -> None:
     assert table.due(WALL_US + 60) == [ALICE]
 
 
+def test_a_refused_patch_names_the_path_and_changes_nothing() -> None:
+    table = SessionTable()
+    held = msgspec.msgpack.encode({"cart": {"items": [1, 2]}, "n": 1})
+    table.apply(record(1, wire.Create(1, 1, 0, 0, ALICE, None, WALL_US, WALL_US + 90, None, "", held)))
+    one = b"\x01"
+    through = (("cart", "items", 0), one)
+    refused = table.apply(
+        record(2, wire.Patch(2, 1, 0, 0, ALICE, ((("m",), one), through), (), (), None, None))
+    )
+    assert isinstance(refused, wire.Failed)
+    assert (refused.code, refused.detail[:36]) == (
+        wire.FailureCode.INVALID,
+        'a list stands at ["cart", "items"], ',
+    )
+    rotate = wire.Rotate(3, 1, 0, 0, ALICE, b"n" * 32, (through,), (), None, None)
+    assert table.apply(record(3, rotate)) == msgspec.structs.replace(refused, request=3)
+    unmet = wire.Patch(4, 1, 0, 0, ALICE, (), (), ((("n",), one), (("cart", 7), one)), None, None)
+    assert table.apply(record(4, unmet)) == wire.Failed(4, wire.FailureCode.CONFLICT, '["cart", 7]')
+    assert table.sessions[ALICE].data == held
+
+
 # --- gathering ---------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry, delta_between
 from greenroom.errors import RemoteProtocolError
 from greenroom.framing import FrameBuffer, encode_frames
-from greenroom.patching import patch_data
+from greenroom.patching import ListInPathError, patch_data, unmet_expectation
 
 _decode = msgspec.msgpack.Decoder(wire.ClientMessage).decode
 DATA_BYTES_MAX = 1 << 20
@@ -112,9 +112,13 @@ class FakeState:
         return wire.Written(request.request, 0)
 
     def _changed(self, request: Any, old: dict[str, Any], expect: Any) -> Any:
-        data = patch_data(old["data"], request.set, request.unset, expect)
+        try:
+            data = patch_data(old["data"], request.set, request.unset, expect)
+        except ListInPathError as error:
+            return wire.Failed(request.request, wire.FailureCode.INVALID, str(error))
         if data is None:
-            return wire.Failed(request.request, wire.FailureCode.CONFLICT)
+            unmet = unmet_expectation(old["data"], expect)
+            return wire.Failed(request.request, wire.FailureCode.CONFLICT, unmet)
         if len(data) > DATA_BYTES_MAX:
             return wire.Failed(request.request, wire.FailureCode.TOO_LARGE)
         new = {**old, "data": data}

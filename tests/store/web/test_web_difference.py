@@ -12,6 +12,7 @@ from greenroom import UsageError
 from greenroom.codec import decode_data, encode_data
 from greenroom.patching import encode_changes, patch_data
 from greenroom.web import Difference, difference
+from greenroom.web.difference import over_lists
 
 scalars = st.one_of(
     st.none(),
@@ -101,3 +102,17 @@ def test_a_key_keeps_its_type() -> None:
 def test_what_cannot_be_stored_is_named_by_its_path() -> None:
     with pytest.raises(UsageError, match=r"data\['a'\]\['b'\]"):
         difference({"a": {"b": 1}}, {"a": {"b": object()}})
+
+
+def test_lists_give_way_whole_and_nothing_else_does() -> None:
+    changes = Difference(
+        {("a", "x", "n"): 1, ("b", "y"): 2, ("a", "z"): 3}, (("a", "x", "old"), ("b", "gone"))
+    )
+    wanted = {"a": {"x": {"n": 1}, "z": 3}, "b": {"y": 2}}
+    there = {"a": {"x": [1], "z": []}, "b": {"gone": 1, "kept": 2}}
+    found = over_lists(changes, there, wanted)
+    assert found == Difference({("a", "x"): {"n": 1}, ("b", "y"): 2, ("a", "z"): 3}, (("b", "gone"),))
+    assert applied(there, found) == {"a": {"x": {"n": 1}, "z": 3}, "b": {"kept": 2, "y": 2}}
+    assert over_lists(changes, {"a": [], "b": []}, wanted) == Difference(
+        {("a",): wanted["a"], ("b",): wanted["b"]}, ()
+    )

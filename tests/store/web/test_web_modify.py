@@ -109,3 +109,22 @@ def test_it_gives_up_where_others_are_always_faster() -> None:
             await visit.session.modify(count_up)
 
     asyncio.run(main())
+
+
+def test_a_list_that_came_into_the_way_is_read_again() -> None:
+    async def main() -> None:
+        store = FaultyStore(MemoryStore())
+        one, two = await visits_of_one_session(store, 2, visits={})
+        two.session["visits"] = ["not a dict"]
+        await two.save()
+
+        def change(data: dict[Any, Any]) -> None:
+            if isinstance(data["visits"], list):
+                data["visits"].append("one")
+            else:
+                data["visits"]["one"] = 1
+
+        assert await one.session.modify(change)
+        assert one.session["visits"] == ["not a dict", "one"]
+
+    asyncio.run(main())

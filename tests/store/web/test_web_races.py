@@ -26,6 +26,8 @@ class Race:
         async def slow(request: Request) -> Response:
             session = session_of(request)
             await race.gate.pass_through()
+            if "nested" in request.query_params:
+                session.setdefault("cart", {})["slow"] = 1
             match request.query_params.get("then"):
                 case "set":
                     session["slow"] = {"key": 1}
@@ -47,6 +49,8 @@ class Race:
             match request.query_params.get("then"):
                 case "nested":
                     session.setdefault("cart", {})["fast"] = 1
+                case "list":
+                    session["cart"] = ["fast"]
                 case "login":
                     session.login(request.query_params["user"], {"by": "fast"})
                 case "logout":
@@ -104,6 +108,20 @@ def test_changes_of_two_requests_at_once_both_stay(library: Library) -> None:
 
         await together(library, lambda: slow_tab.get("/slow?then=nested"), faster)
         assert (await visitor.get("/fast")).json()["data"] == {"cart": {"other": 1, "slow": 1}}
+
+    in_loop(library, story)
+
+
+@pytest.mark.parametrize("slow", ["nested", "login&user=alice&nested=yes"])
+def test_a_list_in_the_way_of_a_change_gives_way_to_it(library: Library, slow: str) -> None:
+    """Both gave one key a value, of different kinds: the later one stands, whole."""
+
+    async def story(race: Race) -> None:
+        response, visitor = await race.run(slow, "list")
+        assert response.status_code == 200
+        visitor.cookies.update(response.cookies)
+        data = (await visitor.get("/fast")).json()["data"]
+        assert data["cart"] == {"fast": 1, "slow": 1}
 
     in_loop(library, story)
 
