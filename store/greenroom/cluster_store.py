@@ -55,7 +55,8 @@ class ClusterStore(BaseSessionStore):
     """Sessions in a cluster, reached through the addresses of some of its nodes.
 
     `nodes` is `"host:port,host:port"`: any nodes will do, more than one so that one may be down. `cluster` is
-    the cluster's name. An operation answers within `deadline_seconds`, retries and failovers included, or
+    the cluster's name. `data_bytes_max` limits the encoded data of one session, below the cluster's own limit
+    of 1 MiB. An operation answers within `deadline_seconds`, retries and failovers included, or
     raises UnavailableError (not applied) or OutcomeUnknownError (perhaps applied). At most `operations_max`
     operations of one event loop are in flight. Raises UsageError for an option that makes no sense.
 
@@ -78,8 +79,13 @@ class ClusterStore(BaseSessionStore):
             raise UsageError(f"deadline_seconds is a number above 0, at most {DEADLINE_SECONDS_MAX:g}")
         if not cluster:
             raise UsageError("cluster is the name of the cluster, as its nodes were started with")
-        if data_bytes_max < 1 or operations_max < 1:
-            raise UsageError("data_bytes_max and operations_max are positive numbers")
+        if not 1 <= data_bytes_max <= DATA_BYTES_MAX:
+            raise UsageError(
+                f"data_bytes_max is at least 1 and at most {DATA_BYTES_MAX}, the cluster's limit, which no "
+                "option raises; keep large values elsewhere and only their keys in the session"
+            )
+        if operations_max < 1:
+            raise UsageError("operations_max is a positive number")
         settings = DialogSettings(
             seeds=parse_addresses(nodes),
             cluster=cluster,
@@ -370,8 +376,8 @@ def _raise_failed(reply: wire.Failed) -> NoReturn:
             raise unexpected_value(reply.detail) if reply.detail else stale_version()
         case wire.FailureCode.TOO_LARGE:
             raise UsageError(
-                f"the session's data would be over the cluster's limit{_told(reply)}; keep large values "
-                "elsewhere and only their keys in the session, or raise data_bytes_max of the nodes"
+                f"the session's data would be over the cluster's limit of {DATA_BYTES_MAX} bytes"
+                f"{_told(reply)}; keep large values elsewhere and only their keys in the session"
             )
         case wire.FailureCode.INVALID if reply.detail.startswith(LIST_IN_PATH):
             raise PathThroughListError(reply.detail)

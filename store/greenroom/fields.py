@@ -97,9 +97,10 @@ def check_version(version: int | None) -> None:
 def check_data_size(data: bytes, data_bytes_max: int = DATA_BYTES_MAX) -> None:
     """Raise UsageError if encoded session data is over the limit."""
     if len(data) > data_bytes_max:
+        more = f", or raise data_bytes_max={data_bytes_max}" if data_bytes_max < DATA_BYTES_MAX else ""
         raise UsageError(
             f"session data takes {len(data)} bytes encoded, over the limit of {data_bytes_max}; keep large "
-            "values elsewhere and only their keys in the session, or raise data_bytes_max"
+            f"values elsewhere and only their keys in the session{more}"
         )
 
 

@@ -7,8 +7,8 @@ needs no code of the client's, and both replicas of a shard get the same bytes f
 Rules of `patch_data`, in this order: every expectation is compared, with types (1, True and 1.0 differ; the
 order of dict keys does not count); then paths are unset, absent ones being fine; then values are set, in the
 order given. Setting a dict where a dict stands merges the two at every depth; to replace a dict whole, unset
-its path in the same patch. Setting through a scalar replaces that by a dict, because nothing of it could stay;
-setting or unsetting through a list is refused, because the list would be lost with all it holds.
+its path in the same patch. Setting through a scalar replaces that by a dict; setting or unsetting through a
+list is refused, because the list would be lost with all it holds.
 """
 
 from collections.abc import Iterable, Mapping
@@ -96,7 +96,7 @@ def path_text(path: Path) -> str:
 
 def _check_apart(paths: list[Path]) -> None:
     """Refuse paths of which one lies below another: what comes out would depend on their order."""
-    if len(paths) < 2:  # noqa: PLR2004  one path is apart from itself
+    if len(paths) < 2:
         return
     known = {*paths}
     if len(known) < len(paths):
@@ -105,8 +105,8 @@ def _check_apart(paths: list[Path]) -> None:
         for length in range(1, len(path)):
             if path[:length] in known:
                 raise UsageError(
-                    f"set names {path_text(path[:length])} and, below it, {path_text(path)}: which of the two "
-                    "holds? Put one into the value of the other, or name the paths below one by one"
+                    f"set names {path_text(path[:length])} and, below it, {path_text(path)}: which of the "
+                    "two holds? Put one into the value of the other, or name the paths below one by one"
                 )
 
 
@@ -137,8 +137,9 @@ def patch_data(
     """Return the session data after the changes, or None if an expectation failed.
 
     In `expect`, empty bytes demand that the path is absent. The outcome depends on the arguments alone.
-    Raises ListInPathError if a path to set or unset runs through a list, and another ValueError if any of them is malformed: no msgpack, data that is no dict, an empty path, or nesting
-    beyond 64 levels in the data or the result.
+    Raises ListInPathError if a path to set or unset runs through a list, and another ValueError if any of
+    them is malformed: no msgpack, data that is no dict, an empty path, or nesting beyond 64 levels in the
+    data or the result.
     """
     root = _decoded_dict(data)
     if _first_unmet(root, expect) is not None:
@@ -211,8 +212,8 @@ def _put(root: dict[Key, Any], path: Path, value: Any) -> None:
 def _refuse_list(value: Any, path: Path, depth: int) -> None:
     if type(value) is list:
         raise ListInPathError(
-            f"{LIST_IN_PATH}{path_text(path[:depth])}, and the path {path_text(path)} runs through it; a list "
-            "is one value: set it whole, or change it with modify"
+            f"{LIST_IN_PATH}{path_text(path[:depth])}, and the path {path_text(path)} runs through it; a "
+            "list is one value: set it whole, or change it with modify"
         )
 
 

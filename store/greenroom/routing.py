@@ -20,13 +20,19 @@ def parse_address(text: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         colon = ""
-    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) <= PORT_MAX):
+    if not (colon and host and port.isascii() and port.isdigit()):
         raise UsageError(f"{text!r} is not an address; write host:port, or [host]:port for IPv6")
+    if len(port) > len(str(PORT_MAX)) or not 0 < int(port) <= PORT_MAX:
+        raise UsageError(f"the port of {text!r} is out of range in host:port; ports are 1 to {PORT_MAX}")
     return host, int(port)
 
 
 def parse_addresses(text: str) -> tuple[str, ...]:
     """Return the addresses of a comma-separated list, in order and once each. Raises UsageError."""
+    if not isinstance(text, str):
+        raise UsageError(
+            f'addresses are one str, "host:port,host:port", not {type(text).__name__}; join them with commas'
+        )
     addresses = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not addresses:
         raise UsageError("no node address was given; write at least one, as host:port,host:port")

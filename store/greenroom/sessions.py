@@ -80,7 +80,11 @@ class SessionData:
 
 @dataclass(slots=True, kw_only=True, frozen=True)
 class SessionInfo:
-    """What a list of a user's sessions shows of one. `handle` names it and cannot be used to log in."""
+    """What a list of a user's sessions shows of one.
+
+    `handle` names it and is no secret: a page may hold it, nobody can log in with it, and `delete_by_handle`
+    ends the session that it names, so a user can log out another device.
+    """
 
     handle: str
     user_id: str

@@ -27,6 +27,9 @@ from greenroom.errors import GreenroomError, ProtocolError, RemoteProtocolError,
 SLOW_NS = 1_000_000_000
 """An operation unanswered for this long makes the dialog ask whether its map is still the newest."""
 
+REFUSALS = frozenset({"wrong-cluster", "wrong-protocol", "wrong-routing", "wrong-role"})
+"""What a server says in its goodbye to a client that it will never serve."""
+
 _decode_reply = msgspec.msgpack.Decoder(wire.ServerMessage).decode
 
 
@@ -96,6 +99,7 @@ class Dialog:
         pending[request.request] = operation
         self._start(now_ns)
         self._placement.place(operation, now_ns)
+        self._end_mistaken()
         self._rewake(now_ns)
 
     def gather(self, now_ns: int, request: wire.Fanout, kind: Kind, token: object) -> None:
@@ -110,6 +114,7 @@ class Dialog:
         self._ledger.pending[request.request] = self._ledger.gatherings[request.request] = operation
         self._start(now_ns)
         self._placement.place(operation, now_ns)
+        self._end_mistaken()
         self._rewake(now_ns)
 
     def _refuse_crowd(self, kind: Kind) -> NoReturn:
@@ -172,7 +177,7 @@ class Dialog:
                     ledger.raise_low()
         except (ProtocolError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self.board.abort(link)
-            self._unlink(link, f"it broke the protocol: {error}", now_ns)
+            self._unlink(link, f"it broke the protocol: {error}", now_ns, refused=not link.peer)
             self._rewake(now_ns)
             return
         lane = link.lane
@@ -214,7 +219,8 @@ class Dialog:
                 self._greeted(link, message, now_ns)
             case wire.Goodbye():
                 self.board.close(link)
-                self._unlink(link, f"it said goodbye: {message.code}: {message.message}", now_ns)
+                reason = f"it said goodbye: {message.code}: {message.message}"
+                self._unlink(link, reason, now_ns, refused=message.code in REFUSALS)
             case _ if not link.greeted:
                 raise RemoteProtocolError("a message came before the hello")
             case wire.MapFull() | wire.MapChange() if link.lane is None:
@@ -323,11 +329,12 @@ class Dialog:
             self._probed_ns = now_ns
             self._follower.probe(now_ns)
 
-    def _unlink(self, link: Link, reason: str, now_ns: int) -> None:
+    def _unlink(self, link: Link, reason: str, now_ns: int, *, refused: bool = False) -> None:
         """Place anew whatever was unanswered on a connection that is gone."""
         lane = link.lane
         if lane is None:
-            self._follower.lost(link, reason, now_ns)
+            self._follower.lost(link, reason, now_ns, refused=refused)
+            self._end_mistaken()
             if not self._closed:
                 self._follower.maintain(now_ns)
             return
@@ -396,9 +403,19 @@ class Dialog:
 
     def _fail(self, operation: AnyOperation, why: str) -> None:
         operation.reason = verdicts.obstacle(operation, self._follower, self._lanes)
-        error = verdicts.failure(operation, why, self._settings.deadline_seconds)
+        has_map = self._follower.router is not None
+        error = verdicts.failure(operation, why, self._settings.deadline_seconds, has_map=has_map)
         self._placement.finish(operation)
         self.failures.append((operation.token, error))
+
+    def _end_mistaken(self) -> None:
+        """End what waits for a map that will never come: nothing was sent, only the caller can mend it."""
+        if not self._follower.is_mistaken:
+            return
+        while (operation := self._ledger.oldest()) is not None:
+            error = verdicts.mistaken(operation.kind, self._follower, self._settings.cluster)
+            self._placement.finish(operation)
+            self.failures.append((operation.token, error))
 
     def _rewake(self, now_ns: int) -> None:
         """Set when the next tick is due."""

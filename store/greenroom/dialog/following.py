@@ -29,7 +29,8 @@ class MapFollower:
 
     def __init__(self, seeds: tuple[str, ...], cluster: str, board: Switchboard, random: Random) -> None:
         self.router: Router | None = None
-        self.last_failure = ""
+        self._reasons: dict[str, str] = {}
+        self._refusals: set[str] = set()
         self._seeds = seeds
         self._cluster = cluster
         self._board = board
@@ -75,18 +76,41 @@ class MapFollower:
                 self._retry_ns[link.address] = NEVER_NS
                 return
         self._failures.pop(link.address, None)
+        self._reasons.pop(link.address, None)
+        self._refusals.discard(link.address)
         if self.router is None:
             self._ask_whole(link, now_ns)
         else:
             held = self.router.map
             self._board.write(link, wire.Subscribe(held.lineage, held.version))
 
-    def lost(self, link: Link, reason: str, now_ns: int) -> None:
-        """Note that a subscription broke; `maintain` picks the next node."""
+    @property
+    def why_no_map(self) -> str:
+        """What became of the attempts to reach a node, by address."""
+        told = [f"{address}: {reason}" for address, reason in self._reasons.items() if address in self._seeds]
+        return "; ".join(told) or "none has answered yet"
+
+    @property
+    def is_mistaken(self) -> bool:
+        """Whether no node can ever be reached: what listens at every address is none, or another cluster's.
+
+        True until one of the addresses, which are tried again all the time, answers as a node should.
+        """
+        return self.router is None and self._refusals.issuperset(self._seeds)
+
+    def lost(self, link: Link, reason: str, now_ns: int, *, refused: bool = False) -> None:
+        """Note that a subscription broke; `maintain` picks the next node.
+
+        `refused`: whoever listens there does not serve this client, and will not.
+        """
         if link not in self._subscriptions:
             return
         self._subscriptions.remove(link)
-        self.last_failure = f"{link.address}: {reason}"
+        self._reasons[link.address] = reason
+        if refused:
+            self._refusals.add(link.address)
+        else:
+            self._refusals.discard(link.address)
         failures = self._failures[link.address] = self._failures.get(link.address, 0) + 1
         pause = min(RETRY_NS_MIN << min(failures, 10), RETRY_NS_MAX)
         self._retry_ns = {address: at for address, at in self._retry_ns.items() if now_ns < at < NEVER_NS}
@@ -131,6 +155,8 @@ class MapFollower:
         if self.router is not None and not new.newer_than(self.router.map):
             return False
         self.router = Router(new)
+        self._reasons.clear()
+        self._refusals.clear()
         return True
 
     def _take_change(self, link: Link, change: wire.MapChange, now_ns: int) -> bool:

@@ -6,19 +6,31 @@
 from greenroom.dialog.following import MapFollower
 from greenroom.dialog.lanes import Lanes
 from greenroom.dialog.operations import AnyOperation, Gathering, Kind
-from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError
+from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError, UsageError
 
 
-def failure(operation: AnyOperation, why: str, seconds: float) -> GreenroomError:
-    """Return the truthful error for an operation that ends without an answer. `why` tells the occasion."""
+def failure(operation: AnyOperation, why: str, seconds: float, *, has_map: bool) -> GreenroomError:
+    """Return the truthful error for an operation that ends without an answer.
+
+    `why` tells the occasion, `has_map` whether any node was ever reached.
+    """
     kind = operation.kind
     if kind.mutation and operation.uncertain:
         return outcome_unknown(kind, why, seconds)
     obstacle = f": {operation.reason}" if operation.reason else ""
-    applied = "was not applied" if kind.mutation else "got no answer"
-    return UnavailableError(
-        f"{kind.name} {applied}; {why}{obstacle}. Repeating it is safe. "
-        f"If the cluster needs longer than deadline_seconds={seconds:g}, raise that option of the store."
+    applied = "was not applied" if kind.mutation else "failed"
+    advice = f"If the cluster needs longer than deadline_seconds={seconds:g}, raise that option of the store."
+    if not has_map:
+        advice = "Check that the nodes run, and that the store was given their addresses."
+    return UnavailableError(f"{kind.name} {applied}; {why}{obstacle}. Repeating it is safe. {advice}")
+
+
+def mistaken(kind: Kind, follower: MapFollower, cluster: str) -> UsageError:
+    """Return the error for an operation that no node of the cluster will ever be asked for."""
+    return UsageError(
+        f"{kind.name} was not sent: what listens at these addresses does not serve cluster={cluster!r} "
+        f"({follower.why_no_map}). Give the store the addresses of nodes, their --listen, and the name that "
+        "the cluster was started with"
     )
 
 
@@ -39,7 +51,7 @@ def obstacle(operation: AnyOperation, follower: MapFollower, lanes: Lanes) -> st
     """Say what an operation waits for."""
     router = follower.router
     if router is None:
-        return f"no node has sent the cluster map ({follower.last_failure or 'none has answered yet'})"
+        return f"no node has sent the cluster map ({follower.why_no_map})"
     if isinstance(operation, Gathering):
         if operation.reason or operation.asked:
             return operation.reason or "not all actors have answered"

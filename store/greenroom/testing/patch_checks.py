@@ -207,7 +207,7 @@ async def check_modify_that_fails_writes_nothing(stage: Stage) -> None:
         found.session_id = stage.session().session_id
 
     def replace(found: SessionData) -> dict[str, int]:
-        return {"n": 2}
+        return {**found.data, "n": 2}
 
     def spoil(found: SessionData) -> None:
         found.data["n"] = object()

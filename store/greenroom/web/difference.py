@@ -56,8 +56,8 @@ def _compare(
 def over_lists(changes: Difference, stored: dict[Any, Any], wanted: dict[Any, Any]) -> Difference:
     """Return the changes for data in which lists have come to stand on some of their paths.
 
-    Two requests gave one path different values then, of which the later one wins, whole: so the list gives way
-    to what stands there in `wanted`, the data that the changes lead to.
+    Two requests gave one path different values then, of which the later one wins, whole: so the list gives
+    way to what stands there in `wanted`, the data that the changes lead to.
     """
     changed: dict[Path, Any] = {}
     for path, value in changes.set.items():

@@ -105,11 +105,23 @@ def test_nothing_happens_before_the_first_operation(cluster: FakeCluster) -> Non
         {"nodes": "h:1", "deadline_seconds": float("nan")},
         {"nodes": "h:1", "cluster": ""},
         {"nodes": "h:1", "data_bytes_max": 0},
+        {"nodes": "h:1", "data_bytes_max": (1 << 20) + 1},
+        {"nodes": "h:1", "operations_max": 0},
+        {"nodes": ["h:1"]},
+        {"nodes": "h:99999"},
     ],
 )
 def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         ClusterStore(**options)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"), [(["h:1"], "join them with commas"), ("h:99999", "ports are 1 to 65535")]
+)
+def test_what_is_wrong_with_an_address_is_told(nodes: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        ClusterStore(nodes)
 
 
 def test_outside_of_any_loop() -> None:
@@ -152,8 +164,9 @@ def test_patch_larger_than_a_frame(cluster: FakeCluster, library: str) -> None:
             await store.create(stored)
             with pytest.raises(UsageError, match="frame limit"):
                 await store.patch(stored.session_id, set={"a": "x" * (1 << 20), "b": "y" * (1 << 20)})
-            with pytest.raises(UsageError, match="over the cluster's limit"):
+            with pytest.raises(UsageError, match="over the cluster's limit of 1048576 bytes") as raised:
                 await store.patch(stored.session_id, set={"a": "x" * (1 << 20)})
+            assert "data_bytes_max" not in str(raised.value), "there is nothing to raise"
             assert (await store.patch(stored.session_id, set={"a": 1})).data == {"a": 1}
 
     run(library, main)
@@ -265,13 +278,28 @@ def test_nobody_there(library: str, nodes: str) -> None:
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_wrong_cluster_is_told(cluster: FakeCluster, library: str) -> None:
+def test_wrong_cluster_is_told_at_once(cluster: FakeCluster, library: str) -> None:
     async def main() -> None:
-        async with ClusterStore(cluster.address, cluster="other", deadline_seconds=1) as store:
-            with pytest.raises(UnavailableError, match="wrong-cluster"):
-                await store.get(new_session_id())
+        async with ClusterStore(cluster.address, cluster="other", deadline_seconds=300) as store:
+            for _ in range(3):
+                with pytest.raises(UsageError, match=r"cluster='other'.*wrong-cluster") as raised:
+                    await store.create(session())
+                assert "epeating" not in str(raised.value)
+            with pytest.raises(UsageError, match="wrong-cluster"):
+                await store.delete_by_user("alice")
 
     run(library, main)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_wrong_port_is_told_at_once(library: str) -> None:
+    async def main(other: str) -> None:
+        async with ClusterStore(other, deadline_seconds=300) as store:
+            with pytest.raises(UsageError, match="what listens at these addresses"):
+                await store.get(new_session_id())
+
+    with listener(b"HTTP/1.1 400 Bad Request\r\n\r\n") as other:
+        run(library, lambda: main(other))
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

@@ -32,13 +32,21 @@ def node_without_map(name: str) -> tuple[Script, int]:
     return script, number
 
 
-def wrong_cluster(name: str) -> tuple[Script, int]:
+def one_seed_in_the_wrong(name: str) -> tuple[Script, int]:
+    """The other may still turn out to be a node."""
     script = Script()
     number = script.submit(name)
     goodbye = wire.Goodbye("wrong-cluster", "this is cluster 'other'")
-    script.reaction = lambda address: script.send(script.establish(address), goodbye)
+
+    def react(address: str) -> None:
+        if address == SEEDS[0]:
+            script.send(script.establish(address), goodbye)
+        else:
+            script.lose(script.number_of(address))
+
+    script.reaction = react
     for seed in SEEDS:
-        script.reaction(seed)
+        react(seed)
     return script, number
 
 
@@ -100,7 +108,7 @@ def moved_after_redirect(name: str) -> tuple[Script, int]:
 NOT_APPLIED = {
     "no_node_answers": (no_node_answers, "no node has sent the cluster map.*connection refused"),
     "node_without_map": (node_without_map, "no node has sent the cluster map"),
-    "wrong_cluster": (wrong_cluster, "wrong-cluster"),
+    "wrong_cluster": (one_seed_in_the_wrong, "wrong-cluster"),
     "no_primary": (no_primary, "shard 0 has not been started"),
     "primary_dead": (primary_dead, "no other has taken over"),
     "primary_unreachable": (primary_unreachable, "unreachable .connection refused"),
