@@ -14,8 +14,10 @@ from simulations.generation import make_plan
 from simulations.linearizability import write_history
 from simulations.mutants import as_json, find_all, table
 from simulations.patching import MUTANTS
+from simulations.pictures import draw
 from simulations.plans import Plan
 from simulations.running import Summary, run_plan, summarize
+from simulations.scenarios import names, run_scenario
 from simulations.shrinking import Shrinker
 from simulations.stories import tell_plan
 
@@ -28,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_replay(
         commands.add_parser("replay", help="show all of one seed, and the shortest story if it fails")
     )
+    _add_scenario(commands.add_parser("scenario", help="run a named story and draw it"))
     _add_mutants(commands.add_parser("mutants", help="plant known mistakes and see them found"))
     options = parser.parse_args(arguments)
     return int(options.act(options))
@@ -125,6 +128,40 @@ def _plan(text: str) -> Plan:
 def _breaks(plan: Plan, rule: str) -> bool:
     violations = run_plan(plan)[0].violations
     return bool(violations) and violations[0].rule == rule
+
+
+# --- scenario --------------------------------------------------------------------------------------------
+
+
+def _add_scenario(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", help=f"of: {', '.join(names())}; all without, or a TOML file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    parser.add_argument("--svg", type=Path, default=Path(), help="directory for the pictures")
+    parser.add_argument("--trace", action="store_true", help="print the trace, too")
+    parser.set_defaults(act=_scenario)
+
+
+def _scenario(options: argparse.Namespace) -> int:
+    outcomes = []
+    for name in options.names or names():
+        outcome, world = run_scenario(name)
+        outcomes.append(outcome)
+        picture = options.svg / f"{outcome.name}.svg"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_text(draw(world, f"{outcome.name}: {outcome.title}"))
+        if options.trace:
+            print("\n".join(world.trace))
+        print(f"{outcome.name}: {picture}", file=sys.stderr, flush=True)
+    if options.json:
+        print(json.dumps({"scenarios": msgspec.to_builtins(outcomes)}))
+    else:
+        print("| scenario | longest without an answer | bound | answered | rules broken |")
+        print("|---|---:|---:|---:|---|")
+        for each in outcomes:
+            longest, broken = f"{each.longest_unavailable_seconds:.2f} s", "; ".join(each.violations)[:200]
+            share = f"{each.answered} of {each.operations}"
+            print(f"| {each.name} | {longest} | {each.bound_seconds:g} s | {share} | {broken or 'none'} |")
+    return 0 if all(outcome.kept for outcome in outcomes) else 1
 
 
 # --- mutants ---------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """The coordinator's process: mirrors `runtime/coordinator.py` and `runtime/map_publisher.py`.
 
-What decides something there and is mirrored here: what arrives while a map is being written is decided as one
-batch; nothing that rests on a map leaves before it is on disk; the whole map makes a subscriber; after a crash
-only what is on disk is known, so a write under way is there whole or not at all.
+What decides something there and is mirrored here: what arrives while a map is being written is decided as
+one batch; nothing that rests on a map leaves before it is on disk; the whole map makes a subscriber; after a
+crash only what is on disk is known, so a write under way is there whole or not at all.
 """
 
 from random import Random

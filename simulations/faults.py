@@ -56,6 +56,8 @@ class Faults:
         if undo is None:
             return
         self.network.happened[kind] += 1
+        lasts = seconds if kind in LASTING else 0.0
+        world.recording.struck(kind, found.machine or found.name, world.seconds, lasts)
         self._numbers += 1
         self._open[self._numbers] = undo
         if seconds:
@@ -546,3 +548,14 @@ KINDS: dict[str, Callable[[Faults, Target, float, float, str], Undo | None]] = {
     "add node": add_node,
     "drain node": drain_node,
 }
+
+LASTING = KINDS.keys() - {
+    "kill actor",
+    "jump wall clock",
+    "reset connection",
+    "half-open connection",
+    "lose the answer",
+    "add node",
+    "drain node",
+}
+"""Kinds whose `seconds` mean something."""

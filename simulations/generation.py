@@ -13,8 +13,8 @@ _WEIGHTS = (30, 14, 10, 6, 12, 4, 8, 6, 4, 2, 1, 1)
 _TIMES = ((0.25, 1.0, 1.25), (0.25, 1.0, 1.25), (0.1, 0.4, 0.5), (0.05, 0.2, 0.25))
 
 _PROCESSES = (
-    "kill actor", "kill actor", "kill actor for good", "kill supervisor", "orphan a paused actor", "crash node",
-    "pause", "pause", "pause", "pause mid-step", "slow",
+    "kill actor", "kill actor", "kill actor for good", "kill supervisor", "orphan a paused actor",
+    "crash node", "pause", "pause", "pause", "pause mid-step", "slow",
 )  # fmt: skip
 _NETWORK = (
     "lose packets", "delay packets", "queue at sender", "reset connection", "reset connection",
@@ -179,7 +179,7 @@ def _duration(plan: Plan, random: Random) -> float:
     )
 
 
-def _fault(plan: Plan, random: Random, kind: str, at_ms: float, shard: int) -> Fault:
+def _fault(plan: Plan, random: Random, kind: str, at_ms: float, shard: int) -> Fault:  # noqa: C901  a table
     actor, machine = _actor(plan, random, shard), _machine(plan, random, shard)
     client = f"client {random.randrange(plan.clients)}"
     seconds = _duration(plan, random)

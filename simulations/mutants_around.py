@@ -1,4 +1,4 @@
-# ruff: noqa: ANN001, ANN202, SLF001  mutants reach into what they break, and are not typed code
+# ruff: noqa: ANN001, ANN202, ARG005, SLF001  mutants reach into what they break, and are not typed code
 """Mutants of what stands around the core: coordination, supervision, the client, the drivers."""
 
 import msgspec

@@ -1,4 +1,4 @@
-# ruff: noqa: ANN001, ANN202, SLF001  mutants reach into what they break, and are not typed code
+# ruff: noqa: ANN001, ANN002, ANN202, ARG001, ARG005, SLF001  mutants reach into what they break, and are not typed code
 """Mutants of the replication core: logs, leases, members, time, exactly-once."""
 
 import msgspec
@@ -16,7 +16,6 @@ from greenroom_cluster.shard.primary import Primary
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.results import ClientTable
 from greenroom_cluster.shard.roles import ACCEPTS, Kind, Role
-from greenroom_cluster.shard.settings import HostSettings
 from simulations.patching import Patches, mutant
 
 # --- ⚑ ---------------------------------------------------------------------------------------------------

@@ -286,6 +286,9 @@ class Oracles:
             former = before.shards[shard]
             if entry is former or (entry.epoch == former.epoch and entry.nonce == former.nonce):
                 continue
+            self.world.recording.configured(
+                shard, entry.epoch, self.world.name_of(entry.primary), len(entry.members), self.world.seconds
+            )
             epoch = (after.lineage, entry.epoch)
             configuration = (entry.primary, entry.backups, entry.nonce)
             if self.configurations[shard].setdefault(epoch, configuration) != configuration:

@@ -52,9 +52,11 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. `rates`: how fast the nodes' clocks run, in millionths; `walls_ms`: how far their wall clocks are off.
+    """One run. Times of the core's in seconds.
 
-    `deadline_ms`: every fourth session has an absolute deadline that long after the cluster was ready (0: none).
+    `rates`: how fast the nodes' clocks run, in millionths; `walls_ms`: how far their wall clocks are off.
+
+    `deadline_ms`: every fourth session has an absolute deadline, that long after the cluster was ready.
     """
 
     seed: int

@@ -69,7 +69,7 @@ def run_seed(seed: int) -> Result:
 def worker_pool(jobs: int) -> Iterator[Callable[..., Iterator[Any]]]:
     """Give something like `map`, in so many processes; results come in order."""
     if jobs <= 1:
-        yield lambda call, items, chunk=1: map(call, items)
+        yield lambda call, items, _chunk=1: map(call, items)
         return
     with multiprocessing.get_context("fork").Pool(jobs) as pool:
         yield lambda call, items, chunk=1: pool.imap(call, items, chunksize=chunk)

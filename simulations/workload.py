@@ -65,7 +65,7 @@ class Workload:
         self.history: list[Operation] = []
         self.refused: list[tuple[bytes, int, str]] = []
         self.acknowledged = 0
-        self.finished: list[tuple[int, int, bool]] = []
+        self.answers: list[tuple[int, float]] = []
         self._values = 0
         self._digests: dict[str, bytes] = {}
         self._keys: dict[bytes, tuple[Session, str]] = {}
@@ -300,11 +300,12 @@ class Workload:
             else:
                 self.world.violate("client", f"{kind} failed with {type(error).__name__}: {error}")
                 return
-            self.finished.append((entry.invoked_ns, now, False))
-            self._append(entry, result)
+                self._append(entry, result)
             return
         self.acknowledged += 1
-        self.finished.append((entry.invoked_ns, now, True))
+        if entry.session is not None:
+            shard = entry.session.point * self.world.plan.shards >> 16
+            self.answers.append((shard, self.world.seconds))
         assert reply is not None
         self._append(entry, self._told(entry, reply) | {"completed_ns": now}, reply)
 

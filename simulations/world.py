@@ -1,8 +1,8 @@
 """A cluster, its clients and its network in one virtual time, made of a plan.
 
-`World(plan).run()` lets the cluster start, runs the plan's actions under its faults (safety phase), then heals
-everything and demands that each shard is writable and whole within a bound (liveness phase), and judges the
-history at the end. A world is a value of its plan: the same plan gives the same trace.
+`World(plan).run()` lets the cluster start, runs the plan's actions under its faults (safety phase), then
+heals everything and demands that each shard is writable and whole within a bound (liveness phase), and judges
+the history at the end. A world is a value of its plan: the same plan gives the same trace.
 
 Faults are found by name: `world["primary of shard 3"].pause(2.0)`, see `targets`.
 """
@@ -34,6 +34,7 @@ from simulations.linearizability import UndecidedError, check_history
 from simulations.network import Network
 from simulations.oracles import Oracles
 from simulations.plans import Plan
+from simulations.recording import Recording
 from simulations.supervisors import SupervisorProcess
 from simulations.targets import Target, find
 from simulations.timeline import ORIGIN_NS, SECOND, Timeline
@@ -99,9 +100,11 @@ class World:
         self.tracing = tracing
         self.healing = False
         self.ready_ns = 0
+        self.began_ns = ORIGIN_NS
         self.clock_slack_ns = _clock_slack_ns(plan)
         self._trace_digest = hashlib.blake2b(digest_size=16)
         self.oracles = Oracles(self)
+        self.recording = Recording()
         self.settings = HostSettings(
             beacon_seconds=plan.beacon_seconds,
             lease_seconds=plan.lease_seconds,
@@ -189,9 +192,14 @@ class World:
         actor = ActorProcess(self.network, machine, Random(self.random.random()), host, slot, incarnation)
         actor.host_settings = self.settings
         actor.trace = self._note_effect
-        actor.on_gone = lambda: self.oracles.died(actor)
+        actor.on_gone = lambda: self._gone(actor)
+        self.recording.began(actor.slot, actor.name, self.seconds)
         self.actors[incarnation] = actor
         return actor
+
+    def _gone(self, actor: ActorProcess) -> None:
+        self.oracles.died(actor)
+        self.recording.ended(actor.name, self.seconds)
 
     def start_actor(self, actor: ActorProcess) -> str:
         """Let an actor serve; return its address."""
