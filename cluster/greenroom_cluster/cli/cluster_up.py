@@ -22,7 +22,7 @@ async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: F
 
             async def stop_on_signal() -> None:
                 number = await anext(signals)
-                _log.info("cluster stops", signal=signal.Signals(number).name)
+                _log.info("cluster_stops", signal=signal.Signals(number).name)
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(stop_on_signal)

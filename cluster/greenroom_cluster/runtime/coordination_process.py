@@ -51,7 +51,7 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
     child = CoordinatorServerSettings(options=options, data_dir=str(settings.data_dir), host=host, port=port)
 
     def on_ready(process: ChildProcess) -> None:
-        _log.info("coordinator serves", address=join_address(host, port), pid=process.pid)
+        _log.info("coordinator_serves", address=join_address(host, port), pid=process.pid)
 
     def on_exit(process: ChildProcess) -> None:
         del process
@@ -69,5 +69,5 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
                 ChildSpec("coordinator", run_coordinator, lambda _: msgspec.structs.replace(child))
             )
             async for number in signals:
-                _log.info("coordinator stops", signal=signal.Signals(number).name)
+                _log.info("coordinator_stops", signal=signal.Signals(number).name)
                 break

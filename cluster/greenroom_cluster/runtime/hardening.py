@@ -98,12 +98,12 @@ def _guard_connections(actor_type: Any) -> None:
 
     async def guarded(actor: Any, stream: trio.SocketStream) -> None:
         if not await _is_expected(actor, stream):
-            _log.debug("connection refused", reason="not a process of this supervisor")
+            _log.debug("stray_connection", reason="not a process of this supervisor")
             return
         try:
             await handle(actor, stream)
         except Exception as error:  # noqa: BLE001  whatever a child's connection does, the others go on
-            _log.debug("child connection ended", error=repr(error))
+            _log.debug("process_connection_ended", error=repr(error))
 
     actor_type._stream_handler = guarded
 

@@ -329,7 +329,12 @@ class LocalCluster:
         with trio.CancelScope(shield=True):
             await member.handle.wait_exited()
             await member.process.wait()
-        _log.info("process ended", process=member.name, exit_status=member.process.returncode)
+        _log.info(
+            "process_ended",
+            process=member.name,
+            pid=member.process.pid,
+            exit_status=member.process.returncode,
+        )
         member.handle.close()
 
 

@@ -20,8 +20,10 @@ import structlog
 import trio
 
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry
+from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster.config import NodeSettings
 from greenroom_cluster.coordination.messages import (
+    NAME_TAKEN,
     Accepted,
     CoordinatorRequest,
     RegisterActor,
@@ -52,12 +54,19 @@ _RETRY_SECONDS = 0.25
 _PREDECESSOR_SECONDS = 0.05
 _FAREWELL_SECONDS = 0.5
 _ALONE_SECONDS = 2.0
+# A little longer than the coordinator takes to give up a predecessor of whose end it was not told.
+_REFUSED_SECONDS = 3.0
+_UNREACHABLE_SECONDS = 2.0
 
 UP = "up"
 LEAVING = "leaving"
 DEAD = "dead"
 
 _log = structlog.get_logger("greenroom.node")
+
+
+class NameTakenError(GreenroomError):
+    """Another node has taken over the name of this one, which stops."""
 
 
 class _Bell:
@@ -94,9 +103,14 @@ class Node:
         self._link = CoordinatorLink(
             CoordinatorLinkSettings(settings.coordinator, settings.cluster, self._identity),
             on_map=self._on_map,
-            on_up=self._ring,
+            on_up=self._on_coordinator_up,
+            on_refused=self._on_refused,
         )
         self._state = UP
+        self._joined = False
+        self._failure: GreenroomError | None = None
+        self._failed = trio.Event()
+        self._refused_since: float | None = None
         self._actors: dict[bytes, ActorEntry] = {}
         self._unreported: dict[bytes, None] = {}
         self._actors_changed = _Bell()
@@ -104,7 +118,7 @@ class Node:
         self._all_reported = _Bell()
         self._map_changed = _Bell()
         self._shards_moved = _Bell()
-        self._removed = False
+        self._leaving_map = False
 
     @property
     def address(self) -> str:
@@ -112,7 +126,11 @@ class Node:
         return self._address
 
     async def run(self) -> None:
-        """Run the node until it is told to stop. Raises RestartLimitError if an actor keeps ending."""
+        """Run the node until it is told to stop.
+
+        Raises RestartLimitError if an actor keeps ending, UsageError if it cannot join with these settings,
+        NameTakenError if another took its name over.
+        """
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with trio.open_nursery() as services:
                 for service in (self._link.run, self._server.run, self._beat, self._report_deaths):
@@ -128,19 +146,30 @@ class Node:
                     await self._serve(supervisor, signals)
                 await self._say_farewell()
                 services.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
 
     async def _serve(self, supervisor: Supervisor, signals: AsyncIterator[int]) -> None:
         for index in range(self._settings.actors):
             supervisor.start_child(self._child_spec(index))
-        _log.info("node started", node=self._settings.name, address=self._address)
+        _log.info("node_started", node=self._settings.name, address=self._address)
         async with trio.open_nursery() as tasks:
             tasks.start_soon(self._register, supervisor)
             tasks.start_soon(self._bury_predecessors)
+            tasks.start_soon(self._end_on_failure, tasks.cancel_scope)
             number = await anext(signals)
-            _log.info("node stops", node=self._settings.name, signal=signal.Signals(number).name)
-            if number == signal.SIGTERM:
+            _log.info("node_stops", node=self._settings.name, signal=signal.Signals(number).name)
+            if number == signal.SIGTERM and self._joined:
                 await self._drain(signals)
             tasks.cancel_scope.cancel()
+
+    async def _end_on_failure(self, scope: trio.CancelScope) -> None:
+        await self._failed.wait()
+        scope.cancel()
+
+    def _fail(self, error: GreenroomError) -> None:
+        self._failure = self._failure or error
+        self._failed.set()
 
     def _child_spec(self, index: int) -> ChildSpec:
         settings = self._settings
@@ -186,16 +215,36 @@ class Node:
         for bell in (self._map_changed, self._shards_moved, self._actors_changed):
             bell.ring()
 
-    def _ring(self) -> None:
+    def _on_coordinator_up(self) -> None:
+        if self._joined:
+            # A coordinator that was restarted knows by this whose name it is.
+            self._link.heartbeat(self._settings.name)
         self._actors_changed.ring()
         self._deaths_seen.ring()
+
+    def _on_refused(self, reason: str) -> None:
+        if self._link.map is None:
+            self._fail(UsageError(reason))
 
     # --- what the coordinator is told --------------------------------------------------------------------
 
     async def _beat(self) -> None:
+        reached, told = trio.current_time(), False
         while True:
-            if not self._removed:
+            if self._joined and not self._leaving_map:
                 self._link.heartbeat(self._settings.name)
+            if self._link.up:
+                reached = trio.current_time()
+                if told:
+                    _log.info("coordinator_reached", address=self._settings.coordinator)
+                told = False
+            elif not told and trio.current_time() - reached >= _UNREACHABLE_SECONDS:
+                told = True
+                _log.warning(
+                    "coordinator_unreachable",
+                    reason=self._link.failure,
+                    hint="is it running, and is --coordinator (GREENROOM_COORDINATOR) its address?",
+                )
             await trio.sleep(HEARTBEAT_SECONDS)
 
     async def _call(self, request: Callable[[int], CoordinatorRequest]) -> bool:
@@ -203,12 +252,28 @@ class Node:
         try:
             reply = await self._link.call(request)
         except CoordinatorUnreachableError as error:
-            _log.warning("coordinator unreachable", reason=str(error))
+            _log.warning("coordinator_silent", reason=str(error))
             return False
         if isinstance(reply, Accepted):
             return True
-        _log.warning("coordinator refused", reason=reply.reason)
+        if reply.code == NAME_TAKEN:
+            self._name_taken(reply.reason)
+        else:
+            _log.warning("request_rejected", reason=reply.reason)
         return False
+
+    def _name_taken(self, reason: str) -> None:
+        """Give the coordinator time to give up a predecessor, but never fight with one that is alive."""
+        now = trio.current_time()
+        if self._joined:
+            if self._failure is None:
+                _log.error("name_taken_over", node=self._settings.name, reason=reason)
+            self._fail(NameTakenError(f"this node's name was taken over while it was silent: {reason}"))
+        elif self._refused_since is None:
+            self._refused_since = now
+            _log.info("name_refused", node=self._settings.name, reason=reason)
+        elif now - self._refused_since >= _REFUSED_SECONDS:
+            self._fail(UsageError(reason))
 
     async def _report_deaths(self) -> None:
         while True:
@@ -217,7 +282,7 @@ class Node:
                 if await self._call(lambda number, dead=dead: ReportDead(number, dead)):  # type: ignore[misc]
                     for incarnation in dead:
                         self._unreported.pop(incarnation, None)
-                    _log.info("deaths reported", incarnations=[incarnation.hex() for incarnation in dead])
+                    _log.info("deaths_reported", incarnations=[incarnation.hex() for incarnation in dead])
                 else:
                     await trio.sleep(_RETRY_SECONDS)
             self._all_reported.ring()
@@ -233,10 +298,12 @@ class Node:
         cluster_map = self._link.map
         assert cluster_map is not None
         entry = NodeEntry(self._settings.name, self._address, self._state)
-        if cluster_map.nodes.get(entry.name) != entry and not await self._call(
-            lambda number: RegisterNode(number, entry)
-        ):
-            return False
+        if not self._joined or cluster_map.nodes.get(entry.name) != entry:
+            if not await self._call(lambda number: RegisterNode(number, entry)):
+                return False
+            if not self._joined:
+                self._joined = True
+                _log.info("node_joined", node=entry.name, address=entry.address)
         accepted = True
         for actor in list(self._actors.values()):
             known = cluster_map.actors.get(actor.incarnation)
@@ -244,15 +311,12 @@ class Node:
                 continue
             if known is not None and known.state == DEAD:
                 # Forgotten by an operator while it was out of reach. Only a new incarnation can come back.
-                _log.warning("actor counts as dead, starting it again", slot=actor.slot)
+                _log.warning("actor_counts_as_dead", slot=actor.slot)
                 self._actors.pop(actor.incarnation)
                 supervisor.kill_child(actor.slot)
             elif known is not None:
-                _log.error(
-                    "another node uses this name, and the latest wins; give one of them another --name",
-                    node=self._settings.name,
-                    slot=actor.slot,
-                )
+                self._name_taken(f"another has registered {actor.slot}: give this one another --name")
+                return False
             else:
                 accepted &= await self._register_actor(actor)
         return accepted
@@ -260,7 +324,7 @@ class Node:
     async def _register_actor(self, actor: ActorEntry) -> bool:
         if not await self._call(lambda number: RegisterActor(number, actor)):
             return False
-        _log.info("actor registered", slot=actor.slot, incarnation=actor.incarnation.hex())
+        _log.info("actor_registered", slot=actor.slot, incarnation=actor.incarnation.hex())
         return True
 
     async def _bury_predecessors(self) -> None:
@@ -304,7 +368,7 @@ class Node:
             tasks.cancel_scope.cancel()
         if limit.cancelled_caught or self._shards_held():
             _log.warning(
-                "node stops without having handed over every shard",
+                "not_all_handed_over",
                 shards=self._shards_held(),
                 others_up=self._others_up(),
                 hint="a longer --drain-seconds may help" if limit.cancelled_caught else "",
@@ -334,13 +398,15 @@ class Node:
 
     async def _say_farewell(self) -> None:
         """With all actors stopped: report that, and take a node that left for good out of the map."""
+        removed = False
         with trio.move_on_after(_FAREWELL_SECONDS):
             while self._unreported and self._link.up:
                 await self._all_reported.wait()
-            if self._state == LEAVING and not self._shards_held():
-                self._removed = True
-                await self._call(lambda number: RemoveNode(number, self._settings.name))
-        _log.info("node stopped", node=self._settings.name, removed=self._removed)
+            if self._state == LEAVING and self._failure is None and not self._shards_held():
+                # No heartbeat may follow: it would be one of a node that nobody knows.
+                self._leaving_map = True
+                removed = await self._call(lambda number: RemoveNode(number, self._settings.name))
+        _log.info("node_stopped", node=self._settings.name, removed=removed)
 
 
 async def _first(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

@@ -96,6 +96,6 @@ async def run_supervised(
             status = EXIT_STOPPED if scope.cancel_called else EXIT_RETURNED
             nursery.cancel_scope.cancel()
     except BaseException:  # noqa: BLE001  nobody above would handle it: the process ends here
-        _log.exception("process failed", target=target)
+        _log.exception("process_failed", process=target)
     finally:
         _leave(status)

@@ -210,7 +210,7 @@ class Supervisor:
 
     def _give_up(self, child: ChildProcess, reason: str) -> None:
         self.failure = RestartLimitError(f"{reason} (options --restarts-max and --restart-window)")
-        _log.error("restart limit reached", child=child.name, exit_status=child.exit_status)
+        _log.error("restart_limit_reached", process=child.name, exit_status=child.exit_status)
         self._tasks.cancel_scope.cancel()
 
     async def _run(self, spec: ChildSpec, child: ChildProcess) -> None:
@@ -237,7 +237,7 @@ class Supervisor:
                     conversation.cancel()
                     tasks.cancel_scope.cancel()
         except Exception:  # noqa: BLE001  tractor's trouble with one process is not the others'
-            _log.exception("child failed", child=child.name)
+            _log.exception("process_failed", process=child.name)
         finally:
             if child.handle is not None:
                 child.handle.close()
@@ -246,8 +246,8 @@ class Supervisor:
         """Tell of the end of a process. tractor reaps it when its nursery closes."""
         child.exit_status = handle.exit_status()
         _log.info(
-            "process ended",
-            child=child.name,
+            "process_ended",
+            process=child.name,
             pid=child.pid,
             incarnation=child.incarnation.hex(),
             exit_status=child.exit_status,
@@ -268,7 +268,7 @@ class Supervisor:
                 enable_modules=[lean_child.__name__, __name__],
             )
         except Exception as error:  # noqa: BLE001  whatever it was, the restart policy decides what follows
-            _log.error("child could not be started", child=child.name, error=repr(error))
+            _log.error("process_not_started", process=child.name, error=repr(error))
             failed.set()
             return
         # In the supervisor's nursery, not this incarnation's: its teardown may take tractor half a second
@@ -302,7 +302,7 @@ class Supervisor:
                     async for message in stream:
                         self._heard(child, message)
         except Exception as error:  # noqa: BLE001  a broken conversation ends this incarnation only
-            _log.debug("conversation with child ended", child=child.name, error=repr(error))
+            _log.debug("conversation_ended", process=child.name, error=repr(error))
         failed.set()
 
     def _heard(self, child: ChildProcess, message: dict[str, Any]) -> None:
@@ -310,8 +310,8 @@ class Supervisor:
         if "ready" in message and not child.ready:
             child.address = message["ready"]
             _log.info(
-                "process ready",
-                child=child.name,
+                "process_ready",
+                process=child.name,
                 pid=child.pid,
                 incarnation=child.incarnation.hex(),
                 address=child.address,
@@ -350,7 +350,7 @@ class Supervisor:
                 child.silent_seconds += step
                 hangs = child.silent_seconds > self._settings.hang_seconds
             if hangs:
-                _log.warning("process hangs", child=child.name, pid=child.pid, ready=child.ready)
+                _log.warning("process_hangs", process=child.name, pid=child.pid, ready=child.ready)
                 break
         child.handle.kill()
 
