@@ -14,6 +14,7 @@ from greenroom_cluster.coordination.messages import ForgetNode, Rejected
 from greenroom_cluster.runtime.connection import ConnectionEndedError
 from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
+from greenroom_cluster.waiting import Waiting, awaited, waiting_shards
 
 INSPECT_SECONDS = 2.0
 
@@ -49,7 +50,10 @@ class ActorStatus(msgspec.Struct, frozen=True):
 
 
 class ShardStatus(msgspec.Struct, frozen=True):
-    """One shard. `primary` and `backups` are slots; `state` is full, joining, alone or unavailable."""
+    """One shard. `primary` and `backups` are slots; `state` is full, joining, alone or unavailable.
+
+    `waits_for` names the nodes that may hold its sessions and are away, where nothing else can go on.
+    """
 
     shard: int
     epoch: int
@@ -57,6 +61,7 @@ class ShardStatus(msgspec.Struct, frozen=True):
     backups: tuple[str, ...]
     sessions: int
     state: str
+    waits_for: tuple[str, ...] = ()
 
 
 class ClusterStatus(msgspec.Struct, frozen=True):
@@ -69,6 +74,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     nodes: tuple[NodeStatus, ...]
     actors: tuple[ActorStatus, ...]
     shards: tuple[ShardStatus, ...]
+    waiting: tuple[Waiting, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -169,7 +175,10 @@ def summarize(cluster_map: ClusterMap, inspections: Mapping[bytes, wire.Inspecti
         for incarnation, inspection in inspections.items()
         for replica in inspection.replicas
     }
-    shards = tuple(_shard_status(cluster_map, index, replicas) for index in range(cluster_map.shard_count))
+    away = _away(cluster_map, inspections)
+    shards = tuple(
+        _shard_status(cluster_map, index, replicas, away) for index in range(cluster_map.shard_count)
+    )
     return ClusterStatus(
         cluster=cluster_map.cluster,
         lineage=cluster_map.lineage,
@@ -189,7 +198,18 @@ def summarize(cluster_map: ClusterMap, inspections: Mapping[bytes, wire.Inspecti
             for actor in sorted(cluster_map.actors.values(), key=lambda actor: (actor.slot, actor.state))
         ),
         shards=shards,
+        waiting=waiting_shards(cluster_map, (shard.waits_for for shard in shards)),
     )
+
+
+def _away(cluster_map: ClusterMap, inspections: Mapping[bytes, wire.Inspection]) -> set[bytes]:
+    """Return the incarnations that do not answer, nor will as far as the map tells."""
+    up = {node.name for node in cluster_map.nodes.values() if node.state == "up"}
+    return {
+        actor.incarnation
+        for actor in cluster_map.actors.values()
+        if actor.incarnation not in inspections and (actor.node not in up or actor.state == "replaced")
+    }
 
 
 def _actor_status(
@@ -213,7 +233,10 @@ def _actor_status(
 
 
 def _shard_status(
-    cluster_map: ClusterMap, index: int, replicas: Mapping[tuple[int, bytes], wire.ReplicaState]
+    cluster_map: ClusterMap,
+    index: int,
+    replicas: Mapping[tuple[int, bytes], wire.ReplicaState],
+    away: set[bytes],
 ) -> ShardStatus:
     entry = cluster_map.shards[index]
     primary = replicas.get((index, entry.primary))
@@ -232,6 +255,7 @@ def _shard_status(
         backups=tuple(_slot(cluster_map, backup) for backup in entry.backups),
         sessions=primary.sessions if primary is not None else 0,
         state=state,
+        waits_for=awaited(cluster_map, index, away) if state == UNAVAILABLE else (),
     )
 
 

@@ -47,6 +47,7 @@ from greenroom_cluster.coordination.messages import (
     ReportDead,
 )
 from greenroom_cluster.coordination.owners import Owners
+from greenroom_cluster.waiting import Waiting, awaited, on_nodes_that_are_down, waiting_shards
 
 NEVER = (1 << 63) - 1
 """A deadline that does not come."""
@@ -106,6 +107,7 @@ class Coordinator:
         self._down_ns = round(settings.node_down_seconds * 1e9)
         self._stepped_ns = now_ns
         self._owners = Owners(cluster_map.nodes, self._down_ns, now_ns)
+        self._waiting: tuple[Waiting, ...] = ()
         self._subscribed: dict[bytes, None] = {}
         self._dead: dict[bytes, None] = {}
         self._refused: dict[bytes, None] = {}
@@ -290,7 +292,19 @@ class Coordinator:
         )
         if after is before:
             return Outcome(responses=responses, warnings=tuple(draft.warnings))
+        draft.warnings += self._waiting_news(after)
         return Outcome(after, delta_between(before, after), responses, tuple(draft.warnings))
+
+    def _waiting_news(self, after: ClusterMap) -> list[str]:
+        """Return what is new about shards that wait for nodes."""
+        away = on_nodes_that_are_down(after)
+        before, self._waiting = self._waiting, ()
+        if away:
+            nodes = (awaited(after, shard, away) for shard in range(after.shard_count))
+            self._waiting = waiting_shards(after, nodes)
+        if before and not self._waiting:
+            return ["no shard waits for a node any more"]
+        return [waiting.told() for waiting in self._waiting if waiting not in before]
 
 
 def _remember(known: dict[bytes, None], key: bytes, limit: int) -> None:

@@ -220,6 +220,19 @@ def test_forgetting_takes_a_silent_node_and_declares_its_actors_dead() -> None:
     assert "b" not in desk.map.nodes
 
 
+def test_shards_that_wait_for_a_silent_node_are_told_once_and_when_they_no_longer_do() -> None:
+    desk = Desk(PAIR)
+    desk.ask(m.ReportDead(1, (A,)))
+    desk.pass_seconds(5, "a")
+    told = [warning for warning in desk.warnings if "wait" in warning]
+    assert len(told) == 1
+    assert told[0].startswith("2 shards wait for node b, which may hold their sessions: start it, or")
+    assert "greenroom forget-node b" in told[0]
+    desk.pass_seconds(5, "a", "b")
+    assert desk.warnings[-1] == "no shard waits for a node any more"
+    assert len([warning for warning in desk.warnings if "wait" in warning]) == 2
+
+
 # --- names -----------------------------------------------------------------------------------------------
 
 OLD, NEW = b"old supervisor", b"new supervisor"

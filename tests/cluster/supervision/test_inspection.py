@@ -68,6 +68,62 @@ def test_summary_names_slots_and_counts_sessions_at_primaries() -> None:
     assert [node.actors for node in status.nodes] == [1, 1]
 
 
+def with_states(the_map: ClusterMap, nodes: dict[str, str], actors: dict[bytes, str]) -> ClusterMap:
+    """The map with these nodes and actors in other states."""
+    return msgspec.structs.replace(
+        the_map,
+        nodes={
+            name: NodeEntry(name, node.address, nodes.get(name, node.state))
+            for name, node in the_map.nodes.items()
+        },
+        actors={
+            key: msgspec.structs.replace(actor, state=actors.get(key, actor.state))
+            for key, actor in the_map.actors.items()
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("nodes", "actors", "said", "waits_for"),
+    [
+        # Both were killed; n1 is back and has seen that its former actors are dead, n2 is not.
+        ({"n2": "down"}, {A: "dead"}, {}, ("n2",)),
+        ({"n1": "down", "n2": "down"}, {}, {}, ("n1", "n2")),
+        # The backup answers, and will take over.
+        ({"n1": "down"}, {}, words(b=replica("backup")), ()),
+        # All are known to be dead: it begins anew.
+        ({}, {A: "dead", B: "dead"}, {}, ()),
+        # The node is up, so its actor will answer or be started again.
+        ({}, {A: "dead"}, {}, ()),
+        # A former process of a node that runs; nobody saw it die.
+        ({}, {A: "dead", B: "replaced"}, {}, ("n2",)),
+        ({"n2": "leaving"}, {A: "dead"}, {}, ("n2",)),
+    ],
+)
+def test_a_shard_names_the_nodes_that_it_waits_for(
+    nodes: dict[str, str],
+    actors: dict[bytes, str],
+    said: dict[bytes, wire.Inspection],
+    waits_for: tuple[str, ...],
+) -> None:
+    status = summarize(with_states(cluster_map(B), nodes, actors), said)
+    assert status.shards[0].state == UNAVAILABLE
+    assert status.shards[0].waits_for == waits_for
+    assert [each.nodes for each in status.waiting] == ([waits_for] if waits_for else [])
+
+
+def test_what_waits_is_told_with_the_ways_out() -> None:
+    status = summarize(with_states(cluster_map(B), {"n2": "down"}, {A: "dead"}), {})
+    assert status.waiting[0].told() == (
+        "1 shard waits for node n2, which may hold its sessions: start it, or, if it is gone for ever, run "
+        "`greenroom forget-node n2` (loses those sessions)"
+    )
+    status = summarize(with_states(cluster_map(B), {"n1": "down", "n2": "down"}, {}), {})
+    assert "`greenroom forget-node n1` and `greenroom forget-node n2`" in status.waiting[0].told()
+    status = summarize(with_states(cluster_map(B), {}, {A: "dead", B: "replaced"}), {})
+    assert "stop node n2, run `greenroom forget-node n2`" in status.waiting[0].told()
+
+
 def test_status_holds_no_bytes_so_that_it_is_json() -> None:
     status = summarize(cluster_map(B), words(a=replica("primary")))
     document = msgspec.json.decode(msgspec.json.encode(status))

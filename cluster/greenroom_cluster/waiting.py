@@ -1,0 +1,72 @@
+"""Which shards wait for nodes that are away, and what an operator can do about it.
+
+A shard whose every living member is on nodes that are away is not begun anew: they may hold its sessions. It
+goes on when one of them is back, or when all are known to be gone: seen by their own node when it starts
+again on the same host, or declared by an operator.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+
+import msgspec
+
+from greenroom.cluster_map import ClusterMap
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """So many shards wait for these nodes. `running`: those nodes run, only former processes are away."""
+
+    nodes: tuple[str, ...]
+    shards: int
+    running: bool = False
+
+    def told(self) -> str:
+        """Return the sentence for an operator: what waits, and the ways out."""
+        one, alone = self.shards == 1, len(self.nodes) == 1
+        names = " and ".join(self.nodes)
+        forget = " and ".join(f"`greenroom forget-node {name}`" for name in self.nodes)
+        they, them = ("it is", "it") if alone else ("they are", "them")
+        nodes = f"node{'' if alone else 's'} {names}"
+        what = f"{self.shards} shard{' waits' if one else 's wait'} for"
+        held = f"which may hold {'its' if one else 'their'} sessions"
+        if self.running:
+            return (
+                f"{what} former processes of {nodes}, {held}: if they are gone for ever, stop {nodes}, run "
+                f"{forget} (loses those sessions) and start {them} again"
+            )
+        return (
+            f"{what} {nodes}, {held}: start {them}, or, if {they} gone for ever, run {forget} (loses those "
+            "sessions)"
+        )
+
+
+def awaited(cluster_map: ClusterMap, shard: int, away: Collection[bytes]) -> tuple[str, ...]:
+    """Return the nodes that a shard waits for, if every living member of it is `away`; else nothing."""
+    living = [
+        actor
+        for member in cluster_map.shards[shard].members
+        if (actor := cluster_map.actors.get(member)) is not None and actor.state != "dead"
+    ]
+    if any(actor.incarnation not in away for actor in living):
+        return ()
+    return tuple(sorted({actor.node for actor in living}))
+
+
+def on_nodes_that_are_down(cluster_map: ClusterMap) -> set[bytes]:
+    """Return the incarnations of nodes from which the coordinator hears nothing."""
+    down = {node.name for node in cluster_map.nodes.values() if node.state == "down"}
+    return {actor.incarnation for actor in cluster_map.actors.values() if actor.node in down}
+
+
+def waiting_shards(cluster_map: ClusterMap, awaiting: Iterable[tuple[str, ...]]) -> tuple[Waiting, ...]:
+    """Count the shards by the nodes that they wait for; those that wait for nothing are left out."""
+    counted = Counter(nodes for nodes in awaiting if nodes)
+    return tuple(
+        Waiting(nodes, count, all(_runs(cluster_map, name) for name in nodes))
+        for nodes, count in sorted(counted.items())
+    )
+
+
+def _runs(cluster_map: ClusterMap, name: str) -> bool:
+    node = cluster_map.nodes.get(name)
+    return node is not None and node.state == "up"
