@@ -93,6 +93,7 @@ class ClusterStore(BaseSessionStore):
             operations_max=operations_max,
         )
         self._settings = settings
+        self.contention_seconds = settings.deadline_seconds
         self._data_bytes_max = data_bytes_max
         self._registry = Registry(lambda: Dialog(os.urandom(16), settings, SystemRandom()))
         self._finalizer = weakref.finalize(self, let_go, self._registry)

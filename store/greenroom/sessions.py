@@ -39,12 +39,13 @@ from greenroom.patching import (
     patch_data,
     unmet_expectation,
 )
+from greenroom.turns import Patience, in_turn
 
 __all__ = [
     "ABSENT",
     "ALL_FEATURES",
-    "ATTEMPTS_MAX",
     "BASE_FEATURES",
+    "CONTENTION_SECONDS",
     "UNCHANGED",
     "BaseSessionStore",
     "SessionData",
@@ -53,8 +54,8 @@ __all__ = [
 
 BASE_FEATURES = frozenset({"patch", "modify"})
 ALL_FEATURES = BASE_FEATURES | {"rotate", "list_by_user", "delete_by_handle", "delete_by_user"}
-ATTEMPTS_MAX = 32
-"""How often the default `patch` and `modify` read and try again before they give up."""
+CONTENTION_SECONDS = 5.0
+"""How long the default `patch` and `modify` read and try again before they give up."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,6 +104,9 @@ class BaseSessionStore(ABC):
 
     features: ClassVar[frozenset[str]] = BASE_FEATURES
     """Which of `ALL_FEATURES` this store offers; the others raise UnsupportedError."""
+
+    contention_seconds: float = CONTENTION_SECONDS
+    """How long `modify` (and the default `patch`) begins new attempts while others change the session."""
 
     # --- the five that a custom store writes -------------------------------------------------------------
 
@@ -162,45 +166,56 @@ class BaseSessionStore(ABC):
             check_user_id(user_id)
         if expires is not None:
             micros_of(expires, "expires")
-        for _ in range(ATTEMPTS_MAX):
-            session = await self._read(session_id)
-            session.data = patched_data(session.data, changes)
-            if user_id is not UNCHANGED:
-                session.user_id = user_id
-            if expires is not None:
-                session.expires = expires
-            if await self._written(session_id, session, session.version):
-                return session
-        raise crowded("patch")
+        patience = Patience("patch", self.contention_seconds)
+        async with in_turn(id(self), session_id):
+            patience.begin()
+            while True:
+                session = await self._read(session_id)
+                session.data = patched_data(session.data, changes)
+                if user_id is not UNCHANGED:
+                    session.user_id = user_id
+                if expires is not None:
+                    session.expires = expires
+                if await self._written(session_id, session, session.version):
+                    return session
+                await patience.again()
 
     async def modify(self, session_id: str, change: Callable[[SessionData], None]) -> SessionData:
         """Read the session, let `change` alter it, and write it back; return the new session.
 
-        If someone else changed it in between, it is read again and `change` is called again, so `change` must
-        have no other effects. For counters and lists, whose new value depends on the old one.
+        For counters and lists, whose new value depends on the old one. Calls of one process for one session
+        take turns. If someone else changed it in between, it is read again and `change` is called again, so
+        `change` must have no other effects; it returns None.
 
-        Raises SessionNotFoundError, VersionConflictError if it still changes after many attempts, and
-        whatever `change` raises (then nothing is written).
+        Raises SessionNotFoundError, and whatever `change` raises (then nothing is written). Where others go
+        on changing the session for `contention_seconds`, raises VersionConflictError, or UnavailableError if it
+        never came to its turn; then nothing was written either.
         """
-        for _ in range(ATTEMPTS_MAX):
-            session = await self._read(session_id)
-            version, created, absolute = session.version, session.created, session.absolute_expires
-            outcome: object = change(session)  # type: ignore[func-returns-value]  # checked below
-            if iscoroutine(outcome):
-                outcome.close()
-                raise UsageError("modify takes a plain function, not an async one: it may be called again")
-            if outcome is not None:
-                raise UsageError(
-                    f"the function given to modify alters the session and returns None; this one returned a "
-                    f"{type(outcome).__name__}, which nothing would use"
-                )
-            if session.session_id != session_id:
-                raise UsageError("modify cannot change the session's id; use rotate")
-            session.created, session.absolute_expires = created, absolute
-            session.data = decode_data(encode_data(session.data))
-            if await self._written(session_id, session, version):
-                return session
-        raise crowded("modify")
+        patience = Patience("modify", self.contention_seconds)
+        async with in_turn(id(self), session_id):
+            patience.begin()
+            while (session := await self._modified(session_id, change)) is None:
+                await patience.again()
+            return session
+
+    async def _modified(self, session_id: str, change: Callable[[SessionData], None]) -> SessionData | None:
+        """Attempt to modify; return None if someone else was faster."""
+        session = await self._read(session_id)
+        version, created, absolute = session.version, session.created, session.absolute_expires
+        outcome: object = change(session)  # type: ignore[func-returns-value]  # checked below
+        if iscoroutine(outcome):
+            outcome.close()
+            raise UsageError("modify takes a plain function, not an async one: it may be called again")
+        if outcome is not None:
+            raise UsageError(
+                "the function given to modify alters the session and returns None; this one returned a "
+                f"{type(outcome).__name__}, which nothing would use"
+            )
+        if session.session_id != session_id:
+            raise UsageError("modify cannot change the session's id; use rotate")
+        session.created, session.absolute_expires = created, absolute
+        session.data = decode_data(encode_data(session.data))
+        return session if await self._written(session_id, session, version) else None
 
     async def _read(self, session_id: str) -> SessionData:
         session = await self.get(session_id)
@@ -311,11 +326,4 @@ def not_found() -> SessionNotFoundError:
     """Return the error of an operation on a session that is not there."""
     return SessionNotFoundError(
         "there is no live session with this id: never created, expired, deleted or rotated away"
-    )
-
-
-def crowded(operation: str) -> VersionConflictError:
-    """Return the error of an operation that lost to others too often."""
-    return VersionConflictError(
-        f"{operation} gave up after {ATTEMPTS_MAX} attempts: the session keeps changing; repeat it later"
     )

@@ -143,7 +143,7 @@ def outcomes(make: type[MemoryStore], library: str = "asyncio") -> set[str]:
     [
         (Resurrecting, "update_after_delete_does_not_resurrect"),
         (IgnoringVersions, "stale_update_conflicts"),
-        (IgnoringVersions, "concurrent_modifications_all_count"),
+        (IgnoringVersions, "one_of_concurrent_updates_wins"),
         (ReusingVersions, "old_version_never_matches_a_new_session"),
         (LosingPatches, "concurrent_patches_all_survive"),
         (Sharing, "nothing_mutable_is_shared"),

@@ -10,6 +10,7 @@ from greenroom.testing.stage import CheckList, Stage
 
 CHECKS = CheckList()
 
+MODIFICATIONS = 60
 CANCEL_SECONDS = (0.0, 0.0005, 0.002, 0.01)
 
 
@@ -37,10 +38,27 @@ async def check_concurrent_modifications_all_count(stage: Stage) -> None:
         found.data["n"] += 1
 
     results = await stage.library.gather(
-        *(partial(stage.store.modify, session.session_id, count) for _ in range(8))
+        *(partial(stage.store.modify, session.session_id, count) for _ in range(MODIFICATIONS))
     )
-    assert sorted(result.data["n"] for result in results) == list(range(1, 9))
-    assert (await stage.stored(session.session_id)).data == {"n": 8}
+    assert sorted(result.data["n"] for result in results) == list(range(1, MODIFICATIONS + 1))
+    assert (await stage.stored(session.session_id)).data == {"n": MODIFICATIONS}
+
+
+@CHECKS.check("modify")
+async def check_cancelled_modifications_let_others_go_on(stage: Stage) -> None:
+    """Clients that hang up while they wait for each other, or write, hold up nobody."""
+    session = await stage.created(data={"n": 0})
+
+    def count(found: SessionData) -> None:
+        found.data["n"] += 1
+
+    one = partial(stage.store.modify, session.session_id, count)
+    results = await stage.library.gather(
+        *(partial(stage.library.cancel_after, one, seconds) for seconds in CANCEL_SECONDS * 4), one, one
+    )
+    assert all(isinstance(result, bool) for result in results[:-2]), results
+    finished = sum(result is True for result in results) + 2
+    assert finished <= (await stage.stored(session.session_id)).data["n"] <= len(results)
 
 
 @CHECKS.check("patch")

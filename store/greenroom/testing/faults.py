@@ -67,6 +67,7 @@ class FaultyStore(BaseSessionStore):
     def __init__(self, inner: BaseSessionStore | None = None) -> None:
         self.inner = MemoryStore() if inner is None else inner
         self.features = self.inner.features  # type: ignore[misc]  # offers what the inner store does
+        self.contention_seconds = self.inner.contention_seconds
         self.calls: Counter[str] = Counter()
         self._faults: dict[str, _Fault] = {}
         self._gates: dict[str, list[Gate]] = {}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenroom.codec import decode_data, encode_data
 from greenroom.errors import PathThroughListError, SessionNotFoundError, VersionConflictError
-from greenroom.sessions import ATTEMPTS_MAX, crowded
+from greenroom.turns import Patience, in_turn
 from greenroom.web.difference import Difference, difference, value_at
 from greenroom.web.request_session import contents
 from greenroom.web.shielding import shielded
@@ -23,23 +23,29 @@ async def modify(visit: "Visit", change: Callable[[dict[Any, Any]], object]) -> 
     if not visit.is_stored:
         change(visit.session)
         return await visit.save()
-    for _ in range(ATTEMPTS_MAX):
-        before = contents(visit.session)
-        after = decode_data(encode_data(before))
-        change(after)
-        changes = difference(before, after)
-        if not changes:
-            return True
-        try:
-            await shielded(partial(_written, visit, before, changes))
-        except (VersionConflictError, PathThroughListError, SessionNotFoundError):
-            await visit.reload()
-        else:
-            return True
-        if visit.lost:
-            visit.settings.dropped()
-            return False
-    raise crowded("modify")
+    assert visit.record is not None
+    store = visit.settings.store
+    patience = Patience("modify", store.contention_seconds)
+    # Under a name of its own: the store's own `patch` may take a turn inside.
+    async with in_turn("web", id(store), visit.record.session_id):
+        patience.begin()
+        while True:
+            before = contents(visit.session)
+            after = decode_data(encode_data(before))
+            change(after)
+            changes = difference(before, after)
+            if not changes:
+                return True
+            try:
+                await shielded(partial(_written, visit, before, changes))
+            except (VersionConflictError, PathThroughListError, SessionNotFoundError):
+                await visit.reload()
+            else:
+                return True
+            if visit.lost:
+                visit.settings.dropped()
+                return False
+            await patience.again()
 
 
 async def _written(visit: "Visit", before: dict[Any, Any], changes: Difference) -> None:

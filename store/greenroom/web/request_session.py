@@ -177,7 +177,7 @@ class RequestSession(dict[Any, Any]):
         `change` gets a dict with the data and alters it. If another request has altered one of the same
         values meanwhile, the session is read again and `change` is called again, so it must have no other
         effects. Returns False if the session was deleted or rotated away meanwhile. Raises as `save` does,
-        and VersionConflictError if it still changes after many attempts.
+        and VersionConflictError if others go on changing it for the `contention_seconds` of the store.
         """
         from greenroom.web.modification import modify
 

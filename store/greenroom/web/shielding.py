@@ -1,4 +1,4 @@
-"""Work that cancellation may not tear apart, and turns to take, alike under asyncio and trio.
+"""Work that cancellation may not tear apart, alike under asyncio and trio.
 
 A save that has begun ends: half of a login (rotated in the store, cookie never sent) would log the user out.
 trio is never imported here; where it runs, it is loaded already.
@@ -8,7 +8,9 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from greenroom.turns import running_trio
 
 Result = TypeVar("Result")
 
@@ -22,23 +24,6 @@ async def shielded(work: Callable[[], Awaitable[Result]]) -> Result:
         return await _asyncio_shielded(work)
     with trio.CancelScope(shield=True):
         return await work()
-
-
-def running_trio() -> Any:
-    """Return the module trio if the caller runs under it, else None."""
-    trio = sys.modules.get("trio")
-    if trio is not None:
-        try:
-            trio.lowlevel.current_task()
-        except (RuntimeError, AttributeError):
-            return None
-    return trio
-
-
-def new_lock() -> Any:
-    """Return a lock of the library that runs the caller, for `async with`."""
-    trio = running_trio()
-    return asyncio.Lock() if trio is None else trio.Lock()
 
 
 def only_cancelled(error: BaseException) -> bool:

@@ -20,11 +20,12 @@ from greenroom.codec import decode_data, encode_data
 from greenroom.errors import GreenroomError, SessionNotFoundError, UnsupportedError
 from greenroom.ids import digest_of, handle_of, point_of
 from greenroom.sessions import SessionData
+from greenroom.turns import new_lock
 from greenroom.web.difference import NO_DIFFERENCE, Difference, difference
 from greenroom.web.errors import degraded, not_loaded, started
 from greenroom.web.records import created, deleted_by_user, extended, patched, rotated
 from greenroom.web.request_session import RequestSession, contents, fill_unloaded
-from greenroom.web.shielding import new_lock, shielded
+from greenroom.web.shielding import shielded
 from greenroom.web.typed import means_delete, plain_dict
 
 if TYPE_CHECKING:

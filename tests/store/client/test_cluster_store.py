@@ -19,7 +19,7 @@ import pytest
 
 from greenroom import wire
 from greenroom.cluster_store import ClusterStore
-from greenroom.errors import OutcomeUnknownError, UnavailableError, UsageError
+from greenroom.errors import OutcomeUnknownError, UnavailableError, UsageError, VersionConflictError
 from greenroom.framing import encode_frames
 from greenroom.ids import digest_of, new_session_id
 from greenroom.sessions import SessionData
@@ -194,6 +194,61 @@ def test_megabytes_both_ways_at_once(cluster: FakeCluster, library: str) -> None
 
     run(library, main)
     assert len(cluster.state.sessions) == 12
+
+
+# --- contention ------------------------------------------------------------------------------------------
+
+
+def count(found: SessionData) -> None:
+    found.data["n"] += 1
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("stores", [1, 3])
+def test_modifications_of_many_callers_all_count(cluster: FakeCluster, library: str, stores: int) -> None:
+    """Stores of several processes compete; within one, callers take turns."""
+
+    async def main() -> None:
+        every = [ClusterStore(cluster.address, deadline_seconds=30) for _ in range(stores)]
+        stored = session(data={"n": 0})
+        await every[0].create(stored)
+        outcomes = await library_named(library).gather(
+            *(
+                lambda store=every[number % stores]: store.modify(stored.session_id, count)
+                for number in range(300)
+            )
+        )
+        assert not [each for each in outcomes if isinstance(each, Exception)]
+        assert sorted(each.data["n"] for each in outcomes) == list(range(1, 301))
+        for store in every:
+            await store.aclose()
+
+    run(library, main)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_modifications_that_others_always_outrun_end_and_tell(cluster: FakeCluster, library: str) -> None:
+    cluster.actors[0].behave = cluster.actors[1].behave = lambda request: (
+        wire.Failed(request.request, wire.FailureCode.CONFLICT) if isinstance(request, wire.Update) else ...
+    )
+
+    async def main() -> None:
+        async with ClusterStore(cluster.address, deadline_seconds=0.3) as store:
+            stored = session(data={"n": 0})
+            await store.create(stored)
+            began = time.monotonic()
+            outcomes = await library_named(library).gather(
+                *[lambda: store.modify(stored.session_id, count)] * 5
+            )
+            assert time.monotonic() - began < 3
+            assert sum(isinstance(each, VersionConflictError) for each in outcomes) == 1
+            assert sum(isinstance(each, UnavailableError) for each in outcomes) == 4
+            assert all("modify was not applied" in str(each) for each in outcomes)
+            found = await store.get(stored.session_id)
+            assert found is not None
+            assert found.data == {"n": 0}
+
+    run(library, main)
 
 
 # --- failures --------------------------------------------------------------------------------------------

@@ -105,7 +105,8 @@ def test_it_gives_up_where_others_are_always_faster() -> None:
         store = FaultyStore(MemoryStore())
         (visit,) = await visits_of_one_session(store, 1)
         store.fail("patch", VersionConflictError("someone else was faster"))
-        with pytest.raises(VersionConflictError, match="gave up"):
+        store.contention_seconds = 0.2
+        with pytest.raises(VersionConflictError, match=r"others changed the session.* attempts in 0\.2 s"):
             await visit.session.modify(count_up)
 
     asyncio.run(main())
