@@ -215,10 +215,12 @@ class TrioRunner(Runner):
             if self._sockets.get(connection.number) is not connection:
                 return
             try:
-                connection.sock = configured_socket(family)
-                start_connecting(connection.sock, target)
-                await trio.lowlevel.wait_writable(connection.sock.fileno())
-                finish_connecting(connection.sock)
+                sock = connection.sock = configured_socket(family)
+                start_connecting(sock, target)
+                await trio.lowlevel.wait_writable(sock.fileno())
+                if connection.sock is not sock:  # dropped when it was writable already
+                    return
+                finish_connecting(sock)
                 return
             except OSError as error:
                 failure = error
