@@ -68,9 +68,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import ClusterStore on first use: a process that keeps sessions in memory needs no network code."""
+    """Import on first use: a process that keeps sessions in memory needs no network code."""
     if name == "ClusterStore":
         from greenroom.cluster_store import ClusterStore
 
         return ClusterStore
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("greenroom")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,7 +19,10 @@ def failure(operation: AnyOperation, why: str, seconds: float, *, has_map: bool)
         return outcome_unknown(kind, why, seconds)
     obstacle = f": {operation.reason}" if operation.reason else ""
     applied = "was not applied" if kind.mutation else "failed"
-    advice = f"If the cluster needs longer than deadline_seconds={seconds:g}, raise that option of the store."
+    advice = (
+        "If it goes on, `greenroom health` tells what the cluster waits for; if the cluster needs longer than "
+        f"deadline_seconds={seconds:g}, raise that option of the store."
+    )
     if not has_map:
         advice = "Check that the nodes run, and that the store was given their addresses."
     return UnavailableError(f"{kind.name} {applied}; {why}{obstacle}. Repeating it is safe. {advice}")

@@ -131,6 +131,7 @@ def test_not_applied(name: str, situation: str) -> None:
         raise error
     for told in ("deadline_seconds=5", "Repeating it is safe", name.removesuffix("_if")):
         assert told in str(error)
+    assert ("`greenroom health`" in str(error)) == ("sent the cluster map" not in str(error))
 
 
 def never_answered(name: str) -> tuple[Script, int]:
