@@ -21,10 +21,10 @@ class WatchedDialog(Dialog):
 
     complaint: Callable[[str], None]
 
-    def _unlink(self, link: Link, reason: str, now_ns: int) -> None:
+    def _unlink(self, link: Link, reason: str, *rest: Any, **more: Any) -> None:
         if reason.startswith("it broke the protocol"):
             self.complaint(reason)
-        super()._unlink(link, reason, now_ns)
+        super()._unlink(link, reason, *rest, **more)
 
 
 class ClientProcess(Process):

@@ -1,0 +1,29 @@
+"""The oracles are believed because they find what is known to be wrong."""
+
+import pytest
+
+from greenroom_cluster.shard.primary import Primary
+from simulations.mutants import find
+from simulations.patching import MUTANTS, planted
+from simulations.running import run_seed
+
+FLAGGED = sorted(name for name, mutant in MUTANTS.items() if mutant.flagged)
+
+
+@pytest.mark.parametrize("name", FLAGGED)
+def test_a_rule_that_closed_a_counterexample_is_missed_when_broken(name: str) -> None:
+    finding = find(name)
+    assert finding.seeds, f"{name} was not found within {finding.budget} seeds"
+
+
+def test_a_mutant_is_taken_out_again() -> None:
+    original = Primary.leased
+    with planted("answers reads without a lease"):
+        assert Primary.leased is not original
+    assert Primary.leased is original
+    assert run_seed(0).violations == []
+
+
+def test_every_mutant_says_what_is_wrong() -> None:
+    assert len(MUTANTS) >= 40
+    assert all(mutant.mistake.endswith(".") for mutant in MUTANTS.values())
