@@ -1,8 +1,9 @@
 """A store in the memory of one process: for tests, for development, for apps of a single process.
 
 It offers everything that the cluster offers and keeps the same promises, except surviving the process. No
-operation awaits anything but its turn, so each is atomic under asyncio and trio and safe to cancel. It keeps digests
-instead of ids, and encoded bytes instead of objects, so that callers never share mutable state with it.
+operation awaits anything but its turn, so each is atomic under asyncio and trio and safe to cancel. It keeps
+digests instead of ids, and encoded bytes instead of objects, so that callers never share mutable state with
+it.
 """
 
 from collections.abc import Callable, Iterable

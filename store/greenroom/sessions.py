@@ -188,8 +188,8 @@ class BaseSessionStore(ABC):
         `change` must have no other effects; it returns None.
 
         Raises SessionNotFoundError, and whatever `change` raises (then nothing is written). Where others go
-        on changing the session for `contention_seconds`, raises VersionConflictError, or UnavailableError if it
-        never came to its turn; then nothing was written either.
+        on changing the session for `contention_seconds`, raises VersionConflictError, or UnavailableError if
+        it never came to its turn; then nothing was written either.
         """
         patience = Patience("modify", self.contention_seconds)
         async with in_turn(id(self), session_id):
@@ -277,8 +277,18 @@ class BaseSessionStore(ABC):
 
     # --- life --------------------------------------------------------------------------------------------
 
+    async def check(self) -> None:
+        """See whether sessions can be read, at the start of an app or when it is asked whether it is ready.
+
+        Raises what the operations raise, in time. Stores without connections have nothing to do.
+        """
+        return
+
     async def aclose(self) -> None:
-        """Let go of connections. Harmless to repeat; stores without any have nothing to do."""
+        """Let go of connections. Harmless to repeat; stores without any have nothing to do.
+
+        The store stays usable: the next operation connects again.
+        """
         return
 
     async def __aenter__(self) -> Self:

@@ -44,6 +44,7 @@ DELETE_BY_HANDLE = Kind(
 DELETE_BY_USER = Kind("delete_by_user", mutation=True, harmless=True, finals=frozenset({wire.Counted}))
 CLEAN = Kind("clean", mutation=True, harmless=True, finals=frozenset({wire.Counted}))
 LIST_BY_USER = Kind("list_by_user", mutation=False, harmless=True, finals=frozenset({wire.Listing}))
+CHECK = Kind("check", mutation=False, harmless=True, finals=frozenset({wire.Listing}))
 
 
 class Operation(msgspec.Struct, eq=False):
@@ -105,7 +106,7 @@ class Gathering(msgspec.Struct, eq=False):
 
     def merged(self) -> wire.Reply:
         """Return the answers of all shards as one reply."""
-        if self.kind is LIST_BY_USER:
+        if not self.kind.mutation:
             return wire.Listing(self.request.request, (), tuple(self.sessions))
         return wire.Counted(self.request.request, ((0, self.counted),))
 

@@ -20,8 +20,8 @@ def failure(operation: AnyOperation, why: str, seconds: float, *, has_map: bool)
     obstacle = f": {operation.reason}" if operation.reason else ""
     applied = "was not applied" if kind.mutation else "failed"
     advice = (
-        "If it goes on, `greenroom health` tells what the cluster waits for; if the cluster needs longer than "
-        f"deadline_seconds={seconds:g}, raise that option of the store."
+        "If it goes on, `greenroom health` tells what the cluster waits for; if the cluster needs longer "
+        f"than deadline_seconds={seconds:g}, raise that option of the store."
     )
     if not has_map:
         advice = "Check that the nodes run, and that the store was given their addresses."

@@ -24,7 +24,7 @@ from greenroom.sessions import BaseSessionStore, SessionData, SessionInfo
 
 Result = TypeVar("Result")
 
-READS = frozenset({"get", "list_by_user"})
+READS = frozenset({"get", "list_by_user", "check"})
 OPERATIONS = READS | {
     *("create", "update", "delete", "clean", "patch", "rotate", "delete_by_handle", "delete_by_user")
 }
@@ -175,6 +175,10 @@ class FaultyStore(BaseSessionStore):
     async def delete_by_user(self, user_id: str, *, keep: str | None = None) -> int:
         """As the inner store."""
         return await self._perform("delete_by_user", lambda: self.inner.delete_by_user(user_id, keep=keep))
+
+    async def check(self) -> None:
+        """As the inner store."""
+        await self._perform("check", self.inner.check)
 
     async def aclose(self) -> None:
         """As the inner store."""

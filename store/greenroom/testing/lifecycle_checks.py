@@ -417,6 +417,15 @@ async def check_features_tell_the_truth(stage: Stage) -> None:
 
 
 @CHECKS.check()
+async def check_store_that_serves_says_so(stage: Stage) -> None:
+    """`check` is silent where sessions can be read, before any other operation and after closing."""
+    await stage.store.check()
+    await stage.created()
+    await stage.store.aclose()
+    await stage.store.check()
+
+
+@CHECKS.check()
 async def check_closing_is_repeatable(stage: Stage) -> None:
     """A store may be closed twice."""
     await stage.created()

@@ -358,6 +358,26 @@ def test_wrong_port_is_told_at_once(library: str) -> None:
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
+def test_check_tells_what_is_wrong(cluster: FakeCluster, library: str) -> None:
+    async def main() -> None:
+        async with ClusterStore(cluster.address, deadline_seconds=0.5) as store:
+            await store.check()
+            cluster.actors[0].behave = lambda request: None
+            with pytest.raises(
+                UnavailableError, match=r"check failed; no answer within deadline_seconds=0\.5"
+            ):
+                await store.check()
+        async with ClusterStore(cluster.address, cluster="other") as store:
+            with pytest.raises(UsageError, match="check was not sent"):
+                await store.check()
+        async with ClusterStore("127.0.0.1:1", deadline_seconds=0.3) as store:
+            with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1: .*Check that the nodes run"):
+                await store.check()
+
+    run(library, main)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_names_are_looked_up(cluster: FakeCluster, library: str) -> None:
     async def main() -> None:
         async with ClusterStore(cluster.address.replace("127.0.0.1", "localhost")) as store:
