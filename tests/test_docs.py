@@ -123,10 +123,20 @@ def test_app_keeps_its_carts(monkeypatch: pytest.MonkeyPatch) -> None:
             second = browser.cookies["session"]
             assert second != first
             assert (await browser.post("/cart/pan")).json() == {"mug": 1, "rug": 1, "pan": 1}
+            await browser.post("/login", json={"user": "carol"})
+            third = browser.cookies["session"]
+            assert (await browser.post("/cart/pot")).json() == {"pot": 1}, "nothing of alice's"
+            for nobody in (7, "", None):
+                assert (await browser.post("/login", json={"user": nobody})).status_code == 400
+            assert (await browser.get("/ready")).json() == {"ready": True}
             await browser.post("/logout")
-            for over in (first, second):
-                browser.cookies.set("session", over)
-                assert (await browser.post("/cart/mug")).status_code == 401
+        async with httpx.AsyncClient(transport=transport, base_url="https://shop.example") as stranger:
+            for over in (first, second, third, "", "x" * 300, "gr-0000-"):
+                headers = {"cookie": f"session={over}"}
+                assert (await stranger.post("/cart/mug", headers=headers)).status_code == 401
+                found = await stranger.post("/login", headers=headers, json={"user": "bob"})
+                assert found.cookies["session"] != over
+                stranger.cookies.clear()
 
     asyncio.run(main())
 
