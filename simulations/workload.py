@@ -300,7 +300,7 @@ class Workload:
             else:
                 self.world.violate("client", f"{kind} failed with {type(error).__name__}: {error}")
                 return
-                self._append(entry, result)
+            self._append(entry, result)
             return
         self.acknowledged += 1
         if entry.session is not None:
