@@ -18,7 +18,7 @@ from greenroom_cluster.coordination.genesis import (
 )
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.restarts import RestartSettings
-from greenroom_cluster.runtime.addresses import split_address
+from greenroom_cluster.runtime.addresses import PORT_MAX, split_address
 
 CLUSTER = "greenroom"
 COORDINATOR_ADDRESS = "127.0.0.1:7300"
@@ -95,14 +95,16 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
 class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A whole cluster on this machine.
 
-    Nodes listen on consecutive ports from that of `listen` on, or on free ones if it is 0; so does the
-    coordinator. Without a `data_dir` the cluster map goes to a temporary directory and is deleted at the end.
+    Nodes listen on consecutive ports from that of `listen` on, or on free ones if it is 0. The coordinator
+    listens on `coordinator_listen`, port 0: any; without it on its usual address, or any free port if that is
+    taken or nodes listen on free ones. Without a `data_dir` the cluster map goes to a temporary directory and
+    is deleted at the end.
     """
 
     nodes: int = 3
     actors: int = ACTORS
     listen: str = NODE_ADDRESS
-    coordinator_listen: str = COORDINATOR_ADDRESS
+    coordinator_listen: str = ""
     data_dir: Path | None = None
     cluster: str = CLUSTER
     shards: int = SHARDS_DEFAULT
@@ -116,15 +118,33 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
         check_address("--listen", self.listen)
-        check_address("--coordinator-listen", self.coordinator_listen)
+        if self.coordinator_listen:
+            check_address("--coordinator-listen", self.coordinator_listen)
         if not 1 <= self.nodes <= 64:
             raise UsageError(f"--nodes must be 1 to 64; it is {self.nodes}")
+        self._check_ports()
         if self.replicas > self.nodes:
             raise UsageError(
                 f"--replicas {self.replicas} needs as many nodes; give --nodes {self.replicas} or more"
             )
         CoordinatorProcessSettings(cluster=self.cluster, shards=self.shards, replicas=self.replicas).check()
         NodeSettings(name="n1", actors=self.actors).check()
+
+    def _check_ports(self) -> None:
+        host, port = split_address(self.listen)
+        if not port:
+            return
+        last = port + self.nodes - 1
+        if last > PORT_MAX:
+            raise UsageError(f"--listen {self.listen} leaves no room for the ports of {self.nodes} nodes")
+        if self.coordinator_listen:
+            coordinator_host, coordinator_port = split_address(self.coordinator_listen)
+            if coordinator_host == host and port <= coordinator_port <= last:
+                raise UsageError(
+                    f"--coordinator-listen {self.coordinator_listen} is the address of node "
+                    f"n{coordinator_port - port + 1} as well, for nodes listen on ports {port} to {last}: "
+                    "choose another --coordinator-listen or --listen"
+                )
 
 
 def check_address(option: str, address: str) -> None:

@@ -81,6 +81,11 @@ class ClusterStatus(msgspec.Struct, frozen=True):
         """Whether every shard serves with all its replicas."""
         return all(shard.state == FULL for shard in self.shards)
 
+    @property
+    def nodes_up(self) -> int:
+        """How many nodes are up and have registered an actor."""
+        return sum(node.state == "up" and node.actors > 0 for node in self.nodes)
+
     def states(self) -> dict[str, int]:
         """Return how many shards are in each state."""
         counted = Counter(shard.state for shard in self.shards)
@@ -272,13 +277,22 @@ def _slot(cluster_map: ClusterMap, incarnation: bytes) -> str:
 async def forget_node_at(coordinator: str, cluster: str, name: str, seconds: float = INSPECT_SECONDS) -> None:
     """Tell the coordinator that a node is gone for ever.
 
-    Raises UnavailableError if it cannot be reached, UsageError if it refuses.
+    Raises UnavailableError if it cannot be reached, UsageError if it refuses, or is not the coordinator.
     """
-    settings = CoordinatorLinkSettings(coordinator, cluster, os.urandom(16), wire.ROLE_ADMIN)
-    link = CoordinatorLink(settings)
+    # As a peer, not as an administrator: whoever is not the coordinator refuses that, and so is told from it.
+    settings = CoordinatorLinkSettings(coordinator, cluster, os.urandom(16), wire.ROLE_PEER)
+    rejections: list[str] = []
     async with trio.open_nursery() as nursery:
+
+        def refused(reason: str) -> None:
+            rejections.append(reason)
+            nursery.cancel_scope.cancel()
+
+        link = CoordinatorLink(settings, on_refused=refused)
         nursery.start_soon(link.run)
         reply = await link.call(lambda number: ForgetNode(number, name), seconds)
+        if isinstance(reply, Rejected):
+            rejections.append(reply.reason)
         nursery.cancel_scope.cancel()
-    if isinstance(reply, Rejected):
-        raise UsageError(reply.reason)
+    if rejections:
+        raise UsageError(rejections[0])

@@ -1,6 +1,7 @@
 """The command line as users meet it: a process with arguments, variables, output and an exit code."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from greenroom_cluster.config import LocalClusterSettings
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.runtime.local import open_local_cluster
 from greenroom_cluster.runtime.ports import free_port
+from greenroom_cluster.runtime.processes import catches, descendants_of
 
 pytestmark = pytest.mark.system
 
@@ -94,6 +96,88 @@ def test_unreachable_cluster_is_an_exit_code_of_its_own(command: str) -> None:
     assert_one_line(run(command, "--connect", address), 3, address, "--connect")
 
 
+@pytest.mark.parametrize("command", ["status", "health"])
+def test_unreachable_cluster_is_json_too(command: str) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    result = run(command, "--json", "--connect", address)
+    assert result.returncode == 3
+    document = msgspec.json.decode(result.stdout)
+    assert document["healthy"] is False
+    assert address in document["error"]
+
+
+def test_help_cuts_nothing_off_where_there_is_little_room() -> None:
+    group = typer.main.get_command(app)
+    commands = group.commands  # type: ignore[attr-defined]
+    overview = run("-h", COLUMNS="80").stdout
+    for name, command in commands.items():
+        assert f"  {name} " in overview
+        text = run(name, "--help", COLUMNS="80").stdout
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and not parameter.hidden and parameter.name != "help":
+                assert parameter.opts[0] in text
+                assert parameter.envvar in text
+    assert "..." not in overview.partition("Commands:")[2]
+
+
+def test_version_is_told() -> None:
+    import greenroom
+
+    assert run("--version").stdout == f"greenroom {greenroom.__version__}\n"
+
+
+def test_nodes_and_coordinator_can_share_their_environment(tmp_path: Path) -> None:
+    """One file of variables for a host that runs both; what each listens on has a name of its own."""
+    variables = {"GREENROOM_LISTEN": "node", "GREENROOM_COORDINATOR_LISTEN": "coordinator"}
+    assert_one_line(run("node", GREENROOM_NAME="n1", **variables), 2, "'node'")
+    assert_one_line(run("coordinator", GREENROOM_DATA_DIR=str(tmp_path), **variables), 2, "'coordinator'")
+
+
+# --- greenroom up: ports, and signals at any time ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("taken", [0, 1])
+def test_up_finds_a_taken_port_before_it_starts_anything(taken: int) -> None:
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port + taken)):
+        result = run("up", "--listen", f"127.0.0.1:{port}", "--nodes", "2")
+    assert_one_line(result, 2, f"127.0.0.1:{port + taken}", "--listen")
+
+
+def test_up_refuses_one_port_for_two() -> None:
+    result = run("up", "--listen", "127.0.0.1:17600", "--coordinator-listen", "127.0.0.1:17601")
+    assert_one_line(result, 2, "--coordinator-listen", "n2")
+
+
+def begun(pid: int) -> bool:
+    """Whether the command has begun, as far as Python lets it."""
+    return catches(pid, signal.SIGTERM)
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("processes", [0, 1, 3, 5])
+async def test_signal_while_up_starts_ends_it_quietly(processes: int, number: signal.Signals) -> None:
+    """Before anything was started, or as soon as so many processes of the cluster run."""
+    command = [*COMMAND, "up", "--listen", "127.0.0.1:0", "--nodes", "2", "--actors", "1"]
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(
+            partial(trio.run_process, command, capture_stdout=True, stderr=subprocess.PIPE, check=False)
+        )
+        with trio.fail_after(60):
+            while not begun(process.pid) or len(descendants_of(process.pid)) < processes:
+                await trio.lowlevel.checkpoint()
+        process.send_signal(number)
+        told = b""
+        with trio.fail_after(30):
+            async for chunk in process.stderr:
+                told += chunk
+            status = await process.wait()
+    assert status in {0, 128 + number}
+    lines = told.decode().splitlines()
+    assert [line for line in lines if not line.startswith("greenroom: ")] == []
+
+
 def test_unreachable_coordinator_names_the_option() -> None:
     address = f"127.0.0.1:{free_port()}"
     assert_one_line(run("forget-node", "n1", "--coordinator", address), 1, address, "--coordinator")
@@ -137,8 +221,13 @@ async def test_status_health_and_forget_node_on_a_cluster() -> None:
         )
         table = await ask("status")
         assert table.returncode == 0
-        assert b"n1/0" in table.stdout
-        assert b"full" in table.stdout
+        text = table.stdout.decode()
+        found = await cluster.fetch_map()
+        for entry in (*found.nodes.values(), *found.actors.values()):
+            assert entry.address in text
+        assert "4 full" in text
+        assert "epoch" not in text
+        assert "epoch" in (await ask("status", "--shards")).stdout.decode()
 
         document = msgspec.json.decode((await ask("status", "--json")).stdout)
         assert document["cluster"] == "shop"
@@ -154,12 +243,20 @@ async def test_status_health_and_forget_node_on_a_cluster() -> None:
         health = await ask("health", "--json")
         assert health.returncode == 0
         assert msgspec.json.decode(health.stdout)["healthy"] is True
+        assert (await ask("health", "--nodes", "2")).returncode == 0
+        three = await ask("health", "--nodes", "3")
+        assert three.returncode == 1
+        assert b"2 of 3 nodes" in three.stdout
 
         wrong = await run_async("health", "--connect", cluster.seeds[0], "--cluster", "other")
         assert wrong.returncode == 3
         assert b"--cluster" in wrong.stderr
 
         forget = partial(run_async, "forget-node", "n2", "--cluster", "shop")
+        for mistaken in (cluster.seeds[0], next(iter(found.actors.values())).address):
+            refused = await forget("--coordinator", mistaken)
+            assert refused.returncode == 2
+            assert b"--coordinator" in refused.stderr
         alive = await forget("--coordinator", cluster.coordinator_address)
         assert alive.returncode == 2
         assert b"stop it first" in alive.stderr

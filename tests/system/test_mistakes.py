@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from greenroom.errors import UnavailableError
-from greenroom_cluster.inspection import fetch_map
+from greenroom_cluster.inspection import fetch_map, forget_node_at, inspect_cluster
 from greenroom_cluster.runtime.ports import free_port
 
 pytestmark = [pytest.mark.system, pytest.mark.trio]
@@ -199,3 +199,32 @@ async def test_node_tells_when_its_coordinator_goes_and_comes_back(tmp_path: Pat
         await here.start_coordinator()
         await node.until_logged("coordinator_reached")
         assert node.process.returncode is None
+
+
+async def test_shards_that_wait_for_a_lost_node_are_told_with_the_ways_out(tmp_path: Path) -> None:
+    async with host(tmp_path) as here:
+        coordinator = await here.start_coordinator()
+        nodes = [await here.start_node(name) for name in ("a", "b")]
+        await here.until_map(lambda found: all(len(shard.members) == 2 for shard in found.shards))
+        for node in nodes:
+            node.process.kill()
+        await (await here.start_node("a")).until_logged("node_joined")
+
+        def told() -> list[str]:
+            messages = [line["message"] for line in coordinator.logged("coordinator_warning")]
+            return [message for message in messages if message.startswith("4 shards wait for node b,")]
+
+        with trio.fail_after(30):
+            while not told():
+                await trio.lowlevel.checkpoint()
+            status = await inspect_cluster([here.coordinator], CLUSTER)
+            while not status.waiting:
+                status = await inspect_cluster([here.coordinator], CLUSTER)
+        assert [each.told() for each in status.waiting] == told()
+        assert "`greenroom forget-node b`" in told()[0]
+        await forget_node_at(here.coordinator, CLUSTER, "b")
+        await here.until_map(lambda found: all(shard.members for shard in found.shards))
+        with trio.fail_after(30):
+            while not all(shard.state == "alone" for shard in status.shards):
+                status = await inspect_cluster([here.coordinator], CLUSTER)
+        assert len(told()) == 1

@@ -26,9 +26,19 @@ async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: F
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(stop_on_signal)
-            async with open_local_cluster(settings) as cluster:
+            progress = _ignore if json else _print_progress
+            async with open_local_cluster(settings, on_progress=progress) as cluster:
                 _print_ready(cluster, settings, time.monotonic() - began, json=json)
                 await trio.sleep_forever()
+
+
+def _ignore(_: str) -> None:
+    """With --json, stderr is for logs alone."""
+
+
+def _print_progress(what: str) -> None:
+    sys.stderr.write(f"greenroom: {what}\n")
+    sys.stderr.flush()
 
 
 def _print_ready(

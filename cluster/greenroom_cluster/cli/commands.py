@@ -32,12 +32,15 @@ _RESTARTS = RestartSettings()
 _LOGS = LogSettings()
 _LOGS_OF_QUESTIONS = LogSettings(level="error")
 
+# Plain help: the tables of rich cut off names of options and variables where the terminal is narrow.
 app = typer.Typer(
     name="greenroom",
     help="Server-side sessions that survive the loss of any process or machine.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
 
@@ -56,6 +59,26 @@ def main() -> None:
         if known is None:
             raise
         _fail(f"greenroom: {known}", EXIT_USAGE if isinstance(known, UsageError) else EXIT_FAILED)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001  called by typer with the option's value
+    if wanted:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"greenroom {version('greenroom-cluster')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def greenroom(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Server-side sessions that survive the loss of any process or machine."""
+    del version
 
 
 def _fail(message: str, status: int) -> NoReturn:
@@ -109,7 +132,12 @@ def up(
         ),
     ] = config.NODE_ADDRESS,
     coordinator_listen: Annotated[
-        str, typer.Option(help="Address of the coordinator.", envvar="GREENROOM_COORDINATOR_LISTEN")
+        str,
+        typer.Option(
+            help=f"Address of the coordinator; without it {config.COORDINATOR_ADDRESS}, or any free port.",
+            envvar="GREENROOM_COORDINATOR_LISTEN",
+            show_default=False,
+        ),
     ] = "",
     data_dir: options.DataDir = None,
     cluster: options.Cluster = config.CLUSTER,
@@ -130,9 +158,6 @@ def up(
     _need_tractor()
     from greenroom_cluster.cli.cluster_up import run_up
 
-    if not coordinator_listen:
-        # A cluster on any free ports wants a coordinator on any free port.
-        coordinator_listen = listen if listen.endswith(":0") else config.COORDINATOR_ADDRESS
     logs = LogSettings(log_format, log_level)
     settings = config.LocalClusterSettings(
         nodes=nodes,
@@ -157,7 +182,7 @@ def up(
 def coordinator(
     *,
     listen: Annotated[
-        str, typer.Option(help="Address to listen on.", envvar="GREENROOM_LISTEN")
+        str, typer.Option(help="Address to listen on.", envvar="GREENROOM_COORDINATOR_LISTEN")
     ] = config.COORDINATOR_ADDRESS,
     data_dir: options.DataDir = Path("greenroom-data"),
     cluster: options.Cluster = config.CLUSTER,
@@ -197,7 +222,7 @@ def coordinator(
     _run(run_coordinator_process, settings, logs=logs)
 
 
-@app.command()
+@app.command(short_help="Run one node: its actors, and the clients' address.")
 def node(
     *,
     name: Annotated[
@@ -258,57 +283,87 @@ def _addresses(connect: str) -> list[str]:
     return addresses
 
 
-def _inspect(connect: str, cluster: str) -> Any:
+def _inspect(connect: str, cluster: str, *, json: bool) -> Any:
     from greenroom.errors import UnavailableError
     from greenroom_cluster.inspection import inspect_cluster
 
     try:
         return _run(inspect_cluster, _addresses(connect), cluster)
     except UnavailableError as error:
-        _fail(
-            f"greenroom: {error}. Is --connect (GREENROOM_CONNECT) a node's address, and --cluster its name?",
-            EXIT_UNREACHABLE,
-        )
+        text = f"{error}. Is --connect (GREENROOM_CONNECT) a node's address, and --cluster its name?"
+        if json:
+            _print_json({"healthy": False, "error": text})
+        _fail(f"greenroom: {text}", EXIT_UNREACHABLE)
 
 
-@app.command()
+def _print_json(document: dict[str, Any]) -> None:
+    sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+    sys.stdout.flush()
+
+
+@app.command(short_help="Show nodes, actors and shards.")
 def status(
     *,
     connect: options.Connect = config.NODE_ADDRESS,
     cluster: options.Cluster = config.CLUSTER,
+    shards: Annotated[
+        bool, typer.Option("--shards", help="Show every shard too.", envvar="GREENROOM_STATUS_SHARDS")
+    ] = False,
     json: options.Json = False,
 ) -> None:
-    """Show nodes, actors and shards."""
-    found = _inspect(connect, cluster)
+    """Show nodes and actors, how many shards are in which state, and what they wait for."""
+    found = _inspect(connect, cluster, json=json)
     if json:
-        document = {**msgspec.to_builtins(found), "healthy": found.healthy, "states": found.states()}
-        sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+        waiting = _waiting(found)
+        _print_json(
+            {
+                **msgspec.to_builtins(found),
+                "healthy": found.healthy,
+                "states": found.states(),
+                "waiting": waiting,
+            }
+        )
         return
     from greenroom_cluster.cli.tables import print_status
 
-    print_status(found)
+    print_status(found, shards=shards)
 
 
-@app.command()
+def _waiting(found: Any) -> list[dict[str, Any]]:
+    return [{**msgspec.to_builtins(each), "told": each.told()} for each in found.waiting]
+
+
+@app.command(short_help="Exit with 0 only if every shard has all its replicas.")
 def health(
     *,
     connect: options.Connect = config.NODE_ADDRESS,
     cluster: options.Cluster = config.CLUSTER,
+    nodes: Annotated[
+        int,
+        typer.Option(help="Demand so many nodes that are up with actors.", envvar="GREENROOM_HEALTH_NODES"),
+    ] = 0,
     json: options.Json = False,
 ) -> None:
     """Exit with 0 only if every shard has all its replicas; 1 if not, 3 if no node answers."""
-    found = _inspect(connect, cluster)
+    found = _inspect(connect, cluster, json=json)
     states = found.states()
+    healthy = found.healthy and found.nodes_up >= nodes
     if json:
-        sys.stdout.write(msgspec.json.encode({"healthy": found.healthy, "states": states}).decode() + "\n")
+        _print_json(
+            {"healthy": healthy, "nodes_up": found.nodes_up, "states": states, "waiting": _waiting(found)}
+        )
     else:
         counts = ", ".join(f"{count} {state}" for state, count in states.items() if count)
-        sys.stdout.write(f"{'healthy' if found.healthy else 'not healthy'}: {counts}\n")
-    if not found.healthy:
+        lines = [f"{'healthy' if healthy else 'not healthy'}: {counts}"]
+        if found.nodes_up < nodes:
+            lines.append(f"{found.nodes_up} of {nodes} nodes are up with actors")
+        lines += [each.told() for each in found.waiting]
+        sys.stdout.write("\n".join(lines) + "\n")
+    if not healthy:
         raise typer.Exit(EXIT_FAILED)
 
 
-@app.command("forget-node")
+@app.command("forget-node", short_help="Declare a node and its sessions gone for ever.")
 def forget_node(
     name: Annotated[str, typer.Argument(help="The node that is gone for ever.")],
     coordinator: Annotated[
@@ -324,7 +379,7 @@ def forget_node(
     sys.stdout.write(f"node {name} is forgotten\n")
 
 
-@app.command()
+@app.command(short_help="Show it: a shop, shoppers, kills, every cart checked.")
 def demo(
     *,
     seconds: Annotated[

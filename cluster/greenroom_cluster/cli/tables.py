@@ -1,5 +1,6 @@
 """The state of a cluster as tables for people."""
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -8,25 +9,25 @@ from greenroom_cluster.inspection import ALONE, FULL, JOINING, UNAVAILABLE, Clus
 
 _STYLES = {FULL: "green", JOINING: "yellow", ALONE: "red", UNAVAILABLE: "bold red", "up": "green"}
 _INCARNATION_DIGITS = 8
+# A table takes what it needs of it, and a terminal that is narrower wraps: nothing is cut off.
+_WIDTH = 1000
 
 
-def print_status(status: ClusterStatus) -> None:
-    """Print nodes, actors and shards on stdout."""
-    console = Console()
+def print_status(status: ClusterStatus, *, shards: bool = False) -> None:
+    """Print nodes and actors on stdout, what shards wait for, and, if asked, all shards."""
+    console = Console(width=_WIDTH, highlight=False)
     counts = ", ".join(f"{count} {state}" for state, count in status.states().items() if count)
     console.print(
         f"cluster [bold]{status.cluster}[/bold], map {status.lineage}.{status.version}, "
         f"{len(status.shards)} shards of {status.replicas} replicas: {counts}"
     )
-    nodes = Table("node", "address", "state", "actors", title="Nodes", title_justify="left")
+    for waiting in status.waiting:
+        console.print(Text(waiting.told(), style="bold red"))
+    nodes = _table("node", "address", "state", "actors")
     for node in status.nodes:
         nodes.add_row(node.name, node.address, _state(node.state), str(node.actors))
     console.print(nodes)
-    actors = Table(
-        *("actor", "incarnation", "address", "state", "pid", "primaries", "backups", "sessions"),
-        title="Actors",
-        title_justify="left",
-    )
+    actors = _table("actor", "incarnation", "address", "state", "pid", "primaries", "backups", "sessions")
     for actor in status.actors:
         actors.add_row(
             actor.slot,
@@ -39,21 +40,30 @@ def print_status(status: ClusterStatus) -> None:
             str(actor.sessions),
         )
     console.print(actors)
-    shards = Table(
-        *("shard", "epoch", "primary", "backup", "sessions", "replication"),
-        title="Shards",
-        title_justify="left",
-    )
+    if shards:
+        console.print(_shard_table(status))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    return table
+
+
+def _shard_table(status: ClusterStatus) -> Table:
+    table = _table("shard", "epoch", "primary", "backup", "sessions", "replication", "waits for")
     for shard in status.shards:
-        shards.add_row(
+        table.add_row(
             str(shard.shard),
             str(shard.epoch),
             shard.primary or "-",
             ", ".join(shard.backups) or "-",
             str(shard.sessions),
             _state(shard.state),
+            ", ".join(shard.waits_for),
         )
-    console.print(shards)
+    return table
 
 
 def _state(state: str) -> Text:

@@ -10,8 +10,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -19,19 +19,23 @@ import structlog
 import trio
 
 from greenroom.cluster_map import ActorEntry, ClusterMap
-from greenroom.errors import GreenroomError, UnavailableError
-from greenroom_cluster.config import LocalClusterSettings
+from greenroom.errors import GreenroomError, UnavailableError, UsageError
+from greenroom_cluster.config import COORDINATOR_ADDRESS, LocalClusterSettings
 from greenroom_cluster.inspection import ClusterStatus, fetch_map, inspect_cluster
 from greenroom_cluster.restarts import GiveUp, RestartPolicy
 from greenroom_cluster.runtime.addresses import join_address, split_address
 from greenroom_cluster.runtime.ports import check_port, free_port
-from greenroom_cluster.runtime.processes import ProcessHandle, descendants_of
+from greenroom_cluster.runtime.processes import ProcessHandle, catches, descendants_of
 
 _STOP_SECONDS = 2.0
 _POLL_SECONDS = 0.05
 _EXIT_USAGE = 2
 
 _log = structlog.get_logger("greenroom.local")
+
+
+def _ignore(_: str) -> None:
+    pass
 
 
 class LocalClusterError(GreenroomError):
@@ -58,6 +62,12 @@ class _Member:
         if self.handle is not None:
             self.handle.signal(number)
 
+    def stop(self) -> None:
+        """Ask it to stop; one that cannot be asked yet has nothing to stop, and is killed."""
+        if self.handle is not None:
+            asked = catches(self.handle.pid, signal.SIGTERM)
+            self.handle.signal(signal.SIGINT if asked else signal.SIGKILL)
+
 
 class LocalCluster:
     """A running cluster; made by `open_local_cluster`.
@@ -72,12 +82,14 @@ class LocalCluster:
         self._tasks = tasks
         self._members: dict[str, _Member] = {}
         self._addresses: dict[str, str] = {}
+        self._planned: list[str] = []
         self._coordinator: _Member | None = None
         self._stopping = False
         self.restart_nodes = settings.restart_nodes
         self.failure: LocalClusterError | None = None
-        host, port = split_address(settings.coordinator_listen)
-        self.coordinator_address = join_address(host, port or free_port(host))
+        # All of them before anything is started: what cannot be is said at once.
+        self._planned = [self._node_address(index) for index in range(settings.nodes)]
+        self.coordinator_address = self._coordinator_address()
 
     # --- addresses ---------------------------------------------------------------------------------------
 
@@ -146,12 +158,15 @@ class LocalCluster:
         cluster_map = await self.fetch_map()
         return {actor.slot: actor for actor in cluster_map.actors.values() if actor.state == "up"}
 
-    async def wait_healthy(self, seconds: float = 60.0) -> ClusterStatus:
+    async def wait_healthy(
+        self, seconds: float = 60.0, on_progress: Callable[[str], None] = _ignore
+    ) -> ClusterStatus:
         """Wait until every actor of every node answers, and every shard has all its replicas.
 
+        `on_progress` is told what is missing, whenever that changes.
         Raises UnavailableError, saying what is missing, after `seconds`.
         """
-        missing = "no node answered"
+        told = missing = "no node answered"
         with trio.move_on_after(seconds):
             while True:
                 try:
@@ -166,7 +181,10 @@ class LocalCluster:
                     counts = ", ".join(
                         f"{count} {state}" for state, count in status.states().items() if count
                     )
-                    missing = f"shards: {counts}; actors: {actors} of {expected}"
+                    missing = f"actors: {actors} of {expected}; shards: {counts}"
+                    if missing != told:
+                        on_progress(missing)
+                        told = missing
                 await trio.sleep(_POLL_SECONDS)
         raise UnavailableError(f"the cluster was not complete after {seconds:g} s ({missing})")
 
@@ -199,7 +217,9 @@ class LocalCluster:
                 number += 1
             name = f"n{number}"
         if name not in self._addresses:
-            self._addresses[name] = self._node_address(len(self._addresses))
+            index = len(self._addresses)
+            planned = index < len(self._planned)
+            self._addresses[name] = self._planned[index] if planned else self._node_address(index)
         member = self._members[name] = _Member(name, self._node_command(name))
         await self._start(member)
         return name
@@ -216,7 +236,7 @@ class LocalCluster:
         self._stopping = True
         for member in self._everyone():
             member.wanted = False
-            member.signal(signal.SIGINT)
+            member.stop()
         with trio.move_on_after(seconds):
             for member in self._everyone():
                 await member.gone.wait()
@@ -233,13 +253,28 @@ class LocalCluster:
     def _node_address(self, index: int) -> str:
         host, port = split_address(self._settings.listen)
         if port == 0:
-            taken = {split_address(address)[1] for address in self._addresses.values()}
-            port = free_port(host)
-            while port in taken:
-                port = free_port(host)
-            return join_address(host, port)
+            return self._free_address(host)
         check_port(host, port + index)
         return join_address(host, port + index)
+
+    def _coordinator_address(self) -> str:
+        asked = self._settings.coordinator_listen
+        host, port = split_address(asked or COORDINATOR_ADDRESS)
+        if asked and port:
+            check_port(host, port, "--coordinator-listen")
+            return asked
+        usual = join_address(host, port)
+        if not asked and split_address(self._settings.listen)[1] and usual not in self._planned:
+            with suppress(UsageError):
+                check_port(host, port)
+                return usual
+        return self._free_address(host)
+
+    def _free_address(self, host: str) -> str:
+        taken = {split_address(address)[1] for address in (*self._planned, *self._addresses.values())}
+        while (port := free_port(host)) in taken:
+            pass
+        return join_address(host, port)
 
     def _common_options(self) -> list[str]:
         settings = self._settings
@@ -254,7 +289,6 @@ class LocalCluster:
         ]
 
     def _coordinator_command(self) -> list[str]:
-        check_port(*split_address(self.coordinator_address), "--coordinator-listen")
         return [
             *(sys.executable, "-m", "greenroom_cluster", "coordinator"),
             *("--listen", self.coordinator_address),
@@ -340,10 +374,14 @@ class LocalCluster:
 
 @asynccontextmanager
 async def open_local_cluster(
-    settings: LocalClusterSettings, *, wait_seconds: float | None = 60.0
+    settings: LocalClusterSettings,
+    *,
+    wait_seconds: float | None = 60.0,
+    on_progress: Callable[[str], None] = _ignore,
 ) -> AsyncIterator[LocalCluster]:
     """Run a cluster around the body. Waits at first until every shard has all its replicas (None: not).
 
+    `on_progress` is told what is being done until then.
     Raises UsageError for impossible settings, UnavailableError if it does not get complete in time, and,
     after the body was cancelled, LocalClusterError if one of its processes cannot be kept running.
     """
@@ -355,9 +393,11 @@ async def open_local_cluster(
         async with trio.open_nursery() as tasks:
             cluster = LocalCluster(settings, data_dir, tasks)
             try:
+                count = f"{settings.nodes} node{'s' if settings.nodes > 1 else ''}"
+                on_progress(f"starting the coordinator at {cluster.coordinator_address} and {count}")
                 await cluster.start()
                 if wait_seconds is not None:
-                    await cluster.wait_healthy(wait_seconds)
+                    await cluster.wait_healthy(wait_seconds, on_progress)
                 yield cluster
             finally:
                 with trio.CancelScope(shield=True):

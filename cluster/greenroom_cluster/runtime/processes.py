@@ -56,6 +56,16 @@ def is_alive(pid: int, started_ticks: int) -> bool:
     return fields[0] not in {"Z", "X"}
 
 
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether the process has a handler of its own for that signal; False if it is gone."""
+    try:
+        status = (PROC / str(pid) / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> (number - 1) & 1)
+
+
 def children_of(pid: int) -> list[int]:
     """Return the ids of the processes whose parent is `pid`, zombies included."""
     children = []
