@@ -178,12 +178,6 @@ async def test_peer_that_does_not_read_is_given_up_after_the_user_timeout() -> N
 
 
 async def test_many_tiny_queued_chunks_count_with_what_they_cost() -> None:
-    async with against_raw(outbound_bytes_max=1 << 20) as (connection, _raw):
-        # How much the kernel takes before anything is queued is its own affair.
-        for _ in range(32):
-            connection.send([update(1, 1_000_000)] * 2)
-        assert connection.ended
-
     async with against_raw(outbound_bytes_max=8 << 20) as (connection, _raw):
         while not connection.outbound_bytes:
             connection.send([update(1, 500_000)])
