@@ -46,6 +46,8 @@ class Context:
         self.dead: frozenset[bytes] = frozenset()
         self.outgoing: dict[bytes, Outgoing] = {}
         self.incoming: dict[bytes, Incoming] = {}
+        self.departed: set[bytes] = set()
+        self.gone: dict[bytes, None] = {}
         self.lease_ns = ns(settings.lease_seconds)
         self.grace_ns = ns(settings.grace_seconds)
         self.acknowledge_ns = ns(settings.acknowledge_seconds)

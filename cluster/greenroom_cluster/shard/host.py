@@ -47,7 +47,7 @@ from greenroom_cluster.shard.pairs import Incoming, hear_of
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.roles import Role
 from greenroom_cluster.shard.settings import HostSettings, ns
-from greenroom_cluster.shard.strangers import is_stranger, refuse_stranger
+from greenroom_cluster.shard.strangers import forget_departed, is_stranger, refuse_stranger
 from greenroom_cluster.shard.table import SessionTable
 
 POINT_BITS = 16
@@ -343,6 +343,9 @@ class Host:
             for shard in changed:
                 self._manage(now_ns, wall_us, shard)
         self._close_unused_pairs()
+        forget_departed(
+            context, before, {replica.leader for replica in self._replicas if replica is not None}
+        )
 
     def _configuration_changed(self, now_ns: int, wall_us: int, shard: int, entry: ShardEntry) -> None:
         context = self._context

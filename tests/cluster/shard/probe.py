@@ -86,8 +86,9 @@ class Probe:
         dead: str = "",
         nonce: bytes = NONCE,
         lineage: int = 1,
+        absent: str = "",
     ) -> list[fx.HostEffect]:
-        """Publish a map. `wanted` and `dead` are actors' letters."""
+        """Publish a map. `wanted`, `dead` and `absent` are actors' letters; who is absent is not in it."""
         self.version += 1
         actors = {
             incarnation(name): ActorEntry(
@@ -101,6 +102,7 @@ class Probe:
                 1,
             )
             for name in "abcd"
+            if name not in absent
         }
         entry = ShardEntry(
             epoch, members[0] if members else b"", members[1:], nonce, tuple(f"n{name}/0" for name in wanted)

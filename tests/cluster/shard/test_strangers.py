@@ -16,6 +16,8 @@ from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.records import ClientState, KeptResult, StoredSession
 from tests.cluster.shard.harness import Actor, World, create, get
+from tests.cluster.shard.probe import ME, B, C, D, Probe
+from tests.cluster.shard.probe import chunk as empty_chunk
 
 ALICE = b"a" * 32
 STRANGER = b"?" * 16
@@ -85,3 +87,58 @@ def test_a_kept_answer_of_a_client_that_the_snapshot_does_not_name_is_dropped(wo
     [taken] = answers(hear(actor, primary.incarnation, said))
     assert isinstance(taken, SnapshotOk)
     assert list(actor.replica(0).table.clients.results()) == [results[0]]
+
+
+# --- who has left the map ----------------------------------------------------------------------------------
+
+
+def test_nothing_is_kept_of_the_incarnations_of_former_times(world: World) -> None:
+    for _ in range(6):
+        world.kill(world.primary())
+        world.settle()
+    world.run_for(5)
+    for actor in world.alive():
+        heard_of = set(actor.host._context.incoming)
+        assert heard_of <= world.map.actors.keys() - {actor.incarnation}
+
+
+def left() -> Probe:
+    """It backed B, went on with C, and B has left the map."""
+    probe = Probe()
+    probe.follow()
+    assert probe.hear(B, Beacon(5, 0))
+    probe.configure(3, (C, ME), nonce=b"x" * 12, absent="b")
+    assert B not in probe.host._context.incoming
+    return probe
+
+
+def test_who_has_left_the_map_is_given_no_lease_should_it_be_named_again() -> None:
+    """What it was told to be refused is forgotten, so a lease could be one for what it no longer leads."""
+    probe = left()
+    probe.configure(3, (C, ME), nonce=b"x" * 12)
+    assert probe.hear(B, Beacon(6, 0)) == []
+    assert B not in probe.host._context.incoming
+
+
+def test_the_leader_of_a_joiner_is_remembered_though_the_map_lacks_it() -> None:
+    probe = Probe()
+    probe.configure(1, (D,), wanted="da")
+    probe.hear(B, Beacon(5, 0), empty_chunk(epoch=2, last=False))
+    assert probe.replica.leader == B
+    probe.configure(1, (D,), wanted="da", absent="b")
+    assert B in probe.host._context.incoming
+    probe.replica.close(probe.now_ns, "test")
+    probe.host._replicas[0] = None
+    probe.configure(1, (D,), wanted="da", absent="b")
+    assert B not in probe.host._context.incoming
+
+
+def test_whom_an_older_copy_of_the_map_lacks_is_remembered() -> None:
+    """Its supervisor will enter it again, and its leases must go on."""
+    probe = Probe()
+    probe.follow()
+    probe.hear(B, Beacon(5, 0))
+    probe.configure(3, (C, ME), nonce=b"x" * 12, absent="b", lineage=2)
+    assert B in probe.host._context.incoming
+    probe.configure(3, (C, ME), nonce=b"x" * 12, lineage=2)
+    assert probe.hear(B, Beacon(6, 0)) != []
