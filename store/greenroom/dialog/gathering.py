@@ -51,7 +51,8 @@ def request_for(request: wire.Fanout, shards: tuple[int, ...]) -> wire.Fanout:
 def take_answer(operation: Gathering, link: Link, reply: wire.Counted | wire.Listing) -> bool:
     """Take in what the shards named in `reply` answered; whether that was all that were asked there.
 
-    Raises RemoteProtocolError if it names shards that were not asked.
+    A shard that is left out may have the request in its log all the same: it may have appended it and then
+    lost its place as primary. Raises RemoteProtocolError if `reply` names shards that were not asked.
     """
     asked = operation.asked[link]
     counts = reply.counts if isinstance(reply, wire.Counted) else ()
@@ -67,4 +68,6 @@ def take_answer(operation: Gathering, link: Link, reply: wire.Counted | wire.Lis
         operation.sessions.extend(reply.sessions)
     remaining -= named
     operation.answered = operation.answered or bool(named)
-    return len(named) == len(asked)
+    complete = len(named) == len(asked)
+    operation.maybe = operation.maybe or (operation.kind.mutation and not complete)
+    return complete

@@ -96,6 +96,36 @@ def test_partial_answer_at_the_deadline(name: str) -> None:
         assert error.harmless_to_repeat
 
 
+@pytest.mark.parametrize("closed", [False, True], ids=["deadline", "closed"])
+@pytest.mark.parametrize("name", ["delete_by_user", "clean"])
+def test_answer_that_leaves_shards_out_does_not_say_that_they_applied_nothing(
+    name: str, *, closed: bool
+) -> None:
+    """A shard that lost its primary is left out of the answer, though its log may hold the request."""
+    script, a, b = connected("AAAA")
+    number = script.submit(name)
+    script.send(a, wire.Counted(number, ()))
+    script.move("BBBB")
+    if closed:
+        script.dialog.close(script.now)
+        script.settle()
+    else:
+        script.lose(b)
+        script.reaction = lambda address: script.lose(script.number_of(address))
+        script.pass_time(6 * SECOND)
+    error = script.outcome(number)
+    assert isinstance(error, OutcomeUnknownError)
+    assert error.harmless_to_repeat
+
+
+def test_listing_that_leaves_shards_out_still_only_failed() -> None:
+    script, a, _ = connected("AAAA")
+    number = script.submit("list_by_user")
+    script.send(a, wire.Listing(number, (), ()))
+    script.dialog.close(script.now)
+    assert isinstance(script.settle().outcome(number), UnavailableError)
+
+
 def test_shard_that_was_not_asked_is_nonsense() -> None:
     script, a, b = connected("AABB")
     number = script.submit("clean")
