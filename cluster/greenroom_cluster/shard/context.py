@@ -55,6 +55,9 @@ class Context:
         self.joins_begun = 0
         self.batches = 0
         self.ready: dict[int, Primary] = {}
+        # Bytes of sessions that logged patches will open, and entries listed in this step.
+        self.patch_bytes = 0
+        self.listed = 0
 
     @property
     def map_version(self) -> int:

@@ -3,6 +3,9 @@
 from greenroom import wire
 from greenroom_cluster.shard.effects import HostEffect, Reply
 
+LISTING_MAX = 2000
+"""Most entries of one answer: with the longest labels they still fit a frame."""
+
 
 class Gather:
     """Collects the answers of this actor's shards to one fan-out request and replies once.
@@ -53,7 +56,7 @@ class Gather:
         request = self._request
         if isinstance(request, wire.ListByUser):
             newest = sorted(self._sessions, key=lambda each: (-each.created_us, -each.version))
-            sessions = tuple(newest[: max(request.limit, 0)])
+            sessions = tuple(newest[: min(max(request.limit, 0), LISTING_MAX)])
             effects.append(
                 Reply(self._connection, wire.Listing(request.request, tuple(self._shards), sessions))
             )

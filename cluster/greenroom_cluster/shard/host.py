@@ -106,6 +106,7 @@ class Host:
         context = self._context
         effects: list[HostEffect] = []
         context.effects = effects
+        context.listed = 0
         self._on_input[type(event)](now_ns, wall_us, event)
         while context.ready:
             ready = list(context.ready.values())

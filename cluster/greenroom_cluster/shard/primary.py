@@ -11,16 +11,16 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
 from greenroom import wire
+from greenroom_cluster.shard.admission import Admission
 from greenroom_cluster.shard.effects import Reply
-from greenroom_cluster.shard.gathering import Gather
+from greenroom_cluster.shard.gathering import LISTING_MAX, Gather
 from greenroom_cluster.shard.log import record_bytes
 from greenroom_cluster.shard.membership import Membership
 from greenroom_cluster.shard.pairs import Follower
 from greenroom_cluster.shard.records import Command, Expire, ForgetClients, Record, StoredSession
-from greenroom_cluster.shard.results import Client
 from greenroom_cluster.shard.roles import ACCEPTS, Kind
 from greenroom_cluster.shard.settings import ns
-from greenroom_cluster.shard.table import DATA_BYTES_MAX, view
+from greenroom_cluster.shard.table import view
 
 if TYPE_CHECKING:
     from greenroom_cluster.shard.context import OpenProposal
@@ -44,6 +44,7 @@ class Primary:
         "_sweeps",
         "_swept",
         "_swept_ns",
+        "admission",
         "clock",
         "context",
         "counted",
@@ -73,6 +74,7 @@ class Primary:
         self._swept_ns = now_ns
         self._forget_from_ns = 0
         self.membership = Membership(self, now_ns)
+        self.admission = Admission(self)
 
     @property
     def epoch(self) -> int:
@@ -119,7 +121,14 @@ class Primary:
                 self._expire_first(now_ns, time_us, (request.digest,), origin, request)
             return
         assert isinstance(request, wire.ListByUser)
+        context = self.context
+        if context.listed > context.settings.listed_max:
+            self.answer(
+                origin, wire.Overloaded(request.request, "too many sessions listed at once (listed_max)")
+            )
+            return
         sessions = self.table.of_user(request.user_id)
+        context.listed += len(sessions)
         over = [session.digest for session in sessions if session.expires_us <= time_us]
         if over:
             # A bounded number at a time: the request is looked at again once that is decided.
@@ -144,7 +153,7 @@ class Primary:
     ) -> None:
         """An answer that rests on an expiry waits until that expiry is decided, so that it stays true."""
         if self.log.held_bytes > self.context.settings.uncommitted_bytes_max:
-            self.answer(origin, self._too_many_bytes(request.request))
+            self.answer(origin, self.admission.too_many_bytes(request.request))
             return
         sequence = self._append(now_ns, time_us, b"", Expire(over))
         self._routes[sequence] = (origin, request)
@@ -168,35 +177,18 @@ class Primary:
         if self.paused:
             self._hold(origin, client, command)
             return
-        if known is None and command.age_ms * 2000 > self.context.settings.forget_us:
+        time_us = self.clock.read(now_ns, wall_us)
+        if self.admission.forgotten(known, command.age_ms, time_us):
             self.answer(origin, wire.Unknowable(request, "repeated after the shard may have forgotten it"))
             return
-        refusal = self._refusal(now_ns, known, command)
+        refusal = self.admission.refusal(now_ns, known, command)
         if refusal is not None:
             self.answer(origin, refusal)
             return
-        sequence = self._append(now_ns, self.clock.read(now_ns, wall_us), client, command)
+        sequence = self._append(now_ns, time_us, client, command)
+        self.admission.logged(sequence, command)
         self._routes[sequence] = (origin, None)
         self._pending[client, request] = sequence
-
-    def _refusal(self, now_ns: int, known: Client | None, command: Write) -> wire.Reply | None:
-        settings = self.context.settings
-        request = command.request
-        if self.log.held_bytes > settings.uncommitted_bytes_max:
-            self.membership.shed(now_ns)
-            if self.log.held_bytes > settings.uncommitted_bytes_max:
-                return self._too_many_bytes(request)
-        if known is None and len(self.table.clients) >= settings.clients_max:
-            return wire.Overloaded(request, "too many clients wrote to this shard lately (clients_max)")
-        if known is not None and len(known.results) >= settings.results_max:
-            return wire.Overloaded(request, "the client confirms too few answers (results_max)")
-        if isinstance(command, wire.Create | wire.Update) and len(command.data) > DATA_BYTES_MAX:
-            return wire.Failed(request, wire.FailureCode.TOO_LARGE, f"{len(command.data)} bytes")
-        return None
-
-    @staticmethod
-    def _too_many_bytes(request: int) -> wire.Overloaded:
-        return wire.Overloaded(request, "too many bytes wait for the peer (uncommitted_bytes_max)")
 
     def _append(self, now_ns: int, time_us: int, client: bytes, command: Command) -> int:
         log = self.log
@@ -265,6 +257,7 @@ class Primary:
             reply = table.apply(record)
             route = self._routes.pop(replica.committed, None)
             if reply is not None:
+                self.admission.applied(replica.committed)
                 self._pending.pop((record.client, reply.request), None)
                 if route is not None:
                     self.answer(route[0], reply)
@@ -357,9 +350,11 @@ class Primary:
                 self.answer(origin, self.context.redirect(read.request))
         self._routes.clear()
         self._pending.clear()
+        self.admission.close()
         self.membership.close()
 
 
 def _newest(sessions: list[StoredSession], limit: int) -> list[StoredSession]:
-    """Return the newest sessions, at most `limit`."""
-    return sorted(sessions, key=lambda each: (-each.created_us, -each.version))[: max(limit, 0)]
+    """Return the newest sessions, at most `limit`, and never so many that an answer outgrows a frame."""
+    wanted = min(max(limit, 0), LISTING_MAX)
+    return sorted(sessions, key=lambda each: (-each.created_us, -each.version))[:wanted]

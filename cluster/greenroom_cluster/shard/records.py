@@ -67,4 +67,5 @@ class ClientState(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     client: bytes
     low: int
+    since_us: int
     used_us: int

@@ -12,14 +12,36 @@ from greenroom_cluster.shard.records import ClientState, KeptResult
 
 
 class Client:
-    """What a shard knows of one client: requests below `low` are answered for good."""
+    """What a shard knows of one client: requests below `low` are answered for good.
 
-    __slots__ = ("low", "results", "used_us")
+    `since_us` is the shard time from which on it is known: what it wrote before may have been forgotten.
+    `kept_bytes` is about what its answers hold on to.
+    """
 
-    def __init__(self, low: int, used_us: int) -> None:
+    __slots__ = ("kept_bytes", "low", "results", "since_us", "used_us")
+
+    def __init__(self, low: int, since_us: int, used_us: int) -> None:
         self.low = low
+        self.since_us = since_us
         self.used_us = used_us
+        self.kept_bytes = 0
         self.results: dict[int, wire.Reply] = {}
+
+    def add(self, request: int, reply: wire.Reply) -> None:
+        """Keep an answer."""
+        self.results[request] = reply
+        if type(reply) is wire.Session:
+            self.kept_bytes += len(reply.data)
+
+    def answered_below(self, low: int) -> None:
+        """Drop the answers that the client has confirmed."""
+        self.low = low
+        results = self.results
+        # Requests of one client arrive nearly in order, so the old ones stand in front.
+        for answered in [number for number in results if number < low]:
+            reply = results.pop(answered)
+            if type(reply) is wire.Session:
+                self.kept_bytes -= len(reply.data)
 
 
 class ClientTable:
@@ -41,17 +63,12 @@ class ClientTable:
         """Keep the answer to a request and drop those below the client's low-watermark."""
         known = self._clients.get(client)
         if known is None:
-            known = self._clients[client] = Client(low, time_us)
+            known = self._clients[client] = Client(low, time_us, time_us)
         elif low > known.low:
-            known.low = low
-            results = known.results
-            if results:
-                # Requests of one client arrive nearly in order, so the old ones stand in front.
-                for answered in [number for number in results if number < low]:
-                    del results[answered]
+            known.answered_below(low)
         known.used_us = time_us
         if request >= known.low:
-            known.results[request] = reply
+            known.add(request, reply)
 
     def forget(self, clients: Iterable[bytes], silent_since_us: int) -> None:
         """Drop clients that have not written since, and all that is kept for them."""
@@ -60,6 +77,11 @@ class ClientTable:
             if known is not None and known.used_us <= silent_since_us:
                 del self._clients[client]
 
+    @property
+    def kept_bytes(self) -> int:
+        """About how many bytes the kept answers hold on to."""
+        return sum(known.kept_bytes for known in self._clients.values())
+
     def silent_since(self, time_us: int) -> tuple[bytes, ...]:
         """Return the clients that have not written after `time_us`."""
         return tuple(client for client, known in self._clients.items() if known.used_us <= time_us)
@@ -67,7 +89,7 @@ class ClientTable:
     def states(self) -> Iterator[ClientState]:
         """Yield every client, for a snapshot."""
         for client, known in self._clients.items():
-            yield ClientState(client, known.low, known.used_us)
+            yield ClientState(client, known.low, known.since_us, known.used_us)
 
     def results(self) -> Iterator[KeptResult]:
         """Yield every kept answer, for a snapshot."""
@@ -78,9 +100,9 @@ class ClientTable:
     def install(self, clients: Iterable[ClientState], results: Iterable[KeptResult]) -> None:
         """Add what a snapshot brought."""
         for state in clients:
-            self._clients[state.client] = Client(state.low, state.used_us)
+            self._clients[state.client] = Client(state.low, state.since_us, state.used_us)
         for kept in results:
             # Clients come before their answers; one that does not is no reason to end this process.
             client = self._clients.get(kept.client)
             if client is not None:
-                client.results[kept.request] = kept.reply
+                client.add(kept.request, kept.reply)

@@ -36,6 +36,9 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     held_bytes_max: int = 8 << 20
     clients_max: int = 10_000
     results_max: int = 4096
+    results_bytes_max: int = 8 << 20
+    patch_bytes_max: int = 2 << 20
+    listed_max: int = 20_000
     expire_batch_max: int = 512
 
     def __post_init__(self) -> None:

@@ -78,7 +78,7 @@ def test_a_strangers_records_are_refused(world: World) -> None:
 
 def test_a_kept_answer_of_a_client_that_the_snapshot_does_not_name_is_dropped(world: World) -> None:
     actor, primary = bystander(world), world.primary()
-    client = ClientState(b"c" * 16, 1, 1)
+    client = ClientState(b"c" * 16, 1, 1, 1)
     results = (
         KeptResult(b"c" * 16, 1, wire.Written(1, 5)),
         KeptResult(b"?" * 16, 1, wire.Written(1, 6)),

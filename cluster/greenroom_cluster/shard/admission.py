@@ -1,0 +1,95 @@
+"""What a primary takes on: the limits at which a request is refused before it is logged.
+
+A refusal here is `Overloaded`, which promises that nothing was applied, so it must come before the log. The
+limits bound memory and, as important, the work of one step: while a step runs no beacon is sent and no sign
+of life, so an actor with too much to apply at once looks dead to everybody, and so does its peer, which
+applies the same. What a patch costs is the size of the session that it opens, not its own.
+"""
+
+from typing import TYPE_CHECKING
+
+from greenroom import wire
+from greenroom_cluster.shard.results import Client
+from greenroom_cluster.shard.table import DATA_BYTES_MAX
+
+if TYPE_CHECKING:
+    from greenroom_cluster.shard.primary import Primary, Write
+
+
+class Admission:
+    """One primary's limits, and what its logged but not yet applied commands will cost."""
+
+    __slots__ = ("_cleaning", "_context", "_costs", "_primary")
+
+    def __init__(self, primary: "Primary") -> None:
+        self._primary = primary
+        self._context = primary.context
+        self._cleaning = 0
+        self._costs: dict[int, int] = {}
+
+    def forgotten(self, known: Client | None, age_ms: int, time_us: int) -> bool:
+        """Whether a repeat is so old that its first attempt may have been applied and forgotten.
+
+        That the client is known proves nothing if it became known again after the first attempt.
+        """
+        if age_ms * 2000 <= self._context.settings.forget_us:
+            return False
+        return known is None or time_us - age_ms * 1000 < known.since_us
+
+    def refusal(self, now_ns: int, known: Client | None, command: "Write") -> wire.Reply | None:
+        """Return why the command is not taken, None if it is."""
+        primary, settings = self._primary, self._context.settings
+        request = command.request
+        if primary.log.held_bytes > settings.uncommitted_bytes_max:
+            primary.membership.shed(now_ns)
+            if primary.log.held_bytes > settings.uncommitted_bytes_max:
+                return self.too_many_bytes(request)
+        if known is None:
+            if len(primary.table.clients) >= settings.clients_max:
+                return wire.Overloaded(request, "too many clients wrote to this shard lately (clients_max)")
+        elif len(known.results) >= settings.results_max:
+            return wire.Overloaded(request, "the client confirms too few answers (results_max)")
+        elif known.kept_bytes > settings.results_bytes_max:
+            return wire.Overloaded(request, "the client confirms too few answers (results_bytes_max)")
+        kind = type(command)
+        if kind is wire.Patch or kind is wire.Rotate:
+            waiting = self._context.patch_bytes
+            if waiting and waiting + self._cost(command) > settings.patch_bytes_max:  # type: ignore[arg-type]  # kind says which
+                return wire.Overloaded(request, "too many large sessions are being patched (patch_bytes_max)")
+        elif kind is wire.Clean:
+            if self._cleaning > primary.committed:
+                return wire.Overloaded(request, "this shard is being cleaned already")
+        elif kind is wire.Create or kind is wire.Update:
+            size = len(command.data)  # type: ignore[union-attr]  # kind says which
+            if size > DATA_BYTES_MAX:
+                return wire.Failed(request, wire.FailureCode.TOO_LARGE, f"{size} bytes")
+        return None
+
+    def logged(self, sequence: int, command: "Write") -> None:
+        """Account for a command that was taken."""
+        kind = type(command)
+        if kind is wire.Patch or kind is wire.Rotate:
+            cost = self._cost(command)  # type: ignore[arg-type]  # kind says which
+            self._costs[sequence] = cost
+            self._context.patch_bytes += cost
+        elif kind is wire.Clean:
+            self._cleaning = sequence
+
+    def applied(self, sequence: int) -> None:
+        """A command is applied, and costs nothing any more."""
+        if self._costs:
+            self._context.patch_bytes -= self._costs.pop(sequence, 0)
+
+    def close(self) -> None:
+        """Nothing more will be applied by this primary."""
+        self._context.patch_bytes -= sum(self._costs.values())
+        self._costs.clear()
+
+    @staticmethod
+    def too_many_bytes(request: int) -> wire.Overloaded:
+        """Return the refusal of what would make the log outgrow its bound."""
+        return wire.Overloaded(request, "too many bytes wait for the peer (uncommitted_bytes_max)")
+
+    def _cost(self, command: wire.Patch | wire.Rotate) -> int:
+        session = self._primary.table.sessions.get(command.digest)
+        return 0 if session is None else len(session.data)

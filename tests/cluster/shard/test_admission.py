@@ -1,0 +1,121 @@
+"""What a primary refuses before it logs it, so that no client can make an actor look dead or eat its memory."""
+
+import msgspec
+import pytest
+
+from greenroom import wire
+from tests.cluster.shard.harness import World, create, get
+
+ALICE = b"a" * 32
+FAR_US = 1 << 60
+
+
+@pytest.fixture
+def world() -> World:
+    made = World()
+    made.settle()
+    return made
+
+
+def patch(number: int, low: int, digest: bytes = ALICE) -> wire.Patch:
+    value = msgspec.msgpack.encode(number)
+    return wire.Patch(number, low, 0, 0, digest, ((("n",), value),), (), (), None, None)
+
+
+def big(size: int) -> bytes:
+    return msgspec.msgpack.encode({"x": b"x" * size})
+
+
+def test_a_late_repeat_is_not_applied_again_although_the_client_became_known_again(world: World) -> None:
+    primary = world.primary()
+    first = wire.Create(1, 1, 0, 0, ALICE, None, 1, FAR_US, None, "", b"v1")
+    primary.ask(first, client=b"z" * 16)
+    world.run_until(lambda: 1 in primary.replies)
+    world.call(primary, lambda number: wire.Delete(number, number, 0, 0, ALICE))
+    world.run_for(60)
+    primary.ask(wire.Delete(2, 1, 0, 0, b"o" * 32), client=b"z" * 16)
+    world.run_until(lambda: 2 in primary.replies)
+    late = wire.Create(1, 1, 62_000, 0, ALICE, None, 1, FAR_US, None, "", b"v1")
+    primary.replies.clear()
+    primary.ask(late, client=b"z" * 16)
+    world.run_until(lambda: 1 in primary.replies)
+    assert isinstance(primary.replies[1], wire.Unknowable)
+    assert isinstance(world.call(primary, get(ALICE)), wire.Missing)
+
+
+def test_an_old_repeat_of_a_client_that_was_never_forgotten_is_taken(world: World) -> None:
+    primary = world.primary()
+    primary.ask(wire.Delete(1, 1, 0, 0, ALICE), client=b"z" * 16)
+    world.run_until(lambda: 1 in primary.replies)
+    world.run_for(40)
+    primary.ask(wire.Delete(2, 1, 30_000, 0, ALICE), client=b"z" * 16)
+    world.run_until(lambda: 2 in primary.replies)
+    assert isinstance(primary.replies[2], wire.Written)
+
+
+def test_patches_of_large_sessions_are_taken_only_as_far_as_one_step_can_bear(world: World) -> None:
+    primary = world.primary()
+    world.call(primary, create(ALICE, big(900_000)))
+    primary.ask(*(patch(number, 1) for number in range(1, 101)), client=b"z" * 16)
+    refused = [number for number, reply in primary.replies.items() if isinstance(reply, wire.Overloaded)]
+    assert len(refused) == 98
+    world.run_until(lambda: 1 in primary.replies and 2 in primary.replies)
+    assert isinstance(primary.replies[2], wire.Session)
+    primary.ask(patch(101, 3), client=b"z" * 16)
+    world.run_until(lambda: 101 in primary.replies)
+    assert isinstance(primary.replies[101], wire.Session)
+
+
+def test_a_patch_of_a_single_session_is_always_taken(world: World) -> None:
+    primary = world.primary()
+    world.call(primary, create(ALICE, big(1_000_000)))
+    primary.ask(patch(1, 1), client=b"z" * 16)
+    world.run_until(lambda: 1 in primary.replies)
+    assert isinstance(primary.replies[1], wire.Session)
+
+
+def test_what_unconfirmed_answers_hold_on_to_is_bounded(world: World) -> None:
+    primary = world.primary()
+    world.call(primary, create(ALICE, big(1_000_000)))
+    for number in range(1, 30):
+        primary.ask(patch(number, 1), client=b"z" * 16)
+        world.run_until(lambda number=number: number in primary.replies)
+    assert isinstance(primary.replies[29], wire.Overloaded)
+    limit = world.settings.results_bytes_max
+    assert primary.replica().table.clients.kept_bytes <= limit + 1_100_000
+    primary.ask(patch(30, 30), client=b"y" * 16)
+    world.run_until(lambda: 30 in primary.replies)
+    assert isinstance(primary.replies[30], wire.Session)
+    world.run_for(1)
+    assert world.converged(0)
+
+
+def test_a_client_that_confirms_may_go_on(world: World) -> None:
+    primary = world.primary()
+    world.call(primary, create(ALICE, big(1_000_000)))
+    for number in range(1, 60):
+        primary.ask(patch(number, number), client=b"z" * 16)
+        world.run_until(lambda number=number: number in primary.replies)
+        assert isinstance(primary.replies[number], wire.Session)
+    assert primary.replica().table.clients.kept_bytes < 1_100_000
+
+
+def test_one_cleaning_of_a_shard_at_a_time(world: World) -> None:
+    primary = world.primary()
+    primary.ask(*(wire.Clean(number, 1, 0, (0,)) for number in (1, 2, 3)), client=b"z" * 16)
+    world.run_until(lambda: len(primary.replies) == 3)
+    answered = [number for number in (1, 2, 3) if primary.replies[number].counts]
+    assert answered == [1]
+
+
+def test_one_step_lists_a_bounded_number_of_sessions() -> None:
+    world = World(nodes=1, shards=1, replicas=1)
+    world.settle()
+    primary = world.primary()
+    for number in range(3000):
+        world.call(primary, create(number.to_bytes(32, "big"), b"v", user="u"))
+    primary.ask(*(wire.ListByUser(number, "u", 10_000, (0,)) for number in range(1, 21)), client=b"z" * 16)
+    world.run_until(lambda: 20 in primary.replies)
+    answered = [number for number in range(1, 21) if primary.replies[number].shards]
+    assert answered == [1, 2, 3, 4, 5, 6, 7]
+    assert len(primary.replies[1].sessions) == 2000
