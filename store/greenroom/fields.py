@@ -12,6 +12,8 @@ from greenroom.errors import UsageError
 USER_ID_BYTES_MAX = 256
 LABEL_BYTES_MAX = 256
 DATA_BYTES_MAX = 1 << 20
+LIST_LIMIT_MAX = 2000
+"""How many sessions one listing may ask for: with the longest labels they still fit into one frame."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -83,9 +85,9 @@ def check_label(label: str) -> None:
 
 
 def check_limit(limit: int) -> None:
-    """Raise UsageError unless this is a positive int."""
-    if type(limit) is not int or limit < 1:
-        raise UsageError("limit is a positive int: how many sessions to list at most")
+    """Raise UsageError unless this is an int from 1 to LIST_LIMIT_MAX."""
+    if type(limit) is not int or not 1 <= limit <= LIST_LIMIT_MAX:
+        raise UsageError(f"limit is an int from 1 to {LIST_LIMIT_MAX}: how many sessions to list at most")
 
 
 def check_version(version: int | None) -> None:

@@ -254,7 +254,7 @@ class BaseSessionStore(ABC):
         self._unsupported("rotate")
 
     async def list_by_user(self, user_id: str, *, limit: int = 1000) -> list[SessionInfo]:
-        """Return the user's live sessions, at most `limit`, the newest first. No ids: handles."""
+        """Return the user's live sessions, at most `limit` (1 to 2000), the newest first. No ids: handles."""
         self._unsupported("list_by_user")
 
     async def delete_by_handle(self, user_id: str, handle: str) -> None:

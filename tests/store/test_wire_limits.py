@@ -6,7 +6,9 @@ import msgspec
 import pytest
 
 from greenroom import wire
-from greenroom.fields import check_user_id, micros_of
+from greenroom.cluster_map import SHARDS_MAX
+from greenroom.fields import LIST_LIMIT_MAX, check_user_id, micros_of
+from greenroom.framing import FRAME_BYTES_MAX, encode_frames
 
 _decode = msgspec.msgpack.Decoder(wire.Request).decode
 _encode = msgspec.msgpack.Encoder().encode
@@ -40,3 +42,12 @@ def test_what_a_store_may_send_is_decoded() -> None:
 def test_what_no_store_sends_is_not(beyond: dict[str, object]) -> None:
     with pytest.raises(msgspec.ValidationError):
         _decode(_encode(msgspec.structs.replace(FINE, **beyond)))
+
+
+def test_the_longest_listing_fits_into_a_frame() -> None:
+    entry = wire.SessionHandle(
+        0xFFFF, b"d" * 32, (1 << 64) - 1, YEAR_10000_US - 1, YEAR_10000_US - 1, "l" * 256
+    )
+    shards = tuple(range(SHARDS_MAX))
+    listing = wire.Listing((1 << 64) - 1, shards, (entry,) * LIST_LIMIT_MAX)
+    assert len(encode_frames([listing])) <= FRAME_BYTES_MAX

@@ -1,6 +1,7 @@
 """Checks of rotate and of the operations by user."""
 
 from greenroom.errors import SessionNotFoundError, UsageError
+from greenroom.fields import LIST_LIMIT_MAX
 from greenroom.ids import point_of
 from greenroom.testing.stage import CheckList, Stage, raises
 
@@ -195,7 +196,9 @@ async def check_operations_by_user_need_a_user(stage: Stage) -> None:
             await stage.store.delete_by_user(bad)  # type: ignore[arg-type]  # on purpose
         with raises(UsageError):
             await stage.store.delete_by_handle(bad, "")  # type: ignore[arg-type]  # on purpose
-    with raises(UsageError):
-        await stage.store.list_by_user(stage.user(), limit=0)
+    for bad_limit in (0, LIST_LIMIT_MAX + 1):
+        with raises(UsageError):
+            await stage.store.list_by_user(stage.user(), limit=bad_limit)
+    assert await stage.store.list_by_user(stage.user(), limit=LIST_LIMIT_MAX) == []
     with raises(UsageError):
         await stage.store.delete_by_user(stage.user(), keep="")

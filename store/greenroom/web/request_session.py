@@ -186,7 +186,10 @@ class RequestSession(dict[Any, Any]):
     # --- your devices ------------------------------------------------------------------------------------
 
     async def devices(self, *, limit: int = 1000) -> list[SessionInfo]:
-        """Return the sessions of the user who is logged in; `handle` tells which is this one."""
+        """Return the newest sessions of the user who is logged in, at most `limit` (1 to 2000).
+
+        `handle` tells which is this one.
+        """
         user_id = self.user_id
         return [] if user_id is None else await self._visit.settings.store.list_by_user(user_id, limit=limit)
 

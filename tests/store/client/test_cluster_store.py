@@ -148,6 +148,7 @@ def test_bad_input_is_refused_before_anything_is_sent(cluster: FakeCluster, libr
             lambda: store.patch("id", set={("a",): object()}),
             lambda: store.delete_by_handle("user", "no handle"),
             lambda: store.list_by_user("user", limit=0),
+            lambda: store.list_by_user("user", limit=2001),
         ):
             with pytest.raises(UsageError):
                 await bad()
