@@ -8,30 +8,33 @@ that signs the cookies. What it shows:
 - Two requests of one browser at once both count: only what changed is written, and a quantity, whose new
   value depends on the old one, is changed by `modify`.
 - Logout deletes the session. Nothing that arrives late brings it back.
+- A user sees where else they are logged in, and logs another device out: at once, wherever it is served.
 - An error of the store is told truthfully: 503 "unavailable" was not done and may be repeated, 503
   "outcome-unknown" may have been done. That is why handlers here load and save in so many words; most apps
   leave both to the middleware.
 
-The cookie is not Secure (`dev=True`), because the demo speaks plain HTTP on loopback.
+Programs are answered in JSON, browsers with the pages of `pages`. The cookie is not Secure (`dev=True`),
+because the demo speaks plain HTTP on loopback.
 """
 
-import html
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 import greenroom
 from greenroom.web import RequestSession, Session, SessionMiddleware
+from greenroom_cluster.demo import pages
 
 COOKIE = "shop-session"
 IDLE_SECONDS = 2 * 3600
 ABSOLUTE_SECONDS = 12 * 3600
 NOTE_CHARACTERS_MAX = 500
+HANDLE_CHARACTERS_MAX = 200
 QUANTITY_MAX = 100_000
 
 CATALOGUE = {
@@ -71,6 +74,7 @@ def create_app(store: greenroom.BaseSessionStore | str, secret: str) -> Starlett
     app = Starlette(
         routes=[
             Route("/", catalogue),
+            Route("/login", login_form),
             Route("/login", login, methods=["POST"]),
             Route("/logout", logout, methods=["POST"]),
             Route("/cart", cart),
@@ -78,6 +82,8 @@ def create_app(store: greenroom.BaseSessionStore | str, secret: str) -> Starlett
             Route("/cart/remove", cart_remove, methods=["POST"]),
             Route("/note", note, methods=["POST"]),
             Route("/account", account),
+            Route("/devices", devices),
+            Route("/devices/end", devices_end, methods=["POST"]),
         ],
         exception_handlers={
             RefusedError: _refused,
@@ -98,8 +104,12 @@ def create_app(store: greenroom.BaseSessionStore | str, secret: str) -> Starlett
 
 async def catalogue(_request: Request) -> Response:
     """Show what there is to buy. Needs no session and makes none."""
-    items = "".join(f"<li>{html.escape(name)} ({sku})</li>" for sku, name in CATALOGUE.items())
-    return HTMLResponse(f"<!doctype html><title>Shop</title><h1>Shop</h1><ul>{items}</ul>")
+    return pages.catalogue_page(CATALOGUE)
+
+
+async def login_form(_request: Request) -> Response:
+    """Ask who it is. Needs no session and makes none."""
+    return pages.login_page()
 
 
 async def login(request: Request) -> Response:
@@ -108,7 +118,7 @@ async def login(request: Request) -> Response:
     session = await _loaded(request)
     session.login(user, {"login": datetime.now(UTC).isoformat()})
     await session.save()
-    return _shown(session)
+    return _done(request, session)
 
 
 async def logout(request: Request) -> Response:
@@ -116,19 +126,20 @@ async def logout(request: Request) -> Response:
     session = await _loaded(request)
     session.logout()
     await session.save()
-    return JSONResponse({"ok": True})
+    return pages.redirect("/login") if pages.wanted(request) else JSONResponse({"ok": True})
 
 
 async def cart(request: Request) -> Response:
     """Show the cart and the note."""
-    return _shown(await _session(request))
+    session = await _session(request)
+    if pages.wanted(request):
+        return pages.cart_page(CATALOGUE, session.user_id, session.get("cart", {}), session.get("note"))
+    return _shown(session)
 
 
 async def account(request: Request) -> Response:
     """Show who is logged in, and from where."""
-    session = await _session(request)
-    if session.user_id is None:
-        raise NoSessionError
+    session, _user = await _login(request)
     [device] = [each for each in await session.devices() if each.handle == session.handle]
     return JSONResponse(
         {
@@ -138,6 +149,30 @@ async def account(request: Request) -> Response:
             "until": device.expires.isoformat(),
         }
     )
+
+
+async def devices(request: Request) -> Response:
+    """Show where else this user is logged in."""
+    session, user = await _login(request)
+    found = await session.devices()
+    if pages.wanted(request):
+        return pages.devices_page(user, found, session.handle)
+    listed = [
+        {"handle": each.handle, "label": each.label, "this": each.handle == session.handle} for each in found
+    ]
+    return JSONResponse({"user": user, "devices": listed}, headers={"cache-control": "no-store"})
+
+
+async def devices_end(request: Request) -> Response:
+    """Log one of this user's devices out; when this is answered, it is out."""
+    handle = _text(await _form(request), "handle", characters_max=HANDLE_CHARACTERS_MAX)
+    session, _user = await _login(request)
+    here = handle == session.handle
+    await session.end_device(handle)
+    await session.save()
+    if pages.wanted(request):
+        return pages.redirect("/login" if here else "/devices")
+    return JSONResponse({"ok": True})
 
 
 async def cart_add(request: Request) -> Response:
@@ -153,7 +188,7 @@ async def cart_add(request: Request) -> Response:
         cart = data.setdefault("cart", {})
         cart[sku] = min(cart.get(sku, 0) + quantity, QUANTITY_MAX)
 
-    return _shown(_confirmed(session, saved=await session.modify(add)))
+    return _done(request, _confirmed(session, saved=await session.modify(add)))
 
 
 async def cart_remove(request: Request) -> Response:
@@ -161,7 +196,7 @@ async def cart_remove(request: Request) -> Response:
     sku = _sku(await _form(request))
     session = await _session(request)
     session.get("cart", {}).pop(sku, None)
-    return _shown(_confirmed(session, saved=await session.save()))
+    return _done(request, _confirmed(session, saved=await session.save()))
 
 
 async def note(request: Request) -> Response:
@@ -169,7 +204,7 @@ async def note(request: Request) -> Response:
     text = _text(await _form(request), "text", characters_max=NOTE_CHARACTERS_MAX)
     session = await _session(request)
     session["note"] = text
-    return _shown(_confirmed(session, saved=await session.save()))
+    return _done(request, _confirmed(session, saved=await session.save()))
 
 
 # --- sessions --------------------------------------------------------------------------------------------
@@ -187,6 +222,14 @@ async def _session(request: Request) -> RequestSession:
     if not session.stored:
         raise NoSessionError
     return session
+
+
+async def _login(request: Request) -> tuple[RequestSession, str]:
+    """Return the session of this browser and who is logged in there, as somebody must be."""
+    session = await _session(request)
+    if session.user_id is None:
+        raise NoSessionError
+    return session, session.user_id
 
 
 def _confirmed(session: RequestSession, *, saved: bool) -> RequestSession:
@@ -224,6 +267,10 @@ def _quantity(form: Mapping[str, Any]) -> int:
     return int(text)
 
 
+def _done(request: Request, session: RequestSession) -> Response:
+    return pages.redirect("/cart") if pages.wanted(request) else _shown(session)
+
+
 def _shown(session: RequestSession) -> JSONResponse:
     return JSONResponse(
         {"user": session.user_id, "cart": session.get("cart", {}), "note": session.get("note")},
@@ -231,25 +278,31 @@ def _shown(session: RequestSession) -> JSONResponse:
     )
 
 
-def _problem(status: int, error: str, message: str, **headers: str) -> JSONResponse:
+def _problem(request: Request, status: int, error: str, message: str, **headers: str) -> Response:
+    if pages.wanted(request):
+        return pages.problem_page(status, message, headers)
     return JSONResponse({"error": error, "message": message}, status_code=status, headers=headers)
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
-    return _problem(400, "refused", str(error))
+async def _refused(request: Request, error: Exception) -> Response:
+    return _problem(request, 400, "refused", str(error))
 
 
-async def _no_session(_request: Request, _error: Exception) -> Response:
-    return _problem(401, "no-session", "log in, or put something into the cart")
+async def _no_session(request: Request, _error: Exception) -> Response:
+    return _problem(request, 401, "no-session", "log in, or put something into the cart")
 
 
-async def _unavailable(_request: Request, _error: Exception) -> Response:
+async def _unavailable(request: Request, _error: Exception) -> Response:
     headers = {"retry-after": "1"}
-    return _problem(503, "unavailable", "this was not done: please try again in a moment", **headers)
+    return _problem(request, 503, "unavailable", "this was not done: please try again in a moment", **headers)
 
 
-async def _outcome_unknown(_request: Request, _error: Exception) -> Response:
+async def _outcome_unknown(request: Request, _error: Exception) -> Response:
     headers = {"retry-after": "1"}
     return _problem(
-        503, "outcome-unknown", "this may have been done: please look before trying again", **headers
+        request,
+        503,
+        "outcome-unknown",
+        "this may have been done: please look before trying again",
+        **headers,
     )
