@@ -315,8 +315,13 @@ class Visit:
         self._everywhere = None
 
     async def _end(self) -> None:
-        """Delete the session of the cookie, and say so to the browser that sent it."""
-        ids = [self.record.session_id] if self.record is not None else self._candidates
+        """Delete the session, and say so to the browser that sent its cookie.
+
+        All others that the request named go too: a cookie left over from another path or domain, or planted
+        there, would log the browser in again.
+        """
+        own = [] if self.record is None else [self.record.session_id]
+        ids = own + [each for each in self._candidates if each not in own]
         for session_id in ids:
             await self.settings.store.delete(session_id)
             self.settings.count("deletes")
@@ -404,6 +409,8 @@ class Visit:
             self.settings.failed("extending a session", error)
 
     def _has_new_id(self, record: SessionData, encoded: bytes) -> None:
+        if self.record is not None and self.record.session_id in self._candidates:
+            self._candidates.remove(self.record.session_id)
         self.record = record
         self._snapshot = encoded
         self._rotating = self._logging_in = False

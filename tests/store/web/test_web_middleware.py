@@ -185,6 +185,52 @@ def test_logout_deletes_and_clears_the_cookie(library: Library) -> None:
     tell(library, story)
 
 
+@pytest.mark.parametrize("path", ["/logout", "/everywhere", "/bye"])
+@pytest.mark.parametrize("second_user", ["alice", "bob", None])
+def test_logout_ends_every_session_that_the_browser_sent(
+    library: Library, path: str, second_user: str | None
+) -> None:
+    """Cookies of several paths or domains come at once; none of them may leave the browser logged in."""
+
+    async def everywhere(request: Request) -> Response:
+        session_of(request).logout_everywhere()
+        return PlainTextResponse("bye")
+
+    async def bye(request: Request) -> Response:
+        session_of(request).logout()
+        session_of(request).login("carol")
+        return PlainTextResponse("welcome")
+
+    async def story() -> None:
+        stage = Stage()
+        app = stage.app(*HANDLERS, everywhere, bye)
+        name = stage.sessions.cookie.name
+        async with browser(app) as first, browser(app) as second, browser(app) as tossed:
+            await first.get("/login")
+            await second.get("/add" if second_user is None else f"/login?user={second_user}")
+            both = "; ".join(f"{name}={each.cookies[name]}" for each in (first, second))
+            assert (await tossed.get("/who", headers={"cookie": both})).json() == "alice"
+            tossed.cookies.clear()
+            assert (await tossed.get(path, headers={"cookie": both})).status_code == 200
+            assert await stage.data(first) is None
+            assert await stage.data(second) is None
+            tossed.cookies.clear()
+            assert (await tossed.get("/who", headers={"cookie": both})).json() is None
+
+    tell(library, story)
+
+
+def test_logout_with_one_cookie_deletes_once(library: Library) -> None:
+    async def story() -> None:
+        stage = Stage()
+        async with browser(stage.app(*HANDLERS)) as visitor:
+            await visitor.get("/login")
+            await visitor.get("/logout")
+            assert stage.store.calls["delete"] == 1
+
+    tell(library, story)
+
+
 def test_session_begun_after_logout_in_the_same_request_is_another(library: Library) -> None:
     async def bye(request: Request) -> Response:
         session_of(request).logout()
