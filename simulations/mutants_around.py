@@ -139,7 +139,7 @@ def _(patches: Patches) -> None:
     patches.set(CoordinatorProcess, "_perform", perform)
 
 
-@mutant("uses epochs again after a restore")
+@mutant("uses epochs again after a restore", budget=2000)
 def _(patches: Patches) -> None:
     """A coordinator restored from an older copy does not notice that later maps are in use."""
     patches.set(Coordinator, "_detect_newer", lambda self, batch: ())
@@ -179,7 +179,7 @@ def _(patches: Patches) -> None:
     patches.set(ActorProcess, "step", step)
 
 
-@mutant("believes in half-open connections")
+@mutant("believes in half-open connections", budget=2000)
 def _(patches: Patches) -> None:
     """Neither keep-alive nor a user timeout: a connection whose other side is gone stays."""
     patches.set(Network, "_keepalive", lambda self, end, tries: None)

@@ -216,7 +216,7 @@ def _(patches: Patches) -> None:
     patches.set(Replica, "become_backup", become_backup)
 
 
-@mutant("takes records of an epoch that is over")
+@mutant("takes records of an epoch that is over", budget=5000)
 def _(patches: Patches) -> None:
     """A backup does not compare epochs: a deposed primary's records go into its log."""
 
@@ -286,7 +286,7 @@ def _(patches: Patches) -> None:
 # --- proposals -------------------------------------------------------------------------------------------
 
 
-@mutant("repeats a compare-and-set that had applied", budget=1500)
+@mutant("repeats a compare-and-set that had applied", budget=3000)
 def _(patches: Patches) -> None:
     """A primary takes silence for a refusal: it forgets a proposal that was not answered and makes others."""
     original = Membership.manage
@@ -332,7 +332,7 @@ def _(patches: Patches) -> None:
     patches.set(SnapshotSender, "__init__", init)
 
 
-@mutant("applies an old request after its retry", budget=1500)
+@mutant("applies an old request after its retry", budget=5000)
 def _(patches: Patches) -> None:
     """Answers are dropped once confirmed, but ids below the low-watermark are not refused."""
     original = ClientTable.keep
@@ -344,7 +344,7 @@ def _(patches: Patches) -> None:
     patches.set(ClientTable, "keep", keep)
 
 
-@mutant("calls a logged request not applied")
+@mutant("calls a logged request not applied", budget=5000)
 def _(patches: Patches) -> None:
     """A primary that steps down sends clients away without saying that their request stands in a log."""
     original = Context.redirect
@@ -443,7 +443,7 @@ def _(patches: Patches) -> None:
     patches.set(Host, "_configuration_changed", configuration_changed)
 
 
-@mutant("throws away a whole copy whose sender has left")
+@mutant("throws away a whole copy whose sender has left", budget=5000)
 def _(patches: Patches) -> None:
     """A joiner that hears late that it was added counts its copy as none, since who sent it is no member."""
     original = Host._configuration_changed
@@ -457,7 +457,7 @@ def _(patches: Patches) -> None:
     patches.set(Host, "_configuration_changed", configuration_changed)
 
 
-@mutant("waits for a primary that is known dead")
+@mutant("waits for a primary that is known dead", budget=3000)
 def _(patches: Patches) -> None:
     """An actor that was joining keeps waiting, so a shard that it should begin anew never begins."""
     original = Host._drop_if_abandoned
