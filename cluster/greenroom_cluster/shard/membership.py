@@ -28,6 +28,7 @@ class Membership:
 
     `catching_up`: the joiner counts, and is proposed once it has logged all that was committed without it.
     `draining`: new requests are held, so that everything logged can be committed before a hand-over.
+    `quiet_until_ns`: until then, too, and nothing is handed over nor anybody joined; 0: not quiet.
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class Membership:
         "followers",
         "joiner",
         "opened",
+        "quiet_until_ns",
         "transfer",
     )
 
@@ -52,15 +54,20 @@ class Membership:
         self.opened: OpenProposal | None = None
         self.catching_up = False
         self.draining = False
+        self.quiet_until_ns = 0
 
     # --- what was decided -----------------------------------------------------------------------------------
+
+    def keep_quiet(self, now_ns: int) -> None:
+        """Serve nothing for one grace: a leader that was followed may hold a promise made just now."""
+        self.quiet_until_ns = self._join_due_ns = now_ns + self._context.grace_ns
 
     def reconfigure(self, now_ns: int) -> None:
         """Take the followers from the replica's members."""
         primary = self._primary
         replica = primary.replica
         self.opened = None
-        self.draining = False
+        self.draining = self.quiet_until_ns > 0
         replica.role = Role.PRIMARY
         backups = replica.members[1:]
         joiner = self.joiner
@@ -117,6 +124,9 @@ class Membership:
 
     def manage(self, now_ns: int, wall_us: int) -> None:
         """Look at the followers and the plan, and propose the next step; called when something may be due."""
+        if self.quiet_until_ns and now_ns >= self.quiet_until_ns:
+            self.quiet_until_ns = 0
+            self._stop_draining(now_ns, wall_us)
         if self.opened is not None:
             if now_ns >= self.opened.resend_ns:
                 self._context.repropose(now_ns, self.opened)
@@ -214,6 +224,8 @@ class Membership:
         replica, context = self._primary.replica, self._context
         if self.opened is not None or replica.committed != replica.log.appended or context.map is None:
             return
+        if self.quiet_until_ns:
+            return
         if any(follower.acknowledged != replica.log.appended for follower in self.followers):
             return
         successor = context.current.get(context.map.shards[replica.shard].wanted[0], b"")
@@ -225,7 +237,7 @@ class Membership:
         context.transition(replica.shard, replica.epoch, replica.role.value, "hand-over proposed")
 
     def _stop_draining(self, now_ns: int, wall_us: int) -> None:
-        if self.draining:
+        if self.draining and not self.quiet_until_ns:
             self.draining = False
             self._primary.release(now_ns, wall_us)
 

@@ -100,7 +100,7 @@ class Primary:
 
     @property
     def paused(self) -> bool:
-        """Whether new requests are held because the shard is being handed over."""
+        """Whether new requests are held: the shard is being handed over, or a former leader may serve."""
         return self.membership.draining or Kind.REQUEST not in ACCEPTS[self.replica.role]
 
     # --- requests -------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ class Primary:
                 self.answer(origin, wire.Unknowable(request, "an id below the client's own low-watermark"))
                 return
             kept = known.results.get(request)
-            if kept is not None:
+            if kept is not None and not self.membership.quiet_until_ns:
                 self.answer(origin, kept)
                 return
         sequence = self._pending.get((client, request))

@@ -153,6 +153,8 @@ class Replica:
         if self.leader:
             reason = "handed over" if len(self.members) > 1 else "takeover"
             self._incoming(now_ns).refuse(self.shard, before)
+        # Decided in one lineage, a leader has stopped before; of a new lineage it may not have heard.
+        usurping = self.doubted and self.leader != b""
         self.leader = b""
         self.receiver = None
         while self.committed < self.log.appended:
@@ -162,6 +164,8 @@ class Replica:
         self.role = Role.PRIMARY
         self.primary = Primary(self, now_ns)
         self.context.transition(self.shard, self.epoch, self.role.value, reason)
+        if usurping:
+            self.primary.membership.keep_quiet(now_ns)
         self.primary.reconfigure(now_ns, wall_us)
 
     def become_backup(self, now_ns: int, leader: bytes, before: int) -> None:

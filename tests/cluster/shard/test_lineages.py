@@ -2,6 +2,7 @@
 
 from greenroom import wire
 from greenroom_cluster.peering import Beacon, PrepareOk, SnapshotOk
+from greenroom_cluster.shard.effects import Reply
 from greenroom_cluster.shard.roles import Role
 from tests.cluster.shard.probe import ALICE, ME, NONCE, B, C, Probe, chunk, create, prepare
 
@@ -93,6 +94,8 @@ def test_a_backup_that_the_copy_still_takes_for_the_primary_serves_all_that_was_
     assert probe.replica.committed == 12
     assert not probe.serves()
     probe.configure(RAISED + 2, (ME,), wanted="ab", nonce=b"p" * 12, lineage=2)
+    assert not probe.serves()
+    probe.after(1.25)
     assert probe.serves()
 
 
@@ -101,3 +104,39 @@ def test_a_joiners_copy_does_not_become_a_primary_by_an_older_copy_of_the_map() 
     probe.join()
     probe.configure(RAISED + 1, (ME, B), wanted="ab", nonce=b"o" * 12, lineage=2)
     assert probe.replica is None
+
+
+def made_primary_by_an_older_copy() -> Probe:
+    """Follow B, which leads by a configuration that the copy does not know, and be the copy's primary."""
+    probe = Probe()
+    probe.follow()
+    probe.hear(B, prepare(11, 12))
+    probe.configure(RAISED + 1, (ME,), wanted="a", nonce=b"o" * 12, lineage=2)
+    return probe
+
+
+def test_who_followed_another_leader_answers_nothing_until_that_leader_has_stopped() -> None:
+    """B has not heard of the new lineage and serves for as long as our last promise to it holds."""
+    probe = made_primary_by_an_older_copy()
+    appended = probe.replica.log.appended
+    assert probe.ask(create(12)) == []  # prepared by B, where it may not be committed yet
+    assert probe.ask(create(20, b"b" * 32), wire.Get(21, 0, ALICE)) == []
+    for _ in range(4):
+        probe.after(0.25)
+        assert not probe.serves()
+        assert probe.replica.log.appended == appended
+    effects = probe.after(0.25)
+    assert probe.serves()
+    answered = {effect.message.request for effect in effects if isinstance(effect, Reply)}
+    assert answered == {12, 20, 21}
+
+
+def test_it_does_not_hand_over_or_let_others_join_before_either() -> None:
+    probe = made_primary_by_an_older_copy()
+    probe.configure(RAISED + 1, (ME,), wanted="ba", nonce=b"o" * 12, lineage=2)
+    probe.after(0.3)
+    assert B not in probe.host._context.outgoing
+    assert not probe.serves()
+    probe.after(1.0)
+    assert B in probe.host._context.outgoing
+    assert probe.serves()
