@@ -1,4 +1,4 @@
-"""What a primary refuses before it logs it, so that no client can make an actor look dead or eat its memory."""
+"""What a primary refuses before it logs it: no client can make an actor look dead or eat its memory."""
 
 import msgspec
 import pytest
