@@ -76,6 +76,7 @@ class FramedConnection:
         "_outbound",
         "_outbound_bytes",
         "_outbound_bytes_max",
+        "_read_bytes",
         "_room",
         "_socket",
         "_urgent",
@@ -99,6 +100,7 @@ class FramedConnection:
         self._frame_bytes_max = FRAME_BYTES_MAX
         self._frames = FrameBuffer(FRAME_BYTES_MAX)
         self._leftover = b""
+        self._read_bytes = FIRST_FRAME_BYTES_MAX
         self._budget = _YIELD_BYTES
         self._outbound: deque[memoryview] = deque()
         self._urgent: deque[memoryview] = deque()
@@ -130,11 +132,18 @@ class FramedConnection:
         """Whether much is queued: the other side reads more slowly than it asks."""
         return bool(self._waiting) or self._outbound_bytes >= self._crowded_bytes
 
-    def speak(self, decoder: "msgspec.msgpack.Decoder[Any]", frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
+    def speak(
+        self,
+        decoder: "msgspec.msgpack.Decoder[Any]",
+        frame_bytes_max: int = FRAME_BYTES_MAX,
+        read_bytes: int = READ_BYTES,
+    ) -> None:
         """Decode what comes from here on with `decoder`, and hold both sides to `frame_bytes_max`.
 
-        Only right after the first frame, or before anything was received.
+        At most `read_bytes` are taken at once. Only right after the first frame, or before anything was
+        received.
         """
+        self._read_bytes = read_bytes
         self._decode = decoder.decode
         self._frame_bytes_max = frame_bytes_max
         self._frames = FrameBuffer(frame_bytes_max)
@@ -186,7 +195,7 @@ class FramedConnection:
                 await trio.lowlevel.checkpoint()
                 continue
             try:
-                data = self._socket.recv(READ_BYTES)
+                data = self._socket.recv(self._read_bytes)
             except BlockingIOError:
                 await self._wait_readable()
                 continue

@@ -105,7 +105,13 @@ class CoordinatorServer:
         self._connections[number] = connection
         try:
             while True:
+                subscribed = False
                 for message in await connection.receive():
+                    if isinstance(message, wire.Subscribe):
+                        # The map is long: once is enough for all that came at once.
+                        if subscribed:
+                            continue
+                        subscribed = True
                     self._waiting.append(Incoming(number, hello.sender, message))
                 self._wake.set()
                 while len(self._waiting) >= WAITING_MAX:

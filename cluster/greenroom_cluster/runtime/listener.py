@@ -25,6 +25,7 @@ from greenroom.framing import FRAME_BYTES_MAX, encode_frames
 from greenroom_cluster.runtime.addresses import join_address
 from greenroom_cluster.runtime.connection import (
     OUTBOUND_BYTES_MAX,
+    READ_BYTES,
     USER_TIMEOUT_SECONDS,
     ConnectionEndedError,
     FramedConnection,
@@ -49,13 +50,15 @@ _limited_log = LimitedLog(_log)
 class Service:
     """What a listener does for one role: `handle(connection, hello, number)` until the connection ends.
 
-    `number` is unique within the listener. With `target_required` the hello must name our identity.
+    `number` is unique within the listener. With `target_required` the hello must name our identity. At most
+    `read_bytes` of a connection are taken at once.
     """
 
     decoder: "msgspec.msgpack.Decoder[Any]"
     handle: Handler
     frame_bytes_max: int = FRAME_BYTES_MAX
     target_required: bool = False
+    read_bytes: int = READ_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +254,7 @@ class Listener:
             await connection.finish()
             return
         service = self._services[hello.role]
-        connection.speak(service.decoder, service.frame_bytes_max)
+        connection.speak(service.decoder, service.frame_bytes_max, service.read_bytes)
         connection.send([self._hello])
         await service.handle(connection, hello, number)
 

@@ -1,12 +1,16 @@
 """What a node serves on its public address: the cluster map, to clients and operators."""
 
 import msgspec
+import trio
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.map_publisher import MapPublisher
+
+# Some hundreds of requests, of which a client needs one: decoding a flood of them must not take long at once.
+_READ_BYTES = 4096
 
 _decoder = msgspec.msgpack.Decoder(wire.Subscribe)
 
@@ -19,7 +23,7 @@ class MapServer:
 
     def __init__(self, settings: ListenerSettings) -> None:
         self._publisher = MapPublisher()
-        service = Service(_decoder, self._handle)
+        service = Service(_decoder, self._handle, read_bytes=_READ_BYTES)
         self.listener = Listener(settings, {wire.ROLE_CLIENT: service, wire.ROLE_ADMIN: service})
 
     def publish(self, cluster_map: ClusterMap) -> None:
@@ -33,7 +37,12 @@ class MapServer:
     async def _handle(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
         try:
             while True:
+                # However many requests came at once, one answer serves them.
                 await connection.receive()
                 self._publisher.subscribe(number, connection)
+                # Everything else in this process has its turn before the next answer, and one that does not
+                # read is asked for no more.
+                await trio.lowlevel.checkpoint()
+                await connection.room()
         finally:
             self._publisher.forget(number)

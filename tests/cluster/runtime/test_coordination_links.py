@@ -1,8 +1,9 @@
 """The coordinator's server, links to it, and the map that a node serves: over real loopback sockets."""
 
 import os
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import trio
 
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry
+from greenroom.framing import encode_frames
 from greenroom_cluster.controller import ControllerSettings
 from greenroom_cluster.coordination.genesis import ClusterOptions, first_map
 from greenroom_cluster.coordination.messages import (
@@ -23,7 +25,7 @@ from greenroom_cluster.coordination.messages import (
     Rejected,
 )
 from greenroom_cluster.coordination.storage import StorageFailedError
-from greenroom_cluster.runtime.connection import FramedConnection
+from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.coordinator import CoordinatorServer, CoordinatorServerSettings
 from greenroom_cluster.runtime.coordinator_link import (
     CoordinatorLink,
@@ -333,6 +335,72 @@ def next_map(cluster_map: ClusterMap, name: str) -> ClusterMap:
         cluster_map.actors,
         cluster_map.shards,
     )
+
+
+async def test_map_asked_for_again_and_again_in_one_read_is_sent_once_a_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A flood of tiny requests takes turns with everything else that the process does."""
+    turns = 0
+    answers: list[int] = []
+
+    class Count(trio.abc.Instrument):
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            nonlocal turns
+            turns += 1
+
+    async with serving_map() as (server, nursery):
+        server.publish(first_map(CLUSTER, 8, 2))
+        subscribe = server._publisher.subscribe
+        taken: list[int] = []
+        receive = FramedConnection.receive
+
+        async def counting_receive(connection: FramedConnection) -> list[Any]:
+            messages = await receive(connection)
+            if isinstance(messages[0], wire.Subscribe):
+                taken.append(len(messages))
+            return messages
+
+        def counting_subscribe(number: int, connection: FramedConnection) -> None:
+            answers.append(turns)
+            subscribe(number, connection)
+
+        monkeypatch.setattr(server._publisher, "subscribe", counting_subscribe)
+        monkeypatch.setattr(FramedConnection, "receive", counting_receive)
+        flood = 5000
+        trio.lowlevel.add_instrument(Count())
+        with raw_connect(server.listener) as sock:
+            sock.sendall(bytes(encode_frames([hello(), *[wire.Subscribe(0, 0)] * flood])))
+            await until(lambda: sum(taken) == flood)
+            assert max(taken) <= 1024
+            assert len(answers) == len(taken) < flood / 100
+            assert len(set(answers)) == len(answers), "the map was sent twice in one turn"
+            # One that asked once meanwhile is answered too.
+            other = await subscriber(server, nursery)
+            with trio.fail_after(10):
+                assert isinstance((await receive(other))[0], wire.MapFull)
+
+
+async def test_one_that_does_not_read_the_map_is_asked_no_more() -> None:
+    async with serving_map() as (server, _nursery):
+        cluster_map = first_map(CLUSTER, 4096, 2)
+        server.publish(cluster_map)
+        peak = 0
+        with raw_connect(server.listener) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.sendall(bytes(encode_frames([hello()])))
+            request = bytes(encode_frames([wire.Subscribe(0, 0)]))
+            await until(lambda: bool(server.listener._open))
+            (connection,) = server.listener._open
+            for _ in range(3000):
+                with suppress(BlockingIOError):
+                    sock.send(request)
+                for _ in range(3):
+                    await trio.lowlevel.checkpoint()
+                peak = max(peak, connection.outbound_bytes)
+            assert connection.crowded
+            assert not connection.ended
+            assert peak <= OUTBOUND_BYTES_MAX // 2
 
 
 async def test_subscribers_get_the_whole_map_and_then_its_changes() -> None:
