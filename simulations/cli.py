@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from simulations import scale
 from simulations.generation import make_plan
 from simulations.linearizability import write_history
 from simulations.mutants import as_json, find_all, table
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     _add_scenario(commands.add_parser("scenario", help="run a named story and draw it"))
     _add_mutants(commands.add_parser("mutants", help="plant known mistakes and see them found"))
+    _add_scale(commands.add_parser("scale", help="compute what large clusters cost"))
     options = parser.parse_args(arguments)
     return int(options.act(options))
 
@@ -180,3 +182,24 @@ def _mutants(options: argparse.Namespace) -> int:
     findings = find_all(names, options.jobs, options.first_seed)
     print(as_json(findings) if options.json else table(findings))
     return 0 if all(finding.seeds for finding in findings) else 1
+
+
+# --- scale -----------------------------------------------------------------------------------------------
+
+
+def _add_scale(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--nodes-max", type=int, default=1000, help="leave out larger sizes")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    parser.add_argument("--svg", type=Path, default=Path("scale.svg"), help="where to draw")
+    parser.set_defaults(act=_scale)
+
+
+def _scale(options: argparse.Namespace) -> int:
+    sizes = []
+    for nodes, shards in scale.SIZES:
+        if nodes <= options.nodes_max:
+            print(f"{nodes} nodes, {shards} shards", file=sys.stderr, flush=True)
+            sizes.append(scale.measure(nodes, shards))
+    print(scale.as_json(sizes) if options.json else scale.as_table(sizes))
+    scale.draw(sizes, options.svg)
+    return 0
