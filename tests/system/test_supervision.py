@@ -88,6 +88,11 @@ async def test_killed_node_comes_back_and_reports_its_predecessors_actors_dead()
         )
 
 
+def process_state(pid: int) -> str:
+    """What the kernel says of a process: R(unning), S(leeping), T (stopped), ..."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 async def test_killed_node_leaves_no_process_even_if_an_actor_was_stopped() -> None:
     """A stopped process cannot watch its supervisor; the kernel continues an orphaned process group."""
     async with running(msgspec.structs.replace(SETTINGS, restart_nodes=False)) as cluster:
@@ -96,7 +101,7 @@ async def test_killed_node_leaves_no_process_even_if_an_actor_was_stopped() -> N
         handle.signal(signal.SIGSTOP)
         # The kernel continues what is stopped when the group is orphaned, not what is about to stop.
         with trio.fail_after(10):
-            while "(stopped)" not in Path(f"/proc/{actor.pid}/status").read_text():
+            while process_state(actor.pid) != "T":
                 await trio.lowlevel.checkpoint()
         cluster.kill_node("n1")
         with trio.fail_after(2):
