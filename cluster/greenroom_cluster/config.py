@@ -11,6 +11,7 @@ import msgspec
 
 from greenroom.errors import UsageError
 from greenroom_cluster.coordination.genesis import (
+    ADOPTION_MISSING,
     REPLICAS_DEFAULT,
     SHARDS_DEFAULT,
     ClusterOptions,
@@ -30,7 +31,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """A `greenroom coordinator`. `shards` and `replicas` None: as the cluster is, or the default."""
+    """A `greenroom coordinator`. `shards` and `replicas` None: as the cluster is, or the default.
+
+    `adopt_from` are addresses of nodes, with commas: a new lineage begins from the newest map they serve.
+    """
 
     listen: str = COORDINATOR_ADDRESS
     data_dir: Path = Path("greenroom-data")
@@ -38,6 +42,8 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     shards: int | None = None
     replicas: int | None = None
     new_lineage: bool = False
+    adopt_from: str = ""
+    give_up_newer: bool = False
     restarts: RestartSettings = RestartSettings()
     hang_seconds: float = HANG_SECONDS
     logs: LogSettings = LogSettings()
@@ -45,11 +51,25 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
         check_address("--listen", self.listen)
-        starting_map(None, self.options())
+        starting_map(None, msgspec.structs.replace(self.options(), new_lineage=False))
+        adopted = self.adopted_addresses()
+        if self.new_lineage and not adopted and not self.give_up_newer:
+            raise UsageError(ADOPTION_MISSING)
+        if not self.new_lineage and (adopted or self.give_up_newer):
+            raise UsageError("--adopt-from and --give-up-newer say how to start with --new-lineage; add that")
+        if adopted and self.give_up_newer:
+            raise UsageError("--give-up-newer contradicts --adopt-from: give one of them")
+
+    def adopted_addresses(self) -> list[str]:
+        """Return the addresses in `adopt_from`. Raises UsageError if one is none."""
+        addresses = [address.strip() for address in self.adopt_from.split(",") if address.strip()]
+        for address in addresses:
+            check_address("--adopt-from", address)
+        return addresses
 
     def options(self) -> ClusterOptions:
         """Return what is asked of the cluster."""
-        return ClusterOptions(self.cluster, self.shards, self.replicas, self.new_lineage)
+        return ClusterOptions(self.cluster, self.shards, self.replicas, self.new_lineage, self.give_up_newer)
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -192,8 +192,23 @@ def coordinator(
         bool,
         typer.Option(
             "--new-lineage",
-            help="Go on from an older copy of the map, although actors know a newer one.",
+            help="Start once from the newest map in use, after this one was lost or restored from a copy.",
             envvar="GREENROOM_NEW_LINEAGE",
+        ),
+    ] = False,
+    adopt_from: Annotated[
+        str,
+        typer.Option(
+            help="With --new-lineage: addresses of nodes that run and serve the newest map, with commas.",
+            envvar="GREENROOM_ADOPT_FROM",
+        ),
+    ] = "",
+    give_up_newer: Annotated[
+        bool,
+        typer.Option(
+            "--give-up-newer",
+            help="With --new-lineage when no node runs: give up what was decided since the copy.",
+            envvar="GREENROOM_GIVE_UP_NEWER",
         ),
     ] = False,
     restarts_max: options.RestartsMax = _RESTARTS.restarts_max,
@@ -215,6 +230,8 @@ def coordinator(
         shards=shards,
         replicas=replicas,
         new_lineage=new_lineage,
+        adopt_from=adopt_from,
+        give_up_newer=give_up_newer,
         restarts=RestartSettings(restarts_max=restarts_max, window_seconds=restart_window),
         hang_seconds=hang_seconds,
         logs=logs,

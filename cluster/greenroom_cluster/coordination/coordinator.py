@@ -261,11 +261,16 @@ class Coordinator:
                 self.refusal = (
                     f"the coordinator's map (lineage {ours[0]}, version {ours[1]}) is older than one "
                     f"already in use (lineage {message.lineage}, version {message.version}): its directory "
-                    "was emptied or restored from a copy. Put the newest directory back, or start the "
-                    "coordinator once with --new-lineage"
+                    "was emptied or restored from a copy. Put the newest directory back, or stop this "
+                    "coordinator and start it once with --new-lineage --adopt-from "
+                    f"{self._addresses()} added, naming nodes that run"
                 )
                 return (self.refusal,)
         return ()
+
+    def _addresses(self) -> str:
+        """Return the nodes that this map knows, as an example for whom to ask for the newest."""
+        return ",".join(node.address for node in self.map.nodes.values()) or "HOST:PORT"
 
     def _refuse(self, batch: Sequence[Incoming]) -> tuple[Response, ...]:
         responses = []

@@ -1,6 +1,7 @@
 """The map that a coordinator starts with: a first one, the one on disk, or a new lineage of that."""
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -12,30 +13,59 @@ SHARDS_DEFAULT = 64
 REPLICAS_DEFAULT = 2
 REPLICAS_MAX = 3
 
+ADOPTION_MISSING = (
+    "--new-lineage needs the newest map that is in use: name nodes that run with --adopt-from "
+    "host:port,host:port (GREENROOM_ADOPT_FROM). Only if no node of the cluster runs any more, give "
+    "--give-up-newer (GREENROOM_GIVE_UP_NEWER) instead: all that was decided since the copy in the data "
+    "directory is given up, and with it the sessions of every shard whose replicas have moved or restarted "
+    "since, though they may be alive"
+)
+
 _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 class ClusterOptions(msgspec.Struct, frozen=True):
-    """What an operator asks of the cluster; None: as it is, or the default at first."""
+    """What an operator asks of the cluster; None: as it is, or the default at first.
+
+    `give_up_newer`: a new lineage may begin from the stored map alone, although actors may know newer ones.
+    """
 
     cluster: str
     shards: int | None = None
     replicas: int | None = None
     new_lineage: bool = False
+    give_up_newer: bool = False
 
 
-def starting_map(stored: ClusterMap | None, options: ClusterOptions) -> ClusterMap:
+def starting_map(
+    stored: ClusterMap | None, options: ClusterOptions, adopted: Sequence[ClusterMap] = ()
+) -> ClusterMap:
     """Return the map to start with; the caller saves it before anything else if it is not `stored`.
 
-    Raises UsageError if the options are invalid or differ from the cluster that is stored.
+    A new lineage begins from the newest of the stored map and those `adopted` from nodes that run: an older
+    one names incarnations that died since as the only holders of sessions that living ones hold.
+
+    Raises UsageError if the options are invalid or differ from the cluster that is stored or adopted.
     """
-    if stored is None:
+    if options.new_lineage and not adopted and not options.give_up_newer:
+        raise UsageError(ADOPTION_MISSING)
+    if stored is not None:
+        _check_fixed(options, stored)
+    for running in adopted:
+        _check_adopted(options, stored, running)
+    known = [*adopted] if stored is None else [stored, *adopted]
+    if not known:
         fresh = first_map(
             options.cluster,
             SHARDS_DEFAULT if options.shards is None else options.shards,
             REPLICAS_DEFAULT if options.replicas is None else options.replicas,
         )
         return begin_lineage(fresh) if options.new_lineage else fresh
+    newest = max(known, key=lambda each: (each.lineage, each.version))
+    return begin_lineage(newest) if options.new_lineage else newest
+
+
+def _check_fixed(options: ClusterOptions, stored: ClusterMap) -> None:
     for option, asked, kept in (
         ("--cluster (GREENROOM_CLUSTER)", options.cluster, stored.cluster),
         ("--shards (GREENROOM_SHARDS)", options.shards, stored.shard_count),
@@ -46,7 +76,20 @@ def starting_map(stored: ClusterMap | None, options: ClusterOptions) -> ClusterM
                 f"{option} is {asked!r}, but the cluster in this directory was created with {kept!r}, which "
                 "is fixed: start with that value, or choose another --data-dir (GREENROOM_DATA_DIR)"
             )
-    return begin_lineage(stored) if options.new_lineage else stored
+
+
+def _check_adopted(options: ClusterOptions, stored: ClusterMap | None, running: ClusterMap) -> None:
+    for option, asked, kept, found in (
+        ("--cluster", options.cluster, stored and stored.cluster, running.cluster),
+        ("--shards", options.shards, stored and stored.shard_count, running.shard_count),
+        ("--replicas", options.replicas, stored and stored.replicas, running.replicas),
+    ):
+        for expected in (asked, kept):
+            if expected is not None and expected != found:
+                raise UsageError(
+                    f"--adopt-from (GREENROOM_ADOPT_FROM) names nodes of another cluster: their "
+                    f"{option} is {found!r}, not {expected!r}"
+                )
 
 
 def first_map(cluster: str, shard_count: int, replicas: int) -> ClusterMap:

@@ -163,7 +163,7 @@ class MapStorage:
 
     def _damaged(self, what: str) -> MapDamagedError:
         return MapDamagedError(
-            f"the cluster map {self._path} is damaged: {what}. Put back a copy of the directory and start "
-            "once with --new-lineage; without a copy, stop every node (their sessions are then lost), move "
-            "the directory away and start again"
+            f"the cluster map {self._path} is damaged: {what}. Move the directory away, put back a copy "
+            "if there is one, and start once with --new-lineage --adopt-from host:port,host:port, naming "
+            "nodes that run"
         )

@@ -9,10 +9,12 @@ import msgspec
 import structlog
 import trio
 
+from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.config import CoordinatorProcessSettings
 from greenroom_cluster.coordination.genesis import ClusterOptions, starting_map
 from greenroom_cluster.coordination.storage import MapStorage
 from greenroom_cluster.runtime.addresses import join_address, split_address
+from greenroom_cluster.runtime.adoption import maps_in_use
 from greenroom_cluster.runtime.coordinator import CoordinatorServerSettings, run_coordinator
 from greenroom_cluster.runtime.ports import check_port, free_port
 from greenroom_cluster.runtime.supervision import (
@@ -25,15 +27,19 @@ from greenroom_cluster.runtime.supervision import (
 _log = structlog.get_logger("greenroom.coordinator")
 
 
-def _prepare(settings: CoordinatorProcessSettings, host: str, port: int) -> ClusterOptions:
+def _prepare(
+    settings: CoordinatorProcessSettings, host: str, port: int, adopted: list[ClusterMap]
+) -> ClusterOptions:
     """Do what must be done once, not at every restart; raise UsageError for what no restart can mend."""
     check_port(host, port)
     storage = MapStorage(settings.data_dir)
     try:
         stored = storage.load()
-        first = starting_map(stored, settings.options())
+        first = starting_map(stored, settings.options(), adopted)
         if first is not stored:
             storage.save(first)
+        if settings.new_lineage:
+            _log.info("lineage_begun", lineage=first.lineage, version=first.version, adopted=len(adopted))
     finally:
         storage.close()
     return ClusterOptions(first.cluster, first.shard_count, first.replicas)
@@ -47,7 +53,8 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
     settings.check()
     host, port = split_address(settings.listen)
     port = port or free_port(host)
-    options = _prepare(settings, host, port)
+    adopted = await maps_in_use(settings.adopted_addresses(), settings.cluster)
+    options = _prepare(settings, host, port, adopted)
     child = CoordinatorServerSettings(options=options, data_dir=str(settings.data_dir), host=host, port=port)
 
     def on_ready(process: ChildProcess) -> None:

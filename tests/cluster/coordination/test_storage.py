@@ -4,8 +4,10 @@ import os
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from greenroom.cluster_map import ClusterMap
 from greenroom.errors import UsageError
 from greenroom_cluster.coordination.genesis import ClusterOptions, first_map, starting_map
 from greenroom_cluster.coordination.storage import MapDamagedError, MapStorage, StorageFailedError
@@ -169,5 +171,50 @@ def test_values_that_cannot_be_are_refused(options: ClusterOptions, option: str)
 
 def test_a_new_lineage_is_later_than_the_copy() -> None:
     stored = first_map("shop", 16, 2)
-    assert starting_map(stored, ClusterOptions("shop", new_lineage=True)).lineage == 2
-    assert starting_map(None, ClusterOptions("shop", new_lineage=True)).lineage == 2
+    options = ClusterOptions("shop", new_lineage=True, give_up_newer=True)
+    assert starting_map(stored, options).lineage == 2
+    assert starting_map(None, options).lineage == 2
+
+
+def test_a_new_lineage_from_the_copy_alone_must_be_meant() -> None:
+    """The copy may name incarnations that died since, and their shards would begin empty."""
+    stored = first_map("shop", 16, 2)
+    for known in (stored, None):
+        with pytest.raises(UsageError, match=r"--adopt-from .*GREENROOM_ADOPT_FROM.*--give-up-newer"):
+            starting_map(known, ClusterOptions("shop", new_lineage=True))
+
+
+def lived_through(cluster_map: ClusterMap, *, lineage: int = 1, version: int, epoch: int) -> ClusterMap:
+    """Return the map as it became later."""
+    shards = tuple(msgspec.structs.replace(shard, epoch=epoch) for shard in cluster_map.shards)
+    return msgspec.structs.replace(cluster_map, lineage=lineage, version=version, shards=shards)
+
+
+def test_a_new_lineage_begins_from_the_newest_map_that_is_in_use() -> None:
+    copy = lived_through(first_map("shop", 16, 2), version=7, epoch=3)
+    older = lived_through(copy, version=90, epoch=8)
+    newest = lived_through(copy, lineage=2, version=20, epoch=70_000)
+    options = ClusterOptions("shop", new_lineage=True)
+    for stored in (copy, None):
+        begun = starting_map(stored, options, (older, newest))
+        assert begun.lineage == 3
+        assert begun.newer_than(newest)
+        assert {shard.epoch for shard in begun.shards} == {70_000 + 65_536}
+    begun = starting_map(newest, options, (copy, older))
+    assert (begun.lineage, begun.shards[0].epoch) == (3, 70_000 + 65_536)
+
+
+@pytest.mark.parametrize(
+    "other", [first_map("else", 16, 2), first_map("shop", 32, 2), first_map("shop", 16, 3)]
+)
+def test_a_map_of_another_cluster_is_not_adopted(other: ClusterMap) -> None:
+    with pytest.raises(UsageError, match="--adopt-from"):
+        starting_map(first_map("shop", 16, 2), ClusterOptions("shop", new_lineage=True), (other,))
+
+
+@pytest.mark.parametrize(
+    "options", [ClusterOptions("shop", 16, new_lineage=True), ClusterOptions("else", new_lineage=True)]
+)
+def test_a_map_that_is_not_what_was_asked_for_is_not_adopted(options: ClusterOptions) -> None:
+    with pytest.raises(UsageError, match=r"--(shards|cluster)"):
+        starting_map(None, options, (first_map("shop", 32, 2),))

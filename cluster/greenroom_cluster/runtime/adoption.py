@@ -1,0 +1,47 @@
+"""The maps that running nodes serve, for a coordinator that has only an older one or none."""
+
+from collections.abc import Sequence
+
+import structlog
+import trio
+
+from greenroom.cluster_map import ClusterMap
+from greenroom.errors import UnavailableError, UsageError
+from greenroom_cluster.inspection import fetch_map
+
+_log = structlog.get_logger("greenroom.coordinator")
+
+
+async def maps_in_use(addresses: Sequence[str], cluster: str) -> list[ClusterMap]:
+    """Return the maps of these nodes, and of all others that their maps name and that answer.
+
+    A node that lost sight of the coordinator early has an older map; one that saw more is found all the same.
+    Raises UsageError if one of `addresses` does not give its map.
+    """
+    maps, silent = await _ask(addresses, cluster)
+    if silent:
+        raise UsageError(
+            f"--adopt-from (GREENROOM_ADOPT_FROM): {'; '.join(silent)}. Its map may be the newest: make it "
+            "answer, or leave it out if it does not run any more"
+        )
+    others = {node.address for each in maps for node in each.nodes.values()} - set(addresses)
+    found, silent = await _ask(sorted(others), cluster)
+    for reason in silent:
+        _log.warning("coordinator_warning", message=f"a node of the map to adopt gave no map: {reason}")
+    return maps + found
+
+
+async def _ask(addresses: Sequence[str], cluster: str) -> tuple[list[ClusterMap], list[str]]:
+    maps: list[ClusterMap] = []
+    silent: list[str] = []
+
+    async def ask(address: str) -> None:
+        try:
+            maps.append(await fetch_map([address], cluster))
+        except UnavailableError as error:
+            silent.append(str(error))
+
+    async with trio.open_nursery() as nursery:
+        for address in addresses:
+            nursery.start_soon(ask, address)
+    return maps, silent

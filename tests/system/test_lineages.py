@@ -1,0 +1,133 @@
+"""A coordinator whose directory was lost or restored from an older copy, while all nodes go on."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trio
+
+from greenroom import ClusterStore, UnavailableError, new_session_id
+from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
+from greenroom_cluster.runtime.ports import free_port
+from tests.system.stage import HEALTHY_SECONDS, session
+
+pytestmark = [pytest.mark.system, pytest.mark.trio]
+
+SHARDS = 8
+CLUSTER = "greenroom"
+
+
+class Processes:
+    """A coordinator and two nodes with an actor each, started as an operator starts them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.data = directory / "data"
+        self.coordinator = f"127.0.0.1:{free_port()}"
+        self.nodes = {name: f"127.0.0.1:{free_port()}" for name in ("a", "b")}
+        self.log = directory / "log"
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def _start(self, name: str, *arguments: str) -> None:
+        with self.log.open("ab") as log:
+            self.running[name] = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "greenroom_cluster",
+                    *arguments,
+                    "--exit-with-parent",
+                    str(os.getpid()),
+                ],
+                stdout=log,
+                stderr=log,
+            )
+
+    def start_coordinator(self, *options: str) -> None:
+        at = ("--listen", self.coordinator, "--data-dir", str(self.data), "--shards", str(SHARDS))
+        self._start("coordinator", "coordinator", *at, *options)
+
+    def start_node(self, name: str) -> None:
+        at = ("--listen", self.nodes[name], "--coordinator", self.coordinator, "--actors", "1")
+        self._start(name, "node", "--name", name, *at)
+
+    async def stop(self, name: str) -> None:
+        self.running[name].send_signal(signal.SIGTERM)
+        assert await trio.to_thread.run_sync(self.running[name].wait, HEALTHY_SECONDS) == 0
+
+    async def whole(self, lineage: int = 1) -> ClusterStatus:
+        """Wait until every shard has all its replicas and both nodes are there."""
+        with trio.fail_after(HEALTHY_SECONDS):
+            while True:
+                with suppress(UnavailableError):
+                    status = await inspect_cluster([*self.nodes.values()], CLUSTER)
+                    if status.healthy and status.nodes_up == len(self.nodes) and status.lineage == lineage:
+                        return status
+                await trio.lowlevel.checkpoint()
+
+    async def refusal(self) -> str:
+        """Wait until the coordinator tells that it is older, and return what it says."""
+        with trio.fail_after(HEALTHY_SECONDS):
+            while True:
+                for line in self.log.read_text().splitlines():
+                    if "already in use" in line:
+                        return line
+                await trio.lowlevel.checkpoint()
+
+    def end(self) -> None:
+        for process in self.running.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        for process in self.running.values():
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    started = Processes(tmp_path)
+    try:
+        yield started
+    finally:
+        started.end()
+
+
+async def test_no_session_is_lost_with_the_coordinators_directory(
+    processes: Processes, tmp_path: Path
+) -> None:
+    """The copy names only incarnations that died since; then not even a copy is left."""
+    processes.start_coordinator()
+    for name in processes.nodes:
+        processes.start_node(name)
+    await processes.whole()
+    shutil.copytree(processes.data, tmp_path / "copy")
+    for name in processes.nodes:
+        await processes.stop(name)
+        processes.start_node(name)
+        await processes.whole()
+    seed = processes.nodes["a"]
+    async with ClusterStore(seed) as store:
+        ids = [new_session_id(shard * (65_536 // SHARDS)) for shard in range(SHARDS)]
+        for session_id in ids:
+            await store.create(session(session_id))
+        await processes.stop("coordinator")
+        shutil.rmtree(processes.data)
+        (tmp_path / "copy").rename(processes.data)
+        processes.start_coordinator()
+        assert "--new-lineage --adopt-from" in await processes.refusal()
+        for lineage in (2, 3):
+            await processes.stop("coordinator")
+            processes.start_coordinator("--new-lineage", "--adopt-from", seed)
+            await processes.whole(lineage)
+            for session_id in ids:
+                assert await store.get(session_id) is not None
+                await store.patch(session_id, set={"lineage": lineage})
+            shutil.rmtree(processes.data)
