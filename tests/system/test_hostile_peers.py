@@ -82,7 +82,7 @@ class Forger:
             self._chance.choice((0, 0, 0, 1, -1, UINT_MAX)),
             self._chance.choice((True, False)),
             (stored,),
-            (ClientState(self._bytes(), self._number(), self._number()),),
+            (ClientState(self._bytes(), self._number(), self._number(), self._number()),),
             (KeptResult(self._bytes(), self._number(), wire.Missing(self._number())),),
         )
 
