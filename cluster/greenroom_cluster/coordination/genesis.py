@@ -49,6 +49,8 @@ def starting_map(
     """
     if options.new_lineage and not adopted and not options.give_up_newer:
         raise UsageError(ADOPTION_MISSING)
+    if stored is not None and adopted and not any(entry.epoch for entry in stored.shards):
+        stored = None  # of a first start in a directory that was emptied: nothing has begun by it
     if stored is not None:
         _check_fixed(options, stored)
     for running in adopted:

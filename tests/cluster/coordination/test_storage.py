@@ -208,8 +208,16 @@ def test_a_new_lineage_begins_from_the_newest_map_that_is_in_use() -> None:
     "other", [first_map("else", 16, 2), first_map("shop", 32, 2), first_map("shop", 16, 3)]
 )
 def test_a_map_of_another_cluster_is_not_adopted(other: ClusterMap) -> None:
+    stored = lived_through(first_map("shop", 16, 2), version=7, epoch=3)
     with pytest.raises(UsageError, match="--adopt-from"):
-        starting_map(first_map("shop", 16, 2), ClusterOptions("shop", new_lineage=True), (other,))
+        starting_map(stored, ClusterOptions("shop", new_lineage=True), (other,))
+
+
+def test_a_map_of_an_emptied_directory_does_not_stand_in_the_way() -> None:
+    """The coordinator was started there first, with default options, and no shard has begun by its map."""
+    running = lived_through(first_map("shop", 16, 3), version=9, epoch=5)
+    for options in (ClusterOptions("shop", new_lineage=True), ClusterOptions("shop", 16, new_lineage=True)):
+        assert starting_map(first_map("shop", 64, 2), options, (running,)).shard_count == 16
 
 
 @pytest.mark.parametrize(
