@@ -32,12 +32,13 @@ def show(results: Results, console: Console) -> None:
     """Print the tables."""
     console.width = max(console.width, _WIDTH)
     for table in tables_of(results):
-        console.print(_rich(table))
+        console.print(rich_table(table))
     for name, reason in results.skipped.items():
         console.print(f"[yellow]skipped: {name}[/yellow]: {reason}", highlight=False)
 
 
-def _rich(table: Table) -> RichTable:
+def rich_table(table: Table) -> RichTable:
+    """Return a table for the terminal."""
     shown = RichTable(title=table.title, box=box.SIMPLE, title_justify="left")
     for index, column in enumerate(table.columns):
         shown.add_column(column, justify="left" if index < table.labels else "right")

@@ -1,0 +1,89 @@
+"""The shop in Starlette with Greenroom's middleware, in memory and on a cluster."""
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from benchmarks.races.browser import pass_gate
+from benchmarks.races.calls import Calls, no_calls
+from benchmarks.races.shops import COOKIE, IDLE_SECONDS, USER, Shop
+from benchmarks.races.starlette_shops import starlette_shop
+from greenroom import BaseSessionStore, MemoryStore, new_session_id, store_from_url
+from greenroom.web import Session, SessionMiddleware
+
+
+class _Counting:
+    """Counts the calls to a store, which goes on as before."""
+
+    def __init__(self, store: BaseSessionStore) -> None:
+        self._reads = self._writes = 0
+        for name in ("get", "list_by_user"):
+            setattr(store, name, self._counted(getattr(store, name), writes=0))
+        for name in ("create", "update", "patch", "rotate", "delete", "delete_by_handle", "delete_by_user"):
+            setattr(store, name, self._counted(getattr(store, name), writes=1))
+
+    def _counted(
+        self, method: Callable[..., Awaitable[Any]], *, writes: int
+    ) -> Callable[..., Awaitable[Any]]:
+        def count_and_call(*args: Any, **options: Any) -> Awaitable[Any]:
+            self._writes += writes
+            self._reads += 1 - writes
+            return method(*args, **options)
+
+        return count_and_call
+
+    async def calls(self) -> Calls:
+        return Calls(self._reads, self._writes)
+
+
+async def _tally(request: Request) -> Response:
+    await pass_gate(request.scope)
+
+    def add(data: dict[Any, Any]) -> None:
+        data["count"] = data.get("count", 0) + 1
+
+    await request.session.modify(add)  # type: ignore[attr-defined]  # Greenroom's session has it
+    return PlainTextResponse("counted")
+
+
+@asynccontextmanager
+async def _open_greenroom(store: BaseSessionStore, *, counted: bool) -> AsyncIterator[Shop]:
+    calls = _Counting(store).calls if counted else no_calls
+    async with store:
+        await store.check()
+        sessions = Session(
+            secret=secrets.token_hex(32), store=store, cookie_name=COOKIE, idle_seconds=IDLE_SECONDS
+        )
+        middleware: Any = SessionMiddleware  # whose keywords mypy cannot match with Starlette's protocol
+        app = starlette_shop(
+            [Middleware(middleware, session=sessions)],
+            log_in=lambda request: sessions.login(request, USER),
+            log_out=sessions.logout,
+            user=lambda request: sessions.of(request).user_id,
+            more=[Route("/tally", _tally, methods=["POST"])],
+        )
+
+        def made_up() -> str:
+            return f"{new_session_id()}.{secrets.token_urlsafe(32)}"
+
+        yield Shop(app, made_up, calls, adds_up=True)
+
+
+@asynccontextmanager
+async def open_memory(_addresses: Mapping[str, str], *, counted: bool = True) -> AsyncIterator[Shop]:
+    """Open the shop with Greenroom in the memory of this process."""
+    async with _open_greenroom(MemoryStore(), counted=counted) as shop:
+        yield shop
+
+
+@asynccontextmanager
+async def open_cluster(addresses: Mapping[str, str], *, counted: bool = True) -> AsyncIterator[Shop]:
+    """Open the shop with Greenroom on a cluster."""
+    async with _open_greenroom(store_from_url(addresses["cluster"]), counted=counted) as shop:
+        yield shop
