@@ -242,7 +242,7 @@ def test_modifications_that_others_always_outrun_end_and_tell(cluster: FakeClust
                 *[lambda: store.modify(stored.session_id, count)] * 5
             )
             assert time.monotonic() - began < 3
-            # The first runs out of time against others; who got no turn, or hardly one, was not applied either.
+            # The first runs out of time against others; who got hardly a turn was not applied either.
             assert isinstance(outcomes[0], VersionConflictError)
             assert all(isinstance(each, VersionConflictError | UnavailableError) for each in outcomes)
             assert all("modify was not applied" in str(each) for each in outcomes)
