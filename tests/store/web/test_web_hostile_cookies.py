@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from greenroom import MemoryStore, new_session_id
 from greenroom.testing import FaultyStore, library_named
-from greenroom.web import Session, SessionMiddleware
+from greenroom.web import CookieSigner, Session, SessionMiddleware
 from greenroom.web.cookies import CANDIDATES_MAX, cookie_values
 from tests.store.web.web_stage import SECRET
 
@@ -16,6 +16,12 @@ VICTIM = "victim"
 
 async def app(scope: Any, _receive: Any, send: Any) -> None:
     session = scope["session"]
+    if scope["path"] == "/login":
+        session.login("visitor", {"greeting": "hello"})
+    elif scope["path"] == "/logout":
+        session.logout()
+    elif scope["path"] == "/keep":
+        session["kept"] = True
     body = repr((session.user_id, dict(session), session.stored)).encode()
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": body})
@@ -42,7 +48,7 @@ class Site:
     def run(self, action: Any) -> Any:
         return library_named("asyncio").run(action, 30)
 
-    def get(self, *headers: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    def get(self, *headers: bytes, path: str = "/") -> tuple[bytes, list[tuple[bytes, bytes]]]:
         """Return body and headers of the answer to these Cookie headers."""
         sent: list[Any] = []
 
@@ -55,7 +61,7 @@ class Site:
         scope = {
             "type": "http",
             "scheme": "https",
-            "path": "/",
+            "path": path,
             "headers": [(b"cookie", header) for header in headers],
         }
 
@@ -69,6 +75,7 @@ class Site:
 
 SITE = Site()
 ANONYMOUS = b"(None, {}, False)"
+VICTIMS_PAGE = b"('victim', {'secret': \"the victim's\"}, True)"
 
 
 def refused(*headers: bytes) -> None:
@@ -81,7 +88,7 @@ def refused(*headers: bytes) -> None:
 
 def test_the_victims_own_cookie_is_its_session() -> None:
     body, _ = SITE.get(b"session=" + SITE.signed.encode())
-    assert body == b"('victim', {'secret': \"the victim's\"}, True)"
+    assert body == VICTIMS_PAGE
     body, _ = SITE.get(b'other=1; session="' + SITE.signed.encode() + b'" ; more=2')
     assert VICTIM.encode() in body
 
@@ -90,6 +97,73 @@ def test_the_victims_own_cookie_is_its_session() -> None:
 def test_arbitrary_bytes(value: bytes) -> None:
     refused(b"session=" + value)
     refused(value)
+
+
+def hostile_cookies() -> st.SearchStrategy[bytes]:
+    """Truncated, signed again with another key or an old one that was dropped, binary, or of other parts.
+
+    None of them is a cookie of the site, though all that they are made of may be known to who sends them.
+    """
+    signed, session_id = SITE.signed.encode(), SITE.victim_id
+    signature = signed.rpartition(b".")[2]
+    ids = st.one_of(st.just(session_id), st.builds(new_session_id), st.text(max_size=400))
+    ascii_ids = ids.filter(str.isascii)
+    own = SITE.sessions.signer
+    other_keys = st.text(min_size=1, max_size=40).map(lambda key: CookieSigner([key], "session"))
+    return st.one_of(
+        st.binary(max_size=400),
+        st.tuples(st.integers(0, len(signed)), st.integers(0, len(signed)))
+        .map(lambda cut: signed[min(cut) : max(cut)])
+        .filter(lambda part: part != signed),
+        st.builds(lambda signer, each: signer.sign(each).encode(), other_keys, ascii_ids),
+        st.just(CookieSigner(["one that was dropped long ago"], "session").sign(session_id).encode()),
+        st.just(session_id.encode()),
+        ascii_ids.filter(lambda each: each != session_id).map(lambda each: each.encode() + b"." + signature),
+        ascii_ids.filter(lambda each: each != session_id).map(
+            lambda each: session_id.encode() + b"." + own.sign(each).rpartition(".")[2].encode()
+        ),
+        st.tuples(st.binary(min_size=1, max_size=8), st.booleans()).map(
+            lambda made: (signed if made[1] else b"") + made[0] * (2**20 // len(made[0]))
+        ),
+    ).filter(lambda cookie: b";" not in cookie and cookie.strip().strip(b'"') != signed)
+
+
+@given(st.lists(hostile_cookies(), min_size=1, max_size=3))
+def test_no_mixture_of_them_is_anybody(cookies: list[bytes]) -> None:
+    refused(b"; ".join(b"session=" + each for each in cookies))
+    refused(*(b"session=" + each for each in cookies))
+
+
+@given(hostile_cookies(), st.sampled_from(["/login", "/keep"]))
+def test_who_sends_one_and_begins_a_session_gets_an_id_of_their_own(cookie: bytes, path: str) -> None:
+    body, headers = SITE.get(b"session=" + cookie, path=path)
+    assert VICTIM.encode() not in body
+    (given_back,) = [value for name, value in headers if name == b"set-cookie"]
+    value = given_back.partition(b"=")[2].partition(b";")[0]
+    session_id = SITE.sessions.signer.verify(value)
+    assert session_id is not None
+    assert session_id != SITE.victim_id
+    assert session_id.encode() not in cookie
+    assert SITE.get(b"session=" + SITE.signed.encode())[0] == VICTIMS_PAGE
+
+
+@given(hostile_cookies())
+def test_who_sends_one_logs_nobody_out(cookie: bytes) -> None:
+    SITE.get(b"session=" + cookie, path="/logout")
+    assert SITE.get(b"session=" + SITE.signed.encode())[0] == VICTIMS_PAGE
+
+
+@given(st.text(st.characters(codec="ascii"), max_size=300))
+def test_text_that_the_right_key_signed_is_no_session_either(text: str) -> None:
+    """What another application with the same secret may have signed: no error, and never taken over."""
+    signed = SITE.sessions.signer.sign(text).encode()
+    if b";" in signed:
+        return
+    writes = SITE.store.writes
+    body, headers = SITE.get(b"session=" + signed)
+    assert body == ANONYMOUS
+    assert not any(name == b"set-cookie" for name, _ in headers)
+    assert SITE.store.writes == writes
 
 
 @given(st.integers(0, len(SITE.signed) - 1))
