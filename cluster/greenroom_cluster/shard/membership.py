@@ -203,7 +203,8 @@ class Membership:
         if missing:
             self._stop_draining(now_ns, wall_us)
             if now_ns >= self._join_due_ns and context.joins < context.settings.joins_max:
-                self._start_join(missing[0], now_ns)
+                # Each in turn: one that cannot be reached must not keep the others from joining.
+                self._start_join(missing[context.joins_begun % len(missing)], now_ns)
             return
         if not plan or not all(wanted):
             self._stop_draining(now_ns, wall_us)
