@@ -80,8 +80,13 @@ class Faults:
         world.coordinator.crash_at_write = ""
         world.coordinator.lose_answers = 0
         for supervisor in list(world.supervisors.values()):
-            if not supervisor.alive and not supervisor.removed and supervisor.node not in self._rebooting:
-                world.start_node(supervisor.node)
+            self.start_again(supervisor.node)
+
+    def start_again(self, node: str) -> None:
+        """Start a node's supervisor, unless its machine is without power, or waits for an operator."""
+        supervisor = self.world.supervisors[node]
+        if supervisor.machine.up and not supervisor.removed and node not in self._rebooting:
+            self.world.start_node(node)
 
     # --- an operator -------------------------------------------------------------------------------------
 
@@ -165,7 +170,7 @@ def kill_supervisor(faults: Faults, target: Target, seconds: float, amount: floa
         return None
     supervisor.kill()
     node = supervisor.node
-    return lambda: faults.world.start_node(node) and None
+    return lambda: faults.start_again(node)
 
 
 def orphan_paused(faults: Faults, target: Target, seconds: float, amount: float, other: str) -> Undo | None:
@@ -180,7 +185,7 @@ def orphan_paused(faults: Faults, target: Target, seconds: float, amount: float,
     supervisor.kill()
     node, world = supervisor.node, faults.world
 
-    world.timeline.after(int(amount * SECOND), world.start_node, node)
+    world.timeline.after(int(amount * SECOND), faults.start_again, node)
     return actor.resume
 
 

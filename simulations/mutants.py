@@ -8,8 +8,9 @@ from functools import partial
 import msgspec
 
 from simulations import mutants_around, mutants_core
-from simulations.patching import MUTANTS, planted
-from simulations.running import run_seed, worker_pool
+from simulations.patching import MUTANTS, Mutant, planted
+from simulations.running import run_plan, run_seed, worker_pool
+from simulations.world import Result
 
 __all__ = ["Finding", "find", "mutants_around", "mutants_core", "table"]
 
@@ -35,13 +36,19 @@ def find(name: str, first_seed: int = 0) -> Finding:
     began = time.process_time()
     with planted(name):
         for count in range(mutant.budget):
-            result = run_seed(first_seed + count)
+            result = _run(mutant, first_seed + count)
             if result.violations:
                 seconds = time.process_time() - began
                 rule = result.violations[0].rule
                 return Finding(name, mutant.mistake, mutant.flagged, mutant.budget, count + 1, seconds, rule)
     seconds = time.process_time() - began
     return Finding(name, mutant.mistake, mutant.flagged, mutant.budget, 0, seconds, "")
+
+
+def _run(mutant: Mutant, seed: int) -> Result:
+    if mutant.plan is None:
+        return run_seed(seed)
+    return run_plan(msgspec.structs.replace(mutant.plan, seed=seed))[0]
 
 
 def find_all(names: list[str], jobs: int, first_seed: int = 0) -> list[Finding]:
@@ -65,6 +72,8 @@ def table(findings: list[Finding]) -> str:
     for each in findings:
         flag = "⚑ " if each.flagged else ""
         seeds = str(each.seeds) if each.seeds else "not found"
+        if MUTANTS[each.name].plan is not None:
+            seeds += " (story)"
         lines.append(
             f"| {flag}{each.name} | {each.rule or '-'} | {seeds} | {each.budget} | {each.seconds:.1f} |"
         )

@@ -17,6 +17,7 @@ from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.results import ClientTable
 from greenroom_cluster.shard.roles import ACCEPTS, Kind, Role
 from simulations.patching import Patches, mutant
+from simulations.plans import Action, Fault, Plan
 
 # --- ⚑ ---------------------------------------------------------------------------------------------------
 
@@ -216,7 +217,30 @@ def _(patches: Patches) -> None:
     patches.set(Replica, "become_backup", become_backup)
 
 
-@mutant("takes records of an epoch that is over", budget=5000)
+_WAKES_AMID_REJOINED = Plan(
+    seed=0,
+    replicas=3,
+    shards=1,
+    sessions=2,
+    clients=2,
+    callers=4,
+    beacon_seconds=0.05,
+    lease_seconds=0.2,
+    grace_seconds=0.25,
+    actions=tuple(
+        Action(number % 4, 10.0 + number * 7 % 19, "create" if number < 4 else "update", number % 2)
+        for number in range(1000)
+    ),
+    faults=(
+        Fault(1000, "pause", "primary of shard 0", 1.0),
+        Fault(1015, "pause", "client 0", 1.5),
+        Fault(1015, "pause", "client 1", 1.5),
+    ),
+)
+"""A primary stops with requests in its sockets; the others go on; nobody repeats those requests yet."""
+
+
+@mutant("takes records of an epoch that is over", budget=200, plan=_WAKES_AMID_REJOINED)
 def _(patches: Patches) -> None:
     """A backup does not compare epochs: a deposed primary's records go into its log."""
 

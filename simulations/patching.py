@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from simulations.plans import Plan
+
 
 class Patches:
     """Attributes that were replaced, and what stood there."""
@@ -35,7 +37,8 @@ Plant = Callable[[Patches], None]
 class Mutant(msgspec.Struct, frozen=True):
     """One mistake. `flagged`: the rule it breaks closed a counterexample of the model (⚑ in the design).
 
-    `budget`: within how many seeds it must be found.
+    `budget`: within how many seeds it must be found. `plan`: a story made for it, run under those seeds,
+    where what it takes is too rare for faults that strike at random.
     """
 
     name: str
@@ -43,16 +46,19 @@ class Mutant(msgspec.Struct, frozen=True):
     plant: Plant
     flagged: bool
     budget: int
+    plan: Plan | None = None
 
 
 MUTANTS: dict[str, Mutant] = {}
 
 
-def mutant(name: str, *, flagged: bool = False, budget: int = 500) -> Callable[[Plant], Plant]:
+def mutant(
+    name: str, *, flagged: bool = False, budget: int = 500, plan: Plan | None = None
+) -> Callable[[Plant], Plant]:
     """Register a mutant; what is wrong with it is the docstring of the function that plants it."""
 
     def register(plant: Plant) -> Plant:
-        MUTANTS[name] = Mutant(name, (plant.__doc__ or "").strip(), plant, flagged, budget)
+        MUTANTS[name] = Mutant(name, (plant.__doc__ or "").strip(), plant, flagged, budget, plan)
         return plant
 
     return register
