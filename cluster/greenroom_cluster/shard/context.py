@@ -55,6 +55,10 @@ class Context:
         self.joins_begun = 0
         self.batches = 0
         self.ready: dict[int, Primary] = {}
+        # A gap between steps means that this process stood still: what it knows of others is as old.
+        self.pause_ns = ns(2 * settings.beacon_seconds)
+        self.stepped_ns = 0
+        self.awake_ns = 0
         # Bytes of sessions that logged patches will open, and entries listed in this step.
         self.patch_bytes = 0
         self.listed = 0

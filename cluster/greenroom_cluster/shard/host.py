@@ -107,6 +107,9 @@ class Host:
         effects: list[HostEffect] = []
         context.effects = effects
         context.listed = 0
+        if now_ns - context.stepped_ns > context.pause_ns:
+            context.awake_ns = now_ns
+        context.stepped_ns = now_ns
         self._on_input[type(event)](now_ns, wall_us, event)
         while context.ready:
             ready = list(context.ready.values())

@@ -153,11 +153,16 @@ class Membership:
             return "known dead"
         if follower.refused:
             return "it no longer backs this epoch"
-        if now_ns >= max(follower.pair.lease_until_ns, follower.since_ns + context.lease_ns):
+        # Who stood still must first ask again: it was silent, not the follower, and without its backup it
+        # would acknowledge alone just when its own process is in doubt.
+        asked_ns = context.awake_ns + ns(context.settings.beacon_seconds)
+        if now_ns >= max(follower.pair.lease_until_ns, follower.since_ns + context.lease_ns, asked_ns):
             return "lease run out"
         waiting = follower.waiting_since_ns
-        if follower.counted and waiting and now_ns - waiting > context.acknowledge_ns:
-            return "it acknowledges too slowly"
+        if follower.counted and waiting:
+            waiting = max(waiting, context.awake_ns)
+            if now_ns - waiting > context.acknowledge_ns:
+                return "it acknowledges too slowly"
         return None
 
     def _propose_removal(self, peers: list[bytes], reason: str, now_ns: int) -> None:

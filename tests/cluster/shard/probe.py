@@ -44,6 +44,10 @@ def create(request: int, digest: bytes = ALICE, data: bytes = b"\x80", low: int 
     return wire.Create(request, low, 0, 0, digest, None, WALL_US, FAR_US, None, "", data)
 
 
+RUNNING_SECONDS_MAX = 5.0
+PAUSE_SECONDS = 0.5
+
+
 class Probe:
     """The host of actor `a`, in a cluster of the actors a to d. Time stands still unless told."""
 
@@ -62,10 +66,18 @@ class Probe:
         return self.effects
 
     def after(self, seconds: float) -> list[fx.HostEffect]:
-        """Let time pass and tick."""
-        self.now_ns += ns(seconds)
-        self.wall_us += int(seconds * 1_000_000)
-        return self.step(ins.Tick())
+        """Let up to some seconds pass as they do for a process that runs: tick by tick.
+
+        What is longer passes at once, as for a process that stood still.
+        """
+        effects: list[fx.HostEffect] = []
+        ticks = round(seconds / 0.2) if PAUSE_SECONDS <= seconds <= RUNNING_SECONDS_MAX else 1
+        for _ in range(ticks):
+            self.now_ns += ns(seconds / ticks)
+            self.wall_us += int(seconds / ticks * 1_000_000)
+            effects += self.step(ins.Tick())
+        self.effects = effects
+        return effects
 
     def ask(self, *requests: wire.Request, connection: int = 1, client: bytes = CLIENT) -> list[wire.Reply]:
         """Send requests and return what was answered at once."""

@@ -95,7 +95,7 @@ def test_a_backup_that_the_copy_still_takes_for_the_primary_serves_all_that_was_
     assert not probe.serves()
     probe.configure(RAISED + 2, (ME,), wanted="ab", nonce=b"p" * 12, lineage=2)
     assert not probe.serves()
-    probe.after(1.25)
+    probe.after(1.5)
     assert probe.serves()
 
 
@@ -137,6 +137,6 @@ def test_it_does_not_hand_over_or_let_others_join_before_either() -> None:
     probe.after(0.3)
     assert B not in probe.host._context.outgoing
     assert not probe.serves()
-    probe.after(1.0)
+    probe.after(1.2)
     assert B in probe.host._context.outgoing
     assert probe.serves()

@@ -93,6 +93,21 @@ def test_a_paused_primary_wakes_up_and_neither_answers_nor_acknowledges(world: W
     assert primary.incarnation in world.map.shards[0].members
 
 
+def test_a_primary_that_stood_still_for_less_than_the_grace_keeps_its_backup(world: World) -> None:
+    """Waking up it asks for its leases again, rather than taking its own silence for the backup's."""
+    primary = world.primary()
+    epoch = world.map.shards[0].epoch
+    world.call(primary, create(ALICE, b"v1"))
+    world.pause(primary)
+    world.run_for(1.0)
+    write = world.request(primary, update(ALICE, b"v2"))
+    world.resume(primary)
+    world.run_until(lambda: write in primary.replies, 0.1)
+    assert isinstance(primary.replies[write], wire.Written)
+    world.run_for(3)
+    assert world.map.shards[0].epoch == epoch
+
+
 def test_a_lease_that_ran_out_holds_reads_until_it_is_known_who_serves(world: World) -> None:
     primary, backup = world.primary(), world.backup()
     world.call(primary, create(ALICE, b"v1"))
