@@ -65,7 +65,7 @@ def chromium() -> str | None:
     return shutil.which(named) if named else shutil.which("chromium")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chrome() -> Iterator[Any]:
     """A browser with no window; every context opened in it is a device of its own."""
     if missing := what_is_missing():
