@@ -467,7 +467,27 @@ def _(patches: Patches) -> None:
     patches.set(Host, "_configuration_changed", configuration_changed)
 
 
-@mutant("throws away a whole copy whose sender has left", budget=5000)
+_HEARS_LATE = Plan(
+    seed=0,
+    shards=2,
+    callers=2,
+    sessions=8,
+    seconds=7.1,
+    latency_us=2000,
+    jitter_us=2000,
+    disk_ms=20.0,
+    start_seconds=(0.05, 0.1),
+    faults=(
+        Fault(1676, "drain node", "node of primary of shard 1"),
+        Fault(1679, "lose packets", "node of actor n2/0", 0.85, 0.4),
+        Fault(2996, "half-open connection", "coordinator"),
+        Fault(4234, "kill actor for good", "backup of shard 2", 1.97),
+    ),
+)
+"""A node is drained while the coordinator's word to a joiner is lost, then the new primary dies."""
+
+
+@mutant("throws away a whole copy whose sender has left", budget=300, plan=_HEARS_LATE)
 def _(patches: Patches) -> None:
     """A joiner that hears late that it was added counts its copy as none, since who sent it is no member."""
     original = Host._configuration_changed
