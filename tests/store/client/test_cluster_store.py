@@ -242,8 +242,8 @@ def test_modifications_that_others_always_outrun_end_and_tell(cluster: FakeClust
                 *[lambda: store.modify(stored.session_id, count)] * 5
             )
             assert time.monotonic() - began < 3
-            # The first runs out of time against others; who got hardly a turn was not applied either.
-            assert isinstance(outcomes[0], VersionConflictError)
+            # Whose turn it is runs out of time against others; who got hardly a turn was not applied either.
+            assert any(isinstance(each, VersionConflictError) for each in outcomes)
             assert all(isinstance(each, VersionConflictError | UnavailableError) for each in outcomes)
             assert all("modify was not applied" in str(each) for each in outcomes)
             found = await store.get(stored.session_id)
