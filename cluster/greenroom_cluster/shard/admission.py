@@ -9,8 +9,8 @@ applies the same. What a patch costs is the size of the session that it opens, n
 from typing import TYPE_CHECKING
 
 from greenroom import wire
+from greenroom.fields import DATA_BYTES_MAX
 from greenroom_cluster.shard.results import Client
-from greenroom_cluster.shard.table import DATA_BYTES_MAX
 
 if TYPE_CHECKING:
     from greenroom_cluster.shard.primary import Primary, Write

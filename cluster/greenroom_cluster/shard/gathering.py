@@ -1,10 +1,8 @@
 """Answers to requests that concern many shards: one request per actor, an answer per shard."""
 
 from greenroom import wire
+from greenroom.fields import LIST_LIMIT_MAX
 from greenroom_cluster.shard.effects import HostEffect, Reply
-
-LISTING_MAX = 2000
-"""Most entries of one answer: with the longest labels they still fit a frame."""
 
 
 class Gather:
@@ -56,7 +54,7 @@ class Gather:
         request = self._request
         if isinstance(request, wire.ListByUser):
             newest = sorted(self._sessions, key=lambda each: (-each.created_us, -each.version))
-            sessions = tuple(newest[: min(max(request.limit, 0), LISTING_MAX)])
+            sessions = tuple(newest[: min(max(request.limit, 0), LIST_LIMIT_MAX)])
             effects.append(
                 Reply(self._connection, wire.Listing(request.request, tuple(self._shards), sessions))
             )

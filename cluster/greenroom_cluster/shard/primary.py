@@ -11,9 +11,10 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
 from greenroom import wire
+from greenroom.fields import LIST_LIMIT_MAX
 from greenroom_cluster.shard.admission import Admission
 from greenroom_cluster.shard.effects import Reply
-from greenroom_cluster.shard.gathering import LISTING_MAX, Gather
+from greenroom_cluster.shard.gathering import Gather
 from greenroom_cluster.shard.log import record_bytes
 from greenroom_cluster.shard.membership import Membership
 from greenroom_cluster.shard.pairs import Follower
@@ -356,5 +357,5 @@ class Primary:
 
 def _newest(sessions: list[StoredSession], limit: int) -> list[StoredSession]:
     """Return the newest sessions, at most `limit`, and never so many that an answer outgrows a frame."""
-    wanted = min(max(limit, 0), LISTING_MAX)
+    wanted = min(max(limit, 0), LIST_LIMIT_MAX)
     return sorted(sessions, key=lambda each: (-each.created_us, -each.version))[:wanted]

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from greenroom import wire
+from greenroom.fields import DATA_BYTES_MAX
 from greenroom.patching import ListInPathError, patch_data, unmet_expectation
 from greenroom.wire import FailureCode
 from greenroom_cluster.shard.expiry import ExpiryIndex
@@ -19,7 +20,6 @@ from greenroom_cluster.shard.records import Expire, ForgetClients, Record, Store
 from greenroom_cluster.shard.results import ClientTable
 
 SEQUENCE_BITS = 40
-DATA_BYTES_MAX = 1 << 20
 STALE_ENTRIES_MAX = 4096
 
 _encode = msgspec.msgpack.Encoder().encode
