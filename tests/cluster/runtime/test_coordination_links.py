@@ -388,6 +388,8 @@ async def test_one_that_does_not_read_the_map_is_asked_no_more() -> None:
         peak = 0
         with raw_connect(server.listener) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            # Each request on its own, else they gather until those before are acknowledged.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.sendall(bytes(encode_frames([hello()])))
             request = bytes(encode_frames([wire.Subscribe(0, 0)]))
             await until(lambda: bool(server.listener._open))
