@@ -121,20 +121,28 @@ def _pack_dict(value: dict[Any, Any], depth: int) -> dict[str | int, Any]:
     inner = _deeper(depth)
     packed = {}
     for key, item in value.items():
-        kind = type(key)
-        if kind is str:
-            if not key.isascii():
-                _checked_text(key)
-        elif kind is not int:
-            raise _UnstorableError(f"a key of this dict is a {kind.__name__}; keys are str or int")
-        elif not INT_MIN <= key <= INT_MAX:
-            raise _UnstorableError("a key of this dict is an int outside of 64 bits; use a str")
+        if type(key) is not str or not key.isascii():
+            _check_key(key)
+        kind = type(item)
+        # What most values are, without a call.
+        if (kind is str and item.isascii()) or kind in _UNCHANGED_TYPES:
+            packed[key] = item
+            continue
         try:
             packed[key] = _pack(item, inner)
         except _UnstorableError as error:
             error.keys.append(key)
             raise
     return packed
+
+
+def _check_key(key: object) -> None:
+    if type(key) is str:
+        _checked_text(key)
+    elif type(key) is not int:
+        raise _UnstorableError(f"a key of this dict is a {type(key).__name__}; keys are str or int")
+    elif not INT_MIN <= key <= INT_MAX:
+        raise _UnstorableError("a key of this dict is an int outside of 64 bits; use a str")
 
 
 def _pack_items(value: Iterable[Any], depth: int, pack: Callable[[Any, int], Any]) -> list[Any]:

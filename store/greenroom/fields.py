@@ -17,6 +17,9 @@ LIST_LIMIT_MAX = 2000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_DAY_US = 86_400_000_000
+_EXACT_US = (1 << 33) * 1_000_000
+_from_timestamp = datetime.fromtimestamp
 _MICROS_MIN = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _MICROS_MAX = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
@@ -57,14 +60,18 @@ def micros_of(moment: datetime, field: str) -> int:
         raise UsageError(f"{field} is an aware datetime, not {type(moment).__name__}")
     if moment.utcoffset() is None:
         raise UsageError(f"{field} has no time zone; use for example datetime.now(UTC) + timedelta(hours=1)")
-    micros = (moment - _EPOCH) // _MICROSECOND
+    since = moment - _EPOCH
+    micros = since.days * _DAY_US + since.seconds * 1_000_000 + since.microseconds
     if not _MICROS_MIN <= micros <= _MICROS_MAX:
         raise UsageError(f"{field} lies outside of the years 1 to 9999 in UTC")
     return micros
 
 
 def datetime_of(micros: int) -> datetime:
-    """Return the moment, aware, in UTC."""
+    """Return the moment, aware, in UTC. Raises OverflowError if it lies outside of the years 1 to 9999."""
+    # A float of seconds is exact to the microsecond up to the year 2242, and quicker than the sum.
+    if 0 <= micros < _EXACT_US:
+        return _from_timestamp(micros / 1e6, UTC)
     return _EPOCH + timedelta(microseconds=micros)
 
 

@@ -4,6 +4,7 @@ A length over the limit is refused when its four bytes are read, before anything
 """
 
 from collections.abc import Iterable
+from struct import Struct
 
 import msgspec
 
@@ -13,7 +14,10 @@ from greenroom.wire import Frame
 HEADER_BYTES = 4
 FRAME_BYTES_MAX = (1 << 20) + (1 << 16)
 
-_encoder = msgspec.msgpack.Encoder()
+_encode = msgspec.msgpack.Encoder().encode
+_header = Struct(">I")
+_header_of = _header.pack
+_length_at = _header.unpack_from
 
 
 def encode_frames(messages: Iterable[Frame], frame_bytes_max: int = FRAME_BYTES_MAX) -> bytearray:
@@ -32,16 +36,15 @@ def append_frame(out: bytearray, message: Frame, frame_bytes_max: int = FRAME_BY
 
     Raises LocalProtocolError if it is longer than `frame_bytes_max`.
     """
-    start = len(out)
-    out += b"\0\0\0\0"
-    _encoder.encode_into(message, out, -1)
-    length = len(out) - start - HEADER_BYTES
+    # Encoding in place (`encode_into`) would save a copy, and takes twice as long for small messages.
+    payload = _encode(message)
+    length = len(payload)
     if length > frame_bytes_max:
-        del out[start:]
         raise LocalProtocolError(
             f"a {type(message).__name__} of {length} bytes is over the frame limit of {frame_bytes_max} bytes"
         )
-    out[start : start + HEADER_BYTES] = length.to_bytes(HEADER_BYTES, "big")
+    out += _header_of(length)
+    out += payload
 
 
 class FrameBuffer:
@@ -70,22 +73,23 @@ class FrameBuffer:
             source = data if isinstance(data, bytes) else bytes(data)
         payloads = []
         position = 0
-        total = len(source)
-        while total - position >= HEADER_BYTES:
-            length = int.from_bytes(source[position : position + HEADER_BYTES], "big")
-            if length > self._frame_bytes_max:
+        last = len(source) - HEADER_BYTES
+        limit = self._frame_bytes_max
+        while position <= last:
+            (length,) = _length_at(source, position)
+            if length > limit:
                 raise RemoteProtocolError(
-                    f"a frame of {length} bytes was announced, over the limit of {self._frame_bytes_max}; "
+                    f"a frame of {length} bytes was announced, over the limit of {limit}; "
                     "is the other side speaking the greenroom protocol?"
                 )
-            end = position + HEADER_BYTES + length
-            if end > total:
+            end = position + length
+            if end > last:
                 break
-            payloads.append(bytes(source[position + HEADER_BYTES : end]))
-            position = end
+            payloads.append(bytes(source[position + HEADER_BYTES : end + HEADER_BYTES]))
+            position = end + HEADER_BYTES
         if source is buffer:
             del buffer[:position]
-        elif position < total:
+        elif position < len(source):
             buffer += source[position:]
         return payloads
 

@@ -7,11 +7,12 @@ the operations by user and `rotate`; `features` names what a store offers.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from datetime import datetime
 from inspect import iscoroutine
 from types import TracebackType
 from typing import Any, ClassVar, NoReturn, Self
+
+import msgspec
 
 from greenroom.codec import decode_data, encode_data
 from greenroom.errors import (
@@ -57,9 +58,10 @@ ALL_FEATURES = BASE_FEATURES | {"rotate", "list_by_user", "delete_by_handle", "d
 CONTENTION_SECONDS = 5.0
 """How long the default `patch` and `modify` read and try again before they give up."""
 
+_SECRET_FIELDS = frozenset({"session_id", "data"})
 
-@dataclass(slots=True, kw_only=True)
-class SessionData:
+
+class SessionData(msgspec.Struct, kw_only=True):
     """One session. Changing it changes nothing in a store: hand it to `update`.
 
     `session_id` is a secret and `data` may hold some, so neither is shown by repr. `created` and
@@ -69,18 +71,23 @@ class SessionData:
     a user's sessions. Times are aware datetimes; stores return them in UTC, to the microsecond.
     """
 
-    session_id: str = field(repr=False)
+    session_id: str
     expires: datetime
     user_id: str | None = None
-    data: dict[Any, Any] = field(default_factory=dict, repr=False)
-    created: datetime = field(default_factory=utc_now)
+    data: dict[Any, Any] = msgspec.field(default_factory=dict)
+    created: datetime = msgspec.field(default_factory=utc_now)
     absolute_expires: datetime | None = None
     label: str = ""
     version: int = 0
 
+    def __repr__(self) -> str:
+        return f"SessionData({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
-@dataclass(slots=True, kw_only=True, frozen=True)
-class SessionInfo:
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [(name, getattr(self, name)) for name in self.__struct_fields__ if name not in _SECRET_FIELDS]
+
+
+class SessionInfo(msgspec.Struct, kw_only=True, frozen=True):
     """What a list of a user's sessions shows of one.
 
     `handle` names it and is no secret: a page may hold it, nobody can log in with it, and `delete_by_handle`

@@ -1,6 +1,6 @@
 """One TCP connection that carries frames, under trio.
 
-A stdlib socket rather than a trio stream, for two reasons. A reader that finds bytes waiting takes them
+A stdlib socket rather than a trio stream, for two reasons. A reader that may find more bytes takes them
 without a trip through the scheduler, and `send` neither blocks nor awaits: it hands the kernel what it takes
 at once and queues the rest, so that whoever acts on a message answers it in the same step. What is queued is
 bounded: beyond some bytes messages wait unencoded, as references to what is stored anyway, and beyond some
@@ -46,6 +46,10 @@ WAITING_MESSAGES_MAX = 4096
 _DISCARD_BYTES_MAX = 1 << 20
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 
+# One for all connections: what a read brings is taken out of it in the same step. A fresh buffer of this size
+# for each read would be mapped and unmapped by the kernel every time, which costs more than the read itself.
+_scratch = memoryview(bytearray(READ_BYTES))
+
 First = TypeVar("First")
 
 _log = structlog.get_logger(__name__)
@@ -67,6 +71,7 @@ class FramedConnection:
         "_crowded_bytes",
         "_decode",
         "_draining",
+        "_emptied",
         "_ended",
         "_frame_bytes_max",
         "_frames",
@@ -102,6 +107,7 @@ class FramedConnection:
         self._leftover = b""
         self._read_bytes = FIRST_FRAME_BYTES_MAX
         self._budget = _YIELD_BYTES
+        self._emptied = False
         self._outbound: deque[memoryview] = deque()
         self._urgent: deque[memoryview] = deque()
         self._waiting: deque[wire.Frame | bytes | bytearray] = deque()
@@ -178,6 +184,7 @@ class FramedConnection:
         the connection must then be ended.
         """
         while True:
+            data: bytes | memoryview
             if self._leftover:
                 data, self._leftover = self._leftover, b""
             else:
@@ -186,27 +193,34 @@ class FramedConnection:
             if payloads:
                 return _decoded(self._decode, payloads)
 
-    async def _read(self) -> bytes:
+    async def _read(self) -> memoryview:
+        """Return what has come, in a buffer that the next read of any connection overwrites."""
         while True:
             if self._ended is not None:
                 raise ConnectionEndedError(self._ended)
+            if self._emptied:
+                self._emptied = False
+                await self._wait_readable()
+                continue
             if self._budget <= 0:
                 self._budget = _YIELD_BYTES
                 await trio.lowlevel.checkpoint()
                 continue
             try:
-                data = self._socket.recv(self._read_bytes)
+                count = self._socket.recv_into(_scratch, self._read_bytes)
             except BlockingIOError:
-                await self._wait_readable()
+                self._emptied = True
                 continue
             except OSError as error:
                 self._end(f"receiving failed: {error.strerror or error}")
                 continue
-            if not data:
+            if not count:
                 self._end("the other side closed the connection")
                 continue
-            self._budget -= max(len(data), _RECEIVE_COST_BYTES)
-            return data
+            # Asking again only to hear that there is nothing more costs as much as a small read.
+            self._emptied = count < self._read_bytes
+            self._budget -= max(count, _RECEIVE_COST_BYTES)
+            return _scratch[:count]
 
     async def _wait_readable(self) -> None:
         self._budget = _YIELD_BYTES

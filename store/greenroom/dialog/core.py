@@ -48,7 +48,9 @@ class Dialog:
         self._follower = MapFollower(settings.seeds, settings.cluster, self.board, random)
         self._by_shard: list[Lane | None] = []
         self._shift = 0
-        self._ledger = Ledger()
+        self._ledger = ledger = Ledger()
+        self.next_id = ledger.next_id
+        """Return a fresh request id; the request is built with it and submitted at once."""
         self._placement = Placement(settings, self.board, self._lanes, self._ledger, random)
         self._first_bytes_max = self._placement.first_bytes_max
         self._operations_max = settings.operations_max
@@ -63,10 +65,6 @@ class Dialog:
         return len(self._ledger.pending)
 
     # --- submitting --------------------------------------------------------------------------------------
-
-    def next_id(self) -> int:
-        """Return a fresh request id; the request is built with it and submitted at once."""
-        return self._ledger.next_id()
 
     @property
     def low(self) -> int:

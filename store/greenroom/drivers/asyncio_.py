@@ -49,6 +49,8 @@ class AsyncioRunner(Runner):
     def __init__(self, dialog: Dialog) -> None:
         super().__init__(dialog)
         self._loop = asyncio.get_running_loop()
+        self._time = self._loop.time
+        self._create_future = self._loop.create_future
         if not hasattr(self._loop, "add_reader") or type(self._loop).__name__ == "ProactorEventLoop":
             raise UsageError(
                 "ClusterStore needs an event loop with add_reader; on Windows use asyncio.SelectorEventLoop"
@@ -62,14 +64,14 @@ class AsyncioRunner(Runner):
 
     def perform(self, request: Single, kind: Kind) -> asyncio.Future[Any]:
         """Submit an operation on one session; the future brings its final reply, or its error."""
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self.dialog.submit(self._now_ns(), request, kind, future)
+        future: asyncio.Future[Any] = self._create_future()
+        self.dialog.submit(int(self._time() * 1e9), request, kind, future)
         self._after_submit()
         return future
 
     def gather(self, request: wire.Fanout, kind: Kind) -> asyncio.Future[Any]:
         """Submit an operation that every shard answers; the future brings the merged reply, or its error."""
-        future: asyncio.Future[Any] = self._loop.create_future()
+        future: asyncio.Future[Any] = self._create_future()
         self.dialog.gather(self._now_ns(), request, kind, future)
         self._settle()
         return future
@@ -115,7 +117,7 @@ class AsyncioRunner(Runner):
     # --- what Runner asks for ----------------------------------------------------------------------------
 
     def _now_ns(self) -> int:
-        return int(self._loop.time() * 1e9)
+        return int(self._time() * 1e9)
 
     def _hand_out(self, token: Any, reply: object, error: GreenroomError | None) -> None:
         if token.done():  # its caller was cancelled

@@ -1,0 +1,47 @@
+"""What a session shows of itself, and the times that it carries."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greenroom import SessionData
+from greenroom.fields import datetime_of, micros_of
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_YEAR_2242_US = (1 << 33) * 1_000_000
+
+
+def test_neither_repr_shows_a_secret() -> None:
+    session = SessionData(
+        session_id="secret-id",
+        expires=datetime.now(UTC),
+        user_id="u1",
+        data={"secret": "value"},
+        label="phone",
+    )
+    for shown in (repr(session), repr(session.__rich_repr__())):
+        assert "secret" not in shown
+        assert "value" not in shown
+        assert "u1" in shown
+        assert "phone" in shown
+
+
+@given(
+    st.one_of(
+        st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999),
+        st.integers(-1000, 1000),
+        st.integers(_YEAR_2242_US - 1000, _YEAR_2242_US + 1000),
+    )
+)
+def test_times_come_back_to_the_microsecond(micros: int) -> None:
+    moment = datetime_of(micros)
+    assert moment == _EPOCH + timedelta(microseconds=micros)
+    assert moment.tzinfo is UTC
+    assert micros_of(moment, "expires") == micros
+
+
+def test_times_beyond_the_calendar_are_refused() -> None:
+    with pytest.raises(OverflowError):
+        datetime_of(1 << 62)
