@@ -7,12 +7,12 @@ from functools import partial
 
 import msgspec
 
-from simulations import mutants_around, mutants_core
+from simulations import mutants_around, mutants_core, mutants_requests
 from simulations.patching import MUTANTS, Mutant, planted
 from simulations.running import run_plan, run_seed, worker_pool
 from simulations.world import Result
 
-__all__ = ["Finding", "find", "mutants_around", "mutants_core", "table"]
+__all__ = ["Finding", "find", "mutants_around", "mutants_core", "mutants_requests", "table"]
 
 
 class Finding(msgspec.Struct, frozen=True):

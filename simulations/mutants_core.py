@@ -1,23 +1,20 @@
-# ruff: noqa: ANN001, ANN002, ANN202, ARG001, ARG005, SLF001  mutants reach into what they break, and are not typed code
-"""Mutants of the replication core: logs, leases, members, time, exactly-once."""
+# ruff: noqa: ANN001, ANN002, ANN202, ARG005, SLF001  mutants reach into what they break, and are not typed code
+"""Mutants of the replication core: logs, leases, members, identity."""
 
 import msgspec
 
-from greenroom import wire
 from greenroom.cluster_map import ShardEntry
-from greenroom_cluster.shard import following, primary, replica, table
-from greenroom_cluster.shard.clock import ShardClock
+from greenroom_cluster.shard import following, replica
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.host import Host
-from greenroom_cluster.shard.joining import SnapshotSender
 from greenroom_cluster.shard.membership import Membership
 from greenroom_cluster.shard.pairs import Incoming, Outgoing
 from greenroom_cluster.shard.primary import Primary
 from greenroom_cluster.shard.replica import Replica
-from greenroom_cluster.shard.results import ClientTable
 from greenroom_cluster.shard.roles import ACCEPTS, Kind, Role
+from simulations import connections
+from simulations.mutant_stories import HEARS_LATE, SLOW_PEER, THIN_LINE, WAKES_AMID_REJOINED
 from simulations.patching import Patches, mutant
-from simulations.plans import Action, Fault, Plan
 
 # --- ⚑ ---------------------------------------------------------------------------------------------------
 
@@ -217,30 +214,7 @@ def _(patches: Patches) -> None:
     patches.set(Replica, "become_backup", become_backup)
 
 
-_WAKES_AMID_REJOINED = Plan(
-    seed=0,
-    replicas=3,
-    shards=1,
-    sessions=2,
-    clients=2,
-    callers=4,
-    beacon_seconds=0.05,
-    lease_seconds=0.2,
-    grace_seconds=0.25,
-    actions=tuple(
-        Action(number % 4, 10.0 + number * 7 % 19, "create" if number < 4 else "update", number % 2)
-        for number in range(1000)
-    ),
-    faults=(
-        Fault(1000, "pause", "primary of shard 0", 1.0),
-        Fault(1015, "pause", "client 0", 1.5),
-        Fault(1015, "pause", "client 1", 1.5),
-    ),
-)
-"""A primary stops with requests in its sockets; the others go on; nobody repeats those requests yet."""
-
-
-@mutant("takes records of an epoch that is over", budget=200, plan=_WAKES_AMID_REJOINED)
+@mutant("takes records of an epoch that is over", budget=200, plan=WAKES_AMID_REJOINED)
 def _(patches: Patches) -> None:
     """A backup does not compare epochs: a deposed primary's records go into its log."""
 
@@ -307,6 +281,43 @@ def _(patches: Patches) -> None:
     patches.set(Outgoing, "on_beacon_ok", on_beacon_ok)
 
 
+@mutant("waits for a slow peer", budget=50, plan=SLOW_PEER)
+def _(patches: Patches) -> None:
+    """A backup that answers beacons is never given up, however long its acknowledgements take."""
+    original = Membership._lost
+
+    def lost(self, follower, now_ns):
+        reason = original(self, follower, now_ns)
+        return None if reason == "it acknowledges too slowly" else reason
+
+    patches.set(Membership, "_lost", lost)
+
+
+@mutant("lets a snapshot starve beacons", budget=50, plan=THIN_LINE)
+def _(patches: Patches) -> None:
+    """A snapshot goes on the connection of records and beacons, and no beacon overtakes it."""
+    original = Membership._send_chunks
+
+    def send_chunks(self):
+        effects = self._context.effects
+        before = len(effects)
+        if self.joiner is not None and self.joiner.pair.up:
+            original(self)
+            effects[before:] = [msgspec.structs.replace(effect, bulk=False) for effect in effects[before:]]
+
+    link_up = Outgoing.link_up
+
+    def link_up_and_send(self, now_ns):
+        link_up(self, now_ns)
+        for follower in self.followers.values():
+            if follower is follower.primary.membership.joiner:
+                follower.primary.membership.on_bulk_up()
+
+    patches.set(Membership, "_send_chunks", send_chunks)
+    patches.set(Outgoing, "link_up", link_up_and_send)
+    patches.set(connections.Dialed, "queued", property(lambda self: False))
+
+
 # --- proposals -------------------------------------------------------------------------------------------
 
 
@@ -326,114 +337,6 @@ def _(patches: Patches) -> None:
         original(self, now_ns, wall_us)
 
     patches.set(Membership, "manage", manage)
-
-
-# --- exactly once ----------------------------------------------------------------------------------------
-
-
-@mutant("loses the results of requests at failover")
-def _(patches: Patches) -> None:
-    """A new primary begins without its predecessor's kept answers."""
-    original = Replica.become_primary
-
-    def become_primary(self, now_ns, wall_us, before):
-        self.table.clients._clients.clear()
-        original(self, now_ns, wall_us, before)
-
-    patches.set(Replica, "become_primary", become_primary)
-
-
-@mutant("leaves kept results out of snapshots")
-def _(patches: Patches) -> None:
-    """A joiner gets the sessions but not the answers that clients may still ask for."""
-    original = SnapshotSender.__init__
-
-    def init(self, *arguments):
-        original(self, *arguments)
-        self._clients = iter(())
-        self._results = []
-
-    patches.set(SnapshotSender, "__init__", init)
-
-
-@mutant("applies an old request after its retry", budget=5000)
-def _(patches: Patches) -> None:
-    """Answers are dropped once confirmed, but ids below the low-watermark are not refused."""
-    original = ClientTable.keep
-
-    def keep(self, client, request, low, time_us, reply):
-        original(self, client, request, low, time_us, reply)
-        self._clients[client].low = 0
-
-    patches.set(ClientTable, "keep", keep)
-
-
-@mutant("calls a logged request not applied", budget=5000)
-def _(patches: Patches) -> None:
-    """A primary that steps down sends clients away without saying that their request stands in a log."""
-    original = Context.redirect
-
-    def redirect(self, request, *, appended=False):
-        return original(self, request)
-
-    patches.set(Context, "redirect", redirect)
-
-
-@mutant("gives versions anew after re-creation")
-def _(patches: Patches) -> None:
-    """A session that is created again counts its versions from the beginning."""
-    patches.set(
-        table, "version_of", lambda record: 1 if isinstance(record.command, wire.Create) else record.sequence
-    )
-
-
-# --- time ------------------------------------------------------------------------------------------------
-
-
-@mutant("lets a backup expire sessions by its own clock")
-def _(patches: Patches) -> None:
-    """A backup removes what is over by its wall clock, without being told."""
-    original = Host._sweep
-
-    def sweep(self, now_ns, wall_us):
-        for current in self._replicas:
-            if current is not None and current.primary is None:
-                for digest in [
-                    digest
-                    for digest, session in current.table.sessions.items()
-                    if session.expires_us <= wall_us
-                ]:
-                    current.table._remove(digest)
-        original(self, now_ns, wall_us)
-
-    patches.set(Host, "_sweep", sweep)
-
-
-@mutant("answers by an expiry that is not logged", budget=1500)
-def _(patches: Patches) -> None:
-    """A session is called over by the primary's clock; the next primary's clock may show less."""
-
-    def missing(self, now_ns, time_us, over, origin, request):
-        if isinstance(request, wire.Get):
-            self.answer(origin, wire.Missing(request.request))
-        else:
-            self.answer(origin, wire.Listing(request.request, (self.shard,), ()))
-
-    patches.set(primary.Primary, "_expire_first", missing)
-    patches.set(ShardClock, "read", lambda self, now_ns, wall_us: wall_us)
-
-
-@mutant("lets the shard's time go back", budget=1500)
-def _(patches: Patches) -> None:
-    """Each primary believes its own wall clock, whatever was stamped before."""
-    patches.set(ShardClock, "read", lambda self, now_ns, wall_us: wall_us)
-    patches.set(ShardClock, "heard", lambda self, time_us, now_ns: None)
-
-
-@mutant("extends a session beyond its absolute deadline")
-def _(patches: Patches) -> None:
-    """An update may set any lifetime."""
-    patches.set(table, "_clamp", lambda expires_us, absolute_us: expires_us)
 
 
 # --- identity --------------------------------------------------------------------------------------------
@@ -467,27 +370,7 @@ def _(patches: Patches) -> None:
     patches.set(Host, "_configuration_changed", configuration_changed)
 
 
-_HEARS_LATE = Plan(
-    seed=0,
-    shards=2,
-    callers=2,
-    sessions=8,
-    seconds=7.1,
-    latency_us=2000,
-    jitter_us=2000,
-    disk_ms=20.0,
-    start_seconds=(0.05, 0.1),
-    faults=(
-        Fault(1676, "drain node", "node of primary of shard 1"),
-        Fault(1679, "lose packets", "node of actor n2/0", 0.85, 0.4),
-        Fault(2996, "half-open connection", "coordinator"),
-        Fault(4234, "kill actor for good", "backup of shard 2", 1.97),
-    ),
-)
-"""A node is drained while the coordinator's word to a joiner is lost, then the new primary dies."""
-
-
-@mutant("throws away a whole copy whose sender has left", budget=300, plan=_HEARS_LATE)
+@mutant("throws away a whole copy whose sender has left", budget=300, plan=HEARS_LATE)
 def _(patches: Patches) -> None:
     """A joiner that hears late that it was added counts its copy as none, since who sent it is no member."""
     original = Host._configuration_changed

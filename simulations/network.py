@@ -17,6 +17,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from greenroom.framing import encode_frames
 from simulations.processes import Process
 from simulations.timeline import MILLISECOND, SECOND, Machine, Timeline
 
@@ -24,6 +25,7 @@ USER_TIMEOUT_NS = 5 * SECOND
 _SYN_RETRY_NS = 1 * SECOND
 _RETRANSMIT_NS = 200 * MILLISECOND
 _KEEPALIVE_NS = 2 * SECOND
+_FRAME_BYTES_MAX = 16 << 20
 
 
 class TrafficRule:
@@ -31,10 +33,20 @@ class TrafficRule:
 
     `loss` is how likely a packet is lost, which delays it by a retransmission timeout or several. Each packet
     is delayed by `delay_ns` and up to `jitter_ns` more. `queue_ns`: bytes wait that long in the sender's own
-    queue, where urgent ones overtake them.
+    queue, where urgent ones overtake them. `bytes_per_second`: what a connection carries (0: any amount); the
+    rest waits in the same queue. `tag`: only connections of that tag are meant.
     """
 
-    __slots__ = ("delay_ns", "destinations", "jitter_ns", "loss", "queue_ns", "sources")
+    __slots__ = (
+        "bytes_per_second",
+        "delay_ns",
+        "destinations",
+        "jitter_ns",
+        "loss",
+        "queue_ns",
+        "sources",
+        "tag",
+    )
 
     def __init__(
         self,
@@ -45,6 +57,8 @@ class TrafficRule:
         delay_ns: int = 0,
         jitter_ns: int = 0,
         queue_ns: int = 0,
+        bytes_per_second: int = 0,
+        tag: str = "",
     ) -> None:
         self.sources = sources
         self.destinations = destinations
@@ -52,6 +66,14 @@ class TrafficRule:
         self.delay_ns = delay_ns
         self.jitter_ns = jitter_ns
         self.queue_ns = queue_ns
+        self.bytes_per_second = bytes_per_second
+        self.tag = tag
+
+    def concerns(self, end: "End") -> bool:
+        """Whether what that end sends is meant."""
+        if end.host not in self.sources or end.peer.host not in self.destinations:
+            return False
+        return not self.tag or end.tag == self.tag
 
 
 class End:
@@ -71,6 +93,7 @@ class End:
         "queued_until",
         "reply_lost",
         "tag",
+        "unread",
     )
 
     def __init__(self, process: Process, number: int) -> None:
@@ -84,6 +107,7 @@ class End:
         self.held: list[Any] | None = None
         self.acks_watched = False
         self.reply_lost = False
+        self.unread: list[tuple[Callable[..., None], Any]] | None = None
         self.tag = ""
         self.on_data: Callable[[Any], None] = _ignore
         self.on_closed: Callable[[str], None] = _ignore
@@ -114,6 +138,13 @@ class Attempt:
 
 def _ignore(*_: Any) -> None:
     pass
+
+
+def _size(payload: Any) -> int:
+    """Return how many bytes a payload has on the wire: bytes, a mark, or a list of messages."""
+    if isinstance(payload, bytes | bytearray):
+        return len(payload)
+    return len(encode_frames(payload, _FRAME_BYTES_MAX)) if isinstance(payload, list) else 0
 
 
 _CLOSE = object()
@@ -186,9 +217,8 @@ class Network:
     def _delay(self, end: End) -> int:
         delay = self._latency_ns + int(self.random.random() * self._jitter_ns)
         if self.rules:
-            destination = end.peer.host
             for rule in self.rules:
-                if end.host in rule.sources and destination in rule.destinations:
+                if rule.concerns(end):
                     delay += rule.delay_ns
                     if rule.jitter_ns:
                         delay += int(self.random.random() * rule.jitter_ns)
@@ -281,8 +311,13 @@ class Network:
         """Hand a payload to the kernel, or to the sender's queue before it; lost if the socket is gone."""
         if not end.open:
             return
+        if end.unread and end.unread[-1][0] == self._ended:
+            # Sending shows what reading has not yet: with the connection gone nothing more is read of it.
+            del end.unread[:-1]
         now = self.timeline.now
         until = 0 if urgent else max(now + self.queue_ns(end), end.queued_until)
+        if self.rules and not urgent:
+            until += self._transmission_ns(end, payload)
         if until > now:
             # Only what is urgent overtakes: the queue keeps its order, also while it drains.
             self.happened["waited in a sender's queue"] += 1
@@ -293,17 +328,15 @@ class Network:
 
     def queue_ns(self, end: End) -> int:
         """Return how long what is sent now waits in the sender's own queue."""
+        left = max(0, end.queued_until - self.timeline.now)
         if not self.rules:
-            return max(0, end.queued_until - self.timeline.now)
-        destination = end.peer.host
-        return max(
-            (
-                rule.queue_ns
-                for rule in self.rules
-                if end.host in rule.sources and destination in rule.destinations
-            ),
-            default=0,
-        )
+            return left
+        return max(left, max((rule.queue_ns for rule in self.rules if rule.concerns(end)), default=0))
+
+    def _transmission_ns(self, end: End, payload: Any) -> int:
+        """Return how long a payload takes to leave at the rate that the connection has now."""
+        rates = [rule.bytes_per_second for rule in self.rules if rule.bytes_per_second and rule.concerns(end)]
+        return _size(payload) * SECOND // min(rates) if rates else 0
 
     def _post(self, end: End, payload: Any) -> None:
         if not end.open:
@@ -322,8 +355,11 @@ class Network:
             return
         process = peer.process
         if payload is _CLOSE or payload is _RESET:
-            if payload is _RESET and process.paused and self.random.random() < 0.5:
+            waiting = process.paused or bool(peer.unread)
+            if payload is _RESET and waiting and self.random.random() < 0.5:
                 process.drop_unread(peer.number)
+                if peer.unread:
+                    peer.unread.clear()
             process.tell(peer.number, self._ended, peer, "the other side closed the connection")
             return
         if self.is_cut(peer.host, end.host) and not end.acks_watched:
@@ -331,8 +367,22 @@ class Network:
             self.timeline.after(USER_TIMEOUT_NS, self._unacknowledged, end)
         process.tell(peer.number, self._read, peer, payload)
 
+    def leave_unread(self, end: End) -> None:
+        """Have the end's process not look at this connection any more: what arrives waits in its kernel."""
+        if end.open and end.unread is None:
+            end.unread = []
+
+    def read_again(self, end: End) -> None:
+        """Have the end's process read what has arrived meanwhile, and go on."""
+        unread, end.unread = end.unread, None
+        for call, what in unread or ():
+            end.process.tell(end.number, call, end, what)
+
     def _read(self, end: End, payload: Any) -> None:
         if not end.open:
+            return
+        if end.unread is not None:
+            end.unread.append((self._read, payload))
             return
         if end.reply_lost:
             # The connection breaks between the arrival of a request and its answer.
@@ -387,7 +437,9 @@ class Network:
             end.process.tell(end.number, self._ended, end, reason)
 
     def _ended(self, end: End, reason: str) -> None:
-        if end.open:
+        if end.open and end.unread is not None:
+            end.unread.append((self._ended, reason))
+        elif end.open:
             self._forget(end)
             end.on_closed(reason)
 

@@ -6,7 +6,6 @@ unanswered. The area at the bottom is how many operations were answered per tent
 
 from html import escape
 
-from simulations.scenarios import silent_spans
 from simulations.world import World
 
 _COLORS = ("#4c78a8", "#59a14f", "#b07aa1", "#9c755f", "#76b7b2", "#edc948", "#ff9da7", "#bab0ac")
@@ -90,7 +89,7 @@ def _actors(canvas: _Canvas, world: World) -> None:
 
 
 def _shards(canvas: _Canvas, world: World) -> None:
-    silent = silent_spans(world)
+    silent = world.silent_spans()
     for shard in range(world.plan.shards):
         canvas.text(8, canvas.y + 13, f"shard {shard}")
         changes = [each for each in world.recording.configurations if each.shard == shard]

@@ -57,6 +57,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `rates`: how fast the nodes' clocks run, in millionths; `walls_ms`: how far their wall clocks are off.
 
     `deadline_ms`: every fourth session has an absolute deadline, that long after the cluster was ready.
+    `session_bytes`: what a session holds beside its values.
+
+    A story may demand more: no shard goes without an answer for `bound_seconds` (0: not judged); and with
+    `whole_at_end` every shard has all its replicas at the end of the safety phase, though faults still last.
     """
 
     seed: int
@@ -86,5 +90,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     disk_ms: float = 1.0
     start_seconds: tuple[float, float] = (0.3, 0.6)
     deadline_ms: int = 0
+    session_bytes: int = 0
+    bound_seconds: float = 0.0
+    whole_at_end: bool = False
     actions: tuple[Action, ...] = ()
     faults: tuple[Fault, ...] = ()

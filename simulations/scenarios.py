@@ -25,12 +25,10 @@ import msgspec
 
 from greenroom.errors import UsageError
 from simulations.plans import Action, Fault, Plan
-from simulations.recording import gaps
 from simulations.running import run_plan
 from simulations.world import World
 
 DIRECTORY = Path(__file__).parent / "scenarios"
-GAP_SECONDS = 0.03
 _KINDS = ("get", "update", "patch", "get", "create")
 
 
@@ -81,10 +79,9 @@ def load(name: str) -> Story:
     burden = msgspec.convert(told.get("load", {}), Load)
     plan = msgspec.convert({"seed": 1, "shards": 8, "sessions": 32, **told.get("cluster", {})}, Plan)
     faults = tuple(_fault(entry) for entry in told.get("fault", ()))
-    plan = msgspec.structs.replace(plan, callers=4 * plan.shards, faults=faults)
-    return Story(
-        told["title"], told["bound_seconds"], msgspec.structs.replace(plan, actions=_steady(plan, burden))
-    )
+    bound = told["bound_seconds"]
+    plan = msgspec.structs.replace(plan, callers=4 * plan.shards, faults=faults, bound_seconds=bound)
+    return Story(told["title"], bound, msgspec.structs.replace(plan, actions=_steady(plan, burden)))
 
 
 def _fault(entry: dict[str, Any]) -> Fault:
@@ -116,7 +113,7 @@ def run_scenario(name: str) -> tuple[Outcome, World]:
     """Run a scenario; return its outcome, and the world for a picture."""
     story = load(name)
     result, world = run_plan(story.plan, tracing=True)
-    unavailable = [max((end - begin for begin, end in spans), default=0.0) for spans in silent_spans(world)]
+    unavailable = [max((end - begin for begin, end in spans), default=0.0) for spans in world.silent_spans()]
     longest = max(unavailable, default=0.0)
     violations = [str(violation) for violation in result.violations]
     outcome = Outcome(
@@ -130,13 +127,3 @@ def run_scenario(name: str) -> tuple[Outcome, World]:
         story.bound_seconds,
     )
     return outcome, world
-
-
-def silent_spans(world: World) -> list[list[tuple[float, float]]]:
-    """Return for each shard the spans without an answer, while callers were asking."""
-    begin = (world.ready_ns - world.began_ns) / 1e9 + 0.5
-    end = begin - 0.5 + world.plan.seconds
-    answers: list[list[float]] = [[] for _ in range(world.plan.shards)]
-    for shard, seconds in world.workload.answers:
-        answers[shard].append(seconds)
-    return [gaps(times, begin, end, GAP_SECONDS) for times in answers]

@@ -150,6 +150,10 @@ class Workload:
         self._values += 1
         return f"v{self._values}"
 
+    def _data(self) -> dict[str, Any]:
+        bulk = self.world.plan.session_bytes
+        return {"v": self.value(), "bulk": "." * bulk} if bulk else {"v": self.value()}
+
     def digest(self, session: Session, key: str) -> bytes:
         """Return what stands for that id on the wire."""
         known = self._digests.get(key)
@@ -225,7 +229,7 @@ class Workload:
             case "get":
                 return wire.Get(number, point, digest), kinds.GET
             case "create":
-                data = fields["data"] = {"v": self.value()}
+                data = fields["data"] = self._data()
                 expires_us = self._expires_us(action, session)
                 absolute_ns = self._absolute_ns(session)
                 absolute_us = None if absolute_ns is None else _wall_us(absolute_ns)
@@ -238,7 +242,7 @@ class Workload:
                 )  # fmt: skip
             case "update" | "update_if":
                 fields["kind"] = "update"
-                data = fields["data"] = {"v": self.value()}
+                data = fields["data"] = self._data()
                 version = None
                 if action.kind == "update_if":
                     version = fields["expected_version"] = session.versions.get(key, 1)

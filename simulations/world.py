@@ -34,7 +34,7 @@ from simulations.linearizability import UndecidedError, check_history
 from simulations.network import Network
 from simulations.oracles import Oracles
 from simulations.plans import Plan
-from simulations.recording import Recording
+from simulations.recording import Recording, gaps
 from simulations.supervisors import SupervisorProcess
 from simulations.targets import Target, find
 from simulations.timeline import ORIGIN_NS, SECOND, Timeline
@@ -43,6 +43,8 @@ from simulations.workload import Workload
 START_BOUND_NS = 20 * SECOND
 HEAL_BOUND_NS = 30 * SECOND
 REST_BOUND_NS = 5 * SECOND
+SETTLED_SECONDS = 0.5
+GAP_SECONDS = 0.03
 TRACE_MAX = 200_000
 
 
@@ -293,6 +295,8 @@ class World:
         if self.begin():
             end = self.timeline.now + int(self.plan.seconds * SECOND)
             self.timeline.run_until(end, lambda: bool(self.violations))
+            if self.plan.whole_at_end and not self.violations and not self.whole():
+                self.violate("whole", f"replicas are missing: {self.describe()}")
             if not self.violations:
                 heal_seconds = self._live()
         return self._judge(heal_seconds)
@@ -372,7 +376,24 @@ class World:
                 return False
         return True
 
+    def silent_spans(self) -> list[list[tuple[float, float]]]:
+        """Return for each shard the spans without an answer, while callers were asking."""
+        ready = (self.ready_ns - self.began_ns) / 1e9
+        answers: list[list[float]] = [[] for _ in range(self.plan.shards)]
+        for shard, seconds in self.workload.answers:
+            answers[shard].append(seconds)
+        end = ready + self.plan.seconds
+        return [gaps(times, ready + SETTLED_SECONDS, end, GAP_SECONDS) for times in answers]
+
+    def _check_bound(self) -> None:
+        for shard, spans in enumerate(self.silent_spans()):
+            longest = max((end - begin for begin, end in spans), default=0.0)
+            if longest > self.plan.bound_seconds:
+                self.violate("available", f"shard {shard} gave no answer for {longest:.2f} s")
+
     def _judge(self, heal_seconds: float) -> Result:
+        if self.plan.bound_seconds and not self.violations:
+            self._check_bound()
         history = self.workload.close()
         lost = self.oracles.lost
         shards = self.plan.shards

@@ -1,20 +1,32 @@
 """The oracles are believed because they find what is known to be wrong."""
 
 import pytest
+from msgspec.structs import replace
 
 from greenroom_cluster.shard.primary import Primary
 from simulations.mutants import find
 from simulations.patching import MUTANTS, planted
-from simulations.running import run_seed
+from simulations.running import run_plan, run_seed
 
 FIRST_SEEDS = {"backs the primary after its takeover proposal": 270}
 """Where to begin to look, to save time: shortly before the seed that finds it."""
 
+STORIES = sorted(name for name, mutant in MUTANTS.items() if mutant.plan is not None)
 FLAGGED = sorted(name for name, mutant in MUTANTS.items() if mutant.flagged)
 
 
 @pytest.mark.parametrize("name", FLAGGED)
 def test_a_rule_that_closed_a_counterexample_is_missed_when_broken(name: str) -> None:
+    finding = find(name, FIRST_SEEDS.get(name, 0))
+    assert finding.seeds, f"{name} was not found within {finding.budget} seeds"
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_a_story_breaks_a_rule_only_by_its_mutant(name: str) -> None:
+    plan = MUTANTS[name].plan
+    assert plan is not None
+    for seed in range(2):
+        assert run_plan(replace(plan, seed=seed))[0].violations == []
     finding = find(name, FIRST_SEEDS.get(name, 0))
     assert finding.seeds, f"{name} was not found within {finding.budget} seeds"
 

@@ -146,3 +146,54 @@ def test_only_what_is_urgent_overtakes_a_queue() -> None:
     pair.network.send(pair.opened[0], "urgent", urgent=True)
     pair.run(3)
     assert pair.received == ["urgent", "one", "two"]
+
+
+def test_what_arrives_unread_is_read_after_the_other_side_has_gone() -> None:
+    pair = Pair()
+    far = pair.accepted[0]
+    pair.network.leave_unread(far)
+    pair.send("one", "two")
+    pair.run(0.1)
+    pair.network.half_open(pair.opened[0])
+    pair.run(0.1)
+    assert pair.closed == ["client: connection reset"]
+    assert pair.received == []
+    pair.network.read_again(far)
+    assert pair.received == ["one", "two"]
+
+
+def test_sending_on_a_connection_that_ended_drops_what_is_unread_of_it() -> None:
+    pair = Pair()
+    far = pair.accepted[0]
+    pair.network.leave_unread(far)
+    pair.send("one")
+    pair.network.close(pair.opened[0], reset=False)
+    pair.run(0.1)
+    pair.network.send(far, "answer")
+    pair.network.read_again(far)
+    assert pair.received == []
+    assert pair.closed == ["server: the other side closed the connection"]
+
+
+def test_a_thin_line_lets_bytes_through_at_its_rate_and_what_is_urgent_first() -> None:
+    pair = Pair()
+    here, there = frozenset({"a"}), frozenset({"b"})
+    pair.network.rules.append(TrafficRule(here, there, bytes_per_second=1000))
+    for payload in (b"a" * 500, b"b" * 500):
+        pair.network.send(pair.opened[0], payload)
+    pair.network.send(pair.opened[0], b"beacon", urgent=True)
+    pair.run(0.1)
+    assert pair.received == [b"beacon"]
+    pair.run(0.45)
+    assert pair.received == [b"beacon", b"a" * 500]
+    pair.run(0.5)
+    assert pair.received == [b"beacon", b"a" * 500, b"b" * 500]
+
+
+def test_a_rule_for_a_tag_leaves_other_connections_alone() -> None:
+    pair = Pair()
+    here, there = frozenset({"a"}), frozenset({"b"})
+    pair.network.rules.append(TrafficRule(here, there, delay_ns=SECOND, tag="bulk"))
+    pair.send("one")
+    pair.run(0.1)
+    assert pair.received == ["one"]

@@ -1,0 +1,174 @@
+"""Faults of processes, machines and clocks, and nodes that come and go."""
+
+from simulations.actors import ActorProcess
+from simulations.hits import Hit, Undo, nothing
+from simulations.timeline import MILLISECOND, SECOND
+
+# --- processes -------------------------------------------------------------------------------------------
+
+
+def kill_actor(hit: Hit) -> Undo | None:
+    """SIGKILL to an actor; its supervisor sees it and starts another under the same slot."""
+    if not isinstance(hit.target.process, ActorProcess) or not hit.target.process.alive:
+        return None
+    hit.target.process.kill()
+    return nothing
+
+
+def kill_for_good(hit: Hit) -> Undo | None:
+    """SIGKILL to an actor that is not started again for so long."""
+    supervisor = hit.world.supervisors.get(hit.target.machine)
+    if not isinstance(hit.target.process, ActorProcess) or not hit.target.process.alive or supervisor is None:
+        return None
+    supervisor.restarting = False
+    hit.target.process.kill()
+    return lambda: supervisor.restart_children() if supervisor.alive else None
+
+
+def kill_supervisor(hit: Hit) -> Undo | None:
+    """SIGKILL to a supervisor; its actors follow; another starts under the same name afterwards."""
+    supervisor = hit.world.supervisors.get(hit.target.machine)
+    if supervisor is None or not supervisor.alive or supervisor.state == "leaving":
+        return None
+    supervisor.kill()
+    node = supervisor.node
+    return lambda: hit.faults.start_again(node)
+
+
+def orphan_paused(hit: Hit) -> Undo | None:
+    """A supervisor dies while an actor of its is stopped; another starts, then the orphan wakes up."""
+    actor = hit.target.process
+    supervisor = hit.world.supervisors.get(hit.target.machine)
+    if not isinstance(actor, ActorProcess) or not actor.alive or actor.paused or supervisor is None:
+        return None
+    if not supervisor.alive or supervisor.state == "leaving":
+        return None
+    actor.pause()
+    supervisor.kill()
+    node, world = supervisor.node, hit.world
+
+    world.timeline.after(int(hit.amount * SECOND), hit.faults.start_again, node)
+    return actor.resume
+
+
+def crash_node(hit: Hit) -> Undo | None:
+    """A machine loses power; it boots again afterwards, when an operator has had it forgotten."""
+    world = hit.world
+    supervisor = world.supervisors.get(hit.target.machine)
+    if supervisor is None or not supervisor.machine.up or supervisor.removed or supervisor.state == "leaving":
+        return None
+    machine = supervisor.machine
+    machine.up = False
+    for actor in world.actors.values():
+        if actor.machine is machine and actor.alive:
+            actor.vanish()
+    if supervisor.alive:
+        supervisor.vanish()
+
+    def boot() -> None:
+        machine.up = True
+        machine.boot += 1
+        hit.faults.forget_and_restart(supervisor.node)
+
+    return boot
+
+
+def pause(hit: Hit) -> Undo | None:
+    """SIGSTOP to a process, and SIGCONT afterwards."""
+    process = hit.target.process
+    if process is None or not process.alive or process.paused:
+        return None
+    process.pause()
+    supervisor = hit.world.supervisors.get(hit.target.machine)
+    if isinstance(process, ActorProcess) and supervisor is not None:
+        supervisor.watch_hang(process)
+    return process.resume
+
+
+def pause_mid_step(hit: Hit) -> Undo | None:
+    """SIGSTOP to an actor between a decision of its core and the sending of what was decided."""
+    actor = hit.target.process
+    if not isinstance(actor, ActorProcess) or not actor.alive or actor.paused:
+        return None
+    actor.hold_effects = True
+
+    def resume() -> None:
+        actor.hold_effects = False
+        actor.resume()
+
+    return resume
+
+
+def slow(hit: Hit) -> Undo | None:
+    """A process takes so many milliseconds over everything."""
+    process = hit.target.process
+    if process is None or not process.alive:
+        return None
+    process.cost_ns = int(hit.amount * MILLISECOND)
+
+    def quick() -> None:
+        process.cost_ns = 0
+
+    return quick
+
+
+def kill_client(hit: Hit) -> Undo | None:
+    """A client's process dies; another takes its place afterwards."""
+    world = hit.world
+    if hit.target.process not in world.clients or not hit.target.process.alive:
+        return None
+    number = world.clients.index(hit.target.process)  # type: ignore[arg-type]
+    client = world.clients[number]
+    client.kill()
+
+    def start() -> None:
+        world.start_client(number)
+        world.workload.client_died(client, number)
+
+    return start
+
+
+# --- clocks ----------------------------------------------------------------------------------------------
+
+
+def jump_clock(hit: Hit) -> Undo | None:
+    """The wall clock of a machine is set, by so many seconds."""
+    machine = hit.network.machines.get(hit.target.machine)
+    if machine is None:
+        return None
+    machine.wall_offset_us += int(hit.amount * 1e6)
+    return nothing
+
+
+def change_rate(hit: Hit) -> Undo | None:
+    """The monotonic clock of a machine runs at that rate."""
+    machine = hit.network.machines.get(hit.target.machine)
+    if machine is None:
+        return None
+    former = machine.rate
+    machine.set_rate(int(hit.amount * 1_000_000))
+    return lambda: machine.set_rate(former)
+
+
+# --- reconfiguration -------------------------------------------------------------------------------------
+
+
+def add_node(hit: Hit) -> Undo | None:
+    """A node joins the cluster."""
+    world = hit.world
+    name = f"n{len(world.supervisors)}"
+    if name in world.supervisors:
+        return None
+    world.start_node(name)
+    return nothing
+
+
+def drain_node(hit: Hit) -> Undo | None:
+    """A node is told to leave: it hands everything over, stops, and is taken out of the map."""
+    world = hit.world
+    staying = [each for each in world.supervisors.values() if each.state == "up" and not each.removed]
+    supervisor = world.supervisors.get(hit.target.machine)
+    if supervisor is None or not supervisor.alive or supervisor not in staying or len(staying) < 2:
+        return None
+    supervisor.leave()
+    return nothing

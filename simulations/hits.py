@@ -1,0 +1,91 @@
+"""What a kind of fault works with: the world that it strikes, whom, for how long and how hard.
+
+A kind is a function that takes a `Hit`, strikes, and returns how that is taken back; `nothing` where it heals
+by itself, None where there was nothing to strike.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from simulations.network import End, Network, TrafficRule
+from simulations.targets import Target, find
+
+if TYPE_CHECKING:
+    from simulations.faults import Faults
+    from simulations.world import World
+
+Undo = Callable[[], None]
+
+
+def nothing() -> None:
+    """Take back what heals by itself."""
+
+
+class Hit:
+    """One fault as it strikes. What `seconds`, `amount` and `other` mean depends on the kind."""
+
+    __slots__ = ("amount", "faults", "other", "seconds", "target")
+
+    def __init__(self, faults: "Faults", target: Target, seconds: float, amount: float, other: str) -> None:
+        self.faults = faults
+        self.target = target
+        self.seconds = seconds
+        self.amount = amount
+        self.other = other
+
+    @property
+    def world(self) -> "World":
+        """The world that is struck."""
+        return self.faults.world
+
+    @property
+    def network(self) -> Network:
+        """Its network."""
+        return self.faults.network
+
+    def elsewhere(self) -> list[str]:
+        """Return the names of all machines but the target's."""
+        return sorted(self.network.machines.keys() - {self.target.machine})
+
+    def other_machine(self) -> str:
+        """Return the name of the machine of the second target, empty if there is none."""
+        return find(self.world, self.other).machine if self.other else ""
+
+    def some_end(self) -> End | None:
+        """Return one of the connections of the target's process."""
+        process = self.target.process
+        ends = [end for end in process.ends if end.open and end.peer.open] if process is not None else []
+        return self.world.random.choice(ends) if ends else None
+
+    def traffic(self, *, back: bool = True, **change: float | str) -> Undo:
+        """Change how packets fare from the target's machine to the second target's, or all others.
+
+        And how they fare on the way back, if `back`.
+        """
+        here = frozenset({self.target.machine})
+        there = frozenset({self.other_machine()} if self.other else self.elsewhere())
+        ways = [(here, there), (there, here)] if back else [(here, there)]
+        rules = [
+            TrafficRule(*way, **change)  # type: ignore[arg-type]  # each keyword has a type of its own
+            for way in ways
+        ]
+        self.network.rules += rules
+
+        def remove() -> None:
+            self.network.rules = [rule for rule in self.network.rules if rule not in rules]
+
+        return remove
+
+    def cut(self, *, there: list[str], out: bool = True, back: bool = True) -> Undo:
+        """Cut the ways from the target's machine (`out`) to these, and from them to it (`back`)."""
+        here = self.target.machine
+        ways = [(here, each) for each in there if each != here] if out else []
+        ways += [(each, here) for each in there if each != here] if back else []
+        for way in ways:
+            self.network.cut(*way)
+
+        def mend() -> None:
+            for way in ways:
+                self.network.mend(*way)
+
+        return mend

@@ -1,0 +1,145 @@
+"""Stories made for a mutant each, where what it takes is too rare for faults that strike at random.
+
+They run under many seeds, which decide about everything that the story leaves open.
+"""
+
+from simulations.plans import Action, Fault, Plan
+
+WAKES_AMID_REJOINED = Plan(
+    seed=0,
+    replicas=3,
+    shards=1,
+    sessions=2,
+    clients=2,
+    callers=4,
+    beacon_seconds=0.05,
+    lease_seconds=0.2,
+    grace_seconds=0.25,
+    actions=tuple(
+        Action(number % 4, 10.0 + number * 7 % 19, "create" if number < 4 else "update", number % 2)
+        for number in range(1000)
+    ),
+    faults=(
+        Fault(1000, "pause", "primary of shard 0", 1.0),
+        Fault(1015, "pause", "client 0", 1.5),
+        Fault(1015, "pause", "client 1", 1.5),
+    ),
+)
+"""A primary stops with requests in its sockets; the others go on; nobody repeats those requests yet."""
+
+
+HEARS_LATE = Plan(
+    seed=0,
+    shards=2,
+    callers=2,
+    sessions=8,
+    seconds=7.1,
+    latency_us=2000,
+    jitter_us=2000,
+    disk_ms=20.0,
+    start_seconds=(0.05, 0.1),
+    faults=(
+        Fault(1676, "drain node", "node of primary of shard 1"),
+        Fault(1679, "lose packets", "node of actor n2/0", 0.85, 0.4),
+        Fault(2996, "half-open connection", "coordinator"),
+        Fault(4234, "kill actor for good", "backup of shard 2", 1.97),
+    ),
+)
+"""A node is drained while the coordinator's word to a joiner is lost, then the new primary dies."""
+
+
+READ_LATE = Plan(
+    seed=0,
+    nodes=2,
+    shards=1,
+    clients=1,
+    callers=4,
+    sessions=4,
+    seconds=3.0,
+    actions=tuple(
+        Action(number % 4, 4.0 + number * 7 % 5, "create" if number < 4 else "patch", number % 4)
+        for number in range(1200)
+    ),
+    faults=tuple(
+        Fault(at_ms, "read a connection late", "primary of shard 0", 0.2, 0.1)
+        for at_ms in (500, 1000, 1500, 2000, 2500)
+    ),
+)
+"""A server leaves one of its connections unread, whose client is told that it broke and repeats on another.
+
+What waited is read when the repeats have been answered, and the client has confirmed that it knows.
+"""
+
+LOGGED_THEN_DEPOSED = Plan(
+    seed=0,
+    nodes=2,
+    shards=1,
+    clients=1,
+    callers=4,
+    sessions=4,
+    seconds=4.0,
+    deadline_seconds=1.0,
+    beacon_seconds=0.05,
+    lease_seconds=0.2,
+    grace_seconds=0.25,
+    actions=tuple(
+        Action(number % 4, 2.0 + number * 7 % 5, "create" if number < 4 else "update", number % 4)
+        for number in range(1200)
+    ),
+    faults=(
+        Fault(990, "cut clients", "node of backup of shard 0", 2.6),
+        Fault(1000, "cut between", "node of primary of shard 0", 0.4, other="coordinator"),
+        Fault(1000, "cut one way", "node of backup of shard 0", 2.5, other="node of primary of shard 0"),
+        Fault(1006, "cut one way", "node of primary of shard 0", 2.5, other="node of backup of shard 0"),
+    ),
+)
+"""A primary's last records reach its backup, which takes over; it hears of that, its client cannot follow."""
+
+SLOW_PEER = Plan(
+    seed=0,
+    shards=2,
+    clients=2,
+    callers=8,
+    sessions=8,
+    session_bytes=2048,
+    seconds=8.0,
+    bound_seconds=3.0,
+    actions=tuple(
+        Action(number % 8, 10.0 + number * 7 % 11, "create" if number < 8 else "update", number % 8)
+        for number in range(4000)
+    ),
+    faults=(
+        Fault(
+            2000,
+            "thin line",
+            "node of primary of shard 0",
+            10.0,
+            500.0,
+            "node of backup of shard 0",
+        ),
+    ),
+)
+"""Records to a backup take seconds on a thin line, while beacons pass them and get their answers."""
+
+THIN_LINE = Plan(
+    seed=0,
+    nodes=2,
+    shards=8,
+    clients=2,
+    callers=16,
+    sessions=32,
+    session_bytes=8192,
+    seconds=14.0,
+    bound_seconds=3.0,
+    whole_at_end=True,
+    start_seconds=(0.05, 0.1),
+    actions=tuple(
+        Action(number % 16, 40.0 + number * 7 % 11, "create" if number < 32 else "get", number % 32)
+        for number in range(6000)
+    ),
+    faults=(
+        Fault(1990, "thin line", "node of primary of shard 0", 30.0, 40_000.0, "node of backup of shard 0"),
+        Fault(2000, "kill actor", "backup of shard 0"),
+    ),
+)
+"""An actor starts again behind a thin line, and needs the snapshots of all shards at once."""

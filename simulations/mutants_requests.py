@@ -1,0 +1,120 @@
+# ruff: noqa: ANN001, ANN002, ANN202, ARG001, ARG005, SLF001  mutants reach into what they break, and are not typed code
+"""Mutants of what becomes of requests: exactly once, and time."""
+
+from greenroom import wire
+from greenroom_cluster.shard import primary, table
+from greenroom_cluster.shard.clock import ShardClock
+from greenroom_cluster.shard.context import Context
+from greenroom_cluster.shard.host import Host
+from greenroom_cluster.shard.joining import SnapshotSender
+from greenroom_cluster.shard.replica import Replica
+from greenroom_cluster.shard.results import ClientTable
+from simulations.mutant_stories import LOGGED_THEN_DEPOSED, READ_LATE
+from simulations.patching import Patches, mutant
+
+# --- exactly once ----------------------------------------------------------------------------------------
+
+
+@mutant("loses the results of requests at failover")
+def _(patches: Patches) -> None:
+    """A new primary begins without its predecessor's kept answers."""
+    original = Replica.become_primary
+
+    def become_primary(self, now_ns, wall_us, before):
+        self.table.clients._clients.clear()
+        original(self, now_ns, wall_us, before)
+
+    patches.set(Replica, "become_primary", become_primary)
+
+
+@mutant("leaves kept results out of snapshots")
+def _(patches: Patches) -> None:
+    """A joiner gets the sessions but not the answers that clients may still ask for."""
+    original = SnapshotSender.__init__
+
+    def init(self, *arguments):
+        original(self, *arguments)
+        self._clients = iter(())
+        self._results = []
+
+    patches.set(SnapshotSender, "__init__", init)
+
+
+@mutant("applies an old request after its retry", budget=300, plan=READ_LATE)
+def _(patches: Patches) -> None:
+    """Answers are dropped once confirmed, but ids below the low-watermark are not refused."""
+    original = ClientTable.keep
+
+    def keep(self, client, request, low, time_us, reply):
+        original(self, client, request, low, time_us, reply)
+        self._clients[client].low = 0
+
+    patches.set(ClientTable, "keep", keep)
+
+
+@mutant("calls a logged request not applied", budget=100, plan=LOGGED_THEN_DEPOSED)
+def _(patches: Patches) -> None:
+    """A primary that steps down sends clients away without saying that their request stands in a log."""
+    original = Context.redirect
+
+    def redirect(self, request, *, appended=False):
+        return original(self, request)
+
+    patches.set(Context, "redirect", redirect)
+
+
+@mutant("gives versions anew after re-creation")
+def _(patches: Patches) -> None:
+    """A session that is created again counts its versions from the beginning."""
+    patches.set(
+        table, "version_of", lambda record: 1 if isinstance(record.command, wire.Create) else record.sequence
+    )
+
+
+# --- time ------------------------------------------------------------------------------------------------
+
+
+@mutant("lets a backup expire sessions by its own clock")
+def _(patches: Patches) -> None:
+    """A backup removes what is over by its wall clock, without being told."""
+    original = Host._sweep
+
+    def sweep(self, now_ns, wall_us):
+        for current in self._replicas:
+            if current is not None and current.primary is None:
+                for digest in [
+                    digest
+                    for digest, session in current.table.sessions.items()
+                    if session.expires_us <= wall_us
+                ]:
+                    current.table._remove(digest)
+        original(self, now_ns, wall_us)
+
+    patches.set(Host, "_sweep", sweep)
+
+
+@mutant("answers by an expiry that is not logged", budget=1500)
+def _(patches: Patches) -> None:
+    """A session is called over by the primary's clock; the next primary's clock may show less."""
+
+    def missing(self, now_ns, time_us, over, origin, request):
+        if isinstance(request, wire.Get):
+            self.answer(origin, wire.Missing(request.request))
+        else:
+            self.answer(origin, wire.Listing(request.request, (self.shard,), ()))
+
+    patches.set(primary.Primary, "_expire_first", missing)
+    patches.set(ShardClock, "read", lambda self, now_ns, wall_us: wall_us)
+
+
+@mutant("lets the shard's time go back", budget=1500)
+def _(patches: Patches) -> None:
+    """Each primary believes its own wall clock, whatever was stamped before."""
+    patches.set(ShardClock, "read", lambda self, now_ns, wall_us: wall_us)
+    patches.set(ShardClock, "heard", lambda self, time_us, now_ns: None)
+
+
+@mutant("extends a session beyond its absolute deadline")
+def _(patches: Patches) -> None:
+    """An update may set any lifetime."""
+    patches.set(table, "_clamp", lambda expires_us, absolute_us: expires_us)
