@@ -44,6 +44,7 @@ _CHUNKS_PER_WRITE = 64
 _CHUNK_BYTES = 256 * 1024
 WAITING_MESSAGES_MAX = 4096
 _DISCARD_BYTES_MAX = 1 << 20
+_NOT_SENDABLE = (LocalProtocolError, msgspec.MsgspecError, TypeError, ValueError, OverflowError)
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 # One for all connections: what a read brings is taken out of it in the same step. A fresh buffer of this size
@@ -275,19 +276,26 @@ class FramedConnection:
     def _append(self, chunk: bytearray, message: wire.Frame) -> bool:
         try:
             append_frame(chunk, message, self._frame_bytes_max)
-        except (LocalProtocolError, msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
-            # Only our own errors are sure not to quote what was to be sent.
-            reason = str(error) if isinstance(error, LocalProtocolError) else type(error).__name__
-            _log.error("message_not_sendable", remote=self.remote, kind=type(message).__name__, error=reason)
-            self.abort(f"a message could not be sent: {reason}")
+        except _NOT_SENDABLE as error:
+            self._refuse(message, error)
             return False
         return True
+
+    def _refuse(self, message: wire.Frame, error: Exception) -> None:
+        # Only our own errors are sure not to quote what was to be sent.
+        reason = str(error) if isinstance(error, LocalProtocolError) else type(error).__name__
+        _log.error("message_not_sendable", remote=self.remote, kind=type(message).__name__, error=reason)
+        self.abort(f"a message could not be sent: {reason}")
 
     def _encode(self, messages: Iterator[wire.Frame]) -> None:
         """Encode and queue; once much is queued, let the rest wait as it is."""
         chunk = bytearray()
+        limit = self._frame_bytes_max
         for message in messages:
-            if not self._append(chunk, message):
+            try:
+                append_frame(chunk, message, limit)
+            except _NOT_SENDABLE as error:
+                self._refuse(message, error)
                 return
             if len(chunk) >= _CHUNK_BYTES:
                 self._queue(chunk)

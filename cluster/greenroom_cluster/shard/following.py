@@ -67,7 +67,7 @@ def _commit(replica: Replica, committed: int) -> None:
     if target <= replica.committed:
         return
     table, log = replica.table, replica.log
-    while replica.committed < target:
-        replica.committed += 1
-        table.apply(log.record(replica.committed))
+    for record in log.records(replica.committed, target):
+        replica.committed = record.sequence
+        table.apply(record)
     log.trim(target)

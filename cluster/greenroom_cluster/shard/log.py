@@ -67,47 +67,46 @@ class Log:
     An empty log has `first == appended + 1`.
     """
 
-    __slots__ = ("_records", "_sizes", "appended", "held_bytes")
+    __slots__ = ("_entries", "appended", "held_bytes")
 
     def __init__(self, appended: int = 0) -> None:
-        self._records: deque[Record] = deque()
-        self._sizes: deque[int] = deque()
+        self._entries: deque[tuple[Record, int]] = deque()
         self.appended = appended
         self.held_bytes = 0
 
     @property
     def first(self) -> int:
         """Sequence number of the oldest record held."""
-        return self.appended - len(self._records) + 1
+        return self.appended - len(self._entries) + 1
 
     def append(self, record: Record) -> int:
         """Add the next record and return its size in bytes; raises InvariantError on a gap."""
         if record.sequence != self.appended + 1:
             raise InvariantError(f"record {record.sequence} appended after {self.appended}")
         size = record_bytes(record.command)
-        self._records.append(record)
-        self._sizes.append(size)
+        self._entries.append((record, size))
         self.appended = record.sequence
         self.held_bytes += size
         return size
 
-    def record(self, sequence: int) -> Record:
-        """Return the record with this sequence number; raises InvariantError if it is not held."""
-        index = sequence - self.first
-        if not 0 <= index < len(self._records):
-            raise InvariantError(f"record {sequence} is not in the log {self.first}..{self.appended}")
-        return self._records[index]
+    def records(self, after: int, through: int) -> list[Record]:
+        """Return the records after one number up to another; raises InvariantError if not all are held."""
+        start = after + 1 - self.first
+        if start < 0 or through > self.appended:
+            raise InvariantError(
+                f"records {after + 1}..{through} are not all in the log {self.first}..{self.appended}"
+            )
+        return [record for record, _ in islice(self._entries, start, through + 1 - self.first)]
 
     def after(self, sequence: int) -> Iterator[tuple[Record, int]]:
         """Yield (record, size in bytes) for each record with a higher sequence number."""
         start = sequence + 1 - self.first
         if start < 0:
             raise InvariantError(f"records after {sequence} are gone: the log begins at {self.first}")
-        return zip(islice(self._records, start, None), islice(self._sizes, start, None), strict=True)
+        return islice(self._entries, start, None)
 
     def trim(self, through: int) -> None:
         """Drop the records up to and including this sequence number."""
-        records = self._records
-        for _ in range(min(through - self.first + 1, len(records))):
-            records.popleft()
-            self.held_bytes -= self._sizes.popleft()
+        entries = self._entries
+        for _ in range(min(through - self.first + 1, len(entries))):
+            self.held_bytes -= entries.popleft()[1]

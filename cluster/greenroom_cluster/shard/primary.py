@@ -179,7 +179,7 @@ class Primary:
             self._hold(origin, client, command)
             return
         time_us = self.clock.read(now_ns, wall_us)
-        if self.admission.forgotten(known, command.age_ms, time_us):
+        if command.age_ms and self.admission.forgotten(known, command.age_ms, time_us):
             self.answer(origin, wire.Unknowable(request, "repeated after the shard may have forgotten it"))
             return
         refusal = self.admission.refusal(now_ns, known, command)
@@ -252,13 +252,12 @@ class Primary:
         if target <= replica.committed:
             return
         again: list[tuple[Origin, Read]] = []
-        while replica.committed < target:
-            replica.committed += 1
-            record = log.record(replica.committed)
+        for record in log.records(replica.committed, target):
+            replica.committed = sequence = record.sequence
             reply = table.apply(record)
-            route = self._routes.pop(replica.committed, None)
+            route = self._routes.pop(sequence, None)
             if reply is not None:
-                self.admission.applied(replica.committed)
+                self.admission.applied(sequence)
                 self._pending.pop((record.client, reply.request), None)
                 if route is not None:
                     self.answer(route[0], reply)

@@ -157,9 +157,9 @@ class Replica:
         usurping = self.doubted and self.leader != b""
         self.leader = b""
         self.receiver = None
-        while self.committed < self.log.appended:
-            self.committed += 1
-            self.table.apply(self.log.record(self.committed))
+        for record in self.log.records(self.committed, self.log.appended):
+            self.committed = record.sequence
+            self.table.apply(record)
         self.log.trim(self.committed)
         self.role = Role.PRIMARY
         self.primary = Primary(self, now_ns)

@@ -1,13 +1,13 @@
 """The roles of a replica and what each accepts, as a table.
 
 An input that a role does not accept is ignored with a reason, never acted on. Epochs are compared before the
-table is asked.
+table is asked. Names are strings because those are found in a table without a call.
 """
 
-from enum import Enum
+from enum import StrEnum
 
 
-class Role(Enum):
+class Role(StrEnum):
     """What a replica is to its shard."""
 
     PRIMARY = "primary"
@@ -16,7 +16,7 @@ class Role(Enum):
     FENCED = "fenced"
 
 
-class Kind(Enum):
+class Kind(StrEnum):
     """What can reach a replica."""
 
     REQUEST = "request"

@@ -154,11 +154,10 @@ class Judge:
         known, identity = self._appended.get(key, (0, 0))
         first = log.first if identity != id(log) else max(log.first, known + 1)
         shard = self.shards[key[1]]
-        for sequence in range(first, log.appended + 1):
-            record = log.record(sequence)
+        for record in log.records(first - 1, log.appended):
             encoded = _encoder.encode(record)
-            written = shard.written.setdefault((record.epoch, sequence), encoded)
-            assert written == encoded, f"shard {key[1]}: two records {record.epoch}/{sequence}"
+            written = shard.written.setdefault((record.epoch, record.sequence), encoded)
+            assert written == encoded, f"shard {key[1]}: two records {record.epoch}/{record.sequence}"
         self._appended[key] = (log.appended, id(log))
 
     # --- answers --------------------------------------------------------------------------------------------

@@ -46,9 +46,11 @@ def test_a_log_gives_what_it_holds_and_nothing_else() -> None:
     assert (log.first, log.appended) == (13, 15)
     assert [each.sequence for each, _ in log.after(13)] == [14, 15]
     assert list(log.after(15)) == []
-    for sequence in (12, 16):
+    assert [each.sequence for each in log.records(12, 14)] == [13, 14]
+    assert log.records(15, 15) == []
+    for after, through in ((11, 13), (14, 16)):
         with pytest.raises(InvariantError):
-            log.record(sequence)
+            log.records(after, through)
     with pytest.raises(InvariantError):
         log.after(11)
 
