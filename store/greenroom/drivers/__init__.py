@@ -35,6 +35,7 @@ class Runner(ABC):
         self.closed = False
         self._timer_ns = 1 << 62
         self._flush_due = False
+        self._lonely = True
 
     @abstractmethod
     def perform(self, request: Single, kind: Kind) -> Awaitable[Any]:
@@ -115,18 +116,25 @@ class Runner(ABC):
             self._schedule_tick(dialog.wake_ns)
 
     def _after_submit(self) -> None:
-        """Settle, cheaply where nothing is to be done but a flush that is due already."""
+        """Settle, cheaply where nothing is to be done but a flush that is due already.
+
+        A request waits for others of this tick, unless it is the only one in flight and so was the last.
+        """
         dialog = self.dialog
         board = dialog.board
         if board.actions or dialog.failures or dialog.wake_ns < self._timer_ns:
             self._settle()
         elif board.dirty and not self._flush_due:
+            if self._lonely and dialog.pending_count == 1:
+                self._flush()
+                return
             self._flush_due = True
             self._schedule_flush()
 
     def _flush(self) -> None:
         """Send what all requests of this tick have queued, one write per connection."""
         self._flush_due = False
+        self._lonely = self.dialog.pending_count == 1
         for number, data in self.dialog.board.take_writes():
             self._write(number, data)
 
