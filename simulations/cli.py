@@ -80,6 +80,8 @@ def _tell(summary: Summary) -> None:
         print(f"{title}:")
         for name, count in sorted(counts.items()):
             print(f"    {name:45} {count}")
+    print(f"never reached (role, message): {', '.join(summary.never_reached) or 'none'}")
+    print(f"never struck: {', '.join(summary.never_struck) or 'none'}")
     for violation in summary.violations:
         print(f"seed {violation['seed']}: {violation['rule']}: {violation['detail'][:500]}")
     if summary.violations:

@@ -7,9 +7,11 @@ seeds use the default times, the others shorter ones, under which more happens i
 
 from random import Random
 
+from msgspec.structs import replace
+
 from simulations.plans import ACTION_KINDS, Action, Fault, Plan
 
-_WEIGHTS = (30, 14, 10, 6, 12, 4, 8, 6, 4, 2, 1, 1)
+_WEIGHTS = (28, 14, 10, 6, 12, 4, 7, 6, 4, 2, 4, 1)
 _TIMES = ((0.25, 1.0, 1.25), (0.25, 1.0, 1.25), (0.1, 0.4, 0.5), (0.05, 0.2, 0.25))
 
 _PROCESSES = (
@@ -19,14 +21,16 @@ _PROCESSES = (
 _NETWORK = (
     "lose packets", "delay packets", "queue at sender", "reset connection", "reset connection",
     "half-open connection", "lose the answer", "cut off", "cut off", "cut one way", "cut one way",
-    "cut between", "cut between", "flap", "cut clients",
+    "cut between", "cut between", "flap", "cut clients", "thin line", "read a connection late",
 )  # fmt: skip
 _COORDINATION = (
     "restart coordinator", "crash coordinator at write", "slow disk", "lose coordinator answers", "stale map",
     "cut coordination", "pause coordinator",
 )  # fmt: skip
 _RECONFIGURATION = ("add node", "drain node")
-_CLIENTS = ("kill client", "pause client", "lose the answer", "cut clients", "reset client")
+_CLIENTS = (
+    "kill client", "pause client", "lose the answer", "cut clients", "reset client", "stale client",
+)  # fmt: skip
 _CLOCKS = ("jump wall clock", "change clock rate")
 _THEMES: tuple[tuple[str, ...], ...] = (
     _PROCESSES,
@@ -77,12 +81,9 @@ def make_plan(seed: int) -> Plan:
         start_seconds=random.choice(((0.3, 0.6), (0.05, 0.1), (0.01, 0.02))),
         deadline_ms=random.randrange(500, 3000) if random.random() < 0.25 else 0,
     )
-    return _with(plan, random)
-
-
-def _with(plan: Plan, random: Random) -> Plan:
-    from msgspec.structs import replace
-
+    if random.random() < 0.05:
+        # Only with many shards do two nodes have several joins under way between them.
+        plan = replace(plan, shards=16)
     return replace(plan, actions=_actions(plan, random), faults=_faults(plan, random))
 
 
@@ -135,6 +136,8 @@ def _faults(plan: Plan, random: Random) -> tuple[Fault, ...]:
         begin = random.uniform(0, plan.seconds * 700)
         spread = random.choice((5.0, 100.0, plan.grace_seconds * 1000, 2500.0))
         shard = random.randrange(plan.shards)
+        if plan.shards > 8 and not faults:
+            faults += _interrupted_joins(plan, random, begin, shard)
         for _ in range(random.choice((1, 1, 2, 3, 4))):
             at_ms = round(begin + random.uniform(0, spread), 3)
             faults.append(_fault(plan, random, random.choice(theme), at_ms, shard))
@@ -154,6 +157,37 @@ def _restore(plan: Plan, random: Random) -> tuple[Fault, ...]:
         Fault(round(at_ms, 3), "restore coordinator", "coordinator", round(seconds, 4), versions),
         Fault(later_ms, kind, target, _duration(plan, random)),
     )
+
+
+def _interrupted_joins(plan: Plan, random: Random, at_ms: float, shard: int) -> list[Fault]:
+    """Snapshots to a new node take long, and meanwhile a primary that sends some of them is deposed.
+
+    Or the plan changes again, so that it gives up a join, and perhaps its place, with others still under way.
+    """
+    seconds = plan.grace_seconds * random.uniform(3.0, 6.0)
+    amount = round(plan.grace_seconds * 1000 * random.uniform(0.3, 2.5), 3)
+    joined_ms = at_ms + plan.start_seconds[1] * 1000 + random.uniform(0, plan.grace_seconds * 1000)
+    primary, backup = f"primary of shard {shard}", f"backup of shard {shard}"
+    faults = [
+        Fault(round(at_ms, 3), "slow snapshots", f"node n{plan.nodes}", round(seconds, 4), amount),
+        Fault(round(at_ms + 1, 3), "add node", "coordinator"),
+    ]
+    if random.random() < 0.5:
+        amount = random.choice((1.0, 50.0, 500.0))
+        again_ms = joined_ms + random.uniform(0, plan.grace_seconds * 2000)
+        return [
+            *faults,
+            Fault(round(joined_ms, 3), "slow disk", "coordinator", round(seconds, 4), amount),
+            Fault(round(joined_ms, 3), "add node", "coordinator"),
+            Fault(round(again_ms, 3), "add node", "coordinator"),
+        ]
+    for other in ("coordinator", f"node of {backup}"):
+        lasts = round(plan.grace_seconds * random.uniform(1.3, 2.0), 4)
+        faults.append(Fault(round(joined_ms, 3), "cut between", f"node of {primary}", lasts, other=other))
+    if random.random() < 0.5:
+        later_ms = joined_ms + plan.grace_seconds * random.uniform(1500, 3000)
+        faults.append(Fault(round(later_ms, 3), "pause", primary, _duration(plan, random)))
+    return faults
 
 
 def _actor(plan: Plan, random: Random, shard: int) -> str:
@@ -221,6 +255,15 @@ def _fault(plan: Plan, random: Random, kind: str, at_ms: float, shard: int) -> F
             return Fault(at_ms, kind, machine, seconds, amount, random.choice(("", other)))
         case "reset connection" | "half-open connection" | "lose the answer":
             return Fault(at_ms, kind, anyone if kind != "lose the answer" else actor)
+        case "thin line":
+            amount = random.choice((2_000.0, 20_000.0, 200_000.0))
+            return Fault(at_ms, kind, machine, seconds, amount, random.choice(("", other)))
+        case "slow snapshots":
+            return Fault(at_ms, kind, machine, seconds, random.choice((20.0, 200.0, seconds * 1000)))
+        case "read a connection late":
+            return Fault(at_ms, kind, anyone, seconds, random.choice((0.0, 0.1, 0.5)))
+        case "stale client":
+            return Fault(at_ms, "stale map", client, seconds)
         case "reset client":
             return Fault(at_ms, "reset connection", client)
         case "cut one way":
@@ -238,7 +281,7 @@ def _fault(plan: Plan, random: Random, kind: str, at_ms: float, shard: int) -> F
         case "lose coordinator answers":
             return Fault(at_ms, kind, "coordinator", seconds, random.choice((1.0, 3.0)))
         case "stale map":
-            return Fault(at_ms, kind, random.choice((actor, machine)), seconds)
+            return Fault(at_ms, kind, random.choice((actor, machine, client)), seconds)
         case "add node" | "restart coordinator":
             return Fault(at_ms, kind, "coordinator", seconds)
         case _:

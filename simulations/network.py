@@ -25,6 +25,7 @@ USER_TIMEOUT_NS = 5 * SECOND
 _SYN_RETRY_NS = 1 * SECOND
 _RETRANSMIT_NS = 200 * MILLISECOND
 _KEEPALIVE_NS = 2 * SECOND
+_NEVER_NS = 1 << 62
 _FRAME_BYTES_MAX = 16 << 20
 
 
@@ -223,7 +224,7 @@ class Network:
                     if rule.jitter_ns:
                         delay += int(self.random.random() * rule.jitter_ns)
                     wait = _RETRANSMIT_NS
-                    while rule.loss and self.random.random() < rule.loss:
+                    while rule.loss and delay < USER_TIMEOUT_NS and self.random.random() < rule.loss:
                         self.happened["packet lost"] += 1
                         delay += wait
                         wait *= 2
@@ -341,7 +342,13 @@ class Network:
     def _post(self, end: End, payload: Any) -> None:
         if not end.open:
             return
-        when = max(self.timeline.now + self._delay(end), end.arrival)
+        delay = self._delay(end)
+        if delay >= USER_TIMEOUT_NS and end.arrival < _NEVER_NS:
+            # Lost so often, or so long under way, that its sender has given up before it arrives.
+            end.arrival = _NEVER_NS
+            self.happened["user timeout"] += 1
+            self.timeline.after(USER_TIMEOUT_NS, self._end_locally, end, "timed out")
+        when = max(self.timeline.now + delay, end.arrival)
         end.arrival = when
         self.timeline.at(when, self._arrive, end, payload)
 

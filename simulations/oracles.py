@@ -21,7 +21,15 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from greenroom.cluster_map import ClusterMap
-from greenroom_cluster.peering import Beacon, BeaconOk, Prepare, PrepareOk, SnapshotChunk, SnapshotOk
+from greenroom_cluster.peering import (
+    Beacon,
+    BeaconOk,
+    Prepare,
+    PrepareOk,
+    SnapshotChunk,
+    SnapshotOk,
+    SnapshotRefused,
+)
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard import replica as replica_module
 from greenroom_cluster.shard.effects import Answer, HostEffect
@@ -34,6 +42,9 @@ from greenroom_cluster.shard.roles import Role
 if TYPE_CHECKING:
     from simulations.actors import ActorProcess
     from simulations.world import World
+
+
+_OF_ONE_SHARD = frozenset({SnapshotChunk, SnapshotOk, SnapshotRefused})
 
 
 class ObservedLog(Log):
@@ -140,7 +151,7 @@ class Oracles:
         kind = type(message)
         if kind is Prepare:
             shards = [entry.shard for entry in message.entries]
-        elif kind is SnapshotChunk or kind is SnapshotOk:
+        elif kind in _OF_ONE_SHARD:
             shards = [message.shard]
         elif kind is Beacon and message.commits:
             shards = [each[0] for each in message.commits]

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from simulations.coverage import never_reached, never_struck
 from simulations.generation import make_plan
 from simulations.plans import Plan
 from simulations.world import Result, World
@@ -33,6 +34,8 @@ class Summary(msgspec.Struct, kw_only=True):
     heal_seconds_max: float = 0.0
     faults: dict[str, int] = {}
     messages: dict[str, int] = {}
+    never_reached: list[str] = []
+    never_struck: list[str] = []
 
     def add(self, result: Result) -> None:
         """Count one run."""
@@ -91,6 +94,8 @@ def summarize(seeds: range, jobs: int = 1, *, progress: bool = True, stop_after:
                 told = now
                 _tell_progress(summary, len(seeds), now - began)
     summary.wall_seconds = time.monotonic() - began
+    summary.never_reached = never_reached(summary.messages)
+    summary.never_struck = never_struck(summary.faults)
     return summary
 
 

@@ -197,3 +197,15 @@ def test_a_rule_for_a_tag_leaves_other_connections_alone() -> None:
     pair.send("one")
     pair.run(0.1)
     assert pair.received == ["one"]
+
+
+def test_what_is_lost_again_and_again_ends_the_senders_side() -> None:
+    pair = Pair()
+    here, there = frozenset({"a"}), frozenset({"b"})
+    pair.network.rules.append(TrafficRule(here, there, loss=0.999999))
+    pair.send("one")
+    pair.network.rules.clear()
+    pair.send("two")
+    pair.run(6)
+    assert pair.closed == ["client: timed out"]
+    assert pair.received == []
