@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _client_decoder = msgspec.msgpack.Decoder(wire.Get | wire.Mutation | wire.Fanout)
 _peer_decoder = msgspec.msgpack.Decoder(PeerRequest)
 _reply_decoder = msgspec.msgpack.Decoder(PeerReply | wire.Goodbye)
-_BULK_ANSWERS = frozenset({SnapshotOk, SnapshotRefused})
+_BULK_ANSWERS = (SnapshotOk, SnapshotRefused)
 
 
 class ActorProcess(Process):
@@ -98,8 +98,6 @@ class ActorProcess(Process):
             self.kill()
             return
         oracles.after(self, event, effects)
-        if not self.alive:
-            return
         if self.hold_effects:
             self.hold_effects = False
             self._held = effects
@@ -201,24 +199,24 @@ class ActorProcess(Process):
         outgoing: dict[Served | Dialed, list[wire.Frame]] = {}
         proposals: list[Proposal] = []
         for effect in effects:
-            kind = type(effect)
-            target: Served | Dialed | None = None
-            if kind is fx.Reply:
-                target = self._clients.get(effect.connection)  # type: ignore[union-attr]
-            elif kind is fx.Send:
-                target = self._links.get((effect.peer, effect.bulk))  # type: ignore[union-attr]
-                if target is not None and type(effect.message) is Beacon and target.queued:  # type: ignore[union-attr]
-                    target.send([effect.message], urgent=True)  # type: ignore[union-attr, list-item, call-arg]
-                    continue
-            elif kind is fx.Answer:
-                bulk = type(effect.message) in _BULK_ANSWERS  # type: ignore[union-attr]
-                target = self._peers.get((effect.peer, bulk))  # type: ignore[union-attr]
-            elif kind is fx.Propose:
-                proposals.append(effect.proposal)  # type: ignore[union-attr]
+            if isinstance(effect, fx.Reply):
+                client = self._clients.get(effect.connection)
+                if client is not None:
+                    outgoing.setdefault(client, []).append(effect.message)
+            elif isinstance(effect, fx.Send):
+                link = self._links.get((effect.peer, effect.bulk))
+                if link is not None and isinstance(effect.message, Beacon) and link.queued:
+                    link.send([effect.message], urgent=True)
+                elif link is not None:
+                    outgoing.setdefault(link, []).append(effect.message)
+            elif isinstance(effect, fx.Answer):
+                asker = self._peers.get((effect.peer, isinstance(effect.message, _BULK_ANSWERS)))
+                if asker is not None:
+                    outgoing.setdefault(asker, []).append(effect.message)
+            elif isinstance(effect, fx.Propose):
+                proposals.append(effect.proposal)
             else:
                 self._perform_rare(effect)
-            if target is not None:
-                outgoing.setdefault(target, []).append(effect.message)  # type: ignore[union-attr, arg-type]
         for connection, messages in outgoing.items():
             if isinstance(connection, Served) and connection.number in self._clients:
                 connection.send_bytes(messages)

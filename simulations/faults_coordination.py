@@ -26,11 +26,15 @@ def restore_coordinator(hit: Hit) -> Undo | None:
     world = hit.world
     if not world.coordinator.alive:
         return None
+
+    def start() -> None:
+        world.start_coordinator()
+
     world.coordinator.kill()
     disk = world.disk
     newest = disk.map
     disk.map = disk.copies[max(0, len(disk.copies) - 1 - int(hit.amount))]
-    world.timeline.after(100 * MILLISECOND, world.start_coordinator)
+    world.timeline.after(100 * MILLISECOND, start)
 
     def put_back() -> None:
         world.coordinator.kill()

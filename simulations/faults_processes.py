@@ -1,6 +1,7 @@
 """Faults of processes, machines and clocks, and nodes that come and go."""
 
 from simulations.actors import ActorProcess
+from simulations.clients import ClientProcess
 from simulations.hits import Hit, Undo, nothing
 from simulations.timeline import MILLISECOND, SECOND
 
@@ -114,11 +115,10 @@ def slow(hit: Hit) -> Undo | None:
 
 def kill_client(hit: Hit) -> Undo | None:
     """A client's process dies; another takes its place afterwards."""
-    world = hit.world
-    if hit.target.process not in world.clients or not hit.target.process.alive:
+    world, client = hit.world, hit.target.process
+    if not isinstance(client, ClientProcess) or client not in world.clients or not client.alive:
         return None
-    number = world.clients.index(hit.target.process)  # type: ignore[arg-type]
-    client = world.clients[number]
+    number = world.clients.index(client)
     client.kill()
 
     def start() -> None:

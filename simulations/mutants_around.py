@@ -11,7 +11,8 @@ from greenroom_cluster.coordination.coordinator import Coordinator, Incoming
 from greenroom_cluster.coordination.draft import Draft
 from greenroom_cluster.coordination.messages import ReportDead
 from greenroom_cluster.coordination.rules import NOBODY_LEFT, RULES
-from simulations import actors, network, world
+from greenroom_cluster.shard.host import Host
+from simulations import network, world
 from simulations.actors import ActorProcess
 from simulations.coordination import CoordinatorProcess
 from simulations.network import Network
@@ -87,7 +88,7 @@ def _(patches: Patches) -> None:
 @mutant("decides on a stale map")
 def _(patches: Patches) -> None:
     """The coordinator does not compare epochs: proposals made of an older map apply."""
-    original = draft.decide
+    original = rules.decide
 
     def decide(situation):
         entry = situation.entry
@@ -104,8 +105,7 @@ def _(patches: Patches) -> None:
     """Whoever is wanted first may start a shard that is merely unreachable."""
     allowed = tuple(rule for rule in RULES["start"] if rule is not NOBODY_LEFT)
     patches.set(rules, "RULES", {**RULES, "start": allowed})
-    host = actors.Host
-    original = host._start_if_wanted
+    original = Host._start_if_wanted
 
     def start_if_wanted(self, now_ns, shard, entry):
         dead = self._context.dead
@@ -116,7 +116,7 @@ def _(patches: Patches) -> None:
         finally:
             self._context.dead = dead
 
-    patches.set(host, "_start_if_wanted", start_if_wanted)
+    patches.set(Host, "_start_if_wanted", start_if_wanted)
 
 
 @mutant("answers before the map is on disk", budget=1500)
@@ -169,11 +169,11 @@ def _(patches: Patches) -> None:
         machine = self.machine
         real = type(machine).now_ns
         early = sampled.get(self, real(machine))
-        type(machine).now_ns = lambda each: early if each is machine else real(each)  # type: ignore[method-assign]
+        type(machine).now_ns = lambda each: early if each is machine else real(each)
         try:
             original(self, event)
         finally:
-            type(machine).now_ns = real  # type: ignore[method-assign]
+            type(machine).now_ns = real
         sampled[self] = real(machine)
 
     patches.set(ActorProcess, "step", step)

@@ -32,12 +32,12 @@ def _(patches: Patches) -> None:
     original = Replica.become_fenced
 
     def become_fenced(self, now_ns, reason):
-        refuse = Incoming.refuse
-        Incoming.refuse = lambda incoming, shard, epoch: incoming.backed.discard(shard)  # type: ignore[method-assign]
+        within = Patches()
+        within.set(Incoming, "refuse", lambda incoming, shard, epoch: incoming.backed.discard(shard))
         try:
             original(self, now_ns, reason)
         finally:
-            Incoming.refuse = refuse  # type: ignore[method-assign]
+            within.undo()
 
     patches.set(Replica, "become_fenced", become_fenced)
 

@@ -62,7 +62,7 @@ class ObservedLog(Log):
         return super().append(record)
 
 
-replica_module.Log = ObservedLog  # type: ignore[misc]
+replica_module.Log = ObservedLog  # type: ignore[attr-defined]  # it is watched from outside
 
 
 class Seen:

@@ -177,7 +177,7 @@ def _cost_row(each: Size) -> str:
 
 def draw(sizes: list[Size], path: Path) -> None:
     """Write a picture: what grows with the number of nodes, on logarithmic axes."""
-    series = {
+    series: dict[str, list[float]] = {
         "map, bytes": [each.map_bytes for each in sizes],
         "changes sent after one node fails, bytes": [each.failover_changes_bytes for each in sizes],
         "planning, microseconds": [each.plan_seconds * 1e6 for each in sizes],

@@ -268,8 +268,11 @@ class SupervisorProcess(Process):
             if self._published is not None:
                 self.network.send(served.end, self._whole(self._published))
 
+        def closed() -> None:
+            self._subscribers.pop(served.number, None)
+
         served.on_messages = received
-        served.on_closed = lambda: self._subscribers.pop(served.number, None) and None
+        served.on_closed = closed
 
     def _whole(self, cluster_map: ClusterMap) -> bytes:
         if self._encoded is None or self._encoded[0] is not cluster_map:
