@@ -66,8 +66,7 @@ def _commit(replica: Replica, committed: int) -> None:
     target = min(committed, replica.log.appended)
     if target <= replica.committed:
         return
-    table, log = replica.table, replica.log
-    for record in log.records(replica.committed, target):
+    apply = replica.table.apply
+    for record in replica.log.take(replica.committed, target):
         replica.committed = record.sequence
-        table.apply(record)
-    log.trim(target)
+        apply(record)

@@ -108,5 +108,23 @@ class Log:
     def trim(self, through: int) -> None:
         """Drop the records up to and including this sequence number."""
         entries = self._entries
-        for _ in range(min(through - self.first + 1, len(entries))):
+        while entries and entries[0][0].sequence <= through:
             self.held_bytes -= entries.popleft()[1]
+
+    def take(self, after: int, through: int) -> list[Record]:
+        """Return the records after one number up to another, and drop these and all before.
+
+        Raises InvariantError if not all are held.
+        """
+        if after + 1 < self.first or through > self.appended:
+            raise InvariantError(
+                f"records {after + 1}..{through} are not all in the log {self.first}..{self.appended}"
+            )
+        self.trim(after)
+        popleft = self._entries.popleft
+        taken = []
+        for _ in range(through - after):
+            record, size = popleft()
+            self.held_bytes -= size
+            taken.append(record)
+        return taken

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from greenroom_cluster.peering import Beacon, BeaconOk, Prepare, PrepareOk, ShardRecords
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.effects import Connect, Disconnect, Send
+from greenroom_cluster.shard.log import Log
 from greenroom_cluster.shard.records import Record
 from greenroom_cluster.shard.settings import ns
 
@@ -220,12 +221,12 @@ class Outgoing:
             room = settings.prepare_bytes_max
             while self.unsent and room > 0:
                 shard, follower = next(iter(self.unsent.items()))
-                records, room = self._take(follower, room)
-                if follower.sent == follower.primary.log.appended:
+                replica = follower.primary.replica
+                records, room = self._take(follower, replica.log, room)
+                if follower.sent == replica.log.appended:
                     del self.unsent[shard]
                 if records:
-                    primary = follower.primary
-                    entries.append(ShardRecords(shard, primary.epoch, primary.committed, tuple(records)))
+                    entries.append(ShardRecords(shard, replica.epoch, replica.committed, tuple(records)))
                     parts.append((follower, follower.sent))
                     self.commits_due.pop(shard, None)
             if entries:
@@ -236,9 +237,9 @@ class Outgoing:
                 self._context.effects.append(Send(self.peer, Prepare(batch, tuple(entries))))
 
     @staticmethod
-    def _take(follower: Follower, room: int) -> tuple[list[Record], int]:
+    def _take(follower: Follower, log: Log, room: int) -> tuple[list[Record], int]:
         records = []
-        for record, size in follower.primary.log.after(follower.sent):
+        for record, size in log.after(follower.sent):
             if room <= 0:
                 break
             records.append(record)

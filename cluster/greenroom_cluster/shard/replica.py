@@ -157,10 +157,9 @@ class Replica:
         usurping = self.doubted and self.leader != b""
         self.leader = b""
         self.receiver = None
-        for record in self.log.records(self.committed, self.log.appended):
+        for record in self.log.take(self.committed, self.log.appended):
             self.committed = record.sequence
             self.table.apply(record)
-        self.log.trim(self.committed)
         self.role = Role.PRIMARY
         self.primary = Primary(self, now_ns)
         self.context.transition(self.shard, self.epoch, self.role.value, reason)

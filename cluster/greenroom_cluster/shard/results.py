@@ -37,11 +37,11 @@ class Client:
         """Drop the answers that the client has confirmed."""
         self.low = low
         results = self.results
-        # Requests of one client arrive nearly in order, so the old ones stand in front.
-        for answered in [number for number in results if number < low]:
-            reply = results.pop(answered)
-            if type(reply) is wire.Session:
-                self.kept_bytes -= len(reply.data)
+        for number in tuple(results):
+            if number < low:
+                reply = results.pop(number)
+                if type(reply) is wire.Session:
+                    self.kept_bytes -= len(reply.data)
 
 
 class ClientTable:

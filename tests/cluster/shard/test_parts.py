@@ -51,6 +51,18 @@ def test_a_log_gives_what_it_holds_and_nothing_else() -> None:
     for after, through in ((11, 13), (14, 16)):
         with pytest.raises(InvariantError):
             log.records(after, through)
+
+
+def test_what_is_taken_from_a_log_is_dropped_with_all_before() -> None:
+    log = filled(after=10)
+    for after, through in ((9, 11), (10, 16)):
+        with pytest.raises(InvariantError):
+            log.take(after, through)
+    assert [each.sequence for each in log.take(11, 12)] == [12]
+    assert (log.first, log.appended) == (13, 15)
+    assert log.take(12, 12) == []
+    assert [each.sequence for each in log.take(12, 15)] == [13, 14, 15]
+    assert (log.first, log.held_bytes) == (16, 0)
     with pytest.raises(InvariantError):
         log.after(11)
 
