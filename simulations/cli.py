@@ -1,31 +1,42 @@
 """The command `python -m simulations`: run, replay, scenario, mutants, scale.
 
-Results go to stdout, progress to stderr. The exit status is 1 if a rule was broken.
+Results go to stdout, progress to stderr. The exit status is 0 if all is well, 1 if a rule was broken (or a
+mutant not found), 2 if the command makes no sense.
 """
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
+from greenroom.errors import UsageError
 from simulations import scale
-from simulations.generation import make_plan
+from simulations.arguments import at_least, check_directory, check_writable, read_plan, seeds
 from simulations.linearizability import write_history
 from simulations.mutants import as_json, find_all, table
 from simulations.patching import MUTANTS
 from simulations.pictures import draw
 from simulations.plans import Plan
 from simulations.running import Summary, run_plan, summarize
-from simulations.scenarios import names, run_scenario
+from simulations.scenarios import load, names, run_scenario
 from simulations.shrinking import Shrinker
 from simulations.stories import tell_plan
+
+PICTURES = Path("build/simulations")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; `{self.prog} --help` tells more\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m simulations", description=__doc__)
+    parser = _Parser(prog="python -m simulations", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     _add_run(commands.add_parser("run", help="run seeds and judge them"))
     _add_replay(
@@ -35,27 +46,37 @@ def main(arguments: list[str] | None = None) -> int:
     _add_mutants(commands.add_parser("mutants", help="plant known mistakes and see them found"))
     _add_scale(commands.add_parser("scale", help="compute what large clusters cost"))
     options = parser.parse_args(arguments)
-    return int(options.act(options))
-
-
-def _seeds(text: str) -> range:
-    first, colon, last = text.partition(":")
-    return range(int(first), int(last)) if colon else range(int(first), int(first) + 1)
+    try:
+        return int(options.act(options))
+    except UsageError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read this has seen enough, as `head` does; Python must not try to flush it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 # --- run -------------------------------------------------------------------------------------------------
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seeds", default="0:200", help="from:to, or one seed")
+    parser.add_argument(
+        "--seeds", type=seeds, default="0:200", help="FROM:TO (TO not included) or one seed; 0:200 without"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--stop-after", type=int, default=0, help="end after so many violations")
+    parser.add_argument("--jobs", type=at_least(1), default=1, help="processes; 1 without")
+    parser.add_argument(
+        "--stop-after", type=at_least(0), default=0, help="end after so many violations; 0: never early"
+    )
     parser.set_defaults(act=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    summary = summarize(_seeds(options.seeds), options.jobs, stop_after=options.stop_after)
+    summary = summarize(options.seeds, options.jobs, stop_after=options.stop_after)
     if options.json:
         print(json.dumps(msgspec.to_builtins(summary)))
     else:
@@ -100,7 +121,9 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    plan = _plan(options.seed)
+    plan = read_plan(options.seed)
+    check_writable(options.save, "--save")
+    check_writable(options.history, "--history")
     result, world = run_plan(plan, tracing=True)
     print(tell_plan(plan))
     print("\n".join(world.trace))
@@ -123,12 +146,6 @@ def _replay(options: argparse.Namespace) -> int:
     return 1 if result.violations else 0
 
 
-def _plan(text: str) -> Plan:
-    if text.isdecimal():
-        return make_plan(int(text))
-    return msgspec.json.decode(Path(text).read_bytes(), type=Plan)
-
-
 def _breaks(plan: Plan, rule: str) -> bool:
     violations = run_plan(plan)[0].violations
     return bool(violations) and violations[0].rule == rule
@@ -140,18 +157,23 @@ def _breaks(plan: Plan, rule: str) -> bool:
 def _add_scenario(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", help=f"of: {', '.join(names())}; all without, or a TOML file")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    parser.add_argument("--svg", type=Path, default=Path(), help="directory for the pictures")
+    parser.add_argument(
+        "--svg", type=Path, default=PICTURES, help=f"directory for the pictures; {PICTURES} without"
+    )
     parser.add_argument("--trace", action="store_true", help="print the trace, too")
     parser.set_defaults(act=_scenario)
 
 
 def _scenario(options: argparse.Namespace) -> int:
     outcomes = []
-    for name in options.names or names():
+    wanted = options.names or names()
+    for name in wanted:
+        load(name)
+    check_directory(options.svg, "--svg")
+    for name in wanted:
         outcome, world = run_scenario(name)
         outcomes.append(outcome)
         picture = options.svg / f"{outcome.name}.svg"
-        picture.parent.mkdir(parents=True, exist_ok=True)
         picture.write_text(draw(world, f"{outcome.name}: {outcome.title}"))
         if options.trace:
             print("\n".join(world.trace))
@@ -174,12 +196,15 @@ def _scenario(options: argparse.Namespace) -> int:
 def _add_mutants(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", help="parts of names; all mutants without")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--jobs", type=at_least(1), default=1, help="processes; 1 without")
+    parser.add_argument("--first-seed", type=at_least(0), default=0, help="where to begin; 0 without")
     parser.set_defaults(act=_mutants)
 
 
 def _mutants(options: argparse.Namespace) -> int:
+    for part in options.names:
+        if not any(part in name for name in MUTANTS):
+            raise UsageError(f"no mutant has {part!r} in its name; there are: {'; '.join(MUTANTS)}")
     names = [name for name in MUTANTS if not options.names or any(part in name for part in options.names)]
     findings = find_all(names, options.jobs, options.first_seed)
     print(as_json(findings) if options.json else table(findings))
@@ -190,13 +215,21 @@ def _mutants(options: argparse.Namespace) -> int:
 
 
 def _add_scale(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--nodes-max", type=int, default=1000, help="leave out larger sizes")
+    parser.add_argument(
+        "--nodes-max", type=at_least(10), default=1000, help="leave out larger sizes (10, 100, 1000 nodes)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    parser.add_argument("--svg", type=Path, default=Path("scale.svg"), help="where to draw")
+    parser.add_argument(
+        "--svg",
+        type=Path,
+        default=PICTURES / "scale.svg",
+        help=f"where to draw; {PICTURES}/scale.svg without",
+    )
     parser.set_defaults(act=_scale)
 
 
 def _scale(options: argparse.Namespace) -> int:
+    check_writable(options.svg, "--svg")
     sizes = []
     for nodes, shards in scale.SIZES:
         if nodes <= options.nodes_max:

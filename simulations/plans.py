@@ -51,7 +51,7 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     other: str = ""
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One run. Times of the core's in seconds.
 
     `rates`: how fast the nodes' clocks run, in millionths; `walls_ms`: how far their wall clocks are off.

@@ -19,11 +19,12 @@ A story is a TOML file in `scenarios/`:
 import tomllib
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from greenroom.errors import UsageError
+from simulations.arguments import check_plan
 from simulations.plans import Action, Fault, Plan
 from simulations.running import run_plan
 from simulations.world import World
@@ -32,11 +33,32 @@ DIRECTORY = Path(__file__).parent / "scenarios"
 _KINDS = ("get", "update", "patch", "get", "create")
 
 
-class Load(msgspec.Struct, frozen=True):
+class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A steady load."""
 
-    operations_per_second: float = 200.0
+    operations_per_second: Annotated[float, msgspec.Meta(gt=0)] = 200.0
     lifetime_ms: int = 0
+
+
+class _Struck(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A fault as written in a file, with its time in seconds."""
+
+    at: float
+    kind: str
+    target: str = ""
+    seconds: float = 0.0
+    amount: float = 0.0
+    other: str = ""
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A scenario's file."""
+
+    title: str
+    bound_seconds: Annotated[float, msgspec.Meta(gt=0)]
+    cluster: dict[str, Any] = {}
+    load: Load = Load()
+    fault: tuple[_Struck, ...] = ()
 
 
 class Story(msgspec.Struct, frozen=True):
@@ -75,18 +97,19 @@ def load(name: str) -> Story:
     path = Path(name) if name.endswith(".toml") else DIRECTORY / f"{name}.toml"
     if not path.exists():
         raise UsageError(f"there is no scenario {name!r}; there are: {', '.join(names())}")
-    told = tomllib.loads(path.read_text())
-    burden = msgspec.convert(told.get("load", {}), Load)
-    plan = msgspec.convert({"seed": 1, "shards": 8, "sessions": 32, **told.get("cluster", {})}, Plan)
-    faults = tuple(_fault(entry) for entry in told.get("fault", ()))
-    bound = told["bound_seconds"]
+    try:
+        told = msgspec.convert(tomllib.loads(path.read_text()), _File, strict=False)
+        plan = msgspec.convert({"seed": 1, "shards": 8, "sessions": 32, **told.cluster}, Plan)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise UsageError(f"{path} is not a scenario, as simulations/scenarios.py tells it: {error}") from None
+    faults = tuple(
+        Fault(each.at * 1000, each.kind, each.target, each.seconds, each.amount, each.other)
+        for each in told.fault
+    )
+    bound = told.bound_seconds
     plan = msgspec.structs.replace(plan, callers=4 * plan.shards, faults=faults, bound_seconds=bound)
-    return Story(told["title"], bound, msgspec.structs.replace(plan, actions=_steady(plan, burden)))
-
-
-def _fault(entry: dict[str, Any]) -> Fault:
-    at = entry.pop("at")
-    return msgspec.convert({"at_ms": at * 1000, **entry}, Fault, strict=False)
+    check_plan(plan, str(path))
+    return Story(told.title, bound, msgspec.structs.replace(plan, actions=_steady(plan, told.load)))
 
 
 def _steady(plan: Plan, burden: Load) -> tuple[Action, ...]:

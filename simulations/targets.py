@@ -13,6 +13,7 @@
 A target is looked up when the fault strikes. `world["primary of shard 3"].pause(2.0)` does that by hand.
 """
 
+import re
 from typing import TYPE_CHECKING
 
 from greenroom.errors import UsageError
@@ -21,6 +22,21 @@ from simulations.processes import Process
 
 if TYPE_CHECKING:
     from simulations.world import World
+
+
+_ACTOR = r"(primary|backup) of shard \d+|actor \w+/\d+"
+_TARGET = re.compile(
+    rf"coordinator|client \d+|{_ACTOR}|(node|supervisor) (n\d+|client\d+|coordinator|of ({_ACTOR}))"
+)
+
+
+def check_target(name: str) -> None:
+    """Raise UsageError for what names nothing in any world."""
+    if not _TARGET.fullmatch(name):
+        raise UsageError(
+            f"{name!r} names nothing in a simulated world; names are such as 'primary of shard 3', "
+            "'node of backup of shard 1', 'actor n1/0', 'supervisor n2', 'client 0', 'coordinator'"
+        )
 
 
 class Target:
@@ -55,6 +71,7 @@ class Target:
 
 def find(world: "World", name: str) -> Target:
     """Return what the name stands for. Raises UsageError if nobody could know."""
+    check_target(name)
     words = name.split()
     match words:
         case ["coordinator"]:
@@ -76,7 +93,7 @@ def find(world: "World", name: str) -> Target:
         case ["node" | "supervisor", "of", *rest]:
             inner = find(world, " ".join(rest))
             return Target(world, name, world.supervisors.get(inner.machine), inner.machine)
-    raise UsageError(f"{name!r} names nothing in a simulated world; see simulations/targets.py")
+    raise UsageError(f"{name!r} names nothing in a simulated world")
 
 
 def _actor(world: "World", name: str, actor: ActorProcess | None, machine: str) -> Target:
