@@ -57,7 +57,8 @@ class Faults:
             return
         self.network.happened[kind] += 1
         lasts = seconds if kind in LASTING else 0.0
-        world.recording.struck(kind, found.machine or found.name, world.seconds, lasts)
+        where = [found.machine or found.name, *([find(world, other).machine] if other else [])]
+        world.recording.struck(kind, " and ".join(where), world.seconds, lasts)
         self._numbers += 1
         self._open[self._numbers] = undo
         if seconds:
