@@ -115,6 +115,7 @@ class Switchboard:
     def __init__(self, client_id: bytes, cluster: str) -> None:
         self.actions: list[Action] = []
         self.dirty: list[Link] = []
+        self.queued_bytes = 0
         self._client_id = client_id
         self._cluster = cluster
         self._links: dict[int, Link] = {}
@@ -183,6 +184,7 @@ class Switchboard:
                 writes.append((link.id, link.out))
                 link.out = bytearray()
         self.dirty.clear()
+        self.queued_bytes = 0
         return writes
 
     def abort(self, link: Link) -> None:

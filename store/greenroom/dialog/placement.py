@@ -96,6 +96,7 @@ class Placement:
             self._board.dirty.append(link)
         size = len(out) - start
         link.bytes += size
+        self._board.queued_bytes += size
         return size
 
     def measure(self, request: Frame) -> int:

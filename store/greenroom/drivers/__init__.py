@@ -19,6 +19,9 @@ from greenroom.dialog.operations import Kind, Single
 from greenroom.errors import GreenroomError
 
 RECEIVE_BYTES = 256 * 1024
+FLUSH_BYTES = 8 * 1024
+"""How much waits for the end of a turn of the loop; servers work on what is sent while the turn goes on."""
+
 USER_TIMEOUT_MS = 5000
 KEEPALIVE_IDLE_SECONDS = 5
 KEEPALIVE_INTERVAL_SECONDS = 2
@@ -118,12 +121,15 @@ class Runner(ABC):
     def _after_submit(self) -> None:
         """Settle, cheaply where nothing is to be done but a flush that is due already.
 
-        A request waits for others of this tick, unless it is the only one in flight and so was the last.
+        A request waits for others of this turn of the loop, unless there is much to send already, or it is
+        the only one in flight and so was the last.
         """
         dialog = self.dialog
         board = dialog.board
         if board.actions or dialog.failures or dialog.wake_ns < self._timer_ns:
             self._settle()
+        elif board.queued_bytes >= FLUSH_BYTES:
+            self._write_all()
         elif board.dirty and not self._flush_due:
             if self._lonely and dialog.pending_count == 1:
                 self._flush()
@@ -135,6 +141,9 @@ class Runner(ABC):
         """Send what all requests of this tick have queued, one write per connection."""
         self._flush_due = False
         self._lonely = self.dialog.pending_count == 1
+        self._write_all()
+
+    def _write_all(self) -> None:
         for number, data in self.dialog.board.take_writes():
             self._write(number, data)
 
