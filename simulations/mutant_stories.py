@@ -95,6 +95,42 @@ LOGGED_THEN_DEPOSED = Plan(
 )
 """A primary's last records reach its backup, which takes over; it hears of that, its client cannot follow."""
 
+UNHEARD = Plan(
+    seed=0,
+    callers=4,
+    clients=2,
+    seconds=10.0,
+    actions=tuple(
+        Action(number % 4, 20.0 + number * 7 % 11, "create" if number < 6 else "update", number % 6)
+        for number in range(2000)
+    ),
+    faults=(Fault(1000, "cut between", "node of primary of shard 0", 8.0, other="coordinator"),),
+)
+"""A primary loses the coordinator alone, for so long that their connections end; nothing else fails."""
+
+LATE_TAKEOVER = Plan(
+    seed=0,
+    nodes=2,
+    shards=1,
+    clients=1,
+    callers=4,
+    sessions=4,
+    seconds=4.0,
+    beacon_seconds=0.05,
+    lease_seconds=0.2,
+    grace_seconds=0.25,
+    actions=tuple(
+        Action(number % 4, 5.0 + number * 7 % 5, "create" if number < 4 else "update", number % 4)
+        for number in range(2000)
+    ),
+    faults=(
+        Fault(1000, "cut between", "node of primary of shard 0", 0.8, other="node of backup of shard 0"),
+        Fault(1000, "cut between", "node of primary of shard 0", 0.3, other="coordinator"),
+        Fault(1000, "cut one way", "node of backup of shard 0", 2.0, other="coordinator"),
+    ),
+)
+"""A backup's word that it takes over reaches the coordinator when it was removed and has joined again."""
+
 SLOW_PEER = Plan(
     seed=0,
     shards=2,

@@ -15,6 +15,7 @@ from greenroom_cluster.shard.host import Host
 from simulations import network, world
 from simulations.actors import ActorProcess
 from simulations.coordination import CoordinatorProcess
+from simulations.mutant_stories import LATE_TAKEOVER, UNHEARD
 from simulations.network import Network
 from simulations.patching import Patches, mutant
 from simulations.supervisors import SupervisorProcess
@@ -42,7 +43,7 @@ def _(patches: Patches) -> None:
     patches.set(Draft, "want", want)
 
 
-@mutant("presumes death from a closed connection", flagged=True)
+@mutant("presumes death from a closed connection", flagged=True, budget=50, plan=UNHEARD)
 def _(patches: Patches) -> None:
     """⚑ An actor whose connection to the coordinator ends is published as dead."""
     original = CoordinatorProcess._serve
@@ -85,7 +86,7 @@ def _(patches: Patches) -> None:
 # --- coordination ----------------------------------------------------------------------------------------
 
 
-@mutant("decides on a stale map")
+@mutant("decides on a stale map", budget=100, plan=LATE_TAKEOVER)
 def _(patches: Patches) -> None:
     """The coordinator does not compare epochs: proposals made of an older map apply."""
     original = rules.decide

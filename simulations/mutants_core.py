@@ -227,7 +227,7 @@ def _(patches: Patches) -> None:
 # --- leases ----------------------------------------------------------------------------------------------
 
 
-@mutant("measures the lease from receipt")
+@mutant("measures the lease from receipt", budget=1500)
 def _(patches: Patches) -> None:
     """A lease runs from when its acknowledgement arrived, not from when it was asked for."""
     original = Host._beacon_ok

@@ -74,7 +74,7 @@ def _(patches: Patches) -> None:
 # --- time ------------------------------------------------------------------------------------------------
 
 
-@mutant("lets a backup expire sessions by its own clock")
+@mutant("lets a backup expire sessions by its own clock", budget=1500)
 def _(patches: Patches) -> None:
     """A backup removes what is over by its wall clock, without being told."""
     original = Host._sweep
@@ -107,14 +107,14 @@ def _(patches: Patches) -> None:
     patches.set(ShardClock, "read", lambda self, now_ns, wall_us: wall_us)
 
 
-@mutant("lets the shard's time go back", budget=1500)
+@mutant("lets the shard's time go back", budget=3000)
 def _(patches: Patches) -> None:
     """Each primary believes its own wall clock, whatever was stamped before."""
     patches.set(ShardClock, "read", lambda self, now_ns, wall_us: wall_us)
     patches.set(ShardClock, "heard", lambda self, time_us, now_ns: None)
 
 
-@mutant("extends a session beyond its absolute deadline")
+@mutant("extends a session beyond its absolute deadline", budget=1500)
 def _(patches: Patches) -> None:
     """An update may set any lifetime."""
     patches.set(table, "_clamp", lambda expires_us, absolute_us: expires_us)
