@@ -179,32 +179,47 @@ class Driver:
     # --- effects -----------------------------------------------------------------------------------------
 
     def _perform(self, effects: list[HostEffect]) -> None:
+        replies: dict[int, list[wire.Frame]] = {}
         outgoing: dict[FramedConnection, list[wire.Frame]] = {}
         proposals: list[Proposal] = []
         for effect in effects:
-            kind = type(effect)
-            if kind is Reply:
-                connection = self._clients.get(effect.connection)  # type: ignore[union-attr]
-            elif kind is Send:
-                connection = self._sending_to(effect)  # type: ignore[arg-type]
-            elif kind is Answer:
-                connection = self._answering(effect)  # type: ignore[arg-type]
-            elif kind is Propose:
-                proposals.append(effect.proposal)  # type: ignore[union-attr]
-                continue
+            if isinstance(effect, Reply):
+                messages = replies.get(effect.connection)
+                if messages is None:
+                    replies[effect.connection] = [effect.message]
+                else:
+                    messages.append(effect.message)
+            elif isinstance(effect, Send):
+                self._enqueue(outgoing, self._sending_to(effect), effect.message)
+            elif isinstance(effect, Answer):
+                self._enqueue(outgoing, self._answering(effect), effect.message)
+            elif isinstance(effect, Propose):
+                proposals.append(effect.proposal)
             else:
                 self._perform_rare(effect)
-                continue
-            if connection is not None:
-                messages = outgoing.get(connection)
-                if messages is None:
-                    outgoing[connection] = [effect.message]  # type: ignore[union-attr, list-item]
-                else:
-                    messages.append(effect.message)  # type: ignore[union-attr, arg-type]
+        # Peers first: they work on what they get while the replies are encoded.
         for connection, messages in outgoing.items():
             connection.send(messages)
+        for number, messages in replies.items():
+            client = self._clients.get(number)
+            if client is not None:
+                client.send(messages)
         if proposals and self._propose is not None:
             self._propose(proposals)
+
+    @staticmethod
+    def _enqueue(
+        outgoing: dict[FramedConnection, list[wire.Frame]],
+        connection: FramedConnection | None,
+        message: wire.Frame,
+    ) -> None:
+        if connection is None:
+            return
+        messages = outgoing.get(connection)
+        if messages is None:
+            outgoing[connection] = [message]
+        else:
+            messages.append(message)
 
     def _sending_to(self, effect: Send) -> FramedConnection | None:
         if self._links is None:
