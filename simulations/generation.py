@@ -23,6 +23,10 @@ _NETWORK = (
     "half-open connection", "lose the answer", "cut off", "cut off", "cut one way", "cut one way",
     "cut between", "cut between", "flap", "cut clients", "thin line", "read a connection late",
 )  # fmt: skip
+_WAYS = frozenset({
+    "lose packets", "delay packets", "queue at sender", "thin line", "cut one way", "cut between",
+    "cut coordination", "flap",
+})  # fmt: skip
 _COORDINATION = (
     "restart coordinator", "crash coordinator at write", "slow disk", "lose coordinator answers", "stale map",
     "cut coordination", "pause coordinator",
@@ -223,6 +227,8 @@ def _fault(plan: Plan, random: Random, kind: str, at_ms: float, shard: int) -> F
     other = random.choice(
         ("coordinator", client, _machine(plan, random, shard), _machine(plan, random, shard))
     )
+    if kind in _WAYS:
+        return _way(plan, random, kind, at_ms, seconds, machine, other)
     match kind:
         case "kill actor" | "kill actor for good" | "pause mid-step":
             return Fault(at_ms, kind, actor, seconds)
@@ -246,34 +252,14 @@ def _fault(plan: Plan, random: Random, kind: str, at_ms: float, shard: int) -> F
             return Fault(at_ms, kind, machine, amount=random.choice((-20.0, -2.0, -0.5, 0.5, 2.0, 20.0)))
         case "change clock rate":
             return Fault(at_ms, kind, machine, seconds, random.uniform(0.96, 1.04))
-        case "lose packets":
-            return Fault(
-                at_ms, kind, machine, seconds, random.choice((0.01, 0.1, 0.4)), random.choice(("", other))
-            )
-        case "delay packets" | "queue at sender":
-            amount = random.choice((2.0, 20.0, 100.0, plan.lease_seconds * 1000))
-            return Fault(at_ms, kind, machine, seconds, amount, random.choice(("", other)))
         case "reset connection" | "half-open connection" | "lose the answer":
             return Fault(at_ms, kind, anyone if kind != "lose the answer" else actor)
-        case "thin line":
-            amount = random.choice((2_000.0, 20_000.0, 200_000.0))
-            return Fault(at_ms, kind, machine, seconds, amount, random.choice(("", other)))
-        case "slow snapshots":
-            return Fault(at_ms, kind, machine, seconds, random.choice((20.0, 200.0, seconds * 1000)))
         case "read a connection late":
             return Fault(at_ms, kind, anyone, seconds, random.choice((0.0, 0.1, 0.5)))
         case "stale client":
             return Fault(at_ms, "stale map", client, seconds)
         case "reset client":
             return Fault(at_ms, "reset connection", client)
-        case "cut one way":
-            return Fault(at_ms, kind, machine, seconds, random.choice((0.0, 1.0)), random.choice(("", other)))
-        case "cut between":
-            return Fault(at_ms, kind, machine, seconds, other=other)
-        case "cut coordination":
-            return Fault(at_ms, "cut between", machine, seconds, other="coordinator")
-        case "flap":
-            return Fault(at_ms, kind, machine, seconds, random.choice((20.0, 200.0, 500.0)), other)
         case "crash coordinator at write":
             return Fault(at_ms, kind, "coordinator", seconds, random.choice((0.0, 1.0)))
         case "slow disk":
@@ -286,3 +272,28 @@ def _fault(plan: Plan, random: Random, kind: str, at_ms: float, shard: int) -> F
             return Fault(at_ms, kind, "coordinator", seconds)
         case _:
             return Fault(at_ms, kind, machine, seconds)
+
+
+def _way(
+    plan: Plan, random: Random, kind: str, at_ms: float, seconds: float, machine: str, other: str
+) -> Fault:
+    """Return a fault of the ways from and to a machine, all of them or those between it and another."""
+    match kind:
+        case "lose packets":
+            return Fault(
+                at_ms, kind, machine, seconds, random.choice((0.01, 0.1, 0.4)), random.choice(("", other))
+            )
+        case "delay packets" | "queue at sender":
+            amount = random.choice((2.0, 20.0, 100.0, plan.lease_seconds * 1000))
+            return Fault(at_ms, kind, machine, seconds, amount, random.choice(("", other)))
+        case "thin line":
+            amount = random.choice((2_000.0, 20_000.0, 200_000.0))
+            return Fault(at_ms, kind, machine, seconds, amount, random.choice(("", other)))
+        case "cut one way":
+            return Fault(at_ms, kind, machine, seconds, random.choice((0.0, 1.0)), random.choice(("", other)))
+        case "cut between":
+            return Fault(at_ms, kind, machine, seconds, other=other)
+        case "cut coordination":
+            return Fault(at_ms, "cut between", machine, seconds, other="coordinator")
+        case _:
+            return Fault(at_ms, kind, machine, seconds, random.choice((20.0, 200.0, 500.0)), other)
