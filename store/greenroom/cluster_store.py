@@ -35,7 +35,14 @@ from greenroom.fields import (
     datetime_of,
     micros_of,
 )
-from greenroom.ids import digest_if_possible, digest_of, handle_of, new_session_id, parse_handle, point_of
+from greenroom.ids import (
+    digest_of,
+    handle_of,
+    locate,
+    locate_if_possible,
+    new_session_id,
+    parse_handle,
+)
 from greenroom.patching import LIST_IN_PATH, PathLike, encode_changes
 from greenroom.routing import parse_addresses
 from greenroom.sessions import (
@@ -129,7 +136,7 @@ class ClusterStore(BaseSessionStore):
 
         Raises SessionExistsError if a live session has this id.
         """
-        digest = digest_of(session.session_id)
+        point, digest = locate(session.session_id)
         created = micros_of(session.created, "created")
         absolute = None
         expires = micros_of(session.expires, "expires")
@@ -145,7 +152,7 @@ class ClusterStore(BaseSessionStore):
             dialog.next_id(),
             dialog.low,
             0,
-            point_of(session.session_id),
+            point,
             digest,
             session.user_id,
             created,
@@ -158,11 +165,11 @@ class ClusterStore(BaseSessionStore):
 
     async def get(self, session_id: str) -> SessionData | None:
         """Return the session, or None if there is none or it has expired."""
-        digest = digest_if_possible(session_id)
-        if digest is None:
+        place = locate_if_possible(session_id)
+        if place is None:
             return None
         runner = self._registry.current()
-        request = wire.Get(runner.dialog.next_id(), point_of(session_id), digest)
+        request = wire.Get(runner.dialog.next_id(), *place)
         reply = await runner.perform(request, operations.GET)
         return _session_of(session_id, reply) if type(reply) is wire.Session else None
 
@@ -172,7 +179,7 @@ class ClusterStore(BaseSessionStore):
         Never creates the session again if it is missing: that is how a logout would be undone.
         Raises SessionNotFoundError, and VersionConflictError if `version` is given and stale.
         """
-        digest = digest_if_possible(session_id)
+        place = locate_if_possible(session_id)
         if session.session_id != session_id:
             raise UsageError("update cannot change a session's id; use rotate")
         expires = micros_of(session.expires, "expires")
@@ -180,7 +187,7 @@ class ClusterStore(BaseSessionStore):
         check_label(session.label)
         check_version(version)
         data = self._encoded(session.data)
-        if digest is None:
+        if place is None:
             raise not_found()
         runner = self._registry.current()
         dialog = runner.dialog
@@ -188,8 +195,7 @@ class ClusterStore(BaseSessionStore):
             dialog.next_id(),
             dialog.low,
             0,
-            point_of(session_id),
-            digest,
+            *place,
             session.user_id,
             expires,
             session.label,
@@ -201,12 +207,12 @@ class ClusterStore(BaseSessionStore):
 
     async def delete(self, session_id: str) -> None:
         """Remove the session. That there is none is fine."""
-        digest = digest_if_possible(session_id)
-        if digest is None:
+        place = locate_if_possible(session_id)
+        if place is None:
             return
         runner = self._registry.current()
         dialog = runner.dialog
-        request = wire.Delete(dialog.next_id(), dialog.low, 0, point_of(session_id), digest)
+        request = wire.Delete(dialog.next_id(), dialog.low, 0, *place)
         _version_of(await runner.perform(request, operations.DELETE))
 
     async def clean(self) -> int:
@@ -229,11 +235,11 @@ class ClusterStore(BaseSessionStore):
         expires: datetime | None = None,
     ) -> SessionData:
         """Change single paths of the data (and user or lifetime); see `BaseSessionStore.patch`."""
-        digest = digest_if_possible(session_id)
+        place = locate_if_possible(session_id)
         changes = encode_changes(set, unset, expect)
         user = _user_change(user_id)
         expires_us = None if expires is None else micros_of(expires, "expires")
-        if digest is None:
+        if place is None:
             raise not_found()
         runner = self._registry.current()
         dialog = runner.dialog
@@ -241,8 +247,7 @@ class ClusterStore(BaseSessionStore):
             dialog.next_id(),
             dialog.low,
             0,
-            point_of(session_id),
-            digest,
+            *place,
             changes.set,
             changes.unset,
             changes.expect,
@@ -262,13 +267,13 @@ class ClusterStore(BaseSessionStore):
         expires: datetime | None = None,
     ) -> SessionData:
         """Give the session a new id and kill the old one; see `BaseSessionStore.rotate`."""
-        digest = digest_if_possible(session_id)
+        place = locate_if_possible(session_id)
         changes = encode_changes(set, unset)
         user = _user_change(user_id)
         expires_us = None if expires is None else micros_of(expires, "expires")
-        if digest is None:
+        if place is None:
             raise not_found()
-        point = point_of(session_id)
+        point, digest = place
         new_id = new_session_id(point)
         runner = self._registry.current()
         dialog = runner.dialog

@@ -20,6 +20,7 @@ DIGEST_BYTES = 32
 SESSION_ID_BYTES_MAX = 256
 RANDOM_BYTES = 24
 
+_digest = hashlib.blake2b
 _MINTED = re.compile(r"gr-([0-9a-f]{4})-[A-Za-z0-9_-]{32}", re.ASCII)
 _HANDLE = re.compile(r"[A-Za-z0-9_-]{46}", re.ASCII)
 
@@ -83,7 +84,7 @@ def digest_if_possible(session_id: str) -> bytes | None:
 def digest_of(session_id: str) -> bytes:
     """Return the 32 bytes that stand for this id. Raises UsageError if it is no session id."""
     check_session_id(session_id)
-    return hashlib.blake2b(session_id.encode(), digest_size=DIGEST_BYTES).digest()
+    return _digest(session_id.encode(), digest_size=DIGEST_BYTES).digest()
 
 
 def point_of(session_id: str) -> int:
@@ -91,6 +92,27 @@ def point_of(session_id: str) -> int:
     if (minted := _MINTED.fullmatch(session_id)) is not None:
         return int(minted[1], 16)
     return int.from_bytes(digest_of(session_id)[:2], "big")
+
+
+def locate(session_id: str) -> tuple[int, bytes]:
+    """Return (point, digest) of this id. Raises UsageError if it is no session id."""
+    digest = digest_of(session_id)
+    return point_of(session_id), digest
+
+
+def locate_if_possible(session_id: str) -> tuple[int, bytes] | None:
+    """Return (point, digest) of this id, or None if no session can have it.
+
+    Raises UsageError if it is no str.
+    """
+    try:
+        minted = _MINTED.fullmatch(session_id)
+    except TypeError:  # no str, as the check below tells
+        minted = None
+    if minted is not None:  # needs no other check
+        return int(minted[1], 16), _digest(session_id.encode(), digest_size=DIGEST_BYTES).digest()
+    digest = digest_if_possible(session_id)
+    return None if digest is None else (int.from_bytes(digest[:2], "big"), digest)
 
 
 def handle_of(point: int, digest: bytes) -> str:

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenroom import UsageError, new_session_id
-from greenroom.ids import check_session_id, digest_of, handle_of, parse_handle, point_of
+from greenroom.ids import (
+    check_session_id,
+    digest_of,
+    handle_of,
+    locate,
+    locate_if_possible,
+    parse_handle,
+    point_of,
+)
 
 points = st.integers(0, 65535)
 digests = st.binary(min_size=32, max_size=32)
@@ -34,7 +42,9 @@ def test_randomness_of_an_id_is_at_least_128_bits_beside_its_point() -> None:
 
 @given(points)
 def test_minted_id_carries_its_point(point: int) -> None:
-    assert point_of(new_session_id(point)) == point
+    session_id = new_session_id(point)
+    assert point_of(session_id) == point
+    assert locate(session_id) == locate_if_possible(session_id) == (point, digest_of(session_id))
 
 
 @pytest.mark.parametrize("point", [-1, 65536])
@@ -48,6 +58,7 @@ def test_other_ids_are_routed_by_their_digest(session_id: str) -> None:
     digest = hashlib.blake2b(session_id.encode(), digest_size=32).digest()
     assert digest_of(session_id) == digest
     assert point_of(session_id) == int.from_bytes(digest[:2], "big")
+    assert locate(session_id) == locate_if_possible(session_id) == (point_of(session_id), digest)
 
 
 @pytest.mark.parametrize("change", ["{}x", "x{}", "{}\n", " {}"])
@@ -65,11 +76,16 @@ def test_one_to_256_bytes_are_an_id(good: str) -> None:
     "bad", ["", "secret" + "x" * 251, "secretü" * 40, "secret\udc80", b"secret", None, 7]
 )
 def test_anything_else_is_refused_without_being_shown(bad: object) -> None:
-    for function in (check_session_id, digest_of):
+    for function in (check_session_id, digest_of, locate):
         with pytest.raises(UsageError) as caught:
             function(bad)  # type: ignore[arg-type]
         assert "secret" not in str(caught.value)
         assert caught.value.__cause__ is caught.value.__context__ is None
+    if isinstance(bad, str):
+        assert locate_if_possible(bad) is None
+    else:
+        with pytest.raises(UsageError):
+            locate_if_possible(bad)  # type: ignore[arg-type]
 
 
 @given(points, digests)

@@ -71,7 +71,10 @@ class Runner(ABC):
     def _now_ns(self) -> int: ...
 
     @abstractmethod
-    def _hand_out(self, token: Any, reply: object, error: GreenroomError | None) -> None: ...
+    def _hand_out(self, replies: list[tuple[Any, wire.Reply]]) -> None: ...
+
+    @abstractmethod
+    def _fail(self, token: Any, error: GreenroomError) -> None: ...
 
     @abstractmethod
     def _open(self, number: int, address: str) -> None: ...
@@ -93,12 +96,11 @@ class Runner(ABC):
         dialog = self.dialog
         if dialog.replies:
             replies, dialog.replies = dialog.replies, []
-            for token, reply in replies:
-                self._hand_out(token, reply, None)
+            self._hand_out(replies)
         if dialog.failures:
             failures, dialog.failures = dialog.failures, []
             for token, error in failures:
-                self._hand_out(token, None, error)
+                self._fail(token, error)
         board = dialog.board
         while board.actions:
             actions = board.actions[:]

@@ -119,12 +119,13 @@ class AsyncioRunner(Runner):
     def _now_ns(self) -> int:
         return int(self._time() * 1e9)
 
-    def _hand_out(self, token: Any, reply: object, error: GreenroomError | None) -> None:
-        if token.done():  # its caller was cancelled
-            return
-        if error is None:
-            token.set_result(reply)
-        else:
+    def _hand_out(self, replies: list[tuple[Any, wire.Reply]]) -> None:
+        for future, reply in replies:
+            if not future.done():  # else its caller was cancelled
+                future.set_result(reply)
+
+    def _fail(self, token: Any, error: GreenroomError) -> None:
+        if not token.done():
             token.set_exception(error)
 
     def _schedule_flush(self) -> None:

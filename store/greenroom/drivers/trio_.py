@@ -127,7 +127,14 @@ class TrioRunner(Runner):
     def _now_ns(self) -> int:
         return int(trio.current_time() * 1e9)
 
-    def _hand_out(self, token: Any, reply: object, error: GreenroomError | None) -> None:
+    def _hand_out(self, replies: list[tuple[Any, wire.Reply]]) -> None:
+        for token, reply in replies:
+            self._finish(token, reply, None)
+
+    def _fail(self, token: Any, error: GreenroomError) -> None:
+        self._finish(token, None, error)
+
+    def _finish(self, token: Any, reply: object, error: GreenroomError | None) -> None:
         token.done = True
         token.reply = reply
         token.error = error
