@@ -161,6 +161,9 @@ class Replica:
             self.committed = record.sequence
             self.table.apply(record)
         self.role = Role.PRIMARY
+        # The shard's time begins now at the latest: a clock that jumps before the first request has to be
+        # doubted too.
+        self.clock.read(now_ns, wall_us)
         self.primary = Primary(self, now_ns)
         self.context.transition(self.shard, self.epoch, self.role.value, reason)
         if usurping:

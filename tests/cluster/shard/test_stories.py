@@ -259,6 +259,20 @@ def test_a_backup_never_expires_by_itself(world: World) -> None:
     assert world.call(backup, get(ALICE)).data == b"v1"
 
 
+@pytest.mark.parametrize("jump_us", [20_000_000, -20_000_000])
+def test_a_clock_that_jumps_before_a_shards_first_request_is_not_believed(jump_us: int) -> None:
+    """Seeds 8106 and 8941 of a long run: sessions ended 20 s too early, or too late."""
+    world = World(nodes=2, shards=1)
+    world.run_until(lambda: len(world.serving(0)) == 1)
+    primary = world.primary()
+    assert not primary.replica().table.sessions
+    world.wall_jump_us[primary.node] = jump_us
+    world.call(primary, create(ALICE, b"v1", expires_s=world.now_ns / 1e9 - 1000 + 5))
+    assert world.call(primary, get(ALICE)).data == b"v1"
+    world.run_for(6)
+    assert isinstance(world.call(primary, get(ALICE)), wire.Missing)
+
+
 def test_expired_sessions_are_swept_on_both_sides(world: World) -> None:
     primary, backup = world.primary(), world.backup()
     for number in range(50):
