@@ -76,9 +76,11 @@ _STAGES = """\
 _WHOLE = """\
 Left the stages added up, right what the real cluster (two nodes with one actor each) and the bare echo take:
 the CPU time of client and servers at 64 callers. *Busy*, where it is known, is the largest batch while the
-other processor is busy too. *Not explained* is what the last sum lacks. The sums of operations per second suppose that no processor ever waits. What the sum does not have:
-trio's scheduler, beacons, maps, supervisors and coordinator (all count as servers' CPU), the garbage
-collector, caches that processes share, waking processes up, and batches smaller than the largest.
+other processor is busy too. *Not explained* is what the last sum lacks. The sums of operations per second
+suppose that no processor ever waits. What the sum does not have: trio's scheduler, beacons, maps, supervisors
+and coordinator (all count as servers' CPU), the garbage collector, caches that processes share, waking
+processes up, and batches smaller than the largest. Sums are of the least figures, the cluster's and the
+echo's are of one measurement each: whatever else the machine did (see the load) is in these only.
 """
 
 _ALONE = """\
@@ -86,7 +88,7 @@ With one caller nobody works at the same time, so time adds up: the stages of cl
 client's event loop), the system calls, and wake-ups. A wake-up and the turn of the loops that goes with it
 are known from the echo, an asyncio client and a trio server: its round trip less the system calls. An
 `update` goes there and back twice, from client to primary and from primary to backup. The stages are measured
-in a tight loop: what runs once after a wake-up finds its caches cold, and takes longer.
+in a tight loop: what runs once after a wake-up may find its caches cold. The same word on the load applies.
 """
 
 
