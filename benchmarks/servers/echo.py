@@ -13,16 +13,17 @@ _READ_BYTES = 256 * 1024
 async def _echo(sock: socket.socket) -> None:
     sock.settimeout(0)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    received = memoryview(bytearray(_READ_BYTES))
     while True:
         try:
-            data = sock.recv(_READ_BYTES)
+            count = sock.recv_into(received)
         except BlockingIOError:
             await trio.lowlevel.wait_readable(sock.fileno())
             continue
-        if not data:
+        if not count:
             sock.close()
             return
-        view = memoryview(data)
+        view = received[:count]
         while view:
             try:
                 view = view[sock.send(view) :]
