@@ -61,6 +61,19 @@ def test_a_late_word_of_a_join_changes_nothing(role: str, strike: Callable[[Worl
     assert world.violations == []
 
 
+def test_a_late_word_of_a_join_of_no_shard_here_changes_nothing() -> None:
+    world = World(PLAN)
+    assert world.begin()
+    members = world.map.shards[0].members
+    (outsider,) = (actor for key, actor in world.actors.items() if key not in members)
+    late = [SnapshotOk(0, 1, 1, 0), SnapshotRefused(0, 1, 1, "too late")]
+    outsider.step(PeerMessages(members[0], late))
+    assert outsider.host.replicas == [None]
+    assert world.oracles.messages["none", "SnapshotOk"] == 1
+    assert world.oracles.messages["none", "SnapshotRefused"] == 1
+    assert world.violations == []
+
+
 def test_a_member_out_of_reach_does_not_keep_another_from_joining() -> None:
     """Two members are missing, and the first of them by the plan cannot be reached: the second joins."""
     world = World(Plan(seed=1, nodes=3, shards=1, replicas=3))
