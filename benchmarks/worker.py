@@ -4,8 +4,10 @@ Each contender has a process of its own, so that each has its own event loop and
 """
 
 import importlib.metadata
+import os
 import sys
-from typing import cast
+from collections.abc import Callable
+from typing import TypeAlias, cast
 
 import msgspec
 
@@ -31,28 +33,40 @@ from benchmarks.sessions import sampled_numbers, session_data, session_id
 
 _orders: "msgspec.json.Decoder[Order]" = msgspec.json.Decoder(Order)
 
+_Say: TypeAlias = Callable[[Answer], None]
 
-def _answer(answer: Answer) -> None:
-    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
-    sys.stdout.flush()
+
+def keep_stdout() -> _Say:
+    """Return what answers on stdout. Whatever else is printed there from now on goes to stderr.
+
+    Libraries print what they like, from native code too, and nothing of it may be taken for an answer.
+    """
+    own = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def say(answer: Answer) -> None:
+        own.write(msgspec.json.encode(answer) + b"\n")
+
+    return say
 
 
 class _Worker:
-    def __init__(self, client: Client, loop: Loop) -> None:
+    def __init__(self, client: Client, loop: Loop, say: _Say) -> None:
         self._client = client
         self._loop = loop
+        self._say = say
         self._recorder = load.Recorder(client, loop)
 
     async def work(self) -> None:
         """Obey until stdin ends."""
         await self._client.open()
-        _answer(Done(versions={name: importlib.metadata.version(name) for name in self._client.packages}))
+        self._say(Done(versions={name: importlib.metadata.version(name) for name in self._client.packages}))
         while line := await self._loop.read_line():
             try:
                 answer = await self._obey(_orders.decode(line))
             except Exception as error:  # noqa: BLE001  reported to the benchmark, which decides
                 answer = Broken(reason=f"{type(error).__name__}: {error}")
-            _answer(answer)
+            self._say(answer)
         await self._client.close()
 
     async def _obey(self, order: Order) -> Answer:
@@ -82,6 +96,7 @@ class _Worker:
 
 def main() -> None:
     """Run one client process."""
+    say = keep_stdout()
     setup = msgspec.json.decode(sys.stdin.readline(), type=Setup)
     try:
         make = client_class(setup.client)
@@ -89,11 +104,11 @@ def main() -> None:
         if setup.loop == "uvloop":
             importlib.import_module("uvloop")
     except ModuleNotFoundError as error:
-        _answer(Broken(reason=str(error), missing=cast("str", error.name)))
+        say(Broken(reason=str(error), missing=cast("str", error.name)))
         return
 
     async def work() -> None:
-        await _Worker(make(setup.addresses), loop).work()
+        await _Worker(make(setup.addresses), loop, say).work()
 
     loop.run(work)
 
