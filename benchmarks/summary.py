@@ -300,6 +300,30 @@ TARGETS = (
 )
 
 
+_SERVERS = (
+    "the servers' Python: most of an actor's time is the interpreter, for two logs, two applied states and "
+    "three messages a write; the peers' servers are C"
+)
+_CLIENT = (
+    "the client's Python: digest and routing of the id, request, reply, and the session built from it, "
+    "beside the future and the task's step that the echo makes too"
+)
+OBSTACLES = {
+    "reads_vs_redis_py": _CLIENT,
+    "replicated_writes_vs_redis_wait": _SERVERS + ", which weighs less with more callers, as batches grow",
+    "replicated_writes_vs_valkey_glide": _SERVERS,
+    "replicated_writes_vs_emcache": _SERVERS + ", and memcached has no replica to write to",
+    "reads_vs_echo": "the echo does nothing but a future a frame; " + _CLIENT,
+    "replicated_writes_vs_echo": "an echo makes one hop, a replicated write two; " + _SERVERS,
+    "p50_get_vs_redis_py": "waking a Python process takes longer than waking a C one",
+    "p50_replicated_write_vs_redis_wait": (
+        "two hops between Python processes, each of which is woken for one record; Redis's master answers a "
+        "`WAIT` in C"
+    ),
+}
+"""What stands in the way where a target is missed, as `benchmarks.costs` shows by stage."""
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """Whether a target is met; `figure` None: it was not measured, so neither."""
 

@@ -7,6 +7,7 @@ import msgspec
 
 from benchmarks.results import FailoverReading, Results
 from benchmarks.summary import (
+    OBSTACLES,
     Cell,
     Verdict,
     bytes_per_session,
@@ -31,6 +32,7 @@ def tables_of(results: Results) -> list[Table]:
     """Return every table that has rows, what must be shown first."""
     every = (
         verdict_table(verdicts_of(ratios_of(results))),
+        obstacle_table(verdicts_of(ratios_of(results))),
         *throughput_tables(cells_of(results.throughput)),
         scaling_table(cells_of(results.scaling)),
         stored_table(results),
@@ -58,6 +60,20 @@ def verdict_table(verdicts: Iterable[Verdict]) -> Table:
             )
             for verdict in verdicts
             if verdict.figure is not None and verdict.met is not None
+        ],
+    )
+
+
+def obstacle_table(verdicts: Iterable[Verdict]) -> Table:
+    """Return what stands in the way of what was missed."""
+    return Table(
+        title="What stands in the way",
+        columns=("missed", "because of"),
+        labels=2,
+        rows=[
+            (verdict.target.ratio, OBSTACLES.get(verdict.target.ratio, "not looked into"))
+            for verdict in verdicts
+            if verdict.met is False
         ],
     )
 

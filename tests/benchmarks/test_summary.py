@@ -5,7 +5,16 @@ import json
 import pytest
 
 from benchmarks.results import Results, merged
-from benchmarks.summary import cells_of, ratio, ratios_of, summary_of, verdicts_of
+from benchmarks.summary import (
+    OBSTACLES,
+    TARGETS,
+    cells_of,
+    ratio,
+    ratios_of,
+    summary_of,
+    verdicts_of,
+)
+from benchmarks.tables import obstacle_table
 from tests.benchmarks.builders import failover, reading, sample, stored
 
 NAMED_BY_THE_PROJECT = (
@@ -141,3 +150,13 @@ def test_parts_measured_before_are_kept() -> None:
 
 def test_samples_of_a_cell_may_hold_no_distribution() -> None:
     assert sample().distribution == []
+
+
+def test_what_is_missed_is_shown_with_what_stands_in_its_way() -> None:
+    verdicts = verdicts_of({"reads_vs_echo": 0.1, "replicated_writes_vs_echo": 0.9, "stale_reads": 3.0})
+    shown = obstacle_table(verdicts).rows
+    assert shown == [("reads_vs_echo", OBSTACLES["reads_vs_echo"]), ("stale_reads", "not looked into")]
+
+
+def test_obstacles_are_those_of_targets() -> None:
+    assert set(OBSTACLES) <= {target.ratio for target in TARGETS}
