@@ -320,6 +320,14 @@ OBSTACLES = {
         "two hops between Python processes, each of which is woken for one record; Redis's master answers a "
         "`WAIT` in C"
     ),
+    "bytes_per_session_vs_redis": (
+        "on each replica a session is a Struct with its bytes and ints, and entries of the table and of the "
+        "expiry index"
+    ),
+    "pause_sweep_ms": (
+        "an actor sweeps all its shards in one step, up to expire_batch_max sessions of each, and its peer "
+        "applies as many in one step"
+    ),
 }
 """What stands in the way where a target is missed, as `benchmarks.costs` shows by stage."""
 
