@@ -7,7 +7,6 @@ import pytest
 from benchmarks.results import Results, merged
 from benchmarks.summary import (
     OBSTACLES,
-    TARGETS,
     cells_of,
     ratio,
     ratios_of,
@@ -159,4 +158,4 @@ def test_what_is_missed_is_shown_with_what_stands_in_its_way() -> None:
 
 
 def test_obstacles_are_those_of_targets() -> None:
-    assert set(OBSTACLES) <= {target.ratio for target in TARGETS}
+    assert set(OBSTACLES) <= {verdict.target.ratio for verdict in verdicts_of({})}
