@@ -22,7 +22,8 @@ SIZE = 300
 SAMPLE = 10_000
 PACED_CALLERS = 8
 PACE_SECONDS = 0.002
-_BYTES_EXPECTED = 1500  # of a session, both replicas, generously: for the decision whether it fits
+# Of a session, both replicas, generously: for the decision whether it fits.
+_BYTES_EXPECTED = {"greenroom": 1500, "redis_py": 1000, "emcache": 600}
 _SHARE_OF_MEMORY = 0.7
 _POLL_SECONDS = 0.2
 _SWEEP_LEAD_SECONDS = 2.0
@@ -41,7 +42,7 @@ def run(stage: Stage) -> None:
         empty = {name: _resident(part) for name, part in parts.items()}
         have = 0
         for count in stage.scale.stored:
-            need = (count - have) * len(parts) * _BYTES_EXPECTED
+            need = (count - have) * sum(_BYTES_EXPECTED[name] for name in parts)
             if need > available_bytes() * _SHARE_OF_MEMORY:
                 stage.skip(
                     f"{count:,} stored sessions", f"the machine lacks {need >> 20:,} MiB of free memory"
