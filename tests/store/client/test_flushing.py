@@ -71,13 +71,16 @@ def test_much_does_not_wait_for_the_end_of_the_turn(cluster: FakeCluster) -> Non
 
 def test_a_lone_request_is_sent_at_once(cluster: FakeCluster) -> None:
     async def one_by_one(store: ClusterStore, sessions: list[SessionData], written: list[int]) -> None:
+        loop = asyncio.get_running_loop()
         await store.get(sessions[0].session_id)
         for each in sessions[:3]:
             written.clear()
-            asking = store.get(each.session_id).__await__()
-            future = next(asking)
-            assert len(written) == 1, "before the loop has its turn"
-            await asyncio.wait_for(future, 10)
+            asking = asyncio.create_task(store.get(each.session_id))
+            # Right after the task's first step, and before anything that the step asked the loop for.
+            counted = loop.create_future()
+            loop.call_soon(lambda done=counted: done.set_result(len(written)))
+            assert await counted == 1
+            assert await asking is not None
 
     play(cluster, one_by_one)
 
