@@ -204,13 +204,10 @@ class Host:
 
     def _prepare(self, now_ns: int, _wall_us: int, peer: bytes, message: Prepare) -> None:
         refused = []
-        replicas = self._replicas
-        count = len(replicas)
         for entry in message.entries:
-            shard = entry.shard
-            replica = replicas[shard] if 0 <= shard < count else None
+            replica = self._replica(entry.shard)
             if replica is None or not receive_records(replica, now_ns, peer, entry):
-                refused.append((shard, entry.shard_epoch))
+                refused.append((entry.shard, entry.shard_epoch))
         self._context.effects.append(Answer(peer, PrepareOk(message.batch, tuple(refused))))
 
     def _prepare_ok(self, now_ns: int, wall_us: int, peer: bytes, message: PrepareOk) -> None:

@@ -263,13 +263,10 @@ class Primary:
                     self.answer(route[0], reply)
             elif route is not None and route[1] is not None:
                 again.append((route[0], route[1]))
-        through = target
         for follower in self.membership.followers:
             if follower.streaming:
                 follower.pair.commits_due[self.shard] = follower
-            if follower.acknowledged < through:
-                through = follower.acknowledged
-        log.trim(through)
+        self.trim()
         for origin, read in again:
             self.read(now_ns, wall_us, origin, b"", read)
         if self.membership.draining:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenroom.codec import decode_data, encode_data
 from greenroom.errors import GreenroomError, SessionNotFoundError, UnsupportedError
-from greenroom.ids import digest_of, handle_of, point_of
+from greenroom.ids import handle_of, locate
 from greenroom.sessions import SessionData
 from greenroom.turns import new_lock
 from greenroom.web.difference import NO_DIFFERENCE, Difference, difference
@@ -98,7 +98,7 @@ class Visit:
         if self.record is None or not self.is_stored:
             return None
         session_id = self.record.session_id
-        return handle_of(point_of(session_id), digest_of(session_id))
+        return handle_of(*locate(session_id))
 
     def is_modified(self) -> bool:
         """Whether there is anything to save."""
