@@ -33,7 +33,7 @@ with warnings.catch_warnings():
 
 from greenroom_cluster.runtime.processes import exit_with_parent
 
-__all__ = ["child_name", "close_listener", "tractor"]
+__all__ = ["child_name", "close_listener", "release_starter", "tractor"]
 
 HANDSHAKE_SECONDS = 2.0
 _HANDSHAKE_BYTES_MAX = 512
@@ -56,6 +56,17 @@ def close_listener(actor: Any) -> None:
     """
     if hasattr(actor, "cancel_server"):
         actor.cancel_server()
+
+
+def release_starter(processes: Any) -> None:
+    """Let the task that started a process end; for when the process is dead.
+
+    Once the process has connected, that task waits, shielded, for the end of the nursery of processes. If
+    `start_actor` is cancelled in that very moment, it waits for that task, and the nursery for `start_actor`.
+    """
+    join = getattr(processes, "_join_procs", None)
+    if join is not None:
+        join.set()
 
 
 async def _first_name(stream: trio.SocketStream) -> tuple[str, str] | None:

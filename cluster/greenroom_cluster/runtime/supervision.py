@@ -29,7 +29,7 @@ from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster import logs
 from greenroom_cluster.restarts import GiveUp, RestartPolicy, RestartSettings
 from greenroom_cluster.runtime import lean_child, supervised
-from greenroom_cluster.runtime.hardening import child_name, close_listener, tractor
+from greenroom_cluster.runtime.hardening import child_name, close_listener, release_starter, tractor
 from greenroom_cluster.runtime.ports import free_port
 from greenroom_cluster.runtime.processes import ProcessHandle, children_of, command_line
 
@@ -235,6 +235,7 @@ class Supervisor:
                     if child.handle is not None:
                         child.handle.kill()
                     conversation.cancel()
+                    release_starter(processes)
                     tasks.cancel_scope.cancel()
         except Exception:  # noqa: BLE001  tractor's trouble with one process is not the others'
             _log.exception("process_failed", process=child.name)

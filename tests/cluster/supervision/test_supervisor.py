@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from greenroom_cluster.restarts import RestartSettings
 from greenroom_cluster.runtime import processes
+from greenroom_cluster.runtime.hardening import tractor
 from greenroom_cluster.runtime.supervision import (
     ChildProcess,
     ChildSpec,
@@ -157,6 +159,36 @@ async def test_stop_is_bounded_whatever_the_children_do() -> None:
     assert not [
         pid for pid in processes.children_of(os.getpid()) if "tractor._child" in processes.command_line(pid)
     ]
+
+
+async def test_stop_at_the_moment_in_which_a_child_connects_is_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """tractor then waited, shielded, for the end of a nursery that waited for it."""
+    seen, connects, rescued = Observer(), trio.Event(), []
+    send = tractor._ipc.Channel.send
+
+    async def send_until_killed(channel: Any, message: Any) -> None:
+        await send(channel, message)
+        if message is not None and "_parent_main_data" in message:
+            connects.set()
+            with trio.CancelScope(shield=True):
+                await seen.until(lambda: bool(seen.exited))
+
+    async def rescue(actor: Any) -> None:
+        await trio.sleep(10)
+        for processes in actor._actoruid2nursery.values():
+            rescued.append(processes)
+            processes._join_procs.set()
+
+    monkeypatch.setattr(tractor._ipc.Channel, "send", send_until_killed)
+    async with trio.open_nursery() as tasks:
+        async with supervising(seen) as supervisor:
+            tasks.start_soon(rescue, tractor.current_actor())
+            supervisor.start_child(serve("a"))
+            await connects.wait()
+        tasks.cancel_scope.cancel()
+    assert not rescued
 
 
 async def test_cancelled_supervisor_leaves_no_process() -> None:
