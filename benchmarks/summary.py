@@ -325,8 +325,8 @@ OBSTACLES = {
         "expiry index"
     ),
     "pause_sweep_ms": (
-        "an actor sweeps all its shards in one step, up to expire_batch_max sessions of each, and its peer "
-        "applies as many in one step"
+        "a step of the sweep looks at sweep_looks_max sessions and its peer applies as many, in Python; steps "
+        "follow each other after sweep_pause_seconds"
     ),
 }
 """What stands in the way where a target is missed, as `benchmarks.costs` shows by stage."""

@@ -5,7 +5,6 @@ from greenroom import wire
 from greenroom_cluster.shard import primary, table
 from greenroom_cluster.shard.clock import ShardClock
 from greenroom_cluster.shard.context import Context
-from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.joining import SnapshotSender
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.results import ClientTable
@@ -77,20 +76,16 @@ def _(patches: Patches) -> None:
 @mutant("lets a backup expire sessions by its own clock", budget=1500)
 def _(patches: Patches) -> None:
     """A backup removes what is over by its wall clock, without being told."""
-    original = Host._sweep
+    original = Replica.sweep
 
-    def sweep(self, now_ns, wall_us):
-        for current in self._replicas:
-            if current is not None and current.primary is None:
-                for digest in [
-                    digest
-                    for digest, session in current.table.sessions.items()
-                    if session.expires_us <= wall_us
-                ]:
-                    current.table._remove(digest)
-        original(self, now_ns, wall_us)
+    def sweep(self, now_ns, wall_us, looks):
+        if self.primary is None:
+            sessions = self.table.sessions.values()
+            for digest in [session.digest for session in sessions if session.expires_us <= wall_us]:
+                self.table._remove(digest)
+        return original(self, now_ns, wall_us, looks)
 
-    patches.set(Host, "_sweep", sweep)
+    patches.set(Replica, "sweep", sweep)
 
 
 @mutant("answers by an expiry that is not logged", budget=1500)

@@ -4,6 +4,12 @@ The index is each replica's own and not part of the replicated state: it says wh
 decision says what is removed. A session stays in the bucket in which it was entered; when that comes due, a
 session whose life was extended meanwhile moves on. So extending a session, which happens at every visit,
 costs nothing here.
+
+The farther away an expiry is, the wider its bucket, so that sessions which end weeks from now share few of
+them. When a wide bucket comes due its sessions move to narrower ones, a handful of times in a life. What is
+entered is never due at the time of entering, so a look never meets its own work.
+
+Prior art: Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (SOSP 1987), scheme 7.
 """
 
 from collections.abc import Callable
@@ -11,10 +17,12 @@ from collections.abc import Callable
 from greenroom_cluster.shard.settings import US_PER_SECOND
 
 BUCKET_US = 4 * US_PER_SECOND
+_FACTOR = 16
+_WIDEST_US = BUCKET_US * _FACTOR**4
 
 
 class ExpiryIndex:
-    """Digests by the time at which they have to be looked at."""
+    """Digests by the time, in microseconds of shard time, at which they have to be looked at."""
 
     __slots__ = ("_buckets", "entries")
 
@@ -22,39 +30,50 @@ class ExpiryIndex:
         self._buckets: dict[int, list[bytes]] = {}
         self.entries = 0
 
-    def enter(self, digest: bytes, expires_us: int) -> None:
-        """Note a session whose expiry is new, or earlier than before."""
-        bucket = expires_us // BUCKET_US
+    def enter(self, digest: bytes, expires_us: int, time_us: int) -> None:
+        """Note at `time_us` a session whose expiry is new, or earlier than before."""
+        look_us = _look_us(expires_us, time_us)
         self.entries += 1
-        entries = self._buckets.get(bucket)
-        if entries is None:
-            self._buckets[bucket] = [digest]
+        bucket = self._buckets.get(look_us)
+        if bucket is None:
+            self._buckets[look_us] = [digest]
         else:
-            entries.append(digest)
+            bucket.append(digest)
 
-    def due(
-        self, time_us: int, expiry: Callable[[bytes], int | None], limit: int | None = None
-    ) -> list[bytes]:
-        """Take out and return the digests that are over at `time_us`, at most `limit`.
+    def due(self, time_us: int, expiry: Callable[[bytes], int | None], looks: int) -> tuple[list[bytes], int]:
+        """Take out and return the digests that are over at `time_us`, and at how many it looked.
 
-        `expiry` tells when a session ends, None if it is gone. What is returned is no longer in the index:
-        whoever does not remove it enters it again.
+        A session is found at most a bucket's width after its end, and at most `looks` are looked at. `expiry`
+        tells when one ends, None if it is gone. What is returned is no longer in the index: whoever does not
+        remove it enters it again.
         """
         found: list[bytes] = []
-        last = time_us // BUCKET_US
-        for bucket in sorted(key for key in self._buckets if key <= last):
-            entries = self._buckets.pop(bucket)
-            self.entries -= len(entries)
-            for index, digest in enumerate(entries):
-                if limit is not None and len(found) >= limit:
-                    self._buckets.setdefault(bucket, []).extend(entries[index:])
-                    self.entries += len(entries) - index
-                    return found
+        left = looks
+        for look_us in sorted(key for key in self._buckets if key <= time_us):
+            bucket = self._buckets[look_us]
+            while bucket and left:
+                left -= 1
+                digest = bucket.pop()
+                self.entries -= 1
                 expires_us = expiry(digest)
                 if expires_us is None:
                     continue
                 if expires_us <= time_us:
                     found.append(digest)
                 else:
-                    self.enter(digest, expires_us)
-        return found
+                    self.enter(digest, expires_us, time_us)
+            if bucket:
+                break
+            del self._buckets[look_us]
+        return found, looks - left
+
+
+def _look_us(expires_us: int, time_us: int) -> int:
+    """Return when to look at a session: at the start of a wide bucket, at the end of a narrow one."""
+    ahead_us = expires_us - time_us
+    width_us = BUCKET_US
+    while ahead_us >= width_us * _FACTOR and width_us < _WIDEST_US:
+        width_us *= _FACTOR
+    if width_us == BUCKET_US:
+        return (max(expires_us, time_us) // BUCKET_US + 1) * BUCKET_US
+    return expires_us // width_us * width_us

@@ -48,6 +48,7 @@ from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.roles import Role
 from greenroom_cluster.shard.settings import HostSettings, ns
 from greenroom_cluster.shard.strangers import forget_departed, is_stranger, refuse_stranger
+from greenroom_cluster.shard.sweeping import Sweeper
 from greenroom_cluster.shard.table import SessionTable
 
 POINT_BITS = 16
@@ -66,7 +67,7 @@ class Host:
         self._shift = POINT_BITS
         self._starting: dict[int, OpenProposal] = {}
         self._manage_due_ns = 0
-        self._sweep_due_ns = 0
+        self._sweeper = Sweeper(settings)
         self._on_input: dict[type, Callable[[int, int, Any], None]] = {
             ClientRequests: self._client_requests,
             PeerMessages: self._peer_messages,
@@ -124,7 +125,7 @@ class Host:
     def next_deadline(self) -> int:
         """Return the time (`now_ns`) at which a `Tick` is due."""
         context = self._context
-        due = min(self._manage_due_ns, self._sweep_due_ns)
+        due = min(self._manage_due_ns, self._sweeper.due_ns)
         for pair in context.outgoing.values():
             due = min(due, pair.beacon_due_ns, pair.retry_ns)
             if not pair.lapsed:
@@ -440,9 +441,8 @@ class Host:
         if now_ns >= self._manage_due_ns:
             self._manage_all(now_ns, wall_us)
             self._close_unused_pairs()
-        if now_ns >= self._sweep_due_ns:
-            self._sweep_due_ns = now_ns + ns(self._settings.sweep_seconds)
-            self._sweep(now_ns, wall_us)
+        if now_ns >= self._sweeper.due_ns:
+            self._sweeper.step(now_ns, wall_us, self._replicas)
 
     def _grace_over(self, incoming: Incoming, now_ns: int) -> None:
         incoming.grace_due_ns = now_ns + ns(self._settings.beacon_seconds)
@@ -480,15 +480,6 @@ class Host:
         if orphaned or now_ns - heard_ns > JOINER_SILENCE_GRACES * context.grace_ns:
             replica.close(now_ns, "the primary went silent before the join was complete")
             self._replicas[replica.shard] = None
-
-    def _sweep(self, now_ns: int, wall_us: int) -> None:
-        for replica in self._replicas:
-            if replica is None:
-                continue
-            if replica.primary is not None:
-                replica.primary.sweep(now_ns, wall_us)
-            else:
-                replica.prune()
 
     def _close_unused_pairs(self) -> None:
         outgoing = self._context.outgoing

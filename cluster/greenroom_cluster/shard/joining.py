@@ -110,6 +110,6 @@ class SnapshotReceiver:
         if chunk.join != self.join or chunk.number != self.next_number or self.complete:
             raise InvariantError(f"chunk {chunk.number} of join {chunk.join} taken out of order")
         self.next_number += 1
-        self.table.install(chunk.sessions)
+        self.table.install(chunk.sessions, chunk.time_us)
         self.table.clients.install(chunk.clients, chunk.results)
         self.complete = chunk.last

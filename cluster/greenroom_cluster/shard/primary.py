@@ -42,9 +42,10 @@ class Primary:
         "_held_bytes",
         "_pending",
         "_routes",
-        "_sweeps",
         "_swept",
-        "_swept_ns",
+        "_tidied",
+        "_tidied_ns",
+        "_tidy_due_ns",
         "admission",
         "clock",
         "context",
@@ -70,9 +71,10 @@ class Primary:
         self._routes: dict[int, tuple[Origin, Read | None]] = {}
         self._pending: dict[tuple[bytes, int], int] = {}
         self._held_bytes = 0
-        self._sweeps = 0
         self._swept = 0
-        self._swept_ns = now_ns
+        self._tidied = 0
+        self._tidied_ns = now_ns
+        self._tidy_due_ns = 0
         self._forget_from_ns = 0
         self.membership = Membership(self, now_ns)
         self.admission = Admission(self)
@@ -279,35 +281,46 @@ class Primary:
             through = min(through, follower.acknowledged)
         self.log.trim(through)
 
-    def sweep(self, now_ns: int, wall_us: int) -> None:
-        """Log what is over: expired sessions and silent clients, a bounded number at a time.
+    def sweep(self, now_ns: int, wall_us: int, looks: int) -> int:
+        """Log what is over: sessions and, now and then, silent clients. Return at how many it looked.
 
         Nothing new before the last of it is committed, else it would pile up while a peer is away.
         """
-        self._sweeps += 1
-        if self._sweeps % TELL_EVERY == 0:
-            # A backup that had still to hear of its configuration let the commit point pass.
+        tidies = now_ns >= self._tidy_due_ns
+        if tidies:
+            self._tidy_due_ns = now_ns + ns(self.context.settings.sweep_seconds)
+            self._tell_followers()
+        if self.paused or self.committed < self._swept:
+            return 0
+        time_us = self.clock.read(now_ns, wall_us)
+        over, looked = self.table.due(time_us, looks)
+        if over:
+            self._swept = self._append(now_ns, time_us, b"", Expire(tuple(over)))
+        if tidies:
+            self._forget_silent_clients(now_ns, time_us)
+        return looked
+
+    def _tell_followers(self) -> None:
+        """Tell the commit point again: a backup that had still to hear of its configuration let it pass."""
+        self._tidied += 1
+        if self._tidied % TELL_EVERY == 0:
             for follower in self.membership.followers:
                 if follower.streaming:
                     follower.pair.commits_due[self.shard] = follower
-        if self.paused or self.committed < self._swept:
-            return
+
+    def _forget_silent_clients(self, now_ns: int, time_us: int) -> None:
         settings = self.context.settings
-        if now_ns - self._swept_ns > ns(settings.operation_deadline_seconds):
+        if now_ns - self._tidied_ns > ns(settings.operation_deadline_seconds):
             # After a pause or a time without service, clients only seem to have been silent: their repeats
             # may wait in the sockets, and must still find the results.
             self._forget_from_ns = now_ns + settings.forget_us * 1000
-        self._swept_ns = now_ns
-        time_us = self.clock.read(now_ns, wall_us)
+        self._tidied_ns = now_ns
         if self.clock.doubted_us:
             self.context.warn(
                 f"the wall clock is {self.clock.doubted_us / 1e6:.1f} s ahead of the shard's time and is "
                 "followed only slowly: check this host's clock",
                 self.shard,
             )
-        over = self.table.due(time_us, settings.expire_batch_max)
-        if over:
-            self._swept = self._append(now_ns, time_us, b"", Expire(tuple(over)))
         since_us = time_us - settings.forget_us
         silent = self.table.clients.silent_since(since_us) if now_ns >= self._forget_from_ns else ()
         if silent:

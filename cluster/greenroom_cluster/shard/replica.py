@@ -20,8 +20,6 @@ from greenroom_cluster.shard.primary import Primary
 from greenroom_cluster.shard.roles import Role
 from greenroom_cluster.shard.table import SessionTable
 
-PRUNE_EVERY = 30
-
 
 class Replica:
     """A replica in one of its roles. `leader` is the incarnation it follows, empty for a primary."""
@@ -37,7 +35,6 @@ class Replica:
         "members",
         "opened",
         "primary",
-        "prunes",
         "receiver",
         "role",
         "shard",
@@ -60,7 +57,6 @@ class Replica:
         self.primary: Primary | None = None
         self.receiver: SnapshotReceiver | None = None
         self.opened: OpenProposal | None = None
-        self.prunes = 0
         # The followers that the next configuration names may hold something else under the same numbers.
         self.doubted = False
 
@@ -208,13 +204,20 @@ class Replica:
             self._incoming(now_ns).refuse(self.shard, self.epoch)
         self.context.transition(self.shard, self.epoch, "none", reason)
 
-    def prune(self) -> None:
-        """Keep the expiry index of a replica that decides no expiry itself from growing."""
-        self.prunes += 1
-        if self.prunes % PRUNE_EVERY == 0 and self.role is Role.BACKUP:
-            sessions = self.table.sessions
-            for digest in self.table.due(self.clock.last_us):
-                self.table.expiry.enter(digest, sessions[digest].expires_us)
+    def sweep(self, now_ns: int, wall_us: int, looks: int) -> int:
+        """Look at sessions that may be over, at most `looks`; return at how many it looked.
+
+        Only a primary removes. A backup, who decides no expiry, keeps its index from growing.
+        """
+        if self.primary is not None:
+            return self.primary.sweep(now_ns, wall_us, looks)
+        if self.role is not Role.BACKUP:
+            return 0
+        time_us = self.clock.last_us
+        over, looked = self.table.due(time_us, looks)
+        for digest in over:
+            self.table.expiry.enter(digest, self.table.sessions[digest].expires_us, time_us)
+        return looked
 
     # --- proposals ------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     join_retry_seconds: float = 0.25
     refused_retry_seconds: float = 0.01
     sweep_seconds: float = 1.0
+    sweep_pause_seconds: float = 0.005
     prepare_bytes_max: int = 256 * 1024
     prepares_in_flight_max: int = 4
     chunk_bytes: int = 256 * 1024
@@ -39,6 +40,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     results_bytes_max: int = 8 << 20
     patch_bytes_max: int = 2 << 20
     listed_max: int = 20_000
+    sweep_looks_max: int = 128
     expire_batch_max: int = 512
 
     def __post_init__(self) -> None:

@@ -82,19 +82,22 @@ class SessionTable:
         digests = (entry,) if isinstance(entry, bytes) else sorted(entry)
         return [self.sessions[digest] for digest in digests]
 
-    def due(self, time_us: int, limit: int | None = None) -> list[bytes]:
-        """Take sessions that are over out of the expiry index; the caller has them removed or re-enters."""
+    def due(self, time_us: int, looks: int) -> tuple[list[bytes], int]:
+        """Take sessions that are over out of the expiry index; return them and at how many it looked.
+
+        The caller has them removed or enters them again.
+        """
         if self.expiry.entries > 2 * len(self.sessions) + STALE_ENTRIES_MAX:
             # Deleted sessions stay in the index until they would have expired, which may be weeks.
             self.expiry = ExpiryIndex()
             for session in self.sessions.values():
-                self.expiry.enter(session.digest, session.expires_us)
-        return self.expiry.due(time_us, self._expires_us, limit)
+                self.expiry.enter(session.digest, session.expires_us, time_us)
+        return self.expiry.due(time_us, self._expires_us, looks)
 
-    def install(self, sessions: Iterable[StoredSession]) -> None:
-        """Add sessions that a snapshot brought."""
+    def install(self, sessions: Iterable[StoredSession], time_us: int) -> None:
+        """Add sessions that a snapshot of that shard time brought."""
         for session in sessions:
-            self._put(session)
+            self._put(session, time_us)
 
     def fingerprint(self) -> bytes:
         """Return a digest of the whole replicated state: equal on replicas that have applied the same log."""
@@ -125,7 +128,8 @@ class SessionTable:
                 command.absolute_us,
                 command.label,
                 command.data,
-            )
+            ),
+            record.time_us,
         )
         return wire.Written(command.request, version)
 
@@ -147,7 +151,8 @@ class SessionTable:
                 session.absolute_us,
                 command.label,
                 command.data,
-            )
+            ),
+            record.time_us,
         )
         return wire.Written(command.request, version)
 
@@ -202,7 +207,7 @@ class SessionTable:
             session.label,
             data,
         )
-        self._put(changed)
+        self._put(changed, record.time_us)
         return view(request, changed)
 
     def _delete(self, record: Record, command: wire.Delete) -> wire.Reply:
@@ -239,7 +244,7 @@ class SessionTable:
             if session.expires_us <= record.time_us:
                 self._remove(digest)
             else:
-                self.expiry.enter(digest, session.expires_us)
+                self.expiry.enter(digest, session.expires_us, record.time_us)
 
     # --- storage --------------------------------------------------------------------------------------------
 
@@ -247,19 +252,19 @@ class SessionTable:
         session = self.sessions.get(digest)
         return None if session is None else session.expires_us
 
-    def _put(self, session: StoredSession) -> None:
+    def _put(self, session: StoredSession, time_us: int) -> None:
         digest = session.digest
         before = self.sessions.get(digest)
         self.sessions[digest] = session
         self.data_bytes += len(session.data)
         if before is None:
-            self.expiry.enter(digest, session.expires_us)
+            self.expiry.enter(digest, session.expires_us, time_us)
             if session.user_id is not None:
                 self._index(session.user_id, digest)
             return
         self.data_bytes -= len(before.data)
         if session.expires_us < before.expires_us:
-            self.expiry.enter(digest, session.expires_us)
+            self.expiry.enter(digest, session.expires_us, time_us)
         if session.user_id != before.user_id:
             if before.user_id is not None:
                 self._unindex(before.user_id, digest)

@@ -4,6 +4,8 @@ import msgspec
 
 from greenroom import wire
 from greenroom_cluster.shard import inputs as ins
+from greenroom_cluster.shard.expiry import BUCKET_US
+from greenroom_cluster.shard.settings import HostSettings
 from tests.cluster.shard.probe import ALICE, WALL_US, Probe, create
 from tests.cluster.shard.test_interleavings import quiet, settle
 
@@ -64,3 +66,20 @@ def test_a_fan_out_is_logged_without_the_list_of_its_shards() -> None:
     probe.ask(wire.DeleteByUser(1, 1, 0, "u", b"", tuple(range(4096))))
     (sent,) = probe.prepares()
     assert sent.entries[0].records[0].command.shards == ()
+
+
+def test_sessions_that_all_end_at_once_are_removed_in_small_steps_soon_after_each_other() -> None:
+    probe = Probe()
+    probe.start_alone()
+    for number in range(1000):
+        digest = number.to_bytes(32, "big")
+        probe.ask(msgspec.structs.replace(create(number, digest), expires_us=WALL_US + 5))
+    left, steps, began_ns = 1000, 0, probe.now_ns + int(BUCKET_US * 1000)
+    probe.after(BUCKET_US / 1e6)
+    while left:
+        now = len(probe.replica.table.sessions)
+        assert left - now <= HostSettings().sweep_looks_max
+        left, steps = now, steps + 1
+        probe.after((probe.host.next_deadline() - probe.now_ns) / 1e9)
+    assert steps >= 1000 / HostSettings().sweep_looks_max
+    assert probe.now_ns - began_ns < 2e9

@@ -106,14 +106,17 @@ def test_a_record_is_never_larger_on_the_wire_than_it_is_counted(command: Comman
 
 # --- expiry index ------------------------------------------------------------------------------------------
 
+MONTH_US = 30 * 86_400 * SECOND_US
+SOME_TIME = st.one_of(st.integers(0, 60 * SECOND_US), st.integers(0, 10 * MONTH_US))
+
 
 @given(
-    st.lists(st.tuples(st.integers(0, 20), st.integers(0, 60 * SECOND_US)), max_size=30),
-    st.lists(st.integers(0, 70 * SECOND_US), max_size=6),
+    st.lists(st.tuples(st.integers(0, 20), SOME_TIME), max_size=30),
+    st.lists(SOME_TIME, max_size=6),
     st.integers(1, 4),
 )
 def test_the_index_finds_every_session_that_is_over_and_no_other(
-    entered: list[tuple[int, int]], looks: list[int], limit: int
+    entered: list[tuple[int, int]], looks_at: list[int], looks: int
 ) -> None:
     index = ExpiryIndex()
     ends: dict[bytes, int] = {}
@@ -121,19 +124,43 @@ def test_the_index_finds_every_session_that_is_over_and_no_other(
         digest = bytes([number]) * 32
         # As the table does: an entry for what is new or ends earlier; a longer life costs none.
         if digest not in ends or expires_us < ends[digest]:
-            index.enter(digest, expires_us)
+            index.enter(digest, expires_us, 0)
         ends[digest] = expires_us
     now = 0
-    for look in [*sorted(looks), 100 * SECOND_US]:
-        now = max(now, look)
-        while found := index.due(now, ends.get, limit):
-            assert len(found) <= limit
+    for look_us in [*sorted(looks_at), 11 * MONTH_US]:
+        now = max(now, look_us)
+        looked = looks
+        while looked == looks:
+            found, looked = index.due(now, ends.get, looks)
+            assert len(found) <= looked <= looks
             for digest in found:
                 if digest in ends:
                     assert ends.pop(digest) <= now
-        assert all(expires_us > now for expires_us in ends.values())
+        assert all(expires_us > now - BUCKET_US for expires_us in ends.values())
     assert not ends
     assert index.entries == 0
+
+
+def test_sessions_that_end_weeks_from_now_share_few_buckets() -> None:
+    """Else each would cost a list of its own, and each sweep a look at all of them."""
+    index = ExpiryIndex()
+    for number in range(20_000):
+        index.enter(number.to_bytes(32, "big"), number * 60 * SECOND_US, 0)
+    assert len(index._buckets) < 80
+
+
+def test_a_session_is_looked_at_a_handful_of_times_in_a_long_life() -> None:
+    index = ExpiryIndex()
+    end_us = 400 * 86_400 * SECOND_US + 5
+    index.enter(ALICE, end_us, 0)
+    seen = []
+    while index.entries:
+        (now,) = index._buckets
+        found, looked = index.due(now, lambda _: end_us, 9)
+        seen.append(looked)
+    assert found == [ALICE]
+    assert end_us < now <= end_us + BUCKET_US
+    assert len(seen) <= 6
 
 
 def test_sessions_deleted_long_before_they_expire_do_not_pile_up_in_the_index() -> None:
@@ -141,15 +168,15 @@ def test_sessions_deleted_long_before_they_expire_do_not_pile_up_in_the_index() 
     for number in range(1, STALE_ENTRIES_MAX + 10):
         table.apply(record(2 * number - 1, create(number, number.to_bytes(32, "big"))))
         table.apply(record(2 * number, wire.Delete(number, 1, 0, 0, number.to_bytes(32, "big"))))
-    table.due(WALL_US)
+    table.due(WALL_US, 1)
     assert table.expiry.entries == 0
 
 
 def test_a_session_that_lives_longer_moves_on_when_its_bucket_comes() -> None:
     index = ExpiryIndex()
-    index.enter(ALICE, BUCKET_US)
-    assert index.due(2 * BUCKET_US, lambda _: 9 * BUCKET_US) == []
-    assert index.due(9 * BUCKET_US, lambda _: 9 * BUCKET_US) == [ALICE]
+    index.enter(ALICE, BUCKET_US, 0)
+    assert index.due(2 * BUCKET_US, lambda _: 9 * BUCKET_US, 9) == ([], 1)
+    assert index.due(10 * BUCKET_US, lambda _: 9 * BUCKET_US, 9) == ([ALICE], 1)
 
 
 # --- kept results ------------------------------------------------------------------------------------------
@@ -341,8 +368,9 @@ def test_replicas_agree_whatever_their_index_looks_like(script: list[Command], j
         assert len(replies) == 1
         if number % 3 == 0:
             # A backup looks into its index at other times than a primary: that must not show.
-            for digest in other.due(stamped.time_us):
-                other.expiry.enter(digest, other.sessions[digest].expires_us)
+            over, _ = other.due(stamped.time_us, number)
+            for digest in over:
+                other.expiry.enter(digest, other.sessions[digest].expires_us, stamped.time_us)
     prints = {table.fingerprint() for table in (one, other, joiner) if table is not None}
     assert len(prints) == 1
     for table in (one, other):
@@ -358,10 +386,10 @@ def test_every_session_that_ends_is_found_by_its_replicas_index() -> None:
     table = SessionTable()
     table.apply(record(1, create(1)))
     table.apply(record(2, wire.Patch(2, 1, 0, 0, ALICE, (), (), (), None, WALL_US + 50)))
-    assert table.due(WALL_US + 60) == [ALICE]
+    assert table.due(WALL_US + 50 + BUCKET_US, 9) == ([ALICE], 1)
     table.apply(record(3, Expire((ALICE,))))  # not over at the record's time: found again
     assert ALICE in table.sessions
-    assert table.due(WALL_US + 60) == [ALICE]
+    assert table.due(WALL_US + 50 + BUCKET_US, 9) == ([ALICE], 1)
 
 
 def test_a_refused_patch_names_the_path_and_changes_nothing() -> None:
