@@ -325,8 +325,8 @@ OBSTACLES = {
         "expiry index"
     ),
     "pause_sweep_ms": (
-        "a step of the sweep looks at sweep_looks_max sessions and its peer applies as many, in Python; steps "
-        "follow each other after sweep_pause_seconds"
+        "a step of the sweep looks at sweep_looks_max sessions and its peer applies as many, in Python; "
+        "steps follow each other after sweep_pause_seconds"
     ),
 }
 """What stands in the way where a target is missed, as `benchmarks.costs` shows by stage."""

@@ -202,7 +202,9 @@ class ActorProcess(Process):
             if isinstance(effect, fx.Reply):
                 client = self._clients.get(effect.connection)
                 if client is not None:
-                    outgoing.setdefault(client, []).append(effect.message)
+                    message = effect.message
+                    shown = message.decoded() if isinstance(message, wire.EncodedSession) else message
+                    outgoing.setdefault(client, []).append(shown)
             elif isinstance(effect, fx.Send):
                 link = self._links.get((effect.peer, effect.bulk))
                 if link is not None and isinstance(effect.message, Beacon) and link.queued:

@@ -8,6 +8,7 @@ from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.joining import SnapshotSender
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.results import ClientTable
+from greenroom_cluster.shard.stored import expiry_of
 from simulations.mutant_stories import LOGGED_THEN_DEPOSED, READ_LATE
 from simulations.patching import Patches, mutant
 
@@ -80,8 +81,8 @@ def _(patches: Patches) -> None:
 
     def sweep(self, now_ns, wall_us, looks):
         if self.primary is None:
-            sessions = self.table.sessions.values()
-            for digest in [session.digest for session in sessions if session.expires_us <= wall_us]:
+            sessions = self.table.sessions.items()
+            for digest in [digest for digest, session in sessions if expiry_of(session) <= wall_us]:
                 self.table._remove(digest)
         return original(self, now_ns, wall_us, looks)
 

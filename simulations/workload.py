@@ -321,7 +321,7 @@ class Workload:
                 if version:
                     session.versions[key] = version
                 return {"outcome": "ok", "version": version}
-            case wire.Session(version=version, data=data):
+            case wire.Session(state=wire.SessionState(version=version, data=data)):
                 session.versions[entry.fields.get("new_key") or key] = version
                 self._check_over(entry)
                 return {"outcome": "ok", "version": version, "result": decode_data(data)}

@@ -115,7 +115,8 @@ class Cluster:
         match message:
             case wire.Get():
                 created = self._created_us
-                return wire.Session(message.request, 1 << 33, None, created, created, None, "", self._data)
+                state = wire.SessionState(1 << 33, created, created, None, None, "", 0, self._data)
+                return wire.Session(message.request, state)
             case wire.Update():
                 self._version += 1
                 return wire.Written(message.request, (1 << 33) + self._version)

@@ -350,17 +350,18 @@ def _user_change(user_id: str | Unchanged | None) -> tuple[str | None] | None:
 
 
 def _session_of(session_id: str, reply: wire.Session) -> SessionData:
-    absolute = reply.absolute_us
+    state = reply.state
+    absolute = state.absolute_us
     try:
         return SessionData(
             session_id=session_id,
-            user_id=reply.user_id,
-            expires=datetime_of(reply.expires_us),
-            data=decode_data(reply.data),
-            created=datetime_of(reply.created_us),
+            user_id=state.user_id,
+            expires=datetime_of(state.expires_us),
+            data=decode_data(state.data),
+            created=datetime_of(state.created_us),
             absolute_expires=None if absolute is None else datetime_of(absolute),
-            label=reply.label,
-            version=reply.version,
+            label=state.label,
+            version=state.version,
         )
     except OverflowError:
         raise RemoteProtocolError("the cluster sent a time that no datetime can hold") from None

@@ -23,7 +23,7 @@ import msgspec
 
 from greenroom.cluster_map import ClusterMap, MapDelta
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 ROUTING_VERSION = 1
 
 ROLE_CLIENT = "client"
@@ -227,17 +227,38 @@ class FailureCode(IntEnum):
     INVALID = 5
 
 
+class SessionState(Frame, frozen=True):
+    """A session as it stands, its data encoded. A read looks at the beginning only: what says until when."""
+
+    version: int
+    expires_us: int
+    created_us: int
+    absolute_us: int | None
+    user_id: str | None
+    label: str
+    point: int
+    data: bytes
+
+
 class Session(Frame, frozen=True, tag=40):
-    """A session as it stands after the request."""
+    """The session as it stands after the request."""
 
     request: int
-    version: int
-    user_id: str | None
-    created_us: int
-    expires_us: int
-    absolute_us: int | None
-    label: str
-    data: bytes
+    state: SessionState
+
+
+class EncodedSession(Frame, frozen=True, tag=40):
+    """A `Session` on its way out, whose state is sent as it is stored."""
+
+    request: int
+    state: msgspec.Raw
+
+    def decoded(self) -> Session:
+        """Return what the other side makes of it."""
+        return Session(self.request, _decode_state(self.state))
+
+
+_decode_state = msgspec.msgpack.Decoder(SessionState).decode
 
 
 class Missing(Frame, frozen=True, tag=41):
@@ -321,7 +342,7 @@ class ReplicaState(Frame, frozen=True):
     role: str
     serving: bool
     sessions: int
-    data_bytes: int
+    stored_bytes: int
     appended: int
     committed: int
     joining: tuple[bytes, ...] = ()
@@ -357,4 +378,18 @@ ClientMessage: TypeAlias = Hello | Request | Subscribe
 Reply: TypeAlias = (
     Session | Missing | Written | Failed | Redirect | Overloaded | Unknowable | Listing | Counted | Inspection
 )
+EncodedReply: TypeAlias = (
+    EncodedSession
+    | Missing
+    | Written
+    | Failed
+    | Redirect
+    | Overloaded
+    | Unknowable
+    | Listing
+    | Counted
+    | Inspection
+)
+"""The same replies on their way out."""
+
 ServerMessage: TypeAlias = Hello | Goodbye | Reply | MapFull | MapChange

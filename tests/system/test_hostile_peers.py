@@ -69,10 +69,9 @@ class Forger:
         return ShardRecords(shard, epoch, self._number(), records)
 
     def _chunk(self, shard: int, epoch: int) -> SnapshotChunk:
-        stored = StoredSession(
-            self._bytes(), self._number(), self._number(), "mallory", self._number(), self._number(),
-            None, "", b"\xc1",
-        )  # fmt: skip
+        times = (self._number(), self._number(), self._number())
+        state = wire.SessionState(*times, None, "mallory", "", self._number(), b"\xc1")
+        stored = StoredSession(self._bytes(), state)
         return SnapshotChunk(
             shard,
             epoch,
@@ -116,8 +115,17 @@ def cluster(small_cluster: SharedCluster) -> SharedCluster:
     return small_cluster
 
 
+def at_rest(cluster_map: ClusterMap) -> bool:
+    """Whether every replica is where the plan for two nodes puts it: nothing is about to move."""
+    for shard in cluster_map.shards:
+        held = [cluster_map.actors[member] for member in shard.members]
+        if tuple(actor.slot for actor in held) != shard.wanted or len({actor.node for actor in held}) != 2:
+            return False
+    return True
+
+
 async def test_made_up_peers_change_nothing(cluster: SharedCluster) -> None:
-    before = await cluster.map()
+    before = await cluster.until(at_rest)
     async with unharmed(cluster):
         for number, actor in enumerate(before.actors.values()):
             for attempt in range(3):

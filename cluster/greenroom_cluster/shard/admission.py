@@ -36,7 +36,7 @@ class Admission:
             return False
         return known is None or time_us - age_ms * 1000 < known.since_us
 
-    def refusal(self, now_ns: int, known: Client | None, command: "Write") -> wire.Reply | None:
+    def refusal(self, now_ns: int, known: Client | None, command: "Write") -> wire.EncodedReply | None:
         """Return why the command is not taken, None if it is."""
         primary, settings = self._primary, self._context.settings
         request = command.request
@@ -91,5 +91,5 @@ class Admission:
         return wire.Overloaded(request, "too many bytes wait for the peer (uncommitted_bytes_max)")
 
     def _cost(self, command: wire.Patch | wire.Rotate) -> int:
-        session = self._primary.table.sessions.get(command.digest)
-        return 0 if session is None else len(session.data)
+        stored = self._primary.table.sessions.get(command.digest)
+        return 0 if stored is None else len(stored)

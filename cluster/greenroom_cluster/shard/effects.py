@@ -17,7 +17,7 @@ class Reply(Effect, frozen=True, gc=False):
     """Answer a request on that client connection; dropped if it is gone."""
 
     connection: int
-    message: wire.Reply
+    message: wire.EncodedReply
 
 
 class Send(Effect, frozen=True, gc=False):

@@ -35,7 +35,7 @@ class Gather:
         """No more shards are expected."""
         self._finish_one(effects)
 
-    def add(self, shard: int, reply: wire.Reply, effects: list[HostEffect]) -> None:
+    def add(self, shard: int, reply: wire.EncodedReply, effects: list[HostEffect]) -> None:
         """Take a shard's answer; anything but a count or a listing leaves the shard unanswered."""
         match reply:
             case wire.Counted():

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from greenroom.errors import InvariantError
 from greenroom_cluster.peering import SnapshotChunk
 from greenroom_cluster.shard.records import ClientState, KeptResult, StoredSession
+from greenroom_cluster.shard.stored import decoded
 from greenroom_cluster.shard.table import SessionTable
 
 ENTRY_OVERHEAD_BYTES = 128
@@ -22,6 +23,7 @@ class SnapshotSender:
     __slots__ = (
         "_chunk_bytes",
         "_clients",
+        "_digests",
         "_identity",
         "_position",
         "_results",
@@ -37,7 +39,8 @@ class SnapshotSender:
     ) -> None:
         self.join = join
         self._identity = (shard, epoch, join, sequence)
-        self._sessions: list[StoredSession] = list(table.sessions.values())
+        self._digests = list(table.sessions)
+        self._sessions = list(table.sessions.values())
         self._clients: Iterator[ClientState] = iter(list(table.clients.states()))
         self._results: list[KeptResult] = list(table.clients.results())
         self._position = 0
@@ -61,10 +64,10 @@ class SnapshotSender:
         room = self._chunk_bytes
         sessions = []
         while room > 0 and self._position < len(self._sessions):
-            session = self._sessions[self._position]
+            stored = self._sessions[self._position]
+            sessions.append(StoredSession(self._digests[self._position], decoded(stored)))
             self._position += 1
-            sessions.append(session)
-            room -= len(session.data) + ENTRY_OVERHEAD_BYTES
+            room -= len(stored) + ENTRY_OVERHEAD_BYTES
         clients = []
         results = []
         if self._position == len(self._sessions):
@@ -74,7 +77,7 @@ class SnapshotSender:
             while room > 0 and self._results:
                 kept = self._results.pop()
                 results.append(kept)
-                room -= len(getattr(kept.reply, "data", b"")) + ENTRY_OVERHEAD_BYTES
+                room -= len(getattr(kept.reply, "state", b"")) + ENTRY_OVERHEAD_BYTES
             self.finished = room > 0
         shard, epoch, join, sequence = self._identity
         number = self.next_number

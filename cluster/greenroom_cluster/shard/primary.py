@@ -18,10 +18,10 @@ from greenroom_cluster.shard.gathering import Gather
 from greenroom_cluster.shard.log import record_bytes
 from greenroom_cluster.shard.membership import Membership
 from greenroom_cluster.shard.pairs import Follower
-from greenroom_cluster.shard.records import Command, Expire, ForgetClients, Record, StoredSession
+from greenroom_cluster.shard.records import Command, Expire, ForgetClients, Record
 from greenroom_cluster.shard.roles import ACCEPTS, Kind
 from greenroom_cluster.shard.settings import ns
-from greenroom_cluster.shard.table import view
+from greenroom_cluster.shard.stored import expiry_of, reply_with
 
 if TYPE_CHECKING:
     from greenroom_cluster.shard.context import OpenProposal
@@ -115,11 +115,11 @@ class Primary:
             return
         time_us = self.clock.read(now_ns, wall_us)
         if type(request) is wire.Get:
-            session = self.table.sessions.get(request.digest)
-            if session is None:
+            stored = self.table.sessions.get(request.digest)
+            if stored is None:
                 self.answer(origin, wire.Missing(request.request))
-            elif session.expires_us > time_us:
-                self.answer(origin, view(request.request, session))
+            elif expiry_of(stored) > time_us:
+                self.answer(origin, reply_with(request.request, stored))
             else:
                 self._expire_first(now_ns, time_us, (request.digest,), origin, request)
             return
@@ -132,7 +132,7 @@ class Primary:
             return
         sessions = self.table.of_user(request.user_id)
         context.listed += len(sessions)
-        over = [session.digest for session in sessions if session.expires_us <= time_us]
+        over = [digest for digest, state in sessions if state.expires_us <= time_us]
         if over:
             # A bounded number at a time: the request is looked at again once that is decided.
             over = over[: self.context.settings.expire_batch_max]
@@ -140,14 +140,9 @@ class Primary:
             return
         handles = tuple(
             wire.SessionHandle(
-                session.point,
-                session.digest,
-                session.version,
-                session.created_us,
-                session.expires_us,
-                session.label,
+                state.point, digest, state.version, state.created_us, state.expires_us, state.label
             )
-            for session in _newest(sessions, request.limit)
+            for digest, state in _newest(sessions, request.limit)
         )
         self.answer(origin, wire.Listing(request.request, (self.shard,), handles))
 
@@ -206,7 +201,7 @@ class Primary:
             self.context.ready[self.shard] = self
         return sequence
 
-    def answer(self, origin: Origin, reply: wire.Reply) -> None:
+    def answer(self, origin: Origin, reply: wire.EncodedReply) -> None:
         """Send an answer to where the request came from."""
         if type(origin) is int:
             self.context.effects.append(Reply(origin, reply))
@@ -367,7 +362,9 @@ class Primary:
         self.membership.close()
 
 
-def _newest(sessions: list[StoredSession], limit: int) -> list[StoredSession]:
+def _newest(
+    sessions: list[tuple[bytes, wire.SessionState]], limit: int
+) -> list[tuple[bytes, wire.SessionState]]:
     """Return the newest sessions, at most `limit`, and never so many that an answer outgrows a frame."""
     wanted = min(max(limit, 0), LIST_LIMIT_MAX)
-    return sorted(sessions, key=lambda each: (-each.created_us, -each.version))[:wanted]
+    return sorted(sessions, key=lambda each: (-each[1].created_us, -each[1].version))[:wanted]

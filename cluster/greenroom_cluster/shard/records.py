@@ -41,17 +41,10 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class StoredSession(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A session as replicas keep and transfer it: immutable, replaced as a whole, `data` still encoded."""
+    """A session as it is transferred to another replica."""
 
     digest: bytes
-    point: int
-    version: int
-    user_id: str | None
-    created_us: int
-    expires_us: int
-    absolute_us: int | None
-    label: str
-    data: bytes
+    state: wire.SessionState
 
 
 class KeptResult(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -59,7 +52,7 @@ class KeptResult(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     client: bytes
     request: int
-    reply: wire.Reply
+    reply: wire.EncodedReply
 
 
 class ClientState(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -18,6 +18,7 @@ from greenroom_cluster.shard.log import Log
 from greenroom_cluster.shard.pairs import Incoming, hear_of
 from greenroom_cluster.shard.primary import Primary
 from greenroom_cluster.shard.roles import Role
+from greenroom_cluster.shard.stored import expiry_of
 from greenroom_cluster.shard.table import SessionTable
 
 
@@ -125,7 +126,7 @@ class Replica:
             self.role.value,
             primary is not None and not primary.paused and primary.leased(now_ns),
             len(self.table.sessions),
-            self.table.data_bytes,
+            self.table.stored_bytes,
             self.log.appended,
             self.committed,
             () if joiner is None else (joiner.pair.peer,),
@@ -216,7 +217,7 @@ class Replica:
         time_us = self.clock.last_us
         over, looked = self.table.due(time_us, looks)
         for digest in over:
-            self.table.expiry.enter(digest, self.table.sessions[digest].expires_us, time_us)
+            self.table.expiry.enter(digest, expiry_of(self.table.sessions[digest]), time_us)
         return looked
 
     # --- proposals ------------------------------------------------------------------------------------------

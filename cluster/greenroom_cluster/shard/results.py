@@ -25,13 +25,13 @@ class Client:
         self.since_us = since_us
         self.used_us = used_us
         self.kept_bytes = 0
-        self.results: dict[int, wire.Reply] = {}
+        self.results: dict[int, wire.EncodedReply] = {}
 
-    def add(self, request: int, reply: wire.Reply) -> None:
+    def add(self, request: int, reply: wire.EncodedReply) -> None:
         """Keep an answer."""
         self.results[request] = reply
-        if type(reply) is wire.Session:
-            self.kept_bytes += len(reply.data)
+        if type(reply) is wire.EncodedSession:
+            self.kept_bytes += len(reply.state)
 
     def answered_below(self, low: int) -> None:
         """Drop the answers that the client has confirmed."""
@@ -40,8 +40,8 @@ class Client:
         for number in tuple(results):
             if number < low:
                 reply = results.pop(number)
-                if type(reply) is wire.Session:
-                    self.kept_bytes -= len(reply.data)
+                if type(reply) is wire.EncodedSession:
+                    self.kept_bytes -= len(reply.state)
 
 
 class ClientTable:
@@ -59,7 +59,7 @@ class ClientTable:
         """Return what is known of the client, None if it never wrote here or was forgotten."""
         return self._clients.get(client)
 
-    def keep(self, client: bytes, request: int, low: int, time_us: int, reply: wire.Reply) -> None:
+    def keep(self, client: bytes, request: int, low: int, time_us: int, reply: wire.EncodedReply) -> None:
         """Keep the answer to a request and drop those below the client's low-watermark."""
         known = self._clients.get(client)
         if known is None:
@@ -105,4 +105,8 @@ class ClientTable:
             # Clients come before their answers; one that does not is no reason to end this process.
             client = self._clients.get(kept.client)
             if client is not None:
-                client.add(kept.request, kept.reply)
+                reply = kept.reply
+                if type(reply) is wire.EncodedSession:
+                    # What came is a view of the whole frame, which would be held on to.
+                    reply = wire.EncodedSession(reply.request, reply.state.copy())
+                client.add(kept.request, reply)

@@ -18,31 +18,36 @@ from greenroom.wire import FailureCode
 from greenroom_cluster.shard.expiry import ExpiryIndex
 from greenroom_cluster.shard.records import Expire, ForgetClients, Record, StoredSession
 from greenroom_cluster.shard.results import ClientTable
+from greenroom_cluster.shard.stored import decoded, encoded, expiry_of, reply_with
 
 SEQUENCE_BITS = 40
+VERSION_MAX = (1 << 63) - 1
 STALE_ENTRIES_MAX = 4096
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
 def version_of(record: Record) -> int:
-    """Return the version that a session has after this record: rises, and is never used twice."""
-    return record.epoch << SEQUENCE_BITS | record.sequence
+    """Return the version that a session has after this record: rises, and is never used twice.
+
+    It fits a signed 64-bit integer whatever a made-up record says; real epochs do not come near 2**23.
+    """
+    return (record.epoch << SEQUENCE_BITS | record.sequence) & VERSION_MAX
 
 
 class SessionTable:
-    """Sessions by digest. Values are immutable and replaced as a whole."""
+    """Sessions by digest, each encoded (see `stored`): immutable, and replaced as a whole."""
 
-    __slots__ = ("_apply", "_users", "clients", "data_bytes", "expiry", "sessions")
+    __slots__ = ("_apply", "_users", "clients", "expiry", "sessions", "stored_bytes")
 
     def __init__(self) -> None:
-        self.sessions: dict[bytes, StoredSession] = {}
+        self.sessions: dict[bytes, bytes] = {}
         self.clients = ClientTable()
         self.expiry = ExpiryIndex()
-        self.data_bytes = 0
+        self.stored_bytes = 0
         # A user with one session costs a dict entry; the set comes with the second session.
         self._users: dict[str, bytes | set[bytes]] = {}
-        self._apply: dict[type, Callable[[Record, Any], wire.Reply]] = {
+        self._apply: dict[type, Callable[[Record, Any], wire.EncodedReply]] = {
             wire.Create: self._create,
             wire.Update: self._update,
             wire.Patch: self._patch,
@@ -53,7 +58,7 @@ class SessionTable:
             wire.Clean: self._clean,
         }
 
-    def apply(self, record: Record) -> wire.Reply | None:
+    def apply(self, record: Record) -> wire.EncodedReply | None:
         """Apply the record and return the answer to its client; None for the primary's own decisions."""
         command = record.command
         decide = self._apply.get(type(command))
@@ -67,20 +72,20 @@ class SessionTable:
             self.clients.forget(command.clients, command.silent_since_us)
         return None
 
-    def live(self, digest: bytes, time_us: int) -> StoredSession | None:
+    def live(self, digest: bytes, time_us: int) -> wire.SessionState | None:
         """Return the session if it exists and is not over at `time_us`."""
-        session = self.sessions.get(digest)
+        session = self._state(digest)
         if session is None or session.expires_us <= time_us:
             return None
         return session
 
-    def of_user(self, user_id: str) -> list[StoredSession]:
+    def of_user(self, user_id: str) -> list[tuple[bytes, wire.SessionState]]:
         """Return the user's sessions, also those that are over but not removed yet, in a fixed order."""
         entry = self._users.get(user_id)
         if entry is None:
             return []
         digests = (entry,) if isinstance(entry, bytes) else sorted(entry)
-        return [self.sessions[digest] for digest in digests]
+        return [(digest, decoded(self.sessions[digest])) for digest in digests]
 
     def due(self, time_us: int, looks: int) -> tuple[list[bytes], int]:
         """Take sessions that are over out of the expiry index; return them and at how many it looked.
@@ -90,21 +95,22 @@ class SessionTable:
         if self.expiry.entries > 2 * len(self.sessions) + STALE_ENTRIES_MAX:
             # Deleted sessions stay in the index until they would have expired, which may be weeks.
             self.expiry = ExpiryIndex()
-            for session in self.sessions.values():
-                self.expiry.enter(session.digest, session.expires_us, time_us)
+            for digest, stored in self.sessions.items():
+                self.expiry.enter(digest, expiry_of(stored), time_us)
         return self.expiry.due(time_us, self._expires_us, looks)
 
     def install(self, sessions: Iterable[StoredSession], time_us: int) -> None:
         """Add sessions that a snapshot of that shard time brought."""
         for session in sessions:
-            self._put(session, time_us)
+            self._put(session.digest, session.state, None, time_us)
 
     def fingerprint(self) -> bytes:
         """Return a digest of the whole replicated state: equal on replicas that have applied the same log."""
         state = blake2b(digest_size=16)
-        # Encoded, because that is equal for what was decided here and what came over the wire.
         for digest in sorted(self.sessions):
-            state.update(_encode(self.sessions[digest]))
+            state.update(digest)
+            state.update(self.sessions[digest])
+        # Encoded, because that is equal for what was decided here and what came over the wire.
         for client in sorted(self.clients.states(), key=lambda each: each.client):
             state.update(_encode(client))
         for kept in sorted(self.clients.results(), key=lambda each: (each.client, each.request)):
@@ -113,59 +119,54 @@ class SessionTable:
 
     # --- commands -------------------------------------------------------------------------------------------
 
-    def _create(self, record: Record, command: wire.Create) -> wire.Reply:
-        if self.live(command.digest, record.time_us) is not None:
+    def _create(self, record: Record, command: wire.Create) -> wire.EncodedReply:
+        before = self._state(command.digest)
+        if before is not None and before.expires_us > record.time_us:
             return wire.Failed(command.request, FailureCode.EXISTS)
         version = version_of(record)
-        self._put(
-            StoredSession(
-                command.digest,
-                command.point,
-                version,
-                command.user_id,
-                command.created_us,
-                _clamp(command.expires_us, command.absolute_us),
-                command.absolute_us,
-                command.label,
-                command.data,
-            ),
-            record.time_us,
+        state = wire.SessionState(
+            version,
+            _clamp(command.expires_us, command.absolute_us),
+            command.created_us,
+            command.absolute_us,
+            command.user_id,
+            command.label,
+            command.point,
+            command.data,
         )
+        self._put(command.digest, state, before, record.time_us)
         return wire.Written(command.request, version)
 
-    def _update(self, record: Record, command: wire.Update) -> wire.Reply:
-        session = self.live(command.digest, record.time_us)
-        if session is None:
+    def _update(self, record: Record, command: wire.Update) -> wire.EncodedReply:
+        before = self.live(command.digest, record.time_us)
+        if before is None:
             return wire.Failed(command.request, FailureCode.NOT_FOUND)
-        if command.version is not None and command.version != session.version:
+        if command.version is not None and command.version != before.version:
             return wire.Failed(command.request, FailureCode.CONFLICT)
         version = version_of(record)
-        self._put(
-            StoredSession(
-                session.digest,
-                session.point,
-                version,
-                command.user_id,
-                session.created_us,
-                _clamp(command.expires_us, session.absolute_us),
-                session.absolute_us,
-                command.label,
-                command.data,
-            ),
-            record.time_us,
+        state = wire.SessionState(
+            version,
+            _clamp(command.expires_us, before.absolute_us),
+            before.created_us,
+            before.absolute_us,
+            command.user_id,
+            command.label,
+            before.point,
+            command.data,
         )
+        self._put(command.digest, state, before, record.time_us)
         return wire.Written(command.request, version)
 
-    def _patch(self, record: Record, command: wire.Patch) -> wire.Reply:
+    def _patch(self, record: Record, command: wire.Patch) -> wire.EncodedReply:
         return self._change(record, command, command.digest, command.expect)
 
-    def _rotate(self, record: Record, command: wire.Rotate) -> wire.Reply:
+    def _rotate(self, record: Record, command: wire.Rotate) -> wire.EncodedReply:
         if command.new_digest == command.digest:
             return wire.Failed(command.request, FailureCode.INVALID, "a session is rotated to another id")
         if self.live(command.new_digest, record.time_us) is not None:
             return wire.Failed(command.request, FailureCode.EXISTS)
         reply = self._change(record, command, command.new_digest, ())
-        if isinstance(reply, wire.Session):
+        if isinstance(reply, wire.EncodedSession):
             self._remove(command.digest)
         return reply
 
@@ -175,7 +176,7 @@ class SessionTable:
         command: wire.Patch | wire.Rotate,
         digest: bytes,
         expect: tuple[wire.PathValue, ...],
-    ) -> wire.Reply:
+    ) -> wire.EncodedReply:
         """Write the patched session under `digest`."""
         request = command.request
         session = self.live(command.digest, record.time_us)
@@ -196,73 +197,79 @@ class SessionTable:
                 return wire.Failed(request, FailureCode.TOO_LARGE, f"{len(data)} bytes")
         assert data is not None
         expires_us = session.expires_us if command.expires_us is None else command.expires_us
-        changed = StoredSession(
-            digest,
-            session.point,
+        changed = wire.SessionState(
             version_of(record),
-            session.user_id if command.user is None else command.user[0],
-            session.created_us,
             _clamp(expires_us, session.absolute_us),
+            session.created_us,
             session.absolute_us,
+            session.user_id if command.user is None else command.user[0],
             session.label,
+            session.point,
             data,
         )
-        self._put(changed, record.time_us)
-        return view(request, changed)
+        before = session if digest == command.digest else self._state(digest)
+        return reply_with(request, self._put(digest, changed, before, record.time_us))
 
-    def _delete(self, record: Record, command: wire.Delete) -> wire.Reply:
+    def _delete(self, record: Record, command: wire.Delete) -> wire.EncodedReply:
         self._remove(command.digest)
         return wire.Written(command.request, 0)
 
-    def _delete_by_handle(self, record: Record, command: wire.DeleteByHandle) -> wire.Reply:
-        session = self.sessions.get(command.digest)
+    def _delete_by_handle(self, record: Record, command: wire.DeleteByHandle) -> wire.EncodedReply:
+        session = self._state(command.digest)
         if session is not None and session.user_id == command.user_id:
             self._remove(command.digest)
         return wire.Written(command.request, 0)
 
-    def _delete_by_user(self, record: Record, command: wire.DeleteByUser) -> wire.Reply:
+    def _delete_by_user(self, record: Record, command: wire.DeleteByUser) -> wire.EncodedReply:
         removed = 0
-        for session in self.of_user(command.user_id):
-            if session.digest == command.keep:
+        for digest, session in self.of_user(command.user_id):
+            if digest == command.keep:
                 continue
             removed += session.expires_us > record.time_us
-            self._remove(session.digest)
+            self._remove(digest)
         return wire.Counted(command.request, ((0, removed),))
 
-    def _clean(self, record: Record, command: wire.Clean) -> wire.Reply:
+    def _clean(self, record: Record, command: wire.Clean) -> wire.EncodedReply:
         # Not by the expiry index, which is each replica's own: the count is part of the replicated state.
-        over = [digest for digest, session in self.sessions.items() if session.expires_us <= record.time_us]
+        over = [digest for digest, stored in self.sessions.items() if expiry_of(stored) <= record.time_us]
         for digest in over:
             self._remove(digest)
         return wire.Counted(command.request, ((0, len(over)),))
 
     def _expire(self, record: Record, command: Expire) -> None:
         for digest in command.digests:
-            session = self.sessions.get(digest)
-            if session is None:
+            expires_us = self._expires_us(digest)
+            if expires_us is None:
                 continue
-            if session.expires_us <= record.time_us:
+            if expires_us <= record.time_us:
                 self._remove(digest)
             else:
-                self.expiry.enter(digest, session.expires_us, record.time_us)
+                self.expiry.enter(digest, expires_us, record.time_us)
 
     # --- storage --------------------------------------------------------------------------------------------
 
-    def _expires_us(self, digest: bytes) -> int | None:
-        session = self.sessions.get(digest)
-        return None if session is None else session.expires_us
+    def _state(self, digest: bytes) -> wire.SessionState | None:
+        stored = self.sessions.get(digest)
+        return None if stored is None else decoded(stored)
 
-    def _put(self, session: StoredSession, time_us: int) -> None:
-        digest = session.digest
-        before = self.sessions.get(digest)
-        self.sessions[digest] = session
-        self.data_bytes += len(session.data)
+    def _expires_us(self, digest: bytes) -> int | None:
+        stored = self.sessions.get(digest)
+        return None if stored is None else expiry_of(stored)
+
+    def _put(
+        self, digest: bytes, session: wire.SessionState, before: wire.SessionState | None, time_us: int
+    ) -> bytes:
+        """Store a session in the place of `before`, and return it as it is stored."""
+        stored = encoded(session)
+        self.stored_bytes += len(stored)
         if before is None:
+            self.sessions[digest] = stored
             self.expiry.enter(digest, session.expires_us, time_us)
             if session.user_id is not None:
                 self._index(session.user_id, digest)
-            return
-        self.data_bytes -= len(before.data)
+            return stored
+        self.stored_bytes -= len(self.sessions[digest])
+        self.sessions[digest] = stored
         if session.expires_us < before.expires_us:
             self.expiry.enter(digest, session.expires_us, time_us)
         if session.user_id != before.user_id:
@@ -270,14 +277,16 @@ class SessionTable:
                 self._unindex(before.user_id, digest)
             if session.user_id is not None:
                 self._index(session.user_id, digest)
+        return stored
 
     def _remove(self, digest: bytes) -> None:
-        session = self.sessions.pop(digest, None)
-        if session is None:
+        stored = self.sessions.pop(digest, None)
+        if stored is None:
             return
-        self.data_bytes -= len(session.data)
-        if session.user_id is not None:
-            self._unindex(session.user_id, digest)
+        self.stored_bytes -= len(stored)
+        user_id = decoded(stored).user_id
+        if user_id is not None:
+            self._unindex(user_id, digest)
 
     def _index(self, user_id: str, digest: bytes) -> None:
         entry = self._users.get(user_id)
@@ -296,20 +305,6 @@ class SessionTable:
         entry.discard(digest)
         if len(entry) == 1:
             self._users[user_id] = entry.pop()
-
-
-def view(request: int, session: StoredSession) -> wire.Session:
-    """Return the session as the answer to a request."""
-    return wire.Session(
-        request,
-        session.version,
-        session.user_id,
-        session.created_us,
-        session.expires_us,
-        session.absolute_us,
-        session.label,
-        session.data,
-    )
 
 
 def _clamp(expires_us: int, absolute_us: int | None) -> int:

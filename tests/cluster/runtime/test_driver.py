@@ -79,7 +79,7 @@ def chunk(number: int, size: int = 0) -> SnapshotChunk:
 def _large_chunk(number: int, size: int) -> SnapshotChunk:
     from greenroom_cluster.shard.records import StoredSession
 
-    stored = StoredSession(b"d" * 32, 0, 1, None, 1, 1, None, "", bytes(size))
+    stored = StoredSession(b"d" * 32, wire.SessionState(1, 1, 1, None, None, "", 0, bytes(size)))
     return SnapshotChunk(0, 1, 1, 1, 1, number, False, (stored,), (), ())
 
 
@@ -145,7 +145,7 @@ async def test_reply_to_a_connection_that_is_gone_is_dropped() -> None:
 async def test_slow_reader_of_large_answers_gets_them_all_and_is_asked_for_no_more_meanwhile() -> None:
     async with acting() as (actor, core, nursery):
         client = await connect(actor, nursery)
-        large = wire.Session(0, 1, None, 1, 1, None, "", bytes(1 << 20))
+        large = wire.Session(0, wire.SessionState(1, 1, 1, None, None, "", 0, bytes(1 << 20)))
         core.then = lambda event: (
             [Reply(event.connection, large) for _ in event.requests]
             if isinstance(event, ClientRequests)

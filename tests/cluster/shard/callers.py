@@ -198,7 +198,7 @@ class Caller:
             self.world.after(ns(0.02), lambda: call.attempt == attempt and self._attempt(call))
             return
         match reply:
-            case wire.Session(version=version, data=data):
+            case wire.Session(state=wire.SessionState(version=version, data=data)):
                 self._finish(call, "ok", version=version, result=_unpack(data))
             case wire.Missing():
                 self._finish(call, "ok")

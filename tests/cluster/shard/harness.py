@@ -27,6 +27,7 @@ from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.roles import Role
 from greenroom_cluster.shard.settings import HostSettings, ns
+from tests.cluster.shard.probe import received
 
 LATENCY_NS = 200_000
 START_NS = ns(1000)
@@ -277,8 +278,9 @@ class World:
     def perform(self, actor: Actor, effect: fx.HostEffect) -> None:
         match effect:
             case fx.Reply(connection=connection, message=message):
-                actor.replies[message.request] = message
-                self.replied(actor, connection, message)
+                reply = received(message)
+                actor.replies[reply.request] = reply
+                self.replied(actor, connection, reply)
             case fx.Send(peer=peer, message=message, bulk=bulk):
                 if (peer, bulk) in actor.up_links:
                     self._carry(actor, self.actors[peer], message, bulk=bulk, link=(actor, peer, bulk))

@@ -125,7 +125,7 @@ def answer(reply: wire.Reply) -> str:
     match reply:
         case wire.Written(version=version):
             return f"written (request {reply.request}), version {version >> 40}.{version & (1 << 40) - 1}"
-        case wire.Session(version=version, data=data):
+        case wire.Session(state=wire.SessionState(version=version, data=data)):
             return f"session {data!r} (request {reply.request})"
         case wire.Redirect(appended=appended):
             return f"redirect (request {reply.request}){', may take effect' if appended else ''}"

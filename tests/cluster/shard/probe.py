@@ -44,6 +44,11 @@ def create(request: int, digest: bytes = ALICE, data: bytes = b"\x80", low: int 
     return wire.Create(request, low, 0, 0, digest, None, WALL_US, FAR_US, None, "", data)
 
 
+def received(reply: wire.EncodedReply) -> wire.Reply:
+    """The reply as its client gets it."""
+    return reply.decoded() if isinstance(reply, wire.EncodedSession) else reply
+
+
 RUNNING_SECONDS_MAX = 5.0
 PAUSE_SECONDS = 0.5
 
@@ -82,7 +87,7 @@ class Probe:
     def ask(self, *requests: wire.Request, connection: int = 1, client: bytes = CLIENT) -> list[wire.Reply]:
         """Send requests and return what was answered at once."""
         effects = self.step(ins.ClientRequests(connection, client, list(requests)))
-        return [effect.message for effect in effects if isinstance(effect, fx.Reply)]
+        return [received(effect.message) for effect in effects if isinstance(effect, fx.Reply)]
 
     def hear(self, peer: bytes, *messages: PeerRequest | PeerReply) -> list[PeerReply]:
         """Receive messages of a peer and return the answers to it."""

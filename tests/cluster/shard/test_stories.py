@@ -35,7 +35,7 @@ def test_a_write_is_in_the_backups_log_before_it_is_acknowledged(world: World) -
     world.run_until(lambda: number in primary.replies)
     assert isinstance(primary.replies[number], wire.Written)
     assert backup.replica().log.appended == primary.replica().log.appended
-    assert world.call(primary, get(ALICE)).data == b"v1"
+    assert world.call(primary, get(ALICE)).state.data == b"v1"
 
 
 def test_a_cut_off_backup_never_lets_a_write_be_acknowledged_before_it_is_removed(world: World) -> None:
@@ -55,7 +55,7 @@ def test_a_killed_primary_is_replaced_within_half_a_second_and_nothing_is_lost(w
     world.kill(primary)
     world.run_until(lambda: world.serving(0) == [backup])
     assert world.now_ns - killed_ns < 500_000_000
-    assert world.call(backup, get(ALICE)).data == b"v1"
+    assert world.call(backup, get(ALICE)).state.data == b"v1"
     world.settle()
     assert world.primary().incarnation != primary.incarnation
     world.run_until(lambda: world.converged(0))
@@ -68,7 +68,7 @@ def test_a_killed_node_is_replaced_within_the_grace_and_the_shard_gets_a_new_bac
     world.kill_node(primary.node)
     world.run_until(lambda: world.serving(0) == [backup])
     assert world.now_ns - killed_ns < 1_500_000_000
-    assert world.call(backup, get(ALICE)).data == b"v1"
+    assert world.call(backup, get(ALICE)).state.data == b"v1"
     world.settle()
     assert len(world.map.shards[0].members) == 2
     world.run_until(lambda: world.converged(0))
@@ -89,7 +89,7 @@ def test_a_paused_primary_wakes_up_and_neither_answers_nor_acknowledges(world: W
     assert isinstance(primary.replies[write], wire.Redirect)
     assert primary.replies[write].appended
     world.settle()
-    assert world.call(world.primary(), get(ALICE)).data == b"v2"
+    assert world.call(world.primary(), get(ALICE)).state.data == b"v2"
     assert primary.incarnation in world.map.shards[0].members
 
 
@@ -176,7 +176,7 @@ def test_a_drained_node_hands_over_and_ends_up_with_nothing(world: World) -> Non
             for member in entry.members
         )
     )
-    assert world.call(world.primary(), get(ALICE)).data == b"v1"
+    assert world.call(world.primary(), get(ALICE)).state.data == b"v1"
     assert all(len(entry.members) == 2 for entry in world.map.shards)
 
 
@@ -228,7 +228,7 @@ def test_a_write_that_only_the_log_of_the_backup_has_takes_effect_once(world: Wo
     world.call(backup, create(ALICE, b"v2"))
     backup.ask(patch, client=b"d" * 16)
     world.run_until(lambda: 5 in backup.replies)
-    assert world.call(backup, get(ALICE)).data == b"v2"
+    assert world.call(backup, get(ALICE)).state.data == b"v2"
 
 
 def test_a_very_late_repeat_of_an_unknown_client_is_not_guessed(world: World) -> None:
@@ -256,7 +256,7 @@ def test_a_backup_never_expires_by_itself(world: World) -> None:
     assert ALICE in backup.replica().table.sessions
     world.kill(primary)
     world.run_until(lambda: world.serving(0) == [backup])
-    assert world.call(backup, get(ALICE)).data == b"v1"
+    assert world.call(backup, get(ALICE)).state.data == b"v1"
 
 
 @pytest.mark.parametrize("jump_us", [20_000_000, -20_000_000])
@@ -268,7 +268,7 @@ def test_a_clock_that_jumps_before_a_shards_first_request_is_not_believed(jump_u
     assert not primary.replica().table.sessions
     world.wall_jump_us[primary.node] = jump_us
     world.call(primary, create(ALICE, b"v1", expires_s=world.now_ns / 1e9 - 1000 + 5))
-    assert world.call(primary, get(ALICE)).data == b"v1"
+    assert world.call(primary, get(ALICE)).state.data == b"v1"
     world.run_for(6)
     assert isinstance(world.call(primary, get(ALICE)), wire.Missing)
 
@@ -314,7 +314,7 @@ def test_a_shard_whose_members_are_merely_unreachable_waits_for_them(world: Worl
     world.resume(primary)
     world.resume(backup)
     world.settle()
-    assert world.call(world.primary(), get(ALICE)).data == b"v1"
+    assert world.call(world.primary(), get(ALICE)).state.data == b"v1"
 
 
 def test_large_state_reaches_a_joiner_in_chunks_while_writes_go_on(world: World) -> None:

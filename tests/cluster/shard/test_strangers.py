@@ -40,7 +40,7 @@ def answers(effects: list[fx.HostEffect]) -> list[object]:
 
 
 def chunk(shard: int, epoch: int, **fields) -> SnapshotChunk:
-    stored = StoredSession(ALICE, 0, 1, None, 0, 1 << 50, None, "", b"forged")
+    stored = StoredSession(ALICE, wire.SessionState(1, 1 << 50, 0, None, None, "", 0, b"forged"))
     given = {"join": 7, "sequence": 1, "time_us": 1, "number": 0, "last": True, **fields}
     return SnapshotChunk(
         shard=shard, epoch=epoch, **{"sessions": (stored,), "clients": (), "results": (), **given}
@@ -73,7 +73,7 @@ def test_a_strangers_records_are_refused(world: World) -> None:
     entry = ShardRecords(0, world.map.shards[0].epoch, 1 << 60, ())
     [refused] = answers(hear(backup, STRANGER, Prepare(3, (entry,))))
     assert refused == PrepareOk(3, ((0, entry.shard_epoch),))
-    assert world.call(primary, get(ALICE)).data == b"v1"
+    assert world.call(primary, get(ALICE)).state.data == b"v1"
 
 
 def test_a_kept_answer_of_a_client_that_the_snapshot_does_not_name_is_dropped(world: World) -> None:

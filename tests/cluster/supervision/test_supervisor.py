@@ -177,9 +177,9 @@ async def test_stop_at_the_moment_in_which_a_child_connects_is_bounded(
 
     async def rescue(actor: Any) -> None:
         await trio.sleep(10)
-        for processes in actor._actoruid2nursery.values():
-            rescued.append(processes)
-            processes._join_procs.set()
+        for started in actor._actoruid2nursery.values():
+            rescued.append(started)
+            started._join_procs.set()
 
     monkeypatch.setattr(tractor._ipc.Channel, "send", send_until_killed)
     async with trio.open_nursery() as tasks:

@@ -177,13 +177,16 @@ class FakeState:
 def _session(request: int, s: dict[str, Any]) -> wire.Session:
     return wire.Session(
         request,
-        s["version"],
-        s["user_id"],
-        s["created_us"],
-        s["expires_us"],
-        s["absolute_us"],
-        s["label"],
-        s["data"],
+        wire.SessionState(
+            s["version"],
+            s["expires_us"],
+            s["created_us"],
+            s["absolute_us"],
+            s["user_id"],
+            s["label"],
+            s["point"],
+            s["data"],
+        ),
     )
 
 
@@ -258,7 +261,7 @@ class _Connection(asyncio.Protocol):
             self.transport.write(bytes(encode_frames([wire.Goodbye("wrong-target", "follow the map")])))
             self.transport.close()
             return None
-        return wire.Hello(1, 1, self.cluster.map.cluster, "actor", mine)
+        return wire.Hello(wire.PROTOCOL_VERSION, 1, self.cluster.map.cluster, "actor", mine)
 
 
 class FakeCluster:

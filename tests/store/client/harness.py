@@ -117,7 +117,10 @@ class Script:
         """The connection is established and the server says hello."""
         number = self.establish(address)
         target = self.sent[number][0].target
-        self.send(number, wire.Hello(1, 1, "greenroom", "actor", sender or target or address.encode()))
+        self.send(
+            number,
+            wire.Hello(wire.PROTOCOL_VERSION, 1, "greenroom", "actor", sender or target or address.encode()),
+        )
         return number
 
     def lose(self, number: int, reason: str = "connection refused") -> "Script":

@@ -102,7 +102,9 @@ class World:
         if refusal == "appended":
             return wire.Redirect(request.request, version, appended=True)
         if isinstance(request, wire.Patch):
-            return wire.Session(request.request, version_now, None, 0, 1, None, "", b"\x80")
+            return wire.Session(
+                request.request, wire.SessionState(version_now, 1, 0, None, None, "", 0, b"\x80")
+            )
         return wire.Written(request.request, version_now)
 
     def serves(self, link: int, shard: int) -> bool:

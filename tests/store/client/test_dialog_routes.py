@@ -32,7 +32,7 @@ def test_first_request_finds_its_way() -> None:
     link = script.establish(ADDRESS[B])
     assert script.sent[link][0].target == B
     assert not script.requests(link), "nothing is sent before the server's hello"
-    script.send(link, wire.Hello(1, 1, "greenroom", "actor", B))
+    script.send(link, wire.Hello(wire.PROTOCOL_VERSION, 1, "greenroom", "actor", B))
     [request] = script.requests(link)
     assert (request.request, request.age_ms, request.point) == (number, 0, point(1))
     script.send(link, wire.Written(number, 7))
@@ -190,7 +190,7 @@ def test_change_that_does_not_continue_asks_for_the_whole_map() -> None:
         wire.MapFull(cluster_map("", version=9)),
         wire.MapFull(cluster_map(version=9, cluster="other")),
         wire.Missing(1),
-        wire.Hello(1, 1, "greenroom", "node", b"x"),
+        wire.Hello(wire.PROTOCOL_VERSION, 1, "greenroom", "node", b"x"),
         b"\x00\x00\x00\x01\xc1",
         b"GET / HTTP/1.1\r\n\r\n",
         b"\xff\xff\xff\xff",
@@ -309,9 +309,9 @@ def test_server_that_never_says_hello_is_given_up() -> None:
     "first",
     [
         wire.Goodbye("wrong-target", "follow the map"),
-        wire.Hello(2, 1, "greenroom", "actor", A),
-        wire.Hello(1, 1, "other", "actor", A),
-        wire.Hello(1, 1, "greenroom", "actor", B),
+        wire.Hello(wire.PROTOCOL_VERSION + 1, 1, "greenroom", "actor", A),
+        wire.Hello(wire.PROTOCOL_VERSION, 1, "other", "actor", A),
+        wire.Hello(wire.PROTOCOL_VERSION, 1, "greenroom", "actor", B),
         wire.Missing(3),
         b"\xff" * 8,
     ],
@@ -336,7 +336,7 @@ def test_refused_hello_applies_nothing(first: object) -> None:
         b"\xff\xff\xff\xff",
         wire.Written(10_000, 1),
         wire.MapFull(cluster_map("BBBB", version=9)),
-        wire.Hello(1, 1, "greenroom", "actor", A),
+        wire.Hello(wire.PROTOCOL_VERSION, 1, "greenroom", "actor", A),
         b"\x00\x00\x10\x00" + b"\x91" * 0x1000,
     ],
 )

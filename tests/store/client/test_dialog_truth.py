@@ -220,7 +220,7 @@ def test_refusal_then_answer(name: str) -> None:
     if name != "get":
         assert second.age_ms == 0
     answer = (
-        wire.Session(number, 1, None, 0, 1, None, "", b"\x80")
+        wire.Session(number, wire.SessionState(1, 1, 0, None, None, "", 0, b"\x80"))
         if name in ("get", "patch", "patch_if", "rotate")
         else wire.Written(number, 4)
     )
