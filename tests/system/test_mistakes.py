@@ -56,10 +56,11 @@ class Command:
 
     async def exit(self) -> int:
         """Wait until it has ended and everything it wrote was read."""
-        with trio.fail_after(30):
+        with trio.move_on_after(30):
             status = await self.process.wait()
             await self._read_all.wait()
-        return status
+            return status
+        raise AssertionError(f"it goes on after saying {self.events} and {self.lines}")
 
 
 class Host:
