@@ -38,7 +38,8 @@ class Counting(Protocol):
 
 def run(stage: Stage) -> None:
     """Grow step by step, measure at each, and let some expire at the end."""
-    with stage.clients(stage.asked(*NAMES), {"redis": lambda: RedisServer(replicas=1)}) as parts:
+    with stage.clients(stage.asked(*NAMES), {"redis": lambda: RedisServer(replicas=1)}) as opened:
+        parts = dict(opened)
         empty = {name: _resident(part) for name, part in parts.items()}
         have = 0
         for count in stage.scale.stored:
@@ -48,7 +49,7 @@ def run(stage: Stage) -> None:
                     f"{count:,} stored sessions", f"the machine lacks {need >> 20:,} MiB of free memory"
                 )
                 break
-            took = {name: part.fill(count - have, SIZE, skip=have) for name, part in parts.items()}
+            took = _fill(stage, parts, count - have, have)
             have = count
             stage.say(f"stored: {count:,} sessions")
             for reading in _readings(stage, parts, count, took, empty):
@@ -57,6 +58,18 @@ def run(stage: Stage) -> None:
             if isinstance(part.server, Server) and hasattr(part.server, "stored"):
                 stage.say(f"stored: {stage.scale.swept:,} sessions of {name} expire")
                 stage.results.sweeps.append(_sweep(stage, name, part, part.server, have))
+
+
+def _fill(stage: Stage, parts: dict[str, Part], count: int, have: int) -> dict[str, float]:
+    """Store more sessions everywhere; return the seconds. Who fails at it takes no further part, visibly."""
+    took = {}
+    for name, part in list(parts.items()):
+        try:
+            took[name] = part.fill(count, SIZE, skip=have)
+        except ContenderError as error:
+            stage.skip(f"{name} with {have + count:,} stored sessions", str(error))
+            del parts[name]
+    return took
 
 
 def available_bytes() -> int:
