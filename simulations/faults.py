@@ -136,6 +136,7 @@ KINDS: dict[str, Callable[[Hit], Undo | None]] = {
     "cut clients": network.cut_clients,
     "thin line": network.thin_line,
     "slow snapshots": network.slow_snapshots,
+    "read snapshots late": network.read_snapshots_late,
     "read a connection late": network.read_late,
     "restart coordinator": coordination.restart_coordinator,
     "restore coordinator": coordination.restore_coordinator,

@@ -63,6 +63,20 @@ def read_late(hit: Hit) -> Undo | None:
     return lambda: network.read_again(end)
 
 
+def read_snapshots_late(hit: Hit) -> Undo | None:
+    """A process reads what comes on its snapshot connections only afterwards."""
+    process, network = hit.target.process, hit.network
+    ends = [end for end in process.ends if end.tag == "bulk" and end.open] if process is not None else []
+    for end in ends:
+        network.leave_unread(end)
+
+    def read_again() -> None:
+        for end in ends:
+            network.read_again(end)
+
+    return read_again if ends else None
+
+
 def repeat(hit: Hit) -> Undo | None:
     """The next thing that arrives at a process is acted on, and its answer lost: so it is sent again."""
     process = hit.target.process

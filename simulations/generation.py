@@ -85,7 +85,7 @@ def make_plan(seed: int) -> Plan:
         start_seconds=random.choice(((0.3, 0.6), (0.05, 0.1), (0.01, 0.02))),
         deadline_ms=random.randrange(500, 3000) if random.random() < 0.25 else 0,
     )
-    if random.random() < 0.05:
+    if random.random() < 0.12:
         # Only with many shards do two nodes have several joins under way between them.
         plan = replace(plan, shards=16)
     return replace(plan, actions=_actions(plan, random), faults=_faults(plan, random))
@@ -168,9 +168,17 @@ def _interrupted_joins(plan: Plan, random: Random, at_ms: float, shard: int) -> 
 
     Or the plan changes again, so that it gives up a join, and perhaps its place, with others still under way.
     """
+    grace_ms = plan.grace_seconds * 1000
     seconds = plan.grace_seconds * random.uniform(3.0, 6.0)
-    amount = round(plan.grace_seconds * 1000 * random.uniform(0.3, 2.5), 3)
-    joined_ms = at_ms + plan.start_seconds[1] * 1000 + random.uniform(0, plan.grace_seconds * 1000)
+    amount = grace_ms * random.uniform(0.3, 2.5)
+    joined_ms = at_ms + plan.start_seconds[1] * 1000 + random.uniform(0, grace_ms)
+    tight = random.random() < 0.5
+    if tight:
+        # Just so long that what was sent before a takeover is answered after it; connecting takes as long.
+        amount = grace_ms * random.uniform(0.7, 1.2)
+        seconds *= 2
+        joined_ms = at_ms + plan.start_seconds[1] * 1000 + amount * random.uniform(1.5, 5.0)
+    amount = round(amount, 3)
     primary, backup = f"primary of shard {shard}", f"backup of shard {shard}"
     faults = [
         Fault(round(at_ms, 3), "slow snapshots", f"node n{plan.nodes}", round(seconds, 4), amount),
@@ -178,18 +186,35 @@ def _interrupted_joins(plan: Plan, random: Random, at_ms: float, shard: int) -> 
     ]
     if random.random() < 0.5:
         amount = random.choice((1.0, 50.0, 500.0))
-        again_ms = joined_ms + random.uniform(0, plan.grace_seconds * 2000)
-        return [
-            *faults,
+        again_ms = joined_ms + random.uniform(0, grace_ms * 2)
+        faults += [
             Fault(round(joined_ms, 3), "slow disk", "coordinator", round(seconds, 4), amount),
             Fault(round(joined_ms, 3), "add node", "coordinator"),
             Fault(round(again_ms, 3), "add node", "coordinator"),
         ]
+        if random.random() < 0.5:
+            # Who has just handed the shard over is left alone with it, and cannot ask for it.
+            later_ms = again_ms + random.uniform(0, grace_ms)
+            faults += [
+                Fault(round(later_ms, 3), "kill actor for good", primary, _duration(plan, random)),
+                Fault(round(later_ms, 3), "cut between", f"node of {backup}", seconds, other="coordinator"),
+            ]
+        return faults
     for other in ("coordinator", f"node of {backup}"):
-        lasts = round(plan.grace_seconds * random.uniform(1.3, 2.0), 4)
-        faults.append(Fault(round(joined_ms, 3), "cut between", f"node of {primary}", lasts, other=other))
-    if random.random() < 0.5:
-        later_ms = joined_ms + plan.grace_seconds * random.uniform(1500, 3000)
+        lasts = plan.grace_seconds * (random.uniform(1.15, 1.6) if tight else random.uniform(1.3, 2.0))
+        faults.append(
+            Fault(round(joined_ms, 3), "cut between", f"node of {primary}", round(lasts, 4), other=other)
+        )
+    later_ms = joined_ms + random.uniform(1.5, 3.0) * grace_ms
+    if tight and random.random() < 0.5:
+        # It comes back, is alone with the shard, cannot ask for it, and then hears of its former joins.
+        lasts = round(plan.grace_seconds * random.uniform(3.0, 5.0), 4)
+        faults += [
+            Fault(round(joined_ms, 3), "read snapshots late", primary, lasts),
+            Fault(round(later_ms, 3), "kill actor for good", primary, _duration(plan, random)),
+            Fault(round(later_ms, 3), "cut between", f"node of {backup}", lasts, other="coordinator"),
+        ]
+    elif random.random() < 0.5:
         faults.append(Fault(round(later_ms, 3), "pause", primary, _duration(plan, random)))
     return faults
 

@@ -359,7 +359,10 @@ class Host:
         if replica is not None and replica.role is Role.JOINING and entry.epoch <= replica.epoch:
             return  # The snapshot is of this configuration, or of one that the map will tell of later.
         if context.incarnation in entry.members:
-            if replica is None and started is not None and entry.nonce == started.proposal.nonce:
+            if started is not None and entry.nonce == started.proposal.nonce:
+                # A late snapshot of the dead may have come meanwhile, older than what was acknowledged last.
+                if replica is not None:
+                    replica.close(now_ns, "the shard begins anew")
                 replica = self._replicas[shard] = Replica(context, shard, 0, now_ns)
             if replica is None or not replica.fits():
                 self._decline(now_ns, shard, entry)

@@ -296,9 +296,13 @@ class Primary:
         return looked
 
     def _tell_followers(self) -> None:
-        """Tell the commit point again: a backup that had still to hear of its configuration let it pass."""
+        """Tell the commit point again: a backup that had still to hear of its configuration let it pass.
+
+        Soon after a change of the configuration that is likely, so after 1, 2, 4, ... sweeps.
+        """
         self._tidied += 1
-        if self._tidied % TELL_EVERY == 0:
+        soon = self._tidied < TELL_EVERY and self._tidied & (self._tidied - 1) == 0
+        if soon or self._tidied % TELL_EVERY == 0:
             for follower in self.membership.followers:
                 if follower.streaming:
                     follower.pair.commits_due[self.shard] = follower
@@ -325,6 +329,7 @@ class Primary:
 
     def reconfigure(self, now_ns: int, wall_us: int) -> None:
         """Go on under a configuration that was decided and has this actor as primary."""
+        self._tidied = 0
         self.membership.reconfigure(now_ns)
         self.advance(now_ns, wall_us)
         self.release(now_ns, wall_us)
