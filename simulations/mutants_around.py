@@ -101,7 +101,7 @@ def _(patches: Patches) -> None:
     patches.set(draft, "decide", decide)
 
 
-@mutant("begins a shard anew while a member lives")
+@mutant("begins a shard anew while a member lives", budget=1500)
 def _(patches: Patches) -> None:
     """Whoever is wanted first may start a shard that is merely unreachable."""
     allowed = tuple(rule for rule in RULES["start"] if rule is not NOBODY_LEFT)
