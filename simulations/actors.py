@@ -29,6 +29,7 @@ from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.settings import HostSettings
+from greenroom_cluster.shard.stored import as_received
 from simulations.connections import Acceptor, Codec, Dialed, Served, Service, hello
 from simulations.coordinator_links import CoordinatorLink
 from simulations.network import Network
@@ -202,9 +203,7 @@ class ActorProcess(Process):
             if isinstance(effect, fx.Reply):
                 client = self._clients.get(effect.connection)
                 if client is not None:
-                    message = effect.message
-                    shown = message.decoded() if isinstance(message, wire.EncodedSession) else message
-                    outgoing.setdefault(client, []).append(shown)
+                    outgoing.setdefault(client, []).append(as_received(effect.message))
             elif isinstance(effect, fx.Send):
                 link = self._links.get((effect.peer, effect.bulk))
                 if link is not None and isinstance(effect.message, Beacon) and link.queued:

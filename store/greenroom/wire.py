@@ -253,13 +253,6 @@ class EncodedSession(Frame, frozen=True, tag=40):
     request: int
     state: msgspec.Raw
 
-    def decoded(self) -> Session:
-        """Return what the other side makes of it."""
-        return Session(self.request, _decode_state(self.state))
-
-
-_decode_state = msgspec.msgpack.Decoder(SessionState).decode
-
 
 class Missing(Frame, frozen=True, tag=41):
     """There is no such session."""

@@ -292,8 +292,17 @@ class Primary:
         if over:
             self._swept = self._append(now_ns, time_us, b"", Expire(tuple(over)))
         if tidies:
+            self._warn_of_the_clock()
             self._forget_silent_clients(now_ns, time_us)
         return looked
+
+    def _warn_of_the_clock(self) -> None:
+        if self.clock.doubted_us:
+            self.context.warn(
+                f"the wall clock is {self.clock.doubted_us / 1e6:.1f} s ahead of the shard's time and is "
+                "followed only slowly: check this host's clock",
+                self.shard,
+            )
 
     def _tell_followers(self) -> None:
         """Tell the commit point again: a backup that had still to hear of its configuration let it pass.
@@ -314,12 +323,6 @@ class Primary:
             # may wait in the sockets, and must still find the results.
             self._forget_from_ns = now_ns + settings.forget_us * 1000
         self._tidied_ns = now_ns
-        if self.clock.doubted_us:
-            self.context.warn(
-                f"the wall clock is {self.clock.doubted_us / 1e6:.1f} s ahead of the shard's time and is "
-                "followed only slowly: check this host's clock",
-                self.shard,
-            )
         since_us = time_us - settings.forget_us
         silent = self.table.clients.silent_since(since_us) if now_ns >= self._forget_from_ns else ()
         if silent:

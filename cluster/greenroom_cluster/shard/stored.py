@@ -37,3 +37,10 @@ def expiry_of(stored: bytes) -> int:
 def reply_with(request: int, stored: bytes) -> wire.EncodedSession:
     """Return the answer that shows a stored session."""
     return wire.EncodedSession(request, msgspec.Raw(stored))
+
+
+def as_received(reply: wire.EncodedReply) -> wire.Reply:
+    """Return a reply as its client gets it, for who stands on both sides: simulations."""
+    if isinstance(reply, wire.EncodedSession):
+        return wire.Session(reply.request, decoded(reply.state))
+    return reply

@@ -27,7 +27,7 @@ from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.roles import Role
 from greenroom_cluster.shard.settings import HostSettings, ns
-from tests.cluster.shard.probe import received
+from greenroom_cluster.shard.stored import as_received
 
 LATENCY_NS = 200_000
 START_NS = ns(1000)
@@ -278,7 +278,7 @@ class World:
     def perform(self, actor: Actor, effect: fx.HostEffect) -> None:
         match effect:
             case fx.Reply(connection=connection, message=message):
-                reply = received(message)
+                reply = as_received(message)
                 actor.replies[reply.request] = reply
                 self.replied(actor, connection, reply)
             case fx.Send(peer=peer, message=message, bulk=bulk):

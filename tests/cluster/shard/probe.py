@@ -23,6 +23,7 @@ from greenroom_cluster.shard.pairs import Follower, Outgoing
 from greenroom_cluster.shard.records import Command, Record
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.settings import HostSettings, ns
+from greenroom_cluster.shard.stored import as_received
 
 WALL_US = 1_800_000_000_000_000
 FAR_US = WALL_US + 3_600_000_000
@@ -42,11 +43,6 @@ ME, B, C, D = (incarnation(name) for name in "abcd")
 def create(request: int, digest: bytes = ALICE, data: bytes = b"\x80", low: int = 1) -> wire.Create:
     """A `Create` of that digest in the only shard."""
     return wire.Create(request, low, 0, 0, digest, None, WALL_US, FAR_US, None, "", data)
-
-
-def received(reply: wire.EncodedReply) -> wire.Reply:
-    """The reply as its client gets it."""
-    return reply.decoded() if isinstance(reply, wire.EncodedSession) else reply
 
 
 RUNNING_SECONDS_MAX = 5.0
@@ -87,7 +83,7 @@ class Probe:
     def ask(self, *requests: wire.Request, connection: int = 1, client: bytes = CLIENT) -> list[wire.Reply]:
         """Send requests and return what was answered at once."""
         effects = self.step(ins.ClientRequests(connection, client, list(requests)))
-        return [received(effect.message) for effect in effects if isinstance(effect, fx.Reply)]
+        return [as_received(effect.message) for effect in effects if isinstance(effect, fx.Reply)]
 
     def hear(self, peer: bytes, *messages: PeerRequest | PeerReply) -> list[PeerReply]:
         """Receive messages of a peer and return the answers to it."""
