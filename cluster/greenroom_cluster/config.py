@@ -27,6 +27,8 @@ NODE_ADDRESS = "127.0.0.1:7400"
 HANG_SECONDS = 10.0
 DRAIN_SECONDS = 30.0
 ACTORS = 2
+LINGER_SECONDS = 0.00025
+LINGER_SECONDS_MAX = 0.01
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -87,6 +89,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     actors: int = ACTORS
     actor_port_base: int = 0
     drain_seconds: float = DRAIN_SECONDS
+    linger_seconds: float = LINGER_SECONDS
     restarts: RestartSettings = RestartSettings()
     hang_seconds: float = HANG_SECONDS
     logs: LogSettings = LogSettings()
@@ -105,6 +108,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(
                 f"--actor-port-base {self.actor_port_base} leaves no room for {self.actors} ports"
             )
+        check_linger(self.linger_seconds)
         host, _ = split_address(self.advertise or self.listen)
         if host in {"0.0.0.0", "::", "*"}:  # noqa: S104  refused, not bound
             raise UsageError(
@@ -131,6 +135,7 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int = REPLICAS_DEFAULT
     restart_nodes: bool = True
     drain_seconds: float = DRAIN_SECONDS
+    linger_seconds: float = LINGER_SECONDS
     restarts: RestartSettings = RestartSettings()
     hang_seconds: float = HANG_SECONDS
     logs: LogSettings = LogSettings()
@@ -148,7 +153,7 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
                 f"--replicas {self.replicas} needs as many nodes; give --nodes {self.replicas} or more"
             )
         CoordinatorProcessSettings(cluster=self.cluster, shards=self.shards, replicas=self.replicas).check()
-        NodeSettings(name="n1", actors=self.actors).check()
+        NodeSettings(name="n1", actors=self.actors, linger_seconds=self.linger_seconds).check()
 
     def _check_ports(self) -> None:
         host, port = split_address(self.listen)
@@ -173,6 +178,12 @@ def check_address(option: str, address: str) -> None:
         split_address(address)
     except UsageError as error:
         raise UsageError(f"{option}: {error}") from None
+
+
+def check_linger(seconds: float) -> None:
+    """Raise UsageError if an actor cannot stay awake for so long: nothing else of it runs meanwhile."""
+    if not 0 <= seconds <= LINGER_SECONDS_MAX:
+        raise UsageError(f"--linger-seconds must be 0 to {LINGER_SECONDS_MAX:g}; it is {seconds:g}")
 
 
 def check_name(option: str, name: str) -> None:

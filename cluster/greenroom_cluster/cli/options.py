@@ -50,6 +50,13 @@ HangSeconds = Annotated[
         envvar="GREENROOM_HANG_SECONDS",
     ),
 ]
+LingerSeconds = Annotated[
+    float,
+    typer.Option(
+        help="How long an actor stays awake for the next request; 0 saves CPU, costs latency.",
+        envvar="GREENROOM_LINGER_SECONDS",
+    ),
+]
 Format = Annotated[LogFormat, typer.Option("--log-format", envvar="GREENROOM_LOG_FORMAT")]
 Level = Annotated[LogLevel, typer.Option("--log-level", envvar="GREENROOM_LOG_LEVEL")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.", envvar="GREENROOM_JSON")]

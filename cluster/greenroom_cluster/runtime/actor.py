@@ -16,10 +16,12 @@ from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.peering import PEER_FRAME_BYTES_MAX, PeerRequest, SnapshotChunk
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
 from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
+from greenroom_cluster.runtime.delivery import Delivery
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
 from greenroom_cluster.runtime.driver import Core, Driver
 from greenroom_cluster.runtime.links import PeerLinks
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
+from greenroom_cluster.runtime.poller import Poller
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.inputs import (
     ClientRequests,
@@ -33,8 +35,6 @@ from greenroom_cluster.shard.inputs import (
 )
 from greenroom_cluster.shard.settings import HostSettings
 
-REQUESTS_PER_STEP_MAX = 256
-
 _client_decoder = msgspec.msgpack.Decoder(wire.Get | wire.Mutation | wire.Fanout)
 _admin_decoder = msgspec.msgpack.Decoder(wire.Inspect)
 _peer_decoder = msgspec.msgpack.Decoder(PeerRequest)
@@ -42,7 +42,10 @@ _log = structlog.get_logger(__name__)
 
 
 class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Who the actor is and where it listens. Port 0: any. An empty `advertise_host`: the host listened on."""
+    """Who the actor is and where it listens. Port 0: any. An empty `advertise_host`: the host listened on.
+
+    `linger_seconds` as for `Poller`.
+    """
 
     incarnation: bytes
     slot: str
@@ -53,6 +56,7 @@ class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
     advertise_host: str = ""
     connections_max: int = 10_000
+    linger_seconds: float = 0.0
     core: HostSettings = HostSettings()
 
 
@@ -62,6 +66,7 @@ class Actor:
     def __init__(self, settings: ActorSettings, core: Core, leave: Callable[[int], None] = os._exit) -> None:
         self._settings = settings
         self.driver = Driver(core, leave)
+        self._poller = Poller(settings.linger_seconds)
         self.coordinator = CoordinatorLink(
             CoordinatorLinkSettings(settings.coordinator, settings.cluster, settings.incarnation),
             on_map=self._on_map,
@@ -87,52 +92,51 @@ class Actor:
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        async with trio.open_nursery() as nursery:
-            links = PeerLinks(
-                self._settings.cluster,
-                self._settings.incarnation,
-                nursery,
-                on_up=lambda peer, bulk: self.driver.step(LinkUp(peer, bulk)),
-                on_down=lambda peer, bulk: self.driver.step(LinkDown(peer, bulk)),
-                on_messages=lambda peer, messages: self.driver.step(PeerMessages(peer, messages)),
-            )
-            self.driver.connect_with(links, self.coordinator.propose)
-            nursery.start_soon(self.listener.run)
-            nursery.start_soon(self.coordinator.run)
-            nursery.start_soon(self.driver.tick_forever)
+        try:
+            async with trio.open_nursery() as nursery:
+                links = PeerLinks(
+                    self._settings.cluster,
+                    self._settings.incarnation,
+                    nursery,
+                    self._poller,
+                    on_up=lambda peer, bulk: self.driver.step(LinkUp(peer, bulk)),
+                    on_down=lambda peer, bulk: self.driver.step(LinkDown(peer, bulk)),
+                    on_messages=lambda peer, messages: self.driver.step(PeerMessages(peer, messages)),
+                )
+                self.driver.connect_with(links, self.coordinator.propose)
+                nursery.start_soon(self._poller.run)
+                nursery.start_soon(self.listener.run)
+                nursery.start_soon(self.coordinator.run)
+                nursery.start_soon(self.driver.tick_forever)
+        finally:
+            self._poller.close()
 
     # --- what comes in -----------------------------------------------------------------------------------
 
     async def _serve_client(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
         driver, client = self.driver, hello.sender
         driver.add_client(number, connection)
+
+        def handle(requests: list[Any]) -> None:
+            driver.step(ClientRequests(number, client, requests))
+
         try:
-            while True:
-                requests: list[Any] = await connection.receive()
-                if len(requests) <= REQUESTS_PER_STEP_MAX:
-                    driver.step(ClientRequests(number, client, requests))
-                else:
-                    for start in range(0, len(requests), REQUESTS_PER_STEP_MAX):
-                        part = requests[start : start + REQUESTS_PER_STEP_MAX]
-                        driver.step(ClientRequests(number, client, part))
-                        # Others get their turn, and one that does not read its answers is asked for no more.
-                        await trio.lowlevel.checkpoint()
-                        await connection.room()
-                if connection.crowded:
-                    await connection.room()
+            await Delivery(connection, self._poller, handle).run()
         finally:
             driver.drop_client(number)
             driver.step(ConnectionClosed(number))
 
     async def _serve_peer(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
         driver, peer = self.driver, hello.sender
+
+        def handle(messages: list[Any]) -> None:
+            bulk = any(type(message) is SnapshotChunk for message in messages)
+            if not driver.note_peer(peer, number, connection, bulk=bulk):
+                raise ConnectionEndedError("the peer has opened a newer connection")
+            driver.step(PeerMessages(peer, messages))
+
         try:
-            while True:
-                messages = await connection.receive()
-                bulk = any(type(message) is SnapshotChunk for message in messages)
-                if not driver.note_peer(peer, number, connection, bulk=bulk):
-                    raise ConnectionEndedError("the peer has opened a newer connection")
-                driver.step(PeerMessages(peer, messages))
+            await Delivery(connection, self._poller, handle).run()
         finally:
             driver.drop_peer(peer, number)
 

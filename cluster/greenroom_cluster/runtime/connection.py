@@ -12,7 +12,7 @@ One task reads. The task that drains the queue exists only while something is qu
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Any, TypeVar
@@ -87,6 +87,7 @@ class FramedConnection:
         "_socket",
         "_urgent",
         "_waiting",
+        "on_end",
         "remote",
     )
 
@@ -119,6 +120,7 @@ class FramedConnection:
         self._idle: trio.Event | None = None
         self._room: trio.Event | None = None
         self._ended: str | None = None
+        self.on_end: Callable[[], None] | None = None
         self.remote = _remote_name(sock)
 
     def __repr__(self) -> str:
@@ -194,6 +196,37 @@ class FramedConnection:
             if payloads:
                 return _decoded(self._decode, payloads)
 
+    def receive_nowait(self) -> list[Any]:
+        """Return every message that one read completes now, perhaps none. Raises as `receive` does."""
+        data: bytes | memoryview | None
+        if self._leftover:
+            data, self._leftover = self._leftover, b""
+        else:
+            data = self._take()
+        if data is None:
+            return []
+        payloads = self._frames.feed(data)
+        return _decoded(self._decode, payloads) if payloads else []
+
+    def fileno(self) -> int:
+        """Return the descriptor of the socket; the connection must not have ended."""
+        return self._socket.fileno()
+
+    def _take(self) -> memoryview | None:
+        """Return what has come, None if nothing has; the next read of any connection overwrites it."""
+        if self._ended is None:
+            try:
+                count = self._socket.recv_into(_scratch, self._read_bytes)
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                self._end(f"receiving failed: {error.strerror or error}")
+            else:
+                if count:
+                    return _scratch[:count]
+                self._end("the other side closed the connection")
+        raise ConnectionEndedError(self._ended)
+
     async def _read(self) -> memoryview:
         """Return what has come, in a buffer that the next read of any connection overwrites."""
         while True:
@@ -207,21 +240,14 @@ class FramedConnection:
                 self._budget = _YIELD_BYTES
                 await trio.lowlevel.checkpoint()
                 continue
-            try:
-                count = self._socket.recv_into(_scratch, self._read_bytes)
-            except BlockingIOError:
+            data = self._take()
+            if data is None:
                 self._emptied = True
                 continue
-            except OSError as error:
-                self._end(f"receiving failed: {error.strerror or error}")
-                continue
-            if not count:
-                self._end("the other side closed the connection")
-                continue
             # Asking again only to hear that there is nothing more costs as much as a small read.
-            self._emptied = count < self._read_bytes
-            self._budget -= max(count, _RECEIVE_COST_BYTES)
-            return _scratch[:count]
+            self._emptied = len(data) < self._read_bytes
+            self._budget -= max(len(data), _RECEIVE_COST_BYTES)
+            return data
 
     async def _wait_readable(self) -> None:
         self._budget = _YIELD_BYTES
@@ -442,6 +468,8 @@ class FramedConnection:
         self._outbound_bytes = 0
         if self._room is not None:
             self._room.set()
+        if self.on_end is not None:
+            self.on_end()
         trio.lowlevel.notify_closing(self._socket.fileno())
         self._socket.close()
 

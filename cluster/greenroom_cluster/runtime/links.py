@@ -13,7 +13,9 @@ import trio
 from greenroom import wire
 from greenroom_cluster.peering import PEER_FRAME_BYTES_MAX, PeerReply
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
+from greenroom_cluster.runtime.delivery import Delivery
 from greenroom_cluster.runtime.dialing import stay_connected
+from greenroom_cluster.runtime.poller import Poller
 
 _decoder = msgspec.msgpack.Decoder(PeerReply | wire.Goodbye)
 
@@ -41,6 +43,7 @@ class PeerLinks:
         cluster: str,
         incarnation: bytes,
         nursery: trio.Nursery,
+        poller: Poller,
         *,
         on_up: Callable[[bytes, bool], None],
         on_down: Callable[[bytes, bool], None],
@@ -49,6 +52,7 @@ class PeerLinks:
         self._cluster = cluster
         self._incarnation = incarnation
         self._nursery = nursery
+        self._poller = poller
         self._on_up = on_up
         self._on_down = on_down
         self._on_messages = on_messages
@@ -96,14 +100,16 @@ class PeerLinks:
     async def _serve(self, link: _Link, connection: FramedConnection) -> None:
         connection.speak(_decoder, PEER_FRAME_BYTES_MAX)
         link.connection = connection
+
+        def handle(messages: list[Any]) -> None:
+            for message in messages:
+                if isinstance(message, wire.Goodbye):
+                    raise ConnectionEndedError(f"the peer said goodbye: {message.message}")
+            self._on_messages(link.peer, messages)
+
         try:
             self._on_up(link.peer, link.bulk)
-            while True:
-                messages = await connection.receive()
-                for message in messages:
-                    if isinstance(message, wire.Goodbye):
-                        raise ConnectionEndedError(f"the peer said goodbye: {message.message}")
-                self._on_messages(link.peer, messages)
+            await Delivery(connection, self._poller, handle).run()
         finally:
             link.connection = None
             if self._links.get((link.peer, link.bulk)) is link:

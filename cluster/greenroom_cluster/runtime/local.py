@@ -306,6 +306,7 @@ class LocalCluster:
             *("--coordinator", self.coordinator_address),
             *("--actors", str(self._settings.actors)),
             *("--drain-seconds", str(self._settings.drain_seconds)),
+            *("--linger-seconds", str(self._settings.linger_seconds)),
             *self._common_options(),
         ]
 

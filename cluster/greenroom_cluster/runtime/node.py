@@ -186,6 +186,7 @@ class Node:
                 host=self._listen_host,
                 port=port,
                 advertise_host=self._advertised_host,
+                linger_seconds=settings.linger_seconds,
             )
 
         return ChildSpec(slot, run_actor, actor_settings)

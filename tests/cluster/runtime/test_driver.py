@@ -20,9 +20,10 @@ from greenroom_cluster.peering import (
     SnapshotChunk,
     SnapshotOk,
 )
-from greenroom_cluster.runtime.actor import REQUESTS_PER_STEP_MAX, Actor, ActorSettings
+from greenroom_cluster.runtime.actor import Actor, ActorSettings
 from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
+from greenroom_cluster.runtime.delivery import MESSAGES_PER_CALL_MAX
 from greenroom_cluster.runtime.dialing import dial
 from greenroom_cluster.runtime.driver import EXIT_CORE_FAILED
 from greenroom_cluster.shard.effects import Answer, Connect, Disconnect, Ignored, Reply, Send
@@ -171,7 +172,7 @@ async def test_many_requests_in_one_read_are_stepped_in_parts_and_in_order() -> 
         while len(replies) < 5000:
             replies += [reply.request for reply in await client.receive()]
         assert replies == list(range(5000))
-        assert max(len(event.requests) for event in core.seen(ClientRequests)) <= REQUESTS_PER_STEP_MAX
+        assert max(len(event.requests) for event in core.seen(ClientRequests)) <= MESSAGES_PER_CALL_MAX
 
 
 async def test_answers_go_where_the_peer_asked() -> None:

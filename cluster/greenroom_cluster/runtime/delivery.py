@@ -1,0 +1,95 @@
+"""Hands on what a connection receives as it comes, by calls of a `Poller`.
+
+The task that runs a delivery sleeps until there is something that a call cannot do: wait for room because the
+other side does not read, give others a turn between the parts of a large read, or end.
+"""
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import trio
+
+from greenroom_cluster.runtime.connection import FramedConnection
+from greenroom_cluster.runtime.poller import Poller
+
+MESSAGES_PER_CALL_MAX = 256
+
+
+class Delivery:
+    """Calls `handle(messages)` for what `connection` receives; `handle` never blocks.
+
+    While much is queued for the other side, nothing more is read from it.
+    """
+
+    __slots__ = ("_connection", "_descriptor", "_failure", "_halted", "_handle", "_poller", "_rest")
+
+    def __init__(
+        self, connection: FramedConnection, poller: Poller, handle: Callable[[list[Any]], None]
+    ) -> None:
+        self._connection = connection
+        self._poller = poller
+        self._handle = handle
+        self._descriptor = -1
+        self._halted = trio.Event()
+        self._rest: list[Any] = []
+        self._failure: Exception | None = None
+
+    async def run(self) -> NoReturn:
+        """Deliver until the connection ends.
+
+        Raises ConnectionEndedError, RemoteProtocolError as `FramedConnection.receive` does, and whatever
+        `handle` raises.
+        """
+        connection = self._connection
+        connection.on_end = self._halt
+        try:
+            # What came with the first frame is here already.
+            self._resume()
+            self._receive()
+            while True:
+                await self._halted.wait()
+                self._halted = trio.Event()
+                while self._rest:
+                    await trio.lowlevel.checkpoint()
+                    await connection.room()
+                    part, self._rest = _split(self._rest)
+                    self._handle(part)
+                if self._failure is not None:
+                    raise self._failure
+                await connection.room()
+                self._resume()
+                self._receive()
+        finally:
+            connection.on_end = None
+            self._halt()
+            self._failure = None
+
+    def _receive(self) -> None:
+        """Take one read's messages and hand them on."""
+        try:
+            messages, self._rest = _split(self._connection.receive_nowait())
+            if messages:
+                self._handle(messages)
+                if self._rest or self._connection.crowded:
+                    self._halt()
+        except Exception as error:  # noqa: BLE001 - it is the connection's task that has to fail, not the poller
+            self._failure = error
+            self._halt()
+
+    def _resume(self) -> None:
+        if not self._connection.ended:
+            self._descriptor = self._connection.fileno()
+            self._poller.watch(self._descriptor, self._receive)
+
+    def _halt(self) -> None:
+        """Stop reading and wake the task."""
+        if self._descriptor >= 0:
+            self._poller.unwatch(self._descriptor)
+            self._descriptor = -1
+        self._halted.set()
+
+
+def _split(messages: list[Any]) -> tuple[list[Any], list[Any]]:
+    if len(messages) <= MESSAGES_PER_CALL_MAX:
+        return messages, []
+    return messages[:MESSAGES_PER_CALL_MAX], messages[MESSAGES_PER_CALL_MAX:]

@@ -1,0 +1,99 @@
+"""Watches an actor's sockets and calls back when there is something to read.
+
+The event loop could do that too, one task a socket, but each wake-up of a task costs as much as a record's
+work, and the loop arms a socket anew for every wait. Here each socket is registered once, what is ready is
+served by plain calls, and the loop is entered only to sleep and to let others have a turn.
+
+Before it sleeps, a poller may linger: it asks again and again for `linger_seconds`, giving the processor to
+whoever else is ready to run. To wake a process that sleeps costs its sender and itself more than the work of
+one request, above all on a virtual machine, where a sleeping processor has to be woken by the host. It
+lingers only where that is likely to pay: when the last quiet was as short as that, and what came of it was
+done soon; much at once shows that the processors are busy anyway, and shares one wake-up.
+"""
+
+import os
+import select
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+import trio
+
+# Work that takes longer is a batch.
+_BATCH_NS = 200_000
+# How long callbacks may follow each other before timers and tasks have their turn.
+_TURN_NS = 1_000_000
+_EVENTS_PER_POLL = 64
+
+_clock_ns = time.perf_counter_ns
+
+
+class Poller:
+    """Calls back for sockets that have something to read, while `run` runs.
+
+    A callback reads once, never blocks and never raises. It is called again as long as its socket has
+    something to read, or has ended.
+    """
+
+    def __init__(self, linger_seconds: float) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._linger_ns = int(linger_seconds * 1e9)
+        self._turn_ends_ns = 0
+
+    def watch(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever this descriptor is readable."""
+        self._epoll.register(descriptor, select.EPOLLIN)
+        self._callbacks[descriptor] = callback
+
+    def unwatch(self, descriptor: int) -> None:
+        """Stop watching; needed before the descriptor is closed."""
+        del self._callbacks[descriptor]
+        self._epoll.unregister(descriptor)
+
+    def close(self) -> None:
+        """Give the descriptor up, after everybody has stopped watching."""
+        self._epoll.close()
+
+    async def run(self) -> NoReturn:
+        """Serve until cancelled."""
+        quiet_ns = busy_ns = 0
+        while True:
+            fell_quiet_ns = _clock_ns()
+            likely = quiet_ns < self._linger_ns and busy_ns < _BATCH_NS
+            if not (likely and await self._linger(fell_quiet_ns + self._linger_ns)):
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+                self._turn_ends_ns = _clock_ns() + _TURN_NS
+            woke_ns = _clock_ns()
+            quiet_ns = woke_ns - fell_quiet_ns
+            await self._serve()
+            busy_ns = _clock_ns() - woke_ns
+
+    async def _linger(self, until_ns: int) -> bool:
+        """Wait awake; return whether something is ready."""
+        poll, give_way = self._epoll.poll, os.sched_yield
+        while (now_ns := _clock_ns()) < until_ns:
+            if poll(0, 1):
+                return True
+            if now_ns > self._turn_ends_ns:
+                await self._end_turn()
+            give_way()
+        return False
+
+    async def _serve(self) -> None:
+        """Serve what is ready until nothing is."""
+        poll, callbacks = self._epoll.poll, self._callbacks
+        while events := poll(0, _EVENTS_PER_POLL):
+            for descriptor, _ in events:
+                callback = callbacks.get(descriptor)
+                if callback is not None:  # else an earlier one ended it
+                    callback()
+                if _clock_ns() > self._turn_ends_ns:
+                    # What was not called yet is still ready.
+                    await self._end_turn()
+                    break
+
+    async def _end_turn(self) -> None:
+        """Let timers and tasks do what is due."""
+        await trio.lowlevel.checkpoint()
+        self._turn_ends_ns = _clock_ns() + _TURN_NS
