@@ -5,8 +5,9 @@ log is short, and what is older reaches a new replica as a snapshot.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import islice
+from typing import Any
 
 from greenroom import wire
 from greenroom.errors import InvariantError
@@ -21,25 +22,25 @@ def record_bytes(command: Command) -> int:
     Everything counts whose length a client chooses, lest a batch of small-looking records passes the limit
     of a frame.
     """
-    match command:
-        case wire.Create() | wire.Update():
-            return (
-                RECORD_OVERHEAD_BYTES + 64 + len(command.data) + len(command.label) + _chars(command.user_id)
-            )
-        case wire.Patch():
-            size = RECORD_OVERHEAD_BYTES + 64 + _values_bytes(command.set) + _values_bytes(command.expect)
-            return size + sum(_path_bytes(path) for path in command.unset) + _user_bytes(command.user)
-        case wire.Rotate():
-            size = RECORD_OVERHEAD_BYTES + 64 + _values_bytes(command.set)
-            return size + sum(_path_bytes(path) for path in command.unset) + _user_bytes(command.user)
-        case wire.DeleteByUser() | wire.DeleteByHandle():
-            return RECORD_OVERHEAD_BYTES + 64 + len(command.user_id)
-        case Expire():
-            return RECORD_OVERHEAD_BYTES + 34 * len(command.digests)
-        case ForgetClients():
-            return RECORD_OVERHEAD_BYTES + 18 * len(command.clients)
-        case _:
-            return RECORD_OVERHEAD_BYTES + 64
+    chosen = _CHOSEN_BYTES.get(type(command))
+    return RECORD_OVERHEAD_BYTES + (64 if chosen is None else chosen(command))
+
+
+def _session_bytes(command: wire.Create | wire.Update) -> int:
+    return 64 + len(command.data) + len(command.label) + _chars(command.user_id)
+
+
+def _patch_bytes(command: wire.Patch) -> int:
+    return _change_bytes(command) + _values_bytes(command.expect)
+
+
+def _change_bytes(command: wire.Patch | wire.Rotate) -> int:
+    size = 64 + _values_bytes(command.set) + sum(_path_bytes(path) for path in command.unset)
+    return size + (0 if command.user is None else _chars(command.user[0]))
+
+
+def _of_user_bytes(command: wire.DeleteByUser | wire.DeleteByHandle) -> int:
+    return 64 + len(command.user_id)
 
 
 def _values_bytes(values: tuple[wire.PathValue, ...]) -> int:
@@ -53,12 +54,20 @@ def _path_bytes(path: wire.Path) -> int:
     return size
 
 
-def _user_bytes(user: tuple[str | None] | None) -> int:
-    return 0 if user is None else _chars(user[0])
-
-
 def _chars(text: str | None) -> int:
     return 0 if text is None else len(text)
+
+
+_CHOSEN_BYTES: dict[type, Callable[[Any], int]] = {
+    wire.Create: _session_bytes,
+    wire.Update: _session_bytes,
+    wire.Patch: _patch_bytes,
+    wire.Rotate: _change_bytes,
+    wire.DeleteByUser: _of_user_bytes,
+    wire.DeleteByHandle: _of_user_bytes,
+    Expire: lambda command: 34 * len(command.digests),
+    ForgetClients: lambda command: 18 * len(command.clients),
+}
 
 
 class Log:
@@ -91,19 +100,31 @@ class Log:
 
     def records(self, after: int, through: int) -> list[Record]:
         """Return the records after one number up to another; raises InvariantError if not all are held."""
-        start = after + 1 - self.first
+        entries = self._entries
+        first = self.appended - len(entries) + 1
+        start = after + 1 - first
         if start < 0 or through > self.appended:
             raise InvariantError(
-                f"records {after + 1}..{through} are not all in the log {self.first}..{self.appended}"
+                f"records {after + 1}..{through} are not all in the log {first}..{self.appended}"
             )
-        return [record for record, _ in islice(self._entries, start, through + 1 - self.first)]
+        return [record for record, _ in islice(entries, start, through + 1 - first)]
 
-    def after(self, sequence: int) -> Iterator[tuple[Record, int]]:
-        """Yield (record, size in bytes) for each record with a higher sequence number."""
-        start = sequence + 1 - self.first
+    def within(self, after: int, room: int) -> tuple[tuple[Record, ...], int]:
+        """Return the records after a number, until they fill `room` bytes, and how many are left of it.
+
+        Raises InvariantError if they are not all held.
+        """
+        entries = self._entries
+        start = len(entries) - (self.appended - after)
         if start < 0:
-            raise InvariantError(f"records after {sequence} are gone: the log begins at {self.first}")
-        return islice(self._entries, start, None)
+            raise InvariantError(f"records after {after} are gone: the log begins at {self.first}")
+        records = []
+        for record, size in islice(entries, start, None) if start else entries:
+            if room <= 0:
+                break
+            records.append(record)
+            room -= size
+        return tuple(records), room
 
     def trim(self, through: int) -> None:
         """Drop the records up to and including this sequence number."""
@@ -116,12 +137,15 @@ class Log:
 
         Raises InvariantError if not all are held.
         """
-        if after + 1 < self.first or through > self.appended:
+        entries = self._entries
+        first = self.appended - len(entries) + 1
+        if after + 1 < first or through > self.appended:
             raise InvariantError(
-                f"records {after + 1}..{through} are not all in the log {self.first}..{self.appended}"
+                f"records {after + 1}..{through} are not all in the log {first}..{self.appended}"
             )
-        self.trim(after)
-        popleft = self._entries.popleft
+        if first <= after:
+            self.trim(after)
+        popleft = entries.popleft
         taken = []
         for _ in range(through - after):
             record, size = popleft()

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 from greenroom_cluster.peering import Beacon, BeaconOk, Prepare, PrepareOk, ShardRecords
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.effects import Connect, Disconnect, Send
-from greenroom_cluster.shard.log import Log
-from greenroom_cluster.shard.records import Record
 from greenroom_cluster.shard.settings import ns
 
 if TYPE_CHECKING:
@@ -219,33 +217,25 @@ class Outgoing:
             entries = []
             parts = []
             room = settings.prepare_bytes_max
-            while self.unsent and room > 0:
-                shard, follower = next(iter(self.unsent.items()))
+            for shard, follower in tuple(self.unsent.items()):
                 replica = follower.primary.replica
-                records, room = self._take(follower, replica.log, room)
-                if follower.sent == replica.log.appended:
+                log = replica.log
+                records, room = log.within(follower.sent, room)
+                follower.sent += len(records)
+                if follower.sent == log.appended:
                     del self.unsent[shard]
                 if records:
-                    entries.append(ShardRecords(shard, replica.epoch, replica.committed, tuple(records)))
+                    entries.append(ShardRecords(shard, replica.epoch, replica.committed, records))
                     parts.append((follower, follower.sent))
                     self.commits_due.pop(shard, None)
+                if room <= 0:
+                    break
             if entries:
                 # Numbered across all pairs, so that no answer to a former pair fits a batch of this one.
                 self._context.batches += 1
                 batch = self._context.batches
                 self.flights.append(Flight(batch, parts))
                 self._context.effects.append(Send(self.peer, Prepare(batch, tuple(entries))))
-
-    @staticmethod
-    def _take(follower: Follower, log: Log, room: int) -> tuple[list[Record], int]:
-        records = []
-        for record, size in log.after(follower.sent):
-            if room <= 0:
-                break
-            records.append(record)
-            room -= size
-        follower.sent += len(records)
-        return records, room
 
     def on_prepare_ok(self, message: PrepareOk, now_ns: int) -> "list[Primary]":
         """Take in an acknowledgement; return the primaries that may be able to commit."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from greenroom_cluster.shard.replica import Replica
 
 TELL_EVERY = 30
+_REQUEST = Kind.REQUEST
 
 Origin: TypeAlias = int | Gather
 Read: TypeAlias = wire.Get | wire.ListByUser
@@ -104,7 +105,7 @@ class Primary:
     @property
     def paused(self) -> bool:
         """Whether new requests are held: the shard is being handed over, or a former leader may serve."""
-        return self.membership.draining or Kind.REQUEST not in ACCEPTS[self.replica.role]
+        return self.membership.draining or _REQUEST not in ACCEPTS[self.replica.role]
 
     # --- requests -------------------------------------------------------------------------------------------
 
@@ -240,22 +241,24 @@ class Primary:
 
     def advance(self, now_ns: int, wall_us: int) -> None:
         """Commit what every follower that counts has logged: apply it, then answer."""
-        replica, log, table = self.replica, self.log, self.table
+        replica, log = self.replica, self.log
         if self.membership.catching_up:
             self.membership.add_if_caught_up(now_ns)
         target = log.appended
         for follower in self.counted:
-            target = min(target, follower.acknowledged)
+            if follower.acknowledged < target:
+                target = follower.acknowledged
         if target <= replica.committed:
             return
+        apply, routes, pending = self.table.apply, self._routes, self._pending
         again: list[tuple[Origin, Read]] = []
         for record in log.records(replica.committed, target):
             replica.committed = sequence = record.sequence
-            reply = table.apply(record)
-            route = self._routes.pop(sequence, None)
+            reply = apply(record)
+            route = routes.pop(sequence, None)
             if reply is not None:
                 self.admission.applied(sequence)
-                self._pending.pop((record.client, reply.request), None)
+                pending.pop((record.client, reply.request), None)
                 if route is not None:
                     self.answer(route[0], reply)
             elif route is not None and route[1] is not None:
@@ -273,7 +276,8 @@ class Primary:
         """Drop the records that nobody needs any more."""
         through = self.replica.committed
         for follower in self.membership.followers:
-            through = min(through, follower.acknowledged)
+            if follower.acknowledged < through:
+                through = follower.acknowledged
         self.log.trim(through)
 
     def sweep(self, now_ns: int, wall_us: int, looks: int) -> int:

@@ -74,10 +74,11 @@ class SessionTable:
 
     def live(self, digest: bytes, time_us: int) -> wire.SessionState | None:
         """Return the session if it exists and is not over at `time_us`."""
-        session = self._state(digest)
-        if session is None or session.expires_us <= time_us:
+        stored = self.sessions.get(digest)
+        if stored is None:
             return None
-        return session
+        session = decoded(stored)
+        return session if session.expires_us > time_us else None
 
     def of_user(self, user_id: str) -> list[tuple[bytes, wire.SessionState]]:
         """Return the user's sessions, also those that are over but not removed yet, in a fixed order."""

@@ -45,8 +45,12 @@ def test_a_log_gives_what_it_holds_and_nothing_else() -> None:
     log = filled(after=10)
     log.trim(12)
     assert (log.first, log.appended) == (13, 15)
-    assert [each.sequence for each, _ in log.after(13)] == [14, 15]
-    assert list(log.after(15)) == []
+    size = record_bytes(record(14).command)
+    assert log.within(13, 10 * size) == ((record(14), record(15)), 8 * size)
+    assert log.within(13, 1) == ((record(14),), 1 - size)
+    assert log.within(12, size + 1) == ((record(13), record(14)), 1 - size)
+    assert log.within(13, 0) == ((), 0)
+    assert log.within(15, 7) == ((), 7)
     assert [each.sequence for each in log.records(12, 14)] == [13, 14]
     assert log.records(15, 15) == []
     for after, through in ((11, 13), (14, 16)):
@@ -65,7 +69,7 @@ def test_what_is_taken_from_a_log_is_dropped_with_all_before() -> None:
     assert [each.sequence for each in log.take(12, 15)] == [13, 14, 15]
     assert (log.first, log.held_bytes) == (16, 0)
     with pytest.raises(InvariantError):
-        log.after(11)
+        log.within(11, 1)
 
 
 @given(st.lists(st.integers(0, 30), max_size=8))
@@ -73,7 +77,8 @@ def test_held_bytes_are_those_of_the_records_held(trims: list[int]) -> None:
     log = filled(count=20)
     for through in trims:
         log.trim(through)
-        assert log.held_bytes == sum(size for _, size in log.after(log.first - 1))
+        held = log.records(log.first - 1, log.appended)
+        assert log.held_bytes == sum(record_bytes(each.command) for each in held)
     log.trim(99)
     assert (log.held_bytes, log.first) == (0, 21)
 
