@@ -125,7 +125,11 @@ def _pack_dict(value: dict[Any, Any], depth: int) -> dict[str | int, Any]:
             _check_key(key)
         kind = type(item)
         # What most values are, without a call.
-        if (kind is str and item.isascii()) or kind in _UNCHANGED_TYPES:
+        if (
+            (kind is str and item.isascii())
+            or (kind is int and INT_MIN <= item <= INT_MAX)
+            or kind in _UNCHANGED_TYPES
+        ):
             packed[key] = item
             continue
         try:
