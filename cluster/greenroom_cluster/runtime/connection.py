@@ -10,7 +10,6 @@ One task reads. The task that drains the queue exists only while something is qu
 """
 
 import socket
-import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -24,6 +23,7 @@ import trio
 from greenroom import wire
 from greenroom.errors import LocalProtocolError, RemoteProtocolError
 from greenroom.framing import FRAME_BYTES_MAX, HEADER_BYTES, FrameBuffer, append_frame
+from greenroom_cluster.runtime.sockets import configure, remote_name, reset_on_close
 
 READ_BYTES = 256 * 1024
 OUTBOUND_BYTES_MAX = 8 << 20
@@ -45,7 +45,6 @@ _CHUNK_BYTES = 256 * 1024
 WAITING_MESSAGES_MAX = 4096
 _DISCARD_BYTES_MAX = 1 << 20
 _NOT_SENDABLE = (LocalProtocolError, msgspec.MsgspecError, TypeError, ValueError, OverflowError)
-_LINGER_ZERO = struct.pack("ii", 1, 0)
 
 # One for all connections: what a read brings is taken out of it in the same step. A fresh buffer of this size
 # for each read would be mapped and unmapped by the kernel every time, which costs more than the read itself.
@@ -100,7 +99,7 @@ class FramedConnection:
         user_timeout_seconds: float = USER_TIMEOUT_SECONDS,
         keepalive_seconds: int = SERVED_KEEPALIVE_SECONDS,
     ) -> None:
-        _configure(sock, user_timeout_seconds, keepalive_seconds)
+        configure(sock, user_timeout_seconds, keepalive_seconds)
         self._socket = sock
         self._nursery = nursery
         self._decode: Any = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye).decode
@@ -121,7 +120,7 @@ class FramedConnection:
         self._room: trio.Event | None = None
         self._ended: str | None = None
         self.on_end: Callable[[], None] | None = None
-        self.remote = _remote_name(sock)
+        self.remote = remote_name(sock)
 
     def __repr__(self) -> str:
         return f"<FramedConnection {self.remote}{' ended' if self._ended is not None else ''}>"
@@ -424,7 +423,7 @@ class FramedConnection:
     def abort(self, reason: str = "aborted on this side") -> None:
         """End at once, dropping what is queued on either side (linger 0): the other side sees a reset."""
         if self._ended is None:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+            reset_on_close(self._socket)
             self._end(reason)
 
     def close(self, reason: str = "closed on this side") -> None:
@@ -482,22 +481,3 @@ def _decoded(decode: Any, payloads: list[bytes]) -> list[Any]:
         # same reason: the error itself holds the bytes.
         detail = str(error) if isinstance(error, msgspec.MsgspecError) else type(error).__name__
         raise RemoteProtocolError(f"a frame is not a message that may come here: {detail[:200]}") from None
-
-
-def _configure(sock: socket.socket, user_timeout_seconds: float, keepalive_seconds: int) -> None:
-    sock.settimeout(0)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # Ends a connection whose other side acknowledges nothing, or reads nothing, for so long.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(user_timeout_seconds * 1000))
-    # And one that is silent because its other side vanished.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive_seconds)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, keepalive_seconds)
-
-
-def _remote_name(sock: socket.socket) -> str:
-    try:
-        host, port = sock.getpeername()[:2]
-    except (OSError, ValueError):
-        return "unknown"
-    return f"{host}:{port}"

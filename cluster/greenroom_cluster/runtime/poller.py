@@ -32,7 +32,7 @@ class Poller:
     """Calls back for sockets that have something to read, while `run` runs.
 
     A callback reads once, never blocks and never raises. It is called again as long as its socket has
-    something to read, or has ended.
+    something to read, or has ended, and now and then when nothing is there.
     """
 
     def __init__(self, linger_seconds: float) -> None:
@@ -89,9 +89,7 @@ class Poller:
                 if callback is not None:  # else an earlier one ended it
                     callback()
                 if _clock_ns() > self._turn_ends_ns:
-                    # What was not called yet is still ready.
                     await self._end_turn()
-                    break
 
     async def _end_turn(self) -> None:
         """Let timers and tasks do what is due."""

@@ -52,6 +52,8 @@ class Context:
         self.grace_ns = ns(settings.grace_seconds)
         self.acknowledge_ns = ns(settings.acknowledge_seconds)
         self.joins = 0
+        # By shard: primaries that would begin a join if fewer were under way.
+        self.queued: dict[int, Primary] = {}
         self.joins_begun = 0
         self.batches = 0
         self.ready: dict[int, Primary] = {}

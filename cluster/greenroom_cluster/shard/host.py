@@ -43,6 +43,7 @@ from greenroom_cluster.shard.inputs import (
     Tick,
 )
 from greenroom_cluster.shard.joining import SnapshotReceiver
+from greenroom_cluster.shard.membership import start_queued_joins
 from greenroom_cluster.shard.pairs import Incoming, hear_of
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.roles import Role
@@ -117,6 +118,8 @@ class Host:
             context.ready.clear()
             for primary in ready:
                 primary.advance(now_ns, wall_us)
+        if context.queued:
+            start_queued_joins(context, now_ns, wall_us)
         for pair in context.outgoing.values():
             if pair.unsent:
                 pair.flush()

@@ -17,7 +17,7 @@ from greenroom_cluster.shard.roles import Role
 from greenroom_cluster.shard.settings import ns
 
 if TYPE_CHECKING:
-    from greenroom_cluster.shard.context import OpenProposal
+    from greenroom_cluster.shard.context import Context, OpenProposal
     from greenroom_cluster.shard.primary import Primary
 
 JOINER_LAG_RECORDS = 256
@@ -207,7 +207,10 @@ class Membership:
         missing = [peer for peer in wanted if peer and peer not in replica.members]
         if missing:
             self._stop_draining(now_ns, wall_us)
-            if now_ns >= self._join_due_ns and context.joins < context.settings.joins_max:
+            if now_ns >= self._join_due_ns:
+                if context.joins >= context.settings.joins_max:
+                    context.queued[replica.shard] = primary
+                    return
                 # Each in turn: one that cannot be reached must not keep the others from joining.
                 self._start_join(missing[context.joins_begun % len(missing)], now_ns)
             return
@@ -359,3 +362,11 @@ class Membership:
         """Give up a join that keeps too much of the log from being dropped."""
         if self.joiner is not None and not self.joiner.counted:
             self._abort_join("the joiner is too far behind", now_ns)
+
+
+def start_queued_joins(context: "Context", now_ns: int, wall_us: int) -> None:
+    """Begin joins in the place of those that have ended, without waiting for the next look at all shards."""
+    while context.queued and context.joins < context.settings.joins_max:
+        primary = context.queued.pop(next(iter(context.queued)))
+        if primary.replica.primary is primary:
+            primary.membership.manage(now_ns, wall_us)

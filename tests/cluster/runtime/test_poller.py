@@ -10,8 +10,9 @@ import trio
 import trio.lowlevel
 import trio.testing
 
+from greenroom_cluster.runtime import poller as poller_module
 from greenroom_cluster.runtime.poller import Poller
-from tests.cluster.runtime.loopback import connected_pair
+from tests.cluster.runtime.loopback import connected_pair, until
 
 pytestmark = pytest.mark.trio
 
@@ -109,6 +110,28 @@ async def test_a_socket_that_is_always_ready_leaves_turns_to_others(
             for _ in range(20):
                 await trio.lowlevel.checkpoint()
         assert calls >= 20
+
+
+async def test_sockets_that_are_always_ready_take_turns(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call ends the turn here, as if it had taken long."""
+    monkeypatch.setattr(poller_module, "_TURN_NS", 0)
+    near, far = pair
+    other, far_other = connected_pair()
+    with other, far_other:
+        calls = {near: 0, other: 0}
+
+        def count(sock: socket.socket) -> None:
+            calls[sock] += 1
+
+        far.send(b"x")
+        far_other.send(b"x")
+        async with polling() as poller:
+            poller.watch(near.fileno(), lambda: count(near))
+            poller.watch(other.fileno(), lambda: count(other))
+            await until(lambda: sum(calls.values()) >= 20)
+        assert abs(calls[near] - calls[other]) <= 1
 
 
 async def test_lingering_for_a_busy_peer_leaves_turns_to_others(

@@ -6,6 +6,7 @@ from greenroom import wire
 from greenroom.wire import FailureCode
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard.roles import Role
+from greenroom_cluster.shard.settings import HostSettings
 from tests.cluster.shard.harness import World, create, delete, get, transitions, update
 
 ALICE = b"a" * 32
@@ -423,3 +424,23 @@ def test_nothing_is_served_by_two_at_any_step(world: World) -> None:
         world.heal()
         world.run_for(world.random.random() * 2)
     world.settle(60)
+
+
+def test_joins_begin_as_soon_as_others_end_and_never_too_many_at_once() -> None:
+    world = World(nodes=2, shards=32, settings=HostSettings(joins_max=2))
+    world.settle()
+    world.kill(world.alive()[-1])
+    world.run_until(lambda: not world.full())
+    most = 0
+
+    def joins() -> int:
+        return sum(actor.host._context.joins for actor in world.alive())
+
+    world.run_until(lambda: joins() > 0)
+    began_ns = world.now_ns
+    while not world.full():
+        world.run_for(0.0001)
+        most = max(most, joins())
+    assert most == 2
+    # Two at a time and only at every look at all shards, it would take four seconds.
+    assert world.now_ns - began_ns < 500_000_000

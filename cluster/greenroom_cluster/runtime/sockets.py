@@ -1,0 +1,32 @@
+"""What a TCP socket between processes of a cluster is told."""
+
+import socket
+import struct
+
+_LINGER_ZERO = struct.pack("ii", 1, 0)
+
+
+def configure(sock: socket.socket, user_timeout_seconds: float, keepalive_seconds: int) -> None:
+    """Make it send at once, never block, and notice when its other side is gone."""
+    sock.settimeout(0)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Ends a connection whose other side acknowledges nothing, or reads nothing, for so long.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(user_timeout_seconds * 1000))
+    # And one that is silent because its other side vanished.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive_seconds)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, keepalive_seconds)
+
+
+def remote_name(sock: socket.socket) -> str:
+    """Return `host:port` of the other side, for logs."""
+    try:
+        host, port = sock.getpeername()[:2]
+    except (OSError, ValueError):
+        return "unknown"
+    return f"{host}:{port}"
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """Make `close` reset the connection: what is queued on either side never arrives."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
