@@ -288,20 +288,18 @@ class Pair:
 
 
 def reading(data: bytes, decoder: "msgspec.msgpack.Decoder[Any]") -> FramedConnection:
-    """Return a connection whose next `receive` brings these bytes, in one read, without waiting."""
+    """Return a connection whose next read brings these bytes."""
     connection = FramedConnection(cast("socket.socket", Wire(data)), cast("trio.Nursery", None))
     connection.speak(decoder, PEER_FRAME_BYTES_MAX, len(data))
     return connection
 
 
 def received(connection: FramedConnection) -> list[Any]:
-    """Return what `receive` returns, outside of any event loop: what it needs is there."""
-    try:
-        connection.receive().send(None)
-    except StopIteration as done:
-        messages: list[Any] = done.value
-        return messages
-    raise RuntimeError("the connection waits although its bytes have come")
+    """Return what has come, which must be whole messages."""
+    messages = connection.receive_nowait()
+    if not messages:
+        raise RuntimeError("the connection waits although its bytes have come")
+    return messages
 
 
 def messages_in(data: bytes, decoder: "msgspec.msgpack.Decoder[Any]") -> list[Any]:

@@ -50,21 +50,19 @@ class Loopback:
         self._near.close()
         self._far.close()
 
-    def carry(self, message: str, data: bytes, *, rearmed: bool) -> None:
-        """Send, be told by epoll, receive; `rearmed`: and ask epoll anew before that, as trio does."""
+    def carry(self, message: str, data: bytes, *, served: bool) -> None:
+        """Send, be told by epoll, receive; `served`: and look whether more is there, as an actor does."""
         far, epoll = self._far, self._epoll
         at = perf_counter_ns()
         self._near.send(data)
         sent = perf_counter_ns()
-        if rearmed:
-            epoll.modify(far, select.EPOLLIN | select.EPOLLONESHOT)
         left = len(data)
         while left:
             epoll.poll(1.0)
             left -= far.recv_into(self._buffer)
+        if served:
+            epoll.poll(0)
         ended = perf_counter_ns()
-        if rearmed:
-            epoll.modify(far, select.EPOLLIN)
         self._meter.ns[f"send {message}"] += sent - at
         self._meter.ns[f"epoll, recv of {message}"] += ended - sent
 
@@ -85,7 +83,7 @@ def figures(amount: Amount, volumes: Iterable[Volume]) -> list[Figure]:
             def once(frames: dict[str, bytes] = frames, rounds: int = rounds) -> None:
                 for _ in range(rounds):
                     for message, data in frames.items():
-                        loopback.carry(message, data, rearmed=message != "replies")
+                        loopback.carry(message, data, served=message != "replies")
 
             repeats = repeated(meter, amount.repeats, once)
             parts: tuple[tuple[Place, tuple[str, ...]], ...] = (

@@ -70,7 +70,7 @@ _STAGES = """\
 - *Driver* is `Driver.step` without the core and without what its connections take to encode and queue. In a
   batch of one, some tenths of a microsecond of that are the reading of clocks.
 - *Kernel* is one thread with both ends of a TCP connection: on loopback the sender does most of the
-  receiver's work. Servers ask epoll anew before each wait, as trio does. Nobody sleeps, so nobody is woken.
+  receiver's work. Servers look once more before they would sleep. Nobody sleeps, so nobody is woken.
 """
 
 _WHOLE = """\
@@ -88,7 +88,9 @@ With one caller nobody works at the same time, so time adds up: the stages of cl
 client's event loop), the system calls, and wake-ups. A wake-up and the turn of the loops that goes with it
 are known from the echo, an asyncio client and a trio server: its round trip less the system calls. An
 `update` goes there and back twice, from client to primary and from primary to backup. The stages are measured
-in a tight loop: what runs once after a wake-up may find its caches cold. The same word on the load applies.
+in a tight loop: what runs once after a wake-up may find its caches cold. An actor that lingers is awake when
+the next message comes: where the round trip takes less than the sum, that is what it saves. The same word on
+the load applies.
 """
 
 
