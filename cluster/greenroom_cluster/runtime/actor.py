@@ -121,7 +121,7 @@ class Actor:
             driver.step(ClientRequests(number, client, requests))
 
         try:
-            await Delivery(connection, self._poller, handle).run()
+            await Delivery(connection, self._poller, handle, patient=True).run()
         finally:
             driver.drop_client(number)
             driver.step(ConnectionClosed(number))

@@ -18,17 +18,33 @@ MESSAGES_PER_CALL_MAX = 256
 class Delivery:
     """Calls `handle(messages)` for what `connection` receives; `handle` never blocks.
 
-    While much is queued for the other side, nothing more is read from it.
+    `patient`: while much is queued for the other side, nothing more is read from it. That is for clients, who
+    ask for what is queued; a peer's acknowledgements are what a full queue waits for.
     """
 
-    __slots__ = ("_connection", "_descriptor", "_failure", "_halted", "_handle", "_poller", "_rest")
+    __slots__ = (
+        "_connection",
+        "_descriptor",
+        "_failure",
+        "_halted",
+        "_handle",
+        "_patient",
+        "_poller",
+        "_rest",
+    )
 
     def __init__(
-        self, connection: FramedConnection, poller: Poller, handle: Callable[[list[Any]], None]
+        self,
+        connection: FramedConnection,
+        poller: Poller,
+        handle: Callable[[list[Any]], None],
+        *,
+        patient: bool = False,
     ) -> None:
         self._connection = connection
         self._poller = poller
         self._handle = handle
+        self._patient = patient
         self._descriptor = -1
         self._halted = trio.Event()
         self._rest: list[Any] = []
@@ -49,14 +65,14 @@ class Delivery:
             while True:
                 await self._halted.wait()
                 self._halted = trio.Event()
-                while self._rest:
-                    await trio.lowlevel.checkpoint()
-                    await connection.room()
-                    part, self._rest = _split(self._rest)
-                    self._handle(part)
                 if self._failure is not None:
                     raise self._failure
-                await connection.room()
+                while self._rest:
+                    await trio.lowlevel.checkpoint()
+                    await self._room()
+                    part, self._rest = _split(self._rest)
+                    self._handle(part)
+                await self._room()
                 self._resume()
                 self._receive()
         finally:
@@ -70,16 +86,21 @@ class Delivery:
             messages, self._rest = _split(self._connection.receive_nowait())
             if messages:
                 self._handle(messages)
-                if self._rest or self._connection.crowded:
+                if self._rest or (self._patient and self._connection.crowded):
                     self._halt()
         except Exception as error:  # noqa: BLE001 - it is the connection's task that has to fail, not the poller
             self._failure = error
             self._halt()
 
+    async def _room(self) -> None:
+        if self._patient:
+            await self._connection.room()
+
     def _resume(self) -> None:
         if not self._connection.ended:
-            self._descriptor = self._connection.fileno()
-            self._poller.watch(self._descriptor, self._receive)
+            descriptor = self._connection.fileno()
+            self._poller.watch(descriptor, self._receive)
+            self._descriptor = descriptor
 
     def _halt(self) -> None:
         """Stop reading and wake the task."""

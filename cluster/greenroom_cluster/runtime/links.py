@@ -102,6 +102,8 @@ class PeerLinks:
         link.connection = connection
 
         def handle(messages: list[Any]) -> None:
+            if self._links.get((link.peer, link.bulk)) is not link:
+                return  # disconnected meanwhile; the link's task is about to end
             for message in messages:
                 if isinstance(message, wire.Goodbye):
                     raise ConnectionEndedError(f"the peer said goodbye: {message.message}")

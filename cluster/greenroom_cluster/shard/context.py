@@ -7,6 +7,7 @@ from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.shard.effects import HostEffect, Ignored, Propose, Transition, Warned
+from greenroom_cluster.shard.join_slots import JoinSlots
 from greenroom_cluster.shard.settings import HostSettings, ns
 
 if TYPE_CHECKING:
@@ -51,9 +52,7 @@ class Context:
         self.lease_ns = ns(settings.lease_seconds)
         self.grace_ns = ns(settings.grace_seconds)
         self.acknowledge_ns = ns(settings.acknowledge_seconds)
-        self.joins = 0
-        # By shard: primaries that would begin a join if fewer were under way.
-        self.queued: dict[int, Primary] = {}
+        self.joins = JoinSlots(settings)
         self.joins_begun = 0
         self.batches = 0
         self.ready: dict[int, Primary] = {}

@@ -43,7 +43,6 @@ from greenroom_cluster.shard.inputs import (
     Tick,
 )
 from greenroom_cluster.shard.joining import SnapshotReceiver
-from greenroom_cluster.shard.membership import start_queued_joins
 from greenroom_cluster.shard.pairs import Incoming, hear_of
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.roles import Role
@@ -113,13 +112,13 @@ class Host:
             context.awake_ns = now_ns
         context.stepped_ns = now_ns
         self._on_input[type(event)](now_ns, wall_us, event)
+        while (waiting := context.joins.take_turn()) is not None:
+            waiting.membership.manage(now_ns, wall_us)
         while context.ready:
             ready = list(context.ready.values())
             context.ready.clear()
             for primary in ready:
                 primary.advance(now_ns, wall_us)
-        if context.queued:
-            start_queued_joins(context, now_ns, wall_us)
         for pair in context.outgoing.values():
             if pair.unsent:
                 pair.flush()

@@ -17,7 +17,7 @@ from greenroom_cluster.shard.roles import Role
 from greenroom_cluster.shard.settings import ns
 
 if TYPE_CHECKING:
-    from greenroom_cluster.shard.context import Context, OpenProposal
+    from greenroom_cluster.shard.context import OpenProposal
     from greenroom_cluster.shard.primary import Primary
 
 JOINER_LAG_RECORDS = 256
@@ -72,7 +72,7 @@ class Membership:
         backups = replica.members[1:]
         joiner = self.joiner
         if joiner is not None and joiner.pair.peer in backups:
-            self._end_transfer()
+            self._end_transfer(joined=True)
         elif joiner is not None and joiner.counted:
             self._abort_join("it was not added", now_ns)
         for follower in [each for each in self.followers if each is not self.joiner]:
@@ -208,11 +208,12 @@ class Membership:
         if missing:
             self._stop_draining(now_ns, wall_us)
             if now_ns >= self._join_due_ns:
-                if context.joins >= context.settings.joins_max:
-                    context.queued[replica.shard] = primary
-                    return
                 # Each in turn: one that cannot be reached must not keep the others from joining.
-                self._start_join(missing[context.joins_begun % len(missing)], now_ns)
+                peer = missing[context.joins_begun % len(missing)]
+                if context.joins.free(peer):
+                    self._start_join(peer, now_ns)
+                else:
+                    context.joins.wait(peer, primary)
             return
         if not plan or not all(wanted):
             self._stop_draining(now_ns, wall_us)
@@ -266,7 +267,7 @@ class Membership:
             replica.table,
             context.settings.chunk_bytes,
         )
-        context.joins += 1
+        context.joins.take(peer)
         self.joiner.pair.use_bulk()
         self._send_chunks()
 
@@ -335,13 +336,13 @@ class Membership:
         self.catching_up = False
         self._propose(now_ns, "add", replica.members[0], (*replica.members[1:], joiner.pair.peer))
 
-    def _end_transfer(self) -> None:
+    def _end_transfer(self, *, joined: bool = False) -> None:
         assert self.joiner is not None
         self.catching_up = False
+        self._context.joins.give_back(self.joiner.pair.peer, joined=joined)
         self.joiner.pair.release_bulk()
         self.joiner = None
         self.transfer = None
-        self._context.joins -= 1
 
     def _abort_join(self, reason: str, now_ns: int) -> None:
         joiner = self.joiner
@@ -362,11 +363,3 @@ class Membership:
         """Give up a join that keeps too much of the log from being dropped."""
         if self.joiner is not None and not self.joiner.counted:
             self._abort_join("the joiner is too far behind", now_ns)
-
-
-def start_queued_joins(context: "Context", now_ns: int, wall_us: int) -> None:
-    """Begin joins in the place of those that have ended, without waiting for the next look at all shards."""
-    while context.queued and context.joins < context.settings.joins_max:
-        primary = context.queued.pop(next(iter(context.queued)))
-        if primary.replica.primary is primary:
-            primary.membership.manage(now_ns, wall_us)

@@ -31,7 +31,8 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     prepares_in_flight_max: int = 4
     chunk_bytes: int = 256 * 1024
     chunks_in_flight_max: int = 2
-    joins_max: int = 4
+    joins_max: int = 32
+    joins_per_peer_max: int = 4
     uncommitted_bytes_max: int = 8 << 20
     held_requests_max: int = 4096
     held_bytes_max: int = 8 << 20

@@ -33,12 +33,12 @@ class Ends:
         self.nursery = nursery
         self.error: BaseException | None = None
 
-    def deliver(self, handle: Handle) -> None:
-        self.nursery.start_soon(self._deliver, handle)
+    def deliver(self, handle: Handle, *, patient: bool = False) -> None:
+        self.nursery.start_soon(self._deliver, handle, patient)
 
-    async def _deliver(self, handle: Handle) -> None:
+    async def _deliver(self, handle: Handle, patient: bool) -> None:
         try:
-            await Delivery(self.near, self.poller, handle).run()
+            await Delivery(self.near, self.poller, handle, patient=patient).run()
         except (ConnectionEndedError, RemoteProtocolError, LookupError) as error:
             self.error = error
         finally:
@@ -106,7 +106,7 @@ async def test_who_does_not_read_answers_is_asked_for_no_more() -> None:
             while not end.near.crowded:
                 end.near.send([wire.Overloaded(1, "x" * 100_000)])
 
-        end.deliver(answer_at_length)
+        end.deliver(answer_at_length, patient=True)
         end.far.sendall(encode_frames([get(1)]))
         await until(lambda: end.near.crowded)
         end.far.sendall(encode_frames([get(2)]))
@@ -119,6 +119,38 @@ async def test_who_does_not_read_answers_is_asked_for_no_more() -> None:
             while received != [1, 2]:
                 await far.receive()
         far.close()
+
+
+async def test_a_full_queue_does_not_keep_a_peers_acknowledgements_away() -> None:
+    received: list[int] = []
+    async with two_ends() as (end, _):
+
+        def fill_the_queue(messages: list[Any]) -> None:
+            received.extend(numbers(messages))
+            while not end.near.crowded:
+                end.near.send([wire.Overloaded(1, "x" * 100_000)])
+
+        end.deliver(fill_the_queue)
+        end.far.sendall(encode_frames([get(1)]))
+        await until(lambda: end.near.crowded)
+        end.far.sendall(encode_frames([get(2)]))
+        await until(lambda: received == [1, 2])
+        assert end.near.crowded
+
+
+async def test_nothing_is_handed_on_after_a_handler_failed() -> None:
+    calls = 0
+
+    def fail(messages: list[Any]) -> None:
+        nonlocal calls
+        calls += 1
+        raise LookupError("a mistake")
+
+    async with two_ends() as (end, _):
+        end.far.sendall(encode_frames([get(number) for number in range(3 * MESSAGES_PER_CALL_MAX)]))
+        end.deliver(fail)
+        assert isinstance(await end.failed(), LookupError)
+        assert calls == 1
 
 
 @pytest.mark.parametrize(

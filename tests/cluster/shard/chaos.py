@@ -11,7 +11,12 @@ from tests.cluster.shard.harness import Actor, World
 from tests.cluster.shard.judge import Judge, Tape
 
 SMALL = HostSettings(
-    prepare_bytes_max=600, chunk_bytes=400, chunks_in_flight_max=2, joins_max=2, prepares_in_flight_max=2
+    prepare_bytes_max=600,
+    chunk_bytes=400,
+    chunks_in_flight_max=2,
+    joins_max=2,
+    joins_per_peer_max=1,
+    prepares_in_flight_max=2,
 )
 CLOCK_JUMPS = (-3600.0, -4.0, 3.0, 4.9, 20.0, 3600.0)
 JITTERS_NS = (0, ns(0.002), ns(0.05), ns(0.6), ns(1.5))

@@ -427,14 +427,14 @@ def test_nothing_is_served_by_two_at_any_step(world: World) -> None:
 
 
 def test_joins_begin_as_soon_as_others_end_and_never_too_many_at_once() -> None:
-    world = World(nodes=2, shards=32, settings=HostSettings(joins_max=2))
+    world = World(nodes=2, shards=32, settings=HostSettings(joins_per_peer_max=2))
     world.settle()
     world.kill(world.alive()[-1])
     world.run_until(lambda: not world.full())
     most = 0
 
     def joins() -> int:
-        return sum(actor.host._context.joins for actor in world.alive())
+        return sum(actor.host._context.joins.taken for actor in world.alive())
 
     world.run_until(lambda: joins() > 0)
     began_ns = world.now_ns
@@ -444,3 +444,21 @@ def test_joins_begin_as_soon_as_others_end_and_never_too_many_at_once() -> None:
     assert most == 2
     # Two at a time and only at every look at all shards, it would take four seconds.
     assert world.now_ns - began_ns < 500_000_000
+
+
+def test_a_peer_that_hangs_does_not_hold_up_the_joins_of_others() -> None:
+    """It may hang for long: while its node is up, nobody declares it dead."""
+    world = World(nodes=3, shards=256)
+    world.settle()
+    world.start_node("n3")
+    world.pause(world.at_slot("n3/0"))
+    world.run_for(1.5)
+    world.kill(world.at_slot("n1/0"))
+    # Those whose second copy the plan puts on the one that hangs have to wait for it.
+    hanging = {shard for shard, entry in enumerate(world.map.shards) if "n3/0" in entry.wanted}
+
+    def alone() -> set[int]:
+        return {shard for shard, entry in enumerate(world.map.shards) if len(entry.members) < 2}
+
+    world.run_until(lambda: bool(alone()), 5)
+    world.run_until(lambda: not alone() - hanging, 5)

@@ -1,0 +1,63 @@
+"""How many snapshots one actor sends at a time, in all and to one peer, and which shards wait for their turn.
+
+Few to one peer, because its acknowledgements come together and each asks for the next chunk in the same step.
+Limited by peer rather than in all, so that one that hangs or refuses holds up only what it should get itself.
+"""
+
+from typing import TYPE_CHECKING
+
+from greenroom_cluster.shard.settings import HostSettings
+
+if TYPE_CHECKING:
+    from greenroom_cluster.shard.primary import Primary
+
+
+class JoinSlots:
+    """The joins under way from one actor, by peer."""
+
+    def __init__(self, settings: HostSettings) -> None:
+        self._settings = settings
+        self._taken: dict[bytes, int] = {}
+        self._waiting: dict[bytes, dict[int, Primary]] = {}
+        self._renewed: dict[bytes, None] = {}
+
+    @property
+    def taken(self) -> int:
+        """How many joins are under way."""
+        return sum(self._taken.values())
+
+    def free(self, peer: bytes) -> bool:
+        """Whether a join to this peer may begin."""
+        settings = self._settings
+        return self._taken.get(peer, 0) < settings.joins_per_peer_max and self.taken < settings.joins_max
+
+    def take(self, peer: bytes) -> None:
+        """Count a join that begins."""
+        self._taken[peer] = self._taken.get(peer, 0) + 1
+
+    def give_back(self, peer: bytes, *, joined: bool) -> None:
+        """Count it no more. If it came to nothing, others wait for the next look at all shards."""
+        left = self._taken.pop(peer) - 1
+        if left:
+            self._taken[peer] = left
+        if joined:
+            self._renewed[peer] = None
+
+    def wait(self, peer: bytes, primary: "Primary") -> None:
+        """Remember who would begin a join to this peer."""
+        self._waiting.setdefault(peer, {})[primary.shard] = primary
+
+    def take_turn(self) -> "Primary | None":
+        """Return the next that may begin in the place of a join that succeeded, if any."""
+        while self._renewed:
+            peer = next(iter(self._renewed))
+            waiting = self._waiting.get(peer)
+            if waiting and self.free(peer):
+                primary = waiting.pop(next(iter(waiting)))
+                if primary.replica.primary is primary:
+                    return primary
+                continue
+            if not waiting:
+                self._waiting.pop(peer, None)
+            del self._renewed[peer]
+        return None
