@@ -112,8 +112,8 @@ class Host:
             context.awake_ns = now_ns
         context.stepped_ns = now_ns
         self._on_input[type(event)](now_ns, wall_us, event)
-        while (waiting := context.joins.take_turn()) is not None:
-            waiting.membership.manage(now_ns, wall_us)
+        while (shard := context.joins.take_turn()) is not None:
+            self._manage(now_ns, wall_us, shard)
         while context.ready:
             ready = list(context.ready.values())
             context.ready.clear()
@@ -329,6 +329,7 @@ class Host:
             raise InvariantError("the number of shards is fixed when a cluster is created")
         context.map = after
         context.current = {actor.slot: key for key, actor in after.actors.items() if actor.state == "up"}
+        context.joins.forget_others(after.actors)
         context.dead = frozenset(key for key, actor in after.actors.items() if actor.state == "dead")
         changed = []
         for shard, entry in enumerate(after.shards):

@@ -4,12 +4,9 @@ Few to one peer, because its acknowledgements come together and each asks for th
 Limited by peer rather than in all, so that one that hangs or refuses holds up only what it should get itself.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Container
 
 from greenroom_cluster.shard.settings import HostSettings
-
-if TYPE_CHECKING:
-    from greenroom_cluster.shard.primary import Primary
 
 
 class JoinSlots:
@@ -18,7 +15,7 @@ class JoinSlots:
     def __init__(self, settings: HostSettings) -> None:
         self._settings = settings
         self._taken: dict[bytes, int] = {}
-        self._waiting: dict[bytes, dict[int, Primary]] = {}
+        self._waiting: dict[bytes, dict[int, None]] = {}
         self._renewed: dict[bytes, None] = {}
 
     @property
@@ -43,20 +40,24 @@ class JoinSlots:
         if joined:
             self._renewed[peer] = None
 
-    def wait(self, peer: bytes, primary: "Primary") -> None:
-        """Remember who would begin a join to this peer."""
-        self._waiting.setdefault(peer, {})[primary.shard] = primary
+    def wait(self, peer: bytes, shard: int) -> None:
+        """Remember a shard that would begin a join to this peer."""
+        self._waiting.setdefault(peer, {})[shard] = None
 
-    def take_turn(self) -> "Primary | None":
-        """Return the next that may begin in the place of a join that succeeded, if any."""
+    def forget_others(self, peers: Container[bytes]) -> None:
+        """Forget who waits for any but these peers."""
+        for peer in [peer for peer in self._waiting if peer not in peers]:
+            del self._waiting[peer]
+
+    def take_turn(self) -> int | None:
+        """Return the next shard that may begin in the place of a join that succeeded, if any."""
         while self._renewed:
             peer = next(iter(self._renewed))
             waiting = self._waiting.get(peer)
             if waiting and self.free(peer):
-                primary = waiting.pop(next(iter(waiting)))
-                if primary.replica.primary is primary:
-                    return primary
-                continue
+                shard = next(iter(waiting))
+                del waiting[shard]
+                return shard
             if not waiting:
                 self._waiting.pop(peer, None)
             del self._renewed[peer]

@@ -213,7 +213,7 @@ class Membership:
                 if context.joins.free(peer):
                     self._start_join(peer, now_ns)
                 else:
-                    context.joins.wait(peer, primary)
+                    context.joins.wait(peer, replica.shard)
             return
         if not plan or not all(wanted):
             self._stop_draining(now_ns, wall_us)
