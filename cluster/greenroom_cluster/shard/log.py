@@ -100,26 +100,25 @@ class Log:
 
     def records(self, after: int, through: int) -> list[Record]:
         """Return the records after one number up to another; raises InvariantError if not all are held."""
-        entries = self._entries
-        first = self.appended - len(entries) + 1
+        first = self.first
         start = after + 1 - first
         if start < 0 or through > self.appended:
             raise InvariantError(
                 f"records {after + 1}..{through} are not all in the log {first}..{self.appended}"
             )
-        return [record for record, _ in islice(entries, start, through + 1 - first)]
+        return [record for record, _ in islice(self._entries, start, through + 1 - first)]
 
     def within(self, after: int, room: int) -> tuple[tuple[Record, ...], int]:
         """Return the records after a number, until they fill `room` bytes, and how many are left of it.
 
         Raises InvariantError if they are not all held.
         """
-        entries = self._entries
-        start = len(entries) - (self.appended - after)
+        first = self.first
+        start = after + 1 - first
         if start < 0:
-            raise InvariantError(f"records after {after} are gone: the log begins at {self.first}")
+            raise InvariantError(f"records after {after} are gone: the log begins at {first}")
         records = []
-        for record, size in islice(entries, start, None) if start else entries:
+        for record, size in islice(self._entries, start, None):
             if room <= 0:
                 break
             records.append(record)
@@ -137,15 +136,13 @@ class Log:
 
         Raises InvariantError if not all are held.
         """
-        entries = self._entries
-        first = self.appended - len(entries) + 1
+        first = self.first
         if after + 1 < first or through > self.appended:
             raise InvariantError(
                 f"records {after + 1}..{through} are not all in the log {first}..{self.appended}"
             )
-        if first <= after:
-            self.trim(after)
-        popleft = entries.popleft
+        self.trim(after)
+        popleft = self._entries.popleft
         taken = []
         for _ in range(through - after):
             record, size = popleft()
