@@ -12,10 +12,9 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
+from greenroom.framing import messages_decoder
 from greenroom_cluster.coordination.messages import Decision, Proposal
 from greenroom_cluster.peering import (
     Beacon,
@@ -39,9 +38,9 @@ from simulations.timeline import Machine
 if TYPE_CHECKING:
     from simulations.oracles import Oracles
 
-_client_decoder = msgspec.msgpack.Decoder(wire.Get | wire.Mutation | wire.Fanout)
-_peer_decoder = msgspec.msgpack.Decoder(PeerRequest)
-_reply_decoder = msgspec.msgpack.Decoder(PeerReply | wire.Goodbye)
+_client_decoder = messages_decoder(wire.Get | wire.Mutation | wire.Fanout)
+_peer_decoder = messages_decoder(PeerRequest)
+_reply_decoder = messages_decoder(PeerReply | wire.Goodbye)
 _BULK_ANSWERS = (SnapshotOk, SnapshotRefused)
 
 

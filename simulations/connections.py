@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from greenroom import wire
-from greenroom.framing import FrameBuffer, encode_frames
+from greenroom.framing import FrameBuffer, encode_frames, encode_greeting
 from simulations.network import Attempt, End
 from simulations.processes import Process
 
@@ -50,8 +50,15 @@ class Codec:
 def unpack(payload: Any, decoder: "msgspec.msgpack.Decoder[Any]") -> list[Any]:
     """Return the messages of a payload."""
     if isinstance(payload, bytes | bytearray):
-        return [decoder.decode(frame) for frame in FrameBuffer(_FRAME_BYTES_MAX).feed(payload)]
+        frames = FrameBuffer(_FRAME_BYTES_MAX).feed(payload)
+        return [message for frame in frames for message in decoder.decode(frame)]
     return list(payload)
+
+
+def greeting_of(payload: bytes, decoder: "msgspec.msgpack.Decoder[Any]") -> Any:
+    """Return the greeting that a payload is."""
+    (frame,) = FrameBuffer().feed(payload)
+    return decoder.decode(frame)
 
 
 class Service:
@@ -120,19 +127,19 @@ class Served:
         return b"" if self.greeting is None else self.greeting.sender
 
     def _greeted(self, payload: Any) -> None:
-        greeting = unpack(payload, _hello_decoder)[0]
+        greeting = greeting_of(payload, _hello_decoder)
         acceptor = self._acceptor
         goodbye = acceptor.objection(greeting)
         if goodbye is not None:
             acceptor.process.network.happened[f"goodbye {goodbye.code}"] += 1
-            self.send_bytes([goodbye])
+            self._greet(goodbye)
             acceptor.process.network.close(self.end, reset=False)
             return
         self.greeting = greeting
         service = acceptor.services[greeting.role]
         self._decoder = service.decoder
         self.end.on_data = self._received
-        self.send_bytes([hello(wire.ROLE_PEER, acceptor.identity)])
+        self._greet(hello(wire.ROLE_PEER, acceptor.identity))
         service.handle(self)
 
     def _received(self, payload: Any) -> None:
@@ -145,6 +152,9 @@ class Served:
         """Send to a server."""
         acceptor = self._acceptor
         acceptor.process.network.send(self.end, acceptor.codec.pack(messages))
+
+    def _greet(self, greeting: wire.Hello | wire.Goodbye) -> None:
+        self._acceptor.process.network.send(self.end, encode_greeting(greeting))
 
     def send_bytes(self, messages: Sequence[wire.Frame]) -> None:
         """Send to whoever it is, as bytes."""
@@ -217,10 +227,10 @@ class Dialed:
         self._opening = end
         end.on_data = self._answered
         end.on_closed = self._failed
-        self._process.network.send(end, bytes(encode_frames([self._greeting])))
+        self._process.network.send(end, encode_greeting(self._greeting))
 
     def _answered(self, payload: Any) -> None:
-        answer = unpack(payload, _answer_decoder)[0]
+        answer = greeting_of(payload, _answer_decoder)
         end = self._opening
         if end is None or isinstance(answer, wire.Goodbye):
             self._failed("it said goodbye")

@@ -8,10 +8,9 @@ crash only what is on disk is known, so a write under way is there whole or not 
 from random import Random
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
+from greenroom.framing import messages_decoder
 from greenroom_cluster.controller import Controller, ControllerSettings
 from greenroom_cluster.coordination.coordinator import (
     NEVER,
@@ -31,7 +30,7 @@ from simulations.timeline import MILLISECOND, Machine
 if TYPE_CHECKING:
     from simulations.oracles import Oracles
 
-_decoder = msgspec.msgpack.Decoder(Handled)
+_decoder = messages_decoder(Handled)
 
 
 class Disk:

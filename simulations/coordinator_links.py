@@ -9,10 +9,9 @@ dropped; calls are sent again on every connection until answered.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import msgspec
-
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap, MapDelta
+from greenroom.framing import messages_decoder
 from greenroom_cluster.coordination.messages import (
     Accepted,
     CoordinatorReply,
@@ -30,7 +29,7 @@ from simulations.processes import Process
 CALL_SECONDS = 5.0
 COORDINATOR_ADDRESS = "coordinator:1"
 
-_decoder = msgspec.msgpack.Decoder(CoordinatorReply)
+_decoder = messages_decoder(CoordinatorReply)
 
 
 class _Call:

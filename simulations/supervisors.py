@@ -11,10 +11,9 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, MapDelta, NodeEntry, delta_between
+from greenroom.framing import messages_decoder
 from greenroom_cluster.coordination.messages import RegisterActor, RegisterNode, RemoveNode, ReportDead
 from greenroom_cluster.restarts import GiveUp, RestartPolicy, RestartSettings
 from simulations.actors import ActorProcess
@@ -32,7 +31,7 @@ RETRY_SECONDS = 0.25
 PREDECESSOR_SECONDS = 0.05
 HANG_SECONDS = 10.0
 
-_decoder = msgspec.msgpack.Decoder(wire.Subscribe)
+_decoder = messages_decoder(wire.Subscribe)
 
 
 class SupervisorProcess(Process):

@@ -30,7 +30,7 @@ from greenroom.codec import encode_data
 from greenroom.dialog import Dialog
 from greenroom.drivers.asyncio_ import AsyncioRunner
 from greenroom.fields import micros_of
-from greenroom.framing import FrameBuffer, encode_frames
+from greenroom.framing import FrameBuffer, encode_frames, messages_decoder
 
 SHARDS = 64
 SESSIONS = 2000
@@ -41,7 +41,8 @@ LOOP = "event loop: callbacks, task steps, selects"
 STAGES = (SUBMIT, RECEIVE, RESULT, LOOP)
 
 _ADDRESS = "127.0.0.1:1"
-_decode = msgspec.msgpack.Decoder(wire.Hello | wire.Subscribe | wire.Get | wire.Update).decode
+_decode_greeting = msgspec.msgpack.Decoder(wire.Hello).decode
+_decode_messages = messages_decoder(wire.Subscribe | wire.Get | wire.Update).decode
 
 
 class WiredRunner(AsyncioRunner):
@@ -103,11 +104,14 @@ class Cluster:
         self._created_us = micros_of(datetime.now(UTC), "created")
         self._version = 0
 
-    def answers(self, number: int, data: bytearray) -> memoryview:
+    def answers(self, number: int, data: bytes) -> memoryview:
         """Return what comes back."""
-        buffer = self._buffers.setdefault(number, FrameBuffer())
-        replies = [self._answer(number, _decode(payload)) for payload in buffer.feed(data)]
-        return memoryview(encode_frames(replies))
+        greeted = number in self._buffers
+        frames = self._buffers.setdefault(number, FrameBuffer()).feed(data)
+        messages: list[Any] = [] if greeted else [_decode_greeting(frames.pop(0))]
+        for frame in frames:
+            messages += _decode_messages(frame)
+        return memoryview(encode_frames([self._answer(number, message) for message in messages]))
 
     def _answer(
         self, number: int, message: wire.Hello | wire.Subscribe | wire.Get | wire.Update

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from benchmarks.costs.figures import Meter
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
+from greenroom.framing import messages_decoder
 from greenroom_cluster.controller import Controller, ControllerSettings
 from greenroom_cluster.coordination import coordinator as coordination
 from greenroom_cluster.coordination.messages import (
@@ -43,10 +44,8 @@ WALL_START_US = 1_800_000_000_000_000
 _PASS_NS = 10_000_000
 _PASSES_MAX = 6000
 
-_request_decoder: "msgspec.msgpack.Decoder[PeerRequest]" = msgspec.msgpack.Decoder(PeerRequest)
-_reply_decoder: "msgspec.msgpack.Decoder[PeerReply | wire.Goodbye]" = msgspec.msgpack.Decoder(
-    PeerReply | wire.Goodbye
-)
+_request_decoder = messages_decoder(PeerRequest)
+_reply_decoder = messages_decoder(PeerReply | wire.Goodbye)
 
 
 class Wire:

@@ -20,7 +20,7 @@ from benchmarks.costs.hosts import CLIENT_NUMBER, WALL_START_US, Pair, Side, rea
 from benchmarks.sessions import session_data, session_id
 from greenroom import wire
 from greenroom.codec import encode_data
-from greenroom.framing import encode_frames
+from greenroom.framing import encode_frames, messages_decoder
 from greenroom.ids import digest_of, point_of
 from greenroom_cluster.peering import PeerReply, PeerRequest
 from greenroom_cluster.shard.inputs import ClientRequests, HostInput, PeerMessages
@@ -44,13 +44,9 @@ STAGES: dict[Work, tuple[str, ...]] = {
 
 _CLIENT = b"a client's id --"
 _EXPIRES_US = WALL_START_US + 10**13
-_client_decoder: "msgspec.msgpack.Decoder[wire.Request]" = msgspec.msgpack.Decoder(
-    wire.Get | wire.Mutation | wire.Fanout
-)
-_peer_decoder: "msgspec.msgpack.Decoder[PeerRequest]" = msgspec.msgpack.Decoder(PeerRequest)
-_answer_decoder: "msgspec.msgpack.Decoder[PeerReply | wire.Goodbye]" = msgspec.msgpack.Decoder(
-    PeerReply | wire.Goodbye
-)
+_client_decoder = messages_decoder(wire.Get | wire.Mutation | wire.Fanout)
+_peer_decoder = messages_decoder(PeerRequest)
+_answer_decoder = messages_decoder(PeerReply | wire.Goodbye)
 
 
 class Servers:
@@ -173,4 +169,4 @@ class Servers:
         spent["driver"] += whole - (sum(spent.values()) - before)
 
 
-_reply_decoder: "msgspec.msgpack.Decoder[wire.Reply]" = msgspec.msgpack.Decoder(wire.Reply)
+_reply_decoder = messages_decoder(wire.Reply)

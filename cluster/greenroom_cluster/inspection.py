@@ -10,6 +10,7 @@ import trio
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom.errors import ProtocolError, UnavailableError, UsageError
+from greenroom.framing import messages_decoder
 from greenroom_cluster.coordination.messages import ForgetNode, Rejected
 from greenroom_cluster.runtime.connection import ConnectionEndedError
 from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
@@ -23,7 +24,7 @@ JOINING = "joining"
 ALONE = "alone"
 UNAVAILABLE = "unavailable"
 
-_decoder: "msgspec.msgpack.Decoder[wire.ServerMessage]" = msgspec.msgpack.Decoder(wire.ServerMessage)
+_decoder = messages_decoder(wire.ServerMessage)
 
 
 class NodeStatus(msgspec.Struct, frozen=True):

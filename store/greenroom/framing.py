@@ -1,50 +1,130 @@
 """Frames: a 4-byte big-endian length, then that many bytes of msgpack.
 
-A length over the limit is refused when its four bytes are read, before anything is allocated for it.
+After the handshake a frame holds an array of messages, at most MESSAGES_PER_FRAME_MAX: what is sent together
+is encoded and decoded by one call. The greetings, a `Hello` and the `Hello` or `Goodbye` that answers it,
+stand alone in their frames and in no array, so that a side that speaks another version can still be told so.
+
+A length over the limit is refused when its four bytes are read, before anything is allocated for it, and an
+array that is too long before its messages are decoded.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from struct import Struct
+from typing import Annotated, Any
 
 import msgspec
 
+from greenroom import wire
 from greenroom.errors import LocalProtocolError, RemoteProtocolError
-from greenroom.wire import Frame
 
 HEADER_BYTES = 4
 FRAME_BYTES_MAX = (1 << 20) + (1 << 16)
+MESSAGES_PER_FRAME_MAX = 256
+MESSAGES_PER_FRAME = 16
+"""How many are sent in one frame: more would save little."""
+FULL_FRAME_BYTES = 64 * 1024
+"""A frame with several messages is not longer: large ones gain nothing and would wait for each other."""
+
+_ARRAY_BYTES_MAX = 3
+_SHORT_ARRAY_MAX = 15
 
 _encode = msgspec.msgpack.Encoder().encode
 _header = Struct(">I")
 _header_of = _header.pack
 _length_at = _header.unpack_from
+_begin_short_array = Struct(">IB").pack
+_begin_array = Struct(">IBH").pack
 
 
-def encode_frames(messages: Iterable[Frame], frame_bytes_max: int = FRAME_BYTES_MAX) -> bytearray:
-    """Return the frames of `messages`, one after another.
+def messages_decoder(kind: Any) -> "msgspec.msgpack.Decoder[list[Any]]":
+    """Return a decoder of the frames that hold messages of this type (or union of types)."""
+    bounds = msgspec.Meta(min_length=1, max_length=MESSAGES_PER_FRAME_MAX)
+    return msgspec.msgpack.Decoder(Annotated[list[kind], bounds])
 
-    Raises LocalProtocolError if one is longer than `frame_bytes_max`.
+
+def encode_frames(messages: Iterable[wire.Frame], frame_bytes_max: int = FRAME_BYTES_MAX) -> bytearray:
+    """Return the frames of `messages`, in their order; a `Hello` at their head stands alone.
+
+    Raises LocalProtocolError if one message is longer than `frame_bytes_max` allows.
     """
+    rest = list(messages)
     out = bytearray()
-    for message in messages:
-        append_frame(out, message, frame_bytes_max)
+    if rest and isinstance(rest[0], wire.Hello):
+        out += encode_greeting(rest.pop(0))
+    for first in range(0, len(rest), MESSAGES_PER_FRAME):
+        together = rest[first : first + MESSAGES_PER_FRAME]
+        if not append_messages(out, together, frame_bytes_max):
+            for message in together:
+                append_messages(out, [message], frame_bytes_max)
     return out
 
 
-def append_frame(out: bytearray, message: Frame, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
-    """Append the frame of `message` to `out`; on error `out` is as before.
+def encode_greeting(greeting: wire.Frame) -> bytes:
+    """Return the frame of a `Hello`, or of the `Goodbye` that answers one."""
+    payload = _encode(greeting)
+    return _header_of(len(payload)) + payload
 
-    Raises LocalProtocolError if it is longer than `frame_bytes_max`.
+
+def append_messages(
+    out: bytearray, messages: Sequence[wire.Frame], frame_bytes_max: int = FRAME_BYTES_MAX
+) -> bool:
+    """Append one frame with `messages` to `out`.
+
+    If several are longer than FULL_FRAME_BYTES together nothing is appended, and False returned: they are to
+    be appended one by one. Raises LocalProtocolError if a single one is longer than `frame_bytes_max`.
     """
     # Encoding in place (`encode_into`) would save a copy, and takes twice as long for small messages.
-    payload = _encode(message)
+    payload = _encode(messages)
     length = len(payload)
-    if length > frame_bytes_max:
-        raise LocalProtocolError(
-            f"a {type(message).__name__} of {length} bytes is over the frame limit of {frame_bytes_max} bytes"
-        )
+    if length > FULL_FRAME_BYTES or length > frame_bytes_max:
+        if len(messages) > 1:
+            return False
+        if length > frame_bytes_max:
+            raise _too_long(messages[0], length, frame_bytes_max)
     out += _header_of(length)
     out += payload
+    return True
+
+
+def encode_message(message: wire.Frame, frame_bytes_max: int = FRAME_BYTES_MAX) -> bytes:
+    """Return a message as it stands in a frame, for `join_frames`.
+
+    Raises LocalProtocolError if it is longer than `frame_bytes_max` allows.
+    """
+    encoded = _encode(message)
+    if len(encoded) > frame_bytes_max - _ARRAY_BYTES_MAX:
+        raise _too_long(message, len(encoded), frame_bytes_max)
+    return encoded
+
+
+def join_frames(encoded: Sequence[bytes]) -> bytes:
+    """Return frames with messages that `encode_message` has encoded, in their order."""
+    if len(encoded) <= MESSAGES_PER_FRAME_MAX and sum(map(len, encoded)) <= FULL_FRAME_BYTES:
+        return _joined(encoded)
+    frames = []
+    first = size = 0
+    for index, message in enumerate(encoded):
+        size += len(message)
+        if index > first and (size > FULL_FRAME_BYTES or index - first == MESSAGES_PER_FRAME_MAX):
+            frames.append(_joined(encoded[first:index]))
+            first, size = index, len(message)
+    frames.append(_joined(encoded[first:]))
+    return b"".join(frames)
+
+
+def _joined(encoded: Sequence[bytes]) -> bytes:
+    count = len(encoded)
+    payload = b"".join(encoded)
+    if count <= _SHORT_ARRAY_MAX:
+        return _begin_short_array(len(payload) + 1, 0x90 | count) + payload
+    return _begin_array(len(payload) + _ARRAY_BYTES_MAX, 0xDC, count) + payload
+
+
+def _too_long(message: wire.Frame, length: int, frame_bytes_max: int) -> LocalProtocolError:
+    kind = type(message).__name__
+    return LocalProtocolError(
+        f"a {kind} of {length} bytes is over the frame limit of {frame_bytes_max} bytes"
+    )
 
 
 class FrameBuffer:
@@ -66,12 +146,20 @@ class FrameBuffer:
         Raises RemoteProtocolError if a length is over the limit; the connection must then be closed.
         """
         buffer = self._buffer
+        payloads: list[bytes] = []
         if buffer:
             buffer += data
-            source: bytes | bytearray = buffer
+            with memoryview(buffer) as view:
+                position = self._cut(view, payloads)
+            del buffer[:position]
         else:
-            source = data if isinstance(data, bytes) else bytes(data)
-        payloads = []
+            position = self._cut(data, payloads)
+            if position < len(data):
+                buffer += data[position:]
+        return payloads
+
+    def _cut(self, source: bytes | bytearray | memoryview, payloads: list[bytes]) -> int:
+        """Add the payload of each whole frame; return where the incomplete one begins."""
         position = 0
         last = len(source) - HEADER_BYTES
         limit = self._frame_bytes_max
@@ -87,13 +175,4 @@ class FrameBuffer:
                 break
             payloads.append(bytes(source[position + HEADER_BYTES : end + HEADER_BYTES]))
             position = end + HEADER_BYTES
-        if source is buffer:
-            del buffer[:position]
-        elif position < len(source):
-            buffer += source[position:]
-        return payloads
-
-    @property
-    def pending_bytes(self) -> int:
-        """Bytes of the frame that is not complete yet."""
-        return len(self._buffer)
+        return position

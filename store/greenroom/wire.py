@@ -1,8 +1,8 @@
 """The messages between clients, nodes and actors.
 
-A frame is a 4-byte big-endian length and one msgpack array whose first element is the tag of the message
-(`greenroom.framing`). Every message is a frozen `msgspec.Struct` without cyclic garbage collection, because
-millions of them pass and none can form a cycle.
+A message is a msgpack array whose first element is its tag; messages travel in frames (`greenroom.framing`).
+Every message is a frozen `msgspec.Struct` without cyclic garbage collection: millions of them pass, and none
+can form a cycle.
 
 Tags are grouped: 1-9 handshake, 10-39 requests of clients, 40-59 replies, 60-69 the cluster map. Tags 70 and
 up belong to `greenroom_cluster` (coordination, peers, log records).
@@ -23,7 +23,7 @@ import msgspec
 
 from greenroom.cluster_map import ClusterMap, MapDelta
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 ROUTING_VERSION = 1
 
 ROLE_CLIENT = "client"

@@ -9,11 +9,12 @@ import msgspec
 import trio
 
 from greenroom import wire
-from greenroom.framing import FrameBuffer, encode_frames
+from greenroom.framing import FrameBuffer, encode_frames, messages_decoder
 from greenroom_cluster.peering import PEER_FRAME_BYTES_MAX, PeerReply
 from greenroom_cluster.runtime.addresses import split_address
 
-_decoder: "msgspec.msgpack.Decoder[Any]" = msgspec.msgpack.Decoder(wire.ServerMessage | PeerReply)
+_greetings = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye)
+_decoder = messages_decoder(wire.ServerMessage | PeerReply)
 
 
 def hello(role: str, *, cluster: str = "greenroom", target: bytes = b"", sender: bytes = b"") -> wire.Hello:
@@ -29,6 +30,7 @@ class RawConnection:
         self.stream = stream
         self._frames = FrameBuffer(PEER_FRAME_BYTES_MAX)
         self._messages: list[Any] = []
+        self._greeted = False
 
     async def send(self, messages: Sequence[wire.Frame]) -> None:
         await self.stream.send_all(bytes(encode_frames(messages, PEER_FRAME_BYTES_MAX)))
@@ -39,7 +41,9 @@ class RawConnection:
             data = await self.stream.receive_some()
             if not data:
                 return None
-            self._messages += [_decoder.decode(payload) for payload in self._frames.feed(data)]
+            for payload in self._frames.feed(data):
+                self._messages += _decoder.decode(payload) if self._greeted else [_greetings.decode(payload)]
+                self._greeted = True
         return self._messages.pop(0)
 
     async def ended(self, seconds: float = 10.0) -> None:

@@ -12,6 +12,7 @@ import trio
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
+from greenroom.framing import messages_decoder
 from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.peering import PEER_FRAME_BYTES_MAX, PeerRequest, SnapshotChunk
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
@@ -35,9 +36,9 @@ from greenroom_cluster.shard.inputs import (
 )
 from greenroom_cluster.shard.settings import HostSettings
 
-_client_decoder = msgspec.msgpack.Decoder(wire.Get | wire.Mutation | wire.Fanout)
-_admin_decoder = msgspec.msgpack.Decoder(wire.Inspect)
-_peer_decoder = msgspec.msgpack.Decoder(PeerRequest)
+_client_decoder = messages_decoder(wire.Get | wire.Mutation | wire.Fanout)
+_admin_decoder = messages_decoder(wire.Inspect)
+_peer_decoder = messages_decoder(PeerRequest)
 _log = structlog.get_logger(__name__)
 
 

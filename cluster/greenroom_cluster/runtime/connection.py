@@ -11,7 +11,7 @@ One task reads. The task that drains the queue exists only while something is qu
 
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, TypeVar
@@ -22,7 +22,16 @@ import trio
 
 from greenroom import wire
 from greenroom.errors import LocalProtocolError, RemoteProtocolError
-from greenroom.framing import FRAME_BYTES_MAX, HEADER_BYTES, FrameBuffer, append_frame
+from greenroom.framing import (
+    FRAME_BYTES_MAX,
+    FULL_FRAME_BYTES,
+    HEADER_BYTES,
+    MESSAGES_PER_FRAME,
+    FrameBuffer,
+    append_messages,
+    encode_greeting,
+    messages_decoder,
+)
 from greenroom_cluster.runtime.sockets import configure, remote_name, reset_on_close
 
 READ_BYTES = 256 * 1024
@@ -84,6 +93,7 @@ class FramedConnection:
         "_read_bytes",
         "_room",
         "_socket",
+        "_together",
         "_urgent",
         "_waiting",
         "on_end",
@@ -102,7 +112,7 @@ class FramedConnection:
         configure(sock, user_timeout_seconds, keepalive_seconds)
         self._socket = sock
         self._nursery = nursery
-        self._decode: Any = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye).decode
+        self._decode: Any = messages_decoder(wire.Goodbye).decode
         self._frame_bytes_max = FRAME_BYTES_MAX
         self._frames = FrameBuffer(FRAME_BYTES_MAX)
         self._leftover = b""
@@ -112,6 +122,8 @@ class FramedConnection:
         self._outbound: deque[memoryview] = deque()
         self._urgent: deque[memoryview] = deque()
         self._waiting: deque[wire.Frame | bytes | bytearray] = deque()
+        # How many messages are likely to fit into one frame.
+        self._together = MESSAGES_PER_FRAME
         self._outbound_bytes = 0
         self._outbound_bytes_max = outbound_bytes_max
         self._crowded_bytes = outbound_bytes_max // 4
@@ -142,7 +154,7 @@ class FramedConnection:
 
     def speak(
         self,
-        decoder: "msgspec.msgpack.Decoder[Any]",
+        decoder: "msgspec.msgpack.Decoder[list[Any]]",
         frame_bytes_max: int = FRAME_BYTES_MAX,
         read_bytes: int = READ_BYTES,
     ) -> None:
@@ -159,7 +171,7 @@ class FramedConnection:
     # --- receiving ---------------------------------------------------------------------------------------
 
     async def receive_first(self, decoder: "msgspec.msgpack.Decoder[First]") -> First:
-        """Return the first message, which must be small; what came with it waits for `receive`.
+        """Return the first message, a greeting, which must be small; what came with it waits for `receive`.
 
         Raises ConnectionEndedError, and RemoteProtocolError if it is too long or not what `decoder` takes.
         """
@@ -177,7 +189,7 @@ class FramedConnection:
             end = HEADER_BYTES + length
             if len(buffer) >= end:
                 self._leftover = bytes(buffer[end:])
-                return _decoded(decoder.decode, [bytes(buffer[HEADER_BYTES:end])])[0]  # type: ignore[no-any-return]
+                return _decoded(decoder.decode, bytes(buffer[HEADER_BYTES:end]))  # type: ignore[no-any-return]
 
     async def receive(self) -> list[Any]:
         """Return every message that one read completed, at least one.
@@ -193,7 +205,7 @@ class FramedConnection:
                 data = await self._read()
             payloads = self._frames.feed(data)
             if payloads:
-                return _decoded(self._decode, payloads)
+                return self._messages(payloads)
 
     def receive_nowait(self) -> list[Any]:
         """Return every message that one read completes now, perhaps none. Raises as `receive` does."""
@@ -205,7 +217,12 @@ class FramedConnection:
         if data is None:
             return []
         payloads = self._frames.feed(data)
-        return _decoded(self._decode, payloads) if payloads else []
+        return self._messages(payloads) if payloads else []
+
+    def _messages(self, payloads: list[bytes]) -> list[Any]:
+        if len(payloads) == 1:
+            return _decoded(self._decode, payloads[0])  # type: ignore[no-any-return]
+        return [message for payload in payloads for message in _decoded(self._decode, payload)]
 
     def fileno(self) -> int:
         """Return the descriptor of the socket; the connection must not have ended."""
@@ -256,7 +273,11 @@ class FramedConnection:
 
     # --- sending -----------------------------------------------------------------------------------------
 
-    def send(self, messages: Iterable[wire.Frame], *, urgent: bool = False) -> None:
+    def greet(self, greeting: wire.Hello | wire.Goodbye) -> None:
+        """Send the first message, before anything else, or the answer to the other side's."""
+        self.send_encoded(encode_greeting(greeting))
+
+    def send(self, messages: Sequence[wire.Frame], *, urgent: bool = False) -> None:
         """Send `messages`, without ever blocking; dropped if the connection has ended.
 
         `urgent` ones overtake what is queued. If more waits than is allowed, or a message is longer than a
@@ -265,13 +286,14 @@ class FramedConnection:
         if self._ended is not None:
             return
         if urgent:
-            chunk = bytearray()
-            if all(self._append(chunk, message) for message in messages):
-                self._queue(chunk, urgent=True)
+            for message in messages:
+                chunk = bytearray()
+                if self._append(chunk, [message]):
+                    self._queue(chunk, urgent=True)
         elif self._waiting:
             self._wait(messages)
         else:
-            self._encode(iter(messages))
+            self._encode(messages)
 
     def send_encoded(self, frames: bytes | bytearray) -> None:
         """Send whole frames that are encoded already, as `send` does; they must not be changed afterwards."""
@@ -289,7 +311,7 @@ class FramedConnection:
                 self._room = trio.Event()
             await self._room.wait()
 
-    def _wait(self, messages: Iterable[wire.Frame | bytes | bytearray]) -> None:
+    def _wait(self, messages: Sequence[wire.Frame | bytes | bytearray]) -> None:
         waiting = self._waiting
         waiting.extend(messages)
         if len(waiting) > WAITING_MESSAGES_MAX:
@@ -298,41 +320,43 @@ class FramedConnection:
                 f"{WAITING_MESSAGES_MAX}"
             )
 
-    def _append(self, chunk: bytearray, message: wire.Frame) -> bool:
+    def _append(self, chunk: bytearray, messages: Sequence[wire.Frame]) -> bool:
+        """Encode messages; False if they are too large together, or one cannot be sent: that ends it."""
         try:
-            append_frame(chunk, message, self._frame_bytes_max)
+            return append_messages(chunk, messages, self._frame_bytes_max)
         except _NOT_SENDABLE as error:
-            self._refuse(message, error)
+            # Only our own errors are sure not to quote what was to be sent.
+            reason = str(error) if isinstance(error, LocalProtocolError) else type(error).__name__
+            kinds = sorted({type(message).__name__ for message in messages})
+            _log.error("message_not_sendable", remote=self.remote, kinds=kinds, error=reason)
+            self.abort(f"a message could not be sent: {reason}")
             return False
-        return True
 
-    def _refuse(self, message: wire.Frame, error: Exception) -> None:
-        # Only our own errors are sure not to quote what was to be sent.
-        reason = str(error) if isinstance(error, LocalProtocolError) else type(error).__name__
-        _log.error("message_not_sendable", remote=self.remote, kind=type(message).__name__, error=reason)
-        self.abort(f"a message could not be sent: {reason}")
-
-    def _encode(self, messages: Iterator[wire.Frame]) -> None:
+    def _encode(self, messages: Sequence[wire.Frame]) -> None:
         """Encode and queue; once much is queued, let the rest wait as it is."""
         chunk = bytearray()
-        limit = self._frame_bytes_max
-        for message in messages:
-            try:
-                append_frame(chunk, message, limit)
-            except _NOT_SENDABLE as error:
-                self._refuse(message, error)
-                return
+        first, count = 0, len(messages)
+        while first < count:
+            together = messages[first : first + self._together]
+            before = len(chunk)
+            if not self._append(chunk, together):
+                if self._ended is not None:
+                    return
+                self._together = 1
+                continue
+            first += len(together)
+            if self._together < MESSAGES_PER_FRAME and len(chunk) - before <= FULL_FRAME_BYTES // 2:
+                self._together *= 2
             if len(chunk) >= _CHUNK_BYTES:
                 self._queue(chunk)
                 chunk = bytearray()
                 if self._ended is not None:
                     return
                 if self._outbound_bytes >= self._crowded_bytes:
-                    break
+                    self._wait(messages[first:])
+                    return
         if chunk:
             self._queue(chunk)
-        elif self._outbound_bytes >= self._crowded_bytes:
-            self._wait(messages)
 
     def _queue(self, frames: bytes | bytearray, *, urgent: bool = False) -> None:
         """Hand frames to the kernel, or queue what it does not take."""
@@ -385,7 +409,7 @@ class FramedConnection:
                 message = waiting.popleft()
                 if not isinstance(message, wire.Frame):
                     chunk += message
-                elif not self._append(chunk, message):
+                elif not self._append(chunk, [message]):
                     return
             self._queue(chunk)
         if self._room is not None and not self.crowded:
@@ -473,9 +497,9 @@ class FramedConnection:
         self._socket.close()
 
 
-def _decoded(decode: Any, payloads: list[bytes]) -> list[Any]:
+def _decoded(decode: Any, payload: bytes) -> Any:
     try:
-        return [decode(payload) for payload in payloads]
+        return decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         # The text of a UnicodeDecodeError would show what was sent; its type says enough. `from None` for the
         # same reason: the error itself holds the bytes.

@@ -16,6 +16,7 @@ import trio
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
+from greenroom.framing import messages_decoder
 from greenroom_cluster.controller import Controller, ControllerSettings
 from greenroom_cluster.coordination.coordinator import (
     NEVER,
@@ -37,7 +38,7 @@ from greenroom_cluster.runtime.map_publisher import MapPublisher
 # Requests that wait for the disk; beyond that their connections are not read.
 WAITING_MAX = 16_384
 
-_decoder = msgspec.msgpack.Decoder(Handled)
+_decoder = messages_decoder(Handled)
 _log = structlog.get_logger(__name__)
 
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
-import msgspec
 import structlog
 import trio
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap, MapDelta
 from greenroom.errors import UnavailableError
+from greenroom.framing import messages_decoder
 from greenroom_cluster.coordination.messages import (
     Accepted,
     CoordinatorReply,
@@ -42,9 +42,9 @@ _REFUSALS = {
     "wrong-protocol": "speaks another version of the protocol: install matching versions",
     "wrong-routing": "routes sessions in another way: install matching versions",
 }
-_PROPOSALS_PER_FRAME = 1024
+_PROPOSALS_PER_MESSAGE = 1024
 
-_decoder = msgspec.msgpack.Decoder(CoordinatorReply)
+_decoder = messages_decoder(CoordinatorReply)
 _log = structlog.get_logger(__name__)
 _limited_log = LimitedLog(_log)
 
@@ -190,14 +190,11 @@ class CoordinatorLink:
             connection = self._connection
             if connection is None or not self._up:
                 continue
-            connection.send(
-                Propose(
-                    next(self._numbers),
-                    self._settings.sender,
-                    tuple(proposals[start : start + _PROPOSALS_PER_FRAME]),
-                )
-                for start in range(0, len(proposals), _PROPOSALS_PER_FRAME)
-            )
+            parts = [
+                tuple(proposals[start : start + _PROPOSALS_PER_MESSAGE])
+                for start in range(0, len(proposals), _PROPOSALS_PER_MESSAGE)
+            ]
+            connection.send([Propose(next(self._numbers), self._settings.sender, part) for part in parts])
 
     # --- what comes --------------------------------------------------------------------------------------
 

@@ -65,7 +65,7 @@ async def dial(
                 keepalive_seconds=LINK_KEEPALIVE_SECONDS,
             )
             try:
-                connection.send([hello])
+                connection.greet(hello)
                 answer = await connection.receive_first(_answer_decoder)
             except BaseException:
                 connection.abort("the handshake failed")

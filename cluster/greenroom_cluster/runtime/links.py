@@ -7,17 +7,17 @@ bound is dropped and opened again; the core hears of it and sends what still mat
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import trio
 
 from greenroom import wire
+from greenroom.framing import messages_decoder
 from greenroom_cluster.peering import PEER_FRAME_BYTES_MAX, PeerReply
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
 from greenroom_cluster.runtime.delivery import Delivery
 from greenroom_cluster.runtime.dialing import stay_connected
 from greenroom_cluster.runtime.poller import Poller
 
-_decoder = msgspec.msgpack.Decoder(PeerReply | wire.Goodbye)
+_decoder = messages_decoder(PeerReply | wire.Goodbye)
 
 
 class _Link:

@@ -21,7 +21,7 @@ import trio
 
 from greenroom import wire
 from greenroom.errors import RemoteProtocolError, UsageError
-from greenroom.framing import FRAME_BYTES_MAX, encode_frames
+from greenroom.framing import FRAME_BYTES_MAX, encode_greeting
 from greenroom_cluster.runtime.addresses import join_address
 from greenroom_cluster.runtime.connection import (
     OUTBOUND_BYTES_MAX,
@@ -54,7 +54,7 @@ class Service:
     `read_bytes` of a connection are taken at once.
     """
 
-    decoder: "msgspec.msgpack.Decoder[Any]"
+    decoder: "msgspec.msgpack.Decoder[list[Any]]"
     handle: Handler
     frame_bytes_max: int = FRAME_BYTES_MAX
     target_required: bool = False
@@ -103,15 +103,11 @@ class Listener:
             role=wire.ROLE_PEER,
             sender=settings.identity,
         )
-        self._full = bytes(
-            encode_frames(
-                [
-                    wire.Goodbye(
-                        "too-many-connections",
-                        f"this process serves {self._connections_max} connections already; "
-                        "close idle ones, or raise connections_max",
-                    )
-                ]
+        self._full = encode_greeting(
+            wire.Goodbye(
+                "too-many-connections",
+                f"this process serves {self._connections_max} connections already; "
+                "close idle ones, or raise connections_max",
             )
         )
         self._socket = _bind(settings.host, settings.port)
@@ -250,12 +246,12 @@ class Listener:
             _limited_log.info(
                 "connection_refused", remote=connection.remote, number=number, reason=goodbye.code
             )
-            connection.send([goodbye])
+            connection.greet(goodbye)
             await connection.finish()
             return
         service = self._services[hello.role]
         connection.speak(service.decoder, service.frame_bytes_max, service.read_bytes)
-        connection.send([self._hello])
+        connection.greet(self._hello)
         await service.handle(connection, hello, number)
 
     def _objection(self, hello: wire.Hello) -> wire.Goodbye | None:

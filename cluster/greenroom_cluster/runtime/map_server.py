@@ -1,10 +1,10 @@
 """What a node serves on its public address: the cluster map, to clients and operators."""
 
-import msgspec
 import trio
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
+from greenroom.framing import messages_decoder
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.map_publisher import MapPublisher
@@ -12,7 +12,7 @@ from greenroom_cluster.runtime.map_publisher import MapPublisher
 # Some hundreds of requests, of which a client needs one: decoding a flood of them must not take long at once.
 _READ_BYTES = 4096
 
-_decoder = msgspec.msgpack.Decoder(wire.Subscribe)
+_decoder = messages_decoder(wire.Subscribe)
 
 
 class MapServer:

@@ -23,6 +23,7 @@ from greenroom.dialog.links import Lane, Link, Switchboard
 from greenroom.dialog.operations import AnyOperation, Gathering, Kind, Operation, Single
 from greenroom.dialog.placement import DialogSettings, Placement
 from greenroom.errors import GreenroomError, ProtocolError, RemoteProtocolError, UnavailableError
+from greenroom.framing import messages_decoder
 
 SLOW_NS = 1_000_000_000
 """An operation unanswered for this long makes the dialog ask whether its map is still the newest."""
@@ -30,7 +31,8 @@ SLOW_NS = 1_000_000_000
 REFUSALS = frozenset({"wrong-cluster", "wrong-protocol", "wrong-routing", "wrong-role"})
 """What a server says in its goodbye to a client that it will never serve."""
 
-_decode_reply = msgspec.msgpack.Decoder(wire.ServerMessage).decode
+_decode_greeting = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye).decode
+_decode_messages = messages_decoder(wire.ServerMessage).decode
 
 
 class Dialog:
@@ -150,29 +152,14 @@ class Dialog:
         link = self.board.get(number)
         if link is None:
             return
-        ledger = self._ledger
-        pending = ledger.pending
-        replies = self.replies
         try:
             for payload in link.buffer.feed(data):
-                reply: Any = _decode_reply(payload)
-                request = getattr(reply, "request", 0)
-                operation = pending.get(request)
-                # The usual: a final reply, on the connection on which the operation was last sent.
-                if (
-                    type(operation) is not Operation
-                    or operation.link is not link
-                    or type(reply) not in operation.kind.finals
-                ):
-                    self._take_unusual(link, reply, operation, now_ns)
-                    if self.board.get(number) is not link:
-                        return
-                    continue
-                del pending[request]
-                link.bytes -= operation.size
-                replies.append((operation.token, reply))
-                if ledger.low not in pending:
-                    ledger.raise_low()
+                if link.greeted:
+                    self._take(link, _decode_messages(payload), now_ns)
+                else:
+                    self._take_unusual(link, _decode_greeting(payload), None, now_ns)
+                if self.board.get(number) is not link:
+                    return
         except (ProtocolError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self.board.abort(link)
             self._unlink(link, f"it broke the protocol: {error}", now_ns, refused=not link.peer)
@@ -210,6 +197,30 @@ class Dialog:
 
     # --- replies and other messages ----------------------------------------------------------------------
 
+    def _take(self, link: Link, messages: list[Any], now_ns: int) -> None:
+        """Take the messages of one frame, until one of them ends the connection."""
+        ledger = self._ledger
+        pending = ledger.pending
+        replies = self.replies
+        for reply in messages:
+            request = getattr(reply, "request", 0)
+            operation = pending.get(request)
+            # The usual: a final reply, on the connection on which the operation was last sent.
+            if (
+                type(operation) is not Operation
+                or operation.link is not link
+                or type(reply) not in operation.kind.finals
+            ):
+                self._take_unusual(link, reply, operation, now_ns)
+                if self.board.get(link.id) is not link:
+                    return
+                continue
+            del pending[request]
+            link.bytes -= operation.size
+            replies.append((operation.token, reply))
+            if ledger.low not in pending:
+                ledger.raise_low()
+
     def _take_unusual(self, link: Link, message: object, operation: AnyOperation | None, now_ns: int) -> None:
         """Take whatever is not the final reply to an operation that is unanswered on this link."""
         match message:
@@ -219,8 +230,6 @@ class Dialog:
                 self.board.close(link)
                 reason = f"it said goodbye: {message.code}: {message.message}"
                 self._unlink(link, reason, now_ns, refused=message.code in REFUSALS)
-            case _ if not link.greeted:
-                raise RemoteProtocolError("a message came before the hello")
             case wire.MapFull() | wire.MapChange() if link.lane is None:
                 if self._follower.received(link, message, now_ns):
                     self._remap(now_ns)

@@ -12,7 +12,13 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry
 from greenroom.errors import RemoteProtocolError
-from greenroom.framing import FRAME_BYTES_MAX, FrameBuffer, append_frame
+from greenroom.framing import (
+    FRAME_BYTES_MAX,
+    FrameBuffer,
+    encode_greeting,
+    encode_message,
+    join_frames,
+)
 
 MAP_FRAME_BYTES_MAX = 16 << 20
 """A map of 4,096 shards and a thousand actors takes less than a megabyte; this is the room for growth."""
@@ -73,7 +79,8 @@ class Lane:
 class Link:
     """One connection. `lane` is None for a subscription to the map.
 
-    `bytes` counts what was sent on it and is unanswered. `deadline_ns` is when opening it must be done.
+    `hello` and then `out`, the encoded messages, wait to be written. `bytes` counts what was sent and is
+    unanswered. `deadline_ns` is when opening it must be done.
     """
 
     __slots__ = (
@@ -84,6 +91,7 @@ class Link:
         "deadline_ns",
         "dirty",
         "greeted",
+        "hello",
         "id",
         "lane",
         "opened",
@@ -100,7 +108,8 @@ class Link:
         self.greeted = False
         self.peer = b""
         self.buffer = FrameBuffer(FRAME_BYTES_MAX if lane is not None else MAP_FRAME_BYTES_MAX)
-        self.out = bytearray()
+        self.hello = b""
+        self.out: list[bytes] = []
         self.dirty = False
         self.bytes = 0
         self.asked_whole_ns = 0
@@ -147,7 +156,8 @@ class Switchboard:
             self._client_id,
             target,
         )
-        self.write(link, hello)
+        link.hello = encode_greeting(hello)
+        self._soil(link)
 
     def greeted(self, link: Link, hello: wire.Hello) -> None:
         """Check the server's hello. Raises RemoteProtocolError if it cannot be worked with."""
@@ -170,19 +180,25 @@ class Switchboard:
 
     def write(self, link: Link, message: wire.Frame) -> None:
         """Queue a message for the next flush."""
-        append_frame(link.out, message)
+        link.out.append(encode_message(message))
+        self._soil(link)
+
+    def _soil(self, link: Link) -> None:
         if not link.dirty:
             link.dirty = True
             self.dirty.append(link)
 
-    def take_writes(self) -> list[tuple[int, bytearray]]:
+    def take_writes(self) -> list[tuple[int, bytes]]:
         """Return what is to be written, by link, and start anew."""
         writes = []
         for link in self.dirty:
             link.dirty = False
             if link.out:
-                writes.append((link.id, link.out))
-                link.out = bytearray()
+                writes.append((link.id, link.hello + join_frames(link.out)))
+                link.out = []
+            elif link.hello:
+                writes.append((link.id, link.hello))
+            link.hello = b""
         self.dirty.clear()
         self.queued_bytes = 0
         return writes
@@ -200,7 +216,7 @@ class Switchboard:
     def forget(self, link: Link) -> bool:
         """Drop a link; whether it was still known."""
         self._opening.pop(link.id, None)
-        link.out = bytearray()
+        link.hello, link.out = b"", []
         return self._links.pop(link.id, None) is not None
 
     def late(self, now_ns: int) -> list[Link]:

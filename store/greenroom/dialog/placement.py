@@ -16,7 +16,7 @@ from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.links import Lane, Link, Switchboard
 from greenroom.dialog.operations import AnyOperation, Gathering, Operation, stamp
 from greenroom.errors import LocalProtocolError, UsageError
-from greenroom.framing import FRAME_BYTES_MAX, append_frame
+from greenroom.framing import FRAME_BYTES_MAX, encode_message
 from greenroom.wire import Frame
 
 STAMP_BYTES = 32
@@ -85,28 +85,25 @@ class Placement:
 
     def send(self, link: Link, request: Frame, limit: int) -> int:
         """Queue a request on a ready link; return its size. Raises UsageError if that is over the limit."""
-        out = link.out
-        start = len(out)
         try:
-            append_frame(out, request, limit)
+            encoded = encode_message(request, limit)
         except LocalProtocolError as error:
             raise _too_large(error) from None
+        link.out.append(encoded)
         if not link.dirty:
             link.dirty = True
             self._board.dirty.append(link)
-        size = len(out) - start
+        size = len(encoded)
         link.bytes += size
         self._board.queued_bytes += size
         return size
 
     def measure(self, request: Frame) -> int:
-        """Return the size of a request's frame. Raises UsageError if too large."""
-        scratch = bytearray()
+        """Return the size of a request. Raises UsageError if too large."""
         try:
-            append_frame(scratch, request, self.first_bytes_max)
+            return len(encode_message(request, self.first_bytes_max))
         except LocalProtocolError as error:
             raise _too_large(error) from None
-        return len(scratch)
 
     def drain(self, lane: Lane, now_ns: int) -> None:
         """Send what waited for this lane, as far as there is room, in the order of submission."""

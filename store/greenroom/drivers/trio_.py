@@ -251,7 +251,7 @@ class TrioRunner(Runner):
             self.dialog.received(self._now_ns(), connection.number, self._received_view[:count])
             self._settle()
 
-    def _write(self, number: int, data: bytearray) -> None:
+    def _write(self, number: int, data: bytes) -> None:
         connection = self._sockets.get(number)
         if connection is None or connection.sock is None:
             return

@@ -9,6 +9,7 @@ import msgspec
 import trio
 
 from greenroom import wire
+from greenroom.framing import messages_decoder
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 
@@ -16,8 +17,9 @@ CLUSTER = "test"
 SERVER = b"S" * 16
 CLIENT = b"C" * 16
 
-client_decoder: Any = msgspec.msgpack.Decoder(wire.ServerMessage)
-request_decoder: Any = msgspec.msgpack.Decoder(wire.ClientMessage)
+greeting_decoder: Any = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye)
+client_decoder: Any = messages_decoder(wire.ServerMessage)
+request_decoder: Any = messages_decoder(wire.ClientMessage)
 
 
 def hello(role: str = wire.ROLE_CLIENT, **changes: Any) -> wire.Hello:
@@ -29,6 +31,11 @@ def hello(role: str = wire.ROLE_CLIENT, **changes: Any) -> wire.Hello:
         "sender": CLIENT,
     }
     return wire.Hello(**{**fields, **changes})
+
+
+def framed(payload: bytes) -> bytes:
+    """A frame with these bytes, whatever they are."""
+    return len(payload).to_bytes(4, "big") + payload
 
 
 def get(request: int) -> wire.Get:

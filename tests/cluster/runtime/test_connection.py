@@ -11,11 +11,12 @@ import trio
 
 from greenroom import wire
 from greenroom.errors import RemoteProtocolError
-from greenroom.framing import encode_frames
+from greenroom.framing import encode_frames, encode_greeting, encode_message
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
 from tests.cluster.runtime.loopback import (
     connected_pair,
     ended,
+    framed,
     get,
     hello,
     raw_receive,
@@ -24,6 +25,7 @@ from tests.cluster.runtime.loopback import (
 )
 
 hello_decoder: Any = msgspec.msgpack.Decoder(wire.Hello)
+ONE_GET = encode_message(get(1))
 pytestmark = pytest.mark.trio
 
 
@@ -85,7 +87,8 @@ async def test_messages_cut_anywhere_are_put_together() -> None:
 
 async def test_first_message_leaves_the_rest_for_receive() -> None:
     async with pair() as (near, far):
-        near.send([hello(), get(1), get(2)])
+        near.greet(hello())
+        near.send([get(1), get(2)])
         assert await far.receive_first(hello_decoder) == hello()
         far.speak(request_decoder)
         assert [message.request for message in await far.receive()] == [1, 2]
@@ -195,13 +198,36 @@ async def test_many_tiny_queued_chunks_count_with_what_they_cost() -> None:
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         b"\xff\xff\xff\xff",
         b"\x00\x00\x00\x00",
-        b"\x00\x00\x00\x05hello",
-        b"\x00\x00\x00\x02\x92\x0a",
-        b"\x00\x00\x00\x09\x94\x0a\x01\x00\xa4\xff\xff\xff\xff",
-        (100_007).to_bytes(4, "big") + b"\x97\x13\x01\x00\x00\x90" + b"\x91" * 100_001,
-        b"\x00\x00\x00\x0a\x97\x13\x01\x00\x00\xdd\xff\xff\xff\xff",
+        framed(b"hello"),
+        framed(b"\x90"),
+        framed(ONE_GET),
+        framed(b"\x91\x92\x0a"),
+        framed(b"\x92" + ONE_GET),
+        framed(b"\x91" + ONE_GET + ONE_GET),
+        framed(b"\xdc\x01\x01" + ONE_GET * 257),
+        framed(b"\xdd\xff\xff\xff\xff" + ONE_GET),
+        framed(b"\x91\x94\x0a\x01\x00\xa4\xff\xff\xff\xff"),
+        framed(b"\x91\x97\x13\x01\x00\x00\x90" + b"\x91" * 100_001),
+        framed(b"\x91\x97\x13\x01\x00\x00\xdd\xff\xff\xff\xff"),
+        encode_greeting(hello()),
     ],
-    ids=["http", "4-gib", "empty-frame", "text", "short-message", "bad-utf-8", "nesting", "huge-array"],
+    ids=[
+        "http",
+        "4-gib",
+        "empty-frame",
+        "text",
+        "no-message",
+        "in-no-array",
+        "short-message",
+        "one-too-few",
+        "one-too-many",
+        "crowd",
+        "huge-crowd",
+        "bad-utf-8",
+        "nesting",
+        "huge-array",
+        "late-greeting",
+    ],
 )
 async def test_what_is_no_message_is_a_remote_protocol_error(junk: bytes) -> None:
     async with against_raw() as (connection, raw):

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import msgspec
 import pytest
 import trio
 
 from greenroom import wire
 from greenroom.errors import InvariantError
+from greenroom.framing import messages_decoder
 from greenroom_cluster.peering import (
     Beacon,
     BeaconOk,
@@ -40,7 +40,7 @@ from tests.cluster.runtime.loopback import CLIENT, CLUSTER, client_decoder, get,
 pytestmark = pytest.mark.trio
 
 NEVER = 1 << 62
-peer_decoder: Any = msgspec.msgpack.Decoder(PeerReply)
+peer_decoder: Any = messages_decoder(PeerReply)
 
 
 class ScriptedCore:

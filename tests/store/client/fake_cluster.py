@@ -21,10 +21,11 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry, delta_between
 from greenroom.errors import RemoteProtocolError
-from greenroom.framing import FrameBuffer, encode_frames
+from greenroom.framing import FrameBuffer, encode_frames, encode_greeting, messages_decoder
 from greenroom.patching import ListInPathError, patch_data, unmet_expectation
 
-_decode = msgspec.msgpack.Decoder(wire.ClientMessage).decode
+_decode_greeting = msgspec.msgpack.Decoder(wire.Hello).decode
+_decode_messages = messages_decoder(wire.ClientMessage).decode
 DATA_BYTES_MAX = 1 << 20
 
 
@@ -229,11 +230,13 @@ class _Connection(asyncio.Protocol):
         try:
             payloads = self.frames.feed(data)
             for payload in payloads:
-                answer = self.take(_decode(payload))
-                if isinstance(answer, bytes):
-                    out += answer
-                elif answer is not None:
-                    out += encode_frames([answer], 16 << 20)
+                messages = _decode_messages(payload) if self.client else [_decode_greeting(payload)]
+                for message in messages:
+                    answer = self.take(message)
+                    if isinstance(answer, bytes):
+                        out += answer
+                    elif answer is not None:
+                        out += encode_frames([answer], 16 << 20)
         except (RemoteProtocolError, msgspec.MsgspecError):
             self.transport.abort()
             return
@@ -254,11 +257,11 @@ class _Connection(asyncio.Protocol):
         self.client = hello.sender
         mine = self.actor.incarnation if self.actor is not None else self.cluster.node_id
         if hello.cluster != self.cluster.map.cluster:
-            self.transport.write(bytes(encode_frames([wire.Goodbye("wrong-cluster", "check the name")])))
+            self.transport.write(encode_greeting(wire.Goodbye("wrong-cluster", "check the name")))
             self.transport.close()
             return None
         if hello.target and hello.target != mine:
-            self.transport.write(bytes(encode_frames([wire.Goodbye("wrong-target", "follow the map")])))
+            self.transport.write(encode_greeting(wire.Goodbye("wrong-target", "follow the map")))
             self.transport.close()
             return None
         return wire.Hello(wire.PROTOCOL_VERSION, 1, self.cluster.map.cluster, "actor", mine)

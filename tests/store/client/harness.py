@@ -9,7 +9,7 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry, delta_between
 from greenroom.dialog import Abort, Close, Dialog, DialogSettings, Open, operations
-from greenroom.framing import FrameBuffer, encode_frames
+from greenroom.framing import FrameBuffer, encode_frames, encode_greeting, messages_decoder
 
 MS = 1_000_000
 SECOND = 1_000_000_000
@@ -19,7 +19,8 @@ SEEDS = ("node1:1", "node2:1")
 SHARDS = 4
 CLIENT = b"c" * 16
 
-_decode = msgspec.msgpack.Decoder(wire.ClientMessage).decode
+_decode_greeting = msgspec.msgpack.Decoder(wire.Hello).decode
+_decode_messages = messages_decoder(wire.ClientMessage).decode
 
 
 def point(shard: int) -> int:
@@ -55,6 +56,7 @@ class Script:
         self.writes: list[int] = []
         self.outcomes: dict[Any, list[Any]] = {}
         self._buffers: dict[int, FrameBuffer] = {}
+        self._greeted: set[int] = set()
         self.map = cluster_map()
         self.reaction: Callable[[str], None] | None = None
         """What becomes of every connection that is opened while time passes, given its address."""
@@ -79,7 +81,11 @@ class Script:
         for number, data in dialog.board.take_writes():
             self.writes.append(number)
             buffer = self._buffers.setdefault(number, FrameBuffer())
-            self.sent.setdefault(number, []).extend(_decode(payload) for payload in buffer.feed(bytes(data)))
+            sent = self.sent.setdefault(number, [])
+            for payload in buffer.feed(data):
+                greeted = number in self._greeted
+                sent += _decode_messages(payload) if greeted else [_decode_greeting(payload)]
+                self._greeted.add(number)
         return self
 
     def pass_time(self, ns: int) -> "Script":
@@ -132,7 +138,12 @@ class Script:
     def send(self, number: int, *messages: Any) -> "Script":
         """The server sends messages, or raw bytes."""
         for message in messages:
-            data = message if isinstance(message, bytes) else bytes(encode_frames([message], 16 << 20))
+            if isinstance(message, bytes):
+                data = message
+            elif isinstance(message, wire.Goodbye):
+                data = encode_greeting(message)
+            else:
+                data = bytes(encode_frames([message], 16 << 20))
             self.dialog.received(self.now, number, data)
         return self.settle()
 
