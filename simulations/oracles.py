@@ -56,10 +56,10 @@ class ObservedLog(Log):
         super().__init__(appended)
         self.fresh: list[Record] = []
 
-    def append(self, record: Record) -> int:
-        """Add the next record."""
+    def receive(self, record: Record, size: int = 0) -> None:
+        """Add the next record; every way into a log leads here."""
         self.fresh.append(record)
-        return super().append(record)
+        super().receive(record, size)
 
 
 replica_module.Log = ObservedLog  # type: ignore[attr-defined]  # it is watched from outside

@@ -41,6 +41,7 @@ INT_MAX = (1 << 64) - 1
 
 _MICROSECOND = timedelta(microseconds=1)
 _UNCHANGED_TYPES = frozenset({NoneType, bool, float, bytes})
+_PLAIN_TYPES = _UNCHANGED_TYPES | {int, str}
 
 
 class _UnstorableError(Exception):
@@ -64,6 +65,11 @@ def encode_value(value: Any, path: tuple[str | int, ...] = ()) -> bytes:
 
     Raises UsageError naming the path of what cannot be stored.
     """
+    if _is_plain(value, len(path)):
+        try:
+            return _encoder.encode(value)
+        except (OverflowError, UnicodeEncodeError):  # a large int, or a lone surrogate: refused below
+            pass
     try:
         return _encoder.encode(_pack(value, len(path)))
     except _UnstorableError as error:
@@ -98,6 +104,23 @@ def decode_value(data: bytes) -> Any:
 # --- encoding --------------------------------------------------------------------------------------------
 
 
+def _is_plain(value: Any, depth: int) -> bool:
+    """Whether msgpack has all types in `value`: what most sessions hold, and encoded as it is."""
+    kind = type(value)
+    if kind in _PLAIN_TYPES:
+        return True
+    if depth >= DEPTH_MAX:
+        return False
+    if kind is dict:
+        for key, item in value.items():
+            if type(key) is not str and type(key) is not int:
+                return False
+            if type(item) not in _PLAIN_TYPES and not _is_plain(item, depth + 1):
+                return False
+        return True
+    return (kind is list or kind is tuple) and all(_is_plain(item, depth + 1) for item in value)
+
+
 def _pack(value: Any, depth: int) -> Any:
     """Return `value` in terms of what msgpack holds."""
     kind = type(value)
@@ -123,15 +146,6 @@ def _pack_dict(value: dict[Any, Any], depth: int) -> dict[str | int, Any]:
     for key, item in value.items():
         if type(key) is not str or not key.isascii():
             _check_key(key)
-        kind = type(item)
-        # What most values are, without a call.
-        if (
-            (kind is str and item.isascii())
-            or (kind is int and INT_MIN <= item <= INT_MAX)
-            or kind in _UNCHANGED_TYPES
-        ):
-            packed[key] = item
-            continue
         try:
             packed[key] = _pack(item, inner)
         except _UnstorableError as error:

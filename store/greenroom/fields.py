@@ -56,6 +56,9 @@ def utc_now() -> datetime:
 
 def micros_of(moment: datetime, field: str) -> int:
     """Return microseconds since 1970 UTC. Raises UsageError if `moment` is not an aware datetime."""
+    if type(moment) is datetime and moment.tzinfo is UTC:  # the usual, and never out of range
+        since = moment - _EPOCH
+        return since.days * _DAY_US + since.seconds * 1_000_000 + since.microseconds
     if not isinstance(moment, datetime):
         raise UsageError(f"{field} is an aware datetime, not {type(moment).__name__}")
     if moment.utcoffset() is None:
@@ -114,6 +117,8 @@ def check_data_size(data: bytes, data_bytes_max: int = DATA_BYTES_MAX) -> None:
 
 
 def _check_text(text: str, field: str, least: int, most: int) -> None:
+    if type(text) is str and text.isascii() and least <= len(text) <= most:
+        return
     if not isinstance(text, str):
         raise UsageError(f"{field} is a str, not {type(text).__name__}")
     size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -21,7 +21,8 @@ SESSION_ID_BYTES_MAX = 256
 RANDOM_BYTES = 24
 
 _digest = hashlib.blake2b
-_MINTED = re.compile(r"gr-([0-9a-f]{4})-[A-Za-z0-9_-]{32}", re.ASCII)
+_MINTED = re.compile(r"gr-[0-9a-f]{4}-[A-Za-z0-9_-]{32}", re.ASCII)
+_POINT = slice(3, 7)
 _HANDLE = re.compile(r"[A-Za-z0-9_-]{46}", re.ASCII)
 
 
@@ -89,8 +90,8 @@ def digest_of(session_id: str) -> bytes:
 
 def point_of(session_id: str) -> int:
     """Return the routing point: the id's tag if it was minted here, else the digest's first 16 bits."""
-    if (minted := _MINTED.fullmatch(session_id)) is not None:
-        return int(minted[1], 16)
+    if _MINTED.fullmatch(session_id) is not None:
+        return int(session_id[_POINT], 16)
     return int.from_bytes(digest_of(session_id)[:2], "big")
 
 
@@ -110,7 +111,7 @@ def locate_if_possible(session_id: str) -> tuple[int, bytes] | None:
     except TypeError:  # no str, as the check below tells
         minted = None
     if minted is not None:  # needs no other check
-        return int(minted[1], 16), _digest(session_id.encode(), digest_size=DIGEST_BYTES).digest()
+        return int(session_id[_POINT], 16), _digest(session_id.encode(), digest_size=DIGEST_BYTES).digest()
     digest = digest_if_possible(session_id)
     return None if digest is None else (int.from_bytes(digest[:2], "big"), digest)
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from greenroom_cluster.shard.primary import Primary, Write
 
 
+COSTLY = frozenset({wire.Patch, wire.Rotate, wire.Clean})
+"""Commands of which `logged` has to know."""
+
+
 class Admission:
     """One primary's limits, and what its logged but not yet applied commands will cost."""
 
@@ -66,7 +70,7 @@ class Admission:
         return None
 
     def logged(self, sequence: int, command: "Write") -> None:
-        """Account for a command that was taken."""
+        """Account for a command that was taken; only needed for those in COSTLY."""
         kind = type(command)
         if kind is wire.Patch or kind is wire.Rotate:
             cost = self._cost(command)  # type: ignore[arg-type]  # kind says which

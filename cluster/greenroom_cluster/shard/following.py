@@ -22,7 +22,7 @@ def receive_records(replica: Replica, now_ns: int, sender: bytes, entry: ShardRe
                 "Prepare", f"record {record.sequence} after {log.appended}", replica.shard, replica.epoch
             )
             return False
-        log.append(record)
+        log.receive(record)
         replica.clock.heard(record.time_us, now_ns)
     _commit(replica, entry.committed)
     return True

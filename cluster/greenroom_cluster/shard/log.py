@@ -88,15 +88,23 @@ class Log:
         """Sequence number of the oldest record held."""
         return self.appended - len(self._entries) + 1
 
-    def append(self, record: Record) -> int:
-        """Add the next record and return its size in bytes; raises InvariantError on a gap."""
-        if record.sequence != self.appended + 1:
-            raise InvariantError(f"record {record.sequence} appended after {self.appended}")
+    def append(self, record: Record) -> None:
+        """Add the next record, measured; raises InvariantError on a gap."""
         size = record_bytes(record.command)
-        self._entries.append((record, size))
-        self.appended = record.sequence
+        self.receive(record, size)
         self.held_bytes += size
-        return size
+
+    def receive(self, record: Record, size: int = 0) -> None:
+        """Add the next record, as it came from a primary elsewhere; raises InvariantError on a gap.
+
+        What a follower's log holds is bounded by its primary, and gone when it becomes one itself, so nobody
+        asks for its size.
+        """
+        sequence = record.sequence
+        if sequence != self.appended + 1:
+            raise InvariantError(f"record {sequence} appended after {self.appended}")
+        self._entries.append((record, size))
+        self.appended = sequence
 
     def records(self, after: int, through: int) -> list[Record]:
         """Return the records after one number up to another; raises InvariantError if not all are held."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from greenroom import wire
 from greenroom.fields import LIST_LIMIT_MAX
-from greenroom_cluster.shard.admission import Admission
+from greenroom_cluster.shard.admission import COSTLY, Admission
 from greenroom_cluster.shard.effects import Reply
 from greenroom_cluster.shard.gathering import Gather
 from greenroom_cluster.shard.log import record_bytes
@@ -185,7 +185,8 @@ class Primary:
             self.answer(origin, refusal)
             return
         sequence = self._append(now_ns, time_us, client, command)
-        self.admission.logged(sequence, command)
+        if type(command) in COSTLY:
+            self.admission.logged(sequence, command)
         self._routes[sequence] = (origin, None)
         self._pending[client, request] = sequence
 
@@ -252,7 +253,10 @@ class Primary:
             return
         apply, routes, pending = self.table.apply, self._routes, self._pending
         again: list[tuple[Origin, Read]] = []
-        for record in log.records(replica.committed, target):
+        needed = self._needed_after(target)
+        # The usual: nobody needs them any more, so one pass takes them out.
+        records = (log.records if needed < target else log.take)(replica.committed, target)
+        for record in records:
             replica.committed = sequence = record.sequence
             reply = apply(record)
             route = routes.pop(sequence, None)
@@ -266,7 +270,7 @@ class Primary:
         for follower in self.membership.followers:
             if follower.streaming:
                 follower.pair.commits_due[self.shard] = follower
-        self.trim()
+        log.trim(needed)
         for origin, read in again:
             self.read(now_ns, wall_us, origin, b"", read)
         if self.membership.draining:
@@ -274,11 +278,14 @@ class Primary:
 
     def trim(self) -> None:
         """Drop the records that nobody needs any more."""
-        through = self.replica.committed
+        self.log.trim(self._needed_after(self.replica.committed))
+
+    def _needed_after(self, committed: int) -> int:
+        """Return the number up to which nobody needs the records, if so much is committed."""
         for follower in self.membership.followers:
-            if follower.acknowledged < through:
-                through = follower.acknowledged
-        self.log.trim(through)
+            if follower.acknowledged < committed:
+                committed = follower.acknowledged
+        return committed
 
     def sweep(self, now_ns: int, wall_us: int, looks: int) -> int:
         """Log what is over: sessions and, now and then, silent clients. Return at how many it looked.

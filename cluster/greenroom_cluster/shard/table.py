@@ -139,8 +139,9 @@ class SessionTable:
         return wire.Written(command.request, version)
 
     def _update(self, record: Record, command: wire.Update) -> wire.EncodedReply:
-        before = self.live(command.digest, record.time_us)
-        if before is None:
+        stored = self.sessions.get(command.digest)
+        before = None if stored is None else decoded(stored)
+        if before is None or before.expires_us <= record.time_us:
             return wire.Failed(command.request, FailureCode.NOT_FOUND)
         if command.version is not None and command.version != before.version:
             return wire.Failed(command.request, FailureCode.CONFLICT)
@@ -262,14 +263,14 @@ class SessionTable:
     ) -> bytes:
         """Store a session in the place of `before`, and return it as it is stored."""
         stored = encoded(session)
-        self.stored_bytes += len(stored)
         if before is None:
+            self.stored_bytes += len(stored)
             self.sessions[digest] = stored
             self.expiry.enter(digest, session.expires_us, time_us)
             if session.user_id is not None:
                 self._index(session.user_id, digest)
             return stored
-        self.stored_bytes -= len(self.sessions[digest])
+        self.stored_bytes += len(stored) - len(self.sessions[digest])
         self.sessions[digest] = stored
         if session.expires_us < before.expires_us:
             self.expiry.enter(digest, session.expires_us, time_us)

@@ -73,10 +73,11 @@ class Dialog:
         """The lowest request id still waited for, with which a mutation is built."""
         return self._ledger.low
 
-    def submit(self, now_ns: int, request: Single, kind: Kind, token: object) -> None:
-        """Begin an operation on one session. `token` comes back with its outcome.
+    def submit(self, now_ns: int, request: Single, kind: Kind, token: object) -> bool:
+        """Begin an operation on one session; return whether all that is to be done is to send it.
 
-        Raises UsageError if the request is over the frame limit, UnavailableError if too much is in flight.
+        `token` comes back with its outcome. Raises UsageError if the request is over the frame limit,
+        UnavailableError if too much is in flight.
         """
         pending = self._ledger.pending
         if len(pending) >= self._operations_max:
@@ -91,7 +92,8 @@ class Dialog:
                 )
                 if self.wake_ns > now_ns + self._check_ns:
                     self.wake_ns = now_ns + self._check_ns
-                return
+                    return False
+                return True
         size = self._placement.measure(request)
         if self._placement.waiting_bytes + size > self._settings.waiting_bytes_max:
             self._refuse_crowd(kind)
@@ -101,6 +103,7 @@ class Dialog:
         self._placement.place(operation, now_ns)
         self._end_mistaken()
         self._rewake(now_ns)
+        return False
 
     def gather(self, now_ns: int, request: wire.Fanout, kind: Kind, token: object) -> None:
         """Begin an operation that every shard must answer; the `shards` in `request` are filled in.

@@ -120,19 +120,18 @@ class Runner(ABC):
             self._timer_ns = dialog.wake_ns
             self._schedule_tick(dialog.wake_ns)
 
-    def _after_submit(self) -> None:
-        """Settle, cheaply where nothing is to be done but a flush that is due already.
+    def _submit(self, now_ns: int, request: Single, kind: Kind, token: object) -> None:
+        """Submit an operation, and settle where more is to be done than to send it.
 
         A request waits for others of this turn of the loop, unless there is much to send already, or it is
         the only one in flight and so was the last.
         """
         dialog = self.dialog
-        board = dialog.board
-        if board.actions or dialog.failures or dialog.wake_ns < self._timer_ns:
+        if not dialog.submit(now_ns, request, kind, token):
             self._settle()
-        elif board.queued_bytes >= FLUSH_BYTES:
+        elif dialog.board.queued_bytes >= FLUSH_BYTES:
             self._write_all()
-        elif board.dirty and not self._flush_due:
+        elif not self._flush_due:
             if self._lonely and dialog.pending_count == 1:
                 self._flush()
                 return

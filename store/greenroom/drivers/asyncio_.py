@@ -65,8 +65,7 @@ class AsyncioRunner(Runner):
     def perform(self, request: Single, kind: Kind) -> asyncio.Future[Any]:
         """Submit an operation on one session; the future brings its final reply, or its error."""
         future: asyncio.Future[Any] = self._create_future()
-        self.dialog.submit(int(self._time() * 1e9), request, kind, future)
-        self._after_submit()
+        self._submit(int(self._time() * 1e9), request, kind, future)
         return future
 
     def gather(self, request: wire.Fanout, kind: Kind) -> asyncio.Future[Any]:

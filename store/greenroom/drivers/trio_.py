@@ -75,8 +75,7 @@ class TrioRunner(Runner):
         """Submit an operation on one session; return its final reply, or raise its error."""
         await trio.lowlevel.checkpoint_if_cancelled()
         waiter = _Waiter()
-        self.dialog.submit(self._now_ns(), request, kind, waiter)
-        self._after_submit()
+        self._submit(self._now_ns(), request, kind, waiter)
         return await _outcome(waiter)
 
     async def gather(self, request: wire.Fanout, kind: Kind) -> Any:
