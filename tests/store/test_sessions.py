@@ -42,6 +42,19 @@ def test_times_come_back_to_the_microsecond(micros: int) -> None:
     assert micros_of(moment, "expires") == micros
 
 
+@given(
+    st.datetimes(
+        datetime.min + timedelta(days=2),  # noqa: DTZ901  Hypothesis wants bounds without a zone
+        datetime.max - timedelta(days=2),  # noqa: DTZ901
+        timezones=st.timezones(),
+        allow_imaginary=False,
+    )
+)
+def test_a_moment_is_the_same_in_every_zone(moment: datetime) -> None:
+    micros = (moment - _EPOCH) // timedelta(microseconds=1)
+    assert micros_of(moment, "expires") == micros_of(moment.astimezone(UTC), "expires") == micros
+
+
 def test_times_beyond_the_calendar_are_refused() -> None:
     with pytest.raises(OverflowError):
         datetime_of(1 << 62)
