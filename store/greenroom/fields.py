@@ -15,6 +15,7 @@ DATA_BYTES_MAX = 1 << 20
 LIST_LIMIT_MAX = 2000
 """How many sessions one listing may ask for: with the longest labels they still fit into one frame."""
 
+_VERSION_BOUND = 1 << 63
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _DAY_US = 86_400_000_000
@@ -101,9 +102,13 @@ def check_limit(limit: int) -> None:
 
 
 def check_version(version: int | None) -> None:
-    """Raise UsageError unless this is None or an int."""
-    if version is not None and type(version) is not int:
+    """Raise UsageError unless this is None or an int of 64 bits, signed."""
+    if version is None:
+        return
+    if type(version) is not int:
         raise UsageError(f"version is an int or None, not {type(version).__name__}")
+    if not -_VERSION_BOUND <= version < _VERSION_BOUND:
+        raise UsageError("version is a number that a store returned, and none that takes more than 64 bits")
 
 
 def check_data_size(data: bytes, data_bytes_max: int = DATA_BYTES_MAX) -> None:

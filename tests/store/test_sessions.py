@@ -1,12 +1,13 @@
 """What a session shows of itself, and the times that it carries."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom import SessionData
+from greenroom import BaseSessionStore, ClusterStore, MemoryStore, SessionData, UsageError
 from greenroom.fields import datetime_of, micros_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -58,3 +59,11 @@ def test_a_moment_is_the_same_in_every_zone(moment: datetime) -> None:
 def test_times_beyond_the_calendar_are_refused() -> None:
     with pytest.raises(OverflowError):
         datetime_of(1 << 62)
+
+
+@pytest.mark.parametrize("store", [MemoryStore(), ClusterStore("127.0.0.1:1")], ids=["memory", "cluster"])
+@pytest.mark.parametrize("version", [1 << 63, 1 << 64, -(1 << 63) - 1, True, "1"])
+def test_a_version_that_no_store_returns_is_refused(store: BaseSessionStore, version: object) -> None:
+    session = SessionData(session_id="s", expires=datetime.now(UTC))
+    with pytest.raises(UsageError, match="version is"):
+        asyncio.run(store.update("s", session, version=version))  # type: ignore[arg-type]

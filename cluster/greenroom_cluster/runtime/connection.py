@@ -286,10 +286,9 @@ class FramedConnection:
         if self._ended is not None:
             return
         if urgent:
-            for message in messages:
-                chunk = bytearray()
-                if self._append(chunk, [message]):
-                    self._queue(chunk, urgent=True)
+            chunk = bytearray()
+            if all(self._append(chunk, [message]) for message in messages):
+                self._queue(chunk, urgent=True)
         elif self._waiting:
             self._wait(messages)
         else:

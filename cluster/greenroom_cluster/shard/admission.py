@@ -51,10 +51,10 @@ class Admission:
         if known is None:
             if len(primary.table.clients) >= settings.clients_max:
                 return wire.Overloaded(request, "too many clients wrote to this shard lately (clients_max)")
-        elif len(known.results) >= settings.results_max:
-            return wire.Overloaded(request, "the client confirms too few answers (results_max)")
-        elif known.kept_bytes > settings.results_bytes_max:
-            return wire.Overloaded(request, "the client confirms too few answers (results_bytes_max)")
+        elif len(known.results) >= settings.results_max or known.kept_bytes > settings.results_bytes_max:
+            limit = self._limit_of_answers(known, command)
+            if limit is not None:
+                return wire.Overloaded(request, f"the client confirms too few answers ({limit})")
         kind = type(command)
         if kind is wire.Patch or kind is wire.Rotate:
             waiting = self._context.patch_bytes
@@ -68,6 +68,21 @@ class Admission:
             if size > DATA_BYTES_MAX:
                 return wire.Failed(request, wire.FailureCode.TOO_LARGE, f"{size} bytes")
         return None
+
+    def _limit_of_answers(self, known: Client, command: "Write") -> str | None:
+        """Return the limit that the client's answers would still pass with this command, None if none.
+
+        A command confirms answers once it is applied, so those do not count; were it refused for them, its
+        client could never confirm anything. Nor is the request refused up to which all is confirmed: its
+        answer is the one that the client needs to confirm more.
+        """
+        if command.request <= command.low:
+            return None
+        settings = self._context.settings
+        count, size = known.kept_from(command.low)
+        if count >= settings.results_max:
+            return "results_max"
+        return "results_bytes_max" if size > settings.results_bytes_max else None
 
     def logged(self, sequence: int, command: "Write") -> None:
         """Account for a command that was taken; only needed for those in COSTLY."""

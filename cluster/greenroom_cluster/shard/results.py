@@ -33,6 +33,11 @@ class Client:
         if type(reply) is wire.EncodedSession:
             self.kept_bytes += len(reply.state)
 
+    def kept_from(self, low: int) -> tuple[int, int]:
+        """Return how many answers to requests from `low` on are kept, and about what they hold on to."""
+        left = [reply for number, reply in self.results.items() if number >= low]
+        return len(left), sum(len(reply.state) for reply in left if type(reply) is wire.EncodedSession)
+
     def answered_below(self, low: int) -> None:
         """Drop the answers that the client has confirmed."""
         self.low = low

@@ -314,3 +314,11 @@ async def test_nothing_of_a_message_shows_in_a_repr() -> None:
     async with pair() as (near, far):
         near.send([hello(sender=b"secret-secret-16")])
         assert "secret" not in repr(near) + repr(far)
+
+
+async def test_an_end_while_urgent_messages_are_sent_is_told_once() -> None:
+    async with pair() as (near, _far):
+        ends: list[bool] = []
+        near.on_end = lambda: ends.append(near.ended)
+        near.send([wire.Get(1 << 70, 0, b""), get(1), get(2)], urgent=True)
+        assert ends == [True]

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from greenroom import wire
+from greenroom_cluster.shard.settings import HostSettings
 from tests.cluster.shard.harness import World, create, get
 
 ALICE = b"a" * 32
@@ -98,6 +99,50 @@ def test_a_client_that_confirms_may_go_on(world: World) -> None:
         world.run_until(lambda number=number: number in primary.replies)
         assert isinstance(primary.replies[number], wire.Session)
     assert primary.replica().table.clients.kept_bytes < 1_100_000
+
+
+def full_of_answers(world: World) -> int:
+    """Have client z fill its room for answers and confirm none; return the next request's number."""
+    primary = world.primary()
+    world.call(primary, create(ALICE, big(1_000_000)))
+    for number in range(2, 30):
+        primary.ask(patch(number, 1), client=b"z" * 16)
+        world.run_until(lambda number=number: number in primary.replies)
+    assert isinstance(primary.replies[29], wire.Overloaded)
+    return 30
+
+
+def test_a_client_over_the_limit_may_confirm_with_any_write(world: World) -> None:
+    primary, number = world.primary(), full_of_answers(world)
+    primary.ask(wire.Delete(number, number - 1, 0, 0, b"o" * 32), client=b"z" * 16)
+    world.run_until(lambda: number in primary.replies)
+    assert primary.replies[number] == wire.Written(number, 0)
+    assert primary.replica().table.clients.kept_bytes == 0
+    primary.ask(patch(number + 1, number), client=b"z" * 16)
+    world.run_until(lambda: number + 1 in primary.replies)
+    assert isinstance(primary.replies[number + 1], wire.Session)
+
+
+def test_the_request_that_a_client_over_the_limit_has_yet_to_confirm_is_taken(world: World) -> None:
+    primary, number = world.primary(), full_of_answers(world)
+    primary.ask(patch(1, 1), client=b"z" * 16)
+    world.run_until(lambda: 1 in primary.replies)
+    assert isinstance(primary.replies[1], wire.Session)
+    primary.ask(patch(number, 1), client=b"z" * 16)
+    assert isinstance(primary.replies[number], wire.Overloaded)
+
+
+def test_a_client_with_too_many_answers_may_confirm_with_any_write() -> None:
+    world = World(settings=HostSettings(results_max=10))
+    world.settle()
+    primary = world.primary()
+    for number in range(2, 14):
+        primary.ask(wire.Delete(number, 1, 0, 0, ALICE), client=b"z" * 16)
+        world.run_until(lambda number=number: number in primary.replies)
+    assert [type(primary.replies[number]) for number in (11, 12)] == [wire.Written, wire.Overloaded]
+    primary.ask(wire.Delete(14, 12, 0, 0, ALICE), client=b"z" * 16)
+    world.run_until(lambda: 14 in primary.replies)
+    assert primary.replies[14] == wire.Written(14, 0)
 
 
 def test_one_cleaning_of_a_shard_at_a_time(world: World) -> None:
