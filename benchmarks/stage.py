@@ -33,7 +33,10 @@ SERVERS: dict[ServerName, Callable[[], Server]] = {
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is done. Seconds are of one measurement; sizes in bytes; `rounds` interleaved turns."""
+    """How much is done. Seconds are of one measurement; sizes in bytes; `rounds` interleaved turns.
+
+    `rounds_of_compared` come on top where a verdict rests on a throughput, lest the machine's noise decides.
+    """
 
     rounds: int = 5
     seconds: float = 1.0
@@ -41,6 +44,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     callers: tuple[int, ...] = (1, 8, 64, 512)
     works: tuple[WorkName, ...] = WORKS
     rounds_of_larger: int = 3
+    rounds_of_compared: int = 8
     client_counts: tuple[int, ...] = (1, 2, 4)
     stored: tuple[int, ...] = (10_000, 100_000, 1_000_000, 5_000_000)
     swept: int = 1_000_000
@@ -57,6 +61,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
 FULL = Scale()
 QUICK = Scale(
     rounds=2,
+    rounds_of_compared=0,
     seconds=0.4,
     sizes=(300,),
     callers=(1, 64),

@@ -4,18 +4,22 @@ For each size all contenders run at the same time; they take turns, cell by cell
 whatever else the machine does falls on all of them.
 """
 
+from collections.abc import Iterable
 from functools import partial
 
 import msgspec
 
 from benchmarks.clients import ContenderError
-from benchmarks.orders import Measure
+from benchmarks.orders import Measure, WorkName
 from benchmarks.results import Reading
 from benchmarks.samples import Sample
 from benchmarks.stage import Part, Stage
 
 SESSIONS = 1000
 SMALL = 300
+COMPARED = frozenset({"echo", "greenroom", "redis_py", "redis_wait", "valkey_glide", "emcache"})
+COMPARED_WORKS: tuple[WorkName, ...] = ("get", "update")
+COMPARED_CALLERS = (1, 64)
 PLOTTED_CALLERS = 64
 _STORED_BYTES = 1 << 24
 
@@ -30,7 +34,12 @@ def run(stage: Stage) -> None:
             rounds = stage.scale.rounds if size == SMALL else stage.scale.rounds_of_larger
             for turn in range(rounds):
                 stage.say(f"throughput: {size} bytes, round {turn + 1} of {rounds}")
-                _round(stage, parts, size)
+                _round(stage, parts, size, stage.scale.works, stage.scale.callers)
+            compared = {name: part for name, part in parts.items() if name in COMPARED}
+            more = stage.scale.rounds_of_compared if size == SMALL else 0
+            for turn in range(more):
+                stage.say(f"throughput: what is compared, {size} bytes, round {turn + 1} of {more} more")
+                _round(stage, compared, size, COMPARED_WORKS, COMPARED_CALLERS)
 
 
 def _prepare(part: Part, size: int) -> bool:
@@ -40,9 +49,11 @@ def _prepare(part: Part, size: int) -> bool:
     return True
 
 
-def _round(stage: Stage, parts: dict[str, Part], size: int) -> None:
-    for work in stage.scale.works:
-        for callers in stage.scale.callers:
+def _round(
+    stage: Stage, parts: dict[str, Part], size: int, works: Iterable[WorkName], counts: Iterable[int]
+) -> None:
+    for work in works:
+        for callers in counts:
             for name, part in list(parts.items()):
                 order = Measure(work=work, callers=callers, seconds=stage.scale.seconds)
                 try:
