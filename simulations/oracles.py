@@ -18,6 +18,7 @@ History-wide rules (linearizability, liveness, equal replicas) are judged in `wo
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from greenroom.cluster_map import ClusterMap
@@ -56,10 +57,17 @@ class ObservedLog(Log):
         super().__init__(appended)
         self.fresh: list[Record] = []
 
-    def receive(self, record: Record, size: int = 0) -> None:
-        """Add the next record; every way into a log leads here."""
+    def append(self, record: Record) -> None:
+        """Add the next record, as a primary does."""
+        super().append(record)
         self.fresh.append(record)
-        super().receive(record, size)
+
+    def receive(self, records: Sequence[Record]) -> Record | None:
+        """Add what is new of a primary's records, as its followers do."""
+        before = self.appended
+        newest = super().receive(records)
+        self.fresh += [record for record in records if before < record.sequence <= self.appended]
+        return newest
 
 
 replica_module.Log = ObservedLog  # type: ignore[attr-defined]  # it is watched from outside

@@ -13,18 +13,17 @@ def receive_records(replica: Replica, now_ns: int, sender: bytes, entry: ShardRe
     """
     if not _follows(replica, sender, entry.shard_epoch, Kind.RECORDS):
         return False
-    log = replica.log
-    for record in entry.records:
-        if record.sequence <= log.appended:
-            continue
-        if record.sequence != log.appended + 1:
-            replica.context.ignore(
-                "Prepare", f"record {record.sequence} after {log.appended}", replica.shard, replica.epoch
-            )
-            return False
-        log.receive(record)
-        replica.clock.heard(record.time_us, now_ns)
-    _commit(replica, entry.committed)
+    log, records = replica.log, entry.records
+    newest = log.receive(records)
+    if newest is not None:
+        replica.clock.heard(newest.time_us, now_ns)
+    if records and records[-1].sequence > log.appended:
+        replica.context.ignore(
+            "Prepare", f"record {records[-1].sequence} after {log.appended}", replica.shard, replica.epoch
+        )
+        return False
+    if entry.committed > replica.committed:
+        _commit(replica, entry.committed)
     return True
 
 
@@ -48,15 +47,15 @@ def grace_over(replica: Replica, now_ns: int, heard_ns: int) -> None:
 
 
 def _follows(replica: Replica, sender: bytes, epoch: int, kind: Kind) -> bool:
-    context = replica.context
     if epoch < replica.epoch:
-        context.ignore(kind.value, f"epoch {epoch} is over", replica.shard, replica.epoch)
+        reason = f"epoch {epoch} is over"
     elif sender != replica.leader:
-        context.ignore(kind.value, "not from the primary followed", replica.shard, replica.epoch)
+        reason = "not from the primary followed"
     elif kind not in ACCEPTS[replica.role]:
-        context.ignore(kind.value, f"not as {replica.role.value}", replica.shard, replica.epoch)
+        reason = f"not as {replica.role.value}"
     else:
         return True
+    replica.context.ignore(kind.value, reason, replica.shard, replica.epoch)
     return False
 
 

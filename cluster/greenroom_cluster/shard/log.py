@@ -5,7 +5,7 @@ log is short, and what is older reaches a new replica as a snapshot.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -27,7 +27,8 @@ def record_bytes(command: Command) -> int:
 
 
 def _session_bytes(command: wire.Create | wire.Update) -> int:
-    return 64 + len(command.data) + len(command.label) + _chars(command.user_id)
+    user_id = command.user_id
+    return 64 + len(command.data) + len(command.label) + (0 if user_id is None else len(user_id))
 
 
 def _patch_bytes(command: wire.Patch) -> int:
@@ -36,7 +37,9 @@ def _patch_bytes(command: wire.Patch) -> int:
 
 def _change_bytes(command: wire.Patch | wire.Rotate) -> int:
     size = 64 + _values_bytes(command.set) + sum(_path_bytes(path) for path in command.unset)
-    return size + (0 if command.user is None else _chars(command.user[0]))
+    if command.user is None or (user_id := command.user[0]) is None:
+        return size
+    return size + len(user_id)
 
 
 def _of_user_bytes(command: wire.DeleteByUser | wire.DeleteByHandle) -> int:
@@ -52,10 +55,6 @@ def _path_bytes(path: wire.Path) -> int:
     for key in path:
         size += 9 if type(key) is int else 5 + len(key)  # type: ignore[arg-type]  # a key is an int or a str
     return size
-
-
-def _chars(text: str | None) -> int:
-    return 0 if text is None else len(text)
 
 
 _CHOSEN_BYTES: dict[type, Callable[[Any], int]] = {
@@ -90,21 +89,30 @@ class Log:
 
     def append(self, record: Record) -> None:
         """Add the next record, measured; raises InvariantError on a gap."""
-        size = record_bytes(record.command)
-        self.receive(record, size)
-        self.held_bytes += size
-
-    def receive(self, record: Record, size: int = 0) -> None:
-        """Add the next record, as it came from a primary elsewhere; raises InvariantError on a gap.
-
-        What a follower's log holds is bounded by its primary, and gone when it becomes one itself, so nobody
-        asks for its size.
-        """
         sequence = record.sequence
         if sequence != self.appended + 1:
             raise InvariantError(f"record {sequence} appended after {self.appended}")
+        size = record_bytes(record.command)
         self._entries.append((record, size))
         self.appended = sequence
+        self.held_bytes += size
+
+    def receive(self, records: Sequence[Record]) -> Record | None:
+        """Add those of a primary's records that are not here yet; return the newest of them.
+
+        Stops before a gap. What a follower's log holds is bounded by its primary, and gone when it becomes
+        one itself, so nobody asks for its size.
+        """
+        newest = None
+        for record in records:
+            if record.sequence <= self.appended:
+                continue
+            if record.sequence != self.appended + 1:
+                break
+            self._entries.append((record, 0))
+            self.appended += 1
+            newest = record
+        return newest
 
     def records(self, after: int, through: int) -> list[Record]:
         """Return the records after one number up to another; raises InvariantError if not all are held."""
@@ -121,12 +129,12 @@ class Log:
 
         Raises InvariantError if they are not all held.
         """
-        first = self.first
-        start = after + 1 - first
+        entries = self._entries
+        start = len(entries) - (self.appended - after)
         if start < 0:
-            raise InvariantError(f"records after {after} are gone: the log begins at {first}")
+            raise InvariantError(f"records after {after} are gone: the log begins at {self.first}")
         records = []
-        for record, size in islice(self._entries, start, None):
+        for record, size in islice(entries, start, None) if start else entries:
             if room <= 0:
                 break
             records.append(record)
@@ -144,13 +152,15 @@ class Log:
 
         Raises InvariantError if not all are held.
         """
-        first = self.first
-        if after + 1 < first or through > self.appended:
+        entries = self._entries
+        older = len(entries) - (self.appended - after)
+        if older < 0 or through > self.appended:
             raise InvariantError(
-                f"records {after + 1}..{through} are not all in the log {first}..{self.appended}"
+                f"records {after + 1}..{through} are not all in the log {self.first}..{self.appended}"
             )
-        self.trim(after)
-        popleft = self._entries.popleft
+        if older:
+            self.trim(after)
+        popleft = entries.popleft
         taken = []
         for _ in range(through - after):
             record, size = popleft()

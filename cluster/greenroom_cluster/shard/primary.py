@@ -41,12 +41,12 @@ class Primary:
     __slots__ = (
         "_forget_from_ns",
         "_held_bytes",
-        "_pending",
-        "_routes",
+        "_rereads",
         "_swept",
         "_tidied",
         "_tidied_ns",
         "_tidy_due_ns",
+        "_waiting",
         "admission",
         "clock",
         "context",
@@ -68,9 +68,10 @@ class Primary:
         self.clock = replica.clock
         self.counted: tuple[Follower, ...] = ()
         self.held: deque[tuple[Origin, bytes, Read | Write]] = deque()
-        # By sequence number: who waits, and the read to look at again if it is not the record's own answer.
-        self._routes: dict[int, tuple[Origin, Read | None]] = {}
-        self._pending: dict[tuple[bytes, int], int] = {}
+        # Who waits for the answer to a command in the log, by client and request.
+        self._waiting: dict[tuple[bytes, int], Origin] = {}
+        # Reads to look at again once an expiry is decided, by its sequence number.
+        self._rereads: dict[int, tuple[Origin, Read]] = {}
         self._held_bytes = 0
         self._swept = 0
         self._tidied = 0
@@ -155,7 +156,7 @@ class Primary:
             self.answer(origin, self.admission.too_many_bytes(request.request))
             return
         sequence = self._append(now_ns, time_us, b"", Expire(over))
-        self._routes[sequence] = (origin, request)
+        self._rereads[sequence] = (origin, request)
 
     def submit(self, now_ns: int, wall_us: int, origin: Origin, client: bytes, command: Write) -> None:
         """Log a write, unless it is a repeat, or a limit forbids it."""
@@ -169,9 +170,9 @@ class Primary:
             if kept is not None and not self.membership.quiet_until_ns:
                 self.answer(origin, kept)
                 return
-        sequence = self._pending.get((client, request))
-        if sequence is not None:
-            self._routes[sequence] = (origin, None)
+        waiting, key = self._waiting, (client, request)
+        if key in waiting:
+            waiting[key] = origin
             return
         if self.paused:
             self._hold(origin, client, command)
@@ -187,8 +188,7 @@ class Primary:
         sequence = self._append(now_ns, time_us, client, command)
         if type(command) in COSTLY:
             self.admission.logged(sequence, command)
-        self._routes[sequence] = (origin, None)
-        self._pending[client, request] = sequence
+        waiting[key] = origin
 
     def _append(self, now_ns: int, time_us: int, client: bytes, command: Command) -> int:
         log = self.log
@@ -251,7 +251,7 @@ class Primary:
                 target = follower.acknowledged
         if target <= replica.committed:
             return
-        apply, routes, pending = self.table.apply, self._routes, self._pending
+        apply, waiting, applied = self.table.apply, self._waiting, self.admission.applied
         again: list[tuple[Origin, Read]] = []
         needed = self._needed_after(target)
         # The usual: nobody needs them any more, so one pass takes them out.
@@ -259,18 +259,19 @@ class Primary:
         for record in records:
             replica.committed = sequence = record.sequence
             reply = apply(record)
-            route = routes.pop(sequence, None)
-            if reply is not None:
-                self.admission.applied(sequence)
-                pending.pop((record.client, reply.request), None)
-                if route is not None:
-                    self.answer(route[0], reply)
-            elif route is not None and route[1] is not None:
-                again.append((route[0], route[1]))
+            if reply is None:
+                if sequence in self._rereads:
+                    again.append(self._rereads.pop(sequence))
+                continue
+            applied(sequence)
+            origin = waiting.pop((record.client, reply.request), None)
+            if origin is not None:
+                self.answer(origin, reply)
         for follower in self.membership.followers:
             if follower.streaming:
                 follower.pair.commits_due[self.shard] = follower
-        log.trim(needed)
+        if needed < target:
+            log.trim(needed)
         for origin, read in again:
             self.read(now_ns, wall_us, origin, b"", read)
         if self.membership.draining:
@@ -369,14 +370,12 @@ class Primary:
         for origin, _, held in self.held:
             self.answer(origin, self.context.redirect(held.request))
         self.held.clear()
-        for (_, request), sequence in self._pending.items():
-            origin, _ = self._routes.pop(sequence)
+        for (_, request), origin in self._waiting.items():
             self.answer(origin, self.context.redirect(request, appended=True))
-        for origin, read in self._routes.values():
-            if read is not None:
-                self.answer(origin, self.context.redirect(read.request))
-        self._routes.clear()
-        self._pending.clear()
+        for origin, read in self._rereads.values():
+            self.answer(origin, self.context.redirect(read.request))
+        self._waiting.clear()
+        self._rereads.clear()
         self.admission.close()
         self.membership.close()
 
