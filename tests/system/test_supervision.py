@@ -64,6 +64,12 @@ async def test_killed_actor_is_reported_dead_and_replaced() -> None:
         assert latter.pid != former.pid
 
 
+async def test_actors_do_not_interrupt_who_runs() -> None:
+    async with running() as cluster:
+        policies = {os.sched_getscheduler(actor.pid) for actor in (await cluster.actors()).values()}
+    assert policies == {os.SCHED_BATCH}
+
+
 async def test_killed_node_comes_back_and_reports_its_predecessors_actors_dead() -> None:
     async with running() as cluster:
         former = (await cluster.actors())["n1/0"]
