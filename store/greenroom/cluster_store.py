@@ -183,10 +183,16 @@ class ClusterStore(BaseSessionStore):
         if session.session_id != session_id:
             raise UsageError("update cannot change a session's id; use rotate")
         expires = micros_of(session.expires, "expires")
-        check_user_id(session.user_id)
-        check_label(session.label)
-        check_version(version)
-        data = self._encoded(session.data)
+        user_id, label = session.user_id, session.label
+        if user_id is not None:
+            check_user_id(user_id)
+        if label != "":
+            check_label(label)
+        if version is not None:
+            check_version(version)
+        data = encode_data(session.data)
+        if len(data) > self._data_bytes_max:
+            check_data_size(data, self._data_bytes_max)
         if place is None:
             raise not_found()
         runner = self._registry.current()
@@ -196,9 +202,9 @@ class ClusterStore(BaseSessionStore):
             dialog.low,
             0,
             *place,
-            session.user_id,
+            user_id,
             expires,
-            session.label,
+            label,
             data,
             version,
         )

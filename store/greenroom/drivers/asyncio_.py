@@ -7,7 +7,10 @@ sockets with `add_reader` rather than transports, because a transport cannot be 
 import asyncio
 import contextvars
 import socket
+import time
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from greenroom import wire
@@ -49,8 +52,7 @@ class AsyncioRunner(Runner):
     def __init__(self, dialog: Dialog) -> None:
         super().__init__(dialog)
         self._loop = asyncio.get_running_loop()
-        self._time = self._loop.time
-        self._create_future = self._loop.create_future
+        self._create_future, self._clock_ns = _quick_calls(self._loop)
         if not hasattr(self._loop, "add_reader") or type(self._loop).__name__ == "ProactorEventLoop":
             raise UsageError(
                 "ClusterStore needs an event loop with add_reader; on Windows use asyncio.SelectorEventLoop"
@@ -65,7 +67,7 @@ class AsyncioRunner(Runner):
     def perform(self, request: Single, kind: Kind) -> asyncio.Future[Any]:
         """Submit an operation on one session; the future brings its final reply, or its error."""
         future: asyncio.Future[Any] = self._create_future()
-        self._submit(int(self._time() * 1e9), request, kind, future)
+        self._submit(self._clock_ns(), request, kind, future)
         return future
 
     def gather(self, request: wire.Fanout, kind: Kind) -> asyncio.Future[Any]:
@@ -116,7 +118,7 @@ class AsyncioRunner(Runner):
     # --- what Runner asks for ----------------------------------------------------------------------------
 
     def _now_ns(self) -> int:
-        return int(self._time() * 1e9)
+        return self._clock_ns()
 
     def _hand_out(self, replies: list[tuple[Any, wire.Reply]]) -> None:
         for future, reply in replies:
@@ -275,6 +277,23 @@ class AsyncioRunner(Runner):
         if connection.writing and connection.sock is not None:
             self._loop.remove_writer(connection.sock)
             connection.writing = False
+
+
+def _quick_calls(
+    loop: asyncio.AbstractEventLoop,
+) -> tuple[Callable[[], asyncio.Future[Any]], Callable[[], int]]:
+    """Return what makes a future of the loop and what reads its clock in nanoseconds.
+
+    Both are called for every operation, so a loop that leaves them as asyncio has them is not asked.
+    """
+    kind = type(loop)
+    create: Callable[[], asyncio.Future[Any]] = loop.create_future
+    if getattr(kind, "create_future", None) is asyncio.BaseEventLoop.create_future:
+        create = partial(asyncio.Future, loop=loop)
+    if getattr(kind, "time", None) is asyncio.BaseEventLoop.time:
+        return create, time.monotonic_ns
+    read = loop.time
+    return create, lambda: int(read() * 1e9)
 
 
 def _look_up(host: str, port: int) -> _Targets:
