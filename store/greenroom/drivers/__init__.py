@@ -19,7 +19,7 @@ from greenroom.dialog.operations import Kind, Single
 from greenroom.errors import GreenroomError
 
 RECEIVE_BYTES = 256 * 1024
-FLUSH_BYTES = 8 * 1024
+FLUSH_BYTES = 12 * 1024
 """How much waits for the end of a turn of the loop; servers work on what is sent while the turn goes on."""
 
 USER_TIMEOUT_MS = 5000

@@ -12,7 +12,7 @@ from greenroom.ids import new_session_id
 from greenroom.sessions import SessionData
 from tests.store.client.fake_cluster import FakeCluster
 
-MANY = 100
+MANY = 200
 FRAME_BYTES_MAX = 600  # of one session below
 
 Play = Callable[[ClusterStore, list[SessionData], list[int]], Awaitable[None]]
