@@ -1,6 +1,7 @@
 """The command `mutants`: plants each known mistake and counts how many seeds it takes to find it."""
 
 import json
+import re
 import sys
 import time
 from functools import partial
@@ -13,6 +14,10 @@ from simulations.running import run_plan, run_seed, worker_pool
 from simulations.world import Result
 
 __all__ = ["Finding", "find", "mutants_around", "mutants_core", "mutants_requests", "table"]
+
+
+# A mutant that reaches for what is not there breaks at once, and shows nothing.
+_BROKEN = re.compile(r"NameError|AttributeError: (?!'NoneType')")
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -40,6 +45,10 @@ def find(name: str, first_seed: int = 0) -> Finding:
             if result.violations:
                 seconds = time.process_time() - began
                 rule = result.violations[0].rule
+                if _BROKEN.search(result.violations[0].detail):
+                    raise RuntimeError(
+                        f"the mutant {name!r} does not fit the code any more: {result.violations[0]}"
+                    )
                 return Finding(name, mutant.mistake, mutant.flagged, mutant.budget, count + 1, seconds, rule)
     seconds = time.process_time() - began
     return Finding(name, mutant.mistake, mutant.flagged, mutant.budget, 0, seconds, "")

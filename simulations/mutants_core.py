@@ -183,8 +183,8 @@ def _(patches: Patches) -> None:
     def become_backup(self, now_ns, leader, before):
         if self.primary is not None and self.committed != self.log.appended:
             self.log.appended = self.committed
-            self.log._records.clear()
-            self.log._sizes.clear()
+            self.log._entries.clear()
+            self.log.held_bytes = 0
         original(self, now_ns, leader, before)
 
     patches.set(Membership, "hand_over_if_drained", hand_over)
@@ -206,8 +206,8 @@ def _(patches: Patches) -> None:
     def become_backup(self, now_ns, leader, before):
         if self.primary is not None and self.committed != self.log.appended:
             self.log.appended = self.committed
-            self.log._records.clear()
-            self.log._sizes.clear()
+            self.log._entries.clear()
+            self.log.held_bytes = 0
         relent(self, now_ns, leader, before)
 
     patches.set(Membership, "hand_over_if_drained", hand_over)

@@ -62,12 +62,12 @@ class ObservedLog(Log):
         super().append(record)
         self.fresh.append(record)
 
-    def receive(self, records: Sequence[Record]) -> Record | None:
+    def receive(self, records: Sequence[Record]) -> bool:
         """Add what is new of a primary's records, as its followers do."""
         before = self.appended
-        newest = super().receive(records)
-        self.fresh += [record for record in records if before < record.sequence <= self.appended]
-        return newest
+        whole = super().receive(records)
+        self.fresh += self.records(before, self.appended)
+        return whole
 
 
 replica_module.Log = ObservedLog  # type: ignore[attr-defined]  # it is watched from outside
