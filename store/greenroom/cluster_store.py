@@ -186,7 +186,7 @@ class ClusterStore(BaseSessionStore):
         user_id, label = session.user_id, session.label
         if user_id is not None:
             check_user_id(user_id)
-        if label != "":
+        if type(label) is not str or label:
             check_label(label)
         if version is not None:
             check_version(version)

@@ -31,6 +31,9 @@ from greenroom.routing import parse_address
 
 _Targets = list[tuple[int, Any]]
 
+_CREATE_FUTURE = asyncio.BaseEventLoop.create_future
+_TIME = asyncio.BaseEventLoop.time
+
 
 class _Socket:
     """One connection. `targets` are the addresses that are left to try."""
@@ -286,13 +289,11 @@ def _quick_calls(
 
     Both are called for every operation, so a loop that leaves them as asyncio has them is not asked.
     """
-    kind = type(loop)
-    create: Callable[[], asyncio.Future[Any]] = loop.create_future
-    if getattr(kind, "create_future", None) is asyncio.BaseEventLoop.create_future:
+    create, read = loop.create_future, loop.time
+    if getattr(create, "__func__", None) is _CREATE_FUTURE:
         create = partial(asyncio.Future, loop=loop)
-    if getattr(kind, "time", None) is asyncio.BaseEventLoop.time:
+    if getattr(read, "__func__", None) is _TIME:
         return create, time.monotonic_ns
-    read = loop.time
     return create, lambda: int(read() * 1e9)
 
 
