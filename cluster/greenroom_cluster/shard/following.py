@@ -14,13 +14,12 @@ def receive_records(replica: Replica, now_ns: int, sender: bytes, entry: ShardRe
     if not _follows(replica, sender, entry.shard_epoch, Kind.RECORDS):
         return False
     log, records = replica.log, entry.records
-    newest = log.receive(records)
-    if newest is not None:
-        replica.clock.heard(newest.time_us, now_ns)
-    if records and records[-1].sequence > log.appended:
-        replica.context.ignore(
-            "Prepare", f"record {records[-1].sequence} after {log.appended}", replica.shard, replica.epoch
-        )
+    before = log.appended
+    whole = log.receive(records)
+    if log.appended > before:
+        replica.clock.heard(records[-1].time_us, now_ns)
+    if not whole:
+        replica.context.ignore("Prepare", f"a gap after record {log.appended}", replica.shard, replica.epoch)
         return False
     if entry.committed > replica.committed:
         _commit(replica, entry.committed)

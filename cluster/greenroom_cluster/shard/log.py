@@ -97,22 +97,20 @@ class Log:
         self.appended = sequence
         self.held_bytes += size
 
-    def receive(self, records: Sequence[Record]) -> Record | None:
-        """Add those of a primary's records that are not here yet; return the newest of them.
+    def receive(self, records: Sequence[Record]) -> bool:
+        """Add those of a primary's records that are not here yet; stop before a gap and return False.
 
-        Stops before a gap. What a follower's log holds is bounded by its primary, and gone when it becomes
-        one itself, so nobody asks for its size.
+        What a follower's log holds is bounded by its primary, and gone when it becomes one itself, so nobody
+        asks for its size.
         """
-        newest = None
         for record in records:
             if record.sequence <= self.appended:
                 continue
             if record.sequence != self.appended + 1:
-                break
+                return False
             self._entries.append((record, 0))
             self.appended += 1
-            newest = record
-        return newest
+        return True
 
     def records(self, after: int, through: int) -> list[Record]:
         """Return the records after one number up to another; raises InvariantError if not all are held."""
