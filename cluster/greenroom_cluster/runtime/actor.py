@@ -172,10 +172,12 @@ def _work_in_batches() -> None:
     """Have the kernel let whoever runs go on when this thread is woken, until its turn is over.
 
     An actor that interrupts its client, or its peer, finds little to do: what they were about to send would
-    have come with it. It is still woken at once where a processor is idle. See sched(7), SCHED_BATCH.
+    have come with it. It is still woken at once where a processor is idle. See sched(7), SCHED_BATCH. Any
+    other policy is what an operator has chosen, and stays.
     """
     with suppress(OSError):  # forbidden in some sandboxes; nothing depends on it
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _calm_collector() -> None:

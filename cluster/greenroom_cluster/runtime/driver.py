@@ -134,13 +134,13 @@ class Driver:
             return
         try:
             effects = core.step(now_ns(), wall_us(), event)
-            deadline = core.next_deadline()
         except BaseException as error:  # noqa: BLE001 - whatever it is, this core cannot be trusted any more
             self._fail(event, error)
             return
+        # First what others wait for.
         if effects:
             self._perform(effects)
-        if deadline < self._armed_ns:
+        if core.next_deadline() < self._armed_ns:
             self._rearm.set()
 
     async def tick_forever(self) -> NoReturn:

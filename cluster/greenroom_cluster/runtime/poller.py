@@ -61,35 +61,38 @@ class Poller:
         while True:
             fell_quiet_ns = _clock_ns()
             likely = quiet_ns < self._linger_ns and busy_ns < _BATCH_NS
-            if not (likely and await self._linger(fell_quiet_ns + self._linger_ns)):
+            events = await self._linger(fell_quiet_ns + self._linger_ns) if likely else []
+            if not events:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
                 self._turn_ends_ns = _clock_ns() + _TURN_NS
+                events = self._epoll.poll(0, _EVENTS_PER_POLL)
             woke_ns = _clock_ns()
             quiet_ns = woke_ns - fell_quiet_ns
-            await self._serve()
+            await self._serve(events)
             busy_ns = _clock_ns() - woke_ns
 
-    async def _linger(self, until_ns: int) -> bool:
-        """Wait awake; return whether something is ready."""
+    async def _linger(self, until_ns: int) -> list[tuple[int, int]]:
+        """Wait awake; return what is ready, if anything is."""
         poll, give_way = self._epoll.poll, os.sched_yield
         while (now_ns := _clock_ns()) < until_ns:
-            if poll(0, 1):
-                return True
+            if events := poll(0, _EVENTS_PER_POLL):
+                return events
             if now_ns > self._turn_ends_ns:
                 await self._end_turn()
             give_way()
-        return False
+        return []
 
-    async def _serve(self) -> None:
-        """Serve what is ready until nothing is."""
+    async def _serve(self, events: list[tuple[int, int]]) -> None:
+        """Serve what is ready, until nothing is."""
         poll, callbacks = self._epoll.poll, self._callbacks
-        while events := poll(0, _EVENTS_PER_POLL):
+        while events:
             for descriptor, _ in events:
                 callback = callbacks.get(descriptor)
                 if callback is not None:  # else an earlier one ended it
                     callback()
                 if _clock_ns() > self._turn_ends_ns:
                     await self._end_turn()
+            events = poll(0, _EVENTS_PER_POLL)
 
     async def _end_turn(self) -> None:
         """Let timers and tasks do what is due."""
