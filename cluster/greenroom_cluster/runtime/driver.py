@@ -140,7 +140,12 @@ class Driver:
         # First what others wait for.
         if effects:
             self._perform(effects)
-        if core.next_deadline() < self._armed_ns:
+        try:
+            deadline = core.next_deadline()
+        except BaseException as error:  # noqa: BLE001 - as above
+            self._fail(event, error)
+            return
+        if deadline < self._armed_ns:
             self._rearm.set()
 
     async def tick_forever(self) -> NoReturn:

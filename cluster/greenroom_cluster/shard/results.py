@@ -70,15 +70,10 @@ class ClientTable:
         if known is None:
             known = self._clients[client] = Client(low, time_us, time_us)
         elif low > known.low:
-            if known.results:
-                known.answered_below(low)
-            else:
-                known.low = low
+            known.answered_below(low)
         known.used_us = time_us
         if request >= known.low:
-            known.results[request] = reply
-            if type(reply) is wire.EncodedSession:
-                known.kept_bytes += len(reply.state)
+            known.add(request, reply)
 
     def forget(self, clients: Iterable[bytes], silent_since_us: int) -> None:
         """Drop clients that have not written since, and all that is kept for them."""

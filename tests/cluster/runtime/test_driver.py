@@ -246,6 +246,24 @@ async def test_core_that_fails_ends_the_process_without_another_word() -> None:
         assert len(core.inputs) == steps
 
 
+async def test_core_that_cannot_tell_its_deadline_ends_the_process() -> None:
+    statuses: list[int] = []
+    async with acting(leave=statuses.append) as (actor, core, nursery):
+        client = await connect(actor, nursery)
+
+        def fail_once() -> int:
+            core.next_deadline = lambda: NEVER  # type: ignore[method-assign]
+            raise InvariantError("two and two are five")
+
+        def fail_later(_event: Any) -> list[Any]:
+            core.next_deadline = fail_once  # type: ignore[method-assign]
+            return []
+
+        core.then = fail_later
+        client.send([get(1)])
+        await until(lambda: statuses == [EXIT_CORE_FAILED])
+
+
 async def test_link_carries_messages_both_ways_and_comes_back_after_a_restart() -> None:
     async with acting(b"A" * 16) as (one, core, _nursery):
         async with acting(b"B" * 16) as (two, other, _):
