@@ -44,12 +44,12 @@ def find(name: str, first_seed: int = 0) -> Finding:
             result = _run(mutant, first_seed + count)
             if result.violations:
                 seconds = time.process_time() - began
-                rule = result.violations[0].rule
-                if _BROKEN.search(result.violations[0].detail):
-                    raise RuntimeError(
-                        f"the mutant {name!r} does not fit the code any more: {result.violations[0]}"
-                    )
-                return Finding(name, mutant.mistake, mutant.flagged, mutant.budget, count + 1, seconds, rule)
+                first = result.violations[0]
+                if _BROKEN.search(first.detail):
+                    raise RuntimeError(f"the mutant {name!r} does not fit the code any more: {first}")
+                return Finding(
+                    name, mutant.mistake, mutant.flagged, mutant.budget, count + 1, seconds, first.rule
+                )
     seconds = time.process_time() - began
     return Finding(name, mutant.mistake, mutant.flagged, mutant.budget, 0, seconds, "")
 

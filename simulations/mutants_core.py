@@ -163,6 +163,20 @@ def _(patches: Patches) -> None:
     settle("become_backup")
 
 
+def _forget_what_is_not_committed(patches: Patches) -> None:
+    """Let a primary that becomes a backup drop the rest of its log, else the core itself would notice."""
+    original = Replica.become_backup
+
+    def become_backup(self, now_ns, leader, before):
+        if self.primary is not None and self.committed != self.log.appended:
+            self.log.appended = self.committed
+            self.log._entries.clear()
+            self.log.held_bytes = 0
+        original(self, now_ns, leader, before)
+
+    patches.set(Replica, "become_backup", become_backup)
+
+
 @mutant("hands over before everything is in every log")
 def _(patches: Patches) -> None:
     """A hand-over is proposed while records wait for acknowledgements."""
@@ -178,17 +192,8 @@ def _(patches: Patches) -> None:
         current.role = Role.FENCED
         self._propose(now_ns, "handover", successor, rest)
 
-    original = Replica.become_backup
-
-    def become_backup(self, now_ns, leader, before):
-        if self.primary is not None and self.committed != self.log.appended:
-            self.log.appended = self.committed
-            self.log._entries.clear()
-            self.log.held_bytes = 0
-        original(self, now_ns, leader, before)
-
     patches.set(Membership, "hand_over_if_drained", hand_over)
-    patches.set(Replica, "become_backup", become_backup)
+    _forget_what_is_not_committed(patches)
 
 
 @mutant("goes on serving after it proposed a hand-over")
@@ -201,17 +206,8 @@ def _(patches: Patches) -> None:
         self.draining = False
         self._primary.replica.role = Role.PRIMARY
 
-    relent = Replica.become_backup
-
-    def become_backup(self, now_ns, leader, before):
-        if self.primary is not None and self.committed != self.log.appended:
-            self.log.appended = self.committed
-            self.log._entries.clear()
-            self.log.held_bytes = 0
-        relent(self, now_ns, leader, before)
-
     patches.set(Membership, "hand_over_if_drained", hand_over)
-    patches.set(Replica, "become_backup", become_backup)
+    _forget_what_is_not_committed(patches)
 
 
 @mutant("takes records of an epoch that is over", budget=200, plan=WAKES_AMID_REJOINED)

@@ -183,16 +183,10 @@ class ClusterStore(BaseSessionStore):
         if session.session_id != session_id:
             raise UsageError("update cannot change a session's id; use rotate")
         expires = micros_of(session.expires, "expires")
-        user_id, label = session.user_id, session.label
-        if user_id is not None:
-            check_user_id(user_id)
-        if type(label) is not str or label:
-            check_label(label)
-        if version is not None:
-            check_version(version)
-        data = encode_data(session.data)
-        if len(data) > self._data_bytes_max:
-            check_data_size(data, self._data_bytes_max)
+        check_user_id(session.user_id)
+        check_label(session.label)
+        check_version(version)
+        data = self._encoded(session.data)
         if place is None:
             raise not_found()
         runner = self._registry.current()
@@ -202,9 +196,9 @@ class ClusterStore(BaseSessionStore):
             dialog.low,
             0,
             *place,
-            user_id,
+            session.user_id,
             expires,
-            label,
+            session.label,
             data,
             version,
         )

@@ -83,9 +83,7 @@ class Delivery:
     def _receive(self) -> None:
         """Take one read's messages and hand them on."""
         try:
-            messages = self._connection.receive_nowait()
-            if len(messages) > MESSAGES_PER_CALL_MAX:
-                messages, self._rest = _split(messages)
+            messages, self._rest = _split(self._connection.receive_nowait())
             if messages:
                 self._handle(messages)
                 if self._rest or (self._patient and self._connection.crowded):

@@ -21,8 +21,7 @@ def receive_records(replica: Replica, now_ns: int, sender: bytes, entry: ShardRe
     if not whole:
         replica.context.ignore("Prepare", f"a gap after record {log.appended}", replica.shard, replica.epoch)
         return False
-    if entry.committed > replica.committed:
-        _commit(replica, entry.committed)
+    _commit(replica, entry.committed)
     return True
 
 

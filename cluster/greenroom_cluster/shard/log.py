@@ -27,8 +27,7 @@ def record_bytes(command: Command) -> int:
 
 
 def _session_bytes(command: wire.Create | wire.Update) -> int:
-    user_id = command.user_id
-    return 64 + len(command.data) + len(command.label) + (0 if user_id is None else len(user_id))
+    return 64 + len(command.data) + len(command.label) + _chars(command.user_id)
 
 
 def _patch_bytes(command: wire.Patch) -> int:
@@ -37,9 +36,7 @@ def _patch_bytes(command: wire.Patch) -> int:
 
 def _change_bytes(command: wire.Patch | wire.Rotate) -> int:
     size = 64 + _values_bytes(command.set) + sum(_path_bytes(path) for path in command.unset)
-    if command.user is None or (user_id := command.user[0]) is None:
-        return size
-    return size + len(user_id)
+    return size + (0 if command.user is None else _chars(command.user[0]))
 
 
 def _of_user_bytes(command: wire.DeleteByUser | wire.DeleteByHandle) -> int:
@@ -55,6 +52,10 @@ def _path_bytes(path: wire.Path) -> int:
     for key in path:
         size += 9 if type(key) is int else 5 + len(key)  # type: ignore[arg-type]  # a key is an int or a str
     return size
+
+
+def _chars(text: str | None) -> int:
+    return 0 if text is None else len(text)
 
 
 _CHOSEN_BYTES: dict[type, Callable[[Any], int]] = {
@@ -132,7 +133,7 @@ class Log:
         if start < 0:
             raise InvariantError(f"records after {after} are gone: the log begins at {self.first}")
         records = []
-        for record, size in islice(entries, start, None) if start else entries:
+        for record, size in islice(entries, start, None):
             if room <= 0:
                 break
             records.append(record)
