@@ -8,7 +8,7 @@ import msgspec
 import trio
 
 from greenroom import wire
-from greenroom.cluster_map import ActorEntry, ClusterMap
+from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
 from greenroom.errors import ProtocolError, UnavailableError, UsageError
 from greenroom.framing import messages_decoder
 from greenroom_cluster.coordination.messages import ForgetNode, Rejected
@@ -20,6 +20,7 @@ from greenroom_cluster.waiting import Waiting, awaited, waiting_shards
 INSPECT_SECONDS = 2.0
 
 FULL = "full"
+SAME_NODE = "same_node"
 JOINING = "joining"
 ALONE = "alone"
 UNAVAILABLE = "unavailable"
@@ -51,9 +52,10 @@ class ActorStatus(msgspec.Struct, frozen=True):
 
 
 class ShardStatus(msgspec.Struct, frozen=True):
-    """One shard. `primary` and `backups` are slots; `state` is full, joining, alone or unavailable.
+    """One shard. `primary` and `backups` are slots; `state` is one of the words above.
 
-    `waits_for` names the nodes that may hold its sessions and are away, where nothing else can go on.
+    `same_node`: all replicas are there, but on one node, and whoever loses that loses the shard. `waits_for`
+    names the nodes that may hold its sessions and are away, where nothing else can go on.
     """
 
     shard: int
@@ -79,7 +81,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
 
     @property
     def healthy(self) -> bool:
-        """Whether every shard serves with all its replicas."""
+        """Whether every shard serves with all its replicas, on more than one node if there are several."""
         return all(shard.state == FULL for shard in self.shards)
 
     @property
@@ -90,7 +92,16 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     def states(self) -> dict[str, int]:
         """Return how many shards are in each state."""
         counted = Counter(shard.state for shard in self.shards)
-        return {state: counted[state] for state in (FULL, JOINING, ALONE, UNAVAILABLE)}
+        return {state: counted[state] for state in (FULL, SAME_NODE, JOINING, ALONE, UNAVAILABLE)}
+
+    def warnings(self) -> list[str]:
+        """Say what shards wait for, and which nodes hold all there is of some."""
+        crowded = Counter(shard.primary.split("/")[0] for shard in self.shards if shard.state == SAME_NODE)
+        return [each.told() for each in self.waiting] + [
+            f"{count} {'shard has' if count == 1 else 'shards have'} all replicas on node {node}: whoever "
+            "loses it loses their sessions; start another node"
+            for node, count in sorted(crowded.items())
+        ]
 
 
 def _hello(cluster: str, target: bytes = b"") -> wire.Hello:
@@ -251,7 +262,7 @@ def _shard_status(
     elif len(entry.members) >= cluster_map.replicas and all(
         _backs(replicas.get((index, backup)), entry.epoch) for backup in entry.backups
     ):
-        state = FULL
+        state = SAME_NODE if _on_one_node(cluster_map, entry) else FULL
     else:
         state = JOINING if primary.joining or entry.backups else ALONE
     return ShardStatus(
@@ -263,6 +274,11 @@ def _shard_status(
         state=state,
         waits_for=awaited(cluster_map, index, away) if state == UNAVAILABLE else (),
     )
+
+
+def _on_one_node(cluster_map: ClusterMap, entry: ShardEntry) -> bool:
+    nodes = {actor.node for member in entry.members if (actor := cluster_map.actors.get(member)) is not None}
+    return len(entry.members) > 1 and len(nodes) == 1
 
 
 def _backs(replica: wire.ReplicaState | None, epoch: int) -> bool:

@@ -354,7 +354,7 @@ def _waiting(found: Any) -> list[dict[str, Any]]:
     return [{**msgspec.to_builtins(each), "told": each.told()} for each in found.waiting]
 
 
-@app.command(short_help="Exit with 0 only if every shard has all its replicas.")
+@app.command(short_help="Exit with 0 only if every shard has all its replicas, not all on one node.")
 def health(
     *,
     connect: options.Connect = config.NODE_ADDRESS,
@@ -365,7 +365,10 @@ def health(
     ] = 0,
     json: options.Json = False,
 ) -> None:
-    """Exit with 0 only if every shard has all its replicas; 1 if not, 3 if no node answers."""
+    """Exit with 0 only if every shard has all its replicas, not all on one node.
+
+    With 1 if not, with 3 if no node answers.
+    """
     found = _inspect(connect, cluster, json=json)
     states = found.states()
     healthy = found.healthy and found.nodes_up >= nodes
@@ -378,7 +381,7 @@ def health(
         lines = [f"{'healthy' if healthy else 'not healthy'}: {counts}"]
         if found.nodes_up < nodes:
             lines.append(f"{found.nodes_up} of {nodes} nodes are up with actors")
-        lines += [each.told() for each in found.waiting]
+        lines += found.warnings()
         sys.stdout.write("\n".join(lines) + "\n")
     if not healthy:
         raise typer.Exit(EXIT_FAILED)

@@ -5,9 +5,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from greenroom_cluster.inspection import ALONE, FULL, JOINING, UNAVAILABLE, ClusterStatus
+from greenroom_cluster.inspection import ALONE, FULL, JOINING, SAME_NODE, UNAVAILABLE, ClusterStatus
 
-_STYLES = {FULL: "green", JOINING: "yellow", ALONE: "red", UNAVAILABLE: "bold red", "up": "green"}
+_STYLES = {
+    FULL: "green",
+    SAME_NODE: "red",
+    JOINING: "yellow",
+    ALONE: "red",
+    UNAVAILABLE: "bold red",
+    "up": "green",
+}
 _INCARNATION_DIGITS = 8
 # A table takes what it needs of it, and a terminal that is narrower wraps: nothing is cut off.
 _WIDTH = 1000
@@ -21,8 +28,8 @@ def print_status(status: ClusterStatus, *, shards: bool = False) -> None:
         f"cluster [bold]{status.cluster}[/bold], map {status.lineage}.{status.version}, "
         f"{len(status.shards)} shards of {status.replicas} replicas: {counts}"
     )
-    for waiting in status.waiting:
-        console.print(Text(waiting.told(), style="bold red"))
+    for warning in status.warnings():
+        console.print(Text(warning, style="bold red"))
     nodes = _table("node", "address", "state", "actors")
     for node in status.nodes:
         nodes.add_row(node.name, node.address, _state(node.state), str(node.actors))

@@ -5,7 +5,7 @@ import pytest
 
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
-from greenroom_cluster.inspection import ALONE, FULL, JOINING, UNAVAILABLE, summarize
+from greenroom_cluster.inspection import ALONE, FULL, JOINING, SAME_NODE, UNAVAILABLE, summarize
 
 A, B = b"a" * 16, b"b" * 16
 
@@ -66,6 +66,21 @@ def test_summary_names_slots_and_counts_sessions_at_primaries() -> None:
     assert (first.slot, first.primaries, first.backups, first.sessions) == ("n1/0", 1, 0, 5)
     assert (second.slot, second.primaries, second.backups, second.sessions) == ("n2/0", 0, 1, 0)
     assert [node.actors for node in status.nodes] == [1, 1]
+
+
+def test_replicas_on_one_node_are_not_taken_for_whole() -> None:
+    """Whoever waits for `healthy` before the next node is stopped must not lose what only one node holds."""
+    the_map = cluster_map(B)
+    the_map.actors[B] = msgspec.structs.replace(the_map.actors[B], node="n1", slot="n1/1")
+    status = summarize(the_map, words(a=replica("primary"), b=replica("backup")))
+    assert status.shards[0].state == SAME_NODE
+    assert not status.healthy
+    assert status.warnings() == [
+        "1 shard has all replicas on node n1: whoever loses it loses their sessions; start another node"
+    ]
+    # With one replica there is nothing to keep apart.
+    status = summarize(msgspec.structs.replace(cluster_map(), replicas=1), words(a=replica("primary")))
+    assert status.healthy
 
 
 def with_states(the_map: ClusterMap, nodes: dict[str, str], actors: dict[bytes, str]) -> ClusterMap:
