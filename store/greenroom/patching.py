@@ -147,7 +147,7 @@ def patch_data(
     for path in unset:
         _unset(root, path)
     for path, encoded in set:
-        _put(root, path, _decoded(encoded))
+        _put(root, path, _unpacked(encoded))
     _check_depth(root)
     return _encoded(root)
 
@@ -256,14 +256,18 @@ def _check_path(path: Path) -> None:
 
 def _decoded(data: bytes) -> Any:
     """Decode what came from outside; every way in which that fails is a ValueError."""
-    try:
-        value = _decoder.decode(data)
-    except (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError):
-        value = _MISSING
-    if value is _MISSING:
-        raise ValueError("malformed msgpack")
+    value = _unpacked(data)
     _check_depth(value)
     return value
+
+
+def _unpacked(data: bytes) -> Any:
+    """Decode what is part of a whole whose depth is checked afterwards."""
+    try:
+        return _decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError):
+        pass
+    raise ValueError("malformed msgpack")
 
 
 def _encoded(root: dict[Key, Any]) -> bytes:
@@ -281,13 +285,17 @@ def _check_depth(value: Any) -> None:
     both replicas of a shard must decide alike.
     """
     level = [value] if type(value) in _CONTAINERS else []
-    for _ in range(DEPTH_MAX):
+    for _ in range(DEPTH_MAX - 1):
+        # Empty ones have no level below: a megabyte holds a million of them.
         level = [
             item
             for node in level
             for item in (node.values() if type(node) is dict else node)
-            if type(item) in _CONTAINERS
+            if type(item) in _CONTAINERS and item
         ]
         if not level:
             return
-    raise ValueError(f"nesting beyond {DEPTH_MAX} levels")
+    for node in level:
+        for item in node.values() if type(node) is dict else node:
+            if type(item) in _CONTAINERS:
+                raise ValueError(f"nesting beyond {DEPTH_MAX} levels")

@@ -3,33 +3,40 @@
 A refusal here is `Overloaded`, which promises that nothing was applied, so it must come before the log. The
 limits bound memory and, as important, the work of one step: while a step runs no beacon is sent and no sign
 of life, so an actor with too much to apply at once looks dead to everybody, and so does its peer, which
-applies the same. What a patch costs is the size of the session that it opens, not its own.
+applies the same. What a patch costs is what it brings and the size of the session that it opens, as
+that will be once everything logged before is applied.
 """
 
 from typing import TYPE_CHECKING
 
 from greenroom import wire
 from greenroom.fields import DATA_BYTES_MAX
+from greenroom_cluster.shard.log import COMMAND_BYTES, RECORD_OVERHEAD_BYTES, record_bytes
 from greenroom_cluster.shard.results import Client
 
 if TYPE_CHECKING:
     from greenroom_cluster.shard.primary import Primary, Write
 
 
-COSTLY = frozenset({wire.Patch, wire.Rotate, wire.Clean})
+COSTLY = frozenset({wire.Patch, wire.Rotate, wire.Clean, wire.Create, wire.Update})
 """Commands of which `logged` has to know."""
+
+_SMALL_BYTES = 2048
+"""Data up to this size is written without being accounted for."""
 
 
 class Admission:
     """One primary's limits, and what its logged but not yet applied commands will cost."""
 
-    __slots__ = ("_cleaning", "_context", "_costs", "_primary")
+    __slots__ = ("_cleaning", "_context", "_costs", "_growth", "_primary")
 
     def __init__(self, primary: "Primary") -> None:
         self._primary = primary
         self._context = primary.context
         self._cleaning = 0
-        self._costs: dict[int, int] = {}
+        # By sequence number: the cost, the session that may grow, and by how much.
+        self._costs: dict[int, tuple[int, bytes, int]] = {}
+        self._growth: dict[bytes, int] = {}
 
     def forgotten(self, known: Client | None, age_ms: int, time_us: int) -> bool:
         """Whether a repeat is so old that its first attempt may have been applied and forgotten.
@@ -87,22 +94,41 @@ class Admission:
     def logged(self, sequence: int, command: "Write") -> None:
         """Account for a command that was taken; only needed for those in COSTLY."""
         kind = type(command)
-        if kind is wire.Patch or kind is wire.Rotate:
+        if kind is wire.Update or kind is wire.Create:
+            size = len(command.data)  # type: ignore[union-attr]  # kind says which
+            if size > _SMALL_BYTES:
+                self._account(sequence, 0, command.digest, size)  # type: ignore[union-attr]  # kind says which
+        elif kind is wire.Patch:
+            self._account(sequence, self._cost(command), command.digest, _size(command))  # type: ignore[arg-type, union-attr]  # kind says which
+        elif kind is wire.Rotate:
+            # The new id gets the session as it will be by then.
             cost = self._cost(command)  # type: ignore[arg-type]  # kind says which
-            self._costs[sequence] = cost
-            self._context.patch_bytes += cost
+            self._account(sequence, cost, command.new_digest, cost)  # type: ignore[union-attr]  # kind says which
         elif kind is wire.Clean:
             self._cleaning = sequence
 
+    def _account(self, sequence: int, cost: int, digest: bytes, growth: int) -> None:
+        self._costs[sequence] = (cost, digest, growth)
+        self._context.patch_bytes += cost
+        self._growth[digest] = self._growth.get(digest, 0) + growth
+
     def applied(self, sequence: int) -> None:
         """A command is applied, and costs nothing any more."""
-        if self._costs:
-            self._context.patch_bytes -= self._costs.pop(sequence, 0)
+        known = self._costs.pop(sequence, None) if self._costs else None
+        if known is not None:
+            cost, digest, growth = known
+            self._context.patch_bytes -= cost
+            left = self._growth[digest] - growth
+            if left:
+                self._growth[digest] = left
+            else:
+                del self._growth[digest]
 
     def close(self) -> None:
         """Nothing more will be applied by this primary."""
-        self._context.patch_bytes -= sum(self._costs.values())
+        self._context.patch_bytes -= sum(cost for cost, _, _ in self._costs.values())
         self._costs.clear()
+        self._growth.clear()
 
     @staticmethod
     def too_many_bytes(request: int) -> wire.Overloaded:
@@ -111,4 +137,9 @@ class Admission:
 
     def _cost(self, command: wire.Patch | wire.Rotate) -> int:
         stored = self._primary.table.sessions.get(command.digest)
-        return 0 if stored is None else len(stored)
+        opened = 0 if stored is None else len(stored)
+        return _size(command) + opened + self._growth.get(command.digest, 0)
+
+
+def _size(command: wire.Patch | wire.Rotate) -> int:
+    return record_bytes(command) - RECORD_OVERHEAD_BYTES - COMMAND_BYTES

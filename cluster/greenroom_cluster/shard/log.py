@@ -14,6 +14,8 @@ from greenroom.errors import InvariantError
 from greenroom_cluster.shard.records import Command, Expire, ForgetClients, Record
 
 RECORD_OVERHEAD_BYTES = 96
+COMMAND_BYTES = 64
+"""What a command takes beside what its client chooses."""
 
 
 def record_bytes(command: Command) -> int:
@@ -23,11 +25,11 @@ def record_bytes(command: Command) -> int:
     of a frame.
     """
     chosen = _CHOSEN_BYTES.get(type(command))
-    return RECORD_OVERHEAD_BYTES + (64 if chosen is None else chosen(command))
+    return RECORD_OVERHEAD_BYTES + (COMMAND_BYTES if chosen is None else chosen(command))
 
 
 def _session_bytes(command: wire.Create | wire.Update) -> int:
-    return 64 + len(command.data) + len(command.label) + _chars(command.user_id)
+    return COMMAND_BYTES + len(command.data) + len(command.label) + _chars(command.user_id)
 
 
 def _patch_bytes(command: wire.Patch) -> int:
@@ -35,12 +37,12 @@ def _patch_bytes(command: wire.Patch) -> int:
 
 
 def _change_bytes(command: wire.Patch | wire.Rotate) -> int:
-    size = 64 + _values_bytes(command.set) + sum(_path_bytes(path) for path in command.unset)
+    size = COMMAND_BYTES + _values_bytes(command.set) + sum(_path_bytes(path) for path in command.unset)
     return size + (0 if command.user is None else _chars(command.user[0]))
 
 
 def _of_user_bytes(command: wire.DeleteByUser | wire.DeleteByHandle) -> int:
-    return 64 + len(command.user_id)
+    return COMMAND_BYTES + len(command.user_id)
 
 
 def _values_bytes(values: tuple[wire.PathValue, ...]) -> int:

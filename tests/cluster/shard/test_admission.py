@@ -67,6 +67,49 @@ def test_patches_of_large_sessions_are_taken_only_as_far_as_one_step_can_bear(wo
     assert isinstance(primary.replies[101], wire.Session)
 
 
+def test_patches_cost_what_they_bring_and_what_the_session_will_have_grown_to(world: World) -> None:
+    """Eight patches of a megabyte on an empty session took seconds of one step, and leases ran out."""
+    primary = world.primary()
+    world.call(primary, create(ALICE, big(1)))
+    large = msgspec.msgpack.encode(b"x" * 600_000)
+    values = ((("x",), large),)
+    many = [wire.Patch(number, 1, 0, 0, ALICE, values, (), (), None, None) for number in range(1, 9)]
+    primary.ask(*many, client=b"z" * 16)
+    refused = [number for number, reply in primary.replies.items() if isinstance(reply, wire.Overloaded)]
+    assert refused == [3, 4, 5, 6, 7, 8], "600 KB, then 600 onto 600; another 600 onto 1,200 are too much"
+    world.run_until(lambda: 1 in primary.replies and 2 in primary.replies)
+    primary.ask(patch(9, 3), client=b"z" * 16)
+    world.run_until(lambda: 9 in primary.replies)
+    assert isinstance(primary.replies[9], wire.Session), "what was applied costs nothing any more"
+
+
+@pytest.mark.parametrize("kind", ["create", "update", "rotate"])
+def test_a_patch_costs_the_size_that_what_was_logged_before_gives_the_session(
+    world: World, kind: str
+) -> None:
+    primary = world.primary()
+    bob = b"b" * 32
+    if kind != "create":
+        world.call(primary, create(ALICE, big(1 if kind == "update" else 900_000)))
+    large: wire.Mutation = {
+        "create": wire.Create(1, 1, 0, 0, ALICE, None, 1, FAR_US, None, "", big(900_000)),
+        "update": wire.Update(1, 1, 0, 0, ALICE, None, FAR_US, "", big(900_000), None),
+        "rotate": wire.Rotate(1, 1, 0, 0, ALICE, bob, (), (), None, None),
+    }[kind]
+    digest = bob if kind == "rotate" else ALICE
+    primary.ask(large, *(patch(number, 1, digest) for number in range(2, 50)), client=b"z" * 16)
+    refused = [number for number, reply in primary.replies.items() if isinstance(reply, wire.Overloaded)]
+    assert len(refused) >= 46
+
+
+def test_many_small_patches_of_one_session_at_once_are_taken(world: World) -> None:
+    primary = world.primary()
+    world.call(primary, create(ALICE, big(300)))
+    primary.ask(*(patch(number, 1) for number in range(1, 257)), client=b"z" * 16)
+    world.run_until(lambda: 256 in primary.replies)
+    assert all(isinstance(primary.replies[number], wire.Session) for number in range(1, 257))
+
+
 def test_a_patch_of_a_single_session_is_always_taken(world: World) -> None:
     primary = world.primary()
     world.call(primary, create(ALICE, big(1_000_000)))
