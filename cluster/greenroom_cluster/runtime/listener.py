@@ -5,6 +5,9 @@ Whatever comes in, from strangers too, ends at most its own connection: every fa
 
 The first frame must be a `wire.Hello`, within `hello_seconds`. Its role picks the `Service`, which decodes
 and handles what follows. A hello that does not fit is answered by a `wire.Goodbye` that says why.
+
+`connections_max` bounds clients. Peers and operators find room beside them, else an actor full of idle
+clients could get no new backup, and nobody could ask it for its state.
 """
 
 import errno
@@ -34,6 +37,9 @@ from greenroom_cluster.runtime.descriptors import SpareDescriptor, connections_w
 from greenroom_cluster.runtime.log_limits import LimitedLog
 
 IDENTITY_BYTES = 16
+RESERVED_CONNECTIONS = 256
+"""Room beside the clients for peers, operators, and whoever has still to say hello."""
+
 _BACKLOG = 1024
 _ACCEPTS_PER_TURN = 32
 _RETRY_SECONDS = 0.1
@@ -63,7 +69,10 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class ListenerSettings:
-    """Who we are and what a connection may cost. `identity` is the sender of our hello. Port 0: any."""
+    """Who we are and what a connection may cost. `identity` is the sender of our hello. Port 0: any.
+
+    `connections_max` is how many clients are served at a time.
+    """
 
     cluster: str
     identity: bytes
@@ -84,11 +93,15 @@ class Listener:
     def __init__(self, settings: ListenerSettings, services: Mapping[str, Service]) -> None:
         self._settings = settings
         self._services = services
-        self._connections_max = connections_within(settings.connections_max)
-        if self._connections_max < settings.connections_max:
+        within = connections_within(settings.connections_max + RESERVED_CONNECTIONS)
+        # Where few files may be open, the larger part is for clients.
+        self._clients_max = min(settings.connections_max, max(within - RESERVED_CONNECTIONS, within * 3 // 4))
+        self._open_max = self._clients_max + min(RESERVED_CONNECTIONS, within - self._clients_max)
+        self._clients = 0
+        if self._clients_max < settings.connections_max:
             _log.warning(
                 "connections_limited",
-                connections_max=self._connections_max,
+                connections_max=self._clients_max,
                 wanted=settings.connections_max,
                 reason="the limit of open files is too low; raise it (ulimit -n)",
             )
@@ -106,8 +119,8 @@ class Listener:
         self._full = encode_greeting(
             wire.Goodbye(
                 "too-many-connections",
-                f"this process serves {self._connections_max} connections already; "
-                "close idle ones, or raise connections_max",
+                f"this process serves {self._clients_max} clients already; "
+                "close idle connections, or raise connections_max",
             )
         )
         self._socket = _bind(settings.host, settings.port)
@@ -169,7 +182,7 @@ class Listener:
                 self._admit(sock, nursery)
 
     def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
-        if len(self._open) >= self._connections_max:
+        if len(self._open) >= self._open_max:
             _limited_log.warning("connection_refused", reason="too-many-connections")
             self._refuse(sock)
             return
@@ -249,6 +262,19 @@ class Listener:
             connection.greet(goodbye)
             await connection.finish()
             return
+        if hello.role != wire.ROLE_CLIENT:
+            await self._handle(connection, hello, number)
+        elif self._clients < self._clients_max:
+            self._clients += 1
+            try:
+                await self._handle(connection, hello, number)
+            finally:
+                self._clients -= 1
+        else:
+            _limited_log.warning("connection_refused", reason="too-many-connections")
+            connection.send_encoded(self._full)
+
+    async def _handle(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
         service = self._services[hello.role]
         connection.speak(service.decoder, service.frame_bytes_max, service.read_bytes)
         connection.greet(self._hello)

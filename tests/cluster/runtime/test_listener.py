@@ -17,11 +17,12 @@ from greenroom.errors import UsageError
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
-from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
+from greenroom_cluster.runtime.listener import RESERVED_CONNECTIONS, Listener, ListenerSettings, Service
 from tests.cluster.runtime.loopback import (
     CLUSTER,
     SERVER,
     client_decoder,
+    echo,
     echo_service,
     ended,
     framed,
@@ -232,6 +233,36 @@ async def test_connections_beyond_the_limit_are_told_so() -> None:
         await until(lambda: listener.connections == 1)
         await assert_answers(await client_of(listener, nursery))
         await assert_answers(second)
+
+
+async def test_peers_and_operators_find_room_where_clients_find_none() -> None:
+    """Else an actor full of idle clients could get no new backup, and nobody could ask it why."""
+    services = dict.fromkeys(
+        (wire.ROLE_CLIENT, wire.ROLE_PEER, wire.ROLE_ADMIN), Service(request_decoder, echo)
+    )
+    async with listening(services, connections_max=2) as (listener, nursery):
+        clients = [await client_of(listener, nursery) for _ in range(2)]
+        for role in (wire.ROLE_PEER, wire.ROLE_ADMIN):
+            connection, _ = await dial(listener.address(), hello(role=role, target=SERVER), nursery)
+            connection.speak(client_decoder)
+            await assert_answers(connection)
+        with pytest.raises(DialFailedError, match="raise connections_max") as caught:
+            await dial(listener.address(), hello(), nursery)
+        assert caught.value.code == "too-many-connections"
+        clients[0].close()
+        await until(lambda: listener.connections == 3)
+        await assert_answers(await client_of(listener, nursery))
+
+
+async def test_who_says_nothing_takes_no_more_than_the_reserve() -> None:
+    async with listening(connections_max=2) as (listener, nursery):
+        with ExitStack() as stack:
+            for _ in range(2 + RESERVED_CONNECTIONS):
+                stack.enter_context(raw_connect(listener))
+            await until(lambda: listener.connections == 2 + RESERVED_CONNECTIONS)
+            assert await ended(stack.enter_context(raw_connect(listener)))
+        await until(lambda: listener.connections == 0)
+        await assert_answers(await client_of(listener, nursery))
 
 
 async def test_running_out_of_descriptors_refuses_only_the_newest() -> None:
