@@ -3,7 +3,7 @@
 Every contender is started here, on loopback, and all take turns within the run: Redis and memcached from the
 distribution's packages, the clients from the dependency group `bench`. What is not installed is left out,
 with a word on how to install it. A full run writes tables, plots and raw results to docs/benchmarks; parts
-run one by one are put together there.
+run one by one are put together there. `--render` writes page and plots again from the raw results.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from rich.console import Console
 
 from benchmarks import machine, report
 from benchmarks.contenders.catalogue import CONTENDERS
-from benchmarks.results import PARTS
+from benchmarks.results import BUSY, PARTS, Results, how_taken
 from benchmarks.stage import FULL, QUICK, Scale, Stage
 from benchmarks.summary import summary_of
 from benchmarks.work import failover, scaling, stored, throughput, transfer
@@ -30,7 +30,6 @@ _RUN = {
     "transfer": transfer.run,
 }
 _LETTERS = dict(zip("abcde", PARTS, strict=True))
-_BUSY = 0.5
 
 
 def parts_named(text: str) -> list[str]:
@@ -91,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--write", type=Path, metavar="DIR", help=f"write files there (default for full runs: {DOCUMENTS})"
     )
+    parser.add_argument(
+        "--render",
+        action="store_true",
+        help=f"measure nothing; write page and plots again from the raw results in --write or {DOCUMENTS}",
+    )
     return parser
 
 
@@ -98,24 +102,30 @@ def main() -> None:
     """Parse the options, run the parts, show and write what came of it."""
     options = _parser().parse_args()
     console = Console(stderr=True)
+    if options.render:
+        _tell(report.render(options.write or DOCUMENTS, console), options)
+        return
     directory = options.write or (None if options.quick else DOCUMENTS)
     stage = Stage(scale_of(options), options.contenders, console)
     results = stage.results
     results.machine = machine.machine()
     results.versions = machine.versions()
     load = machine.load_average()  # before anything runs: later it would be our own
-    if load > _BUSY:
+    if load > BUSY:
         stage.say(f"the machine is busy (load {load:.1f}): wait until it is quiet for figures that count")
     for part in options.only:
         began = time.monotonic()
         when = time.strftime("%Y-%m-%d", time.gmtime())
         _RUN[part](stage)
         seconds = time.monotonic() - began
-        kind = "quick" if options.quick else "full"
-        results.taken[part] = f"{when}, {kind}, {seconds:.0f} s, load before the run {load:.1f}"
+        results.taken[part] = how_taken(when, seconds, load, quick=options.quick)
         stage.say(f"{part}: done in {seconds:.0f} s")
         if directory is not None:  # after every part, so that a later one cannot lose the hour before it
             report.write(results, directory, console)
+    _tell(results, options)
+
+
+def _tell(results: Results, options: argparse.Namespace) -> None:
     report.show(results, Console(stderr=options.json))
     if options.json:
         sys.stdout.write(msgspec.json.encode(summary_of(results)).decode() + "\n")

@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from benchmarks.contenders.catalogue import CONTENDERS
+from benchmarks.legend import sections_of
 from benchmarks.plots import draw_all
 from benchmarks.results import Results, merged
 from benchmarks.tables import Table, markdown, tables_of
@@ -15,26 +15,34 @@ from benchmarks.tables import Table, markdown, tables_of
 RESULTS_FILE = "results.json"
 PAGE_FILE = "index.md"
 
-_WIDTH = 132  # the tables need no less
+_WIDTH = 148  # the tables need no less
+_TITLE = "# Benchmarks\n"
 _INTRODUCTION = """\
-# Benchmarks
-
 Written by `uv run --group bench python -m benchmarks`, which starts every contender itself on loopback. All
 take turns within one run; figures are medians of the rounds, the spread is the lowest and the highest round.
-**Ratios travel to other machines, absolute figures do not.** Writes of `greenroom` are acknowledged when a
-second node has them; of the others only those of `redis_wait` are. CPU is per operation: of the client
-process, and of all server processes together. Contenders other than ours have no operation that changes a
-part of a session: their `patch` reads and writes the whole, and two at once may overwrite each other.
+A verdict is `within the spread` where some rounds met the bound and some missed it. **Ratios travel to other
+machines, absolute figures do not.** Writes of `greenroom` are acknowledged when a second node has them; of
+the others only those of `redis_wait` are. CPU is per operation: of the client process, and of all server
+processes together. Contenders other than ours have no operation that changes a part of a session: their
+`patch` reads and writes the whole, and two at once may overwrite each other.
 """
 
 
 def show(results: Results, console: Console) -> None:
-    """Print the tables."""
+    """Print how it was measured and what the names mean, then the tables."""
     console.width = max(console.width, _WIDTH)
+    console.print(_plain(_INTRODUCTION), markup=False, highlight=False)
+    for section in sections_of(results):
+        lines = (f"  {_plain(line)}" for line in section.lines)
+        console.print("\n".join((section.title, *lines, "")), markup=False, highlight=False)
     for table in tables_of(results):
         console.print(rich_table(table))
     for name, reason in results.skipped.items():
         console.print(f"[yellow]skipped: {name}[/yellow]: {reason}", highlight=False)
+
+
+def _plain(text: str) -> str:
+    return text.replace("`", "").replace("**", "")
 
 
 def rich_table(table: Table) -> RichTable:
@@ -54,9 +62,16 @@ def write(results: Results, directory: Path, console: Console) -> None:
     if file.exists():
         results = _merged_with(file, results, console)
     file.write_bytes(msgspec.json.format(msgspec.json.encode(rounded(results)), indent=0) + b"\n")
+    render(directory, console)
+
+
+def render(directory: Path, console: Console) -> Results:
+    """Write the page and the plots of the raw results in the directory, and return these."""
+    results = msgspec.json.decode((directory / RESULTS_FILE).read_bytes(), type=Results)
     plots = draw_all(results, directory, console)
     (directory / PAGE_FILE).write_text(page(results, plots))
     console.print(f"written to {directory}", highlight=False)
+    return results
 
 
 def _merged_with(file: Path, results: Results, console: Console) -> Results:
@@ -85,16 +100,13 @@ def rounded(results: Results) -> object:
 
 def page(results: Results, plots: list[tuple[str, str]]) -> str:
     """Return the page in Markdown; `plots` are (file, caption)."""
-    about = [f"- {name}: {value}" for name, value in results.machine.items()]
-    used = [f"{name} {version}" for name, version in sorted(results.versions.items())]
-    taken = [f"- {part}: {when}" for part, when in results.taken.items()]
-    contenders = [f"- `{name}`: {each.about}" for name, each in CONTENDERS.items()]
-    left_out = [f"- {name}: {reason}" for name, reason in results.skipped.items()]
     parts = [
+        _TITLE,
         _INTRODUCTION,
-        "## Machine\n\n" + "\n".join([*about, f"- versions: {', '.join(used)}", *taken]) + "\n",
-        "## Contenders\n\n" + "\n".join(contenders) + "\n",
-        *(["## Left out\n\n" + "\n".join(left_out) + "\n"] if left_out else []),
+        *(
+            f"## {section.title}\n\n" + "\n".join(f"- {line}" for line in section.lines) + "\n"
+            for section in sections_of(results)
+        ),
         *(f"![{caption}]({file})\n" for file, caption in plots),
         *(markdown(table) for table in tables_of(results)),
     ]

@@ -97,6 +97,24 @@ class Results(msgspec.Struct, kw_only=True):
     transfers: list[TransferReading] = []
 
 
+BUSY = 0.5
+"""From this load on, processes of others take part in the figures."""
+
+_QUICK = "quick"
+
+
+def how_taken(when: str, seconds: float, load: float, *, quick: bool) -> str:
+    """Return what `Results.taken` says of a part."""
+    kind = _QUICK if quick else "full"
+    busy = " (busy)" if load > BUSY else ""
+    return f"{when}, {kind}, {seconds:.0f} s, load before the run {load:.1f}{busy}"
+
+
+def is_quick(taken: str) -> bool:
+    """Whether that was said of a quick run."""
+    return f", {_QUICK}, " in taken
+
+
 PARTS: dict[str, tuple[str, ...]] = {
     "throughput": ("throughput",),
     "scaling": ("scaling",),

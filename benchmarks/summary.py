@@ -7,14 +7,21 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.results import FailoverReading, Reading, Results, StoredReading, TransferReading
+from benchmarks.results import (
+    FailoverReading,
+    Reading,
+    Results,
+    StoredReading,
+    TransferReading,
+    is_quick,
+)
 from benchmarks.samples import Sample
+from benchmarks.verdicts import Verdict, verdicts_of
 
 SMALL = 300
 CALLERS = 64
 _MICRO = 1e6
 _MILLION = 1_000_000
-_PAUSE_SECONDS = 0.02
 
 Key = tuple[str, str, int, int, int]
 """Contender, work, size, callers, client processes."""
@@ -106,10 +113,18 @@ def _client(sample: Sample) -> float:
     return sample.client_cpu
 
 
+def by_round(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Return the ratio of every round that has both figures."""
+    return [a / b for a, b in zip(ours, theirs, strict=False) if b]
+
+
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
     """Return the median of the ratios round by round; None without two figures of one round."""
-    pairs = [a / b for a, b in zip(ours, theirs, strict=False) if b]
-    return round(median(pairs), 4) if pairs else None
+    return _middle(by_round(ours, theirs))
+
+
+def _middle(rounds: Sequence[float]) -> float | None:
+    return round(median(rounds), 4) if rounds else None
 
 
 class Readings:
@@ -126,42 +141,54 @@ class Readings:
         """Return one figure of every round."""
         return [of(sample) for sample in self._samples.get((contender, work, size, callers), [])]
 
-    def ratio(
+    def ratios(
         self, work: str, ours: str, theirs: str, of: Of = _rate, callers: int = CALLERS, size: int = SMALL
-    ) -> float | None:
-        """Return ours to theirs, both at the same work."""
-        return ratio(
+    ) -> list[float]:
+        """Return ours to theirs of every round, both at the same work."""
+        return by_round(
             self.figures(ours, work, callers, of, size), self.figures(theirs, work, callers, of, size)
         )
 
 
-def ratios_of(results: Results) -> dict[str, float | None]:
-    """Return every ratio by name; None stands for what was not measured."""
+def rounds_of(results: Results) -> dict[str, list[float]]:
+    """Return the ratios of every round by name, of those that are measured in rounds."""
+    return _throughput_rounds(results) | {
+        "get_p50_most_vs_fewest_stored": _stored_rounds(results),
+        "recovery_vs_sentinel": _recovery_rounds(results),
+    }
+
+
+def _throughput_rounds(results: Results) -> dict[str, list[float]]:
     readings = Readings(results.throughput)
     get, write, ours = "get", "update", "greenroom"
-    found = {
-        "reads_vs_redis_py": readings.ratio(get, ours, "redis_py"),
-        "replicated_writes_vs_redis_wait": readings.ratio(write, ours, "redis_wait"),
-        "reads_vs_valkey_glide": readings.ratio(get, ours, "valkey_glide"),
-        "replicated_writes_vs_valkey_glide": readings.ratio(write, ours, "valkey_glide"),
-        "reads_vs_emcache": readings.ratio(get, ours, "emcache"),
-        "replicated_writes_vs_emcache": readings.ratio(write, ours, "emcache"),
-        "reads_vs_echo": readings.ratio(get, ours, "echo"),
-        "replicated_writes_vs_echo": readings.ratio(write, ours, "echo"),
-        "p50_get_vs_redis_py": readings.ratio(get, ours, "redis_py", _p50, callers=1),
-        "p50_replicated_write_vs_redis_wait": readings.ratio(write, ours, "redis_wait", _p50, callers=1),
+    return {
+        "reads_vs_redis_py": readings.ratios(get, ours, "redis_py"),
+        "replicated_writes_vs_redis_wait": readings.ratios(write, ours, "redis_wait"),
+        "reads_vs_valkey_glide": readings.ratios(get, ours, "valkey_glide"),
+        "replicated_writes_vs_valkey_glide": readings.ratios(write, ours, "valkey_glide"),
+        "reads_vs_emcache": readings.ratios(get, ours, "emcache"),
+        "replicated_writes_vs_emcache": readings.ratios(write, ours, "emcache"),
+        "reads_vs_echo": readings.ratios(get, ours, "echo"),
+        "replicated_writes_vs_echo": readings.ratios(write, ours, "echo"),
+        "p50_get_vs_redis_py": readings.ratios(get, ours, "redis_py", _p50, callers=1),
+        "p50_replicated_write_vs_redis_wait": readings.ratios(write, ours, "redis_wait", _p50, callers=1),
         "p99_vs_p50_get": _p99_to_p50(readings, ours, get),
         "p99_vs_p50_replicated_write": _p99_to_p50(readings, ours, write),
-        "server_cpu_get_vs_redis": readings.ratio(get, ours, "redis_py", _server),
-        "server_cpu_replicated_write_vs_redis": readings.ratio(write, ours, "redis_wait", _server),
-        "client_cpu_vs_redis_py": readings.ratio(get, ours, "redis_py", _client),
-        "client_cpu_replicated_write_vs_redis_wait": readings.ratio(write, ours, "redis_wait", _client),
+        "server_cpu_get_vs_redis": readings.ratios(get, ours, "redis_py", _server),
+        "server_cpu_replicated_write_vs_redis": readings.ratios(write, ours, "redis_wait", _server),
+        "client_cpu_vs_redis_py": readings.ratios(get, ours, "redis_py", _client),
+        "client_cpu_replicated_write_vs_redis_wait": readings.ratios(write, ours, "redis_wait", _client),
     }
+
+
+def ratios_of(results: Results) -> dict[str, float | None]:
+    """Return every ratio by name; None stands for what was not measured."""
+    found = {name: _middle(rounds) for name, rounds in _throughput_rounds(results).items()}
     return found | _stored_ratios(results) | _failover_ratios(results) | _transfer_ratios(results)
 
 
-def _p99_to_p50(readings: Readings, contender: str, work: str) -> float | None:
-    return ratio(
+def _p99_to_p50(readings: Readings, contender: str, work: str) -> list[float]:
+    return by_round(
         readings.figures(contender, work, CALLERS, _p99), readings.figures(contender, work, CALLERS, _p50)
     )
 
@@ -204,6 +231,14 @@ def _stored_ratios(results: Results) -> dict[str, float | None]:
     return found
 
 
+def _stored_rounds(results: Results) -> list[float]:
+    ours = [reading for reading in results.stored if reading.contender == "greenroom"]
+    if not ours:
+        return []
+    fewest, most = min(ours, key=_count), max(ours, key=_count)
+    return by_round([sample.p50 for sample in most.crowded], [sample.p50 for sample in fewest.crowded])
+
+
 def _count(reading: StoredReading) -> int:
     return reading.stored
 
@@ -233,6 +268,14 @@ def _failover_ratios(results: Results) -> dict[str, float | None]:
     }
 
 
+def _recovery_rounds(results: Results) -> list[float]:
+    by = failovers_by(results.failovers)
+    return by_round(
+        [each.recovered for each in by.get(("node_killed", "greenroom"), [])],
+        [each.recovered for each in by.get(("node_killed", "redis_sentinel"), [])],
+    )
+
+
 def _transfer_ratios(results: Results) -> dict[str, float | None]:
     ours = [reading for reading in results.transfers if reading.contender == "greenroom"]
     theirs = [reading for reading in results.transfers if reading.contender == "redis_py"]
@@ -256,109 +299,20 @@ def p99_during(reading: TransferReading) -> float:
 # --- what must be shown ----------------------------------------------------------------------------------
 
 
-class Target(msgspec.Struct, frozen=True):
-    """A bound for a ratio: at least, or at most."""
-
-    ratio: str
-    bound: float
-    at_least: bool
-    about: str
-
-
-def _least(name: str, bound: float, about: str) -> Target:
-    return Target(name, bound, at_least=True, about=about)
-
-
-def _most(name: str, bound: float, about: str) -> Target:
-    return Target(name, bound, at_least=False, about=about)
-
-
-TARGETS = (
-    _least("reads_vs_redis_py", 6, "reads a second at 64 callers, to redis-py"),
-    _least("replicated_writes_vs_redis_wait", 6, "replicated writes a second at 64 callers, to SET + WAIT 1"),
-    _least("reads_vs_valkey_glide", 3, "reads a second at 64 callers, to valkey-glide"),
-    _least("replicated_writes_vs_valkey_glide", 3, "replicated writes, to valkey-glide's unreplicated"),
-    _least("reads_vs_emcache", 1.5, "reads a second at 64 callers, to emcache"),
-    _least("replicated_writes_vs_emcache", 1.5, "replicated writes, to emcache's unreplicated"),
-    _least("reads_vs_echo", 0.55, "reads a second at 64 callers, to a bare echo"),
-    _least("replicated_writes_vs_echo", 0.4, "replicated writes a second at 64 callers, to a bare echo"),
-    _most("p50_get_vs_redis_py", 1.1, "one caller: p50 of a get, to redis-py's"),
-    _most("p50_replicated_write_vs_redis_wait", 1.1, "one caller: p50 of a write, to SET + WAIT 1's"),
-    _most("p99_vs_p50_get", 3, "64 callers: p99 of a get, to its p50"),
-    _most("p99_vs_p50_replicated_write", 3, "64 callers: p99 of a replicated write, to its p50"),
-    _most("server_cpu_get_vs_redis", 1, "server CPU of a get, to Redis's"),
-    _most(
-        "server_cpu_replicated_write_vs_redis", 1.5, "server CPU of a write, to master and replica of Redis"
-    ),
-    _most("client_cpu_vs_redis_py", 0.25, "client CPU of a get, to redis-py's"),
-    _most("client_cpu_replicated_write_vs_redis_wait", 0.25, "client CPU of a write, to SET + WAIT 1's"),
-    _most("bytes_per_session_vs_redis", 1.3, "memory of a session, one replica each, to Redis's"),
-    _most("get_p50_most_vs_fewest_stored", 1.2, "p50 of a get with the most sessions stored, to the fewest"),
-    _most("recovery_vs_sentinel", 1, "time to recover from a node's kill, to Redis with Sentinel"),
-    _most("acknowledged_writes_lost", 0, "acknowledged writes lost in all failovers"),
-    _most("stale_reads", 0, "answers older than what was acknowledged, in all failovers"),
-)
-
-
-_SERVERS = (
-    "the servers' Python: most of an actor's time is the interpreter, for two logs, two applied states and "
-    "three messages a write; the peers' servers are C"
-)
-_CLIENT = (
-    "the client's Python: digest and routing of the id, request, reply, and the session built from it, "
-    "beside the future and the task's step that the echo makes too"
-)
-OBSTACLES = {
-    "reads_vs_redis_py": _CLIENT,
-    "replicated_writes_vs_redis_wait": _SERVERS + ", which weighs less with more callers, as batches grow",
-    "replicated_writes_vs_valkey_glide": _SERVERS,
-    "replicated_writes_vs_emcache": _SERVERS + ", and memcached has no replica to write to",
-    "reads_vs_echo": "the echo does nothing but a future a frame; " + _CLIENT,
-    "replicated_writes_vs_echo": "an echo makes one hop, a replicated write two; " + _SERVERS,
-    "p50_get_vs_redis_py": "waking a Python process takes longer than waking a C one",
-    "p50_replicated_write_vs_redis_wait": (
-        "two hops between Python processes, each of which is woken for one record; Redis's master answers a "
-        "`WAIT` in C"
-    ),
-    "bytes_per_session_vs_redis": (
-        "on each replica a session is a Struct with its bytes and ints, and entries of the table and of the "
-        "expiry index"
-    ),
-    "pause_sweep_ms": (
-        "a step of the sweep looks at sweep_looks_max sessions and its peer applies as many, in Python; "
-        "steps follow each other after sweep_pause_seconds"
-    ),
-}
-"""What stands in the way where a target is missed, as `benchmarks.costs` shows by stage."""
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """Whether a target is met; `figure` None: it was not measured, so neither."""
-
-    target: Target
-    figure: float | None
-    met: bool | None
-
-
-def verdicts_of(ratios: dict[str, float | None]) -> list[Verdict]:
-    """Hold the ratios against the targets, and the pauses against Redis's."""
-    return [_verdict(target, ratios.get(target.ratio)) for target in (*TARGETS, *_pause_targets(ratios))]
-
-
-def _pause_targets(ratios: dict[str, float | None]) -> list[Target]:
-    """Return the bounds of pauses: 20 ms, or what Redis has if that is more."""
-    found = []
-    for name, when in (("most_stored", "with the most sessions stored"), ("sweep", "while sessions expire")):
-        redis = ratios.get(f"pause_{name}_redis_ms")
-        bound = max(_PAUSE_SECONDS * 1e3, redis or 0.0)
-        found.append(_most(f"pause_{name}_ms", bound, f"p99.99 of a get {when}, ms, to 20 or Redis's"))
-    return found
-
-
-def _verdict(target: Target, figure: float | None) -> Verdict:
-    if figure is None:
-        return Verdict(target, None, None)
-    return Verdict(target, figure, figure >= target.bound if target.at_least else figure <= target.bound)
+def judged(results: Results) -> list[Verdict]:
+    """Return the verdicts on the results, with the spread of their rounds."""
+    quick = {part for part, when in results.taken.items() if is_quick(when)}
+    stored = {"bytes_per_session_vs_redis", "get_p50_most_vs_fewest_stored"}
+    names = {
+        "throughput": set(_throughput_rounds(Results())),
+        "stored": stored | {"pause_most_stored_ms", "pause_sweep_ms"},
+        "failover": {"recovery_vs_sentinel", "acknowledged_writes_lost", "stale_reads"},
+    }
+    return verdicts_of(
+        ratios_of(results),
+        rounds_of(results),
+        {name for part, own in names.items() if part in quick for name in own},
+    )
 
 
 def summary_of(results: Results) -> dict[str, Any]:
@@ -382,8 +336,10 @@ def summary_of(results: Results) -> dict[str, Any]:
                 "bound": verdict.target.bound,
                 "at_least": verdict.target.at_least,
                 "met": verdict.met,
+                "spread": verdict.spread,
+                "quick": verdict.quick,
             }
-            for verdict in verdicts_of(ratios)
+            for verdict in judged(results)
         ],
     }
 

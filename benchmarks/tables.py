@@ -7,16 +7,14 @@ import msgspec
 
 from benchmarks.results import FailoverReading, Results
 from benchmarks.summary import (
-    OBSTACLES,
     Cell,
-    Verdict,
     bytes_per_session,
     cells_of,
     failovers_by,
+    judged,
     p99_during,
-    ratios_of,
-    verdicts_of,
 )
+from benchmarks.verdicts import Verdict
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,9 +28,10 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
 
 def tables_of(results: Results) -> list[Table]:
     """Return every table that has rows, what must be shown first."""
+    verdicts = judged(results)
     every = (
-        verdict_table(verdicts_of(ratios_of(results))),
-        obstacle_table(verdicts_of(ratios_of(results))),
+        verdict_table(verdicts),
+        obstacle_table(verdicts),
         *throughput_tables(cells_of(results.throughput)),
         scaling_table(cells_of(results.scaling)),
         stored_table(results),
@@ -45,23 +44,30 @@ def tables_of(results: Results) -> list[Table]:
 
 def verdict_table(verdicts: Iterable[Verdict]) -> Table:
     """Return what must be shown, and whether it is. What was not measured is left out."""
-    words = {True: "met", False: "**missed**"}
     return Table(
         title="What must be shown",
-        columns=("ratio", "what", "figure", "bound", "verdict"),
+        columns=("ratio", "what", "figure", "spread", "bound", "verdict"),
         labels=2,
         rows=[
             (
                 verdict.target.ratio,
                 verdict.target.about,
                 f"{verdict.figure:.3g}",
+                "" if verdict.spread is None else "-".join(f"{each:.3g}" for each in verdict.spread),
                 f"{'≥' if verdict.target.at_least else '≤'} {verdict.target.bound:g}",
-                words[verdict.met],
+                _words(verdict),
             )
             for verdict in verdicts
             if verdict.figure is not None and verdict.met is not None
         ],
     )
+
+
+def _words(verdict: Verdict) -> str:
+    word = "met" if verdict.met else "**missed**"
+    if verdict.sure:
+        return word
+    return word + (", within the spread" if verdict.within_spread else ", in a quick run")
 
 
 def obstacle_table(verdicts: Iterable[Verdict]) -> Table:
@@ -70,11 +76,7 @@ def obstacle_table(verdicts: Iterable[Verdict]) -> Table:
         title="What stands in the way",
         columns=("missed", "because of"),
         labels=2,
-        rows=[
-            (verdict.target.ratio, OBSTACLES.get(verdict.target.ratio, "not looked into"))
-            for verdict in verdicts
-            if verdict.met is False
-        ],
+        rows=[(verdict.target.ratio, verdict.obstacle) for verdict in verdicts if verdict.met is False],
     )
 
 

@@ -4,16 +4,10 @@ import json
 
 import pytest
 
-from benchmarks.results import Results, merged
-from benchmarks.summary import (
-    OBSTACLES,
-    cells_of,
-    ratio,
-    ratios_of,
-    summary_of,
-    verdicts_of,
-)
-from benchmarks.tables import obstacle_table
+from benchmarks.results import Results, how_taken, merged
+from benchmarks.summary import cells_of, judged, ratio, ratios_of, summary_of
+from benchmarks.tables import obstacle_table, verdict_table
+from benchmarks.verdicts import OBSTACLES, verdicts_of
 from tests.benchmarks.builders import failover, reading, sample, stored
 
 NAMED_BY_THE_PROJECT = (
@@ -155,6 +149,69 @@ def test_what_is_missed_is_shown_with_what_stands_in_its_way() -> None:
     verdicts = verdicts_of({"reads_vs_echo": 0.1, "replicated_writes_vs_echo": 0.9, "stale_reads": 3.0})
     shown = obstacle_table(verdicts).rows
     assert shown == [("reads_vs_echo", OBSTACLES["reads_vs_echo"]), ("stale_reads", "not looked into")]
+
+
+def shown_of(results: Results, name: str) -> tuple[str, str]:
+    """Return verdict and obstacle as the tables have them."""
+    verdicts = judged(results)
+    verdict = next(row[-1] for row in verdict_table(verdicts).rows if row[0] == name)
+    return verdict, dict(obstacle_table(verdicts).rows).get(name, "")
+
+
+def echoed(*rates: float, quick: bool = False) -> Results:
+    """Return rounds of reads, against an echo of 1000 a second."""
+    return Results(
+        taken={"throughput": how_taken("now", 1, 0.1, quick=quick)},
+        throughput=[reading("greenroom", rate=rate) for rate in rates] + [reading("echo")] * len(rates),
+    )
+
+
+def test_a_clear_miss_names_its_cause() -> None:
+    results = echoed(300, 350, 400)
+    assert shown_of(results, "reads_vs_echo") == ("**missed**", OBSTACLES["reads_vs_echo"])
+
+
+def test_a_miss_within_the_spread_asks_for_rounds_instead_of_naming_a_cause() -> None:
+    verdict, obstacle = shown_of(echoed(300, 350, 600), "reads_vs_echo")
+    assert verdict == "**missed**, within the spread"
+    assert "more rounds (`--rounds`)" in obstacle
+
+
+def test_what_is_met_within_the_spread_says_so() -> None:
+    assert shown_of(echoed(300, 600, 600), "reads_vs_echo") == ("met, within the spread", "")
+    assert shown_of(echoed(600, 600, 700), "reads_vs_echo") == ("met", "")
+
+
+def test_a_quick_run_is_no_verdict() -> None:
+    verdict, obstacle = shown_of(echoed(300, 350, quick=True), "reads_vs_echo")
+    assert verdict == "**missed**, in a quick run"
+    assert "without `--quick`" in obstacle
+    assert shown_of(echoed(600, 700, quick=True), "reads_vs_echo")[0] == "met, in a quick run"
+
+
+def test_a_lost_write_is_no_noise_even_in_a_quick_run() -> None:
+    results = Results(
+        taken={"failover": how_taken("now", 1, 0.1, quick=True)}, failovers=[failover("greenroom", lost=1)]
+    )
+    assert shown_of(results, "acknowledged_writes_lost") == ("**missed**", "not looked into")
+    assert shown_of(results, "stale_reads")[0] == "met, in a quick run"
+
+
+def test_a_quick_run_of_one_part_says_nothing_of_another() -> None:
+    results = echoed(600, 700)
+    results.taken["failover"] = how_taken("now", 1, 0.1, quick=True)
+    results.failovers = [failover("greenroom", recovered=2), failover("redis_sentinel", recovered=4)] * 2
+    assert shown_of(results, "reads_vs_echo")[0] == "met"
+    assert shown_of(results, "recovery_vs_sentinel")[0] == "met, in a quick run"
+    assert next(each.spread for each in judged(results) if each.target.ratio == "recovery_vs_sentinel") == (
+        0.5,
+        0.5,
+    )
+
+
+def test_every_target_is_of_some_part() -> None:
+    every = {part: how_taken("now", 1, 0.1, quick=True) for part in ("throughput", "stored", "failover")}
+    assert all(verdict.quick for verdict in judged(Results(taken=every)))
 
 
 def test_obstacles_are_those_of_targets() -> None:

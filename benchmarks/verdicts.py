@@ -1,0 +1,162 @@
+"""What must be shown, whether it is, and what stands in the way where it is not. Pure."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import msgspec
+
+_PAUSE_SECONDS = 0.02
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A bound for a ratio: at least, or at most. Of what is `counted`, one is one too many, by no noise."""
+
+    ratio: str
+    bound: float
+    at_least: bool
+    about: str
+    counted: bool = False
+
+    def holds(self, figure: float) -> bool:
+        """Whether the figure keeps the bound."""
+        return figure >= self.bound if self.at_least else figure <= self.bound
+
+
+def _least(name: str, bound: float, about: str) -> Target:
+    return Target(name, bound, at_least=True, about=about)
+
+
+def _most(name: str, bound: float, about: str) -> Target:
+    return Target(name, bound, at_least=False, about=about)
+
+
+def _none(name: str, about: str) -> Target:
+    return Target(name, 0, at_least=False, about=about, counted=True)
+
+
+TARGETS = (
+    _least("reads_vs_redis_py", 6, "reads a second at 64 callers, to redis-py"),
+    _least("replicated_writes_vs_redis_wait", 6, "replicated writes a second at 64 callers, to SET + WAIT 1"),
+    _least("reads_vs_valkey_glide", 3, "reads a second at 64 callers, to valkey-glide"),
+    _least("replicated_writes_vs_valkey_glide", 3, "replicated writes, to valkey-glide's unreplicated"),
+    _least("reads_vs_emcache", 1.5, "reads a second at 64 callers, to emcache"),
+    _least("replicated_writes_vs_emcache", 1.5, "replicated writes, to emcache's unreplicated"),
+    _least("reads_vs_echo", 0.55, "reads a second at 64 callers, to a bare echo"),
+    _least("replicated_writes_vs_echo", 0.4, "replicated writes a second at 64 callers, to a bare echo"),
+    _most("p50_get_vs_redis_py", 1.1, "one caller: p50 of a get, to redis-py's"),
+    _most("p50_replicated_write_vs_redis_wait", 1.1, "one caller: p50 of a write, to SET + WAIT 1's"),
+    _most("p99_vs_p50_get", 3, "64 callers: p99 of a get, to its p50"),
+    _most("p99_vs_p50_replicated_write", 3, "64 callers: p99 of a replicated write, to its p50"),
+    _most("server_cpu_get_vs_redis", 1, "server CPU of a get, to Redis's"),
+    _most(
+        "server_cpu_replicated_write_vs_redis", 1.5, "server CPU of a write, to master and replica of Redis"
+    ),
+    _most("client_cpu_vs_redis_py", 0.25, "client CPU of a get, to redis-py's"),
+    _most("client_cpu_replicated_write_vs_redis_wait", 0.25, "client CPU of a write, to SET + WAIT 1's"),
+    _most("bytes_per_session_vs_redis", 1.3, "memory of a session, one replica each, to Redis's"),
+    _most("get_p50_most_vs_fewest_stored", 1.2, "p50 of a get with the most sessions stored, to the fewest"),
+    _most("recovery_vs_sentinel", 1, "time to recover from a node's kill, to Redis with Sentinel"),
+    _none("acknowledged_writes_lost", "acknowledged writes lost in all failovers"),
+    _none("stale_reads", "answers older than what was acknowledged, in all failovers"),
+)
+
+
+_SERVERS = (
+    "the servers' Python: most of an actor's time is the interpreter, for two logs, two applied states and "
+    "three messages a write; the peers' servers are C"
+)
+_CLIENT = (
+    "the client's Python: digest and routing of the id, request, reply, and the session built from it, "
+    "beside the future and the task's step that the echo makes too"
+)
+OBSTACLES = {
+    "reads_vs_redis_py": _CLIENT,
+    "replicated_writes_vs_redis_wait": _SERVERS + ", which weighs less with more callers, as batches grow",
+    "replicated_writes_vs_valkey_glide": _SERVERS,
+    "replicated_writes_vs_emcache": _SERVERS + ", and memcached has no replica to write to",
+    "reads_vs_echo": "the echo does nothing but a future a frame; " + _CLIENT,
+    "replicated_writes_vs_echo": "an echo makes one hop, a replicated write two; " + _SERVERS,
+    "p50_get_vs_redis_py": "waking a Python process takes longer than waking a C one",
+    "p50_replicated_write_vs_redis_wait": (
+        "two hops between Python processes, each of which is woken for one record; Redis's master answers a "
+        "`WAIT` in C"
+    ),
+    "bytes_per_session_vs_redis": (
+        "on each replica a session is a Struct with its bytes and ints, and entries of the table and of the "
+        "expiry index"
+    ),
+    "pause_sweep_ms": (
+        "a step of the sweep looks at sweep_looks_max sessions and its peer applies as many, in Python; "
+        "steps follow each other after sweep_pause_seconds"
+    ),
+}
+"""What stands in the way where a target is missed, as `benchmarks.costs` shows by stage."""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """Whether a target is met; `figure` None: it was not measured, so neither.
+
+    `spread` is the lowest and the highest round, None for what is measured once; `quick` whether it was a
+    quick run.
+    """
+
+    target: Target
+    figure: float | None
+    met: bool | None
+    spread: tuple[float, float] | None = None
+    quick: bool = False
+
+    @property
+    def within_spread(self) -> bool:
+        """Whether some rounds meet the bound and others miss it."""
+        return self.spread is not None and len({self.target.holds(each) for each in self.spread}) > 1
+
+    @property
+    def sure(self) -> bool:
+        """Whether noise alone is no explanation."""
+        if self.target.counted and self.met is False:
+            return True
+        return not (self.quick or self.within_spread)
+
+    @property
+    def obstacle(self) -> str:
+        """What stands in the way where the target is missed."""
+        if self.sure:
+            return OBSTACLES.get(self.target.ratio, "not looked into")
+        if self.quick:
+            return "not known: it takes more rounds, without `--quick`; a quick run can miss by noise alone"
+        return "not known: it takes more rounds (`--rounds`); of these some met the bound and some missed it"
+
+
+def verdicts_of(
+    ratios: Mapping[str, float | None],
+    rounds: Mapping[str, Sequence[float]] | None = None,
+    quick: Collection[str] = (),
+) -> list[Verdict]:
+    """Hold the ratios against the targets, and the pauses against Redis's.
+
+    `rounds` are the ratios of each round, `quick` the names of those that quick runs measured.
+    """
+    found = []
+    for target in (*TARGETS, *_pause_targets(ratios)):
+        figure = ratios.get(target.ratio)
+        each = (rounds or {}).get(target.ratio, ())
+        found.append(
+            Verdict(
+                target,
+                figure,
+                met=None if figure is None else target.holds(figure),
+                spread=(min(each), max(each)) if len(each) > 1 else None,
+                quick=target.ratio in quick,
+            )
+        )
+    return found
+
+
+def _pause_targets(ratios: Mapping[str, float | None]) -> list[Target]:
+    """Return the bounds of pauses: 20 ms, or what Redis has if that is more."""
+    found = []
+    for name, when in (("most_stored", "with the most sessions stored"), ("sweep", "while sessions expire")):
+        redis = ratios.get(f"pause_{name}_redis_ms")
+        bound = max(_PAUSE_SECONDS * 1e3, redis or 0.0)
+        found.append(_most(f"pause_{name}_ms", bound, f"p99.99 of a get {when}, ms, to 20 or Redis's"))
+    return found
