@@ -4,10 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from greenroom import wire
 from greenroom.errors import UsageError
 from greenroom_cluster.coordination import rules
 from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.coordination.rules import RULES, Situation, begin_lineage, decide, malformed
+from greenroom_cluster.shard.records import Record
+from greenroom_cluster.shard.table import SEQUENCE_BITS, version_of
 from tests.cluster.coordination.builders import actor, cluster, inc, nonce, shard
 
 P, B, C, D, S = (inc(name) for name in ("primary", "backup", "second", "new", "stranger"))
@@ -142,6 +145,11 @@ def test_the_first_wanted_slot_is_meant_by_its_current_incarnation() -> None:
 def test_without_a_plan_nobody_starts() -> None:
     proposal = Proposal(0, 0, nonce(1), "start", D, ())
     assert not decide(Situation(shard(), D, proposal, ACTORS)).applied
+
+
+def test_versions_never_repeat_below_the_limit_of_epochs() -> None:
+    records = [Record(epoch, 9, 1, b"c" * 16, wire.Clean(1, 1, 0, ())) for epoch in (0, rules.EPOCH_LIMIT - 1)]
+    assert version_of(records[1]) - version_of(records[0]) == (rules.EPOCH_LIMIT - 1) << SEQUENCE_BITS
 
 
 def test_epochs_end_below_their_limit() -> None:
