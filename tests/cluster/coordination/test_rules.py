@@ -148,7 +148,9 @@ def test_without_a_plan_nobody_starts() -> None:
 
 
 def test_versions_never_repeat_below_the_limit_of_epochs() -> None:
-    records = [Record(epoch, 9, 1, b"c" * 16, wire.Clean(1, 1, 0, ())) for epoch in (0, rules.EPOCH_LIMIT - 1)]
+    records = [
+        Record(epoch, 9, 1, b"c" * 16, wire.Clean(1, 1, 0, ())) for epoch in (0, rules.EPOCH_LIMIT - 1)
+    ]
     assert version_of(records[1]) - version_of(records[0]) == (rules.EPOCH_LIMIT - 1) << SEQUENCE_BITS
 
 
