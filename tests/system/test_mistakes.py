@@ -198,7 +198,7 @@ async def test_node_tells_when_its_coordinator_goes_and_comes_back(tmp_path: Pat
         coordinator.process.kill()
         await node.until_logged("coordinator_unreachable")
         await here.start_coordinator()
-        await node.until_logged("coordinator_reached")
+        assert (await node.until_logged("coordinator_reached"))["level"] == "warning", "as the alarm was"
         assert node.process.returncode is None
 
 

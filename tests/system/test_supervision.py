@@ -12,11 +12,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import structlog.testing
 import trio
 
 from greenroom.cluster_map import ClusterMap
 from greenroom.errors import UnavailableError
 from greenroom_cluster.config import LocalClusterSettings
+from greenroom_cluster.inspection import fetch_map
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.runtime import processes
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
@@ -62,6 +64,34 @@ async def test_killed_actor_is_reported_dead_and_replaced() -> None:
         latter = (await cluster.actors())["n1/0"]
         assert latter.incarnation != former.incarnation
         assert latter.pid != former.pid
+
+
+async def test_nodes_are_started_once_the_coordinator_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of them looks for it in vain, which it would have to say."""
+    start_node = LocalCluster.start_node
+
+    async def start_node_after_question(cluster: LocalCluster) -> str:
+        await fetch_map([cluster.coordinator_address], SETTINGS.cluster)
+        return await start_node(cluster)
+
+    monkeypatch.setattr(LocalCluster, "start_node", start_node_after_question)
+    async with running() as cluster:
+        assert cluster.nodes == ["n1", "n2"]
+
+
+@pytest.mark.parametrize("restart", [True, False])
+async def test_killed_node_is_told_with_what_follows_and_a_stopped_one_is_no_alarm(restart: bool) -> None:
+    with structlog.testing.capture_logs() as logged:
+        async with running(msgspec.structs.replace(SETTINGS, restart_nodes=restart)) as cluster:
+            cluster.kill_node("n1")
+            with trio.fail_after(20):
+                while not logged:
+                    await trio.lowlevel.checkpoint()
+            await cluster.stop_node("n2")
+    killed, *others = [line for line in logged if line["event"] == "process_ended"]
+    assert (killed["log_level"], killed["process"], killed["exit_status"]) == ("warning", "n1", -9)
+    assert killed["hint"].startswith("it is started again" if restart else "it is not started again")
+    assert {line["log_level"] for line in others} == {"info"}
 
 
 async def test_actors_do_not_interrupt_who_runs() -> None:

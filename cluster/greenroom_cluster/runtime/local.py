@@ -25,10 +25,11 @@ from greenroom_cluster.inspection import ClusterStatus, fetch_map, inspect_clust
 from greenroom_cluster.restarts import GiveUp, RestartPolicy
 from greenroom_cluster.runtime.addresses import join_address, split_address
 from greenroom_cluster.runtime.ports import check_port, free_port
-from greenroom_cluster.runtime.processes import ProcessHandle, catches, descendants_of
+from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, catches, descendants_of
 
 _STOP_SECONDS = 2.0
 _POLL_SECONDS = 0.05
+_COORDINATOR_SECONDS = 10.0
 _EXIT_USAGE = 2
 
 _log = structlog.get_logger("greenroom.local")
@@ -225,11 +226,21 @@ class LocalCluster:
         return name
 
     async def start(self) -> None:
-        """Start the coordinator and the nodes; return when their processes run."""
+        """Start the coordinator and, once it answers, the nodes; return when their processes run."""
         self._coordinator = _Member("coordinator", self._coordinator_command())
         await self._start(self._coordinator)
+        await self._wait_for_coordinator()
         for _ in range(self._settings.nodes):
             await self.start_node()
+
+    async def _wait_for_coordinator(self) -> None:
+        """Nodes that look for it in vain would say so: an alarm at a normal start."""
+        with trio.move_on_after(_COORDINATOR_SECONDS):
+            while True:
+                with suppress(UnavailableError):
+                    await fetch_map([self.coordinator_address], self._settings.cluster)
+                    return
+                await trio.sleep(_POLL_SECONDS)
 
     async def stop(self, seconds: float = _STOP_SECONDS) -> None:
         """Stop everything at once, without handing over; SIGKILL after `seconds`."""
@@ -320,7 +331,10 @@ class LocalCluster:
         try:
             while member.wanted:
                 await self._run(member, restarts)
-                if not self._is_kept(member):
+                asked = self._stopping or not member.wanted
+                kept = self._is_kept(member)
+                _tell_end(member, asked=asked, kept=kept)
+                if not kept:
                     break
                 verdict = restarts.exited(time.monotonic_ns())
                 if isinstance(verdict, GiveUp):
@@ -364,13 +378,19 @@ class LocalCluster:
         with trio.CancelScope(shield=True):
             await member.handle.wait_exited()
             await member.process.wait()
-        _log.info(
-            "process_ended",
-            process=member.name,
-            pid=member.process.pid,
-            exit_status=member.process.returncode,
-        )
         member.handle.close()
+
+
+def _tell_end(member: _Member, *, asked: bool, kept: bool) -> None:
+    assert member.process is not None
+    status = member.process.returncode
+    fields = {"process": member.name, "pid": member.process.pid, "exit_status": status}
+    if kept:
+        _log.warning("process_ended", **fields, hint=RESTART_HINT)
+    elif asked or status == 0:
+        _log.info("process_ended", **fields)
+    else:
+        _log.warning("process_ended", **fields, hint="it is not started again")
 
 
 @asynccontextmanager

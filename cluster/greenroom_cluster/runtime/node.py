@@ -237,7 +237,8 @@ class Node:
             if self._link.up:
                 reached = trio.current_time()
                 if told:
-                    _log.info("coordinator_reached", address=self._settings.coordinator)
+                    # As loud as the alarm that it ends.
+                    _log.warning("coordinator_reached", address=self._settings.coordinator)
                 told = False
             elif not told and trio.current_time() - reached >= _UNREACHABLE_SECONDS:
                 told = True

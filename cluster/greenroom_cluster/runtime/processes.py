@@ -17,6 +17,8 @@ import trio
 
 PROC = Path("/proc")
 EXIT_ORPHANED = 75
+# For the log line that tells of an end which nobody asked for.
+RESTART_HINT = "it is started again, unless it ends too often"
 _START_TICKS_FIELD = 22
 _FIELDS_BEFORE_STATE = 3
 _PARENT_FIELD = 4

@@ -31,7 +31,7 @@ from greenroom_cluster.restarts import GiveUp, RestartPolicy, RestartSettings
 from greenroom_cluster.runtime import lean_child, supervised
 from greenroom_cluster.runtime.hardening import child_name, close_listener, release_starter, tractor
 from greenroom_cluster.runtime.ports import free_port
-from greenroom_cluster.runtime.processes import ProcessHandle, children_of, command_line
+from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, children_of, command_line
 
 _log = structlog.get_logger("greenroom.supervision")
 
@@ -246,13 +246,16 @@ class Supervisor:
     def _exited(self, child: ChildProcess, handle: ProcessHandle) -> None:
         """Tell of the end of a process. tractor reaps it when its nursery closes."""
         child.exit_status = handle.exit_status()
-        _log.info(
-            "process_ended",
-            process=child.name,
-            pid=child.pid,
-            incarnation=child.incarnation.hex(),
-            exit_status=child.exit_status,
-        )
+        fields = {
+            "process": child.name,
+            "pid": child.pid,
+            "incarnation": child.incarnation.hex(),
+            "exit_status": child.exit_status,
+        }
+        if self._stopping.is_set():
+            _log.info("process_ended", **fields)
+        else:
+            _log.warning("process_ended", **fields, hint=RESTART_HINT)
         self._on_exit(child)
 
     async def _start(

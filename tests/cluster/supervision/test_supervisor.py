@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 import trio
 
 from greenroom_cluster.restarts import RestartSettings
@@ -106,6 +107,20 @@ async def test_killed_child_is_reported_at_once_and_restarted_as_a_new_incarnati
         assert second.incarnation != first.incarnation
         assert second.pid != first.pid
         assert len(seen.exited) == 1
+
+
+async def test_end_that_nobody_asked_for_is_a_warning_and_one_that_was_asked_for_is_none() -> None:
+    seen = Observer()
+    with structlog.testing.capture_logs() as logged:
+        async with supervising(seen) as supervisor:
+            supervisor.start_child(serve("a"))
+            await seen.until(lambda: len(seen.ready) == 1)
+            os.kill(seen.ready[0].pid, signal.SIGKILL)
+            await seen.until(lambda: len(seen.ready) == 2)
+    killed, stopped = [line for line in logged if line["event"] == "process_ended"]
+    assert (killed["log_level"], killed["exit_status"]) == ("warning", -signal.SIGKILL)
+    assert "started again" in killed["hint"]
+    assert (stopped["log_level"], stopped["exit_status"]) == ("info", 0)
 
 
 async def test_hung_child_is_killed_and_restarted() -> None:
