@@ -48,8 +48,8 @@ class SessionStatistics:
     """What happened since the start, as counts.
 
     `unknown_ids` are signed cookies whose session is gone, `refused_cookies` those that no secret signed.
-    `dropped` are changes that came too late, because the session had been deleted or rotated; `failed` are
-    operations that the store did not confirm.
+    `dropped` are changes that came too late, because the session had been deleted, rotated or lost; `failed`
+    are operations that the store did not confirm.
     """
 
     loads: int = 0
@@ -156,6 +156,14 @@ class Session:
         """Close the store if it was made here, from a URL. The middleware does so at the app's shutdown."""
         if self._owns_store:
             await self.store.aclose()
+
+    async def check(self) -> None:
+        """See whether the store can be read, at the start of an app or when it is asked whether it is ready.
+
+        Raises what the store's own `check` raises: UsageError for a wrong address or cluster name,
+        UnavailableError where nobody answers. A store without connections has nothing to check.
+        """
+        await self.store.check()
 
     async def clean(self) -> int:
         """Remove expired sessions from the store and return how many that were."""
@@ -264,8 +272,8 @@ class Session:
         """Count and log a change that came too late."""
         self.count("dropped")
         _log.warning(
-            "a change to a session was dropped: it was deleted or got a new id while the request ran "
-            "(a logout or login that was faster)"
+            "a change to a session was dropped: while the request ran, it was deleted or got a new id (a "
+            "logout or login that was faster), or both its replicas were lost"
         )
 
     def failed(self, action: str, error: Exception) -> None:
@@ -274,13 +282,13 @@ class Session:
         _log.warning("%s failed: %s: %s", action, type(error).__name__, error)
 
     def warn_of_plain_http(self) -> None:
-        """Say once that browsers do not keep a Secure cookie that came over http."""
+        """Say once that most clients do not return a Secure cookie that came over http."""
         if self.secure and not self._warned_of_plain_http:
             self._warned_of_plain_http = True
             _log.warning(
-                "a Secure session cookie was sent over http, where clients do not return it, so each request "
-                "begins a new session. For development on this machine: Session(dev=True). Behind a proxy "
-                "that ends TLS: let the server trust its headers (uvicorn --proxy-headers "
+                "a Secure session cookie was sent over http, where most clients do not return it, so each of "
+                "their requests begins a new session. For development on this machine: Session(dev=True). "
+                "Behind a proxy that ends TLS: let the server trust its headers (uvicorn --proxy-headers "
                 '--forwarded-allow-ips=...). In tests: a client with base_url="https://testserver".'
             )
 

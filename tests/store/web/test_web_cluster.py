@@ -1,15 +1,18 @@
 """The middleware over ClusterStore and real sockets: every one of its writes exists on the wire."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from greenroom import ClusterStore
+from greenroom import ClusterStore, UnavailableError, UsageError
 from greenroom.testing import login_as
 from greenroom.testing.libraries import Library
 from greenroom.web import Session, SessionMiddleware
@@ -88,3 +91,75 @@ def test_no_cluster_to_reach(library: Library, policy: str) -> None:
             assert (await visitor.get("/?do=add")).status_code == 503
 
     tell(library, story)
+
+
+# --- check -----------------------------------------------------------------------------------------------
+
+
+def test_check_needs_no_cluster_for_a_memory_store(library: Library) -> None:
+    async def story() -> None:
+        await Session(secret=SECRET, store="memory://").check()
+
+    tell(library, story)
+
+
+def test_check_passes_where_the_cluster_serves_and_tells_a_wrong_name(library: Library) -> None:
+    async def story(cluster: FakeCluster) -> None:
+        async with Session(secret=SECRET, store=f"greenroom://{cluster.address}/shop") as sessions:
+            await sessions.check()
+        async with Session(secret=SECRET, store=f"greenroom://{cluster.address}/other") as sessions:
+            with pytest.raises(UsageError, match="cluster='other'"):
+                await sessions.check()
+
+    with FakeCluster(actors=2, shards=4, cluster="shop") as cluster:
+        tell(library, lambda: story(cluster))
+
+
+def test_check_says_that_nobody_answers(library: Library) -> None:
+    async def story(address: str) -> None:
+        async with Session(secret=SECRET, store=f"greenroom://{address}?deadline_seconds=0.2") as sessions:
+            with pytest.raises(UnavailableError):
+                await sessions.check()
+
+    with FakeCluster(actors=1, shards=4) as gone:
+        address = gone.address
+    tell(library, lambda: story(address))
+
+
+def checked_app(url: str) -> Any:
+    """Return an app that checks its store when it starts, and at /ready."""
+    sessions = Session(secret=SECRET, store=url)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await sessions.check()
+        yield
+
+    app = FastAPI(lifespan=lifespan)
+    app.add_middleware(SessionMiddleware, session=sessions)
+
+    @app.get("/ready")
+    async def ready() -> dict[str, bool]:
+        await sessions.check()
+        return {"ready": True}
+
+    return app
+
+
+def test_an_app_with_a_wrong_cluster_name_does_not_start() -> None:
+    with FakeCluster(actors=1, shards=4, cluster="shop") as cluster:
+        with TestClient(checked_app(f"greenroom://{cluster.address}/shop")) as client:
+            assert client.get("/ready").json() == {"ready": True}
+        with (
+            pytest.raises(UsageError, match="cluster='other'"),
+            TestClient(checked_app(f"greenroom://{cluster.address}/other")),
+        ):
+            pass
+
+
+def test_ready_answers_503_while_the_cluster_is_away() -> None:
+    with FakeCluster(actors=1, shards=4) as gone:
+        address = gone.address
+    response = TestClient(checked_app(f"greenroom://{address}?deadline_seconds=0.2")).get("/ready")
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
