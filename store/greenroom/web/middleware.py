@@ -72,6 +72,11 @@ class SessionMiddleware:
         autoload: bool = True,
         **options: Any,
     ) -> None:
+        if session is not None and not isinstance(session, Session):
+            raise UsageError(
+                "SessionMiddleware takes session=Session(secret=..., store=...), a Session of greenroom.web, "
+                f"not {type(session).__name__}; the cookie's name is Session(cookie_name=...)"
+            )
         self.app = app
         self.autoload = autoload
         self._skips = _skipping(skip)

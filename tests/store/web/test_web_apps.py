@@ -140,6 +140,13 @@ def test_starlettes_keywords_are_taken() -> None:
         SessionMiddleware(plain, secret_key=SECRET, max_ages=5)
 
 
+@pytest.mark.parametrize("wrong", ["sess", "", Session, MemoryStore()])
+def test_what_is_no_session_is_refused_when_the_app_is_built(wrong: Any) -> None:
+    with pytest.raises(UsageError, match=r"session=Session\(secret=\.\.\., store=\.\.\.\)") as caught:
+        SessionMiddleware(plain, session=wrong)
+    assert f"not {type(wrong).__name__}" in str(caught.value)
+
+
 def test_an_app_written_for_starlettes_middleware_runs(library: Library) -> None:
     async def story() -> None:
         app = Starlette(routes=[Route("/add", add), Route("/show", show)])
