@@ -1,10 +1,10 @@
 """The writes of the middleware, each one call of the store where the store has that call."""
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from greenroom.errors import PathThroughListError
+from greenroom.errors import PathThroughListError, SessionNotFoundError
 from greenroom.ids import new_session_id
 from greenroom.patching import encode_changes
 from greenroom.sessions import BaseSessionStore, SessionData, not_found, patched_data
@@ -12,6 +12,9 @@ from greenroom.web.difference import Difference, over_lists
 
 if TYPE_CHECKING:
     from greenroom.web.session import Session
+
+_BY_USER = frozenset({"list_by_user", "delete_by_handle"})
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 READS_MAX = 8
 """How often a save reads again what others write meanwhile, before it gives up."""
@@ -129,6 +132,29 @@ async def _moved(
     record.version = await settings.store.create(record)
     await settings.store.delete(session_id)
     return record
+
+
+async def ended(settings: "Session", record: SessionData) -> None:
+    """Delete a session, also if another request has given it a new id meanwhile.
+
+    Whether it has is told by the first write, which ends the session under its old id, so that nobody can
+    rotate it any more. A new id keeps user and moment of creation, and by these the session is found.
+    """
+    store, user_id = settings.store, record.user_id
+    if user_id is not None and store.features >= _BY_USER:
+        try:
+            await store.patch(record.session_id, expires=_LONG_AGO)
+        except SessionNotFoundError:
+            for each in await store.list_by_user(user_id):
+                if each.created == record.created:
+                    await store.delete_by_handle(user_id, each.handle)
+    await deleted(settings, record.session_id)
+
+
+async def deleted(settings: "Session", session_id: str) -> None:
+    """Delete what has this id."""
+    await settings.store.delete(session_id)
+    settings.count("deletes")
 
 
 async def deleted_by_user(settings: "Session", user_id: str, keep: str | None) -> None:

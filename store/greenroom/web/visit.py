@@ -23,7 +23,7 @@ from greenroom.sessions import SessionData
 from greenroom.turns import new_lock
 from greenroom.web.difference import NO_DIFFERENCE, Difference, difference
 from greenroom.web.errors import degraded, not_loaded, started
-from greenroom.web.records import created, deleted_by_user, extended, patched, rotated
+from greenroom.web.records import created, deleted, deleted_by_user, ended, extended, patched, rotated
 from greenroom.web.request_session import RequestSession, contents, fill_unloaded
 from greenroom.web.shielding import shielded
 from greenroom.web.typed import means_delete, plain_dict
@@ -320,11 +320,12 @@ class Visit:
         All others that the request named go too: a cookie left over from another path or domain, or planted
         there, would log the browser in again.
         """
-        own = [] if self.record is None else [self.record.session_id]
-        ids = own + [each for each in self._candidates if each not in own]
-        for session_id in ids:
-            await self.settings.store.delete(session_id)
-            self.settings.count("deletes")
+        own = None if self.record is None else self.record.session_id
+        if self.record is not None:
+            await ended(self.settings, self.record)
+        for session_id in self._candidates:
+            if session_id != own:
+                await deleted(self.settings, session_id)
         self._candidates = []
         self.record, self.lost, self._ending = None, False, False
         self._snapshot = _EMPTY

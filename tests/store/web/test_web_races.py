@@ -27,6 +27,8 @@ def act_fast(session: Any, request: Request) -> None:
             session["cart"] = ["fast"]
         case "login":
             session.login(request.query_params["user"], {"by": "fast"})
+        case "regenerate":
+            session.regenerate()
         case "logout":
             session.logout()
         case "everywhere":
@@ -155,6 +157,30 @@ def test_a_slow_request_does_not_undo_a_logout(
         in_loop(library, story)
     assert "a change to a session was dropped" in caplog.text
     assert "gr-" not in caplog.text
+
+
+def test_a_slow_logout_ends_the_session_that_has_a_new_id_meanwhile(library: Library) -> None:
+    """Else the browser stayed logged in, where the answer with the new cookie came last."""
+
+    async def story(race: Race) -> None:
+        other_device = browser(race.app)
+        await other_device.get("/fast?then=login&user=alice")
+        race.stage.clock.advance(1)
+        response, visitor = await race.run("logout", "regenerate", start="login&user=alice")
+        assert response.status_code == 200
+        assert (await visitor.get("/fast")).json() == {"user": None, "data": {}}
+        assert (await other_device.get("/fast")).json()["user"] == "alice"
+
+    in_loop(library, story)
+
+
+@pytest.mark.parametrize("user", ["alice", "bob"])
+def test_a_slow_logout_of_an_anonymous_session_does_not_undo_a_login(library: Library, user: str) -> None:
+    async def story(race: Race) -> None:
+        _, visitor = await race.run("logout", f"login&user={user}")
+        assert (await visitor.get("/fast")).json()["user"] == user
+
+    in_loop(library, story)
 
 
 @pytest.mark.parametrize("slow", ["set", "nested", "regenerate", "save"])
