@@ -95,6 +95,35 @@ def test_port_in_use_names_the_option(command: str, tmp_path: Path) -> None:
     assert_one_line(result, 2, address, "--listen")
 
 
+ACTOR_PORTS = ("--actor-port-base", "GREENROOM_ACTOR_PORT_BASE")
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_node_needs_a_port_of_its_own_beside_its_actors(index: int) -> None:
+    base = free_port()
+    address = f"127.0.0.1:{base + index}"
+    result = run("node", "--name", "n1", "--actor-port-base", str(base), "--listen", address)
+    assert_one_line(result, 2, *ACTOR_PORTS, f"{base} to {base + 1}", str(base + index))
+
+
+def test_taken_port_of_an_actor_is_told_before_the_node_starts() -> None:
+    """It logs nothing before that: no coordinator has heard of it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run("node", "--name", "n1", "--actor-port-base", str(port - 1), "--listen", "127.0.0.1:0")
+    assert_one_line(result, 2, *ACTOR_PORTS, f"127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_file_is_no_directory_of_a_coordinator(below: bool, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    directory = file / "data" if below else file
+    address = f"127.0.0.1:{free_port()}"
+    result = run("coordinator", "--listen", address, "--data-dir", str(directory))
+    assert_one_line(result, 2, str(directory), "is a file and not a directory", "--data-dir")
+
+
 @pytest.mark.parametrize("command", ["status", "health"])
 def test_unreachable_cluster_is_an_exit_code_of_its_own(command: str) -> None:
     address = f"127.0.0.1:{free_port()}"

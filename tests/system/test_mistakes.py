@@ -190,6 +190,18 @@ async def test_node_without_a_coordinator_says_so_and_stops_as_one_that_never_jo
         assert len(node.logged("coordinator_unreachable")) == 1
 
 
+async def test_last_node_says_what_its_leaving_costs(tmp_path: Path) -> None:
+    async with host(tmp_path) as here:
+        await here.start_coordinator()
+        node = await here.start_node("a")
+        await here.until_map(lambda found: all(shard.members for shard in found.shards))
+        node.process.send_signal(signal.SIGTERM)
+        told = await node.until_logged("not_all_handed_over")
+        assert (told["shards"], told["others_up"]) == (4, False)
+        assert "no other node is up" in told["hint"]
+        assert await node.exit() == 0
+
+
 async def test_node_tells_when_its_coordinator_goes_and_comes_back(tmp_path: Path) -> None:
     async with host(tmp_path) as here:
         coordinator = await here.start_coordinator()

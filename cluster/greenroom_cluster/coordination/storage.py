@@ -53,6 +53,12 @@ class MapStorage:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except (FileExistsError, NotADirectoryError) as error:
+            what = "it" if isinstance(error, FileExistsError) else "a part of its path"
+            raise UsageError(
+                f"the coordinator's directory {directory} cannot be used, because {what} is a file and not a "
+                "directory: choose another with --data-dir (GREENROOM_DATA_DIR)"
+            ) from error
         except OSError as error:
             raise UsageError(
                 f"the coordinator's directory {directory} cannot be used ({error.strerror}): make it "

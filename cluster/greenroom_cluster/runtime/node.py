@@ -40,6 +40,7 @@ from greenroom_cluster.runtime.coordinator_link import (
 )
 from greenroom_cluster.runtime.listener import ListenerSettings
 from greenroom_cluster.runtime.map_server import MapServer
+from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION, wait_for_ports
 from greenroom_cluster.runtime.processes import host_identity, is_alive
 from greenroom_cluster.runtime.supervision import (
     ChildProcess,
@@ -57,6 +58,8 @@ _ALONE_SECONDS = 2.0
 # A little longer than the coordinator takes to give up a predecessor of whose end it was not told.
 _REFUSED_SECONDS = 3.0
 _UNREACHABLE_SECONDS = 2.0
+# What the actors of a node that was killed may take to follow it.
+_PORT_SECONDS = 2.0
 
 UP = "up"
 LEAVING = "leaving"
@@ -88,7 +91,6 @@ class Node:
     """One node's supervisor process. Binds the public address at construction (UsageError if it cannot)."""
 
     def __init__(self, settings: NodeSettings) -> None:
-        settings.check()
         self._settings = settings
         self._identity = os.urandom(16)
         self._host_identity = host_identity()
@@ -369,11 +371,17 @@ class Node:
                         break
             tasks.cancel_scope.cancel()
         if limit.cancelled_caught or self._shards_held():
+            if not self._others_up():
+                hint = "no other node is up: the sessions that only this node holds are lost"
+            elif limit.cancelled_caught:
+                hint = "a longer --drain-seconds may help"
+            else:
+                hint = "a second signal ended the wait"
             _log.warning(
                 "not_all_handed_over",
                 shards=self._shards_held(),
                 others_up=self._others_up(),
-                hint="a longer --drain-seconds may help" if limit.cancelled_caught else "",
+                hint=hint,
             )
 
     async def _stays_alone(self) -> bool:
@@ -416,11 +424,28 @@ async def _first(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
+async def _take_actor_ports(settings: NodeSettings) -> None:
+    """Raise UsageError if the actors could not listen: before others learn of the node."""
+    first = settings.actor_port_base
+    if not first:
+        return
+    host, port = split_address(settings.listen)
+    ports = range(first, first + settings.actors)
+    if port in ports:
+        raise UsageError(
+            f"{ACTOR_PORT_OPTION} {first} gives ports {first} to {ports[-1]} to the actors, and the node "
+            f"listens on {port} itself (--listen): choose another for one of them"
+        )
+    await wait_for_ports(host, ports, ACTOR_PORT_OPTION, _PORT_SECONDS)
+
+
 async def run_node(settings: NodeSettings, started: Callable[[str], Awaitable[None]] | None = None) -> None:
     """Run a node until SIGTERM or SIGINT; `started(address)` once it listens.
 
     Raises UsageError for impossible settings, RestartLimitError if an actor keeps ending.
     """
+    settings.check()
+    await _take_actor_ports(settings)
     node = Node(settings)
     if started is not None:
         await started(node.address)

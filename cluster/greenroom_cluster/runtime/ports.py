@@ -2,10 +2,15 @@
 
 import random
 import socket
+from collections.abc import Iterable
 from pathlib import Path
+
+import trio
 
 from greenroom.errors import UsageError
 
+ACTOR_PORT_OPTION = "--actor-port-base (GREENROOM_ACTOR_PORT_BASE)"
+_POLL_SECONDS = 0.02
 _LOWEST = 10_240
 _ATTEMPTS = 500
 _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -48,3 +53,20 @@ def check_port(host: str, port: int, option: str = "--listen") -> None:
         raise UsageError(
             f"cannot listen on {host}:{port} ({error.strerror or error}): choose another with {option}"
         ) from None
+
+
+async def wait_for_ports(host: str, ports: Iterable[int], option: str, seconds: float) -> None:
+    """Wait until all these ports can be listened on: who held them may be about to end.
+
+    Raises UsageError, naming the option, if one still cannot after `seconds`.
+    """
+    deadline = trio.current_time() + seconds
+    for port in ports:
+        while True:
+            try:
+                check_port(host, port, option)
+                break
+            except UsageError:
+                if trio.current_time() >= deadline:
+                    raise
+            await trio.sleep(_POLL_SECONDS)

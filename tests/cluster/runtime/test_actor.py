@@ -1,6 +1,7 @@
 """Actors with the real core, over real sockets."""
 
 import random
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,12 @@ import pytest
 import trio
 
 from greenroom import wire
+from greenroom.errors import UsageError
 from greenroom.framing import encode_frames
+from greenroom_cluster.runtime.actor import Actor, ActorSettings
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
+from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.inputs import ClientRequests
 from tests.cluster.runtime.cluster import create, read, small_cluster
 from tests.cluster.runtime.loopback import client_decoder, hello, raw_connect, until
@@ -24,6 +28,21 @@ async def answers(connection: FramedConnection, count: int) -> dict[int, Any]:
         while len(received) < count:
             received.update((reply.request, reply) for reply in await connection.receive())
     return received
+
+
+async def test_taken_port_names_the_option_that_chooses_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = ActorSettings(
+            incarnation=bytes(16),
+            slot="n1/0",
+            node="n1",
+            cluster="shop",
+            coordinator="127.0.0.1:1",
+            port=taken.getsockname()[1],
+        )
+        core = Host(settings.incarnation, settings.slot, settings.core, random.Random(1))
+        with pytest.raises(UsageError, match=r"--actor-port-base \(GREENROOM_ACTOR_PORT_BASE\)"):
+            Actor(settings, core)
 
 
 async def settled(cluster: Any, connection: FramedConnection, request: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import trio
 
 from greenroom.errors import UsageError
 from greenroom_cluster.runtime import processes
-from greenroom_cluster.runtime.ports import check_port, free_port
+from greenroom_cluster.runtime.ports import check_port, free_port, wait_for_ports
 
 SLEEPER = [sys.executable, "-c", "import signal; print(flush=True); signal.pause()"]
 
@@ -136,3 +137,16 @@ def test_free_port_can_be_listened_on_and_is_no_port_of_outgoing_connections():
 def test_address_of_another_machine_is_refused():
     with pytest.raises(UsageError, match="--advertise"):
         check_port("192.0.2.1", 7400, "--advertise")
+
+
+@pytest.mark.trio
+async def test_ports_are_waited_for_while_who_held_them_ends():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match="--option"):
+            await wait_for_ports("127.0.0.1", [port], "--option", 0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait_for_ports, "127.0.0.1", [port], "--option", 20)
+            await trio.testing.wait_all_tasks_blocked()
+            taken.close()
+    check_port("127.0.0.1", port)
