@@ -121,7 +121,7 @@ def test_secure_cookie_over_http_warns_once_and_names_the_mends(caplog: pytest.L
     assert "where most clients do not return it" in record.getMessage(), "some do on localhost"
 
 
-def test_a_dropped_change_is_logged_with_all_that_may_have_caused_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dropped_change_is_logged_with_its_possible_causes(caplog: pytest.LogCaptureFixture) -> None:
     session().dropped()
     for cause in ("deleted", "new id", "both its replicas were lost"):
         assert cause in caplog.text
