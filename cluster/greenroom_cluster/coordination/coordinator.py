@@ -289,6 +289,7 @@ class Coordinator:
 
     def _conclude(self, draft: Draft, answers: list[tuple[int, CoordinatorReply | None]]) -> Outcome:
         before = self.map
+        draft.warnings += draft.emptied()
         self.map = after = draft.finish()
         self._owners.keep(after.nodes)
         responses = tuple(

@@ -17,6 +17,7 @@ from greenroom_cluster.coordination.rules import INCARNATION_BYTES, Situation, d
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SLOT_INDEX = re.compile(r"[0-9]{1,4}")
 ADDRESS_LENGTH_MAX = 256
+EMPTIED_NAMED = 4
 
 
 class Draft:
@@ -28,6 +29,7 @@ class Draft:
         self.actors = dict(base.actors)
         self.shards = list(base.shards)
         self.warnings: list[str] = []
+        self._emptied: dict[int, str] = {}
 
     # --- nodes -------------------------------------------------------------------------------------------
 
@@ -119,7 +121,7 @@ class Draft:
             self.shards[proposal.shard] = verdict.entry
         if verdict.lost:
             gone = ", ".join(self._describe(member) for member in verdict.lost)
-            self.warnings.append(
+            self._emptied[proposal.shard] = (
                 f"shard {proposal.shard} epoch {before.epoch + 1}: every member is dead ({gone}), it was "
                 f"started empty on {self._describe(proposer)}; the sessions that only they held are lost"
             )
@@ -139,6 +141,19 @@ class Draft:
         """Write what the controller wants; configurations stay as they are."""
         for shard, wanted in plan.items():
             self.shards[shard] = msgspec.structs.replace(self.shards[shard], wanted=wanted)
+
+    def emptied(self) -> list[str]:
+        """Return what there is to tell of shards that started empty: one line, however many they are."""
+        if len(self._emptied) <= 1:
+            return list(self._emptied.values())
+        shards = sorted(self._emptied)
+        named = ", ".join(str(shard) for shard in shards[:EMPTIED_NAMED])
+        more = f" and {len(shards) - EMPTIED_NAMED} more" if len(shards) > EMPTIED_NAMED else ""
+        told = (
+            f"{len(shards)} shards ({named}{more}) were started empty, for every member of them is dead; the "
+            "sessions that only they held are lost"
+        )
+        return [told]
 
     # --- the next map ------------------------------------------------------------------------------------
 

@@ -79,6 +79,20 @@ def test_a_lost_shard_that_starts_empty_is_reported() -> None:
     assert any("shard 0" in warning and "lost" in warning for warning in desk.warnings)
 
 
+@pytest.mark.parametrize(
+    ("count", "named"), [(2, "2 shards (0, 1) "), (6, "6 shards (0, 1, 2, 3 and 2 more) ")]
+)
+def test_lost_shards_that_start_empty_together_are_one_line(count: int, named: str) -> None:
+    desk = Desk(cluster((shard(A, (B,), epoch=3),) * count, (actor(A, "a/0"), actor(B, "b/0"))))
+    desk.actor(C, "a/0")
+    desk.ask(m.ReportDead(1, (A, B)))
+    starts = [m.Proposal(number, 3, nonce(number + 1), "start", C, ()) for number in reversed(range(count))]
+    assert all(decision.applied for decision in desk.propose(C, *starts))
+    (told,) = desk.warnings
+    assert told.startswith(named)
+    assert "lost" in told
+
+
 def test_a_dead_backups_last_words_do_not_make_it_the_only_member() -> None:
     desk = Desk(PAIR)
     desk.ask(m.ReportDead(1, (B,)))
