@@ -94,7 +94,7 @@ def test_without_tractor_the_command_says_how_to_install_it(bare: Environment) -
     for command in (["up"], ["node", "--name", "n1"], ["coordinator"], ["demo"]):
         said = run(bare.greenroom, *command, cwd=bare.folder, status=1).stderr
         assert "pip install --no-deps tractor==0.1.0a5" in said, command
-        assert "--overrides overrides.txt" in said, command
+        assert "--find-links dist --overrides overrides.txt" in said, command
         assert "Traceback" not in said, command
 
 

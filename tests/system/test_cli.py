@@ -227,7 +227,10 @@ def test_missing_tractor_prints_how_to_install_it() -> None:
     )
     assert result.returncode == 1
     assert "pip install --no-deps tractor==0.1.0a5" in result.stderr
-    assert "uv tool install" in result.stderr
+    assert (
+        'uv tool install "greenroom-cluster[tractor]" --find-links dist --overrides overrides.txt'
+        in result.stderr
+    )
     assert "Traceback" not in result.stderr
 
 

@@ -25,8 +25,8 @@ EXIT_UNREACHABLE = 3
 TRACTOR_MISSING = """\
 greenroom: tractor, which runs the processes of a cluster, is not installed. Install it too:
   pip:  pip install --no-deps tractor==0.1.0a5
-  uv:   uv tool install "greenroom-cluster[tractor]" --overrides overrides.txt
-        (overrides.txt holds one line: pdbpp>=0.12)"""
+  uv:   uv tool install "greenroom-cluster[tractor]" --find-links dist --overrides overrides.txt
+        (overrides.txt holds one line: pdbpp>=0.12; dist is the directory with the wheels)"""
 
 _RESTARTS = RestartSettings()
 _LOGS = LogSettings()

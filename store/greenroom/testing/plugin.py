@@ -25,8 +25,9 @@ NODES = 2
 MISSING = (
     "the greenroom command is not installed: install greenroom-cluster in an environment of its own, on "
     "Python "
-    '3.11 or 3.12 (uv tool install "greenroom-cluster[tractor]" --overrides overrides.txt, with the one line '
-    "pdbpp>=0.12 in that file), or name the command by --greenroom-command"
+    '3.11 or 3.12 (uv tool install "greenroom-cluster[tractor]" --find-links dist --overrides overrides.txt, '
+    "with the wheels in dist and the one line pdbpp>=0.12 in overrides.txt), or name the command by "
+    "--greenroom-command"
 )
 
 
