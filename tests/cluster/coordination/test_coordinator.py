@@ -83,7 +83,7 @@ def test_a_lost_shard_that_starts_empty_is_reported() -> None:
     ("count", "named"), [(2, "2 shards (0, 1) "), (6, "6 shards (0, 1, 2, 3 and 2 more) ")]
 )
 def test_lost_shards_that_start_empty_together_are_one_line(count: int, named: str) -> None:
-    desk = Desk(cluster((shard(A, (B,), epoch=3),) * count, (actor(A, "a/0"), actor(B, "b/0"))))
+    desk = Desk(cluster(PAIR.shards[:1] * count, PAIR.actors.values()))
     desk.actor(C, "a/0")
     desk.ask(m.ReportDead(1, (A, B)))
     starts = [m.Proposal(number, 3, nonce(number + 1), "start", C, ()) for number in reversed(range(count))]
