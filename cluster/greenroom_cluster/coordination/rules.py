@@ -14,8 +14,8 @@ from greenroom.errors import UsageError
 from greenroom_cluster.coordination.messages import Proposal
 
 EPOCH_LIMIT = 1 << 23
-"""Epochs stay below this: a session's version is the epoch shifted left by 40, plus a sequence number, and has
-63 bits."""
+"""Epochs stay below this: a session's version of 63 bits is the epoch shifted left by 40, plus a sequence
+number."""
 
 LINEAGE_EPOCHS = 1 << 16
 """By how much a new lineage raises every epoch, so that none decided after the lost copy is used again."""

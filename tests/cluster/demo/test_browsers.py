@@ -137,6 +137,10 @@ class StaleStore(SlowStore):
 class ImmortalStore(SlowStore):
     """Acknowledges a logout without doing it."""
 
+    async def patch(self, session_id: str, **more: Any) -> greenroom.SessionData:
+        more.pop("expires", None)
+        return await super().patch(session_id, **more)
+
     async def delete(self, session_id: str) -> None:
         return None
 
