@@ -160,8 +160,9 @@ class Session:
     async def check(self) -> None:
         """See whether the store can be read, at the start of an app or when it is asked whether it is ready.
 
-        Raises what the store's own `check` raises: UsageError for a wrong address or cluster name,
-        UnavailableError where nobody answers. A store without connections has nothing to check.
+        Raises what the store's own `check` raises: UsageError where what listens at its addresses is not this
+        cluster, UnavailableError where nobody answers in time. A store without connections has nothing to
+        check.
         """
         await self.store.check()
 
