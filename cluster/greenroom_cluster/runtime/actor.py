@@ -4,7 +4,6 @@ import gc
 import os
 import random
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -16,6 +15,7 @@ from greenroom.cluster_map import ClusterMap
 from greenroom.framing import messages_decoder
 from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.peering import PEER_FRAME_BYTES_MAX, PeerRequest, SnapshotChunk
+from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
 from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
 from greenroom_cluster.runtime.delivery import Delivery
@@ -25,6 +25,7 @@ from greenroom_cluster.runtime.links import PeerLinks
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.poller import Poller
 from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION, check_port
+from greenroom_cluster.runtime.scheduling import keep_policy
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.inputs import (
     ClientRequests,
@@ -163,25 +164,14 @@ async def run_actor(settings: ActorSettings, started: Callable[[str], None]) -> 
     """
     raise_descriptor_limit()
     _calm_collector()
-    _work_in_batches()
     core = Host(settings.incarnation, settings.slot, settings.core, random.SystemRandom())
     actor = Actor(settings, core)
     address = actor.listener.address(settings.advertise_host)
     _log.info("actor_started", slot=settings.slot, address=address)
     started(address)
-    await actor.run()
-
-
-def _work_in_batches() -> None:
-    """Have the kernel let whoever runs go on when this thread is woken, until its turn is over.
-
-    An actor that interrupts its client, or its peer, finds little to do: what they were about to send would
-    have come with it. It is still woken at once where a processor is idle. See sched(7), SCHED_BATCH. Any
-    other policy is what an operator has chosen, and stays.
-    """
-    with suppress(OSError):  # forbidden in some sandboxes; nothing depends on it
-        if os.sched_getscheduler(0) == os.SCHED_OTHER:
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_policy, now_ns)
+        await actor.run()
 
 
 def _calm_collector() -> None:

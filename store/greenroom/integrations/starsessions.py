@@ -142,8 +142,8 @@ class GreenroomStore(SessionStore):
             return await self._changed(session_id, loaded, content, user_id, expires, seconds)
         except SessionNotFoundError:
             _log.warning(
-                "a change to a session was dropped: it was deleted or got a new id while the request ran "
-                "(a logout or login that was faster)"
+                "a change to a session was dropped: while the request ran, it was deleted or got a new id (a "
+                "logout or login that was faster), or both its replicas were lost"
             )
             return session_id
 
