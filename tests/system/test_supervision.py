@@ -97,10 +97,8 @@ async def test_killed_node_is_told_with_what_follows_and_a_stopped_one_is_no_ala
 async def test_actors_do_not_interrupt_who_runs() -> None:
     """But for a minute after they had to wait for long, which may be so where tests run."""
     async with running() as cluster:
-        actors = (await cluster.actors()).values()
-        with trio.fail_after(90):
-            while os.SCHED_BATCH not in {os.sched_getscheduler(actor.pid) for actor in actors}:
-                await trio.sleep(0.1)
+        pids = [actor.pid for actor in (await cluster.actors()).values()]
+        await until(cluster, lambda _: os.SCHED_BATCH in map(os.sched_getscheduler, pids), seconds=90)
 
 
 async def test_killed_node_comes_back_and_reports_its_predecessors_actors_dead() -> None:
