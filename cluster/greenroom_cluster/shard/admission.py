@@ -118,11 +118,12 @@ class Admission:
         if known is not None:
             cost, digest, growth = known
             self._context.patch_bytes -= cost
-            left = self._growth[digest] - growth
-            if left:
+            # Not there any more if all that is left brings nothing.
+            left = self._growth.get(digest, 0) - growth
+            if left > 0:
                 self._growth[digest] = left
             else:
-                del self._growth[digest]
+                self._growth.pop(digest, None)
 
     def close(self) -> None:
         """Nothing more will be applied by this primary."""

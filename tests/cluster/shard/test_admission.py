@@ -1,5 +1,7 @@
 """What a primary refuses before it logs it: no client can make an actor look dead or eat its memory."""
 
+import random
+
 import msgspec
 import pytest
 
@@ -100,6 +102,42 @@ def test_a_patch_costs_the_size_that_what_was_logged_before_gives_the_session(
     primary.ask(large, *(patch(number, 1, digest) for number in range(2, 50)), client=b"z" * 16)
     refused = [number for number, reply in primary.replies.items() if isinstance(reply, wire.Overloaded)]
     assert len(refused) >= 46
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_applied_costs_nothing_whatever_was_logged_together(world: World, seed: int) -> None:
+    """Also what brings nothing: a patch of the lifetime alone ended the core when it was applied."""
+    generator = random.Random(seed)
+    primary = world.primary()
+    digests = [bytes([number]) * 32 for number in range(3)]
+    requests: list[wire.Request] = []
+    for number in range(1, 60):
+        digest = generator.choice(digests)
+        size = generator.choice((0, 0, 10, 3000))
+        values = ((("x",), msgspec.msgpack.encode(b"x" * size)),) if size else ()
+        common = (number, 1, 0, 0, digest)
+        requests.append(
+            generator.choice(
+                (
+                    wire.Create(*common, None, 1, FAR_US, None, "", big(size)),
+                    wire.Update(*common, None, FAR_US, "", big(size), None),
+                    wire.Patch(*common, values, (), (), None, FAR_US),
+                    wire.Patch(*common, values, (), (), None, FAR_US),
+                    wire.Rotate(*common, generator.choice(digests), values, (), None, None),
+                    wire.Delete(*common),
+                )
+            )
+        )
+    while requests:
+        together = generator.randint(1, 20)
+        primary.ask(*requests[:together], client=b"z" * 16)
+        del requests[:together]
+        world.run_for(generator.choice((0.0001, 0.01)))
+    world.run_until(lambda: len(primary.replies) == 59)
+    leader = primary.replica().primary
+    assert leader.context.patch_bytes == 0
+    assert not leader.admission._growth
+    assert not leader.admission._costs
 
 
 def test_many_small_patches_of_one_session_at_once_are_taken(world: World) -> None:
