@@ -280,11 +280,13 @@ class Workload:
         fields["kind"] = "patch"
         value, path = self.value(), f"p{self.random.randrange(3)}"
         fields["set"] = [([path], value)]
+        changed: tuple[wire.PathValue, ...] = (((path,), encode_value(value)),)
+        if entry.request % 7 == 0:  # like a patch of the lifetime alone
+            fields["set"], changed = [], ()
         expect: tuple[wire.PathValue, ...] = ()
         if action.kind == "patch_if":
             fields["expect"] = [(["r"], None)]
             expect = ((("r",), b""),)
-        changed = (((path,), encode_value(value)),)
         low, number = client.dialog.low, entry.request
         request = wire.Patch(number, low, 0, session.point, digest, changed, (), expect, None, None)
         return request, kinds.PATCH_IF if expect else kinds.PATCH
