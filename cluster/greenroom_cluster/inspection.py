@@ -12,6 +12,7 @@ from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
 from greenroom.errors import ProtocolError, UnavailableError, UsageError
 from greenroom.framing import messages_decoder
 from greenroom_cluster.coordination.messages import ForgetNode, Rejected
+from greenroom_cluster.placement import node_of
 from greenroom_cluster.runtime.connection import ConnectionEndedError
 from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
@@ -96,7 +97,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
 
     def warnings(self) -> list[str]:
         """Say what shards wait for, and which nodes hold all there is of some."""
-        crowded = Counter(shard.primary.split("/")[0] for shard in self.shards if shard.state == SAME_NODE)
+        crowded = Counter(node_of(shard.primary) for shard in self.shards if shard.state == SAME_NODE)
         return [each.told() for each in self.waiting] + [
             f"{count} {'shard has' if count == 1 else 'shards have'} all replicas on node {node}: whoever "
             "loses it loses their sessions; start another node"

@@ -99,7 +99,8 @@ class Admission:
             if size > _SMALL_BYTES:
                 self._account(sequence, 0, command.digest, size)  # type: ignore[union-attr]  # kind says which
         elif kind is wire.Patch:
-            self._account(sequence, self._cost(command), command.digest, _size(command))  # type: ignore[arg-type, union-attr]  # kind says which
+            size = _size(command)  # type: ignore[arg-type]  # kind says which
+            self._account(sequence, size + self._opened(command.digest), command.digest, size)  # type: ignore[union-attr]  # kind says which
         elif kind is wire.Rotate:
             # The new id gets the session as it will be by then.
             cost = self._cost(command)  # type: ignore[arg-type]  # kind says which
@@ -137,9 +138,12 @@ class Admission:
         return wire.Overloaded(request, "too many bytes wait for the peer (uncommitted_bytes_max)")
 
     def _cost(self, command: wire.Patch | wire.Rotate) -> int:
-        stored = self._primary.table.sessions.get(command.digest)
-        opened = 0 if stored is None else len(stored)
-        return _size(command) + opened + self._growth.get(command.digest, 0)
+        return _size(command) + self._opened(command.digest)
+
+    def _opened(self, digest: bytes) -> int:
+        """Return how large the session will be once everything logged so far is applied."""
+        stored = self._primary.table.sessions.get(digest)
+        return (0 if stored is None else len(stored)) + self._growth.get(digest, 0)
 
 
 def _size(command: wire.Patch | wire.Rotate) -> int:
