@@ -24,7 +24,7 @@ from greenroom_cluster.runtime.driver import Core, Driver
 from greenroom_cluster.runtime.links import PeerLinks
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.poller import Poller
-from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION, check_port
+from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION
 from greenroom_cluster.runtime.scheduling import keep_policy
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.inputs import (
@@ -68,9 +68,6 @@ class Actor:
     """Joins a core to its sockets. Raises UsageError if the address cannot be listened on."""
 
     def __init__(self, settings: ActorSettings, core: Core, leave: Callable[[int], None] = os._exit) -> None:
-        if settings.port:
-            # The listener itself would name an option that is the node's.
-            check_port(settings.host, settings.port, ACTOR_PORT_OPTION)
         self._settings = settings
         self.driver = Driver(core, leave)
         self._poller = Poller(settings.linger_seconds)
@@ -86,6 +83,7 @@ class Actor:
                 identity=settings.incarnation,
                 host=settings.host,
                 port=settings.port,
+                option=ACTOR_PORT_OPTION,
                 connections_max=settings.connections_max,
             ),
             {

@@ -71,13 +71,14 @@ class Service:
 class ListenerSettings:
     """Who we are and what a connection may cost. `identity` is the sender of our hello. Port 0: any.
 
-    `connections_max` is how many clients are served at a time.
+    `connections_max` is how many clients are served at a time; `option` is what chooses the port.
     """
 
     cluster: str
     identity: bytes
     host: str = "127.0.0.1"
     port: int = 0
+    option: str = "--listen"
     connections_max: int = 10_000
     hello_seconds: float = 5.0
     outbound_bytes_max: int = OUTBOUND_BYTES_MAX
@@ -96,7 +97,7 @@ class Listener:
         within = connections_within(settings.connections_max + RESERVED_CONNECTIONS)
         # Where few files may be open, the larger part is for clients.
         self._clients_max = min(settings.connections_max, max(within - RESERVED_CONNECTIONS, within * 3 // 4))
-        self._open_max = self._clients_max + min(RESERVED_CONNECTIONS, within - self._clients_max)
+        self._open_max = min(self._clients_max + RESERVED_CONNECTIONS, within)
         self._clients = 0
         if self._clients_max < settings.connections_max:
             _log.warning(
@@ -123,7 +124,7 @@ class Listener:
                 "close idle connections, or raise connections_max",
             )
         )
-        self._socket = _bind(settings.host, settings.port)
+        self._socket = _bind(settings.host, settings.port, settings.option)
         self._closed = False
 
     @property
@@ -315,7 +316,7 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}{where}"
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, option: str) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -333,6 +334,6 @@ def _bind(host: str, port: int) -> socket.socket:
         sock.close()
         raise UsageError(
             f"cannot listen on {join_address(host, port)}: {error.strerror or error}; "
-            "choose another address with --listen"
+            f"choose another address with {option}"
         ) from error
     return sock
