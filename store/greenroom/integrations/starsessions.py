@@ -40,6 +40,7 @@ from greenroom.integrations.users import user_in
 from greenroom.sessions import BaseSessionStore, SessionData
 from greenroom.urls import store_from_url
 from greenroom.web.difference import Difference, difference
+from greenroom.web.errors import DROPPED
 from greenroom.web.records import written_over_lists
 
 __all__ = ["GreenroomStore", "Serializer"]
@@ -141,10 +142,7 @@ class GreenroomStore(SessionStore):
         try:
             return await self._changed(session_id, loaded, content, user_id, expires, seconds)
         except SessionNotFoundError:
-            _log.warning(
-                "a change to a session was dropped: while the request ran, it was deleted or got a new id (a "
-                "logout or login that was faster), or both its replicas were lost"
-            )
+            _log.warning(DROPPED)
             return session_id
 
     async def remove(self, session_id: str) -> None:

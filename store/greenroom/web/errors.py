@@ -2,7 +2,14 @@
 
 from greenroom.errors import GreenroomError, UnavailableError, UsageError
 
-__all__ = ["SessionDataError", "SessionNotLoadedError", "degraded", "started"]
+__all__ = ["DROPPED", "SessionDataError", "SessionNotLoadedError", "degraded", "started"]
+
+
+DROPPED = (
+    "a change to a session was dropped: while the request ran, it was deleted or got a new id (a logout or "
+    "login that was faster), or both its replicas were lost"
+)
+"""What is logged where nothing is raised."""
 
 
 class SessionNotLoadedError(UsageError):

@@ -29,6 +29,7 @@ from greenroom.web.cookies import (
     SameSite,
     cookie_values,
 )
+from greenroom.web.errors import DROPPED
 from greenroom.web.request_session import RequestSession
 from greenroom.web.visit import Visit
 
@@ -272,10 +273,7 @@ class Session:
     def dropped(self) -> None:
         """Count and log a change that came too late."""
         self.count("dropped")
-        _log.warning(
-            "a change to a session was dropped: while the request ran, it was deleted or got a new id (a "
-            "logout or login that was faster), or both its replicas were lost"
-        )
+        _log.warning(DROPPED)
 
     def failed(self, action: str, error: Exception) -> None:
         """Count and log an operation that the store did not confirm."""
