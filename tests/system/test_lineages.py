@@ -74,8 +74,8 @@ class Processes:
         """Wait until the coordinator tells that it is older, and return what it says."""
         with trio.fail_after(HEALTHY_SECONDS):
             while True:
-                for line in self.log.read_text().splitlines():
-                    if "already in use" in line:
+                for line in self.log.read_text().splitlines(keepends=True):
+                    if "already in use" in line and line.endswith("\n"):  # not while it is being written
                         return line
                 await trio.lowlevel.checkpoint()
 
