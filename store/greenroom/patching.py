@@ -9,12 +9,17 @@ order of dict keys does not count); then paths are unset, absent ones being fine
 order given. Setting a dict where a dict stands merges the two at every depth; to replace a dict whole, unset
 its path in the same patch. Setting through a scalar replaces that by a dict; setting or unsetting through a
 list is refused, because the list would be lost with all it holds.
+
+Only what lies on a path is decoded, where that is safe: the rest of the session is copied as the bytes that
+it is. It is safe if nothing can be nested so deep that decoding, which recurses, fails above one stack and
+not above another: the replicas of a shard must decide alike. How many bytes may begin a container tells.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
+from msgspec import Raw
 
 from greenroom.codec import DEPTH_MAX, INT_MAX, INT_MIN, encode_value
 from greenroom.errors import UsageError
@@ -30,7 +35,16 @@ _MISSING: Any = object()
 _CONTAINERS = (dict, list)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder()
+_level_decoder = msgspec.msgpack.Decoder(dict[Key, Raw])
+_INVALID = (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError)
 
+# The first bytes of msgpack's maps and arrays, and all others.
+_CONTAINER_STARTS = frozenset((*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF))
+_OTHER_BYTES = bytes(byte for byte in range(256) if byte not in _CONTAINER_STARTS)
+# Half of the interpreter's usual recursion limit.
+_NESTED_MAX = 512
+# Counting costs a third of a nanosecond a byte: of a long text more than to decode it.
+_COUNTED_BYTES_MAX = 16_384
 
 LIST_IN_PATH = "a list stands at "
 _TEXT_MAX = 200
@@ -138,17 +152,18 @@ def patch_data(
 
     In `expect`, empty bytes demand that the path is absent. The outcome depends on the arguments alone.
     Raises ListInPathError if a path to set or unset runs through a list, and another ValueError if any of
-    them is malformed: no msgpack, data that is no dict, an empty path, or nesting beyond 64 levels in the
-    data or the result.
+    them is malformed: no msgpack, data that is no dict, an empty path, or a value that would stand deeper
+    than 64 levels. What the changes do not touch may be left as it is, malformed or not.
     """
-    root = _decoded_dict(data)
+    root = _opened_root(data)
     if _first_unmet(root, expect) is not None:
         return None
     for path in unset:
         _unset(root, path)
     for path, encoded in set:
-        _put(root, path, _unpacked(encoded))
-    _check_depth(root)
+        value = _unpacked(encoded)
+        _check_depth(value, DEPTH_MAX - len(path))
+        _put(root, path, value)
     return _encoded(root)
 
 
@@ -157,7 +172,7 @@ def unmet_expectation(data: bytes, expect: tuple[PathValue, ...]) -> str:
 
     To be asked after `patch_data` returned None. Raises ValueError as it does.
     """
-    path = _first_unmet(_decoded_dict(data), expect)
+    path = _first_unmet(_opened_root(data), expect)
     return "" if path is None else path_text(path)
 
 
@@ -168,28 +183,53 @@ def _first_unmet(root: dict[Key, Any], expect: tuple[PathValue, ...]) -> Path | 
     return None
 
 
-def _decoded_dict(data: bytes) -> dict[Key, Any]:
+def _opened_root(data: bytes) -> dict[Key, Any]:
+    """Return session data as a dict, in which any value may still be `Raw`."""
+    # There are at most as many containers, because bytes of a text may look like one.
+    if len(data) <= _COUNTED_BYTES_MAX and len(data.translate(None, _OTHER_BYTES)) <= _NESTED_MAX:
+        try:
+            return _level_decoder.decode(data)
+        except _INVALID:
+            pass  # What follows says why, or takes it.
     root = _decoded(data)
     if type(root) is not dict:
         raise ValueError("session data is not a dict")
     return root
 
 
-def _lookup(root: Any, path: Path) -> Any:
+def _opened(node: dict[Key, Any], key: Key) -> Any:
+    """Return `node[key]`, None if there is none: not as `Raw`, but what is in it may still be that."""
+    value = node.get(key)
+    if type(value) is not Raw:
+        return value
+    opened: Any
+    try:
+        opened = _level_decoder.decode(value)
+    except _INVALID:
+        opened = _unpacked(value)
+    node[key] = opened
+    return opened
+
+
+def _lookup(root: dict[Key, Any], path: Path) -> Any:
+    """Return the value at a path, whole, or _MISSING."""
     _check_path(path)
     node = root
-    for key in path:
+    for key in path[:-1]:
+        node = _opened(node, key)
         if type(node) is not dict:
             return _MISSING
-        node = node.get(key, _MISSING)
-    return node
+    value = node.get(path[-1], _MISSING)
+    if type(value) is Raw:
+        return _decoded(value)
+    return _decoded(_encoded(value)) if type(value) is dict else value
 
 
 def _unset(root: dict[Key, Any], path: Path) -> None:
     _check_path(path)
     node = root
     for depth, key in enumerate(path[:-1], 1):
-        inner = node.get(key)
+        inner = _opened(node, key)
         if type(inner) is not dict:
             _refuse_list(inner, path, depth)
             return
@@ -201,7 +241,7 @@ def _put(root: dict[Key, Any], path: Path, value: Any) -> None:
     _check_path(path)
     node = root
     for depth, key in enumerate(path[:-1], 1):
-        inner = node.get(key)
+        inner = _opened(node, key)
         if type(inner) is not dict:
             _refuse_list(inner, path, depth)
             inner = node[key] = {}
@@ -219,11 +259,13 @@ def _refuse_list(value: Any, path: Path, depth: int) -> None:
 
 def _merge(node: dict[Key, Any], key: Key, value: Any) -> None:
     """Set `node[key]`, merging dicts. Without recursion: values come from outside."""
+    if type(value) is not dict:
+        node[key] = value
+        return
     waiting = [(node, key, value)]
     while waiting:
         holder, name, new = waiting.pop()
-        old = holder.get(name)
-        if type(old) is dict and type(new) is dict:
+        if type(new) is dict and type(old := _opened(holder, name)) is dict:
             waiting.extend((old, inner, new[inner]) for inner in reversed(new))
         else:
             holder[name] = new
@@ -254,18 +296,18 @@ def _check_path(path: Path) -> None:
         raise ValueError("a path has 1 to 64 keys")
 
 
-def _decoded(data: bytes) -> Any:
+def _decoded(data: bytes | Raw) -> Any:
     """Decode what came from outside; every way in which that fails is a ValueError."""
     value = _unpacked(data)
     _check_depth(value)
     return value
 
 
-def _unpacked(data: bytes) -> Any:
+def _unpacked(data: bytes | Raw) -> Any:
     """Decode what is part of a whole whose depth is checked afterwards."""
     try:
         return _decoder.decode(data)
-    except (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError):
+    except _INVALID:
         pass
     raise ValueError("malformed msgpack")
 
@@ -273,19 +315,21 @@ def _unpacked(data: bytes) -> Any:
 def _encoded(root: dict[Key, Any]) -> bytes:
     try:
         return _encoder.encode(root)
-    except (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError):
+    except _INVALID:
         pass
     raise ValueError("the patched data cannot be encoded")
 
 
-def _check_depth(value: Any) -> None:
-    """Refuse nesting beyond DEPTH_MAX levels.
+def _check_depth(value: Any, levels_max: int = DEPTH_MAX) -> None:
+    """Refuse nesting beyond this many levels.
 
     Counted here rather than left to the interpreter's recursion limit: that depends on the stack below, and
     both replicas of a shard must decide alike.
     """
-    level = [value] if type(value) in _CONTAINERS else []
-    for _ in range(DEPTH_MAX - 1):
+    if type(value) not in _CONTAINERS:
+        return
+    level: list[Any] = [[value]]
+    for _ in range(levels_max):
         # Empty ones have no level below: a megabyte holds a million of them.
         level = [
             item

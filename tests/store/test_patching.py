@@ -169,13 +169,55 @@ def test_nesting_is_bounded_whatever_the_stack() -> None:
     beyond = msgspec.msgpack.encode(nested(DEPTH_MAX + 1))
     assert patch_data(at_limit) is not None
     with pytest.raises(ValueError, match="64 levels"):
-        patch_data(beyond)
-    with pytest.raises(ValueError, match="64 levels"):
         patch_data(at_limit, set=((("k",) * DEPTH_MAX, b"\x80"),))
     with pytest.raises(ValueError, match="64 levels"):
         patch_data(b"\x80", set=((("k",), at_limit),))
     with pytest.raises(ValueError, match="64 levels"):
         patch_data(b"\x80", expect=((("k",), beyond), (("k",), b"")))
+    with pytest.raises(ValueError, match="64 levels"):
+        patch_data(msgspec.msgpack.encode({"k": nested(DEPTH_MAX + 1)}), expect=((("k",), b"\x01"),))
+
+
+def decided(*arguments: Any) -> Any:
+    try:
+        return patch_data(*arguments)
+    except ListInPathError as error:
+        return str(error)
+    except ValueError:
+        return None  # what is told of it does not depend on the reason
+
+
+def deep_in_the_stack(frames: int, *arguments: Any) -> Any:
+    return decided(*arguments) if frames == 0 else deep_in_the_stack(frames - 1, *arguments)
+
+
+@pytest.mark.parametrize("filler", [b"", b"x" * 20_000], ids=["short", "long"])
+@pytest.mark.parametrize("levels", [64, 65, 500, 512, 513, 600, 700, 800, 900, 950, 1000, 5000])
+def test_replicas_decide_alike_at_any_stack(levels: int, filler: bytes) -> None:
+    # {"a": [[[...]]], "f": filler}: whether the interpreter can decode the lists depends on the frames below.
+    data = b"\x82\xa1a" + b"\x91" * levels + b"\x01" + b"\xa1f" + msgspec.msgpack.encode(filler)
+    changes = (((("b",), b"\x01"),), (("c", "d"),))
+    shallow = decided(data, *changes)
+    for frames in (50, 150, 300):
+        assert deep_in_the_stack(frames, data, *changes) == shallow
+
+
+FILLERS = {"containers": [[] for _ in range(600)], "long": "x" * 20_000}
+
+
+@pytest.mark.parametrize("kind", FILLERS)
+@given(datas, path_values, st.lists(paths, max_size=3), st.dictionaries(paths, values, max_size=2))
+def test_what_is_decoded_makes_no_difference(
+    kind: str, data: Any, change: Any, unset: Any, expect: Any
+) -> None:
+    filler = {"filler": FILLERS[kind]}
+    changes = encode_changes(change, unset, expect)
+    short = decided(encode_data(data), *changes)
+    whole = decided(encode_data({**data, **filler}), *changes)
+    if type(short) is bytes:
+        assert same_value(decode_data(whole), {**decode_data(short), **filler})
+    else:
+        assert whole == short
 
 
 def test_what_the_facade_accepts_the_server_accepts() -> None:
