@@ -84,7 +84,7 @@ class Get(Frame, frozen=True, tag=10):
 
 
 class Create(Frame, frozen=True, tag=11):
-    """Store a new session. Answered by `Written` or `Failed(EXISTS)`."""
+    """Store a new session. Answered by `Written`, `Failed(EXISTS | TOO_LARGE)`."""
 
     request: int
     low: int
@@ -100,7 +100,10 @@ class Create(Frame, frozen=True, tag=11):
 
 
 class Update(Frame, frozen=True, tag=12):
-    """Replace what may change of a session. Answered by `Written`, `Failed(NOT_FOUND | CONFLICT)`."""
+    """Replace what may change of a session.
+
+    Answered by `Written`, `Failed(NOT_FOUND | CONFLICT | TOO_LARGE)`.
+    """
 
     request: int
     low: int
@@ -125,8 +128,9 @@ class Delete(Frame, frozen=True, tag=13):
 
 
 class Patch(Frame, frozen=True, tag=14):
-    """Change paths of a session's data. Answered by `Session`, `Failed(NOT_FOUND | CONFLICT | TOO_LARGE)`.
+    """Change paths of a session's data.
 
+    Answered by `Session`, `Failed(NOT_FOUND | CONFLICT | TOO_LARGE | INVALID)`.
     `user` is None to leave the user as it is, else a tuple of the new user id (or None).
     `expires_us` None leaves the lifetime as it is. In `expect`, empty bytes demand that the path is absent.
     """
@@ -144,7 +148,10 @@ class Patch(Frame, frozen=True, tag=14):
 
 
 class Rotate(Frame, frozen=True, tag=15):
-    """Kill the old id and give its session to the new one, in one step. Answered like `Patch`."""
+    """Kill the old id and give its session to the new one, in one step.
+
+    Answered by `Session`, `Failed(NOT_FOUND | EXISTS | TOO_LARGE | INVALID)`.
+    """
 
     request: int
     low: int
@@ -218,7 +225,11 @@ class Subscribe(Frame, frozen=True, tag=21):
 
 
 class FailureCode(IntEnum):
-    """Why a command was refused. The refusal is itself a logged, replicated decision."""
+    """Why a command was refused.
+
+    The refusal is itself a logged, replicated decision, but for the TOO_LARGE of a `Create` or `Update`: that
+    is told before anything is logged.
+    """
 
     EXISTS = 1
     NOT_FOUND = 2
@@ -268,7 +279,7 @@ class Written(Frame, frozen=True, tag=42):
 
 
 class Failed(Frame, frozen=True, tag=43):
-    """The command was decided and refused."""
+    """The command was refused, see `FailureCode`. It changed nothing."""
 
     request: int
     code: int

@@ -3,6 +3,9 @@
 A connection opens with `wire.Hello` in both directions: role "peer" for nodes, actors and the commands that
 change something, which a node or an actor taken for the coordinator refuses; "admin" for who only looks.
 `wire.Subscribe` is answered by `wire.MapFull` and then `wire.MapChange`s.
+
+A coordinator whose map is older than one in use answers every request by `Rejected`, and `wire.Subscribe` and
+`Heartbeat` by a `wire.Goodbye`.
 """
 
 from typing import TypeAlias
@@ -45,7 +48,10 @@ class Decision(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Propose(wire.Frame, frozen=True, tag=90):
-    """Decide each of these on its own. `proposer` is the incarnation that asks. Answered by `Decided`."""
+    """Decide each of these on its own. `proposer` is the incarnation that asks.
+
+    Answered by `Decided`, or by `Rejected` if the proposer is not the sender or has not subscribed.
+    """
 
     request: int
     proposer: bytes
