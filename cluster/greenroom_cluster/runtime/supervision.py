@@ -1,4 +1,4 @@
-"""Processes that are started, watched, and started again: the only place that knows tractor.
+"""Processes that are started, watched, and started again. Only here and in `hardening` tractor is known.
 
 tractor spawns a process, runs a function in it and carries messages; session traffic never passes here. What
 it does not do is done around it, because each gap was seen (0.1.0a5): a killed or stopped child goes
