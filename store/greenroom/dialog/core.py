@@ -108,7 +108,7 @@ class Dialog:
     def gather(self, now_ns: int, request: wire.Fanout, kind: Kind, token: object) -> None:
         """Begin an operation that every shard must answer; the `shards` in `request` are filled in.
 
-        Raises UnavailableError if too much is in flight.
+        Raises UnavailableError if too much is in flight, UsageError if the request is over the frame limit.
         """
         if len(self._ledger.pending) >= self._settings.operations_max:
             self._refuse_crowd(kind)

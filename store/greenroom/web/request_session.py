@@ -44,7 +44,8 @@ class RequestSession(dict[Any, Any]):
     Changes are found by comparison when it is saved, so nested ones count too. Reading raises
     SessionNotLoadedError where the middleware has `autoload=False` and `load` was not called. Writing raises
     UsageError where it would create a session after the response has started, and UnavailableError where the
-    store did not answer and the app goes on for reads.
+    store did not answer and the app goes on for reads; so do `login`, `logout`, `logout_everywhere` and
+    `regenerate`.
     """
 
     __slots__ = ("_visit",)
@@ -132,7 +133,8 @@ class RequestSession(dict[Any, Any]):
         """Log this user in: new id, user and all changes in one step; the old id is dead then.
 
         `user` goes through `serialize_user`. `data` is set on top of what an anonymous session holds; the
-        data of another user who was logged in is dropped. Raises UsageError after the response has started.
+        data of another user who was logged in is dropped. Raises UsageError for what is no user id, and after
+        the response has started.
         """
         self._visit.login(user, {} if data is None else plain_dict(data))
 
@@ -141,7 +143,10 @@ class RequestSession(dict[Any, Any]):
         self._visit.logout()
 
     def logout_everywhere(self, *, keep_current: bool = False) -> None:
-        """End all sessions of the user who is logged in, or all others; without a user, just this one."""
+        """End all sessions of the user who is logged in, or all others; without a user, just this one.
+
+        Raises UnsupportedError if the store cannot do that.
+        """
         self._visit.logout_everywhere(keep_current=keep_current)
 
     def regenerate(self) -> None:
@@ -188,13 +193,18 @@ class RequestSession(dict[Any, Any]):
     async def devices(self, *, limit: int = 1000) -> list[SessionInfo]:
         """Return the newest sessions of the user who is logged in, at most `limit` (1 to 2000).
 
-        `handle` tells which is this one.
+        `handle` tells which is this one. Raises what `list_by_user` of the store raises, UnsupportedError if
+        the store cannot do that.
         """
         user_id = self.user_id
         return [] if user_id is None else await self._visit.settings.store.list_by_user(user_id, limit=limit)
 
     async def end_device(self, handle: str) -> None:
-        """Log out another of the user's sessions now; this one with the response."""
+        """Log out another of the user's sessions now; this one with the response.
+
+        Raises what `delete_by_handle` of the store raises, UnsupportedError if the store cannot do that, and
+        UsageError if this is no handle.
+        """
         user_id = self.user_id
         if handle == self.handle:
             self.logout()

@@ -81,7 +81,8 @@ class Session:
     - `absolute_seconds`: how long it lives at most, whatever its use, from its creation on.
     - `serialize_user` turns what `login` is given into a user id (a str); `deserialize_user`, plain or async,
       is the way back, for `await session.user()`.
-    - `label` of the scope's User-Agent and so on: what a list of devices shows; by default the User-Agent.
+    - `label` makes of the User-Agent what a list of devices shows, of which 256 bytes are kept; by default it
+      is the User-Agent itself.
     - `on_unavailable`: "closed" answers 503 if the store does not; "anonymous" goes on without a session, in
       which writes raise UnavailableError, and never sends a cookie.
     - `retry_after_seconds` stands in those answers. `clock` returns the present, aware.

@@ -2,7 +2,7 @@
 
 Nothing here knows ASGI: the middleware and the adapters of frameworks drive it. In this order:
 
->>> visit = sessions.visit(cookie_headers, secure_transport=True, label=user_agent)
+>>> visit = sessions.visit(cookie_headers, secure_transport=True, user_agent=user_agent)
 >>> await visit.load()                          # or later, or never
 >>> ...                                         # the handler works with visit.session
 >>> await visit.save(what_the_handler_left)     # before the headers are sent
