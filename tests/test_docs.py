@@ -2,6 +2,8 @@
 
 import ast
 import asyncio
+import dataclasses
+import inspect
 import re
 import subprocess
 import sys
@@ -13,9 +15,10 @@ import httpx
 import pytest
 import typer
 
-from greenroom import MemoryStore, SessionData, new_session_id, wire
+from greenroom import ClusterStore, MemoryStore, SessionData, new_session_id, wire
 from greenroom.fields import utc_now
 from greenroom.testing import CHECKS, Check, available_libraries, run_check
+from greenroom.web import Session, SessionStatistics
 from greenroom_cluster import peering
 from greenroom_cluster.cli.commands import app
 from greenroom_cluster.coordination import messages
@@ -197,6 +200,16 @@ def test_options_and_variables_named_exist(page: Path) -> None:
             assert option in options, f"{option} in {command!r}"
     for variable in re.findall(r"GREENROOM_[A-Z_]+[A-Z]", text):
         assert variable in variables, variable
+
+
+def test_options_and_counters_of_sessions_are_all_told() -> None:
+    told = cells("docs/memory-to-cluster.md", 0)
+    counters = {each.name for each in dataclasses.fields(SessionStatistics)}
+    assert told == set(inspect.signature(Session).parameters) | counters
+
+
+def test_options_of_a_store_are_all_told() -> None:
+    assert set(inspect.signature(ClusterStore).parameters) <= cells("store/README.md", 0)
 
 
 def test_every_message_stands_in_the_table() -> None:

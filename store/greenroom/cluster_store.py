@@ -62,8 +62,9 @@ class ClusterStore(BaseSessionStore):
     """Sessions in a cluster, reached through the addresses of some of its nodes.
 
     `nodes` is `"host:port,host:port"`: any nodes will do, more than one so that one may be down. `cluster` is
-    the cluster's name. `data_bytes_max` limits the encoded data of one session, below the cluster's own limit
-    of 1 MiB. An operation answers within `deadline_seconds`, retries and failovers included, or
+    the cluster's name. `data_bytes_max` limits the encoded data that is sent for one session, below the
+    cluster's own limit of 1 MiB, by which what a patch leads to is measured. An operation answers within
+    `deadline_seconds`, retries and failovers included, or
     raises UnavailableError (not applied) or OutcomeUnknownError (perhaps applied). At most `operations_max`
     operations of one event loop are in flight. Raises UsageError for an option that makes no sense.
 
