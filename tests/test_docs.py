@@ -189,12 +189,21 @@ def test_options_and_variables_are_all_told() -> None:
     assert told == options
 
 
+def variables_of_tests() -> set[str]:
+    """Return the variables that the tests themselves read."""
+    readers = ("browser/conftest", "cluster/shard/test_worlds", "cluster/shard/test_transcripts")
+    code = "".join((ROOT / f"tests/{each}.py").read_text() for each in readers)
+    return set(re.findall(r'"(GREENROOM_[A-Z_]+)"', code))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_options_and_variables_named_exist(page: Path) -> None:
     text = page.read_text()
     options = options_of_commands()
     variables = {variable for names in options.values() for variable in names}
     variables.add("GREENROOM_URL")  # what the examples read
+    if page.stem == "contributing":
+        variables |= variables_of_tests()
     for command in re.findall(r"^(?:uv run )?greenroom [a-z].*$", text, re.MULTILINE):
         for option in re.findall(r"--[a-z-]+", command.partition("#")[0]):
             assert option in options, f"{option} in {command!r}"
