@@ -49,7 +49,7 @@ class RunningCluster:
         return found
 
     def is_healthy(self) -> bool:
-        """Tell whether every shard answers and has all its replicas."""
+        """Tell whether every shard answers and has all its replicas, not all on one node."""
         return bool(json.loads(self._answer("health", "--json", statuses=(0, 1)))["healthy"])
 
     def kill_actor(self) -> int:
