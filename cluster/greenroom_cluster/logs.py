@@ -10,6 +10,11 @@ import structlog
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+# Without the values of local variables, which may be session ids and what users store.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+
 
 class LogSettings(msgspec.Struct, frozen=True):
     """How a process and those that it supervises write their logs."""
@@ -23,7 +28,7 @@ def configure(settings: LogSettings) -> None:
     renderer: structlog.typing.Processor
     if settings.format == "json":
         renderer = structlog.processors.JSONRenderer()
-        errors: list[structlog.typing.Processor] = [structlog.processors.dict_tracebacks]
+        errors: list[structlog.typing.Processor] = [_TRACEBACKS]
     else:
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
