@@ -1,10 +1,11 @@
 """Mistakes in how processes are started: each is told in one line, soon, and harms nobody who runs."""
 
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -241,3 +242,24 @@ async def test_shards_that_wait_for_a_lost_node_are_told_with_the_ways_out(tmp_p
             while not all(shard.state == "alone" for shard in status.shards):
                 status = await inspect_cluster([here.coordinator], CLUSTER)
         assert len(told()) == 1
+
+
+@contextmanager
+def few_files() -> Iterator[None]:
+    """What is started meanwhile begins with a low limit of open files, which it may raise."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_node_opens_as_many_files_as_the_host_allows(tmp_path: Path) -> None:
+    """A node serves as many clients as an actor does, so it too raises what it started with."""
+    async with host(tmp_path) as here:
+        with few_files():
+            node = await here.start_node("a")
+        await node.until_logged("node_started")
+        soft, hard = resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE)
+        assert soft == hard

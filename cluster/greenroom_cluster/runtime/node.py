@@ -38,6 +38,7 @@ from greenroom_cluster.runtime.coordinator_link import (
     CoordinatorLinkSettings,
     CoordinatorUnreachableError,
 )
+from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
 from greenroom_cluster.runtime.listener import ListenerSettings
 from greenroom_cluster.runtime.map_server import MapServer
 from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION, wait_for_ports
@@ -445,6 +446,7 @@ async def run_node(settings: NodeSettings, started: Callable[[str], Awaitable[No
     Raises UsageError for impossible settings, RestartLimitError if an actor keeps ending.
     """
     settings.check()
+    raise_descriptor_limit()
     await _take_actor_ports(settings)
     node = Node(settings)
     if started is not None:
