@@ -25,6 +25,7 @@ CLUSTER = "greenroom"
 COORDINATOR_ADDRESS = "127.0.0.1:7300"
 NODE_ADDRESS = "127.0.0.1:7400"
 HANG_SECONDS = 10.0
+HANG_SECONDS_MIN = 1.0
 DRAIN_SECONDS = 30.0
 ACTORS = 2
 LINGER_SECONDS = 0.00025
@@ -61,6 +62,7 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError("--adopt-from and --give-up-newer say how to start with --new-lineage; add that")
         if adopted and self.give_up_newer:
             raise UsageError("--give-up-newer contradicts --adopt-from: give one of them")
+        check_hang(self.hang_seconds)
 
     def adopted_addresses(self) -> list[str]:
         """Return the addresses in `adopt_from`. Raises UsageError if one is none."""
@@ -108,7 +110,9 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(
                 f"--actor-port-base {self.actor_port_base} leaves no room for {self.actors} ports"
             )
+        check_drain(self.drain_seconds)
         check_linger(self.linger_seconds)
+        check_hang(self.hang_seconds)
         host, _ = split_address(self.advertise or self.listen)
         if host in {"0.0.0.0", "::", "*"}:  # noqa: S104  refused, not bound
             raise UsageError(
@@ -153,7 +157,13 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
                 f"--replicas {self.replicas} needs as many nodes; give --nodes {self.replicas} or more"
             )
         CoordinatorProcessSettings(cluster=self.cluster, shards=self.shards, replicas=self.replicas).check()
-        NodeSettings(name="n1", actors=self.actors, linger_seconds=self.linger_seconds).check()
+        NodeSettings(
+            name="n1",
+            actors=self.actors,
+            drain_seconds=self.drain_seconds,
+            linger_seconds=self.linger_seconds,
+            hang_seconds=self.hang_seconds,
+        ).check()
 
     def _check_ports(self) -> None:
         host, port = split_address(self.listen)
@@ -175,9 +185,24 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
 def check_address(option: str, address: str) -> None:
     """Raise UsageError, naming the option, if this is no `host:port`."""
     try:
-        split_address(address)
+        host, _ = split_address(address)
+        host.encode("idna")  # as whoever looks it up will
     except UsageError as error:
         raise UsageError(f"{option}: {error}") from None
+    except UnicodeError:
+        raise UsageError(f"{option}: {address!a} does not begin with a name of a host") from None
+
+
+def check_drain(seconds: float) -> None:
+    """Raise UsageError if nothing can take so long."""
+    if not seconds >= 0:
+        raise UsageError(f"--drain-seconds must be 0 or more; it is {seconds:g}")
+
+
+def check_hang(seconds: float) -> None:
+    """Raise UsageError if so short a silence is none: a process gives a sign of life twice a second."""
+    if not seconds >= HANG_SECONDS_MIN:
+        raise UsageError(f"--hang-seconds must be {HANG_SECONDS_MIN:g} or more; it is {seconds:g}")
 
 
 def check_linger(seconds: float) -> None:

@@ -5,6 +5,7 @@ while counts as sound, and the back-off begins anew. Too many restarts within a 
 not help: the supervisor ends and leaves it to its own.
 """
 
+import math
 import random
 from collections import deque
 
@@ -28,12 +29,16 @@ class RestartSettings(msgspec.Struct, frozen=True):
     sound_after_seconds: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.restarts_max < 0 or not 0 <= self.jitter < 1:
-            raise UsageError("restarts_max must be 0 or more, and jitter at least 0 and below 1")
+        if self.restarts_max < 0:
+            raise UsageError(f"--restarts-max must be 0 or more; it is {self.restarts_max}")
+        if not 0 < self.window_seconds < math.inf:
+            raise UsageError(f"--restart-window must be seconds above 0; it is {self.window_seconds:g}")
+        if not 0 <= self.jitter < 1:
+            raise UsageError("jitter must be at least 0 and below 1")
         if not 0 < self.backoff_seconds <= self.backoff_seconds_max:
             raise UsageError("backoff_seconds must be above 0 and at most backoff_seconds_max")
-        if self.window_seconds <= 0 or self.sound_after_seconds <= 0:
-            raise UsageError("window_seconds and sound_after_seconds must be above 0")
+        if self.sound_after_seconds <= 0:
+            raise UsageError("sound_after_seconds must be above 0")
 
 
 class Restart(msgspec.Struct, frozen=True):

@@ -80,6 +80,7 @@ def test_no_restart_at_all_may_be_asked_for() -> None:
         {"backoff_seconds": 3.0, "backoff_seconds_max": 2.0},
         {"backoff_seconds": 0.0},
         {"window_seconds": 0.0},
+        {"window_seconds": float("inf")},
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, float]) -> None:

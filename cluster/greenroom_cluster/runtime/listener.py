@@ -23,7 +23,7 @@ import structlog
 import trio
 
 from greenroom import wire
-from greenroom.errors import RemoteProtocolError, UsageError
+from greenroom.errors import RemoteProtocolError
 from greenroom.framing import FRAME_BYTES_MAX, encode_greeting
 from greenroom_cluster.runtime.addresses import join_address
 from greenroom_cluster.runtime.connection import (
@@ -35,6 +35,7 @@ from greenroom_cluster.runtime.connection import (
 )
 from greenroom_cluster.runtime.descriptors import SpareDescriptor, connections_within
 from greenroom_cluster.runtime.log_limits import LimitedLog
+from greenroom_cluster.runtime.ports import cannot_listen
 
 IDENTITY_BYTES = 16
 RESERVED_CONNECTIONS = 256
@@ -323,7 +324,7 @@ def _bind(host: str, port: int, option: str) -> socket.socket:
         )[0]
         sock = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise UsageError(f"cannot listen on {join_address(host, port)}: {error.strerror or error}") from error
+        raise cannot_listen(join_address(host, port), error, option) from error
     try:
         sock.settimeout(0)
         # A restart must not wait for the kernel to forget connections of the process before.
@@ -332,8 +333,5 @@ def _bind(host: str, port: int, option: str) -> socket.socket:
         sock.listen(_BACKLOG)
     except OSError as error:
         sock.close()
-        raise UsageError(
-            f"cannot listen on {join_address(host, port)}: {error.strerror or error}; "
-            f"choose another address with {option}"
-        ) from error
+        raise cannot_listen(join_address(host, port), error, option) from error
     return sock

@@ -264,7 +264,7 @@ class LocalCluster:
     def _node_address(self, index: int) -> str:
         host, port = split_address(self._settings.listen)
         if port == 0:
-            return self._free_address(host)
+            return self._free_address(host, "--listen")
         check_port(host, port + index)
         return join_address(host, port + index)
 
@@ -279,11 +279,11 @@ class LocalCluster:
             with suppress(UsageError):
                 check_port(host, port)
                 return usual
-        return self._free_address(host)
+        return self._free_address(host, "--coordinator-listen")
 
-    def _free_address(self, host: str) -> str:
+    def _free_address(self, host: str, option: str) -> str:
         taken = {split_address(address)[1] for address in (*self._planned, *self._addresses.values())}
-        while (port := free_port(host)) in taken:
+        while (port := free_port(host, option)) in taken:
             pass
         return join_address(host, port)
 

@@ -1,5 +1,6 @@
 """Ports to listen on that are known before the process that listens is started."""
 
+import errno
 import random
 import socket
 from collections.abc import Iterable
@@ -8,6 +9,7 @@ from pathlib import Path
 import trio
 
 from greenroom.errors import UsageError
+from greenroom_cluster.runtime.addresses import join_address
 
 ACTOR_PORT_OPTION = "--actor-port-base (GREENROOM_ACTOR_PORT_BASE)"
 _POLL_SECONDS = 0.02
@@ -16,43 +18,50 @@ _ATTEMPTS = 500
 _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
-def free_port(host: str = "127.0.0.1") -> int:
+def free_port(host: str = "127.0.0.1", option: str = "--listen") -> int:
     """Return a port of `host` that nobody listens on now.
 
     Below the range from which the kernel takes the ports of outgoing connections: none of those can take it
     before it is used, nor can a connection to it, made too early, be answered by itself.
-    Raises UsageError if none can be found, or the host is not one of this machine.
+    Raises UsageError, naming the option, if none can be found, or the host is not one of this machine.
     """
     choice = random.SystemRandom()
     highest = int(_RANGE.read_text().split()[0]) if _RANGE.exists() else 32_768
     if highest - _LOWEST < _ATTEMPTS:
         highest = 65_535
-    reason = ""
     for _ in range(_ATTEMPTS):
         port = choice.randrange(_LOWEST, highest)
         try:
-            check_port(host, port)
-        except UsageError as error:
-            reason = str(error)
+            _try_to_listen(host, port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:  # no other port would do
+                raise cannot_listen(host, error, option) from None
         else:
             return port
-    raise UsageError(f"no free port was found: {reason}")
+    raise UsageError(f"no free port of {host} was found: choose another address with {option}")
 
 
 def check_port(host: str, port: int, option: str = "--listen") -> None:
     """Raise UsageError, naming the option, if nobody could listen on this address now."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen(1)
+        _try_to_listen(host, port)
     except OSError as error:
-        raise UsageError(
-            f"cannot listen on {host}:{port} ({error.strerror or error}): choose another with {option}"
-        ) from None
+        raise cannot_listen(join_address(host, port), error, option) from None
+
+
+def _try_to_listen(host: str, port: int) -> None:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+        probe.listen(1)
+
+
+def cannot_listen(where: str, error: OSError, option: str) -> UsageError:
+    """Return the error of an address that cannot be listened on."""
+    return UsageError(f"cannot listen on {where} ({error.strerror or error}): choose another with {option}")
 
 
 async def wait_for_ports(host: str, ports: Iterable[int], option: str, seconds: float) -> None:
