@@ -100,7 +100,8 @@ class Listener:
         self._clients_max = min(settings.connections_max, max(within - RESERVED_CONNECTIONS, within * 3 // 4))
         self._open_max = min(self._clients_max + RESERVED_CONNECTIONS, within)
         self._clients = 0
-        if self._clients_max < settings.connections_max:
+        limited = self._clients_max < settings.connections_max
+        if limited:
             _log.warning(
                 "connections_limited",
                 connections_max=self._clients_max,
@@ -121,8 +122,8 @@ class Listener:
         self._full = encode_greeting(
             wire.Goodbye(
                 "too-many-connections",
-                f"this process serves {self._clients_max} clients already; "
-                "close idle connections, or raise connections_max",
+                f"this process serves {self._clients_max} clients already, one for each event loop with a "
+                f"store: run fewer{', or raise its limit of open files (ulimit -n)' if limited else ''}",
             )
         )
         self._socket = _bind(settings.host, settings.port, settings.option)

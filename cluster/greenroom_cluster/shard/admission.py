@@ -57,16 +57,14 @@ class Admission:
                 return self.too_many_bytes(request)
         if known is None:
             if len(primary.table.clients) >= settings.clients_max:
-                return wire.Overloaded(request, "too many clients wrote to this shard lately (clients_max)")
-        elif len(known.results) >= settings.results_max or known.kept_bytes > settings.results_bytes_max:
-            limit = self._limit_of_answers(known, command)
-            if limit is not None:
-                return wire.Overloaded(request, f"the client confirms too few answers ({limit})")
+                return wire.Overloaded(request, "too many stores wrote to this shard lately: open fewer")
+        elif self._too_many_answers(known, command):
+            return wire.Overloaded(request, "the client has yet to confirm too many answers")
         kind = type(command)
         if kind is wire.Patch or kind is wire.Rotate:
             waiting = self._context.patch_bytes
             if waiting and waiting + self._cost(command) > settings.patch_bytes_max:  # type: ignore[arg-type]  # kind says which
-                return wire.Overloaded(request, "too many large sessions are being patched (patch_bytes_max)")
+                return wire.Overloaded(request, "too many large sessions are patched: keep them smaller")
         elif kind is wire.Clean:
             if self._cleaning > primary.committed:
                 return wire.Overloaded(request, "this shard is being cleaned already")
@@ -76,20 +74,20 @@ class Admission:
                 return wire.Failed(request, wire.FailureCode.TOO_LARGE, f"{size} bytes")
         return None
 
-    def _limit_of_answers(self, known: Client, command: "Write") -> str | None:
-        """Return the limit that the client's answers would still pass with this command, None if none.
+    def _too_many_answers(self, known: Client, command: "Write") -> bool:
+        """Whether the client's answers are over a limit, and would be still with this command.
 
         A command confirms answers once it is applied, so those do not count; were it refused for them, its
         client could never confirm anything. Nor is the request refused up to which all is confirmed: its
         answer is the one that the client needs to confirm more.
         """
-        if command.request <= command.low:
-            return None
         settings = self._context.settings
+        if len(known.results) < settings.results_max and known.kept_bytes <= settings.results_bytes_max:
+            return False
+        if command.request <= command.low:
+            return False
         count, size = known.kept_from(command.low)
-        if count >= settings.results_max:
-            return "results_max"
-        return "results_bytes_max" if size > settings.results_bytes_max else None
+        return count >= settings.results_max or size > settings.results_bytes_max
 
     def logged(self, sequence: int, command: "Write") -> None:
         """Account for a command that was taken; only needed for those in COSTLY."""
@@ -135,7 +133,7 @@ class Admission:
     @staticmethod
     def too_many_bytes(request: int) -> wire.Overloaded:
         """Return the refusal of what would make the log outgrow its bound."""
-        return wire.Overloaded(request, "too many bytes wait for the peer (uncommitted_bytes_max)")
+        return wire.Overloaded(request, "too many bytes wait for the shard's backup: write less at once")
 
     def _cost(self, command: wire.Patch | wire.Rotate) -> int:
         return _size(command) + self._opened(command.digest)

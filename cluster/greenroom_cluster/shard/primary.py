@@ -128,9 +128,7 @@ class Primary:
         assert isinstance(request, wire.ListByUser)
         context = self.context
         if context.listed > context.settings.listed_max:
-            self.answer(
-                origin, wire.Overloaded(request.request, "too many sessions listed at once (listed_max)")
-            )
+            self.answer(origin, wire.Overloaded(request.request, "too many sessions are listed at once"))
             return
         sessions = self.table.of_user(request.user_id)
         context.listed += len(sessions)
@@ -215,13 +213,11 @@ class Primary:
         settings = self.context.settings
         size = 0 if isinstance(request, Read) else record_bytes(request)
         if len(self.held) >= settings.held_requests_max:
-            self.answer(
-                origin, wire.Overloaded(request.request, "too many requests wait (held_requests_max)")
-            )
+            reason = "too many requests wait while the shard changes hands"
+            self.answer(origin, wire.Overloaded(request.request, reason))
         elif self._held_bytes + size > settings.held_bytes_max:
-            self.answer(
-                origin, wire.Overloaded(request.request, "too many bytes of requests wait (held_bytes_max)")
-            )
+            reason = "too many bytes of requests wait while the shard changes hands"
+            self.answer(origin, wire.Overloaded(request.request, reason))
         else:
             self._held_bytes += size
             self.held.append((origin, client, request))

@@ -1,11 +1,14 @@
 """What a primary refuses before it logs it: no client can make an actor look dead or eat its memory."""
 
+import ast
 import random
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from greenroom import wire
+from greenroom_cluster import shard
 from greenroom_cluster.shard.settings import HostSettings
 from tests.cluster.shard.harness import World, create, get
 
@@ -245,3 +248,16 @@ def test_one_step_lists_a_bounded_number_of_sessions() -> None:
     answered = [number for number in range(1, 21) if primary.replies[number].shards]
     assert answered == [1, 2, 3, 4, 5, 6, 7]
     assert len(primary.replies[1].sessions) == 2000
+
+
+def test_no_reason_names_a_setting_that_no_option_sets() -> None:
+    """Reasons reach the callers of a store; only what the settings themselves refuse may name them."""
+    sources = [path for path in Path(shard.__file__).parent.glob("*.py") if path.name != "settings.py"]
+    assert len(sources) > 10
+    for path in sources:
+        tree = ast.parse(path.read_text())
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            text = node.value if isinstance(node, ast.Constant) and id(node) not in docstrings else None
+            if isinstance(text, str) and " " in text:
+                assert [name for name in HostSettings.__struct_fields__ if name in text] == [], text
