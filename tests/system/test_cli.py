@@ -228,15 +228,17 @@ def test_unreachable_coordinator_names_the_option() -> None:
     assert_one_line(run("forget-node", "n1", "--coordinator", address), 1, address, "--coordinator")
 
 
-def test_missing_tractor_prints_how_to_install_it() -> None:
+@pytest.mark.parametrize(("arguments", "status"), [(["node", "--name", "n1"], 1), (["up"], 1), (["demo"], 2)])
+def test_missing_tractor_prints_how_to_install_it(arguments: list[str], status: int) -> None:
+    """Of the demo 1 says that something was lost."""
     code = (
-        "import sys; sys.modules['tractor'] = None; sys.argv = ['greenroom', 'node', '--name', 'n1'];"
+        f"import sys; sys.modules['tractor'] = None; sys.argv = ['greenroom', *{arguments}];"
         "from greenroom_cluster.cli import main; main()"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
-    assert result.returncode == 1
+    assert result.returncode == status
     assert "pip install --no-deps tractor==0.1.0a5" in result.stderr
     assert (
         'uv tool install "greenroom-cluster[tractor]" --find-links dist --overrides overrides.txt'

@@ -107,10 +107,10 @@ def _run(work: Callable[..., Awaitable[Any]], *arguments: Any, logs: LogSettings
     return trio.run(work, *arguments)
 
 
-def _need_tractor() -> None:
+def _need_tractor(status: int = EXIT_FAILED) -> None:
     """Say what is missing before any process is started, since those would only be restarted."""
     if importlib.util.find_spec("tractor") is None:
-        _fail(TRACTOR_MISSING, EXIT_FAILED)
+        _fail(TRACTOR_MISSING, status)
 
 
 def _exit_with(parent_pid: int) -> None:
@@ -416,7 +416,8 @@ def demo(
     json: options.Json = False,
 ) -> None:
     """Show it: a shop on three nodes, shoppers, kills, and every cart checked afterwards."""
-    _need_tractor()
+    from greenroom_cluster.demo.command import EXIT_FAILED as DEMO_FAILED
     from greenroom_cluster.demo.command import run_demo
 
+    _need_tractor(DEMO_FAILED)
     raise typer.Exit(run_demo(json=json, seconds=seconds, browsers=browsers, seed=seed))

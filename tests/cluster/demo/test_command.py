@@ -79,10 +79,11 @@ async def test_the_demo_loses_nothing_and_leaves_nothing_behind() -> None:
 
 @pytest.mark.trio
 @pytest.mark.system
-async def test_an_interrupted_demo_stops_everything() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupted_demo_stops_everything(number: signal.Signals) -> None:
     async def interrupt(demo: RunningDemo, line: bytes) -> None:
         if b"browsers shop" in line:
-            demo.process.send_signal(signal.SIGINT)
+            demo.process.send_signal(number)
 
     demo = await run_demo(interrupt)
     assert demo.process.returncode == command.EXIT_INTERRUPTED, demo.stderr.decode()
