@@ -76,7 +76,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     jitter_us: int = 300
     encoded: bool = False
     fixed_ports: bool = False
-    purge_on_reset: bool = True
     rates: tuple[int, ...] = ()
     walls_ms: tuple[int, ...] = ()
     deadline_seconds: float = 5.0
