@@ -13,7 +13,6 @@ import msgspec
 from greenroom import wire
 from greenroom_cluster.shard.records import ClientState, KeptResult, Record, StoredSession
 
-PREPARE_BYTES_MAX = 256 * 1024
 PEER_FRAME_BYTES_MAX = 4 << 20
 
 
@@ -99,4 +98,3 @@ class SnapshotRefused(wire.Frame, frozen=True, tag=86):
 
 PeerRequest: TypeAlias = Prepare | Beacon | SnapshotChunk
 PeerReply: TypeAlias = PrepareOk | BeaconOk | SnapshotOk | SnapshotRefused
-PeerMessage: TypeAlias = wire.Hello | wire.Goodbye | PeerRequest | PeerReply

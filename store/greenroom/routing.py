@@ -4,8 +4,6 @@ A `Router` is made once per version of the cluster map, so that a request costs 
 list. Points have 16 bits and the shard count is a power of two: a shard is the top bits of a point.
 """
 
-from collections.abc import Iterable
-
 from greenroom.cluster_map import SHARDS_MAX, ActorEntry, ClusterMap
 from greenroom.errors import RemoteProtocolError, UsageError
 
@@ -68,22 +66,6 @@ class Router:
     def shard_of(self, point: int) -> int:
         """Return the shard that holds a routing point."""
         return point >> self.shift
-
-    def primary_of(self, point: int) -> ActorEntry | None:
-        """Return the actor to ask about a routing point, or None while its shard has none."""
-        return self.primaries[point >> self.shift]
-
-    def groups(self, shards: Iterable[int]) -> tuple[dict[bytes, list[int]], list[int]]:
-        """Return the shards by their primary's incarnation, and those that have none."""
-        groups: dict[bytes, list[int]] = {}
-        orphans: list[int] = []
-        for shard in sorted(shards):
-            actor = self.primaries[shard]
-            if actor is None:
-                orphans.append(shard)
-            else:
-                groups.setdefault(actor.incarnation, []).append(shard)
-        return groups, orphans
 
     def why_no_primary(self, shard: int) -> str:
         """Say why a shard has no actor to ask."""

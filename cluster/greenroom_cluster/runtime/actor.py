@@ -53,7 +53,6 @@ class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     incarnation: bytes
     slot: str
-    node: str
     cluster: str
     coordinator: str
     host: str = "127.0.0.1"

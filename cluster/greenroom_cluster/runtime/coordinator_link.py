@@ -80,9 +80,9 @@ class CoordinatorLink:
     """Follows the map, proposes and calls. The callbacks are called from `run`'s task and must not block.
 
     `on_map(map)` with every newer map; `on_decisions(decisions)`; `on_up()` after the first map of each
-    connection; `on_down()` when that connection is lost; `on_refused(reason)` when who answers is not this
-    cluster's coordinator, which no repeating changes (it is repeated all the same). `failure` is why there is
-    no connection. Raises UsageError for a malformed address.
+    connection; `on_refused(reason)` when who answers is not this cluster's coordinator, which no repeating
+    changes (it is repeated all the same). `failure` is why there is no connection. Raises UsageError for a
+    malformed address.
     """
 
     def __init__(
@@ -92,7 +92,6 @@ class CoordinatorLink:
         on_map: Callable[[ClusterMap], None] = _ignore,
         on_decisions: Callable[[tuple[Decision, ...]], None] = _ignore,
         on_up: Callable[[], None] = _ignore,
-        on_down: Callable[[], None] = _ignore,
         on_refused: Callable[[str], None] = _ignore,
     ) -> None:
         split_address(settings.address)
@@ -100,7 +99,6 @@ class CoordinatorLink:
         self._on_map = on_map
         self._on_decisions = on_decisions
         self._on_up = on_up
-        self._on_down = on_down
         self._on_refused = on_refused
         self.failure = ""
         self._map: ClusterMap | None = None
@@ -215,9 +213,7 @@ class CoordinatorLink:
         finally:
             self._connection = None
             self._waiting.clear()
-            if self._up:
-                self._up = False
-                self._on_down()
+            self._up = False
 
     def _take(self, connection: FramedConnection, message: CoordinatorReply) -> bool:
         """Act on one message; False ends the connection."""

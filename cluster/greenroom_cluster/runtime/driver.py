@@ -11,7 +11,6 @@ import math
 import os
 import sys
 import traceback
-from collections import Counter
 from collections.abc import Callable
 from typing import NoReturn, Protocol
 
@@ -86,7 +85,6 @@ class Driver:
         self._failed = False
         self._armed_ns: float = -math.inf
         self._rearm = trio.Event()
-        self.ignored: Counter[tuple[str, str]] = Counter()
 
     def connect_with(self, links: Links, propose: Callable[[list[Proposal]], None]) -> None:
         """Set where effects for peers and for the coordinator go."""
@@ -244,7 +242,6 @@ class Driver:
     def _perform_rare(self, effect: HostEffect) -> None:
         match effect:
             case Ignored(what=what, reason=reason, shard=shard, epoch=epoch):
-                self._count_ignored(what, reason)
                 _log.debug("ignored", what=what, reason=reason, shard=shard, epoch=epoch)
             case Transition(shard=shard, epoch=epoch, role=role, reason=reason):
                 _log.info("transition", shard=shard, epoch=epoch, role=role, reason=reason)
@@ -257,10 +254,5 @@ class Driver:
             case _:
                 pass
 
-    def _count_ignored(self, what: str, reason: str) -> None:
-        # Reasons may hold numbers; the counters must stay few.
-        self.ignored[what, reason.translate(_WITHOUT_DIGITS)] += 1
-
 
 _BULK_ANSWERS = frozenset({SnapshotOk, SnapshotRefused})
-_WITHOUT_DIGITS = str.maketrans("", "", "0123456789")

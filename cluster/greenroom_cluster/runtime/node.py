@@ -183,7 +183,6 @@ class Node:
             return ActorSettings(
                 incarnation=incarnation,
                 slot=slot,
-                node=settings.name,
                 cluster=settings.cluster,
                 coordinator=settings.coordinator,
                 host=self._listen_host,

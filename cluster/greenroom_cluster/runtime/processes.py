@@ -9,7 +9,6 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -150,33 +149,26 @@ class ProcessHandle:
         self.signal(signal.SIGKILL)
 
 
-def exit_with_parent(parent_pid: int, last_words: Callable[[], None] | None = None) -> None:
+def exit_with_parent(parent_pid: int) -> None:
     """Make this process exit at once, with status EXIT_ORPHANED, when its parent dies.
 
     A thread waits on a pidfd of the parent, so that a busy or hung event loop does not matter.
     PR_SET_PDEATHSIG would not do: it fires at the death of the *thread* that spawned, and trio spawns from
     a worker thread.
     """
-
-    def leave() -> None:
-        if last_words is not None:
-            with suppress(Exception):
-                last_words()
-        os._exit(EXIT_ORPHANED)
-
     try:
         fd = os.pidfd_open(parent_pid)
     except ProcessLookupError:
-        leave()
+        os._exit(EXIT_ORPHANED)
     # Only after the pidfd is held does the parent's id prove that the pidfd is the parent's.
     if os.getppid() != parent_pid:
-        leave()
+        os._exit(EXIT_ORPHANED)
 
     def watch() -> None:
         poll = select.poll()
         poll.register(fd, select.POLLIN)
         while not poll.poll():
             pass
-        leave()
+        os._exit(EXIT_ORPHANED)
 
     threading.Thread(target=watch, name="exit-with-parent", daemon=True).start()

@@ -83,11 +83,6 @@ class Visit:
     # --- what is known -----------------------------------------------------------------------------------
 
     @property
-    def loaded(self) -> bool:
-        """Whether it is known which session this is; with no valid cookie from the beginning."""
-        return self._loaded
-
-    @property
     def is_stored(self) -> bool:
         """Whether there is a session in the store, as far as this request knows."""
         return self.record is not None and not self.lost and not self._ending

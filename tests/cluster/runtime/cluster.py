@@ -41,7 +41,6 @@ class RunningActor:
         self.settings = ActorSettings(
             incarnation=self.incarnation,
             slot=f"{name}/0",
-            node=name,
             cluster=CLUSTER,
             coordinator=coordinator,
         )

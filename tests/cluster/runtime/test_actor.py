@@ -35,7 +35,6 @@ async def test_taken_port_names_the_option_that_chooses_it() -> None:
         settings = ActorSettings(
             incarnation=bytes(16),
             slot="n1/0",
-            node="n1",
             cluster="shop",
             coordinator="127.0.0.1:1",
             port=taken.getsockname()[1],
