@@ -58,7 +58,9 @@ class Admission:
         if known is None:
             if len(primary.table.clients) >= settings.clients_max:
                 return wire.Overloaded(request, "too many stores wrote to this shard lately: open fewer")
-        elif self._too_many_answers(known, command):
+        elif (
+            len(known.results) >= settings.results_max or known.kept_bytes > settings.results_bytes_max
+        ) and self._too_many_answers(known, command):
             return wire.Overloaded(request, "the client has yet to confirm too many answers")
         kind = type(command)
         if kind is wire.Patch or kind is wire.Rotate:
@@ -75,15 +77,13 @@ class Admission:
         return None
 
     def _too_many_answers(self, known: Client, command: "Write") -> bool:
-        """Whether the client's answers are over a limit, and would be still with this command.
+        """Whether the client's answers, which are over a limit, would be still with this command.
 
         A command confirms answers once it is applied, so those do not count; were it refused for them, its
         client could never confirm anything. Nor is the request refused up to which all is confirmed: its
         answer is the one that the client needs to confirm more.
         """
         settings = self._context.settings
-        if len(known.results) < settings.results_max and known.kept_bytes <= settings.results_bytes_max:
-            return False
         if command.request <= command.low:
             return False
         count, size = known.kept_from(command.low)
