@@ -79,7 +79,7 @@ def make_plan(seed: int) -> Plan:
         grace_seconds=grace,
         repropose_seconds=random.choice((1.0, 1.0, grace, 0.1)),
         chunk_bytes=random.choice((256 * 1024, 150, 600)),
-        chunks_in_flight=random.choice((4, 1)),
+        chunks_in_flight=random.choice((2, 1)),
         prepares_in_flight=random.choice((1, 4, 4)),
         disk_ms=random.choice((0.5, 1.0, 5.0, 20.0)),
         start_seconds=random.choice(((0.3, 0.6), (0.05, 0.1), (0.01, 0.02))),

@@ -84,7 +84,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     grace_seconds: float = 1.25
     repropose_seconds: float = 1.0
     chunk_bytes: int = 256 * 1024
-    chunks_in_flight: int = 4
+    chunks_in_flight: int = 2
     prepares_in_flight: int = 4
     disk_ms: float = 1.0
     start_seconds: tuple[float, float] = (0.3, 0.6)
