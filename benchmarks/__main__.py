@@ -1,6 +1,6 @@
 """Run the benchmarks: `uv run --group bench python -m benchmarks [--quick] [--json] [--only PART,...]`.
 
-Every contender is started here, on loopback, and all take turns within the run: Redis and memcached from the
+Every contender is started here, on loopback, and all take turns within a part: Redis and memcached from the
 distribution's packages, the clients from the dependency group `bench`. What is not installed is left out,
 with a word on how to install it. A full run writes tables, plots and raw results to docs/benchmarks; parts
 run one by one are put together there. `--render` writes page and plots again from the raw results.
@@ -9,14 +9,17 @@ run one by one are put together there. `--render` writes page and plots again fr
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
 from benchmarks import machine, report
+from benchmarks.clients import ContenderError
 from benchmarks.contenders.catalogue import CONTENDERS
-from benchmarks.results import BUSY, PARTS, Results, how_taken
+from benchmarks.processes import MissingError
+from benchmarks.results import BUSY, PARTS, Results, Run
 from benchmarks.stage import FULL, QUICK, Scale, Stage
 from benchmarks.summary import summary_of
 from benchmarks.work import failover, scaling, stored, throughput, transfer
@@ -106,23 +109,50 @@ def main() -> None:
         _tell(report.render(options.write or DOCUMENTS, console), options)
         return
     directory = options.write or (None if options.quick else DOCUMENTS)
-    stage = Stage(scale_of(options), options.contenders, console)
-    results = stage.results
-    results.machine = machine.machine()
-    results.versions = machine.versions()
+    scale = scale_of(options)
+    stage = Stage(scale, options.contenders, console)
     load = machine.load_average()  # before anything runs: later it would be our own
     if load > BUSY:
         stage.say(f"the machine is busy (load {load:.1f}): wait until it is quiet for figures that count")
     for part in options.only:
-        began = time.monotonic()
-        when = time.strftime("%Y-%m-%d", time.gmtime())
-        _RUN[part](stage)
-        seconds = time.monotonic() - began
-        results.taken[part] = how_taken(when, seconds, load, quick=options.quick)
-        stage.say(f"{part}: done in {seconds:.0f} s")
+        stage.results.runs[part] = measured(
+            part, _RUN[part], stage, kind_of(scale, quick=options.quick), load
+        )
         if directory is not None:  # after every part, so that a later one cannot lose the hour before it
-            report.write(results, directory, console)
-    _tell(results, options)
+            report.write(stage.results, directory, console)
+    _tell(stage.results, options)
+
+
+def kind_of(scale: Scale, *, quick: bool) -> str:
+    """Return what to call a run of this scale."""
+    if quick:
+        return "quick"
+    return "full" if scale == FULL else "reduced"
+
+
+def measured(part: str, run: Callable[[Stage], None], stage: Stage, kind: str, load: float) -> Run:
+    """Measure one part; one that breaks off keeps what it has, and says so."""
+    stage.skipped = {}
+    stage.versions = machine.versions()
+    began, when = time.monotonic(), time.strftime("%Y-%m-%d", time.gmtime())
+    try:
+        run(stage)
+    except (ContenderError, MissingError, RuntimeError) as error:
+        stage.skip(f"what was left of {part}", f"{type(error).__name__}: {error}")
+    seconds = time.monotonic() - began
+    stage.say(f"{part}: done in {seconds:.0f} s")
+    return Run(
+        when=when,
+        kind=kind,
+        rounds=stage.scale.rounds_of(part),
+        seconds=stage.scale.seconds,
+        took_seconds=seconds,
+        load=load,
+        commit=machine.commit(),
+        machine=machine.machine(),
+        versions=stage.versions,
+        skipped=stage.skipped,
+    )
 
 
 def _tell(results: Results, options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from typing import TypeVar
 import msgspec
 
 from benchmarks.contenders.catalogue import Contender
-from benchmarks.orders import Answer, Broken, Done, Measure, Measured, Order, Setup
+from benchmarks.orders import Answer, Broken, Done, Measure, Measured, Order, Setup, WarmUp
 from benchmarks.processes import MissingError, Process, Server, python_module
 from benchmarks.samples import Sample
 
@@ -70,8 +70,14 @@ class ClientProcess:
         self.begin(order)
         return self.finish(Done).seconds
 
+    def warm_up(self, order: Measure) -> None:
+        """Have every caller of a measurement work once before it; what is `tolerant` begins as it is."""
+        if not order.tolerant:
+            self.do(WarmUp(work=order.work, callers=order.callers))
+
     def measure(self, order: Measure) -> Sample:
         """Have a measurement made, with the servers' CPU time added."""
+        self.warm_up(order)
         before = self._server.cpu_seconds() if self._server is not None else 0.0
         self.begin(order)
         sample = self.finish(Measured).sample

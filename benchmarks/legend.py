@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from benchmarks.contenders.catalogue import CONTENDERS
-from benchmarks.results import BUSY, Results
+from benchmarks.results import BUSY, Results, Run
 from benchmarks.work.failover import REDIS
 from benchmarks.work.scaling import ONE_ACTOR, TWO_ACTORS
 
@@ -42,15 +42,20 @@ def sections_of(results: Results) -> list[Section]:
     """Return everything that has lines."""
     works = dict.fromkeys(each.work for each in (*results.throughput, *results.scaling))
     failures = dict.fromkeys(each.scenario for each in results.failovers)
-    used = [f"{name} {version}" for name, version in sorted(results.versions.items())]
-    machine = [f"{name}: {value}" for name, value in results.machine.items()]
     found = [
-        Section("Machine", [*machine, *([f"versions: {', '.join(used)}"] if used else [])]),
+        Section("Machine", [*_machines(results.runs), *_versions(results.runs)]),
         Section("Runs", _runs(results)),
         Section("Contenders", _named(_contenders(results), _ABOUT)),
         Section("Works", _named(works, WORKS)),
         Section("Failures", _named(failures, _FAILURES)),
-        Section("Left out", [f"{name}: {reason}" for name, reason in results.skipped.items()]),
+        Section(
+            "Left out",
+            [
+                f"{part}: {name}: {reason}"
+                for part, run in results.runs.items()
+                for name, reason in run.skipped.items()
+            ],
+        ),
     ]
     return [section for section in found if section.lines]
 
@@ -67,18 +72,60 @@ def _contenders(results: Results) -> list[str]:
     return [name for name in _ABOUT if name in seen]
 
 
+def _machines(runs: Mapping[str, Run]) -> list[str]:
+    """Return what is the same for all parts once, and what is not by part."""
+    names = dict.fromkeys(name for run in runs.values() for name in run.machine)
+    return [
+        f"{name}: {_told({part: run.machine[name] for part, run in runs.items() if name in run.machine})}"
+        for name in names
+    ]
+
+
+def _versions(runs: Mapping[str, Run]) -> list[str]:
+    names = sorted({name for run in runs.values() for name in run.versions})
+    used = [
+        f"{name} {_told({part: run.versions[name] for part, run in runs.items() if name in run.versions})}"
+        for name in names
+    ]
+    return [f"versions: {', '.join(used)}"] if used else []
+
+
+def _told(values: Mapping[str, str]) -> str:
+    """Return the value, or each with its parts if they differ."""
+    parts: dict[str, list[str]] = {}
+    for part, value in values.items():
+        parts.setdefault(value, []).append(part)
+    if len(parts) == 1:
+        return next(iter(parts))
+    return ", ".join(f"{value} ({' and '.join(those)})" for value, those in parts.items())
+
+
 def _runs(results: Results) -> list[str]:
-    if not results.taken:
+    if not results.runs:
         return []
-    lines = []
-    for part, when in results.taken.items():
-        rounds = rounds_told(_TURNS[part](results)) if part in _TURNS else ""
-        lines.append(f"{part}: {when}{', ' if rounds else ''}{rounds}")
+    lines = [f"{part}: {run_told(run, _TURNS[part](results))}" for part, run in results.runs.items()]
     return [
         *lines,
         f"above a load of {BUSY} before the run a machine is busy: figures are worse then, and less steady",
         "a quick run is a small one, to see that everything works: its figures may be noise",
+        "a reduced run has fewer or shorter rounds than a full one",
     ]
+
+
+def run_told(run: Run, turns: Iterable[int]) -> str:
+    """Return when and how a part was measured; `turns` are the rounds of each figure in it."""
+    rounds = rounds_told(turns)
+    return ", ".join(
+        (
+            run.when,
+            run.kind,
+            *([rounds] if rounds else []),
+            f"{run.seconds:g} s a measurement",
+            f"{run.took_seconds:.0f} s in all",
+            f"load before the run {run.load:.1f}{' (busy)' if run.busy else ''}",
+            *([f"commit {run.commit}"] if run.commit else []),
+        )
+    )
 
 
 def rounds_told(turns: Iterable[int]) -> str:

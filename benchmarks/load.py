@@ -1,4 +1,4 @@
-"""Load on a client: closed loops of callers, each waiting for its answer before it asks again."""
+"""Load on a client: callers, each waiting for its answer before it asks again, at once or when it is time."""
 
 import time
 from collections import Counter
@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.contenders.base import Client
 from benchmarks.loops import Loop
-from benchmarks.orders import Audited, Fill, Measure, Record, Recorded, WorkName
+from benchmarks.orders import Audited, Fill, Measure, Record, Recorded, WarmUp, WorkName
 from benchmarks.samples import Sample, sample_of
 from benchmarks.sessions import LIFETIME_SECONDS, session_data, session_id
 
@@ -60,15 +60,26 @@ async def fill(client: Client, loop: Loop, order: Fill) -> float:
     return time.monotonic() - began
 
 
+async def warm_up(client: Client, loop: Loop, order: WarmUp) -> None:
+    """Have every caller work once."""
+    operation = operation_of(client, order.work)
+
+    async def call(number: int) -> None:
+        await operation(number)
+
+    await loop.together([partial(call, start) for start in _starts(order.callers)])
+
+
+def _starts(callers: int) -> list[int]:
+    return [caller * _STRIDE for caller in range(callers)]
+
+
 async def measure(client: Client, loop: Loop, order: Measure) -> Sample:
     """Have the callers of the order repeat its work."""
     operation = operation_of(client, order.work)
     latencies: list[float] = []
     errors = 0
     clock = time.perf_counter
-
-    async def first_call(number: int) -> None:
-        await operation(number)
 
     async def call(number: int) -> None:
         began = clock()
@@ -79,26 +90,28 @@ async def measure(client: Client, loop: Loop, order: Measure) -> Sample:
             latencies.append(ended - began)
             began = ended
 
-    async def patient_call(number: int) -> None:
+    async def paced_call(number: int) -> None:
         nonlocal errors
-        while (began := clock()) < until:
+        due = clock()
+        while due < until:
             try:
                 await operation(number)
-                latencies.append(clock() - began)
-            except Exception:  # noqa: BLE001  contenders raise what they like; it counts as an error
+                # From when it was due: who is kept waiting by one answer asks late for the next.
+                latencies.append(clock() - due)
+            except Exception:
+                if not order.tolerant:
+                    raise
                 errors += 1
                 await loop.sleep(_FAILURE_PAUSE_SECONDS)
+                due = clock()
             number += 1
-            if order.pause_seconds:
-                await loop.sleep(order.pause_seconds)
+            due += order.period_seconds
+            await loop.sleep(max(0.0, due - clock()))
 
-    starts = [caller * _STRIDE for caller in range(order.callers)]
-    if not order.tolerant:  # connections of a pool are made before time is taken
-        await loop.together([partial(first_call, start) for start in starts])
-    caller = patient_call if order.tolerant or order.pause_seconds else call
+    caller = paced_call if order.period_seconds else call
     cpu, began = time.process_time(), clock()
     until = began + order.seconds
-    await loop.together([partial(caller, start) for start in starts])
+    await loop.together([partial(caller, start) for start in _starts(order.callers)])
     return sample_of(latencies, clock() - began, time.process_time() - cpu, errors)
 
 
@@ -125,7 +138,8 @@ class Recorder:
         clock = time.monotonic
         began = clock()
         until = began + order.seconds
-        times: list[list[float]] = [[] for _ in range(order.callers)]
+        reads: list[list[float]] = [[] for _ in range(order.callers)]
+        writes: list[list[float]] = [[] for _ in range(order.callers)]
 
         async def call(caller: int) -> None:
             own = iter(range(caller, len(self._client.ids), order.callers))
@@ -136,21 +150,22 @@ class Recorder:
                 try:
                     if turn % _READS_OF == 0 and written is not None:
                         await self._read(written)
+                        reads[caller].append(clock())
                     else:
                         written = await self._write(next(own))
+                        writes[caller].append(clock())
                 except Exception as error:  # noqa: BLE001  contenders raise what they like; it counts
                     self._errors[type(error).__name__] += 1
                     self._failures.append(clock())
                     await self._loop.sleep(_FAILURE_PAUSE_SECONDS)
-                else:
-                    times[caller].append(clock())
                 await self._loop.sleep(order.pause_seconds)
 
         await self._loop.together([partial(call, caller) for caller in range(order.callers)])
         return Recorded(
             began=began,
             ended=clock(),
-            acknowledged=times,
+            reads=reads,
+            writes=writes,
             failures=self._failures,
             errors=dict(self._errors),
             stale_reads=self._stale_reads,

@@ -1,10 +1,13 @@
-"""The machine and the versions that figures were taken with. No names, no addresses."""
+"""The machine, the versions and the commit that figures were taken with. No names, no addresses."""
 
 import importlib.metadata
 import os
 import platform
+import shutil
+import subprocess
 from pathlib import Path
 
+_CODE = ("store", "cluster", "benchmarks")
 _PACKAGES = ("greenroom", "greenroom-cluster", "msgspec", "trio", "tractor", "uvloop")
 
 
@@ -39,3 +42,17 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def commit() -> str:
+    """Return the commit of the code, with a plus if it was changed since; empty outside of a checkout."""
+    program = shutil.which("git")
+    if program is None:
+        return ""
+
+    def said(*words: str) -> str:
+        return subprocess.run([program, *words], capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = "+" if said("status", "--porcelain", "--", *_CODE) else ""
+    found = said("rev-parse", "--short=10", "HEAD")
+    return found + changed if found else ""

@@ -44,13 +44,24 @@ class Choose(msgspec.Struct, frozen=True, kw_only=True, tag="choose"):
     first: int = 0
 
 
+class WarmUp(msgspec.Struct, frozen=True, kw_only=True, tag="warm_up"):
+    """Have each of `callers` work once, so that connections of a pool are made before time is taken."""
+
+    work: WorkName
+    callers: int
+
+
 class Measure(msgspec.Struct, frozen=True, kw_only=True, tag="measure"):
-    """Have `callers` work in a closed loop for `seconds`. Errors end the measurement, unless `tolerant`."""
+    """Have `callers` work for `seconds`. Errors end the measurement, unless `tolerant`.
+
+    Each waits for its answer before it asks again, without a pause, or where `period_seconds` is above 0 at
+    the times that come so long after each other: then latency counts from when it should have asked.
+    """
 
     work: WorkName
     callers: int
     seconds: float
-    pause_seconds: float = 0.0
+    period_seconds: float = 0.0
     tolerant: bool = False
 
 
@@ -66,7 +77,7 @@ class Audit(msgspec.Struct, frozen=True, tag="audit"):
     """Read every session that was recorded and compare it with what had been acknowledged."""
 
 
-Order: TypeAlias = Fill | Choose | Measure | Record | Audit
+Order: TypeAlias = Fill | Choose | WarmUp | Measure | Record | Audit
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
@@ -83,14 +94,15 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True, tag="measured"):
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True, tag="recorded"):
-    """The result of `Record`: for each caller, when its operations were acknowledged (`time.monotonic`).
+    """The result of `Record`: when each caller's reads and writes were answered (`time.monotonic`).
 
     `stale_reads` are answers older than what the same caller had been told was written.
     """
 
     began: float
     ended: float
-    acknowledged: list[list[float]]
+    reads: list[list[float]]
+    writes: list[list[float]]
     failures: list[float]
     errors: dict[str, int]
     stale_reads: int

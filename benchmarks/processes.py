@@ -89,7 +89,7 @@ class Process:
         return self._popen.poll() is None
 
     def kill_tree(self) -> None:
-        """SIGKILL the process and all below it, as if the host had lost its power."""
+        """SIGKILL the process and all below it. The kernel closes their sockets, which peers notice."""
         kill([self.pid, *descendants(self.pid)])
         self._popen.wait()
 

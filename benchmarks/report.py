@@ -19,12 +19,13 @@ _WIDTH = 148  # the tables need no less
 _TITLE = "# Benchmarks\n"
 _INTRODUCTION = """\
 Written by `uv run --group bench python -m benchmarks`, which starts every contender itself on loopback. All
-take turns within one run; figures are medians of the rounds, the spread is the lowest and the highest round.
-A verdict is `within the spread` where some rounds met the bound and some missed it. **Ratios travel to other
-machines, absolute figures do not.** Writes of `greenroom` are acknowledged when a second node has them; of
-the others only those of `redis_wait` are. CPU is per operation: of the client process, and of all server
-processes together. Contenders other than ours have no operation that changes a part of a session: their
-`patch` reads and writes the whole, and two at once may overwrite each other.
+take turns within a part; figures are medians of the rounds, the spread is the lowest and the highest round.
+A verdict is `within the spread` where some rounds met the bound and some missed it, and says how many rounds
+there were if there were few. **Ratios travel to other machines better than absolute figures, and vary from
+run to run all the same.** Writes of `greenroom` are acknowledged when a second node has them; of the others
+only those of `redis_wait` are. CPU is per operation: of the client process, and of all server processes
+together. Contenders other than ours have no operation that changes a part of a session: their `patch` reads
+and writes the whole, and two at once may overwrite each other.
 """
 
 
@@ -37,8 +38,9 @@ def show(results: Results, console: Console) -> None:
         console.print("\n".join((section.title, *lines, "")), markup=False, highlight=False)
     for table in tables_of(results):
         console.print(rich_table(table))
-    for name, reason in results.skipped.items():
-        console.print(f"[yellow]skipped: {name}[/yellow]: {reason}", highlight=False)
+    for run in results.runs.values():
+        for name, reason in run.skipped.items():
+            console.print(f"[yellow]skipped: {name}[/yellow]: {reason}", highlight=False)
 
 
 def _plain(text: str) -> str:

@@ -6,8 +6,9 @@ from benchmarks.samples import Sample
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """One contender at one work, once. `clients` processes of `callers` each; `size` in bytes."""
+    """One contender at one work in one round. `clients` processes of `callers` each; `size` in bytes."""
 
+    round: int
     contender: str
     work: str
     size: int
@@ -51,8 +52,9 @@ class SweepReading(msgspec.Struct, frozen=True, kw_only=True):
 class FailoverReading(msgspec.Struct, frozen=True, kw_only=True):
     """One failure under load, times in seconds.
 
-    `unavailable` is the longest time that a caller was without an answer, `recovered` the time from the fault
-    to the end of that; `whole` whether all callers were served again at the end.
+    `unavailable` is the longest time that a caller's reads, or its writes, went without an answer,
+    `recovered` the time from the fault to the end of the last such wait that anybody would notice; `whole`
+    whether all callers were served again at the end.
     """
 
     scenario: str
@@ -82,13 +84,39 @@ class TransferReading(msgspec.Struct, frozen=True, kw_only=True):
     during: list[Sample]
 
 
-class Results(msgspec.Struct, kw_only=True):
-    """Everything. `taken` says when each part was measured and how."""
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """When, where and how one part was measured, and what was left out of it.
 
-    taken: dict[str, str] = {}
+    `kind` is full, reduced or quick; `rounds` and `seconds` what was asked for; `load` the machine's before
+    anything ran; `commit` that of the code, with a plus if it was changed since.
+    """
+
+    when: str
+    kind: str
+    rounds: int
+    seconds: float
+    took_seconds: float
+    load: float
+    commit: str = ""
     machine: dict[str, str] = {}
     versions: dict[str, str] = {}
     skipped: dict[str, str] = {}
+
+    @property
+    def quick(self) -> bool:
+        """Whether it was a small run, whose figures may be noise."""
+        return self.kind == "quick"
+
+    @property
+    def busy(self) -> bool:
+        """Whether processes of others took part in the figures."""
+        return self.load > BUSY
+
+
+class Results(msgspec.Struct, kw_only=True):
+    """Everything, and the run of each part."""
+
+    runs: dict[str, Run] = {}
     throughput: list[Reading] = []
     scaling: list[Reading] = []
     stored: list[StoredReading] = []
@@ -99,21 +127,6 @@ class Results(msgspec.Struct, kw_only=True):
 
 BUSY = 0.5
 """From this load on, processes of others take part in the figures."""
-
-_QUICK = "quick"
-
-
-def how_taken(when: str, seconds: float, load: float, *, quick: bool) -> str:
-    """Return what `Results.taken` says of a part."""
-    kind = _QUICK if quick else "full"
-    busy = " (busy)" if load > BUSY else ""
-    return f"{when}, {kind}, {seconds:.0f} s, load before the run {load:.1f}{busy}"
-
-
-def is_quick(taken: str) -> bool:
-    """Whether that was said of a quick run."""
-    return f", {_QUICK}, " in taken
-
 
 PARTS: dict[str, tuple[str, ...]] = {
     "throughput": ("throughput",),
@@ -128,10 +141,9 @@ PARTS: dict[str, tuple[str, ...]] = {
 def merged(older: Results, newer: Results) -> Results:
     """Return the newer results, with the parts that they lack taken from the older ones."""
     result = msgspec.structs.replace(newer)
-    result.versions = {**older.versions, **newer.versions}
+    result.runs = {part: run for part in PARTS if (run := newer.runs.get(part) or older.runs.get(part))}
     for part, fields in PARTS.items():
-        if part not in newer.taken and part in older.taken:
-            result.taken = {**result.taken, part: older.taken[part]}
+        if part not in newer.runs and part in older.runs:
             for field in fields:
                 setattr(result, field, getattr(older, field))
     return result

@@ -57,6 +57,10 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     transfer_bytes: int = 1 << 30
     transfers: int = 3
 
+    def rounds_of(self, part: str) -> int:
+        """Return how many turns everyone takes in a part, but for those that are compared and take more."""
+        return {"failover": self.failovers, "transfer": self.transfers}.get(part, self.rounds)
+
 
 FULL = Scale()
 QUICK = Scale(
@@ -80,12 +84,17 @@ QUICK = Scale(
 
 
 class Stage:
-    """One run: its scale, the contenders asked for, where to report, and what came of it."""
+    """One run: its scale, the contenders asked for, where to report, and what came of it.
+
+    `skipped` and `versions` are of the present part.
+    """
 
     def __init__(self, scale: Scale, names: tuple[str, ...], console: Console) -> None:
         self.scale = scale
         self.console = console
         self.results = Results()
+        self.skipped: dict[str, str] = {}
+        self.versions: dict[str, str] = {}
         self._names = names
 
     def asked(self, *names: str) -> list[str]:
@@ -98,7 +107,7 @@ class Stage:
 
     def skip(self, name: str, reason: object) -> None:
         """Leave a contender out, visibly."""
-        self.results.skipped[name] = str(reason)
+        self.skipped[name] = str(reason) or type(reason).__name__
         self.console.print(f"[yellow]skipped: {name}[/yellow]: {reason}", highlight=False)
 
     def attempt(self, name: str, action: Callable[[], Result]) -> Result | None:
@@ -134,7 +143,7 @@ class Stage:
     ) -> "Part":
         if contender.server not in running:
             server = stack.enter_context(makers[contender.server]())
-            self.results.versions |= server.versions
+            self.versions |= server.versions
             running[contender.server] = server
         part = Part(self, contender, running[contender.server])
         stack.callback(part.close)
@@ -160,7 +169,7 @@ class Part:
     def add_client(self) -> ClientProcess:
         """Start one more client process."""
         client = ClientProcess(self.contender, self.server)
-        self._stage.results.versions |= client.versions
+        self._stage.versions |= client.versions
         self.clients.append(client)
         return client
 

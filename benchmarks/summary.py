@@ -1,7 +1,7 @@
 """From readings to figures: medians, spread, ratios, and whether what must be shown is shown. Pure."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -13,10 +13,9 @@ from benchmarks.results import (
     Results,
     StoredReading,
     TransferReading,
-    is_quick,
 )
 from benchmarks.samples import Sample
-from benchmarks.verdicts import Verdict, verdicts_of
+from benchmarks.verdicts import CPU_AT, Verdict, verdicts_of
 
 SMALL = 300
 CALLERS = 64
@@ -113,33 +112,38 @@ def _client(sample: Sample) -> float:
     return sample.client_cpu
 
 
-def by_round(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+ByRound = Mapping[int, float]
+"""A figure of each round that has one."""
+
+
+def by_round(ours: ByRound, theirs: ByRound) -> list[float]:
     """Return the ratio of every round that has both figures."""
-    return [a / b for a, b in zip(ours, theirs, strict=False) if b]
+    return [figure / theirs[turn] for turn, figure in ours.items() if theirs.get(turn)]
 
 
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
-    """Return the median of the ratios round by round; None without two figures of one round."""
-    return _middle(by_round(ours, theirs))
+def ratio(ours: float | None, theirs: float | None) -> float | None:
+    """Return the ratio of two figures, None without both."""
+    return round(ours / theirs, 4) if ours is not None and theirs else None
 
 
-def _middle(rounds: Sequence[float]) -> float | None:
-    return round(median(rounds), 4) if rounds else None
+def _middle(figures: Iterable[float]) -> float | None:
+    """Return the median, None of nothing."""
+    every = list(figures)
+    return round(median(every), 6) if every else None
 
 
 class Readings:
     """Readings by what they are of."""
 
     def __init__(self, readings: Iterable[Reading]) -> None:
-        self._samples: dict[tuple[str, str, int, int], list[Sample]] = defaultdict(list)
-        for reading in readings:
-            self._samples[reading.contender, reading.work, reading.size, reading.callers].append(
-                reading.sample
-            )
+        self._samples: dict[tuple[str, str, int, int], dict[int, Sample]] = defaultdict(dict)
+        for each in readings:
+            self._samples[each.contender, each.work, each.size, each.callers][each.round] = each.sample
 
-    def figures(self, contender: str, work: str, callers: int, of: Of, size: int = SMALL) -> list[float]:
-        """Return one figure of every round."""
-        return [of(sample) for sample in self._samples.get((contender, work, size, callers), [])]
+    def figures(self, contender: str, work: str, callers: int, of: Of, size: int = SMALL) -> dict[int, float]:
+        """Return the figure of every round."""
+        samples = self._samples.get((contender, work, size, callers), {})
+        return {turn: of(sample) for turn, sample in samples.items()}
 
     def ratios(
         self, work: str, ours: str, theirs: str, of: Of = _rate, callers: int = CALLERS, size: int = SMALL
@@ -174,16 +178,28 @@ def _throughput_rounds(results: Results) -> dict[str, list[float]]:
         "p50_replicated_write_vs_redis_wait": readings.ratios(write, ours, "redis_wait", _p50, callers=1),
         "p99_vs_p50_get": _p99_to_p50(readings, ours, get),
         "p99_vs_p50_replicated_write": _p99_to_p50(readings, ours, write),
-        "server_cpu_get_vs_redis": readings.ratios(get, ours, "redis_py", _server),
-        "server_cpu_replicated_write_vs_redis": readings.ratios(write, ours, "redis_wait", _server),
+        **{
+            f"server_cpu_get_vs_redis{suffix}": readings.ratios(get, ours, "redis_py", _server, callers)
+            for callers, suffix in CPU_AT.items()
+        },
+        **{
+            f"server_cpu_replicated_write_vs_redis{suffix}": readings.ratios(
+                write, ours, "redis_wait", _server, callers
+            )
+            for callers, suffix in CPU_AT.items()
+        },
         "client_cpu_vs_redis_py": readings.ratios(get, ours, "redis_py", _client),
         "client_cpu_replicated_write_vs_redis_wait": readings.ratios(write, ours, "redis_wait", _client),
     }
 
 
+def _rounded(figure: float | None) -> float | None:
+    return None if figure is None else round(figure, 4)
+
+
 def ratios_of(results: Results) -> dict[str, float | None]:
     """Return every ratio by name; None stands for what was not measured."""
-    found = {name: _middle(rounds) for name, rounds in _throughput_rounds(results).items()}
+    found = {name: _rounded(_middle(rounds)) for name, rounds in _throughput_rounds(results).items()}
     return found | _stored_ratios(results) | _failover_ratios(results) | _transfer_ratios(results)
 
 
@@ -199,7 +215,10 @@ def bytes_per_session(reading: StoredReading) -> float:
 
 
 def _stored_ratios(results: Results) -> dict[str, float | None]:
-    """Return memory at a million sessions (or the most below that), latency and pauses at the most."""
+    """Return memory at a million sessions (or the most below that), latency and pauses at the most.
+
+    Redis's own latency, with which ours took turns, tells what the machine did between fewest and most.
+    """
     by_name: dict[str, list[StoredReading]] = defaultdict(list)
     for reading in results.stored:
         by_name[reading.contender].append(reading)
@@ -207,7 +226,8 @@ def _stored_ratios(results: Results) -> dict[str, float | None]:
     counts = {reading.stored for reading in ours} & {reading.stored for reading in theirs}
     found: dict[str, float | None] = {
         "bytes_per_session_vs_redis": None,
-        "get_p50_most_vs_fewest_stored": None,
+        "get_p50_most_vs_fewest_stored": _most_to_fewest(ours),
+        "get_p50_most_vs_fewest_stored_redis": _most_to_fewest(theirs),
     }
     found["pause_most_stored_ms"] = found["pause_most_stored_redis_ms"] = None
     found["pause_sweep_ms"] = found["pause_sweep_redis_ms"] = None
@@ -215,13 +235,9 @@ def _stored_ratios(results: Results) -> dict[str, float | None]:
         at = max((count for count in counts if count <= _MILLION), default=min(counts))
         mine, other = (next(reading for reading in side if reading.stored == at) for side in (ours, theirs))
         if other.grown_bytes:
-            found["bytes_per_session_vs_redis"] = round(bytes_per_session(mine) / bytes_per_session(other), 4)
+            found["bytes_per_session_vs_redis"] = ratio(bytes_per_session(mine), bytes_per_session(other))
     if ours:
-        fewest, most = min(ours, key=_count), max(ours, key=_count)
-        found["get_p50_most_vs_fewest_stored"] = ratio(
-            [median(sample.p50 for sample in most.crowded)], [median(sample.p50 for sample in fewest.crowded)]
-        )
-        found["pause_most_stored_ms"] = round(most.paced.p9999 * 1e3, 3)
+        found["pause_most_stored_ms"] = round(max(ours, key=_count).paced.p9999 * 1e3, 3)
     if theirs:
         found["pause_most_stored_redis_ms"] = round(max(theirs, key=_count).paced.p9999 * 1e3, 3)
     for sweep in results.sweeps:
@@ -231,12 +247,24 @@ def _stored_ratios(results: Results) -> dict[str, float | None]:
     return found
 
 
+def _most_to_fewest(readings: Sequence[StoredReading]) -> float | None:
+    if not readings:
+        return None
+    fewest, most = min(readings, key=_count), max(readings, key=_count)
+    return ratio(_crowded_p50(most), _crowded_p50(fewest))
+
+
+def _crowded_p50(reading: StoredReading) -> float:
+    return median(sample.p50 for sample in reading.crowded)
+
+
 def _stored_rounds(results: Results) -> list[float]:
+    """Return every figure with the most stored, to the median with the fewest: those are other rounds."""
     ours = [reading for reading in results.stored if reading.contender == "greenroom"]
     if not ours:
         return []
-    fewest, most = min(ours, key=_count), max(ours, key=_count)
-    return by_round([sample.p50 for sample in most.crowded], [sample.p50 for sample in fewest.crowded])
+    fewest = _crowded_p50(min(ours, key=_count))
+    return [sample.p50 / fewest for sample in max(ours, key=_count).crowded] if fewest else []
 
 
 def _count(reading: StoredReading) -> int:
@@ -259,8 +287,7 @@ def _failover_ratios(results: Results) -> dict[str, float | None]:
     others = [reading for reading in results.failovers if reading.contender == "redis_sentinel"]
     return {
         "recovery_vs_sentinel": ratio(
-            [median(each.recovered for each in ours)] if ours else [],
-            [median(each.recovered for each in theirs)] if theirs else [],
+            _middle(each.recovered for each in ours), _middle(each.recovered for each in theirs)
         ),
         "acknowledged_writes_lost": float(sum(each.lost_writes for each in mine)) if mine else None,
         "acknowledged_writes_lost_sentinel": float(sum(e.lost_writes for e in others)) if others else None,
@@ -270,10 +297,9 @@ def _failover_ratios(results: Results) -> dict[str, float | None]:
 
 def _recovery_rounds(results: Results) -> list[float]:
     by = failovers_by(results.failovers)
-    return by_round(
-        [each.recovered for each in by.get(("node_killed", "greenroom"), [])],
-        [each.recovered for each in by.get(("node_killed", "redis_sentinel"), [])],
-    )
+    ours, theirs = (by.get(("node_killed", name), []) for name in ("greenroom", "redis_sentinel"))
+    usual = _middle(each.recovered for each in theirs)
+    return [each.recovered / usual for each in ours] if usual else []
 
 
 def _transfer_ratios(results: Results) -> dict[str, float | None]:
@@ -281,12 +307,10 @@ def _transfer_ratios(results: Results) -> dict[str, float | None]:
     theirs = [reading for reading in results.transfers if reading.contender == "redis_py"]
     return {
         "transfer_seconds_vs_redis": ratio(
-            [median(each.seconds for each in ours)] if ours else [],
-            [median(each.seconds for each in theirs)] if theirs else [],
+            _middle(each.seconds for each in ours), _middle(each.seconds for each in theirs)
         ),
         "transfer_p99_vs_before": ratio(
-            [median(map(p99_during, ours))] if ours else [],
-            [median(each.before.p99 for each in ours)] if ours else [],
+            _middle(map(p99_during, ours)), _middle(each.before.p99 for each in ours)
         ),
     }
 
@@ -301,7 +325,9 @@ def p99_during(reading: TransferReading) -> float:
 
 def judged(results: Results) -> list[Verdict]:
     """Return the verdicts on the results, with the spread of their rounds."""
-    quick = {part for part, when in results.taken.items() if is_quick(when)}
+    quick = {part for part, run in results.runs.items() if run.quick}
+    ours = [reading for reading in results.failovers if reading.contender == "greenroom"]
+    failures = min(Counter(reading.scenario for reading in ours).values(), default=0)
     stored = {"bytes_per_session_vs_redis", "get_p50_most_vs_fewest_stored"}
     names = {
         "throughput": set(_throughput_rounds(Results())),
@@ -312,6 +338,7 @@ def judged(results: Results) -> list[Verdict]:
         ratios_of(results),
         rounds_of(results),
         {name for part, own in names.items() if part in quick for name in own},
+        dict.fromkeys(("acknowledged_writes_lost", "stale_reads"), failures),
     )
 
 
@@ -319,10 +346,7 @@ def summary_of(results: Results) -> dict[str, Any]:
     """Return everything as one JSON-ready object, `ratios` and verdicts included."""
     ratios = ratios_of(results)
     return {
-        "taken": results.taken,
-        "machine": results.machine,
-        "versions": results.versions,
-        "skipped": results.skipped,
+        "runs": msgspec.to_builtins(results.runs),
         "throughput": msgspec.to_builtins(cells_of(results.throughput)),
         "scaling": msgspec.to_builtins(cells_of(results.scaling)),
         **_sizes(results),
@@ -338,6 +362,7 @@ def summary_of(results: Results) -> dict[str, Any]:
                 "met": verdict.met,
                 "spread": verdict.spread,
                 "quick": verdict.quick,
+                "rounds": verdict.rounds,
             }
             for verdict in judged(results)
         ],

@@ -67,7 +67,11 @@ def _words(verdict: Verdict) -> str:
     word = "met" if verdict.met else "**missed**"
     if verdict.sure:
         return word
-    return word + (", within the spread" if verdict.within_spread else ", in a quick run")
+    if verdict.within_spread:
+        return f"{word}, within the spread"
+    if verdict.quick:
+        return f"{word}, in a quick run"
+    return f"{word}, in {'one round' if verdict.rounds == 1 else f'{verdict.rounds} rounds'}"
 
 
 def obstacle_table(verdicts: Iterable[Verdict]) -> Table:
@@ -127,8 +131,8 @@ def scaling_table(cells: Sequence[Cell]) -> Table:
             "clients",
             "per second",
             "spread",
-            "p50 µs",
-            "p99 µs",
+            "p50 µs, slowest",
+            "p99 µs, slowest",
             "client CPU µs",
             "server CPU µs",
         ),
@@ -204,7 +208,7 @@ def failover_table(readings: Sequence[FailoverReading]) -> Table:
             "contender",
             "runs",
             "longest wait s",
-            "recovered after s",
+            "last wait over after s",
             "served at end",
             "failed operations",
             "acknowledged writes",
@@ -240,8 +244,9 @@ def transfer_table(results: Results) -> Table:
             "seconds",
             "of these its start",
             "p99 µs before",
-            "p99 µs during",
+            "p99 µs during, median slice",
             "worst µs during",
+            "failed operations",
         ),
         rows=[
             (
@@ -252,6 +257,7 @@ def transfer_table(results: Results) -> Table:
                 _micros(each.before.p99),
                 _micros(p99_during(each)),
                 _micros(max(sample.worst for sample in each.during)),
+                f"{sum(sample.errors for sample in (each.before, *each.during)):,}",
             )
             for each in results.transfers
         ],

@@ -5,6 +5,10 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 _PAUSE_SECONDS = 0.02
+ROUNDS_MIN = 3
+"""With fewer rounds a verdict says how many there were."""
+CPU_AT = {64: "", 1: "_at_1", 8: "_at_8", 512: "_at_512"}
+"""At how many callers server CPU is compared, and how the names of the ratios end."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -46,9 +50,19 @@ TARGETS = (
     _most("p50_replicated_write_vs_redis_wait", 1.1, "one caller: p50 of a write, to SET + WAIT 1's"),
     _most("p99_vs_p50_get", 3, "64 callers: p99 of a get, to its p50"),
     _most("p99_vs_p50_replicated_write", 3, "64 callers: p99 of a replicated write, to its p50"),
-    _most("server_cpu_get_vs_redis", 1, "server CPU of a get, to Redis's"),
-    _most(
-        "server_cpu_replicated_write_vs_redis", 1.5, "server CPU of a write, to master and replica of Redis"
+    *(
+        target
+        for callers, suffix in CPU_AT.items()
+        for target in (
+            _most(
+                f"server_cpu_get_vs_redis{suffix}", 1, f"{callers} callers: server CPU of a get, to Redis's"
+            ),
+            _most(
+                f"server_cpu_replicated_write_vs_redis{suffix}",
+                1.5,
+                f"{callers} callers: server CPU of a write, to master and replica of Redis",
+            ),
+        )
     ),
     _most("client_cpu_vs_redis_py", 0.25, "client CPU of a get, to redis-py's"),
     _most("client_cpu_replicated_write_vs_redis_wait", 0.25, "client CPU of a write, to SET + WAIT 1's"),
@@ -63,6 +77,11 @@ TARGETS = (
 _SERVERS = (
     "the servers' Python: most of an actor's time is the interpreter, for two logs, two applied states and "
     "three messages a write; the peers' servers are C"
+)
+_AWAKE = (
+    "an actor stays awake for up to 250 µs where the next request is likely to come sooner "
+    "(`--linger-seconds 0` ends that), and a batch holds few records, each of which bears more of what a "
+    "batch costs"
 )
 _CLIENT = (
     "the client's Python: digest and routing of the id, request, reply, and the session built from it, "
@@ -80,6 +99,11 @@ OBSTACLES = {
         "two hops between Python processes, each of which is woken for one record; Redis's master answers a "
         "`WAIT` in C"
     ),
+    **{
+        name: _AWAKE
+        for suffix in ("_at_1", "_at_8")
+        for name in (f"server_cpu_get_vs_redis{suffix}", f"server_cpu_replicated_write_vs_redis{suffix}")
+    },
     "bytes_per_session_vs_redis": (
         "on each replica a session is a Struct with its bytes and ints, and entries of the table and of the "
         "expiry index"
@@ -95,8 +119,8 @@ OBSTACLES = {
 class Verdict(msgspec.Struct, frozen=True):
     """Whether a target is met; `figure` None: it was not measured, so neither.
 
-    `spread` is the lowest and the highest round, None for what is measured once; `quick` whether it was a
-    quick run.
+    `rounds` is how many there were, `spread` the lowest and the highest, None where there are not several;
+    `quick` whether it was a quick run.
     """
 
     target: Target
@@ -104,6 +128,12 @@ class Verdict(msgspec.Struct, frozen=True):
     met: bool | None
     spread: tuple[float, float] | None = None
     quick: bool = False
+    rounds: int = 1
+
+    @property
+    def few(self) -> bool:
+        """Whether it rests on so few rounds that the next one may say otherwise."""
+        return self.rounds < ROUNDS_MIN
 
     @property
     def within_spread(self) -> bool:
@@ -115,7 +145,7 @@ class Verdict(msgspec.Struct, frozen=True):
         """Whether noise alone is no explanation."""
         if self.target.counted and self.met is False:
             return True
-        return not (self.quick or self.within_spread)
+        return not (self.quick or self.few or self.within_spread)
 
     @property
     def obstacle(self) -> str:
@@ -124,17 +154,23 @@ class Verdict(msgspec.Struct, frozen=True):
             return OBSTACLES.get(self.target.ratio, "not looked into")
         if self.quick:
             return "not known: it takes more rounds, without `--quick`; a quick run can miss by noise alone"
-        return "not known: it takes more rounds (`--rounds`); of these some met the bound and some missed it"
+        if self.within_spread:
+            return (
+                "not known: it takes more rounds (`--rounds`); of these some met the bound and some missed it"
+            )
+        return f"not known: it takes more rounds (`--rounds`) than {self.rounds}"
 
 
 def verdicts_of(
     ratios: Mapping[str, float | None],
     rounds: Mapping[str, Sequence[float]] | None = None,
     quick: Collection[str] = (),
+    counts: Mapping[str, int] | None = None,
 ) -> list[Verdict]:
     """Hold the ratios against the targets, and the pauses against Redis's.
 
-    `rounds` are the ratios of each round, `quick` the names of those that quick runs measured.
+    `rounds` are the ratios of each round, or where there is none a round `counts` says how many there were;
+    `quick` are the names of those that quick runs measured.
     """
     found = []
     for target in (*TARGETS, *_pause_targets(ratios)):
@@ -147,6 +183,7 @@ def verdicts_of(
                 met=None if figure is None else target.holds(figure),
                 spread=(min(each), max(each)) if len(each) > 1 else None,
                 quick=target.ratio in quick,
+                rounds=len(each) or (counts or {}).get(target.ratio, 1),
             )
         )
     return found

@@ -28,6 +28,7 @@ from benchmarks.orders import (
     Order,
     Record,
     Setup,
+    WarmUp,
 )
 from benchmarks.sessions import sampled_numbers, session_data, session_id
 
@@ -75,6 +76,9 @@ class _Worker:
                 return Done(seconds=await load.fill(self._client, self._loop, order))
             case Choose():
                 await self._choose(order)
+                return Done()
+            case WarmUp():
+                await load.warm_up(self._client, self._loop, order)
                 return Done()
             case Measure():
                 return Measured(sample=await load.measure(self._client, self._loop, order))

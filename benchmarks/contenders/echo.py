@@ -31,6 +31,7 @@ class EchoClient(Client):
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._out = bytearray()
+        self._rest = memoryview(b"")  # of what was sent before
         self._scheduled = False
         self._received = 0
         self._frame = b""
@@ -74,14 +75,16 @@ class EchoClient(Client):
 
     def _flush(self) -> None:
         self._scheduled = False
-        try:
-            sent = self._sock.send(self._out)
-        except BlockingIOError:
-            sent = 0
-        del self._out[:sent]
-        if self._out:
-            self._scheduled = True
-            self._loop.add_writer(self._sock, self._writable)
+        while self._rest or self._out:
+            if not self._rest:
+                self._rest, self._out = memoryview(self._out), bytearray()
+            try:
+                sent = self._sock.send(self._rest)
+            except BlockingIOError:
+                self._scheduled = True
+                self._loop.add_writer(self._sock, self._writable)
+                return
+            self._rest = self._rest[sent:]
 
     def _writable(self) -> None:
         self._loop.remove_writer(self._sock)

@@ -5,10 +5,9 @@ from typing import Any
 
 from litestar.serialization import decode_json, encode_json
 from litestar.stores.redis import RedisStore
-from redis.asyncio import BlockingConnectionPool, Redis
 
 from benchmarks.contenders.key_value import KeyValueClient
-from benchmarks.contenders.redis_py import CONNECTIONS_MAX
+from benchmarks.contenders.redis_py import pooled
 
 
 class LitestarClient(KeyValueClient):
@@ -18,11 +17,7 @@ class LitestarClient(KeyValueClient):
 
     def __init__(self, addresses: Mapping[str, str]) -> None:
         super().__init__(addresses)
-        host, _, port = addresses["redis"].rpartition(":")
-        pool = BlockingConnectionPool(
-            max_connections=CONNECTIONS_MAX, timeout=None, host=host, port=int(port)
-        )
-        self._redis = Redis(connection_pool=pool)
+        self._redis = pooled(addresses["redis"])
         self._store = RedisStore(self._redis)
 
     async def close(self) -> None:

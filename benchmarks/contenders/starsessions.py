@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
 from starsessions import JsonSerializer
 from starsessions.stores.redis import RedisStore
 
 from benchmarks.contenders.key_value import KeyValueClient
-from benchmarks.contenders.redis_py import CONNECTIONS_MAX
+from benchmarks.contenders.redis_py import pooled
 
 _serializer = JsonSerializer()
 
@@ -20,11 +19,7 @@ class StarsessionsClient(KeyValueClient):
 
     def __init__(self, addresses: Mapping[str, str]) -> None:
         super().__init__(addresses)
-        host, _, port = addresses["redis"].rpartition(":")
-        pool = BlockingConnectionPool(
-            max_connections=CONNECTIONS_MAX, timeout=None, host=host, port=int(port)
-        )
-        self._redis = Redis(connection_pool=pool)
+        self._redis = pooled(addresses["redis"])
         self._store = RedisStore(connection=self._redis)
 
     async def close(self) -> None:

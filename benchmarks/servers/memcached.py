@@ -8,6 +8,7 @@ from benchmarks.servers.ports import until_listening
 from greenroom_cluster.runtime.ports import free_port
 
 _MEGABYTES = 12_288
+_CONNECTIONS_MAX = 8192
 
 
 class MemcachedServer(Server):
@@ -19,9 +20,8 @@ class MemcachedServer(Server):
         if program is None:
             raise MissingError("memcached is not installed: apt-get install memcached")
         port = free_port()
-        self._process = self.run(
-            [program, "-u", "nobody", "-l", "127.0.0.1", "-p", str(port), "-m", str(_MEGABYTES)]
-        )
+        limits = ("-m", str(_MEGABYTES), "-c", str(_CONNECTIONS_MAX))
+        self._process = self.run([program, "-u", "nobody", "-l", "127.0.0.1", "-p", str(port), *limits])
         until_listening("127.0.0.1", port)
         self.addresses["memcached"] = f"127.0.0.1:{port}"
         version = subprocess.run([program, "-V"], capture_output=True, text=True, check=True).stdout

@@ -28,6 +28,7 @@ save ""
 appendonly no
 repl-diskless-sync yes
 repl-diskless-sync-delay 0
+repl-diskless-load on-empty-db
 client-output-buffer-limit replica 0 0 0
 loglevel warning
 """
@@ -38,10 +39,14 @@ class RedisServer(Server):
 
     `apart` puts a proxy between all of them, but not between them and clients: server `index` and sentinel
     `index` then reach the others from addresses of their own (`source_of`), so that links can be told apart.
+    `strict`: a master that has heard of no replica for a second takes no writes.
     """
 
-    def __init__(self, replicas: int = 0, sentinels: int = 0, *, apart: bool = False) -> None:
+    def __init__(
+        self, replicas: int = 0, sentinels: int = 0, *, apart: bool = False, strict: bool = False
+    ) -> None:
         super().__init__()
+        self._strict = strict
         self._replicas = replicas
         self._sentinels = sentinels
         self._apart = apart
@@ -128,6 +133,14 @@ class RedisServer(Server):
         """Return how many replicas have all of the master's keys and follow it."""
         return _ask(self.ports[0], "INFO", "replication").count("state=online")
 
+    def has_loaded(self, index: int) -> bool:
+        """Whether a replica has taken in all that the master had, by its own word.
+
+        To the master it is online once everything was sent.
+        """
+        said = _ask(self.ports[index], "INFO")
+        return "master_link_status:up" in said and "\nloading:0" in said
+
     def is_settled(self) -> bool:
         """Whether exactly one of the servers that answer takes itself for the master."""
         return sum("role:master" in _ask(port, "INFO", "replication") for port in self.ports) == 1
@@ -154,6 +167,8 @@ class RedisServer(Server):
 
     def _start_server(self, index: int) -> Process:
         lines = [_OPTIONS, f"port {self.ports[index]}", f"dir {self._directory}"]
+        if self._strict:
+            lines += ["min-replicas-to-write 1", "min-replicas-max-lag 1"]
         if index:
             lines.append(f"replicaof {self._peer_host} {self.ports[0]}")
         if self._apart:

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple
 
-from benchmarks.clients import ClientProcess
+from benchmarks.clients import ClientProcess, ContenderError
 from benchmarks.contenders.catalogue import Contender
 from benchmarks.orders import Audit, Audited, Choose, Fill, Record, Recorded
 from benchmarks.processes import MissingError
@@ -37,8 +37,14 @@ _NODES = 3
 
 REDIS = {
     "redis_sentinel": Contender("redis_py:SentinelClient", "redis", about="SET: the master acknowledges"),
+    "redis_sentinel_strict": Contender(
+        "redis_py:SentinelClient",
+        "redis",
+        about="SET; a master that hears of no replica for a second takes no writes (min-replicas-to-write 1)",
+    ),
     "redis_sentinel_wait": Contender("redis_py:SentinelWaitClient", "redis", about="SET + WAIT 1"),
 }
+STRICT = frozenset({"redis_sentinel_strict"})
 OURS = Contender("greenroom:ClusterClient", "cluster")
 
 
@@ -62,13 +68,15 @@ def run(stage: Stage) -> None:
 
 
 def _attempt(stage: Stage, turn: int, scenario: str, name: str, take: Callable[[], FailoverReading]) -> None:
-    if name in stage.results.skipped:
+    if name in stage.skipped:
         return
     stage.say(f"failover: {scenario} of {name}, round {turn + 1} of {stage.scale.failovers}")
     try:
         stage.results.failovers.append(take())
     except MissingError as error:
         stage.skip(name, error)
+    except (ContenderError, RuntimeError) as error:
+        stage.skip(f"{name} at {scenario}, round {turn + 1}", error)
 
 
 def _ours(stage: Stage, scenario: str) -> FailoverReading:
@@ -81,6 +89,7 @@ def _ours(stage: Stage, scenario: str) -> FailoverReading:
         }
         with ExitStack() as stack:
             client = ClientProcess(OURS, server)
+            stage.versions |= client.versions
             stack.callback(client.close)
             return _take(
                 stage, "greenroom", scenario, client, Ways(faults[scenario], server.heal, server.is_settled)
@@ -88,8 +97,10 @@ def _ours(stage: Stage, scenario: str) -> FailoverReading:
 
 
 def _redis(stage: Stage, name: str, scenario: str) -> FailoverReading:
-    with RedisServer(replicas=_NODES - 1, sentinels=3, apart=scenario in CUTS) as server:
-        stage.results.versions |= server.versions
+    with RedisServer(
+        replicas=_NODES - 1, sentinels=3, apart=scenario in CUTS, strict=name in STRICT
+    ) as server:
+        stage.versions |= server.versions
         faults: dict[str, Callable[[], None]] = {
             "node_killed": lambda: server.kill(0),
             "cut_from_replicas": lambda: server.cut_off_master(from_sentinels=False),
@@ -97,6 +108,7 @@ def _redis(stage: Stage, name: str, scenario: str) -> FailoverReading:
         }
         with ExitStack() as stack:
             client = ClientProcess(REDIS[name], server)
+            stage.versions |= client.versions
             stack.callback(client.close)
             return _take(
                 stage, name, scenario, client, Ways(faults[scenario], server.heal, server.is_settled)
@@ -134,15 +146,16 @@ def reading_of(
     scenario: str, contender: str, recorded: Recorded, audited: Audited, fault_at: float
 ) -> FailoverReading:
     """Return what the callers went through."""
-    outages = [outage(times, fault_at, recorded.ended) for times in recorded.acknowledged]
-    unavailable, recovered = max(outages, default=(0.0, 0.0))
+    # Reads and writes apart: a server that answers the one kind and not the other would look served.
+    outages = [outage(times, fault_at, recorded.ended) for times in (*recorded.reads, *recorded.writes)]
+    answered = [sorted(reads + writes) for reads, writes in zip(recorded.reads, recorded.writes, strict=True)]
     return FailoverReading(
         scenario=scenario,
         contender=contender,
-        unavailable=unavailable,
-        recovered=recovered,
-        whole=all(times and times[-1] > recorded.ended - _SERVED_SECONDS for times in recorded.acknowledged),
-        operations=sum(map(len, recorded.acknowledged)) + len(recorded.failures),
+        unavailable=max((longest for longest, _ in outages), default=0.0),
+        recovered=max((end for _, end in outages), default=0.0),
+        whole=all(times and times[-1] > recorded.ended - _SERVED_SECONDS for times in answered),
+        operations=sum(map(len, answered)) + len(recorded.failures),
         failed=len(recorded.failures),
         errors=recorded.errors,
         acknowledged_writes=audited.acknowledged_writes,
@@ -151,17 +164,20 @@ def reading_of(
     )
 
 
-def outage(acknowledged: list[float], fault_at: float, ended: float) -> tuple[float, float]:
-    """Return a caller's longest wait for an answer that ended after the fault, and its end after the fault.
+def outage(answered: list[float], fault_at: float, ended: float) -> tuple[float, float]:
+    """Return the longest wait for an answer that ended after the fault, and when the last one ended.
 
-    Times rise; a wait that had not ended when the recording did ends there. From a wait that nobody would
-    notice there is nothing to recover: its end counts as 0.
+    Times rise; a wait that had not ended when the recording did ends there. The second is counted from the
+    fault, and 0 if there was no wait that anybody would notice: then there is nothing to recover from.
     """
-    times = [*acknowledged, ended]
+    times = [*answered, ended]
     before = [time for time in times if time <= fault_at]
     last = before[-1] if before else fault_at
-    longest = (0.0, 0.0)
+    longest = recovered = 0.0
     for time_ in times[len(before) :]:
-        longest = max(longest, (time_ - max(last, fault_at), time_ - fault_at))
+        wait = time_ - max(last, fault_at)
+        longest = max(longest, wait)
+        if wait >= _NOTICED_SECONDS:
+            recovered = time_ - fault_at
         last = time_
-    return longest if longest[0] >= _NOTICED_SECONDS else (longest[0], 0.0)
+    return longest, recovered

@@ -11,6 +11,7 @@ from benchmarks.results import Reading
 from benchmarks.samples import Sample
 from benchmarks.servers.cluster import ClusterServer
 from benchmarks.stage import Part, Stage
+from benchmarks.work.throughput import turned
 
 CALLERS = 64
 SESSIONS = 1000
@@ -41,10 +42,11 @@ def run(stage: Stage) -> None:
             stage.say(f"scaling: round {turn + 1} of {stage.scale.rounds}")
             for clients in stage.scale.client_counts:
                 for work in WORKS:
-                    for name, part in parts.items():
-                        sample = _measure(part, clients, work, stage.scale.seconds)
+                    for name in turned(list(parts), turn):
+                        sample = _measure(parts[name], clients, work, stage.scale.seconds)
                         stage.results.scaling.append(
                             Reading(
+                                round=turn,
                                 contender=name,
                                 work=work,
                                 size=SIZE,
@@ -62,9 +64,12 @@ def _cluster_of(nodes: int) -> Callable[[], Server]:
 def _measure(part: Part, clients: int, work: WorkName, seconds: float) -> Sample:
     """Have so many client processes work at the same time; return what they did together."""
     assert part.server is not None
+    order = Measure(work=work, callers=CALLERS, seconds=seconds)
+    for client in part.clients[:clients]:
+        client.warm_up(order)
     before = part.server.cpu_seconds()
     for client in part.clients[:clients]:
-        client.begin(Measure(work=work, callers=CALLERS, seconds=seconds))
+        client.begin(order)
     samples = [client.finish(Measured).sample for client in part.clients[:clients]]
     return together(samples, part.server.cpu_seconds() - before)
 

@@ -19,7 +19,6 @@ SESSIONS = 1000
 SMALL = 300
 COMPARED = frozenset({"echo", "greenroom", "redis_py", "redis_wait", "valkey_glide", "emcache"})
 COMPARED_WORKS: tuple[WorkName, ...] = ("get", "update")
-COMPARED_CALLERS = (1, 64)
 PLOTTED_CALLERS = 64
 _STORED_BYTES = 1 << 24
 
@@ -34,12 +33,12 @@ def run(stage: Stage) -> None:
             rounds = stage.scale.rounds if size == SMALL else stage.scale.rounds_of_larger
             for turn in range(rounds):
                 stage.say(f"throughput: {size} bytes, round {turn + 1} of {rounds}")
-                _round(stage, parts, size, stage.scale.works, stage.scale.callers)
+                _round(stage, turn, parts, size, stage.scale.works)
             compared = {name: part for name, part in parts.items() if name in COMPARED}
             more = stage.scale.rounds_of_compared if size == SMALL else 0
             for turn in range(more):
                 stage.say(f"throughput: what is compared, {size} bytes, round {turn + 1} of {more} more")
-                _round(stage, compared, size, COMPARED_WORKS, COMPARED_CALLERS)
+                _round(stage, rounds + turn, compared, size, COMPARED_WORKS)
 
 
 def _prepare(part: Part, size: int) -> bool:
@@ -49,21 +48,20 @@ def _prepare(part: Part, size: int) -> bool:
     return True
 
 
-def _round(
-    stage: Stage, parts: dict[str, Part], size: int, works: Iterable[WorkName], counts: Iterable[int]
-) -> None:
+def _round(stage: Stage, turn: int, parts: dict[str, Part], size: int, works: Iterable[WorkName]) -> None:
     for work in works:
-        for callers in counts:
-            for name, part in list(parts.items()):
+        for callers in stage.scale.callers:
+            for name in turned(list(parts), turn):
                 order = Measure(work=work, callers=callers, seconds=stage.scale.seconds)
                 try:
-                    sample = part.client.measure(order)
+                    sample = parts[name].client.measure(order)
                 except ContenderError as error:
                     stage.skip(f"{name} at {work}, {callers} callers, {size} bytes", error)
                     continue
                 kept = size == SMALL and callers == PLOTTED_CALLERS and work in {"get", "update"}
                 stage.results.throughput.append(
                     Reading(
+                        round=turn,
                         contender=name,
                         work=work,
                         size=size,
@@ -71,6 +69,12 @@ def _round(
                         sample=sample if kept else without_distribution(sample),
                     )
                 )
+
+
+def turned(names: list[str], turn: int) -> list[str]:
+    """Return the names with another one first in every round: who follows whom should not matter."""
+    first = turn % max(1, len(names))
+    return names[first:] + names[:first]
 
 
 def without_distribution(sample: Sample) -> Sample:

@@ -20,7 +20,7 @@ from greenroom import UnavailableError
 NAMES = ("greenroom", "redis_py")
 SIZE = 4096
 SAMPLE = 10_000
-_SLICE = Measure(work="mix", callers=8, seconds=0.5, pause_seconds=0.002, tolerant=True)
+_SLICE = Measure(work="mix", callers=8, seconds=0.5, period_seconds=0.002, tolerant=True)
 _POLL_SECONDS = 0.05
 _LIMIT_SECONDS = 600.0
 
@@ -35,7 +35,10 @@ def run(stage: Stage) -> None:
         for turn in range(stage.scale.transfers):
             for name, part in parts.items():
                 stage.say(f"transfer: {name}, round {turn + 1} of {stage.scale.transfers}")
-                stage.results.transfers.append(_transfer(name, part, sessions * SIZE))
+                try:
+                    stage.results.transfers.append(_transfer(name, part, sessions * SIZE))
+                except RuntimeError as error:
+                    stage.skip(f"{name}, round {turn + 1}", error)
 
 
 class _Replica:
@@ -80,7 +83,7 @@ class _Replica:
             case ClusterServer() as cluster:
                 return cluster.is_whole()
             case RedisServer() as redis:
-                return redis.replicas_in_step() >= 1
+                return redis.has_loaded(1)
         return True
 
 

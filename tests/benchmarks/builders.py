@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.results import FailoverReading, Reading, StoredReading
+from benchmarks.results import FailoverReading, Reading, Run, StoredReading
 from benchmarks.samples import Sample
 
 
@@ -19,9 +19,20 @@ def sample(rate: float = 1000.0, **more: Any) -> Sample:
 
 
 def reading(
-    contender: str, work: str = "get", callers: int = 64, rate: float = 1000.0, **more: Any
+    contender: str, work: str = "get", callers: int = 64, rate: float = 1000.0, turn: int = 0, **more: Any
 ) -> Reading:
-    return Reading(contender=contender, work=work, size=300, callers=callers, sample=sample(rate, **more))
+    return Reading(
+        round=turn, contender=contender, work=work, size=300, callers=callers, sample=sample(rate, **more)
+    )
+
+
+def rounds(contender: str, *rates: float, **more: Any) -> list[Reading]:
+    return [reading(contender, rate=rate, turn=turn, **more) for turn, rate in enumerate(rates)]
+
+
+def run(kind: str = "full", **more: Any) -> Run:
+    figures = {"when": "now", "rounds": 5, "seconds": 1.0, "took_seconds": 9.4, "load": 0.1}
+    return Run(kind=kind, **{**figures, **more})
 
 
 def stored(contender: str, count: int, bytes_each: int, p50: float = 0.001) -> StoredReading:

@@ -1,6 +1,9 @@
 """Pages and options."""
 
+import json
 import re
+import subprocess
+import sys
 from argparse import ArgumentTypeError
 from pathlib import Path
 
@@ -8,23 +11,32 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from benchmarks.__main__ import contenders_named, parts_named
+from benchmarks.__main__ import contenders_named, measured, parts_named
+from benchmarks.clients import ContenderError
 from benchmarks.legend import WORKS as WORKS_TOLD
 from benchmarks.legend import rounds_told, sections_of
 from benchmarks.orders import WORKS
 from benchmarks.report import PAGE_FILE, RESULTS_FILE, page, rounded, show, write
-from benchmarks.results import Results, how_taken
+from benchmarks.results import Results
+from benchmarks.stage import QUICK, Stage
 from benchmarks.tables import markdown, tables_of
-from tests.benchmarks.builders import failover, reading, stored
+from tests.benchmarks.builders import failover, reading, rounds, run, stored
 
 DOCUMENTS = Path(__file__).parent.parent.parent / "docs" / "benchmarks"
 RESULTS = Results(
-    machine={"cores": "2"},
-    skipped={"emcache": "memcached is not installed: apt-get install memcached"},
+    runs={
+        "throughput": run(
+            machine={"cores": "2"},
+            skipped={"emcache": "memcached is not installed: apt-get install memcached"},
+        ),
+    },
     throughput=[reading("greenroom", rate=1234.5), reading("redis_py", rate=1000)],
     stored=[stored("greenroom", 1000, 700), stored("redis_py", 1000, 600)],
     failovers=[failover("greenroom"), failover("redis_sentinel", lost=12)],
 )
+
+
+HOW = "1 s a measurement, 9 s in all"
 
 
 def test_tables_have_a_cell_for_every_column() -> None:
@@ -36,7 +48,7 @@ def test_tables_have_a_cell_for_every_column() -> None:
 def test_a_missed_figure_is_printed_as_missed() -> None:
     text = page(RESULTS, [])
     assert "| reads_vs_redis_py |" in text
-    assert "| 1.23 |  | ≥ 6 | **missed** |" in text
+    assert "| 1.23 |  | ≥ 6 | **missed**, in one round |" in text
     assert "apt-get install memcached" in text
 
 
@@ -49,9 +61,16 @@ def test_the_report_says_first_where_and_how_it_was_measured_and_what_names_mean
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     results = Results(
-        machine={"cores": "2"},
-        taken={"throughput": how_taken("2026-01-02", 9.4, 0.7, quick=True)},
-        throughput=[reading(name, work) for name in ("echo", "redis_wait") for work in ("mix", "web")] * 2,
+        runs={
+            "throughput": run("quick", when="2026-01-02", load=0.7, machine={"cores": "2"}),
+            "failover": run("reduced", machine={"cores": "2"}, versions={"redis": "1"}, commit="0123ab"),
+        },
+        throughput=[
+            each
+            for name in ("echo", "redis_wait")
+            for work in ("mix", "web")
+            for each in rounds(name, 1, 2, work=work)
+        ],
         failovers=[failover("redis_sentinel")],
     )
     show(results, Console())
@@ -59,7 +78,9 @@ def test_the_report_says_first_where_and_how_it_was_measured_and_what_names_mean
     above, _, _ = shown.partition("mix, 300 bytes")
     for line in (
         "cores: 2",
-        "throughput: 2026-01-02, quick, 9 s, load before the run 0.7 (busy), 2 rounds",
+        "versions: redis 1",
+        f"throughput: 2026-01-02, quick, 2 rounds, {HOW}, load before the run 0.7 (busy)",
+        f"failover: now, reduced, 1 round, {HOW}, load before the run 0.1, commit 0123ab",
         "redis_wait: redis-py, SET + WAIT 1: replicated",
         "redis_sentinel: redis-py, Redis with Sentinel",
         "mix: of five operations",
@@ -69,6 +90,40 @@ def test_the_report_says_first_where_and_how_it_was_measured_and_what_names_mean
         assert f"\n  {line}" in above
         assert line in page(results, []).replace("`", "")
     assert "coredis:" not in above, "only who took part"
+
+
+def test_what_differs_between_parts_is_told_by_part() -> None:
+    runs = {
+        "throughput": run(machine={"python": "3.11", "cores": "2"}, versions={"redis": "1"}),
+        "failover": run(machine={"python": "3.12", "cores": "2"}, versions={"redis": "2"}),
+        "transfer": run(machine={"python": "3.12", "cores": "2"}, versions={"trio": "1"}, skipped={"x": "y"}),
+    }
+    lines = {line for section in sections_of(Results(runs=runs)) for line in section.lines}
+    assert "python: 3.11 (throughput), 3.12 (failover and transfer)" in lines
+    assert "cores: 2" in lines
+    assert "versions: redis 1 (throughput), 2 (failover), trio 1" in lines
+    assert "transfer: x: y" in lines
+
+
+def test_json_comes_last_and_alone_on_stdout(tmp_path: Path) -> None:
+    write(RESULTS, tmp_path, Console(quiet=True))
+    command = [sys.executable, "-m", "benchmarks", "--render", "--write", str(tmp_path), "--json"]
+    ended = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60)
+    document = json.loads(ended.stdout)
+    assert document["ratios"]["reads_vs_redis_py"] == 1.2345
+    assert "What must be shown" in ended.stderr
+
+
+def test_a_part_that_breaks_off_is_told_and_the_rest_is_kept() -> None:
+    stage = Stage(QUICK, (), Console(quiet=True))
+
+    def breaks_off(stage: Stage) -> None:
+        stage.results.throughput.append(reading("greenroom"))
+        raise ContenderError("out of order")
+
+    kept = measured("throughput", breaks_off, stage, "quick", 0.1)
+    assert kept.skipped == {"what was left of throughput": "ContenderError: out of order"}
+    assert (kept.kind, kept.rounds, len(stage.results.throughput)) == ("quick", 2, 1)
 
 
 def test_every_work_is_told() -> None:
@@ -97,9 +152,10 @@ def test_the_published_page_is_what_its_raw_results_give() -> None:
 
 def test_results_can_be_read_back(tmp_path: Path) -> None:
     write(RESULTS, tmp_path, Console(quiet=True))
-    write(Results(taken={"stored": "now"}), tmp_path, Console(quiet=True))
+    write(Results(runs={"stored": run()}), tmp_path, Console(quiet=True))
     found = msgspec.json.decode((tmp_path / RESULTS_FILE).read_bytes(), type=Results)
-    assert found.taken == {"stored": "now"}
+    assert found.runs == {**RESULTS.runs, "stored": run()}
+    assert found.throughput == RESULTS.throughput
     assert (tmp_path / "index.md").read_text().startswith("# Benchmarks")
 
 
