@@ -43,7 +43,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class StoredSession(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A session as it is transferred to another replica."""
 
-    digest: bytes
+    digest: wire.Digest
     state: wire.SessionState
 
 

@@ -1,5 +1,7 @@
 """The parts of a replica one by one: log, expiry, kept results, clock, table, snapshots, settings."""
 
+import gc
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -153,6 +155,26 @@ def test_sessions_that_end_weeks_from_now_share_few_buckets() -> None:
     for number in range(20_000):
         index.enter(number.to_bytes(32, "big"), number * 60 * SECOND_US, 0)
     assert len(index._buckets) < 80
+
+
+def test_the_garbage_collector_does_not_look_at_what_is_indexed() -> None:
+    """It would hold everybody up: 50 ms for a million entries."""
+    index = ExpiryIndex()
+    for number in range(10_000):
+        index.enter(number.to_bytes(32, "big"), number % 3 * MONTH_US, 0)
+    looked_at = {id(index): index}
+    waiting = [index]
+    while waiting:
+        for found in gc.get_referents(waiting.pop()):
+            if not isinstance(found, type) and id(found) not in looked_at:
+                looked_at[id(found)] = found
+                waiting.append(found)
+    assert len(looked_at) < 20
+
+
+def test_an_index_of_digests_takes_nothing_else() -> None:
+    with pytest.raises(InvariantError, match="32 bytes, not 3"):
+        ExpiryIndex().enter(b"abc", 0, 0)
 
 
 def test_a_session_is_looked_at_a_handful_of_times_in_a_long_life() -> None:
