@@ -55,12 +55,12 @@ TARGETS = (
         for callers, suffix in CPU_AT.items()
         for target in (
             _most(
-                f"server_cpu_get_vs_redis{suffix}", 1, f"{callers} callers: server CPU of a get, to Redis's"
+                f"server_cpu_get_vs_redis{suffix}", 1, f"callers: {callers}; server CPU of a get, to Redis's"
             ),
             _most(
                 f"server_cpu_replicated_write_vs_redis{suffix}",
                 1.5,
-                f"{callers} callers: server CPU of a write, to master and replica of Redis",
+                f"callers: {callers}; server CPU of a write, to master and replica of Redis",
             ),
         )
     ),
@@ -91,6 +91,9 @@ OBSTACLES = {
     "reads_vs_redis_py": _CLIENT,
     "replicated_writes_vs_redis_wait": _SERVERS + ", which weighs less with more callers, as batches grow",
     "replicated_writes_vs_valkey_glide": _SERVERS,
+    "reads_vs_emcache": (
+        "emcache, written in Cython, asks for all sessions of a turn of the loop with one command; " + _CLIENT
+    ),
     "replicated_writes_vs_emcache": _SERVERS + ", and memcached has no replica to write to",
     "reads_vs_echo": "the echo does nothing but a future a frame; " + _CLIENT,
     "replicated_writes_vs_echo": "an echo makes one hop, a replicated write two; " + _SERVERS,
