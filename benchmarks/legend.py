@@ -73,21 +73,23 @@ def _contenders(results: Results) -> list[str]:
 
 
 def _machines(runs: Mapping[str, Run]) -> list[str]:
-    """Return what is the same for all parts once, and what is not by part."""
-    names = dict.fromkeys(name for run in runs.values() for name in run.machine)
-    return [
-        f"{name}: {_told({part: run.machine[name] for part, run in runs.items() if name in run.machine})}"
-        for name in names
-    ]
+    told = _told_by_name({part: run.machine for part, run in runs.items()})
+    return [f"{name}: {value}" for name, value in told.items()]
 
 
 def _versions(runs: Mapping[str, Run]) -> list[str]:
-    names = sorted({name for run in runs.values() for name in run.versions})
-    used = [
-        f"{name} {_told({part: run.versions[name] for part, run in runs.items() if name in run.versions})}"
-        for name in names
-    ]
+    told = _told_by_name({part: run.versions for part, run in runs.items()})
+    used = [f"{name} {value}" for name, value in sorted(told.items())]
     return [f"versions: {', '.join(used)}"] if used else []
+
+
+def _told_by_name(parts: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Return what is the same for all parts once, and what is not by part."""
+    names = dict.fromkeys(name for values in parts.values() for name in values)
+    return {
+        name: _told({part: values[name] for part, values in parts.items() if name in values})
+        for name in names
+    }
 
 
 def _told(values: Mapping[str, str]) -> str:

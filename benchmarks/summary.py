@@ -129,7 +129,7 @@ def ratio(ours: float | None, theirs: float | None) -> float | None:
 def _middle(figures: Iterable[float]) -> float | None:
     """Return the median, None of nothing."""
     every = list(figures)
-    return round(median(every), 6) if every else None
+    return median(every) if every else None
 
 
 class Readings:
