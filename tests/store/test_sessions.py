@@ -11,7 +11,6 @@ from greenroom import BaseSessionStore, ClusterStore, MemoryStore, SessionData, 
 from greenroom.fields import datetime_of, micros_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_YEAR_2242_US = (1 << 33) * 1_000_000
 
 
 def test_neither_repr_shows_a_secret() -> None:
@@ -33,7 +32,6 @@ def test_neither_repr_shows_a_secret() -> None:
     st.one_of(
         st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999),
         st.integers(-1000, 1000),
-        st.integers(_YEAR_2242_US - 1000, _YEAR_2242_US + 1000),
     )
 )
 def test_times_come_back_to_the_microsecond(micros: int) -> None:
@@ -56,9 +54,10 @@ def test_a_moment_is_the_same_in_every_zone(moment: datetime) -> None:
     assert micros_of(moment, "expires") == micros_of(moment.astimezone(UTC), "expires") == micros
 
 
-def test_times_beyond_the_calendar_are_refused() -> None:
+@pytest.mark.parametrize("micros", [253_402_300_800_000_000, -62_135_596_800_000_001, 1 << 62, -(1 << 90)])
+def test_times_beyond_the_calendar_are_refused(micros: int) -> None:
     with pytest.raises(OverflowError):
-        datetime_of(1 << 62)
+        datetime_of(micros)
 
 
 @pytest.mark.parametrize("store", [MemoryStore(), ClusterStore("127.0.0.1:1")], ids=["memory", "cluster"])
