@@ -26,14 +26,11 @@ FULL_FRAME_BYTES = 64 * 1024
 """A frame with several messages is not longer: large ones gain nothing and would wait for each other."""
 
 _ARRAY_BYTES_MAX = 3
-_SHORT_ARRAY_MAX = 15
 
 _encode = msgspec.msgpack.Encoder().encode
 _header = Struct(">I")
 _header_of = _header.pack
 _length_at = _header.unpack_from
-_begin_short_array = Struct(">IB").pack
-_begin_array = Struct(">IBH").pack
 
 
 def messages_decoder(kind: Any) -> "msgspec.msgpack.Decoder[list[Any]]":
@@ -86,7 +83,7 @@ def append_messages(
     return True
 
 
-def encode_message(message: wire.Frame, frame_bytes_max: int = FRAME_BYTES_MAX) -> bytes:
+def encode_message(message: wire.Frame, frame_bytes_max: int = FRAME_BYTES_MAX) -> msgspec.Raw:
     """Return a message as it stands in a frame, for `join_frames`.
 
     Raises LocalProtocolError if it is longer than `frame_bytes_max` allows.
@@ -94,30 +91,20 @@ def encode_message(message: wire.Frame, frame_bytes_max: int = FRAME_BYTES_MAX) 
     encoded = _encode(message)
     if len(encoded) > frame_bytes_max - _ARRAY_BYTES_MAX:
         raise _too_long(message, len(encoded), frame_bytes_max)
-    return encoded
+    return msgspec.Raw(encoded)
 
 
-def join_frames(encoded: Sequence[bytes]) -> bytes:
-    """Return frames with messages that `encode_message` has encoded, in their order."""
-    if len(encoded) <= MESSAGES_PER_FRAME_MAX and sum(map(len, encoded)) <= FULL_FRAME_BYTES:
-        return _joined(encoded)
-    frames = []
-    first = size = 0
-    for index, message in enumerate(encoded):
-        size += len(message)
-        if index > first and (size > FULL_FRAME_BYTES or index - first == MESSAGES_PER_FRAME_MAX):
-            frames.append(_joined(encoded[first:index]))
-            first, size = index, len(message)
-    frames.append(_joined(encoded[first:]))
-    return b"".join(frames)
+def join_frames(messages: Sequence[wire.Frame | msgspec.Raw]) -> bytes:
+    """Return frames with `messages` in their order, none longer than FULL_FRAME_BYTES if it holds several.
 
-
-def _joined(encoded: Sequence[bytes]) -> bytes:
-    count = len(encoded)
-    payload = b"".join(encoded)
-    if count <= _SHORT_ARRAY_MAX:
-        return _begin_short_array(len(payload) + 1, 0x90 | count) + payload
-    return _begin_array(len(payload) + _ARRAY_BYTES_MAX, 0xDC, count) + payload
+    A message that may be too long for a frame has to come from `encode_message`, which refuses that.
+    """
+    payload = _encode(messages)
+    count = len(messages)
+    if count > 1 and (len(payload) > FULL_FRAME_BYTES or count > MESSAGES_PER_FRAME_MAX):
+        half = count // 2
+        return join_frames(messages[:half]) + join_frames(messages[half:])
+    return _header_of(len(payload)) + payload
 
 
 def _too_long(message: wire.Frame, length: int, frame_bytes_max: int) -> LocalProtocolError:

@@ -221,8 +221,8 @@ class Dialog:
             del pending[request]
             link.bytes -= operation.size
             replies.append((operation.token, reply))
-            if ledger.low not in pending:
-                ledger.raise_low()
+        if ledger.low not in pending:
+            ledger.raise_low()
 
     def _take_unusual(self, link: Link, message: object, operation: AnyOperation | None, now_ns: int) -> None:
         """Take whatever is not the final reply to an operation that is unanswered on this link."""

@@ -79,7 +79,7 @@ class Lane:
 class Link:
     """One connection. `lane` is None for a subscription to the map.
 
-    `hello` and then `out`, the encoded messages, wait to be written. `bytes` counts what was sent and is
+    `hello`, encoded, and then the messages in `out` wait to be written. `bytes` counts what was sent and is
     unanswered. `deadline_ns` is when opening it must be done.
     """
 
@@ -109,7 +109,7 @@ class Link:
         self.peer = b""
         self.buffer = FrameBuffer(FRAME_BYTES_MAX if lane is not None else MAP_FRAME_BYTES_MAX)
         self.hello = b""
-        self.out: list[bytes] = []
+        self.out: list[wire.Frame | msgspec.Raw] = []
         self.dirty = False
         self.bytes = 0
         self.asked_whole_ns = 0

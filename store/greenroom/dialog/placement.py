@@ -10,6 +10,7 @@ from random import Random
 
 import msgspec
 
+from greenroom import wire
 from greenroom.dialog import gathering
 from greenroom.dialog.lanes import Lanes
 from greenroom.dialog.ledger import Ledger
@@ -17,10 +18,14 @@ from greenroom.dialog.links import Lane, Link, Switchboard
 from greenroom.dialog.operations import AnyOperation, Gathering, Operation, stamp
 from greenroom.errors import LocalProtocolError, UsageError
 from greenroom.framing import FRAME_BYTES_MAX, encode_message
-from greenroom.wire import Frame
 
 STAMP_BYTES = 32
 """Room in a first attempt's frame for the larger numbers that a later attempt carries."""
+
+_GET_BYTES = 48
+_UPDATE_BYTES = 100
+"""What an `Update` takes without its data, label and user."""
+_UNKNOWN_BYTES = 1 << 62
 
 BACKOFF_NS_MIN = 2_000_000
 BACKOFF_NS_MAX = 100_000_000
@@ -83,22 +88,26 @@ class Placement:
             operation.size = self.send(link, operation.request, self._frame_bytes_max)
             operation.link = link
 
-    def send(self, link: Link, request: Frame, limit: int) -> int:
+    def send(self, link: Link, request: wire.Frame, limit: int) -> int:
         """Queue a request on a ready link; return its size. Raises UsageError if that is over the limit."""
-        try:
-            encoded = encode_message(request, limit)
-        except LocalProtocolError as error:
-            raise _too_large(error) from None
-        link.out.append(encoded)
+        size = bytes_at_most(request)
+        if size <= limit:
+            link.out.append(request)
+        else:
+            try:
+                encoded = encode_message(request, limit)
+            except LocalProtocolError as error:
+                raise _too_large(error) from None
+            link.out.append(encoded)
+            size = len(encoded)
         if not link.dirty:
             link.dirty = True
             self._board.dirty.append(link)
-        size = len(encoded)
         link.bytes += size
         self._board.queued_bytes += size
         return size
 
-    def measure(self, request: Frame) -> int:
+    def measure(self, request: wire.Frame) -> int:
         """Return the size of a request. Raises UsageError if too large."""
         try:
             return len(encode_message(request, self.first_bytes_max))
@@ -179,6 +188,19 @@ class Placement:
         operation.queue = queue
         queue[operation.request.request] = operation
         self.waiting_bytes += operation.size
+
+
+def bytes_at_most(request: wire.Frame) -> int:
+    """Return how long a request can be, if that is quickly said.
+
+    One that surely fits need not be measured: it is encoded when it is sent, together with others.
+    """
+    if type(request) is wire.Get:
+        return _GET_BYTES
+    if type(request) is wire.Update:
+        chars = len(request.label) + (0 if request.user_id is None else len(request.user_id))
+        return _UPDATE_BYTES + len(request.data) + 4 * chars
+    return _UNKNOWN_BYTES
 
 
 def _too_large(error: LocalProtocolError) -> UsageError:

@@ -25,7 +25,7 @@ from tests.cluster.runtime.loopback import (
 )
 
 hello_decoder: Any = msgspec.msgpack.Decoder(wire.Hello)
-ONE_GET = encode_message(get(1))
+ONE_GET = bytes(encode_message(get(1)))
 pytestmark = pytest.mark.trio
 
 
