@@ -26,6 +26,7 @@ from greenroom.drivers import (
     reset_on_close,
     start_connecting,
 )
+from greenroom.drivers.lone_reply import LoneReply
 from greenroom.errors import GreenroomError, UsageError
 from greenroom.routing import parse_address
 
@@ -64,12 +65,17 @@ class AsyncioRunner(Runner):
         self._context = contextvars.Context()
         self._sockets: dict[int, _Socket] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._answered: LoneReply | None = None
         self._received = bytearray(RECEIVE_BYTES)
         self._received_view = memoryview(self._received)
 
-    def perform(self, request: Single, kind: Kind) -> asyncio.Future[Any]:
-        """Submit an operation on one session; the future brings its final reply, or its error."""
-        future: asyncio.Future[Any] = self._create_future()
+    def perform(self, request: Single, kind: Kind) -> asyncio.Future[Any] | LoneReply:
+        """Submit an operation on one session; what is returned brings its final reply, or its error."""
+        future: asyncio.Future[Any] | LoneReply
+        if self._lonely and not self.dialog.pending_count:
+            future = LoneReply(self._loop)
+        else:
+            future = self._create_future()
         self._submit(self._clock_ns(), request, kind, future)
         return future
 
@@ -127,6 +133,8 @@ class AsyncioRunner(Runner):
         for future, reply in replies:
             if not future.done():  # else its caller was cancelled
                 future.set_result(reply)
+                if type(future) is LoneReply:
+                    self._answered = future
 
     def _fail(self, token: Any, error: GreenroomError) -> None:
         if not token.done():
@@ -211,6 +219,9 @@ class AsyncioRunner(Runner):
             return
         self.dialog.received(self._now_ns(), connection.number, self._received_view[:count])
         self._settle()
+        if self._answered is not None:
+            answered, self._answered = self._answered, None
+            answered.wake()
 
     def _write(self, number: int, data: bytes) -> None:
         connection = self._sockets.get(number)

@@ -1,0 +1,93 @@
+"""What the only caller of an asyncio loop waits for: it goes on in the turn in which its reply is read.
+
+A future has the loop wake who waits for it, one turn and one look at the sockets later. Where many callers
+share a turn that costs little, and their next requests come together; one that is alone waits for it. asyncio
+awaits whatever says that it is like a future (`asyncio.isfuture`); this is one that whoever reads the reply
+wakes.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Generator
+from typing import Any
+
+from greenroom.errors import GreenroomError
+
+
+class LoneReply:
+    """The outcome of one operation, awaited by the coroutine that asked for it and by nobody else."""
+
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_done", "_error", "_loop", "_reply")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._asyncio_future_blocking = False
+        self._done = False
+        self._reply: Any = None
+        self._error: BaseException | None = None
+        self._callback: Callable[[LoneReply], object] | None = None
+        self._context: contextvars.Context | None = None
+
+    def __await__(self) -> Generator["LoneReply", None, Any]:
+        """Wait for the outcome; return the reply or raise the error."""
+        if not self._done:
+            self._asyncio_future_blocking = True
+            yield self
+        return self.result()
+
+    # --- for who has the outcome -------------------------------------------------------------------------
+
+    def set_result(self, reply: object) -> None:
+        """Take the reply. `wake` is to follow, once whoever calls is ready for the caller to go on."""
+        self._done = True
+        self._reply = reply
+
+    def wake(self) -> None:
+        """Have the caller go on now, or in the next turn of the loop if another task runs now."""
+        callback, self._callback = self._callback, None
+        if callback is None:
+            return
+        if self._context is None or asyncio.current_task(self._loop) is not None:
+            self._loop.call_soon(callback, self, context=self._context)
+        else:
+            self._context.run(callback, self)
+
+    def set_exception(self, error: GreenroomError) -> None:
+        """Have the caller go on with this error in the next turn of the loop."""
+        self._end(error)
+
+    def _end(self, error: BaseException) -> None:
+        self._done = True
+        self._error = error
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            self._loop.call_soon(callback, self, context=self._context)
+
+    # --- for the task that awaits it, as `asyncio.Future` has them ---------------------------------------
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop."""
+        return self._loop
+
+    def done(self) -> bool:
+        """Whether there is an outcome."""
+        return self._done
+
+    def result(self) -> Any:
+        """Return the reply or raise the error; only when done."""
+        if self._error is not None:
+            raise self._error
+        return self._reply
+
+    def add_done_callback(
+        self, callback: Callable[["LoneReply"], object], *, context: contextvars.Context | None = None
+    ) -> None:
+        """Call this one function when there is an outcome."""
+        self._callback, self._context = callback, context
+
+    def cancel(self, msg: str | None = None) -> bool:
+        """End the wait with CancelledError; False if there is an outcome already."""
+        if self._done:
+            return False
+        self._end(asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg))
+        return True
