@@ -27,11 +27,11 @@ from greenroom.fields import (
     UNCHANGED,
     Unchanged,
     check_data_size,
-    check_label,
     check_limit,
-    check_present_user_id,
-    check_user_id,
     check_version,
+    checked_label,
+    checked_present_user_id,
+    checked_user_id,
     datetime_of,
     micros_of,
 )
@@ -144,8 +144,8 @@ class ClusterStore(BaseSessionStore):
         if session.absolute_expires is not None:
             absolute = micros_of(session.absolute_expires, "absolute_expires")
             expires = min(expires, absolute)
-        check_user_id(session.user_id)
-        check_label(session.label)
+        user_id = checked_user_id(session.user_id)
+        label = checked_label(session.label)
         data = self._encoded(session.data)
         runner = self._registry.current()
         dialog = runner.dialog
@@ -155,11 +155,11 @@ class ClusterStore(BaseSessionStore):
             0,
             point,
             digest,
-            session.user_id,
+            user_id,
             created,
             expires,
             absolute,
-            session.label,
+            label,
             data,
         )
         return _version_of(await runner.perform(request, operations.CREATE))
@@ -184,8 +184,8 @@ class ClusterStore(BaseSessionStore):
         if session.session_id != session_id:
             raise UsageError("update cannot change a session's id; use rotate")
         expires = micros_of(session.expires, "expires")
-        check_user_id(session.user_id)
-        check_label(session.label)
+        user_id = checked_user_id(session.user_id)
+        label = checked_label(session.label)
         check_version(version)
         data = self._encoded(session.data)
         if place is None:
@@ -197,9 +197,9 @@ class ClusterStore(BaseSessionStore):
             dialog.low,
             0,
             *place,
-            session.user_id,
+            user_id,
             expires,
-            session.label,
+            label,
             data,
             version,
         )
@@ -296,7 +296,7 @@ class ClusterStore(BaseSessionStore):
 
     async def list_by_user(self, user_id: str, *, limit: int = 1000) -> list[SessionInfo]:
         """Return the user's live sessions, at most `limit`, the newest first. No ids: handles."""
-        check_present_user_id(user_id)
+        user_id = checked_present_user_id(user_id)
         check_limit(limit)
         runner = self._registry.current()
         request = wire.ListByUser(runner.dialog.next_id(), user_id, limit, ())
@@ -316,7 +316,7 @@ class ClusterStore(BaseSessionStore):
 
     async def delete_by_handle(self, user_id: str, handle: str) -> None:
         """Remove one of the user's sessions by its handle. Absent, or another user's: nothing happens."""
-        check_present_user_id(user_id)
+        user_id = checked_present_user_id(user_id)
         point, digest = parse_handle(handle)
         runner = self._registry.current()
         dialog = runner.dialog
@@ -328,7 +328,7 @@ class ClusterStore(BaseSessionStore):
 
         Raises OutcomeUnknownError if not every shard has confirmed it in time; repeat it then.
         """
-        check_present_user_id(user_id)
+        user_id = checked_present_user_id(user_id)
         kept = b"" if keep is None else digest_of(keep)
         runner = self._registry.current()
         dialog = runner.dialog
@@ -346,8 +346,7 @@ class ClusterStore(BaseSessionStore):
 def _user_change(user_id: str | Unchanged | None) -> tuple[str | None] | None:
     if isinstance(user_id, Unchanged):
         return None
-    check_user_id(user_id)
-    return (user_id,)
+    return (checked_user_id(user_id),)
 
 
 def _session_of(session_id: str, reply: wire.Session) -> SessionData:

@@ -86,20 +86,19 @@ def datetime_of(micros: int) -> datetime:
         raise OverflowError("the moment lies outside of the years 1 to 9999") from None
 
 
-def check_user_id(user_id: str | None) -> None:
-    """Raise UsageError unless this is None or a str of 1 to 256 bytes in UTF-8."""
-    if user_id is not None:
-        _check_text(user_id, "user_id", 1, USER_ID_BYTES_MAX)
+def checked_user_id(user_id: str | None) -> str | None:
+    """Return it as a plain str, or None. Raises UsageError unless it has 1 to 256 bytes in UTF-8."""
+    return None if user_id is None else _checked_text(user_id, "user_id", 1, USER_ID_BYTES_MAX)
 
 
-def check_present_user_id(user_id: str) -> None:
-    """Raise UsageError unless this is a str of 1 to 256 bytes: operations by user need a user."""
-    _check_text(user_id, "user_id", 1, USER_ID_BYTES_MAX)
+def checked_present_user_id(user_id: str) -> str:
+    """Return it as a plain str. Raises UsageError as above, and for None: operations by user need a user."""
+    return _checked_text(user_id, "user_id", 1, USER_ID_BYTES_MAX)
 
 
-def check_label(label: str) -> None:
-    """Raise UsageError unless this is a str of at most 256 bytes in UTF-8."""
-    _check_text(label, "label", 0, LABEL_BYTES_MAX)
+def checked_label(label: str) -> str:
+    """Return it as a plain str. Raises UsageError unless it has at most 256 bytes in UTF-8."""
+    return _checked_text(label, "label", 0, LABEL_BYTES_MAX)
 
 
 def check_limit(limit: int) -> None:
@@ -128,13 +127,16 @@ def check_data_size(data: bytes, data_bytes_max: int = DATA_BYTES_MAX) -> None:
         )
 
 
-def _check_text(text: str, field: str, least: int, most: int) -> None:
+def _checked_text(text: str, field: str, least: int, most: int) -> str:
     if type(text) is str and text.isascii() and least <= len(text) <= most:
-        return
+        return text
     if not isinstance(text, str):
         raise UsageError(f"{field} is a str, not {type(text).__name__}")
+    # Templates and frameworks have kinds of str of their own, which msgpack does not take.
+    text = str.__str__(text)
     size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
     if not least <= size <= most:
         raise UsageError(f"{field} has {least} to {most} bytes in UTF-8, this one has {size}")
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         raise UsageError(f"{field} must be encodable as UTF-8; this one holds a lone surrogate")
+    return text

@@ -19,11 +19,11 @@ from greenroom.fields import (
     UNCHANGED,
     Unchanged,
     check_data_size,
-    check_label,
     check_limit,
-    check_present_user_id,
-    check_user_id,
     check_version,
+    checked_label,
+    checked_present_user_id,
+    checked_user_id,
     datetime_of,
     micros_of,
     utc_now,
@@ -102,8 +102,8 @@ class MemoryStore(BaseSessionStore):
         if session.absolute_expires is not None:
             absolute = micros_of(session.absolute_expires, "absolute_expires")
         expires = _earlier(micros_of(session.expires, "expires"), absolute)
-        check_user_id(session.user_id)
-        check_label(session.label)
+        user_id = checked_user_id(session.user_id)
+        label = checked_label(session.label)
         data = self._encoded(session.data)
         if self._live(digest) is not None:
             raise SessionExistsError("a live session has this id; mint a new one with new_session_id()")
@@ -112,11 +112,11 @@ class MemoryStore(BaseSessionStore):
             _Record(
                 point_of(session.session_id),
                 next(self._versions),
-                session.user_id,
+                user_id,
                 created,
                 expires,
                 absolute,
-                session.label,
+                label,
                 data,
             ),
         )
@@ -136,8 +136,8 @@ class MemoryStore(BaseSessionStore):
         if session.session_id != session_id:
             raise UsageError("update cannot change a session's id; use rotate")
         expires = micros_of(session.expires, "expires")
-        check_user_id(session.user_id)
-        check_label(session.label)
+        user_id = checked_user_id(session.user_id)
+        label = checked_label(session.label)
         check_version(version)
         data = self._encoded(session.data)
         old = self._live(digest)
@@ -150,11 +150,11 @@ class MemoryStore(BaseSessionStore):
             _Record(
                 old.point,
                 next(self._versions),
-                session.user_id,
+                user_id,
                 old.created,
                 _earlier(expires, old.absolute),
                 old.absolute,
-                session.label,
+                label,
                 data,
             ),
         )
@@ -210,7 +210,7 @@ class MemoryStore(BaseSessionStore):
 
     async def list_by_user(self, user_id: str, *, limit: int = 1000) -> list[SessionInfo]:
         """Return the user's live sessions, at most `limit`, the newest first. No ids: handles."""
-        check_present_user_id(user_id)
+        user_id = checked_present_user_id(user_id)
         check_limit(limit)
         live = [
             (record.created, record.version, digest, record)
@@ -232,7 +232,7 @@ class MemoryStore(BaseSessionStore):
 
     async def delete_by_handle(self, user_id: str, handle: str) -> None:
         """Remove one of the user's sessions by its handle. Absent, or another user's: nothing happens."""
-        check_present_user_id(user_id)
+        user_id = checked_present_user_id(user_id)
         point, digest = parse_handle(handle)
         record = self._records.get(digest)
         if record is not None and record.user_id == user_id and record.point == point:
@@ -240,7 +240,7 @@ class MemoryStore(BaseSessionStore):
 
     async def delete_by_user(self, user_id: str, *, keep: str | None = None) -> int:
         """Log the user out everywhere, except in the session with the id `keep`; return how many ended."""
-        check_present_user_id(user_id)
+        user_id = checked_present_user_id(user_id)
         kept = None
         if keep is not None:
             check_session_id(keep)
@@ -277,7 +277,7 @@ class MemoryStore(BaseSessionStore):
         """Return the digest, and what the live record becomes under these changes, without storing it."""
         digest = digest_if_possible(session_id)
         if user_id is not UNCHANGED:
-            check_user_id(user_id)
+            user_id = checked_user_id(user_id)
         new_expires = None if expires is None else micros_of(expires, "expires")
         old = self._live(digest)
         if old is None or digest is None:

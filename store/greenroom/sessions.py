@@ -26,7 +26,7 @@ from greenroom.fields import (
     ABSENT,
     UNCHANGED,
     Unchanged,
-    check_user_id,
+    checked_user_id,
     datetime_of,
     micros_of,
     utc_now,
@@ -170,7 +170,7 @@ class BaseSessionStore(ABC):
         """
         changes = encode_changes(set, unset, expect)
         if user_id is not UNCHANGED:
-            check_user_id(user_id)
+            user_id = checked_user_id(user_id)
         if expires is not None:
             micros_of(expires, "expires")
         patience = Patience("patch", self.contention_seconds)

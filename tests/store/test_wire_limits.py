@@ -7,7 +7,7 @@ import pytest
 
 from greenroom import wire
 from greenroom.cluster_map import SHARDS_MAX
-from greenroom.fields import LIST_LIMIT_MAX, check_user_id, micros_of
+from greenroom.fields import LIST_LIMIT_MAX, checked_user_id, micros_of
 from greenroom.framing import FRAME_BYTES_MAX, encode_frames
 
 _decode = msgspec.msgpack.Decoder(wire.Request).decode
@@ -18,7 +18,7 @@ FINE = wire.Create(1, 1, 0, 0, b"d" * 32, "u" * 256, 0, YEAR_10000_US - 1, None,
 
 
 def test_what_a_store_may_send_is_decoded() -> None:
-    check_user_id(FINE.user_id)
+    checked_user_id(FINE.user_id)
     least, most = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
     for moment in (least, most):
         extreme = msgspec.structs.replace(FINE, created_us=micros_of(moment, "created"))

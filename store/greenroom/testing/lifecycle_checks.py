@@ -387,6 +387,28 @@ async def check_bad_fields_are_refused(stage: Stage) -> None:
     assert await stage.stored(session.session_id) == session
 
 
+class _Markup(str):
+    """A kind of str, as template engines have."""
+
+    __slots__ = ()
+
+
+@CHECKS.check()
+async def check_kinds_of_str_are_text(stage: Stage) -> None:
+    """A user, a label and an id may be of a type that a framework derives from str."""
+    user, other = _Markup(stage.user()), _Markup(stage.user())
+    session = await stage.created(user_id=user, label=_Markup("before"))
+    found = await stage.stored(_Markup(session.session_id))
+    assert (found.user_id, found.label) == (user, "before")
+    found.user_id, found.label = other, _Markup("after")
+    await stage.store.update(session.session_id, found)
+    after = await stage.stored(session.session_id)
+    assert (after.user_id, after.label) == (other, "after")
+    assert (await stage.store.patch(session.session_id, user_id=user)).user_id == user
+    if "list_by_user" in stage.store.features:
+        assert [info.label for info in await stage.store.list_by_user(user)] == ["after"]
+
+
 @CHECKS.check()
 async def check_reprs_hide_the_id(stage: Stage) -> None:
     """An id must not reach a log by way of a repr."""

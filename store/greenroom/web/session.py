@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, Self, TypeAlias
 
 from greenroom.errors import UsageError
-from greenroom.fields import LABEL_BYTES_MAX, check_present_user_id, utc_now
+from greenroom.fields import LABEL_BYTES_MAX, checked_present_user_id, utc_now
 from greenroom.memory import MemoryStore
 from greenroom.sessions import BaseSessionStore, SessionData
 from greenroom.urls import store_from_url
@@ -240,8 +240,7 @@ class Session:
                 f"login is given the id of a user, a str, not {type(user_id).__name__}; convert it, or give "
                 "Session a serialize_user that does"
             )
-        check_present_user_id(user_id)
-        return user_id
+        return checked_present_user_id(user_id)
 
     async def user_of(self, user_id: str | None) -> Any:
         """Return what `deserialize_user` makes of the id (the id itself without it); None for None."""
