@@ -70,7 +70,8 @@ def micros_of(moment: datetime, field: str) -> int:
     if moment.utcoffset() is None:
         raise UsageError(f"{field} has no time zone; use for example datetime.now(UTC) + timedelta(hours=1)")
     since = moment - _EPOCH
-    micros = since.days * _DAY_US + since.seconds * 1_000_000 + since.microseconds
+    # A kind of datetime may have a kind of timedelta, and that may have its own ints.
+    micros = int(since.days * _DAY_US + since.seconds * 1_000_000 + since.microseconds)
     if not _MICROS_MIN <= micros <= _MICROS_MAX:
         raise UsageError(f"{field} lies outside of the years 1 to 9999 in UTC")
     return micros

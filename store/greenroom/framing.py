@@ -102,8 +102,10 @@ def join_frames(messages: Sequence[wire.Frame | msgspec.Raw]) -> bytes:
     payload = _encode(messages)
     count = len(messages)
     if count > 1 and (len(payload) > FULL_FRAME_BYTES or count > MESSAGES_PER_FRAME_MAX):
-        half = count // 2
-        return join_frames(messages[:half]) + join_frames(messages[half:])
+        # In frames about half full: so few are too long because their messages are longer than others.
+        parts = max(2, len(payload) * 2 // FULL_FRAME_BYTES)
+        step = min(-(-count // parts), MESSAGES_PER_FRAME_MAX)
+        return b"".join(join_frames(messages[first : first + step]) for first in range(0, count, step))
     return _header_of(len(payload)) + payload
 
 

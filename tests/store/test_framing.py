@@ -72,6 +72,15 @@ def test_no_frame_holds_more_messages_than_a_reader_takes(count: int) -> None:
         DECODER.decode(crowd)
 
 
+@pytest.mark.parametrize("size", [40, 300, 5_000])
+def test_frames_that_are_joined_are_well_filled(size: int) -> None:
+    sent = messages_of([size] * 2000)
+    whole = join_frames(sent)
+    frames = FrameBuffer().feed(whole)
+    assert read(frames) == sent
+    assert len(frames) <= 4 * max(len(whole) / FULL_FRAME_BYTES, 2000 / MESSAGES_PER_FRAME_MAX)
+
+
 @pytest.mark.parametrize(("size", "limit"), [(300, 1_000), (FULL_FRAME_BYTES // 5, FRAME_BYTES_MAX)])
 def test_messages_that_are_long_together_are_sent_apart(size: int, limit: int) -> None:
     sent = messages_of([size] * 7)

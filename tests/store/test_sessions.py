@@ -60,6 +60,28 @@ def test_times_beyond_the_calendar_are_refused(micros: int) -> None:
         datetime_of(micros)
 
 
+class _Days(int):
+    """An int of another library."""
+
+
+class _Lapse(timedelta):
+    @property
+    def days(self) -> int:
+        return _Days(super().days)
+
+
+class _Moment(datetime):
+    def __sub__(self, other: object) -> _Lapse:  # type: ignore[override]
+        since = super().__sub__(other)  # type: ignore[call-overload]
+        return _Lapse(since.days, since.seconds, since.microseconds)
+
+
+def test_a_kind_of_datetime_gives_a_plain_int() -> None:
+    moment = _Moment(2027, 5, 4, 3, 2, 1, 7, tzinfo=UTC)
+    assert type(micros_of(moment, "expires")) is int
+    assert datetime_of(micros_of(moment, "expires")) == moment
+
+
 @pytest.mark.parametrize("store", [MemoryStore(), ClusterStore("127.0.0.1:1")], ids=["memory", "cluster"])
 @pytest.mark.parametrize("version", [1 << 63, 1 << 64, -(1 << 63) - 1, True, "1"])
 def test_a_version_that_no_store_returns_is_refused(store: BaseSessionStore, version: object) -> None:

@@ -129,12 +129,21 @@ class AsyncioRunner(Runner):
     def _now_ns(self) -> int:
         return self._clock_ns()
 
+    def _settle(self) -> None:
+        try:
+            super()._settle()
+        finally:
+            # Last, because its caller may do anything then; whatever went wrong, for nothing else wakes it.
+            if self._answered is not None:
+                answered, self._answered = self._answered, None
+                answered.wake()
+
     def _hand_out(self, replies: list[tuple[Any, wire.Reply]]) -> None:
         for future, reply in replies:
             if not future.done():  # else its caller was cancelled
-                future.set_result(reply)
                 if type(future) is LoneReply:
                     self._answered = future
+                future.set_result(reply)
 
     def _fail(self, token: Any, error: GreenroomError) -> None:
         if not token.done():
@@ -219,9 +228,6 @@ class AsyncioRunner(Runner):
             return
         self.dialog.received(self._now_ns(), connection.number, self._received_view[:count])
         self._settle()
-        if self._answered is not None:
-            answered, self._answered = self._answered, None
-            answered.wake()
 
     def _write(self, number: int, data: bytes) -> None:
         connection = self._sockets.get(number)

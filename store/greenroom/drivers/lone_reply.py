@@ -33,22 +33,31 @@ class LoneReply:
         if not self._done:
             self._asyncio_future_blocking = True
             yield self
+            if not self._done:
+                raise RuntimeError("the store's operations are awaited by tasks of asyncio only")
         return self.result()
 
     # --- for who has the outcome -------------------------------------------------------------------------
 
     def set_result(self, reply: object) -> None:
-        """Take the reply. `wake` is to follow, once whoever calls is ready for the caller to go on."""
+        """Take the reply. `wake` must follow, once whoever calls is ready for the caller to go on."""
         self._done = True
         self._reply = reply
 
     def wake(self) -> None:
-        """Have the caller go on now, or in the next turn of the loop if another task runs now."""
+        """Have the caller go on now, if its reply is there; in the next turn of the loop if it cannot now.
+
+        It cannot within another task, nor in a loop that may be entered again from within (nest_asyncio),
+        which would call what reads the reply while that is still under way.
+        """
+        if not self._done:
+            return
         callback, self._callback = self._callback, None
         if callback is None:
             return
-        if self._context is None or asyncio.current_task(self._loop) is not None:
-            self._loop.call_soon(callback, self, context=self._context)
+        loop = self._loop
+        if self._context is None or asyncio.current_task(loop) is not None or hasattr(loop, "_nest_patched"):
+            loop.call_soon(callback, self, context=self._context)
         else:
             self._context.run(callback, self)
 
@@ -74,10 +83,15 @@ class LoneReply:
         return self._done
 
     def result(self) -> Any:
-        """Return the reply or raise the error; only when done."""
-        if self._error is not None:
-            raise self._error
-        return self._reply
+        """Return the reply or raise the error; to be asked once, when done."""
+        error, self._error = self._error, None
+        if error is None:
+            return self._reply
+        # An error holds on to the frames that it goes through, so nothing in them may hold on to it.
+        try:
+            raise error
+        finally:
+            del error
 
     def add_done_callback(
         self, callback: Callable[["LoneReply"], object], *, context: contextvars.Context | None = None

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextvars
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
 
 from greenroom import UnavailableError
 from greenroom.cluster_store import ClusterStore
+from greenroom.drivers import Runner
 from greenroom.drivers.lone_reply import LoneReply
 from greenroom.ids import new_session_id
 from tests.store.client.fake_cluster import FakeCluster
@@ -77,6 +80,25 @@ def test_in_the_middle_of_another_task_its_caller_goes_on_later() -> None:
     asyncio.run(main())
 
 
+def test_in_a_loop_that_may_be_entered_again_its_caller_goes_on_later() -> None:
+    async def main() -> None:
+        told: list[object] = []
+        reply, task = await waiting(told)
+        # What nest_asyncio leaves: its loop may call a reader again while that is still under way.
+        asyncio.get_running_loop()._nest_patched = True  # type: ignore[attr-defined]
+
+        def read() -> None:
+            reply.set_result("found")
+            reply.wake()
+            assert told == []
+
+        await in_a_callback(read)
+        await task
+        assert told == ["found"]
+
+    asyncio.run(main())
+
+
 def test_its_caller_keeps_its_own_context() -> None:
     async def main() -> None:
         reply = LoneReply(asyncio.get_running_loop())
@@ -111,6 +133,50 @@ def test_an_error_is_raised_where_it_is_awaited() -> None:
         with pytest.raises(UnavailableError, match="no node"):
             await task
         assert len(told) == 1
+
+    asyncio.run(main())
+
+
+def test_an_error_holds_on_to_nothing_once_it_is_dealt_with() -> None:
+    class Held:
+        pass
+
+    async def main() -> None:
+        held: list[weakref.ref[Held]] = []
+
+        async def failing(reply: LoneReply) -> None:
+            local = Held()
+            held.append(weakref.ref(local))
+            await reply
+
+        async def calling(reply: LoneReply) -> str:
+            try:
+                await failing(reply)
+            except UnavailableError as error:
+                return str(error)
+            return ""
+
+        reply = LoneReply(asyncio.get_running_loop())
+        task = asyncio.create_task(calling(reply))
+        await asyncio.sleep(0)
+        reply.set_exception(UnavailableError("no node"))
+        del reply
+        assert await task == "no node"
+        assert held[0]() is None
+
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
+
+
+def test_a_coroutine_that_no_task_runs_is_told_so() -> None:
+    async def main() -> None:
+        coroutine = outcome_of(LoneReply(asyncio.get_running_loop()), [])
+        coroutine.send(None)
+        with pytest.raises(RuntimeError, match="tasks of asyncio only"):
+            coroutine.send(None)
 
     asyncio.run(main())
 
@@ -161,6 +227,34 @@ def test_a_store_with_one_caller_takes_no_turn_of_the_loop_to_wake_it(cluster: F
             for _ in range(3):
                 await store.get(session_id)
                 assert reading
+
+    asyncio.run(main())
+
+
+def test_a_lone_caller_gets_its_reply_whatever_fails_after_it(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with ClusterStore(cluster.address) as store:
+            session_id = new_session_id()
+            await store.get(session_id)
+            failures: list[object] = []
+            asyncio.get_running_loop().set_exception_handler(
+                lambda _, told: failures.append(told["exception"])
+            )
+            settle = Runner._settle
+
+            def failing(runner: Runner) -> None:
+                replied = bool(runner.dialog.replies)
+                settle(runner)
+                if replied:
+                    raise OSError("no thread can be started")
+
+            monkeypatch.setattr(Runner, "_settle", failing)
+            assert await store.get(session_id) is None
+            monkeypatch.undo()
+            await asyncio.sleep(0)
+            assert [str(each) for each in failures] == ["no thread can be started"]
 
     asyncio.run(main())
 
