@@ -7,6 +7,7 @@ run one by one are put together there. `--render` writes page and plots again fr
 """
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -103,6 +104,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Parse the options, run the parts, show and write what came of it."""
+    # So that what was started is stopped: a server that changes its user would outlive this process.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     options = _parser().parse_args()
     console = Console(stderr=True)
     if options.render:

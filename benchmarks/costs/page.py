@@ -66,7 +66,8 @@ things too, and whatever it does only adds.
 _STAGES = """\
 - *Submit* ends when the bytes of the batch are handed to the socket; requests of one batch go to two actors.
 - *Event loop* is a loop of asyncio in which tasks wait for futures and nothing else happens, three turns a
-  batch (tasks, flush, readable), without making and resolving the futures, which other stages contain.
+  batch (tasks, flush, readable), without making and resolving the futures, which other stages contain. A
+  batch of one takes one turn in truth: it is sent at once, and its caller goes on where its reply is read.
 - *Driver* is `Driver.step` without the core and without what its connections take to encode and queue. In a
   batch of one, some tenths of a microsecond of that are the reading of clocks.
 - *Kernel* is one thread with both ends of a TCP connection: on loopback the sender does most of the

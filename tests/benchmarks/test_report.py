@@ -16,6 +16,7 @@ from benchmarks.clients import ContenderError
 from benchmarks.legend import WORKS as WORKS_TOLD
 from benchmarks.legend import rounds_told, sections_of
 from benchmarks.orders import WORKS
+from benchmarks.processes import descendants
 from benchmarks.report import PAGE_FILE, RESULTS_FILE, page, rounded, show, write
 from benchmarks.results import Results
 from benchmarks.stage import QUICK, Stage
@@ -112,6 +113,20 @@ def test_json_comes_last_and_alone_on_stdout(tmp_path: Path) -> None:
     document = json.loads(ended.stdout)
     assert document["ratios"]["reads_vs_redis_py"] == 1.2345
     assert "What must be shown" in ended.stderr
+
+
+def test_one_that_is_terminated_stops_what_it_started() -> None:
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--only", "a", "--contenders", "echo"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "throughput: 300 bytes" not in process.stderr.readline():
+            assert process.poll() is None
+        started = descendants(process.pid)
+        assert started
+        process.terminate()
+        assert process.stderr.read().rstrip().endswith("ended by SIGTERM")
+    assert process.returncode == 1
+    assert not any(Path(f"/proc/{pid}").exists() for pid in started)
 
 
 def test_a_part_that_breaks_off_is_told_and_the_rest_is_kept() -> None:
