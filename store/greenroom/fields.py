@@ -133,8 +133,8 @@ def _checked_text(text: str, field: str, least: int, most: int) -> str:
         return text
     if not isinstance(text, str):
         raise UsageError(f"{field} is a str, not {type(text).__name__}")
-    # Templates and frameworks have kinds of str of their own, which msgpack does not take.
-    text = str.__str__(text)
+    # Frameworks have kinds of str, and what passes for one, which msgpack does not take.
+    text = str.__str__(str(text))
     size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
     if not least <= size <= most:
         raise UsageError(f"{field} has {least} to {most} bytes in UTF-8, this one has {size}")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenroom import BaseSessionStore, ClusterStore, MemoryStore, SessionData, UsageError
-from greenroom.fields import datetime_of, micros_of
+from greenroom.fields import checked_user_id, datetime_of, micros_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -58,6 +58,21 @@ def test_a_moment_is_the_same_in_every_zone(moment: datetime) -> None:
 def test_times_beyond_the_calendar_are_refused(micros: int) -> None:
     with pytest.raises(OverflowError):
         datetime_of(micros)
+
+
+class _Proxy:
+    """Passes for a str, as a proxy of one does."""
+
+    __class__ = str  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        return "u1"
+
+
+def test_what_passes_for_a_str_is_taken_as_text() -> None:
+    user_id: str = _Proxy()  # type: ignore[assignment]
+    assert type(checked_user_id(user_id)) is str
+    assert checked_user_id(user_id) == "u1"
 
 
 class _Days(int):

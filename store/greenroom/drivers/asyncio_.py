@@ -65,7 +65,7 @@ class AsyncioRunner(Runner):
         self._context = contextvars.Context()
         self._sockets: dict[int, _Socket] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._answered: LoneReply | None = None
+        self._answered: list[LoneReply] = []
         self._received = bytearray(RECEIVE_BYTES)
         self._received_view = memoryview(self._received)
 
@@ -132,17 +132,19 @@ class AsyncioRunner(Runner):
     def _settle(self) -> None:
         try:
             super()._settle()
-        finally:
-            # Last, because its caller may do anything then; whatever went wrong, for nothing else wakes it.
-            if self._answered is not None:
-                answered, self._answered = self._answered, None
-                answered.wake()
+        except BaseException:
+            while self._answered:
+                self._answered.pop().wake_soon()
+            raise
+        # Last, because their callers may do anything then.
+        while self._answered:
+            self._answered.pop().wake()
 
     def _hand_out(self, replies: list[tuple[Any, wire.Reply]]) -> None:
         for future, reply in replies:
             if not future.done():  # else its caller was cancelled
                 if type(future) is LoneReply:
-                    self._answered = future
+                    self._answered.append(future)
                 future.set_result(reply)
 
     def _fail(self, token: Any, error: GreenroomError) -> None:

@@ -33,16 +33,14 @@ class LoneReply:
         if not self._done:
             self._asyncio_future_blocking = True
             yield self
-            if not self._done:
-                raise RuntimeError("the store's operations are awaited by tasks of asyncio only")
         return self.result()
 
     # --- for who has the outcome -------------------------------------------------------------------------
 
     def set_result(self, reply: object) -> None:
         """Take the reply. `wake` must follow, once whoever calls is ready for the caller to go on."""
-        self._done = True
         self._reply = reply
+        self._done = True
 
     def wake(self) -> None:
         """Have the caller go on now, if its reply is there; in the next turn of the loop if it cannot now.
@@ -50,27 +48,29 @@ class LoneReply:
         It cannot within another task, nor in a loop that may be entered again from within (nest_asyncio),
         which would call what reads the reply while that is still under way.
         """
-        if not self._done:
+        callback, loop = self._callback, self._loop
+        if not self._done or callback is None:
             return
-        callback, self._callback = self._callback, None
-        if callback is None:
-            return
-        loop = self._loop
         if self._context is None or asyncio.current_task(loop) is not None or hasattr(loop, "_nest_patched"):
-            loop.call_soon(callback, self, context=self._context)
+            self.wake_soon()
         else:
+            self._callback = None
             self._context.run(callback, self)
+
+    def wake_soon(self) -> None:
+        """Have the caller go on in the next turn of the loop, if it waits."""
+        if self._callback is not None:
+            self._loop.call_soon(self._callback, self, context=self._context)
+            self._callback = None
 
     def set_exception(self, error: GreenroomError) -> None:
         """Have the caller go on with this error in the next turn of the loop."""
         self._end(error)
 
     def _end(self, error: BaseException) -> None:
-        self._done = True
         self._error = error
-        callback, self._callback = self._callback, None
-        if callback is not None:
-            self._loop.call_soon(callback, self, context=self._context)
+        self._done = True
+        self.wake_soon()
 
     # --- for the task that awaits it, as `asyncio.Future` has them ---------------------------------------
 
@@ -83,9 +83,14 @@ class LoneReply:
         return self._done
 
     def result(self) -> Any:
-        """Return the reply or raise the error; to be asked once, when done."""
+        """Return the reply or raise the error, which is given away once.
+
+        Raises asyncio.InvalidStateError where there is neither.
+        """
         error, self._error = self._error, None
         if error is None:
+            if self._reply is None:
+                raise asyncio.InvalidStateError("there is no reply, or its error was given away")
             return self._reply
         # An error holds on to the frames that it goes through, so nothing in them may hold on to it.
         try:
@@ -98,10 +103,14 @@ class LoneReply:
     ) -> None:
         """Call this one function when there is an outcome."""
         self._callback, self._context = callback, context
+        if self._done:
+            self.wake_soon()
 
     def cancel(self, msg: str | None = None) -> bool:
         """End the wait with CancelledError; False if there is an outcome already."""
         if self._done:
+            # Had whoever set the outcome been interrupted before it woke the caller, nobody else would.
+            self.wake_soon()
             return False
         self._end(asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg))
         return True

@@ -113,7 +113,7 @@ def test_its_caller_keeps_its_own_context() -> None:
         await asyncio.sleep(0)
 
         def read() -> None:
-            reply.set_result(None)
+            reply.set_result("found")
             reply.wake()
             seen.append(_mark.get())
 
@@ -175,8 +175,37 @@ def test_a_coroutine_that_no_task_runs_is_told_so() -> None:
     async def main() -> None:
         coroutine = outcome_of(LoneReply(asyncio.get_running_loop()), [])
         coroutine.send(None)
-        with pytest.raises(RuntimeError, match="tasks of asyncio only"):
+        with pytest.raises(asyncio.InvalidStateError, match="no reply"):
             coroutine.send(None)
+
+    asyncio.run(main())
+
+
+def test_a_caller_whose_waking_was_interrupted_can_be_cancelled() -> None:
+    async def main() -> None:
+        told: list[object] = []
+        reply, task = await waiting(told)
+        reply.set_result("found")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+
+def test_whoever_comes_after_the_reply_is_called_too() -> None:
+    async def main() -> None:
+        reply = LoneReply(asyncio.get_running_loop())
+        told: list[object] = []
+        coroutine = outcome_of(reply, told)
+        assert coroutine.send(None) is reply  # type: ignore[func-returns-value]
+        reply.set_result("found")
+        called = asyncio.get_running_loop().create_future()
+        reply.add_done_callback(called.set_result)
+        assert await called is reply
+        with pytest.raises(StopIteration):
+            coroutine.send(None)
+        assert told == ["found"]
 
     asyncio.run(main())
 
