@@ -11,8 +11,6 @@ import contextvars
 from collections.abc import Callable, Generator
 from typing import Any
 
-from greenroom.errors import GreenroomError
-
 
 class LoneReply:
     """The outcome of one operation, awaited by the coroutine that asked for it and by nobody else."""
@@ -63,11 +61,8 @@ class LoneReply:
             self._loop.call_soon(self._callback, self, context=self._context)
             self._callback = None
 
-    def set_exception(self, error: GreenroomError) -> None:
+    def set_exception(self, error: BaseException) -> None:
         """Have the caller go on with this error in the next turn of the loop."""
-        self._end(error)
-
-    def _end(self, error: BaseException) -> None:
         self._error = error
         self._done = True
         self.wake_soon()
@@ -112,5 +107,5 @@ class LoneReply:
             # Had whoever set the outcome been interrupted before it woke the caller, nobody else would.
             self.wake_soon()
             return False
-        self._end(asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg))
+        self.set_exception(asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg))
         return True
