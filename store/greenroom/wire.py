@@ -21,7 +21,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from greenroom.cluster_map import ClusterMap, MapDelta
+from greenroom.cluster_map import SHARDS_MAX, ClusterMap, MapDelta
 
 PROTOCOL_VERSION = 3
 ROUTING_VERSION = 1
@@ -35,10 +35,12 @@ Path: TypeAlias = tuple[Key, ...]
 PathValue: TypeAlias = tuple[Path, bytes]
 
 # What a request may hold at most is checked where it is decoded: one that goes beyond ends its connection and
-# never becomes a session that others could not read. The times are those of the years 1 to 9999.
+# never becomes a session that others could not read. The times are those of the years 1 to 9999. Lengths of
+# texts count characters here; their bytes are counted where a request is admitted.
 Digest: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 UserId: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
 Label: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
+Shards: TypeAlias = Annotated[tuple[int, ...], msgspec.Meta(max_length=SHARDS_MAX)]
 TimeUs: TypeAlias = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000_000, le=253_402_300_799_999_999)]
 
 
@@ -84,7 +86,7 @@ class Get(Frame, frozen=True, tag=10):
 
 
 class Create(Frame, frozen=True, tag=11):
-    """Store a new session. Answered by `Written`, `Failed(EXISTS | TOO_LARGE)`."""
+    """Store a new session. Answered by `Written`, `Failed(EXISTS | TOO_LARGE | INVALID)`."""
 
     request: int
     low: int
@@ -102,7 +104,7 @@ class Create(Frame, frozen=True, tag=11):
 class Update(Frame, frozen=True, tag=12):
     """Replace what may change of a session.
 
-    Answered by `Written`, `Failed(NOT_FOUND | CONFLICT | TOO_LARGE)`.
+    Answered by `Written`, `Failed(NOT_FOUND | CONFLICT | TOO_LARGE | INVALID)`.
     """
 
     request: int
@@ -184,7 +186,7 @@ class DeleteByUser(Frame, frozen=True, tag=17):
     age_ms: int
     user_id: UserId
     keep: Annotated[bytes, msgspec.Meta(max_length=32)]
-    shards: tuple[int, ...]
+    shards: Shards
 
 
 class ListByUser(Frame, frozen=True, tag=18):
@@ -193,7 +195,7 @@ class ListByUser(Frame, frozen=True, tag=18):
     request: int
     user_id: UserId
     limit: int
-    shards: tuple[int, ...]
+    shards: Shards
 
 
 class Clean(Frame, frozen=True, tag=19):
@@ -202,7 +204,7 @@ class Clean(Frame, frozen=True, tag=19):
     request: int
     low: int
     age_ms: int
-    shards: tuple[int, ...]
+    shards: Shards
 
 
 class Inspect(Frame, frozen=True, tag=20):

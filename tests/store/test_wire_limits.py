@@ -1,5 +1,6 @@
 """A request beyond the limits is refused where it is decoded."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
@@ -42,6 +43,23 @@ def test_what_a_store_may_send_is_decoded() -> None:
 def test_what_no_store_sends_is_not(beyond: dict[str, object]) -> None:
     with pytest.raises(msgspec.ValidationError):
         _decode(_encode(msgspec.structs.replace(FINE, **beyond)))
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        lambda shards: wire.ListByUser(1, "u", 10, shards),
+        lambda shards: wire.DeleteByUser(1, 1, 0, "u", b"", shards),
+        lambda shards: wire.Clean(1, 1, 0, shards),
+    ],
+)
+def test_a_request_names_no_more_shards_than_a_cluster_can_have(
+    request_of: Callable[[tuple[int, ...]], wire.Fanout],
+) -> None:
+    most = request_of(tuple(range(SHARDS_MAX)))
+    assert _decode(_encode(most)) == most
+    with pytest.raises(msgspec.ValidationError):
+        _decode(_encode(request_of(tuple(range(SHARDS_MAX + 1)))))
 
 
 def test_the_longest_listing_fits_into_a_frame() -> None:

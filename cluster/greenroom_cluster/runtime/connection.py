@@ -17,7 +17,6 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
-import structlog
 import trio
 
 from greenroom import wire
@@ -33,6 +32,7 @@ from greenroom.framing import (
     messages_decoder,
 )
 from greenroom_cluster.runtime.sockets import configure, remote_name, reset_on_close
+from greenroom_cluster.runtime.unsendable import substitute
 
 READ_BYTES = 256 * 1024
 OUTBOUND_BYTES_MAX = 8 << 20
@@ -60,8 +60,6 @@ _NOT_SENDABLE = (LocalProtocolError, msgspec.MsgspecError, TypeError, ValueError
 _scratch = memoryview(bytearray(READ_BYTES))
 
 First = TypeVar("First")
-
-_log = structlog.get_logger(__name__)
 
 
 class ConnectionEndedError(Exception):
@@ -320,15 +318,16 @@ class FramedConnection:
             )
 
     def _append(self, chunk: bytearray, messages: Sequence[wire.Frame]) -> bool:
-        """Encode messages; False if they are too large together, or one cannot be sent: that ends it."""
+        """Encode messages; False if that has to be done one by one, or one cannot be sent: that ends it."""
         try:
             return append_messages(chunk, messages, self._frame_bytes_max)
         except _NOT_SENDABLE as error:
-            # Only our own errors are sure not to quote what was to be sent.
-            reason = str(error) if isinstance(error, LocalProtocolError) else type(error).__name__
-            kinds = sorted({type(message).__name__ for message in messages})
-            _log.error("message_not_sendable", remote=self.remote, kinds=kinds, error=reason)
-            self.abort(f"a message could not be sent: {reason}")
+            if len(messages) > 1:
+                return False
+            instead = substitute(messages[0], error, self.remote)
+            if instead is not None:
+                return append_messages(chunk, [instead], self._frame_bytes_max)
+            self.abort(f"a {type(messages[0]).__name__} could not be sent")
             return False
 
     def _encode(self, messages: Sequence[wire.Frame]) -> None:

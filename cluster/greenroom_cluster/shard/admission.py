@@ -10,8 +10,8 @@ that will be once everything logged before is applied.
 from typing import TYPE_CHECKING
 
 from greenroom import wire
-from greenroom.fields import DATA_BYTES_MAX
-from greenroom_cluster.shard.log import COMMAND_BYTES, RECORD_OVERHEAD_BYTES, record_bytes
+from greenroom.fields import DATA_BYTES_MAX, LABEL_BYTES_MAX, USER_ID_BYTES_MAX
+from greenroom_cluster.shard.log import COMMAND_BYTES, RECORD_OVERHEAD_BYTES, record_bytes, text_bytes
 from greenroom_cluster.shard.results import Client
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class Admission:
             return wire.Overloaded(request, "the client has yet to confirm too many answers")
         kind = type(command)
         if kind is wire.Patch or kind is wire.Rotate:
+            if command.user is not None and (objection := _user_objection(command.user[0])):  # type: ignore[union-attr]  # kind says which
+                return wire.Failed(request, wire.FailureCode.INVALID, objection)
             waiting = self._context.patch_bytes
             if waiting and waiting + self._cost(command) > settings.patch_bytes_max:  # type: ignore[arg-type]  # kind says which
                 return wire.Overloaded(request, "too many large sessions are patched: keep them smaller")
@@ -74,6 +76,9 @@ class Admission:
             size = len(command.data)  # type: ignore[union-attr]  # kind says which
             if size > DATA_BYTES_MAX:
                 return wire.Failed(request, wire.FailureCode.TOO_LARGE, f"{size} bytes")
+            objection = _label_objection(command.label) or _user_objection(command.user_id)  # type: ignore[union-attr]  # kind says which
+            if objection:
+                return wire.Failed(request, wire.FailureCode.INVALID, objection)
         return None
 
     def _too_many_answers(self, known: Client, command: "Write") -> bool:
@@ -142,6 +147,23 @@ class Admission:
         """Return how large the session will be once everything logged so far is applied."""
         stored = self._primary.table.sessions.get(digest)
         return (0 if stored is None else len(stored)) + self._growth.get(digest, 0)
+
+
+def _label_objection(label: str) -> str:
+    """Return what is wrong with a label, "" if nothing is. Listings rest on its length in bytes."""
+    # Its characters were counted when it was decoded.
+    if label.isascii() or (size := text_bytes(label)) <= LABEL_BYTES_MAX:
+        return ""
+    return f"a label has at most {LABEL_BYTES_MAX} bytes in UTF-8, this one has {size}"
+
+
+def _user_objection(user_id: str | None) -> str:
+    """Return what is wrong with a user id, "" if nothing is."""
+    if user_id is None or (user_id and user_id.isascii()):
+        return ""
+    if 1 <= (size := text_bytes(user_id)) <= USER_ID_BYTES_MAX:
+        return ""
+    return f"a user id has 1 to {USER_ID_BYTES_MAX} bytes in UTF-8, this one has {size}"
 
 
 def _size(command: wire.Patch | wire.Rotate) -> int:

@@ -60,9 +60,12 @@ class Context:
         self.pause_ns = ns(2 * settings.beacon_seconds)
         self.stepped_ns = 0
         self.awake_ns = 0
-        # Bytes of sessions that logged patches will open, and entries listed in this step.
+        # Bytes of sessions that logged patches will open.
         self.patch_bytes = 0
+        # In this step: entries listed, shards asked for by requests to many, and what was shown to operators.
         self.listed = 0
+        self.fanned_out = 0
+        self.inspected: tuple[wire.ReplicaState, ...] = ()
 
     @property
     def map_version(self) -> int:

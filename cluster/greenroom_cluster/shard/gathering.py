@@ -1,8 +1,17 @@
 """Answers to requests that concern many shards: one request per actor, an answer per shard."""
 
+from collections.abc import Iterable
+
 from greenroom import wire
+from greenroom.cluster_map import SHARDS_MAX
 from greenroom.fields import LIST_LIMIT_MAX
+from greenroom.framing import FRAME_BYTES_MAX
 from greenroom_cluster.shard.effects import HostEffect, Reply
+
+_HANDLE_BYTES = 80
+"""What an entry of a listing takes at most beside its label."""
+_SESSIONS_BYTES_MAX = FRAME_BYTES_MAX - 3 * SHARDS_MAX - 64
+"""What all entries of a listing may take, so that it fits into a frame whatever shards it names."""
 
 
 class Gather:
@@ -54,9 +63,26 @@ class Gather:
         request = self._request
         if isinstance(request, wire.ListByUser):
             newest = sorted(self._sessions, key=lambda each: (-each.created_us, -each.version))
-            sessions = tuple(newest[: min(max(request.limit, 0), LIST_LIMIT_MAX)])
+            sessions = sendable(newest[: min(max(request.limit, 0), LIST_LIMIT_MAX)])
             effects.append(
                 Reply(self._connection, wire.Listing(request.request, tuple(self._shards), sessions))
             )
         else:
             effects.append(Reply(self._connection, wire.Counted(request.request, tuple(self._counts))))
+
+
+def sendable(handles: Iterable[wire.SessionHandle]) -> tuple[wire.SessionHandle, ...]:
+    """Return the first of these entries, as many as fit into a frame.
+
+    With labels of the length that is admitted that is LIST_LIMIT_MAX; there may be older ones, four times as
+    long.
+    """
+    room = _SESSIONS_BYTES_MAX
+    fitting = []
+    for handle in handles:
+        label = handle.label
+        room -= _HANDLE_BYTES + (len(label) if label.isascii() else len(label.encode()))
+        if room < 0:
+            break
+        fitting.append(handle)
+    return tuple(fitting)

@@ -107,7 +107,8 @@ class Host:
         context = self._context
         effects: list[HostEffect] = []
         context.effects = effects
-        context.listed = 0
+        context.listed = context.fanned_out = 0
+        context.inspected = ()
         if now_ns - context.stepped_ns > context.pause_ns:
             context.awake_ns = now_ns
         context.stepped_ns = now_ns
@@ -163,11 +164,16 @@ class Host:
     def _fan_out(
         self, now_ns: int, wall_us: int, connection: int, client: bytes, request: wire.Fanout
     ) -> None:
-        gather = Gather(connection, request)
+        context = self._context
         shards = sorted(set(request.shards))
-        if not isinstance(request, wire.ListByUser):
-            # What is logged names nothing but the shard itself, else a log would hold the list once a shard.
-            request = msgspec.structs.replace(request, shards=())
+        context.fanned_out += len(shards)
+        if context.fanned_out > self._settings.fanned_out_max:
+            reason = "too many shards are asked for at once"
+            context.effects.append(Reply(connection, wire.Overloaded(request.request, reason)))
+            return
+        # What is logged or held names nothing but the shard itself, else the list is kept once a shard.
+        request = msgspec.structs.replace(request, shards=())
+        gather = Gather(connection, request)
         for shard in shards:
             replica = self._replicas[shard] if 0 <= shard < len(self._replicas) else None
             if replica is None or replica.primary is None:
@@ -177,16 +183,17 @@ class Host:
                 replica.primary.read(now_ns, wall_us, gather, client, request)
             else:
                 replica.primary.submit(now_ns, wall_us, gather, client, request)
-        gather.seal(self._context.effects)
+        gather.seal(context.effects)
 
     def _inspect(self, now_ns: int, connection: int, request: int) -> None:
-        states = []
-        for replica in self._replicas:
-            if replica is None:
-                continue
-            states.append(replica.state(now_ns))
-        message = wire.Inspection(request, self._context.incarnation, tuple(states))
-        self._context.effects.append(Reply(connection, message))
+        context = self._context
+        if not context.inspected:
+            # However often it is asked for in one step, it is looked at once.
+            context.inspected = tuple(
+                replica.state(now_ns) for replica in self._replicas if replica is not None
+            )
+        message = wire.Inspection(request, context.incarnation, context.inspected)
+        context.effects.append(Reply(connection, message))
 
     def _connection_closed(self, _now_ns: int, _wall_us: int, event: ConnectionClosed) -> None:
         for replica in self._replicas:

@@ -29,7 +29,7 @@ def record_bytes(command: Command) -> int:
 
 
 def _session_bytes(command: wire.Create | wire.Update) -> int:
-    return COMMAND_BYTES + len(command.data) + len(command.label) + _chars(command.user_id)
+    return COMMAND_BYTES + len(command.data) + text_bytes(command.label) + text_bytes(command.user_id)
 
 
 def _patch_bytes(command: wire.Patch) -> int:
@@ -38,11 +38,11 @@ def _patch_bytes(command: wire.Patch) -> int:
 
 def _change_bytes(command: wire.Patch | wire.Rotate) -> int:
     size = COMMAND_BYTES + _values_bytes(command.set) + sum(_path_bytes(path) for path in command.unset)
-    return size + (0 if command.user is None else _chars(command.user[0]))
+    return size + (0 if command.user is None else text_bytes(command.user[0]))
 
 
 def _of_user_bytes(command: wire.DeleteByUser | wire.DeleteByHandle) -> int:
-    return COMMAND_BYTES + len(command.user_id)
+    return COMMAND_BYTES + text_bytes(command.user_id)
 
 
 def _values_bytes(values: tuple[wire.PathValue, ...]) -> int:
@@ -52,12 +52,15 @@ def _values_bytes(values: tuple[wire.PathValue, ...]) -> int:
 def _path_bytes(path: wire.Path) -> int:
     size = 8
     for key in path:
-        size += 9 if type(key) is int else 5 + len(key)  # type: ignore[arg-type]  # a key is an int or a str
+        size += 9 if type(key) is int else 5 + text_bytes(key)  # type: ignore[arg-type]  # a key is an int or a str
     return size
 
 
-def _chars(text: str | None) -> int:
-    return 0 if text is None else len(text)
+def text_bytes(text: str | None) -> int:
+    """Return how many bytes a text takes in UTF-8."""
+    if text is None:
+        return 0
+    return len(text) if text.isascii() else len(text.encode())
 
 
 _CHOSEN_BYTES: dict[type, Callable[[Any], int]] = {

@@ -245,6 +245,8 @@ class Dialog:
                     raise RemoteProtocolError("a reply to a request that was never made")
             case wire.Redirect() | wire.Overloaded() | wire.Unknowable():
                 self._refused(operation, link, message, now_ns)
+            case wire.Failed():
+                self._fail_alone(operation, message)
             case _:
                 raise RemoteProtocolError(f"a {type(message).__name__} answers a {operation.kind.name}")
         self._rewake(now_ns)
@@ -287,6 +289,12 @@ class Dialog:
                 return
         self._placement.hold(operation, now_ns)
 
+    def _fail_alone(self, operation: AnyOperation, message: wire.Failed) -> None:
+        """End a read, or an operation that every shard must answer, which an actor refused for good."""
+        self._placement.finish(operation)
+        error = verdicts.refused(operation, message.detail, self._settings.deadline_seconds)
+        self.failures.append((operation.token, error))
+
     def _note_refusal(
         self, operation: AnyOperation, link: Link, message: wire.Redirect | wire.Overloaded
     ) -> None:
@@ -312,6 +320,9 @@ class Dialog:
                 why = f"the cluster no longer knows this client ({message.reason})"
                 error = verdicts.outcome_unknown(operation.kind, why, self._settings.deadline_seconds)
                 self.failures.append((operation.token, error))
+            case wire.Failed():
+                del operation.asked[link]
+                self._fail_alone(operation, message)
             case wire.Counted() | wire.Listing() if type(message) in operation.kind.finals:
                 complete = gathering.take_answer(operation, link, message)
                 if not operation.remaining:

@@ -28,6 +28,15 @@ def failure(operation: AnyOperation, why: str, seconds: float, *, has_map: bool)
     return UnavailableError(f"{kind.name} {applied}; {why}{obstacle}. Repeating it is safe. {advice}")
 
 
+def refused(operation: AnyOperation, detail: str, seconds: float) -> GreenroomError:
+    """Return the error for a read, or a request to all shards, that an actor refused for good."""
+    kind = operation.kind
+    # Actors that were asked for other shards may have done their part.
+    if isinstance(operation, Gathering) and kind.mutation and operation.uncertain:
+        return outcome_unknown(kind, f"one actor refused its part: {detail}", seconds)
+    return UsageError(f"the cluster refused {kind.name} for good: {detail}")
+
+
 def mistaken(kind: Kind, follower: MapFollower, cluster: str) -> UsageError:
     """Return the error for an operation that no node of the cluster will ever be asked for."""
     return UsageError(

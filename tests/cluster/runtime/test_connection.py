@@ -11,7 +11,7 @@ import trio
 
 from greenroom import wire
 from greenroom.errors import RemoteProtocolError
-from greenroom.framing import encode_frames, encode_greeting, encode_message
+from greenroom.framing import encode_frames, encode_greeting, encode_message, messages_decoder
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
 from tests.cluster.runtime.loopback import (
     connected_pair,
@@ -143,6 +143,38 @@ async def test_message_that_cannot_be_encoded_ends_only_its_connection() -> None
         assert near.ended
         with pytest.raises(ConnectionEndedError):
             await far.receive()
+
+
+async def test_reply_that_cannot_be_encoded_fails_its_request_alone() -> None:
+    """The connection stays, and what was sent before and after arrives."""
+    entry = wire.SessionHandle(0, b"d" * 32, 1, 2, 3, "l" * 256)
+    sent: list[wire.Frame] = [
+        wire.Missing(1),
+        wire.Listing(2, (0,), (entry,) * 5000),
+        wire.Counted(3, ((0, 1 << 70),)),
+        wire.EncodedSession(4, msgspec.Raw(b"\xc4" * (2 << 20))),
+        wire.Failed(5, 3, "x" * (2 << 20)),
+        wire.Overloaded(6, "x" * (2 << 20)),
+        wire.Missing(7),
+    ]
+    async with pair() as (near, far):
+        far.speak(messages_decoder(wire.Reply))
+        near.send(sent)
+        got: list[Any] = []
+        while len(got) < len(sent):
+            got += await far.receive()
+        assert not near.ended
+    assert [(type(reply), reply.request) for reply in got] == [
+        (wire.Missing, 1),
+        (wire.Failed, 2),
+        (wire.Failed, 3),
+        (wire.Unknowable, 4),
+        (wire.Failed, 5),
+        (wire.Overloaded, 6),
+        (wire.Missing, 7),
+    ]
+    assert "a Listing of" in got[1].detail
+    assert got[4] == wire.Failed(5, 3)
 
 
 async def test_urgent_messages_overtake_what_is_queued_and_keep_their_order() -> None:

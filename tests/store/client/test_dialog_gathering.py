@@ -3,7 +3,7 @@
 import pytest
 
 from greenroom import wire
-from greenroom.errors import OutcomeUnknownError, UnavailableError
+from greenroom.errors import OutcomeUnknownError, UnavailableError, UsageError
 from tests.store.client.harness import ADDRESS, MS, SECOND, SEEDS, A, Script, cluster_map, connected
 
 
@@ -154,3 +154,32 @@ def test_low_waits_for_the_whole_gathering() -> None:
     script.send(b, wire.Counted(number, ((2, 0), (3, 0))))
     script.submit("update", 0)
     assert script.requests(a)[-1].low == number + 1
+
+
+def test_a_refusal_for_good_ends_a_listing_and_not_its_connection() -> None:
+    script, a, b = connected("AABB")
+    number = script.submit("list_by_user")
+    script.send(a, wire.Failed(number, wire.FailureCode.INVALID, "the answer cannot be sent"))
+    error = script.outcome(number)
+    assert isinstance(error, UsageError)
+    assert "the answer cannot be sent" in str(error)
+    assert {a, b} <= set(script.open)
+    # What the other actor still answers is of no use, and no mistake.
+    script.send(b, wire.Listing(number, (2, 3), ()))
+    assert b in script.open
+
+
+def test_a_refusal_for_good_of_a_change_that_others_may_have_made_leaves_its_outcome_open() -> None:
+    script, a, b = connected("AABB")
+    number = script.submit("delete_by_user")
+    script.send(b, wire.Counted(number, ((2, 1), (3, 1))))
+    script.send(a, wire.Failed(number, wire.FailureCode.INVALID, "no"))
+    assert isinstance(script.outcome(number), OutcomeUnknownError)
+
+
+def test_a_refusal_for_good_ends_a_read() -> None:
+    script, a, _ = connected("AABB")
+    number = script.submit("get")
+    script.send(a, wire.Failed(number, wire.FailureCode.INVALID, "no"))
+    assert isinstance(script.outcome(number), UsageError)
+    assert a in script.open

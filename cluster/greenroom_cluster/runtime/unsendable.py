@@ -1,0 +1,34 @@
+"""What is sent in the place of a message that cannot be sent: too long for a frame, or not encodable.
+
+What a reply may hold is bounded so that this does not happen. Should it happen all the same, it must cost the
+one request and not the connection: a store whose connection is reset repeats what was under way, and all else
+that it had asked on that connection waits meanwhile.
+"""
+
+import structlog
+
+from greenroom import wire
+from greenroom.errors import LocalProtocolError
+from greenroom_cluster.runtime.log_limits import LimitedLog
+
+_limited_log = LimitedLog(structlog.get_logger(__name__))
+
+
+def substitute(message: wire.Frame, error: Exception, remote: str) -> wire.Frame | None:
+    """Log that a message cannot be sent; return what goes to `remote` instead, None if nothing can."""
+    # Only our own errors are sure not to quote what was to be sent.
+    reason = str(error) if isinstance(error, LocalProtocolError) else type(error).__name__
+    kind = type(message).__name__
+    _limited_log.error("message_not_sendable", remote=remote, kind=kind, error=reason)
+    match message:
+        case wire.EncodedSession(request=request):
+            # The change of which it tells may have been made.
+            return wire.Unknowable(request, f"the answer cannot be sent: {reason}")
+        case wire.Failed(request=request, code=code):
+            return wire.Failed(request, code)
+        case wire.Listing(request=request) | wire.Counted(request=request) | wire.Inspection(request=request):
+            return wire.Failed(request, wire.FailureCode.INVALID, f"the answer cannot be sent: {reason}")
+        case wire.Redirect(request=request) | wire.Overloaded(request=request):
+            return wire.Overloaded(request, "the answer cannot be sent")
+        case _:
+            return None
