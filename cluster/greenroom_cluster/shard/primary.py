@@ -126,25 +126,23 @@ class Primary:
                 self._expire_first(now_ns, time_us, (request.digest,), origin, request)
             return
         assert isinstance(request, wire.ListByUser)
+        self._list(now_ns, time_us, origin, request)
+
+    def _list(self, now_ns: int, time_us: int, origin: Origin, request: wire.ListByUser) -> None:
+        """Answer with the user's newest sessions, never so many that the answer outgrows a frame."""
         context = self.context
-        if context.listed > context.settings.listed_max:
+        settings = context.settings
+        if context.listed > settings.listed_max:
             self.answer(origin, wire.Overloaded(request.request, "too many sessions are listed at once"))
             return
-        sessions = self.table.of_user(request.user_id)
-        context.listed += len(sessions)
-        over = [digest for digest, state in sessions if state.expires_us <= time_us]
+        limit = min(max(request.limit, 0), LIST_LIMIT_MAX)
+        live, over = self.table.newest_of(request.user_id, limit, time_us, settings.expire_batch_max)
+        context.listed += len(live) + len(over)
         if over:
             # A bounded number at a time: the request is looked at again once that is decided.
-            over = over[: self.context.settings.expire_batch_max]
             self._expire_first(now_ns, time_us, tuple(over), origin, request)
             return
-        handles = tuple(
-            wire.SessionHandle(
-                state.point, digest, state.version, state.created_us, state.expires_us, state.label
-            )
-            for digest, state in _newest(sessions, request.limit)
-        )
-        self.answer(origin, wire.Listing(request.request, (self.shard,), handles))
+        self.answer(origin, wire.Listing(request.request, (self.shard,), tuple(live)))
 
     def _expire_first(
         self, now_ns: int, time_us: int, over: tuple[bytes, ...], origin: Origin, request: Read
@@ -374,11 +372,3 @@ class Primary:
         self._rereads.clear()
         self.admission.close()
         self.membership.close()
-
-
-def _newest(
-    sessions: list[tuple[bytes, wire.SessionState]], limit: int
-) -> list[tuple[bytes, wire.SessionState]]:
-    """Return the newest sessions, at most `limit`, and never so many that an answer outgrows a frame."""
-    wanted = min(max(limit, 0), LIST_LIMIT_MAX)
-    return sorted(sessions, key=lambda each: (-each[1].created_us, -each[1].version))[:wanted]

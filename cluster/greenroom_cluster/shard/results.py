@@ -5,6 +5,7 @@ no longer waits for it. A repeat of the request then gets the same answer instea
 from another primary.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 
 from greenroom import wire
@@ -18,7 +19,7 @@ class Client:
     `kept_bytes` is about what its answers hold on to.
     """
 
-    __slots__ = ("kept_bytes", "low", "results", "since_us", "used_us")
+    __slots__ = ("_numbers", "kept_bytes", "low", "results", "since_us", "used_us")
 
     def __init__(self, low: int, since_us: int, used_us: int) -> None:
         self.low = low
@@ -26,27 +27,40 @@ class Client:
         self.used_us = used_us
         self.kept_bytes = 0
         self.results: dict[int, wire.EncodedReply] = {}
+        # The requests that `results` answers, in order: a client with thousands of them would else have all
+        # looked through at every write.
+        self._numbers: list[int] = []
 
     def add(self, request: int, reply: wire.EncodedReply) -> None:
-        """Keep an answer."""
+        """Keep an answer; a second one to the same request takes the place of the first."""
+        if request in self.results:
+            self._drop(request)
+        insort(self._numbers, request)
         self.results[request] = reply
-        if type(reply) is wire.EncodedSession:
-            self.kept_bytes += len(reply.state)
+        self.kept_bytes += _held_bytes(reply)
 
     def kept_from(self, low: int) -> tuple[int, int]:
         """Return how many answers to requests from `low` on are kept, and about what they hold on to."""
-        left = [reply for number, reply in self.results.items() if number >= low]
-        return len(left), sum(len(reply.state) for reply in left if type(reply) is wire.EncodedSession)
+        confirmed = self._numbers[: bisect_left(self._numbers, low)]
+        size = sum(_held_bytes(self.results[number]) for number in confirmed)
+        return len(self.results) - len(confirmed), self.kept_bytes - size
 
     def answered_below(self, low: int) -> None:
         """Drop the answers that the client has confirmed."""
         self.low = low
-        results = self.results
-        for number in tuple(results):
-            if number < low:
-                reply = results.pop(number)
-                if type(reply) is wire.EncodedSession:
-                    self.kept_bytes -= len(reply.state)
+        numbers, results = self._numbers, self.results
+        end = bisect_left(numbers, low)
+        for number in numbers[:end]:
+            self.kept_bytes -= _held_bytes(results.pop(number))
+        del numbers[:end]
+
+    def _drop(self, request: int) -> None:
+        self.kept_bytes -= _held_bytes(self.results.pop(request))
+        del self._numbers[bisect_left(self._numbers, request)]
+
+
+def _held_bytes(reply: wire.EncodedReply) -> int:
+    return len(reply.state) if type(reply) is wire.EncodedSession else 0
 
 
 class ClientTable:

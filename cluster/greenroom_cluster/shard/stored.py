@@ -18,6 +18,26 @@ class _Expiry(wire.Frame, frozen=True):
     expires_us: int
 
 
+class _Creation(wire.Frame, frozen=True):
+    """The beginning of a `wire.SessionState`, up to what orders a user's sessions."""
+
+    version: int
+    expires_us: int
+    created_us: int
+
+
+class Heading(wire.Frame, frozen=True):
+    """A `wire.SessionState` without its data."""
+
+    version: int
+    expires_us: int
+    created_us: int
+    absolute_us: int | None
+    user_id: str | None
+    label: str
+    point: int
+
+
 def encoded(state: wire.SessionState) -> bytes:
     """Return what is stored of a session. Like all of the core, for one thread."""
     # What `encode` returns holds on to the rest of its buffer; what is kept for weeks must not.
@@ -26,12 +46,19 @@ def encoded(state: wire.SessionState) -> bytes:
 
 
 decoded = msgspec.msgpack.Decoder(wire.SessionState).decode
+heading_of = msgspec.msgpack.Decoder(Heading).decode
 _decoded_expiry = msgspec.msgpack.Decoder(_Expiry).decode
+_decoded_creation = msgspec.msgpack.Decoder(_Creation).decode
 
 
 def expiry_of(stored: bytes) -> int:
     """Return until when a stored session lives, microseconds of shard time."""
     return _decoded_expiry(stored).expires_us
+
+
+def created_of(stored: bytes) -> int:
+    """Return when a stored session was created, microseconds."""
+    return _decoded_creation(stored).created_us
 
 
 def reply_with(request: int, stored: bytes) -> wire.EncodedSession:

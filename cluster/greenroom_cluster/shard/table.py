@@ -18,7 +18,15 @@ from greenroom.wire import FailureCode
 from greenroom_cluster.shard.expiry import ExpiryIndex
 from greenroom_cluster.shard.records import Expire, ForgetClients, Record, StoredSession
 from greenroom_cluster.shard.results import ClientTable
-from greenroom_cluster.shard.stored import decoded, encoded, expiry_of, reply_with
+from greenroom_cluster.shard.stored import (
+    created_of,
+    decoded,
+    encoded,
+    expiry_of,
+    heading_of,
+    reply_with,
+)
+from greenroom_cluster.shard.users import UserIndex
 
 SEQUENCE_BITS = 40
 VERSION_MAX = (1 << 63) - 1
@@ -38,15 +46,14 @@ def version_of(record: Record) -> int:
 class SessionTable:
     """Sessions by digest, each encoded (see `stored`): immutable, and replaced as a whole."""
 
-    __slots__ = ("_apply", "_users", "clients", "expiry", "sessions", "stored_bytes")
+    __slots__ = ("_apply", "clients", "expiry", "sessions", "stored_bytes", "users")
 
     def __init__(self) -> None:
         self.sessions: dict[bytes, bytes] = {}
         self.clients = ClientTable()
         self.expiry = ExpiryIndex()
         self.stored_bytes = 0
-        # A user with one session costs a dict entry; the set comes with the second session.
-        self._users: dict[str, bytes | set[bytes]] = {}
+        self.users = UserIndex(lambda digest: created_of(self.sessions[digest]))
         self._apply: dict[type, Callable[[Record, Any], wire.EncodedReply]] = {
             wire.Create: self._create,
             wire.Update: self._update,
@@ -80,13 +87,28 @@ class SessionTable:
         session = decoded(stored)
         return session if session.expires_us > time_us else None
 
-    def of_user(self, user_id: str) -> list[tuple[bytes, wire.SessionState]]:
-        """Return the user's sessions, also those that are over but not removed yet, in a fixed order."""
-        entry = self._users.get(user_id)
-        if entry is None:
-            return []
-        digests = (entry,) if isinstance(entry, bytes) else sorted(entry)
-        return [(digest, decoded(self.sessions[digest])) for digest in digests]
+    def newest_of(
+        self, user_id: str, limit: int, time_us: int, over_max: int
+    ) -> tuple[list[wire.SessionHandle], list[bytes]]:
+        """Return the user's newest live sessions, at most `limit`, and those met on the way that are over.
+
+        Stops at `over_max` of the latter; the first list is complete only if the second is empty.
+        """
+        live: list[wire.SessionHandle] = []
+        over: list[bytes] = []
+        for digest in self.users.newest(user_id):
+            if len(live) >= limit or len(over) >= over_max:
+                break
+            head = heading_of(self.sessions[digest])
+            if head.expires_us <= time_us:
+                over.append(digest)
+                continue
+            live.append(
+                wire.SessionHandle(
+                    head.point, digest, head.version, head.created_us, head.expires_us, head.label
+                )
+            )
+        return live, over
 
     def due(self, time_us: int, looks: int) -> tuple[list[bytes], int]:
         """Take sessions that are over out of the expiry index; return them and at how many it looked.
@@ -103,7 +125,7 @@ class SessionTable:
     def install(self, sessions: Iterable[StoredSession], time_us: int) -> None:
         """Add sessions that a snapshot of that shard time brought."""
         for session in sessions:
-            self._put(session.digest, session.state, None, time_us)
+            self._put(session.digest, session.state, self._state(session.digest), time_us)
 
     def fingerprint(self) -> bytes:
         """Return a digest of the whole replicated state: equal on replicas that have applied the same log."""
@@ -224,11 +246,10 @@ class SessionTable:
 
     def _delete_by_user(self, record: Record, command: wire.DeleteByUser) -> wire.EncodedReply:
         removed = 0
-        for digest, session in self.of_user(command.user_id):
-            if digest == command.keep:
-                continue
-            removed += session.expires_us > record.time_us
-            self._remove(digest)
+        for digest in tuple(self.users.newest(command.user_id)):
+            if digest != command.keep:
+                removed += expiry_of(self.sessions[digest]) > record.time_us
+                self._remove(digest)
         return wire.Counted(command.request, ((0, removed),))
 
     def _clean(self, record: Record, command: wire.Clean) -> wire.EncodedReply:
@@ -268,45 +289,28 @@ class SessionTable:
             self.sessions[digest] = stored
             self.expiry.enter(digest, session.expires_us, time_us)
             if session.user_id is not None:
-                self._index(session.user_id, digest)
+                self.users.add(session.user_id, digest)
             return stored
+        moved = session.user_id != before.user_id or session.created_us != before.created_us
+        if moved and before.user_id is not None:
+            self.users.remove(before.user_id, digest)
         self.stored_bytes += len(stored) - len(self.sessions[digest])
         self.sessions[digest] = stored
         if session.expires_us < before.expires_us:
             self.expiry.enter(digest, session.expires_us, time_us)
-        if session.user_id != before.user_id:
-            if before.user_id is not None:
-                self._unindex(before.user_id, digest)
-            if session.user_id is not None:
-                self._index(session.user_id, digest)
+        if moved and session.user_id is not None:
+            self.users.add(session.user_id, digest)
         return stored
 
     def _remove(self, digest: bytes) -> None:
-        stored = self.sessions.pop(digest, None)
+        stored = self.sessions.get(digest)
         if stored is None:
             return
-        self.stored_bytes -= len(stored)
-        user_id = decoded(stored).user_id
+        user_id = heading_of(stored).user_id
         if user_id is not None:
-            self._unindex(user_id, digest)
-
-    def _index(self, user_id: str, digest: bytes) -> None:
-        entry = self._users.get(user_id)
-        if entry is None:
-            self._users[user_id] = digest
-        elif isinstance(entry, bytes):
-            self._users[user_id] = {entry, digest}
-        else:
-            entry.add(digest)
-
-    def _unindex(self, user_id: str, digest: bytes) -> None:
-        entry = self._users[user_id]
-        if isinstance(entry, bytes):
-            del self._users[user_id]
-            return
-        entry.discard(digest)
-        if len(entry) == 1:
-            self._users[user_id] = entry.pop()
+            self.users.remove(user_id, digest)
+        del self.sessions[digest]
+        self.stored_bytes -= len(stored)
 
 
 def _clamp(expires_us: int, absolute_us: int | None) -> int:

@@ -246,7 +246,7 @@ def test_one_step_lists_a_bounded_number_of_sessions() -> None:
     primary.ask(*(wire.ListByUser(number, "u", 10_000, (0,)) for number in range(1, 21)), client=b"z" * 16)
     world.run_until(lambda: 20 in primary.replies)
     answered = [number for number in range(1, 21) if primary.replies[number].shards]
-    assert answered == [1, 2, 3, 4, 5, 6, 7]
+    assert answered == list(range(1, 12))
     assert len(primary.replies[1].sessions) == 2000
 
 

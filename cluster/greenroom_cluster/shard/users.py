@@ -1,0 +1,105 @@
+"""Which sessions a user has, the oldest first, in pages.
+
+Nothing bounds how many sessions a user has, so nothing here goes through all of them: adding or removing one
+takes a search and a shift within a page, and a reader stops when it has enough.
+
+The order is by the time of creation, then by digest. That time is read from the session whenever digests are
+compared: to keep it again beside each digest would take 80 bytes a session.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
+
+from greenroom.errors import InvariantError
+
+PAGE_MAX = 512
+
+
+class _Pages:
+    """The digests of one user, in order; no page is empty."""
+
+    __slots__ = ("pages", "size")
+
+    def __init__(self, digests: list[bytes]) -> None:
+        self.pages = [digests]
+        self.size = len(digests)
+
+
+class UserIndex:
+    """Digests by user. `created_us(digest)` tells when the session of a digest that is entered was created.
+
+    That must answer, and answer the same, from before a digest is entered until after it was removed.
+    """
+
+    __slots__ = ("_by_user", "_created_us")
+
+    def __init__(self, created_us: Callable[[bytes], int]) -> None:
+        self._created_us = created_us
+        # A user with one session costs a dict entry; pages come with the second session.
+        self._by_user: dict[str, bytes | _Pages] = {}
+
+    def add(self, user_id: str, digest: bytes) -> None:
+        """Enter a session of the user that is not entered yet."""
+        known = self._by_user.get(user_id)
+        if known is None:
+            self._by_user[user_id] = digest
+        elif isinstance(known, bytes):
+            self._by_user[user_id] = _Pages(sorted((known, digest), key=self._order))
+        else:
+            known.size += 1
+            number, page = self._page_of(known, digest)
+            page.insert(bisect_left(page, self._order(digest), key=self._order), digest)
+            if len(page) > PAGE_MAX:
+                half = len(page) // 2
+                known.pages.insert(number + 1, page[half:])
+                del page[half:]
+
+    def remove(self, user_id: str, digest: bytes) -> None:
+        """Take a session out; raises InvariantError if it is not the user's."""
+        known = self._by_user.get(user_id)
+        if known == digest:
+            del self._by_user[user_id]
+            return
+        if not isinstance(known, _Pages):
+            raise InvariantError("a session is removed from a user who does not have it")
+        number, page = self._page_of(known, digest)
+        place = bisect_left(page, self._order(digest), key=self._order)
+        if place == len(page) or page[place] != digest:
+            raise InvariantError("a session is removed from a user who does not have it")
+        del page[place]
+        known.size -= 1
+        if not page:
+            del known.pages[number]
+        if known.size == 1:
+            self._by_user[user_id] = known.pages[0][0]
+
+    def count(self, user_id: str) -> int:
+        """Return how many sessions the user has, those that are over but not removed included."""
+        known = self._by_user.get(user_id)
+        if known is None:
+            return 0
+        return known.size if isinstance(known, _Pages) else 1
+
+    def newest(self, user_id: str) -> Iterator[bytes]:
+        """Yield the digests of the user's sessions, the newest first; nothing may change meanwhile."""
+        known = self._by_user.get(user_id)
+        if known is None:
+            return
+        if not isinstance(known, _Pages):
+            yield known
+            return
+        for page in reversed(known.pages):
+            yield from reversed(page)
+
+    def _order(self, digest: bytes) -> tuple[int, bytes]:
+        return self._created_us(digest), digest
+
+    def _page_of(self, known: _Pages, digest: bytes) -> tuple[int, list[bytes]]:
+        """Return the page, with its number, in which a digest is or belongs."""
+        pages = known.pages
+        if len(pages) == 1:
+            return 0, pages[0]
+        # The last page that does not begin after it.
+        number = bisect_right(pages, self._order(digest), key=lambda page: self._order(page[0]))
+        number = max(number - 1, 0)
+        return number, pages[number]
