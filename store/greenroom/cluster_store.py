@@ -20,6 +20,7 @@ from greenroom.errors import (
     PathThroughListError,
     RemoteProtocolError,
     SessionExistsError,
+    UnreadableSessionError,
     UsageError,
 )
 from greenroom.fields import (
@@ -365,6 +366,9 @@ def _session_of(session_id: str, reply: wire.Session) -> SessionData:
         )
     except OverflowError:
         raise RemoteProtocolError("the cluster sent a time that no datetime can hold") from None
+    except UnreadableSessionError as error:
+        error.expires = datetime_of(state.expires_us)
+        raise
 
 
 def _changed_session(session_id: str, reply: wire.Session | wire.Failed) -> SessionData:

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec.msgpack import Ext
 
-from greenroom.errors import RemoteProtocolError, UsageError
+from greenroom.errors import UnreadableSessionError, UsageError
 
 DEPTH_MAX = 64
 
@@ -82,23 +82,24 @@ def encode_value(value: Any, path: tuple[str | int, ...] = ()) -> bytes:
 def decode_data(data: bytes) -> dict[Any, Any]:
     """Return the dict that `encode_data` was given.
 
-    Raises RemoteProtocolError if these bytes were not written by it, or by a newer version of it.
+    Raises UnreadableSessionError if these bytes were not written by it; if a later version may have written
+    them, its `newer` says so.
     """
     value = decode_value(data)
     if type(value) is not dict:
-        raise RemoteProtocolError("stored session data is not a dict: something else wrote to this store")
+        raise UnreadableSessionError("stored session data is not a dict: something else wrote to this store")
     return value
 
 
 def decode_value(data: bytes) -> Any:
-    """Return the value that `encode_value` was given. Raises RemoteProtocolError like `decode_data`."""
+    """Return the value that `encode_value` was given. Raises UnreadableSessionError like `decode_data`."""
     try:
         return _decoder.decode(data)
-    except RemoteProtocolError:
+    except UnreadableSessionError:
         raise
     except (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError):
         message = "stored session data cannot be read: it was not written by greenroom, or was damaged"
-    raise RemoteProtocolError(message)
+    raise UnreadableSessionError(message)
 
 
 # --- encoding --------------------------------------------------------------------------------------------
@@ -269,9 +270,10 @@ _STORABLE = frozenset({bool, int, float, str, bytes, list, tuple, dict, *_PACKER
 def _unpack(code: int, payload: memoryview) -> Any:
     unpacker = _UNPACKERS.get(code)
     if unpacker is None:
-        raise RemoteProtocolError(
+        raise UnreadableSessionError(
             f"stored session data holds a value of kind {code}, which this version of greenroom does not "
-            "know; upgrade it to the version that wrote the session"
+            "know; upgrade it to the version that wrote the session",
+            newer=True,
         )
     return unpacker(bytes(payload))
 

@@ -13,10 +13,13 @@
     └─ ProtocolError
        ├─ LocalProtocolError   our bug
        └─ RemoteProtocolError  theirs
+          └─ UnreadableSessionError  one stored session; the store and all others are well
     InvariantError             a bug in the core; an AssertionError, outside the tree
 
 Each message says what to do.
 """
+
+from datetime import datetime
 
 
 class GreenroomError(Exception):
@@ -77,6 +80,20 @@ class LocalProtocolError(ProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """The other side broke the protocol; only its connection ends."""
+
+
+class UnreadableSessionError(RemoteProtocolError):
+    """What is stored for one session cannot be read here; the store itself is well, and so are all others.
+
+    `newer` tells that it may be sound: it holds a kind of value that a later version may have written, as in
+    the middle of a rolling upgrade. `expires` is when the session ends, if the store can tell. The message
+    holds neither the id nor any data.
+    """
+
+    def __init__(self, message: str, *, newer: bool = False, expires: datetime | None = None) -> None:
+        super().__init__(message)
+        self.newer = newer
+        self.expires = expires
 
 
 class InvariantError(AssertionError):

@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any, ClassVar
 
 from greenroom.codec import decode_data, encode_data
-from greenroom.errors import SessionExistsError, UsageError
+from greenroom.errors import SessionExistsError, UnreadableSessionError, UsageError
 from greenroom.fields import (
     DATA_BYTES_MAX,
     UNCHANGED,
@@ -317,11 +317,16 @@ def _earlier(expires: int, absolute: int | None) -> int:
 
 
 def _session_of(session_id: str, record: _Record) -> SessionData:
+    try:
+        data = decode_data(record.data)
+    except UnreadableSessionError as error:
+        error.expires = datetime_of(record.expires)
+        raise
     return SessionData(
         session_id=session_id,
         user_id=record.user_id,
         expires=datetime_of(record.expires),
-        data=decode_data(record.data),
+        data=data,
         created=datetime_of(record.created),
         absolute_expires=None if record.absolute is None else datetime_of(record.absolute),
         label=record.label,

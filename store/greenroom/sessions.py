@@ -18,6 +18,7 @@ from greenroom.codec import decode_data, encode_data
 from greenroom.errors import (
     PathThroughListError,
     SessionNotFoundError,
+    UnreadableSessionError,
     UnsupportedError,
     UsageError,
     VersionConflictError,
@@ -106,7 +107,9 @@ class BaseSessionStore(ABC):
     """Where sessions are kept. `async with store` closes it at the end; it also works without.
 
     Every operation may raise UsageError (the caller's mistake, nothing was done), and, for a store that is
-    reached over a network, UnavailableError (not applied, safe to repeat) or OutcomeUnknownError.
+    reached over a network, UnavailableError (not applied, safe to repeat) or OutcomeUnknownError. Those that
+    return a session raise UnreadableSessionError where something else has written what is stored for it:
+    one bad session must not look like a store that is down. `greenroom.codec.decode_data` raises it too.
     """
 
     features: ClassVar[frozenset[str]] = BASE_FEATURES
@@ -318,12 +321,16 @@ def patched_data(data: dict[Any, Any], changes: Changes) -> dict[Any, Any]:
 def patched_bytes(data: bytes, changes: Changes) -> bytes:
     """Return encoded data after the changes.
 
-    Raises VersionConflictError if an expectation failed, PathThroughListError if a path runs through a list.
+    Raises VersionConflictError if an expectation failed, PathThroughListError if a path runs through a list,
+    UnreadableSessionError if the data is malformed.
     """
     try:
         patched = patch_data(data, *changes)
     except ListInPathError as error:
         raise PathThroughListError(str(error)) from None
+    except ValueError:
+        # The changes were checked, so it is the data.
+        raise UnreadableSessionError("the stored data cannot be changed: it is malformed") from None
     if patched is None:
         raise unexpected_value(unmet_expectation(data, changes.expect))
     return patched

@@ -148,9 +148,9 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
             visit.close()
             raise self._unavailable("saving a session", error) from None
         visit.started = True
-        if visit.accessed:
-            response.headers.add("Vary", "Cookie")
         cookie = visit.set_cookie()
+        if visit.accessed or cookie is not None:
+            response.headers.add("Vary", "Cookie")
         if cookie is not None:
             response.headers.add("Set-Cookie", cookie)
 

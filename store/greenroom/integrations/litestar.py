@@ -40,6 +40,7 @@ from greenroom.errors import (
     SessionExistsError,
     SessionNotFoundError,
     UnavailableError,
+    UnreadableSessionError,
     UnsupportedError,
     UsageError,
     VersionConflictError,
@@ -48,6 +49,7 @@ from greenroom.fields import utc_now
 from greenroom.sessions import BaseSessionStore, SessionData
 from greenroom.urls import store_from_url
 from greenroom.web.middleware import SessionMiddleware, Skip
+from greenroom.web.notices import Notices
 from greenroom.web.request_session import RequestSession
 from greenroom.web.session import VISIT_KEY, Session
 from greenroom.web.visit import Visit
@@ -116,12 +118,13 @@ class GreenroomStore(Store):
     """Any strings as keys, any bytes as values, in a session store or the one that a URL names.
 
     `namespace` keeps apart what shares a store. A value is one record of its own, at most 1 MiB; what session
-    stores promise of sessions holds of it. `delete_all` needs a store that offers `delete_by_user`.
+    stores promise of sessions holds of it. `delete_all` needs a store that offers `delete_by_user`. What
+    something else wrote under a key, and cannot be read, is no value; `set` puts one in its place.
 
     Raises UsageError for a value or key that is not text or bytes, UnavailableError, OutcomeUnknownError.
     """
 
-    __slots__ = ("_clock", "_namespace", "_owns_store", "_store", "_user_id")
+    __slots__ = ("_clock", "_namespace", "_notices", "_owns_store", "_store", "_user_id")
 
     def __init__(
         self,
@@ -134,6 +137,7 @@ class GreenroomStore(Store):
         self._store = store_from_url(store) if isinstance(store, str) else store
         self._namespace = namespace
         self._clock = clock
+        self._notices = Notices(clock)
         # All values of a namespace belong to one user, so that they can be deleted together.
         self._user_id = f"litestar-store:{namespace}"
 
@@ -157,6 +161,10 @@ class GreenroomStore(Store):
                 return
             except SessionNotFoundError:
                 pass
+            except (UnreadableSessionError, UsageError):
+                # A store may notice only now, when it is to change the value.
+                if not await self._ended_unreadable(session_id):
+                    raise
             try:
                 await self._store.create(
                     SessionData(session_id=session_id, user_id=self._user_id, expires=expires, data=data)
@@ -175,9 +183,9 @@ class GreenroomStore(Store):
                 return _value(found)
             except SessionNotFoundError:
                 return None
-            except VersionConflictError:
-                pass  # it does not end
-        return _value(await self._store.get(session_id))
+            except (VersionConflictError, UnreadableSessionError, UsageError):
+                pass  # it does not end, or the store noticed that it cannot be read
+        return _value(await self._found(session_id))
 
     async def delete(self, key: str) -> None:
         """Delete a value. That there is none is fine."""
@@ -192,11 +200,11 @@ class GreenroomStore(Store):
 
     async def exists(self, key: str) -> bool:
         """Tell whether there is a value."""
-        return await self._store.get(self._id(key)) is not None
+        return _value(await self._found(self._id(key))) is not None
 
     async def expires_in(self, key: str) -> int | None:
         """Return the whole seconds until a value ends; None if it does not, or there is none."""
-        found = await self._store.get(self._id(key))
+        found = await self._found(self._id(key))
         if found is None or not found.data.get(_ENDS):
             return None
         return max(0, int((found.expires - self._clock()).total_seconds()))
@@ -214,6 +222,25 @@ class GreenroomStore(Store):
         """Close the store if it was made here, from a URL."""
         if self._owns_store:
             await self._store.aclose()
+
+    async def _found(self, session_id: str) -> SessionData | None:
+        try:
+            return await self._store.get(session_id)
+        except UnreadableSessionError as error:
+            self._unreadable(error)
+            return None
+
+    async def _ended_unreadable(self, session_id: str) -> bool:
+        try:
+            await self._store.get(session_id)
+        except UnreadableSessionError as error:
+            self._unreadable(error)
+            await self._store.delete(session_id)
+            return True
+        return False
+
+    def _unreadable(self, error: UnreadableSessionError) -> None:
+        self._notices.warn("unreadable", f"a stored value counts as none, because it cannot be read: {error}")
 
     def _end(self, lifetime: timedelta | None) -> datetime:
         return self._clock() + (timedelta(seconds=SECONDS_WITHOUT_END) if lifetime is None else lifetime)
@@ -234,5 +261,5 @@ def _lifetime(given: int | timedelta | None) -> timedelta | None:
 
 
 def _value(found: SessionData | None) -> bytes | None:
-    value: bytes | None = None if found is None else found.data.get(_VALUE)
-    return value
+    value = None if found is None else found.data.get(_VALUE)
+    return value if isinstance(value, bytes) else None

@@ -143,9 +143,9 @@ class GreenroomSessions(SessionInterface):
                 visit.close()
         visit.started = True
         if response is not None:
-            if visit.accessed:
-                response.vary.add("Cookie")
             cookie = visit.set_cookie()
+            if visit.accessed or cookie is not None:
+                response.vary.add("Cookie")
             if cookie is not None:
                 response.headers.add("Set-Cookie", cookie)
 

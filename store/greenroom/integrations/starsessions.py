@@ -32,16 +32,17 @@ except ImportError as error:
         name=error.name,
     ) from None
 
-from greenroom.codec import decode_data, encode_data
-from greenroom.errors import SessionNotFoundError, UsageError
+from greenroom.codec import decode_data
+from greenroom.errors import SessionNotFoundError, UnreadableSessionError, UsageError
 from greenroom.fields import utc_now
 from greenroom.ids import new_session_id
 from greenroom.integrations.users import user_in
 from greenroom.sessions import BaseSessionStore, SessionData
 from greenroom.urls import store_from_url
 from greenroom.web.difference import Difference, difference
-from greenroom.web.errors import DROPPED
-from greenroom.web.records import written_over_lists
+from greenroom.web.errors import DROPPED, newer
+from greenroom.web.notices import Notices
+from greenroom.web.records import may_be_sound, snapshot_of, written_over_lists
 
 __all__ = ["GreenroomStore", "Serializer"]
 
@@ -49,7 +50,7 @@ BROWSER_SECONDS = 24 * 3600.0
 RENEWAL_SHARE = 6
 """A rolling session's end is moved once it would move by more than this part of the lifetime."""
 
-_METADATA, _LOADED = "__metadata__", "greenroom"
+_METADATA, _LOADED, _NEWER = "__metadata__", "greenroom", "greenroom_newer"
 
 _log = logging.getLogger("greenroom.integrations.starsessions")
 
@@ -103,6 +104,7 @@ class GreenroomStore(SessionStore):
         self._serializer: Serializer = JsonSerializer() if serializer is None else serializer
         self._browser_seconds = browser_seconds
         self._clock = clock
+        self._notices = Notices(clock)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} over {self._store!r}>"
@@ -113,30 +115,49 @@ class GreenroomStore(SessionStore):
             await self._store.aclose()
 
     async def read(self, session_id: str, lifetime: int) -> bytes:
-        """Return the session as bytes; none if there is no such session, or this is no id at all."""
+        """Return the session as bytes; none if there is no such session, or this is no id at all.
+
+        One that cannot be read, by this store or by the serializer, is no session. If a later version may
+        have stored it, it is not overwritten either: a write raises UnavailableError then, unless the app
+        logs somebody in or gives the session a new id.
+        """
         try:
             record = await self._store.get(session_id)
+            if record is None:
+                return b""
+            snapshot = snapshot_of(record)
         except UsageError:
             return b""  # a cookie may hold anything
-        if record is None:
-            return b""
-        loaded = _Loaded(
-            session_id, record.version, _micros(record.expires), record.user_id, encode_data(record.data)
-        )
+        except UnreadableSessionError as error:
+            self._unreadable(str(error))
+            seconds = lifetime if lifetime > 0 else self._browser_seconds
+            if not may_be_sound(error, self._clock(), seconds):
+                return b""
+            metadata = {"created": self._clock().timestamp(), "lifetime": lifetime, _NEWER: session_id}
+            return self._serializer.serialize({_METADATA: metadata})
+        loaded = _Loaded(session_id, record.version, _micros(record.expires), record.user_id, snapshot)
         created = record.created.timestamp()
         metadata = {"created": created, "lifetime": lifetime, _LOADED: _sealed(loaded)}
-        return self._serializer.serialize({**record.data, _METADATA: metadata})
+        try:
+            return self._serializer.serialize({**record.data, _METADATA: metadata})
+        except Exception as error:  # noqa: BLE001  a serializer may raise anything
+            # Not the error itself: it may quote a value.
+            self._unreadable(f"{type(self._serializer).__name__} raised {type(error).__name__}")
+            return b""
 
     async def write(self, session_id: str, data: bytes, lifetime: int, ttl: int) -> str:
         """Store what differs from what was read; return the id that belongs into the cookie."""
         content = self._content(data)
-        loaded = _opened(content.pop(_METADATA, {}).get(_LOADED))
+        metadata = content.pop(_METADATA, {})
+        loaded = _opened(metadata.get(_LOADED))
         user_id = None if self._user_key is None else user_in(content, self._user_key)
         seconds = ttl if lifetime > 0 else self._browser_seconds
         if seconds <= 0:
             await self.remove(session_id)
             return session_id
         expires = self._clock() + timedelta(seconds=seconds)
+        if metadata.get(_NEWER) == session_id and user_id is None:
+            raise newer()
         if loaded is None:
             return await self._created(content, user_id, expires)
         try:
@@ -201,6 +222,9 @@ class GreenroomStore(SessionStore):
 
         found = await written_over_lists(self._store, loaded.session_id, changes, lambda: content, written)
         return found.session_id
+
+    def _unreadable(self, why: str) -> None:
+        self._notices.warn("unreadable", f"a session counts as none, because it cannot be read: {why}")
 
     def _content(self, data: bytes) -> dict[str, Any]:
         try:

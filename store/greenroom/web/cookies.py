@@ -23,8 +23,10 @@ SameSite = Literal["lax", "strict", "none"]
 
 PERSISTENT_SECONDS = 400 * 24 * 3600
 """The longest Max-Age that browsers keep."""
-CANDIDATES_MAX = 4
+CANDIDATES_MAX = 32
 """How many cookies of the right name are looked at: a browser sends one for each path and domain."""
+VERIFIED_MAX = 4
+"""How many of them, signed by this app, are looked up in the store: what others plant does not count."""
 
 _SIGNED_BYTES_MAX = SESSION_ID_BYTES_MAX + 64
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -123,8 +125,10 @@ def cookie_values(headers: Iterable[bytes | str], name: str) -> list[bytes]:
         raw = header.encode("utf-8", "surrogateescape") if isinstance(header, str) else header
         for part in raw.split(b";"):
             key, equals, value = part.partition(b"=")
-            if equals and key.strip() == wanted:
-                value = value.strip()
+            # Nothing else than what browsers take for space: a name that they would not protect must not
+            # turn into one that they do.
+            if equals and key.strip(b" \t") == wanted:
+                value = value.strip(b" \t")
                 if len(value) > 1 and value[:1] == value[-1:] == b'"':
                     value = value[1:-1]
                 if value not in found:

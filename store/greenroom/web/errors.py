@@ -2,7 +2,16 @@
 
 from greenroom.errors import GreenroomError, UnavailableError, UsageError
 
-__all__ = ["DROPPED", "SessionDataError", "SessionNotLoadedError", "degraded", "started"]
+__all__ = [
+    "CONTESTED",
+    "DROPPED",
+    "SessionDataError",
+    "SessionNotLoadedError",
+    "degraded",
+    "newer",
+    "not_loaded",
+    "started",
+]
 
 
 DROPPED = (
@@ -10,6 +19,13 @@ DROPPED = (
     "login that was faster), or both its replicas were lost"
 )
 """What is logged where nothing is raised."""
+
+CONTESTED = (
+    "a request brought the cookies of live sessions of different users, so it went on without a session and "
+    "these sessions were ended: either another host of this domain plants cookies, which host_prefix=True "
+    "prevents, or two apps on one host need a cookie_name each"
+)
+"""What is logged where it cannot be told whose request it is."""
 
 
 class SessionNotLoadedError(UsageError):
@@ -32,6 +48,14 @@ def degraded() -> UnavailableError:
     return UnavailableError(
         "the session store did not answer when this request began, so nothing can be written to its session; "
         'repeat the request, or use on_unavailable="closed" to answer 503 at once'
+    )
+
+
+def newer() -> UnavailableError:
+    """Return the error of writing to a session that a later version has stored."""
+    return UnavailableError(
+        "this session was stored by a later version of greenroom, so it can be neither read nor overwritten "
+        "here: finish the upgrade; only a login or logout ends it"
     )
 
 

@@ -243,9 +243,10 @@ class _Exchange:
 
 def _with_session_headers(headers: Iterable[tuple[bytes, bytes]], visit: Visit) -> list[tuple[bytes, bytes]]:
     result = [(bytes(name), bytes(value)) for name, value in headers]
-    if visit.accessed:
-        _vary_by_cookie(result)
     cookie = visit.set_cookie()
+    # Also where the handler did not look: a cache must not hand one browser's cookie, or its end, to others.
+    if visit.accessed or cookie is not None:
+        _vary_by_cookie(result)
     if cookie is not None:
         result.append((b"set-cookie", cookie.encode("ascii")))
     return result

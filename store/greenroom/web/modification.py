@@ -5,9 +5,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from greenroom.codec import decode_data, encode_data
-from greenroom.errors import PathThroughListError, SessionNotFoundError, VersionConflictError
+from greenroom.errors import (
+    PathThroughListError,
+    SessionNotFoundError,
+    UnreadableSessionError,
+    VersionConflictError,
+)
 from greenroom.turns import Patience, in_turn
 from greenroom.web.difference import Difference, difference, value_at
+from greenroom.web.records import snapshot_of
 from greenroom.web.request_session import contents
 from greenroom.web.shielding import shielded
 
@@ -38,7 +44,12 @@ async def modify(visit: "Visit", change: Callable[[dict[Any, Any]], object]) -> 
                 return True
             try:
                 await shielded(partial(_written, visit, before, changes))
-            except (VersionConflictError, PathThroughListError, SessionNotFoundError):
+            except (
+                VersionConflictError,
+                PathThroughListError,
+                SessionNotFoundError,
+                UnreadableSessionError,
+            ):
                 await visit.reload()
             else:
                 return True
@@ -52,13 +63,12 @@ async def _written(visit: "Visit", before: dict[Any, Any], changes: Difference) 
     """Write the changes if every path that they touch still has the value that they were made from."""
     assert visit.record is not None
     paths = (*changes.set, *changes.unset)
-    visit.take(
-        await visit.settings.store.patch(
-            visit.record.session_id,
-            set=changes.set,
-            unset=changes.unset,
-            expect={path: value_at(before, path) for path in paths},
-            expires=visit.settings.extension(visit.record),
-        )
+    record = await visit.settings.store.patch(
+        visit.record.session_id,
+        set=changes.set,
+        unset=changes.unset,
+        expect={path: value_at(before, path) for path in paths},
+        expires=visit.settings.extension(visit.record),
     )
+    visit.take(record, snapshot_of(record))
     visit.settings.count("patches")

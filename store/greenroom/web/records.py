@@ -1,10 +1,17 @@
-"""The writes of the middleware, each one call of the store where the store has that call."""
+"""Reads and writes of the middleware, each one call of the store where the store has that call."""
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from greenroom.errors import PathThroughListError, SessionNotFoundError
+from greenroom.codec import encode_data
+from greenroom.errors import (
+    PathThroughListError,
+    SessionNotFoundError,
+    UnreadableSessionError,
+    UsageError,
+)
+from greenroom.fields import checked_label, checked_user_id
 from greenroom.ids import new_session_id
 from greenroom.patching import encode_changes
 from greenroom.sessions import BaseSessionStore, SessionData, not_found, patched_data
@@ -18,6 +25,43 @@ _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 READS_MAX = 8
 """How often a save reads again what others write meanwhile, before it gives up."""
+
+
+def snapshot_of(record: SessionData) -> bytes:
+    """Return the data of a stored session as bytes, with which it is compared when it is saved.
+
+    Raises UnreadableSessionError for a session that no facade would have stored: a store of one's own may
+    hold anything, and so may a cluster to which something else writes.
+    """
+    try:
+        checked_user_id(record.user_id)
+        checked_label(record.label)
+        return encode_data(record.data)
+    except UsageError:
+        pass
+    # Raised out here because the other error names a path, whose keys may be secrets.
+    raise UnreadableSessionError(
+        "a stored session holds what no session can hold: something else wrote to this store"
+    )
+
+
+def may_be_sound(error: UnreadableSessionError, now: datetime, idle_seconds: float) -> bool:
+    """Tell whether a session that cannot be read is to be kept for a later version, which may have stored it.
+
+    Not if it ends much later than a session of this app would: then it is not of this app's making, and must
+    not stand in the way of its user for ever.
+    """
+    if not error.newer or error.expires is None:
+        return error.newer
+    # Twice, because the clocks of two hosts differ.
+    return error.expires <= now + timedelta(seconds=2 * idle_seconds)
+
+
+async def found(settings: "Session", session_id: str) -> tuple[SessionData, bytes] | None:
+    """Return a stored session and its data as bytes, or None. Raises UnreadableSessionError."""
+    record = await settings.store.get(session_id)
+    settings.count("loads")
+    return None if record is None else (record, snapshot_of(record))
 
 
 async def created(
@@ -148,6 +192,8 @@ async def ended(settings: "Session", record: SessionData) -> None:
             for each in await store.list_by_user(user_id):
                 if each.created == record.created:
                     await store.delete_by_handle(user_id, each.handle)
+        except UnreadableSessionError:
+            pass  # it was there, under this id, and is deleted as it is
     await deleted(settings, record.session_id)
 
 

@@ -17,19 +17,21 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Literal, Self, TypeAlias
 
-from greenroom.errors import UsageError
+from greenroom.errors import UnreadableSessionError, UsageError
 from greenroom.fields import LABEL_BYTES_MAX, checked_present_user_id, utc_now
 from greenroom.memory import MemoryStore
 from greenroom.sessions import BaseSessionStore, SessionData
 from greenroom.urls import store_from_url
 from greenroom.web.cookies import (
     PERSISTENT_SECONDS,
+    VERIFIED_MAX,
     CookieSettings,
     CookieSigner,
     SameSite,
     cookie_values,
 )
-from greenroom.web.errors import DROPPED
+from greenroom.web.errors import CONTESTED, DROPPED
+from greenroom.web.notices import Notices
 from greenroom.web.request_session import RequestSession
 from greenroom.web.visit import Visit
 
@@ -50,7 +52,8 @@ class SessionStatistics:
 
     `unknown_ids` are signed cookies whose session is gone, `refused_cookies` those that no secret signed.
     `dropped` are changes that came too late, because the session had been deleted, rotated or lost; `failed`
-    are operations that the store did not confirm.
+    are operations that the store did not confirm. `unreadable` are stored sessions that could not be read
+    and counted as none, `contested` are requests with live sessions of several users.
     """
 
     loads: int = 0
@@ -63,6 +66,8 @@ class SessionStatistics:
     failed: int = 0
     unknown_ids: int = 0
     refused_cookies: int = 0
+    unreadable: int = 0
+    contested: int = 0
 
 
 class Session:
@@ -142,6 +147,7 @@ class Session:
         self._serialize_user = serialize_user
         self._deserialize_user = deserialize_user
         self._label = label
+        self._notices = Notices(clock)
         self._counts = {each.name: 0 for each in fields(SessionStatistics)}
         self._warned_of_plain_http = False
 
@@ -222,14 +228,16 @@ class Session:
         )
 
     def verified(self, cookies: Iterable[bytes]) -> list[str]:
-        """Return the ids in those of the cookies that one of the secrets signed."""
-        ids = []
+        """Return the ids in the first few of the cookies that one of the secrets signed."""
+        ids: list[str] = []
         for cookie in cookies:
             session_id = self.signer.verify(cookie)
             if session_id is None:
                 self.count("refused_cookies")
-            else:
+            elif session_id not in ids:
                 ids.append(session_id)
+            if len(ids) == VERIFIED_MAX:
+                break
         return ids
 
     def user_id_of(self, user: Any) -> str:
@@ -274,6 +282,16 @@ class Session:
         """Count and log a change that came too late."""
         self.count("dropped")
         _log.warning(DROPPED)
+
+    def unreadable(self, error: UnreadableSessionError) -> None:
+        """Count and log a stored session that cannot be read; the log stays readable if all are so."""
+        self.count("unreadable")
+        self._notices.warn("unreadable", f"a session counts as none, because it cannot be read: {error}")
+
+    def contested(self) -> None:
+        """Count and log a request that brought the sessions of several users."""
+        self.count("contested")
+        self._notices.warn("contested", CONTESTED)
 
     def failed(self, action: str, error: Exception) -> None:
         """Count and log an operation that the store did not confirm."""

@@ -17,13 +17,26 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from greenroom.codec import decode_data, encode_data
-from greenroom.errors import GreenroomError, SessionNotFoundError, UnsupportedError
+from greenroom.errors import (
+    GreenroomError,
+    SessionNotFoundError,
+    UnreadableSessionError,
+    UnsupportedError,
+)
 from greenroom.ids import handle_of, locate
 from greenroom.sessions import SessionData
 from greenroom.turns import new_lock
+from greenroom.web.candidates import Candidates
 from greenroom.web.difference import NO_DIFFERENCE, Difference, difference
-from greenroom.web.errors import degraded, not_loaded, started
-from greenroom.web.records import created, deleted, deleted_by_user, ended, extended, patched, rotated
+from greenroom.web.errors import degraded, newer, not_loaded, started
+from greenroom.web.records import (
+    created,
+    deleted_by_user,
+    ended,
+    extended,
+    patched,
+    rotated,
+)
 from greenroom.web.request_session import RequestSession, contents, fill_unloaded
 from greenroom.web.shielding import shielded
 from greenroom.web.typed import means_delete, plain_dict
@@ -58,7 +71,7 @@ class Visit:
         self.lost = False
         self.closed = False
         self.user_id: str | None = None
-        self._candidates = settings.verified(cookies)
+        self._candidates = Candidates(settings, settings.verified(cookies))
         self._had_cookie = bool(cookies)
         self._secure_transport = secure_transport
         self._label = label
@@ -123,6 +136,7 @@ class Visit:
         self.before_reading()
         if self.unavailable:
             raise degraded()
+        self._leave_to_later_version()
         if self.started and not self.closed and (self.record is None or self._ending):
             raise started("creating a session")
 
@@ -162,6 +176,7 @@ class Visit:
     def regenerate(self) -> None:
         """See `RequestSession.regenerate`."""
         self._before_new_id("a new id")
+        self._leave_to_later_version()
         self._rotating = True
 
     def clear(self) -> None:
@@ -170,6 +185,10 @@ class Visit:
             self.before_writing()
         dict.clear(self.session)
         self._cleared = True
+
+    def _leave_to_later_version(self) -> None:
+        if self._candidates.newer and self.record is None and not self._ending and not self._logging_in:
+            raise newer()
 
     def _before_new_id(self, action: str) -> None:
         self.before_reading()
@@ -183,23 +202,32 @@ class Visit:
     async def load(self) -> None:
         """Read the session that the cookie names; once. No valid cookie: nothing is asked.
 
-        Ids that the store does not know (forged, expired, rotated away) are never taken over.
+        Ids that the store does not know (forged, expired, rotated away) are never taken over. A session that
+        cannot be read is none: its cookie is cleared, unless a later version may have stored it. Nor is there
+        one if the cookies are those of several users: their sessions are ended.
         """
-        if not self._loaded:
-            self.take(await self._found())
-            self._loaded = True
+        if self._loaded:
+            return
+        chosen = await self._candidates.find()
+        if chosen is not None:
+            self.take(*chosen)
+        else:
+            self.take(None, _EMPTY)
+            if self._candidates.refused:
+                self._cookie = self.settings.cookie.clearing_header()
+        self._loaded = True
 
     async def reload(self) -> None:
         """Read the session again, forgetting what was not saved."""
         if not self._loaded:
             await self.load()
         elif self.record is not None and not self.unavailable:
-            session_id = self.record.session_id
-            record = await self.settings.store.get(session_id)
-            self.settings.count("loads")
-            self.lost = record is None
-            self.take(record if record is not None else self.record)
-            if self.lost:
+            current = await self._candidates.read(self.record.session_id)
+            self.lost = current is None
+            if current is not None:
+                self.take(*current)
+            else:
+                self.take(self.record, self._snapshot)
                 self.user_id = None
                 dict.clear(self.session)
         else:
@@ -208,23 +236,13 @@ class Visit:
         self._everywhere = None
         self.accessed = True
 
-    async def _found(self) -> SessionData | None:
-        for session_id in self._candidates:
-            record = await self.settings.store.get(session_id)
-            self.settings.count("loads")
-            if record is not None:
-                return record
-            self.settings.count("unknown_ids")
-        return None
-
-    def take(self, record: SessionData | None) -> None:
-        """Make this the state that is known, and the session's content."""
+    def take(self, record: SessionData | None, snapshot: bytes) -> None:
+        """Make this the state that is known, and the session's content; `snapshot` is its data as bytes."""
         self.record = record
         self.user_id = None if record is None else record.user_id
-        data = {} if record is None else record.data
-        self._snapshot = encode_data(data)
+        self._snapshot = snapshot
         dict.clear(self.session)
-        dict.update(self.session, data)
+        dict.update(self.session, {} if record is None else record.data)
 
     def adopt(self, value: object) -> None:
         """Make what the framework left in the session's place the content of `visit.session`.
@@ -262,6 +280,8 @@ class Visit:
             if dict.__len__(self.session):
                 raise degraded()
             return True
+        if dict.__len__(self.session):
+            self._leave_to_later_version()
         if self._cleared and not dict.__len__(self.session):
             self.logout()
         self._cleared = False
@@ -312,16 +332,12 @@ class Visit:
     async def _end(self) -> None:
         """Delete the session, and say so to the browser that sent its cookie.
 
-        All others that the request named go too: a cookie left over from another path or domain, or planted
-        there, would log the browser in again.
+        All others that the request named go too.
         """
         own = None if self.record is None else self.record.session_id
         if self.record is not None:
             await ended(self.settings, self.record)
-        for session_id in self._candidates:
-            if session_id != own:
-                await deleted(self.settings, session_id)
-        self._candidates = []
+        await self._candidates.end(but=own)
         self.record, self.lost, self._ending = None, False, False
         self._snapshot = _EMPTY
         self._cookie = self.settings.cookie.clearing_header() if self._had_cookie else None
@@ -332,6 +348,7 @@ class Visit:
             return True
         if self.started:
             raise started("creating a session")
+        await self._candidates.end_unreadable()
         data = decode_data(encoded)
         record = await created(self.settings, data, user_id=self.user_id, label=self._label)
         self._has_new_id(record, encoded)
@@ -351,6 +368,9 @@ class Visit:
                     partial(decode_data, encoded),
                 )
             except SessionNotFoundError:
+                self.lost = True
+            except UnreadableSessionError as error:
+                self.settings.unreadable(error)
                 self.lost = True
             else:
                 self._has_new_id(record, encoded)
@@ -381,6 +401,10 @@ class Visit:
         except SessionNotFoundError:
             self.lost = True
             return self._dropped()
+        except UnreadableSessionError as error:
+            self.settings.unreadable(error)
+            self.lost = True
+            return self._dropped()
         self._snapshot = encoded
         return True
 
@@ -405,8 +429,8 @@ class Visit:
             self.settings.failed("extending a session", error)
 
     def _has_new_id(self, record: SessionData, encoded: bytes) -> None:
-        if self.record is not None and self.record.session_id in self._candidates:
-            self._candidates.remove(self.record.session_id)
+        if self.record is not None and self.record.session_id in self._candidates.ids:
+            self._candidates.ids.remove(self.record.session_id)
         self.record = record
         self._snapshot = encoded
         self._rotating = self._logging_in = False

@@ -1,6 +1,7 @@
 """Litestar: sessions by the plugin, and its stores over ours, in real requests."""
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from greenroom import BaseSessionStore, MemoryStore, UnsupportedError, UsageErro
 from greenroom.integrations.litestar import GreenroomStore, SessionDep, SessionPlugin
 from greenroom.testing import FaultyStore, ManualClock, login_as
 from greenroom.web import Session
+from tests.store.poison import NEWER, POISONS
 
 SECRET = "s" * 32
 DAY = 86_400
@@ -345,3 +347,34 @@ def test_litestars_own_sessions_and_response_cache_run_on_it() -> None:
     with TestClient(app, base_url="https://testserver.local") as client:
         assert [client.get("/visits").json() for _ in range(3)] == [1, 2, 3]
         assert [client.get("/slow").json() for _ in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("data", [*POISONS.values(), NEWER], ids=[*POISONS, "newer"])
+def test_a_value_that_cannot_be_read_is_none_and_can_be_replaced(data: bytes) -> None:
+    async def scenario() -> None:
+        memory = MemoryStore()
+        store = GreenroomStore(memory)
+        await store.set("key", b"first", expires_in=60)
+        [digest] = memory._records
+        memory._records[digest] = dataclasses.replace(memory._records[digest], data=data)
+        assert await store.get("key") is None
+        assert await store.get("key", renew_for=60) is None
+        assert not await store.exists("key")
+        assert await store.expires_in("key") is None
+        await store.set("key", b"second", expires_in=60)
+        assert await store.get("key") == b"second"
+
+    asyncio.run(scenario())
+
+
+def test_a_value_of_another_kind_is_none() -> None:
+    async def scenario() -> None:
+        memory = MemoryStore()
+        store = GreenroomStore(memory)
+        await store.set("key", b"first")
+        [digest] = memory._records
+        memory._records[digest] = dataclasses.replace(memory._records[digest], data=b"\x81\xa5value\x01")
+        assert await store.get("key") is None
+        assert not await store.exists("key")
+
+    asyncio.run(scenario())

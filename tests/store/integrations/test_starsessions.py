@@ -18,9 +18,10 @@ from starsessions import (
     regenerate_session_id,
 )
 
-from greenroom import MemoryStore, UsageError
+from greenroom import MemoryStore, UnavailableError, UsageError
 from greenroom.integrations.starsessions import GreenroomStore
 from greenroom.testing import FaultyStore, ManualClock
+from tests.store.poison import NEWER, POISONS, holds, poison
 
 DAY = 86_400
 
@@ -296,3 +297,55 @@ def test_the_contract_by_keywords() -> None:
 
 def test_nothing_shows_an_id() -> None:
     assert "gr-" not in repr(GreenroomStore("memory://"))
+
+
+@pytest.mark.parametrize("data", POISONS.values(), ids=POISONS)
+def test_a_session_that_cannot_be_read_is_none(data: bytes) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.browser.post("/put?a=1")
+        poisoned = s.cookie
+        poison(s.memory, poisoned, data)
+        assert await s.data() == {}
+        await s.browser.post("/put?b=2")
+        assert s.cookie != poisoned
+        assert await s.data() == {"b": "2"}
+
+    on_stage(scenario)
+
+
+def test_what_the_serializer_cannot_write_is_none() -> None:
+    """As of an app that kept bytes in its sessions, by Greenroom's own middleware."""
+
+    async def scenario(s: Stage) -> None:
+        await s.browser.post("/put?a=1")
+        await s.below.patch(s.cookie, set={"photo": b"\xff"})
+        assert await s.data() == {}
+
+    on_stage(scenario)
+
+
+def test_what_a_later_version_stored_is_not_overwritten() -> None:
+    async def scenario(s: Stage) -> None:
+        await s.browser.post("/put?a=1")
+        kept = s.cookie
+        poison(s.memory, kept, NEWER)
+        assert await s.data() == {}
+        with pytest.raises(UnavailableError, match="later version"):
+            await s.browser.post("/put?b=2")
+        assert s.cookie == kept
+        assert holds(s.memory, kept)
+        await s.browser.post("/login/alice")
+        assert s.cookie != kept
+
+    on_stage(scenario, user_key="user_id")
+
+
+def test_what_would_outlive_every_session_of_this_app_is_not_spared() -> None:
+    async def scenario(s: Stage) -> None:
+        await s.browser.post("/put?a=1")
+        poisoned = s.cookie
+        poison(s.memory, poisoned, NEWER, expires_us=253_402_300_799_999_999)
+        await s.browser.post("/put?b=2")
+        assert s.cookie != poisoned
+
+    on_stage(scenario)

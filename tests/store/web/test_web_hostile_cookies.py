@@ -243,8 +243,8 @@ def test_a_dead_cookie_beside_a_live_one_does_not_lock_out() -> None:
 
 
 def test_few_of_many_cookies_are_looked_at() -> None:
-    values = [f"session={index}".encode() for index in range(50)]
-    assert cookie_values([b"; ".join(values)], "session") == [b"0", b"1", b"2", b"3"]
+    values = [f"session={index}".encode() for index in range(CANDIDATES_MAX + 20)]
+    assert cookie_values([b"; ".join(values)], "session") == [b"%d" % i for i in range(CANDIDATES_MAX)]
     assert len(cookie_values(values, "session")) == CANDIDATES_MAX
     assert cookie_values(["a=b", "session=\udcff"], "session") == [b"\xff"]
     assert cookie_values([b"session", b"sessions=1", b"xsession=1"], "session") == []

@@ -165,7 +165,8 @@ def test_logout_ends_every_session_that_the_browser_sent(
             await first.get("/login")
             await second.get("/add" if second_user is None else f"/login?user={second_user}")
             both = "; ".join(f"{name}={each.cookies[name]}" for each in (first, second))
-            assert (await tossed.get("/who", headers={"cookie": both})).json() == "alice"
+            if second_user != "bob":  # whose request it would be cannot be told: see test_web_tossing
+                assert (await tossed.get("/who", headers={"cookie": both})).json() == "alice"
             tossed.cookies.clear()
             assert (await tossed.get(path, headers={"cookie": both})).status_code == 200
             assert await stage.data(first) is None
