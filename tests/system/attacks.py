@@ -26,7 +26,6 @@ class Ports:
         self.coordinator = split_address(cluster.cluster.coordinator_address)[1]
         self.nodes = {split_address(node.address)[1] for node in cluster_map.nodes.values()}
         self.actors = {split_address(actor.address)[1]: key for key, actor in cluster_map.actors.items()}
-        self.supervision = self.all - self.nodes - set(self.actors) - {self.coordinator}
 
     def hellos(self) -> Iterator[tuple[int, wire.Hello]]:
         """Yield a good hello for each port and role."""
@@ -68,8 +67,7 @@ async def unharmed(cluster: SharedCluster, growth_bytes_max: int = GROWTH_BYTES_
     pids = cluster.cluster.pids()
     # Each node: a supervisor and its actors. And the coordinator with its supervisor.
     assert len(pids) == 2 * (1 + cluster.settings.actors) + 2
-    assert len(ports.supervision) == 3
-    assert len(ports.all) == len(ports.supervision) + 1 + len(ports.nodes) + len(ports.actors)
+    assert ports.all == {ports.coordinator, *ports.nodes, *ports.actors}, "supervisors listen nowhere"
     processes = [ProcessHandle(pid) for pid in pids]
     seeds = ",".join(cluster.cluster.seeds)
     async with ClusterStore(seeds) as store:

@@ -144,6 +144,18 @@ def shared_cluster(settings: LocalClusterSettings = SETTINGS) -> Iterator[Shared
         raise failures[0]
 
 
+def succeeded(former: ActorEntry) -> Callable[[ClusterMap], bool]:
+    """Whether another incarnation has taken the slot, and no shard names the former one."""
+
+    def condition(cluster_map: ClusterMap) -> bool:
+        return any(
+            actor.slot == former.slot and actor.state == "up" and actor.incarnation != former.incarnation
+            for actor in cluster_map.actors.values()
+        ) and not any(former.incarnation in shard.members for shard in cluster_map.shards)
+
+    return condition
+
+
 # --- load ------------------------------------------------------------------------------------------------
 
 

@@ -13,8 +13,7 @@ import pytest
 import trio
 
 from greenroom import ClusterStore, UnavailableError
-from greenroom.cluster_map import ActorEntry, ClusterMap
-from tests.system.stage import Probe, SharedCluster, all_exit, loaded, map_from, stopped, tree
+from tests.system.stage import Probe, SharedCluster, all_exit, loaded, map_from, stopped, succeeded, tree
 
 pytestmark = [pytest.mark.system, pytest.mark.trio]
 
@@ -28,18 +27,6 @@ Report = Callable[[str, object], None]
 
 def store_of(cluster: SharedCluster) -> ClusterStore:
     return ClusterStore(",".join(cluster.cluster.seeds), cluster=cluster.settings.cluster)
-
-
-def succeeded(former: ActorEntry) -> Callable[[ClusterMap], bool]:
-    """Whether another incarnation has taken the slot, and no shard names the former one."""
-
-    def condition(cluster_map: ClusterMap) -> bool:
-        return any(
-            actor.slot == former.slot and actor.state == "up" and actor.incarnation != former.incarnation
-            for actor in cluster_map.actors.values()
-        ) and not any(former.incarnation in shard.members for shard in cluster_map.shards)
-
-    return condition
 
 
 async def coordinator_back(cluster: SharedCluster) -> None:

@@ -1,17 +1,18 @@
-"""What tractor 0.1.0a5 needs before it may listen on a port of ours.
+"""What tractor 0.1.0a5 is made to do before it may supervise: listen nowhere, and obey only downwards.
 
-Importing this module changes tractor in this process, once. In a child tractor imports it before the child
-listens (it comes with `supervision` among the child's modules), so there is no unguarded moment:
+tractor has its children dial a port of loopback, on which anybody on this host may then speak: nothing in its
+protocol tells who is who, and whoever says `self.cancel` there ends the supervisor's work. So there is no
+port. The supervisor makes a pair of sockets for each child, keeps one end, and the child inherits the other:
+neither side can be spoken to, or pretended to, by any other process.
 
-- Any stray connection (an HTTP probe, a truncated frame, a bad handshake, an announced 4 GiB) would end the
-  process. Here a connection reaches tractor only after its first frame was looked at without taking it from
-  the socket and found to be the name of a process that this supervisor started. Children have nobody to
-  listen to: they turn every connection away, and close their listener once they are under way.
+Importing this module changes tractor in this process, once:
+
+- Nothing listens, in a supervisor or in a child, and there is no registry of names to report to.
+- A supervisor takes answers from its children, no commands: what one of them says, or breaks, ends that
+  child's conversation and nothing else.
 - Children would run the `__main__` script of their supervisor again; ours need nothing from it.
 - A killed supervisor would leave its children behind: they watch it, and leave with it.
 - Ctrl-C and a service manager's SIGTERM reach the whole process group. Only the supervisor acts on them.
-
-tractor's later versions have other internals; what is not there is left alone.
 """
 
 # ruff: noqa: SLF001  tractor offers no other way to reach what has to change here
@@ -19,11 +20,12 @@ tractor's later versions have other internals; what is not there is left alone.
 import faulthandler
 import os
 import signal
-import struct
+import socket
 import warnings
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
-import msgspec
 import structlog
 import trio
 
@@ -33,29 +35,14 @@ with warnings.catch_warnings():
 
 from greenroom_cluster.runtime.processes import exit_with_parent
 
-__all__ = ["child_name", "close_listener", "release_starter", "tractor"]
+__all__ = ["NOWHERE", "become_child", "release_starter", "tractor"]
 
-HANDSHAKE_SECONDS = 2.0
-_HANDSHAKE_BYTES_MAX = 512
-_HEADER = struct.Struct("<I")
-_PEEK_PAUSE_SECONDS = 0.02
+# The address that tractor's parts hand each other; no port of it is ever bound or dialled.
+NOWHERE = ("127.0.0.1", 0)
+_TRACTORS_ENTRY = "tractor._child"
+_ENTRY = "greenroom_cluster.runtime.child"
 
 _log = structlog.get_logger("greenroom.supervision")
-_decoder = msgspec.msgpack.Decoder(tuple[str, str])
-
-
-def child_name(name: str, supervisor_pid: int) -> str:
-    """Return the name under which tractor starts a child; it tells the child whose it is."""
-    return f"{name}@{supervisor_pid}"
-
-
-def close_listener(actor: Any) -> None:
-    """Stop listening in a child; its channel to the supervisor lives on.
-
-    Later versions of tractor can only close both; their listeners survive what strangers send.
-    """
-    if hasattr(actor, "cancel_server"):
-        actor.cancel_server()
 
 
 def release_starter(processes: Any) -> None:
@@ -64,67 +51,132 @@ def release_starter(processes: Any) -> None:
     Once the process has connected, that task waits, shielded, for the end of the nursery of processes. If
     `start_actor` is cancelled in that very moment, it waits for that task, and the nursery for `start_actor`.
     """
-    join = getattr(processes, "_join_procs", None)
-    if join is not None:
-        join.set()
+    processes._join_procs.set()
 
 
-async def _first_name(stream: trio.SocketStream) -> tuple[str, str] | None:
-    """Return the name that the connection opens with, left unread, or None if it opens otherwise."""
-    while True:
-        seen = await stream.socket.recv(_HEADER.size + _HANDSHAKE_BYTES_MAX, trio.socket.MSG_PEEK)
-        if not seen:
-            return None
-        if len(seen) >= _HEADER.size:
-            (length,) = _HEADER.unpack_from(seen)
-            if length > _HANDSHAKE_BYTES_MAX:
-                return None
-            if len(seen) >= _HEADER.size + length:
-                try:
-                    return _decoder.decode(seen[_HEADER.size : _HEADER.size + length])
-                except msgspec.DecodeError:
-                    return None
-        # The rest is on its way; what is there makes the socket readable, so there is nothing to wait for.
-        await trio.sleep(_PEEK_PAUSE_SECONDS)
+# --- nothing listens -------------------------------------------------------------------------------------
 
 
-async def _is_expected(actor: Any, stream: trio.SocketStream) -> bool:
-    """Whether the connection comes from a process that this supervisor started."""
-    if actor._parent_chan is not None:
-        return False
-    name = None
-    with trio.move_on_after(HANDSHAKE_SECONDS):
+async def _serve_nobody(actor: Any, _tasks: trio.Nursery, *, task_status: Any, **_address: object) -> None:
+    """Stand in for tractor's server: there until it is cancelled, without a listener."""
+    actor._server_down = trio.Event()
+    try:
+        async with trio.open_nursery() as server:
+            task_status.started(server)
+            await trio.sleep_forever()
+    finally:
+        actor._server_down.set()
+
+
+class _NoRegistry:
+    """Stands in for tractor's registry of names, which nobody here asks."""
+
+    async def run_from_ns(self, *_: object, **__: object) -> None:
+        """Do nothing."""
+
+
+@asynccontextmanager
+async def _no_registry(*_: object) -> AsyncIterator[_NoRegistry]:
+    yield _NoRegistry()
+
+
+def _refused(*_: object) -> None:
+    """Stand in for the connection by which a supervisor would look for another's registry."""
+    raise ConnectionRefusedError
+
+
+def _listen_nowhere() -> None:
+    actor_type = tractor._actor.Actor
+    actor_type._serve_forever = _serve_nobody
+    actor_type.accept_addr = property(lambda _: NOWHERE)
+    tractor._actor.get_arbiter = _no_registry
+    tractor._root._connect_chan = _refused
+
+
+# --- the supervisor's side -------------------------------------------------------------------------------
+
+
+class _Shadow:
+    """A module in which some names stand for something else."""
+
+    def __init__(self, module: Any, **replaced: Any) -> None:
+        self._module = module
+        self.__dict__.update(replaced)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+async def _open_child(command: list[str]) -> trio.Process:
+    """Start a child as tractor would, with its end of a pair of sockets, and serve ours."""
+    ours, theirs = socket.socketpair()
+    entry = command.index(_TRACTORS_ENTRY)
+    fd = theirs.fileno()
+    command = [*command[:entry], _ENTRY, str(fd), str(os.getpid()), *command[entry + 1 :]]
+    try:
+        with theirs:
+            process = await trio.lowlevel.open_process(command, pass_fds=(fd,))
+    except BaseException:
+        ours.close()
+        raise
+    actor = tractor.current_actor()
+    # The handler's first step comes after the caller has begun to wait for the child's name.
+    actor._service_n.start_soon(_hear_child, actor, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+    return process
+
+
+async def _hear_child(actor: Any, stream: trio.SocketStream) -> None:
+    async with stream:
         try:
-            name = await _first_name(stream)
-        except OSError:
-            return False
-    return name is not None and (
-        name in actor._peer_connected or name in actor._actoruid2nursery or name in actor._peers
-    )
-
-
-def _guard_connections(actor_type: Any) -> None:
-    """Let only the supervisor's children reach tractor's handler, and no error of theirs out of it."""
-    handle = actor_type._stream_handler
-
-    async def guarded(actor: Any, stream: trio.SocketStream) -> None:
-        if not await _is_expected(actor, stream):
-            _log.debug("stray_connection", reason="not a process of this supervisor")
-            return
-        try:
-            await handle(actor, stream)
+            await actor._stream_handler(stream)
         except Exception as error:  # noqa: BLE001  whatever a child's connection does, the others go on
             _log.debug("process_connection_ended", error=repr(error))
 
-    actor_type._stream_handler = guarded
+
+async def _answers_only(messages: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    """Yield messages until one is a command."""
+    async for message in messages:
+        if isinstance(message, dict) and "cmd" in message:
+            _log.warning("process_gave_a_command", reason="its conversation is ended")
+            return
+        yield message
 
 
-def _guard_child(supervisor_pid: int) -> None:
-    """Tie this child to its supervisor's life, and leave signals to the supervisor."""
+def _command_children() -> None:
+    tractor._spawn.trio = _Shadow(trio, lowlevel=_Shadow(trio.lowlevel, open_process=_open_child))
+    actor_type = tractor._actor.Actor
+    process_messages: Callable[..., Any] = actor_type._process_messages
+
+    async def guarded(actor: Any, channel: Any, *args: Any, **kwargs: Any) -> Any:
+        if channel is not actor._parent_chan:
+            channel._agen = _answers_only(channel._agen)
+        return await process_messages(actor, channel, *args, **kwargs)
+
+    actor_type._process_messages = guarded
+    # What a child would be told of our `__main__`: nothing.
+    tractor._mp_fixup_main._mp_figure_out_main = dict
+
+
+# --- the child's side ------------------------------------------------------------------------------------
+
+
+def become_child(fd: int, supervisor_pid: int) -> None:
+    """Make this process a child of the supervisor that holds the other end of the socket `fd`.
+
+    It ends with the supervisor, and leaves signals to it.
+    """
     exit_with_parent(supervisor_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
+    inherited = socket.socket(fileno=fd)
+    inherited.set_inheritable(False)
+
+    async def connect(channel: Any) -> Any:
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(inherited))
+        return channel.set_msg_transport(stream)
+
+    tractor._ipc.Channel.connect = connect
 
 
 def _quieten() -> None:
@@ -138,18 +190,8 @@ def _quieten() -> None:
 
 def _install() -> None:
     _quieten()
-    fixup = getattr(tractor, "_mp_fixup_main", None)
-    if hasattr(fixup, "_mp_figure_out_main"):
-        fixup._mp_figure_out_main = dict  # type: ignore[union-attr]
-    actor_module = getattr(tractor, "_actor", None)
-    actor_type = getattr(actor_module, "Actor", None)
-    if hasattr(actor_type, "_stream_handler"):
-        _guard_connections(actor_type)
-    actor = tractor.current_actor(err_on_no_runtime=False)
-    if actor is not None and not tractor.is_root_process():
-        _, _, supervisor_pid = actor.name.rpartition("@")
-        if supervisor_pid.isdecimal():
-            _guard_child(int(supervisor_pid))
+    _listen_nowhere()
+    _command_children()
 
 
 _install()

@@ -1,8 +1,7 @@
-"""Imported first in processes that others start and watch: spares each start a quarter of its work.
+"""Called first in processes that others start and watch: spares each start a quarter of its work.
 
 structlog loads rich and pygments, for pretty tracebacks, where they are installed. The tracebacks of such a
-process are plain (`greenroom_cluster.logs`), and how soon it is back counts. In a child of tractor importing
-this is enough; its supervisor, which tractor makes import it as well, is left as it is.
+process are plain (`greenroom_cluster.logs`), and how soon it is back counts.
 """
 
 import sys
@@ -11,8 +10,3 @@ import sys
 def do_without_rich() -> None:
     """Make rich count as not installed in this process."""
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None: known to be missing
-
-
-_main = sys.modules["__main__"].__spec__
-if _main is not None and _main.name == "tractor._child":
-    do_without_rich()

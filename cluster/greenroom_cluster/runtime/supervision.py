@@ -18,7 +18,6 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from inspect import signature
 from typing import Any
 
 import msgspec
@@ -28,14 +27,12 @@ import trio
 from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster import logs
 from greenroom_cluster.restarts import GiveUp, RestartPolicy, RestartSettings
-from greenroom_cluster.runtime import lean_child, supervised
-from greenroom_cluster.runtime.hardening import child_name, close_listener, release_starter, tractor
-from greenroom_cluster.runtime.ports import free_port
+from greenroom_cluster.runtime import supervised
+from greenroom_cluster.runtime.hardening import NOWHERE, release_starter, tractor
 from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, children_of, command_line
 
 _log = structlog.get_logger("greenroom.supervision")
 
-_LOOPBACK = "127.0.0.1"
 _FIND_SECONDS = 0.02
 _WATCH_SECONDS = 0.25
 
@@ -119,8 +116,6 @@ async def child_main(
     """Run a child's function: tractor's way into the process."""
     logs.configure(msgspec.convert(log_settings, logs.LogSettings))
     await ctx.started(None)
-    # The channel to the supervisor stands; nobody else has business here.
-    close_listener(tractor.current_actor())
     async with ctx.open_stream() as stream:
         await supervised.run_supervised(stream, target, settings_type, settings, beat_seconds)
 
@@ -268,8 +263,7 @@ class Supervisor:
     ) -> None:
         try:
             portal = await processes.start_actor(
-                child_name(f"{child.name}-{child.incarnation.hex()}", os.getpid()),
-                enable_modules=[lean_child.__name__, __name__],
+                f"{child.name}-{child.incarnation.hex()}", enable_modules=[__name__]
             )
         except Exception as error:  # noqa: BLE001  whatever it was, the restart policy decides what follows
             _log.error("process_not_started", process=child.name, error=repr(error))
@@ -380,21 +374,6 @@ class Supervisor:
 
 
 @asynccontextmanager
-async def _open_root(name: str) -> AsyncIterator[None]:
-    """Open tractor's root with a registry of its own.
-
-    The default registry address would be shared, silently, with whoever uses tractor on this host.
-    """
-    registry = (_LOOPBACK, free_port())
-    if "registry_addrs" in signature(tractor.open_root_actor).parameters:
-        root = tractor.open_root_actor(registry_addrs=[registry], name=name, loglevel="critical")
-    else:
-        root = tractor.open_root_actor(arbiter_addr=registry, name=name, loglevel="critical")
-    async with root:
-        yield
-
-
-@asynccontextmanager
 async def open_supervisor(
     name: str,
     *,
@@ -410,7 +389,8 @@ async def open_supervisor(
     says that its settings are impossible.
     """
     supervisor: Supervisor | None = None
-    async with _open_root(name), trio.open_nursery() as tasks:
+    root = tractor.open_root_actor(name=name, arbiter_addr=NOWHERE, loglevel="critical")
+    async with root, trio.open_nursery() as tasks:
         supervisor = Supervisor(
             tasks,
             settings=settings or SupervisionSettings(),

@@ -5,7 +5,9 @@ import signal
 
 import msgspec
 import trio
+import trio.testing
 
+from greenroom_cluster.runtime.hardening import tractor
 from greenroom_cluster.runtime.supervised import Started
 
 
@@ -44,3 +46,45 @@ async def ignore_stop(settings: ServeSettings, started: Started) -> None:
     started("ignores")
     with trio.CancelScope(shield=True):
         await trio.sleep_forever()
+
+
+async def cancel_the_supervisor(settings: ServeSettings, started: Started) -> None:
+    await _command("cancel", started)
+
+
+async def stop_the_supervisors_server(settings: ServeSettings, started: Started) -> None:
+    await _command("cancel_server", started)
+
+
+async def send_an_error_for_nobody(settings: ServeSettings, started: Started) -> None:
+    error = {"tb_str": "", "type_str": "ValueError", "src_actor_uid": ("a", "b")}
+    await _say({"error": error}, started)
+
+
+async def send_garbage(settings: ServeSettings, started: Started) -> None:
+    await _be_ready(started)
+    await tractor.current_actor()._parent_chan.msgstream.stream.send_all(b"\xff" * 100_000)
+    await trio.sleep_forever()
+
+
+async def hang_up(settings: ServeSettings, started: Started) -> None:
+    await _be_ready(started)
+    await tractor.current_actor()._parent_chan.aclose()
+    await trio.sleep_forever()
+
+
+async def _command(name: str, started: Started) -> None:
+    """Have the supervisor's end run one of its own methods, which tractor allows to any peer."""
+    await _say({"cmd": ("self", name, {}, tractor.current_actor().uid, "1")}, started)
+
+
+async def _say(message: object, started: Started) -> None:
+    await _be_ready(started)
+    await tractor.current_actor()._parent_chan.send(message)
+    await trio.sleep_forever()
+
+
+async def _be_ready(started: Started) -> None:
+    """Return when the supervisor has been told."""
+    started("says")
+    await trio.testing.wait_all_tasks_blocked()

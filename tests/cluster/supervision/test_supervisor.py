@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -172,7 +172,9 @@ async def test_stop_is_bounded_whatever_the_children_do() -> None:
             await supervisor.stop()
     assert time.monotonic() - began < 5
     assert not [
-        pid for pid in processes.children_of(os.getpid()) if "tractor._child" in processes.command_line(pid)
+        pid
+        for pid in processes.children_of(os.getpid())
+        if "greenroom_cluster.runtime.child" in processes.command_line(pid)
     ]
 
 
@@ -267,39 +269,50 @@ def listening_ports(pids: list[int]) -> list[int]:
     return ports
 
 
-GARBAGE = {
-    "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-    "nothing": b"",
-    "truncated": b"\x10",
-    "truncated frame": b"\x20\x00\x00\x00\x92",
-    "4 GiB": b"\xff\xff\xff\xff" + b"x" * 100,
-    "not msgpack": b"\x04\x00\x00\x00\xc1\xc1\xc1\xc1",
-    "not a name": b"\x02\x00\x00\x00\x92\x01",
-    "another's name": b"\x05\x00\x00\x00\x92\xa1a\xa1b",
-    "number": b"\x01\x00\x00\x00\x07",
-}
-
-
-async def test_garbage_on_tractors_ports_ends_nothing() -> None:
-    """Every listening port of the tree; the tree still sees deaths and restarts afterwards."""
+async def test_nothing_of_a_tree_listens() -> None:
+    """No port on which anybody could speak to a supervisor or a child, also while one starts or restarts."""
     seen = Observer()
-    async with supervising(seen) as supervisor:
-        supervisor.start_child(serve("a"))
-        supervisor.start_child(serve("b"))
-        await seen.until(lambda: len(seen.ready) == 2)
-        ports = listening_ports([os.getpid(), *(child.pid for child in seen.ready)])
-        assert len(ports) == 1, "children close their listener"
-        for data in GARBAGE.values():
-            stream = await trio.open_tcp_stream("127.0.0.1", ports[0])
-            with trio.fail_after(5), suppress(trio.BrokenResourceError):
-                await stream.send_all(data)
-                await stream.send_eof()
-                while await stream.receive_some():
-                    pass
-        assert not seen.exited
-        os.kill(seen.ready[0].pid, signal.SIGKILL)
-        await seen.until(lambda: len(seen.ready) == 3)
-        assert len(seen.exited) == 1
+
+    def ports() -> list[int]:
+        return listening_ports([os.getpid(), *processes.children_of(os.getpid())])
+
+    async def watch() -> None:
+        while True:
+            assert ports() == []
+            await trio.sleep(0.005)
+
+    before = ports()
+    assert before == [], "the test needs a process that listens nowhere itself"
+    async with trio.open_nursery() as tasks:
+        tasks.start_soon(watch)
+        async with supervising(seen) as supervisor:
+            supervisor.start_child(serve("a"))
+            await seen.until(lambda: len(seen.ready) == 1)
+            os.kill(seen.ready[0].pid, signal.SIGKILL)
+            await seen.until(lambda: len(seen.ready) == 2)
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        children.cancel_the_supervisor,
+        children.stop_the_supervisors_server,
+        children.send_an_error_for_nobody,
+        children.send_garbage,
+        children.hang_up,
+    ],
+)
+async def test_whatever_one_child_says_the_supervisor_starts_it_again(work: Callable[..., object]) -> None:
+    """It was told to stop its own work, and could start nothing any more."""
+    seen = Observer()
+    settings = SupervisionSettings(hang_seconds=2.0)
+    async with supervising(seen, settings=settings) as supervisor:
+        supervisor.start_child(serve("other"))
+        supervisor.start_child(ChildSpec("bad", work, ServeSettings))
+        await seen.until(lambda: [child.name for child in seen.ready].count("bad") == 3, 30)
+        assert {child.name for child, _ in seen.exited} == {"bad"}
+    assert supervisor.failure is None
 
 
 SUPERVISE_AND_PRINT = """

@@ -1,0 +1,26 @@
+"""Where a supervised process begins: `python -m greenroom_cluster.runtime.child FD SUPERVISOR ...`.
+
+`FD` is its end of the pair of sockets to its supervisor, whose process id is `SUPERVISOR`. The rest are the
+arguments of tractor's own entry, which runs once tractor knows that socket and no address.
+"""
+
+import runpy
+import sys
+
+from greenroom_cluster.runtime.lean_child import do_without_rich
+
+
+def main() -> None:
+    """Run tractor's entry on the inherited socket."""
+    # First: it decides what the imports below load.
+    do_without_rich()
+    from greenroom_cluster.runtime.hardening import become_child
+
+    fd, supervisor_pid = (int(argument) for argument in sys.argv[1:3])
+    del sys.argv[1:3]
+    become_child(fd, supervisor_pid)
+    runpy.run_module("tractor._child", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Another user of the host, with no right but to look at `/proc` and to connect to ports of loopback."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from greenroom_cluster.runtime.local import open_local_cluster
+from tests.system.attacks import listening
+from tests.system.canaries import canaries
+from tests.system.stage import SETTINGS, SharedCluster, succeeded
+
+pytestmark = [pytest.mark.system, pytest.mark.trio]
+
+NOBODY = 65534
+SHARED_MEMORY = Path("/dev/shm")
+# Runs as that user, on any Python 3: whatever looks like a name in tractor's arguments is tried at each port,
+# again and again, so that one that is being started is tried too.
+ATTACK = r"""
+import ast, glob, socket, struct, sys
+def text(value):
+    value = value.encode()
+    return b"\xd9" + bytes([len(value)]) + value
+def frame(payload):
+    return struct.pack("<I", len(payload)) + payload
+def names():
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            arguments = open(path, "rb").read().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        for option, value in zip(arguments, arguments[1:]):
+            if option == "--uid" and value.startswith("('"):
+                yield ast.literal_eval(value)
+def attack(port, name, uuid):
+    uid = b"\x92" + text(name) + text(uuid)
+    command = b"\x81" + text("cmd") + b"\x95" + text("self") + text("cancel") + b"\x80" + uid + text("1")
+    with socket.create_connection(("127.0.0.1", port), 1) as connection:
+        connection.sendall(frame(uid))
+        connection.settimeout(0.1)
+        answer = connection.recv(4096)
+        if answer[4:5] == b"\x92":
+            connection.sendall(frame(command))
+            connection.settimeout(2)
+            print("obeyed", port, name, connection.recv(4096), flush=True)
+print("ready", flush=True)
+while True:
+    for port in map(int, sys.argv[1:]):
+        for name, uuid in set(names()):
+            try:
+                attack(port, name, uuid)
+            except OSError:
+                pass
+    print("round", flush=True)
+"""
+
+
+class Attacker:
+    """The process of the other user; `said` is what it printed."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self._process = process
+        self.said = ""
+
+    async def rounds(self, count: int) -> None:
+        """Wait until it has tried everything so many times more."""
+        wanted = self.said.count("round") + count
+        assert self._process.stdout is not None
+        with trio.fail_after(60):
+            while self.said.count("round") < wanted:
+                chunk = await self._process.stdout.receive_some()
+                assert chunk, "the attacker ended; see its standard error"
+                self.said += chunk.decode()
+
+
+@asynccontextmanager
+async def attacking(ports: set[int]) -> AsyncIterator[Attacker]:
+    """Have another user attack these ports during the body."""
+    if os.getuid() != 0:
+        pytest.skip("only root can start a process of another user")
+    python = shutil.which("python3", path="/usr/bin:/usr/local/bin")
+    if python is None:
+        pytest.skip("no Python that another user may run")
+    command = [python, "-I", "-c", ATTACK, *map(str, sorted(ports))]
+    process = await trio.lowlevel.open_process(
+        command, stdout=subprocess.PIPE, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/"
+    )
+    try:
+        yield Attacker(process)
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+async def test_another_user_of_the_host_controls_no_process(small_cluster: SharedCluster) -> None:
+    """Names are in the arguments of the actors: said at any port of the tree, they are worth nothing."""
+    await small_cluster.healthy()
+    ports = listening(small_cluster.cluster.pids())
+    async with canaries(small_cluster.cluster), attacking(ports) as attacker:
+        await attacker.rounds(3)
+    assert "obeyed" not in attacker.said
+
+
+async def test_another_user_of_the_host_does_not_become_an_actor_that_restarts(
+    small_cluster: SharedCluster,
+) -> None:
+    await small_cluster.healthy()
+    async with attacking(listening(small_cluster.cluster.pids())) as attacker:
+        for _ in range(2):
+            victim = await small_cluster.busiest_primary()
+            os.kill(victim.pid, signal.SIGKILL)
+            await small_cluster.until(succeeded(victim))
+            await attacker.rounds(1)
+    assert "obeyed" not in attacker.said
+    await small_cluster.healthy()
+    ours = small_cluster.cluster.pids()
+    for actor in (await small_cluster.map()).actors.values():
+        assert actor.pid in ours
+        assert {int(actor.address.rpartition(":")[2])} == listening([actor.pid])
+
+
+def below(directory: Path) -> set[Path]:
+    return set(directory.rglob("*"))
+
+
+async def test_files_are_their_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the most permissive umask, all that a cluster makes, in its directory and beside it."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    shared_memory = below(SHARED_MEMORY)
+    former = os.umask(0)
+    try:
+        settings = msgspec.structs.replace(SETTINGS, nodes=2, actors=1, data_dir=tmp_path / "data")
+        async with open_local_cluster(settings):
+            made = below(tmp_path) - {tmp_path / "tmp"} | below(SHARED_MEMORY) - shared_memory
+    finally:
+        os.umask(former)
+    assert tmp_path / "data" / "map.bin" in made
+    open_to_others = [path for path in made if path.lstat().st_mode & 0o077]
+    assert not open_to_others
