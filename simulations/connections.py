@@ -126,6 +126,11 @@ class Served:
         """Who is at the other side, by its hello."""
         return b"" if self.greeting is None else self.greeting.sender
 
+    @property
+    def role(self) -> str:
+        """What the other side says it is."""
+        return "" if self.greeting is None else self.greeting.role
+
     def _greeted(self, payload: Any) -> None:
         greeting = greeting_of(payload, _hello_decoder)
         acceptor = self._acceptor

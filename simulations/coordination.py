@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.framing import messages_decoder
+from greenroom_cluster.access import AT_COORDINATOR
 from greenroom_cluster.controller import Controller, ControllerSettings
 from greenroom_cluster.coordination.coordinator import (
     NEVER,
@@ -30,7 +31,7 @@ from simulations.timeline import MILLISECOND, Machine
 if TYPE_CHECKING:
     from simulations.oracles import Oracles
 
-_decoder = messages_decoder(Handled)
+_decoders = {role: messages_decoder(kinds) for role, kinds in AT_COORDINATOR.items()}
 
 
 class Disk:
@@ -72,13 +73,12 @@ class CoordinatorProcess(Process):
     def run(self, codec: Codec, oracles: "Oracles", identity: bytes) -> None:
         """Listen and begin to plan."""
         self.oracles = oracles
-        service = Service(_decoder, self._serve)
-        services = {wire.ROLE_PEER: service, wire.ROLE_ADMIN: service}
+        services = {role: Service(decoder, self._serve) for role, decoder in _decoders.items()}
         Acceptor(self, codec, COORDINATOR_ADDRESS, identity, services)
         self._turn_around()
 
     def _serve(self, served: Served) -> None:
-        number, sender = served.number, served.sender
+        number, sender, role = served.number, served.sender, served.role
         self._connections[number] = served
 
         def received(messages: list[Handled]) -> None:
@@ -86,7 +86,7 @@ class CoordinatorProcess(Process):
             for message in messages:
                 if oracles is not None:
                     oracles.count("coordinator", type(message).__name__)
-                self._waiting.append(Incoming(number, sender, message))
+                self._waiting.append(Incoming(number, sender, message, role))
             self._turn_around()
 
         def closed() -> None:

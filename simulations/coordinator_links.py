@@ -43,7 +43,7 @@ class _Call:
 class CoordinatorLink:
     """Follows the map, proposes and calls, for the process with the identity `sender`."""
 
-    def __init__(self, process: Process, codec: Codec, sender: bytes) -> None:
+    def __init__(self, process: Process, codec: Codec, sender: bytes, role: str = wire.ROLE_PEER) -> None:
         self.on_map: Callable[[ClusterMap], None] = _nothing
         self.on_decisions: Callable[[tuple[Decision, ...]], None] = _nothing
         self.on_up: Callable[[], None] = _nothing
@@ -54,7 +54,7 @@ class CoordinatorLink:
         self._numbers = 0
         self._calls: dict[int, _Call] = {}
         self._dialed = Dialed(
-            process, codec, COORDINATOR_ADDRESS, hello(wire.ROLE_PEER, sender), _decoder, "coordination"
+            process, codec, COORDINATOR_ADDRESS, hello(role, sender), _decoder, "coordination"
         )
         self._dialed.on_up = self._connected
         self._dialed.on_messages = self._received

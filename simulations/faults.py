@@ -8,6 +8,7 @@ the first line of its function, in `faults_network`, `faults_processes` and `fau
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from greenroom import wire
 from greenroom_cluster.coordination.messages import ForgetNode
 from simulations import faults_coordination as coordination
 from simulations import faults_network as network
@@ -98,7 +99,8 @@ class Faults:
         if self._operator is None:
             machine = self.network.machine("operator")
             process = Process(self.network, machine, "operator", world.random)
-            self._operator = CoordinatorLink(process, world.codec, world.random.randbytes(16))
+            identity = world.random.randbytes(16)
+            self._operator = CoordinatorLink(process, world.codec, identity, wire.ROLE_OPERATOR)
             self._operator.start()
 
         def answered(outcome: str | None) -> None:

@@ -48,6 +48,7 @@ class SupervisorProcess(Process):
         self.children: dict[str, ActorProcess] = {}
         self.restarting = True
         self.removed = False
+        self.joined = False
         self.done = False
         self._entries: dict[bytes, ActorEntry] = {}
         self._unreported: dict[bytes, None] = {}
@@ -145,7 +146,7 @@ class SupervisorProcess(Process):
     # --- the coordinator ---------------------------------------------------------------------------------
 
     def _beat(self) -> None:
-        if not self.removed:
+        if self.joined and not self.removed:
             self.link.heartbeat(self.node)
         self.later(HEARTBEAT_SECONDS, self._beat)
 
@@ -160,7 +161,7 @@ class SupervisorProcess(Process):
         self._leave_if_done()
 
     def _report(self) -> None:
-        if self._reporting or not self._unreported:
+        if self._reporting or not self._unreported or not self.joined:
             return
         self._reporting = True
         dead = tuple(self._unreported)
@@ -184,8 +185,8 @@ class SupervisorProcess(Process):
         if self._registering or not self.link.up or cluster_map is None or self.removed:
             return
         entry = NodeEntry(self.node, self.address, self.state)
-        if cluster_map.nodes.get(self.node) != entry:
-            self._call_once(lambda number: RegisterNode(number, entry))
+        if not self.joined or cluster_map.nodes.get(self.node) != entry:
+            self._call_once(lambda number: RegisterNode(number, entry), joins=True)
             return
         for actor in list(self._entries.values()):
             known = cluster_map.actors.get(actor.incarnation)
@@ -196,11 +197,16 @@ class SupervisorProcess(Process):
                 self._entries.pop(actor.incarnation)
                 self.children[actor.slot].kill()
 
-    def _call_once(self, request: Callable[[int], RegisterNode | RegisterActor]) -> None:
+    def _call_once(
+        self, request: Callable[[int], RegisterNode | RegisterActor], *, joins: bool = False
+    ) -> None:
         self._registering = True
 
         def answered(outcome: str | None) -> None:
             self._registering = False
+            if joins and outcome == "":
+                self.joined = True
+                self._report()
             self.later(0.0 if outcome == "" and not self._stale() else RETRY_SECONDS, self._register)
 
         self.link.call(request, answered)

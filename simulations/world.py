@@ -21,7 +21,7 @@ from greenroom.framing import encode_frames
 from greenroom_cluster.coordination.coordinator import CoordinatorSettings
 from greenroom_cluster.coordination.genesis import first_map
 from greenroom_cluster.shard.clock import BELIEVED_AHEAD_US
-from greenroom_cluster.shard.effects import Transition
+from greenroom_cluster.shard.effects import Transition, Warned
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.roles import Role
 from greenroom_cluster.shard.settings import HostSettings
@@ -261,6 +261,8 @@ class World:
             self.trace.append(line)
 
     def _note_effect(self, actor: ActorProcess, effect: Any) -> None:
+        if isinstance(effect, Warned) and "its log is not the primary's" in effect.message:
+            self.violate("logs", f"{actor.name} shard {effect.shard}: {effect.message}")
         if isinstance(effect, Transition):
             self.note(
                 f"{actor.name} shard {effect.shard} epoch {effect.epoch} {effect.role}: {effect.reason}"

@@ -166,7 +166,7 @@ async def inspect_actors(
         hello = _hello(cluster_map.cluster, actor.incarnation)
         try:
             answer = await _ask(actor.address, hello, wire.Inspect(1), seconds)
-        except UnavailableError:
+        except (UnavailableError, UsageError):  # of a malformed address: the others are asked all the same
             return
         if isinstance(answer, wire.Inspection):
             found[actor.incarnation] = answer
@@ -297,20 +297,32 @@ async def forget_node_at(coordinator: str, cluster: str, name: str, seconds: flo
 
     Raises UnavailableError if it cannot be reached, UsageError if it refuses, or is not the coordinator.
     """
-    # As a peer, not as an administrator: whoever is not the coordinator refuses that, and so is told from it.
-    settings = CoordinatorLinkSettings(coordinator, cluster, os.urandom(16), wire.ROLE_PEER)
-    rejections: list[str] = []
+    # Only a coordinator serves operators, so a node or an actor taken for it is told from it. A coordinator
+    # of a former release serves this command as a peer.
+    for role in (wire.ROLE_OPERATOR, wire.ROLE_PEER):
+        refused, rejected = await _forget_as(role, coordinator, cluster, name, seconds)
+        if rejected:
+            raise UsageError(rejected)
+        if not refused:
+            return
+    raise UsageError(refused)
+
+
+async def _forget_as(role: str, coordinator: str, cluster: str, name: str, seconds: float) -> tuple[str, str]:
+    """Return why this role is not served there, and why the coordinator refuses; ("", "") when done."""
+    settings = CoordinatorLinkSettings(coordinator, cluster, os.urandom(16), role)
+    refusals: list[str] = []
+    rejected = ""
     async with trio.open_nursery() as nursery:
 
         def refused(reason: str) -> None:
-            rejections.append(reason)
+            refusals.append(reason)
             nursery.cancel_scope.cancel()
 
         link = CoordinatorLink(settings, on_refused=refused)
         nursery.start_soon(link.run)
         reply = await link.call(lambda number: ForgetNode(number, name), seconds)
         if isinstance(reply, Rejected):
-            rejections.append(reply.reason)
+            rejected = reply.reason
         nursery.cancel_scope.cancel()
-    if rejections:
-        raise UsageError(rejections[0])
+    return (refusals[0] if refusals else ""), rejected

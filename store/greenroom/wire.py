@@ -29,6 +29,7 @@ ROUTING_VERSION = 1
 ROLE_CLIENT = "client"
 ROLE_PEER = "peer"
 ROLE_ADMIN = "admin"
+ROLE_OPERATOR = "operator"
 
 Key: TypeAlias = str | int
 Path: TypeAlias = tuple[Key, ...]

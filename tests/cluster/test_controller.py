@@ -152,7 +152,7 @@ def test_a_forgotten_node_is_replaced_at_once() -> None:
     stage = running("abc")
     stage.alive.discard("b")
     stage.wait(2.5)
-    assert stage.desk.ask(m.ForgetNode(1, "b")) == m.Accepted(1)
+    assert stage.desk.forget("b") == m.Accepted(1)
     stage.step()
     assert stage.nodes() == {"a", "c"}
 

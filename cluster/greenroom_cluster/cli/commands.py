@@ -12,6 +12,7 @@ import typer
 from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster import config
 from greenroom_cluster.cli import options
+from greenroom_cluster.cli.escaping import printable
 from greenroom_cluster.coordination.genesis import REPLICAS_DEFAULT, SHARDS_DEFAULT
 from greenroom_cluster.demo.settings import BROWSERS as DEMO_BROWSERS
 from greenroom_cluster.demo.settings import SECONDS as DEMO_SECONDS
@@ -58,7 +59,10 @@ def main() -> None:
         known = _user_error(error)
         if known is None:
             raise
-        _fail(f"greenroom: {known}", EXIT_USAGE if isinstance(known, UsageError) else EXIT_FAILED)
+        _fail(
+            f"greenroom: {printable(str(known))}",
+            EXIT_USAGE if isinstance(known, UsageError) else EXIT_FAILED,
+        )
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001  called by typer with the option's value
@@ -314,7 +318,7 @@ def _inspect(connect: str, cluster: str, *, json: bool) -> Any:
         text = f"{error}. Is --connect (GREENROOM_CONNECT) a node's address, and --cluster its name?"
         if json:
             _print_json({"healthy": False, "error": text})
-        _fail(f"greenroom: {text}", EXIT_UNREACHABLE)
+        _fail(f"greenroom: {printable(text)}", EXIT_UNREACHABLE)
 
 
 def _print_json(document: dict[str, Any]) -> None:
@@ -381,7 +385,7 @@ def health(
         lines = [f"{'healthy' if healthy else 'not healthy'}: {counts}"]
         if found.nodes_up < nodes:
             lines.append(f"{found.nodes_up} of {nodes} nodes are up with actors")
-        lines += found.warnings()
+        lines += [printable(warning) for warning in found.warnings()]
         sys.stdout.write("\n".join(lines) + "\n")
     if not healthy:
         raise typer.Exit(EXIT_FAILED)

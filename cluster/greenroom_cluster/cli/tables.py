@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from greenroom_cluster.cli.escaping import printable
 from greenroom_cluster.inspection import ALONE, FULL, JOINING, SAME_NODE, UNAVAILABLE, ClusterStatus
 
 _STYLES = {
@@ -25,18 +26,23 @@ def print_status(status: ClusterStatus, *, shards: bool = False) -> None:
     console = Console(width=_WIDTH, highlight=False)
     counts = ", ".join(f"{count} {state}" for state, count in status.states().items() if count)
     console.print(
-        f"cluster [bold]{status.cluster}[/bold], map {status.lineage}.{status.version}, "
-        f"{len(status.shards)} shards of {status.replicas} replicas: {counts}"
+        Text.assemble(
+            "cluster ",
+            (printable(status.cluster), "bold"),
+            f", map {status.lineage}.{status.version}, "
+            f"{len(status.shards)} shards of {status.replicas} replicas: {counts}",
+        )
     )
     for warning in status.warnings():
-        console.print(Text(warning, style="bold red"))
+        console.print(Text(printable(warning), style="bold red"))
     nodes = _table("node", "address", "state", "actors")
     for node in status.nodes:
-        nodes.add_row(node.name, node.address, _state(node.state), str(node.actors))
+        _add_row(nodes, node.name, node.address, _state(node.state), str(node.actors))
     console.print(nodes)
     actors = _table("actor", "incarnation", "address", "state", "pid", "primaries", "backups", "sessions")
     for actor in status.actors:
-        actors.add_row(
+        _add_row(
+            actors,
             actor.slot,
             actor.incarnation[:_INCARNATION_DIGITS],
             actor.address,
@@ -61,7 +67,8 @@ def _table(*columns: str) -> Table:
 def _shard_table(status: ClusterStatus) -> Table:
     table = _table("shard", "epoch", "primary", "backup", "sessions", "replication", "waits for")
     for shard in status.shards:
-        table.add_row(
+        _add_row(
+            table,
             str(shard.shard),
             str(shard.epoch),
             shard.primary or "-",
@@ -73,5 +80,10 @@ def _shard_table(status: ClusterStatus) -> Table:
     return table
 
 
+def _add_row(table: Table, *cells: str | Text) -> None:
+    """Add a row of texts that others wrote: nothing in them is markup or a control sequence."""
+    table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in cells))
+
+
 def _state(state: str) -> Text:
-    return Text(state, style=_STYLES.get(state, "yellow"))
+    return Text(printable(state), style=_STYLES.get(state, "yellow"))

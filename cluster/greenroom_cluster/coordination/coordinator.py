@@ -53,11 +53,15 @@ NEVER = (1 << 63) - 1
 """A deadline that does not come."""
 
 _DEAD_MAX = 4096
-_SUBSCRIBED_MAX = 4096
 _REFUSED_MAX = 1 << 16
 
 Handled: TypeAlias = (
     wire.Subscribe | Propose | RegisterNode | RegisterActor | ReportDead | RemoveNode | ForgetNode | Heartbeat
+)
+
+
+NOT_AN_OPERATOR = (
+    "only an operator may forget a node: use the greenroom forget-node of the coordinator's own release"
 )
 
 
@@ -72,11 +76,12 @@ class ConnectionClosed(msgspec.Struct, frozen=True):
 
 
 class Incoming(msgspec.Struct, frozen=True):
-    """One message of a connection; `sender` is the identity that the connection's hello gave."""
+    """One message of a connection; `sender` and `role` are what the connection's hello gave."""
 
     connection: int
     sender: bytes
     message: Handled | ConnectionClosed
+    role: str = wire.ROLE_PEER
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -108,7 +113,7 @@ class Coordinator:
         self._stepped_ns = now_ns
         self._owners = Owners(cluster_map.nodes, self._down_ns, now_ns)
         self._waiting: tuple[Waiting, ...] = ()
-        self._subscribed: dict[bytes, None] = {}
+        self._subscribed: dict[int, bytes] = {}
         self._dead: dict[bytes, None] = {}
         self._refused: dict[bytes, None] = {}
 
@@ -125,6 +130,7 @@ class Coordinator:
                 self._heartbeat(now_ns, draft, incoming, incoming.message)
             elif isinstance(incoming.message, ConnectionClosed):
                 self._owners.closed(incoming.connection)
+                self._subscribed.pop(incoming.connection, None)
             else:
                 answers.append((incoming.connection, self._answer(now_ns, draft, incoming)))
         self._mark_down(now_ns, draft)
@@ -155,29 +161,29 @@ class Coordinator:
         code = ""
         match incoming.message:
             case wire.Subscribe():
-                _remember(self._subscribed, incoming.sender, _SUBSCRIBED_MAX)
+                self._subscribed[incoming.connection] = incoming.sender
                 return None
             case Propose():
-                return self._propose(draft, incoming.sender, incoming.message)
+                return self._propose(draft, incoming, incoming.message)
             case RegisterNode(request=request, node=node):
                 complaint, code = self._objection(now_ns, draft, incoming, node.name, node.address)
                 complaint = complaint or draft.register_node(node)
                 if not complaint:
                     self._owners.heard(now_ns, incoming.sender, incoming.connection, node.name)
             case RegisterActor(request=request, actor=actor):
-                complaint, code = self._objection(now_ns, draft, incoming, actor.node)
+                complaint, code = self._foreign(now_ns, draft, incoming, actor.node)
                 if actor.incarnation in self._dead:
                     complaint = complaint or "this incarnation is dead, which is final; start the actor again"
                 complaint = complaint or draft.register_actor(actor)
             case ReportDead(request=request, incarnations=incarnations):
-                complaint = ""
-                self._bury(incarnations)
-                draft.report_dead(incarnations)
+                complaint, code = self._report_dead(now_ns, draft, incoming, incarnations)
             case RemoveNode(request=request, name=name):
-                complaint, code = self._objection(now_ns, draft, incoming, name)
+                complaint, code = self._foreign(now_ns, draft, incoming, name)
                 complaint = complaint or draft.remove_node(name)
             case ForgetNode(request=request, name=name):
-                complaint = self._forget(now_ns, draft, name)
+                complaint = NOT_AN_OPERATOR
+                if incoming.role == wire.ROLE_OPERATOR:
+                    complaint = self._forget(now_ns, draft, name)
             case Heartbeat() | ConnectionClosed():
                 return None
         return Rejected(request, complaint, code) if complaint else Accepted(request)
@@ -185,15 +191,46 @@ class Coordinator:
     def _objection(
         self, now_ns: int, draft: Draft, incoming: Incoming, name: str, address: str = ""
     ) -> tuple[str, str]:
-        """Return why the sender may not speak for a node, and the code of that reason; ("", "") if it may."""
+        """Return why the sender may not have a name, and the code of that reason; ("", "") if it may."""
         return self._owners.objection(now_ns, incoming.sender, name, draft.nodes.get(name), address)
 
-    def _propose(self, draft: Draft, sender: bytes, message: Propose) -> CoordinatorReply:
+    def _foreign(self, now_ns: int, draft: Draft, incoming: Incoming, name: str) -> tuple[str, str]:
+        """Return why the sender does not speak for a node, as `_objection` does.
+
+        It does once it has registered that node. Where nobody has since the coordinator's start, whoever is
+        first heard under the name does, from then on.
+        """
+        known = draft.nodes.get(name)
+        if known is None or self._owners.is_owner(incoming.sender, name):
+            return "", ""
+        if self._owners.is_free(name):
+            self._owners.heard(now_ns, incoming.sender, incoming.connection, name)
+            return "", ""
+        complaint = self._owners.objection(now_ns, incoming.sender, name, known)
+        return complaint if complaint[0] else (f"node {name} is another's: register it first", "")
+
+    def _report_dead(
+        self, now_ns: int, draft: Draft, incoming: Incoming, incarnations: tuple[bytes, ...]
+    ) -> tuple[str, str]:
+        """Bury these, if all that are known are the sender's own; return why not, as `_objection` does."""
+        nodes = {draft.actors[each].node for each in incarnations if each in draft.actors}
+        for name in sorted(nodes):
+            complaint = self._foreign(now_ns, draft, incoming, name)
+            if complaint[0]:
+                return complaint
+        if nodes or self._owners.owns_any(incoming.sender):
+            self._bury(incarnations)
+            draft.report_dead(incarnations)
+            return "", ""
+        return "only a node's supervisor reports deaths: register the node first", ""
+
+    def _propose(self, draft: Draft, incoming: Incoming, message: Propose) -> CoordinatorReply:
+        sender = incoming.sender
         if message.proposer != sender:
             return Rejected(
                 message.request, "an actor proposes for itself only: proposer is not the hello's sender"
             )
-        if sender not in self._subscribed:
+        if self._subscribed.get(incoming.connection) != sender:
             return Rejected(message.request, "subscribe to the map first, then propose")
         decisions = tuple(self._decide_one(draft, sender, proposal) for proposal in message.proposals)
         return Decided(message.request, decisions)

@@ -5,19 +5,23 @@ Every method returns "" when done, or why not and what to do. None raises on wha
 Who may speak for a node is decided before (`owners`): what registers here replaces what had its name.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
+from greenroom_cluster.coordination.bounds import (
+    MAP_BYTES_MAX,
+    NODES_MAX,
+    Room,
+    actor_objection,
+    node_objection,
+)
 from greenroom_cluster.coordination.messages import Decision, Proposal
-from greenroom_cluster.coordination.rules import INCARNATION_BYTES, Situation, decide, malformed
+from greenroom_cluster.coordination.rules import Situation, decide, malformed
 
-_NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_SLOT_INDEX = re.compile(r"[0-9]{1,4}")
-ADDRESS_LENGTH_MAX = 256
 EMPTIED_NAMED = 4
+NODES_NAMED = 20
 
 
 class Draft:
@@ -30,19 +34,21 @@ class Draft:
         self.shards = list(base.shards)
         self.warnings: list[str] = []
         self._emptied: dict[int, str] = {}
+        self._reckoned: Room | None = None
 
     # --- nodes -------------------------------------------------------------------------------------------
 
     def register_node(self, node: NodeEntry) -> str:
         """Enter or change a node."""
-        if not _NODE_NAME.fullmatch(node.name):
-            return (
-                "a node name has 1 to 63 letters, digits, dots, dashes and underscores; choose another --name"
-            )
-        if node.state not in ("up", "leaving"):
-            return 'a node registers as "up" or "leaving"'
-        if not 0 < len(node.address) <= ADDRESS_LENGTH_MAX:
-            return f"a node's address has 1 to {ADDRESS_LENGTH_MAX} characters; set --advertise"
+        complaint = node_objection(node)
+        if complaint:
+            return complaint
+        if self.nodes.get(node.name) == node:
+            return ""
+        if node.name not in self.nodes and len(self.nodes) >= NODES_MAX:
+            return f"a cluster has at most {NODES_MAX} nodes"
+        if not self._room.take_node(node):
+            return self._no_room()
         self.nodes[node.name] = node
         return ""
 
@@ -65,8 +71,10 @@ class Draft:
     def forget_node(self, name: str) -> str:
         """Take an operator's word that this node and its actors are gone for ever."""
         if name not in self.nodes:
-            known = ", ".join(sorted(self.nodes)) or "none"
-            return f"there is no node {name!r}; the nodes are: {known}"
+            known = sorted(self.nodes)
+            more = f" and {len(known) - NODES_NAMED} more" if len(known) > NODES_NAMED else ""
+            named = ", ".join(known[:NODES_NAMED]) or "none"
+            return f"there is no node {name!r:.80}; the nodes are: {named}{more}"
         del self.nodes[name]
         gone = [actor.incarnation for actor in self.actors.values() if actor.node == name]
         self.warnings.append(f"node {name} was forgotten by an operator, with {len(gone)} actors")
@@ -81,20 +89,20 @@ class Draft:
 
     def register_actor(self, actor: ActorEntry) -> str:
         """Enter a new incarnation; the former one of its slot becomes "replaced", which is not dead."""
-        if len(actor.incarnation) != INCARNATION_BYTES:
-            return f"an incarnation has {INCARNATION_BYTES} bytes"
         if actor.node not in self.nodes:
-            return f"node {actor.node!r} is not registered; register it first"
-        node, _, index = actor.slot.rpartition("/")
-        if node != actor.node or not _SLOT_INDEX.fullmatch(index):
-            return f"a slot of node {actor.node} is {actor.node}/0, {actor.node}/1 and so on"
-        if actor.state != "up":
-            return 'an actor registers as "up"'
-        if not 0 < len(actor.address) <= ADDRESS_LENGTH_MAX:
-            return f"an actor's address has 1 to {ADDRESS_LENGTH_MAX} characters"
+            return f"node {actor.node!a:.80} is not registered; register it first"
+        complaint = actor_objection(actor)
+        if complaint:
+            return complaint
         known = self.actors.get(actor.incarnation)
+        if known is not None and known.slot != actor.slot:
+            return f"this incarnation is that of {known.slot}; start the actor again"
         if known is not None and known.state != "up":
             return f"this incarnation is {known.state}, which is final; start the actor again"
+        if known == actor:
+            return ""
+        if not self._room.take_actor(actor):
+            return self._no_room()
         for other in list(self.actors.values()):
             if other.slot == actor.slot and other.state == "up" and other.incarnation != actor.incarnation:
                 self.actors[other.incarnation] = msgspec.structs.replace(other, state="replaced")
@@ -108,6 +116,20 @@ class Draft:
             if actor is not None and actor.state != "dead":
                 self.actors[incarnation] = msgspec.structs.replace(actor, state="dead")
 
+    @property
+    def _room(self) -> Room:
+        """What the map has room for, reckoned once it matters: most batches register nobody."""
+        if self._reckoned is None:
+            self._reckoned = Room(self._base)
+        return self._reckoned
+
+    def _no_room(self) -> str:
+        return (
+            f"the map of {len(self.shards)} shards, {len(self.nodes)} nodes and {len(self.actors)} actors "
+            f"has no room for another: those who follow it take {MAP_BYTES_MAX} bytes at most. Start fewer "
+            "actors (--actors) or nodes, under shorter names (--name)"
+        )
+
     # --- shards ------------------------------------------------------------------------------------------
 
     def propose(self, proposer: bytes, proposal: Proposal) -> Decision:
@@ -117,6 +139,9 @@ class Draft:
             return Decision(proposal.shard, proposal.nonce, applied=False, reason=complaint)
         before = self.shards[proposal.shard]
         verdict = decide(Situation(before, proposer, proposal, self.actors))
+        if verdict.entry is not None and not self._room_for(before, verdict.entry):
+            reason = "refused: the cluster map has no room for another member"
+            return Decision(proposal.shard, proposal.nonce, applied=False, reason=reason)
         if verdict.entry is not None:
             self.shards[proposal.shard] = verdict.entry
         if verdict.lost:
@@ -126,6 +151,9 @@ class Draft:
                 f"started empty on {self._describe(proposer)}; the sessions that only they held are lost"
             )
         return Decision(proposal.shard, proposal.nonce, verdict.applied, verdict.reason)
+
+    def _room_for(self, before: ShardEntry, after: ShardEntry) -> bool:
+        return len(after.backups) <= self._base.replicas or self._room.take_members(before, after)
 
     def could_apply_later(self, proposal: Proposal) -> bool:
         """Whether a proposal that did not apply might, if it came again: its epoch is not over."""

@@ -7,6 +7,7 @@ import msgspec
 
 from greenroom.cluster_map import SHARDS_MAX, ClusterMap, ShardEntry
 from greenroom.errors import UsageError
+from greenroom_cluster.coordination.bounds import map_objection
 from greenroom_cluster.coordination.rules import begin_lineage
 
 SHARDS_DEFAULT = 64
@@ -54,6 +55,9 @@ def starting_map(
     if stored is not None:
         _check_fixed(options, stored)
     for running in adopted:
+        complaint = map_objection(running)
+        if complaint:
+            raise UsageError(f"--adopt-from (GREENROOM_ADOPT_FROM): a node gave a malformed map: {complaint}")
         _check_adopted(options, stored, running)
     known = [*adopted] if stored is None else [stored, *adopted]
     if not known:

@@ -1,19 +1,28 @@
 """The messages between the coordinator and the nodes, actors and operators that talk to it.
 
-A connection opens with `wire.Hello` in both directions: role "peer" for nodes, actors and the commands that
-change something, which a node or an actor taken for the coordinator refuses; "admin" for who only looks.
-`wire.Subscribe` is answered by `wire.MapFull` and then `wire.MapChange`s.
+A connection opens with `wire.Hello` in both directions: role "peer" for nodes and actors, "operator" for the
+commands that change something, "admin" for who only looks (`greenroom_cluster.access`). `wire.Subscribe` is
+answered by `wire.MapFull` and then `wire.MapChange`s.
 
 A coordinator whose map is older than one in use answers every request by `Rejected`, and `wire.Subscribe` and
 `Heartbeat` by a `wire.Goodbye`.
 """
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, NodeEntry
+
+# What nobody means honestly ends the connection where it is decoded; what an operator can mend is answered.
+Incarnation: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Nonce: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=8, max_length=16)]
+NodeName: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
+ShortText: TypeAlias = Annotated[str, msgspec.Meta(max_length=16)]
+
+PROPOSALS_MAX = 4096
+"""Of one message: decided, they fit into a frame."""
 
 NAME_TAKEN = "name-taken"
 """Code of the `Rejected` that a supervisor gets whose node name belongs to another that is alive."""
@@ -32,10 +41,10 @@ class Proposal(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     shard: int
     epoch: int
-    nonce: bytes
-    kind: str
-    primary: bytes
-    backups: tuple[bytes, ...]
+    nonce: Nonce
+    kind: ShortText
+    primary: Incarnation
+    backups: Annotated[tuple[Incarnation, ...], msgspec.Meta(max_length=8)]
 
 
 class Decision(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -54,8 +63,8 @@ class Propose(wire.Frame, frozen=True, tag=90):
     """
 
     request: int
-    proposer: bytes
-    proposals: tuple[Proposal, ...]
+    proposer: Incarnation
+    proposals: Annotated[tuple[Proposal, ...], msgspec.Meta(max_length=PROPOSALS_MAX)]
 
 
 class Decided(wire.Frame, frozen=True, tag=91):
@@ -80,30 +89,37 @@ class RegisterActor(wire.Frame, frozen=True, tag=93):
 
 
 class ReportDead(wire.Frame, frozen=True, tag=94):
-    """These incarnations' exits were seen by their supervisor on their host. Answered by `Accepted`."""
+    """These incarnations' exits were seen by their supervisor on their host.
+
+    Answered by `Accepted`, or by `Rejected` if one of them is of another node than the sender's: then nothing
+    of it was done.
+    """
 
     request: int
-    incarnations: tuple[bytes, ...]
+    incarnations: Annotated[tuple[Incarnation, ...], msgspec.Meta(max_length=1 << 16)]
 
 
 class RemoveNode(wire.Frame, frozen=True, tag=95):
     """A node that has stopped for good leaves the map; only once nothing names its actors. `Accepted`."""
 
     request: int
-    name: str
+    name: NodeName
 
 
 class ForgetNode(wire.Frame, frozen=True, tag=96):
-    """An operator's word that a node and all its actors are gone for ever: their memory counts as lost."""
+    """An operator's word that a node and all its actors are gone for ever: their memory counts as lost.
+
+    From a connection of role "operator" only.
+    """
 
     request: int
-    name: str
+    name: NodeName
 
 
 class Heartbeat(wire.Frame, frozen=True, tag=97):
     """A supervisor is alive and reaches the coordinator; `lineage` and `version` are the newest it knows."""
 
-    node: str
+    node: NodeName
     lineage: int
     version: int
 

@@ -44,6 +44,19 @@ class Owners:
         wait = f"which shows within {self._silent_ns / 1e9:g} s of the coordinator's start"
         return f"node {name} was at {known.address} and may be alive, {wait}", ""
 
+    def is_owner(self, sender: bytes, name: str) -> bool:
+        """Whether the name is this supervisor's, also between two of its connections."""
+        owner = self._owners.get(name)
+        return owner is not None and owner[0] == sender
+
+    def is_free(self, name: str) -> bool:
+        """Whether nobody was heard under that name since the coordinator's start."""
+        return name not in self._owners
+
+    def owns_any(self, sender: bytes) -> bool:
+        """Whether some name is this supervisor's."""
+        return any(owner[0] == sender for owner in self._owners.values())
+
     def heard(self, now_ns: int, sender: bytes, connection: int, name: str) -> None:
         """Note that the owner of a name, from now on this one, was heard."""
         self._owners[name] = (sender, connection)

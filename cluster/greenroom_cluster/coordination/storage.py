@@ -21,7 +21,8 @@ from typing import Self
 import msgspec
 
 from greenroom.cluster_map import ClusterMap
-from greenroom.errors import GreenroomError, UsageError
+from greenroom.errors import GreenroomError, InvariantError, UsageError
+from greenroom_cluster.coordination.bounds import MAP_BYTES_MAX, map_objection
 
 FORMAT_VERSION = 1
 _MAGIC = b"GREENMAP"
@@ -111,6 +112,8 @@ class MapStorage:
         if self._failure:
             raise StorageFailedError(self._failure)
         payload = _encoder.encode(cluster_map)
+        if len(payload) > MAP_BYTES_MAX:
+            raise InvariantError(f"a map of {len(payload)} bytes was decided, which nobody could be sent")
         header = _HEADER.pack(_MAGIC, FORMAT_VERSION, len(payload), zlib.crc32(payload))
         try:
             self._replace(header + payload)
@@ -163,9 +166,13 @@ class MapStorage:
         if zlib.crc32(payload) != checksum:
             raise self._damaged("its checksum is wrong")
         try:
-            return _decoder.decode(payload)
+            cluster_map = _decoder.decode(payload)
         except msgspec.MsgspecError as error:
             raise self._damaged("its content is not a cluster map") from error
+        complaint = map_objection(cluster_map)
+        if complaint:
+            raise self._damaged(complaint)
+        return cluster_map
 
     def _damaged(self, what: str) -> MapDamagedError:
         return MapDamagedError(

@@ -13,8 +13,9 @@ import trio
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.framing import messages_decoder
+from greenroom_cluster.access import AT_ACTOR
 from greenroom_cluster.coordination.messages import Decision
-from greenroom_cluster.peering import PEER_FRAME_BYTES_MAX, PeerRequest, SnapshotChunk
+from greenroom_cluster.peering import PEER_FRAME_BYTES_MAX, SnapshotChunk
 from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
 from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
@@ -39,9 +40,7 @@ from greenroom_cluster.shard.inputs import (
 )
 from greenroom_cluster.shard.settings import HostSettings
 
-_client_decoder = messages_decoder(wire.Get | wire.Mutation | wire.Fanout)
-_admin_decoder = messages_decoder(wire.Inspect)
-_peer_decoder = messages_decoder(PeerRequest)
+_decoders = {role: messages_decoder(kinds) for role, kinds in AT_ACTOR.items()}
 _log = structlog.get_logger(__name__)
 
 
@@ -86,10 +85,13 @@ class Actor:
                 connections_max=settings.connections_max,
             ),
             {
-                wire.ROLE_CLIENT: Service(_client_decoder, self._serve_client),
-                wire.ROLE_ADMIN: Service(_admin_decoder, self._serve_client),
+                wire.ROLE_CLIENT: Service(_decoders[wire.ROLE_CLIENT], self._serve_client),
+                wire.ROLE_ADMIN: Service(_decoders[wire.ROLE_ADMIN], self._serve_client),
                 wire.ROLE_PEER: Service(
-                    _peer_decoder, self._serve_peer, PEER_FRAME_BYTES_MAX, target_required=True
+                    _decoders[wire.ROLE_PEER],
+                    self._serve_peer,
+                    PEER_FRAME_BYTES_MAX,
+                    target_required=True,
                 ),
             },
         )

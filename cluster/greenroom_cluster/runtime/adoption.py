@@ -38,7 +38,7 @@ async def _ask(addresses: Sequence[str], cluster: str) -> tuple[list[ClusterMap]
     async def ask(address: str) -> None:
         try:
             maps.append(await fetch_map([address], cluster))
-        except UnavailableError as error:
+        except (UnavailableError, UsageError) as error:
             silent.append(str(error))
 
     async with trio.open_nursery() as nursery:

@@ -17,13 +17,13 @@ import trio
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.framing import messages_decoder
+from greenroom_cluster.access import AT_COORDINATOR
 from greenroom_cluster.controller import Controller, ControllerSettings
 from greenroom_cluster.coordination.coordinator import (
     NEVER,
     ConnectionClosed,
     Coordinator,
     CoordinatorSettings,
-    Handled,
     Incoming,
     Outcome,
 )
@@ -38,7 +38,6 @@ from greenroom_cluster.runtime.map_publisher import MapPublisher
 # Requests that wait for the disk; beyond that their connections are not read.
 WAITING_MAX = 16_384
 
-_decoder = messages_decoder(Handled)
 _log = structlog.get_logger(__name__)
 
 
@@ -66,7 +65,6 @@ class CoordinatorServer:
             first = starting_map(stored, settings.options)
             if first is not stored:
                 self._storage.save(first)
-            service = Service(_decoder, self._handle)
             self.listener = Listener(
                 ListenerSettings(
                     cluster=first.cluster,
@@ -75,7 +73,10 @@ class CoordinatorServer:
                     port=settings.port,
                     connections_max=settings.connections_max,
                 ),
-                {wire.ROLE_PEER: service, wire.ROLE_ADMIN: service},
+                {
+                    role: Service(messages_decoder(kinds), self._handle)
+                    for role, kinds in AT_COORDINATOR.items()
+                },
             )
         except BaseException:
             self._storage.close()
@@ -113,7 +114,7 @@ class CoordinatorServer:
                         if subscribed:
                             continue
                         subscribed = True
-                    self._waiting.append(Incoming(number, hello.sender, message))
+                    self._waiting.append(Incoming(number, hello.sender, message, hello.role))
                 self._wake.set()
                 while len(self._waiting) >= WAITING_MAX:
                     await self._room.wait()

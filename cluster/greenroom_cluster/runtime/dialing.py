@@ -52,8 +52,8 @@ async def dial(
     """Connect to `address` ("host:port"), send `hello`; return the connection and the other side's hello.
 
     The caller sets what the connection speaks, and closes it. `nursery` as for FramedConnection.
-    Raises DialFailedError; RemoteProtocolError if something else than greenroom answers; UsageError for a
-    malformed address.
+    Raises DialFailedError, also if another than the hello's target answers; RemoteProtocolError if something
+    else than greenroom answers; UsageError for a malformed address.
     """
     try:
         with trio.fail_after(seconds):
@@ -81,6 +81,10 @@ async def dial(
     if isinstance(answer, wire.Goodbye):
         connection.close()
         raise DialFailedError(f"{address} refused: {answer.message} ({answer.code})", answer.code)
+    if hello.target and answer.sender != hello.target:
+        # No greenroom says hello to what is meant for another: this is somebody who took its port.
+        connection.abort("another answers there")
+        raise DialFailedError(f"another process answers at {address}", "wrong-target")
     return connection, answer
 
 

@@ -6,6 +6,7 @@ ended by its connection's outbound bound.
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap, MapDelta, delta_between
+from greenroom.errors import LocalProtocolError
 from greenroom.framing import encode_frames
 from greenroom_cluster.runtime.connection import FramedConnection
 
@@ -57,9 +58,15 @@ class MapPublisher:
         if old is None:
             frames = self._encoded(new)
         else:
-            frames = bytes(encode_frames([wire.MapChange(delta or delta_between(old, new))]))
+            frames = self._encoded_change(new, delta or delta_between(old, new))
         for connection in list(self._subscribers.values()):
             connection.send_encoded(frames)
+
+    def _encoded_change(self, new: ClusterMap, delta: MapDelta) -> bytes:
+        try:
+            return bytes(encode_frames([wire.MapChange(delta)]))
+        except LocalProtocolError:  # it is longer than the map, which fits
+            return self._encoded(new)
 
     def _encoded(self, current: ClusterMap) -> bytes:
         if self._full is None:

@@ -5,14 +5,13 @@ import trio
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.framing import messages_decoder
+from greenroom_cluster.access import AT_NODE
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.map_publisher import MapPublisher
 
 # Some hundreds of requests, of which a client needs one: decoding a flood of them must not take long at once.
 _READ_BYTES = 4096
-
-_decoder = messages_decoder(wire.Subscribe)
 
 
 class MapServer:
@@ -23,8 +22,13 @@ class MapServer:
 
     def __init__(self, settings: ListenerSettings) -> None:
         self._publisher = MapPublisher()
-        service = Service(_decoder, self._handle, read_bytes=_READ_BYTES)
-        self.listener = Listener(settings, {wire.ROLE_CLIENT: service, wire.ROLE_ADMIN: service})
+        self.listener = Listener(
+            settings,
+            {
+                role: Service(messages_decoder(kinds), self._handle, read_bytes=_READ_BYTES)
+                for role, kinds in AT_NODE.items()
+            },
+        )
 
     def publish(self, cluster_map: ClusterMap) -> None:
         """Send this map's changes to every subscriber."""

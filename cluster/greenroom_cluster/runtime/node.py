@@ -280,8 +280,9 @@ class Node:
             self._fail(UsageError(reason))
 
     async def _report_deaths(self) -> None:
+        """Report them, once this node has its name: none but its owner may."""
         while True:
-            while self._unreported:
+            while self._joined and self._unreported:
                 dead = tuple(self._unreported)
                 if await self._call(lambda number, dead=dead: ReportDead(number, dead)):  # type: ignore[misc]
                     for incarnation in dead:
@@ -307,6 +308,7 @@ class Node:
                 return False
             if not self._joined:
                 self._joined = True
+                self._deaths_seen.ring()
                 _log.info("node_joined", node=entry.name, address=entry.address)
         accepted = True
         for actor in list(self._actors.values()):
@@ -410,7 +412,7 @@ class Node:
         """With all actors stopped: report that, and take a node that left for good out of the map."""
         removed = False
         with trio.move_on_after(_FAREWELL_SECONDS):
-            while self._unreported and self._link.up:
+            while self._joined and self._unreported and self._link.up:
                 await self._all_reported.wait()
             if self._state == LEAVING and self._failure is None and not self._shards_held():
                 # No heartbeat may follow: it would be one of a node that nobody knows.

@@ -1,11 +1,32 @@
 """What a replica does that follows a primary: it logs, then acknowledges, and applies what is committed."""
 
 from greenroom_cluster.peering import ShardRecords
+from greenroom_cluster.shard.log import LogDivergedError
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.roles import ACCEPTS, Kind
 
 
-def receive_records(replica: Replica, now_ns: int, sender: bytes, entry: ShardRecords) -> bool:
+def take_records(replicas: list[Replica | None], now_ns: int, sender: bytes, entry: ShardRecords) -> bool:
+    """Log an entry of a `Prepare`; return whether all of it is in the log now.
+
+    A copy whose log is not the primary's is given up, and backs it no more: it is removed, and joins anew.
+    The process goes on: whoever could end it by one forged record could end both actors of a pair.
+    """
+    replica = replicas[entry.shard] if 0 <= entry.shard < len(replicas) else None
+    if replica is None:
+        return False
+    try:
+        return _receive_records(replica, now_ns, sender, entry)
+    except LogDivergedError as error:
+        replica.close(now_ns, "its log is not the primary's")
+        replicas[entry.shard] = None
+        replica.context.warn(
+            f"this copy was given up, for its log is not the primary's: {error}", entry.shard
+        )
+        return False
+
+
+def _receive_records(replica: Replica, now_ns: int, sender: bytes, entry: ShardRecords) -> bool:
     """Log an entry of a `Prepare`; return whether all of it is in the log now.
 
     An entry of a later epoch from the same leader is taken: the leader knows of a configuration that this

@@ -28,7 +28,7 @@ from greenroom_cluster.peering import (
 )
 from greenroom_cluster.shard.context import Context, OpenProposal
 from greenroom_cluster.shard.effects import Answer, HostEffect, Reply
-from greenroom_cluster.shard.following import grace_over, receive_commit, receive_records
+from greenroom_cluster.shard.following import grace_over, receive_commit, take_records
 from greenroom_cluster.shard.gathering import Gather
 from greenroom_cluster.shard.inputs import (
     ClientRequests,
@@ -213,12 +213,12 @@ class Host:
         return self._replicas[shard] if 0 <= shard < len(self._replicas) else None
 
     def _prepare(self, now_ns: int, _wall_us: int, peer: bytes, message: Prepare) -> None:
-        refused = []
-        for entry in message.entries:
-            replica = self._replica(entry.shard)
-            if replica is None or not receive_records(replica, now_ns, peer, entry):
-                refused.append((entry.shard, entry.shard_epoch))
-        self._context.effects.append(Answer(peer, PrepareOk(message.batch, tuple(refused))))
+        refused = tuple(
+            (entry.shard, entry.shard_epoch)
+            for entry in message.entries
+            if not take_records(self._replicas, now_ns, peer, entry)
+        )
+        self._context.effects.append(Answer(peer, PrepareOk(message.batch, refused)))
 
     def _prepare_ok(self, now_ns: int, wall_us: int, peer: bytes, message: PrepareOk) -> None:
         pair = self._context.outgoing.get(peer)

@@ -75,6 +75,10 @@ _CHOSEN_BYTES: dict[type, Callable[[Any], int]] = {
 }
 
 
+class LogDivergedError(InvariantError):
+    """A primary's record differs from the one that is held under its number: this log is no copy of its."""
+
+
 class Log:
     """Records `first`..`appended`, with sequence numbers that rise by one.
 
@@ -107,16 +111,26 @@ class Log:
         """Add those of a primary's records that are not here yet; stop before a gap and return False.
 
         What a follower's log holds is bounded by its primary, and gone when it becomes one itself, so nobody
-        asks for its size.
+        asks for its size. Raises LogDivergedError if one that is here differs.
         """
         for record in records:
             if record.sequence <= self.appended:
+                self._compare(record)
                 continue
             if record.sequence != self.appended + 1:
                 return False
             self._entries.append((record, 0))
             self.appended += 1
         return True
+
+    def _compare(self, record: Record) -> None:
+        """Demand that a record which came again is the one held; what was applied is not held any more."""
+        place = record.sequence - self.first
+        if place < 0:
+            return
+        held = self._entries[place][0]
+        if held is not record and held != record:
+            raise LogDivergedError(f"record {record.sequence} came again and is another")
 
     def records(self, after: int, through: int) -> list[Record]:
         """Return the records after one number up to another; raises InvariantError if not all are held."""

@@ -69,6 +69,7 @@ class Desk:
         start = first_map("test", 4, 2) if cluster_map is None else cluster_map
         self.coordinator = Coordinator(start, CoordinatorSettings(), now_ns)
         self.warnings: list[str] = []
+        self._connections: dict[bytes, int] = {}
 
     @property
     def map(self) -> ClusterMap:
@@ -76,9 +77,11 @@ class Desk:
 
     def batch(self, *asked: tuple[bytes, object]) -> Outcome:
         """Decide (sender, message) pairs together."""
-        return self.decide(
-            *(Incoming(number, sender, message) for number, (sender, message) in enumerate(asked))
-        )
+        return self.decide(*(Incoming(self.connection(sender), sender, message) for sender, message in asked))
+
+    def connection(self, sender: bytes) -> int:
+        """Return the number of the one connection that each sender has, if no other is given."""
+        return self._connections.setdefault(sender, 100 + len(self._connections))
 
     def decide(self, *batch: Incoming) -> Outcome:
         """Decide a batch; what is published must lead to the coordinator's map."""
@@ -94,9 +97,16 @@ class Desk:
             assert self.map.version == before.version + 1
         return outcome
 
-    def ask(self, message: object, sender: bytes = b"supervisor", connection: int = 0) -> object:
+    def ask(
+        self,
+        message: object,
+        sender: bytes = b"supervisor",
+        connection: int | None = None,
+        role: str = wire.ROLE_PEER,
+    ) -> object:
         """Ask one thing and return the answer, if there is one."""
-        responses = self.decide(Incoming(connection, sender, message)).responses
+        number = self.connection(sender) if connection is None else connection
+        responses = self.decide(Incoming(number, sender, message, role)).responses
         return responses[0].message if responses else None
 
     def close(self, sender: bytes, connection: int) -> Outcome:
@@ -118,6 +128,9 @@ class Desk:
 
     def actor(self, incarnation: bytes, slot: str) -> object:
         return self.ask(m.RegisterActor(2, actor(incarnation, slot)))
+
+    def forget(self, name: str) -> object:
+        return self.ask(m.ForgetNode(1, name), b"operator", role=wire.ROLE_OPERATOR)
 
     def beat(self, name: str) -> object:
         return self.ask(m.Heartbeat(name, 1, 0))

@@ -124,6 +124,7 @@ def test_registering_again_is_harmless_and_never_revives() -> None:
 
 def test_a_death_reported_before_the_birth_counts() -> None:
     desk = Desk(PAIR)
+    desk.beat("a")
     assert desk.ask(m.ReportDead(1, (C,))) == m.Accepted(1)
     assert isinstance(desk.actor(C, "a/0"), m.Rejected)
 
@@ -224,12 +225,12 @@ def test_a_node_is_removed_only_once_nothing_names_it() -> None:
 
 def test_forgetting_takes_a_silent_node_and_declares_its_actors_dead() -> None:
     desk = Desk(PAIR)
-    assert isinstance(desk.ask(m.ForgetNode(1, "b")), m.Rejected)
+    assert isinstance(desk.forget("b"), m.Rejected)
     desk.pass_seconds(3, "a")
-    assert desk.ask(m.ForgetNode(1, "b")) == m.Accepted(1)
+    assert desk.forget("b") == m.Accepted(1)
     assert "b" not in desk.map.nodes
     assert desk.map.actors[B].state == "dead"
-    assert isinstance(desk.ask(m.ForgetNode(1, "nobody")), m.Rejected)
+    assert isinstance(desk.forget("nobody"), m.Rejected)
     assert desk.beat("b") is None
     assert "b" not in desk.map.nodes
 

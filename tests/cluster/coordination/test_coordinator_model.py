@@ -47,7 +47,7 @@ class Run:
 
     def send(self, sender: bytes, message: object) -> None:
         """Ask; the coordinator may die before it persists, or after that but before anyone hears of it."""
-        batch = [Incoming(1, sender, wire.Subscribe(0, 0)), Incoming(2, sender, message)]
+        batch = [Incoming(1, sender, wire.Subscribe(0, 0)), Incoming(1, sender, message)]
         outcome = self.coordinator.decide(self.now_ns, batch)
         fate = self.chance.random()
         if fate < 0.03:

@@ -2,15 +2,22 @@
 
 import os
 import stat
+import struct
+import zlib
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from greenroom.cluster_map import ClusterMap
-from greenroom.errors import UsageError
+from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
+from greenroom.errors import InvariantError, UsageError
 from greenroom_cluster.coordination.genesis import ClusterOptions, first_map, starting_map
-from greenroom_cluster.coordination.storage import MapDamagedError, MapStorage, StorageFailedError
+from greenroom_cluster.coordination.storage import (
+    FORMAT_VERSION,
+    MapDamagedError,
+    MapStorage,
+    StorageFailedError,
+)
 from tests.cluster.coordination.builders import actor, cluster, inc, node, shard
 
 A, B = inc("a"), inc("b")
@@ -103,6 +110,39 @@ def test_a_later_format_is_told_apart_from_damage(saved: Path) -> None:
     path.write_bytes(content)
     with MapStorage(saved) as storage, pytest.raises(MapDamagedError, match="format 2"):
         storage.load()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"nodes": {"n": NodeEntry("n", "\x1b[2J:1", "up")}}, "entry of node 'n'"),
+        ({"nodes": {"n": NodeEntry("m", "h:1", "up")}}, "entry of node 'n'"),
+        ({"actors": {b"a" * 16: ActorEntry(b"a" * 16, "n", "n/0", "h:1", "up", "H" * 600, 1, 1)}}, "'n/0'"),
+        ({"shards": MAP.shards + MAP.shards[:1]}, "power of two"),
+        ({"lineage": 1 << 62}, "out of range"),
+        ({"shards": (ShardEntry(1 << 23, b"", (), b"", ()),) * 4}, "epoch"),
+        ({"shards": (ShardEntry(1, b"", (), b"", ("w" * 300_000,)),) * 4}, "bytes long"),
+    ],
+)
+def test_a_map_that_nobody_could_follow_is_refused_at_the_start(
+    saved: Path, changes: dict[str, object], said: str
+) -> None:
+    """As a release wrote it that did not yet look at what it wrote."""
+    payload = msgspec.msgpack.encode(msgspec.structs.replace(MAP, **changes))
+    header = struct.pack(">8sHQI", b"GREENMAP", FORMAT_VERSION, len(payload), zlib.crc32(payload))
+    (saved / "map.bin").write_bytes(header + payload)
+    with MapStorage(saved) as storage, pytest.raises(MapDamagedError, match="damaged") as refused:
+        storage.load()
+    assert said in str(refused.value)
+    assert "--adopt-from" in str(refused.value)
+
+
+def test_a_map_too_long_for_a_frame_is_not_written(saved: Path) -> None:
+    before = (saved / "map.bin").read_bytes()
+    shards = (ShardEntry(1, b"", (), b"", ("w" * 300_000,)),) * 4
+    with MapStorage(saved) as storage, pytest.raises(InvariantError):
+        storage.save(msgspec.structs.replace(MAP, shards=shards))
+    assert (saved / "map.bin").read_bytes() == before
 
 
 def test_after_a_failed_fsync_nothing_is_tried_again(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -249,7 +249,7 @@ class World:
         self.coordinate(b"s" * 16, ReportDead(1, tuple(self.seen_dead)))
 
     def _register(self, actor: Actor) -> None:
-        entry = ActorEntry(actor.incarnation, actor.node, actor.slot, f"{actor.slot}@", "up", "h", 1, 1)
+        entry = ActorEntry(actor.incarnation, actor.node, actor.slot, f"{actor.node}:1000", "up", "h", 1, 1)
         self.coordinate(b"s" * 16, RegisterActor(1, entry))
 
     def break_link(self, actor: Actor, peer: bytes, bulk: bool) -> None:
@@ -343,7 +343,7 @@ class World:
     def coordinate(self, sender: bytes, message, start: int | None = None) -> None:
         """Let the coordinator decide; `start`: only if it has not been started again since."""
         if self.coordinator_up and start in (None, self.coordinator_starts):
-            incoming = coordination.Incoming(0, sender, message)
+            incoming = coordination.Incoming(int.from_bytes(sender), sender, message)
             self._outcome(self.coordinator.decide(self.now_ns, [incoming]), sender)
 
     def _coordinate_forever(self) -> None:

@@ -43,6 +43,20 @@ def test_a_log_takes_only_the_next_record() -> None:
     assert log.appended == 5
 
 
+def test_a_record_that_comes_again_must_be_the_one_held() -> None:
+    log = filled()
+    log.trim(2)
+    again = msgspec.msgpack.decode(
+        msgspec.msgpack.encode([record(4), record(5), record(6)]), type=list[Record]
+    )
+    assert log.receive(again)
+    assert log.appended == 6
+    for changes in ({"epoch": 9}, {"time_us": 9}, {"client": b"m" * 16}, {"command": record(5).command}):
+        with pytest.raises(InvariantError):
+            log.receive([msgspec.structs.replace(record(4), **changes)])
+    assert log.receive([msgspec.structs.replace(record(2), epoch=9)]), "what was applied is held no more"
+
+
 def test_a_log_gives_what_it_holds_and_nothing_else() -> None:
     log = filled(after=10)
     log.trim(12)

@@ -14,8 +14,8 @@ from greenroom_cluster.peering import (
 )
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.records import ClientState, KeptResult, StoredSession
-from tests.cluster.shard.harness import Actor, World, create, get
+from greenroom_cluster.shard.records import ClientState, KeptResult, Record, StoredSession
+from tests.cluster.shard.harness import Actor, World, create, get, update
 from tests.cluster.shard.probe import ME, B, C, D, Probe
 from tests.cluster.shard.probe import chunk as empty_chunk
 
@@ -73,6 +73,45 @@ def test_a_strangers_records_are_refused(world: World) -> None:
     entry = ShardRecords(0, world.map.shards[0].epoch, 1 << 60, ())
     [refused] = answers(hear(backup, STRANGER, Prepare(3, (entry,))))
     assert refused == PrepareOk(3, ((0, entry.shard_epoch),))
+    assert world.call(primary, get(ALICE)).state.data == b"v1"
+
+
+def forge(backup: Actor, primary: Actor, sequence: int) -> list[fx.HostEffect]:
+    """A record that the backup logs as if its primary had sent it."""
+    replica = backup.replica()
+    command = wire.Delete(1, 1, 0, 0, ALICE)
+    made_up = Record(replica.epoch, sequence, replica.clock.last_us, b"m" * 16, command)
+    entry = ShardRecords(0, replica.epoch, 0, (made_up,))
+    return hear(backup, primary.incarnation, Prepare(9, (entry,)))
+
+
+def test_a_backup_whose_log_was_forged_gives_its_copy_up_and_joins_anew(world: World) -> None:
+    primary, backup = world.primary(), world.backup()
+    world.call(primary, create(ALICE, b"v1"))
+    world.run_until(lambda: backup.replica().committed == 1)
+    epoch = world.map.shards[0].epoch
+    assert answers(forge(backup, primary, 2)) == [PrepareOk(9)], "it looks like the primary's next record"
+    assert isinstance(world.call(primary, update(ALICE, b"v2")), wire.Written)
+    assert world.map.shards[0].epoch > epoch, "nothing was acknowledged with the copy that is none"
+    world.settle()
+    assert backup.alive
+    world.kill(world.primary(), restart=False)
+    world.run_until(lambda: world.serving(0) == [world.primary()] and world.primary().alive)
+    assert world.call(world.primary(), get(ALICE)).state.data == b"v2"
+
+
+def test_a_forged_record_ends_no_process(world: World) -> None:
+    """Else one at each of a pair would cost every session that these two hold."""
+    primary, backup = world.primary(), world.backup()
+    world.call(primary, create(ALICE, b"v1"))
+    effects = [*forge(backup, primary, 2), *forge(backup, primary, 2)]
+    replica = backup.replica()
+    other = Record(replica.epoch, 2, 0, b"n" * 16, wire.Delete(7, 7, 0, 0, ALICE))
+    effects += hear(backup, primary.incarnation, Prepare(10, (ShardRecords(0, replica.epoch, 0, (other,)),)))
+    assert backup.replica() is None
+    assert [effect.shard for effect in effects if isinstance(effect, fx.Warned)] == [0]
+    assert answers(effects)[-1] == PrepareOk(10, ((0, replica.epoch),))
+    world.settle()
     assert world.call(primary, get(ALICE)).state.data == b"v1"
 
 

@@ -2,10 +2,21 @@
 
 import msgspec
 import pytest
+import trio
 
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
-from greenroom_cluster.inspection import ALONE, FULL, JOINING, SAME_NODE, UNAVAILABLE, summarize
+from greenroom.framing import encode_frames, encode_greeting
+from greenroom_cluster.cli.tables import print_status
+from greenroom_cluster.inspection import (
+    ALONE,
+    FULL,
+    JOINING,
+    SAME_NODE,
+    UNAVAILABLE,
+    inspect_actors,
+    summarize,
+)
 
 A, B = b"a" * 16, b"b" * 16
 
@@ -144,3 +155,44 @@ def test_status_holds_no_bytes_so_that_it_is_json() -> None:
     document = msgspec.json.decode(msgspec.json.encode(status))
     assert document["actors"][0]["incarnation"] == A.hex()
     assert document["actors"][1]["reachable"] is False
+
+
+HOSTILE = "\x1b]0;owned\x07[red]\u202e\n"
+
+
+def test_nothing_that_others_wrote_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    found = cluster_map(B)
+    nodes = {name: NodeEntry(name, HOSTILE + name, "up" + HOSTILE) for name in found.nodes}
+    actors = {
+        key: msgspec.structs.replace(one, address=HOSTILE, slot=HOSTILE) for key, one in found.actors.items()
+    }
+    hostile = msgspec.structs.replace(found, cluster=HOSTILE, nodes=nodes, actors=actors)
+    print_status(summarize(hostile, {}), shards=True)
+    shown = capsys.readouterr().out
+    assert all(char.isprintable() for char in shown.replace("\n", ""))
+    assert "\\x1b]0;owned\\x07[red]\\u202e\\nn1" in shown, "it is there to be seen, and is no markup"
+
+
+@pytest.mark.trio
+async def test_an_actor_with_a_malformed_address_hides_no_other() -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        greeting = wire.Hello(wire.PROTOCOL_VERSION, wire.ROUTING_VERSION, "test", wire.ROLE_PEER, B)
+        await stream.receive_some()
+        await stream.send_all(encode_greeting(greeting))
+        await stream.send_all(bytes(encode_frames([wire.Inspection(1, B, ())])))
+        while await stream.receive_some():
+            pass
+
+    async with trio.open_nursery() as tasks:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        tasks.start_soon(trio.serve_listeners, serve, [listener])
+        found = cluster_map(B)
+        actors = {
+            A: msgspec.structs.replace(found.actors[A], address=HOSTILE),
+            B: msgspec.structs.replace(
+                found.actors[B], address=f"127.0.0.1:{listener.socket.getsockname()[1]}"
+            ),
+        }
+        inspected = await inspect_actors(msgspec.structs.replace(found, actors=actors))
+        assert set(inspected) == {B}
+        tasks.cancel_scope.cancel()
