@@ -115,12 +115,13 @@ class SessionTable:
 
         The caller has them removed or enters them again.
         """
-        if self.expiry.entries > 2 * len(self.sessions) + STALE_ENTRIES_MAX:
+        expiry = self.expiry
+        if not expiry.renewed and expiry.entries > 2 * len(self.sessions) + STALE_ENTRIES_MAX:
             # Deleted sessions stay in the index until they would have expired, which may be weeks.
-            self.expiry = ExpiryIndex()
-            for digest, stored in self.sessions.items():
-                self.expiry.enter(digest, expiry_of(stored), time_us)
-        return self.expiry.due(time_us, self._expires_us, looks)
+            expiry.renew(list(self.sessions))
+        renewed = expiry.go_on(time_us, self._expires_us, looks)
+        over, looked = expiry.due(time_us, self._expires_us, looks - renewed)
+        return over, renewed + looked
 
     def install(self, sessions: Iterable[StoredSession], time_us: int) -> None:
         """Add sessions that a snapshot of that shard time brought."""

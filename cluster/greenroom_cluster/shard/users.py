@@ -47,8 +47,12 @@ class UserIndex:
             self._by_user[user_id] = _Pages(sorted((known, digest), key=self._order))
         else:
             known.size += 1
-            number, page = self._page_of(known, digest)
-            page.insert(bisect_left(page, self._order(digest), key=self._order), digest)
+            order = self._order(digest)
+            number, page = self._page_of(known, order)
+            if order > self._order(page[-1]):  # the usual: it is the newest
+                page.append(digest)
+            else:
+                page.insert(bisect_left(page, order, key=self._order), digest)
             if len(page) > PAGE_MAX:
                 half = len(page) // 2
                 known.pages.insert(number + 1, page[half:])
@@ -62,10 +66,13 @@ class UserIndex:
             return
         if not isinstance(known, _Pages):
             raise InvariantError("a session is removed from a user who does not have it")
-        number, page = self._page_of(known, digest)
-        place = bisect_left(page, self._order(digest), key=self._order)
-        if place == len(page) or page[place] != digest:
-            raise InvariantError("a session is removed from a user who does not have it")
+        order = self._order(digest)
+        number, page = self._page_of(known, order)
+        place = len(page) - 1  # where pages of a long command find it
+        if page[place] != digest:
+            place = bisect_left(page, order, key=self._order)
+            if place == len(page) or page[place] != digest:
+                raise InvariantError("a session is removed from a user who does not have it")
         del page[place]
         known.size -= 1
         if not page:
@@ -94,12 +101,11 @@ class UserIndex:
     def _order(self, digest: bytes) -> tuple[int, bytes]:
         return self._created_us(digest), digest
 
-    def _page_of(self, known: _Pages, digest: bytes) -> tuple[int, list[bytes]]:
-        """Return the page, with its number, in which a digest is or belongs."""
+    def _page_of(self, known: _Pages, order: tuple[int, bytes]) -> tuple[int, list[bytes]]:
+        """Return the page, with its number, to which a digest belongs: the last not to begin after it."""
         pages = known.pages
-        if len(pages) == 1:
-            return 0, pages[0]
-        # The last page that does not begin after it.
-        number = bisect_right(pages, self._order(digest), key=lambda page: self._order(page[0]))
-        number = max(number - 1, 0)
+        number = len(pages) - 1
+        if number and order < self._order(pages[number][0]):
+            number = bisect_right(pages, order, key=lambda page: self._order(page[0]))
+            number = max(number - 1, 0)
         return number, pages[number]
