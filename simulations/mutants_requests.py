@@ -6,6 +6,7 @@ from greenroom_cluster.shard import primary, table
 from greenroom_cluster.shard.clock import ShardClock
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.joining import SnapshotSender
+from greenroom_cluster.shard.paging import LongCommand, Paging
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.results import ClientTable
 from greenroom_cluster.shard.stored import expiry_of
@@ -61,6 +62,27 @@ def _(patches: Patches) -> None:
         return original(self, request)
 
     patches.set(Context, "redirect", redirect)
+
+
+@mutant("lets an id come back while its user is logged out in pages", budget=1500)
+def _(patches: Patches) -> None:
+    """What a page removed may be created again before the command decides, which removes it a second time."""
+    patches.set(Paging, "takes", lambda self, digest: False)
+
+
+@mutant("ends a log-out in pages after its first page", budget=1500)
+def _(patches: Patches) -> None:
+    """What is logged at the end removes nothing any more, however many sessions are left."""
+    original = LongCommand.next_page
+
+    def next_page(self, table, time_us, sequence, page_max):
+        return ([], 0) if self.through else original(self, table, time_us, sequence, page_max)
+
+    def last(self):
+        return wire.Clean(self.command.request, self.command.low, 0, (), self.removed)
+
+    patches.set(LongCommand, "next_page", next_page)
+    patches.set(LongCommand, "last", last)
 
 
 @mutant("gives versions anew after re-creation")

@@ -86,6 +86,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     chunk_bytes: int = 256 * 1024
     chunks_in_flight: int = 2
     prepares_in_flight: int = 4
+    page_max: int = 256
     disk_ms: float = 1.0
     start_seconds: tuple[float, float] = (0.3, 0.6)
     deadline_ms: int = 0

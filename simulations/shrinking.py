@@ -83,5 +83,6 @@ _SIMPLER: Sequence[dict[str, object]] = (
     {"deadline_ms": 0},
     {"chunk_bytes": 256 * 1024},
     {"prepares_in_flight": 4},
+    {"page_max": 256},
     {"disk_ms": 1.0},
 )

@@ -180,7 +180,10 @@ class DeleteByHandle(Frame, frozen=True, tag=16):
 
 
 class DeleteByUser(Frame, frozen=True, tag=17):
-    """Remove the user's sessions on these shards, but for `keep` (a digest or empty). `Counted`."""
+    """Remove the user's sessions on these shards, but for `keep` (a digest or empty). `Counted`.
+
+    `removed` has a meaning in logs only: how many sessions the primary removed for it before.
+    """
 
     request: int
     low: int
@@ -188,6 +191,7 @@ class DeleteByUser(Frame, frozen=True, tag=17):
     user_id: UserId
     keep: Annotated[bytes, msgspec.Meta(max_length=32)]
     shards: Shards
+    removed: int | None = None
 
 
 class ListByUser(Frame, frozen=True, tag=18):
@@ -200,12 +204,16 @@ class ListByUser(Frame, frozen=True, tag=18):
 
 
 class Clean(Frame, frozen=True, tag=19):
-    """Remove what has expired on these shards. Answered by `Counted`."""
+    """Remove what has expired on these shards. Answered by `Counted`.
+
+    `removed` has a meaning in logs only: the primary did it before, and this is the count.
+    """
 
     request: int
     low: int
     age_ms: int
     shards: Shards
+    removed: int | None = None
 
 
 class Inspect(Frame, frozen=True, tag=20):

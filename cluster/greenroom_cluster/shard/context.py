@@ -56,6 +56,8 @@ class Context:
         self.joins_begun = 0
         self.batches = 0
         self.ready: dict[int, Primary] = {}
+        # Primaries that may have another page of a long command to log.
+        self.unfinished: dict[int, Primary] = {}
         # A gap between steps means that this process stood still: what it knows of others is as old.
         self.pause_ns = ns(2 * settings.beacon_seconds)
         self.stepped_ns = 0

@@ -129,6 +129,8 @@ class Host:
         """Return the time (`now_ns`) at which a `Tick` is due."""
         context = self._context
         due = min(self._manage_due_ns, self._sweeper.due_ns)
+        if context.unfinished:
+            due = min(due, self._sweeper.pages_due_ns)
         for pair in context.outgoing.values():
             due = min(due, pair.beacon_due_ns, pair.retry_ns)
             if not pair.lapsed:
@@ -173,6 +175,9 @@ class Host:
             return
         # What is logged or held names nothing but the shard itself, else the list is kept once a shard.
         request = msgspec.structs.replace(request, shards=())
+        if not isinstance(request, wire.ListByUser) and request.removed is not None:
+            # Only primaries say this.
+            request = msgspec.structs.replace(request, removed=None)
         gather = Gather(connection, request)
         for shard in shards:
             replica = self._replicas[shard] if 0 <= shard < len(self._replicas) else None
@@ -456,6 +461,8 @@ class Host:
             self._close_unused_pairs()
         if now_ns >= self._sweeper.due_ns:
             self._sweeper.step(now_ns, wall_us, self._replicas)
+        if context.unfinished and now_ns >= self._sweeper.pages_due_ns:
+            self._sweeper.go_on(now_ns, wall_us, context.unfinished)
 
     def _grace_over(self, incoming: Incoming, now_ns: int) -> None:
         incoming.grace_due_ns = now_ns + ns(self._settings.beacon_seconds)

@@ -17,6 +17,7 @@ from greenroom_cluster.shard.effects import Reply
 from greenroom_cluster.shard.gathering import Gather
 from greenroom_cluster.shard.log import record_bytes
 from greenroom_cluster.shard.membership import Membership
+from greenroom_cluster.shard.paging import LONG, Long, Paging
 from greenroom_cluster.shard.pairs import Follower
 from greenroom_cluster.shard.records import Command, Expire, ForgetClients, Record
 from greenroom_cluster.shard.roles import ACCEPTS, Kind
@@ -54,6 +55,7 @@ class Primary:
         "held",
         "log",
         "membership",
+        "paging",
         "replica",
         "shard",
         "table",
@@ -80,6 +82,7 @@ class Primary:
         self._forget_from_ns = 0
         self.membership = Membership(self, now_ns)
         self.admission = Admission(self)
+        self.paging = Paging(replica.table, replica.context.settings)
 
     @property
     def epoch(self) -> int:
@@ -181,10 +184,58 @@ class Primary:
         if refusal is not None:
             self.answer(origin, refusal)
             return
+        if (type(command) in LONG or self.paging.under_way) and self._pages(origin, client, command):
+            return
         sequence = self._append(now_ns, time_us, client, command)
         if type(command) in COSTLY:
             self.admission.logged(sequence, command)
         waiting[key] = origin
+
+    def _pages(self, origin: Origin, client: bytes, command: Write) -> bool:
+        """Begin a command that takes pages, or refuse what has to wait for one; False to log it now."""
+        paging, request = self.paging, command.request
+        if isinstance(command, Long):
+            if not paging.needed(command):
+                return False
+            refusal = paging.refusal(command)
+            if refusal is None:
+                paging.begin(client, command)
+                self._waiting[client, request] = origin
+                self.context.unfinished[self.shard] = self
+                return True
+            self.answer(origin, refusal)
+            return True
+        if isinstance(command, wire.Create | wire.Rotate) and paging.takes(
+            command.digest if isinstance(command, wire.Create) else command.new_digest
+        ):
+            # The command that removed it decides only at its end, and would remove it a second time.
+            self.answer(origin, wire.Overloaded(request, "a session of this id is being removed"))
+            return True
+        return False
+
+    def go_on(self, now_ns: int, wall_us: int, room: int) -> int:
+        """Log the next pages of long commands; return what they cost in removals, about `room` at most."""
+        settings = self.context.settings
+        if self.paused or self.log.held_bytes > settings.uncommitted_bytes_max:
+            return 0
+        time_us = self.clock.read(now_ns, wall_us)
+        paging, used = self.paging, 0
+        for each in paging.ready(self.committed):
+            if used >= room:
+                break
+            first = self.log.appended + 1
+            commands, cost = each.next_page(self.table, time_us, first, settings.page_max)
+            used += cost
+            for command in commands:
+                self._append(now_ns, time_us, b"", command)
+            if commands:
+                paging.sent(each, first, self.log.appended)
+            elif not cost:
+                paging.end(each)
+                self._append(now_ns, time_us, each.client, each.last())
+        if paging.ready(self.committed):
+            self.context.unfinished[self.shard] = self
+        return used
 
     def _append(self, now_ns: int, time_us: int, client: bytes, command: Command) -> int:
         log = self.log
@@ -221,7 +272,9 @@ class Primary:
             self.held.append((origin, client, request))
 
     def release(self, now_ns: int, wall_us: int) -> None:
-        """Look again at the requests that were held."""
+        """Look again at the requests that were held, and at what long commands have left to do."""
+        if self.paging.under_way:
+            self.context.unfinished[self.shard] = self
         if self.paused or not self.held or not self.leased(now_ns):
             return
         held, self.held = self.held, deque()
@@ -245,14 +298,18 @@ class Primary:
                 target = follower.acknowledged
         if target <= replica.committed:
             return
-        apply, waiting, applied = self.table.apply, self._waiting, self.admission.applied
+        table, paging = self.table, self.paging
+        apply, waiting, applied = table.apply, self._waiting, self.admission.applied
         again: list[tuple[Origin, Read]] = []
         needed = self._needed_after(target)
         # The usual: nobody needs them any more, so one pass takes them out.
         records = (log.records if needed < target else log.take)(replica.committed, target)
         for record in records:
             replica.committed = sequence = record.sequence
+            before = table.removed
             reply = apply(record)
+            if paging.under_way:
+                paging.applied(sequence, table.removed - before)
             if reply is None:
                 if sequence in self._rereads:
                     again.append(self._rereads.pop(sequence))
@@ -268,6 +325,12 @@ class Primary:
             log.trim(needed)
         for origin, read in again:
             self.read(now_ns, wall_us, origin, b"", read)
+        self._committed_more(now_ns)
+
+    def _committed_more(self, now_ns: int) -> None:
+        """Do what waited for records to be committed."""
+        if self.paging.under_way:
+            self.context.unfinished[self.shard] = self
         if self.membership.draining:
             self.membership.hand_over_if_drained(now_ns)
 

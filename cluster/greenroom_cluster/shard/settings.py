@@ -42,6 +42,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     patch_bytes_max: int = 2 << 20
     listed_max: int = 20_000
     fanned_out_max: int = 8192
+    page_max: int = 256
     sweep_looks_max: int = 128
     expire_batch_max: int = 512
 

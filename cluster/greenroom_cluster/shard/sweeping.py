@@ -7,19 +7,24 @@ followed by the next right away; else the next comes after `sweep_seconds`.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.settings import HostSettings, ns
 
+if TYPE_CHECKING:
+    from greenroom_cluster.shard.primary import Primary
+
 
 class Sweeper:
-    """Goes round the replicas of an actor. `due_ns` is when `step` is due."""
+    """Goes round the replicas of an actor. `due_ns` is when `step` is due, `pages_due_ns` when `go_on` is."""
 
     def __init__(self, settings: HostSettings) -> None:
         self._settings = settings
         self._next_shard = 0
         self._looked = False
         self.due_ns = 0
+        self.pages_due_ns = 0
 
     def step(self, now_ns: int, wall_us: int, replicas: Sequence[Replica | None]) -> None:
         """Go on with the round, by at most `sweep_looks_max` sessions; a replica counts like a session."""
@@ -38,3 +43,12 @@ class Sweeper:
             self.due_ns = now_ns + ns(self._settings.sweep_seconds)
         self._next_shard = 0
         self._looked = False
+
+    def go_on(self, now_ns: int, wall_us: int, unfinished: "dict[int, Primary]") -> None:
+        """Log the next pages of long commands: a few, and the next a moment later."""
+        left = self._settings.page_max
+        self.pages_due_ns = now_ns + ns(self._settings.sweep_pause_seconds)
+        for shard in tuple(unfinished):
+            if left <= 0:
+                return
+            left -= unfinished.pop(shard).go_on(now_ns, wall_us, left)

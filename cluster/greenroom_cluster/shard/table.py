@@ -46,13 +46,16 @@ def version_of(record: Record) -> int:
 class SessionTable:
     """Sessions by digest, each encoded (see `stored`): immutable, and replaced as a whole."""
 
-    __slots__ = ("_apply", "clients", "expiry", "sessions", "stored_bytes", "users")
+    __slots__ = ("_apply", "clients", "expiry", "removed", "sessions", "stored_bytes", "users")
 
     def __init__(self) -> None:
         self.sessions: dict[bytes, bytes] = {}
         self.clients = ClientTable()
         self.expiry = ExpiryIndex()
         self.stored_bytes = 0
+        # Sessions that records removed while they lived, or because they were over; for whoever counts. It is
+        # this replica's own.
+        self.removed = 0
         self.users = UserIndex(lambda digest: created_of(self.sessions[digest]))
         self._apply: dict[type, Callable[[Record, Any], wire.EncodedReply]] = {
             wire.Create: self._create,
@@ -240,13 +243,15 @@ class SessionTable:
         return wire.Written(command.request, 0)
 
     def _delete_by_handle(self, record: Record, command: wire.DeleteByHandle) -> wire.EncodedReply:
-        session = self._state(command.digest)
+        stored = self.sessions.get(command.digest)
+        session = None if stored is None else heading_of(stored)
         if session is not None and session.user_id == command.user_id:
+            self.removed += session.expires_us > record.time_us
             self._remove(command.digest)
         return wire.Written(command.request, 0)
 
     def _delete_by_user(self, record: Record, command: wire.DeleteByUser) -> wire.EncodedReply:
-        removed = 0
+        removed = command.removed or 0
         for digest in tuple(self.users.newest(command.user_id)):
             if digest != command.keep:
                 removed += expiry_of(self.sessions[digest]) > record.time_us
@@ -254,6 +259,8 @@ class SessionTable:
         return wire.Counted(command.request, ((0, removed),))
 
     def _clean(self, record: Record, command: wire.Clean) -> wire.EncodedReply:
+        if command.removed is not None:
+            return wire.Counted(command.request, ((0, command.removed),))
         # Not by the expiry index, which is each replica's own: the count is part of the replicated state.
         over = [digest for digest, stored in self.sessions.items() if expiry_of(stored) <= record.time_us]
         for digest in over:
@@ -266,6 +273,7 @@ class SessionTable:
             if expires_us is None:
                 continue
             if expires_us <= record.time_us:
+                self.removed += 1
                 self._remove(digest)
             else:
                 self.expiry.enter(digest, expires_us, record.time_us)
