@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from greenroom import wire
-from greenroom.dialog import gathering, verdicts
+from greenroom.dialog import gathering, suspects, verdicts
 from greenroom.dialog.following import NEVER_NS, MapFollower
 from greenroom.dialog.lanes import Lanes
 from greenroom.dialog.ledger import Ledger
@@ -169,7 +169,11 @@ class Dialog:
             self._rewake(now_ns)
             return
         lane = link.lane
-        if lane is not None and lane.waiting and lane.ready:
+        if lane is None:
+            return
+        if lane.main is not None:
+            self._placement.attend_side(lane, now_ns)
+        elif lane.waiting and lane.ready:
             self._placement.drain(lane, now_ns)
 
     def tick(self, now_ns: int) -> None:
@@ -183,6 +187,8 @@ class Dialog:
         while (due := self._placement.next_due(now_ns)) is not None:
             self._retry(due, now_ns)
         self._lanes.reconnect(now_ns)
+        for side in self._lanes.sides():
+            self._placement.attend_side(side, now_ns)
         if oldest is not None and now_ns >= oldest.deadline_ns - self._deadline_ns + SLOW_NS:
             self._probe(now_ns)
         if self._started and not self._closed:
@@ -280,11 +286,12 @@ class Dialog:
         link.bytes -= operation.size
         operation.link = None
         self._note_refusal(operation, link, message)
-        operation.refused_by = link.lane
+        root = None if link.lane is None else link.lane.root
+        operation.refused_by = root
         operation.wait_version = 0
         if isinstance(message, wire.Redirect):
             operation.wait_version = message.map_version
-            if self._lanes.lane_of(operation.request.point) is not link.lane:
+            if self._lanes.lane_of(operation.request.point) is not root:
                 self._placement.place(operation, now_ns)
                 return
         self._placement.hold(operation, now_ns)
@@ -361,7 +368,13 @@ class Dialog:
             return
         self._lanes.lost(lane, link, reason, now_ns)
         for operation in self._placement.detach(link):
-            self._placement.place(operation, now_ns)
+            if suspects.note_break(operation, lane):
+                self._placement.finish(operation)
+                seconds = self._settings.deadline_seconds
+                error = verdicts.given_up(operation, link, reason, seconds)
+                self.failures.append((operation.token, error))
+            else:
+                self._placement.place(operation, now_ns)
 
     def _remap(self, now_ns: int) -> None:
         """Follow a newer map: whatever is unanswered on a shard that moved goes to its new primary."""
@@ -403,7 +416,8 @@ class Dialog:
         for operation in self._ledger.pending.values():
             if isinstance(operation, Gathering):
                 for link, shards in operation.asked.items():
-                    if recounted or any(self._by_shard[shard] is not link.lane for shard in shards):
+                    root = None if link.lane is None else link.lane.root
+                    if recounted or any(self._by_shard[shard] is not root for shard in shards):
                         aborted[link] = None
             elif self._must_move(operation, version):
                 if operation.link is not None and operation.kind.mutation:
@@ -415,7 +429,7 @@ class Dialog:
     def _must_move(self, operation: Operation, version: int) -> bool:
         lane = self._lanes.lane_of(operation.request.point)
         if operation.link is not None:
-            return operation.link.lane is not lane
+            return operation.link.lane is None or operation.link.lane.root is not lane
         if operation.retry_ns:
             return operation.refused_by is not lane or version >= operation.wait_version > 0
         return True

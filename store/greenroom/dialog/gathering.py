@@ -6,13 +6,15 @@ reply always tells which attempt it answers.
 """
 
 from greenroom import wire
+from greenroom.dialog import suspects
 from greenroom.dialog.lanes import Lanes
+from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.links import Lane, Link, Switchboard
 from greenroom.dialog.operations import Gathering, stamp
 from greenroom.errors import RemoteProtocolError
 
 
-def ask(operation: Gathering, lanes: Lanes, board: Switchboard, low: int, now_ns: int) -> None:
+def ask(operation: Gathering, lanes: Lanes, board: Switchboard, ledger: Ledger, now_ns: int) -> None:
     """Ask every primary that can be reached for the shards that no one is being asked for."""
     if not lanes.by_shard:
         return
@@ -24,14 +26,20 @@ def ask(operation: Gathering, lanes: Lanes, board: Switchboard, low: int, now_ns
         lane = lanes.by_shard[shard]
         if lane is not None:
             groups.setdefault(lane, []).append(shard)
-    for lane, shards in groups.items():
+    for primary, shards in groups.items():
+        lane = suspects.lane_for(operation, primary)
         link = lane.link
         if link is None or not lane.ready:
             lane.waiting[operation.request.request] = operation
             lanes.connect(lane, now_ns)
-        elif link not in operation.asked:
+        elif link in operation.asked:
+            continue
+        elif lane.main is not None and suspects.is_busy(link, ledger):
+            lane.waiting[operation.request.request] = operation
+        else:
             operation.asked[link] = tuple(shards)
-            stamp(operation, low, now_ns)
+            link.alone = operation.request.request
+            stamp(operation, ledger.low, now_ns)
             board.write(link, request_for(operation.request, tuple(shards)))
 
 

@@ -4,6 +4,7 @@ A failed attempt to connect is repeated after a pause that rises to a quarter of
 operations wait for that actor.
 """
 
+from collections.abc import Iterator
 from random import Random
 
 from greenroom.dialog.links import Lane, Link, Switchboard
@@ -42,7 +43,7 @@ class Lanes:
                     lane = Lane(actor)
                 self._lanes[actor.incarnation] = lane
             self.by_shard.append(lane)
-        return list(old.values())
+        return list(_with_sides(old))
 
     def lane_of(self, point: int) -> Lane | None:
         """Return the lane to the primary of a point's shard."""
@@ -77,12 +78,12 @@ class Lanes:
 
     def leave(self, number: int) -> None:
         """Take an operation out of every waiting room."""
-        for lane in self._lanes.values():
+        for lane in _with_sides(self._lanes):
             lane.waiting.pop(number, None)
 
     def reconnect(self, now_ns: int) -> None:
         """Try again where operations wait and the pause is over."""
-        for lane in self._lanes.values():
+        for lane in _with_sides(self._lanes):
             if lane.waiting and lane.link is None:
                 self.connect(lane, now_ns)
 
@@ -90,6 +91,17 @@ class Lanes:
     def due_ns(self) -> int | None:
         """When `reconnect` next has something to do."""
         return min(
-            (lane.retry_ns for lane in self._lanes.values() if lane.waiting and lane.link is None),
+            (lane.retry_ns for lane in _with_sides(self._lanes) if lane.waiting and lane.link is None),
             default=None,
         )
+
+    def sides(self) -> list[Lane]:
+        """Return the lanes for suspects."""
+        return [lane.side for lane in self._lanes.values() if lane.side is not None]
+
+
+def _with_sides(lanes: dict[bytes, Lane]) -> Iterator[Lane]:
+    for lane in lanes.values():
+        yield lane
+        if lane.side is not None:
+            yield lane.side

@@ -53,13 +53,26 @@ class Lane:
     """One actor incarnation that is the primary of some shard, and the connection to it, if there is one.
 
     `waiting` are the operations to send once it is open or has room. `failures` counts attempts to connect
-    that failed in a row; the next is made at `retry_ns`.
+    that failed in a row; the next is made at `retry_ns`. `side` is a second connection to the same actor, for
+    suspects (see `suspects`); such a lane knows the first one as its `main`.
     """
 
-    __slots__ = ("actor", "failures", "last_failure", "link", "ready", "retry_ns", "waiting")
+    __slots__ = (
+        "actor",
+        "failures",
+        "last_failure",
+        "link",
+        "main",
+        "ready",
+        "retry_ns",
+        "side",
+        "waiting",
+    )
 
-    def __init__(self, actor: ActorEntry) -> None:
+    def __init__(self, actor: ActorEntry, main: "Lane | None" = None) -> None:
         self.actor = actor
+        self.main = main
+        self.side: Lane | None = None
         self.link: Link | None = None
         self.ready = False
         self.waiting: dict[int, object] = {}
@@ -67,8 +80,17 @@ class Lane:
         self.retry_ns = 0
         self.last_failure = ""
 
+    @property
+    def root(self) -> "Lane":
+        """The lane by which the map knows this actor."""
+        return self.main or self
+
     def why_waiting(self) -> str:
         """Say what an operation in `waiting` waits for."""
+        if self.ready and self.main is not None:
+            return (
+                f"the actor at {self.actor.address} is asked one by one for what its connections broke over"
+            )
         if self.ready:
             return f"the connection to the actor at {self.actor.address} is full of unanswered requests"
         if self.last_failure:
@@ -80,11 +102,13 @@ class Link:
     """One connection. `lane` is None for a subscription to the map.
 
     `hello`, encoded, and then the messages in `out` wait to be written. `bytes` counts what was sent and is
-    unanswered. `deadline_ns` is when opening it must be done.
+    unanswered. `deadline_ns` is when opening it must be done. `alone` is the id of the request that was last
+    sent on a link for suspects.
     """
 
     __slots__ = (
         "address",
+        "alone",
         "asked_whole_ns",
         "buffer",
         "bytes",
@@ -112,6 +136,7 @@ class Link:
         self.out: list[wire.Frame | msgspec.Raw] = []
         self.dirty = False
         self.bytes = 0
+        self.alone = 0
         self.asked_whole_ns = 0
 
 

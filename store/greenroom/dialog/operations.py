@@ -21,13 +21,14 @@ class Kind(msgspec.Struct, frozen=True, gc=False, eq=False):
     """What all operations of one sort have in common.
 
     `finals` are the replies that end one. `harmless` says whether repeating one whose outcome is unknown can
-    do damage.
+    do damage. `one_is_enough` says of one that every shard is asked that the first to answer ends it.
     """
 
     name: str
     mutation: bool
     harmless: bool
     finals: frozenset[type]
+    one_is_enough: bool = False
 
 
 GET = Kind("get", mutation=False, harmless=True, finals=frozenset({wire.Session, wire.Missing}))
@@ -44,7 +45,8 @@ DELETE_BY_HANDLE = Kind(
 DELETE_BY_USER = Kind("delete_by_user", mutation=True, harmless=True, finals=frozenset({wire.Counted}))
 CLEAN = Kind("clean", mutation=True, harmless=True, finals=frozenset({wire.Counted}))
 LIST_BY_USER = Kind("list_by_user", mutation=False, harmless=True, finals=frozenset({wire.Listing}))
-CHECK = Kind("check", mutation=False, harmless=True, finals=frozenset({wire.Listing}))
+CHECK = Kind("check", mutation=False, harmless=True, finals=frozenset({wire.Listing}), one_is_enough=True)
+CHECK_EVERY_SHARD = Kind("check", mutation=False, harmless=True, finals=frozenset({wire.Listing}))
 
 
 class Operation(msgspec.Struct, eq=False):
@@ -52,7 +54,8 @@ class Operation(msgspec.Struct, eq=False):
 
     `token` is the driver's handle of whoever waits. `link` is the connection on which the newest attempt is
     unanswered. `queue` is the waiting room in which the operation sits, if it does. `first_ns` is when the
-    oldest attempt that may still count was sent (0: none).
+    oldest attempt that may still count was sent (0: none). `breaks` counts the connections that broke over
+    it, by actor (None: none).
     """
 
     request: Single
@@ -69,6 +72,7 @@ class Operation(msgspec.Struct, eq=False):
     refused_by: Lane | None = None
     wait_version: int = 0
     reason: str = ""
+    breaks: dict[Lane, int] | None = None
 
     @property
     def uncertain(self) -> bool:
@@ -97,6 +101,7 @@ class Gathering(msgspec.Struct, eq=False):
     refusals: int = 0
     retry_ns: int = 0
     reason: str = ""
+    breaks: dict[Lane, int] | None = None
     link: None = None
 
     @property

@@ -11,7 +11,7 @@ from random import Random
 import msgspec
 
 from greenroom import wire
-from greenroom.dialog import gathering
+from greenroom.dialog import gathering, suspects
 from greenroom.dialog.lanes import Lanes
 from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.links import Lane, Link, Switchboard
@@ -70,13 +70,14 @@ class Placement:
         """Send an operation to its shard's primary, or put it where it waits for that."""
         if isinstance(operation, Gathering):
             operation.retry_ns = 0
-            gathering.ask(operation, self._lanes, self._board, self._ledger.low, now_ns)
+            gathering.ask(operation, self._lanes, self._board, self._ledger, now_ns)
             return
         self.take_out(operation)
         lane = self._lanes.lane_of(operation.request.point)
         if lane is None:
             self._enqueue(operation, self._parked)
             return
+        lane = suspects.lane_for(operation, lane)
         link = lane.link
         if link is None or not lane.ready:
             self._enqueue(operation, lane.waiting)
@@ -87,6 +88,7 @@ class Placement:
             stamp(operation, self._ledger.low, now_ns)
             operation.size = self.send(link, operation.request, self._frame_bytes_max)
             operation.link = link
+            link.alone = operation.request.request
 
     def send(self, link: Link, request: wire.Frame, limit: int) -> int:
         """Queue a request on a ready link; return its size. Raises UsageError if that is over the limit."""
@@ -117,6 +119,8 @@ class Placement:
     def drain(self, lane: Lane, now_ns: int) -> None:
         """Send what waited for this lane, as far as there is room, in the order of submission."""
         while lane.waiting and lane.ready and lane.link is not None:
+            if lane.main is not None and suspects.is_busy(lane.link, self._ledger):
+                return
             number, operation = next(iter(lane.waiting.items()))
             if isinstance(operation, Gathering):
                 del lane.waiting[number]
@@ -125,6 +129,15 @@ class Placement:
                 if not self._has_room(lane.link, operation):
                     return
                 self.place(operation, now_ns)
+
+    def attend_side(self, side: Lane, now_ns: int) -> None:
+        """Send the next suspect if none is unanswered; close the connection if there is none."""
+        if side.link is None or not side.ready:
+            return
+        self.drain(side, now_ns)
+        if not side.waiting and not suspects.is_busy(side.link, self._ledger):
+            self._board.close(side.link)
+            self._lanes.dropped(side, side.link)
 
     def hold(self, operation: AnyOperation, now_ns: int) -> None:
         """Hold an operation back, for longer with every refusal."""
@@ -182,6 +195,8 @@ class Placement:
         self._ledger.remove(number)
 
     def _has_room(self, link: Link, operation: Operation) -> bool:
+        if link.lane is not None and link.lane.main is not None:
+            return not suspects.is_busy(link, self._ledger)
         return not link.bytes or link.bytes + operation.size <= self._link_bytes_max
 
     def _enqueue(self, operation: Operation, queue: dict[int, object]) -> None:

@@ -5,7 +5,9 @@
 
 from greenroom.dialog.following import MapFollower
 from greenroom.dialog.lanes import Lanes
+from greenroom.dialog.links import Link
 from greenroom.dialog.operations import AnyOperation, Gathering, Kind
+from greenroom.dialog.suspects import BREAKS_ALONE_MAX, BREAKS_MAX, lane_for
 from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError, UsageError
 
 
@@ -59,6 +61,21 @@ def outcome_unknown(kind: Kind, why: str, seconds: float) -> OutcomeUnknownError
     )
 
 
+def given_up(operation: AnyOperation, link: Link, reason: str, seconds: float) -> GreenroomError:
+    """Return the error for an operation over which the connection to its actor breaks each time."""
+    why = (
+        f"the actor at {link.address} broke off {BREAKS_MAX} connections when it was asked this, the last "
+        f"{BREAKS_ALONE_MAX} with nothing else on them ({reason})"
+    )
+    if operation.kind.mutation:
+        return outcome_unknown(operation.kind, why, seconds)
+    return UnavailableError(
+        f"{operation.kind.name} failed; {why}. Other requests go on. Repeating it is safe, but helps only if "
+        "something has changed: the log of that actor says what it could not do, and if the versions of the "
+        "store and of the cluster differ, upgrade the older one."
+    )
+
+
 def obstacle(operation: AnyOperation, follower: MapFollower, lanes: Lanes) -> str:
     """Say what an operation waits for."""
     router = follower.router
@@ -75,8 +92,6 @@ def obstacle(operation: AnyOperation, follower: MapFollower, lanes: Lanes) -> st
     if operation.retry_ns:
         return operation.reason
     lane = lanes.lane_of(operation.request.point)
-    return (
-        router.why_no_primary(router.shard_of(operation.request.point))
-        if lane is None
-        else lane.why_waiting()
-    )
+    if lane is None:
+        return router.why_no_primary(router.shard_of(operation.request.point))
+    return lane_for(operation, lane).why_waiting()
