@@ -110,15 +110,18 @@ class ClusterStore(BaseSessionStore):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._settings.cluster!r} at {','.join(self._settings.seeds)}>"
 
-    async def check(self) -> None:
-        """See whether sessions can be read: reach a node and, by its map, the primary of every shard.
+    async def check(self, *, every_shard: bool = False) -> None:
+        """See whether sessions can be read: reach a node and, by its map, the primary of some shard.
 
-        Waits for what is being started or fails over. Raises UsageError if what listens at the addresses of
-        the nodes is not this cluster, and UnavailableError at the deadline, saying what is missing.
+        With `every_shard`, the primaries of all: for a step of a deployment, not for a load balancer, since
+        one actor that is away would take every app out of it. Waits for what is being started or fails over.
+        Raises UsageError if what listens at the addresses of the nodes is not this cluster, and
+        UnavailableError at the deadline, saying what is missing.
         """
         runner = self._registry.current()
         request = wire.ListByUser(runner.dialog.next_id(), "", 1, ())
-        await runner.gather(request, operations.CHECK)
+        kind = operations.CHECK_EVERY_SHARD if every_shard else operations.CHECK
+        await runner.gather(request, kind)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop now, and those of others soon. Harmless to repeat."""

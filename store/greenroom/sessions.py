@@ -287,10 +287,11 @@ class BaseSessionStore(ABC):
 
     # --- life --------------------------------------------------------------------------------------------
 
-    async def check(self) -> None:
+    async def check(self, *, every_shard: bool = False) -> None:
         """See whether sessions can be read, at the start of an app or when it is asked whether it is ready.
 
-        Raises what the operations raise, in time. Stores without connections have nothing to do.
+        With `every_shard`, whether all of them can. Raises what the operations raise, in time. Stores without
+        connections have nothing to do.
         """
         return
 

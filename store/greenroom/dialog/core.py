@@ -332,7 +332,7 @@ class Dialog:
                 self._fail_alone(operation, message)
             case wire.Counted() | wire.Listing() if type(message) in operation.kind.finals:
                 complete = gathering.take_answer(operation, link, message)
-                if not operation.remaining:
+                if not operation.remaining or (operation.answered and operation.kind.one_is_enough):
                     self._placement.finish(operation)
                     self.replies.append((operation.token, operation.merged()))
                 elif complete:

@@ -176,9 +176,9 @@ class FaultyStore(BaseSessionStore):
         """As the inner store."""
         return await self._perform("delete_by_user", lambda: self.inner.delete_by_user(user_id, keep=keep))
 
-    async def check(self) -> None:
+    async def check(self, *, every_shard: bool = False) -> None:
         """As the inner store."""
-        await self._perform("check", self.inner.check)
+        await self._perform("check", lambda: self.inner.check(every_shard=every_shard))
 
     async def aclose(self) -> None:
         """As the inner store."""

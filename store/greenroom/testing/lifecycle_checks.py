@@ -444,6 +444,7 @@ async def check_features_tell_the_truth(stage: Stage) -> None:
 async def check_store_that_serves_says_so(stage: Stage) -> None:
     """`check` is silent where sessions can be read, before any other operation and after closing."""
     await stage.store.check()
+    await stage.store.check(every_shard=True)
     await stage.created()
     await stage.store.aclose()
     await stage.store.check()

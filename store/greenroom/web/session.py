@@ -165,14 +165,18 @@ class Session:
         if self._owns_store:
             await self.store.aclose()
 
-    async def check(self) -> None:
+    async def check(self, *, every_shard: bool = False) -> None:
         """See whether the store can be read, at the start of an app or when it is asked whether it is ready.
 
+        While some sessions can be read an app is ready; with `every_shard`, all of them must be.
         Raises what the store's own `check` raises: UsageError where what listens at its addresses is not this
         cluster, UnavailableError where nobody answers in time. A store without connections has nothing to
         check.
         """
-        await self.store.check()
+        if every_shard:
+            await self.store.check(every_shard=True)
+        else:
+            await self.store.check()  # a store of one's own may know no more than that
 
     async def clean(self) -> int:
         """Remove expired sessions from the store and return how many that were."""

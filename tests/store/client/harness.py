@@ -199,6 +199,8 @@ class Script:
             "delete_by_user": (wire.DeleteByUser(number, low, 0, "u", b"", ()), operations.DELETE_BY_USER),
             "clean": (wire.Clean(number, low, 0, ()), operations.CLEAN),
             "list_by_user": (wire.ListByUser(number, "u", 10, ()), operations.LIST_BY_USER),
+            "check": (wire.ListByUser(number, "", 1, ()), operations.CHECK),
+            "check_every_shard": (wire.ListByUser(number, "", 1, ()), operations.CHECK_EVERY_SHARD),
         }
         if name in fanouts:
             self.dialog.gather(self.now, *fanouts[name], number if token is None else token)

@@ -183,3 +183,32 @@ def test_a_refusal_for_good_ends_a_read() -> None:
     script.send(a, wire.Failed(number, wire.FailureCode.INVALID, "no"))
     assert isinstance(script.outcome(number), UsageError)
     assert a in script.open
+
+
+def test_for_a_check_one_answer_is_enough() -> None:
+    script, a, b = connected("AABB")
+    number = script.submit("check")
+    assert (script.requests(a)[-1].shards, script.requests(b)[-1].shards) == ((0, 1), (2, 3))
+    script.send(b, wire.Listing(number, (), ()))
+    assert number not in script.outcomes, "it answered that it serves none of them"
+    script.send(a, wire.Listing(number, (1,), ()))
+    assert isinstance(script.outcome(number), wire.Listing)
+    script.pass_time(10 * SECOND)
+    script.outcome(number)
+
+
+def test_a_check_of_every_shard_waits_for_all() -> None:
+    script, a, b = connected("AABB")
+    number = script.submit("check_every_shard")
+    script.send(a, wire.Listing(number, (0, 1), ()))
+    assert number not in script.outcomes
+    script.send(b, wire.Listing(number, (2, 3), ()))
+    assert isinstance(script.outcome(number), wire.Listing)
+
+
+def test_a_check_fails_where_nobody_serves() -> None:
+    script, _, _ = connected("ABAB")
+    script.move("----")
+    number = script.submit("check")
+    script.pass_time(10 * SECOND)
+    assert isinstance(script.outcome(number), UnavailableError)
