@@ -26,6 +26,11 @@ JOINING = "joining"
 ALONE = "alone"
 UNAVAILABLE = "unavailable"
 
+UP = "up"
+AWAY = "away"
+CUT_OFF = "cut_off"
+UNKNOWN = "unknown"
+
 _decoder = messages_decoder(wire.ServerMessage)
 
 
@@ -68,6 +73,45 @@ class ShardStatus(msgspec.Struct, frozen=True):
     waits_for: tuple[str, ...] = ()
 
 
+class Undecided(msgspec.Struct, frozen=True):
+    """A change of a shard that the coordinator has not decided yet; `kind` as in a `Proposal`."""
+
+    shard: int
+    kind: str
+
+
+class CoordinatorStatus(msgspec.Struct, frozen=True):
+    """Whether the coordinator is there, by the word of the actors that answered.
+
+    `state`: `up`; `away`, no actor reaches it; `cut_off`, some do not; `unknown`, none tells. `away_seconds`:
+    how long ago the last of the actors that do not reach it lost it. `unreached_by` names their slots.
+    `undecided` is what they wait for.
+    """
+
+    state: str = UNKNOWN
+    away_seconds: float = 0.0
+    unreached_by: tuple[str, ...] = ()
+    undecided: tuple[Undecided, ...] = ()
+
+    def told(self) -> str:
+        """Return the sentence for an operator; empty unless the coordinator is missed."""
+        if self.state not in {AWAY, CUT_OFF}:
+            return ""
+        kinds = Counter(each.kind for each in self.undecided)
+        waits = ", ".join(f"{kind} of {count}" for kind, count in sorted(kinds.items()))
+        what = f"these changes of shards wait: {waits}" if waits else "no change of a shard waits yet"
+        since = f"for {self.away_seconds:.0f} s"
+        if self.state == AWAY:
+            return (
+                f"the coordinator is away {since}: what is whole serves, what fails is not replaced; {what}; "
+                "start it, or see its log"
+            )
+        return (
+            f"{', '.join(self.unreached_by)} cannot reach the coordinator {since}, others can: look at the "
+            f"network between; {what}"
+        )
+
+
 class ClusterStatus(msgspec.Struct, frozen=True):
     """The whole cluster at about one moment."""
 
@@ -79,10 +123,14 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     actors: tuple[ActorStatus, ...]
     shards: tuple[ShardStatus, ...]
     waiting: tuple[Waiting, ...] = ()
+    coordinator: CoordinatorStatus = CoordinatorStatus()
 
     @property
     def healthy(self) -> bool:
-        """Whether every shard serves with all its replicas, on more than one node if there are several."""
+        """Whether every shard serves with all its replicas, on more than one node if there are several.
+
+        So they do also while the coordinator is away.
+        """
         return all(shard.state == FULL for shard in self.shards)
 
     @property
@@ -96,9 +144,10 @@ class ClusterStatus(msgspec.Struct, frozen=True):
         return {state: counted[state] for state in (FULL, SAME_NODE, JOINING, ALONE, UNAVAILABLE)}
 
     def warnings(self) -> list[str]:
-        """Say what shards wait for, and which nodes hold all there is of some."""
+        """Say whether the coordinator is missed, what shards wait for, and which nodes hold all of some."""
         crowded = Counter(node_of(shard.primary) for shard in self.shards if shard.state == SAME_NODE)
-        return [each.told() for each in self.waiting] + [
+        told = [self.coordinator.told(), *(each.told() for each in self.waiting)]
+        return [line for line in told if line] + [
             f"{count} {'shard has' if count == 1 else 'shards have'} all replicas on node {node}: whoever "
             "loses it loses their sessions; start another node"
             for node, count in sorted(crowded.items())
@@ -217,6 +266,32 @@ def summarize(cluster_map: ClusterMap, inspections: Mapping[bytes, wire.Inspecti
         ),
         shards=shards,
         waiting=waiting_shards(cluster_map, (shard.waits_for for shard in shards)),
+        coordinator=_coordinator_status(cluster_map, inspections),
+    )
+
+
+def _coordinator_status(
+    cluster_map: ClusterMap, inspections: Mapping[bytes, wire.Inspection]
+) -> CoordinatorStatus:
+    told = {
+        incarnation: inspection
+        for incarnation, inspection in inspections.items()
+        if inspection.coordinator_away_seconds is not None
+    }
+    missing = {key: each for key, each in told.items() if each.coordinator_away_seconds}
+    if not missing:
+        return CoordinatorStatus(UP if told else UNKNOWN)
+    undecided = {
+        Undecided(replica.shard, replica.proposes)
+        for inspection in missing.values()
+        for replica in inspection.replicas
+        if replica.proposes
+    }
+    return CoordinatorStatus(
+        AWAY if len(missing) == len(told) else CUT_OFF,
+        round(min(each.coordinator_away_seconds or 0.0 for each in missing.values()), 1),
+        tuple(sorted(_slot(cluster_map, key) for key in missing)),
+        tuple(sorted(undecided, key=lambda each: (each.shard, each.kind))),
     )
 
 

@@ -350,7 +350,7 @@ class Counted(Frame, frozen=True, tag=48):
 
 
 class ReplicaState(Frame, frozen=True):
-    """One replica as its actor sees it."""
+    """One replica as its actor sees it. `proposes`: what it asked of the coordinator, not decided yet."""
 
     shard: int
     epoch: int
@@ -361,14 +361,20 @@ class ReplicaState(Frame, frozen=True):
     appended: int
     committed: int
     joining: tuple[bytes, ...] = ()
+    proposes: str = ""
 
 
 class Inspection(Frame, frozen=True, tag=49):
-    """The replicas of one actor."""
+    """The replicas of one actor.
+
+    `coordinator_away_seconds`: since when it has no connection to the coordinator, 0 while it has one; None
+    from an actor of a version that does not tell.
+    """
 
     request: int
     incarnation: bytes
     replicas: tuple[ReplicaState, ...]
+    coordinator_away_seconds: float | None = None
 
 
 # --- the cluster map -------------------------------------------------------------------------------------

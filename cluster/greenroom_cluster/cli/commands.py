@@ -346,6 +346,7 @@ def status(
                 "healthy": found.healthy,
                 "states": found.states(),
                 "waiting": waiting,
+                "coordinator": _coordinator(found),
             }
         )
         return
@@ -356,6 +357,10 @@ def status(
 
 def _waiting(found: Any) -> list[dict[str, Any]]:
     return [{**msgspec.to_builtins(each), "told": each.told()} for each in found.waiting]
+
+
+def _coordinator(found: Any) -> dict[str, Any]:
+    return {**msgspec.to_builtins(found.coordinator), "told": found.coordinator.told()}
 
 
 @app.command(short_help="Exit with 0 only if every shard has all its replicas, not all on one node.")
@@ -371,14 +376,20 @@ def health(
 ) -> None:
     """Exit with 0 only if every shard has all its replicas, not all on one node.
 
-    With 1 if not, with 3 if no node answers.
+    With 1 if not, with 3 if no node answers. While the coordinator is away, which is said, shards serve.
     """
     found = _inspect(connect, cluster, json=json)
     states = found.states()
     healthy = found.healthy and found.nodes_up >= nodes
     if json:
         _print_json(
-            {"healthy": healthy, "nodes_up": found.nodes_up, "states": states, "waiting": _waiting(found)}
+            {
+                "healthy": healthy,
+                "nodes_up": found.nodes_up,
+                "states": states,
+                "waiting": _waiting(found),
+                "coordinator": _coordinator(found),
+            }
         )
     else:
         counts = ", ".join(f"{count} {state}" for state, count in states.items() if count)

@@ -30,7 +30,7 @@ def print_status(status: ClusterStatus, *, shards: bool = False) -> None:
             "cluster ",
             (printable(status.cluster), "bold"),
             f", map {status.lineage}.{status.version}, "
-            f"{len(status.shards)} shards of {status.replicas} replicas: {counts}",
+            f"{len(status.shards)} shards of {status.replicas} replicas: {counts}; coordinator {status.coordinator.state}",
         )
     )
     for warning in status.warnings():

@@ -21,7 +21,7 @@ from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedCon
 from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
 from greenroom_cluster.runtime.delivery import Delivery
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
-from greenroom_cluster.runtime.driver import Core, Driver
+from greenroom_cluster.runtime.driver import Core, Driver, Replies
 from greenroom_cluster.runtime.links import PeerLinks
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.poller import Poller
@@ -62,6 +62,26 @@ class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
     core: HostSettings = HostSettings()
 
 
+class _Told:
+    """Adds to what the core tells operators what only its process knows: whether the coordinator is there."""
+
+    def __init__(self, connection: FramedConnection, coordinator: CoordinatorLink) -> None:
+        self._connection = connection
+        self._coordinator = coordinator
+
+    def send(self, messages: list[Any]) -> None:
+        """Send these to the operator."""
+        away = self._coordinator.away_seconds
+        self._connection.send(
+            [
+                msgspec.structs.replace(message, coordinator_away_seconds=away)
+                if isinstance(message, wire.Inspection)
+                else message
+                for message in messages
+            ]
+        )
+
+
 class Actor:
     """Joins a core to its sockets. Raises UsageError if the address cannot be listened on."""
 
@@ -86,7 +106,7 @@ class Actor:
             ),
             {
                 wire.ROLE_CLIENT: Service(_decoders[wire.ROLE_CLIENT], self._serve_client),
-                wire.ROLE_ADMIN: Service(_decoders[wire.ROLE_ADMIN], self._serve_client),
+                wire.ROLE_ADMIN: Service(_decoders[wire.ROLE_ADMIN], self._serve_operator),
                 wire.ROLE_PEER: Service(
                     _decoders[wire.ROLE_PEER],
                     self._serve_peer,
@@ -120,8 +140,16 @@ class Actor:
     # --- what comes in -----------------------------------------------------------------------------------
 
     async def _serve_client(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
+        await self._serve_requests(connection, connection, hello, number)
+
+    async def _serve_operator(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
+        await self._serve_requests(connection, _Told(connection, self.coordinator), hello, number)
+
+    async def _serve_requests(
+        self, connection: FramedConnection, replies: Replies, hello: wire.Hello, number: int
+    ) -> None:
         driver, client = self.driver, hello.sender
-        driver.add_client(number, connection)
+        driver.add_client(number, replies)
 
         def handle(requests: list[Any]) -> None:
             driver.step(ClientRequests(number, client, requests))

@@ -104,6 +104,8 @@ class CoordinatorLink:
         self._map: ClusterMap | None = None
         self._connection: FramedConnection | None = None
         self._up = False
+        # Set when it runs: only then is there a clock.
+        self._lost_at: float | None = None
         self._numbers = itertools.count(1)
         self._calls: dict[int, _Call] = {}
         self._waiting: list[Proposal] = []
@@ -119,8 +121,16 @@ class CoordinatorLink:
         """Whether the connection stands and the map was received on it."""
         return self._up
 
+    @property
+    def away_seconds(self) -> float:
+        """For how long the connection has not been up; 0 while it is, or before `run`."""
+        if self._up or self._lost_at is None:
+            return 0.0
+        return trio.current_time() - self._lost_at
+
     async def run(self) -> None:
         """Keep the connection until cancelled."""
+        self._lost_at = trio.current_time()
         hello = wire.Hello(
             protocol=wire.PROTOCOL_VERSION,
             routing=wire.ROUTING_VERSION,
@@ -213,6 +223,8 @@ class CoordinatorLink:
         finally:
             self._connection = None
             self._waiting.clear()
+            if self._up:
+                self._lost_at = trio.current_time()
             self._up = False
 
     def _take(self, connection: FramedConnection, message: CoordinatorReply) -> bool:

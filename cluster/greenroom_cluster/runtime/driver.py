@@ -12,7 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import structlog
 import trio
@@ -69,6 +69,13 @@ class Links(Protocol):
         """Return the connection, if it stands."""
 
 
+class Replies(Protocol):
+    """Where the replies of one connection go."""
+
+    def send(self, messages: list[Any]) -> None:
+        """Send these, in order."""
+
+
 class Driver:
     """Steps one core. `connect_with` must be called before the first step.
 
@@ -80,7 +87,7 @@ class Driver:
         self._leave = leave
         self._links: Links | None = None
         self._propose: Callable[[list[Proposal]], None] | None = None
-        self._clients: dict[int, FramedConnection] = {}
+        self._clients: dict[int, Replies] = {}
         self._peers: dict[tuple[bytes, bool], tuple[int, FramedConnection]] = {}
         self._failed = False
         self._armed_ns: float = -math.inf
@@ -93,9 +100,9 @@ class Driver:
 
     # --- connections -------------------------------------------------------------------------------------
 
-    def add_client(self, number: int, connection: FramedConnection) -> None:
+    def add_client(self, number: int, replies: Replies) -> None:
         """Send replies for connection `number` here."""
-        self._clients[number] = connection
+        self._clients[number] = replies
 
     def drop_client(self, number: int) -> None:
         """Drop replies for connection `number` from now on."""

@@ -232,18 +232,18 @@ class Node:
     # --- what the coordinator is told --------------------------------------------------------------------
 
     async def _beat(self) -> None:
-        reached, told = trio.current_time(), False
+        told, lost_at = False, 0.0
         while True:
             if self._joined and not self._leaving_map:
                 self._link.heartbeat(self._settings.name)
-            if self._link.up:
-                reached = trio.current_time()
-                if told:
-                    # As loud as the alarm that it ends.
-                    _log.warning("coordinator_reached", address=self._settings.coordinator)
+            away = self._link.away_seconds
+            if told and not away:
+                # As loud as the alarm that it ends.
+                seconds = round(trio.current_time() - lost_at, 1)
+                _log.warning("coordinator_reached", address=self._settings.coordinator, away_seconds=seconds)
                 told = False
-            elif not told and trio.current_time() - reached >= _UNREACHABLE_SECONDS:
-                told = True
+            elif not told and away >= _UNREACHABLE_SECONDS:
+                told, lost_at = True, trio.current_time() - away
                 _log.warning(
                     "coordinator_unreachable",
                     reason=self._link.failure,

@@ -130,6 +130,7 @@ class Replica:
             self.log.appended,
             self.committed,
             () if joiner is None else (joiner.pair.peer,),
+            "" if self.proposal is None else self.proposal.proposal.kind,
         )
 
     def become_joining(self, leader: bytes, receiver: SnapshotReceiver) -> None:

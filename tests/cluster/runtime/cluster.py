@@ -71,10 +71,19 @@ class SmallCluster:
     def __init__(self, server: CoordinatorServer, nursery: trio.Nursery) -> None:
         self.server = server
         self.nursery = nursery
+        self.coordination = trio.CancelScope()
         self.actors: dict[str, RunningActor] = {}
         self.link = CoordinatorLink(
             CoordinatorLinkSettings(server.listener.address(), CLUSTER, os.urandom(16))
         )
+
+    async def coordinate(self) -> None:
+        """Run the coordinator until `stop_coordinator`."""
+        with self.coordination:
+            await self.server.run()
+
+    def stop_coordinator(self) -> None:
+        self.coordination.cancel()
 
     @property
     def map(self) -> ClusterMap:
@@ -127,8 +136,8 @@ async def small_cluster(directory: Path, *names: str) -> AsyncIterator[SmallClus
         )
     )
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.run)
         cluster = SmallCluster(server, nursery)
+        nursery.start_soon(cluster.coordinate)
         nursery.start_soon(cluster.link.run)
         for name in names:
             await cluster.start_actor(name)

@@ -118,6 +118,25 @@ async def test_inspection_is_answered_to_operators_only(tmp_path: Path) -> None:
             await client.receive()
 
 
+async def test_inspection_tells_since_when_the_coordinator_is_away(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "a", "b") as cluster:
+        address = cluster.actors["a"].actor.listener.address()
+        admin, _ = await dial(address, hello(wire.ROLE_ADMIN), cluster.nursery)
+        admin.speak(client_decoder)
+
+        async def away_seconds(number: int) -> float:
+            admin.send([wire.Inspect(number)])
+            return (await answers(admin, 1))[number].coordinator_away_seconds
+
+        assert await away_seconds(1) == 0
+        began = trio.current_time()
+        cluster.stop_coordinator()
+        await until(lambda: not cluster.actors["a"].actor.coordinator.up)
+        await until(lambda: trio.current_time() - began > 0.3)
+        assert 0.1 < await away_seconds(2) <= trio.current_time() - began
+        assert await away_seconds(3) > await away_seconds(4) - 0.3 > 0
+
+
 async def test_peer_must_name_whom_it_means(tmp_path: Path) -> None:
     async with small_cluster(tmp_path, "a") as cluster:
         address = cluster.actors["a"].actor.listener.address()

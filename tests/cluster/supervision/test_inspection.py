@@ -150,6 +150,39 @@ def test_what_waits_is_told_with_the_ways_out() -> None:
     assert "stop node n2, run `greenroom forget-node n2`" in status.waiting[0].told()
 
 
+@pytest.mark.parametrize(
+    ("away", "state", "seconds", "unreached"),
+    [
+        ({A: 0.0, B: 0.0}, "up", 0.0, ()),
+        ({A: 7.04, B: 5.0}, "away", 5.0, ("n1/0", "n2/0")),
+        ({A: 0.0, B: 5.0}, "cut_off", 5.0, ("n2/0",)),
+        ({A: 5.0}, "away", 5.0, ("n1/0",)),
+        # One of a version that does not tell.
+        ({A: None, B: 5.0}, "away", 5.0, ("n2/0",)),
+        ({A: None, B: None}, "unknown", 0.0, ()),
+        ({}, "unknown", 0.0, ()),
+    ],
+)
+def test_coordinator_is_judged_by_all_that_tell(
+    away: dict[bytes, float | None], state: str, seconds: float, unreached: tuple[str, ...]
+) -> None:
+    said = {key: wire.Inspection(1, key, (), value) for key, value in away.items()}
+    found = summarize(cluster_map(B), said).coordinator
+    assert (found.state, found.away_seconds, found.unreached_by) == (state, seconds, unreached)
+    assert bool(found.told()) == (state in {"away", "cut_off"})
+
+
+def test_what_waits_for_the_coordinator_is_told_once_a_shard() -> None:
+    proposing = msgspec.structs.replace(replica("primary"), proposes="remove")
+    said = {A: wire.Inspection(1, A, (proposing,), 5.0), B: wire.Inspection(1, B, (proposing,), 5.0)}
+    status = summarize(cluster_map(B), said)
+    assert [(each.shard, each.kind) for each in status.coordinator.undecided] == [(0, "remove")]
+    assert "remove of 1;" in status.warnings()[0]
+    assert "away for 5 s" in status.warnings()[0]
+    # It is asked all the time, so nothing of this is worth a line while it answers.
+    assert summarize(cluster_map(B), {A: wire.Inspection(1, A, (proposing,), 0.0)}).warnings() == []
+
+
 def test_status_holds_no_bytes_so_that_it_is_json() -> None:
     status = summarize(cluster_map(B), words(a=replica("primary")))
     document = msgspec.json.decode(msgspec.json.encode(status))
