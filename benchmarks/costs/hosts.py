@@ -172,6 +172,7 @@ class Pair:
 
     def __init__(self, meter: Meter) -> None:
         self._clock = Clock()
+        self._connections: dict[bytes, int] = {}
         self.sides = tuple(Side(name, self._clock, meter) for name in ("n1", "n2"))
         for side, other in (self.sides, reversed(self.sides)):
             for number, bulk in enumerate((False, True)):
@@ -272,7 +273,8 @@ class Pair:
         return moved
 
     def _ask(self, sender: bytes, message: Any) -> None:
-        incoming = coordination.Incoming(0, sender, message)
+        connection = self._connections.setdefault(sender, len(self._connections))
+        incoming = coordination.Incoming(connection, sender, message)
         outcome = self._coordinator.decide(self._clock.now_ns, [incoming])
         self._publish(outcome)
         for response in outcome.responses:
