@@ -32,6 +32,7 @@ AT_NODE: Mapping[str, Any] = {
 AT_ACTOR: Mapping[str, Any] = {
     wire.ROLE_CLIENT: ActorRequest,
     wire.ROLE_ADMIN: wire.Inspect,
+    wire.ROLE_OPERATOR: wire.DropRecord,
     wire.ROLE_PEER: PeerRequest,
 }
 AT_COORDINATOR: Mapping[str, Any] = {

@@ -37,11 +37,22 @@ class ActorEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     started_ticks: int
 
 
+class SuspectRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The record of a shard's log on which the incarnation `actor` died or hangs.
+
+    `epoch` and `sequence` are what the log calls it; no other record of the shard has both.
+    """
+
+    actor: bytes
+    epoch: int
+    sequence: int
+
+
 class ShardEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Configuration of one shard. Epoch 0 and an empty primary: not yet started.
 
     `nonce` names the proposal that made this configuration. `wanted` is the controller's plan: slots, the
-    primary's first.
+    primary's first. A backup that takes over does not apply `suspect`.
     """
 
     epoch: int
@@ -49,6 +60,7 @@ class ShardEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     backups: tuple[bytes, ...]
     nonce: bytes
     wanted: tuple[str, ...]
+    suspect: SuspectRecord | None = None
 
     @property
     def members(self) -> tuple[bytes, ...]:

@@ -232,6 +232,19 @@ class Subscribe(Frame, frozen=True, tag=21):
     version: int
 
 
+class DropRecord(Frame, frozen=True, tag=22):
+    """An operator has an actor drop the record at which a shard is suspended, named as `Inspection` shows it.
+
+    Answered by `Written(0)`, `Failed(NOT_FOUND)` if the shard is not suspended there at that record,
+    `Failed(CONFLICT)` while the actor that the record stopped may still be alive.
+    """
+
+    request: int
+    shard: int
+    epoch: int
+    sequence: int
+
+
 # --- replies ---------------------------------------------------------------------------------------------
 
 
@@ -349,6 +362,16 @@ class Counted(Frame, frozen=True, tag=48):
     counts: tuple[tuple[int, int], ...]
 
 
+class SuspendedRecord(Frame, frozen=True):
+    """The record at which a shard is suspended; `following` more wait behind it."""
+
+    epoch: int
+    sequence: int
+    kind: str
+    size_bytes: int
+    following: int
+
+
 class ReplicaState(Frame, frozen=True):
     """One replica as its actor sees it. `proposes`: what it asked of the coordinator, not decided yet."""
 
@@ -362,6 +385,7 @@ class ReplicaState(Frame, frozen=True):
     committed: int
     joining: tuple[bytes, ...] = ()
     proposes: str = ""
+    suspended: SuspendedRecord | None = None
 
 
 class Inspection(Frame, frozen=True, tag=49):
@@ -394,7 +418,7 @@ class MapChange(Frame, frozen=True, tag=61):
 
 Mutation: TypeAlias = Create | Update | Delete | Patch | Rotate | DeleteByHandle
 Fanout: TypeAlias = DeleteByUser | ListByUser | Clean
-Request: TypeAlias = Get | Mutation | Fanout | Inspect
+Request: TypeAlias = Get | Mutation | Fanout | Inspect | DropRecord
 ClientMessage: TypeAlias = Hello | Request | Subscribe
 Reply: TypeAlias = (
     Session | Missing | Written | Failed | Redirect | Overloaded | Unknowable | Listing | Counted | Inspection

@@ -23,7 +23,12 @@ PAGE = (Path(__file__).parents[2] / "docs/protocol.md").read_text()
 CLIENT = set(range(10, 20))
 ALLOWED = {
     "node": {wire.ROLE_CLIENT: {21}, wire.ROLE_ADMIN: {21}},
-    "actor": {wire.ROLE_CLIENT: CLIENT, wire.ROLE_ADMIN: {20}, wire.ROLE_PEER: {80, 82, 84}},
+    "actor": {
+        wire.ROLE_CLIENT: CLIENT,
+        wire.ROLE_ADMIN: {20},
+        wire.ROLE_OPERATOR: {22},
+        wire.ROLE_PEER: {80, 82, 84},
+    },
     "coordinator": {
         wire.ROLE_ADMIN: {21},
         wire.ROLE_OPERATOR: {21, 96},

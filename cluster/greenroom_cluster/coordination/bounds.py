@@ -41,8 +41,12 @@ _TEXT_BYTES = 2
 """Before a short text or bytes."""
 _STATE_BYTES = 9
 _MEMBER_BYTES = INCARNATION_BYTES + _TEXT_BYTES
-_SHARD_BYTES = 8
-"""Of an entry of a shard: its epoch, and what begins its lists."""
+_SHARD_BYTES = 9
+"""Of an entry of a shard: its epoch, what begins its lists, and that it has no suspect."""
+_SUSPECT_BYTES = 1 + _MEMBER_BYTES + 2 * _NUMBER_BYTES
+
+SUSPECTS_MAX = 256
+"""Shards of one map that have a suspect."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -152,7 +156,8 @@ class Room:
         members = (self._replicas + 1) * _MEMBER_BYTES
         slots = self._replicas * (_TEXT_BYTES + slot_length)
         shard = _SHARD_BYTES + members + _TEXT_BYTES + NONCE_BYTES_MAX + slots
-        return named + self._shards * shard + excess * _MEMBER_BYTES
+        suspects = min(self._shards, SUSPECTS_MAX) * _SUSPECT_BYTES
+        return named + self._shards * shard + excess * _MEMBER_BYTES + suspects
 
     def _take(self, named: int, slot_length: int, excess: int) -> bool:
         named, excess = self._named + named, self._excess + excess

@@ -113,6 +113,7 @@ class Coordinator:
         self._stepped_ns = now_ns
         self._owners = Owners(cluster_map.nodes, self._down_ns, now_ns)
         self._waiting: tuple[Waiting, ...] = ()
+        self._suspecting = any(entry.suspect is not None for entry in cluster_map.shards)
         self._subscribed: dict[int, bytes] = {}
         self._dead: dict[bytes, None] = {}
         self._refused: dict[bytes, None] = {}
@@ -175,8 +176,8 @@ class Coordinator:
                 if actor.incarnation in self._dead:
                     complaint = complaint or "this incarnation is dead, which is final; start the actor again"
                 complaint = complaint or draft.register_actor(actor)
-            case ReportDead(request=request, incarnations=incarnations):
-                complaint, code = self._report_dead(now_ns, draft, incoming, incarnations)
+            case ReportDead(request=request):
+                complaint, code = self._report_dead(now_ns, draft, incoming, incoming.message)
             case RemoveNode(request=request, name=name):
                 complaint, code = self._foreign(now_ns, draft, incoming, name)
                 complaint = complaint or draft.remove_node(name)
@@ -210,9 +211,10 @@ class Coordinator:
         return complaint if complaint[0] else (f"node {name} is another's: register it first", "")
 
     def _report_dead(
-        self, now_ns: int, draft: Draft, incoming: Incoming, incarnations: tuple[bytes, ...]
+        self, now_ns: int, draft: Draft, incoming: Incoming, message: ReportDead
     ) -> tuple[str, str]:
         """Bury these, if all that are known are the sender's own; return why not, as `_objection` does."""
+        incarnations = message.incarnations
         nodes = {draft.actors[each].node for each in incarnations if each in draft.actors}
         for name in sorted(nodes):
             complaint = self._foreign(now_ns, draft, incoming, name)
@@ -220,6 +222,8 @@ class Coordinator:
                 return complaint
         if nodes or self._owners.owns_any(incoming.sender):
             self._bury(incarnations)
+            # In one map with the deaths, so that no successor learns of these alone.
+            draft.suspect(incarnations, message.suspicions)
             draft.report_dead(incarnations)
             return "", ""
         return "only a node's supervisor reports deaths: register the node first", ""
@@ -268,6 +272,10 @@ class Coordinator:
             return  # its name was taken over: the map tells its supervisor
         if node.state == "down":
             draft.set_node_state(node.name, "up")
+        if message.suspicions or self._suspecting:
+            here = (node.name, "up")
+            actors = {key for key, actor in draft.actors.items() if (actor.node, actor.state) == here}
+            draft.suspect(actors, message.suspicions)
 
     def _mark_down(self, now_ns: int, draft: Draft) -> None:
         """Silent nodes are down. One that is leaving stays so, lest a heartbeat brings it back up."""
@@ -335,6 +343,7 @@ class Coordinator:
         )
         if after is before:
             return Outcome(responses=responses, warnings=tuple(draft.warnings))
+        self._suspecting = any(entry.suspect is not None for entry in after.shards)
         draft.warnings += self._waiting_news(after)
         return Outcome(after, delta_between(before, after), responses, tuple(draft.warnings))
 

@@ -5,19 +5,20 @@ Every method returns "" when done, or why not and what to do. None raises on wha
 Who may speak for a node is decided before (`owners`): what registers here replaces what had its name.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
-from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
+from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry, SuspectRecord
 from greenroom_cluster.coordination.bounds import (
     MAP_BYTES_MAX,
     NODES_MAX,
+    SUSPECTS_MAX,
     Room,
     actor_objection,
     node_objection,
 )
-from greenroom_cluster.coordination.messages import Decision, Proposal
+from greenroom_cluster.coordination.messages import Decision, Proposal, Suspicion
 from greenroom_cluster.coordination.rules import Situation, decide, malformed
 
 EMPTIED_NAMED = 4
@@ -128,6 +129,36 @@ class Draft:
             f"the map of {len(self.shards)} shards, {len(self.nodes)} nodes and {len(self.actors)} actors "
             f"has no room for another: those who follow it take {MAP_BYTES_MAX} bytes at most. Start fewer "
             "actors (--actors) or nodes, under shorter names (--name)"
+        )
+
+    def suspect(self, actors: Collection[bytes], suspicions: Iterable[Suspicion]) -> None:
+        """Note the records on which some of these actors died or hang; take back what else was said of them.
+
+        Only for shards of which they are members. What was noted stays with a shard that was taken over.
+        """
+        accused = {(each.record.actor, each.shard): each.record for each in suspicions}
+        for shard, entry in enumerate(self.shards):
+            known = entry.suspect
+            if known is not None and known.actor in actors and (known.actor, shard) not in accused:
+                self.shards[shard] = msgspec.structs.replace(entry, suspect=None)
+            for member in entry.members:
+                record = accused.get((member, shard))
+                if record is not None and member in actors and record != known:
+                    self._suspect(shard, record)
+
+    def _suspect(self, shard: int, record: SuspectRecord) -> None:
+        if sum(entry.suspect is not None for entry in self.shards) >= SUSPECTS_MAX:
+            # Who has taken over has long seen why it stopped.
+            for other, entry in enumerate(self.shards):
+                if entry.suspect is not None and entry.suspect.actor not in entry.members:
+                    self.shards[other] = msgspec.structs.replace(entry, suspect=None)
+        if sum(entry.suspect is not None for entry in self.shards) >= SUSPECTS_MAX:
+            self.warnings.append(f"shard {shard}: more than {SUSPECTS_MAX} records are suspected at once")
+            return
+        self.shards[shard] = msgspec.structs.replace(self.shards[shard], suspect=record)
+        self.warnings.append(
+            f"shard {shard}: {self._describe(record.actor)} died or hangs on record {record.epoch}/"
+            f"{record.sequence}; a backup that takes over stops before it"
         )
 
     # --- shards ------------------------------------------------------------------------------------------

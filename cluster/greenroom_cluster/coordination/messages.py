@@ -13,7 +13,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from greenroom import wire
-from greenroom.cluster_map import ActorEntry, NodeEntry
+from greenroom.cluster_map import ActorEntry, NodeEntry, SuspectRecord
 
 # What nobody means honestly ends the connection where it is decoded; what an operator can mend is answered.
 Incarnation: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
@@ -23,6 +23,9 @@ ShortText: TypeAlias = Annotated[str, msgspec.Meta(max_length=16)]
 
 PROPOSALS_MAX = 4096
 """Of one message: decided, they fit into a frame."""
+
+SUSPICIONS_MAX = 256
+"""Of one message: an actor has one record in hand, and a node 256 actors at most."""
 
 NAME_TAKEN = "name-taken"
 """Code of the `Rejected` that a supervisor gets whose node name belongs to another that is alive."""
@@ -88,15 +91,23 @@ class RegisterActor(wire.Frame, frozen=True, tag=93):
     actor: ActorEntry
 
 
+class Suspicion(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A record of that shard on which an actor died or hangs."""
+
+    shard: int
+    record: SuspectRecord
+
+
 class ReportDead(wire.Frame, frozen=True, tag=94):
     """These incarnations' exits were seen by their supervisor on their host.
 
     Answered by `Accepted`, or by `Rejected` if one of them is of another node than the sender's: then nothing
-    of it was done.
+    of it was done. `suspicions` names the records that ended some of them.
     """
 
     request: int
     incarnations: Annotated[tuple[Incarnation, ...], msgspec.Meta(max_length=1 << 16)]
+    suspicions: Annotated[tuple[Suspicion, ...], msgspec.Meta(max_length=SUSPICIONS_MAX)] = ()
 
 
 class RemoveNode(wire.Frame, frozen=True, tag=95):
@@ -117,11 +128,16 @@ class ForgetNode(wire.Frame, frozen=True, tag=96):
 
 
 class Heartbeat(wire.Frame, frozen=True, tag=97):
-    """A supervisor is alive and reaches the coordinator; `lineage` and `version` are the newest it knows."""
+    """A supervisor is alive and reaches the coordinator; `lineage` and `version` are the newest it knows.
+
+    `suspicions` names the records on which actors of the node hang, all of them: one that is not repeated is
+    taken back.
+    """
 
     node: NodeName
     lineage: int
     version: int
+    suspicions: Annotated[tuple[Suspicion, ...], msgspec.Meta(max_length=SUSPICIONS_MAX)] = ()
 
 
 class Accepted(wire.Frame, frozen=True, tag=98):

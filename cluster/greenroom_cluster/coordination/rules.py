@@ -151,8 +151,12 @@ def decide(s: Situation) -> Verdict:
         return Verdict(
             applied=False, reason="refused: this shard has used up its epochs; create a new cluster"
         )
-    changed = ShardEntry(entry.epoch + 1, proposal.primary, proposal.backups, proposal.nonce, entry.wanted)
-    lost = entry.members if proposal.kind == "start" else ()
+    begins = proposal.kind == "start"
+    suspect = None if begins else entry.suspect
+    changed = ShardEntry(
+        entry.epoch + 1, proposal.primary, proposal.backups, proposal.nonce, entry.wanted, suspect
+    )
+    lost = entry.members if begins else ()
     return Verdict(applied=True, reason=proposal.kind, entry=changed, lost=lost)
 
 

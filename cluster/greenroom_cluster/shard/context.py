@@ -1,7 +1,7 @@
 """What the replicas of one actor share: identity, settings, the map, the pairs, and where effects go."""
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     from greenroom_cluster.shard.primary import Primary
 
 NONCE_BYTES = 12
+
+MARK_SHARD, MARK_EPOCH, MARK_SEQUENCE = range(3)
+
+
+class Mark(Protocol):
+    """Three integers that name the record about to be applied; a sequence number of 0: none is.
+
+    Kept where they outlive the process, so that a successor can spare itself a record on which this one dies.
+    Not a function: three stores take a tenth of a microsecond, a call that packs them twice that.
+    """
+
+    def __setitem__(self, field: int, value: int, /) -> None:
+        """Set one of them."""
 
 
 class OpenProposal:
@@ -35,8 +48,9 @@ class Context:
     """Shared by all replicas of a host, written by the host alone but for `effects`."""
 
     def __init__(
-        self, incarnation: bytes, slot: str, settings: HostSettings, generator: random.Random
+        self, incarnation: bytes, slot: str, settings: HostSettings, generator: random.Random, mark: Mark
     ) -> None:
+        self.mark = mark
         self.incarnation = incarnation
         self.slot = slot
         self.settings = settings

@@ -84,7 +84,4 @@ def _commit(replica: Replica, committed: int) -> None:
     target = min(committed, replica.log.appended)
     if target <= replica.committed:
         return
-    apply = replica.table.apply
-    for record in replica.log.take(replica.committed, target):
-        replica.committed = record.sequence
-        apply(record)
+    replica.commit(target)

@@ -26,7 +26,8 @@ from greenroom_cluster.peering import (
     SnapshotOk,
     SnapshotRefused,
 )
-from greenroom_cluster.shard.context import Context, OpenProposal
+from greenroom_cluster.shard.administration import administer
+from greenroom_cluster.shard.context import Context, Mark, OpenProposal
 from greenroom_cluster.shard.effects import Answer, HostEffect, Reply
 from greenroom_cluster.shard.following import grace_over, receive_commit, take_records
 from greenroom_cluster.shard.gathering import Gather
@@ -44,7 +45,7 @@ from greenroom_cluster.shard.inputs import (
 )
 from greenroom_cluster.shard.joining import SnapshotReceiver
 from greenroom_cluster.shard.pairs import Incoming, hear_of
-from greenroom_cluster.shard.replica import Replica
+from greenroom_cluster.shard.replica import Replica, join_refusal, unserved
 from greenroom_cluster.shard.roles import Role
 from greenroom_cluster.shard.settings import HostSettings, ns
 from greenroom_cluster.shard.strangers import forget_departed, is_stranger, refuse_stranger
@@ -59,9 +60,14 @@ class Host:
     """The replicas of the actor incarnation `incarnation`, which takes the place `slot`."""
 
     def __init__(
-        self, incarnation: bytes, slot: str, settings: HostSettings, generator: random.Random
+        self,
+        incarnation: bytes,
+        slot: str,
+        settings: HostSettings,
+        generator: random.Random,
+        mark: Mark | None = None,
     ) -> None:
-        self._context = Context(incarnation, slot, settings, generator)
+        self._context = Context(incarnation, slot, settings, generator, [0, 0, 0] if mark is None else mark)
         self._settings = settings
         self._replicas: list[Replica | None] = []
         self._shift = POINT_BITS
@@ -151,13 +157,13 @@ class Host:
             if kind in _FANOUTS:
                 self._fan_out(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]  # kind says which
                 continue
-            if kind is wire.Inspect:
-                self._inspect(now_ns, connection, request.request)
+            if kind in _ADMINISTRATION:
+                administer(context, replicas, now_ns, wall_us, connection, request)  # type: ignore[arg-type]  # as above
                 continue
             replica = replicas[request.point >> shift] if replicas and 0 <= request.point < 65536 else None  # type: ignore[union-attr]  # what remains has a point
             primary = None if replica is None else replica.primary
             if primary is None:
-                context.effects.append(Reply(connection, context.redirect(request.request)))
+                context.effects.append(Reply(connection, unserved(context, replica, client, request.request)))
             elif kind is wire.Get:
                 primary.read(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]
             else:
@@ -189,16 +195,6 @@ class Host:
             else:
                 replica.primary.submit(now_ns, wall_us, gather, client, request)
         gather.seal(context.effects)
-
-    def _inspect(self, now_ns: int, connection: int, request: int) -> None:
-        context = self._context
-        if not context.inspected:
-            # However often it is asked for in one step, it is looked at once.
-            context.inspected = tuple(
-                replica.state(now_ns) for replica in self._replicas if replica is not None
-            )
-        message = wire.Inspection(request, context.incarnation, context.inspected)
-        context.effects.append(Reply(connection, message))
 
     def _connection_closed(self, _now_ns: int, _wall_us: int, event: ConnectionClosed) -> None:
         for replica in self._replicas:
@@ -255,7 +251,7 @@ class Host:
 
     def _snapshot_chunk(self, now_ns: int, _wall_us: int, peer: bytes, message: SnapshotChunk) -> None:
         context = self._context
-        reason = self._join_refusal(peer, message)
+        reason = join_refusal(context, self._replicas, peer, message)
         if reason is not None:
             context.ignore("SnapshotChunk", reason, message.shard, message.epoch)
             refusal = SnapshotRefused(message.shard, message.epoch, message.join, reason)
@@ -272,17 +268,6 @@ class Host:
         replica.clock.heard(message.time_us, now_ns)
         answer = SnapshotOk(message.shard, message.epoch, message.join, message.number)
         context.effects.append(Answer(peer, answer))
-
-    def _join_refusal(self, peer: bytes, message: SnapshotChunk) -> str | None:
-        if not 0 <= message.shard < len(self._replicas):
-            return "the joiner has no map with that shard yet"
-        entry = self._entry(message.shard)
-        if entry.epoch > message.epoch:
-            return f"the joiner knows epoch {entry.epoch}"
-        replica = self._replicas[message.shard]
-        if replica is None:
-            return None if message.number == 0 else "the chunk belongs to another join"
-        return replica.chunk_refusal(peer, message)
 
     def _snapshot_ok(self, now_ns: int, _wall_us: int, _peer: bytes, message: SnapshotOk) -> None:
         replica = self._replica(message.shard)
@@ -508,3 +493,4 @@ class Host:
 
 
 _FANOUTS = frozenset({wire.DeleteByUser, wire.ListByUser, wire.Clean})
+_ADMINISTRATION = frozenset({wire.Inspect, wire.DropRecord})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from greenroom import wire
 from greenroom.fields import LIST_LIMIT_MAX
 from greenroom_cluster.shard.admission import COSTLY, Admission
+from greenroom_cluster.shard.context import MARK_EPOCH, MARK_SEQUENCE, MARK_SHARD
 from greenroom_cluster.shard.effects import Reply
 from greenroom_cluster.shard.gathering import Gather
 from greenroom_cluster.shard.log import record_bytes
@@ -304,8 +305,11 @@ class Primary:
         needed = self._needed_after(target)
         # The usual: nobody needs them any more, so one pass takes them out.
         records = (log.records if needed < target else log.take)(replica.committed, target)
+        mark = self.context.mark
+        mark[MARK_SHARD] = self.shard
         for record in records:
-            replica.committed = sequence = record.sequence
+            mark[MARK_EPOCH] = record.epoch
+            mark[MARK_SEQUENCE] = replica.committed = sequence = record.sequence
             before = table.removed
             reply = apply(record)
             if paging.under_way:
@@ -318,6 +322,7 @@ class Primary:
             origin = waiting.pop((record.client, reply.request), None)
             if origin is not None:
                 self.answer(origin, reply)
+        mark[MARK_SEQUENCE] = 0
         for follower in self.membership.followers:
             if follower.streaming:
                 follower.pair.commits_due[self.shard] = follower

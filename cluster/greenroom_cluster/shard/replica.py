@@ -6,19 +6,28 @@ epoch; here a replica only adopts what was decided. Roles change in `become_*` a
 What a role does stands in `primary` and, for replicas that follow, in `following`.
 """
 
+from collections.abc import Sequence
+
 from greenroom import wire
-from greenroom.cluster_map import ShardEntry
+from greenroom.cluster_map import ShardEntry, SuspectRecord
 from greenroom.errors import InvariantError
 from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.peering import SnapshotChunk
 from greenroom_cluster.shard.clock import ShardClock
-from greenroom_cluster.shard.context import Context, OpenProposal
+from greenroom_cluster.shard.context import (
+    MARK_EPOCH,
+    MARK_SEQUENCE,
+    MARK_SHARD,
+    Context,
+    OpenProposal,
+)
 from greenroom_cluster.shard.joining import SnapshotReceiver
 from greenroom_cluster.shard.log import Log
 from greenroom_cluster.shard.pairs import Incoming, hear_of
 from greenroom_cluster.shard.primary import Primary
 from greenroom_cluster.shard.roles import Role
 from greenroom_cluster.shard.stored import expiry_of
+from greenroom_cluster.shard.suspension import Suspension
 from greenroom_cluster.shard.table import SessionTable
 
 
@@ -40,6 +49,7 @@ class Replica:
         "role",
         "shard",
         "since_ns",
+        "suspension",
         "table",
     )
 
@@ -58,6 +68,7 @@ class Replica:
         self.primary: Primary | None = None
         self.receiver: SnapshotReceiver | None = None
         self.opened: OpenProposal | None = None
+        self.suspension: Suspension | None = None
         # The followers that the next configuration names may hold something else under the same numbers.
         self.doubted = False
 
@@ -74,7 +85,7 @@ class Replica:
         if entry.primary != self.context.incarnation:
             self.become_backup(now_ns, entry.primary, before)
         elif self.primary is None:
-            self.become_primary(now_ns, wall_us, before)
+            self.become_primary(now_ns, wall_us, before, entry.suspect)
         else:
             self.primary.reconfigure(now_ns, wall_us)
             self.context.transition(self.shard, self.epoch, self.role.value, "members changed")
@@ -131,6 +142,7 @@ class Replica:
             self.committed,
             () if joiner is None else (joiner.pair.peer,),
             "" if self.proposal is None else self.proposal.proposal.kind,
+            None if self.suspension is None else self.suspension.state(),
         )
 
     def become_joining(self, leader: bytes, receiver: SnapshotReceiver) -> None:
@@ -143,10 +155,19 @@ class Replica:
         self.committed = receiver.sequence
         self.context.transition(self.shard, self.epoch, self.role.value, "snapshot begins")
 
-    def become_primary(self, now_ns: int, wall_us: int, before: int) -> None:
-        """Commit the whole prepared log, which may hold what was acknowledged, and only then serve."""
+    def become_primary(
+        self, now_ns: int, wall_us: int, before: int, suspect: SuspectRecord | None = None
+    ) -> None:
+        """Commit the whole prepared log, which may hold what was acknowledged, and only then serve.
+
+        But stop before the suspect: a primary has died or hangs on that record.
+        """
         if self.receiver is not None and not self.receiver.complete:
             raise InvariantError(f"shard {self.shard}: made primary while its snapshot is incomplete")
+        former = self.leader
+        if self.suspension is not None:
+            # Also if the map has forgotten it, as one of a new lineage may.
+            former, suspect = self.suspension.former, self.suspension.suspect
         reason = "started"
         if self.leader:
             reason = "handed over" if len(self.members) > 1 else "takeover"
@@ -155,9 +176,49 @@ class Replica:
         usurping = self.doubted and self.leader != b""
         self.leader = b""
         self.receiver = None
-        for record in self.log.take(self.committed, self.log.appended):
-            self.committed = record.sequence
-            self.table.apply(record)
+        # Only who takes over alone is in doubt: before a hand-over the primary has applied the whole log.
+        if suspect is not None and former and len(self.members) == 1 and self._holds(suspect):
+            self.commit(suspect.sequence - 1)
+            self.become_suspended(former, reason)
+            return
+        self._begin_to_lead(now_ns, wall_us, reason, usurping=usurping)
+
+    def become_suspended(self, former: bytes, reason: str) -> None:
+        """Stop before the first record that is not applied, on which the former primary died or hung."""
+        self.role = Role.SUSPENDED
+        undecided = self.log.records(self.committed, self.log.appended)
+        self.suspension = Suspension(self.shard, former, undecided)
+        self.context.transition(self.shard, self.epoch, self.role.value, reason)
+        self.context.warn(self.suspension.reason, self.shard)
+
+    def drop_record(self, now_ns: int, wall_us: int) -> None:
+        """Go on behind the record at which this replica is suspended, as if it had never changed anything."""
+        assert self.suspension is not None
+        (record,) = self.log.take(self.committed, self.committed + 1)
+        self.committed = record.sequence
+        self.suspension.refuse_for_good(self.table.clients)
+        self._begin_to_lead(now_ns, wall_us, f"record {record.sequence} was dropped by an operator")
+
+    def _holds(self, suspect: SuspectRecord) -> bool:
+        """Whether that record is in the log here and not applied."""
+        if not self.committed < suspect.sequence <= self.log.appended:
+            return False
+        (record,) = self.log.records(suspect.sequence - 1, suspect.sequence)
+        return record.epoch == suspect.epoch
+
+    def commit(self, through: int) -> None:
+        """Apply the log up to a record, marking each."""
+        mark, apply = self.context.mark, self.table.apply
+        mark[MARK_SHARD] = self.shard
+        for record in self.log.take(self.committed, through):
+            mark[MARK_EPOCH] = record.epoch
+            mark[MARK_SEQUENCE] = self.committed = record.sequence
+            apply(record)
+        mark[MARK_SEQUENCE] = 0
+
+    def _begin_to_lead(self, now_ns: int, wall_us: int, reason: str, *, usurping: bool = False) -> None:
+        self.suspension = None
+        self.commit(self.log.appended)
         self.role = Role.PRIMARY
         # The shard's time begins now at the latest: a clock that jumps before the first request has to be
         # doubted too.
@@ -247,3 +308,25 @@ class Replica:
 
     def _incoming(self, now_ns: int) -> Incoming:
         return hear_of(self.context, self.leader, now_ns)
+
+
+def unserved(context: Context, replica: Replica | None, client: bytes, request: int) -> wire.EncodedReply:
+    """Return the answer to a request for a shard of which this actor is not the serving primary."""
+    if replica is None or replica.suspension is None:
+        return context.redirect(request)
+    return replica.suspension.reply_to(client, request, replica.table.clients, context.map_version)
+
+
+def join_refusal(
+    context: Context, replicas: Sequence[Replica | None], peer: bytes, chunk: SnapshotChunk
+) -> str | None:
+    """Return why a chunk of a snapshot for one of an actor's shards is not taken, None if it is."""
+    if context.map is None or not 0 <= chunk.shard < len(replicas):
+        return "the joiner has no map with that shard yet"
+    entry = context.map.shards[chunk.shard]
+    if entry.epoch > chunk.epoch:
+        return f"the joiner knows epoch {entry.epoch}"
+    replica = replicas[chunk.shard]
+    if replica is None:
+        return None if chunk.number == 0 else "the chunk belongs to another join"
+    return replica.chunk_refusal(peer, chunk)

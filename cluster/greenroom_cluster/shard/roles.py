@@ -14,6 +14,7 @@ class Role(StrEnum):
     BACKUP = "backup"
     JOINING = "joining"
     FENCED = "fenced"
+    SUSPENDED = "suspended"
 
 
 class Kind(StrEnum):
@@ -37,4 +38,6 @@ ACCEPTS: dict[Role, frozenset[Kind]] = {
     Role.JOINING: frozenset({Kind.RECORDS, Kind.COMMIT, Kind.CHUNK}),
     # It has proposed that another configuration begins, so it must not help the present one any more.
     Role.FENCED: frozenset(),
+    # It took over from a primary that died or hung on a record, and waits there for an operator.
+    Role.SUSPENDED: frozenset(),
 }

@@ -3,7 +3,7 @@
 import random
 
 from greenroom import wire
-from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
+from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry, SuspectRecord
 from greenroom_cluster.coordination.messages import Decision, Proposal
 from greenroom_cluster.peering import (
     Beacon,
@@ -18,6 +18,7 @@ from greenroom_cluster.peering import (
 )
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
+from greenroom_cluster.shard.context import Mark
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.pairs import Follower, Outgoing
 from greenroom_cluster.shard.records import Command, Record
@@ -38,6 +39,7 @@ def incarnation(name: str) -> bytes:
 
 
 ME, B, C, D = (incarnation(name) for name in "abcd")
+POISON = SuspectRecord(B, 2, 12)
 
 
 def create(request: int, digest: bytes = ALICE, data: bytes = b"\x80", low: int = 1) -> wire.Create:
@@ -52,8 +54,10 @@ PAUSE_SECONDS = 0.5
 class Probe:
     """The host of actor `a`, in a cluster of the actors a to d. Time stands still unless told."""
 
-    def __init__(self, settings: HostSettings | None = None, shards: int = 1) -> None:
-        self.host = Host(ME, "na/0", settings or HostSettings(), random.Random(7))
+    def __init__(
+        self, settings: HostSettings | None = None, shards: int = 1, mark: Mark | None = None
+    ) -> None:
+        self.host = Host(ME, "na/0", settings or HostSettings(), random.Random(7), mark)
         self.now_ns = ns(1000)
         self.wall_us = WALL_US
         self.shards = shards
@@ -100,6 +104,7 @@ class Probe:
         nonce: bytes = NONCE,
         lineage: int = 1,
         absent: str = "",
+        suspect: SuspectRecord | None = None,
     ) -> list[fx.HostEffect]:
         """Publish a map. `wanted`, `dead` and `absent` are actors' letters; who is absent is not in it."""
         self.version += 1
@@ -117,9 +122,8 @@ class Probe:
             for name in "abcd"
             if name not in absent
         }
-        entry = ShardEntry(
-            epoch, members[0] if members else b"", members[1:], nonce, tuple(f"n{name}/0" for name in wanted)
-        )
+        plan = tuple(f"n{name}/0" for name in wanted)
+        entry = ShardEntry(epoch, members[0] if members else b"", members[1:], nonce, plan, suspect)
         nodes = {f"n{name}": NodeEntry(f"n{name}", f"{name}:2", "up") for name in "abcd"}
         return self.step(
             ins.MapChanged(
@@ -170,6 +174,14 @@ class Probe:
         """As a backup, hear nothing for the whole grace."""
         self.follow()
         self.after(1.3)
+
+    def suspend(self, suspect: SuspectRecord = POISON) -> None:
+        """Take over from a primary that died on a record, with one before it and one behind it unapplied."""
+        self.follow()
+        self.hear(B, prepare(11, 12, 13))
+        self.configure(2, (B, ME), wanted="ba", dead="b", suspect=suspect)
+        nonce = self.proposal("takeover").nonce
+        self.configure(3, (ME,), nonce=nonce, wanted="ba", dead="b", suspect=suspect)
 
     def hand_over(self) -> None:
         """As the primary, propose the backup as the next one."""

@@ -34,6 +34,7 @@ ROLES: dict[str, Callable[[Probe], None]] = {
     "fenced": lambda probe: probe.fence(),
     "joining": lambda probe: probe.join(epoch=2, last=False),
     "joined": lambda probe: probe.join(epoch=2),
+    "suspended": lambda probe: probe.suspend(),
 }
 
 INPUTS: dict[str, ins.HostInput] = {
@@ -117,6 +118,9 @@ EXPECTED: dict[str, dict[str, str]] = {
         "first chunk": "taken",
         "stray chunk refusal": "ignored",
     },
+    "suspended": EVERYWHERE
+    | REDIRECTS
+    | {"get": "answered", "create": "answered", "commit": "refused", "stray chunk refusal": "ignored"},
 }
 
 

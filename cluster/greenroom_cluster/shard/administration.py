@@ -1,0 +1,49 @@
+"""What an actor does for operators: show its replicas, and drop the record at which one is suspended."""
+
+from collections.abc import Sequence
+
+from greenroom import wire
+from greenroom_cluster.shard.context import Context
+from greenroom_cluster.shard.effects import Reply
+from greenroom_cluster.shard.replica import Replica
+
+
+def administer(
+    context: Context,
+    replicas: Sequence[Replica | None],
+    now_ns: int,
+    wall_us: int,
+    connection: int,
+    request: wire.Inspect | wire.DropRecord,
+) -> None:
+    """Answer an operator's question, or follow an operator's word and say so, or why not."""
+    if isinstance(request, wire.Inspect):
+        if not context.inspected:
+            # However often it is asked for in one step, it is looked at once.
+            context.inspected = tuple(replica.state(now_ns) for replica in replicas if replica is not None)
+        message = wire.Inspection(request.request, context.incarnation, context.inspected)
+        context.effects.append(Reply(connection, message))
+        return
+    replica = replicas[request.shard] if 0 <= request.shard < len(replicas) else None
+    refusal = _refusal(context, replica, request)
+    context.effects.append(Reply(connection, refusal or wire.Written(request.request, 0)))
+    if refusal is None and replica is not None:
+        replica.drop_record(now_ns, wall_us)
+        context.inspected = ()
+
+
+def _refusal(context: Context, replica: Replica | None, request: wire.DropRecord) -> wire.Failed | None:
+    suspension = None if replica is None else replica.suspension
+    if suspension is None:
+        detail = f"shard {request.shard} is not suspended on this actor"
+        return wire.Failed(request.request, wire.FailureCode.NOT_FOUND, detail)
+    record = suspension.record
+    if (record.epoch, record.sequence) != (request.epoch, request.sequence):
+        detail = f"shard {request.shard} is suspended at record {record.epoch}/{record.sequence}"
+        return wire.Failed(request.request, wire.FailureCode.NOT_FOUND, detail)
+    former = None if context.map is None else context.map.actors.get(suspension.former)
+    if former is not None and former.state != "dead":
+        # It may come to itself, and acknowledge what would be dropped here.
+        detail = f"{former.slot}, which hangs on this record, has not ended yet: try again once it has"
+        return wire.Failed(request.request, wire.FailureCode.CONFLICT, detail)
+    return None

@@ -1,0 +1,93 @@
+"""What a shard does that is suspended: it answers that it is, and waits for an operator.
+
+A backup that takes over from a primary which died or hung on a record would most likely do the same, and the
+sessions of the shard would be gone. So it applies what comes before that record and stops. Nothing is lost
+while it waits; what becomes of the record is up to an operator.
+
+The record and those behind it are not decided: their clients are told that they stand in a log. Nobody else
+is refused more than `Overloaded` promises.
+"""
+
+from collections.abc import Sequence
+
+from greenroom import wire
+from greenroom.cluster_map import SuspectRecord
+from greenroom_cluster.shard.log import record_bytes
+from greenroom_cluster.shard.records import Command, Expire, ForgetClients, Record
+from greenroom_cluster.shard.results import ClientTable
+
+DROPPED = "this command ended an actor and was dropped"
+
+_KINDS: dict[type, str] = {
+    wire.Create: "create",
+    wire.Update: "update",
+    wire.Delete: "delete",
+    wire.Patch: "patch",
+    wire.Rotate: "rotate",
+    wire.DeleteByHandle: "delete_by_handle",
+    wire.DeleteByUser: "delete_by_user",
+    wire.Clean: "clean",
+    Expire: "expire",
+    ForgetClients: "forget_clients",
+}
+
+
+def kind_of(command: Command) -> str:
+    """Return what an operator is told of a command: its kind, nothing of what it holds."""
+    return _KINDS[type(command)]
+
+
+class Suspension:
+    """Why one shard is suspended. `former` is the primary that `record` stopped."""
+
+    __slots__ = ("_following", "_logged", "former", "reason", "record")
+
+    def __init__(self, shard: int, former: bytes, undecided: Sequence[Record]) -> None:
+        self.record = record = undecided[0]
+        self.former = former
+        self.reason = (
+            f"shard {shard} is suspended: a {kind_of(record.command)} of {record_bytes(record.command)} "
+            f"bytes ended its primary; drop that record (`greenroom drop-record {shard}`) or wait"
+        )
+        self._following = len(undecided) - 1
+        self._logged = frozenset(
+            (each.client, each.command.request)  # type: ignore[union-attr]  # what has a client has a request
+            for each in undecided
+            if each.client
+        )
+
+    @property
+    def suspect(self) -> SuspectRecord:
+        """The name of the record."""
+        return SuspectRecord(self.former, self.record.epoch, self.record.sequence)
+
+    def state(self) -> wire.SuspendedRecord:
+        """Return what an operator is shown."""
+        record = self.record
+        return wire.SuspendedRecord(
+            record.epoch,
+            record.sequence,
+            kind_of(record.command),
+            record_bytes(record.command),
+            self._following,
+        )
+
+    def reply_to(
+        self, client: bytes, request: int, clients: ClientTable, map_version: int
+    ) -> wire.EncodedReply:
+        """Return the answer it had, or that it may yet take effect, or that it was not applied."""
+        known = clients.get(client)
+        kept = None if known is None else known.results.get(request)
+        if kept is not None:
+            return kept
+        if (client, request) in self._logged:
+            return wire.Redirect(request, map_version, appended=True)
+        return wire.Overloaded(request, self.reason)
+
+    def refuse_for_good(self, clients: ClientTable) -> None:
+        """Keep a refusal as the record's answer, so that no repeat of it is logged again."""
+        record, command = self.record, self.record.command
+        if record.client:
+            request: int = command.request  # type: ignore[union-attr]  # what has a client has a request
+            refusal = wire.Failed(request, wire.FailureCode.INVALID, DROPPED)
+            clients.keep(record.client, request, command.low, record.time_us, refusal)  # type: ignore[union-attr]  # as above

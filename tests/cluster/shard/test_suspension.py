@@ -1,0 +1,163 @@
+"""A record that ends whoever applies it ends one replica: the successor stops before it and says so."""
+
+import pytest
+
+from greenroom import wire
+from greenroom.cluster_map import SuspectRecord
+from greenroom.errors import InvariantError
+from greenroom.wire import FailureCode
+from greenroom_cluster.peering import Beacon
+from greenroom_cluster.shard.context import MARK_SEQUENCE
+from greenroom_cluster.shard.records import Record
+from greenroom_cluster.shard.roles import Role
+from greenroom_cluster.shard.suspension import DROPPED
+from greenroom_cluster.shard.table import SessionTable
+from tests.cluster.shard.probe import ALICE, ME, POISON, B, Probe, create, prepare
+
+BOB = b"b" * 32
+
+
+def suspended(probe: Probe | None = None, suspect: SuspectRecord = POISON) -> Probe:
+    """Records 11 to 13 are logged and none is applied when the primary dies on record 12."""
+    probe = probe or Probe()
+    probe.suspend(suspect)
+    return probe
+
+
+class Marks:
+    """A mark that remembers what it was, each time that a sequence number was set."""
+
+    def __init__(self) -> None:
+        self._now = [0, 0, 0]
+        self.seen: list[tuple[int, ...]] = []
+
+    def __setitem__(self, field: int, value: int) -> None:
+        self._now[field] = value
+        if field == MARK_SEQUENCE:
+            self.seen.append(tuple(self._now) if value else ())
+
+
+def drop(probe: Probe, sequence: int = 12, epoch: int = 2) -> wire.Reply:
+    (reply,) = probe.ask(wire.DropRecord(1, 0, epoch, sequence))
+    return reply
+
+
+def test_a_successor_applies_what_comes_before_the_suspect_and_stops() -> None:
+    probe = suspended()
+    assert probe.replica is not None
+    assert (probe.replica.role, probe.replica.committed) == (Role.SUSPENDED, 11)
+    state = probe.replica.state(probe.now_ns)
+    assert state.suspended == wire.SuspendedRecord(2, 12, "create", 161, 1)
+    assert not state.serving
+
+
+@pytest.mark.parametrize(
+    "suspect", [SuspectRecord(B, 2, 10), SuspectRecord(B, 1, 12), SuspectRecord(B, 2, 14)]
+)
+def test_a_suspect_that_is_applied_or_not_in_the_log_changes_nothing(suspect: SuspectRecord) -> None:
+    assert suspended(suspect=suspect).serves()
+
+
+def test_what_the_primary_had_applied_itself_is_applied_by_the_backup_too() -> None:
+    """A commit point beyond the suspect proves that the primary survived it."""
+    probe = Probe()
+    probe.follow()
+    probe.hear(B, prepare(11, 12, 13))
+    probe.configure(2, (B, ME), wanted="ba", suspect=POISON)
+    probe.hear(B, Beacon(5, 0, ((0, 2, 12, 0),)))
+    assert probe.replica is not None
+    assert probe.replica.committed == 12
+
+
+def test_a_suspended_shard_answers_what_each_request_may_rest_on() -> None:
+    probe = suspended()
+    applied, poison, behind, fresh, read = probe.ask(
+        create(11), create(12), create(13), create(14), wire.Get(15, 0, ALICE)
+    )
+    assert isinstance(applied, wire.Written)
+    assert poison == wire.Redirect(12, probe.version, appended=True)
+    assert behind == wire.Redirect(13, probe.version, appended=True)
+    for reply in (fresh, read):
+        assert isinstance(reply, wire.Overloaded)
+        assert "shard 0 is suspended: a create of 161 bytes ended its primary" in reply.reason
+        assert "`greenroom drop-record 0`" in reply.reason
+
+
+def test_a_suspended_shard_takes_nobody_in_and_proposes_nothing() -> None:
+    probe = suspended()
+    probe.configure(3, (ME,), wanted="ac", dead="b", suspect=POISON)
+    probe.after(5)
+    assert probe.proposals() == []
+    assert probe.chunks() == []
+
+
+def test_a_dropped_record_is_refused_for_good_and_the_rest_of_the_log_is_applied() -> None:
+    probe = suspended()
+    assert drop(probe) == wire.Written(1, 0)
+    assert probe.serves()
+    assert probe.replica is not None
+    assert probe.replica.committed == 13
+    dropped, behind = probe.ask(create(12), create(13))
+    assert dropped == wire.Failed(12, FailureCode.INVALID, DROPPED)
+    assert isinstance(behind, wire.Failed)
+    assert behind.code == FailureCode.EXISTS
+    assert isinstance(drop(probe), wire.Failed)
+
+
+def test_only_the_record_at_which_the_shard_is_suspended_is_dropped() -> None:
+    probe = suspended()
+    for reply in (drop(probe, 13), drop(probe, epoch=1)):
+        assert isinstance(reply, wire.Failed)
+        assert (reply.code, reply.detail) == (FailureCode.NOT_FOUND, "shard 0 is suspended at record 2/12")
+    (reply,) = probe.ask(wire.DropRecord(1, 7, 2, 12))
+    assert isinstance(reply, wire.Failed)
+    assert reply.detail == "shard 7 is not suspended on this actor"
+
+
+def test_nothing_is_dropped_while_the_primary_that_hangs_may_still_acknowledge_it() -> None:
+    probe = Probe()
+    probe.follow()
+    probe.hear(B, prepare(11, 12))
+    probe.configure(2, (B, ME), wanted="ba", suspect=POISON)
+    probe.after(1.3)
+    probe.configure(3, (ME,), nonce=probe.proposal("takeover").nonce, wanted="ba", suspect=POISON)
+    reply = drop(probe)
+    assert isinstance(reply, wire.Failed)
+    assert (reply.code, reply.detail.partition(",")[0]) == (FailureCode.CONFLICT, "nb/0")
+    probe.configure(3, (ME,), wanted="ba", dead="b", suspect=POISON)
+    assert drop(probe) == wire.Written(1, 0)
+
+
+def test_a_new_lineage_whose_map_knows_no_suspect_leaves_the_shard_suspended() -> None:
+    probe = suspended()
+    assert probe.host.map is not None
+    probe.configure(9, (ME,), nonce=probe.host.map.shards[0].nonce, wanted="ba", dead="b", lineage=2)
+    assert probe.replica is not None
+    assert (probe.replica.role, probe.replica.epoch) == (Role.SUSPENDED, 9)
+
+
+def test_every_record_is_marked_before_it_is_applied_and_none_is_afterwards() -> None:
+    marks = Marks()
+    probe = Probe(mark=marks)
+    suspended(probe)
+    assert marks.seen == [(0, 2, 11), ()]
+    drop(probe)
+    assert marks.seen[2:] == [(0, 2, 13), ()]
+    marks.seen.clear()
+    probe.ask(create(20, BOB))
+    assert marks.seen == [(0, 3, 14), ()]
+
+
+def test_a_record_that_raises_stays_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = Marks()
+    probe = Probe(mark=marks)
+    probe.follow()
+    probe.hear(B, prepare(11))
+
+    def fail(table: SessionTable, record: Record) -> None:
+        raise InvariantError("an impossible state")
+
+    monkeypatch.setattr(SessionTable, "apply", fail)
+    with pytest.raises(InvariantError):
+        probe.hear(B, Beacon(5, 0, ((0, 2, 11, 0),)))
+    assert marks.seen == [(0, 2, 11)]

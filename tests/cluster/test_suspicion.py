@@ -1,0 +1,48 @@
+"""Which record is suspected when an actor hangs or ends."""
+
+from greenroom_cluster.suspicion import HANG_SECONDS, KILL_SECONDS, InHand, Watch
+
+FIRST = InHand(3, 1, 10)
+SECOND = InHand(3, 1, 11)
+
+
+def looked(*looks: tuple[InHand | None, float | None]) -> Watch:
+    watch = Watch()
+    for in_hand, busy in looks:
+        watch.look(in_hand, busy)
+    return watch
+
+
+def test_a_record_that_takes_too_much_processor_time_is_suspected_until_it_is_passed() -> None:
+    watch = looked((FIRST, 0.0))
+    assert not watch.look(FIRST, HANG_SECONDS - 0.01)
+    assert watch.suspect is None
+    assert watch.look(FIRST, HANG_SECONDS)
+    assert watch.suspect == FIRST
+    assert not watch.look(FIRST, 6.0)
+    assert watch.look(SECOND, 6.1)
+    assert watch.suspect is None
+
+
+def test_a_stopped_actor_works_on_nothing() -> None:
+    """However long: its processor time stands still."""
+    watch = looked(*[(FIRST, 0.0)] * 100)
+    assert watch.suspect is None
+    assert watch.ended(FIRST, 0.0, crashed=False) is None
+
+
+def test_an_actor_that_is_killed_at_work_accuses_no_record() -> None:
+    watch = looked((FIRST, 0.0), (SECOND, 5.1))
+    assert watch.ended(SECOND, 5.1 + KILL_SECONDS / 2, crashed=False) is None
+    assert looked((FIRST, 0.0)).ended(SECOND, 9.0, crashed=False) is None
+    assert Watch().ended(FIRST, 9.0, crashed=False) is None
+
+
+def test_an_actor_that_is_killed_over_a_record_that_was_too_much_accuses_it() -> None:
+    assert looked((FIRST, 0.0)).ended(FIRST, KILL_SECONDS, crashed=False) == FIRST
+    assert looked((FIRST, 0.0), (FIRST, 0.2)).ended(FIRST, None, crashed=False) == FIRST
+
+
+def test_a_crash_accuses_the_record_in_hand_and_no_other() -> None:
+    assert Watch().ended(FIRST, None, crashed=True) == FIRST
+    assert looked((FIRST, 0.0)).ended(None, 9.0, crashed=True) is None
