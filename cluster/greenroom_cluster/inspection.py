@@ -25,6 +25,7 @@ SAME_NODE = "same_node"
 JOINING = "joining"
 ALONE = "alone"
 UNAVAILABLE = "unavailable"
+SUSPENDED = "suspended"
 
 UP = "up"
 AWAY = "away"
@@ -57,11 +58,22 @@ class ActorStatus(msgspec.Struct, frozen=True):
     sessions: int
 
 
+class SuspendedStatus(msgspec.Struct, frozen=True):
+    """The record at which a shard is suspended; `following` more wait behind it."""
+
+    epoch: int
+    sequence: int
+    kind: str
+    size_bytes: int
+    following: int
+
+
 class ShardStatus(msgspec.Struct, frozen=True):
     """One shard. `primary` and `backups` are slots; `state` is one of the words above.
 
     `same_node`: all replicas are there, but on one node, and whoever loses that loses the shard. `waits_for`
-    names the nodes that may hold its sessions and are away, where nothing else can go on.
+    names the nodes that may hold its sessions and are away, where nothing else can go on. `suspended` is the
+    record that ended its primary, where that was so and the shard has stopped before it.
     """
 
     shard: int
@@ -71,6 +83,17 @@ class ShardStatus(msgspec.Struct, frozen=True):
     sessions: int
     state: str
     waits_for: tuple[str, ...] = ()
+    suspended: SuspendedStatus | None = None
+
+    def told(self) -> str:
+        """Say why the shard is suspended, and what to do."""
+        record = self.suspended
+        assert record is not None
+        return (
+            f"shard {self.shard} is suspended on {self.primary}: a {record.kind} of {record.size_bytes} "
+            f"bytes ended its primary, and {record.following} more records wait behind it; drop that record "
+            f"(`greenroom drop-record {self.shard}`) or wait: nothing is lost meanwhile"
+        )
 
 
 class Undecided(msgspec.Struct, frozen=True):
@@ -141,12 +164,14 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     def states(self) -> dict[str, int]:
         """Return how many shards are in each state."""
         counted = Counter(shard.state for shard in self.shards)
-        return {state: counted[state] for state in (FULL, SAME_NODE, JOINING, ALONE, UNAVAILABLE)}
+        states = (FULL, SAME_NODE, JOINING, ALONE, UNAVAILABLE, SUSPENDED)
+        return {state: counted[state] for state in states}
 
     def warnings(self) -> list[str]:
-        """Say whether the coordinator is missed, what shards wait for, and which nodes hold all of some."""
+        """Say whether the coordinator is missed, what shards wait for, and which are at risk."""
         crowded = Counter(node_of(shard.primary) for shard in self.shards if shard.state == SAME_NODE)
         told = [self.coordinator.told(), *(each.told() for each in self.waiting)]
+        told += [shard.told() for shard in self.shards if shard.suspended is not None]
         return [line for line in told if line] + [
             f"{count} {'shard has' if count == 1 else 'shards have'} all replicas on node {node}: whoever "
             "loses it loses their sessions; start another node"
@@ -154,14 +179,15 @@ class ClusterStatus(msgspec.Struct, frozen=True):
         ]
 
 
-def _hello(cluster: str, target: bytes = b"") -> wire.Hello:
-    return wire.Hello(
-        wire.PROTOCOL_VERSION, wire.ROUTING_VERSION, cluster, wire.ROLE_ADMIN, os.urandom(16), target
-    )
+def _hello(cluster: str, target: bytes = b"", role: str = wire.ROLE_ADMIN) -> wire.Hello:
+    return wire.Hello(wire.PROTOCOL_VERSION, wire.ROUTING_VERSION, cluster, role, os.urandom(16), target)
 
 
 async def _ask(
-    address: str, hello: wire.Hello, question: wire.Subscribe | wire.Inspect, seconds: float
+    address: str,
+    hello: wire.Hello,
+    question: wire.Subscribe | wire.Inspect | wire.DropRecord,
+    seconds: float,
 ) -> wire.ServerMessage:
     """Send one message and return the first one that comes back.
 
@@ -333,7 +359,10 @@ def _shard_status(
 ) -> ShardStatus:
     entry = cluster_map.shards[index]
     primary = replicas.get((index, entry.primary))
-    if primary is None or not primary.serving:
+    record = None if primary is None else primary.suspended
+    if record is not None:
+        state = SUSPENDED
+    elif primary is None or not primary.serving:
         state = UNAVAILABLE
     elif len(entry.members) >= cluster_map.replicas and all(
         _backs(replicas.get((index, backup)), entry.epoch) for backup in entry.backups
@@ -349,6 +378,7 @@ def _shard_status(
         sessions=primary.sessions if primary is not None else 0,
         state=state,
         waits_for=awaited(cluster_map, index, away) if state == UNAVAILABLE else (),
+        suspended=None if record is None else SuspendedStatus(*msgspec.structs.astuple(record)),
     )
 
 
@@ -367,13 +397,41 @@ def _slot(cluster_map: ClusterMap, incarnation: bytes) -> str:
     return actor.slot if actor is not None else ""
 
 
+async def drop_record_at(
+    addresses: Sequence[str], cluster: str, shard: int, seconds: float = INSPECT_SECONDS
+) -> wire.SuspendedRecord:
+    """Drop the record at which a shard is suspended, and return what it was.
+
+    Raises UnavailableError if nobody can be reached who knows, UsageError if the shard is not suspended or
+    its record cannot be dropped yet.
+    """
+    cluster_map = await fetch_map(addresses, cluster, seconds)
+    if not 0 <= shard < cluster_map.shard_count:
+        raise UsageError(f"there is no shard {shard}; they are 0 to {cluster_map.shard_count - 1}")
+    actor = cluster_map.actors.get(cluster_map.shards[shard].primary)
+    if actor is None:
+        raise UsageError(f"shard {shard} has no primary, so it is not suspended")
+    hello = _hello(cluster, actor.incarnation)
+    inspection = await _ask(actor.address, hello, wire.Inspect(1), seconds)
+    replicas = inspection.replicas if isinstance(inspection, wire.Inspection) else ()
+    record = next((each.suspended for each in replicas if each.shard == shard), None)
+    if record is None:
+        raise UsageError(f"shard {shard} is not suspended on {actor.slot}, its primary: nothing is dropped")
+    question = wire.DropRecord(1, shard, record.epoch, record.sequence)
+    as_operator = _hello(cluster, actor.incarnation, wire.ROLE_OPERATOR)
+    answer = await _ask(actor.address, as_operator, question, seconds)
+    if isinstance(answer, wire.Failed):
+        raise UsageError(f"nothing was dropped: {answer.detail}")
+    return record
+
+
 async def forget_node_at(coordinator: str, cluster: str, name: str, seconds: float = INSPECT_SECONDS) -> None:
     """Tell the coordinator that a node is gone for ever.
 
     Raises UnavailableError if it cannot be reached, UsageError if it refuses, or is not the coordinator.
     """
-    # Only a coordinator serves operators, so a node or an actor taken for it is told from it. A coordinator
-    # of a former release serves this command as a peer.
+    # A coordinator alone serves operators who name no actor, so a node or an actor taken for it is told from
+    # it. A coordinator of a former release serves this command as a peer.
     for role in (wire.ROLE_OPERATOR, wire.ROLE_PEER):
         refused, rejected = await _forget_as(role, coordinator, cluster, name, seconds)
         if rejected:

@@ -418,6 +418,22 @@ def forget_node(
     sys.stdout.write(f"node {name} is forgotten\n")
 
 
+@app.command("drop-record", short_help="Have a suspended shard go on without one record.")
+def drop_record(
+    shard: Annotated[int, typer.Argument(help="The shard that is suspended, by its number.")],
+    connect: options.Connect = config.NODE_ADDRESS,
+    cluster: options.Cluster = config.CLUSTER,
+) -> None:
+    """Drop the record that ended a shard's primary, so that the shard serves again."""
+    from greenroom_cluster.inspection import drop_record_at
+
+    record = _run(drop_record_at, _addresses(connect), cluster, shard)
+    sys.stdout.write(
+        f"shard {shard} goes on without record {record.epoch}/{record.sequence}, "
+        f"a {record.kind} of {record.size_bytes} bytes\n"
+    )
+
+
 @app.command(short_help="Show it: a shop, shoppers, kills, every cart checked.")
 def demo(
     *,

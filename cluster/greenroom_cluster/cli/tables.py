@@ -6,7 +6,15 @@ from rich.table import Table
 from rich.text import Text
 
 from greenroom_cluster.cli.escaping import printable
-from greenroom_cluster.inspection import ALONE, FULL, JOINING, SAME_NODE, UNAVAILABLE, ClusterStatus
+from greenroom_cluster.inspection import (
+    ALONE,
+    FULL,
+    JOINING,
+    SAME_NODE,
+    SUSPENDED,
+    UNAVAILABLE,
+    ClusterStatus,
+)
 
 _STYLES = {
     FULL: "green",
@@ -14,6 +22,7 @@ _STYLES = {
     JOINING: "yellow",
     ALONE: "red",
     UNAVAILABLE: "bold red",
+    SUSPENDED: "bold red",
     "up": "green",
 }
 _INCARNATION_DIGITS = 8

@@ -24,6 +24,7 @@ from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
 from greenroom_cluster.runtime.driver import Core, Driver, Replies
 from greenroom_cluster.runtime.links import PeerLinks
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
+from greenroom_cluster.runtime.marks import open_mark
 from greenroom_cluster.runtime.poller import Poller
 from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION
 from greenroom_cluster.runtime.scheduling import keep_policy
@@ -47,7 +48,7 @@ _log = structlog.get_logger(__name__)
 class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Who the actor is and where it listens. Port 0: any. An empty `advertise_host`: the host listened on.
 
-    `linger_seconds` as for `Poller`.
+    `linger_seconds` as for `Poller`. `mark_path` is where it marks the record in hand, empty: nowhere.
     """
 
     incarnation: bytes
@@ -59,6 +60,7 @@ class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
     advertise_host: str = ""
     connections_max: int = 10_000
     linger_seconds: float = 0.0
+    mark_path: str = ""
     core: HostSettings = HostSettings()
 
 
@@ -107,6 +109,9 @@ class Actor:
             {
                 wire.ROLE_CLIENT: Service(_decoders[wire.ROLE_CLIENT], self._serve_client),
                 wire.ROLE_ADMIN: Service(_decoders[wire.ROLE_ADMIN], self._serve_operator),
+                wire.ROLE_OPERATOR: Service(
+                    _decoders[wire.ROLE_OPERATOR], self._serve_client, target_required=True
+                ),
                 wire.ROLE_PEER: Service(
                     _decoders[wire.ROLE_PEER],
                     self._serve_peer,
@@ -191,7 +196,8 @@ async def run_actor(settings: ActorSettings, started: Callable[[str], None]) -> 
     """
     raise_descriptor_limit()
     _calm_collector()
-    core = Host(settings.incarnation, settings.slot, settings.core, random.SystemRandom())
+    mark = open_mark(settings.mark_path)
+    core = Host(settings.incarnation, settings.slot, settings.core, random.SystemRandom(), mark)
     actor = Actor(settings, core)
     address = actor.listener.address(settings.advertise_host)
     _log.info("actor_started", slot=settings.slot, address=address)

@@ -26,6 +26,7 @@ from greenroom_cluster.coordination.messages import (
     Proposal,
     Propose,
     Rejected,
+    Suspicion,
 )
 from greenroom_cluster.runtime.addresses import split_address
 from greenroom_cluster.runtime.connection import FramedConnection
@@ -162,10 +163,10 @@ class CoordinatorLink:
             self._waiting.extend(proposals)
             self._wake.set()
 
-    def heartbeat(self, node: str) -> None:
+    def heartbeat(self, node: str, suspicions: tuple[Suspicion, ...] = ()) -> None:
         """Tell the coordinator that this node is alive; dropped while unconnected."""
         if self._connection is not None:
-            self._connection.send([Heartbeat(node, *self._known())])
+            self._connection.send([Heartbeat(node, *self._known(), suspicions)])
 
     async def call(
         self, make_request: Callable[[int], CoordinatorRequest], seconds: float = CALL_SECONDS

@@ -30,6 +30,7 @@ from greenroom_cluster.coordination.messages import (
     RegisterNode,
     RemoveNode,
     ReportDead,
+    Suspicion,
 )
 from greenroom_cluster.runtime.actor import ActorSettings, run_actor
 from greenroom_cluster.runtime.addresses import join_address, split_address
@@ -41,6 +42,7 @@ from greenroom_cluster.runtime.coordinator_link import (
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
 from greenroom_cluster.runtime.listener import ListenerSettings
 from greenroom_cluster.runtime.map_server import MapServer
+from greenroom_cluster.runtime.marks import RecordWatches
 from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION, wait_for_ports
 from greenroom_cluster.runtime.processes import host_identity, is_alive
 from greenroom_cluster.runtime.supervision import (
@@ -50,6 +52,7 @@ from greenroom_cluster.runtime.supervision import (
     Supervisor,
     open_supervisor,
 )
+from greenroom_cluster.suspicion import WATCH_SECONDS
 
 HEARTBEAT_SECONDS = 0.5
 _RETRY_SECONDS = 0.25
@@ -115,7 +118,8 @@ class Node:
         self._failed = trio.Event()
         self._refused_since: float | None = None
         self._actors: dict[bytes, ActorEntry] = {}
-        self._unreported: dict[bytes, None] = {}
+        self._unreported: dict[bytes, Suspicion | None] = {}
+        self._watches = RecordWatches()
         self._actors_changed = _Bell()
         self._deaths_seen = _Bell()
         self._all_reported = _Bell()
@@ -146,9 +150,11 @@ class Node:
                     settings=SupervisionSettings(hang_seconds=self._settings.hang_seconds),
                     log_settings=self._settings.logs,
                 ) as supervisor:
+                    services.start_soon(self._watch_records, supervisor)
                     await self._serve(supervisor, signals)
                 await self._say_farewell()
                 services.cancel_scope.cancel()
+        self._watches.close()
         if self._failure is not None:
             raise self._failure
 
@@ -189,6 +195,7 @@ class Node:
                 port=port,
                 advertise_host=self._advertised_host,
                 linger_seconds=settings.linger_seconds,
+                mark_path=self._watches.begin(slot, incarnation),
             )
 
         return ChildSpec(slot, run_actor, actor_settings)
@@ -210,7 +217,7 @@ class Node:
 
     def _on_exit(self, child: ChildProcess) -> None:
         self._actors.pop(child.incarnation, None)
-        self._unreported[child.incarnation] = None
+        self._unreported[child.incarnation] = self._watches.ended(child)
         self._deaths_seen.ring()
 
     def _on_map(self, cluster_map: ClusterMap) -> None:
@@ -221,7 +228,7 @@ class Node:
     def _on_coordinator_up(self) -> None:
         if self._joined:
             # A coordinator that was restarted knows by this whose name it is.
-            self._link.heartbeat(self._settings.name)
+            self._link.heartbeat(self._settings.name, self._watches.suspicions)
         self._actors_changed.ring()
         self._deaths_seen.ring()
 
@@ -235,7 +242,7 @@ class Node:
         told, lost_at = False, 0.0
         while True:
             if self._joined and not self._leaving_map:
-                self._link.heartbeat(self._settings.name)
+                self._link.heartbeat(self._settings.name, self._watches.suspicions)
             away = self._link.away_seconds
             if told and not away:
                 # As loud as the alarm that it ends.
@@ -250,6 +257,13 @@ class Node:
                     hint="is it running, and is --coordinator (GREENROOM_COORDINATOR) its address?",
                 )
             await trio.sleep(HEARTBEAT_SECONDS)
+
+    async def _watch_records(self, supervisor: Supervisor) -> None:
+        """Tell of a record on which an actor hangs, before the actor's shards are taken over."""
+        while True:
+            await trio.sleep(WATCH_SECONDS)
+            if self._watches.look(supervisor.children) and self._joined and not self._leaving_map:
+                self._link.heartbeat(self._settings.name, self._watches.suspicions)
 
     async def _call(self, request: Callable[[int], CoordinatorRequest]) -> bool:
         """Whether the coordinator accepted it; False as well if it is away, then it is tried again."""
@@ -284,7 +298,8 @@ class Node:
         while True:
             while self._joined and self._unreported:
                 dead = tuple(self._unreported)
-                if await self._call(lambda number, dead=dead: ReportDead(number, dead)):  # type: ignore[misc]
+                suspicions = tuple(each for each in self._unreported.values() if each is not None)
+                if await self._call(lambda number, report=(dead, suspicions): ReportDead(number, *report)):  # type: ignore[misc]
                     for incarnation in dead:
                         self._unreported.pop(incarnation, None)
                     _log.info("deaths_reported", incarnations=[incarnation.hex() for incarnation in dead])

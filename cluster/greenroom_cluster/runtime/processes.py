@@ -21,6 +21,8 @@ RESTART_HINT = "it is started again, unless it ends too often"
 _START_TICKS_FIELD = 22
 _FIELDS_BEFORE_STATE = 3
 _PARENT_FIELD = 4
+_BUSY_FIELDS = (14, 15)
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def host_identity() -> str:
@@ -47,6 +49,14 @@ def start_ticks(pid: int) -> int | None:
     """Return when the process started, in clock ticks since boot, or None if there is no such process."""
     fields = _stat_fields(pid)
     return None if fields is None else int(fields[_START_TICKS_FIELD - _FIELDS_BEFORE_STATE])
+
+
+def busy_seconds(pid: int, started_ticks: int) -> float | None:
+    """Return the processor time that a process with that id and start has used; None if it is gone."""
+    fields = _stat_fields(pid)
+    if fields is None or int(fields[_START_TICKS_FIELD - _FIELDS_BEFORE_STATE]) != started_ticks:
+        return None
+    return sum(int(fields[field - _FIELDS_BEFORE_STATE]) for field in _BUSY_FIELDS) / _TICKS_PER_SECOND
 
 
 def is_alive(pid: int, started_ticks: int) -> bool:

@@ -1,0 +1,52 @@
+"""Poison for a test's own cluster: Python imports this first wherever this directory is in PYTHONPATH.
+
+A session with one of these labels ends, in its own way, whoever applies what creates it.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from greenroom_cluster.shard.records import Record
+from greenroom_cluster.shard.table import SessionTable
+
+
+def crash() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def hang() -> NoReturn:
+    while True:
+        pass
+
+
+def fail() -> NoReturn:
+    raise RuntimeError("an impossible state")
+
+
+def fill_memory() -> None:
+    """Work as long as it takes to run out of memory, and be killed for it."""
+    for _ in range(20_000_000):
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+POISONS: dict[str, Callable[[], None]] = {
+    "poison: crash": crash,
+    "poison: hang": hang,
+    "poison: fail": fail,
+    "poison: fill memory": fill_memory,
+}
+
+_apply = SessionTable.apply
+
+
+def _poisoned(self: SessionTable, record: Record) -> Any:
+    poison = POISONS.get(getattr(record.command, "label", ""))
+    if poison is not None:
+        poison()
+    return _apply(self, record)
+
+
+SessionTable.apply = _poisoned  # type: ignore[method-assign]
