@@ -39,7 +39,8 @@ def print_status(status: ClusterStatus, *, shards: bool = False) -> None:
             "cluster ",
             (printable(status.cluster), "bold"),
             f", map {status.lineage}.{status.version}, "
-            f"{len(status.shards)} shards of {status.replicas} replicas: {counts}; coordinator {status.coordinator.state}",
+            f"{len(status.shards)} shards of {status.replicas} replicas: {counts}; "
+            f"coordinator {status.coordinator.state}",
         )
     )
     for warning in status.warnings():

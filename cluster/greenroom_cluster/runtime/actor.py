@@ -28,6 +28,7 @@ from greenroom_cluster.runtime.marks import open_mark
 from greenroom_cluster.runtime.poller import Poller
 from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION
 from greenroom_cluster.runtime.scheduling import keep_policy
+from greenroom_cluster.runtime.sockets import charged_as
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.inputs import (
     ClientRequests,
@@ -156,8 +157,10 @@ class Actor:
         driver, client = self.driver, hello.sender
         driver.add_client(number, replies)
 
+        identity = charged_as(connection.remote, number)
+
         def handle(requests: list[Any]) -> None:
-            driver.step(ClientRequests(number, client, requests))
+            driver.step(ClientRequests(number, client, requests, identity))
 
         try:
             await Delivery(connection, self._poller, handle, patient=True).run()

@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Protocol
 
 import structlog
@@ -23,6 +23,7 @@ from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.peering import Beacon, SnapshotOk, SnapshotRefused
 from greenroom_cluster.runtime.clocks import now_ns, wall_us
 from greenroom_cluster.runtime.connection import FramedConnection
+from greenroom_cluster.runtime.slow_steps import SLOW_NS, log_slow_step
 from greenroom_cluster.shard.effects import (
     Answer,
     Connect,
@@ -35,7 +36,8 @@ from greenroom_cluster.shard.effects import (
     Transition,
     Warned,
 )
-from greenroom_cluster.shard.inputs import HostInput, Tick
+from greenroom_cluster.shard.fairness import LONG_STEP_NS
+from greenroom_cluster.shard.inputs import ClientRequests, HostInput, PeerMessages, Tick
 
 EXIT_CORE_FAILED = 72
 
@@ -54,6 +56,9 @@ class Core(Protocol):
 
     def next_deadline(self) -> int:
         """Return when a Tick is due."""
+
+    def spent(self, now_ns: int, spent_ns: int) -> Sequence[str]:
+        """Take in how long the latest step took, if that was long; return who is charged for it."""
 
 
 class Links(Protocol):
@@ -137,8 +142,9 @@ class Driver:
         core = self._core
         if self._failed:
             return
+        began_ns = now_ns()
         try:
-            effects = core.step(now_ns(), wall_us(), event)
+            effects = core.step(began_ns, wall_us(), event)
         except BaseException as error:  # noqa: BLE001 - whatever it is, this core cannot be trusted any more
             self._fail(event, error)
             return
@@ -152,6 +158,20 @@ class Driver:
             return
         if deadline < self._armed_ns:
             self._rearm.set()
+        ended_ns = now_ns()
+        if ended_ns - began_ns > LONG_STEP_NS:
+            self._took_long(event, ended_ns, ended_ns - began_ns)
+
+    def _took_long(self, event: HostInput, ended_ns: int, spent_ns: int) -> None:
+        charged = self._core.spent(ended_ns, spent_ns)
+        if spent_ns < SLOW_NS:
+            return
+        sender = ""
+        if isinstance(event, ClientRequests):
+            sender = event.identity
+        elif isinstance(event, PeerMessages):
+            sender = event.peer.hex()
+        log_slow_step(event, spent_ns, sender, charged)
 
     async def tick_forever(self) -> NoReturn:
         """Give the core a Tick at each of its deadlines."""

@@ -27,6 +27,17 @@ def remote_name(sock: socket.socket) -> str:
     return f"{host}:{port}"
 
 
+def charged_as(remote: str, number: int) -> str:
+    """Return who is charged for what comes on a connection: its host, on the loopback the connection itself.
+
+    `remote` as `remote_name` says it, `number` of the connection.
+    """
+    host = remote.rpartition(":")[0]
+    if host in ("", "::1") or host.startswith(("127.", "::ffff:127.")):
+        return f"{remote}#{number}"
+    return host
+
+
 def reset_on_close(sock: socket.socket) -> None:
     """Make `close` reset the connection: what is queued on either side never arrives."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)

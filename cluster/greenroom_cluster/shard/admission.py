@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from greenroom import wire
 from greenroom.fields import DATA_BYTES_MAX, LABEL_BYTES_MAX, USER_ID_BYTES_MAX
+from greenroom_cluster.shard.fairness import COSTLY_BYTES
 from greenroom_cluster.shard.log import COMMAND_BYTES, RECORD_OVERHEAD_BYTES, record_bytes, text_bytes
 from greenroom_cluster.shard.results import Client
 
@@ -34,8 +35,8 @@ class Admission:
         self._primary = primary
         self._context = primary.context
         self._cleaning = 0
-        # By sequence number: the cost, the session that may grow, and by how much.
-        self._costs: dict[int, tuple[int, bytes, int]] = {}
+        # By sequence number: the cost, the session that may grow, by how much, and whose command it is.
+        self._costs: dict[int, tuple[int, bytes, int, str]] = {}
         self._growth: dict[bytes, int] = {}
 
     def forgotten(self, known: Client | None, age_ms: int, time_us: int) -> bool:
@@ -112,7 +113,7 @@ class Admission:
             self._cleaning = sequence
 
     def _account(self, sequence: int, cost: int, digest: bytes, growth: int) -> None:
-        self._costs[sequence] = (cost, digest, growth)
+        self._costs[sequence] = (cost, digest, growth, self._context.identity)
         self._context.patch_bytes += cost
         self._growth[digest] = self._growth.get(digest, 0) + growth
 
@@ -120,8 +121,11 @@ class Admission:
         """A command is applied, and costs nothing any more."""
         known = self._costs.pop(sequence, None) if self._costs else None
         if known is not None:
-            cost, digest, growth = known
-            self._context.patch_bytes -= cost
+            cost, digest, growth, identity = known
+            context = self._context
+            context.patch_bytes -= cost
+            if identity and (size := max(cost, growth)) >= COSTLY_BYTES:
+                context.applied_bytes[identity] = context.applied_bytes.get(identity, 0) + size
             # Not there any more if all that is left brings nothing.
             left = self._growth.get(digest, 0) - growth
             if left > 0:
@@ -131,7 +135,7 @@ class Admission:
 
     def close(self) -> None:
         """Nothing more will be applied by this primary."""
-        self._context.patch_bytes -= sum(cost for cost, _, _ in self._costs.values())
+        self._context.patch_bytes -= sum(cost for cost, *_ in self._costs.values())
         self._costs.clear()
         self._growth.clear()
 

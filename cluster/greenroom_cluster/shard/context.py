@@ -7,6 +7,7 @@ from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.shard.effects import HostEffect, Ignored, Propose, Transition, Warned
+from greenroom_cluster.shard.fairness import FairShare
 from greenroom_cluster.shard.join_slots import JoinSlots
 from greenroom_cluster.shard.settings import HostSettings, ns
 
@@ -82,6 +83,10 @@ class Context:
         self.listed = 0
         self.fanned_out = 0
         self.inspected: tuple[wire.ReplicaState, ...] = ()
+        # Whose requests this step takes in, and how many bytes of whose commands it applied.
+        self.identity = ""
+        self.applied_bytes: dict[str, int] = {}
+        self.fair: FairShare = FairShare()
 
     @property
     def map_version(self) -> int:

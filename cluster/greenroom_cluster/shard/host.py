@@ -9,12 +9,9 @@ no acknowledgement, and that only helps if the order holds on the wire too.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
-from greenroom import wire
 from greenroom.cluster_map import ClusterMap, ShardEntry
 from greenroom.errors import InvariantError
 from greenroom_cluster.peering import (
@@ -26,11 +23,9 @@ from greenroom_cluster.peering import (
     SnapshotOk,
     SnapshotRefused,
 )
-from greenroom_cluster.shard.administration import administer
 from greenroom_cluster.shard.context import Context, Mark, OpenProposal
-from greenroom_cluster.shard.effects import Answer, HostEffect, Reply
+from greenroom_cluster.shard.effects import Answer, HostEffect
 from greenroom_cluster.shard.following import grace_over, receive_commit, take_records
-from greenroom_cluster.shard.gathering import Gather
 from greenroom_cluster.shard.inputs import (
     ClientRequests,
     ConnectionClosed,
@@ -45,14 +40,14 @@ from greenroom_cluster.shard.inputs import (
 )
 from greenroom_cluster.shard.joining import SnapshotReceiver
 from greenroom_cluster.shard.pairs import Incoming, hear_of
-from greenroom_cluster.shard.replica import Replica, join_refusal, unserved
+from greenroom_cluster.shard.replica import Replica, join_refusal
+from greenroom_cluster.shard.requests import Requests
 from greenroom_cluster.shard.roles import Role
 from greenroom_cluster.shard.settings import HostSettings, ns
 from greenroom_cluster.shard.strangers import forget_departed, is_stranger, refuse_stranger
 from greenroom_cluster.shard.sweeping import Sweeper
 from greenroom_cluster.shard.table import SessionTable
 
-POINT_BITS = 16
 JOINER_SILENCE_GRACES = 8
 
 
@@ -70,15 +65,15 @@ class Host:
         self._context = Context(incarnation, slot, settings, generator, [0, 0, 0] if mark is None else mark)
         self._settings = settings
         self._replicas: list[Replica | None] = []
-        self._shift = POINT_BITS
+        self._requests = Requests(self._context)
         self._starting: dict[int, OpenProposal] = {}
         self._manage_due_ns = 0
         self._sweeper = Sweeper(settings)
         self._on_input: dict[type, Callable[[int, int, Any], None]] = {
-            ClientRequests: self._client_requests,
+            ClientRequests: self._requests.take_in,
             PeerMessages: self._peer_messages,
             Tick: self._tick,
-            ConnectionClosed: self._connection_closed,
+            ConnectionClosed: self._requests.connection_closed,
             LinkUp: self._link_up,
             LinkDown: self._link_down,
             MapChanged: self._map_changed,
@@ -115,6 +110,9 @@ class Host:
         context.effects = effects
         context.listed = context.fanned_out = 0
         context.inspected = ()
+        context.identity = ""
+        if context.applied_bytes:
+            context.applied_bytes = {}
         if now_ns - context.stepped_ns > context.pause_ns:
             context.awake_ns = now_ns
         context.stepped_ns = now_ns
@@ -137,6 +135,8 @@ class Host:
         due = min(self._manage_due_ns, self._sweeper.due_ns)
         if context.unfinished:
             due = min(due, self._sweeper.pages_due_ns)
+        if context.fair.debts:
+            due = min(due, context.fair.due_ns())
         for pair in context.outgoing.values():
             due = min(due, pair.beacon_due_ns, pair.retry_ns)
             if not pair.lapsed:
@@ -146,60 +146,9 @@ class Host:
                 due = min(due, max(incoming.heard_ns + context.grace_ns + 1, incoming.grace_due_ns))
         return due
 
-    # --- clients --------------------------------------------------------------------------------------------
-
-    def _client_requests(self, now_ns: int, wall_us: int, event: ClientRequests) -> None:
-        context = self._context
-        connection, client = event.connection, event.client
-        replicas, shift = self._replicas, self._shift
-        for request in event.requests:
-            kind = type(request)
-            if kind in _FANOUTS:
-                self._fan_out(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]  # kind says which
-                continue
-            if kind in _ADMINISTRATION:
-                administer(context, replicas, now_ns, wall_us, connection, request)  # type: ignore[arg-type]  # as above
-                continue
-            replica = replicas[request.point >> shift] if replicas and 0 <= request.point < 65536 else None  # type: ignore[union-attr]  # what remains has a point
-            primary = None if replica is None else replica.primary
-            if primary is None:
-                context.effects.append(Reply(connection, unserved(context, replica, client, request.request)))
-            elif kind is wire.Get:
-                primary.read(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]
-            else:
-                primary.submit(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]
-
-    def _fan_out(
-        self, now_ns: int, wall_us: int, connection: int, client: bytes, request: wire.Fanout
-    ) -> None:
-        context = self._context
-        shards = sorted(set(request.shards))
-        context.fanned_out += len(shards)
-        if context.fanned_out > self._settings.fanned_out_max:
-            reason = "too many shards are asked for at once"
-            context.effects.append(Reply(connection, wire.Overloaded(request.request, reason)))
-            return
-        # What is logged or held names nothing but the shard itself, else the list is kept once a shard.
-        request = msgspec.structs.replace(request, shards=())
-        if not isinstance(request, wire.ListByUser) and request.removed is not None:
-            # Only primaries say this.
-            request = msgspec.structs.replace(request, removed=None)
-        gather = Gather(connection, request)
-        for shard in shards:
-            replica = self._replicas[shard] if 0 <= shard < len(self._replicas) else None
-            if replica is None or replica.primary is None:
-                continue
-            gather.expect()
-            if isinstance(request, wire.ListByUser):
-                replica.primary.read(now_ns, wall_us, gather, client, request)
-            else:
-                replica.primary.submit(now_ns, wall_us, gather, client, request)
-        gather.seal(context.effects)
-
-    def _connection_closed(self, _now_ns: int, _wall_us: int, event: ConnectionClosed) -> None:
-        for replica in self._replicas:
-            if replica is not None and replica.primary is not None:
-                replica.primary.drop_connection(event.connection)
+    def spent(self, now_ns: int, spent_ns: int) -> Sequence[str]:
+        """Take in how long the latest step took, if that was long; return who is charged for it."""
+        return self._requests.spent(now_ns, spent_ns)
 
     # --- peers ----------------------------------------------------------------------------------------------
 
@@ -321,7 +270,7 @@ class Host:
             return
         if before is None:
             self._replicas = [None] * after.shard_count
-            self._shift = POINT_BITS - (after.shard_count.bit_length() - 1)
+            self._requests.serve(self._replicas)
         elif before.shard_count != after.shard_count:
             raise InvariantError("the number of shards is fixed when a cluster is created")
         context.map = after
@@ -448,6 +397,8 @@ class Host:
             self._sweeper.step(now_ns, wall_us, self._replicas)
         if context.unfinished and now_ns >= self._sweeper.pages_due_ns:
             self._sweeper.go_on(now_ns, wall_us, context.unfinished)
+        if context.fair.debts:
+            self._requests.go_on(now_ns, wall_us)
 
     def _grace_over(self, incoming: Incoming, now_ns: int) -> None:
         incoming.grace_due_ns = now_ns + ns(self._settings.beacon_seconds)
@@ -490,7 +441,3 @@ class Host:
         outgoing = self._context.outgoing
         for peer in [peer for peer, pair in outgoing.items() if not pair.followers]:
             outgoing.pop(peer).close()
-
-
-_FANOUTS = frozenset({wire.DeleteByUser, wire.ListByUser, wire.Clean})
-_ADMINISTRATION = frozenset({wire.Inspect, wire.DropRecord})

@@ -18,11 +18,15 @@ class Input(msgspec.Struct, frozen=True, gc=False):
 
 
 class ClientRequests(Input, frozen=True, gc=False):
-    """Requests of one client connection, in the order received. `client` is the dialog id of its hello."""
+    """Requests of one client connection, in the order received. `client` is the dialog id of its hello.
+
+    `identity` is who is charged for what they cost, see `fairness`.
+    """
 
     connection: int
     client: bytes
     requests: list[wire.Request]
+    identity: str = ""
 
 
 class ConnectionClosed(Input, frozen=True, gc=False):

@@ -49,6 +49,7 @@ class ScriptedCore:
     def __init__(self) -> None:
         self.inputs: list[Any] = []
         self.deadline = NEVER
+        self.spending: list[int] = []
         self.then: Callable[[Any], list[Any]] = lambda _: []
 
     def step(self, now: int, wall: int, event: Any) -> list[Any]:
@@ -68,6 +69,10 @@ class ScriptedCore:
 
     def next_deadline(self) -> int:
         return self.deadline
+
+    def spent(self, now: int, spent: int) -> list[str]:
+        self.spending.append(spent)
+        return ["somebody"]
 
     def seen(self, kind: type) -> list[Any]:
         return [event for event in self.inputs if isinstance(event, kind)]

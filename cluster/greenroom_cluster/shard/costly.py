@@ -1,0 +1,53 @@
+"""Which requests wait while their identity is in debt, see `fairness`; all others go on at once."""
+
+from collections.abc import Sequence
+
+from greenroom import wire
+from greenroom_cluster.shard.context import Context
+from greenroom_cluster.shard.effects import Reply
+from greenroom_cluster.shard.fairness import COSTLY_BYTES, CostlyRequest
+from greenroom_cluster.shard.inputs import ClientRequests
+from greenroom_cluster.shard.log import record_bytes
+from greenroom_cluster.shard.replica import Replica
+
+FANOUTS = frozenset({wire.DeleteByUser, wire.ListByUser, wire.Clean})
+
+_REQUEST_BYTES = 1024
+_SHARD_BYTES = 8
+
+
+def hold_costly(
+    context: Context, replicas: Sequence[Replica | None], event: ClientRequests
+) -> list[wire.Request]:
+    """Have the costly requests of an identity in debt wait; return the others."""
+    cheap = []
+    for request in event.requests:
+        size = _size_if_costly(request, replicas)
+        if not size:
+            cheap.append(request)
+            continue
+        waiting = CostlyRequest(event.connection, event.client, event.identity, request, size)
+        if not context.fair.wait(waiting):
+            reason = "too many costly requests of this host wait: ask for less at once, keep sessions small"
+            context.effects.append(Reply(event.connection, wire.Overloaded(request.request, reason)))
+    return cheap
+
+
+def _size_if_costly(request: wire.Request, replicas: Sequence[Replica | None]) -> int:
+    """Return about how many bytes a costly request takes while it waits, 0 if it is cheap."""
+    match request:
+        case wire.DeleteByUser() | wire.ListByUser() | wire.Clean():
+            return _REQUEST_BYTES + _SHARD_BYTES * len(request.shards)
+        case wire.Create() | wire.Update() | wire.Patch() | wire.Rotate():
+            size = record_bytes(request)
+            opened = 0 if isinstance(request, wire.Create | wire.Update) else _opened(request, replicas)
+            return size if size + opened >= COSTLY_BYTES else 0
+        case _:
+            return 0
+
+
+def _opened(request: wire.Patch | wire.Rotate, replicas: Sequence[Replica | None]) -> int:
+    shard = request.point * len(replicas) >> 16
+    replica = replicas[shard] if 0 <= shard < len(replicas) else None
+    stored = None if replica is None else replica.table.sessions.get(request.digest)
+    return 0 if stored is None else len(stored)

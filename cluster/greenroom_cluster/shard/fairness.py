@@ -1,0 +1,140 @@
+"""A fair share of long steps: whose costly requests have their turn, and whose wait.
+
+While a step runs nobody else is served, so a step of 20 ms makes whoever comes in that time wait for 10 ms on
+average: what it costs others grows with the square of its length. An identity (a host, or on the loopback a
+connection) is charged that square for each long step that its requests cause, and pays it off with time, up
+to a tenth of it. While it is in debt its costly requests wait, one identity's behind the other's in turn;
+what is cheap goes on at once. An identity that is alone is charged, but waits for nobody.
+
+Steps are measured where they run; what can have been done in them bounds the charge. Nothing is done here for
+steps that are short, and only an identity in debt is looked up.
+
+Prior art: deficit round robin (Shreedhar and Varghese, SIGCOMM 1995), the deficits paid after the service as
+in CFQ, since what a request costs is known only then.
+"""
+
+from collections import deque
+
+import msgspec
+
+from greenroom import wire
+
+NS_PER_BYTE_MAX = 64
+"""What a byte of a command costs at most to apply. Like the next three with room to spare."""
+NS_PER_REQUEST_MAX = 100_000
+NS_PER_SHARD_MAX = 5_000
+NS_PER_ENTRY_MAX = 5_000
+"""What an entry of a listing costs."""
+LONG_STEP_NS = 1_000_000
+"""A step up to this length harms nobody and is not charged."""
+SHARE = 0.1
+"""How much of the time an identity may make others wait on average."""
+DEBT_NS_MAX = 3_000_000_000
+"""Nobody waits longer than this for one step: a store gives up after five seconds."""
+ALONE_NS = 1_000_000_000
+"""Whoever was the only one for this long is alone."""
+WAITING_MAX = 256
+WAITING_BYTES_MAX = 4 << 20
+
+COSTLY_BYTES = 16 * 1024
+"""From this size on, of what a command brings and opens, it is charged, and waits while there is a debt."""
+
+
+class CostlyRequest(msgspec.Struct, frozen=True, gc=False):
+    """A request that waits. `size` is about the bytes that it takes meanwhile."""
+
+    connection: int
+    client: bytes
+    identity: str
+    request: wire.Request
+    size: int
+
+
+class _Queue:
+    __slots__ = ("bytes", "requests")
+
+    def __init__(self) -> None:
+        self.requests: deque[CostlyRequest] = deque()
+        self.bytes = 0
+
+
+class FairShare:
+    """Debts of identities, and the costly requests that wait for them to be paid."""
+
+    def __init__(self) -> None:
+        # When each debt is paid, for all that are in debt or wait.
+        self.debts: dict[str, int] = {}
+        self.latest = ""
+        self._queues: dict[str, _Queue] = {}
+        self._shared_ns = -ALONE_NS
+
+    def came(self, now_ns: int, identity: str) -> None:
+        """Note that an identity asks for something, cheap or not; not needed if it is the `latest`."""
+        if identity != self.latest:
+            self.latest = identity
+            self._shared_ns = now_ns
+
+    def charge(self, now_ns: int, identity: str, spent_ns: int) -> None:
+        """Charge an identity for a step, or its part of one, of this length."""
+        if spent_ns <= LONG_STEP_NS:
+            return
+        harm_ns = spent_ns * spent_ns // (2 * LONG_STEP_NS)
+        until_ns = max(self.debts.get(identity, 0), now_ns) + int(harm_ns / SHARE)
+        self.debts[identity] = min(until_ns, now_ns + DEBT_NS_MAX)
+
+    def must_wait(self, now_ns: int, identity: str) -> bool:
+        """Whether costly requests of this identity, which is in `debts`, have to wait."""
+        if identity in self._queues:
+            return True
+        return self.debts[identity] > now_ns and not self._alone(now_ns)
+
+    def wait(self, waiting: CostlyRequest) -> bool:
+        """Have a request wait; False if too many of its identity do already."""
+        queue = self._queues.get(waiting.identity)
+        if queue is None:
+            queue = self._queues[waiting.identity] = _Queue()
+        if len(queue.requests) >= WAITING_MAX or queue.bytes + waiting.size > WAITING_BYTES_MAX:
+            return False
+        queue.requests.append(waiting)
+        queue.bytes += waiting.size
+        return True
+
+    def drop(self, connection: int) -> None:
+        """Forget what came on a connection that is gone."""
+        for identity, queue in list(self._queues.items()):
+            left = [waiting for waiting in queue.requests if waiting.connection != connection]
+            queue.requests = deque(left)
+            queue.bytes = sum(waiting.size for waiting in left)
+            if not left:
+                del self._queues[identity]
+
+    def due_ns(self) -> int:
+        """Return when `take` may have something to return or to forget; only while there are `debts`."""
+        if not self._queues:
+            return max(self.debts.values())
+        due_ns = min(self.debts[identity] for identity in self._queues)
+        return min(due_ns, self._shared_ns + ALONE_NS + 1) if len(self._queues) == 1 else due_ns
+
+    def take(self, now_ns: int) -> CostlyRequest | None:
+        """Return the request whose turn it is, None if all have to wait on.
+
+        One at a time: what it costs is charged before the next is taken.
+        """
+        for identity in [each for each, paid_ns in self.debts.items() if paid_ns <= now_ns]:
+            if identity not in self._queues:
+                del self.debts[identity]
+        alone = self._alone(now_ns)
+        for identity, queue in self._queues.items():
+            if not alone and self.debts[identity] > now_ns:
+                continue
+            waiting = queue.requests.popleft()
+            queue.bytes -= waiting.size
+            # Behind all others that wait.
+            del self._queues[identity]
+            if queue.requests:
+                self._queues[identity] = queue
+            return waiting
+        return None
+
+    def _alone(self, now_ns: int) -> bool:
+        return now_ns - self._shared_ns > ALONE_NS and len(self._queues) <= 1

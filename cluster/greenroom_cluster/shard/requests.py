@@ -1,0 +1,141 @@
+"""Requests of clients at one actor: to which of its replicas they go, in what order, and who is charged.
+
+`fairness` tells why some wait.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from greenroom import wire
+from greenroom_cluster.shard.administration import administer
+from greenroom_cluster.shard.context import Context
+from greenroom_cluster.shard.costly import FANOUTS, hold_costly
+from greenroom_cluster.shard.effects import Reply
+from greenroom_cluster.shard.fairness import (
+    NS_PER_BYTE_MAX,
+    NS_PER_ENTRY_MAX,
+    NS_PER_REQUEST_MAX,
+    NS_PER_SHARD_MAX,
+)
+from greenroom_cluster.shard.gathering import Gather
+from greenroom_cluster.shard.inputs import ClientRequests, ConnectionClosed
+from greenroom_cluster.shard.replica import Replica, unserved
+
+POINT_BITS = 16
+_ADMINISTRATION = frozenset({wire.Inspect, wire.DropRecord})
+
+
+class Requests:
+    """Hands requests to replicas; there are none before `serve` was called."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._replicas: list[Replica | None] = []
+        self._shift = POINT_BITS
+        # How many requests the latest step took in.
+        self._taken = 0
+
+    def serve(self, replicas: list[Replica | None]) -> None:
+        """Hand requests to these replicas from now on, a list by shard that goes on changing."""
+        self._replicas = replicas
+        self._shift = POINT_BITS - (len(replicas).bit_length() - 1)
+
+    def go_on(self, now_ns: int, wall_us: int) -> None:
+        """Serve the request whose turn it is among those that wait, if one's is."""
+        waiting = self._context.fair.take(now_ns)
+        if waiting is not None:
+            self._serve(
+                now_ns, wall_us, waiting.connection, waiting.client, waiting.identity, [waiting.request]
+            )
+
+    def spent(self, now_ns: int, spent_ns: int) -> Sequence[str]:
+        """Take in how long the latest step took; return who is charged for it.
+
+        A step of the primary applies what it took in before: whoever had a large part of that is charged.
+        """
+        context = self._context
+        applied, identity = context.applied_bytes, context.identity
+        # What else kept the process busy, or from its processor, is nobody's debt.
+        if identity:
+            bound_ns = NS_PER_REQUEST_MAX * self._taken + NS_PER_SHARD_MAX * context.fanned_out
+            bound_ns += NS_PER_ENTRY_MAX * context.listed + NS_PER_BYTE_MAX * sum(applied.values())
+            context.fair.charge(now_ns, identity, min(spent_ns, bound_ns))
+            return (identity,)
+        total = sum(applied.values())
+        for each, size in applied.items():
+            context.fair.charge(now_ns, each, min(spent_ns * size // total, size * NS_PER_BYTE_MAX))
+        return tuple(applied)
+
+    def take_in(self, now_ns: int, wall_us: int, event: ClientRequests) -> None:
+        """Serve what came on a client's connection, but for what its identity has to wait for."""
+        fair, identity, requests = self._context.fair, event.identity, event.requests
+        if identity != fair.latest:
+            fair.came(now_ns, identity)
+        if fair.debts and identity in fair.debts and fair.must_wait(now_ns, identity):
+            requests = hold_costly(self._context, self._replicas, event)
+        self._serve(now_ns, wall_us, event.connection, event.client, identity, requests)
+
+    def _serve(
+        self,
+        now_ns: int,
+        wall_us: int,
+        connection: int,
+        client: bytes,
+        identity: str,
+        requests: Sequence[wire.Request],
+    ) -> None:
+        context = self._context
+        context.identity = identity
+        self._taken = len(requests)
+        replicas, shift = self._replicas, self._shift
+        for request in requests:
+            kind = type(request)
+            if kind in FANOUTS:
+                self._fan_out(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]  # kind says which
+                continue
+            if kind in _ADMINISTRATION:
+                administer(context, replicas, now_ns, wall_us, connection, request)  # type: ignore[arg-type]  # as above
+                continue
+            replica = replicas[request.point >> shift] if replicas and 0 <= request.point < 65536 else None  # type: ignore[union-attr]  # what remains has a point
+            primary = None if replica is None else replica.primary
+            if primary is None:
+                context.effects.append(Reply(connection, unserved(context, replica, client, request.request)))
+            elif kind is wire.Get:
+                primary.read(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]
+            else:
+                primary.submit(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]
+
+    def _fan_out(
+        self, now_ns: int, wall_us: int, connection: int, client: bytes, request: wire.Fanout
+    ) -> None:
+        context = self._context
+        shards = sorted(set(request.shards))
+        context.fanned_out += len(shards)
+        if context.fanned_out > context.settings.fanned_out_max:
+            reason = "too many shards are asked for at once"
+            context.effects.append(Reply(connection, wire.Overloaded(request.request, reason)))
+            return
+        # What is logged or held names nothing but the shard itself, else the list is kept once a shard.
+        request = msgspec.structs.replace(request, shards=())
+        if not isinstance(request, wire.ListByUser) and request.removed is not None:
+            # Only primaries say this.
+            request = msgspec.structs.replace(request, removed=None)
+        gather = Gather(connection, request)
+        for shard in shards:
+            replica = self._replicas[shard] if 0 <= shard < len(self._replicas) else None
+            if replica is None or replica.primary is None:
+                continue
+            gather.expect()
+            if isinstance(request, wire.ListByUser):
+                replica.primary.read(now_ns, wall_us, gather, client, request)
+            else:
+                replica.primary.submit(now_ns, wall_us, gather, client, request)
+        gather.seal(context.effects)
+
+    def connection_closed(self, _now_ns: int, _wall_us: int, event: ConnectionClosed) -> None:
+        """Forget what came on a connection that is gone and has not begun."""
+        self._context.fair.drop(event.connection)
+        for replica in self._replicas:
+            if replica is not None and replica.primary is not None:
+                replica.primary.drop_connection(event.connection)
