@@ -46,9 +46,9 @@ def _(patches: Patches) -> None:
     """Answers are dropped once confirmed, but ids below the low-watermark are not refused."""
     original = ClientTable.keep
 
-    def keep(self, client, request, low, time_us, reply):
-        original(self, client, request, low, time_us, reply)
-        self._clients[client].low = 0
+    def keep(self, kept, low, time_us):
+        original(self, kept, low, time_us)
+        self._clients[kept.client].low = 0
 
     patches.set(ClientTable, "keep", keep)
 

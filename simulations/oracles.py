@@ -18,7 +18,7 @@ History-wide rules (linearizability, liveness, equal replicas) are judged in `wo
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from greenroom.cluster_map import ClusterMap
@@ -36,7 +36,7 @@ from greenroom_cluster.shard import replica as replica_module
 from greenroom_cluster.shard.effects import Answer, HostEffect
 from greenroom_cluster.shard.log import Log
 from greenroom_cluster.shard.primary import Primary
-from greenroom_cluster.shard.records import Record
+from greenroom_cluster.shard.records import Command, Record
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.roles import Role
 
@@ -57,15 +57,15 @@ class ObservedLog(Log):
         super().__init__(appended)
         self.fresh: list[Record] = []
 
-    def append(self, record: Record) -> None:
+    def append(self, record: Record, size: int, charge: int) -> None:
         """Add the next record, as a primary does."""
-        super().append(record)
+        super().append(record, size, charge)
         self.fresh.append(record)
 
-    def receive(self, records: Sequence[Record]) -> bool:
+    def receive(self, records: Sequence[Record], charge: Callable[[Command], int] | None = None) -> bool:
         """Add what is new of a primary's records, as its followers do."""
         before = self.appended
-        whole = super().receive(records)
+        whole = super().receive(records, charge)
         self.fresh += self.records(before, self.appended)
         return whole
 

@@ -30,6 +30,9 @@ DRAIN_SECONDS = 30.0
 ACTORS = 2
 LINGER_SECONDS = 0.00025
 LINGER_SECONDS_MAX = 0.01
+MEMORY_BYTES_MIN = 96 << 20
+_SIZE = re.compile(r"([0-9]+)\s*(B|KiB|MiB|GiB|TiB)?")
+_UNITS = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -81,6 +84,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `advertise` is what others reach it by, empty for the address it listens on; a port of 0 in it stands for
     the port listened on. Actors listen on ports from `actor_port_base` on, or on any if that is 0.
+    `memory_max` is each actor's bound, such as `512MiB`; empty: a share of what there is.
     """
 
     name: str
@@ -90,6 +94,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str = CLUSTER
     actors: int = ACTORS
     actor_port_base: int = 0
+    memory_max: str = ""
     drain_seconds: float = DRAIN_SECONDS
     linger_seconds: float = LINGER_SECONDS
     restarts: RestartSettings = RestartSettings()
@@ -110,6 +115,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(
                 f"--actor-port-base {self.actor_port_base} leaves no room for {self.actors} ports"
             )
+        memory_bytes("--memory-max", self.memory_max)
         check_drain(self.drain_seconds)
         check_linger(self.linger_seconds)
         check_hang(self.hang_seconds)
@@ -126,11 +132,12 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     Nodes listen on consecutive ports from that of `listen` on, or on free ones if it is 0. The coordinator
     listens on `coordinator_listen`, port 0: any; without it on its usual address, or any free port if that is
     taken or nodes listen on free ones. Without a `data_dir` the cluster map goes to a temporary directory and
-    is deleted at the end.
+    is deleted at the end. `memory_max` as for a node; empty: all actors share what there is.
     """
 
     nodes: int = 3
     actors: int = ACTORS
+    memory_max: str = ""
     listen: str = NODE_ADDRESS
     coordinator_listen: str = ""
     data_dir: Path | None = None
@@ -160,6 +167,7 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
         NodeSettings(
             name="n1",
             actors=self.actors,
+            memory_max=self.memory_max,
             drain_seconds=self.drain_seconds,
             linger_seconds=self.linger_seconds,
             hang_seconds=self.hang_seconds,
@@ -209,6 +217,22 @@ def check_linger(seconds: float) -> None:
     """Raise UsageError if an actor cannot stay awake for so long: nothing else of it runs meanwhile."""
     if not 0 <= seconds <= LINGER_SECONDS_MAX:
         raise UsageError(f"--linger-seconds must be 0 to {LINGER_SECONDS_MAX:g}; it is {seconds:g}")
+
+
+def memory_bytes(option: str, text: str) -> int:
+    """Return an actor's bound in bytes, 0 for an empty text. Raises UsageError, naming the option."""
+    if not text:
+        return 0
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(f"{option} is a number of bytes, or such as 512MiB or 2GiB; it is {text!r}")
+    size = int(found[1]) * _UNITS[found[2]]
+    if size < MEMORY_BYTES_MIN:
+        raise UsageError(
+            f"{option} {text} is too little: an actor without any session takes about half of "
+            f"{MEMORY_BYTES_MIN >> 20}MiB, which is the least"
+        )
+    return size
 
 
 def check_name(option: str, name: str) -> None:

@@ -45,7 +45,10 @@ class NodeStatus(msgspec.Struct, frozen=True):
 
 
 class ActorStatus(msgspec.Struct, frozen=True):
-    """One actor incarnation of the map; `reachable` says whether it answered just now."""
+    """One actor incarnation of the map; `reachable` says whether it answered just now.
+
+    `used_bytes` of its memory are counted, and `free_bytes` are left for growth; 0 if it does not say.
+    """
 
     slot: str
     incarnation: str
@@ -56,6 +59,9 @@ class ActorStatus(msgspec.Struct, frozen=True):
     primaries: int
     backups: int
     sessions: int
+    used_bytes: int = 0
+    free_bytes: int = 0
+    memory_bytes_max: int = 0
 
 
 class SuspendedStatus(msgspec.Struct, frozen=True):
@@ -73,7 +79,8 @@ class ShardStatus(msgspec.Struct, frozen=True):
 
     `same_node`: all replicas are there, but on one node, and whoever loses that loses the shard. `waits_for`
     names the nodes that may hold its sessions and are away, where nothing else can go on. `suspended` is the
-    record that ended its primary, where that was so and the shard has stopped before it.
+    record that ended its primary, where that was so and the shard has stopped before it. `join_refusal` is
+    why an actor that should hold a copy did not take it.
     """
 
     shard: int
@@ -84,6 +91,7 @@ class ShardStatus(msgspec.Struct, frozen=True):
     state: str
     waits_for: tuple[str, ...] = ()
     suspended: SuspendedStatus | None = None
+    join_refusal: str = ""
 
     def told(self) -> str:
         """Say why the shard is suspended, and what to do."""
@@ -170,13 +178,19 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     def warnings(self) -> list[str]:
         """Say whether the coordinator is missed, what shards wait for, and which are at risk."""
         crowded = Counter(node_of(shard.primary) for shard in self.shards if shard.state == SAME_NODE)
+        refused = Counter(shard.join_refusal for shard in self.shards if shard.join_refusal)
         told = [self.coordinator.told(), *(each.told() for each in self.waiting)]
         told += [shard.told() for shard in self.shards if shard.suspended is not None]
-        return [line for line in told if line] + [
+        lacking = [
+            f"{count} {'shard lacks' if count == 1 else 'shards lack'} a copy: {reason}"
+            for reason, count in sorted(refused.items())
+        ]
+        crowding = [
             f"{count} {'shard has' if count == 1 else 'shards have'} all replicas on node {node}: whoever "
             "loses it loses their sessions; start another node"
             for node, count in sorted(crowded.items())
         ]
+        return [line for line in told if line] + lacking + crowding
 
 
 def _hello(cluster: str, target: bytes = b"", role: str = wire.ROLE_ADMIN) -> wire.Hello:
@@ -348,6 +362,9 @@ def _actor_status(
             for replica in (inspection.replicas if inspection is not None else ())
             if cluster_map.shards[replica.shard].primary == actor.incarnation
         ),
+        used_bytes=0 if inspection is None else inspection.used_bytes,
+        free_bytes=0 if inspection is None else inspection.free_bytes,
+        memory_bytes_max=0 if inspection is None else inspection.memory_bytes_max,
     )
 
 
@@ -379,6 +396,7 @@ def _shard_status(
         state=state,
         waits_for=awaited(cluster_map, index, away) if state == UNAVAILABLE else (),
         suspended=None if record is None else SuspendedStatus(*msgspec.structs.astuple(record)),
+        join_refusal=primary.join_refusal if primary is not None and state in (JOINING, ALONE) else "",
     )
 
 

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from greenroom import wire
+from greenroom_cluster.shard.memory import UNLIMITED_BYTES
 from greenroom_cluster.shard.records import ClientState, KeptResult, Record, StoredSession
 
 PEER_FRAME_BYTES_MAX = 4 << 20
@@ -47,24 +48,37 @@ class Beacon(wire.Frame, frozen=True, tag=82):
     """Asks the peer to go on backing the sender. `sent_ns` is the sender's clock, returned untouched.
 
     `commits` holds (shard, epoch, commit point, shard time) where one of them moved since the last beacon.
-    `refusals_seen` is the newest `BeaconOk.refusal` that the sender has taken in.
+    `refusals_seen` is the newest `BeaconOk.refusal` that the sender has taken in, `grant_seen` the newest
+    `BeaconOk.grant` (-1: from a sender that knows of none).
     """
 
     sent_ns: int
     refusals_seen: int
     commits: tuple[tuple[int, int, int, int], ...] = ()
+    grant_seen: int = -1
 
 
 class BeaconOk(wire.Frame, frozen=True, tag=83):
-    """The peer backs the sender on every shard but those listed as (shard, epoch)."""
+    """The peer backs the sender on every shard but those listed as (shard, epoch).
+
+    `grant` numbers what the sender may add to the peer's memory: `room_bytes`, less what the peer has not
+    acknowledged yet; below 0 where more is used than may be. `spare_bytes` more is for answers to commands
+    that let no session grow. Without these fields there is no bound.
+    """
 
     sent_ns: int
     refusal: int
     refused: tuple[tuple[int, int], ...] = ()
+    grant: int = 0
+    room_bytes: int = UNLIMITED_BYTES
+    spare_bytes: int = 0
 
 
 class SnapshotChunk(wire.Frame, frozen=True, tag=84):
-    """A part of a shard's state at `sequence`, numbered from 0. Sent on the bulk connection."""
+    """A part of a shard's state at `sequence`, numbered from 0. Sent on the bulk connection.
+
+    `shard_bytes` is about how much memory the whole takes, 0 if the sender does not say.
+    """
 
     shard: int
     epoch: int
@@ -76,6 +90,7 @@ class SnapshotChunk(wire.Frame, frozen=True, tag=84):
     sessions: tuple[StoredSession, ...]
     clients: tuple[ClientState, ...]
     results: tuple[KeptResult, ...]
+    shard_bytes: int = 0
 
 
 class SnapshotOk(wire.Frame, frozen=True, tag=85):
@@ -88,12 +103,13 @@ class SnapshotOk(wire.Frame, frozen=True, tag=85):
 
 
 class SnapshotRefused(wire.Frame, frozen=True, tag=86):
-    """The joiner cannot take this snapshot (it is a member already, or knows a later epoch)."""
+    """The joiner cannot take this snapshot: it is a member already, knows a later epoch, or is `full`."""
 
     shard: int
     epoch: int
     join: int
     reason: str
+    full: bool = False
 
 
 PeerRequest: TypeAlias = Prepare | Beacon | SnapshotChunk

@@ -20,6 +20,7 @@ from greenroom.errors import (
     PathThroughListError,
     RemoteProtocolError,
     SessionExistsError,
+    StoreFullError,
     UnreadableSessionError,
     UsageError,
 )
@@ -407,6 +408,8 @@ def _raise_failed(reply: wire.Failed) -> NoReturn:
             raise PathThroughListError(reply.detail)
         case wire.FailureCode.INVALID:
             raise UsageError(f"the cluster refused the request as invalid{_told(reply)}")
+        case wire.FailureCode.FULL:
+            raise StoreFullError(f"nothing was written, the cluster is full: {reply.detail}")
         case _:
             raise RemoteProtocolError(
                 f"the cluster refused with code {reply.code}{_told(reply)}, which this version of greenroom "

@@ -9,6 +9,7 @@
     │  ├─ SessionNotFoundError
     │  └─ VersionConflictError
     ├─ UnavailableError        not applied; safe to retry
+    │  └─ StoreFullError        no memory is left for what would grow
     ├─ OutcomeUnknownError     sent and not answered in time; may have been applied
     └─ ProtocolError
        ├─ LocalProtocolError   our bug
@@ -56,6 +57,13 @@ class VersionConflictError(SessionError):
 
 class UnavailableError(GreenroomError):
     """The operation was not applied, and repeating it is safe."""
+
+
+class StoreFullError(UnavailableError):
+    """The cluster has no memory left for this write; reads, deletes and what does not grow go on.
+
+    Told at once: trying again is of use only once sessions have ended or the cluster has more memory.
+    """
 
 
 class OutcomeUnknownError(GreenroomError):

@@ -87,7 +87,7 @@ class Get(Frame, frozen=True, tag=10):
 
 
 class Create(Frame, frozen=True, tag=11):
-    """Store a new session. Answered by `Written`, `Failed(EXISTS | TOO_LARGE | INVALID)`."""
+    """Store a new session. Answered by `Written`, `Failed(EXISTS | TOO_LARGE | INVALID | FULL)`."""
 
     request: int
     low: int
@@ -105,7 +105,7 @@ class Create(Frame, frozen=True, tag=11):
 class Update(Frame, frozen=True, tag=12):
     """Replace what may change of a session.
 
-    Answered by `Written`, `Failed(NOT_FOUND | CONFLICT | TOO_LARGE | INVALID)`.
+    Answered by `Written`, `Failed(NOT_FOUND | CONFLICT | TOO_LARGE | INVALID | FULL)`.
     """
 
     request: int
@@ -133,7 +133,7 @@ class Delete(Frame, frozen=True, tag=13):
 class Patch(Frame, frozen=True, tag=14):
     """Change paths of a session's data.
 
-    Answered by `Session`, `Failed(NOT_FOUND | CONFLICT | TOO_LARGE | INVALID)`.
+    Answered by `Session`, `Failed(NOT_FOUND | CONFLICT | TOO_LARGE | INVALID | FULL)`.
     `user` is None to leave the user as it is, else a tuple of the new user id (or None).
     `expires_us` None leaves the lifetime as it is. In `expect`, empty bytes demand that the path is absent.
     """
@@ -153,7 +153,7 @@ class Patch(Frame, frozen=True, tag=14):
 class Rotate(Frame, frozen=True, tag=15):
     """Kill the old id and give its session to the new one, in one step.
 
-    Answered by `Session`, `Failed(NOT_FOUND | EXISTS | TOO_LARGE | INVALID)`.
+    Answered by `Session`, `Failed(NOT_FOUND | EXISTS | TOO_LARGE | INVALID | FULL)`.
     """
 
     request: int
@@ -251,8 +251,9 @@ class DropRecord(Frame, frozen=True, tag=22):
 class FailureCode(IntEnum):
     """Why a command was refused.
 
-    The refusal is itself a logged, replicated decision, but for the TOO_LARGE of a `Create` or `Update`: that
-    is told before anything is logged.
+    The refusal is itself a logged, replicated decision, but for FULL and for the TOO_LARGE of a `Create` or
+    `Update`: those are told before anything is logged. FULL is never told to a repeat: its first attempt may
+    still be on its way.
     """
 
     EXISTS = 1
@@ -260,6 +261,7 @@ class FailureCode(IntEnum):
     CONFLICT = 3
     TOO_LARGE = 4
     INVALID = 5
+    FULL = 6
 
 
 class SessionState(Frame, frozen=True):
@@ -330,7 +332,10 @@ class Overloaded(Frame, frozen=True, tag=45):
 
 
 class Unknowable(Frame, frozen=True, tag=46):
-    """A repeat came after the shard forgot this client: whether the first attempt applied cannot be told."""
+    """Whether the first attempt applied cannot be told.
+
+    The shard may have forgotten this client since, or it knows the request id from another command.
+    """
 
     request: int
     reason: str
@@ -373,7 +378,11 @@ class SuspendedRecord(Frame, frozen=True):
 
 
 class ReplicaState(Frame, frozen=True):
-    """One replica as its actor sees it. `proposes`: what it asked of the coordinator, not decided yet."""
+    """One replica as its actor sees it.
+
+    `proposes`: what it asked of the coordinator, not decided yet. `join_refusal`: why the newest one to join
+    could not.
+    """
 
     shard: int
     epoch: int
@@ -386,11 +395,13 @@ class ReplicaState(Frame, frozen=True):
     joining: tuple[bytes, ...] = ()
     proposes: str = ""
     suspended: SuspendedRecord | None = None
+    join_refusal: str = ""
 
 
 class Inspection(Frame, frozen=True, tag=49):
-    """The replicas of one actor.
+    """The replicas of one actor, and its memory: counted, free for growth, and its `--memory-max`.
 
+    What is neither counted nor free is kept for its peers, or taken by the process itself.
     `coordinator_away_seconds`: since when it has no connection to the coordinator, 0 while it has one; None
     from an actor of a version that does not tell.
     """
@@ -399,6 +410,9 @@ class Inspection(Frame, frozen=True, tag=49):
     incarnation: bytes
     replicas: tuple[ReplicaState, ...]
     coordinator_away_seconds: float | None = None
+    used_bytes: int = 0
+    free_bytes: int = 0
+    memory_bytes_max: int = 0
 
 
 # --- the cluster map -------------------------------------------------------------------------------------

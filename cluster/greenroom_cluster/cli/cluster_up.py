@@ -52,13 +52,15 @@ def _print_ready(
                 "seeds": cluster.seeds,
                 "nodes": {name: cluster.node_pid(name) for name in cluster.nodes},
                 "coordinator": cluster.coordinator_address,
+                "memory_bytes_max": cluster.memory_bytes_max,
                 "seconds": round(seconds, 3),
             }
         ).decode()
     else:
         line = (
             f"ready in {seconds:.1f} s: {len(cluster.nodes)} nodes of {settings.actors} actors, "
-            f"{settings.shards} shards of {settings.replicas} replicas. Connect to {cluster.url}"
+            f"{settings.shards} shards of {settings.replicas} replicas, up to "
+            f"{cluster.memory_bytes_max >> 20} MiB of memory an actor. Connect to {cluster.url}"
         )
     sys.stdout.write(line + "\n")
     sys.stdout.flush()

@@ -150,6 +150,7 @@ def up(
     restart_nodes: Annotated[
         bool, typer.Option(help="Start a node again that ends unasked.", envvar="GREENROOM_RESTART_NODES")
     ] = True,
+    memory_max: options.MemoryMax = "",
     drain_seconds: options.DrainSeconds = config.DRAIN_SECONDS,
     linger_seconds: options.LingerSeconds = config.LINGER_SECONDS,
     restarts_max: options.RestartsMax = _RESTARTS.restarts_max,
@@ -174,6 +175,7 @@ def up(
         shards=SHARDS_DEFAULT if shards is None else shards,
         replicas=REPLICAS_DEFAULT if replicas is None else replicas,
         restart_nodes=restart_nodes,
+        memory_max=memory_max,
         drain_seconds=drain_seconds,
         linger_seconds=linger_seconds,
         restarts=RestartSettings(restarts_max=restarts_max, window_seconds=restart_window),
@@ -267,6 +269,7 @@ def node(
         typer.Option(help="First port of the actors; 0: any free ones.", envvar="GREENROOM_ACTOR_PORT_BASE"),
     ] = 0,
     cluster: options.Cluster = config.CLUSTER,
+    memory_max: options.MemoryMax = "",
     drain_seconds: options.DrainSeconds = config.DRAIN_SECONDS,
     linger_seconds: options.LingerSeconds = config.LINGER_SECONDS,
     restarts_max: options.RestartsMax = _RESTARTS.restarts_max,
@@ -287,6 +290,7 @@ def node(
         cluster=cluster,
         actors=actors,
         actor_port_base=actor_port_base,
+        memory_max=memory_max,
         drain_seconds=drain_seconds,
         linger_seconds=linger_seconds,
         restarts=RestartSettings(restarts_max=restarts_max, window_seconds=restart_window),

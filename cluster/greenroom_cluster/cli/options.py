@@ -50,6 +50,14 @@ HangSeconds = Annotated[
         envvar="GREENROOM_HANG_SECONDS",
     ),
 ]
+MemoryMax = Annotated[
+    str,
+    typer.Option(
+        help="Memory of each actor, such as 512MiB or 2GiB; without it, a share of what there is.",
+        envvar="GREENROOM_MEMORY_MAX",
+        show_default=False,
+    ),
+]
 LingerSeconds = Annotated[
     float,
     typer.Option(

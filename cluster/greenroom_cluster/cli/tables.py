@@ -26,6 +26,7 @@ _STYLES = {
     "up": "green",
 }
 _INCARNATION_DIGITS = 8
+UNBOUNDED_BYTES = 1 << 60
 # A table takes what it needs of it, and a terminal that is narrower wraps: nothing is cut off.
 _WIDTH = 1000
 
@@ -49,7 +50,10 @@ def print_status(status: ClusterStatus, *, shards: bool = False) -> None:
     for node in status.nodes:
         _add_row(nodes, node.name, node.address, _state(node.state), str(node.actors))
     console.print(nodes)
-    actors = _table("actor", "incarnation", "address", "state", "pid", "primaries", "backups", "sessions")
+    actors = _table(
+        *("actor", "incarnation", "address", "state", "pid"),
+        *("primaries", "backups", "sessions", "used", "free", "of"),
+    )
     for actor in status.actors:
         _add_row(
             actors,
@@ -61,6 +65,7 @@ def print_status(status: ClusterStatus, *, shards: bool = False) -> None:
             str(actor.primaries),
             str(actor.backups),
             str(actor.sessions),
+            *(_mebibytes(size) for size in (actor.used_bytes, actor.free_bytes, actor.memory_bytes_max)),
         )
     console.print(actors)
     if shards:
@@ -93,6 +98,10 @@ def _shard_table(status: ClusterStatus) -> Table:
 def _add_row(table: Table, *cells: str | Text) -> None:
     """Add a row of texts that others wrote: nothing in them is markup or a control sequence."""
     table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in cells))
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / (1 << 20):.1f} MiB" if size < UNBOUNDED_BYTES else "-"
 
 
 def _state(state: str) -> Text:

@@ -22,6 +22,7 @@ from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, Coordina
 from greenroom_cluster.runtime.delivery import Delivery
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
 from greenroom_cluster.runtime.driver import Core, Driver, Replies
+from greenroom_cluster.runtime.host_memory import resident_bytes
 from greenroom_cluster.runtime.links import PeerLinks
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.marks import open_mark
@@ -38,12 +39,15 @@ from greenroom_cluster.shard.inputs import (
     LinkDown,
     LinkUp,
     MapChanged,
+    MemoryMeasured,
     PeerMessages,
 )
 from greenroom_cluster.shard.settings import HostSettings
 
 _decoders = {role: messages_decoder(kinds) for role, kinds in AT_ACTOR.items()}
 _log = structlog.get_logger(__name__)
+
+_MEASURE_SECONDS = 0.25
 
 
 class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,8 +144,14 @@ class Actor:
                 nursery.start_soon(self.listener.run)
                 nursery.start_soon(self.coordinator.run)
                 nursery.start_soon(self.driver.tick_forever)
+                nursery.start_soon(self._measure_memory)
         finally:
             self._poller.close()
+
+    async def _measure_memory(self) -> None:
+        while True:
+            self.driver.step(MemoryMeasured(resident_bytes()))
+            await trio.sleep(_MEASURE_SECONDS)
 
     # --- what comes in -----------------------------------------------------------------------------------
 
@@ -202,6 +212,7 @@ async def run_actor(settings: ActorSettings, started: Callable[[str], None]) -> 
     mark = open_mark(settings.mark_path)
     core = Host(settings.incarnation, settings.slot, settings.core, random.SystemRandom(), mark)
     actor = Actor(settings, core)
+    actor.driver.step(MemoryMeasured(resident_bytes()))
     address = actor.listener.address(settings.advertise_host)
     _log.info("actor_started", slot=settings.slot, address=address)
     started(address)

@@ -20,10 +20,11 @@ import trio
 
 from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom.errors import GreenroomError, UnavailableError, UsageError
-from greenroom_cluster.config import COORDINATOR_ADDRESS, LocalClusterSettings
+from greenroom_cluster.config import COORDINATOR_ADDRESS, LocalClusterSettings, memory_bytes
 from greenroom_cluster.inspection import ClusterStatus, fetch_map, inspect_cluster
 from greenroom_cluster.restarts import GiveUp, RestartPolicy
 from greenroom_cluster.runtime.addresses import join_address, split_address
+from greenroom_cluster.runtime.host_memory import default_bytes
 from greenroom_cluster.runtime.ports import check_port, free_port
 from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, catches, descendants_of
 
@@ -103,6 +104,14 @@ class LocalCluster:
     def url(self) -> str:
         """What a client is told: `greenroom://host:port,host:port/cluster`."""
         return f"greenroom://{','.join(self.seeds)}/{self._settings.cluster}"
+
+    @property
+    def memory_bytes_max(self) -> int:
+        """Bound of each actor's memory."""
+        settings = self._settings
+        return memory_bytes("--memory-max", settings.memory_max) or default_bytes(
+            settings.nodes * settings.actors
+        )
 
     @property
     def nodes(self) -> list[str]:
@@ -316,6 +325,7 @@ class LocalCluster:
             *("--listen", self._addresses[name]),
             *("--coordinator", self.coordinator_address),
             *("--actors", str(self._settings.actors)),
+            *("--memory-max", str(self.memory_bytes_max)),
             *("--drain-seconds", str(self._settings.drain_seconds)),
             *("--linger-seconds", str(self._settings.linger_seconds)),
             *self._common_options(),

@@ -21,7 +21,7 @@ import trio
 
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry
 from greenroom.errors import GreenroomError, UsageError
-from greenroom_cluster.config import NodeSettings
+from greenroom_cluster.config import NodeSettings, memory_bytes
 from greenroom_cluster.coordination.messages import (
     NAME_TAKEN,
     Accepted,
@@ -40,6 +40,7 @@ from greenroom_cluster.runtime.coordinator_link import (
     CoordinatorUnreachableError,
 )
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
+from greenroom_cluster.runtime.host_memory import default_bytes
 from greenroom_cluster.runtime.listener import ListenerSettings
 from greenroom_cluster.runtime.map_server import MapServer
 from greenroom_cluster.runtime.marks import RecordWatches
@@ -52,6 +53,7 @@ from greenroom_cluster.runtime.supervision import (
     Supervisor,
     open_supervisor,
 )
+from greenroom_cluster.shard.settings import HostSettings
 from greenroom_cluster.suspicion import WATCH_SECONDS
 
 HEARTBEAT_SECONDS = 0.5
@@ -106,6 +108,9 @@ class Node:
         self._address = join_address(advertised_host, advertised_port or self._server.listener.port)
         self._advertised_host = advertised_host
         self._listen_host = host
+        self._memory_bytes_max = memory_bytes("--memory-max", settings.memory_max) or default_bytes(
+            settings.actors
+        )
         self._link = CoordinatorLink(
             CoordinatorLinkSettings(settings.coordinator, settings.cluster, self._identity),
             on_map=self._on_map,
@@ -161,7 +166,13 @@ class Node:
     async def _serve(self, supervisor: Supervisor, signals: AsyncIterator[int]) -> None:
         for index in range(self._settings.actors):
             supervisor.start_child(self._child_spec(index))
-        _log.info("node_started", node=self._settings.name, address=self._address)
+        _log.info(
+            "node_started",
+            node=self._settings.name,
+            address=self._address,
+            actors=self._settings.actors,
+            memory_mib_max_per_actor=self._memory_bytes_max >> 20,
+        )
         async with trio.open_nursery() as tasks:
             tasks.start_soon(self._register, supervisor)
             tasks.start_soon(self._bury_predecessors)
@@ -196,6 +207,7 @@ class Node:
                 advertise_host=self._advertised_host,
                 linger_seconds=settings.linger_seconds,
                 mark_path=self._watches.begin(slot, incarnation),
+                core=HostSettings(memory_bytes_max=self._memory_bytes_max),
             )
 
         return ChildSpec(slot, run_actor, actor_settings)

@@ -21,7 +21,15 @@ def administer(
         if not context.inspected:
             # However often it is asked for in one step, it is looked at once.
             context.inspected = tuple(replica.state(now_ns) for replica in replicas if replica is not None)
-        message = wire.Inspection(request.request, context.incarnation, context.inspected)
+        memory = context.memory
+        message = wire.Inspection(
+            request.request,
+            context.incarnation,
+            context.inspected,
+            used_bytes=memory.used_bytes,
+            free_bytes=max(memory.free_bytes, 0),
+            memory_bytes_max=context.settings.memory_bytes_max,
+        )
         context.effects.append(Reply(connection, message))
         return
     replica = replicas[request.shard] if 0 <= request.shard < len(replicas) else None

@@ -144,6 +144,16 @@ class Admission:
         """Return the refusal of what would make the log outgrow its bound."""
         return wire.Overloaded(request, "too many bytes wait for the shard's backup: write less at once")
 
+    def opened(self, command: "Write", size: int) -> int:
+        """Return how large the session will be that a patch opens, and is answered with; 0 for the others.
+
+        `size` is that of the command's record.
+        """
+        kind = type(command)
+        if kind is wire.Patch or kind is wire.Rotate:
+            return size + self._opened(command.digest)  # type: ignore[union-attr]  # kind says which
+        return 0
+
     def _cost(self, command: wire.Patch | wire.Rotate) -> int:
         return _size(command) + self._opened(command.digest)
 

@@ -9,6 +9,7 @@ from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.shard.effects import HostEffect, Ignored, Propose, Transition, Warned
 from greenroom_cluster.shard.fairness import FairShare
 from greenroom_cluster.shard.join_slots import JoinSlots
+from greenroom_cluster.shard.memory import Memory
 from greenroom_cluster.shard.settings import HostSettings, ns
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Context:
         self.grace_ns = ns(settings.grace_seconds)
         self.acknowledge_ns = ns(settings.acknowledge_seconds)
         self.joins = JoinSlots(settings)
+        self.memory = Memory(settings, slot)
         self.joins_begun = 0
         self.batches = 0
         self.ready: dict[int, Primary] = {}
@@ -97,6 +99,11 @@ class Context:
         """Return where the incarnation listens, empty if the map does not tell."""
         actor = None if self.map is None else self.map.actors.get(incarnation)
         return "" if actor is None else actor.address
+
+    def slot_of(self, incarnation: bytes) -> str:
+        """Return the place that the incarnation takes, empty if the map does not tell."""
+        actor = None if self.map is None else self.map.actors.get(incarnation)
+        return "" if actor is None else actor.slot
 
     def propose(
         self, now_ns: int, shard: int, epoch: int, kind: str, primary: bytes, backups: tuple[bytes, ...]

@@ -1,9 +1,13 @@
 """What a replica does that follows a primary: it logs, then acknowledges, and applies what is committed."""
 
 from greenroom_cluster.peering import ShardRecords
-from greenroom_cluster.shard.log import LogDivergedError
+from greenroom_cluster.shard.log import LogDivergedError, record_bytes
+from greenroom_cluster.shard.memory import GROWTH_BYTES
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.roles import ACCEPTS, Kind
+
+_TIGHT = 4
+"""Below a quarter of the limit, what the log may add is counted."""
 
 
 def take_records(replicas: list[Replica | None], now_ns: int, sender: bytes, entry: ShardRecords) -> bool:
@@ -36,13 +40,19 @@ def _receive_records(replica: Replica, now_ns: int, sender: bytes, entry: ShardR
         return False
     log, records = replica.log, entry.records
     before = log.appended
-    whole = log.receive(records)
+    memory = replica.context.memory
+    if memory.free_bytes < memory.limit_bytes // _TIGHT:
+        whole = log.receive(records, lambda command: record_bytes(command) + GROWTH_BYTES)
+    else:
+        # Measuring takes as long as logging; what a log may add is little beside so much room.
+        whole = log.receive(records)
     if log.appended > before:
         replica.clock.heard(records[-1].time_us, now_ns)
     if not whole:
         replica.context.ignore("Prepare", f"a gap after record {log.appended}", replica.shard, replica.epoch)
         return False
     _commit(replica, entry.committed)
+    replica.count()
     return True
 
 
@@ -53,6 +63,7 @@ def receive_commit(
     if _follows(replica, sender, epoch, Kind.COMMIT):
         replica.clock.heard(time_us, now_ns)
         _commit(replica, committed)
+        replica.count()
 
 
 def grace_over(replica: Replica, now_ns: int, heard_ns: int) -> None:
@@ -84,4 +95,9 @@ def _commit(replica: Replica, committed: int) -> None:
     target = min(committed, replica.log.appended)
     if target <= replica.committed:
         return
+    table = replica.table
+    before = table.charged_bytes + table.clients.charged_bytes
     replica.commit(target)
+    added = table.charged_bytes + table.clients.charged_bytes - before
+    if added > 0:
+        replica.context.memory.spend(replica.leader, added)

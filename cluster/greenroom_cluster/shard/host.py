@@ -35,6 +35,7 @@ from greenroom_cluster.shard.inputs import (
     LinkDown,
     LinkUp,
     MapChanged,
+    MemoryMeasured,
     PeerMessages,
     Tick,
 )
@@ -77,6 +78,7 @@ class Host:
             LinkUp: self._link_up,
             LinkDown: self._link_down,
             MapChanged: self._map_changed,
+            MemoryMeasured: self._memory_measured,
             Decisions: self._decisions,
             CoordinationUp: self._coordination_up,
         }
@@ -150,6 +152,9 @@ class Host:
         """Take in how long the latest step took, if that was long; return who is charged for it."""
         return self._requests.spent(now_ns, spent_ns)
 
+    def _memory_measured(self, _now_ns: int, _wall_us: int, event: MemoryMeasured) -> None:
+        self._context.memory.measured(event.resident_bytes)
+
     # --- peers ----------------------------------------------------------------------------------------------
 
     def _peer_messages(self, now_ns: int, wall_us: int, event: PeerMessages) -> None:
@@ -182,7 +187,7 @@ class Host:
     def _beacon(self, now_ns: int, _wall_us: int, peer: bytes, message: Beacon) -> None:
         context = self._context
         incoming = hear_of(context, peer, now_ns)
-        context.effects.append(Answer(peer, incoming.on_beacon(message, now_ns)))
+        context.effects.append(Answer(peer, incoming.on_beacon(message, now_ns, context.memory)))
         for shard, epoch, committed, time_us in message.commits:
             replica = self._replica(shard)
             if replica is not None:
@@ -200,10 +205,9 @@ class Host:
 
     def _snapshot_chunk(self, now_ns: int, _wall_us: int, peer: bytes, message: SnapshotChunk) -> None:
         context = self._context
-        reason = join_refusal(context, self._replicas, peer, message)
-        if reason is not None:
-            context.ignore("SnapshotChunk", reason, message.shard, message.epoch)
-            refusal = SnapshotRefused(message.shard, message.epoch, message.join, reason)
+        refusal = join_refusal(context, self._replicas, peer, message)
+        if refusal is not None:
+            context.ignore("SnapshotChunk", refusal.reason, message.shard, message.epoch)
             context.effects.append(Answer(peer, refusal))
             return
         replica = self._replicas[message.shard]
@@ -215,6 +219,7 @@ class Host:
         assert replica.receiver is not None
         replica.receiver.take(message)
         replica.clock.heard(message.time_us, now_ns)
+        replica.count()
         answer = SnapshotOk(message.shard, message.epoch, message.join, message.number)
         context.effects.append(Answer(peer, answer))
 
@@ -230,7 +235,7 @@ class Host:
         if replica is None or replica.primary is None:
             self._context.ignore("SnapshotRefused", "not the primary", message.shard, message.epoch)
             return
-        replica.primary.membership.on_join_refused(message.join, message.reason, now_ns)
+        replica.primary.membership.on_join_refused(message, now_ns)
 
     def _link_up(self, now_ns: int, _wall_us: int, event: LinkUp) -> None:
         pair = self._context.outgoing.get(event.peer)
@@ -388,8 +393,10 @@ class Host:
                 pair.lapsed = True
                 self._manage_due_ns = now_ns
         for incoming in list(context.incoming.values()):
-            if incoming.backed and now_ns - incoming.heard_ns > context.grace_ns:
-                self._grace_over(incoming, now_ns)
+            if now_ns - incoming.heard_ns > context.grace_ns:
+                context.memory.withdraw(incoming.peer)
+                if incoming.backed:
+                    self._grace_over(incoming, now_ns)
         if now_ns >= self._manage_due_ns:
             self._manage_all(now_ns, wall_us)
             self._close_unused_pairs()
@@ -410,6 +417,8 @@ class Host:
 
     def _manage_all(self, now_ns: int, wall_us: int) -> None:
         self._manage_due_ns = now_ns + ns(self._settings.beacon_seconds)
+        replicas = self._replicas
+        self._context.memory.serving = any(each is not None and each.primary is not None for each in replicas)
         for shard in range(len(self._replicas)):
             self._manage(now_ns, wall_us, shard)
 

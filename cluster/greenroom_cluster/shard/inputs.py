@@ -72,6 +72,12 @@ class CoordinationUp(Input, frozen=True, gc=False):
     """The connection to the coordinator is (again) established: open proposals are to be sent again."""
 
 
+class MemoryMeasured(Input, frozen=True, gc=False):
+    """How much memory this process has: its resident size."""
+
+    resident_bytes: int
+
+
 class Tick(Input, frozen=True, gc=False):
     """Time passed; due when the clock reaches `Host.next_deadline()`."""
 
@@ -85,5 +91,6 @@ HostInput: TypeAlias = (
     | MapChanged
     | Decisions
     | CoordinationUp
+    | MemoryMeasured
     | Tick
 )

@@ -28,6 +28,7 @@ class SnapshotSender:
         "_position",
         "_results",
         "_sessions",
+        "_shard_bytes",
         "acknowledged",
         "finished",
         "join",
@@ -38,6 +39,7 @@ class SnapshotSender:
         self, shard: int, epoch: int, join: int, sequence: int, table: SessionTable, chunk_bytes: int
     ) -> None:
         self.join = join
+        self._shard_bytes = table.charged_bytes + table.clients.charged_bytes
         self._identity = (shard, epoch, join, sequence)
         self._digests = list(table.sessions)
         self._sessions = list(table.sessions.values())
@@ -93,6 +95,7 @@ class SnapshotSender:
             tuple(sessions),
             tuple(clients),
             tuple(results),
+            self._shard_bytes,
         )
 
 

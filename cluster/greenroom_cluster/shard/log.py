@@ -85,33 +85,39 @@ class Log:
     An empty log has `first == appended + 1`.
     """
 
-    __slots__ = ("_entries", "appended", "held_bytes")
+    __slots__ = ("_entries", "appended", "charged_bytes", "held_bytes")
 
     def __init__(self, appended: int = 0) -> None:
-        self._entries: deque[tuple[Record, int]] = deque()
+        # Each with its size and with the most that applying it adds to what is kept.
+        self._entries: deque[tuple[Record, int, int]] = deque()
         self.appended = appended
         self.held_bytes = 0
+        self.charged_bytes = 0
 
     @property
     def first(self) -> int:
         """Sequence number of the oldest record held."""
         return self.appended - len(self._entries) + 1
 
-    def append(self, record: Record) -> None:
-        """Add the next record, measured; raises InvariantError on a gap."""
+    def append(self, record: Record, size: int, charge: int) -> None:
+        """Add the next record, of that size; raises InvariantError on a gap.
+
+        `charge` is the most that applying it adds to what is kept.
+        """
         sequence = record.sequence
         if sequence != self.appended + 1:
             raise InvariantError(f"record {sequence} appended after {self.appended}")
-        size = record_bytes(record.command)
-        self._entries.append((record, size))
+        self._entries.append((record, size, charge))
         self.appended = sequence
         self.held_bytes += size
+        self.charged_bytes += charge
 
-    def receive(self, records: Sequence[Record]) -> bool:
+    def receive(self, records: Sequence[Record], charge: Callable[[Command], int] | None = None) -> bool:
         """Add those of a primary's records that are not here yet; stop before a gap and return False.
 
-        What a follower's log holds is bounded by its primary, and gone when it becomes one itself, so nobody
-        asks for its size. Raises LogDivergedError if one that is here differs.
+        `charge` tells the most that applying one adds, where that counts. What else a follower's log holds is
+        bounded by its primary, and gone when it becomes one itself, so nobody asks for its size. Raises
+        LogDivergedError if one that is here differs.
         """
         for record in records:
             if record.sequence <= self.appended:
@@ -119,8 +125,10 @@ class Log:
                 continue
             if record.sequence != self.appended + 1:
                 return False
-            self._entries.append((record, 0))
+            charged = 0 if charge is None else charge(record.command)
+            self._entries.append((record, 0, charged))
             self.appended += 1
+            self.charged_bytes += charged
         return True
 
     def _compare(self, record: Record) -> None:
@@ -140,7 +148,7 @@ class Log:
             raise InvariantError(
                 f"records {after + 1}..{through} are not all in the log {first}..{self.appended}"
             )
-        return [record for record, _ in islice(self._entries, start, through + 1 - first)]
+        return [record for record, _, _ in islice(self._entries, start, through + 1 - first)]
 
     def within(self, after: int, room: int) -> tuple[tuple[Record, ...], int]:
         """Return the records after a number, until they fill `room` bytes, and how many are left of it.
@@ -152,18 +160,28 @@ class Log:
         if start < 0:
             raise InvariantError(f"records after {after} are gone: the log begins at {self.first}")
         records = []
-        for record, size in islice(entries, start, None):
+        for record, size, _ in islice(entries, start, None):
             if room <= 0:
                 break
             records.append(record)
             room -= size
         return tuple(records), room
 
+    def charged_after(self, sequence: int) -> int:
+        """Return what the records after a number may add."""
+        unknown = self.appended - sequence
+        if not unknown:
+            return 0
+        entries = self._entries
+        return sum(charge for _, _, charge in islice(entries, max(len(entries) - unknown, 0), None))
+
     def trim(self, through: int) -> None:
         """Drop the records up to and including this sequence number."""
         entries = self._entries
         while entries and entries[0][0].sequence <= through:
-            self.held_bytes -= entries.popleft()[1]
+            _, size, charge = entries.popleft()
+            self.held_bytes -= size
+            self.charged_bytes -= charge
 
     def take(self, after: int, through: int) -> list[Record]:
         """Return the records after one number up to another, and drop these and all before.
@@ -181,7 +199,8 @@ class Log:
         popleft = entries.popleft
         taken = []
         for _ in range(through - after):
-            record, size = popleft()
+            record, size, charge = popleft()
             self.held_bytes -= size
+            self.charged_bytes -= charge
             taken.append(record)
         return taken

@@ -9,7 +9,7 @@ stopped serving before it proposes a hand-over.
 from typing import TYPE_CHECKING
 
 from greenroom.errors import InvariantError
-from greenroom_cluster.peering import SnapshotOk
+from greenroom_cluster.peering import SnapshotOk, SnapshotRefused
 from greenroom_cluster.shard.effects import Send
 from greenroom_cluster.shard.joining import SnapshotSender
 from greenroom_cluster.shard.pairs import Follower, Outgoing
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from greenroom_cluster.shard.primary import Primary
 
 JOINER_LAG_RECORDS = 256
+FULL_RETRIES = 8
 
 
 class Membership:
@@ -28,6 +29,7 @@ class Membership:
 
     `catching_up`: the joiner counts, and is proposed once it has logged all that was committed without it.
     `draining`: new requests are held, so that everything logged can be committed before a hand-over.
+    `refusal`: why the newest join was refused, empty if it was not.
     `quiet_until_ns`: until then, too, and nothing is handed over nor anybody joined; 0: not quiet.
     """
 
@@ -41,6 +43,7 @@ class Membership:
         "joiner",
         "opened",
         "quiet_until_ns",
+        "refusal",
         "transfer",
     )
 
@@ -55,6 +58,7 @@ class Membership:
         self.catching_up = False
         self.draining = False
         self.quiet_until_ns = 0
+        self.refusal = ""
 
     # --- what was decided -----------------------------------------------------------------------------------
 
@@ -267,6 +271,7 @@ class Membership:
             replica.table,
             context.settings.chunk_bytes,
         )
+        self.refusal = ""
         context.joins.take(peer)
         self.joiner.pair.use_bulk()
         self._send_chunks()
@@ -305,10 +310,14 @@ class Membership:
         if self.opened is None:
             self._add_if_ready(now_ns)
 
-    def on_join_refused(self, join: int, reason: str, now_ns: int) -> None:
+    def on_join_refused(self, message: SnapshotRefused, now_ns: int) -> None:
         """The joiner cannot take the snapshot now."""
-        if self.transfer is not None and self.transfer.join == join:
-            self._abort_join(reason, now_ns)
+        if self.transfer is not None and self.transfer.join == message.join:
+            self._abort_join(message.reason, now_ns)
+            self.refusal = message.reason
+            if message.full:
+                # Memory becomes free slowly, and each attempt costs a chunk or two.
+                self._join_due_ns = now_ns + FULL_RETRIES * ns(self._context.settings.join_retry_seconds)
 
     def _add_if_ready(self, now_ns: int) -> None:
         joiner, transfer, replica = self.joiner, self.transfer, self._primary.replica
@@ -358,6 +367,11 @@ class Membership:
         if joiner.counted:
             # What waited for the joiner alone can be committed without it.
             self._context.ready[self._primary.shard] = self._primary
+
+    def give_up_join(self, reason: str, now_ns: int) -> None:
+        """Give up a join for which nothing may be refused."""
+        self._abort_join(reason, now_ns)
+        self.refusal = reason
 
     def shed(self, now_ns: int) -> None:
         """Give up a join that keeps too much of the log from being dropped."""

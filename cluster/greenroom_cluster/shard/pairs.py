@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 from greenroom_cluster.peering import Beacon, BeaconOk, Prepare, PrepareOk, ShardRecords
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.effects import Connect, Disconnect, Send
+from greenroom_cluster.shard.memory import UNLIMITED_BYTES, Memory
 from greenroom_cluster.shard.settings import ns
 
 if TYPE_CHECKING:
     from greenroom_cluster.shard.primary import Primary
 
 NEVER_NS = 1 << 62
+_UNTOLD_BYTES = 256 << 10
 
 
 class Follower:
@@ -82,12 +84,16 @@ class Outgoing:
         "commits_due",
         "flights",
         "followers",
+        "grant_seen",
         "lapsed",
         "lease_until_ns",
+        "offered_bytes",
         "peer",
         "refusals_seen",
         "refused",
         "retry_ns",
+        "room_bytes",
+        "spare_bytes",
         "unsent",
         "up",
     )
@@ -110,6 +116,11 @@ class Outgoing:
         self.followers: dict[int, Follower] = {}
         self.unsent: dict[int, Follower] = {}
         self.commits_due: dict[int, Follower] = {}
+        # What may be added to the peer's memory; a little as long as it has not said, see `memory`.
+        self.room_bytes = min(_UNTOLD_BYTES, context.memory.spare_bytes)
+        self.offered_bytes: int | None = None
+        self.spare_bytes = 0
+        self.grant_seen = 0
         context.effects.append(Connect(peer, self._address, bulk=False))
 
     # --- membership -----------------------------------------------------------------------------------------
@@ -181,7 +192,7 @@ class Outgoing:
             primary = follower.primary
             commits.append((shard, primary.epoch, primary.committed, primary.clock.last_us))
         self.commits_due.clear()
-        message = Beacon(now_ns, self.refusals_seen, tuple(commits))
+        message = Beacon(now_ns, self.refusals_seen, tuple(commits), self.grant_seen)
         self._context.effects.append(Send(self.peer, message))
 
     def on_beacon_ok(self, message: BeaconOk) -> list[Follower]:
@@ -194,6 +205,7 @@ class Outgoing:
         self.lease_until_ns = max(self.lease_until_ns, until_ns)
         self.lapsed = False
         self.refusals_seen = max(self.refusals_seen, message.refusal)
+        self._take_grant(message)
         left = []
         for shard, epoch in message.refused:
             # Also where this actor is not the primary yet: it may still have to learn that it is.
@@ -203,6 +215,17 @@ class Outgoing:
                 follower.refused = True
                 left.append(follower)
         return left
+
+    def _take_grant(self, message: BeaconOk) -> None:
+        """Go by what the peer grants. Whatever it acknowledged before, it has counted already."""
+        unknown = sum(
+            follower.primary.log.charged_after(follower.acknowledged)
+            for follower in self.followers.values()
+            if follower.streaming
+        )
+        self.grant_seen = message.grant
+        self.room_bytes = self.offered_bytes = message.room_bytes - unknown
+        self.spare_bytes = message.spare_bytes
 
     def refuses(self, shard: int, epoch: int) -> bool:
         """Whether the peer has said that it does not back this shard at this epoch."""
@@ -298,11 +321,16 @@ class Incoming:
         self._refusal += 1
         self._refused[shard] = (epoch, self._refusal)
 
-    def on_beacon(self, message: Beacon, now_ns: int) -> BeaconOk:
-        """Note that the peer is alive, and answer for which shards it is still backed."""
+    def on_beacon(self, message: Beacon, now_ns: int, memory: Memory) -> BeaconOk:
+        """Note that the peer is alive, and answer for which shards it is still backed, with how much room."""
         self.heard_ns = now_ns
+        if message.grant_seen < 0 or not memory.bounded:
+            terms = (0, UNLIMITED_BYTES, 0)
+        else:
+            grant = memory.offer(self.peer, message.grant_seen)
+            terms = (grant.number, grant.left_bytes, memory.spare_bytes // memory.shares)
         if message.refusals_seen == self._refusal:
-            return BeaconOk(message.sent_ns, self._refusal)
+            return BeaconOk(message.sent_ns, self._refusal, (), *terms)
         # Refusals are kept for good, at most one a shard: a primary whose side of the pair was closed and
         # opened again asks for all of them.
         refused = tuple(
@@ -310,4 +338,4 @@ class Incoming:
             for shard, (epoch, refusal) in self._refused.items()
             if refusal > message.refusals_seen
         )
-        return BeaconOk(message.sent_ns, self._refusal, refused)
+        return BeaconOk(message.sent_ns, self._refusal, refused, *terms)

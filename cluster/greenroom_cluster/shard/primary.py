@@ -16,11 +16,14 @@ from greenroom_cluster.shard.admission import COSTLY, Admission
 from greenroom_cluster.shard.context import MARK_EPOCH, MARK_SEQUENCE, MARK_SHARD
 from greenroom_cluster.shard.effects import Reply
 from greenroom_cluster.shard.gathering import Gather
+from greenroom_cluster.shard.growth import Growth
 from greenroom_cluster.shard.log import record_bytes
 from greenroom_cluster.shard.membership import Membership
+from greenroom_cluster.shard.memory import ANSWER_BYTES, CLIENT_BYTES
 from greenroom_cluster.shard.paging import LONG, Long, Paging
 from greenroom_cluster.shard.pairs import Follower
-from greenroom_cluster.shard.records import Command, Expire, ForgetClients, Record
+from greenroom_cluster.shard.records import Command, Expire, ForgetClients, Record, asked
+from greenroom_cluster.shard.results import answers
 from greenroom_cluster.shard.roles import ACCEPTS, Kind
 from greenroom_cluster.shard.settings import ns
 from greenroom_cluster.shard.stored import expiry_of, reply_with
@@ -53,6 +56,7 @@ class Primary:
         "clock",
         "context",
         "counted",
+        "growth",
         "held",
         "log",
         "membership",
@@ -72,7 +76,7 @@ class Primary:
         self.counted: tuple[Follower, ...] = ()
         self.held: deque[tuple[Origin, bytes, Read | Write]] = deque()
         # Who waits for the answer to a command in the log, by client and request.
-        self._waiting: dict[tuple[bytes, int], Origin] = {}
+        self._waiting: dict[tuple[bytes, int], tuple[Origin, Write]] = {}
         # Reads to look at again once an expiry is decided, by its sequence number.
         self._rereads: dict[int, tuple[Origin, Read]] = {}
         self._held_bytes = 0
@@ -84,6 +88,7 @@ class Primary:
         self.membership = Membership(self, now_ns)
         self.admission = Admission(self)
         self.paging = Paging(replica.table, replica.context.settings)
+        self.growth = Growth(self)
 
     @property
     def epoch(self) -> int:
@@ -99,6 +104,11 @@ class Primary:
     def opened(self) -> "OpenProposal | None":
         """The proposal whose outcome is not known."""
         return self.membership.opened
+
+    @property
+    def held_bytes(self) -> int:
+        """What the requests take that are held."""
+        return self._held_bytes
 
     def leased(self, now_ns: int) -> bool:
         """Whether every follower that counts has promised not to take over yet."""
@@ -155,7 +165,7 @@ class Primary:
         if self.log.held_bytes > self.context.settings.uncommitted_bytes_max:
             self.answer(origin, self.admission.too_many_bytes(request.request))
             return
-        sequence = self._append(now_ns, time_us, b"", Expire(over))
+        sequence = self._decide(now_ns, time_us, Expire(over))
         self._rereads[sequence] = (origin, request)
 
     def submit(self, now_ns: int, wall_us: int, origin: Origin, client: bytes, command: Write) -> None:
@@ -168,11 +178,15 @@ class Primary:
                 return
             kept = known.results.get(request)
             if kept is not None and not self.membership.quiet_until_ns:
-                self.answer(origin, kept)
+                self.answer(origin, kept.reply if answers(kept, command) else _another(request))
                 return
         waiting, key = self._waiting, (client, request)
-        if key in waiting:
-            waiting[key] = origin
+        logged = waiting.get(key)
+        if logged is not None:
+            if asked(logged[1]) == asked(command):
+                waiting[key] = (origin, command)
+            else:
+                self.answer(origin, _another(request))
             return
         if self.paused:
             self._hold(origin, client, command)
@@ -187,10 +201,16 @@ class Primary:
             return
         if (type(command) in LONG or self.paging.under_way) and self._pages(origin, client, command):
             return
-        sequence = self._append(now_ns, time_us, client, command)
+        size = record_bytes(command)
+        opened = self.admission.opened(command, size)
+        charge = self.growth.charge(now_ns, known, command, size, opened)
+        if not isinstance(charge, int):
+            self.answer(origin, charge)
+            return
+        sequence = self._append(now_ns, time_us, client, command, size, charge)
         if type(command) in COSTLY:
             self.admission.logged(sequence, command)
-        waiting[key] = origin
+        waiting[key] = (origin, command)
 
     def _pages(self, origin: Origin, client: bytes, command: Write) -> bool:
         """Begin a command that takes pages, or refuse what has to wait for one; False to log it now."""
@@ -201,7 +221,7 @@ class Primary:
             refusal = paging.refusal(command)
             if refusal is None:
                 paging.begin(client, command)
-                self._waiting[client, request] = origin
+                self._waiting[client, request] = (origin, command)
                 self.context.unfinished[self.shard] = self
                 return True
             self.answer(origin, refusal)
@@ -228,28 +248,38 @@ class Primary:
             commands, cost = each.next_page(self.table, time_us, first, settings.page_max)
             used += cost
             for command in commands:
-                self._append(now_ns, time_us, b"", command)
+                self._decide(now_ns, time_us, command)
             if commands:
                 paging.sent(each, first, self.log.appended)
             elif not cost:
                 paging.end(each)
-                self._append(now_ns, time_us, each.client, each.last())
+                self._decide(now_ns, time_us, each.last(), each.client)
         if paging.ready(self.committed):
             self.context.unfinished[self.shard] = self
         return used
 
-    def _append(self, now_ns: int, time_us: int, client: bytes, command: Command) -> int:
+    def _append(
+        self, now_ns: int, time_us: int, client: bytes, command: Command, size: int, charge: int
+    ) -> int:
         log = self.log
         sequence = log.appended + 1
-        log.append(Record(self.replica.epoch, sequence, time_us, client, command))
+        log.append(Record(self.replica.epoch, sequence, time_us, client, command), size, charge)
+        self.context.memory.add(self.shard, charge)
         for follower in self.membership.followers:
             if follower.streaming:
-                follower.pair.unsent[self.shard] = follower
+                pair = follower.pair
+                pair.unsent[self.shard] = follower
+                pair.room_bytes -= charge
                 if follower.waiting_since_ns == 0:
                     follower.waiting_since_ns = now_ns
         if not self.counted:
             self.context.ready[self.shard] = self
         return sequence
+
+    def _decide(self, now_ns: int, time_us: int, command: Command, client: bytes = b"") -> int:
+        """Log what the primary decides on its own, which removes sessions and adds an answer at most."""
+        size = record_bytes(command)
+        return self._append(now_ns, time_us, client, command, size, size + ANSWER_BYTES + CLIENT_BYTES)
 
     def answer(self, origin: Origin, reply: wire.EncodedReply) -> None:
         """Send an answer to where the request came from."""
@@ -271,6 +301,7 @@ class Primary:
         else:
             self._held_bytes += size
             self.held.append((origin, client, request))
+            self.replica.count()
 
     def release(self, now_ns: int, wall_us: int) -> None:
         """Look again at the requests that were held, and at what long commands have left to do."""
@@ -280,6 +311,7 @@ class Primary:
             return
         held, self.held = self.held, deque()
         self._held_bytes = 0
+        self.replica.count()
         for origin, client, request in held:
             if isinstance(request, Read):
                 self.read(now_ns, wall_us, origin, client, request)
@@ -319,15 +351,16 @@ class Primary:
                     again.append(self._rereads.pop(sequence))
                 continue
             applied(sequence)
-            origin = waiting.pop((record.client, reply.request), None)
-            if origin is not None:
-                self.answer(origin, reply)
+            asker = waiting.pop((record.client, reply.request), None)
+            if asker is not None:
+                self.answer(asker[0], reply)
         mark[MARK_SEQUENCE] = 0
         for follower in self.membership.followers:
             if follower.streaming:
                 follower.pair.commits_due[self.shard] = follower
         if needed < target:
             log.trim(needed)
+        replica.count()
         for origin, read in again:
             self.read(now_ns, wall_us, origin, b"", read)
         self._committed_more(now_ns)
@@ -342,6 +375,7 @@ class Primary:
     def trim(self) -> None:
         """Drop the records that nobody needs any more."""
         self.log.trim(self._needed_after(self.replica.committed))
+        self.replica.count()
 
     def _needed_after(self, committed: int) -> int:
         """Return the number up to which nobody needs the records, if so much is committed."""
@@ -364,7 +398,7 @@ class Primary:
         time_us = self.clock.read(now_ns, wall_us)
         over, looked = self.table.due(time_us, looks)
         if over:
-            self._swept = self._append(now_ns, time_us, b"", Expire(tuple(over)))
+            self._swept = self._decide(now_ns, time_us, Expire(tuple(over)))
         if tidies:
             self._warn_of_the_clock()
             self._forget_silent_clients(now_ns, time_us)
@@ -400,7 +434,7 @@ class Primary:
         since_us = time_us - settings.forget_us
         silent = self.table.clients.silent_since(since_us) if now_ns >= self._forget_from_ns else ()
         if silent:
-            self._swept = self._append(now_ns, time_us, b"", ForgetClients(silent, since_us))
+            self._swept = self._decide(now_ns, time_us, ForgetClients(silent, since_us))
 
     # --- configuration --------------------------------------------------------------------------------------
 
@@ -432,7 +466,7 @@ class Primary:
         for origin, _, held in self.held:
             self.answer(origin, self.context.redirect(held.request))
         self.held.clear()
-        for (_, request), origin in self._waiting.items():
+        for (_, request), (origin, _) in self._waiting.items():
             self.answer(origin, self.context.redirect(request, appended=True))
         for origin, read in self._rereads.values():
             self.answer(origin, self.context.redirect(read.request))
@@ -440,3 +474,7 @@ class Primary:
         self._rereads.clear()
         self.admission.close()
         self.membership.close()
+
+
+def _another(request: int) -> wire.Unknowable:
+    return wire.Unknowable(request, "another command was sent under this client's id and request id")

@@ -4,7 +4,7 @@ Commands of clients are logged as they came over the wire; two more exist only i
 `ForgetClients`, the primary's own decisions, logged so that both sides take them at the same point.
 """
 
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 import msgspec
 
@@ -27,7 +27,27 @@ class ForgetClients(wire.Frame, frozen=True, tag=71):
     silent_since_us: int
 
 
-Command: TypeAlias = wire.Mutation | wire.DeleteByUser | wire.Clean | Expire | ForgetClients
+Answered: TypeAlias = wire.Mutation | wire.DeleteByUser | wire.Clean
+"""The commands whose answer is kept."""
+
+Command: TypeAlias = Answered | Expire | ForgetClients
+
+# By type: the tag, and whether the command is about one session.
+_KINDS: dict[type, tuple[int, bool]] = {
+    kind: (kind.__struct_config__.tag, "digest" in kind.__struct_fields__) for kind in get_args(Answered)
+}
+
+
+def asked(command: Answered) -> tuple[int, bytes]:
+    """Return what a command asks for: its kind, and the digest or user that it is about.
+
+    Not a hash of all of it: that would cost a hundredth of a write and more. Who names the same digest could
+    read that session anyway, so nothing is shown to anybody who must not see it.
+    """
+    kind, of_session = _KINDS[type(command)]
+    if of_session:
+        return kind, command.digest  # type: ignore[union-attr]  # it has one
+    return kind, command.user_id.encode() if isinstance(command, wire.DeleteByUser) else b""
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -48,11 +68,17 @@ class StoredSession(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class KeptResult(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The answer to a client's mutation, kept until the client says that it has it."""
+    """The answer to a client's mutation, kept until the client says that it has it.
+
+    `kind` and `subject` say to which command, see `asked`: whoever asks for something else under the same
+    request id does not get it. Kind 0 is from a replica that did not note it.
+    """
 
     client: bytes
     request: int
     reply: wire.EncodedReply
+    kind: int = 0
+    subject: bytes = b""
 
 
 class ClientState(msgspec.Struct, array_like=True, frozen=True, gc=False):

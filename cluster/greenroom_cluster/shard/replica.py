@@ -12,7 +12,7 @@ from greenroom import wire
 from greenroom.cluster_map import ShardEntry, SuspectRecord
 from greenroom.errors import InvariantError
 from greenroom_cluster.coordination.messages import Decision
-from greenroom_cluster.peering import SnapshotChunk
+from greenroom_cluster.peering import SnapshotChunk, SnapshotRefused
 from greenroom_cluster.shard.clock import ShardClock
 from greenroom_cluster.shard.context import (
     MARK_EPOCH,
@@ -127,6 +127,17 @@ class Replica:
         """
         return self.receiver is None and self.epoch == known.epoch and known.nonce == entry.nonce
 
+    def count(self) -> None:
+        """Tell the books what this replica holds."""
+        answers = self.table.clients.charged_bytes
+        used = self.table.charged_bytes + answers + self.log.charged_bytes
+        if self.primary is not None:
+            used += self.primary.held_bytes
+        memory = self.context.memory
+        memory.note(self.shard, used, answers)
+        if self.receiver is not None and self.receiver.complete:
+            memory.joined(self.shard)
+
     def state(self, now_ns: int) -> wire.ReplicaState:
         """Return what an operator is shown of this replica."""
         primary = self.primary
@@ -143,6 +154,7 @@ class Replica:
             () if joiner is None else (joiner.pair.peer,),
             "" if self.proposal is None else self.proposal.proposal.kind,
             None if self.suspension is None else self.suspension.state(),
+            "" if primary is None else primary.membership.refusal,
         )
 
     def become_joining(self, leader: bytes, receiver: SnapshotReceiver) -> None:
@@ -188,6 +200,7 @@ class Replica:
         self.role = Role.SUSPENDED
         undecided = self.log.records(self.committed, self.log.appended)
         self.suspension = Suspension(self.shard, former, undecided)
+        self.count()
         self.context.transition(self.shard, self.epoch, self.role.value, reason)
         self.context.warn(self.suspension.reason, self.shard)
 
@@ -219,6 +232,7 @@ class Replica:
     def _begin_to_lead(self, now_ns: int, wall_us: int, reason: str, *, usurping: bool = False) -> None:
         self.suspension = None
         self.commit(self.log.appended)
+        self.count()
         self.role = Role.PRIMARY
         # The shard's time begins now at the latest: a clock that jumps before the first request has to be
         # doubted too.
@@ -265,6 +279,7 @@ class Replica:
         if self.leader and self.role is not Role.JOINING:
             # A joiner backs nobody yet, and may begin again at the same epoch.
             self._incoming(now_ns).refuse(self.shard, self.epoch)
+        self.context.memory.drop(self.shard)
         self.context.transition(self.shard, self.epoch, "none", reason)
 
     def sweep(self, now_ns: int, wall_us: int, looks: int) -> int:
@@ -310,17 +325,29 @@ class Replica:
         return hear_of(self.context, self.leader, now_ns)
 
 
-def unserved(context: Context, replica: Replica | None, client: bytes, request: int) -> wire.EncodedReply:
+def unserved(
+    context: Context, replica: Replica | None, client: bytes, request: wire.Get | wire.Mutation
+) -> wire.EncodedReply:
     """Return the answer to a request for a shard of which this actor is not the serving primary."""
     if replica is None or replica.suspension is None:
-        return context.redirect(request)
+        return context.redirect(request.request)
     return replica.suspension.reply_to(client, request, replica.table.clients, context.map_version)
 
 
 def join_refusal(
     context: Context, replicas: Sequence[Replica | None], peer: bytes, chunk: SnapshotChunk
-) -> str | None:
+) -> SnapshotRefused | None:
     """Return why a chunk of a snapshot for one of an actor's shards is not taken, None if it is."""
+    reason, full = _objection(context, replicas, peer, chunk), False
+    if reason is None and chunk.number == 0:
+        reason = context.memory.refusal_of_join(chunk.shard, chunk.shard_bytes)
+        full = reason is not None
+    return None if reason is None else SnapshotRefused(chunk.shard, chunk.epoch, chunk.join, reason, full)
+
+
+def _objection(
+    context: Context, replicas: Sequence[Replica | None], peer: bytes, chunk: SnapshotChunk
+) -> str | None:
     if context.map is None or not 0 <= chunk.shard < len(replicas):
         return "the joiner has no map with that shard yet"
     entry = context.map.shards[chunk.shard]

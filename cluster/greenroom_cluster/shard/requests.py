@@ -100,7 +100,7 @@ class Requests:
             replica = replicas[request.point >> shift] if replicas and 0 <= request.point < 65536 else None  # type: ignore[union-attr]  # what remains has a point
             primary = None if replica is None else replica.primary
             if primary is None:
-                context.effects.append(Reply(connection, unserved(context, replica, client, request.request)))
+                context.effects.append(Reply(connection, unserved(context, replica, client, request)))  # type: ignore[arg-type]  # as above
             elif kind is wire.Get:
                 primary.read(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]
             else:

@@ -3,20 +3,27 @@
 An answer is kept with the client that asked, as part of the replicated state, until the client says that it
 no longer waits for it. A repeat of the request then gets the same answer instead of a second effect, also
 from another primary.
+
+Clients are known by the id in their hello, which anybody can make up or repeat. So an answer is given only to
+the command that it was decided for, and each kept answer is charged with all that it shows: it shares the
+session with the table only until that changes.
 """
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 
+import msgspec
+
 from greenroom import wire
-from greenroom_cluster.shard.records import ClientState, KeptResult
+from greenroom_cluster.shard.memory import ANSWER_BYTES, CLIENT_BYTES
+from greenroom_cluster.shard.records import Answered, ClientState, KeptResult, asked
 
 
 class Client:
     """What a shard knows of one client: requests below `low` are answered for good.
 
     `since_us` is the shard time from which on it is known: what it wrote before may have been forgotten.
-    `kept_bytes` is about what its answers hold on to.
+    `kept_bytes` is about what its answers hold on to: the sessions that they show.
     """
 
     __slots__ = ("_numbers", "kept_bytes", "low", "results", "since_us", "used_us")
@@ -26,50 +33,62 @@ class Client:
         self.since_us = since_us
         self.used_us = used_us
         self.kept_bytes = 0
-        self.results: dict[int, wire.EncodedReply] = {}
+        self.results: dict[int, KeptResult] = {}
         # The requests that `results` answers, in order: a client with thousands of them would else have all
         # looked through at every write.
         self._numbers: list[int] = []
 
-    def add(self, request: int, reply: wire.EncodedReply) -> None:
-        """Keep an answer; a second one to the same request takes the place of the first."""
-        if request in self.results:
-            self._drop(request)
-        insort(self._numbers, request)
-        self.results[request] = reply
-        self.kept_bytes += _held_bytes(reply)
+    def add(self, kept: KeptResult) -> int:
+        """Keep an answer, in the place of a former one to the same request; return how much more is held."""
+        before = self.charged_bytes
+        if kept.request in self.results:
+            self._drop(kept.request)
+        insort(self._numbers, kept.request)
+        self.results[kept.request] = kept
+        self.kept_bytes += _shown_bytes(kept)
+        return self.charged_bytes - before
+
+    @property
+    def charged_bytes(self) -> int:
+        """What all its answers are charged with."""
+        return self.kept_bytes + ANSWER_BYTES * len(self.results)
 
     def kept_from(self, low: int) -> tuple[int, int]:
         """Return how many answers to requests from `low` on are kept, and about what they hold on to."""
         confirmed = self._numbers[: bisect_left(self._numbers, low)]
-        size = sum(_held_bytes(self.results[number]) for number in confirmed)
+        size = sum(_shown_bytes(self.results[number]) for number in confirmed)
         return len(self.results) - len(confirmed), self.kept_bytes - size
 
-    def answered_below(self, low: int) -> None:
-        """Drop the answers that the client has confirmed."""
+    def charged_below(self, low: int) -> int:
+        """Return what the answers are charged with that would be dropped with this low-watermark."""
+        count, size = self.kept_from(low)
+        return self.charged_bytes - size - ANSWER_BYTES * count
+
+    def answered_below(self, low: int) -> int:
+        """Drop the answers that the client has confirmed; return how much less is held on to."""
         self.low = low
+        before = self.charged_bytes
         numbers, results = self._numbers, self.results
         end = bisect_left(numbers, low)
         for number in numbers[:end]:
-            self.kept_bytes -= _held_bytes(results.pop(number))
+            self.kept_bytes -= _shown_bytes(results.pop(number))
         del numbers[:end]
+        return before - self.charged_bytes
 
     def _drop(self, request: int) -> None:
-        self.kept_bytes -= _held_bytes(self.results.pop(request))
+        self.kept_bytes -= _shown_bytes(self.results.pop(request))
         del self._numbers[bisect_left(self._numbers, request)]
-
-
-def _held_bytes(reply: wire.EncodedReply) -> int:
-    return len(reply.state) if type(reply) is wire.EncodedSession else 0
 
 
 class ClientTable:
     """Clients and their kept answers, in the order in which clients were first seen."""
 
-    __slots__ = ("_clients",)
+    __slots__ = ("_clients", "charged_bytes")
 
     def __init__(self) -> None:
         self._clients: dict[bytes, Client] = {}
+        self.charged_bytes = 0
+        """What clients and their answers are charged with."""
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -78,16 +97,17 @@ class ClientTable:
         """Return what is known of the client, None if it never wrote here or was forgotten."""
         return self._clients.get(client)
 
-    def keep(self, client: bytes, request: int, low: int, time_us: int, reply: wire.EncodedReply) -> None:
+    def keep(self, kept: KeptResult, low: int, time_us: int) -> None:
         """Keep the answer to a request and drop those below the client's low-watermark."""
-        known = self._clients.get(client)
+        known = self._clients.get(kept.client)
         if known is None:
-            known = self._clients[client] = Client(low, time_us, time_us)
+            known = self._clients[kept.client] = Client(low, time_us, time_us)
+            self.charged_bytes += CLIENT_BYTES
         elif low > known.low:
-            known.answered_below(low)
+            self.charged_bytes -= known.answered_below(low)
         known.used_us = time_us
-        if request >= known.low:
-            known.add(request, reply)
+        if kept.request >= known.low:
+            self.charged_bytes += known.add(kept)
 
     def forget(self, clients: Iterable[bytes], silent_since_us: int) -> None:
         """Drop clients that have not written since, and all that is kept for them."""
@@ -95,6 +115,7 @@ class ClientTable:
             known = self._clients.get(client)
             if known is not None and known.used_us <= silent_since_us:
                 del self._clients[client]
+                self.charged_bytes -= CLIENT_BYTES + known.charged_bytes
 
     @property
     def kept_bytes(self) -> int:
@@ -112,14 +133,14 @@ class ClientTable:
 
     def results(self) -> Iterator[KeptResult]:
         """Yield every kept answer, for a snapshot."""
-        for client, known in self._clients.items():
-            for request, reply in known.results.items():
-                yield KeptResult(client, request, reply)
+        for known in self._clients.values():
+            yield from known.results.values()
 
     def install(self, clients: Iterable[ClientState], results: Iterable[KeptResult]) -> None:
         """Add what a snapshot brought."""
         for state in clients:
             self._clients[state.client] = Client(state.low, state.since_us, state.used_us)
+            self.charged_bytes += CLIENT_BYTES
         for kept in results:
             # Clients come before their answers; one that does not is no reason to end this process.
             client = self._clients.get(kept.client)
@@ -127,5 +148,17 @@ class ClientTable:
                 reply = kept.reply
                 if type(reply) is wire.EncodedSession:
                     # What came is a view of the whole frame, which would be held on to.
-                    reply = wire.EncodedSession(reply.request, reply.state.copy())
-                client.add(kept.request, reply)
+                    kept = msgspec.structs.replace(
+                        kept, reply=wire.EncodedSession(reply.request, reply.state.copy())
+                    )
+                self.charged_bytes += client.add(kept)
+
+
+def answers(kept: KeptResult, command: Answered) -> bool:
+    """Whether a kept answer is one to this command, and not to another under the same request id."""
+    return kept.kind == 0 or (kept.kind, kept.subject) == asked(command)
+
+
+def _shown_bytes(kept: KeptResult) -> int:
+    reply = kept.reply
+    return len(reply.state) if type(reply) is wire.EncodedSession else 0

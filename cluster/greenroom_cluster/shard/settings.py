@@ -44,6 +44,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     fanned_out_max: int = 8192
     page_max: int = 256
     sweep_looks_max: int = 128
+    memory_bytes_max: int = 1 << 62
     expire_batch_max: int = 512
 
     def __post_init__(self) -> None:

@@ -45,6 +45,7 @@ def forget_departed(context: Context, before: ClusterMap | None, leaders: set[by
         if not context.incoming[peer].backed:
             context.departed.discard(peer)
             del context.incoming[peer]
+            context.memory.withdraw(peer)
             context.gone[peer] = None
     while len(context.gone) > GONE_MAX:
         del context.gone[next(iter(context.gone))]

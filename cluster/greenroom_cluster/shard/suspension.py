@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from greenroom import wire
 from greenroom.cluster_map import SuspectRecord
 from greenroom_cluster.shard.log import record_bytes
-from greenroom_cluster.shard.records import Command, Expire, ForgetClients, Record
-from greenroom_cluster.shard.results import ClientTable
+from greenroom_cluster.shard.records import Command, Expire, ForgetClients, KeptResult, Record, asked
+from greenroom_cluster.shard.results import ClientTable, answers
 
 DROPPED = "this command ended an actor and was dropped"
 
@@ -73,13 +73,14 @@ class Suspension:
         )
 
     def reply_to(
-        self, client: bytes, request: int, clients: ClientTable, map_version: int
+        self, client: bytes, asking: wire.Get | wire.Mutation, clients: ClientTable, map_version: int
     ) -> wire.EncodedReply:
         """Return the answer it had, or that it may yet take effect, or that it was not applied."""
+        request = asking.request
         known = clients.get(client)
         kept = None if known is None else known.results.get(request)
-        if kept is not None:
-            return kept
+        if kept is not None and not isinstance(asking, wire.Get) and answers(kept, asking):
+            return kept.reply
         if (client, request) in self._logged:
             return wire.Redirect(request, map_version, appended=True)
         return wire.Overloaded(request, self.reason)
@@ -90,4 +91,5 @@ class Suspension:
         if record.client:
             request: int = command.request  # type: ignore[union-attr]  # what has a client has a request
             refusal = wire.Failed(request, wire.FailureCode.INVALID, DROPPED)
-            clients.keep(record.client, request, command.low, record.time_us, refusal)  # type: ignore[union-attr]  # as above
+            kept = KeptResult(record.client, request, refusal, *asked(command))  # type: ignore[arg-type]  # as above
+            clients.keep(kept, command.low, record.time_us)  # type: ignore[union-attr]  # as above

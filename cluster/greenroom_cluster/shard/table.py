@@ -16,7 +16,15 @@ from greenroom.fields import DATA_BYTES_MAX
 from greenroom.patching import ListInPathError, patch_data, unmet_expectation
 from greenroom.wire import FailureCode
 from greenroom_cluster.shard.expiry import ExpiryIndex
-from greenroom_cluster.shard.records import Expire, ForgetClients, Record, StoredSession
+from greenroom_cluster.shard.memory import EXPIRY_BYTES, SESSION_BYTES, USER_BYTES
+from greenroom_cluster.shard.records import (
+    Expire,
+    ForgetClients,
+    KeptResult,
+    Record,
+    StoredSession,
+    asked,
+)
 from greenroom_cluster.shard.results import ClientTable
 from greenroom_cluster.shard.stored import (
     created_of,
@@ -68,13 +76,25 @@ class SessionTable:
             wire.Clean: self._clean,
         }
 
+    @property
+    def charged_bytes(self) -> int:
+        """What the sessions are charged with, their places in all indexes included."""
+        return (
+            self.stored_bytes
+            + SESSION_BYTES * len(self.sessions)
+            + EXPIRY_BYTES * self.expiry.entries
+            + USER_BYTES * self.users.entries
+        )
+
     def apply(self, record: Record) -> wire.EncodedReply | None:
         """Apply the record and return the answer to its client; None for the primary's own decisions."""
         command = record.command
         decide = self._apply.get(type(command))
         if decide is not None:
             reply = decide(record, command)
-            self.clients.keep(record.client, reply.request, command.low, record.time_us, reply)  # type: ignore[union-attr]  # the two without `low` are below
+            kind, subject = asked(command)  # type: ignore[arg-type]  # the two others have no place in `_apply`
+            kept = KeptResult(record.client, reply.request, reply, kind, subject)
+            self.clients.keep(kept, command.low, record.time_us)  # type: ignore[union-attr]  # as above
             return reply
         if isinstance(command, Expire):
             self._expire(record, command)

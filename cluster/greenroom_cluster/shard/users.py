@@ -31,15 +31,17 @@ class UserIndex:
     That must answer, and answer the same, from before a digest is entered until after it was removed.
     """
 
-    __slots__ = ("_by_user", "_created_us")
+    __slots__ = ("_by_user", "_created_us", "entries")
 
     def __init__(self, created_us: Callable[[bytes], int]) -> None:
         self._created_us = created_us
         # A user with one session costs a dict entry; pages come with the second session.
         self._by_user: dict[str, bytes | _Pages] = {}
+        self.entries = 0
 
     def add(self, user_id: str, digest: bytes) -> None:
         """Enter a session of the user that is not entered yet."""
+        self.entries += 1
         known = self._by_user.get(user_id)
         if known is None:
             self._by_user[user_id] = digest
@@ -60,6 +62,7 @@ class UserIndex:
 
     def remove(self, user_id: str, digest: bytes) -> None:
         """Take a session out; raises InvariantError if it is not the user's."""
+        self.entries -= 1
         known = self._by_user.get(user_id)
         if known == digest:
             del self._by_user[user_id]

@@ -15,7 +15,7 @@ from greenroom_cluster.shard.expiry import BUCKET_US, ExpiryIndex
 from greenroom_cluster.shard.gathering import Gather
 from greenroom_cluster.shard.joining import SnapshotReceiver, SnapshotSender
 from greenroom_cluster.shard.log import Log, record_bytes
-from greenroom_cluster.shard.records import Command, Expire, ForgetClients, Record
+from greenroom_cluster.shard.records import Command, Expire, ForgetClients, KeptResult, Record
 from greenroom_cluster.shard.results import ClientTable
 from greenroom_cluster.shard.settings import HostSettings
 from greenroom_cluster.shard.stored import decoded
@@ -31,7 +31,7 @@ SECOND_NS = 1_000_000_000
 def filled(*, after: int = 0, count: int = 5) -> Log:
     log = Log(after)
     for sequence in range(after + 1, after + count + 1):
-        log.append(record(sequence))
+        log.append(record(sequence), record_bytes(record(sequence).command), 0)
     return log
 
 
@@ -39,7 +39,7 @@ def test_a_log_takes_only_the_next_record() -> None:
     log = filled()
     for sequence in (5, 7):
         with pytest.raises(InvariantError):
-            log.append(record(sequence))
+            log.append(record(sequence), record_bytes(record(sequence).command), 0)
     assert log.appended == 5
 
 
@@ -231,21 +231,21 @@ def kept(table: ClientTable) -> set[int]:
 def test_answers_are_kept_until_the_client_confirms_them() -> None:
     table = ClientTable()
     for request in (1, 2, 3):
-        table.keep(CLIENT, request, 1, 10 * request, wire.Written(request, 1))
+        table.keep(KeptResult(CLIENT, request, wire.Written(request, 1)), 1, 10 * request)
     assert kept(table) == {1, 2, 3}
-    table.keep(CLIENT, 5, 3, 50, wire.Written(5, 1))
+    table.keep(KeptResult(CLIENT, 5, wire.Written(5, 1)), 3, 50)
     assert kept(table) == {3, 5}
     assert table.get(CLIENT).low == 3
-    table.keep(CLIENT, 4, 2, 60, wire.Written(4, 1))  # an older watermark takes nothing back
+    table.keep(KeptResult(CLIENT, 4, wire.Written(4, 1)), 2, 60)  # an older watermark takes nothing back
     assert table.get(CLIENT).low == 3
-    table.keep(CLIENT, 2, 2, 70, wire.Written(2, 1))
+    table.keep(KeptResult(CLIENT, 2, wire.Written(2, 1)), 2, 70)
     assert kept(table) == {3, 4, 5}
 
 
 def test_only_those_who_have_not_written_since_are_forgotten() -> None:
     table = ClientTable()
-    table.keep(b"old", 1, 1, 10, wire.Written(1, 1))
-    table.keep(b"new", 1, 1, 20, wire.Written(1, 1))
+    table.keep(KeptResult(b"old", 1, wire.Written(1, 1)), 1, 10)
+    table.keep(KeptResult(b"new", 1, wire.Written(1, 1)), 1, 20)
     assert table.silent_since(10) == (b"old",)
     table.forget((b"old", b"new", b"unknown"), 10)
     assert table.get(b"old") is None

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenroom import wire
+from greenroom_cluster.shard.records import KeptResult
 from greenroom_cluster.shard.results import Client
 
 
@@ -23,7 +24,7 @@ def test_kept_answers_are_counted_as_if_all_were_looked_through(moves: list[tupl
     client, model = Client(0, 0, 0), dict[int, int]()
     for move, number, size in moves:
         if move == "add":
-            client.add(number, wire.EncodedSession(number, msgspec.Raw(bytes(size))))
+            client.add(KeptResult(b"c", number, wire.EncodedSession(number, msgspec.Raw(bytes(size)))))
             model[number] = size
         elif move == "low":
             client.answered_below(number)

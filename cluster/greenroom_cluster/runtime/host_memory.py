@@ -1,0 +1,49 @@
+"""How much memory this process has, and how much it may have: what the kernel says."""
+
+import os
+from pathlib import Path
+
+from greenroom_cluster.config import MEMORY_BYTES_MIN
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_STATM = "/proc/self/statm"
+_CONTROL_GROUPS = Path("/sys/fs/cgroup")
+
+SHARE = 0.75
+"""Of what the machine or the container has, what all its actors together take unless told otherwise."""
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process has in use."""
+    with open(_STATM, "rb") as statm:  # noqa: PTH123  asked for twice a second, by a process with other things to do
+        return int(statm.read().split()[1]) * _PAGE_BYTES
+
+
+def available_bytes(groups: Path = _CONTROL_GROUPS, own_groups: Path = Path("/proc/self/cgroup")) -> int:
+    """Return how much memory there is for this process: the machine's, or what its control groups allow."""
+    least = os.sysconf("SC_PHYS_PAGES") * _PAGE_BYTES
+    for directory in _directories(groups, own_groups):
+        try:
+            text = (directory / "memory.max").read_text().strip()
+        except OSError:
+            continue
+        if text.isdecimal():
+            least = min(least, int(text))
+    return least
+
+
+def _directories(groups: Path, own_groups: Path) -> list[Path]:
+    """Return the control group of this process (version 2) and those around it, the root last."""
+    try:
+        lines = own_groups.read_text().splitlines()
+    except OSError:
+        return [groups]
+    # In a container the path may be the host's, which is not there; the root then is the container's own.
+    own = next((line[3:].strip("/") for line in lines if line.startswith("0::")), "")
+    directory = groups / own
+    return [directory, *(each for each in directory.parents if each == groups or groups in each.parents)]
+
+
+def default_bytes(actors: int) -> int:
+    """Return the bound of one of so many actors that share this machine or container."""
+    return max(int(available_bytes() * SHARE) // actors, MEMORY_BYTES_MIN)

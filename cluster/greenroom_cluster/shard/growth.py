@@ -1,0 +1,138 @@
+"""What a primary lets grow: what adds is logged only if there is room for it, here and at its backups.
+
+Every command is charged the most that applying it can add, from when it is logged until it is applied, so
+that applying never needs more than was there. Where there is no room for the charge, what it would really add
+is looked at: a session that stays as large as it is can be written for as long as there is memory at all.
+"""
+
+from typing import TYPE_CHECKING
+
+from greenroom import wire
+from greenroom.patching import ListInPathError, patch_data
+from greenroom_cluster.shard.memory import ANSWER_BYTES, CLIENT_BYTES, GROWTH_BYTES
+from greenroom_cluster.shard.results import Client
+from greenroom_cluster.shard.stored import decoded
+
+if TYPE_CHECKING:
+    from greenroom_cluster.shard.primary import Primary, Write
+
+_GROWING = frozenset({wire.Create, wire.Update, wire.Patch, wire.Rotate})
+_SHOWN = frozenset({wire.Patch, wire.Rotate})
+
+_TRIED_BYTES_MAX = 256 << 10
+"""Sessions beyond this are not patched twice only to see whether they grow."""
+
+_LOOKED_THROUGH_MAX = 256
+"""How many records that are not applied yet are looked through for a session."""
+
+ANSWERS_FULL = "too many answers are kept that clients have yet to confirm (an eighth of --memory-max)"
+
+
+class Growth:
+    """One primary's look at the memory that its commands take."""
+
+    __slots__ = ("_context", "_memory", "_primary")
+
+    def __init__(self, primary: "Primary") -> None:
+        self._primary = primary
+        self._context = primary.context
+        self._memory = primary.context.memory
+
+    def charge(
+        self, now_ns: int, known: Client | None, command: "Write", size: int, opened: int
+    ) -> int | wire.EncodedReply:
+        """Return what a command of that size is charged with, or why it is refused.
+
+        A patch is answered with all that it opens.
+        """
+        memory = self._memory
+        kind = type(command)
+        charge = size + GROWTH_BYTES + opened
+        if memory.answers_bytes > memory.answers_bytes_max and (
+            known is None or (kind in _SHOWN and known.charged_below(command.low) < opened)
+        ):
+            return wire.Overloaded(command.request, ANSWERS_FULL)
+        if kind not in _GROWING:
+            return charge
+        short = charge > memory.free_bytes
+        for follower in self._primary.membership.followers:
+            if follower.pair.room_bytes < charge and follower.streaming:
+                short = True
+        return self._without_room(now_ns, known, command, charge) if short else charge
+
+    def _without_room(
+        self, now_ns: int, known: Client | None, command: "Write", charge: int
+    ) -> int | wire.EncodedReply:
+        """Decide about a command for whose charge somebody has no room."""
+        memory, membership = self._memory, self._primary.membership
+        joiner = membership.joiner
+        if joiner is not None and not joiner.counted and joiner.pair.room_bytes < charge:
+            # It is no member yet, so nothing is refused for it.
+            membership.give_up_join("no memory for what is written while the shard joins", now_ns)
+        full = [each.pair for each in self._primary.counted if each.pair.room_bytes < charge]
+        if charge <= memory.free_bytes and not full:
+            return charge
+        added = self._added(known, command)
+        if (
+            added is not None
+            and added <= memory.free_bytes + memory.spare_bytes
+            and all(added <= pair.room_bytes + pair.spare_bytes for pair in full)
+        ):
+            return added
+        if any(pair.offered_bytes is None or charge <= pair.offered_bytes for pair in full):
+            # It has said nothing yet, or may well offer more with its next answer to a beacon.
+            return wire.Overloaded(command.request, "a backup has yet to say how much memory it has left")
+        slot = self._context.slot_of(full[0].peer) if full else memory.slot
+        reason = f"actor {slot} has no memory left for it; delete sessions, or raise its node's --memory-max"
+        if command.age_ms:
+            # An earlier attempt may still be on its way here, so nobody can say that nothing was applied.
+            return wire.Overloaded(command.request, reason)
+        return wire.Failed(command.request, wire.FailureCode.FULL, reason)
+
+    def _added(self, known: Client | None, command: "Write") -> int | None:
+        """Return the most that a command adds that lets its session not grow; None if it does, or may."""
+        kind = type(command)
+        if kind is wire.Create or self._is_pending(command):
+            return None
+        stored = self._primary.table.sessions.get(command.digest)  # type: ignore[union-attr]  # all that grow have one
+        if stored is None:
+            return ANSWER_BYTES
+        before = decoded(stored)
+        if isinstance(command, wire.Update):
+            user_id, label, data = command.user_id, command.label, command.data
+            answer = ANSWER_BYTES
+        else:
+            assert isinstance(command, wire.Patch | wire.Rotate)
+            if len(stored) > _TRIED_BYTES_MAX:
+                return None
+            user_id = before.user_id if command.user is None else command.user[0]
+            label = before.label
+            try:
+                patched = patch_data(before.data, command.set, command.unset, ())
+            except (ListInPathError, ValueError, RecursionError):
+                return ANSWER_BYTES
+            assert patched is not None
+            data = patched
+            answer = ANSWER_BYTES + len(stored)
+        grown = len(data) + len(label) + len(user_id or "") - _chosen_bytes(before)
+        if grown > 0 or (before.user_id is None and user_id is not None):
+            return None
+        return answer + CLIENT_BYTES if known is None else max(answer - known.charged_below(command.low), 0)
+
+    def _is_pending(self, command: "Write") -> bool:
+        """Whether something that is not applied yet may change the session."""
+        log, committed = self._primary.log, self._primary.committed
+        if log.appended - committed > _LOOKED_THROUGH_MAX:
+            return True
+        digest = command.digest  # type: ignore[union-attr]  # all that grow have one
+        for record in log.records(committed, log.appended):
+            other = record.command
+            if digest in (getattr(other, "digest", None), getattr(other, "new_digest", None)):
+                return True
+            if isinstance(other, wire.DeleteByUser):
+                return True
+        return False
+
+
+def _chosen_bytes(state: wire.SessionState) -> int:
+    return len(state.data) + len(state.label) + len(state.user_id or "")
