@@ -128,7 +128,7 @@ def _replay(options: argparse.Namespace) -> int:
     print(tell_plan(plan))
     print("\n".join(world.trace))
     if options.history:
-        write_history(options.history, world.workload.history)
+        write_history(options.history, world.history())
     if result.violations and not options.no_shrink:
         rule = result.violations[0].rule
         print(f"shrinking: looking for the shortest story that breaks {rule!r}", file=sys.stderr)

@@ -30,7 +30,7 @@ from simulations.clients import ClientProcess
 from simulations.connections import CLUSTER, Codec
 from simulations.coordination import CoordinatorProcess, Disk
 from simulations.faults import Faults
-from simulations.linearizability import UndecidedError, check_history
+from simulations.linearizability import Operation, UndecidedError, check_history
 from simulations.network import Network
 from simulations.oracles import Oracles
 from simulations.plans import Plan
@@ -397,13 +397,10 @@ class World:
     def _judge(self, heal_seconds: float) -> Result:
         if self.plan.bound_seconds and not self.violations:
             self._check_bound()
-        history = self.workload.close()
-        lost = self.oracles.lost
-        shards = self.plan.shards
-        kept = [op for op in history if int(op.session[1:]) % shards not in lost]
+        history = self.history()
         undecided = 0
         try:
-            for violation in check_history(kept):
+            for violation in check_history(history):
                 self.violate("linearizable", str(violation))
         except UndecidedError:
             undecided = 1
@@ -415,15 +412,24 @@ class World:
             seed=self.plan.seed,
             violations=self.violations,
             simulated_seconds=self.seconds,
-            operations=len(history),
+            operations=len(self.workload.history),
             answered=self.workload.acknowledged,
             undecided=undecided,
-            lost_shards=len(lost),
+            lost_shards=len(self.oracles.lost),
             heal_seconds=heal_seconds,
             faults=dict(self.network.happened),
             messages={f"{role} {kind}": count for (role, kind), count in self.oracles.messages.items()},
             digest=self._trace_digest.hexdigest(),
         )
+
+    def history(self) -> list[Operation]:
+        """Return all that must be explained: what callers were told, and what may end by itself.
+
+        Sessions of shards that were lost with all their members are left out. To be called when the run is
+        over: an operation that is under way counts as unknown.
+        """
+        lost, shards = self.oracles.lost, self.plan.shards
+        return [each for each in self.workload.close() if int(each.session[1:]) % shards not in lost]
 
     def describe(self) -> str:
         """Say how every shard stands."""
