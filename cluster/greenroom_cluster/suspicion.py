@@ -34,30 +34,37 @@ class InHand(msgspec.Struct, frozen=True):
 
 
 class Watch:
-    """What is known of one actor's record in hand.
+    """What is known of one actor's record in hand. `passed` was suspected last, and is not any more.
 
     `busy` is the processor time that the actor has used so far, in seconds; None if it cannot be told.
     """
 
-    __slots__ = ("_busy_from", "_in_hand", "_spent", "suspect")
+    __slots__ = ("_busy_from", "_in_hand", "_spent", "passed", "suspect")
 
     def __init__(self) -> None:
         self._in_hand: InHand | None = None
         self._busy_from: float | None = None
         self._spent = 0.0
         self.suspect: InHand | None = None
+        self.passed: InHand | None = None
 
     def look(self, in_hand: InHand | None, busy: float | None) -> bool:
         """Note what is in hand now; whether `suspect` is another than before."""
-        before = self.suspect
         self._note(in_hand, busy)
-        self.suspect = in_hand if self._spent >= HANG_SECONDS else None
-        return self.suspect != before
+        return self._conclude(in_hand if self._spent >= HANG_SECONDS else None)
 
-    def ended(self, in_hand: InHand | None, busy: float | None, *, crashed: bool) -> InHand | None:
-        """Return the record to suspect of an actor that ended with this one in hand; None: there is none."""
+    def ended(self, in_hand: InHand | None, busy: float | None, *, crashed: bool) -> None:
+        """Conclude what to suspect of an actor that ended with this record in hand."""
         self._note(in_hand, busy)
-        return in_hand if crashed or self._spent >= KILL_SECONDS else None
+        self._conclude(in_hand if crashed or self._spent >= KILL_SECONDS else None)
+
+    def _conclude(self, suspect: InHand | None) -> bool:
+        before, self.suspect = self.suspect, suspect
+        if suspect is not None:
+            self.passed = None
+        elif before is not None:
+            self.passed = before
+        return suspect != before
 
     def _note(self, in_hand: InHand | None, busy: float | None) -> None:
         if in_hand is None or in_hand != self._in_hand:

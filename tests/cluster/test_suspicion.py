@@ -24,25 +24,43 @@ def test_a_record_that_takes_too_much_processor_time_is_suspected_until_it_is_pa
     assert watch.suspect is None
 
 
+def ended(watch: Watch, in_hand: InHand | None, busy: float | None, *, crashed: bool = False) -> Watch:
+    watch.ended(in_hand, busy, crashed=crashed)
+    return watch
+
+
 def test_a_stopped_actor_works_on_nothing() -> None:
     """However long: its processor time stands still."""
     watch = looked(*[(FIRST, 0.0)] * 100)
     assert watch.suspect is None
-    assert watch.ended(FIRST, 0.0, crashed=False) is None
+    assert ended(watch, FIRST, 0.0).suspect is None
 
 
 def test_an_actor_that_is_killed_at_work_accuses_no_record() -> None:
-    watch = looked((FIRST, 0.0), (SECOND, 5.1))
-    assert watch.ended(SECOND, 5.1 + KILL_SECONDS / 2, crashed=False) is None
-    assert looked((FIRST, 0.0)).ended(SECOND, 9.0, crashed=False) is None
-    assert Watch().ended(FIRST, 9.0, crashed=False) is None
+    watch = looked((FIRST, 5.0), (SECOND, 5.1))
+    assert ended(watch, SECOND, 5.1 + KILL_SECONDS / 2).suspect is None
+    assert ended(looked((FIRST, 0.0)), SECOND, 9.0).suspect is None
+    assert ended(Watch(), FIRST, 9.0).suspect is None
 
 
 def test_an_actor_that_is_killed_over_a_record_that_was_too_much_accuses_it() -> None:
-    assert looked((FIRST, 0.0)).ended(FIRST, KILL_SECONDS, crashed=False) == FIRST
-    assert looked((FIRST, 0.0), (FIRST, 0.2)).ended(FIRST, None, crashed=False) == FIRST
+    assert ended(looked((FIRST, 0.0)), FIRST, KILL_SECONDS).suspect == FIRST
+    assert ended(looked((FIRST, 0.0), (FIRST, 0.2)), FIRST, None).suspect == FIRST
 
 
 def test_a_crash_accuses_the_record_in_hand_and_no_other() -> None:
-    assert Watch().ended(FIRST, None, crashed=True) == FIRST
-    assert looked((FIRST, 0.0)).ended(None, 9.0, crashed=True) is None
+    assert ended(Watch(), FIRST, None, crashed=True).suspect == FIRST
+    assert ended(looked((FIRST, 0.0)), None, 9.0, crashed=True).suspect is None
+
+
+def test_a_record_that_was_suspected_counts_as_passed_only_once_another_is_in_hand() -> None:
+    watch = looked((FIRST, 0.0), (FIRST, 1.0))
+    assert (watch.suspect, watch.passed) == (FIRST, None)
+    assert ended(watch, FIRST, 1.0).passed is None
+    watch = looked((FIRST, 0.0), (FIRST, 1.0))
+    assert ended(watch, SECOND, 1.1).passed == FIRST
+    watch = looked((FIRST, 0.0), (FIRST, 1.0), (None, None))
+    assert (watch.suspect, watch.passed) == (None, FIRST)
+    watch.look(SECOND, 2.0)
+    watch.look(SECOND, 3.0)
+    assert (watch.suspect, watch.passed) == (SECOND, None)

@@ -113,7 +113,6 @@ class Coordinator:
         self._stepped_ns = now_ns
         self._owners = Owners(cluster_map.nodes, self._down_ns, now_ns)
         self._waiting: tuple[Waiting, ...] = ()
-        self._suspecting = any(entry.suspect is not None for entry in cluster_map.shards)
         self._subscribed: dict[int, bytes] = {}
         self._dead: dict[bytes, None] = {}
         self._refused: dict[bytes, None] = {}
@@ -272,7 +271,7 @@ class Coordinator:
             return  # its name was taken over: the map tells its supervisor
         if node.state == "down":
             draft.set_node_state(node.name, "up")
-        if message.suspicions or self._suspecting:
+        if message.suspicions:
             here = (node.name, "up")
             actors = {key for key, actor in draft.actors.items() if (actor.node, actor.state) == here}
             draft.suspect(actors, message.suspicions)
@@ -343,7 +342,6 @@ class Coordinator:
         )
         if after is before:
             return Outcome(responses=responses, warnings=tuple(draft.warnings))
-        self._suspecting = any(entry.suspect is not None for entry in after.shards)
         draft.warnings += self._waiting_news(after)
         return Outcome(after, delta_between(before, after), responses, tuple(draft.warnings))
 

@@ -132,34 +132,34 @@ class Draft:
         )
 
     def suspect(self, actors: Collection[bytes], suspicions: Iterable[Suspicion]) -> None:
-        """Note the records on which some of these actors died or hang; take back what else was said of them.
+        """Note the records on which these actors died or hang, or take back what was noted.
 
-        Only for shards of which they are members. What was noted stays with a shard that was taken over.
+        New ones only for shards of which they are members. What was noted stays with a shard taken over.
         """
-        accused = {(each.record.actor, each.shard): each.record for each in suspicions}
-        for shard, entry in enumerate(self.shards):
-            known = entry.suspect
-            if known is not None and known.actor in actors and (known.actor, shard) not in accused:
-                self.shards[shard] = msgspec.structs.replace(entry, suspect=None)
-            for member in entry.members:
-                record = accused.get((member, shard))
-                if record is not None and member in actors and record != known:
-                    self._suspect(shard, record)
+        for suspicion in suspicions:
+            shard, record = suspicion.shard, suspicion.record
+            if not 0 <= shard < len(self.shards) or record.actor not in actors:
+                continue
+            entry = self.shards[shard]
+            if suspicion.passed:
+                if entry.suspect == record:
+                    self.shards[shard] = msgspec.structs.replace(entry, suspect=None)
+                    self.warnings.append(f"shard {shard}: {self._named(record)} was passed after all")
+            elif record.actor in entry.members and entry.suspect != record:
+                self._suspect(shard, record)
 
     def _suspect(self, shard: int, record: SuspectRecord) -> None:
-        if sum(entry.suspect is not None for entry in self.shards) >= SUSPECTS_MAX:
-            # Who has taken over has long seen why it stopped.
-            for other, entry in enumerate(self.shards):
-                if entry.suspect is not None and entry.suspect.actor not in entry.members:
-                    self.shards[other] = msgspec.structs.replace(entry, suspect=None)
         if sum(entry.suspect is not None for entry in self.shards) >= SUSPECTS_MAX:
             self.warnings.append(f"shard {shard}: more than {SUSPECTS_MAX} records are suspected at once")
             return
         self.shards[shard] = msgspec.structs.replace(self.shards[shard], suspect=record)
         self.warnings.append(
-            f"shard {shard}: {self._describe(record.actor)} died or hangs on record {record.epoch}/"
-            f"{record.sequence}; a backup that takes over stops before it"
+            f"shard {shard}: {self._named(record)} ended or hangs that actor; a backup that takes over stops "
+            "before it"
         )
+
+    def _named(self, record: SuspectRecord) -> str:
+        return f"record {record.epoch}/{record.sequence} at {self._describe(record.actor)}"
 
     # --- shards ------------------------------------------------------------------------------------------
 

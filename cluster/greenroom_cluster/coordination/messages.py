@@ -92,10 +92,11 @@ class RegisterActor(wire.Frame, frozen=True, tag=93):
 
 
 class Suspicion(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A record of that shard on which an actor died or hangs."""
+    """A record of that shard on which an actor died or hangs, or which it has `passed` after all."""
 
     shard: int
     record: SuspectRecord
+    passed: bool = False
 
 
 class ReportDead(wire.Frame, frozen=True, tag=94):
@@ -130,8 +131,8 @@ class ForgetNode(wire.Frame, frozen=True, tag=96):
 class Heartbeat(wire.Frame, frozen=True, tag=97):
     """A supervisor is alive and reaches the coordinator; `lineage` and `version` are the newest it knows.
 
-    `suspicions` names the records on which actors of the node hang, all of them: one that is not repeated is
-    taken back.
+    `suspicions` names the records on which actors of the node hang, or hung. What is not repeated holds all
+    the same: a supervisor that was restarted knows nothing of it.
     """
 
     node: NodeName

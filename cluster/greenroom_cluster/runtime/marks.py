@@ -77,6 +77,15 @@ class _Watched:
         self.file = file
         self.watch = Watch()
 
+    def suspicion(self) -> Suspicion | None:
+        """Return what the coordinator is to know of this incarnation's record, if there is anything."""
+        watch = self.watch
+        record = watch.suspect or watch.passed
+        if record is None:
+            return None
+        suspect = SuspectRecord(self.incarnation, record.epoch, record.sequence)
+        return Suspicion(record.shard, suspect, passed=watch.suspect is None)
+
 
 class RecordWatches:
     """The marks of a node's actors, and what they tell.
@@ -115,27 +124,23 @@ class RecordWatches:
 
     @property
     def suspicions(self) -> tuple[Suspicion, ...]:
-        """The records on which actors hang now."""
-        return tuple(
-            _suspicion(watched.incarnation, watched.watch.suspect)
-            for watched in self._watched.values()
-            if watched.watch.suspect is not None
-        )
+        """The records on which actors hang now, or hung last."""
+        return tuple(each for watched in self._watched.values() if (each := watched.suspicion()) is not None)
 
     def ended(self, child: ChildProcess) -> Suspicion | None:
-        """Return the record to suspect for the end of a child, if there is one; its watch is over."""
+        """Return what the end of a child says of a record, if anything; its watch is over."""
         watched = self._watched.get(child.name)
         if watched is None or watched.incarnation != child.incarnation:
             return None
         status = child.exit_status
         crashed = status == EXIT_CORE_FAILED or (status is not None and -status in CRASH_SIGNALS)
         busy = busy_seconds(child.pid, child.started_ticks)
-        suspect = watched.watch.ended(watched.file.read(), busy, crashed=crashed)
+        watched.watch.ended(watched.file.read(), busy, crashed=crashed)
+        if watched.watch.suspect is not None:
+            self._tell(child.name, child.pid, watched.watch.suspect)
+        suspicion = watched.suspicion()
         self._end(child.name)
-        if suspect is None:
-            return None
-        self._tell(child.name, child.pid, suspect)
-        return _suspicion(child.incarnation, suspect)
+        return suspicion
 
     def close(self) -> None:
         """End every watch."""
@@ -160,7 +165,3 @@ class RecordWatches:
             epoch=suspect.epoch,
             sequence=suspect.sequence,
         )
-
-
-def _suspicion(incarnation: bytes, suspect: InHand) -> Suspicion:
-    return Suspicion(suspect.shard, SuspectRecord(incarnation, suspect.epoch, suspect.sequence))

@@ -292,6 +292,8 @@ class Host:
                 if before is not None and before.lineage != after.lineage:
                     self._begin_lineage(now_ns, shard, before.shards[shard], entry)
                 self._configuration_changed(now_ns, wall_us, shard, entry)
+            elif (replica := self._replicas[shard]) is not None:
+                replica.reconsider(now_ns, wall_us, known.suspect, entry.suspect)
         for incoming in list(context.incoming.values()):
             if incoming.peer in context.dead:
                 self._grace_over(incoming, now_ns)

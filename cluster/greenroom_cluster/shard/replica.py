@@ -204,6 +204,13 @@ class Replica:
         self.context.transition(self.shard, self.epoch, self.role.value, reason)
         self.context.warn(self.suspension.reason, self.shard)
 
+    def reconsider(
+        self, now_ns: int, wall_us: int, before: SuspectRecord | None, after: SuspectRecord | None
+    ) -> None:
+        """Go on if the suspicion was taken back: the former primary has applied the record after all."""
+        if self.suspension is not None and after is None and before == self.suspension.suspect:
+            self._begin_to_lead(now_ns, wall_us, "the former primary passed the record")
+
     def drop_record(self, now_ns: int, wall_us: int) -> None:
         """Go on behind the record at which this replica is suspended, as if it had never changed anything."""
         assert self.suspension is not None

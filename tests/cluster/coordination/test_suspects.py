@@ -23,7 +23,7 @@ def test_a_death_and_its_suspect_are_published_in_one_map() -> None:
     assert outcome.persist is not None
     assert outcome.persist.actors[A].state == "dead"
     assert [entry.suspect for entry in outcome.persist.shards] == [None, POISON]
-    assert "shard 1: a/0:612e2e2e died or hangs on record 3/17" in desk.warnings[0]
+    assert "shard 1: record 3/17 at a/0:612e2e2e ended or hangs that actor" in desk.warnings[0]
 
 
 def test_the_configuration_of_a_takeover_carries_the_suspect_until_the_shard_begins_anew() -> None:
@@ -41,22 +41,35 @@ def test_the_configuration_of_a_takeover_carries_the_suspect_until_the_shard_beg
     assert desk.map.shards[0].suspect is None
 
 
-def test_a_heartbeat_tells_on_what_an_actor_hangs_and_the_next_takes_it_back() -> None:
+def test_a_heartbeat_tells_on_what_an_actor_hangs_and_that_it_passed() -> None:
     desk = Desk(PAIR)
     desk.ask(heartbeat("a", m.Suspicion(0, POISON)))
     assert desk.map.shards[0].suspect == POISON
     version = desk.map.version
-    desk.ask(heartbeat("a", m.Suspicion(0, POISON)))
-    desk.ask(heartbeat("b"))
+    for quiet in (heartbeat("a", m.Suspicion(0, POISON)), heartbeat("a"), heartbeat("b")):
+        desk.ask(quiet)
+    other = SuspectRecord(A, 3, 16)
+    desk.ask(heartbeat("a", m.Suspicion(0, other, passed=True)))
     assert (desk.map.version, desk.map.shards[0].suspect) == (version, POISON)
-    desk.ask(heartbeat("a"))
+    desk.ask(heartbeat("a", m.Suspicion(0, POISON, passed=True)))
     assert desk.map.shards[0].suspect is None
 
 
-def test_an_actor_that_hung_and_was_killed_later_with_nothing_in_hand_accuses_nothing() -> None:
+def test_only_who_saw_the_actor_pass_the_record_takes_the_suspicion_back() -> None:
+    """A supervisor that was restarted knows nothing, and reports the death all the same."""
     desk = Desk(PAIR)
     desk.ask(heartbeat("a", m.Suspicion(0, POISON)))
     desk.ask(m.ReportDead(1, (A,)))
+    assert desk.map.shards[0].suspect == POISON
+    desk.ask(m.ReportDead(1, (A,), (m.Suspicion(0, POISON, passed=True),)))
+    assert desk.map.shards[0].suspect is None
+
+
+def test_a_suspicion_is_taken_back_also_where_the_shard_was_taken_over_meanwhile() -> None:
+    desk = Desk(PAIR)
+    desk.ask(heartbeat("a", m.Suspicion(0, POISON)))
+    assert desk.propose(B, m.Proposal(0, 3, nonce(1), "takeover", B, ()))[0].applied
+    desk.ask(heartbeat("a", m.Suspicion(0, POISON, passed=True)))
     assert desk.map.shards[0].suspect is None
 
 
@@ -77,12 +90,12 @@ def test_a_node_accuses_only_what_stopped_its_own_actors(message: object) -> Non
     assert [entry.suspect for entry in desk.map.shards] == [None, None]
 
 
-def test_a_restarted_coordinator_knows_the_suspect_and_takes_it_back_too() -> None:
+def test_a_new_lineage_knows_the_suspect_and_takes_it_back_too() -> None:
     desk = Desk(PAIR)
     desk.ask(heartbeat("a", m.Suspicion(0, POISON)))
     later = Desk(begin_lineage(desk.map))
     assert later.map.shards[0].suspect == POISON
-    later.ask(m.Heartbeat("a", 2, 0))
+    later.ask(m.Heartbeat("a", 2, 0, (m.Suspicion(0, POISON, passed=True),)))
     assert later.map.shards[0].suspect is None
 
 

@@ -128,6 +128,21 @@ def test_nothing_is_dropped_while_the_primary_that_hangs_may_still_acknowledge_i
     assert drop(probe) == wire.Written(1, 0)
 
 
+def test_a_shard_goes_on_once_the_former_primary_has_passed_the_record_after_all() -> None:
+    """What it has applied it may have acknowledged."""
+    probe = Probe()
+    probe.follow()
+    probe.hear(B, prepare(11, 12, 13))
+    probe.configure(2, (B, ME), wanted="ba", suspect=POISON)
+    probe.after(1.3)
+    probe.configure(3, (ME,), nonce=probe.proposal("takeover").nonce, wanted="ba", suspect=POISON)
+    assert not probe.serves()
+    probe.configure(3, (ME,), wanted="ba")
+    assert probe.serves()
+    assert probe.replica is not None
+    assert probe.replica.committed == 13
+
+
 def test_a_new_lineage_whose_map_knows_no_suspect_leaves_the_shard_suspended() -> None:
     probe = suspended()
     assert probe.host.map is not None
