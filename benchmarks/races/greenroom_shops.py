@@ -58,7 +58,11 @@ async def _open_greenroom(store: BaseSessionStore, *, counted: bool) -> AsyncIte
     async with store:
         await store.check()
         sessions = Session(
-            secret=secrets.token_hex(32), store=store, cookie_name=COOKIE, idle_seconds=IDLE_SECONDS
+            secret=secrets.token_hex(32),
+            store=store,
+            cookie_name=COOKIE,
+            host_prefix=False,  # the name that all of them use
+            idle_seconds=IDLE_SECONDS,
         )
         middleware: Any = SessionMiddleware  # whose keywords mypy cannot match with Starlette's protocol
         app = starlette_shop(

@@ -25,9 +25,12 @@ PERSISTENT_SECONDS = 400 * 24 * 3600
 """The longest Max-Age that browsers keep."""
 CANDIDATES_MAX = 32
 """How many cookies of the right name are looked at: a browser sends one for each path and domain."""
+PARTS_MAX = 1024
+"""How many parts of a header that contain the name are looked at for one that is it."""
 VERIFIED_MAX = 4
 """How many of them, signed by this app, are looked up in the store: what others plant does not count."""
 
+_SPACES = b" \t"
 _SIGNED_BYTES_MAX = SESSION_ID_BYTES_MAX + 64
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _ATTRIBUTE = re.compile(r"[\x20-\x3a\x3c-\x7e]*")
@@ -118,21 +121,31 @@ class CookieSigner:
 
 
 def cookie_values(headers: Iterable[bytes | str], name: str) -> list[bytes]:
-    """Return the values of all cookies of this name in these Cookie headers, in order, at most a few."""
+    """Return the values of the first cookies of this name in these Cookie headers, in order, each once."""
     wanted = name.encode("ascii")
     found: list[bytes] = []
+    left = CANDIDATES_MAX
     for header in headers:
         raw = header.encode("utf-8", "surrogateescape") if isinstance(header, str) else header
-        for part in raw.split(b";"):
-            key, equals, value = part.partition(b"=")
-            # Nothing else than what browsers take for space: a name that they would not protect must not
-            # turn into one that they do.
-            if equals and key.strip(b" \t") == wanted:
-                value = value.strip(b" \t")
-                if len(value) > 1 and value[:1] == value[-1:] == b'"':
-                    value = value[1:-1]
-                if value not in found:
-                    found.append(value)
-                if len(found) == CANDIDATES_MAX:
-                    return found
+        # By the name, not by splitting at semicolons: a megabyte of those would hold up the event loop.
+        begin = 0
+        for _ in range(PARTS_MAX):
+            at = raw.find(wanted, begin) if left else -1
+            if at < 0:
+                break
+            start = raw.rfind(b";", begin, at) + 1 or begin
+            end = raw.find(b";", at)
+            end = len(raw) if end < 0 else end
+            key, equals, value = raw[start:end].partition(b"=")
+            begin = end + 1
+            # Nothing else than what browsers take for space is cut off: a name that they would not protect
+            # must not turn into one that they do.
+            if not equals or key.strip(_SPACES) != wanted:
+                continue
+            left -= 1
+            value = value.strip(_SPACES)
+            if len(value) > 1 and value[:1] == value[-1:] == b'"':
+                value = value[1:-1]
+            if value not in found:
+                found.append(value)
     return found

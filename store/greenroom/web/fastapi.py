@@ -13,7 +13,7 @@
 ... def account(user_id: UserIdDep) -> str:       # 401 unless logged in
 ...     return user_id
 
-OpenAPI names the cookie `session`. For another name make the dependencies yourself:
+OpenAPI names the cookie `__Host-session`. For another name make the dependencies yourself:
 `SessionDep = Annotated[RequestSession, Depends(session_of_request("shop"))]`, `RequireUser("shop")`.
 """
 
@@ -46,7 +46,7 @@ __all__ = [
     "session_of_request",
 ]
 
-COOKIE_NAME = "session"
+COOKIE_NAME = "__Host-session"
 
 
 def session_of_request(cookie_name: str = COOKIE_NAME) -> Callable[..., Awaitable[RequestSession]]:

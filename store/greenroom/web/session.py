@@ -78,8 +78,9 @@ class Session:
     - `store`: a store or the URL of one. By default a MemoryStore, which warns outside of `dev`.
     - `dev`: for work on http://localhost: the cookie is not Secure, and nothing warns.
     - `cookie_name`, `path`, `domain`, `same_site` ("lax"), `secure` (True unless `dev`), `partitioned`,
-      `host_prefix` (the name begins with `__Host-` where the cookie is secure, so that no subdomain can plant
-      one) and `persistent` (the cookie outlives the browser; the store still decides when a session ends).
+      `host_prefix` (the name begins with `__Host-`, so that no other host of the domain can plant one; by
+      default wherever browsers allow it: the cookie is secure, for this host alone and for all its paths)
+      and `persistent` (the cookie outlives the browser; the store still decides when a session ends).
     - `idle_seconds`: how long a session lives after its last use. It is moved on when less than
       `extension_threshold_seconds` are left (by default five sixths of `idle_seconds`): the only write that a
       request that changes nothing may cause.
@@ -105,7 +106,7 @@ class Session:
         same_site: SameSite = "lax",
         secure: bool | None = None,
         partitioned: bool = False,
-        host_prefix: bool = False,
+        host_prefix: bool | None = None,
         persistent: bool = False,
         idle_seconds: float = IDLE_SECONDS,
         absolute_seconds: float | None = None,
@@ -124,7 +125,11 @@ class Session:
         if on_unavailable not in {"closed", "anonymous"}:
             raise UsageError('on_unavailable is "closed" or "anonymous"')
         self.secure = not dev if secure is None else secure
+        if host_prefix is None:
+            host_prefix = path == "/" and domain is None and not cookie_name.startswith("__Secure-")
         prefix = "__Host-" if host_prefix and self.secure and not cookie_name.startswith("__Host-") else ""
+        if not cookie_name:
+            raise UsageError("cookie_name '' is not a cookie name: letters, digits, - and _")
         self.cookie = CookieSettings(
             name=prefix + cookie_name,
             path=path,
@@ -366,4 +371,4 @@ def _max_age(absolute_seconds: float | None) -> int:
 
 
 def _shortened(label: str) -> str:
-    return label.encode("utf-8", "replace")[:LABEL_BYTES_MAX].decode("utf-8", "ignore")
+    return label[:LABEL_BYTES_MAX].encode("utf-8", "replace")[:LABEL_BYTES_MAX].decode("utf-8", "ignore")

@@ -119,11 +119,11 @@ def test_nested_changes_count(client: TestClient[Litestar]) -> None:
 
 def test_a_login_gets_a_new_id_and_its_redirect_reads_it(client: TestClient[Litestar]) -> None:
     client.post("/cart/mug")
-    planted = client.cookies["session"]
+    planted = client.cookies["__Host-session"]
     assert client.post("/login/alice").json() == {"user": "alice", "devices": 1}
-    assert client.cookies["session"] != planted
+    assert client.cookies["__Host-session"] != planted
     client.cookies.clear()
-    client.cookies.set("session", planted)
+    client.cookies.set("__Host-session", planted)
     assert client.get("/account").status_code == 401
 
 

@@ -187,7 +187,7 @@ def test_a_login_gets_a_new_id_and_its_redirect_reads_it(stage: Stage) -> None:
         assert await s.browser.json("/account") == {"user": "alice", "devices": 1}
         assert await s.browser.json("/cart") == {"cart": {"mug": 1}}
         other = Browser(s.app)
-        other.client.set_cookie("localhost", "session", planted or "", secure=True)
+        other.client.set_cookie("localhost", "__Host-session", planted or "", secure=True)
         assert (await other.get("/account")).status_code == 401
 
     stage.run(scenario)
@@ -270,7 +270,7 @@ def test_a_slow_request_undoes_no_logout(stage: Stage) -> None:
     async def scenario(s: Stage) -> None:
         await s.browser.post("/login/alice")
         late = Browser(s.app)
-        late.client.set_cookie("localhost", "session", s.browser.cookie or "", secure=True)
+        late.client.set_cookie("localhost", "__Host-session", s.browser.cookie or "", secure=True)
         gate = s.store.hold("patch")
         if s.library == "trio":
             import trio

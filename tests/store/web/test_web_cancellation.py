@@ -68,7 +68,7 @@ def test_what_a_socket_changed_is_saved_when_it_is_cut_off(library: Library) -> 
 
         visitor = browser(stage.app(login))
         await visitor.get("/login")
-        socket = Socket(cookie=f"session={visitor.cookies['session']}")
+        socket = Socket(cookie=f"__Host-session={visitor.cookies['__Host-session']}")
         middleware = SessionMiddleware(app, session=stage.sessions)
 
         async def serve() -> None:

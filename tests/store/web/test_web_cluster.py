@@ -86,7 +86,9 @@ def test_no_cluster_to_reach(library: Library, policy: str) -> None:
             app = make_app(gone, deadline_seconds=0.2, on_unavailable=policy)
         async with browser(app) as visitor:
             assert (await visitor.get("/plain")).status_code == 200, "no cookie, no question"
-            visitor.cookies.set("session", Session(secret=SECRET, dev=True).signer.sign("gr-0000-unknown"))
+            visitor.cookies.set(
+                "__Host-session", Session(secret=SECRET, dev=True).signer.sign("gr-0000-unknown")
+            )
             assert (await visitor.get("/plain")).status_code == (503 if policy == "closed" else 200)
             assert (await visitor.get("/?do=add")).status_code == 503
 

@@ -214,7 +214,7 @@ def test_websockets_are_refused_when_the_session_cannot_be_loaded(
         stage.store.fail("get")
         middleware = SessionMiddleware(app, session=stage.sessions)
         signed = stage.sessions.signer.sign("gr-0000-unknown")
-        socket = Socket(cookie=f"session={signed}", extensions=extensions)
+        socket = Socket(cookie=f"__Host-session={signed}", extensions=extensions)
         await middleware(socket.scope, socket.receive, socket.send)
         if extensions:
             assert [each["type"] for each in socket.sent] == [
@@ -283,9 +283,9 @@ def test_a_store_of_five_methods_serves_all_but_what_it_cannot(library: Library)
         app.add_middleware(SessionMiddleware, session=sessions)
         async with browser(app) as visitor:
             await visitor.get("/add")
-            before = visitor.cookies["session"]
+            before = visitor.cookies[sessions.cookie.name]
             await visitor.get("/login")
-            assert visitor.cookies["session"] != before
+            assert visitor.cookies[sessions.cookie.name] != before
             assert (await visitor.get("/show")).json() == {"n": 1, "background": True}
             old = sessions.signer.verify(before.encode())
             assert old is not None

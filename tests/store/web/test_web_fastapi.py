@@ -171,13 +171,13 @@ def test_openapi_declares_the_cookie() -> None:
     assert schema["components"]["securitySchemes"]["sessionCookie"] == {
         "type": "apiKey",
         "in": "cookie",
-        "name": "session",
+        "name": "__Host-session",
         "description": "Set by the server at login.",
     }
     assert schema["paths"]["/me"]["get"]["security"] == [{"sessionCookie": []}]
     assert schema["paths"]["/guarded"]["get"]["security"] == [{"sessionCookie": []}]
     (_, cookie) = schema["paths"]["/cart/{sku}"]["post"]["parameters"]
-    assert (cookie["name"], cookie["in"], cookie["required"]) == ("session", "cookie", False)
+    assert (cookie["name"], cookie["in"], cookie["required"]) == ("__Host-session", "cookie", False)
     assert "security" not in schema["paths"]["/cart/{sku}"]["post"]
 
 

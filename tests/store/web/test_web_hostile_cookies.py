@@ -87,15 +87,15 @@ def refused(*headers: bytes) -> None:
 
 
 def test_the_victims_own_cookie_is_its_session() -> None:
-    body, _ = SITE.get(b"session=" + SITE.signed.encode())
+    body, _ = SITE.get(b"__Host-session=" + SITE.signed.encode())
     assert body == VICTIMS_PAGE
-    body, _ = SITE.get(b'other=1; session="' + SITE.signed.encode() + b'" ; more=2')
+    body, _ = SITE.get(b'other=1; __Host-session="' + SITE.signed.encode() + b'" ; more=2')
     assert VICTIM.encode() in body
 
 
 @given(st.binary(max_size=400))
 def test_arbitrary_bytes(value: bytes) -> None:
-    refused(b"session=" + value)
+    refused(b"__Host-session=" + value)
     refused(value)
 
 
@@ -130,13 +130,13 @@ def hostile_cookies() -> st.SearchStrategy[bytes]:
 
 @given(st.lists(hostile_cookies(), min_size=1, max_size=3))
 def test_no_mixture_of_them_is_anybody(cookies: list[bytes]) -> None:
-    refused(b"; ".join(b"session=" + each for each in cookies))
-    refused(*(b"session=" + each for each in cookies))
+    refused(b"; ".join(b"__Host-session=" + each for each in cookies))
+    refused(*(b"__Host-session=" + each for each in cookies))
 
 
 @given(hostile_cookies(), st.sampled_from(["/login", "/keep"]))
 def test_who_sends_one_and_begins_a_session_gets_an_id_of_their_own(cookie: bytes, path: str) -> None:
-    body, headers = SITE.get(b"session=" + cookie, path=path)
+    body, headers = SITE.get(b"__Host-session=" + cookie, path=path)
     assert VICTIM.encode() not in body
     (given_back,) = [value for name, value in headers if name == b"set-cookie"]
     value = given_back.partition(b"=")[2].partition(b";")[0]
@@ -144,13 +144,13 @@ def test_who_sends_one_and_begins_a_session_gets_an_id_of_their_own(cookie: byte
     assert session_id is not None
     assert session_id != SITE.victim_id
     assert session_id.encode() not in cookie
-    assert SITE.get(b"session=" + SITE.signed.encode())[0] == VICTIMS_PAGE
+    assert SITE.get(b"__Host-session=" + SITE.signed.encode())[0] == VICTIMS_PAGE
 
 
 @given(hostile_cookies())
 def test_who_sends_one_logs_nobody_out(cookie: bytes) -> None:
-    SITE.get(b"session=" + cookie, path="/logout")
-    assert SITE.get(b"session=" + SITE.signed.encode())[0] == VICTIMS_PAGE
+    SITE.get(b"__Host-session=" + cookie, path="/logout")
+    assert SITE.get(b"__Host-session=" + SITE.signed.encode())[0] == VICTIMS_PAGE
 
 
 @given(st.text(st.characters(codec="ascii"), max_size=300))
@@ -160,7 +160,7 @@ def test_text_that_the_right_key_signed_is_no_session_either(text: str) -> None:
     if b";" in signed:
         return
     writes = SITE.store.writes
-    body, headers = SITE.get(b"session=" + signed)
+    body, headers = SITE.get(b"__Host-session=" + signed)
     assert body == ANONYMOUS
     assert not any(name == b"set-cookie" for name, _ in headers)
     assert SITE.store.writes == writes
@@ -168,7 +168,7 @@ def test_text_that_the_right_key_signed_is_no_session_either(text: str) -> None:
 
 @given(st.integers(0, len(SITE.signed) - 1))
 def test_truncated(length: int) -> None:
-    refused(b"session=" + SITE.signed[:length].encode())
+    refused(b"__Host-session=" + SITE.signed[:length].encode())
 
 
 @given(st.integers(0, len(SITE.signed) - 1), st.integers(0, 255))
@@ -177,7 +177,7 @@ def test_one_byte_changed(index: int, byte: int) -> None:
     if forged[index] == byte:
         return
     forged[index] = byte
-    body, _ = SITE.get(b"session=" + bytes(forged))
+    body, _ = SITE.get(b"__Host-session=" + bytes(forged))
     # The last character of the signature carries bits that base64 does not use, and base64 of old skips what
     # it does not know; the id under it is the one that was signed, in every case.
     assert body == ANONYMOUS or bytes(forged).startswith(SITE.victim_id.encode())
@@ -186,35 +186,35 @@ def test_one_byte_changed(index: int, byte: int) -> None:
 @given(st.text(st.characters(codec="ascii"), max_size=300), st.text(min_size=1, max_size=40))
 def test_signed_with_another_secret(session_id: str, secret: str) -> None:
     other = Session(secret=secret, store=SITE.store, dev=True)
-    refused(b"session=" + other.signer.sign(session_id).encode())
-    refused(b"session=" + other.signer.sign(SITE.victim_id).encode())
+    refused(b"__Host-session=" + other.signer.sign(session_id).encode())
+    refused(b"__Host-session=" + other.signer.sign(SITE.victim_id).encode())
 
 
 def test_someone_elses_id_under_ones_own_signature() -> None:
     own = new_session_id()
     signature = SITE.sessions.signer.sign(own).rpartition(".")[2]
-    refused(f"session={SITE.victim_id}.{signature}".encode())
-    refused(f"session={SITE.victim_id}".encode())
-    refused(f"session={SITE.victim_id}.".encode())
+    refused(f"__Host-session={SITE.victim_id}.{signature}".encode())
+    refused(f"__Host-session={SITE.victim_id}".encode())
+    refused(f"__Host-session={SITE.victim_id}.".encode())
 
 
 def test_cookie_of_the_same_secret_under_another_name() -> None:
     other = Session(secret=SECRET, store=SITE.store, cookie_name="other")
-    refused(f"session={other.signer.sign(SITE.victim_id)}".encode())
+    refused(f"__Host-session={other.signer.sign(SITE.victim_id)}".encode())
 
 
 def test_an_old_key_serves_and_a_dropped_one_does_not() -> None:
     old = Session(secret="the secret before that one", store=SITE.store, dev=True)
-    body, _ = SITE.get(f"session={old.signer.sign(SITE.victim_id)}".encode())
+    body, _ = SITE.get(f"__Host-session={old.signer.sign(SITE.victim_id)}".encode())
     assert VICTIM.encode() in body
     older = Session(secret="one that was dropped long ago", store=SITE.store, dev=True)
-    refused(f"session={older.signer.sign(SITE.victim_id)}".encode())
+    refused(f"__Host-session={older.signer.sign(SITE.victim_id)}".encode())
 
 
 def test_a_well_signed_id_that_the_store_does_not_know_is_not_adopted() -> None:
     unknown = new_session_id()
     writes = SITE.store.writes
-    body, headers = SITE.get(f"session={SITE.sessions.signer.sign(unknown)}".encode())
+    body, headers = SITE.get(f"__Host-session={SITE.sessions.signer.sign(unknown)}".encode())
     assert body == ANONYMOUS
     assert not any(name == b"set-cookie" for name, _ in headers)
     assert SITE.store.writes == writes
@@ -223,28 +223,38 @@ def test_a_well_signed_id_that_the_store_does_not_know_is_not_adopted() -> None:
 @given(st.binary(min_size=1, max_size=20))
 @settings(max_examples=10)
 def test_a_mebibyte(filling: bytes) -> None:
-    refused(b"session=" + filling * (2**20 // len(filling)))
-    refused(b";".join([b"session=x"] * 100_000))
-    refused(b"session=" + SITE.signed.encode() + b"x" * 2**20)
+    refused(b"__Host-session=" + filling * (2**20 // len(filling)))
+    refused(b";".join([b"__Host-session=x"] * 100_000))
+    refused(b"__Host-session=" + SITE.signed.encode() + b"x" * 2**20)
 
 
 @given(st.lists(st.binary(max_size=30), max_size=6))
 def test_beside_junk_the_victims_cookie_still_counts(junk: list[bytes]) -> None:
     clean = [each.replace(b";", b"").replace(b"session", b"") for each in junk]
-    body, _ = SITE.get(*clean, b"; ".join([*clean, b"session=" + SITE.signed.encode()]))
+    body, _ = SITE.get(*clean, b"; ".join([*clean, b"__Host-session=" + SITE.signed.encode()]))
     assert VICTIM.encode() in body
 
 
 def test_a_dead_cookie_beside_a_live_one_does_not_lock_out() -> None:
     """A browser sends a cookie for each path and domain: the first may be a left-over."""
     dead = SITE.sessions.signer.sign(new_session_id())
-    body, _ = SITE.get(f"session={dead}; session={SITE.signed}".encode())
+    body, _ = SITE.get(f"__Host-session={dead}; __Host-session={SITE.signed}".encode())
     assert VICTIM.encode() in body
 
 
 def test_few_of_many_cookies_are_looked_at() -> None:
-    values = [f"session={index}".encode() for index in range(CANDIDATES_MAX + 20)]
-    assert cookie_values([b"; ".join(values)], "session") == [b"%d" % i for i in range(CANDIDATES_MAX)]
-    assert len(cookie_values(values, "session")) == CANDIDATES_MAX
-    assert cookie_values(["a=b", "session=\udcff"], "session") == [b"\xff"]
+    values = [f"__Host-session={index}".encode() for index in range(CANDIDATES_MAX + 20)]
+    assert cookie_values([b"; ".join(values)], "__Host-session") == [b"%d" % i for i in range(CANDIDATES_MAX)]
+    assert len(cookie_values(values, "__Host-session")) == CANDIDATES_MAX
+    assert cookie_values(["a=b", "__Host-session=\udcff"], "__Host-session") == [b"\xff"]
     assert cookie_values([b"session", b"sessions=1", b"xsession=1"], "session") == []
+
+
+def test_a_name_that_browsers_do_not_protect_stays_one() -> None:
+    """What is no space for a browser, or a prefix in other letters, is not cut off or taken for the name."""
+    for before in (b"\x0b", b"\x0c", b"\xa0", b"\xe2\x80\x80", b"\x85", b"=", b"$Version=1, ", b"\x00"):
+        refused(before + b"__Host-session=" + SITE.signed.encode())
+    for name in (b"__host-session", b"__HOST-SESSION", b"session", b"__Host-session\x0b"):
+        refused(name + b"=" + SITE.signed.encode())
+    body, _ = SITE.get(b"a=b;\t __Host-session \t=\t" + SITE.signed.encode() + b" ")
+    assert body == VICTIMS_PAGE

@@ -37,7 +37,7 @@ def test_session_begins_with_the_first_thing_kept_and_a_redirect_reads_it(librar
         async with browser(stage.app(*HANDLERS)) as visitor:
             response = await visitor.get("/add")
             cookie = response.headers["set-cookie"]
-            assert cookie.startswith("session=gr-")
+            assert cookie.startswith("__Host-session=gr-")
             assert cookie.endswith("; Path=/; HttpOnly; SameSite=Lax; Secure")
             assert (await visitor.get("/show")).json() == {"cart": {"items": ["mug"]}}
             second = await visitor.get("/add", follow_redirects=True)

@@ -19,7 +19,7 @@ async def visits_of_one_session(store: FaultyStore, count: int, **data: Any) -> 
     first.session.update({"theme": "dark", **data})
     await first.save()
     assert first.record is not None
-    cookie = f"session={sessions.signer.sign(first.record.session_id)}"
+    cookie = f"__Host-session={sessions.signer.sign(first.record.session_id)}"
     visits = [sessions.visit([cookie]) for _ in range(count)]
     for visit in visits:
         await visit.load()

@@ -51,9 +51,16 @@ def test_wrong_options_are_refused_by_name(options: dict[str, Any], message: str
 
 
 def test_cookie_attributes() -> None:
-    assert session().cookie.header("v") == "session=v; Path=/; HttpOnly; SameSite=Lax; Secure"
+    assert session().cookie.header("v") == "__Host-session=v; Path=/; HttpOnly; SameSite=Lax; Secure"
     assert session(dev=True).cookie.header("v") == "session=v; Path=/; HttpOnly; SameSite=Lax"
-    assert session(host_prefix=True).cookie.name == "__Host-session"
+    assert session(cookie_name="shop").cookie.name == "__Host-shop"
+    assert session(cookie_name="__Host-shop").cookie.name == "__Host-shop"
+    assert session(host_prefix=False).cookie.name == "session"
+    assert session(cookie_name="__Secure-shop").cookie.name == "__Secure-shop"
+    # Where browsers would refuse the prefix it is left away.
+    assert session(path="/shop").cookie.name == "session"
+    assert session(domain="shop.example").cookie.name == "session"
+    assert session(secure=False).cookie.name == "session"
     assert session(host_prefix=True, dev=True).cookie.name == "session"
     assert (
         session(same_site="none", partitioned=True)

@@ -67,7 +67,7 @@ def test_session_begun_before_accept_gets_its_cookie_there(library: Library) -> 
     cookie = socket.header(b"set-cookie")
     assert cookie is not None
     assert socket.header(b"vary") == b"Cookie"
-    signed = cookie.partition(b";")[0].removeprefix(b"session=")
+    signed = cookie.partition(b";")[0].removeprefix(b"__Host-session=")
     session_id = stage.sessions.signer.verify(signed)
     assert session_id is not None
     assert held(library, stage, session_id) == {"n": 2}
