@@ -90,7 +90,22 @@ def make_plan(seed: int) -> Plan:
         plan = replace(plan, shards=16)
     # Drawn apart, so that what a seed stands for besides stays as it is.
     plan = replace(plan, page_max=Random(f"{seed}/pages").choice((256, 1, 2)))
-    return replace(plan, actions=_actions(plan, random), faults=_faults(plan, random))
+    return _with_bounds(replace(plan, actions=_actions(plan, random), faults=_faults(plan, random)))
+
+
+def _with_bounds(plan: Plan) -> Plan:
+    """Give the actors of every seventh plan little memory, those of each node as much as it happens.
+
+    By lots of its own, so that the other plans stay what they were.
+    """
+    random = Random(f"{plan.seed}/memory")
+    if random.random() > 0.15 or plan.shards > 8:
+        return plan
+    return replace(
+        plan,
+        session_bytes=random.choice((500, 3000, 10_000)),
+        memory_bytes=tuple(random.randrange(15_000, 150_000) for _ in range(plan.nodes)),
+    )
 
 
 def _rates(random: Random, nodes: int) -> tuple[int, ...]:

@@ -131,6 +131,22 @@ LATE_TAKEOVER = Plan(
 )
 """A backup's word that it takes over reaches the coordinator when it was removed and has joined again."""
 
+FULL_BACKUP = Plan(
+    seed=0,
+    nodes=3,
+    shards=8,
+    clients=3,
+    callers=12,
+    sessions=96,
+    session_bytes=3000,
+    memory_bytes=(400_000, 120_000, 400_000),
+    actions=tuple(
+        Action(number % 12, 15.0 + number * 7 % 11, "create" if number < 192 else "update", number % 96)
+        for number in range(2400)
+    ),
+)
+"""An actor with less memory than its peers holds backups of both, while all of them fill."""
+
 SLOW_PEER = Plan(
     seed=0,
     shards=2,

@@ -12,6 +12,7 @@ The oracles know more than any process: they see every log, every clock, and who
     once         each request of a client is applied once
     death        only who is dead is called dead, and a shard starts empty only when all its members are
     bounds       queues stay within their limits
+    memory       no actor's replicas hold more than their bound; the books tell what they hold
     client       a request that was called "not applied" was never applied; servers keep to the protocol
 
 History-wide rules (linearizability, liveness, equal replicas) are judged in `world` at the end.
@@ -39,6 +40,7 @@ from greenroom_cluster.shard.primary import Primary
 from greenroom_cluster.shard.records import Command, Record
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.roles import Role
+from simulations.oracles_memory import MemoryOracle
 
 if TYPE_CHECKING:
     from simulations.actors import ActorProcess
@@ -111,6 +113,7 @@ class Oracles:
         self._serving: list[dict[ActorProcess, Primary]] = [{} for _ in self.shards]
         self.messages: Counter[tuple[str, str]] = Counter()
         self._seen: dict[ActorProcess, list[Seen | None]] = {}
+        self._memory = MemoryOracle(world) if world.plan.memory_bytes else None
 
     def count(self, role: str, kind: str) -> None:
         """Count a message of that kind that reached somebody in that role."""
@@ -182,6 +185,8 @@ class Oracles:
         replicas = actor.host.replicas
         if type(event) is ins.PeerMessages:
             self._check_fence(actor, event, effects)
+        if self._memory is not None:
+            self._memory.after(actor)
         seen = self._seen.get(actor)
         if seen is None or len(seen) != len(replicas):
             seen = self._seen[actor] = [None] * len(replicas)

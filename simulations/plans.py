@@ -57,7 +57,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `rates`: how fast the nodes' clocks run, in millionths; `walls_ms`: how far their wall clocks are off.
 
     `deadline_ms`: every fourth session has an absolute deadline, that long after the cluster was ready.
-    `session_bytes`: what a session holds beside its values.
+    `session_bytes`: what a session holds beside its values. `memory_bytes`: how much the actors of each node
+    may hold, in turn (none: without a bound); then sessions are of up to twice `session_bytes`.
 
     A story may demand more: no shard goes without an answer for `bound_seconds` (0: not judged); and with
     `whole_at_end` every shard has all its replicas at the end of the safety phase, though faults still last.
@@ -91,6 +92,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     start_seconds: tuple[float, float] = (0.3, 0.6)
     deadline_ms: int = 0
     session_bytes: int = 0
+    memory_bytes: tuple[int, ...] = ()
     bound_seconds: float = 0.0
     whole_at_end: bool = False
     actions: tuple[Action, ...] = ()

@@ -152,6 +152,8 @@ class Workload:
 
     def _data(self) -> dict[str, Any]:
         bulk = self.world.plan.session_bytes
+        if self.world.plan.memory_bytes:
+            bulk = bulk * self.random.randrange(5) // 2
         return {"v": self.value(), "bulk": "." * bulk} if bulk else {"v": self.value()}
 
     def digest(self, session: Session, key: str) -> bytes:
@@ -327,6 +329,10 @@ class Workload:
                 session.versions[entry.fields.get("new_key") or key] = version
                 self._check_over(entry)
                 return {"outcome": "ok", "version": version, "result": decode_data(data)}
+            case wire.Failed(code=wire.FailureCode.FULL):
+                self.refused.append((entry.client, entry.request, entry.fields["kind"]))
+                self.world.network.happened["refused for want of memory"] += 1
+                return {"outcome": "failed", "reason": "unavailable"}
             case wire.Failed(code=code):
                 if code not in _REASONS:
                     self.world.violate("client", f"{entry.fields['kind']} failed with code {code}")

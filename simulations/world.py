@@ -190,15 +190,23 @@ class World:
     def make_actor(self, node: str, slot: str) -> ActorProcess:
         """Make an actor's process, which does not serve yet."""
         incarnation = self.random.randbytes(16)
-        host = Host(incarnation, slot, self.settings, Random(self.random.random()))
+        settings = self._settings_of(node)
+        host = Host(incarnation, slot, settings, Random(self.random.random()))
         machine = self.network.machine(node)
         actor = ActorProcess(self.network, machine, Random(self.random.random()), host, slot, incarnation)
-        actor.host_settings = self.settings
+        actor.host_settings = settings
         actor.trace = self._note_effect
         actor.on_gone = lambda: self._gone(actor)
         self.recording.began(actor.slot, actor.name, self.seconds)
         self.actors[incarnation] = actor
         return actor
+
+    def _settings_of(self, node: str) -> HostSettings:
+        bounds = self.plan.memory_bytes
+        if not bounds or self.healing:
+            return self.settings
+        bound = bounds[int(node[1:]) % len(bounds)]
+        return msgspec.structs.replace(self.settings, memory_bytes_max=bound)
 
     def _gone(self, actor: ActorProcess) -> None:
         self.oracles.died(actor)
@@ -328,6 +336,9 @@ class World:
         self.healing = True
         healed_ns = self.timeline.now
         self.faults.heal()
+        for actor in self.actors.values():
+            # An operator gives them what they need: until then copies may be missing for want of memory.
+            actor.host.memory.rebound(self.settings.memory_bytes_max)
         probes = Probes(self)
         end = healed_ns + HEAL_BOUND_NS
         done = self.timeline.run_until(end, self._ticking(lambda: probes.answered and self.whole()))

@@ -40,6 +40,7 @@ from greenroom_cluster.shard.inputs import (
     Tick,
 )
 from greenroom_cluster.shard.joining import SnapshotReceiver
+from greenroom_cluster.shard.memory import Memory
 from greenroom_cluster.shard.pairs import Incoming, hear_of
 from greenroom_cluster.shard.replica import Replica, join_refusal
 from greenroom_cluster.shard.requests import Requests
@@ -96,6 +97,11 @@ class Host:
     def map(self) -> ClusterMap | None:
         """The newest cluster map taken in."""
         return self._context.map
+
+    @property
+    def memory(self) -> Memory:
+        """The books of this actor's memory. For inspection only."""
+        return self._context.memory
 
     @property
     def replicas(self) -> list[Replica | None]:

@@ -173,6 +173,13 @@ class Memory:
             self._peak_bytes = resident_bytes
         self._keep_free()
 
+    def rebound(self, bound_bytes: int) -> None:
+        """Go by another bound from now on."""
+        self._bound_bytes = bound_bytes
+        self.answers_bytes_max = bound_bytes // _ANSWERS_SHARE
+        self.spare_bytes = min(_SPARE_BYTES_MAX, bound_bytes // _SPARE_SHARE)
+        self._keep_free()
+
     # --- what is kept for others ----------------------------------------------------------------------------
 
     def offer(self, peer: bytes, seen: int) -> Grant:

@@ -37,6 +37,8 @@ class Sweeper:
             self._next_shard += 1
             if replica is not None:
                 looked = replica.sweep(now_ns, wall_us, left)
+                if looked:
+                    replica.count()
                 self._looked |= looked > 0
                 left -= 1 + looked
         if not self._looked:

@@ -1,0 +1,63 @@
+# ruff: noqa: ANN001, ANN202, SLF001  mutants reach into what they break, and are not typed code
+"""Mutants of what memory is left, here and at backups."""
+
+from greenroom import wire
+from greenroom_cluster.shard.growth import Growth
+from greenroom_cluster.shard.memory import UNLIMITED_BYTES, Grant, Memory
+from greenroom_cluster.shard.pairs import Outgoing
+from greenroom_cluster.shard.primary import Primary
+from greenroom_cluster.shard.results import ClientTable
+from simulations.mutant_stories import FULL_BACKUP
+from simulations.patching import Patches, mutant
+
+
+@mutant("ignores what its backup grants", budget=300)
+def _(patches: Patches) -> None:
+    """A primary logs whatever it has room for itself."""
+    original = Outgoing._take_grant
+
+    def take_grant(self, message):
+        original(self, message)
+        self.room_bytes = self.offered_bytes = UNLIMITED_BYTES
+
+    patches.set(Outgoing, "_take_grant", take_grant)
+
+
+@mutant("grants each peer all that is free", budget=300, plan=FULL_BACKUP)
+def _(patches: Patches) -> None:
+    """What one peer may add is not kept free for it."""
+    patches.set(Grant, "reserved_bytes", property(lambda self: 0))  # noqa: ARG005
+    patches.set(Memory, "shares", property(lambda self: 1))  # noqa: ARG005
+
+
+@mutant("logs a growth that it refuses", budget=300)
+def _(patches: Patches) -> None:
+    """The client is told that nothing was written, and the command stands in the log all the same."""
+    original, charge = Primary.submit, Growth.charge
+    origins: dict[int, object] = {}
+
+    def submit(self, now_ns, wall_us, origin, client, command):
+        origins[id(self.growth)] = origin
+        original(self, now_ns, wall_us, origin, client, command)
+
+    def charged(self, now_ns, known, command, size, opened):
+        found = charge(self, now_ns, known, command, size, opened)
+        if isinstance(found, wire.Failed):
+            self._primary.answer(origins[id(self)], found)
+            return size
+        return found
+
+    patches.set(Primary, "submit", submit)
+    patches.set(Growth, "charge", charged)
+
+
+@mutant("keeps answers for nothing", budget=300)
+def _(patches: Patches) -> None:
+    """What kept answers hold on to is not counted."""
+    patches.set(ClientTable, "charged_bytes", property(lambda self: 0, lambda self, size: None))  # noqa: ARG005
+
+
+@mutant("takes in a snapshot for which it has no room", budget=300)
+def _(patches: Patches) -> None:
+    """A joiner takes whatever it is sent."""
+    patches.set(Memory, "refusal_of_join", lambda self, shard, size: None)  # noqa: ARG005

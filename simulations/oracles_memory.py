@@ -1,0 +1,60 @@
+"""What must hold of memory: no actor's replicas hold more than their bound, and the books tell the truth.
+
+What is held is counted anew from sessions and answers themselves, every so many steps since that takes long.
+What is logged and not applied yet is beside the bound: it may make room, and is gone in a moment.
+"""
+
+from typing import TYPE_CHECKING
+
+from greenroom_cluster.shard.memory import (
+    ANSWER_BYTES,
+    CLIENT_BYTES,
+    EXPIRY_BYTES,
+    SESSION_BYTES,
+    USER_BYTES,
+)
+from greenroom_cluster.shard.replica import Replica
+from greenroom_cluster.shard.stored import decoded
+
+if TYPE_CHECKING:
+    from simulations.actors import ActorProcess
+    from simulations.world import World
+
+LOOK_EVERY = 20
+
+
+def held_bytes(replica: Replica) -> int:
+    """Return what a replica holds, counted anew: sessions and kept answers."""
+    table = replica.table
+    size = EXPIRY_BYTES * table.expiry.entries
+    for stored in table.sessions.values():
+        size += SESSION_BYTES + len(stored) + USER_BYTES * (decoded(stored).user_id is not None)
+    size += CLIENT_BYTES * len(table.clients)
+    for kept in table.clients.results():
+        size += ANSWER_BYTES + len(getattr(kept.reply, "state", b""))
+    return size
+
+
+class MemoryOracle:
+    """Watches the actors of one world in which memory has a bound."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._steps: dict[ActorProcess, int] = {}
+
+    def after(self, actor: "ActorProcess") -> None:
+        """Judge what one step has left, now and then."""
+        steps = self._steps.get(actor, 0)
+        self._steps[actor] = steps + 1
+        if steps % LOOK_EVERY or self._world.healing:
+            return
+        replicas = [replica for replica in actor.host.replicas if replica is not None]
+        held = sum(map(held_bytes, replicas))
+        bound = actor.host_settings.memory_bytes_max
+        if held > bound:
+            self._world.violate("memory", f"{actor.name} holds {held} bytes, and may hold {bound}")
+        used = sum(replica.log.charged_bytes for replica in replicas) + held
+        used += sum(replica.primary.held_bytes for replica in replicas if replica.primary is not None)
+        booked = actor.host.memory.used_bytes
+        if used != booked:
+            self._world.violate("memory", f"{actor.name} holds {used} bytes, its books say {booked}")
