@@ -22,19 +22,25 @@ import msgspec
 from msgspec.msgpack import Ext
 
 from greenroom.errors import UnreadableSessionError, UsageError
-
-DEPTH_MAX = 64
-
-EXT_INT = 1
-EXT_DATETIME = 2
-EXT_DATE = 3
-EXT_TIME = 4
-EXT_TIMEDELTA = 5
-EXT_UUID = 6
-EXT_DECIMAL = 7
-EXT_SET = 8
-EXT_FROZENSET = 9
-EXT_TUPLE = 10
+from greenroom.scan import (
+    DEPTH_MAX,
+    EXT_DATE,
+    EXT_DATETIME,
+    EXT_DECIMAL,
+    EXT_FROZENSET,
+    EXT_INT,
+    EXT_SET,
+    EXT_TIME,
+    EXT_TIMEDELTA,
+    EXT_TUPLE,
+    EXT_UUID,
+    NOT_PLAIN,
+    NUMBER_BYTES_MAX,
+    SMALL_BYTES,
+    MalformedError,
+    bare_value,
+    check_value,
+)
 
 INT_MIN = -(1 << 63)
 INT_MAX = (1 << 64) - 1
@@ -65,18 +71,26 @@ def encode_value(value: Any, path: tuple[str | int, ...] = ()) -> bytes:
 
     Raises UsageError naming the path of what cannot be stored.
     """
-    if _is_plain(value, len(path)):
+    try:
+        encoded = _encoded(value, len(path))
+        if len(encoded) > SMALL_BYTES:  # only that much can hold too many of anything
+            check_value(encoded, path)
+        return encoded
+    except _UnstorableError as error:
+        keys, reason = (*path, *reversed(error.keys)), error.reason
+    except MalformedError as error:
+        keys, reason = error.path, error.reason
+    # Raised out here so that no exception with a value in it hangs on the error as its context.
+    raise UsageError(f"data{''.join(f'[{key!r}]' for key in keys)} cannot be stored: {reason}")
+
+
+def _encoded(value: Any, depth: int) -> bytes:
+    if _is_plain(value, depth):
         try:
             return _encoder.encode(value)
         except (OverflowError, UnicodeEncodeError):  # a large int, or a lone surrogate: refused below
             pass
-    try:
-        return _encoder.encode(_pack(value, len(path)))
-    except _UnstorableError as error:
-        keys = (*path, *reversed(error.keys))
-        message = f"data{''.join(f'[{key!r}]' for key in keys)} cannot be stored: {error.reason}"
-    # Raised out here so that no exception with a value in it hangs on the error as its context.
-    raise UsageError(message)
+    return _encoder.encode(_pack(value, depth))
 
 
 def decode_data(data: bytes) -> dict[Any, Any]:
@@ -93,13 +107,17 @@ def decode_data(data: bytes) -> dict[Any, Any]:
 
 def decode_value(data: bytes) -> Any:
     """Return the value that `encode_value` was given. Raises UnreadableSessionError like `decode_data`."""
+    value = bare_value(data)
+    if value is not NOT_PLAIN:
+        return value
     try:
+        check_value(data, ())
         return _decoder.decode(data)
-    except UnreadableSessionError:
-        raise
-    except (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError):
-        message = "stored session data cannot be read: it was not written by greenroom, or was damaged"
-    raise UnreadableSessionError(message)
+    except MalformedError as error:
+        message, newer = f"stored session data cannot be read: {error}", error.newer
+    except (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, LookupError, OSError):
+        message, newer = "stored session data cannot be read: it was not written by greenroom", False
+    raise UnreadableSessionError(message, newer=newer)
 
 
 # --- encoding --------------------------------------------------------------------------------------------
@@ -130,7 +148,7 @@ def _pack(value: Any, depth: int) -> Any:
     if kind in _UNCHANGED_TYPES:
         return value
     if kind is int:
-        return value if INT_MIN <= value <= INT_MAX else Ext(EXT_INT, _int_bytes(value))
+        return value if INT_MIN <= value <= INT_MAX else _number(EXT_INT, _int_bytes(value))
     if kind is dict:
         return _pack_dict(value, depth)
     if kind is list or kind is tuple:
@@ -226,7 +244,7 @@ _PACKERS: dict[type, Callable[[Any, int], Any]] = {
     time: _pack_time,
     timedelta: _pack_timedelta,
     UUID: lambda value, _depth: Ext(EXT_UUID, value.bytes),
-    Decimal: lambda value, _depth: Ext(EXT_DECIMAL, str(value).encode()),
+    Decimal: lambda value, _depth: _number(EXT_DECIMAL, str(value).encode()),
     set: lambda value, depth: _pack_set(EXT_SET, value, depth),
     frozenset: lambda value, depth: _pack_set(EXT_FROZENSET, value, depth),
 }
@@ -242,6 +260,14 @@ def _checked_text(value: str) -> str:
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise _UnstorableError("a str holds a lone surrogate, which UTF-8 cannot; store bytes instead")
     return value
+
+
+def _number(code: int, payload: bytes) -> Ext:
+    if len(payload) > NUMBER_BYTES_MAX:
+        raise _UnstorableError(
+            f"a number takes at most {NUMBER_BYTES_MAX} bytes; store bytes or a str instead"
+        )
+    return Ext(code, payload)
 
 
 def _int_bytes(value: int) -> bytes:
@@ -268,27 +294,20 @@ _STORABLE = frozenset({bool, int, float, str, bytes, list, tuple, dict, *_PACKER
 
 
 def _unpack(code: int, payload: memoryview) -> Any:
-    unpacker = _UNPACKERS.get(code)
-    if unpacker is None:
-        raise UnreadableSessionError(
-            f"stored session data holds a value of kind {code}, which this version of greenroom does not "
-            "know; upgrade it to the version that wrote the session",
-            newer=True,
-        )
-    return unpacker(bytes(payload))
+    return _UNPACKERS[code](bytes(payload))
 
 
 def _unpack_datetime(payload: bytes) -> datetime:
-    text, fold, zone = msgspec.msgpack.decode(payload)
+    text, fold, zone = _moment_of(payload)
     return datetime.fromisoformat(text).replace(fold=fold, tzinfo=_unpack_zone(zone))
 
 
 def _unpack_time(payload: bytes) -> time:
-    text, fold, zone = msgspec.msgpack.decode(payload)
+    text, fold, zone = _moment_of(payload)
     return time.fromisoformat(text).replace(fold=fold, tzinfo=_unpack_zone(zone))
 
 
-def _unpack_zone(zone: list[Any] | None) -> timezone | ZoneInfo | None:
+def _unpack_zone(zone: tuple[int | None, str | None] | None) -> timezone | ZoneInfo | None:
     if zone is None:
         return None
     offset, key = zone
@@ -296,16 +315,17 @@ def _unpack_zone(zone: list[Any] | None) -> timezone | ZoneInfo | None:
         try:
             return ZoneInfo(key)
         except (LookupError, ValueError, OSError):
-            if offset is None:
-                return None
-    return timezone(timedelta(microseconds=offset))
+            pass
+    return None if offset is None else timezone(timedelta(microseconds=offset))
 
 
 def _unpack_timedelta(payload: bytes) -> timedelta:
-    days, seconds, microseconds = msgspec.msgpack.decode(payload)
-    return timedelta(days, seconds, microseconds)
+    return timedelta(*_span_of(payload))
 
 
+# Typed, and so without recursion and without keys.
+_moment_of = msgspec.msgpack.Decoder(tuple[str, int, tuple[int | None, str | None] | None]).decode
+_span_of = msgspec.msgpack.Decoder(tuple[int, int, int]).decode
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ext_hook=_unpack)
 _UNPACKERS: dict[int, Callable[[bytes], Any]] = {

@@ -10,9 +10,8 @@ order given. Setting a dict where a dict stands merges the two at every depth; t
 its path in the same patch. Setting through a scalar replaces that by a dict; setting or unsetting through a
 list is refused, because the list would be lost with all it holds.
 
-Only what lies on a path is decoded, where that is safe: the rest of the session is copied as the bytes that
-it is. It is safe if nothing can be nested so deep that decoding, which recurses, fails above one stack and
-not above another: the replicas of a shard must decide alike. How many bytes may begin a container tells.
+The work is in proportion to the sizes of the data and of the patch: each is scanned and decoded once
+(`greenroom.scan`), whatever the number of paths, and what comes out is encoded once.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,10 +20,20 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 from msgspec import Raw
 
-from greenroom.codec import DEPTH_MAX, INT_MAX, INT_MIN, encode_value
+from greenroom.codec import INT_MAX, INT_MIN, encode_value
 from greenroom.errors import UsageError
 from greenroom.fields import ABSENT
-from greenroom.wire import Key, Path, PathValue
+from greenroom.scan import (
+    DEPTH_MAX,
+    ITEMS_MAX,
+    SMALL_BYTES,
+    MalformedError,
+    check_data,
+    check_numbers,
+    open_data,
+    path_text,
+)
+from greenroom.wire import PATHS_MAX, Key, Path, PathValue
 
 PathLike: TypeAlias = Key | tuple[Key, ...]
 PathValues: TypeAlias = Mapping[Any, Any]
@@ -32,26 +41,17 @@ PathValues: TypeAlias = Mapping[Any, Any]
 union; what is no path raises UsageError."""
 
 _MISSING: Any = object()
-_CONTAINERS = (dict, list)
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder()
-_level_decoder = msgspec.msgpack.Decoder(dict[Key, Raw])
-_INVALID = (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError)
-
-# The first bytes of msgpack's maps and arrays, and all others.
-_CONTAINER_STARTS = frozenset((*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF))
-_OTHER_BYTES = bytes(byte for byte in range(256) if byte not in _CONTAINER_STARTS)
-# Half of the interpreter's usual recursion limit.
-_NESTED_MAX = 512
-# Counting costs a third of a nanosecond a byte: of a long text more than to decode it.
-_COUNTED_BYTES_MAX = 16_384
+_encode = msgspec.msgpack.Encoder().encode
 
 LIST_IN_PATH = "a list stands at "
-_TEXT_MAX = 200
 
 
 class ListInPathError(ValueError):
     """A path runs through a list. The text is the same on every replica, and what the caller is told."""
+
+
+class UnexpectedValueError(ValueError):
+    """An expectation failed. The text is its path, the same on every replica."""
 
 
 class Changes(NamedTuple):
@@ -70,16 +70,23 @@ def encode_changes(
     unset: Iterable[PathLike] = (),
     expect: PathValues | None = None,
 ) -> Changes:
-    """Return the changes, encoded. Raises UsageError for a bad path or a value that cannot be stored."""
+    """Return the changes, encoded.
+
+    Raises UsageError for a bad path, more than 1,024 of them, or a value that cannot be stored.
+    """
     if isinstance(unset, str | int | Mapping) or not isinstance(unset, Iterable):
         raise UsageError('unset is a list of paths, for example unset=["theme", ("cart", "sku-1")]')
     to_set = tuple(_encoded_items(set, "set"))
+    to_unset = tuple(normalize_path(path) for path in unset)
+    expected = tuple(_encoded_items(expect, "expect"))
+    paths = len(to_set) + len(to_unset) + len(expected)
+    if paths > PATHS_MAX:
+        raise UsageError(
+            f"a patch names at most {PATHS_MAX} paths in set, unset and expect together, this one {paths}; "
+            "set dicts instead of what is in them, or use update"
+        )
     _check_apart([path for path, _ in to_set])
-    return Changes(
-        set=to_set,
-        unset=tuple(normalize_path(path) for path in unset),
-        expect=tuple(_encoded_items(expect, "expect")),
-    )
+    return Changes(to_set, to_unset, expected)
 
 
 def normalize_path(path: PathLike) -> Path:
@@ -99,13 +106,6 @@ def normalize_path(path: PathLike) -> Path:
         elif any("\ud800" <= character <= "\udfff" for character in str(key)):
             raise UsageError("a str key holds a lone surrogate, which UTF-8 cannot")
     return keys
-
-
-def path_text(path: Path) -> str:
-    """Return a path as text, cut where it is long; the same text for the same path everywhere."""
-    # Not repr: that differs between Python versions, and replicas must decide alike.
-    text = f"[{', '.join(msgspec.json.encode(key).decode() for key in path)}]"
-    return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}..."
 
 
 def _check_apart(paths: list[Path]) -> None:
@@ -147,106 +147,67 @@ def patch_data(
     set: tuple[PathValue, ...] = (),  # noqa: A002  the name on the wire
     unset: tuple[Path, ...] = (),
     expect: tuple[PathValue, ...] = (),
-) -> bytes | None:
-    """Return the session data after the changes, or None if an expectation failed.
+) -> bytes:
+    """Return the session data after the changes.
 
     In `expect`, empty bytes demand that the path is absent. The outcome depends on the arguments alone.
-    Raises ListInPathError if a path to set or unset runs through a list, and another ValueError if any of
-    them is malformed: no msgpack, data that is no dict, an empty path, or a value that would stand deeper
-    than 64 levels. What the changes do not touch may be left as it is, malformed or not.
+    Raises UnexpectedValueError if an expectation failed, ListInPathError if a path to set or unset runs
+    through a list, MalformedError if the data, a value, or what would come out is nothing that a session may
+    hold, and another ValueError for a path of no key or more than 64.
     """
-    root = _opened_root(data)
-    if _first_unmet(root, expect) is not None:
-        return None
     for path in unset:
-        _unset(root, path)
-    for path, encoded in set:
-        value = _unpacked(encoded)
-        _check_depth(value, DEPTH_MAX - len(path))
-        _put(root, path, value)
-    return _encoded(root)
+        _check_path(path)
+    for path, _ in set + expect:
+        _check_path(path)
+    opened = open_data(data, set, expect)
+    root, by_code = opened.root, opened.by_code
+    for (path, encoded), wanted in zip(expect, opened.expect, strict=True):
+        found = _lookup(root, _coded(path, by_code=by_code))
+        if (found is not _MISSING) if not encoded else (found is _MISSING or not _same(found, wanted)):
+            raise UnexpectedValueError(path_text(path))
+    for path in unset:
+        _unset(root, path, _coded(path, by_code=by_code))
+    for (path, _), value in zip(set, opened.set, strict=True):
+        _put(root, path, _coded(path, by_code=by_code), value)
+    int_keyed = opened.walked or any(int in map(type, path) for path, _ in set)
+    return _checked(root, int_keyed=int_keyed, by_code=by_code)
 
 
-def unmet_expectation(data: bytes, expect: tuple[PathValue, ...]) -> str:
-    """Return, as text, the first path that does not have the value expected; empty if all do.
-
-    To be asked after `patch_data` returned None. Raises ValueError as it does.
-    """
-    path = _first_unmet(_opened_root(data), expect)
-    return "" if path is None else path_text(path)
+def _coded(path: Path, *, by_code: bool) -> tuple[Any, ...]:
+    """Return the keys of a path as they stand in what was opened."""
+    return tuple([key if type(key) is str else _encode(key) for key in path]) if by_code else path
 
 
-def _first_unmet(root: dict[Key, Any], expect: tuple[PathValue, ...]) -> Path | None:
-    for path, expected in expect:
-        if not _matches(_lookup(root, path), expected):
-            return path
-    return None
-
-
-def _opened_root(data: bytes) -> dict[Key, Any]:
-    """Return session data as a dict, in which any value may still be `Raw`."""
-    # There are at most as many containers, because bytes of a text may look like one.
-    if len(data) <= _COUNTED_BYTES_MAX and len(data.translate(None, _OTHER_BYTES)) <= _NESTED_MAX:
-        try:
-            return _level_decoder.decode(data)
-        except _INVALID:
-            pass  # What follows says why, or takes it.
-    root = _decoded(data)
-    if type(root) is not dict:
-        raise ValueError("session data is not a dict")
-    return root
-
-
-def _opened(node: dict[Key, Any], key: Key) -> Any:
-    """Return `node[key]`, None if there is none: not as `Raw`, but what is in it may still be that."""
-    value = node.get(key)
-    if type(value) is not Raw:
-        return value
-    opened: Any
-    try:
-        opened = _level_decoder.decode(value)
-    except _INVALID:
-        opened = _unpacked(value)
-    node[key] = opened
-    return opened
-
-
-def _lookup(root: dict[Key, Any], path: Path) -> Any:
-    """Return the value at a path, whole, or _MISSING."""
-    _check_path(path)
-    node = root
-    for key in path[:-1]:
-        node = _opened(node, key)
+def _lookup(root: dict[Any, Any], keys: tuple[Any, ...]) -> Any:
+    """Return the value at a path, or _MISSING."""
+    node: Any = root
+    for key in keys:
         if type(node) is not dict:
             return _MISSING
-    value = node.get(path[-1], _MISSING)
-    if type(value) is Raw:
-        return _decoded(value)
-    return _decoded(_encoded(value)) if type(value) is dict else value
+        node = node.get(key, _MISSING)
+    return node
 
 
-def _unset(root: dict[Key, Any], path: Path) -> None:
-    _check_path(path)
+def _unset(root: dict[Any, Any], path: Path, keys: tuple[Any, ...]) -> None:
     node = root
-    for depth, key in enumerate(path[:-1], 1):
-        inner = _opened(node, key)
+    for depth, key in enumerate(keys[:-1], 1):
+        inner = node.get(key)
         if type(inner) is not dict:
             _refuse_list(inner, path, depth)
             return
         node = inner
-    node.pop(path[-1], None)
+    node.pop(keys[-1], None)
 
 
-def _put(root: dict[Key, Any], path: Path, value: Any) -> None:
-    _check_path(path)
+def _put(root: dict[Any, Any], path: Path, keys: tuple[Any, ...], value: Any) -> None:
     node = root
-    for depth, key in enumerate(path[:-1], 1):
-        inner = _opened(node, key)
+    for depth, key in enumerate(keys[:-1], 1):
+        inner = node.get(key)
         if type(inner) is not dict:
             _refuse_list(inner, path, depth)
             inner = node[key] = {}
         node = inner
-    _merge(node, path[-1], value)
+    _merge(node, keys[-1], value)
 
 
 def _refuse_list(value: Any, path: Path, depth: int) -> None:
@@ -257,38 +218,35 @@ def _refuse_list(value: Any, path: Path, depth: int) -> None:
         )
 
 
-def _merge(node: dict[Key, Any], key: Key, value: Any) -> None:
+def _merge(node: dict[Any, Any], key: Any, value: Any) -> None:
     """Set `node[key]`, merging dicts. Without recursion: values come from outside."""
-    if type(value) is not dict:
-        node[key] = value
-        return
     waiting = [(node, key, value)]
     while waiting:
         holder, name, new = waiting.pop()
-        if type(new) is dict and type(old := _opened(holder, name)) is dict:
+        if type(new) is dict and type(old := holder.get(name)) is dict:
             waiting.extend((old, inner, new[inner]) for inner in reversed(new))
         else:
             holder[name] = new
 
 
-def _matches(found: Any, expected: bytes) -> bool:
-    if not expected:
-        return found is _MISSING
-    wanted = _decoded(expected)
-    return found is not _MISSING and _same(found, wanted)
-
-
 def _same(left: Any, right: Any) -> bool:
-    """Equality with types, a NaN equal to itself. Its depth is bounded: both sides were checked."""
-    if type(left) is not type(right):
-        return False
-    if type(left) is dict:
-        return len(left) == len(right) and all(
-            key in right and _same(item, right[key]) for key, item in left.items()
-        )
-    if type(left) is list:
-        return len(left) == len(right) and all(map(_same, left, right))
-    return bool(left == right) or (left != left and right != right)  # the latter: NaN
+    """Equality with types, a NaN equal to itself. Takes as long as the smaller of the two is."""
+    waiting = [(left, right)]
+    while waiting:
+        left, right = waiting.pop()
+        if type(left) is not type(right):
+            return False
+        if type(left) is dict:
+            if len(left) != len(right) or not all(key in right for key in left):
+                return False
+            waiting.extend((item, right[key]) for key, item in left.items())
+        elif type(left) is list:
+            if len(left) != len(right):
+                return False
+            waiting.extend(zip(left, right, strict=True))
+        elif left != right and (left == left or right == right):  # the latter: not both NaN
+            return False
+    return True
 
 
 def _check_path(path: Path) -> None:
@@ -296,50 +254,52 @@ def _check_path(path: Path) -> None:
         raise ValueError("a path has 1 to 64 keys")
 
 
-def _decoded(data: bytes | Raw) -> Any:
-    """Decode what came from outside; every way in which that fails is a ValueError."""
-    value = _unpacked(data)
-    _check_depth(value)
-    return value
+def _checked(root: dict[Any, Any], *, int_keyed: bool, by_code: bool) -> bytes:
+    """Return what was patched, encoded. Raises MalformedError if no session may hold it.
 
-
-def _unpacked(data: bytes | Raw) -> Any:
-    """Decode what is part of a whole whose depth is checked afterwards."""
-    try:
-        return _decoder.decode(data)
-    except _INVALID:
-        pass
-    raise ValueError("malformed msgpack")
-
-
-def _encoded(root: dict[Key, Any]) -> bytes:
-    try:
-        return _encoder.encode(root)
-    except _INVALID:
-        pass
-    raise ValueError("the patched data cannot be encoded")
-
-
-def _check_depth(value: Any, levels_max: int = DEPTH_MAX) -> None:
-    """Refuse nesting beyond this many levels.
-
-    Counted here rather than left to the interpreter's recursion limit: that depends on the stack below, and
-    both replicas of a shard must decide alike.
+    Every part was scanned, so it can only be too much, and that only if it is not small.
     """
-    if type(value) not in _CONTAINERS:
-        return
-    level: list[Any] = [[value]]
-    for _ in range(levels_max):
-        # Empty ones have no level below: a megabyte holds a million of them.
-        level = [
-            item
-            for node in level
-            for item in (node.values() if type(node) is dict else node)
-            if type(item) in _CONTAINERS and item
-        ]
-        if not level:
-            return
-    for node in level:
-        for item in node.values() if type(node) is dict else node:
-            if type(item) in _CONTAINERS:
-                raise ValueError(f"nesting beyond {DEPTH_MAX} levels")
+    data = _written(root) if int_keyed and by_code else _encode(root)
+    if not int_keyed:
+        if len(data) > ITEMS_MAX:
+            check_numbers(root)
+    elif len(data) > SMALL_BYTES:
+        check_data(data)
+    return data
+
+
+def _written(root: dict[Any, Any]) -> bytes:
+    """Return the encoding of what has int keys as their encoding."""
+    parts: list[bytes | Raw] = []
+    items = 0
+    waiting: list[Any] = [root]
+    while waiting:
+        node = waiting.pop()
+        if type(node) is Raw:
+            parts.append(node)
+        elif type(node) is dict:
+            items = _more(items, node)
+            parts.append(_head(len(node), 0x80, 0xDE))
+            for key in reversed(node):
+                waiting += (node[key], Raw(_encode(key) if type(key) is str else key))
+        elif type(node) is list:
+            items = _more(items, node)
+            parts.append(_head(len(node), 0x90, 0xDC))
+            waiting += reversed(node)
+        else:
+            parts.append(_encode(node))
+    return b"".join(parts)
+
+
+def _more(items: int, node: dict[Any, Any] | list[Any]) -> int:
+    items += len(node)
+    if items > ITEMS_MAX:
+        raise MalformedError(f"there are more than {ITEMS_MAX} items")
+    return items
+
+
+def _head(count: int, short: int, long: int) -> bytes:
+    """Return the first bytes of a map or an array."""
+    if count < 16:
+        return bytes((short + count,))
+    return bytes((long,)) + count.to_bytes(2, "big")  # there are never more than ITEMS_MAX

@@ -37,10 +37,11 @@ from greenroom.patching import (
     ListInPathError,
     PathLike,
     PathValues,
+    UnexpectedValueError,
     encode_changes,
     patch_data,
-    unmet_expectation,
 )
+from greenroom.scan import MalformedError, check_data
 from greenroom.turns import Patience, in_turn
 
 __all__ = [
@@ -323,18 +324,21 @@ def patched_bytes(data: bytes, changes: Changes) -> bytes:
     """Return encoded data after the changes.
 
     Raises VersionConflictError if an expectation failed, PathThroughListError if a path runs through a list,
-    UnreadableSessionError if the data is malformed.
+    UnreadableSessionError if the data is malformed, UsageError if it would become what no session may hold.
     """
     try:
-        patched = patch_data(data, *changes)
+        return patch_data(data, *changes)
+    except UnexpectedValueError as error:
+        raise unexpected_value(str(error)) from None
     except ListInPathError as error:
         raise PathThroughListError(str(error)) from None
-    except ValueError:
-        # The changes were checked, so it is the data.
+    except MalformedError as error:
+        reason = str(error)
+    try:
+        check_data(data)
+    except MalformedError:
         raise UnreadableSessionError("the stored data cannot be changed: it is malformed") from None
-    if patched is None:
-        raise unexpected_value(unmet_expectation(data, changes.expect))
-    return patched
+    raise UsageError(f"the patch was refused: {reason}")
 
 
 def unexpected_value(path: str) -> VersionConflictError:

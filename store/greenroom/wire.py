@@ -42,11 +42,18 @@ Digest: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 UserId: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
 Label: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
 Shards: TypeAlias = Annotated[tuple[int, ...], msgspec.Meta(max_length=SHARDS_MAX)]
+PATHS_MAX = 1024
+"""How many paths a patch names at most, in `set`, `unset` and `expect` together."""
 TimeUs: TypeAlias = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000_000, le=253_402_300_799_999_999)]
 
 
 class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Base of every message."""
+
+
+def _check_paths(count: int) -> None:
+    if count > PATHS_MAX:
+        raise ValueError(f"a patch names at most {PATHS_MAX} paths")
 
 
 # --- handshake -------------------------------------------------------------------------------------------
@@ -149,6 +156,10 @@ class Patch(Frame, frozen=True, tag=14):
     user: tuple[UserId | None] | None
     expires_us: TimeUs | None
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for too many paths: decoding refuses the message, which ends the connection."""
+        _check_paths(len(self.set) + len(self.unset) + len(self.expect))
+
 
 class Rotate(Frame, frozen=True, tag=15):
     """Kill the old id and give its session to the new one, in one step.
@@ -166,6 +177,10 @@ class Rotate(Frame, frozen=True, tag=15):
     unset: tuple[Path, ...]
     user: tuple[UserId | None] | None
     expires_us: TimeUs | None
+
+    def __post_init__(self) -> None:
+        """As of `Patch`."""
+        _check_paths(len(self.set) + len(self.unset))
 
 
 class DeleteByHandle(Frame, frozen=True, tag=16):

@@ -1,16 +1,17 @@
 """What a primary takes on: the limits at which a request is refused before it is logged.
 
-A refusal here is `Overloaded`, which promises that nothing was applied, so it must come before the log. The
-limits bound memory and, as important, the work of one step: while a step runs no beacon is sent and no sign
-of life, so an actor with too much to apply at once looks dead to everybody, and so does its peer, which
-applies the same. What a patch costs is what it brings and the size of the session that it opens, as
-that will be once everything logged before is applied.
+A refusal here is `Overloaded`, which promises that nothing was applied, or a `Failed` for what no session may
+hold; both come before the log. The limits bound memory and, as important, the work of one step: while a step
+runs no beacon is sent and no sign of life, so an actor with too much to apply at once looks dead to
+everybody, and so does its peer, which applies the same. What a patch costs is what it brings and the size of
+the session that it opens, as that will be once everything logged before is applied.
 """
 
 from typing import TYPE_CHECKING
 
 from greenroom import wire
 from greenroom.fields import DATA_BYTES_MAX, LABEL_BYTES_MAX, USER_ID_BYTES_MAX
+from greenroom.scan import MalformedError, check_data, check_values
 from greenroom_cluster.shard.fairness import COSTLY_BYTES
 from greenroom_cluster.shard.log import COMMAND_BYTES, RECORD_OVERHEAD_BYTES, record_bytes, text_bytes
 from greenroom_cluster.shard.results import Client
@@ -70,7 +71,8 @@ class Admission:
             waiting = self._context.patch_bytes
             if waiting and waiting + self._cost(command) > settings.patch_bytes_max:  # type: ignore[arg-type]  # kind says which
                 return wire.Overloaded(request, "too many large sessions are patched: keep them smaller")
-        elif kind is wire.Clean:
+            return _malformed(command)  # type: ignore[arg-type]  # kind says which
+        if kind is wire.Clean:
             if self._cleaning > primary.committed:
                 return wire.Overloaded(request, "this shard is being cleaned already")
         elif kind is wire.Create or kind is wire.Update:
@@ -80,6 +82,7 @@ class Admission:
             objection = _label_objection(command.label) or _user_objection(command.user_id)  # type: ignore[union-attr]  # kind says which
             if objection:
                 return wire.Failed(request, wire.FailureCode.INVALID, objection)
+            return _malformed(command)  # type: ignore[arg-type]  # kind says which
         return None
 
     def _too_many_answers(self, known: Client, command: "Write") -> bool:
@@ -182,3 +185,17 @@ def _user_objection(user_id: str | None) -> str:
 
 def _size(command: wire.Patch | wire.Rotate) -> int:
     return record_bytes(command) - RECORD_OVERHEAD_BYTES - COMMAND_BYTES
+
+
+def _malformed(command: wire.Create | wire.Update | wire.Patch | wire.Rotate) -> wire.Failed | None:
+    """Return the refusal of data or values that no session may hold."""
+    try:
+        if isinstance(command, wire.Patch):
+            check_values(command.set, command.expect)
+        elif isinstance(command, wire.Rotate):
+            check_values(command.set)
+        else:
+            check_data(command.data)
+    except MalformedError as error:
+        return wire.Failed(command.request, wire.FailureCode.INVALID, str(error))
+    return None

@@ -13,7 +13,7 @@ import msgspec
 
 from greenroom import wire
 from greenroom.fields import DATA_BYTES_MAX
-from greenroom.patching import ListInPathError, patch_data, unmet_expectation
+from greenroom.patching import UnexpectedValueError, patch_data
 from greenroom.wire import FailureCode
 from greenroom_cluster.shard.expiry import ExpiryIndex
 from greenroom_cluster.shard.memory import EXPIRY_BYTES, SESSION_BYTES, USER_BYTES
@@ -230,20 +230,16 @@ class SessionTable:
         session = self.live(command.digest, record.time_us)
         if session is None:
             return wire.Failed(request, FailureCode.NOT_FOUND)
-        data: bytes | None = session.data
+        data = session.data
         if command.set or command.unset or expect:
             try:
-                data = patch_data(session.data, command.set, command.unset, expect)
-                if data is None:
-                    unmet = unmet_expectation(session.data, expect)
-                    return wire.Failed(request, FailureCode.CONFLICT, unmet)
-            except ListInPathError as error:
+                data = patch_data(data, command.set, command.unset, expect)
+            except UnexpectedValueError as error:
+                return wire.Failed(request, FailureCode.CONFLICT, str(error))
+            except ValueError as error:
                 return wire.Failed(request, FailureCode.INVALID, str(error))
-            except (ValueError, RecursionError):
-                return wire.Failed(request, FailureCode.INVALID, "the data or the patch is not valid msgpack")
             if len(data) > DATA_BYTES_MAX:
                 return wire.Failed(request, FailureCode.TOO_LARGE, f"{len(data)} bytes")
-        assert data is not None
         expires_us = session.expires_us if command.expires_us is None else command.expires_us
         changed = wire.SessionState(
             version_of(record),

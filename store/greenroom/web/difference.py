@@ -5,11 +5,12 @@ different keys, however deep, never overwrite each other's work. Values are comp
 1, True and 1.0 differ, and so do one moment in two time zones; the order of dict keys does not count.
 """
 
+from collections import Counter
 from typing import Any, NamedTuple
 
 from greenroom.codec import encode_value
 from greenroom.fields import ABSENT
-from greenroom.wire import Key, Path
+from greenroom.wire import PATHS_MAX, Key, Path
 
 
 class Difference(NamedTuple):
@@ -28,13 +29,32 @@ NO_DIFFERENCE = Difference({}, ())
 def difference(old: dict[Any, Any], new: dict[Any, Any]) -> Difference:
     """Return what turns `old` into `new`, down to the deepest changed dict path.
 
-    A dict that gave way to another kind of value, or the reverse, is set whole. Raises UsageError naming the
-    path of a value in either that cannot be stored.
+    A dict that gave way to another kind of value, or the reverse, is set whole. So are dicts on top in which
+    so much changed that a patch could not name all the paths; those with the most changes first. Raises
+    UsageError naming the path of a value in either that cannot be stored.
     """
     changed: dict[Path, Any] = {}
     gone: list[Path] = []
     _compare(old, new, (), changed, gone)
+    if len(changed) + len(gone) > PATHS_MAX:
+        return _coarser(changed, gone, new)
     return Difference(changed, tuple(gone))
+
+
+def _coarser(changed: dict[Path, Any], gone: list[Path], new: dict[Key, Any]) -> Difference:
+    below = Counter(path[0] for path in (*changed, *gone) if len(path) > 1)
+    excess = len(changed) + len(gone) - PATHS_MAX
+    whole: dict[Key, Any] = {}
+    for key, count in below.most_common():
+        if excess <= 0 or count <= 2:
+            break
+        whole[key] = new[key]
+        excess -= count - 2  # it is unset, then set
+    kept = {path: value for path, value in changed.items() if path[0] not in whole}
+    return Difference(
+        {**kept, **{(key,): value for key, value in whole.items()}},
+        (*(path for path in gone if path[0] not in whole), *((key,) for key in whole)),
+    )
 
 
 def _compare(

@@ -72,7 +72,7 @@ async def test_what_was_acknowledged_is_read_from_the_other_actor_after_a_kill(t
         name = cluster.primary_name(0)
         client = await cluster.client(name)
         assert isinstance(await settled(cluster, client, create(1)), wire.Written)
-        client.send([create(number, data=b"\xc4\xff" + bytes(255)) for number in range(2, 101)])
+        client.send([create(number, data=b"\x81\xa1v\xc4\xff" + bytes(255)) for number in range(2, 101)])
         await answers(client, 99)
         await cluster.kill(name)
         await until(cluster.serving, 20)
@@ -85,7 +85,7 @@ async def test_what_was_acknowledged_is_read_from_the_other_actor_after_a_kill(t
 async def test_newcomer_gets_snapshots_and_takes_over_in_turn(tmp_path: Path) -> None:
     async with small_cluster(tmp_path, "a", "b") as cluster:
         client = await cluster.client(cluster.primary_name(0))
-        big = b"\xc6" + (200_000).to_bytes(4, "big") + bytes(200_000)
+        big = b"\x81\xa1v\xc6" + (200_000).to_bytes(4, "big") + bytes(200_000)
         assert isinstance(await settled(cluster, client, create(1, data=big)), wire.Written)
         for number in range(2, 41):
             client.send([create(number, data=big)])

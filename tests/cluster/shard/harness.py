@@ -8,6 +8,8 @@ import heapq
 import random
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
 from greenroom_cluster.controller import Controller, ControllerSettings
@@ -461,6 +463,16 @@ class World:
         number = self.request(actor, make)
         self.run_until(lambda: number in actor.replies, seconds)
         return actor.replies[number]
+
+
+def holding(value: str) -> bytes:
+    """Session data that holds just this value."""
+    return msgspec.msgpack.encode({"v": value})
+
+
+def held(data: bytes) -> str:
+    """The value that `holding` put there."""
+    return msgspec.msgpack.decode(data)["v"]
 
 
 def create(digest: bytes, data: bytes, *, point: int = 0, expires_s: float = 3600, user: str | None = None):

@@ -18,7 +18,7 @@ from greenroom_cluster.peering import (
 )
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
-from tests.cluster.shard.harness import Actor, World
+from tests.cluster.shard.harness import Actor, World, held
 
 
 class Narrator:
@@ -126,7 +126,7 @@ def answer(reply: wire.Reply) -> str:
         case wire.Written(version=version):
             return f"written (request {reply.request}), version {version >> 40}.{version & (1 << 40) - 1}"
         case wire.Session(state=wire.SessionState(version=version, data=data)):
-            return f"session {data!r} (request {reply.request})"
+            return f"session {held(data)!r} (request {reply.request})"
         case wire.Redirect(appended=appended):
             return f"redirect (request {reply.request}){', may take effect' if appended else ''}"
         case wire.Failed(code=code):

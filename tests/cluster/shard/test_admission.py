@@ -10,7 +10,7 @@ import pytest
 from greenroom import wire
 from greenroom_cluster import shard
 from greenroom_cluster.shard.settings import HostSettings
-from tests.cluster.shard.harness import World, create, get
+from tests.cluster.shard.harness import World, create, get, holding
 
 ALICE = b"a" * 32
 FAR_US = 1 << 60
@@ -34,14 +34,14 @@ def big(size: int) -> bytes:
 
 def test_a_late_repeat_is_not_applied_again_although_the_client_became_known_again(world: World) -> None:
     primary = world.primary()
-    first = wire.Create(1, 1, 0, 0, ALICE, None, 1, FAR_US, None, "", b"v1")
+    first = wire.Create(1, 1, 0, 0, ALICE, None, 1, FAR_US, None, "", holding("v1"))
     primary.ask(first, client=b"z" * 16)
     world.run_until(lambda: 1 in primary.replies)
     world.call(primary, lambda number: wire.Delete(number, number, 0, 0, ALICE))
     world.run_for(60)
     primary.ask(wire.Delete(2, 1, 0, 0, b"o" * 32), client=b"z" * 16)
     world.run_until(lambda: 2 in primary.replies)
-    late = wire.Create(1, 1, 62_000, 0, ALICE, None, 1, FAR_US, None, "", b"v1")
+    late = wire.Create(1, 1, 62_000, 0, ALICE, None, 1, FAR_US, None, "", holding("v1"))
     primary.replies.clear()
     primary.ask(late, client=b"z" * 16)
     world.run_until(lambda: 1 in primary.replies)
@@ -242,7 +242,7 @@ def test_one_step_lists_a_bounded_number_of_sessions() -> None:
     world.settle()
     primary = world.primary()
     for number in range(3000):
-        world.call(primary, create(number.to_bytes(32, "big"), b"v", user="u"))
+        world.call(primary, create(number.to_bytes(32, "big"), holding("v"), user="u"))
     primary.ask(*(wire.ListByUser(number, "u", 10_000, (0,)) for number in range(1, 21)), client=b"z" * 16)
     world.run_until(lambda: 20 in primary.replies)
     answered = [number for number in range(1, 21) if primary.replies[number].shards]

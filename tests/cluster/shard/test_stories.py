@@ -7,7 +7,7 @@ from greenroom.wire import FailureCode
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard.roles import Role
 from greenroom_cluster.shard.settings import HostSettings
-from tests.cluster.shard.harness import World, create, delete, get, transitions, update
+from tests.cluster.shard.harness import World, create, delete, get, holding, transitions, update
 
 ALICE = b"a" * 32
 BOB = b"b" * 32
@@ -31,19 +31,19 @@ def test_a_cluster_comes_up_with_two_replicas_of_every_shard(world: World) -> No
 
 def test_a_write_is_in_the_backups_log_before_it_is_acknowledged(world: World) -> None:
     primary, backup = world.primary(), world.backup()
-    number = world.request(primary, create(ALICE, b"v1"))
+    number = world.request(primary, create(ALICE, holding("v1")))
     assert number not in primary.replies
     world.run_until(lambda: number in primary.replies)
     assert isinstance(primary.replies[number], wire.Written)
     assert backup.replica().log.appended == primary.replica().log.appended
-    assert world.call(primary, get(ALICE)).state.data == b"v1"
+    assert world.call(primary, get(ALICE)).state.data == holding("v1")
 
 
 def test_a_cut_off_backup_never_lets_a_write_be_acknowledged_before_it_is_removed(world: World) -> None:
     primary, backup = world.primary(), world.backup()
     world.cut(primary.node, backup.node)
     epoch = world.map.shards[0].epoch
-    number = world.request(primary, create(ALICE, b"v1"))
+    number = world.request(primary, create(ALICE, holding("v1")))
     world.run_until(lambda: number in primary.replies)
     assert world.map.shards[0].epoch > epoch
     assert backup.incarnation not in world.map.shards[0].members
@@ -51,12 +51,12 @@ def test_a_cut_off_backup_never_lets_a_write_be_acknowledged_before_it_is_remove
 
 def test_a_killed_primary_is_replaced_within_half_a_second_and_nothing_is_lost(world: World) -> None:
     primary, backup = world.primary(), world.backup()
-    world.call(primary, create(ALICE, b"v1"))
+    world.call(primary, create(ALICE, holding("v1")))
     killed_ns = world.now_ns
     world.kill(primary)
     world.run_until(lambda: world.serving(0) == [backup])
     assert world.now_ns - killed_ns < 500_000_000
-    assert world.call(backup, get(ALICE)).state.data == b"v1"
+    assert world.call(backup, get(ALICE)).state.data == holding("v1")
     world.settle()
     assert world.primary().incarnation != primary.incarnation
     world.run_until(lambda: world.converged(0))
@@ -64,12 +64,12 @@ def test_a_killed_primary_is_replaced_within_half_a_second_and_nothing_is_lost(w
 
 def test_a_killed_node_is_replaced_within_the_grace_and_the_shard_gets_a_new_backup(world: World) -> None:
     primary, backup = world.primary(), world.backup()
-    world.call(primary, create(ALICE, b"v1"))
+    world.call(primary, create(ALICE, holding("v1")))
     killed_ns = world.now_ns
     world.kill_node(primary.node)
     world.run_until(lambda: world.serving(0) == [backup])
     assert world.now_ns - killed_ns < 1_500_000_000
-    assert world.call(backup, get(ALICE)).state.data == b"v1"
+    assert world.call(backup, get(ALICE)).state.data == holding("v1")
     world.settle()
     assert len(world.map.shards[0].members) == 2
     world.run_until(lambda: world.converged(0))
@@ -77,20 +77,20 @@ def test_a_killed_node_is_replaced_within_the_grace_and_the_shard_gets_a_new_bac
 
 def test_a_paused_primary_wakes_up_and_neither_answers_nor_acknowledges(world: World) -> None:
     primary, backup = world.primary(), world.backup()
-    world.call(primary, create(ALICE, b"v1"))
+    world.call(primary, create(ALICE, holding("v1")))
     world.pause(primary)
-    write = world.request(primary, update(ALICE, b"lost"))
+    write = world.request(primary, update(ALICE, holding("lost")))
     read = world.request(primary, get(ALICE))
     world.run_for(2.5)
     assert world.serving(0) == [backup]
-    world.call(backup, update(ALICE, b"v2"))
+    world.call(backup, update(ALICE, holding("v2")))
     world.resume(primary)
     world.run_until(lambda: write in primary.replies and read in primary.replies)
     assert isinstance(primary.replies[read], wire.Redirect)
     assert isinstance(primary.replies[write], wire.Redirect)
     assert primary.replies[write].appended
     world.settle()
-    assert world.call(world.primary(), get(ALICE)).state.data == b"v2"
+    assert world.call(world.primary(), get(ALICE)).state.data == holding("v2")
     assert primary.incarnation in world.map.shards[0].members
 
 
@@ -98,10 +98,10 @@ def test_a_primary_that_stood_still_for_less_than_the_grace_keeps_its_backup(wor
     """Waking up it asks for its leases again, rather than taking its own silence for the backup's."""
     primary = world.primary()
     epoch = world.map.shards[0].epoch
-    world.call(primary, create(ALICE, b"v1"))
+    world.call(primary, create(ALICE, holding("v1")))
     world.pause(primary)
     world.run_for(1.0)
-    write = world.request(primary, update(ALICE, b"v2"))
+    write = world.request(primary, update(ALICE, holding("v2")))
     world.resume(primary)
     world.run_until(lambda: write in primary.replies, 0.1)
     assert isinstance(primary.replies[write], wire.Written)
@@ -111,7 +111,7 @@ def test_a_primary_that_stood_still_for_less_than_the_grace_keeps_its_backup(wor
 
 def test_a_lease_that_ran_out_holds_reads_until_it_is_known_who_serves(world: World) -> None:
     primary, backup = world.primary(), world.backup()
-    world.call(primary, create(ALICE, b"v1"))
+    world.call(primary, create(ALICE, holding("v1")))
     for other in ("coordinator", backup.node):
         world.cut(primary.node, other)
     world.run_for(1.1)
@@ -128,8 +128,8 @@ def test_without_coordination_a_cluster_without_other_failures_keeps_serving(wor
     world.coordinator_up = False
     for second in range(10):
         world.run_for(1)
-        assert isinstance(world.call(world.primary(), update(BOB, b"x")), wire.Failed), second
-        world.call(world.primary(), create(bytes([second]) * 32, b"v"))
+        assert isinstance(world.call(world.primary(), update(BOB, holding("x"))), wire.Failed), second
+        world.call(world.primary(), create(bytes([second]) * 32, holding("v")))
     assert world.serving(0) == [world.primary()]
 
 
@@ -138,7 +138,7 @@ def test_without_coordination_a_cut_pair_refuses_rather_than_guesses(world: Worl
     world.coordinator_up = False
     world.cut(primary.node, backup.node)
     world.run_for(5)
-    write = world.request(primary, create(ALICE, b"v1"))
+    write = world.request(primary, create(ALICE, holding("v1")))
     world.run_for(5)
     assert write not in primary.replies
     assert world.serving(0) == []
@@ -156,7 +156,7 @@ def test_after_its_takeover_proposal_a_backup_acknowledges_nothing_at_that_epoch
     replica = backup.replica()
     assert replica.role is Role.FENCED
     world.resume(primary)
-    write = world.request(primary, create(ALICE, b"v1"))
+    write = world.request(primary, create(ALICE, holding("v1")))
     world.run_for(3)
     assert write not in primary.replies
     assert world.serving(0) == []
@@ -168,7 +168,7 @@ def test_after_its_takeover_proposal_a_backup_acknowledges_nothing_at_that_epoch
 
 def test_a_drained_node_hands_over_and_ends_up_with_nothing(world: World) -> None:
     primary = world.primary()
-    world.call(primary, create(ALICE, b"v1"))
+    world.call(primary, create(ALICE, holding("v1")))
     world.leave(primary.node)
     world.run_until(
         lambda: all(
@@ -177,7 +177,7 @@ def test_a_drained_node_hands_over_and_ends_up_with_nothing(world: World) -> Non
             for member in entry.members
         )
     )
-    assert world.call(world.primary(), get(ALICE)).state.data == b"v1"
+    assert world.call(world.primary(), get(ALICE)).state.data == holding("v1")
     assert all(len(entry.members) == 2 for entry in world.map.shards)
 
 
@@ -189,7 +189,7 @@ def test_a_hand_over_holds_requests_and_sends_them_on(world: World) -> None:
     def handing_over() -> bool:
         replica = primary.replica()
         if replica is not None and replica.role is Role.FENCED:
-            seen.append(world.request(primary, create(ALICE, b"v1")))
+            seen.append(world.request(primary, create(ALICE, holding("v1"))))
             return True
         return False
 
@@ -201,7 +201,7 @@ def test_a_hand_over_holds_requests_and_sends_them_on(world: World) -> None:
 
 def test_a_retry_after_failover_gets_the_first_answer(world: World) -> None:
     primary, backup = world.primary(), world.backup()
-    first = wire.Create(7, 7, 0, 0, ALICE, None, 1, 1 << 60, None, "", b"v1")
+    first = wire.Create(7, 7, 0, 0, ALICE, None, 1, 1 << 60, None, "", holding("v1"))
     primary.ask(first)
     world.run_until(lambda: 7 in primary.replies)
     world.kill(primary)
@@ -209,7 +209,7 @@ def test_a_retry_after_failover_gets_the_first_answer(world: World) -> None:
     backup.ask(first)
     world.run_until(lambda: 7 in backup.replies)
     assert backup.replies[7] == primary.replies[7]
-    other = wire.Create(8, 7, 0, 0, ALICE, None, 1, 1 << 60, None, "", b"v1")
+    other = wire.Create(8, 7, 0, 0, ALICE, None, 1, 1 << 60, None, "", holding("v1"))
     backup.ask(other)
     world.run_until(lambda: 8 in backup.replies)
     assert backup.replies[8] == wire.Failed(8, FailureCode.EXISTS)
@@ -218,7 +218,7 @@ def test_a_retry_after_failover_gets_the_first_answer(world: World) -> None:
 def test_a_write_that_only_the_log_of_the_backup_has_takes_effect_once(world: World) -> None:
     primary, backup = world.primary(), world.backup()
     patch = wire.Delete(5, 5, 0, 0, ALICE)
-    world.call(primary, create(ALICE, b"v1"))
+    world.call(primary, create(ALICE, holding("v1")))
     before = backup.replica().log.appended
     primary.ask(patch, client=b"d" * 16)
     world.run_until(lambda: backup.replica().log.appended > before)
@@ -226,10 +226,10 @@ def test_a_write_that_only_the_log_of_the_backup_has_takes_effect_once(world: Wo
     assert 5 not in primary.replies
     world.run_until(lambda: world.serving(0) == [backup])
     assert isinstance(world.call(backup, get(ALICE)), wire.Missing)
-    world.call(backup, create(ALICE, b"v2"))
+    world.call(backup, create(ALICE, holding("v2")))
     backup.ask(patch, client=b"d" * 16)
     world.run_until(lambda: 5 in backup.replies)
-    assert world.call(backup, get(ALICE)).state.data == b"v2"
+    assert world.call(backup, get(ALICE)).state.data == holding("v2")
 
 
 def test_a_very_late_repeat_of_an_unknown_client_is_not_guessed(world: World) -> None:
@@ -240,7 +240,7 @@ def test_a_very_late_repeat_of_an_unknown_client_is_not_guessed(world: World) ->
 
 def test_what_expired_never_comes_back_although_the_next_primarys_clock_is_behind(world: World) -> None:
     primary, backup = world.primary(), world.backup()
-    world.call(primary, create(ALICE, b"v1", expires_s=world.now_ns / 1e9 - 1000 + 4.5))
+    world.call(primary, create(ALICE, holding("v1"), expires_s=world.now_ns / 1e9 - 1000 + 4.5))
     world.wall_jump_us[backup.node] = -60_000_000
     world.run_for(4.6)
     assert isinstance(world.call(primary, get(ALICE)), wire.Missing)
@@ -251,13 +251,13 @@ def test_what_expired_never_comes_back_although_the_next_primarys_clock_is_behin
 
 def test_a_backup_never_expires_by_itself(world: World) -> None:
     primary, backup = world.primary(), world.backup()
-    world.call(primary, create(ALICE, b"v1", expires_s=world.now_ns / 1e9 - 1000 + 100))
+    world.call(primary, create(ALICE, holding("v1"), expires_s=world.now_ns / 1e9 - 1000 + 100))
     world.wall_jump_us[backup.node] = 3_600_000_000
     world.run_for(2)
     assert ALICE in backup.replica().table.sessions
     world.kill(primary)
     world.run_until(lambda: world.serving(0) == [backup])
-    assert world.call(backup, get(ALICE)).state.data == b"v1"
+    assert world.call(backup, get(ALICE)).state.data == holding("v1")
 
 
 @pytest.mark.parametrize("jump_us", [20_000_000, -20_000_000])
@@ -268,8 +268,8 @@ def test_a_clock_that_jumps_before_a_shards_first_request_is_not_believed(jump_u
     primary = world.primary()
     assert not primary.replica().table.sessions
     world.wall_jump_us[primary.node] = jump_us
-    world.call(primary, create(ALICE, b"v1", expires_s=world.now_ns / 1e9 - 1000 + 5))
-    assert world.call(primary, get(ALICE)).state.data == b"v1"
+    world.call(primary, create(ALICE, holding("v1"), expires_s=world.now_ns / 1e9 - 1000 + 5))
+    assert world.call(primary, get(ALICE)).state.data == holding("v1")
     world.run_for(6)
     assert isinstance(world.call(primary, get(ALICE)), wire.Missing)
 
@@ -278,7 +278,8 @@ def test_expired_sessions_are_swept_on_both_sides(world: World) -> None:
     primary, backup = world.primary(), world.backup()
     for number in range(50):
         world.call(
-            primary, create(bytes([number]) * 32, b"v", expires_s=world.now_ns / 1e9 - 1000 + 3, user="u")
+            primary,
+            create(bytes([number]) * 32, holding("v"), expires_s=world.now_ns / 1e9 - 1000 + 3, user="u"),
         )
     world.run_until(lambda: not primary.replica().table.sessions, 20)
     world.run_until(lambda: not backup.replica().table.sessions, 5)
@@ -287,7 +288,7 @@ def test_expired_sessions_are_swept_on_both_sides(world: World) -> None:
 
 def test_the_results_of_silent_clients_are_forgotten_on_both_sides(world: World) -> None:
     primary = world.primary()
-    world.call(primary, create(ALICE, b"v1"))
+    world.call(primary, create(ALICE, holding("v1")))
     world.run_for(60)
     assert len(primary.replica().table.clients) == 0
     world.run_until(lambda: world.converged(0))
@@ -297,7 +298,7 @@ def test_the_results_of_silent_clients_are_forgotten_on_both_sides(world: World)
 def test_a_shard_whose_members_are_all_known_dead_starts_empty(world: World) -> None:
     primary, backup = world.primary(), world.backup()
     epoch = world.map.shards[0].epoch
-    world.call(primary, create(ALICE, b"v1"))
+    world.call(primary, create(ALICE, holding("v1")))
     world.kill(primary)
     world.kill(backup)
     world.settle()
@@ -307,7 +308,7 @@ def test_a_shard_whose_members_are_all_known_dead_starts_empty(world: World) -> 
 
 def test_a_shard_whose_members_are_merely_unreachable_waits_for_them(world: World) -> None:
     primary, backup = world.primary(), world.backup()
-    world.call(primary, create(ALICE, b"v1"))
+    world.call(primary, create(ALICE, holding("v1")))
     world.pause(primary)
     world.pause(backup)
     world.run_for(20)
@@ -315,16 +316,16 @@ def test_a_shard_whose_members_are_merely_unreachable_waits_for_them(world: Worl
     world.resume(primary)
     world.resume(backup)
     world.settle()
-    assert world.call(world.primary(), get(ALICE)).state.data == b"v1"
+    assert world.call(world.primary(), get(ALICE)).state.data == holding("v1")
 
 
 def test_large_state_reaches_a_joiner_in_chunks_while_writes_go_on(world: World) -> None:
     primary, backup = world.primary(), world.backup()
     for number in range(40):
-        world.call(primary, create(bytes([number]) * 32, b"x" * 60_000))
+        world.call(primary, create(bytes([number]) * 32, holding("x" * 60_000)))
     world.kill(backup)
     while not world.full():
-        world.call(world.primary(), update(bytes([3]) * 32, b"y" * 1000))
+        world.call(world.primary(), update(bytes([3]) * 32, holding("y" * 1000)))
         world.run_for(0.001)
     world.run_until(lambda: world.converged(0))
     assert len(world.backup().replica().table.sessions) == 40
@@ -335,8 +336,8 @@ def test_requests_over_many_shards_are_answered_per_shard(world: World) -> None:
     for shard in range(4):
         point = shard << 14
         holder = world.primary(shard)
-        world.call(holder, create(bytes([shard]) * 32, b"v", point=point, user="u1"))
-        world.call(holder, create(bytes([shard + 100]) * 32, b"v", point=point, user="u2"))
+        world.call(holder, create(bytes([shard]) * 32, holding("v"), point=point, user="u1"))
+        world.call(holder, create(bytes([shard + 100]) * 32, holding("v"), point=point, user="u2"))
     mine = {shard for shard in range(4) if world.primary(shard) is actor}
     listing = world.call(actor, lambda number: wire.ListByUser(number, "u1", 100, (0, 1, 2, 3)))
     assert set(listing.shards) == mine
@@ -349,19 +350,19 @@ def test_requests_over_many_shards_are_answered_per_shard(world: World) -> None:
 
 def test_deleting_twice_and_updating_what_is_gone(world: World) -> None:
     primary = world.primary()
-    world.call(primary, create(ALICE, b"v1"))
+    world.call(primary, create(ALICE, holding("v1")))
     assert isinstance(world.call(primary, delete(ALICE)), wire.Written)
     assert isinstance(world.call(primary, delete(ALICE)), wire.Written)
-    assert world.call(primary, update(ALICE, b"v2")).code == FailureCode.NOT_FOUND
+    assert world.call(primary, update(ALICE, holding("v2"))).code == FailureCode.NOT_FOUND
 
 
 def test_a_re_created_session_never_matches_an_old_version(world: World) -> None:
     primary = world.primary()
-    old = world.call(primary, create(ALICE, b"v1")).version
+    old = world.call(primary, create(ALICE, holding("v1"))).version
     world.call(primary, delete(ALICE))
-    new = world.call(primary, create(ALICE, b"v2")).version
+    new = world.call(primary, create(ALICE, holding("v2"))).version
     assert new > old
-    assert world.call(primary, update(ALICE, b"x", version=old)).code == FailureCode.CONFLICT
+    assert world.call(primary, update(ALICE, holding("x"), version=old)).code == FailureCode.CONFLICT
 
 
 def test_a_restarted_actor_holds_no_replica_whatever_the_map_says_of_its_predecessor(world: World) -> None:
@@ -371,7 +372,7 @@ def test_a_restarted_actor_holds_no_replica_whatever_the_map_says_of_its_predece
     world.run_for(0.3)
     assert world.map.shards[0].primary == primary.incarnation
     assert successor.replica() is None
-    reply = world.call(successor, create(ALICE, b"v1"))
+    reply = world.call(successor, create(ALICE, holding("v1")))
     assert isinstance(reply, wire.Redirect)
     world.settle()
 

@@ -15,7 +15,7 @@ from greenroom_cluster.peering import (
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.records import ClientState, KeptResult, Record, StoredSession
-from tests.cluster.shard.harness import Actor, World, create, get, update
+from tests.cluster.shard.harness import Actor, World, create, get, holding, update
 from tests.cluster.shard.probe import ME, B, C, D, Probe
 from tests.cluster.shard.probe import chunk as empty_chunk
 
@@ -69,11 +69,11 @@ def test_a_stranger_gets_no_part_in_leases_and_leaves_no_trace(world: World) -> 
 
 def test_a_strangers_records_are_refused(world: World) -> None:
     primary, backup = world.primary(), world.backup()
-    world.call(primary, create(ALICE, b"v1"))
+    world.call(primary, create(ALICE, holding("v1")))
     entry = ShardRecords(0, world.map.shards[0].epoch, 1 << 60, ())
     [refused] = answers(hear(backup, STRANGER, Prepare(3, (entry,))))
     assert refused == PrepareOk(3, ((0, entry.shard_epoch),))
-    assert world.call(primary, get(ALICE)).state.data == b"v1"
+    assert world.call(primary, get(ALICE)).state.data == holding("v1")
 
 
 def forge(backup: Actor, primary: Actor, sequence: int) -> list[fx.HostEffect]:
@@ -87,23 +87,23 @@ def forge(backup: Actor, primary: Actor, sequence: int) -> list[fx.HostEffect]:
 
 def test_a_backup_whose_log_was_forged_gives_its_copy_up_and_joins_anew(world: World) -> None:
     primary, backup = world.primary(), world.backup()
-    world.call(primary, create(ALICE, b"v1"))
+    world.call(primary, create(ALICE, holding("v1")))
     world.run_until(lambda: backup.replica().committed == 1)
     epoch = world.map.shards[0].epoch
     assert answers(forge(backup, primary, 2)) == [PrepareOk(9)], "it looks like the primary's next record"
-    assert isinstance(world.call(primary, update(ALICE, b"v2")), wire.Written)
+    assert isinstance(world.call(primary, update(ALICE, holding("v2"))), wire.Written)
     assert world.map.shards[0].epoch > epoch, "nothing was acknowledged with the copy that is none"
     world.settle()
     assert backup.alive
     world.kill(world.primary(), restart=False)
     world.run_until(lambda: world.serving(0) == [world.primary()] and world.primary().alive)
-    assert world.call(world.primary(), get(ALICE)).state.data == b"v2"
+    assert world.call(world.primary(), get(ALICE)).state.data == holding("v2")
 
 
 def test_a_forged_record_ends_no_process(world: World) -> None:
     """Else one at each of a pair would cost every session that these two hold."""
     primary, backup = world.primary(), world.backup()
-    world.call(primary, create(ALICE, b"v1"))
+    world.call(primary, create(ALICE, holding("v1")))
     effects = [*forge(backup, primary, 2), *forge(backup, primary, 2)]
     replica = backup.replica()
     other = Record(replica.epoch, 2, 0, b"n" * 16, wire.Delete(7, 7, 0, 0, ALICE))
@@ -112,7 +112,7 @@ def test_a_forged_record_ends_no_process(world: World) -> None:
     assert [effect.shard for effect in effects if isinstance(effect, fx.Warned)] == [0]
     assert answers(effects)[-1] == PrepareOk(10, ((0, replica.epoch),))
     world.settle()
-    assert world.call(primary, get(ALICE)).state.data == b"v1"
+    assert world.call(primary, get(ALICE)).state.data == holding("v1")
 
 
 def test_a_kept_answer_of_a_client_that_the_snapshot_does_not_name_is_dropped(world: World) -> None:

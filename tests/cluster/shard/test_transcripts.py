@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from greenroom import wire
-from tests.cluster.shard.harness import WALL_START_US, World
+from tests.cluster.shard.harness import WALL_START_US, World, holding
 from tests.cluster.shard.narrator import Narrator
 
 DIRECTORY = Path(__file__).parent / "transcripts"
@@ -18,12 +18,12 @@ ALICE = b"a" * 32
 FAR_US = WALL_START_US + 10**12
 
 
-def create(request: int, data: bytes = b"v1", digest: bytes = ALICE) -> wire.Create:
-    return wire.Create(request, request, 0, 0, digest, None, WALL_START_US, FAR_US, None, "", data)
+def create(request: int, value: str = "v1", digest: bytes = ALICE) -> wire.Create:
+    return wire.Create(request, request, 0, 0, digest, None, WALL_START_US, FAR_US, None, "", holding(value))
 
 
-def update(request: int, data: bytes) -> wire.Update:
-    return wire.Update(request, request, 0, 0, ALICE, None, FAR_US, "", data, None)
+def update(request: int, value: str) -> wire.Update:
+    return wire.Update(request, request, 0, 0, ALICE, None, FAR_US, "", holding(value), None)
 
 
 def get(request: int) -> wire.Get:
@@ -34,7 +34,7 @@ def write_path(world: World, tale: Narrator) -> None:
     """A write is in the backup's log before it is acknowledged; a read needs no message."""
     tale.ask(world.primary(), create(1))
     world.run_for(0.001)
-    tale.ask(world.primary(), update(2, b"v2"), update(3, b"v3"))
+    tale.ask(world.primary(), update(2, "v2"), update(3, "v3"))
     tale.ask(world.primary(), get(4))
     world.run_for(0.001)
     tale.ask(world.primary(), get(5))
@@ -96,7 +96,7 @@ def joining_under_load(world: World, tale: Narrator) -> None:
             transfer = membership.transfer
             if transfer is not None and request < 16 and replica.committed == replica.log.appended:
                 request += 1
-                tale.ask(primary, create(request, b"w", bytes([request]) * 32))
+                tale.ask(primary, create(request, "w", bytes([request]) * 32))
         return world.full()
 
     world.run_until(loaded)
@@ -121,7 +121,7 @@ def hand_over(world: World, tale: Narrator) -> None:
         )
 
     world.run_until(handing_over)
-    tale.ask(primary, update(2, b"v2"))
+    tale.ask(primary, update(2, "v2"))
     world.run_until(lambda: primary.incarnation not in world.map.shards[0].members)
     world.run_for(0.01)
 
@@ -133,10 +133,10 @@ def paused_primary(world: World, tale: Narrator) -> None:
     world.run_for(0.001)
     tale.say(f"-- {tale.name(primary.incarnation)} is paused")
     world.pause(primary)
-    tale.ask(primary, update(2, b"lost"))
+    tale.ask(primary, update(2, "lost"))
     tale.ask(primary, get(3))
     world.run_until(lambda: world.serving(0) == [backup])
-    tale.ask(backup, update(4, b"v2"))
+    tale.ask(backup, update(4, "v2"))
     world.run_for(1)
     tale.say(f"-- {tale.name(primary.incarnation)} wakes up")
     world.resume(primary)

@@ -22,7 +22,7 @@ from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry, delta_between
 from greenroom.errors import RemoteProtocolError
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting, messages_decoder
-from greenroom.patching import ListInPathError, patch_data, unmet_expectation
+from greenroom.patching import ListInPathError, UnexpectedValueError, patch_data
 
 _decode_greeting = msgspec.msgpack.Decoder(wire.Hello).decode
 _decode_messages = messages_decoder(wire.ClientMessage).decode
@@ -115,11 +115,10 @@ class FakeState:
     def _changed(self, request: Any, old: dict[str, Any], expect: Any) -> Any:
         try:
             data = patch_data(old["data"], request.set, request.unset, expect)
+        except UnexpectedValueError as error:
+            return wire.Failed(request.request, wire.FailureCode.CONFLICT, str(error))
         except ListInPathError as error:
             return wire.Failed(request.request, wire.FailureCode.INVALID, str(error))
-        if data is None:
-            unmet = unmet_expectation(old["data"], expect)
-            return wire.Failed(request.request, wire.FailureCode.CONFLICT, unmet)
         if len(data) > DATA_BYTES_MAX:
             return wire.Failed(request.request, wire.FailureCode.TOO_LARGE)
         new = {**old, "data": data}
