@@ -40,8 +40,8 @@ def _(patches: Patches) -> None:
         origins[id(self.growth)] = origin
         original(self, now_ns, wall_us, origin, client, command)
 
-    def charged(self, now_ns, known, command, size, opened):
-        found = charge(self, now_ns, known, command, size, opened)
+    def charged(self, known, command, size, opened):
+        found = charge(self, known, command, size, opened)
         if isinstance(found, wire.Failed):
             self._primary.answer(origins[id(self)], found)
             return size

@@ -39,7 +39,7 @@ class Growth:
         self._memory = primary.context.memory
 
     def charge(
-        self, now_ns: int, known: Client | None, command: "Write", size: int, opened: int
+        self, known: Client | None, command: "Write", size: int, opened: int
     ) -> int | wire.EncodedReply:
         """Return what a command of that size is charged with, or why it is refused.
 
@@ -58,20 +58,14 @@ class Growth:
         for follower in self._primary.membership.followers:
             if follower.pair.room_bytes < charge and follower.streaming:
                 short = True
-        return self._without_room(now_ns, known, command, charge) if short else charge
+        return self._without_room(known, command, charge) if short else charge
 
-    def _without_room(
-        self, now_ns: int, known: Client | None, command: "Write", charge: int
-    ) -> int | wire.EncodedReply:
+    def _without_room(self, known: Client | None, command: "Write", charge: int) -> int | wire.EncodedReply:
         """Decide about a command for whose charge somebody has no room."""
-        memory, membership = self._memory, self._primary.membership
-        joiner = membership.joiner
-        if joiner is not None and not joiner.counted and joiner.pair.room_bytes < charge:
-            # It is no member yet, so nothing is refused for it.
-            membership.give_up_join("no memory for what is written while the shard joins", now_ns)
-        full = [each.pair for each in self._primary.counted if each.pair.room_bytes < charge]
-        if charge <= memory.free_bytes and not full:
-            return charge
+        memory = self._memory
+        # One that joins counts too: where memory ends, a second copy comes before more sessions.
+        followers = self._primary.membership.followers
+        full = [each.pair for each in followers if each.streaming and each.pair.room_bytes < charge]
         added = self._added(known, command)
         if (
             added is not None

@@ -368,11 +368,6 @@ class Membership:
             # What waited for the joiner alone can be committed without it.
             self._context.ready[self._primary.shard] = self._primary
 
-    def give_up_join(self, reason: str, now_ns: int) -> None:
-        """Give up a join for which nothing may be refused."""
-        self._abort_join(reason, now_ns)
-        self.refusal = reason
-
     def shed(self, now_ns: int) -> None:
         """Give up a join that keeps too much of the log from being dropped."""
         if self.joiner is not None and not self.joiner.counted:

@@ -203,7 +203,7 @@ class Primary:
             return
         size = record_bytes(command)
         opened = self.admission.opened(command, size)
-        charge = self.growth.charge(now_ns, known, command, size, opened)
+        charge = self.growth.charge(known, command, size, opened)
         if not isinstance(charge, int):
             self.answer(origin, charge)
             return
