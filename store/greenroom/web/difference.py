@@ -23,6 +23,9 @@ class Difference(NamedTuple):
         return bool(self.set or self.unset)
 
 
+_TELLING = frozenset({str, bytes, int, bool, type(None)})
+"""Types of which equal values are stored alike: not so with floats, of which 0.0 equals -0.0."""
+
 NO_DIFFERENCE = Difference({}, ())
 
 
@@ -67,6 +70,10 @@ def _compare(
             changed[path] = value
             continue
         before = old[key]
+        kind = type(value)
+        # The usual, and with a hundred thousand keys the difference between 0.5 and 0.05 s in the event loop.
+        if type(before) is kind and kind in _TELLING and before == value:
+            continue
         if type(before) is dict and type(value) is dict:
             _compare(before, value, path, changed, gone)
         elif encode_value(before, path) != encode_value(value, path):

@@ -385,6 +385,42 @@ def test_hostile_node_beside_a_good_one(cluster: FakeCluster, library: str, gree
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
+def test_a_request_over_which_connections_break_holds_up_nobody(cluster: FakeCluster, library: str) -> None:
+    """As of a listing that cannot be read here: before, everything on that actor waited for its deadline."""
+
+    def behave(request: Any) -> Any:
+        return b"\xff\xff\xff\xff" if isinstance(request, wire.ListByUser) else ...
+
+    for actor in cluster.actors:
+        actor.behave = behave
+
+    async def main() -> None:
+        slowest = 0.0
+        async with ClusterStore(cluster.address, deadline_seconds=10) as store:
+            one = session()
+            await store.create(one)
+
+            async def listing() -> None:
+                with pytest.raises(UnavailableError, match="broke off 5 connections"):
+                    await store.list_by_user("alice")
+
+            async def neighbour() -> None:
+                nonlocal slowest
+                for _ in range(100):
+                    begun = time.monotonic()
+                    await store.patch(one.session_id, set={"seen": True})
+                    slowest = max(slowest, time.monotonic() - begun)
+
+            begun = time.monotonic()
+            outcomes = await library_named(library).gather(listing, neighbour, neighbour)
+            assert outcomes == [None, None, None]
+            assert time.monotonic() - begun < 8, "not until the deadline"
+            assert slowest < 5
+
+    run(library, main)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_hostile_actor_harms_only_its_connection(cluster: FakeCluster, library: str) -> None:
     nonsense = iter(
         [
