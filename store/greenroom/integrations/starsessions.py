@@ -39,10 +39,11 @@ from greenroom.ids import new_session_id
 from greenroom.integrations.users import user_in
 from greenroom.sessions import BaseSessionStore, SessionData
 from greenroom.urls import store_from_url
-from greenroom.web.difference import Difference, difference
+from greenroom.web.difference import NO_DIFFERENCE, Difference, difference
 from greenroom.web.errors import DROPPED, newer
 from greenroom.web.notices import Notices
-from greenroom.web.records import may_be_sound, snapshot_of, written_over_lists
+from greenroom.web.records import may_be_sound, snapshot_of, written_over_lists, written_whole
+from greenroom.wire import PATHS_MAX
 
 __all__ = ["GreenroomStore", "Serializer"]
 
@@ -201,7 +202,10 @@ class GreenroomStore(SessionStore):
             async def write(each: Difference) -> SessionData:
                 return await self._store.patch(session_id, set=each.set, unset=each.unset, expires=end)
 
-            await written_over_lists(self._store, session_id, changes, lambda: content, write)
+            if changes.width > PATHS_MAX:
+                await written_whole(self._store, session_id, changes, end)
+            else:
+                await written_over_lists(self._store, session_id, changes, lambda: content, write)
         return session_id
 
     async def _rotated(
@@ -213,6 +217,9 @@ class GreenroomStore(SessionStore):
         expires: datetime,
     ) -> str:
         """Give the session a new id; in a store without `rotate`, that is a patch and the old id lives on."""
+        if changes.width > PATHS_MAX:
+            await written_whole(self._store, loaded.session_id, changes, None)
+            changes = NO_DIFFERENCE
         write = self._store.rotate if "rotate" in self._store.features else self._store.patch
 
         async def written(each: Difference) -> SessionData:

@@ -13,9 +13,10 @@ from greenroom.errors import (
 )
 from greenroom.turns import Patience, in_turn
 from greenroom.web.difference import Difference, difference, value_at
-from greenroom.web.records import snapshot_of
+from greenroom.web.records import snapshot_of, written_whole
 from greenroom.web.request_session import contents
 from greenroom.web.shielding import shielded
+from greenroom.wire import PATHS_MAX
 
 if TYPE_CHECKING:
     from greenroom.web.visit import Visit
@@ -62,13 +63,14 @@ async def modify(visit: "Visit", change: Callable[[dict[Any, Any]], object]) -> 
 async def _written(visit: "Visit", before: dict[Any, Any], changes: Difference) -> None:
     """Write the changes if every path that they touch still has the value that they were made from."""
     assert visit.record is not None
-    paths = (*changes.set, *changes.unset)
-    record = await visit.settings.store.patch(
-        visit.record.session_id,
-        set=changes.set,
-        unset=changes.unset,
-        expect={path: value_at(before, path) for path in paths},
-        expires=visit.settings.extension(visit.record),
-    )
+    store, session_id = visit.settings.store, visit.record.session_id
+    expect = {path: value_at(before, path) for path in (*changes.set, *changes.unset)}
+    expires = visit.settings.extension(visit.record)
+    if 2 * changes.width > PATHS_MAX:
+        record = await written_whole(store, session_id, changes, expires, expect)
+    else:
+        record = await store.patch(
+            session_id, set=changes.set, unset=changes.unset, expect=expect, expires=expires
+        )
     visit.take(record, snapshot_of(record))
     visit.settings.count("patches")

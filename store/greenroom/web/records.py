@@ -4,18 +4,19 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from greenroom.codec import encode_data
+from greenroom.codec import encode_data, encode_value
 from greenroom.errors import (
     PathThroughListError,
     SessionNotFoundError,
     UnreadableSessionError,
     UsageError,
 )
-from greenroom.fields import checked_label, checked_user_id
+from greenroom.fields import ABSENT, checked_label, checked_user_id
 from greenroom.ids import new_session_id
 from greenroom.patching import encode_changes
-from greenroom.sessions import BaseSessionStore, SessionData, not_found, patched_data
-from greenroom.web.difference import Difference, over_lists
+from greenroom.sessions import BaseSessionStore, SessionData, not_found, patched_data, unexpected_value
+from greenroom.web.difference import NO_DIFFERENCE, Difference, apply, over_lists, value_at
+from greenroom.wire import PATHS_MAX, Path
 
 if TYPE_CHECKING:
     from greenroom.web.session import Session
@@ -105,6 +106,34 @@ async def written_over_lists(
     return await write(changes)
 
 
+async def written_whole(
+    store: BaseSessionStore,
+    session_id: str,
+    changes: Difference,
+    expires: datetime | None,
+    expect: dict[Path, Any] | None = None,
+) -> SessionData:
+    """Write changes of more paths than a patch takes: read the session, and replace it on condition.
+
+    Atomic like a patch, and overwrites nothing that others change meanwhile; but they make it try again.
+    Raises SessionNotFoundError, and VersionConflictError where a path has another value than expected.
+    """
+
+    def change(session: SessionData) -> None:
+        for path, value in ({} if expect is None else expect).items():
+            if _stored_form(value_at(session.data, path)) != _stored_form(value):
+                raise unexpected_value("a value")
+        apply(changes, session.data)
+        if expires is not None:
+            session.expires = expires
+
+    return await store.modify(session_id, change)
+
+
+def _stored_form(value: Any) -> bytes | None:
+    return None if value is ABSENT else encode_value(value)
+
+
 async def patched(
     settings: "Session",
     session_id: str,
@@ -118,7 +147,10 @@ async def patched(
     async def write(each: Difference) -> SessionData:
         return await store.patch(session_id, set=each.set, unset=each.unset, expires=expires)
 
-    record = await written_over_lists(store, session_id, changes, wanted, write)
+    if changes.width > PATHS_MAX:
+        record = await written_whole(store, session_id, changes, expires)
+    else:
+        record = await written_over_lists(store, session_id, changes, wanted, write)
     settings.count("patches")
     return record
 
@@ -139,6 +171,9 @@ async def rotated(
 ) -> SessionData:
     """Give the session a new id, user, changes and lifetime in one step. Raises SessionNotFoundError."""
     store = settings.store
+    if changes.width > PATHS_MAX:
+        await written_whole(store, session_id, changes, None)
+        changes = NO_DIFFERENCE
 
     async def write(each: Difference) -> SessionData:
         if "rotate" not in store.features:

@@ -21,6 +21,7 @@ from starsessions import (
 from greenroom import MemoryStore, UnavailableError, UsageError
 from greenroom.integrations.starsessions import GreenroomStore
 from greenroom.testing import FaultyStore, ManualClock
+from greenroom.wire import PATHS_MAX
 from tests.store.poison import NEWER, POISONS, holds, poison
 
 DAY = 86_400
@@ -349,3 +350,15 @@ def test_what_would_outlive_every_session_of_this_app_is_not_spared() -> None:
         assert s.cookie != poisoned
 
     on_stage(scenario)
+
+
+@pytest.mark.parametrize("user_key", [None, "user_id"])
+def test_a_request_that_sets_very_many_keys(user_key: str | None) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.browser.post("/put?a=1")
+        values = {f"key-{number}": str(number) for number in range(PATHS_MAX + 1)}
+        user = {} if user_key is None else {user_key: "alice"}
+        await s.browser.post("/put", params={**values, **user})
+        assert await s.data() == {"a": "1", **values, **user}
+
+    on_stage(scenario, user_key=user_key)

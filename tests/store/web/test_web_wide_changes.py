@@ -1,0 +1,103 @@
+"""Requests that change more paths than one patch takes: as atomic, and as careful with what others change."""
+
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from greenroom.testing.libraries import Library
+from greenroom.web.difference import apply, difference
+from greenroom.wire import PATHS_MAX
+from tests.store.web.web_stage import Stage, browser, session_of, tell
+
+MANY = {f"key-{number}": number for number in range(2 * PATHS_MAX)}
+
+
+async def begin(request: Request) -> Response:
+    session_of(request).update({"cart": {"mug": 1}, "gone": True, "theme": "light"})
+    return PlainTextResponse("begun")
+
+
+@pytest.mark.parametrize("action", ["save", "login", "modify"])
+def test_changes_of_many_keys_merge_with_those_of_others(library: Library, action: str) -> None:
+    async def story() -> None:
+        stage = Stage()
+
+        async def wide(request: Request) -> Response:
+            session = session_of(request)
+            # Somebody else is faster.
+            await stage.store.inner.patch(
+                stage.session_id(visitor) or "", set={("cart", "rug"): 1, "theme": "dark"}
+            )
+            if action == "modify":
+                assert await session.modify(change)
+            else:
+                change(session)
+                if action == "login":
+                    session.login("alice")
+            return PlainTextResponse("done")
+
+        def change(data: dict[Any, Any]) -> None:
+            data.update(MANY)
+            data.pop("gone", None)
+            data.setdefault("cart", {})["pan"] = 1
+
+        async with browser(stage.app(begin, wide)) as visitor:
+            await visitor.get("/begin")
+            assert (await visitor.get("/wide")).status_code == 200
+            cart = {"mug": 1, "rug": 1, "pan": 1}
+            assert await stage.data(visitor) == {**MANY, "cart": cart, "theme": "dark"}
+            assert stage.store.calls["create"] == 1
+
+    tell(library, story)
+
+
+def test_modify_begins_anew_where_another_changed_one_of_its_values(library: Library) -> None:
+    async def story() -> None:
+        stage = Stage()
+        calls = 0
+
+        async def count(request: Request) -> Response:
+            def change(data: dict[Any, Any]) -> None:
+                nonlocal calls
+                calls += 1
+                data.update({key: data.get(key, 0) + 1 for key in MANY})
+
+            session = session_of(request)
+            await session.load()
+            await stage.store.inner.patch(stage.session_id(visitor) or "", set={"key-7": 10})
+            assert await session.modify(change)
+            return PlainTextResponse("counted")
+
+        async with browser(stage.app(begin, count)) as visitor:
+            await visitor.get("/begin")
+            await visitor.get("/count")
+            data = await stage.data(visitor)
+            assert data is not None
+            assert (data["key-7"], data["key-8"]) == (11, 1)
+            assert calls == 2
+
+    tell(library, story)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({}, {"a": {"b": {"c": 1}}}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}, "d": {}}),
+        ({"a": {"b": 1}}, {"a": [1]}),
+        ({"a": [1]}, {"a": {"b": 1}}),
+        ({"a": 1, "b": {"c": {}}}, {}),
+    ],
+)
+def test_applied_changes_lead_from_the_old_to_the_new(old: dict[Any, Any], new: dict[Any, Any]) -> None:
+    changes = difference(old, new)
+    apply(changes, old)
+    assert old == new
+
+
+def test_applied_changes_go_over_lists_and_merge_dicts() -> None:
+    data: dict[Any, Any] = {"a": [1], "b": {"mine": 1}}
+    apply(difference({"a": {"x": 0}}, {"a": {"x": 1}, "b": {"yours": 2}}), data)
+    assert data == {"a": {"x": 1}, "b": {"mine": 1, "yours": 2}}
