@@ -6,7 +6,7 @@ from greenroom_cluster.shard import primary, table
 from greenroom_cluster.shard.clock import ShardClock
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.joining import SnapshotSender
-from greenroom_cluster.shard.paging import LongCommand, Paging
+from greenroom_cluster.shard.paging import LongCommand
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.results import ClientTable
 from greenroom_cluster.shard.stored import expiry_of
@@ -62,12 +62,6 @@ def _(patches: Patches) -> None:
         return original(self, request)
 
     patches.set(Context, "redirect", redirect)
-
-
-@mutant("lets an id come back while its user is logged out in pages", budget=1500)
-def _(patches: Patches) -> None:
-    """What a page removed may be created again before the command decides, which removes it a second time."""
-    patches.set(Paging, "takes", lambda self, digest: False)
 
 
 @mutant("ends a log-out in pages after its first page", budget=1500)

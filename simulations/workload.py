@@ -10,11 +10,13 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from greenroom import wire
 from greenroom.codec import decode_data, encode_data
 from greenroom.dialog import operations as kinds
 from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError
+from greenroom_cluster.shard.settings import HostSettings
 from simulations.clients import ClientProcess
 from simulations.linearizability import Operation, Reason
 from simulations.plans import Action
@@ -61,6 +63,7 @@ class Workload:
         plan = world.plan
         self.world = world
         self.random = Random(f"{plan.seed}/workload")
+        self._pages = plan.page_max < HostSettings().page_max
         self.sessions = [self._session(number) for number in range(plan.sessions)]
         self.history: list[Operation] = []
         self.refused: list[tuple[bytes, int, str]] = []
@@ -361,7 +364,10 @@ class Workload:
                 self.history.append(Operation(**fields, listed=listed.get(session.name, {})))
 
     def close(self) -> list[Operation]:
-        """Return the whole history; what is under way counts as unknown, and lifetimes as deletions."""
+        """Return the whole history; what is under way counts as unknown, and lifetimes as deletions.
+
+        A log-out everywhere ends all ids of a session at some point; in pages, it may end each before that.
+        """
         for entry in self._open.values():
             self._append(entry, {"outcome": "unknown"})
         self._open.clear()
@@ -373,6 +379,13 @@ class Workload:
                     Operation(
                         client="time", session=session.name, kind="expire", key=key, invoked_ns=began_ns
                     )
+                    for key in session.keys
+                ]
+            if self._pages:
+                history += [
+                    replace(purge, kind="delete", key=key)
+                    for purge in self.history
+                    if purge.kind == "purge" and purge.session == session.name and purge.outcome != "failed"
                     for key in session.keys
                 ]
         return history
