@@ -6,7 +6,7 @@ crash only what is on disk is known, so a write under way is there whole or not 
 """
 
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
@@ -22,7 +22,8 @@ from greenroom_cluster.coordination.coordinator import (
     Incoming,
     Outcome,
 )
-from simulations.connections import Acceptor, Codec, Served, Service
+from greenroom_cluster.coordination.genesis import renumbered
+from simulations.connections import Acceptor, Codec, Dialed, Served, Service, hello
 from simulations.coordinator_links import COORDINATOR_ADDRESS
 from simulations.network import Network
 from simulations.processes import Process
@@ -32,16 +33,20 @@ if TYPE_CHECKING:
     from simulations.oracles import Oracles
 
 _decoders = {role: messages_decoder(kinds) for role, kinds in AT_COORDINATOR.items()}
+_map_decoder = messages_decoder(wire.ServerMessage)
+ASK_SECONDS = 0.5
 
 
 class Disk:
     """What survives a crash of the coordinator. `write_ns` is how long a write with its fsync takes.
 
-    `copies` are backups: every map that was ever on it.
+    `copies` are backups: every map that was ever on it. `vouched` is the map that this boot of the host is
+    known to have written last, in a place that no backup restores.
     """
 
     def __init__(self, first: ClusterMap) -> None:
         self.map = first
+        self.vouched: ClusterMap | None = first
         self.copies: list[ClusterMap] = [first]
         self.write_ns = MILLISECOND
 
@@ -57,7 +62,16 @@ class CoordinatorProcess(Process):
     ) -> None:
         super().__init__(network, machine, "coordinator", random)
         self.disk = disk
-        self.coordinator = Coordinator(disk.map, settings, machine.now_ns())
+        proven = disk.map is disk.vouched
+        if not proven:
+            disk.vouched = None
+            network.happened["coordinator unproven"] += 1
+        stored_version = disk.map.version
+        if not proven:
+            disk.map = renumbered(disk.map, machine.wall_us() // 1000)
+        self.coordinator = Coordinator(
+            disk.map, settings, machine.now_ns(), proven=proven, stored_version=stored_version
+        )
         self.lose_answers = 0
         self.crash_at_write = ""
         self.stale: set[bytes] = set()
@@ -68,11 +82,13 @@ class CoordinatorProcess(Process):
         self._waiting: list[Incoming] = []
         self._writing: Outcome | None = None
         self._due_at = -1
+        self._codec: Codec | None = None
         self.oracles: Oracles | None = None
 
     def run(self, codec: Codec, oracles: "Oracles", identity: bytes) -> None:
         """Listen and begin to plan."""
         self.oracles = oracles
+        self._codec = codec
         services = {role: Service(decoder, self._serve) for role, decoder in _decoders.items()}
         Acceptor(self, codec, COORDINATOR_ADDRESS, identity, services)
         self._turn_around()
@@ -114,11 +130,51 @@ class CoordinatorProcess(Process):
         self._perform(self.coordinator.decide(self.machine.now_ns(), batch))
 
     def _perform(self, outcome: Outcome) -> None:
+        if outcome.ask:
+            self._ask(outcome.ask)
         if outcome.persist is None:
+            self._vouch()
             self._respond(outcome)
             return
         self._writing = outcome
         self.timeline.after(self.disk.write_ns, self._written, outcome)
+
+    def _ask(self, addresses: tuple[str, ...]) -> None:
+        """Ask nodes for the maps that they hold, for so long."""
+        maps: list[ClusterMap] = []
+        asked = [self._ask_one(address, maps) for address in addresses]
+
+        def shown() -> None:
+            for dialed in asked:
+                dialed.stop()
+            self._perform_shown(maps)
+
+        self.later(ASK_SECONDS, shown)
+
+    def _ask_one(self, address: str, maps: list[ClusterMap]) -> Dialed:
+        assert self._codec is not None
+        greeting = hello(wire.ROLE_ADMIN, self.random.randbytes(16))
+        dialed = Dialed(self, self._codec, address, greeting, _map_decoder, "map in use")
+
+        def received(messages: list[Any]) -> bool:
+            maps.extend(message.map for message in messages if isinstance(message, wire.MapFull))
+            dialed.stop()
+            return True
+
+        dialed.on_up = lambda: dialed.send([wire.Subscribe(0, 0)])
+        dialed.on_messages = received
+        dialed.start()
+        return dialed
+
+    def _perform_shown(self, maps: list[ClusterMap]) -> None:
+        """Take in what nodes showed, once nothing is being written."""
+        if self._writing is not None:
+            self.later(self.disk.write_ns / 1e9, self._perform_shown, maps)
+            return
+        outcome = self.coordinator.shown(self.machine.now_ns(), maps)
+        if self.coordinator.refusal:
+            self.network.happened["coordinator refuses"] += 1
+        self._perform(outcome)
 
     def _written(self, outcome: Outcome) -> None:
         if not self.alive:
@@ -139,7 +195,12 @@ class CoordinatorProcess(Process):
         if self.oracles is not None:
             self.oracles.persisted(self.disk.map, outcome.persist)
         self.disk.map = outcome.persist
+        self._vouch()
         self.disk.copies.append(outcome.persist)
+
+    def _vouch(self) -> None:
+        if self.coordinator.proven(self.machine.now_ns()):
+            self.disk.vouched = self.disk.map
 
     def kill(self) -> None:
         """End it at once; a write under way is on disk whole, or not at all."""

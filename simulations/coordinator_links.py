@@ -96,7 +96,10 @@ class CoordinatorLink:
         return (0, 0) if self.map is None else (self.map.lineage, self.map.version)
 
     def _connected(self) -> None:
-        self._dialed.send([wire.Subscribe(*self._known()), *(call.request for call in self._calls.values())])
+        epochs = () if self.map is None else self.map.epochs
+        self._dialed.send(
+            [wire.Subscribe(*self._known(), epochs), *(call.request for call in self._calls.values())]
+        )
 
     def _lost(self) -> None:
         self.up = False
@@ -109,7 +112,7 @@ class CoordinatorLink:
             case wire.MapFull(map=full):
                 return self._take_map(full)
             case wire.MapChange(delta=delta):
-                self._take_change(delta)
+                return self._take_change(delta)
             case Decided(decisions=decisions):
                 self.on_decisions(decisions)
             case Accepted(request=request):
@@ -122,27 +125,30 @@ class CoordinatorLink:
 
     def _take_map(self, full: ClusterMap) -> bool:
         known = self.map
-        if known is None or full.newer_than(known):
+        if known is None or full.continues(known):
             self.map = full
             self.on_map(full)
-        elif known.newer_than(full):
+        elif (full.lineage, full.version) != (known.lineage, known.version):
             return False
         if not self.up:
             self.up = True
             self.on_up()
         return True
 
-    def _take_change(self, delta: MapDelta) -> None:
+    def _take_change(self, delta: MapDelta) -> bool:
         known = self.map
         if known is None or (delta.lineage == known.lineage and delta.version <= known.version):
-            return
+            return True
         try:
             new = known.apply(delta)
         except (ValueError, IndexError):
             self._dialed.send([wire.Subscribe(0, 0)])
-            return
+            return True
+        if not new.continues(known):
+            return False
         self.map = new
         self.on_map(new)
+        return True
 
 
 def _nothing(*_: Any) -> None:

@@ -8,11 +8,16 @@ from simulations.timeline import MILLISECOND
 
 
 def restart_coordinator(hit: Hit) -> Undo | None:
-    """The coordinator is killed, and started again from its disk afterwards."""
+    """The coordinator is killed, and started again from its disk afterwards.
+
+    With an amount its host boots as well, so that nothing proves any more that the disk has the newest map.
+    """
     world = hit.world
     if not world.coordinator.alive:
         return None
     world.coordinator.kill()
+    if hit.amount:
+        world.disk.vouched = None
 
     def restart() -> None:
         if not world.coordinator.alive:
@@ -38,7 +43,7 @@ def restore_coordinator(hit: Hit) -> Undo | None:
 
     def put_back() -> None:
         world.coordinator.kill()
-        if newest.newer_than(disk.map):
+        if not disk.map.continues(newest):
             disk.map = newest
         world.start_coordinator()
 

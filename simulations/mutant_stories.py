@@ -3,6 +3,8 @@
 They run under many seeds, which decide about everything that the story leaves open.
 """
 
+import msgspec
+
 from simulations.plans import Action, Fault, Plan
 
 WAKES_AMID_REJOINED = Plan(
@@ -195,3 +197,37 @@ THIN_LINE = Plan(
     ),
 )
 """An actor starts again behind a thin line, and needs the snapshots of all shards at once."""
+
+_BUSY = tuple(
+    Action(number % 4, 10.0 + number * 7 % 5, "create" if number < 4 else "update", number % 4)
+    for number in range(2000)
+)
+
+RESTORED = Plan(
+    seed=0,
+    nodes=2,
+    shards=1,
+    callers=4,
+    sessions=4,
+    actions=_BUSY,
+    faults=(
+        Fault(1000, "cut between", "node of backup of shard 0", 1.6, other="node of primary of shard 0"),
+        Fault(1000, "cut between", "node of backup of shard 0", 1.45, other="coordinator"),
+        Fault(2400, "cut between", "node of primary of shard 0", 2.0, other="coordinator"),
+        Fault(2405, "restore coordinator", "coordinator", 2.5, 1.0),
+    ),
+)
+"""A backup is removed and does not hear of it. It is the first to be heard by a coordinator restored from a
+copy that names it, for its primary, which goes on alone, is cut off from that.
+"""
+
+RESTORED_LONG = msgspec.structs.replace(
+    RESTORED,
+    seconds=14.0,
+    faults=(
+        *RESTORED.faults[:2],
+        Fault(2400, "cut between", "node of primary of shard 0", 5.0, other="coordinator"),
+        Fault(2405, "restore coordinator", "coordinator", 9.0, 1.0),
+    ),
+)
+"""The same, but the copy stays in use until all are connected, under versions that it has counted on."""

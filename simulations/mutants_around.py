@@ -3,19 +3,20 @@
 
 import msgspec
 
+from greenroom.cluster_map import ClusterMap
 from greenroom.dialog.core import Dialog
 from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.placement import Placement
 from greenroom_cluster.coordination import draft, rules
-from greenroom_cluster.coordination.coordinator import Coordinator, Incoming
+from greenroom_cluster.coordination.coordinator import ConnectionClosed, Coordinator
 from greenroom_cluster.coordination.draft import Draft
-from greenroom_cluster.coordination.messages import ReportDead
+from greenroom_cluster.coordination.hearing import Hearing
 from greenroom_cluster.coordination.rules import NOBODY_LEFT, RULES
 from greenroom_cluster.shard.host import Host
 from simulations import network, world
 from simulations.actors import ActorProcess
 from simulations.coordination import CoordinatorProcess
-from simulations.mutant_stories import LATE_TAKEOVER, UNHEARD
+from simulations.mutant_stories import LATE_TAKEOVER, RESTORED, RESTORED_LONG, UNHEARD
 from simulations.network import Network
 from simulations.patching import Patches, mutant
 from simulations.supervisors import SupervisorProcess
@@ -46,20 +47,20 @@ def _(patches: Patches) -> None:
 @mutant("presumes death from a closed connection", flagged=True, budget=50, plan=UNHEARD)
 def _(patches: Patches) -> None:
     """⚑ An actor whose connection to the coordinator ends is published as dead."""
-    original = CoordinatorProcess._serve
+    original, finish = Coordinator.decide, Draft.finish
+    gone: list[bytes] = []
 
-    def serve(self, served):
-        original(self, served)
-        closed = served.on_closed
+    def decide(self, now_ns, batch):
+        gone.extend(each.sender for each in batch if isinstance(each.message, ConnectionClosed))
+        return original(self, now_ns, batch)
 
-        def bury():
-            closed()
-            self._waiting.append(Incoming(0, served.sender, ReportDead(0, (served.sender,))))
-            self._turn_around()
+    def finish_buried(self):
+        self.report_dead(gone)
+        gone.clear()
+        return finish(self)
 
-        served.on_closed = bury
-
-    patches.set(CoordinatorProcess, "_serve", serve)
+    patches.set(Coordinator, "decide", decide)
+    patches.set(Draft, "finish", finish_buried)
 
 
 @mutant("presumes the death of a replaced actor", flagged=True)
@@ -143,14 +144,15 @@ def _(patches: Patches) -> None:
 @mutant("uses epochs again after a restore", budget=2000)
 def _(patches: Patches) -> None:
     """A coordinator restored from an older copy does not notice that later maps are in use."""
-    patches.set(Coordinator, "_detect_newer", lambda self, batch: ())
+    patches.set(Coordinator, "_hear", lambda self, now_ns, batch: ())
+    patches.set(Hearing, "holds_back", lambda self, *_: False)
     from simulations import coordinator_links
 
     patches.set(coordinator_links.CoordinatorLink, "_known", lambda self: (0, 0))
     take = coordinator_links.CoordinatorLink._take_map
 
     def take_map(self, full):
-        if self.map is not None and self.map.newer_than(full):
+        if self.map is not None and full != self.map and not full.continues(self.map):
             self.map = None
         return take(self, full)
 
@@ -236,6 +238,18 @@ def _(patches: Patches) -> None:
         return detached
 
     patches.set(Placement, "detach", detach)
+
+
+@mutant("a restored coordinator decides unheard", plan=RESTORED)
+def _(patches: Patches) -> None:
+    """A coordinator that cannot tell whether its map is the newest decides without hearing all members."""
+    patches.set(Hearing, "holds_back", lambda self, *_: False)
+
+
+@mutant("follows a map by its version alone", plan=RESTORED_LONG)
+def _(patches: Patches) -> None:
+    """A map that is newer by its version is followed, although its shards have gone back."""
+    patches.set(ClusterMap, "continues", ClusterMap.newer_than)
 
 
 @mutant("calls a lost request not applied")

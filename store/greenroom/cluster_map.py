@@ -88,6 +88,22 @@ class ClusterMap(msgspec.Struct, array_like=True, frozen=True):
         """Whether this map is later in the same lineage, or of a later lineage."""
         return (self.lineage, self.version) > (other.lineage, other.version)
 
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """The epoch of each shard."""
+        return tuple(entry.epoch for entry in self.shards)
+
+    def continues(self, other: "ClusterMap") -> bool:
+        """Whether this map may have come of the other: newer, and no shard of its lineage has gone back.
+
+        A map that is newer by its version alone comes from a coordinator restored from an older copy.
+        """
+        if not self.newer_than(other):
+            return False
+        return self.lineage != other.lineage or all(
+            mine.epoch >= theirs.epoch for mine, theirs in zip(self.shards, other.shards, strict=False)
+        )
+
     def apply(self, delta: "MapDelta") -> "ClusterMap":
         """Return the map after `delta`.
 

@@ -240,11 +240,14 @@ class Inspect(Frame, frozen=True, tag=20):
 class Subscribe(Frame, frozen=True, tag=21):
     """Send the cluster map and every later change of it. Answered by `MapFull` once, then `MapChange`s.
 
-    `lineage` and `version` name the map that the subscriber already holds (0, 0: none).
+    `lineage` and `version` name the map that the subscriber already holds (0, 0: none). `epochs` are the
+    epochs of its shards, in order, where a coordinator is asked: one restored from an older copy counts its
+    versions anew from there, so a version alone does not tell which of two maps was decided later.
     """
 
     lineage: int
     version: int
+    epochs: Annotated[tuple[int, ...], msgspec.Meta(max_length=SHARDS_MAX)] = ()
 
 
 class DropRecord(Frame, frozen=True, tag=22):

@@ -16,8 +16,10 @@ Call `tick` when the clock reaches `next_deadline()`. A `wire.Goodbye` among the
 connection. `Hello` is the server's own affair, as are undecodable frames.
 
 Restored from an older copy, a coordinator would reuse epochs. Peers say which map they know when they
-subscribe and with every heartbeat; once one knows a later map than ours, everything is refused until an
-operator starts a new lineage. For the same reason nobody proposes before it has subscribed.
+subscribe and with every heartbeat. Once one claims a later map than ours, the nodes are asked for theirs
+(`Outcome.ask`, `shown`), and once one has a later map, everything is refused until an operator starts a new
+lineage. A run that is not `proven` decides a shard only when all its members were heard (`hearing`). For the
+same reasons nobody proposes before it has subscribed.
 
 A refusal is final: who proposes again does so under a new nonce. Else a copy of the refused message, late on
 a former connection, could apply after its sender has drawn conclusions from the refusal.
@@ -30,7 +32,17 @@ import msgspec
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap, MapDelta, delta_between
-from greenroom_cluster.coordination.draft import Draft
+from greenroom_cluster.coordination.claims import (
+    ASKED_MAX,
+    HOLD_SECONDS,
+    VERSIONS_SKIPPED_MAX,
+    Claims,
+    is_later,
+    is_of_this_cluster,
+    remember,
+)
+from greenroom_cluster.coordination.draft import NODES_NAMED, Draft
+from greenroom_cluster.coordination.hearing import Hearing
 from greenroom_cluster.coordination.messages import (
     Accepted,
     CoordinatorReply,
@@ -60,6 +72,7 @@ Handled: TypeAlias = (
 )
 
 
+CLAIM_LOOKED_INTO = "you know a later map than this coordinator's: the nodes are asked for theirs; come again"
 NOT_AN_OPERATOR = (
     "only an operator may forget a node: use the greenroom forget-node of the coordinator's own release"
 )
@@ -92,37 +105,57 @@ class Response(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """Persist, then publish `delta`, then respond, in this order. `persist` and `delta` come together."""
+    """Persist, then publish `delta`, then respond, in this order. `persist` and `delta` come together.
+
+    `ask`: the addresses of nodes to ask for the maps that they hold, for `Coordinator.shown`.
+    """
 
     persist: ClusterMap | None = None
     delta: MapDelta | None = None
     responses: tuple[Response, ...] = ()
     warnings: tuple[str, ...] = ()
+    ask: tuple[str, ...] = ()
 
 
 class Coordinator:
     """Keeps the cluster map and decides every change of it.
 
-    `refusal` is why everything is refused, or "".
+    `proven`: this map is known to be the newest there is, as that of the run before, or the first one. If it
+    is not, it has a version that no other run has used (`genesis.renumbered`), and had `stored_version`.
     """
 
-    def __init__(self, cluster_map: ClusterMap, settings: CoordinatorSettings, now_ns: int) -> None:
+    def __init__(
+        self,
+        cluster_map: ClusterMap,
+        settings: CoordinatorSettings,
+        now_ns: int,
+        *,
+        proven: bool = True,
+        stored_version: int | None = None,
+    ) -> None:
         self.map = cluster_map
-        self.refusal = ""
+        self._older = self._held = ""
         self._down_ns = round(settings.node_down_seconds * 1e9)
         self._stepped_ns = now_ns
         self._owners = Owners(cluster_map.nodes, self._down_ns, now_ns)
         self._waiting: tuple[Waiting, ...] = ()
         self._subscribed: dict[int, bytes] = {}
+        since = cluster_map.version if stored_version is None else stored_version
+        self._claims = Claims((cluster_map.lineage, since))
+        self._settled_ns = now_ns + self._down_ns
+        self._hearing = Hearing(cluster_map, self._settled_ns, proven=proven)
+        self._unheard: dict[int, None] = {}
+        self._unheard_told: tuple[str, ...] = ()
         self._dead: dict[bytes, None] = {}
         self._refused: dict[bytes, None] = {}
 
     def decide(self, now_ns: int, batch: Sequence[Incoming]) -> Outcome:
         """Decide a batch of requests in order, as one change of the map."""
         self._note_pause(now_ns)
-        warnings = self._detect_newer(batch)
+        warnings = self._hear(now_ns, batch)
         if self.refusal:
             return Outcome(responses=self._refuse(batch), warnings=warnings)
+        ask = self._to_ask(now_ns)
         draft = Draft(self.map)
         answers: list[tuple[int, CoordinatorReply | None]] = []
         for incoming in batch:
@@ -134,7 +167,9 @@ class Coordinator:
             else:
                 answers.append((incoming.connection, self._answer(now_ns, draft, incoming)))
         self._mark_down(now_ns, draft)
-        return self._conclude(draft, answers)
+        draft.warnings += self._unheard_news(now_ns)
+        outcome = self._conclude(draft, answers)
+        return msgspec.structs.replace(outcome, ask=ask) if ask else outcome
 
     def tick(self, now_ns: int) -> Outcome:
         """Notice nodes that fell silent. Due at `next_deadline()`; at another time it does no harm."""
@@ -150,6 +185,8 @@ class Coordinator:
 
     def next_deadline(self) -> int:
         """Return the time at which `tick` is due, in nanoseconds of the clock of `now_ns`."""
+        if self._held:
+            return self._claims.made_ns + round(HOLD_SECONDS * 1e9)
         if self.refusal or not any(node.state == "up" for node in self.map.nodes.values()):
             return NEVER
         return self._stepped_ns + self._down_ns // 4
@@ -161,15 +198,19 @@ class Coordinator:
         code = ""
         match incoming.message:
             case wire.Subscribe():
+                if self._claims.is_claimant(incoming.sender):
+                    # Whoever may know better must not take our map for a later one.
+                    return wire.Goodbye("older-map", CLAIM_LOOKED_INTO)
                 self._subscribed[incoming.connection] = incoming.sender
                 return None
             case Propose():
-                return self._propose(draft, incoming, incoming.message)
+                return self._propose(now_ns, draft, incoming, incoming.message)
             case RegisterNode(request=request, node=node):
                 complaint, code = self._objection(now_ns, draft, incoming, node.name, node.address)
                 complaint = complaint or draft.register_node(node)
                 if not complaint:
                     self._owners.heard(now_ns, incoming.sender, incoming.connection, node.name)
+                    self._heard_node(incoming.sender, node.name)
             case RegisterActor(request=request, actor=actor):
                 complaint, code = self._foreign(now_ns, draft, incoming, actor.node)
                 if actor.incarnation in self._dead:
@@ -227,7 +268,7 @@ class Coordinator:
             return "", ""
         return "only a node's supervisor reports deaths: register the node first", ""
 
-    def _propose(self, draft: Draft, incoming: Incoming, message: Propose) -> CoordinatorReply:
+    def _propose(self, now_ns: int, draft: Draft, incoming: Incoming, message: Propose) -> CoordinatorReply:
         sender = incoming.sender
         if message.proposer != sender:
             return Rejected(
@@ -235,8 +276,18 @@ class Coordinator:
             )
         if self._subscribed.get(incoming.connection) != sender:
             return Rejected(message.request, "subscribe to the map first, then propose")
-        decisions = tuple(self._decide_one(draft, sender, proposal) for proposal in message.proposals)
-        return Decided(message.request, decisions)
+        decisions = []
+        for proposal in message.proposals:
+            if self._holds_back(now_ns, draft, proposal):
+                self._unheard[proposal.shard] = None  # unanswered, so it comes again
+            else:
+                decisions.append(self._decide_one(draft, sender, proposal))
+        return Decided(message.request, tuple(decisions))
+
+    def _holds_back(self, now_ns: int, draft: Draft, proposal: Proposal) -> bool:
+        if not 0 <= proposal.shard < len(draft.shards):
+            return False
+        return self._hearing.holds_back(now_ns, proposal.shard, proposal.kind, draft.actors)
 
     def _decide_one(self, draft: Draft, proposer: bytes, proposal: Proposal) -> Decision:
         if proposal.nonce in self._refused:
@@ -244,22 +295,36 @@ class Coordinator:
             return Decision(proposal.shard, proposal.nonce, applied=False, reason=reason)
         decision = draft.propose(proposer, proposal)
         if not decision.applied and draft.could_apply_later(proposal):
-            _remember(self._refused, proposal.nonce, _REFUSED_MAX)
+            remember(self._refused, proposal.nonce, _REFUSED_MAX)
         return decision
 
     def _forget(self, now_ns: int, draft: Draft, name: str) -> str:
         silent_ns = self._owners.silence_ns(now_ns, name) if name in draft.nodes else self._down_ns
+        actors = tuple(key for key, actor in draft.actors.items() if actor.node == name)
         if silent_ns < self._down_ns:
-            return (
-                f"node {name} was heard from {silent_ns / 1e9:.1f} s ago: stop it first, or, if the "
-                f"coordinator has just started, try again in {self._down_ns / 1e9:.0f} s"
+            former = tuple(
+                key for key in actors if draft.actors[key].state != "up" and self._hearing.awaits(key)
             )
-        self._bury(tuple(key for key, actor in draft.actors.items() if actor.node == name))
+            if not former:
+                return (
+                    f"node {name} was heard from {silent_ns / 1e9:.1f} s ago: stop it first, or, if the "
+                    f"coordinator has just started, try again in {self._down_ns / 1e9:.0f} s"
+                )
+            # The node is back, so its operator means those who ran before and will never be heard.
+            self._give_up(draft, name, former)
+            draft.warnings.append(f"{len(former)} former actors of node {name} were forgotten by an operator")
+            return ""
+        self._give_up(draft, name, actors)
         return draft.forget_node(name)
+
+    def _give_up(self, draft: Draft, name: str, actors: tuple[bytes, ...]) -> None:
+        self._bury(actors)
+        draft.report_dead(actors)
+        self._hearing.give_up(name, actors)
 
     def _bury(self, incarnations: tuple[bytes, ...]) -> None:
         for incarnation in incarnations:
-            _remember(self._dead, incarnation, _DEAD_MAX)
+            remember(self._dead, incarnation, _DEAD_MAX)
 
     # --- heartbeats --------------------------------------------------------------------------------------
 
@@ -269,12 +334,17 @@ class Coordinator:
             return  # forgotten or removed: the map tells its supervisor
         if not self._owners.beat(now_ns, incoming.sender, incoming.connection, message.node):
             return  # its name was taken over: the map tells its supervisor
+        self._heard_node(incoming.sender, message.node)
         if node.state == "down":
             draft.set_node_state(node.name, "up")
         if message.suspicions:
             here = (node.name, "up")
             actors = {key for key, actor in draft.actors.items() if (actor.node, actor.state) == here}
             draft.suspect(actors, message.suspicions)
+
+    def _heard_node(self, sender: bytes, name: str) -> None:
+        if not self._claims.is_claimant(sender):
+            self._hearing.heard_node(name)
 
     def _mark_down(self, now_ns: int, draft: Draft) -> None:
         """Silent nodes are down. One that is leaving stays so, lest a heartbeat brings it back up."""
@@ -290,27 +360,97 @@ class Coordinator:
             self._owners.forgive(paused_ns)
         self._stepped_ns = now_ns
 
-    # --- lineage -----------------------------------------------------------------------------------------
+    # --- lineage and proof -------------------------------------------------------------------------------
 
-    def _detect_newer(self, batch: Sequence[Incoming]) -> tuple[str, ...]:
-        """Look at all of a batch before anything of it is decided."""
-        if self.refusal:
-            return ()
-        ours = (self.map.lineage, self.map.version)
+    @property
+    def refusal(self) -> str:
+        """Why everything is refused, or ""."""
+        return self._older or self._held
+
+    def proven(self, now_ns: int) -> bool:
+        """Whether this run decides without awaiting anybody's word; once true it stays so."""
+        return self._hearing.proven(now_ns)
+
+    def shown(self, now_ns: int, maps: Sequence[ClusterMap]) -> Outcome:
+        """Take in the maps that nodes gave when asked (`Outcome.ask`).
+
+        One of a later lineage, or with a later epoch of any shard, is the end of this run. By one that is
+        newer by its version alone nothing was decided that this map lacks: an older copy was in use for a
+        while, or this is one. Versions go on after it, so that those who hold it follow again.
+        """
+        if self._older:
+            return Outcome()
+        found = [shown for shown in maps if is_of_this_cluster(self.map, shown)]
+        for shown in found:
+            if is_later(self.map, shown):
+                self._older = self._why_older(shown.lineage, shown.version)
+                return Outcome(warnings=(self._older,))
+        newest = max((each.version for each in found if each.lineage == self.map.lineage), default=0)
+        if not self.map.version < newest <= self.map.version + VERSIONS_SKIPPED_MAX:
+            return Outcome(warnings=self._claims.dismiss(now_ns, len(found)))
+        self._claims.refute(newest)
+        before, self.map = self.map, msgspec.structs.replace(self.map, version=newest + 1)
+        told = (
+            f"a node has map version {newest}, in which no shard is ahead of this map, which goes on after it"
+        )
+        return Outcome(self.map, delta_between(before, self.map), warnings=(told,))
+
+    def _hear(self, now_ns: int, batch: Sequence[Incoming]) -> tuple[str, ...]:
+        """Look at which maps peers know, in all of a batch, before anything of it is decided."""
+        claimed = None
         for incoming in batch:
             message = incoming.message
-            if not isinstance(message, wire.Subscribe | Heartbeat):
+            if incoming.role != wire.ROLE_PEER or not isinstance(message, wire.Subscribe | Heartbeat):
                 continue
-            if (message.lineage, message.version) > ours:
-                self.refusal = (
-                    f"the coordinator's map (lineage {ours[0]}, version {ours[1]}) is older than one "
-                    f"already in use (lineage {message.lineage}, version {message.version}): its directory "
-                    "was emptied or restored from a copy. Put the newest directory back, or stop this "
-                    "coordinator and start it once with --new-lineage --adopt-from "
-                    f"{self._addresses()} added, naming nodes that run"
-                )
-                return (self.refusal,)
-        return ()
+            known = (message.lineage, message.version)
+            epochs = message.epochs if isinstance(message, wire.Subscribe) else ()
+            if self._claims.note(now_ns, incoming.sender, known, epochs, self.map):
+                claimed = max(known, claimed or known)
+            elif isinstance(message, wire.Subscribe):
+                self._hearing.heard(incoming.sender)
+        held, self._held = self._held, ""
+        if any(entry.epoch for entry in self.map.shards) or self._claims.latest is None:
+            return ()
+        if now_ns - self._claims.made_ns > round(HOLD_SECONDS * 1e9):
+            return ()
+        # Nothing was decided yet, so it costs nothing to wait, and no node is known who could be asked.
+        self._held = held if claimed is None else self._why_older(*claimed)
+        return (self._held,) if not held else ()
+
+    def _why_older(self, lineage: int, version: int) -> str:
+        return (
+            f"the coordinator's map (lineage {self.map.lineage}, version {self.map.version}) is older than "
+            f"one already in use (lineage {lineage}, version {version}): its directory was emptied or "
+            "restored from a copy. Put the newest directory back, or stop this coordinator and start it once "
+            f"with --new-lineage --adopt-from {self._addresses()} added, naming nodes that run"
+        )
+
+    def _to_ask(self, now_ns: int) -> tuple[str, ...]:
+        """Return the nodes to ask for their maps now, because of a claim; those that are up first."""
+        if not self.map.nodes or not self._claims.ask_due(now_ns):
+            return ()
+        nodes = sorted(self.map.nodes.values(), key=lambda node: (node.state != "up", node.name))
+        return tuple(node.address for node in nodes[:ASKED_MAX])
+
+    def _unheard_news(self, now_ns: int) -> list[str]:
+        """Return what is new about decisions that wait until somebody was heard."""
+        if self._hearing.proven(now_ns):
+            told, self._unheard_told = self._unheard_told, ()
+            return (
+                ["all who were awaited have been heard: no decision waits for that any more"] if told else []
+            )
+        nodes = tuple(self._hearing.awaited(now_ns, self._unheard, self.map.actors)) if self._unheard else ()
+        if not nodes or nodes == self._unheard_told or now_ns < self._settled_ns:
+            return []
+        self._unheard_told = nodes
+        count, named = len(self._unheard), ", ".join(nodes[:NODES_NAMED])
+        waiting = (
+            f"decisions of {count} {'shard waits' if count == 1 else 'shards wait'} until their members were "
+            "heard, for this coordinator cannot tell that its map is the newest (another boot of its host, "
+            f"or another directory, than before): nothing was heard of the actors that node {named} had. "
+            f"Start them, or if they are gone for ever run `greenroom forget-node {nodes[0]}`"
+        )
+        return [waiting]
 
     def _addresses(self) -> str:
         """Return the nodes that this map knows, as an example for whom to ask for the newest."""
@@ -336,6 +476,7 @@ class Coordinator:
         draft.warnings += draft.emptied()
         self.map = after = draft.finish()
         self._owners.keep(after.nodes)
+        self._hearing.keep_nodes(after.nodes)
         responses = tuple(
             Response(connection, wire.MapFull(after) if reply is None else reply)
             for connection, reply in answers
@@ -355,11 +496,3 @@ class Coordinator:
         if before and not self._waiting:
             return ["no shard waits for a node any more"]
         return [waiting.told() for waiting in self._waiting if waiting not in before]
-
-
-def _remember(known: dict[bytes, None], key: bytes, limit: int) -> None:
-    """Keep the newest keys, at most `limit` of them."""
-    known.pop(key, None)
-    known[key] = None
-    if len(known) > limit:
-        del known[next(iter(known))]

@@ -43,8 +43,9 @@ def starting_map(
 ) -> ClusterMap:
     """Return the map to start with; the caller saves it before anything else if it is not `stored`.
 
-    A new lineage begins from the newest of the stored map and those `adopted` from nodes that run: an older
-    one names incarnations that died since as the only holders of sessions that living ones hold.
+    A new lineage begins from the newest configuration of each shard in the stored map and those `adopted`
+    from nodes that run: an older one names incarnations that died since as the only holders of sessions that
+    living ones hold.
 
     Raises UsageError if the options are invalid or differ from the cluster that is stored or adopted.
     """
@@ -67,8 +68,57 @@ def starting_map(
             REPLICAS_DEFAULT if options.replicas is None else options.replicas,
         )
         return begin_lineage(fresh) if options.new_lineage else fresh
-    newest = max(known, key=lambda each: (each.lineage, each.version))
+    newest = _merged(known)
     return begin_lineage(newest) if options.new_lineage else newest
+
+
+def _merged(known: Sequence[ClusterMap]) -> ClusterMap:
+    """Return the map of the latest lineage, each shard as in the map that knows its latest epoch.
+
+    Where an older copy was in use beside the newest map, neither's version tells which is later, and each may
+    have decided what the other has not. Nodes and actors are those of the map that knows of most decisions.
+    """
+    lineage = max(each.lineage for each in known)
+    latest = sorted(
+        (each for each in known if each.lineage == lineage),
+        key=lambda each: (sum(each.epochs), each.version),
+        reverse=True,
+    )
+    base, others = latest[0], latest[1:]
+    if not others:
+        return base
+    shards = tuple(
+        msgspec.structs.replace(
+            max((each.shards[shard] for each in latest), key=lambda one: one.epoch), wanted=entry.wanted
+        )
+        for shard, entry in enumerate(base.shards)
+    )
+    named = {member for entry in shards for member in entry.members}
+    nodes, actors = dict(base.nodes), dict(base.actors)
+    held = {actor.slot for actor in actors.values() if actor.state == "up"}
+    for each in others:
+        for incarnation, actor in each.actors.items():
+            found = actors.get(incarnation)
+            if found is None and incarnation in named:
+                state = "replaced" if actor.state == "up" and actor.slot in held else actor.state
+                actors[incarnation] = msgspec.structs.replace(actor, state=state)
+                held.add(actor.slot)
+                if actor.node in each.nodes:
+                    nodes.setdefault(actor.node, each.nodes[actor.node])
+            elif found is not None and actor.state == "dead":
+                actors[incarnation] = msgspec.structs.replace(found, state="dead")
+    return msgspec.structs.replace(
+        base, version=max(each.version for each in latest), nodes=nodes, actors=actors, shards=shards
+    )
+
+
+def renumbered(cluster_map: ClusterMap, wall_ms: int) -> ClusterMap:
+    """Return the map under a version that no other run has used, for one that may be an older copy.
+
+    It goes on from the wall clock in milliseconds: no coordinator decides that often, so whatever another run
+    from the same copy, or from the newest map, made of it has other versions.
+    """
+    return msgspec.structs.replace(cluster_map, version=max(cluster_map.version + 1, wall_ms))
 
 
 def _check_fixed(options: ClusterOptions, stored: ClusterMap) -> None:

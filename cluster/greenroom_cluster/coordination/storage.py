@@ -4,6 +4,8 @@
     map.tmp     the next map while it is written; means nothing
     lock        held with flock(2) while a coordinator runs; names the cluster once a map was saved
 
+A note in the memory of this boot (`boot_note`) tells the map written last from an older copy of it.
+
 A map is written beside the old one, fsynced, renamed over it, and the directory is fsynced: after a crash one
 of the two is there, whole. After a failed write or fsync the kernel may have dropped the pages while it calls
 the next fsync a success (Rebello et al., ATC 2020), so nothing is tried again: the process must end and start
@@ -22,6 +24,7 @@ import msgspec
 
 from greenroom.cluster_map import ClusterMap
 from greenroom.errors import GreenroomError, InvariantError, UsageError
+from greenroom_cluster.coordination.boot_note import BootNote
 from greenroom_cluster.coordination.bounds import MAP_BYTES_MAX, map_objection
 
 FORMAT_VERSION = 1
@@ -51,6 +54,8 @@ class MapStorage:
         self._directory = directory
         self._path = directory / "map.bin"
         self._failure = ""
+        self._content = b""
+        self._vouched = False
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -74,6 +79,19 @@ class MapStorage:
                 "its own with --data-dir (GREENROOM_DATA_DIR)"
             ) from error
 
+        self._note = BootNote(directory)
+
+    @property
+    def vouched(self) -> bool:
+        """Whether the map on disk is known to be the newest there is, and so is what is saved from now on."""
+        return self._vouched
+
+    def vouch(self) -> None:
+        """Have this boot of the host know that the map on disk, and what is saved, is the newest there is."""
+        self._vouched = True
+        if self._content:
+            self._note.write(self._content)
+
     def __enter__(self) -> Self:
         return self
 
@@ -91,6 +109,7 @@ class MapStorage:
     def load(self) -> ClusterMap | None:
         """Return the map on disk, or None if none was ever saved here.
 
+        Where this boot cannot vouch for it, it does not from now on either, until told to.
         Raises MapDamagedError if there must be one and it cannot be read whole.
         """
         try:
@@ -102,7 +121,12 @@ class MapStorage:
             return None
         except OSError as error:
             raise self._damaged(f"reading it failed: {error.strerror}") from error
-        return self._decode(content)
+        cluster_map = self._decode(content)
+        self._content = content
+        self._vouched = self._note.vouches_for(content)
+        if not self._vouched:
+            self._note.void()
+        return cluster_map
 
     def save(self, cluster_map: ClusterMap) -> None:
         """Put this map in the place of the former one; on disk for good when this returns.
@@ -115,8 +139,12 @@ class MapStorage:
         if len(payload) > MAP_BYTES_MAX:
             raise InvariantError(f"a map of {len(payload)} bytes was decided, which nobody could be sent")
         header = _HEADER.pack(_MAGIC, FORMAT_VERSION, len(payload), zlib.crc32(payload))
+        content = header + payload
+        if self._vouched:
+            # Whichever of the two a crash leaves there is the newest: nothing was told of the other.
+            self._note.write(*((self._content, content) if self._content else (content,)))
         try:
-            self._replace(header + payload)
+            self._replace(content)
             self._mark(cluster_map.cluster)
         except OSError as error:
             self._failure = (
@@ -124,6 +152,9 @@ class MapStorage:
                 "ends and must be started again once the disk is writable and has room"
             )
             raise StorageFailedError(self._failure) from error
+        self._content = content
+        if self._vouched:
+            self._note.write(content)
 
     def _replace(self, content: bytes) -> None:
         temporary = self._directory / "map.tmp"

@@ -31,6 +31,12 @@ async def maps_in_use(addresses: Sequence[str], cluster: str) -> list[ClusterMap
     return maps + found
 
 
+async def maps_of(addresses: Sequence[str], cluster: str) -> list[ClusterMap]:
+    """Return the maps of those nodes that give theirs."""
+    maps, _ = await _ask(addresses, cluster)
+    return maps
+
+
 async def _ask(addresses: Sequence[str], cluster: str) -> tuple[list[ClusterMap], list[str]]:
     maps: list[ClusterMap] = []
     silent: list[str] = []

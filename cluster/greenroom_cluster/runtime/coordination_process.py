@@ -37,6 +37,8 @@ def _prepare(
         stored = storage.load()
         first = starting_map(stored, settings.options(), adopted)
         if first is not stored:
+            # The first map of all, or what an operator has said to go on from.
+            storage.vouch()
             storage.save(first)
         if settings.new_lineage:
             _log.info("lineage_begun", lineage=first.lineage, version=first.version, adopted=len(adopted))

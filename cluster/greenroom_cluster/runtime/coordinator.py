@@ -6,6 +6,7 @@ before that map is on disk; if it cannot be written, the process ends.
 """
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -27,8 +28,9 @@ from greenroom_cluster.coordination.coordinator import (
     Incoming,
     Outcome,
 )
-from greenroom_cluster.coordination.genesis import ClusterOptions, starting_map
+from greenroom_cluster.coordination.genesis import ClusterOptions, renumbered, starting_map
 from greenroom_cluster.coordination.storage import MapStorage
+from greenroom_cluster.runtime.adoption import maps_of
 from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
@@ -64,7 +66,13 @@ class CoordinatorServer:
             stored = self._storage.load()
             first = starting_map(stored, settings.options)
             if first is not stored:
+                self._storage.vouch()
                 self._storage.save(first)
+            proven, stored_version = self._storage.vouched, first.version
+            if not proven:
+                first = renumbered(first, time.time_ns() // 1_000_000)
+                self._storage.save(first)
+                _log.info("coordinator_unproven", data_dir=settings.data_dir, version=first.version)
             self.listener = Listener(
                 ListenerSettings(
                     cluster=first.cluster,
@@ -81,11 +89,19 @@ class CoordinatorServer:
         except BaseException:
             self._storage.close()
             raise
-        self._coordinator = Coordinator(first, CoordinatorSettings(settings.node_down_seconds), now_ns())
+        self._coordinator = Coordinator(
+            first,
+            CoordinatorSettings(settings.node_down_seconds),
+            now_ns(),
+            proven=proven,
+            stored_version=stored_version,
+        )
         self._publisher = MapPublisher()
         self._publisher.publish(first)
         self._connections: dict[int, FramedConnection] = {}
         self._waiting: list[Incoming] = []
+        self._shown: list[list[ClusterMap]] = []
+        self._tasks: trio.Nursery | None = None
         self._wake = trio.Event()
         self._room = trio.Event()
 
@@ -98,6 +114,7 @@ class CoordinatorServer:
         """Serve until cancelled. Raises StorageFailedError when the map cannot be written."""
         try:
             async with trio.open_nursery() as nursery:
+                self._tasks = nursery
                 nursery.start_soon(self.listener.run)
                 await self._decide_forever()
         finally:
@@ -133,6 +150,8 @@ class CoordinatorServer:
             room, self._room = self._room, trio.Event()
             room.set()
             await self._perform(self._coordinator.decide(now_ns(), batch))
+            while self._shown:
+                await self._perform(self._coordinator.shown(now_ns(), self._shown.pop()))
             await self._plan()
 
     async def _sleep_until_due(self) -> None:
@@ -146,13 +165,23 @@ class CoordinatorServer:
         while plan := self._controller.step(now_ns(), self._coordinator.map):
             await self._perform(self._coordinator.want(plan))
 
+    async def _ask_for_maps(self, addresses: tuple[str, ...]) -> None:
+        """Ask nodes which map they hold, because somebody claims that there is a later one than ours."""
+        self._shown.append(await maps_of(addresses, self._coordinator.map.cluster))
+        self._wake.set()
+
     async def _perform(self, outcome: Outcome) -> None:
+        if outcome.ask and self._tasks is not None:
+            self._tasks.start_soon(self._ask_for_maps, outcome.ask)
         for warning in outcome.warnings:
             _log.warning("coordinator_warning", message=warning)
         if outcome.persist is not None:
             # Not abandoned on cancellation: the map is on disk for good or the process ends.
             await trio.to_thread.run_sync(self._storage.save, outcome.persist)
             self._publisher.publish(outcome.persist, outcome.delta)
+        if not self._storage.vouched and self._coordinator.proven(now_ns()):
+            self._storage.vouch()
+            _log.info("coordinator_proven", version=self._coordinator.map.version)
         answers: dict[int, list[wire.Frame]] = {}
         for response in outcome.responses:
             connection = self._connections.get(response.connection)

@@ -210,13 +210,14 @@ class CoordinatorLink:
     def _known(self) -> tuple[int, int]:
         return (0, 0) if self._map is None else (self._map.lineage, self._map.version)
 
+    def _subscription(self) -> wire.Subscribe:
+        return wire.Subscribe(*self._known(), () if self._map is None else self._map.epochs)
+
     async def _follow(self, connection: FramedConnection) -> None:
         connection.speak(_decoder)
         self._connection = connection
         try:
-            connection.send(
-                [wire.Subscribe(*self._known()), *(call.request for call in self._calls.values())]
-            )
+            connection.send([self._subscription(), *(call.request for call in self._calls.values())])
             while True:
                 for message in await connection.receive():
                     if not self._take(connection, message):
@@ -234,7 +235,7 @@ class CoordinatorLink:
             case wire.MapFull(map=full):
                 return self._take_map(full)
             case wire.MapChange(delta=delta):
-                self._take_change(connection, delta)
+                return self._take_change(connection, delta)
             case Decided(decisions=decisions):
                 self._on_decisions(decisions)
             case Accepted() | Rejected():
@@ -248,36 +249,40 @@ class CoordinatorLink:
 
     def _take_map(self, full: ClusterMap) -> bool:
         known = self._map
-        if known is None or full.newer_than(known):
+        if known is None or full.continues(known):
             self._map = full
             self._on_map(full)
-        elif known.newer_than(full):
-            # A coordinator that has gone back in time notices it by our Subscribe; never follow it there.
-            _limited_log.error(
-                "coordinator_map_older",
-                known=f"{known.lineage}.{known.version}",
-                received=f"{full.lineage}.{full.version}",
-            )
-            return False
+        elif (full.lineage, full.version) != (known.lineage, known.version):
+            return self._leave(known, full.lineage, full.version)
         if not self._up:
             self._up = True
             self._on_up()
         return True
 
-    def _take_change(self, connection: FramedConnection, delta: MapDelta) -> None:
+    def _leave(self, known: ClusterMap, lineage: int, version: int) -> bool:
+        """A coordinator that has gone back in time notices it by our Subscribe; never follow it there."""
+        _limited_log.error(
+            "coordinator_map_older",
+            known=f"{known.lineage}.{known.version}",
+            received=f"{lineage}.{version}",
+        )
+        return False
+
+    def _take_change(self, connection: FramedConnection, delta: MapDelta) -> bool:
         known = self._map
-        if known is None:
-            return
-        if delta.lineage == known.lineage and delta.version <= known.version:
-            return
+        if known is None or (delta.lineage == known.lineage and delta.version <= known.version):
+            return True
         try:
             new = known.apply(delta)
         except (ValueError, IndexError):
             # A gap: only the whole map helps.
             connection.send([wire.Subscribe(0, 0)])
-            return
+            return True
+        if not new.continues(known):
+            return self._leave(known, delta.lineage, delta.version)
         self._map = new
         self._on_map(new)
+        return True
 
     def _take_reply(self, reply: Accepted | Rejected) -> None:
         call = self._calls.get(reply.request)

@@ -21,6 +21,7 @@ import trio
 from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom.errors import GreenroomError, UnavailableError, UsageError
 from greenroom_cluster.config import COORDINATOR_ADDRESS, LocalClusterSettings, memory_bytes
+from greenroom_cluster.coordination.boot_note import BootNote
 from greenroom_cluster.inspection import ClusterStatus, fetch_map, inspect_cluster
 from greenroom_cluster.restarts import GiveUp, RestartPolicy
 from greenroom_cluster.runtime.addresses import join_address, split_address
@@ -421,6 +422,7 @@ async def open_local_cluster(
         data_dir = settings.data_dir
         if data_dir is None:
             data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="greenroom-")))
+            stack.callback(BootNote(data_dir).void)
         async with trio.open_nursery() as tasks:
             cluster = LocalCluster(settings, data_dir, tasks)
             try:

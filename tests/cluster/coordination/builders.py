@@ -64,10 +64,12 @@ def cluster(
 class Desk:
     """A coordinator asked one thing at a time, in one call."""
 
-    def __init__(self, cluster_map: ClusterMap | None = None, now_ns: int = 0) -> None:
+    def __init__(
+        self, cluster_map: ClusterMap | None = None, now_ns: int = 0, *, proven: bool = True
+    ) -> None:
         self.now_ns = now_ns
         start = first_map("test", 4, 2) if cluster_map is None else cluster_map
-        self.coordinator = Coordinator(start, CoordinatorSettings(), now_ns)
+        self.coordinator = Coordinator(start, CoordinatorSettings(), now_ns, proven=proven)
         self.warnings: list[str] = []
         self._connections: dict[bytes, int] = {}
 

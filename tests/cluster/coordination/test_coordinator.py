@@ -1,10 +1,12 @@
 """What the coordinator answers, persists and publishes."""
 
+import msgspec
 import pytest
 
 from greenroom import wire
+from greenroom.cluster_map import ClusterMap, NodeEntry
 from greenroom_cluster.coordination import messages as m
-from greenroom_cluster.coordination.coordinator import NEVER
+from greenroom_cluster.coordination.coordinator import NEVER, Incoming
 from tests.cluster.coordination.builders import SECOND, Desk, actor, cluster, inc, node, nonce, shard
 
 A, B, C = inc("a"), inc("b"), inc("c")
@@ -337,21 +339,88 @@ def test_after_a_start_of_the_coordinator_a_name_nobody_claims_is_free() -> None
 def test_a_closed_connection_needs_no_answer_even_when_everything_is_refused() -> None:
     desk = owned()
     desk.ask(wire.Subscribe(9, 9), NEW)
+    assert isinstance(desk.node("n"), m.Rejected)
     assert desk.close(OLD, connection=1).responses == ()
 
 
 # --- lineage ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "word", [wire.Subscribe(1, 2), wire.Subscribe(2, 0), m.Heartbeat("a", 1, 2), m.Heartbeat("a", 9, 0)]
-)
-def test_an_older_copy_refuses_everything(word: object) -> None:
+LATER = (wire.Subscribe(1, 2), wire.Subscribe(2, 0), m.Heartbeat("a", 1, 2), m.Heartbeat("a", 9, 0))
+
+
+def later(**changes: object) -> ClusterMap:
+    """The map after one more decision."""
+    shards = (shard(A, epoch=4, wanted=("a/0", "b/0")), PAIR.shards[1])
+    return msgspec.structs.replace(PAIR, **{"version": 2, "shards": shards, **changes})
+
+
+@pytest.mark.parametrize("word", LATER)
+def test_a_claim_of_a_later_map_has_the_nodes_asked_and_stops_nothing(word: object) -> None:
     desk = Desk(PAIR)
     desk.subscribe(A)
+    outcome = desk.batch((B, word), (A, m.Propose(7, A, (m.Proposal(0, 3, nonce(1), "remove", A, ()),))))
+    assert outcome.ask == tuple(PAIR.nodes[name].address for name in ("a", "b"))
+    [decided] = [one.message for one in outcome.responses if isinstance(one.message, m.Decided)]
+    assert decided.decisions[0].applied
+
+
+@pytest.mark.parametrize("role", [wire.ROLE_ADMIN, wire.ROLE_OPERATOR])
+def test_who_only_looks_or_acts_as_an_operator_claims_nothing(role: str) -> None:
+    desk = Desk(PAIR)
+    incoming = Incoming(1, b"looks", wire.Subscribe(1 << 20, 1), role)
+    outcome = desk.decide(incoming)
+    assert outcome.ask == ()
+    assert outcome.responses[0].message == wire.MapFull(PAIR)
+
+
+def test_impossible_numbers_are_no_claim() -> None:
+    desk = Desk(PAIR)
+    for known in ((1 << 62, 1), (1, 1 << 63), (-1, 5), (1 << 40, -(1 << 63))):
+        assert desk.decide(Incoming(1, B, wire.Subscribe(*known))).ask == ()
+
+
+def test_claims_are_looked_into_once_a_second_however_many_there_are() -> None:
+    desk = Desk(PAIR)
+    asked = 0
+    for number in range(400):
+        desk.now_ns += SECOND // 100
+        outcome = desk.decide(Incoming(number, number.to_bytes(16), wire.Subscribe(2, 1)))
+        asked += bool(outcome.ask)
+        if outcome.ask:
+            desk.warnings += desk.coordinator.shown(desk.now_ns, [PAIR, PAIR]).warnings
+    assert asked == 4
+    [told] = [warning for warning in desk.warnings if "claim" in warning]
+    assert "none of the 2 nodes" in told
+
+
+def test_a_claimant_is_not_given_a_map_that_may_be_older() -> None:
+    desk = Desk(PAIR)
+    answer = desk.ask(wire.Subscribe(1, 2), A)
+    assert isinstance(answer, wire.Goodbye)
+    assert answer.code == "older-map"
+    assert isinstance(desk.ask(m.Propose(1, A, ()), A), m.Rejected)
+    assert desk.ask(wire.Subscribe(1, 1), A) == wire.MapFull(PAIR)
+
+
+@pytest.mark.parametrize("epochs", [(4, 3), (3, 4), (99, 0)])
+def test_a_later_epoch_is_a_claim_whatever_the_version(epochs: tuple[int, ...]) -> None:
+    """An older copy counts its versions anew, and so may have passed those of the newest."""
+    desk = Desk(msgspec.structs.replace(PAIR, version=500))
+    assert desk.decide(Incoming(1, B, wire.Subscribe(1, 7, epochs))).ask
+    assert not desk.decide(Incoming(2, C, wire.Subscribe(1, 7, (3, 3)))).ask
+
+
+@pytest.mark.parametrize("shown", [later(), later(version=1), later(lineage=2), later(version=1 << 40)])
+def test_once_a_node_has_a_later_map_everything_is_refused(shown: ClusterMap) -> None:
+    desk = Desk(PAIR)
+    desk.subscribe(A)
+    desk.ask(wire.Subscribe(1, 2), B)
+    told = desk.coordinator.shown(desk.now_ns, [PAIR, shown])
+    assert len(told.warnings) == 1
     outcome = desk.batch(
         (A, m.Propose(7, A, (m.Proposal(0, 3, nonce(1), "remove", A, ()),))),
-        (B, word),
+        (B, wire.Subscribe(1, 1)),
         (B, m.ReportDead(8, (A,))),
     )
     assert [type(response.message) for response in outcome.responses] == [
@@ -360,11 +429,52 @@ def test_an_older_copy_refuses_everything(word: object) -> None:
         m.Rejected,
     ]
     assert all("--new-lineage" in str(response.message) for response in outcome.responses)
-    assert len(outcome.warnings) == 1
     assert desk.map is PAIR
     assert isinstance(desk.subscribe(A), wire.Goodbye)
     assert desk.coordinator.want({0: ("b/0",)}).persist is None
     assert desk.coordinator.next_deadline() == NEVER
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        later(cluster="another"),
+        later(shards=PAIR.shards * 2),
+        later(lineage=1 << 40),
+        later(nodes={"a": NodeEntry("a", "\x1b", "up")}),
+        later(lineage=0),
+        later(shards=PAIR.shards, version=1 << 50),
+    ],
+)
+def test_a_map_that_cannot_be_compared_or_is_impossible_proves_nothing(shown: ClusterMap) -> None:
+    desk = Desk(PAIR)
+    assert desk.coordinator.shown(desk.now_ns, [shown]).persist is None
+    assert desk.subscribe(A) == wire.MapFull(PAIR)
+
+
+def test_versions_go_on_after_those_under_which_nothing_was_decided() -> None:
+    """The newest directory was put back, after an older copy had run and named other nodes down."""
+    desk = Desk(PAIR)
+    forked = msgspec.structs.replace(PAIR, version=40)
+    assert isinstance(desk.subscribe(B, version=40), wire.Goodbye)
+    outcome = desk.coordinator.shown(desk.now_ns, [PAIR, forked])
+    assert desk.map == msgspec.structs.replace(PAIR, version=41)
+    assert PAIR.apply(outcome.delta) == desk.map
+    assert desk.subscribe(B, version=40) == wire.MapFull(desk.map)
+
+
+def test_a_coordinator_without_any_decision_waits_while_later_maps_are_claimed() -> None:
+    """Its directory was emptied, and it knows no node to ask. Once the claims end, so does the waiting."""
+    desk = Desk()
+    for _ in range(8):
+        desk.now_ns += SECOND
+        assert isinstance(desk.ask(wire.Subscribe(1, 700), A), wire.Goodbye)
+        assert isinstance(desk.node("a"), m.Rejected)
+    assert len(desk.warnings) == 1
+    assert "--new-lineage" in desk.warnings[0]
+    assert desk.coordinator.next_deadline() == desk.now_ns + 10 * SECOND
+    desk.now_ns += 11 * SECOND
+    assert desk.node("a") == m.Accepted(1)
 
 
 def test_whoever_knows_this_map_or_an_older_one_is_welcome() -> None:

@@ -185,10 +185,14 @@ def test_restored_from_an_older_copy_no_epoch_is_used_again() -> None:
     copy = run.disk
     for _ in range(200):
         run.step()
+    newest = msgspec.msgpack.decode(run.disk, type=ClusterMap)
     run.disk = copy
     run.start()
     lineage, version = run.published
-    refused = run.coordinator.decide(run.now_ns, [Incoming(1, b"x", wire.Subscribe(lineage, version))])
+    claim = [Incoming(1, b"x", wire.Subscribe(lineage, version))]
+    assert run.coordinator.decide(run.now_ns, claim).ask
+    assert run.coordinator.shown(run.now_ns, [newest]).warnings
+    refused = run.coordinator.decide(run.now_ns, claim)
     assert isinstance(refused.responses[0].message, wire.Goodbye)
     renewed = begin_lineage(msgspec.msgpack.decode(copy, type=ClusterMap))
     run.look(renewed)

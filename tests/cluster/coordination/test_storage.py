@@ -244,6 +244,42 @@ def test_a_new_lineage_begins_from_the_newest_map_that_is_in_use() -> None:
     assert (begun.lineage, begun.shards[0].epoch) == (3, 70_000 + 65_536)
 
 
+def test_a_new_lineage_begins_from_the_newest_of_each_shard_whatever_the_versions() -> None:
+    """An older copy ran for a while under versions beyond those of the newest map."""
+    c = inc("c")
+    copy = msgspec.structs.replace(MAP, shards=(MAP.shards[0], MAP.shards[0]))
+    newest = msgspec.structs.replace(
+        copy,
+        version=40,
+        actors={**copy.actors, A: actor(A, "a/0", "dead"), c: actor(c, "a/0")},
+        shards=(shard(c, epoch=6, wanted=("a/0",)), copy.shards[1]),
+    )
+    forked = msgspec.structs.replace(copy, version=900, shards=(copy.shards[0], shard(A, epoch=4)))
+    for known in ((copy, (newest, forked)), (forked, (newest,)), (None, (forked, copy, newest))):
+        begun = starting_map(known[0], ClusterOptions("test", new_lineage=True), known[1])
+        assert begun.version > 900
+        assert [entry.epoch - 65_536 for entry in begun.shards] == [6, 4]
+        assert [entry.primary for entry in begun.shards] == [c, A]
+        assert begun.actors[c].state == "up"
+        assert begun.actors[A].state == "dead"
+
+
+def test_who_holds_a_shard_by_another_map_takes_nobodys_slot() -> None:
+    c = inc("c")
+    newest = msgspec.structs.replace(MAP, shards=(shard(A, epoch=9), shard(A, epoch=9)))
+    forked = msgspec.structs.replace(
+        MAP,
+        version=900,
+        nodes={**MAP.nodes, "z": node("z")},
+        actors={c: actor(c, "a/0"), B: actor(B, "z/0")},
+        shards=(shard(c, (B,), epoch=10), shard()),
+    )
+    begun = starting_map(newest, ClusterOptions("test", new_lineage=True), (forked,))
+    assert begun.shards[0].members == (c, B)
+    assert (begun.actors[A].state, begun.actors[c].state) == ("up", "replaced")
+    assert set(begun.nodes) == {"a", "b"}
+
+
 @pytest.mark.parametrize(
     "other", [first_map("else", 16, 2), first_map("shop", 32, 2), first_map("shop", 16, 3)]
 )

@@ -1,0 +1,77 @@
+"""What proves that a map on disk is the one written last: a note that no backup restores.
+
+It lies in the memory of this boot of the host (/dev/shm), under the device and inode of the coordinator's
+directory, and holds the boot and the digests of the maps that may be on disk: the one there and, while the
+next is put in its place, that one too. After another boot, and for a copy of the directory or of the map,
+there is none that fits. Only our own user can have written it. That there is none is no failure: the
+coordinator then awaits the word of all members (`hearing`).
+"""
+
+import os
+import stat
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  its owner and mode are checked
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_NOTE_BYTES_MAX = 1024
+
+
+class BootNote:
+    """The note about the map in one directory, which must be there."""
+
+    def __init__(self, directory: Path) -> None:
+        found = directory.stat()
+        self._path = SHARED_MEMORY / f"greenroom-{os.geteuid()}-{found.st_dev:x}-{found.st_ino:x}"
+
+    def vouches_for(self, content: bytes) -> bool:
+        """Whether this boot is known to have written this content last."""
+        lines = self._read().split()
+        return bool(lines) and lines[0] == _boot() and _digest(content) in lines[1:]
+
+    def write(self, *contents: bytes) -> None:
+        """Say that the map on disk is one of these, and no other."""
+        text = " ".join((_boot(), *(_digest(content) for content in contents)))
+        temporary = self._path.with_name(f"{self._path.name}-{os.getpid()}")
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            temporary.unlink(missing_ok=True)
+            file = os.open(temporary, flags, 0o600)
+            try:
+                os.write(file, text.encode())
+            finally:
+                os.close(file)
+            temporary.rename(self._path)
+        except OSError:
+            self.void()
+
+    def void(self) -> None:
+        """Vouch for nothing any more; what cannot be removed names a map that is no longer there."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+    def _read(self) -> str:
+        try:
+            file = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return ""
+        try:
+            found = os.fstat(file)
+            ours = found.st_uid == os.geteuid() and not stat.S_IMODE(found.st_mode) & 0o077
+            return os.read(file, _NOTE_BYTES_MAX).decode(errors="replace") if ours else ""
+        except OSError:
+            return ""
+        finally:
+            os.close(file)
+
+
+def _boot() -> str:
+    try:
+        return _BOOT.read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def _digest(content: bytes) -> str:
+    return blake2b(content, digest_size=32).hexdigest()

@@ -1,0 +1,98 @@
+"""Who says to know a later map than the coordinator's, and what may be made of that.
+
+A claim proves nothing, for anybody can make one: the nodes of the map are asked for theirs, and only a map is
+evidence. A later lineage or version is claimed, or a later epoch of a shard. A peer that names no epochs and
+had no map from this run also claims one by a version that this run has reached since its start: other
+decisions may stand under it.
+"""
+
+from greenroom.cluster_map import ClusterMap
+from greenroom_cluster.coordination.bounds import LINEAGE_MAX, VERSION_MAX, map_objection
+
+ASK_SECONDS = 1.0
+TELL_SECONDS = 60.0
+HOLD_SECONDS = 10.0
+ASKED_MAX = 64
+
+VERSIONS_SKIPPED_MAX = 1 << 32
+
+_SENDERS_MAX = 1 << 14
+
+
+class Claims:
+    """The claims made to one run of a coordinator, which started with lineage and version `since`."""
+
+    def __init__(self, since: tuple[int, int]) -> None:
+        self._since = since
+        self._served: dict[bytes, None] = {}
+        self._claimants: dict[bytes, None] = {}
+        self._ask_due_ns = 0
+        self._tell_due_ns = 0
+        self.latest: tuple[int, int] | None = None
+        self.made_ns = 0
+
+    def note(
+        self, now_ns: int, sender: bytes, known: tuple[int, int], epochs: tuple[int, ...], ours: ClusterMap
+    ) -> bool:
+        """Take in which map a peer says to know; return whether it claims a later one than ours."""
+        if not (0 <= known[0] <= LINEAGE_MAX and 0 <= known[1] <= VERSION_MAX):
+            return False
+        # Of former releases only those are believed to know no more who had their map from this run.
+        latest = (ours.lineage, ours.version) if epochs or sender in self._served else self._since
+        ahead = known[0] == ours.lineage and any(
+            theirs > mine.epoch for theirs, mine in zip(epochs, ours.shards, strict=False)
+        )
+        if known <= latest and not ahead:
+            remember(self._served, sender, _SENDERS_MAX)
+            self._claimants.pop(sender, None)
+            return False
+        remember(self._claimants, sender, _SENDERS_MAX)
+        self.latest, self.made_ns = known, now_ns
+        return True
+
+    def is_claimant(self, sender: bytes) -> bool:
+        """Whether this peer's last word was such a claim."""
+        return sender in self._claimants
+
+    def ask_due(self, now_ns: int) -> bool:
+        """Whether it is time to ask the nodes for their maps, which then counts as done."""
+        if self.latest is None or now_ns < self._ask_due_ns:
+            return False
+        self._ask_due_ns = now_ns + round(ASK_SECONDS * 1e9)
+        return True
+
+    def refute(self, version: int) -> None:
+        """Nothing up to this version was decided that we do not know, so it is a claim no more."""
+        self._since = max(self._since, (self._since[0], version))
+
+    def dismiss(self, now_ns: int, answered: int) -> tuple[str, ...]:
+        """No node gave a later map; return what to tell of the claim, at most once a minute."""
+        claimed, self.latest = self.latest, None
+        if claimed is None or now_ns < self._tell_due_ns:
+            return ()
+        self._tell_due_ns = now_ns + round(TELL_SECONDS * 1e9)
+        told = (
+            f"somebody claims to know a later map (lineage {claimed[0]}, version {claimed[1]}) than ours: "
+            f"none of the {answered} nodes that answered has one, so the claim is ignored"
+        )
+        return (told,)
+
+
+def is_of_this_cluster(ours: ClusterMap, shown: ClusterMap) -> bool:
+    """Whether a map that a node showed can be compared with ours at all."""
+    return not map_objection(shown) and (shown.cluster, shown.shard_count) == (ours.cluster, ours.shard_count)
+
+
+def is_later(ours: ClusterMap, shown: ClusterMap) -> bool:
+    """Whether something was decided that ours does not know: a later lineage, or a later epoch of a shard."""
+    if shown.lineage != ours.lineage:
+        return shown.lineage > ours.lineage
+    return any(theirs.epoch > mine.epoch for theirs, mine in zip(shown.shards, ours.shards, strict=True))
+
+
+def remember(known: dict[bytes, None], key: bytes, limit: int) -> None:
+    """Keep the newest keys, at most `limit` of them."""
+    known.pop(key, None)
+    known[key] = None
+    if len(known) > limit:
+        del known[next(iter(known))]
