@@ -10,11 +10,12 @@ import trio
 
 from greenroom import wire
 from greenroom.framing import FrameBuffer, encode_frames, messages_decoder
+from greenroom_cluster.coordination.messages import CoordinatorReply
 from greenroom_cluster.peering import PEER_FRAME_BYTES_MAX, PeerReply
 from greenroom_cluster.runtime.addresses import split_address
 
 _greetings = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye)
-_decoder = messages_decoder(wire.ServerMessage | PeerReply)
+_decoder = messages_decoder(wire.ServerMessage | PeerReply | CoordinatorReply)
 
 
 def hello(role: str, *, cluster: str = "greenroom", target: bytes = b"", sender: bytes = b"") -> wire.Hello:
@@ -57,17 +58,19 @@ class RawConnection:
 
 
 @asynccontextmanager
-async def connected(address: str | int) -> AsyncIterator[RawConnection]:
-    """Connect to an address, or a port of this machine."""
+async def connected(address: str | int, *, source: str | None = None) -> AsyncIterator[RawConnection]:
+    """Connect to an address, or a port of this machine; from that address of ours, if one is given."""
     host, port = split_address(address) if isinstance(address, str) else ("127.0.0.1", address)
-    async with await trio.open_tcp_stream(host, port) as stream:
+    async with await trio.open_tcp_stream(host, port, local_address=source) as stream:
         yield RawConnection(stream)
 
 
 @asynccontextmanager
-async def greeted(address: str | int, opening: wire.Hello) -> AsyncIterator[RawConnection]:
-    """Connect and exchange hellos."""
-    async with connected(address) as connection:
+async def greeted(
+    address: str | int, opening: wire.Hello, *, source: str | None = None
+) -> AsyncIterator[RawConnection]:
+    """Connect, as `connected`, and exchange hellos."""
+    async with connected(address, source=source) as connection:
         await connection.send([opening])
         answer = await connection.receive()
         assert isinstance(answer, wire.Hello), answer
