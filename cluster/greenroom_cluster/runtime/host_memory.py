@@ -6,16 +6,15 @@ from pathlib import Path
 from greenroom_cluster.config import MEMORY_BYTES_MIN
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_STATM = "/proc/self/statm"
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 SHARE = 0.75
 """Of what the machine or the container has, what all its actors together take unless told otherwise."""
 
 
-def resident_bytes() -> int:
-    """Return how much memory this process has in use."""
-    with open(_STATM, "rb") as statm:  # noqa: PTH123  asked for twice a second, by a process with other things to do
+def resident_bytes(pid: int | str = "self") -> int:
+    """Return how much memory a process has in use. Raises OSError if there is no such process."""
+    with open(f"/proc/{pid}/statm", "rb") as statm:  # noqa: PTH123  asked for twice a second, by a process with other things to do
         return int(statm.read().split()[1]) * _PAGE_BYTES
 
 

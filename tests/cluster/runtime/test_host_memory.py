@@ -1,0 +1,56 @@
+"""How much memory there is for an actor."""
+
+from pathlib import Path
+
+import pytest
+
+from greenroom import UsageError
+from greenroom_cluster.config import MEMORY_BYTES_MIN, memory_bytes
+from greenroom_cluster.runtime.host_memory import available_bytes, default_bytes, resident_bytes
+
+MIB = 1 << 20
+
+
+def test_this_process_has_some_memory() -> None:
+    before = resident_bytes()
+    kept = b"x" * (40 * MIB)
+    assert len(kept) <= resident_bytes() - before + 5 * MIB
+
+
+def test_the_narrowest_control_group_counts(tmp_path: Path) -> None:
+    inner = tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    own = tmp_path / "cgroup"
+    own.write_text("0::/outer/inner\n")
+    everything = available_bytes(tmp_path, own)
+    (inner / "memory.max").write_text("max\n")
+    assert available_bytes(tmp_path, own) == everything
+    (tmp_path / "outer" / "memory.max").write_text(f"{200 * MIB}\n")
+    assert available_bytes(tmp_path, own) == 200 * MIB
+    (inner / "memory.max").write_text(f"{100 * MIB}\n")
+    assert available_bytes(tmp_path, own) == 100 * MIB
+
+
+def test_a_container_sees_its_own_limit_at_the_root(tmp_path: Path) -> None:
+    """Its path may be the host's, which is not there."""
+    own = tmp_path / "cgroup"
+    own.write_text("0::/docker/abcdef\n")
+    (tmp_path / "memory.max").write_text(f"{300 * MIB}\n")
+    assert available_bytes(tmp_path, own) == 300 * MIB
+
+
+def test_actors_share_what_there_is() -> None:
+    assert default_bytes(1) >= default_bytes(2) >= MEMORY_BYTES_MIN
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("", 0), ("134217728", 128 * MIB), ("512MiB", 512 * MIB), ("2 GiB", 2048 * MIB)]
+)
+def test_a_bound_is_bytes_or_has_a_unit(text: str, size: int) -> None:
+    assert memory_bytes("--memory-max", text) == size
+
+
+@pytest.mark.parametrize("text", ["1", "64MiB", "512MB", "-1", "much", "1.5GiB", "95MiB"])
+def test_what_is_no_bound_is_refused_by_name(text: str) -> None:
+    with pytest.raises(UsageError, match="--memory-max"):
+        memory_bytes("--memory-max", text)
