@@ -1,4 +1,4 @@
-"""The command `python -m simulations`: run, replay, scenario, mutants, scale.
+"""The command `python -m simulations`: run, replay, scenario, mutants, scale, decide.
 
 Results go to stdout, progress to stderr. The exit status is 0 if all is well, 1 if a rule was broken (or a
 mutant not found), 2 if the command makes no sense.
@@ -16,6 +16,7 @@ import msgspec
 from greenroom.errors import UsageError
 from simulations import scale
 from simulations.arguments import at_least, check_directory, check_writable, read_plan, seeds
+from simulations.deciding import Difference, decide
 from simulations.linearizability import write_history
 from simulations.mutants import as_json, find_all, table
 from simulations.patching import MUTANTS
@@ -45,6 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
     _add_scenario(commands.add_parser("scenario", help="run a named story and draw it"))
     _add_mutants(commands.add_parser("mutants", help="plant known mistakes and see them found"))
     _add_scale(commands.add_parser("scale", help="compute what large clusters cost"))
+    _add_decide(
+        commands.add_parser("decide", help="give replicas hostile commands and see that they decide alike")
+    )
     options = parser.parse_args(arguments)
     try:
         return int(options.act(options))
@@ -237,4 +241,26 @@ def _scale(options: argparse.Namespace) -> int:
             sizes.append(scale.measure(nodes, shards))
     print(scale.as_json(sizes) if options.json else scale.as_table(sizes))
     scale.draw(sizes, options.svg)
+    return 0
+
+
+# --- decide ----------------------------------------------------------------------------------------------
+
+
+def _add_decide(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--commands", type=at_least(1), default=100_000, help="how many; 100000 without")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the commands; 0 without")
+    parser.add_argument("--python", help="another Python, which has msgspec, to decide the same")
+    parser.set_defaults(act=_decide)
+
+
+def _decide(options: argparse.Namespace) -> int:
+    try:
+        outcomes = decide(options.commands, options.seed, options.python)
+    except OSError as error:
+        raise UsageError(f"--python {options.python} cannot be started: {error.strerror}") from None
+    except Difference as difference:
+        print(f"replicas decided differently: {difference}")
+        return 1
+    print(f"{options.commands} commands, decided alike: {json.dumps(outcomes)}")
     return 0

@@ -4,7 +4,8 @@ A refusal here is `Overloaded`, which promises that nothing was applied, or a `F
 hold; both come before the log. The limits bound memory and, as important, the work of one step: while a step
 runs no beacon is sent and no sign of life, so an actor with too much to apply at once looks dead to
 everybody, and so does its peer, which applies the same. What a patch costs is what it brings and the size of
-the session that it opens, as that will be once everything logged before is applied.
+the session that it opens, as that will be once everything logged before is applied; many small containers
+cost more than their bytes. The session is opened once, whatever the number of paths.
 """
 
 from typing import TYPE_CHECKING
@@ -25,6 +26,10 @@ COSTLY = frozenset({wire.Patch, wire.Rotate, wire.Clean, wire.Create, wire.Updat
 
 _SMALL_BYTES = 2048
 """Data up to this size is written without being accounted for."""
+_OPENING_BYTES = 32
+"""A container takes as long to read and write as so many bytes of text."""
+_OPENINGS = frozenset((*range(0x80, 0xA0), 0xC7, 0xC8, 0xC9, *range(0xD4, 0xD9), *range(0xDC, 0xE0)))
+_OTHER_BYTES = bytes(byte for byte in range(256) if byte not in _OPENINGS)
 
 
 class Admission:
@@ -107,11 +112,12 @@ class Admission:
                 self._account(sequence, 0, command.digest, size)  # type: ignore[union-attr]  # kind says which
         elif kind is wire.Patch:
             size = _size(command)  # type: ignore[arg-type]  # kind says which
-            self._account(sequence, size + self._opened(command.digest), command.digest, size)  # type: ignore[union-attr]  # kind says which
+            self._account(sequence, self._cost(command), command.digest, size)  # type: ignore[arg-type,union-attr]  # kind says which
         elif kind is wire.Rotate:
             # The new id gets the session as it will be by then.
             cost = self._cost(command)  # type: ignore[arg-type]  # kind says which
-            self._account(sequence, cost, command.new_digest, cost)  # type: ignore[union-attr]  # kind says which
+            growth = _size(command) + self._opened(command.digest)  # type: ignore[arg-type,union-attr]  # kind says which
+            self._account(sequence, cost, command.new_digest, growth)  # type: ignore[union-attr]  # kind says which
         elif kind is wire.Clean:
             self._cleaning = sequence
 
@@ -158,7 +164,10 @@ class Admission:
         return 0
 
     def _cost(self, command: wire.Patch | wire.Rotate) -> int:
-        return _size(command) + self._opened(command.digest)
+        """Return what a patch costs: sizes, and more for what is opened and brought in small containers."""
+        stored = self._primary.table.sessions.get(command.digest, b"")
+        extra = _openings_bytes(stored) + sum([_openings_bytes(value) for _, value in command.set])
+        return _size(command) + self._opened(command.digest) + extra
 
     def _opened(self, digest: bytes) -> int:
         """Return how large the session will be once everything logged so far is applied."""
@@ -185,6 +194,12 @@ def _user_objection(user_id: str | None) -> str:
 
 def _size(command: wire.Patch | wire.Rotate) -> int:
     return record_bytes(command) - RECORD_OVERHEAD_BYTES - COMMAND_BYTES
+
+
+def _openings_bytes(data: bytes) -> int:
+    if len(data) <= _SMALL_BYTES:
+        return 0
+    return _OPENING_BYTES * len(data.translate(None, _OTHER_BYTES))
 
 
 def _malformed(command: wire.Create | wire.Update | wire.Patch | wire.Rotate) -> wire.Failed | None:

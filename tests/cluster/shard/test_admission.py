@@ -261,3 +261,34 @@ def test_no_reason_names_a_setting_that_no_option_sets() -> None:
             text = node.value if isinstance(node, ast.Constant) and id(node) not in docstrings else None
             if isinstance(text, str) and " " in text:
                 assert [name for name in HostSettings.__struct_fields__ if name in text] == [], text
+
+
+def test_a_patch_costs_more_where_the_session_holds_many_small_containers(world: World) -> None:
+    primary = world.primary()
+    world.call(primary, create(ALICE, msgspec.msgpack.encode({"x": [[] for _ in range(60_000)]})))
+    primary.ask(*(patch(number, 1) for number in range(1, 11)), client=b"z" * 16)
+    refused = [number for number, reply in primary.replies.items() if isinstance(reply, wire.Overloaded)]
+    assert len(refused) == 9
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xc0", b"\x81\xc0\x01", b"\x82\xa1a\x01\xa1a\x02", b"\x81\xa1a" + b"\x91" * 65 + b"\x01"]
+)
+def test_what_no_session_may_hold_is_refused_and_never_logged(world: World, data: bytes) -> None:
+    primary = world.primary()
+    world.call(primary, create(ALICE, big(1)))
+    appended = primary.replica().log.appended
+    values = ((("a",), data if data != b"\xc0" else b"\xc1"),)
+    for command in (
+        wire.Create(1, 1, 0, 0, b"b" * 32, None, 1, FAR_US, None, "", data),
+        wire.Update(2, 1, 0, 0, ALICE, None, FAR_US, "", data, None),
+        wire.Patch(3, 1, 0, 0, ALICE, values, (), (), None, None),
+        wire.Patch(4, 1, 0, 0, ALICE, (), (), ((("a",), b"\xc1"),), None, None),
+        wire.Rotate(5, 1, 0, 0, ALICE, b"b" * 32, values, (), None, None),
+    ):
+        primary.ask(command, client=b"z" * 16)
+        reply = primary.replies[command.request]
+        assert isinstance(reply, wire.Failed), command
+        assert reply.code == wire.FailureCode.INVALID
+        assert reply.detail
+    assert primary.replica().log.appended == appended
