@@ -24,6 +24,7 @@ from greenroom_cluster.shard.records import (
     StoredSession,
 )
 from tests.system.attacks import Ports, unharmed
+from tests.system.canaries import canaries
 from tests.system.raw import greeted, hello
 from tests.system.stage import SETTINGS, SharedCluster
 
@@ -228,6 +229,34 @@ async def test_nonsense_to_the_coordinator_changes_nothing(cluster: SharedCluste
         for role in (wire.ROLE_PEER, wire.ROLE_ADMIN):
             await say(ports.coordinator, hello(role, sender=sender), said)
     assert await cluster.map() == before
+
+
+async def test_nobody_harms_others_through_the_coordinators_door(cluster: SharedCluster) -> None:
+    """Deaths of others, claims of later maps, entries too long for a map: other clients notice nothing."""
+    before = await cluster.until(at_rest)
+    node = next(iter(before.nodes.values()))
+    sender = os.urandom(16)
+    huge = ActorEntry(sender, node.name, f"{node.name}/9", "h:9", "up", "H" * 600_000, 1, 1)
+    said = [
+        messages.ReportDead(1, tuple(before.actors)),
+        messages.ForgetNode(2, node.name),
+        messages.RegisterNode(3, NodeEntry("zz", "\x1b]0;owned\x07:9", "up")),
+        messages.RegisterActor(4, huge),
+        messages.RemoveNode(5, node.name),
+        wire.Subscribe(1 << 62, 1),
+        wire.Subscribe(before.lineage + 1, 1),
+        wire.Subscribe(before.lineage, before.version + 1, (1 << 20,) * before.shard_count),
+        messages.Heartbeat(node.name, before.lineage + 1, 1),
+    ]
+    async with canaries(cluster.cluster):
+        address = cluster.cluster.coordinator_address
+        for role in (wire.ROLE_ADMIN, wire.ROLE_OPERATOR, wire.ROLE_PEER):
+            for message in said:
+                await say(address, hello(role, sender=sender), [message])
+    assert await cluster.map() == before
+    async with greeted(address, hello(wire.ROLE_PEER)) as connection:
+        await connection.send([wire.Subscribe(0, 0)])
+        assert await connection.receive() == wire.MapFull(before), "it goes on serving"
 
 
 async def test_odd_requests_harm_no_other_users_sessions(cluster: SharedCluster) -> None:
