@@ -29,11 +29,13 @@ from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.settings import HostSettings
 from greenroom_cluster.shard.stored import as_received
+from greenroom_cluster.suspicion import InHand
 from simulations.connections import Acceptor, Codec, Dialed, Served, Service, hello
 from simulations.coordinator_links import CoordinatorLink
 from simulations.network import Network
+from simulations.poison import ActorMark, PoisonedError
 from simulations.processes import Process
-from simulations.timeline import Machine
+from simulations.timeline import SECOND, Machine
 
 if TYPE_CHECKING:
     from simulations.oracles import Oracles
@@ -48,7 +50,14 @@ class ActorProcess(Process):
     """One incarnation. `parent_alive` is set by its supervisor; an orphan ends itself when it notices."""
 
     def __init__(
-        self, network: Network, machine: Machine, random: Random, host: Host, slot: str, incarnation: bytes
+        self,
+        network: Network,
+        machine: Machine,
+        random: Random,
+        host: Host,
+        slot: str,
+        incarnation: bytes,
+        mark: ActorMark,
     ) -> None:
         super().__init__(network, machine, f"{slot}:{incarnation.hex()[:6]}", random)
         self.host = host
@@ -57,6 +66,12 @@ class ActorProcess(Process):
         self.oracles: Oracles | None = None
         self.orphaned = False
         self.hold_effects = False
+        self.mark = mark
+        # What its supervisor sees: the record in hand, and whether it works on that or stands still.
+        self.in_hand: InHand | None = None
+        self.crashed = False
+        self.works_since: int | None = None
+        self.on_stuck: Callable[[], None] | None = None
         self.host_settings = HostSettings()
         self._codec = Codec(encoded=False)
         self._clients: dict[int, Served] = {}
@@ -93,6 +108,8 @@ class ActorProcess(Process):
         oracles.before(self, event)
         try:
             effects = self.host.step(machine.now_ns(), machine.wall_us(), event)
+        except PoisonedError:
+            return
         except Exception as error:  # noqa: BLE001 - whatever the core raises is what is looked for
             oracles.core_failed(self, event, error)
             self.kill()
@@ -102,12 +119,50 @@ class ActorProcess(Process):
             self.hold_effects = False
             self._held = effects
             self.pause()
+            self.in_hand = self.in_hand or self.mark.last
+            self._stuck()
         elif effects:
             self._perform(effects)
         self._arm()
 
+    # --- a record that it does not get past ----------------------------------------------------------------
+
+    @property
+    def busy_seconds(self) -> float:
+        """Processor time, as far as it matters: what it spends on the record in hand."""
+        return 0.0 if self.works_since is None else (self.timeline.now - self.works_since) / SECOND
+
+    def succumb(self, record: InHand, *, hangs: bool) -> None:
+        """Crash, or hang for good, with this record in hand."""
+        self.in_hand = record
+        if hangs:
+            self.works_since = self.timeline.now
+            self.pause()
+            self._stuck()
+        else:
+            self.crashed = True
+            self.kill()
+
+    def slow_down(self, record: InHand, seconds: float) -> None:
+        """Take so long over this record; nobody is told meanwhile what the step decides."""
+        self.in_hand = record
+        self.works_since = self.timeline.now
+        self.hold_effects = True
+        self.timeline.after(int(seconds * SECOND), self._get_past)
+
+    def _get_past(self) -> None:
+        self.works_since = None
+        self.resume()
+
+    def _stuck(self) -> None:
+        if self.on_stuck is not None:
+            self.on_stuck()
+
     def resume(self) -> None:
         """Go on: first with what the step under way had decided."""
+        if self.works_since is not None:
+            return
+        self.in_hand = None
         held, self._held = self._held, []
         if self.alive and held:
             self._perform(held)
@@ -119,11 +174,11 @@ class ActorProcess(Process):
     def orphan(self) -> None:
         """The supervisor is gone: a thread ends this process, as soon as it runs."""
         self.orphaned = True
-        if not self.paused:
+        if not self.paused or self.works_since is not None:
             self.timeline.after(self.random.randrange(1_000_000, 5_000_000), self._leave)
 
     def _leave(self) -> None:
-        if not self.paused:
+        if not self.paused or self.works_since is not None:
             self.kill()
 
     def _arm(self) -> None:

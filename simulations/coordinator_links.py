@@ -22,6 +22,7 @@ from greenroom_cluster.coordination.messages import (
     Proposal,
     Propose,
     Rejected,
+    Suspicion,
 )
 from simulations.connections import Codec, Dialed, hello
 from simulations.processes import Process
@@ -70,9 +71,9 @@ class CoordinatorLink:
             self._numbers += 1
             self._dialed.send([Propose(self._numbers, self._sender, tuple(proposals))])
 
-    def heartbeat(self, node: str) -> None:
+    def heartbeat(self, node: str, suspicions: tuple[Suspicion, ...] = ()) -> None:
         """Tell the coordinator that this node is alive."""
-        self._dialed.send([Heartbeat(node, *self._known())])
+        self._dialed.send([Heartbeat(node, *self._known(), suspicions)])
 
     def call(
         self, make_request: Callable[[int], CoordinatorRequest], answered: Callable[[str | None], None]

@@ -75,6 +75,7 @@ class Faults:
         for number in sorted(self._open):
             self._take_back(number)
         world = self.world
+        world.poisons.disarm()
         self.network.mend_all()
         world.disk.write_ns = int(world.plan.disk_ms * 1e6)
         if not world.coordinator.alive:
@@ -122,6 +123,7 @@ KINDS: dict[str, Callable[[Hit], Undo | None]] = {
     "pause": processes.pause,
     "pause mid-step": processes.pause_mid_step,
     "slow": processes.slow,
+    "poison": processes.poison,
     "kill client": processes.kill_client,
     "jump wall clock": processes.jump_clock,
     "change clock rate": processes.change_rate,

@@ -1,8 +1,11 @@
 """Faults of processes, machines and clocks, and nodes that come and go."""
 
+import re
+
 from simulations.actors import ActorProcess
 from simulations.clients import ClientProcess
 from simulations.hits import Hit, Undo, nothing
+from simulations.poison import KINDS
 from simulations.timeline import MILLISECOND, SECOND
 
 # --- processes -------------------------------------------------------------------------------------------
@@ -98,6 +101,15 @@ def pause_mid_step(hit: Hit) -> Undo | None:
         actor.resume()
 
     return resume
+
+
+def poison(hit: Hit) -> Undo | None:
+    """The next record that a primary applies of a shard crashes it (0), hangs it (1) or takes seconds (2)."""
+    shard = re.fullmatch(r"primary of shard (\d+)", hit.target.name)
+    if shard is None:
+        return None
+    hit.world.poisons.arm(int(shard[1]) % hit.world.plan.shards, KINDS[int(hit.amount)], hit.seconds)
+    return nothing
 
 
 def slow(hit: Hit) -> Undo | None:

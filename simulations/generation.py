@@ -90,7 +90,9 @@ def make_plan(seed: int) -> Plan:
         plan = replace(plan, shards=16)
     # Drawn apart, so that what a seed stands for besides stays as it is.
     plan = replace(plan, page_max=Random(f"{seed}/pages").choice((256, 1, 2)))
-    return _with_bounds(replace(plan, actions=_actions(plan, random), faults=_faults(plan, random)))
+    plan = replace(plan, actions=_actions(plan, random), faults=_faults(plan, random))
+    plan = replace(plan, faults=(*plan.faults, *_poison(plan, Random(f"{seed}/poison"))))
+    return _with_bounds(plan)
 
 
 def _with_bounds(plan: Plan) -> Plan:
@@ -105,6 +107,22 @@ def _with_bounds(plan: Plan) -> Plan:
         plan,
         session_bytes=random.choice((500, 3000, 10_000)),
         memory_bytes=tuple(random.randrange(15_000, 150_000) for _ in range(plan.nodes)),
+    )
+
+
+def _poison(plan: Plan, random: Random) -> tuple[Fault, ...]:
+    """In some runs, records on which actors end or that hold them up. Drawn apart, as above."""
+    if random.random() < 0.8:
+        return ()
+    return tuple(
+        Fault(
+            round(random.uniform(0.1, 0.8) * plan.seconds * 1000, 3),
+            "poison",
+            f"primary of shard {random.randrange(plan.shards)}",
+            _duration(plan, random),
+            random.choice((0.0, 1.0, 2.0)),
+        )
+        for _ in range(random.choice((1, 1, 2)))
     )
 
 

@@ -231,3 +231,40 @@ RESTORED_LONG = msgspec.structs.replace(
     ),
 )
 """The same, but the copy stays in use until all are connected, under versions that it has counted on."""
+
+
+def _poisoned(*faults: Fault) -> Plan:
+    """Return a story of one shard under load with these faults, in which no record may end two actors."""
+    return Plan(
+        seed=0,
+        shards=1,
+        clients=1,
+        callers=4,
+        sessions=4,
+        seconds=8.0,
+        spares=True,
+        actions=tuple(
+            Action(number % 4, 5.0 + number * 7 % 11, "create" if number < 4 else "patch", number % 4)
+            for number in range(3000)
+        ),
+        faults=faults,
+    )
+
+
+CRASHES = _poisoned(Fault(1000, "poison", "primary of shard 0", amount=0.0))
+"""A record crashes the actor that applies it; its clients go on asking until an operator has dropped it."""
+
+HANGS = _poisoned(Fault(1000, "poison", "primary of shard 0", amount=1.0))
+"""A record hangs the actor that applies it; another takes over before it is killed for that."""
+
+SLOW = _poisoned(
+    Fault(1000, "poison", "primary of shard 0", 4.0, 2.0),
+    Fault(1100, "pause", "client 0", 4.3),
+)
+"""A primary spends four seconds over a record; another takes over meanwhile, as its client learns late."""
+
+KILLED_AT_WORK = _poisoned(
+    Fault(1000, "pause mid-step", "primary of shard 0", 5.0),
+    Fault(1300, "kill actor", "primary of shard 0"),
+)
+"""A primary is stopped with a record in hand that is as good as any other, and killed."""

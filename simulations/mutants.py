@@ -8,12 +8,21 @@ from functools import partial
 
 import msgspec
 
-from simulations import mutants_around, mutants_core, mutants_memory, mutants_requests
+from simulations import mutants_around, mutants_core, mutants_memory, mutants_poison, mutants_requests
 from simulations.patching import MUTANTS, Mutant, planted
 from simulations.running import run_plan, run_seed, worker_pool
 from simulations.world import Result
 
-__all__ = ["Finding", "find", "mutants_around", "mutants_core", "mutants_memory", "mutants_requests", "table"]
+__all__ = [
+    "Finding",
+    "find",
+    "mutants_around",
+    "mutants_core",
+    "mutants_memory",
+    "mutants_poison",
+    "mutants_requests",
+    "table",
+]
 
 
 # A mutant that reaches for what is not there breaks at once, and shows nothing.

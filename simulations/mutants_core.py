@@ -111,10 +111,10 @@ def _(patches: Patches) -> None:
     """A new primary drops the records whose commit it has not heard of."""
     original = Replica.become_primary
 
-    def become_primary(self, now_ns, wall_us, before):
+    def become_primary(self, now_ns, wall_us, before, suspect):
         log = type(self.log)(self.committed)
         self.log = log
-        original(self, now_ns, wall_us, before)
+        original(self, now_ns, wall_us, before, suspect)
 
     patches.set(Replica, "become_primary", become_primary)
 

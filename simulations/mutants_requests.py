@@ -21,9 +21,9 @@ def _(patches: Patches) -> None:
     """A new primary begins without its predecessor's kept answers."""
     original = Replica.become_primary
 
-    def become_primary(self, now_ns, wall_us, before):
+    def become_primary(self, now_ns, wall_us, before, suspect):
         self.table.clients._clients.clear()
-        original(self, now_ns, wall_us, before)
+        original(self, now_ns, wall_us, before, suspect)
 
     patches.set(Replica, "become_primary", become_primary)
 

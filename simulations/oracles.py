@@ -13,6 +13,8 @@ The oracles know more than any process: they see every log, every clock, and who
     death        only who is dead is called dead, and a shard starts empty only when all its members are
     bounds       queues stay within their limits
     memory       no actor's replicas hold more than their bound; the books tell what they hold
+    poison       nobody applies a record on which another had ended, if the map told of it
+    suspended    a shard is suspended only before a record that ends, or holds up, whoever applies it
     client       a request that was called "not applied" was never applied; servers keep to the protocol
 
 History-wide rules (linearizability, liveness, equal replicas) are judged in `world` at the end.
@@ -22,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from greenroom.cluster_map import ClusterMap
+from greenroom.cluster_map import ClusterMap, SuspectRecord
 from greenroom_cluster.peering import (
     Beacon,
     BeaconOk,
@@ -40,6 +42,7 @@ from greenroom_cluster.shard.primary import Primary
 from greenroom_cluster.shard.records import Command, Record
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.roles import Role
+from greenroom_cluster.suspicion import InHand
 from simulations.oracles_memory import MemoryOracle
 
 if TYPE_CHECKING:
@@ -111,6 +114,7 @@ class Oracles:
         self.lost: set[int] = set()
         self.configurations: list[dict[tuple[int, int], tuple[Any, ...]]] = [{} for _ in self.shards]
         self._serving: list[dict[ActorProcess, Primary]] = [{} for _ in self.shards]
+        self._suspects: dict[tuple[int, int], SuspectRecord] = {}
         self.messages: Counter[tuple[str, str]] = Counter()
         self._seen: dict[ActorProcess, list[Seen | None]] = {}
         self._memory = MemoryOracle(world) if world.plan.memory_bytes else None
@@ -231,6 +235,10 @@ class Oracles:
             known.committed += 1
             found = known.epochs.pop(known.committed, None)
             self._committed(actor, shard, truth, known.committed, found, replica)
+        if replica.suspension is not None:
+            suspect = replica.suspension.suspect
+            if not self.world.poisons.is_poison(InHand(shard, suspect.epoch, suspect.sequence)):
+                self.world.violate("suspended", f"{actor.name} shard {shard} stops before a sound record")
         primary = replica.primary
         if primary is None:
             if known.primary:
@@ -276,12 +284,17 @@ class Oracles:
             if known is not record and known != record:
                 self.world.violate("commits", f"{actor.name} shard {shard}: two records {sequence} committed")
             return
-        if replica.primary is None:
+        if replica.primary is None and replica.suspension is None:
             self.world.violate("commits", f"{actor.name} shard {shard}: backup committed {sequence} first")
         truth.committed[sequence] = record
         truth.committed_by[replica.epoch] = sequence
         if record.client:
             request = (record.client, record.command.request)  # type: ignore[union-attr]
+            poisons = self.world.poisons
+            if InHand(shard, record.epoch, record.sequence) in poisons.dropped:
+                return
+            if request in poisons.dropped_requests:
+                self.world.violate("once", f"shard {shard}: request {request[1]} was dropped, then logged")
             before = truth.applied.setdefault(request, sequence)
             if before != sequence:
                 self.world.violate(
@@ -313,6 +326,8 @@ class Oracles:
             self.world.recording.configured(
                 shard, entry.epoch, self.world.name_of(entry.primary), len(entry.members), self.world.seconds
             )
+            if entry.suspect is not None:
+                self._suspects[shard, entry.epoch] = entry.suspect
             epoch = (after.lineage, entry.epoch)
             configuration = (entry.primary, entry.backups, entry.nonce)
             if self.configurations[shard].setdefault(epoch, configuration) != configuration:
@@ -321,6 +336,10 @@ class Oracles:
                 self.world.violate("epochs", f"shard {shard}: epoch {entry.epoch} after {former.epoch}")
             if former.primary and entry.primary not in former.members:
                 self._began_empty(shard, former.members)
+
+    def suspect_at(self, shard: int, epoch: int) -> SuspectRecord | None:
+        """Return the suspect that the map named when it decided that configuration."""
+        return self._suspects.get((shard, epoch))
 
     def _began_empty(self, shard: int, members: tuple[bytes, ...]) -> None:
         living = [self.world.name_of(member) for member in members if self.world.is_alive(member)]

@@ -60,8 +60,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `session_bytes`: what a session holds beside its values. `memory_bytes`: how much the actors of each node
     may hold, in turn (none: without a bound); then sessions are of up to twice `session_bytes`.
 
-    A story may demand more: no shard goes without an answer for `bound_seconds` (0: not judged); and with
-    `whole_at_end` every shard has all its replicas at the end of the safety phase, though faults still last.
+    A story may demand more: no shard goes without an answer for `bound_seconds` (0: not judged); with
+    `spares` no record ends two actors; and with `whole_at_end` every shard has all its replicas at the end of
+    the safety phase, though faults still last.
     """
 
     seed: int
@@ -94,6 +95,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     session_bytes: int = 0
     memory_bytes: tuple[int, ...] = ()
     bound_seconds: float = 0.0
+    spares: bool = False
     whole_at_end: bool = False
     actions: tuple[Action, ...] = ()
     faults: tuple[Fault, ...] = ()

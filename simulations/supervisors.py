@@ -4,7 +4,8 @@ What decides something there and is mirrored here: an incarnation is reported de
 through the pidfd, or when the process that a former supervisor of this node registered is gone from this very
 boot of this host; what was seen is kept until the coordinator has it; a child that ended is started again
 under the same slot as a new incarnation, as the real restart policy says; actors that the map calls dead are
-started again; a node that leaves waits until no shard names its actors.
+started again; a record that a child
+does not get past is suspected as in production; a node that leaves waits until no shard names its actors.
 """
 
 from collections.abc import Callable
@@ -14,8 +15,15 @@ from typing import TYPE_CHECKING
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, MapDelta, NodeEntry, delta_between
 from greenroom.framing import messages_decoder
-from greenroom_cluster.coordination.messages import RegisterActor, RegisterNode, RemoveNode, ReportDead
+from greenroom_cluster.coordination.messages import (
+    RegisterActor,
+    RegisterNode,
+    RemoveNode,
+    ReportDead,
+    Suspicion,
+)
 from greenroom_cluster.restarts import GiveUp, RestartPolicy, RestartSettings
+from greenroom_cluster.suspicion import WATCH_SECONDS, Watch
 from simulations.actors import ActorProcess
 from simulations.connections import Acceptor, Codec, Served, Service
 from simulations.coordinator_links import CoordinatorLink
@@ -51,7 +59,8 @@ class SupervisorProcess(Process):
         self.joined = False
         self.done = False
         self._entries: dict[bytes, ActorEntry] = {}
-        self._unreported: dict[bytes, None] = {}
+        self._unreported: dict[bytes, Suspicion | None] = {}
+        self._watches: dict[bytes, Watch] = {}
         self._reporting = False
         self._registering = False
         self._burying = False
@@ -90,6 +99,7 @@ class SupervisorProcess(Process):
         child = self.world.make_actor(self.node, slot)
         self.children[slot] = child
         child.on_death = lambda: self._exit_seen(child)
+        child.on_stuck = lambda: self._stuck(child)
         self.later(self.random.uniform(*self.world.plan.start_seconds), self._ready, child)
 
     def _ready(self, child: ActorProcess) -> None:
@@ -112,7 +122,9 @@ class SupervisorProcess(Process):
             return
         del self.children[child.slot]
         self._entries.pop(child.incarnation, None)
-        self._unreported[child.incarnation] = None
+        watch = self._watches.pop(child.incarnation, Watch())
+        watch.ended(child.in_hand, child.busy_seconds, crashed=child.crashed)
+        self._unreported[child.incarnation] = watch.suspicion(child.incarnation)
         self._report()
         if self.done:
             return
@@ -135,6 +147,26 @@ class SupervisorProcess(Process):
             self.network.happened["hung actor killed"] += 1
             child.kill()
 
+    def _stuck(self, child: ActorProcess) -> None:
+        """It looks at every child's mark all the time; it has something to see in one that is stuck."""
+        self._watches[child.incarnation] = Watch()
+        self.tell(0, self._look, child)
+        if child.works_since is not None:
+            self.watch_hang(child)
+
+    def _look(self, child: ActorProcess) -> None:
+        watch = self._watches.get(child.incarnation)
+        if watch is None or not child.alive:
+            return
+        if watch.look(child.in_hand, child.busy_seconds) and self.joined and not self.removed:
+            self.link.heartbeat(self.node, self._suspicions())
+        if child.paused:
+            self.later(WATCH_SECONDS, self._look, child)
+
+    def _suspicions(self) -> tuple[Suspicion, ...]:
+        said = (watch.suspicion(incarnation) for incarnation, watch in self._watches.items())
+        return tuple(each for each in said if each is not None)
+
     def kill(self) -> None:
         """End it; its children notice that they are orphans."""
         if not self.alive:
@@ -147,7 +179,7 @@ class SupervisorProcess(Process):
 
     def _beat(self) -> None:
         if self.joined and not self.removed:
-            self.link.heartbeat(self.node)
+            self.link.heartbeat(self.node, self._suspicions())
         self.later(HEARTBEAT_SECONDS, self._beat)
 
     def _on_map(self, cluster_map: ClusterMap) -> None:
@@ -177,7 +209,8 @@ class SupervisorProcess(Process):
                 self.later(RETRY_SECONDS, self._report)
 
         self.world.check_dead(self, dead)
-        self.link.call(lambda number: ReportDead(number, dead), answered)
+        suspicions = tuple(each for each in self._unreported.values() if each is not None)
+        self.link.call(lambda number: ReportDead(number, dead, suspicions), answered)
 
     def _register(self) -> None:
         """Make the map say what is: this node in its state, and every actor that is ready."""

@@ -17,6 +17,7 @@ from greenroom.codec import decode_data, encode_data
 from greenroom.dialog import operations as kinds
 from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError
 from greenroom_cluster.shard.settings import HostSettings
+from greenroom_cluster.shard.suspension import DROPPED
 from simulations.clients import ClientProcess
 from simulations.linearizability import Operation, Reason
 from simulations.plans import Action
@@ -332,6 +333,10 @@ class Workload:
                 session.versions[entry.fields.get("new_key") or key] = version
                 self._check_over(entry)
                 return {"outcome": "ok", "version": version, "result": decode_data(data)}
+            case wire.Failed(code=wire.FailureCode.INVALID, detail=detail) if detail == DROPPED:
+                if (entry.client, entry.request) not in self.world.poisons.dropped_requests:
+                    self.world.violate("client", f"request {entry.request} was not dropped but is told so")
+                return {"outcome": "failed", "reason": "unavailable"}
             case wire.Failed(code=wire.FailureCode.FULL):
                 self.refused.append((entry.client, entry.request, entry.fields["kind"]))
                 self.world.network.happened["refused for want of memory"] += 1

@@ -34,6 +34,7 @@ from simulations.linearizability import Operation, UndecidedError, check_history
 from simulations.network import Network
 from simulations.oracles import Oracles
 from simulations.plans import Plan
+from simulations.poison import ActorMark, Poisons
 from simulations.recording import Recording, gaps
 from simulations.supervisors import SupervisorProcess
 from simulations.targets import Target, find
@@ -106,6 +107,7 @@ class World:
         self.clock_slack_ns = _clock_slack_ns(plan)
         self._trace_digest = hashlib.blake2b(digest_size=16)
         self.oracles = Oracles(self)
+        self.poisons = Poisons(self)
         self.recording = Recording()
         self.settings = HostSettings(
             beacon_seconds=plan.beacon_seconds,
@@ -191,9 +193,13 @@ class World:
         """Make an actor's process, which does not serve yet."""
         incarnation = self.random.randbytes(16)
         settings = self._settings_of(node)
-        host = Host(incarnation, slot, settings, Random(self.random.random()))
+        mark = ActorMark(self.poisons)
+        host = Host(incarnation, slot, settings, Random(self.random.random()), mark)
         machine = self.network.machine(node)
-        actor = ActorProcess(self.network, machine, Random(self.random.random()), host, slot, incarnation)
+        actor = ActorProcess(
+            self.network, machine, Random(self.random.random()), host, slot, incarnation, mark
+        )
+        mark.actor = actor
         actor.host_settings = settings
         actor.trace = self._note_effect
         actor.on_gone = lambda: self._gone(actor)

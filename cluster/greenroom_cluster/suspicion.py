@@ -13,6 +13,9 @@ import signal
 
 import msgspec
 
+from greenroom.cluster_map import SuspectRecord
+from greenroom_cluster.coordination.messages import Suspicion
+
 WATCH_SECONDS = 0.1
 HANG_SECONDS = 0.3
 """Of processor time: three times what any step may take. A backup takes over a second after the last sign of
@@ -57,6 +60,14 @@ class Watch:
         """Conclude what to suspect of an actor that ended with this record in hand."""
         self._note(in_hand, busy)
         self._conclude(in_hand if crashed or self._spent >= KILL_SECONDS else None)
+
+    def suspicion(self, incarnation: bytes) -> Suspicion | None:
+        """Return what the coordinator is to know of this actor's records, if there is anything."""
+        record = self.suspect or self.passed
+        if record is None:
+            return None
+        named = SuspectRecord(incarnation, record.epoch, record.sequence)
+        return Suspicion(record.shard, named, passed=self.suspect is None)
 
     def _conclude(self, suspect: InHand | None) -> bool:
         before, self.suspect = self.suspect, suspect

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import structlog
 
-from greenroom.cluster_map import SuspectRecord
 from greenroom_cluster.coordination.messages import Suspicion
 from greenroom_cluster.runtime.driver import EXIT_CORE_FAILED
 from greenroom_cluster.runtime.processes import busy_seconds
@@ -77,15 +76,6 @@ class _Watched:
         self.file = file
         self.watch = Watch()
 
-    def suspicion(self) -> Suspicion | None:
-        """Return what the coordinator is to know of this incarnation's record, if there is anything."""
-        watch = self.watch
-        record = watch.suspect or watch.passed
-        if record is None:
-            return None
-        suspect = SuspectRecord(self.incarnation, record.epoch, record.sequence)
-        return Suspicion(record.shard, suspect, passed=watch.suspect is None)
-
 
 class RecordWatches:
     """The marks of a node's actors, and what they tell.
@@ -125,7 +115,8 @@ class RecordWatches:
     @property
     def suspicions(self) -> tuple[Suspicion, ...]:
         """The records on which actors hang now, or hung last."""
-        return tuple(each for watched in self._watched.values() if (each := watched.suspicion()) is not None)
+        said = (watched.watch.suspicion(watched.incarnation) for watched in self._watched.values())
+        return tuple(each for each in said if each is not None)
 
     def ended(self, child: ChildProcess) -> Suspicion | None:
         """Return what the end of a child says of a record, if anything; its watch is over."""
@@ -138,7 +129,7 @@ class RecordWatches:
         watched.watch.ended(watched.file.read(), busy, crashed=crashed)
         if watched.watch.suspect is not None:
             self._tell(child.name, child.pid, watched.watch.suspect)
-        suspicion = watched.suspicion()
+        suspicion = watched.watch.suspicion(child.incarnation)
         self._end(child.name)
         return suspicion
 
