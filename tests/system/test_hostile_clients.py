@@ -58,6 +58,14 @@ class Mallory:
             return await self._connection.receive()
         return None
 
+    async def say(self, message: Any) -> Any:
+        """Send what is no message of ours, in a frame; return the answer, None if the connection is ended."""
+        payload = msgspec.msgpack.encode([message])
+        with suppress(OSError, trio.BrokenResourceError):
+            await self._connection.stream.send_all(struct.pack(">I", len(payload)) + payload)
+            return await self._connection.receive()
+        return None
+
     async def ask_all(self, requests: Sequence[wire.Frame]) -> list[Any]:
         """Send requests together and return as many answers."""
         await self._connection.send(requests)
@@ -103,6 +111,45 @@ def digest() -> bytes:
     return os.urandom(32)
 
 
+def colliding(count: int) -> bytes:
+    """Return a map of integer keys that all begin their search of a dict at the same place."""
+    pairs = b"".join(b"\xce" + struct.pack(">I", number << 15) + b"\xc0" for number in range(count))
+    return b"\xdf" + struct.pack(">I", count) + pairs
+
+
+DUPLICATES = b"\x81\x00\xde" + struct.pack(">H", 8000) + b"\x00\xc0" * 8000
+UNREADABLE = {
+    "duplicate keys": DUPLICATES,
+    "colliding integers": colliding(87_381),
+    "nested, hidden by a duplicate": b"\x82\xa1a" + b"\x91" * 972 + b"\xc0\xa1a\x00",
+    "too deep": b"\x81\xa1a" + b"\x91" * 100_000 + b"\xc0",
+    "no key at all": b"\x81\xc0\x01",
+    "float key": b"\x81\xcb" + bytes(8) + b"\x01",
+    "unknown extension": b"\x81\xa1a\xd4\x42\x00",
+    "no map": b"\x93\x01\x02\x03",
+    "nothing": b"",
+    "junk": b"\xc1" * 64,
+}
+
+
+@pytest.mark.parametrize("data", UNREADABLE.values(), ids=list(UNREADABLE))
+async def test_data_that_no_facade_would_send_is_not_stored(cluster: SharedCluster, data: bytes) -> None:
+    """It cost both replicas, decided differently on each, or failed every page of its session."""
+    stored = digest()
+    async with canaries(cluster.cluster), mallory(cluster) as client:
+        assert isinstance(await client.create(stored), wire.Written)
+        for _ in range(20):
+            refused = await client.create(digest(), data)
+            assert isinstance(refused, wire.Failed), refused
+            assert refused.code == wire.FailureCode.INVALID
+            number = client.next()
+            update = wire.Update(number, number, 0, POINT, stored, "u", 1 << 52, "", data, None)
+            refused = await client.ask(update)
+            assert isinstance(refused, wire.Failed), refused
+        found = await client.ask(wire.Get(client.next(), POINT, stored))
+        assert found.state.data == b"\x80"
+
+
 async def test_expectations_that_are_costly_to_compare(cluster: SharedCluster) -> None:
     """Each took another decoding of a value of 16 KB, in one step, on both replicas."""
     stored = digest()
@@ -110,8 +157,11 @@ async def test_expectations_that_are_costly_to_compare(cluster: SharedCluster) -
     async with canaries(cluster.cluster):
         async with mallory(cluster) as client:
             assert isinstance(await client.create(stored, plain), wire.Written)
-            refused = await client.ask(client.patch(stored, expect=(((0,), b"\x81\x00\xc0"),) * 100_000))
-            assert not isinstance(refused, wire.Session)
+            # No facade can even make it.
+            expected = [[[0], b"\x81\x00\xc0"]] * 100_000
+            fields = msgspec.msgpack.decode(msgspec.msgpack.encode(client.patch(stored)))
+            fields[1 + wire.Patch.__struct_fields__.index("expect")] = expected
+            assert not isinstance(await client.say(fields), wire.Session)
         async with mallory(cluster) as client:
             many = client.patch(stored, expect=(((0,), b"\x81\x00\xc0"),) * 1000)
             for _ in range(20):
