@@ -286,3 +286,22 @@ async def test_who_is_no_node_reports_no_deaths(cluster: SharedCluster, role: st
     after = await cluster.map()
     assert after.actors.keys() == before.actors.keys()
     assert all(actor.state == "up" for actor in after.actors.values())
+
+
+async def test_claim_of_a_newer_map_stops_no_coordinator(cluster: SharedCluster) -> None:
+    """A number that anybody can say had it refuse everything until it was restarted."""
+    async with canaries(cluster.cluster):
+        for role in (wire.ROLE_ADMIN, wire.ROLE_PEER):
+            async with greeted(
+                cluster.cluster.coordinator_address, hello(role), source=ATTACKER
+            ) as connection:
+                with suppress(OSError, trio.BrokenResourceError), trio.move_on_after(2):
+                    await connection.send([wire.Subscribe(1 << 62, 1)])
+                    await connection.receive()
+    assert (await cluster.status()).coordinator.state == "up"
+    before = await cluster.map()
+    # It goes on to decide: a node that comes and goes is in the map, and out of it.
+    name = await cluster.start_node()
+    await cluster.until(lambda found: name in found.nodes)
+    await cluster.stop_node(name)
+    assert (await cluster.map()).version > before.version
