@@ -89,7 +89,10 @@ def make_plan(seed: int) -> Plan:
         # Only with many shards do two nodes have several joins under way between them.
         plan = replace(plan, shards=16)
     # Drawn apart, so that what a seed stands for besides stays as it is.
-    plan = replace(plan, page_max=Random(f"{seed}/pages").choice((256, 1, 2)))
+    apart = Random(f"{seed}/pages")
+    plan = replace(
+        plan, page_max=apart.choice((256, 1, 2)), step_bytes=apart.choice((64 * 1024, 64 * 1024, 200))
+    )
     plan = replace(plan, actions=_actions(plan, random), faults=_faults(plan, random))
     plan = replace(plan, faults=(*plan.faults, *_poison(plan, Random(f"{seed}/poison"))))
     return _with_bounds(plan)

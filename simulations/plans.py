@@ -89,6 +89,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     chunks_in_flight: int = 2
     prepares_in_flight: int = 4
     page_max: int = 256
+    step_bytes: int = 64 * 1024
     disk_ms: float = 1.0
     start_seconds: tuple[float, float] = (0.3, 0.6)
     deadline_ms: int = 0

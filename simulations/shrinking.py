@@ -84,5 +84,6 @@ _SIMPLER: Sequence[dict[str, object]] = (
     {"chunk_bytes": 256 * 1024},
     {"prepares_in_flight": 4},
     {"page_max": 256},
+    {"step_bytes": 64 * 1024},
     {"disk_ms": 1.0},
 )

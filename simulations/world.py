@@ -118,6 +118,7 @@ class World:
             chunks_in_flight_max=plan.chunks_in_flight,
             prepares_in_flight_max=plan.prepares_in_flight,
             page_max=plan.page_max,
+            step_bytes=plan.step_bytes,
         )
         self.disk = Disk(first_map(CLUSTER, plan.shards, plan.replicas))
         self.disk.write_ns = int(plan.disk_ms * 1e6)

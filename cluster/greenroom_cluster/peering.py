@@ -6,15 +6,24 @@ shards of the pair have waiting. It is acknowledged as a whole; entries that the
 listed by shard and epoch.
 """
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
 from greenroom import wire
+from greenroom.cluster_map import SHARDS_MAX
 from greenroom_cluster.shard.memory import UNLIMITED_BYTES
 from greenroom_cluster.shard.records import ClientState, KeptResult, Record, StoredSession
 
 PEER_FRAME_BYTES_MAX = 4 << 20
+
+# An actor sends far fewer, see `HostSettings`; more would keep this one busy for long.
+_Refused: TypeAlias = Annotated[tuple[tuple[int, int], ...], msgspec.Meta(max_length=SHARDS_MAX)]
+_Commits: TypeAlias = Annotated[tuple[tuple[int, int, int, int], ...], msgspec.Meta(max_length=SHARDS_MAX)]
+_Records: TypeAlias = Annotated[tuple[Record, ...], msgspec.Meta(max_length=4096)]
+_Sessions: TypeAlias = Annotated[tuple[StoredSession, ...], msgspec.Meta(max_length=2048)]
+_Clients: TypeAlias = Annotated[tuple[ClientState, ...], msgspec.Meta(max_length=16_384)]
+_Results: TypeAlias = Annotated[tuple[KeptResult, ...], msgspec.Meta(max_length=8192)]
 
 
 class ShardRecords(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -27,21 +36,21 @@ class ShardRecords(msgspec.Struct, array_like=True, frozen=True, gc=False):
     shard: int
     shard_epoch: int
     committed: int
-    records: tuple[Record, ...]
+    records: _Records
 
 
 class Prepare(wire.Frame, frozen=True, tag=80):
     """Log these; answered by `PrepareOk` with the same batch number."""
 
     batch: int
-    entries: tuple[ShardRecords, ...]
+    entries: Annotated[tuple[ShardRecords, ...], msgspec.Meta(max_length=SHARDS_MAX)]
 
 
 class PrepareOk(wire.Frame, frozen=True, tag=81):
     """Everything in the batch is logged, except on the shards refused, given as (shard, epoch)."""
 
     batch: int
-    refused: tuple[tuple[int, int], ...] = ()
+    refused: _Refused = ()
 
 
 class Beacon(wire.Frame, frozen=True, tag=82):
@@ -54,7 +63,7 @@ class Beacon(wire.Frame, frozen=True, tag=82):
 
     sent_ns: int
     refusals_seen: int
-    commits: tuple[tuple[int, int, int, int], ...] = ()
+    commits: _Commits = ()
     grant_seen: int = -1
 
 
@@ -68,7 +77,7 @@ class BeaconOk(wire.Frame, frozen=True, tag=83):
 
     sent_ns: int
     refusal: int
-    refused: tuple[tuple[int, int], ...] = ()
+    refused: _Refused = ()
     grant: int = 0
     room_bytes: int = UNLIMITED_BYTES
     spare_bytes: int = 0
@@ -87,9 +96,9 @@ class SnapshotChunk(wire.Frame, frozen=True, tag=84):
     time_us: int
     number: int
     last: bool
-    sessions: tuple[StoredSession, ...]
-    clients: tuple[ClientState, ...]
-    results: tuple[KeptResult, ...]
+    sessions: _Sessions
+    clients: _Clients
+    results: _Results
     shard_bytes: int = 0
 
 

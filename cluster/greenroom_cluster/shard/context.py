@@ -15,6 +15,7 @@ from greenroom_cluster.shard.settings import HostSettings, ns
 if TYPE_CHECKING:
     from greenroom_cluster.shard.pairs import Incoming, Outgoing
     from greenroom_cluster.shard.primary import Primary
+    from greenroom_cluster.shard.replica import Replica
 
 NONCE_BYTES = 12
 
@@ -73,6 +74,9 @@ class Context:
         self.joins_begun = 0
         self.batches = 0
         self.ready: dict[int, Primary] = {}
+        # Replicas that left what is committed to a later step, and what this step may still apply.
+        self.behind: dict[int, Replica] = {}
+        self.step_bytes = settings.step_bytes
         # Primaries that may have another page of a long command to log.
         self.unfinished: dict[int, Primary] = {}
         # A gap between steps means that this process stood still: what it knows of others is as old.

@@ -66,6 +66,13 @@ def receive_commit(
         replica.count()
 
 
+def catch_up(replica: Replica) -> None:
+    """Apply what an earlier step knew to be committed and left."""
+    if Kind.COMMIT in ACCEPTS[replica.role]:
+        _commit(replica, replica.known_committed)
+        replica.count()
+
+
 def grace_over(replica: Replica, now_ns: int, heard_ns: int) -> None:
     """Take over if the primary was silent for the whole grace, or is known dead."""
     if Kind.GRACE_OVER not in ACCEPTS[replica.role]:
@@ -97,7 +104,9 @@ def _commit(replica: Replica, committed: int) -> None:
         return
     table = replica.table
     before = table.charged_bytes + table.clients.charged_bytes
-    replica.commit(target)
+    reached = replica.affordable(target)
+    if reached > replica.committed:
+        replica.commit(reached)
     added = table.charged_bytes + table.clients.charged_bytes - before
     if added > 0:
         replica.context.memory.spend(replica.leader, added)

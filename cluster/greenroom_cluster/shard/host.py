@@ -25,7 +25,7 @@ from greenroom_cluster.peering import (
 )
 from greenroom_cluster.shard.context import Context, Mark, OpenProposal
 from greenroom_cluster.shard.effects import Answer, HostEffect
-from greenroom_cluster.shard.following import grace_over, receive_commit, take_records
+from greenroom_cluster.shard.following import catch_up, grace_over, receive_commit, take_records
 from greenroom_cluster.shard.inputs import (
     ClientRequests,
     ConnectionClosed,
@@ -119,6 +119,7 @@ class Host:
         context.listed = context.fanned_out = 0
         context.inspected = ()
         context.identity = ""
+        context.step_bytes = self._settings.step_bytes
         if context.applied_bytes:
             context.applied_bytes = {}
         if now_ns - context.stepped_ns > context.pause_ns:
@@ -141,6 +142,8 @@ class Host:
         """Return the time (`now_ns`) at which a `Tick` is due."""
         context = self._context
         due = min(self._manage_due_ns, self._sweeper.due_ns)
+        if context.behind:
+            return context.stepped_ns
         if context.unfinished:
             due = min(due, self._sweeper.pages_due_ns)
         if context.fair.debts:
@@ -390,8 +393,20 @@ class Host:
 
     # --- time -----------------------------------------------------------------------------------------------
 
+    def _catch_up(self, now_ns: int, wall_us: int) -> None:
+        behind, self._context.behind = self._context.behind, {}
+        for shard, replica in behind.items():
+            if self._replicas[shard] is not replica:
+                continue
+            if replica.primary is not None:
+                replica.primary.advance(now_ns, wall_us)
+            else:
+                catch_up(replica)
+
     def _tick(self, now_ns: int, wall_us: int, _event: Tick) -> None:
         context = self._context
+        if context.behind:
+            self._catch_up(now_ns, wall_us)
         for pair in context.outgoing.values():
             if now_ns >= pair.retry_ns:
                 pair.retry()

@@ -331,6 +331,9 @@ class Primary:
                 target = follower.acknowledged
         if target <= replica.committed:
             return
+        target = replica.affordable(target)
+        if target <= replica.committed:
+            return
         table, paging = self.table, self.paging
         apply, waiting, applied = table.apply, self._waiting, self.admission.applied
         again: list[tuple[Origin, Read]] = []
@@ -355,15 +358,18 @@ class Primary:
             if asker is not None:
                 self.answer(asker[0], reply)
         mark[MARK_SEQUENCE] = 0
-        for follower in self.membership.followers:
-            if follower.streaming:
-                follower.pair.commits_due[self.shard] = follower
+        self._tell_commit_point()
         if needed < target:
             log.trim(needed)
         replica.count()
         for origin, read in again:
             self.read(now_ns, wall_us, origin, b"", read)
         self._committed_more(now_ns)
+
+    def _tell_commit_point(self) -> None:
+        for follower in self.membership.followers:
+            if follower.streaming:
+                follower.pair.commits_due[self.shard] = follower
 
     def _committed_more(self, now_ns: int) -> None:
         """Do what waited for records to be committed."""
@@ -420,9 +426,7 @@ class Primary:
         self._tidied += 1
         soon = self._tidied < TELL_EVERY and self._tidied & (self._tidied - 1) == 0
         if soon or self._tidied % TELL_EVERY == 0:
-            for follower in self.membership.followers:
-                if follower.streaming:
-                    follower.pair.commits_due[self.shard] = follower
+            self._tell_commit_point()
 
     def _forget_silent_clients(self, now_ns: int, time_us: int) -> None:
         settings = self.context.settings

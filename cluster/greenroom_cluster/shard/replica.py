@@ -23,6 +23,7 @@ from greenroom_cluster.shard.context import (
 )
 from greenroom_cluster.shard.joining import SnapshotReceiver
 from greenroom_cluster.shard.log import Log
+from greenroom_cluster.shard.pacing import affordable
 from greenroom_cluster.shard.pairs import Incoming, hear_of
 from greenroom_cluster.shard.primary import Primary
 from greenroom_cluster.shard.roles import Role
@@ -40,6 +41,7 @@ class Replica:
         "context",
         "doubted",
         "epoch",
+        "known_committed",
         "leader",
         "log",
         "members",
@@ -63,6 +65,8 @@ class Replica:
         self.table = SessionTable()
         self.log = Log()
         self.committed = 0
+        # What was left to be applied by later steps, see `pacing`.
+        self.known_committed = 0
         self.clock = ShardClock()
         self.since_ns = now_ns
         self.primary: Primary | None = None
@@ -225,6 +229,17 @@ class Replica:
             return False
         (record,) = self.log.records(suspect.sequence - 1, suspect.sequence)
         return record.epoch == suspect.epoch
+
+    def affordable(self, through: int) -> int:
+        """Return up to which record to apply in this step; the rest is left for the next, see `pacing`."""
+        context = self.context
+        reached, context.step_bytes = affordable(
+            self.log, self.table.sessions, self.committed, through, context.step_bytes
+        )
+        if reached < through:
+            self.known_committed = through
+            context.behind[self.shard] = self
+        return reached
 
     def commit(self, through: int) -> None:
         """Apply the log up to a record, marking each."""

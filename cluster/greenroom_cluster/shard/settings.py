@@ -43,6 +43,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     listed_max: int = 20_000
     fanned_out_max: int = 8192
     page_max: int = 256
+    step_bytes: int = 64 * 1024
     sweep_looks_max: int = 128
     memory_bytes_max: int = 1 << 62
     expire_batch_max: int = 512

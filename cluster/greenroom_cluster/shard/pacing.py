@@ -1,0 +1,48 @@
+"""How much of the log one step applies: what is committed together may be many commands, or costly ones.
+
+What is left is applied by the steps that follow at once, with others' messages and beacons in between. A
+replica that has not applied all that is committed is like one that has yet to hear of it.
+"""
+
+from greenroom import wire
+from greenroom_cluster.shard.log import Log
+
+_RECORD_BYTES = 128
+"""Any command takes time as if it brought that much."""
+_NOTED_BYTES = 2048
+
+
+def affordable(
+    log: Log, sessions: dict[bytes, bytes], after: int, through: int, room: int
+) -> tuple[int, int]:
+    """Return up to which record after `after` to apply now, and what is left of the room.
+
+    The room is for what commands bring and open; one of them may be larger. The log must hold all.
+    """
+    if room <= 0:
+        return after, room
+    # What the commands before will have made of sessions.
+    sizes: dict[bytes, int] = {}
+    reached = after
+    for record in log.records(after, through):
+        command = record.command
+        if isinstance(command, wire.Create | wire.Update):
+            cost = len(command.data)
+            if cost > _NOTED_BYTES:
+                sizes[command.digest] = cost
+        elif isinstance(command, wire.Patch | wire.Rotate):
+            stored = sessions.get(command.digest)
+            opened = sizes.get(command.digest, 0 if stored is None else len(stored))
+            cost = opened + sum(len(value) for _, value in command.set)
+            if cost > _NOTED_BYTES:
+                digest = command.digest if isinstance(command, wire.Patch) else command.new_digest
+                sizes[digest] = cost
+        else:
+            cost = 0
+        if reached > after and cost + _RECORD_BYTES > room:
+            return reached, 0
+        room -= cost + _RECORD_BYTES
+        reached = record.sequence
+        if room <= 0:
+            break
+    return reached, room
