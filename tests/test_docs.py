@@ -191,7 +191,12 @@ def test_options_and_variables_are_all_told() -> None:
 
 def variables_of_tests() -> set[str]:
     """Return the variables that the tests themselves read."""
-    readers = ("browser/conftest", "cluster/shard/test_worlds", "cluster/shard/test_transcripts")
+    readers = (
+        "browser/conftest",
+        "cluster/shard/test_worlds",
+        "cluster/shard/test_transcripts",
+        "cluster/steps/test_step_times",
+    )
     code = "".join((ROOT / f"tests/{each}.py").read_text() for each in readers)
     return set(re.findall(r'"(GREENROOM_[A-Z_]+)"', code))
 
