@@ -89,7 +89,7 @@ async def test_unreadable_data(small_cluster: SharedCluster, attacker: Attacker)
 async def test_patches_that_would_take_long(small_cluster: SharedCluster, attacker: Attacker) -> None:
     """As many paths as a patch may name, each at the dearest place, again and again."""
     data = msgspec.msgpack.encode(
-        {"k": [dict.fromkeys(range(1000)) for _ in range(8)], "n": {"k": [0] * 900}}
+        {"k": [dict.fromkeys(range(1000)) for _ in range(7)], "n": {"k": [0] * 900}}
     )
     async with canaries(small_cluster.cluster):
         created = (attacker.digest, None, 1, FAR_US, None, "", data)
