@@ -157,25 +157,26 @@ def patch_data(
     """
     for path in unset:
         _check_path(path)
-    for path, _ in set + expect:
+    for path, _ in set:
         _check_path(path)
-    opened = open_data(data, set, expect)
-    root, by_code = opened.root, opened.by_code
-    for (path, encoded), wanted in zip(expect, opened.expect, strict=True):
-        found = _lookup(root, _coded(path, by_code=by_code))
+    for path, _ in expect:
+        _check_path(path)
+    root, new, old, by_code, walked = open_data(data, set, expect)
+    for (path, encoded), wanted in zip(expect, old, strict=True):
+        found = _lookup(root, _coded(path) if by_code else path)
         if (found is not _MISSING) if not encoded else (found is _MISSING or not _same(found, wanted)):
             raise UnexpectedValueError(path_text(path))
     for path in unset:
-        _unset(root, path, _coded(path, by_code=by_code))
-    for (path, _), value in zip(set, opened.set, strict=True):
-        _put(root, path, _coded(path, by_code=by_code), value)
-    int_keyed = opened.walked or any(int in map(type, path) for path, _ in set)
+        _unset(root, path, _coded(path) if by_code else path)
+    for (path, _), value in zip(set, new, strict=True):
+        _put(root, path, _coded(path) if by_code else path, value)
+    int_keyed = walked or any(int in map(type, path) for path, _ in set)
     return _checked(root, int_keyed=int_keyed, by_code=by_code)
 
 
-def _coded(path: Path, *, by_code: bool) -> tuple[Any, ...]:
-    """Return the keys of a path as they stand in what was opened."""
-    return tuple([key if type(key) is str else _encode(key) for key in path]) if by_code else path
+def _coded(path: Path) -> tuple[Any, ...]:
+    """Return the keys of a path as they stand in what was opened by code."""
+    return tuple([key if type(key) is str else _encode(key) for key in path])
 
 
 def _lookup(root: dict[Any, Any], keys: tuple[Any, ...]) -> Any:
@@ -207,7 +208,10 @@ def _put(root: dict[Any, Any], path: Path, keys: tuple[Any, ...], value: Any) ->
             _refuse_list(inner, path, depth)
             inner = node[key] = {}
         node = inner
-    _merge(node, keys[-1], value)
+    if type(value) is dict:
+        _merge(node, keys[-1], value)
+    else:
+        node[keys[-1]] = value
 
 
 def _refuse_list(value: Any, path: Path, depth: int) -> None:
@@ -218,7 +222,7 @@ def _refuse_list(value: Any, path: Path, depth: int) -> None:
         )
 
 
-def _merge(node: dict[Any, Any], key: Any, value: Any) -> None:
+def _merge(node: dict[Any, Any], key: Any, value: dict[Any, Any]) -> None:
     """Set `node[key]`, merging dicts. Without recursion: values come from outside."""
     waiting = [(node, key, value)]
     while waiting:

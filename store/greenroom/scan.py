@@ -77,9 +77,10 @@ def _unrolled(key: Any, scalars: Any) -> Callable[[bytes], Any]:
 
 
 _encode = msgspec.msgpack.Encoder().encode
-# One pair for small data: without extensions, which is the most usual, and with them.
-_SMALL = (_unrolled(str | int, _SCALARS), _unrolled(str | int, _SCALARS | Ext))
-_TEXT_KEYED = (_unrolled(str, _SCALARS), _unrolled(str, _SCALARS | Ext))
+# First what is the most usual and the fastest: keys that are str, and no extensions.
+_BARE = _unrolled(str, _SCALARS)
+_SMALL = (_BARE, _unrolled(str | int, _SCALARS | Ext))
+_TEXT_KEYED = (_BARE, _unrolled(str, _SCALARS | Ext))
 _TEXT_MAX = 200
 
 
@@ -173,7 +174,8 @@ def check_values(set: tuple[PathValue, ...], expect: tuple[PathValue, ...] = ())
     """
     tally = Tally()
     _read_values(set, tally)
-    _read_values(_present(expect), tally)
+    if expect:
+        _read_values(_present(expect), tally)
 
 
 def open_data(
@@ -182,15 +184,21 @@ def open_data(
     expect: tuple[PathValue, ...],
 ) -> Opened:
     """Return the data and the values decoded. Raises MalformedError as `check_data` and `check_values` do."""
-    if len(data) + sum([len(value) for _, value in set + expect]) <= _INT_KEYED_BYTES_MAX:
-        root = plain_value(data, 0)
-        new = [plain_value(value, len(path)) for path, value in set]
-        old = [plain_value(value, len(path)) for path, value in _present(expect)]
+    total = len(data)
+    for _, value in set:
+        total += len(value)
+    if expect:
+        expect = _present(expect)
+        total += sum([len(value) for _, value in expect])
+    if total <= _INT_KEYED_BYTES_MAX:
+        root = _plain(_SMALL, data, 0)
+        new = [_plain(_SMALL, value, len(path)) for path, value in set]
+        old = [_plain(_SMALL, value, len(path)) for path, value in expect] if expect else []
         if root is not NOT_PLAIN and NOT_PLAIN not in new and NOT_PLAIN not in old:
-            return Opened(_checked_root(root), new, old, by_code=False, walked=True)
+            return Opened(_checked_root(root), new, old, False, True)  # noqa: FBT003  faster than by name
     own, brought = Tally(), Tally()
     root = _checked_root(_read(data, 0, own))
-    new, old = _read_values(set, brought), _read_values(_present(expect), brought)
+    new, old = _read_values(set, brought), _read_values(expect, brought)
     return Opened(root, new, old, by_code=True, walked=own.walked or brought.walked)
 
 
@@ -250,11 +258,11 @@ def plain_value(data: bytes, depth: int) -> Any:
 
 
 def bare_value(data: bytes) -> Any:
-    """Return what `data` holds if it is plain and has no extensions, else NOT_PLAIN."""
+    """Return what `data` holds if it is plain, not large, and has no extensions, else NOT_PLAIN."""
     if len(data) > PLAIN_ITEMS_MAX:
         return NOT_PLAIN
     try:
-        value = (_SMALL if len(data) <= _INT_KEYED_BYTES_MAX else _TEXT_KEYED)[0](data)
+        value = _BARE(data)
     except msgspec.MsgspecError:
         return NOT_PLAIN
     return value if _encode(value) == data else NOT_PLAIN

@@ -33,7 +33,6 @@ from greenroom.scan import (
     check_values,
     plain_value,
 )
-from greenroom.web.difference import difference
 from greenroom.wire import PATHS_MAX
 from tests.store.test_codec import values
 
@@ -367,16 +366,6 @@ def test_a_patch_names_at_most_1024_paths() -> None:
     encode_changes({str(number): 1 for number in range(1000)}, [("a", 1)] * 20, {"b": 1})
     with pytest.raises(UsageError, match="1024 paths"):
         encode_changes({str(number): 1 for number in range(1000)}, [("a", 1)] * 20, dict.fromkeys("abcdef"))
-
-
-def test_what_changed_in_too_many_places_is_set_whole() -> None:
-    old: dict[str, Any] = {"a": {str(number): 0 for number in range(2000)}, "b": {"x": 1, "y": 2}, "gone": 1}
-    new: dict[str, Any] = {"a": {str(number): 1 for number in range(500, 2500)}, "b": {"x": 2, "y": 2}}
-    changes = difference(old, new)
-    assert set(changes.set) == {("a",), ("b", "x")}
-    assert set(changes.unset) == {("a",), ("gone",)}
-    patched = patch_data(encode_data(old), *encode_changes(changes.set, changes.unset))
-    assert decode_data(patched) == new
 
 
 # --- the time that a step takes -----------------------------------------------------------------------------
