@@ -31,6 +31,8 @@ SETTINGS = LocalClusterSettings(
     listen="127.0.0.1:0",
     coordinator_listen="127.0.0.1:0",
     hang_seconds=3.0,
+    # Whatever else fills the machine meanwhile.
+    memory_max="256MiB",
     logs=LogSettings(level="error"),
 )
 

@@ -224,8 +224,8 @@ class Replica:
         self._begin_to_lead(now_ns, wall_us, f"record {record.sequence} was dropped by an operator")
 
     def _holds(self, suspect: SuspectRecord) -> bool:
-        """Whether that record is in the log here and not applied."""
-        if not self.committed < suspect.sequence <= self.log.appended:
+        """Whether that record is in the log here, and the former primary had not applied it either."""
+        if not max(self.committed, self.known_committed) < suspect.sequence <= self.log.appended:
             return False
         (record,) = self.log.records(suspect.sequence - 1, suspect.sequence)
         return record.epoch == suspect.epoch

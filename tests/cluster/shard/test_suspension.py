@@ -69,6 +69,18 @@ def test_what_the_primary_had_applied_itself_is_applied_by_the_backup_too() -> N
     assert probe.replica.committed == 12
 
 
+def test_a_record_known_to_be_committed_but_left_for_a_later_step_is_no_suspect() -> None:
+    probe = Probe()
+    probe.follow()
+    probe.hear(B, prepare(11, 12, 13))
+    assert probe.replica is not None
+    probe.replica.known_committed = 12
+    probe.configure(2, (B, ME), wanted="ba", dead="b", suspect=POISON)
+    nonce = probe.proposal("takeover").nonce
+    probe.configure(3, (ME,), nonce=nonce, wanted="ba", dead="b", suspect=POISON)
+    assert probe.serves()
+
+
 def test_a_suspended_shard_answers_what_each_request_may_rest_on() -> None:
     probe = suspended()
     applied, poison, behind, fresh, read = probe.ask(
