@@ -72,7 +72,8 @@ class BeaconOk(wire.Frame, frozen=True, tag=83):
 
     `grant` numbers what the sender may add to the peer's memory: `room_bytes`, less what the peer has not
     acknowledged yet; below 0 where more is used than may be. `spare_bytes` more is for answers to commands
-    that let no session grow. Without these fields there is no bound.
+    that let no session grow. `share_bytes`: how much it could be once other grants are renewed; while that is
+    enough, the sender waits. Without these fields there is no bound.
     """
 
     sent_ns: int
@@ -81,6 +82,7 @@ class BeaconOk(wire.Frame, frozen=True, tag=83):
     grant: int = 0
     room_bytes: int = UNLIMITED_BYTES
     spare_bytes: int = 0
+    share_bytes: int = 0
 
 
 class SnapshotChunk(wire.Frame, frozen=True, tag=84):

@@ -73,9 +73,13 @@ class Growth:
             and all(added <= pair.room_bytes + pair.spare_bytes for pair in full)
         ):
             return added
-        if any(pair.offered_bytes is None or charge <= pair.offered_bytes for pair in full):
-            # It has said nothing yet, or may well offer more with its next answer to a beacon.
-            return wire.Overloaded(command.request, "a backup has yet to say how much memory it has left")
+        if all(pair.may_offer(charge) for pair in full) and (
+            charge <= memory.free_bytes or charge <= memory.share_bytes
+        ):
+            for pair in full:
+                pair.ask_for_room()
+            return wire.Overloaded(command.request, "what memory is free is being shared anew")
+        full = [pair for pair in full if not pair.may_offer(charge)]
         slot = self._context.slot_of(full[0].peer) if full else memory.slot
         reason = f"actor {slot} has no memory left for it; delete sessions, or raise its node's --memory-max"
         if command.age_ms:

@@ -440,8 +440,6 @@ class Host:
 
     def _manage_all(self, now_ns: int, wall_us: int) -> None:
         self._manage_due_ns = now_ns + ns(self._settings.beacon_seconds)
-        replicas = self._replicas
-        self._context.memory.serving = any(each is not None and each.primary is not None for each in replicas)
         for shard in range(len(self._replicas)):
             self._manage(now_ns, wall_us, shard)
 

@@ -10,6 +10,10 @@ A primary's growth fills its backup too, which cannot refuse what is logged. So 
 part of its own free memory, renewed with every beacon, and keeps that part for it (as a receiver's window
 does in TCP). What is granted to all peers and what is used never exceed the bound together. A new grant
 replaces the former one only when the peer has said that it has the new one; until then the larger counts.
+A part is always left for the primaries here, also while there are none: a takeover makes some in no time.
+
+Whoever has no room at the moment, but would have by its share of what is free, waits for the next renewals:
+nothing is full before that.
 
 None of this is part of the replicated state: it decides what is logged and never what a logged record does.
 """
@@ -43,8 +47,8 @@ class Grant:
 
     __slots__ = ("_former_bytes", "left_bytes", "number")
 
-    def __init__(self) -> None:
-        self.number = 0
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.left_bytes = 0
         self._former_bytes = 0
 
@@ -86,7 +90,6 @@ class Memory:
         "answers_bytes",
         "answers_bytes_max",
         "free_bytes",
-        "serving",
         "slot",
         "spare_bytes",
         "used_bytes",
@@ -95,7 +98,6 @@ class Memory:
     def __init__(self, settings: HostSettings, slot: str) -> None:
         bound = settings.memory_bytes_max
         self.slot = slot
-        self.serving = False
         self.used_bytes = 0
         self.answers_bytes = 0
         self.answers_bytes_max = bound // _ANSWERS_SHARE
@@ -128,8 +130,14 @@ class Memory:
 
     @property
     def shares(self) -> int:
-        """Among how many what is free is shared: each peer, and the primaries here, if there are any."""
-        return max(len(self._grants) + self.serving, 1)
+        """Among how many what is free is shared: each peer, and the primaries here."""
+        return len(self._grants) + 1
+
+    @property
+    def share_bytes(self) -> int:
+        """What each of them may add once what was granted has been shared anew."""
+        granted = sum(grant.reserved_bytes for grant in self._grants.values())
+        return (self.free_bytes + granted - sum(self._wanted.values())) // self.shares
 
     # --- what is used ---------------------------------------------------------------------------------------
 
@@ -186,14 +194,15 @@ class Memory:
         """Return the grant of a peer that goes by grant number `seen`, renewed if that is the newest one."""
         grant = self._grants.get(peer)
         if grant is None:
-            grant = self._grants[peer] = Grant()
+            # One that was withdrawn may still be what the peer goes by.
+            grant = self._grants[peer] = Grant(seen)
         if seen == grant.number:
             grant.confirm()
-            shared = self.free_bytes + grant.reserved_bytes - sum(self._wanted.values())
             self._offers += 1
             if self._offers % _WANTED_OFFERS == 0:
                 self._wanted.clear()
-            grant.renew(shared // self.shares)
+            # Its share, or what there is of that: who was granted more before has yet to hear of less.
+            grant.renew(min(self.share_bytes, self.free_bytes + grant.reserved_bytes))
             self._keep_free()
         return grant
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from greenroom_cluster.shard.primary import Primary
 
 NEVER_NS = 1 << 62
+NEVER_BYTES = -UNLIMITED_BYTES
 _UNTOLD_BYTES = 256 << 10
 
 
@@ -82,6 +83,7 @@ class Outgoing:
         "beacon_due_ns",
         "bulk_up",
         "commits_due",
+        "enough_bytes",
         "flights",
         "followers",
         "grant_seen",
@@ -119,6 +121,8 @@ class Outgoing:
         # What may be added to the peer's memory; a little as long as it has not said, see `memory`.
         self.room_bytes = min(_UNTOLD_BYTES, context.memory.spare_bytes)
         self.offered_bytes: int | None = None
+        # Below this more room is asked for at once; never while an answer that may bring it is awaited.
+        self.enough_bytes = NEVER_BYTES
         self.spare_bytes = 0
         self.grant_seen = 0
         context.effects.append(Connect(peer, self._address, bulk=False))
@@ -187,6 +191,7 @@ class Outgoing:
         self.beacon_due_ns = now_ns + ns(self._context.settings.beacon_seconds)
         if not self.up:
             return
+        self.enough_bytes = NEVER_BYTES
         commits = []
         for shard, follower in self.commits_due.items():
             primary = follower.primary
@@ -224,8 +229,20 @@ class Outgoing:
             if follower.streaming
         )
         self.grant_seen = message.grant
-        self.room_bytes = self.offered_bytes = message.room_bytes - unknown
+        self.room_bytes = message.room_bytes - unknown
+        self.offered_bytes = max(self.room_bytes, message.share_bytes - unknown)
+        self.enough_bytes = self.room_bytes // 2 if self.room_bytes > 0 else NEVER_BYTES
         self.spare_bytes = message.spare_bytes
+
+    def may_offer(self, size: int) -> bool:
+        """Whether the peer has said nothing yet, or may well have room for so much after its next answer."""
+        return self.offered_bytes is None or size <= self.offered_bytes
+
+    def ask_for_room(self) -> None:
+        """Send the next beacon at once, for its answer renews the grant; not before the last is answered."""
+        if self.enough_bytes != NEVER_BYTES:
+            self.enough_bytes = NEVER_BYTES
+            self.beacon_due_ns = 0
 
     def refuses(self, shard: int, epoch: int) -> bool:
         """Whether the peer has said that it does not back this shard at this epoch."""
@@ -325,10 +342,11 @@ class Incoming:
         """Note that the peer is alive, and answer for which shards it is still backed, with how much room."""
         self.heard_ns = now_ns
         if message.grant_seen < 0 or not memory.bounded:
-            terms = (0, UNLIMITED_BYTES, 0)
+            terms = (0, UNLIMITED_BYTES, 0, 0)
         else:
             grant = memory.offer(self.peer, message.grant_seen)
-            terms = (grant.number, grant.left_bytes, memory.spare_bytes // memory.shares)
+            spare = memory.spare_bytes // memory.shares
+            terms = (grant.number, grant.left_bytes, spare, memory.share_bytes)
         if message.refusals_seen == self._refusal:
             return BeaconOk(message.sent_ns, self._refusal, (), *terms)
         # Refusals are kept for good, at most one a shard: a primary whose side of the pair was closed and

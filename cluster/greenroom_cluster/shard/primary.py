@@ -270,6 +270,8 @@ class Primary:
                 pair = follower.pair
                 pair.unsent[self.shard] = follower
                 pair.room_bytes -= charge
+                if pair.room_bytes < pair.enough_bytes:
+                    pair.ask_for_room()
                 if follower.waiting_since_ns == 0:
                     follower.waiting_since_ns = now_ns
         if not self.counted:

@@ -7,9 +7,10 @@ import pytest
 
 from greenroom import wire
 from greenroom_cluster.peering import Beacon, BeaconOk, SnapshotChunk, SnapshotRefused
+from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.memory import Memory
-from greenroom_cluster.shard.settings import HostSettings
+from greenroom_cluster.shard.settings import HostSettings, ns
 from tests.cluster.shard.harness import Actor, World, create, delete, get, update
 from tests.cluster.shard.probe import ALICE, ME, B, C, Probe
 from tests.cluster.shard.probe import create as create_now
@@ -316,12 +317,107 @@ def test_a_backup_that_has_not_said_yet_is_waited_for_and_not_called_full() -> N
     pair.room_bytes, pair.offered_bytes = 100, None
     (reply,) = probe.ask(create_now(1, data=data(50_000)))
     assert isinstance(reply, wire.Overloaded)
-    assert "has yet to say" in reply.reason
+    assert "shared anew" in reply.reason
     probe.hear(B, BeaconOk(probe.now_ns, 0, (), 1, 100, 0))
     assert is_full(probe.ask(create_now(1, data=data(50_000)))[0])
+    probe.hear(B, BeaconOk(probe.now_ns, 0, (), 1, 100, 0, 100_000))
+    assert isinstance(probe.ask(create_now(1, data=data(50_000)))[0], wire.Overloaded)
     probe.hear(B, BeaconOk(probe.now_ns, 0, (), 1, 100_000, 0))
     assert not probe.ask(create_now(1, data=data(50_000)))
     assert pair.room_bytes < 50_000
+
+
+def test_a_grant_of_which_half_is_used_is_renewed_at_once() -> None:
+    probe = Probe(PLENTY)
+    probe.lead()
+
+    def beacons() -> list[Beacon]:
+        if probe.host.next_deadline() > probe.now_ns:
+            return []
+        probe.step(ins.Tick())
+        sent = [effect.message for effect in probe.effects if isinstance(effect, fx.Send)]
+        return [message for message in sent if isinstance(message, Beacon)]
+
+    beacons()
+    probe.hear(B, BeaconOk(probe.now_ns, 0, (), 1, 100_000, 0))
+    probe.ask(create_now(1, data=data(40_000)))
+    assert not beacons()
+    probe.ask(create_now(2, digest(2), data=data(20_000)))
+    assert [message.grant_seen for message in beacons()] == [1]
+    probe.ask(create_now(3, digest(3), data=data(20_000)))
+    assert not beacons(), "one at a time"
+    probe.hear(B, BeaconOk(probe.now_ns, 0, (), 2, 300_000, 0))
+    probe.ask(create_now(5, digest(5), data=data(80_000)))
+    assert not beacons()
+    assert isinstance(probe.ask(create_now(4, digest(4), data=data(150_000)))[0], wire.Overloaded)
+    assert len(beacons()) == 1, "room for this one may come with the next grant"
+
+
+def test_a_peer_whose_grant_was_withdrawn_is_granted_again_at_once() -> None:
+    probe = Probe(SMALL)
+    probe.configure(1, (B, ME))
+    answers = []
+    for seen in (0, 1, 2):
+        answers += probe.hear(B, Beacon(1, 0, (), seen))
+    probe.after(2.0)
+    answers += probe.hear(B, Beacon(1, 0, (), 3))
+    rooms = [answer.room_bytes for answer in answers if isinstance(answer, BeaconOk)]
+    assert len(rooms) == 4
+    assert min(rooms) > 50_000
+
+
+def test_a_share_is_kept_for_own_primaries_and_for_whoever_comes() -> None:
+    memory = Memory(HostSettings(memory_bytes_max=8_000_000), "n0/0")
+    free = memory.free_bytes
+    first = memory.offer(B, 0)
+    first = memory.offer(B, first.number)
+    assert first.left_bytes == free // 2
+    assert memory.free_bytes == free - free // 2, "a takeover may make primaries here in no time"
+    second = memory.offer(C, 0)
+    assert second.left_bytes > 0
+    assert memory.share_bytes == free // 3, "which is what the second has to wait for"
+    for _ in range(40):
+        for peer, grant in ((B, first), (C, second)):
+            memory.offer(peer, grant.number)
+    assert abs(second.left_bytes - free // 3) < 10
+    assert abs(memory.free_bytes - free // 3) < 10
+
+
+@pytest.mark.parametrize(("nodes", "shards", "seed"), [(1, 6, 1), (2, 1, 2), (2, 6, 3), (3, 3, 4)])
+def test_nothing_is_full_while_hardly_anything_is_stored(nodes: int, shards: int, seed: int) -> None:
+    """Whichever actors come and go, and whoever becomes primary: what was granted to others is free too."""
+    generator = random.Random(seed)
+    settings = HostSettings(memory_bytes_max=1_000_000)
+    world = World(nodes=nodes, shards=shards, seed=seed, settings=settings)
+    waits_since: dict[int, int] = {}
+    waited_ns = 0
+
+    def look() -> None:
+        nonlocal waited_ns
+        for shard in range(shards):
+            for actor in world.serving(shard):
+                point = (shard * 65536) // shards + 1
+                reply = world.call(actor, create(digest(shard), data(60_000), point=point), 1.0)
+                assert not is_full(reply), f"{actor.slot} called a memory full that is not"
+                if isinstance(reply, wire.Overloaded) and "shared anew" in reply.reason:
+                    since = waits_since.setdefault(shard, world.now_ns)
+                    waited_ns = max(waited_ns, world.now_ns - since)
+                else:
+                    waits_since.pop(shard, None)
+
+    for event in ("", "kill", "start n7", "kill", "start n8", "pause", "kill"):
+        if event == "kill":
+            world.kill(world.primary() if generator.random() < 0.5 else generator.choice(world.alive()))
+        elif event == "pause":
+            paused = generator.choice(world.alive())
+            world.pause(paused)
+            world.after(ns(0.8), lambda paused=paused: world.resume(paused))
+        elif event:
+            world.start_node(event.split()[1])
+        for pause_seconds in (0.01,) * 30 + (0.1,) * 30:
+            look()
+            world.run_for(pause_seconds)
+    assert waited_ns <= ns(settings.beacon_seconds * 1.5)
 
 
 def test_a_snapshot_that_does_not_fit_is_refused_before_anything_of_it_is_taken() -> None:
