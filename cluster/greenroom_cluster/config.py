@@ -6,6 +6,7 @@ Addresses are `host:port`.
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
@@ -20,6 +21,7 @@ from greenroom_cluster.coordination.genesis import (
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.restarts import RestartSettings
 from greenroom_cluster.runtime.addresses import PORT_MAX, split_address
+from greenroom_cluster.shard.settings import Evicted
 
 CLUSTER = "greenroom"
 COORDINATOR_ADDRESS = "127.0.0.1:7300"
@@ -84,7 +86,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `advertise` is what others reach it by, empty for the address it listens on; a port of 0 in it stands for
     the port listened on. Actors listen on ports from `actor_port_base` on, or on any if that is 0.
-    `memory_max` is each actor's bound, such as `512MiB`; empty: a share of what there is.
+    `memory_max` is each actor's bound, such as `512MiB`; empty: a share of what there is. `evict` says which
+    sessions end when that is reached.
     """
 
     name: str
@@ -95,6 +98,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     actors: int = ACTORS
     actor_port_base: int = 0
     memory_max: str = ""
+    evict: Evicted = "none"
     drain_seconds: float = DRAIN_SECONDS
     linger_seconds: float = LINGER_SECONDS
     restarts: RestartSettings = RestartSettings()
@@ -116,6 +120,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
                 f"--actor-port-base {self.actor_port_base} leaves no room for {self.actors} ports"
             )
         memory_bytes("--memory-max", self.memory_max)
+        if self.evict not in get_args(Evicted):
+            raise UsageError(f"--evict must be {' or '.join(get_args(Evicted))}; it is {self.evict!r}")
         check_drain(self.drain_seconds)
         check_linger(self.linger_seconds)
         check_hang(self.hang_seconds)
@@ -132,12 +138,13 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     Nodes listen on consecutive ports from that of `listen` on, or on free ones if it is 0. The coordinator
     listens on `coordinator_listen`, port 0: any; without it on its usual address, or any free port if that is
     taken or nodes listen on free ones. Without a `data_dir` the cluster map goes to a temporary directory and
-    is deleted at the end. `memory_max` as for a node; empty: all actors share what there is.
+    is deleted at the end. `memory_max` and `evict` as for a node; empty: all actors share what there is.
     """
 
     nodes: int = 3
     actors: int = ACTORS
     memory_max: str = ""
+    evict: Evicted = "none"
     listen: str = NODE_ADDRESS
     coordinator_listen: str = ""
     data_dir: Path | None = None
@@ -168,6 +175,7 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
             name="n1",
             actors=self.actors,
             memory_max=self.memory_max,
+            evict=self.evict,
             drain_seconds=self.drain_seconds,
             linger_seconds=self.linger_seconds,
             hang_seconds=self.hang_seconds,

@@ -48,6 +48,7 @@ class ActorStatus(msgspec.Struct, frozen=True):
     """One actor incarnation of the map; `reachable` says whether it answered just now.
 
     `used_bytes` of its memory are counted, and `free_bytes` are left for growth; 0 if it does not say.
+    `evicted` sessions were ended by its primaries to make room.
     """
 
     slot: str
@@ -62,6 +63,7 @@ class ActorStatus(msgspec.Struct, frozen=True):
     used_bytes: int = 0
     free_bytes: int = 0
     memory_bytes_max: int = 0
+    evicted: int = 0
 
 
 class SuspendedStatus(msgspec.Struct, frozen=True):
@@ -365,6 +367,7 @@ def _actor_status(
         used_bytes=0 if inspection is None else inspection.used_bytes,
         free_bytes=0 if inspection is None else inspection.free_bytes,
         memory_bytes_max=0 if inspection is None else inspection.memory_bytes_max,
+        evicted=0 if inspection is None else inspection.evicted,
     )
 
 

@@ -419,7 +419,8 @@ class ReplicaState(Frame, frozen=True):
 class Inspection(Frame, frozen=True, tag=49):
     """The replicas of one actor, and its memory: counted, free for growth, and its `--memory-max`.
 
-    What is neither counted nor free is kept for its peers, or taken by the process itself.
+    What is neither counted nor free is kept for its peers, or taken by the process itself. `evicted`: how
+    many sessions its primaries have ended to make room.
     `coordinator_away_seconds`: since when it has no connection to the coordinator, 0 while it has one; None
     from an actor of a version that does not tell.
     """
@@ -431,6 +432,7 @@ class Inspection(Frame, frozen=True, tag=49):
     used_bytes: int = 0
     free_bytes: int = 0
     memory_bytes_max: int = 0
+    evicted: int = 0
 
 
 # --- the cluster map -------------------------------------------------------------------------------------

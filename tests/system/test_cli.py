@@ -92,6 +92,14 @@ def test_impossible_value_names_its_option(arguments: list[str], option: str) ->
     assert_one_line(run(*arguments), 2, option)
 
 
+@pytest.mark.parametrize("arguments", [["node", "--name", "n1", "--evict", "users"], ["up", "--evict", ""]])
+def test_what_is_none_of_an_options_choices_is_refused_with_them(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.returncode == 2
+    for part in ("--evict", "none", "anonymous"):
+        assert part in result.stderr
+
+
 def test_variables_stand_for_options() -> None:
     assert_one_line(run("node", GREENROOM_NAME="n1", GREENROOM_LISTEN="nowhere"), 2, "--listen", "'nowhere'")
 

@@ -17,6 +17,7 @@ from greenroom_cluster.coordination import messages
 from greenroom_cluster.peering import Beacon, Prepare, ShardRecords, SnapshotChunk
 from greenroom_cluster.shard.records import (
     ClientState,
+    Evict,
     Expire,
     ForgetClients,
     KeptResult,
@@ -57,6 +58,7 @@ class Forger:
                 wire.Delete(number, number, 0, 0, digest),
                 wire.DeleteByUser(number, number, 0, "user", digest, (number,)),
                 Expire((self._bytes(),)),
+                Evict((self._bytes(),)),
                 ForgetClients((self._bytes(),), number),
             )
         )

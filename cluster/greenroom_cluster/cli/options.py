@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from greenroom_cluster.logs import LogFormat, LogLevel
+from greenroom_cluster.shard.settings import Evicted
 
 Cluster = Annotated[
     str,
@@ -56,6 +57,13 @@ MemoryMax = Annotated[
         help="Memory of each actor, such as 512MiB or 2GiB; without it, a share of what there is.",
         envvar="GREENROOM_MEMORY_MAX",
         show_default=False,
+    ),
+]
+Evict = Annotated[
+    Evicted,
+    typer.Option(
+        help="Which sessions end when that is full, the oldest first: none, or those without a user.",
+        envvar="GREENROOM_EVICT",
     ),
 ]
 LingerSeconds = Annotated[

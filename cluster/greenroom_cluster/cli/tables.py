@@ -52,7 +52,7 @@ def print_status(status: ClusterStatus, *, shards: bool = False) -> None:
     console.print(nodes)
     actors = _table(
         *("actor", "incarnation", "address", "state", "pid"),
-        *("primaries", "backups", "sessions", "used", "free", "of"),
+        *("primaries", "backups", "sessions", "used", "free", "of", "evicted"),
     )
     for actor in status.actors:
         _add_row(
@@ -66,6 +66,7 @@ def print_status(status: ClusterStatus, *, shards: bool = False) -> None:
             str(actor.backups),
             str(actor.sessions),
             *(_mebibytes(size) for size in (actor.used_bytes, actor.free_bytes, actor.memory_bytes_max)),
+            str(actor.evicted),
         )
     console.print(actors)
     if shards:

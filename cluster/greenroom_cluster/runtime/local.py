@@ -327,6 +327,7 @@ class LocalCluster:
             *("--coordinator", self.coordinator_address),
             *("--actors", str(self._settings.actors)),
             *("--memory-max", str(self.memory_bytes_max)),
+            *("--evict", self._settings.evict),
             *("--drain-seconds", str(self._settings.drain_seconds)),
             *("--linger-seconds", str(self._settings.linger_seconds)),
             *self._common_options(),

@@ -207,7 +207,7 @@ class Node:
                 advertise_host=self._advertised_host,
                 linger_seconds=settings.linger_seconds,
                 mark_path=self._watches.begin(slot, incarnation),
-                core=HostSettings(memory_bytes_max=self._memory_bytes_max),
+                core=HostSettings(memory_bytes_max=self._memory_bytes_max, eviction=settings.evict),
             )
 
         return ChildSpec(slot, run_actor, actor_settings)

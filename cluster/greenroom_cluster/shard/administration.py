@@ -29,6 +29,7 @@ def administer(
             used_bytes=memory.used_bytes,
             free_bytes=max(memory.free_bytes, 0),
             memory_bytes_max=context.settings.memory_bytes_max,
+            evicted=context.evictions.sessions,
         )
         context.effects.append(Reply(connection, message))
         return

@@ -7,6 +7,7 @@ from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.shard.effects import HostEffect, Ignored, Propose, Transition, Warned
+from greenroom_cluster.shard.eviction import Evictions
 from greenroom_cluster.shard.fairness import FairShare
 from greenroom_cluster.shard.join_slots import JoinSlots
 from greenroom_cluster.shard.memory import Memory
@@ -71,6 +72,7 @@ class Context:
         self.acknowledge_ns = ns(settings.acknowledge_seconds)
         self.joins = JoinSlots(settings)
         self.memory = Memory(settings, slot)
+        self.evictions = Evictions()
         self.joins_begun = 0
         self.batches = 0
         self.ready: dict[int, Primary] = {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from greenroom import wire
 from greenroom.patching import ListInPathError, patch_data
+from greenroom_cluster.shard.eviction import EVICTING
 from greenroom_cluster.shard.memory import ANSWER_BYTES, CLIENT_BYTES, GROWTH_BYTES
 from greenroom_cluster.shard.results import Client
 from greenroom_cluster.shard.stored import decoded
@@ -80,6 +81,9 @@ class Growth:
                 pair.ask_for_room()
             return wire.Overloaded(command.request, "what memory is free is being shared anew")
         full = [pair for pair in full if not pair.may_offer(charge)]
+        digest = command.digest  # type: ignore[union-attr]  # all that grow have one
+        if self._primary.eviction.make_room(charge, full, digest):
+            return wire.Overloaded(command.request, EVICTING)
         slot = self._context.slot_of(full[0].peer) if full else memory.slot
         reason = f"actor {slot} has no memory left for it; delete sessions, or raise its node's --memory-max"
         if command.age_ms:

@@ -48,7 +48,6 @@ from greenroom_cluster.shard.roles import Role
 from greenroom_cluster.shard.settings import HostSettings, ns
 from greenroom_cluster.shard.strangers import forget_departed, is_stranger, refuse_stranger
 from greenroom_cluster.shard.sweeping import Sweeper
-from greenroom_cluster.shard.table import SessionTable
 
 JOINER_SILENCE_GRACES = 8
 
@@ -222,7 +221,7 @@ class Host:
         replica = self._replicas[message.shard]
         if message.number == 0:
             replica = Replica(context, message.shard, message.epoch, now_ns)
-            replica.become_joining(peer, SnapshotReceiver(message, SessionTable()))
+            replica.become_joining(peer, SnapshotReceiver(message, replica.table))
             self._replicas[message.shard] = replica
         assert replica is not None
         assert replica.receiver is not None

@@ -11,7 +11,7 @@ from typing import Any
 
 from greenroom import wire
 from greenroom.errors import InvariantError
-from greenroom_cluster.shard.records import Command, Expire, ForgetClients, Record
+from greenroom_cluster.shard.records import Command, Evict, Expire, ForgetClients, Record
 
 RECORD_OVERHEAD_BYTES = 96
 COMMAND_BYTES = 64
@@ -71,6 +71,7 @@ _CHOSEN_BYTES: dict[type, Callable[[Any], int]] = {
     wire.DeleteByUser: _of_user_bytes,
     wire.DeleteByHandle: _of_user_bytes,
     Expire: lambda command: 34 * len(command.digests),
+    Evict: lambda command: 34 * len(command.digests),
     ForgetClients: lambda command: 18 * len(command.clients),
 }
 

@@ -28,6 +28,8 @@ UNLIMITED_BYTES = 1 << 62
 SESSION_BYTES = 180
 EXPIRY_BYTES = 36
 USER_BYTES = 144
+# A place in the order of age, only where sessions without a user may be evicted: 28 to 49 bytes.
+ANONYMOUS_BYTES = 48
 ANSWER_BYTES = 320
 CLIENT_BYTES = 700
 

@@ -6,6 +6,7 @@ replica that has not applied all that is committed is like one that has yet to h
 
 from greenroom import wire
 from greenroom_cluster.shard.log import Log
+from greenroom_cluster.shard.records import Evict
 
 _RECORD_BYTES = 128
 """Any command takes time as if it brought that much."""
@@ -38,7 +39,7 @@ def affordable(
                 digest = command.digest if isinstance(command, wire.Patch) else command.new_digest
                 sizes[digest] = cost
         else:
-            cost = 0
+            cost = _RECORD_BYTES * len(command.digests) if isinstance(command, Evict) else 0
         if reached > after and cost + _RECORD_BYTES > room:
             return reached, 0
         room -= cost + _RECORD_BYTES

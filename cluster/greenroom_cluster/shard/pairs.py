@@ -79,11 +79,13 @@ class Outgoing:
         "_address",
         "_bulk_users",
         "_context",
+        "_evicting_late_bytes",
         "_since_ns",
         "beacon_due_ns",
         "bulk_up",
         "commits_due",
         "enough_bytes",
+        "evicting_bytes",
         "flights",
         "followers",
         "grant_seen",
@@ -124,6 +126,9 @@ class Outgoing:
         # Below this more room is asked for at once; never while an answer that may bring it is awaited.
         self.enough_bytes = NEVER_BYTES
         self.spare_bytes = 0
+        # What evictions free at the peer that its offers may not tell yet; late: of those since the latest.
+        self.evicting_bytes = 0
+        self._evicting_late_bytes = 0
         self.grant_seen = 0
         context.effects.append(Connect(peer, self._address, bulk=False))
 
@@ -233,6 +238,12 @@ class Outgoing:
         self.offered_bytes = max(self.room_bytes, message.share_bytes - unknown)
         self.enough_bytes = self.room_bytes // 2 if self.room_bytes > 0 else NEVER_BYTES
         self.spare_bytes = message.spare_bytes
+        self.evicting_bytes, self._evicting_late_bytes = self._evicting_late_bytes, 0
+
+    def evict(self, freed: int) -> None:
+        """Count on what an eviction frees at the peer, until its next offer but one."""
+        self.evicting_bytes += freed
+        self._evicting_late_bytes += freed
 
     def may_offer(self, size: int) -> bool:
         """Whether the peer has said nothing yet, or may well have room for so much after its next answer."""

@@ -15,6 +15,7 @@ from greenroom.fields import LIST_LIMIT_MAX
 from greenroom_cluster.shard.admission import COSTLY, Admission
 from greenroom_cluster.shard.context import MARK_EPOCH, MARK_SEQUENCE, MARK_SHARD
 from greenroom_cluster.shard.effects import Reply
+from greenroom_cluster.shard.eviction import Eviction
 from greenroom_cluster.shard.gathering import Gather
 from greenroom_cluster.shard.growth import Growth
 from greenroom_cluster.shard.log import record_bytes
@@ -56,6 +57,7 @@ class Primary:
         "clock",
         "context",
         "counted",
+        "eviction",
         "growth",
         "held",
         "log",
@@ -89,6 +91,7 @@ class Primary:
         self.admission = Admission(self)
         self.paging = Paging(replica.table, replica.context.settings)
         self.growth = Growth(self)
+        self.eviction = Eviction(self)
 
     @property
     def epoch(self) -> int:
@@ -165,7 +168,7 @@ class Primary:
         if self.log.held_bytes > self.context.settings.uncommitted_bytes_max:
             self.answer(origin, self.admission.too_many_bytes(request.request))
             return
-        sequence = self._decide(now_ns, time_us, Expire(over))
+        sequence = self.decide(now_ns, time_us, Expire(over))
         self._rereads[sequence] = (origin, request)
 
     def submit(self, now_ns: int, wall_us: int, origin: Origin, client: bytes, command: Write) -> None:
@@ -248,12 +251,12 @@ class Primary:
             commands, cost = each.next_page(self.table, time_us, first, settings.page_max)
             used += cost
             for command in commands:
-                self._decide(now_ns, time_us, command)
+                self.decide(now_ns, time_us, command)
             if commands:
                 paging.sent(each, first, self.log.appended)
             elif not cost:
                 paging.end(each)
-                self._decide(now_ns, time_us, each.last(), each.client)
+                self.decide(now_ns, time_us, each.last(), each.client)
         if paging.ready(self.committed):
             self.context.unfinished[self.shard] = self
         return used
@@ -278,7 +281,7 @@ class Primary:
             self.context.ready[self.shard] = self
         return sequence
 
-    def _decide(self, now_ns: int, time_us: int, command: Command, client: bytes = b"") -> int:
+    def decide(self, now_ns: int, time_us: int, command: Command, client: bytes = b"") -> int:
         """Log what the primary decides on its own, which removes sessions and adds an answer at most."""
         size = record_bytes(command)
         return self._append(now_ns, time_us, client, command, size, size + ANSWER_BYTES + CLIENT_BYTES)
@@ -377,6 +380,8 @@ class Primary:
         """Do what waited for records to be committed."""
         if self.paging.under_way:
             self.context.unfinished[self.shard] = self
+        if self.eviction.under_way_bytes:
+            self.eviction.settle()
         if self.membership.draining:
             self.membership.hand_over_if_drained(now_ns)
 
@@ -406,7 +411,7 @@ class Primary:
         time_us = self.clock.read(now_ns, wall_us)
         over, looked = self.table.due(time_us, looks)
         if over:
-            self._swept = self._decide(now_ns, time_us, Expire(tuple(over)))
+            self._swept = self.decide(now_ns, time_us, Expire(tuple(over)))
         if tidies:
             self._warn_of_the_clock()
             self._forget_silent_clients(now_ns, time_us)
@@ -440,7 +445,7 @@ class Primary:
         since_us = time_us - settings.forget_us
         silent = self.table.clients.silent_since(since_us) if now_ns >= self._forget_from_ns else ()
         if silent:
-            self._swept = self._decide(now_ns, time_us, ForgetClients(silent, since_us))
+            self._swept = self.decide(now_ns, time_us, ForgetClients(silent, since_us))
 
     # --- configuration --------------------------------------------------------------------------------------
 
@@ -479,6 +484,7 @@ class Primary:
         self._waiting.clear()
         self._rereads.clear()
         self.admission.close()
+        self.eviction.close()
         self.membership.close()
 
 

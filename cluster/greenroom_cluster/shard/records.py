@@ -1,7 +1,8 @@
 """What the log holds: records, each a command stamped by the primary.
 
-Commands of clients are logged as they came over the wire; two more exist only in logs: `Expire` and
-`ForgetClients`, the primary's own decisions, logged so that both sides take them at the same point.
+Commands of clients are logged as they came over the wire; three more exist only in logs: `Expire`,
+`ForgetClients` and `Evict`, the primary's own decisions, logged so that both sides take them at the same
+point.
 """
 
 from typing import TypeAlias, get_args
@@ -27,10 +28,20 @@ class ForgetClients(wire.Frame, frozen=True, tag=71):
     silent_since_us: int
 
 
+class Evict(wire.Frame, frozen=True, tag=72):
+    """Remove those of these sessions that have no user.
+
+    One may have got a user between the look at it and this record. This is logged only where `eviction` is
+    set, for a release of before it cannot read it.
+    """
+
+    digests: tuple[bytes, ...]
+
+
 Answered: TypeAlias = wire.Mutation | wire.DeleteByUser | wire.Clean
 """The commands whose answer is kept."""
 
-Command: TypeAlias = Answered | Expire | ForgetClients
+Command: TypeAlias = Answered | Expire | ForgetClients | Evict
 
 # By type: the tag, and whether the command is about one session.
 _KINDS: dict[type, tuple[int, bool]] = {

@@ -62,7 +62,7 @@ class Replica:
         self.members: tuple[bytes, ...] = ()
         self.role = Role.JOINING
         self.leader = b""
-        self.table = SessionTable()
+        self.table = SessionTable(by_age=context.settings.eviction == "anonymous")
         self.log = Log()
         self.committed = 0
         # What was left to be applied by later steps, see `pacing`.

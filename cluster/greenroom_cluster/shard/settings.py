@@ -1,5 +1,7 @@
 """What an operator may set of the replication core, and how the settings must relate."""
 
+from typing import Literal, TypeAlias, get_args
+
 import msgspec
 
 from greenroom.errors import UsageError
@@ -8,6 +10,9 @@ NS_PER_SECOND = 1_000_000_000
 US_PER_SECOND = 1_000_000
 
 CLOCK_DRIFT = 0.1
+
+Evicted: TypeAlias = Literal["none", "anonymous"]
+"""Which sessions may end before their time when memory is full."""
 
 
 class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +51,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     step_bytes: int = 64 * 1024
     sweep_looks_max: int = 128
     memory_bytes_max: int = 1 << 62
+    eviction: Evicted = "none"
     expire_batch_max: int = 512
 
     def __post_init__(self) -> None:
@@ -60,8 +66,10 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
                 f"beacon_seconds ({self.beacon_seconds}) must be at most half of lease_seconds "
                 f"({self.lease_seconds}), so that one lost beacon does not cost the lease"
             )
+        if self.eviction not in get_args(Evicted):
+            raise UsageError(f"eviction must be one of {', '.join(get_args(Evicted))}; it is {self.eviction}")
         for name in self.__struct_fields__:
-            if getattr(self, name) <= 0:
+            if name != "eviction" and getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be more than 0")
 
     @property

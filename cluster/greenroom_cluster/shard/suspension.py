@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from greenroom import wire
 from greenroom.cluster_map import SuspectRecord
 from greenroom_cluster.shard.log import record_bytes
-from greenroom_cluster.shard.records import Command, Expire, ForgetClients, KeptResult, Record, asked
+from greenroom_cluster.shard.records import Command, Evict, Expire, ForgetClients, KeptResult, Record, asked
 from greenroom_cluster.shard.results import ClientTable, answers
 
 DROPPED = "this command ended an actor and was dropped"
@@ -29,6 +29,7 @@ _KINDS: dict[type, str] = {
     wire.Clean: "clean",
     Expire: "expire",
     ForgetClients: "forget_clients",
+    Evict: "evict",
 }
 
 

@@ -16,8 +16,9 @@ from greenroom.fields import DATA_BYTES_MAX
 from greenroom.patching import UnexpectedValueError, patch_data
 from greenroom.wire import FailureCode
 from greenroom_cluster.shard.expiry import ExpiryIndex
-from greenroom_cluster.shard.memory import EXPIRY_BYTES, SESSION_BYTES, USER_BYTES
+from greenroom_cluster.shard.memory import ANONYMOUS_BYTES, EXPIRY_BYTES, SESSION_BYTES, USER_BYTES
 from greenroom_cluster.shard.records import (
+    Evict,
     Expire,
     ForgetClients,
     KeptResult,
@@ -52,11 +53,17 @@ def version_of(record: Record) -> int:
 
 
 class SessionTable:
-    """Sessions by digest, each encoded (see `stored`): immutable, and replaced as a whole."""
+    """Sessions by digest, each encoded (see `stored`): immutable, and replaced as a whole.
 
-    __slots__ = ("_apply", "clients", "expiry", "removed", "sessions", "stored_bytes", "users")
+    `by_age`: `anonymous` holds those without a user, the oldest first; else it is None, and costs nothing.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        *("_apply", "anonymous", "clients", "evicted", "expiry", "removed", "sessions"),
+        *("stored_bytes", "users"),
+    )
+
+    def __init__(self, *, by_age: bool = False) -> None:
         self.sessions: dict[bytes, bytes] = {}
         self.clients = ClientTable()
         self.expiry = ExpiryIndex()
@@ -64,6 +71,10 @@ class SessionTable:
         # Sessions that records removed while they lived, or because they were over; for whoever counts. It is
         # this replica's own.
         self.removed = 0
+        # Sessions that `Evict` removed, likewise.
+        self.evicted = 0
+        # A dict and no list: the garbage collector does not look through it, see `expiry`.
+        self.anonymous: dict[bytes, None] | None = {} if by_age else None
         self.users = UserIndex(lambda digest: created_of(self.sessions[digest]))
         self._apply: dict[type, Callable[[Record, Any], wire.EncodedReply]] = {
             wire.Create: self._create,
@@ -84,6 +95,7 @@ class SessionTable:
             + SESSION_BYTES * len(self.sessions)
             + EXPIRY_BYTES * self.expiry.entries
             + USER_BYTES * self.users.entries
+            + (ANONYMOUS_BYTES * len(self.anonymous) if self.anonymous else 0)
         )
 
     def apply(self, record: Record) -> wire.EncodedReply | None:
@@ -92,7 +104,7 @@ class SessionTable:
         decide = self._apply.get(type(command))
         if decide is not None:
             reply = decide(record, command)
-            kind, subject = asked(command)  # type: ignore[arg-type]  # the two others have no place in `_apply`
+            kind, subject = asked(command)  # type: ignore[arg-type]  # the others have no place in `_apply`
             kept = KeptResult(record.client, reply.request, reply, kind, subject)
             self.clients.keep(kept, command.low, record.time_us)  # type: ignore[union-attr]  # as above
             return reply
@@ -100,6 +112,8 @@ class SessionTable:
             self._expire(record, command)
         elif isinstance(command, ForgetClients):
             self.clients.forget(command.clients, command.silent_since_us)
+        elif isinstance(command, Evict):
+            self._evict(command)
         return None
 
     def live(self, digest: bytes, time_us: int) -> wire.SessionState | None:
@@ -294,6 +308,14 @@ class SessionTable:
             else:
                 self.expiry.enter(digest, expires_us, record.time_us)
 
+    def _evict(self, command: Evict) -> None:
+        # Whether or not this replica keeps the order of age: what is logged is applied alike.
+        for digest in command.digests:
+            stored = self.sessions.get(digest)
+            if stored is not None and heading_of(stored).user_id is None:
+                self.evicted += 1
+                self._remove(digest)
+
     # --- storage --------------------------------------------------------------------------------------------
 
     def _state(self, digest: bytes) -> wire.SessionState | None:
@@ -313,27 +335,36 @@ class SessionTable:
             self.stored_bytes += len(stored)
             self.sessions[digest] = stored
             self.expiry.enter(digest, session.expires_us, time_us)
-            if session.user_id is not None:
-                self.users.add(session.user_id, digest)
+            self._enter(session.user_id, digest)
             return stored
         moved = session.user_id != before.user_id or session.created_us != before.created_us
-        if moved and before.user_id is not None:
-            self.users.remove(before.user_id, digest)
+        if moved:
+            self._leave(before.user_id, digest)
         self.stored_bytes += len(stored) - len(self.sessions[digest])
         self.sessions[digest] = stored
         if session.expires_us < before.expires_us:
             self.expiry.enter(digest, session.expires_us, time_us)
-        if moved and session.user_id is not None:
-            self.users.add(session.user_id, digest)
+        if moved:
+            self._enter(session.user_id, digest)
         return stored
+
+    def _enter(self, user_id: str | None, digest: bytes) -> None:
+        if user_id is not None:
+            self.users.add(user_id, digest)
+        elif self.anonymous is not None:
+            self.anonymous[digest] = None
+
+    def _leave(self, user_id: str | None, digest: bytes) -> None:
+        if user_id is not None:
+            self.users.remove(user_id, digest)
+        elif self.anonymous is not None:
+            del self.anonymous[digest]
 
     def _remove(self, digest: bytes) -> None:
         stored = self.sessions.get(digest)
         if stored is None:
             return
-        user_id = heading_of(stored).user_id
-        if user_id is not None:
-            self.users.remove(user_id, digest)
+        self._leave(heading_of(stored).user_id, digest)
         del self.sessions[digest]
         self.stored_bytes -= len(stored)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from greenroom import UsageError
-from greenroom_cluster.config import MEMORY_BYTES_MIN, memory_bytes
+from greenroom_cluster.config import MEMORY_BYTES_MIN, LocalClusterSettings, NodeSettings, memory_bytes
 from greenroom_cluster.runtime.host_memory import available_bytes, default_bytes, resident_bytes
 
 MIB = 1 << 20
@@ -54,3 +54,12 @@ def test_a_bound_is_bytes_or_has_a_unit(text: str, size: int) -> None:
 def test_what_is_no_bound_is_refused_by_name(text: str) -> None:
     with pytest.raises(UsageError, match="--memory-max"):
         memory_bytes("--memory-max", text)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [NodeSettings(name="n1", evict="users"), LocalClusterSettings(evict="users")],  # type: ignore[arg-type]  # wrong on purpose
+)
+def test_what_cannot_be_evicted_names_the_option(settings: NodeSettings | LocalClusterSettings) -> None:
+    with pytest.raises(UsageError, match="--evict must be none or anonymous; it is 'users'"):
+        settings.check()

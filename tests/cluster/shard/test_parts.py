@@ -15,7 +15,7 @@ from greenroom_cluster.shard.expiry import BUCKET_US, ExpiryIndex
 from greenroom_cluster.shard.gathering import Gather
 from greenroom_cluster.shard.joining import SnapshotReceiver, SnapshotSender
 from greenroom_cluster.shard.log import Log, record_bytes
-from greenroom_cluster.shard.records import Command, Expire, ForgetClients, KeptResult, Record
+from greenroom_cluster.shard.records import Command, Evict, Expire, ForgetClients, KeptResult, Record
 from greenroom_cluster.shard.results import ClientTable
 from greenroom_cluster.shard.settings import HostSettings
 from greenroom_cluster.shard.stored import decoded
@@ -114,6 +114,7 @@ COMMANDS: list[Command] = [
     wire.DeleteByUser(1, 1, 0, LONG, ALICE, ()),
     wire.Clean(1, 1, 0, ()),
     Expire((ALICE,) * 512),
+    Evict((ALICE,) * 512),
     ForgetClients((CLIENT,) * 500, 1),
 ]
 
@@ -386,6 +387,7 @@ commands = st.one_of(
     st.builds(lambda d: wire.DeleteByUser(1, 1, 0, "u", d, ()), digests),
     st.just(wire.Clean(1, 1, 0, ())),
     st.builds(lambda d: Expire((d, d)), digests),
+    st.builds(lambda d: Evict((d, d)), digests),
     st.builds(lambda since: ForgetClients((CLIENT,), since), ends),
 )
 
@@ -393,17 +395,17 @@ commands = st.one_of(
 @given(st.lists(commands, max_size=25), st.integers(0, 25))
 def test_replicas_agree_whatever_their_index_looks_like(script: list[Command], joined_at: int) -> None:
     """Any command applies to anything, and the same log gives the same state, also after a snapshot."""
-    one, other = SessionTable(), SessionTable()
+    one, other = SessionTable(by_age=True), SessionTable()
     joiner: SessionTable | None = None
     for number, command in enumerate(script, 1):
         if number > joined_at and joiner is None:
             sender = SnapshotSender(0, 1, 7, number - 1, one, 300)
-            receiver = SnapshotReceiver(sender.chunk(WALL_US), joiner := SessionTable())
+            receiver = SnapshotReceiver(sender.chunk(WALL_US), joiner := SessionTable(by_age=True))
             sender.next_number = 0
             sender = SnapshotSender(0, 1, 7, number - 1, one, 300)
             while not receiver.complete:
                 receiver.take(sender.chunk(WALL_US))
-        if type(command) not in (Expire, ForgetClients):
+        if type(command) not in (Expire, Evict, ForgetClients):
             command = msgspec.structs.replace(command, request=number)
         stamped = record(number, command)
         replies = {
@@ -419,6 +421,11 @@ def test_replicas_agree_whatever_their_index_looks_like(script: list[Command], j
                 other.expiry.enter(digest, other.sessions[digest].expires_us, stamped.time_us)
     prints = {table.fingerprint() for table in (one, other, joiner) if table is not None}
     assert len(prints) == 1
+    for table in (one, joiner):
+        if table is not None:
+            assert table.anonymous is not None
+            nobodys = {d for d, stored in table.sessions.items() if decoded(stored).user_id is None}
+            assert table.anonymous.keys() == nobodys
     for table in (one, other):
         assert table.stored_bytes == sum(map(len, table.sessions.values()))
         for user in ("u", "v"):

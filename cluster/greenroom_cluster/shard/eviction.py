@@ -1,0 +1,118 @@
+"""Which sessions end before their time when memory is full, if `eviction` says so: the oldest without a user.
+
+A primary that would refuse growth for want of memory logs an `Evict` instead, and answers `Overloaded`: a
+store asks again, and by then there is room. Like an expiry, an eviction is decided once and applied by all: a
+session that got a user before that point of the log stays.
+
+A little more is evicted than is needed, so that this happens once for many writes. What one eviction frees is
+waited for before the next: here until it is applied, at a backup until that has offered room anew twice,
+for the first offer may be of before. Else every write that comes meanwhile would evict more.
+
+Old is what its shard has stored the longest under its id, whatever a client says of its creation. Each shard
+looks at its own sessions only, so the order across shards is no more than nearly that.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from greenroom_cluster.shard.memory import ANONYMOUS_BYTES, SESSION_BYTES
+from greenroom_cluster.shard.records import Evict
+from greenroom_cluster.shard.settings import ns
+
+if TYPE_CHECKING:
+    from greenroom_cluster.shard.pairs import Outgoing
+    from greenroom_cluster.shard.primary import Primary
+
+EVICTING = "memory is full: sessions without a user are evicted to make room"
+
+_MARGIN_SHARE = 128
+"""Such a share of the memory here is made free beyond what is needed; of a peer's, what it keeps spare."""
+_TOLD_SECONDS = 60.0
+
+
+class Evictions:
+    """The evictions of all primaries of one actor: how many sessions so far, and the bytes under way."""
+
+    __slots__ = ("sessions", "told_ns", "under_way_bytes")
+
+    def __init__(self) -> None:
+        self.sessions = 0
+        self.under_way_bytes = 0
+        # When the operator was told, and is not told again for a while; None: never.
+        self.told_ns: int | None = None
+
+
+class Eviction:
+    """One primary's evictions, of which one at a time is under way. `under_way_bytes` is what that frees."""
+
+    __slots__ = ("_before", "_context", "_primary", "_through", "under_way_bytes")
+
+    def __init__(self, primary: "Primary") -> None:
+        self._primary = primary
+        self._context = primary.context
+        self._before = 0
+        self._through = 0
+        self.under_way_bytes = 0
+
+    def make_room(self, charge: int, full: Sequence["Outgoing"], spared: bytes) -> bool:
+        """Return whether room for a charge is being made: here, and at the peers that have none.
+
+        Nothing is evicted for the growth of a session that would end by it, `spared`.
+        """
+        anonymous = self._primary.table.anonymous
+        if anonymous is None:
+            return False
+        memory, evictions = self._context.memory, self._context.evictions
+        wanted = 0
+        # Room that only has to be shared anew is none that is lacking.
+        lacking = charge - max(memory.free_bytes, memory.share_bytes) - evictions.under_way_bytes
+        if lacking > 0:
+            wanted = lacking + memory.limit_bytes // _MARGIN_SHARE
+        for pair in full:
+            lacking = charge - pair.room_bytes - pair.evicting_bytes
+            if lacking > 0:
+                wanted = max(wanted, lacking + pair.spare_bytes)
+        if not wanted or self.under_way_bytes:
+            return True
+        sessions = self._primary.table.sessions
+        digests: list[bytes] = []
+        freed = 0
+        for digest in anonymous:
+            if digest == spared:
+                continue
+            digests.append(digest)
+            freed += len(sessions[digest]) + SESSION_BYTES + ANONYMOUS_BYTES
+            if freed >= wanted or len(digests) >= self._context.settings.page_max:
+                break
+        if digests:
+            self._begin(Evict(tuple(digests)), freed)
+        return bool(digests)
+
+    def _begin(self, command: Evict, freed: int) -> None:
+        primary, context = self._primary, self._context
+        # In the step of the write that found no room, whose time was read just now.
+        now_ns = context.stepped_ns
+        self._through = primary.decide(now_ns, primary.clock.last_us, command)
+        self._before = primary.table.evicted
+        self.under_way_bytes = freed
+        evictions = context.evictions
+        evictions.under_way_bytes += freed
+        for follower in primary.membership.followers:
+            follower.pair.evict(freed)
+        if evictions.told_ns is None or now_ns - evictions.told_ns >= ns(_TOLD_SECONDS):
+            evictions.told_ns = now_ns
+            context.warn(
+                f"{EVICTING} ({evictions.sessions} so far); raise --memory-max to keep them, or let sessions "
+                "without a user end sooner"
+            )
+
+    def settle(self) -> None:
+        """Count what was evicted, once it is applied."""
+        if self._through <= self._primary.committed:
+            self._context.evictions.sessions += self._primary.table.evicted - self._before
+            self.close()
+
+    def close(self) -> None:
+        """Nothing more will come of what is under way, as far as this primary knows."""
+        self._context.evictions.under_way_bytes -= self.under_way_bytes
+        self.under_way_bytes = 0
