@@ -6,7 +6,7 @@ lease ends because the machine is busy. The map is decided by the real coordinat
 
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Any, cast
 
@@ -124,6 +124,10 @@ class MeteredCore:
         deadline = self.host.next_deadline()
         self._meter.ns[self.stage] += perf_counter_ns() - began
         return deadline
+
+    def spent(self, now_ns: int, spent_ns: int) -> Sequence[str]:
+        """Take in how long a step took."""
+        return self.host.spent(now_ns, spent_ns)
 
 
 class Clock:
