@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 COSTLY = frozenset({wire.Patch, wire.Rotate, wire.Clean, wire.Create, wire.Update})
 """Commands of which `logged` has to know."""
 
+# No union: that would be made anew at each look.
+_WRITES = (wire.Update, wire.Create)
+
 _SMALL_BYTES = 2048
 """Data up to this size is written without being accounted for."""
 _OPENING_BYTES = 32
@@ -205,12 +208,12 @@ def _openings_bytes(data: bytes) -> int:
 def _malformed(command: wire.Create | wire.Update | wire.Patch | wire.Rotate) -> wire.Failed | None:
     """Return the refusal of data or values that no session may hold."""
     try:
-        if isinstance(command, wire.Patch):
-            check_values(command.set, command.expect)
-        elif isinstance(command, wire.Rotate):
-            check_values(command.set)
-        else:
+        if isinstance(command, _WRITES):
             check_data(command.data)
+        elif isinstance(command, wire.Patch):
+            check_values(command.set, command.expect)
+        else:
+            check_values(command.set)
     except MalformedError as error:
         return wire.Failed(command.request, wire.FailureCode.INVALID, str(error))
     return None

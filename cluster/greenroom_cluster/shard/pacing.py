@@ -12,6 +12,10 @@ _RECORD_BYTES = 128
 """Any command takes time as if it brought that much."""
 _NOTED_BYTES = 2048
 
+# Not unions: those would be made anew at each look.
+_WRITES = (wire.Update, wire.Create)
+_CHANGES = (wire.Patch, wire.Rotate)
+
 
 def affordable(
     log: Log, sessions: dict[bytes, bytes], after: int, through: int, room: int
@@ -27,11 +31,11 @@ def affordable(
     reached = after
     for record in log.records(after, through):
         command = record.command
-        if isinstance(command, wire.Create | wire.Update):
+        if isinstance(command, _WRITES):
             cost = len(command.data)
             if cost > _NOTED_BYTES:
                 sizes[command.digest] = cost
-        elif isinstance(command, wire.Patch | wire.Rotate):
+        elif isinstance(command, _CHANGES):
             stored = sessions.get(command.digest)
             opened = sizes.get(command.digest, 0 if stored is None else len(stored))
             cost = opened + sum(len(value) for _, value in command.set)

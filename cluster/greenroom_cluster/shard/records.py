@@ -43,10 +43,10 @@ Answered: TypeAlias = wire.Mutation | wire.DeleteByUser | wire.Clean
 
 Command: TypeAlias = Answered | Expire | ForgetClients | Evict
 
-# By type: the tag, and whether the command is about one session.
-_KINDS: dict[type, tuple[int, bool]] = {
+KINDS: dict[type, tuple[int, bool]] = {
     kind: (kind.__struct_config__.tag, "digest" in kind.__struct_fields__) for kind in get_args(Answered)
 }
+"""By type: the tag, and whether the command is about one session."""
 
 
 def asked(command: Answered) -> tuple[int, bytes]:
@@ -55,7 +55,7 @@ def asked(command: Answered) -> tuple[int, bytes]:
     Not a hash of all of it: that would cost a hundredth of a write and more. Who names the same digest could
     read that session anyway, so nothing is shown to anybody who must not see it.
     """
-    kind, of_session = _KINDS[type(command)]
+    kind, of_session = KINDS[type(command)]
     if of_session:
         return kind, command.digest  # type: ignore[union-attr]  # it has one
     return kind, command.user_id.encode() if isinstance(command, wire.DeleteByUser) else b""

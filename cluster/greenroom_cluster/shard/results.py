@@ -26,13 +26,15 @@ class Client:
     `kept_bytes` is about what its answers hold on to: the sessions that they show.
     """
 
-    __slots__ = ("_numbers", "kept_bytes", "low", "results", "since_us", "used_us")
+    __slots__ = ("_numbers", "charged_bytes", "kept_bytes", "low", "results", "since_us", "used_us")
 
     def __init__(self, low: int, since_us: int, used_us: int) -> None:
         self.low = low
         self.since_us = since_us
         self.used_us = used_us
         self.kept_bytes = 0
+        self.charged_bytes = 0
+        """What all its answers are charged with."""
         self.results: dict[int, KeptResult] = {}
         # The requests that `results` answers, in order: a client with thousands of them would else have all
         # looked through at every write.
@@ -40,18 +42,23 @@ class Client:
 
     def add(self, kept: KeptResult) -> int:
         """Keep an answer, in the place of a former one to the same request; return how much more is held."""
-        before = self.charged_bytes
-        if kept.request in self.results:
-            self._drop(kept.request)
-        insort(self._numbers, kept.request)
-        self.results[kept.request] = kept
-        self.kept_bytes += _shown_bytes(kept)
-        return self.charged_bytes - before
-
-    @property
-    def charged_bytes(self) -> int:
-        """What all its answers are charged with."""
-        return self.kept_bytes + ANSWER_BYTES * len(self.results)
+        request, numbers, results = kept.request, self._numbers, self.results
+        more = ANSWER_BYTES
+        # Almost always the newest: every write of every client comes through here.
+        if not numbers or request > numbers[-1]:
+            numbers.append(request)
+        elif request in results:
+            more -= self._release(results[request])
+        else:
+            insort(numbers, request)
+        results[request] = kept
+        reply = kept.reply
+        if type(reply) is wire.EncodedSession:
+            shown = len(reply.state)
+            self.kept_bytes += shown
+            more += shown
+        self.charged_bytes += more
+        return more
 
     def kept_from(self, low: int) -> tuple[int, int]:
         """Return how many answers to requests from `low` on are kept, and about what they hold on to."""
@@ -67,17 +74,25 @@ class Client:
     def answered_below(self, low: int) -> int:
         """Drop the answers that the client has confirmed; return how much less is held on to."""
         self.low = low
-        before = self.charged_bytes
-        numbers, results = self._numbers, self.results
+        numbers = self._numbers
+        if not numbers or numbers[0] >= low:
+            return 0
+        results, less = self.results, 0
         end = bisect_left(numbers, low)
         for number in numbers[:end]:
-            self.kept_bytes -= _shown_bytes(results.pop(number))
+            less += self._release(results.pop(number))
         del numbers[:end]
-        return before - self.charged_bytes
+        self.charged_bytes -= less
+        return less
 
-    def _drop(self, request: int) -> None:
-        self.kept_bytes -= _shown_bytes(self.results.pop(request))
-        del self._numbers[bisect_left(self._numbers, request)]
+    def _release(self, kept: KeptResult) -> int:
+        """Hold on no more to what an answer shows; return what it was charged with."""
+        reply = kept.reply
+        if type(reply) is not wire.EncodedSession:
+            return ANSWER_BYTES
+        shown = len(reply.state)
+        self.kept_bytes -= shown
+        return ANSWER_BYTES + shown
 
 
 class ClientTable:

@@ -18,6 +18,7 @@ from greenroom.wire import FailureCode
 from greenroom_cluster.shard.expiry import ExpiryIndex
 from greenroom_cluster.shard.memory import ANONYMOUS_BYTES, EXPIRY_BYTES, SESSION_BYTES, USER_BYTES
 from greenroom_cluster.shard.records import (
+    KINDS,
     Evict,
     Expire,
     ForgetClients,
@@ -76,7 +77,7 @@ class SessionTable:
         # A dict and no list: the garbage collector does not look through it, see `expiry`.
         self.anonymous: dict[bytes, None] | None = {} if by_age else None
         self.users = UserIndex(lambda digest: created_of(self.sessions[digest]))
-        self._apply: dict[type, Callable[[Record, Any], wire.EncodedReply]] = {
+        deciders: dict[type, Callable[[Record, Any], wire.EncodedReply]] = {
             wire.Create: self._create,
             wire.Update: self._update,
             wire.Patch: self._patch,
@@ -86,6 +87,8 @@ class SessionTable:
             wire.DeleteByUser: self._delete_by_user,
             wire.Clean: self._clean,
         }
+        # With what `asked` would look up, found in the same look.
+        self._apply = {kind: (decide, *KINDS[kind]) for kind, decide in deciders.items()}
 
     @property
     def charged_bytes(self) -> int:
@@ -101,10 +104,11 @@ class SessionTable:
     def apply(self, record: Record) -> wire.EncodedReply | None:
         """Apply the record and return the answer to its client; None for the primary's own decisions."""
         command = record.command
-        decide = self._apply.get(type(command))
-        if decide is not None:
+        known = self._apply.get(type(command))
+        if known is not None:
+            decide, kind, of_session = known
             reply = decide(record, command)
-            kind, subject = asked(command)  # type: ignore[arg-type]  # the others have no place in `_apply`
+            subject = command.digest if of_session else asked(command)[1]  # type: ignore[union-attr,arg-type]  # the others have no place in `_apply`
             kept = KeptResult(record.client, reply.request, reply, kind, subject)
             self.clients.keep(kept, command.low, record.time_us)  # type: ignore[union-attr]  # as above
             return reply
