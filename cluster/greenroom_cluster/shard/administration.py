@@ -21,6 +21,7 @@ def administer(
         if not context.inspected:
             # However often it is asked for in one step, it is looked at once.
             context.inspected = tuple(replica.state(now_ns) for replica in replicas if replica is not None)
+        context.count_all()
         memory = context.memory
         message = wire.Inspection(
             request.request,

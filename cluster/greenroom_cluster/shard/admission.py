@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 COSTLY = frozenset({wire.Patch, wire.Rotate, wire.Clean, wire.Create, wire.Update})
 """Commands of which `logged` has to know."""
+OPENING = frozenset({wire.Patch, wire.Rotate})
+"""Commands that open a session and are answered with it."""
 
 # No union: that would be made anew at each look.
 _WRITES = (wire.Update, wire.Create)
@@ -87,9 +89,6 @@ class Admission:
             size = len(command.data)  # type: ignore[union-attr]  # kind says which
             if size > DATA_BYTES_MAX:
                 return wire.Failed(request, wire.FailureCode.TOO_LARGE, f"{size} bytes")
-            objection = _label_objection(command.label) or _user_objection(command.user_id)  # type: ignore[union-attr]  # kind says which
-            if objection:
-                return wire.Failed(request, wire.FailureCode.INVALID, objection)
             return _malformed(command)  # type: ignore[arg-type]  # kind says which
         return None
 
@@ -157,14 +156,8 @@ class Admission:
         return wire.Overloaded(request, "too many bytes wait for the shard's backup: write less at once")
 
     def opened(self, command: "Write", size: int) -> int:
-        """Return how large the session will be that a patch opens, and is answered with; 0 for the others.
-
-        `size` is that of the command's record.
-        """
-        kind = type(command)
-        if kind is wire.Patch or kind is wire.Rotate:
-            return size + self._opened(command.digest)  # type: ignore[union-attr]  # kind says which
-        return 0
+        """Return how large a session one of OPENING is answered with; `size` is that of its record."""
+        return size + self._opened(command.digest)  # type: ignore[union-attr]  # both have one
 
     def _cost(self, command: wire.Patch | wire.Rotate) -> int:
         """Return what a patch costs: sizes, and more for what is opened and brought in small containers."""
@@ -209,6 +202,11 @@ def _malformed(command: wire.Create | wire.Update | wire.Patch | wire.Rotate) ->
     """Return the refusal of data or values that no session may hold."""
     try:
         if isinstance(command, _WRITES):
+            label, user_id = command.label, command.user_id
+            if not (label.isascii() and (user_id is None or (user_id and user_id.isascii()))):
+                objection = _label_objection(label) or _user_objection(user_id)
+                if objection:
+                    return wire.Failed(command.request, wire.FailureCode.INVALID, objection)
             check_data(command.data)
         elif isinstance(command, wire.Patch):
             check_values(command.set, command.expect)

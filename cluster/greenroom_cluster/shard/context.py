@@ -79,6 +79,8 @@ class Context:
         # Replicas that left what is committed to a later step, and what this step may still apply.
         self.behind: dict[int, Replica] = {}
         self.step_bytes = settings.step_bytes
+        # Replicas of which the books have yet to be told what they hold.
+        self.uncounted: dict[int, Replica] = {}
         # Primaries that may have another page of a long command to log.
         self.unfinished: dict[int, Primary] = {}
         # A gap between steps means that this process stood still: what it knows of others is as old.
@@ -95,6 +97,11 @@ class Context:
         self.identity = ""
         self.applied_bytes: dict[str, int] = {}
         self.fair: FairShare = FairShare()
+
+    def count_all(self) -> None:
+        """Bring the books up to date."""
+        while self.uncounted:
+            self.uncounted.popitem()[1].count_now()
 
     @property
     def map_version(self) -> int:

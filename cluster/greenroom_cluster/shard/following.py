@@ -1,13 +1,10 @@
 """What a replica does that follows a primary: it logs, then acknowledges, and applies what is committed."""
 
 from greenroom_cluster.peering import ShardRecords
-from greenroom_cluster.shard.log import LogDivergedError, record_bytes
+from greenroom_cluster.shard.log import LogDivergedError
 from greenroom_cluster.shard.memory import GROWTH_BYTES
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.roles import ACCEPTS, Kind
-
-_TIGHT = 4
-"""Below a quarter of the limit, what the log may add is counted."""
 
 
 def take_records(replicas: list[Replica | None], now_ns: int, sender: bytes, entry: ShardRecords) -> bool:
@@ -41,10 +38,10 @@ def _receive_records(replica: Replica, now_ns: int, sender: bytes, entry: ShardR
     log, records = replica.log, entry.records
     before = log.appended
     memory = replica.context.memory
-    if memory.free_bytes < memory.limit_bytes // _TIGHT:
-        whole = log.receive(records, lambda command: record_bytes(command) + GROWTH_BYTES)
+    if memory.free_bytes <= memory.ample_bytes:
+        whole = log.receive(records, lambda size: size + GROWTH_BYTES)
     else:
-        # Measuring takes as long as logging; what a log may add is little beside so much room.
+        # What a log may add is little beside so much room.
         whole = log.receive(records)
     if log.appended > before:
         replica.clock.heard(records[-1].time_us, now_ns)
@@ -102,11 +99,6 @@ def _commit(replica: Replica, committed: int) -> None:
     target = min(committed, replica.log.appended)
     if target <= replica.committed:
         return
-    table = replica.table
-    before = table.charged_bytes + table.clients.charged_bytes
     reached = replica.affordable(target)
     if reached > replica.committed:
         replica.commit(reached)
-    added = table.charged_bytes + table.clients.charged_bytes - before
-    if added > 0:
-        replica.context.memory.spend(replica.leader, added)

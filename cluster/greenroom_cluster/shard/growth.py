@@ -49,12 +49,17 @@ class Growth:
         memory = self._memory
         kind = type(command)
         charge = size + GROWTH_BYTES + opened
-        if memory.answers_bytes > memory.answers_bytes_max and (
-            known is None or (kind in _SHOWN and known.charged_below(command.low) < opened)
-        ):
-            return wire.Overloaded(command.request, ANSWERS_FULL)
+        if known is None or kind in _SHOWN:
+            # What others' answers take has to be known exactly: a patch may be answered with a megabyte.
+            self._context.count_all()
+            if memory.answers_bytes > memory.answers_bytes_max and (
+                known is None or known.charged_below(command.low) < opened
+            ):
+                return wire.Overloaded(command.request, ANSWERS_FULL)
         if kind not in _GROWING:
             return charge
+        if charge > memory.free_bytes:
+            self._context.count_all()
         short = charge > memory.free_bytes
         for follower in self._primary.membership.followers:
             if follower.pair.room_bytes < charge and follower.streaming:

@@ -99,7 +99,8 @@ class Host:
 
     @property
     def memory(self) -> Memory:
-        """The books of this actor's memory. For inspection only."""
+        """The books of this actor's memory, up to date. For inspection only."""
+        self._context.count_all()
         return self._context.memory
 
     @property
@@ -161,6 +162,7 @@ class Host:
         return self._requests.spent(now_ns, spent_ns)
 
     def _memory_measured(self, _now_ns: int, _wall_us: int, event: MemoryMeasured) -> None:
+        self._context.count_all()
         self._context.memory.measured(event.resident_bytes)
 
     # --- peers ----------------------------------------------------------------------------------------------
@@ -195,6 +197,7 @@ class Host:
     def _beacon(self, now_ns: int, _wall_us: int, peer: bytes, message: Beacon) -> None:
         context = self._context
         incoming = hear_of(context, peer, now_ns)
+        context.count_all()
         context.effects.append(Answer(peer, incoming.on_beacon(message, now_ns, context.memory)))
         for shard, epoch, committed, time_us in message.commits:
             replica = self._replica(shard)
@@ -227,7 +230,7 @@ class Host:
         assert replica.receiver is not None
         replica.receiver.take(message)
         replica.clock.heard(message.time_us, now_ns)
-        replica.count()
+        replica.count_arrived()
         answer = SnapshotOk(message.shard, message.epoch, message.join, message.number)
         context.effects.append(Answer(peer, answer))
 

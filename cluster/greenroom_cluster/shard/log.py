@@ -11,6 +11,7 @@ from typing import Any
 
 from greenroom import wire
 from greenroom.errors import InvariantError
+from greenroom.fields import LABEL_BYTES_MAX, USER_ID_BYTES_MAX
 from greenroom_cluster.shard.records import Command, Evict, Expire, ForgetClients, Record
 
 RECORD_OVERHEAD_BYTES = 96
@@ -29,7 +30,9 @@ def record_bytes(command: Command) -> int:
 
 
 def _session_bytes(command: wire.Create | wire.Update) -> int:
-    return COMMAND_BYTES + len(command.data) + text_bytes(command.label) + text_bytes(command.user_id)
+    label, user_id = command.label, command.user_id
+    size = COMMAND_BYTES + len(command.data) + (len(label) if label.isascii() else text_bytes(label))
+    return size if user_id is None else size + text_bytes(user_id)
 
 
 def _patch_bytes(command: wire.Patch) -> int:
@@ -63,6 +66,12 @@ def text_bytes(text: str | None) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
+# Tuples: a union would be made anew at each look.
+_LABORIOUS = (wire.Patch, wire.Rotate, Evict)
+_WRITES = (wire.Update, wire.Create)
+_REST_BYTES = RECORD_OVERHEAD_BYTES + COMMAND_BYTES + USER_ID_BYTES_MAX + LABEL_BYTES_MAX
+"""What a write takes at most beside its data."""
+
 _CHOSEN_BYTES: dict[type, Callable[[Any], int]] = {
     wire.Create: _session_bytes,
     wire.Update: _session_bytes,
@@ -86,12 +95,14 @@ class Log:
     An empty log has `first == appended + 1`.
     """
 
-    __slots__ = ("_entries", "appended", "charged_bytes", "held_bytes")
+    __slots__ = ("_entries", "appended", "charged_bytes", "held_bytes", "laborious")
 
     def __init__(self, appended: int = 0) -> None:
         # Each with its size and with the most that applying it adds to what is kept.
         self._entries: deque[tuple[Record, int, int]] = deque()
         self.appended = appended
+        self.laborious = 0
+        """The newest record that takes longer to apply than its size tells."""
         self.held_bytes = 0
         self.charged_bytes = 0
 
@@ -112,13 +123,14 @@ class Log:
         self.appended = sequence
         self.held_bytes += size
         self.charged_bytes += charge
+        if isinstance(record.command, _LABORIOUS):
+            self.laborious = sequence
 
-    def receive(self, records: Sequence[Record], charge: Callable[[Command], int] | None = None) -> bool:
+    def receive(self, records: Sequence[Record], charge: Callable[[int], int] | None = None) -> bool:
         """Add those of a primary's records that are not here yet; stop before a gap and return False.
 
-        `charge` tells the most that applying one adds, where that counts. What else a follower's log holds is
-        bounded by its primary, and gone when it becomes one itself, so nobody asks for its size. Raises
-        LogDivergedError if one that is here differs.
+        `charge` tells the most that applying one adds, where that counts. Raises LogDivergedError if one that
+        is here differs.
         """
         for record in records:
             if record.sequence <= self.appended:
@@ -126,10 +138,15 @@ class Log:
                 continue
             if record.sequence != self.appended + 1:
                 return False
-            charged = 0 if charge is None else charge(record.command)
-            self._entries.append((record, 0, charged))
+            command = record.command
+            size = len(command.data) + _REST_BYTES if isinstance(command, _WRITES) else record_bytes(command)
+            charged = 0 if charge is None else charge(size)
+            self._entries.append((record, size, charged))
             self.appended += 1
+            self.held_bytes += size
             self.charged_bytes += charged
+            if isinstance(command, _LABORIOUS):
+                self.laborious = self.appended
         return True
 
     def _compare(self, record: Record) -> None:

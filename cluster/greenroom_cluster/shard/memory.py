@@ -40,6 +40,8 @@ _SPARE_BYTES_MAX = 4 << 20
 _SPARE_SHARE = 32
 _ANSWERS_SHARE = 8
 _FALLEN = 0.9
+_AMPLE = 4
+"""Above a quarter of the limit it may wait to be counted what a replica holds."""
 _WANTED_OFFERS = 100
 """For so many offers the room is kept back that a join was refused for; it is tried again sooner."""
 
@@ -89,6 +91,7 @@ class Memory:
         "_reserved_bytes",
         "_used",
         "_wanted",
+        "ample_bytes",
         "answers_bytes",
         "answers_bytes_max",
         "free_bytes",
@@ -107,6 +110,8 @@ class Memory:
         self.spare_bytes = min(_SPARE_BYTES_MAX, bound // _SPARE_SHARE)
         self.free_bytes = bound - self.spare_bytes
         """What may be added, with nobody else's part in it; below 0 where more is used than may be."""
+        self.ample_bytes = bound // _AMPLE
+        """With more than this free there is room for whatever comes before the books are next made up."""
         self._bound_bytes = bound
         self._excess_bytes = 0
         self._peak_bytes = 0
@@ -245,4 +250,5 @@ class Memory:
         for shard, size in self._joins.items():
             reserved += max(size - self._used.get(shard, 0), 0)
         self._reserved_bytes = reserved
+        self.ample_bytes = self.limit_bytes // _AMPLE
         self.free_bytes = self.limit_bytes - self.spare_bytes - self.used_bytes - reserved

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from greenroom import wire
 from greenroom.fields import LIST_LIMIT_MAX
-from greenroom_cluster.shard.admission import COSTLY, Admission
+from greenroom_cluster.shard.admission import COSTLY, OPENING, Admission
 from greenroom_cluster.shard.context import MARK_EPOCH, MARK_SEQUENCE, MARK_SHARD
 from greenroom_cluster.shard.effects import Reply
 from greenroom_cluster.shard.eviction import Eviction
@@ -205,7 +205,7 @@ class Primary:
         if (type(command) in LONG or self.paging.under_way) and self._pages(origin, client, command):
             return
         size = record_bytes(command)
-        opened = self.admission.opened(command, size)
+        opened = self.admission.opened(command, size) if type(command) in OPENING else 0
         charge = self.growth.charge(known, command, size, opened)
         if not isinstance(charge, int):
             self.answer(origin, charge)

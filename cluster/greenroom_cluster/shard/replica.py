@@ -49,6 +49,7 @@ class Replica:
         "primary",
         "receiver",
         "role",
+        "settled_bytes",
         "shard",
         "since_ns",
         "suspension",
@@ -67,6 +68,8 @@ class Replica:
         self.committed = 0
         # What was left to be applied by later steps, see `pacing`.
         self.known_committed = 0
+        # What the table was charged with when the books were told last.
+        self.settled_bytes = 0
         self.clock = ShardClock()
         self.since_ns = now_ns
         self.primary: Primary | None = None
@@ -132,13 +135,32 @@ class Replica:
         return self.receiver is None and self.epoch == known.epoch and known.nonce == entry.nonce
 
     def count(self) -> None:
-        """Tell the books what this replica holds."""
+        """Tell the books what this replica holds: now, or where there is ample room with the next beacon.
+
+        Until then they hold too much against it, never too little: what is logged was added when it was.
+        """
+        context = self.context
+        context.uncounted[self.shard] = self
+        if context.memory.free_bytes <= context.memory.ample_bytes:
+            context.count_all()
+
+    def count_arrived(self) -> None:
+        """Tell the books of what a snapshot brought, for which room was kept when it began."""
+        self.settled_bytes = self.table.charged_bytes + self.table.clients.charged_bytes
+        self.count_now()
+
+    def count_now(self) -> None:
+        """Tell the books what this replica holds, and what of it the primary that it follows has added."""
         answers = self.table.clients.charged_bytes
-        used = self.table.charged_bytes + answers + self.log.charged_bytes
+        stored = self.table.charged_bytes + answers
+        used = stored + self.log.charged_bytes
         if self.primary is not None:
             used += self.primary.held_bytes
         memory = self.context.memory
         memory.note(self.shard, used, answers)
+        if stored > self.settled_bytes and self.leader:
+            memory.spend(self.leader, stored - self.settled_bytes)
+        self.settled_bytes = stored
         if self.receiver is not None and self.receiver.complete:
             memory.joined(self.shard)
 
@@ -301,6 +323,7 @@ class Replica:
         if self.leader and self.role is not Role.JOINING:
             # A joiner backs nobody yet, and may begin again at the same epoch.
             self._incoming(now_ns).refuse(self.shard, self.epoch)
+        self.context.uncounted.pop(self.shard, None)
         self.context.memory.drop(self.shard)
         self.context.transition(self.shard, self.epoch, "none", reason)
 
@@ -362,6 +385,7 @@ def join_refusal(
     """Return why a chunk of a snapshot for one of an actor's shards is not taken, None if it is."""
     reason, full = _objection(context, replicas, peer, chunk), False
     if reason is None and chunk.number == 0:
+        context.count_all()
         reason = context.memory.refusal_of_join(chunk.shard, chunk.shard_bytes)
         full = reason is not None
     return None if reason is None else SnapshotRefused(chunk.shard, chunk.epoch, chunk.join, reason, full)

@@ -26,7 +26,16 @@ class Client:
     `kept_bytes` is about what its answers hold on to: the sessions that they show.
     """
 
-    __slots__ = ("_numbers", "charged_bytes", "kept_bytes", "low", "results", "since_us", "used_us")
+    __slots__ = (
+        "_newest",
+        "_numbers",
+        "charged_bytes",
+        "kept_bytes",
+        "low",
+        "results",
+        "since_us",
+        "used_us",
+    )
 
     def __init__(self, low: int, since_us: int, used_us: int) -> None:
         self.low = low
@@ -36,22 +45,21 @@ class Client:
         self.charged_bytes = 0
         """What all its answers are charged with."""
         self.results: dict[int, KeptResult] = {}
-        # The requests that `results` answers, in order: a client with thousands of them would else have all
-        # looked through at every write.
-        self._numbers: list[int] = []
+        # Requests come in order, almost always, and then so are `results`. After one that did not, their
+        # numbers are kept in order here: a client with thousands of them would else have all looked through
+        # at every write.
+        self._newest = -1
+        self._numbers: list[int] | None = None
 
     def add(self, kept: KeptResult) -> int:
         """Keep an answer, in the place of a former one to the same request; return how much more is held."""
-        request, numbers, results = kept.request, self._numbers, self.results
+        request = kept.request
         more = ANSWER_BYTES
-        # Almost always the newest: every write of every client comes through here.
-        if not numbers or request > numbers[-1]:
-            numbers.append(request)
-        elif request in results:
-            more -= self._release(results[request])
+        if request > self._newest and self._numbers is None:
+            self._newest = request
         else:
-            insort(numbers, request)
-        results[request] = kept
+            more -= self._make_way(request)
+        self.results[request] = kept
         reply = kept.reply
         if type(reply) is wire.EncodedSession:
             shown = len(reply.state)
@@ -60,10 +68,33 @@ class Client:
         self.charged_bytes += more
         return more
 
+    def _make_way(self, request: int) -> int:
+        """Enter the number of a request that did not come in order; return what its former answer took."""
+        if self._numbers is None:
+            self._numbers = sorted(self.results)
+        former = self.results.get(request)
+        if former is None:
+            insort(self._numbers, request)
+            return 0
+        shown = _shown_bytes(former)
+        self.kept_bytes -= shown
+        return ANSWER_BYTES + shown
+
+    def _below(self, low: int) -> list[int]:
+        """Return the requests below a number that have answers."""
+        if self._numbers is not None:
+            return self._numbers[: bisect_left(self._numbers, low)]
+        found = []
+        for request in self.results:
+            if request >= low:
+                break
+            found.append(request)
+        return found
+
     def kept_from(self, low: int) -> tuple[int, int]:
         """Return how many answers to requests from `low` on are kept, and about what they hold on to."""
-        confirmed = self._numbers[: bisect_left(self._numbers, low)]
-        size = sum(_shown_bytes(self.results[number]) for number in confirmed)
+        confirmed = self._below(low)
+        size = sum(_shown_bytes(self.results[request]) for request in confirmed)
         return len(self.results) - len(confirmed), self.kept_bytes - size
 
     def charged_below(self, low: int) -> int:
@@ -74,25 +105,22 @@ class Client:
     def answered_below(self, low: int) -> int:
         """Drop the answers that the client has confirmed; return how much less is held on to."""
         self.low = low
-        numbers = self._numbers
-        if not numbers or numbers[0] >= low:
-            return 0
         results, less = self.results, 0
-        end = bisect_left(numbers, low)
-        for number in numbers[:end]:
-            less += self._release(results.pop(number))
-        del numbers[:end]
+        confirmed = self._below(low)
+        for request in confirmed:
+            reply = results.pop(request).reply
+            less += ANSWER_BYTES
+            if type(reply) is wire.EncodedSession:
+                shown = len(reply.state)
+                self.kept_bytes -= shown
+                less += shown
+        if self._numbers is not None:
+            del self._numbers[: len(confirmed)]
+            if not results:
+                self._numbers = None
+                self._newest = -1
         self.charged_bytes -= less
         return less
-
-    def _release(self, kept: KeptResult) -> int:
-        """Hold on no more to what an answer shows; return what it was charged with."""
-        reply = kept.reply
-        if type(reply) is not wire.EncodedSession:
-            return ANSWER_BYTES
-        shown = len(reply.state)
-        self.kept_bytes -= shown
-        return ANSWER_BYTES + shown
 
 
 class ClientTable:

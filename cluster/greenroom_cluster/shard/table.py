@@ -167,7 +167,8 @@ class SessionTable:
     def install(self, sessions: Iterable[StoredSession], time_us: int) -> None:
         """Add sessions that a snapshot of that shard time brought."""
         for session in sessions:
-            self._put(session.digest, session.state, self._state(session.digest), time_us)
+            self._remove(session.digest)
+            self._put(session.digest, session.state, None, time_us)
 
     def fingerprint(self) -> bytes:
         """Return a digest of the whole replicated state: equal on replicas that have applied the same log."""
@@ -186,8 +187,10 @@ class SessionTable:
 
     def _create(self, record: Record, command: wire.Create) -> wire.EncodedReply:
         before = self._state(command.digest)
-        if before is not None and before.expires_us > record.time_us:
-            return wire.Failed(command.request, FailureCode.EXISTS)
+        if before is not None:
+            if before.expires_us > record.time_us:
+                return wire.Failed(command.request, FailureCode.EXISTS)
+            self._remove(command.digest)
         version = version_of(record)
         state = wire.SessionState(
             version,
@@ -199,7 +202,7 @@ class SessionTable:
             command.point,
             command.data,
         )
-        self._put(command.digest, state, before, record.time_us)
+        self._put(command.digest, state, None, record.time_us)
         return wire.Written(command.request, version)
 
     def _update(self, record: Record, command: wire.Update) -> wire.EncodedReply:
@@ -269,8 +272,10 @@ class SessionTable:
             session.point,
             data,
         )
-        before = session if digest == command.digest else self._state(digest)
-        return reply_with(request, self._put(digest, changed, before, record.time_us))
+        if digest == command.digest:
+            return reply_with(request, self._put(digest, changed, session, record.time_us))
+        self._remove(digest)
+        return reply_with(request, self._put(digest, changed, None, record.time_us))
 
     def _delete(self, record: Record, command: wire.Delete) -> wire.EncodedReply:
         self._remove(command.digest)
@@ -333,7 +338,7 @@ class SessionTable:
     def _put(
         self, digest: bytes, session: wire.SessionState, before: wire.SessionState | None, time_us: int
     ) -> bytes:
-        """Store a session in the place of `before`, and return it as it is stored."""
+        """Store a session in the place of `before`, created at the same time; return it as it is stored."""
         stored = encoded(session)
         if before is None:
             self.stored_bytes += len(stored)
@@ -341,7 +346,7 @@ class SessionTable:
             self.expiry.enter(digest, session.expires_us, time_us)
             self._enter(session.user_id, digest)
             return stored
-        moved = session.user_id != before.user_id or session.created_us != before.created_us
+        moved = session.user_id != before.user_id
         if moved:
             self._leave(before.user_id, digest)
         self.stored_bytes += len(stored) - len(self.sessions[digest])

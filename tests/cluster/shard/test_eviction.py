@@ -227,7 +227,7 @@ def test_the_books_and_the_order_are_what_is_held(seed: int) -> None:
             world.run_for(10)
         most = max(most, evicted(world))
         for actor in world.alive():
-            assert actor.host._context.memory.used_bytes == counted(actor)
+            assert actor.host.memory.used_bytes == counted(actor)
             for replica in actor.host.replicas:
                 if replica is not None:
                     anonymous = replica.table.anonymous

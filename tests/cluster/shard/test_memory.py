@@ -204,7 +204,7 @@ def test_the_books_are_what_is_held(seed: int) -> None:
             world.kill(generator.choice(world.alive()))
             world.run_for(10)
         for actor in world.alive():
-            memory = actor.host._context.memory
+            memory = actor.host.memory
             assert memory.used_bytes == counted(actor)
             assert (
                 memory.used_bytes
