@@ -22,7 +22,7 @@ import msgspec
 from msgspec.msgpack import Ext
 
 from greenroom.errors import UnreadableSessionError, UsageError
-from greenroom.scan import (
+from greenroom.scan.bounds import (
     DEPTH_MAX,
     EXT_DATE,
     EXT_DATETIME,
@@ -34,13 +34,12 @@ from greenroom.scan import (
     EXT_TIMEDELTA,
     EXT_TUPLE,
     EXT_UUID,
-    NOT_PLAIN,
     NUMBER_BYTES_MAX,
     SMALL_BYTES,
     MalformedError,
-    bare_value,
-    check_value,
 )
+from greenroom.scan.checks import check_value
+from greenroom.scan.plain import NOT_PLAIN, bare_value
 
 INT_MIN = -(1 << 63)
 INT_MAX = (1 << 64) - 1

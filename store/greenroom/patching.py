@@ -23,16 +23,9 @@ from msgspec import Raw
 from greenroom.codec import INT_MAX, INT_MIN, encode_value
 from greenroom.errors import UsageError
 from greenroom.fields import ABSENT
-from greenroom.scan import (
-    DEPTH_MAX,
-    ITEMS_MAX,
-    SMALL_BYTES,
-    MalformedError,
-    check_data,
-    check_numbers,
-    open_data,
-    path_text,
-)
+from greenroom.scan.bounds import DEPTH_MAX, ITEMS_MAX, SMALL_BYTES, MalformedError, path_text
+from greenroom.scan.checks import check_data, open_data
+from greenroom.scan.plain import check_numbers
 from greenroom.wire import PATHS_MAX, Key, Path, PathValue
 
 PathLike: TypeAlias = Key | tuple[Key, ...]

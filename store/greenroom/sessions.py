@@ -41,7 +41,8 @@ from greenroom.patching import (
     encode_changes,
     patch_data,
 )
-from greenroom.scan import MalformedError, check_data
+from greenroom.scan.bounds import MalformedError
+from greenroom.scan.checks import check_data
 from greenroom.turns import Patience, in_turn
 
 __all__ = [

@@ -17,7 +17,7 @@ from greenroom.patching import (
     normalize_path,
     patch_data,
 )
-from greenroom.scan import MalformedError
+from greenroom.scan.bounds import MalformedError
 from greenroom.testing.model import apart, patched, same_value, value_at
 
 keys = st.sampled_from(["a", "b", "", 0, 1, -5])

@@ -16,23 +16,18 @@ from msgspec.msgpack import Ext
 from greenroom import RemoteProtocolError, UsageError
 from greenroom.codec import decode_data, encode_data, encode_value
 from greenroom.patching import UnexpectedValueError, encode_changes, patch_data
-from greenroom.scan import (
+from greenroom.scan.bounds import (
     DEPTH_MAX,
     HASHED_MAX,
     HASHED_PER_CONTAINER_MAX,
     ITEMS_MAX,
-    NOT_PLAIN,
     PLAIN_ITEMS_MAX,
     MalformedError,
     Tally,
-    _read,
-    _walked,
-    bare_value,
-    check_data,
-    check_value,
-    check_values,
-    plain_value,
 )
+from greenroom.scan.checks import _read, check_data, check_value, check_values
+from greenroom.scan.plain import NOT_PLAIN, bare_value, plain_value
+from greenroom.scan.walk import walked
 from greenroom.wire import PATHS_MAX
 from tests.store.test_codec import values
 
@@ -187,7 +182,7 @@ def test_what_is_read_in_c_the_walk_accepts_and_reads_alike(data: bytes, depth: 
     fast = plain_value(data, depth)
     if fast is NOT_PLAIN:
         return
-    assert repr(closed(_walked(data, depth, Tally()))) == repr(by_code(fast))
+    assert repr(closed(walked(data, depth, Tally()))) == repr(by_code(fast))
     bare = bare_value(data)
     assert bare is NOT_PLAIN or repr(bare) == repr(fast)
 
@@ -209,7 +204,7 @@ def test_what_the_facade_encodes_is_accepted_everywhere(value: Any) -> None:
     data = encode_data({"a": value})
     check_data(data)
     check_values(((("a",), encode_value(value, ("a",))),))
-    _walked(data, 0, Tally())
+    walked(data, 0, Tally())
     changes = encode_changes({"b": value}, ["c"], {"a": value})
     assert patch_data(data, *changes) == encode_data({"a": value, "b": value})
 
@@ -447,4 +442,4 @@ def test_no_patch_takes_a_tenth_of_a_second(what: str) -> None:
 
 def test_reading_text_keyed_data_in_c_says_the_same_as_the_walk_on_bounds() -> None:
     for data in (plain_items(ITEMS_MAX), encode({"a": deep(5, 1)}), encode({"a": deep(4, 1)})):
-        assert repr(_read(data, 0, Tally())) == repr(_walked(data, 0, Tally()))
+        assert repr(_read(data, 0, Tally())) == repr(walked(data, 0, Tally()))

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from greenroom import wire
 from greenroom.fields import DATA_BYTES_MAX, LABEL_BYTES_MAX, USER_ID_BYTES_MAX
-from greenroom.scan import MalformedError, check_data, check_values
+from greenroom.scan.bounds import MalformedError
+from greenroom.scan.checks import check_data, check_values
 from greenroom_cluster.shard.fairness import COSTLY_BYTES
 from greenroom_cluster.shard.log import COMMAND_BYTES, RECORD_OVERHEAD_BYTES, record_bytes, text_bytes
 from greenroom_cluster.shard.results import Client

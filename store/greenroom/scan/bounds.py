@@ -1,0 +1,114 @@
+"""The bounds of session data, and the errors that say what exceeds them."""
+
+import msgspec
+
+from greenroom.wire import Path
+
+DEPTH_MAX = 64
+PLAIN_ITEMS_MAX = 100_000
+"""Elements of lists and entries of maps, in all, of data that is plain."""
+ITEMS_MAX = 16_384
+"""Elements of lists and sets and entries of maps, in all, of data that is not."""
+HASHED_PER_CONTAINER_MAX = 1024
+"""Int keys of one map; elements of one set that are neither str nor bytes."""
+HASHED_MAX = 8192
+"""Of both in all, with everything in the tuples and frozensets of a set."""
+NUMBER_BYTES_MAX = 4096
+
+EXT_INT = 1
+EXT_DATETIME = 2
+EXT_DATE = 3
+EXT_TIME = 4
+EXT_TIMEDELTA = 5
+EXT_UUID = 6
+EXT_DECIMAL = 7
+EXT_SET = 8
+EXT_FROZENSET = 9
+EXT_TUPLE = 10
+
+# The longest zone has a name of some thirty characters.
+EXT_BYTES = {
+    EXT_INT: (1, NUMBER_BYTES_MAX),
+    EXT_DATETIME: (1, 512),
+    EXT_DATE: (1, 16),
+    EXT_TIME: (1, 512),
+    EXT_TIMEDELTA: (1, 32),
+    EXT_UUID: (16, 16),
+    EXT_DECIMAL: (1, NUMBER_BYTES_MAX),
+}
+"""By code: the least and the most bytes of the payload, of what is no collection."""
+
+SMALL_BYTES = 2500
+"""What is smaller exceeds no number: a set of 1025 different ints takes 2,531 bytes."""
+_TEXT_MAX = 200
+
+
+class MalformedError(ValueError):
+    """What no session may hold: the reason, and the path to it. The text is the same on every replica.
+
+    `newer` says that only a later version of greenroom can have written it.
+    """
+
+    def __init__(self, reason: str, path: Path = (), *, newer: bool = False) -> None:
+        super().__init__(f"{reason}, at {path_text(path)}" if path else reason)
+        self.reason = reason
+        self.path = path
+        self.newer = newer
+
+
+class Tally:
+    """What the bounds of a session or of a patch count."""
+
+    __slots__ = ("hashed", "items", "plain_items", "walked")
+
+    def __init__(self) -> None:
+        self.plain_items = 0
+        self.items = 0
+        self.hashed = 0
+        self.walked = False
+
+    def add_items(self, count: int) -> None:
+        """Raises RefusedError beyond the bound."""
+        self.items += count
+        if self.items > ITEMS_MAX:
+            raise RefusedError(too_many(ITEMS_MAX))
+
+    def add_hashed(self, in_container: int) -> None:
+        """Count one more, of which its container has `in_container`. Raises RefusedError beyond a bound."""
+        self.hashed += 1
+        if in_container > HASHED_PER_CONTAINER_MAX:
+            raise RefusedError(
+                f"a dict has more than {HASHED_PER_CONTAINER_MAX} int keys, or a set more elements than that "
+                "which are neither str nor bytes; use str"
+            )
+        if self.hashed > HASHED_MAX:
+            raise RefusedError(
+                f"its dicts have more than {HASHED_MAX} int keys, and its sets elements that are neither str "
+                "nor bytes, in all; use str"
+            )
+
+
+class RefusedError(Exception):
+    """Carries the reason to where the path is known."""
+
+
+class NewerError(RefusedError):
+    """Only a later version of greenroom can have written it."""
+
+
+def ext_fits(code: int, size: int) -> bool:
+    """Whether an extension of this code, no collection, may have a payload of this size."""
+    least, most = EXT_BYTES.get(code, (1, 0))
+    return least <= size <= most
+
+
+def too_many(most: int) -> str:
+    """Return the reason to refuse more items than that."""
+    return f"there are more than {most} items, or something is malformed"
+
+
+def path_text(path: Path) -> str:
+    """Return a path as text, cut where it is long; the same text for the same path everywhere."""
+    # Not repr: that differs between Python versions, and replicas must decide alike.
+    text = f"[{', '.join(msgspec.json.encode(key).decode() for key in path)}]"
+    return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}..."

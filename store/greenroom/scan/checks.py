@@ -1,0 +1,117 @@
+"""What the rest of greenroom asks of the scan: whether data and values are accepted, and what they hold."""
+
+from typing import Any, NamedTuple
+
+from greenroom.scan.bounds import PLAIN_ITEMS_MAX, MalformedError, Tally, too_many
+from greenroom.scan.plain import (
+    CONTAINERS,
+    INT_KEYED_BYTES_MAX,
+    NOT_PLAIN,
+    SMALL,
+    TEXT_KEYED,
+    measured,
+    plain_read,
+    plain_value,
+)
+from greenroom.scan.walk import walked
+from greenroom.wire import Path, PathValue
+
+
+class Opened(NamedTuple):
+    """A session's data, and what a patch brings, decoded; extensions are `Ext`.
+
+    If `by_code`, int keys stand as their encoding, as which they are hashed with a secret; otherwise as ints,
+    and there are few. `walked` says that some of it was not plain: there may be such keys, or many levels.
+    """
+
+    root: dict[Any, Any]
+    set: list[Any]
+    expect: list[Any]
+    by_code: bool
+    walked: bool
+
+
+def check_data(data: bytes) -> None:
+    """Raise MalformedError unless a session may hold this data."""
+    value = plain_value(data, 0)
+    if value is NOT_PLAIN:
+        value = walked(data, 0, Tally())
+    if type(value) is not dict:
+        raise MalformedError(_NO_DICT)
+
+
+def check_value(value: bytes, path: Path) -> None:
+    """Raise MalformedError, its path being `path` and more, unless this value may stand there."""
+    _read_values(((path, value),), Tally())
+
+
+def check_values(set: tuple[PathValue, ...], expect: tuple[PathValue, ...] = ()) -> None:  # noqa: A002  the name on the wire
+    """Raise MalformedError unless a patch may bring all these values, each to stand at its path.
+
+    In `expect`, empty bytes are accepted: they demand that the path is absent.
+    """
+    tally = Tally()
+    _read_values(set, tally)
+    if expect:
+        _read_values(_present(expect), tally)
+
+
+def open_data(
+    data: bytes,
+    set: tuple[PathValue, ...],  # noqa: A002  the name on the wire
+    expect: tuple[PathValue, ...],
+) -> Opened:
+    """Return the data and the values decoded. Raises MalformedError as `check_data` and `check_values` do."""
+    total = len(data)
+    for _, value in set:
+        total += len(value)
+    if expect:
+        expect = _present(expect)
+        total += sum([len(value) for _, value in expect])
+    if total <= INT_KEYED_BYTES_MAX:
+        root = plain_read(SMALL, data, 0)
+        new = [plain_read(SMALL, value, len(path)) for path, value in set]
+        old = [plain_read(SMALL, value, len(path)) for path, value in expect] if expect else []
+        if root is not NOT_PLAIN and NOT_PLAIN not in new and NOT_PLAIN not in old:
+            return Opened(_checked_root(root), new, old, False, True)  # noqa: FBT003  faster than by name
+    own, brought = Tally(), Tally()
+    root = _checked_root(_read(data, 0, own))
+    new, old = _read_values(set, brought), _read_values(expect, brought)
+    return Opened(root, new, old, by_code=True, walked=own.walked or brought.walked)
+
+
+def _present(expect: tuple[PathValue, ...]) -> tuple[PathValue, ...]:
+    """Return the expectations with nil in the place of those that demand absence."""
+    return tuple([item if item[1] else (item[0], b"\xc0") for item in expect])
+
+
+def _checked_root(root: Any) -> dict[Any, Any]:
+    if type(root) is not dict:
+        raise MalformedError(_NO_DICT)
+    return root
+
+
+_NO_DICT = "session data is not a dict"
+
+
+def _read_values(items: tuple[PathValue, ...], tally: Tally) -> list[Any]:
+    values = []
+    for path, value in items:
+        try:
+            values.append(_read(value, len(path), tally))
+        except MalformedError as error:
+            raise MalformedError(error.reason, (*path, *error.path), newer=error.newer) from None
+    return values
+
+
+def _read(data: bytes, depth: int, tally: Tally) -> Any:
+    """Return what `data` holds, int keys as their encoding. Raises MalformedError."""
+    value = plain_read(TEXT_KEYED, data, depth)
+    if value is NOT_PLAIN:
+        tally.walked = True
+        return walked(data, depth, tally)
+    if type(value) in CONTAINERS:
+        tally.plain_items += measured(value)[0]
+        if tally.plain_items > PLAIN_ITEMS_MAX:
+            raise MalformedError(too_many(PLAIN_ITEMS_MAX))
+    return value

@@ -1,0 +1,121 @@
+"""What is plain, read by decoders in C: whether data is, and what it holds."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec.msgpack import Ext
+
+from greenroom.scan.bounds import DEPTH_MAX, ITEMS_MAX, PLAIN_ITEMS_MAX, MalformedError, ext_fits, too_many
+
+CONTAINERS = frozenset({dict, list})
+INT_KEYED_BYTES_MAX = 1024
+"""Up to this size a dict of int keys made to collide is built in less than a tenth of a millisecond."""
+_PLAIN_LEVELS = 5
+
+# Without bytes: no decoder of msgspec takes them beside str.
+_SCALARS = None | bool | int | float | str
+
+
+def _unrolled(key: Any, scalars: Any) -> Callable[[bytes], Any]:
+    level = scalars
+    for _ in range(_PLAIN_LEVELS):
+        level = scalars | list[level] | dict[key, level]  # type: ignore[valid-type]  # made for the decoder
+    return msgspec.msgpack.Decoder(level).decode
+
+
+_encode = msgspec.msgpack.Encoder().encode
+# First what is the most usual and the fastest: keys that are str, and no extensions.
+_BARE = _unrolled(str, _SCALARS)
+SMALL = (_BARE, _unrolled(str | int, _SCALARS | Ext))
+TEXT_KEYED = (_BARE, _unrolled(str, _SCALARS | Ext))
+
+NOT_PLAIN: Any = object()
+"""What is left to the walk."""
+
+
+def plain_value(data: bytes, depth: int) -> Any:
+    """Return what `data` holds if it is plain, or small and plain but for int keys, else NOT_PLAIN.
+
+    `depth` is how many levels lie above. Extensions are returned as `Ext`. Raises MalformedError if it holds
+    too much.
+    """
+    value = plain_read(SMALL if len(data) <= INT_KEYED_BYTES_MAX else TEXT_KEYED, data, depth)
+    if len(data) > PLAIN_ITEMS_MAX and value is not NOT_PLAIN:
+        check_numbers(value)
+    return value
+
+
+def bare_value(data: bytes) -> Any:
+    """Return what `data` holds if it is plain, not large, and has no extensions, else NOT_PLAIN."""
+    if len(data) > PLAIN_ITEMS_MAX:
+        return NOT_PLAIN
+    try:
+        value = _BARE(data)
+    except msgspec.MsgspecError:
+        return NOT_PLAIN
+    return value if _encode(value) == data else NOT_PLAIN
+
+
+def plain_read(
+    decoders: tuple[Callable[[bytes], Any], Callable[[bytes], Any]], data: bytes, depth: int
+) -> Any:
+    """Return what `data` holds if a decoder takes it, else NOT_PLAIN. The second one knows extensions."""
+    if depth > DEPTH_MAX - _PLAIN_LEVELS:
+        return NOT_PLAIN
+    try:
+        value = decoders[0](data)
+    except msgspec.ValidationError:
+        return _with_ext(decoders[1], data)
+    except msgspec.MsgspecError:
+        return NOT_PLAIN
+    return value if _encode(value) == data else NOT_PLAIN
+
+
+def _with_ext(decode: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        value = decode(data)
+    except msgspec.MsgspecError:
+        return NOT_PLAIN
+    return value if _encode(value) == data and _ext_are_plain(value) else NOT_PLAIN
+
+
+def _ext_are_plain(value: Any) -> bool:
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        kind = type(value)
+        if kind is dict:
+            waiting.extend(value.values())
+        elif kind is list:
+            waiting.extend(value)
+        elif kind is Ext and not ext_fits(value.code, len(value.data)):
+            return False
+    return True
+
+
+def check_numbers(value: Any) -> None:
+    """Raise MalformedError if there is too much in data of which every part is plain."""
+    items, levels = measured(value)
+    most = PLAIN_ITEMS_MAX if levels <= _PLAIN_LEVELS else ITEMS_MAX
+    if items > most:
+        raise MalformedError(too_many(most))
+
+
+def measured(value: Any) -> tuple[int, int]:
+    """Return how many items these are, on how many levels; if they are too many, some number beyond."""
+    items = levels = 0
+    level = [value] if type(value) in CONTAINERS else []
+    while level:
+        levels += 1
+        items += sum(map(len, level))
+        if items > PLAIN_ITEMS_MAX:
+            break
+        level = [
+            item
+            for node in level
+            if node
+            for item in (node.values() if type(node) is dict else node)
+            if type(item) in CONTAINERS
+        ]
+    return items, levels
