@@ -36,6 +36,8 @@ union; what is no path raises UsageError."""
 _MISSING: Any = object()
 _encode = msgspec.msgpack.Encoder().encode
 
+_CONTAINERS = frozenset({dict, list})
+
 LIST_IN_PATH = "a list stands at "
 
 
@@ -228,21 +230,27 @@ def _merge(node: dict[Any, Any], key: Any, value: dict[Any, Any]) -> None:
 
 def _same(left: Any, right: Any) -> bool:
     """Equality with types, a NaN equal to itself. Takes as long as the smaller of the two is."""
-    waiting = [(left, right)]
+    waiting = [([left], [right])]
     while waiting:
-        left, right = waiting.pop()
-        if type(left) is not type(right):
+        lefts, rights = waiting.pop()
+        kinds = list(map(type, lefts))
+        if kinds != list(map(type, rights)):
             return False
-        if type(left) is dict:
-            if len(left) != len(right) or not all(key in right for key in left):
+        inner = _CONTAINERS.intersection(kinds)
+        if not inner and lefts == rights:
+            continue
+        for left, right, kind in zip(lefts, rights, kinds, strict=True):
+            if kind in inner:
+                if len(left) != len(right):
+                    return False
+                if kind is list:
+                    waiting.append((left, right))
+                elif left.keys() != right.keys():
+                    return False
+                else:
+                    waiting.append((list(left.values()), [right[key] for key in left]))
+            elif left != right and (left == left or right == right):  # the latter: not both NaN
                 return False
-            waiting.extend((item, right[key]) for key, item in left.items())
-        elif type(left) is list:
-            if len(left) != len(right):
-                return False
-            waiting.extend(zip(left, right, strict=True))
-        elif left != right and (left == left or right == right):  # the latter: not both NaN
-            return False
     return True
 
 
@@ -259,7 +267,7 @@ def _checked(root: dict[Any, Any], *, int_keyed: bool, by_code: bool) -> bytes:
     data = _written(root) if int_keyed and by_code else _encode(root)
     if not int_keyed:
         if len(data) > ITEMS_MAX:
-            check_numbers(root)
+            check_numbers(root, data)
     elif len(data) > SMALL_BYTES:
         check_data(data)
     return data

@@ -5,14 +5,16 @@ import msgspec
 from greenroom.wire import Path
 
 DEPTH_MAX = 64
-PLAIN_ITEMS_MAX = 100_000
+PLAIN_ITEMS_MAX = 65_536
 """Elements of lists and entries of maps, in all, of data that is plain."""
-ITEMS_MAX = 16_384
+ITEMS_MAX = 8192
 """Elements of lists and sets and entries of maps, in all, of data that is not."""
+OPENINGS_MAX = 32_768
+"""Bytes that may begin a container or an extension, wherever they stand, of data that is plain."""
+HEADS_MAX = 131_072
+"""Bytes that may begin a str, wherever they stand, of data that is plain: two for each item."""
 HASHED_PER_CONTAINER_MAX = 1024
 """Int keys of one map; elements of one set that are neither str nor bytes."""
-HASHED_MAX = 8192
-"""Of both in all, with everything in the tuples and frozensets of a set."""
 NUMBER_BYTES_MAX = 4096
 
 EXT_INT = 1
@@ -59,12 +61,13 @@ class MalformedError(ValueError):
 class Tally:
     """What the bounds of a session or of a patch count."""
 
-    __slots__ = ("hashed", "items", "plain_items", "walked")
+    __slots__ = ("bytes", "items", "openings", "plain_items", "walked")
 
     def __init__(self) -> None:
+        self.bytes = 0
+        self.openings = 0
         self.plain_items = 0
         self.items = 0
-        self.hashed = 0
         self.walked = False
 
     def add_items(self, count: int) -> None:
@@ -73,20 +76,6 @@ class Tally:
         if self.items > ITEMS_MAX:
             raise RefusedError(too_many(ITEMS_MAX))
 
-    def add_hashed(self, in_container: int) -> None:
-        """Count one more, of which its container has `in_container`. Raises RefusedError beyond a bound."""
-        self.hashed += 1
-        if in_container > HASHED_PER_CONTAINER_MAX:
-            raise RefusedError(
-                f"a dict has more than {HASHED_PER_CONTAINER_MAX} int keys, or a set more elements than that "
-                "which are neither str nor bytes; use str"
-            )
-        if self.hashed > HASHED_MAX:
-            raise RefusedError(
-                f"its dicts have more than {HASHED_MAX} int keys, and its sets elements that are neither str "
-                "nor bytes, in all; use str"
-            )
-
 
 class RefusedError(Exception):
     """Carries the reason to where the path is known."""
@@ -94,6 +83,15 @@ class RefusedError(Exception):
 
 class NewerError(RefusedError):
     """Only a later version of greenroom can have written it."""
+
+
+def check_hashed(in_container: int) -> None:
+    """Raise RefusedError if a container has too much that is hashed without a secret."""
+    if in_container > HASHED_PER_CONTAINER_MAX:
+        raise RefusedError(
+            f"a dict has more than {HASHED_PER_CONTAINER_MAX} int keys, or a set more elements than that "
+            "which are neither str nor bytes; use str"
+        )
 
 
 def ext_fits(code: int, size: int) -> bool:

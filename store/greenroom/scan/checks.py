@@ -9,6 +9,7 @@ from greenroom.scan.plain import (
     NOT_PLAIN,
     SMALL,
     TEXT_KEYED,
+    fits,
     measured,
     plain_read,
     plain_value,
@@ -106,7 +107,7 @@ def _read_values(items: tuple[PathValue, ...], tally: Tally) -> list[Any]:
 
 def _read(data: bytes, depth: int, tally: Tally) -> Any:
     """Return what `data` holds, int keys as their encoding. Raises MalformedError."""
-    value = plain_read(TEXT_KEYED, data, depth)
+    value = plain_read(TEXT_KEYED, data, depth) if fits(data, tally) else NOT_PLAIN
     if value is NOT_PLAIN:
         tally.walked = True
         return walked(data, depth, tally)

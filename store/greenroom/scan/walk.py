@@ -16,6 +16,7 @@ from greenroom.scan.bounds import (
     NewerError,
     RefusedError,
     Tally,
+    check_hashed,
     ext_fits,
 )
 from greenroom.wire import Path
@@ -108,7 +109,7 @@ def _items(data: bytes, depth: int, tally: Tally, frames: list[_Frame]) -> tuple
             frame.key = key
             if type(key) is bytes:
                 frame.ints += 1
-                tally.add_hashed(frame.ints)
+                check_hashed(frame.ints)
             if key in frame.node:
                 raise RefusedError("a dict has this key twice")
         item, count, position = _value(data, position, depth + len(frames) - 1, tally)
@@ -266,7 +267,7 @@ def _check_ext(data: bytes, code: int, start: int, end: int, depth: int, tally: 
         opened, position, counts = _element(data, position)
         if counts or len(stack) > 1:
             top[2] += 1
-            tally.add_hashed(top[2])
+            check_hashed(top[2])
 
 
 def _list_header(data: bytes, position: int) -> tuple[int, int]:

@@ -52,12 +52,17 @@ TARGETS = {name: name.encode().ljust(32, b".") for name in ("lists", "maps", "ke
 
 
 def array(count: int, item: bytes) -> bytes:
-    return b"\xdd" + struct.pack(">I", count) + item * count
+    return head(count, b"\xdc", b"\xdd") + item * count
+
+
+def head(count: int, short: bytes, long: bytes) -> bytes:
+    """Return the first bytes of an array or a map of at least 16 items, in the shortest form."""
+    return short + struct.pack(">H", count) if count < 1 << 16 else long + struct.pack(">I", count)
 
 
 def data_of(shape: str, size: int) -> bytes:
     """Return a map {"a": ...} of about that many bytes which is costly in one way."""
-    size = max(64, min(size, MEGABYTE - 64))
+    size = max(1024, min(size, MEGABYTE - 64))
     match shape:
         case "lists":
             value = array(size, b"\x90")
@@ -66,18 +71,18 @@ def data_of(shape: str, size: int) -> bytes:
         case "keys":
             count = min(size // 6, 65536)
             keys = b"".join(b"\xa4" + f"{n:04x}".encode() + b"\xc0" for n in range(count))
-            value = b"\xdf" + struct.pack(">I", count) + keys
+            value = head(count, b"\xde", b"\xdf") + keys
         case "ints":
             # The low bits are the same, so all of them begin at one place of a dict.
             count = size // 10
             keys = b"".join(b"\xcf" + struct.pack(">Q", n << 43) + b"\xc0" for n in range(count))
-            value = b"\xdf" + struct.pack(">I", count) + keys
+            value = head(count, b"\xde", b"\xdf") + keys
         case "deep":
             row = b"\x91" * 60 + b"\x90"
             count = size // len(row)
             value = array(count, row)
         case _:
-            value = b"\xdb" + struct.pack(">I", size) + b"x" * size
+            value = head(size, b"\xda", b"\xdb") + b"x" * size
     return b"\x81\xa1a" + value
 
 
@@ -119,7 +124,7 @@ def _costly() -> list[StoredSession]:
     assert probe.replica is not None
     numbers = itertools.count(1)
     for shape, digest in TARGETS.items():
-        for size in (MEGABYTE, 300_000, 100_000, 30_000, 16_000, 8_000, 4_000):
+        for size in (MEGABYTE, 390_000, 100_000, 48_000, 16_000, 8_000, 4_000):
             number = next(numbers)
             create = wire.Create(
                 number, number, 0, 0, digest, None, WALL_US, FAR_US, None, "", data_of(shape, size)
@@ -161,17 +166,18 @@ def joiner() -> Probe:
 counts = st.sampled_from((1, 4, 32, MESSAGES_PER_FRAME_MAX))
 shapes = st.sampled_from(SHAPES)
 targets = st.sampled_from(tuple(TARGETS.values()))
-sizes = st.sampled_from((1_000, 16_000, 100_000, MEGABYTE))
+sizes = st.sampled_from((1_000, 8_000, 16_000, 48_000, 390_000, MEGABYTE))
 everywhere = st.sampled_from(((0,), tuple(range(4096))))
 
 
 def changes(draw: Draw, room: int) -> tuple[tuple[wire.PathValue, ...], tuple[wire.PathValue, ...]]:
     """Return what a patch sets or expects: many short paths, few long ones, or large values."""
     room = max(room, 64)
-    value = data_of(draw(shapes), min(draw(sizes), room - 48))[3:] if draw(st.booleans()) else b"\x01"
+    size = min(draw(sizes), room - 48)
+    value = data_of(draw(shapes), size)[3:] if size > 1024 and draw(st.booleans()) else b"\x01"
     depth = draw(st.sampled_from((1, 3, 60)))
     size = len(value) + 3 * depth + 16
-    count = max(1, min(draw(st.sampled_from((1, 16, 1024, 100_000))), room // size))
+    count = max(1, min(draw(st.sampled_from((1, 16, wire.PATHS_MAX))), room // size))
     path = ("a",) + ("k",) * (depth - 1)
     same = draw(st.booleans())
     paths = tuple((path if same else (*path, f"{n:x}"), value) for n in range(count))
