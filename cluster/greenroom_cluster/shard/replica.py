@@ -296,6 +296,7 @@ class Replica:
                 raise InvariantError(f"shard {self.shard}: handed over before everything was committed")
             self.primary.close()
             self.primary = None
+            self.count()  # without the requests that it held
         reason = "members changed" if self.role is Role.BACKUP else f"was {self.role.value}"
         if self.leader and self.leader != leader:
             self._incoming(now_ns).refuse(self.shard, before)

@@ -420,6 +420,19 @@ def test_nothing_is_full_while_hardly_anything_is_stored(nodes: int, shards: int
     assert waited_ns <= ns(settings.beacon_seconds * 1.5)
 
 
+def test_requests_held_during_a_handover_are_not_counted_after_it() -> None:
+    probe = Probe(SMALL)
+    probe.hand_over()
+    proposal = probe.proposals()[-1]
+    before = probe.host.memory.used_bytes
+    assert not probe.ask(create_now(1, data=data(5000)))
+    assert probe.host.memory.used_bytes > before + 5000
+    probe.configure(3, (B, ME), nonce=proposal.nonce, wanted="ba")
+    assert probe.replica is not None
+    assert probe.replica.primary is None
+    assert probe.host.memory.used_bytes == before
+
+
 def test_a_snapshot_that_does_not_fit_is_refused_before_anything_of_it_is_taken() -> None:
     probe = Probe(SMALL)
     probe.configure(1, (B, C), wanted="ba")
