@@ -149,6 +149,33 @@ FULL_BACKUP = Plan(
 )
 """An actor with less memory than its peers holds backups of both, while all of them fill."""
 
+EVICTING = Plan(
+    seed=0,
+    nodes=3,
+    shards=4,
+    clients=3,
+    callers=12,
+    sessions=64,
+    session_bytes=3000,
+    memory_bytes=(120_000, 90_000, 120_000),
+    evicts=True,
+    page_max=4,
+    actions=tuple(
+        Action(
+            number % 12,
+            15.0 + number * 7 % 11,
+            ("create", "get", "create", "update", "patch")[number % 5],
+            number * 29 % 64,
+        )
+        for number in range(2400)
+    ),
+    faults=(
+        Fault(1500, "kill actor", "primary of shard 0", 1.0),
+        Fault(3000, "cut between", "node of primary of shard 1", 0.5, other="node of backup of shard 1"),
+    ),
+)
+"""Sessions with and without a user are written until memory is full, and on; actors are lost meanwhile."""
+
 SLOW_PEER = Plan(
     seed=0,
     shards=2,

@@ -2,12 +2,15 @@
 """Mutants of what memory is left, here and at backups."""
 
 from greenroom import wire
+from greenroom_cluster.shard.eviction import Eviction
 from greenroom_cluster.shard.growth import Growth
 from greenroom_cluster.shard.memory import UNLIMITED_BYTES, Grant, Memory
 from greenroom_cluster.shard.pairs import Outgoing
 from greenroom_cluster.shard.primary import Primary
 from greenroom_cluster.shard.results import ClientTable
-from simulations.mutant_stories import FULL_BACKUP
+from greenroom_cluster.shard.stored import decoded
+from greenroom_cluster.shard.table import SessionTable
+from simulations.mutant_stories import EVICTING, FULL_BACKUP
 from simulations.patching import Patches, mutant
 
 
@@ -61,3 +64,37 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     """A joiner takes whatever it is sent."""
     patches.set(Memory, "refusal_of_join", lambda self, shard, size: None)  # noqa: ARG005
+
+
+@mutant("evicts whoever is the oldest", budget=20, plan=EVICTING)
+def _(patches: Patches) -> None:
+    """Sessions with a user make room like those without one."""
+
+    def make_room(self, charge, full, spared):
+        table = self._primary.table
+        table.anonymous = dict.fromkeys(table.sessions)
+        found = original(self, charge, full, spared)
+        table.anonymous = {
+            digest: None for digest, stored in table.sessions.items() if decoded(stored).user_id is None
+        }
+        return found
+
+    def evict(self, command):
+        for digest in command.digests:
+            self._remove(digest)
+
+    original = Eviction.make_room
+    patches.set(Eviction, "make_room", make_room)
+    patches.set(SessionTable, "_evict", evict)
+
+
+@mutant("evicts without a record", budget=20, plan=EVICTING)
+def _(patches: Patches) -> None:
+    """The primary ends sessions by itself, and its backup keeps them."""
+
+    def begin(self, command, freed):  # noqa: ARG001
+        for digest in command.digests:
+            self._primary.table._remove(digest)
+        self._primary.replica.count()
+
+    patches.set(Eviction, "_begin", begin)

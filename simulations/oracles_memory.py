@@ -7,6 +7,7 @@ What is logged and not applied yet is beside the bound: it may make room, and is
 from typing import TYPE_CHECKING
 
 from greenroom_cluster.shard.memory import (
+    ANONYMOUS_BYTES,
     ANSWER_BYTES,
     CLIENT_BYTES,
     EXPIRY_BYTES,
@@ -27,8 +28,10 @@ def held_bytes(replica: Replica) -> int:
     """Return what a replica holds, counted anew: sessions and kept answers."""
     table = replica.table
     size = EXPIRY_BYTES * table.expiry.entries
+    nobodys_bytes = 0 if table.anonymous is None else ANONYMOUS_BYTES
     for stored in table.sessions.values():
-        size += SESSION_BYTES + len(stored) + USER_BYTES * (decoded(stored).user_id is not None)
+        place_bytes = nobodys_bytes if decoded(stored).user_id is None else USER_BYTES
+        size += SESSION_BYTES + len(stored) + place_bytes
     size += CLIENT_BYTES * len(table.clients)
     for kept in table.clients.results():
         size += ANSWER_BYTES + len(getattr(kept.reply, "state", b""))

@@ -59,6 +59,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `deadline_ms`: every fourth session has an absolute deadline, that long after the cluster was ready.
     `session_bytes`: what a session holds beside its values. `memory_bytes`: how much the actors of each node
     may hold, in turn (none: without a bound); then sessions are of up to twice `session_bytes`.
+    `evicts`: every second session has no user, and may be evicted when memory is full.
 
     A story may demand more: no shard goes without an answer for `bound_seconds` (0: not judged); with
     `spares` no record ends two actors; and with `whole_at_end` every shard has all its replicas at the end of
@@ -95,6 +96,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     deadline_ms: int = 0
     session_bytes: int = 0
     memory_bytes: tuple[int, ...] = ()
+    evicts: bool = False
     bound_seconds: float = 0.0
     spares: bool = False
     whole_at_end: bool = False

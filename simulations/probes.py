@@ -42,7 +42,7 @@ class Probes:
         def done(reply: Any, error: GreenroomError | None) -> None:
             if error is None and isinstance(reply, wire.Written):
                 self._read(shard, point, digest, attempt)
-            elif isinstance(error, UnavailableError | OutcomeUnknownError):
+            elif isinstance(error, UnavailableError | OutcomeUnknownError) or _is_full(reply):
                 self._create(shard, attempt + 1)
             else:
                 self.world.violate("liveness", f"probe of shard {shard}: {reply or error}")
@@ -66,3 +66,8 @@ class Probes:
                 )
 
         client.perform(wire.Get(client.dialog.next_id(), point, digest), kinds.GET, done)
+
+
+def _is_full(reply: Any) -> bool:
+    """Peers have yet to offer what they may hold from now on."""
+    return isinstance(reply, wire.Failed) and reply.code == wire.FailureCode.FULL

@@ -85,5 +85,6 @@ _SIMPLER: Sequence[dict[str, object]] = (
     {"prepares_in_flight": 4},
     {"page_max": 256},
     {"step_bytes": 64 * 1024},
+    {"evicts": False},
     {"disk_ms": 1.0},
 )

@@ -2,7 +2,7 @@
 
 Each written value is used once, so that a result names the write that it saw. A session keeps its user and
 its routing point for life; ids change by rotation. `loosely` holds what makes sessions vanish on their own:
-the end of their lifetime.
+the end of their lifetime, or an eviction.
 """
 
 import hashlib
@@ -29,21 +29,30 @@ if TYPE_CHECKING:
 LIFETIME_US = 3600 * 1_000_000
 _REASONS: dict[int, Reason] = {1: "exists", 2: "not_found", 3: "conflict"}
 _USERS = 3
+_NOBODY = "nobody"
 
 
 class Session:
-    """A session over its life. `keys` are its ids, oldest first; `versions` what was last seen of each."""
+    """A session over its life. `keys` are its ids, oldest first; `versions` what was last seen of each.
+
+    `user` is None for one that may be evicted; no session is of `listed_user` then.
+    """
 
     __slots__ = ("earliest_end_ns", "keys", "minted", "name", "point", "user", "versions")
 
-    def __init__(self, number: int, point: int) -> None:
+    def __init__(self, number: int, point: int, *, anonymous: bool) -> None:
         self.name = f"s{number}"
         self.point = point
-        self.user = f"user-{number % _USERS}"
+        self.user = None if anonymous else f"user-{number % _USERS}"
         self.keys = [f"s{number}/0"]
         self.minted = 0
         self.versions: dict[str, int] = {}
         self.earliest_end_ns: int | None = None
+
+    @property
+    def listed_user(self) -> str:
+        """Whose sessions are listed or ended in the place of this one's."""
+        return _NOBODY if self.user is None else self.user
 
 
 class Entry(msgspec.Struct):
@@ -83,7 +92,8 @@ class Workload:
         plan = self.world.plan
         shard = number % plan.shards
         width = 65536 // plan.shards
-        return Session(number, shard * width + self.random.randrange(width))
+        point = shard * width + self.random.randrange(width)
+        return Session(number, point, anonymous=plan.evicts and number // plan.shards % 2 == 1)
 
     def start(self) -> None:
         """Let every caller begin."""
@@ -186,7 +196,7 @@ class Workload:
 
     def _submit_fanout(self, client: ClientProcess, action: Action, entry: Entry, done: Any) -> None:
         assert entry.session is not None
-        low, number, user = client.dialog.low, entry.request, entry.session.user
+        low, number, user = client.dialog.low, entry.request, entry.session.listed_user
         if action.kind == "list":
             client.gather(wire.ListByUser(number, user, 1000, ()), kinds.LIST_BY_USER, done)
         elif action.kind == "clean":
@@ -257,11 +267,13 @@ class Workload:
                     number, low, 0, point, digest, session.user, expires_us, "", encode_data(data), version
                 )
                 return request, kinds.UPDATE if version is None else kinds.UPDATE_IF
-            case "delete":
+            case "delete" | "delete_by_handle" if action.kind == "delete" or session.user is None:
+                fields["kind"] = "delete"
                 return wire.Delete(number, low, 0, point, digest), kinds.DELETE
             case "delete_by_handle":
                 fields["kind"] = "delete"
-                request_by_handle = wire.DeleteByHandle(number, low, 0, point, digest, session.user)
+                user = session.listed_user
+                request_by_handle = wire.DeleteByHandle(number, low, 0, point, digest, user)
                 return request_by_handle, kinds.DELETE_BY_HANDLE
             case "rotate":
                 # Nobody else knows the new id before this caller was told, or gave up waiting.
@@ -364,7 +376,7 @@ class Workload:
             session, key = self._keys[handle.digest]
             listed.setdefault(session.name, {})[key] = handle.version
         for session in self.sessions:
-            if session.user == entry.session.user:
+            if session.user == entry.session.listed_user:
                 fields |= {"session": session.name, "key": "", "kind": "list" if kind == "list" else "purge"}
                 self.history.append(Operation(**fields, listed=listed.get(session.name, {})))
 
@@ -378,8 +390,9 @@ class Workload:
         self._open.clear()
         history = list(self.history)
         for session in self.sessions:
-            if session.earliest_end_ns is not None:
-                began_ns = max(session.earliest_end_ns, ORIGIN_NS)
+            ends_ns = ORIGIN_NS if session.user is None else session.earliest_end_ns
+            if ends_ns is not None:
+                began_ns = max(ends_ns, ORIGIN_NS)
                 history += [
                     Operation(
                         client="time", session=session.name, kind="expire", key=key, invoked_ns=began_ns

@@ -119,6 +119,7 @@ class World:
             prepares_in_flight_max=plan.prepares_in_flight,
             page_max=plan.page_max,
             step_bytes=plan.step_bytes,
+            eviction="anonymous" if plan.evicts else "none",
         )
         self.disk = Disk(first_map(CLUSTER, plan.shards, plan.replicas))
         self.disk.write_ns = int(plan.disk_ms * 1e6)
