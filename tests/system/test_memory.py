@@ -160,7 +160,9 @@ async def test_sessions_without_a_user_make_room_and_those_with_one_stay(cluster
         assert await users.lost() == []
         lost = await nobodies.lost()
         assert lost
-        assert lost[-1] < max(nobodies.acknowledged.values()) - 100, "the newest are there"
+        # The oldest, each shard by itself: one may have evicted all its old ones when another has not begun.
+        assert lost[len(lost) // 2] < max(nobodies.acknowledged.values()) // 2
+        assert lost[-1] < max(nobodies.acknowledged.values()) - 10
         assert sum(actor.evicted for actor in (await cluster.status()).actors) > 0
         watching.cancel_scope.cancel()
     assert max(peaks.values()) <= BOUND_BYTES * 1.05
