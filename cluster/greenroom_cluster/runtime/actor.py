@@ -208,7 +208,7 @@ async def run_actor(settings: ActorSettings, started: Callable[[str], None]) -> 
     Raises UsageError for settings that do not fit. A failure of the core ends the process at once.
     """
     raise_descriptor_limit()
-    _calm_collector()
+    calm_collector()
     mark = open_mark(settings.mark_path)
     core = Host(settings.incarnation, settings.slot, settings.core, random.SystemRandom(), mark)
     actor = Actor(settings, core)
@@ -221,7 +221,7 @@ async def run_actor(settings: ActorSettings, started: Callable[[str], None]) -> 
         await actor.run()
 
 
-def _calm_collector() -> None:
+def calm_collector() -> None:
     """Keep cyclic garbage collection from pausing an actor that holds millions of sessions.
 
     Sessions and messages can form no cycles and are not tracked, but a full collection still walks the tables

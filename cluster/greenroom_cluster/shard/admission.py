@@ -14,11 +14,14 @@ from greenroom import wire
 from greenroom.fields import DATA_BYTES_MAX, LABEL_BYTES_MAX, USER_ID_BYTES_MAX
 from greenroom.scan.bounds import MalformedError
 from greenroom.scan.checks import check_data, check_values
+from greenroom.scan.plain import openings
 from greenroom_cluster.shard.fairness import COSTLY_BYTES
 from greenroom_cluster.shard.log import COMMAND_BYTES, RECORD_OVERHEAD_BYTES, record_bytes, text_bytes
+from greenroom_cluster.shard.pacing import work_bytes
 from greenroom_cluster.shard.results import Client
 
 if TYPE_CHECKING:
+    from greenroom_cluster.shard.context import Context
     from greenroom_cluster.shard.primary import Primary, Write
 
 
@@ -34,8 +37,6 @@ _SMALL_BYTES = 2048
 """Data up to this size is written without being accounted for."""
 _OPENING_BYTES = 32
 """A container takes as long to read and write as so many bytes of text."""
-_OPENINGS = frozenset((*range(0x80, 0xA0), 0xC7, 0xC8, 0xC9, *range(0xD4, 0xD9), *range(0xDC, 0xE0)))
-_OTHER_BYTES = bytes(byte for byte in range(256) if byte not in _OPENINGS)
 
 
 class Admission:
@@ -79,10 +80,14 @@ class Admission:
         if kind is wire.Patch or kind is wire.Rotate:
             if command.user is not None and (objection := _user_objection(command.user[0])):  # type: ignore[union-attr]  # kind says which
                 return wire.Failed(request, wire.FailureCode.INVALID, objection)
-            waiting = self._context.patch_bytes
-            if waiting and waiting + self._cost(command) > settings.patch_bytes_max:  # type: ignore[arg-type]  # kind says which
+            waiting, most = self._context.patch_bytes, settings.patch_bytes_max
+            # First what is known at once: to tell the cost takes time as well.
+            if waiting and (
+                waiting + self._opened(command.digest) > most  # type: ignore[union-attr]  # kind says which
+                or waiting + self._cost(command) > most  # type: ignore[arg-type]  # kind says which
+            ):
                 return wire.Overloaded(request, "too many large sessions are patched: keep them smaller")
-            return _malformed(command)  # type: ignore[arg-type]  # kind says which
+            return _malformed(self._context, command)  # type: ignore[arg-type]  # kind says which
         if kind is wire.Clean:
             if self._cleaning > primary.committed:
                 return wire.Overloaded(request, "this shard is being cleaned already")
@@ -90,7 +95,7 @@ class Admission:
             size = len(command.data)  # type: ignore[union-attr]  # kind says which
             if size > DATA_BYTES_MAX:
                 return wire.Failed(request, wire.FailureCode.TOO_LARGE, f"{size} bytes")
-            return _malformed(command)  # type: ignore[arg-type]  # kind says which
+            return _malformed(self._context, command)  # type: ignore[arg-type]  # kind says which
         return None
 
     def _too_many_answers(self, known: Client, command: "Write") -> bool:
@@ -163,7 +168,7 @@ class Admission:
     def _cost(self, command: wire.Patch | wire.Rotate) -> int:
         """Return what a patch costs: sizes, and more for what is opened and brought in small containers."""
         stored = self._primary.table.sessions.get(command.digest, b"")
-        extra = _openings_bytes(stored) + sum([_openings_bytes(value) for _, value in command.set])
+        extra = _extra_bytes(stored) + sum([_extra_bytes(value) for _, value in command.set])
         return _size(command) + self._opened(command.digest) + extra
 
     def _opened(self, digest: bytes) -> int:
@@ -193,14 +198,16 @@ def _size(command: wire.Patch | wire.Rotate) -> int:
     return record_bytes(command) - RECORD_OVERHEAD_BYTES - COMMAND_BYTES
 
 
-def _openings_bytes(data: bytes) -> int:
+def _extra_bytes(data: bytes) -> int:
     if len(data) <= _SMALL_BYTES:
         return 0
-    return _OPENING_BYTES * len(data.translate(None, _OTHER_BYTES))
+    return max(_OPENING_BYTES * openings(data), work_bytes(data) - len(data))
 
 
-def _malformed(command: wire.Create | wire.Update | wire.Patch | wire.Rotate) -> wire.Failed | None:
-    """Return the refusal of data or values that no session may hold."""
+def _malformed(
+    context: "Context", command: wire.Create | wire.Update | wire.Patch | wire.Rotate
+) -> wire.Failed | None:
+    """Return the refusal of data or values that no session may hold; note how much was read in Python."""
     try:
         if isinstance(command, _WRITES):
             label, user_id = command.label, command.user_id
@@ -208,11 +215,12 @@ def _malformed(command: wire.Create | wire.Update | wire.Patch | wire.Rotate) ->
                 objection = _label_objection(label) or _user_objection(user_id)
                 if objection:
                     return wire.Failed(command.request, wire.FailureCode.INVALID, objection)
-            check_data(command.data)
+            context.walked_items += check_data(command.data)
         elif isinstance(command, wire.Patch):
-            check_values(command.set, command.expect)
+            context.walked_items += check_values(command.set, command.expect)
         else:
-            check_values(command.set)
+            context.walked_items += check_values(command.set)
     except MalformedError as error:
+        context.walked_items += error.walked_items
         return wire.Failed(command.request, wire.FailureCode.INVALID, str(error))
     return None

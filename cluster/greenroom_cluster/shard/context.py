@@ -93,6 +93,8 @@ class Context:
         self.listed = 0
         self.fanned_out = 0
         self.inspected: tuple[wire.ReplicaState, ...] = ()
+        # And items of data that were read in Python.
+        self.walked_items = 0
         # Whose requests this step takes in, and how many bytes of whose commands it applied.
         self.identity = ""
         self.applied_bytes: dict[str, int] = {}

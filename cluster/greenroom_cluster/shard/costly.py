@@ -11,6 +11,8 @@ from greenroom_cluster.shard.log import record_bytes
 from greenroom_cluster.shard.replica import Replica
 
 FANOUTS = frozenset({wire.DeleteByUser, wire.ListByUser, wire.Clean})
+BRINGING = frozenset({wire.Create, wire.Update, wire.Patch, wire.Rotate})
+"""What brings data, which is read before it is taken."""
 
 _REQUEST_BYTES = 1024
 _SHARD_BYTES = 8
@@ -28,9 +30,26 @@ def hold_costly(
             continue
         waiting = CostlyRequest(event.connection, event.client, event.identity, request, size)
         if not context.fair.wait(waiting):
-            reason = "too many costly requests of this host wait: ask for less at once, keep sessions small"
-            context.effects.append(Reply(event.connection, wire.Overloaded(request.request, reason)))
+            _refuse(context, waiting)
     return cheap
+
+
+def put_off(
+    context: Context,
+    now_ns: int,
+    connection: int,
+    client: bytes,
+    request: wire.Create | wire.Update | wire.Patch | wire.Rotate,
+) -> None:
+    """Have a request wait for one of the next steps, since this one has read enough."""
+    waiting = CostlyRequest(connection, client, context.identity, request, record_bytes(request))
+    if not context.fair.put_off(now_ns, waiting):
+        _refuse(context, waiting)
+
+
+def _refuse(context: Context, waiting: CostlyRequest) -> None:
+    reason = "too many costly requests of this host wait: ask for less at once, keep sessions small"
+    context.effects.append(Reply(waiting.connection, wire.Overloaded(waiting.request.request, reason)))
 
 
 def _size_if_costly(request: wire.Request, replicas: Sequence[Replica | None]) -> int:

@@ -25,6 +25,10 @@ NS_PER_REQUEST_MAX = 100_000
 NS_PER_SHARD_MAX = 5_000
 NS_PER_ENTRY_MAX = 5_000
 """What an entry of a listing costs."""
+NS_PER_ITEM_MAX = 4_000
+"""What an item of data costs that is read in Python."""
+WALKED_ITEMS_MAX = 8192
+"""After so many in a step, all else that brings data waits for the next steps."""
 LONG_STEP_NS = 1_000_000
 """A step up to this length harms nobody and is not charged."""
 SHARE = 0.1
@@ -98,6 +102,11 @@ class FairShare:
         queue.requests.append(waiting)
         queue.bytes += waiting.size
         return True
+
+    def put_off(self, now_ns: int, waiting: CostlyRequest) -> bool:
+        """Have a request wait for a later step, though its identity may owe nothing; False as in `wait`."""
+        self.debts.setdefault(waiting.identity, now_ns)
+        return self.wait(waiting)
 
     def drop(self, connection: int) -> None:
         """Forget what came on a connection that is gone."""

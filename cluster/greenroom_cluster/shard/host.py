@@ -116,7 +116,7 @@ class Host:
         context = self._context
         effects: list[HostEffect] = []
         context.effects = effects
-        context.listed = context.fanned_out = 0
+        context.listed = context.fanned_out = context.walked_items = 0
         context.inspected = ()
         context.identity = ""
         context.step_bytes = self._settings.step_bytes

@@ -5,12 +5,32 @@ replica that has not applied all that is committed is like one that has yet to h
 """
 
 from greenroom import wire
+from greenroom.scan.bounds import MalformedError
+from greenroom.scan.plain import NOT_PLAIN, plain_value
 from greenroom_cluster.shard.log import Log
 from greenroom_cluster.shard.records import Evict
 
 _RECORD_BYTES = 128
 """Any command takes time as if it brought that much."""
 _NOTED_BYTES = 2048
+_TRIED_BYTES = range(128, 64 * 1024)
+"""What is smaller takes no time, and what is larger has a step for itself."""
+_WALKED_WEIGHT = 16
+
+
+def work_bytes(data: bytes) -> int:
+    """Return about how many bytes of plain data take as long to open and to write as this.
+
+    What is not plain is read in Python, see `greenroom.scan`.
+    """
+    size = len(data)
+    if size not in _TRIED_BYTES:
+        return size
+    try:
+        return size if plain_value(data, 0) is not NOT_PLAIN else size * _WALKED_WEIGHT
+    except MalformedError:
+        return size
+
 
 # No unions: those would be made anew at each look.
 _WRITES = (wire.Update, wire.Create)
@@ -31,17 +51,21 @@ def affordable(
         return through, room - log.held_bytes
     # What the commands before will have made of sessions.
     sizes: dict[bytes, int] = {}
+    opened: int | None
     reached = after
     for record in log.records(after, through):
         command = record.command
         if isinstance(command, _WRITES):
-            cost = len(command.data)
-            if cost > _NOTED_BYTES:
-                sizes[command.digest] = cost
+            # It was read when it came, and is stored as it is; patches will open it.
+            cost, opened = len(command.data), work_bytes(command.data)
+            if opened > _NOTED_BYTES:
+                sizes[command.digest] = opened
         elif isinstance(command, _CHANGES):
             stored = sessions.get(command.digest)
-            opened = sizes.get(command.digest, 0 if stored is None else len(stored))
-            cost = opened + sum(len(value) for _, value in command.set)
+            opened = sizes.get(command.digest)
+            if opened is None:
+                opened = 0 if stored is None else work_bytes(stored)
+            cost = opened + sum([work_bytes(value) for _, value in command.set])
             if cost > _NOTED_BYTES:
                 digest = command.digest if isinstance(command, wire.Patch) else command.new_digest
                 sizes[digest] = cost

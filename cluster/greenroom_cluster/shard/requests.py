@@ -10,13 +10,15 @@ import msgspec
 from greenroom import wire
 from greenroom_cluster.shard.administration import administer
 from greenroom_cluster.shard.context import Context
-from greenroom_cluster.shard.costly import FANOUTS, hold_costly
+from greenroom_cluster.shard.costly import BRINGING, FANOUTS, hold_costly, put_off
 from greenroom_cluster.shard.effects import Reply
 from greenroom_cluster.shard.fairness import (
     NS_PER_BYTE_MAX,
     NS_PER_ENTRY_MAX,
+    NS_PER_ITEM_MAX,
     NS_PER_REQUEST_MAX,
     NS_PER_SHARD_MAX,
+    WALKED_ITEMS_MAX,
 )
 from greenroom_cluster.shard.gathering import Gather
 from greenroom_cluster.shard.inputs import ClientRequests, ConnectionClosed
@@ -60,6 +62,7 @@ class Requests:
         if identity:
             bound_ns = NS_PER_REQUEST_MAX * self._taken + NS_PER_SHARD_MAX * context.fanned_out
             bound_ns += NS_PER_ENTRY_MAX * context.listed + NS_PER_BYTE_MAX * sum(applied.values())
+            bound_ns += NS_PER_ITEM_MAX * context.walked_items
             context.fair.charge(now_ns, identity, min(spent_ns, bound_ns))
             return (identity,)
         total = sum(applied.values())
@@ -101,6 +104,8 @@ class Requests:
             primary = None if replica is None else replica.primary
             if primary is None:
                 context.effects.append(Reply(connection, unserved(context, replica, client, request)))  # type: ignore[arg-type]  # as above
+            elif context.walked_items > WALKED_ITEMS_MAX and kind in BRINGING:
+                put_off(context, now_ns, connection, client, request)  # type: ignore[arg-type]
             elif kind is wire.Get:
                 primary.read(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]
             else:

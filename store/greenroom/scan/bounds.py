@@ -48,14 +48,16 @@ _TEXT_MAX = 200
 class MalformedError(ValueError):
     """What no session may hold: the reason, and the path to it. The text is the same on every replica.
 
-    `newer` says that only a later version of greenroom can have written it.
+    `newer` says that only a later version of greenroom can have written it; `walked_items`, how many items
+    were read in Python until then.
     """
 
-    def __init__(self, reason: str, path: Path = (), *, newer: bool = False) -> None:
+    def __init__(self, reason: str, path: Path = (), *, newer: bool = False, walked_items: int = 0) -> None:
         super().__init__(f"{reason}, at {path_text(path)}" if path else reason)
         self.reason = reason
         self.path = path
         self.newer = newer
+        self.walked_items = walked_items
 
 
 class Tally:

@@ -32,13 +32,18 @@ class Opened(NamedTuple):
     walked: bool
 
 
-def check_data(data: bytes) -> None:
-    """Raise MalformedError unless a session may hold this data."""
-    value = plain_value(data, 0)
+def check_data(data: bytes) -> int:
+    """Return how many items of this data were read in Python, which is slow.
+
+    Raises MalformedError unless a session may hold it.
+    """
+    value, items = plain_value(data, 0), 0
     if value is NOT_PLAIN:
-        value = walked(data, 0, Tally())
+        tally = Tally()
+        value, items = walked(data, 0, tally), tally.items
     if type(value) is not dict:
         raise MalformedError(_NO_DICT)
+    return items
 
 
 def check_value(value: bytes, path: Path) -> None:
@@ -46,15 +51,17 @@ def check_value(value: bytes, path: Path) -> None:
     _read_values(((path, value),), Tally())
 
 
-def check_values(set: tuple[PathValue, ...], expect: tuple[PathValue, ...] = ()) -> None:  # noqa: A002  the name on the wire
-    """Raise MalformedError unless a patch may bring all these values, each to stand at its path.
+def check_values(set: tuple[PathValue, ...], expect: tuple[PathValue, ...] = ()) -> int:  # noqa: A002  the name on the wire
+    """Return how many items of what a patch brings, each value to stand at its path, were read in Python.
 
-    In `expect`, empty bytes are accepted: they demand that the path is absent.
+    In `expect`, empty bytes are accepted: they demand that the path is absent. Raises MalformedError unless a
+    patch may bring all these.
     """
     tally = Tally()
     _read_values(set, tally)
     if expect:
         _read_values(_present(expect), tally)
+    return tally.items
 
 
 def open_data(
@@ -101,7 +108,9 @@ def _read_values(items: tuple[PathValue, ...], tally: Tally) -> list[Any]:
         try:
             values.append(_read(value, len(path), tally))
         except MalformedError as error:
-            raise MalformedError(error.reason, (*path, *error.path), newer=error.newer) from None
+            raise MalformedError(
+                error.reason, (*path, *error.path), newer=error.newer, walked_items=error.walked_items
+            ) from None
     return values
 
 

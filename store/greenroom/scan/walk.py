@@ -74,7 +74,7 @@ def walked(data: bytes, depth: int, tally: Tally) -> Any:
         if end == len(data):
             return root
         reason, newer = _CUT if end > len(data) else "more bytes follow", False
-    raise MalformedError(reason, _path(frames), newer=newer)
+    raise MalformedError(reason, _path(frames), newer=newer, walked_items=tally.items)
 
 
 class _Frame:

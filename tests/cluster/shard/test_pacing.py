@@ -28,6 +28,39 @@ def log_on(probe: Probe, commands: list[wire.Mutation], committed: int) -> None:
     probe.hear(B, Prepare(1, (ShardRecords(0, 2, committed, records),)))
 
 
+WALKED = b"\x82\xa1b\xc4\x00\xa1a\xdc\x08\x00" + b"\x01" * 2048
+"""Bytes beside two thousand items, which are read in Python."""
+
+
+def test_patches_of_what_is_read_in_python_count_for_more() -> None:
+    probe = Probe()
+    probe.follow()
+    commands: list[wire.Mutation] = [creation(1, digest_of(1), WALKED)]
+    commands += [patch(n, digest_of(1)) for n in range(2, 42)]
+    log_on(probe, commands, 51)
+    assert probe.replica.committed <= 10 + 4
+    assert ticks_until_applied(probe, 51) > 10
+
+
+def test_a_frame_of_what_is_read_in_python_is_read_in_steps() -> None:
+    probe = Probe()
+    probe.start_alone()
+    frame = [creation(n, digest_of(n), WALKED) for n in range(1, 41)]
+    refused = [creation(n, digest_of(n), WALKED[:-1]) for n in range(41, 81)]
+    effects = probe.step(ins.ClientRequests(1, CLIENT, [*refused, *frame], "host"))
+    replies = {reply.message.request: reply.message for reply in effects if isinstance(reply, fx.Reply)}
+    assert 0 < len(replies) <= 5
+    assert probe.replica.table.sessions == {}
+    while len(replies) < 80:
+        assert probe.host.next_deadline() <= probe.now_ns, "what is left is due at once"
+        effects = probe.step(ins.Tick())
+        found = {reply.message.request: reply.message for reply in effects if isinstance(reply, fx.Reply)}
+        assert len(found) == 1
+        replies |= found
+    assert all(isinstance(replies[n], wire.Written) for n in range(1, 41))
+    assert all(isinstance(replies[n], wire.Failed) for n in range(41, 81))
+
+
 def ticks_until_applied(probe: Probe, sequence: int) -> int:
     ticks = 0
     while probe.replica.committed < sequence:

@@ -32,6 +32,7 @@ from greenroom_cluster.peering import (
     SnapshotOk,
     SnapshotRefused,
 )
+from greenroom_cluster.runtime.actor import calm_collector
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.records import ClientState, KeptResult, Record, StoredSession
@@ -350,8 +351,8 @@ def _fitting(messages: Sequence[Any], bytes_max: int) -> bytes:
 
 
 def _measured(probe: Probe, frames: list[bytes], decode: Any, *, peer: bool) -> float:
-    gc.collect()
-    gc.disable()
+    thresholds = gc.get_threshold()
+    calm_collector()
     try:
         worst = 0
         for payload in frames:
@@ -377,7 +378,8 @@ def _measured(probe: Probe, frames: list[bytes], decode: Any, *, peer: bool) -> 
             worst = max(worst, time.process_time_ns() - began)
         return worst / 1e6
     finally:
-        gc.enable()
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 def _send(effects: list[fx.HostEffect]) -> None:
