@@ -119,6 +119,19 @@ def _(patches: Patches) -> None:
     patches.set(Replica, "become_primary", become_primary)
 
 
+@mutant("serves before its prepared log is applied")
+def _(patches: Patches) -> None:
+    """A new primary answers from the state that its first step has left."""
+    original = Primary.reconfigure
+
+    def reconfigure(self, now_ns, wall_us):
+        self.behind = False
+        original(self, now_ns, wall_us)
+
+    patches.set(Primary, "reconfigure", reconfigure)
+    patches.set(Replica, "affordable", lambda self, through: min(through, self.committed + 1))
+
+
 @mutant("serves before its takeover is decided")
 def _(patches: Patches) -> None:
     """A backup whose grace is over serves at once, while its proposal is still under way."""

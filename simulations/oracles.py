@@ -81,7 +81,7 @@ replica_module.Log = ObservedLog  # type: ignore[attr-defined]  # it is watched 
 class Seen:
     """What was seen of one replica, to tell what is new."""
 
-    __slots__ = ("committed", "epoch", "epochs", "log", "primary", "replica", "truth")
+    __slots__ = ("committed", "epoch", "epochs", "log", "needed", "primary", "replica", "truth")
 
     def __init__(self, replica: Replica, truth: "ShardTruth") -> None:
         self.replica = replica
@@ -89,6 +89,8 @@ class Seen:
         self.epoch = replica.epoch
         self.log = replica.log
         self.committed = replica.committed
+        # What was committed before it became primary.
+        self.needed = 0
         self.primary = False
         self.epochs: dict[int, Record] = {}
 
@@ -248,15 +250,21 @@ class Oracles:
         if not known.primary:
             known.primary = True
             self._serving[shard][actor] = primary
-            needed = max(
+            known.needed = needed = max(
                 (last for epoch, last in truth.committed_by.items() if epoch < replica.epoch), default=0
             )
-            if replica.committed < needed:
+            if max(replica.committed, primary.inherited) < needed:
                 self.world.violate(
                     "durable",
                     f"{actor.name} became primary of shard {shard} epoch {replica.epoch} with "
-                    f"{replica.committed} records, {needed} were committed before",
+                    f"{primary.inherited} records, {needed} were committed before",
                 )
+        if replica.committed < known.needed and not primary.paused:
+            self.world.violate(
+                "durable",
+                f"{actor.name} serves shard {shard} epoch {replica.epoch} with {replica.committed} records "
+                f"applied, {known.needed} were committed before",
+            )
         limit = actor.host_settings.held_requests_max
         if len(primary.held) > limit:
             self.world.violate("bounds", f"{actor.name} holds {len(primary.held)} requests, over {limit}")

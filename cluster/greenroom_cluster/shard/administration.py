@@ -51,6 +51,9 @@ def _refusal(context: Context, replica: Replica | None, request: wire.DropRecord
     if (record.epoch, record.sequence) != (request.epoch, request.sequence):
         detail = f"shard {request.shard} is suspended at record {record.epoch}/{record.sequence}"
         return wire.Failed(request.request, wire.FailureCode.NOT_FOUND, detail)
+    if replica is not None and replica.committed < record.sequence - 1:
+        detail = "the records before it are still being applied: try again"
+        return wire.Failed(request.request, wire.FailureCode.CONFLICT, detail)
     former = None if context.map is None else context.map.actors.get(suspension.former)
     if former is not None and former.state != "dead":
         # It may come to itself, and acknowledge what would be dropped here.

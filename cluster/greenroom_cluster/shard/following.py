@@ -65,7 +65,9 @@ def receive_commit(
 
 def catch_up(replica: Replica) -> None:
     """Apply what an earlier step knew to be committed and left."""
-    if Kind.COMMIT in ACCEPTS[replica.role]:
+    if replica.suspension is not None:
+        replica.approach_suspect()
+    elif Kind.COMMIT in ACCEPTS[replica.role]:
         _commit(replica, replica.known_committed)
         replica.count()
 

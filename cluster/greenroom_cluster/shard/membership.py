@@ -86,7 +86,8 @@ class Membership:
         for peer in backups:
             if peer not in known:
                 # Handed over: the former primary proposed it only when all members had the whole log.
-                acknowledged = replica.committed if replica.doubted else primary.log.appended
+                followed = max(replica.committed, primary.inherited)
+                acknowledged = followed if replica.doubted else primary.log.appended
                 self._follow(peer, acknowledged, now_ns, counted=True)
         for follower in self.followers:
             follower.refused = replica.doubted or follower.pair.refuses(primary.shard, replica.epoch)
@@ -124,10 +125,32 @@ class Membership:
         self._count()
         self.opened = None
 
+    def decided(self) -> int:
+        """Return the number up to which the log is committed, whether it is applied or not."""
+        primary = self._primary
+        if primary.behind and not primary.copy_first:
+            return primary.inherited
+        if primary.copy_first and not self._is_copied():
+            return primary.committed
+        target = primary.log.appended
+        for follower in primary.counted:
+            if follower.acknowledged < target:
+                target = follower.acknowledged
+        return target
+
+    def _is_copied(self) -> bool:
+        """Whether another member follows, or none is to."""
+        context, replica = self._context, self._primary.replica
+        if len(replica.members) > 1 or context.map is None:
+            return True
+        return all(slot == context.slot for slot in context.map.shards[replica.shard].wanted)
+
     # --- what to propose ------------------------------------------------------------------------------------
 
     def manage(self, now_ns: int, wall_us: int) -> None:
         """Look at the followers and the plan, and propose the next step; called when something may be due."""
+        if self._primary.behind:
+            self._context.ready[self._primary.shard] = self._primary
         if self.quiet_until_ns and now_ns >= self.quiet_until_ns:
             self.quiet_until_ns = 0
             self._stop_draining(now_ns, wall_us)

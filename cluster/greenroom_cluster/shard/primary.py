@@ -54,12 +54,15 @@ class Primary:
         "_tidy_due_ns",
         "_waiting",
         "admission",
+        "behind",
         "clock",
         "context",
+        "copy_first",
         "counted",
         "eviction",
         "growth",
         "held",
+        "inherited",
         "log",
         "membership",
         "paging",
@@ -82,6 +85,9 @@ class Primary:
         # Reads to look at again once an expiry is decided, by its sequence number.
         self._rereads: dict[int, tuple[Origin, Read]] = {}
         self._held_bytes = 0
+        # What the log holds already is applied before anything is served; perhaps once another member has it.
+        self.inherited = self.log.appended
+        self.behind, self.copy_first = replica.committed < self.inherited, False
         self._swept = 0
         self._tidied = 0
         self._tidied_ns = now_ns
@@ -122,8 +128,8 @@ class Primary:
 
     @property
     def paused(self) -> bool:
-        """Whether new requests are held: the shard is being handed over, or a former leader may serve."""
-        return self.membership.draining or _REQUEST not in ACCEPTS[self.replica.role]
+        """Whether requests are held: not all is applied, it is handed over, or a former leader may serve."""
+        return self.behind or self.membership.draining or _REQUEST not in ACCEPTS[self.replica.role]
 
     # --- requests -------------------------------------------------------------------------------------------
 
@@ -330,10 +336,7 @@ class Primary:
         replica, log = self.replica, self.log
         if self.membership.catching_up:
             self.membership.add_if_caught_up(now_ns)
-        target = log.appended
-        for follower in self.counted:
-            if follower.acknowledged < target:
-                target = follower.acknowledged
+        target = self.membership.decided()
         if target <= replica.committed:
             return
         target = replica.affordable(target)
@@ -370,6 +373,9 @@ class Primary:
         for origin, read in again:
             self.read(now_ns, wall_us, origin, b"", read)
         self._committed_more(now_ns)
+        if self.behind and replica.committed >= self.inherited:
+            self.behind = self.copy_first = False
+            self.release(now_ns, wall_us)
 
     def _tell_commit_point(self) -> None:
         for follower in self.membership.followers:

@@ -196,7 +196,7 @@ class Replica:
     def become_primary(
         self, now_ns: int, wall_us: int, before: int, suspect: SuspectRecord | None = None
     ) -> None:
-        """Commit the whole prepared log, which may hold what was acknowledged, and only then serve.
+        """Apply the whole prepared log, which may hold what was acknowledged, and only then serve.
 
         But stop before the suspect: a primary has died or hangs on that record.
         """
@@ -216,19 +216,26 @@ class Replica:
         self.receiver = None
         # Only who takes over alone is in doubt: before a hand-over the primary has applied the whole log.
         if suspect is not None and former and len(self.members) == 1 and self._holds(suspect):
-            self.commit(suspect.sequence - 1)
-            self.become_suspended(former, reason)
+            self.become_suspended(former, suspect, reason)
             return
         self._begin_to_lead(now_ns, wall_us, reason, usurping=usurping)
 
-    def become_suspended(self, former: bytes, reason: str) -> None:
-        """Stop before the first record that is not applied, on which the former primary died or hung."""
+    def become_suspended(self, former: bytes, suspect: SuspectRecord, reason: str) -> None:
+        """Stop before the record on which the former primary died or hung."""
         self.role = Role.SUSPENDED
         undecided = self.log.records(self.committed, self.log.appended)
-        self.suspension = Suspension(self.shard, former, undecided)
-        self.count()
+        self.suspension = Suspension(self.shard, former, undecided, suspect.sequence)
+        self.approach_suspect()
         self.context.transition(self.shard, self.epoch, self.role.value, reason)
         self.context.warn(self.suspension.reason, self.shard)
+
+    def approach_suspect(self) -> None:
+        """Apply what one step may of what comes before the record at which this replica is suspended."""
+        assert self.suspension is not None
+        reached = self.affordable(self.suspension.record.sequence - 1)
+        if reached > self.committed:
+            self.commit(reached)
+        self.count()
 
     def reconsider(
         self, now_ns: int, wall_us: int, before: SuspectRecord | None, after: SuspectRecord | None
@@ -238,12 +245,17 @@ class Replica:
             self._begin_to_lead(now_ns, wall_us, "the former primary passed the record")
 
     def drop_record(self, now_ns: int, wall_us: int) -> None:
-        """Go on behind the record at which this replica is suspended, as if it had never changed anything."""
+        """Go on behind the record at which this replica is suspended, as if it had never changed anything.
+
+        What is left of the log may hold another such record. It is applied once another member has it, who is
+        suspended in turn if this one ends over it.
+        """
         assert self.suspension is not None
         (record,) = self.log.take(self.committed, self.committed + 1)
         self.committed = record.sequence
         self.suspension.refuse_for_good(self.table.clients)
-        self._begin_to_lead(now_ns, wall_us, f"record {record.sequence} was dropped by an operator")
+        reason = f"record {record.sequence} was dropped by an operator"
+        self._begin_to_lead(now_ns, wall_us, reason, copy_first=True)
 
     def _holds(self, suspect: SuspectRecord) -> bool:
         """Whether that record is in the log here, and the former primary had not applied it either."""
@@ -273,15 +285,17 @@ class Replica:
             apply(record)
         mark[MARK_SEQUENCE] = 0
 
-    def _begin_to_lead(self, now_ns: int, wall_us: int, reason: str, *, usurping: bool = False) -> None:
+    def _begin_to_lead(
+        self, now_ns: int, wall_us: int, reason: str, *, usurping: bool = False, copy_first: bool = False
+    ) -> None:
         self.suspension = None
-        self.commit(self.log.appended)
         self.count()
         self.role = Role.PRIMARY
         # The shard's time begins now at the latest: a clock that jumps before the first request has to be
         # doubted too.
         self.clock.read(now_ns, wall_us)
         self.primary = Primary(self, now_ns)
+        self.primary.copy_first = copy_first and self.primary.behind
         self.context.transition(self.shard, self.epoch, self.role.value, reason)
         if usurping:
             self.primary.membership.keep_quiet(now_ns)

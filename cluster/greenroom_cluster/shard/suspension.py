@@ -39,18 +39,22 @@ def kind_of(command: Command) -> str:
 
 
 class Suspension:
-    """Why one shard is suspended. `former` is the primary that `record` stopped."""
+    """Why one shard is suspended. `former` is the primary that `record` stopped.
+
+    `undecided` is the log from the first record that is not applied here, `suspect` that record's number.
+    """
 
     __slots__ = ("_following", "_logged", "former", "reason", "record")
 
-    def __init__(self, shard: int, former: bytes, undecided: Sequence[Record]) -> None:
-        self.record = record = undecided[0]
+    def __init__(self, shard: int, former: bytes, undecided: Sequence[Record], suspect: int) -> None:
+        before = suspect - undecided[0].sequence
+        self.record = record = undecided[before]
         self.former = former
         self.reason = (
             f"shard {shard} is suspended: a {kind_of(record.command)} of {record_bytes(record.command)} "
             f"bytes ended its primary; drop that record (`greenroom drop-record {shard}`) or wait"
         )
-        self._following = len(undecided) - 1
+        self._following = len(undecided) - before - 1
         self._logged = frozenset(
             (each.client, each.command.request)  # type: ignore[union-attr]  # what has a client has a request
             for each in undecided

@@ -8,8 +8,9 @@ from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.records import Record
 from greenroom_cluster.shard.settings import HostSettings
+from greenroom_cluster.shard.stored import as_received
 from tests.cluster.shard.harness import World, create, get
-from tests.cluster.shard.probe import CLIENT, WALL_US, B, Probe, record
+from tests.cluster.shard.probe import CLIENT, ME, WALL_US, B, Probe, record
 from tests.cluster.shard.probe import create as creation
 
 LARGE = b"\x81\xa1a\xc6" + (100_000).to_bytes(4, "big") + bytes(100_000)
@@ -97,7 +98,7 @@ def test_patches_of_large_sessions_count_with_what_they_open() -> None:
 def test_a_primary_applies_and_answers_in_steps() -> None:
     probe = Probe()
     probe.lead()
-    requests = [creation(n, digest_of(n), LARGE) for n in range(1, 21)]
+    requests = [creation(n, digest_of(n), LARGE) for n in range(1, 41)]
     probe.step(ins.ClientRequests(1, CLIENT, requests))
     answered: list[int] = []
 
@@ -106,7 +107,7 @@ def test_a_primary_applies_and_answers_in_steps() -> None:
 
     waiting = probe.prepares()
     steps = 0
-    while len(answered) < 20:
+    while len(answered) < 40:
         if waiting:
             note(probe.step(ins.PeerMessages(B, [PrepareOk(waiting.pop(0).batch)])))
         else:
@@ -114,8 +115,8 @@ def test_a_primary_applies_and_answers_in_steps() -> None:
         waiting += probe.prepares()
         steps += 1
         assert steps < 60
-    assert answered == list(range(1, 21))
-    assert steps > 5
+    assert answered == list(range(1, 41))
+    assert steps > 4
 
 
 def test_a_backup_that_is_behind_takes_over_with_everything() -> None:
@@ -129,6 +130,29 @@ def test_a_backup_that_is_behind_takes_over_with_everything() -> None:
     assert probe.replica.committed == 4010
     assert len(probe.replica.table.sessions) == 4000
     probe.step(ins.Tick())
+
+
+def test_who_takes_over_serves_once_all_is_applied_and_applies_it_in_steps() -> None:
+    probe = Probe()
+    probe.follow()
+    log_on(probe, [creation(n, digest_of(n)) for n in range(1, 4001)], 10)
+    probe.configure(2, (B, ME), dead="b")
+    proposal = probe.proposal("takeover")
+    answers = probe.configure(3, (proposal.primary,), nonce=proposal.nonce, dead="b")
+    assert 10 < probe.replica.committed < 1000
+    assert not probe.serves()
+    assert not probe.ask(
+        wire.Get(1, 0, digest_of(1)), creation(4000, digest_of(4000)), creation(5000, digest_of(4001))
+    )
+    answers = []
+    while probe.replica.committed < 4010:
+        assert not [each for each in answers if isinstance(each, fx.Reply)]
+        assert probe.host.next_deadline() <= probe.now_ns
+        answers = probe.step(ins.Tick())
+    read, repeated, written = (each.message for each in answers if isinstance(each, fx.Reply))
+    assert isinstance(as_received(read), wire.Session)
+    assert isinstance(repeated, wire.Written), "the answer to what stands in the log"
+    assert isinstance(written, wire.Written)
 
 
 def test_a_replica_that_was_given_up_is_not_gone_on_with() -> None:

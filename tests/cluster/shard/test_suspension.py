@@ -6,13 +6,14 @@ from greenroom import wire
 from greenroom.cluster_map import SuspectRecord
 from greenroom.errors import InvariantError
 from greenroom.wire import FailureCode
-from greenroom_cluster.peering import Beacon
+from greenroom_cluster.peering import Beacon, Prepare, ShardRecords, SnapshotOk
+from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.context import MARK_SEQUENCE
 from greenroom_cluster.shard.records import Record
 from greenroom_cluster.shard.roles import Role
 from greenroom_cluster.shard.suspension import DROPPED
 from greenroom_cluster.shard.table import SessionTable
-from tests.cluster.shard.probe import ALICE, ME, POISON, B, Probe, create, prepare
+from tests.cluster.shard.probe import ALICE, ME, NONCE, POISON, B, C, Probe, create, prepare, record
 
 BOB = b"b" * 32
 
@@ -40,6 +41,17 @@ class Marks:
 def drop(probe: Probe, sequence: int = 12, epoch: int = 2) -> wire.Reply:
     (reply,) = probe.ask(wire.DropRecord(1, 0, epoch, sequence))
     return reply
+
+
+def copied(probe: Probe, *, acknowledges: bool = True) -> None:
+    """Another actor becomes the second member."""
+    probe.configure(3, (ME,), wanted="ac", dead="b", suspect=POISON)
+    probe.after(0.3)
+    probe.connect(C)
+    probe.hear(C, SnapshotOk(0, 3, probe.chunks()[-1].join, 0))
+    for sent in probe.prepares() if acknowledges else ():
+        probe.acknowledge(sent, C)
+    probe.configure(4, (ME, C), nonce=NONCE, wanted="ac", dead="b", suspect=POISON)
 
 
 def test_a_successor_applies_what_comes_before_the_suspect_and_stops() -> None:
@@ -106,6 +118,7 @@ def test_a_suspended_shard_takes_nobody_in_and_proposes_nothing() -> None:
 def test_a_dropped_record_is_refused_for_good_and_the_rest_of_the_log_is_applied() -> None:
     probe = suspended()
     assert drop(probe) == wire.Written(1, 0)
+    copied(probe)
     assert probe.serves()
     assert probe.replica is not None
     assert probe.replica.committed == 13
@@ -114,6 +127,68 @@ def test_a_dropped_record_is_refused_for_good_and_the_rest_of_the_log_is_applied
     assert isinstance(behind, wire.Failed)
     assert behind.code == FailureCode.EXISTS
     assert isinstance(drop(probe), wire.Failed)
+
+
+def test_what_is_left_behind_a_dropped_record_is_applied_once_another_member_has_it() -> None:
+    probe = suspended()
+    drop(probe)
+    assert probe.replica is not None
+    assert (probe.replica.role, probe.replica.committed) == (Role.PRIMARY, 12)
+    assert not probe.serves()
+    assert probe.ask(wire.Get(15, 0, ALICE)) == []
+    copied(probe)
+    assert probe.replica.committed == 13
+    assert probe.serves()
+
+
+def test_a_shard_that_is_to_have_one_copy_goes_on_alone_behind_a_dropped_record() -> None:
+    probe = suspended()
+    drop(probe)
+    probe.configure(3, (ME,), wanted="a", dead="b", suspect=POISON)
+    probe.after(0.3)
+    assert probe.replica is not None
+    assert probe.replica.committed == 13
+    assert probe.serves()
+
+
+def test_a_copy_that_is_lost_before_the_rest_is_applied_is_waited_for_anew() -> None:
+    probe = suspended()
+    drop(probe)
+    copied(probe, acknowledges=False)
+    probe.configure(4, (ME, C), wanted="ac", dead="bc", suspect=POISON)
+    proposal = probe.proposal("remove")
+    probe.configure(5, (ME,), nonce=proposal.nonce, wanted="ad", dead="bc", suspect=POISON)
+    assert probe.replica is not None
+    assert probe.replica.committed == 12
+
+
+def test_what_comes_before_the_suspect_is_applied_in_steps() -> None:
+    probe = Probe()
+    probe.follow()
+    records = tuple(record(10 + n, create(n, n.to_bytes(32, "big"))) for n in range(1, 3001))
+    probe.hear(B, Prepare(1, (ShardRecords(0, 2, 10, records),)))
+    suspect = SuspectRecord(B, 2, 2990)
+    probe.configure(2, (B, ME), wanted="ba", dead="b", suspect=suspect)
+    nonce = probe.proposal("takeover").nonce
+    probe.configure(3, (ME,), nonce=nonce, wanted="ba", dead="b", suspect=suspect)
+    replica = probe.replica
+    assert replica is not None
+    assert replica.role is Role.SUSPENDED
+    assert replica.committed < 1000
+    shown = replica.state(probe.now_ns).suspended
+    assert shown is not None
+    assert (shown.sequence, shown.following) == (2990, 20)
+    (repeated,) = probe.ask(create(2000, (2000).to_bytes(32, "big")))
+    assert repeated == wire.Redirect(2000, probe.version, appended=True), "it will be applied"
+    early = drop(probe, 2990)
+    assert isinstance(early, wire.Failed)
+    assert "try again" in early.detail
+    while replica.committed < 2989:
+        assert probe.host.next_deadline() <= probe.now_ns
+        probe.step(ins.Tick())
+    probe.step(ins.Tick())
+    assert replica.committed == 2989
+    assert drop(probe, 2990) == wire.Written(1, 0)
 
 
 def test_only_the_record_at_which_the_shard_is_suspended_is_dropped() -> None:
@@ -169,10 +244,13 @@ def test_every_record_is_marked_before_it_is_applied_and_none_is_afterwards() ->
     suspended(probe)
     assert marks.seen == [(0, 2, 11), ()]
     drop(probe)
+    assert marks.seen[2:] == [], "a second such record must not end the only copy"
+    copied(probe)
     assert marks.seen[2:] == [(0, 2, 13), ()]
     marks.seen.clear()
     probe.ask(create(20, BOB))
-    assert marks.seen == [(0, 3, 14), ()]
+    probe.acknowledge(*probe.prepares(), C)
+    assert marks.seen == [(0, 4, 14), ()]
 
 
 def test_a_record_that_raises_stays_marked(monkeypatch: pytest.MonkeyPatch) -> None:
