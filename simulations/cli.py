@@ -16,7 +16,7 @@ import msgspec
 from greenroom.errors import UsageError
 from simulations import scale
 from simulations.arguments import at_least, check_directory, check_writable, read_plan, seeds
-from simulations.deciding import Difference, decide
+from simulations.deciding import Difference, decide_in_parallel
 from simulations.linearizability import write_history
 from simulations.mutants import as_json, find_all, table
 from simulations.patching import MUTANTS
@@ -251,12 +251,13 @@ def _add_decide(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--commands", type=at_least(1), default=100_000, help="how many; 100000 without")
     parser.add_argument("--seed", type=at_least(0), default=0, help="of the commands; 0 without")
     parser.add_argument("--python", help="another Python, which has msgspec, to decide the same")
+    parser.add_argument("--jobs", type=at_least(1), default=1, help="processes, each with a seed; 1 without")
     parser.set_defaults(act=_decide)
 
 
 def _decide(options: argparse.Namespace) -> int:
     try:
-        outcomes = decide(options.commands, options.seed, options.python)
+        outcomes = decide_in_parallel(options.commands, options.seed, options.python, options.jobs)
     except OSError as error:
         raise UsageError(f"--python {options.python} cannot be started: {error.strerror}") from None
     except Difference as difference:

@@ -1,13 +1,15 @@
 """Replicas decide alike: two tables are given the same hostile commands, and must come out equal.
 
 The second table applies each command below a deeper stack, and, if another Python is given, a third one in
-a process of that version. After every command the fingerprints are compared. Commands skip admission on
-purpose: what once stands in a log, every replica must decide alike, whatever let it in.
+a process of that version. After every command its reply, its kept answer and all sessions are compared, after
+every thousand the fingerprints of the tables. Commands skip admission on purpose: what once stands in a log,
+every replica must decide alike, whatever let it in.
 
 `python -m simulations.deciding` is the process of the other version: it reads batches of records, and answers
-with a fingerprint for each.
+with a digest of what each left behind.
 """
 
+import multiprocessing
 import os
 import random
 import struct
@@ -15,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +27,7 @@ from greenroom import wire
 from greenroom_cluster.shard.records import Record
 from greenroom_cluster.shard.table import SessionTable
 
-BATCH = 500
+BATCH = 1000
 FRAMES = (0, 40, 300, 600)
 _EXPIRES_US = 10**15
 _DIGESTS = tuple(bytes([number]) * 32 for number in range(4))
@@ -205,8 +208,11 @@ class OtherPython:
             env={**os.environ, "PYTHONPATH": path},
         )
 
-    def fingerprints(self, records: list[Record]) -> list[bytes]:
-        """Return what its table is after each of these. Raises Difference if the process ended."""
+    def traces(self, records: list[Record]) -> list[bytes]:
+        """Return the trace of each of these, and the fingerprint of its table in the end.
+
+        Raises Difference if the process ended.
+        """
         batch = _encode(records)
         sink, source = self._process.stdin, self._process.stdout
         assert sink is not None
@@ -214,8 +220,8 @@ class OtherPython:
         with suppress(BrokenPipeError):  # found below
             sink.write(len(batch).to_bytes(4, "big") + batch)
             sink.flush()
-        answer = source.read(16 * len(records))
-        if len(answer) < 16 * len(records):
+        answer = source.read(16 * len(records) + 16)
+        if len(answer) < 16 * len(records) + 16:
             raise Difference(f"the other Python ended after {len(answer) // 16} of {len(records)} commands")
         return [answer[start : start + 16] for start in range(0, len(answer), 16)]
 
@@ -223,6 +229,21 @@ class OtherPython:
         """End the process."""
         self._process.kill()
         self._process.communicate()
+
+
+def _left(table: SessionTable, record: Record, reply: Any) -> tuple[Any, ...]:
+    """Return what a command was answered and left behind, but for the sessions."""
+    client = table.clients.get(record.client)
+    kept = None if client is None else client.results.get(record.command.request)  # type: ignore[union-attr]  # all have one
+    return reply, kept, tuple(table.users.newest("u"))
+
+
+def _trace(table: SessionTable, record: Record, reply: Any) -> bytes:
+    """Return a digest of what a command left behind, with the sessions that it named."""
+    command: Any = record.command
+    names = (command.digest, getattr(command, "new_digest", command.digest))
+    stored = [table.sessions.get(name) for name in names]
+    return blake2b(_encode((*_left(table, record, reply), stored)), digest_size=16).digest()
 
 
 def decide(commands: int, seed: int = 0, python: str | None = None) -> dict[str, int]:
@@ -238,18 +259,26 @@ def decide(commands: int, seed: int = 0, python: str | None = None) -> dict[str,
         while commands > 0:
             batch = [next(log) for _ in range(min(BATCH, commands))]
             commands -= len(batch)
-            prints = []
+            traces = []
             for record in batch:
                 reply = shallow.apply(record)
-                below(frames.choice(FRAMES), lambda: deep.apply(record))  # noqa: B023  called at once
-                prints.append(shallow.fingerprint())
-                if prints[-1] != deep.fingerprint():
+                other_reply = below(frames.choice(FRAMES), lambda: deep.apply(record))  # noqa: B023  called at once
+                if shallow.sessions != deep.sessions or _left(shallow, record, reply) != _left(
+                    deep, record, other_reply
+                ):
                     raise Difference(
                         f"seed {seed}: command {record.sequence} below a deeper stack: {record!r}"
                     )
+                if other is not None:
+                    traces.append(_trace(shallow, record, reply))
                 outcomes[_outcome(reply)] = outcomes.get(_outcome(reply), 0) + 1
+            traces.append(shallow.fingerprint())
+            if traces[-1] != deep.fingerprint():
+                raise Difference(f"seed {seed}: by command {batch[-1].sequence}, below a deeper stack")
             if other is not None:
-                for record, mine, theirs in zip(batch, prints, other.fingerprints(batch), strict=True):
+                for record, mine, theirs in zip(
+                    (*batch, batch[-1]), traces, other.traces(batch), strict=True
+                ):
                     if mine != theirs:
                         raise Difference(
                             f"seed {seed}: command {record.sequence} in the other Python: {record!r}"
@@ -257,6 +286,17 @@ def decide(commands: int, seed: int = 0, python: str | None = None) -> dict[str,
     finally:
         if other is not None:
             other.close()
+    return outcomes
+
+
+def decide_in_parallel(commands: int, seed: int, python: str | None, jobs: int) -> dict[str, int]:
+    """Do as `decide` in so many processes, each with its part of the commands and a seed of its own."""
+    parts = [(commands // jobs + (job < commands % jobs), seed + job, python) for job in range(jobs)]
+    outcomes: dict[str, int] = {}
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        for found in pool.starmap(decide, parts):
+            for outcome, count in found.items():
+                outcomes[outcome] = outcomes.get(outcome, 0) + count
     return outcomes
 
 
@@ -268,8 +308,8 @@ def _serve(source: IO[bytes], sink: IO[bytes]) -> None:
     table = SessionTable()
     while head := source.read(4):
         for record in _records.decode(source.read(int.from_bytes(head, "big"))):
-            table.apply(record)
-            sink.write(table.fingerprint())
+            sink.write(_trace(table, record, table.apply(record)))
+        sink.write(table.fingerprint())
         sink.flush()
 
 

@@ -61,7 +61,7 @@ def test_what_depends_on_the_stack_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["decide", "--commands", "600", "--seed", "3"]) == 0
+    assert main(["decide", "--commands", "600", "--seed", "3", "--jobs", "2"]) == 0
     assert capsys.readouterr().out.startswith("600 commands, decided alike: {")
     assert main(["decide", "--commands", "600", "--python", "/nowhere/python"]) == 2
     assert "--python /nowhere/python cannot be started" in capsys.readouterr().err
