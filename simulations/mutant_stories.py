@@ -149,6 +149,23 @@ FULL_BACKUP = Plan(
 )
 """An actor with less memory than its peers holds backups of both, while all of them fill."""
 
+FULL_NEIGHBOURS = Plan(
+    seed=0,
+    nodes=3,
+    shards=8,
+    clients=3,
+    callers=12,
+    sessions=96,
+    session_bytes=3000,
+    seconds=9.0,
+    memory_bytes=(150_000,),
+    actions=tuple(
+        Action(number % 12, 15.0 + number * 7 % 11, "create", number % 96) for number in range(600)
+    ),
+    faults=(Fault(3000, "kill actor for good", "primary of shard 0", 6.0),),
+)
+"""An actor is lost while all are full, so that what it held does not fit on the others."""
+
 EVICTING = Plan(
     seed=0,
     nodes=3,

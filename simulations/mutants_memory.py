@@ -10,7 +10,7 @@ from greenroom_cluster.shard.primary import Primary
 from greenroom_cluster.shard.results import ClientTable
 from greenroom_cluster.shard.stored import decoded
 from greenroom_cluster.shard.table import SessionTable
-from simulations.mutant_stories import EVICTING, FULL_BACKUP
+from simulations.mutant_stories import EVICTING, FULL_BACKUP, FULL_NEIGHBOURS
 from simulations.patching import Patches, mutant
 
 
@@ -60,7 +60,7 @@ def _(patches: Patches) -> None:
     patches.set(ClientTable, "charged_bytes", property(lambda self: 0, lambda self, size: None))  # noqa: ARG005
 
 
-@mutant("takes in a snapshot for which it has no room", budget=300)
+@mutant("takes in a snapshot for which it has no room", budget=300, plan=FULL_NEIGHBOURS)
 def _(patches: Patches) -> None:
     """A joiner takes whatever it is sent."""
     patches.set(Memory, "refusal_of_join", lambda self, shard, size: None)  # noqa: ARG005
