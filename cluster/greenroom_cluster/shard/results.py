@@ -27,11 +27,10 @@ class Client:
     """
 
     __slots__ = (
-        "_newest",
-        "_numbers",
-        "charged_bytes",
         "kept_bytes",
         "low",
+        "newest",
+        "numbers",
         "results",
         "since_us",
         "used_us",
@@ -42,48 +41,47 @@ class Client:
         self.since_us = since_us
         self.used_us = used_us
         self.kept_bytes = 0
-        self.charged_bytes = 0
-        """What all its answers are charged with."""
         self.results: dict[int, KeptResult] = {}
         # Requests come in order, almost always, and then so are `results`. After one that did not, their
         # numbers are kept in order here: a client with thousands of them would else have all looked through
         # at every write.
-        self._newest = -1
-        self._numbers: list[int] | None = None
+        self.newest = -1
+        self.numbers: list[int] | None = None
+
+    @property
+    def charged_bytes(self) -> int:
+        """What all its answers are charged with."""
+        return self.kept_bytes + ANSWER_BYTES * len(self.results)
 
     def add(self, kept: KeptResult) -> int:
         """Keep an answer, in the place of a former one to the same request; return how much more is held."""
-        request = kept.request
+        request, reply = kept.request, kept.reply
         more = ANSWER_BYTES
-        if request > self._newest and self._numbers is None:
-            self._newest = request
+        if request > self.newest and self.numbers is None:
+            self.newest = request
         else:
             more -= self._make_way(request)
         self.results[request] = kept
-        reply = kept.reply
         if type(reply) is wire.EncodedSession:
             shown = len(reply.state)
             self.kept_bytes += shown
             more += shown
-        self.charged_bytes += more
         return more
 
     def _make_way(self, request: int) -> int:
         """Enter the number of a request that did not come in order; return what its former answer took."""
-        if self._numbers is None:
-            self._numbers = sorted(self.results)
+        if self.numbers is None:
+            self.numbers = sorted(self.results)
         former = self.results.get(request)
         if former is None:
-            insort(self._numbers, request)
+            insort(self.numbers, request)
             return 0
-        shown = _shown_bytes(former)
-        self.kept_bytes -= shown
-        return ANSWER_BYTES + shown
+        return self._release(former)
 
     def _below(self, low: int) -> list[int]:
         """Return the requests below a number that have answers."""
-        if self._numbers is not None:
-            return self._numbers[: bisect_left(self._numbers, low)]
+        if self.numbers is not None:
+            return self.numbers[: bisect_left(self.numbers, low)]
         found = []
         for request in self.results:
             if request >= low:
@@ -106,21 +104,28 @@ class Client:
         """Drop the answers that the client has confirmed; return how much less is held on to."""
         self.low = low
         results, less = self.results, 0
+        if self.numbers is None:
+            # One by one from the front: nearly always it is one, for every write of every client.
+            while results and (first := next(iter(results))) < low:
+                less += self._release(results.pop(first))
+            return less
         confirmed = self._below(low)
         for request in confirmed:
-            reply = results.pop(request).reply
-            less += ANSWER_BYTES
-            if type(reply) is wire.EncodedSession:
-                shown = len(reply.state)
-                self.kept_bytes -= shown
-                less += shown
-        if self._numbers is not None:
-            del self._numbers[: len(confirmed)]
-            if not results:
-                self._numbers = None
-                self._newest = -1
-        self.charged_bytes -= less
+            less += self._release(results.pop(request))
+        del self.numbers[: len(confirmed)]
+        if not results:
+            self.numbers = None
+            self.newest = -1
         return less
+
+    def _release(self, kept: KeptResult) -> int:
+        """Hold on no more to what an answer shows; return what it was charged with."""
+        reply = kept.reply
+        if type(reply) is not wire.EncodedSession:
+            return ANSWER_BYTES
+        shown = len(reply.state)
+        self.kept_bytes -= shown
+        return ANSWER_BYTES + shown
 
 
 class ClientTable:

@@ -213,11 +213,14 @@ class SessionTable:
         if command.version is not None and command.version != before.version:
             return wire.Failed(command.request, FailureCode.CONFLICT)
         version = version_of(record)
+        expires_us, absolute_us = command.expires_us, before.absolute_us
+        if absolute_us is not None and absolute_us < expires_us:
+            expires_us = absolute_us
         state = wire.SessionState(
             version,
-            _clamp(command.expires_us, before.absolute_us),
+            expires_us,
             before.created_us,
-            before.absolute_us,
+            absolute_us,
             command.user_id,
             command.label,
             before.point,
