@@ -39,7 +39,7 @@ from greenroom_cluster.shard import replica as replica_module
 from greenroom_cluster.shard.effects import Answer, HostEffect
 from greenroom_cluster.shard.log import Log
 from greenroom_cluster.shard.primary import Primary
-from greenroom_cluster.shard.records import Record
+from greenroom_cluster.shard.records import Command, Record
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.roles import Role
 from greenroom_cluster.suspicion import InHand
@@ -67,7 +67,7 @@ class ObservedLog(Log):
         super().append(record, size, charge)
         self.fresh.append(record)
 
-    def receive(self, records: Sequence[Record], charge: Callable[[int], int] | None = None) -> bool:
+    def receive(self, records: Sequence[Record], charge: Callable[[Command], int] | None = None) -> bool:
         """Add what is new of a primary's records, as its followers do."""
         before = self.appended
         whole = super().receive(records, charge)

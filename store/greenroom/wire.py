@@ -43,17 +43,17 @@ UserId: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
 Label: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
 Shards: TypeAlias = Annotated[tuple[int, ...], msgspec.Meta(max_length=SHARDS_MAX)]
 PATHS_MAX = 1024
-"""How many paths a patch names at most, in `set`, `unset` and `expect` together."""
+"""How many paths a patch names at most, in `set`, `unset` and `expect` together.
+
+One of these that is longer ends its connection; whether they are too many together is seen at admission.
+"""
+Values: TypeAlias = Annotated[tuple[PathValue, ...], msgspec.Meta(max_length=PATHS_MAX)]
+Paths: TypeAlias = Annotated[tuple[Path, ...], msgspec.Meta(max_length=PATHS_MAX)]
 TimeUs: TypeAlias = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000_000, le=253_402_300_799_999_999)]
 
 
 class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Base of every message."""
-
-
-def _check_paths(count: int) -> None:
-    if count > PATHS_MAX:
-        raise ValueError(f"a patch names at most {PATHS_MAX} paths")
 
 
 # --- handshake -------------------------------------------------------------------------------------------
@@ -150,15 +150,11 @@ class Patch(Frame, frozen=True, tag=14):
     age_ms: int
     point: int
     digest: Digest
-    set: tuple[PathValue, ...]
-    unset: tuple[Path, ...]
-    expect: tuple[PathValue, ...]
+    set: Values
+    unset: Paths
+    expect: Values
     user: tuple[UserId | None] | None
     expires_us: TimeUs | None
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for too many paths: decoding refuses the message, which ends the connection."""
-        _check_paths(len(self.set) + len(self.unset) + len(self.expect))
 
 
 class Rotate(Frame, frozen=True, tag=15):
@@ -173,14 +169,10 @@ class Rotate(Frame, frozen=True, tag=15):
     point: int
     digest: Digest
     new_digest: Digest
-    set: tuple[PathValue, ...]
-    unset: tuple[Path, ...]
+    set: Values
+    unset: Paths
     user: tuple[UserId | None] | None
     expires_us: TimeUs | None
-
-    def __post_init__(self) -> None:
-        """As of `Patch`."""
-        _check_paths(len(self.set) + len(self.unset))
 
 
 class DeleteByHandle(Frame, frozen=True, tag=16):

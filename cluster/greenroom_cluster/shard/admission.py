@@ -16,7 +16,7 @@ from greenroom.scan.bounds import MalformedError
 from greenroom.scan.checks import check_data, check_values
 from greenroom.scan.plain import openings
 from greenroom_cluster.shard.fairness import COSTLY_BYTES
-from greenroom_cluster.shard.log import COMMAND_BYTES, RECORD_OVERHEAD_BYTES, record_bytes, text_bytes
+from greenroom_cluster.shard.log import COMMAND_BYTES, RECORD_OVERHEAD_BYTES, text_bytes
 from greenroom_cluster.shard.pacing import work_bytes
 from greenroom_cluster.shard.results import Client
 
@@ -33,6 +33,7 @@ OPENING = frozenset({wire.Patch, wire.Rotate})
 # No union: that would be made anew at each look.
 _WRITES = (wire.Update, wire.Create)
 
+_REST_BYTES = RECORD_OVERHEAD_BYTES + COMMAND_BYTES
 _SMALL_BYTES = 2048
 """Data up to this size is written without being accounted for."""
 _OPENING_BYTES = 32
@@ -61,8 +62,10 @@ class Admission:
             return False
         return known is None or time_us - age_ms * 1000 < known.since_us
 
-    def refusal(self, now_ns: int, known: Client | None, command: "Write") -> wire.EncodedReply | None:
-        """Return why the command is not taken, None if it is."""
+    def refusal(
+        self, now_ns: int, known: Client | None, command: "Write", size: int
+    ) -> wire.EncodedReply | None:
+        """Return why the command, whose record has `size`, is not taken; None if it is."""
         primary, settings = self._primary, self._context.settings
         request = command.request
         if primary.log.held_bytes > settings.uncommitted_bytes_max:
@@ -78,13 +81,11 @@ class Admission:
             return wire.Overloaded(request, "the client has yet to confirm too many answers")
         kind = type(command)
         if kind is wire.Patch or kind is wire.Rotate:
-            if command.user is not None and (objection := _user_objection(command.user[0])):  # type: ignore[union-attr]  # kind says which
-                return wire.Failed(request, wire.FailureCode.INVALID, objection)
             waiting, most = self._context.patch_bytes, settings.patch_bytes_max
             # First what is known at once: to tell the cost takes time as well.
             if waiting and (
                 waiting + self._opened(command.digest) > most  # type: ignore[union-attr]  # kind says which
-                or waiting + self._cost(command) > most  # type: ignore[arg-type]  # kind says which
+                or waiting + self._cost(command, size) > most  # type: ignore[arg-type]  # kind says which
             ):
                 return wire.Overloaded(request, "too many large sessions are patched: keep them smaller")
             return _malformed(self._context, command)  # type: ignore[arg-type]  # kind says which
@@ -92,9 +93,9 @@ class Admission:
             if self._cleaning > primary.committed:
                 return wire.Overloaded(request, "this shard is being cleaned already")
         elif kind is wire.Create or kind is wire.Update:
-            size = len(command.data)  # type: ignore[union-attr]  # kind says which
-            if size > DATA_BYTES_MAX:
-                return wire.Failed(request, wire.FailureCode.TOO_LARGE, f"{size} bytes")
+            brought = len(command.data)  # type: ignore[union-attr]  # kind says which
+            if brought > DATA_BYTES_MAX:
+                return wire.Failed(request, wire.FailureCode.TOO_LARGE, f"{brought} bytes")
             return _malformed(self._context, command)  # type: ignore[arg-type]  # kind says which
         return None
 
@@ -111,20 +112,19 @@ class Admission:
         count, size = known.kept_from(command.low)
         return count >= settings.results_max or size > settings.results_bytes_max
 
-    def logged(self, sequence: int, command: "Write") -> None:
-        """Account for a command that was taken; only needed for those in COSTLY."""
+    def logged(self, sequence: int, command: "Write", size: int) -> None:
+        """Account for a command that was taken, whose record has `size`; only needed for those in COSTLY."""
         kind = type(command)
         if kind is wire.Update or kind is wire.Create:
-            size = len(command.data)  # type: ignore[union-attr]  # kind says which
-            if size > _SMALL_BYTES:
-                self._account(sequence, 0, command.digest, size)  # type: ignore[union-attr]  # kind says which
+            brought = len(command.data)  # type: ignore[union-attr]  # kind says which
+            if brought > _SMALL_BYTES:
+                self._account(sequence, 0, command.digest, brought)  # type: ignore[union-attr]  # kind says which
         elif kind is wire.Patch:
-            size = _size(command)  # type: ignore[arg-type]  # kind says which
-            self._account(sequence, self._cost(command), command.digest, size)  # type: ignore[arg-type,union-attr]  # kind says which
+            self._account(sequence, self._cost(command, size), command.digest, size - _REST_BYTES)  # type: ignore[arg-type,union-attr]  # kind says which
         elif kind is wire.Rotate:
             # The new id gets the session as it will be by then.
-            cost = self._cost(command)  # type: ignore[arg-type]  # kind says which
-            growth = _size(command) + self._opened(command.digest)  # type: ignore[arg-type,union-attr]  # kind says which
+            cost = self._cost(command, size)  # type: ignore[arg-type]  # kind says which
+            growth = size - _REST_BYTES + self._opened(command.digest)  # type: ignore[union-attr]  # kind says which
             self._account(sequence, cost, command.new_digest, growth)  # type: ignore[union-attr]  # kind says which
         elif kind is wire.Clean:
             self._cleaning = sequence
@@ -165,11 +165,14 @@ class Admission:
         """Return how large a session one of OPENING is answered with; `size` is that of its record."""
         return size + self._opened(command.digest)  # type: ignore[union-attr]  # both have one
 
-    def _cost(self, command: wire.Patch | wire.Rotate) -> int:
+    def _cost(self, command: wire.Patch | wire.Rotate, size: int) -> int:
         """Return what a patch costs: sizes, and more for what is opened and brought in small containers."""
-        stored = self._primary.table.sessions.get(command.digest, b"")
-        extra = _extra_bytes(stored) + sum([_extra_bytes(value) for _, value in command.set])
-        return _size(command) + self._opened(command.digest) + extra
+        digest = command.digest
+        stored = self._primary.table.sessions.get(digest, b"")
+        cost = size - _REST_BYTES + len(stored) + self._growth.get(digest, 0)
+        if cost <= _SMALL_BYTES:
+            return cost
+        return cost + _extra_bytes(stored) + sum([_extra_bytes(value) for _, value in command.set])
 
     def _opened(self, digest: bytes) -> int:
         """Return how large the session will be once everything logged so far is applied."""
@@ -194,10 +197,6 @@ def _user_objection(user_id: str | None) -> str:
     return f"a user id has 1 to {USER_ID_BYTES_MAX} bytes in UTF-8, this one has {size}"
 
 
-def _size(command: wire.Patch | wire.Rotate) -> int:
-    return record_bytes(command) - RECORD_OVERHEAD_BYTES - COMMAND_BYTES
-
-
 def _extra_bytes(data: bytes) -> int:
     if len(data) <= _SMALL_BYTES:
         return 0
@@ -216,10 +215,18 @@ def _malformed(
                 if objection:
                     return wire.Failed(command.request, wire.FailureCode.INVALID, objection)
             context.walked_items += check_data(command.data)
-        elif isinstance(command, wire.Patch):
+            return None
+        if command.user is not None and (objection := _user_objection(command.user[0])):
+            return wire.Failed(command.request, wire.FailureCode.INVALID, objection)
+        paths = len(command.set) + len(command.unset)
+        if isinstance(command, wire.Patch):
+            paths += len(command.expect)
             context.walked_items += check_values(command.set, command.expect)
         else:
             context.walked_items += check_values(command.set)
+        if paths > wire.PATHS_MAX:
+            detail = f"a patch names at most {wire.PATHS_MAX} paths, this one {paths}"
+            return wire.Failed(command.request, wire.FailureCode.INVALID, detail)
     except MalformedError as error:
         context.walked_items += error.walked_items
         return wire.Failed(command.request, wire.FailureCode.INVALID, str(error))

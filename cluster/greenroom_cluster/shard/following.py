@@ -1,7 +1,7 @@
 """What a replica does that follows a primary: it logs, then acknowledges, and applies what is committed."""
 
 from greenroom_cluster.peering import ShardRecords
-from greenroom_cluster.shard.log import LogDivergedError
+from greenroom_cluster.shard.log import LogDivergedError, record_bytes
 from greenroom_cluster.shard.memory import GROWTH_BYTES
 from greenroom_cluster.shard.replica import Replica
 from greenroom_cluster.shard.roles import ACCEPTS, Kind
@@ -39,7 +39,7 @@ def _receive_records(replica: Replica, now_ns: int, sender: bytes, entry: ShardR
     before = log.appended
     memory = replica.context.memory
     if memory.free_bytes <= memory.ample_bytes:
-        whole = log.receive(records, lambda size: size + GROWTH_BYTES)
+        whole = log.receive(records, lambda command: record_bytes(command) + GROWTH_BYTES)
     else:
         # What a log may add is little beside so much room.
         whole = log.receive(records)

@@ -49,11 +49,10 @@ class Growth:
         memory = self._memory
         kind = type(command)
         charge = size + GROWTH_BYTES + opened
-        if known is None or kind in _SHOWN:
-            # What others' answers take has to be known exactly: a patch may be answered with a megabyte.
+        if memory.answers_bytes > memory.answers_bytes_max:
             self._context.count_all()
             if memory.answers_bytes > memory.answers_bytes_max and (
-                known is None or known.charged_below(command.low) < opened
+                known is None or (kind in _SHOWN and known.charged_below(command.low) < opened)
             ):
                 return wire.Overloaded(command.request, ANSWERS_FULL)
         if kind not in _GROWING:

@@ -67,7 +67,7 @@ def text_bytes(text: str | None) -> int:
 
 
 # Tuples: a union would be made anew at each look.
-_LABORIOUS = (wire.Patch, wire.Rotate, Evict)
+_CHANGES = (wire.Patch, wire.Rotate)
 _WRITES = (wire.Update, wire.Create)
 _REST_BYTES = RECORD_OVERHEAD_BYTES + COMMAND_BYTES + USER_ID_BYTES_MAX + LABEL_BYTES_MAX
 """What a write takes at most beside its data."""
@@ -95,14 +95,14 @@ class Log:
     An empty log has `first == appended + 1`.
     """
 
-    __slots__ = ("_entries", "appended", "charged_bytes", "held_bytes", "laborious")
+    __slots__ = ("_entries", "appended", "charged_bytes", "evicted_at", "held_bytes")
 
     def __init__(self, appended: int = 0) -> None:
         # Each with its size and with the most that applying it adds to what is kept.
         self._entries: deque[tuple[Record, int, int]] = deque()
         self.appended = appended
-        self.laborious = 0
-        """The newest record that takes longer to apply than its size tells."""
+        self.evicted_at = 0
+        """The newest record that evicts."""
         self.held_bytes = 0
         self.charged_bytes = 0
 
@@ -123,12 +123,13 @@ class Log:
         self.appended = sequence
         self.held_bytes += size
         self.charged_bytes += charge
-        if isinstance(record.command, _LABORIOUS):
-            self.laborious = sequence
+        if isinstance(record.command, Evict):
+            self.evicted_at = sequence
 
-    def receive(self, records: Sequence[Record], charge: Callable[[int], int] | None = None) -> bool:
+    def receive(self, records: Sequence[Record], charge: Callable[[Command], int] | None = None) -> bool:
         """Add those of a primary's records that are not here yet; stop before a gap and return False.
 
+        They are measured by what they store, roughly: of what else they bring nobody asks at a follower.
         `charge` tells the most that applying one adds, where that counts. Raises LogDivergedError if one that
         is here differs.
         """
@@ -139,14 +140,19 @@ class Log:
             if record.sequence != self.appended + 1:
                 return False
             command = record.command
-            size = len(command.data) + _REST_BYTES if isinstance(command, _WRITES) else record_bytes(command)
-            charged = 0 if charge is None else charge(size)
+            size = _REST_BYTES
+            if isinstance(command, _WRITES):
+                size += len(command.data)
+            elif isinstance(command, _CHANGES):
+                for _, value in command.set:
+                    size += len(value)
+            charged = 0 if charge is None else charge(command)
             self._entries.append((record, size, charged))
             self.appended += 1
             self.held_bytes += size
             self.charged_bytes += charged
-            if isinstance(command, _LABORIOUS):
-                self.laborious = self.appended
+            if isinstance(command, Evict):
+                self.evicted_at = self.appended
         return True
 
     def _compare(self, record: Record) -> None:

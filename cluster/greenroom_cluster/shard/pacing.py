@@ -9,6 +9,7 @@ from greenroom.scan.bounds import MalformedError
 from greenroom.scan.plain import NOT_PLAIN, plain_value
 from greenroom_cluster.shard.log import Log
 from greenroom_cluster.shard.records import Evict
+from greenroom_cluster.shard.table import SessionTable
 
 _RECORD_BYTES = 128
 """Any command takes time as if it brought that much."""
@@ -18,6 +19,8 @@ _OPENED = 16
 _TRIED_BYTES = range(128, 64 * 1024)
 """What is smaller takes no time, and what is larger has a step for itself."""
 _WALKED_WEIGHT = 16
+_SURE = 4
+"""A batch of so many times less than the room is not looked through: nearly all are."""
 
 
 def work_bytes(data: bytes) -> int:
@@ -39,18 +42,18 @@ _WRITES = (wire.Update, wire.Create)
 _CHANGES = (wire.Patch, wire.Rotate)
 
 
-def affordable(
-    log: Log, sessions: dict[bytes, bytes], after: int, through: int, room: int
-) -> tuple[int, int]:
+def affordable(log: Log, table: SessionTable, after: int, through: int, room: int) -> tuple[int, int]:
     """Return up to which record after `after` to apply now, and what is left of the room.
 
     The room is for what commands bring and open; one of them may be larger. The log must hold all.
     """
     if room <= 0:
         return after, room
-    if log.laborious <= after and log.held_bytes <= room:
-        # All that is held is little, and none of it takes longer than its size tells.
-        return through, room - log.held_bytes
+    most = log.held_bytes + (through - after) * table.stored_bytes_max
+    if most * _SURE <= room and log.evicted_at <= after:
+        # Even if each opened the largest session, and read it in Python.
+        return through, room - most
+    sessions = table.sessions
     # What the commands before will have made of sessions.
     sizes: dict[bytes, int] = {}
     opened: int | None

@@ -204,13 +204,13 @@ class Primary:
         if command.age_ms and self.admission.forgotten(known, command.age_ms, time_us):
             self.answer(origin, wire.Unknowable(request, "repeated after the shard may have forgotten it"))
             return
-        refusal = self.admission.refusal(now_ns, known, command)
+        size = record_bytes(command)
+        refusal = self.admission.refusal(now_ns, known, command, size)
         if refusal is not None:
             self.answer(origin, refusal)
             return
         if (type(command) in LONG or self.paging.under_way) and self._pages(origin, client, command):
             return
-        size = record_bytes(command)
         opened = self.admission.opened(command, size) if type(command) in OPENING else 0
         charge = self.growth.charge(known, command, size, opened)
         if not isinstance(charge, int):
@@ -218,7 +218,7 @@ class Primary:
             return
         sequence = self._append(now_ns, time_us, client, command, size, charge)
         if type(command) in COSTLY:
-            self.admission.logged(sequence, command)
+            self.admission.logged(sequence, command, size)
         waiting[key] = (origin, command)
 
     def _pages(self, origin: Origin, client: bytes, command: Write) -> bool:

@@ -31,6 +31,8 @@ from greenroom_cluster.shard.stored import expiry_of
 from greenroom_cluster.shard.suspension import Suspension
 from greenroom_cluster.shard.table import SessionTable
 
+_ANSWERS_UNTOLD_BYTES = 64 << 10
+
 
 class Replica:
     """A replica in one of its roles. `leader` is the incarnation it follows, empty for a primary."""
@@ -49,6 +51,7 @@ class Replica:
         "primary",
         "receiver",
         "role",
+        "settled_answers_bytes",
         "settled_bytes",
         "shard",
         "since_ns",
@@ -68,8 +71,9 @@ class Replica:
         self.committed = 0
         # What was left to be applied by later steps, see `pacing`.
         self.known_committed = 0
-        # What the table was charged with when the books were told last.
+        # What the table, and the answers in it, were charged with when the books were told last.
         self.settled_bytes = 0
+        self.settled_answers_bytes = 0
         self.clock = ShardClock()
         self.since_ns = now_ns
         self.primary: Primary | None = None
@@ -137,11 +141,16 @@ class Replica:
     def count(self) -> None:
         """Tell the books what this replica holds: now, or where there is ample room with the next beacon.
 
-        Until then they hold too much against it, never too little: what is logged was added when it was.
+        Until then they hold too much against it, never too little: what is logged was added when it was. Its
+        kept answers are told of once they are many: they have a bound of their own.
         """
         context = self.context
         context.uncounted[self.shard] = self
-        if context.memory.free_bytes <= context.memory.ample_bytes:
+        memory = context.memory
+        if (
+            memory.free_bytes <= memory.ample_bytes
+            or self.table.clients.charged_bytes - self.settled_answers_bytes > _ANSWERS_UNTOLD_BYTES
+        ):
             context.count_all()
 
     def count_arrived(self) -> None:
@@ -160,7 +169,7 @@ class Replica:
         memory.note(self.shard, used, answers)
         if stored > self.settled_bytes and self.leader:
             memory.spend(self.leader, stored - self.settled_bytes)
-        self.settled_bytes = stored
+        self.settled_bytes, self.settled_answers_bytes = stored, answers
         if self.receiver is not None and self.receiver.complete:
             memory.joined(self.shard)
 
@@ -268,7 +277,7 @@ class Replica:
         """Return up to which record to apply in this step; the rest is left for the next, see `pacing`."""
         context = self.context
         reached, context.step_bytes = affordable(
-            self.log, self.table.sessions, self.committed, through, context.step_bytes
+            self.log, self.table, self.committed, through, context.step_bytes
         )
         if reached < through:
             self.known_committed = through

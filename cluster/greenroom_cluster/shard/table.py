@@ -61,7 +61,7 @@ class SessionTable:
 
     __slots__ = (
         *("_apply", "anonymous", "clients", "evicted", "expiry", "removed", "sessions"),
-        *("stored_bytes", "users"),
+        *("stored_bytes", "stored_bytes_max", "users"),
     )
 
     def __init__(self, *, by_age: bool = False) -> None:
@@ -69,6 +69,8 @@ class SessionTable:
         self.clients = ClientTable()
         self.expiry = ExpiryIndex()
         self.stored_bytes = 0
+        self.stored_bytes_max = 0
+        """What the largest session took that was stored here."""
         # Sessions that records removed while they lived, or because they were over; for whoever counts. It is
         # this replica's own.
         self.removed = 0
@@ -343,8 +345,11 @@ class SessionTable:
     ) -> bytes:
         """Store a session in the place of `before`, created at the same time; return it as it is stored."""
         stored = encoded(session)
+        size = len(stored)
+        if size > self.stored_bytes_max:
+            self.stored_bytes_max = size
         if before is None:
-            self.stored_bytes += len(stored)
+            self.stored_bytes += size
             self.sessions[digest] = stored
             self.expiry.enter(digest, session.expires_us, time_us)
             self._enter(session.user_id, digest)
@@ -352,7 +357,7 @@ class SessionTable:
         moved = session.user_id != before.user_id
         if moved:
             self._leave(before.user_id, digest)
-        self.stored_bytes += len(stored) - len(self.sessions[digest])
+        self.stored_bytes += size - len(self.sessions[digest])
         self.sessions[digest] = stored
         if session.expires_us < before.expires_us:
             self.expiry.enter(digest, session.expires_us, time_us)

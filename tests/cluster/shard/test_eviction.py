@@ -245,5 +245,5 @@ def test_the_eviction_of_many_is_spread_over_steps() -> None:
     held = Log()
     for record in log:
         held.append(record, record_bytes(record.command), 0)
-    reached, _ = affordable(held, {}, 0, 8, HostSettings().step_bytes)
+    reached, _ = affordable(held, SessionTable(), 0, 8, HostSettings().step_bytes)
     assert 1 <= reached <= 2
