@@ -37,6 +37,9 @@ def check_data(data: bytes) -> int:
 
     Raises MalformedError unless a session may hold it.
     """
+    # What nearly all sessions are, with as few calls as can be: every write comes through here.
+    if len(data) <= INT_KEYED_BYTES_MAX and type(plain_read(SMALL, data, 0)) is dict:
+        return 0
     value, items = plain_value(data, 0), 0
     if value is NOT_PLAIN:
         tally = Tally()
@@ -57,6 +60,14 @@ def check_values(set: tuple[PathValue, ...], expect: tuple[PathValue, ...] = ())
     In `expect`, empty bytes are accepted: they demand that the path is absent. Raises MalformedError unless a
     patch may bring all these.
     """
+    total = 0
+    for path, value in set:
+        total += len(value)
+        if total > INT_KEYED_BYTES_MAX or plain_read(SMALL, value, len(path)) is NOT_PLAIN:
+            break
+    else:
+        if not expect:
+            return 0
     tally = Tally()
     _read_values(set, tally)
     if expect:
