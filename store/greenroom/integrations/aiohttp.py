@@ -26,7 +26,7 @@ except ImportError as error:
 
 from greenroom.errors import UsageError
 from greenroom.integrations.users import follow_user
-from greenroom.web.middleware import SERVER_ERROR, UNCONFIRMED
+from greenroom.web.middleware import REFUSAL_TEXT, SERVER_ERROR, UNCONFIRMED
 from greenroom.web.request_session import RequestSession, contents
 from greenroom.web.session import Session
 from greenroom.web.visit import Visit
@@ -190,7 +190,5 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
 
     def _unavailable(self, action: str, error: Exception) -> web.HTTPServiceUnavailable:
         self.sessions.failed(action, error)
-        headers = {"Retry-After": str(self.sessions.retry_after_seconds), "Cache-Control": "no-store"}
-        return web.HTTPServiceUnavailable(
-            headers=headers, text="The session store did not answer. Please try again.\n"
-        )
+        headers = {"Retry-After": self.sessions.retry_after(error), "Cache-Control": "no-store"}
+        return web.HTTPServiceUnavailable(headers=headers, text=REFUSAL_TEXT)

@@ -27,7 +27,7 @@ except ImportError as error:
     ) from None
 
 from greenroom.errors import UsageError
-from greenroom.web.middleware import SERVER_ERROR, UNCONFIRMED, SessionMiddleware
+from greenroom.web.middleware import REFUSAL_TEXT, SERVER_ERROR, UNCONFIRMED, SessionMiddleware
 from greenroom.web.request_session import RequestSession, contents
 from greenroom.web.session import VISIT_KEY, Session
 from greenroom.web.visit import Visit
@@ -136,7 +136,7 @@ class GreenroomSessions(SessionInterface):
             await visit.save()
         except UNCONFIRMED as error:
             self.sessions.failed("saving a session", error)
-            self._refuse(response)
+            self._refuse(response, error)
             return
         finally:
             if response is None:
@@ -153,13 +153,13 @@ class GreenroomSessions(SessionInterface):
         connection: Any = request if has_request_context() else websocket if has_websocket_context() else None
         return connection is not None and connection.scope.get(VISIT_KEY) is visit
 
-    def _refuse(self, response: "Response | None") -> None:
+    def _refuse(self, response: "Response | None", error: Exception | None = None) -> None:
         if response is not None:
             response.headers.clear()
             response.status_code = 503
-            response.set_data(b"The session store did not answer. Please try again.\n")
+            response.set_data(REFUSAL_TEXT)
             response.content_type = "text/plain; charset=utf-8"
-            response.headers["Retry-After"] = str(self.sessions.retry_after_seconds)
+            response.headers["Retry-After"] = self.sessions.retry_after(error)
             response.headers["Cache-Control"] = "no-store"
 
     async def _discard(self, app: Any, **_more: Any) -> None:

@@ -32,6 +32,9 @@ Skip: TypeAlias = Iterable[str] | Callable[[Scope], bool]
 UNCONFIRMED = (UnavailableError, OutcomeUnknownError, RemoteProtocolError)
 """What a store raises when it cannot be reached or did not answer: the request may be repeated."""
 
+REFUSAL_TEXT = "The session store cannot do this now. Please try again later.\n"
+"""What a browser gets then: whether the store is away or full is in the log."""
+
 CLOSE_TRY_AGAIN_LATER = 1013
 SERVER_ERROR = 500
 
@@ -126,7 +129,7 @@ class SessionMiddleware:
             except UNCONFIRMED as error:
                 settings.failed("loading a session", error)
                 if settings.on_unavailable == "closed":
-                    await exchange.refuse()
+                    await exchange.refuse(error)
                     return
                 visit.go_on_anonymously()
         await exchange.run(self.app)
@@ -161,7 +164,7 @@ class _Exchange:
                 raise
             # The handler itself asked the store, for example by session.save().
             visit.settings.failed("a request to the session store", error)
-            await self.refuse()
+            await self.refuse(error)
         except BaseException as error:
             if visit.started and (only_cancelled(error) or _is_disconnect(error)):
                 await self._save_what_stands()
@@ -188,7 +191,7 @@ class _Exchange:
                 await visit.save(self._standing())
             except UNCONFIRMED as error:
                 visit.settings.failed("saving a session", error)
-                await self.refuse()
+                await self.refuse(error)
                 return
             except BaseException:
                 # What the framework now answers instead must not try to save again.
@@ -208,7 +211,7 @@ class _Exchange:
         self._connected = True
         return message
 
-    async def refuse(self) -> None:
+    async def refuse(self, error: Exception) -> None:
         """Answer 503 in place of the app, whose messages go nowhere from now on."""
         self._visit.close()
         self._visit.started = self._refused = True
@@ -220,11 +223,11 @@ class _Exchange:
                 await self._send({"type": "websocket.close", "code": CLOSE_TRY_AGAIN_LATER})
                 return
             prefix = "websocket.http.response"
-        body = b"The session store did not answer. Please try again.\n"
+        body = REFUSAL_TEXT.encode()
         headers = [
             (b"content-type", b"text/plain; charset=utf-8"),
             (b"content-length", str(len(body)).encode()),
-            (b"retry-after", str(self._visit.settings.retry_after_seconds).encode()),
+            (b"retry-after", self._visit.settings.retry_after(error).encode()),
             (b"cache-control", b"no-store"),
         ]
         await self._send({"type": f"{prefix}.start", "status": 503, "headers": headers})

@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Literal, Self, TypeAlias
 
-from greenroom.errors import UnreadableSessionError, UsageError
+from greenroom.errors import StoreFullError, UnreadableSessionError, UsageError
 from greenroom.fields import LABEL_BYTES_MAX, checked_present_user_id, utc_now
 from greenroom.memory import MemoryStore
 from greenroom.sessions import BaseSessionStore, SessionData
@@ -39,6 +39,8 @@ OnUnavailable: TypeAlias = Literal["closed", "anonymous"]
 UserOfId: TypeAlias = Callable[[str], Any | Awaitable[Any]]
 
 IDLE_SECONDS = 1800
+FULL_RETRY_SECONDS = 60
+"""The least `Retry-After` where the store is full: room comes only as sessions end."""
 SECRET_BYTES_MIN = 16
 VISIT_KEY = "greenroom.visit"
 """Where the middleware puts the `Visit` into an ASGI scope."""
@@ -91,7 +93,8 @@ class Session:
       is the User-Agent itself.
     - `on_unavailable`: "closed" answers 503 if the store does not; "anonymous" goes on without a session, in
       which writes raise UnavailableError, and never sends a cookie.
-    - `retry_after_seconds` stands in those answers. `clock` returns the present, aware.
+    - `retry_after_seconds` stands in those answers, at least 60 where the store is full. `clock` returns the
+      present, aware.
     """
 
     def __init__(
@@ -301,6 +304,11 @@ class Session:
         """Count and log a request that brought the sessions of several users."""
         self.count("contested")
         self._notices.warn("contested", CONTESTED)
+
+    def retry_after(self, error: Exception | None) -> str:
+        """Return the `Retry-After` of an answer 503 over this error."""
+        full = isinstance(error, StoreFullError)
+        return str(max(self.retry_after_seconds, FULL_RETRY_SECONDS if full else 0))
 
     def failed(self, action: str, error: Exception) -> None:
         """Count and log an operation that the store did not confirm."""

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from aiohttp_session import get_session, new_session
 
-from greenroom import MemoryStore
+from greenroom import MemoryStore, StoreFullError
 from greenroom.integrations.aiohttp import GreenroomStorage
 from greenroom.testing import FaultyStore
 from greenroom.web import Session
@@ -259,6 +259,16 @@ def test_a_store_that_is_away_is_a_503(operation: str) -> None:
         assert "Set-Cookie" not in response.headers
         s.store.heal()
         assert await s.json("/cart") == {"cart": {"mug": 1}}
+
+    on_stage(test)
+
+
+def test_a_store_that_is_full_says_to_come_back_later() -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/cart/mug")
+        s.store.fail("patch", StoreFullError("full"))
+        response = await s.browser.post("/cart/mug")
+        assert (response.status, response.headers["Retry-After"]) == (503, "60")
 
     on_stage(test)
 

@@ -10,7 +10,7 @@ from quart import Quart, abort, redirect, session, websocket
 from quart.testing import QuartClient
 from quart_trio import QuartTrio
 
-from greenroom import MemoryStore
+from greenroom import MemoryStore, StoreFullError
 from greenroom.integrations.quart import GreenroomSessions
 from greenroom.testing import FaultyStore, available_libraries
 from greenroom.web import Session
@@ -224,6 +224,16 @@ def test_a_store_that_is_away_is_a_503(stage: Stage, operation: str) -> None:
         assert "set-cookie" not in response.headers
         s.store.heal()
         assert await s.browser.json("/cart") == {"cart": {"mug": 1}}
+
+    stage.run(scenario)
+
+
+def test_a_store_that_is_full_says_to_come_back_later(stage: Stage) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.browser.post("/cart/mug")
+        s.store.fail("patch", StoreFullError("full"))
+        response = await s.browser.post("/cart/mug")
+        assert (response.status_code, response.headers["retry-after"]) == (503, "60")
 
     stage.run(scenario)
 

@@ -13,11 +13,13 @@ from greenroom import (
     OutcomeUnknownError,
     RemoteProtocolError,
     SessionData,
+    StoreFullError,
     UnavailableError,
     UnsupportedError,
 )
 from greenroom.testing.libraries import Library
 from greenroom.web import Session, SessionMiddleware
+from greenroom.web.middleware import REFUSAL_TEXT
 from tests.store.web.web_stage import SECRET, Socket, Stage, browser, session_of, tell
 
 FAILURES = [
@@ -76,7 +78,7 @@ def test_failed_load_is_503_and_the_app_is_not_called(library: Library, error: E
 
 
 @pytest.mark.parametrize("applied", [False, True])
-@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", [*FAILURES, StoreFullError("full")], ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize(
     ("path", "operation"),
     [("/add", "patch"), ("/login", "rotate"), ("/logout", "delete"), ("/everywhere", "delete_by_user")],
@@ -94,9 +96,12 @@ def test_failed_save_turns_the_response_into_503(
             stage.store.calls.clear()
             stage.store.fail(operation, error, applied=applied)
             response = await visitor.get(path)
-            assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+            assert (response.status_code, response.headers["retry-after"]) == (
+                503,
+                "60" if isinstance(error, StoreFullError) else "1",
+            )
             assert "set-cookie" not in response.headers
-            assert response.text.startswith("The session store did not answer")
+            assert response.text == REFUSAL_TEXT
             assert stage.store.calls[operation] == 1, "not tried again at the end of the call"
 
     tell(library, story)
