@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from greenroom import wire
 from greenroom.patching import ListInPathError, patch_data
+from greenroom_cluster.placement import node_of
 from greenroom_cluster.shard.eviction import EVICTING
 from greenroom_cluster.shard.memory import ANSWER_BYTES, CLIENT_BYTES, GROWTH_BYTES
 from greenroom_cluster.shard.results import Client
@@ -89,7 +90,10 @@ class Growth:
         if self._primary.eviction.make_room(charge, full, digest):
             return wire.Overloaded(command.request, EVICTING)
         slot = self._context.slot_of(full[0].peer) if full else memory.slot
-        reason = f"actor {slot} has no memory left for it; delete sessions, or raise its node's --memory-max"
+        reason = (
+            f"actor {slot} has no memory left for this session: shorten lifetimes or delete sessions, add a "
+            f"node, or restart node {node_of(slot)} with a larger --memory-max"
+        )
         if command.age_ms:
             # An earlier attempt may still be on its way here, so nobody can say that nothing was applied.
             return wire.Overloaded(command.request, reason)

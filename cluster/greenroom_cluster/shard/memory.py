@@ -231,10 +231,12 @@ class Memory:
         What is granted to peers cannot be taken back at once, so less is granted until it is tried again.
         """
         free = self.free_bytes + max(self._used.get(shard, 0), self._joins.get(shard, 0))
-        if size > free:
+        # A shard that holds nothing comes whatever is free: it takes none of it.
+        if size > max(free, 0):
             if size <= free + self._reserved_bytes:
                 self._wanted[shard] = size
-            return f"no memory: the shard takes {size} bytes, and {max(free, 0)} are free of --memory-max"
+            left = f"has {free} free" if free >= 0 else "is over its bound"
+            return f"no memory: the copy takes {size} bytes, and actor {self.slot} {left} (--memory-max)"
         self._wanted.pop(shard, None)
         self._joins[shard] = size
         self._keep_free()

@@ -68,7 +68,12 @@ def test_what_is_acknowledged_fits_and_the_rest_is_refused_by_name(full: tuple[W
     world, created = full
     reply = world.call(world.primary(), create(digest(10_000), data()))
     assert is_full(reply)
-    assert "--memory-max" in reply.detail
+    slot = reply.detail.split()[1]
+    assert slot in ("n0/0", "n1/0")
+    assert reply.detail == (
+        f"actor {slot} has no memory left for this session: shorten lifetimes or delete sessions, add a "
+        f"node, or restart node {slot[:2]} with a larger --memory-max"
+    )
     assert 60 < len(created) < 90
     for actor in world.alive():
         assert counted(actor) <= SMALL.memory_bytes_max
@@ -441,6 +446,19 @@ def test_a_snapshot_that_does_not_fit_is_refused_before_anything_of_it_is_taken(
     assert answer.full
     assert "--memory-max" in answer.reason
     assert probe.host.replicas[0] is None
+
+
+def test_an_actor_over_its_bound_takes_a_copy_of_an_empty_shard_and_says_that_it_is_over() -> None:
+    memory = Memory(SMALL, "n0/0")
+    memory.note(0, 300_000, 0)
+    assert memory.refusal_of_join(1, 0) is None, "it takes nothing"
+    assert memory.refusal_of_join(2, 5000) == (
+        "no memory: the copy takes 5000 bytes, and actor n0/0 is over its bound (--memory-max)"
+    )
+    memory.note(0, 190_000, 0)
+    assert memory.refusal_of_join(2, 5000) == (
+        "no memory: the copy takes 5000 bytes, and actor n0/0 has 3750 free (--memory-max)"
+    )
 
 
 def test_what_the_process_takes_beside_the_counted_is_taken_from_the_bound() -> None:
