@@ -33,8 +33,8 @@ ACTORS = 2
 LINGER_SECONDS = 0.00025
 LINGER_SECONDS_MAX = 0.01
 MEMORY_BYTES_MIN = 96 << 20
-_SIZE = re.compile(r"([0-9]+)\s*(B|KiB|MiB|GiB|TiB)?")
-_UNITS = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_SIZE = re.compile(r"([0-9]{1,18})\s*(B|KiB|MiB|GiB|TiB)?", re.IGNORECASE)
+_UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -233,12 +233,16 @@ def memory_bytes(option: str, text: str) -> int:
         return 0
     found = _SIZE.fullmatch(text.strip())
     if found is None:
-        raise UsageError(f"{option} is a number of bytes, or such as 512MiB or 2GiB; it is {text!r}")
-    size = int(found[1]) * _UNITS[found[2]]
+        raise UsageError(
+            f"{option} is a whole number with the unit KiB, MiB, GiB or TiB, such as 512MiB, or of bytes; "
+            f"it is {text!r}"
+        )
+    unit = found[2] or ""
+    size = int(found[1]) * _UNITS[unit.lower()]
     if size < MEMORY_BYTES_MIN:
         raise UsageError(
-            f"{option} {text} is too little: an actor without any session takes about half of "
-            f"{MEMORY_BYTES_MIN >> 20}MiB, which is the least"
+            f"{option} {text}{'' if unit else f' ({size} bytes)'} is too little: at least "
+            f"{MEMORY_BYTES_MIN >> 20}MiB, of which an empty actor takes about half"
         )
     return size
 
@@ -247,5 +251,6 @@ def check_name(option: str, name: str) -> None:
     """Raise UsageError, naming the option, if this can be no node's name: it stands in slots."""
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{option} takes 1 to 63 letters, digits, dots, dashes and underscores, not {name!r}"
+            f"{option} takes 1 to 63 letters, digits, dots, dashes and underscores, the first a letter or "
+            f"digit, not {name!r}"
         )

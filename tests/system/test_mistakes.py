@@ -191,6 +191,15 @@ async def test_node_without_a_coordinator_says_so_and_stops_as_one_that_never_jo
         assert len(node.logged("coordinator_unreachable")) == 1
 
 
+async def test_first_sight_of_a_coordinator_that_starts_later_is_no_alarm(tmp_path: Path) -> None:
+    async with host(tmp_path) as here:
+        node = await here.start_node("a")
+        await node.until_logged("coordinator_unreachable")
+        await here.start_coordinator()
+        reached = await node.until_logged("coordinator_reached")
+        assert (reached["level"], "away_seconds" in reached) == ("info", False)
+
+
 async def test_last_node_says_what_its_leaving_costs(tmp_path: Path) -> None:
     async with host(tmp_path) as here:
         await here.start_coordinator()

@@ -9,6 +9,7 @@ import structlog
 import trio
 
 from greenroom_cluster.config import LocalClusterSettings
+from greenroom_cluster.runtime.host_memory import warn_if_short
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
 
 _log = structlog.get_logger("greenroom.up")
@@ -28,6 +29,7 @@ async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: F
             tasks.start_soon(stop_on_signal)
             progress = _ignore if json else _print_progress
             async with open_local_cluster(settings, on_progress=progress) as cluster:
+                warn_if_short(len(cluster.nodes) * settings.actors, cluster.memory_bytes_max)
                 _print_ready(cluster, settings, time.monotonic() - began, json=json)
                 await trio.sleep_forever()
 

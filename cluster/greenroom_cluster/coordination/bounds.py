@@ -63,8 +63,8 @@ def node_objection(node: NodeEntry) -> str:
     """Return what is wrong with a node's entry and what to do, or ""."""
     if not _NODE_NAME.fullmatch(node.name):
         return (
-            f"a node name has 1 to {NAME_LENGTH_MAX} letters, digits, dots, dashes and underscores; choose "
-            "another --name"
+            f"a node name has 1 to {NAME_LENGTH_MAX} letters, digits, dots, dashes and underscores, the "
+            "first a letter or digit; choose another --name"
         )
     if node.state not in ("up", "leaving"):
         return 'a node registers as "up" or "leaving"'

@@ -153,7 +153,7 @@ def first_map(cluster: str, shard_count: int, replicas: int) -> ClusterMap:
     if not _CLUSTER_NAME.fullmatch(cluster):
         raise UsageError(
             f"{cluster!r} is no cluster name: --cluster (GREENROOM_CLUSTER) takes 1 to 63 letters, digits, "
-            "dots, dashes and underscores"
+            "dots, dashes and underscores, the first a letter or digit"
         )
     if not 1 <= shard_count <= SHARDS_MAX or shard_count & (shard_count - 1):
         raise UsageError(

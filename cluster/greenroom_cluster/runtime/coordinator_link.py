@@ -185,9 +185,13 @@ class CoordinatorLink:
         finally:
             del self._calls[number]
         if call.reply is None:
+            address = self._settings.address
+            reason = f"{address} did not answer within {seconds:g} s"
+            if self._connection is None and self.failure.startswith(address):
+                reason = self.failure
             raise CoordinatorUnreachableError(
-                f"the coordinator at {self._settings.address} did not answer within {seconds:g} s; is it "
-                "running, and is --coordinator (GREENROOM_COORDINATOR) its address?"
+                f"the coordinator at {reason}; is it running, and is --coordinator (GREENROOM_COORDINATOR) "
+                "its address?"
             )
         return call.reply
 

@@ -3,10 +3,14 @@
 import os
 from pathlib import Path
 
+import structlog
+
 from greenroom_cluster.config import MEMORY_BYTES_MIN
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
+
+_log = structlog.get_logger(__name__)
 
 SHARE = 0.75
 """Of what the machine or the container has, what all its actors together take unless told otherwise."""
@@ -41,6 +45,20 @@ def _directories(groups: Path, own_groups: Path) -> list[Path]:
     own = next((line[3:].strip("/") for line in lines if line.startswith("0::")), "")
     directory = groups / own
     return [directory, *(each for each in directory.parents if each == groups or groups in each.parents)]
+
+
+def warn_if_short(actors: int, bytes_max: int) -> None:
+    """Log a warning if so many actors, each up to its bound, would need more than there is."""
+    available = available_bytes()
+    if actors * bytes_max > available:
+        _log.warning(
+            "memory_overcommitted",
+            actors=actors,
+            memory_mib_max_per_actor=bytes_max >> 20,
+            memory_mib_available=available >> 20,
+            hint="the kernel may kill actors before they are full: lower --memory-max (GREENROOM_MEMORY_MAX) "
+            "or --actors (GREENROOM_ACTORS)",
+        )
 
 
 def default_bytes(actors: int) -> int:

@@ -40,7 +40,7 @@ from greenroom_cluster.runtime.coordinator_link import (
     CoordinatorUnreachableError,
 )
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
-from greenroom_cluster.runtime.host_memory import default_bytes
+from greenroom_cluster.runtime.host_memory import default_bytes, warn_if_short
 from greenroom_cluster.runtime.listener import ListenerSettings
 from greenroom_cluster.runtime.map_server import MapServer
 from greenroom_cluster.runtime.marks import RecordWatches
@@ -173,6 +173,7 @@ class Node:
             actors=self._settings.actors,
             memory_mib_max_per_actor=self._memory_bytes_max >> 20,
         )
+        warn_if_short(self._settings.actors, self._memory_bytes_max)
         async with trio.open_nursery() as tasks:
             tasks.start_soon(self._register, supervisor)
             tasks.start_soon(self._bury_predecessors)
@@ -251,18 +252,23 @@ class Node:
     # --- what the coordinator is told --------------------------------------------------------------------
 
     async def _beat(self) -> None:
-        told, lost_at = False, 0.0
+        told, first, lost_at = False, True, 0.0
         while True:
             if self._joined and not self._leaving_map:
                 self._link.heartbeat(self._settings.name, self._watches.suspicions)
             away = self._link.away_seconds
             if told and not away:
-                # As loud as the alarm that it ends.
+                # As loud as the alarm that it ends, but at the start nothing was lost.
                 seconds = round(trio.current_time() - lost_at, 1)
-                _log.warning("coordinator_reached", address=self._settings.coordinator, away_seconds=seconds)
+                if first:
+                    _log.info("coordinator_reached", address=self._settings.coordinator)
+                else:
+                    _log.warning(
+                        "coordinator_reached", address=self._settings.coordinator, away_seconds=seconds
+                    )
                 told = False
             elif not told and away >= _UNREACHABLE_SECONDS:
-                told, lost_at = True, trio.current_time() - away
+                told, first, lost_at = True, self._link.map is None, trio.current_time() - away
                 _log.warning(
                     "coordinator_unreachable",
                     reason=self._link.failure,

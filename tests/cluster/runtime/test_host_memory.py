@@ -3,10 +3,16 @@
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from greenroom import UsageError
 from greenroom_cluster.config import MEMORY_BYTES_MIN, LocalClusterSettings, NodeSettings, memory_bytes
-from greenroom_cluster.runtime.host_memory import available_bytes, default_bytes, resident_bytes
+from greenroom_cluster.runtime.host_memory import (
+    available_bytes,
+    default_bytes,
+    resident_bytes,
+    warn_if_short,
+)
 
 MIB = 1 << 20
 
@@ -44,16 +50,33 @@ def test_actors_share_what_there_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("", 0), ("134217728", 128 * MIB), ("512MiB", 512 * MIB), ("2 GiB", 2048 * MIB)]
+    ("text", "size"),
+    [("", 0), ("134217728", 128 * MIB), ("512MiB", 512 * MIB), ("2 GiB", 2048 * MIB), ("128mib", 128 * MIB)],
 )
 def test_a_bound_is_bytes_or_has_a_unit(text: str, size: int) -> None:
     assert memory_bytes("--memory-max", text) == size
 
 
-@pytest.mark.parametrize("text", ["1", "64MiB", "512MB", "-1", "much", "1.5GiB", "95MiB"])
+@pytest.mark.parametrize("text", ["1", "64MiB", "9" * 5000, "512MB", "-1", "much", "1.5GiB", "95MiB"])
 def test_what_is_no_bound_is_refused_by_name(text: str) -> None:
     with pytest.raises(UsageError, match="--memory-max"):
         memory_bytes("--memory-max", text)
+
+
+def test_a_bound_that_is_too_little_is_told_with_its_unit() -> None:
+    with pytest.raises(UsageError, match=r"--memory-max 12 \(12 bytes\) is too little: at least 96MiB"):
+        memory_bytes("--memory-max", "12")
+    with pytest.raises(UsageError, match="--memory-max 1MiB is too little"):
+        memory_bytes("--memory-max", "1MiB")
+
+
+def test_bounds_beyond_what_there_is_are_warned_of() -> None:
+    with capture_logs() as logs:
+        warn_if_short(2, available_bytes() // 2)
+        assert not logs
+        warn_if_short(2, available_bytes() // 2 + 1)
+    assert [(each["event"], each["log_level"]) for each in logs] == [("memory_overcommitted", "warning")]
+    assert "--memory-max" in logs[0]["hint"]
 
 
 @pytest.mark.parametrize(
