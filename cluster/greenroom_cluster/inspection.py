@@ -199,6 +199,10 @@ def _hello(cluster: str, target: bytes = b"", role: str = wire.ROLE_ADMIN) -> wi
     return wire.Hello(wire.PROTOCOL_VERSION, wire.ROUTING_VERSION, cluster, role, os.urandom(16), target)
 
 
+class NoNodeError(UnavailableError):
+    """No address gave the cluster map."""
+
+
 async def _ask(
     address: str,
     hello: wire.Hello,
@@ -207,7 +211,7 @@ async def _ask(
 ) -> wire.ServerMessage:
     """Send one message and return the first one that comes back.
 
-    Raises UnavailableError, saying what is wrong with that address.
+    Raises UnavailableError, saying what is wrong with that address; UsageError if it is another cluster's.
     """
     try:
         with trio.fail_after(seconds):
@@ -223,6 +227,11 @@ async def _ask(
     except trio.TooSlowError:
         raise UnavailableError(f"{address} did not answer within {seconds} s") from None
     except (DialFailedError, ConnectionEndedError, ProtocolError) as error:
+        if isinstance(error, DialFailedError) and error.code == "wrong-cluster":
+            raise UsageError(
+                f"{address} serves another cluster than {hello.cluster!r}: give its name with --cluster "
+                "(GREENROOM_CLUSTER)"
+            ) from None
         raise UnavailableError(str(error)) from None
     if isinstance(answer, wire.Goodbye):
         raise UnavailableError(f"{address} refused: {answer.message}")
@@ -232,19 +241,25 @@ async def _ask(
 async def fetch_map(addresses: Sequence[str], cluster: str, seconds: float = INSPECT_SECONDS) -> ClusterMap:
     """Return the cluster map from the first node or coordinator that gives it.
 
-    Raises UnavailableError if none does.
+    Raises NoNodeError if none does, UsageError if each of them serves another cluster.
     """
     reasons = []
+    mistakes = []
     for address in addresses:
         try:
             answer = await _ask(address, _hello(cluster), wire.Subscribe(0, 0), seconds)
         except UnavailableError as error:
             reasons.append(str(error))
             continue
+        except UsageError as error:
+            mistakes.append(str(error))
+            continue
         if isinstance(answer, wire.MapFull):
             return answer.map
         reasons.append(f"{address} answered {type(answer).__name__} instead of the map")
-    raise UnavailableError("; ".join(reasons) or "no address was given")
+    if mistakes and not reasons:
+        raise UsageError(mistakes[0])
+    raise NoNodeError("; ".join(reasons + mistakes) or "no address was given")
 
 
 async def inspect_actors(
@@ -272,7 +287,7 @@ async def inspect_actors(
 async def inspect_cluster(
     addresses: Sequence[str], cluster: str, seconds: float = INSPECT_SECONDS
 ) -> ClusterStatus:
-    """Return the state of the cluster. Raises UnavailableError if no address gives the map."""
+    """Return the state of the cluster. Raises what `fetch_map` does."""
     cluster_map = await fetch_map(addresses, cluster, seconds)
     return summarize(cluster_map, await inspect_actors(cluster_map, seconds))
 
@@ -423,8 +438,8 @@ async def drop_record_at(
 ) -> wire.SuspendedRecord:
     """Drop the record at which a shard is suspended, and return what it was.
 
-    Raises UnavailableError if nobody can be reached who knows, UsageError if the shard is not suspended or
-    its record cannot be dropped yet.
+    Raises what `fetch_map` does, UnavailableError if the shard's primary cannot be reached, UsageError if the
+    shard is not suspended or its record cannot be dropped yet.
     """
     cluster_map = await fetch_map(addresses, cluster, seconds)
     if not 0 <= shard < cluster_map.shard_count:

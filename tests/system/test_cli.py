@@ -1,6 +1,7 @@
 """The command line as users meet it: a process with arguments, variables, output and an exit code."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -100,6 +101,28 @@ def test_what_is_none_of_an_options_choices_is_refused_with_them(arguments: list
     assert result.returncode == 2
     for part in ("--evict", "none", "anonymous"):
         assert part in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["drop-record", "x"], "'shard': not a whole number."),
+        (["up", "--nodes", "two"], ": not a whole number."),
+        (["up", "--hang-seconds", "long"], ": not a number."),
+        (["node", "--name", "n1", "--log-level", "all"], ": 'all' is not one of"),
+    ],
+)
+def test_a_malformed_value_is_told_in_plain_words(arguments: list[str], message: str) -> None:
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert not re.search("Value error|Input should|pars", result.stderr)
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["health"], ["drop-record", "5"]])
+def test_no_node_that_answers_has_an_exit_code_of_its_own(arguments: list[str]) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    assert_one_line(run(*arguments, "--connect", address), 3, address, "--connect")
 
 
 def test_variables_stand_for_options() -> None:
@@ -311,8 +334,9 @@ async def test_status_health_and_forget_node_on_a_cluster() -> None:
         assert b"2 of 3 nodes" in three.stdout
 
         wrong = await run_async("health", "--connect", cluster.seeds[0], "--cluster", "other")
-        assert wrong.returncode == 3
-        assert b"--cluster" in wrong.stderr
+        assert wrong.returncode == 2
+        assert wrong.stderr.count(b"--cluster") == 1
+        assert b"--connect" not in wrong.stderr
 
         forget = partial(run_async, "forget-node", "n2", "--cluster", "shop")
         for mistaken in (cluster.seeds[0], next(iter(found.actors.values())).address):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import msgspec
 import typer
+from typer.core import TyperGroup
 
 from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster import config
@@ -29,13 +30,34 @@ greenroom: tractor, which runs the processes of a cluster, is not installed. Ins
   uv:   uv tool install "greenroom-cluster[tractor]" --find-links dist --overrides overrides.txt
         (overrides.txt holds one line: pdbpp>=0.12; dist is the directory with the wheels)"""
 
+_VALUE_ERRORS = {
+    "Input should be a valid integer": "not a whole number.",
+    "Input should be a valid number": "not a number.",
+    "Input should be a valid boolean": "neither true nor false.",
+}
 _RESTARTS = RestartSettings()
 _LOGS = LogSettings()
 _LOGS_OF_QUESTIONS = LogSettings(level="error")
 
+
+class _Commands(TyperGroup):
+    """Words what is wrong with an option's value plainly; typer leaves it to the library beneath it."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer's own name of that class
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            for library_words, words in _VALUE_ERRORS.items():
+                if error.message.startswith(library_words):
+                    error.message = words
+            raise
+
+
 # Plain help: the tables of rich cut off names of options and variables where the terminal is narrow.
 app = typer.Typer(
     name="greenroom",
+    cls=_Commands,
     help="Server-side sessions that survive the loss of any process or machine.",
     no_args_is_help=True,
     add_completion=False,
@@ -316,17 +338,28 @@ def _addresses(connect: str) -> list[str]:
     return addresses
 
 
-def _inspect(connect: str, cluster: str, *, json: bool) -> Any:
-    from greenroom.errors import UnavailableError
-    from greenroom_cluster.inspection import inspect_cluster
+def _ask(
+    work: Callable[..., Awaitable[Any]], connect: str, cluster: str, *more: Any, json: bool = False
+) -> Any:
+    """Run `work` on the cluster behind these addresses; if it cannot be asked, say so and exit."""
+    from greenroom_cluster.inspection import NoNodeError
 
     try:
-        return _run(inspect_cluster, _addresses(connect), cluster)
-    except UnavailableError as error:
-        text = f"{error}. Is --connect (GREENROOM_CONNECT) a node's address, and --cluster its name?"
-        if json:
-            _print_json({"healthy": False, "error": text})
-        _fail(f"greenroom: {printable(text)}", EXIT_UNREACHABLE)
+        return _run(work, _addresses(connect), cluster, *more)
+    except NoNodeError as error:
+        text = f"{error}. Is --connect (GREENROOM_CONNECT) the address of a node that runs?"
+        status = EXIT_UNREACHABLE
+    except UsageError as error:
+        text, status = str(error), EXIT_USAGE
+    if json:
+        _print_json({"healthy": False, "error": text})
+    _fail(f"greenroom: {printable(text)}", status)
+
+
+def _inspect(connect: str, cluster: str, *, json: bool) -> Any:
+    from greenroom_cluster.inspection import inspect_cluster
+
+    return _ask(inspect_cluster, connect, cluster, json=json)
 
 
 def _print_json(document: dict[str, Any]) -> None:
@@ -435,7 +468,7 @@ def drop_record(
     """Drop the record that ended a shard's primary, so that the shard serves again."""
     from greenroom_cluster.inspection import drop_record_at
 
-    record = _run(drop_record_at, _addresses(connect), cluster, shard)
+    record = _ask(drop_record_at, connect, cluster, shard)
     sys.stdout.write(
         f"shard {shard} goes on without record {record.epoch}/{record.sequence}, "
         f"a {record.kind} of {record.size_bytes} bytes\n"

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from greenroom_cluster.coordination.genesis import REPLICAS_DEFAULT, SHARDS_DEFAULT
 from greenroom_cluster.logs import LogFormat, LogLevel
 from greenroom_cluster.shard.settings import Evicted
 
@@ -20,11 +21,16 @@ Shards = Annotated[
     typer.Option(
         help="Slices of the hash space, a power of two; set when the cluster is created.",
         envvar="GREENROOM_SHARDS",
+        show_default=f"{SHARDS_DEFAULT} for a new cluster",
     ),
 ]
 Replicas = Annotated[
     int | None,
-    typer.Option(help="Copies of every shard; set when the cluster is created.", envvar="GREENROOM_REPLICAS"),
+    typer.Option(
+        help="Copies of every shard; set when the cluster is created.",
+        envvar="GREENROOM_REPLICAS",
+        show_default=f"{REPLICAS_DEFAULT} for a new cluster",
+    ),
 ]
 DataDir = Annotated[
     Path | None,
@@ -42,7 +48,8 @@ RestartsMax = Annotated[
     ),
 ]
 RestartWindow = Annotated[
-    float, typer.Option(help="That window, in seconds.", envvar="GREENROOM_RESTART_WINDOW")
+    float,
+    typer.Option(help="The window of --restarts-max, in seconds.", envvar="GREENROOM_RESTART_WINDOW"),
 ]
 HangSeconds = Annotated[
     float,
@@ -62,7 +69,7 @@ MemoryMax = Annotated[
 Evict = Annotated[
     Evicted,
     typer.Option(
-        help="Which sessions end when that is full, the oldest first: none, or those without a user.",
+        help="Which sessions end when --memory-max is reached, oldest first: none, or those without a user.",
         envvar="GREENROOM_EVICT",
     ),
 ]
@@ -73,11 +80,21 @@ LingerSeconds = Annotated[
         envvar="GREENROOM_LINGER_SECONDS",
     ),
 ]
-Format = Annotated[LogFormat, typer.Option("--log-format", envvar="GREENROOM_LOG_FORMAT")]
-Level = Annotated[LogLevel, typer.Option("--log-level", envvar="GREENROOM_LOG_LEVEL")]
+Format = Annotated[
+    LogFormat,
+    typer.Option("--log-format", help="Format of the log on stderr.", envvar="GREENROOM_LOG_FORMAT"),
+]
+Level = Annotated[
+    LogLevel,
+    typer.Option(
+        "--log-level", help="What is logged: this and what is more serious.", envvar="GREENROOM_LOG_LEVEL"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.", envvar="GREENROOM_JSON")]
 Connect = Annotated[
     str,
-    typer.Option(help="Address of any node; several with commas.", envvar="GREENROOM_CONNECT"),
+    typer.Option(
+        help="Address of any node, or the coordinator; several with commas.", envvar="GREENROOM_CONNECT"
+    ),
 ]
 ExitWithParent = Annotated[int, typer.Option(hidden=True)]
