@@ -12,10 +12,12 @@ from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
 from greenroom.errors import ProtocolError, UnavailableError, UsageError
 from greenroom.framing import messages_decoder
 from greenroom_cluster.coordination.messages import ForgetNode, Rejected
+from greenroom_cluster.coordinator_status import AWAY, CUT_OFF, UNKNOWN, UP, CoordinatorStatus, Undecided
 from greenroom_cluster.placement import node_of
 from greenroom_cluster.runtime.connection import ConnectionEndedError
 from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
+from greenroom_cluster.shortages import LackedCopy, lacked_copies
 from greenroom_cluster.waiting import Waiting, awaited, waiting_shards
 
 INSPECT_SECONDS = 2.0
@@ -27,10 +29,15 @@ ALONE = "alone"
 UNAVAILABLE = "unavailable"
 SUSPENDED = "suspended"
 
-UP = "up"
-AWAY = "away"
-CUT_OFF = "cut_off"
-UNKNOWN = "unknown"
+# A full shard is what has all its replicas; for people that sounds like one without room.
+STATE_NAMES = {
+    FULL: "whole",
+    SAME_NODE: SAME_NODE,
+    JOINING: JOINING,
+    ALONE: ALONE,
+    UNAVAILABLE: UNAVAILABLE,
+    SUSPENDED: SUSPENDED,
+}
 
 _decoder = messages_decoder(wire.ServerMessage)
 
@@ -82,7 +89,8 @@ class ShardStatus(msgspec.Struct, frozen=True):
     `same_node`: all replicas are there, but on one node, and whoever loses that loses the shard. `waits_for`
     names the nodes that may hold its sessions and are away, where nothing else can go on. `suspended` is the
     record that ended its primary, where that was so and the shard has stopped before it. `join_refusal` is
-    why an actor that should hold a copy did not take it.
+    why an actor that should hold a copy did not take it; `join_refused_by` is the slot of one that has no
+    memory for the copy's `join_bytes`.
     """
 
     shard: int
@@ -94,6 +102,8 @@ class ShardStatus(msgspec.Struct, frozen=True):
     waits_for: tuple[str, ...] = ()
     suspended: SuspendedStatus | None = None
     join_refusal: str = ""
+    join_refused_by: str = ""
+    join_bytes: int = 0
 
     def told(self) -> str:
         """Say why the shard is suspended, and what to do."""
@@ -103,45 +113,6 @@ class ShardStatus(msgspec.Struct, frozen=True):
             f"shard {self.shard} is suspended on {self.primary}: a {record.kind} of {record.size_bytes} "
             f"bytes ended its primary, and {record.following} more records wait behind it; drop that record "
             f"(`greenroom drop-record {self.shard}`) or wait: nothing is lost meanwhile"
-        )
-
-
-class Undecided(msgspec.Struct, frozen=True):
-    """A change of a shard that the coordinator has not decided yet; `kind` as in a `Proposal`."""
-
-    shard: int
-    kind: str
-
-
-class CoordinatorStatus(msgspec.Struct, frozen=True):
-    """Whether the coordinator is there, by the word of the actors that answered.
-
-    `state`: `up`; `away`, no actor reaches it; `cut_off`, some do not; `unknown`, none tells. `away_seconds`:
-    how long ago the last of the actors that do not reach it lost it. `unreached_by` names their slots.
-    `undecided` is what they wait for.
-    """
-
-    state: str = UNKNOWN
-    away_seconds: float = 0.0
-    unreached_by: tuple[str, ...] = ()
-    undecided: tuple[Undecided, ...] = ()
-
-    def told(self) -> str:
-        """Return the sentence for an operator; empty unless the coordinator is missed."""
-        if self.state not in {AWAY, CUT_OFF}:
-            return ""
-        kinds = Counter(each.kind for each in self.undecided)
-        waits = ", ".join(f"{kind} of {count}" for kind, count in sorted(kinds.items()))
-        what = f"these changes of shards wait: {waits}" if waits else "no change of a shard waits yet"
-        since = f"for {self.away_seconds:.0f} s"
-        if self.state == AWAY:
-            return (
-                f"the coordinator is away {since}: what is whole serves, what fails is not replaced; {what}; "
-                "start it, or see its log"
-            )
-        return (
-            f"{', '.join(self.unreached_by)} cannot reach the coordinator {since}, others can: look at the "
-            f"network between; {what}"
         )
 
 
@@ -177,22 +148,26 @@ class ClusterStatus(msgspec.Struct, frozen=True):
         states = (FULL, SAME_NODE, JOINING, ALONE, UNAVAILABLE, SUSPENDED)
         return {state: counted[state] for state in states}
 
+    def counts(self) -> str:
+        """Return how many shards are in each state, for people."""
+        return ", ".join(f"{count} {STATE_NAMES[state]}" for state, count in self.states().items() if count)
+
     def warnings(self) -> list[str]:
         """Say whether the coordinator is missed, what shards wait for, and which are at risk."""
         crowded = Counter(node_of(shard.primary) for shard in self.shards if shard.state == SAME_NODE)
-        refused = Counter(shard.join_refusal for shard in self.shards if shard.join_refusal)
+        refused = [
+            LackedCopy(shard.shard, shard.join_refusal, shard.join_refused_by, shard.join_bytes)
+            for shard in self.shards
+            if shard.join_refusal
+        ]
         told = [self.coordinator.told(), *(each.told() for each in self.waiting)]
         told += [shard.told() for shard in self.shards if shard.suspended is not None]
-        lacking = [
-            f"{count} {'shard lacks' if count == 1 else 'shards lack'} a copy: {reason}"
-            for reason, count in sorted(refused.items())
-        ]
         crowding = [
             f"{count} {'shard has' if count == 1 else 'shards have'} all replicas on node {node}: whoever "
             "loses it loses their sessions; start another node"
             for node, count in sorted(crowded.items())
         ]
-        return [line for line in told if line] + lacking + crowding
+        return [line for line in told if line] + lacked_copies(refused) + crowding
 
 
 def _hello(cluster: str, target: bytes = b"", role: str = wire.ROLE_ADMIN) -> wire.Hello:
@@ -405,6 +380,7 @@ def _shard_status(
         state = SAME_NODE if _on_one_node(cluster_map, entry) else FULL
     else:
         state = JOINING if primary.joining or entry.backups else ALONE
+    lacks = primary if state in (JOINING, ALONE) else None
     return ShardStatus(
         shard=index,
         epoch=entry.epoch,
@@ -414,7 +390,9 @@ def _shard_status(
         state=state,
         waits_for=awaited(cluster_map, index, away) if state == UNAVAILABLE else (),
         suspended=None if record is None else SuspendedStatus(*msgspec.structs.astuple(record)),
-        join_refusal=primary.join_refusal if primary is not None and state in (JOINING, ALONE) else "",
+        join_refusal="" if lacks is None else lacks.join_refusal,
+        join_refused_by="" if lacks is None else lacks.join_refused_by,
+        join_bytes=0 if lacks is None else lacks.join_bytes,
     )
 
 

@@ -406,6 +406,8 @@ class ReplicaState(Frame, frozen=True):
     proposes: str = ""
     suspended: SuspendedRecord | None = None
     join_refusal: str = ""
+    join_refused_by: str = ""
+    join_bytes: int = 0
 
 
 class Inspection(Frame, frozen=True, tag=49):

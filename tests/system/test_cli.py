@@ -310,7 +310,7 @@ async def test_status_health_and_forget_node_on_a_cluster() -> None:
         found = await cluster.fetch_map()
         for entry in (*found.nodes.values(), *found.actors.values()):
             assert entry.address in text
-        assert "4 full" in text
+        assert "4 whole" in text
         assert "epoch" not in text
         assert "epoch" in (await ask("status", "--shards")).stdout.decode()
 

@@ -420,21 +420,19 @@ def health(
     With 1 if not, with 3 if no node answers. While the coordinator is away, which is said, shards serve.
     """
     found = _inspect(connect, cluster, json=json)
-    states = found.states()
     healthy = found.healthy and found.nodes_up >= nodes
     if json:
         _print_json(
             {
                 "healthy": healthy,
                 "nodes_up": found.nodes_up,
-                "states": states,
+                "states": found.states(),
                 "waiting": _waiting(found),
                 "coordinator": _coordinator(found),
             }
         )
     else:
-        counts = ", ".join(f"{count} {state}" for state, count in states.items() if count)
-        lines = [f"{'healthy' if healthy else 'not healthy'}: {counts}"]
+        lines = [f"{'healthy' if healthy else 'not healthy'}: {found.counts()}"]
         if found.nodes_up < nodes:
             lines.append(f"{found.nodes_up} of {nodes} nodes are up with actors")
         lines += [printable(warning) for warning in found.warnings()]

@@ -11,6 +11,7 @@ from greenroom_cluster.inspection import (
     FULL,
     JOINING,
     SAME_NODE,
+    STATE_NAMES,
     SUSPENDED,
     UNAVAILABLE,
     ClusterStatus,
@@ -34,13 +35,12 @@ _WIDTH = 1000
 def print_status(status: ClusterStatus, *, shards: bool = False) -> None:
     """Print nodes and actors on stdout, what shards wait for, and, if asked, all shards."""
     console = Console(width=_WIDTH, highlight=False)
-    counts = ", ".join(f"{count} {state}" for state, count in status.states().items() if count)
     console.print(
         Text.assemble(
             "cluster ",
             (printable(status.cluster), "bold"),
             f", map {status.lineage}.{status.version}, "
-            f"{len(status.shards)} shards of {status.replicas} replicas: {counts}; "
+            f"{len(status.shards)} shards of {status.replicas} replicas: {status.counts()}; "
             f"coordinator {status.coordinator.state}",
         )
     )
@@ -81,7 +81,10 @@ def _table(*columns: str) -> Table:
 
 
 def _shard_table(status: ClusterStatus) -> Table:
-    table = _table("shard", "epoch", "primary", "backup", "sessions", "replication", "waits for")
+    table = _table(
+        "shard", "epoch", "primary", "backup", "sessions", "replication", "waits for", "copy refused"
+    )
+    awaited = status.coordinator.awaited()
     for shard in status.shards:
         _add_row(
             table,
@@ -91,7 +94,8 @@ def _shard_table(status: ClusterStatus) -> Table:
             ", ".join(shard.backups) or "-",
             str(shard.sessions),
             _state(shard.state),
-            ", ".join(shard.waits_for),
+            ", ".join([*shard.waits_for, *filter(None, [awaited.get(shard.shard)])]),
+            shard.join_refusal,
         )
     return table
 
@@ -106,4 +110,4 @@ def _mebibytes(size: int) -> str:
 
 
 def _state(state: str) -> Text:
-    return Text(printable(state), style=_STYLES.get(state, "yellow"))
+    return Text(printable(STATE_NAMES.get(state, state)), style=_STYLES.get(state, "yellow"))

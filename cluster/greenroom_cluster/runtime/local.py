@@ -189,10 +189,7 @@ class LocalCluster:
                     expected = len(self.nodes) * self._settings.actors
                     if status.healthy and actors >= expected:
                         return status
-                    counts = ", ".join(
-                        f"{count} {state}" for state, count in status.states().items() if count
-                    )
-                    missing = f"actors: {actors} of {expected}; shards: {counts}"
+                    missing = f"actors: {actors} of {expected}; shards: {status.counts()}"
                     if missing != told:
                         on_progress(missing)
                         told = missing

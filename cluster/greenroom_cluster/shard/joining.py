@@ -28,18 +28,18 @@ class SnapshotSender:
         "_position",
         "_results",
         "_sessions",
-        "_shard_bytes",
         "acknowledged",
         "finished",
         "join",
         "next_number",
+        "shard_bytes",
     )
 
     def __init__(
         self, shard: int, epoch: int, join: int, sequence: int, table: SessionTable, chunk_bytes: int
     ) -> None:
         self.join = join
-        self._shard_bytes = table.charged_bytes + table.clients.charged_bytes
+        self.shard_bytes = table.charged_bytes + table.clients.charged_bytes
         self._identity = (shard, epoch, join, sequence)
         self._digests = list(table.sessions)
         self._sessions = list(table.sessions.values())
@@ -95,7 +95,7 @@ class SnapshotSender:
             tuple(sessions),
             tuple(clients),
             tuple(results),
-            self._shard_bytes,
+            self.shard_bytes,
         )
 
 

@@ -29,7 +29,8 @@ class Membership:
 
     `catching_up`: the joiner counts, and is proposed once it has logged all that was committed without it.
     `draining`: new requests are held, so that everything logged can be committed before a hand-over.
-    `refusal`: why the newest join was refused, empty if it was not.
+    `refusal`: why the newest join was refused, empty if it was not. `refused_by`: the slot of the joiner if
+    it has no memory for the `refused_bytes` of the copy.
     `quiet_until_ns`: until then, too, and nothing is handed over nor anybody joined; 0: not quiet.
     """
 
@@ -44,6 +45,8 @@ class Membership:
         "opened",
         "quiet_until_ns",
         "refusal",
+        "refused_by",
+        "refused_bytes",
         "transfer",
     )
 
@@ -59,6 +62,8 @@ class Membership:
         self.draining = False
         self.quiet_until_ns = 0
         self.refusal = ""
+        self.refused_by = ""
+        self.refused_bytes = 0
 
     # --- what was decided -----------------------------------------------------------------------------------
 
@@ -294,7 +299,8 @@ class Membership:
             replica.table,
             context.settings.chunk_bytes,
         )
-        self.refusal = ""
+        self.refusal = self.refused_by = ""
+        self.refused_bytes = 0
         context.joins.take(peer)
         self.joiner.pair.use_bulk()
         self._send_chunks()
@@ -335,10 +341,13 @@ class Membership:
 
     def on_join_refused(self, message: SnapshotRefused, now_ns: int) -> None:
         """The joiner cannot take the snapshot now."""
-        if self.transfer is not None and self.transfer.join == message.join:
+        transfer, joiner = self.transfer, self.joiner
+        if transfer is not None and joiner is not None and transfer.join == message.join:
             self._abort_join(message.reason, now_ns)
             self.refusal = message.reason
             if message.full:
+                self.refused_by = self._context.slot_of(joiner.pair.peer)
+                self.refused_bytes = transfer.shard_bytes
                 # Memory becomes free slowly, and each attempt costs a chunk or two.
                 self._join_due_ns = now_ns + FULL_RETRIES * ns(self._context.settings.join_retry_seconds)
 

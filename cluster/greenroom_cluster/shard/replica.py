@@ -190,6 +190,8 @@ class Replica:
             "" if self.proposal is None else self.proposal.proposal.kind,
             None if self.suspension is None else self.suspension.state(),
             "" if primary is None else primary.membership.refusal,
+            "" if primary is None else primary.membership.refused_by,
+            0 if primary is None else primary.membership.refused_bytes,
         )
 
     def become_joining(self, leader: bytes, receiver: SnapshotReceiver) -> None:

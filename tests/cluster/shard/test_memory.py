@@ -157,7 +157,10 @@ def test_a_joiner_without_room_says_so_and_the_shard_serves_on() -> None:
     replica = survivor.replica()
     assert replica is not None
     assert replica.members == (survivor.incarnation,)
-    assert "no memory" in replica.state(survivor.now_ns).join_refusal
+    state = replica.state(survivor.now_ns)
+    assert "no memory" in state.join_refusal
+    assert state.join_refused_by == gone.slot
+    assert f"takes {state.join_bytes} bytes" in state.join_refusal
     assert isinstance(world.call(survivor, create(digest(9999), data())), wire.Written)
     for actor in world.alive():
         assert counted(actor) <= SMALL.memory_bytes_max or actor is survivor

@@ -8,6 +8,7 @@ from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
 from greenroom.framing import encode_frames, encode_greeting
 from greenroom_cluster.cli.tables import print_status
+from greenroom_cluster.coordinator_status import CoordinatorStatus, Undecided
 from greenroom_cluster.inspection import (
     ALONE,
     FULL,
@@ -17,6 +18,7 @@ from greenroom_cluster.inspection import (
     inspect_actors,
     summarize,
 )
+from greenroom_cluster.shortages import LackedCopy, lacked_copies
 
 A, B = b"a" * 16, b"b" * 16
 
@@ -177,10 +179,100 @@ def test_what_waits_for_the_coordinator_is_told_once_a_shard() -> None:
     said = {A: wire.Inspection(1, A, (proposing,), 5.0), B: wire.Inspection(1, B, (proposing,), 5.0)}
     status = summarize(cluster_map(B), said)
     assert [(each.shard, each.kind) for each in status.coordinator.undecided] == [(0, "remove")]
-    assert "remove of 1;" in status.warnings()[0]
-    assert "away for 5 s" in status.warnings()[0]
+    assert status.warnings()[0] == (
+        "the coordinator has been away for 5 s. Shards with all their replicas serve; a lost replica is not "
+        "replaced until it is back. Waiting: 1 shard for the removal of a lost backup. Start the "
+        "coordinator, or see its log"
+    )
     # It is asked all the time, so nothing of this is worth a line while it answers.
     assert summarize(cluster_map(B), {A: wire.Inspection(1, A, (proposing,), 0.0)}).warnings() == []
+
+
+def test_the_most_that_waits_for_the_coordinator_is_told_first() -> None:
+    kinds = ["takeover"] * 2 + ["remove"] * 3 + ["new kind"]
+    undecided = tuple(Undecided(shard, kind) for shard, kind in enumerate(kinds))
+    found = CoordinatorStatus("cut_off", 69.0, ("n1/0", "n2/0"), undecided)
+    assert found.told() == (
+        "n1/0, n2/0 have not reached the coordinator for 69 s, others do. Waiting: 3 shards for the removal "
+        "of a lost backup, 2 for a new primary, 1 for new kind. Look at the network between"
+    )
+    assert "No shard waits yet. Start" in CoordinatorStatus("away", 69.0, ("n1/0",)).told()
+
+
+def test_a_shard_that_the_coordinator_must_decide_says_so_in_the_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    taking = msgspec.structs.replace(replica("backup"), proposes="takeover")
+    print_status(summarize(cluster_map(B), {B: wire.Inspection(1, B, (taking,), 5.0)}), shards=True)
+    row = next(line for line in capsys.readouterr().out.splitlines() if "coordinator (" in line)
+    assert row.split()[-3:] == ["unavailable", "coordinator", "(takeover)"]
+
+
+def test_shards_with_all_replicas_are_whole_for_people_and_full_for_machines(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status = summarize(cluster_map(B), words(a=replica("primary"), b=replica("backup")))
+    assert status.counts() == "1 whole"
+    assert status.states()["full"] == 1
+    print_status(status, shards=True)
+    shown = capsys.readouterr().out
+    assert "1 whole" in shown
+    assert "full" not in shown
+
+
+def refused(shard: int, actor: str, size: int, reason: str = "no memory") -> LackedCopy:
+    return LackedCopy(shard, f"{reason}: {size} bytes", actor, size)
+
+
+MIB = 1 << 20
+RAISE = "; raise --memory-max or add a node"
+
+
+@pytest.mark.parametrize(
+    ("copies", "told"),
+    [
+        ([], []),
+        (
+            [refused(shard, f"a/{shard % 2}", 2 * MIB + shard * MIB // 50) for shard in range(44)],
+            [
+                "44 shards lack a copy: actors a/0 and a/1 have no memory for them (2.0 to 2.9 MiB each)"
+                + RAISE
+            ],
+        ),
+        (
+            [refused(3, "a/0", 2 * MIB)],
+            ["1 shard lacks a copy: actor a/0 has no memory for it (2.0 MiB)" + RAISE],
+        ),
+        (
+            [refused(shard, f"n{shard}/0", (512 << 10) << (2 * (shard > 0))) for shard in range(9)],
+            [
+                "9 shards lack a copy: actors n0/0, n1/0, n2/0, n3/0, n4/0 and 4 more have no memory for "
+                "them (512.0 KiB to 2.0 MiB each)" + RAISE
+            ],
+        ),
+        (
+            [refused(shard, "", 100 + shard, "the joiner is odd") for shard in range(3)]
+            + [refused(5, "", 7, "it left")],
+            [
+                "1 shard lacks a copy: it left: 7 bytes",
+                "3 shards lack a copy, for example shard 0: the joiner is odd: 100 bytes",
+            ],
+        ),
+    ],
+)
+def test_copies_that_are_lacking_are_told_by_kind(copies: list[LackedCopy], told: list[str]) -> None:
+    assert lacked_copies(copies) == told
+
+
+def test_which_copy_was_refused_for_want_of_memory_is_shown() -> None:
+    alone = msgspec.structs.replace(
+        replica("primary"), join_refusal="no memory: all", join_refused_by="n2/0", join_bytes=3 * MIB
+    )
+    status = summarize(cluster_map(), words(a=alone))
+    assert (status.shards[0].join_refused_by, status.shards[0].join_bytes) == ("n2/0", 3 * MIB)
+    assert status.warnings() == [
+        "1 shard lacks a copy: actor n2/0 has no memory for it (3.0 MiB); raise --memory-max or add a node"
+    ]
 
 
 def test_status_holds_no_bytes_so_that_it_is_json() -> None:

@@ -1,0 +1,72 @@
+"""What an operator is told where memory is short: a line for each kind, however many shards it concerns."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+_NAMED_MAX = 6
+_DIGITS = re.compile(r"\d+")
+
+
+class LackedCopy(msgspec.Struct, frozen=True):
+    """A copy of a shard that was refused. `actor`: which one has no memory for its `needed_bytes`, if so."""
+
+    shard: int
+    reason: str
+    actor: str = ""
+    needed_bytes: int = 0
+
+
+def lacked_copies(copies: Iterable[LackedCopy]) -> list[str]:
+    """Say how many shards lack a copy, and why."""
+    for_memory: list[LackedCopy] = []
+    others: dict[str, list[LackedCopy]] = {}
+    for copy in copies:
+        if copy.actor:
+            for_memory.append(copy)
+        else:
+            # Epochs and sizes differ where the reason is the same.
+            others.setdefault(_DIGITS.sub("0", copy.reason), []).append(copy)
+    told = [_short_of_memory(for_memory)] if for_memory else []
+    for _, alike in sorted(others.items()):
+        first = alike[0]
+        example = "" if len({each.reason for each in alike}) == 1 else f", for example shard {first.shard}"
+        told.append(f"{_lacking(len(alike))}{example}: {first.reason}")
+    return told
+
+
+def _short_of_memory(copies: Sequence[LackedCopy]) -> str:
+    actors = sorted({copy.actor for copy in copies})
+    sizes = [copy.needed_bytes for copy in copies]
+    least, most = _size(min(sizes)), _size(max(sizes))
+    sized = most if least == most else f"{_without_unit(least, most)} to {most}"
+    one = len(copies) == 1
+    return (
+        f"{_lacking(len(copies))}: {_actors(actors)} {'has' if len(actors) == 1 else 'have'} no memory for "
+        f"{'it' if one else 'them'} ({sized}{'' if one else ' each'}); raise --memory-max or add a node"
+    )
+
+
+def _lacking(count: int) -> str:
+    return f"{count} {'shard lacks' if count == 1 else 'shards lack'} a copy"
+
+
+def _actors(slots: Sequence[str]) -> str:
+    if len(slots) == 1:
+        return f"actor {slots[0]}"
+    named = list(slots)
+    if len(named) > _NAMED_MAX:
+        named[_NAMED_MAX - 1 :] = [f"{len(named) - _NAMED_MAX + 1} more"]
+    return f"actors {', '.join(named[:-1])} and {named[-1]}"
+
+
+def _size(size_bytes: int) -> str:
+    if size_bytes < 1 << 20:
+        return f"{size_bytes / (1 << 10):.1f} KiB"
+    return f"{size_bytes / (1 << 20):.1f} MiB"
+
+
+def _without_unit(size: str, other: str) -> str:
+    """Return the first size, without its unit if the other one's is the same."""
+    return size.removesuffix(other[-4:])
