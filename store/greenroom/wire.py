@@ -32,7 +32,9 @@ ROLE_ADMIN = "admin"
 ROLE_OPERATOR = "operator"
 
 Key: TypeAlias = str | int
-Path: TypeAlias = tuple[Key, ...]
+PATH_KEYS_MAX = 64
+"""How many keys a path has at most: one a level of session data."""
+Path: TypeAlias = Annotated[tuple[Key, ...], msgspec.Meta(min_length=1, max_length=PATH_KEYS_MAX)]
 PathValue: TypeAlias = tuple[Path, bytes]
 
 # What a request may hold at most is checked where it is decoded: one that goes beyond ends its connection and

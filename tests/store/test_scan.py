@@ -26,6 +26,7 @@ from greenroom.scan.bounds import (
     PLAIN_ITEMS_MAX,
     MalformedError,
     Tally,
+    path_text,
 )
 from greenroom.scan.checks import _read, check_data, check_value, check_values
 from greenroom.scan.plain import NOT_PLAIN, bare_value, plain_value
@@ -497,3 +498,10 @@ def test_no_patch_takes_a_tenth_of_a_second(what: str) -> None:
 def test_reading_text_keyed_data_in_c_says_the_same_as_the_walk_on_bounds() -> None:
     for data in (plain_items(ITEMS_MAX), encode({"a": deep(5, 1)}), encode({"a": deep(4, 1)})):
         assert repr(_read(data, 0, Tally())) == repr(walked(data, 0, Tally()))
+
+
+@given(st.lists(st.one_of(st.integers(0, 10**6), st.text(max_size=300)), max_size=64))
+def test_a_path_is_shown_as_its_beginning_however_long_it_is(keys: list[str | int]) -> None:
+    whole = f"[{', '.join(msgspec.json.encode(key).decode() for key in keys)}]"
+    shown = path_text(tuple(keys))
+    assert shown == (whole if len(whole) <= 200 else f"{whole[:200]}...")

@@ -69,3 +69,13 @@ def test_the_longest_listing_fits_into_a_frame() -> None:
     shards = tuple(range(SHARDS_MAX))
     listing = wire.Listing((1 << 64) - 1, shards, (entry,) * LIST_LIMIT_MAX)
     assert len(encode_frames([listing])) <= FRAME_BYTES_MAX
+
+
+@pytest.mark.parametrize("keys", [0, wire.PATH_KEYS_MAX + 1])
+@pytest.mark.parametrize("field", ["set", "unset", "expect"])
+def test_a_path_has_one_key_a_level_at_most(field: str, keys: int) -> None:
+    path = ("k",) * keys
+    patch = wire.Patch(1, 1, 0, 0, b"d" * 32, (), (), (), None, None)
+    wrong = msgspec.structs.replace(patch, **{field: (path,) if field == "unset" else ((path, b"\xc0"),)})
+    with pytest.raises(msgspec.ValidationError):
+        _decode(_encode(wrong))

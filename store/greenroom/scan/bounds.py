@@ -2,9 +2,9 @@
 
 import msgspec
 
-from greenroom.wire import Path
+from greenroom.wire import PATH_KEYS_MAX, Path
 
-DEPTH_MAX = 64
+DEPTH_MAX = PATH_KEYS_MAX
 PLAIN_ITEMS_MAX = 65_536
 """Elements of lists and entries of maps, in all, of data that is plain."""
 ITEMS_MAX = 8192
@@ -110,5 +110,13 @@ def too_many(most: int) -> str:
 def path_text(path: Path) -> str:
     """Return a path as text, cut where it is long; the same text for the same path everywhere."""
     # Not repr: that differs between Python versions, and replicas must decide alike.
-    text = f"[{', '.join(msgspec.json.encode(key).decode() for key in path)}]"
+    parts, size = [], 0
+    for key in path:
+        # A key may be as long as a frame; of a long one no more is shown than fits.
+        part = msgspec.json.encode(key[:_TEXT_MAX] if type(key) is str else key).decode()
+        parts.append(part)
+        size += len(part) + 2
+        if size > _TEXT_MAX:
+            break
+    text = f"[{', '.join(parts)}]"
     return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}..."
