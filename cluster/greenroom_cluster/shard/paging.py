@@ -6,6 +6,10 @@ when little is left, and decides: its answer is kept, and counts what the pages 
 
 A page holds records that every version can apply. It removes a user's sessions by their handles, which spares
 one that has gone to another user by then, and those that are over by an `Expire`.
+
+A user may go on logging in meanwhile, faster than pages take sessions away. So the oldest go first, and pages
+end when as many were removed as there were at the beginning. What has come since is removed by the command,
+in one step; where it is much, but little enough that pages keep up, it goes in pages too.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +35,7 @@ LONG = frozenset({wire.DeleteByUser, wire.Clean})
 class LongCommand:
     """One command that is carried out in pages. `through` is the sequence number of its newest page's end."""
 
-    __slots__ = ("_unseen", "client", "command", "removed", "taken", "through")
+    __slots__ = ("_round", "_round_end", "_unseen", "client", "command", "removed", "taken", "through")
 
     def __init__(self, client: bytes, command: Long, table: SessionTable) -> None:
         self.client = client
@@ -40,6 +44,9 @@ class LongCommand:
         self.through = 0
         # Digests of sessions that pages remove, for a log-out.
         self.taken: set[bytes] = set()
+        # How many sessions the pages of this round are to take, and how many they will have taken at its end.
+        self._round = table.users.count(command.user_id) if isinstance(command, wire.DeleteByUser) else 0
+        self._round_end = self._round
         # Digests to look at, for a clean.
         self._unseen: Iterator[bytes] = iter(list(table.sessions) if type(command) is wire.Clean else ())
 
@@ -50,19 +57,27 @@ class LongCommand:
         command = self.command
         if isinstance(command, wire.Clean):
             return self._over(table, time_us, page_max)
-        if table.users.count(command.user_id) <= page_max:
+        if not self._goes_on(table.users.count(command.user_id), page_max):
             return [], 0
-        digests = [
-            digest
-            for digest in islice(table.users.newest(command.user_id), page_max)
-            if digest != command.keep
-        ]
+        others = (digest for digest in table.users.oldest(command.user_id) if digest != command.keep)
+        digests = list(islice(others, page_max))
         self.taken.update(digests)
         # These have no client. What is kept of an answer is dropped by the next, which names a later one.
         return [
             wire.DeleteByHandle(number, number, 0, 0, digest, command.user_id)
             for number, digest in enumerate(digests, sequence)
         ], len(digests)
+
+    def _goes_on(self, left: int, page_max: int) -> bool:
+        """Whether a log-out has another page. Rounds end, for each is at most half of the one before."""
+        if left <= page_max:
+            return False
+        if len(self.taken) >= self._round_end:
+            if left > self._round // 2:
+                return False
+            self._round = left
+            self._round_end = len(self.taken) + left
+        return True
 
     def _over(self, table: SessionTable, time_us: int, page_max: int) -> tuple[list[Command], int]:
         sessions, cost = table.sessions, 0

@@ -296,7 +296,7 @@ class SessionTable:
 
     def _delete_by_user(self, record: Record, command: wire.DeleteByUser) -> wire.EncodedReply:
         removed = command.removed or 0
-        for digest in tuple(self.users.newest(command.user_id)):
+        for digest in tuple(self.users.oldest(command.user_id)):
             if digest != command.keep:
                 removed += expiry_of(self.sessions[digest]) > record.time_us
                 self._remove(digest)

@@ -69,10 +69,10 @@ class UserIndex:
             return
         if not isinstance(known, _Pages):
             raise InvariantError("a session is removed from a user who does not have it")
-        order = self._order(digest)
-        number, page = self._page_of(known, order)
-        place = len(page) - 1  # where pages of a long command find it
+        number, page, place = 0, known.pages[0], 0  # where pages of a long command find it
         if page[place] != digest:
+            order = self._order(digest)
+            number, page = self._page_of(known, order)
             place = bisect_left(page, order, key=self._order)
             if place == len(page) or page[place] != digest:
                 raise InvariantError("a session is removed from a user who does not have it")
@@ -100,6 +100,15 @@ class UserIndex:
             return
         for page in reversed(known.pages):
             yield from reversed(page)
+
+    def oldest(self, user_id: str) -> Iterator[bytes]:
+        """Yield the same, the oldest first."""
+        known = self._by_user.get(user_id)
+        if isinstance(known, bytes):
+            yield known
+        elif known is not None:
+            for page in known.pages:
+                yield from page
 
     def _order(self, digest: bytes) -> tuple[int, bytes]:
         return self._created_us(digest), digest

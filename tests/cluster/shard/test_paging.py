@@ -91,14 +91,14 @@ def test_a_session_that_goes_to_another_user_meanwhile_stays() -> None:
     run = Run(alone=False)
     for number in range(1, 2 * PAGE + 1):
         run.ask(owned(number))
-    newest = digest_of(2 * PAGE)
+    oldest = digest_of(1)
     probe = run.probe
     probe.step(
         ins.ClientRequests(
             1,
             CLIENT,
             [
-                wire.Patch(80_000, 80_000, 0, 0, newest, (), (), (), ("v",), None),
+                wire.Patch(80_000, 80_000, 0, 0, oldest, (), (), (), ("v",), None),
                 wire.DeleteByUser(90_000, 80_000, 0, "u", b"", (0,)),
             ],
         )
@@ -108,11 +108,11 @@ def test_a_session_that_goes_to_another_user_meanwhile_stays() -> None:
     prepares += probe.prepares()
     (paged,) = [entry.records for entry in prepares[-1].entries]
     assert wire.DeleteByHandle in {type(record.command) for record in paged}
-    assert newest in {record.command.digest for record in paged}
+    assert oldest in {record.command.digest for record in paged}
     for prepare in prepares:
         run._step(lambda batch=prepare.batch: probe.step(ins.PeerMessages(B, [PrepareOk(batch)])))
     assert run.until(90_000) == wire.Counted(90_000, ((0, 2 * PAGE - 1),))
-    assert set(run.sessions) == {newest}
+    assert set(run.sessions) == {oldest}
 
 
 def test_sessions_that_are_over_do_not_count() -> None:
@@ -132,7 +132,7 @@ def test_an_id_that_was_removed_is_not_used_again_before_the_end() -> None:
         run.ask(owned(number))
     run.ask(owned(70_000, "v"), wire.DeleteByUser(90_000, 70_000, 0, "u", b"", (0,)))
     run.tick()
-    gone = digest_of(3 * PAGE)
+    gone = digest_of(1)
     assert gone not in run.sessions
     again = msgspec.structs.replace(owned(80_000), digest=gone, low=70_000)
     run.ask(again, wire.Rotate(80_001, 70_000, 0, 0, digest_of(70_000), gone, (), (), None, None))
@@ -158,6 +158,40 @@ def test_sessions_of_the_user_that_come_meanwhile_do_not_keep_it_from_its_end() 
     # Whatever the command removed, it says; whatever came after it, stays.
     (reply,) = run.replies[90_000].counts
     assert reply[1] + len(run.sessions) == number
+
+
+def test_a_user_who_goes_on_logging_in_is_logged_out_all_the_same() -> None:
+    """Sessions come faster than pages take them away, and those from before the log-out go first."""
+    run = Run(alone=False, settings=HostSettings(page_max=8))
+    old = {digest_of(number) for number in range(1, 81)}
+    for number in range(1, 81):
+        run.ask(owned(number))
+    run.ask(wire.DeleteByUser(90_000, 1, 0, "u", digest_of(1), (0,)))
+    number = 80
+    for _ in range(60):
+        if 90_000 in run.replies:
+            break
+        for _ in range(40):
+            number += 1
+            run.ask(owned(number))
+        run.tick()
+    (reply,) = run.until(90_000, 1).counts
+    assert run.sessions.keys() & old == {digest_of(1)}
+    assert reply[1] + len(run.sessions) == number
+
+
+def test_what_comes_slowly_meanwhile_goes_in_small_steps_too() -> None:
+    run = Run(alone=False, settings=HostSettings(page_max=8))
+    for number in range(1, 161):
+        run.ask(owned(number))
+    run.ask(wire.DeleteByUser(90_000, 1, 0, "u", b"", (0,)))
+    number = 160
+    while 90_000 not in run.replies and number < 1000:
+        number += 1
+        run.ask(owned(number))
+        run.tick()
+    assert 90_000 in run.replies
+    assert run.removed_in_a_step <= 8
 
 
 def test_one_log_out_of_a_user_at_a_time_and_sixteen_in_all() -> None:

@@ -52,6 +52,7 @@ def test_the_newest_come_first_whatever_was_added_and_removed(
         for each in "uv":
             wanted = sorted((t, d) for d, (t, owner) in model.items() if owner == each)
             assert list(index.newest(each)) == [d for _, d in reversed(wanted)]
+            assert list(index.oldest(each)) == [d for _, d in wanted]
             assert index.count(each) == len(wanted)
 
 
