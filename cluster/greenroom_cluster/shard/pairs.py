@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 NEVER_NS = 1 << 62
 NEVER_BYTES = -UNLIMITED_BYTES
-_UNTOLD_BYTES = 256 << 10
+UNTOLD_BYTES = 256 << 10
+"""What a primary adds at most to a backup that has not said how much room it has."""
 
 
 class Follower:
@@ -121,7 +122,7 @@ class Outgoing:
         self.unsent: dict[int, Follower] = {}
         self.commits_due: dict[int, Follower] = {}
         # What may be added to the peer's memory; a little as long as it has not said, see `memory`.
-        self.room_bytes = min(_UNTOLD_BYTES, context.memory.spare_bytes)
+        self.room_bytes = min(UNTOLD_BYTES, context.memory.spare_bytes)
         self.offered_bytes: int | None = None
         # Below this more room is asked for at once; never while an answer that may bring it is awaited.
         self.enough_bytes = NEVER_BYTES
