@@ -9,6 +9,10 @@ from greenroom.dialog.links import Link
 from greenroom.dialog.operations import AnyOperation, Gathering, Kind
 from greenroom.dialog.suspects import BREAKS_ALONE_MAX, BREAKS_MAX, lane_for
 from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError, UsageError
+from greenroom.routing import Router
+
+REASONS_MAX = 8
+"""Of what all shards are asked, told in one message."""
 
 
 def failure(operation: AnyOperation, why: str, seconds: float, *, has_map: bool) -> GreenroomError:
@@ -82,11 +86,7 @@ def obstacle(operation: AnyOperation, follower: MapFollower, lanes: Lanes) -> st
     if router is None:
         return f"no node has sent the cluster map ({follower.why_no_map})"
     if isinstance(operation, Gathering):
-        if operation.reason or operation.asked:
-            return operation.reason or "not all actors have answered"
-        shards = sorted(operation.remaining or range(len(lanes.by_shard)))
-        unready = [lane for shard in shards if (lane := lanes.by_shard[shard]) is not None and not lane.ready]
-        return unready[0].why_waiting() if unready else router.why_no_primary(shards[0])
+        return operation.reason or _missing(operation, router, lanes)
     if operation.link is not None:
         return f"the primary at {operation.link.address} did not answer"
     if operation.retry_ns:
@@ -95,3 +95,24 @@ def obstacle(operation: AnyOperation, follower: MapFollower, lanes: Lanes) -> st
     if lane is None:
         return router.why_no_primary(router.shard_of(operation.request.point))
     return lane_for(operation, lane).why_waiting()
+
+
+def _missing(operation: Gathering, router: Router, lanes: Lanes) -> str:
+    """Say how many shards have not answered, and what of."""
+    shards = sorted(operation.remaining or range(len(lanes.by_shard)))
+    asked = {shard: link for link, those in operation.asked.items() for shard in those}
+    reasons: dict[str, None] = {}
+    for shard in shards:
+        lane = lanes.by_shard[shard]
+        if shard in asked:
+            reason = f"the primary at {asked[shard].address} did not answer"
+        elif lane is None:
+            reason = router.why_no_primary(shard)
+        elif lane.link in operation.asked:  # on one connection at most one attempt is unanswered
+            reason = f"the primary at {lane.actor.address} did not answer"
+        else:
+            reason = lane.why_waiting()
+        reasons.setdefault(reason)
+    told = "; ".join(list(reasons)[:REASONS_MAX])
+    more = f"; and {len(reasons) - REASONS_MAX} more reasons" if len(reasons) > REASONS_MAX else ""
+    return f"{len(shards)} of {len(lanes.by_shard)} shards did not answer ({told}{more})"

@@ -4,7 +4,7 @@ import pytest
 
 from greenroom import wire
 from greenroom.errors import OutcomeUnknownError, UnavailableError, UsageError
-from tests.store.client.harness import ADDRESS, MS, SECOND, SEEDS, A, Script, cluster_map, connected
+from tests.store.client.harness import ADDRESS, MS, SECOND, SEEDS, A, B, Script, cluster_map, connected
 
 
 def handle(number: int) -> wire.SessionHandle:
@@ -204,6 +204,24 @@ def test_a_check_of_every_shard_waits_for_all() -> None:
     assert number not in script.outcomes
     script.send(b, wire.Listing(number, (2, 3), ()))
     assert isinstance(script.outcome(number), wire.Listing)
+
+
+def test_a_check_of_every_shard_names_who_did_not_answer() -> None:
+    script, a, b = connected("AABB")
+    number = script.submit("check_every_shard")
+    script.send(a, wire.Listing(number, (0, 1), ()))
+    script.pass_time(10 * SECOND)
+    assert f"2 of 4 shards did not answer (the primary at {ADDRESS[B]} did not answer)" in str(
+        script.outcome(number)
+    )
+    script.reaction = lambda address: script.lose(script.number_of(address))
+    script.lose(b)
+    number = script.submit("check_every_shard")
+    script.send(a, wire.Listing(number, (0, 1), ()))
+    script.pass_time(10 * SECOND)
+    assert f"2 of 4 shards did not answer (the primary at {ADDRESS[B]} is unreachable (" in str(
+        script.outcome(number)
+    )
 
 
 def test_a_check_fails_where_nobody_serves() -> None:
