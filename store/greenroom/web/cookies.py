@@ -27,8 +27,8 @@ CANDIDATES_MAX = 32
 """How many cookies of the right name are looked at: a browser sends one for each path and domain."""
 PARTS_MAX = 1024
 """How many parts of a header that contain the name are looked at for one that is it."""
-VERIFIED_MAX = 4
-"""How many of them, signed by this app, are looked up in the store: what others plant does not count."""
+VERIFIED_MAX = 8
+"""How many of them, signed by this app, are looked up in the store: each user can plant their own."""
 
 _SPACES = b" \t"
 _SIGNED_BYTES_MAX = SESSION_ID_BYTES_MAX + 64

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from greenroom import MemoryStore, new_session_id
 from greenroom.testing import FaultyStore, library_named
 from greenroom.web import CookieSigner, Session, SessionMiddleware
-from greenroom.web.cookies import CANDIDATES_MAX, cookie_values
+from greenroom.web.cookies import CANDIDATES_MAX, VERIFIED_MAX, cookie_values
 from tests.store.web.web_stage import SECRET
 
 VICTIM = "victim"
@@ -240,6 +240,27 @@ def test_a_dead_cookie_beside_a_live_one_does_not_lock_out() -> None:
     dead = SITE.sessions.signer.sign(new_session_id())
     body, _ = SITE.get(f"__Host-session={dead}; __Host-session={SITE.signed}".encode())
     assert VICTIM.encode() in body
+
+
+def test_well_signed_cookies_of_ended_or_anonymous_sessions_hide_none() -> None:
+    """Whoever has an account gets as many of them as they like; only so many are looked up."""
+
+    async def begin() -> str:
+        visit = SITE.sessions.visit(())
+        visit.session["cart"] = 1
+        await visit.save()
+        assert visit.record is not None
+        return SITE.sessions.signer.sign(visit.record.session_id)
+
+    planted = [SITE.sessions.signer.sign(new_session_id()) for _ in range(4)]
+    planted += [SITE.run(begin) for _ in range(3)]
+    body, _ = SITE.get("; ".join(f"__Host-session={each}" for each in [*planted, SITE.signed]).encode())
+    assert VICTIM.encode() in body
+    before = SITE.store.calls["get"]
+    many = [SITE.sessions.signer.sign(new_session_id()) for _ in range(20)]
+    body, _ = SITE.get("; ".join(f"__Host-session={each}" for each in [*many, SITE.signed]).encode())
+    assert body == ANONYMOUS
+    assert SITE.store.calls["get"] - before == VERIFIED_MAX == 8
 
 
 def test_few_of_many_cookies_are_looked_at() -> None:
