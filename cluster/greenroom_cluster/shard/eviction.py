@@ -8,6 +8,9 @@ A little more is evicted than is needed, so that this happens once for many writ
 waited for before the next: here until it is applied, at a backup until that has offered room anew twice,
 for the first offer may be of before. Else every write that comes meanwhile would evict more.
 
+Nothing is evicted where that cannot help: where more is lacking than all sessions take that may be evicted by
+the primaries here. So it is when something else has filled the memory, such as the buffers of connections.
+
 Old is what its shard has stored the longest under its id, whatever a client says of its creation. Each shard
 looks at its own sessions only, so the order across shards is no more than nearly that.
 """
@@ -33,13 +36,19 @@ _TOLD_SECONDS = 60.0
 class Evictions:
     """The evictions of all primaries of one actor: how many sessions so far, and the bytes under way."""
 
-    __slots__ = ("sessions", "told_ns", "under_way_bytes")
+    __slots__ = ("primaries", "sessions", "told_ns", "under_way_bytes")
 
     def __init__(self) -> None:
+        self.primaries: dict[Primary, None] = {}
         self.sessions = 0
         self.under_way_bytes = 0
         # When the operator was told, and is not told again for a while; None: never.
         self.told_ns: int | None = None
+
+    @property
+    def evictable_bytes(self) -> int:
+        """What all primaries here could free."""
+        return sum(primary.table.evictable_bytes for primary in self.primaries)
 
 
 class Eviction:
@@ -53,6 +62,8 @@ class Eviction:
         self._before = 0
         self._through = 0
         self.under_way_bytes = 0
+        if primary.table.anonymous is not None:
+            self._context.evictions.primaries[primary] = None
 
     def make_room(self, charge: int, full: Sequence["Outgoing"], spared: bytes) -> bool:
         """Return whether room for a charge is being made: here, and at the peers that have none.
@@ -63,17 +74,21 @@ class Eviction:
         if anonymous is None:
             return False
         memory, evictions = self._context.memory, self._context.evictions
-        wanted = 0
+        wanted = most = 0
         # Room that only has to be shared anew is none that is lacking.
         lacking = charge - max(memory.free_bytes, memory.share_bytes) - evictions.under_way_bytes
         if lacking > 0:
-            wanted = lacking + memory.limit_bytes // _MARGIN_SHARE
+            most = lacking
+            wanted = lacking + max(memory.limit_bytes, 0) // _MARGIN_SHARE
         for pair in full:
             lacking = charge - pair.room_bytes - pair.evicting_bytes
             if lacking > 0:
+                most = max(most, lacking)
                 wanted = max(wanted, lacking + pair.spare_bytes)
         if not wanted or self.under_way_bytes:
             return True
+        if most > evictions.evictable_bytes:
+            return False
         sessions = self._primary.table.sessions
         digests: list[bytes] = []
         freed = 0
@@ -110,9 +125,13 @@ class Eviction:
         """Count what was evicted, once it is applied."""
         if self._through <= self._primary.committed:
             self._context.evictions.sessions += self._primary.table.evicted - self._before
-            self.close()
+            self._end()
 
     def close(self) -> None:
         """Nothing more will come of what is under way, as far as this primary knows."""
+        self._context.evictions.primaries.pop(self._primary, None)
+        self._end()
+
+    def _end(self) -> None:
         self._context.evictions.under_way_bytes -= self.under_way_bytes
         self.under_way_bytes = 0

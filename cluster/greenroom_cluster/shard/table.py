@@ -60,7 +60,7 @@ class SessionTable:
     """
 
     __slots__ = (
-        *("_apply", "anonymous", "clients", "evicted", "expiry", "removed", "sessions"),
+        *("_apply", "anonymous", "anonymous_bytes", "clients", "evicted", "expiry", "removed", "sessions"),
         *("stored_bytes", "stored_bytes_max", "users"),
     )
 
@@ -78,6 +78,7 @@ class SessionTable:
         self.evicted = 0
         # A dict and no list: the garbage collector does not look through it, see `expiry`.
         self.anonymous: dict[bytes, None] | None = {} if by_age else None
+        self.anonymous_bytes = 0
         self.users = UserIndex(lambda digest: created_of(self.sessions[digest]))
         deciders: dict[type, Callable[[Record, Any], wire.EncodedReply]] = {
             wire.Create: self._create,
@@ -102,6 +103,11 @@ class SessionTable:
             + USER_BYTES * self.users.entries
             + (ANONYMOUS_BYTES * len(self.anonymous) if self.anonymous else 0)
         )
+
+    @property
+    def evictable_bytes(self) -> int:
+        """What evicting all sessions without a user would free."""
+        return self.anonymous_bytes + (SESSION_BYTES + ANONYMOUS_BYTES) * len(self.anonymous or ())
 
     def apply(self, record: Record) -> wire.EncodedReply | None:
         """Apply the record and return the answer to its client; None for the primary's own decisions."""
@@ -352,36 +358,41 @@ class SessionTable:
             self.stored_bytes += size
             self.sessions[digest] = stored
             self.expiry.enter(digest, session.expires_us, time_us)
-            self._enter(session.user_id, digest)
+            self._enter(session.user_id, digest, size)
             return stored
         moved = session.user_id != before.user_id
+        more = size - len(self.sessions[digest])
         if moved:
-            self._leave(before.user_id, digest)
-        self.stored_bytes += size - len(self.sessions[digest])
+            self._leave(before.user_id, digest, size - more)
+        elif self.anonymous is not None and session.user_id is None:
+            self.anonymous_bytes += more
+        self.stored_bytes += more
         self.sessions[digest] = stored
         if session.expires_us < before.expires_us:
             self.expiry.enter(digest, session.expires_us, time_us)
         if moved:
-            self._enter(session.user_id, digest)
+            self._enter(session.user_id, digest, size)
         return stored
 
-    def _enter(self, user_id: str | None, digest: bytes) -> None:
+    def _enter(self, user_id: str | None, digest: bytes, size: int) -> None:
         if user_id is not None:
             self.users.add(user_id, digest)
         elif self.anonymous is not None:
             self.anonymous[digest] = None
+            self.anonymous_bytes += size
 
-    def _leave(self, user_id: str | None, digest: bytes) -> None:
+    def _leave(self, user_id: str | None, digest: bytes, size: int) -> None:
         if user_id is not None:
             self.users.remove(user_id, digest)
         elif self.anonymous is not None:
             del self.anonymous[digest]
+            self.anonymous_bytes -= size
 
     def _remove(self, digest: bytes) -> None:
         stored = self.sessions.get(digest)
         if stored is None:
             return
-        self._leave(heading_of(stored).user_id, digest)
+        self._leave(heading_of(stored).user_id, digest, len(stored))
         del self.sessions[digest]
         self.stored_bytes -= len(stored)
 

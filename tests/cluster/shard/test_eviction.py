@@ -116,6 +116,28 @@ def test_a_session_is_not_evicted_for_its_own_growth() -> None:
     assert found(world, range(2)) == [0]
 
 
+def test_nothing_is_evicted_where_that_makes_no_room() -> None:
+    """The memory is taken by something else than sessions: buffers of connections, say."""
+    world = small_world()
+    for number in range(40):
+        assert isinstance(write(world, number), wire.Written)
+    memory = world.primary().host.memory
+    used = memory.used_bytes
+    memory.measured(used + SMALL.memory_bytes_max)
+    for number in range(100, 120):
+        assert is_full(write(world, number))
+    assert evicted(world) == 0
+    assert found(world, range(40)) == list(range(40))
+    # Where it takes a part, so much is evicted as makes room for what comes.
+    memory.measured(used // 10)
+    memory.measured(used)
+    memory.measured(used + SMALL.memory_bytes_max - used // 2 - memory.spare_bytes)
+    assert isinstance(write(world, 200), wire.Written)
+    left = found(world, range(40))
+    assert left == list(range(40 - len(left), 40))
+    assert 0 < len(left) < 40
+
+
 @pytest.mark.parametrize("small_first", [False, True])
 def test_little_more_is_evicted_than_needed_also_where_only_the_backup_is_full(*, small_first: bool) -> None:
     """While a backup has yet to offer what was freed, no write evicts once more."""
@@ -176,17 +198,17 @@ def test_a_login_that_is_logged_before_the_eviction_keeps_its_session() -> None:
     probe.lead()
     old, other = digest(1), digest(2)
     for number, each in enumerate((old, other), 1):
-        probe.ask(create_now(number, each))
+        probe.ask(create_now(number, each, data(40_000)))
         probe.acknowledge(*probe.prepares())
     probe.ask(wire.Patch(3, 1, 0, 0, old, (), (), (), ("alice",), None))
     logged = probe.prepares()
-    [reply] = probe.ask(create_now(4, digest(3), data(198_000)))
+    [reply] = probe.ask(create_now(4, digest(3), data(120_000)))
     assert isinstance(reply, wire.Overloaded)
     logged += probe.prepares()
     commands = [each.command for prepare in logged for entry in prepare.entries for each in entry.records]
     assert isinstance(commands[-1], Evict)
     assert commands[-1].digests == (old, other)
-    [reply] = probe.ask(create_now(5, digest(4), data(198_000)))
+    [reply] = probe.ask(create_now(5, digest(4), data(120_000)))
     assert isinstance(reply, wire.Overloaded)
     assert not probe.prepares(), "one eviction at a time"
     for each in logged:
@@ -194,7 +216,7 @@ def test_a_login_that_is_logged_before_the_eviction_keeps_its_session() -> None:
     assert probe.replica is not None
     assert probe.replica.table.sessions.keys() == {old}
     assert probe.host._context.evictions.sessions == 1
-    [reply] = probe.ask(create_now(6, digest(5), data(198_000)))
+    [reply] = probe.ask(create_now(6, digest(5), data(120_000)))
     assert is_full(reply), "nobody is left who could be evicted"
 
 
@@ -233,6 +255,8 @@ def test_the_books_and_the_order_are_what_is_held(seed: int) -> None:
                     anonymous = replica.table.anonymous
                     assert anonymous is not None
                     assert len(anonymous) == len(replica.table.sessions) - replica.table.users.entries
+                    sizes = sum(len(replica.table.sessions[each]) for each in anonymous)
+                    assert replica.table.anonymous_bytes == sizes
     assert most > 0
     for target in with_user:
         shard = target[0]
