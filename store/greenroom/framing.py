@@ -129,6 +129,11 @@ class FrameBuffer:
         self._buffer = bytearray()
         self._frame_bytes_max = frame_bytes_max
 
+    @property
+    def incomplete_bytes(self) -> int:
+        """How much is held of a frame that is not complete."""
+        return len(self._buffer)
+
     def feed(self, data: bytes | bytearray | memoryview) -> list[bytes]:
         """Take received bytes and return the payload of every frame that they complete.
 

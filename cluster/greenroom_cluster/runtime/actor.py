@@ -16,6 +16,7 @@ from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_ACTOR
 from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.peering import PEER_FRAME_BYTES_MAX, SnapshotChunk
+from greenroom_cluster.runtime.budget import buffer_bytes
 from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
 from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
@@ -110,6 +111,7 @@ class Actor:
                 port=settings.port,
                 option=ACTOR_PORT_OPTION,
                 connections_max=settings.connections_max,
+                buffer_bytes_max=buffer_bytes(settings.core.memory_bytes_max),
             ),
             {
                 wire.ROLE_CLIENT: Service(_decoders[wire.ROLE_CLIENT], self._serve_client),

@@ -31,6 +31,7 @@ from greenroom.framing import (
     encode_greeting,
     messages_decoder,
 )
+from greenroom_cluster.runtime.budget import BufferBudget
 from greenroom_cluster.runtime.sockets import configure, remote_name, reset_on_close
 from greenroom_cluster.runtime.unsendable import substitute
 
@@ -75,6 +76,7 @@ class FramedConnection:
 
     __slots__ = (
         "_budget",
+        "_charges_queued",
         "_crowded_bytes",
         "_decode",
         "_draining",
@@ -90,12 +92,15 @@ class FramedConnection:
         "_outbound_bytes_max",
         "_read_bytes",
         "_room",
+        "_shared",
         "_socket",
         "_together",
+        "_unfinished",
         "_urgent",
         "_waiting",
         "on_end",
         "remote",
+        "source",
     )
 
     def __init__(
@@ -130,7 +135,11 @@ class FramedConnection:
         self._room: trio.Event | None = None
         self._ended: str | None = None
         self.on_end: Callable[[], None] | None = None
+        self._shared: BufferBudget | None = None
+        self._charges_queued = False
+        self._unfinished = False
         self.remote = remote_name(sock)
+        self.source = self.remote
 
     def __repr__(self) -> str:
         return f"<FramedConnection {self.remote}{' ended' if self._ended is not None else ''}>"
@@ -165,6 +174,12 @@ class FramedConnection:
         self._decode = decoder.decode
         self._frame_bytes_max = frame_bytes_max
         self._frames = FrameBuffer(frame_bytes_max)
+
+    def account(self, budget: BufferBudget, source: str, *, queued: bool) -> None:
+        """Charge `source` with what is held here from now on, with what is `queued` only if so."""
+        self._shared = budget
+        self._charges_queued = queued
+        self.source = source
 
     # --- receiving ---------------------------------------------------------------------------------------
 
@@ -201,7 +216,7 @@ class FramedConnection:
                 data, self._leftover = self._leftover, b""
             else:
                 data = await self._read()
-            payloads = self._frames.feed(data)
+            payloads = self._cut(data)
             if payloads:
                 return self._messages(payloads)
 
@@ -214,8 +229,28 @@ class FramedConnection:
             data = self._take()
         if data is None:
             return []
-        payloads = self._frames.feed(data)
+        payloads = self._cut(data)
         return self._messages(payloads) if payloads else []
+
+    def _cut(self, data: bytes | memoryview) -> list[bytes]:
+        frames = self._frames
+        payloads = frames.feed(data)
+        if self._shared is not None and (self._unfinished or frames.incomplete_bytes):
+            self._note_incomplete(self._shared, begun=bool(payloads) or not self._unfinished)
+        return payloads
+
+    def _note_incomplete(self, budget: BufferBudget, *, begun: bool) -> None:
+        self._unfinished = self._frames.incomplete_bytes > 0
+        if not self._unfinished:
+            budget.end_frame(self)
+        elif begun:
+            budget.begin_frame(self)
+        self._note_held()
+
+    def _note_held(self) -> None:
+        if self._shared is not None:
+            queued_bytes = self._outbound_bytes if self._charges_queued else 0
+            self._shared.hold(self, self._frames.incomplete_bytes + queued_bytes)
 
     def _messages(self, payloads: list[bytes]) -> list[Any]:
         if len(payloads) == 1:
@@ -380,7 +415,9 @@ class FramedConnection:
                 f"the other side does not read: {self._outbound_bytes} bytes are queued for it, over the "
                 f"limit of {self._outbound_bytes_max}"
             )
-        elif not self._draining:
+            return
+        self._note_held()
+        if not self._draining and self._ended is None:
             self._draining = True
             self._nursery.start_soon(self._drain)
 
@@ -393,6 +430,7 @@ class FramedConnection:
                     return
                 self._write()
                 self._refill()
+                self._note_held()
         finally:
             self._draining = False
             if self._idle is not None:
@@ -487,6 +525,10 @@ class FramedConnection:
         self._urgent.clear()
         self._waiting.clear()
         self._outbound_bytes = 0
+        if self._shared is not None:
+            self._frames = FrameBuffer(self._frame_bytes_max)
+            self._shared.drop(self)
+            self._shared = None
         if self._room is not None:
             self._room.set()
         if self.on_end is not None:

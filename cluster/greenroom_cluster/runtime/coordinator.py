@@ -82,7 +82,7 @@ class CoordinatorServer:
                     connections_max=settings.connections_max,
                 ),
                 {
-                    role: Service(messages_decoder(kinds), self._handle)
+                    role: Service(messages_decoder(kinds), self._handle, answers_shared=True)
                     for role, kinds in AT_COORDINATOR.items()
                 },
             )

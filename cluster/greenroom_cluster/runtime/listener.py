@@ -26,6 +26,7 @@ from greenroom import wire
 from greenroom.errors import RemoteProtocolError
 from greenroom.framing import FRAME_BYTES_MAX, encode_greeting
 from greenroom_cluster.runtime.addresses import join_address
+from greenroom_cluster.runtime.budget import BUFFER_BYTES_MAX, SWEEP_SECONDS, BufferBudget
 from greenroom_cluster.runtime.connection import (
     OUTBOUND_BYTES_MAX,
     READ_BYTES,
@@ -36,6 +37,7 @@ from greenroom_cluster.runtime.connection import (
 from greenroom_cluster.runtime.descriptors import SpareDescriptor, connections_within
 from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.ports import cannot_listen
+from greenroom_cluster.runtime.sockets import charged_as
 
 IDENTITY_BYTES = 16
 RESERVED_CONNECTIONS = 256
@@ -58,7 +60,8 @@ class Service:
     """What a listener does for one role: `handle(connection, hello, number)` until the connection ends.
 
     `number` is unique within the listener. With `target_required` the hello must name our identity. At most
-    `read_bytes` of a connection are taken at once.
+    `read_bytes` of a connection are taken at once. `answers_shared`: what is long is sent to all connections
+    from the same bytes, so that more of them hold no more.
     """
 
     decoder: "msgspec.msgpack.Decoder[list[Any]]"
@@ -66,6 +69,7 @@ class Service:
     frame_bytes_max: int = FRAME_BYTES_MAX
     target_required: bool = False
     read_bytes: int = READ_BYTES
+    answers_shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class ListenerSettings:
     """Who we are and what a connection may cost. `identity` is the sender of our hello. Port 0: any.
 
     `connections_max` is how many clients are served at a time; `option` is what chooses the port.
+    `buffer_bytes_max` bounds what all but peers hold together; see BufferBudget.
     """
 
     cluster: str
@@ -83,6 +88,7 @@ class ListenerSettings:
     connections_max: int = 10_000
     hello_seconds: float = 5.0
     outbound_bytes_max: int = OUTBOUND_BYTES_MAX
+    buffer_bytes_max: int = BUFFER_BYTES_MAX
     user_timeout_seconds: float = USER_TIMEOUT_SECONDS
 
 
@@ -110,6 +116,7 @@ class Listener:
             )
         self._numbers = itertools.count(1)
         self._open: set[FramedConnection] = set()
+        self._budget = BufferBudget(settings.buffer_bytes_max)
         self._spare = SpareDescriptor()
         self._nursery: trio.Nursery | None = None
         self._hello = wire.Hello(
@@ -148,6 +155,7 @@ class Listener:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                nursery.start_soon(self._sweep_forever)
                 try:
                     await self._accept_forever(nursery)
                 finally:
@@ -231,6 +239,11 @@ class Listener:
         else:
             await trio.sleep(_RETRY_SECONDS)
 
+    async def _sweep_forever(self) -> None:
+        while True:
+            await trio.sleep(SWEEP_SECONDS)
+            self._budget.sweep()
+
     # --- one connection ----------------------------------------------------------------------------------
 
     async def _serve(self, connection: FramedConnection, number: int) -> None:
@@ -280,6 +293,9 @@ class Listener:
     async def _handle(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
         service = self._services[hello.role]
         connection.speak(service.decoder, service.frame_bytes_max, service.read_bytes)
+        if hello.role != wire.ROLE_PEER:
+            source = charged_as(connection.remote, number)
+            connection.account(self._budget, source, queued=not service.answers_shared)
         connection.greet(self._hello)
         await service.handle(connection, hello, number)
 

@@ -25,7 +25,9 @@ class MapServer:
         self.listener = Listener(
             settings,
             {
-                role: Service(messages_decoder(kinds), self._handle, read_bytes=_READ_BYTES)
+                role: Service(
+                    messages_decoder(kinds), self._handle, read_bytes=_READ_BYTES, answers_shared=True
+                )
                 for role, kinds in AT_NODE.items()
             },
         )
