@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import trio
@@ -17,7 +17,7 @@ from greenroom_cluster.placement import node_of
 from greenroom_cluster.runtime.connection import ConnectionEndedError
 from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
-from greenroom_cluster.shortages import LackedCopy, lacked_copies
+from greenroom_cluster.shortages import LackedCopy, lacked_copies, refused_growth
 from greenroom_cluster.waiting import Waiting, awaited, waiting_shards
 
 INSPECT_SECONDS = 2.0
@@ -54,8 +54,9 @@ class NodeStatus(msgspec.Struct, frozen=True):
 class ActorStatus(msgspec.Struct, frozen=True):
     """One actor incarnation of the map; `reachable` says whether it answered just now.
 
-    `used_bytes` of its memory are counted, and `free_bytes` are left for growth; 0 if it does not say.
-    `evicted` sessions were ended by its primaries to make room.
+    `used_bytes` of its memory are counted, and `free_bytes` are not used; 0 if it does not say.
+    `grantable_bytes` of them are in nobody's share at the moment. `evicted` sessions were ended by its
+    primaries to make room. `refuses_growth`: a write was refused in the last minute for want of it.
     """
 
     slot: str
@@ -71,6 +72,8 @@ class ActorStatus(msgspec.Struct, frozen=True):
     free_bytes: int = 0
     memory_bytes_max: int = 0
     evicted: int = 0
+    grantable_bytes: int = 0
+    refuses_growth: bool = False
 
 
 class SuspendedStatus(msgspec.Struct, frozen=True):
@@ -138,6 +141,11 @@ class ClusterStatus(msgspec.Struct, frozen=True):
         return all(shard.state == FULL for shard in self.shards)
 
     @property
+    def refusing(self) -> tuple[str, ...]:
+        """The slots of the actors for want of whose memory writes were refused within the last minute."""
+        return tuple(actor.slot for actor in self.actors if actor.refuses_growth)
+
+    @property
     def nodes_up(self) -> int:
         """How many nodes are up and have registered an actor."""
         return sum(node.state == "up" and node.actors > 0 for node in self.nodes)
@@ -167,7 +175,12 @@ class ClusterStatus(msgspec.Struct, frozen=True):
             "loses it loses their sessions; start another node"
             for node, count in sorted(crowded.items())
         ]
-        return [line for line in told if line] + lacked_copies(refused) + crowding
+        return (
+            [line for line in told if line]
+            + refused_growth(self.refusing)
+            + lacked_copies(refused)
+            + crowding
+        )
 
 
 def _hello(cluster: str, target: bytes = b"", role: str = wire.ROLE_ADMIN) -> wire.Hello:
@@ -275,6 +288,7 @@ def summarize(cluster_map: ClusterMap, inspections: Mapping[bytes, wire.Inspecti
         for replica in inspection.replicas
     }
     away = _away(cluster_map, inspections)
+    refusing = {slot for inspection in inspections.values() for slot in inspection.refusing}
     shards = tuple(
         _shard_status(cluster_map, index, replicas, away) for index in range(cluster_map.shard_count)
     )
@@ -293,7 +307,7 @@ def summarize(cluster_map: ClusterMap, inspections: Mapping[bytes, wire.Inspecti
             for node in sorted(cluster_map.nodes.values(), key=lambda node: node.name)
         ),
         actors=tuple(
-            _actor_status(cluster_map, actor, inspections.get(actor.incarnation))
+            _actor_status(cluster_map, actor, inspections.get(actor.incarnation), refusing)
             for actor in sorted(cluster_map.actors.values(), key=lambda actor: (actor.slot, actor.state))
         ),
         shards=shards,
@@ -338,7 +352,10 @@ def _away(cluster_map: ClusterMap, inspections: Mapping[bytes, wire.Inspection])
 
 
 def _actor_status(
-    cluster_map: ClusterMap, actor: ActorEntry, inspection: wire.Inspection | None
+    cluster_map: ClusterMap,
+    actor: ActorEntry,
+    inspection: wire.Inspection | None,
+    refusing: Collection[str],
 ) -> ActorStatus:
     return ActorStatus(
         slot=actor.slot,
@@ -358,6 +375,8 @@ def _actor_status(
         free_bytes=0 if inspection is None else inspection.free_bytes,
         memory_bytes_max=0 if inspection is None else inspection.memory_bytes_max,
         evicted=0 if inspection is None else inspection.evicted,
+        grantable_bytes=0 if inspection is None else inspection.grantable_bytes,
+        refuses_growth=inspection is not None and actor.slot in refusing,
     )
 
 

@@ -48,6 +48,17 @@ def _short_of_memory(copies: Sequence[LackedCopy]) -> str:
     )
 
 
+def refused_growth(slots: Sequence[str]) -> list[str]:
+    """Say which actors had no memory for what clients sent; nothing if there are none."""
+    if not slots:
+        return []
+    told = (
+        f"memory: {_actors(slots)} refused what grows within the last minute: delete sessions, shorten "
+        "lifetimes, raise --memory-max or add a node"
+    )
+    return [told]
+
+
 def _lacking(count: int) -> str:
     return f"{count} {'shard lacks' if count == 1 else 'shards lack'} a copy"
 

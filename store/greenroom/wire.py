@@ -413,10 +413,11 @@ class ReplicaState(Frame, frozen=True):
 
 
 class Inspection(Frame, frozen=True, tag=49):
-    """The replicas of one actor, and its memory: counted, free for growth, and its `--memory-max`.
+    """The replicas of one actor, and its memory: counted, not used, and its `--memory-max`.
 
-    What is neither counted nor free is kept for its peers, or taken by the process itself. `evicted`: how
-    many sessions its primaries have ended to make room.
+    What is neither counted nor free is taken by the process itself. `grantable_bytes` of what is free are in
+    nobody's share at the moment. `evicted`: how many sessions its primaries have ended to make room.
+    `refusing`: the slots of the actors for want of whose memory its primaries have refused growth lately.
     `coordinator_away_seconds`: since when it has no connection to the coordinator, 0 while it has one; None
     from an actor of a version that does not tell.
     """
@@ -429,6 +430,8 @@ class Inspection(Frame, frozen=True, tag=49):
     free_bytes: int = 0
     memory_bytes_max: int = 0
     evicted: int = 0
+    grantable_bytes: int = 0
+    refusing: tuple[str, ...] = ()
 
 
 # --- the cluster map -------------------------------------------------------------------------------------

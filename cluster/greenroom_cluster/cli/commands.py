@@ -426,6 +426,7 @@ def health(
             {
                 "healthy": healthy,
                 "nodes_up": found.nodes_up,
+                "refusing": found.refusing,
                 "states": found.states(),
                 "waiting": _waiting(found),
                 "coordinator": _coordinator(found),

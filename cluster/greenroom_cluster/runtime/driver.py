@@ -30,6 +30,7 @@ from greenroom_cluster.shard.effects import (
     Disconnect,
     HostEffect,
     Ignored,
+    MemoryFull,
     Propose,
     Reply,
     Send,
@@ -274,6 +275,8 @@ class Driver:
                 _log.info("transition", shard=shard, epoch=epoch, role=role, reason=reason)
             case Warned(message=message, shard=shard):
                 _log.warning("core_warning", shard=shard, message=message)
+            case MemoryFull(slot=slot):
+                _log.warning("memory_full", slot=slot, hint=_MEMORY_HINT)
             case Connect(peer=peer, address=address, bulk=bulk) if self._links is not None:
                 self._links.connect(peer, address, bulk=bulk)
             case Disconnect(peer=peer, bulk=bulk) if self._links is not None:
@@ -282,4 +285,5 @@ class Driver:
                 pass
 
 
+_MEMORY_HINT = "delete sessions, shorten lifetimes, raise --memory-max or add a node"
 _BULK_ANSWERS = frozenset({SnapshotOk, SnapshotRefused})

@@ -28,9 +28,11 @@ def administer(
             context.incarnation,
             context.inspected,
             used_bytes=memory.used_bytes,
-            free_bytes=max(memory.free_bytes, 0),
+            free_bytes=memory.unused_bytes,
             memory_bytes_max=context.settings.memory_bytes_max,
             evicted=context.evictions.sessions,
+            grantable_bytes=max(memory.free_bytes, 0),
+            refusing=memory.refusing(now_ns),
         )
         context.effects.append(Reply(connection, message))
         return

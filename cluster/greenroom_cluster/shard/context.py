@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.coordination.messages import Proposal
-from greenroom_cluster.shard.effects import HostEffect, Ignored, Propose, Transition, Warned
+from greenroom_cluster.shard.effects import HostEffect, Ignored, MemoryFull, Propose, Transition, Warned
 from greenroom_cluster.shard.eviction import Evictions
 from greenroom_cluster.shard.fairness import FairShare
 from greenroom_cluster.shard.join_slots import JoinSlots
@@ -147,6 +147,11 @@ class Context:
     def warn(self, message: str, shard: int = -1) -> None:
         """Tell the operator something that is not a transition."""
         self.effects.append(Warned(message, shard))
+
+    def refuse_growth(self, slot: str) -> None:
+        """Note, and tell the operator now and then, that growth is refused for want of memory at an actor."""
+        if self.memory.refuse(slot, self.stepped_ns):
+            self.effects.append(MemoryFull(slot))
 
     def ignore(self, what: str, reason: str, shard: int = -1, epoch: int = 0) -> None:
         """Record that an input had no effect."""

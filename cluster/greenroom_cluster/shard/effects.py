@@ -75,6 +75,12 @@ class Warned(Effect, frozen=True, gc=False):
     shard: int = -1
 
 
+class MemoryFull(Effect, frozen=True, gc=False):
+    """Growth was refused for want of memory at the actor in that slot; not told again for a while."""
+
+    slot: str
+
+
 class Ignored(Effect, frozen=True, gc=False):
     """An input, or a part of one, had no effect, and this is why. For tests, traces and counters."""
 
@@ -84,4 +90,6 @@ class Ignored(Effect, frozen=True, gc=False):
     epoch: int = 0
 
 
-HostEffect: TypeAlias = Reply | Send | Answer | Connect | Disconnect | Propose | Transition | Warned | Ignored
+HostEffect: TypeAlias = (
+    Reply | Send | Answer | Connect | Disconnect | Propose | Transition | Warned | MemoryFull | Ignored
+)

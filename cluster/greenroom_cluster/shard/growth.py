@@ -94,6 +94,7 @@ class Growth:
             f"actor {slot} has no memory left for this session: shorten lifetimes or delete sessions, add a "
             f"node, or restart node {node_of(slot)} with a larger --memory-max"
         )
+        self._context.refuse_growth(slot)
         if command.age_ms:
             # An earlier attempt may still be on its way here, so nobody can say that nothing was applied.
             return wire.Overloaded(command.request, reason)

@@ -18,7 +18,7 @@ nothing is full before that.
 None of this is part of the replicated state: it decides what is logged and never what a logged record does.
 """
 
-from greenroom_cluster.shard.settings import HostSettings
+from greenroom_cluster.shard.settings import HostSettings, ns
 
 UNLIMITED_BYTES = 1 << 62
 
@@ -44,6 +44,8 @@ _AMPLE = 4
 """Above a quarter of the limit it may wait to be counted what a replica holds."""
 _WANTED_OFFERS = 100
 """For so many offers the room is kept back that a join was refused for; it is tried again sooner."""
+_REFUSED_NS = ns(60.0)
+"""For so long growth that was refused is shown, and the operator is not told of it again."""
 
 
 class Grant:
@@ -88,6 +90,7 @@ class Memory:
         "_offers",
         "_peak_bytes",
         "_peak_used_bytes",
+        "_refusals",
         "_reserved_bytes",
         "_used",
         "_wanted",
@@ -124,6 +127,8 @@ class Memory:
         # Shards that could have come if less had been granted, and how many grants were offered.
         self._wanted: dict[int, int] = {}
         self._offers = 0
+        # Of the slots that lacked memory lately: when growth was refused, and when the operator was told.
+        self._refusals: dict[str, tuple[int, int]] = {}
 
     @property
     def bounded(self) -> bool:
@@ -134,6 +139,11 @@ class Memory:
     def limit_bytes(self) -> int:
         """How much may be counted: the bound, without what the process takes beyond the counted."""
         return self._bound_bytes - self._excess_bytes
+
+    @property
+    def unused_bytes(self) -> int:
+        """What nothing counted takes, whoever may add it."""
+        return max(self.limit_bytes - self.used_bytes, 0)
 
     @property
     def shares(self) -> int:
@@ -194,6 +204,21 @@ class Memory:
         self.answers_bytes_max = bound_bytes // _ANSWERS_SHARE
         self.spare_bytes = min(_SPARE_BYTES_MAX, bound_bytes // _SPARE_SHARE)
         self._keep_free()
+
+    # --- what is refused ------------------------------------------------------------------------------------
+
+    def refuse(self, slot: str, now_ns: int) -> bool:
+        """Note that growth was refused for want of an actor's memory; return whether to tell the operator."""
+        _, told_ns = self._refusals.get(slot, (0, None))
+        tell = told_ns is None or now_ns - told_ns >= _REFUSED_NS
+        self._refusals[slot] = (now_ns, now_ns if told_ns is None or tell else told_ns)
+        return tell
+
+    def refusing(self, now_ns: int) -> tuple[str, ...]:
+        """Return the slots of the actors for want of whose memory growth was refused in the last minute."""
+        return tuple(
+            sorted(slot for slot, (at_ns, _) in self._refusals.items() if now_ns - at_ns < _REFUSED_NS)
+        )
 
     # --- what is kept for others ----------------------------------------------------------------------------
 

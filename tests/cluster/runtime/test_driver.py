@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from greenroom import wire
 from greenroom.errors import InvariantError
@@ -25,8 +26,8 @@ from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
 from greenroom_cluster.runtime.delivery import MESSAGES_PER_CALL_MAX
 from greenroom_cluster.runtime.dialing import dial
-from greenroom_cluster.runtime.driver import EXIT_CORE_FAILED
-from greenroom_cluster.shard.effects import Answer, Connect, Disconnect, Ignored, Reply, Send
+from greenroom_cluster.runtime.driver import EXIT_CORE_FAILED, Driver
+from greenroom_cluster.shard.effects import Answer, Connect, Disconnect, Ignored, MemoryFull, Reply, Send
 from greenroom_cluster.shard.inputs import (
     ClientRequests,
     ConnectionClosed,
@@ -317,3 +318,13 @@ async def _accept_and_greet(server: socket.socket) -> socket.socket:
     sock, _ = server.accept()
     sock.sendall(bytes(encode_frames([hello("peer", sender=b"B" * 16)])))
     return sock
+
+
+async def test_growth_refused_for_want_of_memory_is_a_warning_that_names_the_actor() -> None:
+    core = ScriptedCore()
+    core.then = lambda _: [MemoryFull("n1/0")]
+    with capture_logs() as logs:
+        Driver(core).step(Tick())
+    [log] = logs
+    assert (log["event"], log["log_level"], log["slot"]) == ("memory_full", "warning", "n1/0")
+    assert "--memory-max" in log["hint"]

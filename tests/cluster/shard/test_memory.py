@@ -42,10 +42,10 @@ def is_full(reply: wire.Reply) -> bool:
     return isinstance(reply, wire.Failed) and reply.code == wire.FailureCode.FULL
 
 
-def fill(world: World, size: int = SIZE, sessions: int = 1000) -> list[bytes]:
+def fill(world: World, size: int = SIZE, sessions: int = 1000, first: int = 0) -> list[bytes]:
     """Create sessions until the primary refuses one; return those it acknowledged."""
     created: list[bytes] = []
-    for number in range(sessions):
+    for number in range(first, first + sessions):
         reply = world.call(world.primary(), create(digest(number), data(size)))
         if is_full(reply):
             return created
@@ -79,6 +79,50 @@ def test_what_is_acknowledged_fits_and_the_rest_is_refused_by_name(full: tuple[W
         assert counted(actor) <= SMALL.memory_bytes_max
     for each in created:
         assert isinstance(world.call(world.primary(), get(each)), wire.Session)
+
+
+def told_full(world: World) -> list[str]:
+    traces = [actor.trace for actor in world.actors.values()]
+    return [each.slot for trace in traces for each in trace if isinstance(each, fx.MemoryFull)]
+
+
+def test_growth_that_is_refused_is_told_once_a_minute_and_shown_for_one(
+    full: tuple[World, list[bytes]],
+) -> None:
+    world, _ = full
+    primary = world.primary()
+    refuse = lambda number: world.call(primary, create(digest(number), data()))  # noqa: E731
+    shown = lambda: inspected(world, primary).refusing  # noqa: E731
+    first = told_full(world)
+    assert len(first) == len(set(first)) == 1
+    for number in range(20):
+        assert is_full(refuse(40_000 + number))
+    assert told_full(world) == first
+    assert shown() == tuple(first)
+    world.run_for(59)
+    assert shown() == tuple(first)
+    world.run_for(2)
+    assert shown() == ()
+    # Answers that were kept for repeats have made room meanwhile.
+    fill(world, first=50_000)
+    assert told_full(world) == first * 2
+    assert shown() == tuple(first)
+
+
+def test_what_is_shown_as_free_is_what_nothing_takes_whoever_may_add_it() -> None:
+    world = World(nodes=2, shards=1, settings=SMALL)
+    world.settle()
+    world.run_for(5)
+    for actor in (world.primary(), world.backup()):
+        found = inspected(world, actor)
+        assert found.free_bytes == SMALL.memory_bytes_max - found.used_bytes
+    assert found.grantable_bytes < found.free_bytes // 2, "half of it is the primary's share"
+
+
+def inspected(world: World, actor: Actor) -> wire.Inspection:
+    reply = world.call(actor, wire.Inspect)
+    assert isinstance(reply, wire.Inspection)
+    return reply
 
 
 def test_deletes_and_what_does_not_grow_go_on_when_it_is_full(full: tuple[World, list[bytes]]) -> None:

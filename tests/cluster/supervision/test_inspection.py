@@ -220,6 +220,21 @@ def test_shards_with_all_replicas_are_whole_for_people_and_full_for_machines(
     assert "full" not in shown
 
 
+def test_a_cluster_that_refuses_growth_says_so_and_is_healthy() -> None:
+    said = words(a=replica("primary"), b=replica("backup"))
+    said[A] = msgspec.structs.replace(said[A], refusing=("n1/0", "n2/0", "n9/0"))
+    said[B] = msgspec.structs.replace(said[B], refusing=("n2/0",))
+    status = summarize(cluster_map(B), said)
+    assert status.healthy
+    assert [actor.refuses_growth for actor in status.actors] == [True, True]
+    assert status.refusing == ("n1/0", "n2/0"), "one that is gone refuses nothing"
+    [told] = status.warnings()
+    assert told == (
+        "memory: actors n1/0 and n2/0 refused what grows within the last minute: delete sessions, shorten "
+        "lifetimes, raise --memory-max or add a node"
+    )
+
+
 def refused(shard: int, actor: str, size: int, reason: str = "no memory") -> LackedCopy:
     return LackedCopy(shard, f"{reason}: {size} bytes", actor, size)
 
