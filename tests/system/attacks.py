@@ -85,7 +85,7 @@ async def unharmed(cluster: SharedCluster, growth_bytes_max: int = GROWTH_BYTES_
             nursery.start_soon(work)
             yield ports
             over.set()
-        await probe.check(every_shard=True)
+        await probe.check()
     assert not any(process.exited() for process in processes)
     assert (await cluster.healthy()).healthy
     assert cluster.cluster.pids() == pids

@@ -60,7 +60,7 @@ async def test_killed_actor(
         recovery = await recovery_from(victim.pid, probe)
         await cluster.until(succeeded(victim))
         await cluster.healthy()
-        await probe.check(every_shard=True)
+        await probe.check()
     record_property("recovery_seconds", recovery)
     record_property("longest_seconds", load.longest_seconds())
     assert recovery < RECOVERY_SECONDS
@@ -84,7 +84,7 @@ async def test_killed_node(
             await all_exit(processes)
             await probe.everywhere()
             recovery = trio.current_time() - began
-            await probe.check(every_shard=True)
+            await probe.check()
             primaries = {shard.primary.split("/")[0] for shard in (await cluster.healthy()).shards}
         assert (victim in cluster.cluster.nodes) == restarted
         assert restarted or victim not in primaries
@@ -114,7 +114,7 @@ async def test_everything_serves_without_the_coordinator(
         await coordinator_back(cluster)
         await cluster.healthy()
         after = await cluster.map()
-        await probe.check(every_shard=True)
+        await probe.check()
         assert after.lineage == before.lineage
         assert [shard.epoch for shard in after.shards] == [shard.epoch for shard in before.shards]
     record_property("slowest_round_seconds", slowest)
@@ -134,7 +134,7 @@ async def test_actor_killed_after_the_coordinator_has_come_back(
         recovery = await recovery_from(victim.pid, probe)
         await cluster.until(succeeded(victim))
         await cluster.healthy()
-        await probe.check(every_shard=True)
+        await probe.check()
     record_property("recovery_seconds", recovery)
     record_property("longest_seconds", load.longest_seconds())
     assert recovery < RECOVERY_SECONDS
@@ -152,7 +152,7 @@ async def test_coordinator_and_actor_killed_at_once(cluster: SharedCluster, tmp_
             await probe.everywhere()
         await cluster.until(succeeded(victim))
         await cluster.healthy()
-        await probe.check(every_shard=True)
+        await probe.check()
 
 
 async def test_killed_supervisor_of_the_coordinator_takes_it_along(
@@ -169,4 +169,4 @@ async def test_killed_supervisor_of_the_coordinator_takes_it_along(
         await probe.everywhere()
         await coordinator_back(cluster)
         await cluster.healthy()
-        await probe.check(every_shard=True)
+        await probe.check()

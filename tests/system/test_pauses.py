@@ -97,7 +97,7 @@ async def test_paused_primary_neither_reads_stale_nor_acknowledges_falsely(
             lambda cluster_map: any(paused.incarnation in shard.backups for shard in cluster_map.shards)
         )
         await cluster.healthy()
-        await probe.check(every_shard=True)
+        await probe.check()
     assert (await cluster.map()).actors[paused.incarnation].state == "up"
 
 
@@ -112,7 +112,7 @@ async def test_paused_backup_comes_back(cluster: SharedCluster, tmp_path: Path) 
             lambda cluster_map: any(paused.incarnation in shard.members for shard in cluster_map.shards)
         )
         await cluster.healthy()
-        await probe.check(every_shard=True)
+        await probe.check()
 
 
 async def test_paused_coordinator_costs_nobody_anything(cluster: SharedCluster, tmp_path: Path) -> None:
@@ -125,4 +125,4 @@ async def test_paused_coordinator_costs_nobody_anything(cluster: SharedCluster, 
         await cluster.healthy()
         after = await cluster.map()
         assert [shard.members for shard in after.shards] == [shard.members for shard in before.shards]
-        await probe.check(every_shard=True)
+        await probe.check()

@@ -73,7 +73,7 @@ async def test_added_node_takes_part_and_stopped_node_leaves(
         least = SETTINGS.shards * SETTINGS.replicas // 4 // 2
         assert all(shards_of(status, node.name) >= least for node in status.nodes), "nobody is left out"
         await stop(cluster, added)
-        await probe.check(every_shard=True)
+        await probe.check()
         assert (await cluster.status()).healthy, "nothing was missing at any time"
     record_property("longest_seconds", load.longest_seconds())
 
@@ -90,7 +90,7 @@ async def test_nodes_replaced_one_by_one(
         for node in former:
             await take_part(cluster, await cluster.start_node())
             await stop(cluster, node)
-            await probe.check(every_shard=True)
+            await probe.check()
         assert not set(former) & set(cluster.cluster.nodes)
         await probe.everywhere()
     record_property("longest_seconds", load.longest_seconds())
@@ -108,6 +108,6 @@ async def test_nodes_restarted_one_by_one(
             await stop(cluster, node)
             await cluster.start_node(node)
             await take_part(cluster, node)
-            await probe.check(every_shard=True)
+            await probe.check()
         await probe.everywhere()
     record_property("longest_seconds", load.longest_seconds())

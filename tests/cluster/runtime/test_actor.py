@@ -45,12 +45,12 @@ async def test_taken_port_names_the_option_that_chooses_it() -> None:
 
 
 async def settled(cluster: Any, connection: FramedConnection, request: Any) -> Any:
-    """The first answer that is no redirect: a shard may need a moment for its lease."""
+    """The first answer that does not put it off: a shard may need a moment for its lease, or for room."""
     with trio.fail_after(20):
         while True:
             connection.send([request])
             (reply,) = (await answers(connection, 1)).values()
-            if not isinstance(reply, wire.Redirect):
+            if not isinstance(reply, wire.Redirect | wire.Overloaded):
                 return reply
             await trio.lowlevel.checkpoint()
 
@@ -88,8 +88,7 @@ async def test_newcomer_gets_snapshots_and_takes_over_in_turn(tmp_path: Path) ->
         big = b"\x81\xa1v\xc6" + (200_000).to_bytes(4, "big") + bytes(200_000)
         assert isinstance(await settled(cluster, client, create(1, data=big)), wire.Written)
         for number in range(2, 41):
-            client.send([create(number, data=big)])
-        await answers(client, 39)
+            assert isinstance(await settled(cluster, client, create(number, data=big)), wire.Written)
         first = cluster.primary_name(0)
         await cluster.kill(first)
         await cluster.start_actor(first)
@@ -134,7 +133,7 @@ async def test_inspection_tells_since_when_the_coordinator_is_away(tmp_path: Pat
         await until(lambda: not cluster.actors["a"].actor.coordinator.up)
         await until(lambda: trio.current_time() - began > 0.3)
         assert 0.1 < await away_seconds(2) <= trio.current_time() - began
-        assert await away_seconds(3) > await away_seconds(4) - 0.3 > 0
+        assert await away_seconds(3) < await away_seconds(4)
 
 
 async def test_peer_must_name_whom_it_means(tmp_path: Path) -> None:
@@ -219,7 +218,7 @@ def _requests() -> list[Any]:
         wire.Update(4, least, least, 0, digest, "user", 5, "label", b"\x80", least),
         wire.Delete(least, least, least, 0, digest),
         wire.Patch(5, 1, 0, 0, digest, ((("a", 1), b"\x01"),), (("b",),), ((("c",), b""),), ("u",), last_us),
-        wire.Patch(6, 1, 0, 0, (1).to_bytes(32, "big"), (((), b"\xc1"),), ((),), (), None, first_us),
+        wire.Patch(6, 1, 0, 0, (1).to_bytes(32, "big"), ((("a",), b"\xc1"),), (("b",),), (), None, first_us),
         wire.Rotate(7, 1, 0, 0, digest, b"n" * 32, ((("a",), b"\xff"),), (), (None,), last_us),
         wire.DeleteByHandle(8, 1, 0, 0, digest, "user"),
         wire.DeleteByUser(9, 1, 0, "user", b"", (0, 0, 1, huge, least)),
