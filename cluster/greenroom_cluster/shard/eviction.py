@@ -78,12 +78,12 @@ class Eviction:
         # Room that only has to be shared anew is none that is lacking.
         lacking = charge - max(memory.free_bytes, memory.share_bytes) - evictions.under_way_bytes
         if lacking > 0:
-            most = lacking
+            most = charge - max(memory.free_bytes, self._whole(memory.share_bytes))
             wanted = lacking + max(memory.limit_bytes, 0) // _MARGIN_SHARE
         for pair in full:
             lacking = charge - pair.room_bytes - pair.evicting_bytes
             if lacking > 0:
-                most = max(most, lacking)
+                most = max(most, charge - self._whole(pair.room_bytes))
                 wanted = max(wanted, lacking + pair.spare_bytes)
         if not wanted or self.under_way_bytes:
             return True
@@ -102,6 +102,10 @@ class Eviction:
         if digests:
             self._begin(Evict(tuple(digests)), freed)
         return bool(digests)
+
+    def _whole(self, share_bytes: int) -> int:
+        """Return how much is free where one of the shares is so large: below 0 all of it is to be made up."""
+        return share_bytes * self._context.memory.shares if share_bytes < 0 else share_bytes
 
     def _begin(self, command: Evict, freed: int) -> None:
         primary, context = self._primary, self._context
