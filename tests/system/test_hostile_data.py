@@ -89,12 +89,12 @@ async def test_unreadable_data(small_cluster: SharedCluster, attacker: Attacker)
 async def test_patches_that_would_take_long(small_cluster: SharedCluster, attacker: Attacker) -> None:
     """As many paths as a patch may name, each at the dearest place, again and again."""
     data = msgspec.msgpack.encode(
-        {"k": [dict.fromkeys(range(1000)) for _ in range(7)], "n": {"k": [0] * 900}}
+        {"k": [dict.fromkeys(range(1000)) for _ in range(6)], "n": {"k": [0] * 500}}
     )
     async with canaries(small_cluster.cluster):
         created = (attacker.digest, None, 1, FAR_US, None, "", data)
         assert isinstance(await attacker.ask(wire.Create, *created), wire.Written)
-        expect = ((("n", "k"), msgspec.msgpack.encode([0] * 900)),) * 100
+        expect = ((("n", "k"), msgspec.msgpack.encode([0] * 500)),) * 60
         changed = tuple((("n", *("x",) * 60, number), b"\x01") for number in range(512))
         for _ in range(10):
             reply = await attacker.ask(wire.Patch, attacker.digest, changed, (), expect, None, None)
