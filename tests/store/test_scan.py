@@ -49,7 +49,7 @@ def below(frames: int, call: Callable[[], Any]) -> Any:
     return call() if frames == 0 else below(frames - 1, call)
 
 
-# --- F1 to F3: what ended replicas, or made them differ -----------------------------------------------------
+# --- what ended replicas, or made them differ -----------------------------------------------------------
 
 
 def test_duplicate_keys_that_are_expected_often_are_refused_at_once() -> None:
