@@ -38,9 +38,8 @@ def check_data(data: bytes) -> int:
     Raises MalformedError unless a session may hold it.
     """
     # What nearly all sessions are, with as few calls as can be: every write comes through here.
-    if len(data) <= INT_KEYED_BYTES_MAX and type(plain_read(SMALL, data, 0)) is dict:
-        return 0
-    value, items = plain_value(data, 0), 0
+    value = plain_read(SMALL, data, 0) if len(data) <= INT_KEYED_BYTES_MAX else plain_value(data, 0)
+    items = 0
     if value is NOT_PLAIN:
         tally = Tally()
         value, items = walked(data, 0, tally), tally.items
