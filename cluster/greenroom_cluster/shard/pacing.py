@@ -54,26 +54,26 @@ def affordable(log: Log, table: SessionTable, after: int, through: int, room: in
         # Even if each opened the largest session, and read it in Python.
         return through, room - most
     sessions = table.sessions
-    # What the commands before will have made of sessions.
-    sizes: dict[bytes, int] = {}
-    opened: int | None
+    # What the commands before will have made of sessions: the data, or what it takes to open it.
+    made: dict[bytes, bytes | int] = {}
     reached = after
     for record in log.records(after, through):
         command = record.command
         if isinstance(command, _WRITES):
-            # It was read when it came, and is stored as it is; patches will open it.
-            cost, opened = len(command.data) // _OPENED, work_bytes(command.data)
-            if opened > _NOTED_BYTES:
-                sizes[command.digest] = opened
+            # It was read when it came, and is stored as it is; a patch that follows opens it.
+            cost = len(command.data) // _OPENED
+            if cost * _OPENED > _NOTED_BYTES:
+                made[command.digest] = command.data
         elif isinstance(command, _CHANGES):
-            stored = sessions.get(command.digest)
-            opened = sizes.get(command.digest)
+            opened = made.get(command.digest)
             if opened is None:
-                opened = 0 if stored is None else work_bytes(stored)
+                opened = sessions.get(command.digest, b"")
+            if not isinstance(opened, int):
+                opened = work_bytes(opened)
             cost = opened + sum([work_bytes(value) for _, value in command.set])
             if cost > _NOTED_BYTES:
                 digest = command.digest if isinstance(command, wire.Patch) else command.new_digest
-                sizes[digest] = cost
+                made[digest] = cost
         else:
             cost = _RECORD_BYTES * len(command.digests) if isinstance(command, Evict) else 0
         if reached > after and cost + _RECORD_BYTES > room:
