@@ -2,7 +2,8 @@
 
 Counted is processor time, the collector of cyclic garbage being set as in an actor: of decoding a frame, of
 the step that takes it in, of encoding what a connection encodes at once, and of each step that follows. What
-is over the limit is repeated, the best of three counts.
+is over the limit is repeated, the best of five counts: a busy machine's processor time counts waits for its
+caches. A fault is not searched for a smaller one, which takes minutes and is of no use for times.
 
 `GREENROOM_STEP_EXAMPLES=300` searches for longer.
 """
@@ -11,7 +12,7 @@ import os
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, target
+from hypothesis import HealthCheck, Phase, given, settings, target
 from hypothesis import strategies as st
 
 from tests.cluster.steps.worst import KINDS, worst_step_ms
@@ -28,6 +29,7 @@ def test_no_step_is_long(kind: type) -> None:
         database=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.target],
     )
     @given(st.data())
     def search(data: st.DataObject) -> None:
@@ -39,7 +41,7 @@ def test_no_step_is_long(kind: type) -> None:
 
         taken = worst_step_ms(kind, draw)
         target(taken, label=kind.__name__)
-        for _ in range(2):
+        for _ in range(4):
             if taken >= LIMIT_MS:
                 again = iter(drawn)
                 taken = min(taken, worst_step_ms(kind, lambda _: next(again)))  # noqa: B023  used at once
