@@ -13,7 +13,7 @@ from random import SystemRandom
 from typing import Any, ClassVar, NoReturn
 
 from greenroom import wire
-from greenroom.codec import decode_data, encode_data
+from greenroom.codec import encode_data
 from greenroom.dialog import Dialog, DialogSettings, operations
 from greenroom.drivers.registry import Registry, let_go
 from greenroom.errors import (
@@ -21,7 +21,6 @@ from greenroom.errors import (
     RemoteProtocolError,
     SessionExistsError,
     StoreFullError,
-    UnreadableSessionError,
     UsageError,
 )
 from greenroom.fields import (
@@ -35,6 +34,7 @@ from greenroom.fields import (
     checked_present_user_id,
     checked_user_id,
     datetime_of,
+    is_moment,
     micros_of,
 )
 from greenroom.ids import (
@@ -45,13 +45,14 @@ from greenroom.ids import (
     new_session_id,
     parse_handle,
 )
-from greenroom.patching import LIST_IN_PATH, PathLike, encode_changes
+from greenroom.patching import LIST_IN_PATH, Changes, PathLike, encode_changes
 from greenroom.routing import parse_addresses
 from greenroom.sessions import (
     ALL_FEATURES,
     BaseSessionStore,
     SessionData,
     SessionInfo,
+    StoredSession,
     not_found,
     stale_version,
     unexpected_value,
@@ -171,13 +172,18 @@ class ClusterStore(BaseSessionStore):
 
     async def get(self, session_id: str) -> SessionData | None:
         """Return the session, or None if there is none or it has expired."""
+        stored = await self.get_stored(session_id)
+        return None if stored is None else stored.session()
+
+    async def get_stored(self, session_id: str) -> StoredSession | None:
+        """Return the session with its data encoded; see `BaseSessionStore.get_stored`."""
         place = locate_if_possible(session_id)
         if place is None:
             return None
         runner = self._registry.current()
         request = wire.Get(runner.dialog.next_id(), *place)
         reply = await runner.perform(request, operations.GET)
-        return _session_of(session_id, reply) if type(reply) is wire.Session else None
+        return _stored(session_id, reply) if type(reply) is wire.Session else None
 
     async def update(self, session_id: str, session: SessionData, *, version: int | None = None) -> int:
         """Replace user, lifetime, label and data of a stored session; return its new version.
@@ -241,8 +247,25 @@ class ClusterStore(BaseSessionStore):
         expires: datetime | None = None,
     ) -> SessionData:
         """Change single paths of the data (and user or lifetime); see `BaseSessionStore.patch`."""
-        place = locate_if_possible(session_id)
         changes = encode_changes(set, unset, expect)
+        return (await self._patched(session_id, changes, user_id, expires)).session()
+
+    async def patch_stored(
+        self,
+        session_id: str,
+        *,
+        set: Mapping[PathLike, Any] | None = None,  # noqa: A002  the contract's name
+        unset: Iterable[PathLike] = (),
+        expect: Mapping[PathLike, Any] | None = None,
+        expires: datetime | None = None,
+    ) -> StoredSession:
+        """Change single paths of the data; see `BaseSessionStore.patch_stored`."""
+        return await self._patched(session_id, encode_changes(set, unset, expect), UNCHANGED, expires)
+
+    async def _patched(
+        self, session_id: str, changes: Changes, user_id: str | Unchanged | None, expires: datetime | None
+    ) -> StoredSession:
+        place = locate_if_possible(session_id)
         user = _user_change(user_id)
         expires_us = None if expires is None else micros_of(expires, "expires")
         if place is None:
@@ -261,7 +284,7 @@ class ClusterStore(BaseSessionStore):
             expires_us,
         )
         kind = operations.PATCH_IF if changes.expect else operations.PATCH
-        return _changed_session(session_id, await runner.perform(request, kind))
+        return _stored(session_id, await runner.perform(request, kind))
 
     async def rotate(
         self,
@@ -295,7 +318,7 @@ class ClusterStore(BaseSessionStore):
             user,
             expires_us,
         )
-        return _changed_session(new_id, await runner.perform(request, operations.ROTATE))
+        return _stored(new_id, await runner.perform(request, operations.ROTATE)).session()
 
     # --- by user -----------------------------------------------------------------------------------------
 
@@ -354,31 +377,26 @@ def _user_change(user_id: str | Unchanged | None) -> tuple[str | None] | None:
     return (checked_user_id(user_id),)
 
 
-def _session_of(session_id: str, reply: wire.Session) -> SessionData:
-    state = reply.state
-    absolute = state.absolute_us
-    try:
-        return SessionData(
-            session_id=session_id,
-            user_id=state.user_id,
-            expires=datetime_of(state.expires_us),
-            data=decode_data(state.data),
-            created=datetime_of(state.created_us),
-            absolute_expires=None if absolute is None else datetime_of(absolute),
-            label=state.label,
-            version=state.version,
-        )
-    except OverflowError:
-        raise RemoteProtocolError("the cluster sent a time that no datetime can hold") from None
-    except UnreadableSessionError as error:
-        error.expires = datetime_of(state.expires_us)
-        raise
-
-
-def _changed_session(session_id: str, reply: wire.Session | wire.Failed) -> SessionData:
+def _stored(session_id: str, reply: wire.Session | wire.Failed) -> StoredSession:
     if isinstance(reply, wire.Failed):
         _raise_failed(reply)
-    return _session_of(session_id, reply)
+    state = reply.state
+    if not (
+        is_moment(state.created_us)
+        and is_moment(state.expires_us)
+        and (state.absolute_us is None or is_moment(state.absolute_us))
+    ):
+        raise RemoteProtocolError("the cluster sent a time that no datetime can hold")
+    return StoredSession(
+        session_id,
+        state.version,
+        state.user_id,
+        state.created_us,
+        state.expires_us,
+        state.absolute_us,
+        state.label,
+        state.data,
+    )
 
 
 def _version_of(reply: wire.Written | wire.Failed) -> int:

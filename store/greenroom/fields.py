@@ -87,6 +87,11 @@ def datetime_of(micros: int) -> datetime:
         raise OverflowError("the moment lies outside of the years 1 to 9999") from None
 
 
+def is_moment(micros: int) -> bool:
+    """Tell whether `datetime_of` has a datetime for it."""
+    return _MICROS_MIN <= micros <= _MICROS_MAX
+
+
 def checked_user_id(user_id: str | None) -> str | None:
     """Return it as a plain str, or None. Raises UsageError unless it has 1 to 256 bytes in UTF-8."""
     return None if user_id is None else _checked_text(user_id, "user_id", 1, USER_ID_BYTES_MAX)

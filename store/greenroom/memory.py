@@ -12,8 +12,8 @@ from datetime import datetime
 from itertools import count
 from typing import Any, ClassVar
 
-from greenroom.codec import decode_data, encode_data
-from greenroom.errors import SessionExistsError, UnreadableSessionError, UsageError
+from greenroom.codec import encode_data
+from greenroom.errors import SessionExistsError, UsageError
 from greenroom.fields import (
     DATA_BYTES_MAX,
     UNCHANGED,
@@ -43,6 +43,7 @@ from greenroom.sessions import (
     BaseSessionStore,
     SessionData,
     SessionInfo,
+    StoredSession,
     not_found,
     patched_bytes,
     stale_version,
@@ -123,8 +124,13 @@ class MemoryStore(BaseSessionStore):
 
     async def get(self, session_id: str) -> SessionData | None:
         """Return the session, or None if there is none or it has expired."""
+        stored = await self.get_stored(session_id)
+        return None if stored is None else stored.session()
+
+    async def get_stored(self, session_id: str) -> StoredSession | None:
+        """Return the session with its data encoded; see `BaseSessionStore.get_stored`."""
         record = self._live(digest_if_possible(session_id))
-        return None if record is None else _session_of(session_id, record)
+        return None if record is None else _stored(session_id, record)
 
     async def update(self, session_id: str, session: SessionData, *, version: int | None = None) -> int:
         """Replace user, lifetime, label and data of a stored session; return its new version.
@@ -186,9 +192,19 @@ class MemoryStore(BaseSessionStore):
         expires: datetime | None = None,
     ) -> SessionData:
         """Change single paths of the data (and user or lifetime); see `BaseSessionStore.patch`."""
-        digest, record = self._changed(session_id, encode_changes(set, unset, expect), user_id, expires)
-        self._store(digest, record)
-        return _session_of(session_id, record)
+        return self._patched(session_id, encode_changes(set, unset, expect), user_id, expires).session()
+
+    async def patch_stored(
+        self,
+        session_id: str,
+        *,
+        set: PathValues | None = None,  # noqa: A002  the contract's name
+        unset: Iterable[PathLike] = (),
+        expect: PathValues | None = None,
+        expires: datetime | None = None,
+    ) -> StoredSession:
+        """Change single paths; see `BaseSessionStore.patch_stored`."""
+        return self._patched(session_id, encode_changes(set, unset, expect), UNCHANGED, expires)
 
     async def rotate(
         self,
@@ -204,7 +220,7 @@ class MemoryStore(BaseSessionStore):
         new_id = new_session_id(record.point)
         self._remove(digest)
         self._store(digest_of(new_id), record)
-        return _session_of(new_id, record)
+        return _stored(new_id, record).session()
 
     # --- by user -----------------------------------------------------------------------------------------
 
@@ -271,6 +287,13 @@ class MemoryStore(BaseSessionStore):
             return None
         return record
 
+    def _patched(
+        self, session_id: str, changes: Changes, user_id: str | Unchanged | None, expires: datetime | None
+    ) -> StoredSession:
+        digest, record = self._changed(session_id, changes, user_id, expires)
+        self._store(digest, record)
+        return _stored(session_id, record)
+
     def _changed(
         self, session_id: str, changes: Changes, user_id: str | Unchanged | None, expires: datetime | None
     ) -> tuple[bytes, _Record]:
@@ -316,19 +339,14 @@ def _earlier(expires: int, absolute: int | None) -> int:
     return expires if absolute is None else min(expires, absolute)
 
 
-def _session_of(session_id: str, record: _Record) -> SessionData:
-    try:
-        data = decode_data(record.data)
-    except UnreadableSessionError as error:
-        error.expires = datetime_of(record.expires)
-        raise
-    return SessionData(
-        session_id=session_id,
-        user_id=record.user_id,
-        expires=datetime_of(record.expires),
-        data=data,
-        created=datetime_of(record.created),
-        absolute_expires=None if record.absolute is None else datetime_of(record.absolute),
-        label=record.label,
-        version=record.version,
+def _stored(session_id: str, record: _Record) -> StoredSession:
+    return StoredSession(
+        session_id,
+        record.version,
+        record.user_id,
+        record.created,
+        record.expires,
+        record.absolute,
+        record.label,
+        record.data,
     )

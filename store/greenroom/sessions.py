@@ -27,6 +27,7 @@ from greenroom.fields import (
     ABSENT,
     UNCHANGED,
     Unchanged,
+    checked_label,
     checked_user_id,
     datetime_of,
     micros_of,
@@ -54,6 +55,8 @@ __all__ = [
     "BaseSessionStore",
     "SessionData",
     "SessionInfo",
+    "StoredSession",
+    "stored_form",
 ]
 
 BASE_FEATURES = frozenset({"patch", "modify"})
@@ -88,6 +91,83 @@ class SessionData(msgspec.Struct, kw_only=True):
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [(name, getattr(self, name)) for name in self.__struct_fields__ if name not in _SECRET_FIELDS]
+
+
+class StoredSession(msgspec.Struct, frozen=True, gc=False):
+    """A session as stores keep it: its data encoded, its times in microseconds since 1970 UTC.
+
+    Like `SessionData`, its repr shows neither id nor data.
+    """
+
+    session_id: str
+    version: int
+    user_id: str | None
+    created_us: int
+    expires_us: int
+    absolute_us: int | None
+    label: str
+    data: bytes
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} version {self.version}>"
+
+    @property
+    def created(self) -> datetime:
+        """When it was created."""
+        return datetime_of(self.created_us)
+
+    @property
+    def expires(self) -> datetime:
+        """When it ends unless it is extended."""
+        return datetime_of(self.expires_us)
+
+    def decoded(self) -> dict[Any, Any]:
+        """Return the data. Raises UnreadableSessionError, whose `expires` is the session's end."""
+        try:
+            return decode_data(self.data)
+        except UnreadableSessionError as error:
+            error.expires = self.expires
+            raise
+
+    def session(self) -> SessionData:
+        """Return the session with its data decoded. Raises UnreadableSessionError."""
+        return SessionData(
+            session_id=self.session_id,
+            user_id=self.user_id,
+            expires=self.expires,
+            data=self.decoded(),
+            created=self.created,
+            absolute_expires=None if self.absolute_us is None else datetime_of(self.absolute_us),
+            label=self.label,
+            version=self.version,
+        )
+
+
+def stored_form(session: SessionData) -> StoredSession:
+    """Return a session that a store returned as it is kept.
+
+    Raises UnreadableSessionError for one that no facade would have stored: a store of one's own may hold
+    anything, and so may a cluster to which something else writes.
+    """
+    try:
+        return StoredSession(
+            session.session_id,
+            session.version,
+            checked_user_id(session.user_id),
+            micros_of(session.created, "created"),
+            micros_of(session.expires, "expires"),
+            None
+            if session.absolute_expires is None
+            else micros_of(session.absolute_expires, "absolute_expires"),
+            checked_label(session.label),
+            encode_data(session.data),
+        )
+    except UsageError:
+        pass
+    # Raised out here because the other error names a path, whose keys may be secrets.
+    raise UnreadableSessionError(
+        "a stored session holds what no session can hold: something else wrote to this store"
+    )
 
 
 class SessionInfo(msgspec.Struct, kw_only=True, frozen=True):
@@ -246,6 +326,28 @@ class BaseSessionStore(ABC):
             micros = min(micros, micros_of(session.absolute_expires, "absolute_expires"))
         session.expires = datetime_of(micros)
         return True
+
+    # --- for callers that keep the data encoded ----------------------------------------------------------
+
+    async def get_stored(self, session_id: str) -> StoredSession | None:
+        """Do as `get` does and return the session with its data encoded, which may turn out unreadable.
+
+        Stores that hold encoded data override it, to save decoding what nobody may look at.
+        """
+        session = await self.get(session_id)
+        return None if session is None else stored_form(session)
+
+    async def patch_stored(
+        self,
+        session_id: str,
+        *,
+        set: PathValues | None = None,  # noqa: A002  as in patch
+        unset: Iterable[PathLike] = (),
+        expect: PathValues | None = None,
+        expires: datetime | None = None,
+    ) -> StoredSession:
+        """Do as `patch` does and return the session with its data encoded."""
+        return stored_form(await self.patch(session_id, set=set, unset=unset, expect=expect, expires=expires))
 
     # --- without a default -------------------------------------------------------------------------------
 
