@@ -10,8 +10,8 @@ import os
 import uvicorn
 from fastapi import FastAPI
 
+from greenroom.integrations.fastapi import SessionDep, UserIdDep
 from greenroom.web import Session, SessionMiddleware
-from greenroom.web.fastapi import SessionDep, UserIdDep
 
 # dev=True is for plain http on this machine. In production: secret=..., and no dev.
 sessions = Session(dev=True, store=os.environ.get("GREENROOM_URL", "memory://"))

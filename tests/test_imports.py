@@ -210,3 +210,24 @@ def test_an_import_behind_a_function_does_not_count_and_one_behind_an_if_does() 
 def test_what_is_forbidden_would_be_seen() -> None:
     """An actor is impure through its links, so an empty answer about the core means something."""
     assert {"trio", "socket", "time"} <= set(reached("greenroom_cluster.runtime.actor"))
+
+
+@pytest.mark.parametrize("package", ["greenroom.web", "greenroom.integrations"])
+def test_no_module_imports_one_that_imports_it(package: str) -> None:
+    """Neither when it runs nor for types alone: what stands below knows nothing of what stands above."""
+    own = [name for name in modules() if within(name, package) and name != package]
+    below = {
+        name: {
+            source if source in modules() else ""
+            for source, _ in imported(name, modules()[name], everywhere=True)
+        }
+        for name in own
+    }
+    for start in own:
+        reach, waiting = set(), [start]
+        while waiting:
+            for name in below.get(waiting.pop(), ()):
+                if name not in reach:
+                    reach.add(name)
+                    waiting.append(name)
+        assert start not in reach, f"{start} imports itself through others"

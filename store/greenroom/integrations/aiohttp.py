@@ -27,7 +27,7 @@ except ImportError as error:
 from greenroom.errors import UsageError
 from greenroom.integrations.users import follow_user
 from greenroom.web.middleware import REFUSAL_TEXT, SERVER_ERROR, UNCONFIRMED
-from greenroom.web.request_session import RequestSession, contents
+from greenroom.web.request_session import RequestSession, session_of
 from greenroom.web.session import Session
 from greenroom.web.visit import Visit
 
@@ -61,7 +61,7 @@ class GreenroomSession(aiohttp_session.Session):
                 "what new_session() returned is a plain session until the response; get_session(request) "
                 "returns one whose greenroom.login(user) gives it a new id"
             )
-        return self._visit.session
+        return session_of(self._visit)
 
     @property
     def _changed(self) -> bool:
@@ -184,11 +184,11 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
         visit.regenerate()
         if visit.user_id is not None and self._user_key is None:
             visit.user_id = None
-        if data != contents(visit.session):
+        if data != visit.contents():
             dict.clear(visit.session)
             visit.session.update(data)
 
     def _unavailable(self, action: str, error: Exception) -> web.HTTPServiceUnavailable:
-        self.sessions.failed(action, error)
+        self.sessions.events.failed(action, error)
         headers = {"Retry-After": self.sessions.retry_after(error), "Cache-Control": "no-store"}
         return web.HTTPServiceUnavailable(headers=headers, text=REFUSAL_TEXT)

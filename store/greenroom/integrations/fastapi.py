@@ -27,14 +27,14 @@ try:
     from fastapi.security.base import SecurityBase
 except ImportError:
     raise ImportError(
-        "greenroom.web.fastapi needs FastAPI; install it with: pip install 'greenroom[fastapi]'",
+        "greenroom.integrations.fastapi needs FastAPI; install it with: pip install 'greenroom[fastapi]'",
         name="fastapi",
     ) from None
 
 from greenroom.errors import UsageError
 from greenroom.web.request_session import RequestSession
-from greenroom.web.session import VISIT_KEY
-from greenroom.web.visit import Visit
+from greenroom.web.session import Session
+from greenroom.web.visit import VISIT_KEY, Visit
 
 __all__ = [
     "CurrentUserDep",
@@ -107,9 +107,10 @@ CurrentUserDep = Annotated[Any, Depends(current_user)]
 
 def _session_of(connection: HTTPConnection) -> RequestSession:
     visit = connection.scope.get(VISIT_KEY)
-    if not isinstance(visit, Visit):
+    sessions = visit.settings if isinstance(visit, Visit) else None
+    if not isinstance(sessions, Session):
         raise UsageError("SessionMiddleware does not run here: add it to the app, or look at its skip=")
-    session = visit.settings.of(connection)
+    session = sessions.of(connection)
     session.mark_accessed()
     return session
 

@@ -51,8 +51,8 @@ from greenroom.urls import store_from_url
 from greenroom.web.middleware import SessionMiddleware, Skip
 from greenroom.web.notices import Notices
 from greenroom.web.request_session import RequestSession
-from greenroom.web.session import VISIT_KEY, Session
-from greenroom.web.visit import Visit
+from greenroom.web.session import Session
+from greenroom.web.visit import VISIT_KEY, Visit
 
 __all__ = ["GreenroomStore", "SessionDep", "SessionPlugin"]
 

@@ -28,9 +28,9 @@ except ImportError as error:
 
 from greenroom.errors import UsageError
 from greenroom.web.middleware import REFUSAL_TEXT, SERVER_ERROR, UNCONFIRMED, SessionMiddleware
-from greenroom.web.request_session import RequestSession, contents
-from greenroom.web.session import VISIT_KEY, Session
-from greenroom.web.visit import Visit
+from greenroom.web.request_session import RequestSession
+from greenroom.web.session import Session
+from greenroom.web.visit import VISIT_KEY, Visit
 
 if TYPE_CHECKING:
     from quart import Quart
@@ -102,22 +102,20 @@ class GreenroomSessions(SessionInterface):
         scope: Any = request.scope
         visit = scope.get(VISIT_KEY)
         if isinstance(visit, Visit) and visit.settings is self.sessions:
-            found = visit.session = QuartSession(visit)
-            dict.update(found, contents(scope["session"]))
-            scope["session"] = found
+            found = scope["session"] = QuartSession.over(visit)
             return found
         visit = self.sessions.visit(
             request.headers.getlist("cookie"),
             secure_transport=request.scheme in {"https", "wss"},
             user_agent=request.headers.get("user-agent", ""),
         )
-        found = visit.session = QuartSession(visit)
+        found = QuartSession.over(visit)
         # Once Quart has a WebSocket's session, it offers no way to send a cookie.
         visit.started = scope["type"] == "websocket"
         try:
             await visit.load()
         except UNCONFIRMED as error:
-            self.sessions.failed("loading a session", error)
+            self.sessions.events.failed("loading a session", error)
             visit.go_on_anonymously()
         visit.accessed = False
         return found
@@ -135,7 +133,7 @@ class GreenroomSessions(SessionInterface):
                 visit.close()
             await visit.save()
         except UNCONFIRMED as error:
-            self.sessions.failed("saving a session", error)
+            self.sessions.events.failed("saving a session", error)
             self._refuse(response, error)
             return
         finally:

@@ -37,12 +37,12 @@ from greenroom.errors import SessionNotFoundError, UnreadableSessionError, Usage
 from greenroom.fields import utc_now
 from greenroom.ids import new_session_id
 from greenroom.integrations.users import user_in
-from greenroom.sessions import BaseSessionStore, SessionData
+from greenroom.sessions import BaseSessionStore, SessionData, StoredSession, stored_form
 from greenroom.urls import store_from_url
 from greenroom.web.difference import NO_DIFFERENCE, Difference, difference
 from greenroom.web.errors import DROPPED, newer
 from greenroom.web.notices import Notices
-from greenroom.web.records import may_be_sound, snapshot_of, written_over_lists, written_whole
+from greenroom.web.writes import may_be_sound, patched, written_over_lists, written_whole
 from greenroom.wire import PATHS_MAX
 
 __all__ = ["GreenroomStore", "Serializer"]
@@ -123,24 +123,24 @@ class GreenroomStore(SessionStore):
         logs somebody in or gives the session a new id.
         """
         try:
-            record = await self._store.get(session_id)
+            record = await self._store.get_stored(session_id)
             if record is None:
                 return b""
-            snapshot = snapshot_of(record)
+            content = record.decoded()
         except UsageError:
             return b""  # a cookie may hold anything
         except UnreadableSessionError as error:
             self._unreadable(str(error))
             seconds = lifetime if lifetime > 0 else self._browser_seconds
-            if not may_be_sound(error, self._clock(), seconds):
+            if not may_be_sound(error, _micros(self._clock()), round(seconds * 1e6)):
                 return b""
             metadata = {"created": self._clock().timestamp(), "lifetime": lifetime, _NEWER: session_id}
             return self._serializer.serialize({_METADATA: metadata})
-        loaded = _Loaded(session_id, record.version, _micros(record.expires), record.user_id, snapshot)
+        loaded = _Loaded(session_id, record.version, record.expires_us, record.user_id, record.data)
         created = record.created.timestamp()
         metadata = {"created": created, "lifetime": lifetime, _LOADED: _sealed(loaded)}
         try:
-            return self._serializer.serialize({**record.data, _METADATA: metadata})
+            return self._serializer.serialize({**content, _METADATA: metadata})
         except Exception as error:  # noqa: BLE001  a serializer may raise anything
             # Not the error itself: it may quote a value.
             self._unreadable(f"{type(self._serializer).__name__} raised {type(error).__name__}")
@@ -198,14 +198,7 @@ class GreenroomStore(SessionStore):
         moved = (_micros(expires) - loaded.expires_us) / 1e6 > seconds / RENEWAL_SHARE
         if changes or moved:
             end = expires if moved else None
-
-            async def write(each: Difference) -> SessionData:
-                return await self._store.patch(session_id, set=each.set, unset=each.unset, expires=end)
-
-            if changes.width > PATHS_MAX:
-                await written_whole(self._store, session_id, changes, end)
-            else:
-                await written_over_lists(self._store, session_id, changes, lambda: content, write)
+            await patched(self._store, session_id, changes, lambda: content, end)
         return session_id
 
     async def _rotated(
@@ -222,9 +215,11 @@ class GreenroomStore(SessionStore):
             changes = NO_DIFFERENCE
         write = self._store.rotate if "rotate" in self._store.features else self._store.patch
 
-        async def written(each: Difference) -> SessionData:
-            return await write(
-                loaded.session_id, user_id=user_id, set=each.set, unset=each.unset, expires=expires
+        async def written(each: Difference) -> StoredSession:
+            return stored_form(
+                await write(
+                    loaded.session_id, user_id=user_id, set=each.set, unset=each.unset, expires=expires
+                )
             )
 
         found = await written_over_lists(self._store, loaded.session_id, changes, lambda: content, written)

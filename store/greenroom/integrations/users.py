@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from greenroom.codec import decode_data
 from greenroom.errors import UsageError
-from greenroom.web.request_session import contents
 from greenroom.web.visit import Visit
 
 
@@ -28,9 +28,9 @@ def follow_user(visit: Visit, user_key: str) -> None:
 
     A user who was logged in by other means, whom the data never named, is left alone.
     """
-    data = contents(visit.session)
+    data = visit.contents()
     user_id = user_in(data, user_key)
-    before = None if visit.record is None else user_in(visit.record.data, user_key)
+    before = None if visit.record is None else user_in(decode_data(visit.snapshot), user_key)
     if user_id == visit.user_id or (user_id == before and visit.user_id is not None):
         return
     visit.regenerate()

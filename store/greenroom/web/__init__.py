@@ -21,9 +21,10 @@ except ImportError:
 from greenroom.web.cookies import CookieSettings, CookieSigner
 from greenroom.web.difference import Difference, difference
 from greenroom.web.errors import SessionDataError, SessionNotLoadedError
+from greenroom.web.events import SessionStatistics
 from greenroom.web.middleware import SessionMiddleware
 from greenroom.web.request_session import RequestSession
-from greenroom.web.session import Session, SessionStatistics
+from greenroom.web.session import Session
 from greenroom.web.visit import IN_PLACE, Visit
 
 __all__ = [

@@ -5,14 +5,15 @@ one left over, or one that another host of the domain has planted. What the stor
 nothing. What it holds and cannot be read is no session either: no page may fail for as long as that lives.
 """
 
-from typing import TYPE_CHECKING
+from typing import Any, TypeAlias
 
 from greenroom.errors import UnreadableSessionError
-from greenroom.sessions import SessionData
-from greenroom.web.records import deleted, found, may_be_sound
+from greenroom.sessions import StoredSession
+from greenroom.web.keeping import Keeping
+from greenroom.web.writes import may_be_sound
 
-if TYPE_CHECKING:
-    from greenroom.web.session import Session
+Found: TypeAlias = tuple[StoredSession, dict[Any, Any]]
+"""A session as it is stored, and its data."""
 
 
 class Candidates:
@@ -23,18 +24,18 @@ class Candidates:
     of which may be used, so that the browser is to forget them.
     """
 
-    def __init__(self, settings: "Session", ids: list[str]) -> None:
+    def __init__(self, keeping: Keeping, ids: list[str]) -> None:
         self.ids = ids
         self.unreadable: list[str] = []
         self.newer = False
         self.refused = False
-        self._settings = settings
+        self._keeping = keeping
 
     def __bool__(self) -> bool:
         return bool(self.ids)
 
-    async def find(self) -> tuple[SessionData, bytes] | None:
-        """Return the session of the request and its data as bytes, or None.
+    async def find(self) -> Found | None:
+        """Return the session of the request, or None.
 
         That of a user goes before an anonymous one, else the first. A browser that sends the sessions of two
         users was given one of them by another host of its domain, and whose request this is cannot be told:
@@ -46,33 +47,35 @@ class Candidates:
             if current is not None:
                 live.append(current)
             elif session_id not in self.unreadable:
-                self._settings.count("unknown_ids")
+                self._keeping.events.count("unknown_ids")
         of_users = [each for each in live if each[0].user_id is not None]
         if len({record.user_id for record, _ in of_users}) > 1:
-            self._settings.contested()
+            self._keeping.events.contested()
             for record, _ in live:
-                await deleted(self._settings, record.session_id)
+                await self._delete(record.session_id)
             self.refused = True
             return None
         chosen = next(iter(of_users or live), None)
         self.refused = chosen is None and bool(self.unreadable) and not self.newer
         return chosen
 
-    async def read(self, session_id: str) -> tuple[SessionData, bytes] | None:
-        """Return a session and its data as bytes; None if there is none, or it cannot be read."""
+    async def read(self, session_id: str) -> Found | None:
+        """Return a session and its data; None if there is none, or it cannot be read."""
+        keeping = self._keeping
         try:
-            return await found(self._settings, session_id)
+            record = await keeping.store.get_stored(session_id)
+            keeping.events.count("loads")
+            return None if record is None else (record, record.decoded())
         except UnreadableSessionError as error:
-            settings = self._settings
-            settings.unreadable(error)
+            keeping.events.unreadable(error)
             self.unreadable.append(session_id)
-            self.newer = self.newer or may_be_sound(error, settings.clock(), settings.idle_seconds)
+            self.newer = self.newer or may_be_sound(error, keeping.now_us(), keeping.lifetimes.idle_us)
             return None
 
     async def end_unreadable(self) -> None:
         """Delete what could not be read, before the browser gets the id of another session."""
         while self.unreadable:
-            await deleted(self._settings, self.unreadable[-1])
+            await self._delete(self.unreadable[-1])
             self.unreadable.pop()
         self.newer = False
 
@@ -80,5 +83,14 @@ class Candidates:
         """Delete all but the one that is ended already: one left over would log the browser in again."""
         for session_id in self.ids:
             if session_id != but:
-                await deleted(self._settings, session_id)
+                await self._delete(session_id)
         self.ids, self.unreadable, self.newer = [], [], False
+
+    def forget(self, session_id: str) -> None:
+        """Take note that a session is no longer to be found under this id."""
+        if session_id in self.ids:
+            self.ids.remove(session_id)
+
+    async def _delete(self, session_id: str) -> None:
+        await self._keeping.store.delete(session_id)
+        self._keeping.events.count("deletes")

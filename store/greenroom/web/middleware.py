@@ -18,9 +18,9 @@ from greenroom.errors import (
     UnavailableError,
     UsageError,
 )
-from greenroom.web.session import VISIT_KEY, Session
+from greenroom.web.session import Session
 from greenroom.web.shielding import only_cancelled
-from greenroom.web.visit import IN_PLACE, Visit
+from greenroom.web.visit import IN_PLACE, VISIT_KEY, Visit
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -127,7 +127,7 @@ class SessionMiddleware:
             try:
                 await visit.load()
             except UNCONFIRMED as error:
-                settings.failed("loading a session", error)
+                settings.events.failed("loading a session", error)
                 if settings.on_unavailable == "closed":
                     await exchange.refuse(error)
                     return
@@ -163,7 +163,7 @@ class _Exchange:
             if visit.started:
                 raise
             # The handler itself asked the store, for example by session.save().
-            visit.settings.failed("a request to the session store", error)
+            visit.settings.events.failed("a request to the session store", error)
             await self.refuse(error)
         except BaseException as error:
             if visit.started and (only_cancelled(error) or _is_disconnect(error)):
@@ -190,7 +190,7 @@ class _Exchange:
             try:
                 await visit.save(self._standing())
             except UNCONFIRMED as error:
-                visit.settings.failed("saving a session", error)
+                visit.settings.events.failed("saving a session", error)
                 await self.refuse(error)
                 return
             except BaseException:
@@ -238,7 +238,7 @@ class _Exchange:
         try:
             await self._visit.save(self._standing())
         except GreenroomError as error:
-            self._visit.settings.failed("saving a session at the end of its connection", error)
+            self._visit.settings.events.failed("saving a session at the end of its connection", error)
 
     def _standing(self) -> object:
         return self._scope.get("session", IN_PLACE)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from greenroom.codec import decode_data, encode_data
 from greenroom.errors import (
@@ -11,18 +11,16 @@ from greenroom.errors import (
     UnreadableSessionError,
     VersionConflictError,
 )
+from greenroom.fields import datetime_of
 from greenroom.turns import Patience, in_turn
 from greenroom.web.difference import Difference, difference, value_at
-from greenroom.web.records import snapshot_of, written_whole
-from greenroom.web.request_session import contents
 from greenroom.web.shielding import shielded
+from greenroom.web.visit import Visit
+from greenroom.web.writes import written_whole
 from greenroom.wire import PATHS_MAX
 
-if TYPE_CHECKING:
-    from greenroom.web.visit import Visit
 
-
-async def modify(visit: "Visit", change: Callable[[dict[Any, Any]], object]) -> bool:
+async def modify(visit: Visit, change: Callable[[dict[Any, Any]], object]) -> bool:
     """See `RequestSession.modify`."""
     visit.before_writing()
     if not await visit.save():
@@ -37,7 +35,7 @@ async def modify(visit: "Visit", change: Callable[[dict[Any, Any]], object]) -> 
     async with in_turn("web", id(store), visit.record.session_id):
         patience.begin()
         while True:
-            before = contents(visit.session)
+            before = visit.contents()
             after = decode_data(encode_data(before))
             change(after)
             changes = difference(before, after)
@@ -55,22 +53,23 @@ async def modify(visit: "Visit", change: Callable[[dict[Any, Any]], object]) -> 
             else:
                 return True
             if visit.lost:
-                visit.settings.dropped()
+                visit.settings.events.dropped()
                 return False
             await patience.again()
 
 
-async def _written(visit: "Visit", before: dict[Any, Any], changes: Difference) -> None:
+async def _written(visit: Visit, before: dict[Any, Any], changes: Difference) -> None:
     """Write the changes if every path that they touch still has the value that they were made from."""
     assert visit.record is not None
     store, session_id = visit.settings.store, visit.record.session_id
     expect = {path: value_at(before, path) for path in (*changes.set, *changes.unset)}
-    expires = visit.settings.extension(visit.record)
+    due_us = visit.settings.lifetimes.extension_us(visit.settings.now_us(), visit.record)
+    expires = None if due_us is None else datetime_of(due_us)
     if 2 * changes.width > PATHS_MAX:
         record = await written_whole(store, session_id, changes, expires, expect)
     else:
-        record = await store.patch(
+        record = await store.patch_stored(
             session_id, set=changes.set, unset=changes.unset, expect=expect, expires=expires
         )
-    visit.take(record, snapshot_of(record))
-    visit.settings.count("patches")
+    visit.take((record, record.decoded()))
+    visit.settings.events.count("patches")

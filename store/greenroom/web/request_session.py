@@ -7,35 +7,16 @@ the data in one step: so a handler that raises has done nothing. `await session.
 
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from greenroom.sessions import SessionInfo
+from greenroom.web.modification import modify
 from greenroom.web.typed import converted, plain_dict
-
-if TYPE_CHECKING:
-    from greenroom.web.visit import Visit
+from greenroom.web.visit import Visit
 
 Shape = TypeVar("Shape")
 
 _NOTHING: Any = object()
-
-
-class _NotLoaded:
-    """Stands in a session that is not loaded, for code in C that reads dicts past their methods."""
-
-    def __repr__(self) -> str:
-        return "<this session is not loaded: await session.load()>"
-
-
-def fill_unloaded(session: "RequestSession") -> None:
-    """Make a session that is not loaded look like anything but an empty one."""
-    mark = _NotLoaded()
-    dict.__setitem__(session, mark, mark)
-
-
-def contents(session: "RequestSession") -> dict[Any, Any]:
-    """Return what a session holds as a plain dict, without that counting as access."""
-    return dict(dict.items(session))
 
 
 class RequestSession(dict[Any, Any]):
@@ -49,11 +30,15 @@ class RequestSession(dict[Any, Any]):
     """
 
     __slots__ = ("_visit",)
-    _visit: "Visit"
+    _visit: Visit
 
-    def __init__(self, visit: "Visit") -> None:
-        super().__init__()
-        self._visit = visit
+    @classmethod
+    def over(cls, visit: Visit) -> Self:
+        """Return a session of this kind, in the place of the one that the visit has."""
+        session = cls(visit.contents())
+        session._visit = visit
+        visit.session = session
+        return session
 
     __hash__ = None
 
@@ -96,7 +81,7 @@ class RequestSession(dict[Any, Any]):
 
     async def user(self) -> Any:
         """Return what `deserialize_user` makes of the user id; None if nobody is logged in."""
-        return await self._visit.settings.user_of(self.user_id)
+        return await self._visit.settings.users.user_of(self.user_id)
 
     @property
     def stored(self) -> bool:
@@ -184,8 +169,6 @@ class RequestSession(dict[Any, Any]):
         effects. Returns False if the session was deleted or rotated away meanwhile. Raises as `save` does,
         and VersionConflictError if others go on changing it for the `contention_seconds` of the store.
         """
-        from greenroom.web.modification import modify
-
         return await modify(self._visit, change)
 
     # --- your devices ------------------------------------------------------------------------------------
@@ -279,7 +262,7 @@ class RequestSession(dict[Any, Any]):
     def copy(self) -> dict[Any, Any]:
         """Return a plain dict with the same values."""
         self._visit.before_reading()
-        return contents(self)
+        return self._visit.contents()
 
     # --- writing, as dict has it -------------------------------------------------------------------------
 
@@ -324,3 +307,10 @@ class RequestSession(dict[Any, Any]):
         """Set many keys."""
         self._visit.before_writing()
         super().update(other, **more)
+
+
+def session_of(visit: Visit) -> RequestSession:
+    """Return the session of a visit."""
+    session = visit.session
+    assert isinstance(session, RequestSession)
+    return session

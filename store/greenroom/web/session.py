@@ -8,71 +8,29 @@ Starlette's own middleware keeps one for 14 days; whoever comes from there and w
 `idle_seconds=14 * 86400`.
 """
 
-import inspect
-import logging
 import secrets as randomness
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
-from typing import Any, Literal, Self, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Self
 
-from greenroom.errors import StoreFullError, UnreadableSessionError, UsageError
-from greenroom.fields import LABEL_BYTES_MAX, checked_present_user_id, utc_now
+from greenroom.errors import UsageError
+from greenroom.fields import LABEL_BYTES_MAX, utc_now
 from greenroom.memory import MemoryStore
-from greenroom.sessions import BaseSessionStore, SessionData
+from greenroom.sessions import BaseSessionStore
 from greenroom.urls import store_from_url
-from greenroom.web.cookies import (
-    PERSISTENT_SECONDS,
-    VERIFIED_MAX,
-    CookieSettings,
-    CookieSigner,
-    SameSite,
-    cookie_values,
-)
-from greenroom.web.errors import CONTESTED, DROPPED
-from greenroom.web.notices import Notices
-from greenroom.web.request_session import RequestSession
-from greenroom.web.visit import Visit
-
-OnUnavailable: TypeAlias = Literal["closed", "anonymous"]
-UserOfId: TypeAlias = Callable[[str], Any | Awaitable[Any]]
+from greenroom.web.cookies import PERSISTENT_SECONDS, CookieSettings, CookieSigner, SameSite, cookie_values
+from greenroom.web.events import Events, SessionStatistics
+from greenroom.web.keeping import Keeping, OnUnavailable, UserOfId, Users
+from greenroom.web.lifetimes import lifetimes_of
+from greenroom.web.request_session import RequestSession, session_of
+from greenroom.web.visit import VISIT_KEY, Visit
 
 IDLE_SECONDS = 1800
-FULL_RETRY_SECONDS = 60
-"""The least `Retry-After` where the store is full: room comes only as sessions end."""
 SECRET_BYTES_MIN = 16
-VISIT_KEY = "greenroom.visit"
-"""Where the middleware puts the `Visit` into an ASGI scope."""
-
-_log = logging.getLogger("greenroom.web")
 
 
-@dataclass(slots=True, frozen=True, kw_only=True)
-class SessionStatistics:
-    """What happened since the start, as counts.
-
-    `unknown_ids` are signed cookies whose session is gone, `refused_cookies` those that no secret signed.
-    `dropped` are changes that came too late, because the session had been deleted, rotated or lost; `failed`
-    are operations that the store did not confirm. `unreadable` are stored sessions that could not be read
-    and counted as none, `contested` are requests with live sessions of several users.
-    """
-
-    loads: int = 0
-    creates: int = 0
-    patches: int = 0
-    rotations: int = 0
-    deletes: int = 0
-    extensions: int = 0
-    dropped: int = 0
-    failed: int = 0
-    unknown_ids: int = 0
-    refused_cookies: int = 0
-    unreadable: int = 0
-    contested: int = 0
-
-
-class Session:
+class Session(Keeping):
     """The sessions of one app: their store, cookie, lifetime and users. Raises UsageError for bad options.
 
     - `secret`: signs the cookies; with several, the first signs and all verify, so that one can be replaced
@@ -124,7 +82,7 @@ class Session:
         threshold = (
             idle_seconds * 5 / 6 if extension_threshold_seconds is None else extension_threshold_seconds
         )
-        _check_lifetimes(idle_seconds, absolute_seconds, threshold)
+        self.lifetimes = lifetimes_of(idle_seconds, absolute_seconds, threshold)
         if on_unavailable not in {"closed", "anonymous"}:
             raise UsageError('on_unavailable is "closed" or "anonymous"')
         self.secure = not dev if secure is None else secure
@@ -152,12 +110,9 @@ class Session:
         self.on_unavailable = on_unavailable
         self.retry_after_seconds = retry_after_seconds
         self.clock = clock
-        self._serialize_user = serialize_user
-        self._deserialize_user = deserialize_user
+        self.users = Users(serialize_user, deserialize_user)
+        self.events = Events(clock)
         self._label = label
-        self._notices = Notices(clock)
-        self._counts = {each.name: 0 for each in fields(SessionStatistics)}
-        self._warned_of_plain_http = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.cookie.name!r} in {self.store!r}>"
@@ -192,7 +147,7 @@ class Session:
 
     def statistics(self) -> SessionStatistics:
         """Return what happened so far."""
-        return SessionStatistics(**self._counts)
+        return self.events.statistics()
 
     # --- of a request, in any framework that speaks ASGI -------------------------------------------------
 
@@ -207,7 +162,7 @@ class Session:
             raise UsageError("SessionMiddleware does not run here: add it to the app, or look at its skip=")
         visit.adopt(scope.get("session", visit.session))
         scope["session"] = visit.session
-        return visit.session
+        return session_of(visit)
 
     def login(self, connection: Any, user: Any, data: Mapping[Any, Any] | None = None) -> None:
         """Log a user in with the response; see `RequestSession.login`."""
@@ -232,108 +187,16 @@ class Session:
     ) -> Visit:
         """Return what deals with the session of one request, given its Cookie headers. Asks no store."""
         label = user_agent if self._label is None else self._label(user_agent)
-        return Visit(
+        session = RequestSession()
+        visit = Visit(
             self,
+            session,
             cookie_values(cookie_headers, self.cookie.name),
             secure_transport=secure_transport,
             label=_shortened(label),
         )
-
-    def verified(self, cookies: Iterable[bytes]) -> list[str]:
-        """Return the ids in the first few of the cookies that one of the secrets signed."""
-        ids: list[str] = []
-        for cookie in cookies:
-            session_id = self.signer.verify(cookie)
-            if session_id is None:
-                self.count("refused_cookies")
-            elif session_id not in ids:
-                ids.append(session_id)
-            if len(ids) == VERIFIED_MAX:
-                break
-        return ids
-
-    def user_id_of(self, user: Any) -> str:
-        """Return the id of a user. Raises UsageError if that is no str of 1 to 256 bytes."""
-        user_id = user if self._serialize_user is None else self._serialize_user(user)
-        if not isinstance(user_id, str):
-            raise UsageError(
-                f"login is given the id of a user, a str, not {type(user_id).__name__}; convert it, or give "
-                "Session a serialize_user that does"
-            )
-        return checked_present_user_id(user_id)
-
-    async def user_of(self, user_id: str | None) -> Any:
-        """Return what `deserialize_user` makes of the id (the id itself without it); None for None."""
-        if user_id is None or self._deserialize_user is None:
-            return user_id
-        user = self._deserialize_user(user_id)
-        return await user if inspect.isawaitable(user) else user
-
-    def absolute_expiry(self, now: datetime) -> datetime | None:
-        """Return when a session created now ends whatever its use."""
-        return None if self.absolute_seconds is None else now + timedelta(seconds=self.absolute_seconds)
-
-    def expiry(self, now: datetime, absolute: datetime | None) -> datetime:
-        """Return when a session used now ends unless it is extended."""
-        idle = now + timedelta(seconds=self.idle_seconds)
-        return idle if absolute is None else min(idle, absolute)
-
-    def extension(self, record: SessionData) -> datetime | None:
-        """Return the new end of a session that is in use, or None if it has time enough or can get none."""
-        now = self.clock()
-        if record.expires - now >= timedelta(seconds=self.extension_threshold_seconds):
-            return None
-        expires = self.expiry(now, record.absolute_expires)
-        return expires if expires > record.expires else None
-
-    def count(self, what: str) -> None:
-        """Count one event of `SessionStatistics`."""
-        self._counts[what] += 1
-
-    def dropped(self) -> None:
-        """Count and log a change that came too late."""
-        self.count("dropped")
-        _log.warning(DROPPED)
-
-    def unreadable(self, error: UnreadableSessionError) -> None:
-        """Count and log a stored session that cannot be read; the log stays readable if all are so."""
-        self.count("unreadable")
-        self._notices.warn("unreadable", f"a session counts as none, because it cannot be read: {error}")
-
-    def contested(self) -> None:
-        """Count and log a request that brought the sessions of several users."""
-        self.count("contested")
-        self._notices.warn("contested", CONTESTED)
-
-    def retry_after(self, error: Exception | None) -> str:
-        """Return the `Retry-After` of an answer 503 over this error."""
-        full = isinstance(error, StoreFullError)
-        return str(max(self.retry_after_seconds, FULL_RETRY_SECONDS if full else 0))
-
-    def failed(self, action: str, error: Exception) -> None:
-        """Count and log an operation that the store did not confirm."""
-        self.count("failed")
-        _log.warning("%s failed: %s: %s", action, type(error).__name__, error)
-
-    def warn_of_plain_http(self) -> None:
-        """Say once that most clients do not return a Secure cookie that came over http."""
-        if self.secure and not self._warned_of_plain_http:
-            self._warned_of_plain_http = True
-            _log.warning(
-                "a Secure session cookie was sent over http, where most clients do not return it, so each of "
-                "their requests begins a new session. For development on this machine: Session(dev=True). "
-                "Behind a proxy that ends TLS: let the server trust its headers (uvicorn --proxy-headers "
-                '--forwarded-allow-ips=...). In tests: a client with base_url="https://testserver".'
-            )
-
-
-def _check_lifetimes(idle: float, absolute: float | None, threshold: float) -> None:
-    if idle <= 0:
-        raise UsageError("idle_seconds is how long a session lives after its last use, above 0")
-    if absolute is not None and absolute <= 0:
-        raise UsageError("absolute_seconds is how long a session lives at most, above 0, or None")
-    if not 0 <= threshold <= idle:
-        raise UsageError("extension_threshold_seconds lies between 0 (never extended) and idle_seconds")
+        session._visit = visit  # noqa: SLF001  each belongs to the other
+        return visit
 
 
 def _checked_secrets(secret: str | Sequence[str] | None, *, dev: bool) -> list[str]:

@@ -14,11 +14,11 @@ from fastapi import FastAPI
 from litestar.params import FromPath
 
 from greenroom.integrations.aiohttp import GreenroomStorage
+from greenroom.integrations.fastapi import SessionDep
 from greenroom.integrations.litestar import SessionDep as LitestarSessionDep
 from greenroom.integrations.litestar import SessionPlugin
 from greenroom.integrations.quart import GreenroomSessions
 from greenroom.web import Session, SessionMiddleware
-from greenroom.web.fastapi import SessionDep
 
 Site = AbstractAsyncContextManager[httpx.AsyncClient]
 

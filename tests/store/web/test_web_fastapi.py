@@ -11,9 +11,7 @@ from fastapi import Depends, FastAPI, HTTPException, WebSocket
 from starlette.testclient import TestClient
 
 from greenroom import UsageError
-from greenroom.testing import login_as
-from greenroom.web import RequestSession, SessionDataError, SessionMiddleware
-from greenroom.web.fastapi import (
+from greenroom.integrations.fastapi import (
     CurrentUserDep,
     RequireUser,
     SessionDep,
@@ -22,6 +20,8 @@ from greenroom.web.fastapi import (
     require_user,
     session_of_request,
 )
+from greenroom.testing import login_as
+from greenroom.web import RequestSession, SessionDataError, SessionMiddleware
 from tests.store.web.web_stage import Stage
 
 

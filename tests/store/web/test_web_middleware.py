@@ -421,9 +421,13 @@ def test_clear_ends_the_session_and_emptying_it_does_not(library: Library) -> No
             await visitor.get("/login")
             await visitor.get("/empty")
             assert (await visitor.get("/who")).json() == "alice"
+            before = stage.session_id(visitor)
             await visitor.get("/refill")
+            assert stage.session_id(visitor) not in {None, before}
+            assert await stage.store.inner.get(before or "") is None
             assert (await visitor.get("/show")).json() == {"fresh": 1}
-            assert (await visitor.get("/who")).json() == "alice"
+            assert (await visitor.get("/who")).json() is None
+            await visitor.get("/login")
             assert "Max-Age=0" in (await visitor.get("/clear")).headers["set-cookie"]
             assert (await visitor.get("/who")).json() is None
 

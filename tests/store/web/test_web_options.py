@@ -129,7 +129,7 @@ def test_secure_cookie_over_http_warns_once_and_names_the_mends(caplog: pytest.L
 
 
 def test_a_dropped_change_is_logged_with_its_possible_causes(caplog: pytest.LogCaptureFixture) -> None:
-    session().dropped()
+    session().events.dropped()
     for cause in ("deleted", "new id", "both its replicas were lost"):
         assert cause in caplog.text
 
@@ -152,10 +152,10 @@ def test_nothing_shown_holds_an_id_or_a_secret() -> None:
 
 def test_users_are_strings_or_have_a_hook() -> None:
     with pytest.raises(UsageError, match="serialize_user"):
-        session().user_id_of(7)
-    assert session(serialize_user=str).user_id_of(7) == "7"
+        session().users.id_of(7)
+    assert session(serialize_user=str).users.id_of(7) == "7"
     with pytest.raises(UsageError, match="1 to 256 bytes"):
-        session().user_id_of("")
+        session().users.id_of("")
 
 
 def test_label_hook_and_its_limit() -> None:
@@ -185,7 +185,7 @@ def test_as_context_manager_and_clean() -> None:
     ("absent", "module", "extra"),
     [
         ("itsdangerous", "greenroom.web", "greenroom[web]"),
-        ("fastapi", "greenroom.web.fastapi", "greenroom[fastapi]"),
+        ("fastapi", "greenroom.integrations.fastapi", "greenroom[fastapi]"),
     ],
 )
 def test_without_its_library_the_import_says_which_extra_to_install(

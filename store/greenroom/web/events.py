@@ -1,0 +1,84 @@
+"""What happened to the sessions of an app: counted, and logged where somebody must see it."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from datetime import datetime
+
+from greenroom.errors import UnreadableSessionError
+from greenroom.web.errors import CONTESTED, DROPPED
+from greenroom.web.notices import Notices
+
+_log = logging.getLogger("greenroom.web")
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class SessionStatistics:
+    """What happened since the start, as counts.
+
+    `unknown_ids` are signed cookies whose session is gone, `refused_cookies` those that no secret signed.
+    `dropped` are changes that came too late, because the session had been deleted, rotated or lost; `failed`
+    are operations that the store did not confirm. `unreadable` are stored sessions that could not be read
+    and counted as none, `contested` are requests with live sessions of several users.
+    """
+
+    loads: int = 0
+    creates: int = 0
+    patches: int = 0
+    rotations: int = 0
+    deletes: int = 0
+    extensions: int = 0
+    dropped: int = 0
+    failed: int = 0
+    unknown_ids: int = 0
+    refused_cookies: int = 0
+    unreadable: int = 0
+    contested: int = 0
+
+
+class Events:
+    """See the module. `clock` returns the present, aware."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self.counts = {each.name: 0 for each in fields(SessionStatistics)}
+        self._notices = Notices(clock)
+        self._warned_of_plain_http = False
+
+    def statistics(self) -> SessionStatistics:
+        """Return what happened so far."""
+        return SessionStatistics(**self.counts)
+
+    def count(self, what: str) -> None:
+        """Count one event of `SessionStatistics`."""
+        self.counts[what] += 1
+
+    def dropped(self) -> None:
+        """Count and log a change that came too late."""
+        self.count("dropped")
+        _log.warning(DROPPED)
+
+    def unreadable(self, error: UnreadableSessionError) -> None:
+        """Count and log a stored session that cannot be read; the log stays readable if all are so."""
+        self.count("unreadable")
+        self._notices.warn("unreadable", f"a session counts as none, because it cannot be read: {error}")
+
+    def contested(self) -> None:
+        """Count and log a request that brought the sessions of several users."""
+        self.count("contested")
+        self._notices.warn("contested", CONTESTED)
+
+    def failed(self, action: str, error: Exception) -> None:
+        """Count and log an operation that the store did not confirm."""
+        self.count("failed")
+        _log.warning("%s failed: %s: %s", action, type(error).__name__, error)
+
+    def sent_over_plain_http(self) -> None:
+        """Say once that most clients do not return a Secure cookie that came over http."""
+        if not self._warned_of_plain_http:
+            self._warned_of_plain_http = True
+            _log.warning(
+                "a Secure session cookie was sent over http, where most clients do not return it, so each of "
+                "their requests begins a new session. For development on this machine: Session(dev=True). "
+                "Behind a proxy that ends TLS: let the server trust its headers (uvicorn --proxy-headers "
+                '--forwarded-allow-ips=...). In tests: a client with base_url="https://testserver".'
+            )

@@ -1,0 +1,79 @@
+"""What all requests of one app share: its store, cookie, lifetimes and users, and what happened so far."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from greenroom.errors import StoreFullError, UsageError
+from greenroom.fields import checked_present_user_id, micros_of
+from greenroom.sessions import BaseSessionStore
+from greenroom.web.cookies import VERIFIED_MAX, CookieSettings, CookieSigner
+from greenroom.web.events import Events
+from greenroom.web.lifetimes import Lifetimes
+
+OnUnavailable: TypeAlias = Literal["closed", "anonymous"]
+UserOfId: TypeAlias = Callable[[str], Any | Awaitable[Any]]
+
+FULL_RETRY_SECONDS = 60
+"""The least `Retry-After` where the store is full: room comes only as sessions end."""
+
+
+class Users(NamedTuple):
+    """How an app's users become user ids, and the way back."""
+
+    serialize: Callable[[Any], str] | None = None
+    deserialize: UserOfId | None = None
+
+    def id_of(self, user: Any) -> str:
+        """Return the id of a user. Raises UsageError if that is no str of 1 to 256 bytes."""
+        user_id = user if self.serialize is None else self.serialize(user)
+        if not isinstance(user_id, str):
+            raise UsageError(
+                f"login is given the id of a user, a str, not {type(user_id).__name__}; convert it, or give "
+                "Session a serialize_user that does"
+            )
+        return checked_present_user_id(user_id)
+
+    async def user_of(self, user_id: str | None) -> Any:
+        """Return what `deserialize_user` makes of the id (the id itself without it); None for None."""
+        if user_id is None or self.deserialize is None:
+            return user_id
+        user = self.deserialize(user_id)
+        return await user if inspect.isawaitable(user) else user
+
+
+class Keeping:
+    """See the module. Times are microseconds since 1970 UTC."""
+
+    store: BaseSessionStore
+    cookie: CookieSettings
+    signer: CookieSigner
+    lifetimes: Lifetimes
+    users: Users
+    events: Events
+    clock: Callable[[], datetime]
+    on_unavailable: OnUnavailable
+    retry_after_seconds: int
+
+    def now_us(self) -> int:
+        """Return the present."""
+        return micros_of(self.clock(), "what clock() returns")
+
+    def verified(self, cookies: Iterable[bytes]) -> list[str]:
+        """Return the ids in the first few of the cookies that one of the secrets signed."""
+        ids: list[str] = []
+        for cookie in cookies:
+            session_id = self.signer.verify(cookie)
+            if session_id is None:
+                self.events.count("refused_cookies")
+            elif session_id not in ids:
+                ids.append(session_id)
+            if len(ids) == VERIFIED_MAX:
+                break
+        return ids
+
+    def retry_after(self, error: Exception | None) -> str:
+        """Return the `Retry-After` of an answer 503 over this error."""
+        full = isinstance(error, StoreFullError)
+        return str(max(self.retry_after_seconds, FULL_RETRY_SECONDS if full else 0))

@@ -1,0 +1,164 @@
+"""From what a handler left to the next thing to do with its session. Pure: no store, no loop, no clock.
+
+`plan` returns one step at a time. The performer (`saving`) does it, notes in the state what came of it, and
+asks again until there is `Nothing` to do; a step after which there can be nothing is `last`. So a logout with
+a login after it is `End`, then `Create`; and a login whose session turns out to be gone is planned anew.
+
+| asked | stored | the step |
+|---|---|---|
+| end all sessions of the user | any | `EndEverywhere`, then the rest |
+| logout, `clear()` | any | `End`, then the rest |
+| data or a login | no | `Create` |
+| new id, login | yes | `Rotate` |
+| login | lost | `Create` with what this request set |
+| new id, data | lost | `Drop` |
+| data | yes | `Patch`, with a new end if one is due |
+| nothing | yes | `Extend` if that is due |
+"""
+
+from enum import Enum
+from typing import Any, ClassVar, TypeAlias
+
+import msgspec
+
+from greenroom.codec import decode_data, encode_data
+from greenroom.sessions import StoredSession
+from greenroom.web.difference import NO_DIFFERENCE, Difference, difference
+from greenroom.web.errors import started
+from greenroom.web.lifetimes import Lifetimes
+from greenroom.web.state import EMPTY, VisitState
+from greenroom.wire import Path
+
+
+class Cookie(Enum):
+    """What a step does to the browser's cookie."""
+
+    KEPT = "kept"
+    GIVEN = "given"
+    REMOVED = "removed"
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One thing to do. Its repr shows no id and no data."""
+
+    cookie: ClassVar[Cookie] = Cookie.KEPT
+    last: ClassVar[bool] = True
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class Nothing(Step, frozen=True):
+    """There is nothing to write."""
+
+
+class Drop(Step, frozen=True):
+    """What was to be written comes too late: the session was deleted or rotated away meanwhile."""
+
+
+class EndEverywhere(Step, frozen=True):
+    """End all sessions of a user but the one to keep."""
+
+    last = False
+    user_id: str
+    keep: str | None
+
+
+class End(Step, frozen=True):
+    """Delete the session, if one is stored, and all others that the browser named."""
+
+    cookie = Cookie.REMOVED
+    last = False
+    record: StoredSession | None
+
+
+class Create(Step, frozen=True):
+    """Store a new session under a new id."""
+
+    cookie = Cookie.GIVEN
+    user_id: str | None
+    data: bytes
+
+
+class Rotate(Step, frozen=True):
+    """Give the session a new id, with this user and these changes; the old id is dead then."""
+
+    cookie = Cookie.GIVEN
+    record: StoredSession
+    user_id: str | None
+    changes: Difference
+    data: bytes
+    expires_us: int
+
+
+class Patch(Step, frozen=True):
+    """Write what differs, with a new end if one is due. `data` is what the changes lead to."""
+
+    record: StoredSession
+    changes: Difference
+    data: bytes
+    expires_us: int | None
+
+
+class Extend(Step, frozen=True):
+    """Move the end of a session that is in use and write nothing else."""
+
+    record: StoredSession
+    expires_us: int
+
+
+AnyStep: TypeAlias = Nothing | Drop | EndEverywhere | End | Create | Rotate | Patch | Extend
+
+NOTHING = Nothing()
+DROP = Drop()
+
+
+def plan(state: VisitState, encoded: bytes, now_us: int, lifetimes: Lifetimes) -> AnyStep:
+    """Return the next step. `encoded` is what the handler left as data.
+
+    Raises UsageError if the step needs a cookie and the response has started.
+    """
+    record = state.record
+    if state.everywhere is not None:
+        # Before a login or a new id, so that a failure leaves the browser with the session that it has.
+        user_id, keeps_current = state.everywhere
+        return EndEverywhere(user_id, record.session_id if keeps_current and record is not None else None)
+    if state.ending:
+        return End(record)
+    if record is None:
+        if encoded == EMPTY and state.user_id is None:
+            return NOTHING
+        if state.started:
+            raise started("creating a session")
+        return Create(state.user_id, encoded)
+    changes = NO_DIFFERENCE
+    if encoded != state.snapshot:
+        changes = difference(decode_data(state.snapshot), state.contents())
+    if state.rotating:
+        return _with_new_id(state, record, changes, encoded, lifetimes.expiry_us(now_us, record.absolute_us))
+    due_us = None if state.lost or state.extension_failed else lifetimes.extension_us(now_us, record)
+    if changes:
+        return DROP if state.lost else Patch(record, changes, encoded, due_us)
+    return NOTHING if due_us is None else Extend(record, due_us)
+
+
+def _with_new_id(
+    state: VisitState, record: StoredSession, changes: Difference, encoded: bytes, expires_us: int
+) -> AnyStep:
+    if state.started:
+        raise started("a new id")
+    if not state.lost:
+        return Rotate(record, state.user_id, changes, encoded, expires_us)
+    if not state.logging_in:
+        return DROP
+    # Who has just logged in gets a session all the same, with nothing of the one that is gone in it.
+    fresh: dict[Any, Any] = {}
+    for path, value in changes.set.items():
+        _set(fresh, path, value)
+    return Create(state.user_id, encode_data(fresh))
+
+
+def _set(data: dict[Any, Any], path: Path, value: Any) -> None:
+    for key in path[:-1]:
+        data = data.setdefault(key, {})
+    data[path[-1]] = value

@@ -1,0 +1,195 @@
+"""Where plans are performed: the one place that writes a request's session, and knows what a failure means.
+
+A save that has begun ends, whatever becomes of its request (`shielding`), and saves of one request follow
+each other. A session that turns out to be gone is noted as lost and planned anew; to extend one may fail
+quietly, since the next request tries again; whatever else the store raises goes to the caller.
+"""
+
+from functools import partial
+from typing import Any
+
+from greenroom.codec import decode_data, encode_data
+from greenroom.errors import GreenroomError, SessionNotFoundError, UnreadableSessionError
+from greenroom.fields import datetime_of
+from greenroom.ids import new_session_id
+from greenroom.sessions import SessionData, StoredSession, stored_form
+from greenroom.turns import new_lock
+from greenroom.web import writes
+from greenroom.web.candidates import Candidates
+from greenroom.web.keeping import Keeping
+from greenroom.web.plan import (
+    AnyStep,
+    Cookie,
+    Create,
+    Drop,
+    End,
+    EndEverywhere,
+    Extend,
+    Nothing,
+    Patch,
+    Rotate,
+    plan,
+)
+from greenroom.web.shielding import shielded
+from greenroom.web.state import EMPTY, VisitState
+
+
+class Saver:
+    """Saves the session of one request. `label` is that of a session created for it.
+
+    `cookie` is the value of a Set-Cookie header that the browser is still to get, or None.
+    """
+
+    def __init__(self, keeping: Keeping, state: VisitState, candidates: Candidates, label: str) -> None:
+        self.cookie: str | None = None
+        self._keeping = keeping
+        self._state = state
+        self._candidates = candidates
+        self._label = label
+        self._lock: Any = None
+
+    async def save(self) -> bool:
+        """Do all that is to be done; return False if a change was dropped.
+
+        Raises UnavailableError, OutcomeUnknownError, UsageError.
+        """
+        state, keeping = self._state, self._keeping
+        if not state.is_asked:
+            # The usual: nothing at all. Nothing is written, so nothing need be shielded.
+            encoded = encode_data(state.contents())
+            if isinstance(plan(state, encoded, keeping.now_us(), keeping.lifetimes), Nothing):
+                state.snapshot = encoded
+                return True
+        return await shielded(self._in_turn)
+
+    async def _in_turn(self) -> bool:
+        # Two tasks of one WebSocket may save at once.
+        if self._lock is None:
+            self._lock = new_lock()
+        async with self._lock:
+            while True:
+                encoded = encode_data(self._state.contents())
+                step = plan(self._state, encoded, self._keeping.now_us(), self._keeping.lifetimes)
+                try:
+                    saved = await self._perform(step)
+                except (SessionNotFoundError, UnreadableSessionError) as error:
+                    if self._state.lost:
+                        raise
+                    if isinstance(error, UnreadableSessionError):
+                        self._keeping.events.unreadable(error)
+                    self._state.lost = True
+                    continue
+                if step.last:
+                    return saved
+
+    async def _perform(self, step: AnyStep) -> bool:
+        """Do one step and note what came of it. Raises SessionNotFoundError if the session is gone."""
+        state, keeping = self._state, self._keeping
+        match step:
+            case Nothing():
+                pass
+            case Drop():
+                state.rotating = False
+                keeping.events.dropped()
+                return False
+            case EndEverywhere():
+                await keeping.store.delete_by_user(step.user_id, keep=step.keep)
+                keeping.events.count("deletes")
+                state.everywhere = None
+            case End():
+                await self._end(step)
+            case Create():
+                await self._create(step)
+            case Rotate():
+                await self._rotate(step)
+            case Patch():
+                await self._patch(step)
+            case Extend():
+                await self._extend(step)
+        return True
+
+    async def _end(self, step: End) -> None:
+        state, record = self._state, step.record
+        if record is not None:
+            await writes.ended(self._keeping.store, record)
+            self._keeping.events.count("deletes")
+        # All others that the request named go too.
+        await self._candidates.end(but=None if record is None else record.session_id)
+        state.record, state.lost, state.ending = None, False, False
+        state.snapshot = EMPTY
+        self._tell_browser(step, None)
+
+    async def _create(self, step: Create) -> None:
+        keeping, state = self._keeping, self._state
+        await self._candidates.end_unreadable()
+        now_us = keeping.now_us()
+        absolute_us = keeping.lifetimes.absolute_expiry_us(now_us)
+        data = decode_data(step.data)
+        session = SessionData(
+            session_id=new_session_id(),
+            user_id=step.user_id,
+            created=datetime_of(now_us),
+            expires=datetime_of(keeping.lifetimes.expiry_us(now_us, absolute_us)),
+            absolute_expires=None if absolute_us is None else datetime_of(absolute_us),
+            label=self._label,
+            data=data,
+        )
+        session.version = await keeping.store.create(session)
+        keeping.events.count("creates")
+        if state.lost:
+            state.replace_contents(data)
+            state.lost = False
+        self._has_new_id(step, stored_form(session), step.data)
+
+    async def _rotate(self, step: Rotate) -> None:
+        record = await writes.rotated(
+            self._keeping.store,
+            step.record.session_id,
+            step.user_id,
+            step.changes,
+            partial(decode_data, step.data),
+            datetime_of(step.expires_us),
+        )
+        self._keeping.events.count("rotations")
+        self._has_new_id(step, record, step.data)
+
+    async def _patch(self, step: Patch) -> None:
+        self._state.record = await writes.patched(
+            self._keeping.store,
+            step.record.session_id,
+            step.changes,
+            partial(decode_data, step.data),
+            None if step.expires_us is None else datetime_of(step.expires_us),
+        )
+        self._state.snapshot = step.data
+        self._keeping.events.count("patches")
+
+    async def _extend(self, step: Extend) -> None:
+        keeping, state = self._keeping, self._state
+        try:
+            state.record = await keeping.store.patch_stored(
+                step.record.session_id, expires=datetime_of(step.expires_us)
+            )
+            keeping.events.count("extensions")
+        except SessionNotFoundError:
+            state.lost = True
+            keeping.events.dropped()
+        except GreenroomError as error:
+            state.extension_failed = True
+            keeping.events.failed("extending a session", error)
+
+    def _has_new_id(self, step: Create | Rotate, record: StoredSession, data: bytes) -> None:
+        state = self._state
+        if state.record is not None:
+            self._candidates.forget(state.record.session_id)
+        state.record, state.snapshot = record, data
+        state.rotating = state.logging_in = False
+        self._tell_browser(step, record.session_id)
+
+    def _tell_browser(self, step: End | Create | Rotate, session_id: str | None) -> None:
+        keeping, state = self._keeping, self._state
+        if step.cookie is Cookie.GIVEN and session_id is not None:
+            self.cookie = keeping.cookie.header(keeping.signer.sign(session_id))
+            state.has_cookie = True
+        elif step.cookie is Cookie.REMOVED:
+            self.cookie = keeping.cookie.clearing_header() if state.has_cookie else None

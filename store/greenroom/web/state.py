@@ -1,0 +1,82 @@
+"""What one request knows of its session and was asked to do with it, before any of it is done. Pure.
+
+A handler asks by methods of its session; here each becomes a mark, and nothing else happens. `plan` makes of
+the marks, and of the data that the handler left, what is to be written.
+"""
+
+from typing import Any
+
+from greenroom.codec import encode_data
+from greenroom.sessions import StoredSession
+
+EMPTY = encode_data({})
+
+
+class VisitState:
+    """See the module. A change of one of its marks has no effect before the next save.
+
+    - `record`: the session as it is stored, as far as this request knows; `snapshot` is its data, encoded.
+    - `lost`: it turned out that others deleted or rotated it while this request ran.
+    - `session`: what the handler works with, a dict.
+    - `started`: the response has begun, so no cookie can be sent any more.
+    - `has_cookie`: the browser holds a session cookie, as far as is known.
+    - `user_id`: who is to be logged in after the save.
+    - `ending`: the stored session is to end; what `session` holds goes into a new one.
+    - `rotating`: it is to get a new id. `logging_in`: and somebody logs in, whatever becomes of it.
+    - `everywhere`: the user whose sessions are to end, and whether this one is kept.
+    - `extension_failed`: to move its end is left to the next request.
+    """
+
+    record: StoredSession | None = None
+    snapshot = EMPTY
+    lost = False
+    started = False
+    has_cookie = False
+    user_id: str | None = None
+    ending = False
+    rotating = False
+    logging_in = False
+    everywhere: tuple[str, bool] | None = None
+    extension_failed = False
+
+    def __init__(self, session: dict[Any, Any]) -> None:
+        self.session = session
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether there is a session in the store, as far as this request knows."""
+        return self.record is not None and not self.lost and not self.ending
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the handler asked for more than the data to be kept."""
+        return self.ending or self.rotating or self.everywhere is not None
+
+    def contents(self) -> dict[Any, Any]:
+        """Return what the session holds as a plain dict, past the methods by which handlers look."""
+        return dict(dict.items(self.session))
+
+    def replace_contents(self, data: dict[Any, Any]) -> None:
+        """Make this what the session holds."""
+        dict.clear(self.session)
+        dict.update(self.session, data)
+
+    def note_login(self, user_id: str, data: dict[Any, Any]) -> None:
+        """Log this user in, with this data on top; the data of another who was logged in goes."""
+        if self.user_id not in (None, user_id):
+            dict.clear(self.session)
+        dict.update(self.session, data)
+        self.user_id = user_id
+        self.rotating = self.logging_in = True
+
+    def note_logout(self) -> None:
+        """End the session; what is set from now on belongs to another one, of nobody."""
+        self.ending = True
+        self.rotating = self.logging_in = False
+        self.user_id = None
+        dict.clear(self.session)
+
+    def forget_wishes(self) -> None:
+        """Ask for nothing any more."""
+        self.ending = self.rotating = self.logging_in = False
+        self.everywhere = None

@@ -1,0 +1,207 @@
+"""What is planned for what a handler left, as a table: no store, no loop, no clock."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from greenroom import UsageError
+from greenroom.codec import decode_data, encode_data
+from greenroom.sessions import StoredSession
+from greenroom.web.difference import Difference
+from greenroom.web.lifetimes import lifetimes_of
+from greenroom.web.plan import (
+    AnyStep,
+    Cookie,
+    Create,
+    Drop,
+    End,
+    EndEverywhere,
+    Extend,
+    Nothing,
+    Patch,
+    Rotate,
+    plan,
+)
+from greenroom.web.state import VisitState
+
+SECOND_US = 1_000_000
+LIFETIMES = lifetimes_of(100, None, 40)
+CART = {"cart": {"mug": 1}}
+RECORD = StoredSession("an-id", 1, "alice", 0, 100 * SECOND_US, None, "", encode_data(CART))
+
+
+def anonymous(**data: Any) -> VisitState:
+    return VisitState(dict(data))
+
+
+def stored(record: StoredSession = RECORD, **more: Any) -> VisitState:
+    """A request that has read this session, and in whose handler `more` was set."""
+    state = VisitState(record.decoded())
+    state.record, state.snapshot, state.user_id = record, record.data, record.user_id
+    state.has_cookie = True
+    state.session.update(more)
+    return state
+
+
+def planned(state: VisitState, at_seconds: float = 0) -> AnyStep:
+    return plan(state, encode_data(state.contents()), int(at_seconds * SECOND_US), LIFETIMES)
+
+
+def marked(state: VisitState, *acts: Callable[[VisitState], None]) -> VisitState:
+    for act in acts:
+        act(state)
+    return state
+
+
+def login(user_id: str = "bob", **data: Any) -> Callable[[VisitState], None]:
+    return lambda state: state.note_login(user_id, data)
+
+
+def logout(state: VisitState) -> None:
+    state.note_logout()
+
+
+def rotate(state: VisitState) -> None:
+    state.rotating = True
+
+
+def lose(state: VisitState) -> None:
+    state.lost = True
+
+
+def start(state: VisitState) -> None:
+    state.started = True
+
+
+def write(state: VisitState) -> None:
+    state.session["flash"] = "bye"
+
+
+def everywhere(state: VisitState) -> None:
+    state.everywhere = ("alice", True)
+
+
+FLASH = Difference({("flash",): "bye"}, ())
+
+TABLE: dict[str, tuple[VisitState, float, type[Any], dict[str, Any]]] = {
+    "anonymous, untouched": (anonymous(), 0, Nothing, {}),
+    "anonymous, with data": (anonymous(a=1), 0, Create, {"user_id": None, "data": encode_data({"a": 1})}),
+    "anonymous, login": (marked(anonymous(a=1), login()), 0, Create, {"user_id": "bob"}),
+    "anonymous, login without data": (marked(anonymous(), login()), 0, Create, {"user_id": "bob"}),
+    "anonymous, logout": (marked(anonymous(), logout), 0, End, {"record": None}),
+    "stored, untouched": (stored(), 0, Nothing, {}),
+    "stored, keys in another order": (
+        stored(StoredSession("an-id", 1, None, 0, 100 * SECOND_US, None, "", encode_data({"a": 1, "b": 2}))),
+        0,
+        Nothing,
+        {},
+    ),
+    "stored, just enough time": (stored(), 60, Nothing, {}),
+    "stored, used late": (stored(), 61, Extend, {"expires_us": 161 * SECOND_US}),
+    "stored, with data": (marked(stored(), write), 0, Patch, {"changes": FLASH, "expires_us": None}),
+    "stored, with data, late": (marked(stored(), write), 61, Patch, {"expires_us": 161 * SECOND_US}),
+    "stored, emptied key by key": (
+        marked(stored(), lambda state: state.session.clear()),
+        0,
+        Patch,
+        {"changes": Difference({}, (("cart",),))},
+    ),
+    "stored, new id": (marked(stored(), rotate), 0, Rotate, {"user_id": "alice", "changes": ({}, ())}),
+    "stored, login": (marked(stored(), login("alice")), 0, Rotate, {"user_id": "alice", "changes": ({}, ())}),
+    "stored, login of another": (
+        marked(stored(), login(since=1)),
+        0,
+        Rotate,
+        {"user_id": "bob", "changes": Difference({("since",): 1}, (("cart",),))},
+    ),
+    "stored, logout": (marked(stored(), logout), 0, End, {"record": RECORD}),
+    "stored, logout and data": (marked(stored(), logout, write), 0, End, {"record": RECORD}),
+    "stored, logout and login": (marked(stored(), logout, login()), 0, End, {"record": RECORD}),
+    "stored, others out": (
+        marked(stored(), everywhere),
+        0,
+        EndEverywhere,
+        {"user_id": "alice", "keep": "an-id"},
+    ),
+    "stored, others out before a logout": (marked(stored(), everywhere, logout), 0, EndEverywhere, {}),
+    "stored, others out before a new id": (marked(stored(), rotate, everywhere), 0, EndEverywhere, {}),
+    "lost, untouched and late": (marked(stored(), lose), 61, Nothing, {}),
+    "lost, with data": (marked(stored(), lose, write), 0, Drop, {}),
+    "lost, new id": (marked(stored(), rotate, lose), 0, Drop, {}),
+    "lost, login": (
+        marked(stored(), login("alice", since=1), lose),
+        0,
+        Create,
+        {"user_id": "alice", "data": encode_data({"since": 1})},
+    ),
+    "lost, logout": (marked(stored(), lose, logout), 0, End, {"record": RECORD}),
+    "started, with data": (marked(stored(), start, write), 0, Patch, {"changes": FLASH}),
+    "started, logout": (marked(stored(), start, logout), 0, End, {}),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_plan(name: str) -> None:
+    state, at_seconds, kind, fields = TABLE[name]
+    step = planned(state, at_seconds)
+    assert type(step) is kind
+    for field, value in fields.items():
+        assert getattr(step, field) == value
+
+
+@pytest.mark.parametrize(
+    ("acts", "what"),
+    [
+        ((start, write), "creating a session"),
+        ((start, login()), "creating a session"),
+    ],
+)
+def test_nothing_begins_after_the_response_has_started(
+    acts: tuple[Callable[[VisitState], None], ...], what: str
+) -> None:
+    with pytest.raises(UsageError, match=f"{what} needs a cookie"):
+        planned(marked(anonymous(), *acts))
+
+
+@pytest.mark.parametrize("acts", [(start, rotate), (start, login()), (start, lose, login())])
+def test_no_new_id_after_the_response_has_started(acts: tuple[Callable[[VisitState], None], ...]) -> None:
+    with pytest.raises(UsageError, match="a new id needs a cookie"):
+        planned(marked(stored(), *acts))
+
+
+def test_what_follows_an_end_goes_into_another_session() -> None:
+    """As the performer notes it: the ended session is no longer known, and its data nobody's."""
+    state = marked(stored(), logout, write)
+    assert isinstance(planned(state), End)
+    state.record, state.snapshot, state.ending = None, encode_data({}), False
+    step = planned(state)
+    assert isinstance(step, Create)
+    assert (step.user_id, decode_data(step.data)) == (None, {"flash": "bye"})
+
+
+def test_an_absolute_lifetime_bounds_what_is_planned() -> None:
+    record = StoredSession("an-id", 1, None, 0, 100 * SECOND_US, 120 * SECOND_US, "", encode_data({}))
+    step = planned(stored(record), 70)
+    assert isinstance(step, Extend)
+    assert step.expires_us == 120 * SECOND_US
+    new = planned(marked(stored(record), rotate), 70)
+    assert isinstance(new, Rotate)
+    assert new.expires_us == 120 * SECOND_US
+    full = StoredSession("an-id", 1, None, 0, 120 * SECOND_US, 120 * SECOND_US, "", encode_data({}))
+    assert isinstance(planned(stored(full), 110), Nothing)
+
+
+def test_each_step_says_what_becomes_of_the_cookie_and_whether_more_may_follow() -> None:
+    kinds = (Nothing, Drop, EndEverywhere, End, Create, Rotate, Patch, Extend)
+    assert {kind for kind in kinds if kind.cookie is Cookie.GIVEN} == {Create, Rotate}
+    assert {kind for kind in kinds if kind.cookie is Cookie.REMOVED} == {End}
+    assert {kind for kind in kinds if not kind.last} == {End, EndEverywhere}
+
+
+def test_no_step_shows_id_or_data() -> None:
+    for acts in ((write,), (rotate, write), (logout,), (everywhere,), (lose, login("alice", flash="bye"))):
+        text = repr(planned(marked(stored(), *acts)))
+        assert "an-id" not in text
+        assert "bye" not in text
+        assert "alice" not in text
