@@ -62,7 +62,7 @@ def affordable(log: Log, table: SessionTable, after: int, through: int, room: in
         if isinstance(command, _WRITES):
             # It was read when it came, and is stored as it is; a patch that follows opens it.
             cost = len(command.data) // _OPENED
-            if cost * _OPENED > _NOTED_BYTES:
+            if len(command.data) > _NOTED_BYTES:
                 made[command.digest] = command.data
         elif isinstance(command, _CHANGES):
             opened = made.get(command.digest)
