@@ -45,6 +45,7 @@ from greenroom.ids import (
     new_session_id,
     parse_handle,
 )
+from greenroom.options import CLUSTER_STORE
 from greenroom.patching import LIST_IN_PATH, Changes, PathLike, encode_changes
 from greenroom.routing import parse_addresses
 from greenroom.sessions import (
@@ -57,8 +58,6 @@ from greenroom.sessions import (
     stale_version,
     unexpected_value,
 )
-
-DEADLINE_SECONDS_MAX = 300.0
 
 
 class ClusterStore(BaseSessionStore):
@@ -86,26 +85,16 @@ class ClusterStore(BaseSessionStore):
         data_bytes_max: int = DATA_BYTES_MAX,
         operations_max: int = 10_000,
     ) -> None:
-        if not 0 < deadline_seconds <= DEADLINE_SECONDS_MAX:
-            raise UsageError(f"deadline_seconds is a number above 0, at most {DEADLINE_SECONDS_MAX:g}")
-        if not cluster:
-            raise UsageError("cluster is the name of the cluster, as its nodes were started with")
-        if not 1 <= data_bytes_max <= DATA_BYTES_MAX:
-            raise UsageError(
-                f"data_bytes_max is at least 1 and at most {DATA_BYTES_MAX}, the cluster's limit, which no "
-                "option raises; keep large values elsewhere and only their keys in the session"
-            )
-        if operations_max < 1:
-            raise UsageError("operations_max is a positive number")
+        checked = CLUSTER_STORE.checked
+        self._data_bytes_max: int = checked("data_bytes_max", data_bytes_max)
         settings = DialogSettings(
             seeds=parse_addresses(nodes),
-            cluster=cluster,
-            deadline_seconds=float(deadline_seconds),
-            operations_max=operations_max,
+            cluster=checked("cluster", cluster),
+            deadline_seconds=float(checked("deadline_seconds", deadline_seconds)),
+            operations_max=checked("operations_max", operations_max),
         )
         self._settings = settings
         self.contention_seconds = settings.deadline_seconds
-        self._data_bytes_max = data_bytes_max
         self._registry = Registry(lambda: Dialog(os.urandom(16), settings, SystemRandom()))
         self._finalizer = weakref.finalize(self, let_go, self._registry)
 

@@ -37,6 +37,7 @@ from greenroom.ids import (
     parse_handle,
     point_of,
 )
+from greenroom.options import MEMORY_STORE
 from greenroom.patching import Changes, PathLike, PathValues, encode_changes
 from greenroom.sessions import (
     ALL_FEATURES,
@@ -78,10 +79,8 @@ class MemoryStore(BaseSessionStore):
     def __init__(
         self, *, clock: Callable[[], datetime] = utc_now, data_bytes_max: int = DATA_BYTES_MAX
     ) -> None:
-        if data_bytes_max < 1:
-            raise UsageError("data_bytes_max is a positive number of bytes")
-        self._clock = clock
-        self._data_bytes_max = data_bytes_max
+        self._clock: Callable[[], datetime] = MEMORY_STORE.checked("clock", clock)
+        self._data_bytes_max: int = MEMORY_STORE.checked("data_bytes_max", data_bytes_max)
         self._records: dict[bytes, _Record] = {}
         self._users: dict[str, set[bytes]] = {}
         self._versions = count(1)

@@ -1,11 +1,14 @@
 """Stores from URLs: `memory://` and `greenroom://host:port,host:port/cluster?deadline_seconds=5`."""
 
-import math
 import re
+from collections.abc import Callable
+from datetime import datetime
 from urllib.parse import parse_qsl, unquote
 
 from greenroom.errors import UsageError
+from greenroom.fields import utc_now
 from greenroom.memory import MemoryStore
+from greenroom.options import CLUSTER_STORE
 from greenroom.sessions import BaseSessionStore
 
 DEFAULT_CLUSTER = "greenroom"
@@ -15,19 +18,20 @@ _FORMS = 'write "memory://" or "greenroom://host:port,host:port/cluster?deadline
 _URL = re.compile(r"greenroom://(?P<seeds>[^/?#]*)(?:/(?P<cluster>[^?#]*))?(?:\?(?P<query>[^#]*))?")
 
 
-def store_from_url(url: str) -> BaseSessionStore:
+def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> BaseSessionStore:
     """Return the store that `url` names; nothing is connected yet.
 
-    `memory://` is a new, empty MemoryStore. `greenroom://` lists addresses of the cluster's nodes (IPv6 in
-    brackets), then the cluster's name (default "greenroom"), then options: `deadline_seconds`, the time
-    within which an operation answers or raises. Raises UsageError, saying what to write, if it is neither.
+    `memory://` is a new, empty MemoryStore, which follows the `clock`; a cluster has its own. `greenroom://`
+    lists addresses of the cluster's nodes (IPv6 in brackets), then the cluster's name (default "greenroom"),
+    then options: `deadline_seconds`, the time within which an operation answers or raises. Raises UsageError,
+    saying what to write, if it is neither.
     """
     if not isinstance(url, str):
         raise UsageError(f"a store URL is a str, not {type(url).__name__}; {_FORMS}")
     if url.startswith("memory:"):
         if url != "memory://":
             raise UsageError('the URL of a memory store is exactly "memory://"')
-        return MemoryStore()
+        return MemoryStore(clock=clock)
     parts = _URL.fullmatch(url)
     if parts is None:
         raise UsageError(f"this is not the URL of a session store; {_FORMS}")
@@ -55,10 +59,17 @@ def _deadline_seconds(query: str) -> float:
         if seen:
             raise UsageError("deadline_seconds stands twice in the store URL")
         seen = True
-        try:
-            seconds = float(text)
-        except ValueError:
-            seconds = math.nan
-        if not (math.isfinite(seconds) and seconds > 0):
-            raise UsageError("deadline_seconds is a positive number of seconds, as in deadline_seconds=5")
+        seconds = _number(text)
+    return seconds
+
+
+def _number(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    try:
+        CLUSTER_STORE.check(deadline_seconds=seconds)
+    except UsageError as error:
+        raise UsageError(f"{error}; in a store URL it stands as in deadline_seconds=5") from None
     return seconds

@@ -98,11 +98,13 @@ def test_ids_are_not_kept() -> None:
 
 
 def test_clock_must_return_aware_times() -> None:
-    async def scenario(store: MemoryStore, clock: ManualClock) -> None:
-        naive = MemoryStore(clock=lambda: datetime(2030, 1, 1))  # noqa: DTZ001  naive on purpose
-        await store.create(session(clock))
+    with pytest.raises(UsageError, match=r"clock is .* has no time zone"):
+        MemoryStore(clock=lambda: datetime(2030, 1, 1))  # noqa: DTZ001  naive on purpose
+
+    async def scenario(_store: MemoryStore, clock: ManualClock) -> None:
+        times = iter([clock(), datetime(2030, 1, 1)])  # noqa: DTZ001  naive on purpose, and later on
         with pytest.raises(UsageError, match="clock"):
-            await naive.clean()
+            await MemoryStore(clock=lambda: next(times)).clean()
 
     run(scenario)
 

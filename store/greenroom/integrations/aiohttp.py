@@ -26,6 +26,7 @@ except ImportError as error:
 
 from greenroom.errors import UsageError
 from greenroom.integrations.users import follow_user
+from greenroom.options import AIOHTTP_STORAGE
 from greenroom.web.middleware import REFUSAL_TEXT, SERVER_ERROR, UNCONFIRMED
 from greenroom.web.request_session import RequestSession, session_of
 from greenroom.web.session import Session
@@ -107,6 +108,7 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
     """
 
     def __init__(self, sessions: Session, *, user_key: str | None = None) -> None:
+        AIOHTTP_STORAGE.check(sessions=sessions)
         cookie = sessions.cookie
         super().__init__(
             cookie_name=cookie.name,
@@ -116,7 +118,7 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
             samesite=cookie.same_site.capitalize(),
         )
         self.sessions = sessions
-        self._user_key = user_key
+        self._user_key: str | None = AIOHTTP_STORAGE.checked("user_key", user_key)
 
     async def new_session(self) -> GreenroomSession:
         """Return an empty session that gets a new id; the one that the browser has is ended by it."""

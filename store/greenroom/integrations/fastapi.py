@@ -32,6 +32,7 @@ except ImportError:
     ) from None
 
 from greenroom.errors import UsageError
+from greenroom.options import FASTAPI
 from greenroom.web.request_session import RequestSession
 from greenroom.web.session import Session
 from greenroom.web.visit import VISIT_KEY, Visit
@@ -54,6 +55,7 @@ def session_of_request(cookie_name: str = COOKIE_NAME) -> Callable[..., Awaitabl
 
     It raises UsageError where SessionMiddleware does not run.
     """
+    FASTAPI.check(cookie_name=cookie_name)
     cookie = Cookie(alias=cookie_name, description="Set by the server when there is something to keep.")
 
     async def session(
@@ -71,6 +73,7 @@ class RequireUser(SecurityBase):
     """
 
     def __init__(self, cookie_name: str = COOKIE_NAME, *, scheme_name: str = "sessionCookie") -> None:
+        FASTAPI.check(cookie_name=cookie_name, scheme_name=scheme_name)
         model = {"in": APIKeyIn.cookie, "name": cookie_name, "description": "Set by the server at login."}
         self.model = APIKey.model_validate(model)
         self.scheme_name = scheme_name

@@ -46,12 +46,14 @@ from greenroom.errors import (
     VersionConflictError,
 )
 from greenroom.fields import utc_now
+from greenroom.options import LITESTAR_PLUGIN, LITESTAR_STORE, LITESTAR_USER
 from greenroom.sessions import BaseSessionStore, SessionData
 from greenroom.urls import store_from_url
-from greenroom.web.middleware import SessionMiddleware, Skip
+from greenroom.web.middleware import SessionMiddleware
 from greenroom.web.notices import Notices
 from greenroom.web.request_session import RequestSession
 from greenroom.web.session import Session
+from greenroom.web.skipping import Skip
 from greenroom.web.visit import VISIT_KEY, Visit
 
 __all__ = ["GreenroomStore", "SessionDep", "SessionPlugin"]
@@ -81,10 +83,11 @@ class SessionPlugin(InitPlugin):
         autoload: bool = True,
         dependency: str | None = "session",
     ) -> None:
-        self.sessions = sessions
-        self._skip = skip
-        self._autoload = autoload
-        self._dependency = dependency
+        checked = LITESTAR_PLUGIN.checked
+        self.sessions: Session = checked("sessions", sessions)
+        self._skip: Skip = checked("skip", skip)
+        self._autoload: bool = checked("autoload", autoload)
+        self._dependency: str | None = checked("dependency", dependency)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add the middleware, the dependency, and the end of the store at shutdown."""
@@ -133,13 +136,14 @@ class GreenroomStore(Store):
         namespace: str = "litestar",
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
+        LITESTAR_STORE.check(store=store, clock=clock)
         self._owns_store = isinstance(store, str)
-        self._store = store_from_url(store) if isinstance(store, str) else store
-        self._namespace = namespace
+        self._store = store_from_url(store, clock=clock) if isinstance(store, str) else store
+        self._namespace: str = LITESTAR_STORE.checked("namespace", namespace)
         self._clock = clock
         self._notices = Notices(clock)
         # All values of a namespace belong to one user, so that they can be deleted together.
-        self._user_id = f"litestar-store:{namespace}"
+        self._user_id = f"{LITESTAR_USER}{self._namespace}"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._namespace!r} in {self._store!r}>"

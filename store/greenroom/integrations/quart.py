@@ -27,6 +27,7 @@ except ImportError as error:
     ) from None
 
 from greenroom.errors import UsageError
+from greenroom.options import QUART_SESSIONS
 from greenroom.web.middleware import REFUSAL_TEXT, SERVER_ERROR, UNCONFIRMED, SessionMiddleware
 from greenroom.web.request_session import RequestSession
 from greenroom.web.session import Session
@@ -81,7 +82,7 @@ class GreenroomSessions(SessionInterface):
     """
 
     def __init__(self, sessions: Session) -> None:
-        self.sessions = sessions
+        self.sessions: Session = QUART_SESSIONS.checked("sessions", sessions)
         # Quart makes its answer to an exception inside of all middleware, so it is told by signal that a
         # handler failed and that what it did to the session is void.
         got_request_exception.connect(self._discard)

@@ -37,6 +37,7 @@ from greenroom.errors import SessionNotFoundError, UnreadableSessionError, Usage
 from greenroom.fields import utc_now
 from greenroom.ids import new_session_id
 from greenroom.integrations.users import user_in
+from greenroom.options import STARSESSIONS_STORE
 from greenroom.sessions import BaseSessionStore, SessionData, StoredSession, stored_form
 from greenroom.urls import store_from_url
 from greenroom.web.difference import NO_DIFFERENCE, Difference, difference
@@ -99,11 +100,13 @@ class GreenroomStore(SessionStore):
         browser_seconds: float = BROWSER_SECONDS,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
+        checked = STARSESSIONS_STORE.checked
+        STARSESSIONS_STORE.check(store=store, serializer=serializer, clock=clock)
         self._owns_store = isinstance(store, str)
-        self._store = store_from_url(store) if isinstance(store, str) else store
-        self._user_key = user_key
+        self._store = store_from_url(store, clock=clock) if isinstance(store, str) else store
+        self._user_key: str | None = checked("user_key", user_key)
         self._serializer: Serializer = JsonSerializer() if serializer is None else serializer
-        self._browser_seconds = browser_seconds
+        self._browser_seconds: float = checked("browser_seconds", browser_seconds)
         self._clock = clock
         self._notices = Notices(clock)
 

@@ -18,6 +18,7 @@ from threading import Thread
 from typing import Any
 
 from greenroom.errors import UnavailableError, UsageError
+from greenroom.options import TESTING
 from greenroom.sessions import BaseSessionStore
 from greenroom.urls import store_from_url
 
@@ -100,6 +101,7 @@ def running_cluster(
 
     Raises UnavailableError with what the command printed if it does not get ready in time.
     """
+    TESTING.check(nodes=nodes, actors=actors, ready_seconds=ready_seconds)
     with tempfile.TemporaryDirectory(prefix="greenroom-") as folder:
         errors = Path(folder) / "errors"
         with errors.open("w") as stderr:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from greenroom.errors import UnavailableError, UsageError
 from greenroom.fields import UNCHANGED, Unchanged
 from greenroom.memory import MemoryStore
+from greenroom.options import TESTING
 from greenroom.patching import PathLike, PathValues
 from greenroom.sessions import BaseSessionStore, SessionData, SessionInfo
 
@@ -65,6 +66,7 @@ class FaultyStore(BaseSessionStore):
     """
 
     def __init__(self, inner: BaseSessionStore | None = None) -> None:
+        TESTING.check(inner=inner)
         self.inner = MemoryStore() if inner is None else inner
         self.features = self.inner.features  # type: ignore[misc]  # offers what the inner store does
         self.contention_seconds = self.inner.contention_seconds
@@ -95,6 +97,7 @@ class FaultyStore(BaseSessionStore):
         The default error is UnavailableError.
         """
         _check(operation)
+        TESTING.check(error=error, times=times, applied=applied)
         raised = UnavailableError("the test wants this store to be out of reach") if error is None else error
         self._faults[operation] = _Fault(raised, times, applied)
 

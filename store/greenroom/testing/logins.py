@@ -15,6 +15,7 @@ from threading import Thread
 from typing import Any
 
 from greenroom.errors import UsageError
+from greenroom.options import TESTING
 
 LABEL = "login_as"
 
@@ -26,6 +27,7 @@ def login_as(client: Any, user_id: str, /, *, session: Any = None, **data: Any) 
     the app's middleware; where it cannot be, hand it over as `session`. Returns the session's handle, or an
     awaitable of it if the client is async. Raises UsageError if there is no Session to be found.
     """
+    TESTING.check(session=session)
     sessions = _session_of(client) if session is None else session
 
     async def login() -> str:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from greenroom.fields import utc_now
 from greenroom.ids import new_session_id
+from greenroom.options import TESTING
 from greenroom.sessions import BaseSessionStore, SessionData
 from greenroom.testing.libraries import Library
 
@@ -45,7 +46,7 @@ class ManualClock:
     """A clock that stands still until it is told to go on; call it for the present."""
 
     def __init__(self, start: datetime = datetime(2030, 1, 1, tzinfo=UTC)) -> None:
-        self._present = start
+        self._present: datetime = TESTING.checked("start", start)
 
     def __call__(self) -> datetime:
         """Return the present."""

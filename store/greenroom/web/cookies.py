@@ -9,7 +9,6 @@ lifetime; the store does. It ends with the browser, or, if `persistent`, as late
 """
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +17,7 @@ from itsdangerous import BadSignature, Signer
 
 from greenroom.errors import UsageError
 from greenroom.ids import SESSION_ID_BYTES_MAX
+from greenroom.options import SESSION
 
 SameSite = Literal["lax", "strict", "none"]
 
@@ -32,8 +32,7 @@ VERIFIED_MAX = 8
 
 _SPACES = b" \t"
 _SIGNED_BYTES_MAX = SESSION_ID_BYTES_MAX + 64
-_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_ATTRIBUTE = re.compile(r"[\x20-\x3a\x3c-\x7e]*")
+_PREFIXES = ("__secure-", "__host-", "__http-")  # __Host-Http- begins with the second
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -49,25 +48,30 @@ class CookieSettings:
     max_age_seconds: int | None = None
 
     def __post_init__(self) -> None:
-        if _NAME.fullmatch(self.name) is None:
-            raise UsageError(f"cookie_name {self.name!r} is not a cookie name: letters, digits, - and _")
-        if not self.path.startswith("/") or _ATTRIBUTE.fullmatch(self.path) is None:
-            raise UsageError("path is the path of the cookie; it begins with a slash")
-        if self.domain is not None and (not self.domain or _ATTRIBUTE.fullmatch(self.domain) is None):
-            raise UsageError("domain is the domain of the cookie, or None for this host only")
-        if self.same_site not in {"lax", "strict", "none"}:
-            raise UsageError('same_site is "lax", "strict" or "none"')
+        SESSION.check(
+            cookie_name=self.name,
+            path=self.path,
+            domain=self.domain,
+            same_site=self.same_site,
+            secure=self.secure,
+            partitioned=self.partitioned,
+        )
         if not self.secure:
             if self.same_site == "none":
                 raise UsageError('browsers refuse a cookie with same_site="none" that is not secure')
             if self.partitioned:
                 raise UsageError("browsers refuse a partitioned cookie that is not secure")
-            if self.name.startswith(("__Secure-", "__Host-")):
+            if has_prefix(self.name):
                 raise UsageError(
                     f"browsers refuse the cookie name {self.name!r} unless it is secure; host_prefix=True "
                     "leaves the prefix away where secure is off"
                 )
-        if self.name.startswith("__Host-") and (self.path != "/" or self.domain is not None):
+        if self.partitioned and self.same_site != "none":
+            raise UsageError(
+                "partitioned is for pages that other sites show in a frame, where browsers send only cookies "
+                f'with same_site="none"; this one has same_site="{self.same_site}"'
+            )
+        if has_host_prefix(self.name) and (self.path != "/" or self.domain is not None):
             raise UsageError('a cookie with the prefix __Host- has path="/" and no domain')
 
     def header(self, signed: str) -> str:
@@ -90,6 +94,16 @@ class CookieSettings:
         if self.partitioned:
             parts.append("; Partitioned")
         return "".join(parts)
+
+
+def has_prefix(name: str) -> bool:
+    """Tell whether browsers hold this name for one of a Secure cookie; they do not look at its case."""
+    return name.lower().startswith(_PREFIXES)
+
+
+def has_host_prefix(name: str) -> bool:
+    """Tell whether browsers hold this name for one of a cookie of one host alone."""
+    return name.lower().startswith("__host-")
 
 
 class CookieSigner:

@@ -67,6 +67,10 @@ class Events:
         self.count("contested")
         self._notices.warn("contested", CONTESTED)
 
+    def no_label(self, why: str) -> None:
+        """Log that the app's `label` made none of a User-Agent."""
+        self._notices.warn("label", f"label {why}, so sessions of this User-Agent have none")
+
     def failed(self, action: str, error: Exception) -> None:
         """Count and log an operation that the store did not confirm."""
         self.count("failed")

@@ -33,12 +33,8 @@ class Lifetimes(NamedTuple):
 
 
 def lifetimes_of(idle_seconds: float, absolute_seconds: float | None, threshold_seconds: float) -> Lifetimes:
-    """Return them. Raises UsageError for what makes no sense."""
-    if idle_seconds <= 0:
-        raise UsageError("idle_seconds is how long a session lives after its last use, above 0")
-    if absolute_seconds is not None and absolute_seconds <= 0:
-        raise UsageError("absolute_seconds is how long a session lives at most, above 0, or None")
-    if not 0 <= threshold_seconds <= idle_seconds:
+    """Return them. Raises UsageError for a threshold beyond the lifetime."""
+    if threshold_seconds > idle_seconds:
         raise UsageError("extension_threshold_seconds lies between 0 (never extended) and idle_seconds")
     return Lifetimes(
         round(idle_seconds * _MICROS),

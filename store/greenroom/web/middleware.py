@@ -18,8 +18,11 @@ from greenroom.errors import (
     UnavailableError,
     UsageError,
 )
+from greenroom.options import MIDDLEWARE
+from greenroom.web.options import session_options
 from greenroom.web.session import Session
 from greenroom.web.shielding import only_cancelled
+from greenroom.web.skipping import Skip, skipping
 from greenroom.web.visit import IN_PLACE, VISIT_KEY, Visit
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -27,7 +30,6 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
-Skip: TypeAlias = Iterable[str] | Callable[[Scope], bool]
 
 UNCONFIRMED = (UnavailableError, OutcomeUnknownError, RemoteProtocolError)
 """What a store raises when it cannot be reached or did not answer: the request may be repeated."""
@@ -48,11 +50,12 @@ _log = logging.getLogger("greenroom.web")
 class SessionMiddleware:
     """Gives every request a session in `scope["session"]`, which frameworks show as `request.session`.
 
-    Configured by a `Session` in `session`, or by the options of one, or by the keywords that Starlette's
-    middleware of this name takes: `secret_key`, `session_cookie`, `max_age` (here: idle seconds, and a cookie
-    that outlives the browser; None is one that does not), `path`, `same_site`, `https_only`, `domain`,
-    `partitioned`. Unlike there, the cookie is Secure unless `https_only=False` or `dev=True` is given, and
-    without `max_age` a session ends half an hour after its last use.
+    Configured by a `Session` in `session` (or as the first argument after the app), or by the options of one,
+    or by the keywords that Starlette's middleware of this name takes: `secret_key`, `session_cookie`,
+    `max_age` (here: idle seconds, and a cookie that outlives the browser; None is one that does not), `path`,
+    `same_site`, `https_only`, `domain`, `partitioned`. Unlike there, the cookie is Secure unless
+    `https_only=False` or `dev=True` is given, and without `max_age` a session ends half an hour after its
+    last use.
 
     `skip` names paths that get no session (each with all below it), or is a function of the scope. With
     `autoload=False` handlers call `await session.load()` first. Raises UsageError for bad options.
@@ -75,32 +78,30 @@ class SessionMiddleware:
         autoload: bool = True,
         **options: Any,
     ) -> None:
-        if session is not None and not isinstance(session, Session):
-            raise UsageError(
-                "SessionMiddleware takes session=Session(secret=..., store=...), a Session of greenroom.web, "
-                f"not {type(session).__name__}; the cookie's name is Session(cookie_name=...)"
-            )
-        self.app = app
-        self.autoload = autoload
-        self._skips = _skipping(skip)
+        if isinstance(secret_key, Session):  # as people write it who have one
+            if session is not None:
+                raise UsageError("SessionMiddleware was given two Sessions; give it one, as session=")
+            session, secret_key = secret_key, None
         starlette = {
-            "cookie_name": session_cookie,
+            "session_cookie": session_cookie,
+            "max_age": max_age,
             "path": path,
             "same_site": same_site,
-            "secure": https_only,
+            "https_only": https_only,
             "domain": domain,
             "partitioned": partitioned,
         }
-        options |= {name: value for name, value in starlette.items() if value is not _GIVEN}
+        given = {name: value for name, value in starlette.items() if value is not _GIVEN}
         if secret_key is not None:
-            options["secret"] = secret_key
-        if max_age is not _GIVEN:
-            options["persistent"] = max_age is not None
-            if max_age is not None:
-                options["idle_seconds"] = max_age
-        if session is not None and options:
-            raise UsageError(f"give SessionMiddleware either session= or {', '.join(sorted(options))}")
-        self.session = Session(**options) if session is None else session
+            given["secret_key"] = secret_key
+        MIDDLEWARE.check(session=session, autoload=autoload, **given)
+        self.app = app
+        self.autoload = autoload
+        self._skips = skipping(MIDDLEWARE.checked("skip", skip))
+        if session is not None and (given or options):
+            either = ", ".join(sorted({*given, *options}))
+            raise UsageError(f"give SessionMiddleware either session= or {either}")
+        self.session = Session(**session_options(given, options)) if session is None else session
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -268,21 +269,3 @@ def _vary_by_cookie(headers: list[tuple[bytes, bytes]]) -> None:
 def _is_disconnect(error: BaseException) -> bool:
     """Tell whether a handler only said that its client closed the WebSocket, as frameworks' exceptions do."""
     return any(kind.__name__ == "WebSocketDisconnect" for kind in type(error).__mro__)
-
-
-def _skipping(skip: Skip) -> Callable[[Scope], bool]:
-    if callable(skip):
-        return skip
-    if isinstance(skip, str):
-        raise UsageError(f"skip is a list of paths, for example skip=[{skip!r}]")
-    paths = [path.rstrip("/") or "/" for path in skip]
-    if not all(path.startswith("/") for path in paths):
-        raise UsageError("each path in skip begins with a slash")
-    beginnings = tuple(f"{path}/" for path in paths if path != "/")
-    exact = frozenset(paths)
-
-    def skips(scope: Scope) -> bool:
-        path = scope["path"]
-        return path in exact or path.startswith(beginnings)
-
-    return skips

@@ -12,16 +12,27 @@ import secrets as randomness
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from math import ceil
 from typing import Any, Self
 
 from greenroom.errors import UsageError
-from greenroom.fields import LABEL_BYTES_MAX, utc_now
+from greenroom.fields import utc_now
 from greenroom.memory import MemoryStore
+from greenroom.options import SESSION
 from greenroom.sessions import BaseSessionStore
 from greenroom.urls import store_from_url
-from greenroom.web.cookies import PERSISTENT_SECONDS, CookieSettings, CookieSigner, SameSite, cookie_values
+from greenroom.web.cookies import (
+    PERSISTENT_SECONDS,
+    CookieSettings,
+    CookieSigner,
+    SameSite,
+    cookie_values,
+    has_host_prefix,
+    has_prefix,
+)
 from greenroom.web.events import Events, SessionStatistics
 from greenroom.web.keeping import Keeping, OnUnavailable, UserOfId, Users
+from greenroom.web.labels import label_of
 from greenroom.web.lifetimes import lifetimes_of
 from greenroom.web.request_session import RequestSession, session_of
 from greenroom.web.visit import VISIT_KEY, Visit
@@ -79,40 +90,44 @@ class Session(Keeping):
         retry_after_seconds: int = 1,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        threshold = (
-            idle_seconds * 5 / 6 if extension_threshold_seconds is None else extension_threshold_seconds
+        checked = SESSION.checked
+        secrets = checked("secret", secret)
+        SESSION.check(store=store, dev=dev, secure=secure, host_prefix=host_prefix, persistent=persistent)
+        self.idle_seconds: float = checked("idle_seconds", idle_seconds)
+        self.absolute_seconds: float | None = checked("absolute_seconds", absolute_seconds)
+        threshold = checked("extension_threshold_seconds", extension_threshold_seconds)
+        self.extension_threshold_seconds: float = (
+            self.idle_seconds * 5 / 6 if threshold is None else threshold
         )
-        self.lifetimes = lifetimes_of(idle_seconds, absolute_seconds, threshold)
-        if on_unavailable not in {"closed", "anonymous"}:
-            raise UsageError('on_unavailable is "closed" or "anonymous"')
+        self.lifetimes = lifetimes_of(
+            self.idle_seconds, self.absolute_seconds, self.extension_threshold_seconds
+        )
+        self.on_unavailable: OnUnavailable = checked("on_unavailable", on_unavailable)
+        self.retry_after_seconds: int = checked("retry_after_seconds", retry_after_seconds)
         self.secure = not dev if secure is None else secure
+        cookie_name = checked("cookie_name", cookie_name)
         if host_prefix is None:
-            host_prefix = path == "/" and domain is None and not cookie_name.startswith("__Secure-")
-        prefix = "__Host-" if host_prefix and self.secure and not cookie_name.startswith("__Host-") else ""
-        if not cookie_name:
-            raise UsageError("cookie_name '' is not a cookie name: letters, digits, - and _")
+            host_prefix = path == "/" and domain is None and not has_prefix(cookie_name)
+        prefix = "__Host-" if host_prefix and self.secure and not has_host_prefix(cookie_name) else ""
         self.cookie = CookieSettings(
             name=prefix + cookie_name,
-            path=path,
-            domain=domain,
-            same_site=same_site,
+            path=checked("path", path),
+            domain=checked("domain", domain),
+            same_site=checked("same_site", same_site),
             secure=self.secure,
-            partitioned=partitioned,
-            max_age_seconds=_max_age(absolute_seconds) if persistent else None,
+            partitioned=checked("partitioned", partitioned),
+            max_age_seconds=_max_age(self.absolute_seconds) if persistent else None,
         )
         # By the name without the prefix, so that turning the prefix on later needs no new secret.
-        self.signer = CookieSigner(_checked_secrets(secret, dev=dev), cookie_name)
+        self.signer = CookieSigner(_secrets(secrets, dev=dev), cookie_name)
         self._owns_store = not isinstance(store, BaseSessionStore)
-        self.store = _store_of(store, clock, dev=dev)
-        self.idle_seconds = idle_seconds
-        self.absolute_seconds = absolute_seconds
-        self.extension_threshold_seconds = threshold
-        self.on_unavailable = on_unavailable
-        self.retry_after_seconds = retry_after_seconds
-        self.clock = clock
-        self.users = Users(serialize_user, deserialize_user)
-        self.events = Events(clock)
-        self._label = label
+        self.clock: Callable[[], datetime] = checked("clock", clock)
+        self.store = _store_of(store, self.clock, dev=dev)
+        self.users = Users(
+            checked("serialize_user", serialize_user), checked("deserialize_user", deserialize_user)
+        )
+        self.events = Events(self.clock)
+        self._label = checked("label", label)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.cookie.name!r} in {self.store!r}>"
@@ -186,31 +201,26 @@ class Session(Keeping):
         self, cookie_headers: Iterable[bytes | str], *, secure_transport: bool = True, user_agent: str = ""
     ) -> Visit:
         """Return what deals with the session of one request, given its Cookie headers. Asks no store."""
-        label = user_agent if self._label is None else self._label(user_agent)
         session = RequestSession()
         visit = Visit(
             self,
             session,
             cookie_values(cookie_headers, self.cookie.name),
             secure_transport=secure_transport,
-            label=_shortened(label),
+            label=label_of(user_agent, self._label, self.events),
         )
         session._visit = visit  # noqa: SLF001  each belongs to the other
         return visit
 
 
-def _checked_secrets(secret: str | Sequence[str] | None, *, dev: bool) -> list[str]:
-    if secret is None:
+def _secrets(secrets: list[str] | None, *, dev: bool) -> list[str]:
+    if secrets is None:
         if not dev:
             raise UsageError(
                 "secret is missing: a random str that signs the cookies, the same in all processes, for "
                 "example from `python -c 'import secrets; print(secrets.token_hex(32))'`"
             )
         return [randomness.token_hex(32)]
-    # str() also opens starlette.datastructures.Secret.
-    secrets = [str(each) for each in secret] if isinstance(secret, list | tuple) else [str(secret)]
-    if not secrets or not all(secrets):
-        raise UsageError("secret is a random str, or a list of some, the newest first; none may be empty")
     if not dev and any(len(each.encode()) < SECRET_BYTES_MIN for each in secrets):
         warnings.warn(
             f"a session secret is shorter than {SECRET_BYTES_MIN} bytes and can be guessed; take "
@@ -224,7 +234,7 @@ def _store_of(
     store: BaseSessionStore | str | None, clock: Callable[[], datetime], *, dev: bool
 ) -> BaseSessionStore:
     if isinstance(store, str):
-        return store_from_url(store)
+        return store_from_url(store, clock=clock)
     if store is not None:
         return store
     if not dev:
@@ -238,8 +248,5 @@ def _store_of(
 
 
 def _max_age(absolute_seconds: float | None) -> int:
-    return PERSISTENT_SECONDS if absolute_seconds is None else min(int(absolute_seconds), PERSISTENT_SECONDS)
-
-
-def _shortened(label: str) -> str:
-    return label[:LABEL_BYTES_MAX].encode("utf-8", "replace")[:LABEL_BYTES_MAX].decode("utf-8", "ignore")
+    # Rounded up: browsers drop a cookie of Max-Age=0 at once.
+    return PERSISTENT_SECONDS if absolute_seconds is None else min(ceil(absolute_seconds), PERSISTENT_SECONDS)

@@ -30,8 +30,8 @@ def session(**options: Any) -> Session:
         ({"extension_threshold_seconds": 1801}, "extension_threshold_seconds"),
         ({"extension_threshold_seconds": -1}, "extension_threshold_seconds"),
         ({"on_unavailable": "open"}, "on_unavailable"),
-        ({"cookie_name": "a b"}, "not a cookie name"),
-        ({"cookie_name": ""}, "not a cookie name"),
+        ({"cookie_name": "a b"}, "cookie_name"),
+        ({"cookie_name": ""}, "cookie_name"),
         ({"path": "shop"}, "slash"),
         ({"path": "/\r\nSet-Cookie: x=y"}, "slash"),
         ({"domain": "a;b"}, "domain"),
@@ -126,6 +126,37 @@ def test_secure_cookie_over_http_warns_once_and_names_the_mends(caplog: pytest.L
     for mend in ("dev=True", "--proxy-headers", 'base_url="https://testserver"'):
         assert mend in record.getMessage()
     assert "where most clients do not return it" in record.getMessage(), "some do on localhost"
+
+
+@pytest.mark.parametrize(
+    ("label", "shown", "warnings"),
+    [
+        (lambda _: None, "", 0),
+        (lambda _: "\ud800", "?", 0),
+        (lambda _: 7, "", 1),
+        (lambda agent: agent[99], "", 1),
+    ],
+)
+def test_no_page_fails_over_a_label(
+    label: Any, shown: str, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def add(request: Any) -> Any:
+        from starlette.responses import PlainTextResponse
+
+        session_of(request).login("alice")
+        return PlainTextResponse("ok")
+
+    async def story() -> list[str]:
+        stage = Stage(label=label)
+        async with browser(stage.app(add)) as visitor:
+            for _ in range(3):
+                assert (await visitor.get("/add")).status_code == 200
+        return [info.label for info in await stage.store.list_by_user("alice")]
+
+    labels = library_named("asyncio").run(story, 30)
+    assert labels[0] == shown
+    told = [record.getMessage() for record in caplog.records if "label" in record.getMessage()]
+    assert len(told) == warnings
 
 
 def test_a_dropped_change_is_logged_with_its_possible_causes(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,449 @@
+"""What makes no sense is refused where it is given, by the name under which it was given, in every place."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import Enum, IntEnum, StrEnum
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from greenroom import ClusterStore, MemoryStore, UsageError, store_from_url
+from greenroom import options as table
+from greenroom.integrations import aiohttp, litestar, quart, starsessions
+from greenroom.integrations.fastapi import RequireUser, session_of_request
+from greenroom.options import TABLE, Options
+from greenroom.testing import FaultyStore, ManualClock, login_as
+from greenroom.testing.clusters import running_cluster
+from greenroom.web import CookieSettings, Session, SessionMiddleware
+
+SECRET = "a secret for tests only, long enough"
+HIDDEN = "hunter2-hunter2-hunter2"
+
+
+NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001  as people write it
+
+
+class Word(StrEnum):
+    LAX = "lax"
+
+
+class OldWord(str, Enum):  # noqa: UP042  as before Python 3.11: its str() is another than its value
+    SHOP = "shop"
+
+
+class Number(IntEnum):
+    HOUR = 3600
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Do nothing."""
+
+
+def new_session(**options: Any) -> Session:
+    return Session(**{"secret": SECRET, "store": MemoryStore(), **options})
+
+
+def new_middleware(**options: Any) -> SessionMiddleware:
+    if options.get("session") is not None:
+        return SessionMiddleware(app, **options)
+    return SessionMiddleware(app, **{"secret_key": SECRET, "store": MemoryStore(), **options})
+
+
+def failing(**options: Any) -> None:
+    FaultyStore().fail("get", **options)
+
+
+PLACES: dict[str, tuple[Callable[..., Any], Options, dict[str, Any]]] = {
+    "Session": (new_session, table.SESSION, {}),
+    "SessionMiddleware": (new_middleware, table.MIDDLEWARE, {}),
+    "MemoryStore": (MemoryStore, table.MEMORY_STORE, {}),
+    "ClusterStore": (lambda **options: ClusterStore("a:1", **options), table.CLUSTER_STORE, {}),
+    "SessionPlugin": (litestar.SessionPlugin, table.LITESTAR_PLUGIN, {"sessions": new_session()}),
+    "litestar.GreenroomStore": (litestar.GreenroomStore, table.LITESTAR_STORE, {"store": MemoryStore()}),
+    "GreenroomStorage": (aiohttp.GreenroomStorage, table.AIOHTTP_STORAGE, {"sessions": new_session()}),
+    "GreenroomSessions": (quart.GreenroomSessions, table.QUART_SESSIONS, {"sessions": new_session()}),
+    "starsessions.GreenroomStore": (
+        starsessions.GreenroomStore,
+        table.STARSESSIONS_STORE,
+        {"store": MemoryStore()},
+    ),
+    "RequireUser": (RequireUser, table.FASTAPI, {}),
+}
+SIGNATURES: dict[str, tuple[Callable[..., Any], Options]] = {
+    "Session": (Session, table.SESSION),
+    "SessionMiddleware": (SessionMiddleware, table.MIDDLEWARE),
+    "MemoryStore": (MemoryStore, table.MEMORY_STORE),
+    "ClusterStore": (ClusterStore, table.CLUSTER_STORE),
+    "SessionPlugin": (litestar.SessionPlugin, table.LITESTAR_PLUGIN),
+    "litestar.GreenroomStore": (litestar.GreenroomStore, table.LITESTAR_STORE),
+    "GreenroomStorage": (aiohttp.GreenroomStorage, table.AIOHTTP_STORAGE),
+    "GreenroomSessions": (quart.GreenroomSessions, table.QUART_SESSIONS),
+    "starsessions.GreenroomStore": (starsessions.GreenroomStore, table.STARSESSIONS_STORE),
+    "RequireUser": (RequireUser, table.FASTAPI),
+    "session_of_request": (session_of_request, table.FASTAPI),
+    "FaultyStore": (FaultyStore, table.TESTING),
+    "FaultyStore.fail": (FaultyStore.fail, table.TESTING),
+    "ManualClock": (ManualClock, table.TESTING),
+    "running_cluster": (running_cluster, table.TESTING),
+    "login_as": (login_as, table.TESTING),
+}
+NO_OPTIONS = {"self", "app", "nodes", "client", "user_id", "data", "options", "operation", "command"}
+
+
+@pytest.mark.parametrize("place", SIGNATURES)
+def test_the_table_has_every_option(place: str) -> None:
+    taken, options = SIGNATURES[place]
+    given = inspect.signature(taken).parameters
+    missing = {name for name in given if name not in options} - NO_OPTIONS
+    assert not missing
+
+
+@pytest.mark.parametrize("place", ["Session", "SessionMiddleware", "MemoryStore", "ClusterStore"])
+def test_the_table_has_no_option_that_nobody_takes(place: str) -> None:
+    taken, options = SIGNATURES[place]
+    assert {name for name, _ in options} <= {*inspect.signature(taken).parameters}
+
+
+def test_the_page_shows_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs/options.md").read_text()
+    shown = "".join(
+        f"\n## {place}\n\n| option | is |\n|---|---|\n"
+        + "".join(f"| `{name}` | {option.takes} |\n" for name, option in options)
+        for place, options in TABLE.items()
+    )
+    assert page.endswith(shown), f"docs/options.md is to end with:\n{shown}"
+
+
+class Hidden:
+    """Something that an error may not show."""
+
+    def __repr__(self) -> str:
+        return HIDDEN
+
+    def __str__(self) -> str:
+        return HIDDEN
+
+
+SENSELESS = [
+    *(None, True, False, 0, 1, -1, 0.5, 10**400, -(10**400), float("inf"), float("nan"), 1e12, 3.5),
+    *("", "false", "1800", HIDDEN, "\ud800", "a b", "/", b"bytes", bytearray(b"x"), 1j),
+    *([], [None], [HIDDEN], (), {}, {HIDDEN}, {HIDDEN: 1}, frozenset(), range(3)),
+    *(timedelta(minutes=30), Decimal(1800), Fraction(1, 3), datetime.now(UTC), NAIVE),
+    *(Hidden(), Hidden, object(), object, MemoryStore, Session, Ellipsis, NotImplemented, app, len),
+    *(Word.LAX, OldWord.SHOP, Number.HOUR, lambda: None, lambda: NAIVE, lambda: Hidden()),
+    *(lambda _: Hidden(), UsageError("no"), new_session(), MemoryStore()),
+]
+
+
+def every_option() -> Iterator[tuple[str, str]]:
+    for place, (_, options, _needed) in PLACES.items():
+        for name, _ in options:
+            yield place, name
+
+
+@pytest.mark.parametrize(("place", "name"), list(every_option()))
+@pytest.mark.filterwarnings("ignore:a session secret is shorter")
+@pytest.mark.filterwarnings("ignore:sessions are kept in the memory")
+def test_whatever_an_option_is_given_it_is_taken_or_refused_by_name(place: str, name: str) -> None:
+    made, options, needed = PLACES[place]
+    refused = 0
+    for value in SENSELESS:
+        if name == "secret_key" and isinstance(value, Session):
+            continue  # see test_a_session_may_be_the_first_argument_of_the_middleware
+        by_table = refusal(options.checked, name, value)
+        by_place = refusal(made, **{**needed, name: value})
+        assert HIDDEN not in by_table + by_place
+        if by_table:
+            refused += 1
+            assert by_place.startswith(f"{name} is "), value
+    assert refused > len(SENSELESS) / 3
+
+
+def refusal(action: Callable[..., Any], *arguments: Any, **options: Any) -> str:
+    """Return the text of a UsageError, empty if there is none; anything else is a failure."""
+    try:
+        action(*arguments, **options)
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"idle_seconds": "1800"}, "not a str"),
+        ({"idle_seconds": timedelta(minutes=30)}, "total_seconds"),
+        ({"idle_seconds": float("inf")}, "not inf"),
+        ({"idle_seconds": float("nan")}, "not nan"),
+        ({"idle_seconds": 1e12}, "at most 3153600000; not 1000000000000"),
+        ({"idle_seconds": True}, "not True"),
+        ({"idle_seconds": None}, "not None"),
+        ({"absolute_seconds": 10**400}, "at most 3153600000, or None; not one that large"),
+        ({"extension_threshold_seconds": "0"}, "not a str"),
+        ({"dev": "false"}, "True or False; not a str"),
+        ({"dev": 0}, "not 0"),
+        ({"secure": "false"}, "True, False or None; not a str"),
+        ({"host_prefix": "no"}, "not a str"),
+        ({"partitioned": 1}, "not 1"),
+        ({"persistent": None}, "not None"),
+        ({"same_site": ["lax"]}, "not a list"),
+        ({"on_unavailable": {}}, "not a dict"),
+        ({"retry_after_seconds": 1.5}, "not 1.5"),
+        ({"retry_after_seconds": -1}, "not -1"),
+        ({"label": "phone"}, "not a str"),
+        ({"label": app}, "async"),
+        ({"serialize_user": app}, "async"),
+        ({"deserialize_user": 3}, "not 3"),
+        ({"clock": datetime.now(UTC)}, "not a datetime"),
+        ({"clock": datetime.now}, "no time zone"),
+        ({"clock": __import__("time").time}, "returns [0-9]"),
+        ({"clock": app}, "async"),
+        ({"clock": len}, "calling it raised TypeError"),
+        ({"store": MemoryStore}, "the class MemoryStore"),
+        ({"store": {}}, "not a dict"),
+        ({"cookie_name": b"session"}, "not a bytes"),
+        ({"path": None}, "not None"),
+    ],
+)
+def test_what_is_wrong_is_said(options: dict[str, Any], reason: str) -> None:
+    (name,) = options
+    with pytest.raises(UsageError, match=f"^{name} is .*{reason}"):
+        new_session(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"max_age": 0}, "max_age"),
+        ({"max_age": -1}, "max_age"),
+        ({"max_age": "3600"}, "max_age"),
+        ({"max_age": timedelta(days=14)}, "max_age"),
+        ({"session_cookie": ""}, "session_cookie"),
+        ({"session_cookie": "a;b"}, "session_cookie"),
+        ({"https_only": "false"}, "https_only"),
+        ({"secret_key": ""}, "secret_key"),
+        ({"secret_key": b"0123456789abcdef"}, "secret_key"),
+        ({"autoload": "no"}, "autoload"),
+        ({"skip": "/static"}, "skip"),
+        ({"skip": ["static"]}, "skip"),
+        ({"skip": [b"/static"]}, "skip"),
+        ({"skip": None}, "skip"),
+        ({"skip": app}, "skip"),
+        ({"skip": 5}, "skip"),
+        ({"skip": iter(["static"])}, "skip"),
+    ],
+)
+def test_the_middleware_names_its_own_options(options: dict[str, Any], name: str) -> None:
+    with pytest.raises(UsageError, match=f"^{name} is "):
+        new_middleware(**options)
+
+
+@pytest.mark.parametrize("query", ["inf", "nan", "301", "-5", "0", "1e400", "0x5", "five", ""])
+def test_the_url_names_its_option(query: str) -> None:
+    with pytest.raises(UsageError, match=r"^deadline_seconds .* deadline_seconds=5"):
+        store_from_url(f"greenroom://a:1?deadline_seconds={query}")
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: FaultyStore(MemoryStore), "inner"),  # type: ignore[arg-type]
+        (lambda: failing(error=UsageError), "error"),
+        (lambda: failing(error=KeyboardInterrupt()), "error"),
+        (lambda: failing(times=0), "times"),
+        (lambda: failing(applied="no"), "applied"),
+        (lambda: ManualClock(NAIVE), "start"),
+        (lambda: ManualClock("2030-01-01"), "start"),  # type: ignore[arg-type]
+        (lambda: running_cluster("greenroom", nodes=0).__enter__(), "nodes"),
+        (lambda: running_cluster("greenroom", actors=True).__enter__(), "actors"),
+        (lambda: running_cluster("greenroom", ready_seconds=0).__enter__(), "ready_seconds"),
+        (lambda: login_as(object(), "alice", session="sessions"), "session"),
+        (lambda: session_of_request(""), "cookie_name"),
+        (lambda: session_of_request("a b"), "cookie_name"),
+    ],
+)
+def test_helpers_for_tests_and_dependencies_name_their_options(make: Callable[[], Any], name: str) -> None:
+    with pytest.raises(UsageError, match=f"^{name} is "):
+        make()
+
+
+def test_what_is_based_on_a_type_is_taken_as_that() -> None:
+    made = new_session(cookie_name=OldWord.SHOP, same_site=Word.LAX, idle_seconds=Number.HOUR)
+    assert made.cookie.header("v") == "__Host-shop=v; Path=/; HttpOnly; SameSite=Lax; Secure"
+    assert type(made.idle_seconds) is int
+    assert new_session(serialize_user=str, label=str.upper, deserialize_user=app).idle_seconds == 1800
+
+
+# --- rules of browsers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        *("shop.example:443", "https://shop.example", "*.shop.example", "shop.example/", "shop example"),
+        *("127.0.0.1", "10.1", "0x7f.0.0.0x1", "[::1]", "::1", "shop.example.", "..shop.example", "", "."),
+        *("-a.example", "a..example", "bücher.example", "user@shop.example", "a.example, b.example"),
+        *(" shop.example", "shop.example\n", f"{'a' * 64}.example", f"{'a.' * 127}example", "shop.example?"),
+    ],
+)
+def test_a_domain_that_no_browser_matches_is_refused(domain: str) -> None:
+    with pytest.raises(UsageError, match=r"^domain is a host name"):
+        new_session(domain=domain)
+
+
+@pytest.mark.parametrize(
+    "domain", ["shop.example", ".shop.example", "localhost", "xn--bcher-kva.example", "a_b.Example", "1.a"]
+)
+def test_a_domain_that_browsers_match_is_taken(domain: str) -> None:
+    assert f"; Domain={domain};" in new_session(domain=domain).cookie.header("v")
+
+
+@pytest.mark.parametrize(
+    "path", ["", "shop", "/a b", "/shop?x", "/shop#x", "/shöp", "/a\x00", "/a;b", "/\t", "/" + "a" * 1024]
+)
+def test_a_path_that_no_url_has_is_refused(path: str) -> None:
+    with pytest.raises(UsageError, match=r"^path is .* begins with a slash"):
+        new_session(path=path)
+
+
+@pytest.mark.parametrize(
+    "name", ["__secure-a", "__HOST-a", "__Http-a", "__http-a", "__Host-Http-a", "__Secure-"]
+)
+def test_prefixes_count_whatever_their_case(name: str) -> None:
+    with pytest.raises(UsageError, match="unless it is secure"):
+        new_session(cookie_name=name, secure=False)
+    assert new_session(cookie_name=name).cookie.name == name, "no second prefix"
+    assert new_session(cookie_name=name, host_prefix=False).cookie.name == name
+
+
+@pytest.mark.parametrize("name", ["__host-a", "__HOST-a", "__Host-Http-a", "__hOsT-HTTP-a"])
+@pytest.mark.parametrize("options", [{"path": "/shop"}, {"domain": "shop.example"}])
+def test_prefixes_of_one_host_allow_no_other_path_or_domain(name: str, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="no domain"):
+        new_session(cookie_name=name, **options)
+
+
+@pytest.mark.parametrize("name", ["__Secure-a", "__Http-a"])
+def test_the_other_prefixes_allow_them(name: str) -> None:
+    assert new_session(cookie_name=name, domain="shop.example", path="/a").cookie.name == name
+
+
+def test_a_name_that_leaves_no_room_for_its_value_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^cookie_name is .* at most"):
+        new_session(cookie_name="a" * 4000)
+
+
+@pytest.mark.parametrize("same_site", ["lax", "strict"])
+def test_a_partitioned_cookie_is_one_that_frames_send(same_site: str) -> None:
+    with pytest.raises(UsageError, match=r"partitioned .* frame"):
+        new_session(partitioned=True, same_site=same_site)
+    assert new_session(partitioned=True, same_site="none").cookie.header("v").endswith("; Partitioned")
+
+
+def test_the_settings_of_a_cookie_keep_the_rules_by_themselves() -> None:
+    for wrong in ({"name": "a b"}, {"domain": "10.0.0.1"}, {"name": "__host-a", "secure": False}):
+        with pytest.raises(UsageError):
+            CookieSettings(**wrong)
+
+
+@pytest.mark.parametrize(("absolute", "age"), [(0.5, 1), (1.5, 2), (3600, 3600), (1e9, 400 * 86400)])
+def test_a_persistent_cookie_is_never_dropped_at_once(absolute: float, age: int) -> None:
+    header = new_session(persistent=True, absolute_seconds=absolute).cookie.header("v")
+    assert f"; Max-Age={age};" in header
+
+
+# --- secrets ---------------------------------------------------------------------------------------------
+
+
+def signed(secret: Any) -> str:
+    return new_session(secret=secret).signer.sign("id")
+
+
+def test_what_hides_a_secret_is_opened() -> None:
+    from litestar.datastructures.secret_values import SecretString
+    from pydantic import SecretStr
+    from starlette.datastructures import Secret
+
+    plain = signed(SECRET)
+    for hidden in (Secret(SECRET), SecretStr(SECRET), SecretString(SECRET), [SecretStr(SECRET)], (SECRET,)):
+        assert signed(hidden) == plain
+        assert SessionMiddleware(app, hidden, store=MemoryStore()).session.signer.sign("id") == plain
+
+
+def test_nothing_else_is_taken_for_a_secret() -> None:
+    from pydantic import SecretBytes
+
+    wrong = [
+        b"0" * 32,
+        7,
+        {SECRET},
+        {SECRET: 1},
+        iter([SECRET]),
+        object(),
+        SecretBytes(b"0" * 32),
+        [[SECRET]],
+    ]
+    for secret in [
+        *wrong,
+        [None],
+        [SECRET, b"0" * 32],
+        True,
+        Hidden(),
+        "\ud800" * 32,
+        (each for each in "ab"),
+    ]:
+        with pytest.raises(UsageError, match=r"^secret is ") as caught:
+            new_session(secret=secret)
+        assert SECRET not in str(caught.value)
+        with pytest.raises(UsageError, match=r"^secret_key is "):
+            SessionMiddleware(app, secret, store=MemoryStore())
+
+
+def test_an_empty_secret_is_refused_whatever_holds_it() -> None:
+    from pydantic import SecretStr
+
+    for secret in ("", [], SecretStr(""), [SECRET, ""]):
+        with pytest.raises(UsageError, match="none may be empty"):
+            new_session(secret=secret)
+
+
+# --- a Session as the first argument ---------------------------------------------------------------------
+
+
+def test_a_session_may_be_the_first_argument_of_the_middleware() -> None:
+    sessions = new_session()
+    assert SessionMiddleware(app, sessions).session is sessions
+    with pytest.raises(UsageError, match="two Sessions"):
+        SessionMiddleware(app, sessions, session=sessions)
+    with pytest.raises(UsageError, match="either session= or max_age"):
+        SessionMiddleware(app, sessions, max_age=5)
+
+
+@pytest.mark.parametrize(
+    ("options", "both"),
+    [
+        ({"max_age": 5, "idle_seconds": 6}, "max_age and idle_seconds"),
+        ({"session_cookie": "a", "cookie_name": "b"}, "session_cookie and cookie_name"),
+        ({"https_only": True, "secure": False}, "https_only and secure"),
+        ({"secret_key": SECRET, "secret": SECRET}, "secret_key and secret"),
+    ],
+)
+def test_one_option_is_not_given_by_two_names(options: dict[str, Any], both: str) -> None:
+    with pytest.raises(UsageError, match=both):
+        SessionMiddleware(app, **{"store": MemoryStore(), **options})
+
+
+def test_a_memory_url_follows_the_clock() -> None:
+    clock = ManualClock()
+    for store in (
+        new_session(store="memory://", clock=clock).store,
+        store_from_url("memory://", clock=clock),
+        litestar.GreenroomStore("memory://", clock=clock)._store,
+        starsessions.GreenroomStore("memory://", clock=clock)._store,
+    ):
+        assert isinstance(store, MemoryStore)
+        assert store._clock is clock
