@@ -9,7 +9,8 @@ Skip: TypeAlias = Iterable[str] | Callable[[MutableMapping[str, Any]], bool]
 def skipping(skip: Skip) -> Callable[[MutableMapping[str, Any]], bool]:
     """Return a function that tells of a scope whether it gets no session.
 
-    Each path stands for itself and all below it.
+    Each path stands for itself and all below it, as the app sees it that the middleware stands in: without
+    the `root_path` of a server, a proxy or a mount.
     """
     if callable(skip):
         return skip
@@ -18,7 +19,20 @@ def skipping(skip: Skip) -> Callable[[MutableMapping[str, Any]], bool]:
     exact = frozenset(paths)
 
     def skips(scope: MutableMapping[str, Any]) -> bool:
-        path = scope["path"]
+        path = path_within(scope)
         return path in exact or path.startswith(beginnings)
 
     return skips
+
+
+def path_within(scope: MutableMapping[str, Any]) -> str:
+    """Return the path of a request as the app or mount sees it, "/" at its root.
+
+    ASGI has `path` begin with `root_path`; where it does not (a proxy that cuts it off itself, before an app
+    that was told of it), it is that already.
+    """
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in {"", "/"}:
+        return path[len(root) :] or "/"
+    return path
