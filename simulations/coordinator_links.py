@@ -1,9 +1,9 @@
 """The connection of an actor or a supervisor to the coordinator; mirrors `runtime/coordinator_link.py`.
 
 What decides something there and is mirrored here: on each connection it subscribes, naming the map it knows;
-it counts as up only once the whole map came; a map that is older than the one known ends the connection; a
-change that leaves a gap is answered by asking for the whole map; proposals made while it is not up are
-dropped; calls are sent again on every connection until answered.
+it counts as up only once the whole map came; a map that is older than the one known, or of another cluster,
+ends the connection; a change that leaves a gap is answered by asking for the whole map; proposals made while
+it is not up are dropped; calls are sent again on every connection until answered.
 """
 
 from collections.abc import Callable, Iterable
@@ -73,7 +73,7 @@ class CoordinatorLink:
 
     def heartbeat(self, node: str, suspicions: tuple[Suspicion, ...] = ()) -> None:
         """Tell the coordinator that this node is alive."""
-        self._dialed.send([Heartbeat(node, *self._known(), suspicions)])
+        self._dialed.send([Heartbeat(node, *self._known(), suspicions, self._identity())])
 
     def call(
         self, make_request: Callable[[int], CoordinatorRequest], answered: Callable[[str | None], None]
@@ -96,11 +96,13 @@ class CoordinatorLink:
     def _known(self) -> tuple[int, int]:
         return (0, 0) if self.map is None else (self.map.lineage, self.map.version)
 
+    def _identity(self) -> bytes:
+        return b"" if self.map is None else self.map.identity
+
     def _connected(self) -> None:
         epochs = () if self.map is None else self.map.epochs
-        self._dialed.send(
-            [wire.Subscribe(*self._known(), epochs), *(call.request for call in self._calls.values())]
-        )
+        subscription = wire.Subscribe(*self._known(), epochs, self._identity())
+        self._dialed.send([subscription, *(call.request for call in self._calls.values())])
 
     def _lost(self) -> None:
         self.up = False
@@ -129,7 +131,7 @@ class CoordinatorLink:
         if known is None or full.continues(known):
             self.map = full
             self.on_map(full)
-        elif (full.lineage, full.version) != (known.lineage, known.version):
+        elif full.is_foreign_to(known) or (full.lineage, full.version) != (known.lineage, known.version):
             return False
         if not self.up:
             self.up = True
@@ -143,7 +145,7 @@ class CoordinatorLink:
         try:
             new = known.apply(delta)
         except (ValueError, IndexError):
-            self._dialed.send([wire.Subscribe(0, 0)])
+            self._dialed.send([wire.Subscribe(0, 0, (), self._identity())])
             return True
         if not new.continues(known):
             return False

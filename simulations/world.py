@@ -47,6 +47,7 @@ REST_BOUND_NS = 5 * SECOND
 SETTLED_SECONDS = 0.5
 GAP_SECONDS = 0.03
 TRACE_MAX = 200_000
+IDENTITY = b"simulatedcluster"
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -121,7 +122,7 @@ class World:
             step_bytes=plan.step_bytes,
             eviction="anonymous" if plan.evicts else "none",
         )
-        self.disk = Disk(first_map(CLUSTER, plan.shards, plan.replicas))
+        self.disk = Disk(first_map(CLUSTER, plan.shards, plan.replicas, IDENTITY))
         self.disk.write_ns = int(plan.disk_ms * 1e6)
         self.actors: dict[bytes, ActorProcess] = {}
         self.supervisors: dict[str, SupervisorProcess] = {}

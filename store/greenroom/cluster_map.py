@@ -9,6 +9,13 @@ import msgspec
 
 SHARDS_MAX = 4096
 
+CLUSTER_IDENTITY_BYTES = 16
+
+
+def are_foreign(one: bytes, other: bytes) -> bool:
+    """Return whether two identities are known to be those of two clusters; an empty one is not known."""
+    return bool(one and other) and one != other
+
 
 class NodeEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One node. `state` is "up", "leaving" (drains, then stops) or "down" (unreachable)."""
@@ -69,7 +76,12 @@ class ShardEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class ClusterMap(msgspec.Struct, array_like=True, frozen=True):
-    """One version of the whole map. Never mutated: `apply` makes the next one."""
+    """One version of the whole map. Never mutated: `apply` makes the next one.
+
+    `identity` is drawn at random when the cluster is created and stays the same for as long as it lives. It
+    is empty where a release that knows none has passed the map on. Lineages and versions of maps of two
+    clusters say nothing about each other, whatever their names.
+    """
 
     cluster: str
     lineage: int
@@ -78,6 +90,7 @@ class ClusterMap(msgspec.Struct, array_like=True, frozen=True):
     nodes: dict[str, NodeEntry]
     actors: dict[bytes, ActorEntry]
     shards: tuple[ShardEntry, ...]
+    identity: bytes = b""
 
     @property
     def shard_count(self) -> int:
@@ -85,8 +98,14 @@ class ClusterMap(msgspec.Struct, array_like=True, frozen=True):
         return len(self.shards)
 
     def newer_than(self, other: "ClusterMap") -> bool:
-        """Whether this map is later in the same lineage, or of a later lineage."""
+        """Whether this map is later in the same lineage, or of a later lineage, of the same cluster."""
+        if self.is_foreign_to(other):
+            return False
         return (self.lineage, self.version) > (other.lineage, other.version)
+
+    def is_foreign_to(self, other: "ClusterMap") -> bool:
+        """Whether this is known to be the map of another cluster."""
+        return are_foreign(self.identity, other.identity)
 
     @property
     def epochs(self) -> tuple[int, ...]:
@@ -124,7 +143,14 @@ class ClusterMap(msgspec.Struct, array_like=True, frozen=True):
         for index, entry in delta.shards:
             shards[index] = entry
         return ClusterMap(
-            self.cluster, self.lineage, delta.version, self.replicas, nodes, actors, tuple(shards)
+            self.cluster,
+            self.lineage,
+            delta.version,
+            self.replicas,
+            nodes,
+            actors,
+            tuple(shards),
+            self.identity,
         )
 
 

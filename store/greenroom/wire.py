@@ -21,7 +21,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from greenroom.cluster_map import SHARDS_MAX, ClusterMap, MapDelta
+from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, SHARDS_MAX, ClusterMap, MapDelta
 
 PROTOCOL_VERSION = 3
 ROUTING_VERSION = 1
@@ -236,12 +236,14 @@ class Subscribe(Frame, frozen=True, tag=21):
 
     `lineage` and `version` name the map that the subscriber already holds (0, 0: none). `epochs` are the
     epochs of its shards, in order, where a coordinator is asked: one restored from an older copy counts its
-    versions anew from there, so a version alone does not tell which of two maps was decided later.
+    versions anew from there, so a version alone does not tell which of two maps was decided later. `identity`
+    is that of the map's cluster, also where a coordinator is asked.
     """
 
     lineage: int
     version: int
     epochs: Annotated[tuple[int, ...], msgspec.Meta(max_length=SHARDS_MAX)] = ()
+    identity: Annotated[bytes, msgspec.Meta(max_length=CLUSTER_IDENTITY_BYTES)] = b""
 
 
 class DropRecord(Frame, frozen=True, tag=22):

@@ -15,6 +15,7 @@ import trio
 from greenroom import ClusterStore, UnavailableError, new_session_id
 from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
 from greenroom_cluster.runtime.ports import free_port
+from greenroom_cluster.runtime.processes import descendants_of
 from tests.system.stage import HEALTHY_SECONDS, session
 
 pytestmark = [pytest.mark.system, pytest.mark.trio]
@@ -131,3 +132,35 @@ async def test_no_session_is_lost_with_the_coordinators_directory(
                 assert await store.get(session_id) is not None
                 await store.patch(session_id, set={"lineage": lineage})
             shutil.rmtree(processes.data)
+
+
+async def test_what_is_left_of_a_former_cluster_takes_no_part_in_the_next(processes: Processes) -> None:
+    """A node that was paused meanwhile comes to the coordinator of a cluster created anew, and stays out."""
+    processes.start_coordinator()
+    for name in processes.nodes:
+        processes.start_node(name)
+    await processes.whole()
+    left = processes.running.pop("a")
+    former = [left.pid, *descendants_of(left.pid)]
+    for pid in former:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        await processes.stop("b")
+        await processes.stop("coordinator")
+        shutil.rmtree(processes.data)
+        processes.nodes["a"] = f"127.0.0.1:{free_port()}"
+        processes.start_coordinator()
+        processes.start_node("a")
+        processes.start_node("b")
+        begun = await processes.whole()
+    finally:
+        for pid in former:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        processes.running["left"] = left
+    with trio.fail_after(HEALTHY_SECONDS):
+        while "of another cluster" not in processes.log.read_text():
+            await trio.lowlevel.checkpoint()
+    ended = await processes.whole()
+    assert {actor.incarnation for actor in ended.actors} == {actor.incarnation for actor in begun.actors}
+    assert {node.address for node in ended.nodes} == set(processes.nodes.values())

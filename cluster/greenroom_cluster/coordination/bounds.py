@@ -9,7 +9,14 @@ import re
 
 import msgspec
 
-from greenroom.cluster_map import SHARDS_MAX, ActorEntry, ClusterMap, NodeEntry, ShardEntry
+from greenroom.cluster_map import (
+    CLUSTER_IDENTITY_BYTES,
+    SHARDS_MAX,
+    ActorEntry,
+    ClusterMap,
+    NodeEntry,
+    ShardEntry,
+)
 from greenroom.framing import FRAME_BYTES_MAX
 from greenroom_cluster.coordination.rules import EPOCH_LIMIT, INCARNATION_BYTES, NONCE_BYTES_MAX
 
@@ -125,6 +132,8 @@ class Room:
         self._excess = sum(self._beyond(entry) for entry in base.shards)
         self._named = (
             len(base.cluster)
+            + CLUSTER_IDENTITY_BYTES
+            + _TEXT_BYTES
             + 3 * _NUMBER_BYTES
             + 6 * _HEADER_BYTES
             + sum(_node_bytes(node) for node in base.nodes.values())
@@ -172,6 +181,8 @@ def map_objection(cluster_map: ClusterMap) -> str:
     """Return why no coordinator can go on with this map, or ""."""
     if not 1 <= cluster_map.lineage <= LINEAGE_MAX or not 1 <= cluster_map.version <= VERSION_MAX:
         return f"its lineage or version ({cluster_map.lineage}, {cluster_map.version}) is out of range"
+    if len(cluster_map.identity) not in (0, CLUSTER_IDENTITY_BYTES):
+        return f"its identity has {len(cluster_map.identity)} bytes, not {CLUSTER_IDENTITY_BYTES}"
     count = cluster_map.shard_count
     if not 1 <= count <= SHARDS_MAX or count & (count - 1):
         return f"it has {count} shards, which is not a power of two up to {SHARDS_MAX}"

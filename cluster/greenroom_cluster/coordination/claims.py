@@ -50,6 +50,10 @@ class Claims:
         self.latest, self.made_ns = known, now_ns
         return True
 
+    def note_foreign(self, now_ns: int, known: tuple[int, int]) -> None:
+        """Take in a map of another cluster, while nothing was decided in ours."""
+        self.latest, self.made_ns = known, now_ns
+
     def is_claimant(self, sender: bytes) -> bool:
         """Whether this peer's last word was such a claim."""
         return sender in self._claimants
@@ -80,7 +84,9 @@ class Claims:
 
 def is_of_this_cluster(ours: ClusterMap, shown: ClusterMap) -> bool:
     """Whether a map that a node showed can be compared with ours at all."""
-    return not map_objection(shown) and (shown.cluster, shown.shard_count) == (ours.cluster, ours.shard_count)
+    if map_objection(shown) or shown.is_foreign_to(ours):
+        return False
+    return (shown.cluster, shown.shard_count) == (ours.cluster, ours.shard_count)
 
 
 def is_later(ours: ClusterMap, shown: ClusterMap) -> bool:
@@ -88,6 +94,18 @@ def is_later(ours: ClusterMap, shown: ClusterMap) -> bool:
     if shown.lineage != ours.lineage:
         return shown.lineage > ours.lineage
     return any(theirs.epoch > mine.epoch for theirs, mine in zip(shown.shards, ours.shards, strict=True))
+
+
+def why_older(ours: ClusterMap, lineage: int, version: int) -> str:
+    """Say that our map is older than one in use, and what to do."""
+    addresses = ",".join(node.address for node in ours.nodes.values()) or "HOST:PORT"
+    return (
+        f"the coordinator's map (lineage {ours.lineage}, version {ours.version}) is older than "
+        f"one already in use (lineage {lineage}, version {version}): its directory was emptied or "
+        "restored from a copy. Put the newest directory back, or stop this coordinator and start it once "
+        f"with --new-lineage --adopt-from {addresses} added, naming nodes that run; or, if a new cluster is "
+        "to begin here, stop the nodes of the former one"
+    )
 
 
 def remember(known: dict[bytes, None], key: bytes, limit: int) -> None:

@@ -21,6 +21,8 @@ subscribe and with every heartbeat. Once one claims a later map than ours, the n
 lineage. A run that is not `proven` decides a shard only when all its members were heard (`hearing`). For the
 same reasons nobody proposes before it has subscribed.
 
+Whoever has the map of another cluster of the same name takes part in nothing (`foreigners`).
+
 A refusal is final: who proposes again does so under a new nonce. Else a copy of the refused message, late on
 a former connection, could apply after its sender has drawn conclusions from the refusal.
 """
@@ -40,8 +42,10 @@ from greenroom_cluster.coordination.claims import (
     is_later,
     is_of_this_cluster,
     remember,
+    why_older,
 )
 from greenroom_cluster.coordination.draft import NODES_NAMED, Draft
+from greenroom_cluster.coordination.foreigners import Foreigners, refusal
 from greenroom_cluster.coordination.hearing import Hearing
 from greenroom_cluster.coordination.messages import (
     Accepted,
@@ -142,6 +146,7 @@ class Coordinator:
         self._subscribed: dict[int, bytes] = {}
         since = cluster_map.version if stored_version is None else stored_version
         self._claims = Claims((cluster_map.lineage, since))
+        self._foreigners = Foreigners(cluster_map.identity)
         self._settled_ns = now_ns + self._down_ns
         self._hearing = Hearing(cluster_map, self._settled_ns, proven=proven)
         self._unheard: dict[int, None] = {}
@@ -159,15 +164,18 @@ class Coordinator:
         draft = Draft(self.map)
         answers: list[tuple[int, CoordinatorReply | None]] = []
         for incoming in batch:
-            if isinstance(incoming.message, Heartbeat):
-                self._heartbeat(now_ns, draft, incoming, incoming.message)
-            elif isinstance(incoming.message, ConnectionClosed):
+            if isinstance(incoming.message, ConnectionClosed):
                 self._owners.closed(incoming.connection)
                 self._subscribed.pop(incoming.connection, None)
+                self._foreigners.closed(incoming.connection)
+            elif incoming.connection in self._foreigners:
+                answers.append((incoming.connection, refusal(incoming.message)))
+            elif isinstance(incoming.message, Heartbeat):
+                self._heartbeat(now_ns, draft, incoming, incoming.message)
             else:
                 answers.append((incoming.connection, self._answer(now_ns, draft, incoming)))
         self._mark_down(now_ns, draft)
-        draft.warnings += self._unheard_news(now_ns)
+        draft.warnings += self._unheard_news(now_ns) + self._foreigners.news(now_ns)
         outcome = self._conclude(draft, answers)
         return msgspec.structs.replace(outcome, ask=ask) if ask else outcome
 
@@ -383,7 +391,7 @@ class Coordinator:
         found = [shown for shown in maps if is_of_this_cluster(self.map, shown)]
         for shown in found:
             if is_later(self.map, shown):
-                self._older = self._why_older(shown.lineage, shown.version)
+                self._older = why_older(self.map, shown.lineage, shown.version)
                 return Outcome(warnings=(self._older,))
         newest = max((each.version for each in found if each.lineage == self.map.lineage), default=0)
         if not self.map.version < newest <= self.map.version + VERSIONS_SKIPPED_MAX:
@@ -398,32 +406,30 @@ class Coordinator:
     def _hear(self, now_ns: int, batch: Sequence[Incoming]) -> tuple[str, ...]:
         """Look at which maps peers know, in all of a batch, before anything of it is decided."""
         claimed = None
+        decided = any(entry.epoch for entry in self.map.shards)
         for incoming in batch:
             message = incoming.message
             if incoming.role != wire.ROLE_PEER or not isinstance(message, wire.Subscribe | Heartbeat):
                 continue
             known = (message.lineage, message.version)
+            if self._foreigners.note(incoming.connection, message.identity):
+                if not decided:  # our directory was emptied, unless a new cluster is meant to begin
+                    self._claims.note_foreign(now_ns, known)
+                    claimed = max(known, claimed or known)
+                continue
             epochs = message.epochs if isinstance(message, wire.Subscribe) else ()
             if self._claims.note(now_ns, incoming.sender, known, epochs, self.map):
                 claimed = max(known, claimed or known)
             elif isinstance(message, wire.Subscribe):
                 self._hearing.heard(incoming.sender)
         held, self._held = self._held, ""
-        if any(entry.epoch for entry in self.map.shards) or self._claims.latest is None:
+        if decided or self._claims.latest is None:
             return ()
         if now_ns - self._claims.made_ns > round(HOLD_SECONDS * 1e9):
             return ()
         # Nothing was decided yet, so it costs nothing to wait, and no node is known who could be asked.
-        self._held = held if claimed is None else self._why_older(*claimed)
+        self._held = held if claimed is None else why_older(self.map, *claimed)
         return (self._held,) if not held else ()
-
-    def _why_older(self, lineage: int, version: int) -> str:
-        return (
-            f"the coordinator's map (lineage {self.map.lineage}, version {self.map.version}) is older than "
-            f"one already in use (lineage {lineage}, version {version}): its directory was emptied or "
-            "restored from a copy. Put the newest directory back, or stop this coordinator and start it once "
-            f"with --new-lineage --adopt-from {self._addresses()} added, naming nodes that run"
-        )
 
     def _to_ask(self, now_ns: int) -> tuple[str, ...]:
         """Return the nodes to ask for their maps now, because of a claim; those that are up first."""
@@ -452,20 +458,13 @@ class Coordinator:
         )
         return [waiting]
 
-    def _addresses(self) -> str:
-        """Return the nodes that this map knows, as an example for whom to ask for the newest."""
-        return ",".join(node.address for node in self.map.nodes.values()) or "HOST:PORT"
-
     def _refuse(self, batch: Sequence[Incoming]) -> tuple[Response, ...]:
         responses = []
         for incoming in batch:
-            message = incoming.message
-            if isinstance(message, ConnectionClosed):
+            if isinstance(incoming.message, ConnectionClosed):
+                self._foreigners.closed(incoming.connection)
                 continue
-            if isinstance(message, wire.Subscribe | Heartbeat):
-                reply: CoordinatorReply = wire.Goodbye("older-map", self.refusal)
-            else:
-                reply = Rejected(message.request, self.refusal)
+            reply = refusal(incoming.message, "older-map", self.refusal)
             responses.append(Response(incoming.connection, reply))
         return tuple(responses)
 

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Sequence
+from hashlib import blake2b
 
 import msgspec
 
-from greenroom.cluster_map import SHARDS_MAX, ClusterMap, ShardEntry
+from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, SHARDS_MAX, ClusterMap, ShardEntry
 from greenroom.errors import UsageError
 from greenroom_cluster.coordination.bounds import map_objection
 from greenroom_cluster.coordination.rules import begin_lineage
@@ -39,9 +40,15 @@ class ClusterOptions(msgspec.Struct, frozen=True):
 
 
 def starting_map(
-    stored: ClusterMap | None, options: ClusterOptions, adopted: Sequence[ClusterMap] = ()
+    stored: ClusterMap | None,
+    options: ClusterOptions,
+    adopted: Sequence[ClusterMap] = (),
+    *,
+    identity: bytes = b"",
 ) -> ClusterMap:
     """Return the map to start with; the caller saves it before anything else if it is not `stored`.
+
+    A cluster that is created here gets the random `identity`.
 
     A new lineage begins from the newest configuration of each shard in the stored map and those `adopted`
     from nodes that run: an older one names incarnations that died since as the only holders of sessions that
@@ -66,9 +73,19 @@ def starting_map(
             options.cluster,
             SHARDS_DEFAULT if options.shards is None else options.shards,
             REPLICAS_DEFAULT if options.replicas is None else options.replicas,
+            identity,
         )
         return begin_lineage(fresh) if options.new_lineage else fresh
     newest = _merged(known)
+    identities = {each.identity for each in known if each.identity}
+    if len(identities) > 1:
+        raise UsageError(
+            "--adopt-from (GREENROOM_ADOPT_FROM) names nodes of another cluster of this name, one created "
+            "anew: they and the map in --data-dir (GREENROOM_DATA_DIR) do not belong together. Put the map "
+            "of their own cluster there, give an empty directory, or name nodes of one cluster only"
+        )
+    if identities and not newest.identity:
+        newest = msgspec.structs.replace(newest, identity=identities.pop())
     return begin_lineage(newest) if options.new_lineage else newest
 
 
@@ -112,6 +129,18 @@ def _merged(known: Sequence[ClusterMap]) -> ClusterMap:
     )
 
 
+def identified(cluster_map: ClusterMap) -> ClusterMap:
+    """Return the map under its identity; one that a former release has made gets one, and the next version.
+
+    It follows from what is fixed for the cluster, so that every copy of such a map gets the same one.
+    """
+    if cluster_map.identity:
+        return cluster_map
+    fixed = f"{cluster_map.cluster} {cluster_map.shard_count} {cluster_map.replicas}"
+    identity = blake2b(fixed.encode(), digest_size=CLUSTER_IDENTITY_BYTES, person=b"greenroom map").digest()
+    return msgspec.structs.replace(cluster_map, version=cluster_map.version + 1, identity=identity)
+
+
 def renumbered(cluster_map: ClusterMap, wall_ms: int) -> ClusterMap:
     """Return the map under a version that no other run has used, for one that may be an older copy.
 
@@ -148,7 +177,7 @@ def _check_adopted(options: ClusterOptions, stored: ClusterMap | None, running: 
                 )
 
 
-def first_map(cluster: str, shard_count: int, replicas: int) -> ClusterMap:
+def first_map(cluster: str, shard_count: int, replicas: int, identity: bytes = b"") -> ClusterMap:
     """Return the map of a cluster without nodes, whose shards are not yet started. Raises UsageError."""
     if not _CLUSTER_NAME.fullmatch(cluster):
         raise UsageError(
@@ -173,4 +202,5 @@ def first_map(cluster: str, shard_count: int, replicas: int) -> ClusterMap:
         nodes={},
         actors={},
         shards=(blank,) * shard_count,
+        identity=identity,
     )

@@ -5,7 +5,7 @@ commands that change something, "admin" for who only looks (`greenroom_cluster.a
 answered by `wire.MapFull` and then `wire.MapChange`s.
 
 A coordinator whose map is older than one in use answers every request by `Rejected`, and `wire.Subscribe` and
-`Heartbeat` by a `wire.Goodbye`.
+`Heartbeat` by a `wire.Goodbye`. So it does on the connection of a peer whose map is of another cluster.
 """
 
 from typing import Annotated, TypeAlias
@@ -13,7 +13,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from greenroom import wire
-from greenroom.cluster_map import ActorEntry, NodeEntry, SuspectRecord
+from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ActorEntry, NodeEntry, SuspectRecord
 
 # What nobody means honestly ends the connection where it is decoded; what an operator can mend is answered.
 Incarnation: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
@@ -129,7 +129,9 @@ class ForgetNode(wire.Frame, frozen=True, tag=96):
 
 
 class Heartbeat(wire.Frame, frozen=True, tag=97):
-    """A supervisor is alive and reaches the coordinator; `lineage` and `version` are the newest it knows.
+    """A supervisor is alive and reaches the coordinator.
+
+    `lineage` and `version` are the newest it knows, `identity` is that of the cluster that it knows them of.
 
     `suspicions` names the records on which actors of the node hang, or hung. What is not repeated holds all
     the same: a supervisor that was restarted knows nothing of it.
@@ -139,6 +141,7 @@ class Heartbeat(wire.Frame, frozen=True, tag=97):
     lineage: int
     version: int
     suspicions: Annotated[tuple[Suspicion, ...], msgspec.Meta(max_length=SUSPICIONS_MAX)] = ()
+    identity: Annotated[bytes, msgspec.Meta(max_length=CLUSTER_IDENTITY_BYTES)] = b""
 
 
 class Accepted(wire.Frame, frozen=True, tag=98):

@@ -28,7 +28,11 @@ async def maps_in_use(addresses: Sequence[str], cluster: str) -> list[ClusterMap
     found, silent = await _ask(sorted(others), cluster)
     for reason in silent:
         _log.warning("coordinator_warning", message=f"a node of the map to adopt gave no map: {reason}")
-    return maps + found
+    kept = [each for each in found if not any(each.is_foreign_to(known) for known in maps)]
+    if len(kept) < len(found):
+        told = f"{len(found) - len(kept)} nodes of the map to adopt serve another cluster of this name now"
+        _log.warning("coordinator_warning", message=told)
+    return maps + kept
 
 
 async def maps_of(addresses: Sequence[str], cluster: str) -> list[ClusterMap]:

@@ -3,13 +3,14 @@
 A coordinator that dies is started again on the same address, and goes on from the map on disk.
 """
 
+import os
 import signal
 
 import msgspec
 import structlog
 import trio
 
-from greenroom.cluster_map import ClusterMap
+from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ClusterMap
 from greenroom_cluster.config import CoordinatorProcessSettings
 from greenroom_cluster.coordination.genesis import ClusterOptions, starting_map
 from greenroom_cluster.coordination.storage import MapStorage
@@ -35,7 +36,7 @@ def _prepare(
     storage = MapStorage(settings.data_dir)
     try:
         stored = storage.load()
-        first = starting_map(stored, settings.options(), adopted)
+        first = starting_map(stored, settings.options(), adopted, identity=os.urandom(CLUSTER_IDENTITY_BYTES))
         if first is not stored:
             # The first map of all, or what an operator has said to go on from.
             storage.vouch()

@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from greenroom import wire
-from greenroom.cluster_map import ClusterMap
+from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ClusterMap
 from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_COORDINATOR
 from greenroom_cluster.controller import Controller, ControllerSettings
@@ -28,7 +28,7 @@ from greenroom_cluster.coordination.coordinator import (
     Incoming,
     Outcome,
 )
-from greenroom_cluster.coordination.genesis import ClusterOptions, renumbered, starting_map
+from greenroom_cluster.coordination.genesis import ClusterOptions, identified, renumbered, starting_map
 from greenroom_cluster.coordination.storage import MapStorage
 from greenroom_cluster.runtime.adoption import maps_of
 from greenroom_cluster.runtime.clocks import now_ns
@@ -64,9 +64,12 @@ class CoordinatorServer:
         self._storage = MapStorage(Path(settings.data_dir))
         try:
             stored = self._storage.load()
-            first = starting_map(stored, settings.options)
+            first = starting_map(stored, settings.options, identity=os.urandom(CLUSTER_IDENTITY_BYTES))
             if first is not stored:
                 self._storage.vouch()
+                self._storage.save(first)
+            if not first.identity:
+                first = identified(first)
                 self._storage.save(first)
             proven, stored_version = self._storage.vouched, first.version
             if not proven:

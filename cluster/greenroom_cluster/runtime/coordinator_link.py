@@ -166,7 +166,7 @@ class CoordinatorLink:
     def heartbeat(self, node: str, suspicions: tuple[Suspicion, ...] = ()) -> None:
         """Tell the coordinator that this node is alive; dropped while unconnected."""
         if self._connection is not None:
-            self._connection.send([Heartbeat(node, *self._known(), suspicions)])
+            self._connection.send([Heartbeat(node, *self._known(), suspicions, self._cluster_identity)])
 
     async def call(
         self, make_request: Callable[[int], CoordinatorRequest], seconds: float = CALL_SECONDS
@@ -214,8 +214,13 @@ class CoordinatorLink:
     def _known(self) -> tuple[int, int]:
         return (0, 0) if self._map is None else (self._map.lineage, self._map.version)
 
+    @property
+    def _cluster_identity(self) -> bytes:
+        return b"" if self._map is None else self._map.identity
+
     def _subscription(self) -> wire.Subscribe:
-        return wire.Subscribe(*self._known(), () if self._map is None else self._map.epochs)
+        epochs = () if self._map is None else self._map.epochs
+        return wire.Subscribe(*self._known(), epochs, self._cluster_identity)
 
     async def _follow(self, connection: FramedConnection) -> None:
         connection.speak(_decoder)
@@ -256,6 +261,9 @@ class CoordinatorLink:
         if known is None or full.continues(known):
             self._map = full
             self._on_map(full)
+        elif full.is_foreign_to(known):
+            _limited_log.error("coordinator_of_another_cluster", address=self._settings.address)
+            return False
         elif (full.lineage, full.version) != (known.lineage, known.version):
             return self._leave(known, full.lineage, full.version)
         if not self._up:
@@ -280,7 +288,7 @@ class CoordinatorLink:
             new = known.apply(delta)
         except (ValueError, IndexError):
             # A gap: only the whole map helps.
-            connection.send([wire.Subscribe(0, 0)])
+            connection.send([wire.Subscribe(0, 0, (), self._cluster_identity)])
             return True
         if not new.continues(known):
             return self._leave(known, delta.lineage, delta.version)

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from greenroom import wire
+from greenroom.cluster_map import ClusterMap
 from greenroom.dialog import gathering, suspects, verdicts
 from greenroom.dialog.following import NEVER_NS, MapFollower
 from greenroom.dialog.lanes import Lanes
@@ -47,9 +48,10 @@ class Dialog:
         self._deadline_ns = int(settings.deadline_seconds * 1e9)
         self._check_ns = min(self._deadline_ns, SLOW_NS)
         self._lanes = Lanes(self.board, random)
-        self._follower = MapFollower(settings.seeds, settings.cluster, self.board, random)
+        self._follower = MapFollower(settings.seeds, settings.cluster, self.board, self._lanes, random)
         self._by_shard: list[Lane | None] = []
         self._shift = 0
+        self._map: ClusterMap | None = None
         self._ledger = ledger = Ledger()
         self.next_id = ledger.next_id
         """Return a fresh request id; the request is built with it and submitted at once."""
@@ -65,6 +67,11 @@ class Dialog:
     def pending_count(self) -> int:
         """How many operations are not finished, those of cancelled callers included."""
         return len(self._ledger.pending)
+
+    @property
+    def notices(self) -> list[str]:
+        """What is to be logged, with the actions to perform; whoever does it empties the list."""
+        return self._follower.notices
 
     # --- submitting --------------------------------------------------------------------------------------
 
@@ -265,6 +272,7 @@ class Dialog:
             self._follower.maintain(now_ns)
             return
         self._lanes.greeted(lane)
+        self._follower.heard(now_ns)
         self._placement.drain(lane, now_ns)
 
     def _refused(
@@ -366,6 +374,8 @@ class Dialog:
             if not self._closed:
                 self._follower.maintain(now_ns)
             return
+        if lane.ready and lane.link is link:
+            self._follower.heard(now_ns)
         self._lanes.lost(lane, link, reason, now_ns)
         for operation in self._placement.detach(link):
             if suspects.note_break(operation, lane):
@@ -381,7 +391,11 @@ class Dialog:
         router = self._follower.router
         if router is None:
             return
-        recounted = len(router.primaries) != len(self._by_shard)
+        former, self._map = self._map, router.map
+        succeeded = former is not None and router.map.is_foreign_to(former)
+        recounted = succeeded or len(router.primaries) != len(self._by_shard)
+        if succeeded:
+            self._forget_answers()
         unused = self._lanes.update(router)
         self._by_shard, self._shift = self._lanes.by_shard, self._lanes.shift
         moved, aborted = self._sort_moved(router.map.version, recounted=recounted)
@@ -404,6 +418,15 @@ class Dialog:
                 self.board.close(lane.link)
                 self._lanes.dropped(lane, lane.link)
         self._follower.maintain(now_ns)
+
+    def _forget_answers(self) -> None:
+        """Begin anew with what is unanswered: what was told of it came from a cluster that is gone."""
+        for operation in self._ledger.pending.values():
+            if isinstance(operation, Gathering):
+                operation.counted = 0
+                operation.sessions = []
+            else:
+                operation.wait_version = 0
 
     def _sort_moved(self, version: int, *, recounted: bool) -> tuple[list[Operation], list[Link]]:
         """Return the operations to place by the new map, and the links that must be reset before.

@@ -5,6 +5,10 @@ node is picked: nodes that the map calls up first, then other nodes, and the see
 if it is newer than the one held. A change that does not continue the map held is answered by asking for the
 whole map.
 
+A node may answer for another cluster of the same name, one that was started anew at these addresses. It is
+left alone, and tried again, until nobody of the cluster whose map is held answers any more (`succession`);
+then its map is taken in the place of the former one.
+
 An idle connection to a machine that vanished looks alive. So when requests go unanswered, or a server names a
 newer map than ours, each subscription is asked for the whole map, and one that stays silent is dropped.
 """
@@ -13,7 +17,9 @@ from random import Random
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
+from greenroom.dialog.lanes import Lanes
 from greenroom.dialog.links import Link, Switchboard
+from greenroom.dialog.succession import Succession
 from greenroom.errors import RemoteProtocolError
 from greenroom.routing import Router
 
@@ -27,8 +33,14 @@ NEVER_NS = 1 << 62
 class MapFollower:
     """Keeps the subscriptions and the newest map, as a `router`: None until a node has answered."""
 
-    def __init__(self, seeds: tuple[str, ...], cluster: str, board: Switchboard, random: Random) -> None:
+    def __init__(
+        self, seeds: tuple[str, ...], cluster: str, board: Switchboard, lanes: Lanes, random: Random
+    ) -> None:
         self.router: Router | None = None
+        self.notices: list[str] = []
+        self._lanes = lanes
+        self._succession = Succession()
+        self._bereft = False
         self._reasons: dict[str, str] = {}
         self._refusals: set[str] = set()
         self._seeds = seeds
@@ -65,7 +77,8 @@ class MapFollower:
             (rank.get(node.state, 2), self._random.random(), node.address)
             for node in self.router.map.nodes.values()
         ]
-        return list(dict.fromkeys([address for _, _, address in sorted(nodes)] + seeds))
+        found = dict.fromkeys([address for _, _, address in sorted(nodes)] + seeds)
+        return sorted(found, key=self._succession.was_missed)
 
     def greeted(self, link: Link, now_ns: int) -> None:
         """Subscribe, now that the node has said hello; or leave, if it is the node we are at already."""
@@ -82,7 +95,8 @@ class MapFollower:
             self._ask_whole(link, now_ns)
         else:
             held = self.router.map
-            self._board.write(link, wire.Subscribe(held.lineage, held.version))
+            link.asked_whole_ns = now_ns
+            self._board.write(link, wire.Subscribe(held.lineage, held.version, (), held.identity))
 
     @property
     def why_no_map(self) -> str:
@@ -94,9 +108,10 @@ class MapFollower:
     def is_mistaken(self) -> bool:
         """Whether no node can ever be reached: what listens at every address is none, or another cluster's.
 
-        True until one of the addresses, which are tried again all the time, answers as a node should.
+        True until one of the addresses, which are tried again all the time, answers as a node should. Once a
+        map is held, nobody of its cluster must answer any more.
         """
-        return self.router is None and self._refusals.issuperset(self._seeds)
+        return (self.router is None or self._bereft) and self._refusals.issuperset(self._seeds)
 
     def lost(self, link: Link, reason: str, now_ns: int, *, refused: bool = False) -> None:
         """Note that a subscription broke; `maintain` picks the next node.
@@ -111,10 +126,31 @@ class MapFollower:
             self._refusals.add(link.address)
         else:
             self._refusals.discard(link.address)
+        self._note_silence(link, now_ns)
         failures = self._failures[link.address] = self._failures.get(link.address, 0) + 1
         pause = min(RETRY_NS_MIN << min(failures, 10), RETRY_NS_MAX)
         self._retry_ns = {address: at for address, at in self._retry_ns.items() if now_ns < at < NEVER_NS}
         self._retry_ns[link.address] = now_ns + int(pause * self._random.uniform(0.5, 1.0))
+
+    def heard(self, now_ns: int) -> None:
+        """Note that somebody of the cluster whose map is held answers, or did until now."""
+        self._succession.heard(now_ns)
+        self._bereft = False
+
+    def _note_silence(self, link: Link, now_ns: int) -> None:
+        """Take note that a subscription has brought nothing, or brings nothing more, of our cluster."""
+        if self.router is None:
+            return
+        if link.brought:
+            self.heard(now_ns)
+        self._succession.missed(link.address)
+        addresses = {*self._seeds, *(node.address for node in self.router.map.nodes.values())}
+        self._bereft = (
+            not any(other.brought for other in self._subscriptions)
+            and self._succession.was_missed_at_all(addresses)
+            and self._lanes.are_lost(now_ns)
+            and self._succession.is_long_ago(now_ns)
+        )
 
     def probe(self, now_ns: int) -> None:
         """Ask every subscription for the whole map: something suggests that ours is old."""
@@ -143,20 +179,43 @@ class MapFollower:
         match message:
             case wire.MapFull():
                 link.asked_whole_ns = 0
-                return self._take(message.map)
+                return self._take(link, message.map, now_ns)
             case wire.MapChange():
                 return self._take_change(link, message, now_ns)
             case _:
                 raise RemoteProtocolError(f"a {type(message).__name__} came on a subscription to the map")
 
-    def _take(self, new: ClusterMap) -> bool:
+    def _take(self, link: Link, new: ClusterMap, now_ns: int) -> bool:
         if new.cluster != self._cluster:
             raise RemoteProtocolError(f"it sent the map of cluster {new.cluster!r}")
+        if self.router is not None and new.is_foreign_to(self.router.map):
+            return self._succeed(link, new, now_ns)
+        link.brought = True
+        self.heard(now_ns)
         if self.router is not None and not new.newer_than(self.router.map):
             return False
-        self.router = Router(new)
+        self._hold(Router(new))
+        return True
+
+    def _hold(self, router: Router) -> None:
+        self.router = router
         self._reasons.clear()
         self._refusals.clear()
+
+    def _succeed(self, link: Link, new: ClusterMap, now_ns: int) -> bool:
+        """Take the map of another cluster if nobody of ours answers any more; else leave that node alone."""
+        router = Router(new)
+        self._board.close(link)
+        self.lost(link, "a node of another cluster of this name answers there", now_ns)
+        if not self._bereft:
+            return False
+        self._retry_ns.clear()
+        self._hold(router)
+        self.heard(now_ns)
+        self.notices.append(
+            f"cluster {self._cluster!r} was started anew: nobody of the one before answers any more, so the "
+            f"store goes on with the one that answers at {link.address}. Sessions of the former are gone"
+        )
         return True
 
     def _take_change(self, link: Link, change: wire.MapChange, now_ns: int) -> bool:
@@ -164,6 +223,8 @@ class MapFollower:
         held = self.router.map if self.router is not None else None
         if held is not None and (delta.lineage, delta.version) <= (held.lineage, held.version):
             return False
+        if link.brought:
+            self.heard(now_ns)
         if held is None or (delta.lineage, delta.base) != (held.lineage, held.version):
             if not link.asked_whole_ns:
                 self._ask_whole(link, now_ns)

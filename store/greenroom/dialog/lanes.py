@@ -12,6 +12,7 @@ from greenroom.routing import Router
 
 RECONNECT_NS_MIN = 10_000_000
 RECONNECT_NS_MAX = 250_000_000
+FAILURES_LOST = 2
 
 
 class Lanes:
@@ -94,6 +95,15 @@ class Lanes:
             (lane.retry_ns for lane in _with_sides(self._lanes) if lane.waiting and lane.link is None),
             default=None,
         )
+
+    def are_lost(self, now_ns: int) -> bool:
+        """Try to connect to every actor; whether none has answered, however often it was tried.
+
+        One attempt after the last connection broke counts, so this is asked again until it is true.
+        """
+        for lane in self._lanes.values():
+            self.connect(lane, now_ns)
+        return all(lane.link is None and lane.failures >= FAILURES_LOST for lane in self._lanes.values())
 
     def sides(self) -> list[Lane]:
         """Return the lanes for suspects."""

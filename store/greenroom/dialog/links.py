@@ -103,13 +103,15 @@ class Link:
 
     `hello`, encoded, and then the messages in `out` wait to be written. `bytes` counts what was sent and is
     unanswered. `deadline_ns` is when opening it must be done. `alone` is the id of the request that was last
-    sent on a link for suspects.
+    sent on a link for suspects. `brought` says whether a subscription has brought a map of the cluster whose
+    map is held.
     """
 
     __slots__ = (
         "address",
         "alone",
         "asked_whole_ns",
+        "brought",
         "buffer",
         "bytes",
         "deadline_ns",
@@ -138,6 +140,7 @@ class Link:
         self.bytes = 0
         self.alone = 0
         self.asked_whole_ns = 0
+        self.brought = False
 
 
 class Switchboard:

@@ -6,6 +6,7 @@ caller waits, how a callback is scheduled and how a socket becomes readable.
 """
 
 import errno
+import logging
 import os
 import socket
 import struct
@@ -26,6 +27,8 @@ USER_TIMEOUT_MS = 5000
 KEEPALIVE_IDLE_SECONDS = 5
 KEEPALIVE_INTERVAL_SECONDS = 2
 KEEPALIVE_PROBES = 3
+
+_log = logging.getLogger("greenroom")
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -102,6 +105,10 @@ class Runner(ABC):
             for token, error in failures:
                 self._fail(token, error)
         board = dialog.board
+        if board.actions and dialog.notices:
+            for notice in dialog.notices:
+                _log.warning(notice)
+            dialog.notices.clear()
         while board.actions:
             actions = board.actions[:]
             board.actions.clear()
