@@ -3,15 +3,15 @@
 A session's data is a dict with str and int keys, holding None, bool, int (of any size), float, str, bytes,
 list, dict, datetime, date, time, timedelta, UUID, Decimal, set and frozenset; each comes back with its type.
 A tuple comes back as a list, except inside a set, where it stays a tuple. Time zones: a ZoneInfo comes back
-by its key, any other tzinfo as a fixed offset. Subclasses are refused, because they would come back as
-something else.
+by its key, any other tzinfo as a fixed offset. A value of a subclass comes back as what it is based on, and
+so does a key (`greenroom.bases`).
 
 The bytes are deterministic but for the order of dict keys: elements of sets are sorted by their encoding.
 Nothing here puts a value into an error: values may be secrets, so errors name the path only.
 """
 
 from collections.abc import Callable, Iterable
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import datetime, time, timedelta, timezone
 from decimal import Decimal
 from types import NoneType
 from typing import Any
@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec.msgpack import Ext
 
+from greenroom.bases import STANDARD, STORABLE, NoBaseError, plain_form, plain_key
 from greenroom.errors import UnreadableSessionError, UsageError
 from greenroom.scan.bounds import (
     DEPTH_MAX,
@@ -47,6 +48,7 @@ INT_MAX = (1 << 64) - 1
 _MICROSECOND = timedelta(microseconds=1)
 _UNCHANGED_TYPES = frozenset({NoneType, bool, float, bytes})
 _PLAIN_TYPES = _UNCHANGED_TYPES | {int, str}
+_UNHASHABLE = frozenset({dict, list, set})
 
 
 class _UnstorableError(Exception):
@@ -60,7 +62,7 @@ class _UnstorableError(Exception):
 
 def encode_data(data: dict[str | int, Any] | dict[str, Any]) -> bytes:
     """Return the data of a session as bytes. Raises UsageError naming the path of what cannot be stored."""
-    if type(data) is not dict:
+    if not isinstance(data, dict):
         raise UsageError(f"session data is a dict, not {type(data).__name__}")
     return encode_value(data, ())
 
@@ -153,9 +155,14 @@ def _pack(value: Any, depth: int) -> Any:
     if kind is list or kind is tuple:
         return _pack_items(value, depth, _pack)
     packer = _PACKERS.get(kind)
-    if packer is None:
-        raise _UnstorableError(_refusal(kind))
-    return packer(value, depth)
+    return _pack(_form_of(value), depth) if packer is None else packer(value, depth)
+
+
+def _form_of(value: Any) -> Any:
+    try:
+        return plain_form(value)
+    except NoBaseError as error:
+        raise _UnstorableError(str(error) or _refusal(type(value))) from None
 
 
 def _pack_dict(value: dict[Any, Any], depth: int) -> dict[str | int, Any]:
@@ -163,22 +170,26 @@ def _pack_dict(value: dict[Any, Any], depth: int) -> dict[str | int, Any]:
     packed = {}
     for key, item in value.items():
         if type(key) is not str or not key.isascii():
-            _check_key(key)
+            key = _checked_key(key)
         try:
             packed[key] = _pack(item, inner)
         except _UnstorableError as error:
             error.keys.append(key)
             raise
+    if len(packed) < len(value):
+        raise _UnstorableError("two keys of this dict would be one: they differ in their types alone")
     return packed
 
 
-def _check_key(key: object) -> None:
-    if type(key) is str:
-        _checked_text(key)
-    elif type(key) is not int:
+def _checked_key(key: object) -> str | int:
+    plain = plain_key(key)
+    if type(plain) is str:
+        return _checked_text(plain)
+    if type(plain) is not int:
         raise _UnstorableError(f"a key of this dict is a {type(key).__name__}; keys are str or int")
-    elif not INT_MIN <= key <= INT_MAX:
+    if not INT_MIN <= plain <= INT_MAX:
         raise _UnstorableError("a key of this dict is an int outside of 64 bits; use a str")
+    return plain
 
 
 def _pack_items(value: Iterable[Any], depth: int, pack: Callable[[Any, int], Any]) -> list[Any]:
@@ -195,6 +206,12 @@ def _pack_items(value: Iterable[Any], depth: int, pack: Callable[[Any, int], Any
 
 def _pack_element(value: Any, depth: int) -> Any:
     """Like `_pack`, for what stands in a set: there a tuple must come back hashable."""
+    if type(value) not in STORABLE:
+        value = _form_of(value)
+        if type(value) in _UNHASHABLE:
+            raise _UnstorableError(
+                f"an element of a set would come back as a {type(value).__name__}, which none can be"
+            )
     if type(value) is tuple:
         return Ext(EXT_TUPLE, _encoder.encode(_pack_items(value, depth, _pack_element)))
     return _pack(value, depth)
@@ -238,10 +255,10 @@ def _pack_timedelta(value: timedelta, _depth: int) -> Ext:
 
 
 _PACKERS: dict[type, Callable[[Any, int], Any]] = {
-    datetime: _pack_datetime,
-    date: lambda value, _depth: Ext(EXT_DATE, value.isoformat().encode()),
-    time: _pack_time,
-    timedelta: _pack_timedelta,
+    STANDARD.datetime: _pack_datetime,
+    STANDARD.date: lambda value, _depth: Ext(EXT_DATE, value.isoformat().encode()),
+    STANDARD.time: _pack_time,
+    STANDARD.timedelta: _pack_timedelta,
     UUID: lambda value, _depth: Ext(EXT_UUID, value.bytes),
     Decimal: lambda value, _depth: _number(EXT_DECIMAL, str(value).encode()),
     set: lambda value, depth: _pack_set(EXT_SET, value, depth),
@@ -274,19 +291,10 @@ def _int_bytes(value: int) -> bytes:
 
 
 def _refusal(kind: type) -> str:
-    for base in kind.__mro__[1:]:
-        if base in _STORABLE:
-            return (
-                f"{kind.__name__} is a subclass of {base.__name__} and would come back as a plain "
-                f"{base.__name__}; convert it first"
-            )
     return (
         f"a {kind.__name__} is not among None, bool, int, float, str, bytes, list, dict, set, frozenset, "
         "datetime, date, time, timedelta, UUID and Decimal; convert it first"
     )
-
-
-_STORABLE = frozenset({bool, int, float, str, bytes, list, tuple, dict, *_PACKERS})
 
 
 # --- decoding --------------------------------------------------------------------------------------------
@@ -298,12 +306,12 @@ def _unpack(code: int, payload: memoryview) -> Any:
 
 def _unpack_datetime(payload: bytes) -> datetime:
     text, fold, zone = _moment_of(payload)
-    return datetime.fromisoformat(text).replace(fold=fold, tzinfo=_unpack_zone(zone))
+    return STANDARD.datetime.fromisoformat(text).replace(fold=fold, tzinfo=_unpack_zone(zone))
 
 
 def _unpack_time(payload: bytes) -> time:
     text, fold, zone = _moment_of(payload)
-    return time.fromisoformat(text).replace(fold=fold, tzinfo=_unpack_zone(zone))
+    return STANDARD.time.fromisoformat(text).replace(fold=fold, tzinfo=_unpack_zone(zone))
 
 
 def _unpack_zone(zone: tuple[int | None, str | None] | None) -> timezone | ZoneInfo | None:
@@ -319,7 +327,7 @@ def _unpack_zone(zone: tuple[int | None, str | None] | None) -> timezone | ZoneI
 
 
 def _unpack_timedelta(payload: bytes) -> timedelta:
-    return timedelta(*_span_of(payload))
+    return STANDARD.timedelta(*_span_of(payload))
 
 
 # Typed, and so without recursion and without keys.
@@ -330,7 +338,7 @@ _decoder = msgspec.msgpack.Decoder(ext_hook=_unpack)
 _UNPACKERS: dict[int, Callable[[bytes], Any]] = {
     EXT_INT: lambda payload: int.from_bytes(payload, "big", signed=True),
     EXT_DATETIME: _unpack_datetime,
-    EXT_DATE: lambda payload: date.fromisoformat(payload.decode()),
+    EXT_DATE: lambda payload: STANDARD.date.fromisoformat(payload.decode()),
     EXT_TIME: _unpack_time,
     EXT_TIMEDELTA: _unpack_timedelta,
     EXT_UUID: lambda payload: UUID(bytes=payload),

@@ -1,11 +1,10 @@
 """Session data survives as it was; what would not is refused by its path, and hostile bytes are refused."""
 
 import collections
-import enum
 import math
 from datetime import UTC, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -123,18 +122,6 @@ def test_zone_that_the_reader_lacks_becomes_its_offset() -> None:
     assert found == datetime(2026, 7, 1, 12, tzinfo=timezone(timedelta(hours=2)))
 
 
-class Colour(enum.IntEnum):
-    RED = 1
-
-
-class Point(NamedTuple):
-    x: int
-
-
-class Text(str):
-    __slots__ = ()
-
-
 class Broken(tzinfo):
     def utcoffset(self, _: datetime | None) -> timedelta:
         raise RuntimeError("s3cret")
@@ -150,15 +137,12 @@ class Nowhere(tzinfo):
     [
         object(),
         lambda: None,
-        Colour.RED,
-        Point(1),
-        Text("s3cret"),
         bytearray(b"s3cret"),
         memoryview(b"s3cret"),
         1j,
         range(3),
-        collections.OrderedDict(a="s3cret"),
-        collections.defaultdict(int),
+        collections.deque(["s3cret"]),
+        collections.UserDict(a="s3cret"),
         (item for item in ()),
         "s3cret\ud800",
         {"s3cret\ud800"},
@@ -169,7 +153,7 @@ class Nowhere(tzinfo):
         {b"k": "s3cret"},
         {2**64: "s3cret"},
         {"\udc80": "s3cret"},
-        [UUID(int=1), {frozenset({Text("s3cret")})}],
+        [UUID(int=1), {frozenset({object()})}],
         datetime(2026, 1, 1, tzinfo=Broken()),
         datetime(2026, 1, 1, tzinfo=Nowhere()),
         time(1, tzinfo=Nowhere()),
@@ -193,7 +177,7 @@ def test_path_of_a_value_includes_where_it_is_to_stand() -> None:
         encode_value({"x": object()}, ("cart", 7))
 
 
-@pytest.mark.parametrize("data", [None, [], [("a", 1)], "a", collections.OrderedDict(), {1: 2}.items()])
+@pytest.mark.parametrize("data", [None, [], [("a", 1)], "a", collections.UserDict(), {1: 2}.items()])
 def test_data_is_a_dict(data: Any) -> None:
     with pytest.raises(UsageError, match="session data is a dict"):
         encode_data(data)

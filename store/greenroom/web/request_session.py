@@ -9,6 +9,7 @@ from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, M
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
+from greenroom.bases import unset_fields_of
 from greenroom.sessions import SessionInfo
 from greenroom.web.modification import modify
 from greenroom.web.typed import converted, plain_dict
@@ -204,8 +205,13 @@ class RequestSession(dict[Any, Any]):
         return converted(self.copy(), shape)
 
     def put(self, value: Any) -> None:
-        """Set the fields of a Struct, dataclass or mapping; others stay. The way back from `as_type`."""
+        """Set the fields of a Struct, dataclass, attrs or pydantic object, or a mapping; others stay.
+
+        The way back from `as_type`. A field at its default is stored too; one that is UNSET is removed.
+        """
         self.update(plain_dict(value))
+        for name in unset_fields_of(value):
+            self.pop(name, None)
 
     # --- reading, as dict has it -------------------------------------------------------------------------
 

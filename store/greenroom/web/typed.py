@@ -1,21 +1,20 @@
 """Session data as values of other types: what frameworks put in its place, and what handlers want to see."""
 
-import dataclasses
 from collections.abc import Mapping
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from enum import Enum
+from inspect import signature
 from typing import Any, TypeVar
-from uuid import UUID
 
 import msgspec
 
+from greenroom.bases import STORABLE, fields_of
 from greenroom.errors import UsageError
+from greenroom.scan.bounds import DEPTH_MAX
 from greenroom.web.errors import SessionDataError
 
 Shape = TypeVar("Shape")
 
-_STORED_AS_THEY_ARE = (bytes, date, datetime, time, timedelta, UUID, Decimal)
+_SCALARS = STORABLE - {dict, list, tuple, set, frozenset}
 
 
 def means_delete(value: object) -> bool:
@@ -30,31 +29,75 @@ def means_delete(value: object) -> bool:
 def plain_dict(value: object) -> dict[Any, Any]:
     """Return the session data in a mapping, Struct, dataclass, attrs or pydantic object, as a new dict.
 
-    Raises UsageError if it is none of them.
+    Of objects all fields are in it but those that are UNSET. Raises UsageError if it is none of them.
     """
     if isinstance(value, Mapping):
         return dict(value)
-    dump = getattr(value, "model_dump", None)
-    if callable(dump):
-        value = dump()
-    elif isinstance(value, msgspec.Struct) or dataclasses.is_dataclass(value) or _is_attrs(value):
-        value = msgspec.to_builtins(value, builtin_types=_STORED_AS_THEY_ARE)
-    if type(value) is not dict:
+    named = fields_of(value)
+    if type(named) is not dict:
         raise UsageError(
             f"a {type(value).__name__} stands where the session was; put a dict there, or None to delete it"
         )
-    return value
+    return {name: _with_plain_keys(item, 1) for name, item in named.items()}
 
 
 def converted(data: dict[Any, Any], shape: type[Shape]) -> Shape:
     """Return the data as a value of this type. Raises SessionDataError naming what does not fit."""
+    validate = getattr(shape, "model_validate", None)
     try:
-        return msgspec.convert(data, shape)
+        return msgspec.convert(data, shape) if validate is None else _validated(data, validate)
     except msgspec.ValidationError as error:
-        name = getattr(shape, "__name__", repr(shape))
-        message = f"the session's data does not fit {name}: {error}; give new fields a default"
-    raise SessionDataError(message)
+        reason = str(error)
+    except ValueError as error:
+        if validate is None:
+            raise
+        reason = _reasons(error)
+    name = getattr(shape, "__name__", repr(shape))
+    raise SessionDataError(f"the session's data does not fit {name}: {reason}; give new fields a default")
 
 
-def _is_attrs(value: object) -> bool:
-    return hasattr(type(value), "__attrs_attrs__")
+def _validated(data: dict[Any, Any], validate: Any) -> Any:
+    # Under the names of the fields, as `put` stores them, where pydantic can tell them from aliases.
+    by_name = {"by_name": True} if "by_name" in signature(validate).parameters else {}
+    return validate(data, **by_name)
+
+
+def _reasons(error: ValueError) -> str:
+    """Return what pydantic did not like and where, without the values, which its own text quotes."""
+    errors = getattr(error, "errors", None)
+    if not callable(errors):
+        return type(error).__name__
+    found = errors(include_url=False, include_context=False, include_input=False)
+    return ", ".join(f"{each['type']} at {'.'.join(map(str, each['loc']))}" for each in found)
+
+
+def _with_plain_keys(value: Any, depth: int) -> Any:
+    """Return a value with the keys of its dicts as text, where they are no str or int, as msgspec has them.
+
+    A field of the type dict[UUID, int] is stored so, and `as_type` reads it.
+    """
+    if type(value) in _SCALARS or depth > DEPTH_MAX:
+        return value
+    if isinstance(value, set | frozenset) and all(fields_of(item) is None for item in value):
+        return value  # objects in it would be dicts, which no set can hold
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_with_plain_keys(item, depth + 1) for item in value]
+    named = value if isinstance(value, dict) else fields_of(value)
+    if named is None:
+        return value
+    if isinstance(named, list):
+        return _with_plain_keys(named, depth)
+    plain = {_plain_key(key): _with_plain_keys(item, depth + 1) for key, item in named.items()}
+    if len(plain) < len(named):
+        raise UsageError("two keys of one dict would be one: they have the same text")
+    return plain
+
+
+def _plain_key(key: object) -> object:
+    if isinstance(key, str | int):
+        return key
+    try:
+        text = msgspec.to_builtins(key)
+    except TypeError:
+        return key
+    return text if isinstance(text, str | int) and not isinstance(text, bool) else key

@@ -138,7 +138,7 @@ def test_as_type_validates_and_unknown_fields_survive() -> None:
     records = [record.data for record in stage.store.inner._records.values()]  # type: ignore[attr-defined]
     from greenroom.codec import decode_data
 
-    assert decode_data(records[0]) == {**STORED, "credit": Decimal(2), "tags": ["seen"]}
+    assert decode_data(records[0]) == {**STORED, "credit": Decimal(2), "tags": {"seen"}}
 
 
 def test_a_mismatch_is_an_error_of_its_own_and_never_a_logout() -> None:
