@@ -23,7 +23,7 @@ from msgspec import Raw
 from greenroom.codec import INT_MAX, INT_MIN, encode_value
 from greenroom.errors import UsageError
 from greenroom.fields import ABSENT
-from greenroom.scan.bounds import DEPTH_MAX, ITEMS_MAX, SMALL_BYTES, MalformedError, path_text
+from greenroom.scan.bounds import DEPTH_MAX, ITEMS_MAX, SMALL_BYTES, MalformedError, Tally, path_text
 from greenroom.scan.checks import check_data, open_data
 from greenroom.scan.plain import check_numbers
 from greenroom.wire import PATHS_MAX, Key, Path, PathValue
@@ -142,10 +142,12 @@ def patch_data(
     set: tuple[PathValue, ...] = (),  # noqa: A002  the name on the wire
     unset: tuple[Path, ...] = (),
     expect: tuple[PathValue, ...] = (),
+    walked: Tally | None = None,
 ) -> bytes:
     """Return the session data after the changes.
 
     In `expect`, empty bytes demand that the path is absent. The outcome depends on the arguments alone.
+    `walked.items` is raised by how many items were read in Python, which is slow, also where it raises.
     Raises UnexpectedValueError if an expectation failed, ListInPathError if a path to set or unset runs
     through a list, MalformedError if the data, a value, or what would come out is nothing that a session may
     hold, and another ValueError for a path of no key or more than 64.
@@ -156,7 +158,7 @@ def patch_data(
         _check_path(path)
     for path, _ in expect:
         _check_path(path)
-    root, new, old, by_code, walked = open_data(data, set, expect)
+    root, new, old, by_code, int_keyed = open_data(data, set, expect, walked)
     for (path, encoded), wanted in zip(expect, old, strict=True):
         found = _lookup(root, _coded(path) if by_code else path)
         if (found is not _MISSING) if not encoded else (found is _MISSING or not _same(found, wanted)):
@@ -165,8 +167,8 @@ def patch_data(
         _unset(root, path, _coded(path) if by_code else path)
     for (path, _), value in zip(set, new, strict=True):
         _put(root, path, _coded(path) if by_code else path, value)
-    int_keyed = walked or any(int in map(type, path) for path, _ in set)
-    return _checked(root, int_keyed=int_keyed, by_code=by_code)
+    int_keyed = int_keyed or any(int in map(type, path) for path, _ in set)
+    return _checked(root, walked, int_keyed=int_keyed, by_code=by_code)
 
 
 def _coded(path: Path) -> tuple[Any, ...]:
@@ -259,7 +261,7 @@ def _check_path(path: Path) -> None:
         raise ValueError("a path has 1 to 64 keys")
 
 
-def _checked(root: dict[Any, Any], *, int_keyed: bool, by_code: bool) -> bytes:
+def _checked(root: dict[Any, Any], walked: Tally | None, *, int_keyed: bool, by_code: bool) -> bytes:
     """Return what was patched, encoded. Raises MalformedError if no session may hold it.
 
     Every part was scanned, so it can only be too much, and that only if it is not small.
@@ -269,7 +271,9 @@ def _checked(root: dict[Any, Any], *, int_keyed: bool, by_code: bool) -> bytes:
         if len(data) > ITEMS_MAX:
             check_numbers(root, data)
     elif len(data) > SMALL_BYTES:
-        check_data(data)
+        items = check_data(data)
+        if walked is not None:
+            walked.items += items
     return data
 
 

@@ -14,10 +14,9 @@ from greenroom import wire
 from greenroom.fields import DATA_BYTES_MAX, LABEL_BYTES_MAX, USER_ID_BYTES_MAX
 from greenroom.scan.bounds import MalformedError
 from greenroom.scan.checks import check_data, check_values
-from greenroom.scan.plain import openings
+from greenroom.scan.plain import NOT_PLAIN, openings, plain_value
 from greenroom_cluster.shard.fairness import COSTLY_BYTES
 from greenroom_cluster.shard.log import COMMAND_BYTES, RECORD_OVERHEAD_BYTES, text_bytes
-from greenroom_cluster.shard.pacing import work_bytes
 from greenroom_cluster.shard.results import Client
 
 if TYPE_CHECKING:
@@ -36,6 +35,9 @@ _WRITES = (wire.Update, wire.Create)
 _REST_BYTES = RECORD_OVERHEAD_BYTES + COMMAND_BYTES
 _SMALL_BYTES = 2048
 """Data up to this size is written without being accounted for."""
+_LARGE_BYTES = 64 * 1024
+"""Of data from this size on a step opens one at most."""
+_WALKED_WEIGHT = 15
 _OPENING_BYTES = 32
 """A container takes as long to read and write as so many bytes of text."""
 
@@ -43,14 +45,14 @@ _OPENING_BYTES = 32
 class Admission:
     """One primary's limits, and what its logged but not yet applied commands will cost."""
 
-    __slots__ = ("_cleaning", "_context", "_costs", "_growth", "_primary")
+    __slots__ = ("_cleaning", "_context", "_growth", "_primary", "costs")
 
     def __init__(self, primary: "Primary") -> None:
         self._primary = primary
         self._context = primary.context
         self._cleaning = 0
         # By sequence number: the cost, the session that may grow, by how much, and whose command it is.
-        self._costs: dict[int, tuple[int, bytes, int, str]] = {}
+        self.costs: dict[int, tuple[int, bytes, int, str]] = {}
         self._growth: dict[bytes, int] = {}
 
     def forgotten(self, known: Client | None, age_ms: int, time_us: int) -> bool:
@@ -130,13 +132,13 @@ class Admission:
             self._cleaning = sequence
 
     def _account(self, sequence: int, cost: int, digest: bytes, growth: int) -> None:
-        self._costs[sequence] = (cost, digest, growth, self._context.identity)
+        self.costs[sequence] = (cost, digest, growth, self._context.identity)
         self._context.patch_bytes += cost
         self._growth[digest] = self._growth.get(digest, 0) + growth
 
     def applied(self, sequence: int) -> None:
         """A command is applied, and costs nothing any more."""
-        known = self._costs.pop(sequence, None) if self._costs else None
+        known = self.costs.pop(sequence, None)
         if known is not None:
             cost, digest, growth, identity = known
             context = self._context
@@ -152,8 +154,8 @@ class Admission:
 
     def close(self) -> None:
         """Nothing more will be applied by this primary."""
-        self._context.patch_bytes -= sum(cost for cost, *_ in self._costs.values())
-        self._costs.clear()
+        self._context.patch_bytes -= sum(cost for cost, *_ in self.costs.values())
+        self.costs.clear()
         self._growth.clear()
 
     @staticmethod
@@ -200,7 +202,17 @@ def _user_objection(user_id: str | None) -> str:
 def _extra_bytes(data: bytes) -> int:
     if len(data) <= _SMALL_BYTES:
         return 0
-    return max(_OPENING_BYTES * openings(data), work_bytes(data) - len(data))
+    return max(_OPENING_BYTES * openings(data), _walked_bytes(data))
+
+
+def _walked_bytes(data: bytes) -> int:
+    """Return how many bytes more of plain data take as long to open as this, if it is read in Python."""
+    if len(data) >= _LARGE_BYTES:
+        return 0
+    try:
+        return _WALKED_WEIGHT * len(data) if plain_value(data, 0) is NOT_PLAIN else 0
+    except MalformedError:
+        return 0
 
 
 def _malformed(

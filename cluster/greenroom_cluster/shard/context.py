@@ -34,6 +34,10 @@ class Mark(Protocol):
         """Set one of them."""
 
 
+STEP_ITEMS_MAX = 8192
+"""After so many items that were read in Python, about 4 us each, a step applies no more."""
+
+
 class OpenProposal:
     """A proposal whose outcome is not known. It stays open until the shard's epoch has moved.
 
@@ -79,6 +83,7 @@ class Context:
         # Replicas that left what is committed to a later step, and what this step may still apply.
         self.behind: dict[int, Replica] = {}
         self.step_bytes = settings.step_bytes
+        self.step_items = STEP_ITEMS_MAX
         # Replicas of which the books have yet to be told what they hold.
         self.uncounted: dict[int, Replica] = {}
         # Primaries that may have another page of a long command to log.

@@ -23,7 +23,7 @@ from greenroom_cluster.peering import (
     SnapshotOk,
     SnapshotRefused,
 )
-from greenroom_cluster.shard.context import Context, Mark, OpenProposal
+from greenroom_cluster.shard.context import STEP_ITEMS_MAX, Context, Mark, OpenProposal
 from greenroom_cluster.shard.effects import Answer, HostEffect
 from greenroom_cluster.shard.following import catch_up, grace_over, receive_commit, take_records
 from greenroom_cluster.shard.inputs import (
@@ -119,7 +119,7 @@ class Host:
         context.listed = context.fanned_out = context.walked_items = 0
         context.inspected = ()
         context.identity = ""
-        context.step_bytes = self._settings.step_bytes
+        context.step_bytes, context.step_items = self._settings.step_bytes, STEP_ITEMS_MAX
         if context.applied_bytes:
             context.applied_bytes = {}
         if now_ns - context.stepped_ns > context.pause_ns:

@@ -72,6 +72,9 @@ _WRITES = (wire.Update, wire.Create)
 _REST_BYTES = RECORD_OVERHEAD_BYTES + COMMAND_BYTES + USER_ID_BYTES_MAX + LABEL_BYTES_MAX
 """What a write takes at most beside its data."""
 
+_CHEAP = frozenset({wire.Update, wire.Create, wire.Delete, wire.DeleteByHandle})
+"""Commands that take as long to apply as their size says."""
+
 _CHOSEN_BYTES: dict[type, Callable[[Any], int]] = {
     wire.Create: _session_bytes,
     wire.Update: _session_bytes,
@@ -95,14 +98,16 @@ class Log:
     An empty log has `first == appended + 1`.
     """
 
-    __slots__ = ("_entries", "appended", "charged_bytes", "evicted_at", "held_bytes")
+    __slots__ = ("_entries", "appended", "charged_bytes", "costly_at", "held_bytes", "opening_at")
 
     def __init__(self, appended: int = 0) -> None:
         # Each with its size and with the most that applying it adds to what is kept.
         self._entries: deque[tuple[Record, int, int]] = deque()
         self.appended = appended
-        self.evicted_at = 0
-        """The newest record that evicts."""
+        self.opening_at = 0
+        """The newest record that opens a session: how long that takes shows only then."""
+        self.costly_at = 0
+        """The newest record whose size does not tell how long it takes to apply."""
         self.held_bytes = 0
         self.charged_bytes = 0
 
@@ -123,8 +128,15 @@ class Log:
         self.appended = sequence
         self.held_bytes += size
         self.charged_bytes += charge
-        if isinstance(record.command, Evict):
-            self.evicted_at = sequence
+        kind = type(record.command)
+        if kind not in _CHEAP:
+            self._note_costly(kind, sequence)
+
+    def _note_costly(self, kind: type, sequence: int) -> None:
+        if kind in _CHANGES:
+            self.opening_at = sequence
+        else:
+            self.costly_at = sequence
 
     def receive(self, records: Sequence[Record], charge: Callable[[Command], int] | None = None) -> bool:
         """Add those of a primary's records that are not here yet; stop before a gap and return False.
@@ -151,8 +163,8 @@ class Log:
             self.appended += 1
             self.held_bytes += size
             self.charged_bytes += charged
-            if isinstance(command, Evict):
-                self.evicted_at = self.appended
+            if type(command) not in _CHEAP:
+                self._note_costly(type(command), self.appended)
         return True
 
     def _compare(self, record: Record) -> None:
@@ -220,6 +232,12 @@ class Log:
             )
         if older:
             self.trim(after)
+        if through == self.appended:
+            # The usual: all of them.
+            taken = [record for record, _, _ in entries]
+            entries.clear()
+            self.held_bytes = self.charged_bytes = 0
+            return taken
         popleft = entries.popleft
         taken = []
         for _ in range(through - after):

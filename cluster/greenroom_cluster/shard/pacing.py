@@ -2,40 +2,20 @@
 
 What is left is applied by the steps that follow at once, with others' messages and beacons in between. A
 replica that has not applied all that is committed is like one that has yet to hear of it.
+
+Sizes tell most of it beforehand. What of a session has to be read in Python (see `greenroom.scan`) shows only
+when it is opened: that is counted as it happens, see `Replica.commit`.
 """
 
 from greenroom import wire
-from greenroom.scan.bounds import MalformedError
-from greenroom.scan.plain import NOT_PLAIN, plain_value
 from greenroom_cluster.shard.log import Log
 from greenroom_cluster.shard.records import Evict
 from greenroom_cluster.shard.table import SessionTable
 
 _RECORD_BYTES = 128
-"""Any command takes time as if it brought that much."""
-_NOTED_BYTES = 2048
+"""Any command takes time as if it opened that much."""
 _OPENED = 16
 """Opening a byte takes more than so many times as long as storing it: up to 50 ns against 1 ns."""
-_TRIED_BYTES = range(128, 64 * 1024)
-"""What is smaller takes no time, and what is larger has a step for itself."""
-_WALKED_WEIGHT = 16
-_SURE = 4
-"""A batch of so many times less than the room is not looked through: nearly all are."""
-
-
-def work_bytes(data: bytes) -> int:
-    """Return about how many bytes of plain data take as long to open and to write as this.
-
-    What is not plain is read in Python, see `greenroom.scan`.
-    """
-    size = len(data)
-    if size not in _TRIED_BYTES:
-        return size
-    try:
-        return size if plain_value(data, 0) is not NOT_PLAIN else size * _WALKED_WEIGHT
-    except MalformedError:
-        return size
-
 
 # No unions: those would be made anew at each look.
 _WRITES = (wire.Update, wire.Create)
@@ -49,36 +29,37 @@ def affordable(log: Log, table: SessionTable, after: int, through: int, room: in
     """
     if room <= 0:
         return after, room
-    most = log.held_bytes + (through - after) * table.stored_bytes_max
-    if most * _SURE <= room and log.evicted_at <= after:
-        # Even if each opened the largest session, and read it in Python.
-        return through, room - most
+    if log.costly_at <= after:
+        count = through - after
+        cost = log.held_bytes // _OPENED + count * _RECORD_BYTES
+        if log.opening_at > after:
+            cost = log.held_bytes + count * (_RECORD_BYTES + table.stored_bytes_max)
+        if cost <= room:
+            # Nearly always: even if each opened the largest session.
+            return through, room - cost
     sessions = table.sessions
-    # What the commands before will have made of sessions: the data, or what it takes to open it.
-    made: dict[bytes, bytes | int] = {}
+    # What the commands before will have made of sessions.
+    sizes: dict[bytes, int] = {}
     reached = after
     for record in log.records(after, through):
         command = record.command
+        cost = _RECORD_BYTES
         if isinstance(command, _WRITES):
-            # It was read when it came, and is stored as it is; a patch that follows opens it.
-            cost = len(command.data) // _OPENED
-            if len(command.data) > _NOTED_BYTES:
-                made[command.digest] = command.data
+            # It was read when it came, and is stored as it is; patches will open it.
+            size = sizes[command.digest] = len(command.data)
+            cost += size // _OPENED
         elif isinstance(command, _CHANGES):
-            opened = made.get(command.digest)
-            if opened is None:
-                opened = sessions.get(command.digest, b"")
-            if not isinstance(opened, int):
-                opened = work_bytes(opened)
-            cost = opened + sum([work_bytes(value) for _, value in command.set])
-            if cost > _NOTED_BYTES:
-                digest = command.digest if isinstance(command, wire.Patch) else command.new_digest
-                made[digest] = cost
-        else:
-            cost = _RECORD_BYTES * len(command.digests) if isinstance(command, Evict) else 0
-        if reached > after and cost + _RECORD_BYTES > room:
+            size = sizes.get(command.digest, -1)
+            if size < 0:
+                size = len(sessions.get(command.digest, b""))
+            size += sum([len(value) for _, value in command.set])
+            sizes[command.digest if isinstance(command, wire.Patch) else command.new_digest] = size
+            cost += size
+        elif isinstance(command, Evict):
+            cost += _RECORD_BYTES * len(command.digests)
+        if reached > after and cost > room:
             return reached, 0
-        room -= cost + _RECORD_BYTES
+        room -= cost
         reached = record.sequence
         if room <= 0:
             break

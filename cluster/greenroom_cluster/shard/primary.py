@@ -333,7 +333,7 @@ class Primary:
 
     def advance(self, now_ns: int, wall_us: int) -> None:
         """Commit what every follower that counts has logged: apply it, then answer."""
-        replica, log = self.replica, self.log
+        replica = self.replica
         if self.membership.catching_up:
             self.membership.add_if_caught_up(now_ns)
         target = self.membership.decided()
@@ -342,33 +342,8 @@ class Primary:
         target = replica.affordable(target)
         if target <= replica.committed:
             return
-        table, paging = self.table, self.paging
-        apply, waiting, applied = table.apply, self._waiting, self.admission.applied
-        again: list[tuple[Origin, Read]] = []
-        needed = self._needed_after(target)
-        # The usual: nobody needs them any more, so one pass takes them out.
-        records = (log.records if needed < target else log.take)(replica.committed, target)
-        mark = self.context.mark
-        mark[MARK_SHARD] = self.shard
-        for record in records:
-            mark[MARK_EPOCH] = record.epoch
-            mark[MARK_SEQUENCE] = replica.committed = sequence = record.sequence
-            before = table.removed
-            reply = apply(record)
-            if paging.under_way:
-                paging.applied(sequence, table.removed - before)
-            if reply is None:
-                if sequence in self._rereads:
-                    again.append(self._rereads.pop(sequence))
-                continue
-            applied(sequence)
-            asker = waiting.pop((record.client, reply.request), None)
-            if asker is not None:
-                self.answer(asker[0], reply)
-        mark[MARK_SEQUENCE] = 0
+        again = self._apply(target)
         self._tell_commit_point()
-        if needed < target:
-            log.trim(needed)
         replica.count()
         for origin, read in again:
             self.read(now_ns, wall_us, origin, b"", read)
@@ -376,6 +351,43 @@ class Primary:
         if self.behind and replica.committed >= self.inherited:
             self.behind = self.copy_first = False
             self.release(now_ns, wall_us)
+
+    def _apply(self, target: int) -> list[tuple[Origin, Read]]:
+        """Apply the log up to a record, or what one step may, and answer; return reads to look at anew."""
+        replica, log, table = self.replica, self.log, self.table
+        admission, paging = self.admission, self.paging
+        apply, walked, waiting = table.apply, table.walked, self._waiting
+        paged, effects, mark = paging.under_way, self.context.effects, self.context.mark
+        again: list[tuple[Origin, Read]] = []
+        needed = self._needed_after(target)
+        # The usual: all of them are applied, and nobody needs them any more, so one pass takes them out.
+        keeps = needed < target or log.opening_at > replica.committed
+        mark[MARK_SHARD] = self.shard
+        for record in (log.records if keeps else log.take)(replica.committed, target):
+            mark[MARK_EPOCH] = record.epoch
+            mark[MARK_SEQUENCE] = replica.committed = sequence = record.sequence
+            before = table.removed
+            reply = apply(record)
+            if paged:
+                paging.applied(sequence, table.removed - before)
+            if reply is None:
+                if sequence in self._rereads:
+                    again.append(self._rereads.pop(sequence))
+                continue
+            if admission.costs:
+                admission.applied(sequence)
+            asker = waiting.pop((record.client, reply.request), None)
+            if asker is not None:
+                if type(asker[0]) is int:
+                    effects.append(Reply(asker[0], reply))
+                else:
+                    self.answer(asker[0], reply)
+            if walked.items and replica.walked_enough(target):
+                break
+        mark[MARK_SEQUENCE] = 0
+        if keeps:
+            log.trim(min(needed, replica.committed))
+        return again
 
     def _tell_commit_point(self) -> None:
         for follower in self.membership.followers:

@@ -282,19 +282,39 @@ class Replica:
             self.log, self.table, self.committed, through, context.step_bytes
         )
         if reached < through:
-            self.known_committed = through
-            context.behind[self.shard] = self
+            self._leave(through)
         return reached
 
     def commit(self, through: int) -> None:
-        """Apply the log up to a record, marking each."""
-        mark, apply = self.context.mark, self.table.apply
+        """Apply the log up to a record, marking each; stop earlier if that takes too long for one step."""
+        context, table, log = self.context, self.table, self.log
+        mark, apply, walked = context.mark, table.apply, table.walked
         mark[MARK_SHARD] = self.shard
-        for record in self.log.take(self.committed, through):
+        opening = log.opening_at > self.committed
+        for record in (log.records if opening else log.take)(self.committed, through):
             mark[MARK_EPOCH] = record.epoch
             mark[MARK_SEQUENCE] = self.committed = record.sequence
             apply(record)
+            if walked.items and self.walked_enough(through):
+                break
         mark[MARK_SEQUENCE] = 0
+        if opening:
+            log.trim(self.committed)
+
+    def walked_enough(self, through: int) -> bool:
+        """Count what the latest command read in Python; return whether the rest waits for the next step."""
+        context, walked = self.context, self.table.walked
+        context.step_items -= walked.items
+        walked.items = 0
+        if context.step_items > 0 or self.committed >= through:
+            return False
+        context.step_bytes = 0
+        self._leave(through)
+        return True
+
+    def _leave(self, through: int) -> None:
+        self.known_committed = max(self.known_committed, through)
+        self.context.behind[self.shard] = self
 
     def _begin_to_lead(
         self, now_ns: int, wall_us: int, reason: str, *, usurping: bool = False, copy_first: bool = False

@@ -53,20 +53,50 @@ class Client:
         """What all its answers are charged with."""
         return self.kept_bytes + ANSWER_BYTES * len(self.results)
 
-    def add(self, kept: KeptResult) -> int:
+    def keep(self, kept: KeptResult, low: int) -> int:
+        """Drop the answers below `low`, then keep one more; return how much more is held on to.
+
+        It takes the place of a former answer to the same request. The low-watermark never goes back.
+        """
+        request, results = kept.request, self.results
+        if self.numbers is not None or request <= self.newest or request < low or request < self.low:
+            return self._keep_out_of_order(kept, low)
+        # The usual: in order. Nearly always one answer comes and one goes, for every write of every client.
+        more = 0
+        count = len(results)
+        if low > self.low:
+            self.low = low
+            while (first := next(iter(results), low)) < low:
+                reply = results.pop(first).reply
+                if type(reply) is wire.EncodedSession:
+                    more -= len(reply.state)
+        reply = kept.reply
+        if type(reply) is wire.EncodedSession:
+            more += len(reply.state)
+        self.newest = request
+        results[request] = kept
+        if more:
+            self.kept_bytes += more
+        if (added := len(results) - count) != 0:
+            more += ANSWER_BYTES * added
+        return more
+
+    def _keep_out_of_order(self, kept: KeptResult, low: int) -> int:
+        less = self._drop_below(low) if low > self.low else 0
+        return (self._enter(kept) if kept.request >= self.low else 0) - less
+
+    def _enter(self, kept: KeptResult) -> int:
         """Keep an answer, in the place of a former one to the same request; return how much more is held."""
-        request, reply = kept.request, kept.reply
+        request = kept.request
         more = ANSWER_BYTES
         if request > self.newest and self.numbers is None:
             self.newest = request
         else:
             more -= self._make_way(request)
         self.results[request] = kept
-        if type(reply) is wire.EncodedSession:
-            shown = len(reply.state)
-            self.kept_bytes += shown
-            more += shown
-        return more
+        shown = _shown_bytes(kept)
+        self.kept_bytes += shown
+        return more + shown
 
     def _make_way(self, request: int) -> int:
         """Enter the number of a request that did not come in order; return what its former answer took."""
@@ -100,30 +130,21 @@ class Client:
         count, size = self.kept_from(low)
         return self.charged_bytes - size - ANSWER_BYTES * count
 
-    def answered_below(self, low: int) -> int:
+    def _drop_below(self, low: int) -> int:
         """Drop the answers that the client has confirmed; return how much less is held on to."""
         self.low = low
-        results, less = self.results, 0
-        if self.numbers is None:
-            # One by one from the front: nearly always it is one, for every write of every client.
-            while results and (first := next(iter(results))) < low:
-                less += self._release(results.pop(first))
-            return less
         confirmed = self._below(low)
-        for request in confirmed:
-            less += self._release(results.pop(request))
-        del self.numbers[: len(confirmed)]
-        if not results:
-            self.numbers = None
-            self.newest = -1
+        less = sum([self._release(self.results.pop(request)) for request in confirmed])
+        if self.numbers is not None:
+            del self.numbers[: len(confirmed)]
+            if not self.results:
+                self.numbers = None
+                self.newest = -1
         return less
 
     def _release(self, kept: KeptResult) -> int:
         """Hold on no more to what an answer shows; return what it was charged with."""
-        reply = kept.reply
-        if type(reply) is not wire.EncodedSession:
-            return ANSWER_BYTES
-        shown = len(reply.state)
+        shown = _shown_bytes(kept)
         self.kept_bytes -= shown
         return ANSWER_BYTES + shown
 
@@ -151,11 +172,10 @@ class ClientTable:
         if known is None:
             known = self._clients[kept.client] = Client(low, time_us, time_us)
             self.charged_bytes += CLIENT_BYTES
-        elif low > known.low:
-            self.charged_bytes -= known.answered_below(low)
         known.used_us = time_us
-        if kept.request >= known.low:
-            self.charged_bytes += known.add(kept)
+        more = known.keep(kept, low)
+        if more:
+            self.charged_bytes += more
 
     def forget(self, clients: Iterable[bytes], silent_since_us: int) -> None:
         """Drop clients that have not written since, and all that is kept for them."""
@@ -199,7 +219,7 @@ class ClientTable:
                     kept = msgspec.structs.replace(
                         kept, reply=wire.EncodedSession(reply.request, reply.state.copy())
                     )
-                self.charged_bytes += client.add(kept)
+                self.charged_bytes += client.keep(kept, client.low)
 
 
 def answers(kept: KeptResult, command: Answered) -> bool:

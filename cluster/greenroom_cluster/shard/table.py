@@ -14,6 +14,7 @@ import msgspec
 from greenroom import wire
 from greenroom.fields import DATA_BYTES_MAX
 from greenroom.patching import UnexpectedValueError, patch_data
+from greenroom.scan.bounds import Tally
 from greenroom.wire import FailureCode
 from greenroom_cluster.shard.expiry import ExpiryIndex
 from greenroom_cluster.shard.memory import ANONYMOUS_BYTES, EXPIRY_BYTES, SESSION_BYTES, USER_BYTES
@@ -61,7 +62,7 @@ class SessionTable:
 
     __slots__ = (
         *("_apply", "anonymous", "anonymous_bytes", "clients", "evicted", "expiry", "removed", "sessions"),
-        *("stored_bytes", "stored_bytes_max", "users"),
+        *("stored_bytes", "stored_bytes_max", "users", "walked"),
     )
 
     def __init__(self, *, by_age: bool = False) -> None:
@@ -71,6 +72,8 @@ class SessionTable:
         self.stored_bytes = 0
         self.stored_bytes_max = 0
         """What the largest session took that was stored here."""
+        self.walked = Tally()
+        """Counts, in `items`, what patches read in Python, which takes long."""
         # Sessions that records removed while they lived, or because they were over; for whoever counts. It is
         # this replica's own.
         self.removed = 0
@@ -265,7 +268,7 @@ class SessionTable:
         data = session.data
         if command.set or command.unset or expect:
             try:
-                data = patch_data(data, command.set, command.unset, expect)
+                data = patch_data(data, command.set, command.unset, expect, self.walked)
             except UnexpectedValueError as error:
                 return wire.Failed(request, FailureCode.CONFLICT, str(error))
             except ValueError as error:

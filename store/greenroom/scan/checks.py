@@ -22,14 +22,14 @@ class Opened(NamedTuple):
     """A session's data, and what a patch brings, decoded; extensions are `Ext`.
 
     If `by_code`, int keys stand as their encoding, as which they are hashed with a secret; otherwise as ints,
-    and there are few. `walked` says that some of it was not plain: there may be such keys, or many levels.
+    and there are few. `int_keyed` says that there may be such keys, or many levels: some of it was not plain.
     """
 
     root: dict[Any, Any]
     set: list[Any]
     expect: list[Any]
     by_code: bool
-    walked: bool
+    int_keyed: bool
 
 
 def check_data(data: bytes) -> int:
@@ -78,8 +78,12 @@ def open_data(
     data: bytes,
     set: tuple[PathValue, ...],  # noqa: A002  the name on the wire
     expect: tuple[PathValue, ...],
+    walked: Tally | None = None,
 ) -> Opened:
-    """Return the data and the values decoded. Raises MalformedError as `check_data` and `check_values` do."""
+    """Return the data and the values decoded. Raises MalformedError as `check_data` and `check_values` do.
+
+    `walked.items` is raised by how many items were read in Python.
+    """
     total = len(data)
     for _, value in set:
         total += len(value)
@@ -93,9 +97,13 @@ def open_data(
         if root is not NOT_PLAIN and NOT_PLAIN not in new and NOT_PLAIN not in old:
             return Opened(_checked_root(root), new, old, False, True)  # noqa: FBT003  faster than by name
     own, brought = Tally(), Tally()
-    root = _checked_root(_read(data, 0, own))
-    new, old = _read_values(set, brought), _read_values(expect, brought)
-    return Opened(root, new, old, by_code=True, walked=own.walked or brought.walked)
+    try:
+        root = _checked_root(_read(data, 0, own))
+        new, old = _read_values(set, brought), _read_values(expect, brought)
+    finally:
+        if walked is not None:
+            walked.items += own.items + brought.items
+    return Opened(root, new, old, by_code=True, int_keyed=own.walked or brought.walked)
 
 
 def _present(expect: tuple[PathValue, ...]) -> tuple[PathValue, ...]:

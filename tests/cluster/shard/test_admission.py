@@ -140,7 +140,7 @@ def test_what_is_applied_costs_nothing_whatever_was_logged_together(world: World
     leader = primary.replica().primary
     assert leader.context.patch_bytes == 0
     assert not leader.admission._growth
-    assert not leader.admission._costs
+    assert not leader.admission.costs
 
 
 def test_many_small_patches_of_one_session_at_once_are_taken(world: World) -> None:

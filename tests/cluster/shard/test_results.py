@@ -10,26 +10,21 @@ from greenroom_cluster.shard.results import Client
 
 
 @given(
-    st.lists(
-        st.one_of(
-            st.tuples(st.just("add"), st.integers(0, 40), st.integers(0, 99)),
-            st.tuples(st.just("low"), st.integers(0, 40), st.just(0)),
-            st.tuples(st.just("ask"), st.integers(0, 40), st.just(0)),
-        ),
-        max_size=60,
-    )
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(0, 99)), max_size=60),
+    st.integers(0, 40),
 )
-def test_kept_answers_are_counted_as_if_all_were_looked_through(moves: list[tuple[str, int, int]]) -> None:
-    """Also where a request is answered twice, and where requests come out of order."""
-    client, model = Client(0, 0, 0), dict[int, int]()
-    for move, number, size in moves:
-        if move == "add":
-            client.add(KeptResult(b"c", number, wire.EncodedSession(number, msgspec.Raw(bytes(size)))))
-            model[number] = size
-        elif move == "low":
-            client.answered_below(number)
-            model = {each: size for each, size in model.items() if each >= number}
-        left = [size for each, size in model.items() if each >= number]
-        assert client.kept_from(number) == (len(left), sum(left))
+def test_kept_answers_are_counted_as_if_all_were_looked_through(
+    moves: list[tuple[int, int, int]], asked: int
+) -> None:
+    """Also where a request is answered twice or out of order, or was confirmed before."""
+    client, model, confirmed = Client(0, 0, 0), dict[int, int](), 0
+    for number, low, size in moves:
+        confirmed = max(confirmed, low)
+        kept = KeptResult(b"c", number, wire.EncodedSession(number, msgspec.Raw(bytes(size))))
+        before, more = client.charged_bytes, client.keep(kept, low)
+        assert client.charged_bytes == before + more
+        model = {each: size for each, size in {**model, number: size}.items() if each >= confirmed}
         assert client.results.keys() == model.keys()
         assert client.kept_bytes == sum(model.values())
+        left = [size for each, size in model.items() if each >= asked]
+        assert client.kept_from(asked) == (len(left), sum(left))
