@@ -24,17 +24,12 @@ if TYPE_CHECKING:
     from greenroom_cluster.shard.primary import Primary, Write
 
 
-COSTLY = frozenset({wire.Patch, wire.Rotate, wire.Clean, wire.Create, wire.Update})
-"""Commands of which `logged` has to know."""
 OPENING = frozenset({wire.Patch, wire.Rotate})
 """Commands that open a session and are answered with it."""
 
-# No union: that would be made anew at each look.
-_WRITES = (wire.Update, wire.Create)
-
 _REST_BYTES = RECORD_OVERHEAD_BYTES + COMMAND_BYTES
-_SMALL_BYTES = 2048
-"""Data up to this size is written without being accounted for."""
+SMALL_BYTES = 2048
+"""What is written and takes no more in the log goes without being accounted for."""
 _LARGE_BYTES = 64 * 1024
 """Of data from this size on a step opens one at most."""
 _WALKED_WEIGHT = 15
@@ -82,6 +77,8 @@ class Admission:
         ) and self._too_many_answers(known, command):
             return wire.Overloaded(request, "the client has yet to confirm too many answers")
         kind = type(command)
+        if kind is wire.Update or kind is wire.Create:
+            return self._refused_write(command)  # type: ignore[arg-type]  # kind says which
         if kind is wire.Patch or kind is wire.Rotate:
             waiting, most = self._context.patch_bytes, settings.patch_bytes_max
             # First what is known at once: to tell the cost takes time as well.
@@ -91,14 +88,26 @@ class Admission:
             ):
                 return wire.Overloaded(request, "too many large sessions are patched: keep them smaller")
             return _malformed(self._context, command)  # type: ignore[arg-type]  # kind says which
-        if kind is wire.Clean:
-            if self._cleaning > primary.committed:
-                return wire.Overloaded(request, "this shard is being cleaned already")
-        elif kind is wire.Create or kind is wire.Update:
-            brought = len(command.data)  # type: ignore[union-attr]  # kind says which
-            if brought > DATA_BYTES_MAX:
-                return wire.Failed(request, wire.FailureCode.TOO_LARGE, f"{brought} bytes")
-            return _malformed(self._context, command)  # type: ignore[arg-type]  # kind says which
+        if kind is wire.Clean and self._cleaning > primary.committed:
+            return wire.Overloaded(request, "this shard is being cleaned already")
+        return None
+
+    def _refused_write(self, command: wire.Create | wire.Update) -> wire.Failed | None:
+        """Return the refusal of what no session may hold; note how much of it was read in Python."""
+        data, label, user_id = command.data, command.label, command.user_id
+        if len(data) > DATA_BYTES_MAX:
+            return wire.Failed(command.request, wire.FailureCode.TOO_LARGE, f"{len(data)} bytes")
+        if label or user_id is not None:
+            objection = _label_objection(label) or _user_objection(user_id)
+            if objection:
+                return wire.Failed(command.request, wire.FailureCode.INVALID, objection)
+        try:
+            items = check_data(data)
+        except MalformedError as error:
+            self._context.walked_items += error.walked_items
+            return wire.Failed(command.request, wire.FailureCode.INVALID, str(error))
+        if items:
+            self._context.walked_items += items
         return None
 
     def _too_many_answers(self, known: Client, command: "Write") -> bool:
@@ -115,11 +124,14 @@ class Admission:
         return count >= settings.results_max or size > settings.results_bytes_max
 
     def logged(self, sequence: int, command: "Write", size: int) -> None:
-        """Account for a command that was taken, whose record has `size`; only needed for those in COSTLY."""
+        """Account for a command that was taken, whose record has `size`.
+
+        Not needed for writes up to SMALL_BYTES, nor for what opens no session and is no Clean.
+        """
         kind = type(command)
         if kind is wire.Update or kind is wire.Create:
             brought = len(command.data)  # type: ignore[union-attr]  # kind says which
-            if brought > _SMALL_BYTES:
+            if brought > SMALL_BYTES:
                 self._account(sequence, 0, command.digest, brought)  # type: ignore[union-attr]  # kind says which
         elif kind is wire.Patch:
             self._account(sequence, self._cost(command, size), command.digest, size - _REST_BYTES)  # type: ignore[arg-type,union-attr]  # kind says which
@@ -172,7 +184,7 @@ class Admission:
         digest = command.digest
         stored = self._primary.table.sessions.get(digest, b"")
         cost = size - _REST_BYTES + len(stored) + self._growth.get(digest, 0)
-        if cost <= _SMALL_BYTES:
+        if cost <= SMALL_BYTES:
             return cost
         return cost + _extra_bytes(stored) + sum([_extra_bytes(value) for _, value in command.set])
 
@@ -200,7 +212,7 @@ def _user_objection(user_id: str | None) -> str:
 
 
 def _extra_bytes(data: bytes) -> int:
-    if len(data) <= _SMALL_BYTES:
+    if len(data) <= SMALL_BYTES:
         return 0
     return max(_OPENING_BYTES * openings(data), _walked_bytes(data))
 
@@ -215,19 +227,9 @@ def _walked_bytes(data: bytes) -> int:
         return 0
 
 
-def _malformed(
-    context: "Context", command: wire.Create | wire.Update | wire.Patch | wire.Rotate
-) -> wire.Failed | None:
-    """Return the refusal of data or values that no session may hold; note how much was read in Python."""
+def _malformed(context: "Context", command: wire.Patch | wire.Rotate) -> wire.Failed | None:
+    """Return the refusal of values that no session may hold; note how much was read in Python."""
     try:
-        if isinstance(command, _WRITES):
-            label, user_id = command.label, command.user_id
-            if not (label.isascii() and (user_id is None or (user_id and user_id.isascii()))):
-                objection = _label_objection(label) or _user_objection(user_id)
-                if objection:
-                    return wire.Failed(command.request, wire.FailureCode.INVALID, objection)
-            context.walked_items += check_data(command.data)
-            return None
         if command.user is not None and (objection := _user_objection(command.user[0])):
             return wire.Failed(command.request, wire.FailureCode.INVALID, objection)
         paths = len(command.set) + len(command.unset)

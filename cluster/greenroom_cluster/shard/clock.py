@@ -38,6 +38,8 @@ class ShardClock:
         `doubted_us` says afterwards by how much the wall clock is ahead of what is believed, 0 if it is not.
         """
         last_us = self._last_us
+        if wall_us == last_us and now_ns == self._at_ns:
+            return last_us  # again in one step
         if last_us == 0:
             self._last_us, self._at_ns = wall_us, now_ns
             return wall_us

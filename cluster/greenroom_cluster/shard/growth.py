@@ -48,8 +48,20 @@ class Growth:
         A patch is answered with all that it opens.
         """
         memory = self._memory
-        kind = type(command)
         charge = size + GROWTH_BYTES + opened
+        if charge <= memory.free_bytes and memory.answers_bytes <= memory.answers_bytes_max:
+            for follower in self._primary.membership.followers:
+                if follower.pair.room_bytes < charge:
+                    break
+            else:
+                return charge
+        return self._short(known, command, charge, opened)
+
+    def _short(
+        self, known: Client | None, command: "Write", charge: int, opened: int
+    ) -> int | wire.EncodedReply:
+        """Decide about a command when there may be no room for it, here or at a follower."""
+        memory, kind = self._memory, type(command)
         if memory.answers_bytes > memory.answers_bytes_max:
             self._context.count_all()
             if memory.answers_bytes > memory.answers_bytes_max and (

@@ -17,6 +17,7 @@ from greenroom_cluster.shard.records import Command, Evict, Expire, ForgetClient
 RECORD_OVERHEAD_BYTES = 96
 COMMAND_BYTES = 64
 """What a command takes beside what its client chooses."""
+_COMMAND_BYTES = RECORD_OVERHEAD_BYTES + COMMAND_BYTES
 
 
 def record_bytes(command: Command) -> int:
@@ -26,13 +27,14 @@ def record_bytes(command: Command) -> int:
     of a frame.
     """
     chosen = _CHOSEN_BYTES.get(type(command))
-    return RECORD_OVERHEAD_BYTES + (COMMAND_BYTES if chosen is None else chosen(command))
+    return _COMMAND_BYTES if chosen is None else chosen(command)
 
 
 def _session_bytes(command: wire.Create | wire.Update) -> int:
-    label, user_id = command.label, command.user_id
-    size = COMMAND_BYTES + len(command.data) + (len(label) if label.isascii() else text_bytes(label))
-    return size if user_id is None else size + text_bytes(user_id)
+    size = _COMMAND_BYTES + len(command.data)
+    if command.label or command.user_id is not None:
+        size += text_bytes(command.label) + text_bytes(command.user_id)
+    return size
 
 
 def _patch_bytes(command: wire.Patch) -> int:
@@ -40,12 +42,12 @@ def _patch_bytes(command: wire.Patch) -> int:
 
 
 def _change_bytes(command: wire.Patch | wire.Rotate) -> int:
-    size = COMMAND_BYTES + _values_bytes(command.set) + sum(_path_bytes(path) for path in command.unset)
+    size = _COMMAND_BYTES + _values_bytes(command.set) + sum(_path_bytes(path) for path in command.unset)
     return size + (0 if command.user is None else text_bytes(command.user[0]))
 
 
 def _of_user_bytes(command: wire.DeleteByUser | wire.DeleteByHandle) -> int:
-    return COMMAND_BYTES + text_bytes(command.user_id)
+    return _COMMAND_BYTES + text_bytes(command.user_id)
 
 
 def _values_bytes(values: tuple[wire.PathValue, ...]) -> int:
@@ -68,8 +70,8 @@ def text_bytes(text: str | None) -> int:
 
 # Tuples: a union would be made anew at each look.
 _CHANGES = (wire.Patch, wire.Rotate)
-_WRITES = (wire.Update, wire.Create)
-_REST_BYTES = RECORD_OVERHEAD_BYTES + COMMAND_BYTES + USER_ID_BYTES_MAX + LABEL_BYTES_MAX
+_WRITES = frozenset({wire.Update, wire.Create})
+_REST_BYTES = _COMMAND_BYTES + USER_ID_BYTES_MAX + LABEL_BYTES_MAX
 """What a write takes at most beside its data."""
 
 _CHEAP = frozenset({wire.Update, wire.Create, wire.Delete, wire.DeleteByHandle})
@@ -82,9 +84,9 @@ _CHOSEN_BYTES: dict[type, Callable[[Any], int]] = {
     wire.Rotate: _change_bytes,
     wire.DeleteByUser: _of_user_bytes,
     wire.DeleteByHandle: _of_user_bytes,
-    Expire: lambda command: 34 * len(command.digests),
-    Evict: lambda command: 34 * len(command.digests),
-    ForgetClients: lambda command: 18 * len(command.clients),
+    Expire: lambda command: RECORD_OVERHEAD_BYTES + 34 * len(command.digests),
+    Evict: lambda command: RECORD_OVERHEAD_BYTES + 34 * len(command.digests),
+    ForgetClients: lambda command: RECORD_OVERHEAD_BYTES + 18 * len(command.clients),
 }
 
 
@@ -145,26 +147,27 @@ class Log:
         `charge` tells the most that applying one adds, where that counts. Raises LogDivergedError if one that
         is here differs.
         """
+        enter, appended = self._entries.append, self.appended
         for record in records:
-            if record.sequence <= self.appended:
+            if record.sequence != appended + 1:
+                if record.sequence > appended:
+                    return False
                 self._compare(record)
                 continue
-            if record.sequence != self.appended + 1:
-                return False
             command = record.command
-            size = _REST_BYTES
-            if isinstance(command, _WRITES):
-                size += len(command.data)
-            elif isinstance(command, _CHANGES):
-                for _, value in command.set:
-                    size += len(value)
-            charged = 0 if charge is None else charge(command)
-            self._entries.append((record, size, charged))
-            self.appended += 1
+            kind, size, charged = type(command), _REST_BYTES, 0
+            if kind in _WRITES:
+                size += len(command.data)  # type: ignore[union-attr]  # kind says which
+            elif kind not in _CHEAP:
+                if isinstance(command, _CHANGES):
+                    size += sum([len(value) for _, value in command.set])
+                self._note_costly(kind, appended + 1)
+            if charge is not None:
+                charged = charge(command)
+                self.charged_bytes += charged
+            enter((record, size, charged))
+            self.appended = appended = appended + 1
             self.held_bytes += size
-            self.charged_bytes += charged
-            if type(command) not in _CHEAP:
-                self._note_costly(type(command), self.appended)
         return True
 
     def _compare(self, record: Record) -> None:

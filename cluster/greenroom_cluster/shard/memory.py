@@ -18,6 +18,8 @@ nothing is full before that.
 None of this is part of the replicated state: it decides what is logged and never what a logged record does.
 """
 
+from collections import defaultdict
+
 from greenroom_cluster.shard.settings import HostSettings, ns
 
 UNLIMITED_BYTES = 1 << 62
@@ -120,7 +122,7 @@ class Memory:
         self._peak_bytes = 0
         self._peak_used_bytes = 0
         self._reserved_bytes = 0
-        self._used: dict[int, int] = {}
+        self._used: defaultdict[int, int] = defaultdict(int)
         self._answers: dict[int, int] = {}
         self._grants: dict[bytes, Grant] = {}
         self._joins: dict[int, int] = {}
@@ -160,7 +162,7 @@ class Memory:
 
     def note(self, shard: int, used_bytes: int, answers_bytes: int) -> None:
         """Count what a replica holds now; `answers_bytes` of it are kept answers and their clients."""
-        more = used_bytes - self._used.get(shard, 0)
+        more = used_bytes - self._used[shard]
         if more:
             self._used[shard] = used_bytes
             self.used_bytes += more
@@ -174,7 +176,7 @@ class Memory:
 
     def add(self, shard: int, size: int) -> None:
         """Count what a replica takes on before it is looked at as a whole."""
-        self._used[shard] = self._used.get(shard, 0) + size
+        self._used[shard] += size
         self.used_bytes += size
         self.free_bytes -= size
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from greenroom import wire
 from greenroom.fields import LIST_LIMIT_MAX
-from greenroom_cluster.shard.admission import COSTLY, OPENING, Admission
+from greenroom_cluster.shard.admission import OPENING, SMALL_BYTES, Admission
 from greenroom_cluster.shard.context import MARK_EPOCH, MARK_SEQUENCE, MARK_SHARD
 from greenroom_cluster.shard.effects import Reply
 from greenroom_cluster.shard.eviction import Eviction
@@ -24,7 +24,7 @@ from greenroom_cluster.shard.memory import ANSWER_BYTES, CLIENT_BYTES
 from greenroom_cluster.shard.paging import LONG, Long, Paging
 from greenroom_cluster.shard.pairs import Follower
 from greenroom_cluster.shard.records import Command, Expire, ForgetClients, Record, asked
-from greenroom_cluster.shard.results import answers
+from greenroom_cluster.shard.results import Client, answers
 from greenroom_cluster.shard.roles import ACCEPTS, Kind
 from greenroom_cluster.shard.settings import ns
 from greenroom_cluster.shard.stored import expiry_of, reply_with
@@ -180,15 +180,9 @@ class Primary:
     def submit(self, now_ns: int, wall_us: int, origin: Origin, client: bytes, command: Write) -> None:
         """Log a write, unless it is a repeat, or a limit forbids it."""
         request = command.request
-        known = self.table.clients.get(client)
-        if known is not None:
-            if request < known.low:
-                self.answer(origin, wire.Unknowable(request, "an id below the client's own low-watermark"))
-                return
-            kept = known.results.get(request)
-            if kept is not None and not self.membership.quiet_until_ns:
-                self.answer(origin, kept.reply if answers(kept, command) else _another(request))
-                return
+        known = self.table.clients.by_id.get(client)
+        if known is not None and request <= known.newest and self._repeats(origin, known, command):
+            return
         waiting, key = self._waiting, (client, request)
         logged = waiting.get(key)
         if logged is not None:
@@ -204,22 +198,34 @@ class Primary:
         if command.age_ms and self.admission.forgotten(known, command.age_ms, time_us):
             self.answer(origin, wire.Unknowable(request, "repeated after the shard may have forgotten it"))
             return
-        size = record_bytes(command)
-        refusal = self.admission.refusal(now_ns, known, command, size)
+        kind, admission, size = type(command), self.admission, record_bytes(command)
+        refusal = admission.refusal(now_ns, known, command, size)
         if refusal is not None:
             self.answer(origin, refusal)
             return
-        if (type(command) in LONG or self.paging.under_way) and self._pages(origin, client, command):
+        if (kind in LONG or self.paging.under_way) and self._pages(origin, client, command):
             return
-        opened = self.admission.opened(command, size) if type(command) in OPENING else 0
+        opened = admission.opened(command, size) if kind in OPENING else 0
         charge = self.growth.charge(known, command, size, opened)
-        if not isinstance(charge, int):
-            self.answer(origin, charge)
+        if type(charge) is not int:
+            self.answer(origin, charge)  # type: ignore[arg-type]  # else it is a refusal
             return
         sequence = self._append(now_ns, time_us, client, command, size, charge)
-        if type(command) in COSTLY:
-            self.admission.logged(sequence, command, size)
+        if kind in OPENING or size > SMALL_BYTES or kind is wire.Clean:
+            admission.logged(sequence, command, size)
         waiting[key] = (origin, command)
+
+    def _repeats(self, origin: Origin, known: Client, command: Write) -> bool:
+        """Answer a request that was answered before; False if there is no answer to it."""
+        request = command.request
+        if request < known.low:
+            self.answer(origin, wire.Unknowable(request, "an id below the client's own low-watermark"))
+            return True
+        kept = known.results.get(request)
+        if kept is None or self.membership.quiet_until_ns:
+            return False
+        self.answer(origin, kept.reply if answers(kept, command) else _another(request))
+        return True
 
     def _pages(self, origin: Origin, client: bytes, command: Write) -> bool:
         """Begin a command that takes pages, or refuse what has to wait for one; False to log it now."""

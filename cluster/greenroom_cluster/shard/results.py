@@ -18,6 +18,9 @@ from greenroom import wire
 from greenroom_cluster.shard.memory import ANSWER_BYTES, CLIENT_BYTES
 from greenroom_cluster.shard.records import Answered, ClientState, KeptResult, asked
 
+_SESSION = wire.EncodedSession
+_NEVER = 1 << 64
+
 
 class Client:
     """What a shard knows of one client: requests below `low` are answered for good.
@@ -45,8 +48,9 @@ class Client:
         # Requests come in order, almost always, and then so are `results`. After one that did not, their
         # numbers are kept in order here: a client with thousands of them would else have all looked through
         # at every write.
-        self.newest = -1
         self.numbers: list[int] | None = None
+        # A request above it is in order, and not answered yet.
+        self.newest = low - 1
 
     @property
     def charged_bytes(self) -> int:
@@ -58,27 +62,26 @@ class Client:
 
         It takes the place of a former answer to the same request. The low-watermark never goes back.
         """
-        request, results = kept.request, self.results
-        if self.numbers is not None or request <= self.newest or request < low or request < self.low:
+        request = kept.request
+        if request <= self.newest or request < low:
             return self._keep_out_of_order(kept, low)
-        # The usual: in order. Nearly always one answer comes and one goes, for every write of every client.
-        more = 0
-        count = len(results)
+        # The usual. Nearly always one answer comes and one goes, for every write of every client.
+        more, shown, results = ANSWER_BYTES, 0, self.results
         if low > self.low:
             self.low = low
             while (first := next(iter(results), low)) < low:
+                more -= ANSWER_BYTES
                 reply = results.pop(first).reply
-                if type(reply) is wire.EncodedSession:
-                    more -= len(reply.state)
+                if type(reply) is _SESSION:
+                    shown -= len(reply.state)
         reply = kept.reply
-        if type(reply) is wire.EncodedSession:
-            more += len(reply.state)
+        if type(reply) is _SESSION:
+            shown += len(reply.state)
         self.newest = request
         results[request] = kept
-        if more:
-            self.kept_bytes += more
-        if (added := len(results) - count) != 0:
-            more += ANSWER_BYTES * added
+        if shown:
+            self.kept_bytes += shown
+            more += shown
         return more
 
     def _keep_out_of_order(self, kept: KeptResult, low: int) -> int:
@@ -89,7 +92,7 @@ class Client:
         """Keep an answer, in the place of a former one to the same request; return how much more is held."""
         request = kept.request
         more = ANSWER_BYTES
-        if request > self.newest and self.numbers is None:
+        if request > self.newest:
             self.newest = request
         else:
             more -= self._make_way(request)
@@ -102,6 +105,7 @@ class Client:
         """Enter the number of a request that did not come in order; return what its former answer took."""
         if self.numbers is None:
             self.numbers = sorted(self.results)
+            self.newest = _NEVER
         former = self.results.get(request)
         if former is None:
             insort(self.numbers, request)
@@ -139,7 +143,8 @@ class Client:
             del self.numbers[: len(confirmed)]
             if not self.results:
                 self.numbers = None
-                self.newest = -1
+        if self.numbers is None:
+            self.newest = max(self.newest if self.newest < _NEVER else 0, low - 1)
         return less
 
     def _release(self, kept: KeptResult) -> int:
@@ -152,25 +157,26 @@ class Client:
 class ClientTable:
     """Clients and their kept answers, in the order in which clients were first seen."""
 
-    __slots__ = ("_clients", "charged_bytes")
+    __slots__ = ("by_id", "charged_bytes")
 
     def __init__(self) -> None:
-        self._clients: dict[bytes, Client] = {}
+        self.by_id: dict[bytes, Client] = {}
+        """Public for look-ups, which every write makes."""
         self.charged_bytes = 0
         """What clients and their answers are charged with."""
 
     def __len__(self) -> int:
-        return len(self._clients)
+        return len(self.by_id)
 
     def get(self, client: bytes) -> Client | None:
         """Return what is known of the client, None if it never wrote here or was forgotten."""
-        return self._clients.get(client)
+        return self.by_id.get(client)
 
     def keep(self, kept: KeptResult, low: int, time_us: int) -> None:
         """Keep the answer to a request and drop those below the client's low-watermark."""
-        known = self._clients.get(kept.client)
+        known = self.by_id.get(kept.client)
         if known is None:
-            known = self._clients[kept.client] = Client(low, time_us, time_us)
+            known = self.by_id[kept.client] = Client(low, time_us, time_us)
             self.charged_bytes += CLIENT_BYTES
         known.used_us = time_us
         more = known.keep(kept, low)
@@ -180,38 +186,38 @@ class ClientTable:
     def forget(self, clients: Iterable[bytes], silent_since_us: int) -> None:
         """Drop clients that have not written since, and all that is kept for them."""
         for client in clients:
-            known = self._clients.get(client)
+            known = self.by_id.get(client)
             if known is not None and known.used_us <= silent_since_us:
-                del self._clients[client]
+                del self.by_id[client]
                 self.charged_bytes -= CLIENT_BYTES + known.charged_bytes
 
     @property
     def kept_bytes(self) -> int:
         """About how many bytes the kept answers hold on to."""
-        return sum(known.kept_bytes for known in self._clients.values())
+        return sum(known.kept_bytes for known in self.by_id.values())
 
     def silent_since(self, time_us: int) -> tuple[bytes, ...]:
         """Return the clients that have not written after `time_us`."""
-        return tuple(client for client, known in self._clients.items() if known.used_us <= time_us)
+        return tuple(client for client, known in self.by_id.items() if known.used_us <= time_us)
 
     def states(self) -> Iterator[ClientState]:
         """Yield every client, for a snapshot."""
-        for client, known in self._clients.items():
+        for client, known in self.by_id.items():
             yield ClientState(client, known.low, known.since_us, known.used_us)
 
     def results(self) -> Iterator[KeptResult]:
         """Yield every kept answer, for a snapshot."""
-        for known in self._clients.values():
+        for known in self.by_id.values():
             yield from known.results.values()
 
     def install(self, clients: Iterable[ClientState], results: Iterable[KeptResult]) -> None:
         """Add what a snapshot brought."""
         for state in clients:
-            self._clients[state.client] = Client(state.low, state.since_us, state.used_us)
+            self.by_id[state.client] = Client(state.low, state.since_us, state.used_us)
             self.charged_bytes += CLIENT_BYTES
         for kept in results:
             # Clients come before their answers; one that does not is no reason to end this process.
-            client = self._clients.get(kept.client)
+            client = self.by_id.get(kept.client)
             if client is not None:
                 reply = kept.reply
                 if type(reply) is wire.EncodedSession:
