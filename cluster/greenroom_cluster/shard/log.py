@@ -242,10 +242,8 @@ class Log:
             self.held_bytes = self.charged_bytes = 0
             return taken
         popleft = entries.popleft
-        taken = []
-        for _ in range(through - after):
-            record, size, charge = popleft()
+        entered = [popleft() for _ in range(through - after)]
+        for _, size, charge in entered:
             self.held_bytes -= size
             self.charged_bytes -= charge
-            taken.append(record)
-        return taken
+        return [record for record, _, _ in entered]

@@ -25,7 +25,7 @@ from greenroom_cluster.shard.inputs import ClientRequests, ConnectionClosed
 from greenroom_cluster.shard.replica import Replica, unserved
 
 POINT_BITS = 16
-_ADMINISTRATION = frozenset({wire.Inspect, wire.DropRecord})
+_OF_NO_SESSION = FANOUTS | {wire.Inspect, wire.DropRecord}
 
 
 class Requests:
@@ -94,11 +94,11 @@ class Requests:
         replicas, shift = self._replicas, self._shift
         for request in requests:
             kind = type(request)
-            if kind in FANOUTS:
-                self._fan_out(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]  # kind says which
-                continue
-            if kind in _ADMINISTRATION:
-                administer(context, replicas, now_ns, wall_us, connection, request)  # type: ignore[arg-type]  # as above
+            if kind in _OF_NO_SESSION:
+                if kind in FANOUTS:
+                    self._fan_out(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]  # kind says which
+                else:
+                    administer(context, replicas, now_ns, wall_us, connection, request)  # type: ignore[arg-type]  # as above
                 continue
             replica = replicas[request.point >> shift] if replicas and 0 <= request.point < 65536 else None  # type: ignore[union-attr]  # what remains has a point
             primary = None if replica is None else replica.primary

@@ -62,29 +62,6 @@ class Client:
 
         It takes the place of a former answer to the same request. The low-watermark never goes back.
         """
-        request = kept.request
-        if request <= self.newest or request < low:
-            return self._keep_out_of_order(kept, low)
-        # The usual. Nearly always one answer comes and one goes, for every write of every client.
-        more, shown, results = ANSWER_BYTES, 0, self.results
-        if low > self.low:
-            self.low = low
-            while (first := next(iter(results), low)) < low:
-                more -= ANSWER_BYTES
-                reply = results.pop(first).reply
-                if type(reply) is _SESSION:
-                    shown -= len(reply.state)
-        reply = kept.reply
-        if type(reply) is _SESSION:
-            shown += len(reply.state)
-        self.newest = request
-        results[request] = kept
-        if shown:
-            self.kept_bytes += shown
-            more += shown
-        return more
-
-    def _keep_out_of_order(self, kept: KeptResult, low: int) -> int:
         less = self._drop_below(low) if low > self.low else 0
         return (self._enter(kept) if kept.request >= self.low else 0) - less
 
@@ -179,7 +156,27 @@ class ClientTable:
             known = self.by_id[kept.client] = Client(low, time_us, time_us)
             self.charged_bytes += CLIENT_BYTES
         known.used_us = time_us
-        more = known.keep(kept, low)
+        request = kept.request
+        if request <= known.newest or request < low:
+            self.charged_bytes += known.keep(kept, low)
+            return
+        # The usual. Nearly always one answer comes and one goes, for every write of every client.
+        more, shown, results = ANSWER_BYTES, 0, known.results
+        if low > known.low:
+            known.low = low
+            while (first := next(iter(results), low)) < low:
+                more -= ANSWER_BYTES
+                reply = results.pop(first).reply
+                if type(reply) is _SESSION:
+                    shown -= len(reply.state)
+        reply = kept.reply
+        if type(reply) is _SESSION:
+            shown += len(reply.state)
+        known.newest = request
+        results[request] = kept
+        if shown:
+            known.kept_bytes += shown
+            more += shown
         if more:
             self.charged_bytes += more
 

@@ -13,6 +13,7 @@ from greenroom.scan.plain import (
     measured,
     plain_read,
     plain_value,
+    small_value,
 )
 from greenroom.scan.walk import walked
 from greenroom.wire import Path, PathValue
@@ -37,8 +38,13 @@ def check_data(data: bytes) -> int:
 
     Raises MalformedError unless a session may hold it.
     """
-    # What nearly all sessions are, with as few calls as can be: every write comes through here.
-    value = plain_read(SMALL, data, 0) if len(data) <= INT_KEYED_BYTES_MAX else plain_value(data, 0)
+    if len(data) <= INT_KEYED_BYTES_MAX:
+        # What nearly all sessions are, with as few calls as can be: every write comes through here.
+        value = small_value(data)
+        if type(value) is dict:
+            return 0
+    else:
+        value = plain_value(data, 0)
     items = 0
     if value is NOT_PLAIN:
         tally = Tally()

@@ -92,6 +92,15 @@ def bare_value(data: bytes) -> Any:
     return value if _encode(value) == data else NOT_PLAIN
 
 
+def small_value(data: bytes) -> Any:
+    """Return what data holds that is small enough to have int keys and plain, else NOT_PLAIN."""
+    try:
+        value = _BARE(data)
+    except msgspec.MsgspecError:
+        return plain_read(SMALL, data, 0)
+    return value if _encode(value) == data else NOT_PLAIN
+
+
 def plain_read(
     decoders: tuple[Callable[[bytes], Any], Callable[[bytes], Any]], data: bytes, depth: int
 ) -> Any:

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenroom import wire
+from greenroom_cluster.shard.memory import CLIENT_BYTES
 from greenroom_cluster.shard.records import KeptResult
-from greenroom_cluster.shard.results import Client
+from greenroom_cluster.shard.results import ClientTable
 
 
 @given(
@@ -17,12 +18,13 @@ def test_kept_answers_are_counted_as_if_all_were_looked_through(
     moves: list[tuple[int, int, int]], asked: int
 ) -> None:
     """Also where a request is answered twice or out of order, or was confirmed before."""
-    client, model, confirmed = Client(0, 0, 0), dict[int, int](), 0
+    table, model, confirmed = ClientTable(), dict[int, int](), 0
     for number, low, size in moves:
         confirmed = max(confirmed, low)
         kept = KeptResult(b"c", number, wire.EncodedSession(number, msgspec.Raw(bytes(size))))
-        before, more = client.charged_bytes, client.keep(kept, low)
-        assert client.charged_bytes == before + more
+        table.keep(kept, low, 0)
+        client = table.by_id[b"c"]
+        assert table.charged_bytes == CLIENT_BYTES + client.charged_bytes
         model = {each: size for each, size in {**model, number: size}.items() if each >= confirmed}
         assert client.results.keys() == model.keys()
         assert client.kept_bytes == sum(model.values())
