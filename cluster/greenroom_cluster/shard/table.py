@@ -30,6 +30,7 @@ from greenroom_cluster.shard.records import (
 )
 from greenroom_cluster.shard.results import ClientTable
 from greenroom_cluster.shard.stored import (
+    Heading,
     created_of,
     decoded,
     encoded,
@@ -179,7 +180,7 @@ class SessionTable:
         """Add sessions that a snapshot of that shard time brought."""
         for session in sessions:
             self._remove(session.digest)
-            self._put(session.digest, session.state, None, time_us)
+            self._store(session.digest, session.state, time_us)
 
     def fingerprint(self) -> bytes:
         """Return a digest of the whole replicated state: equal on replicas that have applied the same log."""
@@ -213,32 +214,24 @@ class SessionTable:
             command.point,
             command.data,
         )
-        self._put(command.digest, state, None, record.time_us)
+        self._store(command.digest, state, record.time_us)
         return wire.Written(command.request, version)
 
     def _update(self, record: Record, command: wire.Update) -> wire.EncodedReply:
         stored = self.sessions.get(command.digest)
-        before = None if stored is None else decoded(stored)
+        before = None if stored is None else heading_of(stored)
         if before is None or before.expires_us <= record.time_us:
             return wire.Failed(command.request, FailureCode.NOT_FOUND)
         if command.version is not None and command.version != before.version:
             return wire.Failed(command.request, FailureCode.CONFLICT)
         # As `version_of` tells, without the call.
         version = (record.epoch << SEQUENCE_BITS | record.sequence) & VERSION_MAX
-        expires_us, absolute_us = command.expires_us, before.absolute_us
+        user_id, expires_us, absolute_us = command.user_id, command.expires_us, before.absolute_us
         if absolute_us is not None and absolute_us < expires_us:
             expires_us = absolute_us
-        state = wire.SessionState(
-            version,
-            expires_us,
-            before.created_us,
-            absolute_us,
-            command.user_id,
-            command.label,
-            before.point,
-            command.data,
-        )
-        self._put(command.digest, state, before, record.time_us)
+        label, created_us, point = command.label, before.created_us, before.point
+        state = (version, expires_us, created_us, absolute_us, user_id, label, point, command.data)
+        self._put(command.digest, encoded(state), user_id, expires_us, before, record.time_us)
         return wire.Written(command.request, version)
 
     def _patch(self, record: Record, command: wire.Patch) -> wire.EncodedReply:
@@ -288,9 +281,11 @@ class SessionTable:
             data,
         )
         if digest == command.digest:
-            return reply_with(request, self._put(digest, changed, session, record.time_us))
+            stored = encoded(changed)
+            self._put(digest, stored, changed.user_id, changed.expires_us, session, record.time_us)
+            return reply_with(request, stored)
         self._remove(digest)
-        return reply_with(request, self._put(digest, changed, None, record.time_us))
+        return reply_with(request, self._store(digest, changed, record.time_us))
 
     def _delete(self, record: Record, command: wire.Delete) -> wire.EncodedReply:
         self._remove(command.digest)
@@ -350,33 +345,43 @@ class SessionTable:
         stored = self.sessions.get(digest)
         return None if stored is None else expiry_of(stored)
 
-    def _put(
-        self, digest: bytes, session: wire.SessionState, before: wire.SessionState | None, time_us: int
-    ) -> bytes:
-        """Store a session in the place of `before`, created at the same time; return it as it is stored."""
+    def _store(self, digest: bytes, session: wire.SessionState, time_us: int) -> bytes:
+        """Store a session where there is none; return it as it is stored."""
         stored = encoded(session)
+        self._put(digest, stored, session.user_id, session.expires_us, None, time_us)
+        return stored
+
+    def _put(
+        self,
+        digest: bytes,
+        stored: bytes,
+        user_id: str | None,
+        expires_us: int,
+        before: wire.SessionState | Heading | None,
+        time_us: int,
+    ) -> None:
+        """Store a session in the place of `before`, created at the same time."""
         size = len(stored)
         if size > self.stored_bytes_max:
             self.stored_bytes_max = size
         if before is None:
             self.stored_bytes += size
             self.sessions[digest] = stored
-            self.expiry.enter(digest, session.expires_us, time_us)
-            self._enter(session.user_id, digest, size)
-            return stored
-        moved = session.user_id != before.user_id
+            self.expiry.enter(digest, expires_us, time_us)
+            self._enter(user_id, digest, size)
+            return
         more = size - len(self.sessions[digest])
-        if moved:
-            self._leave(before.user_id, digest, size - more)
-        elif self.anonymous is not None and session.user_id is None:
-            self.anonymous_bytes += more
         self.stored_bytes += more
-        self.sessions[digest] = stored
-        if session.expires_us < before.expires_us:
-            self.expiry.enter(digest, session.expires_us, time_us)
-        if moved:
-            self._enter(session.user_id, digest, size)
-        return stored
+        if user_id != before.user_id:
+            self._leave(before.user_id, digest, size - more)
+            self.sessions[digest] = stored
+            self._enter(user_id, digest, size)
+        else:
+            self.sessions[digest] = stored
+            if self.anonymous is not None and user_id is None:
+                self.anonymous_bytes += more
+        if expires_us < before.expires_us:
+            self.expiry.enter(digest, expires_us, time_us)
 
     def _enter(self, user_id: str | None, digest: bytes, size: int) -> None:
         if user_id is not None:

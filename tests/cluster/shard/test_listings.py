@@ -59,7 +59,7 @@ def test_a_listing_fits_into_a_frame_whatever_labels_are_stored() -> None:
     for number in range(1300):
         digest = number.to_bytes(32, "big")
         state = wire.SessionState(1, FAR_US, WALL_US + number, None, "u", LONG, 0, b"\x80")
-        table._put(digest, state, None, WALL_US)
+        table._store(digest, state, WALL_US)
     assert len(encoded(state)) > 1024
     (listing,) = probe.ask(wire.ListByUser(1, "u", 2000, (0,)))
     assert isinstance(listing, wire.Listing)

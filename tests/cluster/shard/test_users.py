@@ -122,7 +122,7 @@ def test_a_listing_looks_at_no_more_sessions_than_it_shows() -> None:
     table = probe.replica.table
     for number in range(5000):
         state = wire.SessionState(1, FAR_US, WALL_US + number, None, "u", "", 0, b"\x80")
-        table._put(digest_of(number), state, None, WALL_US)
+        table._store(digest_of(number), state, WALL_US)
     # Were it to look at this one, it would fail: it cannot be decoded.
     table.sessions[digest_of(100)] = b"\xc1"
     (listing,) = probe.ask(wire.ListByUser(1, "u", 2000, (0,)))
