@@ -23,7 +23,17 @@ from msgspec import Raw
 from greenroom.codec import INT_MAX, INT_MIN, encode_value
 from greenroom.errors import UsageError
 from greenroom.fields import ABSENT
-from greenroom.scan.bounds import DEPTH_MAX, ITEMS_MAX, SMALL_BYTES, MalformedError, Tally, path_text
+from greenroom.scan.bounds import (
+    DEPTH_MAX,
+    HASHED_PER_CONTAINER_MAX,
+    ITEMS_MAX,
+    SMALL_BYTES,
+    MalformedError,
+    RefusedError,
+    Tally,
+    check_hashed,
+    path_text,
+)
 from greenroom.scan.checks import check_data, open_data
 from greenroom.scan.plain import check_numbers
 from greenroom.wire import PATHS_MAX, Key, Path, PathValue
@@ -266,19 +276,25 @@ def _checked(root: dict[Any, Any], walked: Tally | None, *, int_keyed: bool, by_
 
     Every part was scanned, so it can only be too much, and that only if it is not small.
     """
-    data = _written(root) if int_keyed and by_code else _encode(root)
-    if not int_keyed:
-        if len(data) > ITEMS_MAX:
-            check_numbers(root, data)
-    elif len(data) > SMALL_BYTES:
-        items = check_data(data)
-        if walked is not None:
-            walked.items += items
+    if int_keyed and by_code:
+        data, items = _written(root)
+    else:
+        data, items = _encode(root), 0
+        if not int_keyed:
+            if len(data) > ITEMS_MAX:
+                check_numbers(root, data)
+        elif len(data) > SMALL_BYTES:
+            items = check_data(data)
+    if walked is not None:
+        walked.items += items
     return data
 
 
-def _written(root: dict[Any, Any]) -> bytes:
-    """Return the encoding of what has int keys as their encoding."""
+def _written(root: dict[Any, Any]) -> tuple[bytes, int]:
+    """Return the encoding of what has int keys as their encoding, and how many items it holds.
+
+    Raises MalformedError for too many items, or int keys in one dict. It is no deeper than its parts were.
+    """
     parts: list[bytes | Raw] = []
     items = 0
     waiting: list[Any] = [root]
@@ -288,6 +304,8 @@ def _written(root: dict[Any, Any]) -> bytes:
             parts.append(node)
         elif type(node) is dict:
             items = _more(items, node)
+            if len(node) > HASHED_PER_CONTAINER_MAX:
+                _check_hashed(node)
             parts.append(_head(len(node), 0x80, 0xDE))
             for key in reversed(node):
                 waiting += (node[key], Raw(_encode(key) if type(key) is str else key))
@@ -297,7 +315,14 @@ def _written(root: dict[Any, Any]) -> bytes:
             waiting += reversed(node)
         else:
             parts.append(_encode(node))
-    return b"".join(parts)
+    return b"".join(parts), items
+
+
+def _check_hashed(node: dict[Any, Any]) -> None:
+    try:
+        check_hashed(sum([type(key) is bytes for key in node]))
+    except RefusedError as error:
+        raise MalformedError(str(error)) from None
 
 
 def _more(items: int, node: dict[Any, Any] | list[Any]) -> int:

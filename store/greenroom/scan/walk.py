@@ -1,7 +1,7 @@
 """What is not plain, read by a loop in Python: the verdict on any bytes, and what they hold."""
 
 from struct import Struct
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec.msgpack import Ext
@@ -58,14 +58,18 @@ _float = Struct(">d").unpack_from
 _SINGLE = {first: _decode(bytes((first,))) for first in (*range(0x80), 0xC0, 0xC2, 0xC3, *range(0xE0, 0x100))}
 
 
+_Container: TypeAlias = tuple[Any, int, Any, int]
+"""A container, how many of its items are still to come, the latest key, and how many keys are ints."""
+
+
 def walked(data: bytes, depth: int, tally: Tally) -> Any:
     """Return what `data` holds, `depth` levels below the top, int keys as their encoding.
 
     Raises MalformedError.
     """
-    frames: list[_Frame] = [_Frame([], 1, mapping=False)]
+    waiting: list[_Container] = []
     try:
-        root, end = _items(data, depth, tally, frames)
+        root, end = _items(data, depth, tally, waiting)
     except RefusedError as error:
         reason, newer = str(error), type(error) is NewerError
     except IndexError:
@@ -74,55 +78,49 @@ def walked(data: bytes, depth: int, tally: Tally) -> Any:
         if end == len(data):
             return root
         reason, newer = _CUT if end > len(data) else "more bytes follow", False
-    raise MalformedError(reason, _path(frames), newer=newer, walked_items=tally.items)
+    raise MalformedError(reason, _path(waiting), newer=newer, walked_items=tally.items)
 
 
-class _Frame:
-    """A container that is being read, and where in it the reading stands."""
-
-    __slots__ = ("ints", "key", "left", "mapping", "node")
-
-    def __init__(self, node: Any, left: int, *, mapping: bool) -> None:
-        self.node = node
-        self.left = left
-        self.mapping = mapping
-        self.key: Any = None
-        self.ints = 0
-
-
-def _items(data: bytes, depth: int, tally: Tally, frames: list[_Frame]) -> tuple[Any, int]:
-    """Read into the frames until all are complete; return the first item, and where it ends."""
-    position = 0
-    frame = frames[0]
-    top = frame.node
-    key: Any = None
-    while True:
-        while not frame.left:
-            if len(frames) == 1:
-                return top[0], position
-            frames.pop()
-            frame = frames[-1]
-        frame.left -= 1
-        if frame.mapping:
-            frame.key = None
-            key, position = _key(data, position)
-            frame.key = key
-            if type(key) is bytes:
-                frame.ints += 1
-                check_hashed(frame.ints)
-            if key in frame.node:
-                raise RefusedError("a dict has this key twice")
-        item, count, position = _value(data, position, depth + len(frames) - 1, tally)
-        if count >= 0:
-            _check_level(depth + len(frames))
-            tally.add_items(count)
-        if frame.mapping:
-            frame.node[key] = item
-        else:
-            frame.node.append(item)
-        if count >= 0:
-            frame = _Frame(item, count, mapping=type(item) is dict)
-            frames.append(frame)
+def _items(data: bytes, depth: int, tally: Tally, waiting: list[_Container]) -> tuple[Any, int]:
+    """Return what `data` begins with, and where that ends; if it raises, `waiting` tells where it stood."""
+    # The container that is being filled is kept apart: a session has thousands at most, each with few items.
+    top: list[Any] = []
+    node: Any = top
+    left, mapping, key, ints, position = 1, False, None, 0, 0
+    try:
+        while left or waiting:
+            if not left:
+                node, left, key, ints = waiting.pop()
+                mapping = type(node) is dict
+                continue
+            left -= 1
+            if mapping:
+                key = None
+                key, position = _key(data, position)
+                if type(key) is bytes:
+                    ints += 1
+                    check_hashed(ints)
+                if key in node:
+                    raise RefusedError("a dict has this key twice")  # noqa: TRY301  a call for each key costs more
+            first = data[position]
+            if first in _SINGLE:
+                item, count, position = _SINGLE[first], -1, position + 1
+            else:
+                item, count, position = _value(data, position, depth + len(waiting), tally)
+                if count >= 0:
+                    tally.add_items(count)
+                    _check_level(depth + len(waiting) + 1)
+            if mapping:
+                node[key] = item
+            else:
+                node.append(item)
+            if count > 0:
+                waiting.append((node, left, key, ints))
+                node, left, mapping, key, ints = item, count, type(item) is dict, None, 0
+    except (RefusedError, IndexError):
+        waiting.append((node, left, key, ints))
+        raise
+    return top[0], position
 
 
 def _check_level(level: int) -> None:
@@ -133,14 +131,15 @@ def _check_level(level: int) -> None:
 _CUT = "it ends too early"
 
 
-def _path(frames: list[_Frame]) -> Path:
+def _path(waiting: list[_Container]) -> Path:
     """Return the keys and indexes that lead to where a walk stopped."""
     path: list[str | int] = []
-    for frame in frames[1:]:
-        if not frame.mapping:
-            path.append(len(frame.node) - (frame is not frames[-1]))
-        elif frame.key is not None:
-            path.append(frame.key if type(frame.key) is str else _decode(frame.key))
+    for node, _, key, _ in waiting[1:]:
+        if type(node) is list:
+            # All but the last have the item already that leads on.
+            path.append(len(node) - (node is not waiting[-1][0]))
+        elif key is not None:
+            path.append(key if type(key) is str else _decode(key))
     return tuple(path)
 
 
@@ -164,17 +163,18 @@ def _key(data: bytes, position: int) -> tuple[str | bytes, int]:
 
 
 def _value(data: bytes, position: int, depth: int, tally: Tally) -> tuple[Any, int, int]:
-    """Return an item, how many items it waits for (-1: it is complete), and where to go on."""
+    """Return an item, how many items it waits for (-1: it is complete), and where to go on.
+
+    Not for those of `_SINGLE`.
+    """
     first = data[position]
-    if first in _SINGLE:
-        return _SINGLE[first], -1, position + 1
-    if 0xA0 <= first <= 0xBF:
-        end = position + first - 0x9F
-        return _text(data[position + 1 : end]), -1, end
     if first <= 0x8F:
         return {}, first - 0x80, position + 1
     if first <= 0x9F:
         return [], first - 0x90, position + 1
+    if first <= 0xBF:
+        end = position + first - 0x9F
+        return _text(data[position + 1 : end]), -1, end
     if first == 0xCB:
         if position + 9 > len(data):
             raise RefusedError(_CUT)
