@@ -47,12 +47,12 @@ class Candidates:
             if current is not None:
                 live.append(current)
             elif session_id not in self.unreadable:
-                self._keeping.events.count("unknown_ids")
+                self._keeping.events.unknown(session_id)
         of_users = [each for each in live if each[0].user_id is not None]
         if len({record.user_id for record, _ in of_users}) > 1:
             self._keeping.events.contested()
             for record, _ in live:
-                await self._delete(record.session_id)
+                await self._delete(record.session_id, "a request brought sessions of several users")
             self.refused = True
             return None
         chosen = next(iter(of_users or live), None)
@@ -75,7 +75,7 @@ class Candidates:
     async def end_unreadable(self) -> None:
         """Delete what could not be read, before the browser gets the id of another session."""
         while self.unreadable:
-            await self._delete(self.unreadable[-1])
+            await self._delete(self.unreadable[-1], "it cannot be read, and the browser gets another")
             self.unreadable.pop()
         self.newer = False
 
@@ -83,7 +83,7 @@ class Candidates:
         """Delete all but the one that is ended already: one left over would log the browser in again."""
         for session_id in self.ids:
             if session_id != but:
-                await self._delete(session_id)
+                await self._delete(session_id, "its browser sent it beside the one that was ended")
         self.ids, self.unreadable, self.newer = [], [], False
 
     def forget(self, session_id: str) -> None:
@@ -91,6 +91,7 @@ class Candidates:
         if session_id in self.ids:
             self.ids.remove(session_id)
 
-    async def _delete(self, session_id: str) -> None:
+    async def _delete(self, session_id: str, why: str) -> None:
         await self._keeping.store.delete(session_id)
         self._keeping.events.count("deletes")
+        self._keeping.events.trace(session_id, f"ended: {why}")

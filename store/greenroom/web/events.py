@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 
 from greenroom.errors import UnreadableSessionError
+from greenroom.ids import handle_of, locate
+from greenroom.sessions import StoredSession
 from greenroom.web.errors import CONTESTED, DROPPED
 from greenroom.web.notices import Notices
 
@@ -52,10 +54,28 @@ class Events:
         """Count one event of `SessionStatistics`."""
         self.counts[what] += 1
 
-    def dropped(self) -> None:
-        """Count and log a change that came too late."""
+    def trace(self, session_id: str, what: str, *more: str) -> None:
+        """Log what happened to a session, by its handle, at the level DEBUG: a lost login can be found so.
+
+        `more` are ids of sessions, whose handles follow.
+        """
+        if _log.isEnabledFor(logging.DEBUG):
+            handles = [handle_of(*locate(each)) for each in (session_id, *more)]
+            _log.debug("session %s: %s", handles[0], " ".join((what, *handles[1:])))
+
+    def unknown(self, session_id: str) -> None:
+        """Count a session that a signed cookie names and the store does not have."""
+        self.count("unknown_ids")
+        self.trace(
+            session_id, "unknown to the store: ended, expired, under a new id, or kept by another store"
+        )
+
+    def dropped(self, record: StoredSession | None) -> None:
+        """Count and log a change that came too late, to a session as it was known."""
         self.count("dropped")
         _log.warning(DROPPED)
+        if record is not None:
+            self.trace(record.session_id, "a change was dropped")
 
     def unreadable(self, error: UnreadableSessionError) -> None:
         """Count and log a stored session that cannot be read; the log stays readable if all are so."""

@@ -11,6 +11,7 @@ from greenroom.sessions import BaseSessionStore
 from greenroom.web.cookies import VERIFIED_MAX, CookieSettings, CookieSigner
 from greenroom.web.events import Events
 from greenroom.web.lifetimes import Lifetimes
+from greenroom.web.refusals import Refusals
 
 OnUnavailable: TypeAlias = Literal["closed", "anonymous"]
 UserOfId: TypeAlias = Callable[[str], Any | Awaitable[Any]]
@@ -52,6 +53,7 @@ class Keeping:
     lifetimes: Lifetimes
     users: Users
     events: Events
+    refusals: Refusals
     clock: Callable[[], datetime]
     on_unavailable: OnUnavailable
     retry_after_seconds: int
@@ -67,6 +69,7 @@ class Keeping:
             session_id = self.signer.verify(cookie)
             if session_id is None:
                 self.events.count("refused_cookies")
+                self.refusals.note(cookie)
             elif session_id not in ids:
                 ids.append(session_id)
             if len(ids) == VERIFIED_MAX:

@@ -53,7 +53,7 @@ async def modify(visit: Visit, change: Callable[[dict[Any, Any]], object]) -> bo
             else:
                 return True
             if visit.lost:
-                visit.settings.events.dropped()
+                visit.settings.events.dropped(visit.record)
                 return False
             await patience.again()
 

@@ -90,10 +90,13 @@ class Saver:
                 pass
             case Drop():
                 state.rotating = False
-                keeping.events.dropped()
+                keeping.events.dropped(state.record)
                 return False
             case EndEverywhere():
                 await keeping.store.delete_by_user(step.user_id, keep=step.keep)
+                if state.record is not None:
+                    ended = "ends all sessions of its user" + ("" if step.keep is None else " but itself")
+                    keeping.events.trace(state.record.session_id, ended)
                 keeping.events.count("deletes")
                 state.everywhere = None
             case End():
@@ -113,6 +116,7 @@ class Saver:
         if record is not None:
             await writes.ended(self._keeping.store, record)
             self._keeping.events.count("deletes")
+            self._keeping.events.trace(record.session_id, "ended")
         # All others that the request named go too.
         await self._candidates.end(but=None if record is None else record.session_id)
         state.record, state.lost, state.ending = None, False, False
@@ -136,6 +140,7 @@ class Saver:
         )
         session.version = await keeping.store.create(session)
         keeping.events.count("creates")
+        keeping.events.trace(session.session_id, "created")
         if state.lost:
             state.replace_contents(data)
             state.lost = False
@@ -151,6 +156,7 @@ class Saver:
             datetime_of(step.expires_us),
         )
         self._keeping.events.count("rotations")
+        self._keeping.events.trace(step.record.session_id, "has a new id now, and is", record.session_id)
         self._has_new_id(step, record, step.data)
 
     async def _patch(self, step: Patch) -> None:
@@ -173,7 +179,7 @@ class Saver:
             keeping.events.count("extensions")
         except SessionNotFoundError:
             state.lost = True
-            keeping.events.dropped()
+            keeping.events.dropped(step.record)
         except GreenroomError as error:
             state.extension_failed = True
             keeping.events.failed("extending a session", error)

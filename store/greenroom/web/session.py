@@ -34,6 +34,7 @@ from greenroom.web.events import Events, SessionStatistics
 from greenroom.web.keeping import Keeping, OnUnavailable, UserOfId, Users
 from greenroom.web.labels import label_of
 from greenroom.web.lifetimes import lifetimes_of
+from greenroom.web.refusals import Refusals
 from greenroom.web.request_session import RequestSession, session_of
 from greenroom.web.visit import VISIT_KEY, Visit
 
@@ -120,6 +121,7 @@ class Session(Keeping):
         )
         # By the name without the prefix, so that turning the prefix on later needs no new secret.
         self.signer = CookieSigner(_secrets(secrets, dev=dev), cookie_name)
+        self.refusals = Refusals(self.cookie.name, random_secret=secrets is None)
         self._owns_store = not isinstance(store, BaseSessionStore)
         self.clock: Callable[[], datetime] = checked("clock", clock)
         self.store = _store_of(store, self.clock, dev=dev)

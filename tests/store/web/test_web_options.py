@@ -160,7 +160,7 @@ def test_no_page_fails_over_a_label(
 
 
 def test_a_dropped_change_is_logged_with_its_possible_causes(caplog: pytest.LogCaptureFixture) -> None:
-    session().events.dropped()
+    session().events.dropped(None)
     for cause in ("deleted", "new id", "both its replicas were lost"):
         assert cause in caplog.text
 

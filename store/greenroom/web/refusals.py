@@ -1,0 +1,57 @@
+"""Cookies that no secret signed: each reason is logged once, since a client can send them without end.
+
+Nothing of a cookie is logged. At the level DEBUG each is told by the handle of the session that it claims,
+so that a lost login can be found; a cookie that somebody made up claims what is no session.
+"""
+
+import logging
+
+from greenroom.ids import handle_of, locate_if_possible
+from greenroom.web.cookies import SIGNED_BYTES_MAX
+
+_log = logging.getLogger("greenroom.web")
+
+_EMPTY = "it is empty"
+_TOO_LONG = "it is longer than any that is made here"
+_UNSIGNED = "it has no signature, so other software has set it, or somebody made it up"
+_FOREIGN = (
+    "no secret of this process signed it for this cookie_name. All processes need the same secret= and "
+    "cookie_name=; to replace a secret and log nobody out, give both, secret=[new, old]"
+)
+_OTHER_RANDOM = (
+    "another process has signed it, or this one before its last start: with dev=True and without secret= "
+    "each signs with a random secret of its own. Give all the same secret="
+)
+
+
+class Refusals:
+    """See the module. `random_secret` tells that this process made its secret itself."""
+
+    def __init__(self, cookie_name: str, *, random_secret: bool) -> None:
+        self._cookie_name = cookie_name
+        self._foreign = _OTHER_RANDOM if random_secret else _FOREIGN
+        self._told: set[str] = set()
+
+    def note(self, signed: bytes) -> None:
+        """Log that this cookie was refused, if the reason was not logged yet."""
+        reason = self._reason(signed)
+        if reason not in self._told:
+            self._told.add(reason)
+            _log.warning(
+                "a cookie %s was refused: %s (told once for each reason; all are counted as refused_cookies)",
+                self._cookie_name,
+                reason,
+            )
+        if _log.isEnabledFor(logging.DEBUG) and reason is self._foreign:
+            located = locate_if_possible(signed.rpartition(b".")[0].decode("utf-8", "replace"))
+            if located is not None:
+                _log.debug(
+                    "session %s: refused, because no secret of this process signed it", handle_of(*located)
+                )
+
+    def _reason(self, signed: bytes) -> str:
+        if not signed:
+            return _EMPTY
+        if len(signed) > SIGNED_BYTES_MAX:
+            return _TOO_LONG
+        return self._foreign if b"." in signed else _UNSIGNED
