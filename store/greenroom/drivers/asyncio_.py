@@ -1,7 +1,8 @@
 """The runner for asyncio and loops like it (uvloop).
 
 It makes no task, so that a loop may end at any moment without one being destroyed in flight, and uses bare
-sockets with `add_reader` rather than transports, because a transport cannot be closed once its loop is.
+sockets with `add_reader` rather than transports, because a transport cannot be closed once its loop is. Loops
+are given descriptors, for not all of them take sockets.
 """
 
 import asyncio
@@ -208,7 +209,9 @@ class AsyncioRunner(Runner):
             self._release(connection)
             self._connect_next(connection, error.strerror or str(error))
             return
-        contextvars.Context().run(self._loop.add_reader, connection.sock, self._readable, connection)
+        contextvars.Context().run(
+            self._loop.add_reader, connection.sock.fileno(), self._readable, connection
+        )
         connection.reading = True
         self.dialog.opened(self._now_ns(), connection.number)
         self._settle()
@@ -284,7 +287,7 @@ class AsyncioRunner(Runner):
         if sock is None:
             return
         if connection.reading:
-            self._loop.remove_reader(sock)
+            self._loop.remove_reader(sock.fileno())
             connection.reading = False
         self._unwatch_writable(connection)
         connection.sock = None
@@ -292,12 +295,14 @@ class AsyncioRunner(Runner):
 
     def _watch_writable(self, connection: _Socket, callback: Any) -> None:
         if connection.sock is not None:
-            contextvars.Context().run(self._loop.add_writer, connection.sock, callback, connection)
+            contextvars.Context().run(
+                self._loop.add_writer, connection.sock.fileno(), callback, connection
+            )
             connection.writing = True
 
     def _unwatch_writable(self, connection: _Socket) -> None:
         if connection.writing and connection.sock is not None:
-            self._loop.remove_writer(connection.sock)
+            self._loop.remove_writer(connection.sock.fileno())
             connection.writing = False
 
 
