@@ -92,6 +92,11 @@ def is_moment(micros: int) -> bool:
     return _MICROS_MIN <= micros <= _MICROS_MAX
 
 
+def moved_moment(micros: int, by_us: int) -> int:
+    """Return the moment so much later, or the last or first that a datetime can hold."""
+    return max(_MICROS_MIN, min(_MICROS_MAX, micros + by_us))
+
+
 def checked_user_id(user_id: str | None) -> str | None:
     """Return it as a plain str, or None. Raises UsageError unless it has 1 to 256 bytes in UTF-8."""
     return None if user_id is None else _checked_text(user_id, "user_id", 1, USER_ID_BYTES_MAX)

@@ -66,6 +66,7 @@ class Hello(Frame, frozen=True, tag=1):
 
     `sender` is the sender's 128-bit identity: a client's dialog id, an actor's incarnation. `target` is the
     incarnation that the sender means to reach (empty: whoever answers). `auth` is room for a credential.
+    `clock_us` is what the clock of a server says, 0 where it does not tell.
     """
 
     protocol: int
@@ -75,6 +76,7 @@ class Hello(Frame, frozen=True, tag=1):
     sender: bytes
     target: bytes = b""
     auth: bytes = b""
+    clock_us: int = 0
 
 
 class Goodbye(Frame, frozen=True, tag=2):

@@ -27,6 +27,7 @@ from greenroom.errors import RemoteProtocolError
 from greenroom.framing import FRAME_BYTES_MAX, encode_greeting
 from greenroom_cluster.runtime.addresses import join_address
 from greenroom_cluster.runtime.budget import BUFFER_BYTES_MAX, SWEEP_SECONDS, BufferBudget
+from greenroom_cluster.runtime.clocks import wall_us
 from greenroom_cluster.runtime.connection import (
     OUTBOUND_BYTES_MAX,
     READ_BYTES,
@@ -296,7 +297,7 @@ class Listener:
         if hello.role != wire.ROLE_PEER:
             source = charged_as(connection.remote, number)
             connection.account(self._budget, source, queued=not service.answers_shared)
-        connection.greet(self._hello)
+        connection.greet(msgspec.structs.replace(self._hello, clock_us=wall_us()))
         await service.handle(connection, hello, number)
 
     def _objection(self, hello: wire.Hello) -> wire.Goodbye | None:

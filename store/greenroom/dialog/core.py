@@ -17,6 +17,7 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.dialog import gathering, suspects, verdicts
+from greenroom.dialog.clocks import ClusterClock
 from greenroom.dialog.following import NEVER_NS, MapFollower
 from greenroom.dialog.lanes import Lanes
 from greenroom.dialog.ledger import Ledger
@@ -42,20 +43,25 @@ class Dialog:
     def __init__(self, client_id: bytes, settings: DialogSettings, random: Random) -> None:
         self.replies: list[tuple[object, wire.Reply]] = []
         self.failures: list[tuple[object, GreenroomError]] = []
+        self.notices: list[str] = []
+        """What is to be logged; whoever does it empties the list."""
+        self.clock = ClusterClock(self.notices)
         self.wake_ns = NEVER_NS
         self.board = Switchboard(client_id, settings.cluster)
         self._settings = settings
         self._deadline_ns = int(settings.deadline_seconds * 1e9)
         self._check_ns = min(self._deadline_ns, SLOW_NS)
         self._lanes = Lanes(self.board, random)
-        self._follower = MapFollower(settings.seeds, settings.cluster, self.board, self._lanes, random)
+        self._follower = MapFollower(
+            settings.seeds, settings.cluster, self.board, self._lanes, self.notices, random
+        )
         self._by_shard: list[Lane | None] = []
         self._shift = 0
         self._map: ClusterMap | None = None
         self._ledger = ledger = Ledger()
         self.next_id = ledger.next_id
         """Return a fresh request id; the request is built with it and submitted at once."""
-        self._placement = Placement(settings, self.board, self._lanes, self._ledger, random)
+        self._placement = Placement(settings, self.board, self._lanes, self._ledger, self.clock, random)
         self._first_bytes_max = self._placement.first_bytes_max
         self._operations_max = settings.operations_max
         self._link_bytes_max = settings.link_bytes_max
@@ -67,11 +73,6 @@ class Dialog:
     def pending_count(self) -> int:
         """How many operations are not finished, those of cancelled callers included."""
         return len(self._ledger.pending)
-
-    @property
-    def notices(self) -> list[str]:
-        """What is to be logged, with the actions to perform; whoever does it empties the list."""
-        return self._follower.notices
 
     # --- submitting --------------------------------------------------------------------------------------
 
@@ -90,7 +91,7 @@ class Dialog:
         if len(pending) >= self._operations_max:
             self._refuse_crowd(kind)
         lane = self._by_shard[request.point >> self._shift] if self._by_shard else None
-        if lane is not None and lane.ready and not lane.waiting:
+        if lane is not None and lane.ready and not lane.waiting and not self.clock.offset_us:
             link = lane.link
             if link is not None and link.bytes < self._link_bytes_max:
                 size = self._placement.send(link, request, self._first_bytes_max)
@@ -272,6 +273,7 @@ class Dialog:
             self._follower.maintain(now_ns)
             return
         self._lanes.greeted(lane)
+        self.clock.heard(hello.sender, hello.clock_us, now_ns)
         self._follower.heard(now_ns)
         self._placement.drain(lane, now_ns)
 
@@ -376,6 +378,7 @@ class Dialog:
             return
         if lane.ready and lane.link is link:
             self._follower.heard(now_ns)
+            self.clock.lost(lane.actor.incarnation)
         self._lanes.lost(lane, link, reason, now_ns)
         for operation in self._placement.detach(link):
             if suspects.note_break(operation, lane):

@@ -34,10 +34,16 @@ class MapFollower:
     """Keeps the subscriptions and the newest map, as a `router`: None until a node has answered."""
 
     def __init__(
-        self, seeds: tuple[str, ...], cluster: str, board: Switchboard, lanes: Lanes, random: Random
+        self,
+        seeds: tuple[str, ...],
+        cluster: str,
+        board: Switchboard,
+        lanes: Lanes,
+        notices: list[str],
+        random: Random,
     ) -> None:
         self.router: Router | None = None
-        self.notices: list[str] = []
+        self._notices = notices
         self._lanes = lanes
         self._succession = Succession()
         self._bereft = False
@@ -212,7 +218,7 @@ class MapFollower:
         self._retry_ns.clear()
         self._hold(router)
         self.heard(now_ns)
-        self.notices.append(
+        self._notices.append(
             f"cluster {self._cluster!r} was started anew: nobody of the one before answers any more, so the "
             f"store goes on with the one that answers at {link.address}. Sessions of the former are gone"
         )

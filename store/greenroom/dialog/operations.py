@@ -73,6 +73,7 @@ class Operation(msgspec.Struct, eq=False):
     wait_version: int = 0
     reason: str = ""
     breaks: dict[Lane, int] | None = None
+    moved: bool = False
 
     @property
     def uncertain(self) -> bool:

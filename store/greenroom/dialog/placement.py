@@ -12,6 +12,7 @@ import msgspec
 
 from greenroom import wire
 from greenroom.dialog import gathering, suspects
+from greenroom.dialog.clocks import ClusterClock
 from greenroom.dialog.lanes import Lanes
 from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.links import Lane, Link, Switchboard
@@ -53,7 +54,13 @@ class Placement:
     """
 
     def __init__(
-        self, settings: DialogSettings, board: Switchboard, lanes: Lanes, ledger: Ledger, random: Random
+        self,
+        settings: DialogSettings,
+        board: Switchboard,
+        lanes: Lanes,
+        ledger: Ledger,
+        clock: ClusterClock,
+        random: Random,
     ) -> None:
         self.waiting_bytes = 0
         self._frame_bytes_max = settings.frame_bytes_max
@@ -62,6 +69,7 @@ class Placement:
         self._board = board
         self._lanes = lanes
         self._ledger = ledger
+        self._clock = clock
         self._random = random
         self._parked: dict[int, object] = {}
         self._held: list[tuple[int, int]] = []
@@ -86,6 +94,9 @@ class Placement:
             self._enqueue(operation, lane.waiting)
         else:
             stamp(operation, self._ledger.low, now_ns)
+            if self._clock.offset_us and not operation.moved:
+                operation.request = self._clock.sent(operation.request)
+                operation.moved = True
             operation.size = self.send(link, operation.request, self._frame_bytes_max)
             operation.link = link
             link.alone = operation.request.request

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import struct
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from typing import Any
@@ -31,6 +32,16 @@ KEEPALIVE_PROBES = 3
 _log = logging.getLogger("greenroom")
 
 _RESET = struct.pack("ii", 1, 0)
+
+
+def wall_us() -> int:
+    """Return what this host's clock says, in microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+def elapsed_ns() -> int | None:
+    """Return a time that is never set and counts on while the host is suspended; None where there is none."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else None
 
 
 class Runner(ABC):
@@ -99,13 +110,15 @@ class Runner(ABC):
         dialog = self.dialog
         if dialog.replies:
             replies, dialog.replies = dialog.replies, []
+            if dialog.clock.offset_us:
+                replies = [(token, dialog.clock.received(reply)) for token, reply in replies]
             self._hand_out(replies)
         if dialog.failures:
             failures, dialog.failures = dialog.failures, []
             for token, error in failures:
                 self._fail(token, error)
         board = dialog.board
-        if board.actions and dialog.notices:
+        if dialog.notices:
             for notice in dialog.notices:
                 _log.warning(notice)
             dialog.notices.clear()
@@ -151,6 +164,13 @@ class Runner(ABC):
         self._lonely = self.dialog.pending_count == 1
         self._write_all()
 
+    def _opened(self, number: int) -> None:
+        """Tell the dialog that a connection is established."""
+        now_ns = self._now_ns()
+        # The other side says what its clock shows before anything is sent.
+        self.dialog.clock.own(now_ns, wall_us(), elapsed_ns())
+        self.dialog.opened(now_ns, number)
+
     def _write_all(self) -> None:
         for number, data in self.dialog.board.take_writes():
             self._write(number, data)
@@ -158,7 +178,9 @@ class Runner(ABC):
     def _tick(self) -> None:
         self._timer_ns = 1 << 62
         if not self.closed:
-            self.dialog.tick(self._now_ns())
+            now_ns = self._now_ns()
+            self.dialog.clock.own(now_ns, wall_us(), elapsed_ns())
+            self.dialog.tick(now_ns)
             self._settle()
 
 

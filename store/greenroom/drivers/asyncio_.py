@@ -209,11 +209,9 @@ class AsyncioRunner(Runner):
             self._release(connection)
             self._connect_next(connection, error.strerror or str(error))
             return
-        contextvars.Context().run(
-            self._loop.add_reader, connection.sock.fileno(), self._readable, connection
-        )
+        contextvars.Context().run(self._loop.add_reader, connection.sock.fileno(), self._readable, connection)
         connection.reading = True
-        self.dialog.opened(self._now_ns(), connection.number)
+        self._opened(connection.number)
         self._settle()
 
     # --- reading and writing -----------------------------------------------------------------------------
@@ -295,9 +293,7 @@ class AsyncioRunner(Runner):
 
     def _watch_writable(self, connection: _Socket, callback: Any) -> None:
         if connection.sock is not None:
-            contextvars.Context().run(
-                self._loop.add_writer, connection.sock.fileno(), callback, connection
-            )
+            contextvars.Context().run(self._loop.add_writer, connection.sock.fileno(), callback, connection)
             connection.writing = True
 
     def _unwatch_writable(self, connection: _Socket) -> None:

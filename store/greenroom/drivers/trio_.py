@@ -199,7 +199,7 @@ class TrioRunner(Runner):
         try:
             await self._connect(connection, address)
             if connection.sock is not None:
-                self.dialog.opened(self._now_ns(), connection.number)
+                self._opened(connection.number)
                 self._settle()
                 await self._read(connection)
         except trio.ClosedResourceError:  # dropped by this side

@@ -15,6 +15,7 @@ import trio
 from greenroom import wire
 from greenroom.errors import UsageError
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting
+from greenroom_cluster.runtime.clocks import wall_us
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
 from greenroom_cluster.runtime.listener import RESERVED_CONNECTIONS, Listener, ListenerSettings, Service
@@ -85,6 +86,13 @@ async def test_hello_that_does_not_fit_is_told_why(changes: dict[str, Any], code
 async def test_hello_to_our_own_identity_is_served() -> None:
     async with listening() as (listener, nursery):
         await dial(listener.address(), hello(target=SERVER), nursery)
+
+
+async def test_a_hello_tells_what_the_clock_says() -> None:
+    async with listening() as (listener, nursery):
+        before = wall_us()
+        _, answer = await dial(listener.address(), hello(), nursery)
+        assert before <= answer.clock_us <= wall_us()
 
 
 async def test_service_may_demand_a_target() -> None:

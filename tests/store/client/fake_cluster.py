@@ -263,7 +263,8 @@ class _Connection(asyncio.Protocol):
             self.transport.write(encode_greeting(wire.Goodbye("wrong-target", "follow the map")))
             self.transport.close()
             return None
-        return wire.Hello(wire.PROTOCOL_VERSION, 1, self.cluster.map.cluster, "actor", mine)
+        name, clock_us = self.cluster.map.cluster, time.time_ns() // 1000
+        return wire.Hello(wire.PROTOCOL_VERSION, 1, name, "actor", mine, clock_us=clock_us)
 
 
 class FakeCluster:

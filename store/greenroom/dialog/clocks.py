@@ -1,0 +1,104 @@
+"""The clock of this host against those of the cluster, and the times that go to and fro.
+
+Sessions end by the clock of the cluster. A store whose host's clock is wrong by minutes would make sessions
+that are over when they are stored, or live too long, and nobody would be told. So actors say the time in
+their hellos; where none of them agrees with this host's clock, every time that is sent is moved by the
+difference, and every time that comes is moved back. What a caller sees keeps to its own clock, and what it
+means, a lifetime, is what is kept.
+"""
+
+from typing import TypeVar
+
+import msgspec
+
+from greenroom import wire
+from greenroom.dialog.operations import Single
+from greenroom.fields import moved_moment
+
+Timed = TypeVar("Timed", bound=wire.Frame)
+
+TOLERANCE_US = 5_000_000
+"""What the cluster does not believe of its own clocks at once; below this nothing is moved."""
+
+_TIMES = ("created_us", "expires_us", "absolute_us")
+_TIMED = (wire.Create, wire.Update, wire.Patch, wire.Rotate)
+
+
+class ClusterClock:
+    """`offset_us` is by how much the cluster's time is ahead of this host's; 0 if they agree, or unknown.
+
+    Of several actors the one counts that is nearest, for a host of the cluster may be wrong as well.
+    """
+
+    def __init__(self, notices: list[str]) -> None:
+        self.offset_us = 0
+        self._notices = notices
+        self._own_us: int | None = None
+        # By incarnation, and counted from where elapsed time begins, as `_own_us` is.
+        self._actors: dict[bytes, int] = {}
+        self._suspended_us = 0
+
+    def own(self, now_ns: int, wall_us: int, elapsed_ns: int | None) -> None:
+        """Take in what this host's clock says.
+
+        `elapsed_ns` counts on while the host is suspended, which `now_ns` may not; None where nothing does.
+        What actors have said is then forgotten whenever the clock jumps: who knows for how long it slept.
+        """
+        own_us = wall_us - (now_ns if elapsed_ns is None else elapsed_ns) // 1000
+        if elapsed_ns is not None:
+            self._suspended_us = (elapsed_ns - now_ns) // 1000
+        elif self._own_us is not None and abs(own_us - self._own_us) > TOLERANCE_US:
+            self._actors.clear()
+        self._own_us = own_us
+        self._reckon()
+
+    def heard(self, actor: bytes, clock_us: int, now_ns: int) -> None:
+        """Take in what an actor's clock says; 0 from one of a release that does not tell."""
+        if clock_us:
+            self._actors[actor] = clock_us - now_ns // 1000 - self._suspended_us
+            self._reckon()
+
+    def lost(self, actor: bytes) -> None:
+        """Forget what an actor said, whose connection has ended. The last offset holds until others speak."""
+        self._actors.pop(actor, None)
+
+    def _reckon(self) -> None:
+        own_us, before_us = self._own_us, self.offset_us
+        if own_us is None or not self._actors:
+            return
+        nearest_us = min((clock - own_us for clock in self._actors.values()), key=abs)
+        self.offset_us = nearest_us if abs(nearest_us) > TOLERANCE_US else 0
+        if bool(before_us) == bool(self.offset_us):
+            return
+        if self.offset_us:
+            way = "behind" if self.offset_us > 0 else "ahead of"
+            self._notices.append(
+                f"the clock of this host is {abs(self.offset_us) / 1e6:.0f} s {way} those of the cluster. "
+                "Sessions live as long as they should all the same, but set it right (NTP)"
+            )
+        else:
+            self._notices.append("the clock of this host agrees with those of the cluster again")
+
+    def sent(self, request: Single) -> Single:
+        """Return the request with its times by the cluster's clock."""
+        return _moved(request, self.offset_us) if isinstance(request, _TIMED) else request
+
+    def received(self, reply: wire.Reply) -> wire.Reply:
+        """Return the reply with its times by this host's clock."""
+        match reply:
+            case wire.Session():
+                return wire.Session(reply.request, _moved(reply.state, -self.offset_us))
+            case wire.Listing():
+                sessions = tuple(_moved(each, -self.offset_us) for each in reply.sessions)
+                return wire.Listing(reply.request, reply.shards, sessions)
+            case _:
+                return reply
+
+
+def _moved(message: Timed, by_us: int) -> Timed:
+    times = {
+        field: moved_moment(getattr(message, field), by_us)
+        for field in _TIMES
+        if getattr(message, field, None) is not None
+    }
+    return msgspec.structs.replace(message, **times)
