@@ -35,8 +35,8 @@ async def add(request: web.Request) -> web.Response:
 @routes.post("/login/{user}")
 async def login(request: web.Request) -> web.Response:
     session = (await get_session(request)).greenroom
-    session.login(request.match_info["user"])  # a new id, in the same step; the cart stays
-    return web.json_response({"user": session.user_id})
+    session.greenroom.login(request.match_info["user"])  # a new id, in the same step; the cart stays
+    return web.json_response({"user": session.greenroom.user_id})
 
 
 @routes.post("/logout")
@@ -48,7 +48,7 @@ async def logout(request: web.Request) -> web.Response:
 @routes.get("/devices")
 async def devices(request: web.Request) -> web.Response:
     session = (await get_session(request)).greenroom
-    if session.user_id is None:
+    if session.greenroom.user_id is None:
         raise web.HTTPUnauthorized
     return web.json_response(
         [
@@ -56,9 +56,9 @@ async def devices(request: web.Request) -> web.Response:
                 "device": each.label,
                 "since": each.created.isoformat(),
                 "handle": each.handle,
-                "this": each.handle == session.handle,
+                "this": each.handle == session.greenroom.handle,
             }
-            for each in await session.devices()
+            for each in await session.greenroom.devices()
         ]
     )
 
@@ -66,7 +66,7 @@ async def devices(request: web.Request) -> web.Response:
 @routes.post("/devices/{handle}/end")
 async def end(request: web.Request) -> web.Response:
     session = (await get_session(request)).greenroom
-    await session.end_device(request.match_info["handle"])
+    await session.greenroom.end_device(request.match_info["handle"])
     return web.json_response({"ended": request.match_info["handle"]})
 
 

@@ -33,13 +33,13 @@ def add(sku: str, session: SessionDep) -> dict[str, int]:
 
 @app.post("/login/{user}")
 def login(user: str, session: SessionDep) -> dict[str, str]:
-    session.login(user)  # a new id, in the same step; the cart stays
+    session.greenroom.login(user)  # a new id, in the same step; the cart stays
     return {"user": user}
 
 
 @app.post("/logout")
 def logout(session: SessionDep) -> dict[str, str]:
-    session.logout()
+    session.greenroom.logout()
     return {"goodbye": "see you"}
 
 
@@ -50,15 +50,15 @@ async def devices(session: SessionDep, _user: UserIdDep) -> list[dict[str, objec
             "device": each.label,
             "since": each.created,
             "handle": each.handle,
-            "this": each.handle == session.handle,
+            "this": each.handle == session.greenroom.handle,
         }
-        for each in await session.devices()
+        for each in await session.greenroom.devices()
     ]
 
 
 @app.post("/devices/{handle}/end")
 async def end(handle: str, session: SessionDep, _user: UserIdDep) -> dict[str, str]:
-    await session.end_device(handle)
+    await session.greenroom.end_device(handle)
     return {"ended": handle}
 
 

@@ -36,34 +36,34 @@ async def add(sku: FromPath[str], session: SessionDep) -> dict[str, int]:
 
 @post("/login/{user:str}")
 async def login(user: FromPath[str], session: SessionDep) -> dict[str, str]:
-    session.login(user)  # a new id, in the same step; the cart stays
+    session.greenroom.login(user)  # a new id, in the same step; the cart stays
     return {"user": user}
 
 
 @post("/logout")
 async def logout(session: SessionDep) -> dict[str, str]:
-    session.logout()
+    session.greenroom.logout()
     return {"goodbye": "see you"}
 
 
 @get("/devices")
 async def devices(session: SessionDep) -> list[dict[str, object]]:
-    if session.user_id is None:
+    if session.greenroom.user_id is None:
         raise NotAuthorizedException
     return [
         {
             "device": each.label,
             "since": each.created,
             "handle": each.handle,
-            "this": each.handle == session.handle,
+            "this": each.handle == session.greenroom.handle,
         }
-        for each in await session.devices()
+        for each in await session.greenroom.devices()
     ]
 
 
 @post("/devices/{handle:str}/end")
 async def end(handle: FromPath[str], session: SessionDep) -> dict[str, str]:
-    await session.end_device(handle)
+    await session.greenroom.end_device(handle)
     return {"ended": handle}
 
 

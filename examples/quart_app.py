@@ -33,34 +33,34 @@ async def add(sku: str) -> dict[str, int]:
 
 @app.post("/login/<user>")
 async def login(user: str) -> dict[str, str]:
-    session.login(user)  # a new id, in the same step; the cart stays
+    session.greenroom.login(user)  # a new id, in the same step; the cart stays
     return {"user": user}
 
 
 @app.post("/logout")
 async def logout() -> dict[str, str]:
-    session.logout()
+    session.greenroom.logout()
     return {"goodbye": "see you"}
 
 
 @app.get("/devices")
 async def devices() -> list[dict[str, Any]]:
-    if session.user_id is None:
+    if session.greenroom.user_id is None:
         abort(401)
     return [
         {
             "device": each.label,
             "since": each.created,
             "handle": each.handle,
-            "this": each.handle == session.handle,
+            "this": each.handle == session.greenroom.handle,
         }
-        for each in await session.devices()
+        for each in await session.greenroom.devices()
     ]
 
 
 @app.post("/devices/<handle>/end")
 async def end(handle: str) -> dict[str, str]:
-    await session.end_device(handle)
+    await session.greenroom.end_device(handle)
     return {"ended": handle}
 
 

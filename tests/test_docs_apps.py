@@ -120,8 +120,8 @@ def change_visits(session: Any) -> None:
         ),
         ({"visits": 1}, change_visits, change_visits, {"visits": 2}),
         ({"cart": {"pan": 1}}, item("cart.mug", 1), item("cart", {}), {"cart": {"mug": 1}}),
-        ({"theme": "light"}, lambda session: session.logout(), item("theme", "dark"), None),
-        ({"theme": "light"}, item("theme", "dark"), lambda session: session.logout(), None),
+        ({"theme": "light"}, lambda session: session.greenroom.logout(), item("theme", "dark"), None),
+        ({"theme": "light"}, item("theme", "dark"), lambda session: session.greenroom.logout(), None),
     ],
 )
 def test_what_merges(before: dict[str, Any], first: Change, second: Change, after: Any) -> None:

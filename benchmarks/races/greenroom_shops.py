@@ -48,7 +48,7 @@ async def _tally(request: Request) -> Response:
     def add(data: dict[Any, Any]) -> None:
         data["count"] = data.get("count", 0) + 1
 
-    await request.session.modify(add)  # type: ignore[attr-defined]  # Greenroom's session has it
+    await request.session.greenroom.modify(add)  # type: ignore[attr-defined]  # Greenroom's session has it
     return PlainTextResponse("counted")
 
 
@@ -69,7 +69,7 @@ async def _open_greenroom(store: BaseSessionStore, *, counted: bool) -> AsyncIte
             [Middleware(middleware, session=sessions)],
             log_in=lambda request: sessions.login(request, USER),
             log_out=sessions.logout,
-            user=lambda request: sessions.of(request).user_id,
+            user=lambda request: sessions.of(request).greenroom.user_id,
             more=[Route("/tally", _tally, methods=["POST"])],
         )
 

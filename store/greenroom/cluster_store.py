@@ -161,11 +161,14 @@ class ClusterStore(BaseSessionStore):
 
     async def get(self, session_id: str) -> SessionData | None:
         """Return the session, or None if there is none or it has expired."""
-        stored = await self.get_stored(session_id)
+        stored = await self._got(session_id)
         return None if stored is None else stored.session()
 
     async def get_stored(self, session_id: str) -> StoredSession | None:
         """Return the session with its data encoded; see `BaseSessionStore.get_stored`."""
+        return await self._got(session_id)
+
+    async def _got(self, session_id: str) -> StoredSession | None:
         place = locate_if_possible(session_id)
         if place is None:
             return None

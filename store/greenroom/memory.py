@@ -123,8 +123,8 @@ class MemoryStore(BaseSessionStore):
 
     async def get(self, session_id: str) -> SessionData | None:
         """Return the session, or None if there is none or it has expired."""
-        stored = await self.get_stored(session_id)
-        return None if stored is None else stored.session()
+        record = self._live(digest_if_possible(session_id))
+        return None if record is None else _stored(session_id, record).session()
 
     async def get_stored(self, session_id: str) -> StoredSession | None:
         """Return the session with its data encoded; see `BaseSessionStore.get_stored`."""

@@ -200,6 +200,13 @@ class BaseSessionStore(ABC):
     contention_seconds: float = CONTENTION_SECONDS
     """How long `modify` (and the default `patch`) begins new attempts while others change the session."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # A store that does something else at `get` does it for all callers, those of `get_stored` too.
+        for name, of_stored in (("get", "get_stored"), ("patch", "patch_stored")):
+            if name in cls.__dict__ and of_stored not in cls.__dict__:
+                setattr(cls, of_stored, getattr(BaseSessionStore, of_stored))
+
     # --- the five that a custom store writes -------------------------------------------------------------
 
     @abstractmethod

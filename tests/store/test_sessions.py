@@ -2,13 +2,14 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom import BaseSessionStore, ClusterStore, MemoryStore, SessionData, UsageError
-from greenroom.fields import checked_user_id, datetime_of, micros_of
+from greenroom import BaseSessionStore, ClusterStore, MemoryStore, SessionData, UsageError, new_session_id
+from greenroom.fields import checked_user_id, datetime_of, micros_of, utc_now
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -103,3 +104,32 @@ def test_a_version_that_no_store_returns_is_refused(store: BaseSessionStore, ver
     session = SessionData(session_id="s", expires=datetime.now(UTC))
     with pytest.raises(UsageError, match="version is"):
         asyncio.run(store.update("s", session, version=version))  # type: ignore[arg-type]
+
+
+def test_what_a_store_does_at_get_and_patch_it_does_for_those_who_want_bytes() -> None:
+    """A kind of MemoryStore that counts, hides or caches must not be gone round."""
+
+    class Counting(MemoryStore):
+        async def get(self, session_id: str) -> SessionData | None:
+            seen.append("get")
+            return await super().get(session_id)
+
+    class Both(Counting):
+        async def patch(self, session_id: str, **options: Any) -> SessionData:
+            seen.append("patch")
+            return await super().patch(session_id, **options)
+
+    seen: list[str] = []
+
+    async def main() -> None:
+        for store in (Counting(), Both()):
+            session = SessionData(session_id=new_session_id(), expires=utc_now() + timedelta(hours=1))
+            await store.create(session)
+            patched = await store.patch_stored(session.session_id, set={"a": 1})
+            stored = await store.get_stored(session.session_id)
+            assert stored == patched
+            assert stored is not None
+            assert stored.decoded() == {"a": 1}
+
+    asyncio.run(main())
+    assert seen == ["get", "patch", "get"]

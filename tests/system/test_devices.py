@@ -35,12 +35,12 @@ def session_of(request: Request) -> RequestSession:
 
 
 async def login(request: Request) -> JSONResponse:
-    session_of(request).login(request.path_params["user"])
+    session_of(request).greenroom.login(request.path_params["user"])
     return JSONResponse({})
 
 
 async def account(request: Request) -> JSONResponse:
-    return JSONResponse({"user": session_of(request).user_id})
+    return JSONResponse({"user": session_of(request).greenroom.user_id})
 
 
 async def note(request: Request) -> JSONResponse:
@@ -50,17 +50,17 @@ async def note(request: Request) -> JSONResponse:
 
 async def devices(request: Request) -> JSONResponse:
     session = session_of(request)
-    listed = await session.devices()
+    listed = await session.greenroom.devices()
     return JSONResponse({each.label: each.handle for each in listed})
 
 
 async def end(request: Request) -> JSONResponse:
-    await session_of(request).end_device(request.query_params["handle"])
+    await session_of(request).greenroom.end_device(request.query_params["handle"])
     return JSONResponse({})
 
 
 async def everywhere(request: Request) -> JSONResponse:
-    session_of(request).logout_everywhere(keep_current=True)
+    session_of(request).greenroom.logout_everywhere(keep_current=True)
     return JSONResponse({})
 
 

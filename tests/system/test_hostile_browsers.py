@@ -39,18 +39,18 @@ def cluster(small_cluster: SharedCluster) -> SharedCluster:
 
 async def who(request: Request) -> Response:
     session: RequestSession = request.session  # type: ignore[assignment]  # by the middleware
-    return JSONResponse([session.user_id, dict(session)])
+    return JSONResponse([session.greenroom.user_id, dict(session)])
 
 
 async def login(request: Request) -> Response:
     session: RequestSession = request.session  # type: ignore[assignment]  # as above
-    session.login(request.path_params["user"], {"cart": 1})
+    session.greenroom.login(request.path_params["user"], {"cart": 1})
     return JSONResponse({})
 
 
 async def logout(request: Request) -> Response:
     session: RequestSession = request.session  # type: ignore[assignment]  # as above
-    session.logout()
+    session.greenroom.logout()
     return JSONResponse({})
 
 

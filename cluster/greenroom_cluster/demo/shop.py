@@ -116,16 +116,16 @@ async def login(request: Request) -> Response:
     """Log a user in. The cart filled before stays, the id does not."""
     user = _text(await _form(request), "user", characters_max=64)
     session = await _loaded(request)
-    session.login(user, {"login": datetime.now(UTC).isoformat()})
-    await session.save()
+    session.greenroom.login(user, {"login": datetime.now(UTC).isoformat()})
+    await session.greenroom.save()
     return _done(request, session)
 
 
 async def logout(request: Request) -> Response:
     """End the session; without one there is nothing to end."""
     session = await _loaded(request)
-    session.logout()
-    await session.save()
+    session.greenroom.logout()
+    await session.greenroom.save()
     return pages.redirect("/login") if pages.wanted(request) else JSONResponse({"ok": True})
 
 
@@ -133,17 +133,19 @@ async def cart(request: Request) -> Response:
     """Show the cart and the note."""
     session = await _session(request)
     if pages.wanted(request):
-        return pages.cart_page(CATALOGUE, session.user_id, session.get("cart", {}), session.get("note"))
+        return pages.cart_page(
+            CATALOGUE, session.greenroom.user_id, session.get("cart", {}), session.get("note")
+        )
     return _shown(session)
 
 
 async def account(request: Request) -> Response:
     """Show who is logged in, and from where."""
     session, _user = await _login(request)
-    [device] = [each for each in await session.devices() if each.handle == session.handle]
+    [device] = [each for each in await session.greenroom.devices() if each.handle == session.greenroom.handle]
     return JSONResponse(
         {
-            "user": session.user_id,
+            "user": session.greenroom.user_id,
             "label": device.label,
             "since": device.created.isoformat(),
             "until": device.expires.isoformat(),
@@ -154,11 +156,12 @@ async def account(request: Request) -> Response:
 async def devices(request: Request) -> Response:
     """Show where else this user is logged in."""
     session, user = await _login(request)
-    found = await session.devices()
+    found = await session.greenroom.devices()
     if pages.wanted(request):
-        return pages.devices_page(user, found, session.handle)
+        return pages.devices_page(user, found, session.greenroom.handle)
     listed = [
-        {"handle": each.handle, "label": each.label, "this": each.handle == session.handle} for each in found
+        {"handle": each.handle, "label": each.label, "this": each.handle == session.greenroom.handle}
+        for each in found
     ]
     return JSONResponse({"user": user, "devices": listed}, headers={"cache-control": "no-store"})
 
@@ -167,9 +170,9 @@ async def devices_end(request: Request) -> Response:
     """Log one of this user's devices out; when this is answered, it is out."""
     handle = _text(await _form(request), "handle", characters_max=HANDLE_CHARACTERS_MAX)
     session, _user = await _login(request)
-    here = handle == session.handle
-    await session.end_device(handle)
-    await session.save()
+    here = handle == session.greenroom.handle
+    await session.greenroom.end_device(handle)
+    await session.greenroom.save()
     if pages.wanted(request):
         return pages.redirect("/login" if here else "/devices")
     return JSONResponse({"ok": True})
@@ -188,7 +191,7 @@ async def cart_add(request: Request) -> Response:
         cart = data.setdefault("cart", {})
         cart[sku] = min(cart.get(sku, 0) + quantity, QUANTITY_MAX)
 
-    return _done(request, _confirmed(session, saved=await session.modify(add)))
+    return _done(request, _confirmed(session, saved=await session.greenroom.modify(add)))
 
 
 async def cart_remove(request: Request) -> Response:
@@ -196,7 +199,7 @@ async def cart_remove(request: Request) -> Response:
     sku = _sku(await _form(request))
     session = await _session(request)
     session.get("cart", {}).pop(sku, None)
-    return _done(request, _confirmed(session, saved=await session.save()))
+    return _done(request, _confirmed(session, saved=await session.greenroom.save()))
 
 
 async def note(request: Request) -> Response:
@@ -204,7 +207,7 @@ async def note(request: Request) -> Response:
     text = _text(await _form(request), "text", characters_max=NOTE_CHARACTERS_MAX)
     session = await _session(request)
     session["note"] = text
-    return _done(request, _confirmed(session, saved=await session.save()))
+    return _done(request, _confirmed(session, saved=await session.greenroom.save()))
 
 
 # --- sessions --------------------------------------------------------------------------------------------
@@ -213,13 +216,14 @@ async def note(request: Request) -> Response:
 async def _loaded(request: Request) -> RequestSession:
     """Return the session of this browser, which may be none yet."""
     session: RequestSession = request.scope["session"]
-    return await session.load()
+    await session.greenroom.load()
+    return session
 
 
 async def _session(request: Request) -> RequestSession:
     """Return the session of this browser, which there must be."""
     session = await _loaded(request)
-    if not session.stored:
+    if not session.greenroom.stored:
         raise NoSessionError
     return session
 
@@ -227,9 +231,9 @@ async def _session(request: Request) -> RequestSession:
 async def _login(request: Request) -> tuple[RequestSession, str]:
     """Return the session of this browser and who is logged in there, as somebody must be."""
     session = await _session(request)
-    if session.user_id is None:
+    if session.greenroom.user_id is None:
         raise NoSessionError
-    return session, session.user_id
+    return session, session.greenroom.user_id
 
 
 def _confirmed(session: RequestSession, *, saved: bool) -> RequestSession:
@@ -273,7 +277,7 @@ def _done(request: Request, session: RequestSession) -> Response:
 
 def _shown(session: RequestSession) -> JSONResponse:
     return JSONResponse(
-        {"user": session.user_id, "cart": session.get("cart", {}), "note": session.get("note")},
+        {"user": session.greenroom.user_id, "cart": session.get("cart", {}), "note": session.get("note")},
         headers={"cache-control": "no-store"},
     )
 

@@ -7,11 +7,12 @@
 ...     session.setdefault("cart", {})[request.match_info["sku"]] = 1      # nested changes count too
 ...     return web.Response()
 
-`session.greenroom` is the `RequestSession` behind it: `session.greenroom.login("alice")`, `logout()`,
+`session.greenroom` is all that is no dict: `session.greenroom.login("alice")`, `session.greenroom.logout()`,
 `await session.greenroom.devices()`. Apps that keep the user's id in the session name its key instead:
 `GreenroomStorage(sessions, user_key="user_id")`; a change of that value is a login, with a new id.
 """
 
+from copy import deepcopy
 from typing import Any
 
 try:
@@ -27,8 +28,8 @@ except ImportError as error:
 from greenroom.errors import UsageError
 from greenroom.integrations.users import follow_user
 from greenroom.options import AIOHTTP_STORAGE
+from greenroom.web.control import SessionControl
 from greenroom.web.middleware import REFUSAL_TEXT, SERVER_ERROR, UNCONFIRMED
-from greenroom.web.request_session import RequestSession, session_of
 from greenroom.web.session import Session
 from greenroom.web.visit import Visit
 
@@ -54,15 +55,26 @@ class GreenroomSession(aiohttp_session.Session):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'new' if self.new else 'stored'}>"
 
+    # A copy is the data alone: behind this are the store and the secret.
+
+    def __copy__(self) -> dict[Any, Any]:
+        return dict(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[Any, Any]:
+        return deepcopy(dict(self), memo)
+
+    def __reduce_ex__(self, _protocol: object) -> tuple[type, tuple[dict[Any, Any]]]:
+        return dict, (dict(self),)
+
     @property
-    def greenroom(self) -> RequestSession:
-        """The session with all that Greenroom offers. Raises UsageError for one that is not saved yet."""
+    def greenroom(self) -> SessionControl:
+        """What Greenroom offers beside a dict. Raises UsageError for one that is not saved yet."""
         if self._visit is None:
             raise UsageError(
                 "what new_session() returned is a plain session until the response; get_session(request) "
                 "returns one whose greenroom.login(user) gives it a new id"
             )
-        return session_of(self._visit)
+        return SessionControl(self._visit)
 
     @property
     def _changed(self) -> bool:

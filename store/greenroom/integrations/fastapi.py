@@ -80,7 +80,7 @@ class RequireUser(SecurityBase):
 
     async def __call__(self, connection: HTTPConnection) -> str:
         """Return the user's id. Raises HTTPException (401)."""
-        user_id = _session_of(connection).user_id
+        user_id = _session_of(connection).greenroom.user_id
         if user_id is None:
             raise _not_logged_in()
         return user_id
@@ -98,7 +98,7 @@ UserIdDep = Annotated[str, Depends(require_user)]
 
 async def current_user(session: SessionDep, _user_id: UserIdDep) -> Any:
     """Return what `deserialize_user` makes of the user; 401 if nobody is logged in, or it returns None."""
-    user = await session.user()
+    user = await session.greenroom.user()
     if user is None:
         raise _not_logged_in()
     return user

@@ -26,10 +26,12 @@ try:
     from litestar.config.app import AppConfig
     from litestar.di import NamedDependency, Provide
     from litestar.exceptions import HTTPException
+    from litestar.handlers import ASGIRouteHandler
     from litestar.middleware import DefineMiddleware
     from litestar.plugins import InitPlugin
     from litestar.stores.base import Store
-    from litestar.types import Scope
+    from litestar.types import Empty, Scope
+    from litestar.utils.scope.state import ScopeState
 except ImportError as error:
     raise ImportError(
         "greenroom.integrations.litestar needs Litestar; install it with: pip install 'greenroom[litestar]'",
@@ -68,6 +70,29 @@ SessionDep = NamedDependency[RequestSession]
 _VALUE, _ENDS = "value", "ends"
 
 
+class _LitestarMiddleware(SessionMiddleware):
+    """Follows `set_session` and `clear_session`, which replace what stands in the scope.
+
+    Not below the mount of another ASGI app, whose own middleware may put something else there.
+    """
+
+    def follow(self, scope: Any, visit: Visit) -> None:
+        """Have the visit adopt what handlers of Litestar's put there."""
+        handler = scope.get("route_handler")
+        if isinstance(handler, ASGIRouteHandler) and handler.is_mount:
+            return
+        connection = ScopeState.from_scope(scope)
+        connection.session_id = None  # of what Litestar notes, all that is left of a `clear_session`
+
+        def adopt() -> None:
+            if connection.session_id is Empty:
+                connection.session_id = None
+                visit.adopt(None)
+            visit.adopt(scope.get("session", visit.session))
+
+        visit.follow = adopt
+
+
 class SessionPlugin(InitPlugin):
     """Gives every handler of an app a session; as `request.session` and as the dependency `session`.
 
@@ -91,7 +116,7 @@ class SessionPlugin(InitPlugin):
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add the middleware, the dependency, and the end of the store at shutdown."""
-        middleware: Any = SessionMiddleware
+        middleware: Any = _LitestarMiddleware
         app_config.middleware.insert(
             0, DefineMiddleware(middleware, session=self.sessions, skip=self._skip, autoload=self._autoload)
         )

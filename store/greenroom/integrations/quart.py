@@ -8,7 +8,7 @@
 ...     session.setdefault("cart", {})[sku] = 1      # nested changes count too
 ...     return {}
 
-`quart.session` is a `RequestSession`: `session.login("alice")`, `session.logout()` and all the rest of it.
+`session.greenroom` is all that is no dict: `session.greenroom.login("alice")`, `session.greenroom.logout()`.
 `init_app` sets the session interface and puts Greenroom's ASGI middleware in front of the app, which saves
 before a WebSocket is accepted and after background work, and answers 503 when the store does not. The
 interface by itself (`app.session_interface = GreenroomSessions(sessions)`) does with what Quart offers one.
@@ -29,9 +29,9 @@ except ImportError as error:
 from greenroom.errors import UsageError
 from greenroom.options import QUART_SESSIONS
 from greenroom.web.middleware import REFUSAL_TEXT, SERVER_ERROR, UNCONFIRMED, SessionMiddleware
-from greenroom.web.request_session import RequestSession
+from greenroom.web.request_session import RequestSession, put_in_place
 from greenroom.web.session import Session
-from greenroom.web.visit import VISIT_KEY, Visit
+from greenroom.web.visit import VISIT_KEY, Visit, visit_in
 
 if TYPE_CHECKING:
     from quart import Quart
@@ -49,21 +49,31 @@ class QuartSession(RequestSession, SessionMixin):
     @property
     def new(self) -> bool:  # type: ignore[override]  # a plain attribute there
         """Whether there is nothing in the store yet."""
-        return not self._visit.is_stored
+        return not self._greenroom_visit.is_stored
 
     @property
     def accessed(self) -> bool:
         """Whether the handler looked at what is in the session."""
-        return super().accessed
+        return self._greenroom_visit.accessed
 
     @accessed.setter
     def accessed(self, value: bool) -> None:
         """Take no note: Quart from 0.23 on sets this whenever it touches a session itself."""
 
     @property
+    def modified(self) -> bool:
+        """Whether it differs from what was loaded or saved last, at any depth."""
+        return self._greenroom_visit.is_modified()
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        """Take note; only what differs is ever written."""
+        self._take_note(value)
+
+    @property
     def permanent(self) -> bool:
         """Whether the cookie outlives the browser, as configured in `Session(persistent=...)`."""
-        return self._visit.settings.cookie.max_age_seconds is not None
+        return self._greenroom_visit.settings.cookie.max_age_seconds is not None
 
     @permanent.setter
     def permanent(self, value: bool) -> None:
@@ -101,16 +111,18 @@ class GreenroomSessions(SessionInterface):
         with which, unless `on_unavailable="anonymous"`, the response becomes a 503.
         """
         scope: Any = request.scope
-        visit = scope.get(VISIT_KEY)
-        if isinstance(visit, Visit) and visit.settings is self.sessions:
-            found = scope["session"] = QuartSession.over(visit)
+        driven = visit_in(scope, self.sessions)
+        if driven is not None:
+            found = put_in_place(driven, QuartSession())
+            if scope[VISIT_KEY] is driven:
+                scope["session"] = found
             return found
         visit = self.sessions.visit(
             request.headers.getlist("cookie"),
             secure_transport=request.scheme in {"https", "wss"},
             user_agent=request.headers.get("user-agent", ""),
         )
-        found = QuartSession.over(visit)
+        found = put_in_place(visit, QuartSession())
         # Once Quart has a WebSocket's session, it offers no way to send a cookie.
         visit.started = scope["type"] == "websocket"
         try:
@@ -123,7 +135,7 @@ class GreenroomSessions(SessionInterface):
 
     async def save_session(self, app: "Quart", session: Any, response: "Response | None") -> None:  # type: ignore[override]
         """Save what differs and set the cookie; `response` is None after a WebSocket."""
-        visit: Visit = session._visit  # noqa: SLF001  the way from a session to its visit
+        visit: Visit = session._greenroom_visit  # noqa: SLF001  the way from a session to its visit
         if self._is_driven_elsewhere(visit):
             return
         try:
@@ -150,7 +162,7 @@ class GreenroomSessions(SessionInterface):
 
     def _is_driven_elsewhere(self, visit: Visit) -> bool:
         connection: Any = request if has_request_context() else websocket if has_websocket_context() else None
-        return connection is not None and connection.scope.get(VISIT_KEY) is visit
+        return connection is not None and visit_in(connection.scope, self.sessions) is visit
 
     def _refuse(self, response: "Response | None", error: Exception | None = None) -> None:
         if response is not None:
@@ -164,4 +176,4 @@ class GreenroomSessions(SessionInterface):
     async def _discard(self, app: Any, **_more: Any) -> None:
         if app.session_interface is self and (has_request_context() or has_websocket_context()):
             current: Any = session
-            current.discard()
+            current.greenroom.discard()

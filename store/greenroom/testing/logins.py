@@ -40,7 +40,7 @@ def login_as(client: Any, user_id: str, /, *, session: Any = None, **data: Any) 
 
 async def _created(sessions: Any, user_id: str, data: dict[str, Any]) -> tuple[str, str]:
     visit = sessions.visit((), user_agent=LABEL)
-    visit.session.login(user_id, data)
+    visit.session.greenroom.login(user_id, data)
     await visit.save()
     return sessions.signer.sign(visit.record.session_id), visit.handle
 

@@ -18,6 +18,7 @@ except ImportError:
         name="itsdangerous",
     ) from None
 
+from greenroom.web.control import SessionControl
 from greenroom.web.cookies import CookieSettings, CookieSigner
 from greenroom.web.difference import Difference, difference
 from greenroom.web.errors import SessionDataError, SessionNotLoadedError
@@ -25,15 +26,15 @@ from greenroom.web.events import SessionStatistics
 from greenroom.web.middleware import SessionMiddleware
 from greenroom.web.request_session import RequestSession
 from greenroom.web.session import Session
-from greenroom.web.visit import IN_PLACE, Visit
+from greenroom.web.visit import Visit
 
 __all__ = [
-    "IN_PLACE",
     "CookieSettings",
     "CookieSigner",
     "Difference",
     "RequestSession",
     "Session",
+    "SessionControl",
     "SessionDataError",
     "SessionMiddleware",
     "SessionNotLoadedError",

@@ -29,7 +29,7 @@ CONTESTED = (
 
 
 class SessionNotLoadedError(UsageError):
-    """With `autoload=False`, a session was looked at before `await session.load()`."""
+    """With `autoload=False`, a session was looked at before `await session.greenroom.load()`."""
 
 
 class SessionDataError(GreenroomError):
@@ -39,7 +39,7 @@ class SessionDataError(GreenroomError):
 def not_loaded() -> SessionNotLoadedError:
     """Return the error of looking at a session that was not loaded."""
     return SessionNotLoadedError(
-        "this session is not loaded: call `await session.load()` first, or leave out autoload=False"
+        "this session is not loaded: call `await session.greenroom.load()` first, or leave out autoload=False"
     )
 
 

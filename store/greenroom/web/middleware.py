@@ -4,11 +4,13 @@ Order of events: the cookie is verified and the session loaded, then the app run
 before the first message of the response goes out, so that whoever follows a redirect reads it; and once more
 when the app call ends, for background tasks and WebSockets. An app that raises, or is cancelled before it
 answered, has changed nothing; nor has one that answers with a status of 500 or above, because that is what
-frameworks make of an exception before this middleware can see it. (`await session.save()` saves even so.)
+frameworks make of an exception before this middleware can see it. (`await session.greenroom.save()` saves
+even so.)
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from greenroom.errors import (
@@ -23,7 +25,7 @@ from greenroom.web.options import session_options
 from greenroom.web.session import Session
 from greenroom.web.shielding import only_cancelled
 from greenroom.web.skipping import Skip, skipping
-from greenroom.web.visit import IN_PLACE, VISIT_KEY, Visit
+from greenroom.web.visit import VISIT_KEY, Visit, visit_in
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -58,7 +60,7 @@ class SessionMiddleware:
     last use.
 
     `skip` names paths that get no session (each with all below it), or is a function of the scope. With
-    `autoload=False` handlers call `await session.load()` first. Raises UsageError for bad options.
+    `autoload=False` handlers call `await session.greenroom.load()` first. Raises UsageError for bad options.
     """
 
     def __init__(
@@ -103,6 +105,12 @@ class SessionMiddleware:
             raise UsageError(f"give SessionMiddleware either session= or {either}")
         self.session = Session(**session_options(given, options)) if session is None else session
 
+    def follow(self, scope: Scope, visit: Visit) -> None:
+        """Have a visit adopt what its framework puts into `scope["session"]`, where that is its interface.
+
+        Not so here: anything may put its own there, such as the middleware of an app that is mounted below.
+        """
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         kind = scope["type"]
@@ -115,6 +123,11 @@ class SessionMiddleware:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         settings = self.session
+        same = visit_in(scope, settings)
+        if same is not None:
+            await self._pass_on(same, scope, receive, send)
+            return
+        outer = scope.get(VISIT_KEY)
         headers = scope["headers"]
         agent = next((value for name, value in headers if name == b"user-agent"), b"")
         visit = settings.visit(
@@ -122,18 +135,36 @@ class SessionMiddleware:
             secure_transport=scope.get("scheme") in {"https", "wss"},
             user_agent=agent.decode("latin-1"),
         )
-        scope["session"], scope[VISIT_KEY] = visit.session, visit
+        self.follow(scope, visit)
+        visit.outer = outer if isinstance(outer, Visit) else None
         exchange = _Exchange(visit, scope, receive, send)
+        with _in_scope(scope, visit):
+            error = await self._loaded(visit)
+            if error is None:
+                await exchange.run(self.app)
+            else:
+                await exchange.refuse(error)
+
+    async def _pass_on(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what the middleware of the same `Session`, further out, has given a session already."""
+        with _in_scope(scope, visit):
+            error = await self._loaded(visit)
+            if error is None:
+                await self.app(scope, receive, send)
+            else:
+                await _Exchange(visit, scope, receive, send).refuse(error)
+
+    async def _loaded(self, visit: Visit) -> Exception | None:
+        """Load the session where that is to be done; return why the request cannot be served without it."""
         if self.autoload:
             try:
                 await visit.load()
             except UNCONFIRMED as error:
-                settings.events.failed("loading a session", error)
-                if settings.on_unavailable == "closed":
-                    await exchange.refuse(error)
-                    return
+                self.session.events.failed("loading a session", error)
+                if self.session.on_unavailable == "closed":
+                    return error
                 visit.go_on_anonymously()
-        await exchange.run(self.app)
+        return None
 
     def _closing_the_store(self, send: Send) -> Send:
         async def send_after_closing(message: Message) -> None:
@@ -173,7 +204,7 @@ class _Exchange:
         else:
             if not self._refused:
                 visit.started = True
-                await visit.save(self._standing())
+                await visit.save()
         finally:
             visit.close()
 
@@ -189,7 +220,7 @@ class _Exchange:
             if message.get("status", 0) >= SERVER_ERROR:
                 visit.close()
             try:
-                await visit.save(self._standing())
+                await visit.save()
             except UNCONFIRMED as error:
                 visit.settings.events.failed("saving a session", error)
                 await self.refuse(error)
@@ -237,12 +268,24 @@ class _Exchange:
     async def _save_what_stands(self) -> None:
         """Save at the end of a call that was cut off; why it was is raised on, so this only logs."""
         try:
-            await self._visit.save(self._standing())
+            await self._visit.save()
         except GreenroomError as error:
             self._visit.settings.events.failed("saving a session at the end of its connection", error)
 
-    def _standing(self) -> object:
-        return self._scope.get("session", IN_PLACE)
+
+@contextmanager
+def _in_scope(scope: Scope, visit: Visit) -> Iterator[None]:
+    """Show a visit and its session in a scope; then put back what somebody further out had there."""
+    names = ("session", VISIT_KEY)
+    before = {name: scope[name] for name in names if name in scope}
+    scope["session"], scope[VISIT_KEY] = visit.session, visit
+    try:
+        yield
+    finally:
+        if before:
+            for name in names:
+                scope.pop(name, None)
+            scope.update(before)
 
 
 def _with_session_headers(headers: Iterable[tuple[bytes, bytes]], visit: Visit) -> list[tuple[bytes, bytes]]:

@@ -21,7 +21,7 @@ from greenroom.wire import PATHS_MAX
 
 
 async def modify(visit: Visit, change: Callable[[dict[Any, Any]], object]) -> bool:
-    """See `RequestSession.modify`."""
+    """See `SessionControl.modify`."""
     visit.before_writing()
     if not await visit.save():
         return False

@@ -133,7 +133,7 @@ def plan(state: VisitState, encoded: bytes, now_us: int, lifetimes: Lifetimes) -
         return Create(state.user_id, encoded)
     changes = NO_DIFFERENCE
     if encoded != state.snapshot:
-        changes = difference(decode_data(state.snapshot), state.contents())
+        changes = difference(decode_data(state.snapshot), decode_data(encoded))
     if state.rotating:
         return _with_new_id(state, record, changes, encoded, lifetimes.expiry_us(now_us, record.absolute_us))
     due_us = None if state.lost or state.extension_failed else lifetimes.extension_us(now_us, record)

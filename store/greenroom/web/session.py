@@ -36,7 +36,7 @@ from greenroom.web.labels import label_of
 from greenroom.web.lifetimes import lifetimes_of
 from greenroom.web.refusals import Refusals
 from greenroom.web.request_session import RequestSession, session_of
-from greenroom.web.visit import VISIT_KEY, Visit
+from greenroom.web.visit import VISIT_KEY, Visit, visit_in
 
 IDLE_SECONDS = 1800
 SECRET_BYTES_MIN = 16
@@ -169,33 +169,34 @@ class Session(Keeping):
     # --- of a request, in any framework that speaks ASGI -------------------------------------------------
 
     def of(self, connection: Any) -> RequestSession:
-        """Return the session of a request, WebSocket or ASGI scope, even where a framework put a dict for it.
+        """Return the session of a request, WebSocket or ASGI scope, whatever else stands in its scope.
 
         Raises UsageError where the middleware does not run.
         """
         scope = connection if isinstance(connection, dict) else connection.scope
-        visit = scope.get(VISIT_KEY)
-        if not isinstance(visit, Visit) or visit.settings is not self:
+        visit = visit_in(scope, self)
+        if visit is None:
             raise UsageError("SessionMiddleware does not run here: add it to the app, or look at its skip=")
-        visit.adopt(scope.get("session", visit.session))
-        scope["session"] = visit.session
+        if visit.follow is not None and scope[VISIT_KEY] is visit:
+            visit.follow()
+            scope["session"] = visit.session
         return session_of(visit)
 
     def login(self, connection: Any, user: Any, data: Mapping[Any, Any] | None = None) -> None:
-        """Log a user in with the response; see `RequestSession.login`."""
-        self.of(connection).login(user, data)
+        """Log a user in with the response; see `SessionControl.login`."""
+        self.of(connection).greenroom.login(user, data)
 
     def logout(self, connection: Any) -> None:
-        """End the session with the response; see `RequestSession.logout`."""
-        self.of(connection).logout()
+        """End the session with the response; see `SessionControl.logout`."""
+        self.of(connection).greenroom.logout()
 
     def logout_everywhere(self, connection: Any, *, keep_current: bool = False) -> None:
-        """End all sessions of the user with the response; see `RequestSession.logout_everywhere`."""
-        self.of(connection).logout_everywhere(keep_current=keep_current)
+        """End all sessions of the user with the response; see `SessionControl.logout_everywhere`."""
+        self.of(connection).greenroom.logout_everywhere(keep_current=keep_current)
 
     def regenerate(self, connection: Any) -> None:
-        """Give the session a new id with the response; see `RequestSession.regenerate`."""
-        self.of(connection).regenerate()
+        """Give the session a new id with the response; see `SessionControl.regenerate`."""
+        self.of(connection).greenroom.regenerate()
 
     # --- for who drives visits: the middleware, and adapters of frameworks -------------------------------
 
@@ -211,7 +212,7 @@ class Session(Keeping):
             secure_transport=secure_transport,
             label=label_of(user_agent, self._label, self.events),
         )
-        session._visit = visit  # noqa: SLF001  each belongs to the other
+        session._greenroom_visit = visit  # noqa: SLF001  each belongs to the other
         return visit
 
 

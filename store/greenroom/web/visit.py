@@ -5,16 +5,17 @@ Nothing here knows ASGI: the middleware and the adapters of frameworks drive it.
 >>> visit = sessions.visit(cookie_headers, secure_transport=True, user_agent=user_agent)
 >>> await visit.load()                          # or later, or never
 >>> ...                                         # the handler works with visit.session
->>> await visit.save(what_the_handler_left)     # before the headers are sent
+>>> await visit.save()                          # before the headers are sent
 >>> visit.set_cookie(), visit.accessed          # a Set-Cookie value or None, and whether to send Vary: Cookie
 >>> visit.started = True                        # from now on there can be no new id
->>> await visit.save(what_the_handler_left)     # when the handler's background work is done
+>>> await visit.save()                          # when the handler's background work is done
 >>> visit.close()                               # or at once if the handler raised
 
 What the handler asks for becomes a mark in the visit (`state`), what is to be done about it is decided by
 `plan` and done by `saving`.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from greenroom.codec import encode_data
@@ -27,11 +28,7 @@ from greenroom.web.saving import Saver
 from greenroom.web.state import EMPTY, VisitState
 from greenroom.web.typed import means_delete, plain_dict
 
-__all__ = ["IN_PLACE", "Visit"]
-
-IN_PLACE: Any = object()
-"""To `Visit.save`: the handler left `visit.session` where it was."""
-
+__all__ = ["VISIT_KEY", "Visit", "visit_in"]
 
 VISIT_KEY = "greenroom.visit"
 """Where the middleware puts the `Visit` into an ASGI scope."""
@@ -41,16 +38,20 @@ class _NotLoaded:
     """Stands in a session that is not loaded, for code in C that reads dicts past their methods."""
 
     def __repr__(self) -> str:
-        return "<this session is not loaded: await session.load()>"
+        return "<this session is not loaded: await session.greenroom.load()>"
 
 
 class Visit(VisitState):
     """See the module. `cookies` are the values of the session cookie that the browser sent.
 
     `unavailable` tells that `load` failed and the app goes on anonymously. `accessed` tells that the handler
-    looked at the session.
+    looked at the session. `follow` adopts what the framework left in the session's place, if it replaces
+    sessions; it is called before each save. `outer` is the visit of another `Session` whose middleware stands
+    outside.
     """
 
+    outer: "Visit | None" = None
+    follow: Callable[[], None] | None = None
     accessed = False
     unavailable = False
     closed = False
@@ -76,10 +77,14 @@ class Visit(VisitState):
             dict.__setitem__(session, mark, mark)
 
     def __repr__(self) -> str:
-        state = "stored" if self.is_stored else "anonymous" if self.loaded else "not loaded"
-        return f"<{type(self).__name__} of a session that is {state}>"
+        return f"<{type(self).__name__} {self.condition}>"
 
     # --- what is known -----------------------------------------------------------------------------------
+
+    @property
+    def condition(self) -> str:
+        """How things stand, for reprs."""
+        return "stored" if self.is_stored else "anonymous" if self.loaded else "not loaded"
 
     @property
     def handle(self) -> str | None:
@@ -117,20 +122,20 @@ class Visit(VisitState):
             raise started("creating a session")
 
     def login(self, user: Any, data: dict[Any, Any]) -> None:
-        """See `RequestSession.login`."""
+        """See `SessionControl.login`."""
         user_id = self.settings.users.id_of(user)
         self._before_new_id("a login")
         self.note_login(user_id, data)
 
     def logout(self) -> None:
-        """See `RequestSession.logout`."""
+        """See `SessionControl.logout`."""
         self.before_reading()
         if self.unavailable:
             raise degraded()
         self.note_logout()
 
     def logout_everywhere(self, *, keep_current: bool) -> None:
-        """See `RequestSession.logout_everywhere`."""
+        """See `SessionControl.logout_everywhere`."""
         self.before_reading()
         if "delete_by_user" not in self.settings.store.features:
             name = type(self.settings.store).__name__
@@ -142,7 +147,7 @@ class Visit(VisitState):
             self.logout()
 
     def regenerate(self) -> None:
-        """See `RequestSession.regenerate`."""
+        """See `SessionControl.regenerate`."""
         self._before_new_id("a new id")
         self._leave_to_later_version()
         self.rotating = True
@@ -215,7 +220,7 @@ class Visit(VisitState):
         None or Litestar's `Empty` is a logout; a mapping or Struct replaces all data. Raises UsageError for
         anything else.
         """
-        if value is IN_PLACE or value is self.session:
+        if value is self.session:
             return
         if means_delete(value):
             if not self.ending and (self.record is not None or self._candidates):
@@ -229,15 +234,15 @@ class Visit(VisitState):
             self.accessed = True
         self.replace_contents(data)
 
-    async def save(self, value: object = IN_PLACE) -> bool:
+    async def save(self) -> bool:
         """Write what differs and do what the handler asked for, shielded from cancellation.
 
-        `value` is what stands in the session's place in the framework. Returns False if it was dropped.
-        Raises UnavailableError, OutcomeUnknownError, UsageError.
+        Returns False if it was dropped. Raises UnavailableError, OutcomeUnknownError, UsageError.
         """
         if self.closed:
             return False
-        self.adopt(value)
+        if self.follow is not None:
+            self.follow()
         if not self.loaded:
             return True
         if self.unavailable:
@@ -256,3 +261,11 @@ class Visit(VisitState):
     def close(self) -> None:
         """Save nothing from now on."""
         self.closed = True
+
+
+def visit_in(scope: Mapping[str, Any], keeping: Keeping) -> Visit | None:
+    """Return the visit that the middleware of this `Session` has put into a scope, if it has."""
+    visit = scope.get(VISIT_KEY)
+    while isinstance(visit, Visit) and visit.settings is not keeping:
+        visit = visit.outer
+    return visit if isinstance(visit, Visit) else None

@@ -29,15 +29,15 @@ def fastapi_site(sessions: Session) -> Site:
 
     @app.get("/who")
     def who(session: SessionDep) -> list[Any]:
-        return [session.user_id, dict(session)]
+        return [session.greenroom.user_id, dict(session)]
 
     @app.get("/login/{user}")
     async def login(user: str, session: SessionDep) -> None:
-        session.login(user)
+        session.greenroom.login(user)
 
     @app.get("/logout")
     async def logout(session: SessionDep) -> None:
-        session.logout()
+        session.greenroom.logout()
 
     return served(app)
 
@@ -45,15 +45,15 @@ def fastapi_site(sessions: Session) -> Site:
 def litestar_site(sessions: Session) -> Site:
     @litestar.get("/who")
     async def who(session: LitestarSessionDep) -> list[Any]:
-        return [session.user_id, dict(session)]
+        return [session.greenroom.user_id, dict(session)]
 
     @litestar.get("/login/{user:str}")
     async def login(user: FromPath[str], session: LitestarSessionDep) -> None:
-        session.login(user)
+        session.greenroom.login(user)
 
     @litestar.get("/logout")
     async def logout(session: LitestarSessionDep) -> None:
-        session.logout()
+        session.greenroom.logout()
 
     return served(litestar.Litestar([who, login, logout], plugins=[SessionPlugin(sessions)]))
 
@@ -69,18 +69,18 @@ def quart_site(sessions: Session, *, middleware: bool = False) -> Site:
     @app.get("/who")
     async def who() -> list[Any]:
         current: Any = quart.session
-        return [current.user_id, dict(current)]
+        return [current.greenroom.user_id, dict(current)]
 
     @app.get("/login/<user>")
     async def login(user: str) -> str:
         current: Any = quart.session
-        current.login(user)
+        current.greenroom.login(user)
         return "welcome"
 
     @app.get("/logout")
     async def logout() -> str:
         current: Any = quart.session
-        current.logout()
+        current.greenroom.logout()
         return "bye"
 
     return served(app)

@@ -56,7 +56,7 @@ def starlette_app(sessions: Session) -> Opened:
         return Response()
 
     async def show(request: Any) -> Response:
-        return JSONResponse([sessions.of(request).user_id, dict(request.session)])
+        return JSONResponse([sessions.of(request).greenroom.user_id, dict(request.session)])
 
     routes = [Route(f"/{each.__name__}", each) for each in (login, bye, relogin, show)]
     app = Starlette(routes=routes)
@@ -70,7 +70,7 @@ def fastapi_app(sessions: Session) -> Opened:
 
     @app.get("/login")
     def login(session: SessionDep) -> None:
-        session.login("alice", {"cart": 1})
+        session.greenroom.login("alice", {"cart": 1})
 
     @app.get("/bye")
     def bye(session: SessionDep) -> None:
@@ -80,11 +80,11 @@ def fastapi_app(sessions: Session) -> Opened:
     @app.get("/relogin")
     def relogin(session: SessionDep) -> None:
         session.clear()
-        session.login("bob")
+        session.greenroom.login("bob")
 
     @app.get("/show")
     def show(session: SessionDep, request: Request) -> list[Any]:
-        return [session.user_id, dict(request.session)]
+        return [session.greenroom.user_id, dict(request.session)]
 
     return served(app)
 
@@ -92,7 +92,7 @@ def fastapi_app(sessions: Session) -> Opened:
 def litestar_app(sessions: Session) -> Opened:
     @litestar.get("/login")
     async def login(session: LitestarSessionDep) -> None:
-        session.login("alice", {"cart": 1})
+        session.greenroom.login("alice", {"cart": 1})
 
     @litestar.get("/bye")
     async def bye(session: LitestarSessionDep) -> None:
@@ -102,11 +102,11 @@ def litestar_app(sessions: Session) -> Opened:
     @litestar.get("/relogin")
     async def relogin(session: LitestarSessionDep) -> None:
         session.clear()
-        session.login("bob")
+        session.greenroom.login("bob")
 
     @litestar.get("/show")
     async def show(session: LitestarSessionDep) -> list[Any]:
-        return [session.user_id, dict(session)]
+        return [session.greenroom.user_id, dict(session)]
 
     return served(litestar.Litestar([login, bye, relogin, show], plugins=[SessionPlugin(sessions)]))
 
@@ -122,7 +122,7 @@ def quart_app(sessions: Session, *, middleware: bool) -> Opened:
 
     @app.get("/login")
     async def login() -> str:
-        current.login("alice", {"cart": 1})
+        current.greenroom.login("alice", {"cart": 1})
         return ""
 
     @app.get("/bye")
@@ -134,14 +134,14 @@ def quart_app(sessions: Session, *, middleware: bool) -> Opened:
     @app.get("/relogin")
     async def relogin() -> str:
         current.clear()
-        current.login("bob")
+        current.greenroom.login("bob")
         return ""
 
     @app.get("/show")
     async def show() -> list[Any]:
         data = dict(current)
         flashed = data.pop("_flashes", None)
-        return [current.user_id, data if flashed is None else {**data, "flash": flashed[0][1]}]
+        return [current.greenroom.user_id, data if flashed is None else {**data, "flash": flashed[0][1]}]
 
     return served(app)
 

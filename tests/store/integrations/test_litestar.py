@@ -48,15 +48,15 @@ async def cart(request: Request[Any, Any, Any]) -> dict[str, Any]:
 
 @post("/login/{user:str}", status_code=303)
 async def login(user: FromPath[str], session: SessionDep) -> Redirect:
-    session.login(user)
+    session.greenroom.login(user)
     return Redirect("/account", status_code=303)
 
 
 @get("/account")
 async def account(session: SessionDep) -> dict[str, Any]:
-    if session.user_id is None:
+    if session.greenroom.user_id is None:
         raise NotAuthorizedException
-    return {"user": session.user_id, "devices": len(await session.devices())}
+    return {"user": session.greenroom.user_id, "devices": len(await session.greenroom.devices())}
 
 
 @post("/replace")

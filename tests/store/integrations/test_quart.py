@@ -48,18 +48,18 @@ def add_pages(app: Quart) -> None:
 def add_life(app: Quart) -> None:
     @app.post("/login/<user>")
     async def login(user: str) -> Any:
-        session.login(user)
+        session.greenroom.login(user)
         return redirect("/account")
 
     @app.get("/account")
     async def account() -> Any:
-        if session.user_id is None:
+        if session.greenroom.user_id is None:
             abort(401)
-        return {"user": session.user_id, "devices": len(await session.devices())}
+        return {"user": session.greenroom.user_id, "devices": len(await session.greenroom.devices())}
 
     @app.post("/logout")
     async def logout() -> str:
-        session.logout()
+        session.greenroom.logout()
         return "bye"
 
     @app.post("/clear")
@@ -74,7 +74,7 @@ def add_life(app: Quart) -> None:
 
     @app.get("/attributes")
     async def attributes() -> dict[str, bool]:
-        return {"new": session.new, "permanent": session.permanent, "modified": session.modified}
+        return {"new": session.new, "permanent": session.permanent, "modified": session.greenroom.modified}
 
     @app.post("/permanent")
     async def permanent() -> str:
@@ -93,7 +93,7 @@ def add_sockets(app: Quart) -> None:
     async def saves() -> None:
         await websocket.accept()
         session["seen"] = await websocket.receive()
-        await session.save()
+        await session.greenroom.save()
         await websocket.send("saved")
 
 

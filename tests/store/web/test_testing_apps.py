@@ -18,16 +18,16 @@ from tests.store.web.web_stage import SECRET, Stage, browser, session_of, tell
 
 
 async def who(request: Request) -> Response:
-    return JSONResponse([session_of(request).user_id, request.session])
+    return JSONResponse([session_of(request).greenroom.user_id, request.session])
 
 
 async def login(request: Request) -> Response:
-    session_of(request).login("bob")
+    session_of(request).greenroom.login("bob")
     return PlainTextResponse("welcome")
 
 
 async def logout(request: Request) -> Response:
-    session_of(request).logout()
+    session_of(request).greenroom.logout()
     return PlainTextResponse("bye")
 
 

@@ -16,7 +16,7 @@ from greenroom import MemoryStore, UnavailableError, UsageError
 from greenroom.testing.libraries import Library
 from greenroom.web import RequestSession, Session, SessionMiddleware, SessionNotLoadedError
 from tests.store.web.web_handlers import HANDLERS, add, plain, show, who
-from tests.store.web.web_stage import SECRET, Stage, browser, session_of, tell
+from tests.store.web.web_stage import SECRET, FollowingMiddleware, Stage, browser, session_of, tell
 
 
 def test_skipped_paths_have_no_session(library: Library) -> None:
@@ -43,8 +43,8 @@ def test_skipped_paths_have_no_session(library: Library) -> None:
 def test_without_autoload_nothing_is_read_until_asked_for(library: Library) -> None:
     async def loaded(request: Request) -> Response:
         session = session_of(request)
-        await session.load()
-        await session.load()
+        await session.greenroom.load()
+        await session.greenroom.load()
         session["n"] = session.get("n", 0) + 1
         return JSONResponse(session)
 
@@ -57,7 +57,7 @@ def test_without_autoload_nothing_is_read_until_asked_for(library: Library) -> N
             await visitor.get("/plain")
             assert stage.store.calls["get"] == 1
             for path in ("/show", "/who", "/add", "/login", "/logout"):
-                with pytest.raises(SessionNotLoadedError, match=r"await session.load\(\)"):
+                with pytest.raises(SessionNotLoadedError, match=r"await session.greenroom.load\(\)"):
                     await visitor.get(path)
 
     tell(library, story)
@@ -233,7 +233,7 @@ def test_session_of_a_connection(library: Library) -> None:
     stage = Stage()
 
     async def story() -> None:
-        async with browser(stage.app(by_config, end, who)) as visitor:
+        async with browser(stage.app(by_config, end, who, kind=FollowingMiddleware)) as visitor:
             assert (await visitor.get("/by_config")).json() == {"put": "by a framework", "more": 1}
             assert (await visitor.get("/who")).json() == "alice"
             await visitor.get("/end")

@@ -16,7 +16,7 @@ from tests.store.web.web_stage import Socket, Stage, browser, cancelled_at, sess
 
 
 async def login(request: Request) -> Response:
-    session_of(request).login("alice")
+    session_of(request).greenroom.login("alice")
     return PlainTextResponse("welcome")
 
 

@@ -26,14 +26,14 @@ async def step(request: Request) -> Response:
         case "add":
             session.setdefault("cart", {})["mug"] = session.get("cart", {}).get("mug", 0) + 1
         case "login":
-            session.login("alice", {"theme": "dark"})
+            session.greenroom.login("alice", {"theme": "dark"})
         case "logout":
-            session.logout()
+            session.greenroom.logout()
         case "others":
-            session.logout_everywhere(keep_current=True)
+            session.greenroom.logout_everywhere(keep_current=True)
         case "devices":
-            return JSONResponse(len(await session.devices()))
-    return JSONResponse([session.user_id, session])
+            return JSONResponse(len(await session.greenroom.devices()))
+    return JSONResponse([session.greenroom.user_id, session])
 
 
 async def plain(_request: Request) -> Response:

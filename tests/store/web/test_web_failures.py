@@ -20,7 +20,7 @@ from greenroom import (
 from greenroom.testing.libraries import Library
 from greenroom.web import Session, SessionMiddleware
 from greenroom.web.middleware import REFUSAL_TEXT
-from tests.store.web.web_stage import SECRET, Socket, Stage, browser, session_of, tell
+from tests.store.web.web_stage import SECRET, FollowingMiddleware, Socket, Stage, browser, session_of, tell
 
 FAILURES = [
     UnavailableError("no primary in time"),
@@ -39,17 +39,17 @@ async def add(request: Request) -> Response:
 
 
 async def login(request: Request) -> Response:
-    session_of(request).login("alice")
+    session_of(request).greenroom.login("alice")
     return PlainTextResponse("welcome")
 
 
 async def logout(request: Request) -> Response:
-    session_of(request).logout()
+    session_of(request).greenroom.logout()
     return PlainTextResponse("bye")
 
 
 async def everywhere(request: Request) -> Response:
-    session_of(request).logout_everywhere(keep_current=bool(request.query_params.get("keep")))
+    session_of(request).greenroom.logout_everywhere(keep_current=bool(request.query_params.get("keep")))
     return PlainTextResponse("bye")
 
 
@@ -168,15 +168,15 @@ def test_anonymous_policy_reads_on_and_refuses_writes(library: Library) -> None:
     async def caught(request: Request) -> Response:
         session = session_of(request)
         assert session == {}
-        assert session.user_id is None
+        assert session.greenroom.user_id is None
         refused = 0
         for write in (
             lambda: session.update(x=1),
             lambda: session.setdefault("x", 1),
-            lambda: session.login("alice"),
-            session.logout,
-            session.regenerate,
-            session.logout_everywhere,
+            lambda: session.greenroom.login("alice"),
+            session.greenroom.logout,
+            session.greenroom.regenerate,
+            session.greenroom.logout_everywhere,
         ):
             with pytest.raises(UnavailableError, match="nothing can be written"):
                 write()
@@ -189,7 +189,7 @@ def test_anonymous_policy_reads_on_and_refuses_writes(library: Library) -> None:
 
     async def story() -> None:
         stage = Stage(on_unavailable="anonymous")
-        async with browser(stage.app(add, show, login, caught, replace)) as visitor:
+        async with browser(stage.app(add, show, login, caught, replace, kind=FollowingMiddleware)) as visitor:
             await visitor.get("/login")
             stage.store.calls.clear()
             stage.store.fail("*")

@@ -54,11 +54,11 @@ def make_client(**options: Any) -> tuple[TestClient, Stage]:
 
     @app.post("/login/{user}")
     def login(user: str, session: SessionDep) -> None:
-        session.login(user, {"theme": "dark"})
+        session.greenroom.login(user, {"theme": "dark"})
 
     @app.post("/logout")
     def logout(session: SessionDep) -> None:
-        session.logout()
+        session.greenroom.logout()
 
     @app.get("/me")
     def me(user_id: UserIdDep) -> str:
@@ -74,23 +74,23 @@ def make_client(**options: Any) -> tuple[TestClient, Stage]:
 
     @app.post("/profile")
     async def profile(session: SessionDep) -> Any:
-        seen = session.as_type(Profile)
+        seen = session.greenroom.as_type(Profile)
         seen.credit += 1
         seen.tags.add("seen")
-        session.put(seen)
+        session.greenroom.put(seen)
         return sorted(session)
 
     @app.get("/strict")
     def strict(session: SessionDep) -> str:
         try:
-            return session.as_type(Strict).theme
+            return session.greenroom.as_type(Strict).theme
         except SessionDataError as error:
             raise HTTPException(422, str(error)) from error
 
     @app.post("/refused")
     def refused(session: SessionDep) -> None:
         session["before"] = "the refusal"
-        session.discard()
+        session.greenroom.discard()
         raise HTTPException(409)
 
     @app.websocket("/socket")
@@ -205,7 +205,7 @@ def test_without_the_middleware_the_error_says_so() -> None:
 
     @app.get("/")
     def show(session: SessionDep) -> None:
-        session.logout()
+        session.greenroom.logout()
 
     with pytest.raises(UsageError, match="add it to the app"):
         TestClient(app).get("/")

@@ -17,12 +17,12 @@ VICTIM = "victim"
 async def app(scope: Any, _receive: Any, send: Any) -> None:
     session = scope["session"]
     if scope["path"] == "/login":
-        session.login("visitor", {"greeting": "hello"})
+        session.greenroom.login("visitor", {"greeting": "hello"})
     elif scope["path"] == "/logout":
-        session.logout()
+        session.greenroom.logout()
     elif scope["path"] == "/keep":
         session["kept"] = True
-    body = repr((session.user_id, dict(session), session.stored)).encode()
+    body = repr((session.greenroom.user_id, dict(session), session.greenroom.stored)).encode()
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": body})
 
@@ -39,7 +39,7 @@ class Site:
 
     async def _begin(self) -> tuple[str, str]:
         visit = self.sessions.visit(())
-        visit.session.login(VICTIM, {"secret": "the victim's"})
+        visit.session.greenroom.login(VICTIM, {"secret": "the victim's"})
         await visit.save()
         assert visit.record is not None
         session_id = visit.record.session_id

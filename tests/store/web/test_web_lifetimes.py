@@ -13,7 +13,7 @@ START = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 async def show(request: Request) -> Response:
-    return JSONResponse({"user": session_of(request).user_id, "data": request.session})
+    return JSONResponse({"user": session_of(request).greenroom.user_id, "data": request.session})
 
 
 async def untouched(_request: Request) -> Response:
@@ -21,26 +21,28 @@ async def untouched(_request: Request) -> Response:
 
 
 async def login(request: Request) -> Response:
-    session_of(request).login(request.query_params.get("user", "alice"))
+    session_of(request).greenroom.login(request.query_params.get("user", "alice"))
     return PlainTextResponse("welcome")
 
 
 async def devices(request: Request) -> Response:
     session = session_of(request)
-    listed = await session.devices()
-    return JSONResponse([[each.handle, each.label, each.handle == session.handle] for each in listed])
+    listed = await session.greenroom.devices()
+    return JSONResponse(
+        [[each.handle, each.label, each.handle == session.greenroom.handle] for each in listed]
+    )
 
 
 async def end(request: Request) -> Response:
-    await session_of(request).end_device(request.query_params["handle"])
+    await session_of(request).greenroom.end_device(request.query_params["handle"])
     return PlainTextResponse("ended")
 
 
 async def everywhere(request: Request) -> Response:
     session = session_of(request)
-    session.logout_everywhere(keep_current="keep" in request.query_params)
+    session.greenroom.logout_everywhere(keep_current="keep" in request.query_params)
     if "regenerate" in request.query_params:
-        session.regenerate()
+        session.greenroom.regenerate()
     return PlainTextResponse("bye")
 
 
@@ -87,7 +89,9 @@ def test_extension_is_the_only_write_of_a_read_and_only_past_the_threshold(libra
 def test_a_change_carries_the_extension_with_it(library: Library) -> None:
     async def change(request: Request) -> Response:
         request.session["n"] = request.session.get("n", 0) + 1
-        return JSONResponse(session_of(request).expires and session_of(request).expires.isoformat())
+        return JSONResponse(
+            session_of(request).greenroom.expires and session_of(request).greenroom.expires.isoformat()
+        )
 
     async def story() -> None:
         stage = Stage(idle_seconds=100)
@@ -175,8 +179,8 @@ def test_logout_everywhere(library: Library, query: str) -> None:
 def test_login_that_ends_all_other_sessions(library: Library) -> None:
     async def sole(request: Request) -> Response:
         session = session_of(request)
-        session.login("alice")
-        session.logout_everywhere(keep_current=True)
+        session.greenroom.login("alice")
+        session.greenroom.logout_everywhere(keep_current=True)
         return PlainTextResponse("welcome")
 
     async def story() -> None:
@@ -200,11 +204,11 @@ def test_hooks_turn_users_into_ids_and_back(library: Library) -> None:
         return None if user_id == "13" else User(int(user_id))
 
     async def enter(request: Request) -> Response:
-        session_of(request).login(User(int(request.query_params["number"])))
+        session_of(request).greenroom.login(User(int(request.query_params["number"])))
         return PlainTextResponse("ok")
 
     async def number(request: Request) -> Response:
-        user = await session_of(request).user()
+        user = await session_of(request).greenroom.user()
         return JSONResponse(None if user is None else user.number)
 
     async def story() -> None:

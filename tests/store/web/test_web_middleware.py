@@ -15,7 +15,7 @@ from greenroom import UsageError
 from greenroom.testing.libraries import Library
 from greenroom.web import SessionMiddleware
 from tests.store.web.web_handlers import HANDLERS, add, fail, show
-from tests.store.web.web_stage import Stage, browser, session_of, tell
+from tests.store.web.web_stage import FollowingMiddleware, Stage, browser, session_of, tell
 
 
 def test_anonymous_visits_and_reads_write_nothing_and_set_no_cookie(library: Library) -> None:
@@ -149,12 +149,12 @@ def test_logout_ends_every_session_that_the_browser_sent(
     """Cookies of several paths or domains come at once; none of them may leave the browser logged in."""
 
     async def everywhere(request: Request) -> Response:
-        session_of(request).logout_everywhere()
+        session_of(request).greenroom.logout_everywhere()
         return PlainTextResponse("bye")
 
     async def bye(request: Request) -> Response:
-        session_of(request).logout()
-        session_of(request).login("carol")
+        session_of(request).greenroom.logout()
+        session_of(request).greenroom.login("carol")
         return PlainTextResponse("welcome")
 
     async def story() -> None:
@@ -190,7 +190,7 @@ def test_logout_with_one_cookie_deletes_once(library: Library) -> None:
 
 def test_session_begun_after_logout_in_the_same_request_is_another(library: Library) -> None:
     async def bye(request: Request) -> Response:
-        session_of(request).logout()
+        session_of(request).greenroom.logout()
         request.session["flash"] = "you are logged out"
         return PlainTextResponse("bye")
 
@@ -245,7 +245,7 @@ def test_a_failing_handler_saves_nothing_where_its_framework_answers_first(libra
 
     async def kept(request: Request) -> Response:
         request.session["kept"] = 1
-        await session_of(request).save()
+        await session_of(request).greenroom.save()
         request.session["half"] = "done"
         raise RuntimeError("the handler failed")
 
@@ -267,7 +267,7 @@ def test_a_failing_handler_saves_nothing_where_its_framework_answers_first(libra
 def test_discard_is_for_handlers_of_exceptions(library: Library) -> None:
     async def refused(request: Request) -> Response:
         request.session["half"] = "done"
-        session_of(request).discard()
+        session_of(request).greenroom.discard()
         raise HTTPException(409)
 
     async def story() -> None:
@@ -299,7 +299,9 @@ def test_creating_a_session_after_the_response_started_is_the_callers_mistake(li
         return PlainTextResponse("ok", background=BackgroundTask(request.session.update, late=1))
 
     async def later_login(request: Request) -> Response:
-        return PlainTextResponse("ok", background=BackgroundTask(session_of(request).login, "alice"))
+        return PlainTextResponse(
+            "ok", background=BackgroundTask(session_of(request).greenroom.login, "alice")
+        )
 
     async def replaced(request: Request) -> Response:
         def replace() -> None:
@@ -309,7 +311,7 @@ def test_creating_a_session_after_the_response_started_is_the_callers_mistake(li
 
     async def story() -> None:
         stage = Stage()
-        async with browser(stage.app(late, later_login, replaced)) as visitor:
+        async with browser(stage.app(late, later_login, replaced, kind=FollowingMiddleware)) as visitor:
             for path in ("/late", "/later_login", "/replaced"):
                 with pytest.raises(UsageError, match="the response has started"):
                     await visitor.get(path)
@@ -341,11 +343,11 @@ def test_save_and_reload_in_between(library: Library) -> None:
     async def between(request: Request) -> Response:
         session = session_of(request)
         session["kept"] = 1
-        assert session.modified
-        assert await session.save()
-        assert not session.modified
+        assert session.greenroom.modified
+        assert await session.greenroom.save()
+        assert not session.greenroom.modified
         session["dropped"] = 2
-        await session.reload()
+        await session.greenroom.reload()
         assert session == {"kept": 1}
         return PlainTextResponse("ok")
 
@@ -360,7 +362,7 @@ def test_save_and_reload_in_between(library: Library) -> None:
 
 
 def test_what_stands_in_the_scope_is_what_counts(library: Library) -> None:
-    """Frameworks put a plain dict there, or a Struct, or None, or a mark for empty."""
+    """For a framework that is followed: Litestar puts a dict there, a Struct, None, or a mark."""
 
     class Basket(msgspec.Struct):
         items: list[str]
@@ -381,7 +383,7 @@ def test_what_stands_in_the_scope_is_what_counts(library: Library) -> None:
 
     async def story() -> None:
         stage = Stage()
-        async with browser(stage.app(put, show)) as visitor:
+        async with browser(stage.app(put, show, kind=FollowingMiddleware)) as visitor:
             assert "set-cookie" in (await visitor.get("/put?what=dict")).headers
             assert (await visitor.get("/show")).json() == {"a": 1}
             await visitor.get("/put?what=struct")

@@ -1,4 +1,4 @@
-"""`session.modify`: counters and lists of requests that meet."""
+"""`session.greenroom.modify`: counters and lists of requests that meet."""
 
 import asyncio
 from typing import Any
@@ -33,7 +33,7 @@ def count_up(data: dict[Any, Any]) -> None:
 def test_every_count_counts() -> None:
     async def main() -> None:
         visits = await visits_of_one_session(FaultyStore(MemoryStore()), 20)
-        assert all(await asyncio.gather(*(visit.session.modify(count_up) for visit in visits)))
+        assert all(await asyncio.gather(*(visit.session.greenroom.modify(count_up) for visit in visits)))
         await visits[0].reload()
         assert visits[0].session == {"theme": "dark", "visits": 20}
 
@@ -46,10 +46,10 @@ def test_every_item_of_a_list_is_kept_and_other_changes_do_not_matter() -> None:
         one, two, three = await visits_of_one_session(store, 3, list=[])
         two.session["theme"] = "light"
         await two.save()
-        await one.session.modify(lambda data: data["list"].append("x"))
+        await one.session.greenroom.modify(lambda data: data["list"].append("x"))
         assert one.session == {"theme": "light", "list": ["x"]}
         assert store.calls["get"] == 3, "nothing is read again for a change elsewhere"
-        await three.session.modify(lambda data: data["list"].append("y"))
+        await three.session.greenroom.modify(lambda data: data["list"].append("y"))
         assert three.session["list"] == ["x", "y"]
         assert not three.is_modified()
 
@@ -60,7 +60,7 @@ def test_what_stands_in_the_session_is_saved_before() -> None:
     async def main() -> None:
         (visit,) = await visits_of_one_session(FaultyStore(MemoryStore()), 1)
         visit.session["note"] = "ring"
-        assert await visit.session.modify(lambda data: data.pop("theme"))
+        assert await visit.session.greenroom.modify(lambda data: data.pop("theme"))
         await visit.reload()
         assert visit.session == {"note": "ring"}
 
@@ -71,7 +71,7 @@ def test_a_change_that_changes_nothing_writes_nothing() -> None:
     async def main() -> None:
         store = FaultyStore(MemoryStore())
         (visit,) = await visits_of_one_session(store, 1)
-        assert await visit.session.modify(lambda _data: None)
+        assert await visit.session.greenroom.modify(lambda _data: None)
         assert store.writes == 1
 
     asyncio.run(main())
@@ -81,7 +81,7 @@ def test_without_a_session_it_creates_one() -> None:
     async def main() -> None:
         store = MemoryStore()
         visit = Session(secret=SECRET, store=store).visit(())
-        assert await visit.session.modify(count_up)
+        assert await visit.session.greenroom.modify(count_up)
         assert visit.is_stored
         assert visit.session == {"visits": 1}
 
@@ -91,10 +91,10 @@ def test_without_a_session_it_creates_one() -> None:
 def test_after_a_logout_it_is_dropped() -> None:
     async def main() -> None:
         one, two = await visits_of_one_session(FaultyStore(MemoryStore()), 2)
-        one.session.logout()
+        one.session.greenroom.logout()
         await one.save()
-        assert not await two.session.modify(count_up)
-        assert two.session.lost
+        assert not await two.session.greenroom.modify(count_up)
+        assert two.session.greenroom.lost
         assert two.set_cookie() is None
 
     asyncio.run(main())
@@ -107,7 +107,7 @@ def test_it_gives_up_where_others_are_always_faster() -> None:
         store.fail("patch", VersionConflictError("someone else was faster"))
         store.contention_seconds = 0.2
         with pytest.raises(VersionConflictError, match=r"others changed the session.* attempts in 0\.2 s"):
-            await visit.session.modify(count_up)
+            await visit.session.greenroom.modify(count_up)
 
     asyncio.run(main())
 
@@ -125,7 +125,7 @@ def test_a_list_that_came_into_the_way_is_read_again() -> None:
             else:
                 data["visits"]["one"] = 1
 
-        assert await one.session.modify(change)
+        assert await one.session.greenroom.modify(change)
         assert one.session["visits"] == ["not a dict", "one"]
 
     asyncio.run(main())

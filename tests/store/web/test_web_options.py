@@ -143,7 +143,7 @@ def test_no_page_fails_over_a_label(
     async def add(request: Any) -> Any:
         from starlette.responses import PlainTextResponse
 
-        session_of(request).login("alice")
+        session_of(request).greenroom.login("alice")
         return PlainTextResponse("ok")
 
     async def story() -> list[str]:
@@ -169,7 +169,7 @@ def test_nothing_shown_holds_an_id_or_a_secret() -> None:
     async def story() -> None:
         sessions = session()
         visit = sessions.visit([], user_agent="x")
-        visit.session.login("alice")
+        visit.session.greenroom.login("alice")
         await visit.save()
         assert visit.record is not None
         random_part = visit.record.session_id[8:]
@@ -192,9 +192,9 @@ def test_users_are_strings_or_have_a_hook() -> None:
 def test_label_hook_and_its_limit() -> None:
     async def label_of(sessions: Session, agent: str) -> str:
         visit = sessions.visit([], user_agent=agent)
-        visit.session.login("alice")
+        visit.session.greenroom.login("alice")
         await visit.save()
-        return (await visit.session.devices())[0].label
+        return (await visit.session.greenroom.devices())[0].label
 
     def run(sessions: Session, agent: str) -> str:
         return library_named("asyncio").run(lambda: label_of(sessions, agent), 30)

@@ -16,7 +16,7 @@ from tests.store.web.web_stage import Stage, browser, session_of, tell, together
 
 def nest_and_log_in(session: Any) -> None:
     session.setdefault("cart", {})["slow"] = 1
-    session.login("alice")
+    session.greenroom.login("alice")
 
 
 def act_fast(session: Any, request: Request) -> None:
@@ -26,13 +26,13 @@ def act_fast(session: Any, request: Request) -> None:
         case "list":
             session["cart"] = ["fast"]
         case "login":
-            session.login(request.query_params["user"], {"by": "fast"})
+            session.greenroom.login(request.query_params["user"], {"by": "fast"})
         case "regenerate":
-            session.regenerate()
+            session.greenroom.regenerate()
         case "logout":
-            session.logout()
+            session.greenroom.logout()
         case "everywhere":
-            session.logout_everywhere()
+            session.greenroom.logout_everywhere()
 
 
 class Race:
@@ -53,22 +53,24 @@ class Race:
                 case "nested":
                     session.setdefault("cart", {})["slow"] = 1
                 case "login":
-                    session.login(request.query_params["user"], {"by": "slow"})
+                    session.greenroom.login(request.query_params["user"], {"by": "slow"})
                 case "nested login":
                     nest_and_log_in(session)
                 case "logout":
-                    session.logout()
+                    session.greenroom.logout()
                 case "regenerate":
-                    session.regenerate()
+                    session.greenroom.regenerate()
                 case "save":
                     session["slow"] = 1
-                    return JSONResponse({"saved": await session.save(), "lost": session.lost})
+                    return JSONResponse(
+                        {"saved": await session.greenroom.save(), "lost": session.greenroom.lost}
+                    )
             return PlainTextResponse("slow")
 
         async def fast(request: Request) -> Response:
             session = session_of(request)
             act_fast(session, request)
-            return JSONResponse({"user": session.user_id, "data": session})
+            return JSONResponse({"user": session.greenroom.user_id, "data": session})
 
         self.app = self.stage.app(slow, fast)
 
@@ -247,8 +249,10 @@ def test_reload_shows_what_others_did(library: Library) -> None:
         async def reloading(request: Request) -> Response:
             session = session_of(request)
             await race.gate.pass_through()
-            await session.reload()
-            return JSONResponse({"data": session, "lost": session.lost, "user": session.user_id})
+            await session.greenroom.reload()
+            return JSONResponse(
+                {"data": session, "lost": session.greenroom.lost, "user": session.greenroom.user_id}
+            )
 
         app = race.stage.app(reloading)
         visitor = browser(race.app)
@@ -278,7 +282,7 @@ def test_two_tasks_of_one_request_save_one_after_the_other(library: Library) -> 
         async def both(request: Request) -> Response:
             session = session_of(request)
             session["x"] = 1
-            await together(library, session.save, session.save)
+            await together(library, session.greenroom.save, session.greenroom.save)
             return PlainTextResponse("ok")
 
         async with browser(race.stage.app(both)) as visitor:

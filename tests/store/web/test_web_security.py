@@ -21,11 +21,11 @@ DEVICES_MAX = 2
 
 async def show(request: Request) -> Response:
     session = session_of(request)
-    return JSONResponse({"user": session.user_id, "data": session})
+    return JSONResponse({"user": session.greenroom.user_id, "data": session})
 
 
 async def login(request: Request) -> Response:
-    session_of(request).login("alice")
+    session_of(request).greenroom.login("alice")
     return PlainTextResponse("welcome")
 
 
@@ -37,11 +37,11 @@ async def keep(request: Request) -> Response:
 async def login_of_few(request: Request) -> Response:
     """Let a user have a few devices only: whoever logs in ends the oldest."""
     session = session_of(request)
-    session.login("alice")
-    await session.save()
-    devices = sorted(await session.devices(), key=lambda device: device.created, reverse=True)
+    session.greenroom.login("alice")
+    await session.greenroom.save()
+    devices = sorted(await session.greenroom.devices(), key=lambda device: device.created, reverse=True)
     for device in devices[DEVICES_MAX:]:
-        await session.end_device(device.handle)
+        await session.greenroom.end_device(device.handle)
     return PlainTextResponse("welcome")
 
 
@@ -225,7 +225,7 @@ def test_what_ends_a_session_survives_nothing_of_it(library: Library) -> None:
     """Logged out on one device, the same cookie is worth nothing anywhere, whenever it is sent again."""
 
     async def logout(request: Request) -> Response:
-        session_of(request).logout()
+        session_of(request).greenroom.logout()
         return PlainTextResponse("bye")
 
     async def story() -> None:

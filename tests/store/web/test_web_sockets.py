@@ -35,7 +35,7 @@ def begun(library: Library, stage: Stage, user_id: str = "alice") -> tuple[str, 
 
     async def story() -> tuple[str, str]:
         visit = stage.sessions.visit(())
-        visit.session.login(user_id, {"n": 0})
+        visit.session.greenroom.login(user_id, {"n": 0})
         await visit.save()
         assert visit.record is not None
         cookie = visit.set_cookie()
@@ -119,7 +119,7 @@ def test_a_socket_may_save_while_it_runs(library: Library) -> None:
     async def handler(websocket: WebSocket) -> None:
         await websocket.accept()
         websocket.session["n"] = 1
-        await websocket.session.save()  # type: ignore[attr-defined]  # Starlette calls it a dict
+        await websocket.session.greenroom.save()  # type: ignore[attr-defined]  # Starlette calls it a dict
         seen.append(held_now())
         raise RuntimeError("too late to harm")
 
@@ -160,7 +160,7 @@ def test_no_session_begins_with_a_refusal(library: Library) -> None:
 def test_logout_over_a_socket_ends_the_session(library: Library) -> None:
     async def handler(websocket: WebSocket) -> None:
         await websocket.accept()
-        websocket.session.logout()  # type: ignore[attr-defined]  # as above
+        websocket.session.greenroom.logout()  # type: ignore[attr-defined]  # as above
         await websocket.close()
 
     stage = Stage()

@@ -87,20 +87,20 @@ def stored(session: RequestSession) -> RequestSession:
 def test_a_field_that_is_back_at_its_default_is_stored() -> None:
     session = new_session()
     session["other"] = 1
-    session.put(Settings(theme="dark", note="hello", sizes={"a": 1}))
+    session.greenroom.put(Settings(theme="dark", note="hello", sizes={"a": 1}))
     session = stored(session)
-    settings = session.as_type(Settings)
+    settings = session.greenroom.as_type(Settings)
     assert settings == Settings(theme="dark", note="hello", sizes={"a": 1})
     settings.theme, settings.note, settings.sizes = "light", msgspec.UNSET, {}
-    session.put(settings)
+    session.greenroom.put(settings)
     assert session.copy() == {"other": 1, "theme": "light", "sizes": {}}
-    assert stored(session).as_type(Settings) == Settings()
+    assert stored(session).greenroom.as_type(Settings) == Settings()
 
 
 def test_unset_fields_of_dataclasses_are_removed() -> None:
     session = new_session()
-    session.put(Profile("Alice", "al"))
-    session.put(Profile("Alice"))
+    session.greenroom.put(Profile("Alice", "al"))
+    session.greenroom.put(Profile("Alice"))
     assert session.copy() == {"name": "Alice", "seen": {}}
 
 
@@ -124,17 +124,17 @@ def test_unset_fields_of_dataclasses_are_removed() -> None:
 )
 def test_what_is_put_is_what_is_read(value: Any) -> None:
     session = new_session()
-    session.put(value)
-    assert stored(session).as_type(type(value)) == value
+    session.greenroom.put(value)
+    assert stored(session).greenroom.as_type(type(value)) == value
 
 
 def test_plain_data_keeps_its_own_keys() -> None:
     session = new_session()
-    session.put(Stock(set(), set(), {}, {}, {}, {7: "seven"}, {Theme.DARK: UUID(int=3)}))
+    session.greenroom.put(Stock(set(), set(), {}, {}, {}, {7: "seven"}, {Theme.DARK: UUID(int=3)}))
     found = stored(session)
     assert found["by_number"] == {7: "seven"}
     assert found["by_theme"] == {"dark": UUID(int=3)}
-    session.put({"ids": {UUID(int=1): 1}})
+    session.greenroom.put({"ids": {UUID(int=1): 1}})
     with pytest.raises(UsageError, match=r"data\['ids'\].* keys are str or int"):
         encode_data(session.copy())
 
@@ -144,12 +144,12 @@ def test_keys_of_one_text_are_refused() -> None:
         keys: dict[Any, int]
 
     with pytest.raises(UsageError, match="two keys"):
-        new_session().put(Twice({UUID(int=1): 1, str(UUID(int=1)): 2}))
+        new_session().greenroom.put(Twice({UUID(int=1): 1, str(UUID(int=1)): 2}))
 
 
 def test_a_login_takes_all_fields() -> None:
     session = new_session()
-    session.login("alice", Settings())
+    session.greenroom.login("alice", Settings())
     assert session.copy() == {"theme": "light", "sizes": {}}
 
 
@@ -157,7 +157,7 @@ def test_what_does_not_fit_a_pydantic_model_is_named_and_not_shown() -> None:
     session = new_session()
     session["count"] = "s3cret"
     with pytest.raises(SessionDataError, match=r"does not fit Model: int_parsing at .*count") as caught:
-        session.as_type(Model)
+        session.greenroom.as_type(Model)
     assert "s3cret" not in str(caught.value)
     assert caught.value.__context__ is None
 
@@ -170,6 +170,6 @@ def test_what_contains_itself_is_refused_where_it_is_stored() -> None:
         inner: dict[str, Any]
 
     session = new_session()
-    session.put(Holder(inner))
+    session.greenroom.put(Holder(inner))
     with pytest.raises(UsageError, match="deeper"):
         encode_data(session.copy())

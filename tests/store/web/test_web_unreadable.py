@@ -20,7 +20,7 @@ YEAR_9999_US = 253_402_300_799_999_999
 
 async def who(request: Request) -> Response:
     session = session_of(request)
-    return JSONResponse([session.user_id, dict(session)])
+    return JSONResponse([session.greenroom.user_id, dict(session)])
 
 
 async def add(request: Request) -> Response:
@@ -29,17 +29,17 @@ async def add(request: Request) -> Response:
 
 
 async def login(request: Request) -> Response:
-    session_of(request).login("alice", {"fresh": True})
+    session_of(request).greenroom.login("alice", {"fresh": True})
     return PlainTextResponse("welcome")
 
 
 async def logout(request: Request) -> Response:
-    session_of(request).logout()
+    session_of(request).greenroom.logout()
     return PlainTextResponse("bye")
 
 
 async def everywhere(request: Request) -> Response:
-    session_of(request).logout_everywhere()
+    session_of(request).greenroom.logout_everywhere()
     return PlainTextResponse("bye")
 
 
@@ -246,15 +246,15 @@ def test_poisoned_while_the_request_runs(library: Library, action: str) -> None:
             if action == "save":
                 session["more"] = 1
             elif action == "login":
-                session.login("bob")
+                session.greenroom.login("bob")
             elif action == "logout":
-                session.logout()
+                session.greenroom.logout()
             elif action == "reload":
-                await session.reload()
+                await session.greenroom.reload()
                 assert dict(session) == {}
-                assert session.lost
+                assert session.greenroom.lost
             else:
-                assert not await session.modify(lambda data: data.update(more=1))
+                assert not await session.greenroom.modify(lambda data: data.update(more=1))
             return PlainTextResponse("ok")
 
         async with browser(stage.app(*HANDLERS, handler)) as visitor:

@@ -31,11 +31,11 @@ def test_changes_of_many_keys_merge_with_those_of_others(library: Library, actio
                 stage.session_id(visitor) or "", set={("cart", "rug"): 1, "theme": "dark"}
             )
             if action == "modify":
-                assert await session.modify(change)
+                assert await session.greenroom.modify(change)
             else:
                 change(session)
                 if action == "login":
-                    session.login("alice")
+                    session.greenroom.login("alice")
             return PlainTextResponse("done")
 
         def change(data: dict[Any, Any]) -> None:
@@ -65,9 +65,9 @@ def test_modify_begins_anew_where_another_changed_one_of_its_values(library: Lib
                 data.update({key: data.get(key, 0) + 1 for key in MANY})
 
             session = session_of(request)
-            await session.load()
+            await session.greenroom.load()
             await stage.store.inner.patch(stage.session_id(visitor) or "", set={"key-7": 10})
-            assert await session.modify(change)
+            assert await session.greenroom.modify(change)
             return PlainTextResponse("counted")
 
         async with browser(stage.app(begin, count)) as visitor:

@@ -15,7 +15,7 @@ async def show(request: Request) -> Response:
 
 
 async def who(request: Request) -> Response:
-    return JSONResponse(session_of(request).user_id)
+    return JSONResponse(session_of(request).greenroom.user_id)
 
 
 async def add(request: Request) -> Response:
@@ -25,23 +25,23 @@ async def add(request: Request) -> Response:
 
 
 async def login(request: Request) -> Response:
-    session_of(request).login(request.query_params.get("user", "alice"), {"since": "now"})
+    session_of(request).greenroom.login(request.query_params.get("user", "alice"), {"since": "now"})
     return RedirectResponse("/who", 303)
 
 
 async def logout(request: Request) -> Response:
-    session_of(request).logout()
+    session_of(request).greenroom.logout()
     return PlainTextResponse("bye")
 
 
 async def regenerate(request: Request) -> Response:
-    session_of(request).regenerate()
+    session_of(request).greenroom.regenerate()
     return PlainTextResponse("new")
 
 
 async def fail(request: Request) -> Response:
     request.session["half"] = "done"
-    session_of(request).login("mallory")
+    session_of(request).greenroom.login("mallory")
     raise RuntimeError("the handler failed")
 
 

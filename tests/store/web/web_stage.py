@@ -13,11 +13,18 @@ from starlette.routing import Route
 from greenroom import MemoryStore
 from greenroom.testing import FaultyStore, Gate, ManualClock
 from greenroom.testing.libraries import Library
-from greenroom.web import RequestSession, Session, SessionMiddleware
+from greenroom.web import RequestSession, Session, SessionMiddleware, Visit
 
 SECRET = "a secret for tests only, long enough"
 SECONDS = 30.0
 HOST = "https://app.test"
+
+
+class FollowingMiddleware(SessionMiddleware):
+    """For a framework whose interface is to replace what stands in the scope, as Litestar's is."""
+
+    def follow(self, scope: Any, visit: Visit) -> None:
+        visit.follow = lambda: visit.adopt(scope["session"])
 
 
 class Stage:
@@ -30,11 +37,11 @@ class Stage:
             **{"secret": SECRET, "store": self.store, "clock": self.clock, **options},
         )
 
-    def app(self, *handlers: Callable[..., Any], **options: Any) -> Starlette:
+    def app(self, *handlers: Callable[..., Any], kind: Any = SessionMiddleware, **options: Any) -> Starlette:
         """Return an app that serves each handler at its name."""
         routes = [Route(f"/{each.__name__}", each, methods=["GET", "POST"]) for each in handlers]
         app = Starlette(routes=routes)
-        app.add_middleware(SessionMiddleware, session=self.sessions, **options)
+        app.add_middleware(kind, session=self.sessions, **options)
         return app
 
     def count(self, what: str) -> int:
