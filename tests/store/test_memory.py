@@ -87,6 +87,56 @@ def test_nothing_is_left_of_sessions_that_are_gone() -> None:
     run(scenario)
 
 
+def test_creates_collect_what_has_expired() -> None:
+    async def scenario(store: MemoryStore, clock: ManualClock) -> None:
+        for number in range(1000):
+            await store.create(session(clock, user_id=f"user-{number}"))
+        clock.advance(60)
+        for _ in range(250):
+            await store.create(session(clock))
+        assert len(store._records) == 250
+        assert store._users == {}
+
+    run(scenario)
+
+
+def test_a_store_in_use_stays_as_large_as_its_live_sessions() -> None:
+    """No page calls clean: visitors come once a second, and each session lives for a minute."""
+
+    async def scenario(store: MemoryStore, clock: ManualClock) -> None:
+        kept = session(clock, 1e6, user_id="alice")
+        await store.create(kept)
+        largest = 0
+        for _ in range(2000):
+            clock.advance(1)
+            visitor = session(clock)
+            await store.create(visitor)
+            await store.patch(visitor.session_id, set={"n": 1}, user_id="bob")
+            largest = max(largest, len(store._records))
+        assert 60 <= largest <= 61 * 4 / 3 + 4
+        assert await store.get(kept.session_id) is not None
+        assert len(store._users["bob"]) == len(store._records) - 1
+        assert await store.list_by_user("alice")
+
+    run(scenario)
+
+
+def test_a_session_that_is_in_use_is_not_collected() -> None:
+    async def scenario(store: MemoryStore, clock: ManualClock) -> None:
+        used = session(clock)
+        await store.create(used)
+        for _ in range(100):
+            clock.advance(30)
+            await store.patch(used.session_id, expires=clock() + timedelta(seconds=60))
+            await store.create(session(clock))
+        assert await store.get(used.session_id) is not None
+        rotated = await store.rotate(used.session_id)
+        await store.create(session(clock))
+        assert await store.get(rotated.session_id) is not None
+
+    run(scenario)
+
+
 def test_ids_are_not_kept() -> None:
     async def scenario(store: MemoryStore, clock: ManualClock) -> None:
         only = session(clock, data={"n": 1})
