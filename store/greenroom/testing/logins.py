@@ -10,9 +10,10 @@ a client that is async, the same call returns something to await.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from http.cookiejar import Cookie
+from email.message import Message
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.request import Request
 
 from greenroom.errors import UsageError
 from greenroom.options import TESTING
@@ -46,33 +47,32 @@ async def _created(sessions: Any, user_id: str, data: dict[str, Any]) -> tuple[s
 
 
 def _put(client: Any, sessions: Any, signed: str) -> None:
-    """Put the cookie where one that the app sets would lie, so that a later one takes its place."""
-    settings = sessions.cookie
-    host = client.base_url.host
-    domain = settings.domain or (host if "." in host else f"{host}.local")
-    if settings.domain is not None and not domain.startswith("."):
-        domain = f".{domain}"
-    client.cookies.jar.set_cookie(
-        Cookie(
-            version=0,
-            name=settings.name,
-            value=signed,
-            port=None,
-            port_specified=False,
-            domain=domain,
-            domain_specified=settings.domain is not None,
-            domain_initial_dot=domain.startswith("."),
-            path=settings.path,
-            path_specified=True,
-            # Sent over http and ws too, on which test clients insist for WebSockets.
-            secure=False,
-            expires=None,
-            discard=True,
-            comment=None,
-            comment_url=None,
-            rest={"HttpOnly": ""},
-        )
+    """Put the cookie into the client's jar by the jar's own rules, as if the app had set it.
+
+    So it lies where one that the app sets will lie, whatever the host: a name, an address, one of IPv6.
+    """
+    headers = Message()
+    headers["Set-Cookie"] = sessions.cookie.header(signed)
+    jar, name = client.cookies.jar, sessions.cookie.name
+    jar.extract_cookies(_Response(headers), Request(str(client.base_url)))  # noqa: S310  nothing is opened
+    for cookie in jar:
+        if cookie.name == name and cookie.value == signed:
+            cookie.secure = False  # sent over http and ws too, on which test clients insist for WebSockets
+            return
+    raise UsageError(
+        f"the client takes no cookie of domain {sessions.cookie.domain!r} at {client.base_url.host}; give it "
+        "a base_url= of that domain"
     )
+
+
+class _Response(NamedTuple):
+    """What a cookie jar takes for a response."""
+
+    headers: Message
+
+    def info(self) -> Message:
+        """Return the headers."""
+        return self.headers
 
 
 def _session_of(client: Any) -> Any:

@@ -1,5 +1,7 @@
 """`login_as` and `FaultyStore`, as tests of apps use them."""
 
+from typing import Any
+
 import httpx
 import pytest
 from starlette.applications import Starlette
@@ -31,9 +33,17 @@ async def logout(request: Request) -> Response:
     return PlainTextResponse("bye")
 
 
-@pytest.mark.parametrize("url", ["https://testserver", "http://testserver", "https://shop.example"])
-def test_a_test_client_is_logged_in(url: str) -> None:
-    stage = Stage(secure=url.startswith("https"))
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://testserver", "http://testserver", "https://shop.example", "https://Shop.Example"),
+        *("https://[::1]:8443", "https://[2001:db8::1]", "https://[fe80::1]/", "http://[::1]"),
+        *("http://127.0.0.1:8000", "https://10.0.0.1", "http://localhost:8000", "https://bücher.example:444"),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"path": "/"}, {"host_prefix": False}])
+def test_a_test_client_is_logged_in(url: str, options: dict[str, Any]) -> None:
+    stage = Stage(secure=url.startswith("https"), **options)
     client = TestClient(stage.app(who, login, logout), base_url=url)
     handle = login_as(client, "alice", cart={"mug": 2})
     assert len(handle) == 46
@@ -45,6 +55,24 @@ def test_a_test_client_is_logged_in(url: str) -> None:
     client.get("/logout")
     assert client.get("/who").json() == [None, {}]
     assert not client.cookies
+
+
+@pytest.mark.parametrize("url", ["https://shop.example", "https://www.shop.example"])
+@pytest.mark.parametrize("domain", ["shop.example", ".shop.example", "Shop.example"])
+def test_a_cookie_of_a_domain_is_sent_to_its_hosts(url: str, domain: str) -> None:
+    stage = Stage(domain=domain)
+    client = TestClient(stage.app(who, login, logout), base_url=url)
+    login_as(client, "alice")
+    assert client.get("/who").json() == ["alice", {}]
+    client.get("/login")
+    assert client.get("/who").json() == ["bob", {}]
+    assert len(list(client.cookies.jar)) == 1, "the app's cookie took the place of ours"
+
+
+def test_a_domain_that_does_not_hold_the_host_is_told() -> None:
+    client = TestClient(Stage(domain="shop.example").app(who), base_url="https://testserver")
+    with pytest.raises(UsageError, match="base_url"):
+        login_as(client, "alice")
 
 
 def test_an_async_client_awaits_it(library: Library) -> None:
