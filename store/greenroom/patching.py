@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 from msgspec import Raw
 
+from greenroom.bases import plain_key
 from greenroom.codec import INT_MAX, INT_MIN, encode_value
 from greenroom.errors import UsageError
 from greenroom.fields import ABSENT
@@ -47,6 +48,7 @@ _MISSING: Any = object()
 _encode = msgspec.msgpack.Encoder().encode
 
 _CONTAINERS = frozenset({dict, list})
+_KEYS = frozenset({str, int})
 
 LIST_IN_PATH = "a list stands at "
 
@@ -97,6 +99,8 @@ def encode_changes(
 def normalize_path(path: PathLike) -> Path:
     """Return the tuple of keys: `"theme"` is `("theme",)`. Raises UsageError if it is no path."""
     keys = path if isinstance(path, tuple) else (path,)
+    if not _KEYS.issuperset(map(type, keys)) or type(keys) is not tuple:
+        keys = tuple(plain_key(key) for key in keys)  # type: ignore[misc]  # what is no key is refused below
     if not keys:
         raise UsageError("a path has at least one key; to replace all of a session's data, use update")
     if len(keys) > DEPTH_MAX:

@@ -1,6 +1,7 @@
 """Patches do what an obvious model does; neither hostile data nor hostile patches get past ValueError."""
 
-from typing import Any
+from enum import IntEnum, StrEnum
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -127,6 +128,27 @@ def test_paths_below_one_another_are_refused_whatever_their_order() -> None:
     with pytest.raises(UsageError, match="twice"):
         patch({}, set={"a": 1, ("a",): 1})
     assert patch({}, set={("a", "b"): 2, ("a", "c"): 1, ("ab",): 3}) == {"a": {"b": 2, "c": 1}, "ab": 3}
+
+
+def test_keys_of_paths_may_be_of_a_subclass() -> None:
+    class Key(StrEnum):
+        CART = "cart"
+
+    class Row(IntEnum):
+        FIRST = 1
+
+    class Path(NamedTuple):
+        above: str
+        below: int
+
+    changes = encode_changes({(Key.CART, Row.FIRST): 1}, [Key.CART, Path("a", 1)], {Key.CART: 2})
+    assert changes == encode_changes({("cart", 1): 1}, ["cart", ("a", 1)], {"cart": 2})
+    for path in (*changes.unset, changes.set[0][0]):
+        assert type(path) is tuple
+        assert {type(key) for key in path} <= {str, int}
+    for wrong in (True, (Key.CART, None), 1.5, (b"a",)):
+        with pytest.raises(UsageError, match="a path is"):
+            encode_changes({wrong: 1})
 
 
 def test_of_raw_values_later_ones_win() -> None:
