@@ -232,10 +232,15 @@ class GreenroomStore(Store):
         return _value(await self._found(self._id(key))) is not None
 
     async def expires_in(self, key: str) -> int | None:
-        """Return the whole seconds until a value ends; None if it does not, or there is none."""
+        """Return the whole seconds until a value ends; -1 if it does not, None if there is none.
+
+        As Litestar's own stores do.
+        """
         found = await self._found(self._id(key))
-        if found is None or not found.data.get(_ENDS):
+        if _value(found) is None or found is None:
             return None
+        if not found.data.get(_ENDS):
+            return -1
         return max(0, int((found.expires - self._clock()).total_seconds()))
 
     async def delete_expired(self) -> None:
@@ -284,9 +289,17 @@ class GreenroomStore(Store):
 
 
 def _lifetime(given: int | timedelta | None) -> timedelta | None:
-    if not given:
+    """Return a lifetime, or None for one without end. Raises UsageError for what is none."""
+    if given is None:
         return None
-    return given if isinstance(given, timedelta) else timedelta(seconds=given)
+    seconds = given.total_seconds() if isinstance(given, timedelta) else given
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise UsageError(f"a lifetime is a number of seconds or a timedelta, not a {type(given).__name__}")
+    if seconds == 0:
+        return None
+    if not seconds <= SECONDS_WITHOUT_END:
+        raise UsageError("a lifetime is at most a hundred years; None is one without end")
+    return timedelta(seconds=max(seconds, -1))
 
 
 def _value(found: SessionData | None) -> bytes | None:

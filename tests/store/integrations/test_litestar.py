@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.params import FromPath
 from litestar.response import Redirect
 from litestar.stores.base import Store
+from litestar.stores.file import FileStore
+from litestar.stores.memory import MemoryStore as LitestarsMemoryStore
 from litestar.testing import AsyncTestClient, TestClient
 
 from greenroom import BaseSessionStore, MemoryStore, UnsupportedError, UsageError
@@ -227,7 +230,7 @@ def test_text_comes_back_as_bytes_and_the_last_set_wins() -> None:
         await c.store.set("k", "grüße", 10)
         await c.store.set("k", "später")
         assert await c.store.get("k") == "später".encode()
-        assert await c.store.expires_in("k") is None
+        assert await c.store.expires_in("k") == -1
         await c.store.set("k", b"")
         assert await c.store.get("k") == b""
 
@@ -241,7 +244,7 @@ def test_lifetimes() -> None:
         await c.store.set("ever", b"1")
         assert await c.store.expires_in("int") == 14 * DAY
         assert await c.store.expires_in("delta") == DAY
-        assert await c.store.expires_in("ever") is None
+        assert await c.store.expires_in("ever") == -1
         assert await c.store.expires_in("absent") is None
         c.clock.advance(2 * DAY)
         assert await c.store.get("delta") is None
@@ -252,6 +255,30 @@ def test_lifetimes() -> None:
         await c.store.set("gone", b"1", expires_in=-1)
         assert await c.store.get("gone") is None
         await c.store.delete_expired()
+
+    on_store(run)
+
+
+def test_expires_in_is_told_as_litestars_own_stores_do(tmp_path: Path) -> None:
+    async def run(c: Clocked) -> None:
+        for store in (c.store, LitestarsMemoryStore(), FileStore(tmp_path, create_directories=True)):
+            await store.set("ever", b"1")
+            await store.set("zero", b"1", expires_in=0)
+            await store.set("ends", b"1", expires_in=100)
+            found = [await store.expires_in(key) for key in ("ever", "zero", "ends", "absent")]
+            assert found in ([-1, -1, 100, None], [-1, -1, 99, None]), store
+
+    on_store(run)
+
+
+@pytest.mark.parametrize("wrong", ["60", True, b"1", [], float("nan"), float("inf"), 1e12, timedelta.max])
+def test_what_is_no_lifetime_is_refused(wrong: Any) -> None:
+    async def run(c: Clocked) -> None:
+        with pytest.raises(UsageError, match="a lifetime is"):
+            await c.store.set("k", b"1", expires_in=wrong)
+        assert not await c.store.exists("k")
+        with pytest.raises(UsageError, match="a lifetime is"):
+            await c.store.get("k", renew_for=wrong)
 
     on_store(run)
 
