@@ -6,15 +6,15 @@
 
 starsessions hands a store the whole session as bytes, at every response. This store opens them: it stores the
 data itself, and what it hands out carries, in the metadata that starsessions brings back, the state that was
-loaded. So it writes the difference only, path by path, and nothing where there is none; a write that comes
-after a logout or login of the same session is dropped. `regenerate_session_id` and a change of `user_key`
-become one atomic rotation, after which the old id is dead. Ids that clients make up are never adopted.
+loaded: sealed, since apps show metadata. So it writes the difference only, path by path, and nothing where
+there is none; a write that comes after a logout or login of the same session is dropped.
+`regenerate_session_id` and a change of `user_key` become one atomic rotation, after which the old id is dead.
+Ids that clients make up are never adopted.
 
 The sessions are those of `greenroom.web`: once the app uses Greenroom's middleware, the data is there. (Only
 the cookies differ: Greenroom's are signed.)
 """
 
-import base64
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -36,6 +36,7 @@ from greenroom.codec import decode_data
 from greenroom.errors import SessionNotFoundError, UnreadableSessionError, UsageError
 from greenroom.fields import utc_now
 from greenroom.ids import new_session_id
+from greenroom.integrations.sealing import Seal
 from greenroom.integrations.users import user_in
 from greenroom.options import STARSESSIONS_STORE
 from greenroom.sessions import BaseSessionStore, SessionData, StoredSession, stored_form
@@ -52,7 +53,7 @@ BROWSER_SECONDS = 24 * 3600.0
 RENEWAL_SHARE = 6
 """A rolling session's end is moved once it would move by more than this part of the lifetime."""
 
-_METADATA, _LOADED, _NEWER = "__metadata__", "greenroom", "greenroom_newer"
+_METADATA, _LOADED = "__metadata__", "greenroom"
 
 _log = logging.getLogger("greenroom.integrations.starsessions")
 
@@ -68,16 +69,19 @@ class Serializer(Protocol):
 
 
 class _Loaded(msgspec.Struct, frozen=True, array_like=True):
-    """The state that a request loaded. It stays in this process, in starsessions' metadata."""
+    """The state that a request loaded. It stays in this process, sealed in starsessions' metadata.
+
+    `newer` is one that a later version has stored, of which no more is known than its id.
+    """
 
     session_id: str
-    version: int
-    expires_us: int
-    user_id: str | None
-    data: bytes
+    expires_us: int = 0
+    user_id: str | None = None
+    data: bytes = b""
+    newer: bool = False
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} version {self.version}>"
+        return f"<{type(self).__name__}>"
 
 
 class GreenroomStore(SessionStore):
@@ -109,6 +113,7 @@ class GreenroomStore(SessionStore):
         self._browser_seconds: float = checked("browser_seconds", browser_seconds)
         self._clock = clock
         self._notices = Notices(clock)
+        self._seal = Seal()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} over {self._store!r}>"
@@ -137,11 +142,12 @@ class GreenroomStore(SessionStore):
             seconds = lifetime if lifetime > 0 else self._browser_seconds
             if not may_be_sound(error, _micros(self._clock()), round(seconds * 1e6)):
                 return b""
-            metadata = {"created": self._clock().timestamp(), "lifetime": lifetime, _NEWER: session_id}
-            return self._serializer.serialize({_METADATA: metadata})
-        loaded = _Loaded(session_id, record.version, record.expires_us, record.user_id, record.data)
-        created = record.created.timestamp()
-        metadata = {"created": created, "lifetime": lifetime, _LOADED: _sealed(loaded)}
+            created, content = self._clock().timestamp(), {}
+            loaded = _Loaded(session_id, newer=True)
+        else:
+            created = record.created.timestamp()
+            loaded = _Loaded(session_id, record.expires_us, record.user_id, record.data)
+        metadata = {"created": created, "lifetime": lifetime, _LOADED: self._sealed(loaded)}
         try:
             return self._serializer.serialize({**content, _METADATA: metadata})
         except Exception as error:  # noqa: BLE001  a serializer may raise anything
@@ -153,15 +159,17 @@ class GreenroomStore(SessionStore):
         """Store what differs from what was read; return the id that belongs into the cookie."""
         content = self._content(data)
         metadata = content.pop(_METADATA, {})
-        loaded = _opened(metadata.get(_LOADED))
+        loaded = self._opened(metadata.get(_LOADED))
         user_id = None if self._user_key is None else user_in(content, self._user_key)
         seconds = ttl if lifetime > 0 else self._browser_seconds
         if seconds <= 0:
             await self.remove(session_id)
             return session_id
         expires = self._clock() + timedelta(seconds=seconds)
-        if metadata.get(_NEWER) == session_id and user_id is None:
-            raise newer()
+        if loaded is not None and loaded.newer:
+            if loaded.session_id == session_id and user_id is None:
+                raise newer()
+            loaded = None
         if loaded is None:
             return await self._created(content, user_id, expires)
         try:
@@ -228,6 +236,20 @@ class GreenroomStore(SessionStore):
         found = await written_over_lists(self._store, loaded.session_id, changes, lambda: content, written)
         return found.session_id
 
+    def _sealed(self, loaded: _Loaded) -> str:
+        return self._seal.close(msgspec.msgpack.encode(loaded))
+
+    def _opened(self, text: object) -> _Loaded | None:
+        if text is None:
+            return None
+        payload = self._seal.open(text)
+        if payload is None:
+            raise UsageError(
+                "the app has changed the metadata of a session, or brought that of another process: leave "
+                "what starsessions keeps in there as it is"
+            )
+        return msgspec.msgpack.decode(payload, type=_Loaded)
+
     def _unreadable(self, why: str) -> None:
         self._notices.warn("unreadable", f"a session counts as none, because it cannot be read: {why}")
 
@@ -244,11 +266,3 @@ class GreenroomStore(SessionStore):
 
 def _micros(moment: datetime) -> int:
     return int((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
-
-
-def _sealed(loaded: _Loaded) -> str:
-    return base64.b64encode(msgspec.msgpack.encode(loaded)).decode()
-
-
-def _opened(text: str | None) -> _Loaded | None:
-    return None if text is None else msgspec.msgpack.decode(base64.b64decode(text), type=_Loaded)

@@ -1,6 +1,7 @@
 """starsessions' own middleware over our store, in real requests."""
 
 import asyncio
+import base64
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -19,6 +20,7 @@ from starsessions import (
 )
 
 from greenroom import MemoryStore, UnavailableError, UsageError
+from greenroom.integrations.sealing import Seal
 from greenroom.integrations.starsessions import GreenroomStore
 from greenroom.testing import FaultyStore, ManualClock
 from greenroom.wire import PATHS_MAX
@@ -298,6 +300,61 @@ def test_the_contract_by_keywords() -> None:
 
 def test_nothing_shows_an_id() -> None:
     assert "gr-" not in repr(GreenroomStore("memory://"))
+
+
+async def shown(request: Request) -> JSONResponse:
+    """As debugging pages do."""
+    return JSONResponse(get_session_metadata(request))
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_metadata_that_an_app_shows_tell_neither_id_nor_data(*, newer: bool) -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/put?card=hidden-number")
+        session_id = s.cookie
+        if newer:
+            poison(s.memory, session_id, NEWER)
+        s.app.router.routes.append(Route("/shown", shown))
+        (text,) = {
+            value for value in (await s.browser.get("/shown")).json().values() if isinstance(value, str)
+        }
+        for seen in (text, repr(base64.b64decode(text))):
+            for hidden in (session_id, session_id[:12], "card", "hidden-number"):
+                assert hidden not in seen
+        second = (await s.browser.get("/shown")).json()
+        assert text not in second.values(), "not even that it is the same is to be seen"
+
+    on_stage(test)
+
+
+def test_metadata_that_an_app_has_changed_are_refused() -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/put?a=1")
+        data = json.loads(await s.store.read(session_id=s.cookie, lifetime=60))
+        for wrong in ("", "nonsense", 7, data["__metadata__"]["greenroom"][:-8] + "AAAAAAA="):
+            data["__metadata__"]["greenroom"] = wrong
+            with pytest.raises(UsageError, match="changed the metadata"):
+                await s.store.write(session_id=s.cookie, data=json.dumps(data).encode(), lifetime=60, ttl=60)
+
+    on_stage(test)
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 1000])
+def test_what_is_sealed_comes_back_from_the_same_process_alone(size: int) -> None:
+    seal, other = Seal(), Seal()
+    payload = bytes(size)
+    text = seal.close(payload)
+    assert seal.open(text) == payload
+    assert other.open(text) is None
+    assert seal.close(payload) != text
+    raw = bytearray(base64.b64decode(text))
+    assert size < 16 or bytes(16) not in raw
+    for at in range(0, len(raw), 7):
+        changed = raw.copy()
+        changed[at] ^= 1
+        assert seal.open(base64.b64encode(changed).decode()) is None
+    for wrong in (None, b"", "", "\u00e9", text[:-4], f" {text}", base64.b64encode(raw[:20]).decode()):
+        assert seal.open(wrong) is None
 
 
 @pytest.mark.parametrize("data", POISONS.values(), ids=POISONS)
