@@ -37,7 +37,16 @@ async def served(app: Any) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-# --- one app in each framework: /login, /bye (a logout with a farewell), /relogin, /show ------------------
+def empty_by_key(session: Any) -> None:
+    """As apps do that hold a session for ended once nothing is left in it."""
+    for index, key in enumerate(list(session)):
+        if index % 2:
+            session.pop(key)
+        else:
+            del session[key]
+
+
+# --- one app in each framework: /login, /bye (a logout with a farewell), /relogin, /empty, /show ----------
 
 
 def starlette_app(sessions: Session) -> Opened:
@@ -55,10 +64,14 @@ def starlette_app(sessions: Session) -> Opened:
         sessions.login(request, "bob")
         return Response()
 
+    async def empty(request: Any) -> Response:
+        empty_by_key(request.session)
+        return Response()
+
     async def show(request: Any) -> Response:
         return JSONResponse([sessions.of(request).greenroom.user_id, dict(request.session)])
 
-    routes = [Route(f"/{each.__name__}", each) for each in (login, bye, relogin, show)]
+    routes = [Route(f"/{each.__name__}", each) for each in (login, bye, relogin, empty, show)]
     app = Starlette(routes=routes)
     app.add_middleware(SessionMiddleware, session=sessions)
     return served(app)
@@ -82,6 +95,10 @@ def fastapi_app(sessions: Session) -> Opened:
         session.clear()
         session.greenroom.login("bob")
 
+    @app.get("/empty")
+    def empty(session: SessionDep) -> None:
+        empty_by_key(session)
+
     @app.get("/show")
     def show(session: SessionDep, request: Request) -> list[Any]:
         return [session.greenroom.user_id, dict(request.session)]
@@ -104,11 +121,15 @@ def litestar_app(sessions: Session) -> Opened:
         session.clear()
         session.greenroom.login("bob")
 
+    @litestar.get("/empty")
+    async def empty(session: LitestarSessionDep) -> None:
+        empty_by_key(session)
+
     @litestar.get("/show")
     async def show(session: LitestarSessionDep) -> list[Any]:
         return [session.greenroom.user_id, dict(session)]
 
-    return served(litestar.Litestar([login, bye, relogin, show], plugins=[SessionPlugin(sessions)]))
+    return served(litestar.Litestar([login, bye, relogin, empty, show], plugins=[SessionPlugin(sessions)]))
 
 
 def quart_app(sessions: Session, *, middleware: bool) -> Opened:
@@ -135,6 +156,11 @@ def quart_app(sessions: Session, *, middleware: bool) -> Opened:
     async def relogin() -> str:
         current.clear()
         current.greenroom.login("bob")
+        return ""
+
+    @app.get("/empty")
+    async def empty() -> str:
+        empty_by_key(current)
         return ""
 
     @app.get("/show")
@@ -165,13 +191,17 @@ async def aiohttp_app(sessions: Session) -> AsyncIterator[httpx.AsyncClient]:
         session.greenroom.login("bob")
         return web.Response()
 
+    async def empty(request: web.Request) -> web.Response:
+        empty_by_key(await aiohttp_session.get_session(request))
+        return web.Response()
+
     async def show(request: web.Request) -> web.Response:
         session: Any = await aiohttp_session.get_session(request)
         return web.json_response([session.greenroom.user_id, dict(session)])
 
     app = web.Application()
     aiohttp_session.setup(app, GreenroomStorage(sessions))
-    app.add_routes([web.get(f"/{each.__name__}", each) for each in (login, bye, relogin, show)])
+    app.add_routes([web.get(f"/{each.__name__}", each) for each in (login, bye, relogin, empty, show)])
     async with TestServer(app) as server, httpx.AsyncClient(base_url=str(server.make_url("/"))) as client:
         yield client
 
@@ -256,5 +286,24 @@ def test_clear_of_an_anonymous_session_ends_it_too(name: str) -> None:
         assert visitor.session_id != before
         assert await visitor.sessions.store.get(before) is None
         assert await visitor.show() == [None, {"flash": "bye"}]
+
+    story(name, told)
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_a_session_that_is_emptied_by_key_goes_on(name: str) -> None:
+    """Only `clear` and `logout` end one: another request may be filling it at this moment."""
+
+    async def told(visitor: Visitor) -> None:
+        for begin, user in (("/bye", None), ("/login", "alice")):
+            await visitor.get(begin)
+            before = visitor.session_id
+            response = await visitor.get("/empty")
+            assert "set-cookie" not in response.headers
+            assert await visitor.show() == [user, {}]
+            assert visitor.session_id == before
+            stored = await visitor.sessions.store.get(before)
+            assert stored is not None
+            assert stored.data == {}
 
     story(name, told)

@@ -23,6 +23,8 @@ def act_fast(session: Any, request: Request) -> None:
     match request.query_params.get("then"):
         case "nested":
             session.setdefault("cart", {})["fast"] = 1
+        case "other":
+            session["other"] = 1
         case "list":
             session["cart"] = ["fast"]
         case "login":
@@ -60,6 +62,9 @@ class Race:
                     session.greenroom.logout()
                 case "regenerate":
                     session.greenroom.regenerate()
+                case "empty":
+                    for key in list(session):
+                        del session[key]
                 case "save":
                     session["slow"] = 1
                     return JSONResponse(
@@ -288,5 +293,15 @@ def test_two_tasks_of_one_request_save_one_after_the_other(library: Library) -> 
         async with browser(race.stage.app(both)) as visitor:
             await visitor.get("/both")
         assert race.stage.store.calls == {"create": 1}
+
+    in_loop(library, story)
+
+
+def test_what_is_written_while_a_session_is_emptied_stays(library: Library) -> None:
+    """Why a session that was emptied key by key does not end: it need not be empty any more."""
+
+    async def story(race: Race) -> None:
+        _, visitor = await race.run("empty", "other")
+        assert await race.stage.data(visitor) == {"other": 1}
 
     in_loop(library, story)
