@@ -45,7 +45,7 @@ from greenroom.ids import (
     new_session_id,
     parse_handle,
 )
-from greenroom.options import CLUSTER_STORE
+from greenroom.options import CALLS, CLUSTER_STORE
 from greenroom.patching import LIST_IN_PATH, Changes, PathLike, encode_changes
 from greenroom.routing import parse_addresses
 from greenroom.sessions import (
@@ -109,6 +109,7 @@ class ClusterStore(BaseSessionStore):
         Raises UsageError if what listens at the addresses of the nodes is not this cluster, and
         UnavailableError at the deadline, saying what is missing.
         """
+        CALLS.check(every_shard=every_shard)
         runner = self._registry.current()
         request = wire.ListByUser(runner.dialog.next_id(), "", 1, ())
         kind = operations.CHECK_EVERY_SHARD if every_shard else operations.CHECK

@@ -395,6 +395,21 @@ SESSION = Options(
     clock=_CLOCK,
 )
 
+CALLS = Options(
+    keep_current=_flag("whether the session of this request goes on"),
+    every_shard=_flag("whether all shards must answer, not only one"),
+)
+
+COOKIE = Options(
+    name=_COOKIE_NAME,
+    path=_PATH,
+    domain=_DOMAIN,
+    same_site=_SAME_SITE,
+    secure=_flag("whether the cookie goes over https alone"),
+    partitioned=_PARTITIONED,
+    max_age_seconds=_or_none(_count("how long browsers keep the cookie", most=SECONDS_MAX)),
+)
+
 MIDDLEWARE = Options(
     session=_sessions(none=True),
     secret_key=_secrets(),
@@ -465,6 +480,8 @@ TESTING = Options(
 
 TABLE: dict[str, Options] = {
     "Session": SESSION,
+    "logout_everywhere, check": CALLS,
+    "CookieSettings": COOKIE,
     "SessionMiddleware": MIDDLEWARE,
     "MemoryStore": MEMORY_STORE,
     "ClusterStore": CLUSTER_STORE,

@@ -16,7 +16,7 @@ from greenroom import options as table
 from greenroom.integrations import aiohttp, litestar, quart, starsessions
 from greenroom.integrations.fastapi import RequireUser, session_of_request
 from greenroom.options import TABLE, Options
-from greenroom.testing import FaultyStore, ManualClock, login_as
+from greenroom.testing import FaultyStore, ManualClock, library_named, login_as
 from greenroom.testing.clusters import running_cluster
 from greenroom.web import CookieSettings, Session, SessionMiddleware
 
@@ -60,6 +60,7 @@ def failing(**options: Any) -> None:
 PLACES: dict[str, tuple[Callable[..., Any], Options, dict[str, Any]]] = {
     "Session": (new_session, table.SESSION, {}),
     "SessionMiddleware": (new_middleware, table.MIDDLEWARE, {}),
+    "CookieSettings": (CookieSettings, table.COOKIE, {}),
     "MemoryStore": (MemoryStore, table.MEMORY_STORE, {}),
     "ClusterStore": (lambda **options: ClusterStore("a:1", **options), table.CLUSTER_STORE, {}),
     "SessionPlugin": (litestar.SessionPlugin, table.LITESTAR_PLUGIN, {"sessions": new_session()}),
@@ -76,7 +77,11 @@ PLACES: dict[str, tuple[Callable[..., Any], Options, dict[str, Any]]] = {
 SIGNATURES: dict[str, tuple[Callable[..., Any], Options]] = {
     "Session": (Session, table.SESSION),
     "SessionMiddleware": (SessionMiddleware, table.MIDDLEWARE),
+    "CookieSettings": (CookieSettings, table.COOKIE),
     "MemoryStore": (MemoryStore, table.MEMORY_STORE),
+    "logout_everywhere": (Session.logout_everywhere, table.CALLS),
+    "check": (Session.check, table.CALLS),
+    "check of a store": (ClusterStore.check, table.CALLS),
     "ClusterStore": (ClusterStore, table.CLUSTER_STORE),
     "SessionPlugin": (litestar.SessionPlugin, table.LITESTAR_PLUGIN),
     "litestar.GreenroomStore": (litestar.GreenroomStore, table.LITESTAR_STORE),
@@ -91,7 +96,18 @@ SIGNATURES: dict[str, tuple[Callable[..., Any], Options]] = {
     "running_cluster": (running_cluster, table.TESTING),
     "login_as": (login_as, table.TESTING),
 }
-NO_OPTIONS = {"self", "app", "nodes", "client", "user_id", "data", "options", "operation", "command"}
+NO_OPTIONS = {
+    "self",
+    "connection",
+    "app",
+    "nodes",
+    "client",
+    "user_id",
+    "data",
+    "options",
+    "operation",
+    "command",
+}
 
 
 @pytest.mark.parametrize("place", SIGNATURES)
@@ -276,6 +292,44 @@ def test_what_is_based_on_a_type_is_taken_as_that() -> None:
     assert made.cookie.header("v") == "__Host-shop=v; Path=/; HttpOnly; SameSite=Lax; Secure"
     assert type(made.idle_seconds) is int
     assert new_session(serialize_user=str, label=str.upper, deserialize_user=app).idle_seconds == 1800
+
+
+@pytest.mark.parametrize("wrong", ["false", 0, 1, None])
+def test_flags_of_calls_are_no_texts(wrong: Any) -> None:
+    """`keep_current="false"` would leave the session that was stolen logged in."""
+
+    async def story() -> None:
+        sessions = new_session()
+        visit = sessions.visit([])
+        visit.session.greenroom.login("alice")
+        with pytest.raises(UsageError, match=r"^keep_current is "):
+            visit.session.greenroom.logout_everywhere(keep_current=wrong)
+        with pytest.raises(UsageError, match=r"^every_shard is "):
+            await sessions.check(every_shard=wrong)
+        with pytest.raises(UsageError, match=r"^every_shard is "):
+            await ClusterStore("a:1").check(every_shard=wrong)
+
+    library_named("asyncio").run(story, 30)
+
+
+def test_an_async_function_in_a_plain_one_is_noticed() -> None:
+    async def always(_scope: Any) -> bool:
+        return True
+
+    skipping_all = new_middleware(skip=lambda scope: always(scope))
+
+    async def change(data: dict[Any, Any]) -> None:
+        data["n"] = 1
+
+    async def story() -> None:
+        with pytest.raises(UsageError, match="skip is a plain function"):
+            await skipping_all({"type": "http", "path": "/", "headers": []}, None, None)  # type: ignore[arg-type]
+        visit = new_session().visit([])
+        visit.session["a"] = 1
+        with pytest.raises(UsageError, match="modify takes a plain function"):
+            await visit.session.greenroom.modify(change)
+
+    library_named("asyncio").run(story, 30)
 
 
 # --- rules of browsers -----------------------------------------------------------------------------------

@@ -51,7 +51,12 @@ def greenroom_cluster(pytestconfig: pytest.Config) -> Iterator["RunningCluster"]
     command = find_command(_option(pytestconfig, "greenroom_command"))
     if command is None:
         pytest.skip(MISSING)
-    with running_cluster(command, nodes=int(_option(pytestconfig, "greenroom_nodes"))) as cluster:
+    nodes = str(_option(pytestconfig, "greenroom_nodes"))
+    if not nodes.isdecimal():
+        raise pytest.UsageError(
+            "greenroom_nodes (--greenroom-nodes) is how many nodes the cluster has, 1 or more"
+        )
+    with running_cluster(command, nodes=int(nodes)) as cluster:
         yield cluster
 
 

@@ -176,6 +176,7 @@ class SessionControl:
             self.logout()
         elif user_id is not None:
             await self._visit.settings.store.delete_by_handle(user_id, handle)
+            self._visit.settings.events.trace_handle(handle, "ended from another device")
 
     # --- typed -------------------------------------------------------------------------------------------
 

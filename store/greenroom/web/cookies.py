@@ -17,7 +17,7 @@ from itsdangerous import BadSignature, Signer
 
 from greenroom.errors import UsageError
 from greenroom.ids import SESSION_ID_BYTES_MAX
-from greenroom.options import SESSION
+from greenroom.options import COOKIE
 
 SameSite = Literal["lax", "strict", "none"]
 
@@ -49,14 +49,7 @@ class CookieSettings:
     max_age_seconds: int | None = None
 
     def __post_init__(self) -> None:
-        SESSION.check(
-            cookie_name=self.name,
-            path=self.path,
-            domain=self.domain,
-            same_site=self.same_site,
-            secure=self.secure,
-            partitioned=self.partitioned,
-        )
+        COOKIE.check(**{each: getattr(self, each) for each in self.__slots__})
         if not self.secure:
             if self.same_site == "none":
                 raise UsageError('browsers refuse a cookie with same_site="none" that is not secure')

@@ -63,6 +63,10 @@ class Events:
             handles = [handle_of(*locate(each)) for each in (session_id, *more)]
             _log.debug("session %s: %s", handles[0], " ".join((what, *handles[1:])))
 
+    def trace_handle(self, handle: str, what: str) -> None:
+        """Log what happened to the session of a handle, at the level DEBUG."""
+        _log.debug("session %s: %s", handle, what)
+
     def unknown(self, session_id: str) -> None:
         """Count a session that a signed cookie names and the store does not have."""
         self.count("unknown_ids")

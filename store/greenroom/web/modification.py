@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from inspect import iscoroutine
 from typing import Any
 
 from greenroom.codec import decode_data, encode_data
@@ -9,6 +10,7 @@ from greenroom.errors import (
     PathThroughListError,
     SessionNotFoundError,
     UnreadableSessionError,
+    UsageError,
     VersionConflictError,
 )
 from greenroom.fields import datetime_of
@@ -37,7 +39,10 @@ async def modify(visit: Visit, change: Callable[[dict[Any, Any]], object]) -> bo
         while True:
             before = visit.contents()
             after = decode_data(encode_data(before))
-            change(after)
+            outcome = change(after)
+            if iscoroutine(outcome):
+                outcome.close()
+                raise UsageError("modify takes a plain function, not an async one: it may be called again")
             changes = difference(before, after)
             if not changes:
                 return True

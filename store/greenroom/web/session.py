@@ -18,7 +18,7 @@ from typing import Any, Self
 from greenroom.errors import UsageError
 from greenroom.fields import utc_now
 from greenroom.memory import MemoryStore
-from greenroom.options import SESSION
+from greenroom.options import CALLS, SESSION
 from greenroom.sessions import BaseSessionStore
 from greenroom.urls import store_from_url
 from greenroom.web.cookies import (
@@ -153,6 +153,7 @@ class Session(Keeping):
         cluster, UnavailableError where nobody answers in time. A store without connections has nothing to
         check.
         """
+        CALLS.check(every_shard=every_shard)
         if every_shard:
             await self.store.check(every_shard=True)
         else:

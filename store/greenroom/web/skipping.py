@@ -1,7 +1,11 @@
 """Paths that get no session."""
 
 from collections.abc import Callable, Iterable, MutableMapping
+from functools import partial
+from inspect import iscoroutine
 from typing import Any, TypeAlias
+
+from greenroom.errors import UsageError
 
 Skip: TypeAlias = Iterable[str] | Callable[[MutableMapping[str, Any]], bool]
 
@@ -13,7 +17,7 @@ def skipping(skip: Skip) -> Callable[[MutableMapping[str, Any]], bool]:
     the `root_path` of a server, a proxy or a mount.
     """
     if callable(skip):
-        return skip
+        return partial(_by_rule, skip)
     paths = [path.rstrip("/") or "/" for path in skip]
     beginnings = tuple(f"{path}/" for path in paths if path != "/")
     exact = frozenset(paths)
@@ -23,6 +27,14 @@ def skipping(skip: Skip) -> Callable[[MutableMapping[str, Any]], bool]:
         return path in exact or path.startswith(beginnings)
 
     return skips
+
+
+def _by_rule(rule: Callable[[MutableMapping[str, Any]], object], scope: MutableMapping[str, Any]) -> bool:
+    found = rule(scope)
+    if iscoroutine(found):  # which would count as true for every path
+        found.close()
+        raise UsageError("skip is a plain function of the scope, not an async one")
+    return bool(found)
 
 
 def path_within(scope: MutableMapping[str, Any]) -> str:

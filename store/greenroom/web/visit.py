@@ -21,6 +21,7 @@ from typing import Any
 from greenroom.codec import encode_data
 from greenroom.errors import UnsupportedError
 from greenroom.ids import handle_of, locate
+from greenroom.options import CALLS
 from greenroom.web.candidates import Candidates, Found
 from greenroom.web.errors import degraded, newer, not_loaded, started
 from greenroom.web.keeping import Keeping
@@ -136,6 +137,7 @@ class Visit(VisitState):
 
     def logout_everywhere(self, *, keep_current: bool) -> None:
         """See `SessionControl.logout_everywhere`."""
+        CALLS.check(keep_current=keep_current)
         self.before_reading()
         if "delete_by_user" not in self.settings.store.features:
             name = type(self.settings.store).__name__

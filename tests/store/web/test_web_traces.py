@@ -106,6 +106,26 @@ def test_a_log_out_everywhere_and_an_expiry(caplog: pytest.LogCaptureFixture) ->
     assert any(line.startswith(f"session {later}: unknown") for line in lines)
 
 
+def test_another_device_that_is_ended(caplog: pytest.LogCaptureFixture) -> None:
+    ids = []
+
+    async def end(request: Request) -> PlainTextResponse:
+        await session_of(request).greenroom.end_device(handle(ids[0]))
+        return PlainTextResponse("ok")
+
+    async def story() -> None:
+        stage = Stage()
+        app = stage.app(login, end)
+        async with browser(app) as phone, browser(app) as laptop:
+            for visitor in (phone, laptop):
+                await visitor.get("/login")
+                ids.append(stage.session_id(visitor))
+            assert (await laptop.get("/end")).is_success
+
+    lines = traced(story, caplog)
+    assert f"session {handle(ids[0])}: ended from another device" in lines
+
+
 def test_a_change_that_came_too_late(caplog: pytest.LogCaptureFixture) -> None:
     ids = []
 
