@@ -1,6 +1,7 @@
 """What session data may be: one verdict on bytes, at any stack, in a time that the size bounds."""
 
 import contextlib
+import os
 import random
 import struct
 import time
@@ -192,6 +193,9 @@ anything = st.one_of(
 )
 
 
+EXAMPLES = int(os.environ.get("GREENROOM_SCAN_EXAMPLES", "300"))
+
+
 def closed(value: Any) -> Any:
     """What the walk returns, so that its repr shows all of it."""
     if type(value) is dict:
@@ -210,7 +214,7 @@ def by_code(value: Any) -> Any:
     return [by_code(item) for item in value] if type(value) is list else value
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(anything, st.sampled_from([0, 1, 58, 63, 64]))
 @example(b"\x81\xa1a\xcb\x7f\xf8\x00\x00\x00\x00\x00\x01", 0)
 def test_what_is_read_in_c_the_walk_accepts_and_reads_alike(data: bytes, depth: int) -> None:
@@ -222,7 +226,7 @@ def test_what_is_read_in_c_the_walk_accepts_and_reads_alike(data: bytes, depth: 
     assert bare is NOT_PLAIN or repr(bare) == repr(fast)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(anything)
 def test_what_is_accepted_is_canonical_and_can_be_decoded_by_anybody(data: bytes) -> None:
     if verdict(check_value, data, ()):
