@@ -196,6 +196,7 @@ def variables_of_tests() -> set[str]:
         "cluster/shard/test_worlds",
         "cluster/shard/test_transcripts",
         "cluster/steps/test_step_times",
+        "store/test_scan",
     )
     code = "".join((ROOT / f"tests/{each}.py").read_text() for each in readers)
     return set(re.findall(r'"(GREENROOM_[A-Z_]+)"', code))
