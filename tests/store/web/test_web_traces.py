@@ -20,7 +20,7 @@ HANDLE = re.compile(r"[A-Za-z0-9_-]{46}")
 
 
 async def login(request: Request) -> PlainTextResponse:
-    session_of(request).login("alice@shop.example", {"secret": "s3cret"})
+    session_of(request).greenroom.login("alice@shop.example", {"secret": "s3cret"})
     return PlainTextResponse("ok")
 
 
@@ -30,12 +30,12 @@ async def add(request: Request) -> PlainTextResponse:
 
 
 async def logout(request: Request) -> PlainTextResponse:
-    session_of(request).logout()
+    session_of(request).greenroom.logout()
     return PlainTextResponse("ok")
 
 
 async def everywhere(request: Request) -> PlainTextResponse:
-    session_of(request).logout_everywhere()
+    session_of(request).greenroom.logout_everywhere()
     return PlainTextResponse("ok")
 
 
