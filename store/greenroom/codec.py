@@ -291,8 +291,10 @@ def _int_bytes(value: int) -> bytes:
 
 
 def _refusal(kind: type) -> str:
+    # With its module, since numpy has a bool too.
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
     return (
-        f"a {kind.__name__} is not among None, bool, int, float, str, bytes, list, dict, set, frozenset, "
+        f"a {name} is not among None, bool, int, float, str, bytes, list, dict, set, frozenset, "
         "datetime, date, time, timedelta, UUID and Decimal; convert it first"
     )
 

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum, IntFlag, StrEnum
@@ -17,6 +18,8 @@ import pytest
 from authlib.oauth2.rfc6749 import OAuth2Token
 from authlib.oidc.core import UserInfo
 from freezegun import freeze_time
+from hypothesis import given
+from hypothesis import strategies as st
 from markupsafe import Markup
 
 from greenroom import MemoryStore, SessionData, UsageError, new_session_id
@@ -102,6 +105,18 @@ class DatabaseId(UUID):
     """As drivers of databases have them."""
 
 
+class Whole(int):
+    pass
+
+
+class Real(float):
+    pass
+
+
+class Octets(bytes):
+    pass
+
+
 class Price(Decimal):
     pass
 
@@ -159,6 +174,38 @@ class LazyText:
     def __html__(self) -> str:
         return "hello"
 
+
+OTHERS: dict[type, Callable[[Any], Any]] = {
+    str: Shouting,
+    int: Whole,
+    float: Real,
+    bytes: Octets,
+    Decimal: Price,
+    UUID: lambda value: DatabaseId(int=value.int),
+    datetime: lambda value: Moment.fromisoformat(value.isoformat()).replace(fold=value.fold),
+    date: lambda value: Day.fromisoformat(value.isoformat()),
+    timedelta: lambda value: Span(microseconds=value // timedelta(microseconds=1)),
+}
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | TEXT
+    | st.binary(max_size=4)
+    | st.decimals(allow_nan=False)
+    | st.uuids()
+    | st.datetimes()
+    | st.datetimes(timezones=st.just(UTC))
+    | st.dates()
+    | st.timedeltas()
+)
+NESTED = st.recursive(
+    SCALARS | st.frozensets(TEXT | st.integers(), max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT | st.integers(-9, 9), inner, max_size=3),
+    max_leaves=8,
+)
 
 UserId = NewType("UserId", str)
 MOMENT = datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=UTC)
@@ -295,6 +342,28 @@ def test_a_kind_of_dict_that_holds_itself_is_refused() -> None:
     held["self"] = [held]
     with pytest.raises(UsageError, match="contains itself"):
         encode_data({"a": held})
+
+
+@given(st.data())
+def test_random_data_of_subclasses_is_stored_like_the_plain_one(data: st.DataObject) -> None:
+    """At any depth, in any mixture: what is stored is what the plain values would be."""
+
+    def disguised(value: Any) -> Any:
+        kind = type(value)
+        if kind is dict:
+            inner = {disguised(key): disguised(item) for key, item in value.items()}
+            return data.draw(st.sampled_from([dict, Odd, collections.OrderedDict]))(inner)
+        if kind is list:
+            return data.draw(st.sampled_from([list, Listing, tuple]))([disguised(item) for item in value])
+        if kind is frozenset:
+            return data.draw(st.sampled_from([frozenset, Frozen]))({disguised(item) for item in value})
+        other = OTHERS.get(kind)
+        return value if other is None or data.draw(st.booleans()) else other(value)
+
+    plain = data.draw(st.dictionaries(TEXT | st.integers(-9, 9), NESTED, max_size=4))
+    hidden = disguised(plain)
+    assert encode_data(dict(dict.items(hidden))) == encode_data(plain)
+    assert types_in(decode_data(encode_data(hidden))) == types_in(decode_data(encode_data(plain)))
 
 
 # --- freezegun -------------------------------------------------------------------------------------------

@@ -18,7 +18,10 @@ def skipping(skip: Skip) -> Callable[[MutableMapping[str, Any]], bool]:
     """
     if callable(skip):
         return partial(_by_rule, skip)
-    paths = [path.rstrip("/") or "/" for path in skip]
+    paths = [*skip]
+    if not paths:
+        return _nothing
+    paths = [path.rstrip("/") or "/" for path in paths]
     beginnings = tuple(f"{path}/" for path in paths if path != "/")
     exact = frozenset(paths)
 
@@ -27,6 +30,10 @@ def skipping(skip: Skip) -> Callable[[MutableMapping[str, Any]], bool]:
         return path in exact or path.startswith(beginnings)
 
     return skips
+
+
+def _nothing(_scope: MutableMapping[str, Any]) -> bool:
+    return False
 
 
 def _by_rule(rule: Callable[[MutableMapping[str, Any]], object], scope: MutableMapping[str, Any]) -> bool:

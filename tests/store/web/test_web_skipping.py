@@ -1,8 +1,14 @@
 """`skip=` means paths as the app sees them: behind a proxy, under a server's root path, in a mount."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+from time import monotonic, sleep
 from typing import Any
 
+import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from litestar import Litestar, get
 from litestar.testing import TestClient as LitestarClient
@@ -59,6 +65,38 @@ def test_a_path_is_skipped_wherever_the_app_stands(case: str) -> None:
     client = TestClient(app, root_path=root_path)
     assert client.get(f"{before}/health").json() is False
     assert client.get(f"{before}/page").json() is True
+
+
+@contextmanager
+def uvicorn_serving(app: Any, root_path: str) -> Iterator[str]:
+    """Serve the app by a real uvicorn in a thread; yield its address."""
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, root_path=root_path, log_level="error", lifespan="off")
+    )
+    thread = Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = monotonic() + 30
+        while not server.started:
+            assert thread.is_alive()
+            assert monotonic() < deadline
+            sleep(0.01)
+        (listening,) = server.servers[0].sockets
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("root_path", ["", "/api"])
+@pytest.mark.parametrize("mounted", [False, True])
+def test_behind_a_real_uvicorn(root_path: str, *, mounted: bool) -> None:
+    """As `uvicorn --root-path /api` behind a proxy that cuts /api off: uvicorn puts it before the path."""
+    before = "/shop/old" if mounted else ""
+    with uvicorn_serving(starlette_app(mounted=mounted), root_path) as address:
+        assert httpx.get(f"{address}{before}/health").json() is False
+        assert httpx.get(f"{address}{before}/page").json() is True
 
 
 @pytest.mark.parametrize("root_path", ["", "/api"])
