@@ -29,10 +29,9 @@ PARTS_MAX = 1024
 """How many parts of a header that contain the name are looked at for one that is it."""
 VERIFIED_MAX = 8
 """How many of them, signed by this app, are looked up in the store: each user can plant their own."""
-SIGNED_BYTES_MAX = SESSION_ID_BYTES_MAX + 64
-"""The longest value of a cookie that is looked at."""
 
 _SPACES = b" \t"
+_SIGNED_BYTES_MAX = SESSION_ID_BYTES_MAX + 64
 _PREFIXES = ("__secure-", "__host-", "__http-")  # __Host-Http- begins with the second
 
 
@@ -120,7 +119,7 @@ class CookieSigner:
 
     def verify(self, signed: bytes) -> str | None:
         """Return the id if one of the secrets signed it, else None. Never raises, whatever the bytes."""
-        if len(signed) > SIGNED_BYTES_MAX:
+        if len(signed) > _SIGNED_BYTES_MAX:
             return None
         try:
             return self._signer.unsign(signed).decode("ascii")

@@ -5,15 +5,18 @@ so that a lost login can be found; a cookie that somebody made up claims what is
 """
 
 import logging
+import re
 
-from greenroom.ids import handle_of, locate_if_possible
-from greenroom.web.cookies import SIGNED_BYTES_MAX
+from greenroom.ids import handle_of, locate
 
 _log = logging.getLogger("greenroom.web")
 
+_OURS = re.compile(rb"gr-[0-9a-f]{4}-[A-Za-z0-9_-]{32}\.[A-Za-z0-9_-]{43}")
 _EMPTY = "it is empty"
-_TOO_LONG = "it is longer than any that is made here"
-_UNSIGNED = "it has no signature, so other software has set it, or somebody made it up"
+_OTHER = (
+    "it has not the form of one that is made here, so other software has set it (such as Starlette's own "
+    "middleware, with another cookie_name= both can be used), or somebody made it up"
+)
 _FOREIGN = (
     "no secret of this process signed it for this cookie_name. All processes need the same secret= and "
     "cookie_name=; to replace a secret and log nobody out, give both, secret=[new, old]"
@@ -43,15 +46,11 @@ class Refusals:
                 reason,
             )
         if _log.isEnabledFor(logging.DEBUG) and reason is self._foreign:
-            located = locate_if_possible(signed.rpartition(b".")[0].decode("utf-8", "replace"))
-            if located is not None:
-                _log.debug(
-                    "session %s: refused, because no secret of this process signed it", handle_of(*located)
-                )
+            session_id = signed.rpartition(b".")[0].decode("ascii")
+            handle = handle_of(*locate(session_id))
+            _log.debug("session %s: refused, because no secret of this process signed it", handle)
 
     def _reason(self, signed: bytes) -> str:
         if not signed:
             return _EMPTY
-        if len(signed) > SIGNED_BYTES_MAX:
-            return _TOO_LONG
-        return self._foreign if b"." in signed else _UNSIGNED
+        return self._foreign if _OURS.fullmatch(signed) is not None else _OTHER
