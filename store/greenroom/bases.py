@@ -21,7 +21,11 @@ from uuid import UUID
 
 import msgspec
 
+from greenroom.fields import Absent, Unchanged
+
 Kind = TypeVar("Kind")
+
+_SIGNS = (Absent, Unchanged)  # arguments of operations, and no data
 
 
 def _real(kind: type[Kind]) -> type[Kind]:
@@ -57,18 +61,23 @@ def plain_form(value: Any) -> Any:
             return convert(value)
     if isinstance(value, Enum):
         inner = value.value
-        if isinstance(inner, Enum):
+        if isinstance(inner, Enum) or isinstance(value, _SIGNS):
             raise NoBaseError
         return inner if type(inner) in STORABLE else plain_form(inner)
-    named = fields_of(value)
+    try:
+        named, text = fields_of(value), _html_of(value)
+    except Exception as error:  # noqa: BLE001  methods of a foreign type may raise anything
+        raise NoBaseError(f"reading it raised {type(error).__name__}") from None
     if named is not None:
         return named
-    html = getattr(type(value), "__html__", None)
-    if callable(html):
-        text = html(value)
-        if isinstance(text, str):
-            return str.__str__(text)
+    if isinstance(text, str):
+        return str.__str__(text)
     raise NoBaseError
+
+
+def _html_of(value: Any) -> object:
+    html = getattr(type(value), "__html__", None)
+    return html(value) if callable(html) and not isinstance(value, type) else None
 
 
 def fields_of(value: Any) -> dict[str, Any] | list[Any] | None:

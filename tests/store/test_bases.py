@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from greenroom import MemoryStore, SessionData, UsageError, new_session_id
+from greenroom import ABSENT, UNCHANGED, MemoryStore, SessionData, UsageError, new_session_id
 from greenroom.codec import decode_data, decode_value, encode_data, encode_value
 from greenroom.testing import library_named
 
@@ -303,6 +303,18 @@ class HashableDict(dict[str, int]):
         return 1
 
 
+class Angry:
+    def __html__(self) -> str:
+        raise RuntimeError("s3cret")
+
+
+@dataclasses.dataclass
+class Ghost:
+    """Not initialised, as deserialisers leave behind what fails."""
+
+    name: str
+
+
 @dataclasses.dataclass(frozen=True)
 class FrozenAddress:
     street: str
@@ -324,6 +336,11 @@ class FrozenAddress:
         (Absolute(1 << 64 << 32768), "a number takes at most"),
         (Address(street=object()), "a object is not among"),  # type: ignore[arg-type]
         (Address, "a type is not among"),
+        (ABSENT, "is not among"),
+        (UNCHANGED, "is not among"),
+        (msgspec.UNSET, "is not among"),
+        (Angry(), "reading it raised RuntimeError"),
+        (Ghost.__new__(Ghost), "reading it raised AttributeError"),
         (Cart, "is not among"),
         (LazyText, "a type is not among"),
     ],

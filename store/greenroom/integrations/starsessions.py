@@ -44,6 +44,7 @@ from greenroom.urls import store_from_url
 from greenroom.web.difference import NO_DIFFERENCE, Difference, difference
 from greenroom.web.errors import DROPPED, newer
 from greenroom.web.notices import Notices
+from greenroom.web.traces import UNKNOWN, trace
 from greenroom.web.writes import may_be_sound, patched, written_over_lists, written_whole
 from greenroom.wire import PATHS_MAX
 
@@ -133,6 +134,7 @@ class GreenroomStore(SessionStore):
         try:
             record = await self._store.get_stored(session_id)
             if record is None:
+                trace(_log, session_id, UNKNOWN)
                 return b""
             content = record.decoded()
         except UsageError:
@@ -176,12 +178,14 @@ class GreenroomStore(SessionStore):
             return await self._changed(session_id, loaded, content, user_id, expires, seconds)
         except SessionNotFoundError:
             _log.warning(DROPPED)
+            trace(_log, loaded.session_id, "a change was dropped")
             return session_id
 
     async def remove(self, session_id: str) -> None:
         """Delete the session. That there is none is fine."""
         try:
             await self._store.delete(session_id)
+            trace(_log, session_id, "ended")
         except UsageError:
             return  # not an id, so there is nothing under it
 
@@ -190,6 +194,7 @@ class GreenroomStore(SessionStore):
         await self._store.create(
             SessionData(session_id=session_id, user_id=user_id, expires=expires, data=content)
         )
+        trace(_log, session_id, "created")
         return session_id
 
     async def _changed(
@@ -234,6 +239,7 @@ class GreenroomStore(SessionStore):
             )
 
         found = await written_over_lists(self._store, loaded.session_id, changes, lambda: content, written)
+        trace(_log, loaded.session_id, "has a new id now, and is", found.session_id)
         return found.session_id
 
     def _sealed(self, loaded: _Loaded) -> str:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 
 from greenroom.errors import UnreadableSessionError
-from greenroom.ids import handle_of, locate
 from greenroom.sessions import StoredSession
 from greenroom.web.errors import CONTESTED, DROPPED
 from greenroom.web.notices import Notices
+from greenroom.web.traces import UNKNOWN, trace
 
 _log = logging.getLogger("greenroom.web")
 
@@ -55,13 +55,8 @@ class Events:
         self.counts[what] += 1
 
     def trace(self, session_id: str, what: str, *more: str) -> None:
-        """Log what happened to a session, by its handle, at the level DEBUG: a lost login can be found so.
-
-        `more` are ids of sessions, whose handles follow.
-        """
-        if _log.isEnabledFor(logging.DEBUG):
-            handles = [handle_of(*locate(each)) for each in (session_id, *more)]
-            _log.debug("session %s: %s", handles[0], " ".join((what, *handles[1:])))
+        """Log what happened to a session, by its handle; see `greenroom.web.traces`."""
+        trace(_log, session_id, what, *more)
 
     def trace_handle(self, handle: str, what: str) -> None:
         """Log what happened to the session of a handle, at the level DEBUG."""
@@ -70,9 +65,7 @@ class Events:
     def unknown(self, session_id: str) -> None:
         """Count a session that a signed cookie names and the store does not have."""
         self.count("unknown_ids")
-        self.trace(
-            session_id, "unknown to the store: ended, expired, under a new id, or kept by another store"
-        )
+        self.trace(session_id, UNKNOWN)
 
     def dropped(self, record: StoredSession | None) -> None:
         """Count and log a change that came too late, to a session as it was known."""

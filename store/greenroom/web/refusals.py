@@ -7,7 +7,7 @@ so that a lost login can be found; a cookie that somebody made up claims what is
 import logging
 import re
 
-from greenroom.ids import handle_of, locate
+from greenroom.web.traces import trace
 
 _log = logging.getLogger("greenroom.web")
 
@@ -45,10 +45,9 @@ class Refusals:
                 self._cookie_name,
                 reason,
             )
-        if _log.isEnabledFor(logging.DEBUG) and reason is self._foreign:
+        if reason is self._foreign:
             session_id = signed.rpartition(b".")[0].decode("ascii")
-            handle = handle_of(*locate(session_id))
-            _log.debug("session %s: refused, because no secret of this process signed it", handle)
+            trace(_log, session_id, "refused, because no secret of this process signed it")
 
     def _reason(self, signed: bytes) -> str:
         if not signed:

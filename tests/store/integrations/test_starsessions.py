@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -20,9 +21,11 @@ from starsessions import (
 )
 
 from greenroom import MemoryStore, UnavailableError, UsageError
+from greenroom.ids import handle_of, locate
 from greenroom.integrations.sealing import Seal
 from greenroom.integrations.starsessions import GreenroomStore
 from greenroom.testing import FaultyStore, ManualClock
+from greenroom.web.traces import UNKNOWN
 from greenroom.wire import PATHS_MAX
 from tests.store.poison import NEWER, POISONS, holds, poison
 
@@ -300,6 +303,34 @@ def test_the_contract_by_keywords() -> None:
 
 def test_nothing_shows_an_id() -> None:
     assert "gr-" not in repr(GreenroomStore("memory://"))
+
+
+def test_the_life_of_a_session_by_its_handle(caplog: pytest.LogCaptureFixture) -> None:
+    ids = []
+
+    async def test(s: Stage) -> None:
+        await s.browser.post("/put?a=1")
+        ids.append(s.cookie)
+        await s.browser.post("/regenerate")
+        ids.append(s.cookie)
+        await s.browser.post("/logout")
+        assert await s.data(s.new_browser(ids[1])) == {}
+
+    with caplog.at_level(logging.DEBUG, "greenroom.integrations.starsessions"):
+        on_stage(test)
+    lines = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "greenroom.integrations.starsessions"
+    ]
+    first, second = (handle_of(*locate(each)) for each in ids)
+    assert lines[:4] == [
+        f"session {first}: created",
+        f"session {first}: has a new id now, and is {second}",
+        f"session {second}: ended",
+        f"session {second}: {UNKNOWN}",
+    ]
+    assert not any(each in " ".join(lines) for each in ids)
 
 
 async def shown(request: Request) -> JSONResponse:
