@@ -51,6 +51,7 @@ from greenroom.fields import utc_now
 from greenroom.options import LITESTAR_PLUGIN, LITESTAR_STORE, LITESTAR_USER
 from greenroom.sessions import BaseSessionStore, SessionData
 from greenroom.urls import store_from_url
+from greenroom.web.departures import is_departure
 from greenroom.web.middleware import SessionMiddleware
 from greenroom.web.notices import Notices
 from greenroom.web.request_session import RequestSession
@@ -136,9 +137,14 @@ class SessionPlugin(InitPlugin):
 
 
 async def _discard(error: Exception, scope: Any) -> None:
-    """Make void what a handler that failed did to the session. An HTTPException below 500 is an answer."""
+    """Make void what a handler that failed did to the session.
+
+    An HTTPException below 500 is an answer, and a client that left a WebSocket or a stream no failure.
+    """
     visit = scope.get(VISIT_KEY)
-    if isinstance(visit, Visit) and not (isinstance(error, HTTPException) and error.status_code < 500):
+    if not isinstance(visit, Visit) or (isinstance(error, HTTPException) and error.status_code < 500):
+        return
+    if not (visit.started and is_departure(error, visit.sending)):
         visit.close()
 
 

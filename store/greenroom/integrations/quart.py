@@ -28,6 +28,7 @@ except ImportError as error:
 
 from greenroom.errors import UsageError
 from greenroom.options import QUART_SESSIONS
+from greenroom.web.departures import is_departure
 from greenroom.web.middleware import REFUSAL_TEXT, SERVER_ERROR, UNCONFIRMED, SessionMiddleware
 from greenroom.web.request_session import RequestSession, put_in_place
 from greenroom.web.session import Session
@@ -173,7 +174,9 @@ class GreenroomSessions(SessionInterface):
             response.headers["Retry-After"] = self.sessions.retry_after(error)
             response.headers["Cache-Control"] = "no-store"
 
-    async def _discard(self, app: Any, **_more: Any) -> None:
+    async def _discard(self, app: Any, *, exception: BaseException, **_more: Any) -> None:
         if app.session_interface is self and (has_request_context() or has_websocket_context()):
             current: Any = session
-            current.greenroom.discard()
+            visit: Visit = current._greenroom_visit  # noqa: SLF001  the way from a session to its visit
+            if not (visit.started and is_departure(exception, visit.sending)):
+                visit.close()

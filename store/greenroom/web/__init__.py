@@ -21,7 +21,7 @@ except ImportError:
 from greenroom.web.control import SessionControl
 from greenroom.web.cookies import CookieSettings, CookieSigner
 from greenroom.web.difference import Difference, difference
-from greenroom.web.errors import SessionDataError, SessionNotLoadedError
+from greenroom.web.errors import SessionDataError, SessionNotLoadedError, SessionOverError
 from greenroom.web.events import SessionStatistics
 from greenroom.web.middleware import SessionMiddleware
 from greenroom.web.request_session import RequestSession
@@ -38,6 +38,7 @@ __all__ = [
     "SessionDataError",
     "SessionMiddleware",
     "SessionNotLoadedError",
+    "SessionOverError",
     "SessionStatistics",
     "Visit",
     "difference",

@@ -7,9 +7,12 @@ __all__ = [
     "DROPPED",
     "SessionDataError",
     "SessionNotLoadedError",
+    "SessionOverError",
     "degraded",
     "newer",
     "not_loaded",
+    "not_passed_on",
+    "over",
     "started",
 ]
 
@@ -30,6 +33,10 @@ CONTESTED = (
 
 class SessionNotLoadedError(UsageError):
     """With `autoload=False`, a session was looked at before `await session.greenroom.load()`."""
+
+
+class SessionOverError(UsageError):
+    """A session was changed when its request had ended, so the change could not be stored."""
 
 
 class SessionDataError(GreenroomError):
@@ -56,6 +63,22 @@ def newer() -> UnavailableError:
     return UnavailableError(
         "this session was stored by a later version of greenroom, so it can be neither read nor overwritten "
         "here: finish the upgrade; only a login or logout ends it"
+    )
+
+
+def over() -> SessionOverError:
+    """Return the error of changing a session whose request has ended."""
+    return SessionOverError(
+        "the request of this session has ended, so a change to it would not be stored: make it before the "
+        "handler returns, or have the handler wait for the task that makes it"
+    )
+
+
+def not_passed_on(action: str) -> UsageError:
+    """Return the error of what needs a cookie where the server drops the headers of `websocket.accept`."""
+    return UsageError(
+        f"{action} needs a cookie, and this server (granian, daphne) does not pass on those that are set "
+        "when a WebSocket is accepted: do it in a request before, or use uvicorn, hypercorn or gunicorn"
     )
 
 

@@ -21,9 +21,10 @@ from greenroom.errors import (
     UsageError,
 )
 from greenroom.options import MIDDLEWARE
+from greenroom.web.accepting import drops_headers_of_accept
+from greenroom.web.departures import is_departure
 from greenroom.web.options import session_options
 from greenroom.web.session import Session
-from greenroom.web.shielding import only_cancelled
 from greenroom.web.skipping import Skip, skipping
 from greenroom.web.visit import VISIT_KEY, Visit, visit_in
 
@@ -185,6 +186,8 @@ class _Exchange:
         self._send = send
         self._connected = False
         self._refused = False
+        self._streams = False
+        visit.mute = drops_headers_of_accept(scope)
 
     async def run(self, app: App) -> None:
         """Let the app answer, and save."""
@@ -198,14 +201,17 @@ class _Exchange:
             visit.settings.events.failed("a request to the session store", error)
             await self.refuse(error)
         except BaseException as error:
-            if visit.started and (only_cancelled(error) or _is_disconnect(error)):
+            if visit.started and is_departure(error, visit.sending):
                 await self._save_what_stands()
+                visit.end()
             raise
         else:
             if not self._refused:
                 visit.started = True
                 await visit.save()
+            visit.end()
         finally:
+            # What a page about a failure does to the session is void, as what the handler did.
             visit.close()
 
     async def send(self, message: Message) -> None:
@@ -232,7 +238,24 @@ class _Exchange:
             visit.started = True
             if with_headers:
                 message = {**message, "headers": _with_session_headers(message.get("headers", ()), visit)}
-        await self._send(message)
+        elif visit.started:
+            await self._goes_on(message)
+        try:
+            await self._send(message)
+        except Exception as error:
+            visit.sending = error
+            raise
+
+    async def _goes_on(self, message: Message) -> None:
+        """Do what is due while a response or a WebSocket goes on for long, and when a stream ends.
+
+        The app's call may last longer than that: until its connection ends, which serves further requests.
+        """
+        if message.get("more_body", False) or message["type"] == "websocket.send":
+            self._streams = True
+            await self._visit.keep_alive()
+        elif self._streams and message["type"] == "http.response.body":
+            await self._save_what_stands()
 
     async def receive(self) -> Message:
         """Return the next message to the app; after a refusal, that the client is gone."""
@@ -241,6 +264,8 @@ class _Exchange:
             return {"type": f"{kind}.disconnect", "code": CLOSE_TRY_AGAIN_LATER}
         message = await self._receive()
         self._connected = True
+        if message["type"] == "websocket.receive":
+            await self._visit.keep_alive()
         return message
 
     async def refuse(self, error: Exception) -> None:
@@ -307,8 +332,3 @@ def _vary_by_cookie(headers: list[tuple[bytes, bytes]]) -> None:
                 headers[index] = (name, value + b", Cookie")
             return
     headers.append((b"vary", b"Cookie"))
-
-
-def _is_disconnect(error: BaseException) -> bool:
-    """Tell whether a handler only said that its client closed the WebSocket, as frameworks' exceptions do."""
-    return any(kind.__name__ == "WebSocketDisconnect" for kind in type(error).__mro__)

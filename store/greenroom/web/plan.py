@@ -128,7 +128,7 @@ def plan(state: VisitState, encoded: bytes, now_us: int, lifetimes: Lifetimes) -
     if record is None:
         if encoded == EMPTY and state.user_id is None:
             return NOTHING
-        if state.started:
+        if state.started or state.mute:
             raise started("creating a session")
         return Create(state.user_id, encoded)
     changes = NO_DIFFERENCE
@@ -145,7 +145,7 @@ def plan(state: VisitState, encoded: bytes, now_us: int, lifetimes: Lifetimes) -
 def _with_new_id(
     state: VisitState, record: StoredSession, changes: Difference, encoded: bytes, expires_us: int
 ) -> AnyStep:
-    if state.started:
+    if state.started or state.mute:
         raise started("a new id")
     if not state.lost:
         return Rotate(record, state.user_id, changes, encoded, expires_us)

@@ -62,11 +62,28 @@ class Saver:
                 return True
         return await shielded(self._in_turn)
 
-    async def _in_turn(self) -> bool:
+    async def extend(self) -> None:
+        """Move the session's end if that is due, and write nothing else; failures are only counted."""
+        await shielded(self._extended_in_turn)
+
+    async def _extended_in_turn(self) -> None:
+        state, keeping = self._state, self._keeping
+        async with self._turn():
+            if state.record is None or state.lost or state.ending:
+                return
+            due_us = keeping.lifetimes.extension_us(keeping.now_us(), state.record)
+            if due_us is not None:
+                state.extension_failed = False
+                await self._extended(Extend(state.record, due_us))
+
+    def _turn(self) -> Any:
         # Two tasks of one WebSocket may save at once.
         if self._lock is None:
             self._lock = new_lock()
-        async with self._lock:
+        return self._lock
+
+    async def _in_turn(self) -> bool:
+        async with self._turn():
             while True:
                 encoded = encode_data(self._state.contents())
                 step = plan(self._state, encoded, self._keeping.now_us(), self._keeping.lifetimes)
@@ -171,6 +188,11 @@ class Saver:
         self._keeping.events.count("patches")
 
     async def _extend(self, step: Extend) -> None:
+        if not await self._extended(step):
+            self._keeping.events.dropped(step.record)
+
+    async def _extended(self, step: Extend) -> bool:
+        """Move the session's end; return False if it turns out to be gone."""
         keeping, state = self._keeping, self._state
         try:
             state.record = await keeping.store.patch_stored(
@@ -179,10 +201,10 @@ class Saver:
             keeping.events.count("extensions")
         except SessionNotFoundError:
             state.lost = True
-            keeping.events.dropped(step.record)
         except GreenroomError as error:
             state.extension_failed = True
             keeping.events.failed("extending a session", error)
+        return not state.lost
 
     def _has_new_id(self, step: Create | Rotate, record: StoredSession, data: bytes) -> None:
         state = self._state

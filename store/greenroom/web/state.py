@@ -19,6 +19,7 @@ class VisitState:
     - `lost`: it turned out that others deleted or rotated it while this request ran.
     - `session`: what the handler works with, a dict.
     - `started`: the response has begun, so no cookie can be sent any more.
+    - `mute`: nor could one before, since the server would drop it.
     - `has_cookie`: the browser holds a session cookie, as far as is known.
     - `user_id`: who is to be logged in after the save.
     - `ending`: the stored session is to end; what `session` holds goes into a new one.
@@ -31,6 +32,7 @@ class VisitState:
     snapshot = EMPTY
     lost = False
     started = False
+    mute = False
     has_cookie = False
     user_id: str | None = None
     ending = False

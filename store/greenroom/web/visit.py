@@ -19,11 +19,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from greenroom.codec import encode_data
-from greenroom.errors import UnsupportedError
+from greenroom.errors import UnsupportedError, UsageError
 from greenroom.ids import handle_of, locate
 from greenroom.options import CALLS
 from greenroom.web.candidates import Candidates, Found
-from greenroom.web.errors import degraded, newer, not_loaded, started
+from greenroom.web.errors import degraded, newer, not_loaded, not_passed_on, over, started
 from greenroom.web.keeping import Keeping
 from greenroom.web.saving import Saver
 from greenroom.web.state import EMPTY, VisitState
@@ -33,6 +33,10 @@ __all__ = ["VISIT_KEY", "Visit", "visit_in"]
 
 VISIT_KEY = "greenroom.visit"
 """Where the middleware puts the `Visit` into an ASGI scope."""
+
+
+RETRY_US = 60_000_000
+"""How long after an attempt to extend the session of a WebSocket or a stream the next one is made."""
 
 
 class _NotLoaded:
@@ -48,7 +52,8 @@ class Visit(VisitState):
     `unavailable` tells that `load` failed and the app goes on anonymously. `accessed` tells that the handler
     looked at the session. `follow` adopts what the framework left in the session's place, if it replaces
     sessions; it is called before each save. `outer` is the visit of another `Session` whose middleware stands
-    outside.
+    outside. `over` tells that the request has ended, `sending` what the server raised when it was last given
+    a message.
     """
 
     outer: "Visit | None" = None
@@ -56,6 +61,9 @@ class Visit(VisitState):
     accessed = False
     unavailable = False
     closed = False
+    over = False
+    sending: BaseException | None = None
+    _alive_us = 0
 
     def __init__(
         self,
@@ -115,12 +123,14 @@ class Visit(VisitState):
 
     def before_writing(self) -> None:
         """Take note that the handler writes. Raises where that could never be saved."""
+        if self.over:
+            raise over()
         self.before_reading()
         if self.unavailable:
             raise degraded()
         self._leave_to_later_version()
-        if self.started and not self.closed and (self.record is None or self.ending):
-            raise started("creating a session")
+        if (self.started or self.mute) and not self.closed and (self.record is None or self.ending):
+            raise self._no_cookie("creating a session")
 
     def login(self, user: Any, data: dict[Any, Any]) -> None:
         """See `SessionControl.login`."""
@@ -130,6 +140,8 @@ class Visit(VisitState):
 
     def logout(self) -> None:
         """See `SessionControl.logout`."""
+        if self.over:
+            raise over()
         self.before_reading()
         if self.unavailable:
             raise degraded()
@@ -138,6 +150,8 @@ class Visit(VisitState):
     def logout_everywhere(self, *, keep_current: bool) -> None:
         """See `SessionControl.logout_everywhere`."""
         CALLS.check(keep_current=keep_current)
+        if self.over:
+            raise over()
         self.before_reading()
         if "delete_by_user" not in self.settings.store.features:
             name = type(self.settings.store).__name__
@@ -156,6 +170,8 @@ class Visit(VisitState):
 
     def clear(self) -> None:
         """See `RequestSession.clear`."""
+        if self.over:
+            raise over()
         if dict.__len__(self.session) or not self.loaded:
             self.before_writing()
         else:
@@ -168,11 +184,16 @@ class Visit(VisitState):
             raise newer()
 
     def _before_new_id(self, action: str) -> None:
+        if self.over:
+            raise over()
         self.before_reading()
         if self.unavailable:
             raise degraded()
-        if self.started:
-            raise started(action)
+        if self.started or self.mute:
+            raise self._no_cookie(action)
+
+    def _no_cookie(self, action: str) -> UsageError:
+        return not_passed_on(action) if self.mute and not self.started else started(action)
 
     # --- the store ---------------------------------------------------------------------------------------
 
@@ -241,6 +262,8 @@ class Visit(VisitState):
 
         Returns False if it was dropped. Raises UnavailableError, OutcomeUnknownError, UsageError.
         """
+        if self.over:
+            raise over()
         if self.closed:
             return False
         if self.follow is not None:
@@ -260,9 +283,27 @@ class Visit(VisitState):
         self.unavailable = self.loaded = True
         dict.clear(self.session)
 
+    async def keep_alive(self) -> None:
+        """Move the end of a session that is in use for long, by a WebSocket or a stream, if that is due.
+
+        Raises nothing: who cannot be reached is tried again with a later message.
+        """
+        record = self.record
+        if record is None or self.lost or self.ending or self.unavailable or self.closed:
+            return
+        now_us = self.settings.now_us()
+        if now_us < self._alive_us or self.settings.lifetimes.extension_us(now_us, record) is None:
+            return
+        self._alive_us = now_us + RETRY_US
+        await self._saver.extend()
+
     def close(self) -> None:
         """Save nothing from now on."""
         self.closed = True
+
+    def end(self) -> None:
+        """Note that the request has ended: whoever changes the session from now on is told."""
+        self.closed = self.over = True
 
 
 def visit_in(scope: Mapping[str, Any], keeping: Keeping) -> Visit | None:

@@ -117,7 +117,7 @@ class Socket:
             headers.append((b"cookie", cookie.encode()))
         self.scope: dict[str, Any] = {
             "type": "websocket",
-            "asgi": {"version": "3.0"},
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": "1.1",
             "scheme": "wss",
             "path": "/socket",
