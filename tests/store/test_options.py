@@ -15,7 +15,8 @@ from greenroom import ClusterStore, MemoryStore, UsageError, store_from_url
 from greenroom import options as table
 from greenroom.integrations import aiohttp, litestar, quart, starsessions
 from greenroom.integrations.fastapi import RequireUser, session_of_request
-from greenroom.options import TABLE, Options
+from greenroom.option_kinds import Options
+from greenroom.options import TABLE
 from greenroom.testing import FaultyStore, ManualClock, library_named, login_as
 from greenroom.testing.clusters import running_cluster
 from greenroom.web import CookieSettings, Session, SessionMiddleware

@@ -18,6 +18,7 @@ from typing import Any, Self
 from greenroom.errors import UsageError
 from greenroom.fields import utc_now
 from greenroom.memory import MemoryStore
+from greenroom.option_kinds import HiddenSecret
 from greenroom.options import CALLS, SESSION
 from greenroom.sessions import BaseSessionStore
 from greenroom.urls import store_from_url
@@ -70,7 +71,7 @@ class Session(Keeping):
     def __init__(
         self,
         *,
-        secret: str | Sequence[str] | None = None,
+        secret: str | HiddenSecret | Sequence[str | HiddenSecret] | None = None,
         store: BaseSessionStore | str | None = None,
         dev: bool = False,
         cookie_name: str = "session",
@@ -86,7 +87,7 @@ class Session(Keeping):
         extension_threshold_seconds: float | None = None,
         serialize_user: Callable[[Any], str] | None = None,
         deserialize_user: UserOfId | None = None,
-        label: Callable[[str], str] | None = None,
+        label: Callable[[str], str | None] | None = None,
         on_unavailable: OnUnavailable = "closed",
         retry_after_seconds: int = 1,
         clock: Callable[[], datetime] = utc_now,
