@@ -10,6 +10,7 @@ The bytes are deterministic but for the order of dict keys: elements of sets are
 Nothing here puts a value into an error: values may be secrets, so errors name the path only.
 """
 
+import marshal
 from collections.abc import Callable, Iterable
 from datetime import datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -40,7 +41,7 @@ from greenroom.scan.bounds import (
     MalformedError,
 )
 from greenroom.scan.checks import check_value
-from greenroom.scan.plain import NOT_PLAIN, bare_value
+from greenroom.scan.plain import NOT_PLAIN, PLAIN_LEVELS, bare_value, read_bare
 
 INT_MIN = -(1 << 63)
 INT_MAX = (1 << 64) - 1
@@ -72,6 +73,17 @@ def encode_value(value: Any, path: tuple[str | int, ...] = ()) -> bytes:
 
     Raises UsageError naming the path of what cannot be stored.
     """
+    if len(path) <= DEPTH_MAX - PLAIN_LEVELS:
+        try:
+            encoded = _encode(value)
+            # Found out in C: what comes back equal as str, numbers, lists and dicts alone holds nothing else
+            # but their subclasses, and those marshal does not take. It comes last: what contains itself it
+            # would follow for ever.
+            if len(encoded) <= SMALL_BYTES and read_bare(encoded) == value:
+                marshal.dumps(value)
+                return encoded
+        except Exception:  # noqa: BLE001, S110  foreign types may raise anything; it is told in words below
+            pass
     try:
         encoded = _encoded(value, len(path))
         if len(encoded) > SMALL_BYTES:  # only that much can hold too many of anything
@@ -92,6 +104,15 @@ def _encoded(value: Any, depth: int) -> bytes:
         except (OverflowError, UnicodeEncodeError):  # a large int, or a lone surrogate: refused below
             pass
     return _encoder.encode(_pack(value, depth))
+
+
+def is_kept(data: dict[Any, Any], encoded: bytes) -> bool:
+    """Tell quickly whether these bytes hold the data of a session. If False, that must be looked into."""
+    try:
+        # As bytes, 1 and True and 1.0 differ; as values, all that msgspec encodes in a way of its own.
+        return _encode(data) == encoded and read_bare(encoded) == data
+    except Exception:  # noqa: BLE001  foreign types may raise anything
+        return False
 
 
 def decode_data(data: bytes) -> dict[Any, Any]:
@@ -336,6 +357,7 @@ def _unpack_timedelta(payload: bytes) -> timedelta:
 _moment_of = msgspec.msgpack.Decoder(tuple[str, int, tuple[int | None, str | None] | None]).decode
 _span_of = msgspec.msgpack.Decoder(tuple[int, int, int]).decode
 _encoder = msgspec.msgpack.Encoder()
+_encode = _encoder.encode
 _decoder = msgspec.msgpack.Decoder(ext_hook=_unpack)
 _UNPACKERS: dict[int, Callable[[bytes], Any]] = {
     EXT_INT: lambda payload: int.from_bytes(payload, "big", signed=True),

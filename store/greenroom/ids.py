@@ -76,6 +76,11 @@ def digest_if_possible(session_id: str) -> bytes | None:
     Raises UsageError if it is no str.
     """
     try:
+        if _MINTED.fullmatch(session_id) is not None:  # needs no other check
+            return _digest(session_id)
+    except TypeError:  # no str, as the check below tells
+        pass
+    try:
         return digest_of(session_id)
     except UsageError:
         if not isinstance(session_id, str):

@@ -8,11 +8,13 @@ it.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from typing import Any, ClassVar
 
+import msgspec
+
+from greenroom.clocks import microseconds_by
 from greenroom.codec import encode_data
 from greenroom.errors import SessionExistsError, UsageError
 from greenroom.fields import (
@@ -55,8 +57,7 @@ LOOKS_PER_CREATE = 4
 """How many records a create looks at for expired ones."""
 
 
-@dataclass(slots=True, frozen=True)
-class _Record:
+class _Record(msgspec.Struct, frozen=True, gc=False):
     """A session as it is kept: replaced as a whole, never changed. Times in microseconds."""
 
     point: int
@@ -80,11 +81,13 @@ class MemoryStore(BaseSessionStore):
     """
 
     features: ClassVar[frozenset[str]] = ALL_FEATURES
+    suspends: ClassVar[bool] = False
 
     def __init__(
         self, *, clock: Callable[[], datetime] = utc_now, data_bytes_max: int = DATA_BYTES_MAX
     ) -> None:
         self._clock: Callable[[], datetime] = MEMORY_STORE.checked("clock", clock)
+        self._now_us = microseconds_by(self._clock)
         self._data_bytes_max: int = MEMORY_STORE.checked("data_bytes_max", data_bytes_max)
         self._records: OrderedDict[bytes, _Record] = OrderedDict()
         self._users: dict[str, set[bytes]] = {}
@@ -276,7 +279,9 @@ class MemoryStore(BaseSessionStore):
     # --- inside ------------------------------------------------------------------------------------------
 
     def _now(self) -> int:
-        self._newest_time = max(self._newest_time, micros_of(self._clock(), "what clock() returns"))
+        now = self._now_us()
+        if now > self._newest_time:
+            self._newest_time = now
         return self._newest_time
 
     def _encoded(self, data: dict[Any, Any]) -> bytes:

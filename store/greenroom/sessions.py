@@ -64,6 +64,9 @@ ALL_FEATURES = BASE_FEATURES | {"rotate", "list_by_user", "delete_by_handle", "d
 CONTENTION_SECONDS = 5.0
 """How long the default `patch` and `modify` read and try again before they give up."""
 
+_OPERATIONS = frozenset(
+    {"create", "get", "get_stored", "update", "delete", "patch", "patch_stored", "rotate", "modify"}
+)
 _SECRET_FIELDS = frozenset({"session_id", "data"})
 
 
@@ -197,6 +200,9 @@ class BaseSessionStore(ABC):
     features: ClassVar[frozenset[str]] = BASE_FEATURES
     """Which of `ALL_FEATURES` this store offers; the others raise UnsupportedError."""
 
+    suspends: ClassVar[bool] = True
+    """Whether an operation may wait for anything, but for its turn in `modify` and the defaults here."""
+
     contention_seconds: float = CONTENTION_SECONDS
     """How long `modify` (and the default `patch`) begins new attempts while others change the session."""
 
@@ -206,6 +212,8 @@ class BaseSessionStore(ABC):
         for name, of_stored in (("get", "get_stored"), ("patch", "patch_stored")):
             if name in cls.__dict__ and of_stored not in cls.__dict__:
                 setattr(cls, of_stored, getattr(BaseSessionStore, of_stored))
+        if "suspends" not in cls.__dict__ and not _OPERATIONS.isdisjoint(cls.__dict__):
+            cls.suspends = True  # what it does there may wait, whatever it is a kind of
 
     # --- the five that a custom store writes -------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Stored data that cannot be read, and how it gets into a MemoryStore."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from greenroom import MemoryStore
 from greenroom.ids import digest_of

@@ -2,11 +2,11 @@
 
 import pickle
 from collections.abc import Iterator
-from dataclasses import replace
 from types import coroutine
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from greenroom import MemoryStore, SessionData, SessionNotFoundError, new_session_id
 from greenroom.testing import CHECKS, ManualClock, run_check

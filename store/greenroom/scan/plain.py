@@ -21,7 +21,7 @@ from greenroom.scan.bounds import (
 CONTAINERS = frozenset({dict, list})
 INT_KEYED_BYTES_MAX = 1024
 """Up to this size a dict of int keys made to collide is built in less than a tenth of a millisecond."""
-_PLAIN_LEVELS = 5
+PLAIN_LEVELS = 5
 _OPENINGS = frozenset((*range(0x80, 0xA0), 0xC7, 0xC8, 0xC9, *range(0xD4, 0xD9), *range(0xDC, 0xE0)))
 _NO_OPENINGS = bytes(byte for byte in range(256) if byte not in _OPENINGS)
 _HEADS = frozenset((*range(0xA0, 0xC0), 0xD9, 0xDA, 0xDB))
@@ -33,16 +33,16 @@ _SCALARS = None | bool | int | float | str
 
 def _unrolled(key: Any, scalars: Any) -> Callable[[bytes], Any]:
     level = scalars
-    for _ in range(_PLAIN_LEVELS):
+    for _ in range(PLAIN_LEVELS):
         level = scalars | list[level] | dict[key, level]  # type: ignore[valid-type]  # made for the decoder
     return msgspec.msgpack.Decoder(level).decode
 
 
 _encode = msgspec.msgpack.Encoder().encode
 # First what is the most usual and the fastest: keys that are str, and no extensions.
-_BARE = _unrolled(str, _SCALARS)
-SMALL = (_BARE, _unrolled(str | int, _SCALARS | Ext))
-TEXT_KEYED = (_BARE, _unrolled(str, _SCALARS | Ext))
+read_bare = _unrolled(str, _SCALARS)
+SMALL = (read_bare, _unrolled(str | int, _SCALARS | Ext))
+TEXT_KEYED = (read_bare, _unrolled(str, _SCALARS | Ext))
 
 NOT_PLAIN: Any = object()
 """What is left to the walk."""
@@ -86,7 +86,7 @@ def bare_value(data: bytes) -> Any:
     if len(data) > OPENINGS_MAX and (len(data) > PLAIN_ITEMS_MAX or openings(data) > OPENINGS_MAX):
         return NOT_PLAIN
     try:
-        value = _BARE(data)
+        value = read_bare(data)
     except msgspec.MsgspecError:
         return NOT_PLAIN
     return value if _encode(value) == data else NOT_PLAIN
@@ -95,7 +95,7 @@ def bare_value(data: bytes) -> Any:
 def small_value(data: bytes) -> Any:
     """Return what data holds that is small enough to have int keys and plain, else NOT_PLAIN."""
     try:
-        value = _BARE(data)
+        value = read_bare(data)
     except msgspec.MsgspecError:
         return plain_read(SMALL, data, 0)
     return value if _encode(value) == data else NOT_PLAIN
@@ -105,7 +105,7 @@ def plain_read(
     decoders: tuple[Callable[[bytes], Any], Callable[[bytes], Any]], data: bytes, depth: int
 ) -> Any:
     """Return what `data` holds if a decoder takes it, else NOT_PLAIN. The second one knows extensions."""
-    if depth > DEPTH_MAX - _PLAIN_LEVELS:
+    if depth > DEPTH_MAX - PLAIN_LEVELS:
         return NOT_PLAIN
     try:
         value = decoders[0](data)
@@ -145,7 +145,7 @@ def check_numbers(value: Any, data: bytes) -> None:
 
 def _check_numbers(value: Any, most: int) -> None:
     items, levels = measured(value)
-    if levels > _PLAIN_LEVELS:
+    if levels > PLAIN_LEVELS:
         most = ITEMS_MAX
     if items > most:
         raise MalformedError(too_many(most))

@@ -44,6 +44,8 @@ class Candidates:
         live = []
         for session_id in self.ids:
             current = await self.read(session_id)
+            if current is not None and len(self.ids) == 1:
+                return current  # the usual
             if current is not None:
                 live.append(current)
             elif session_id not in self.unreadable:

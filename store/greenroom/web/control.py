@@ -48,7 +48,7 @@ class SessionControl:
 
     def mark_accessed(self) -> None:
         """Say that the handler looked at the session."""
-        self._visit.accessed = True
+        self._visit.accessed = self._visit.touched = True
 
     def mark_modified(self) -> None:
         """Say that the handler changes the session. Raises as writing does."""
@@ -128,7 +128,7 @@ class SessionControl:
     async def load(self) -> Self:
         """Load the session if that was not done yet. Raises what `get` of the store raises."""
         await self._visit.load()
-        self._visit.accessed = True
+        self._visit.accessed = self._visit.touched = True
         return self
 
     async def save(self) -> bool:

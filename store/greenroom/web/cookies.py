@@ -9,11 +9,14 @@ lifetime; the store does. It ends with the browser, or, if `persistent`, as late
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import hmac
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from itsdangerous import BadSignature, Signer
+from itsdangerous import Signer
 
 from greenroom.errors import UsageError
 from greenroom.ids import SESSION_ID_BYTES_MAX
@@ -103,31 +106,56 @@ class CookieSigner:
     """Signs ids with the first secret and verifies with all. `purpose` separates cookies of equal secrets."""
 
     def __init__(self, secrets: Sequence[str], purpose: str) -> None:
-        self._signer = Signer(
+        signer = Signer(
             list(reversed(secrets)),  # itsdangerous signs with the last
             salt=f"greenroom.web.{purpose}",
             key_derivation="hmac",
             digest_method=hashlib.sha256,
         )
+        # It derives its keys anew for each cookie, which takes longer than all else about one.
+        self._keys = [signer.derive_key(secret) for secret in reversed(signer.secret_keys)]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
     def sign(self, session_id: str) -> str:
-        """Return what to put into the cookie."""
-        return self._signer.sign(session_id).decode("ascii")
+        """Return what to put into the cookie, as itsdangerous makes it."""
+        value = session_id.encode()
+        return f"{session_id}.{_signature(self._keys[0], value).decode()}"
 
     def verify(self, signed: bytes) -> str | None:
         """Return the id if one of the secrets signed it, else None. Never raises, whatever the bytes."""
         if len(signed) > _SIGNED_BYTES_MAX:
             return None
-        try:
-            return self._signer.unsign(signed).decode("ascii")
-        except (BadSignature, UnicodeDecodeError):
-            return None
+        value, _, signature = signed.rpartition(b".")
+        for key in self._keys:
+            if hmac.compare_digest(signature, _signature(key, value)):
+                return value.decode("ascii") if value.isascii() else None
+        return None
 
 
-def cookie_values(headers: Iterable[bytes | str], name: str) -> list[bytes]:
+def _signature(key: bytes, value: bytes) -> bytes:
+    return urlsafe_b64encode(hmac.digest(key, value, "sha256")).rstrip(b"=")
+
+
+class CookieName:
+    """Finds the cookies of one name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._wanted = name.encode("ascii")
+        self._usual = re.compile(b"(?:^|; )" + re.escape(self._wanted) + rb"=([A-Za-z0-9._-]+)(?:;|$)").search
+
+    def values(self, headers: Sequence[bytes | str]) -> list[bytes]:
+        """Return the values of the first cookies of this name in these Cookie headers, as `cookie_values`."""
+        if len(headers) == 1 and type(header := headers[0]) is bytes and header.count(self._wanted) == 1:
+            found = self._usual(header)
+            if found is not None:
+                return [found[1]]
+        return cookie_values(headers, self._name)
+
+
+def cookie_values(headers: Sequence[bytes | str], name: str) -> list[bytes]:
     """Return the values of the first cookies of this name in these Cookie headers, in order, each once."""
     wanted = name.encode("ascii")
     found: list[bytes] = []

@@ -5,10 +5,14 @@ different keys, however deep, never overwrite each other's work. Values are comp
 1, True and 1.0 differ, and so do one moment in two time zones; the order of dict keys does not count.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from greenroom.codec import encode_value
+import msgspec
+
+from greenroom.codec import decode_data, encode_value
 from greenroom.fields import ABSENT
+from greenroom.scan.plain import NOT_PLAIN, bare_value
 from greenroom.wire import Key, Path
 
 
@@ -27,10 +31,26 @@ class Difference(NamedTuple):
         return len(self.set) + len(self.unset)
 
 
+_encode_plain = msgspec.msgpack.Encoder().encode
+
 _TELLING = frozenset({str, bytes, int, bool, type(None)})
 """Types of which equal values are stored alike: not so with floats, of which 0.0 equals -0.0."""
 
 NO_DIFFERENCE = Difference({}, ())
+
+
+def difference_of(old: bytes, new: bytes) -> Difference:
+    """Return what turns one encoded session into another, each decoded once.
+
+    Raises UnreadableSessionError for what is not encoded session data.
+    """
+    plain_old, plain_new = bare_value(old), bare_value(new)
+    if plain_old is NOT_PLAIN or plain_new is NOT_PLAIN:
+        return difference(decode_data(old), decode_data(new))
+    changed: dict[Path, Any] = {}
+    gone: list[Path] = []
+    _compare(plain_old, plain_new, (), changed, gone, _encode_plain)
+    return Difference(changed, tuple(gone))
 
 
 def difference(old: dict[Any, Any], new: dict[Any, Any]) -> Difference:
@@ -41,14 +61,21 @@ def difference(old: dict[Any, Any], new: dict[Any, Any]) -> Difference:
     """
     changed: dict[Path, Any] = {}
     gone: list[Path] = []
-    _compare(old, new, (), changed, gone)
+    _compare(old, new, (), changed, gone, None)
     return Difference(changed, tuple(gone))
 
 
 def _compare(
-    old: dict[Key, Any], new: dict[Key, Any], above: Path, changed: dict[Path, Any], gone: list[Path]
+    old: dict[Key, Any],
+    new: dict[Key, Any],
+    above: Path,
+    changed: dict[Path, Any],
+    gone: list[Path],
+    encode_plain: Callable[[Any], bytes] | None,
 ) -> None:
-    gone.extend((*above, key) for key in old if key not in new)
+    """Note the differences. `encode_plain` is given for data of which it encodes all as it is stored."""
+    if not old.keys() <= new.keys():
+        gone.extend((*above, key) for key in old if key not in new)
     for key, value in new.items():
         if key not in old:
             changed[(*above, key)] = value
@@ -59,9 +86,11 @@ def _compare(
         if type(before) is kind and kind in _TELLING and before == value:
             continue
         path = (*above, key)
+        if encode_plain is not None and encode_plain(before) == encode_plain(value):
+            continue
         if type(before) is dict and type(value) is dict:
-            _compare(before, value, path, changed, gone)
-        elif encode_value(before, path) != encode_value(value, path):
+            _compare(before, value, path, changed, gone, encode_plain)
+        elif encode_plain is not None or encode_value(before, path) != encode_value(value, path):
             changed[path] = value
 
 

@@ -9,8 +9,8 @@ even so.)
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from functools import partial
 from typing import Any, TypeAlias
 
 from greenroom.errors import (
@@ -43,9 +43,10 @@ REFUSAL_TEXT = "The session store cannot do this now. Please try again later.\n"
 CLOSE_TRY_AGAIN_LATER = 1013
 SERVER_ERROR = 500
 
+_SECURE = frozenset({"https", "wss"})
 _STARTS = {"http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start"}
 _WITH_HEADERS = _STARTS - {"websocket.close"}
-_GIVEN: Any = object()
+_ABSENT: Any = object()
 
 _log = logging.getLogger("greenroom.web")
 
@@ -68,13 +69,13 @@ class SessionMiddleware:
         self,
         app: App,
         secret_key: Any = None,
-        session_cookie: str = _GIVEN,
-        max_age: int | None = _GIVEN,
-        path: str = _GIVEN,
-        same_site: Any = _GIVEN,
-        https_only: bool = _GIVEN,  # noqa: FBT001  as Starlette has it
-        domain: str | None = _GIVEN,
-        partitioned: bool = _GIVEN,  # noqa: FBT001  as Starlette has it
+        session_cookie: str = _ABSENT,
+        max_age: int | None = _ABSENT,
+        path: str = _ABSENT,
+        same_site: Any = _ABSENT,
+        https_only: bool = _ABSENT,  # noqa: FBT001  as Starlette has it
+        domain: str | None = _ABSENT,
+        partitioned: bool = _ABSENT,  # noqa: FBT001  as Starlette has it
         *,
         session: Session | None = None,
         skip: Skip = (),
@@ -94,7 +95,7 @@ class SessionMiddleware:
             "domain": domain,
             "partitioned": partitioned,
         }
-        given = {name: value for name, value in starlette.items() if value is not _GIVEN}
+        given = {name: value for name, value in starlette.items() if value is not _ABSENT}
         if secret_key is not None:
             given["secret_key"] = secret_key
         MIDDLEWARE.check(session=session, autoload=autoload, **given)
@@ -123,37 +124,43 @@ class SessionMiddleware:
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        settings = self.session
-        same = visit_in(scope, settings)
-        if same is not None:
-            await self._pass_on(same, scope, receive, send)
-            return
         outer = scope.get(VISIT_KEY)
+        if outer is not None:
+            same = visit_in(scope, self.session)
+            if same is not None:
+                await self._pass_on(same, scope, receive, send)
+                return
         headers = scope["headers"]
-        agent = next((value for name, value in headers if name == b"user-agent"), b"")
-        visit = settings.visit(
-            (value for name, value in headers if name == b"cookie"),
-            secure_transport=scope.get("scheme") in {"https", "wss"},
-            user_agent=agent.decode("latin-1"),
+        visit = self.session.visit(
+            [value for name, value in headers if name == b"cookie"],
+            secure_transport=scope.get("scheme") in _SECURE,
+            user_agent=partial(_user_agent, headers),
         )
         self.follow(scope, visit)
-        visit.outer = outer if isinstance(outer, Visit) else None
+        if isinstance(outer, Visit):
+            visit.outer = outer
         exchange = _Exchange(visit, scope, receive, send)
-        with _in_scope(scope, visit):
+        before = _put_into(scope, visit)
+        try:
             error = await self._loaded(visit)
             if error is None:
                 await exchange.run(self.app)
             else:
                 await exchange.refuse(error)
+        finally:
+            _put_back(scope, before)
 
     async def _pass_on(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve what the middleware of the same `Session`, further out, has given a session already."""
-        with _in_scope(scope, visit):
+        before = _put_into(scope, visit)
+        try:
             error = await self._loaded(visit)
             if error is None:
                 await self.app(scope, receive, send)
             else:
                 await _Exchange(visit, scope, receive, send).refuse(error)
+        finally:
+            _put_back(scope, before)
 
     async def _loaded(self, visit: Visit) -> Exception | None:
         """Load the session where that is to be done; return why the request cannot be served without it."""
@@ -237,7 +244,7 @@ class _Exchange:
                 raise
             visit.started = True
             if with_headers:
-                message = {**message, "headers": _with_session_headers(message.get("headers", ()), visit)}
+                message = _with_session_headers(message, visit)
         elif visit.started:
             await self._goes_on(message)
         try:
@@ -298,30 +305,39 @@ class _Exchange:
             self._visit.settings.events.failed("saving a session at the end of its connection", error)
 
 
-@contextmanager
-def _in_scope(scope: Scope, visit: Visit) -> Iterator[None]:
-    """Show a visit and its session in a scope; then put back what somebody further out had there."""
-    names = ("session", VISIT_KEY)
-    before = {name: scope[name] for name in names if name in scope}
+def _user_agent(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    return next((value for name, value in headers if name == b"user-agent"), b"").decode("latin-1")
+
+
+def _put_into(scope: Scope, visit: Visit) -> tuple[Any, Any]:
+    """Show a visit and its session in a scope; return what somebody further out had there."""
+    before = scope.get("session", _ABSENT), scope.get(VISIT_KEY)
     scope["session"], scope[VISIT_KEY] = visit.session, visit
-    try:
-        yield
-    finally:
-        if before:
-            for name in names:
-                scope.pop(name, None)
-            scope.update(before)
+    return before
 
 
-def _with_session_headers(headers: Iterable[tuple[bytes, bytes]], visit: Visit) -> list[tuple[bytes, bytes]]:
-    result = [(bytes(name), bytes(value)) for name, value in headers]
+def _put_back(scope: Scope, before: tuple[Any, Any]) -> None:
+    session, visit = before
+    if session is _ABSENT and visit is None:
+        return  # nobody had anything there: ours does no harm to who looks at it from outside
+    scope.pop("session", None)
+    scope.pop(VISIT_KEY, None)
+    if session is not _ABSENT:
+        scope["session"] = session
+    if visit is not None:
+        scope[VISIT_KEY] = visit
+
+
+def _with_session_headers(message: Message, visit: Visit) -> Message:
     cookie = visit.set_cookie()
     # Also where the handler did not look: a cache must not hand one browser's cookie, or its end, to others.
-    if visit.accessed or cookie is not None:
-        _vary_by_cookie(result)
+    if not visit.accessed and cookie is None:
+        return message
+    headers = list(message.get("headers", ()))
+    _vary_by_cookie(headers)
     if cookie is not None:
-        result.append((b"set-cookie", cookie.encode("ascii")))
-    return result
+        headers.append((b"set-cookie", cookie.encode("ascii")))
+    return {**message, "headers": headers}
 
 
 def _vary_by_cookie(headers: list[tuple[bytes, bytes]]) -> None:

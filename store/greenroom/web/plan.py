@@ -21,9 +21,9 @@ from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 
-from greenroom.codec import decode_data, encode_data
+from greenroom.codec import encode_data
 from greenroom.sessions import StoredSession
-from greenroom.web.difference import NO_DIFFERENCE, Difference, difference
+from greenroom.web.difference import NO_DIFFERENCE, Difference, difference_of
 from greenroom.web.errors import started
 from greenroom.web.lifetimes import Lifetimes
 from greenroom.web.state import EMPTY, VisitState
@@ -131,9 +131,7 @@ def plan(state: VisitState, encoded: bytes, now_us: int, lifetimes: Lifetimes) -
         if state.started or state.mute:
             raise started("creating a session")
         return Create(state.user_id, encoded)
-    changes = NO_DIFFERENCE
-    if encoded != state.snapshot:
-        changes = difference(decode_data(state.snapshot), decode_data(encoded))
+    changes = NO_DIFFERENCE if encoded == state.snapshot else difference_of(state.snapshot, encoded)
     if state.rotating:
         return _with_new_id(state, record, changes, encoded, lifetimes.expiry_us(now_us, record.absolute_us))
     due_us = None if state.lost or state.extension_failed else lifetimes.extension_us(now_us, record)

@@ -35,7 +35,8 @@ class RequestSession(dict[Any, Any]):
         return f"<{type(self).__name__} {self._greenroom_visit.condition}>"
 
     def _take_note(self, value: object) -> None:
-        self._greenroom_visit.accessed = self._greenroom_visit.accessed or bool(value)
+        if value:
+            self.mark_accessed()
 
     # For code that sets these on sessions of Starlette; what is written is what differs. They cannot be read:
     # see `greenroom.accessed` and `greenroom.modified`.
@@ -60,7 +61,8 @@ class RequestSession(dict[Any, Any]):
 
     def mark_accessed(self) -> None:
         """Say that the handler looked at the session. Starlette does, where somebody asks for it."""
-        self._greenroom_visit.accessed = True
+        visit = self._greenroom_visit
+        visit.accessed = visit.touched = True
 
     # --- reading, as dict has it -------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ each other. A session that turns out to be gone is noted as lost and planned ane
 quietly, since the next request tries again; whatever else the store raises goes to the caller.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from greenroom.web import writes
 from greenroom.web.candidates import Candidates
 from greenroom.web.keeping import Keeping
 from greenroom.web.plan import (
+    NOTHING,
     AnyStep,
     Cookie,
     Create,
@@ -32,34 +34,43 @@ from greenroom.web.plan import (
 )
 from greenroom.web.shielding import shielded
 from greenroom.web.state import EMPTY, VisitState
+from greenroom.wire import PATHS_MAX
+
+
+def _is_one_call(step: AnyStep) -> bool:
+    kind = type(step)
+    return kind is Extend or (kind is Patch and step.changes.width <= PATHS_MAX)  # type: ignore[union-attr]
 
 
 class Saver:
-    """Saves the session of one request. `label` is that of a session created for it.
+    """Saves the session of one request. `label` returns that of a session created for it."""
 
-    `cookie` is the value of a Set-Cookie header that the browser is still to get, or None.
-    """
-
-    def __init__(self, keeping: Keeping, state: VisitState, candidates: Candidates, label: str) -> None:
-        self.cookie: str | None = None
+    def __init__(
+        self, keeping: Keeping, state: VisitState, candidates: Candidates, label: Callable[[], str]
+    ) -> None:
         self._keeping = keeping
         self._state = state
         self._candidates = candidates
         self._label = label
         self._lock: Any = None
 
-    async def save(self) -> bool:
-        """Do all that is to be done; return False if a change was dropped.
+    async def save(self, encoded: bytes) -> bool:
+        """Do all that is to be done, where the handler left this; return False if a change was dropped.
 
         Raises UnavailableError, OutcomeUnknownError, UsageError.
         """
         state, keeping = self._state, self._keeping
-        if not state.is_asked:
-            # The usual: nothing at all. Nothing is written, so nothing need be shielded.
-            encoded = encode_data(state.contents())
-            if isinstance(plan(state, encoded, keeping.now_us(), keeping.lifetimes), Nothing):
-                state.snapshot = encoded
-                return True
+        step = plan(state, encoded, keeping.now_us(), keeping.lifetimes)
+        if step is NOTHING:
+            # The usual, and nothing that need be shielded.
+            state.snapshot = encoded
+            return True
+        if not keeping.store.suspends and self._lock is None and _is_one_call(step):
+            # In a store that never waits it ends at once: no cancellation can come in between.
+            try:
+                return await self._perform(step)
+            except (SessionNotFoundError, UnreadableSessionError) as error:
+                self._note_loss(error)
         return await shielded(self._in_turn)
 
     async def extend(self) -> None:
@@ -92,12 +103,15 @@ class Saver:
                 except (SessionNotFoundError, UnreadableSessionError) as error:
                     if self._state.lost:
                         raise
-                    if isinstance(error, UnreadableSessionError):
-                        self._keeping.events.unreadable(error)
-                    self._state.lost = True
+                    self._note_loss(error)
                     continue
                 if step.last:
                     return saved
+
+    def _note_loss(self, error: SessionNotFoundError | UnreadableSessionError) -> None:
+        if isinstance(error, UnreadableSessionError):
+            self._keeping.events.unreadable(error)
+        self._state.lost = True
 
     async def _perform(self, step: AnyStep) -> bool:
         """Do one step and note what came of it. Raises SessionNotFoundError if the session is gone."""
@@ -152,7 +166,7 @@ class Saver:
             created=datetime_of(now_us),
             expires=datetime_of(keeping.lifetimes.expiry_us(now_us, absolute_us)),
             absolute_expires=None if absolute_us is None else datetime_of(absolute_us),
-            label=self._label,
+            label=self._label(),
             data=data,
         )
         session.version = await keeping.store.create(session)
@@ -217,7 +231,7 @@ class Saver:
     def _tell_browser(self, step: End | Create | Rotate, session_id: str | None) -> None:
         keeping, state = self._keeping, self._state
         if step.cookie is Cookie.GIVEN and session_id is not None:
-            self.cookie = keeping.cookie.header(keeping.signer.sign(session_id))
+            state.cookie = keeping.cookie.header(keeping.signer.sign(session_id))
             state.has_cookie = True
         elif step.cookie is Cookie.REMOVED:
-            self.cookie = keeping.cookie.clearing_header() if state.has_cookie else None
+            state.cookie = keeping.cookie.clearing_header() if state.has_cookie else None

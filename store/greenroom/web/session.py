@@ -10,11 +10,13 @@ Starlette's own middleware keeps one for 14 days; whoever comes from there and w
 
 import secrets as randomness
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from math import ceil
 from typing import Any, Self
 
+from greenroom.clocks import microseconds_by
 from greenroom.errors import UsageError
 from greenroom.fields import utc_now
 from greenroom.memory import MemoryStore
@@ -24,10 +26,10 @@ from greenroom.sessions import BaseSessionStore
 from greenroom.urls import store_from_url
 from greenroom.web.cookies import (
     PERSISTENT_SECONDS,
+    CookieName,
     CookieSettings,
     CookieSigner,
     SameSite,
-    cookie_values,
     has_host_prefix,
     has_prefix,
 )
@@ -120,11 +122,13 @@ class Session(Keeping):
             partitioned=checked("partitioned", partitioned),
             max_age_seconds=_max_age(self.absolute_seconds) if persistent else None,
         )
+        self._cookies = CookieName(self.cookie.name)
         # By the name without the prefix, so that turning the prefix on later needs no new secret.
         self.signer = CookieSigner(_secrets(secrets, dev=dev), cookie_name)
         self.refusals = Refusals(self.cookie.name, random_secret=secrets is None)
         self._owns_store = not isinstance(store, BaseSessionStore)
         self.clock: Callable[[], datetime] = checked("clock", clock)
+        self.now_us = microseconds_by(self.clock)
         self.store = _store_of(store, self.clock, dev=dev)
         self.users = Users(
             checked("serialize_user", serialize_user), checked("deserialize_user", deserialize_user)
@@ -203,19 +207,25 @@ class Session(Keeping):
     # --- for who drives visits: the middleware, and adapters of frameworks -------------------------------
 
     def visit(
-        self, cookie_headers: Iterable[bytes | str], *, secure_transport: bool = True, user_agent: str = ""
+        self,
+        cookie_headers: Sequence[bytes | str],
+        *,
+        secure_transport: bool = True,
+        user_agent: str | Callable[[], str] = "",
     ) -> Visit:
-        """Return what deals with the session of one request, given its Cookie headers. Asks no store."""
+        """Return what deals with the session of one request, given its Cookie headers. Asks no store.
+
+        The User-Agent is needed only where a session is created: a function is called then.
+        """
         session = RequestSession()
-        visit = Visit(
-            self,
-            session,
-            cookie_values(cookie_headers, self.cookie.name),
-            secure_transport=secure_transport,
-            label=label_of(user_agent, self._label, self.events),
-        )
+        cookies = self._cookies.values(cookie_headers) if cookie_headers else []
+        visit = Visit(self, session, cookies, secure_transport, partial(self._label_by, user_agent))
         session._greenroom_visit = visit  # noqa: SLF001  each belongs to the other
         return visit
+
+    def _label_by(self, user_agent: str | Callable[[], str]) -> str:
+        agent = user_agent() if callable(user_agent) else user_agent
+        return label_of(agent, self._label, self.events)
 
 
 def _secrets(secrets: list[str] | None, *, dev: bool) -> list[str]:

@@ -17,7 +17,9 @@ class VisitState:
 
     - `record`: the session as it is stored, as far as this request knows; `snapshot` is its data, encoded.
     - `lost`: it turned out that others deleted or rotated it while this request ran.
-    - `session`: what the handler works with, a dict.
+    - `session`: what the handler works with, a dict. `touched` tells that somebody looked at it, and may keep
+      parts of it and change them at any time.
+    - `cookie`: the value of a Set-Cookie header that the browser is still to get.
     - `started`: the response has begun, so no cookie can be sent any more.
     - `mute`: nor could one before, since the server would drop it.
     - `has_cookie`: the browser holds a session cookie, as far as is known.
@@ -31,6 +33,8 @@ class VisitState:
     record: StoredSession | None = None
     snapshot = EMPTY
     lost = False
+    touched = False
+    cookie: str | None = None
     started = False
     mute = False
     has_cookie = False

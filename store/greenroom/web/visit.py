@@ -18,7 +18,7 @@ What the handler asks for becomes a mark in the visit (`state`), what is to be d
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from greenroom.codec import encode_data
+from greenroom.codec import encode_data, is_kept
 from greenroom.errors import UnsupportedError, UsageError
 from greenroom.ids import handle_of, locate
 from greenroom.options import CALLS
@@ -46,6 +46,9 @@ class _NotLoaded:
         return "<this session is not loaded: await session.greenroom.load()>"
 
 
+_NOT_LOADED = _NotLoaded()
+
+
 class Visit(VisitState):
     """See the module. `cookies` are the values of the session cookie that the browser sent.
 
@@ -64,26 +67,29 @@ class Visit(VisitState):
     over = False
     sending: BaseException | None = None
     _alive_us = 0
+    _candidates: Candidates | None = None
+    _saver: Saver | None = None
 
     def __init__(
         self,
         keeping: Keeping,
         session: dict[Any, Any],
         cookies: list[bytes],
-        *,
-        secure_transport: bool,
-        label: str,
+        secure_transport: bool,  # noqa: FBT001  one caller, for each request
+        label: Callable[[], str],
     ) -> None:
-        super().__init__(session)
+        self.session = session
         self.settings = keeping
-        self._candidates = Candidates(keeping, keeping.verified(cookies))
-        self._saver = Saver(keeping, self, self._candidates, label)
+        self._label = label
         self._secure_transport = secure_transport
-        self.has_cookie = bool(cookies)
-        self.loaded = not self._candidates
-        if not self.loaded:
-            mark = _NotLoaded()
-            dict.__setitem__(session, mark, mark)
+        self.loaded = True
+        if cookies:
+            self.has_cookie = True
+            ids = keeping.verified(cookies)
+            if ids:
+                self._candidates = Candidates(keeping, ids)
+                self.loaded = False
+                dict.__setitem__(session, _NOT_LOADED, _NOT_LOADED)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.condition}>"
@@ -108,8 +114,11 @@ class Visit(VisitState):
 
     def set_cookie(self) -> str | None:
         """Return the value for a Set-Cookie header, once; None if there is nothing to say."""
-        cookie, self._saver.cookie = self._saver.cookie, None
-        if cookie is not None and not self._secure_transport and self.settings.cookie.secure:
+        cookie = self.cookie
+        if cookie is None:
+            return None
+        self.cookie = None
+        if not self._secure_transport and self.settings.cookie.secure:
             self.settings.events.sent_over_plain_http()
         return cookie
 
@@ -119,7 +128,7 @@ class Visit(VisitState):
         """Take note that the handler looks. Raises SessionNotLoadedError."""
         if not self.loaded:
             raise not_loaded()
-        self.accessed = True
+        self.accessed = self.touched = True
 
     def before_writing(self) -> None:
         """Take note that the handler writes. Raises where that could never be saved."""
@@ -180,7 +189,10 @@ class Visit(VisitState):
             self.note_logout()
 
     def _leave_to_later_version(self) -> None:
-        if self._candidates.newer and self.record is None and not self.ending and not self.logging_in:
+        candidates = self._candidates
+        if candidates is None or not candidates.newer or self.record is not None:
+            return
+        if not self.ending and not self.logging_in:
             raise newer()
 
     def _before_new_id(self, action: str) -> None:
@@ -204,11 +216,12 @@ class Visit(VisitState):
         cannot be read is none: its cookie is cleared, unless a later version may have stored it. Nor is there
         one if the cookies are those of several users: their sessions are ended.
         """
-        if self.loaded:
+        candidates = self._candidates
+        if self.loaded or candidates is None:
             return
-        self.take(await self._candidates.find())
-        if self._candidates.refused:
-            self._saver.cookie = self.settings.cookie.clearing_header()
+        self.take(await candidates.find())
+        if candidates.refused:
+            self.cookie = self.settings.cookie.clearing_header()
         self.loaded = True
 
     async def reload(self) -> None:
@@ -216,6 +229,7 @@ class Visit(VisitState):
         if not self.loaded:
             await self.load()
         elif self.record is not None and not self.unavailable:
+            self._candidates = self._candidates or Candidates(self.settings, [])
             found = await self._candidates.read(self.record.session_id)
             self.lost = found is None
             if found is not None:
@@ -227,7 +241,7 @@ class Visit(VisitState):
             self.user_id = None
             dict.clear(self.session)
         self.forget_wishes()
-        self.accessed = True
+        self.accessed = self.touched = True
 
     def take(self, found: Found | None) -> None:
         """Make this the state that is known, and the session's content."""
@@ -245,6 +259,7 @@ class Visit(VisitState):
         """
         if value is self.session:
             return
+        self.touched = True
         if means_delete(value):
             if not self.ending and (self.record is not None or self._candidates):
                 self.loaded = True  # to delete it, one need not have read it
@@ -274,9 +289,22 @@ class Visit(VisitState):
             if dict.__len__(self.session):
                 raise degraded()
             return True
+        # Nobody can have changed what nobody looked at.
+        kept = not self.touched or is_kept(contents := self.contents(), self.snapshot)
+        if kept and not self.is_asked:
+            record, keeping = self.record, self.settings
+            if record is None or record.expires_us - keeping.now_us() >= keeping.lifetimes.threshold_us:
+                return True
         if dict.__len__(self.session):
             self._leave_to_later_version()
-        return await self._saver.save()
+        return await self._saving().save(self.snapshot if kept else encode_data(contents))
+
+    def _saving(self) -> Saver:
+        if self._saver is None:
+            if self._candidates is None:
+                self._candidates = Candidates(self.settings, [])
+            self._saver = Saver(self.settings, self, self._candidates, self._label)
+        return self._saver
 
     def go_on_anonymously(self) -> None:
         """After `load` failed: for reads there is no session, and writes raise UnavailableError."""
@@ -295,7 +323,7 @@ class Visit(VisitState):
         if now_us < self._alive_us or self.settings.lifetimes.extension_us(now_us, record) is None:
             return
         self._alive_us = now_us + RETRY_US
-        await self._saver.extend()
+        await self._saving().extend()
 
     def close(self) -> None:
         """Save nothing from now on."""

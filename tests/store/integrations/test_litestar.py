@@ -1,7 +1,6 @@
 """Litestar: sessions by the plugin, and its stores over ours, in real requests."""
 
 import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +16,7 @@ from litestar.stores.base import Store
 from litestar.stores.file import FileStore
 from litestar.stores.memory import MemoryStore as LitestarsMemoryStore
 from litestar.testing import AsyncTestClient, TestClient
+from msgspec import structs
 
 from greenroom import BaseSessionStore, MemoryStore, UnsupportedError, UsageError
 from greenroom.integrations.litestar import GreenroomStore, SessionDep, SessionPlugin
@@ -383,7 +383,7 @@ def test_a_value_that_cannot_be_read_is_none_and_can_be_replaced(data: bytes) ->
         store = GreenroomStore(memory)
         await store.set("key", b"first", expires_in=60)
         [digest] = memory._records
-        memory._records[digest] = dataclasses.replace(memory._records[digest], data=data)
+        memory._records[digest] = structs.replace(memory._records[digest], data=data)
         assert await store.get("key") is None
         assert await store.get("key", renew_for=60) is None
         assert not await store.exists("key")
@@ -400,7 +400,7 @@ def test_a_value_of_another_kind_is_none() -> None:
         store = GreenroomStore(memory)
         await store.set("key", b"first")
         [digest] = memory._records
-        memory._records[digest] = dataclasses.replace(memory._records[digest], data=b"\x81\xa5value\x01")
+        memory._records[digest] = structs.replace(memory._records[digest], data=b"\x81\xa5value\x01")
         assert await store.get("key") is None
         assert not await store.exists("key")
 

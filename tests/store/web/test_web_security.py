@@ -1,18 +1,19 @@
 """Points of OWASP's session management that no other story of the middleware shows: see docs/security.md."""
 
+import hashlib
 import hmac
 import logging
 from datetime import timedelta
 from typing import Any
 
-import itsdangerous.signer
+import itsdangerous
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from greenroom import UnavailableError, new_session_id
 from greenroom.testing.libraries import Library
-from greenroom.web import CookieSigner
+from greenroom.web import CookieSigner, cookies
 from tests.store.web.web_stage import SECRET, Stage, browser, session_of, tell
 
 BROWSERS_KEEP_BYTES = 4096
@@ -209,7 +210,7 @@ def test_signatures_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatc
             compared.append(hmac.compare_digest(first, second))
             return compared[-1]
 
-    monkeypatch.setattr(itsdangerous.signer, "hmac", Watched())
+    monkeypatch.setattr(cookies, "hmac", Watched())
     signer = CookieSigner([SECRET, "the one before, long enough too"], "session")
     session_id = new_session_id()
     signed = signer.sign(session_id)
@@ -219,6 +220,24 @@ def test_signatures_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatc
     forged = ("A" if signed[-10] != "A" else "B").join((signed[:-10], signed[-9:]))
     assert signer.verify(forged.encode()) is None
     assert compared == [False, False], "once with each secret, and nothing else decides"
+
+
+def test_signatures_are_those_of_itsdangerous() -> None:
+    secrets = [SECRET, "the one before, long enough too"]
+    session_id = new_session_id()
+    for count, secret in enumerate(secrets):
+        theirs = itsdangerous.Signer(
+            secret, salt="greenroom.web.session", key_derivation="hmac", digest_method=hashlib.sha256
+        )
+        signed = CookieSigner(secrets[count:], "session").sign(session_id)
+        assert theirs.unsign(signed).decode() == session_id
+        assert CookieSigner(secrets, "session").verify(theirs.sign(session_id)) == session_id
+        for forged in (
+            theirs.sign(session_id)[:-1],
+            theirs.sign(session_id) + b"=",
+            theirs.sign("\u00e9")[1:],
+        ):
+            assert CookieSigner(secrets, "session").verify(forged) is None
 
 
 def test_what_ends_a_session_survives_nothing_of_it(library: Library) -> None:
