@@ -49,6 +49,17 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
     )
 
 
+def store_given(store: BaseSessionStore | str, clock: Callable[[], datetime]) -> BaseSessionStore:
+    """Return what is given as the option `store`, or the store that it names. Raises UsageError naming it."""
+    if isinstance(store, BaseSessionStore):
+        return store
+    try:
+        return store_from_url(store, clock=clock)
+    except UsageError as error:
+        reason = str(error)
+    raise UsageError(f"store is a store, or the URL of one; {reason}")
+
+
 def _deadline_seconds(query: str) -> float:
     """Return the one option that a URL has, or its default."""
     seconds = DEFAULT_DEADLINE_SECONDS

@@ -259,6 +259,19 @@ def test_the_middleware_names_its_own_options(options: dict[str, Any], name: str
         new_middleware(**options)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["", "redis://a:1", "greenroom://a", "greenroom://a:1?deadline_seconds=0", "memory:", "greenroom://"],
+)
+@pytest.mark.parametrize(
+    "make", [new_session, new_middleware, litestar.GreenroomStore, starsessions.GreenroomStore]
+)
+def test_a_wrong_url_is_told_by_the_option(url: str, make: Callable[..., Any]) -> None:
+    with pytest.raises(UsageError, match=r"^store is a store, or the URL of one; ") as caught:
+        make(store=url)
+    assert caught.value.__context__ is None
+
+
 @pytest.mark.parametrize("query", ["inf", "nan", "301", "-5", "0", "1e400", "0x5", "five", ""])
 def test_the_url_names_its_option(query: str) -> None:
     with pytest.raises(UsageError, match=r"^deadline_seconds .* deadline_seconds=5"):

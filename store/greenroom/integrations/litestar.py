@@ -50,7 +50,7 @@ from greenroom.errors import (
 from greenroom.fields import utc_now
 from greenroom.options import LITESTAR_PLUGIN, LITESTAR_STORE, LITESTAR_USER
 from greenroom.sessions import BaseSessionStore, SessionData
-from greenroom.urls import store_from_url
+from greenroom.urls import store_given
 from greenroom.web.departures import is_departure
 from greenroom.web.middleware import SessionMiddleware
 from greenroom.web.notices import Notices
@@ -169,7 +169,7 @@ class GreenroomStore(Store):
     ) -> None:
         LITESTAR_STORE.check(store=store, clock=clock)
         self._owns_store = isinstance(store, str)
-        self._store = store_from_url(store, clock=clock) if isinstance(store, str) else store
+        self._store = store_given(store, clock)
         self._namespace: str = LITESTAR_STORE.checked("namespace", namespace)
         self._clock = clock
         self._notices = Notices(clock)

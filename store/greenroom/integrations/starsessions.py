@@ -40,7 +40,7 @@ from greenroom.integrations.sealing import Seal
 from greenroom.integrations.users import user_in
 from greenroom.options import STARSESSIONS_STORE
 from greenroom.sessions import BaseSessionStore, SessionData, StoredSession, stored_form
-from greenroom.urls import store_from_url
+from greenroom.urls import store_given
 from greenroom.web.difference import NO_DIFFERENCE, Difference, difference
 from greenroom.web.errors import DROPPED, newer
 from greenroom.web.notices import Notices
@@ -108,7 +108,7 @@ class GreenroomStore(SessionStore):
         checked = STARSESSIONS_STORE.checked
         STARSESSIONS_STORE.check(store=store, serializer=serializer, clock=clock)
         self._owns_store = isinstance(store, str)
-        self._store = store_from_url(store, clock=clock) if isinstance(store, str) else store
+        self._store = store_given(store, clock)
         self._user_key: str | None = checked("user_key", user_key)
         self._serializer: Serializer = JsonSerializer() if serializer is None else serializer
         self._browser_seconds: float = checked("browser_seconds", browser_seconds)

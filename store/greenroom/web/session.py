@@ -23,7 +23,7 @@ from greenroom.memory import MemoryStore
 from greenroom.option_kinds import HiddenSecret
 from greenroom.options import CALLS, SESSION
 from greenroom.sessions import BaseSessionStore
-from greenroom.urls import store_from_url
+from greenroom.urls import store_given
 from greenroom.web.cookies import (
     PERSISTENT_SECONDS,
     CookieName,
@@ -248,10 +248,8 @@ def _secrets(secrets: list[str] | None, *, dev: bool) -> list[str]:
 def _store_of(
     store: BaseSessionStore | str | None, clock: Callable[[], datetime], *, dev: bool
 ) -> BaseSessionStore:
-    if isinstance(store, str):
-        return store_from_url(store, clock=clock)
     if store is not None:
-        return store
+        return store_given(store, clock)
     if not dev:
         warnings.warn(
             "sessions are kept in the memory of this process: they end with it, and other workers do not see "
