@@ -145,6 +145,7 @@ class GreenroomSessions(SessionInterface):
                 return
             if response is not None and response.status_code >= SERVER_ERROR:
                 visit.close()
+            failed = visit.closed
             await visit.save()
         except UNCONFIRMED as error:
             self.sessions.events.failed("saving a session", error)
@@ -154,6 +155,9 @@ class GreenroomSessions(SessionInterface):
             if response is None:
                 visit.close()
         visit.started = True
+        if not failed:
+            # It is not asked again, whatever a streamed body or a task does to the session.
+            visit.end()
         if response is not None:
             cookie = visit.set_cookie()
             if visit.accessed or cookie is not None:

@@ -13,7 +13,7 @@ from quart_trio import QuartTrio
 from greenroom import MemoryStore, StoreFullError
 from greenroom.integrations.quart import GreenroomSessions
 from greenroom.testing import FaultyStore, available_libraries
-from greenroom.web import Session
+from greenroom.web import Session, SessionOverError
 
 
 def app_of(library: str, sessions: Session, *, middleware: bool) -> Quart:
@@ -311,3 +311,30 @@ def test_attributes_that_quart_expects(stage: Stage) -> None:
         assert (await s.browser.post("/permanent")).status_code == 500
 
     stage.run(scenario)
+
+
+def test_what_a_streamed_body_does_by_the_interface_alone_is_told_to_be_too_late() -> None:
+    app, kept = Quart(__name__), []
+    app.session_interface = GreenroomSessions(Session(dev=True))
+
+    @app.get("/stream")
+    async def stream() -> Any:
+        current: Any = session
+        held = current._get_current_object()
+        held["n"] = 1
+
+        async def body() -> Any:
+            try:
+                held["n"] = 2
+            except SessionOverError as error:
+                kept.append(error)
+            yield b"x"
+
+        return body()
+
+    async def story() -> None:
+        client = app.test_client()
+        await (await client.get("/stream")).get_data()
+
+    asyncio.run(story())
+    assert len(kept) == 1
