@@ -17,9 +17,21 @@ Outcome = Callable[[wire.Reply | None, GreenroomError | None], None]
 
 
 class WatchedDialog(Dialog):
-    """A dialog that says when it takes a server to have broken the protocol."""
+    """A dialog that says when it takes a server to have broken the protocol, and when it changes clusters."""
 
     complaint: Callable[[str], None]
+    went_over: Callable[[], None]
+
+    @property
+    def identity(self) -> bytes:
+        """Of which cluster it has a map; empty before the first."""
+        return b"" if self._map is None else self._map.identity
+
+    def _remap(self, now_ns: int) -> None:
+        before = self.identity
+        super()._remap(now_ns)
+        if before and self.identity != before:
+            self.went_over()
 
     def _unlink(self, link: Link, reason: str, *rest: Any, **more: Any) -> None:
         if reason.startswith("it broke the protocol"):
@@ -38,11 +50,13 @@ class ClientProcess(Process):
         identity: bytes,
         settings: DialogSettings,
         complaint: Callable[[str], None],
+        went_over: Callable[[], None],
     ) -> None:
         super().__init__(network, machine, machine.name, random)
         self.identity = identity
         self.dialog = WatchedDialog(identity, settings, Random(random.random()))
         self.dialog.complaint = complaint
+        self.dialog.went_over = went_over
         self._attempts: dict[int, Attempt] = {}
         self._sockets: dict[int, End] = {}
         self._timer_ns = 1 << 62

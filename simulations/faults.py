@@ -148,6 +148,7 @@ KINDS: dict[str, Callable[[Hit], Undo | None]] = {
     "slow disk": coordination.slow_disk,
     "lose coordinator answers": coordination.lose_answers,
     "stale map": coordination.stale_map,
+    "begin anew": coordination.begin_anew,
     "add node": processes.add_node,
     "drain node": processes.drain_node,
 }

@@ -1,7 +1,12 @@
 """Faults of the coordinator, its disk, and of who hears of its decisions."""
 
+from msgspec.structs import replace
+
+from greenroom_cluster.coordination.genesis import first_map
 from simulations.actors import ActorProcess
 from simulations.clients import ClientProcess
+from simulations.connections import CLUSTER
+from simulations.coordination import Disk
 from simulations.hits import Hit, Undo
 from simulations.supervisors import SupervisorProcess
 from simulations.timeline import MILLISECOND
@@ -118,3 +123,47 @@ def _stale_client(hit: Hit, client: ClientProcess) -> Undo:
             hit.network.read_again(end)
 
     return tell
+
+
+def begin_anew(hit: Hit) -> Undo | None:
+    """The cluster ends, and another is created at its addresses half a second later.
+
+    With a node as target that one is left over: it runs on until the fault is over, and is started anew then.
+    """
+    world = hit.world
+    left = hit.target.machine if hit.target.machine in world.supervisors else ""
+    others = [name for name in world.supervisors if name != left]
+    world.coordinator.kill()
+    for name in others:
+        _end_node(hit, name)
+    former = world.disk.map
+    anew = first_map(CLUSTER, former.shard_count, former.replicas, world.random.randbytes(16))
+    # It may have lived for longer than the former one did, or not.
+    anew = replace(anew, version=world.random.randrange(1, 3 * former.version))
+    write_ns, world.disk = world.disk.write_ns, Disk(anew)
+    world.disk.write_ns = write_ns
+    world.oracles.began_anew(left)
+
+    def start() -> None:
+        if not world.coordinator.alive:
+            world.start_coordinator()
+        for name in others:
+            world.start_node(name)
+
+    world.timeline.after(500 * MILLISECOND, start)
+
+    def end_what_is_left() -> None:
+        start()
+        if left:
+            world.oracles.left = ""
+            _end_node(hit, left)
+            world.start_node(left)
+
+    return end_what_is_left
+
+
+def _end_node(hit: Hit, name: str) -> None:
+    supervisor = hit.world.supervisors[name]
+    for actor in list(supervisor.children.values()):
+        actor.kill()
+    supervisor.kill()

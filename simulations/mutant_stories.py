@@ -312,3 +312,22 @@ KILLED_AT_WORK = _poisoned(
     Fault(1300, "kill actor", "primary of shard 0"),
 )
 """A primary is stopped with a record in hand that is as good as any other, and killed."""
+
+
+ANEW = Plan(
+    seed=0,
+    shards=2,
+    clients=2,
+    callers=4,
+    sessions=4,
+    seconds=12.0,
+    actions=_BUSY,
+    faults=(
+        Fault(1000, "cut between", "node n0", 3.0, other="coordinator"),
+        Fault(1010, "begin anew", "node n0", 6.0),
+        Fault(2000, "kill actor", "actor n0/0"),
+    ),
+)
+"""A cluster is created anew while a node of the former one is cut off from the coordinator: it comes to the
+new one, and clients see both, until it is started again.
+"""

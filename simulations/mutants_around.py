@@ -5,9 +5,10 @@ import msgspec
 
 from greenroom.cluster_map import ClusterMap
 from greenroom.dialog.core import Dialog
+from greenroom.dialog.following import MapFollower
 from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.placement import Placement
-from greenroom_cluster.coordination import draft, rules
+from greenroom_cluster.coordination import draft, foreigners, rules
 from greenroom_cluster.coordination.coordinator import ConnectionClosed, Coordinator
 from greenroom_cluster.coordination.draft import Draft
 from greenroom_cluster.coordination.hearing import Hearing
@@ -16,7 +17,7 @@ from greenroom_cluster.shard.host import Host
 from simulations import network, world
 from simulations.actors import ActorProcess
 from simulations.coordination import CoordinatorProcess
-from simulations.mutant_stories import LATE_TAKEOVER, RESTORED, RESTORED_LONG, UNHEARD
+from simulations.mutant_stories import ANEW, LATE_TAKEOVER, RESTORED, RESTORED_LONG, UNHEARD
 from simulations.network import Network
 from simulations.patching import Patches, mutant
 from simulations.supervisors import SupervisorProcess
@@ -280,3 +281,35 @@ def _first(dialog, now_ns) -> None:
     dialog._by_shard, dialog._shift = dialog._lanes.by_shard, dialog._lanes.shift
     for operation in list(dialog._ledger.pending.values()):
         dialog._placement.place(operation, now_ns)
+
+
+# --- clusters created anew -------------------------------------------------------------------------------
+
+
+@mutant("never goes over to another cluster", budget=5, plan=ANEW)
+def _(patches: Patches) -> None:
+    """A client whose cluster was created anew stays with the map that it has."""
+
+    def succeed(self, link, _new, now_ns):
+        self._board.close(link)
+        self.lost(link, "another cluster", now_ns)
+        return False
+
+    patches.set(MapFollower, "_succeed", succeed)
+
+
+@mutant("goes over while its cluster answers", budget=20, plan=ANEW)
+def _(patches: Patches) -> None:
+    """A client takes the map of another cluster as soon as it sees one."""
+
+    def note_silence(self, _link, _now_ns):
+        self._bereft = self.router is not None
+
+    patches.set(MapFollower, "_note_silence", note_silence)
+
+
+@mutant("orders maps of two clusters by version", budget=50, plan=ANEW)
+def _(patches: Patches) -> None:
+    """Nobody asks of which cluster a map is, so that lineage and version decide."""
+    patches.set(ClusterMap, "is_foreign_to", lambda self, other: False)
+    patches.set(foreigners, "are_foreign", lambda one, other: False)

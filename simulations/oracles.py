@@ -16,6 +16,8 @@ The oracles know more than any process: they see every log, every clock, and who
     poison       nobody applies a record on which another had ended, if the map told of it
     suspended    a shard is suspended only before a record that ends, or holds up, whoever applies it
     client       a request that was called "not applied" was never applied; servers keep to the protocol
+    identity     nobody who holds the map of one cluster takes that of another, or is entered into it; but a
+                 client does once nobody of its own is left, and not before
 
 History-wide rules (linearizability, liveness, equal replicas) are judged in `world` at the end.
 """
@@ -114,6 +116,9 @@ class Oracles:
         self.world = world
         self.shards = [ShardTruth() for _ in range(world.plan.shards)]
         self.lost: set[int] = set()
+        # The node that is left over of a former cluster, if there is one, and whose map each actor has.
+        self.left = ""
+        self.identities: dict[bytes, bytes] = {}
         self.configurations: list[dict[tuple[int, int], tuple[Any, ...]]] = [{} for _ in self.shards]
         self._serving: list[dict[ActorProcess, Primary]] = [{} for _ in self.shards]
         self._suspects: dict[tuple[int, int], SuspectRecord] = {}
@@ -131,6 +136,8 @@ class Oracles:
         """Count what reaches which role."""
         kind = type(event)
         replicas = actor.host.replicas
+        if kind is ins.MapChanged:
+            self._check_identity(actor.incarnation, event.map)  # type: ignore[union-attr]  # kind says which
         if kind is ins.ClientRequests:
             shift = 16 - (len(replicas).bit_length() - 1)
             for request in event.requests:  # type: ignore[union-attr]
@@ -327,6 +334,11 @@ class Oracles:
 
     def persisted(self, before: ClusterMap, after: ClusterMap) -> None:
         """Judge a map that went to disk."""
+        for incarnation in after.actors.keys() - before.actors.keys():
+            if self.identities.get(incarnation, after.identity) != after.identity:
+                self.world.violate(
+                    "identity", f"{self.world.name_of(incarnation)} of another cluster was entered"
+                )
         for shard, entry in enumerate(after.shards):
             former = before.shards[shard]
             if entry is former or (entry.epoch == former.epoch and entry.nonce == former.nonce):
@@ -344,6 +356,26 @@ class Oracles:
                 self.world.violate("epochs", f"shard {shard}: epoch {entry.epoch} after {former.epoch}")
             if former.primary and entry.primary not in former.members:
                 self._began_empty(shard, former.members)
+
+    def began_anew(self, left: str) -> None:
+        """Judge another cluster from now on; of the former one that node is left over, or none."""
+        self.left = left
+        self.shards = [ShardTruth() for _ in self.shards]
+        self.configurations = [{} for _ in self.shards]
+        self._serving = [{} for _ in self.shards]
+        self._suspects.clear()
+        self.lost.update(range(len(self.shards)))
+
+    def _check_identity(self, incarnation: bytes, taken: ClusterMap) -> None:
+        if self.identities.setdefault(incarnation, taken.identity) != taken.identity:
+            self.world.violate(
+                "identity", f"{self.world.name_of(incarnation)} took the map of another cluster"
+            )
+
+    def went_over(self, client: str) -> None:
+        """Judge a client that took the map of another cluster."""
+        if self.left:
+            self.world.violate("identity", f"{client} gave its cluster up while {self.left} answered")
 
     def suspect_at(self, shard: int, epoch: int) -> SuspectRecord | None:
         """Return the suspect that the map named when it decided that configuration."""

@@ -185,6 +185,7 @@ class World:
             self.random.randbytes(16),
             settings,
             lambda reason: self.violate("client", f"client {number}: {reason}"),
+            lambda: self.oracles.went_over(f"client {number}"),
         )
         if number < len(self.clients):
             self.clients[number] = process
@@ -350,12 +351,16 @@ class World:
             actor.host.memory.rebound(self.settings.memory_bytes_max)
         probes = Probes(self)
         end = healed_ns + HEAL_BOUND_NS
-        done = self.timeline.run_until(end, self._ticking(lambda: probes.answered and self.whole()))
+        done = self.timeline.run_until(
+            end, self._ticking(lambda: probes.answered and self.whole() and not self._astray())
+        )
         took = (self.timeline.now - healed_ns) / 1e9
         if self.violations:
             return took
         if not done:
             state = "all probes were answered" if probes.answered else f"no answer to {probes.unanswered}"
+            if astray := self._astray():
+                state += f"; {astray} have the map of another cluster"
             self.violate("liveness", f"not whole {took:.0f} s after healing ({state}): {self.describe()}")
             return took
         if not self.timeline.run_until(self.timeline.now + REST_BOUND_NS, self._ticking(self._equal)):
@@ -385,6 +390,14 @@ class World:
             if actor.slot != entry.wanted[0]:
                 return False
         return True
+
+    def _astray(self) -> list[str]:
+        """Return the clients that have the map of a cluster that is not there any more."""
+        return [
+            client.name
+            for client in self.clients
+            if client.alive and client.dialog.identity not in (b"", self.disk.map.identity)
+        ]
 
     def _equal(self) -> bool:
         """Whether the replicas of each shard are at the same point and hold the same."""
