@@ -231,11 +231,11 @@ def clock() -> Option:
     return Option("a function that returns the present, an aware datetime", accepted)
 
 
-def secrets() -> Option:
+def secrets(*, none: bool = True) -> Option:
     """Return the kind of the secrets; one is a list of one."""
 
     def accepted(value: Any) -> list[str] | None:
-        if value is None:
+        if none and value is None:
             return None
         secrets = [_opened(each) for each in value] if isinstance(value, list | tuple) else [_opened(value)]
         if not secrets or not all(secrets):
@@ -291,6 +291,32 @@ def sessions(*, none: bool = False) -> Option:
     return Option("a Session of greenroom.web: Session(secret=..., store=...)", accepted)
 
 
+def either(takes: str, *kinds: type) -> Option:
+    """Return the kind of an object of one of these types, or a `greenroom.web.Session`."""
+    session = sessions()
+
+    def accepted(value: Any) -> Any:
+        return value if isinstance(value, kinds) else session.accepted(value)
+
+    return Option(takes, accepted)
+
+
+def old_sessions() -> Option:
+    """Return the kind of what reads the sessions of another library."""
+
+    def accepted(value: Any) -> Any:
+        readers = sys.modules.get("greenroom.web.old_sessions")  # not imported, as above
+        if value is None or (readers is not None and isinstance(value, readers.OldSessions)):
+            return value
+        _refuse()
+
+    return Option(
+        "where the sessions of another library are moved from: a reader of greenroom.integrations.moving, "
+        "for example StarletteCookies(old_secret_key), or None",
+        accepted,
+    )
+
+
 def skip() -> Option:
     """Return the kind of what tells which paths get no session."""
 
@@ -314,17 +340,17 @@ def _path(value: Any) -> str:
     return str.__str__(value)
 
 
-def methods(meaning: str, *names: str) -> Option:
-    """Return the kind of an object with these methods, or None."""
+def methods(meaning: str, *names: str, none: bool = True) -> Option:
+    """Return the kind of an object with these methods."""
 
     def accepted(value: Any) -> Any:
-        if value is None or (
+        if (none and value is None) or (
             not isinstance(value, type) and all(callable(getattr(value, each, None)) for each in names)
         ):
             return value
         _refuse()
 
-    return Option(f"{meaning}: an object with {' and '.join(names)}, or None", accepted)
+    return Option(f"{meaning}: an object with {' and '.join(names)}{', or None' if none else ''}", accepted)
 
 
 def or_none(option: Option) -> Option:

@@ -66,6 +66,7 @@ SESSION = Options(
     on_unavailable=kinds.one_of("closed", "anonymous"),
     retry_after_seconds=kinds.count("the Retry-After of a 503", least=0, most=kinds.SECONDS_MAX),
     clock=_CLOCK,
+    moves_from=kinds.old_sessions(),
 )
 
 CALLS = Options(
@@ -81,6 +82,53 @@ COOKIE = Options(
     secure=kinds.flag("whether the cookie goes over https alone"),
     partitioned=_PARTITIONED,
     max_age_seconds=kinds.or_none(kinds.count("how long browsers keep the cookie", most=kinds.SECONDS_MAX)),
+)
+
+_OLD_USER = kinds.function("what returns the id of the user in the data of an old session")
+_OLD_SECONDS = kinds.seconds("how long a session of the old library lives at most")
+
+OLD_SESSIONS = Options(
+    cookie_name=_COOKIE_NAME,
+    path=_PATH,
+    domain=_DOMAIN,
+    lifetime_seconds=_OLD_SECONDS,
+    user=_OLD_USER,
+)
+
+OLD_STARLETTE = Options(
+    secret_key=kinds.secrets(none=False),
+    session_cookie=_COOKIE_NAME,
+    max_age=kinds.or_none(_OLD_SECONDS),
+    path=_PATH,
+    domain=_DOMAIN,
+    user=_OLD_USER,
+)
+
+OLD_STARSESSIONS = Options(
+    store=kinds.methods("the store of starsessions' middleware", "read", "remove", none=False),
+    lifetime=kinds.count(
+        "the lifetime of starsessions' middleware, in seconds", least=0, most=kinds.SECONDS_MAX
+    ),
+    serializer=kinds.methods("the serializer of starsessions' middleware", "deserialize"),
+    cookie_name=_COOKIE_NAME,
+    cookie_path=kinds.or_none(_PATH),
+    cookie_domain=_DOMAIN,
+    user=_OLD_USER,
+)
+
+OLD_LITESTAR = Options(
+    store=kinds.methods("the store of Litestar's sessions", "get", "delete", none=False),
+    key=_COOKIE_NAME,
+    max_age=_OLD_SECONDS,
+    path=_PATH,
+    domain=_DOMAIN,
+    user=_OLD_USER,
+)
+
+OLD_STORE = Options(
+    old=kinds.either("the store that was used before, or the Session", BaseSessionStore),
+    lifetime_seconds=_OLD_SECONDS,
+    user=_OLD_USER,
 )
 
 MIDDLEWARE = Options(
@@ -158,6 +206,11 @@ TABLE: dict[str, Options] = {
     "logout_everywhere, check": CALLS,
     "CookieSettings": COOKIE,
     "SessionMiddleware": MIDDLEWARE,
+    "moves_from: OldSessions": OLD_SESSIONS,
+    "moves_from: StarletteCookies": OLD_STARLETTE,
+    "moves_from: StarsessionsStore": OLD_STARSESSIONS,
+    "moves_from: LitestarStore": OLD_LITESTAR,
+    "moves_from: OtherStore": OLD_STORE,
     "MemoryStore": MEMORY_STORE,
     "ClusterStore": CLUSTER_STORE,
     "Litestar: SessionPlugin": LITESTAR_PLUGIN,

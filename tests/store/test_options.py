@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from litestar.stores.memory import MemoryStore as LitestarMemory
+from starsessions import InMemoryStore
 
 from greenroom import ClusterStore, MemoryStore, UsageError, store_from_url
 from greenroom import options as table
-from greenroom.integrations import aiohttp, litestar, quart, starsessions
+from greenroom.integrations import aiohttp, litestar, moving, quart, starsessions
 from greenroom.integrations.fastapi import RequireUser, session_of_request
 from greenroom.option_kinds import Options
 from greenroom.options import TABLE
@@ -74,6 +76,10 @@ PLACES: dict[str, tuple[Callable[..., Any], Options, dict[str, Any]]] = {
         {"store": MemoryStore()},
     ),
     "RequireUser": (RequireUser, table.FASTAPI, {}),
+    "StarletteCookies": (moving.StarletteCookies, table.OLD_STARLETTE, {"secret_key": "s" * 32}),
+    "StarsessionsStore": (moving.StarsessionsStore, table.OLD_STARSESSIONS, {"store": InMemoryStore()}),
+    "LitestarStore": (moving.LitestarStore, table.OLD_LITESTAR, {"store": LitestarMemory()}),
+    "OtherStore": (moving.OtherStore, table.OLD_STORE, {"old": MemoryStore()}),
 }
 SIGNATURES: dict[str, tuple[Callable[..., Any], Options]] = {
     "Session": (Session, table.SESSION),
@@ -90,6 +96,11 @@ SIGNATURES: dict[str, tuple[Callable[..., Any], Options]] = {
     "GreenroomSessions": (quart.GreenroomSessions, table.QUART_SESSIONS),
     "starsessions.GreenroomStore": (starsessions.GreenroomStore, table.STARSESSIONS_STORE),
     "RequireUser": (RequireUser, table.FASTAPI),
+    "StarletteCookies": (moving.StarletteCookies, table.OLD_STARLETTE),
+    "StarsessionsStore": (moving.StarsessionsStore, table.OLD_STARSESSIONS),
+    "LitestarStore": (moving.LitestarStore, table.OLD_LITESTAR),
+    "OtherStore": (moving.OtherStore, table.OLD_STORE),
+    "OldSessions": (moving.OldSessions, table.OLD_SESSIONS),
     "session_of_request": (session_of_request, table.FASTAPI),
     "FaultyStore": (FaultyStore, table.TESTING),
     "FaultyStore.fail": (FaultyStore.fail, table.TESTING),

@@ -162,10 +162,10 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
             visit.close()
             raise self._unavailable("saving a session", error) from None
         visit.started = True
-        cookie = visit.set_cookie()
-        if visit.accessed or cookie is not None:
+        cookies = visit.set_cookies()
+        if visit.accessed or cookies:
             response.headers.add("Vary", "Cookie")
-        if cookie is not None:
+        for cookie in cookies:
             response.headers.add("Set-Cookie", cookie)
 
     async def _visit_of(self, request: web.Request) -> Visit:

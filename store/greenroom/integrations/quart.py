@@ -159,10 +159,10 @@ class GreenroomSessions(SessionInterface):
             # It is not asked again, whatever a streamed body or a task does to the session.
             visit.end()
         if response is not None:
-            cookie = visit.set_cookie()
-            if visit.accessed or cookie is not None:
+            cookies = visit.set_cookies()
+            if visit.accessed or cookies:
                 response.vary.add("Cookie")
-            if cookie is not None:
+            for cookie in cookies:
                 response.headers.add("Set-Cookie", cookie)
 
     def _is_driven_elsewhere(self, visit: Visit) -> bool:

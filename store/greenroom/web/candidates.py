@@ -5,15 +5,11 @@ one left over, or one that another host of the domain has planted. What the stor
 nothing. What it holds and cannot be read is no session either: no page may fail for as long as that lives.
 """
 
-from typing import Any, TypeAlias
-
 from greenroom.errors import UnreadableSessionError
-from greenroom.sessions import StoredSession
 from greenroom.web.keeping import Keeping
+from greenroom.web.moving import Moving
+from greenroom.web.state import Found
 from greenroom.web.writes import may_be_sound
-
-Found: TypeAlias = tuple[StoredSession, dict[Any, Any]]
-"""A session as it is stored, and its data."""
 
 
 class Candidates:
@@ -21,18 +17,20 @@ class Candidates:
 
     `unreadable` are the ids of stored sessions that could not be read, `newer` tells whether one of them may
     be sound and is left to a later version. `refused` tells that there are sessions behind the cookies, none
-    of which may be used, so that the browser is to forget them.
+    of which may be used, so that the browser is to forget them. `moving` deals with the sessions of the
+    library that the app used before, if the request names some.
     """
 
-    def __init__(self, keeping: Keeping, ids: list[str]) -> None:
+    def __init__(self, keeping: Keeping, ids: list[str], moving: Moving | None = None) -> None:
         self.ids = ids
+        self.moving = moving
         self.unreadable: list[str] = []
         self.newer = False
         self.refused = False
         self._keeping = keeping
 
     def __bool__(self) -> bool:
-        return bool(self.ids)
+        return bool(self.ids) or self.moving is not None
 
     async def find(self) -> Found | None:
         """Return the session of the request, or None.
@@ -41,9 +39,11 @@ class Candidates:
         users was given one of them by another host of its domain, and whose request this is cannot be told:
         so it is nobody's, and both end, or the next request would be made in the planter's name.
         """
-        live = []
+        live: list[Found] = []
         for session_id in self.ids:
             current = await self.read(session_id)
+            if current is not None and self.moving is not None:
+                self.moving.forget(session_id)
             if current is not None and len(self.ids) == 1:
                 return current  # the usual
             if current is not None:
@@ -59,6 +59,8 @@ class Candidates:
             return None
         chosen = next(iter(of_users or live), None)
         self.refused = chosen is None and bool(self.unreadable) and not self.newer
+        if chosen is None and self.moving is not None and not self.unreadable:
+            return await self.moving.find()
         return chosen
 
     async def read(self, session_id: str) -> Found | None:
@@ -87,6 +89,8 @@ class Candidates:
             if session_id != but:
                 await self._delete(session_id, "its browser sent it beside the one that was ended")
         self.ids, self.unreadable, self.newer = [], [], False
+        if self.moving is not None:
+            await self.moving.settle()
 
     def forget(self, session_id: str) -> None:
         """Take note that a session is no longer to be found under this id."""

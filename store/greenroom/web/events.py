@@ -21,7 +21,8 @@ class SessionStatistics:
     `unknown_ids` are signed cookies whose session is gone, `refused_cookies` those that no secret signed.
     `dropped` are changes that came too late, because the session had been deleted, rotated or lost; `failed`
     are operations that the store did not confirm. `unreadable` are stored sessions that could not be read
-    and counted as none, `contested` are requests with live sessions of several users.
+    and counted as none, `contested` are requests with live sessions of several users. `moved` are
+    sessions that came from the library that the app used before.
     """
 
     loads: int = 0
@@ -36,6 +37,7 @@ class SessionStatistics:
     refused_cookies: int = 0
     unreadable: int = 0
     contested: int = 0
+    moved: int = 0
 
 
 class Events:
@@ -78,6 +80,22 @@ class Events:
         """Count and log a stored session that cannot be read; the log stays readable if all are so."""
         self.count("unreadable")
         self._notices.warn("unreadable", f"a session counts as none, because it cannot be read: {error}")
+
+    def foreign(self, cookie_name: str) -> None:
+        """Log that a cookie of the old library's name is none of its cookies."""
+        self._notices.warn(
+            "foreign",
+            f"a cookie {cookie_name} is no session of the old library: moves_from= has another secret than "
+            "that had, or other software has set it",
+        )
+
+    def immovable(self, error: Exception) -> None:
+        """Log that an old session was not moved. Not the error itself: it may quote a key."""
+        self._notices.warn(
+            "immovable",
+            "a session of the old library counts as none, because it is too large or holds what no session "
+            f"of greenroom can hold, data, user id or label: {type(error).__name__}",
+        )
 
     def contested(self) -> None:
         """Count and log a request that brought the sessions of several users."""

@@ -11,6 +11,7 @@ from greenroom.sessions import BaseSessionStore
 from greenroom.web.cookies import VERIFIED_MAX, CookieSettings, CookieSigner
 from greenroom.web.events import Events
 from greenroom.web.lifetimes import Lifetimes
+from greenroom.web.old_sessions import OldSessions
 from greenroom.web.refusals import Refusals
 
 OnUnavailable: TypeAlias = Literal["closed", "anonymous"]
@@ -54,6 +55,7 @@ class Keeping:
     users: Users
     events: Events
     refusals: Refusals
+    moves_from: OldSessions | None
     clock: Callable[[], datetime]
     now_us: Callable[[], int]
     on_unavailable: OnUnavailable

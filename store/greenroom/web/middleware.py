@@ -329,14 +329,13 @@ def _put_back(scope: Scope, before: tuple[Any, Any]) -> None:
 
 
 def _with_session_headers(message: Message, visit: Visit) -> Message:
-    cookie = visit.set_cookie()
+    cookies = visit.set_cookies()
     # Also where the handler did not look: a cache must not hand one browser's cookie, or its end, to others.
-    if not visit.accessed and cookie is None:
+    if not visit.accessed and not cookies:
         return message
     headers = list(message.get("headers", ()))
     _vary_by_cookie(headers)
-    if cookie is not None:
-        headers.append((b"set-cookie", cookie.encode("ascii")))
+    headers += [(b"set-cookie", cookie.encode("ascii")) for cookie in cookies]
     return {**message, "headers": headers}
 
 

@@ -18,6 +18,7 @@ from greenroom.turns import new_lock
 from greenroom.web import writes
 from greenroom.web.candidates import Candidates
 from greenroom.web.keeping import Keeping
+from greenroom.web.moving import bar
 from greenroom.web.plan import (
     NOTHING,
     AnyStep,
@@ -124,6 +125,8 @@ class Saver:
                 keeping.events.dropped(state.record)
                 return False
             case EndEverywhere():
+                if keeping.moves_from is not None:
+                    await bar(keeping, step.user_id)
                 await keeping.store.delete_by_user(step.user_id, keep=step.keep)
                 if state.record is not None:
                     ended = "ends all sessions of its user" + ("" if step.keep is None else " but itself")

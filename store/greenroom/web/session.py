@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from greenroom.clocks import microseconds_by
 from greenroom.errors import UsageError
-from greenroom.fields import utc_now
+from greenroom.fields import checked_present_user_id, utc_now
 from greenroom.memory import MemoryStore
 from greenroom.option_kinds import HiddenSecret
 from greenroom.options import CALLS, SESSION
@@ -37,6 +37,8 @@ from greenroom.web.events import Events, SessionStatistics
 from greenroom.web.keeping import Keeping, OnUnavailable, UserOfId, Users
 from greenroom.web.labels import label_of
 from greenroom.web.lifetimes import lifetimes_of
+from greenroom.web.moving import bar, moving_of
+from greenroom.web.old_sessions import OldSessions
 from greenroom.web.refusals import Refusals
 from greenroom.web.request_session import RequestSession, session_of
 from greenroom.web.visit import VISIT_KEY, Visit, visit_in
@@ -68,6 +70,8 @@ class Session(Keeping):
       which writes raise UnavailableError, and never sends a cookie.
     - `retry_after_seconds` stands in those answers, at least 60 where the store is full. `clock` returns the
       present, aware.
+    - `moves_from`: the sessions of the library that the app used before. Visitors who have only those keep
+      them: see `greenroom.integrations.moving`.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class Session(Keeping):
         on_unavailable: OnUnavailable = "closed",
         retry_after_seconds: int = 1,
         clock: Callable[[], datetime] = utc_now,
+        moves_from: OldSessions | None = None,
     ) -> None:
         checked = SESSION.checked
         secrets = checked("secret", secret)
@@ -135,6 +140,9 @@ class Session(Keeping):
         )
         self.events = Events(self.clock)
         self._label = checked("label", label)
+        self.moves_from: OldSessions | None = checked("moves_from", moves_from)
+        if self.moves_from is not None:
+            self.moves_from.used_by(self.cookie, self.signer)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.cookie.name!r} in {self.store!r}>"
@@ -167,6 +175,16 @@ class Session(Keeping):
     async def clean(self) -> int:
         """Remove expired sessions from the store and return how many that were."""
         return await self.store.clean()
+
+    async def end_old_sessions(self, user_id: str) -> None:
+        """Have no session of a user moved any more that is still with the library of `moves_from`.
+
+        A log-out everywhere does so itself; from outside of a request, this comes before
+        `store.delete_by_user`. Raises UnavailableError, OutcomeUnknownError, and UsageError for what is no
+        user id.
+        """
+        if self.moves_from is not None:
+            await bar(self, checked_present_user_id(user_id))
 
     def statistics(self) -> SessionStatistics:
         """Return what happened so far."""
@@ -219,7 +237,9 @@ class Session(Keeping):
         """
         session = RequestSession()
         cookies = self._cookies.values(cookie_headers) if cookie_headers else []
-        visit = Visit(self, session, cookies, secure_transport, partial(self._label_by, user_agent))
+        label = partial(self._label_by, user_agent)
+        moving = None if self.moves_from is None else moving_of(self, cookie_headers, label)
+        visit = Visit(self, session, cookies, secure_transport, label, moving)
         session._greenroom_visit = visit  # noqa: SLF001  each belongs to the other
         return visit
 

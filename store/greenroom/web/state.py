@@ -4,12 +4,15 @@ A handler asks by methods of its session; here each becomes a mark, and nothing 
 the marks, and of the data that the handler left, what is to be written.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from greenroom.codec import encode_data
 from greenroom.sessions import StoredSession
 
 EMPTY = encode_data({})
+
+Found: TypeAlias = tuple[StoredSession, dict[Any, Any]]
+"""A session as it is stored, and its data."""
 
 
 class VisitState:

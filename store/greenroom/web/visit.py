@@ -6,7 +6,7 @@ Nothing here knows ASGI: the middleware and the adapters of frameworks drive it.
 >>> await visit.load()                          # or later, or never
 >>> ...                                         # the handler works with visit.session
 >>> await visit.save()                          # before the headers are sent
->>> visit.set_cookie(), visit.accessed          # a Set-Cookie value or None, and whether to send Vary: Cookie
+>>> visit.set_cookies(), visit.accessed         # Set-Cookie values, and whether to send Vary: Cookie
 >>> visit.started = True                        # from now on there can be no new id
 >>> await visit.save()                          # when the handler's background work is done
 >>> visit.close()                               # or at once if the handler raised
@@ -15,18 +15,19 @@ What the handler asks for becomes a mark in the visit (`state`), what is to be d
 `plan` and done by `saving`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from greenroom.codec import encode_data, is_kept
 from greenroom.errors import UnsupportedError, UsageError
 from greenroom.ids import handle_of, locate
 from greenroom.options import CALLS
-from greenroom.web.candidates import Candidates, Found
+from greenroom.web.candidates import Candidates
 from greenroom.web.errors import degraded, newer, not_loaded, not_passed_on, over, started
 from greenroom.web.keeping import Keeping
+from greenroom.web.moving import Moving
 from greenroom.web.saving import Saver
-from greenroom.web.state import EMPTY, VisitState
+from greenroom.web.state import EMPTY, Found, VisitState
 from greenroom.web.typed import means_delete, plain_dict
 
 __all__ = ["VISIT_KEY", "Visit", "visit_in"]
@@ -68,6 +69,7 @@ class Visit(VisitState):
     sending: BaseException | None = None
     _alive_us = 0
     _candidates: Candidates | None = None
+    _moving: Moving | None = None
     _saver: Saver | None = None
 
     def __init__(
@@ -77,6 +79,7 @@ class Visit(VisitState):
         cookies: list[bytes],
         secure_transport: bool,  # noqa: FBT001  one caller, for each request
         label: Callable[[], str],
+        moving: Moving | None = None,
     ) -> None:
         self.session = session
         self.settings = keeping
@@ -87,9 +90,13 @@ class Visit(VisitState):
             self.has_cookie = True
             ids = keeping.verified(cookies)
             if ids:
-                self._candidates = Candidates(keeping, ids)
-                self.loaded = False
-                dict.__setitem__(session, _NOT_LOADED, _NOT_LOADED)
+                self._candidates = Candidates(keeping, ids, moving)
+        if moving is not None:
+            self._moving = moving
+            self._candidates = self._candidates or Candidates(keeping, [], moving)
+        if self._candidates is not None:
+            self.loaded = False
+            dict.__setitem__(session, _NOT_LOADED, _NOT_LOADED)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.condition}>"
@@ -112,15 +119,16 @@ class Visit(VisitState):
         """Whether there is anything to save."""
         return self.loaded and (self.is_asked or encode_data(self.contents()) != self.snapshot)
 
-    def set_cookie(self) -> str | None:
-        """Return the value for a Set-Cookie header, once; None if there is nothing to say."""
-        cookie = self.cookie
+    def set_cookies(self) -> Sequence[str]:
+        """Return the values for Set-Cookie headers, once; none if there is nothing to say."""
+        cookie, moving = self.cookie, self._moving
+        removals = () if moving is None else moving.removals()
         if cookie is None:
-            return None
+            return removals
         self.cookie = None
         if not self._secure_transport and self.settings.cookie.secure:
             self.settings.events.sent_over_plain_http()
-        return cookie
+        return (cookie, *removals)
 
     # --- what the handler does ---------------------------------------------------------------------------
 
@@ -220,7 +228,10 @@ class Visit(VisitState):
         if self.loaded or candidates is None:
             return
         self.take(await candidates.find())
-        if candidates.refused:
+        if self._moving is not None and self._moving.moved and self.record is not None:
+            self.cookie = self.settings.cookie.header(self.settings.signer.sign(self.record.session_id))
+            self.has_cookie = True
+        elif candidates.refused:
             self.cookie = self.settings.cookie.clearing_header()
         self.loaded = True
 
@@ -294,10 +305,17 @@ class Visit(VisitState):
         if kept and not self.is_asked:
             record, keeping = self.record, self.settings
             if record is None or record.expires_us - keeping.now_us() >= keeping.lifetimes.threshold_us:
-                return True
+                return self._moving is None or await self._with_old_ended(self._moving)
         if dict.__len__(self.session):
             self._leave_to_later_version()
-        return await self._saving().save(self.snapshot if kept else encode_data(contents))
+        saved = await self._saving().save(self.snapshot if kept else encode_data(contents))
+        return saved and (self._moving is None or await self._with_old_ended(self._moving))
+
+    async def _with_old_ended(self, moving: Moving) -> bool:
+        """End what the old library has of this visitor, if the browser can be told; return True."""
+        if self.is_stored and not (self.started or self.mute):
+            await moving.settle()
+        return True
 
     def _saving(self) -> Saver:
         if self._saver is None:

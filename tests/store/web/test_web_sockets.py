@@ -38,8 +38,7 @@ def begun(library: Library, stage: Stage, user_id: str = "alice") -> tuple[str, 
         visit.session.greenroom.login(user_id, {"n": 0})
         await visit.save()
         assert visit.record is not None
-        cookie = visit.set_cookie()
-        assert cookie is not None
+        (cookie,) = visit.set_cookies()
         return visit.record.session_id, cookie.partition(";")[0]
 
     result: tuple[str, str] = tell(library, story)

@@ -1,0 +1,291 @@
+"""Moving house: a visitor whose browser has only the old library's session gets one of Greenroom's.
+
+A session is moved at the first request that loads it, before its handler runs. Three writes, in this order:
+
+1. The session is stored under a new id.
+2. A *note* is stored, under a digest of what named the old session. Of requests that do so at once, one is
+   first: the others delete what they stored and go on with the session that the note leads to.
+3. Once the response that brings the new cookie is about to be sent, the old session is ended: deleted in the
+   old store, its cookie removed.
+
+So whatever fails, the visitor still has one of both. The note outlives the old session: where the response
+never arrived, the old cookie still leads to the session; after a logout it leads nowhere, also for a slow
+request or a copy of a cookie. It holds no id: a note's random bits and the old key together make the new id.
+"""
+
+import secrets
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from functools import partial
+from hashlib import blake2b
+from typing import Any
+
+from greenroom.codec import encode_data
+from greenroom.errors import (
+    GreenroomError,
+    SessionExistsError,
+    SessionNotFoundError,
+    UnavailableError,
+    UnreadableSessionError,
+    UsageError,
+)
+from greenroom.fields import datetime_of, micros_of
+from greenroom.ids import RANDOM_BYTES
+from greenroom.sessions import SessionData, stored_form
+from greenroom.web.cookies import VERIFIED_MAX, CookieSettings, cookie_values
+from greenroom.web.keeping import Keeping
+from greenroom.web.old_sessions import OldSession
+from greenroom.web.shielding import shielded
+from greenroom.web.state import Found
+
+_BITS = "bits"
+_BITS_BYTES = 32
+
+
+class Moving:
+    """The old sessions that one request names. `label` is for those whose library knows none.
+
+    `moved` tells that the request's session was found here.
+    """
+
+    def __init__(
+        self, keeping: Keeping, keys: list[str], cookies: list[CookieSettings], label: Callable[[], str]
+    ) -> None:
+        assert keeping.moves_from is not None
+        self.moved = False
+        self._keeping = keeping
+        self._old = keeping.moves_from
+        self._keys = keys
+        self._cookies = cookies
+        self._label = label
+        self._noted: set[str] = set()
+        self._removals: tuple[str, ...] = ()
+
+    async def find(self) -> Found | None:
+        """Return the session that the old one has become, moved now if it was not; None if there is none.
+
+        That of a user goes before an anonymous one, else the first. If the old cookies are those of several
+        users, it cannot be told whose request this is, and nothing is moved. Raises UnavailableError.
+        """
+        live: list[tuple[str | None, str, OldSession | Found]] = []
+        for key in self._keys:
+            note = await self._note_of(key)
+            if note is None:
+                old = await self._read(key)
+                if old is not None:
+                    live.append((self._old.user_of(old), key, old))
+            else:
+                found = await self._behind(key, note)
+                if found is not None:
+                    live.append((found[0].user_id, key, found))
+        of_users = [each for each in live if each[0] is not None]
+        if len({user_id for user_id, _, _ in of_users}) > 1:
+            self._keeping.events.contested()
+        elif live:
+            user_id, key, chosen = (of_users or live)[0]
+            if isinstance(chosen, OldSession):
+                found = await shielded(partial(self._move, key, chosen, user_id))
+            else:
+                found = chosen
+            self.moved = found is not None
+            return found
+        return None
+
+    async def settle(self) -> None:
+        """End the old sessions: what they held is stored, or the visitor has logged out."""
+        if self._keys:
+            await shielded(self._settle)
+
+    def forget(self, session_id: str) -> None:
+        """Take note that this is no old session: the old store may have had ids and cookie of ours."""
+        self._keys = [key for key in self._keys if key != session_id]
+
+    def removals(self) -> tuple[str, ...]:
+        """Return, once, the values of Set-Cookie headers that end the cookies of the old library."""
+        removals, self._removals = self._removals, ()
+        return removals
+
+    async def _settle(self) -> None:
+        for key in self._keys:
+            if key not in self._noted:
+                try:
+                    await self._store_note(key, {})
+                except SessionExistsError:
+                    self._noted.add(key)
+        for key in self._keys:
+            try:
+                await self._old.end(key)
+            except Exception as error:  # noqa: BLE001  a store of others may raise anything
+                # It is noted as moved, so it comes to life here no more.
+                self._keeping.events.failed("ending an old session", error)
+        ours = self._keeping.cookie
+        self._removals = tuple(
+            each.clearing_header()
+            for each in self._cookies
+            if (each.name, each.path, each.domain) != (ours.name, ours.path, ours.domain)
+        )
+        self._keys = []
+
+    async def _read(self, key: str) -> OldSession | None:
+        try:
+            old = await self._old.read(key)
+        except UnreadableSessionError as error:
+            self._keeping.events.unreadable(error)
+            return None
+        except GreenroomError:
+            raise
+        except Exception as error:
+            raise UnavailableError(
+                f"{type(self._old).__name__} of moves_from could not read an old session "
+                f"({type(error).__name__}), which is left as it was"
+            ) from error
+        if old is None or (not old.data and old.user_id is None):
+            return None
+        ended = old.expires is not None and micros_of(old.expires, "expires") <= self._keeping.now_us()
+        return None if ended else old
+
+    async def _move(self, key: str, old: OldSession, user_id: str | None) -> Found | None:
+        keeping, store = self._keeping, self._keeping.store
+        bits = secrets.token_bytes(_BITS_BYTES)
+        session = self._session_of(old, user_id, _id_behind(key, bits))
+        if session is None:
+            return None
+        try:
+            encode_data(session.data)
+            session.version = await store.create(session)
+        except UsageError as error:
+            # No page may fail for as long as the old session lives.
+            keeping.events.immovable(error)
+            return None
+        # Only now: of this and a log-out everywhere at the same time, one sees what the other has written.
+        if user_id is not None and await _is_barred(keeping, user_id):
+            await store.delete(session.session_id)
+            return None
+        try:
+            await self._store_note(key, {_BITS: bits})
+        except SessionExistsError:
+            await store.delete(session.session_id)
+            note = await self._note_of(key)
+            return None if note is None else await self._behind(key, note)
+        keeping.events.count("moved")
+        keeping.events.trace(session.session_id, "moved here from the old sessions")
+        stored = stored_form(session)
+        return stored, stored.decoded()
+
+    def _session_of(self, old: OldSession, user_id: str | None, session_id: str) -> SessionData | None:
+        """Return what an old session becomes, or None if it is older than this app lets sessions become."""
+        lifetimes, now_us = self._keeping.lifetimes, self._keeping.now_us()
+        created_us = now_us if old.created is None else min(micros_of(old.created, "created"), now_us)
+        ends_us = [
+            each
+            for each in (
+                lifetimes.absolute_expiry_us(created_us),
+                None if old.absolute_expires is None else micros_of(old.absolute_expires, "absolute_expires"),
+            )
+            if each is not None
+        ]
+        absolute_us = min(ends_us, default=None)
+        if absolute_us is not None and absolute_us <= now_us:
+            return None
+        return SessionData(
+            session_id=session_id,
+            user_id=user_id,
+            created=datetime_of(created_us),
+            expires=datetime_of(lifetimes.expiry_us(now_us, absolute_us)),
+            absolute_expires=None if absolute_us is None else datetime_of(absolute_us),
+            label=self._label() if old.label is None else old.label,
+            data=old.data,
+        )
+
+    async def _behind(self, key: str, note: dict[Any, Any]) -> Found | None:
+        """Return the session to which a note leads; None if it has ended or has another id by now."""
+        bits = note.get(_BITS)
+        if not isinstance(bits, bytes):
+            return None
+        try:
+            record = await self._keeping.store.get_stored(_id_behind(key, bits))
+            self._keeping.events.count("loads")
+            return None if record is None else (record, record.decoded())
+        except UnreadableSessionError as error:
+            self._keeping.events.unreadable(error)
+            return None
+
+    async def _note_of(self, key: str) -> dict[Any, Any] | None:
+        try:
+            note = await self._keeping.store.get(_note_id(key))
+        except UnreadableSessionError as error:
+            self._keeping.events.unreadable(error)
+            return {}
+        if note is None:
+            return None
+        self._noted.add(key)
+        return note.data
+
+    async def _store_note(self, key: str, data: dict[Any, Any]) -> None:
+        keeping = self._keeping
+        await keeping.store.create(
+            SessionData(session_id=_note_id(key), expires=datetime_of(_end_of_notes_us(keeping)), data=data)
+        )
+        self._noted.add(key)
+
+
+def moving_of(keeping: Keeping, headers: Sequence[bytes | str], label: Callable[[], str]) -> Moving | None:
+    """Return what deals with the old sessions that the Cookie headers of a request name; None without any."""
+    old = keeping.moves_from
+    if old is None or not headers:
+        return None
+
+    def cookies(name: str) -> list[bytes]:
+        return cookie_values(headers, name)
+
+    keys = list(dict.fromkeys(old.keys(cookies)))[:VERIFIED_MAX]
+    if not keys and old.cookie.name != keeping.cookie.name and any(cookies(old.cookie.name)):
+        keeping.events.foreign(old.cookie.name)
+    return Moving(keeping, keys, old.cookies_to_clear(cookies), label) if keys else None
+
+
+async def bar(keeping: Keeping, user_id: str) -> None:
+    """Have no old session of a user moved any more, because all sessions of the user are to end."""
+    expires = datetime_of(_end_of_notes_us(keeping))
+    session_id = _bar_id(user_id)
+    try:
+        await keeping.store.create(SessionData(session_id=session_id, expires=expires))
+    except SessionExistsError:
+        try:
+            await keeping.store.patch(session_id, expires=expires)
+        except SessionNotFoundError:
+            # It ended meanwhile, so there is no old session left for which it would be needed.
+            return
+
+
+async def _is_barred(keeping: Keeping, user_id: str) -> bool:
+    return await keeping.store.get(_bar_id(user_id)) is not None
+
+
+def _end_of_notes_us(keeping: Keeping) -> int:
+    assert keeping.moves_from is not None
+    lifetime_us = round(keeping.moves_from.lifetime_seconds * 1_000_000)
+    return keeping.now_us() + max(lifetime_us, keeping.lifetimes.idle_us)
+
+
+# Notes and bars need no signature to be found, and none is ever put into a cookie.
+
+
+def _note_id(key: str) -> str:
+    return f"moved-{_text(blake2b(key.encode('utf-8', 'surrogatepass'), person=b'greenroom moved').digest())}"
+
+
+def _bar_id(user_id: str) -> str:
+    return f"barred-{_text(blake2b(user_id.encode(), person=b'greenroom barred').digest())}"
+
+
+def _id_behind(key: str, bits: bytes) -> str:
+    """Return the id of a session that was moved: nobody can tell it who has not both of these."""
+    digest = blake2b(
+        key.encode("utf-8", "surrogatepass"), key=bits, digest_size=2 + RANDOM_BYTES, person=b"greenroom id"
+    ).digest()
+    return f"gr-{digest[:2].hex()}-{_text(digest[2:])}"
+
+
+def _text(digest: bytes) -> str:
+    return urlsafe_b64encode(digest).rstrip(b"=").decode()

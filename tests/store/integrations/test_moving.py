@@ -1,0 +1,144 @@
+"""On the day of the switch, from the sessions of every library to an app on Greenroom in every framework."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from greenroom import MemoryStore
+from greenroom.integrations.moving import OtherStore
+from greenroom.testing import FaultyStore
+from greenroom.web import Session, SessionMiddleware
+from tests.store.integrations.old_sites import OLD_SITES, Old, cookies_of
+from tests.store.integrations.sites import SITES, Site, fastapi_site, served
+
+ALICE_DATA = {"user_id": "alice", "theme": "dark"}
+ALICE = ["alice", ALICE_DATA]
+NOBODY = [None, {}]
+
+
+def carry(cookies: dict[str, str], visitor: httpx.AsyncClient) -> None:
+    """Put the cookies of one browser into another, as the old app set them."""
+    for name, value in cookies.items():
+        visitor.cookies.set(name, value, domain=visitor.base_url.host, path="/")
+
+
+@pytest.mark.parametrize("cookie_name", ["session", "greenroom"])
+@pytest.mark.parametrize("site", SITES.values(), ids=list(SITES))
+@pytest.mark.parametrize("old_site", OLD_SITES.values(), ids=list(OLD_SITES))
+def test_a_visitor_keeps_login_and_data_and_logs_out_of_both(
+    old_site: Callable[[], Old], site: Callable[[Session], Site], cookie_name: str
+) -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        async with old_site() as (old_app, reader):
+            sessions = Session(
+                secret="s" * 32, store=store, dev=True, cookie_name=cookie_name, moves_from=reader
+            )
+            cookies = await cookies_of(old_app, "alice")
+            async with site(sessions) as visitor:
+                assert (await visitor.get("/who")).json() == NOBODY
+                carry(cookies, visitor)
+                assert (await visitor.get("/who")).json() == ALICE
+                assert list(visitor.cookies) == [cookie_name]
+                assert visitor.cookies[cookie_name] != cookies.get(cookie_name)
+                assert (await visitor.get("/who")).json() == ALICE
+                assert len(await store.list_by_user("alice")) == 1
+                assert sessions.statistics().moved == 1
+                await visitor.get("/logout")
+                assert not visitor.cookies
+                assert (await visitor.get("/who")).json() == NOBODY
+                carry(cookies, visitor)
+                assert (await visitor.get("/who")).json() == NOBODY
+                for key in reader.keys(lambda name: [cookies.get(name, "").encode()]):
+                    # What is in a cookie cannot be deleted; that it ended is remembered.
+                    assert "cookies" in old_site.__name__ or await reader.read(key) is None
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("old_site", OLD_SITES.values(), ids=list(OLD_SITES))
+def test_two_first_visits_at_once_move_one_session(old_site: Callable[[], Old]) -> None:
+    async def story() -> None:
+        store = FaultyStore(MemoryStore())
+        async with old_site() as (old_app, reader):
+            sessions = Session(secret="s" * 32, store=store, dev=True, moves_from=reader)
+            cookies = await cookies_of(old_app, "alice")
+            async with starlette_site(sessions) as late, starlette_site(sessions) as early:
+                carry(cookies, late)
+                carry(cookies, early)
+                gate = store.hold("create")
+                slow = asyncio.create_task(late.get("/set/mug"))
+                await gate.reached()
+                await early.get("/set/pan")
+                gate.open()
+                await slow
+                for visitor in (late, early):
+                    assert (await visitor.get("/who")).json() == ["alice", {**ALICE_DATA, "mug": 1, "pan": 1}]
+                assert len(await store.inner.list_by_user("alice")) == sessions.statistics().moved == 1
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("old_site", OLD_SITES.values(), ids=list(OLD_SITES))
+def test_a_store_that_fails_leaves_the_old_session_where_it_is(old_site: Callable[[], Old]) -> None:
+    async def story() -> None:
+        store = FaultyStore(MemoryStore())
+        async with old_site() as (old_app, reader):
+            sessions = Session(secret="s" * 32, store=store, dev=True, moves_from=reader)
+            cookies = await cookies_of(old_app, "alice")
+            async with starlette_site(sessions) as visitor:
+                carry(cookies, visitor)
+                store.fail("create")
+                assert (await visitor.get("/who")).status_code == 503
+                assert dict(visitor.cookies) == cookies
+                (key,) = reader.keys(lambda name: [cookies[name].encode()] if name in cookies else [])
+                assert await reader.read(key) is not None
+                store.heal()
+                assert (await visitor.get("/who")).json() == ALICE
+
+    asyncio.run(story())
+
+
+def test_a_store_that_is_left_is_asked_no_more_once_a_session_has_moved() -> None:
+    async def story() -> None:
+        old_store, store = FaultyStore(MemoryStore()), FaultyStore(MemoryStore())
+        before = Session(secret="s" * 32, store=old_store, dev=True)
+        sessions = Session(secret="s" * 32, store=store, dev=True, moves_from=OtherStore(old_store))
+        async with fastapi_site(before) as visitor:
+            await visitor.get("/login/alice")
+            cookies = dict(visitor.cookies)
+        async with fastapi_site(sessions) as visitor:
+            carry(cookies, visitor)
+            assert (await visitor.get("/who")).json() == ["alice", {}]
+            assert await old_store.inner.list_by_user("alice") == []
+            old_store.calls.clear()
+            store.calls.clear()
+            assert (await visitor.get("/who")).json() == ["alice", {}]
+            assert not old_store.calls
+            assert store.calls == {"get": 1}
+            await visitor.get("/logout")
+            carry(cookies, visitor)
+            assert (await visitor.get("/who")).json() == NOBODY
+
+    asyncio.run(story())
+
+
+def starlette_site(sessions: Session) -> Site:
+    async def who(request: Request) -> JSONResponse:
+        session: Any = request.session
+        return JSONResponse([session.greenroom.user_id, session])
+
+    async def set_one(request: Request) -> JSONResponse:
+        request.session[request.path_params["key"]] = 1
+        return JSONResponse({})
+
+    app = Starlette(routes=[Route("/who", who), Route("/set/{key}", set_one)])
+    app.add_middleware(SessionMiddleware, session=sessions)
+    return served(app)
