@@ -161,6 +161,7 @@ LITESTAR_PLUGIN = Options(
     skip=MIDDLEWARE.option("skip"),
     autoload=MIDDLEWARE.option("autoload"),
     dependency=kinds.text("the name of the dependency that gives a handler its session", none=True),
+    exclude_opt_key=kinds.text("the option of handlers that get no session", none=True),
 )
 
 LITESTAR_STORE = Options(

@@ -56,7 +56,7 @@ from greenroom.web.middleware import SessionMiddleware
 from greenroom.web.notices import Notices
 from greenroom.web.request_session import RequestSession
 from greenroom.web.session import Session
-from greenroom.web.skipping import Skip
+from greenroom.web.skipping import Skip, skipping
 from greenroom.web.visit import VISIT_KEY, Visit
 
 __all__ = ["GreenroomStore", "SessionDep", "SessionPlugin"]
@@ -98,7 +98,8 @@ class SessionPlugin(InitPlugin):
     """Gives every handler of an app a session; as `request.session` and as the dependency `session`.
 
     `skip` and `autoload` are those of `SessionMiddleware`; `dependency` renames the dependency, or leaves it
-    out if None.
+    out if None. Handlers (and controllers, routers) with a true `exclude_opt_key` among their options get no
+    session, as with Litestar's own middleware: `@get("/health", skip_session=True)`.
     """
 
     def __init__(
@@ -108,18 +109,20 @@ class SessionPlugin(InitPlugin):
         skip: Skip = (),
         autoload: bool = True,
         dependency: str | None = "session",
+        exclude_opt_key: str | None = "skip_session",
     ) -> None:
         checked = LITESTAR_PLUGIN.checked
         self.sessions: Session = checked("sessions", sessions)
-        self._skip: Skip = checked("skip", skip)
+        self._is_skipped = skipping(checked("skip", skip))
         self._autoload: bool = checked("autoload", autoload)
         self._dependency: str | None = checked("dependency", dependency)
+        self._exclude_opt_key: str | None = checked("exclude_opt_key", exclude_opt_key)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add the middleware, the dependency, and the end of the store at shutdown."""
         middleware: Any = _LitestarMiddleware
         app_config.middleware.insert(
-            0, DefineMiddleware(middleware, session=self.sessions, skip=self._skip, autoload=self._autoload)
+            0, DefineMiddleware(middleware, session=self.sessions, skip=self._skips, autoload=self._autoload)
         )
         # Litestar makes its answer to an exception inside of all middleware.
         app_config.after_exception.append(_discard)
@@ -129,6 +132,12 @@ class SessionPlugin(InitPlugin):
             app_config.dependencies.setdefault(self._dependency, provide)
         app_config.signature_namespace.setdefault("SessionDep", SessionDep)
         return app_config
+
+    def _skips(self, scope: Any) -> bool:
+        handler = scope.get("route_handler") if self._exclude_opt_key is not None else None
+        if handler is not None and handler.opt.get(self._exclude_opt_key):
+            return True
+        return self._is_skipped(scope)
 
     def _of_connection(self, scope: Scope) -> RequestSession:
         session = self.sessions.of(scope)

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Thread
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from litestar import Litestar, get
+from litestar import Controller, Litestar, WebSocket, get, websocket
 from litestar.testing import TestClient as LitestarClient
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -109,6 +109,45 @@ def test_in_litestar(root_path: str) -> None:
     with LitestarClient(app, root_path=root_path) as client:
         assert client.get(f"{root_path}/health").json() is False
         assert client.get(f"{root_path}/page").json() is True
+
+
+def test_litestars_handlers_opt_out_as_with_its_own_middleware() -> None:
+    @get("/health", skip_session=True, sync_to_thread=False)
+    def health(scope: Any) -> bool:
+        return "greenroom.visit" in scope
+
+    @get("/page", skip_session=False, sync_to_thread=False)
+    def page(scope: Any) -> bool:
+        return "greenroom.visit" in scope
+
+    @websocket("/socket", skip_session=True)
+    async def socket(socket: WebSocket[Any, Any, Any]) -> None:
+        await socket.accept()
+        await socket.send_json("greenroom.visit" in socket.scope)
+        await socket.close()
+
+    class Static(Controller):
+        path = "/static"
+        opt: ClassVar[dict[str, Any]] = {"skip_session": True}
+
+        @get("/file", sync_to_thread=False)
+        def file(self, scope: Any) -> bool:
+            return "greenroom.visit" in scope
+
+    handlers = [health, page, socket, Static]
+    for options, skipped in (
+        ({}, True),
+        ({"exclude_opt_key": None}, False),
+        ({"exclude_opt_key": "no"}, False),
+    ):
+        plugin = SessionPlugin(new_session(), dependency=None, **options)
+        with LitestarClient(Litestar(handlers, plugins=[plugin])) as client:
+            assert client.get("/page").json() is True
+            for path in ("/health", "/static/file"):
+                assert client.get(path).json() is not skipped
+            with client.websocket_connect("/socket") as connected:
+                assert connected.receive_json() is not skipped
+            assert client.get("/nowhere").status_code == 404
 
 
 @pytest.mark.parametrize(
