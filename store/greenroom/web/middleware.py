@@ -245,7 +245,7 @@ class _Exchange:
             visit.started = True
             if with_headers:
                 message = _with_session_headers(message, visit)
-        elif visit.started:
+        elif self._streams or message.get("more_body") or message["type"] == "websocket.send":
             await self._goes_on(message)
         try:
             await self._send(message)
@@ -258,10 +258,10 @@ class _Exchange:
 
         The app's call may last longer than that: until its connection ends, which serves further requests.
         """
-        if message.get("more_body", False) or message["type"] == "websocket.send":
+        if message.get("more_body") or message["type"] == "websocket.send":
             self._streams = True
             await self._visit.keep_alive()
-        elif self._streams and message["type"] == "http.response.body":
+        elif message["type"] == "http.response.body":
             await self._save_what_stands()
 
     async def receive(self) -> Message:
