@@ -214,6 +214,30 @@ class MemoryStore(BaseSessionStore):
         """Change single paths; see `BaseSessionStore.patch_stored`."""
         return self._patched(session_id, encode_changes(set, unset, expect), UNCHANGED, expires)
 
+    async def replace_stored(
+        self, record: StoredSession, data: bytes, *, expires_us: int | None = None
+    ) -> StoredSession | None:
+        """Put encoded data in the place of what is stored; see `BaseSessionStore.replace_stored`."""
+        digest = digest_if_possible(record.session_id)
+        old = self._live(digest)
+        if old is None or digest is None:
+            raise not_found()
+        if old.version != record.version:
+            return None
+        check_data_size(data, self._data_bytes_max)
+        changed = _Record(
+            old.point,
+            next(self._versions),
+            old.user_id,
+            old.created,
+            old.expires if expires_us is None else _earlier(expires_us, old.absolute),
+            old.absolute,
+            old.label,
+            data,
+        )
+        self._records[digest] = changed
+        return _stored(record.session_id, changed)
+
     async def rotate(
         self,
         session_id: str,

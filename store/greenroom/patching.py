@@ -112,7 +112,7 @@ def normalize_path(path: PathLike) -> Path:
                 raise UsageError("an int key must fit into 64 bits")
         elif kind is not str:
             raise UsageError(f"a path is a str, an int or a tuple of them; this one holds a {kind.__name__}")
-        elif any("\ud800" <= character <= "\udfff" for character in str(key)):
+        elif not str(key).isascii() and any("\ud800" <= character <= "\udfff" for character in str(key)):
             raise UsageError("a str key holds a lone surrogate, which UTF-8 cannot")
     return keys
 

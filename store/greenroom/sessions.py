@@ -65,7 +65,10 @@ CONTENTION_SECONDS = 5.0
 """How long the default `patch` and `modify` read and try again before they give up."""
 
 _OPERATIONS = frozenset(
-    {"create", "get", "get_stored", "update", "delete", "patch", "patch_stored", "rotate", "modify"}
+    {
+        *("create", "get", "get_stored", "update", "delete", "patch", "patch_stored", "replace_stored"),
+        *("rotate", "modify"),
+    }
 )
 _SECRET_FIELDS = frozenset({"session_id", "data"})
 
@@ -363,6 +366,16 @@ class BaseSessionStore(ABC):
     ) -> StoredSession:
         """Do as `patch` does and return the session with its data encoded."""
         return stored_form(await self.patch(session_id, set=set, unset=unset, expect=expect, expires=expires))
+
+    async def replace_stored(
+        self, record: StoredSession, data: bytes, *, expires_us: int | None = None
+    ) -> StoredSession | None:
+        """Put encoded data in the place of what is stored, if nobody has changed the session since `record`.
+
+        Returns None if somebody has, or if it takes a patch to find that out, as it does by default. Raises
+        SessionNotFoundError.
+        """
+        return None
 
     # --- without a default -------------------------------------------------------------------------------
 

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from greenroom import MemoryStore, SessionData, UsageError, new_session_id
+from greenroom import MemoryStore, SessionData, SessionNotFoundError, UsageError, new_session_id
+from greenroom.codec import encode_data
+from greenroom.fields import DATA_BYTES_MAX
 from greenroom.testing import ManualClock
 
 
@@ -162,3 +164,30 @@ def test_clock_must_return_aware_times() -> None:
 def test_limit_must_be_positive() -> None:
     with pytest.raises(UsageError, match="data_bytes_max"):
         MemoryStore(data_bytes_max=0)
+
+
+def test_stored_data_is_replaced_where_nobody_has_changed_it() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        session = SessionData(
+            session_id=new_session_id(), user_id="u", expires=datetime.now(UTC) + timedelta(hours=1)
+        )
+        await store.create(session)
+        record = await store.get_stored(session.session_id)
+        assert record is not None
+        data = encode_data({"a": 1})
+        later = record.expires_us + 1_000_000
+        changed = await store.replace_stored(record, data, expires_us=later)
+        assert changed is not None
+        assert changed == await store.get_stored(session.session_id)
+        assert (changed.data, changed.expires_us, changed.user_id) == (data, later, "u")
+        assert changed.version > record.version
+        assert await store.replace_stored(record, encode_data({"b": 2})) is None, "it is another by now"
+        assert (await store.get(session.session_id) or session).data == {"a": 1}
+        with pytest.raises(UsageError, match="over the limit"):
+            await MemoryStore.replace_stored(store, changed, bytes(DATA_BYTES_MAX + 1))
+        await store.delete(session.session_id)
+        with pytest.raises(SessionNotFoundError):
+            await store.replace_stored(changed, data)
+
+    asyncio.run(main())

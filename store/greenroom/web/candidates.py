@@ -6,6 +6,7 @@ nothing. What it holds and cannot be read is no session either: no page may fail
 """
 
 from greenroom.errors import UnreadableSessionError
+from greenroom.sessions import StoredSession
 from greenroom.web.keeping import Keeping
 from greenroom.web.moving import Moving
 from greenroom.web.state import Found
@@ -21,12 +22,13 @@ class Candidates:
     library that the app used before, if the request names some.
     """
 
+    newer = False
+    refused = False
+
     def __init__(self, keeping: Keeping, ids: list[str], moving: Moving | None = None) -> None:
         self.ids = ids
         self.moving = moving
         self.unreadable: list[str] = []
-        self.newer = False
-        self.refused = False
         self._keeping = keeping
 
     def __bool__(self) -> bool:
@@ -41,15 +43,21 @@ class Candidates:
         """
         live: list[Found] = []
         for session_id in self.ids:
-            current = await self.read(session_id)
-            if current is not None and self.moving is not None:
-                self.moving.forget(session_id)
-            if current is not None and len(self.ids) == 1:
-                return current  # the usual
-            if current is not None:
-                live.append(current)
-            elif session_id not in self.unreadable:
+            try:
+                # As `read` does, without another coroutine: most requests come by here, and go no further.
+                record = await self._keeping.store.get_stored(session_id)
+                current = self._opened(record)
+            except UnreadableSessionError as error:
+                self._note_unreadable(session_id, error)
+                continue
+            if current is None:
                 self._keeping.events.unknown(session_id)
+                continue
+            if self.moving is not None:
+                self.moving.forget(session_id)
+            if len(self.ids) == 1:
+                return current  # the usual
+            live.append(current)
         of_users = [each for each in live if each[0].user_id is not None]
         if len({record.user_id for record, _ in of_users}) > 1:
             self._keeping.events.contested()
@@ -65,16 +73,21 @@ class Candidates:
 
     async def read(self, session_id: str) -> Found | None:
         """Return a session and its data; None if there is none, or it cannot be read."""
-        keeping = self._keeping
         try:
-            record = await keeping.store.get_stored(session_id)
-            keeping.events.count("loads")
-            return None if record is None else (record, record.decoded())
+            return self._opened(await self._keeping.store.get_stored(session_id))
         except UnreadableSessionError as error:
-            keeping.events.unreadable(error)
-            self.unreadable.append(session_id)
-            self.newer = self.newer or may_be_sound(error, keeping.now_us(), keeping.lifetimes.idle_us)
+            self._note_unreadable(session_id, error)
             return None
+
+    def _opened(self, record: StoredSession | None) -> Found | None:
+        self._keeping.events.counts["loads"] += 1
+        return None if record is None else (record, record.decoded())
+
+    def _note_unreadable(self, session_id: str, error: UnreadableSessionError) -> None:
+        keeping = self._keeping
+        keeping.events.unreadable(error)
+        self.unreadable.append(session_id)
+        self.newer = self.newer or may_be_sound(error, keeping.now_us(), keeping.lifetimes.idle_us)
 
     async def end_unreadable(self) -> None:
         """Delete what could not be read, before the browser gets the id of another session."""

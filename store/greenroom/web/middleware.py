@@ -43,6 +43,7 @@ REFUSAL_TEXT = "The session store cannot do this now. Please try again later.\n"
 CLOSE_TRY_AGAIN_LATER = 1013
 SERVER_ERROR = 500
 
+_KINDS = frozenset({"http", "websocket"})
 _SECURE = frozenset({"https", "wss"})
 _STARTS = {"http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start"}
 _WITH_HEADERS = _STARTS - {"websocket.close"}
@@ -101,7 +102,8 @@ class SessionMiddleware:
         MIDDLEWARE.check(session=session, autoload=autoload, **given)
         self.app = app
         self.autoload = autoload
-        self._skips = skipping(MIDDLEWARE.checked("skip", skip))
+        given_skip = MIDDLEWARE.checked("skip", skip)
+        self._skips = skipping(given_skip) if callable(given_skip) or given_skip else None
         if session is not None and (given or options):
             either = ", ".join(sorted({*given, *options}))
             raise UsageError(f"give SessionMiddleware either session= or {either}")
@@ -118,18 +120,14 @@ class SessionMiddleware:
         kind = scope["type"]
         if kind == "lifespan":
             await self.app(scope, receive, self._closing_the_store(send))
-        elif kind not in {"http", "websocket"} or self._skips(scope):
+            return
+        if kind not in _KINDS or (self._skips is not None and self._skips(scope)):
             await self.app(scope, receive, send)
-        else:
-            await self._serve(scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+            return
         outer = scope.get(VISIT_KEY)
-        if outer is not None:
-            same = visit_in(scope, self.session)
-            if same is not None:
-                await self._pass_on(same, scope, receive, send)
-                return
+        if outer is not None and (same := visit_in(scope, self.session)) is not None:
+            await self._pass_on(same, scope, receive, send)
+            return
         headers = scope["headers"]
         visit = self.session.visit(
             [value for name, value in headers if name == b"cookie"],
@@ -142,13 +140,14 @@ class SessionMiddleware:
         exchange = _Exchange(visit, scope, receive, send)
         before = _put_into(scope, visit)
         try:
-            error = await self._loaded(visit)
+            error = None if visit.loaded else await self._loaded(visit)
             if error is None:
                 await exchange.run(self.app)
             else:
                 await exchange.refuse(error)
         finally:
-            _put_back(scope, before)
+            if before is not None:
+                _put_back(scope, *before)
 
     async def _pass_on(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve what the middleware of the same `Session`, further out, has given a session already."""
@@ -160,7 +159,8 @@ class SessionMiddleware:
             else:
                 await _Exchange(visit, scope, receive, send).refuse(error)
         finally:
-            _put_back(scope, before)
+            if before is not None:
+                _put_back(scope, *before)
 
     async def _loaded(self, visit: Visit) -> Exception | None:
         """Load the session where that is to be done; return why the request cannot be served without it."""
@@ -186,15 +186,17 @@ class SessionMiddleware:
 class _Exchange:
     """One HTTP request with its response, or one WebSocket, and its visit."""
 
+    _connected = False
+    _refused = False
+    _streams = False
+
     def __init__(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         self._visit = visit
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._connected = False
-        self._refused = False
-        self._streams = False
-        visit.mute = drops_headers_of_accept(scope)
+        if scope["type"] == "websocket":
+            visit.mute = drops_headers_of_accept(scope)
 
     async def run(self, app: App) -> None:
         """Let the app answer, and save."""
@@ -215,7 +217,8 @@ class _Exchange:
         else:
             if not self._refused:
                 visit.started = True
-                await visit.save()
+                if not visit.is_quiet():
+                    await visit.save()
             visit.end()
         finally:
             # What a page about a failure does to the session is void, as what the handler did.
@@ -233,7 +236,8 @@ class _Exchange:
             if message.get("status", 0) >= SERVER_ERROR:
                 visit.close()
             try:
-                await visit.save()
+                if not visit.is_quiet():
+                    await visit.save()
             except UNCONFIRMED as error:
                 visit.settings.events.failed("saving a session", error)
                 await self.refuse(error)
@@ -309,17 +313,14 @@ def _user_agent(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return next((value for name, value in headers if name == b"user-agent"), b"").decode("latin-1")
 
 
-def _put_into(scope: Scope, visit: Visit) -> tuple[Any, Any]:
-    """Show a visit and its session in a scope; return what somebody further out had there."""
-    before = scope.get("session", _ABSENT), scope.get(VISIT_KEY)
+def _put_into(scope: Scope, visit: Visit) -> tuple[Any, Any] | None:
+    """Show a visit and its session in a scope; return what somebody further out had there, if anybody."""
+    session, outer = scope.get("session", _ABSENT), scope.get(VISIT_KEY)
     scope["session"], scope[VISIT_KEY] = visit.session, visit
-    return before
+    return None if session is _ABSENT and outer is None else (session, outer)
 
 
-def _put_back(scope: Scope, before: tuple[Any, Any]) -> None:
-    session, visit = before
-    if session is _ABSENT and visit is None:
-        return  # nobody had anything there: ours does no harm to who looks at it from outside
+def _put_back(scope: Scope, session: Any, visit: Any) -> None:
     scope.pop("session", None)
     scope.pop(VISIT_KEY, None)
     if session is not _ABSENT:

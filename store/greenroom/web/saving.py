@@ -118,6 +118,10 @@ class Saver:
         """Do one step and note what came of it. Raises SessionNotFoundError if the session is gone."""
         state, keeping = self._state, self._keeping
         match step:
+            case Patch():
+                await self._patch(step)
+            case Extend():
+                await self._extend(step)
             case Nothing():
                 pass
             case Drop():
@@ -139,10 +143,6 @@ class Saver:
                 await self._create(step)
             case Rotate():
                 await self._rotate(step)
-            case Patch():
-                await self._patch(step)
-            case Extend():
-                await self._extend(step)
         return True
 
     async def _end(self, step: End) -> None:
@@ -194,13 +194,20 @@ class Saver:
         self._has_new_id(step, record, step.data)
 
     async def _patch(self, step: Patch) -> None:
-        self._state.record = await writes.patched(
-            self._keeping.store,
-            step.record.session_id,
-            step.changes,
-            partial(decode_data, step.data),
-            None if step.expires_us is None else datetime_of(step.expires_us),
-        )
+        store = self._keeping.store
+        record = None
+        if not store.suspends:
+            # Where nobody else has changed it meanwhile, and to find that out costs nothing.
+            record = await store.replace_stored(step.record, step.data, expires_us=step.expires_us)
+        if record is None:
+            record = await writes.patched(
+                store,
+                step.record.session_id,
+                step.changes,
+                partial(decode_data, step.data),
+                None if step.expires_us is None else datetime_of(step.expires_us),
+            )
+        self._state.record = record
         self._state.snapshot = step.data
         self._keeping.events.count("patches")
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 from greenroom.turns import running_trio
@@ -41,15 +42,25 @@ async def _asyncio_shielded(work: Callable[[], Awaitable[Result]]) -> Result:
         return await work()
 
     # A task of its own, because libraries on top of asyncio cancel a task again at each of its awaits.
-    task = asyncio.create_task(run())
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(run())
     interruption: asyncio.CancelledError | None = None
     while not task.done():
+        ended = loop.create_future()  # of its own too: to cancel the caller cancels what it waits for
+        tell = partial(_tell, ended)
+        task.add_done_callback(tell)
         try:
-            await asyncio.wait([task])
+            await ended
         except asyncio.CancelledError as error:
             interruption = error
+            task.remove_done_callback(tell)
     if interruption is None:
         return task.result()
     if not task.cancelled() and (failure := task.exception()) is not None:
         _log.error("saving a session failed while its request was cancelled: %s", type(failure).__name__)
     raise interruption
+
+
+def _tell(ended: "asyncio.Future[None]", _task: object) -> None:
+    if not ended.done():
+        ended.set_result(None)

@@ -256,11 +256,14 @@ class Visit(VisitState):
 
     def take(self, found: Found | None) -> None:
         """Make this the state that is known, and the session's content."""
-        record, data = (None, {}) if found is None else found
-        self.record = record
-        self.user_id = None if record is None else record.user_id
-        self.snapshot = EMPTY if record is None else record.data
-        self.replace_contents(data)
+        session = self.session
+        dict.clear(session)
+        if found is None:
+            self.record, self.user_id, self.snapshot = None, None, EMPTY
+            return
+        self.record = record = found[0]
+        self.user_id, self.snapshot = record.user_id, record.data
+        dict.update(session, found[1])
 
     def adopt(self, value: object) -> None:
         """Make what the framework left in the session's place the content of `visit.session`.
@@ -282,6 +285,16 @@ class Visit(VisitState):
         if data != self.contents():
             self.accessed = True
         self.replace_contents(data)
+
+    def is_quiet(self) -> bool:
+        """Whether there is nothing to save: nobody looked at the session, and it has time enough."""
+        if self.touched or self.follow is not None or self._moving is not None or self.over:
+            return False
+        record = self.record
+        if record is None or self.lost or self.closed:
+            return True
+        keeping = self.settings
+        return record.expires_us - keeping.now_us() >= keeping.lifetimes.threshold_us
 
     async def save(self) -> bool:
         """Write what differs and do what the handler asked for, shielded from cancellation.
