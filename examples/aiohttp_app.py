@@ -34,7 +34,7 @@ async def add(request: web.Request) -> web.Response:
 
 @routes.post("/login/{user}")
 async def login(request: web.Request) -> web.Response:
-    session = (await get_session(request)).greenroom
+    session = await get_session(request)
     session.greenroom.login(request.match_info["user"])  # a new id, in the same step; the cart stays
     return web.json_response({"user": session.greenroom.user_id})
 
@@ -47,7 +47,7 @@ async def logout(request: web.Request) -> web.Response:
 
 @routes.get("/devices")
 async def devices(request: web.Request) -> web.Response:
-    session = (await get_session(request)).greenroom
+    session = await get_session(request)
     if session.greenroom.user_id is None:
         raise web.HTTPUnauthorized
     return web.json_response(
@@ -65,7 +65,7 @@ async def devices(request: web.Request) -> web.Response:
 
 @routes.post("/devices/{handle}/end")
 async def end(request: web.Request) -> web.Response:
-    session = (await get_session(request)).greenroom
+    session = await get_session(request)
     await session.greenroom.end_device(request.match_info["handle"])
     return web.json_response({"ended": request.match_info["handle"]})
 
