@@ -93,6 +93,14 @@ def test_the_victims_own_cookie_is_its_session() -> None:
     assert VICTIM.encode() in body
 
 
+def test_a_session_is_found_in_whichever_header_its_cookie_is() -> None:
+    """Over HTTP/2 each cookie may have a header of its own, and granian hands them on so."""
+    signed = b"__Host-session=" + SITE.signed.encode()
+    for headers in ([b"theme=dark", signed], [signed, b"theme=dark"], [b"a=1", b"b=2; c=3", signed]):
+        body, _ = SITE.get(*headers)
+        assert body == VICTIMS_PAGE
+
+
 @given(st.binary(max_size=400))
 def test_arbitrary_bytes(value: bytes) -> None:
     refused(b"__Host-session=" + value)
