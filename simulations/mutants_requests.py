@@ -22,7 +22,7 @@ def _(patches: Patches) -> None:
     original = Replica.become_primary
 
     def become_primary(self, now_ns, wall_us, before, suspect):
-        self.table.clients._clients.clear()
+        self.table.clients.by_id.clear()
         original(self, now_ns, wall_us, before, suspect)
 
     patches.set(Replica, "become_primary", become_primary)
@@ -48,7 +48,7 @@ def _(patches: Patches) -> None:
 
     def keep(self, kept, low, time_us):
         original(self, kept, low, time_us)
-        self._clients[kept.client].low = 0
+        self.by_id[kept.client].low = 0
 
     patches.set(ClientTable, "keep", keep)
 
