@@ -125,6 +125,12 @@ OLD_LITESTAR = Options(
     user=_OLD_USER,
 )
 
+OLD_AIOHTTP = Options(
+    storage=kinds.methods("the storage of aiohttp-session", "load_session", "save_session", none=False),
+    lifetime_seconds=kinds.or_none(_OLD_SECONDS),
+    user=_OLD_USER,
+)
+
 OLD_STORE = Options(
     old=kinds.either("the store that was used before, or the Session", BaseSessionStore),
     lifetime_seconds=_OLD_SECONDS,
@@ -211,6 +217,7 @@ TABLE: dict[str, Options] = {
     "moves_from: StarletteCookies": OLD_STARLETTE,
     "moves_from: StarsessionsStore": OLD_STARSESSIONS,
     "moves_from: LitestarStore": OLD_LITESTAR,
+    "moves_from: AiohttpStorage": OLD_AIOHTTP,
     "moves_from: OtherStore": OLD_STORE,
     "MemoryStore": MEMORY_STORE,
     "ClusterStore": CLUSTER_STORE,

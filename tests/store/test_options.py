@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp_session.cookie_storage import EncryptedCookieStorage
 from litestar.stores.memory import MemoryStore as LitestarMemory
 from starsessions import InMemoryStore
 
@@ -79,6 +80,11 @@ PLACES: dict[str, tuple[Callable[..., Any], Options, dict[str, Any]]] = {
     "StarletteCookies": (moving.StarletteCookies, table.OLD_STARLETTE, {"secret_key": "s" * 32}),
     "StarsessionsStore": (moving.StarsessionsStore, table.OLD_STARSESSIONS, {"store": InMemoryStore()}),
     "LitestarStore": (moving.LitestarStore, table.OLD_LITESTAR, {"store": LitestarMemory()}),
+    "AiohttpStorage": (
+        moving.AiohttpStorage,
+        table.OLD_AIOHTTP,
+        {"storage": EncryptedCookieStorage(b"k" * 32)},
+    ),
     "OtherStore": (moving.OtherStore, table.OLD_STORE, {"old": MemoryStore()}),
 }
 SIGNATURES: dict[str, tuple[Callable[..., Any], Options]] = {
@@ -99,6 +105,7 @@ SIGNATURES: dict[str, tuple[Callable[..., Any], Options]] = {
     "StarletteCookies": (moving.StarletteCookies, table.OLD_STARLETTE),
     "StarsessionsStore": (moving.StarsessionsStore, table.OLD_STARSESSIONS),
     "LitestarStore": (moving.LitestarStore, table.OLD_LITESTAR),
+    "AiohttpStorage": (moving.AiohttpStorage, table.OLD_AIOHTTP),
     "OtherStore": (moving.OtherStore, table.OLD_STORE),
     "OldSessions": (moving.OldSessions, table.OLD_SESSIONS),
     "session_of_request": (session_of_request, table.FASTAPI),

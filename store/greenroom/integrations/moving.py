@@ -18,23 +18,26 @@ from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from itsdangerous import BadSignature, TimestampSigner
 
-from greenroom.errors import UnreadableSessionError
-from greenroom.options import OLD_LITESTAR, OLD_STARLETTE, OLD_STARSESSIONS, OLD_STORE
+from greenroom.errors import UnreadableSessionError, UsageError
+from greenroom.options import OLD_AIOHTTP, OLD_LITESTAR, OLD_STARLETTE, OLD_STARSESSIONS, OLD_STORE
 from greenroom.sessions import BaseSessionStore
 from greenroom.web.cookies import PERSISTENT_SECONDS, CookieSettings, CookieSigner
 from greenroom.web.old_sessions import LIFETIME_SECONDS, CookieValues, OldSession, OldSessions, UserOfData
 from greenroom.web.session import Session
 
 if TYPE_CHECKING:
+    from aiohttp_session import AbstractStorage
     from litestar.middleware.session.client_side import CookieBackendConfig
     from quart import Quart
 
 __all__ = [
+    "AiohttpStorage",
     "LitestarCookies",
     "LitestarStore",
     "OldSession",
@@ -225,6 +228,64 @@ class LitestarStore(OldSessions):
     async def end(self, key: str) -> None:
         """Delete the session from the store."""
         await self._store.delete(key)
+
+
+class AiohttpStorage(OldSessions):
+    """The sessions of aiohttp-session, in Redis or memcached or in encrypted cookies.
+
+    `storage` is what `aiohttp_session.setup` was given. Its Redis keeps an empty session in the place of one
+    that was moved. Raises UsageError for SimpleCookieStorage, whose cookies anybody can write.
+    """
+
+    def __init__(
+        self,
+        storage: "AbstractStorage",
+        *,
+        lifetime_seconds: float | None = None,
+        user: UserOfData | None = None,
+    ) -> None:
+        from aiohttp_session import SimpleCookieStorage
+
+        if isinstance(storage, SimpleCookieStorage):
+            raise UsageError(
+                "SimpleCookieStorage does not sign its cookies, so anybody can write one with any user in "
+                "it; its sessions cannot be moved"
+            )
+        OLD_AIOHTTP.check(storage=storage)
+        if lifetime_seconds is None:
+            lifetime_seconds = storage.max_age or LIFETIME_SECONDS
+        super().__init__(
+            cookie_name=storage.cookie_name,
+            path=storage.cookie_params["path"],
+            domain=storage.cookie_params["domain"],
+            lifetime_seconds=lifetime_seconds,
+            user=user,
+        )
+        self._storage = storage
+
+    def key_of(self, value: bytes) -> str | None:
+        """Return the cookie: an id that is not signed, or what the storage has encrypted."""
+        return _id_in(value)
+
+    async def read(self, key: str) -> OldSession | None:
+        """Return the session that the storage makes of the cookie."""
+        session = await self._storage.load_session(self._request(key))
+        if session.new:
+            return None
+        return OldSession(data=dict(session), created=_created({"created": session.created}))
+
+    async def end(self, key: str) -> None:
+        """Have the storage save an empty session in its place."""
+        from aiohttp import web
+
+        request = self._request(key)
+        session = await self._storage.load_session(request)
+        session.invalidate()
+        await self._storage.save_session(request, web.Response(), session)
+
+    def _request(self, key: str) -> Any:
+        # All that storages look at in a request.
+        return SimpleNamespace(cookies={self.cookie.name: key})
 
 
 class OtherStore(OldSessions):

@@ -96,6 +96,11 @@ class Moving:
         if self._keys:
             await shielded(self._settle)
 
+    def ours(self, cookies: list[bytes]) -> list[bytes]:
+        """Return those of the cookies of our name that are not of the old library."""
+        verify, key_of = self._keeping.signer.verify, self._old.key_of
+        return [each for each in cookies if verify(each) is not None or key_of(each) not in self._keys]
+
     def forget(self, session_id: str) -> None:
         """Take note that this is no old session: the old store may have had ids and cookie of ours."""
         self._keys = [key for key in self._keys if key != session_id]
@@ -238,7 +243,13 @@ def moving_of(keeping: Keeping, headers: Sequence[bytes | str], label: Callable[
     def cookies(name: str) -> list[bytes]:
         return cookie_values(headers, name)
 
-    keys = list(dict.fromkeys(old.keys(cookies)))[:VERIFIED_MAX]
+    keys = list(dict.fromkeys(old.keys(cookies)))
+    if old.cookie.name == keeping.cookie.name:
+        # Old cookies of the same name may be unsigned, so that ours would pass for one of them.
+        verify = keeping.signer.verify
+        ours = {each.decode("latin-1") for each in cookies(old.cookie.name) if verify(each) is not None}
+        keys = [key for key in keys if key not in ours]
+    keys = keys[:VERIFIED_MAX]
     if not keys and old.cookie.name != keeping.cookie.name and any(cookies(old.cookie.name)):
         keeping.events.foreign(old.cookie.name)
     return Moving(keeping, keys, old.cookies_to_clear(cookies), label) if keys else None

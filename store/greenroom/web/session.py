@@ -239,6 +239,8 @@ class Session(Keeping):
         cookies = self._cookies.values(cookie_headers) if cookie_headers else []
         label = partial(self._label_by, user_agent)
         moving = None if self.moves_from is None else moving_of(self, cookie_headers, label)
+        if moving is not None:
+            cookies = moving.ours(cookies)
         visit = Visit(self, session, cookies, secure_transport, label, moving)
         session._greenroom_visit = visit  # noqa: SLF001  each belongs to the other
         return visit

@@ -9,11 +9,15 @@ from shutil import which
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import aiohttp_session
 import httpx
 import litestar
 import pytest
 import quart
 import starsessions
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from aiohttp_session.cookie_storage import EncryptedCookieStorage
 from litestar.middleware.session.client_side import CookieBackendConfig
 from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.params import FromPath
@@ -25,7 +29,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from greenroom import MemoryStore
+from greenroom.integrations.litestar import GreenroomStore as LitestarOverGreenroom
 from greenroom.integrations.moving import (
+    AiohttpStorage,
     LitestarCookies,
     LitestarStore,
     OldSessions,
@@ -162,6 +168,47 @@ async def litestar_cookies() -> AsyncIterator[tuple[Any, OldSessions]]:
 
 
 @asynccontextmanager
+async def litestar_over_greenroom() -> AsyncIterator[tuple[Any, OldSessions]]:
+    store = LitestarOverGreenroom(MemoryStore())
+    config = ServerSideSessionConfig()
+    app = litestar.Litestar([litestar_login], middleware=[config.middleware], stores={"sessions": store})
+    yield app, LitestarStore(store, user=user_of)
+
+
+async def aiohttp_login(request: web.Request) -> web.Response:
+    session = await aiohttp_session.get_session(request)
+    session["user_id"] = request.match_info["user"]
+    session["theme"] = "dark"
+    return web.Response()
+
+
+@asynccontextmanager
+async def aiohttp_site(storage: Any) -> AsyncIterator[tuple[Any, OldSessions]]:
+    app = web.Application()
+    aiohttp_session.setup(app, storage)
+    app.add_routes([web.get("/login/{user}", aiohttp_login)])
+    async with TestServer(app) as server:
+        yield str(server.make_url("/")), AiohttpStorage(storage, user=user_of)
+
+
+@asynccontextmanager
+async def aiohttp_cookies() -> AsyncIterator[tuple[Any, OldSessions]]:
+    async with aiohttp_site(EncryptedCookieStorage(OLD_SECRET.encode()[:32])) as found:
+        yield found
+
+
+@asynccontextmanager
+async def aiohttp_redis() -> AsyncIterator[tuple[Any, OldSessions]]:
+    redis = pytest.importorskip("redis.asyncio")
+    from aiohttp_session.redis_storage import RedisStorage
+
+    with TemporaryDirectory() as directory, redis_server(Path(directory)) as path:
+        connection = redis.Redis(unix_socket_path=path)
+        async with connection, aiohttp_site(RedisStorage(connection)) as found:
+            yield found
+
+
+@asynccontextmanager
 async def other_store() -> AsyncIterator[tuple[Any, OldSessions]]:
     store = MemoryStore()
     sessions = Session(secret=OLD_SECRET, store=store, dev=True)
@@ -185,14 +232,19 @@ OLD_SITES: dict[str, Callable[[], Old]] = {
     "Quart's cookies": quart_cookies,
     "a store of Litestar's": litestar_store,
     "Litestar's cookies": litestar_cookies,
+    "Litestar's middleware over Greenroom": litestar_over_greenroom,
+    "aiohttp-session in cookies": aiohttp_cookies,
+    "aiohttp-session on Redis": aiohttp_redis,
     "another store of Greenroom's": other_store,
 }
 
 
 async def cookies_of(app: Any, user: str) -> dict[str, str]:
     """Return the cookies of a browser in which a user has logged in at the old app."""
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://app.test") as visitor:
+    served = isinstance(app, str)
+    transport = None if served else httpx.ASGITransport(app)
+    base_url = app if served else "http://app.test"
+    async with httpx.AsyncClient(transport=transport, base_url=base_url) as visitor:
         answer = await visitor.get(f"/login/{user}")
         assert answer.status_code == 200
         assert len(visitor.cookies) == 1

@@ -6,13 +6,14 @@ from typing import Any
 
 import httpx
 import pytest
+from aiohttp_session import SimpleCookieStorage
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from greenroom import MemoryStore
-from greenroom.integrations.moving import OtherStore
+from greenroom import MemoryStore, UsageError
+from greenroom.integrations.moving import AiohttpStorage, OtherStore
 from greenroom.testing import FaultyStore
 from greenroom.web import Session, SessionMiddleware
 from tests.store.integrations.old_sites import OLD_SITES, Old, cookies_of
@@ -21,6 +22,7 @@ from tests.store.integrations.sites import SITES, Site, fastapi_site, served
 ALICE_DATA = {"user_id": "alice", "theme": "dark"}
 ALICE = ["alice", ALICE_DATA]
 NOBODY = [None, {}]
+SECONDS = 30.0
 
 
 def carry(cookies: dict[str, str], visitor: httpx.AsyncClient) -> None:
@@ -60,7 +62,7 @@ def test_a_visitor_keeps_login_and_data_and_logs_out_of_both(
                     # What is in a cookie cannot be deleted; that it ended is remembered.
                     assert "cookies" in old_site.__name__ or await reader.read(key) is None
 
-    asyncio.run(story())
+    asyncio.run(asyncio.wait_for(story(), SECONDS))
 
 
 @pytest.mark.parametrize("old_site", OLD_SITES.values(), ids=list(OLD_SITES))
@@ -83,7 +85,7 @@ def test_two_first_visits_at_once_move_one_session(old_site: Callable[[], Old]) 
                     assert (await visitor.get("/who")).json() == ["alice", {**ALICE_DATA, "mug": 1, "pan": 1}]
                 assert len(await store.inner.list_by_user("alice")) == sessions.statistics().moved == 1
 
-    asyncio.run(story())
+    asyncio.run(asyncio.wait_for(story(), SECONDS))
 
 
 @pytest.mark.parametrize("old_site", OLD_SITES.values(), ids=list(OLD_SITES))
@@ -103,7 +105,7 @@ def test_a_store_that_fails_leaves_the_old_session_where_it_is(old_site: Callabl
                 store.heal()
                 assert (await visitor.get("/who")).json() == ALICE
 
-    asyncio.run(story())
+    asyncio.run(asyncio.wait_for(story(), SECONDS))
 
 
 def test_a_store_that_is_left_is_asked_no_more_once_a_session_has_moved() -> None:
@@ -127,7 +129,7 @@ def test_a_store_that_is_left_is_asked_no_more_once_a_session_has_moved() -> Non
             carry(cookies, visitor)
             assert (await visitor.get("/who")).json() == NOBODY
 
-    asyncio.run(story())
+    asyncio.run(asyncio.wait_for(story(), SECONDS))
 
 
 def starlette_site(sessions: Session) -> Site:
@@ -142,3 +144,28 @@ def starlette_site(sessions: Session) -> Site:
     app = Starlette(routes=[Route("/who", who), Route("/set/{key}", set_one)])
     app.add_middleware(SessionMiddleware, session=sessions)
     return served(app)
+
+
+@pytest.mark.parametrize("old_site", OLD_SITES.values(), ids=list(OLD_SITES))
+def test_once_it_has_moved_a_page_costs_one_read_also_under_the_old_name(old_site: Callable[[], Old]) -> None:
+    async def story() -> None:
+        store = FaultyStore(MemoryStore())
+        async with old_site() as (old_app, reader):
+            sessions = Session(
+                secret="s" * 32, store=store, dev=True, cookie_name=reader.cookie.name, moves_from=reader
+            )
+            cookies = await cookies_of(old_app, "alice")
+            async with starlette_site(sessions) as visitor:
+                carry(cookies, visitor)
+                await visitor.get("/who")
+                store.calls.clear()
+                assert (await visitor.get("/who")).json() == ALICE
+                assert store.calls == {"get": 1}
+                assert sessions.statistics().refused_cookies == 0
+
+    asyncio.run(asyncio.wait_for(story(), SECONDS))
+
+
+def test_sessions_that_anybody_can_write_are_not_moved() -> None:
+    with pytest.raises(UsageError, match="does not sign its cookies"):
+        AiohttpStorage(SimpleCookieStorage())
