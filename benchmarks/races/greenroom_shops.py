@@ -18,7 +18,7 @@ from greenroom import BaseSessionStore, MemoryStore, new_session_id, store_from_
 from greenroom.web import Session, SessionMiddleware
 
 _WRITES = (
-    *("create", "update", "patch", "patch_stored", "rotate"),
+    *("create", "update", "patch", "patch_stored", "replace_stored", "rotate"),
     *("delete", "delete_by_handle", "delete_by_user"),
 )
 
