@@ -12,13 +12,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from greenroom import UsageError
+from greenroom import BaseSessionStore, ClusterStore, UsageError
 from greenroom.fields import datetime_of, micros_of, utc_now
 from greenroom.integrations.moving import OldSession, OldSessions, StarletteCookies
 from greenroom.testing.libraries import Library
-from greenroom.web import SessionMiddleware
+from greenroom.web import Session, SessionMiddleware
+from tests.store.client.fake_cluster import FakeCluster
+from tests.store.web.test_web_failures import FiveMethodStore
 from tests.store.web.web_handlers import HANDLERS
-from tests.store.web.web_stage import Socket, Stage, browser, session_of, tell, together, twin
+from tests.store.web.web_stage import SECRET, Socket, Stage, browser, session_of, tell, together, twin
 
 OLD_SECRET = "the secret of the old middleware"
 OLD_DATA = {"user_id": "alice", "theme": "dark"}
@@ -645,3 +647,44 @@ def test_no_log_line_holds_what_opens_a_session(library: Library, caplog: pytest
     for secret in (*secrets, "alice", "dark"):
         assert secret
         assert secret not in logged
+
+
+# --- other stores ----------------------------------------------------------------------------------------
+
+
+async def moves_and_logs_out(library: Library, store: BaseSessionStore) -> None:
+    """Two first visits at once to an app over this store, with a change each, and then a logout."""
+
+    async def set_one(request: Request) -> Response:
+        request.session[request.query_params["sku"]] = 1
+        return JSONResponse({})
+
+    routes = [Route(f"/{each.__name__}", each) for each in (*HANDLERS, set_one)]
+    app = Starlette(routes=routes)
+    reader = StarletteCookies(OLD_SECRET, user=user_of)
+    sessions = Session(secret=SECRET, store=store, moves_from=reader)
+    app.add_middleware(SessionMiddleware, session=sessions)
+    before = await visitor_of(old_app())
+    async with moved_to(app, before) as one, moved_to(app, before) as two:
+        await together(library, lambda: one.get("/set_one?sku=mug"), lambda: two.get("/set_one?sku=pan"))
+        assert one.cookies["__Host-session"] == two.cookies["__Host-session"]
+        assert (await one.get("/show")).json() == {**OLD_DATA, "mug": 1, "pan": 1}
+        assert (await one.get("/who")).json() == "alice"
+        assert sessions.statistics().moved == 1
+        await one.get("/logout")
+        assert (await two.get("/who")).json() is None
+    async with moved_to(app, before) as thief:
+        assert (await thief.get("/show")).json() == {}
+
+
+def test_sessions_move_to_a_cluster(library: Library) -> None:
+    async def story(address: str) -> None:
+        async with ClusterStore(address) as store:
+            await moves_and_logs_out(library, store)
+
+    with FakeCluster(actors=2, shards=16) as cluster:
+        tell(library, lambda: story(cluster.address))
+
+
+def test_sessions_move_to_a_store_of_five_methods(library: Library) -> None:
+    tell(library, lambda: moves_and_logs_out(library, FiveMethodStore()))
