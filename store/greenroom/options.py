@@ -69,6 +69,11 @@ SESSION = Options(
     moves_from=kinds.old_sessions(),
 )
 
+LOGIN = Options(
+    idle_seconds=kinds.seconds("how long this one session lives after its last use", none=True),
+    persistent=kinds.flag("whether the cookie of this one session outlives the browser", none=True),
+)
+
 CALLS = Options(
     keep_current=kinds.flag("whether the session of this request goes on"),
     every_shard=kinds.flag("whether all shards must answer, not only one"),
@@ -210,6 +215,7 @@ TESTING = Options(
 
 TABLE: dict[str, Options] = {
     "Session": SESSION,
+    "login": LOGIN,
     "logout_everywhere, check": CALLS,
     "CookieSettings": COOKIE,
     "SessionMiddleware": MIDDLEWARE,

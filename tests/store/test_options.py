@@ -23,6 +23,7 @@ from greenroom.options import TABLE
 from greenroom.testing import FaultyStore, ManualClock, library_named, login_as
 from greenroom.testing.clusters import running_cluster
 from greenroom.web import CookieSettings, Session, SessionMiddleware
+from greenroom.web.control import SessionControl
 
 SECRET = "a secret for tests only, long enough"
 HIDDEN = "hunter2-hunter2-hunter2"
@@ -113,7 +114,9 @@ SIGNATURES: dict[str, tuple[Callable[..., Any], Options]] = {
     "FaultyStore.fail": (FaultyStore.fail, table.TESTING),
     "ManualClock": (ManualClock, table.TESTING),
     "running_cluster": (running_cluster, table.TESTING),
-    "login_as": (login_as, table.TESTING),
+    "login_as": (login_as, Options(**dict(table.TESTING), **dict(table.LOGIN))),
+    "login": (SessionControl.login, table.LOGIN),
+    "login of a Session": (Session.login, table.LOGIN),
 }
 NO_OPTIONS = {
     "self",
@@ -123,6 +126,7 @@ NO_OPTIONS = {
     "client",
     "user_id",
     "data",
+    "user",
     "options",
     "operation",
     "command",

@@ -73,16 +73,17 @@ class QuartSession(RequestSession, SessionMixin):
 
     @property
     def permanent(self) -> bool:
-        """Whether the cookie outlives the browser, as configured in `Session(persistent=...)`."""
-        return self._greenroom_visit.settings.cookie.max_age_seconds is not None
+        """Whether the cookie outlives the browser: by `Session(persistent=...)`, or as the login asked."""
+        return self._greenroom_visit.is_persistent
 
     @permanent.setter
     def permanent(self, value: bool) -> None:
         """Raise UsageError if this is not as configured."""
         if value != self.permanent:
             raise UsageError(
-                "whether the cookie outlives the browser is one choice for the whole app: "
-                f"Session(persistent={value})"
+                "whether the cookie outlives the browser is one choice for the whole app, "
+                f"Session(persistent={value}), and for one session that of its login, "
+                f"session.greenroom.login(user, persistent={value})"
             )
 
 

@@ -16,44 +16,52 @@ from typing import Any, NamedTuple
 from urllib.request import Request
 
 from greenroom.errors import UsageError
-from greenroom.options import TESTING
+from greenroom.options import LOGIN, TESTING
 
 LABEL = "login_as"
 
 
-def login_as(client: Any, user_id: str, /, *, session: Any = None, **data: Any) -> Any:
+def login_as(
+    client: Any,
+    user_id: str,
+    /,
+    *,
+    session: Any = None,
+    idle_seconds: float | None = None,
+    persistent: bool | None = None,
+    **data: Any,
+) -> Any:
     """Give this test client a session of this user, with this data.
+
+    `idle_seconds` and `persistent` are those of `session.greenroom.login`.
 
     `client` is Starlette's or FastAPI's TestClient, or an httpx client over an app. The `Session` is found in
     the app's middleware; where it cannot be, hand it over as `session`. Returns the session's handle, or an
     awaitable of it if the client is async. Raises UsageError if there is no Session to be found.
     """
     TESTING.check(session=session)
+    LOGIN.check(idle_seconds=idle_seconds, persistent=persistent)
     sessions = _session_of(client) if session is None else session
 
     async def login() -> str:
-        cookie, handle = await _created(sessions, user_id, data)
-        _put(client, sessions, cookie)
-        return handle
+        visit = sessions.visit((), user_agent=LABEL)
+        visit.session.greenroom.login(user_id, data, idle_seconds=idle_seconds, persistent=persistent)
+        await visit.save()
+        _put(client, sessions, visit.cookie)
+        return str(visit.handle)
 
     return login() if hasattr(client, "aclose") else _finished(login)
 
 
-async def _created(sessions: Any, user_id: str, data: dict[str, Any]) -> tuple[str, str]:
-    visit = sessions.visit((), user_agent=LABEL)
-    visit.session.greenroom.login(user_id, data)
-    await visit.save()
-    return sessions.signer.sign(visit.record.session_id), visit.handle
-
-
-def _put(client: Any, sessions: Any, signed: str) -> None:
+def _put(client: Any, sessions: Any, header: str) -> None:
     """Put the cookie into the client's jar by the jar's own rules, as if the app had set it.
 
     So it lies where one that the app sets will lie, whatever the host: a name, an address, one of IPv6.
     """
     headers = Message()
-    headers["Set-Cookie"] = sessions.cookie.header(signed)
-    jar, name = client.cookies.jar, sessions.cookie.name
+    headers["Set-Cookie"] = header
+    jar = client.cookies.jar
+    name, _, signed = header.partition(";")[0].partition("=")
     jar.extract_cookies(_Response(headers), Request(str(client.base_url)))  # noqa: S310  nothing is opened
     for cookie in jar:
         if cookie.name == name and cookie.value == signed:

@@ -8,6 +8,7 @@ nothing. What it holds and cannot be read is no session either: no page may fail
 from greenroom.errors import UnreadableSessionError
 from greenroom.sessions import StoredSession
 from greenroom.web.keeping import Keeping
+from greenroom.web.lifetimes import USUAL, Terms
 from greenroom.web.moving import Moving
 from greenroom.web.state import Found
 from greenroom.web.writes import may_be_sound
@@ -16,16 +17,17 @@ from greenroom.web.writes import may_be_sound
 class Candidates:
     """See the module.
 
-    `unreadable` are the ids of stored sessions that could not be read, `newer` tells whether one of them may
-    be sound and is left to a later version. `refused` tells that there are sessions behind the cookies, none
-    of which may be used, so that the browser is to forget them. `moving` deals with the sessions of the
-    library that the app used before, if the request names some.
+    `ids` are those of the cookies, each with the terms of its session. `unreadable` are the ids of stored
+    sessions that could not be read, `newer` tells whether one of them may be sound and is left to a later
+    version. `refused` tells that there are sessions behind the cookies, none of which may be used, so that
+    the browser is to forget them. `moving` deals with the sessions of the library that the app used before,
+    if the request names some.
     """
 
     newer = False
     refused = False
 
-    def __init__(self, keeping: Keeping, ids: list[str], moving: Moving | None = None) -> None:
+    def __init__(self, keeping: Keeping, ids: dict[str, Terms], moving: Moving | None = None) -> None:
         self.ids = ids
         self.moving = moving
         self.unreadable: list[str] = []
@@ -87,7 +89,7 @@ class Candidates:
         keeping = self._keeping
         keeping.events.unreadable(error)
         self.unreadable.append(session_id)
-        self.newer = self.newer or may_be_sound(error, keeping.now_us(), keeping.lifetimes.idle_us)
+        self.newer = self.newer or may_be_sound(error, keeping.now_us(), self._idle_us(session_id))
 
     async def end_unreadable(self) -> None:
         """Delete what could not be read, before the browser gets the id of another session."""
@@ -98,17 +100,23 @@ class Candidates:
 
     async def end(self, but: str | None) -> None:
         """Delete all but the one that is ended already: one left over would log the browser in again."""
-        for session_id in self.ids:
+        for session_id in tuple(self.ids):
             if session_id != but:
                 await self._delete(session_id, "its browser sent it beside the one that was ended")
-        self.ids, self.unreadable, self.newer = [], [], False
+        self.ids, self.unreadable, self.newer = {}, [], False
         if self.moving is not None:
             await self.moving.settle()
 
     def forget(self, session_id: str) -> None:
         """Take note that a session is no longer to be found under this id."""
-        if session_id in self.ids:
-            self.ids.remove(session_id)
+        self.ids.pop(session_id, None)
+
+    def terms_of(self, session_id: str) -> Terms:
+        """Return the terms of one of these sessions."""
+        return self.ids.get(session_id, USUAL)
+
+    def _idle_us(self, session_id: str) -> int:
+        return self._keeping.lifetimes.under(self.terms_of(session_id)).idle_us
 
     async def _delete(self, session_id: str, why: str) -> None:
         await self._keeping.store.delete(session_id)

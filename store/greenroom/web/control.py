@@ -97,14 +97,24 @@ class SessionControl:
 
     # --- life --------------------------------------------------------------------------------------------
 
-    def login(self, user: Any, data: Mapping[Any, Any] | None = None) -> None:
+    def login(
+        self,
+        user: Any,
+        data: Mapping[Any, Any] | None = None,
+        *,
+        idle_seconds: float | None = None,
+        persistent: bool | None = None,
+    ) -> None:
         """Log this user in: new id, user and all changes in one step; the old id is dead then.
 
         `user` goes through `serialize_user`. `data` is set on top of what an anonymous session holds; the
-        data of another user who was logged in is dropped. Raises UsageError for what is no user id, and after
-        the response has started.
+        data of another user who was logged in is dropped. The absolute lifetime begins anew.
+
+        `idle_seconds` and `persistent` are those of this one session, until it ends or somebody logs in with
+        others: "remember me". None is what the `Session` has. Raises UsageError for what is no user id or no
+        such option, for an idle time beyond `absolute_seconds`, and after the response has started.
         """
-        self._visit.login(user, {} if data is None else plain_dict(data))
+        self._visit.login(user, {} if data is None else plain_dict(data), idle_seconds, persistent)
 
     def logout(self) -> None:
         """End the session: deleted in the store, cookie removed, data gone."""

@@ -5,7 +5,8 @@ The signature keeps made-up ids away from the store; it is the id's 192 random b
 
 The cookie is sent when a session gets its id, and never again for that id: a response that was slow would
 otherwise bring an old id back over the one of a login in between. So the cookie does not carry the session's
-lifetime; the store does. It ends with the browser, or, if `persistent`, as late as browsers allow.
+end; the store does. It ends with the browser, or, if `persistent`, as late as browsers allow. Behind the id
+stand, signed with it, the terms that its login has asked for: see `lifetimes`.
 """
 
 import hashlib
@@ -19,8 +20,10 @@ from typing import Literal
 from itsdangerous import Signer
 
 from greenroom.errors import UsageError
+from greenroom.fields import UNCHANGED, Unchanged
 from greenroom.ids import SESSION_ID_BYTES_MAX
 from greenroom.options import COOKIE
+from greenroom.web.lifetimes import USUAL, Terms, parted
 
 SameSite = Literal["lax", "strict", "none"]
 
@@ -70,9 +73,10 @@ class CookieSettings:
         if has_host_prefix(self.name) and (self.path != "/" or self.domain is not None):
             raise UsageError('a cookie with the prefix __Host- has path="/" and no domain')
 
-    def header(self, signed: str) -> str:
-        """Return the value of a Set-Cookie header that stores this."""
-        age = "" if self.max_age_seconds is None else f"; Max-Age={self.max_age_seconds}"
+    def header(self, signed: str, max_age_seconds: int | Unchanged | None = UNCHANGED) -> str:
+        """Return the value of a Set-Cookie header that stores this, with another Max-Age if one is given."""
+        seconds = self.max_age_seconds if max_age_seconds is UNCHANGED else max_age_seconds
+        age = "" if seconds is None else f"; Max-Age={seconds}"
         return f"{self.name}={signed}{age}{self._attributes()}"
 
     def clearing_header(self) -> str:
@@ -118,19 +122,24 @@ class CookieSigner:
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
-    def sign(self, session_id: str) -> str:
+    def sign(self, session_id: str, terms: Terms = USUAL) -> str:
         """Return what to put into the cookie, as itsdangerous makes it."""
-        value = session_id.encode()
-        return f"{session_id}.{_signature(self._keys[0], value).decode()}"
+        text = session_id + terms.text()
+        return f"{text}.{_signature(self._keys[0], text.encode()).decode()}"
 
     def verify(self, signed: bytes) -> str | None:
         """Return the id if one of the secrets signed it, else None. Never raises, whatever the bytes."""
+        found = self.read(signed)
+        return None if found is None else found[0]
+
+    def read(self, signed: bytes) -> tuple[str, Terms] | None:
+        """Return the id and its terms if one of the secrets signed them, else None. Never raises."""
         if len(signed) > _SIGNED_BYTES_MAX:
             return None
         value, _, signature = signed.rpartition(b".")
         for key in self._keys:
             if hmac.compare_digest(signature, _signature(key, value)):
-                return value.decode("ascii") if value.isascii() else None
+                return parted(value.decode("ascii")) if value.isascii() else None
         return None
 
 

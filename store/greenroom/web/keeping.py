@@ -10,7 +10,7 @@ from greenroom.fields import checked_present_user_id
 from greenroom.sessions import BaseSessionStore
 from greenroom.web.cookies import VERIFIED_MAX, CookieSettings, CookieSigner
 from greenroom.web.events import Events
-from greenroom.web.lifetimes import Lifetimes
+from greenroom.web.lifetimes import USUAL, Lifetimes, Terms
 from greenroom.web.old_sessions import OldSessions
 from greenroom.web.refusals import Refusals
 
@@ -50,6 +50,7 @@ class Keeping:
 
     store: BaseSessionStore
     cookie: CookieSettings
+    persistent_max_age_seconds: int
     signer: CookieSigner
     lifetimes: Lifetimes
     users: Users
@@ -61,23 +62,26 @@ class Keeping:
     on_unavailable: OnUnavailable
     retry_after_seconds: int
 
-    def verified(self, cookies: Sequence[bytes]) -> list[str]:
-        """Return the ids in the first few of the cookies that one of the secrets signed."""
-        if len(cookies) == 1:  # the usual
-            session_id = self.signer.verify(cookies[0])
-            if session_id is not None:
-                return [session_id]
-        ids: list[str] = []
+    def verified(self, cookies: Sequence[bytes]) -> dict[str, Terms]:
+        """Return the ids in the first few of the cookies that one of the secrets signed, and their terms."""
+        found: dict[str, Terms] = {}
         for cookie in cookies:
-            session_id = self.signer.verify(cookie)
-            if session_id is None:
+            one = self.signer.read(cookie)
+            if one is None:
                 self.events.count("refused_cookies")
                 self.refusals.note(cookie)
-            elif session_id not in ids:
-                ids.append(session_id)
-            if len(ids) == VERIFIED_MAX:
+            else:
+                found.setdefault(*one)
+            if len(found) == VERIFIED_MAX:
                 break
-        return ids
+        return found
+
+    def cookie_of(self, session_id: str, terms: Terms = USUAL) -> str:
+        """Return the value of a Set-Cookie header that gives the browser this session."""
+        signed = self.signer.sign(session_id, terms)
+        if terms.persistent is None:
+            return self.cookie.header(signed)
+        return self.cookie.header(signed, self.persistent_max_age_seconds if terms.persistent else None)
 
     def retry_after(self, error: Exception | None) -> str:
         """Return the `Retry-After` of an answer 503 over this error."""

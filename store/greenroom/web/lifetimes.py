@@ -1,11 +1,47 @@
 """How long sessions live: the arithmetic of idle and absolute lifetimes, in microseconds. Pure."""
 
+import re
 from typing import NamedTuple
 
 from greenroom.errors import UsageError
+from greenroom.options import LOGIN
 from greenroom.sessions import StoredSession
 
 _MICROS = 1_000_000
+_TERMS = re.compile(r"(?:\.i([0-9]{1,16}))?(?:\.p([01]))?")
+
+
+class Terms(NamedTuple):
+    """What a login has asked for its own session; None is what the `Session` has.
+
+    They stand in the signed cookie, behind the id: see `docs/decisions/remember-me.md`.
+    """
+
+    idle_us: int | None = None
+    persistent: bool | None = None
+
+    def text(self) -> str:
+        """Return what stands behind the id; nothing for the usual session."""
+        idle = "" if self.idle_us is None else f".i{self.idle_us}"
+        return idle if self.persistent is None else f"{idle}.p{self.persistent:d}"
+
+
+USUAL = Terms()
+"""The terms of a session that has none of its own."""
+
+
+def parted(text: str) -> tuple[str, Terms]:
+    """Return the id and the terms in the text of a cookie that is known to be signed here."""
+    session_id, dot, _ = text.partition(".")
+    if not dot:
+        return text, USUAL  # the usual
+    found = _TERMS.fullmatch(text, len(session_id))
+    if found is None:
+        return text, USUAL
+    idle, persistent = found.groups()
+    return session_id, Terms(
+        None if idle is None else int(idle), None if persistent is None else persistent == "1"
+    )
 
 
 class Lifetimes(NamedTuple):
@@ -15,13 +51,38 @@ class Lifetimes(NamedTuple):
     absolute_us: int | None
     threshold_us: int
 
+    def under(self, terms: Terms) -> "Lifetimes":
+        """Return those of a session with these terms, extended at the same part of its idle time."""
+        idle_us = terms.idle_us
+        if idle_us is None:
+            return self
+        return Lifetimes(idle_us, self.absolute_us, self.threshold_us * idle_us // self.idle_us)
+
+    def terms_of(self, idle_seconds: float | None, persistent: bool | None) -> Terms:  # noqa: FBT001  as login
+        """Return the terms of a login with these options.
+
+        Raises UsageError for what makes no sense, and for an idle time beyond the absolute lifetime: the
+        session could not live as long as was asked.
+        """
+        if idle_seconds is None and persistent is None:
+            return USUAL
+        idle_seconds = LOGIN.checked("idle_seconds", idle_seconds)
+        persistent = LOGIN.checked("persistent", persistent)
+        idle_us = None if idle_seconds is None else max(1, round(idle_seconds * _MICROS))
+        if idle_us is not None and self.absolute_us is not None and idle_us > self.absolute_us:
+            raise UsageError(
+                "idle_seconds of a login lies within absolute_seconds of its Session, which ends this "
+                "session too: raise that, or ask for less"
+            )
+        return Terms(idle_us, persistent)
+
     def expiry_us(self, now_us: int, absolute_us: int | None) -> int:
         """Return when a session used now ends unless it is extended."""
         idle_end_us = now_us + self.idle_us
         return idle_end_us if absolute_us is None else min(idle_end_us, absolute_us)
 
     def absolute_expiry_us(self, now_us: int) -> int | None:
-        """Return when a session created now ends whatever its use."""
+        """Return when a session that is created now, or logs in now, ends whatever its use."""
         return None if self.absolute_us is None else now_us + self.absolute_us
 
     def extension_us(self, now_us: int, record: StoredSession) -> int | None:

@@ -68,7 +68,7 @@ async def _written(visit: Visit, before: dict[Any, Any], changes: Difference) ->
     assert visit.record is not None
     store, session_id = visit.settings.store, visit.record.session_id
     expect = {path: value_at(before, path) for path in (*changes.set, *changes.unset)}
-    due_us = visit.settings.lifetimes.extension_us(visit.settings.now_us(), visit.record)
+    due_us = visit.own_lifetimes.extension_us(visit.settings.now_us(), visit.record)
     expires = None if due_us is None else datetime_of(due_us)
     if 2 * changes.width > PATHS_MAX:
         record = await written_whole(store, session_id, changes, expires, expect)

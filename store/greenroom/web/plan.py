@@ -9,7 +9,7 @@ a login after it is `End`, then `Create`; and a login whose session turns out to
 | end all sessions of the user | any | `EndEverywhere`, then the rest |
 | logout, `clear()` | any | `End`, then the rest |
 | data or a login | no | `Create` |
-| new id, login | yes | `Rotate` |
+| new id, login | yes | `Rotate`; a login begins a new absolute lifetime, and has its own terms |
 | login | lost | `Create` with what this request set |
 | new id, data | lost | `Drop` |
 | data | yes | `Patch`, with a new end if one is due |
@@ -25,7 +25,7 @@ from greenroom.codec import encode_data
 from greenroom.sessions import StoredSession
 from greenroom.web.difference import NO_DIFFERENCE, Difference, difference_of
 from greenroom.web.errors import started
-from greenroom.web.lifetimes import Lifetimes
+from greenroom.web.lifetimes import USUAL, Lifetimes, Terms
 from greenroom.web.state import EMPTY, VisitState
 from greenroom.wire import Path
 
@@ -78,10 +78,14 @@ class Create(Step, frozen=True):
     cookie = Cookie.GIVEN
     user_id: str | None
     data: bytes
+    terms: Terms = USUAL
 
 
 class Rotate(Step, frozen=True):
-    """Give the session a new id, with this user and these changes; the old id is dead then."""
+    """Give the session a new id, with this user and these changes; the old id is dead then.
+
+    `absolute_us` is when it ends whatever its use: another moment than before, if somebody logs in.
+    """
 
     cookie = Cookie.GIVEN
     record: StoredSession
@@ -89,6 +93,8 @@ class Rotate(Step, frozen=True):
     changes: Difference
     data: bytes
     expires_us: int
+    absolute_us: int | None
+    terms: Terms
 
 
 class Patch(Step, frozen=True):
@@ -130,30 +136,39 @@ def plan(state: VisitState, encoded: bytes, now_us: int, lifetimes: Lifetimes) -
             return NOTHING
         if state.started or state.mute:
             raise started("creating a session")
-        return Create(state.user_id, encoded)
+        return Create(state.user_id, encoded, state.login_terms if state.logging_in else USUAL)
     changes = NO_DIFFERENCE if encoded == state.snapshot else difference_of(state.snapshot, encoded)
     if state.rotating:
-        return _with_new_id(state, record, changes, encoded, lifetimes.expiry_us(now_us, record.absolute_us))
-    due_us = None if state.lost or state.extension_failed else lifetimes.extension_us(now_us, record)
+        return _with_new_id(state, record, changes, encoded, now_us, lifetimes)
+    late = not (state.lost or state.extension_failed)
+    due_us = lifetimes.under(state.terms).extension_us(now_us, record) if late else None
     if changes:
         return DROP if state.lost else Patch(record, changes, encoded, due_us)
     return NOTHING if due_us is None else Extend(record, due_us)
 
 
 def _with_new_id(
-    state: VisitState, record: StoredSession, changes: Difference, encoded: bytes, expires_us: int
+    state: VisitState,
+    record: StoredSession,
+    changes: Difference,
+    encoded: bytes,
+    now_us: int,
+    lifetimes: Lifetimes,
 ) -> AnyStep:
     if state.started or state.mute:
         raise started("a new id")
     if not state.lost:
-        return Rotate(record, state.user_id, changes, encoded, expires_us)
+        terms = state.login_terms if state.logging_in else state.terms
+        absolute_us = lifetimes.absolute_expiry_us(now_us) if state.logging_in else record.absolute_us
+        expires_us = lifetimes.under(terms).expiry_us(now_us, absolute_us)
+        return Rotate(record, state.user_id, changes, encoded, expires_us, absolute_us, terms)
     if not state.logging_in:
         return DROP
     # Who has just logged in gets a session all the same, with nothing of the one that is gone in it.
     fresh: dict[Any, Any] = {}
     for path, value in changes.set.items():
         _set(fresh, path, value)
-    return Create(state.user_id, encode_data(fresh))
+    return Create(state.user_id, encode_data(fresh), state.login_terms)
 
 
 def _set(data: dict[Any, Any], path: Path, value: Any) -> None:

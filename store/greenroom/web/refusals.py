@@ -11,7 +11,7 @@ from greenroom.web.traces import trace
 
 _log = logging.getLogger("greenroom.web")
 
-_OURS = re.compile(rb"gr-[0-9a-f]{4}-[A-Za-z0-9_-]{32}\.[A-Za-z0-9_-]{43}")
+_OURS = re.compile(rb"gr-[0-9a-f]{4}-[A-Za-z0-9_-]{32}(?:\.i[0-9]{1,16})?(?:\.p[01])?\.[A-Za-z0-9_-]{43}")
 _EMPTY = "it is empty"
 _OTHER = (
     "it has not the form of one that is made here, so other software has set it (such as Starlette's own "
@@ -46,7 +46,7 @@ class Refusals:
                 reason,
             )
         if reason is self._foreign:
-            session_id = signed.rpartition(b".")[0].decode("ascii")
+            session_id = signed.partition(b".")[0].decode("ascii")
             trace(_log, session_id, "refused, because no secret of this process signed it")
 
     def _reason(self, signed: bytes) -> str:

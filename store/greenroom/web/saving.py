@@ -18,6 +18,7 @@ from greenroom.turns import new_lock
 from greenroom.web import writes
 from greenroom.web.candidates import Candidates
 from greenroom.web.keeping import Keeping
+from greenroom.web.lifetimes import USUAL
 from greenroom.web.moving import bar
 from greenroom.web.plan import (
     NOTHING,
@@ -83,7 +84,7 @@ class Saver:
         async with self._turn():
             if state.record is None or state.lost or state.ending:
                 return
-            due_us = keeping.lifetimes.extension_us(keeping.now_us(), state.record)
+            due_us = keeping.lifetimes.under(state.terms).extension_us(keeping.now_us(), state.record)
             if due_us is not None:
                 state.extension_failed = False
                 await self._extended(Extend(state.record, due_us))
@@ -154,7 +155,7 @@ class Saver:
         # All others that the request named go too.
         await self._candidates.end(but=None if record is None else record.session_id)
         state.record, state.lost, state.ending = None, False, False
-        state.snapshot = EMPTY
+        state.snapshot, state.terms = EMPTY, USUAL
         self._tell_browser(step, None)
 
     async def _create(self, step: Create) -> None:
@@ -167,7 +168,7 @@ class Saver:
             session_id=new_session_id(),
             user_id=step.user_id,
             created=datetime_of(now_us),
-            expires=datetime_of(keeping.lifetimes.expiry_us(now_us, absolute_us)),
+            expires=datetime_of(keeping.lifetimes.under(step.terms).expiry_us(now_us, absolute_us)),
             absolute_expires=None if absolute_us is None else datetime_of(absolute_us),
             label=self._label(),
             data=data,
@@ -181,16 +182,26 @@ class Saver:
         self._has_new_id(step, stored_form(session), step.data)
 
     async def _rotate(self, step: Rotate) -> None:
-        record = await writes.rotated(
-            self._keeping.store,
-            step.record.session_id,
-            step.user_id,
-            step.changes,
-            partial(decode_data, step.data),
-            datetime_of(step.expires_us),
-        )
-        self._keeping.events.count("rotations")
-        self._keeping.events.trace(step.record.session_id, "has a new id now, and is", record.session_id)
+        keeping, session_id = self._keeping, step.record.session_id
+        wanted, expires = partial(decode_data, step.data), datetime_of(step.expires_us)
+        if step.absolute_us == step.record.absolute_us:
+            record = await writes.rotated(
+                keeping.store, session_id, step.user_id, step.changes, wanted, expires
+            )
+        else:
+            absolute = None if step.absolute_us is None else datetime_of(step.absolute_us)
+            record = await writes.renewed(
+                keeping.store,
+                session_id,
+                step.user_id,
+                step.changes,
+                wanted,
+                expires,
+                absolute,
+                keeping.clock(),
+            )
+        keeping.events.count("rotations")
+        keeping.events.trace(step.record.session_id, "has a new id now, and is", record.session_id)
         self._has_new_id(step, record, step.data)
 
     async def _patch(self, step: Patch) -> None:
@@ -234,14 +245,14 @@ class Saver:
         state = self._state
         if state.record is not None:
             self._candidates.forget(state.record.session_id)
-        state.record, state.snapshot = record, data
+        state.record, state.snapshot, state.terms = record, data, step.terms
         state.rotating = state.logging_in = False
         self._tell_browser(step, record.session_id)
 
     def _tell_browser(self, step: End | Create | Rotate, session_id: str | None) -> None:
         keeping, state = self._keeping, self._state
         if step.cookie is Cookie.GIVEN and session_id is not None:
-            state.cookie = keeping.cookie.header(keeping.signer.sign(session_id))
+            state.cookie = keeping.cookie_of(session_id, state.terms)
             state.has_cookie = True
         elif step.cookie is Cookie.REMOVED:
             state.cookie = keeping.cookie.clearing_header() if state.has_cookie else None

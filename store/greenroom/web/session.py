@@ -61,7 +61,7 @@ class Session(Keeping):
     - `idle_seconds`: how long a session lives after its last use. It is moved on when less than
       `extension_threshold_seconds` are left (by default five sixths of `idle_seconds`): the only write that a
       request that changes nothing may cause.
-    - `absolute_seconds`: how long it lives at most, whatever its use, from its creation on.
+    - `absolute_seconds`: how long it lives at most, whatever its use, from its creation or last login on.
     - `serialize_user` turns what `login` is given into a user id (a str); `deserialize_user`, plain or async,
       is the way back, for `await session.user()`.
     - `label` makes of the User-Agent what a list of devices shows, of which 256 bytes are kept; by default it
@@ -127,6 +127,7 @@ class Session(Keeping):
             partitioned=checked("partitioned", partitioned),
             max_age_seconds=_max_age(self.absolute_seconds) if persistent else None,
         )
+        self.persistent_max_age_seconds = _max_age(self.absolute_seconds)
         self._cookies = CookieName(self.cookie.name)
         # By the name without the prefix, so that turning the prefix on later needs no new secret.
         self.signer = CookieSigner(_secrets(secrets, dev=dev), cookie_name)
@@ -206,9 +207,17 @@ class Session(Keeping):
             scope["session"] = visit.session
         return session_of(visit)
 
-    def login(self, connection: Any, user: Any, data: Mapping[Any, Any] | None = None) -> None:
+    def login(
+        self,
+        connection: Any,
+        user: Any,
+        data: Mapping[Any, Any] | None = None,
+        *,
+        idle_seconds: float | None = None,
+        persistent: bool | None = None,
+    ) -> None:
         """Log a user in with the response; see `SessionControl.login`."""
-        self.of(connection).greenroom.login(user, data)
+        self.of(connection).greenroom.login(user, data, idle_seconds=idle_seconds, persistent=persistent)
 
     def logout(self, connection: Any) -> None:
         """End the session with the response; see `SessionControl.logout`."""

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from greenroom.codec import encode_data
 from greenroom.sessions import StoredSession
+from greenroom.web.lifetimes import USUAL, Terms
 
 EMPTY = encode_data({})
 
@@ -19,6 +20,7 @@ class VisitState:
     """See the module. A change of one of its marks has no effect before the next save.
 
     - `record`: the session as it is stored, as far as this request knows; `snapshot` is its data, encoded.
+    - `terms`: what a login has asked for the stored session; `login_terms`: what one in this request asks.
     - `lost`: it turned out that others deleted or rotated it while this request ran.
     - `session`: what the handler works with, a dict. `touched` tells that somebody looked at it, and may keep
       parts of it and change them at any time.
@@ -35,6 +37,8 @@ class VisitState:
 
     record: StoredSession | None = None
     snapshot = EMPTY
+    terms: Terms = USUAL
+    login_terms: Terms = USUAL
     lost = False
     touched = False
     cookie: str | None = None
@@ -70,12 +74,13 @@ class VisitState:
         dict.clear(self.session)
         dict.update(self.session, data)
 
-    def note_login(self, user_id: str, data: dict[Any, Any]) -> None:
+    def note_login(self, user_id: str, data: dict[Any, Any], terms: Terms = USUAL) -> None:
         """Log this user in, with this data on top; the data of another who was logged in goes."""
         if self.user_id not in (None, user_id):
             dict.clear(self.session)
         dict.update(self.session, data)
         self.user_id = user_id
+        self.login_terms = terms
         self.rotating = self.logging_in = True
 
     def note_logout(self) -> None:

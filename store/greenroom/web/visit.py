@@ -25,6 +25,7 @@ from greenroom.options import CALLS
 from greenroom.web.candidates import Candidates
 from greenroom.web.errors import degraded, newer, not_loaded, not_passed_on, over, started
 from greenroom.web.keeping import Keeping
+from greenroom.web.lifetimes import Lifetimes
 from greenroom.web.moving import Moving
 from greenroom.web.saving import Saver
 from greenroom.web.state import EMPTY, Found, VisitState
@@ -93,7 +94,7 @@ class Visit(VisitState):
                 self._candidates = Candidates(keeping, ids, moving)
         if moving is not None:
             self._moving = moving
-            self._candidates = self._candidates or Candidates(keeping, [], moving)
+            self._candidates = self._candidates or Candidates(keeping, {}, moving)
         if self._candidates is not None:
             self.loaded = False
             dict.__setitem__(session, _NOT_LOADED, _NOT_LOADED)
@@ -114,6 +115,17 @@ class Visit(VisitState):
         if self.record is None or not self.is_stored:
             return None
         return handle_of(*locate(self.record.session_id))
+
+    @property
+    def own_lifetimes(self) -> Lifetimes:
+        """How long this session lives: as the `Session` says, or as its login has asked."""
+        return self.settings.lifetimes.under(self.terms)
+
+    @property
+    def is_persistent(self) -> bool:
+        """Whether the cookie of this session outlives the browser."""
+        own = (self.login_terms if self.logging_in else self.terms).persistent
+        return self.settings.cookie.max_age_seconds is not None if own is None else own
 
     def is_modified(self) -> bool:
         """Whether there is anything to save."""
@@ -149,11 +161,18 @@ class Visit(VisitState):
         if (self.started or self.mute) and not self.closed and (self.record is None or self.ending):
             raise self._no_cookie("creating a session")
 
-    def login(self, user: Any, data: dict[Any, Any]) -> None:
+    def login(
+        self,
+        user: Any,
+        data: dict[Any, Any],
+        idle_seconds: float | None = None,
+        persistent: bool | None = None,  # noqa: FBT001  as the control's, which takes it by name
+    ) -> None:
         """See `SessionControl.login`."""
         user_id = self.settings.users.id_of(user)
+        terms = self.settings.lifetimes.terms_of(idle_seconds, persistent)
         self._before_new_id("a login")
-        self.note_login(user_id, data)
+        self.note_login(user_id, data, terms)
 
     def logout(self) -> None:
         """See `SessionControl.logout`."""
@@ -228,8 +247,10 @@ class Visit(VisitState):
         if self.loaded or candidates is None:
             return
         self.take(await candidates.find())
+        if self.record is not None:
+            self.terms = candidates.terms_of(self.record.session_id)
         if self._moving is not None and self._moving.moved and self.record is not None:
-            self.cookie = self.settings.cookie.header(self.settings.signer.sign(self.record.session_id))
+            self.cookie = self.settings.cookie_of(self.record.session_id)
             self.has_cookie = True
         elif candidates.refused:
             self.cookie = self.settings.cookie.clearing_header()
@@ -240,7 +261,7 @@ class Visit(VisitState):
         if not self.loaded:
             await self.load()
         elif self.record is not None and not self.unavailable:
-            self._candidates = self._candidates or Candidates(self.settings, [])
+            self._candidates = self._candidates or Candidates(self.settings, {})
             found = await self._candidates.read(self.record.session_id)
             self.lost = found is None
             if found is not None:
@@ -316,8 +337,8 @@ class Visit(VisitState):
         # Nobody can have changed what nobody looked at.
         kept = not self.touched or is_kept(contents := self.contents(), self.snapshot)
         if kept and not self.is_asked:
-            record, keeping = self.record, self.settings
-            if record is None or record.expires_us - keeping.now_us() >= keeping.lifetimes.threshold_us:
+            record, now_us = self.record, self.settings.now_us
+            if record is None or record.expires_us - now_us() >= self.own_lifetimes.threshold_us:
                 return self._moving is None or await self._with_old_ended(self._moving)
         if dict.__len__(self.session):
             self._leave_to_later_version()
@@ -333,7 +354,7 @@ class Visit(VisitState):
     def _saving(self) -> Saver:
         if self._saver is None:
             if self._candidates is None:
-                self._candidates = Candidates(self.settings, [])
+                self._candidates = Candidates(self.settings, {})
             self._saver = Saver(self.settings, self, self._candidates, self._label)
         return self._saver
 
@@ -351,7 +372,7 @@ class Visit(VisitState):
         if record is None or self.lost or self.ending or self.unavailable or self.closed:
             return
         now_us = self.settings.now_us()
-        if now_us < self._alive_us or self.settings.lifetimes.extension_us(now_us, record) is None:
+        if now_us < self._alive_us or self.own_lifetimes.extension_us(now_us, record) is None:
             return
         self._alive_us = now_us + RETRY_US
         await self._saving().extend()

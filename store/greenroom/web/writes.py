@@ -1,12 +1,19 @@
 """Reads and writes of sessions, each one call of the store where the store has that call."""
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from greenroom.codec import encode_value
-from greenroom.errors import PathThroughListError, SessionNotFoundError, UnreadableSessionError
-from greenroom.fields import ABSENT
+from greenroom.errors import (
+    OutcomeUnknownError,
+    PathThroughListError,
+    SessionNotFoundError,
+    UnavailableError,
+    UnreadableSessionError,
+)
+from greenroom.fields import ABSENT, UNCHANGED, Unchanged
 from greenroom.ids import new_session_id
 from greenroom.patching import encode_changes
 from greenroom.sessions import (
@@ -23,6 +30,9 @@ from greenroom.wire import PATHS_MAX, Path
 
 _BY_USER = frozenset({"list_by_user", "delete_by_handle"})
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+HELD_SECONDS = 60
+"""How long the data of a login is held, where it takes two writes and the second fails."""
 
 READS_MAX = 8
 """How often a save reads again what others write meanwhile, before it gives up."""
@@ -130,8 +140,43 @@ async def rotated(
     return await written_over_lists(store, session_id, changes, wanted, write)
 
 
+async def renewed(
+    store: BaseSessionStore,
+    session_id: str,
+    user_id: str | None,
+    changes: Difference,
+    wanted: Callable[[], dict[Any, Any]],
+    expires: datetime,
+    absolute: datetime | None,
+    now: datetime,
+) -> StoredSession:
+    """Rotate, with another absolute end, which no store changes in a session. Raises SessionNotFoundError.
+
+    In one step the old id dies, and what was stored under it until then is held under an id that nobody gets,
+    of no user; from there the session is created anew. So no change of another request is lost, and a list of
+    devices never shows two. If the creation fails nobody is logged in, and what is held ends by itself.
+    """
+    if "rotate" not in store.features:
+
+        async def write(each: Difference) -> StoredSession:
+            return await _moved(store, session_id, user_id, each, expires, absolute)
+
+        return await written_over_lists(store, session_id, changes, wanted, write)
+    held = await rotated(store, session_id, None, changes, wanted, now + timedelta(seconds=HELD_SECONDS))
+    session = _successor(held.session(), user_id, expires, absolute)
+    session.version = await store.create(session)
+    with suppress(UnavailableError, OutcomeUnknownError):  # nobody has its id, and it ends soon
+        await store.delete(held.session_id)
+    return stored_form(session)
+
+
 async def _moved(
-    store: BaseSessionStore, session_id: str, user_id: str | None, changes: Difference, expires: datetime
+    store: BaseSessionStore,
+    session_id: str,
+    user_id: str | None,
+    changes: Difference,
+    expires: datetime,
+    absolute: datetime | Unchanged | None = UNCHANGED,
 ) -> StoredSession:
     """Rotate in a store that writes only the five methods, and has no such step.
 
@@ -141,18 +186,26 @@ async def _moved(
     old = await store.get(session_id)
     if old is None:
         raise not_found()
-    record = SessionData(
+    session = _successor(old, user_id, expires, old.absolute_expires if absolute is UNCHANGED else absolute)
+    session.data = patched_data(old.data, encode_changes(changes.set, changes.unset))
+    session.version = await store.create(session)
+    await store.delete(session_id)
+    return stored_form(session)
+
+
+def _successor(
+    old: SessionData, user_id: str | None, expires: datetime, absolute: datetime | None
+) -> SessionData:
+    """Return what follows a session. The moment of creation stays: `ended` finds it by that."""
+    return SessionData(
         session_id=new_session_id(),
         user_id=user_id,
         created=old.created,
-        expires=expires if old.absolute_expires is None else min(expires, old.absolute_expires),
-        absolute_expires=old.absolute_expires,
+        expires=expires if absolute is None else min(expires, absolute),
+        absolute_expires=absolute,
         label=old.label,
-        data=patched_data(old.data, encode_changes(changes.set, changes.unset)),
+        data=old.data,
     )
-    record.version = await store.create(record)
-    await store.delete(session_id)
-    return stored_form(record)
 
 
 async def ended(store: BaseSessionStore, record: StoredSession) -> None:

@@ -1,4 +1,4 @@
-"""One small app in every framework: who is logged in, log in, log out."""
+"""One small app in every framework: who is logged in, log in, log in to be remembered, log out."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -20,6 +20,9 @@ from greenroom.integrations.litestar import SessionPlugin
 from greenroom.integrations.quart import GreenroomSessions
 from greenroom.web import Session, SessionMiddleware
 
+MONTH_SECONDS = 30 * 86_400
+REMEMBERED: dict[str, Any] = {"idle_seconds": MONTH_SECONDS, "persistent": True}
+
 Site = AbstractAsyncContextManager[httpx.AsyncClient]
 
 
@@ -34,6 +37,10 @@ def fastapi_site(sessions: Session) -> Site:
     @app.get("/login/{user}")
     async def login(user: str, session: SessionDep) -> None:
         session.greenroom.login(user)
+
+    @app.get("/remember/{user}")
+    def remember(user: str, session: SessionDep) -> None:
+        session.greenroom.login(user, **REMEMBERED)
 
     @app.get("/logout")
     async def logout(session: SessionDep) -> None:
@@ -51,11 +58,15 @@ def litestar_site(sessions: Session) -> Site:
     async def login(user: FromPath[str], session: LitestarSessionDep) -> None:
         session.greenroom.login(user)
 
+    @litestar.get("/remember/{user:str}")
+    async def remember(user: FromPath[str], session: LitestarSessionDep) -> None:
+        session.greenroom.login(user, **REMEMBERED)
+
     @litestar.get("/logout")
     async def logout(session: LitestarSessionDep) -> None:
         session.greenroom.logout()
 
-    return served(litestar.Litestar([who, login, logout], plugins=[SessionPlugin(sessions)]))
+    return served(litestar.Litestar([who, login, remember, logout], plugins=[SessionPlugin(sessions)]))
 
 
 def quart_site(sessions: Session, *, middleware: bool = False) -> Site:
@@ -75,6 +86,13 @@ def quart_site(sessions: Session, *, middleware: bool = False) -> Site:
     async def login(user: str) -> str:
         current: Any = quart.session
         current.greenroom.login(user)
+        return "welcome"
+
+    @app.get("/remember/<user>")
+    async def remember(user: str) -> str:
+        current: Any = quart.session
+        current.greenroom.login(user, **REMEMBERED)
+        assert current.permanent
         return "welcome"
 
     @app.get("/logout")
@@ -101,6 +119,11 @@ async def aiohttp_site(sessions: Session) -> AsyncIterator[httpx.AsyncClient]:
         session.greenroom.login(request.match_info["user"])
         return web.Response()
 
+    async def remember(request: web.Request) -> web.Response:
+        session: Any = await aiohttp_session.get_session(request)
+        session.greenroom.login(request.match_info["user"], **REMEMBERED)
+        return web.Response()
+
     async def logout(request: web.Request) -> web.Response:
         session: Any = await aiohttp_session.get_session(request)
         session.greenroom.logout()
@@ -109,6 +132,7 @@ async def aiohttp_site(sessions: Session) -> AsyncIterator[httpx.AsyncClient]:
     app = web.Application()
     aiohttp_session.setup(app, GreenroomStorage(sessions))
     app.add_routes([web.get("/who", who), web.get("/login/{user}", login), web.get("/logout", logout)])
+    app.add_routes([web.get("/remember/{user}", remember)])
     async with TestServer(app) as server, httpx.AsyncClient(base_url=str(server.make_url("/"))) as client:
         yield client
 

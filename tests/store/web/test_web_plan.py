@@ -9,7 +9,7 @@ from greenroom import UsageError
 from greenroom.codec import decode_data, encode_data
 from greenroom.sessions import StoredSession
 from greenroom.web.difference import Difference
-from greenroom.web.lifetimes import lifetimes_of
+from greenroom.web.lifetimes import USUAL, Terms, lifetimes_of, parted
 from greenroom.web.plan import (
     AnyStep,
     Cookie,
@@ -205,3 +205,114 @@ def test_no_step_shows_id_or_data() -> None:
         assert "an-id" not in text
         assert "bye" not in text
         assert "alice" not in text
+
+
+REMEMBERED = Terms(1000 * SECOND_US, True)
+
+
+def remembered(state: VisitState) -> None:
+    state.terms = REMEMBERED
+
+
+def remember(state: VisitState) -> None:
+    state.note_login("bob", {}, REMEMBERED)
+
+
+def moved_on(at_seconds: float, absolute_seconds: float | None = None) -> StoredSession:
+    """A session that ends then."""
+    absolute_us = None if absolute_seconds is None else int(absolute_seconds * SECOND_US)
+    return StoredSession(
+        "an-id", 1, "alice", 0, int(at_seconds * SECOND_US), absolute_us, "", encode_data(CART)
+    )
+
+
+# Lifetimes are 100 s, extended below 40 s; the remembered have 1000 s, extended below 400 s.
+TERMS_TABLE: dict[str, tuple[VisitState, float, type[Any], dict[str, Any]]] = {
+    "anonymous": (marked(anonymous(), remember), 0, Create, {"terms": REMEMBERED}),
+    "anonymous, then another login": (marked(anonymous(), remember, login()), 0, Create, {"terms": USUAL}),
+    "anonymous, then a logout and data": (
+        marked(anonymous(), remember, logout, lambda state: setattr(state, "ending", False), write),
+        0,
+        Create,
+        {"terms": USUAL, "user_id": None},
+    ),
+    "stored": (marked(stored(), remember), 10, Rotate, {"terms": REMEMBERED, "expires_us": 1010 * SECOND_US}),
+    "lost": (marked(stored(), remember, lose), 0, Create, {"terms": REMEMBERED}),
+    "new id of a remembered one": (
+        marked(stored(), remembered, rotate),
+        10,
+        Rotate,
+        {"terms": REMEMBERED, "expires_us": 1010 * SECOND_US},
+    ),
+    "login where one was remembered": (
+        marked(stored(), remembered, login("alice")),
+        10,
+        Rotate,
+        {"terms": USUAL, "expires_us": 110 * SECOND_US},
+    ),
+    "remembered, time enough": (marked(stored(moved_on(1000)), remembered), 600, Nothing, {}),
+    "remembered, late": (
+        marked(stored(moved_on(1000)), remembered),
+        601,
+        Extend,
+        {"expires_us": 1601 * SECOND_US},
+    ),
+    "remembered, late, with data": (
+        marked(stored(moved_on(1000)), remembered, write),
+        601,
+        Patch,
+        {"expires_us": 1601 * SECOND_US},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TERMS_TABLE)
+def test_plan_of_a_login_with_terms_of_its_own(name: str) -> None:
+    state, at_seconds, kind, fields = TERMS_TABLE[name]
+    step = planned(state, at_seconds)
+    assert type(step) is kind
+    assert {field: getattr(step, field) for field in fields} == fields
+
+
+@pytest.mark.parametrize(
+    ("act", "absolute_seconds", "before", "after"),
+    [
+        (login("alice"), 500, 500, 570),
+        (login("bob"), 500, 500, 570),
+        (login("alice"), None, 500, None),
+        (login("alice"), 500, None, 570),
+        (rotate, 500, 500, 500),
+        (rotate, None, 500, 500),
+    ],
+)
+def test_a_login_begins_a_new_absolute_lifetime_and_a_new_id_does_not(
+    act: Callable[[VisitState], None],
+    absolute_seconds: float | None,
+    before: float | None,
+    after: float | None,
+) -> None:
+    state = marked(stored(moved_on(100, before)), act)
+    lifetimes = lifetimes_of(100, absolute_seconds, 40)
+    step = plan(state, encode_data(state.contents()), 70 * SECOND_US, lifetimes)
+    assert isinstance(step, Rotate)
+    assert step.absolute_us == (None if after is None else after * SECOND_US)
+    assert step.expires_us == 170 * SECOND_US
+
+
+@pytest.mark.parametrize(
+    ("terms", "text"),
+    [
+        (USUAL, "gr-0000-x"),
+        (Terms(1, None), "gr-0000-x.i1"),
+        (Terms(None, True), "gr-0000-x.p1"),
+        (Terms(3_153_600_000 * SECOND_US, False), "gr-0000-x.i3153600000000000.p0"),
+    ],
+)
+def test_terms_stand_behind_the_id(terms: Terms, text: str) -> None:
+    assert "gr-0000-x" + terms.text() == text
+    assert parted(text) == ("gr-0000-x", terms)
+
+
+@pytest.mark.parametrize("text", ["a.b", "a.i", "a.p2", "a.p1.i5", "a.i-5", "a.i5.p1.x", "a.i" + "9" * 17])
+def test_what_are_no_terms_is_part_of_the_id(text: str) -> None:
+    assert parted(text) == (text, USUAL)
