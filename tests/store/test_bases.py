@@ -259,7 +259,9 @@ ORDERED.move_to_end("a")
 )
 def test_what_a_value_comes_back_as(value: Any, stored: Any) -> None:
     found = decode_data(encode_data({"x": [value]}))["x"][0]
-    assert repr(found) == repr(stored)
+    # A set's repr depends on the seed of hashes; NaN equals nothing.
+    assert found == stored if stored == stored else repr(found) == repr(stored)
+    assert not isinstance(stored, dict) or list(found) == list(stored)
     assert types_in(found) == types_in(stored)
     assert encode_value(value) == encode_value(stored), "so that it does not count as changed"
 
