@@ -162,14 +162,17 @@ class ClusterStore(BaseSessionStore):
 
     async def get(self, session_id: str) -> SessionData | None:
         """Return the session, or None if there is none or it has expired."""
-        stored = await self._got(session_id)
-        return None if stored is None else stored.session()
+        # Not by `get_stored`: one more coroutine for each read is a twentieth of what it costs here.
+        place = locate_if_possible(session_id)
+        if place is None:
+            return None
+        runner = self._registry.current()
+        request = wire.Get(runner.dialog.next_id(), *place)
+        reply = await runner.perform(request, operations.GET)
+        return _stored(session_id, reply).session() if type(reply) is wire.Session else None
 
     async def get_stored(self, session_id: str) -> StoredSession | None:
         """Return the session with its data encoded; see `BaseSessionStore.get_stored`."""
-        return await self._got(session_id)
-
-    async def _got(self, session_id: str) -> StoredSession | None:
         place = locate_if_possible(session_id)
         if place is None:
             return None
