@@ -1,8 +1,10 @@
 """To be remembered: a login with an idle time and a cookie of its own, and a new absolute lifetime."""
 
+import logging
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -15,9 +17,11 @@ from greenroom import (
     SessionData,
     UsageError,
 )
+from greenroom.ids import handle_of, locate, new_session_id
 from greenroom.testing import FaultyStore, login_as
 from greenroom.testing.libraries import Library
-from greenroom.web import Session
+from greenroom.web import Session, Visit
+from greenroom.web.lifetimes import Terms
 from tests.store.client.fake_cluster import FakeCluster
 from tests.store.poison import NEWER, poison
 from tests.store.web.web_stage import SECRET, Stage, browser, session_of, tell, together, twin
@@ -231,6 +235,82 @@ def test_what_a_later_version_stored_is_left_for_as_long_as_its_login_asked(libr
             assert visitor.cookies, "half an hour is not the measure of this session"
 
     tell(library, story)
+
+
+async def loaded(stage: Stage, visitor: httpx.AsyncClient) -> Visit:
+    """Return another request of this browser."""
+    name = stage.sessions.cookie.name
+    visit = stage.sessions.visit([f"{name}={visitor.cookies.get(name)}"])
+    await visit.load()
+    return visit
+
+
+@pytest.mark.parametrize("use", ["read", "keep_alive", "modify"])
+def test_every_use_extends_by_the_terms(library: Library, use: str) -> None:
+    async def story() -> None:
+        stage = Stage()
+        async with browser(stage.app(*HANDLERS)) as visitor:
+            await visitor.get("/login?remember=1")
+            for days, extended in ((5 - 1e-5, False), (2e-5, True)):
+                stage.clock.advance(days * DAY)
+                visit = await loaded(stage, visitor)
+                assert visit.record is not None
+                before = visit.record.expires
+                if use == "read":
+                    visit.session.get("theme")
+                    await visit.save()
+                elif use == "keep_alive":
+                    await visit.keep_alive()
+                else:
+                    await visit.session.greenroom.modify(lambda data: data.update(n=data.get("n", 0) + 1))
+                after = stage.clock() + timedelta(seconds=MONTH) if extended else before
+                assert visit.record.expires == after
+
+    tell(library, story)
+
+
+def test_a_modification_that_takes_long_carries_the_end_with_it(library: Library) -> None:
+    async def story() -> None:
+        stage = Stage()
+
+        def change(data: dict[Any, Any]) -> None:
+            stage.clock.advance(6 * DAY)
+            data["n"] = 1
+
+        async with browser(stage.app(*HANDLERS)) as visitor:
+            await visitor.get("/login?remember=1")
+            visit = await loaded(stage, visitor)
+            assert await visit.session.greenroom.modify(change)
+            assert visit.record is not None
+            assert visit.record.expires == stage.clock() + timedelta(seconds=MONTH)
+
+    tell(library, story)
+
+
+def test_what_ended_is_no_longer_persistent(library: Library) -> None:
+    async def story() -> None:
+        stage = Stage()
+        async with browser(stage.app(*HANDLERS)) as visitor:
+            await visitor.get("/login?remember=1")
+            visit = await loaded(stage, visitor)
+            assert visit.is_persistent
+            visit.logout()
+            await visit.save()
+            assert not visit.is_persistent
+
+    tell(library, story)
+
+
+def test_a_remembered_cookie_of_another_secret_is_told_by_its_handle(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one, other = (Session(secret=f"{SECRET} {each}", store=MemoryStore()) for each in "ab")
+    session_id = new_session_id()
+    signed = one.signer.sign(session_id, Terms(MONTH * 10**6, persistent=True))
+    with caplog.at_level(logging.DEBUG, "greenroom.web"):
+        other.visit([f"{other.cookie.name}={signed}"])
+    assert handle_of(*locate(session_id)) in caplog.text
+    assert session_id not in caplog.text
 
 
 def refused(**options: Any) -> str:
