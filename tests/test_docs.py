@@ -18,7 +18,7 @@ import typer
 from greenroom import ClusterStore, MemoryStore, SessionData, new_session_id, wire
 from greenroom.fields import utc_now
 from greenroom.testing import CHECKS, Check, available_libraries, run_check
-from greenroom.web import Session, SessionStatistics
+from greenroom.web import Session, SessionControl, SessionStatistics
 from greenroom_cluster import peering
 from greenroom_cluster.cli.commands import app
 from greenroom_cluster.coordination import messages
@@ -221,6 +221,16 @@ def test_options_and_counters_of_sessions_are_all_told() -> None:
     told = cells("docs/memory-to-cluster.md", 0)
     counters = {each.name for each in dataclasses.fields(SessionStatistics)}
     assert told == set(inspect.signature(Session).parameters) | counters
+
+
+def test_all_that_a_session_offers_is_told() -> None:
+    told = {}
+    for line in (ROOT / "docs/how-to/session.md").read_text().splitlines():
+        if line.startswith("| `"):
+            calls, awaited = line.split(" | ")[:2]
+            told |= dict.fromkeys(re.findall(r"`(\w+)", calls), awaited == "yes")
+    offered = {name: each for name, each in vars(SessionControl).items() if not name.startswith("_")}
+    assert told == {name: inspect.iscoroutinefunction(each) for name, each in offered.items()}
 
 
 def test_options_of_a_store_are_all_told() -> None:
