@@ -314,8 +314,7 @@ class Visit(VisitState):
         record = self.record
         if record is None or self.lost or self.closed:
             return True
-        keeping = self.settings
-        return record.expires_us - keeping.now_us() >= keeping.lifetimes.threshold_us
+        return record.expires_us - self.settings.now_us() >= self.own_lifetimes.threshold_us
 
     async def save(self) -> bool:
         """Write what differs and do what the handler asked for, shielded from cancellation.

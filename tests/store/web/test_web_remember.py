@@ -24,6 +24,7 @@ from greenroom.web import Session, Visit
 from greenroom.web.lifetimes import Terms
 from tests.store.client.fake_cluster import FakeCluster
 from tests.store.poison import NEWER, poison
+from tests.store.web.web_handlers import plain
 from tests.store.web.web_stage import SECRET, Stage, browser, session_of, tell, together, twin
 
 DAY = 86_400
@@ -265,6 +266,23 @@ def test_every_use_extends_by_the_terms(library: Library, use: str) -> None:
                     await visit.session.greenroom.modify(lambda data: data.update(n=data.get("n", 0) + 1))
                 after = stage.clock() + timedelta(seconds=MONTH) if extended else before
                 assert visit.record.expires == after
+
+    tell(library, story)
+
+
+def test_a_page_that_does_not_look_at_the_session_extends_it_by_the_terms(library: Library) -> None:
+    async def story() -> None:
+        stage = Stage()
+        async with browser(stage.app(*HANDLERS, plain)) as visitor:
+            await visitor.get("/login?remember=1")
+            stage.store.calls.clear()
+            stage.clock.advance(5 * DAY - 1)
+            await visitor.get("/plain")
+            assert stage.store.calls == {"get": 1}, "five sixths are left"
+            for _ in range(3):
+                stage.clock.advance(20 * DAY)
+                await visitor.get("/plain")
+            assert (await visitor.get("/show")).json()["user"] == "alice"
 
     tell(library, story)
 
