@@ -207,8 +207,9 @@ class Saver:
     async def _patch(self, step: Patch) -> None:
         store = self._keeping.store
         record = None
-        if not store.suspends:
-            # Where nobody else has changed it meanwhile, and to find that out costs nothing.
+        if not store.suspends and step.record.data == self._state.snapshot:
+            # Where nobody else has changed it meanwhile, and to find that out costs nothing. After a patch
+            # or an extension the record may hold what others wrote and this request has never seen.
             record = await store.replace_stored(step.record, step.data, expires_us=step.expires_us)
         if record is None:
             record = await writes.patched(

@@ -9,9 +9,11 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from greenroom.testing import Gate
+from greenroom import MemoryStore
+from greenroom.testing import Gate, ManualClock
 from greenroom.testing.libraries import Library
-from tests.store.web.web_stage import Stage, browser, session_of, tell, together, twin
+from greenroom.web import Session, Visit
+from tests.store.web.web_stage import SECRET, Stage, browser, session_of, tell, together, twin
 
 
 def nest_and_log_in(session: Any) -> None:
@@ -305,3 +307,48 @@ def test_what_is_written_while_a_session_is_emptied_stays(library: Library) -> N
         assert await race.stage.data(visitor) == {"other": 1}
 
     in_loop(library, story)
+
+
+async def memory_with(data: dict[str, Any]) -> tuple[Session, ManualClock, Callable[[], Awaitable[Visit]]]:
+    """Return sessions in a store that never waits, its clock, and what makes requests of one browser."""
+    clock = ManualClock()
+    sessions = Session(secret=SECRET, store=MemoryStore(clock=clock), clock=clock)
+    first = sessions.visit(())
+    first.session.update(data)
+    await first.save()
+    (header,) = first.set_cookies()
+
+    async def request() -> Visit:
+        visit = sessions.visit([header.partition(";")[0]])
+        await visit.load()
+        return visit
+
+    return sessions, clock, request
+
+
+@pytest.mark.parametrize("before", ["a save", "an extension"])
+def test_a_later_save_keeps_what_others_wrote_before_the_first(library: Library, before: str) -> None:
+    """In a store that takes the whole session where nobody has changed it."""
+
+    async def story() -> None:
+        sessions, clock, request = await memory_with({"since": 1})
+        slow = await request()
+        assert slow.session.get("cart") is None
+        fast = await request()
+        fast.session["cart"] = {"mug": 1}
+        await fast.save()
+        if before == "a save":
+            slow.session["theme"] = "dark"
+            await slow.save()
+        else:
+            clock.advance(400)
+            await slow.keep_alive()
+            assert sessions.statistics().extensions == 1
+        for number in (1, 2):
+            slow.session["seen"] = number
+            await slow.save()
+        found = dict((await request()).session)
+        found.pop("theme", None)
+        assert found == {"since": 1, "cart": {"mug": 1}, "seen": 2}
+
+    tell(library, story)
