@@ -89,7 +89,7 @@ def test_python_is_python(block: Block) -> None:
 
 
 def test_no_marker_is_forgotten() -> None:
-    assert {block.marker for block in BLOCKS} == {"", "app", "check", "minutes", "run", "store"}
+    assert {block.marker for block in BLOCKS} == {"", "app", "check", "minutes", "run", "store", "web"}
 
 
 @pytest.mark.system

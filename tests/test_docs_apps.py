@@ -57,6 +57,23 @@ def test_tutorial_from_memory_to_a_cluster(monkeypatch: pytest.MonkeyPatch) -> N
     asyncio.run(main())
 
 
+def test_first_app_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GREENROOM_URL", "memory://")
+    app = module_of("web")["app"]
+
+    async def main() -> None:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://localhost:8000"
+        ) as jar:
+            assert (await jar.post("/cart/mug")).json() == {"mug": 1}
+            await jar.post("/login/alice")
+            assert (await jar.get("/account")).json() == {"user": "alice", "cart": {"mug": 1}}
+            await jar.post("/logout")
+            assert (await jar.get("/account")).json() == {"user": None, "cart": {}}
+
+    asyncio.run(main())
+
+
 # --- what merges -----------------------------------------------------------------------------------------
 
 
