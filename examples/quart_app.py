@@ -3,6 +3,8 @@
     uv run python examples/quart_app.py
 
 Sessions are kept in memory, or in the cluster that GREENROOM_URL names.
+The cookies are signed with SESSION_SECRET, else with a fixed value for development: so with a cluster
+visitors stay logged in when the app is started again.
 """
 
 import os
@@ -13,8 +15,12 @@ from quart import Quart, abort, session
 from greenroom.integrations.quart import GreenroomSessions
 from greenroom.web import Session
 
-# dev=True is for plain http on this machine. In production: secret=..., and no dev.
-sessions = Session(dev=True, store=os.environ.get("GREENROOM_URL", "memory://"))
+# dev=True is for plain http on this machine. In production no dev, and no secret in the code.
+sessions = Session(
+    dev=True,
+    secret=os.environ.get("SESSION_SECRET", "not a secret, only for these examples"),
+    store=os.environ.get("GREENROOM_URL", "memory://"),
+)
 app = Quart(__name__)
 GreenroomSessions(sessions).init_app(app)
 
