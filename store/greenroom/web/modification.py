@@ -14,6 +14,8 @@ from greenroom.errors import (
     VersionConflictError,
 )
 from greenroom.fields import datetime_of
+from greenroom.patching import encode_changes
+from greenroom.sessions import StoredSession, patched_bytes
 from greenroom.turns import Patience, in_turn
 from greenroom.web.difference import Difference, difference, value_at
 from greenroom.web.shielding import shielded
@@ -28,7 +30,7 @@ async def modify(visit: Visit, change: Callable[[dict[Any, Any]], object]) -> bo
     if not await visit.save():
         return False
     if not visit.is_stored:
-        change(visit.session)
+        visit.replace_contents(_changed(visit.contents(), change))
         return await visit.save()
     assert visit.record is not None
     store = visit.settings.store
@@ -37,13 +39,8 @@ async def modify(visit: Visit, change: Callable[[dict[Any, Any]], object]) -> bo
     async with in_turn("web", id(store), visit.record.session_id):
         patience.begin()
         while True:
-            before = visit.contents()
-            after = decode_data(encode_data(before))
-            outcome = change(after)
-            if iscoroutine(outcome):
-                outcome.close()
-                raise UsageError("modify takes a plain function, not an async one: it may be called again")
-            changes = difference(before, after)
+            before = decode_data(encode_data(visit.contents()))
+            changes = difference(before, _changed(before, change))
             if not changes:
                 return True
             try:
@@ -54,9 +51,11 @@ async def modify(visit: Visit, change: Callable[[dict[Any, Any]], object]) -> bo
                 SessionNotFoundError,
                 UnreadableSessionError,
             ):
-                await visit.reload()
+                await _read_again(visit)
             else:
                 return True
+            if visit.ending:
+                return False
             if visit.lost:
                 visit.settings.events.dropped(visit.record)
                 return False
@@ -76,5 +75,51 @@ async def _written(visit: Visit, before: dict[Any, Any], changes: Difference) ->
         record = await store.patch_stored(
             session_id, set=changes.set, unset=changes.unset, expect=expect, expires=expires
         )
-    visit.take((record, record.decoded()))
+    _adopt(visit, record)
     visit.settings.events.count("patches")
+
+
+def _changed(data: dict[Any, Any], change: Callable[[dict[Any, Any]], object]) -> dict[Any, Any]:
+    """Return the data after a change, which is made on a copy: it may raise halfway."""
+    after = decode_data(encode_data(data))
+    outcome = change(after)
+    if iscoroutine(outcome):
+        outcome.close()
+        raise UsageError("modify takes a plain function, not an async one: it may be called again")
+    return after
+
+
+async def _read_again(visit: Visit) -> None:
+    assert visit.record is not None
+    try:
+        record = await visit.settings.store.get_stored(visit.record.session_id)
+        if record is not None:
+            _adopt(visit, record)
+    except UnreadableSessionError as error:
+        visit.settings.events.unreadable(error)
+        record = None
+    visit.lost = record is None
+
+
+def _adopt(visit: Visit, record: StoredSession) -> None:
+    """Make this what is stored. What the request did meanwhile stays, to be saved later.
+
+    Another task of the request may have changed the data, or asked for a login or logout.
+    """
+    visit.record = record
+    if visit.ending:
+        return  # what the session holds now belongs to another one
+    known, visit.snapshot = decode_data(visit.snapshot), record.data
+    if not visit.logging_in:
+        visit.user_id = record.user_id
+    now = visit.contents()
+    meanwhile = difference(known, now)
+    data = record.decoded()
+    if meanwhile:
+        data = decode_data(patched_bytes(record.data, encode_changes(meanwhile.set, meanwhile.unset)))
+    # A value that is as it was stays the same object: the handler may hold on to it.
+    for key in now.keys() - data.keys():
+        dict.__delitem__(visit.session, key)
+    for key, value in data.items():
+        if key not in now or encode_data({key: now[key]}) != encode_data({key: value}):
+            dict.__setitem__(visit.session, key, value)

@@ -14,6 +14,10 @@ from greenroom.web.errors import SessionDataError
 
 Shape = TypeVar("Shape")
 
+# How msgspec's texts begin: those that speak of types alone, and those that quote what they were given.
+_OF_TYPES = ("Expected `", "Object missing required field `")
+_QUOTING = ("Invalid enum value", "Invalid value", "Object contains unknown field")
+
 _SCALARS = STORABLE - {dict, list, tuple, set, frozenset}
 
 
@@ -36,7 +40,7 @@ def plain_dict(value: object) -> dict[Any, Any]:
     named = fields_of(value)
     if type(named) is not dict:
         raise UsageError(
-            f"a {type(value).__name__} stands where the session was; put a dict there, or None to delete it"
+            f"{type(value).__name__} stands where session data is expected: a dict, or an object with fields"
         )
     return {name: _with_plain_keys(item, 1) for name, item in named.items()}
 
@@ -47,13 +51,22 @@ def converted(data: dict[Any, Any], shape: type[Shape]) -> Shape:
     try:
         return msgspec.convert(data, shape) if validate is None else _validated(data, validate)
     except msgspec.ValidationError as error:
-        reason = str(error)
+        reason = _without_values(str(error))
     except ValueError as error:
         if validate is None:
             raise
         reason = _reasons(error)
     name = getattr(shape, "__name__", repr(shape))
     raise SessionDataError(f"the session's data does not fit {name}: {reason}; give new fields a default")
+
+
+def _without_values(reason: str) -> str:
+    """Return what msgspec did not like and where, without the values and keys that it may quote."""
+    if reason.startswith(_OF_TYPES):
+        return reason
+    _, _, place = reason.rpartition(" - at `")
+    kind = next((each for each in _QUOTING if reason.startswith(each)), "a check of its own refuses it")
+    return f"{kind} - at `{place}" if place.startswith("$") else kind
 
 
 def _validated(data: dict[Any, Any], validate: Any) -> Any:

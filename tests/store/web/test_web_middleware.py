@@ -388,7 +388,7 @@ def test_what_stands_in_the_scope_is_what_counts(library: Library) -> None:
             assert (await visitor.get("/show")).json() == {"a": 1}
             await visitor.get("/put?what=struct")
             assert (await visitor.get("/show")).json() == {"items": ["mug"]}
-            with pytest.raises(UsageError, match="a int stands where the session was"):
+            with pytest.raises(UsageError, match="int stands where session data is expected"):
                 await visitor.get("/put?what=number")
             for gone in ("none", "empty"):
                 await visitor.get("/put?what=dict")

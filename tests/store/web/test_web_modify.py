@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from greenroom import MemoryStore, VersionConflictError
+from greenroom import MemoryStore, UsageError, VersionConflictError
 from greenroom.testing import FaultyStore
 from greenroom.web import Session, Visit
 
@@ -127,5 +127,77 @@ def test_a_list_that_came_into_the_way_is_read_again() -> None:
 
         assert await one.session.greenroom.modify(change)
         assert one.session["visits"] == ["not a dict", "one"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("conflict", [False, True])
+@pytest.mark.parametrize(
+    ("asked", "user_id", "data"),
+    [
+        ("status", None, {"theme": "dark", "status": "typing"}),
+        ("login", "alice", {"theme": "dark"}),
+        ("logout", None, {}),
+    ],
+)
+def test_what_another_task_of_the_request_asks_meanwhile_stays(
+    asked: str, user_id: str | None, data: dict[str, Any], *, conflict: bool
+) -> None:
+    async def main() -> None:
+        store = FaultyStore(MemoryStore())
+        (visit,) = await visits_of_one_session(store, 1, visits=0)
+        record = visit.record
+        assert record is not None
+        gate = store.hold("patch")
+
+        async def other() -> None:
+            await gate.reached()
+            if asked == "status":
+                visit.session["status"] = "typing"
+            else:
+                getattr(visit.session.greenroom, asked)(*(("alice",) if asked == "login" else ()))
+            if conflict:
+                await store.inner.patch(record.session_id, set={"visits": 50})
+            gate.open()
+
+        await asyncio.gather(visit.session.greenroom.modify(count_up), other())
+        await visit.save()
+        assert visit.session.greenroom.user_id == user_id
+        count = {"visits": 51 if conflict else 1} if asked != "logout" else {}
+        assert visit.session == {**data, **count}
+        assert visit.session.greenroom.stored == (asked != "logout")
+
+    asyncio.run(main())
+
+
+def test_a_value_that_modify_does_not_touch_stays_the_same_object() -> None:
+    async def main() -> None:
+        (visit,) = await visits_of_one_session(FaultyStore(MemoryStore()), 1, cart={})
+        cart = visit.session["cart"]
+        await visit.session.greenroom.modify(count_up)
+        cart["mug"] = 1
+        await visit.save()
+        await visit.reload()
+        assert visit.session == {"theme": "dark", "cart": {"mug": 1}, "visits": 1}
+
+    asyncio.run(main())
+
+
+def test_a_first_session_is_modified_by_a_plain_function_or_not_at_all() -> None:
+    def half(data: dict[Any, Any]) -> None:
+        data["half"] = 1
+        raise RuntimeError("the other half failed")
+
+    async def later(data: dict[Any, Any]) -> None:
+        data["never"] = 1
+
+    async def main() -> None:
+        visit = Session(secret=SECRET, store=MemoryStore()).visit(())
+        with pytest.raises(UsageError, match="plain function"):
+            await visit.session.greenroom.modify(later)
+        with pytest.raises(RuntimeError):
+            await visit.session.greenroom.modify(half)
+        assert visit.session == {}
+        assert not visit.session.greenroom.stored
 
     asyncio.run(main())

@@ -1,10 +1,11 @@
 """Typed data: what `put` stores is what `as_type` reads, with nothing of before left standing."""
 
 import dataclasses
+import re
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum, StrEnum
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import attrs
@@ -158,6 +159,51 @@ def test_what_does_not_fit_a_pydantic_model_is_named_and_not_shown() -> None:
     session["count"] = "s3cret"
     with pytest.raises(SessionDataError, match=r"does not fit Model: int_parsing at .*count") as caught:
         session.greenroom.as_type(Model)
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+class Sized(msgspec.Struct):
+    size: Size
+
+
+class Closed(msgspec.Struct, forbid_unknown_fields=True):
+    theme: str = "light"
+
+
+class Chosen(msgspec.Struct):
+    size: Literal["s", "l"]
+
+
+class Careful(msgspec.Struct):
+    size: str
+
+    def __post_init__(self) -> None:
+        raise ValueError(f"{self.size} is too large")
+
+
+class Small(msgspec.Struct, tag="small"):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("shape", "data", "reason"),
+    [
+        (Sized, {"size": "s3cret"}, "Invalid enum value - at `$.size`"),
+        (Closed, {"s3cret": 1}, "Object contains unknown field"),
+        (Chosen, {"size": "s3cret"}, "Invalid enum value - at `$.size`"),
+        (Careful, {"size": "s3cret"}, "a check of its own refuses it"),
+        (Small, {"type": "s3cret"}, "Invalid value - at `$.type`"),
+        (Settings, {"theme": 1}, "Expected `str`, got `int` - at `$.theme`"),
+    ],
+)
+def test_what_does_not_fit_a_struct_is_named_and_not_shown(
+    shape: type, data: dict[str, Any], reason: str
+) -> None:
+    session = new_session()
+    session.update(data)
+    with pytest.raises(SessionDataError, match=re.escape(reason)) as caught:
+        session.greenroom.as_type(shape)
     assert "s3cret" not in str(caught.value)
     assert caught.value.__context__ is None
 
