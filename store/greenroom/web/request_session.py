@@ -6,7 +6,7 @@ A template looks for attributes before it looks for keys, so a dict with a metho
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from copy import deepcopy
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 from greenroom.web.control import SessionControl
 from greenroom.web.visit import Visit
@@ -38,10 +38,19 @@ class RequestSession(dict[Any, Any]):
         if value:
             self.mark_accessed()
 
-    # For code that sets these on sessions of Starlette; what is written is what differs. They cannot be read:
-    # see `greenroom.accessed` and `greenroom.modified`.
+    # For code that sets these on sessions of Starlette; what is written is what differs. They cannot be read.
     accessed = property(None, _take_note)
     modified = property(None, _take_note)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        hint = ""
+        if hasattr(SessionControl, name):
+            hint = f"; it is session.greenroom.{name}"
+        elif not name.startswith("_"):
+            hint = f'; a session is a dict: session["{name}"]'
+        if name == "accessed":
+            hint += ". If Starlette's SessionMiddleware asks, it stands around Greenroom's: remove it"
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
 
     # A copy is the data alone: what a session is bound to has all other sessions and the secret behind it.
 
