@@ -105,7 +105,7 @@ class Candidates:
                 await self._delete(session_id, "its browser sent it beside the one that was ended")
         self.ids, self.unreadable, self.newer = {}, [], False
         if self.moving is not None:
-            await self.moving.settle()
+            await self.moving.settle(for_good=True)
 
     def forget(self, session_id: str) -> None:
         """Take note that a session is no longer to be found under this id."""

@@ -59,6 +59,7 @@ class Moving:
         self._cookies = cookies
         self._label = label
         self._noted: set[str] = set()
+        self._exists: dict[str, bool] = {}
         self._removals: tuple[str, ...] = ()
 
     async def find(self) -> Found | None:
@@ -91,10 +92,14 @@ class Moving:
             return found
         return None
 
-    async def settle(self) -> None:
-        """End the old sessions: what they held is stored, or the visitor has logged out."""
+    async def settle(self, *, for_good: bool = False) -> None:
+        """End the old sessions: what they held is stored, or, `for_good`, the visitor has logged out.
+
+        A key that names none leaves nothing in the store: anybody can make keys up. Where it cannot be noted
+        that a session has ended, all are left to the next request; after a logout that raises.
+        """
         if self._keys:
-            await shielded(self._settle)
+            await shielded(partial(self._settle, for_good))
 
     def ours(self, cookies: list[bytes]) -> list[bytes]:
         """Return those of the cookies of our name that are not of the old library."""
@@ -110,14 +115,16 @@ class Moving:
         removals, self._removals = self._removals, ()
         return removals
 
-    async def _settle(self) -> None:
-        for key in self._keys:
-            if key not in self._noted:
-                try:
-                    await self._store_note(key, {})
-                except SessionExistsError:
-                    self._noted.add(key)
-        for key in self._keys:
+    async def _settle(self, for_good: bool) -> None:  # noqa: FBT001  from one place
+        try:
+            ending = [key for key in self._keys if await self._is_noted(key, for_good)]
+        except GreenroomError as error:
+            if for_good:
+                raise
+            # What the request is about has been stored, and its browser must be told.
+            self._keeping.events.failed("noting that an old session has ended", error)
+            return
+        for key in ending:
             try:
                 await self._old.end(key)
             except Exception as error:  # noqa: BLE001  a store of others may raise anything
@@ -131,11 +138,28 @@ class Moving:
         )
         self._keys = []
 
+    async def _is_noted(self, key: str, for_good: bool) -> bool:  # noqa: FBT001  from one place
+        """See to it that there is a note of this old session; return False if there is no such session."""
+        if key not in self._noted and key not in self._exists and await self._note_of(key) is None:
+            try:
+                await self._read(key)
+            except GreenroomError:
+                # After a logout it must not come to life, so it is taken to exist.
+                if not for_good:
+                    raise
+        if key not in self._noted and self._exists.get(key, True):
+            try:
+                await self._store_note(key, {})
+            except SessionExistsError:
+                self._noted.add(key)
+        return key in self._noted
+
     async def _read(self, key: str) -> OldSession | None:
         try:
             old = await self._old.read(key)
         except UnreadableSessionError as error:
             self._keeping.events.unreadable(error)
+            self._exists[key] = True
             return None
         except GreenroomError:
             raise
@@ -144,10 +168,13 @@ class Moving:
                 f"{type(self._old).__name__} of moves_from could not read an old session "
                 f"({type(error).__name__}), which is left as it was"
             ) from error
-        if old is None or (not old.data and old.user_id is None):
+        ended = old is None or (
+            old.expires is not None and micros_of(old.expires, "expires") <= self._keeping.now_us()
+        )
+        self._exists[key] = not ended
+        if old is None or ended or (not old.data and old.user_id is None):
             return None
-        ended = old.expires is not None and micros_of(old.expires, "expires") <= self._keeping.now_us()
-        return None if ended else old
+        return old
 
     async def _move(self, key: str, old: OldSession, user_id: str | None) -> Found | None:
         keeping, store = self._keeping, self._keeping.store

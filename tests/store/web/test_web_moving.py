@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from greenroom import BaseSessionStore, ClusterStore, UsageError
+from greenroom import BaseSessionStore, ClusterStore, UnavailableError, UsageError
 from greenroom.fields import datetime_of, micros_of, utc_now
 from greenroom.integrations.moving import OldSession, OldSessions, StarletteCookies
 from greenroom.testing.libraries import Library
@@ -365,6 +365,34 @@ def test_an_old_cookie_beside_a_session_is_ended(library: Library) -> None:
     tell(library, story)
 
 
+@pytest.mark.parametrize("operation", ["get", "create"])
+def test_a_login_that_is_stored_does_not_fail_over_an_old_cookie_beside_it(
+    library: Library, operation: str
+) -> None:
+    async def login_and_fail(request: Request) -> Response:
+        session_of(request).greenroom.login("bob")
+        stage.store.fail(operation, times=1)
+        return JSONResponse({})
+
+    stage = Moving()
+
+    async def story() -> None:
+        app = stage.app(*HANDLERS, login_and_fail)
+        before = await visitor_of(old_app())
+        async with browser(app) as visitor, moved_to(app, before) as other:
+            await visitor.get("/add")
+            for cookie in before.cookies.jar:
+                visitor.cookies.jar.set_cookie(cookie)
+            assert (await visitor.get("/login_and_fail")).status_code == 200
+            assert stage.count("failed") == 1
+            assert names(visitor) == ["__Host-session", "session"]
+            assert (await visitor.get("/who")).json() == "bob"
+            assert names(visitor) == ["__Host-session"]
+            assert (await other.get("/who")).json() is None
+
+    tell(library, story)
+
+
 # --- what is no session ----------------------------------------------------------------------------------
 
 
@@ -505,6 +533,44 @@ def test_a_user_function_that_makes_no_sense_is_said(
         async with browser(stage.app(*HANDLERS)) as visitor:
             with pytest.raises(UsageError, match=message):
                 await visitor.get("/who", headers=OLD_COOKIE)
+
+    tell(library, story)
+
+
+@pytest.mark.parametrize("page", ["show", "logout", "login"])
+@pytest.mark.parametrize("begins", [False, True])
+def test_cookies_that_somebody_made_up_leave_nothing(library: Library, page: str, *, begins: bool) -> None:
+    async def story() -> None:
+        reader = Readable(None)
+        stage = Stage(moves_from=reader)
+        made_up = "; ".join(f"session=made-up-{number}" for number in range(8))
+        async with browser(stage.app(*HANDLERS)) as visitor:
+            if begins:
+                await visitor.get("/add")
+            mine = "; ".join(f"{name}={value}" for name, value in visitor.cookies.items())
+            stage.store.calls.clear()
+            await visitor.get(f"/{page}", headers={"cookie": f"{made_up}; {mine}"})
+            assert stage.store.calls.get("create", 0) == (page == "login" and not begins)
+            assert not reader.ended
+
+    tell(library, story)
+
+
+@pytest.mark.parametrize("page", ["show", "logout"])
+def test_without_the_old_store_a_page_leaves_the_old_session_and_a_logout_ends_it(
+    library: Library, page: str
+) -> None:
+    async def story() -> None:
+        reader = Readable(UnavailableError("away"), user=user_of)
+        stage = Stage(moves_from=reader)
+        async with browser(stage.app(*HANDLERS)) as visitor:
+            await visitor.get("/add")
+            mine = "; ".join(f"{name}={value}" for name, value in visitor.cookies.items())
+            beside = {"cookie": f"{OLD_COOKIE['cookie']}; {mine}"}
+            assert (await visitor.get(f"/{page}", headers=beside)).status_code == 200
+            reader.old = OldSession(data=dict(OLD_DATA))
+            alone = await visitor.get("/who", headers=OLD_COOKIE)
+            assert alone.json() == ("alice" if page == "show" else None)
 
     tell(library, story)
 
