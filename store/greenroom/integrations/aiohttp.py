@@ -159,14 +159,12 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
         try:
             await visit.save()
         except UNCONFIRMED as error:
-            visit.close()
-            raise self._unavailable("saving a session", error) from None
+            visit.refuse()
+            unavailable = self._unavailable("saving a session", error)
+            _tell_browser(visit, unavailable)
+            raise unavailable from None
         visit.started = True
-        cookies = visit.set_cookies()
-        if visit.accessed or cookies:
-            response.headers.add("Vary", "Cookie")
-        for cookie in cookies:
-            response.headers.add("Set-Cookie", cookie)
+        _tell_browser(visit, response)
 
     async def _visit_of(self, request: web.Request) -> Visit:
         visit: Visit | None = request.get(_VISIT)
@@ -206,3 +204,12 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
         self.sessions.events.failed(action, error)
         headers = {"Retry-After": self.sessions.retry_after(error), "Cache-Control": "no-store"}
         return web.HTTPServiceUnavailable(headers=headers, text=REFUSAL_TEXT)
+
+
+def _tell_browser(visit: Visit, response: web.StreamResponse) -> None:
+    """Send what cookies are due: also with a refusal, since what was saved before it stands."""
+    cookies = visit.set_cookies()
+    if visit.accessed or cookies:
+        response.headers.add("Vary", "Cookie")
+    for cookie in cookies:
+        response.headers.add("Set-Cookie", cookie)

@@ -142,7 +142,7 @@ class GreenroomSessions(SessionInterface):
             return
         try:
             if visit.unavailable and self.sessions.on_unavailable == "closed":
-                self._refuse(response)
+                self._refuse(visit, response)
                 return
             if response is not None and response.status_code >= SERVER_ERROR:
                 visit.close()
@@ -150,7 +150,7 @@ class GreenroomSessions(SessionInterface):
             await visit.save()
         except UNCONFIRMED as error:
             self.sessions.events.failed("saving a session", error)
-            self._refuse(response, error)
+            self._refuse(visit, response, error)
             return
         finally:
             if response is None:
@@ -160,17 +160,14 @@ class GreenroomSessions(SessionInterface):
             # It is not asked again, whatever a streamed body or a task does to the session.
             visit.end()
         if response is not None:
-            cookies = visit.set_cookies()
-            if visit.accessed or cookies:
-                response.vary.add("Cookie")
-            for cookie in cookies:
-                response.headers.add("Set-Cookie", cookie)
+            _tell_browser(visit, response)
 
     def _is_driven_elsewhere(self, visit: Visit) -> bool:
         connection: Any = request if has_request_context() else websocket if has_websocket_context() else None
         return connection is not None and visit_in(connection.scope, self.sessions) is visit
 
-    def _refuse(self, response: "Response | None", error: Exception | None = None) -> None:
+    def _refuse(self, visit: Visit, response: "Response | None", error: Exception | None = None) -> None:
+        visit.refuse()
         if response is not None:
             response.headers.clear()
             response.status_code = 503
@@ -178,6 +175,7 @@ class GreenroomSessions(SessionInterface):
             response.content_type = "text/plain; charset=utf-8"
             response.headers["Retry-After"] = self.sessions.retry_after(error)
             response.headers["Cache-Control"] = "no-store"
+            _tell_browser(visit, response)
 
     async def _discard(self, app: Any, *, exception: BaseException, **_more: Any) -> None:
         if app.session_interface is self and (has_request_context() or has_websocket_context()):
@@ -185,3 +183,12 @@ class GreenroomSessions(SessionInterface):
             visit: Visit = current._greenroom_visit  # noqa: SLF001  the way from a session to its visit
             if not (visit.started and is_departure(exception, visit.sending)):
                 visit.close()
+
+
+def _tell_browser(visit: Visit, response: "Response") -> None:
+    """Send what cookies are due: also with a refusal, since what was saved before it stands."""
+    cookies = visit.set_cookies()
+    if visit.accessed or cookies:
+        response.vary.add("Cookie")
+    for cookie in cookies:
+        response.headers.add("Set-Cookie", cookie)

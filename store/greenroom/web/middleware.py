@@ -281,7 +281,7 @@ class _Exchange:
 
     async def refuse(self, error: Exception) -> None:
         """Answer 503 in place of the app, whose messages go nowhere from now on."""
-        self._visit.close()
+        self._visit.refuse()
         self._visit.started = self._refused = True
         prefix = "http.response"
         if self._scope["type"] == "websocket":
@@ -298,7 +298,9 @@ class _Exchange:
             (b"retry-after", self._visit.settings.retry_after(error).encode()),
             (b"cache-control", b"no-store"),
         ]
-        await self._send({"type": f"{prefix}.start", "status": 503, "headers": headers})
+        # What was saved before this failed stands, and a browser that is not told its new id is logged out.
+        start = {"type": f"{prefix}.start", "status": 503, "headers": headers}
+        await self._send(_with_session_headers(start, self._visit))
         await self._send({"type": f"{prefix}.body", "body": body, "more_body": False})
 
     async def _save_what_stands(self) -> None:

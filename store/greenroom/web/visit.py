@@ -68,6 +68,7 @@ class Visit(VisitState):
     closed = False
     over = False
     sending: BaseException | None = None
+    _cookie_of_load: str | None = None
     _alive_us = 0
     _candidates: Candidates | None = None
     _moving: Moving | None = None
@@ -253,7 +254,7 @@ class Visit(VisitState):
             self.cookie = self.settings.cookie_of(self.record.session_id)
             self.has_cookie = True
         elif candidates.refused:
-            self.cookie = self.settings.cookie.clearing_header()
+            self.cookie = self._cookie_of_load = self.settings.cookie.clearing_header()
         self.loaded = True
 
     async def reload(self) -> None:
@@ -379,6 +380,12 @@ class Visit(VisitState):
     def close(self) -> None:
         """Save nothing from now on."""
         self.closed = True
+
+    def refuse(self) -> None:
+        """Save nothing from now on, and take no cookie away: only what was saved is told to the browser."""
+        self.close()
+        if self.cookie is self._cookie_of_load:
+            self.cookie = None
 
     def end(self) -> None:
         """Note that the request has ended: whoever changes the session from now on is told."""

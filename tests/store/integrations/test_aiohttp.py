@@ -16,6 +16,8 @@ from greenroom.integrations.aiohttp import GreenroomStorage
 from greenroom.testing import FaultyStore
 from greenroom.web import Session
 
+STORE = web.AppKey("store", FaultyStore)
+
 
 async def home(request: web.Request) -> web.Response:
     return web.Response(text="welcome")
@@ -72,6 +74,15 @@ async def fails(request: web.Request) -> web.Response:
     raise RuntimeError("in the middle")
 
 
+async def halfway(request: web.Request) -> web.Response:
+    session: Any = await get_session(request)
+    session.greenroom.login("alice")
+    await session.greenroom.save()
+    request.app[STORE].fail("patch", times=1)
+    session["half"] = "done"
+    return web.Response()
+
+
 async def attributes(request: web.Request) -> web.Response:
     session = await get_session(request)
     return web.json_response([session.new, session.identity is None, session.max_age, repr(session)])
@@ -103,6 +114,7 @@ ROUTES = [
     web.post("/fresh/{user}", fresh),
     web.post("/leave", leave),
     web.post("/fails", fails),
+    web.post("/halfway", halfway),
     web.get("/attributes", attributes),
     web.post("/max-age", max_age),
     web.get("/socket", socket),
@@ -135,6 +147,7 @@ def on_stage(
         sessions = Session(secret="s" * 32, store=store, dev=True, **options)
         app = web.Application()
         aiohttp_session.setup(app, GreenroomStorage(sessions, user_key=user_key))
+        app[STORE] = store
         app.add_routes(ROUTES)
         async with TestServer(app) as server:
             stage = Stage(server, sessions, store)
@@ -258,6 +271,17 @@ def test_a_store_that_is_away_is_a_503(operation: str) -> None:
         assert (response.status, response.headers["Retry-After"]) == (503, "1")
         assert "Set-Cookie" not in response.headers
         s.store.heal()
+        assert await s.json("/cart") == {"cart": {"mug": 1}}
+
+    on_stage(test)
+
+
+def test_a_login_that_was_saved_before_the_failure_reaches_the_browser() -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/cart/mug")
+        response = await s.browser.post("/halfway")
+        assert (response.status, response.headers["Vary"]) == (503, "Cookie")
+        assert await s.json("/account") == {"user": "alice", "devices": 1}
         assert await s.json("/cart") == {"cart": {"mug": 1}}
 
     on_stage(test)

@@ -228,6 +228,25 @@ def test_a_store_that_is_away_is_a_503(stage: Stage, operation: str) -> None:
     stage.run(scenario)
 
 
+def test_a_login_that_was_saved_before_the_failure_reaches_the_browser(stage: Stage) -> None:
+    async def scenario(s: Stage) -> None:
+        @s.app.get("/halfway")
+        async def halfway() -> str:
+            session.greenroom.login("alice")
+            await session.greenroom.save()
+            s.store.fail("patch", times=1)
+            session["half"] = "done"
+            return "welcome"
+
+        await s.browser.post("/cart/mug")
+        response = await s.browser.get("/halfway")
+        assert (response.status_code, response.headers["vary"]) == (503, "Cookie")
+        assert await s.browser.json("/account") == {"user": "alice", "devices": 1}
+        assert await s.browser.json("/cart") == {"cart": {"mug": 1}}
+
+    stage.run(scenario)
+
+
 def test_a_store_that_is_full_says_to_come_back_later(stage: Stage) -> None:
     async def scenario(s: Stage) -> None:
         await s.browser.post("/cart/mug")

@@ -107,6 +107,37 @@ def test_failed_save_turns_the_response_into_503(
     tell(library, story)
 
 
+@pytest.mark.parametrize("way", ["save", "modify"])
+@pytest.mark.parametrize("kind", [SessionMiddleware, FollowingMiddleware])
+def test_a_login_that_was_saved_before_the_failure_reaches_the_browser(
+    library: Library, way: str, kind: Any
+) -> None:
+    async def login_and_fail(request: Request) -> Response:
+        control = session_of(request).greenroom
+        control.login("alice")
+        if way == "save":
+            await control.save()
+        stage.store.fail("patch", times=1)
+        if way == "modify":
+            await control.modify(lambda data: data.update(n=2))
+        request.session["n"] = 2
+        return PlainTextResponse("welcome")
+
+    async def who(request: Request) -> Response:
+        return JSONResponse([session_of(request).greenroom.user_id, request.session])
+
+    stage = Stage()
+
+    async def story() -> None:
+        async with browser(stage.app(add, login_and_fail, who, kind=kind)) as visitor:
+            await visitor.get("/add")
+            response = await visitor.get("/login_and_fail")
+            assert (response.status_code, response.headers["vary"]) == (503, "Cookie")
+            assert (await visitor.get("/who")).json() == ["alice", {"n": 1, "background": True}]
+
+    tell(library, story)
+
+
 def test_failed_create_is_503_without_a_cookie(library: Library) -> None:
     async def story() -> None:
         stage = Stage()
