@@ -31,7 +31,7 @@ from greenroom.errors import (
 )
 from greenroom.fields import datetime_of, micros_of
 from greenroom.ids import RANDOM_BYTES
-from greenroom.sessions import SessionData, stored_form
+from greenroom.sessions import SessionData, StoredSession, stored_form
 from greenroom.web.cookies import VERIFIED_MAX, CookieSettings, cookie_values
 from greenroom.web.keeping import Keeping
 from greenroom.web.old_sessions import OldSession
@@ -43,16 +43,12 @@ _BITS_BYTES = 32
 
 
 class Moving:
-    """The old sessions that one request names. `label` is for those whose library knows none.
-
-    `moved` tells that the request's session was found here.
-    """
+    """The old sessions that one request names. `label` is for those whose library knows none."""
 
     def __init__(
         self, keeping: Keeping, keys: list[str], cookies: list[CookieSettings], label: Callable[[], str]
     ) -> None:
         assert keeping.moves_from is not None
-        self.moved = False
         self._keeping = keeping
         self._old = keeping.moves_from
         self._keys = keys
@@ -60,6 +56,7 @@ class Moving:
         self._label = label
         self._noted: set[str] = set()
         self._exists: dict[str, bool] = {}
+        self._found_id: str | None = None
         self._removals: tuple[str, ...] = ()
 
     async def find(self) -> Found | None:
@@ -88,9 +85,21 @@ class Moving:
                 found = await shielded(partial(self._move, key, chosen, user_id))
             else:
                 found = chosen
-            self.moved = found is not None
+            self._found_id = None if found is None else found[0].session_id
             return found
         return None
+
+    def has_found(self, record: StoredSession | None) -> bool:
+        """Tell whether a session was found here, under this id: then the browser may not have it yet."""
+        return record is not None and record.session_id == self._found_id
+
+    async def is_still_there(self, record: StoredSession) -> bool:
+        """Ask whether a session that was found here still has this id; no if that cannot be told."""
+        try:
+            return await self._keeping.store.get_stored(record.session_id) is not None
+        except GreenroomError as error:
+            self._keeping.events.failed("reading a moved session again", error)
+            return False
 
     async def settle(self, *, for_good: bool = False) -> None:
         """End the old sessions: what they held is stored, or, `for_good`, the visitor has logged out.

@@ -250,9 +250,8 @@ class Visit(VisitState):
         self.take(await candidates.find())
         if self.record is not None:
             self.terms = candidates.terms_of(self.record.session_id)
-        if self._moving is not None and self._moving.moved and self.record is not None:
-            self.cookie = self.settings.cookie_of(self.record.session_id)
-            self.has_cookie = True
+        if self._moving is not None and self._moving.has_found(self.record):
+            self.has_cookie = True  # with the response
         elif candidates.refused:
             self.cookie = self._cookie_of_load = self.settings.cookie.clearing_header()
         self.loaded = True
@@ -348,8 +347,20 @@ class Visit(VisitState):
     async def _with_old_ended(self, moving: Moving) -> bool:
         """End what the old library has of this visitor, if the browser can be told; return True."""
         if self.is_stored and not (self.started or self.mute):
+            record = self.record
+            if record is not None and moving.has_found(record):
+                # Not before: a faster request may have given it another id meanwhile, by a login.
+                if not await moving.is_still_there(record):
+                    self._leave_old_cookie(moving)
+                    return True
+                self.cookie = self.settings.cookie_of(record.session_id)
             await moving.settle()
         return True
+
+    def _leave_old_cookie(self, moving: Moving) -> None:
+        """Send the browser nothing: its old cookie leads to the session that was moved."""
+        self.cookie = None
+        moving.removals()
 
     def _saving(self) -> Saver:
         if self._saver is None:
@@ -380,9 +391,11 @@ class Visit(VisitState):
     def close(self) -> None:
         """Save nothing from now on."""
         self.closed = True
+        if self._moving is not None and self._moving.has_found(self.record):
+            self._leave_old_cookie(self._moving)
 
     def refuse(self) -> None:
-        """Save nothing from now on, and take no cookie away: only what was saved is told to the browser."""
+        """Save nothing from now on; what `load` says of the cookie is left to the next request."""
         self.close()
         if self.cookie is self._cookie_of_load:
             self.cookie = None

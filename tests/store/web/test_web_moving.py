@@ -258,6 +258,59 @@ def test_a_logout_is_not_undone_by_a_slower_first_visit(library: Library) -> Non
     tell(library, story)
 
 
+@pytest.mark.parametrize("way", ["read", "save", "refused"])
+def test_a_login_is_not_undone_by_the_response_of_a_slower_first_visit(library: Library, way: str) -> None:
+    async def slow(request: Request) -> Response:
+        if way != "read":
+            await session_of(request).greenroom.save()
+        await visitor.get("/login")
+        if way == "refused":
+            raise UnavailableError("away")
+        return JSONResponse(request.session)
+
+    stage = Moving()
+    app = stage.app(*HANDLERS, slow)
+    visitor = browser(app)
+
+    async def story() -> None:
+        before = await visitor_of(old_app(), "theme=dark")
+        late = moved_to(app, before)
+        for cookie in before.cookies.jar:
+            visitor.cookies.jar.set_cookie(cookie)
+        answer = await late.get("/slow")
+        assert answer.status_code == (503 if way == "refused" else 200)
+        assert "set-cookie" not in answer.headers
+        assert (await visitor.get("/who")).json() == "alice"
+
+    tell(library, story)
+
+
+def test_a_first_visit_whose_end_fails_leaves_the_old_cookie(library: Library) -> None:
+    async def halfway(request: Request) -> Response:
+        request.session["half"] = "done"
+        await session_of(request).greenroom.save()
+        stage.store.fail("get", times=1)
+        return JSONResponse({})
+
+    async def refused(request: Request) -> Response:
+        await session_of(request).greenroom.save()
+        raise UnavailableError("away")
+
+    stage = Moving()
+
+    async def story() -> None:
+        app = stage.app(*HANDLERS, halfway, refused)
+        async with moved_to(app, await visitor_of(old_app())) as visitor:
+            assert (await visitor.get("/refused")).status_code == 503
+            assert names(visitor) == ["session"]
+            assert (await visitor.get("/halfway")).status_code == 200
+            assert names(visitor) == ["session"]
+            assert (await visitor.get("/show")).json() == {**OLD_DATA, "half": "done"}
+            assert names(visitor) == ["__Host-session"]
+
+    tell(library, story)
+
+
 def test_a_logout_that_fails_leaves_both(library: Library) -> None:
     async def story() -> None:
         stage = Moving()
