@@ -204,10 +204,10 @@ class _Exchange:
         try:
             await app(self._scope, self.receive, self.send)
         except UNCONFIRMED as error:
-            if visit.started:
-                raise
             # The handler itself asked the store, for example by session.save().
             visit.settings.events.failed("a request to the session store", error)
+            if visit.started:
+                raise
             await self.refuse(error)
         except BaseException as error:
             if visit.started and is_departure(error, visit.sending):
@@ -218,7 +218,7 @@ class _Exchange:
             if not self._refused:
                 visit.started = True
                 if not visit.is_quiet():
-                    await visit.save()
+                    await self._save_at_the_end()
             visit.end()
         finally:
             # What a page about a failure does to the session is void, as what the handler did.
@@ -302,6 +302,14 @@ class _Exchange:
         start = {"type": f"{prefix}.start", "status": 503, "headers": headers}
         await self._send(_with_session_headers(start, self._visit))
         await self._send({"type": f"{prefix}.body", "body": body, "more_body": False})
+
+    async def _save_at_the_end(self) -> None:
+        """Save when the call has ended; there is no response left to say that it failed."""
+        try:
+            await self._visit.save()
+        except UNCONFIRMED as error:
+            self._visit.settings.events.failed("saving a session after the response", error)
+            raise
 
     async def _save_what_stands(self) -> None:
         """Save at the end of a call that was cut off; why it was is raised on, so this only logs."""

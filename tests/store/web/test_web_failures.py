@@ -175,6 +175,28 @@ def test_failed_save_in_the_background_is_raised_to_the_server(library: Library)
             await visitor.get("/add")
             with pytest.raises(UnavailableError):
                 await visitor.get("/late")
+            assert stage.count("failed") == 1
+
+    tell(library, story)
+
+
+def test_a_failed_save_of_background_work_itself_is_counted_too(library: Library) -> None:
+    async def late(request: Request) -> Response:
+        async def save() -> None:
+            request.session["late"] = 1
+            stage.store.fail("patch", times=1)
+            await session_of(request).greenroom.save()
+
+        return PlainTextResponse("ok", background=BackgroundTask(save))
+
+    stage = Stage()
+
+    async def story() -> None:
+        async with browser(stage.app(add, late)) as visitor:
+            await visitor.get("/add")
+            with pytest.raises(UnavailableError):
+                await visitor.get("/late")
+            assert stage.count("failed") == 1
 
     tell(library, story)
 
