@@ -150,12 +150,15 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
     ) -> None:
         """Write what differs and set the cookie. Raises HTTPServiceUnavailable if the store is away."""
         visit = await self._visit_of(request)
+        if visit.over:
+            return  # by the middleware of an app below
         if response.status >= SERVER_ERROR:
             visit.close()  # a handler that failed has done nothing
         if isinstance(session, GreenroomSession) and session._visit is None:  # noqa: SLF001  made here
             self._replace(visit, dict(session))
         if self._user_key is not None and visit.is_modified():
             follow_user(visit, self._user_key)
+        failed = visit.closed
         try:
             await visit.save()
         except UNCONFIRMED as error:
@@ -164,6 +167,9 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
             _tell_browser(visit, unavailable)
             raise unavailable from None
         visit.started = True
+        if not failed:
+            # It is not asked again, so a task that changes the session from now on must be told.
+            visit.end()
         _tell_browser(visit, response)
 
     async def _visit_of(self, request: web.Request) -> Visit:

@@ -14,9 +14,11 @@ from aiohttp_session import get_session, new_session
 from greenroom import MemoryStore, StoreFullError
 from greenroom.integrations.aiohttp import GreenroomStorage
 from greenroom.testing import FaultyStore
-from greenroom.web import Session
+from greenroom.web import Session, SessionOverError
 
 STORE = web.AppKey("store", FaultyStore)
+SENT = web.AppKey("sent", asyncio.Event)
+TASKS = web.AppKey("tasks", list[asyncio.Task[None]])
 
 
 async def home(request: web.Request) -> web.Response:
@@ -83,6 +85,17 @@ async def halfway(request: web.Request) -> web.Response:
     return web.Response()
 
 
+async def later(request: web.Request) -> web.Response:
+    session = await get_session(request)
+
+    async def change() -> None:
+        await request.app[SENT].wait()
+        session["later"] = 1
+
+    request.app[TASKS].append(asyncio.create_task(change()))
+    return web.Response()
+
+
 async def attributes(request: web.Request) -> web.Response:
     session = await get_session(request)
     return web.json_response([session.new, session.identity is None, session.max_age, repr(session)])
@@ -115,6 +128,7 @@ ROUTES = [
     web.post("/leave", leave),
     web.post("/fails", fails),
     web.post("/halfway", halfway),
+    web.post("/later", later),
     web.get("/attributes", attributes),
     web.post("/max-age", max_age),
     web.get("/socket", socket),
@@ -147,7 +161,7 @@ def on_stage(
         sessions = Session(secret="s" * 32, store=store, dev=True, **options)
         app = web.Application()
         aiohttp_session.setup(app, GreenroomStorage(sessions, user_key=user_key))
-        app[STORE] = store
+        app[STORE], app[SENT], app[TASKS] = store, asyncio.Event(), []
         app.add_routes(ROUTES)
         async with TestServer(app) as server:
             stage = Stage(server, sessions, store)
@@ -304,6 +318,35 @@ def test_reads_go_on_anonymously_where_that_is_wanted() -> None:
         assert await s.json("/cart") == {}
 
     on_stage(test, on_unavailable="anonymous")
+
+
+def test_a_change_after_the_response_is_an_error_and_not_dropped_in_silence() -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/cart/mug")
+        assert (await s.browser.post("/later")).status == 200
+        app = s.server.app
+        app[SENT].set()
+        (task,) = app[TASKS]
+        with pytest.raises(SessionOverError):
+            await task
+        assert await s.json("/cart") == {"cart": {"mug": 1}}
+
+    on_stage(test)
+
+
+def test_an_app_and_one_below_may_both_have_the_middleware() -> None:
+    async def main() -> None:
+        storage = GreenroomStorage(Session(secret="s" * 32, dev=True))
+        app, below = web.Application(), web.Application()
+        for each in (app, below):
+            aiohttp_session.setup(each, storage)
+        below.add_routes([web.post("/cart/{sku}", add), web.get("/cart", cart)])
+        app.add_subapp("/below", below)
+        async with TestServer(app) as server, TestClient(server) as visitor:
+            assert (await visitor.post("/below/cart/mug")).status == 200
+            assert await (await visitor.get("/below/cart")).json() == {"cart": {"mug": 1}}
+
+    asyncio.run(main())
 
 
 def test_a_websocket_saves_when_it_says_so() -> None:
