@@ -94,7 +94,8 @@ class Events:
         self._notices.warn(
             "immovable",
             "a session of the old library counts as none, because it is too large or holds what no session "
-            f"of greenroom can hold, data, user id or label: {type(error).__name__}",
+            "of greenroom can hold, as data, user id, label or a moment without a time zone: "
+            f"{type(error).__name__}",
         )
 
     def contested(self) -> None:

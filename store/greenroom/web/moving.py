@@ -177,9 +177,15 @@ class Moving:
                 f"{type(self._old).__name__} of moves_from could not read an old session "
                 f"({type(error).__name__}), which is left as it was"
             ) from error
-        ended = old is None or (
-            old.expires is not None and micros_of(old.expires, "expires") <= self._keeping.now_us()
-        )
+        try:
+            ended = old is None or (
+                old.expires is not None and micros_of(old.expires, "expires") <= self._keeping.now_us()
+            )
+        except UsageError as error:
+            # A moment without a time zone, which is for its reader to know.
+            self._exists[key] = True
+            self._keeping.events.immovable(error)
+            return None
         self._exists[key] = not ended
         if old is None or ended or (not old.data and old.user_id is None):
             return None
@@ -188,10 +194,10 @@ class Moving:
     async def _move(self, key: str, old: OldSession, user_id: str | None) -> Found | None:
         keeping, store = self._keeping, self._keeping.store
         bits = secrets.token_bytes(_BITS_BYTES)
-        session = self._session_of(old, user_id, _id_behind(key, bits))
-        if session is None:
-            return None
         try:
+            session = self._session_of(old, user_id, _id_behind(key, bits))
+            if session is None:
+                return None
             encode_data(session.data)
             session.version = await store.create(session)
         except UsageError as error:

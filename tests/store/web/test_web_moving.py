@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -535,6 +536,23 @@ def test_what_cannot_be_stored_is_no_session_and_breaks_no_page(
 
     tell(library, story)
     assert "too large or holds what no session" in caplog.text
+
+
+@pytest.mark.parametrize("field", ["created", "expires", "absolute_expires"])
+def test_a_reader_whose_moments_have_no_time_zone_breaks_no_page(
+    library: Library, field: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        moment: Any = {field: datetime(2400, 1, 1)}  # noqa: DTZ001  what the test is about
+        reader = Readable(OldSession(data=dict(OLD_DATA), **moment), user=user_of)
+        stage = Stage(moves_from=reader)
+        async with browser(stage.app(*HANDLERS)) as visitor:
+            for _ in range(2):
+                assert (await visitor.get("/who", headers=OLD_COOKIE)).json() is None
+            assert not reader.ended
+
+    tell(library, story)
+    assert caplog.text.count("a moment without a time zone") == 1
 
 
 def test_an_old_store_that_fails_is_a_503_and_changes_nothing(library: Library) -> None:
