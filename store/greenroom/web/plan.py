@@ -10,6 +10,7 @@ a login after it is `End`, then `Create`; and a login whose session turns out to
 | logout, `clear()` | any | `End`, then the rest |
 | data or a login | no | `Create` |
 | new id, login | yes | `Rotate`; a login begins a new absolute lifetime, and has its own terms |
+| login of another user | yes, lost | `End`, then the rest |
 | login | lost | `Create` with what this request set |
 | new id, data | lost | `Drop` |
 | data | yes | `Patch`, with a new end if one is due |
@@ -157,6 +158,9 @@ def _with_new_id(
 ) -> AnyStep:
     if state.started or state.mute:
         raise started("a new id")
+    if state.logging_in and record.user_id not in (None, state.user_id):
+        # Nothing goes over to another user, nor what other requests of the former one write meanwhile.
+        return End(record)
     if not state.lost:
         terms = state.login_terms if state.logging_in else state.terms
         absolute_us = lifetimes.absolute_expiry_us(now_us) if state.logging_in else record.absolute_us

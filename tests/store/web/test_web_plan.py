@@ -112,8 +112,14 @@ TABLE: dict[str, tuple[VisitState, float, type[Any], dict[str, Any]]] = {
     "stored, login of another": (
         marked(stored(), login(since=1)),
         0,
+        End,
+        {"record": RECORD},
+    ),
+    "stored, login of another and of the first again": (
+        marked(stored(), login(since=1), login("alice")),
+        0,
         Rotate,
-        {"user_id": "bob", "changes": Difference({("since",): 1}, (("cart",),))},
+        {"user_id": "alice", "changes": Difference({}, (("cart",),))},
     ),
     "stored, logout": (marked(stored(), logout), 0, End, {"record": RECORD}),
     "stored, logout and data": (marked(stored(), logout, write), 0, End, {"record": RECORD}),
@@ -135,6 +141,7 @@ TABLE: dict[str, tuple[VisitState, float, type[Any], dict[str, Any]]] = {
         Create,
         {"user_id": "alice", "data": encode_data({"since": 1})},
     ),
+    "lost, login of another": (marked(stored(), login(since=1), lose), 0, End, {"record": RECORD}),
     "lost, logout": (marked(stored(), lose, logout), 0, End, {"record": RECORD}),
     "started, with data": (marked(stored(), start, write), 0, Patch, {"changes": FLASH}),
     "started, logout": (marked(stored(), start, logout), 0, End, {}),
@@ -180,6 +187,15 @@ def test_what_follows_an_end_goes_into_another_session() -> None:
     assert (step.user_id, decode_data(step.data)) == (None, {"flash": "bye"})
 
 
+def test_a_login_of_another_user_goes_into_another_session() -> None:
+    state = marked(stored(), login("bob", since=1))
+    assert isinstance(planned(state), End)
+    state.record, state.snapshot = None, encode_data({})
+    step = planned(state)
+    assert isinstance(step, Create)
+    assert (step.user_id, decode_data(step.data)) == ("bob", {"since": 1})
+
+
 def test_an_absolute_lifetime_bounds_what_is_planned() -> None:
     record = StoredSession("an-id", 1, None, 0, 100 * SECOND_US, 120 * SECOND_US, "", encode_data({}))
     step = planned(stored(record), 70)
@@ -215,7 +231,7 @@ def remembered(state: VisitState) -> None:
 
 
 def remember(state: VisitState) -> None:
-    state.note_login("bob", {}, REMEMBERED)
+    state.note_login("alice", {}, REMEMBERED)
 
 
 def moved_on(at_seconds: float, absolute_seconds: float | None = None) -> StoredSession:
@@ -278,7 +294,6 @@ def test_plan_of_a_login_with_terms_of_its_own(name: str) -> None:
     ("act", "absolute_seconds", "before", "after"),
     [
         (login("alice"), 500, 500, 570),
-        (login("bob"), 500, 500, 570),
         (login("alice"), None, 500, None),
         (login("alice"), 500, None, 570),
         (rotate, 500, 500, 500),

@@ -251,6 +251,52 @@ def test_a_login_after_a_faster_logout_begins_afresh(library: Library) -> None:
     in_loop(library, story)
 
 
+@pytest.mark.parametrize("meanwhile", ["nested", "regenerate", "logout"])
+@pytest.mark.parametrize("absolute_seconds", [None, 43_200])
+def test_nothing_that_the_former_user_writes_meanwhile_goes_to_the_next(
+    library: Library, meanwhile: str, absolute_seconds: float | None
+) -> None:
+    async def story(race: Race) -> None:
+        visitor = browser(race.app)
+        await visitor.get("/fast?then=login&user=alice")
+        former, slow_tab = twin(race.app, visitor), twin(race.app, visitor)
+
+        async def faster() -> None:
+            await race.gate.reached()
+            await former.get(f"/fast?then={meanwhile}")
+            race.gate.open()
+
+        await together(library, lambda: slow_tab.get("/slow?then=login&user=bob"), faster)
+        found = (await slow_tab.get("/fast")).json()
+        assert (found["user"], found["data"]) == ("bob", {"by": "slow"})
+        for each in (visitor, former):
+            assert (await each.get("/fast")).json() == {"user": None, "data": {}}
+        assert await race.stage.store.list_by_user("alice") == []
+
+    in_loop(library, story, absolute_seconds=absolute_seconds)
+
+
+@pytest.mark.parametrize("operation", ["patch", "delete", "create"])
+@pytest.mark.parametrize("applied", [False, True])
+def test_a_change_of_user_that_fails_mixes_nobodys_data(
+    library: Library, operation: str, *, applied: bool
+) -> None:
+    async def story(race: Race) -> None:
+        visitor = browser(race.app)
+        await visitor.get("/fast?then=login&user=alice")
+        await visitor.get("/fast?then=nested")
+        race.stage.store.fail(operation, times=1, applied=applied)
+        race.gate.open()
+        assert (await visitor.get("/slow?then=login&user=bob")).status_code == 503
+        found = (await visitor.get("/fast")).json()
+        assert found["user"] in (None, "alice")
+        assert found["data"] == ({"by": "fast", "cart": {"fast": 1}} if found["user"] else {})
+        await visitor.get("/slow?then=login&user=bob")
+        assert (await visitor.get("/fast")).json() == {"user": "bob", "data": {"by": "slow"}}
+
+    in_loop(library, story)
+
+
 def test_reload_shows_what_others_did(library: Library) -> None:
     async def story(race: Race) -> None:
         async def reloading(request: Request) -> Response:
