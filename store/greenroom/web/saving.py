@@ -132,7 +132,8 @@ class Saver:
             case EndEverywhere():
                 if keeping.moves_from is not None:
                     await bar(keeping, step.user_id)
-                await keeping.store.delete_by_user(step.user_id, keep=step.keep)
+                kept = None if step.keep is None else state.record
+                await writes.ended_everywhere(keeping.store, step.user_id, kept)
                 if state.record is not None:
                     ended = "ends all sessions of its user" + ("" if step.keep is None else " but itself")
                     keeping.events.trace(state.record.session_id, ended)

@@ -226,3 +226,22 @@ async def ended(store: BaseSessionStore, record: StoredSession) -> None:
         except UnreadableSessionError:
             pass  # it was there, under this id, and is deleted as it is
     await store.delete(record.session_id)
+
+
+async def ended_everywhere(store: BaseSessionStore, user_id: str, kept: StoredSession | None) -> None:
+    """End all sessions of a user but this one, also if another request has given it a new id meanwhile."""
+    if kept is not None and store.features >= _BY_USER and await _is_gone(store, kept.session_id):
+        listed = await store.list_by_user(user_id)
+        if any(each.created == kept.created for each in listed):
+            for each in listed:
+                if each.created != kept.created:
+                    await store.delete_by_handle(user_id, each.handle)
+            return
+    await store.delete_by_user(user_id, keep=None if kept is None else kept.session_id)
+
+
+async def _is_gone(store: BaseSessionStore, session_id: str) -> bool:
+    try:
+        return await store.get_stored(session_id) is None
+    except UnreadableSessionError:
+        return False

@@ -64,6 +64,8 @@ class Race:
                     session.greenroom.logout()
                 case "regenerate":
                     session.greenroom.regenerate()
+                case "others out":
+                    session.greenroom.logout_everywhere(keep_current=True)
                 case "empty":
                     for key in list(session):
                         del session[key]
@@ -293,6 +295,18 @@ def test_a_change_of_user_that_fails_mixes_nobodys_data(
         assert found["data"] == ({"by": "fast", "cart": {"fast": 1}} if found["user"] else {})
         await visitor.get("/slow?then=login&user=bob")
         assert (await visitor.get("/fast")).json() == {"user": "bob", "data": {"by": "slow"}}
+
+    in_loop(library, story)
+
+
+def test_a_logout_of_all_others_spares_the_session_that_has_a_new_id_meanwhile(library: Library) -> None:
+    async def story(race: Race) -> None:
+        phone = browser(race.app)
+        await phone.get("/fast?then=login&user=alice")
+        race.stage.clock.advance(1)
+        _, visitor = await race.run("others out", "regenerate", start="login&user=alice")
+        assert (await visitor.get("/fast")).json()["user"] == "alice"
+        assert (await phone.get("/fast")).json()["user"] is None
 
     in_loop(library, story)
 
