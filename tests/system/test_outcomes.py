@@ -101,7 +101,8 @@ class Trial:
 
 
 async def members_of(cluster: SharedCluster, shard: int) -> Sequence[ActorEntry]:
-    cluster_map = await cluster.map()
+    """Return the two replicas; a busy machine may have had a slow backup removed, which then comes back."""
+    cluster_map = await cluster.until(lambda each: len(each.shards[shard].members) == 2)
     return [cluster_map.actors[member] for member in cluster_map.shards[shard].members]
 
 
