@@ -108,7 +108,8 @@ class SessionControl:
         """Log this user in: new id, user and all changes in one step; the old id is dead then.
 
         `user` goes through `serialize_user`. `data` is set on top of what an anonymous session holds; the
-        data of another user who was logged in is dropped. The absolute lifetime begins anew.
+        session of another user who was logged in ends, and nothing of it goes over. The absolute lifetime
+        begins anew.
 
         `idle_seconds` and `persistent` are those of this one session, until it ends or somebody logs in with
         others: "remember me". None is what the `Session` has. Raises UsageError for what is no user id or no
