@@ -130,9 +130,9 @@ async def starlette_page(request: StarletteRequest) -> Response:
     return Response("ok")
 
 
-async def starlette_socket(socket: StarletteSocket) -> None:
+async def serve_socket(socket: Any, what: str) -> None:
+    """Do what the path says on a WebSocket of Starlette or Litestar, whose methods are named alike."""
     session: Any = socket.session
-    what = socket.path_params["what"]
     if what == "login":
         session.greenroom.login("bob")
     if what == "regenerate":
@@ -158,6 +158,10 @@ async def starlette_socket(socket: StarletteSocket) -> None:
         case "fails":
             session["n"] = 1
             raise RuntimeError("the handler failed")
+
+
+async def starlette_socket(socket: StarletteSocket) -> None:
+    await serve_socket(socket, socket.path_params["what"])
 
 
 starlette = Starlette(
@@ -262,32 +266,7 @@ async def litestar_page(request: Request[Any, Any, Any], page: str) -> Any:
 
 @websocket("/socket/{what:str}")
 async def litestar_socket(socket: WebSocket[Any, Any, Any], what: str) -> None:
-    session: Any = socket.session
-    if what == "login":
-        session.greenroom.login("bob")
-    if what == "regenerate":
-        session.greenroom.regenerate()
-    if what == "begins":
-        session["n"] = 1
-    await socket.accept()
-    match what:
-        case "echo":
-            while True:
-                session["got"] = await socket.receive_text()
-                await socket.send_text("ok")
-        case "sends":
-            for number in range(CHUNKS_MAX):
-                session["sent"] = number
-                await socket.send_bytes(CHUNK)
-                await sleep(PAUSE_SECONDS)
-        case "closes":
-            session["n"] = 1
-            await socket.close()
-        case "returns":
-            session["n"] = 1
-        case "fails":
-            session["n"] = 1
-            raise RuntimeError("the handler failed")
+    await serve_socket(socket, what)
 
 
 litestar = Litestar([litestar_page, litestar_socket], plugins=[SessionPlugin(sessions)], openapi_config=None)
