@@ -35,7 +35,7 @@ from greenroom.errors import UsageError
 from greenroom.options import FASTAPI
 from greenroom.web.request_session import RequestSession
 from greenroom.web.session import Session
-from greenroom.web.visit import VISIT_KEY, Visit
+from greenroom.web.visit import innermost_visit
 
 __all__ = [
     "CurrentUserDep",
@@ -109,8 +109,8 @@ CurrentUserDep = Annotated[Any, Depends(current_user)]
 
 
 def _session_of(connection: HTTPConnection) -> RequestSession:
-    visit = connection.scope.get(VISIT_KEY)
-    sessions = visit.settings if isinstance(visit, Visit) else None
+    visit = innermost_visit(connection.scope)
+    sessions = None if visit is None else visit.settings
     if not isinstance(sessions, Session):
         raise UsageError("SessionMiddleware does not run here: add it to the app, or look at its skip=")
     session = sessions.of(connection)

@@ -57,7 +57,7 @@ from greenroom.web.notices import Notices
 from greenroom.web.request_session import RequestSession
 from greenroom.web.session import Session
 from greenroom.web.skipping import Skip, skipping
-from greenroom.web.visit import VISIT_KEY, Visit
+from greenroom.web.visit import Visit, innermost_visit
 
 __all__ = ["GreenroomStore", "SessionDep", "SessionPlugin"]
 
@@ -150,8 +150,8 @@ async def _discard(error: Exception, scope: Any) -> None:
 
     An HTTPException below 500 is an answer, and a client that left a WebSocket or a stream no failure.
     """
-    visit = scope.get(VISIT_KEY)
-    if not isinstance(visit, Visit) or (isinstance(error, HTTPException) and error.status_code < 500):
+    visit = innermost_visit(scope)
+    if visit is None or (isinstance(error, HTTPException) and error.status_code < 500):
         return
     if not (visit.started and is_departure(error, visit.sending)):
         visit.close()

@@ -32,7 +32,7 @@ from greenroom.web.departures import is_departure
 from greenroom.web.middleware import REFUSAL_TEXT, SERVER_ERROR, UNCONFIRMED, SessionMiddleware
 from greenroom.web.request_session import RequestSession, put_in_place
 from greenroom.web.session import Session
-from greenroom.web.visit import VISIT_KEY, Visit, visit_in
+from greenroom.web.visit import Visit, innermost_visit, visit_in
 
 if TYPE_CHECKING:
     from quart import Quart
@@ -116,7 +116,7 @@ class GreenroomSessions(SessionInterface):
         driven = visit_in(scope, self.sessions)
         if driven is not None:
             found = put_in_place(driven, QuartSession())
-            if scope[VISIT_KEY] is driven:
+            if innermost_visit(scope) is driven:
                 scope["session"] = found
             return found
         visit = self.sessions.visit(

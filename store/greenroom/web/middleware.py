@@ -26,7 +26,7 @@ from greenroom.web.departures import is_departure
 from greenroom.web.options import session_options
 from greenroom.web.session import Session
 from greenroom.web.skipping import Skip, skipping
-from greenroom.web.visit import VISIT_KEY, Visit, visit_in
+from greenroom.web.visit import VISITS_KEY, Visit, visit_in
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -124,8 +124,7 @@ class SessionMiddleware:
         if kind not in _KINDS or (self._skips is not None and self._skips(scope)):
             await self.app(scope, receive, send)
             return
-        outer = scope.get(VISIT_KEY)
-        if outer is not None and (same := visit_in(scope, self.session)) is not None:
+        if VISITS_KEY in scope and (same := visit_in(scope, self.session)) is not None:
             await self._pass_on(same, scope, receive, send)
             return
         headers = scope["headers"]
@@ -135,8 +134,6 @@ class SessionMiddleware:
             user_agent=partial(_user_agent, headers),
         )
         self.follow(scope, visit)
-        if isinstance(outer, Visit):
-            visit.outer = outer
         exchange = _Exchange(visit, scope, receive, send)
         before = _put_into(scope, visit)
         try:
@@ -325,18 +322,22 @@ def _user_agent(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 def _put_into(scope: Scope, visit: Visit) -> tuple[Any, Any] | None:
     """Show a visit and its session in a scope; return what somebody further out had there, if anybody."""
-    session, outer = scope.get("session", _ABSENT), scope.get(VISIT_KEY)
-    scope["session"], scope[VISIT_KEY] = visit.session, visit
-    return None if session is _ABSENT and outer is None else (session, outer)
+    session, visits = scope.get("session", _ABSENT), scope.get(VISITS_KEY)
+    scope["session"] = visit.session
+    if visits is None:
+        scope[VISITS_KEY] = (visit,)
+        return None if session is _ABSENT else (session, None)
+    scope[VISITS_KEY] = (visit, *(each for each in visits if each is not visit))
+    return session, visits
 
 
-def _put_back(scope: Scope, session: Any, visit: Any) -> None:
+def _put_back(scope: Scope, session: Any, visits: Any) -> None:
     scope.pop("session", None)
-    scope.pop(VISIT_KEY, None)
+    scope.pop(VISITS_KEY, None)
     if session is not _ABSENT:
         scope["session"] = session
-    if visit is not None:
-        scope[VISIT_KEY] = visit
+    if visits is not None:
+        scope[VISITS_KEY] = visits
 
 
 def _with_session_headers(message: Message, visit: Visit) -> Message:

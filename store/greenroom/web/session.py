@@ -41,7 +41,7 @@ from greenroom.web.moving import bar, moving_of
 from greenroom.web.old_sessions import OldSessions
 from greenroom.web.refusals import Refusals
 from greenroom.web.request_session import RequestSession, session_of
-from greenroom.web.visit import VISIT_KEY, Visit, visit_in
+from greenroom.web.visit import Visit, innermost_visit, visit_in
 
 IDLE_SECONDS = 1800
 SECRET_BYTES_MIN = 16
@@ -202,7 +202,7 @@ class Session(Keeping):
         visit = visit_in(scope, self)
         if visit is None:
             raise UsageError("SessionMiddleware does not run here: add it to the app, or look at its skip=")
-        if visit.follow is not None and scope[VISIT_KEY] is visit:
+        if visit.follow is not None and innermost_visit(scope) is visit:
             visit.follow()
             scope["session"] = visit.session
         return session_of(visit)

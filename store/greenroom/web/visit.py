@@ -31,10 +31,10 @@ from greenroom.web.saving import Saver
 from greenroom.web.state import EMPTY, Found, VisitState
 from greenroom.web.typed import means_delete, plain_dict
 
-__all__ = ["VISIT_KEY", "Visit", "visit_in"]
+__all__ = ["VISITS_KEY", "Visit", "innermost_visit", "visit_in"]
 
-VISIT_KEY = "greenroom.visit"
-"""Where the middleware puts the `Visit` into an ASGI scope."""
+VISITS_KEY = "greenroom.visits"
+"""Where the middleware puts the `Visit`s into an ASGI scope, a tuple: that of the innermost first."""
 
 
 RETRY_US = 60_000_000
@@ -56,12 +56,10 @@ class Visit(VisitState):
 
     `unavailable` tells that `load` failed and the app goes on anonymously. `accessed` tells that the handler
     looked at the session. `follow` adopts what the framework left in the session's place, if it replaces
-    sessions; it is called before each save. `outer` is the visit of another `Session` whose middleware stands
-    outside. `over` tells that the request has ended, `sending` what the server raised when it was last given
-    a message.
+    sessions; it is called before each save. `over` tells that the request has ended, `sending` what the
+    server raised when it was last given a message.
     """
 
-    outer: "Visit | None" = None
     follow: Callable[[], None] | None = None
     accessed = False
     unavailable = False
@@ -407,7 +405,12 @@ class Visit(VisitState):
 
 def visit_in(scope: Mapping[str, Any], keeping: Keeping) -> Visit | None:
     """Return the visit that the middleware of this `Session` has put into a scope, if it has."""
-    visit = scope.get(VISIT_KEY)
-    while isinstance(visit, Visit) and visit.settings is not keeping:
-        visit = visit.outer
-    return visit if isinstance(visit, Visit) else None
+    for visit in scope.get(VISITS_KEY, ()):
+        if visit.settings is keeping:
+            return visit  # type: ignore[no-any-return]
+    return None
+
+
+def innermost_visit(scope: Mapping[str, Any]) -> Visit | None:
+    """Return the visit whose session stands in a scope, if the middleware of any `Session` has run."""
+    return next(iter(scope.get(VISITS_KEY, ())), None)

@@ -383,7 +383,7 @@ def test_what_stood_in_the_scope_is_put_back() -> None:
             theirs = scope["session"] = {"theirs": 1}
             await SessionMiddleware(inner, session=shop_sessions())(scope, receive, send)
             assert scope["session"] is theirs
-            assert "greenroom.visit" not in scope
+            assert "greenroom.visits" not in scope
 
     async def story(client: httpx.AsyncClient) -> None:
         assert (await client.get("/")).status_code == 200
@@ -435,6 +435,27 @@ def test_outer_sessions_are_reached_below_a_mount_by_their_name() -> None:
         assert await json(client, "/show") == {"outer": 1}
 
     told(starlette_shop(outer, below), story)
+
+
+def test_a_session_given_twice_hides_none_that_stands_between() -> None:
+    shop, admin = shop_sessions(), admin_sessions()
+
+    async def both(request: Request) -> Response:
+        assert request.session is shop.of(request)
+        shop.of(request)["cart"] = admin.of(request)["token"] = 1
+        return JSONResponse([shop.of(request), admin.of(request)])
+
+    app: Any = Starlette(routes=[Route("/both", both), *ROUTES])
+    for each in (shop, admin, shop):
+        app = SessionMiddleware(app, session=each)
+
+    async def story(client: httpx.AsyncClient) -> None:
+        for _ in range(2):
+            assert await json(client, "/both") == [{"cart": 1}, {"token": 1}]
+        assert len(client.cookies) == 2
+        assert await json(client, "/show") == {"cart": 1}
+
+    told(app, story)
 
 
 # --- Litestar, which replaces what stands there ----------------------------------------------------------

@@ -103,7 +103,7 @@ def test_behind_a_real_uvicorn(root_path: str, *, mounted: bool) -> None:
 def test_in_litestar(root_path: str) -> None:
     @get(["/health", "/page"], sync_to_thread=False)
     def show(scope: Any) -> bool:
-        return "greenroom.visit" in scope
+        return "greenroom.visits" in scope
 
     app = Litestar([show], plugins=[SessionPlugin(new_session(), skip=["/health"], dependency=None)])
     with LitestarClient(app, root_path=root_path) as client:
@@ -114,16 +114,16 @@ def test_in_litestar(root_path: str) -> None:
 def test_litestars_handlers_opt_out_as_with_its_own_middleware() -> None:
     @get("/health", skip_session=True, sync_to_thread=False)
     def health(scope: Any) -> bool:
-        return "greenroom.visit" in scope
+        return "greenroom.visits" in scope
 
     @get("/page", skip_session=False, sync_to_thread=False)
     def page(scope: Any) -> bool:
-        return "greenroom.visit" in scope
+        return "greenroom.visits" in scope
 
     @websocket("/socket", skip_session=True)
     async def socket(socket: WebSocket[Any, Any, Any]) -> None:
         await socket.accept()
-        await socket.send_json("greenroom.visit" in socket.scope)
+        await socket.send_json("greenroom.visits" in socket.scope)
         await socket.close()
 
     class Static(Controller):
@@ -132,7 +132,7 @@ def test_litestars_handlers_opt_out_as_with_its_own_middleware() -> None:
 
         @get("/file", sync_to_thread=False)
         def file(self, scope: Any) -> bool:
-            return "greenroom.visit" in scope
+            return "greenroom.visits" in scope
 
     handlers = [health, page, socket, Static]
     for options, skipped in (
