@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 from greenroom.errors import UsageError
 
+SECONDS_MIN = 0.001
+"""Less is no time at all, or a mistake."""
 SECONDS_MAX = 100 * 365 * 86_400
 """A hundred years: what is to last longer has no end, or is a mistake."""
 
@@ -82,11 +84,11 @@ def seconds(meaning: str, *, zero: bool = False, none: bool = False, most: float
         if isinstance(value, bool) or not isinstance(value, int | float):
             _refuse()
         plain = int(value) if isinstance(value, int) else float(value)
-        if not (0 <= plain <= most and (zero or plain > 0)):
+        if not (0 <= plain <= most and (zero or plain >= SECONDS_MIN)):
             _refuse()
         return plain
 
-    least = "from 0 on" if zero else "above 0"
+    least = "from 0 on" if zero else f"of at least {SECONDS_MIN}"
     takes = f"{meaning}: a number of seconds {least}, at most {most:.0f}{', or None' if none else ''}"
     return Option(takes, accepted)
 

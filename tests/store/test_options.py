@@ -442,7 +442,7 @@ def test_the_settings_of_a_cookie_keep_the_rules_by_themselves() -> None:
 
 @pytest.mark.parametrize(("absolute", "age"), [(0.5, 1), (1.5, 2), (3600, 3600), (1e9, 400 * 86400)])
 def test_a_persistent_cookie_is_never_dropped_at_once(absolute: float, age: int) -> None:
-    header = new_session(persistent=True, absolute_seconds=absolute).cookie.header("v")
+    header = new_session(persistent=True, idle_seconds=absolute, absolute_seconds=absolute).cookie.header("v")
     assert f"; Max-Age={age};" in header
 
 

@@ -94,9 +94,14 @@ class Lifetimes(NamedTuple):
 
 
 def lifetimes_of(idle_seconds: float, absolute_seconds: float | None, threshold_seconds: float) -> Lifetimes:
-    """Return them. Raises UsageError for a threshold beyond the lifetime."""
+    """Return them. Raises UsageError for a threshold or an idle time beyond the lifetime."""
     if threshold_seconds > idle_seconds:
         raise UsageError("extension_threshold_seconds lies between 0 (never extended) and idle_seconds")
+    if absolute_seconds is not None and idle_seconds > absolute_seconds:
+        raise UsageError(
+            f"idle_seconds ({idle_seconds:g}) lies within absolute_seconds ({absolute_seconds:g}), at which "
+            "every session ends: raise that, or ask for less idle time"
+        )
     return Lifetimes(
         round(idle_seconds * _MICROS),
         None if absolute_seconds is None else round(absolute_seconds * _MICROS),
