@@ -39,7 +39,8 @@ class Candidates:
     async def find(self) -> Found | None:
         """Return the session of the request, or None.
 
-        That of a user goes before an anonymous one, else the first. A browser that sends the sessions of two
+        That of a user goes before an anonymous one, else the first; one of ours before one of the library
+        that the app used before. A browser that sends the sessions of two
         users was given one of them by another host of its domain, and whose request this is cannot be told:
         so it is nobody's, and both end, or the next request would be made in the planter's name.
         """
@@ -57,7 +58,7 @@ class Candidates:
                 continue
             if self.moving is not None:
                 self.moving.forget(session_id)
-            if len(self.ids) == 1:
+            if len(self.ids) == 1 and (self.moving is None or current[0].user_id is not None):
                 return current  # the usual
             live.append(current)
         of_users = [each for each in live if each[0].user_id is not None]
@@ -69,9 +70,10 @@ class Candidates:
             return None
         chosen = next(iter(of_users or live), None)
         self.refused = chosen is None and bool(self.unreadable) and not self.newer
-        if chosen is None and self.moving is not None and not self.unreadable:
-            return await self.moving.find()
-        return chosen
+        if self.moving is None or self.unreadable or of_users:
+            return chosen
+        # Behind an anonymous session of ours the old library may have a login: of a server that is older yet.
+        return await (self.moving.find() if chosen is None else self.moving.find_login()) or chosen
 
     async def read(self, session_id: str) -> Found | None:
         """Return a session and its data; None if there is none, or it cannot be read."""

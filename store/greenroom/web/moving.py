@@ -58,8 +58,18 @@ class Moving:
         self._exists: dict[str, bool] = {}
         self._found_id: str | None = None
         self._removals: tuple[str, ...] = ()
+        self._left = False
 
-    async def find(self) -> Found | None:
+    async def find_login(self) -> Found | None:
+        """Do as `find` does for sessions of users alone; those that cannot be read are left for later."""
+        try:
+            return await self.find(users_only=True)
+        except GreenroomError as error:
+            self._keeping.events.failed("reading an old session beside one of ours", error)
+            self._left = True
+            return None
+
+    async def find(self, *, users_only: bool = False) -> Found | None:
         """Return the session that the old one has become, moved now if it was not; None if there is none.
 
         That of a user goes before an anonymous one, else the first. If the old cookies are those of several
@@ -79,7 +89,7 @@ class Moving:
         of_users = [each for each in live if each[0] is not None]
         if len({user_id for user_id, _, _ in of_users}) > 1:
             self._keeping.events.contested()
-        elif live:
+        elif of_users or (live and not users_only):
             user_id, key, chosen = (of_users or live)[0]
             if isinstance(chosen, OldSession):
                 found = await shielded(partial(self._move, key, chosen, user_id))
@@ -107,7 +117,7 @@ class Moving:
         A key that names none leaves nothing in the store: anybody can make keys up. Where it cannot be noted
         that a session has ended, all are left to the next request; after a logout that raises.
         """
-        if self._keys:
+        if self._keys and (for_good or not self._left):
             await shielded(partial(self._settle, for_good))
 
     def ours(self, cookies: list[bytes]) -> list[bytes]:

@@ -414,7 +414,42 @@ def test_an_old_cookie_beside_a_session_is_ended(library: Library) -> None:
                 visitor.cookies.jar.set_cookie(cookie)
             assert (await visitor.get("/who")).json() == "bob"
             assert names(visitor) == ["__Host-session"]
-            assert (await other.get("/who")).json() is None
+            assert (await other.get("/show")).json() == {}
+
+    tell(library, story)
+
+
+@pytest.mark.parametrize(("ours", "user"), [("add", "alice"), ("login?user=bob", "bob")])
+def test_an_old_login_goes_before_an_anonymous_session(library: Library, ours: str, user: str) -> None:
+    """As of a visitor who logs in at a server that has not been updated yet."""
+
+    async def story() -> None:
+        stage = Moving()
+        app = stage.app(*HANDLERS)
+        async with browser(app) as visitor:
+            await visitor.get(f"/{ours}")
+            before = await visitor_of(old_app())
+            for cookie in before.cookies.jar:
+                visitor.cookies.jar.set_cookie(cookie)
+            for _ in range(2):
+                assert (await visitor.get("/who")).json() == user
+                assert names(visitor) == [stage.sessions.cookie.name]
+
+    tell(library, story)
+
+
+def test_an_old_anonymous_session_is_not_moved_beside_one_of_ours(library: Library) -> None:
+    async def story() -> None:
+        stage = Moving()
+        app = stage.app(*HANDLERS)
+        async with browser(app) as visitor:
+            await visitor.get("/add")
+            before = await visitor_of(old_app(), "theme=dark")
+            for cookie in before.cookies.jar:
+                visitor.cookies.jar.set_cookie(cookie)
+            assert (await visitor.get("/show")).json() == {"cart": {"items": ["mug"]}}
+            assert stage.count("moved") == 0
+            assert names(visitor) == [stage.sessions.cookie.name]
 
     tell(library, story)
 
@@ -432,9 +467,9 @@ def test_a_login_that_is_stored_does_not_fail_over_an_old_cookie_beside_it(
 
     async def story() -> None:
         app = stage.app(*HANDLERS, login_and_fail)
-        before = await visitor_of(old_app())
+        before = await visitor_of(old_app(), "theme=dark")
         async with browser(app) as visitor, moved_to(app, before) as other:
-            await visitor.get("/add")
+            await visitor.get("/login?user=bob" if operation == "get" else "/add")
             for cookie in before.cookies.jar:
                 visitor.cookies.jar.set_cookie(cookie)
             assert (await visitor.get("/login_and_fail")).status_code == 200
