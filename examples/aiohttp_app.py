@@ -68,8 +68,8 @@ async def devices(request: web.Request) -> web.Response:
 @routes.post("/devices/{handle}/end")
 async def end(request: web.Request) -> web.Response:
     session = await get_session(request)
-    await session.greenroom.end_device(request.match_info["handle"])
-    return web.json_response({"ended": request.match_info["handle"]})
+    ended = await session.greenroom.end_device(request.match_info["handle"])
+    return web.json_response({"ended": ended})
 
 
 def create_app() -> web.Application:

@@ -63,9 +63,8 @@ async def devices(session: SessionDep, _user: UserIdDep) -> list[dict[str, objec
 
 
 @app.post("/devices/{handle}/end")
-async def end(handle: str, session: SessionDep, _user: UserIdDep) -> dict[str, str]:
-    await session.greenroom.end_device(handle)
-    return {"ended": handle}
+async def end(handle: str, session: SessionDep, _user: UserIdDep) -> dict[str, bool]:
+    return {"ended": await session.greenroom.end_device(handle)}
 
 
 if __name__ == "__main__":

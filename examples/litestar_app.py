@@ -68,9 +68,8 @@ async def devices(session: SessionDep) -> list[dict[str, object]]:
 
 
 @post("/devices/{handle:str}/end")
-async def end(handle: FromPath[str], session: SessionDep) -> dict[str, str]:
-    await session.greenroom.end_device(handle)
-    return {"ended": handle}
+async def end(handle: FromPath[str], session: SessionDep) -> dict[str, bool]:
+    return {"ended": await session.greenroom.end_device(handle)}
 
 
 @get("/time", cache=10)

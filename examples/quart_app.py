@@ -65,9 +65,8 @@ async def devices() -> list[dict[str, Any]]:
 
 
 @app.post("/devices/<handle>/end")
-async def end(handle: str) -> dict[str, str]:
-    await session.greenroom.end_device(handle)
-    return {"ended": handle}
+async def end(handle: str) -> dict[str, bool]:
+    return {"ended": await session.greenroom.end_device(handle)}
 
 
 if __name__ == "__main__":

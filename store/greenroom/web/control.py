@@ -14,6 +14,7 @@ from greenroom.sessions import SessionInfo
 from greenroom.web.modification import modify
 from greenroom.web.typed import converted, plain_dict
 from greenroom.web.visit import Visit
+from greenroom.web.writes import LISTED_MAX
 
 Shape = TypeVar("Shape")
 
@@ -176,18 +177,26 @@ class SessionControl:
         user_id = self.user_id
         return [] if user_id is None else await self._visit.settings.store.list_by_user(user_id, limit=limit)
 
-    async def end_device(self, handle: str) -> None:
+    async def end_device(self, handle: str) -> bool:
         """Log out another of the user's sessions now; this one with the response.
 
-        Raises what `delete_by_handle` of the store raises, UnsupportedError if the store cannot do that, and
-        UsageError if this is no handle.
+        Returns False if the user has no session of this handle: it has ended, or was given a new id since it
+        was listed, and with it another handle, so that the devices are to be shown again. Raises what
+        `delete_by_handle` of the store raises, UnsupportedError if the store cannot do that, and UsageError
+        if this is no handle.
         """
         user_id = self.user_id
         if handle == self.handle:
             self.logout()
-        elif user_id is not None:
-            await self._visit.settings.store.delete_by_handle(user_id, handle)
-            self._visit.settings.events.trace_handle(handle, "ended from another device")
+            return True
+        if user_id is None:
+            return False
+        store = self._visit.settings.store
+        listed = await store.list_by_user(user_id, limit=LISTED_MAX)
+        # Asked for also where it is not listed: a user may have more sessions than a list shows.
+        await store.delete_by_handle(user_id, handle)
+        self._visit.settings.events.trace_handle(handle, "ended from another device")
+        return any(each.handle == handle for each in listed)
 
     # --- typed -------------------------------------------------------------------------------------------
 

@@ -34,8 +34,8 @@ async def devices(request: Request) -> Response:
 
 
 async def end(request: Request) -> Response:
-    await session_of(request).greenroom.end_device(request.query_params["handle"])
-    return PlainTextResponse("ended")
+    ended = await session_of(request).greenroom.end_device(request.query_params["handle"])
+    return JSONResponse(ended)
 
 
 async def everywhere(request: Request) -> Response:
@@ -148,9 +148,13 @@ def test_devices_are_listed_and_ended(library: Library) -> None:
             await laptop.get("/login", headers={"user-agent": "Laptop " + "x" * 300})
             listed = (await phone.get("/devices")).json()
             assert [(label[:6], own) for _, label, own in listed] == [("Laptop", False), ("Phone", True)]
-            await stranger.get("/end", params={"handle": listed[0][0]})
+            assert not (await stranger.get("/end", params={"handle": listed[0][0]})).json()
             assert (await laptop.get("/show")).json()["user"] == "alice", "not the stranger's to end"
-            await phone.get("/end", params={"handle": listed[0][0]})
+            await laptop.get("/login", headers={"user-agent": "Laptop"})
+            assert not (await phone.get("/end", params={"handle": listed[0][0]})).json(), "a handle of before"
+            assert (await laptop.get("/show")).json()["user"] == "alice"
+            listed = (await phone.get("/devices")).json()
+            assert (await phone.get("/end", params={"handle": listed[0][0]})).json()
             assert (await laptop.get("/show")).json()["user"] is None
             response = await phone.get("/end", params={"handle": listed[1][0]})
             assert "Max-Age=0" in response.headers["set-cookie"]
