@@ -34,19 +34,18 @@ except ImportError as error:
 
 from greenroom.codec import decode_data
 from greenroom.errors import SessionNotFoundError, UnreadableSessionError, UsageError
-from greenroom.fields import utc_now
+from greenroom.fields import datetime_of, utc_now
 from greenroom.ids import new_session_id
 from greenroom.integrations.sealing import Seal
 from greenroom.integrations.users import user_in
 from greenroom.options import STARSESSIONS_STORE
-from greenroom.sessions import BaseSessionStore, SessionData, StoredSession, stored_form
+from greenroom.sessions import BaseSessionStore, SessionData
 from greenroom.urls import store_given
-from greenroom.web.difference import NO_DIFFERENCE, Difference, difference
+from greenroom.web.difference import difference
 from greenroom.web.errors import DROPPED, newer
 from greenroom.web.notices import Notices
 from greenroom.web.traces import UNKNOWN, trace
-from greenroom.web.writes import may_be_sound, patched, written_over_lists, written_whole
-from greenroom.wire import PATHS_MAX
+from greenroom.web.writes import ended, may_be_sound, patched, rotated
 
 __all__ = ["GreenroomStore", "Serializer"]
 
@@ -78,6 +77,7 @@ class _Loaded(msgspec.Struct, frozen=True, array_like=True):
     session_id: str
     expires_us: int = 0
     user_id: str | None = None
+    created_us: int = 0
     data: bytes = b""
     newer: bool = False
 
@@ -148,7 +148,7 @@ class GreenroomStore(SessionStore):
             loaded = _Loaded(session_id, newer=True)
         else:
             created = record.created.timestamp()
-            loaded = _Loaded(session_id, record.expires_us, record.user_id, record.data)
+            loaded = _Loaded(session_id, record.expires_us, record.user_id, record.created_us, record.data)
         metadata = {"created": created, "lifetime": lifetime, _LOADED: self._sealed(loaded)}
         try:
             return self._serializer.serialize({**content, _METADATA: metadata})
@@ -208,39 +208,23 @@ class GreenroomStore(SessionStore):
     ) -> str:
         changes = difference(decode_data(loaded.data), content)
         logged_in_or_out = self._user_key is not None and user_id != loaded.user_id
+        if self._user_key is not None and loaded.user_id not in (None, user_id):
+            # Nothing goes over to another user, nor what other requests of the former one write meanwhile.
+            await ended(self._store, loaded.session_id, loaded.user_id, datetime_of(loaded.created_us))
+            trace(_log, loaded.session_id, "ended: its user has logged out, or another in")
+            return await self._created(content, user_id, expires)
         if logged_in_or_out or session_id != loaded.session_id:
             user = user_id if self._user_key is not None else loaded.user_id
-            return await self._rotated(loaded, changes, content, user, expires)
+            found = await rotated(
+                self._store, loaded.session_id, user, changes, lambda: content, expires, self._clock()
+            )
+            trace(_log, loaded.session_id, "has a new id now, and is", found.session_id)
+            return found.session_id
         moved = (_micros(expires) - loaded.expires_us) / 1e6 > seconds / RENEWAL_SHARE
         if changes or moved:
             end = expires if moved else None
             await patched(self._store, session_id, changes, lambda: content, end)
         return session_id
-
-    async def _rotated(
-        self,
-        loaded: _Loaded,
-        changes: Difference,
-        content: dict[str, Any],
-        user_id: str | None,
-        expires: datetime,
-    ) -> str:
-        """Give the session a new id; in a store without `rotate`, that is a patch and the old id lives on."""
-        if changes.width > PATHS_MAX:
-            await written_whole(self._store, loaded.session_id, changes, None)
-            changes = NO_DIFFERENCE
-        write = self._store.rotate if "rotate" in self._store.features else self._store.patch
-
-        async def written(each: Difference) -> StoredSession:
-            return stored_form(
-                await write(
-                    loaded.session_id, user_id=user_id, set=each.set, unset=each.unset, expires=expires
-                )
-            )
-
-        found = await written_over_lists(self._store, loaded.session_id, changes, lambda: content, written)
-        trace(_log, loaded.session_id, "has a new id now, and is", found.session_id)
-        return found.session_id
 
     def _sealed(self, loaded: _Loaded) -> str:
         return self._seal.close(msgspec.msgpack.encode(loaded))

@@ -11,6 +11,7 @@ a login after it is `End`, then `Create`; and a login whose session turns out to
 | data or a login | no | `Create` |
 | new id, login | yes | `Rotate`; a login begins a new absolute lifetime, and has its own terms |
 | login of another user | yes, lost | `End`, then the rest |
+| login | lost, to a login of the same user | `Create` with all that this request has |
 | login | lost | `Create` with what this request set |
 | new id, data | lost | `Drop` |
 | data | yes | `Patch`, with a new end if one is due |
@@ -55,6 +56,8 @@ class Nothing(Step, frozen=True):
 
 class Drop(Step, frozen=True):
     """What was to be written comes too late: the session was deleted or rotated away meanwhile."""
+
+    data: bytes
 
 
 class EndEverywhere(Step, frozen=True):
@@ -117,7 +120,6 @@ class Extend(Step, frozen=True):
 AnyStep: TypeAlias = Nothing | Drop | EndEverywhere | End | Create | Rotate | Patch | Extend
 
 NOTHING = Nothing()
-DROP = Drop()
 
 
 def plan(state: VisitState, encoded: bytes, now_us: int, lifetimes: Lifetimes) -> AnyStep:
@@ -144,7 +146,7 @@ def plan(state: VisitState, encoded: bytes, now_us: int, lifetimes: Lifetimes) -
     late = not (state.lost or state.extension_failed)
     due_us = lifetimes.under(state.terms).extension_us(now_us, record) if late else None
     if changes:
-        return DROP if state.lost else Patch(record, changes, encoded, due_us)
+        return Drop(encoded) if state.lost else Patch(record, changes, encoded, due_us)
     return NOTHING if due_us is None else Extend(record, due_us)
 
 
@@ -167,7 +169,9 @@ def _with_new_id(
         expires_us = lifetimes.under(terms).expiry_us(now_us, absolute_us)
         return Rotate(record, state.user_id, changes, encoded, expires_us, absolute_us, terms)
     if not state.logging_in:
-        return DROP
+        return Drop(encoded)
+    if state.logged_in_by_twin:
+        return Create(state.user_id, encoded, state.login_terms)
     # Who has just logged in gets a session all the same, with nothing of the one that is gone in it.
     fresh: dict[Any, Any] = {}
     for path, value in changes.set.items():

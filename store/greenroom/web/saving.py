@@ -6,12 +6,13 @@ quietly, since the next request tries again; whatever else the store raises goes
 """
 
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 from greenroom.codec import decode_data, encode_data
 from greenroom.errors import GreenroomError, SessionNotFoundError, UnreadableSessionError
-from greenroom.fields import datetime_of
+from greenroom.fields import UNCHANGED, Unchanged, datetime_of
 from greenroom.ids import new_session_id
 from greenroom.sessions import SessionData, StoredSession, stored_form
 from greenroom.turns import new_lock
@@ -106,6 +107,7 @@ class Saver:
                     if self._state.lost:
                         raise
                     self._note_loss(error)
+                    await self._look_for_twin()
                     continue
                 if step.last:
                     return saved
@@ -114,6 +116,13 @@ class Saver:
         if isinstance(error, UnreadableSessionError):
             self._keeping.events.unreadable(error)
         self._state.lost = True
+
+    async def _look_for_twin(self) -> None:
+        """See whether the session is gone because its visitor has sent the form of a login twice."""
+        state = self._state
+        record, user_id = state.record, state.user_id
+        if state.logging_in and record is not None and record.user_id is None and user_id is not None:
+            state.logged_in_by_twin = await writes.goes_on(self._keeping.store, user_id, record)
 
     async def _perform(self, step: AnyStep) -> bool:
         """Do one step and note what came of it. Raises SessionNotFoundError if the session is gone."""
@@ -127,7 +136,9 @@ class Saver:
                 pass
             case Drop():
                 state.rotating = False
-                keeping.events.dropped(state.record)
+                if step.data != state.dropped:  # a request saves more than once
+                    keeping.events.dropped(state.record)
+                state.dropped = step.data
                 return False
             case EndEverywhere():
                 if keeping.moves_from is not None:
@@ -150,7 +161,7 @@ class Saver:
     async def _end(self, step: End) -> None:
         state, record = self._state, step.record
         if record is not None:
-            await writes.ended(self._keeping.store, record)
+            await writes.ended(self._keeping.store, record.session_id, record.user_id, record.created)
             self._keeping.events.count("deletes")
             self._keeping.events.trace(record.session_id, "ended")
         # All others that the request named go too.
@@ -183,24 +194,20 @@ class Saver:
         self._has_new_id(step, stored_form(session), step.data)
 
     async def _rotate(self, step: Rotate) -> None:
-        keeping, session_id = self._keeping, step.record.session_id
-        wanted, expires = partial(decode_data, step.data), datetime_of(step.expires_us)
-        if step.absolute_us == step.record.absolute_us:
-            record = await writes.rotated(
-                keeping.store, session_id, step.user_id, step.changes, wanted, expires
-            )
-        else:
+        keeping = self._keeping
+        absolute: datetime | Unchanged | None = UNCHANGED
+        if step.absolute_us != step.record.absolute_us:
             absolute = None if step.absolute_us is None else datetime_of(step.absolute_us)
-            record = await writes.renewed(
-                keeping.store,
-                session_id,
-                step.user_id,
-                step.changes,
-                wanted,
-                expires,
-                absolute,
-                keeping.clock(),
-            )
+        record = await writes.rotated(
+            keeping.store,
+            step.record.session_id,
+            step.user_id,
+            step.changes,
+            partial(decode_data, step.data),
+            datetime_of(step.expires_us),
+            keeping.clock(),
+            absolute,
+        )
         keeping.events.count("rotations")
         keeping.events.trace(step.record.session_id, "has a new id now, and is", record.session_id)
         self._has_new_id(step, record, step.data)
@@ -248,7 +255,7 @@ class Saver:
         if state.record is not None:
             self._candidates.forget(state.record.session_id)
         state.record, state.snapshot, state.terms = record, data, step.terms
-        state.rotating = state.logging_in = False
+        state.rotating = state.logging_in = state.logged_in_by_twin = False
         self._tell_browser(step, record.session_id)
 
     def _tell_browser(self, step: End | Create | Rotate, session_id: str | None) -> None:

@@ -22,6 +22,8 @@ class VisitState:
     - `record`: the session as it is stored, as far as this request knows; `snapshot` is its data, encoded.
     - `terms`: what a login has asked for the stored session; `login_terms`: what one in this request asks.
     - `lost`: it turned out that others deleted or rotated it while this request ran.
+    - `logged_in_by_twin`: it was, by a login of the user whom this request logs in: the form was sent twice.
+    - `dropped`: the data that came too late, once that has been counted.
     - `session`: what the handler works with, a dict. `touched` tells that somebody looked at it, and may keep
       parts of it and change them at any time.
     - `cookie`: the value of a Set-Cookie header that the browser is still to get.
@@ -40,6 +42,8 @@ class VisitState:
     terms: Terms = USUAL
     login_terms: Terms = USUAL
     lost = False
+    logged_in_by_twin = False
+    dropped: bytes | None = None
     touched = False
     cookie: str | None = None
     started = False

@@ -15,17 +15,15 @@ from greenroom.errors import (
 )
 from greenroom.fields import ABSENT, UNCHANGED, Unchanged
 from greenroom.ids import new_session_id
-from greenroom.patching import encode_changes
 from greenroom.sessions import (
     BaseSessionStore,
     SessionData,
     StoredSession,
     not_found,
-    patched_data,
     stored_form,
     unexpected_value,
 )
-from greenroom.web.difference import NO_DIFFERENCE, Difference, apply, over_lists, value_at
+from greenroom.web.difference import Difference, apply, over_lists, value_at
 from greenroom.wire import PATHS_MAX, Path
 
 _BY_USER = frozenset({"list_by_user", "delete_by_handle"})
@@ -33,6 +31,9 @@ _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 HELD_SECONDS = 60
 """How long the data of a login is held, where it takes two writes and the second fails."""
+
+LISTED_MAX = 2000
+"""How many sessions of a user a store lists at most."""
 
 READS_MAX = 8
 """How often a save reads again what others write meanwhile, before it gives up."""
@@ -124,15 +125,25 @@ async def rotated(
     changes: Difference,
     wanted: Callable[[], dict[Any, Any]],
     expires: datetime,
+    now: datetime,
+    absolute: datetime | Unchanged | None = UNCHANGED,
 ) -> StoredSession:
-    """Give the session a new id, user, changes and lifetime in one step. Raises SessionNotFoundError."""
-    if changes.width > PATHS_MAX:
-        await written_whole(store, session_id, changes, None)
-        changes = NO_DIFFERENCE
+    """Give the session a new id, user, changes and lifetime. Raises SessionNotFoundError.
+
+    That is one step, but for another absolute end and for changes of more paths than one step takes. In a
+    store that writes only the five methods the new session is created before the old one is deleted, and a
+    change that another request makes in between is lost.
+    """
+    if "rotate" not in store.features:
+        old = await _read(store, session_id)
+        session = _successor(old, changes, wanted, user_id, expires, absolute)
+        session.version = await store.create(session)
+        await store.delete(session_id)
+        return stored_form(session)
+    if absolute is not UNCHANGED or changes.width > PATHS_MAX:
+        return await _renewed(store, session_id, user_id, changes, wanted, expires, now, absolute)
 
     async def write(each: Difference) -> StoredSession:
-        if "rotate" not in store.features:
-            return await _moved(store, session_id, user_id, each, expires)
         return stored_form(
             await store.rotate(session_id, user_id=user_id, set=each.set, unset=each.unset, expires=expires)
         )
@@ -140,63 +151,60 @@ async def rotated(
     return await written_over_lists(store, session_id, changes, wanted, write)
 
 
-async def renewed(
+async def _renewed(
     store: BaseSessionStore,
     session_id: str,
     user_id: str | None,
     changes: Difference,
     wanted: Callable[[], dict[Any, Any]],
     expires: datetime,
-    absolute: datetime | None,
     now: datetime,
+    absolute: datetime | Unchanged | None,
 ) -> StoredSession:
-    """Rotate, with another absolute end, which no store changes in a session. Raises SessionNotFoundError.
+    """Rotate in several steps, of which each leaves one session that lives.
 
-    In one step the old id dies, and what was stored under it until then is held under an id that nobody gets,
-    of no user; from there the session is created anew. So no change of another request is lost, and a list of
-    devices never shows two. If the creation fails nobody is logged in, and what is held ends by itself.
+    1. What follows is created, of no user, to end soon: a store that has no room refuses here, and nothing
+       has happened.
+    2. In one step the old id dies, and what was stored under it until then is held under an id that nobody
+       gets. So no change of another request is lost, nor one made under an id that was planted.
+    3. What follows gets those changes, the user and its full lifetime.
+    4. What was held ends. If it is gone, somebody has logged its user out meanwhile, which then holds for
+       what follows it too.
     """
-    if "rotate" not in store.features:
-
-        async def write(each: Difference) -> StoredSession:
-            return await _moved(store, session_id, user_id, each, expires, absolute)
-
-        return await written_over_lists(store, session_id, changes, wanted, write)
-    held = await rotated(store, session_id, None, changes, wanted, now + timedelta(seconds=HELD_SECONDS))
-    session = _successor(held.session(), user_id, expires, absolute)
-    session.version = await store.create(session)
-    with suppress(UnavailableError, OutcomeUnknownError):  # nobody has its id, and it ends soon
-        await store.delete(held.session_id)
+    held_until = now + timedelta(seconds=HELD_SECONDS)
+    old = await _read(store, session_id)
+    session = _successor(old, changes, wanted, None, min(expires, held_until), absolute)
+    version = await store.create(session)
+    try:
+        held = await store.rotate(session_id, expires=held_until)
+        session.data = _changed(held.data, changes, wanted)
+        session.user_id, session.expires = user_id, expires
+        session.version = await store.update(session.session_id, session, version=version)
+        with suppress(UnavailableError, OutcomeUnknownError):  # nobody has its id, and it ends soon
+            await store.patch(held.session_id, expires=_LONG_AGO)
+    except SessionNotFoundError:
+        await store.delete(session.session_id)
+        raise
     return stored_form(session)
 
 
-async def _moved(
-    store: BaseSessionStore,
-    session_id: str,
-    user_id: str | None,
-    changes: Difference,
-    expires: datetime,
-    absolute: datetime | Unchanged | None = UNCHANGED,
-) -> StoredSession:
-    """Rotate in a store that writes only the five methods, and has no such step.
-
-    There the new session is created before the old one is deleted, and a change that another request makes in
-    between is lost.
-    """
-    old = await store.get(session_id)
-    if old is None:
+async def _read(store: BaseSessionStore, session_id: str) -> SessionData:
+    session = await store.get(session_id)
+    if session is None:
         raise not_found()
-    session = _successor(old, user_id, expires, old.absolute_expires if absolute is UNCHANGED else absolute)
-    session.data = patched_data(old.data, encode_changes(changes.set, changes.unset))
-    session.version = await store.create(session)
-    await store.delete(session_id)
-    return stored_form(session)
+    return session
 
 
 def _successor(
-    old: SessionData, user_id: str | None, expires: datetime, absolute: datetime | None
+    old: SessionData,
+    changes: Difference,
+    wanted: Callable[[], dict[Any, Any]],
+    user_id: str | None,
+    expires: datetime,
+    absolute: datetime | Unchanged | None,
 ) -> SessionData:
     """Return what follows a session. The moment of creation stays: `ended` finds it by that."""
+    absolute = old.absolute_expires if isinstance(absolute, Unchanged) else absolute
     return SessionData(
         session_id=new_session_id(),
         user_id=user_id,
@@ -204,40 +212,62 @@ def _successor(
         expires=expires if absolute is None else min(expires, absolute),
         absolute_expires=absolute,
         label=old.label,
-        data=old.data,
+        data=_changed(old.data, changes, wanted),
     )
 
 
-async def ended(store: BaseSessionStore, record: StoredSession) -> None:
+def _changed(
+    data: dict[Any, Any], changes: Difference, wanted: Callable[[], dict[Any, Any]]
+) -> dict[Any, Any]:
+    apply(over_lists(changes, data, wanted()), data)
+    return data
+
+
+async def ended(store: BaseSessionStore, session_id: str, user_id: str | None, created: datetime) -> None:
     """Delete a session, also if another request has given it a new id meanwhile.
 
     Whether it has is told by the first write, which ends the session under its old id, so that nobody can
     rotate it any more. A new id keeps user and moment of creation, and by these the session is found.
     """
-    user_id = record.user_id
     if user_id is not None and store.features >= _BY_USER:
         try:
-            await store.patch(record.session_id, expires=_LONG_AGO)
+            await store.patch(session_id, expires=_LONG_AGO)
         except SessionNotFoundError:
-            created = record.created
-            for each in await store.list_by_user(user_id):
+            for each in await store.list_by_user(user_id, limit=LISTED_MAX):
                 if each.created == created:
                     await store.delete_by_handle(user_id, each.handle)
         except UnreadableSessionError:
             pass  # it was there, under this id, and is deleted as it is
-    await store.delete(record.session_id)
+    await store.delete(session_id)
 
 
 async def ended_everywhere(store: BaseSessionStore, user_id: str, kept: StoredSession | None) -> None:
     """End all sessions of a user but this one, also if another request has given it a new id meanwhile."""
-    if kept is not None and store.features >= _BY_USER and await _is_gone(store, kept.session_id):
-        listed = await store.list_by_user(user_id)
-        if any(each.created == kept.created for each in listed):
-            for each in listed:
-                if each.created != kept.created:
-                    await store.delete_by_handle(user_id, each.handle)
-            return
+    gone = kept is not None and store.features >= _BY_USER and await _is_gone(store, kept.session_id)
+    if gone and kept is not None and await _ended_but(store, user_id, kept.created):
+        return
     await store.delete_by_user(user_id, keep=None if kept is None else kept.session_id)
+
+
+async def _ended_but(store: BaseSessionStore, user_id: str, created: datetime) -> bool:
+    """End the sessions of a user that were created at other moments; return False if all were."""
+    spared = False
+    while True:
+        listed = await store.list_by_user(user_id, limit=LISTED_MAX)
+        others = [each for each in listed if each.created != created]
+        spared = spared or len(others) < len(listed)
+        for each in others:
+            await store.delete_by_handle(user_id, each.handle)
+        if not others or len(listed) < LISTED_MAX:
+            return spared
+
+
+async def goes_on(store: BaseSessionStore, user_id: str, record: StoredSession) -> bool:
+    """Tell whether a session that is gone lives on under another id, by a login of this user."""
+    if not store.features >= _BY_USER:
+        return False
+    listed = await store.list_by_user(user_id, limit=LISTED_MAX)
+    return any(each.created == record.created for each in listed)
 
 
 async def _is_gone(store: BaseSessionStore, session_id: str) -> bool:

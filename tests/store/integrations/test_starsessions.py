@@ -440,6 +440,44 @@ def test_what_would_outlive_every_session_of_this_app_is_not_spared() -> None:
     on_stage(scenario)
 
 
+def test_nothing_of_one_user_goes_to_the_next() -> None:
+    async def scenario(s: Stage) -> None:
+        await s.browser.post("/login/alice")
+        await s.browser.post("/put?cart.mug=1")
+        former = s.cookie
+        gate = s.below.hold("patch")
+        other = s.new_browser(former)
+
+        async def meanwhile() -> None:
+            await gate.reached()  # the old session is about to end
+            await s.memory.patch(former, set={("cart", "secret"): 1})
+            gate.open()
+
+        await asyncio.gather(other.post("/login/bob"), meanwhile())
+        s.browser = other
+        # The app has left the cart in the session; what it has not seen stays behind.
+        assert await s.data() == {"user_id": "bob", "cart": {"mug": "1"}}
+        assert await s.memory.get(former) is None
+        assert await s.memory.list_by_user("alice") == []
+
+    on_stage(scenario, user_key="user_id")
+
+
+def test_many_changes_with_a_new_id_are_not_under_the_old_one() -> None:
+    async def scenario(s: Stage) -> None:
+        await s.browser.post("/put?a=1")
+        planted = s.cookie
+        values = {f"key-{number}": str(number) for number in range(PATHS_MAX + 1)}
+        s.below.fail("rotate", times=1)
+        with pytest.raises(UnavailableError):
+            await s.browser.post("/put", params={**values, "user_id": "alice"})
+        left = await s.memory.get(planted)
+        assert left is not None
+        assert left.data == {"a": "1"}
+
+    on_stage(scenario, user_key="user_id")
+
+
 @pytest.mark.parametrize("user_key", [None, "user_id"])
 def test_a_request_that_sets_very_many_keys(user_key: str | None) -> None:
     async def scenario(s: Stage) -> None:

@@ -15,6 +15,8 @@ from greenroom import (
     ClusterStore,
     MemoryStore,
     SessionData,
+    StoreFullError,
+    UnavailableError,
     UsageError,
 )
 from greenroom.ids import handle_of, locate, new_session_id
@@ -423,7 +425,7 @@ def test_a_change_of_another_request_is_kept_by_such_a_login(library: Library) -
                 tab.cookies.jar.set_cookie(cookie)
             stage.clock.advance(5)
             await phone.get("/login")
-            first, second = stage.store.hold("rotate"), stage.store.hold("create")
+            first, second = stage.store.hold("rotate"), stage.store.hold("update")
 
             async def beside() -> None:
                 await first.reached()
@@ -443,14 +445,35 @@ def test_a_change_of_another_request_is_kept_by_such_a_login(library: Library) -
     tell(library, story)
 
 
-def test_nobody_is_logged_in_where_the_second_write_fails(library: Library) -> None:
+@pytest.mark.parametrize("error", [StoreFullError, UnavailableError])
+@pytest.mark.parametrize("failing", ["create", "rotate"])
+def test_a_login_that_is_refused_leaves_the_session_as_it_was(
+    library: Library, failing: str, error: type[Exception]
+) -> None:
+    async def story() -> None:
+        stage = Stage(**ABSOLUTE)
+        async with browser(stage.app(*HANDLERS)) as visitor:
+            await visitor.get("/put?cart=mug")
+            stage.clock.advance(5)
+            stage.store.fail(failing, error("the test wants it"), times=1)
+            assert (await visitor.get("/login")).status_code == 503
+            found = (await visitor.get("/show")).json()
+            assert (found["user"], found["data"]) == (None, {"cart": "mug"})
+            await visitor.get("/login")
+            found = (await visitor.get("/show")).json()
+            assert (found["user"], found["data"]) == ("alice", {"cart": "mug"})
+
+    tell(library, story)
+
+
+def test_nobody_is_logged_in_where_the_third_write_fails(library: Library) -> None:
     async def story() -> None:
         stage = Stage(**ABSOLUTE)
         async with browser(stage.app(*HANDLERS)) as visitor, browser(stage.app(*HANDLERS)) as phone:
             await phone.get("/login")
             await visitor.get("/put?cart=mug")
             stage.clock.advance(5)
-            stage.store.fail("create", times=1)
+            stage.store.fail("update", times=1)
             assert (await visitor.get("/login")).status_code == 503
             assert len((await phone.get("/devices")).json()) == 1
             assert (await visitor.get("/show")).json()["data"] == {}
@@ -469,8 +492,9 @@ def test_what_is_held_ends_by_itself_where_it_cannot_be_deleted(library: Library
         async with browser(stage.app(*HANDLERS)) as visitor:
             await visitor.get("/put?cart=mug")
             stage.clock.advance(5)
-            stage.store.fail("delete")
+            stage.store.fail("patch")
             assert (await visitor.get("/login")).status_code == 200
+            stage.store.heal()
             assert "with 2 sessions" in repr(stage.store.inner)
             assert len((await visitor.get("/devices")).json()) == 1
             stage.clock.advance(60)

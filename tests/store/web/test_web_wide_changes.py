@@ -6,10 +6,12 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from greenroom.testing import Gate
 from greenroom.testing.libraries import Library
+from greenroom.web import RequestSession
 from greenroom.web.difference import apply, difference
 from greenroom.wire import PATHS_MAX
-from tests.store.web.web_stage import Stage, browser, session_of, tell
+from tests.store.web.web_stage import Stage, browser, session_of, tell, twin
 
 MANY = {f"key-{number}": number for number in range(2 * PATHS_MAX)}
 
@@ -48,7 +50,82 @@ def test_changes_of_many_keys_merge_with_those_of_others(library: Library, actio
             assert (await visitor.get("/wide")).status_code == 200
             cart = {"mug": 1, "rug": 1, "pan": 1}
             assert await stage.data(visitor) == {**MANY, "cart": cart, "theme": "dark"}
-            assert stage.store.calls["create"] == 1
+            devices = await stage.store.inner.list_by_user("alice")
+            assert len(devices) == (action == "login")
+
+    tell(library, story)
+
+
+@pytest.mark.parametrize("user", [None, "alice"])
+@pytest.mark.parametrize("failing", ["get", "create", "rotate"])
+def test_many_changes_of_a_login_that_fails_are_not_under_the_old_id(
+    library: Library, user: str | None, failing: str
+) -> None:
+    """Somebody may have planted it, and would read what the login brings."""
+
+    async def story() -> None:
+        stage = Stage()
+
+        async def login(request: Request) -> Response:
+            session = session_of(request)
+            session.greenroom.login("alice")
+            if "wide" in request.query_params:
+                session.update(MANY)
+                stage.store.fail(failing, times=1)
+            return PlainTextResponse("welcome")
+
+        async with browser(stage.app(begin, login)) as visitor:
+            await visitor.get("/begin")
+            if user is not None:
+                await visitor.get("/login")
+            before = await stage.data(visitor)
+            assert (await visitor.get("/login?wide=1")).status_code == 503
+            assert before is not None
+            assert await stage.data(visitor) == before
+
+    tell(library, story)
+
+
+@pytest.mark.parametrize("ending", ["logout", "everywhere"])
+def test_a_logout_reaches_a_session_between_the_steps_of_many_changes(library: Library, ending: str) -> None:
+    async def story() -> None:
+        stage = Stage()
+
+        async def login(request: Request) -> Response:
+            session_of(request).greenroom.login("alice")
+            return PlainTextResponse("welcome")
+
+        async def wide(request: Request) -> Response:
+            session = session_of(request)
+            session.update(MANY)
+            session.greenroom.regenerate()
+            return PlainTextResponse("done")
+
+        async def logout(request: Request) -> Response:
+            session = session_of(request)
+            await session.greenroom.load()
+            gate = stage.store.hold("update")
+            await library.gather(lambda: visitor.get("/wide"), lambda: leave(session, gate))
+            return PlainTextResponse("bye")
+
+        async def leave(session: RequestSession, gate: Gate) -> None:
+            await gate.reached()  # the old id is dead, and what follows has no user yet
+            if ending == "logout":
+                session.greenroom.logout()
+            else:
+                session.greenroom.logout_everywhere()
+            await session.greenroom.save()
+            gate.open()
+
+        app = stage.app(begin, login, wide, logout)
+        async with browser(app) as visitor:
+            await visitor.get("/begin")
+            await visitor.get("/login")
+            async with twin(app, visitor) as tab:
+                await tab.get("/logout")
+            assert await stage.store.inner.list_by_user("alice") == []
+            assert not await stage.data(visitor)
+            assert stage.count("dropped") == 1
 
     tell(library, story)
 
