@@ -9,6 +9,7 @@ does not get past is suspected as in production; a node that leaves waits until 
 """
 
 from collections.abc import Callable
+from itertools import chain
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from greenroom_cluster.coordination.messages import (
     Suspicion,
 )
 from greenroom_cluster.restarts import GiveUp, RestartPolicy, RestartSettings
-from greenroom_cluster.suspicion import WATCH_SECONDS, Watch
+from greenroom_cluster.suspicion import WATCH_SECONDS, Watch, bounded
 from simulations.actors import ActorProcess
 from simulations.connections import Acceptor, Codec, Served, Service
 from simulations.coordinator_links import CoordinatorLink
@@ -59,7 +60,7 @@ class SupervisorProcess(Process):
         self.joined = False
         self.done = False
         self._entries: dict[bytes, ActorEntry] = {}
-        self._unreported: dict[bytes, Suspicion | None] = {}
+        self._unreported: dict[bytes, tuple[Suspicion, ...]] = {}
         self._watches: dict[bytes, Watch] = {}
         self._reporting = False
         self._registering = False
@@ -124,7 +125,7 @@ class SupervisorProcess(Process):
         self._entries.pop(child.incarnation, None)
         watch = self._watches.pop(child.incarnation, Watch())
         watch.ended(child.in_hand, child.busy_seconds, crashed=child.crashed)
-        self._unreported[child.incarnation] = watch.suspicion(child.incarnation)
+        self._unreported[child.incarnation] = watch.suspicions(child.incarnation)
         self._report()
         if self.done:
             return
@@ -149,7 +150,7 @@ class SupervisorProcess(Process):
 
     def _stuck(self, child: ActorProcess) -> None:
         """It looks at every child's mark all the time; it has something to see in one that is stuck."""
-        self._watches[child.incarnation] = Watch()
+        self._watches.setdefault(child.incarnation, Watch())
         self.tell(0, self._look, child)
         if child.works_since is not None:
             self.watch_hang(child)
@@ -164,8 +165,9 @@ class SupervisorProcess(Process):
             self.later(WATCH_SECONDS, self._look, child)
 
     def _suspicions(self) -> tuple[Suspicion, ...]:
-        said = (watch.suspicion(incarnation) for incarnation, watch in self._watches.items())
-        return tuple(each for each in said if each is not None)
+        return bounded(
+            each for incarnation, watch in self._watches.items() for each in watch.suspicions(incarnation)
+        )
 
     def kill(self) -> None:
         """End it; its children notice that they are orphans."""
@@ -209,7 +211,7 @@ class SupervisorProcess(Process):
                 self.later(RETRY_SECONDS, self._report)
 
         self.world.check_dead(self, dead)
-        suspicions = tuple(each for each in self._unreported.values() if each is not None)
+        suspicions = bounded(chain.from_iterable(self._unreported.values()))
         self.link.call(lambda number: ReportDead(number, dead, suspicions), answered)
 
     def _register(self) -> None:
@@ -264,7 +266,7 @@ class SupervisorProcess(Process):
             if self.world.is_process_alive(actor.pid):
                 waiting = True
             else:
-                self._unreported[actor.incarnation] = None
+                self._unreported[actor.incarnation] = ()
                 self._report()
         if waiting and not self._burying:
             self._burying = True

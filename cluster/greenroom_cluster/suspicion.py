@@ -10,11 +10,12 @@ takes over without having been told that its primary had applied the record.
 """
 
 import signal
+from collections.abc import Iterable
 
 import msgspec
 
 from greenroom.cluster_map import SuspectRecord
-from greenroom_cluster.coordination.messages import Suspicion
+from greenroom_cluster.coordination.messages import SUSPICIONS_MAX, Suspicion
 
 WATCH_SECONDS = 0.1
 HANG_SECONDS = 0.3
@@ -22,6 +23,8 @@ HANG_SECONDS = 0.3
 life, so it is told in time even if the machine has only half a processor for the actor."""
 KILL_SECONDS = 0.1
 """The same for an actor that was killed, by whoever it was: the kernel, when memory ran out, does it so."""
+PASSED_MAX = 16
+"""How many records an actor is said to have passed. Each is told of with every heartbeat until then."""
 
 CRASH_SIGNALS = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS}
@@ -37,9 +40,11 @@ class InHand(msgspec.Struct, frozen=True):
 
 
 class Watch:
-    """What is known of one actor's record in hand. `passed` was suspected last, and is not any more.
+    """What is known of one actor's record in hand.
 
-    `busy` is the processor time that the actor has used so far, in seconds; None if it cannot be told.
+    `passed` are records that were suspected and are not any more, by shard, the last one behind: each is
+    told of until another record of its shard is suspected, or `PASSED_MAX` others were. `busy` is the
+    processor time that the actor has used so far, in seconds; None if it cannot be told.
     """
 
     __slots__ = ("_busy_from", "_in_hand", "_spent", "passed", "suspect")
@@ -49,7 +54,7 @@ class Watch:
         self._busy_from: float | None = None
         self._spent = 0.0
         self.suspect: InHand | None = None
-        self.passed: InHand | None = None
+        self.passed: dict[int, InHand] = {}
 
     def look(self, in_hand: InHand | None, busy: float | None) -> bool:
         """Note what is in hand now; whether `suspect` is another than before."""
@@ -61,21 +66,27 @@ class Watch:
         self._note(in_hand, busy)
         self._conclude(in_hand if crashed or self._spent >= KILL_SECONDS else None)
 
-    def suspicion(self, incarnation: bytes) -> Suspicion | None:
-        """Return what the coordinator is to know of this actor's records, if there is anything."""
-        record = self.suspect or self.passed
-        if record is None:
-            return None
-        named = SuspectRecord(incarnation, record.epoch, record.sequence)
-        return Suspicion(record.shard, named, passed=self.suspect is None)
+    def suspicions(self, incarnation: bytes) -> tuple[Suspicion, ...]:
+        """Return what the coordinator is to know of this actor's records, what is suspected now first."""
+        told = [] if self.suspect is None else [(self.suspect, False)]
+        told += [(record, True) for record in reversed(self.passed.values())]
+        return tuple(
+            Suspicion(record.shard, SuspectRecord(incarnation, record.epoch, record.sequence), passed)
+            for record, passed in told
+        )
 
     def _conclude(self, suspect: InHand | None) -> bool:
         before, self.suspect = self.suspect, suspect
+        if suspect == before:
+            return False
+        if before is not None:
+            self.passed.pop(before.shard, None)
+            self.passed[before.shard] = before
+            while len(self.passed) > PASSED_MAX:
+                del self.passed[next(iter(self.passed))]
         if suspect is not None:
-            self.passed = None
-        elif before is not None:
-            self.passed = before
-        return suspect != before
+            self.passed.pop(suspect.shard, None)
+        return True
 
     def _note(self, in_hand: InHand | None, busy: float | None) -> None:
         if in_hand is None or in_hand != self._in_hand:
@@ -84,3 +95,8 @@ class Watch:
             if self._busy_from is None:
                 self._busy_from = busy
             self._spent = busy - self._busy_from
+
+
+def bounded(suspicions: Iterable[Suspicion]) -> tuple[Suspicion, ...]:
+    """Return as many as one message holds, those of records that actors still hang on first."""
+    return tuple(sorted(suspicions, key=lambda each: each.passed)[:SUSPICIONS_MAX])

@@ -1,9 +1,11 @@
 """Which record is suspected when an actor hangs or ends."""
 
-from greenroom_cluster.suspicion import HANG_SECONDS, KILL_SECONDS, InHand, Watch
+from greenroom_cluster.coordination.messages import SUSPICIONS_MAX
+from greenroom_cluster.suspicion import HANG_SECONDS, KILL_SECONDS, PASSED_MAX, InHand, Watch, bounded
 
 FIRST = InHand(3, 1, 10)
 SECOND = InHand(3, 1, 11)
+OTHER = InHand(4, 2, 7)
 
 
 def looked(*looks: tuple[InHand | None, float | None]) -> Watch:
@@ -55,12 +57,41 @@ def test_a_crash_accuses_the_record_in_hand_and_no_other() -> None:
 
 def test_a_record_that_was_suspected_counts_as_passed_only_once_another_is_in_hand() -> None:
     watch = looked((FIRST, 0.0), (FIRST, 1.0))
-    assert (watch.suspect, watch.passed) == (FIRST, None)
-    assert ended(watch, FIRST, 1.0).passed is None
+    assert (watch.suspect, passed(watch)) == (FIRST, [])
+    assert passed(ended(watch, FIRST, 1.0)) == []
     watch = looked((FIRST, 0.0), (FIRST, 1.0))
-    assert ended(watch, SECOND, 1.1).passed == FIRST
+    assert passed(ended(watch, SECOND, 1.1)) == [FIRST]
     watch = looked((FIRST, 0.0), (FIRST, 1.0), (None, None))
-    assert (watch.suspect, watch.passed) == (None, FIRST)
+    assert (watch.suspect, passed(watch)) == (None, [FIRST])
     watch.look(SECOND, 2.0)
     watch.look(SECOND, 3.0)
-    assert (watch.suspect, watch.passed) == (SECOND, None)
+    assert (watch.suspect, passed(watch)) == (SECOND, []), "of this shard only the newest is noted"
+
+
+def passed(watch: Watch) -> list[InHand]:
+    return list(watch.passed.values())
+
+
+def test_a_record_stays_passed_while_those_of_other_shards_are_suspected() -> None:
+    """Its shard may have been taken over meanwhile, and waits for word of it."""
+    watch = looked((FIRST, 0.0), (FIRST, 1.0), (OTHER, 1.0), (OTHER, 2.0))
+    assert (watch.suspect, passed(watch)) == (OTHER, [FIRST])
+    told = watch.suspicions(b"a")
+    assert [(each.shard, each.record.sequence) for each in told] == [(4, 7), (3, 10)]
+    assert [each.passed for each in told] == [False, True]
+    ended(watch, None, 2.0)
+    assert passed(watch) == [FIRST, OTHER]
+
+
+def test_what_an_actor_passed_is_bounded() -> None:
+    watch, busy = Watch(), 0.0
+    for shard in range(PASSED_MAX + 3):
+        for _ in range(2):
+            watch.look(InHand(shard, 1, 1), busy)
+            busy += 1
+    assert [each.shard for each in passed(watch)] == [*range(2, PASSED_MAX + 2)]
+    told = bounded(
+        each for actor in range(SUSPICIONS_MAX) for each in watch.suspicions(actor.to_bytes(2, "big"))
+    )
+    assert len(told) == SUSPICIONS_MAX
+    assert not any(each.passed for each in told), "what hangs now goes before what is over"

@@ -18,7 +18,7 @@ from greenroom_cluster.runtime.driver import EXIT_CORE_FAILED
 from greenroom_cluster.runtime.processes import busy_seconds
 from greenroom_cluster.runtime.supervision import ChildProcess
 from greenroom_cluster.shard.context import Mark
-from greenroom_cluster.suspicion import CRASH_SIGNALS, InHand, Watch
+from greenroom_cluster.suspicion import CRASH_SIGNALS, InHand, Watch, bounded
 
 _LAYOUT = struct.Struct("@qqq")
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  a file of a random name, created by us alone
@@ -114,24 +114,27 @@ class RecordWatches:
 
     @property
     def suspicions(self) -> tuple[Suspicion, ...]:
-        """The records on which actors hang now, or hung last."""
-        said = (watched.watch.suspicion(watched.incarnation) for watched in self._watched.values())
-        return tuple(each for each in said if each is not None)
+        """The records on which actors hang now, or hung; not more than one message holds."""
+        return bounded(
+            each
+            for watched in self._watched.values()
+            for each in watched.watch.suspicions(watched.incarnation)
+        )
 
-    def ended(self, child: ChildProcess) -> Suspicion | None:
-        """Return what the end of a child says of a record, if anything; its watch is over."""
+    def ended(self, child: ChildProcess) -> tuple[Suspicion, ...]:
+        """Return what is known of a child's records at its end; its watch is over."""
         watched = self._watched.get(child.name)
         if watched is None or watched.incarnation != child.incarnation:
-            return None
+            return ()
         status = child.exit_status
         crashed = status == EXIT_CORE_FAILED or (status is not None and -status in CRASH_SIGNALS)
         busy = busy_seconds(child.pid, child.started_ticks)
         watched.watch.ended(watched.file.read(), busy, crashed=crashed)
         if watched.watch.suspect is not None:
             self._tell(child.name, child.pid, watched.watch.suspect)
-        suspicion = watched.watch.suspicion(child.incarnation)
+        suspicions = watched.watch.suspicions(child.incarnation)
         self._end(child.name)
-        return suspicion
+        return suspicions
 
     def close(self) -> None:
         """End every watch."""

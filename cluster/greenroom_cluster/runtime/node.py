@@ -15,6 +15,7 @@ are stopped and the node is taken out of the map. SIGINT, or a second signal, st
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import chain
 
 import structlog
 import trio
@@ -54,7 +55,7 @@ from greenroom_cluster.runtime.supervision import (
     open_supervisor,
 )
 from greenroom_cluster.shard.settings import HostSettings
-from greenroom_cluster.suspicion import WATCH_SECONDS
+from greenroom_cluster.suspicion import WATCH_SECONDS, bounded
 
 HEARTBEAT_SECONDS = 0.5
 _RETRY_SECONDS = 0.25
@@ -123,7 +124,7 @@ class Node:
         self._failed = trio.Event()
         self._refused_since: float | None = None
         self._actors: dict[bytes, ActorEntry] = {}
-        self._unreported: dict[bytes, Suspicion | None] = {}
+        self._unreported: dict[bytes, tuple[Suspicion, ...]] = {}
         self._watches = RecordWatches()
         self._actors_changed = _Bell()
         self._deaths_seen = _Bell()
@@ -316,7 +317,7 @@ class Node:
         while True:
             while self._joined and self._unreported:
                 dead = tuple(self._unreported)
-                suspicions = tuple(each for each in self._unreported.values() if each is not None)
+                suspicions = bounded(chain.from_iterable(self._unreported.values()))
                 if await self._call(lambda number, report=(dead, suspicions): ReportDead(number, *report)):  # type: ignore[misc]
                     for incarnation in dead:
                         self._unreported.pop(incarnation, None)
@@ -386,7 +387,7 @@ class Node:
                 if is_alive(actor.pid, actor.started_ticks):
                     waiting = True
                 else:
-                    self._unreported[actor.incarnation] = None
+                    self._unreported[actor.incarnation] = ()
                     self._deaths_seen.ring()
             await self._map_changed.wait(_PREDECESSOR_SECONDS if waiting else float("inf"))
 
