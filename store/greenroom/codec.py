@@ -106,13 +106,19 @@ def _encoded(value: Any, depth: int) -> bytes:
     return _encoder.encode(_pack(value, depth))
 
 
-def is_kept(data: dict[Any, Any], encoded: bytes) -> bool:
-    """Tell quickly whether these bytes hold the data of a session. If False, that must be looked into."""
+def encode_kept(data: dict[Any, Any], kept: bytes) -> bytes:
+    """Return `kept` itself if these bytes hold the data of a session, else what `encode_data` does."""
     try:
+        encoded = _encode(data)
         # As bytes, 1 and True and 1.0 differ; as values, all that msgspec encodes in a way of its own.
-        return _encode(data) == encoded and read_bare(encoded) == data
-    except Exception:  # noqa: BLE001  foreign types may raise anything
-        return False
+        if (encoded == kept or len(encoded) <= SMALL_BYTES) and read_bare(encoded) == data:
+            if encoded == kept:
+                return kept
+            marshal.dumps(data)  # as in `encode_value`
+            return encoded
+    except Exception:  # noqa: BLE001, S110  foreign types may raise anything; it is told in words below
+        pass
+    return encode_data(data)
 
 
 def decode_data(data: bytes) -> dict[Any, Any]:

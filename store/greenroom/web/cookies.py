@@ -15,6 +15,7 @@ import re
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from itsdangerous import Signer
@@ -35,6 +36,8 @@ PARTS_MAX = 1024
 """How many parts of a header that contain the name are looked at for one that is it."""
 VERIFIED_MAX = 8
 """How many of them, signed by this app, are looked up in the store: each user can plant their own."""
+READ_MAX = 4096
+"""Of how many cookies each signer remembers what they say: some 2 MB at most."""
 
 _SPACES = b" \t"
 _SIGNED_BYTES_MAX = SESSION_ID_BYTES_MAX + 64
@@ -118,6 +121,8 @@ class CookieSigner:
         )
         # It derives its keys anew for each cookie, which takes longer than all else about one.
         self._keys = [signer.derive_key(secret) for secret in reversed(signer.secret_keys)]
+        # A browser sends the same cookie with each request, and what comes of it never changes.
+        self._read = lru_cache(READ_MAX)(self._verified)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
@@ -134,8 +139,9 @@ class CookieSigner:
 
     def read(self, signed: bytes) -> tuple[str, Terms] | None:
         """Return the id and its terms if one of the secrets signed them, else None. Never raises."""
-        if len(signed) > _SIGNED_BYTES_MAX:
-            return None
+        return None if len(signed) > _SIGNED_BYTES_MAX else self._read(signed)
+
+    def _verified(self, signed: bytes) -> tuple[str, Terms] | None:
         value, _, signature = signed.rpartition(b".")
         for key in self._keys:
             if hmac.compare_digest(signature, _signature(key, value)):

@@ -32,6 +32,9 @@ class Difference(NamedTuple):
 
 
 _encode_plain = msgspec.msgpack.Encoder().encode
+_top = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
+_TOP_BYTES_MAX = 1 << 17
+"""Of both together. Larger data may have very many keys at the top."""
 
 _TELLING = frozenset({str, bytes, int, bool, type(None)})
 """Types of which equal values are stored alike: not so with floats, of which 0.0 equals -0.0."""
@@ -40,16 +43,36 @@ NO_DIFFERENCE = Difference({}, ())
 
 
 def difference_of(old: bytes, new: bytes) -> Difference:
-    """Return what turns one encoded session into another, each decoded once.
+    """Return what turns one encoded session into another. At the top, only values that differ are decoded.
 
     Raises UnreadableSessionError for what is not encoded session data.
     """
-    plain_old, plain_new = bare_value(old), bare_value(new)
-    if plain_old is NOT_PLAIN or plain_new is NOT_PLAIN:
-        return difference(decode_data(old), decode_data(new))
+    found = _difference_of_top(old, new) if len(old) + len(new) <= _TOP_BYTES_MAX else None
+    return difference(decode_data(old), decode_data(new)) if found is None else found
+
+
+def _difference_of_top(old: bytes, new: bytes) -> Difference | None:
+    """Return the difference of what is plain and has str keys at the top, else None."""
+    try:
+        before, after = _top(old), _top(new)
+    except msgspec.MsgspecError:
+        return None
     changed: dict[Path, Any] = {}
     gone: list[Path] = []
-    _compare(plain_old, plain_new, (), changed, gone, _encode_plain)
+    if not before.keys() <= after.keys():
+        gone.extend((key,) for key in before if key not in after)
+    for key, raw in after.items():
+        was = before.get(key)
+        if was == raw:
+            continue
+        value = bare_value(bytes(raw))
+        value_before = None if was is None else bare_value(bytes(was))
+        if value is NOT_PLAIN or value_before is NOT_PLAIN:
+            return None
+        if type(value) is dict and type(value_before) is dict:
+            _compare(value_before, value, (key,), changed, gone, _encode_plain)
+        else:
+            changed[(key,)] = value
     return Difference(changed, tuple(gone))
 
 

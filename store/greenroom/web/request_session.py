@@ -6,7 +6,11 @@ A template looks for attributes before it looks for keys, so a dict with a metho
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from copy import deepcopy
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from types import NoneType
 from typing import Any, NoReturn, Self, TypeVar
+from uuid import UUID
 
 from greenroom.web.control import SessionControl
 from greenroom.web.visit import Visit
@@ -14,6 +18,9 @@ from greenroom.web.visit import Visit
 Session = TypeVar("Session", bound="RequestSession")
 
 _NOTHING: Any = object()
+_FIXED = frozenset({NoneType, bool, int, float, complex, str, bytes, Decimal, UUID})
+_FIXED |= {datetime, date, time, timedelta}
+"""What cannot change behind the session's back: types, not what derives from them."""
 
 
 class RequestSession(dict[Any, Any]):
@@ -70,14 +77,16 @@ class RequestSession(dict[Any, Any]):
 
     def mark_accessed(self) -> None:
         """Say that the handler looked at the session. Starlette does, where somebody asks for it."""
-        visit = self._greenroom_visit
-        visit.accessed = visit.touched = True
+        self._greenroom_visit.accessed = True
 
     # --- reading, as dict has it -------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> Any:
         self._greenroom_visit.before_reading()
-        return super().__getitem__(key)
+        value = super().__getitem__(key)
+        if type(value) not in _FIXED:
+            self._greenroom_visit.touched = True
+        return value
 
     def __contains__(self, key: object) -> bool:
         self._greenroom_visit.before_reading()
@@ -108,7 +117,10 @@ class RequestSession(dict[Any, Any]):
     def get(self, key: Any, default: Any = None) -> Any:
         """Return the value of a key, or the default."""
         self._greenroom_visit.before_reading()
-        return super().get(key, default)
+        value = super().get(key, default)
+        if type(value) not in _FIXED:
+            self._greenroom_visit.touched = True
+        return value
 
     def keys(self) -> KeysView[Any]:  # type: ignore[override]  # dict_keys cannot be named
         """Return the keys."""
@@ -117,17 +129,17 @@ class RequestSession(dict[Any, Any]):
 
     def values(self) -> ValuesView[Any]:  # type: ignore[override]  # as above
         """Return the values."""
-        self._greenroom_visit.before_reading()
+        self._greenroom_visit.before_handing_out()
         return super().values()
 
     def items(self) -> ItemsView[Any, Any]:  # type: ignore[override]  # as above
         """Return the items."""
-        self._greenroom_visit.before_reading()
+        self._greenroom_visit.before_handing_out()
         return super().items()
 
     def copy(self) -> dict[Any, Any]:
         """Return a plain dict with the same values."""
-        self._greenroom_visit.before_reading()
+        self._greenroom_visit.before_handing_out()
         return self._greenroom_visit.contents()
 
     # --- writing, as dict has it -------------------------------------------------------------------------
@@ -150,7 +162,7 @@ class RequestSession(dict[Any, Any]):
 
     def pop(self, key: Any, default: Any = _NOTHING) -> Any:
         """Remove a key and return its value."""
-        self._greenroom_visit.before_reading()
+        self._greenroom_visit.before_handing_out()
         if dict.__contains__(self, key):
             self._greenroom_visit.before_writing()
         return super().pop(key) if default is _NOTHING else super().pop(key, default)
@@ -162,7 +174,7 @@ class RequestSession(dict[Any, Any]):
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
         """Return the value of a key, set to the default if it is absent."""
-        self._greenroom_visit.before_reading()
+        self._greenroom_visit.before_handing_out()
         if not dict.__contains__(self, key):
             self._greenroom_visit.before_writing()
         return super().setdefault(key, default)

@@ -24,8 +24,8 @@ class VisitState:
     - `lost`: it turned out that others deleted or rotated it while this request ran.
     - `logged_in_by_twin`: it was, by a login of the user whom this request logs in: the form was sent twice.
     - `dropped`: the data that came too late, once that has been counted.
-    - `session`: what the handler works with, a dict. `touched` tells that somebody looked at it, and may keep
-      parts of it and change them at any time.
+    - `session`: what the handler works with, a dict. `touched` tells that somebody changed it, or got parts
+      of it that may be changed at any time.
     - `cookie`: the value of a Set-Cookie header that the browser is still to get.
     - `started`: the response has begun, so no cookie can be sent any more.
     - `mute`: nor could one before, since the server would drop it.

@@ -18,7 +18,7 @@ What the handler asks for becomes a mark in the visit (`state`), what is to be d
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from greenroom.codec import encode_data, is_kept
+from greenroom.codec import encode_data, encode_kept
 from greenroom.errors import UnsupportedError, UsageError
 from greenroom.ids import handle_of, locate
 from greenroom.options import CALLS
@@ -147,13 +147,18 @@ class Visit(VisitState):
         """Take note that the handler looks. Raises SessionNotLoadedError."""
         if not self.loaded:
             raise not_loaded()
-        self.accessed = self.touched = True
+        self.accessed = True
+
+    def before_handing_out(self) -> None:
+        """Take note that the handler gets what it may change later, or asks for something."""
+        self.before_reading()
+        self.touched = True
 
     def before_writing(self) -> None:
         """Take note that the handler writes. Raises where that could never be saved."""
         if self.over:
             raise over()
-        self.before_reading()
+        self.before_handing_out()
         if self.unavailable:
             raise degraded()
         self._leave_to_later_version()
@@ -177,7 +182,7 @@ class Visit(VisitState):
         """See `SessionControl.logout`."""
         if self.over:
             raise over()
-        self.before_reading()
+        self.before_handing_out()
         if self.unavailable:
             raise degraded()
         self.note_logout()
@@ -187,7 +192,7 @@ class Visit(VisitState):
         CALLS.check(keep_current=keep_current)
         if self.over:
             raise over()
-        self.before_reading()
+        self.before_handing_out()
         if "delete_by_user" not in self.settings.store.features:
             name = type(self.settings.store).__name__
             raise UnsupportedError(f"{name} cannot log out everywhere; override delete_by_user")
@@ -210,7 +215,7 @@ class Visit(VisitState):
         if dict.__len__(self.session) or not self.loaded:
             self.before_writing()
         else:
-            self.before_reading()
+            self.before_handing_out()
         if not self.unavailable:
             self.note_logout()
 
@@ -224,7 +229,7 @@ class Visit(VisitState):
     def _before_new_id(self, action: str) -> None:
         if self.over:
             raise over()
-        self.before_reading()
+        self.before_handing_out()
         if self.unavailable:
             raise degraded()
         if self.started or self.mute:
@@ -271,7 +276,7 @@ class Visit(VisitState):
             self.user_id = None
             dict.clear(self.session)
         self.forget_wishes()
-        self.accessed = self.touched = True
+        self.accessed = True
 
     def take(self, found: Found | None) -> None:
         """Make this the state that is known, and the session's content."""
@@ -332,14 +337,14 @@ class Visit(VisitState):
                 raise degraded()
             return True
         # Nobody can have changed what nobody looked at.
-        kept = not self.touched or is_kept(contents := self.contents(), self.snapshot)
-        if kept and not self.is_asked:
+        encoded = encode_kept(self.contents(), self.snapshot) if self.touched else self.snapshot
+        if encoded is self.snapshot and not self.is_asked:
             record, now_us = self.record, self.settings.now_us
             if record is None or record.expires_us - now_us() >= self.own_lifetimes.threshold_us:
                 return self._moving is None or await self._with_old_ended(self._moving)
         if dict.__len__(self.session):
             self._leave_to_later_version()
-        saved = await self._saving().save(self.snapshot if kept else encode_data(contents))
+        saved = await self._saving().save(encoded)
         return saved and (self._moving is None or await self._with_old_ended(self._moving))
 
     async def _with_old_ended(self, moving: Moving) -> bool:

@@ -5,14 +5,14 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from greenroom import UsageError
 from greenroom.codec import decode_data, encode_data
 from greenroom.patching import encode_changes, patch_data
 from greenroom.web import Difference, difference
-from greenroom.web.difference import over_lists
+from greenroom.web.difference import difference_of, over_lists
 
 scalars = st.one_of(
     st.none(),
@@ -43,6 +43,24 @@ def stored(value: Any) -> Any:
     if type(value) is list:
         return [stored(item) for item in value]
     return encode_data({"": value})
+
+
+@given(states, states)
+@example({"a": {"b": 0.0}}, {"a": {"b": -0.0}})
+@example({"a": 1, "b": {"c": 1}}, {"a": True, "b": {"c": 1.0}})
+@example({"a": float("nan"), "c": (1,)}, {"a": float("nan"), "b": (1,), "c": [1]})
+def test_what_is_encoded_has_the_same_difference(old: dict[Any, Any], new: dict[Any, Any]) -> None:
+    found = difference_of(encode_data(old), encode_data(new))
+    expected = difference(decode_data(encode_data(old)), decode_data(encode_data(new)))
+    assert stored(found.set) == stored(expected.set)
+    assert set(found.unset) == set(expected.unset)
+
+
+def test_large_sessions_have_the_same_difference() -> None:
+    old = {f"key-{number}": [number] for number in range(20_000)}
+    new = {**old, "key-7": [8], "more": 1}
+    del new["key-9"]
+    assert difference_of(encode_data(old), encode_data(new)) == difference(old, new)
 
 
 @given(states, states)
