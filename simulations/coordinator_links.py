@@ -36,7 +36,9 @@ _decoder = messages_decoder(CoordinatorReply)
 class _Call:
     __slots__ = ("answered", "request")
 
-    def __init__(self, request: CoordinatorRequest, answered: Callable[[str | None], None]) -> None:
+    def __init__(
+        self, request: CoordinatorRequest, answered: Callable[[Accepted | Rejected | None], None]
+    ) -> None:
         self.request = request
         self.answered = answered
 
@@ -48,6 +50,7 @@ class CoordinatorLink:
         self.on_map: Callable[[ClusterMap], None] = _nothing
         self.on_decisions: Callable[[tuple[Decision, ...]], None] = _nothing
         self.on_up: Callable[[], None] = _nothing
+        self.on_down: Callable[[], None] = _nothing
         self.map: ClusterMap | None = None
         self.up = False
         self._process = process
@@ -76,9 +79,11 @@ class CoordinatorLink:
         self._dialed.send([Heartbeat(node, *self._known(), suspicions, self._identity())])
 
     def call(
-        self, make_request: Callable[[int], CoordinatorRequest], answered: Callable[[str | None], None]
+        self,
+        make_request: Callable[[int], CoordinatorRequest],
+        answered: Callable[[Accepted | Rejected | None], None],
     ) -> None:
-        """Send a request, again on each connection; `answered("")` when accepted, else with the reason.
+        """Send a request, again on each connection, until `answered(reply)`.
 
         `answered(None)` after `CALL_SECONDS` without an answer.
         """
@@ -88,10 +93,10 @@ class CoordinatorLink:
         self._dialed.send([call.request])
         self._process.later(CALL_SECONDS, self._finish, number, None)
 
-    def _finish(self, number: int, outcome: str | None) -> None:
+    def _finish(self, number: int, reply: Accepted | Rejected | None) -> None:
         call = self._calls.pop(number, None)
         if call is not None:
-            call.answered(outcome)
+            call.answered(reply)
 
     def _known(self) -> tuple[int, int]:
         return (0, 0) if self.map is None else (self.map.lineage, self.map.version)
@@ -105,7 +110,9 @@ class CoordinatorLink:
         self._dialed.send([subscription, *(call.request for call in self._calls.values())])
 
     def _lost(self) -> None:
-        self.up = False
+        was_up, self.up = self.up, False
+        if was_up:
+            self.on_down()
 
     def _received(self, messages: list[Any]) -> bool:
         return all(self._take(message) for message in messages)
@@ -118,10 +125,8 @@ class CoordinatorLink:
                 return self._take_change(delta)
             case Decided(decisions=decisions):
                 self.on_decisions(decisions)
-            case Accepted(request=request):
-                self._finish(request, "")
-            case Rejected(request=request, reason=reason):
-                self._finish(request, reason)
+            case Accepted() | Rejected():
+                self._finish(message.request, message)
             case _:
                 return False
         return True

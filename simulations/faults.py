@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from greenroom import wire
-from greenroom_cluster.coordination.messages import ForgetNode
+from greenroom_cluster.coordination.messages import Accepted, ForgetNode, Rejected
 from simulations import faults_coordination as coordination
 from simulations import faults_network as network
 from simulations import faults_processes as processes
@@ -104,8 +104,8 @@ class Faults:
             self._operator = CoordinatorLink(process, world.codec, identity, wire.ROLE_OPERATOR)
             self._operator.start()
 
-        def answered(outcome: str | None) -> None:
-            if outcome == "" or (outcome is not None and "no node" in outcome):
+        def answered(reply: Accepted | Rejected | None) -> None:
+            if isinstance(reply, Accepted) or (reply is not None and "no node" in reply.reason):
                 self._rebooting.discard(node)
                 world.start_node(node)
             else:

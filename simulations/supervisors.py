@@ -17,8 +17,10 @@ from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, MapDelta, NodeEntry, delta_between
 from greenroom.framing import messages_decoder
 from greenroom_cluster.coordination.messages import (
+    Accepted,
     RegisterActor,
     RegisterNode,
+    Rejected,
     RemoveNode,
     ReportDead,
     Suspicion,
@@ -200,9 +202,9 @@ class SupervisorProcess(Process):
         self._reporting = True
         dead = tuple(self._unreported)
 
-        def answered(outcome: str | None) -> None:
+        def answered(reply: Accepted | Rejected | None) -> None:
             self._reporting = False
-            if outcome == "":
+            if isinstance(reply, Accepted):
                 for incarnation in dead:
                     self._unreported.pop(incarnation, None)
                 self._report()
@@ -237,12 +239,14 @@ class SupervisorProcess(Process):
     ) -> None:
         self._registering = True
 
-        def answered(outcome: str | None) -> None:
+        def answered(reply: Accepted | Rejected | None) -> None:
             self._registering = False
-            if joins and outcome == "":
+            if joins and isinstance(reply, Accepted):
                 self.joined = True
                 self._report()
-            self.later(0.0 if outcome == "" and not self._stale() else RETRY_SECONDS, self._register)
+            self.later(
+                0.0 if isinstance(reply, Accepted) and not self._stale() else RETRY_SECONDS, self._register
+            )
 
         self.link.call(request, answered)
 

@@ -81,8 +81,8 @@ class CoordinatorLink:
     """Follows the map, proposes and calls. The callbacks are called from `run`'s task and must not block.
 
     `on_map(map)` with every newer map; `on_decisions(decisions)`; `on_up()` after the first map of each
-    connection; `on_refused(reason)` when who answers is not this cluster's coordinator, which no repeating
-    changes (it is repeated all the same). `failure` is why there is no connection. Raises UsageError for a
+    connection, `on_down()` when one ends that was up; `on_refused(reason)` when who answers is not this
+    cluster's coordinator, which no repeating changes (it is repeated all the same). `failure` is why there is no connection. Raises UsageError for a
     malformed address.
     """
 
@@ -93,6 +93,7 @@ class CoordinatorLink:
         on_map: Callable[[ClusterMap], None] = _ignore,
         on_decisions: Callable[[tuple[Decision, ...]], None] = _ignore,
         on_up: Callable[[], None] = _ignore,
+        on_down: Callable[[], None] = _ignore,
         on_refused: Callable[[str], None] = _ignore,
     ) -> None:
         split_address(settings.address)
@@ -100,6 +101,7 @@ class CoordinatorLink:
         self._on_map = on_map
         self._on_decisions = on_decisions
         self._on_up = on_up
+        self._on_down = on_down
         self._on_refused = on_refused
         self.failure = ""
         self._map: ClusterMap | None = None
@@ -234,9 +236,10 @@ class CoordinatorLink:
         finally:
             self._connection = None
             self._waiting.clear()
-            if self._up:
+            was_up, self._up = self._up, False
+            if was_up:
                 self._lost_at = trio.current_time()
-            self._up = False
+                self._on_down()
 
     def _take(self, connection: FramedConnection, message: CoordinatorReply) -> bool:
         """Act on one message; False ends the connection."""
