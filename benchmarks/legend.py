@@ -15,7 +15,7 @@ WORKS = {
     "update": "replace a session as a whole",
     "patch": "set one key of a session",
     "mix": "of five operations four get and one update",
-    "web": "a web request: a get, and a patch too in one of ten",
+    "web": "a web request: a get, and in one of ten a patch too",
 }
 _ABOUT = {
     **{name: each.about for name, each in CONTENDERS.items()},
@@ -26,8 +26,8 @@ _ABOUT = {
 _FAILURES = {
     "actor_killed": "SIGKILL of the process that serves",
     "node_killed": "SIGKILL of all processes of the host that serves",
-    "cut_from_replicas": "the links between the primary and its replicas go silent, and heal later",
-    "cut_from_majority": "those to coordinator or sentinels too; callers still reach the primary",
+    "cut_from_replicas": "the links between the primary and its replicas go silent and heal later",
+    "cut_from_majority": "also the links to coordinator or sentinels; callers still reach the primary",
 }
 
 
@@ -38,26 +38,33 @@ class Section(msgspec.Struct, frozen=True):
     lines: list[str]
 
 
-def sections_of(results: Results) -> list[Section]:
-    """Return everything that has lines."""
-    works = dict.fromkeys(each.work for each in (*results.throughput, *results.scaling))
-    failures = dict.fromkeys(each.scenario for each in results.failovers)
-    found = [
+def runs_of(results: Results) -> list[Section]:
+    """Return how it was measured: machine, runs, and what was left out."""
+    left_out = [
+        f"{part}: {name}: {reason}"
+        for part, run in results.runs.items()
+        for name, reason in run.skipped.items()
+    ]
+    return _with_lines(
         Section("Machine", [*_machines(results.runs), *_versions(results.runs)]),
         Section("Runs", _runs(results)),
+        Section("Left out", left_out),
+    )
+
+
+def names_of(results: Results) -> list[Section]:
+    """Return what the names in the tables mean."""
+    works = dict.fromkeys(each.work for each in (*results.throughput, *results.scaling))
+    failures = dict.fromkeys(each.scenario for each in results.failovers)
+    return _with_lines(
         Section("Contenders", _named(_contenders(results), _ABOUT)),
         Section("Works", _named(works, WORKS)),
         Section("Failures", _named(failures, _FAILURES)),
-        Section(
-            "Left out",
-            [
-                f"{part}: {name}: {reason}"
-                for part, run in results.runs.items()
-                for name, reason in run.skipped.items()
-            ],
-        ),
-    ]
-    return [section for section in found if section.lines]
+    )
+
+
+def _with_lines(*sections: Section) -> list[Section]:
+    return [section for section in sections if section.lines]
 
 
 def _named(names: Iterable[str], about: Mapping[str, str]) -> list[str]:
@@ -108,8 +115,8 @@ def _runs(results: Results) -> list[str]:
     lines = [f"{part}: {run_told(run, _TURNS[part](results))}" for part, run in results.runs.items()]
     return [
         *lines,
-        f"above a load of {BUSY} before the run a machine is busy: figures are worse then, and less steady",
-        "a quick run is a small one, to see that everything works: its figures may be noise",
+        f"a load above {BUSY} before the run means a busy machine: figures are worse and less steady",
+        "a quick run only shows that everything works: its figures may be noise",
         "a reduced run has fewer or shorter rounds than a full one",
     ]
 

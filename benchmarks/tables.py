@@ -26,26 +26,48 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     labels: int = 1
 
 
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """Tables that share a page of the documentation."""
+
+    file: str
+    title: str
+    tables: list[Table]
+
+
 def tables_of(results: Results) -> list[Table]:
-    """Return every table that has rows, what must be shown first."""
+    """Return every table that has rows, the verdicts first."""
+    return [*verdict_tables(results), *(table for each in pages_of(results) for table in each.tables)]
+
+
+def verdict_tables(results: Results) -> list[Table]:
+    """Return the verdicts, and the causes of what is missed."""
     verdicts = judged(results)
-    every = (
-        verdict_table(verdicts),
-        obstacle_table(verdicts),
-        *throughput_tables(cells_of(results.throughput)),
-        scaling_table(cells_of(results.scaling)),
-        stored_table(results),
-        sweep_table(results),
-        failover_table(results.failovers),
-        transfer_table(results),
-    )
-    return [table for table in every if table.rows]
+    return [table for table in (verdict_table(verdicts), obstacle_table(verdicts)) if table.rows]
+
+
+def pages_of(results: Results) -> list[Page]:
+    """Return the pages of figures that have rows."""
+    throughput: dict[str, list[Table]] = {}
+    for work, table in throughput_tables(cells_of(results.throughput)):
+        throughput.setdefault(work, []).append(table)
+    every = [
+        *(_page(f"{work}.md", f"Throughput: {work}", *tables) for work, tables in throughput.items()),
+        _page("scaling.md", "Several client processes", scaling_table(cells_of(results.scaling))),
+        _page("stored.md", "Many stored sessions", stored_table(results), sweep_table(results)),
+        _page("failover.md", "Failover", failover_table(results.failovers)),
+        _page("transfer.md", "Refilling a lost replica", transfer_table(results)),
+    ]
+    return [page for page in every if page.tables]
+
+
+def _page(file: str, title: str, *tables: Table) -> Page:
+    return Page(file=file, title=title, tables=[table for table in tables if table.rows])
 
 
 def verdict_table(verdicts: Iterable[Verdict]) -> Table:
-    """Return what must be shown, and whether it is. What was not measured is left out."""
+    """Return every aim that was measured, and whether it is met."""
     return Table(
-        title="What must be shown",
+        title="Aims",
         columns=("ratio", "what", "figure", "spread", "bound", "verdict"),
         labels=2,
         rows=[
@@ -75,39 +97,44 @@ def _words(verdict: Verdict) -> str:
 
 
 def obstacle_table(verdicts: Iterable[Verdict]) -> Table:
-    """Return what stands in the way of what was missed."""
+    """Return the causes of what was missed, each cause once."""
+    missed: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        if verdict.met is False:
+            missed.setdefault(verdict.obstacle, []).append(verdict.target.ratio)
     return Table(
-        title="What stands in the way",
-        columns=("missed", "because of"),
+        title="Causes of what is missed",
+        columns=("missed", "cause"),
         labels=2,
-        rows=[(verdict.target.ratio, verdict.obstacle) for verdict in verdicts if verdict.met is False],
+        rows=[(", ".join(names), cause) for cause, names in missed.items()],
     )
 
 
-def throughput_tables(cells: Sequence[Cell]) -> list[Table]:
-    """Return a table for every size and work."""
+def throughput_tables(cells: Sequence[Cell]) -> list[tuple[str, Table]]:
+    """Return each work with its table, one for every size."""
     seen = dict.fromkeys((cell.size, cell.work) for cell in cells)
-    return [
-        Table(
-            title=f"{work}, {size} bytes",
-            columns=(
-                "contender",
-                "callers",
-                "per second",
-                "spread",
-                "p50 µs",
-                "p99 µs",
-                "client CPU µs",
-                "server CPU µs",
-            ),
-            rows=[
-                (cell.contender, f"{cell.callers}", *_figures(cell))
-                for cell in cells
-                if (cell.size, cell.work) == (size, work)
-            ],
-        )
-        for size, work in seen
-    ]
+    return [(work, _throughput_table(work, size, cells)) for size, work in seen]
+
+
+def _throughput_table(work: str, size: int, cells: Sequence[Cell]) -> Table:
+    return Table(
+        title=f"{work}, {size} bytes",
+        columns=(
+            "contender",
+            "callers",
+            "per second",
+            "spread",
+            "p50 µs",
+            "p99 µs",
+            "client CPU µs",
+            "server CPU µs",
+        ),
+        rows=[
+            (cell.contender, f"{cell.callers}", *_figures(cell))
+            for cell in cells
+            if (cell.size, cell.work) == (size, work)
+        ],
+    )
 
 
 def _figures(cell: Cell) -> tuple[str, ...]:
@@ -122,7 +149,7 @@ def _figures(cell: Cell) -> tuple[str, ...]:
 
 
 def scaling_table(cells: Sequence[Cell]) -> Table:
-    """Return what several client processes do together."""
+    """Return the throughput of several client processes together."""
     return Table(
         title="Several client processes of 64 callers each, 300 bytes",
         columns=(
@@ -144,7 +171,7 @@ def scaling_table(cells: Sequence[Cell]) -> Table:
 def stored_table(results: Results) -> Table:
     """Return memory and latency against the number of sessions stored."""
     return Table(
-        title="Sessions of 300 bytes stored; memory of all replicas together",
+        title="Memory of all replicas, and latency, by the number of stored sessions of 300 bytes",
         columns=(
             "contender",
             "stored",
@@ -172,9 +199,9 @@ def stored_table(results: Results) -> Table:
 
 
 def sweep_table(results: Results) -> Table:
-    """Return what happens when many sessions expire in the same second."""
+    """Return the pauses while many sessions expire in the same second."""
     return Table(
-        title="Many sessions expire in the same second, while others are read",
+        title="Reads while many sessions expire in the same second",
         columns=(
             "contender",
             "expired",
@@ -202,13 +229,13 @@ def sweep_table(results: Results) -> Table:
 def failover_table(readings: Sequence[FailoverReading]) -> Table:
     """Return failures under load, one row for scenario and contender."""
     return Table(
-        title="Failures under load; medians of time, sums of everything else",
+        title="Failures under load: medians of times, sums of counts",
         columns=(
             "scenario",
             "contender",
             "runs",
             "longest wait s",
-            "last wait over after s",
+            "recovered after s",
             "served at end",
             "failed operations",
             "acknowledged writes",
@@ -235,9 +262,9 @@ def failover_table(readings: Sequence[FailoverReading]) -> Table:
 
 
 def transfer_table(results: Results) -> Table:
-    """Return how long a lost replica takes to come back, and what callers notice."""
+    """Return how long it takes to refill a lost replica, and what callers notice."""
     return Table(
-        title="A replica lost and filled again, under the 80/20 mix of 8 callers",
+        title="A lost replica refilled under the 80/20 mix of 8 callers",
         columns=(
             "contender",
             "MiB",

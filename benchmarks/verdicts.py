@@ -37,17 +37,29 @@ def _none(name: str, about: str) -> Target:
     return Target(name, 0, at_least=False, about=about, counted=True)
 
 
+def _callers(number: int) -> str:
+    return "1 caller" if number == 1 else f"{number} callers"
+
+
 TARGETS = (
-    _least("reads_vs_redis_py", 6, "reads a second at 64 callers, to redis-py"),
-    _least("replicated_writes_vs_redis_wait", 6, "replicated writes a second at 64 callers, to SET + WAIT 1"),
-    _least("reads_vs_valkey_glide", 3, "reads a second at 64 callers, to valkey-glide"),
-    _least("replicated_writes_vs_valkey_glide", 3, "replicated writes, to valkey-glide's unreplicated"),
-    _least("reads_vs_emcache", 1.5, "reads a second at 64 callers, to emcache"),
-    _least("replicated_writes_vs_emcache", 1.5, "replicated writes, to emcache's unreplicated"),
-    _least("reads_vs_echo", 0.55, "reads a second at 64 callers, to a bare echo"),
-    _least("replicated_writes_vs_echo", 0.4, "replicated writes a second at 64 callers, to a bare echo"),
-    _most("p50_get_vs_redis_py", 1.1, "one caller: p50 of a get, to redis-py's"),
-    _most("p50_replicated_write_vs_redis_wait", 1.1, "one caller: p50 of a write, to SET + WAIT 1's"),
+    _least("reads_vs_redis_py", 6, "64 callers: reads a second, to redis-py"),
+    _least("replicated_writes_vs_redis_wait", 6, "64 callers: replicated writes a second, to SET + WAIT 1"),
+    _least("reads_vs_valkey_glide", 3, "64 callers: reads a second, to valkey-glide"),
+    _least(
+        "replicated_writes_vs_valkey_glide",
+        3,
+        "64 callers: replicated writes, to valkey-glide's unreplicated",
+    ),
+    _least("reads_vs_emcache", 1.5, "64 callers: reads a second, to emcache"),
+    _least(
+        "replicated_writes_vs_emcache",
+        1.5,
+        "64 callers: replicated writes, to emcache's unreplicated",
+    ),
+    _least("reads_vs_echo", 0.55, "64 callers: reads a second, to a bare echo"),
+    _least("replicated_writes_vs_echo", 0.4, "64 callers: replicated writes a second, to a bare echo"),
+    _most("p50_get_vs_redis_py", 1.1, "1 caller: p50 of a get, to redis-py's"),
+    _most("p50_replicated_write_vs_redis_wait", 1.1, "1 caller: p50 of a write, to SET + WAIT 1's"),
     _most("p99_vs_p50_get", 3, "64 callers: p99 of a get, to its p50"),
     _most("p99_vs_p50_replicated_write", 3, "64 callers: p99 of a replicated write, to its p50"),
     *(
@@ -55,52 +67,60 @@ TARGETS = (
         for callers, suffix in CPU_AT.items()
         for target in (
             _most(
-                f"server_cpu_get_vs_redis{suffix}", 1, f"callers: {callers}; server CPU of a get, to Redis's"
+                f"server_cpu_get_vs_redis{suffix}", 1, f"{_callers(callers)}: server CPU of a get, to Redis's"
             ),
             _most(
                 f"server_cpu_replicated_write_vs_redis{suffix}",
                 1.5,
-                f"callers: {callers}; server CPU of a write, to master and replica of Redis",
+                f"{_callers(callers)}: server CPU of a write, to Redis's master and replica",
             ),
         )
     ),
     _most("client_cpu_vs_redis_py", 0.25, "client CPU of a get, to redis-py's"),
-    _most("client_cpu_replicated_write_vs_redis_wait", 0.25, "client CPU of a write, to SET + WAIT 1's"),
-    _most("bytes_per_session_vs_redis", 1.3, "memory of a session, one replica each, to Redis's"),
-    _most("get_p50_most_vs_fewest_stored", 1.2, "p50 of a get with the most sessions stored, to the fewest"),
-    _most("recovery_vs_sentinel", 1, "time to recover from a node's kill, to Redis with Sentinel"),
+    _most(
+        "client_cpu_replicated_write_vs_redis_wait",
+        0.25,
+        "client CPU of a write, to SET + WAIT 1's",
+    ),
+    _most("bytes_per_session_vs_redis", 1.3, "memory of a session with its replica, to Redis's"),
+    _most(
+        "get_p50_most_vs_fewest_stored",
+        1.2,
+        "p50 of a get with the most sessions stored, to the fewest",
+    ),
+    _most("recovery_vs_sentinel", 1, "time to recover after a node is killed, to Redis with Sentinel"),
     _none("acknowledged_writes_lost", "acknowledged writes lost in all failovers"),
-    _none("stale_reads", "answers older than what was acknowledged, in all failovers"),
+    _none("stale_reads", "answers older than an acknowledged write, in all failovers"),
 )
 
 
 _SERVERS = (
-    "the servers' Python: most of an actor's time is the interpreter, for two logs, two applied states and "
-    "three messages a write; the peers' servers are C"
+    "the servers run Python, and an actor spends most of its time in the interpreter: each write is logged "
+    "twice, applied twice and takes three messages; the peers' servers are written in C"
 )
 _FEW = (
-    "with few callers a batch holds few records, each of which bears more of what a batch costs, and the "
-    "servers' Python starts with cold caches for each; that an actor stays awake for the next request, where "
-    "one is likely to come within 250 µs, is a fifth of a get's and a twentieth of a write's "
-    "(`--linger-seconds 0` ends that)"
+    "with few callers a batch holds few records: each record bears more of the batch's cost, and the "
+    "interpreter starts each batch with cold caches. A fifth of a get's CPU, and a twentieth of a write's, "
+    "goes to staying awake while a request is likely within 250 µs (`--linger-seconds 0` turns that off)"
 )
 _CLIENT = (
-    "the client's Python: digest and routing of the id, request, reply, and the session built from it, "
-    "beside the future and the task's step that the echo makes too"
+    "the client runs Python: it hashes and routes the id, builds the request, reads the reply and builds the "
+    "session, besides the future and the task step that the echo needs too"
 )
 OBSTACLES = {
     "reads_vs_redis_py": _CLIENT,
-    "replicated_writes_vs_redis_wait": _SERVERS + ", which weighs less with more callers, as batches grow",
+    "replicated_writes_vs_redis_wait": _SERVERS + ". Python weighs less with more callers, as batches grow",
     "replicated_writes_vs_valkey_glide": _SERVERS,
     "reads_vs_emcache": (
-        "emcache, written in Cython, asks for all sessions of a turn of the loop with one command; " + _CLIENT
+        "emcache, written in Cython, asks for all sessions of one iteration of the loop with one command; "
+        + _CLIENT
     ),
-    "replicated_writes_vs_emcache": _SERVERS + ", and memcached has no replica to write to",
-    "reads_vs_echo": "the echo does nothing but a future a frame; " + _CLIENT,
+    "replicated_writes_vs_emcache": _SERVERS + ", and memcached writes to no replica",
+    "reads_vs_echo": "the echo makes one future for each frame and does nothing else; " + _CLIENT,
     "replicated_writes_vs_echo": "an echo makes one hop, a replicated write two; " + _SERVERS,
-    "p50_get_vs_redis_py": "waking a Python process takes longer than waking a C one",
+    "p50_get_vs_redis_py": "a Python process takes longer to wake than a C process",
     "p50_replicated_write_vs_redis_wait": (
-        "two hops between Python processes, each of which is woken for one record; Redis's master answers a "
+        "a write makes two hops between Python processes, each woken for one record; Redis's master answers "
         "`WAIT` in C"
     ),
     **{
@@ -109,15 +129,15 @@ OBSTACLES = {
         for name in (f"server_cpu_get_vs_redis{suffix}", f"server_cpu_replicated_write_vs_redis{suffix}")
     },
     "bytes_per_session_vs_redis": (
-        "on each replica a session is a Struct with its bytes and ints, and entries of the table and of the "
+        "on each replica, a session is a Struct with bytes and ints, and an entry in the table and in the "
         "expiry index"
     ),
     "pause_sweep_ms": (
-        "a step of the sweep looks at sweep_looks_max sessions and its peer applies as many, in Python; "
-        "steps follow each other after sweep_pause_seconds"
+        "each step of the sweep looks at sweep_looks_max sessions, and the peer applies as many, in Python; "
+        "the next step follows after sweep_pause_seconds"
     ),
 }
-"""What stands in the way where a target is missed, as `benchmarks.costs` shows by stage."""
+"""Why a target is missed; `benchmarks.costs` shows it stage by stage."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -153,16 +173,16 @@ class Verdict(msgspec.Struct, frozen=True):
 
     @property
     def obstacle(self) -> str:
-        """What stands in the way where the target is missed."""
+        """Why the target is missed."""
         if self.sure:
             return OBSTACLES.get(self.target.ratio, "not looked into")
         if self.quick:
-            return "not known: it takes more rounds, without `--quick`; a quick run can miss by noise alone"
+            return "not known: a quick run can miss by noise alone; measure more rounds, without `--quick`"
         if self.within_spread:
             return (
-                "not known: it takes more rounds (`--rounds`); of these some met the bound and some missed it"
+                "not known: some rounds met the bound and others missed it; measure more rounds (`--rounds`)"
             )
-        return f"not known: it takes more rounds (`--rounds`) than {self.rounds}"
+        return f"not known: measure more rounds (`--rounds`) than {self.rounds}"
 
 
 def verdicts_of(
@@ -199,5 +219,5 @@ def _pause_targets(ratios: Mapping[str, float | None]) -> list[Target]:
     for name, when in (("most_stored", "with the most sessions stored"), ("sweep", "while sessions expire")):
         redis = ratios.get(f"pause_{name}_redis_ms")
         bound = max(_PAUSE_SECONDS * 1e3, redis or 0.0)
-        found.append(_most(f"pause_{name}_ms", bound, f"p99.99 of a get {when}, ms, to 20 or Redis's"))
+        found.append(_most(f"pause_{name}_ms", bound, f"p99.99 of a get {when}, in ms; bound: 20 or Redis's"))
     return found
