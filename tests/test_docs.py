@@ -94,7 +94,7 @@ def test_no_marker_is_forgotten() -> None:
 
 @pytest.mark.system
 def test_programs_run_on_a_cluster(tmp_path: Path) -> None:
-    assert len(marked("run")) >= 3
+    assert len(marked("run")) >= 2
     with cluster_up(Path(sys.executable).parent / "greenroom", tmp_path) as ready:
         for block in marked("run"):
             code = block.code.replace(DOCUMENTED_URL, ready["url"])
@@ -149,6 +149,10 @@ def test_app_keeps_its_carts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_custom_store_keeps_the_contract(check: Check, library: str) -> None:
     make_store: Callable[[], Any] = module_of("store")["DictStore"]
     assert run_check(check, make_store, library=library)
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_bytes()) <= 8_000
 
 
 # --- names -----------------------------------------------------------------------------------------------
