@@ -283,6 +283,27 @@ def test_tests_named_exist(page: Path) -> None:
         )
 
 
+def source_text() -> str:
+    """Return the product's source, string literals joined and their fields shown as three dots."""
+    files = sorted((*ROOT.glob("store/greenroom/**/*.py"), *ROOT.glob("cluster/greenroom_cluster/**/*.py")))
+    joined = re.sub(r'["\']\s+f?["\']', "", "\n".join(each.read_text() for each in files))
+    return re.sub(r"\{[^{}]*\}", "...", joined)
+
+
+def test_errors_and_events_of_troubleshooting_exist() -> None:
+    source = source_text()
+    named = [
+        text
+        for line in (ROOT / "docs/troubleshooting.md").read_text().splitlines()
+        if line.startswith("| ") and line.count(" | ") == 2
+        for text in re.findall(r"`([^`]+)`", line.split(" | ")[0])
+    ]
+    assert len(named) > 50
+    for text in named:
+        for part in text.split("..."):
+            assert part.strip(" :()") in source, text
+
+
 def test_promises_of_the_facade_readme_hold() -> None:
     """Its table of what merges, run."""
 
