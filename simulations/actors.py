@@ -16,7 +16,10 @@ from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.framing import messages_decoder
 from greenroom_cluster.coordination.messages import Decision, Proposal
-from greenroom_cluster.peering import (
+from greenroom_cluster.shard import effects as fx
+from greenroom_cluster.shard import inputs as ins
+from greenroom_cluster.shard.host import Host
+from greenroom_cluster.shard.messages import (
     Beacon,
     PeerReply,
     PeerRequest,
@@ -24,11 +27,8 @@ from greenroom_cluster.peering import (
     SnapshotOk,
     SnapshotRefused,
 )
-from greenroom_cluster.shard import effects as fx
-from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.settings import HostSettings
-from greenroom_cluster.shard.stored import as_received
+from greenroom_cluster.shard.state.stored import as_received
 from greenroom_cluster.suspicion import InHand
 from simulations.connections import Acceptor, Codec, Dialed, Served, Service, hello
 from simulations.coordinator_links import CoordinatorLink

@@ -24,8 +24,8 @@ from typing import IO, Any
 import msgspec
 
 from greenroom import wire
-from greenroom_cluster.shard.records import Record
-from greenroom_cluster.shard.table import SessionTable
+from greenroom_cluster.shard.state.records import Record
+from greenroom_cluster.shard.state.table import SessionTable
 
 BATCH = 1000
 FRAMES = (0, 40, 300, 600)

@@ -4,14 +4,15 @@
 import msgspec
 
 from greenroom.cluster_map import ShardEntry
-from greenroom_cluster.shard import following, replica
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.host import Host
-from greenroom_cluster.shard.membership import Membership
-from greenroom_cluster.shard.pairs import Incoming, Outgoing
-from greenroom_cluster.shard.primary import Primary
-from greenroom_cluster.shard.replica import Replica
-from greenroom_cluster.shard.roles import ACCEPTS, Kind, Role
+from greenroom_cluster.shard.pairs.incoming import Incoming
+from greenroom_cluster.shard.pairs.outgoing import Outgoing
+from greenroom_cluster.shard.roles import backup, replica
+from greenroom_cluster.shard.roles.accepts import ACCEPTS, Kind, Role
+from greenroom_cluster.shard.roles.membership import Membership
+from greenroom_cluster.shard.roles.primary import Primary
+from greenroom_cluster.shard.roles.replica import Replica
 from simulations import connections
 from simulations.mutant_stories import HEARS_LATE, SLOW_PEER, THIN_LINE, WAKES_AMID_REJOINED
 from simulations.patching import Patches, mutant
@@ -23,7 +24,7 @@ from simulations.patching import Patches, mutant
 def _(patches: Patches) -> None:
     """⚑ A backup that has proposed to take over goes on logging and acknowledging at that epoch."""
     accepts = {**ACCEPTS, Role.FENCED: frozenset({Kind.RECORDS, Kind.COMMIT})}
-    patches.set(following, "ACCEPTS", accepts)
+    patches.set(backup, "ACCEPTS", accepts)
 
 
 @mutant("backs the primary after its takeover proposal", flagged=True)
@@ -230,7 +231,7 @@ def _(patches: Patches) -> None:
     def follows(current, sender, epoch, kind):
         return kind in ACCEPTS[current.role] and (sender == current.leader or epoch < current.epoch)
 
-    patches.set(following, "_follows", follows)
+    patches.set(backup, "_follows", follows)
 
 
 # --- leases ----------------------------------------------------------------------------------------------

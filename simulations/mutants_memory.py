@@ -2,14 +2,14 @@
 """Mutants of what memory is left, here and at backups."""
 
 from greenroom import wire
-from greenroom_cluster.shard.eviction import Eviction
-from greenroom_cluster.shard.growth import Growth
-from greenroom_cluster.shard.memory import UNLIMITED_BYTES, Grant, Memory
-from greenroom_cluster.shard.pairs import Outgoing
-from greenroom_cluster.shard.primary import Primary
-from greenroom_cluster.shard.results import ClientTable
-from greenroom_cluster.shard.stored import decoded
-from greenroom_cluster.shard.table import SessionTable
+from greenroom_cluster.shard.limits.eviction import Eviction
+from greenroom_cluster.shard.limits.growth import Growth
+from greenroom_cluster.shard.pairs.outgoing import Outgoing
+from greenroom_cluster.shard.roles.primary import Primary
+from greenroom_cluster.shard.state.memory import UNLIMITED_BYTES, Grant, Memory
+from greenroom_cluster.shard.state.results import ClientTable
+from greenroom_cluster.shard.state.stored import decoded
+from greenroom_cluster.shard.state.table import SessionTable
 from simulations.mutant_stories import EVICTING, FULL_BACKUP, FULL_NEIGHBOURS
 from simulations.patching import Patches, mutant
 

@@ -5,9 +5,9 @@ import msgspec
 
 from greenroom_cluster import suspicion
 from greenroom_cluster.coordination import draft, rules
-from greenroom_cluster.shard import administration
-from greenroom_cluster.shard.replica import Replica
-from greenroom_cluster.shard.suspension import Suspension
+from greenroom_cluster.shard.clients import administration
+from greenroom_cluster.shard.roles.replica import Replica
+from greenroom_cluster.shard.roles.suspension import Suspension
 from greenroom_cluster.suspicion import Watch
 from simulations.mutant_stories import CRASHES, HANGS, KILLED_AT_WORK, SLOW
 from simulations.patching import Patches, mutant

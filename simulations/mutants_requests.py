@@ -2,14 +2,15 @@
 """Mutants of what becomes of requests: exactly once, and time."""
 
 from greenroom import wire
-from greenroom_cluster.shard import primary, table
-from greenroom_cluster.shard.clock import ShardClock
 from greenroom_cluster.shard.context import Context
-from greenroom_cluster.shard.joining import SnapshotSender
-from greenroom_cluster.shard.paging import LongCommand
-from greenroom_cluster.shard.replica import Replica
-from greenroom_cluster.shard.results import ClientTable
-from greenroom_cluster.shard.stored import expiry_of
+from greenroom_cluster.shard.joining.snapshot import SnapshotSender
+from greenroom_cluster.shard.limits.paging import LongCommand
+from greenroom_cluster.shard.roles import primary
+from greenroom_cluster.shard.roles.replica import Replica
+from greenroom_cluster.shard.state import table
+from greenroom_cluster.shard.state.clock import ShardClock
+from greenroom_cluster.shard.state.results import ClientTable
+from greenroom_cluster.shard.state.stored import expiry_of
 from simulations.mutant_stories import LOGGED_THEN_DEPOSED, READ_LATE
 from simulations.patching import Patches, mutant
 

@@ -27,7 +27,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from greenroom.cluster_map import ClusterMap, SuspectRecord
-from greenroom_cluster.peering import (
+from greenroom_cluster.shard import inputs as ins
+from greenroom_cluster.shard.effects import Answer, HostEffect
+from greenroom_cluster.shard.messages import (
     Beacon,
     BeaconOk,
     Prepare,
@@ -36,14 +38,12 @@ from greenroom_cluster.peering import (
     SnapshotOk,
     SnapshotRefused,
 )
-from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard import replica as replica_module
-from greenroom_cluster.shard.effects import Answer, HostEffect
-from greenroom_cluster.shard.log import Log
-from greenroom_cluster.shard.primary import Primary
-from greenroom_cluster.shard.records import Command, Record
-from greenroom_cluster.shard.replica import Replica
-from greenroom_cluster.shard.roles import Role
+from greenroom_cluster.shard.roles import replica as replica_module
+from greenroom_cluster.shard.roles.accepts import Role
+from greenroom_cluster.shard.roles.primary import Primary
+from greenroom_cluster.shard.roles.replica import Replica
+from greenroom_cluster.shard.state.log import Log
+from greenroom_cluster.shard.state.records import Command, Record
 from greenroom_cluster.suspicion import InHand
 from simulations.oracles_memory import MemoryOracle
 

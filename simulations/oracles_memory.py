@@ -6,7 +6,9 @@ What is logged and not applied yet is beside the bound: it may make room, and is
 
 from typing import TYPE_CHECKING
 
-from greenroom_cluster.shard.memory import (
+from greenroom_cluster.shard.pairs.outgoing import UNTOLD_BYTES
+from greenroom_cluster.shard.roles.replica import Replica
+from greenroom_cluster.shard.state.memory import (
     ANONYMOUS_BYTES,
     ANSWER_BYTES,
     CLIENT_BYTES,
@@ -14,9 +16,7 @@ from greenroom_cluster.shard.memory import (
     SESSION_BYTES,
     USER_BYTES,
 )
-from greenroom_cluster.shard.pairs import UNTOLD_BYTES
-from greenroom_cluster.shard.replica import Replica
-from greenroom_cluster.shard.stored import decoded
+from greenroom_cluster.shard.state.stored import decoded
 
 if TYPE_CHECKING:
     from simulations.actors import ActorProcess

@@ -16,8 +16,8 @@ from greenroom import wire
 from greenroom.codec import decode_data, encode_data
 from greenroom.dialog import operations as kinds
 from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError
+from greenroom_cluster.shard.roles.suspension import DROPPED
 from greenroom_cluster.shard.settings import HostSettings
-from greenroom_cluster.shard.suspension import DROPPED
 from simulations.clients import ClientProcess
 from simulations.linearizability import Operation, Reason
 from simulations.plans import Action

@@ -19,11 +19,11 @@ from greenroom import ClusterStore, MemoryStore, SessionData, new_session_id, wi
 from greenroom.fields import utc_now
 from greenroom.testing import CHECKS, Check, available_libraries, run_check
 from greenroom.web import Session, SessionControl, SessionStatistics
-from greenroom_cluster import peering
 from greenroom_cluster.cli.commands import app
 from greenroom_cluster.coordination import messages
 from greenroom_cluster.coordination.rules import RULES
-from greenroom_cluster.shard import records
+from greenroom_cluster.shard import messages as peering
+from greenroom_cluster.shard.state import records
 from tests.packaging.environments import clean_environment, cluster_up
 
 ROOT = Path(__file__).parent.parent

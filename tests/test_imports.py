@@ -39,7 +39,7 @@ PURE = (
     "greenroom_cluster.coordination.genesis",
     "greenroom_cluster.coordination.messages",
     "greenroom_cluster.coordination.rules",
-    "greenroom_cluster.peering",
+    "greenroom_cluster.shard.messages",
     "greenroom_cluster.placement",
     "greenroom_cluster.restarts",
     "greenroom_cluster.ring",

@@ -22,8 +22,8 @@ from greenroom import wire
 from greenroom.codec import encode_data
 from greenroom.framing import encode_frames, messages_decoder
 from greenroom.ids import digest_of, point_of
-from greenroom_cluster.peering import PeerReply, PeerRequest
 from greenroom_cluster.shard.inputs import ClientRequests, HostInput, PeerMessages
+from greenroom_cluster.shard.messages import PeerReply, PeerRequest
 
 SESSIONS = 2000
 CALLERS = 64

@@ -20,7 +20,7 @@ from greenroom_cluster.coordination.messages import (
     RemoveNode,
     ReportDead,
 )
-from greenroom_cluster.peering import PeerRequest
+from greenroom_cluster.shard.messages import PeerRequest
 
 ActorRequest: TypeAlias = wire.Get | wire.Mutation | wire.Fanout
 NodeReport: TypeAlias = Propose | RegisterNode | RegisterActor | ReportDead | RemoveNode | Heartbeat

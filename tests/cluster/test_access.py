@@ -10,10 +10,10 @@ import pytest
 
 from greenroom import wire
 from greenroom.framing import messages_decoder
-from greenroom_cluster import peering
 from greenroom_cluster.access import AT_ACTOR, AT_COORDINATOR, AT_NODE
 from greenroom_cluster.coordination import messages
-from greenroom_cluster.shard import records
+from greenroom_cluster.shard import messages as peering
+from greenroom_cluster.shard.state import records
 
 ROLES = (wire.ROLE_CLIENT, wire.ROLE_PEER, wire.ROLE_ADMIN, wire.ROLE_OPERATOR)
 SERVERS: dict[str, Mapping[str, Any]] = {"node": AT_NODE, "actor": AT_ACTOR, "coordinator": AT_COORDINATOR}

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from greenroom_cluster.peering import SnapshotOk, SnapshotRefused
 from greenroom_cluster.shard.inputs import PeerMessages
-from greenroom_cluster.shard.replica import Replica
+from greenroom_cluster.shard.messages import SnapshotOk, SnapshotRefused
+from greenroom_cluster.shard.roles.replica import Replica
 from simulations.actors import ActorProcess
 from simulations.cli import main
 from simulations.coverage import never_reached, never_struck

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from greenroom.patching import patch_data
-from greenroom_cluster.shard import table
+from greenroom_cluster.shard.state import table
 from simulations.cli import main
 from simulations.deciding import Difference, decide
 

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from greenroom_cluster.shard.primary import Primary
+from greenroom_cluster.shard.roles.primary import Primary
 from simulations.mutants import find
 from simulations.patching import MUTANTS, planted
 from simulations.running import run_plan, run_seed

@@ -11,8 +11,8 @@ import trio
 from greenroom import wire
 from greenroom.framing import FrameBuffer, encode_frames, messages_decoder
 from greenroom_cluster.coordination.messages import CoordinatorReply
-from greenroom_cluster.peering import PEER_FRAME_BYTES_MAX, PeerReply
 from greenroom_cluster.runtime.addresses import split_address
+from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX, PeerReply
 
 _greetings = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye)
 _decoder = messages_decoder(wire.ServerMessage | PeerReply | CoordinatorReply)

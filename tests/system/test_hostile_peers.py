@@ -14,8 +14,8 @@ import trio
 from greenroom import ClusterStore, wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry
 from greenroom_cluster.coordination import messages
-from greenroom_cluster.peering import Beacon, Prepare, ShardRecords, SnapshotChunk
-from greenroom_cluster.shard.records import (
+from greenroom_cluster.shard.messages import Beacon, Prepare, ShardRecords, SnapshotChunk
+from greenroom_cluster.shard.state.records import (
     ClientState,
     Evict,
     Expire,

@@ -15,7 +15,6 @@ from greenroom.cluster_map import ClusterMap
 from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_ACTOR
 from greenroom_cluster.coordination.messages import Decision
-from greenroom_cluster.peering import PEER_FRAME_BYTES_MAX, SnapshotChunk
 from greenroom_cluster.runtime.budget import buffer_bytes
 from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
@@ -43,6 +42,7 @@ from greenroom_cluster.shard.inputs import (
     MemoryMeasured,
     PeerMessages,
 )
+from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX, SnapshotChunk
 from greenroom_cluster.shard.settings import HostSettings
 
 _decoders = {role: messages_decoder(kinds) for role, kinds in AT_ACTOR.items()}

@@ -20,7 +20,6 @@ import trio
 from greenroom import wire
 from greenroom.errors import InvariantError
 from greenroom_cluster.coordination.messages import Proposal
-from greenroom_cluster.peering import Beacon, SnapshotOk, SnapshotRefused
 from greenroom_cluster.runtime.clocks import now_ns, wall_us
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.slow_steps import SLOW_NS, log_slow_step
@@ -37,8 +36,9 @@ from greenroom_cluster.shard.effects import (
     Transition,
     Warned,
 )
-from greenroom_cluster.shard.fairness import LONG_STEP_NS
 from greenroom_cluster.shard.inputs import ClientRequests, HostInput, PeerMessages, Tick
+from greenroom_cluster.shard.limits.fairness import LONG_STEP_NS
+from greenroom_cluster.shard.messages import Beacon, SnapshotOk, SnapshotRefused
 
 EXIT_CORE_FAILED = 72
 

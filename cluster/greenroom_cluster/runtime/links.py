@@ -11,11 +11,11 @@ import trio
 
 from greenroom import wire
 from greenroom.framing import messages_decoder
-from greenroom_cluster.peering import PEER_FRAME_BYTES_MAX, PeerReply
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
 from greenroom_cluster.runtime.delivery import Delivery
 from greenroom_cluster.runtime.dialing import stay_connected
 from greenroom_cluster.runtime.poller import Poller
+from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX, PeerReply
 
 _decoder = messages_decoder(PeerReply | wire.Goodbye)
 

@@ -7,16 +7,17 @@ from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.shard.effects import HostEffect, Ignored, MemoryFull, Propose, Transition, Warned
-from greenroom_cluster.shard.eviction import Evictions
-from greenroom_cluster.shard.fairness import FairShare
-from greenroom_cluster.shard.join_slots import JoinSlots
-from greenroom_cluster.shard.memory import Memory
+from greenroom_cluster.shard.joining.slots import JoinSlots
+from greenroom_cluster.shard.limits.eviction import Evictions
+from greenroom_cluster.shard.limits.fairness import FairShare
 from greenroom_cluster.shard.settings import HostSettings, ns
+from greenroom_cluster.shard.state.memory import Memory
 
 if TYPE_CHECKING:
-    from greenroom_cluster.shard.pairs import Incoming, Outgoing
-    from greenroom_cluster.shard.primary import Primary
-    from greenroom_cluster.shard.replica import Replica
+    from greenroom_cluster.shard.pairs.incoming import Incoming
+    from greenroom_cluster.shard.pairs.outgoing import Outgoing
+    from greenroom_cluster.shard.roles.primary import Primary
+    from greenroom_cluster.shard.roles.replica import Replica
 
 NONCE_BYTES = 12
 

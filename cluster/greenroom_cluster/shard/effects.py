@@ -6,7 +6,7 @@ import msgspec
 
 from greenroom import wire
 from greenroom_cluster.coordination.messages import Proposal
-from greenroom_cluster.peering import PeerReply, PeerRequest
+from greenroom_cluster.shard.messages import PeerReply, PeerRequest
 
 
 class Effect(msgspec.Struct, frozen=True, gc=False):

@@ -14,18 +14,9 @@ from typing import Any
 
 from greenroom.cluster_map import ClusterMap, ShardEntry
 from greenroom.errors import InvariantError
-from greenroom_cluster.peering import (
-    Beacon,
-    BeaconOk,
-    Prepare,
-    PrepareOk,
-    SnapshotChunk,
-    SnapshotOk,
-    SnapshotRefused,
-)
+from greenroom_cluster.shard.clients.requests import Requests
 from greenroom_cluster.shard.context import STEP_ITEMS_MAX, Context, Mark, OpenProposal
 from greenroom_cluster.shard.effects import Answer, HostEffect
-from greenroom_cluster.shard.following import catch_up, grace_over, receive_commit, take_records
 from greenroom_cluster.shard.inputs import (
     ClientRequests,
     ConnectionClosed,
@@ -39,14 +30,23 @@ from greenroom_cluster.shard.inputs import (
     PeerMessages,
     Tick,
 )
-from greenroom_cluster.shard.joining import SnapshotReceiver
-from greenroom_cluster.shard.memory import Memory
-from greenroom_cluster.shard.pairs import Incoming, hear_of
-from greenroom_cluster.shard.replica import Replica, join_refusal
-from greenroom_cluster.shard.requests import Requests
-from greenroom_cluster.shard.roles import Role
+from greenroom_cluster.shard.joining.snapshot import SnapshotReceiver
+from greenroom_cluster.shard.messages import (
+    Beacon,
+    BeaconOk,
+    Prepare,
+    PrepareOk,
+    SnapshotChunk,
+    SnapshotOk,
+    SnapshotRefused,
+)
+from greenroom_cluster.shard.pairs.incoming import Incoming, hear_of
+from greenroom_cluster.shard.pairs.strangers import forget_departed, is_stranger, refuse_stranger
+from greenroom_cluster.shard.roles.accepts import Role
+from greenroom_cluster.shard.roles.backup import catch_up, grace_over, receive_commit, take_records
+from greenroom_cluster.shard.roles.replica import Replica, join_refusal
 from greenroom_cluster.shard.settings import HostSettings, ns
-from greenroom_cluster.shard.strangers import forget_departed, is_stranger, refuse_stranger
+from greenroom_cluster.shard.state.memory import Memory
 from greenroom_cluster.shard.sweeping import Sweeper
 
 JOINER_SILENCE_GRACES = 8

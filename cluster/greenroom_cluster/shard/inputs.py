@@ -10,7 +10,7 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.coordination.messages import Decision
-from greenroom_cluster.peering import PeerReply, PeerRequest
+from greenroom_cluster.shard.messages import PeerReply, PeerRequest
 
 
 class Input(msgspec.Struct, frozen=True, gc=False):

@@ -9,11 +9,11 @@ followed by the next right away; else the next comes after `sweep_seconds`.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from greenroom_cluster.shard.replica import Replica
+from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.settings import HostSettings, ns
 
 if TYPE_CHECKING:
-    from greenroom_cluster.shard.primary import Primary
+    from greenroom_cluster.shard.roles.primary import Primary
 
 
 class Sweeper:

@@ -9,8 +9,8 @@ from greenroom.errors import UsageError
 from greenroom_cluster.coordination import rules
 from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.coordination.rules import RULES, Situation, begin_lineage, decide, malformed
-from greenroom_cluster.shard.records import Record
-from greenroom_cluster.shard.table import SEQUENCE_BITS, version_of
+from greenroom_cluster.shard.state.records import Record
+from greenroom_cluster.shard.state.table import SEQUENCE_BITS, version_of
 from tests.cluster.coordination.builders import actor, cluster, inc, nonce, shard
 
 P, B, C, D, S = (inc(name) for name in ("primary", "backup", "second", "new", "stranger"))

@@ -12,15 +12,6 @@ from structlog.testing import capture_logs
 from greenroom import wire
 from greenroom.errors import InvariantError
 from greenroom.framing import messages_decoder
-from greenroom_cluster.peering import (
-    Beacon,
-    BeaconOk,
-    PeerReply,
-    Prepare,
-    PrepareOk,
-    SnapshotChunk,
-    SnapshotOk,
-)
 from greenroom_cluster.runtime.actor import Actor, ActorSettings
 from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
@@ -35,6 +26,15 @@ from greenroom_cluster.shard.inputs import (
     LinkUp,
     PeerMessages,
     Tick,
+)
+from greenroom_cluster.shard.messages import (
+    Beacon,
+    BeaconOk,
+    PeerReply,
+    Prepare,
+    PrepareOk,
+    SnapshotChunk,
+    SnapshotOk,
 )
 from tests.cluster.runtime.loopback import CLIENT, CLUSTER, client_decoder, get, hello, until
 
@@ -84,7 +84,7 @@ def chunk(number: int, size: int = 0) -> SnapshotChunk:
 
 
 def _large_chunk(number: int, size: int) -> SnapshotChunk:
-    from greenroom_cluster.shard.records import StoredSession
+    from greenroom_cluster.shard.state.records import StoredSession
 
     stored = StoredSession(b"d" * 32, wire.SessionState(1, 1, 1, None, None, "", 0, bytes(size)))
     return SnapshotChunk(0, 1, 1, 1, 1, number, False, (stored,), (), ())

@@ -7,13 +7,13 @@ import structlog
 from structlog.testing import capture_logs
 
 from greenroom import wire
-from greenroom_cluster.peering import Prepare, ShardRecords
 from greenroom_cluster.runtime import driver as driver_module
 from greenroom_cluster.runtime import slow_steps
 from greenroom_cluster.runtime.driver import Driver
 from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.sockets import charged_as
 from greenroom_cluster.shard.inputs import ClientRequests, HostInput, PeerMessages, Tick
+from greenroom_cluster.shard.messages import Prepare, ShardRecords
 from tests.cluster.runtime.test_driver import ScriptedCore
 from tests.cluster.shard.probe import create, record
 

@@ -22,14 +22,14 @@ from greenroom_cluster.coordination.messages import (
     RegisterNode,
     ReportDead,
 )
-from greenroom_cluster.peering import SnapshotOk, SnapshotRefused
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.host import Host
-from greenroom_cluster.shard.replica import Replica
-from greenroom_cluster.shard.roles import Role
+from greenroom_cluster.shard.messages import SnapshotOk, SnapshotRefused
+from greenroom_cluster.shard.roles.accepts import Role
+from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.settings import HostSettings, ns
-from greenroom_cluster.shard.stored import as_received
+from greenroom_cluster.shard.state.stored import as_received
 
 LATENCY_NS = 200_000
 START_NS = ns(1000)

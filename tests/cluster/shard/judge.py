@@ -10,8 +10,8 @@ import msgspec
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
-from greenroom_cluster.shard.records import Record
-from greenroom_cluster.shard.table import SessionTable
+from greenroom_cluster.shard.state.records import Record
+from greenroom_cluster.shard.state.table import SessionTable
 from tests.cluster.shard.harness import Actor, World
 
 _encoder = msgspec.msgpack.Encoder()

@@ -7,7 +7,9 @@ from typing import Any
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
-from greenroom_cluster.peering import (
+from greenroom_cluster.shard import effects as fx
+from greenroom_cluster.shard import inputs as ins
+from greenroom_cluster.shard.messages import (
     Beacon,
     BeaconOk,
     Prepare,
@@ -16,8 +18,6 @@ from greenroom_cluster.peering import (
     SnapshotOk,
     SnapshotRefused,
 )
-from greenroom_cluster.shard import effects as fx
-from greenroom_cluster.shard import inputs as ins
 from tests.cluster.shard.harness import Actor, World, held
 
 

@@ -5,7 +5,11 @@ import random
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry, SuspectRecord
 from greenroom_cluster.coordination.messages import Decision, Proposal
-from greenroom_cluster.peering import (
+from greenroom_cluster.shard import effects as fx
+from greenroom_cluster.shard import inputs as ins
+from greenroom_cluster.shard.context import Mark
+from greenroom_cluster.shard.host import Host
+from greenroom_cluster.shard.messages import (
     Beacon,
     BeaconOk,
     PeerReply,
@@ -16,15 +20,11 @@ from greenroom_cluster.peering import (
     SnapshotChunk,
     SnapshotOk,
 )
-from greenroom_cluster.shard import effects as fx
-from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.context import Mark
-from greenroom_cluster.shard.host import Host
-from greenroom_cluster.shard.pairs import Follower, Outgoing
-from greenroom_cluster.shard.records import Command, Record
-from greenroom_cluster.shard.replica import Replica
+from greenroom_cluster.shard.pairs.outgoing import Follower, Outgoing
+from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.settings import HostSettings, ns
-from greenroom_cluster.shard.stored import as_received
+from greenroom_cluster.shard.state.records import Command, Record
+from greenroom_cluster.shard.state.stored import as_received
 
 WALL_US = 1_800_000_000_000_000
 FAR_US = WALL_US + 3_600_000_000

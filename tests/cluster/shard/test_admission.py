@@ -252,7 +252,7 @@ def test_one_step_lists_a_bounded_number_of_sessions() -> None:
 
 def test_no_reason_names_a_setting_that_no_option_sets() -> None:
     """Reasons reach the callers of a store; only what the settings themselves refuse may name them."""
-    sources = [path for path in Path(shard.__file__).parent.glob("*.py") if path.name != "settings.py"]
+    sources = [path for path in Path(shard.__file__).parent.rglob("*.py") if path.name != "settings.py"]
     assert len(sources) > 10
     for path in sources:
         tree = ast.parse(path.read_text())

@@ -4,8 +4,8 @@ import msgspec
 
 from greenroom import wire
 from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.expiry import BUCKET_US
 from greenroom_cluster.shard.settings import HostSettings
+from greenroom_cluster.shard.state.expiry import BUCKET_US
 from tests.cluster.shard.probe import ALICE, WALL_US, Probe, create
 from tests.cluster.shard.test_interleavings import quiet, settle
 

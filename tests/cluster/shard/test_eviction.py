@@ -7,11 +7,11 @@ import pytest
 
 from greenroom import wire
 from greenroom_cluster.shard import effects as fx
-from greenroom_cluster.shard.log import Log, record_bytes
-from greenroom_cluster.shard.pacing import affordable
-from greenroom_cluster.shard.records import Evict, Record
 from greenroom_cluster.shard.settings import HostSettings
-from greenroom_cluster.shard.table import SessionTable
+from greenroom_cluster.shard.state.log import Log, record_bytes
+from greenroom_cluster.shard.state.pacing import affordable
+from greenroom_cluster.shard.state.records import Evict, Record
+from greenroom_cluster.shard.state.table import SessionTable
 from tests.cluster.shard.harness import Actor, World, create, delete, get, update
 from tests.cluster.shard.probe import ALICE, FAR_US, WALL_US, Probe
 from tests.cluster.shard.probe import create as create_now

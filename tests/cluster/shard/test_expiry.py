@@ -3,8 +3,8 @@
 import msgspec
 
 from greenroom import wire
-from greenroom_cluster.shard.expiry import BUCKET_US
-from greenroom_cluster.shard.table import STALE_ENTRIES_MAX, SessionTable
+from greenroom_cluster.shard.state.expiry import BUCKET_US
+from greenroom_cluster.shard.state.table import STALE_ENTRIES_MAX, SessionTable
 from tests.cluster.shard.probe import WALL_US, create, record
 
 

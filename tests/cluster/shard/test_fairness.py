@@ -7,7 +7,7 @@ import msgspec
 from greenroom import wire
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.fairness import (
+from greenroom_cluster.shard.limits.fairness import (
     ALONE_NS,
     COSTLY_BYTES,
     DEBT_NS_MAX,

@@ -1,6 +1,6 @@
 """Which joins may begin, and whose turn comes when one ends."""
 
-from greenroom_cluster.shard.join_slots import JoinSlots
+from greenroom_cluster.shard.joining.slots import JoinSlots
 from greenroom_cluster.shard.settings import HostSettings
 
 ONE, OTHER = b"1" * 16, b"2" * 16

@@ -1,9 +1,9 @@
 """A new lineage begins from a copy of the map, which may be older than what the actors have lived through."""
 
 from greenroom import wire
-from greenroom_cluster.peering import Beacon, PrepareOk, SnapshotOk
 from greenroom_cluster.shard.effects import Reply
-from greenroom_cluster.shard.roles import Role
+from greenroom_cluster.shard.messages import Beacon, PrepareOk, SnapshotOk
+from greenroom_cluster.shard.roles.accepts import Role
 from tests.cluster.shard.probe import ALICE, ME, NONCE, B, C, Probe, chunk, create, prepare
 
 RAISED = 1 << 16

@@ -6,7 +6,7 @@ import pytest
 from greenroom import wire
 from greenroom.framing import FRAME_BYTES_MAX, encode_frames
 from greenroom_cluster.shard.settings import HostSettings
-from greenroom_cluster.shard.stored import encoded
+from greenroom_cluster.shard.state.stored import encoded
 from tests.cluster.shard.probe import ALICE, FAR_US, WALL_US, Probe, create
 
 LONG = "\U0001f3ad" * 256

@@ -6,11 +6,11 @@ import msgspec
 import pytest
 
 from greenroom import wire
-from greenroom_cluster.peering import Beacon, BeaconOk, SnapshotChunk, SnapshotRefused
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.memory import Memory
+from greenroom_cluster.shard.messages import Beacon, BeaconOk, SnapshotChunk, SnapshotRefused
 from greenroom_cluster.shard.settings import HostSettings, ns
+from greenroom_cluster.shard.state.memory import Memory
 from tests.cluster.shard.harness import Actor, World, create, delete, get, update
 from tests.cluster.shard.probe import ALICE, ME, B, C, Probe
 from tests.cluster.shard.probe import create as create_now

@@ -3,12 +3,12 @@
 import pytest
 
 from greenroom import wire
-from greenroom_cluster.peering import Beacon, Prepare, PrepareOk, ShardRecords
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.records import Record
+from greenroom_cluster.shard.messages import Beacon, Prepare, PrepareOk, ShardRecords
 from greenroom_cluster.shard.settings import HostSettings
-from greenroom_cluster.shard.stored import as_received
+from greenroom_cluster.shard.state.records import Record
+from greenroom_cluster.shard.state.stored import as_received
 from tests.cluster.shard.harness import World, create, get
 from tests.cluster.shard.probe import CLIENT, ME, WALL_US, B, Probe, record
 from tests.cluster.shard.probe import create as creation

@@ -6,12 +6,12 @@ import msgspec
 import pytest
 
 from greenroom import wire
-from greenroom_cluster.peering import PrepareOk
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.records import Expire
+from greenroom_cluster.shard.messages import PrepareOk
 from greenroom_cluster.shard.settings import HostSettings
-from greenroom_cluster.shard.stored import as_received
+from greenroom_cluster.shard.state.records import Expire
+from greenroom_cluster.shard.state.stored import as_received
 from tests.cluster.shard.harness import World
 from tests.cluster.shard.probe import CLIENT, FAR_US, WALL_US, B, Probe, create
 

@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 
 from greenroom import wire
 from greenroom.errors import InvariantError, UsageError
-from greenroom_cluster.peering import PEER_FRAME_BYTES_MAX, Prepare, ShardRecords
-from greenroom_cluster.shard.clock import BELIEVED_AHEAD_US, SLEW_DIVISOR, ShardClock
-from greenroom_cluster.shard.expiry import BUCKET_US, ExpiryIndex
-from greenroom_cluster.shard.gathering import Gather
-from greenroom_cluster.shard.joining import SnapshotReceiver, SnapshotSender
-from greenroom_cluster.shard.log import Log, record_bytes
-from greenroom_cluster.shard.records import Command, Evict, Expire, ForgetClients, KeptResult, Record
-from greenroom_cluster.shard.results import ClientTable
+from greenroom_cluster.shard.fanout import Gather
+from greenroom_cluster.shard.joining.snapshot import SnapshotReceiver, SnapshotSender
+from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX, Prepare, ShardRecords
 from greenroom_cluster.shard.settings import HostSettings
-from greenroom_cluster.shard.stored import decoded
-from greenroom_cluster.shard.table import STALE_ENTRIES_MAX, SessionTable
+from greenroom_cluster.shard.state.clock import BELIEVED_AHEAD_US, SLEW_DIVISOR, ShardClock
+from greenroom_cluster.shard.state.expiry import BUCKET_US, ExpiryIndex
+from greenroom_cluster.shard.state.log import Log, record_bytes
+from greenroom_cluster.shard.state.records import Command, Evict, Expire, ForgetClients, KeptResult, Record
+from greenroom_cluster.shard.state.results import ClientTable
+from greenroom_cluster.shard.state.stored import decoded
+from greenroom_cluster.shard.state.table import STALE_ENTRIES_MAX, SessionTable
 from tests.cluster.shard.probe import ALICE, CLIENT, WALL_US, create, record
 
 SECOND_US = 1_000_000

@@ -7,7 +7,7 @@ import pytest
 
 from greenroom import wire
 from greenroom.cluster_map import SHARDS_MAX
-from greenroom_cluster.peering import (
+from greenroom_cluster.shard.messages import (
     Beacon,
     BeaconOk,
     PeerReply,
@@ -17,8 +17,8 @@ from greenroom_cluster.peering import (
     ShardRecords,
     SnapshotChunk,
 )
-from greenroom_cluster.shard.records import ClientState, KeptResult, Record, StoredSession
 from greenroom_cluster.shard.settings import HostSettings
+from greenroom_cluster.shard.state.records import ClientState, KeptResult, Record, StoredSession
 
 _decode = msgspec.msgpack.Decoder(PeerRequest | PeerReply).decode
 _encode = msgspec.msgpack.Encoder().encode

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenroom import wire
-from greenroom_cluster.shard.memory import CLIENT_BYTES
-from greenroom_cluster.shard.records import KeptResult
-from greenroom_cluster.shard.results import ClientTable
+from greenroom_cluster.shard.state.memory import CLIENT_BYTES
+from greenroom_cluster.shard.state.records import KeptResult
+from greenroom_cluster.shard.state.results import ClientTable
 
 
 @given(

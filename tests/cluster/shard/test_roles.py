@@ -7,16 +7,16 @@ import pytest
 
 from greenroom import wire
 from greenroom_cluster.coordination.messages import Decision
-from greenroom_cluster.peering import (
+from greenroom_cluster.shard import effects as fx
+from greenroom_cluster.shard import inputs as ins
+from greenroom_cluster.shard.messages import (
     Beacon,
     BeaconOk,
     PrepareOk,
     SnapshotOk,
     SnapshotRefused,
 )
-from greenroom_cluster.shard import effects as fx
-from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.roles import ACCEPTS, Kind, Role
+from greenroom_cluster.shard.roles.accepts import ACCEPTS, Kind, Role
 from tests.cluster.shard.probe import ALICE, CLIENT, ME, WALL_US, B, C, Probe, chunk, create, prepare
 
 

@@ -5,7 +5,7 @@ import pytest
 from greenroom import wire
 from greenroom.wire import FailureCode
 from greenroom_cluster.shard import effects as fx
-from greenroom_cluster.shard.roles import Role
+from greenroom_cluster.shard.roles.accepts import Role
 from greenroom_cluster.shard.settings import HostSettings
 from tests.cluster.shard.harness import World, create, delete, get, holding, transitions, update
 

@@ -3,7 +3,9 @@
 import pytest
 
 from greenroom import wire
-from greenroom_cluster.peering import (
+from greenroom_cluster.shard import effects as fx
+from greenroom_cluster.shard import inputs as ins
+from greenroom_cluster.shard.messages import (
     Beacon,
     Prepare,
     PrepareOk,
@@ -12,9 +14,7 @@ from greenroom_cluster.peering import (
     SnapshotOk,
     SnapshotRefused,
 )
-from greenroom_cluster.shard import effects as fx
-from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.records import ClientState, KeptResult, Record, StoredSession
+from greenroom_cluster.shard.state.records import ClientState, KeptResult, Record, StoredSession
 from tests.cluster.shard.harness import Actor, World, create, get, holding, update
 from tests.cluster.shard.probe import ME, B, C, D, Probe
 from tests.cluster.shard.probe import chunk as empty_chunk

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from greenroom import wire
 from greenroom.errors import InvariantError
-from greenroom_cluster.shard.table import SessionTable
-from greenroom_cluster.shard.users import PAGE_MAX, UserIndex
+from greenroom_cluster.shard.state.table import SessionTable
+from greenroom_cluster.shard.state.users import PAGE_MAX, UserIndex
 from tests.cluster.shard.probe import FAR_US, WALL_US, Probe, create, record
 
 

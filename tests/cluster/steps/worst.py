@@ -20,7 +20,10 @@ from greenroom import wire
 from greenroom.cluster_map import SHARDS_MAX
 from greenroom.framing import FRAME_BYTES_MAX, MESSAGES_PER_FRAME_MAX, messages_decoder
 from greenroom_cluster.access import AT_ACTOR
-from greenroom_cluster.peering import (
+from greenroom_cluster.runtime.actor import calm_collector
+from greenroom_cluster.shard import effects as fx
+from greenroom_cluster.shard import inputs as ins
+from greenroom_cluster.shard.messages import (
     PEER_FRAME_BYTES_MAX,
     Beacon,
     BeaconOk,
@@ -32,11 +35,8 @@ from greenroom_cluster.peering import (
     SnapshotOk,
     SnapshotRefused,
 )
-from greenroom_cluster.runtime.actor import calm_collector
-from greenroom_cluster.shard import effects as fx
-from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.records import ClientState, KeptResult, Record, StoredSession
-from greenroom_cluster.shard.stored import decoded
+from greenroom_cluster.shard.state.records import ClientState, KeptResult, Record, StoredSession
+from greenroom_cluster.shard.state.stored import decoded
 from tests.cluster.shard.probe import FAR_US, WALL_US, B, Probe
 
 _encode = msgspec.msgpack.Encoder().encode

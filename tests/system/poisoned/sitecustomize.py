@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from greenroom_cluster.shard.records import Record
-from greenroom_cluster.shard.table import SessionTable
+from greenroom_cluster.shard.state.records import Record
+from greenroom_cluster.shard.state.table import SessionTable
 
 
 def crash() -> None:

@@ -19,10 +19,10 @@ from typing import TypeAlias
 import msgspec
 
 from greenroom import wire
-from greenroom_cluster.shard.records import Command, Expire
 from greenroom_cluster.shard.settings import HostSettings
-from greenroom_cluster.shard.stored import expiry_of
-from greenroom_cluster.shard.table import SessionTable
+from greenroom_cluster.shard.state.records import Command, Expire
+from greenroom_cluster.shard.state.stored import expiry_of
+from greenroom_cluster.shard.state.table import SessionTable
 
 UNDER_WAY_MAX = 16
 LOOKS_PER_REMOVAL = 8

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from greenroom import wire
 from greenroom.patching import ListInPathError, patch_data
 from greenroom_cluster.placement import node_of
-from greenroom_cluster.shard.eviction import EVICTING
-from greenroom_cluster.shard.memory import ANSWER_BYTES, CLIENT_BYTES, GROWTH_BYTES
-from greenroom_cluster.shard.results import Client
-from greenroom_cluster.shard.stored import decoded
+from greenroom_cluster.shard.limits.eviction import EVICTING
+from greenroom_cluster.shard.state.memory import ANSWER_BYTES, CLIENT_BYTES, GROWTH_BYTES
+from greenroom_cluster.shard.state.results import Client
+from greenroom_cluster.shard.state.stored import decoded
 
 if TYPE_CHECKING:
-    from greenroom_cluster.shard.primary import Primary, Write
+    from greenroom_cluster.shard.roles.primary import Primary, Write
 
 _GROWING = frozenset({wire.Create, wire.Update, wire.Patch, wire.Rotate})
 _SHOWN = frozenset({wire.Patch, wire.Rotate})

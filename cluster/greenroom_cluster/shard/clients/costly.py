@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from greenroom import wire
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.effects import Reply
-from greenroom_cluster.shard.fairness import COSTLY_BYTES, CostlyRequest
 from greenroom_cluster.shard.inputs import ClientRequests
-from greenroom_cluster.shard.log import record_bytes
-from greenroom_cluster.shard.replica import Replica
+from greenroom_cluster.shard.limits.fairness import COSTLY_BYTES, CostlyRequest
+from greenroom_cluster.shard.roles.replica import Replica
+from greenroom_cluster.shard.state.log import record_bytes
 
 FANOUTS = frozenset({wire.DeleteByUser, wire.ListByUser, wire.Clean})
 BRINGING = frozenset({wire.Create, wire.Update, wire.Patch, wire.Rotate})

@@ -1,10 +1,10 @@
 """What a replica does that follows a primary: it logs, then acknowledges, and applies what is committed."""
 
-from greenroom_cluster.peering import ShardRecords
-from greenroom_cluster.shard.log import LogDivergedError, record_bytes
-from greenroom_cluster.shard.memory import GROWTH_BYTES
-from greenroom_cluster.shard.replica import Replica
-from greenroom_cluster.shard.roles import ACCEPTS, Kind
+from greenroom_cluster.shard.messages import ShardRecords
+from greenroom_cluster.shard.roles.accepts import ACCEPTS, Kind
+from greenroom_cluster.shard.roles.replica import Replica
+from greenroom_cluster.shard.state.log import LogDivergedError, record_bytes
+from greenroom_cluster.shard.state.memory import GROWTH_BYTES
 
 
 def take_records(replicas: list[Replica | None], now_ns: int, sender: bytes, entry: ShardRecords) -> bool:

@@ -9,16 +9,16 @@ stopped serving before it proposes a hand-over.
 from typing import TYPE_CHECKING
 
 from greenroom.errors import InvariantError
-from greenroom_cluster.peering import SnapshotOk, SnapshotRefused
 from greenroom_cluster.shard.effects import Send
-from greenroom_cluster.shard.joining import SnapshotSender
-from greenroom_cluster.shard.pairs import Follower, Outgoing
-from greenroom_cluster.shard.roles import Role
+from greenroom_cluster.shard.joining.snapshot import SnapshotSender
+from greenroom_cluster.shard.messages import SnapshotOk, SnapshotRefused
+from greenroom_cluster.shard.pairs.outgoing import Follower, Outgoing
+from greenroom_cluster.shard.roles.accepts import Role
 from greenroom_cluster.shard.settings import ns
 
 if TYPE_CHECKING:
     from greenroom_cluster.shard.context import OpenProposal
-    from greenroom_cluster.shard.primary import Primary
+    from greenroom_cluster.shard.roles.primary import Primary
 
 JOINER_LAG_RECORDS = 256
 FULL_RETRIES = 8

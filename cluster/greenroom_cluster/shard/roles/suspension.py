@@ -12,9 +12,17 @@ from collections.abc import Sequence
 
 from greenroom import wire
 from greenroom.cluster_map import SuspectRecord
-from greenroom_cluster.shard.log import record_bytes
-from greenroom_cluster.shard.records import Command, Evict, Expire, ForgetClients, KeptResult, Record, asked
-from greenroom_cluster.shard.results import ClientTable, answers
+from greenroom_cluster.shard.state.log import record_bytes
+from greenroom_cluster.shard.state.records import (
+    Command,
+    Evict,
+    Expire,
+    ForgetClients,
+    KeptResult,
+    Record,
+    asked,
+)
+from greenroom_cluster.shard.state.results import ClientTable, answers
 
 DROPPED = "this command ended an actor and was dropped"
 

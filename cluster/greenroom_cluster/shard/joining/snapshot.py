@@ -8,10 +8,10 @@ snapshot's sequence follow on the ordinary stream from the first acknowledged ch
 from collections.abc import Iterator
 
 from greenroom.errors import InvariantError
-from greenroom_cluster.peering import SnapshotChunk
-from greenroom_cluster.shard.records import ClientState, KeptResult, StoredSession
-from greenroom_cluster.shard.stored import decoded
-from greenroom_cluster.shard.table import SessionTable
+from greenroom_cluster.shard.messages import SnapshotChunk
+from greenroom_cluster.shard.state.records import ClientState, KeptResult, StoredSession
+from greenroom_cluster.shard.state.stored import decoded
+from greenroom_cluster.shard.state.table import SessionTable
 
 ENTRY_OVERHEAD_BYTES = 128
 CLIENT_BYTES = 48

@@ -16,9 +16,9 @@ from greenroom.fields import DATA_BYTES_MAX
 from greenroom.patching import UnexpectedValueError, patch_data
 from greenroom.scan.bounds import Tally
 from greenroom.wire import FailureCode
-from greenroom_cluster.shard.expiry import ExpiryIndex
-from greenroom_cluster.shard.memory import ANONYMOUS_BYTES, EXPIRY_BYTES, SESSION_BYTES, USER_BYTES
-from greenroom_cluster.shard.records import (
+from greenroom_cluster.shard.state.expiry import ExpiryIndex
+from greenroom_cluster.shard.state.memory import ANONYMOUS_BYTES, EXPIRY_BYTES, SESSION_BYTES, USER_BYTES
+from greenroom_cluster.shard.state.records import (
     KINDS,
     Evict,
     Expire,
@@ -28,8 +28,8 @@ from greenroom_cluster.shard.records import (
     StoredSession,
     asked,
 )
-from greenroom_cluster.shard.results import ClientTable
-from greenroom_cluster.shard.stored import (
+from greenroom_cluster.shard.state.results import ClientTable
+from greenroom_cluster.shard.state.stored import (
     Heading,
     created_of,
     decoded,
@@ -38,7 +38,7 @@ from greenroom_cluster.shard.stored import (
     heading_of,
     reply_with,
 )
-from greenroom_cluster.shard.users import UserIndex
+from greenroom_cluster.shard.state.users import UserIndex
 
 SEQUENCE_BITS = 40
 VERSION_MAX = (1 << 63) - 1

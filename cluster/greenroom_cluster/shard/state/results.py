@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from greenroom import wire
-from greenroom_cluster.shard.memory import ANSWER_BYTES, CLIENT_BYTES
-from greenroom_cluster.shard.records import Answered, ClientState, KeptResult, asked
+from greenroom_cluster.shard.state.memory import ANSWER_BYTES, CLIENT_BYTES
+from greenroom_cluster.shard.state.records import Answered, ClientState, KeptResult, asked
 
 _SESSION = wire.EncodedSession
 _NEVER = 1 << 64

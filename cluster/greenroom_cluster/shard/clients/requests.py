@@ -8,11 +8,13 @@ from collections.abc import Sequence
 import msgspec
 
 from greenroom import wire
-from greenroom_cluster.shard.administration import administer
+from greenroom_cluster.shard.clients.administration import administer
+from greenroom_cluster.shard.clients.costly import BRINGING, FANOUTS, hold_costly, put_off
 from greenroom_cluster.shard.context import Context
-from greenroom_cluster.shard.costly import BRINGING, FANOUTS, hold_costly, put_off
 from greenroom_cluster.shard.effects import Reply
-from greenroom_cluster.shard.fairness import (
+from greenroom_cluster.shard.fanout import Gather
+from greenroom_cluster.shard.inputs import ClientRequests, ConnectionClosed
+from greenroom_cluster.shard.limits.fairness import (
     NS_PER_BYTE_MAX,
     NS_PER_ENTRY_MAX,
     NS_PER_ITEM_MAX,
@@ -20,9 +22,7 @@ from greenroom_cluster.shard.fairness import (
     NS_PER_SHARD_MAX,
     WALKED_ITEMS_MAX,
 )
-from greenroom_cluster.shard.gathering import Gather
-from greenroom_cluster.shard.inputs import ClientRequests, ConnectionClosed
-from greenroom_cluster.shard.replica import Replica, unserved
+from greenroom_cluster.shard.roles.replica import Replica, unserved
 
 POINT_BITS = 16
 _OF_NO_SESSION = FANOUTS | {wire.Inspect, wire.DropRecord}

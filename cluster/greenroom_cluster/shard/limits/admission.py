@@ -15,13 +15,13 @@ from greenroom.fields import DATA_BYTES_MAX, LABEL_BYTES_MAX, USER_ID_BYTES_MAX
 from greenroom.scan.bounds import MalformedError
 from greenroom.scan.checks import check_data, check_values
 from greenroom.scan.plain import NOT_PLAIN, openings, plain_value
-from greenroom_cluster.shard.fairness import COSTLY_BYTES
-from greenroom_cluster.shard.log import COMMAND_BYTES, RECORD_OVERHEAD_BYTES, text_bytes
-from greenroom_cluster.shard.results import Client
+from greenroom_cluster.shard.limits.fairness import COSTLY_BYTES
+from greenroom_cluster.shard.state.log import COMMAND_BYTES, RECORD_OVERHEAD_BYTES, text_bytes
+from greenroom_cluster.shard.state.results import Client
 
 if TYPE_CHECKING:
     from greenroom_cluster.shard.context import Context
-    from greenroom_cluster.shard.primary import Primary, Write
+    from greenroom_cluster.shard.roles.primary import Primary, Write
 
 
 OPENING = frozenset({wire.Patch, wire.Rotate})

@@ -18,13 +18,13 @@ looks at its own sessions only, so the order across shards is no more than nearl
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from greenroom_cluster.shard.memory import ANONYMOUS_BYTES, SESSION_BYTES
-from greenroom_cluster.shard.records import Evict
 from greenroom_cluster.shard.settings import ns
+from greenroom_cluster.shard.state.memory import ANONYMOUS_BYTES, SESSION_BYTES
+from greenroom_cluster.shard.state.records import Evict
 
 if TYPE_CHECKING:
-    from greenroom_cluster.shard.pairs import Outgoing
-    from greenroom_cluster.shard.primary import Primary
+    from greenroom_cluster.shard.pairs.outgoing import Outgoing
+    from greenroom_cluster.shard.roles.primary import Primary
 
 EVICTING = "memory is full: sessions without a user are evicted to make room"
 

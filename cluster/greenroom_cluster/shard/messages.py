@@ -12,8 +12,8 @@ import msgspec
 
 from greenroom import wire
 from greenroom.cluster_map import SHARDS_MAX
-from greenroom_cluster.shard.memory import UNLIMITED_BYTES
-from greenroom_cluster.shard.records import ClientState, KeptResult, Record, StoredSession
+from greenroom_cluster.shard.state.memory import UNLIMITED_BYTES
+from greenroom_cluster.shard.state.records import ClientState, KeptResult, Record, StoredSession
 
 PEER_FRAME_BYTES_MAX = 4 << 20
 

@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from greenroom import wire
 from greenroom.fields import LIST_LIMIT_MAX
-from greenroom_cluster.shard.admission import OPENING, SMALL_BYTES, Admission
 from greenroom_cluster.shard.context import MARK_EPOCH, MARK_SEQUENCE, MARK_SHARD
 from greenroom_cluster.shard.effects import Reply
-from greenroom_cluster.shard.eviction import Eviction
-from greenroom_cluster.shard.gathering import Gather
-from greenroom_cluster.shard.growth import Growth
-from greenroom_cluster.shard.log import record_bytes
-from greenroom_cluster.shard.membership import Membership
-from greenroom_cluster.shard.memory import ANSWER_BYTES, CLIENT_BYTES
-from greenroom_cluster.shard.paging import LONG, Long, Paging
-from greenroom_cluster.shard.pairs import Follower
-from greenroom_cluster.shard.records import Command, Expire, ForgetClients, Record, asked
-from greenroom_cluster.shard.results import Client, answers
-from greenroom_cluster.shard.roles import ACCEPTS, Kind
+from greenroom_cluster.shard.fanout import Gather
+from greenroom_cluster.shard.limits.admission import OPENING, SMALL_BYTES, Admission
+from greenroom_cluster.shard.limits.eviction import Eviction
+from greenroom_cluster.shard.limits.growth import Growth
+from greenroom_cluster.shard.limits.paging import LONG, Long, Paging
+from greenroom_cluster.shard.pairs.outgoing import Follower
+from greenroom_cluster.shard.roles.accepts import ACCEPTS, Kind
+from greenroom_cluster.shard.roles.membership import Membership
 from greenroom_cluster.shard.settings import ns
-from greenroom_cluster.shard.stored import expiry_of, reply_with
+from greenroom_cluster.shard.state.log import record_bytes
+from greenroom_cluster.shard.state.memory import ANSWER_BYTES, CLIENT_BYTES
+from greenroom_cluster.shard.state.records import Command, Expire, ForgetClients, Record, asked
+from greenroom_cluster.shard.state.results import Client, answers
+from greenroom_cluster.shard.state.stored import expiry_of, reply_with
 
 if TYPE_CHECKING:
     from greenroom_cluster.shard.context import OpenProposal
-    from greenroom_cluster.shard.replica import Replica
+    from greenroom_cluster.shard.roles.replica import Replica
 
 TELL_EVERY = 30
 _REQUEST = Kind.REQUEST

@@ -12,8 +12,6 @@ from greenroom import wire
 from greenroom.cluster_map import ShardEntry, SuspectRecord
 from greenroom.errors import InvariantError
 from greenroom_cluster.coordination.messages import Decision
-from greenroom_cluster.peering import SnapshotChunk, SnapshotRefused
-from greenroom_cluster.shard.clock import ShardClock
 from greenroom_cluster.shard.context import (
     MARK_EPOCH,
     MARK_SEQUENCE,
@@ -21,15 +19,17 @@ from greenroom_cluster.shard.context import (
     Context,
     OpenProposal,
 )
-from greenroom_cluster.shard.joining import SnapshotReceiver
-from greenroom_cluster.shard.log import Log
-from greenroom_cluster.shard.pacing import affordable
-from greenroom_cluster.shard.pairs import Incoming, hear_of
-from greenroom_cluster.shard.primary import Primary
-from greenroom_cluster.shard.roles import Role
-from greenroom_cluster.shard.stored import expiry_of
-from greenroom_cluster.shard.suspension import Suspension
-from greenroom_cluster.shard.table import SessionTable
+from greenroom_cluster.shard.joining.snapshot import SnapshotReceiver
+from greenroom_cluster.shard.messages import SnapshotChunk, SnapshotRefused
+from greenroom_cluster.shard.pairs.incoming import Incoming, hear_of
+from greenroom_cluster.shard.roles.accepts import Role
+from greenroom_cluster.shard.roles.primary import Primary
+from greenroom_cluster.shard.roles.suspension import Suspension
+from greenroom_cluster.shard.state.clock import ShardClock
+from greenroom_cluster.shard.state.log import Log
+from greenroom_cluster.shard.state.pacing import affordable
+from greenroom_cluster.shard.state.stored import expiry_of
+from greenroom_cluster.shard.state.table import SessionTable
 
 _ANSWERS_UNTOLD_BYTES = 64 << 10
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from greenroom import wire
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.effects import Reply
-from greenroom_cluster.shard.replica import Replica
+from greenroom_cluster.shard.roles.replica import Replica
 
 
 def administer(

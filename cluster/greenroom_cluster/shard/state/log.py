@@ -12,7 +12,7 @@ from typing import Any
 from greenroom import wire
 from greenroom.errors import InvariantError
 from greenroom.fields import LABEL_BYTES_MAX, USER_ID_BYTES_MAX
-from greenroom_cluster.shard.records import Command, Evict, Expire, ForgetClients, Record
+from greenroom_cluster.shard.state.records import Command, Evict, Expire, ForgetClients, Record
 
 RECORD_OVERHEAD_BYTES = 96
 COMMAND_BYTES = 64

@@ -12,14 +12,14 @@ by epoch. The list is repeated until the primary's side says that it has taken i
 from collections import deque
 from typing import TYPE_CHECKING
 
-from greenroom_cluster.peering import Beacon, BeaconOk, Prepare, PrepareOk, ShardRecords
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.effects import Connect, Disconnect, Send
-from greenroom_cluster.shard.memory import UNLIMITED_BYTES, Memory
+from greenroom_cluster.shard.messages import Beacon, BeaconOk, Prepare, PrepareOk, ShardRecords
 from greenroom_cluster.shard.settings import ns
+from greenroom_cluster.shard.state.memory import UNLIMITED_BYTES
 
 if TYPE_CHECKING:
-    from greenroom_cluster.shard.primary import Primary
+    from greenroom_cluster.shard.roles.primary import Primary
 
 NEVER_NS = 1 << 62
 NEVER_BYTES = -UNLIMITED_BYTES
@@ -320,52 +320,3 @@ class Outgoing:
             if follower.sent == follower.acknowledged and not follower.refused:
                 self.resend(follower)
         self.flush()
-
-
-def hear_of(context: Context, peer: bytes, now_ns: int) -> "Incoming":
-    """Return the pair with a peer that is, or may become, the primary of replicas here."""
-    incoming = context.incoming.get(peer)
-    if incoming is None:
-        incoming = context.incoming[peer] = Incoming(peer, now_ns)
-    return incoming
-
-
-class Incoming:
-    """The pair with one peer, on the backups' side."""
-
-    __slots__ = ("_refusal", "_refused", "backed", "grace_due_ns", "heard_ns", "peer")
-
-    def __init__(self, peer: bytes, now_ns: int) -> None:
-        self.peer = peer
-        self.heard_ns = now_ns
-        # When the grace is over for the pair but not yet for shards that were taken up later.
-        self.grace_due_ns = 0
-        self.backed: set[int] = set()
-        self._refusal = 0
-        self._refused: dict[int, tuple[int, int]] = {}
-
-    def refuse(self, shard: int, epoch: int) -> None:
-        """Stop backing the peer on this shard at this epoch and below, for good."""
-        self.backed.discard(shard)
-        self._refusal += 1
-        self._refused[shard] = (epoch, self._refusal)
-
-    def on_beacon(self, message: Beacon, now_ns: int, memory: Memory) -> BeaconOk:
-        """Note that the peer is alive, and answer for which shards it is still backed, with how much room."""
-        self.heard_ns = now_ns
-        if message.grant_seen < 0 or not memory.bounded:
-            terms = (0, UNLIMITED_BYTES, 0, 0)
-        else:
-            grant = memory.offer(self.peer, message.grant_seen)
-            spare = memory.spare_bytes // memory.shares
-            terms = (grant.number, grant.left_bytes, spare, memory.share_bytes)
-        if message.refusals_seen == self._refusal:
-            return BeaconOk(message.sent_ns, self._refusal, (), *terms)
-        # Refusals are kept for good, at most one a shard: a primary whose side of the pair was closed and
-        # opened again asks for all of them.
-        refused = tuple(
-            (shard, epoch)
-            for shard, (epoch, refusal) in self._refused.items()
-            if refusal > message.refusals_seen
-        )
-        return BeaconOk(message.sent_ns, self._refusal, refused, *terms)

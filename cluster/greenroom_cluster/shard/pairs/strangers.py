@@ -8,7 +8,9 @@ kept of it.
 from collections.abc import Iterable
 
 from greenroom.cluster_map import ClusterMap
-from greenroom_cluster.peering import (
+from greenroom_cluster.shard.context import Context
+from greenroom_cluster.shard.effects import Answer
+from greenroom_cluster.shard.messages import (
     PeerReply,
     PeerRequest,
     Prepare,
@@ -16,8 +18,6 @@ from greenroom_cluster.peering import (
     SnapshotChunk,
     SnapshotRefused,
 )
-from greenroom_cluster.shard.context import Context
-from greenroom_cluster.shard.effects import Answer
 
 GONE_MAX = 4096
 

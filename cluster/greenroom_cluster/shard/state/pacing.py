@@ -8,9 +8,9 @@ when it is opened: that is counted as it happens, see `Replica.commit`.
 """
 
 from greenroom import wire
-from greenroom_cluster.shard.log import Log
-from greenroom_cluster.shard.records import Evict
-from greenroom_cluster.shard.table import SessionTable
+from greenroom_cluster.shard.state.log import Log
+from greenroom_cluster.shard.state.records import Evict
+from greenroom_cluster.shard.state.table import SessionTable
 
 _RECORD_BYTES = 128
 """Any command takes time as if it opened that much."""

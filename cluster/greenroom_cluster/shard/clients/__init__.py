@@ -1,0 +1,1 @@
+"""Requests of stores and operators as they reach an actor."""

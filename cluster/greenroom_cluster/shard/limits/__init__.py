@@ -1,0 +1,1 @@
+"""What an actor takes on, and what it refuses or puts off."""

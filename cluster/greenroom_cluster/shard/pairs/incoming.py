@@ -1,0 +1,54 @@
+"""A pair of actors, as the actor sees it on which the backups are; `outgoing` tells of leases and graces."""
+
+from greenroom_cluster.shard.context import Context
+from greenroom_cluster.shard.messages import Beacon, BeaconOk
+from greenroom_cluster.shard.state.memory import UNLIMITED_BYTES, Memory
+
+
+def hear_of(context: Context, peer: bytes, now_ns: int) -> "Incoming":
+    """Return the pair with a peer that is, or may become, the primary of replicas here."""
+    incoming = context.incoming.get(peer)
+    if incoming is None:
+        incoming = context.incoming[peer] = Incoming(peer, now_ns)
+    return incoming
+
+
+class Incoming:
+    """The pair with one peer, on the backups' side."""
+
+    __slots__ = ("_refusal", "_refused", "backed", "grace_due_ns", "heard_ns", "peer")
+
+    def __init__(self, peer: bytes, now_ns: int) -> None:
+        self.peer = peer
+        self.heard_ns = now_ns
+        # When the grace is over for the pair but not yet for shards that were taken up later.
+        self.grace_due_ns = 0
+        self.backed: set[int] = set()
+        self._refusal = 0
+        self._refused: dict[int, tuple[int, int]] = {}
+
+    def refuse(self, shard: int, epoch: int) -> None:
+        """Stop backing the peer on this shard at this epoch and below, for good."""
+        self.backed.discard(shard)
+        self._refusal += 1
+        self._refused[shard] = (epoch, self._refusal)
+
+    def on_beacon(self, message: Beacon, now_ns: int, memory: Memory) -> BeaconOk:
+        """Note that the peer is alive, and answer for which shards it is still backed, with how much room."""
+        self.heard_ns = now_ns
+        if message.grant_seen < 0 or not memory.bounded:
+            terms = (0, UNLIMITED_BYTES, 0, 0)
+        else:
+            grant = memory.offer(self.peer, message.grant_seen)
+            spare = memory.spare_bytes // memory.shares
+            terms = (grant.number, grant.left_bytes, spare, memory.share_bytes)
+        if message.refusals_seen == self._refusal:
+            return BeaconOk(message.sent_ns, self._refusal, (), *terms)
+        # Refusals are kept for good, at most one a shard: a primary whose side of the pair was closed and
+        # opened again asks for all of them.
+        refused = tuple(
+            (shard, epoch)
+            for shard, (epoch, refusal) in self._refused.items()
+            if refusal > message.refusals_seen
+        )
+        return BeaconOk(message.sent_ns, self._refusal, refused, *terms)
