@@ -339,6 +339,8 @@ def _path(value: Any) -> str:
         _refuse(f"{_described(value)} is no path")
     if not value.startswith("/"):
         _refuse("each path begins with a slash")
+    if any(each in value for each in "*?#{<"):
+        _refuse("a path is no pattern: it stands for itself and all below it; a function can tell more")
     return str.__str__(value)
 
 

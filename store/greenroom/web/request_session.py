@@ -82,10 +82,12 @@ class RequestSession(dict[Any, Any]):
     # --- reading, as dict has it -------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> Any:
-        self._greenroom_visit.before_reading()
-        value = super().__getitem__(key)
+        visit = self._greenroom_visit
+        if not (visit.accessed and visit.loaded):
+            visit.before_reading()
+        value = dict.__getitem__(self, key)
         if type(value) not in _FIXED:
-            self._greenroom_visit.touched = True
+            visit.touched = True
         return value
 
     def __contains__(self, key: object) -> bool:
@@ -116,10 +118,12 @@ class RequestSession(dict[Any, Any]):
 
     def get(self, key: Any, default: Any = None) -> Any:
         """Return the value of a key, or the default."""
-        self._greenroom_visit.before_reading()
-        value = super().get(key, default)
+        visit = self._greenroom_visit
+        if not (visit.accessed and visit.loaded):
+            visit.before_reading()
+        value = dict.get(self, key, default)
         if type(value) not in _FIXED:
-            self._greenroom_visit.touched = True
+            visit.touched = True
         return value
 
     def keys(self) -> KeysView[Any]:  # type: ignore[override]  # dict_keys cannot be named
