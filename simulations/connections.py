@@ -187,9 +187,9 @@ class Dialed:
         tag: str,
     ) -> None:
         self.address = address
-        self.on_up: Callable[[], None] = _nothing
+        self.on_up: Callable[[], object] = _nothing
         self.on_messages: Callable[[list[Any]], bool] = _keep
-        self.on_down: Callable[[], None] = _nothing
+        self.on_down: Callable[[], object] = _nothing
         self.end: End | None = None
         self._process = process
         self._codec = codec

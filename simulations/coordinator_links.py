@@ -1,46 +1,40 @@
-"""The connection of an actor or a supervisor to the coordinator; mirrors `runtime/coordinator_link.py`.
-
-What decides something there and is mirrored here: on each connection it subscribes, naming the map it knows;
-it counts as up only once the whole map came; a map that is older than the one known, or of another cluster,
-ends the connection; a change that leaves a gap is answered by asking for the whole map; proposals made while
-it is not up are dropped; calls are sent again on every connection until answered.
-"""
+"""The connection of an actor or a supervisor to the coordinator, around the real `CoordinatorSession`."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from greenroom import wire
-from greenroom.cluster_map import ClusterMap, MapDelta
+from greenroom.cluster_map import ClusterMap
 from greenroom.framing import messages_decoder
 from greenroom_cluster.coordination.messages import (
     Accepted,
     CoordinatorReply,
     CoordinatorRequest,
-    Decided,
     Decision,
-    Heartbeat,
     Proposal,
-    Propose,
     Rejected,
     Suspicion,
 )
+from greenroom_cluster.links import coordinator_session as session
+from greenroom_cluster.links.coordinator_session import CALL_SECONDS, CoordinatorSession
 from simulations.connections import Codec, Dialed, hello
 from simulations.processes import Process
 
-CALL_SECONDS = 5.0
 COORDINATOR_ADDRESS = "coordinator:1"
 
 _decoder = messages_decoder(CoordinatorReply)
 
 
 class _Call:
-    __slots__ = ("answered", "request")
+    __slots__ = ("answered",)
 
-    def __init__(
-        self, request: CoordinatorRequest, answered: Callable[[Accepted | Rejected | None], None]
-    ) -> None:
-        self.request = request
-        self.answered = answered
+    def __init__(self, answered: Callable[[Accepted | Rejected | None], None]) -> None:
+        self.answered: Callable[[Accepted | Rejected | None], None] | None = answered
+
+    def finish(self, reply: Accepted | Rejected | None) -> None:
+        answered, self.answered = self.answered, None
+        if answered is not None:
+            answered(reply)
 
 
 class CoordinatorLink:
@@ -51,18 +45,24 @@ class CoordinatorLink:
         self.on_decisions: Callable[[tuple[Decision, ...]], None] = _nothing
         self.on_up: Callable[[], None] = _nothing
         self.on_down: Callable[[], None] = _nothing
-        self.map: ClusterMap | None = None
-        self.up = False
+        self._session = CoordinatorSession(sender)
         self._process = process
-        self._sender = sender
-        self._numbers = 0
-        self._calls: dict[int, _Call] = {}
         self._dialed = Dialed(
             process, codec, COORDINATOR_ADDRESS, hello(role, sender), _decoder, "coordination"
         )
-        self._dialed.on_up = self._connected
-        self._dialed.on_messages = self._received
-        self._dialed.on_down = self._lost
+        self._dialed.on_up = lambda: self._step(session.Connected())
+        self._dialed.on_messages = lambda messages: self._step(session.Received(messages))
+        self._dialed.on_down = lambda: self._step(session.Lost())
+
+    @property
+    def map(self) -> ClusterMap | None:
+        """The newest map that came."""
+        return self._session.map
+
+    @property
+    def up(self) -> bool:
+        """Whether the map was received on the connection that stands."""
+        return self._session.up
 
     def start(self) -> None:
         """Connect, for as long as the process lives."""
@@ -70,13 +70,11 @@ class CoordinatorLink:
 
     def propose(self, proposals: Iterable[Proposal]) -> None:
         """Send these; dropped while the link is not up."""
-        if self.up:
-            self._numbers += 1
-            self._dialed.send([Propose(self._numbers, self._sender, tuple(proposals))])
+        self._step(session.Offer(tuple(proposals)))
 
     def heartbeat(self, node: str, suspicions: tuple[Suspicion, ...] = ()) -> None:
         """Tell the coordinator that this node is alive."""
-        self._dialed.send([Heartbeat(node, *self._known(), suspicions, self._identity())])
+        self._step(session.Beat(node, suspicions))
 
     def call(
         self,
@@ -87,76 +85,37 @@ class CoordinatorLink:
 
         `answered(None)` after `CALL_SECONDS` without an answer.
         """
-        self._numbers += 1
-        number = self._numbers
-        call = self._calls[number] = _Call(make_request(number), answered)
-        self._dialed.send([call.request])
-        self._process.later(CALL_SECONDS, self._finish, number, None)
+        call = _Call(answered)
+        self._step(session.Call(call, make_request))
+        self._process.later(CALL_SECONDS, self._give_up, call)
 
-    def _finish(self, number: int, reply: Accepted | Rejected | None) -> None:
-        call = self._calls.pop(number, None)
-        if call is not None:
-            call.answered(reply)
+    def _give_up(self, call: _Call) -> None:
+        self._step(session.GiveUp(call))
+        call.finish(None)
 
-    def _known(self) -> tuple[int, int]:
-        return (0, 0) if self.map is None else (self.map.lineage, self.map.version)
-
-    def _identity(self) -> bytes:
-        return b"" if self.map is None else self.map.identity
-
-    def _connected(self) -> None:
-        epochs = () if self.map is None else self.map.epochs
-        subscription = wire.Subscribe(*self._known(), epochs, self._identity())
-        self._dialed.send([subscription, *(call.request for call in self._calls.values())])
-
-    def _lost(self) -> None:
-        was_up, self.up = self.up, False
-        if was_up:
-            self.on_down()
-
-    def _received(self, messages: list[Any]) -> bool:
-        return all(self._take(message) for message in messages)
-
-    def _take(self, message: CoordinatorReply) -> bool:
-        match message:
-            case wire.MapFull(map=full):
-                return self._take_map(full)
-            case wire.MapChange(delta=delta):
-                return self._take_change(delta)
-            case Decided(decisions=decisions):
-                self.on_decisions(decisions)
-            case Accepted() | Rejected():
-                self._finish(message.request, message)
-            case _:
-                return False
-        return True
-
-    def _take_map(self, full: ClusterMap) -> bool:
-        known = self.map
-        if known is None or full.continues(known):
-            self.map = full
-            self.on_map(full)
-        elif full.is_foreign_to(known) or (full.lineage, full.version) != (known.lineage, known.version):
-            return False
-        if not self.up:
-            self.up = True
-            self.on_up()
-        return True
-
-    def _take_change(self, delta: MapDelta) -> bool:
-        known = self.map
-        if known is None or (delta.lineage == known.lineage and delta.version <= known.version):
-            return True
-        try:
-            new = known.apply(delta)
-        except (ValueError, IndexError):
-            self._dialed.send([wire.Subscribe(0, 0, (), self._identity())])
-            return True
-        if not new.continues(known):
-            return False
-        self.map = new
-        self.on_map(new)
-        return True
+    def _step(self, event: session.SessionInput) -> bool:
+        """Have the session take an input, and perform what follows; False: the connection is to be ended."""
+        going_on = True
+        for effect in self._session.step(event):
+            match effect:
+                case session.Transmit(messages=messages):
+                    self._dialed.send(messages)
+                case session.FlushSoon():
+                    timeline = self._process.timeline
+                    timeline.after(0, self._process.tell, 0, self._step, session.Flush())
+                case session.MapSeen(map=cluster_map):
+                    self.on_map(cluster_map)
+                case session.SessionUp():
+                    self.on_up()
+                case session.SessionDown():
+                    self.on_down()
+                case session.Decisions(decisions=decisions):
+                    self.on_decisions(decisions)
+                case session.Answered(token=_Call() as call, reply=reply):
+                    call.finish(reply)
+                case session.End():
+                    going_on = False
+        return going_on
 
 
 def _nothing(*_: Any) -> None:

@@ -3,6 +3,7 @@
 
 import msgspec
 
+from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.dialog.core import Dialog
 from greenroom.dialog.following import MapFollower
@@ -13,6 +14,7 @@ from greenroom_cluster.coordination.coordinator import ConnectionClosed, Coordin
 from greenroom_cluster.coordination.draft import Draft
 from greenroom_cluster.coordination.hearing import Hearing
 from greenroom_cluster.coordination.rules import NOBODY_LEFT, RULES
+from greenroom_cluster.links.coordinator_session import CoordinatorSession
 from greenroom_cluster.shard.host import Host
 from simulations import network, world
 from simulations.actors import ActorProcess
@@ -147,17 +149,21 @@ def _(patches: Patches) -> None:
     """A coordinator restored from an older copy does not notice that later maps are in use."""
     patches.set(Coordinator, "_hear", lambda self, now_ns, batch: ())
     patches.set(Hearing, "holds_back", lambda self, *_: False)
-    from simulations import coordinator_links
-
-    patches.set(coordinator_links.CoordinatorLink, "_known", lambda self: (0, 0))
-    take = coordinator_links.CoordinatorLink._take_map
+    patches.set(CoordinatorSession, "_known", lambda self: (0, 0))
+    take = CoordinatorSession._take_map
 
     def take_map(self, full):
         if self.map is not None and full != self.map and not full.continues(self.map):
             self.map = None
         return take(self, full)
 
-    patches.set(coordinator_links.CoordinatorLink, "_take_map", take_map)
+    patches.set(CoordinatorSession, "_take_map", take_map)
+
+
+@mutant("does not say which map it knows", budget=50, plan=RESTORED)
+def _(patches: Patches) -> None:
+    """An actor subscribes as if it knew no map, and a restored coordinator believes its own."""
+    patches.set(CoordinatorSession, "_subscription", lambda self: wire.Subscribe(0, 0))
 
 
 # --- drivers ---------------------------------------------------------------------------------------------

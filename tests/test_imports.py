@@ -39,6 +39,7 @@ PURE = (
     "greenroom_cluster.coordination.genesis",
     "greenroom_cluster.coordination.messages",
     "greenroom_cluster.coordination.rules",
+    "greenroom_cluster.links",
     "greenroom_cluster.shard.messages",
     "greenroom_cluster.placement",
     "greenroom_cluster.restarts",

@@ -205,7 +205,7 @@ async def test_gap_in_the_changes_is_healed_by_asking_for_the_whole_map(tmp_path
         await until(lambda: one.link.map is not None and bool(one.link.map.shards[0].wanted))
         known = one.link.map
         assert known is not None
-        one.link._map = first_map(CLUSTER, 8, 2)  # as if changes had been missed
+        one.link._session.map = first_map(CLUSTER, 8, 2)  # as if changes had been missed
         one.link.propose([start(0, one.sender)])
         await until(lambda: one.link.map is not None and one.link.map.shards[0].primary == one.sender)
         assert one.link.map == server.map

@@ -60,18 +60,6 @@ async def test_a_peer_of_the_former_cluster_follows_no_later_map_of_the_next(tmp
         outer.cancel_scope.cancel()
 
 
-async def test_a_coordinator_of_a_former_release_that_shows_another_map_is_not_followed() -> None:
-    """It turns nobody away, so the peer itself leaves."""
-    one = Follower("127.0.0.1:1", b"1" * 16)
-    known = first_map(CLUSTER, 8, 2, b"o" * 16)
-    assert one.link._take_map(known)
-    later = msgspec.structs.replace(known, version=9, identity=b"n" * 16)
-    assert not one.link._take_map(later)
-    assert not one.link._take_map(msgspec.structs.replace(later, lineage=2))
-    assert one.link.map == known
-    assert one.link._take_map(msgspec.structs.replace(known, version=2))
-
-
 async def test_a_map_of_a_former_release_gets_an_identity_that_is_on_disk_before_it_is_told(
     tmp_path: Path,
 ) -> None:
@@ -85,7 +73,7 @@ async def test_a_map_of_a_former_release_gets_an_identity_that_is_on_disk_before
             assert told is not None
             assert (told.version, told.identity) == (8, identified(former).identity)
             one = Follower(server.listener.address(), b"1" * 16)
-            one.link._map = former
+            one.link._session.map = former
             outer.start_soon(one.link.run)
             await until(lambda: one.link.map == server.map)
         with MapStorage(tmp_path) as storage:

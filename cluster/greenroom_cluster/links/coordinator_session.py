@@ -1,0 +1,305 @@
+"""The session of an actor or a node's supervisor with the coordinator, over one connection after another.
+
+On each connection it subscribes, naming the map that it knows, and is up only once the whole map has come:
+open proposals are judged by that map before they are made again. A map that is older than the known one, or
+of another cluster, ends the connection. Proposals are dropped while the session is not up; calls are sent
+again on every connection until they are answered.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from greenroom import wire
+from greenroom.cluster_map import ClusterMap, MapDelta
+from greenroom_cluster.coordination.messages import (
+    Accepted,
+    CoordinatorReply,
+    CoordinatorRequest,
+    Decided,
+    Decision,
+    Heartbeat,
+    Proposal,
+    Propose,
+    Rejected,
+    Suspicion,
+)
+
+CALL_SECONDS = 5.0
+"""How long a call waits for its answer, unless its caller says otherwise."""
+
+PROPOSALS_PER_MESSAGE = 1024
+
+# --- inputs ----------------------------------------------------------------------------------------------
+
+
+class Connected(msgspec.Struct, frozen=True):
+    """A connection to the coordinator stands; hellos were exchanged on it."""
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """The connection has ended, for whatever reason."""
+
+
+class Received(msgspec.Struct, frozen=True):
+    """Messages that came on the connection, in order."""
+
+    messages: Sequence[CoordinatorReply]
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """Make these proposals, with all others that are offered before the next `Flush`."""
+
+    proposals: Sequence[Proposal]
+
+
+class Flush(msgspec.Struct, frozen=True):
+    """The moment that `FlushSoon` asked for has come."""
+
+
+class Beat(msgspec.Struct, frozen=True):
+    """Tell the coordinator that this node is alive."""
+
+    node: str
+    suspicions: tuple[Suspicion, ...] = ()
+
+
+class Call(msgspec.Struct, frozen=True):
+    """Ask for `make_request(number)` until it is answered. Only for what may arrive twice.
+
+    `token` is whatever the caller knows the call by.
+    """
+
+    token: object
+    make_request: Callable[[int], CoordinatorRequest]
+
+
+class GiveUp(msgspec.Struct, frozen=True):
+    """Nobody waits for the answer to this call any longer."""
+
+    token: object
+
+
+SessionInput: TypeAlias = Connected | Lost | Received | Offer | Flush | Beat | Call | GiveUp
+
+# --- effects ---------------------------------------------------------------------------------------------
+
+
+class Transmit(msgspec.Struct, frozen=True):
+    """Send these on the connection."""
+
+    messages: Sequence[wire.Frame]
+
+
+class FlushSoon(msgspec.Struct, frozen=True):
+    """Input a `Flush` once everything that is happening at this moment has happened."""
+
+
+class MapSeen(msgspec.Struct, frozen=True):
+    """A newer map came."""
+
+    map: ClusterMap
+
+
+class SessionUp(msgspec.Struct, frozen=True):
+    """The map has come on this connection; the last `MapSeen` is what the coordinator holds."""
+
+
+class SessionDown(msgspec.Struct, frozen=True):
+    """The session was up and is not any more."""
+
+
+class Decisions(msgspec.Struct, frozen=True):
+    """The coordinator has decided on proposals. The map that shows it came before."""
+
+    decisions: tuple[Decision, ...]
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """A call was answered."""
+
+    token: object
+    reply: Accepted | Rejected
+
+
+class ProposalsRejected(msgspec.Struct, frozen=True):
+    """Proposals were rejected as a whole, undecided; `reason` is the coordinator's."""
+
+    reason: str
+
+
+class End(msgspec.Struct, frozen=True):
+    """End the connection."""
+
+
+class Refused(End, frozen=True):
+    """End it: the coordinator has said goodbye, and why."""
+
+    code: str
+    reason: str
+
+
+class ForeignMap(End, frozen=True):
+    """End it: the coordinator is that of another cluster."""
+
+
+class OlderMap(End, frozen=True):
+    """End it: a coordinator that has gone back in time learns it by our `Subscribe`, and is not followed.
+
+    `known` and `received` are lineages and versions.
+    """
+
+    known: tuple[int, int]
+    received: tuple[int, int]
+
+
+SessionEffect: TypeAlias = (
+    Transmit | FlushSoon | MapSeen | SessionUp | SessionDown | Decisions | Answered | ProposalsRejected | End
+)
+
+
+# --- the session -----------------------------------------------------------------------------------------
+
+
+class _Call:
+    __slots__ = ("request", "token")
+
+    def __init__(self, token: object, request: CoordinatorRequest) -> None:
+        self.token = token
+        self.request = request
+
+
+class CoordinatorSession:
+    """Follows the map, proposes and calls for the process with the identity `sender`.
+
+    Effects are to be performed in order, before the next input.
+    """
+
+    def __init__(self, sender: bytes) -> None:
+        self.map: ClusterMap | None = None
+        self.connected = False
+        self.up = False
+        self._sender = sender
+        self._numbers = itertools.count(1)
+        self._calls: dict[int, _Call] = {}
+        # By nonce: made twice at one moment, a proposal is sent once.
+        self._offered: dict[bytes, Proposal] = {}
+
+    def step(self, event: SessionInput) -> list[SessionEffect]:
+        """Take one input; return what is to be done."""
+        match event:
+            case Received(messages=messages):
+                return self._received(messages)
+            case Connected():
+                self.connected = True
+                return [Transmit((self._subscription(), *(call.request for call in self._calls.values())))]
+            case Lost():
+                was_up, self.connected, self.up = self.up, False, False
+                self._offered.clear()
+                return [SessionDown()] if was_up else []
+            case Offer(proposals=proposals):
+                return self._offer(proposals)
+            case Flush():
+                return self._flush()
+            case Beat(node=node, suspicions=suspicions) if self.connected:
+                return [Transmit((Heartbeat(node, *self._known(), suspicions, self._identity()),))]
+            case Call(token=token, make_request=make_request):
+                return self._call(token, make_request)
+            case GiveUp(token=token):
+                self._calls = {number: call for number, call in self._calls.items() if call.token != token}
+        return []
+
+    # --- what is asked -----------------------------------------------------------------------------------
+
+    def _offer(self, proposals: Sequence[Proposal]) -> list[SessionEffect]:
+        if not self.up or not proposals:
+            return []
+        first = not self._offered
+        self._offered.update((proposal.nonce, proposal) for proposal in proposals)
+        return [FlushSoon()] if first else []
+
+    def _flush(self) -> list[SessionEffect]:
+        offered = tuple(self._offered.values())
+        self._offered.clear()
+        messages = [
+            Propose(next(self._numbers), self._sender, offered[start : start + PROPOSALS_PER_MESSAGE])
+            for start in range(0, len(offered), PROPOSALS_PER_MESSAGE)
+        ]
+        return [Transmit(messages)] if messages else []
+
+    def _call(self, token: object, make_request: Callable[[int], CoordinatorRequest]) -> list[SessionEffect]:
+        number = next(self._numbers)
+        call = self._calls[number] = _Call(token, make_request(number))
+        return [Transmit((call.request,))] if self.connected else []
+
+    def _known(self) -> tuple[int, int]:
+        return (0, 0) if self.map is None else (self.map.lineage, self.map.version)
+
+    def _identity(self) -> bytes:
+        return b"" if self.map is None else self.map.identity
+
+    def _subscription(self) -> wire.Subscribe:
+        epochs = () if self.map is None else self.map.epochs
+        return wire.Subscribe(*self._known(), epochs, self._identity())
+
+    # --- what comes --------------------------------------------------------------------------------------
+
+    def _received(self, messages: Sequence[CoordinatorReply]) -> list[SessionEffect]:
+        effects: list[SessionEffect] = []
+        for message in messages:
+            effects += self._take(message)
+            if effects and isinstance(effects[-1], End):
+                break
+        return effects
+
+    def _take(self, message: CoordinatorReply) -> list[SessionEffect]:
+        match message:
+            case wire.MapFull(map=full):
+                return self._take_map(full)
+            case wire.MapChange(delta=delta):
+                return self._take_change(delta)
+            case Decided(decisions=decisions):
+                return [Decisions(decisions)]
+            case Accepted() | Rejected():
+                return self._take_reply(message)
+            case wire.Goodbye(code=code, message=text):
+                return [Refused(code, text)]
+            case _:
+                return [End()]
+
+    def _take_map(self, full: ClusterMap) -> list[SessionEffect]:
+        known = self.map
+        effects: list[SessionEffect] = []
+        if known is None or full.continues(known):
+            self.map = full
+            effects.append(MapSeen(full))
+        elif full.is_foreign_to(known):
+            return [ForeignMap()]
+        elif (full.lineage, full.version) != (known.lineage, known.version):
+            return [OlderMap(self._known(), (full.lineage, full.version))]
+        if not self.up:
+            self.up = True
+            effects.append(SessionUp())
+        return effects
+
+    def _take_change(self, delta: MapDelta) -> list[SessionEffect]:
+        known = self.map
+        if known is None or (delta.lineage == known.lineage and delta.version <= known.version):
+            return []
+        try:
+            new = known.apply(delta)
+        except (ValueError, IndexError):
+            # A gap: only the whole map helps.
+            return [Transmit((wire.Subscribe(0, 0, (), self._identity()),))]
+        if not new.continues(known):
+            return [OlderMap(self._known(), (delta.lineage, delta.version))]
+        self.map = new
+        return [MapSeen(new)]
+
+    def _take_reply(self, reply: Accepted | Rejected) -> list[SessionEffect]:
+        call = self._calls.pop(reply.request, None)
+        if call is not None:
+            return [Answered(call.token, reply)]
+        return [ProposalsRejected(reply.reason)] if isinstance(reply, Rejected) else []

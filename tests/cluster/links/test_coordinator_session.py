@@ -1,0 +1,229 @@
+"""A session with the coordinator: what it says on each connection, which map it follows, what it repeats."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from greenroom import wire
+from greenroom.cluster_map import ClusterMap, MapDelta, NodeEntry, delta_between
+from greenroom_cluster.coordination.genesis import first_map
+from greenroom_cluster.coordination.messages import (
+    Accepted,
+    Decided,
+    Decision,
+    Heartbeat,
+    Proposal,
+    Propose,
+    Rejected,
+    RemoveNode,
+)
+from greenroom_cluster.links.coordinator_session import (
+    PROPOSALS_PER_MESSAGE,
+    Answered,
+    Beat,
+    Call,
+    Connected,
+    CoordinatorSession,
+    Decisions,
+    Flush,
+    FlushSoon,
+    ForeignMap,
+    GiveUp,
+    Lost,
+    MapSeen,
+    Offer,
+    OlderMap,
+    ProposalsRejected,
+    Received,
+    Refused,
+    SessionDown,
+    SessionUp,
+    Transmit,
+)
+
+ME = b"m" * 16
+IDENTITY = b"i" * 16
+FIRST = first_map("test", 2, 2, IDENTITY)
+
+
+def with_node(former: ClusterMap, name: str) -> ClusterMap:
+    nodes = {**former.nodes, name: NodeEntry(name, "n:1", "up")}
+    return replace(former, version=former.version + 1, nodes=nodes)
+
+
+SECOND = with_node(FIRST, "one")
+THIRD = with_node(SECOND, "two")
+FOREIGN = first_map("test", 2, 2, b"o" * 16)
+GONE_BACK = replace(THIRD, version=THIRD.version + 5)
+AHEAD = replace(SECOND, shards=(replace(SECOND.shards[0], epoch=7), SECOND.shards[1]))
+
+
+def proposal(number: int) -> Proposal:
+    return Proposal(0, 0, number.to_bytes(8, "big"), "start", ME, ())
+
+
+def sent(effects: Sequence[Any]) -> list[wire.Frame]:
+    return [message for effect in effects if isinstance(effect, Transmit) for message in effect.messages]
+
+
+def session(*, knows: ClusterMap | None = None, up: bool = True) -> CoordinatorSession:
+    """One that knows this map, and is up if it may be."""
+    one = CoordinatorSession(ME)
+    if knows is not None:
+        one.step(Connected())
+        one.step(Received([wire.MapFull(knows)]))
+        if not up:
+            one.step(Lost())
+    return one
+
+
+@pytest.mark.parametrize(
+    ("knows", "subscription"),
+    [
+        (None, wire.Subscribe(0, 0)),
+        (SECOND, wire.Subscribe(SECOND.lineage, SECOND.version, SECOND.epochs, IDENTITY)),
+    ],
+)
+def test_it_subscribes_first_naming_the_map_it_knows(
+    knows: ClusterMap | None, subscription: wire.Subscribe
+) -> None:
+    assert sent(session(knows=knows, up=False).step(Connected())) == [subscription]
+
+
+@pytest.mark.parametrize(
+    ("knows", "comes", "follows"),
+    [
+        (None, FIRST, [MapSeen(FIRST), SessionUp()]),
+        (FIRST, SECOND, [MapSeen(SECOND), SessionUp()]),
+        (FIRST, FIRST, [SessionUp()]),
+        (SECOND, FIRST, [OlderMap((1, 2), (1, 1))]),
+        (AHEAD, GONE_BACK, [OlderMap((1, 2), (1, 8))]),
+        (FIRST, FOREIGN, [ForeignMap()]),
+        (FIRST, replace(FOREIGN, lineage=2), [ForeignMap()]),
+    ],
+)
+def test_the_whole_map_brings_it_up_unless_it_is_not_to_be_followed(
+    knows: ClusterMap | None, comes: ClusterMap, follows: list[Any]
+) -> None:
+    one = session(knows=knows, up=False)
+    one.step(Connected())
+    assert not one.up
+    assert one.step(Received([wire.MapFull(comes)])) == follows
+    assert one.up == (SessionUp() in follows)
+    assert one.map == (comes if one.up else knows)
+
+
+ASKS_ANEW = Transmit((wire.Subscribe(0, 0, (), IDENTITY),))
+
+
+@pytest.mark.parametrize(
+    ("knows", "delta", "follows"),
+    [
+        (FIRST, delta_between(FIRST, SECOND), [MapSeen(SECOND)]),
+        (SECOND, delta_between(FIRST, SECOND), []),
+        (FIRST, delta_between(SECOND, THIRD), [ASKS_ANEW]),
+        (
+            AHEAD,
+            replace(delta_between(AHEAD, THIRD), version=AHEAD.version + 1),
+            [OlderMap((1, 2), (1, 3))],
+        ),
+    ],
+)
+def test_a_change_is_applied_asked_about_or_not_followed(
+    knows: ClusterMap, delta: MapDelta, follows: list[Any]
+) -> None:
+    assert session(knows=knows).step(Received([wire.MapChange(delta)])) == follows
+
+
+def test_nothing_is_read_behind_what_ends_the_connection() -> None:
+    goodbye = wire.Goodbye("older-map", "a later map is in use")
+    one = session(knows=FIRST)
+    assert one.step(Received([goodbye, wire.MapFull(SECOND)])) == [
+        Refused("older-map", "a later map is in use")
+    ]
+    assert one.map == FIRST
+
+
+def test_proposals_wait_for_the_map_of_this_connection() -> None:
+    """What is offered earlier is dropped: its maker offers it again when the session is up."""
+    one = session(knows=FIRST, up=False)
+    for event in (Offer([proposal(1)]), Connected(), Offer([proposal(2)])):
+        assert not any(isinstance(effect, FlushSoon) for effect in one.step(event))
+    one.step(Received([wire.MapFull(FIRST)]))
+    assert one.step(Flush()) == []
+    assert one.step(Offer([proposal(3)])) == [FlushSoon()]
+    assert [message.proposals for message in sent(one.step(Flush())) if isinstance(message, Propose)] == [
+        (proposal(3),)
+    ]
+
+
+def test_what_is_offered_at_one_moment_goes_out_together_and_once() -> None:
+    one = session(knows=FIRST)
+    assert one.step(Offer([proposal(1), proposal(2)])) == [FlushSoon()]
+    assert one.step(Offer([proposal(2), proposal(3)])) == []
+    assert sent(one.step(Flush())) == [Propose(1, ME, tuple(map(proposal, (1, 2, 3))))]
+    assert one.step(Flush()) == []
+
+
+def test_proposals_are_cut_into_messages() -> None:
+    one = session(knows=FIRST)
+    one.step(Offer([proposal(number) for number in range(PROPOSALS_PER_MESSAGE + 1)]))
+    sizes = [len(message.proposals) for message in sent(one.step(Flush())) if isinstance(message, Propose)]
+    assert sizes == [PROPOSALS_PER_MESSAGE, 1]
+
+
+@pytest.mark.parametrize(("knows", "follows"), [(FIRST, [SessionDown()]), (None, [])])
+def test_it_goes_down_only_if_it_was_up(knows: ClusterMap | None, follows: list[Any]) -> None:
+    one = session(knows=knows)
+    assert one.step(Lost()) == follows
+    assert not one.up
+
+
+def test_proposals_are_lost_with_the_connection() -> None:
+    one = session(knows=FIRST)
+    one.step(Offer([proposal(1)]))
+    one.step(Lost())
+    one.step(Connected())
+    one.step(Received([wire.MapFull(FIRST)]))
+    assert one.step(Flush()) == []
+
+
+def test_a_call_is_sent_on_every_connection_until_it_is_answered() -> None:
+    one = session()
+    assert one.step(Call("call", lambda number: RemoveNode(number, "one"))) == []
+    asked = RemoveNode(1, "one")
+    assert asked in sent(one.step(Connected()))
+    one.step(Lost())
+    assert asked in sent(one.step(Connected()))
+    assert one.step(Received([Accepted(1)])) == [Answered("call", Accepted(1))]
+    one.step(Lost())
+    assert asked not in sent(one.step(Connected()))
+
+
+def test_a_call_that_was_given_up_is_sent_no_more() -> None:
+    one = session()
+    one.step(Connected())
+    assert sent(one.step(Call("call", lambda number: RemoveNode(number, "one")))) == [RemoveNode(1, "one")]
+    one.step(GiveUp("call"))
+    assert one.step(Received([Accepted(1)])) == []
+    one.step(Lost())
+    assert sent(one.step(Connected())) == [wire.Subscribe(0, 0)]
+
+
+def test_decisions_and_rejected_proposals_are_handed_on() -> None:
+    decisions = (Decision(0, b"n" * 8, True, ""),)
+    messages = [Decided(1, decisions), Rejected(2, "not subscribed")]
+    assert session(knows=FIRST).step(Received(messages)) == [
+        Decisions(decisions),
+        ProposalsRejected("not subscribed"),
+    ]
+
+
+def test_a_heartbeat_names_the_map_and_needs_a_connection() -> None:
+    one = session(knows=FIRST)
+    beat = Heartbeat("one", FIRST.lineage, FIRST.version, (), IDENTITY)
+    assert sent(one.step(Beat("one"))) == [beat]
+    one.step(Lost())
+    assert one.step(Beat("one")) == []
