@@ -11,6 +11,7 @@ with a digest of what each left behind.
 
 import multiprocessing
 import os
+import pickle
 import random
 import struct
 import subprocess
@@ -32,7 +33,6 @@ FRAMES = (0, 40, 300, 600)
 _EXPIRES_US = 10**15
 _DIGESTS = tuple(bytes([number]) * 32 for number in range(4))
 _CLIENTS = (b"a" * 16, b"b" * 16)
-_records = msgspec.msgpack.Decoder(list[Record])
 _encode = msgspec.msgpack.Encoder().encode
 _ENDS = (
     b"\xc0",
@@ -213,7 +213,8 @@ class OtherPython:
 
         Raises Difference if the process ended.
         """
-        batch = _encode(records)
+        # Not as on the wire, where a decoder would refuse some of them.
+        batch = pickle.dumps(records)
         sink, source = self._process.stdin, self._process.stdout
         assert sink is not None
         assert source is not None
@@ -307,7 +308,8 @@ def _outcome(reply: Any) -> str:
 def _serve(source: IO[bytes], sink: IO[bytes]) -> None:
     table = SessionTable()
     while head := source.read(4):
-        for record in _records.decode(source.read(int.from_bytes(head, "big"))):
+        batch: list[Record] = pickle.loads(source.read(int.from_bytes(head, "big")))  # noqa: S301  our own
+        for record in batch:
             sink.write(_trace(table, record, table.apply(record)))
         sink.write(table.fingerprint())
         sink.flush()

@@ -39,6 +39,10 @@ def test_tables_decide_alike_below_any_stack() -> None:
     assert outcomes["EncodedSession"] > COMMANDS / 20, "hostile, but not only refused"
 
 
+def test_tables_decide_alike_in_another_process() -> None:
+    decide(COMMANDS, seed=1, python=sys.executable)
+
+
 def test_tables_decide_alike_in_another_python() -> None:
     decide(COMMANDS, seed=1, python=another_python())
 
