@@ -31,6 +31,7 @@ PURE = (
     "greenroom.framing",
     "greenroom.patching",
     "greenroom.routing",
+    "greenroom.table",
     "greenroom.wire",
     "greenroom_cluster.balance",
     "greenroom_cluster.controller",

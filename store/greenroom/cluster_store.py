@@ -16,13 +16,7 @@ from greenroom import wire
 from greenroom.codec import encode_data
 from greenroom.dialog import Dialog, DialogSettings, operations
 from greenroom.drivers.registry import Registry, let_go
-from greenroom.errors import (
-    PathThroughListError,
-    RemoteProtocolError,
-    SessionExistsError,
-    StoreFullError,
-    UsageError,
-)
+from greenroom.errors import RemoteProtocolError, StoreFullError, UsageError
 from greenroom.fields import (
     DATA_BYTES_MAX,
     UNCHANGED,
@@ -33,20 +27,13 @@ from greenroom.fields import (
     checked_label,
     checked_present_user_id,
     checked_user_id,
-    datetime_of,
     is_moment,
     micros_of,
 )
-from greenroom.ids import (
-    digest_of,
-    handle_of,
-    locate,
-    locate_if_possible,
-    new_session_id,
-    parse_handle,
-)
+from greenroom.ids import digest_of, locate, locate_if_possible, new_session_id, parse_handle
 from greenroom.options import CALLS, CLUSTER_STORE
-from greenroom.patching import LIST_IN_PATH, Changes, PathLike, encode_changes
+from greenroom.patching import Changes, PathLike, encode_changes
+from greenroom.replies import failure, session_info, stored_session, user_change
 from greenroom.routing import parse_addresses
 from greenroom.sessions import (
     ALL_FEATURES,
@@ -55,8 +42,6 @@ from greenroom.sessions import (
     SessionInfo,
     StoredSession,
     not_found,
-    stale_version,
-    unexpected_value,
 )
 
 
@@ -262,7 +247,7 @@ class ClusterStore(BaseSessionStore):
         self, session_id: str, changes: Changes, user_id: str | Unchanged | None, expires: datetime | None
     ) -> StoredSession:
         place = locate_if_possible(session_id)
-        user = _user_change(user_id)
+        user = user_change(user_id)
         expires_us = None if expires is None else micros_of(expires, "expires")
         if place is None:
             raise not_found()
@@ -294,7 +279,7 @@ class ClusterStore(BaseSessionStore):
         """Give the session a new id and kill the old one; see `BaseSessionStore.rotate`."""
         place = locate_if_possible(session_id)
         changes = encode_changes(set, unset)
-        user = _user_change(user_id)
+        user = user_change(user_id)
         expires_us = None if expires is None else micros_of(expires, "expires")
         if place is None:
             raise not_found()
@@ -325,18 +310,9 @@ class ClusterStore(BaseSessionStore):
         runner = self._registry.current()
         request = wire.ListByUser(runner.dialog.next_id(), user_id, limit, ())
         reply = await runner.gather(request, operations.LIST_BY_USER)
-        newest_first = sorted(reply.sessions, key=lambda each: (each.created_us, each.version), reverse=True)
-        return [
-            SessionInfo(
-                handle=handle_of(each.point, each.digest),
-                user_id=user_id,
-                created=datetime_of(each.created_us),
-                expires=datetime_of(each.expires_us),
-                label=each.label,
-                version=each.version,
-            )
-            for each in newest_first[:limit]
-        ]
+        # As each shard orders its own, so that the limit cuts one order.
+        newest_first = sorted(reply.sessions, key=lambda each: (each.created_us, each.digest), reverse=True)
+        return [session_info(user_id, each) for each in newest_first[:limit]]
 
     async def delete_by_handle(self, user_id: str, handle: str) -> None:
         """Remove one of the user's sessions by its handle. Absent, or another user's: nothing happens."""
@@ -367,12 +343,6 @@ class ClusterStore(BaseSessionStore):
         return encoded
 
 
-def _user_change(user_id: str | Unchanged | None) -> tuple[str | None] | None:
-    if isinstance(user_id, Unchanged):
-        return None
-    return (checked_user_id(user_id),)
-
-
 def _stored(session_id: str, reply: wire.Session | wire.Failed) -> StoredSession:
     if isinstance(reply, wire.Failed):
         _raise_failed(reply)
@@ -383,16 +353,7 @@ def _stored(session_id: str, reply: wire.Session | wire.Failed) -> StoredSession
         and (state.absolute_us is None or is_moment(state.absolute_us))
     ):
         raise RemoteProtocolError("the cluster sent a time that no datetime can hold")
-    return StoredSession(
-        session_id,
-        state.version,
-        state.user_id,
-        state.created_us,
-        state.expires_us,
-        state.absolute_us,
-        state.label,
-        state.data,
-    )
+    return stored_session(session_id, state)
 
 
 def _version_of(reply: wire.Written | wire.Failed) -> int:
@@ -406,20 +367,15 @@ def _count_of(reply: wire.Counted) -> int:
 
 
 def _raise_failed(reply: wire.Failed) -> NoReturn:
+    error = failure(reply)
+    if error is not None:
+        raise error
     match reply.code:
-        case wire.FailureCode.EXISTS:
-            raise SessionExistsError("a live session has this id; mint a new one with new_session_id()")
-        case wire.FailureCode.NOT_FOUND:
-            raise not_found()
-        case wire.FailureCode.CONFLICT:
-            raise unexpected_value(reply.detail) if reply.detail else stale_version()
         case wire.FailureCode.TOO_LARGE:
             raise UsageError(
                 f"the session's data would be over the cluster's limit of {DATA_BYTES_MAX} bytes"
                 f"{_told(reply)}; keep large values elsewhere and only their keys in the session"
             )
-        case wire.FailureCode.INVALID if reply.detail.startswith(LIST_IN_PATH):
-            raise PathThroughListError(reply.detail)
         case wire.FailureCode.INVALID:
             raise UsageError(f"the cluster refused the request as invalid{_told(reply)}")
         case wire.FailureCode.FULL:

@@ -131,11 +131,16 @@ def check_version(version: int | None) -> None:
 def check_data_size(data: bytes, data_bytes_max: int = DATA_BYTES_MAX) -> None:
     """Raise UsageError if encoded session data is over the limit."""
     if len(data) > data_bytes_max:
-        more = f", or raise data_bytes_max={data_bytes_max}" if data_bytes_max < DATA_BYTES_MAX else ""
-        raise UsageError(
-            f"session data takes {len(data)} bytes encoded, over the limit of {data_bytes_max}; keep large "
-            f"values elsewhere and only their keys in the session{more}"
-        )
+        raise oversized(f"{len(data)} bytes", data_bytes_max)
+
+
+def oversized(size: str, data_bytes_max: int) -> UsageError:
+    """Return the error of encoded session data over the limit; `size` reads like "12 bytes"."""
+    more = f", or raise data_bytes_max={data_bytes_max}" if data_bytes_max < DATA_BYTES_MAX else ""
+    return UsageError(
+        f"session data takes {size} encoded, over the limit of {data_bytes_max}; keep large "
+        f"values elsewhere and only their keys in the session{more}"
+    )
 
 
 def _checked_text(text: str, field: str, least: int, most: int) -> str:

@@ -6,17 +6,15 @@ digests instead of ids, and encoded bytes instead of objects, so that callers ne
 it.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import count
 from typing import Any, ClassVar
 
-import msgspec
-
+from greenroom import wire
 from greenroom.clocks import microseconds_by
 from greenroom.codec import encode_data
-from greenroom.errors import SessionExistsError, UsageError
+from greenroom.errors import UsageError
 from greenroom.fields import (
     DATA_BYTES_MAX,
     UNCHANGED,
@@ -27,21 +25,21 @@ from greenroom.fields import (
     checked_label,
     checked_present_user_id,
     checked_user_id,
-    datetime_of,
     micros_of,
+    oversized,
     utc_now,
 )
 from greenroom.ids import (
-    check_session_id,
     digest_if_possible,
     digest_of,
-    handle_of,
+    locate,
+    locate_if_possible,
     new_session_id,
     parse_handle,
-    point_of,
 )
 from greenroom.options import MEMORY_STORE
 from greenroom.patching import Changes, PathLike, PathValues, encode_changes
+from greenroom.replies import failure, session_info, stored_session, user_change
 from greenroom.sessions import (
     ALL_FEATURES,
     BaseSessionStore,
@@ -49,25 +47,12 @@ from greenroom.sessions import (
     SessionInfo,
     StoredSession,
     not_found,
-    patched_bytes,
-    stale_version,
+    refused_patch,
 )
+from greenroom.table import StateTable
 
 LOOKS_PER_CREATE = 4
 """How many records a create looks at for expired ones."""
-
-
-class _Record(msgspec.Struct, frozen=True, gc=False):
-    """A session as it is kept: replaced as a whole, never changed. Times in microseconds."""
-
-    point: int
-    version: int
-    user_id: str | None
-    created: int
-    expires: int
-    absolute: int | None
-    label: str
-    data: bytes
 
 
 class MemoryStore(BaseSessionStore):
@@ -89,13 +74,12 @@ class MemoryStore(BaseSessionStore):
         self._clock: Callable[[], datetime] = MEMORY_STORE.checked("clock", clock)
         self._now_us = microseconds_by(self._clock)
         self._data_bytes_max: int = MEMORY_STORE.checked("data_bytes_max", data_bytes_max)
-        self._records: OrderedDict[bytes, _Record] = OrderedDict()
-        self._users: dict[str, set[bytes]] = {}
+        self._table = StateTable(self._data_bytes_max)
         self._versions = count(1)
         self._newest_time = 0
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} with {len(self._records)} sessions>"
+        return f"<{type(self).__name__} with {len(self._table.sessions)} sessions>"
 
     # --- the five ----------------------------------------------------------------------------------------
 
@@ -104,41 +88,29 @@ class MemoryStore(BaseSessionStore):
 
         Raises SessionExistsError if a live session has this id.
         """
-        digest = digest_of(session.session_id)
+        point, digest = locate(session.session_id)
         created = micros_of(session.created, "created")
         absolute = None
         if session.absolute_expires is not None:
             absolute = micros_of(session.absolute_expires, "absolute_expires")
-        expires = _earlier(micros_of(session.expires, "expires"), absolute)
+        expires = micros_of(session.expires, "expires")
         user_id = checked_user_id(session.user_id)
         label = checked_label(session.label)
         data = self._encoded(session.data)
-        self._collect()
-        if self._live(digest) is not None:
-            raise SessionExistsError("a live session has this id; mint a new one with new_session_id()")
-        return self._store(
-            digest,
-            _Record(
-                point_of(session.session_id),
-                next(self._versions),
-                user_id,
-                created,
-                expires,
-                absolute,
-                label,
-                data,
-            ),
-        )
+        now = self._now()
+        self._table.collect(now, LOOKS_PER_CREATE)
+        command = wire.Create(0, 0, 0, point, digest, user_id, created, expires, absolute, label, data)
+        return self._version_of(self._table.create(command, now, next(self._versions)))
 
     async def get(self, session_id: str) -> SessionData | None:
         """Return the session, or None if there is none or it has expired."""
-        record = self._live(digest_if_possible(session_id))
-        return None if record is None else _stored(session_id, record).session()
+        state = self._live(digest_if_possible(session_id))
+        return None if state is None else stored_session(session_id, state).session()
 
     async def get_stored(self, session_id: str) -> StoredSession | None:
         """Return the session with its data encoded; see `BaseSessionStore.get_stored`."""
-        record = self._live(digest_if_possible(session_id))
-        return None if record is None else _stored(session_id, record)
+        state = self._live(digest_if_possible(session_id))
+        return None if state is None else stored_session(session_id, state)
 
     async def update(self, session_id: str, session: SessionData, *, version: int | None = None) -> int:
         """Replace user, lifetime, label and data of a stored session; return its new version.
@@ -154,38 +126,20 @@ class MemoryStore(BaseSessionStore):
         label = checked_label(session.label)
         check_version(version)
         data = self._encoded(session.data)
-        old = self._live(digest)
-        if old is None or digest is None:
+        if digest is None:
             raise not_found()
-        if version is not None and version != old.version:
-            raise stale_version()
-        return self._store(
-            digest,
-            _Record(
-                old.point,
-                next(self._versions),
-                user_id,
-                old.created,
-                _earlier(expires, old.absolute),
-                old.absolute,
-                label,
-                data,
-            ),
-        )
+        command = wire.Update(0, 0, 0, 0, digest, user_id, expires, label, data, version)
+        return self._version_of(self._table.update(command, self._now(), next(self._versions)))
 
     async def delete(self, session_id: str) -> None:
         """Remove the session. That there is none is fine."""
         digest = digest_if_possible(session_id)
         if digest is not None:
-            self._remove(digest)
+            self._table.delete(wire.Delete(0, 0, 0, 0, digest), 0, 0)
 
     async def clean(self) -> int:
         """Remove what has expired and return how many sessions that were."""
-        now = self._now()
-        expired = [digest for digest, record in self._records.items() if record.expires <= now]
-        for digest in expired:
-            self._remove(digest)
-        return len(expired)
+        return _count_of(self._table.clean(wire.Clean(0, 0, 0, ()), self._now(), 0))
 
     # --- in one step instead of the defaults -------------------------------------------------------------
 
@@ -225,18 +179,10 @@ class MemoryStore(BaseSessionStore):
         if old.version != record.version:
             return None
         check_data_size(data, self._data_bytes_max)
-        changed = _Record(
-            old.point,
-            next(self._versions),
-            old.user_id,
-            old.created,
-            old.expires if expires_us is None else _earlier(expires_us, old.absolute),
-            old.absolute,
-            old.label,
-            data,
-        )
-        self._records[digest] = changed
-        return _stored(record.session_id, changed)
+        expires = old.expires_us if expires_us is None else expires_us
+        command = wire.Update(0, 0, 0, 0, digest, old.user_id, expires, old.label, data, record.version)
+        self._version_of(self._table.update(command, self._now(), next(self._versions)))
+        return stored_session(record.session_id, self._table.sessions[digest])
 
     async def rotate(
         self,
@@ -248,11 +194,20 @@ class MemoryStore(BaseSessionStore):
         expires: datetime | None = None,
     ) -> SessionData:
         """Give the session a new id and kill the old one; see `BaseSessionStore.rotate`."""
-        digest, record = self._changed(session_id, encode_changes(set, unset), user_id, expires)
-        new_id = new_session_id(record.point)
-        self._remove(digest)
-        self._store(digest_of(new_id), record)
-        return _stored(new_id, record).session()
+        place = locate_if_possible(session_id)
+        changes = encode_changes(set, unset)
+        user = user_change(user_id)
+        expires_us = None if expires is None else micros_of(expires, "expires")
+        if place is None:
+            raise not_found()
+        point, digest = place
+        new_id = new_session_id(point)
+        new_digest = digest_of(new_id)
+        command = wire.Rotate(
+            0, 0, 0, point, digest, new_digest, changes.set, changes.unset, user, expires_us
+        )
+        reply = self._table.rotate(command, self._now(), next(self._versions))
+        return self._shown(new_id, digest, reply).session()
 
     # --- by user -----------------------------------------------------------------------------------------
 
@@ -260,45 +215,22 @@ class MemoryStore(BaseSessionStore):
         """Return the user's live sessions, at most `limit`, the newest first. No ids: handles."""
         user_id = checked_present_user_id(user_id)
         check_limit(limit)
-        live = [
-            (record.created, record.version, digest, record)
-            for digest in tuple(self._users.get(user_id, ()))
-            if (record := self._live(digest)) is not None
-        ]
-        live.sort(key=lambda entry: entry[:2], reverse=True)
-        return [
-            SessionInfo(
-                handle=handle_of(record.point, digest),
-                user_id=user_id,
-                created=datetime_of(created),
-                expires=datetime_of(record.expires),
-                label=record.label,
-                version=version,
-            )
-            for created, version, digest, record in live[:limit]
-        ]
+        live, _ = self._table.newest_of(user_id, limit, self._now())
+        return [session_info(user_id, entry) for entry in live]
 
     async def delete_by_handle(self, user_id: str, handle: str) -> None:
         """Remove one of the user's sessions by its handle. Absent, or another user's: nothing happens."""
         user_id = checked_present_user_id(user_id)
         point, digest = parse_handle(handle)
-        record = self._records.get(digest)
-        if record is not None and record.user_id == user_id and record.point == point:
-            self._remove(digest)
+        command = wire.DeleteByHandle(0, 0, 0, point, digest, user_id)
+        self._table.delete_by_handle(command, self._now(), 0)
 
     async def delete_by_user(self, user_id: str, *, keep: str | None = None) -> int:
         """Log the user out everywhere, except in the session with the id `keep`; return how many ended."""
         user_id = checked_present_user_id(user_id)
-        kept = None
-        if keep is not None:
-            check_session_id(keep)
-            kept = digest_of(keep)
-        ended = 0
-        for digest in tuple(self._users.get(user_id, ())):
-            if digest != kept and self._live(digest) is not None:
-                self._remove(digest)
-                ended += 1
-        return ended
+        kept = b"" if keep is None else digest_of(keep)
+        command = wire.DeleteByUser(0, 0, 0, user_id, kept, ())
+        return _count_of(self._table.delete_by_user(command, self._now(), 0))
 
     # --- inside ------------------------------------------------------------------------------------------
 
@@ -313,86 +245,38 @@ class MemoryStore(BaseSessionStore):
         check_data_size(encoded, self._data_bytes_max)
         return encoded
 
-    def _live(self, digest: bytes | None) -> _Record | None:
-        """Return the record if its time is not over, else drop it. None stands for an impossible id."""
-        record = None if digest is None else self._records.get(digest)
-        if digest is not None and record is not None and record.expires <= self._now():
-            self._remove(digest)
-            return None
-        return record
+    def _live(self, digest: bytes | None) -> wire.SessionState | None:
+        """Return the session if its time is not over. None stands for an impossible id."""
+        return None if digest is None else self._table.live(digest, self._now())
 
     def _patched(
         self, session_id: str, changes: Changes, user_id: str | Unchanged | None, expires: datetime | None
     ) -> StoredSession:
-        digest, record = self._changed(session_id, changes, user_id, expires)
-        self._store(digest, record)
-        return _stored(session_id, record)
-
-    def _changed(
-        self, session_id: str, changes: Changes, user_id: str | Unchanged | None, expires: datetime | None
-    ) -> tuple[bytes, _Record]:
-        """Return the digest, and what the live record becomes under these changes, without storing it."""
         digest = digest_if_possible(session_id)
-        if user_id is not UNCHANGED:
-            user_id = checked_user_id(user_id)
-        new_expires = None if expires is None else micros_of(expires, "expires")
-        old = self._live(digest)
-        if old is None or digest is None:
+        user = user_change(user_id)
+        expires_us = None if expires is None else micros_of(expires, "expires")
+        if digest is None:
             raise not_found()
-        data = patched_bytes(old.data, changes)
-        check_data_size(data, self._data_bytes_max)
-        changed = _Record(
-            old.point,
-            next(self._versions),
-            old.user_id if user_id is UNCHANGED else user_id,
-            old.created,
-            old.expires if new_expires is None else _earlier(new_expires, old.absolute),
-            old.absolute,
-            old.label,
-            data,
-        )
-        return digest, changed
+        command = wire.Patch(0, 0, 0, 0, digest, *changes, user, expires_us)
+        reply = self._table.patch(command, self._now(), next(self._versions))
+        return self._shown(session_id, digest, reply)
 
-    def _collect(self) -> None:
-        """Look at a few records, those first that were not looked at for longest, and drop the expired."""
-        records, now = self._records, self._now()
-        for _ in range(min(LOOKS_PER_CREATE, len(records))):
-            digest = next(iter(records))
-            if records[digest].expires <= now:
-                self._remove(digest)
-            else:
-                records.move_to_end(digest)
+    def _version_of(self, reply: wire.Written | wire.Failed) -> int:
+        if isinstance(reply, wire.Failed):
+            raise failure(reply) or UsageError(f"the session was refused: {reply.detail}")
+        return reply.version
 
-    def _store(self, digest: bytes, record: _Record) -> int:
-        old = self._records.get(digest)
-        if old is None or old.user_id != record.user_id:
-            self._remove(digest)
-            if record.user_id is not None:
-                self._users.setdefault(record.user_id, set()).add(digest)
-        self._records[digest] = record
-        return record.version
-
-    def _remove(self, digest: bytes) -> None:
-        record = self._records.pop(digest, None)
-        if record is not None and record.user_id is not None:
-            digests = self._users[record.user_id]
-            digests.discard(digest)
-            if not digests:
-                del self._users[record.user_id]
+    def _shown(self, session_id: str, digest: bytes, reply: wire.Session | wire.Failed) -> StoredSession:
+        """Return the session of a reply, or raise why the one with this digest was not changed."""
+        if isinstance(reply, wire.Session):
+            return stored_session(session_id, reply.state)
+        error = failure(reply)
+        if error is not None:
+            raise error
+        if reply.code == wire.FailureCode.TOO_LARGE:
+            raise oversized(reply.detail, self._data_bytes_max)
+        raise refused_patch(self._table.sessions[digest].data, reply.detail)
 
 
-def _earlier(expires: int, absolute: int | None) -> int:
-    return expires if absolute is None else min(expires, absolute)
-
-
-def _stored(session_id: str, record: _Record) -> StoredSession:
-    return StoredSession(
-        session_id,
-        record.version,
-        record.user_id,
-        record.created,
-        record.expires,
-        record.absolute,
-        record.label,
-        record.data,
-    )
+def _count_of(reply: wire.Counted) -> int:
+    return sum(count for _, count in reply.counts)

@@ -465,11 +465,17 @@ def patched_bytes(data: bytes, changes: Changes) -> bytes:
         raise PathThroughListError(str(error)) from None
     except MalformedError as error:
         reason = str(error)
+    # Raised out here because the other error names what the data holds, which may be a secret.
+    raise refused_patch(data, reason)
+
+
+def refused_patch(data: bytes, reason: str) -> UnreadableSessionError | UsageError:
+    """Return the error of a patch that found malformed what is stored, or else what it would make of it."""
     try:
         check_data(data)
     except MalformedError:
-        raise UnreadableSessionError("the stored data cannot be changed: it is malformed") from None
-    raise UsageError(f"the patch was refused: {reason}")
+        return UnreadableSessionError("the stored data cannot be changed: it is malformed")
+    return UsageError(f"the patch was refused: {reason}")
 
 
 def unexpected_value(path: str) -> VersionConflictError:

@@ -280,8 +280,8 @@ class FailureCode(IntEnum):
     FULL = 6
 
 
-class SessionState(Frame, frozen=True):
-    """A session as it stands, its data encoded. A read looks at the beginning only: what says until when."""
+class SessionHeading(Frame, frozen=True):
+    """A session without its data. A read looks at the beginning only: what says until when."""
 
     version: int
     expires_us: int
@@ -290,6 +290,11 @@ class SessionState(Frame, frozen=True):
     user_id: str | None
     label: str
     point: int
+
+
+class SessionState(SessionHeading, frozen=True):
+    """A session as it stands, its data encoded."""
+
     data: bytes
 
 

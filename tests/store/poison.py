@@ -25,13 +25,13 @@ POISONS = {
 
 def poison(store: MemoryStore, session_id: str, data: bytes, *, expires_us: int | None = None) -> None:
     """Replace the data of a stored session, and its end, past everything that checks them."""
-    records, digest = store._records, digest_of(session_id)
+    records, digest = store._table.sessions, digest_of(session_id)
     record = replace(records[digest], data=data)
     if expires_us is not None:
-        record = replace(record, expires=expires_us)
+        record = replace(record, expires_us=expires_us)
     records[digest] = record
 
 
 def holds(store: MemoryStore, session_id: str) -> bool:
     """Whether there is anything under this id, readable or not."""
-    return digest_of(session_id) in store._records
+    return digest_of(session_id) in store._table.sessions

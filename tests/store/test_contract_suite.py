@@ -38,8 +38,8 @@ class IgnoringVersions(MemoryStore):
 class ReusingVersions(MemoryStore):
     async def create(self, session: SessionData) -> int:
         await super().create(session)
-        digest, record = self._records.popitem()
-        self._records[digest] = replace(record, version=1)
+        digest, record = self._table.sessions.popitem()
+        self._table.sessions[digest] = replace(record, version=1)
         return 1
 
 

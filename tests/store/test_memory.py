@@ -83,8 +83,8 @@ def test_nothing_is_left_of_sessions_that_are_gone() -> None:
             await store.delete(each.session_id)
         clock.advance(60)
         assert await store.clean() == 20
-        assert store._records == {}
-        assert store._users == {}
+        assert store._table.sessions == {}
+        assert store._table.users == {}
 
     run(scenario)
 
@@ -96,8 +96,8 @@ def test_creates_collect_what_has_expired() -> None:
         clock.advance(60)
         for _ in range(250):
             await store.create(session(clock))
-        assert len(store._records) == 250
-        assert store._users == {}
+        assert len(store._table.sessions) == 250
+        assert store._table.users == {}
 
     run(scenario)
 
@@ -114,10 +114,10 @@ def test_a_store_in_use_stays_as_large_as_its_live_sessions() -> None:
             visitor = session(clock)
             await store.create(visitor)
             await store.patch(visitor.session_id, set={"n": 1}, user_id="bob")
-            largest = max(largest, len(store._records))
+            largest = max(largest, len(store._table.sessions))
         assert 60 <= largest <= 61 * 4 / 3 + 4
         assert await store.get(kept.session_id) is not None
-        assert len(store._users["bob"]) == len(store._records) - 1
+        assert len(store._table.users["bob"]) == len(store._table.sessions) - 1
         assert await store.list_by_user("alice")
 
     run(scenario)
@@ -143,7 +143,7 @@ def test_ids_are_not_kept() -> None:
     async def scenario(store: MemoryStore, clock: ManualClock) -> None:
         only = session(clock, data={"n": 1})
         await store.create(only)
-        assert only.session_id not in repr(store._records)
+        assert only.session_id not in repr(store._table.sessions)
         assert only.session_id not in repr(store)
 
     run(scenario)

@@ -382,8 +382,9 @@ def test_a_value_that_cannot_be_read_is_none_and_can_be_replaced(data: bytes) ->
         memory = MemoryStore()
         store = GreenroomStore(memory)
         await store.set("key", b"first", expires_in=60)
-        [digest] = memory._records
-        memory._records[digest] = structs.replace(memory._records[digest], data=data)
+        sessions = memory._table.sessions
+        [digest] = sessions
+        sessions[digest] = structs.replace(sessions[digest], data=data)
         assert await store.get("key") is None
         assert await store.get("key", renew_for=60) is None
         assert not await store.exists("key")
@@ -399,8 +400,9 @@ def test_a_value_of_another_kind_is_none() -> None:
         memory = MemoryStore()
         store = GreenroomStore(memory)
         await store.set("key", b"first")
-        [digest] = memory._records
-        memory._records[digest] = structs.replace(memory._records[digest], data=b"\x81\xa5value\x01")
+        sessions = memory._table.sessions
+        [digest] = sessions
+        sessions[digest] = structs.replace(sessions[digest], data=b"\x81\xa5value\x01")
         assert await store.get("key") is None
         assert not await store.exists("key")
 

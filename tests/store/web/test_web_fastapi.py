@@ -135,7 +135,7 @@ def test_as_type_validates_and_unknown_fields_survive() -> None:
     login_as(client, "alice", **STORED)
     for _ in range(2):
         assert client.post("/profile").json() == ["born", "credit", "number", "other", "tags"]
-    records = [record.data for record in stage.store.inner._records.values()]  # type: ignore[attr-defined]
+    records = [record.data for record in stage.store.inner._table.sessions.values()]  # type: ignore[attr-defined]
     from greenroom.codec import decode_data
 
     assert decode_data(records[0]) == {**STORED, "credit": Decimal(2), "tags": {"seen"}}
