@@ -1,6 +1,6 @@
-"""A cluster that speaks the wire over real loopback sockets, in one thread, with its state in one dict.
+"""A cluster that speaks the wire over real loopback sockets, in one thread, with one table for each shard.
 
-Every actor sees the same state, as if replication took no time, so what a test moves or kills is only who
+Every actor sees the same tables, as if replication took no time, so what a test moves or kills is only who
 answers. It keeps the results of mutations by client and request id, as shards do. `log` records what arrived.
 """
 
@@ -22,172 +22,56 @@ from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry, delta_between
 from greenroom.errors import RemoteProtocolError
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting, messages_decoder
-from greenroom.patching import ListInPathError, UnexpectedValueError, patch_data
+from greenroom.ids import POINT_BITS
+from greenroom.table import StateTable
 
 _decode_greeting = msgspec.msgpack.Decoder(wire.Hello).decode
 _decode_messages = messages_decoder(wire.ClientMessage).decode
-DATA_BYTES_MAX = 1 << 20
 
 
 class FakeState:
-    """All sessions, by digest, and the answers that were given."""
+    """The sessions of every shard, and the answers that were given."""
 
-    def __init__(self) -> None:
-        self.sessions: dict[bytes, dict[str, Any]] = {}
+    def __init__(self, shards: int) -> None:
+        self.tables = [StateTable() for _ in range(shards)]
         self.results: dict[tuple[bytes, int, int], Any] = {}
         self.applied: list[tuple[bytes, int]] = []
         self._versions = count(1)
 
-    def live(self, digest: bytes) -> dict[str, Any] | None:
-        found = self.sessions.get(digest)
-        if found is not None and found["expires_us"] <= time.time_ns() // 1000:
-            del self.sessions[digest]
-            return None
-        return found
+    @property
+    def sessions(self) -> dict[bytes, wire.SessionState]:
+        return {digest: state for table in self.tables for digest, state in table.sessions.items()}
 
-    def once(self, client: bytes, request: Any, shard: int, act: Callable[[Any], Any]) -> Any:
+    def shard_of(self, point: int) -> int:
+        return point * len(self.tables) >> POINT_BITS
+
+    def answer(self, client: bytes, request: Any) -> Any:
+        """Answer a request whose shards, if it names any, are all served here."""
+        time_us = time.time_ns() // 1000
+        if isinstance(request, wire.Get):
+            state = self.tables[self.shard_of(request.point)].live(request.digest, time_us)
+            return wire.Missing(request.request) if state is None else wire.Session(request.request, state)
+        if isinstance(request, wire.ListByUser):
+            return self._listing(request, time_us)
+        if isinstance(request, wire.Fanout):
+            answers = [self._once(client, request, shard, time_us) for shard in request.shards]
+            counts = (sum(count for _, count in answer.counts) for answer in answers)
+            return wire.Counted(request.request, tuple(zip(request.shards, counts, strict=True)))
+        return self._once(client, request, self.shard_of(request.point), time_us)
+
+    def _once(self, client: bytes, request: Any, shard: int, time_us: int) -> Any:
         key = (client, request.request, shard)
         if key not in self.results:
             self.applied.append((client, request.request))
-            self.results[key] = act(request)
+            decide = self.tables[shard].deciders()[type(request)]
+            self.results[key] = decide(request, time_us, next(self._versions))
         return self.results[key]
 
-    def answer(self, client: bytes, request: Any, shard_of: Callable[[int], int]) -> Any:
-        if isinstance(request, wire.Get):
-            found = self.live(request.digest)
-            return wire.Missing(request.request) if found is None else _session(request.request, found)
-        if isinstance(request, wire.ListByUser):
-            return self._listing(request, shard_of)
-        if isinstance(request, wire.Clean | wire.DeleteByUser):
-            act = self._clean if isinstance(request, wire.Clean) else self._delete_user
-            return wire.Counted(
-                request.request,
-                tuple(
-                    (shard, self.once(client, request, shard, lambda r, at=shard: act(r, at, shard_of)))
-                    for shard in request.shards
-                ),
-            )
-        return self.once(
-            client, request, shard_of(request.point), getattr(self, f"_{type(request).__name__.lower()}")
-        )
-
-    def _put(self, digest: bytes, session: dict[str, Any]) -> int:
-        if session["absolute_us"] is not None:
-            session["expires_us"] = min(session["expires_us"], session["absolute_us"])
-        session["version"] = next(self._versions)
-        self.sessions[digest] = session
-        return session["version"]
-
-    def _create(self, request: wire.Create) -> Any:
-        if self.live(request.digest) is not None:
-            return wire.Failed(request.request, wire.FailureCode.EXISTS)
-        fields = {
-            name: getattr(request, name)
-            for name in ("point", "user_id", "created_us", "expires_us", "absolute_us", "label", "data")
-        }
-        return wire.Written(request.request, self._put(request.digest, fields))
-
-    def _update(self, request: wire.Update) -> Any:
-        old = self.live(request.digest)
-        if old is None:
-            return wire.Failed(request.request, wire.FailureCode.NOT_FOUND)
-        if request.version is not None and request.version != old["version"]:
-            return wire.Failed(request.request, wire.FailureCode.CONFLICT)
-        new = {
-            **old,
-            "user_id": request.user_id,
-            "expires_us": request.expires_us,
-            "label": request.label,
-            "data": request.data,
-        }
-        return wire.Written(request.request, self._put(request.digest, new))
-
-    def _delete(self, request: wire.Delete) -> Any:
-        self.sessions.pop(request.digest, None)
-        return wire.Written(request.request, 0)
-
-    def _deletebyhandle(self, request: wire.DeleteByHandle) -> Any:
-        old = self.sessions.get(request.digest)
-        if old is not None and old["user_id"] == request.user_id:
-            del self.sessions[request.digest]
-        return wire.Written(request.request, 0)
-
-    def _changed(self, request: Any, old: dict[str, Any], expect: Any) -> Any:
-        try:
-            data = patch_data(old["data"], request.set, request.unset, expect)
-        except UnexpectedValueError as error:
-            return wire.Failed(request.request, wire.FailureCode.CONFLICT, str(error))
-        except ListInPathError as error:
-            return wire.Failed(request.request, wire.FailureCode.INVALID, str(error))
-        if len(data) > DATA_BYTES_MAX:
-            return wire.Failed(request.request, wire.FailureCode.TOO_LARGE)
-        new = {**old, "data": data}
-        if request.user is not None:
-            new["user_id"] = request.user[0]
-        if request.expires_us is not None:
-            new["expires_us"] = request.expires_us
-        return new
-
-    def _patch(self, request: wire.Patch) -> Any:
-        old = self.live(request.digest)
-        if old is None:
-            return wire.Failed(request.request, wire.FailureCode.NOT_FOUND)
-        new = self._changed(request, old, request.expect)
-        if isinstance(new, dict):
-            self._put(request.digest, new)
-            return _session(request.request, new)
-        return new
-
-    def _rotate(self, request: wire.Rotate) -> Any:
-        old = self.live(request.digest)
-        if old is None:
-            return wire.Failed(request.request, wire.FailureCode.NOT_FOUND)
-        new = self._changed(request, old, ())
-        if isinstance(new, dict):
-            del self.sessions[request.digest]
-            self._put(request.new_digest, new)
-            return _session(request.request, new)
-        return new
-
-    def _on(self, shard: int, shard_of: Callable[[int], int]) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        return iter([(d, s) for d, s in self.sessions.items() if shard_of(s["point"]) == shard])
-
-    def _clean(self, request: wire.Clean, shard: int, shard_of: Callable[[int], int]) -> int:
-        return sum(self.live(digest) is None for digest, _ in self._on(shard, shard_of))
-
-    def _delete_user(self, request: wire.DeleteByUser, shard: int, shard_of: Callable[[int], int]) -> int:
-        gone = 0
-        for digest, session in self._on(shard, shard_of):
-            if session["user_id"] == request.user_id and digest != request.keep and self.live(digest):
-                del self.sessions[digest]
-                gone += 1
-        return gone
-
-    def _listing(self, request: wire.ListByUser, shard_of: Callable[[int], int]) -> wire.Listing:
-        handles = [
-            wire.SessionHandle(s["point"], d, s["version"], s["created_us"], s["expires_us"], s["label"])
-            for shard in request.shards
-            for d, s in self._on(shard, shard_of)
-            if s["user_id"] == request.user_id and self.live(d)
-        ]
-        handles.sort(key=lambda h: (h.created_us, h.version), reverse=True)
-        return wire.Listing(request.request, request.shards, tuple(handles[: request.limit]))
-
-
-def _session(request: int, s: dict[str, Any]) -> wire.Session:
-    return wire.Session(
-        request,
-        wire.SessionState(
-            s["version"],
-            s["expires_us"],
-            s["created_us"],
-            s["absolute_us"],
-            s["user_id"],
-            s["label"],
-            s["point"],
-            s["data"],
-        ),
-    )
+    def _listing(self, request: wire.ListByUser, time_us: int) -> wire.Listing:
+        found: list[wire.SessionHandle] = []
+        for shard in request.shards:
+            found += self.tables[shard].newest_of(request.user_id, request.limit, time_us)[0]
+        return wire.Listing(request.request, request.shards, tuple(found))
 
 
 @dataclass
@@ -271,7 +155,7 @@ class FakeCluster:
     """Use as a context manager; the methods may be called from any other thread."""
 
     def __init__(self, actors: int = 2, shards: int = 8, cluster: str = "greenroom") -> None:
-        self.state = FakeState()
+        self.state = FakeState(shards)
         self.node_id = os.urandom(16)
         self.subscribers: set[_Connection] = set()
         self.actors = [FakeActor(f"n/{index}") for index in range(actors)]
@@ -356,9 +240,6 @@ class FakeCluster:
 
     # --- serving -----------------------------------------------------------------------------------------
 
-    def shard_of(self, point: int) -> int:
-        return point >> (16 - (self.shards.bit_length() - 1))
-
     def serve(self, actor: FakeActor, client: bytes, request: Any) -> Any:
         if self.keep_log:
             self.log.append((actor.name, request))
@@ -367,10 +248,10 @@ class FakeCluster:
             return answer
         if isinstance(request, wire.Fanout):
             mine = tuple(s for s in request.shards if self.map.shards[s].primary == actor.incarnation)
-            return self.state.answer(client, msgspec.structs.replace(request, shards=mine), self.shard_of)
-        if self.map.shards[self.shard_of(request.point)].primary != actor.incarnation:
+            return self.state.answer(client, msgspec.structs.replace(request, shards=mine))
+        if self.map.shards[self.state.shard_of(request.point)].primary != actor.incarnation:
             return wire.Redirect(request.request, self.map.version)
-        return self.state.answer(client, request, self.shard_of)
+        return self.state.answer(client, request)
 
     # --- what tests do to it -----------------------------------------------------------------------------
 

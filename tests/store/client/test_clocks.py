@@ -170,6 +170,6 @@ def test_a_session_of_a_host_with_a_wrong_clock_lives_as_long_as_it_says(
         with caplog.at_level(logging.WARNING, "greenroom"):
             asyncio.run(main())
         [stored] = cluster.state.sessions.values()
-        lifetime = stored["expires_us"] - right()
+        lifetime = stored.expires_us - right()
         assert abs(lifetime - 1800 * 1_000_000) < 10_000_000
     assert [("behind" if hours < 0 else "ahead of") in each.message for each in caplog.records] == [True]
