@@ -225,6 +225,26 @@ async def check_session_created_in_the_past_is_expired(stage: Stage) -> None:
     assert await stage.store.get(session.session_id) is None
 
 
+@CHECKS.check("patch")
+async def check_lifetime_that_is_cut_ends_the_session(stage: Stage) -> None:
+    """An update, a patch or a rotation may set an end that is past: no error, and the id is free."""
+    past = stage.after(-60)
+    updated, patched = await stage.created(), await stage.created()
+    updated.expires = past
+    await stage.store.update(updated.session_id, updated)
+    after = await stage.store.patch(patched.session_id, set={"n": 1}, expires=past)
+    assert (after.expires, after.data) == (past, {"n": 1})
+    ids = [updated.session_id, patched.session_id]
+    if "rotate" in stage.store.features:
+        old = await stage.created()
+        ids += [old.session_id, (await stage.store.rotate(old.session_id, expires=past)).session_id]
+    for session_id in ids:
+        with raises(SessionNotFoundError):
+            await stage.store.patch(session_id, expires=stage.after(3600))
+        assert await stage.store.get(session_id) is None
+        await stage.created(session_id=session_id)
+
+
 @CHECKS.check()
 async def check_prolonged_session_lives_on(stage: Stage) -> None:
     """A new lifetime counts from the moment it is written."""

@@ -127,6 +127,17 @@ async def check_patch_changes_user_and_lifetime(stage: Stage) -> None:
 
 
 @CHECKS.check("patch")
+async def check_patch_of_nothing_is_a_change(stage: Stage) -> None:
+    """A patch that names nothing gives a new version and leaves the rest."""
+    before = await stage.created(user_id=stage.user(), data={"n": 1})
+    after = await stage.store.patch(before.session_id)
+    assert after.version > before.version
+    before.version = after.version
+    assert after == before
+    assert await stage.stored(before.session_id) == after
+
+
+@CHECKS.check("patch")
 async def check_patch_of_missing_session(stage: Stage) -> None:
     """A patch creates nothing, whether the session was deleted or never there."""
     missing = stage.session()

@@ -103,6 +103,20 @@ async def check_list_by_user(stage: Stage) -> None:
     assert await stage.store.list_by_user(stage.user()) == []
 
 
+@CHECKS.check("list_by_user")
+async def check_list_order_outlasts_changes(stage: Stage) -> None:
+    """Sessions of one moment have an order that no change disturbs, and a limit cuts that order."""
+    user, created = stage.user(), stage.now()
+    sessions = [await stage.created(user_id=user, created=created) for _ in range(6)]
+    order = [info.handle for info in await stage.store.list_by_user(user)]
+    for session in sessions[:3]:
+        session.label = "changed"
+        await stage.store.update(session.session_id, session)
+    assert [info.handle for info in await stage.store.list_by_user(user)] == order
+    for limit in range(1, 6):
+        assert [info.handle for info in await stage.store.list_by_user(user, limit=limit)] == order[:limit]
+
+
 @CHECKS.check("list_by_user", "patch")
 async def check_list_follows_the_user(stage: Stage) -> None:
     """A session is listed under the user that it has now."""
@@ -116,6 +130,18 @@ async def check_list_follows_the_user(stage: Stage) -> None:
     assert len(await stage.store.list_by_user(second)) == 1
     await stage.store.delete(session.session_id)
     assert await stage.store.list_by_user(second) == []
+
+
+@CHECKS.check("list_by_user", "delete_by_user", "patch")
+async def check_what_is_over_is_neither_listed_nor_counted(stage: Stage) -> None:
+    """A session whose lifetime was cut is none of the user's, even before anybody has looked it up."""
+    user = stage.user()
+    ended, living = [await stage.created(user_id=user) for _ in range(2)]
+    await stage.store.patch(ended.session_id, expires=stage.after(-60))
+    assert [info.version for info in await stage.store.list_by_user(user)] == [living.version]
+    ended = await stage.created(user_id=user)
+    await stage.store.patch(ended.session_id, expires=stage.after(-60))
+    assert await stage.store.delete_by_user(user) == 1
 
 
 @CHECKS.check("list_by_user", "delete_by_handle")
