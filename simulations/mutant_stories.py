@@ -265,6 +265,16 @@ RESTORED = Plan(
 copy that names it, for its primary, which goes on alone, is cut off from that.
 """
 
+RESTORED_RESTARTED = msgspec.structs.replace(
+    RESTORED,
+    faults=(
+        *RESTORED.faults[:3],
+        Fault(2405, "restore coordinator", "coordinator", 3.5, 1.0),
+        Fault(2550, "restart coordinator", "coordinator", 0.05),
+    ),
+)
+"""The same, but the coordinator is restarted on the copy before anybody was heard."""
+
 RESTORED_LONG = msgspec.structs.replace(
     RESTORED,
     seconds=14.0,

@@ -9,17 +9,24 @@ from greenroom.dialog.core import Dialog
 from greenroom.dialog.following import MapFollower
 from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.placement import Placement
-from greenroom_cluster.coordination import draft, foreigners, rules
-from greenroom_cluster.coordination.coordinator import ConnectionClosed, Coordinator
+from greenroom_cluster.coordination import draft, foreigners, rules, service
+from greenroom_cluster.coordination.coordinator import ConnectionClosed, Coordinator, Outcome
 from greenroom_cluster.coordination.draft import Draft
 from greenroom_cluster.coordination.hearing import Hearing
 from greenroom_cluster.coordination.rules import NOBODY_LEFT, RULES
+from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.links.coordinator_session import CoordinatorSession
 from greenroom_cluster.shard.host import Host
 from simulations import network, world
 from simulations.actors import ActorProcess
-from simulations.coordination import CoordinatorProcess
-from simulations.mutant_stories import ANEW, LATE_TAKEOVER, RESTORED, RESTORED_LONG, UNHEARD
+from simulations.mutant_stories import (
+    ANEW,
+    LATE_TAKEOVER,
+    RESTORED,
+    RESTORED_LONG,
+    RESTORED_RESTARTED,
+    UNHEARD,
+)
 from simulations.network import Network
 from simulations.patching import Patches, mutant
 from simulations.supervisors import SupervisorProcess
@@ -128,20 +135,19 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     """The coordinator publishes and answers first, and writes afterwards."""
 
-    def perform(self, outcome):
-        if outcome.persist is None:
-            self._respond(outcome)
-            return
-        self.timeline.after(self.disk.write_ns, written, self, outcome)
-        self._publish(outcome)
+    def begin(self, now_ns, outcome):
+        self._conclude(now_ns, outcome)
+        if outcome.persist is not None:
+            self._writing = Outcome()
+            self._effects.append(service.Persist(outcome.persist))
 
-    def written(self, outcome):
-        if self.crash_at_write == "before":
-            self.kill()
-        elif self.alive and outcome.persist.newer_than(self.disk.map):
-            self._save(outcome)
+    patches.set(CoordinationService, "_begin", begin)
 
-    patches.set(CoordinatorProcess, "_perform", perform)
+
+@mutant("vouches for a map before all were heard", budget=20, plan=RESTORED_RESTARTED)
+def _(patches: Patches) -> None:
+    """A coordinator that cannot tell whether its map is the newest notes on its host that it is."""
+    patches.set(CoordinationService, "_proven", lambda self, now_ns: True)
 
 
 @mutant("uses epochs again after a restore", budget=2000)

@@ -1,8 +1,6 @@
-"""The coordinator's server: sockets, disk and clock around the pure `Coordinator`.
+"""The coordinator's server: sockets, disk and clock around the pure `CoordinationService`.
 
-Group commit: what arrives while a map is being written is decided as one batch and written with one fsync.
-The writing is done in a thread, so the loop goes on reading. Nothing that rests on a map leaves the process
-before that map is on disk; if it cannot be written, the process ends.
+A map is written in a thread, so the loop goes on reading; if it cannot be written, the process ends.
 """
 
 import os
@@ -19,16 +17,11 @@ from greenroom import wire
 from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ClusterMap
 from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_COORDINATOR
-from greenroom_cluster.controller import Controller, ControllerSettings
-from greenroom_cluster.coordination.coordinator import (
-    NEVER,
-    ConnectionClosed,
-    Coordinator,
-    CoordinatorSettings,
-    Incoming,
-    Outcome,
-)
-from greenroom_cluster.coordination.genesis import ClusterOptions, identified, renumbered, starting_map
+from greenroom_cluster.controller import ControllerSettings
+from greenroom_cluster.coordination import service as fx
+from greenroom_cluster.coordination.coordinator import NEVER, CoordinatorSettings
+from greenroom_cluster.coordination.genesis import ClusterOptions, identified, starting_map
+from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.coordination.storage import MapStorage
 from greenroom_cluster.runtime.adoption import maps_of
 from greenroom_cluster.runtime.clocks import now_ns
@@ -36,9 +29,6 @@ from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
 from greenroom_cluster.runtime.listener import IDENTITY_BYTES, Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.map_publisher import MapPublisher
-
-# Requests that wait for the disk; beyond that their connections are not read.
-WAITING_MAX = 16_384
 
 _log = structlog.get_logger(__name__)
 
@@ -60,7 +50,6 @@ class CoordinatorServer:
     """Serves one coordinator. Raises what MapStorage, `starting_map` and Listener raise."""
 
     def __init__(self, settings: CoordinatorServerSettings) -> None:
-        self._controller = Controller(settings.controller)
         self._storage = MapStorage(Path(settings.data_dir))
         try:
             stored = self._storage.load()
@@ -71,11 +60,6 @@ class CoordinatorServer:
             if not first.identity:
                 first = identified(first)
                 self._storage.save(first)
-            proven, stored_version = self._storage.vouched, first.version
-            if not proven:
-                first = renumbered(first, time.time_ns() // 1_000_000)
-                self._storage.save(first)
-                _log.info("coordinator_unproven", data_dir=settings.data_dir, version=first.version)
             self.listener = Listener(
                 ListenerSettings(
                     cluster=first.cluster,
@@ -92,18 +76,18 @@ class CoordinatorServer:
         except BaseException:
             self._storage.close()
             raise
-        self._coordinator = Coordinator(
+        self._service = CoordinationService(
             first,
             CoordinatorSettings(settings.node_down_seconds),
+            settings.controller,
             now_ns(),
-            proven=proven,
-            stored_version=stored_version,
+            time.time_ns() // 1_000_000,
+            proven=self._storage.vouched,
         )
+        if not self._storage.vouched:
+            _log.info("coordinator_unproven", data_dir=settings.data_dir, version=self._service.map.version)
         self._publisher = MapPublisher()
-        self._publisher.publish(first)
         self._connections: dict[int, FramedConnection] = {}
-        self._waiting: list[Incoming] = []
-        self._shown: list[list[ClusterMap]] = []
         self._tasks: trio.Nursery | None = None
         self._wake = trio.Event()
         self._room = trio.Event()
@@ -127,80 +111,71 @@ class CoordinatorServer:
         self._connections[number] = connection
         try:
             while True:
-                subscribed = False
-                for message in await connection.receive():
-                    if isinstance(message, wire.Subscribe):
-                        # The map is long: once is enough for all that came at once.
-                        if subscribed:
-                            continue
-                        subscribed = True
-                    self._waiting.append(Incoming(number, hello.sender, message, hello.role))
+                messages = await connection.receive()
+                self._service.receive(number, hello.sender, hello.role, messages)
                 self._wake.set()
-                while len(self._waiting) >= WAITING_MAX:
+                while self._service.crowded:
                     await self._room.wait()
         finally:
             del self._connections[number]
             self._publisher.forget(number)
-            self._waiting.append(Incoming(number, hello.sender, ConnectionClosed()))
+            self._service.close(number, hello.sender)
             self._wake.set()
 
     async def _decide_forever(self) -> NoReturn:
-        await self._plan()
         while True:
-            await self._sleep_until_due()
             self._wake = trio.Event()
-            batch, self._waiting = self._waiting, []
+            effects = self._service.step(now_ns())
             room, self._room = self._room, trio.Event()
             room.set()
-            await self._perform(self._coordinator.decide(now_ns(), batch))
-            while self._shown:
-                await self._perform(self._coordinator.shown(now_ns(), self._shown.pop()))
-            await self._plan()
+            while await self._perform(effects):
+                effects = self._service.written(now_ns())
+            await self._sleep_until_due()
 
     async def _sleep_until_due(self) -> None:
-        due = min(self._coordinator.next_deadline(), self._controller.next_deadline())
+        due = self._service.next_deadline()
         # Even without a deadline a look a minute costs nothing, and bounds what a clock's jump can do.
         seconds = 60.0 if due >= NEVER else min(60.0, max(0.001, (due - now_ns()) / 1e9))
         with trio.move_on_after(seconds):
             await self._wake.wait()
 
-    async def _plan(self) -> None:
-        while plan := self._controller.step(now_ns(), self._coordinator.map):
-            await self._perform(self._coordinator.want(plan))
-
     async def _ask_for_maps(self, addresses: tuple[str, ...]) -> None:
         """Ask nodes which map they hold, because somebody claims that there is a later one than ours."""
-        self._shown.append(await maps_of(addresses, self._coordinator.map.cluster))
+        self._service.show(await maps_of(addresses, self._service.map.cluster))
         self._wake.set()
 
-    async def _perform(self, outcome: Outcome) -> None:
-        if outcome.ask and self._tasks is not None:
-            self._tasks.start_soon(self._ask_for_maps, outcome.ask)
-        for warning in outcome.warnings:
-            _log.warning("coordinator_warning", message=warning)
-        if outcome.persist is not None:
-            # Not abandoned on cancellation: the map is on disk for good or the process ends.
-            await trio.to_thread.run_sync(self._storage.save, outcome.persist)
-            self._publisher.publish(outcome.persist, outcome.delta)
-        if not self._storage.vouched and self._coordinator.proven(now_ns()):
-            self._storage.vouch()
-            _log.info("coordinator_proven", version=self._coordinator.map.version)
-        answers: dict[int, list[wire.Frame]] = {}
-        for response in outcome.responses:
-            connection = self._connections.get(response.connection)
-            if connection is None:
-                continue
-            if isinstance(response.message, wire.MapFull):
-                # What was asked before goes first; the publisher holds the map encoded.
-                connection.send(answers.pop(response.connection, ()))
-                self._publisher.subscribe(response.connection, connection)
-            else:
-                answers.setdefault(response.connection, []).append(response.message)
-        for number, messages in answers.items():
-            connection = self._connections[number]
-            connection.send(messages)
-            if isinstance(messages[-1], wire.Goodbye):
-                connection.end_sending()
+    async def _perform(self, effects: list[fx.ServiceEffect]) -> bool:
+        """Perform these in order; whether a map was written, which is then the last of them."""
+        for effect in effects:
+            match effect:
+                case fx.Persist(map=decided):
+                    # Not abandoned on cancellation: the map is on disk for good or the process ends.
+                    await trio.to_thread.run_sync(self._storage.save, decided)
+                    return True
+                case fx.Publish(map=decided, delta=delta):
+                    self._publisher.publish(decided, delta)
+                case fx.Vouch():
+                    self._storage.vouch()
+                    _log.info("coordinator_proven", version=self._service.map.version)
+                case fx.Answer() | fx.Subscribe():
+                    self._send(effect)
+                case fx.Ask(addresses=addresses):
+                    assert self._tasks is not None
+                    self._tasks.start_soon(self._ask_for_maps, addresses)
+                case fx.Warn(message=message):
+                    _log.warning("coordinator_warning", message=message)
+        return False
+
+    def _send(self, effect: fx.Answer | fx.Subscribe) -> None:
+        connection = self._connections.get(effect.connection)
+        if connection is None:
+            return
+        if isinstance(effect, fx.Subscribe):
+            self._publisher.subscribe(effect.connection, connection)
+            return
+        connection.send(effect.messages)
+        if effect.last:
+            connection.end_sending()
 
 
 async def run_coordinator(settings: CoordinatorServerSettings, started: Callable[[str], None]) -> None:

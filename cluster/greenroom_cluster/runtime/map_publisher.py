@@ -5,9 +5,10 @@ ended by its connection's outbound bound.
 """
 
 from greenroom import wire
-from greenroom.cluster_map import ClusterMap, MapDelta, delta_between
+from greenroom.cluster_map import ClusterMap, MapDelta
 from greenroom.errors import LocalProtocolError
 from greenroom.framing import encode_frames
+from greenroom_cluster.coordination.feed import MapFeed
 from greenroom_cluster.runtime.connection import FramedConnection
 
 
@@ -15,60 +16,49 @@ class MapPublisher:
     """The subscribers of one map. Before the first `publish` they wait for it."""
 
     def __init__(self) -> None:
-        self._map: ClusterMap | None = None
-        self._full: bytes | None = None
-        self._subscribers: dict[int, FramedConnection] = {}
+        self._feed = MapFeed()
+        self._connections: dict[int, FramedConnection] = {}
+        self._encoded: tuple[wire.MapFull, bytes] | None = None
 
     @property
     def map(self) -> ClusterMap | None:
         """The newest map published."""
-        return self._map
+        return self._feed.map
 
     @property
     def subscribers(self) -> int:
         """How many connections follow the map."""
-        return len(self._subscribers)
+        return len(self._connections)
 
     def subscribe(self, number: int, connection: FramedConnection) -> None:
         """Send the map now, or once there is one, and every change after it."""
-        self._subscribers[number] = connection
-        if self._map is not None:
-            connection.send_encoded(self._encoded(self._map))
+        self._connections[number] = connection
+        whole = self._feed.subscribe(number)
+        if whole is not None:
+            connection.send_encoded(self._encode(whole))
 
     def forget(self, number: int) -> None:
         """Send nothing more to this connection; unknown numbers are fine."""
-        self._subscribers.pop(number, None)
+        self._feed.forget(number)
+        self._connections.pop(number, None)
 
     def publish(self, new: ClusterMap, delta: MapDelta | None = None) -> None:
-        """Send what changed; the whole map where a change would not continue the former one.
-
-        `delta` is the change since the map published last, if the caller has it. The same map, or an older
-        one, is not sent.
-        """
-        old, self._map = self._map, new
-        if old is not None:
-            if not new.newer_than(old):
-                self._map = old
-                return
-            if old.lineage != new.lineage or old.shard_count != new.shard_count:
-                delta = old = None
-        self._full = None
-        if not self._subscribers:
+        """Send a newer map to every subscriber; `delta` is its change since the last one, if known."""
+        news = self._feed.publish(new, delta)
+        if news is None:
             return
-        if old is None:
-            frames = self._encoded(new)
-        else:
-            frames = self._encoded_change(new, delta or delta_between(old, new))
-        for connection in list(self._subscribers.values()):
-            connection.send_encoded(frames)
+        frames = self._encode(news) if isinstance(news, wire.MapFull) else self._encode_change(news)
+        for number in self._feed.subscribers:
+            self._connections[number].send_encoded(frames)
 
-    def _encoded_change(self, new: ClusterMap, delta: MapDelta) -> bytes:
+    def _encode_change(self, change: wire.MapChange) -> bytes:
         try:
-            return bytes(encode_frames([wire.MapChange(delta)]))
+            return bytes(encode_frames([change]))
         except LocalProtocolError:  # it is longer than the map, which fits
-            return self._encoded(new)
+            assert self._feed.whole is not None
+            return self._encode(self._feed.whole)
 
-    def _encoded(self, current: ClusterMap) -> bytes:
-        if self._full is None:
-            self._full = bytes(encode_frames([wire.MapFull(current)]))
-        return self._full
+    def _encode(self, whole: wire.MapFull) -> bytes:
+        if self._encoded is None or self._encoded[0] is not whole:
+            self._encoded = (whole, bytes(encode_frames([whole])))
+        return self._encoded[1]

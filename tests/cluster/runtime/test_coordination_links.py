@@ -222,7 +222,7 @@ async def test_coordinator_gone_back_in_time_is_not_followed(tmp_path: Path) -> 
             await until(lambda: one.link.map == server.map)
         known = one.link.map
         async with coordinating(tmp_path / "emptied", port) as (server, _):
-            await until(lambda: bool(server._coordinator.refusal))
+            await until(lambda: bool(server._service.coordinator.refusal))
             assert one.link.map == known
             assert one.events.count("up") == 1
         async with coordinating(tmp_path / "new", port):
@@ -259,7 +259,7 @@ async def test_requests_that_came_while_the_disk_was_busy_are_one_batch(
         await busy.wait()
         for follower in links[1:]:
             nursery.start_soon(register, follower)
-        await until(lambda: len(server._waiting) == 19)
+        await until(lambda: len(server._service._waiting) == 19)
         assert not registered
         assert all(follower.link.map.version == 1 for follower in links)  # type: ignore[union-attr]
         release.set()

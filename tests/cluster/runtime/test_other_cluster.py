@@ -34,7 +34,7 @@ async def test_a_peer_of_the_former_cluster_follows_no_later_map_of_the_next(tmp
             address = server.listener.address()
             fresh = Follower(address, b"2" * 16)
             nursery.start_soon(fresh.link.run)
-            await until(lambda: left.events.count("up") == 1 and bool(server._coordinator.refusal))
+            await until(lambda: left.events.count("up") == 1 and bool(server._service.coordinator.refusal))
             assert server.map is not None
             assert server.map.version == known.version + 1000
         # It goes on once something was decided by it: then only the peer of the other one is turned away.
@@ -69,6 +69,7 @@ async def test_a_map_of_a_former_release_gets_an_identity_that_is_on_disk_before
         storage.save(former)
     async with trio.open_nursery() as outer:
         async with coordinating(tmp_path) as (server, _):
+            await until(lambda: server.map is not None)
             told = server.map
             assert told is not None
             assert (told.version, told.identity) == (8, identified(former).identity)

@@ -1,0 +1,231 @@
+"""The order in which a coordinator decides, writes, publishes and answers.
+
+Group commit: what arrives while a map is being written is decided as one batch and written at once. Nothing
+that rests on a map leaves before that map is on disk, and one map is written at a time. The process and the
+simulations are shells around this: they bring what arrives, and perform the effects of `step` in order.
+"""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from greenroom import wire
+from greenroom.cluster_map import ClusterMap, MapDelta
+from greenroom.errors import InvariantError
+from greenroom_cluster.controller import Controller, ControllerSettings
+from greenroom_cluster.coordination.coordinator import (
+    ConnectionClosed,
+    Coordinator,
+    CoordinatorSettings,
+    Handled,
+    Incoming,
+    Outcome,
+    Response,
+)
+from greenroom_cluster.coordination.genesis import renumbered
+from greenroom_cluster.coordination.messages import CoordinatorReply
+
+WAITING_MAX = 16_384
+"""Requests that wait for the disk; beyond that their connections are not read."""
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """Base of every effect."""
+
+
+class Persist(Effect, frozen=True):
+    """Put this map on disk for good, then call `written`. Until then nothing else is to be done."""
+
+    map: ClusterMap
+
+
+class Publish(Effect, frozen=True):
+    """Send this map to every subscriber, as the change `delta` where that continues what they have."""
+
+    map: ClusterMap
+    delta: MapDelta | None
+
+
+class Vouch(Effect, frozen=True):
+    """The map on disk, and what is put there from now on, is known to be the newest there is."""
+
+
+class Answer(Effect, frozen=True):
+    """Send these on a connection; dropped if it is gone. `last`: end it then."""
+
+    connection: int
+    messages: tuple[CoordinatorReply, ...]
+    last: bool = False
+
+
+class Subscribe(Effect, frozen=True):
+    """Send the map published last on a connection, and every change after it."""
+
+    connection: int
+
+
+class Ask(Effect, frozen=True):
+    """Ask these nodes for the maps that they hold, and bring them by `show`."""
+
+    addresses: tuple[str, ...]
+
+
+class Warn(Effect, frozen=True):
+    """Tell an operator."""
+
+    message: str
+
+
+ServiceEffect: TypeAlias = Persist | Publish | Vouch | Answer | Subscribe | Ask | Warn
+
+
+class CoordinationService:
+    """One run of a coordinator with this map.
+
+    `proven`: it is known to be the newest there is. If it is not, the run gives it a version of its own, by
+    the wall clock `wall_ms`.
+    """
+
+    def __init__(
+        self,
+        first: ClusterMap,
+        settings: CoordinatorSettings,
+        planning: ControllerSettings,
+        now_ns: int,
+        wall_ms: int,
+        *,
+        proven: bool,
+    ) -> None:
+        begun = first if proven else renumbered(first, wall_ms)
+        self.coordinator = Coordinator(begun, settings, now_ns, proven=proven, stored_version=first.version)
+        self._controller = Controller(planning)
+        self._vouched = proven
+        self._waiting: list[Incoming] = []
+        self._shown: list[Sequence[ClusterMap]] = []
+        self._opening = None if proven else Outcome(begun)
+        self._writing: Outcome | None = None
+        self._decided = False
+        self._effects: list[ServiceEffect] = [Publish(begun, None)] if proven else []
+
+    @property
+    def map(self) -> ClusterMap:
+        """The map as it was decided: nothing read from it may leave before it is on disk."""
+        return self.coordinator.map
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much waits for the disk that connections are not to be read."""
+        return len(self._waiting) >= WAITING_MAX
+
+    # --- what happens ------------------------------------------------------------------------------------
+
+    def receive(self, connection: int, sender: bytes, role: str, messages: Sequence[Handled]) -> None:
+        """Take in what came at once on a connection; `sender` and `role` are what its hello gave."""
+        subscribed = False
+        for message in messages:
+            if isinstance(message, wire.Subscribe):
+                # The map is long: once is enough for all that came at once.
+                if subscribed:
+                    continue
+                subscribed = True
+            self._waiting.append(Incoming(connection, sender, message, role))
+
+    def close(self, connection: int, sender: bytes) -> None:
+        """Note that a connection has ended."""
+        self._waiting.append(Incoming(connection, sender, ConnectionClosed()))
+
+    def show(self, maps: Sequence[ClusterMap]) -> None:
+        """Take in the maps that nodes gave when asked."""
+        self._shown.append(maps)
+
+    def step(self, now_ns: int) -> list[ServiceEffect]:
+        """Decide what came, and what is due; nothing while a map is being written."""
+        return [] if self._writing is not None else self._proceed(now_ns)
+
+    def written(self, now_ns: int) -> list[ServiceEffect]:
+        """Go on: the map of the effect `Persist` is on disk."""
+        outcome, self._writing = self._writing, None
+        if outcome is None:
+            raise InvariantError("a map was written that was not to be")
+        self._conclude(now_ns, outcome)
+        return self._proceed(now_ns)
+
+    def next_deadline(self) -> int:
+        """Return when `step` is due although nothing came, in nanoseconds of its clock."""
+        return min(self.coordinator.next_deadline(), self._controller.next_deadline())
+
+    # --- one round ---------------------------------------------------------------------------------------
+
+    def _proceed(self, now_ns: int) -> list[ServiceEffect]:
+        while self._writing is None:
+            outcome = self._next(now_ns)
+            if outcome is not None:
+                self._begin(now_ns, outcome)
+            elif not self._waiting:
+                break
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _next(self, now_ns: int) -> Outcome | None:
+        """Decide one thing more of this round; None ends it.
+
+        Each round plans at its end, however much arrives: planning must not starve.
+        """
+        if self._opening is not None:
+            outcome, self._opening = self._opening, None
+            return outcome
+        if not self._decided:
+            self._decided = True
+            batch, self._waiting = self._waiting, []
+            return self.coordinator.decide(now_ns, batch)
+        if self._shown:
+            return self.coordinator.shown(now_ns, self._shown.pop())
+        if plan := self._controller.step(now_ns, self.coordinator.map):
+            return self.coordinator.want(plan)
+        self._decided = False
+        return None
+
+    def _begin(self, now_ns: int, outcome: Outcome) -> None:
+        if outcome.ask:
+            self._effects.append(Ask(outcome.ask))
+        self._effects += [Warn(warning) for warning in outcome.warnings]
+        if outcome.persist is None:
+            self._conclude(now_ns, outcome)
+        else:
+            self._writing = outcome
+            self._effects.append(Persist(outcome.persist))
+
+    def _conclude(self, now_ns: int, outcome: Outcome) -> None:
+        """Publish, then answer: answers may rest on what was published."""
+        if outcome.persist is not None:
+            self._effects.append(Publish(outcome.persist, outcome.delta))
+        if not self._vouched and self._proven(now_ns):
+            self._vouched = True
+            self._effects.append(Vouch())
+        self._effects += _answers(outcome.responses)
+
+    def _proven(self, now_ns: int) -> bool:
+        return self.coordinator.proven(now_ns)
+
+
+def _answers(responses: Sequence[Response]) -> list[ServiceEffect]:
+    """Return what is sent for these responses, at once on each connection, and in order there."""
+    effects: list[ServiceEffect] = []
+    answers: dict[int, list[CoordinatorReply]] = {}
+
+    def send(connection: int) -> None:
+        messages = answers.pop(connection, None)
+        if messages:
+            last = isinstance(messages[-1], wire.Goodbye)
+            effects.append(Answer(connection, tuple(messages), last))
+
+    for response in responses:
+        if isinstance(response.message, wire.MapFull):
+            send(response.connection)
+            effects.append(Subscribe(response.connection))
+        else:
+            answers.setdefault(response.connection, []).append(response.message)
+    for connection in list(answers):
+        send(connection)
+    return effects
