@@ -91,7 +91,9 @@ def test_the_sessions_of_a_database_and_of_a_visitor_stand_in_one_endpoint() -> 
     asyncio.run(story())
 
 
-def test_two_first_visits_at_once_are_two_sessions_unless_a_page_came_before() -> None:
+def test_two_first_visits_at_once_are_two_sessions() -> None:
+    """Unless a page came before and began the session."""
+
     async def story(*, page_first: bool) -> set[str]:
         app, store = shop(cors_in_front=True)
         app.get("/")(block_of("merging", "shop.js")["page"])

@@ -198,7 +198,7 @@ def test_only_supervision_imports_tractor() -> None:
     assert users <= SUPERVISION
 
 
-def test_an_import_behind_a_function_does_not_count_and_one_behind_an_if_does() -> None:
+def test_imports_in_functions_do_not_count_and_those_behind_if_do() -> None:
     tree = ast.parse(
         "import a\n"
         "def f():\n    import b\n"

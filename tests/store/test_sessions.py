@@ -106,7 +106,7 @@ def test_a_version_that_no_store_returns_is_refused(store: BaseSessionStore, ver
         asyncio.run(store.update("s", session, version=version))  # type: ignore[arg-type]
 
 
-def test_what_a_store_does_at_get_and_patch_it_does_for_those_who_want_bytes() -> None:
+def test_encoded_reads_and_patches_use_a_stores_own_get_and_patch() -> None:
     """A kind of MemoryStore that counts, hides or caches must not be gone round."""
 
     class Counting(MemoryStore):

@@ -179,7 +179,8 @@ async def test_node_sent_to_another_node_ends_with_one_line(tmp_path: Path) -> N
         assert "--coordinator" in told(second)
 
 
-async def test_node_without_a_coordinator_says_so_and_stops_as_one_that_never_joined(tmp_path: Path) -> None:
+async def test_a_node_without_a_coordinator_stops_as_one_that_never_joined(tmp_path: Path) -> None:
+    """It says what is missing."""
     async with host(tmp_path) as here:
         node = await here.start_node("a")
         warning = await node.until_logged("coordinator_unreachable")

@@ -80,7 +80,8 @@ async def test_nodes_are_started_once_the_coordinator_answers(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("restart", [True, False])
-async def test_killed_node_is_told_with_what_follows_and_a_stopped_one_is_no_alarm(restart: bool) -> None:
+async def test_a_killed_node_is_logged_and_a_stopped_one_is_no_alarm(restart: bool) -> None:
+    """The line says what follows."""
     with structlog.testing.capture_logs() as logged:
         async with running(msgspec.structs.replace(SETTINGS, restart_nodes=restart)) as cluster:
             cluster.kill_node("n1")

@@ -22,7 +22,7 @@ from tests.store.client.store_stage import LIBRARIES, SECONDS, run, session, unt
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_closing_ends_what_is_pending_and_the_next_operation_connects_again(
+def test_closing_ends_pending_operations_and_the_next_one_connects_again(
     cluster: FakeCluster, library: str
 ) -> None:
     asked = threading.Event()

@@ -98,9 +98,7 @@ def test_partial_answer_at_the_deadline(name: str) -> None:
 
 @pytest.mark.parametrize("closed", [False, True], ids=["deadline", "closed"])
 @pytest.mark.parametrize("name", ["delete_by_user", "clean"])
-def test_answer_that_leaves_shards_out_does_not_say_that_they_applied_nothing(
-    name: str, *, closed: bool
-) -> None:
+def test_a_shard_left_out_of_an_answer_may_have_applied(name: str, *, closed: bool) -> None:
     """A shard that lost its primary is left out of the answer, though its log may hold the request."""
     script, a, b = connected("AAAA")
     number = script.submit(name)
@@ -169,7 +167,8 @@ def test_a_refusal_for_good_ends_a_listing_and_not_its_connection() -> None:
     assert b in script.open
 
 
-def test_a_refusal_for_good_of_a_change_that_others_may_have_made_leaves_its_outcome_open() -> None:
+def test_a_refused_part_of_a_change_leaves_its_outcome_unknown() -> None:
+    """One actor refuses its part for good; others may have done theirs."""
     script, a, b = connected("AABB")
     number = script.submit("delete_by_user")
     script.send(b, wire.Counted(number, ((2, 1), (3, 1))))

@@ -200,7 +200,7 @@ def test_a_change_of_another_clusters_map_is_never_applied() -> None:
     assert place.held is held
 
 
-def test_whoever_does_not_tell_its_identity_is_taken_by_lineage_and_version() -> None:
+def test_a_map_without_identity_is_compared_by_lineage_and_version() -> None:
     """A node of a former release passes the map on without it."""
     place = Place()
     place.script.send(place.script.number_of(SEEDS[0]), wire.MapFull(cluster_map("BBBB", version=41)))
@@ -209,7 +209,8 @@ def test_whoever_does_not_tell_its_identity_is_taken_by_lineage_and_version() ->
     assert place.held.version == 41
 
 
-def test_a_cluster_of_another_name_is_a_mistake_once_nobody_of_ours_answers() -> None:
+def test_another_clusters_name_is_a_mistake_once_ours_is_silent() -> None:
+    """A `UsageError` comes only when no process of our own cluster answers."""
     place = Place()
     place.end_all(then="other name")
     early = place.script.submit("get")

@@ -320,7 +320,9 @@ def test_reads_go_on_anonymously_where_that_is_wanted() -> None:
     on_stage(test, on_unavailable="anonymous")
 
 
-def test_a_change_after_the_response_is_an_error_and_not_dropped_in_silence() -> None:
+def test_a_change_after_the_response_is_an_error() -> None:
+    """It is not silently dropped."""
+
     async def test(s: Stage) -> None:
         await s.browser.post("/cart/mug")
         assert (await s.browser.post("/later")).status == 200

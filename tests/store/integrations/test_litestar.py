@@ -300,7 +300,7 @@ def test_renewal() -> None:
     on_store(run)
 
 
-def test_a_renewal_never_brings_back_what_was_deleted_or_replaced_meanwhile() -> None:
+def test_a_renewal_never_undoes_a_deletion_or_a_replacement() -> None:
     async def run(c: Clocked) -> None:
         await c.store.set("k", b"old", expires_in=100)
         await asyncio.gather(

@@ -332,7 +332,8 @@ def test_attributes_that_quart_expects(stage: Stage) -> None:
     stage.run(scenario)
 
 
-def test_what_a_streamed_body_does_by_the_interface_alone_is_told_to_be_too_late() -> None:
+def test_a_streamed_body_changes_the_session_too_late() -> None:
+    """With the session interface alone, that raises an error."""
     app, kept = Quart(__name__), []
     app.session_interface = GreenroomSessions(Session(dev=True))
 

@@ -85,7 +85,9 @@ def test_an_async_client_awaits_it(library: Library) -> None:
     tell(library, story)
 
 
-def test_the_session_is_found_behind_other_middleware_and_built_from_keywords() -> None:
+def test_the_session_is_found_behind_other_middleware() -> None:
+    """It is found too if the middleware built it from keywords."""
+
     async def dispatch(request: Request, call_next: object) -> Response:
         response: Response = await call_next(request)  # type: ignore[operator]
         return response

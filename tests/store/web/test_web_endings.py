@@ -198,7 +198,8 @@ def test_the_absolute_end_holds_for_sockets_too(library: Library) -> None:
     assert held(library, stage, session_id) is None
 
 
-def test_a_store_that_is_away_neither_ends_a_socket_nor_is_it_asked_at_each_message(library: Library) -> None:
+def test_a_store_that_is_away_ends_no_socket(library: Library) -> None:
+    """It is not asked again at each message either."""
     stage = Stage(idle_seconds=30 * MINUTE)
 
     async def handler(websocket: WebSocket) -> None:

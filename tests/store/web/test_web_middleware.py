@@ -294,7 +294,7 @@ def test_background_tasks_are_saved(library: Library) -> None:
     tell(library, story)
 
 
-def test_creating_a_session_after_the_response_started_is_the_callers_mistake(library: Library) -> None:
+def test_creating_a_session_after_the_response_started_is_a_usage_error(library: Library) -> None:
     async def late(request: Request) -> Response:
         return PlainTextResponse("ok", background=BackgroundTask(request.session.update, late=1))
 

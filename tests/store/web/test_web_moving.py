@@ -361,7 +361,7 @@ def test_log_out_everywhere_ends_what_was_not_moved(library: Library) -> None:
     tell(library, story)
 
 
-def test_all_old_sessions_of_a_user_can_be_ended_from_outside_of_any_request(library: Library) -> None:
+def test_old_sessions_of_a_user_can_be_ended_outside_of_requests(library: Library) -> None:
     async def story() -> None:
         stage = Moving()
         app = stage.app(*HANDLERS)
@@ -663,9 +663,9 @@ def test_cookies_that_somebody_made_up_leave_nothing(library: Library, page: str
 
 
 @pytest.mark.parametrize("page", ["show", "logout"])
-def test_without_the_old_store_a_page_leaves_the_old_session_and_a_logout_ends_it(
-    library: Library, page: str
-) -> None:
+def test_without_the_old_store_only_a_logout_ends_the_old_session(library: Library, page: str) -> None:
+    """A page leaves it as it is."""
+
     async def story() -> None:
         reader = Readable(UnavailableError("away"), user=user_of)
         stage = Stage(moves_from=reader)

@@ -208,7 +208,7 @@ def test_an_absolute_lifetime_bounds_what_is_planned() -> None:
     assert isinstance(planned(stored(full), 110), Nothing)
 
 
-def test_each_step_says_what_becomes_of_the_cookie_and_whether_more_may_follow() -> None:
+def test_each_step_tells_the_cookies_fate_and_whether_more_follows() -> None:
     kinds = (Nothing, Drop, EndEverywhere, End, Create, Rotate, Patch, Extend)
     assert {kind for kind in kinds if kind.cookie is Cookie.GIVEN} == {Create, Rotate}
     assert {kind for kind in kinds if kind.cookie is Cookie.REMOVED} == {End}

@@ -258,7 +258,9 @@ def test_a_login_takes_nothing_along_from_a_session_that_others_ended(library: L
     in_loop(library, story)
 
 
-def test_to_log_out_others_spares_the_session_among_more_than_one_list_shows(library: Library) -> None:
+def test_a_logout_of_others_spares_the_session_among_very_many(library: Library) -> None:
+    """The user has more sessions than one list shows."""
+
     async def story(race: Race) -> None:
         for number in range(LISTED_MAX + 100):
             await race.stage.store.inner.create(
@@ -333,7 +335,9 @@ def test_a_change_of_user_that_fails_mixes_nobodys_data(
     in_loop(library, story)
 
 
-def test_a_logout_of_all_others_spares_the_session_that_has_a_new_id_meanwhile(library: Library) -> None:
+def test_a_logout_of_all_others_spares_a_session_with_a_new_id(library: Library) -> None:
+    """The current session got its new id while the logout was under way."""
+
     async def story(race: Race) -> None:
         phone = browser(race.app)
         await phone.get("/fast?then=login&user=alice")

@@ -226,7 +226,7 @@ def test_terms_show_nowhere_and_nobody_forges_them(library: Library) -> None:
     tell(library, story)
 
 
-def test_what_a_later_version_stored_is_left_for_as_long_as_its_login_asked(library: Library) -> None:
+def test_a_later_versions_session_stays_as_long_as_its_login_asked(library: Library) -> None:
     async def story() -> None:
         stage = Stage()
         memory = stage.store.inner
