@@ -15,7 +15,8 @@ def looked(*looks: tuple[InHand | None, float | None]) -> Watch:
     return watch
 
 
-def test_a_record_that_takes_too_much_processor_time_is_suspected_until_it_is_passed() -> None:
+def test_a_record_that_takes_too_long_is_suspected() -> None:
+    """Until it is passed; what counts is processor time."""
     watch = looked((FIRST, 0.0))
     assert not watch.look(FIRST, HANG_SECONDS - 0.01)
     assert watch.suspect is None
@@ -45,7 +46,7 @@ def test_an_actor_that_is_killed_at_work_accuses_no_record() -> None:
     assert ended(Watch(), FIRST, 9.0).suspect is None
 
 
-def test_an_actor_that_is_killed_over_a_record_that_was_too_much_accuses_it() -> None:
+def test_an_actor_killed_over_a_costly_record_accuses_it() -> None:
     assert ended(looked((FIRST, 0.0)), FIRST, KILL_SECONDS).suspect == FIRST
     assert ended(looked((FIRST, 0.0), (FIRST, 0.2)), FIRST, None).suspect == FIRST
 
@@ -55,7 +56,7 @@ def test_a_crash_accuses_the_record_in_hand_and_no_other() -> None:
     assert ended(looked((FIRST, 0.0)), None, 9.0, crashed=True).suspect is None
 
 
-def test_a_record_that_was_suspected_counts_as_passed_only_once_another_is_in_hand() -> None:
+def test_a_suspected_record_is_passed_once_another_is_in_hand() -> None:
     watch = looked((FIRST, 0.0), (FIRST, 1.0))
     assert (watch.suspect, passed(watch)) == (FIRST, [])
     assert passed(ended(watch, FIRST, 1.0)) == []

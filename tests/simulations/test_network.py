@@ -175,7 +175,8 @@ def test_sending_on_a_connection_that_ended_drops_what_is_unread_of_it() -> None
     assert pair.closed == ["server: the other side closed the connection"]
 
 
-def test_a_thin_line_lets_bytes_through_at_its_rate_and_what_is_urgent_first() -> None:
+def test_a_thin_line_lets_bytes_through_at_its_rate() -> None:
+    """Urgent bytes go first."""
     pair = Pair()
     here, there = frozenset({"a"}), frozenset({"b"})
     pair.network.rules.append(TrafficRule(here, there, bytes_per_second=1000))

@@ -237,7 +237,8 @@ def test_forgetting_takes_a_silent_node_and_declares_its_actors_dead() -> None:
     assert "b" not in desk.map.nodes
 
 
-def test_shards_that_wait_for_a_silent_node_are_told_once_and_when_they_no_longer_do() -> None:
+def test_shards_that_wait_for_a_silent_node_are_reported_once() -> None:
+    """It is reported too when they stop waiting."""
     desk = Desk(PAIR)
     desk.ask(m.ReportDead(1, (A,)))
     desk.pass_seconds(5, "a")
@@ -318,7 +319,7 @@ def test_a_name_is_free_once_its_owner_fell_silent() -> None:
     assert desk.ask(named(THERE), NEW, connection=2) == m.Accepted(1)
 
 
-def test_after_a_start_of_the_coordinator_the_owner_is_given_time_to_be_heard() -> None:
+def test_after_a_start_the_owner_of_a_name_has_time_to_be_heard() -> None:
     restarted = Desk(cluster(PAIR.shards, PAIR.actors.values(), (node("a", address=HERE), node("b"))))
     wait = restarted.ask(m.RegisterNode(1, node("a", address=THERE)), NEW, connection=2)
     assert isinstance(wait, m.Rejected)
@@ -336,7 +337,8 @@ def test_after_a_start_of_the_coordinator_a_name_nobody_claims_is_free() -> None
     assert restarted.ask(m.RegisterNode(1, node("a", address=THERE)), NEW, connection=2) == m.Accepted(1)
 
 
-def test_a_closed_connection_needs_no_answer_even_when_everything_is_refused() -> None:
+def test_a_closed_connection_gets_no_answer_from_one_that_refuses() -> None:
+    """A coordinator that refuses everything does not answer it either."""
     desk = owned()
     desk.ask(wire.Subscribe(9, 9), NEW)
     assert isinstance(desk.node("n"), m.Rejected)
@@ -463,7 +465,7 @@ def test_versions_go_on_after_those_under_which_nothing_was_decided() -> None:
     assert desk.subscribe(B, version=40) == wire.MapFull(desk.map)
 
 
-def test_a_coordinator_without_any_decision_waits_while_later_maps_are_claimed() -> None:
+def test_a_fresh_coordinator_waits_while_later_maps_are_claimed() -> None:
     """Its directory was emptied, and it knows no node to ask. Once the claims end, so does the waiting."""
     desk = Desk()
     for _ in range(8):

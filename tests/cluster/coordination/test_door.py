@@ -57,7 +57,8 @@ def test_a_stranger_reports_no_deaths() -> None:
     assert desk.ask(m.RegisterActor(2, actor(C, "a/0")), OURS) == m.Accepted(2)
 
 
-def test_a_new_supervisor_reports_its_predecessors_deaths_once_it_has_the_name() -> None:
+def test_a_new_supervisor_reports_its_predecessors_deaths() -> None:
+    """It does so once it has the name."""
     desk = settled()
     desk.close(OURS, desk.connection(OURS))
     assert isinstance(desk.ask(m.ReportDead(1, (A,)), b"successor"), m.Rejected)
@@ -66,7 +67,7 @@ def test_a_new_supervisor_reports_its_predecessors_deaths_once_it_has_the_name()
     assert desk.map.actors[A].state == "dead"
 
 
-def test_after_a_start_of_the_coordinator_deaths_may_come_before_anything_else() -> None:
+def test_after_a_start_deaths_may_come_before_anything_else() -> None:
     """A supervisor sends what was not answered before its next heartbeat."""
     desk = Desk(PAIR)
     assert desk.ask(m.ReportDead(1, (A,)), OURS) == m.Accepted(1)

@@ -66,7 +66,7 @@ def test_it_is_told_once_a_minute() -> None:
     assert "another cluster" in desk.warnings[0]
 
 
-def test_a_peer_of_this_cluster_is_served_whatever_came_on_its_former_connection() -> None:
+def test_a_former_connection_does_not_taint_a_peer_of_this_cluster() -> None:
     desk = Desk(RUNNING)
     desk.ask(OLD, A, connection=5)
     desk.close(A, 5)
@@ -90,7 +90,7 @@ def test_a_member_of_another_cluster_was_not_heard() -> None:
     assert not desk.coordinator.proven(desk.now_ns)
 
 
-def test_an_emptied_directory_waits_for_a_word_also_if_its_first_map_is_another_cluster() -> None:
+def test_an_emptied_directory_waits_for_an_operators_word() -> None:
     """Its nodes still run and hold sessions: whoever begins anew beside them must mean it."""
     desk = Desk(first_map("test", 4, 2, OURS))
     answer = desk.ask(wire.Subscribe(1, 1, (1,) * 4, THEIRS), A)

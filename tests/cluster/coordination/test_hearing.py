@@ -106,7 +106,7 @@ def test_who_died_unheard_may_have_decided_so_every_node_is_awaited() -> None:
     assert decided(desk, B, TAKEOVER) == [True]
 
 
-def test_a_shard_whose_members_are_dead_begins_empty_only_once_every_node_was_heard() -> None:
+def test_a_dead_shard_begins_empty_once_every_node_was_heard() -> None:
     """Another may have begun it since the copy was made."""
     dead = {key: msgspec.structs.replace(COPY.actors[key], state="dead") for key in (A, B)}
     shards = (shard(A, (B,), epoch=3, wanted=("c/0",)),) * 2

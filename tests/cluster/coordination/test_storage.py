@@ -244,7 +244,7 @@ def test_a_new_lineage_begins_from_the_newest_map_that_is_in_use() -> None:
     assert (begun.lineage, begun.shards[0].epoch) == (3, 70_000 + 65_536)
 
 
-def test_a_new_lineage_begins_from_the_newest_of_each_shard_whatever_the_versions() -> None:
+def test_a_new_lineage_takes_the_newest_of_each_shard() -> None:
     """An older copy ran for a while under versions beyond those of the newest map."""
     c = inc("c")
     copy = msgspec.structs.replace(MAP, shards=(MAP.shards[0], MAP.shards[0]))

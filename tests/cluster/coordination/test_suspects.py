@@ -26,7 +26,8 @@ def test_a_death_and_its_suspect_are_published_in_one_map() -> None:
     assert "shard 1: record 3/17 at a/0:612e2e2e ended or hangs that actor" in desk.warnings[0]
 
 
-def test_the_configuration_of_a_takeover_carries_the_suspect_until_the_shard_begins_anew() -> None:
+def test_a_takeover_carries_the_suspect_in_its_configuration() -> None:
+    """It stays there until the shard begins anew."""
     desk = Desk(PAIR)
     desk.ask(m.ReportDead(1, (A,), (m.Suspicion(0, POISON),)))
     assert desk.propose(B, m.Proposal(0, 3, nonce(1), "takeover", B, ()))[0].applied
@@ -65,7 +66,7 @@ def test_only_who_saw_the_actor_pass_the_record_takes_the_suspicion_back() -> No
     assert desk.map.shards[0].suspect is None
 
 
-def test_a_suspicion_is_taken_back_also_where_the_shard_was_taken_over_meanwhile() -> None:
+def test_a_suspicion_is_withdrawn_after_a_takeover_too() -> None:
     desk = Desk(PAIR)
     desk.ask(heartbeat("a", m.Suspicion(0, POISON)))
     assert desk.propose(B, m.Proposal(0, 3, nonce(1), "takeover", B, ()))[0].applied
@@ -109,7 +110,7 @@ class FormerShardEntry(msgspec.Struct, array_like=True, frozen=True):
     wanted: tuple[str, ...]
 
 
-def test_maps_and_messages_of_peers_without_suspects_are_understood_and_ours_by_them() -> None:
+def test_peers_without_suspects_and_we_understand_each_other() -> None:
     entry = shard(A, (B,), epoch=3, wanted=("a/0",))
     former = msgspec.msgpack.encode(FormerShardEntry(3, A, (B,), b"", ("a/0",)))
     assert msgspec.msgpack.decode(former, type=ShardEntry) == entry

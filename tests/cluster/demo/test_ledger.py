@@ -91,7 +91,7 @@ def test_a_read_beside_a_write_may_show_either(ledger: Ledger) -> None:
         ledger.refuse(write) if value == 7 else ledger.confirm(write)
 
 
-def test_a_read_that_began_before_a_write_was_confirmed_may_show_the_cart_before_it(ledger: Ledger) -> None:
+def test_a_read_that_overlaps_a_write_may_show_the_cart_before_it(ledger: Ledger) -> None:
     write = ledger.begin(MUG, Effect("add", 5))
     read = ledger.begin_read()
     ledger.confirm(write)
@@ -112,7 +112,7 @@ def test_a_dropped_read_is_forgotten(ledger: Ledger) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from(["confirm", "refuse", "unknown"])), max_size=5))
-def test_the_possible_values_are_those_of_some_selection_of_the_undecided_writes(steps) -> None:
+def test_any_selection_of_undecided_writes_makes_a_possible_value(steps) -> None:
     cell = Cell()
     for number, (amount, fate) in enumerate(steps):
         cell.begin(number, Effect("add", amount))

@@ -452,9 +452,10 @@ async def test_node_serves_nothing_but_the_map() -> None:
 # --- who is who --------------------------------------------------------------------------------------------
 
 
-async def test_a_name_is_refused_while_its_owner_is_connected_and_free_afterwards(
+async def test_a_name_is_refused_while_its_owner_is_connected(
     tmp_path: Path,
 ) -> None:
+    """It is free afterwards."""
     async with coordinating(tmp_path) as (server, nursery):
         one, two = (Follower(server.listener.address(), bytes([n]) * 16) for n in (1, 2))
         async with trio.open_nursery() as owner:

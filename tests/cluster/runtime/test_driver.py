@@ -147,7 +147,8 @@ async def test_reply_to_a_connection_that_is_gone_is_dropped() -> None:
         assert await client.receive() == [wire.Missing(1)]
 
 
-async def test_slow_reader_of_large_answers_gets_them_all_and_is_asked_for_no_more_meanwhile() -> None:
+async def test_a_slow_reader_of_large_answers_gets_them_all() -> None:
+    """The actor reads no more from it meanwhile."""
     async with acting() as (actor, core, nursery):
         client = await connect(actor, nursery)
         large = wire.Session(0, wire.SessionState(1, 1, 1, None, None, "", 0, bytes(1 << 20)))
@@ -292,7 +293,8 @@ async def test_link_carries_messages_both_ways_and_comes_back_after_a_restart() 
             assert len(core.seen(LinkDown)) == 2
 
 
-async def test_link_whose_peer_does_not_read_is_dropped_at_its_bound_and_opened_again() -> None:
+async def test_a_link_whose_peer_does_not_read_is_dropped_at_its_bound() -> None:
+    """It is then opened again."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0)
         address = f"127.0.0.1:{server.getsockname()[1]}"
@@ -320,7 +322,7 @@ async def _accept_and_greet(server: socket.socket) -> socket.socket:
     return sock
 
 
-async def test_growth_refused_for_want_of_memory_is_a_warning_that_names_the_actor() -> None:
+async def test_refused_growth_is_a_warning_that_names_the_actor() -> None:
     core = ScriptedCore()
     core.then = lambda _: [MemoryFull("n1/0")]
     with capture_logs() as logs:

@@ -191,9 +191,11 @@ async def test_mutated_requests_never_reach_further_than_their_connection() -> N
         await until(lambda: listener.connections == 1)
 
 
-async def test_failure_of_a_handler_ends_only_its_connection_and_hides_its_values(
+async def test_a_failing_handler_ends_only_its_connection(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """The log line hides its values."""
+
     async def handle(connection: FramedConnection, hello: wire.Hello, number: int) -> None:
         while True:
             for request in await connection.receive():

@@ -60,9 +60,10 @@ async def test_a_peer_of_the_former_cluster_follows_no_later_map_of_the_next(tmp
         outer.cancel_scope.cancel()
 
 
-async def test_a_map_of_a_former_release_gets_an_identity_that_is_on_disk_before_it_is_told(
+async def test_a_map_of_a_former_release_gets_an_identity(
     tmp_path: Path,
 ) -> None:
+    """It is on disk before anyone is told."""
     former = msgspec.structs.replace(first_map(CLUSTER, 8, 2), version=7)
     with MapStorage(tmp_path) as storage:
         storage.vouch()

@@ -20,7 +20,8 @@ def test_the_rule_holds_while_an_actor_waits_for_less_than_it_runs() -> None:
     assert rule.look(2 * SECOND, SECOND // 2 + 1_000_000, SECOND // 2 + 40_000_000)
 
 
-def test_it_is_suspended_for_a_minute_where_an_actor_waits_for_much_longer_than_it_runs() -> None:
+def test_the_policy_is_suspended_while_an_actor_waits_too_long() -> None:
+    """For a minute, once the actor waits for much longer than it runs."""
     rule = BatchRule(ran_ns=0, waited_ns=0)
     assert not rule.look(1 * SECOND, SECOND // 10, SECOND // 2)
     assert not rule.look(2 * SECOND, SECOND, SECOND // 2)

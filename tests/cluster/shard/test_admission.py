@@ -32,7 +32,7 @@ def big(size: int) -> bytes:
     return msgspec.msgpack.encode({"x": b"x" * size})
 
 
-def test_a_late_repeat_is_not_applied_again_although_the_client_became_known_again(world: World) -> None:
+def test_a_late_repeat_is_not_applied_to_a_client_known_again(world: World) -> None:
     primary = world.primary()
     first = wire.Create(1, 1, 0, 0, ALICE, None, 1, FAR_US, None, "", holding("v1"))
     primary.ask(first, client=b"z" * 16)
@@ -59,7 +59,7 @@ def test_an_old_repeat_of_a_client_that_was_never_forgotten_is_taken(world: Worl
     assert isinstance(primary.replies[2], wire.Written)
 
 
-def test_patches_of_large_sessions_are_taken_only_as_far_as_one_step_can_bear(world: World) -> None:
+def test_patches_of_large_sessions_are_bounded_a_step(world: World) -> None:
     primary = world.primary()
     world.call(primary, create(ALICE, big(900_000)))
     primary.ask(*(patch(number, 1) for number in range(1, 101)), client=b"z" * 16)
@@ -72,7 +72,7 @@ def test_patches_of_large_sessions_are_taken_only_as_far_as_one_step_can_bear(wo
     assert isinstance(primary.replies[101], wire.Session)
 
 
-def test_patches_cost_what_they_bring_and_what_the_session_will_have_grown_to(world: World) -> None:
+def test_patches_cost_what_they_bring_and_their_sessions_growth(world: World) -> None:
     """Eight patches of a megabyte on an empty session took seconds of one step, and leases ran out."""
     primary = world.primary()
     world.call(primary, create(ALICE, big(1)))
@@ -89,9 +89,8 @@ def test_patches_cost_what_they_bring_and_what_the_session_will_have_grown_to(wo
 
 
 @pytest.mark.parametrize("kind", ["create", "update", "rotate"])
-def test_a_patch_costs_the_size_that_what_was_logged_before_gives_the_session(
-    world: World, kind: str
-) -> None:
+def test_a_patch_costs_the_size_its_session_will_have(world: World, kind: str) -> None:
+    """What was logged before it counts too."""
     primary = world.primary()
     bob = b"b" * 32
     if kind != "create":
@@ -207,7 +206,7 @@ def test_a_client_over_the_limit_may_confirm_with_any_write(world: World) -> Non
     assert isinstance(primary.replies[number + 1], wire.Session)
 
 
-def test_the_request_that_a_client_over_the_limit_has_yet_to_confirm_is_taken(world: World) -> None:
+def test_a_client_over_its_limit_may_repeat_what_it_has_to_confirm(world: World) -> None:
     primary, number = world.primary(), full_of_answers(world)
     primary.ask(patch(1, 1), client=b"z" * 16)
     world.run_until(lambda: 1 in primary.replies)

@@ -47,7 +47,7 @@ def test_reads_of_an_expired_session_are_bounded_while_nothing_commits() -> None
     assert probe.replica.log.held_bytes < 20_000
 
 
-def test_a_listing_of_many_expired_sessions_decides_a_bounded_number_at_a_time() -> None:
+def test_a_listing_decides_a_bounded_number_of_expired_sessions() -> None:
     probe = Probe()
     probe.start_alone()
     for number in range(1200):
@@ -68,7 +68,8 @@ def test_a_fan_out_is_logged_without_the_list_of_its_shards() -> None:
     assert sent.entries[0].records[0].command.shards == ()
 
 
-def test_sessions_that_all_end_at_once_are_removed_in_small_steps_soon_after_each_other() -> None:
+def test_sessions_that_end_at_once_are_removed_in_small_steps() -> None:
+    """The steps follow each other soon."""
     probe = Probe()
     probe.start_alone()
     for number in range(1000):

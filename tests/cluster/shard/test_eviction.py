@@ -144,7 +144,7 @@ def test_nothing_is_evicted_where_that_makes_no_room() -> None:
 
 
 @pytest.mark.parametrize("small_first", [False, True])
-def test_little_more_is_evicted_than_needed_also_where_only_the_backup_is_full(*, small_first: bool) -> None:
+def test_little_more_is_evicted_than_needed(*, small_first: bool) -> None:
     """While a backup has yet to offer what was freed, no write evicts once more."""
     world = World(nodes=1, shards=1, settings=SMALL if small_first else PLENTY)
     world.settings = PLENTY if small_first else SMALL

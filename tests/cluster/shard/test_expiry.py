@@ -8,7 +8,8 @@ from greenroom_cluster.shard.state.table import STALE_ENTRIES_MAX, SessionTable
 from tests.cluster.shard.probe import WALL_US, create, record
 
 
-def test_an_index_is_built_anew_in_small_steps_and_finds_what_comes_meanwhile() -> None:
+def test_an_index_is_rebuilt_in_small_steps() -> None:
+    """It finds what comes meanwhile."""
     table = SessionTable()
     long_us = WALL_US + 30 * 86_400_000_000
     count = STALE_ENTRIES_MAX + 1000

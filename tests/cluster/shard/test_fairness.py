@@ -183,7 +183,8 @@ def patch(number: int, digest: bytes = ALICE) -> wire.Patch:
     return wire.Patch(number, 1, 0, 0, digest, ((("b",), b"\x01"),), (), (), None, None)
 
 
-def test_costly_requests_of_who_caused_a_long_step_wait_and_all_others_go_on() -> None:
+def test_costly_requests_of_who_caused_a_long_step_wait() -> None:
+    """All others go on."""
     actor = Actor()
     actor.ask("host-a", patch(10), spent_ns=2 * MS)
     actor.ask("host-a", patch(11), create(12, b"n" * 32), wire.Get(13, 0, ALICE), patch(14, b"b" * 32))

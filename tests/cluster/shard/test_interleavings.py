@@ -29,7 +29,8 @@ def reopened() -> tuple[Probe, int]:
     return probe, sent.batch
 
 
-def test_an_acknowledgement_of_a_closed_pair_does_not_count_for_the_next_one() -> None:
+def test_an_acknowledgement_of_a_closed_pair_does_not_count() -> None:
+    """Not for the next pair."""
     probe, batch = reopened()
     probe.hear(B, SnapshotOk(0, 3, probe.chunks()[0].join, 0))
     probe.effects = []
@@ -41,7 +42,8 @@ def test_an_acknowledgement_of_a_closed_pair_does_not_count_for_the_next_one() -
     assert probe.follower.acknowledged < probe.replica.log.appended
 
 
-def test_a_beacon_answered_to_a_closed_pair_does_not_hide_refusals_from_the_next_one() -> None:
+def test_a_beacon_answered_to_a_closed_pair_hides_no_refusals() -> None:
+    """The next pair still learns of them."""
     probe = Probe()
     probe.lead()
     beacon_ns = probe.now_ns
@@ -54,7 +56,8 @@ def test_a_beacon_answered_to_a_closed_pair_does_not_hide_refusals_from_the_next
     assert probe.pair().refusals_seen == 0
 
 
-def test_acknowledgements_of_a_broken_connection_are_not_taken_for_those_of_the_next() -> None:
+def test_acknowledgements_of_a_broken_connection_do_not_count() -> None:
+    """They are not taken for those of the next one."""
     probe = Probe()
     probe.lead()
     probe.ask(create(1))
@@ -71,7 +74,8 @@ def test_acknowledgements_of_a_broken_connection_are_not_taken_for_those_of_the_
 # --- joining -----------------------------------------------------------------------------------------------
 
 
-def test_a_superseded_primary_cannot_replace_the_copy_that_a_joiner_got_from_its_successor() -> None:
+def test_a_superseded_primary_cannot_replace_a_joiners_copy() -> None:
+    """The joiner got it from the successor."""
     probe = Probe()
     probe.configure(1, (B, C), wanted="ca")
     probe.hear(C, chunk(epoch=2, join=1))  # C took over; our map does not say so yet
@@ -125,7 +129,8 @@ def test_a_map_older_than_the_snapshot_does_not_take_the_copy_away() -> None:
     assert probe.replica.role is Role.BACKUP
 
 
-def test_a_map_older_than_the_snapshot_that_names_the_joiner_makes_it_no_backup() -> None:
+def test_a_map_older_than_its_snapshot_makes_a_joiner_no_backup() -> None:
+    """The map names the joiner as a member."""
     probe = Probe()
     probe.configure(1, (B,), wanted="ba")
     probe.hear(B, chunk(epoch=3, last=False))
@@ -135,7 +140,8 @@ def test_a_map_older_than_the_snapshot_that_names_the_joiner_makes_it_no_backup(
     assert probe.replica is None or probe.replica.role is Role.JOINING
 
 
-def test_named_while_its_snapshot_is_incomplete_a_joiner_says_that_it_does_not_back() -> None:
+def test_a_joiner_named_too_early_says_that_it_does_not_back() -> None:
+    """Its snapshot is incomplete."""
     probe = Probe()
     probe.join(last=False)
     probe.configure(2, (B, ME), wanted="ba")
@@ -144,7 +150,8 @@ def test_named_while_its_snapshot_is_incomplete_a_joiner_says_that_it_does_not_b
     assert answer.refused == ((0, 2),)
 
 
-def test_named_without_a_replica_an_actor_refuses_to_back_so_that_it_is_removed() -> None:
+def test_an_actor_named_without_a_replica_refuses_to_back() -> None:
+    """So it is removed."""
     probe = Probe()
     probe.configure(1, (B,), wanted="ba")
     probe.configure(2, (B, ME), wanted="ba")
@@ -174,7 +181,7 @@ def test_an_incomplete_or_unwanted_copy_does_not() -> None:
         assert probe.replica is None
 
 
-def test_a_copy_whose_primary_died_before_it_was_added_gives_way_to_an_empty_start() -> None:
+def test_a_copy_of_a_dead_primary_gives_way_to_an_empty_start() -> None:
     """It may lack acknowledged writes, so it must not pass for the shard; the loss is told instead."""
     probe = Probe()
     probe.join()
@@ -184,7 +191,7 @@ def test_a_copy_whose_primary_died_before_it_was_added_gives_way_to_an_empty_sta
     assert probe.proposal("start").epoch == 1
 
 
-def test_a_copy_given_up_does_not_keep_its_actor_from_joining_again_at_the_same_epoch() -> None:
+def test_an_actor_that_gave_up_its_copy_joins_at_the_same_epoch() -> None:
     probe = Probe()
     probe.join(last=False)
     probe.after(60)
@@ -196,7 +203,7 @@ def test_a_copy_given_up_does_not_keep_its_actor_from_joining_again_at_the_same_
 # --- map jumps ---------------------------------------------------------------------------------------------
 
 
-def test_a_backup_removed_behind_its_back_cannot_be_added_again_before_it_knows() -> None:
+def test_a_backup_removed_unknowingly_is_not_added_before_it_knows() -> None:
     """Why a jump over a removal and an addition never meets a stale backup: it refuses to join meanwhile."""
     for role in ("backup", "fenced"):
         probe = Probe()
@@ -220,7 +227,8 @@ def test_a_superseded_primary_refuses_to_join_before_it_knows() -> None:
     assert probe.replica.role is Role.PRIMARY
 
 
-def test_a_joiner_added_and_made_primary_between_two_maps_serves_what_it_logged() -> None:
+def test_a_joiner_made_primary_between_two_maps_serves_its_log() -> None:
+    """It was added in between too."""
     probe = Probe()
     probe.join()
     probe.hear(B, prepare(11, 12, epoch=1))
@@ -273,7 +281,7 @@ def test_a_silent_client_is_forgotten() -> None:
     assert len(probe.replica.table.clients) == 0
 
 
-def test_a_paused_primary_answers_a_repeat_that_waited_in_its_sockets_from_the_kept_result() -> None:
+def test_a_paused_primary_answers_a_repeat_from_the_kept_result() -> None:
     """While it was paused the client seemed silent, but its repeat may have arrived meanwhile."""
     probe = Probe()
     probe.start_alone()
@@ -316,7 +324,8 @@ def held_at_hand_over(probe: Probe) -> Proposal:
     return probe.proposal("reaffirm")
 
 
-def test_a_held_request_is_dropped_with_its_connection_and_may_come_again_on_another() -> None:
+def test_a_held_request_is_dropped_with_its_connection() -> None:
+    """It may come again on another."""
     probe = Probe()
     reaffirm = held_at_hand_over(probe)
     assert probe.ask(create(1), connection=1) == []
@@ -342,7 +351,7 @@ def test_a_request_held_twice_takes_effect_once() -> None:
 # --- proposals ---------------------------------------------------------------------------------------------
 
 
-def test_a_refused_proposal_is_settled_by_a_later_epoch_before_anything_else() -> None:
+def test_a_refused_proposal_is_settled_by_a_later_epoch_first() -> None:
     probe = Probe()
     probe.lead()
     probe.after(1.3)
@@ -356,7 +365,8 @@ def test_a_refused_proposal_is_settled_by_a_later_epoch_before_anything_else() -
     assert not probe.serves()
 
 
-def test_a_backup_that_comes_back_while_its_removal_is_undecided_is_obeyed_until_it_is_decided() -> None:
+def test_a_backup_whose_removal_is_undecided_is_obeyed() -> None:
+    """It came back meanwhile, and is obeyed until the removal is decided."""
     probe = Probe()
     probe.lead()
     probe.after(1.3)
@@ -369,7 +379,7 @@ def test_a_backup_that_comes_back_while_its_removal_is_undecided_is_obeyed_until
     assert probe.replica.committed == 1
 
 
-def test_while_it_is_undecided_whether_a_member_is_added_both_configurations_are_obeyed() -> None:
+def test_while_an_addition_is_undecided_both_configurations_hold() -> None:
     probe = Probe()
     probe.start_alone()
     probe.configure(1, (ME,), wanted="ab")
@@ -387,7 +397,7 @@ def probe_join(probe: Probe) -> int:
     return probe.replica.primary.membership.transfer.join
 
 
-def test_a_joiner_is_proposed_only_once_it_has_logged_all_that_was_acknowledged_without_it() -> None:
+def test_a_joiner_is_proposed_once_it_has_logged_everything() -> None:
     """Else it would be a member without them: the primary's death, or a hand-over, would lose them."""
     probe = Probe()
     probe.start_alone()
@@ -428,7 +438,7 @@ def test_a_late_decision_about_another_proposal_changes_nothing() -> None:
     assert probe.ignored() == ["no such proposal is open"]
 
 
-def test_a_refusal_that_arrives_before_the_primary_knows_its_epoch_holds_once_it_does() -> None:
+def test_a_refusal_that_comes_before_its_epoch_holds_afterwards() -> None:
     """B took part in an epoch that this actor has still to hear of, and left it already."""
     probe = Probe()
     probe.lead()
@@ -444,7 +454,8 @@ def test_a_refusal_that_arrives_before_the_primary_knows_its_epoch_holds_once_it
 # --- commit points -----------------------------------------------------------------------------------------
 
 
-def test_a_member_that_was_added_is_told_the_commit_point_that_it_missed_while_joining() -> None:
+def test_an_added_member_learns_the_commit_point_it_missed() -> None:
+    """It missed it while it joined."""
     probe = Probe()
     probe.lead()
     probe.after(0.3)
@@ -485,7 +496,7 @@ def test_a_commit_point_lost_with_a_connection_is_told_again() -> None:
 
 
 @pytest.mark.parametrize("last", [True, False])
-def test_a_late_snapshot_of_the_dead_has_no_part_in_a_shard_that_begins_anew(last: bool) -> None:
+def test_a_late_snapshot_of_the_dead_is_kept_out_of_a_new_start(last: bool) -> None:
     """It may be older than what its sender acknowledged last: what was deleted would return."""
     probe = Probe()
     probe.configure(3, (B,), wanted="a", dead="b")

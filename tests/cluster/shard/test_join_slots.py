@@ -24,7 +24,8 @@ def test_joins_are_limited_by_peer_and_in_all() -> None:
     assert joins.free(OTHER)
 
 
-def test_after_a_success_the_next_shards_of_that_peer_have_their_turn_in_order() -> None:
+def test_after_a_success_the_next_shards_of_that_peer_follow() -> None:
+    """They have their turn in order."""
     joins = slots()
     joins.take(ONE)
     joins.take(ONE)

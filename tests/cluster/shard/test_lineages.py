@@ -9,7 +9,7 @@ from tests.cluster.shard.probe import ALICE, ME, NONCE, B, C, Probe, chunk, crea
 RAISED = 1 << 16
 
 
-def test_a_lineage_that_continues_the_configuration_changes_nothing_but_the_epoch() -> None:
+def test_a_lineage_with_the_same_members_changes_only_the_epoch() -> None:
     probe = Probe()
     probe.lead()
     nonce = probe.host.map.shards[0].nonce
@@ -28,7 +28,7 @@ def test_a_lineage_that_continues_the_configuration_changes_nothing_but_the_epoc
     assert answer.refused == ()
 
 
-def test_a_primary_that_the_copy_takes_for_a_backup_joins_anew_instead_of_diverging() -> None:
+def test_a_primary_that_an_old_map_calls_backup_joins_anew() -> None:
     """It has other records than the older primary under the same numbers."""
     probe = Probe()
     probe.fence()
@@ -53,7 +53,7 @@ def test_a_backup_of_a_later_configuration_joins_anew() -> None:
     assert probe.replica is None
 
 
-def test_a_primary_does_not_count_what_an_older_configuration_calls_its_backups() -> None:
+def test_a_primary_does_not_count_backups_of_an_older_configuration() -> None:
     """It went on alone meanwhile: the backup lacks what it acknowledged, and must not take over."""
     probe = Probe()
     probe.lead()
@@ -76,7 +76,8 @@ def test_a_primary_does_not_count_what_an_older_configuration_calls_its_backups(
     assert probe.replica.committed == 2
 
 
-def test_an_actor_without_the_shard_does_not_serve_it_because_an_older_copy_says_so() -> None:
+def test_an_older_copy_of_the_map_makes_nobody_serve_a_shard() -> None:
+    """The actor does not have the shard."""
     probe = Probe()
     probe.configure(3, (C,), wanted="ca")
     probe.configure(RAISED + 2, (ME, C), wanted="ac", lineage=2)
@@ -85,7 +86,7 @@ def test_an_actor_without_the_shard_does_not_serve_it_because_an_older_copy_says
     assert isinstance(reply, wire.Redirect)
 
 
-def test_a_backup_that_the_copy_still_takes_for_the_primary_serves_all_that_was_acknowledged() -> None:
+def test_a_backup_that_an_old_map_calls_primary_lost_nothing() -> None:
     """The shard was handed over since the copy: whatever its primary acknowledged is in our log."""
     probe = Probe()
     probe.follow()
@@ -99,7 +100,7 @@ def test_a_backup_that_the_copy_still_takes_for_the_primary_serves_all_that_was_
     assert probe.serves()
 
 
-def test_a_joiners_copy_does_not_become_a_primary_by_an_older_copy_of_the_map() -> None:
+def test_an_older_copy_of_the_map_makes_no_joiner_a_primary() -> None:
     probe = Probe()
     probe.join()
     probe.configure(RAISED + 1, (ME, B), wanted="ab", nonce=b"o" * 12, lineage=2)
@@ -115,7 +116,7 @@ def made_primary_by_an_older_copy() -> Probe:
     return probe
 
 
-def test_who_followed_another_leader_answers_nothing_until_that_leader_has_stopped() -> None:
+def test_a_backup_of_another_primary_answers_once_that_has_stopped() -> None:
     """B has not heard of the new lineage and serves for as long as our last promise to it holds."""
     probe = made_primary_by_an_older_copy()
     appended = probe.replica.log.appended

@@ -143,9 +143,10 @@ def test_deletes_and_what_does_not_grow_go_on_when_it_is_full(full: tuple[World,
     assert isinstance(world.call(primary, create(digest(20_000), data())), wire.Written)
 
 
-def test_a_session_that_something_logged_may_shrink_is_not_taken_for_as_large_as_it_is(
+def test_a_logged_command_that_may_shrink_a_session_counts(
     full: tuple[World, list[bytes]],
 ) -> None:
+    """The session is not taken for as large as it is now."""
     world, created = full
     primary = world.primary()
     first = update(created[0], data(10))(901_001)
@@ -485,7 +486,8 @@ def test_requests_held_during_a_handover_are_not_counted_after_it() -> None:
     assert probe.host.memory.used_bytes == before
 
 
-def test_a_snapshot_that_does_not_fit_is_refused_before_anything_of_it_is_taken() -> None:
+def test_a_snapshot_that_does_not_fit_is_refused_as_a_whole() -> None:
+    """Before anything of it is taken."""
     probe = Probe(SMALL)
     probe.configure(1, (B, C), wanted="ba")
     (answer,) = probe.hear(B, SnapshotChunk(0, 1, 1, 0, 0, 0, False, (), (), (), 500_000))
@@ -495,7 +497,8 @@ def test_a_snapshot_that_does_not_fit_is_refused_before_anything_of_it_is_taken(
     assert probe.host.replicas[0] is None
 
 
-def test_an_actor_over_its_bound_takes_a_copy_of_an_empty_shard_and_says_that_it_is_over() -> None:
+def test_an_actor_over_its_bound_takes_a_copy_of_an_empty_shard() -> None:
+    """It says that it is over its bound."""
     memory = Memory(SMALL, "n0/0")
     memory.note(0, 300_000, 0)
     assert memory.refusal_of_join(1, 0) is None, "it takes nothing"

@@ -144,7 +144,7 @@ def test_an_id_that_was_removed_is_not_used_again_before_the_end() -> None:
     assert gone in run.sessions
 
 
-def test_sessions_of_the_user_that_come_meanwhile_do_not_keep_it_from_its_end() -> None:
+def test_new_sessions_of_the_user_do_not_keep_a_logout_from_its_end() -> None:
     run = Run()
     for number in range(1, 3 * PAGE + 1):
         run.ask(owned(number))

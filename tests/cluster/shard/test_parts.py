@@ -206,7 +206,8 @@ def test_a_session_is_looked_at_a_handful_of_times_in_a_long_life() -> None:
     assert len(seen) <= 6
 
 
-def test_sessions_deleted_long_before_they_expire_do_not_pile_up_in_the_index() -> None:
+def test_deleted_sessions_do_not_pile_up_in_the_index() -> None:
+    """They were deleted long before they expire."""
     table = SessionTable()
     for number in range(1, STALE_ENTRIES_MAX + 10):
         table.apply(record(2 * number - 1, create(number, number.to_bytes(32, "big"))))

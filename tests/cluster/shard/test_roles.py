@@ -190,7 +190,8 @@ def test_the_table_names_every_role_and_every_kind() -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_only_a_backup_takes_over_or_goes_on_trying_when_its_primary_falls_silent(role: str) -> None:
+def test_only_a_backup_takes_over_from_a_silent_primary(role: str) -> None:
+    """Only a backup keeps trying, too."""
     probe = Probe()
     ROLES[role](probe)
     kinds = [proposal.kind for proposal in (probe.after(1.3), probe.proposals())[1]]

@@ -39,7 +39,8 @@ def test_a_write_is_in_the_backups_log_before_it_is_acknowledged(world: World) -
     assert world.call(primary, get(ALICE)).state.data == holding("v1")
 
 
-def test_a_cut_off_backup_never_lets_a_write_be_acknowledged_before_it_is_removed(world: World) -> None:
+def test_with_a_backup_cut_off_no_write_is_acknowledged(world: World) -> None:
+    """Not before the backup is removed."""
     primary, backup = world.primary(), world.backup()
     world.cut(primary.node, backup.node)
     epoch = world.map.shards[0].epoch
@@ -49,7 +50,8 @@ def test_a_cut_off_backup_never_lets_a_write_be_acknowledged_before_it_is_remove
     assert backup.incarnation not in world.map.shards[0].members
 
 
-def test_a_killed_primary_is_replaced_within_half_a_second_and_nothing_is_lost(world: World) -> None:
+def test_a_killed_primary_is_replaced_within_half_a_second(world: World) -> None:
+    """Nothing is lost."""
     primary, backup = world.primary(), world.backup()
     world.call(primary, create(ALICE, holding("v1")))
     killed_ns = world.now_ns
@@ -62,7 +64,8 @@ def test_a_killed_primary_is_replaced_within_half_a_second_and_nothing_is_lost(w
     world.run_until(lambda: world.converged(0))
 
 
-def test_a_killed_node_is_replaced_within_the_grace_and_the_shard_gets_a_new_backup(world: World) -> None:
+def test_a_killed_node_is_replaced_within_the_grace(world: World) -> None:
+    """The shard then gets a new backup."""
     primary, backup = world.primary(), world.backup()
     world.call(primary, create(ALICE, holding("v1")))
     killed_ns = world.now_ns
@@ -94,7 +97,7 @@ def test_a_paused_primary_wakes_up_and_neither_answers_nor_acknowledges(world: W
     assert primary.incarnation in world.map.shards[0].members
 
 
-def test_a_primary_that_stood_still_for_less_than_the_grace_keeps_its_backup(world: World) -> None:
+def test_a_primary_paused_for_less_than_the_grace_keeps_its_backup(world: World) -> None:
     """Waking up it asks for its leases again, rather than taking its own silence for the backup's."""
     primary = world.primary()
     epoch = world.map.shards[0].epoch
@@ -124,7 +127,7 @@ def test_a_lease_that_ran_out_holds_reads_until_it_is_known_who_serves(world: Wo
     assert isinstance(primary.replies[read], wire.Redirect)
 
 
-def test_without_coordination_a_cluster_without_other_failures_keeps_serving(world: World) -> None:
+def test_without_coordination_a_healthy_cluster_keeps_serving(world: World) -> None:
     world.coordinator_up = False
     for second in range(10):
         world.run_for(1)
@@ -147,7 +150,8 @@ def test_without_coordination_a_cut_pair_refuses_rather_than_guesses(world: Worl
     world.settle()
 
 
-def test_after_its_takeover_proposal_a_backup_acknowledges_nothing_at_that_epoch(world: World) -> None:
+def test_after_its_takeover_proposal_a_backup_acknowledges_nothing(world: World) -> None:
+    """Nothing at that epoch."""
     primary, backup = world.primary(), world.backup()
     for node in ("n0", "n1", "n2"):
         world.cut(node, "coordinator")
@@ -238,7 +242,8 @@ def test_a_very_late_repeat_of_an_unknown_client_is_not_guessed(world: World) ->
     assert isinstance(primary.replies[9], wire.Unknowable)
 
 
-def test_what_expired_never_comes_back_although_the_next_primarys_clock_is_behind(world: World) -> None:
+def test_what_expired_never_comes_back(world: World) -> None:
+    """Although the next primary's clock is behind."""
     primary, backup = world.primary(), world.backup()
     world.call(primary, create(ALICE, holding("v1"), expires_s=world.now_ns / 1e9 - 1000 + 4.5))
     world.wall_jump_us[backup.node] = -60_000_000
@@ -365,7 +370,8 @@ def test_a_re_created_session_never_matches_an_old_version(world: World) -> None
     assert world.call(primary, update(ALICE, holding("x"), version=old)).code == FailureCode.CONFLICT
 
 
-def test_a_restarted_actor_holds_no_replica_whatever_the_map_says_of_its_predecessor(world: World) -> None:
+def test_a_restarted_actor_holds_no_replica(world: World) -> None:
+    """Whatever the map says about its predecessor."""
     primary = world.primary()
     world.kill(primary, report=False, restart=False)
     successor = world.start_actor(primary.slot)

@@ -115,7 +115,8 @@ def test_a_forged_record_ends_no_process(world: World) -> None:
     assert world.call(primary, get(ALICE)).state.data == holding("v1")
 
 
-def test_a_kept_answer_of_a_client_that_the_snapshot_does_not_name_is_dropped(world: World) -> None:
+def test_a_kept_answer_of_an_unnamed_client_is_dropped(world: World) -> None:
+    """The snapshot does not name the client."""
     actor, primary = bystander(world), world.primary()
     client = ClientState(b"c" * 16, 1, 1, 1)
     results = (

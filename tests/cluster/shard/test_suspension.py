@@ -81,7 +81,7 @@ def test_what_the_primary_had_applied_itself_is_applied_by_the_backup_too() -> N
     assert probe.replica.committed == 12
 
 
-def test_a_record_known_to_be_committed_but_left_for_a_later_step_is_no_suspect() -> None:
+def test_a_committed_record_left_for_a_later_step_is_no_suspect() -> None:
     probe = Probe()
     probe.follow()
     probe.hear(B, prepare(11, 12, 13))
@@ -115,7 +115,8 @@ def test_a_suspended_shard_takes_nobody_in_and_proposes_nothing() -> None:
     assert probe.chunks() == []
 
 
-def test_a_dropped_record_is_refused_for_good_and_the_rest_of_the_log_is_applied() -> None:
+def test_a_dropped_record_is_refused_for_good() -> None:
+    """The rest of the log is applied."""
     probe = suspended()
     assert drop(probe) == wire.Written(1, 0)
     copied(probe)
@@ -129,7 +130,7 @@ def test_a_dropped_record_is_refused_for_good_and_the_rest_of_the_log_is_applied
     assert isinstance(drop(probe), wire.Failed)
 
 
-def test_what_is_left_behind_a_dropped_record_is_applied_once_another_member_has_it() -> None:
+def test_what_follows_a_dropped_record_waits_for_another_member() -> None:
     probe = suspended()
     drop(probe)
     assert probe.replica is not None
@@ -141,7 +142,7 @@ def test_what_is_left_behind_a_dropped_record_is_applied_once_another_member_has
     assert probe.serves()
 
 
-def test_a_shard_that_is_to_have_one_copy_goes_on_alone_behind_a_dropped_record() -> None:
+def test_a_shard_of_one_copy_goes_on_alone_after_a_drop() -> None:
     probe = suspended()
     drop(probe)
     probe.configure(3, (ME,), wanted="a", dead="b", suspect=POISON)
@@ -201,7 +202,7 @@ def test_only_the_record_at_which_the_shard_is_suspended_is_dropped() -> None:
     assert reply.detail == "shard 7 is not suspended on this actor"
 
 
-def test_nothing_is_dropped_while_the_primary_that_hangs_may_still_acknowledge_it() -> None:
+def test_nothing_is_dropped_while_the_hung_primary_may_acknowledge() -> None:
     probe = Probe()
     probe.follow()
     probe.hear(B, prepare(11, 12))
@@ -215,7 +216,7 @@ def test_nothing_is_dropped_while_the_primary_that_hangs_may_still_acknowledge_i
     assert drop(probe) == wire.Written(1, 0)
 
 
-def test_a_shard_goes_on_once_the_former_primary_has_passed_the_record_after_all() -> None:
+def test_a_shard_goes_on_once_the_record_was_passed_after_all() -> None:
     """What it has applied it may have acknowledged."""
     probe = Probe()
     probe.follow()
@@ -230,7 +231,7 @@ def test_a_shard_goes_on_once_the_former_primary_has_passed_the_record_after_all
     assert probe.replica.committed == 13
 
 
-def test_a_new_lineage_whose_map_knows_no_suspect_leaves_the_shard_suspended() -> None:
+def test_a_new_lineage_without_the_suspect_leaves_it_suspended() -> None:
     probe = suspended()
     assert probe.host.map is not None
     probe.configure(9, (ME,), nonce=probe.host.map.shards[0].nonce, wanted="ba", dead="b", lineage=2)
@@ -238,7 +239,8 @@ def test_a_new_lineage_whose_map_knows_no_suspect_leaves_the_shard_suspended() -
     assert (probe.replica.role, probe.replica.epoch) == (Role.SUSPENDED, 9)
 
 
-def test_every_record_is_marked_before_it_is_applied_and_none_is_afterwards() -> None:
+def test_every_record_is_marked_before_it_is_applied() -> None:
+    """None is marked afterwards."""
     marks = Marks()
     probe = Probe(mark=marks)
     suspended(probe)

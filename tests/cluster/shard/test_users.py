@@ -130,7 +130,7 @@ def test_a_listing_looks_at_no_more_sessions_than_it_shows() -> None:
     assert probe.host._context.listed == 2000
 
 
-def test_sessions_that_are_over_are_decided_only_where_they_stand_in_the_way() -> None:
+def test_ended_sessions_are_decided_only_where_they_are_in_the_way() -> None:
     probe = Probe()
     probe.start_alone()
     for number in range(20):

@@ -208,7 +208,7 @@ def test_a_shard_that_the_coordinator_must_decide_says_so_in_the_table(
     assert row.split()[-3:] == ["unavailable", "coordinator", "(takeover)"]
 
 
-def test_shards_with_all_replicas_are_whole_for_people_and_full_for_machines(
+def test_whole_shards_are_called_full_for_machines(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     status = summarize(cluster_map(B), words(a=replica("primary"), b=replica("backup")))

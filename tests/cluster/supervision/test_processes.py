@@ -127,7 +127,7 @@ def test_exits_at_once_if_its_parent_is_another():
     assert process.stdout == ""
 
 
-def test_free_port_can_be_listened_on_and_is_no_port_of_outgoing_connections():
+def test_a_free_port_can_be_listened_on():
     port = free_port()
     check_port("127.0.0.1", port)
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])

@@ -84,7 +84,7 @@ def serve(name: str, marker: str = "") -> ChildSpec:
     return ChildSpec(name, children.serve, lambda incarnation: ServeSettings(incarnation, marker))
 
 
-async def test_killed_child_is_reported_at_once_and_restarted_as_a_new_incarnation() -> None:
+async def test_a_killed_child_is_reported_at_once() -> None:
     """One for one: the other child never notices."""
     seen = Observer()
     async with supervising(seen) as supervisor:
@@ -109,7 +109,7 @@ async def test_killed_child_is_reported_at_once_and_restarted_as_a_new_incarnati
         assert len(seen.exited) == 1
 
 
-async def test_end_that_nobody_asked_for_is_a_warning_and_one_that_was_asked_for_is_none() -> None:
+async def test_an_unexpected_end_is_a_warning_and_a_requested_one_is_not() -> None:
     seen = Observer()
     with structlog.testing.capture_logs() as logged:
         async with supervising(seen) as supervisor:
