@@ -1,9 +1,4 @@
-"""The handshake and the upkeep of connections, as `greenroom_cluster.runtime` does them.
-
-Mirrors `runtime/listener.py` (`Acceptor`: whose hello is answered and whose refused) and `runtime/dialing.py`
-with `stay_connected` (`Dialed`: try again for ever, abort what ended, hello first). They are copied in
-behaviour because they decide something: a hello that names another incarnation must be refused, and nothing
-of a connection that ended may arrive later than what the next one carries.
+"""Connections of simulated processes: the real `Door` answers hellos, the real `Redial` opens them again.
 
 Payloads are lists of messages or, with `Codec.encoded`, the bytes of their frames. Clients always get bytes.
 """
@@ -15,14 +10,12 @@ import msgspec
 
 from greenroom import wire
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting
+from greenroom_cluster.links import handshake
+from greenroom_cluster.links.redial import Redial
 from simulations.network import Attempt, End
 from simulations.processes import Process
 
 CLUSTER = "simulated"
-DIAL_SECONDS = 2.0
-BACKOFF_SECONDS_MIN = 0.02
-BACKOFF_SECONDS_MAX = 0.5
-LASTING_SECONDS = 1.0
 _FRAME_BYTES_MAX = 16 << 20
 
 _hello_decoder = msgspec.msgpack.Decoder(wire.Hello)
@@ -33,7 +26,7 @@ Decoder = "msgspec.msgpack.Decoder[Any]"
 
 def hello(role: str, sender: bytes, target: bytes = b"") -> wire.Hello:
     """Return a hello of this cluster."""
-    return wire.Hello(wire.PROTOCOL_VERSION, wire.ROUTING_VERSION, CLUSTER, role, sender, target)
+    return handshake.hello(CLUSTER, role, sender, target)
 
 
 class Codec:
@@ -84,25 +77,16 @@ class Acceptor:
     ) -> None:
         self.process = process
         self.codec = codec
-        self.identity = identity
         self.services = services
         self.numbers = 0
+        self.door = handshake.Door(
+            CLUSTER, identity, {role: service.target_required for role, service in services.items()}
+        )
         process.network.listen(process, address, self._accept)
 
     def _accept(self, end: End) -> None:
         self.numbers += 1
         Served(self, end, self.numbers)
-
-    def objection(self, greeting: wire.Hello) -> wire.Goodbye | None:
-        """Return why this hello cannot be served, or None."""
-        service = self.services.get(greeting.role)
-        if greeting.cluster != CLUSTER:
-            return wire.Goodbye("wrong-cluster", "another cluster is served here")
-        if service is None:
-            return wire.Goodbye("wrong-role", "not served here")
-        if greeting.target != self.identity and (greeting.target or service.target_required):
-            return wire.Goodbye("wrong-target", "another process answers here now")
-        return None
 
 
 class Served:
@@ -134,7 +118,7 @@ class Served:
     def _greeted(self, payload: Any) -> None:
         greeting = greeting_of(payload, _hello_decoder)
         acceptor = self._acceptor
-        goodbye = acceptor.objection(greeting)
+        goodbye = acceptor.door.objection(greeting)
         if goodbye is not None:
             acceptor.process.network.happened[f"goodbye {goodbye.code}"] += 1
             self._greet(goodbye)
@@ -144,7 +128,7 @@ class Served:
         service = acceptor.services[greeting.role]
         self._decoder = service.decoder
         self.end.on_data = self._received
-        self._greet(hello(wire.ROLE_PEER, acceptor.identity))
+        self._greet(acceptor.door.welcome(acceptor.process.machine.wall_us()))
         service.handle(self)
 
     def _received(self, payload: Any) -> None:
@@ -193,13 +177,11 @@ class Dialed:
         self.end: End | None = None
         self._process = process
         self._codec = codec
-        self._greeting = greeting
+        self._redial = Redial(greeting)
         self._decoder = decoder
         self._tag = tag
         self._attempt: Attempt | None = None
         self._opening: End | None = None
-        self._opened_ns = 0
-        self._pause = BACKOFF_SECONDS_MIN
         self._stopped = False
 
     def start(self) -> None:
@@ -207,11 +189,12 @@ class Dialed:
         if self._stopped:
             return
         process = self._process
-        self._opened_ns = process.machine.now_ns()
+        now_ns = process.machine.now_ns()
+        late_ns = self._redial.dial(now_ns) - now_ns
         attempt = self._attempt = process.network.connect(
             process, self.address, self._connected, self._failed, self._tag
         )
-        process.later(DIAL_SECONDS, self._too_slow, attempt)
+        process.later(late_ns / 1e9, self._too_slow, attempt)
 
     def stop(self) -> None:
         """End it; nothing is reported any more."""
@@ -232,13 +215,13 @@ class Dialed:
         self._opening = end
         end.on_data = self._answered
         end.on_closed = self._failed
-        self._process.network.send(end, encode_greeting(self._greeting))
+        self._process.network.send(end, encode_greeting(self._redial.hello))
 
     def _answered(self, payload: Any) -> None:
         answer = greeting_of(payload, _answer_decoder)
         end = self._opening
-        if end is None or isinstance(answer, wire.Goodbye):
-            self._failed("it said goodbye")
+        if end is None or isinstance(self._redial.answered(answer), handshake.Refusal):
+            self._failed("its answer cannot be used")
             return
         self._attempt = None
         self._opening = None
@@ -279,10 +262,8 @@ class Dialed:
     def _again(self) -> None:
         if self._stopped:
             return
-        if self._process.machine.now_ns() - self._opened_ns > LASTING_SECONDS * 1e9:
-            self._pause = BACKOFF_SECONDS_MIN
-        self._process.later(self._pause, self.start)
-        self._pause = min(self._pause * 2, BACKOFF_SECONDS_MAX)
+        now_ns = self._process.machine.now_ns()
+        self._process.later((self._redial.ended(now_ns) - now_ns) / 1e9, self.start)
 
 
 def _nothing(*_: Any) -> None:

@@ -16,6 +16,8 @@ from greenroom_cluster.coordination.hearing import Hearing
 from greenroom_cluster.coordination.rules import NOBODY_LEFT, RULES
 from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.links.coordinator_session import CoordinatorSession
+from greenroom_cluster.links.handshake import Door
+from greenroom_cluster.links.redial import Redial
 from greenroom_cluster.shard.host import Host
 from simulations import network, world
 from simulations.actors import ActorProcess
@@ -170,6 +172,25 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     """An actor subscribes as if it knew no map, and a restored coordinator believes its own."""
     patches.set(CoordinatorSession, "_subscription", lambda self: wire.Subscribe(0, 0))
+
+
+@mutant("gives up a link that has ended")
+def _(patches: Patches) -> None:
+    """A connection that was to be kept open is dialled again only after a quarter of an hour."""
+    patches.set(Redial, "ended", lambda self, now_ns: now_ns + 10**12)
+
+
+@mutant("refuses hellos that name nobody", budget=50)
+def _(patches: Patches) -> None:
+    """Every hello must name whom it means, also that of a store that asks any node for the map."""
+    original = Door.objection
+
+    def objection(self, greeting):
+        if not greeting.target:
+            return wire.Goodbye("wrong-target", "another process answers here now")
+        return original(self, greeting)
+
+    patches.set(Door, "objection", objection)
 
 
 # --- drivers ---------------------------------------------------------------------------------------------

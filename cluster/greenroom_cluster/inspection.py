@@ -13,6 +13,7 @@ from greenroom.errors import ProtocolError, UnavailableError, UsageError
 from greenroom.framing import messages_decoder
 from greenroom_cluster.coordination.messages import ForgetNode, Rejected
 from greenroom_cluster.coordinator_status import AWAY, CUT_OFF, UNKNOWN, UP, CoordinatorStatus, Undecided
+from greenroom_cluster.links.handshake import hello
 from greenroom_cluster.placement import node_of
 from greenroom_cluster.runtime.connection import ConnectionEndedError
 from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
@@ -184,7 +185,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
 
 
 def _hello(cluster: str, target: bytes = b"", role: str = wire.ROLE_ADMIN) -> wire.Hello:
-    return wire.Hello(wire.PROTOCOL_VERSION, wire.ROUTING_VERSION, cluster, role, os.urandom(16), target)
+    return hello(cluster, role, os.urandom(16), target)
 
 
 class NoNodeError(UnavailableError):

@@ -23,11 +23,12 @@ from greenroom_cluster.coordination.coordinator import NEVER, CoordinatorSetting
 from greenroom_cluster.coordination.genesis import ClusterOptions, identified, starting_map
 from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.coordination.storage import MapStorage
+from greenroom_cluster.links.handshake import IDENTITY_BYTES
 from greenroom_cluster.runtime.adoption import maps_of
 from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
-from greenroom_cluster.runtime.listener import IDENTITY_BYTES, Listener, ListenerSettings, Service
+from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.map_publisher import MapPublisher
 
 _log = structlog.get_logger(__name__)

@@ -25,6 +25,7 @@ from greenroom_cluster.coordination.messages import (
 )
 from greenroom_cluster.links import coordinator_session as session
 from greenroom_cluster.links.coordinator_session import CALL_SECONDS, CoordinatorSession
+from greenroom_cluster.links.handshake import hello
 from greenroom_cluster.runtime.addresses import split_address
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.dialing import stay_connected
@@ -123,18 +124,13 @@ class CoordinatorLink:
     async def run(self) -> None:
         """Keep the connection until cancelled."""
         self._lost_at = trio.current_time()
-        hello = wire.Hello(
-            protocol=wire.PROTOCOL_VERSION,
-            routing=wire.ROUTING_VERSION,
-            cluster=self._settings.cluster,
-            role=self._settings.role,
-            sender=self._settings.sender,
-        )
+        settings = self._settings
+        greeting = hello(settings.cluster, settings.role, settings.sender)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._flush_forever)
             await stay_connected(
-                self._settings.address,
-                hello,
+                settings.address,
+                greeting,
                 nursery,
                 self._follow,
                 what="coordinator",

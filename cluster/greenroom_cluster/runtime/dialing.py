@@ -12,6 +12,8 @@ import trio
 
 from greenroom import wire
 from greenroom.errors import RemoteProtocolError, UsageError
+from greenroom_cluster.links.handshake import Refusal, judge
+from greenroom_cluster.links.redial import DIAL_NS, Redial
 from greenroom_cluster.runtime.addresses import split_address
 from greenroom_cluster.runtime.connection import (
     LINK_KEEPALIVE_SECONDS,
@@ -20,12 +22,6 @@ from greenroom_cluster.runtime.connection import (
     FramedConnection,
 )
 from greenroom_cluster.runtime.log_limits import LimitedLog
-
-DIAL_SECONDS = 2.0
-BACKOFF_SECONDS_MIN = 0.02
-BACKOFF_SECONDS_MAX = 0.5
-# A connection that lasted so long proves that the other side serves: the next attempt may come at once.
-LASTING_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
 _limited_log = LimitedLog(_log)
@@ -46,7 +42,7 @@ async def dial(
     hello: wire.Hello,
     nursery: trio.Nursery,
     *,
-    seconds: float = DIAL_SECONDS,
+    seconds: float = DIAL_NS / 1e9,
     outbound_bytes_max: int = OUTBOUND_BYTES_MAX,
 ) -> tuple[FramedConnection, wire.Hello]:
     """Connect to `address` ("host:port"), send `hello`; return the connection and the other side's hello.
@@ -78,14 +74,11 @@ async def dial(
         raise DialFailedError(f"{address!a} cannot be reached: that is not a name of a host") from None
     except ConnectionEndedError as error:
         raise DialFailedError(f"{address} ended the connection: {error}") from None
-    if isinstance(answer, wire.Goodbye):
-        connection.close()
-        raise DialFailedError(f"{address} refused: {answer.message} ({answer.code})", answer.code)
-    if hello.target and answer.sender != hello.target:
-        # No greenroom says hello to what is meant for another: this is somebody who took its port.
-        connection.abort("another answers there")
-        raise DialFailedError(f"another process answers at {address}", "wrong-target")
-    return connection, answer
+    judged = judge(hello, answer)
+    if isinstance(judged, Refusal):
+        connection.abort("the handshake failed")
+        raise DialFailedError(f"{address} {judged.reason}", judged.code)
+    return connection, judged
 
 
 async def _connect(address: str) -> socket.socket:
@@ -139,16 +132,15 @@ async def stay_connected(
     one in answer to our hello.
 
     A connection that ended is aborted, so nothing sent on it arrives later than what the next one carries.
-    `what` names the link in logs. Whatever goes wrong is a reason to try again, first after 20 ms, rising to
-    0.5 s while nothing lasts.
+    `what` names the link in logs. Whatever goes wrong is a reason to try again (see `Redial`).
     """
-    pause = BACKOFF_SECONDS_MIN
+    redial = Redial(hello)
     told = ""
     while True:
-        opened = trio.current_time()
         code = ""
+        now_ns = _now_ns()
         try:
-            connection, _ = await dial(address, hello, nursery)
+            connection, _ = await dial(address, hello, nursery, seconds=(redial.dial(now_ns) - now_ns) / 1e9)
             try:
                 _log.debug("link_up", link=what, address=address)
                 told = ""
@@ -164,7 +156,9 @@ async def stay_connected(
         if reason != told:
             _limited_log.info("link_down", link=what, address=address, reason=reason)
             told = reason
-        if trio.current_time() - opened > LASTING_SECONDS:
-            pause = BACKOFF_SECONDS_MIN
-        await trio.sleep(pause)
-        pause = min(pause * 2, BACKOFF_SECONDS_MAX)
+        now_ns = _now_ns()
+        await trio.sleep((redial.ended(now_ns) - now_ns) / 1e9)
+
+
+def _now_ns() -> int:
+    return int(trio.current_time() * 1e9)

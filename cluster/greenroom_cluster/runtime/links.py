@@ -11,6 +11,7 @@ import trio
 
 from greenroom import wire
 from greenroom.framing import messages_decoder
+from greenroom_cluster.links.handshake import hello
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
 from greenroom_cluster.runtime.delivery import Delivery
 from greenroom_cluster.runtime.dialing import stay_connected
@@ -81,21 +82,14 @@ class PeerLinks:
         return None if link is None else link.connection
 
     async def _keep(self, link: _Link) -> None:
-        hello = wire.Hello(
-            protocol=wire.PROTOCOL_VERSION,
-            routing=wire.ROUTING_VERSION,
-            cluster=self._cluster,
-            role=wire.ROLE_PEER,
-            sender=self._incarnation,
-            target=link.peer,
-        )
+        greeting = hello(self._cluster, wire.ROLE_PEER, self._incarnation, link.peer)
         what = f"peer {link.peer.hex()[:8]}{' bulk' if link.bulk else ''}"
 
         async def serve(connection: FramedConnection) -> None:
             await self._serve(link, connection)
 
         with link.scope:
-            await stay_connected(link.address, hello, self._nursery, serve, what=what)
+            await stay_connected(link.address, greeting, self._nursery, serve, what=what)
 
     async def _serve(self, link: _Link, connection: FramedConnection) -> None:
         connection.speak(_decoder, PEER_FRAME_BYTES_MAX)

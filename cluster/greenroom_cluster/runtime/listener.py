@@ -25,6 +25,7 @@ import trio
 from greenroom import wire
 from greenroom.errors import RemoteProtocolError
 from greenroom.framing import FRAME_BYTES_MAX, encode_greeting
+from greenroom_cluster.links.handshake import Door
 from greenroom_cluster.runtime.addresses import join_address
 from greenroom_cluster.runtime.budget import BUFFER_BYTES_MAX, SWEEP_SECONDS, BufferBudget
 from greenroom_cluster.runtime.clocks import wall_us
@@ -40,7 +41,6 @@ from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.ports import cannot_listen
 from greenroom_cluster.runtime.sockets import charged_as
 
-IDENTITY_BYTES = 16
 RESERVED_CONNECTIONS = 256
 """Room beside the clients for peers, operators, and whoever has still to say hello."""
 
@@ -120,12 +120,10 @@ class Listener:
         self._budget = BufferBudget(settings.buffer_bytes_max)
         self._spare = SpareDescriptor()
         self._nursery: trio.Nursery | None = None
-        self._hello = wire.Hello(
-            protocol=wire.PROTOCOL_VERSION,
-            routing=wire.ROUTING_VERSION,
-            cluster=settings.cluster,
-            role=wire.ROLE_PEER,
-            sender=settings.identity,
+        self._door = Door(
+            settings.cluster,
+            settings.identity,
+            {role: service.target_required for role, service in services.items()},
         )
         self._full = encode_greeting(
             wire.Goodbye(
@@ -271,7 +269,7 @@ class Listener:
             hello = await connection.receive_first(_hello_decoder)
         if scope.cancelled_caught:
             raise RemoteProtocolError(f"no hello came within {self._settings.hello_seconds} s")
-        goodbye = self._objection(hello)
+        goodbye = self._door.objection(hello)
         if goodbye is not None:
             _limited_log.info(
                 "connection_refused", remote=connection.remote, number=number, reason=goodbye.code
@@ -297,35 +295,8 @@ class Listener:
         if hello.role != wire.ROLE_PEER:
             source = charged_as(connection.remote, number)
             connection.account(self._budget, source, queued=not service.answers_shared)
-        connection.greet(msgspec.structs.replace(self._hello, clock_us=wall_us()))
+        connection.greet(self._door.welcome(wall_us()))
         await service.handle(connection, hello, number)
-
-    def _objection(self, hello: wire.Hello) -> wire.Goodbye | None:
-        """Return why this hello cannot be served, or None."""
-        service = self._services.get(hello.role)
-        if hello.protocol != wire.PROTOCOL_VERSION:
-            return wire.Goodbye(
-                "wrong-protocol",
-                f"this side speaks protocol version {wire.PROTOCOL_VERSION}; install matching versions",
-            )
-        if hello.routing != wire.ROUTING_VERSION:
-            return wire.Goodbye(
-                "wrong-routing",
-                f"this side routes by version {wire.ROUTING_VERSION}; install matching versions",
-            )
-        if hello.cluster != self._settings.cluster:
-            return wire.Goodbye(
-                "wrong-cluster", "another cluster is served here; check the address and the cluster name"
-            )
-        if service is None:
-            return wire.Goodbye(
-                "wrong-role", f"only {', '.join(sorted(self._services))} connections are served here"
-            )
-        if hello.target != self._settings.identity and (hello.target or service.target_required):
-            return wire.Goodbye("wrong-target", "another process answers here now; follow the cluster map")
-        if len(hello.sender) != IDENTITY_BYTES:
-            return wire.Goodbye("wrong-sender", f"the sender must be {IDENTITY_BYTES} random bytes")
-        return None
 
 
 def describe_error(error: BaseException) -> str:
