@@ -1,20 +1,20 @@
-"""Everything that greenroom raises, by whose fault it is.
+"""All exceptions of greenroom, by whose fault they are.
 
     GreenroomError
     ├─ UsageError              the caller's mistake
     │  ├─ UnsupportedError      this store does not offer that operation
-    │  └─ PathThroughListError  a patch's path runs through a list that is stored
+    │  └─ PathThroughListError  a patch's path runs through a stored list
     ├─ SessionError            the state of the session forbids it
     │  ├─ SessionExistsError
     │  ├─ SessionNotFoundError
     │  └─ VersionConflictError
     ├─ UnavailableError        not applied; safe to retry
-    │  └─ StoreFullError        no memory is left for what would grow
-    ├─ OutcomeUnknownError     sent and not answered in time; may have been applied
+    │  └─ StoreFullError        no memory is left for growth
+    ├─ OutcomeUnknownError     sent but not answered in time; may have been applied
     └─ ProtocolError
-       ├─ LocalProtocolError   our bug
-       └─ RemoteProtocolError  theirs
-          └─ UnreadableSessionError  one stored session; the store and all others are well
+       ├─ LocalProtocolError   this side's bug
+       └─ RemoteProtocolError  the other side's bug
+          └─ UnreadableSessionError  one stored session; the store and all others are fine
     InvariantError             a bug in the core; an AssertionError, outside the tree
 
 Each message says what to do.
@@ -24,15 +24,15 @@ from datetime import datetime
 
 
 class GreenroomError(Exception):
-    """Base of every error that a caller may want to handle."""
+    """Base class of every error that a caller may want to handle."""
 
 
 class UsageError(GreenroomError):
-    """The caller's mistake: a bad id, a value too large or not storable, a wrong configuration."""
+    """The caller made a mistake: a bad id, a value too large or not storable, a wrong configuration."""
 
 
 class UnsupportedError(UsageError):
-    """The store does not offer this operation; `features` names those it does."""
+    """The store does not offer this operation; `features` names those that it offers."""
 
 
 class PathThroughListError(UsageError):
@@ -40,7 +40,7 @@ class PathThroughListError(UsageError):
 
 
 class SessionError(GreenroomError):
-    """The operation was decided, and the state of the session forbids it."""
+    """The state of the session forbids the operation; this is final."""
 
 
 class SessionExistsError(SessionError):
@@ -52,7 +52,7 @@ class SessionNotFoundError(SessionError):
 
 
 class VersionConflictError(SessionError):
-    """The session changed since the version, or the values, that the caller expected."""
+    """The session no longer has the version or the values that the caller expected."""
 
 
 class UnavailableError(GreenroomError):
@@ -60,16 +60,16 @@ class UnavailableError(GreenroomError):
 
 
 class StoreFullError(UnavailableError):
-    """The cluster has no memory left for this write; reads, deletes and what does not grow go on.
+    """The cluster has no memory left for this write. Reads, deletes and writes that grow nothing go on.
 
-    Told at once: trying again is of use only once sessions have ended or the cluster has more memory.
+    Raised at once: a retry helps only after sessions have ended or the cluster got more memory.
     """
 
 
 class OutcomeUnknownError(GreenroomError):
-    """The operation was sent and not answered in time: it may have been applied, now or later.
+    """The operation was sent but not answered in time: it may have been applied, or may still be.
 
-    `harmless_to_repeat` says whether sending it again can do damage: True for deletes and for writes of whole
+    `harmless_to_repeat` says whether it is safe to send again: True for deletes and for writes of whole
     values, False for creates and for conditional changes.
     """
 
@@ -79,7 +79,7 @@ class OutcomeUnknownError(GreenroomError):
 
 
 class ProtocolError(GreenroomError):
-    """Bytes or messages that the protocol does not allow."""
+    """The protocol does not allow these bytes or messages."""
 
 
 class LocalProtocolError(ProtocolError):
@@ -91,11 +91,11 @@ class RemoteProtocolError(ProtocolError):
 
 
 class UnreadableSessionError(RemoteProtocolError):
-    """What is stored for one session cannot be read here; the store itself is well, and so are all others.
+    """One stored session cannot be read here; the store and all other sessions are fine.
 
-    `newer` tells that it may be sound: it holds a kind of value that a later version may have written, as in
-    the middle of a rolling upgrade. `expires` is when the session ends, if the store can tell. The message
-    holds neither the id nor any data.
+    `newer` means that it may be sound: it holds a kind of value that a later version may have written, as
+    during a rolling upgrade. `expires` is when the session ends, if the store knows. The message holds
+    neither the id nor any data.
     """
 
     def __init__(self, message: str, *, newer: bool = False, expires: datetime | None = None) -> None:
@@ -105,4 +105,4 @@ class UnreadableSessionError(RemoteProtocolError):
 
 
 class InvariantError(AssertionError):
-    """The replication core found itself in a state that must not exist: a bug, so it stops before it lies."""
+    """The replication core reached an impossible state: a bug. It stops rather than give a wrong answer."""

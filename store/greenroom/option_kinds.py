@@ -166,8 +166,8 @@ def matching(meaning: str, pattern: re.Pattern[str], *, most: int) -> Option:
 def domain() -> Option:
     """Return the kind of a cookie's domain, as browsers match it with the host of a URL."""
     words = text(
-        'a host name such as "shop.example", which the cookie is sent to with all hosts below it, without '
-        "scheme, port, path, * or blank, and no IP address; non-ASCII names as xn--",
+        'a host name such as "shop.example" (browsers send the cookie there and to all hosts below), without '
+        "scheme, port, path, *, blank or IP address, non-ASCII names as xn--",
         most=_HOST_CHARACTERS_MAX,
     )
 
@@ -245,7 +245,7 @@ def secrets(*, none: bool = True) -> Option:
         return secrets
 
     takes = (
-        "a random str (or Starlette's Secret, or pydantic's SecretStr), or a list of some, the newest first"
+        "a random str (or Starlette's Secret, or pydantic's SecretStr), or a list of these, the newest first"
     )
     return Option(takes, accepted)
 
@@ -313,7 +313,7 @@ def old_sessions() -> Option:
         _refuse()
 
     return Option(
-        "where the sessions of another library are moved from: a reader of greenroom.integrations.moving, "
+        "the reader of another library's sessions, from greenroom.integrations.moving, "
         "for example StarletteCookies(old_secret_key), or None",
         accepted,
     )

@@ -33,8 +33,8 @@ _COOKIE_NAME = kinds.matching(
     "the name of the cookie: letters, digits, - and _", _NAME, most=COOKIE_NAME_BYTES_MAX
 )
 _PATH = kinds.matching(
-    "the path of the cookie: it begins with a slash and holds no blank, semicolon, ? or #; what is not ASCII "
-    "stands as %20 does",
+    "the path of the cookie: it begins with a slash and holds no blank, semicolon, ? or #; non-ASCII "
+    "characters are percent-encoded",
     _PATH_TEXT,
     most=ATTRIBUTE_BYTES_MAX,
 )
@@ -46,23 +46,23 @@ _DATA_BYTES = "how many bytes the encoded data of one session may take"
 SESSION = Options(
     secret=kinds.secrets(),
     store=kinds.or_none(_STORE),
-    dev=kinds.flag("whether this is for work on http://localhost"),
+    dev=kinds.flag("whether this is for development on http://localhost"),
     cookie_name=_COOKIE_NAME,
     path=_PATH,
     domain=_DOMAIN,
     same_site=_SAME_SITE,
-    secure=kinds.flag("whether the cookie goes over https alone", none=True),
+    secure=kinds.flag("whether browsers send the cookie over https only", none=True),
     partitioned=_PARTITIONED,
     host_prefix=kinds.flag("whether the cookie's name begins with __Host-", none=True),
     persistent=kinds.flag("whether the cookie outlives the browser"),
     idle_seconds=kinds.seconds("how long a session lives after its last use"),
     absolute_seconds=kinds.seconds("how long a session lives at most", none=True),
     extension_threshold_seconds=kinds.seconds(
-        "how near the end of a session in use may come", zero=True, none=True
+        "how near its end a session in use is extended", zero=True, none=True
     ),
-    serialize_user=kinds.function("what makes the id of a user of what login is given"),
-    deserialize_user=kinds.function("what makes a user of an id", plain=False),
-    label=kinds.function("what makes a label of the User-Agent"),
+    serialize_user=kinds.function("the conversion of login's argument to a user id"),
+    deserialize_user=kinds.function("the conversion of a user id to a user", plain=False),
+    label=kinds.function("the conversion of a User-Agent to a label"),
     on_unavailable=kinds.one_of("closed", "anonymous"),
     retry_after_seconds=kinds.count("the Retry-After of a 503", least=0, most=kinds.SECONDS_MAX),
     clock=_CLOCK,
@@ -75,7 +75,7 @@ LOGIN = Options(
 )
 
 CALLS = Options(
-    keep_current=kinds.flag("whether the session of this request goes on"),
+    keep_current=kinds.flag("whether the session of this request is kept"),
     every_shard=kinds.flag("whether all shards must answer, not only one"),
 )
 
@@ -84,12 +84,12 @@ COOKIE = Options(
     path=_PATH,
     domain=_DOMAIN,
     same_site=_SAME_SITE,
-    secure=kinds.flag("whether the cookie goes over https alone"),
+    secure=kinds.flag("whether browsers send the cookie over https only"),
     partitioned=_PARTITIONED,
     max_age_seconds=kinds.or_none(kinds.count("how long browsers keep the cookie", most=kinds.SECONDS_MAX)),
 )
 
-_OLD_USER = kinds.function("what returns the id of the user in the data of an old session")
+_OLD_USER = kinds.function("the conversion of an old session's data to the id of its user")
 _OLD_SECONDS = kinds.seconds("how long a session of the old library lives at most")
 
 OLD_SESSIONS = Options(
@@ -137,7 +137,7 @@ OLD_AIOHTTP = Options(
 )
 
 OLD_STORE = Options(
-    old=kinds.either("the store that was used before, or the Session", BaseSessionStore),
+    old=kinds.either("the former store, or the former Session", BaseSessionStore),
     lifetime_seconds=_OLD_SECONDS,
     user=_OLD_USER,
 )
@@ -149,7 +149,7 @@ MIDDLEWARE = Options(
     max_age=kinds.seconds("how long a session lives after its last use", none=True),
     path=_PATH,
     same_site=_SAME_SITE,
-    https_only=kinds.flag("whether the cookie goes over https alone", none=True),
+    https_only=kinds.flag("whether browsers send the cookie over https only", none=True),
     domain=_DOMAIN,
     partitioned=_PARTITIONED,
     skip=kinds.skip(),
@@ -159,12 +159,12 @@ MIDDLEWARE = Options(
 MEMORY_STORE = Options(clock=_CLOCK, data_bytes_max=kinds.count(_DATA_BYTES))
 
 CLUSTER_STORE = Options(
-    cluster=kinds.text("the name of the cluster, as its nodes were started with"),
+    cluster=kinds.text("the name that the cluster's nodes were started with"),
     deadline_seconds=kinds.seconds(
         "how long an operation may take until it answers or raises", most=DEADLINE_SECONDS_MAX
     ),
     data_bytes_max=kinds.count(_DATA_BYTES, most=DATA_BYTES_MAX),
-    operations_max=kinds.count("how many operations of one event loop are in flight at most"),
+    operations_max=kinds.count("how many operations of one event loop may be in flight"),
 )
 
 LITESTAR_PLUGIN = Options(
@@ -172,13 +172,13 @@ LITESTAR_PLUGIN = Options(
     skip=MIDDLEWARE.option("skip"),
     autoload=MIDDLEWARE.option("autoload"),
     dependency=kinds.text("the name of the dependency that gives a handler its session", none=True),
-    exclude_opt_key=kinds.text("the option of handlers that get no session", none=True),
+    exclude_opt_key=kinds.text("the name of the option with which handlers get no session", none=True),
 )
 
 LITESTAR_STORE = Options(
     store=_STORE,
     namespace=kinds.text(
-        "what keeps apart the values that share a store",
+        "the namespace of these values in a shared store",
         empty=True,
         most=USER_ID_BYTES_MAX - len(LITESTAR_USER),
     ),

@@ -74,7 +74,7 @@ class ClusterClock:
             way = "behind" if self.offset_us > 0 else "ahead of"
             self._notices.append(
                 f"the clock of this host is {abs(self.offset_us) / 1e6:.0f} s {way} those of the cluster. "
-                "Sessions live as long as they should all the same, but set it right (NTP)"
+                "Sessions still live as long as they should, but set the clock right (NTP)"
             )
         else:
             self._notices.append("the clock of this host agrees with those of the cluster again")

@@ -219,8 +219,8 @@ class MapFollower:
         self._hold(router)
         self.heard(now_ns)
         self._notices.append(
-            f"cluster {self._cluster!r} was started anew: nobody of the one before answers any more, so the "
-            f"store goes on with the one that answers at {link.address}. Sessions of the former are gone"
+            f"cluster {self._cluster!r} was started anew: the former one no longer answers, so the store "
+            f"goes on with the one at {link.address}. The sessions of the former cluster are gone"
         )
         return True
 

@@ -231,7 +231,7 @@ def test_anonymous_policy_reads_on_and_refuses_writes(library: Library) -> None:
             session.greenroom.regenerate,
             session.greenroom.logout_everywhere,
         ):
-            with pytest.raises(UnavailableError, match="nothing can be written"):
+            with pytest.raises(UnavailableError, match="cannot be written"):
                 write()
             refused += 1
         return JSONResponse(refused)

@@ -797,7 +797,7 @@ def test_nothing_shown_holds_an_old_session() -> None:
     shown = repr(reader) + repr(OldSession(data={"token": "hidden"}, user_id="alice"))
     assert shown == "<StarletteCookies 'session'><OldSession>"
     for wrong in ({"moves_from": "starlette"}, {"moves_from": StarletteCookies}):
-        with pytest.raises(UsageError, match="moves_from is where"):
+        with pytest.raises(UsageError, match="moves_from is the reader"):
             Stage(**wrong)
 
 
