@@ -18,6 +18,7 @@ from greenroom_cluster.placement import node_of
 from greenroom_cluster.runtime.connection import ConnectionEndedError
 from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
+from greenroom_cluster.runtime.tasks import open_tasks
 from greenroom_cluster.shortages import LackedCopy, lacked_copies, refused_growth
 from greenroom_cluster.waiting import Waiting, awaited, waiting_shards
 
@@ -204,7 +205,7 @@ async def _ask(
     """
     try:
         with trio.fail_after(seconds):
-            async with trio.open_nursery() as nursery:
+            async with open_tasks() as nursery:
                 connection, _ = await dial(address, hello, nursery, seconds=seconds)
                 try:
                     connection.speak(_decoder)
@@ -266,7 +267,7 @@ async def inspect_actors(
         if isinstance(answer, wire.Inspection):
             found[actor.incarnation] = answer
 
-    async with trio.open_nursery() as nursery:
+    async with open_tasks() as nursery:
         for actor in cluster_map.actors.values():
             if actor.state != "dead":
                 nursery.start_soon(ask, actor)
@@ -480,7 +481,7 @@ async def _forget_as(role: str, coordinator: str, cluster: str, name: str, secon
     settings = CoordinatorLinkSettings(coordinator, cluster, os.urandom(16), role)
     refusals: list[str] = []
     rejected = ""
-    async with trio.open_nursery() as nursery:
+    async with open_tasks() as nursery:
 
         def refused(reason: str) -> None:
             refusals.append(reason)

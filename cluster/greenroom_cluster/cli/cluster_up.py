@@ -11,6 +11,7 @@ import trio
 from greenroom_cluster.config import LocalClusterSettings
 from greenroom_cluster.runtime.host_memory import warn_if_short
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
+from greenroom_cluster.runtime.tasks import open_tasks
 
 _log = structlog.get_logger("greenroom.up")
 
@@ -19,7 +20,7 @@ async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: F
     """Run a cluster until SIGINT or SIGTERM, printing one line when it is complete."""
     began = time.monotonic()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as tasks:
+        async with open_tasks() as tasks:
 
             async def stop_on_signal() -> None:
                 number = await anext(signals)

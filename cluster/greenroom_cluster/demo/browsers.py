@@ -16,6 +16,7 @@ from greenroom_cluster.demo.ledger import Effect, Ledger, Mismatch
 from greenroom_cluster.demo.shop import CATALOGUE
 from greenroom_cluster.demo.shopfront import Answer, Shopfront
 from greenroom_cluster.demo.verdict import Verdict
+from greenroom_cluster.runtime.tasks import open_tasks
 
 SKUS = tuple(sorted(CATALOGUE))
 THINK_SECONDS = (0.03, 0.25)
@@ -147,7 +148,7 @@ class Browser:
         async def meddle() -> None:
             await self._shop.post(self._next(), "/cart/add", cookie, sku=self._sku(), quantity="1")
 
-        async with trio.open_nursery() as nursery:
+        async with open_tasks() as nursery:
             nursery.start_soon(log_out)
             if self._rng.random() < 0.5:
                 nursery.start_soon(meddle)
@@ -188,7 +189,7 @@ class Browser:
         await self._rng.choices(choices, weights)[0]()
 
     async def _at_once(self, *actions: Callable[[], Awaitable[None]]) -> None:
-        async with trio.open_nursery() as nursery:
+        async with open_tasks() as nursery:
             for action in actions:
                 nursery.start_soon(action)
 
@@ -279,7 +280,7 @@ async def check_all(
         async with limit:
             await action()
 
-    async with trio.open_nursery() as nursery:
+    async with open_tasks() as nursery:
         for browser in browsers:
             nursery.start_soon(limited, browser.check)
         for cookie in dead:

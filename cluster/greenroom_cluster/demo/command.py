@@ -14,6 +14,7 @@ from greenroom.errors import GreenroomError
 from greenroom_cluster import logs
 from greenroom_cluster.demo.settings import BROWSERS, SECONDS, DemoSettings
 from greenroom_cluster.logs import LogSettings
+from greenroom_cluster.runtime.tasks import open_tasks
 
 if TYPE_CHECKING:
     from greenroom_cluster.demo.verdict import DemoResult, Verdict
@@ -72,7 +73,7 @@ async def _shown(settings: DemoSettings, console: Console) -> "DemoResult | None
         _ProgressStage(console) as stage,
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
     ):
-        async with trio.open_nursery() as nursery:
+        async with open_tasks() as nursery:
             nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope.cancel)
             nursery.start_soon(stage.refresh)
             result = await play(settings, stage)

@@ -21,6 +21,7 @@ import trio
 import greenroom
 from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom_cluster.inspection import inspect_actors
+from greenroom_cluster.runtime.tasks import open_tasks
 
 PROBE_PAUSE_SECONDS = 0.02
 PROBE_LIFETIME = timedelta(minutes=10)
@@ -102,7 +103,7 @@ async def probing(
 ) -> AsyncIterator[list[Probe]]:
     """Run a probe on each of these shards; they are all answering when the body begins."""
     probes = [Probe(shard, shard_count) for shard in shards]
-    async with trio.open_nursery() as nursery:
+    async with open_tasks() as nursery:
         for probe in probes:
             nursery.start_soon(probe.run, store)
         for probe in probes:

@@ -17,6 +17,7 @@ from greenroom_cluster.demo.verdict import DemoResult, Verdict
 from greenroom_cluster.demo.workers import shop_workers
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
+from greenroom_cluster.runtime.tasks import open_tasks
 
 NODES = 3
 ACTORS = 2
@@ -99,7 +100,7 @@ async def _shopping(
     opened = trio.current_time()
     stage.step(f"{settings.browsers} browsers shop")
     closing = trio.Event()
-    async with greenroom.store_from_url(cluster.url) as store, trio.open_nursery() as nursery:
+    async with greenroom.store_from_url(cluster.url) as store, open_tasks() as nursery:
         for browser in browsers:
             nursery.start_soon(browser.run, closing.is_set)
         await trio.sleep_until(opened + settings.seconds * ACTOR_KILL_SHARE)

@@ -30,6 +30,7 @@ from greenroom_cluster.runtime.poller import Poller
 from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION
 from greenroom_cluster.runtime.scheduling import keep_policy
 from greenroom_cluster.runtime.sockets import charged_as
+from greenroom_cluster.runtime.tasks import open_tasks
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.inputs import (
     ClientRequests,
@@ -131,7 +132,7 @@ class Actor:
     async def run(self) -> None:
         """Serve until cancelled."""
         try:
-            async with trio.open_nursery() as nursery:
+            async with open_tasks() as nursery:
                 links = PeerLinks(
                     self._settings.cluster,
                     self._settings.incarnation,
@@ -218,7 +219,7 @@ async def run_actor(settings: ActorSettings, started: Callable[[str], None]) -> 
     address = actor.listener.address(settings.advertise_host)
     _log.info("actor_started", slot=settings.slot, address=address)
     started(address)
-    async with trio.open_nursery() as nursery:
+    async with open_tasks() as nursery:
         nursery.start_soon(keep_policy, now_ns)
         await actor.run()
 

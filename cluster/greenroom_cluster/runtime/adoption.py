@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import structlog
-import trio
 
 from greenroom.cluster_map import ClusterMap
 from greenroom.errors import UnavailableError, UsageError
 from greenroom_cluster.inspection import fetch_map
+from greenroom_cluster.runtime.tasks import open_tasks
 
 _log = structlog.get_logger("greenroom.coordinator")
 
@@ -51,7 +51,7 @@ async def _ask(addresses: Sequence[str], cluster: str) -> tuple[list[ClusterMap]
         except (UnavailableError, UsageError) as error:
             silent.append(str(error))
 
-    async with trio.open_nursery() as nursery:
+    async with open_tasks() as nursery:
         for address in addresses:
             nursery.start_soon(ask, address)
     return maps, silent

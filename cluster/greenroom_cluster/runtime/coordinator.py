@@ -30,6 +30,7 @@ from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.map_publisher import MapPublisher
+from greenroom_cluster.runtime.tasks import open_tasks
 
 _log = structlog.get_logger(__name__)
 
@@ -101,7 +102,7 @@ class CoordinatorServer:
     async def run(self) -> None:
         """Serve until cancelled. Raises StorageFailedError when the map cannot be written."""
         try:
-            async with trio.open_nursery() as nursery:
+            async with open_tasks() as nursery:
                 self._tasks = nursery
                 nursery.start_soon(self.listener.run)
                 await self._decide_forever()

@@ -30,6 +30,7 @@ from greenroom_cluster.runtime.addresses import split_address
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.dialing import stay_connected
 from greenroom_cluster.runtime.log_limits import LimitedLog
+from greenroom_cluster.runtime.tasks import open_tasks
 
 _ADDRESS_OPTION = "give the coordinator's address with --coordinator (GREENROOM_COORDINATOR)"
 # What a coordinator, or somebody taken for it, says to a hello that will not fit later either.
@@ -126,7 +127,7 @@ class CoordinatorLink:
         self._lost_at = trio.current_time()
         settings = self._settings
         greeting = hello(settings.cluster, settings.role, settings.sender)
-        async with trio.open_nursery() as nursery:
+        async with open_tasks() as nursery:
             nursery.start_soon(self._flush_forever)
             await stay_connected(
                 settings.address,

@@ -29,6 +29,8 @@ from typing import Any
 import structlog
 import trio
 
+from greenroom_cluster.runtime.tasks import open_tasks
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # tractor 0.1.0a5 imports trio.MultiError
     import tractor
@@ -61,7 +63,7 @@ async def _serve_nobody(actor: Any, _tasks: trio.Nursery, *, task_status: Any, *
     """Stand in for tractor's server: there until it is cancelled, without a listener."""
     actor._server_down = trio.Event()
     try:
-        async with trio.open_nursery() as server:
+        async with open_tasks() as server:
             task_status.started(server)
             await trio.sleep_forever()
     finally:

@@ -40,6 +40,7 @@ from greenroom_cluster.runtime.descriptors import SpareDescriptor, connections_w
 from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.ports import cannot_listen
 from greenroom_cluster.runtime.sockets import charged_as
+from greenroom_cluster.runtime.tasks import open_tasks
 
 RESERVED_CONNECTIONS = 256
 """Room beside the clients for peers, operators, and whoever has still to say hello."""
@@ -152,7 +153,7 @@ class Listener:
     async def run(self) -> None:
         """Accept and serve until cancelled; then every connection is closed."""
         try:
-            async with trio.open_nursery() as nursery:
+            async with open_tasks() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._sweep_forever)
                 try:

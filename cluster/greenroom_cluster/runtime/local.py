@@ -28,6 +28,7 @@ from greenroom_cluster.runtime.addresses import join_address, split_address
 from greenroom_cluster.runtime.host_memory import default_bytes
 from greenroom_cluster.runtime.ports import check_port, free_port
 from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, catches, descendants_of
+from greenroom_cluster.runtime.tasks import open_tasks
 
 _STOP_SECONDS = 2.0
 _POLL_SECONDS = 0.05
@@ -421,7 +422,7 @@ async def open_local_cluster(
         if data_dir is None:
             data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="greenroom-")))
             stack.callback(BootNote(data_dir).void)
-        async with trio.open_nursery() as tasks:
+        async with open_tasks() as tasks:
             cluster = LocalCluster(settings, data_dir, tasks)
             try:
                 count = f"{settings.nodes} node{'s' if settings.nodes > 1 else ''}"

@@ -54,6 +54,7 @@ from greenroom_cluster.runtime.supervision import (
     Supervisor,
     open_supervisor,
 )
+from greenroom_cluster.runtime.tasks import open_tasks
 from greenroom_cluster.shard.settings import HostSettings
 from greenroom_cluster.suspicion import WATCH_SECONDS, bounded
 
@@ -145,7 +146,7 @@ class Node:
         NameTakenError if another took its name over.
         """
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async with trio.open_nursery() as services:
+            async with open_tasks() as services:
                 for service in (self._link.run, self._server.run, self._beat, self._report_deaths):
                     services.start_soon(service)
                 async with open_supervisor(
@@ -175,7 +176,7 @@ class Node:
             memory_mib_max_per_actor=self._memory_bytes_max >> 20,
         )
         warn_if_short(self._settings.actors, self._memory_bytes_max)
-        async with trio.open_nursery() as tasks:
+        async with open_tasks() as tasks:
             tasks.start_soon(self._register, supervisor)
             tasks.start_soon(self._bury_predecessors)
             tasks.start_soon(self._end_on_failure, tasks.cancel_scope)
@@ -397,7 +398,7 @@ class Node:
         """Wait until others have every shard, at most `drain_seconds`, or until a second signal."""
         self._state = LEAVING
         self._actors_changed.ring()
-        async with trio.open_nursery() as tasks:
+        async with open_tasks() as tasks:
             tasks.start_soon(_first, signals, tasks.cancel_scope)
             with trio.move_on_after(self._settings.drain_seconds) as limit:
                 while self._shards_held():

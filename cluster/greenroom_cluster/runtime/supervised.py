@@ -19,6 +19,7 @@ import structlog
 import trio
 
 from greenroom.errors import UsageError
+from greenroom_cluster.runtime.tasks import open_tasks
 
 EXIT_STOPPED = 0
 EXIT_FAILED = 70
@@ -83,7 +84,7 @@ async def run_supervised(
     try:
         work: Work = resolve(target)
         decoded = msgspec.msgpack.decode(settings, type=resolve(settings_type))
-        async with trio.open_nursery() as nursery:
+        async with open_tasks() as nursery:
             scope = trio.CancelScope()
             nursery.start_soon(_beat, stream, beat_seconds)
             nursery.start_soon(_obey, stream, scope)

@@ -30,6 +30,7 @@ from greenroom_cluster.restarts import GiveUp, RestartPolicy, RestartSettings
 from greenroom_cluster.runtime import supervised
 from greenroom_cluster.runtime.hardening import NOWHERE, release_starter, tractor
 from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, children_of, command_line
+from greenroom_cluster.runtime.tasks import open_tasks
 
 _log = structlog.get_logger("greenroom.supervision")
 
@@ -212,7 +213,7 @@ class Supervisor:
         """Start one incarnation and return when its process is dead and reaped."""
         conversation = trio.CancelScope()
         try:
-            async with tractor.open_nursery() as processes, trio.open_nursery() as tasks:
+            async with tractor.open_nursery() as processes, open_tasks() as tasks:
                 failed = trio.Event()
                 tasks.start_soon(self._start, processes, spec, child, conversation, failed)
                 try:
@@ -294,7 +295,7 @@ class Supervisor:
                         log_settings=msgspec.to_builtins(self._log_settings),
                     ) as (context, _),
                     context.open_stream() as stream,
-                    trio.open_nursery() as tasks,
+                    open_tasks() as tasks,
                 ):
                     tasks.start_soon(self._send_stop, stream)
                     async for message in stream:
@@ -390,7 +391,7 @@ async def open_supervisor(
     """
     supervisor: Supervisor | None = None
     root = tractor.open_root_actor(name=name, arbiter_addr=NOWHERE, loglevel="critical")
-    async with root, trio.open_nursery() as tasks:
+    async with root, open_tasks() as tasks:
         supervisor = Supervisor(
             tasks,
             settings=settings or SupervisionSettings(),
