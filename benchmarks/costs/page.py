@@ -55,43 +55,42 @@ class Report(msgspec.Struct, kw_only=True):
 _INTRODUCTION = f"""\
 # What an operation costs
 
-Written by `uv run --group bench python -m benchmarks.costs`. One `get` and one replicated `update` of a
-session of {SIZE} bytes, stage by stage, in microseconds of one operation. Client and servers are measured in
-one process on the parts as they are: a store, its dialog and runner; two hosts of 64 shards with their
-drivers and connections. Only what would be a socket is a list of bytes. A *batch* is how many requests come
-in one read. The figure is the least of many repeats, the median stands behind it: the machine does other
-things too, and whatever it does only adds.
+Written by `uv run --group bench python -m benchmarks.costs`. It measures one `get` and one replicated
+`update` of a session of {SIZE} bytes, stage by stage, in microseconds per operation. Client and servers are
+the real parts in one process: a store, its dialog and runner; two hosts of 64 shards with their drivers and
+connections. Only the sockets are replaced, by lists of bytes. A *batch* is the number of requests in one
+read. Each figure is the least of many repeats, with the median in brackets: whatever else the machine does
+can only add to it.
 """
 
 _STAGES = """\
-- *Submit* ends when the bytes of the batch are handed to the socket; requests of one batch go to two actors.
-- *Event loop* is a loop of asyncio in which tasks wait for futures and nothing else happens, three turns a
-  batch (tasks, flush, readable), without making and resolving the futures, which other stages contain. A
-  batch of one takes one turn in truth: it is sent at once, and its caller goes on where its reply is read.
-- *Driver* is `Driver.step` without the core and without what its connections take to encode and queue. In a
-  batch of one, some tenths of a microsecond of that are the reading of clocks.
+- *Submit* ends when the socket has the bytes of the batch; the requests of one batch go to two actors.
+- *Event loop* is an asyncio loop in which tasks wait for futures and nothing else happens: three iterations
+  a batch (tasks, flush, readable), without making and resolving the futures, which other stages contain. A
+  batch of one really takes one iteration: it is sent at once, and its caller resumes where its reply is read.
+- *Driver* is `Driver.step` without the core, and without encoding and queueing in its connections. In a batch
+  of one, some tenths of a microsecond of it go to reading clocks.
 - *Kernel* is one thread with both ends of a TCP connection: on loopback the sender does most of the
-  receiver's work. Servers look once more before they would sleep. Nobody sleeps, so nobody is woken.
+  receiver's work. Servers poll once more before they would sleep. No thread sleeps, so none is woken.
 """
 
 _WHOLE = """\
-Left the stages added up, right what the real cluster (two nodes with one actor each) and the bare echo take:
-the CPU time of client and servers at 64 callers. *Busy*, where it is known, is the largest batch while the
-other processor is busy too. *Not explained* is what the last sum lacks. The sums of operations per second
-suppose that no processor ever waits. What the sum does not have: trio's scheduler, beacons, maps, supervisors
-and coordinator (all count as servers' CPU), the garbage collector, caches that processes share, waking
-processes up, and batches smaller than the largest. Sums are of the least figures, the cluster's and the
-echo's are of one measurement each: whatever else the machine did (see the load) is in these only.
+On the left are the sums of the stages; on the right is the CPU time that the real cluster (two nodes with one
+actor each) and the bare echo take, client and servers, at 64 callers. *Busy*, if known, is the largest batch
+while the other processor is busy too. *Not explained* is the difference between the cluster and the last sum.
+The sums of operations per second assume that no processor ever waits. The sums leave out trio's scheduler,
+beacons, maps, supervisors and coordinator (all count as servers' CPU), the garbage collector, caches shared
+between processes, wake-ups, and batches smaller than the largest. The sums add least figures; cluster and
+echo are one measurement each, so only these contain whatever else the machine did (see the load).
 """
 
 _ALONE = """\
-With one caller nobody works at the same time, so time adds up: the stages of client and servers (without the
-client's event loop), the system calls, and wake-ups. A wake-up and the turn of the loops that goes with it
-are known from the echo, an asyncio client and a trio server: its round trip less the system calls. An
-`update` goes there and back twice, from client to primary and from primary to backup. The stages are measured
-in a tight loop: what runs once after a wake-up may find its caches cold. An actor that lingers is awake when
-the next message comes: where the round trip takes less than the sum, that is what it saves. The same word on
-the load applies.
+With one caller nothing runs in parallel, so times add up: the stages of client and servers (without the
+client's event loop), the system calls, and the wake-ups. The echo, an asyncio client and a trio server, shows
+what a wake-up and its iteration of the loops take: its round trip without the system calls. An `update` makes
+two round trips, from client to primary and from primary to backup. The stages are measured in a tight loop;
+code that runs once after a wake-up may find its caches cold. An actor that lingers is awake when the next
+message comes: if the round trip takes less than the sum, that is the saving. The load matters here as above.
 """
 
 

@@ -42,10 +42,11 @@ class PageReport(msgspec.Struct, kw_only=True):
 _INTRODUCTION = """\
 # What a page costs its app
 
-Written by `uv run --group bench python -m benchmarks.pages`: the races' Starlette shop in one uvicorn worker
-(uvloop, httptools), 32 connections of wrk, sessions of some 300 bytes, all on one machine and taking turns.
-The cluster is two nodes, so a change is acknowledged when both have it; Redis is one server without a
-replica. CPU is per page: the app's process, and the servers behind it.
+Written by `uv run --group bench python -m benchmarks.pages`, which runs the races' Starlette shop in one
+uvicorn worker (uvloop, httptools) under 32 connections of wrk, with sessions of some 300 bytes. Everything is
+on one machine, and the contenders take turns. The cluster has two nodes, and acknowledges a change when both
+have it; Redis is one server without a replica. CPU is per page: that of the app's process, and that of the
+servers behind it.
 """
 
 

@@ -109,8 +109,8 @@ def rows_of(findings: list[Findings], user: str) -> list[tuple[str, ...]]:
         ),
         row(f"{together}, each adds 1 to one number: counted", [kept(each.counted) for each in findings]),
         row(
-            "the same, with what is there for that",
-            ["nothing" if each.tallied is None else kept(each.tallied) for each in findings],
+            "the same, with the library's own remedy",
+            ["none" if each.tallied is None else kept(each.tallied) for each in findings],
         ),
         row("logout", [after_logout(each.logout) for each in findings]),
         *(

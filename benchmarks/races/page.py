@@ -25,39 +25,38 @@ class Report(msgspec.Struct):
 _INTRODUCTION = """\
 # Concurrent requests: a comparison
 
-Written by `uv run --group bench python -m benchmarks.races`, which starts Redis and a cluster on loopback,
-and runs one small shop in each framework, for real, through its ASGI interface. In a race nothing is left to
-chance: a slow request has read its session and waits until the other one has been answered; only then does it
-go on.
+Written by `uv run --group bench python -m benchmarks.races`, which starts Redis and a cluster on loopback and
+runs one small shop in each framework, for real, through its ASGI interface. The races are deterministic: a
+slow request reads its session, waits until the other request has been answered, and only then goes on.
 """
 
 _MEANING = f"""\
-- *Kept*: all {TOGETHER} requests were answered with success. What is missing was lost in silence.
-- One number that all read and then set is one value, of which the last wins, **with Greenroom too**. What is
-  there for that is [`session.modify`](../how-to/merging.md).
-- *The slow request writes*: it sets a key after the other was answered. *Reads*: it changes nothing. What is
-  told is who the browser is afterwards, then who somebody is with a copy of the cookie from before.
-- Greenroom answers the slow request with what its handler said, drops its change, logs and counts that.
-  Django answers 400. It looks whether the session is there, then writes, in two steps; the race between these
-  two is not played here.
-- Logins and logouts are what the frameworks document: `regenerate_session_id` and `clear` (starsessions),
-  `set_session` and `clear_session` (Litestar, which has nothing that renews an id), `cycle_key` and `flush`
-  (what Django's own `login` and `logout` do), a key set and `clear` (Starlette).
-- *Ids refused*: what a request with such a cookie stores is not found by the next one with the same cookie.
-- Sessions end 1800 s after their last use, in Litestar and starsessions because every response writes them
-  anew; Greenroom moves the end only when a sixth of it has passed, and these runs are shorter. In Django and
-  in Starlette's cookies, with these settings, only a change moves the end.
+- *Kept*: all {TOGETHER} requests were answered with success. Missing changes were lost silently.
+- If all requests read a number and then set it, the last one wins, **with Greenroom too**. The remedy
+  is [`session.modify`](../how-to/merging.md).
+- *The slow request writes*: it sets a key after the other request was answered. *Reads*: it changes nothing.
+  The table says who is logged in afterwards: the browser, and someone with a copy of the earlier cookie.
+- Greenroom answers the slow request as its handler decided, drops the change, and logs and counts that.
+  Django answers 400. It checks that the session exists and then writes, in two steps; the race between these
+  two steps is not run here.
+- Logins and logouts follow the frameworks' documentation: `regenerate_session_id` and `clear` (starsessions),
+  `set_session` and `clear_session` (Litestar, which cannot renew an id), `cycle_key` and `flush` (as Django's
+  own `login` and `logout` do), setting a key and `clear` (Starlette).
+- *Ids refused*: the next request with such a cookie does not find what the first one stored.
+- Sessions end 1800 s after their last use: in Litestar and starsessions because every response writes them
+  again; Greenroom extends a session only once a sixth of that time has passed, and these runs are shorter. In
+  Django and in Starlette's cookies, with these settings, only a change extends a session.
 - *100 mixed requests*: 19 health checks and 20 pages without a cookie, 48 pages that only read, 10 changes,
-  2 that set what is set already, 1 login. Redis counts its own commands; Greenroom's are calls to its store.
+  2 that set an unchanged value, 1 login. Redis counts its own commands; Greenroom's are calls to its store.
 """
 
 _OVERHEAD = f"""\
-The same Starlette app behind each, called in one process without a server or a network in front, one request
-after the other, taking turns: medians of {ROUNDS} rounds of {REQUESTS} requests, in µs. *More* is the
+Each middleware runs the same Starlette app, called in one process without a server or a network in front, one
+request after the other, taking turns: medians of {ROUNDS} rounds of {REQUESTS} requests, in µs. *More* is the
 difference from the app without sessions, round by round. CPU is that of the app's process alone; it depends
-less on what else the machine does than the time until the answer, which counts the wait for other processes.
-starsessions writes its session on each of these pages, Greenroom only where it changes. A change on the
-cluster is acknowledged when two nodes have it, in Redis when one has.
+less on the rest of the machine than the response time, which includes waiting for other processes.
+starsessions writes its session on each of these pages, Greenroom only if it changes. A change on the cluster
+is acknowledged when two nodes have it, in Redis when one has.
 """
 
 

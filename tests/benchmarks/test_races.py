@@ -93,7 +93,7 @@ def test_every_contender_answers_every_question() -> None:
     rows = {question: answers for question, *answers in rows_of([cookies, stored], USER)}
     assert rows["store writes per 100 mixed requests"] == ["no store", "7"]
     assert rows["store reads per 100 mixed requests"] == ["no store", "3"]
-    assert rows["the same, with what is there for that"] == ["nothing", "20 of 20"]
+    assert rows["the same, with the library's own remedy"] == ["none", "20 of 20"]
     assert rows["made-up ids refused"] == ["10 of 10", "10 of 10"]
     assert all(len(answers) == 2 for answers in rows.values())
 
