@@ -32,7 +32,7 @@ def kill_for_good(hit: Hit) -> Undo | None:
 def kill_supervisor(hit: Hit) -> Undo | None:
     """SIGKILL to a supervisor; its actors follow; another starts under the same name afterwards."""
     supervisor = hit.world.supervisors.get(hit.target.machine)
-    if supervisor is None or not supervisor.alive or supervisor.state == "leaving":
+    if supervisor is None or not supervisor.alive or supervisor.leaving:
         return None
     supervisor.kill()
     node = supervisor.node
@@ -45,7 +45,7 @@ def orphan_paused(hit: Hit) -> Undo | None:
     supervisor = hit.world.supervisors.get(hit.target.machine)
     if not isinstance(actor, ActorProcess) or not actor.alive or actor.paused or supervisor is None:
         return None
-    if not supervisor.alive or supervisor.state == "leaving":
+    if not supervisor.alive or supervisor.leaving:
         return None
     actor.pause()
     supervisor.kill()
@@ -59,7 +59,7 @@ def crash_node(hit: Hit) -> Undo | None:
     """A machine loses power; it boots again afterwards, when an operator has had it forgotten."""
     world = hit.world
     supervisor = world.supervisors.get(hit.target.machine)
-    if supervisor is None or not supervisor.machine.up or supervisor.removed or supervisor.state == "leaving":
+    if supervisor is None or not supervisor.machine.up or supervisor.removed or supervisor.leaving:
         return None
     machine = supervisor.machine
     machine.up = False
@@ -178,7 +178,7 @@ def add_node(hit: Hit) -> Undo | None:
 def drain_node(hit: Hit) -> Undo | None:
     """A node is told to leave: it hands everything over, stops, and is taken out of the map."""
     world = hit.world
-    staying = [each for each in world.supervisors.values() if each.state == "up" and not each.removed]
+    staying = [each for each in world.supervisors.values() if not each.leaving and not each.removed]
     supervisor = world.supervisors.get(hit.target.machine)
     if supervisor is None or not supervisor.alive or supervisor not in staying or len(staying) < 2:
         return None

@@ -18,6 +18,8 @@ from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.links.coordinator_session import CoordinatorSession
 from greenroom_cluster.links.handshake import Door
 from greenroom_cluster.links.redial import Redial
+from greenroom_cluster.node import inputs as ins
+from greenroom_cluster.node.agent import Agent
 from greenroom_cluster.shard.host import Host
 from simulations import network, world
 from simulations.actors import ActorProcess
@@ -31,7 +33,6 @@ from simulations.mutant_stories import (
 )
 from simulations.network import Network
 from simulations.patching import Patches, mutant
-from simulations.supervisors import SupervisorProcess
 
 # --- ⚑ ---------------------------------------------------------------------------------------------------
 
@@ -93,7 +94,14 @@ def _(patches: Patches) -> None:
 @mutant("takes a dead supervisor's actors for dead", flagged=True)
 def _(patches: Patches) -> None:
     """⚑ A new supervisor reports its predecessor's actors without looking whether they still run."""
-    patches.set(world.World, "is_process_alive", lambda self, pid: False)
+    original = Agent._take_child
+
+    def take_child(self, event):
+        if isinstance(event, ins.Looked):
+            event = ins.Looked((), event.running + event.gone)
+        original(self, event)
+
+    patches.set(Agent, "_take_child", take_child)
 
 
 # --- coordination ----------------------------------------------------------------------------------------
@@ -225,17 +233,36 @@ def _(patches: Patches) -> None:
 
 @mutant("reports a death that it has not seen")
 def _(patches: Patches) -> None:
-    """A supervisor reports an actor dead that has not answered for a moment."""
-    original = SupervisorProcess._beat
+    """A supervisor reports an actor dead that hangs on a record."""
+    original = Agent._take_child
 
-    def beat(self):
-        for child in self.children.values():
-            if child.paused:
-                self._unreported[child.incarnation] = None
-        self._report()
-        original(self)
+    def take_child(self, event):
+        original(self, event)
+        if isinstance(event, ins.MarksRead):
+            for mark in event.marks:
+                if mark.in_hand is not None:
+                    self._unreported.setdefault(mark.incarnation, ())
 
-    patches.set(SupervisorProcess, "_beat", beat)
+    patches.set(Agent, "_take_child", take_child)
+
+
+@mutant("forgets a death that was not confirmed", budget=2000)
+def _(patches: Patches) -> None:
+    """A supervisor reports each death once, whether the coordinator has it then or not."""
+    original = Agent._reported
+    patches.set(Agent, "_reported", lambda self, dead, *, accepted: original(self, dead, accepted=True))
+
+
+@mutant("keeps an actor that counts as dead", budget=2000)
+def _(patches: Patches) -> None:
+    """A supervisor does not start an actor anew that an operator has given up."""
+    patches.set(Agent, "_keep_own", lambda self, cluster_map: True)
+
+
+@mutant("never buries its predecessor's actors", budget=2000)
+def _(patches: Patches) -> None:
+    """What a former supervisor of the node left registered stays so when its processes are gone."""
+    patches.set(Agent, "_look", lambda self: None)
 
 
 # --- the client ------------------------------------------------------------------------------------------

@@ -1,46 +1,36 @@
-"""A node's supervisor: mirrors `runtime/node.py` and what it uses of `runtime/supervision.py`.
+"""A node's supervisor: a shell around `greenroom_cluster.node.Agent`, and around the real restart policy.
 
-What decides something there and is mirrored here: an incarnation is reported dead only when its exit was seen
-through the pidfd, or when the process that a former supervisor of this node registered is gone from this very
-boot of this host; what was seen is kept until the coordinator has it; a child that ended is started again
-under the same slot as a new incarnation, as the real restart policy says; actors that the map calls dead are
-started again; a record that a child
-does not get past is suspected as in production; a node that leaves waits until no shard names its actors.
+The process ids of a world are never used again, so a process is there or not.
 """
 
-from collections.abc import Callable
-from itertools import chain
 from random import Random
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from greenroom import wire
-from greenroom.cluster_map import ActorEntry, ClusterMap, MapDelta, NodeEntry, delta_between
+from greenroom.cluster_map import ActorEntry
 from greenroom.framing import messages_decoder
-from greenroom_cluster.coordination.messages import (
-    Accepted,
-    RegisterActor,
-    RegisterNode,
-    Rejected,
-    RemoveNode,
-    ReportDead,
-    Suspicion,
-)
+from greenroom_cluster.coordination.messages import ReportDead
+from greenroom_cluster.node import effects as fx
+from greenroom_cluster.node import inputs as ins
+from greenroom_cluster.node.agent import Agent, AgentSettings
+from greenroom_cluster.node.drain import UP
 from greenroom_cluster.restarts import GiveUp, RestartPolicy, RestartSettings
-from greenroom_cluster.suspicion import WATCH_SECONDS, Watch, bounded
+from greenroom_cluster.suspicion import WATCH_SECONDS
 from simulations.actors import ActorProcess
 from simulations.connections import Acceptor, Codec, Served, Service
 from simulations.coordinator_links import CoordinatorLink
 from simulations.network import Network
 from simulations.processes import Process
+from simulations.publishing import Publisher
 from simulations.timeline import MILLISECOND, Machine
 
 if TYPE_CHECKING:
     from simulations.world import World
 
-HEARTBEAT_SECONDS = 0.5
-RETRY_SECONDS = 0.25
-PREDECESSOR_SECONDS = 0.05
 HANG_SECONDS = 10.0
+DRAIN_SECONDS = 30.0
 
 _decoder = messages_decoder(wire.Subscribe)
 
@@ -55,22 +45,15 @@ class SupervisorProcess(Process):
         self.node = node
         self.world = world
         self.address = f"{node}:1"
-        self.state = "up"
         self.children: dict[str, ActorProcess] = {}
         self.restarting = True
         self.removed = False
-        self.joined = False
-        self.done = False
-        self._entries: dict[bytes, ActorEntry] = {}
-        self._unreported: dict[bytes, tuple[Suspicion, ...]] = {}
-        self._watches: dict[bytes, Watch] = {}
-        self._reporting = False
-        self._registering = False
-        self._burying = False
-        self._subscribers: dict[int, Served] = {}
-        self._published: ClusterMap | None = None
-        self._encoded: tuple[ClusterMap, bytes] | None = None
+        self.stopping = False
         self.identity = identity
+        settings = AgentSettings(node, self.address, self.host_identity, DRAIN_SECONDS)
+        self.agent = Agent(settings, machine.now_ns())
+        self._armed = -1
+        self._publisher = Publisher(network, lambda message: world.encode([message]))
         self._policies: dict[str, RestartPolicy] = {}
         self.link = CoordinatorLink(self, world.codec, identity)
 
@@ -79,16 +62,22 @@ class SupervisorProcess(Process):
         """This boot of this host."""
         return f"{self.machine.name}/{self.machine.boot}"
 
+    @property
+    def leaving(self) -> bool:
+        """Whether it hands everything over, or has."""
+        return self.agent.leaving
+
     def run(self, codec: Codec, actors: int) -> None:
         """Listen, connect, and start the actors."""
         service = Service(_decoder, self._serve)
         Acceptor(
             self, codec, self.address, self.identity, {wire.ROLE_CLIENT: service, wire.ROLE_ADMIN: service}
         )
-        self.link.on_map = self._on_map
-        self.link.on_up = self._changed
+        self.link.on_map = lambda cluster_map: self.step(ins.MapSeen(cluster_map))
+        self.link.on_up = lambda: self.step(ins.CoordinatorUp())
+        self.link.on_down = lambda: self.step(ins.CoordinatorDown())
         self.link.start()
-        self._beat()
+        self._arm()
         for index in range(actors):
             slot = f"{self.node}/{index}"
             self._policies[slot] = RestartPolicy(slot, RestartSettings(restarts_max=100), self.random)
@@ -97,10 +86,11 @@ class SupervisorProcess(Process):
     # --- children ----------------------------------------------------------------------------------------
 
     def _start_child(self, slot: str) -> None:
-        if slot in self.children or self.done or not self.restarting:
+        if slot in self.children or self.stopping or not self.restarting:
             return
         child = self.world.make_actor(self.node, slot)
         self.children[slot] = child
+        self.step(ins.ChildStarting(slot, child.incarnation))
         child.on_death = lambda: self._exit_seen(child)
         child.on_stuck = lambda: self._stuck(child)
         self.later(self.random.uniform(*self.world.plan.start_seconds), self._ready, child)
@@ -111,10 +101,10 @@ class SupervisorProcess(Process):
         self._policies[child.slot].started(self.machine.now_ns())
         address = self.world.start_actor(child)
         pid = self.world.pid_of(child)
-        self._entries[child.incarnation] = ActorEntry(
-            child.incarnation, self.node, child.slot, address, "up", self.host_identity, pid, pid
+        entry = ActorEntry(
+            child.incarnation, self.node, child.slot, address, UP, self.host_identity, pid, pid
         )
-        self._changed()
+        self.step(ins.ChildReady(entry))
 
     def _exit_seen(self, child: ActorProcess) -> None:
         """The kernel makes the pidfd readable; this process acts on it once it runs."""
@@ -124,12 +114,9 @@ class SupervisorProcess(Process):
         if self.children.get(child.slot) is not child:
             return
         del self.children[child.slot]
-        self._entries.pop(child.incarnation, None)
-        watch = self._watches.pop(child.incarnation, Watch())
-        watch.ended(child.in_hand, child.busy_seconds, crashed=child.crashed)
-        self._unreported[child.incarnation] = watch.suspicions(child.incarnation)
-        self._report()
-        if self.done:
+        self.step(ins.ChildEnded(self._mark_of(child), crashed=child.crashed))
+        if self.stopping:
+            self._tell_when_stopped()
             return
         answer = self._policies[child.slot].exited(self.machine.now_ns())
         if not isinstance(answer, GiveUp):
@@ -151,25 +138,21 @@ class SupervisorProcess(Process):
             child.kill()
 
     def _stuck(self, child: ActorProcess) -> None:
-        """It looks at every child's mark all the time; it has something to see in one that is stuck."""
-        self._watches.setdefault(child.incarnation, Watch())
-        self.tell(0, self._look, child)
+        """It reads every mark all the time; there is something to see in that of a child that is stuck."""
+        self.tell(0, self._read_mark, child)
         if child.works_since is not None:
             self.watch_hang(child)
 
-    def _look(self, child: ActorProcess) -> None:
-        watch = self._watches.get(child.incarnation)
-        if watch is None or not child.alive:
+    def _read_mark(self, child: ActorProcess) -> None:
+        if not child.alive:
             return
-        if watch.look(child.in_hand, child.busy_seconds) and self.joined and not self.removed:
-            self.link.heartbeat(self.node, self._suspicions())
+        self.step(ins.MarksRead((self._mark_of(child),)))
         if child.paused:
-            self.later(WATCH_SECONDS, self._look, child)
+            self.later(WATCH_SECONDS, self._read_mark, child)
 
-    def _suspicions(self) -> tuple[Suspicion, ...]:
-        return bounded(
-            each for incarnation, watch in self._watches.items() for each in watch.suspicions(incarnation)
-        )
+    def _mark_of(self, child: ActorProcess) -> ins.RecordMark:
+        pid = self.world.pid_of(child)
+        return ins.RecordMark(child.slot, child.incarnation, pid, child.in_hand, child.busy_seconds)
 
     def kill(self) -> None:
         """End it; its children notice that they are orphans."""
@@ -179,158 +162,76 @@ class SupervisorProcess(Process):
         for child in self.children.values():
             child.orphan()
 
-    # --- the coordinator ---------------------------------------------------------------------------------
-
-    def _beat(self) -> None:
-        if self.joined and not self.removed:
-            self.link.heartbeat(self.node, self._suspicions())
-        self.later(HEARTBEAT_SECONDS, self._beat)
-
-    def _on_map(self, cluster_map: ClusterMap) -> None:
-        self._publish(cluster_map)
-        self._changed()
-
-    def _changed(self) -> None:
-        self._register()
-        self._report()
-        self._bury_predecessors()
-        self._leave_if_done()
-
-    def _report(self) -> None:
-        if self._reporting or not self._unreported or not self.joined:
-            return
-        self._reporting = True
-        dead = tuple(self._unreported)
-
-        def answered(reply: Accepted | Rejected | None) -> None:
-            self._reporting = False
-            if isinstance(reply, Accepted):
-                for incarnation in dead:
-                    self._unreported.pop(incarnation, None)
-                self._report()
-                self._leave_if_done()
-            else:
-                self.later(RETRY_SECONDS, self._report)
-
-        self.world.check_dead(self, dead)
-        suspicions = bounded(chain.from_iterable(self._unreported.values()))
-        self.link.call(lambda number: ReportDead(number, dead, suspicions), answered)
-
-    def _register(self) -> None:
-        """Make the map say what is: this node in its state, and every actor that is ready."""
-        cluster_map = self.link.map
-        if self._registering or not self.link.up or cluster_map is None or self.removed:
-            return
-        entry = NodeEntry(self.node, self.address, self.state)
-        if not self.joined or cluster_map.nodes.get(self.node) != entry:
-            self._call_once(lambda number: RegisterNode(number, entry), joins=True)
-            return
-        for actor in list(self._entries.values()):
-            known = cluster_map.actors.get(actor.incarnation)
-            if known is None:
-                self._call_once(lambda number, actor=actor: RegisterActor(number, actor))  # type: ignore[misc]
-                return
-            if known.state == "dead":
-                self._entries.pop(actor.incarnation)
-                self.children[actor.slot].kill()
-
-    def _call_once(
-        self, request: Callable[[int], RegisterNode | RegisterActor], *, joins: bool = False
-    ) -> None:
-        self._registering = True
-
-        def answered(reply: Accepted | Rejected | None) -> None:
-            self._registering = False
-            if joins and isinstance(reply, Accepted):
-                self.joined = True
-                self._report()
-            self.later(
-                0.0 if isinstance(reply, Accepted) and not self._stale() else RETRY_SECONDS, self._register
-            )
-
-        self.link.call(request, answered)
-
-    def _stale(self) -> bool:
-        """Whether the map still lacks what was accepted: it is on its way."""
-        cluster_map = self.link.map
-        return cluster_map is not None and any(each not in cluster_map.actors for each in self._entries)
-
-    def _bury_predecessors(self) -> None:
-        cluster_map = self.link.map
-        waiting = False
-        for actor in cluster_map.actors.values() if cluster_map is not None else ():
-            if (
-                actor.node != self.node
-                or actor.host != self.host_identity
-                or actor.state == "dead"
-                or actor.incarnation in self._entries
-                or actor.incarnation in self._unreported
-            ):
-                continue
-            if self.world.is_process_alive(actor.pid):
-                waiting = True
-            else:
-                self._unreported[actor.incarnation] = ()
-                self._report()
-        if waiting and not self._burying:
-            self._burying = True
-            self.later(PREDECESSOR_SECONDS, self._bury_again)
-
-    def _bury_again(self) -> None:
-        self._burying = False
-        self._bury_predecessors()
-
-    # --- leaving -----------------------------------------------------------------------------------------
-
     def leave(self) -> None:
-        """Drain: hand everything to others, then stop (SIGTERM)."""
-        self.state = "leaving"
-        self._changed()
+        """Have it hand everything to others and leave (SIGTERM)."""
+        self.tell(0, self.step, ins.DrainAsked())
 
-    def _leave_if_done(self) -> None:
-        cluster_map = self.link.map
-        if self.state != "leaving" or cluster_map is None:
+    # --- stepping ----------------------------------------------------------------------------------------
+
+    def step(self, event: ins.AgentInput) -> None:
+        """Let the agent act on an event at the time it is now, and perform what it wants."""
+        if not self.alive:
             return
-        node = cluster_map.nodes.get(self.node)
-        others = any(each.state == "up" and each.name != self.node for each in cluster_map.nodes.values())
-        if not self.done and node is not None and node.state == "leaving" and others:
-            ours = {each.incarnation for each in cluster_map.actors.values() if each.node == self.node}
-            if all(ours.isdisjoint(shard.members) for shard in cluster_map.shards):
-                self.done = True
+        for effect in self.agent.step(self.machine.now_ns(), event):
+            self._perform(effect)
+        self._arm()
+
+    def _arm(self) -> None:
+        due = max(self.machine.moment(self.agent.next_deadline()), self.timeline.now + 1000)
+        if self._armed <= self.timeline.now or due < self._armed:
+            self._armed = due
+            self.timeline.at(due, self._due, due)
+
+    def _due(self, due: int) -> None:
+        if due == self._armed and self.alive:
+            self._armed = -1
+            self.tell(0, self.step, ins.Tick())
+
+    def _perform(self, effect: fx.AgentEffect) -> None:
+        match effect:
+            case fx.Heartbeat(node=node, suspicions=suspicions):
+                self.link.heartbeat(node, suspicions)
+            case fx.Call():
+                self._call(effect)
+            case fx.Publish(map=cluster_map):
+                self._publisher.publish(cluster_map)
+            case fx.LookFor(actors=actors):
+                self._look_for(actors)
+            case fx.KillChild(slot=slot):
+                self.children[slot].kill()
+            case fx.StopChildren():
+                self.stopping = True
                 for child in list(self.children.values()):
                     child.kill()
-        if self.done and not self.removed and not self.children and not self._unreported:
-            self.removed = True
-            self.network.happened["node drained"] += 1
-            self.link.call(lambda number: RemoveNode(number, self.node), lambda _: self.kill())
+                self.later(0.0, self._tell_when_stopped)
+            case fx.Finished(removed=removed):
+                self.removed = removed
+                if removed:
+                    self.network.happened["node drained"] += 1
+                self.kill()
+
+    def _call(self, call: fx.Call) -> None:
+        if isinstance(call.request, ReportDead):
+            self.world.check_dead(self, call.request.incarnations)
+        self.link.call(
+            lambda number: msgspec.structs.replace(call.request, request=number),
+            lambda reply: self.step(ins.Answered(call.call, reply)),
+        )
+
+    def _look_for(self, actors: tuple[ActorEntry, ...]) -> None:
+        running: list[bytes] = []
+        gone: list[bytes] = []
+        for actor in actors:
+            alive = self.world.is_process_alive(actor.pid)
+            (running if alive else gone).append(actor.incarnation)
+        self.step(ins.Looked(tuple(running), tuple(gone)))
+
+    def _tell_when_stopped(self) -> None:
+        if not self.children:
+            self.step(ins.ChildrenStopped())
 
     # --- the map for clients -----------------------------------------------------------------------------
 
     def _serve(self, served: Served) -> None:
-        def received(_: list[wire.Subscribe]) -> None:
-            self._subscribers[served.number] = served
-            if self._published is not None:
-                self.network.send(served.end, self._whole(self._published))
-
-        def closed() -> None:
-            self._subscribers.pop(served.number, None)
-
-        served.on_messages = received
-        served.on_closed = closed
-
-    def _whole(self, cluster_map: ClusterMap) -> bytes:
-        if self._encoded is None or self._encoded[0] is not cluster_map:
-            self._encoded = (cluster_map, self.world.encode([wire.MapFull(cluster_map)]))
-        return self._encoded[1]
-
-    def _publish(self, new: ClusterMap) -> None:
-        old, self._published = self._published, new
-        if not self._subscribers:
-            return
-        if old is None or old.lineage != new.lineage:
-            payload = self._whole(new)
-        else:
-            delta: MapDelta = delta_between(old, new)
-            payload = self.world.encode([wire.MapChange(delta)])
-        for served in list(self._subscribers.values()):
-            self.network.send(served.end, payload)
+        served.on_messages = lambda _: self._publisher.subscribe(served)
+        served.on_closed = lambda: self._publisher.forget(served.number)

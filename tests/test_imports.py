@@ -44,10 +44,12 @@ PURE = (
     "greenroom_cluster.links",
     "greenroom_cluster.coordination.service",
     "greenroom_cluster.shard.messages",
+    "greenroom_cluster.node",
     "greenroom_cluster.placement",
     "greenroom_cluster.restarts",
     "greenroom_cluster.ring",
     "greenroom_cluster.shard",
+    "greenroom_cluster.suspicion",
 )
 # The modules that start and end processes; all others reach tractor through them.
 SUPERVISION = {"greenroom_cluster.runtime.supervision", "greenroom_cluster.runtime.hardening"}

@@ -9,7 +9,6 @@ A false suspicion costs little. It is taken back once the actor goes on, and nob
 takes over without having been told that its primary had applied the record.
 """
 
-import signal
 from collections.abc import Iterable
 
 import msgspec
@@ -25,10 +24,6 @@ KILL_SECONDS = 0.1
 """The same for an actor that was killed, by whoever it was: the kernel, when memory ran out, does it so."""
 PASSED_MAX = 16
 """How many records an actor is said to have passed. Each is told of with every heartbeat until then."""
-
-CRASH_SIGNALS = frozenset(
-    {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS}
-)
 
 
 class InHand(msgspec.Struct, frozen=True):

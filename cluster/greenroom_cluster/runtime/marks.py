@@ -6,21 +6,26 @@ away as soon as it has opened it. No secret is in it: a shard, an epoch and a nu
 
 import mmap
 import os
+import signal
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
 
-from greenroom_cluster.coordination.messages import Suspicion
+from greenroom_cluster.node.inputs import ChildEnded, RecordMark
 from greenroom_cluster.runtime.driver import EXIT_CORE_FAILED
 from greenroom_cluster.runtime.processes import busy_seconds
 from greenroom_cluster.runtime.supervision import ChildProcess
 from greenroom_cluster.shard.context import Mark
-from greenroom_cluster.suspicion import CRASH_SIGNALS, InHand, Watch, bounded
+from greenroom_cluster.suspicion import InHand
 
 _LAYOUT = struct.Struct("@qqq")
+# By these a process ends that did itself in; SIGKILL comes from others.
+CRASH_SIGNALS = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS}
+)
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  a file of a random name, created by us alone
 
 _log = structlog.get_logger("greenroom.supervision")
@@ -66,96 +71,53 @@ def open_mark(path: str) -> Mark | None:
     return memoryview(memory).cast("q")
 
 
-class _Watched:
-    """One incarnation under watch."""
-
-    __slots__ = ("file", "incarnation", "watch")
-
-    def __init__(self, incarnation: bytes, file: MarkFile) -> None:
-        self.incarnation = incarnation
-        self.file = file
-        self.watch = Watch()
-
-
-class RecordWatches:
-    """The marks of a node's actors, and what they tell.
-
-    Kept by slot: with a new incarnation the watch of the former one is over.
-    """
+class MarkFiles:
+    """The mark files of a node's actors, by slot: with a new incarnation that of the former one is closed."""
 
     def __init__(self) -> None:
-        self._watched: dict[str, _Watched] = {}
+        self._files: dict[str, tuple[bytes, MarkFile]] = {}
 
-    def begin(self, slot: str, incarnation: bytes) -> str:
-        """Watch an incarnation that is about to start; return the path at which it is to mark, or ""."""
-        self._end(slot)
+    def open(self, slot: str, incarnation: bytes) -> str:
+        """Make a file for an incarnation that is about to start; return its path, or "" for none."""
+        self._close(slot)
         try:
             file = MarkFile()
         except OSError as error:
             # The actor serves all the same; a record that ends it is then not spared its successor.
             _log.warning("record_mark_unavailable", process=slot, error=str(error))
             return ""
-        self._watched[slot] = _Watched(incarnation, file)
+        self._files[slot] = (incarnation, file)
         return file.path
 
-    def look(self, children: Mapping[str, ChildProcess]) -> bool:
-        """Look at every mark; whether the suspicions are others than before."""
-        changed = False
-        for slot, watched in self._watched.items():
-            child = children.get(slot)
-            if child is None or child.incarnation != watched.incarnation or not child.ready:
-                continue
-            in_hand = watched.file.read()
-            busy = None if in_hand is None else busy_seconds(child.pid, child.started_ticks)
-            if watched.watch.look(in_hand, busy):
-                changed = True
-                self._tell(slot, child.pid, watched.watch.suspect)
-        return changed
+    def read(self, children: Iterable[ChildProcess]) -> tuple[RecordMark, ...]:
+        """Return the marks of those children that are ready."""
+        return tuple(self._mark_of(child) for child in children if child.ready and self._file_of(child))
 
-    @property
-    def suspicions(self) -> tuple[Suspicion, ...]:
-        """The records on which actors hang now, or hung; not more than one message holds."""
-        return bounded(
-            each
-            for watched in self._watched.values()
-            for each in watched.watch.suspicions(watched.incarnation)
-        )
-
-    def ended(self, child: ChildProcess) -> tuple[Suspicion, ...]:
-        """Return what is known of a child's records at its end; its watch is over."""
-        watched = self._watched.get(child.name)
-        if watched is None or watched.incarnation != child.incarnation:
-            return ()
+    def ended(self, child: ChildProcess) -> ChildEnded:
+        """Return what a child's end tells of its last record; its file is closed."""
+        mark = self._mark_of(child)
+        if self._file_of(child) is not None:
+            self._close(child.name)
         status = child.exit_status
         crashed = status == EXIT_CORE_FAILED or (status is not None and -status in CRASH_SIGNALS)
-        busy = busy_seconds(child.pid, child.started_ticks)
-        watched.watch.ended(watched.file.read(), busy, crashed=crashed)
-        if watched.watch.suspect is not None:
-            self._tell(child.name, child.pid, watched.watch.suspect)
-        suspicions = watched.watch.suspicions(child.incarnation)
-        self._end(child.name)
-        return suspicions
+        return ChildEnded(mark, crashed=crashed)
 
     def close(self) -> None:
-        """End every watch."""
-        for slot in list(self._watched):
-            self._end(slot)
+        """Close every file."""
+        for slot in list(self._files):
+            self._close(slot)
 
-    def _end(self, slot: str) -> None:
-        watched = self._watched.pop(slot, None)
-        if watched is not None:
-            watched.file.close()
+    def _mark_of(self, child: ChildProcess) -> RecordMark:
+        file = self._file_of(child)
+        in_hand = None if file is None else file.read()
+        busy = None if in_hand is None else busy_seconds(child.pid, child.started_ticks)
+        return RecordMark(child.name, child.incarnation, child.pid, in_hand, busy)
 
-    @staticmethod
-    def _tell(slot: str, pid: int, suspect: InHand | None) -> None:
-        if suspect is None:
-            _log.warning("record_passed", process=slot, pid=pid)
-            return
-        _log.warning(
-            "record_suspected",
-            process=slot,
-            pid=pid,
-            shard=suspect.shard,
-            epoch=suspect.epoch,
-            sequence=suspect.sequence,
-        )
+    def _file_of(self, child: ChildProcess) -> MarkFile | None:
+        incarnation, file = self._files.get(child.name, (b"", None))
+        return file if incarnation == child.incarnation else None
+
+    def _close(self, slot: str) -> None:
+        _, file = self._files.pop(slot, (b"", None))
+        if file is not None:
+            file.close()

@@ -11,21 +11,36 @@ PAGE = Path(__file__).parents[3] / "docs" / "operations.md"
 LEVELS = {"debug", "info", "warning", "error", "critical", "exception"}
 
 
+def of_shell(call: ast.Call) -> tuple[str, str] | None:
+    """Return (event, level) of `_log.level(event)`."""
+    func = call.func
+    if (
+        isinstance(func, ast.Attribute)
+        and isinstance(func.value, ast.Name)
+        and func.value.id in {"_log", "_limited_log"}
+        and func.attr in LEVELS
+    ):
+        return ast.literal_eval(call.args[0]), func.attr
+    return None
+
+
+def of_core(call: ast.Call) -> tuple[str, str] | None:
+    """Return (event, level) of `Log(level, event)` or `self._log(level, event)`, which are effects."""
+    func = call.func
+    name = func.attr if isinstance(func, ast.Attribute) else func.id if isinstance(func, ast.Name) else ""
+    if name in {"Log", "_log"} and call.args and isinstance(call.args[0], ast.Constant):
+        return ast.literal_eval(call.args[1]), ast.literal_eval(call.args[0])
+    return None
+
+
 def logged() -> dict[str, set[str]]:
     """Every event that is logged, with its levels."""
     found: dict[str, set[str]] = {}
     for path in SOURCES.rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text())):
-            if (
-                isinstance(call, ast.Call)
-                and isinstance(call.func, ast.Attribute)
-                and isinstance(call.func.value, ast.Name)
-                and call.func.value.id in {"_log", "_limited_log"}
-                and call.func.attr in LEVELS
-            ):
-                event = ast.literal_eval(call.args[0])
-                level = "error" if call.func.attr == "exception" else call.func.attr
-                found.setdefault(event, set()).add(level)
+            if isinstance(call, ast.Call) and (told := of_shell(call) or of_core(call)) is not None:
+                event, level = told
+                found.setdefault(event, set()).add("error" if level == "exception" else level)
     return found
 
 

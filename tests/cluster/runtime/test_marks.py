@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from greenroom_cluster.runtime.marks import MarkFile, RecordWatches, open_mark
+from greenroom_cluster.runtime.driver import EXIT_CORE_FAILED
+from greenroom_cluster.runtime.marks import MarkFile, MarkFiles, open_mark
+from greenroom_cluster.runtime.supervision import ChildProcess
 from greenroom_cluster.suspicion import InHand
 
 
@@ -39,12 +41,12 @@ def test_the_mark_outlives_a_process_that_dies_at_once() -> None:
 
 
 def test_the_file_is_gone_when_the_actor_never_came() -> None:
-    watches = RecordWatches()
-    first = Path(watches.begin("n1/0", b"a" * 16))
-    second = Path(watches.begin("n1/0", b"b" * 16))
+    files = MarkFiles()
+    first = Path(files.open("n1/0", b"a" * 16))
+    second = Path(files.open("n1/0", b"b" * 16))
     assert not first.exists()
     assert second.exists()
-    watches.close()
+    files.close()
     assert not second.exists()
 
 
@@ -53,7 +55,41 @@ def test_an_actor_without_a_mark_serves_all_the_same(monkeypatch: pytest.MonkeyP
         raise OSError("no space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    watches = RecordWatches()
-    assert watches.begin("n1/0", b"a" * 16) == ""
+    files = MarkFiles()
+    assert files.open("n1/0", b"a" * 16) == ""
     assert open_mark("") is None
-    assert watches.suspicions == ()
+    ended = files.ended(child("n1/0", b"a" * 16, -signal.SIGSEGV))
+    assert ended.mark.in_hand is None
+    assert ended.crashed
+
+
+@pytest.mark.parametrize(
+    ("status", "crashed"),
+    [(0, False), (-signal.SIGKILL, False), (-signal.SIGBUS, True), (EXIT_CORE_FAILED, True), (None, False)],
+)
+def test_the_end_of_an_actor_tells_its_last_record_and_who_ended_it(
+    status: int | None, crashed: bool
+) -> None:
+    files = MarkFiles()
+    path = files.open("n1/0", b"a" * 16)
+    mark = open_mark(path)
+    assert mark is not None
+    mark[0], mark[1], mark[2] = 1, 2, 3
+    ended = files.ended(child("n1/0", b"a" * 16, status))
+    assert (ended.mark.in_hand, ended.crashed) == (InHand(1, 2, 3), crashed)
+    assert files.ended(child("n1/0", b"a" * 16, status)).mark.in_hand is None
+
+
+def test_only_marks_of_actors_that_serve_are_read() -> None:
+    files = MarkFiles()
+    files.open("n1/0", b"a" * 16)
+    starting, former, serving = (child("n1/0", key * 16, None) for key in (b"a", b"b", b"a"))
+    former.address = serving.address = "127.0.0.1:1"
+    assert [each.incarnation for each in files.read([starting, former, serving])] == [b"a" * 16]
+    files.close()
+
+
+def child(name: str, incarnation: bytes, status: int | None) -> ChildProcess:
+    process = ChildProcess(name, incarnation)
+    process.exit_status = status
+    return process

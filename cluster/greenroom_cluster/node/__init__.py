@@ -1,0 +1,1 @@
+"""What a node's supervisor decides: a pure machine, without processes, sockets and clocks."""

@@ -1,0 +1,376 @@
+"""What a node's supervisor tells the coordinator, what it calls dead, and when it may leave.
+
+It tells what it knows at first hand: which incarnations run, and which it has seen die. Both are kept until
+the coordinator has them, so that a coordinator that is away learns them when it is back.
+
+What is reported dead lets others take over at once, so only two things count as seen: the exit of a child,
+and the absence, on this very host, of the process that a former supervisor of this node had registered.
+
+A node that leaves says so, and its actors serve on until every shard has moved to others; then they are
+stopped and the node is taken out of the map.
+
+Inputs in, effects out, as everywhere: the process and the simulations are shells around `Agent.step`.
+"""
+
+from enum import IntEnum
+from itertools import chain
+
+import msgspec
+
+from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry
+from greenroom.errors import GreenroomError, UsageError
+from greenroom_cluster.coordination.messages import (
+    NAME_TAKEN,
+    Accepted,
+    RegisterActor,
+    RegisterNode,
+    Rejected,
+    RemoveNode,
+    ReportDead,
+    Suspicion,
+)
+from greenroom_cluster.node import effects as fx
+from greenroom_cluster.node import inputs as ins
+from greenroom_cluster.node.drain import NEVER, UP, Drain, shards_held
+from greenroom_cluster.node.registration import DEAD, Registration
+from greenroom_cluster.node.watches import Watches
+from greenroom_cluster.suspicion import bounded
+
+HEARTBEAT_SECONDS = 0.5
+RETRY_SECONDS = 0.25
+PREDECESSOR_SECONDS = 0.05
+FAREWELL_SECONDS = 0.5
+REFUSED_SECONDS = 3.0
+"""A little longer than the coordinator takes to give up a predecessor of whose end it was not told."""
+
+LEAVING = "leaving"
+
+
+class Phase(IntEnum):
+    """How far a node has come; it never goes back. Only in the first two it registers and buries."""
+
+    SERVING = 0
+    DRAINING = 1
+    STOPPING = 2
+    FAREWELL = 3
+    FINISHED = 4
+
+
+_IN_SERVICE = frozenset({Phase.SERVING, Phase.DRAINING})
+
+
+class NameTakenError(GreenroomError):
+    """Another node has taken over the name of this one, which stops."""
+
+
+class AgentSettings(msgspec.Struct, frozen=True):
+    """Which node this is: `host` as in `ActorEntry`; `drain_seconds` bounds how long leaving may take."""
+
+    name: str
+    address: str
+    host: str
+    drain_seconds: float
+
+
+class Agent:
+    """One run of a node's supervisor."""
+
+    def __init__(self, settings: AgentSettings, now_ns: int) -> None:
+        self._settings = settings
+        self._now_ns = now_ns
+        self._phase = Phase.SERVING
+        self._map: ClusterMap | None = None
+        self._up = False
+        self._error: GreenroomError | None = None
+        self._effects: list[fx.AgentEffect] = []
+        self._calls = 0
+        self._watches = Watches()
+        self._beat_ns = now_ns
+        # What is to stand in the map.
+        self._registration = Registration(NodeEntry(settings.name, settings.address, UP))
+        self._registering: tuple[int, NodeEntry | ActorEntry] | None = None
+        self._ask_again_ns = NEVER
+        self._refused_since_ns: int | None = None
+        # Who is known dead.
+        self._unreported: dict[bytes, tuple[Suspicion, ...]] = {}
+        self._reporting: tuple[int, tuple[bytes, ...]] | None = None
+        self._report_ns = now_ns
+        self._look_ns = NEVER
+        # Leaving.
+        self._drain: Drain | None = None
+        self._removing: int | None = None
+        self._farewell_ns = NEVER
+
+    @property
+    def joined(self) -> bool:
+        """Whether the coordinator has entered this node under its name."""
+        return self._registration.joined
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it was told to hand everything over and leave."""
+        return self._drain is not None
+
+    def step(self, now_ns: int, event: ins.AgentInput) -> list[fx.AgentEffect]:
+        """Take in an event; return what is to be done, in this order."""
+        self._now_ns = now_ns
+        self._take(event)
+        if self._phase in _IN_SERVICE:
+            self._register()
+            self._look()
+        if self._phase == Phase.DRAINING:
+            self._leave_when_drained()
+        if self._phase != Phase.FINISHED:
+            self._report()
+            self._beat()
+        if self._phase == Phase.FAREWELL:
+            self._say_farewell()
+        effects, self._effects = self._effects, []
+        return effects
+
+    def next_deadline(self) -> int:
+        """Return when a `Tick` is due, in nanoseconds of the clock of `step`."""
+        if self._phase == Phase.FINISHED:
+            return NEVER
+        due = min(self._beat_ns, self._farewell_ns)
+        if self._unreported and self._reporting is None and self.joined:
+            due = min(due, self._report_ns)
+        if self._phase in _IN_SERVICE:
+            due = min(due, self._ask_again_ns, self._look_ns)
+        if self._phase == Phase.DRAINING and self._drain is not None:
+            due = min(due, self._drain.next_deadline())
+        return due
+
+    def _take(self, event: ins.AgentInput) -> None:
+        match event:
+            case ins.MapSeen(map=seen):
+                self._map = seen
+                self._effects.append(fx.Publish(seen))
+                self._registration.renew()
+                self._look_ns = self._now_ns
+            case ins.CoordinatorUp():
+                self._up = True
+                self._registration.renew()
+                # A coordinator that was restarted knows by a heartbeat whose name it is.
+                self._beat_ns = self._now_ns
+            case ins.CoordinatorDown():
+                self._up = False
+            case ins.CoordinatorRefused(reason=reason):
+                if self._map is None:
+                    self._fail(UsageError(reason))
+            case ins.Answered():
+                self._take_answer(event)
+            case ins.DrainAsked() if self._phase == Phase.SERVING and self.joined:
+                self._begin_to_drain()
+            case ins.DrainAsked() | ins.StopAsked():
+                self._stop()
+            case ins.ChildrenStopped() if self._phase == Phase.STOPPING:
+                self._phase = Phase.FAREWELL
+                self._farewell_ns = self._now_ns + _ns(FAREWELL_SECONDS)
+            case ins.ChildrenStopped() | ins.Tick():
+                pass
+            case _:
+                self._take_child(event)
+
+    def _take_child(
+        self, event: ins.ChildStarting | ins.ChildReady | ins.MarksRead | ins.ChildEnded | ins.Looked
+    ) -> None:
+        match event:
+            case ins.ChildStarting(slot=slot, incarnation=incarnation):
+                self._watches.begin(slot, incarnation)
+            case ins.ChildReady(actor=actor):
+                self._registration.actors[actor.incarnation] = actor
+            case ins.MarksRead(marks=marks):
+                if told := self._watches.look(marks):
+                    self._effects += told
+                    # The coordinator is to know before the actor's shards are taken over.
+                    self._beat_ns = self._now_ns
+            case ins.ChildEnded(mark=mark, crashed=crashed):
+                self._registration.actors.pop(mark.incarnation, None)
+                self._unreported[mark.incarnation], told = self._watches.end(mark, crashed=crashed)
+                self._effects += told
+            case ins.Looked(running=running, gone=gone):
+                for incarnation in gone:
+                    self._unreported.setdefault(incarnation, ())
+                if running:
+                    # They follow their supervisor within moments.
+                    self._look_ns = self._now_ns + _ns(PREDECESSOR_SECONDS)
+
+    # --- what the coordinator is told --------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        if self._now_ns < self._beat_ns:
+            return
+        self._beat_ns = self._now_ns + _ns(HEARTBEAT_SECONDS)
+        # None after it asked to be removed: it would be one of a node that nobody knows.
+        if self.joined and self._removing is None:
+            self._effects.append(fx.Heartbeat(self._settings.name, self._watches.suspicions))
+
+    def _call(self, request: fx.AgentRequest) -> int:
+        self._calls += 1
+        self._effects.append(fx.Call(self._calls, request))
+        return self._calls
+
+    def _take_answer(self, answer: ins.Answered) -> None:
+        accepted = isinstance(answer.reply, Accepted)
+        if isinstance(answer.reply, Rejected):
+            self._rejected(answer.reply)
+        if self._registering is not None and self._registering[0] == answer.call:
+            entry, self._registering = self._registering[1], None
+            self._registered(entry, accepted=accepted)
+        elif self._reporting is not None and self._reporting[0] == answer.call:
+            dead, self._reporting = self._reporting[1], None
+            self._reported(dead, accepted=accepted)
+        elif self._removing == answer.call:
+            self._finish(removed=accepted)
+
+    def _rejected(self, reply: Rejected) -> None:
+        if reply.code == NAME_TAKEN:
+            self._name_taken(reply.reason)
+        else:
+            self._log("warning", "request_rejected", reason=reply.reason)
+
+    def _name_taken(self, reason: str) -> None:
+        """Give the coordinator time to give up a predecessor, but never fight with one that is alive."""
+        if self.joined:
+            if self._error is None:
+                self._log("error", "name_taken_over", node=self._settings.name, reason=reason)
+            self._fail(NameTakenError(f"this node's name was taken over while it was silent: {reason}"))
+        elif self._refused_since_ns is None:
+            self._refused_since_ns = self._now_ns
+            self._log("info", "name_refused", node=self._settings.name, reason=reason)
+        elif self._now_ns - self._refused_since_ns >= _ns(REFUSED_SECONDS):
+            self._fail(UsageError(reason))
+
+    # --- registering -------------------------------------------------------------------------------------
+
+    def _register(self) -> None:
+        """Make the map say what is: this node in its state, and every actor that is ready."""
+        if self._now_ns >= self._ask_again_ns:
+            self._ask_again_ns = NEVER
+            self._registration.ask_again()
+        if self._map is None or not self._up or self._registering is not None:
+            return
+        if self.joined and not self._keep_own(self._map):
+            return
+        entry = self._registration.missing(self._map)
+        if isinstance(entry, NodeEntry):
+            self._registering = (self._call(RegisterNode(0, entry)), entry)
+        elif entry is not None:
+            self._registering = (self._call(RegisterActor(0, entry)), entry)
+
+    def _keep_own(self, cluster_map: ClusterMap) -> bool:
+        """Give up actors that count as dead; False if one is registered by another node."""
+        dead, foreign = self._registration.contested(cluster_map)
+        for actor in dead:
+            # Forgotten by an operator while it was out of reach. Only a new incarnation can come back.
+            self._log("warning", "actor_counts_as_dead", slot=actor.slot)
+            del self._registration.actors[actor.incarnation]
+            self._effects.append(fx.KillChild(actor.slot))
+        if foreign:
+            self._name_taken(f"another has registered {foreign[0].slot}: give this one another --name")
+        return not foreign
+
+    def _registered(self, entry: NodeEntry | ActorEntry, *, accepted: bool) -> None:
+        if not accepted:
+            self._registration.refuse(entry)
+            self._ask_again_ns = self._now_ns + _ns(RETRY_SECONDS)
+            return
+        self._registration.accept(entry)
+        if isinstance(entry, ActorEntry):
+            self._log("info", "actor_registered", slot=entry.slot, incarnation=entry.incarnation.hex())
+        elif not self.joined:
+            self._registration.joined = True
+            self._log("info", "node_joined", node=entry.name, address=entry.address)
+
+    # --- deaths ------------------------------------------------------------------------------------------
+
+    def _report(self) -> None:
+        """Report deaths, once this node has its name: none but its owner may."""
+        due = self.joined and self._now_ns >= self._report_ns
+        if not due or not self._unreported or self._reporting is not None:
+            return
+        dead = tuple(self._unreported)
+        suspicions = bounded(chain.from_iterable(self._unreported.values()))
+        self._reporting = (self._call(ReportDead(0, dead, suspicions)), dead)
+
+    def _reported(self, dead: tuple[bytes, ...], *, accepted: bool) -> None:
+        if not accepted:
+            self._report_ns = self._now_ns + _ns(RETRY_SECONDS)
+            return
+        for incarnation in dead:
+            self._unreported.pop(incarnation, None)
+        self._log("info", "deaths_reported", incarnations=[incarnation.hex() for incarnation in dead])
+
+    def _look(self) -> None:
+        """Have what a former supervisor of this node left registered on this host looked for."""
+        if self._now_ns < self._look_ns or self._map is None:
+            return
+        self._look_ns = NEVER
+        left = tuple(actor for actor in self._map.actors.values() if self._may_bury(actor))
+        if left:
+            self._effects.append(fx.LookFor(left))
+
+    def _may_bury(self, actor: ActorEntry) -> bool:
+        return (
+            actor.node == self._settings.name
+            and actor.host == self._settings.host
+            and actor.state != DEAD
+            and actor.incarnation not in self._registration.actors
+            and actor.incarnation not in self._unreported
+        )
+
+    # --- leaving -----------------------------------------------------------------------------------------
+
+    def _begin_to_drain(self) -> None:
+        self._phase = Phase.DRAINING
+        self._drain = Drain(self._settings.name, self._settings.drain_seconds, self._now_ns)
+        self._registration.node = msgspec.structs.replace(self._registration.node, state=LEAVING)
+
+    def _leave_when_drained(self) -> None:
+        if self._drain is not None and self._drain.look(self._now_ns, self._map):
+            self._stop()
+
+    def _fail(self, error: GreenroomError) -> None:
+        self._error = self._error or error
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._phase >= Phase.STOPPING:
+            return
+        self._phase = Phase.STOPPING
+        drain = self._drain
+        if drain is not None and drain.shards_held and self._error is None:
+            self._log(
+                "warning",
+                "not_all_handed_over",
+                shards=drain.shards_held,
+                others_up=drain.others_up,
+                hint=drain.hint(self._now_ns),
+            )
+        self._effects.append(fx.StopChildren())
+
+    def _say_farewell(self) -> None:
+        """With all actors stopped: report that, and take a node that left for good out of the map."""
+        held = shards_held(self._settings.name, self._map)
+        if self._now_ns >= self._farewell_ns:
+            self._finish(removed=False)
+        elif self._removing is not None or (self.joined and self._unreported and self._up):
+            return
+        elif self._drain is not None and self._error is None and not held:
+            self._removing = self._call(RemoveNode(0, self._settings.name))
+        else:
+            self._finish(removed=False)
+
+    def _finish(self, *, removed: bool) -> None:
+        self._phase = Phase.FINISHED
+        self._farewell_ns = NEVER
+        self._log("info", "node_stopped", node=self._settings.name, removed=removed)
+        self._effects.append(fx.Finished(removed, self._error))
+
+    def _log(self, level: fx.Level, event: str, **fields: object) -> None:
+        self._effects.append(fx.Log(level, event, fields))
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)

@@ -1,0 +1,76 @@
+"""What a node's supervisor wants done, in the order in which it is returned."""
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from greenroom.cluster_map import ActorEntry, ClusterMap
+from greenroom.errors import GreenroomError
+from greenroom_cluster.coordination.messages import (
+    RegisterActor,
+    RegisterNode,
+    RemoveNode,
+    ReportDead,
+    Suspicion,
+)
+
+Level: TypeAlias = Literal["info", "warning", "error"]
+AgentRequest: TypeAlias = RegisterNode | RegisterActor | ReportDead | RemoveNode
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """Base of every effect."""
+
+
+class Heartbeat(Effect, frozen=True):
+    """Tell the coordinator that the node is alive; dropped while unconnected."""
+
+    node: str
+    suspicions: tuple[Suspicion, ...]
+
+
+class Call(Effect, frozen=True):
+    """Send this request, with a number of the link's as its `request`, and bring the reply as `Answered`."""
+
+    call: int
+    request: AgentRequest
+
+
+class Publish(Effect, frozen=True):
+    """Serve this map on the node's public address from now on."""
+
+    map: ClusterMap
+
+
+class LookFor(Effect, frozen=True):
+    """Find out which of these actors' processes run on this host, and bring the answer as `Looked`."""
+
+    actors: tuple[ActorEntry, ...]
+
+
+class KillChild(Effect, frozen=True):
+    """Kill the child in that slot; it is started again as a new incarnation."""
+
+    slot: str
+
+
+class StopChildren(Effect, frozen=True):
+    """Stop all children, start none again, and tell by `ChildrenStopped`."""
+
+
+class Finished(Effect, frozen=True):
+    """The node is done. `removed`: it was taken out of the map. `error` is to be raised."""
+
+    removed: bool
+    error: GreenroomError | None
+
+
+class Log(Effect, frozen=True):
+    """Log an event."""
+
+    level: Level
+    event: str
+    fields: dict[str, Any]
+
+
+AgentEffect: TypeAlias = Heartbeat | Call | Publish | LookFor | KillChild | StopChildren | Finished | Log

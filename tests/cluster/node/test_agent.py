@@ -1,0 +1,318 @@
+"""What a node's supervisor decides, as tables: what happens, and what it wants done then."""
+
+from typing import TypeAlias
+
+import pytest
+from msgspec.structs import replace
+
+from greenroom.cluster_map import ActorEntry, NodeEntry, ShardEntry, SuspectRecord
+from greenroom.errors import UsageError
+from greenroom_cluster.coordination import messages as m
+from greenroom_cluster.coordination.genesis import first_map
+from greenroom_cluster.node import effects as fx
+from greenroom_cluster.node import inputs as ins
+from greenroom_cluster.node.agent import (
+    FAREWELL_SECONDS,
+    HEARTBEAT_SECONDS,
+    PREDECESSOR_SECONDS,
+    REFUSED_SECONDS,
+    RETRY_SECONDS,
+    Agent,
+    AgentSettings,
+    NameTakenError,
+)
+from greenroom_cluster.node.drain import ALONE_SECONDS
+from greenroom_cluster.suspicion import HANG_SECONDS, InHand
+
+NODE = NodeEntry("a", "a:1", "up")
+LEAVING = replace(NODE, state="leaving")
+OTHER = NodeEntry("b", "b:1", "up")
+DRAIN_SECONDS = 10.0
+BLANK = first_map("cluster", 2, 2, b"i" * 16)
+
+Row: TypeAlias = tuple[float, ins.AgentInput, list[fx.AgentEffect]]
+"""So many seconds later this happens, and this is to be done; what is logged or published is left out."""
+
+
+def actor(name: str, slot: str = "a/0", *, state: str = "up", host: str = "host") -> ActorEntry:
+    node = slot.partition("/")[0]
+    return ActorEntry(name.encode().ljust(16, b"."), node, slot, "a:2", state, host, 7, 70)
+
+
+def seen(*entries: NodeEntry | ActorEntry, members: tuple[ActorEntry, ...] = ()) -> ins.MapSeen:
+    """A map with these entries, whose first shard has these members."""
+    nodes = {entry.name: entry for entry in entries if isinstance(entry, NodeEntry)}
+    actors = {entry.incarnation: entry for entry in entries if isinstance(entry, ActorEntry)}
+    keys = tuple(member.incarnation for member in members)
+    first = ShardEntry(1, keys[0], keys[1:], b"nonce", ()) if keys else BLANK.shards[0]
+    return ins.MapSeen(replace(BLANK, nodes=nodes, actors=actors, shards=(first, BLANK.shards[1])))
+
+
+def accepted(call: int) -> ins.Answered:
+    return ins.Answered(call, m.Accepted(0))
+
+
+def rejected(call: int, code: str = "") -> ins.Answered:
+    return ins.Answered(call, m.Rejected(0, "because", code))
+
+
+def silent(call: int) -> ins.Answered:
+    return ins.Answered(call, None)
+
+
+def beat(*suspicions: m.Suspicion) -> fx.Heartbeat:
+    return fx.Heartbeat("a", suspicions)
+
+
+def register(call: int, entry: NodeEntry | ActorEntry) -> fx.Call:
+    request = m.RegisterNode(0, entry) if isinstance(entry, NodeEntry) else m.RegisterActor(0, entry)
+    return fx.Call(call, request)
+
+
+def report(call: int, *actors: ActorEntry, suspicions: tuple[m.Suspicion, ...] = ()) -> fx.Call:
+    return fx.Call(call, m.ReportDead(0, tuple(each.incarnation for each in actors), suspicions))
+
+
+def mark(entry: ActorEntry, in_hand: InHand | None = None, busy: float | None = 0.0) -> ins.RecordMark:
+    return ins.RecordMark(entry.slot, entry.incarnation, entry.pid, in_hand, busy)
+
+
+def ended(entry: ActorEntry) -> ins.ChildEnded:
+    return ins.ChildEnded(mark(entry), crashed=False)
+
+
+ONE, TWO, FORMER = actor("one"), actor("two", "a/1"), actor("former")
+ALIEN, REBOOTED, BURIED = actor("x", "b/0"), actor("y", host="boot before"), actor("z", state="dead")
+EMPTY, WITH_NODE, WITH_ONE = seen(), seen(NODE), seen(NODE, ONE)
+POISON = m.Suspicion(3, SuspectRecord(ONE.incarnation, 4, 5))
+TICK = ins.Tick()
+
+JOINED: list[Row] = [
+    (0.0, EMPTY, []),
+    (0.0, ins.CoordinatorUp(), [register(1, NODE)]),
+    (0.0, WITH_NODE, []),
+    (0.0, accepted(1), []),
+    (HEARTBEAT_SECONDS, TICK, [beat()]),
+]
+"""It has its name; the next call is 2."""
+
+SERVING: list[Row] = [
+    *JOINED,
+    (0.0, ins.ChildStarting("a/0", ONE.incarnation), []),
+    (0.0, ins.ChildReady(ONE), [register(2, ONE)]),
+    (0.0, WITH_ONE, []),
+    (0.0, accepted(2), []),
+]
+"""It has an actor; the next call is 3."""
+
+HELD = seen(NODE, OTHER, ONE, ALIEN, members=(ONE, ALIEN))
+HELD_LEAVING = seen(LEAVING, OTHER, ONE, ALIEN, members=(ONE, ALIEN))
+ALONE = seen(LEAVING, replace(OTHER, state="down"), ONE, members=(ONE,))
+MOVED = seen(LEAVING, OTHER, ONE, ALIEN, members=(ALIEN,))
+GONE = seen(LEAVING, OTHER, replace(ONE, state="dead"), ALIEN, members=(ALIEN,))
+
+DRAINING: list[Row] = [
+    *SERVING,
+    (0.0, HELD, []),
+    (0.0, ins.DrainAsked(), [register(3, LEAVING)]),
+    (0.0, HELD_LEAVING, []),
+    (0.0, accepted(3), []),
+]
+"""Its shard is to move away; the next call is 4."""
+
+STOPPED: list[Row] = [
+    *DRAINING,
+    (0.0, MOVED, [fx.StopChildren()]),
+    (0.0, ended(ONE), [report(4, ONE)]),
+    (0.0, GONE, []),
+    (0.0, accepted(4), []),
+]
+"""All has moved, and its actor has ended; the next call is 5."""
+
+STORIES: dict[str, list[Row]] = {
+    # --- registering
+    "it registers itself, then its actors": [
+        *JOINED,
+        (0.0, ins.ChildReady(ONE), [register(2, ONE)]),
+        (0.0, ins.ChildReady(TWO), []),
+        (0.0, accepted(2), [register(3, TWO)]),
+        (0.0, accepted(3), []),
+        (RETRY_SECONDS, TICK, []),
+    ],
+    "what a new map lacks is entered again": [
+        *SERVING,
+        (0.0, WITH_NODE, [register(3, ONE)]),
+    ],
+    "what is refused, or gets no answer, is asked for again after a pause": [
+        *JOINED,
+        (0.0, ins.ChildReady(ONE), [register(2, ONE)]),
+        (0.0, rejected(2), []),
+        (RETRY_SECONDS / 2, TICK, []),
+        (RETRY_SECONDS / 2, TICK, [register(3, ONE)]),
+        (0.0, silent(3), []),
+        (RETRY_SECONDS, TICK, [register(4, ONE), beat()]),
+    ],
+    "an actor that is refused holds up no other": [
+        *JOINED,
+        (0.0, ins.ChildReady(ONE), [register(2, ONE)]),
+        (0.0, ins.ChildReady(TWO), []),
+        (0.0, rejected(2), [register(3, TWO)]),
+    ],
+    "nothing is asked while the coordinator is away": [
+        *JOINED,
+        (0.0, ins.CoordinatorDown(), []),
+        (0.0, ins.ChildReady(ONE), []),
+        (0.0, ins.CoordinatorUp(), [register(2, ONE), beat()]),
+    ],
+    "an actor that counts as dead makes way for another": [
+        *SERVING,
+        (0.0, seen(NODE, replace(ONE, state="dead")), [fx.KillChild("a/0")]),
+    ],
+    "it waits for a predecessor of its name for a while": [
+        (0.0, EMPTY, []),
+        (0.0, ins.CoordinatorUp(), [register(1, NODE)]),
+        (0.0, rejected(1, m.NAME_TAKEN), []),
+        (RETRY_SECONDS, TICK, [register(2, NODE)]),
+        (REFUSED_SECONDS - RETRY_SECONDS - 0.1, rejected(2, m.NAME_TAKEN), []),
+        (RETRY_SECONDS, TICK, [register(3, NODE)]),
+        (0.0, rejected(3, m.NAME_TAKEN), [fx.StopChildren()]),
+    ],
+    "it gives way when its name was taken over": [
+        *JOINED,
+        (0.0, ins.ChildReady(ONE), [register(2, ONE)]),
+        (0.0, rejected(2, m.NAME_TAKEN), [fx.StopChildren()]),
+    ],
+    "it gives way to another that has its slots": [
+        *SERVING,
+        (0.0, seen(NODE, replace(ONE, pid=8)), [fx.StopChildren()]),
+    ],
+    "it ends where another cluster answers at the start": [
+        (0.0, ins.CoordinatorRefused("another cluster"), [fx.StopChildren()]),
+        (0.0, ins.ChildrenStopped(), [fx.Finished(removed=False, error=UsageError("another cluster"))]),
+    ],
+    "it does not mind another cluster later": [*JOINED, (0.0, ins.CoordinatorRefused("another cluster"), [])],
+    # --- deaths
+    "a death is reported until the coordinator has it": [
+        *SERVING,
+        (0.0, ended(ONE), [report(3, ONE)]),
+        (0.0, silent(3), []),
+        (RETRY_SECONDS, TICK, [report(4, ONE)]),
+        (0.0, ended(TWO), []),
+        (0.0, accepted(4), [report(5, TWO)]),
+        (0.0, accepted(5), []),
+    ],
+    "a death before the node has its name is reported afterwards": [
+        (0.0, ended(ONE), []),
+        (0.0, EMPTY, []),
+        (0.0, ins.CoordinatorUp(), [register(1, NODE)]),
+        (0.0, accepted(1), [report(2, ONE)]),
+    ],
+    "a record that an actor hangs on is told at once, and goes with its death": [
+        *SERVING,
+        (0.0, ins.MarksRead((mark(ONE, InHand(3, 4, 5), 1.0),)), []),
+        (0.1, ins.MarksRead((mark(ONE, InHand(3, 4, 5), 1.0 + HANG_SECONDS),)), [beat(POISON)]),
+        (0.1, ins.MarksRead((mark(ONE, InHand(3, 4, 5), 2.0),)), []),
+        (
+            0.0,
+            ins.ChildEnded(mark(ONE, InHand(3, 4, 5), 2.0), crashed=False),
+            [report(3, ONE, suspicions=(POISON,))],
+        ),
+    ],
+    "a predecessor is buried once its process is gone": [
+        *JOINED,
+        (0.0, seen(NODE, FORMER), [fx.LookFor((FORMER,))]),
+        (0.0, ins.Looked((FORMER.incarnation,), ()), []),
+        (PREDECESSOR_SECONDS, TICK, [fx.LookFor((FORMER,))]),
+        (0.0, ins.Looked((), (FORMER.incarnation,)), [report(2, FORMER)]),
+        (PREDECESSOR_SECONDS, TICK, []),
+    ],
+    "nobody is looked for on another node, before another boot, or in vain": [
+        *SERVING,
+        (0.0, seen(NODE, ONE, ALIEN, REBOOTED, BURIED), []),
+    ],
+    # --- leaving
+    "it leaves once its shards have moved": [
+        *STOPPED,
+        (0.0, ins.ChildrenStopped(), [fx.Call(5, m.RemoveNode(0, "a"))]),
+        (HEARTBEAT_SECONDS / 2, TICK, []),
+        (0.0, accepted(5), [fx.Finished(removed=True, error=None)]),
+        (1.0, TICK, []),
+    ],
+    "it does not wait long for a farewell": [
+        *STOPPED,
+        (0.0, ins.ChildrenStopped(), [fx.Call(5, m.RemoveNode(0, "a"))]),
+        (FAREWELL_SECONDS, TICK, [fx.Finished(removed=False, error=None)]),
+    ],
+    "it leaves with a shard that nobody takes, after a while": [
+        *DRAINING,
+        (DRAIN_SECONDS, TICK, [fx.StopChildren(), beat()]),
+    ],
+    "a second signal ends the wait": [*DRAINING, (0.0, ins.DrainAsked(), [fx.StopChildren()])],
+    "it waits a moment for another node to come back": [
+        *DRAINING,
+        (0.0, ALONE, []),
+        (ALONE_SECONDS - 0.1, TICK, [beat()]),
+        (0.0, HELD_LEAVING, []),
+        (0.2, ALONE, []),
+        (ALONE_SECONDS, TICK, [fx.StopChildren(), beat()]),
+    ],
+    "a node that was only stopped stays in the map": [
+        *SERVING,
+        (0.0, ins.StopAsked(), [fx.StopChildren()]),
+        (0.0, ended(ONE), [report(3, ONE)]),
+        (0.0, ins.ChildrenStopped(), []),
+        (0.0, accepted(3), [fx.Finished(removed=False, error=None)]),
+    ],
+    "a node that never joined has nothing to hand over": [
+        (0.0, ins.DrainAsked(), [fx.StopChildren()]),
+        (0.0, ins.ChildrenStopped(), [fx.Finished(removed=False, error=None)]),
+    ],
+}
+
+
+def run(rows: list[Row]) -> tuple[Agent, int]:
+    """Play a story, comparing at each row what is wanted with what is expected; return when it ended."""
+    now_ns = 10**12
+    agent = Agent(AgentSettings("a", "a:1", "host", DRAIN_SECONDS), now_ns)
+    for number, (seconds, event, expected) in enumerate(rows):
+        now_ns += round(seconds * 1e9)
+        wanted = [each for each in agent.step(now_ns, event) if not isinstance(each, fx.Log)]
+        if isinstance(event, ins.MapSeen):
+            assert wanted.pop(0) == fx.Publish(event.map)
+        # Texts, because errors have no other equality.
+        assert [str(each) for each in wanted] == [str(each) for each in expected], f"row {number}: {event}"
+        assert agent.next_deadline() > now_ns, f"row {number}: due again at once"
+    return agent, now_ns
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_a_supervisor_does_what_the_table_says(story: str) -> None:
+    run(STORIES[story])
+
+
+def test_a_name_that_was_taken_over_is_told_to_whoever_started_the_node() -> None:
+    agent, now_ns = run([*SERVING, (0.0, ended(ONE), [report(3, ONE)])])
+    agent.step(now_ns, rejected(3, m.NAME_TAKEN))
+    agent.step(now_ns, ins.ChildrenStopped())
+    effects = agent.step(now_ns + round(FAREWELL_SECONDS * 1e9), TICK)
+    (finished,) = (each for each in effects if isinstance(each, fx.Finished))
+    assert isinstance(finished.error, NameTakenError)
+    assert not finished.removed
+
+
+@pytest.mark.parametrize(
+    ("rows", "seconds", "event", "told"),
+    [
+        (DRAINING, 1.0, ins.StopAsked(), "a second signal ended the wait"),
+        (DRAINING, DRAIN_SECONDS, TICK, "a longer --drain-seconds may help"),
+        ([*DRAINING, (0.0, ALONE, [])], 1.0, ins.StopAsked(), "no other node is up"),
+    ],
+)
+def test_an_operator_is_told_why_shards_stay_behind(
+    rows: list[Row], seconds: float, event: ins.AgentInput, told: str
+) -> None:
+    agent, now_ns = run(rows)
+    effects = agent.step(now_ns + round(seconds * 1e9), event)
+    (log,) = (each for each in effects if isinstance(each, fx.Log))
+    assert (log.event, log.fields["shards"]) == ("not_all_handed_over", 1)
+    assert told in log.fields["hint"]
