@@ -8,11 +8,13 @@ from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.pairs.incoming import Incoming
 from greenroom_cluster.shard.pairs.outgoing import Outgoing
+from greenroom_cluster.shard.pairs.replication import Replication
 from greenroom_cluster.shard.roles import backup, replica
 from greenroom_cluster.shard.roles.accepts import ACCEPTS, Kind, Role
 from greenroom_cluster.shard.roles.membership import Membership
 from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replica import Replica
+from greenroom_cluster.shard.state.copy import Copy
 from simulations import connections
 from simulations.mutant_stories import HEARS_LATE, SLOW_PEER, THIN_LINE, WAKES_AMID_REJOINED
 from simulations.patching import Patches, mutant
@@ -30,9 +32,9 @@ def _(patches: Patches) -> None:
 @mutant("backs the primary after its takeover proposal", flagged=True)
 def _(patches: Patches) -> None:
     """⚑ A backup that has proposed to take over still answers beacons as if it backed the primary."""
-    original = Replica.become_fenced
+    original = Replica.propose_takeover
 
-    def become_fenced(self, now_ns, reason):
+    def propose_takeover(self, now_ns, reason):
         within = Patches()
         within.set(Incoming, "refuse", lambda incoming, shard, epoch: incoming.backed.discard(shard))
         try:
@@ -40,7 +42,7 @@ def _(patches: Patches) -> None:
         finally:
             within.undo()
 
-    patches.set(Replica, "become_fenced", become_fenced)
+    patches.set(Replica, "propose_takeover", propose_takeover)
 
 
 @mutant("obeys only the old configuration while adding a member", flagged=True, budget=1500)
@@ -53,11 +55,11 @@ def _(patches: Patches) -> None:
         add(self, now_ns)
         if joiner is not None and self.opened is not None and self.opened.proposal.kind == "add":
             joiner.counted = False
-            self._count()
+            self._replication.count_followers()
 
     def counting(self, now_ns):
-        backups = self._primary.replica.members[1:]
-        for follower in self.followers:
+        backups = self._copy.members[1:]
+        for follower in self._replication.followers:
             if follower.pair.peer in backups:
                 follower.counted = True
                 follower.acknowledged = max(follower.acknowledged, 0)
@@ -73,22 +75,23 @@ def _(patches: Patches) -> None:
 @mutant("acknowledges before the backup has the record")
 def _(patches: Patches) -> None:
     """The primary commits and answers as soon as it has logged a record itself."""
-    advance, append = Primary.advance, Primary._append
+    advance, append = Primary.advance, Replication.append
 
     def alone(self, now_ns, wall_us):
-        counted, self.counted = self.counted, ()
+        replication = self.replication
+        counted, replication.counted = replication.counted, ()
         try:
             advance(self, now_ns, wall_us)
         finally:
-            self.counted = counted
+            replication.counted = counted
 
     def append_and_go(self, *arguments):
         sequence = append(self, *arguments)
-        self.context.ready[self.shard] = self
+        self._step.ready[self.copy.shard] = None
         return sequence
 
     patches.set(Primary, "advance", alone)
-    patches.set(Primary, "_append", append_and_go)
+    patches.set(Replication, "append", append_and_go)
 
 
 @mutant("commits alone before the removal is decided")
@@ -98,11 +101,11 @@ def _(patches: Patches) -> None:
 
     def propose_removal(self, peers, reason, now_ns):
         original(self, peers, reason, now_ns)
-        for follower in self.followers:
+        for follower in self._replication.followers:
             if follower.pair.peer in peers:
                 follower.counted = False
-        self._count()
-        self._context.ready[self._primary.shard] = self._primary
+        self._replication.count_followers()
+        self._step.ready[self._copy.shard] = None
 
     patches.set(Membership, "_propose_removal", propose_removal)
 
@@ -126,26 +129,26 @@ def _(patches: Patches) -> None:
     original = Primary.reconfigure
 
     def reconfigure(self, now_ns, wall_us):
-        self.behind = False
+        self.replication.behind = False
         original(self, now_ns, wall_us)
 
     patches.set(Primary, "reconfigure", reconfigure)
-    patches.set(Replica, "affordable", lambda self, through: min(through, self.committed + 1))
+    patches.set(Copy, "affordable", lambda self, through: min(through, self.committed + 1))
 
 
 @mutant("serves before its takeover is decided")
 def _(patches: Patches) -> None:
     """A backup whose grace is over serves at once, while its proposal is still under way."""
-    original = Replica.become_fenced
+    original = Replica.propose_takeover
 
-    def become_fenced(self, now_ns, reason):
+    def propose_takeover(self, now_ns, reason):
         original(self, now_ns, reason)
         opened, leader, members = self.opened, self.leader, self.members
         self.members = (self.context.incarnation,)
         self.become_primary(now_ns, self.clock.last_us, self.epoch)
         self.members, self.opened, self.leader = members, opened, leader
 
-    patches.set(Replica, "become_fenced", become_fenced)
+    patches.set(Replica, "propose_takeover", propose_takeover)
 
 
 @mutant("adds a joiner whose snapshot is incomplete")
@@ -158,7 +161,7 @@ def _(patches: Patches) -> None:
         if joiner is None or transfer is None or transfer.acknowledged < 0 or self.opened is not None:
             return
         joiner.counted = True
-        self._count()
+        self._replication.count_followers()
         self.add_if_caught_up(now_ns)
 
     patches.set(Membership, "_add_if_ready", add_if_ready)
@@ -196,7 +199,7 @@ def _(patches: Patches) -> None:
     """A hand-over is proposed while records wait for acknowledgements."""
 
     def hand_over(self, now_ns):
-        current, context = self._primary.replica, self._context
+        current, context = self._copy, self._context
         if self.opened is not None or context.map is None:
             return
         successor = context.current.get(context.map.shards[current.shard].wanted[0], b"")
@@ -218,7 +221,7 @@ def _(patches: Patches) -> None:
     def hand_over(self, now_ns):
         original(self, now_ns)
         self.draining = False
-        self._primary.replica.role = Role.PRIMARY
+        self._copy.role = Role.PRIMARY
 
     patches.set(Membership, "hand_over_if_drained", hand_over)
     _forget_what_is_not_committed(patches)
@@ -315,16 +318,17 @@ def _(patches: Patches) -> None:
             original(self)
             effects[before:] = [msgspec.structs.replace(effect, bulk=False) for effect in effects[before:]]
 
-    link_up = Outgoing.link_up
+    link_up = Host._link_up
 
-    def link_up_and_send(self, now_ns):
-        link_up(self, now_ns)
-        for follower in self.followers.values():
-            if follower is follower.primary.membership.joiner:
-                follower.primary.membership.on_bulk_up()
+    def link_up_and_send(self, now_ns, wall_us, event):
+        link_up(self, now_ns, wall_us, event)
+        pair = self._pairs.outgoing.get(event.peer)
+        if pair is not None and not event.bulk:
+            for primary in self._primaries(pair):
+                primary.membership.on_bulk_up(event.peer)
 
     patches.set(Membership, "_send_chunks", send_chunks)
-    patches.set(Outgoing, "link_up", link_up_and_send)
+    patches.set(Host, "_link_up", link_up_and_send)
     patches.set(connections.Dialed, "queued", property(lambda self: False))
 
 
@@ -336,15 +340,15 @@ def _(patches: Patches) -> None:
     """A primary takes silence for a refusal: it forgets a proposal that was not answered and makes others."""
     original = Membership.manage
 
-    def manage(self, now_ns, wall_us):
+    def manage(self, now_ns):
         opened = self.opened
         if opened is not None and now_ns >= opened.resend_ns:
             self.opened = None
             if self.joiner is not None and self.joiner.counted:
                 self._abort_join("no answer", now_ns)
-            self._primary.replica.role = Role.PRIMARY
+            self._copy.role = Role.PRIMARY
             return
-        original(self, now_ns, wall_us)
+        original(self, now_ns)
 
     patches.set(Membership, "manage", manage)
 
@@ -354,7 +358,7 @@ def _(patches: Patches) -> None:
 
 def empty_in_place_of(host: Host, now_ns: int, shard: int, entry: ShardEntry) -> None:
     """Take a place in a configuration with an empty copy."""
-    current = host._replicas[shard] = Replica(host._context, shard, 0, now_ns)
+    current = host._replicas[shard] = Replica(host._resources, shard, 0, now_ns)
     current.adopt(now_ns, 0, entry)
 
 

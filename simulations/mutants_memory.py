@@ -37,16 +37,17 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     """The client is told that nothing was written, and the command stands in the log all the same."""
     original, charge = Primary.submit, Growth.charge
-    origins: dict[int, object] = {}
+    asked = {}
 
     def submit(self, now_ns, wall_us, origin, client, command):
-        origins[id(self.growth)] = origin
+        asked[id(self.growth)] = self, origin
         original(self, now_ns, wall_us, origin, client, command)
 
     def charged(self, known, command, size, opened):
         found = charge(self, known, command, size, opened)
         if isinstance(found, wire.Failed):
-            self._primary.answer(origins[id(self)], found)
+            primary, origin = asked[id(self)]
+            primary.answer(origin, found)
             return size
         return found
 
@@ -71,7 +72,7 @@ def _(patches: Patches) -> None:
     """Sessions with a user make room like those without one."""
 
     def make_room(self, charge, full, spared):
-        table = self._primary.table
+        table = self._table
         table.anonymous = dict.fromkeys(table.sessions)
         found = original(self, charge, full, spared)
         table.anonymous = {
@@ -94,7 +95,7 @@ def _(patches: Patches) -> None:
 
     def begin(self, command, freed):  # noqa: ARG001
         for digest in command.digests:
-            self._primary.table._remove(digest)
-        self._primary.replica.count()
+            self._table._remove(digest)
+        self._copy.count()
 
     patches.set(Eviction, "_begin", begin)

@@ -38,10 +38,10 @@ from greenroom_cluster.shard.messages import (
     SnapshotOk,
     SnapshotRefused,
 )
-from greenroom_cluster.shard.roles import replica as replica_module
 from greenroom_cluster.shard.roles.accepts import Role
 from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replica import Replica
+from greenroom_cluster.shard.state import copy as copy_module
 from greenroom_cluster.shard.state.log import Log
 from greenroom_cluster.shard.state.records import Command, Record
 from greenroom_cluster.suspicion import InHand
@@ -77,7 +77,7 @@ class ObservedLog(Log):
         return whole
 
 
-replica_module.Log = ObservedLog  # type: ignore[attr-defined]  # it is watched from outside
+copy_module.Log = ObservedLog  # type: ignore[attr-defined]  # it is watched from outside
 
 
 class Seen:

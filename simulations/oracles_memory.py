@@ -64,7 +64,7 @@ class MemoryOracle:
         if held > bound + untold:
             self._world.violate("memory", f"{actor.name} holds {held} bytes, and may hold {bound}")
         used = sum(replica.log.charged_bytes for replica in replicas) + held
-        used += sum(replica.primary.held_bytes for replica in replicas if replica.primary is not None)
+        used += sum(replica.held_bytes for replica in replicas)
         booked = actor.host.memory.used_bytes
         if used != booked:
             self._world.violate("memory", f"{actor.name} holds {used} bytes, its books say {booked}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from greenroom import wire
 from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.context import MARK_SEQUENCE, MARK_SHARD
+from greenroom_cluster.shard.step import MARK_SEQUENCE, MARK_SHARD
 from greenroom_cluster.suspicion import InHand
 from simulations.timeline import MILLISECOND
 

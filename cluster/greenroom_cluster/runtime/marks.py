@@ -18,7 +18,7 @@ from greenroom_cluster.node.inputs import ChildEnded, RecordMark
 from greenroom_cluster.runtime.driver import EXIT_CORE_FAILED
 from greenroom_cluster.runtime.processes import busy_seconds
 from greenroom_cluster.runtime.supervision import ChildProcess
-from greenroom_cluster.shard.context import Mark
+from greenroom_cluster.shard.step import Mark
 from greenroom_cluster.suspicion import InHand
 
 _LAYOUT = struct.Struct("@qqq")

@@ -15,7 +15,7 @@ from typing import Any
 from greenroom.cluster_map import ClusterMap, ShardEntry
 from greenroom.errors import InvariantError
 from greenroom_cluster.shard.clients.requests import Requests
-from greenroom_cluster.shard.context import STEP_ITEMS_MAX, Context, Mark, OpenProposal
+from greenroom_cluster.shard.context import Context, OpenProposal
 from greenroom_cluster.shard.effects import Answer, HostEffect
 from greenroom_cluster.shard.inputs import (
     ClientRequests,
@@ -40,13 +40,17 @@ from greenroom_cluster.shard.messages import (
     SnapshotOk,
     SnapshotRefused,
 )
-from greenroom_cluster.shard.pairs.incoming import Incoming, hear_of
-from greenroom_cluster.shard.pairs.strangers import forget_departed, is_stranger, refuse_stranger
+from greenroom_cluster.shard.pairs.incoming import Incoming
+from greenroom_cluster.shard.pairs.outgoing import Outgoing
+from greenroom_cluster.shard.pairs.strangers import Strangers, refuse_stranger
+from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.accepts import Role
 from greenroom_cluster.shard.roles.backup import catch_up, grace_over, receive_commit, take_records
+from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replica import Replica, join_refusal
 from greenroom_cluster.shard.settings import HostSettings, ns
 from greenroom_cluster.shard.state.memory import Memory
+from greenroom_cluster.shard.step import Mark
 from greenroom_cluster.shard.sweeping import Sweeper
 
 JOINER_SILENCE_GRACES = 8
@@ -63,10 +67,15 @@ class Host:
         generator: random.Random,
         mark: Mark | None = None,
     ) -> None:
-        self._context = Context(incarnation, slot, settings, generator, [0, 0, 0] if mark is None else mark)
+        self._context = Context(incarnation, slot, settings, generator)
+        self._resources = Resources(self._context, [0, 0, 0] if mark is None else mark)
+        self._step = self._resources.step
+        self._memory = self._resources.memory
+        self._pairs = self._resources.pairs
+        self._strangers = Strangers(self._context, self._pairs, self._memory)
         self._settings = settings
         self._replicas: list[Replica | None] = []
-        self._requests = Requests(self._context)
+        self._requests = Requests(self._resources)
         self._starting: dict[int, OpenProposal] = {}
         self._manage_due_ns = 0
         self._sweeper = Sweeper(settings)
@@ -100,8 +109,8 @@ class Host:
     @property
     def memory(self) -> Memory:
         """The books of this actor's memory, up to date. For inspection only."""
-        self._context.count_all()
-        return self._context.memory
+        self._memory.count_all()
+        return self._memory
 
     @property
     def replicas(self) -> list[Replica | None]:
@@ -113,48 +122,40 @@ class Host:
 
         Raises InvariantError on a state that must not exist; the process must then end without another word.
         """
-        context = self._context
         effects: list[HostEffect] = []
-        context.effects = effects
-        context.listed = context.fanned_out = context.walked_items = 0
-        context.inspected = ()
-        context.identity = ""
-        context.step_bytes, context.step_items = self._settings.step_bytes, STEP_ITEMS_MAX
-        if context.applied_bytes:
-            context.applied_bytes = {}
-        if now_ns - context.stepped_ns > context.pause_ns:
-            context.awake_ns = now_ns
-        context.stepped_ns = now_ns
+        self._context.effects = effects
+        step = self._step
+        step.begin(now_ns)
         self._on_input[type(event)](now_ns, wall_us, event)
-        while (shard := context.joins.take_turn()) is not None:
+        while (shard := self._resources.joins.take_turn()) is not None:
             self._manage(now_ns, wall_us, shard)
-        while context.ready:
-            ready = list(context.ready.values())
-            context.ready.clear()
-            for primary in ready:
-                primary.advance(now_ns, wall_us)
-        for pair in context.outgoing.values():
+        while step.ready:
+            ready = list(step.ready)
+            step.ready.clear()
+            for shard in ready:
+                self._advance(now_ns, wall_us, shard)
+        for pair in self._pairs.outgoing.values():
             if pair.unsent:
                 pair.flush()
         return effects
 
     def next_deadline(self) -> int:
         """Return the time (`now_ns`) at which a `Tick` is due."""
-        context = self._context
+        step, grace_ns = self._step, self._context.grace_ns
         due = min(self._manage_due_ns, self._sweeper.due_ns)
-        if context.behind:
-            return context.stepped_ns
-        if context.unfinished:
+        if step.behind:
+            return step.now_ns
+        if step.unfinished:
             due = min(due, self._sweeper.pages_due_ns)
-        if context.fair.debts:
-            due = min(due, context.fair.due_ns())
-        for pair in context.outgoing.values():
+        if self._requests.fair.debts:
+            due = min(due, self._requests.fair.due_ns())
+        for pair in self._pairs.outgoing.values():
             due = min(due, pair.beacon_due_ns, pair.retry_ns)
             if not pair.lapsed:
                 due = min(due, pair.lease_until_ns)
-        for incoming in context.incoming.values():
+        for incoming in self._pairs.incoming.values():
             if incoming.backed:
-                due = min(due, max(incoming.heard_ns + context.grace_ns + 1, incoming.grace_due_ns))
+                due = min(due, max(incoming.heard_ns + grace_ns + 1, incoming.grace_due_ns))
         return due
 
     def spent(self, now_ns: int, spent_ns: int) -> Sequence[str]:
@@ -162,13 +163,13 @@ class Host:
         return self._requests.spent(now_ns, spent_ns)
 
     def _memory_measured(self, _now_ns: int, _wall_us: int, event: MemoryMeasured) -> None:
-        self._context.count_all()
-        self._context.memory.measured(event.resident_bytes)
+        self._memory.count_all()
+        self._memory.measured(event.resident_bytes)
 
     # --- peers ----------------------------------------------------------------------------------------------
 
     def _peer_messages(self, now_ns: int, wall_us: int, event: PeerMessages) -> None:
-        if is_stranger(self._context, event.peer):
+        if self._strangers.include(event.peer):
             refuse_stranger(self._context, event.peer, event.messages)
             return
         for message in event.messages:
@@ -176,6 +177,16 @@ class Host:
 
     def _replica(self, shard: int) -> Replica | None:
         return self._replicas[shard] if 0 <= shard < len(self._replicas) else None
+
+    def _primaries(self, pair: Outgoing) -> list[Primary]:
+        """Return the primaries here that have the pair's peer for a follower."""
+        replicas = [self._replicas[shard] for shard in pair.followers]
+        return [each.primary for each in replicas if each is not None and each.primary is not None]
+
+    def _advance(self, now_ns: int, wall_us: int, shard: int) -> None:
+        replica = self._replicas[shard]
+        if replica is not None and replica.primary is not None:
+            replica.primary.advance(now_ns, wall_us)
 
     def _prepare(self, now_ns: int, _wall_us: int, peer: bytes, message: Prepare) -> None:
         refused = tuple(
@@ -186,44 +197,44 @@ class Host:
         self._context.effects.append(Answer(peer, PrepareOk(message.batch, refused)))
 
     def _prepare_ok(self, now_ns: int, wall_us: int, peer: bytes, message: PrepareOk) -> None:
-        pair = self._context.outgoing.get(peer)
+        pair = self._pairs.outgoing.get(peer)
         if pair is None:
             self._context.ignore("PrepareOk", "no such pair")
             return
-        for primary in pair.on_prepare_ok(message, now_ns):
-            primary.advance(now_ns, wall_us)
+        for shard in pair.on_prepare_ok(message, now_ns):
+            self._advance(now_ns, wall_us, shard)
         pair.flush()
 
     def _beacon(self, now_ns: int, _wall_us: int, peer: bytes, message: Beacon) -> None:
         context = self._context
-        incoming = hear_of(context, peer, now_ns)
-        context.count_all()
-        context.effects.append(Answer(peer, incoming.on_beacon(message, now_ns, context.memory)))
+        incoming = self._pairs.hear_of(peer, now_ns)
+        self._memory.count_all()
+        context.effects.append(Answer(peer, incoming.on_beacon(message, now_ns, self._memory)))
         for shard, epoch, committed, time_us in message.commits:
             replica = self._replica(shard)
             if replica is not None:
                 receive_commit(replica, now_ns, peer, epoch, committed, time_us)
 
     def _beacon_ok(self, now_ns: int, wall_us: int, peer: bytes, message: BeaconOk) -> None:
-        pair = self._context.outgoing.get(peer)
+        pair = self._pairs.outgoing.get(peer)
         if pair is None:
             self._context.ignore("BeaconOk", "no such pair")
             return
-        for follower in pair.on_beacon_ok(message):
-            follower.primary.membership.manage(now_ns, wall_us)
-        for follower in list(pair.followers.values()):
-            follower.primary.release(now_ns, wall_us)
+        for shard in pair.on_beacon_ok(message):
+            self._manage(now_ns, wall_us, shard)
+        for primary in self._primaries(pair):
+            primary.release(now_ns, wall_us)
 
     def _snapshot_chunk(self, now_ns: int, _wall_us: int, peer: bytes, message: SnapshotChunk) -> None:
         context = self._context
-        refusal = join_refusal(context, self._replicas, peer, message)
+        refusal = join_refusal(self._resources, self._replicas, peer, message)
         if refusal is not None:
             context.ignore("SnapshotChunk", refusal.reason, message.shard, message.epoch)
             context.effects.append(Answer(peer, refusal))
             return
         replica = self._replicas[message.shard]
         if message.number == 0:
-            replica = Replica(context, message.shard, message.epoch, now_ns)
+            replica = Replica(self._resources, message.shard, message.epoch, now_ns)
             replica.become_joining(peer, SnapshotReceiver(message, replica.table))
             self._replicas[message.shard] = replica
         assert replica is not None
@@ -249,26 +260,24 @@ class Host:
         replica.primary.membership.on_join_refused(message, now_ns)
 
     def _link_up(self, now_ns: int, _wall_us: int, event: LinkUp) -> None:
-        pair = self._context.outgoing.get(event.peer)
+        pair = self._pairs.outgoing.get(event.peer)
         if pair is None:
             self._context.ignore("LinkUp", "no such pair")
         elif event.bulk:
             pair.bulk_up = True
-            for follower in list(pair.followers.values()):
-                if follower is follower.primary.membership.joiner:
-                    follower.primary.membership.on_bulk_up()
+            for primary in self._primaries(pair):
+                primary.membership.on_bulk_up(event.peer)
         else:
             pair.link_up(now_ns)
 
     def _link_down(self, now_ns: int, _wall_us: int, event: LinkDown) -> None:
-        pair = self._context.outgoing.get(event.peer)
+        pair = self._pairs.outgoing.get(event.peer)
         if pair is None:
             self._context.ignore("LinkDown", "no such pair")
         elif event.bulk:
             pair.bulk_up = False
-            for follower in list(pair.followers.values()):
-                if follower is follower.primary.membership.joiner:
-                    follower.primary.membership.on_bulk_down(now_ns)
+            for primary in self._primaries(pair):
+                primary.membership.on_bulk_down(now_ns, event.peer)
         else:
             pair.link_down()
 
@@ -289,10 +298,8 @@ class Host:
             self._requests.serve(self._replicas)
         elif before.shard_count != after.shard_count:
             raise InvariantError("the number of shards is fixed when a cluster is created")
-        context.map = after
-        context.current = {actor.slot: key for key, actor in after.actors.items() if actor.state == "up"}
-        context.joins.forget_others(after.actors)
-        context.dead = frozenset(key for key, actor in after.actors.items() if actor.state == "dead")
+        context.learn(after)
+        self._resources.joins.forget_others(after.actors)
         changed = []
         for shard, entry in enumerate(after.shards):
             known = None if before is None else before.shards[shard]
@@ -305,7 +312,7 @@ class Host:
                 self._configuration_changed(now_ns, wall_us, shard, entry)
             elif (replica := self._replicas[shard]) is not None:
                 replica.reconsider(now_ns, wall_us, known.suspect, entry.suspect)
-        for incoming in list(context.incoming.values()):
+        for incoming in list(self._pairs.incoming.values()):
             if incoming.peer in context.dead:
                 self._grace_over(incoming, now_ns)
         if before is None or before.actors != after.actors:
@@ -314,10 +321,9 @@ class Host:
             # Maps change often while thousands of shards move: look only at what changed.
             for shard in changed:
                 self._manage(now_ns, wall_us, shard)
-        self._close_unused_pairs()
-        forget_departed(
-            context, before, {replica.leader for replica in self._replicas if replica is not None}
-        )
+        self._pairs.close_unused()
+        leaders = {replica.leader for replica in self._replicas if replica is not None}
+        self._strangers.forget_departed(before, leaders)
 
     def _configuration_changed(self, now_ns: int, wall_us: int, shard: int, entry: ShardEntry) -> None:
         context = self._context
@@ -330,7 +336,7 @@ class Host:
                 # A late snapshot of the dead may have come meanwhile, older than what was acknowledged last.
                 if replica is not None:
                     replica.close(now_ns, "the shard begins anew")
-                replica = self._replicas[shard] = Replica(context, shard, 0, now_ns)
+                replica = self._replicas[shard] = Replica(self._resources, shard, 0, now_ns)
             if replica is None or not replica.fits():
                 self._decline(now_ns, shard, entry)
                 return
@@ -357,7 +363,7 @@ class Host:
             self._replicas[shard] = None
         self._context.warn("a configuration names this actor, which has no copy of the shard", shard)
         if entry.primary != self._context.incarnation:
-            hear_of(self._context, entry.primary, now_ns).refuse(shard, entry.epoch)
+            self._pairs.hear_of(entry.primary, now_ns).refuse(shard, entry.epoch)
 
     def _start_if_wanted(self, now_ns: int, shard: int, entry: ShardEntry) -> None:
         """Propose to begin a shard that nobody holds, if the plan gives it to this actor."""
@@ -396,9 +402,10 @@ class Host:
     # --- time -----------------------------------------------------------------------------------------------
 
     def _catch_up(self, now_ns: int, wall_us: int) -> None:
-        behind, self._context.behind = self._context.behind, {}
-        for shard, replica in behind.items():
-            if self._replicas[shard] is not replica:
+        behind, self._step.behind = self._step.behind, {}
+        for shard in behind:
+            replica = self._replicas[shard]
+            if replica is None:
                 continue
             if replica.primary is not None:
                 replica.primary.advance(now_ns, wall_us)
@@ -406,10 +413,10 @@ class Host:
                 catch_up(replica)
 
     def _tick(self, now_ns: int, wall_us: int, _event: Tick) -> None:
-        context = self._context
-        if context.behind:
+        step = self._step
+        if step.behind:
             self._catch_up(now_ns, wall_us)
-        for pair in context.outgoing.values():
+        for pair in self._pairs.outgoing.values():
             if now_ns >= pair.retry_ns:
                 pair.retry()
             if now_ns >= pair.beacon_due_ns:
@@ -417,19 +424,19 @@ class Host:
             if not pair.lapsed and now_ns >= pair.lease_until_ns:
                 pair.lapsed = True
                 self._manage_due_ns = now_ns
-        for incoming in list(context.incoming.values()):
-            if now_ns - incoming.heard_ns > context.grace_ns:
-                context.memory.withdraw(incoming.peer)
+        for incoming in list(self._pairs.incoming.values()):
+            if now_ns - incoming.heard_ns > self._context.grace_ns:
+                self._memory.withdraw(incoming.peer)
                 if incoming.backed:
                     self._grace_over(incoming, now_ns)
         if now_ns >= self._manage_due_ns:
             self._manage_all(now_ns, wall_us)
-            self._close_unused_pairs()
+            self._pairs.close_unused()
         if now_ns >= self._sweeper.due_ns:
             self._sweeper.step(now_ns, wall_us, self._replicas)
-        if context.unfinished and now_ns >= self._sweeper.pages_due_ns:
-            self._sweeper.go_on(now_ns, wall_us, context.unfinished)
-        if context.fair.debts:
+        if step.unfinished and now_ns >= self._sweeper.pages_due_ns:
+            self._sweeper.go_on(now_ns, wall_us, self._replicas, step.unfinished)
+        if self._requests.fair.debts:
             self._requests.go_on(now_ns, wall_us)
 
     def _grace_over(self, incoming: Incoming, now_ns: int) -> None:
@@ -450,7 +457,7 @@ class Host:
         if replica is None:
             self._start_if_wanted(now_ns, shard, self._entry(shard))
         elif replica.primary is not None:
-            replica.primary.membership.manage(now_ns, wall_us)
+            replica.primary.manage(now_ns, wall_us)
         elif replica.opened is not None:
             if now_ns >= replica.opened.resend_ns:
                 self._context.repropose(now_ns, replica.opened)
@@ -463,13 +470,8 @@ class Host:
         whole = receiver is not None and receiver.complete
         if whole and not orphaned and (context.slot in entry.wanted or entry.epoch <= replica.epoch):
             return  # It may have been proposed already, and counts for its primary until that is decided.
-        incoming = context.incoming.get(replica.leader)
+        incoming = self._pairs.incoming.get(replica.leader)
         heard_ns = replica.since_ns if incoming is None else max(incoming.heard_ns, replica.since_ns)
         if orphaned or now_ns - heard_ns > JOINER_SILENCE_GRACES * context.grace_ns:
             replica.close(now_ns, "the primary went silent before the join was complete")
             self._replicas[replica.shard] = None
-
-    def _close_unused_pairs(self) -> None:
-        outgoing = self._context.outgoing
-        for peer in [peer for peer, pair in outgoing.items() if not pair.followers]:
-            outgoing.pop(peer).close()

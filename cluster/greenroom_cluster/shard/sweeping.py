@@ -7,13 +7,9 @@ followed by the next right away; else the next comes after `sweep_seconds`.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.settings import HostSettings, ns
-
-if TYPE_CHECKING:
-    from greenroom_cluster.shard.roles.primary import Primary
 
 
 class Sweeper:
@@ -46,11 +42,16 @@ class Sweeper:
         self._next_shard = 0
         self._looked = False
 
-    def go_on(self, now_ns: int, wall_us: int, unfinished: "dict[int, Primary]") -> None:
+    def go_on(
+        self, now_ns: int, wall_us: int, replicas: Sequence[Replica | None], unfinished: dict[int, None]
+    ) -> None:
         """Log the next pages of long commands: a few, and the next a moment later."""
         left = self._settings.page_max
         self.pages_due_ns = now_ns + ns(self._settings.sweep_pause_seconds)
         for shard in tuple(unfinished):
             if left <= 0:
                 return
-            left -= unfinished.pop(shard).go_on(now_ns, wall_us, left)
+            del unfinished[shard]
+            replica = replicas[shard]
+            if replica is not None and replica.primary is not None:
+                left -= replica.primary.go_on(now_ns, wall_us, left)

@@ -106,7 +106,7 @@ class Judge:
                 settings = actor.world.settings
                 assert len(primary.held) <= settings.held_requests_max
                 assert log.held_bytes <= settings.uncommitted_bytes_max + (2 << 20)
-                for follower in primary.membership.followers:
+                for follower in primary.replication.followers:
                     assert len(follower.pair.flights) <= settings.prepares_in_flight_max
                     assert follower.acknowledged <= log.appended
         for number in range(len(self.shards)):

@@ -7,7 +7,6 @@ from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry,
 from greenroom_cluster.coordination.messages import Decision, Proposal
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.context import Mark
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.messages import (
     Beacon,
@@ -20,11 +19,12 @@ from greenroom_cluster.shard.messages import (
     SnapshotChunk,
     SnapshotOk,
 )
-from greenroom_cluster.shard.pairs.outgoing import Follower, Outgoing
+from greenroom_cluster.shard.pairs.outgoing import Outgoing, Progress
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.settings import HostSettings, ns
 from greenroom_cluster.shard.state.records import Command, Record
 from greenroom_cluster.shard.state.stored import as_received
+from greenroom_cluster.shard.step import Mark
 
 WALL_US = 1_800_000_000_000_000
 FAR_US = WALL_US + 3_600_000_000
@@ -195,14 +195,14 @@ class Probe:
         return self.host.replicas[0] if self.host.replicas else None
 
     @property
-    def follower(self) -> Follower:
+    def follower(self) -> Progress:
         """The only follower."""
         assert self.replica is not None
         assert self.replica.primary is not None
-        return self.replica.primary.membership.followers[0]
+        return self.replica.primary.replication.followers[0]
 
     def pair(self, peer: bytes = B) -> Outgoing:
-        return self.host._context.outgoing[peer]
+        return self.host._pairs.outgoing[peer]
 
     def proposals(self) -> list[Proposal]:
         return [effect.proposal for effect in self.effects if isinstance(effect, fx.Propose)]

@@ -137,7 +137,7 @@ def test_what_is_applied_costs_nothing_whatever_was_logged_together(world: World
         world.run_for(generator.choice((0.0001, 0.01)))
     world.run_until(lambda: len(primary.replies) == 59)
     leader = primary.replica().primary
-    assert leader.context.patch_bytes == 0
+    assert leader.admission._opening.bytes == 0
     assert not leader.admission._growth
     assert not leader.admission.costs
 

@@ -46,7 +46,7 @@ def found(world: World, numbers: range) -> list[int]:
 
 
 def evicted(world: World) -> int:
-    return sum(actor.host._context.evictions.sessions for actor in world.alive())
+    return sum(actor.host._resources.evictions.sessions for actor in world.alive())
 
 
 def told(actor: Actor) -> list[str]:
@@ -220,7 +220,7 @@ def test_a_login_that_is_logged_before_the_eviction_keeps_its_session() -> None:
         probe.acknowledge(each)
     assert probe.replica is not None
     assert probe.replica.table.sessions.keys() == {old}
-    assert probe.host._context.evictions.sessions == 1
+    assert probe.host._resources.evictions.sessions == 1
     [reply] = probe.ask(create_now(6, digest(5), data(120_000)))
     assert is_full(reply), "nobody is left who could be evicted"
 

@@ -203,12 +203,13 @@ def test_costly_requests_of_who_caused_a_long_step_wait() -> None:
 def test_who_commits_later_is_charged_then() -> None:
     """The step that applies a command takes in nobody's requests, but an acknowledgement."""
     actor = Actor()
-    context = actor.probe.host._context
+    host = actor.probe.host
     actor.probe.step(ins.Tick())
-    context.applied_bytes = {"host-a": 3 * COSTLY_BYTES, "host-b": COSTLY_BYTES}
-    assert set(actor.probe.host.spent(actor.probe.now_ns, 8 * MS)) == {"host-a", "host-b"}
-    assert set(context.fair.debts) == {"host-a", "host-b"}
-    assert context.fair.debts["host-a"] > context.fair.debts["host-b"]
+    host._step.applied_bytes = {"host-a": 3 * COSTLY_BYTES, "host-b": COSTLY_BYTES}
+    assert set(host.spent(actor.probe.now_ns, 8 * MS)) == {"host-a", "host-b"}
+    debts = host._requests.fair.debts
+    assert set(debts) == {"host-a", "host-b"}
+    assert debts["host-a"] > debts["host-b"]
 
 
 def test_a_step_that_was_long_for_no_reason_of_theirs_charges_nobody() -> None:
@@ -216,7 +217,7 @@ def test_a_step_that_was_long_for_no_reason_of_theirs_charges_nobody() -> None:
     actor.ask("host-b", patch(10, b"b" * 32), spent_ns=500 * MS)
     actor._step(ins.Tick())
     actor.probe.host.spent(actor.probe.now_ns, 500 * MS)
-    assert not actor.probe.host._context.fair.debts
+    assert not actor.probe.host._requests.fair.debts
 
 
 def test_what_waits_goes_with_its_connection() -> None:

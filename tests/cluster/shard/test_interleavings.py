@@ -23,7 +23,7 @@ def reopened() -> tuple[Probe, int]:
     probe.after(1.3)  # B is silent, so its removal is proposed
     probe.configure(3, (ME,), nonce=probe.proposal("remove").nonce, wanted="a")
     probe.after(0.3)
-    assert B not in probe.host._context.outgoing
+    assert B not in probe.host._pairs.outgoing
     probe.configure(3, (ME,), wanted="ab")
     probe.connect(B)
     return probe, sent.batch

@@ -136,8 +136,8 @@ def test_it_does_not_hand_over_or_let_others_join_before_either() -> None:
     probe = made_primary_by_an_older_copy()
     probe.configure(RAISED + 1, (ME,), wanted="ba", nonce=b"o" * 12, lineage=2)
     probe.after(0.3)
-    assert B not in probe.host._context.outgoing
+    assert B not in probe.host._pairs.outgoing
     assert not probe.serves()
     probe.after(1.2)
-    assert B in probe.host._context.outgoing
+    assert B in probe.host._pairs.outgoing
     assert probe.serves()

@@ -145,7 +145,7 @@ def state(probe: Probe) -> tuple[object, ...]:
         None if primary is None else len(primary.held),
         None
         if primary is None
-        else [(follower.acknowledged, follower.refused) for follower in primary.membership.followers],
+        else [(follower.acknowledged, follower.refused) for follower in primary.replication.followers],
     )
 
 

@@ -441,7 +441,7 @@ def test_joins_begin_as_soon_as_others_end_and_never_too_many_at_once() -> None:
     most = 0
 
     def joins() -> int:
-        return sum(actor.host._context.joins.taken for actor in world.alive())
+        return sum(actor.host._resources.joins.taken for actor in world.alive())
 
     world.run_until(lambda: joins() > 0)
     began_ns = world.now_ns

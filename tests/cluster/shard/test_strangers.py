@@ -62,9 +62,9 @@ def test_a_stranger_starts_no_join(world: World) -> None:
 
 def test_a_stranger_gets_no_part_in_leases_and_leaves_no_trace(world: World) -> None:
     actor = world.backup()
-    known = dict(actor.host._context.incoming)
+    known = dict(actor.host._pairs.incoming)
     assert answers(hear(actor, STRANGER, Beacon(1, 0, ((0, 1 << 60, 1 << 60, 1 << 60),)))) == []
-    assert actor.host._context.incoming == known
+    assert actor.host._pairs.incoming == known
 
 
 def test_a_strangers_records_are_refused(world: World) -> None:
@@ -138,7 +138,7 @@ def test_nothing_is_kept_of_the_incarnations_of_former_times(world: World) -> No
         world.settle()
     world.run_for(5)
     for actor in world.alive():
-        heard_of = set(actor.host._context.incoming)
+        heard_of = set(actor.host._pairs.incoming)
         assert heard_of <= world.map.actors.keys() - {actor.incarnation}
 
 
@@ -148,7 +148,7 @@ def left() -> Probe:
     probe.follow()
     assert probe.hear(B, Beacon(5, 0))
     probe.configure(3, (C, ME), nonce=b"x" * 12, absent="b")
-    assert B not in probe.host._context.incoming
+    assert B not in probe.host._pairs.incoming
     return probe
 
 
@@ -157,7 +157,7 @@ def test_who_has_left_the_map_is_given_no_lease_should_it_be_named_again() -> No
     probe = left()
     probe.configure(3, (C, ME), nonce=b"x" * 12)
     assert probe.hear(B, Beacon(6, 0)) == []
-    assert B not in probe.host._context.incoming
+    assert B not in probe.host._pairs.incoming
 
 
 def test_the_leader_of_a_joiner_is_remembered_though_the_map_lacks_it() -> None:
@@ -166,11 +166,11 @@ def test_the_leader_of_a_joiner_is_remembered_though_the_map_lacks_it() -> None:
     probe.hear(B, Beacon(5, 0), empty_chunk(epoch=2, last=False))
     assert probe.replica.leader == B
     probe.configure(1, (D,), wanted="da", absent="b")
-    assert B in probe.host._context.incoming
+    assert B in probe.host._pairs.incoming
     probe.replica.close(probe.now_ns, "test")
     probe.host._replicas[0] = None
     probe.configure(1, (D,), wanted="da", absent="b")
-    assert B not in probe.host._context.incoming
+    assert B not in probe.host._pairs.incoming
 
 
 def test_whom_an_older_copy_of_the_map_lacks_is_remembered() -> None:
@@ -179,6 +179,6 @@ def test_whom_an_older_copy_of_the_map_lacks_is_remembered() -> None:
     probe.follow()
     probe.hear(B, Beacon(5, 0))
     probe.configure(3, (C, ME), nonce=b"x" * 12, absent="b", lineage=2)
-    assert B in probe.host._context.incoming
+    assert B in probe.host._pairs.incoming
     probe.configure(3, (C, ME), nonce=b"x" * 12, lineage=2)
     assert probe.hear(B, Beacon(6, 0)) != []

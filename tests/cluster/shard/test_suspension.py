@@ -7,12 +7,12 @@ from greenroom.cluster_map import SuspectRecord
 from greenroom.errors import InvariantError
 from greenroom.wire import FailureCode
 from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.context import MARK_SEQUENCE
 from greenroom_cluster.shard.messages import Beacon, Prepare, ShardRecords, SnapshotOk
 from greenroom_cluster.shard.roles.accepts import Role
 from greenroom_cluster.shard.roles.suspension import DROPPED
 from greenroom_cluster.shard.state.records import Record
 from greenroom_cluster.shard.state.table import SessionTable
+from greenroom_cluster.shard.step import MARK_SEQUENCE
 from tests.cluster.shard.probe import ALICE, ME, NONCE, POISON, B, C, Probe, create, prepare, record
 
 BOB = b"b" * 32

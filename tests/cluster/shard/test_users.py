@@ -127,7 +127,7 @@ def test_a_listing_looks_at_no_more_sessions_than_it_shows() -> None:
     table.sessions[digest_of(100)] = b"\xc1"
     (listing,) = probe.ask(wire.ListByUser(1, "u", 2000, (0,)))
     assert [each.digest for each in listing.sessions] == [digest_of(4999 - n) for n in range(2000)]
-    assert probe.host._context.listed == 2000
+    assert probe.host._step.listed == 2000
 
 
 def test_ended_sessions_are_decided_only_where_they_are_in_the_way() -> None:

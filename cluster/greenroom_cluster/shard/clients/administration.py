@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from greenroom import wire
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.effects import Reply
+from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.replica import Replica
 
 
 def administer(
-    context: Context,
+    resources: Resources,
     replicas: Sequence[Replica | None],
     now_ns: int,
     wall_us: int,
@@ -17,20 +18,21 @@ def administer(
     request: wire.Inspect | wire.DropRecord,
 ) -> None:
     """Answer an operator's question, or follow an operator's word and say so, or why not."""
+    context, step = resources.context, resources.step
     if isinstance(request, wire.Inspect):
-        if not context.inspected:
+        if not step.inspected:
             # However often it is asked for in one step, it is looked at once.
-            context.inspected = tuple(replica.state(now_ns) for replica in replicas if replica is not None)
-        context.count_all()
-        memory = context.memory
+            step.inspected = tuple(replica.state(now_ns) for replica in replicas if replica is not None)
+        memory = resources.memory
+        memory.count_all()
         message = wire.Inspection(
             request.request,
             context.incarnation,
-            context.inspected,
+            step.inspected,
             used_bytes=memory.used_bytes,
             free_bytes=memory.unused_bytes,
             memory_bytes_max=context.settings.memory_bytes_max,
-            evicted=context.evictions.sessions,
+            evicted=resources.evictions.sessions,
             grantable_bytes=max(memory.free_bytes, 0),
             refusing=memory.refusing(now_ns),
         )
@@ -41,7 +43,7 @@ def administer(
     context.effects.append(Reply(connection, refusal or wire.Written(request.request, 0)))
     if refusal is None and replica is not None:
         replica.drop_record(now_ns, wall_us)
-        context.inspected = ()
+        step.inspected = ()
 
 
 def _refusal(context: Context, replica: Replica | None, request: wire.DropRecord) -> wire.Failed | None:

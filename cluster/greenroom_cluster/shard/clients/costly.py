@@ -6,7 +6,7 @@ from greenroom import wire
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.effects import Reply
 from greenroom_cluster.shard.inputs import ClientRequests
-from greenroom_cluster.shard.limits.fairness import COSTLY_BYTES, CostlyRequest
+from greenroom_cluster.shard.limits.fairness import COSTLY_BYTES, CostlyRequest, FairShare
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.state.log import record_bytes
 
@@ -19,7 +19,7 @@ _SHARD_BYTES = 8
 
 
 def hold_costly(
-    context: Context, replicas: Sequence[Replica | None], event: ClientRequests
+    context: Context, fair: FairShare, replicas: Sequence[Replica | None], event: ClientRequests
 ) -> list[wire.Request]:
     """Have the costly requests of an identity in debt wait; return the others."""
     cheap = []
@@ -29,21 +29,23 @@ def hold_costly(
             cheap.append(request)
             continue
         waiting = CostlyRequest(event.connection, event.client, event.identity, request, size)
-        if not context.fair.wait(waiting):
+        if not fair.wait(waiting):
             _refuse(context, waiting)
     return cheap
 
 
 def put_off(
     context: Context,
+    fair: FairShare,
     now_ns: int,
     connection: int,
     client: bytes,
+    identity: str,
     request: wire.Create | wire.Update | wire.Patch | wire.Rotate,
 ) -> None:
     """Have a request wait for one of the next steps, since this one has read enough."""
-    waiting = CostlyRequest(connection, client, context.identity, request, record_bytes(request))
-    if not context.fair.put_off(now_ns, waiting):
+    waiting = CostlyRequest(connection, client, identity, request, record_bytes(request))
+    if not fair.put_off(now_ns, waiting):
         _refuse(context, waiting)
 
 

@@ -10,7 +10,6 @@ import msgspec
 from greenroom import wire
 from greenroom_cluster.shard.clients.administration import administer
 from greenroom_cluster.shard.clients.costly import BRINGING, FANOUTS, hold_costly, put_off
-from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.effects import Reply
 from greenroom_cluster.shard.fanout import Gather
 from greenroom_cluster.shard.inputs import ClientRequests, ConnectionClosed
@@ -21,7 +20,9 @@ from greenroom_cluster.shard.limits.fairness import (
     NS_PER_REQUEST_MAX,
     NS_PER_SHARD_MAX,
     WALKED_ITEMS_MAX,
+    FairShare,
 )
+from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.replica import Replica, unserved
 
 POINT_BITS = 16
@@ -29,10 +30,13 @@ _OF_NO_SESSION = FANOUTS | {wire.Inspect, wire.DropRecord}
 
 
 class Requests:
-    """Hands requests to replicas; there are none before `serve` was called."""
+    """Hands requests to replicas; there are none before `serve` was called. `fair` tells whose wait."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._context = resources.context
+        self._step = resources.step
+        self.fair = FairShare()
         self._replicas: list[Replica | None] = []
         self._shift = POINT_BITS
         # How many requests the latest step took in.
@@ -45,7 +49,7 @@ class Requests:
 
     def go_on(self, now_ns: int, wall_us: int) -> None:
         """Serve the request whose turn it is among those that wait, if one's is."""
-        waiting = self._context.fair.take(now_ns)
+        waiting = self.fair.take(now_ns)
         if waiting is not None:
             self._serve(
                 now_ns, wall_us, waiting.connection, waiting.client, waiting.identity, [waiting.request]
@@ -56,27 +60,27 @@ class Requests:
 
         A step of the primary applies what it took in before: whoever had a large part of that is charged.
         """
-        context = self._context
-        applied, identity = context.applied_bytes, context.identity
+        step = self._step
+        applied, identity = step.applied_bytes, step.identity
         # What else kept the process busy, or from its processor, is nobody's debt.
         if identity:
-            bound_ns = NS_PER_REQUEST_MAX * self._taken + NS_PER_SHARD_MAX * context.fanned_out
-            bound_ns += NS_PER_ENTRY_MAX * context.listed + NS_PER_BYTE_MAX * sum(applied.values())
-            bound_ns += NS_PER_ITEM_MAX * context.walked_items
-            context.fair.charge(now_ns, identity, min(spent_ns, bound_ns))
+            bound_ns = NS_PER_REQUEST_MAX * self._taken + NS_PER_SHARD_MAX * step.fanned_out
+            bound_ns += NS_PER_ENTRY_MAX * step.listed + NS_PER_BYTE_MAX * sum(applied.values())
+            bound_ns += NS_PER_ITEM_MAX * step.walked_items
+            self.fair.charge(now_ns, identity, min(spent_ns, bound_ns))
             return (identity,)
         total = sum(applied.values())
         for each, size in applied.items():
-            context.fair.charge(now_ns, each, min(spent_ns * size // total, size * NS_PER_BYTE_MAX))
+            self.fair.charge(now_ns, each, min(spent_ns * size // total, size * NS_PER_BYTE_MAX))
         return tuple(applied)
 
     def take_in(self, now_ns: int, wall_us: int, event: ClientRequests) -> None:
         """Serve what came on a client's connection, but for what its identity has to wait for."""
-        fair, identity, requests = self._context.fair, event.identity, event.requests
+        fair, identity, requests = self.fair, event.identity, event.requests
         if identity != fair.latest:
             fair.came(now_ns, identity)
         if fair.debts and identity in fair.debts and fair.must_wait(now_ns, identity):
-            requests = hold_costly(self._context, self._replicas, event)
+            requests = hold_costly(self._context, fair, self._replicas, event)
         self._serve(now_ns, wall_us, event.connection, event.client, identity, requests)
 
     def _serve(
@@ -88,8 +92,8 @@ class Requests:
         identity: str,
         requests: Sequence[wire.Request],
     ) -> None:
-        context = self._context
-        context.identity = identity
+        context, step = self._context, self._step
+        step.identity = identity
         self._taken = len(requests)
         replicas, shift = self._replicas, self._shift
         for request in requests:
@@ -98,14 +102,14 @@ class Requests:
                 if kind in FANOUTS:
                     self._fan_out(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]  # kind says which
                 else:
-                    administer(context, replicas, now_ns, wall_us, connection, request)  # type: ignore[arg-type]  # as above
+                    administer(self._resources, replicas, now_ns, wall_us, connection, request)  # type: ignore[arg-type]  # as above
                 continue
             replica = replicas[request.point >> shift] if replicas and 0 <= request.point < 65536 else None  # type: ignore[union-attr]  # what remains has a point
             primary = None if replica is None else replica.primary
             if primary is None:
                 context.effects.append(Reply(connection, unserved(context, replica, client, request)))  # type: ignore[arg-type]  # as above
-            elif context.walked_items > WALKED_ITEMS_MAX and kind in BRINGING:
-                put_off(context, now_ns, connection, client, request)  # type: ignore[arg-type]
+            elif step.walked_items > WALKED_ITEMS_MAX and kind in BRINGING:
+                put_off(context, self.fair, now_ns, connection, client, identity, request)  # type: ignore[arg-type]
             elif kind is wire.Get:
                 primary.read(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]
             else:
@@ -114,10 +118,10 @@ class Requests:
     def _fan_out(
         self, now_ns: int, wall_us: int, connection: int, client: bytes, request: wire.Fanout
     ) -> None:
-        context = self._context
+        context, step = self._context, self._step
         shards = sorted(set(request.shards))
-        context.fanned_out += len(shards)
-        if context.fanned_out > context.settings.fanned_out_max:
+        step.fanned_out += len(shards)
+        if step.fanned_out > context.settings.fanned_out_max:
             reason = "too many shards are asked for at once"
             context.effects.append(Reply(connection, wire.Overloaded(request.request, reason)))
             return
@@ -140,7 +144,7 @@ class Requests:
 
     def connection_closed(self, _now_ns: int, _wall_us: int, event: ConnectionClosed) -> None:
         """Forget what came on a connection that is gone and has not begun."""
-        self._context.fair.drop(event.connection)
+        self.fair.drop(event.connection)
         for replica in self._replicas:
             if replica is not None and replica.primary is not None:
                 replica.primary.drop_connection(event.connection)

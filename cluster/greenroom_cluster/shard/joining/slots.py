@@ -10,10 +10,11 @@ from greenroom_cluster.shard.settings import HostSettings
 
 
 class JoinSlots:
-    """The joins under way from one actor, by peer."""
+    """The joins under way from one actor, by peer. `begun` counts all that ever were."""
 
     def __init__(self, settings: HostSettings) -> None:
         self._settings = settings
+        self.begun = 0
         self._taken: dict[bytes, int] = {}
         self._waiting: dict[bytes, dict[int, None]] = {}
         self._renewed: dict[bytes, None] = {}
@@ -30,6 +31,7 @@ class JoinSlots:
 
     def take(self, peer: bytes) -> None:
         """Count a join that begins."""
+        self.begun += 1
         self._taken[peer] = self._taken.get(peer, 0) + 1
 
     def give_back(self, peer: bytes, *, joined: bool) -> None:

@@ -8,7 +8,8 @@ the session that it opens, as that will be once everything logged before is appl
 cost more than their bytes. The session is opened once, whatever the number of paths.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TypeAlias
 
 from greenroom import wire
 from greenroom.fields import DATA_BYTES_MAX, LABEL_BYTES_MAX, USER_ID_BYTES_MAX
@@ -16,13 +17,13 @@ from greenroom.scan.bounds import MalformedError
 from greenroom.scan.checks import check_data, check_values
 from greenroom.scan.plain import NOT_PLAIN, openings, plain_value
 from greenroom_cluster.shard.limits.fairness import COSTLY_BYTES
+from greenroom_cluster.shard.resources import Resources
+from greenroom_cluster.shard.state.copy import Copy
 from greenroom_cluster.shard.state.log import COMMAND_BYTES, RECORD_OVERHEAD_BYTES, text_bytes
 from greenroom_cluster.shard.state.results import Client
+from greenroom_cluster.shard.step import Step
 
-if TYPE_CHECKING:
-    from greenroom_cluster.shard.context import Context
-    from greenroom_cluster.shard.roles.primary import Primary, Write
-
+Write: TypeAlias = wire.Mutation | wire.DeleteByUser | wire.Clean
 
 OPENING = frozenset({wire.Patch, wire.Rotate})
 """Commands that open a session and are answered with it."""
@@ -38,13 +39,32 @@ _OPENING_BYTES = 32
 
 
 class Admission:
-    """One primary's limits, and what its logged but not yet applied commands will cost."""
+    """One primary's limits, and what its logged but not yet applied commands will cost.
 
-    __slots__ = ("_cleaning", "_context", "_growth", "_primary", "costs")
+    `shed` is called when too much is in the log, and may free some of it.
+    """
 
-    def __init__(self, primary: "Primary") -> None:
-        self._primary = primary
-        self._context = primary.context
+    __slots__ = (
+        "_cleaning",
+        "_copy",
+        "_growth",
+        "_log",
+        "_opening",
+        "_settings",
+        "_shed",
+        "_step",
+        "_table",
+        "costs",
+    )
+
+    def __init__(self, copy: Copy, resources: Resources, shed: Callable[[int], None]) -> None:
+        self._copy = copy
+        self._log = copy.log
+        self._table = copy.table
+        self._settings = resources.context.settings
+        self._step = resources.step
+        self._opening = resources.opening
+        self._shed = shed
         self._cleaning = 0
         # By sequence number: the cost, the session that may grow, by how much, and whose command it is.
         self.costs: dict[int, tuple[int, bytes, int, str]] = {}
@@ -55,22 +75,21 @@ class Admission:
 
         That the client is known proves nothing if it became known again after the first attempt.
         """
-        if age_ms * 2000 <= self._context.settings.forget_us:
+        if age_ms * 2000 <= self._settings.forget_us:
             return False
         return known is None or time_us - age_ms * 1000 < known.since_us
 
     def refusal(
-        self, now_ns: int, known: Client | None, command: "Write", size: int
+        self, now_ns: int, known: Client | None, command: Write, size: int
     ) -> wire.EncodedReply | None:
         """Return why the command, whose record has `size`, is not taken; None if it is."""
-        primary, settings = self._primary, self._context.settings
-        request = command.request
-        if primary.log.held_bytes > settings.uncommitted_bytes_max:
-            primary.membership.shed(now_ns)
-            if primary.log.held_bytes > settings.uncommitted_bytes_max:
+        settings, request = self._settings, command.request
+        if self._log.held_bytes > settings.uncommitted_bytes_max:
+            self._shed(now_ns)
+            if self._log.held_bytes > settings.uncommitted_bytes_max:
                 return self.too_many_bytes(request)
         if known is None:
-            if len(primary.table.clients) >= settings.clients_max:
+            if len(self._table.clients) >= settings.clients_max:
                 return wire.Overloaded(request, "too many stores wrote to this shard lately: open fewer")
         elif (
             len(known.results) >= settings.results_max or known.kept_bytes > settings.results_bytes_max
@@ -80,15 +99,15 @@ class Admission:
         if kind is wire.Update or kind is wire.Create:
             return self._refused_write(command)  # type: ignore[arg-type]  # kind says which
         if kind is wire.Patch or kind is wire.Rotate:
-            waiting, most = self._context.patch_bytes, settings.patch_bytes_max
+            waiting, most = self._opening.bytes, settings.patch_bytes_max
             # First what is known at once: to tell the cost takes time as well.
             if waiting and (
                 waiting + self._opened(command.digest) > most  # type: ignore[union-attr]  # kind says which
                 or waiting + self._cost(command, size) > most  # type: ignore[arg-type]  # kind says which
             ):
                 return wire.Overloaded(request, "too many large sessions are patched: keep them smaller")
-            return _malformed(self._context, command)  # type: ignore[arg-type]  # kind says which
-        if kind is wire.Clean and self._cleaning > primary.committed:
+            return _malformed(self._step, command)  # type: ignore[arg-type]  # kind says which
+        if kind is wire.Clean and self._cleaning > self._copy.committed:
             return wire.Overloaded(request, "this shard is being cleaned already")
         return None
 
@@ -104,26 +123,26 @@ class Admission:
         try:
             items = check_data(data)
         except MalformedError as error:
-            self._context.walked_items += error.walked_items
+            self._step.walked_items += error.walked_items
             return wire.Failed(command.request, wire.FailureCode.INVALID, str(error))
         if items:
-            self._context.walked_items += items
+            self._step.walked_items += items
         return None
 
-    def _too_many_answers(self, known: Client, command: "Write") -> bool:
+    def _too_many_answers(self, known: Client, command: Write) -> bool:
         """Whether the client's answers, which are over a limit, would be still with this command.
 
         A command confirms answers once it is applied, so those do not count; were it refused for them, its
         client could never confirm anything. Nor is the request refused up to which all is confirmed: its
         answer is the one that the client needs to confirm more.
         """
-        settings = self._context.settings
+        settings = self._settings
         if command.request <= command.low:
             return False
         count, size = known.kept_from(command.low)
         return count >= settings.results_max or size > settings.results_bytes_max
 
-    def logged(self, sequence: int, command: "Write", size: int) -> None:
+    def logged(self, sequence: int, command: Write, size: int) -> None:
         """Account for a command that was taken, whose record has `size`.
 
         Not needed for writes up to SMALL_BYTES, nor for what opens no session and is no Clean.
@@ -144,8 +163,8 @@ class Admission:
             self._cleaning = sequence
 
     def _account(self, sequence: int, cost: int, digest: bytes, growth: int) -> None:
-        self.costs[sequence] = (cost, digest, growth, self._context.identity)
-        self._context.patch_bytes += cost
+        self.costs[sequence] = (cost, digest, growth, self._step.identity)
+        self._opening.bytes += cost
         self._growth[digest] = self._growth.get(digest, 0) + growth
 
     def applied(self, sequence: int) -> None:
@@ -153,10 +172,10 @@ class Admission:
         known = self.costs.pop(sequence, None)
         if known is not None:
             cost, digest, growth, identity = known
-            context = self._context
-            context.patch_bytes -= cost
+            self._opening.bytes -= cost
             if identity and (size := max(cost, growth)) >= COSTLY_BYTES:
-                context.applied_bytes[identity] = context.applied_bytes.get(identity, 0) + size
+                applied = self._step.applied_bytes
+                applied[identity] = applied.get(identity, 0) + size
             # Not there any more if all that is left brings nothing.
             left = self._growth.get(digest, 0) - growth
             if left > 0:
@@ -166,7 +185,7 @@ class Admission:
 
     def close(self) -> None:
         """Nothing more will be applied by this primary."""
-        self._context.patch_bytes -= sum(cost for cost, *_ in self.costs.values())
+        self._opening.bytes -= sum(cost for cost, *_ in self.costs.values())
         self.costs.clear()
         self._growth.clear()
 
@@ -175,14 +194,14 @@ class Admission:
         """Return the refusal of what would make the log outgrow its bound."""
         return wire.Overloaded(request, "too many bytes wait for the shard's backup: write less at once")
 
-    def opened(self, command: "Write", size: int) -> int:
+    def opened(self, command: Write, size: int) -> int:
         """Return how large a session one of OPENING is answered with; `size` is that of its record."""
         return size + self._opened(command.digest)  # type: ignore[union-attr]  # both have one
 
     def _cost(self, command: wire.Patch | wire.Rotate, size: int) -> int:
         """Return what a patch costs: sizes, and more for what is opened and brought in small containers."""
         digest = command.digest
-        stored = self._primary.table.sessions.get(digest, b"")
+        stored = self._table.sessions.get(digest, b"")
         cost = size - _REST_BYTES + len(stored) + self._growth.get(digest, 0)
         if cost <= SMALL_BYTES:
             return cost
@@ -190,7 +209,7 @@ class Admission:
 
     def _opened(self, digest: bytes) -> int:
         """Return how large the session will be once everything logged so far is applied."""
-        stored = self._primary.table.sessions.get(digest)
+        stored = self._table.sessions.get(digest)
         return (0 if stored is None else len(stored)) + self._growth.get(digest, 0)
 
 
@@ -227,7 +246,7 @@ def _walked_bytes(data: bytes) -> int:
         return 0
 
 
-def _malformed(context: "Context", command: wire.Patch | wire.Rotate) -> wire.Failed | None:
+def _malformed(step: Step, command: wire.Patch | wire.Rotate) -> wire.Failed | None:
     """Return the refusal of values that no session may hold; note how much was read in Python."""
     try:
         if command.user is not None and (objection := _user_objection(command.user[0])):
@@ -235,13 +254,13 @@ def _malformed(context: "Context", command: wire.Patch | wire.Rotate) -> wire.Fa
         paths = len(command.set) + len(command.unset)
         if isinstance(command, wire.Patch):
             paths += len(command.expect)
-            context.walked_items += check_values(command.set, command.expect)
+            step.walked_items += check_values(command.set, command.expect)
         else:
-            context.walked_items += check_values(command.set)
+            step.walked_items += check_values(command.set)
         if paths > wire.PATHS_MAX:
             detail = f"a patch names at most {wire.PATHS_MAX} paths, this one {paths}"
             return wire.Failed(command.request, wire.FailureCode.INVALID, detail)
     except MalformedError as error:
-        context.walked_items += error.walked_items
+        step.walked_items += error.walked_items
         return wire.Failed(command.request, wire.FailureCode.INVALID, str(error))
     return None

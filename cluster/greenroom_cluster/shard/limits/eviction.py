@@ -16,15 +16,13 @@ looks at its own sessions only, so the order across shards is no more than nearl
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from greenroom_cluster.shard.pairs.outgoing import Outgoing
+from greenroom_cluster.shard.pairs.replication import Replication
+from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.settings import ns
 from greenroom_cluster.shard.state.memory import ANONYMOUS_BYTES, SESSION_BYTES
 from greenroom_cluster.shard.state.records import Evict
-
-if TYPE_CHECKING:
-    from greenroom_cluster.shard.pairs.outgoing import Outgoing
-    from greenroom_cluster.shard.roles.primary import Primary
 
 EVICTING = "memory is full: sessions without a user are evicted to make room"
 
@@ -33,47 +31,45 @@ _MARGIN_SHARE = 128
 _TOLD_SECONDS = 60.0
 
 
-class Evictions:
-    """The evictions of all primaries of one actor: how many sessions so far, and the bytes under way."""
-
-    __slots__ = ("primaries", "sessions", "told_ns", "under_way_bytes")
-
-    def __init__(self) -> None:
-        self.primaries: dict[Primary, None] = {}
-        self.sessions = 0
-        self.under_way_bytes = 0
-        # When the operator was told, and is not told again for a while; None: never.
-        self.told_ns: int | None = None
-
-    @property
-    def evictable_bytes(self) -> int:
-        """What all primaries here could free."""
-        return sum(primary.table.evictable_bytes for primary in self.primaries)
-
-
 class Eviction:
     """One primary's evictions, of which one at a time is under way. `under_way_bytes` is what that frees."""
 
-    __slots__ = ("_before", "_context", "_primary", "_through", "under_way_bytes")
+    __slots__ = (
+        "_before",
+        "_context",
+        "_copy",
+        "_evictions",
+        "_memory",
+        "_replication",
+        "_step",
+        "_table",
+        "_through",
+        "under_way_bytes",
+    )
 
-    def __init__(self, primary: "Primary") -> None:
-        self._primary = primary
-        self._context = primary.context
+    def __init__(self, replication: Replication, resources: Resources) -> None:
+        self._replication = replication
+        self._copy = replication.copy
+        self._table = replication.copy.table
+        self._context = resources.context
+        self._step = resources.step
+        self._memory = resources.memory
+        self._evictions = resources.evictions
         self._before = 0
         self._through = 0
         self.under_way_bytes = 0
-        if primary.table.anonymous is not None:
-            self._context.evictions.primaries[primary] = None
+        if self._table.anonymous is not None:
+            self._evictions.tables[self._table] = None
 
-    def make_room(self, charge: int, full: Sequence["Outgoing"], spared: bytes) -> bool:
+    def make_room(self, charge: int, full: Sequence[Outgoing], spared: bytes) -> bool:
         """Return whether room for a charge is being made: here, and at the peers that have none.
 
         Nothing is evicted for the growth of a session that would end by it, `spared`.
         """
-        anonymous = self._primary.table.anonymous
+        anonymous = self._table.anonymous
         if anonymous is None:
             return False
-        memory, evictions = self._context.memory, self._context.evictions
+        memory, evictions = self._memory, self._evictions
         wanted = most = 0
         # Room that only has to be shared anew is none that is lacking.
         lacking = charge - max(memory.free_bytes, memory.share_bytes) - evictions.under_way_bytes
@@ -89,7 +85,7 @@ class Eviction:
             return True
         if most > evictions.evictable_bytes:
             return False
-        sessions = self._primary.table.sessions
+        sessions = self._table.sessions
         digests: list[bytes] = []
         freed = 0
         for digest in anonymous:
@@ -105,37 +101,36 @@ class Eviction:
 
     def _whole(self, share_bytes: int) -> int:
         """Return how much is free where one of the shares is so large: below 0 all of it is to be made up."""
-        return share_bytes * self._context.memory.shares if share_bytes < 0 else share_bytes
+        return share_bytes * self._memory.shares if share_bytes < 0 else share_bytes
 
     def _begin(self, command: Evict, freed: int) -> None:
-        primary, context = self._primary, self._context
         # In the step of the write that found no room, whose time was read just now.
-        now_ns = context.stepped_ns
-        self._through = primary.decide(now_ns, primary.clock.last_us, command)
-        self._before = primary.table.evicted
+        now_ns = self._step.now_ns
+        self._through = self._replication.decide(now_ns, self._copy.clock.last_us, command)
+        self._before = self._table.evicted
         self.under_way_bytes = freed
-        evictions = context.evictions
+        evictions = self._evictions
         evictions.under_way_bytes += freed
-        for follower in primary.membership.followers:
+        for follower in self._replication.followers:
             follower.pair.evict(freed)
         if evictions.told_ns is None or now_ns - evictions.told_ns >= ns(_TOLD_SECONDS):
             evictions.told_ns = now_ns
-            context.warn(
+            self._context.warn(
                 f"{EVICTING} ({evictions.sessions} so far); raise --memory-max to keep them, or let sessions "
                 "without a user end sooner"
             )
 
     def settle(self) -> None:
         """Count what was evicted, once it is applied."""
-        if self._through <= self._primary.committed:
-            self._context.evictions.sessions += self._primary.table.evicted - self._before
+        if self._through <= self._copy.committed:
+            self._evictions.sessions += self._table.evicted - self._before
             self._end()
 
     def close(self) -> None:
         """Nothing more will come of what is under way, as far as this primary knows."""
-        self._context.evictions.primaries.pop(self._primary, None)
+        self._evictions.tables.pop(self._table, None)
         self._end()
 
     def _end(self) -> None:
-        self._context.evictions.under_way_bytes -= self.under_way_bytes
+        self._evictions.under_way_bytes -= self.under_way_bytes
         self.under_way_bytes = 0

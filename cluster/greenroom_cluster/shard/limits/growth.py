@@ -5,18 +5,17 @@ that applying never needs more than was there. Where there is no room for the ch
 is looked at: a session that stays as large as it is can be written for as long as there is memory at all.
 """
 
-from typing import TYPE_CHECKING
-
 from greenroom import wire
 from greenroom.patching import ListInPathError, patch_data
 from greenroom_cluster.placement import node_of
-from greenroom_cluster.shard.limits.eviction import EVICTING
+from greenroom_cluster.shard.effects import MemoryFull
+from greenroom_cluster.shard.limits.admission import Write
+from greenroom_cluster.shard.limits.eviction import EVICTING, Eviction
+from greenroom_cluster.shard.pairs.replication import Replication
+from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.state.memory import ANSWER_BYTES, CLIENT_BYTES, GROWTH_BYTES
 from greenroom_cluster.shard.state.results import Client
 from greenroom_cluster.shard.state.stored import decoded
-
-if TYPE_CHECKING:
-    from greenroom_cluster.shard.roles.primary import Primary, Write
 
 _GROWING = frozenset({wire.Create, wire.Update, wire.Patch, wire.Rotate})
 _SHOWN = frozenset({wire.Patch, wire.Rotate})
@@ -33,16 +32,17 @@ ANSWERS_FULL = "too many answers are kept that clients have yet to confirm (an e
 class Growth:
     """One primary's look at the memory that its commands take."""
 
-    __slots__ = ("_context", "_memory", "_primary")
+    __slots__ = ("_context", "_copy", "_eviction", "_memory", "_replication", "_step")
 
-    def __init__(self, primary: "Primary") -> None:
-        self._primary = primary
-        self._context = primary.context
-        self._memory = primary.context.memory
+    def __init__(self, replication: Replication, resources: Resources, eviction: Eviction) -> None:
+        self._replication = replication
+        self._copy = replication.copy
+        self._context = resources.context
+        self._memory = resources.memory
+        self._step = resources.step
+        self._eviction = eviction
 
-    def charge(
-        self, known: Client | None, command: "Write", size: int, opened: int
-    ) -> int | wire.EncodedReply:
+    def charge(self, known: Client | None, command: Write, size: int, opened: int) -> int | wire.EncodedReply:
         """Return what a command of that size is charged with, or why it is refused.
 
         A patch is answered with all that it opens.
@@ -50,7 +50,7 @@ class Growth:
         memory = self._memory
         charge = size + GROWTH_BYTES + opened
         if charge <= memory.free_bytes and memory.answers_bytes <= memory.answers_bytes_max:
-            for follower in self._primary.membership.followers:
+            for follower in self._replication.followers:
                 if follower.pair.room_bytes < charge:
                     break
             else:
@@ -58,12 +58,12 @@ class Growth:
         return self._short(known, command, charge, opened)
 
     def _short(
-        self, known: Client | None, command: "Write", charge: int, opened: int
+        self, known: Client | None, command: Write, charge: int, opened: int
     ) -> int | wire.EncodedReply:
         """Decide about a command when there may be no room for it, here or at a follower."""
         memory, kind = self._memory, type(command)
         if memory.answers_bytes > memory.answers_bytes_max:
-            self._context.count_all()
+            memory.count_all()
             if memory.answers_bytes > memory.answers_bytes_max and (
                 known is None or (kind in _SHOWN and known.charged_below(command.low) < opened)
             ):
@@ -71,18 +71,18 @@ class Growth:
         if kind not in _GROWING:
             return charge
         if charge > memory.free_bytes:
-            self._context.count_all()
+            memory.count_all()
         short = charge > memory.free_bytes
-        for follower in self._primary.membership.followers:
+        for follower in self._replication.followers:
             if follower.pair.room_bytes < charge and follower.streaming:
                 short = True
         return self._without_room(known, command, charge) if short else charge
 
-    def _without_room(self, known: Client | None, command: "Write", charge: int) -> int | wire.EncodedReply:
+    def _without_room(self, known: Client | None, command: Write, charge: int) -> int | wire.EncodedReply:
         """Decide about a command for whose charge somebody has no room."""
         memory = self._memory
         # One that joins counts too: where memory ends, a second copy comes before more sessions.
-        followers = self._primary.membership.followers
+        followers = self._replication.followers
         full = [each.pair for each in followers if each.streaming and each.pair.room_bytes < charge]
         added = self._added(known, command)
         if (
@@ -99,25 +99,26 @@ class Growth:
             return wire.Overloaded(command.request, "what memory is free is being shared anew")
         full = [pair for pair in full if not pair.may_offer(charge)]
         digest = command.digest  # type: ignore[union-attr]  # all that grow have one
-        if self._primary.eviction.make_room(charge, full, digest):
+        if self._eviction.make_room(charge, full, digest):
             return wire.Overloaded(command.request, EVICTING)
         slot = self._context.slot_of(full[0].peer) if full else memory.slot
         reason = (
             f"actor {slot} has no memory left for this session: shorten lifetimes or delete sessions, add a "
             f"node, or restart node {node_of(slot)} with a larger --memory-max"
         )
-        self._context.refuse_growth(slot)
+        if memory.refuse(slot, self._step.now_ns):
+            self._context.effects.append(MemoryFull(slot))
         if command.age_ms:
             # An earlier attempt may still be on its way here, so nobody can say that nothing was applied.
             return wire.Overloaded(command.request, reason)
         return wire.Failed(command.request, wire.FailureCode.FULL, reason)
 
-    def _added(self, known: Client | None, command: "Write") -> int | None:
+    def _added(self, known: Client | None, command: Write) -> int | None:
         """Return the most that a command adds that lets its session not grow; None if it does, or may."""
         kind = type(command)
         if kind is wire.Create or self._is_pending(command):
             return None
-        stored = self._primary.table.sessions.get(command.digest)  # type: ignore[union-attr]  # all that grow have one
+        stored = self._copy.table.sessions.get(command.digest)  # type: ignore[union-attr]  # all that grow have one
         if stored is None:
             return ANSWER_BYTES
         before = decoded(stored)
@@ -142,9 +143,9 @@ class Growth:
             return None
         return answer + CLIENT_BYTES if known is None else max(answer - known.charged_below(command.low), 0)
 
-    def _is_pending(self, command: "Write") -> bool:
+    def _is_pending(self, command: Write) -> bool:
         """Whether something that is not applied yet may change the session."""
-        log, committed = self._primary.log, self._primary.committed
+        log, committed = self._copy.log, self._copy.committed
         if log.appended - committed > _LOOKED_THROUGH_MAX:
             return True
         digest = command.digest  # type: ignore[union-attr]  # all that grow have one

@@ -1,16 +1,7 @@
 """A pair of actors, as the actor sees it on which the backups are; `outgoing` tells of leases and graces."""
 
-from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.messages import Beacon, BeaconOk
 from greenroom_cluster.shard.state.memory import UNLIMITED_BYTES, Memory
-
-
-def hear_of(context: Context, peer: bytes, now_ns: int) -> "Incoming":
-    """Return the pair with a peer that is, or may become, the primary of replicas here."""
-    incoming = context.incoming.get(peer)
-    if incoming is None:
-        incoming = context.incoming[peer] = Incoming(peer, now_ns)
-    return incoming
 
 
 class Incoming:

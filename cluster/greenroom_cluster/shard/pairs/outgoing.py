@@ -10,16 +10,16 @@ by epoch. The list is repeated until the primary's side says that it has taken i
 """
 
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import Protocol
 
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.effects import Connect, Disconnect, Send
 from greenroom_cluster.shard.messages import Beacon, BeaconOk, Prepare, PrepareOk, ShardRecords
 from greenroom_cluster.shard.settings import ns
+from greenroom_cluster.shard.state.clock import ShardClock
+from greenroom_cluster.shard.state.log import Log
 from greenroom_cluster.shard.state.memory import UNLIMITED_BYTES
-
-if TYPE_CHECKING:
-    from greenroom_cluster.shard.roles.primary import Primary
 
 NEVER_NS = 1 << 62
 NEVER_BYTES = -UNLIMITED_BYTES
@@ -27,7 +27,22 @@ UNTOLD_BYTES = 256 << 10
 """What a primary adds at most to a backup that has not said how much room it has."""
 
 
-class Follower:
+class Source(Protocol):
+    """What a pair sends of a shard: its log, and how much of that is decided."""
+
+    @property
+    def shard(self) -> int: ...  # noqa: D102  the number of the shard
+    @property
+    def epoch(self) -> int: ...  # noqa: D102  of the configuration in which this actor is primary
+    @property
+    def committed(self) -> int: ...  # noqa: D102  up to which record everything is decided and applied
+    @property
+    def log(self) -> Log: ...  # noqa: D102
+    @property
+    def clock(self) -> ShardClock: ...  # noqa: D102
+
+
+class Progress:
     """One peer's progress on one shard, as the shard's primary sees it.
 
     `counted`: the primary obeys it, committing only what it has logged and serving only under its lease.
@@ -40,18 +55,18 @@ class Follower:
         "active",
         "counted",
         "pair",
-        "primary",
         "refused",
         "sent",
         "since_ns",
+        "source",
         "streaming",
         "waiting_since_ns",
     )
 
     def __init__(
-        self, primary: "Primary", pair: "Outgoing", acknowledged: int, now_ns: int, *, counted: bool
+        self, source: Source, pair: "Outgoing", acknowledged: int, now_ns: int, *, counted: bool
     ) -> None:
-        self.primary = primary
+        self.source = source
         self.pair = pair
         self.acknowledged = acknowledged
         self.sent = acknowledged
@@ -68,7 +83,7 @@ class Flight:
 
     __slots__ = ("batch", "parts")
 
-    def __init__(self, batch: int, parts: list[tuple[Follower, int]]) -> None:
+    def __init__(self, batch: int, parts: list[tuple[Progress, int]]) -> None:
         self.batch = batch
         self.parts = parts
 
@@ -78,6 +93,7 @@ class Outgoing:
 
     __slots__ = (
         "_address",
+        "_batches",
         "_bulk_users",
         "_context",
         "_evicting_late_bytes",
@@ -103,9 +119,12 @@ class Outgoing:
         "up",
     )
 
-    def __init__(self, context: Context, peer: bytes, now_ns: int) -> None:
+    def __init__(
+        self, context: Context, peer: bytes, now_ns: int, room_bytes: int, batches: Iterator[int]
+    ) -> None:
         self._context = context
         self._address = context.address_of(peer)
+        self._batches = batches
         self._since_ns = now_ns
         self._bulk_users = 0
         self.peer = peer
@@ -118,11 +137,10 @@ class Outgoing:
         self.refusals_seen = 0
         self.refused: dict[int, int] = {}
         self.flights: deque[Flight] = deque()
-        self.followers: dict[int, Follower] = {}
-        self.unsent: dict[int, Follower] = {}
-        self.commits_due: dict[int, Follower] = {}
-        # What may be added to the peer's memory; a little as long as it has not said, see `memory`.
-        self.room_bytes = min(UNTOLD_BYTES, context.memory.spare_bytes)
+        self.followers: dict[int, Progress] = {}
+        self.unsent: dict[int, Progress] = {}
+        self.commits_due: dict[int, Progress] = {}
+        self.room_bytes = room_bytes
         self.offered_bytes: int | None = None
         # Below this more room is asked for at once; never while an answer that may bring it is awaited.
         self.enough_bytes = NEVER_BYTES
@@ -135,14 +153,14 @@ class Outgoing:
 
     # --- membership -----------------------------------------------------------------------------------------
 
-    def follow(self, follower: Follower) -> None:
+    def follow(self, follower: Progress) -> None:
         """Serve a shard's follower from now on."""
-        self.followers[follower.primary.shard] = follower
+        self.followers[follower.source.shard] = follower
 
-    def unfollow(self, follower: Follower) -> None:
+    def unfollow(self, follower: Progress) -> None:
         """Stop serving a follower; the host closes a pair without any."""
         follower.active = False
-        shard = follower.primary.shard
+        shard = follower.source.shard
         if self.followers.get(shard) is follower:
             del self.followers[shard]
             self.unsent.pop(shard, None)
@@ -175,7 +193,7 @@ class Outgoing:
         for follower in self.followers.values():
             self.resend(follower)
             if follower.streaming:
-                self.commits_due[follower.primary.shard] = follower
+                self.commits_due[follower.source.shard] = follower
         self.beacon(now_ns)
         self.flush()
 
@@ -184,11 +202,11 @@ class Outgoing:
         self.up = False
         self.flights.clear()
 
-    def resend(self, follower: Follower) -> None:
+    def resend(self, follower: Progress) -> None:
         """Take a follower's unacknowledged records as not sent."""
         follower.sent = follower.acknowledged
-        if follower.streaming and follower.primary.log.appended > follower.sent:
-            self.unsent[follower.primary.shard] = follower
+        if follower.streaming and follower.source.log.appended > follower.sent:
+            self.unsent[follower.source.shard] = follower
 
     # --- leases ---------------------------------------------------------------------------------------------
 
@@ -200,14 +218,14 @@ class Outgoing:
         self.enough_bytes = NEVER_BYTES
         commits = []
         for shard, follower in self.commits_due.items():
-            primary = follower.primary
-            commits.append((shard, primary.epoch, primary.committed, primary.clock.last_us))
+            source = follower.source
+            commits.append((shard, source.epoch, source.committed, source.clock.last_us))
         self.commits_due.clear()
         message = Beacon(now_ns, self.refusals_seen, tuple(commits), self.grant_seen)
         self._context.effects.append(Send(self.peer, message))
 
-    def on_beacon_ok(self, message: BeaconOk) -> list[Follower]:
-        """Extend the lease; return the followers that turned out to have left their configuration."""
+    def on_beacon_ok(self, message: BeaconOk) -> list[int]:
+        """Extend the lease; return the shards that the peer turned out not to back any more."""
         if message.sent_ns < self._since_ns:
             # It counts refusals that a former, closed pair with this peer took in, and this one never saw.
             self._context.ignore("BeaconOk", "it answers a former pair")
@@ -222,15 +240,15 @@ class Outgoing:
             # Also where this actor is not the primary yet: it may still have to learn that it is.
             self.refused[shard] = max(epoch, self.refused.get(shard, 0))
             follower = self.followers.get(shard)
-            if follower is not None and not follower.refused and self.refuses(shard, follower.primary.epoch):
+            if follower is not None and not follower.refused and self.refuses(shard, follower.source.epoch):
                 follower.refused = True
-                left.append(follower)
+                left.append(shard)
         return left
 
     def _take_grant(self, message: BeaconOk) -> None:
         """Go by what the peer grants. Whatever it acknowledged before, it has counted already."""
         unknown = sum(
-            follower.primary.log.charged_after(follower.acknowledged)
+            follower.source.log.charged_after(follower.acknowledged)
             for follower in self.followers.values()
             if follower.streaming
         )
@@ -270,27 +288,25 @@ class Outgoing:
             parts = []
             room = settings.prepare_bytes_max
             for shard, follower in tuple(self.unsent.items()):
-                replica = follower.primary.replica
-                log = replica.log
+                source = follower.source
+                log = source.log
                 records, room = log.within(follower.sent, room)
                 follower.sent += len(records)
                 if follower.sent == log.appended:
                     del self.unsent[shard]
                 if records:
-                    entries.append(ShardRecords(shard, replica.epoch, replica.committed, records))
+                    entries.append(ShardRecords(shard, source.epoch, source.committed, records))
                     parts.append((follower, follower.sent))
                     self.commits_due.pop(shard, None)
                 if room <= 0:
                     break
             if entries:
-                # Numbered across all pairs, so that no answer to a former pair fits a batch of this one.
-                self._context.batches += 1
-                batch = self._context.batches
+                batch = next(self._batches)
                 self.flights.append(Flight(batch, parts))
                 self._context.effects.append(Send(self.peer, Prepare(batch, tuple(entries))))
 
-    def on_prepare_ok(self, message: PrepareOk, now_ns: int) -> "list[Primary]":
-        """Take in an acknowledgement; return the primaries that may be able to commit."""
+    def on_prepare_ok(self, message: PrepareOk, now_ns: int) -> list[int]:
+        """Take in an acknowledgement; return the shards of which more may be committed now."""
         if not self.flights or self.flights[0].batch != message.batch:
             self._context.ignore("PrepareOk", f"batch {message.batch} is not the oldest in flight")
             return []
@@ -300,17 +316,17 @@ class Outgoing:
         for follower, sequence in flight.parts:
             if not follower.active:
                 continue
-            primary = follower.primary
-            if primary.shard in refused:
+            source = follower.source
+            if source.shard in refused:
                 self.retry_ns = min(self.retry_ns, now_ns + ns(self._context.settings.refused_retry_seconds))
                 follower.sent = min(follower.sent, follower.acknowledged)
                 continue
             if sequence > follower.acknowledged:
                 follower.acknowledged = sequence
                 follower.sent = max(follower.sent, sequence)
-                waits = primary.log.appended > sequence
+                waits = source.log.appended > sequence
                 follower.waiting_since_ns = now_ns if waits else 0
-                advanced.append(primary)
+                advanced.append(source.shard)
         return advanced
 
     def retry(self) -> None:

@@ -18,37 +18,53 @@ from greenroom_cluster.shard.messages import (
     SnapshotChunk,
     SnapshotRefused,
 )
+from greenroom_cluster.shard.pairs.registry import Pairs
+from greenroom_cluster.shard.state.memory import Memory
 
 GONE_MAX = 4096
 
 
-def is_stranger(context: Context, peer: bytes) -> bool:
-    """Whether the map does not name this incarnation, or has ceased to name it before."""
-    return context.map is None or peer not in context.map.actors or peer in context.gone
+class Strangers:
+    """Whom an actor knows nothing of, or wants to know nothing of any more."""
 
+    __slots__ = ("_context", "_departed", "_gone", "_memory", "_pairs")
 
-def forget_departed(context: Context, before: ClusterMap | None, leaders: set[bytes]) -> None:
-    """Drop the incoming pairs of incarnations that have left the map; `leaders` are followed here.
+    def __init__(self, context: Context, pairs: Pairs, memory: Memory) -> None:
+        self._context = context
+        self._pairs = pairs
+        self._memory = memory
+        # Who has left the map and is not forgotten yet, and who is.
+        self._departed: set[bytes] = set()
+        self._gone: dict[bytes, None] = {}
 
-    With a pair goes the memory of what was refused to it, and who does not learn of a refusal may take its
-    lease for more than it is. So an incarnation that is forgotten stays a stranger, should a map name it
-    again. One that an older copy of the map lacks, with which a lineage begins, has not left: it comes back.
-    """
-    after = context.map
-    if before is None or after is None or before.lineage != after.lineage:
-        context.departed.clear()
-        return
-    left = before.actors.keys() - after.actors.keys()
-    context.departed |= left & context.incoming.keys()
-    context.departed -= after.actors.keys()
-    for peer in sorted(context.departed - leaders):
-        if not context.incoming[peer].backed:
-            context.departed.discard(peer)
-            del context.incoming[peer]
-            context.memory.withdraw(peer)
-            context.gone[peer] = None
-    while len(context.gone) > GONE_MAX:
-        del context.gone[next(iter(context.gone))]
+    def include(self, peer: bytes) -> bool:
+        """Whether the map does not name this incarnation, or has ceased to name it before."""
+        known = self._context.map
+        return known is None or peer not in known.actors or peer in self._gone
+
+    def forget_departed(self, before: ClusterMap | None, leaders: set[bytes]) -> None:
+        """Drop the incoming pairs of incarnations that have left the map; `leaders` are followed here.
+
+        With a pair goes the memory of what was refused to it, and who does not learn of a refusal may take
+        its lease for more than it is. So an incarnation that is forgotten stays a stranger, should a map name
+        it again. One that an older copy of the map lacks, with which a lineage begins, has not left: it comes
+        back.
+        """
+        after, incoming = self._context.map, self._pairs.incoming
+        if before is None or after is None or before.lineage != after.lineage:
+            self._departed.clear()
+            return
+        left = before.actors.keys() - after.actors.keys()
+        self._departed |= left & incoming.keys()
+        self._departed -= after.actors.keys()
+        for peer in sorted(self._departed - leaders):
+            if not incoming[peer].backed:
+                self._departed.discard(peer)
+                del incoming[peer]
+                self._memory.withdraw(peer)
+                self._gone[peer] = None
+        while len(self._gone) > GONE_MAX:
+            del self._gone[next(iter(self._gone))]
 
 
 def refuse_stranger(context: Context, peer: bytes, messages: Iterable[PeerRequest | PeerReply]) -> None:

@@ -37,7 +37,7 @@ def _receive_records(replica: Replica, now_ns: int, sender: bytes, entry: ShardR
         return False
     log, records = replica.log, entry.records
     before = log.appended
-    memory = replica.context.memory
+    memory = replica.memory
     if memory.free_bytes <= memory.ample_bytes:
         whole = log.receive(records, lambda command: record_bytes(command) + GROWTH_BYTES)
     else:
@@ -77,9 +77,9 @@ def grace_over(replica: Replica, now_ns: int, heard_ns: int) -> None:
     if Kind.GRACE_OVER not in ACCEPTS[replica.role]:
         return
     if replica.leader in replica.context.dead:
-        replica.become_fenced(now_ns, "primary known dead")
+        replica.propose_takeover(now_ns, "primary known dead")
     elif now_ns - max(heard_ns, replica.since_ns) > replica.context.grace_ns:
-        replica.become_fenced(now_ns, "primary silent for the grace")
+        replica.propose_takeover(now_ns, "primary silent for the grace")
 
 
 def _follows(replica: Replica, sender: bytes, epoch: int, kind: Kind) -> bool:

@@ -6,19 +6,15 @@ joiner from before it proposes to add it, it acknowledges alone only once a remo
 stopped serving before it proposes a hand-over.
 """
 
-from typing import TYPE_CHECKING
-
 from greenroom.errors import InvariantError
+from greenroom_cluster.shard.context import OpenProposal
 from greenroom_cluster.shard.effects import Send
 from greenroom_cluster.shard.joining.snapshot import SnapshotSender
 from greenroom_cluster.shard.messages import SnapshotOk, SnapshotRefused
-from greenroom_cluster.shard.pairs.outgoing import Follower, Outgoing
-from greenroom_cluster.shard.roles.accepts import Role
+from greenroom_cluster.shard.pairs.outgoing import Progress
+from greenroom_cluster.shard.pairs.replication import Replication
+from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.settings import ns
-
-if TYPE_CHECKING:
-    from greenroom_cluster.shard.context import OpenProposal
-    from greenroom_cluster.shard.roles.primary import Primary
 
 JOINER_LAG_RECORDS = 256
 FULL_RETRIES = 8
@@ -36,11 +32,14 @@ class Membership:
 
     __slots__ = (
         "_context",
+        "_copy",
         "_join_due_ns",
-        "_primary",
+        "_joins",
+        "_pairs",
+        "_replication",
+        "_step",
         "catching_up",
         "draining",
-        "followers",
         "joiner",
         "opened",
         "quiet_until_ns",
@@ -50,12 +49,15 @@ class Membership:
         "transfer",
     )
 
-    def __init__(self, primary: "Primary", now_ns: int) -> None:
-        self._primary = primary
-        self._context = primary.context
+    def __init__(self, replication: Replication, resources: Resources, now_ns: int) -> None:
+        self._replication = replication
+        self._copy = replication.copy
+        self._context = resources.context
+        self._step = resources.step
+        self._pairs = resources.pairs
+        self._joins = resources.joins
         self._join_due_ns = now_ns
-        self.followers: list[Follower] = []
-        self.joiner: Follower | None = None
+        self.joiner: Progress | None = None
         self.transfer: SnapshotSender | None = None
         self.opened: OpenProposal | None = None
         self.catching_up = False
@@ -73,99 +75,63 @@ class Membership:
 
     def reconfigure(self, now_ns: int) -> None:
         """Take the followers from the replica's members."""
-        primary = self._primary
-        replica = primary.replica
+        copy, replication = self._copy, self._replication
         self.opened = None
         self.draining = self.quiet_until_ns > 0
-        replica.role = Role.PRIMARY
-        backups = replica.members[1:]
+        backups = copy.members[1:]
         joiner = self.joiner
         if joiner is not None and joiner.pair.peer in backups:
             self._end_transfer(joined=True)
         elif joiner is not None and joiner.counted:
             self._abort_join("it was not added", now_ns)
-        for follower in [each for each in self.followers if each is not self.joiner]:
-            if follower.pair.peer not in backups or replica.doubted:
-                self._drop(follower)
-        known = {follower.pair.peer for follower in self.followers}
+        for follower in [each for each in replication.followers if each is not self.joiner]:
+            if follower.pair.peer not in backups or copy.doubted:
+                replication.drop(follower)
+        known = {follower.pair.peer for follower in replication.followers}
         for peer in backups:
             if peer not in known:
                 # Handed over: the former primary proposed it only when all members had the whole log.
-                followed = max(replica.committed, primary.inherited)
-                acknowledged = followed if replica.doubted else primary.log.appended
+                followed = max(copy.committed, replication.inherited)
+                acknowledged = followed if copy.doubted else copy.log.appended
                 self._follow(peer, acknowledged, now_ns, counted=True)
-        for follower in self.followers:
-            follower.refused = replica.doubted or follower.pair.refuses(primary.shard, replica.epoch)
-            if follower is not self.joiner and follower.acknowledged < replica.committed:
-                raise InvariantError(f"shard {primary.shard}: a member lacks what was committed")
-            if follower.streaming:
-                # A joiner could not take in the commit points that came before its snapshot was whole.
-                follower.pair.commits_due[primary.shard] = follower
-        replica.doubted = False
-        self._count()
+        for follower in replication.followers:
+            follower.refused = copy.doubted or follower.pair.refuses(copy.shard, copy.epoch)
+            if follower is not self.joiner and follower.acknowledged < copy.committed:
+                raise InvariantError(f"shard {copy.shard}: a member lacks what was committed")
+        # A joiner could not take in the commit points that came before its snapshot was whole.
+        replication.tell_commit_point()
+        copy.doubted = False
+        replication.count_followers()
 
-    def _follow(self, peer: bytes, acknowledged: int, now_ns: int, *, counted: bool) -> Follower:
-        context = self._context
-        pair = context.outgoing.get(peer)
-        if pair is None:
-            pair = context.outgoing[peer] = Outgoing(context, peer, now_ns)
-        follower = Follower(self._primary, pair, acknowledged, now_ns, counted=counted)
-        pair.follow(follower)
-        self.followers.append(follower)
-        return follower
-
-    def _drop(self, follower: Follower) -> None:
-        self.followers.remove(follower)
-        follower.pair.unfollow(follower)
-
-    def _count(self) -> None:
-        self._primary.counted = tuple(follower for follower in self.followers if follower.counted)
+    def _follow(self, peer: bytes, acknowledged: int, now_ns: int, *, counted: bool) -> Progress:
+        pair = self._pairs.toward(peer, now_ns)
+        return self._replication.follow(pair, acknowledged, now_ns, counted=counted)
 
     def close(self) -> None:
         """Let all followers go."""
         if self.joiner is not None:
             self._end_transfer()
-        for follower in list(self.followers):
-            self._drop(follower)
-        self._count()
+        for follower in list(self._replication.followers):
+            self._replication.drop(follower)
+        self._replication.count_followers()
         self.opened = None
-
-    def decided(self) -> int:
-        """Return the number up to which the log is committed, whether it is applied or not."""
-        primary = self._primary
-        if primary.behind and not primary.copy_first:
-            return primary.inherited
-        if primary.copy_first and not self._is_copied():
-            return primary.committed
-        target = primary.log.appended
-        for follower in primary.counted:
-            if follower.acknowledged < target:
-                target = follower.acknowledged
-        return target
-
-    def _is_copied(self) -> bool:
-        """Whether another member follows, or none is to."""
-        context, replica = self._context, self._primary.replica
-        if len(replica.members) > 1 or context.map is None:
-            return True
-        return all(slot == context.slot for slot in context.map.shards[replica.shard].wanted)
 
     # --- what to propose ------------------------------------------------------------------------------------
 
-    def manage(self, now_ns: int, wall_us: int) -> None:
+    def manage(self, now_ns: int) -> None:
         """Look at the followers and the plan, and propose the next step; called when something may be due."""
-        if self._primary.behind:
-            self._context.ready[self._primary.shard] = self._primary
+        if self._replication.behind:
+            self._step.ready[self._copy.shard] = None
         if self.quiet_until_ns and now_ns >= self.quiet_until_ns:
             self.quiet_until_ns = 0
-            self._stop_draining(now_ns, wall_us)
+            self._stop_draining()
         if self.opened is not None:
             if now_ns >= self.opened.resend_ns:
                 self._context.repropose(now_ns, self.opened)
             return
         lost = [
             (follower, reason)
-            for follower in self.followers
+            for follower in self._replication.followers
             if (reason := self._lost(follower, now_ns)) is not None
         ]
         for follower, reason in lost:
@@ -174,11 +140,11 @@ class Membership:
         gone = [(follower, reason) for follower, reason in lost if follower.counted and follower.active]
         if gone:
             self._propose_removal([follower.pair.peer for follower, _ in gone], gone[0][1], now_ns)
-            self._stop_draining(now_ns, wall_us)
+            self._stop_draining()
             return
-        self._follow_plan(now_ns, wall_us)
+        self._follow_plan(now_ns)
 
-    def _lost(self, follower: Follower, now_ns: int) -> str | None:
+    def _lost(self, follower: Progress, now_ns: int) -> str | None:
         """Return why this follower cannot be relied on any more, None if it can."""
         context = self._context
         if follower.pair.peer in context.dead:
@@ -187,27 +153,27 @@ class Membership:
             return "it no longer backs this epoch"
         # Who stood still must first ask again: it was silent, not the follower, and without its backup it
         # would acknowledge alone just when its own process is in doubt.
-        asked_ns = context.awake_ns + ns(context.settings.beacon_seconds)
+        asked_ns = self._step.awake_ns + ns(context.settings.beacon_seconds)
         if now_ns >= max(follower.pair.lease_until_ns, follower.since_ns + context.lease_ns, asked_ns):
             return "lease run out"
         waiting = follower.waiting_since_ns
         if follower.counted and waiting:
-            waiting = max(waiting, context.awake_ns)
+            waiting = max(waiting, self._step.awake_ns)
             if now_ns - waiting > context.acknowledge_ns:
                 return "it acknowledges too slowly"
         return None
 
     def _propose_removal(self, peers: list[bytes], reason: str, now_ns: int) -> None:
-        replica = self._primary.replica
-        rest = tuple(peer for peer in replica.members[1:] if peer not in peers)
-        self._propose(now_ns, "remove", replica.members[0], rest)
+        copy = self._copy
+        rest = tuple(peer for peer in copy.members[1:] if peer not in peers)
+        self._propose(now_ns, "remove", copy.members[0], rest)
         self._context.transition(
-            replica.shard, replica.epoch, replica.role.value, f"removal of a backup proposed: {reason}"
+            copy.shard, copy.epoch, copy.role.value, f"removal of a backup proposed: {reason}"
         )
 
     def _propose(self, now_ns: int, kind: str, primary: bytes, backups: tuple[bytes, ...]) -> None:
-        replica = self._primary.replica
-        self.opened = self._context.propose(now_ns, replica.shard, replica.epoch, kind, primary, backups)
+        copy = self._copy
+        self.opened = self._context.propose(now_ns, copy.shard, copy.epoch, kind, primary, backups)
 
     def on_refused(self, now_ns: int, reason: str) -> None:
         """Call off a proposal that was refused at the present epoch, by settling the epoch itself.
@@ -215,20 +181,18 @@ class Membership:
         A refusal tells what was decided then; a copy of the proposal may still be under way. Only a later
         epoch is certain to keep it from ever applying.
         """
-        opened = self.opened
-        replica = self._primary.replica
-        if opened is None or opened.proposal.epoch != replica.epoch or opened.proposal.kind == "reaffirm":
-            self._context.ignore("Decision", reason, replica.shard, replica.epoch)
+        opened, copy = self.opened, self._copy
+        if opened is None or opened.proposal.epoch != copy.epoch or opened.proposal.kind == "reaffirm":
+            self._context.ignore("Decision", reason, copy.shard, copy.epoch)
             return
-        self._context.warn(f"proposal to {opened.proposal.kind} refused: {reason}", replica.shard)
-        self._propose(now_ns, "reaffirm", replica.members[0], replica.members[1:])
+        self._context.warn(f"proposal to {opened.proposal.kind} refused: {reason}", copy.shard)
+        self._propose(now_ns, "reaffirm", copy.members[0], copy.members[1:])
 
-    def _follow_plan(self, now_ns: int, wall_us: int) -> None:
-        context, primary = self._context, self._primary
-        replica = primary.replica
+    def _follow_plan(self, now_ns: int) -> None:
+        context, copy = self._context, self._copy
         if context.map is None:
             return
-        plan = context.map.shards[replica.shard].wanted
+        plan = context.map.shards[copy.shard].wanted
         wanted = [context.current.get(slot, b"") for slot in plan]
         if self.joiner is not None:
             if self.joiner.pair.peer not in wanted:
@@ -236,26 +200,26 @@ class Membership:
             else:
                 self._add_if_ready(now_ns)
             return
-        missing = [peer for peer in wanted if peer and peer not in replica.members]
+        missing = [peer for peer in wanted if peer and peer not in copy.members]
         if missing:
-            self._stop_draining(now_ns, wall_us)
+            self._stop_draining()
             if now_ns >= self._join_due_ns:
                 # Each in turn: one that cannot be reached must not keep the others from joining.
-                peer = missing[context.joins_begun % len(missing)]
-                if context.joins.free(peer):
+                peer = missing[self._joins.begun % len(missing)]
+                if self._joins.free(peer):
                     self._start_join(peer, now_ns)
                 else:
-                    context.joins.wait(peer, replica.shard)
+                    self._joins.wait(peer, copy.shard)
             return
         if not plan or not all(wanted):
-            self._stop_draining(now_ns, wall_us)
+            self._stop_draining()
             return
-        surplus = [peer for peer in replica.members[1:] if peer not in wanted]
-        if wanted[0] != replica.members[0]:
+        surplus = [peer for peer in copy.members[1:] if peer not in wanted]
+        if wanted[0] != copy.members[0]:
             self.draining = True
             self.hand_over_if_drained(now_ns)
             return
-        self._stop_draining(now_ns, wall_us)
+        self._stop_draining()
         if surplus:
             self._propose_removal(surplus, "not wanted any more", now_ns)
 
@@ -263,45 +227,41 @@ class Membership:
 
     def hand_over_if_drained(self, now_ns: int) -> None:
         """Propose the wanted primary once all that is logged is committed, that is, in every member's log."""
-        replica, context = self._primary.replica, self._context
-        if self.opened is not None or replica.committed != replica.log.appended or context.map is None:
+        context, copy = self._context, self._copy
+        if self.opened is not None or copy.committed != copy.log.appended or context.map is None:
             return
         if self.quiet_until_ns:
             return
-        if any(follower.acknowledged != replica.log.appended for follower in self.followers):
+        if any(follower.acknowledged != copy.log.appended for follower in self._replication.followers):
             return
-        successor = context.current.get(context.map.shards[replica.shard].wanted[0], b"")
-        if successor not in replica.members[1:]:
+        successor = context.current.get(context.map.shards[copy.shard].wanted[0], b"")
+        if successor not in copy.members[1:]:
             return
-        rest = tuple(peer for peer in replica.members if peer != successor)
-        replica.role = Role.FENCED
+        rest = tuple(peer for peer in copy.members if peer != successor)
         self._propose(now_ns, "handover", successor, rest)
-        context.transition(replica.shard, replica.epoch, replica.role.value, "hand-over proposed")
+        copy.become_fenced("hand-over proposed")
 
-    def _stop_draining(self, now_ns: int, wall_us: int) -> None:
-        if self.draining and not self.quiet_until_ns:
+    def _stop_draining(self) -> None:
+        if not self.quiet_until_ns:
             self.draining = False
-            self._primary.release(now_ns, wall_us)
 
     # --- joining --------------------------------------------------------------------------------------------
 
     def _start_join(self, peer: bytes, now_ns: int) -> None:
-        primary, context = self._primary, self._context
-        replica = primary.replica
-        self.joiner = self._follow(peer, replica.committed, now_ns, counted=False)
-        context.joins_begun += 1
+        context, copy = self._context, self._copy
+        self.joiner = self._follow(peer, copy.committed, now_ns, counted=False)
+        self._joins.take(peer)
         # The joiner is offered records only from the first acknowledged chunk on: before, it has no log.
         self.transfer = SnapshotSender(
-            replica.shard,
-            replica.epoch,
-            context.joins_begun,
-            replica.committed,
-            replica.table,
+            copy.shard,
+            copy.epoch,
+            self._joins.begun,
+            copy.committed,
+            copy.table,
             context.settings.chunk_bytes,
         )
         self.refusal = self.refused_by = ""
         self.refused_bytes = 0
-        context.joins.take(peer)
         self.joiner.pair.use_bulk()
         self._send_chunks()
 
@@ -311,25 +271,28 @@ class Membership:
             return
         window = self._context.settings.chunks_in_flight_max
         while not transfer.finished and transfer.in_flight < window:
-            chunk = transfer.chunk(self._primary.clock.last_us)
+            chunk = transfer.chunk(self._copy.clock.last_us)
             self._context.effects.append(Send(joiner.pair.peer, chunk, bulk=True))
 
-    def on_bulk_up(self) -> None:
-        """The snapshot connection is there."""
-        if self.transfer is not None and self.transfer.next_number == 0:
+    def on_bulk_up(self, peer: bytes) -> None:
+        """The snapshot connection to a peer is there."""
+        if self._joins_at(peer) and self.transfer is not None and self.transfer.next_number == 0:
             self._send_chunks()
 
-    def on_bulk_down(self, now_ns: int) -> None:
-        """The snapshot connection broke: what was on its way is lost, so the join starts over."""
-        transfer = self.transfer
+    def on_bulk_down(self, now_ns: int, peer: bytes) -> None:
+        """The snapshot connection to a peer broke: what was on its way is lost, so the join starts over."""
+        transfer = self.transfer if self._joins_at(peer) else None
         if transfer is not None and transfer.next_number > 0 and not transfer.complete:
             self._abort_join("the snapshot connection broke", now_ns)
+
+    def _joins_at(self, peer: bytes) -> bool:
+        return self.joiner is not None and self.joiner.pair.peer == peer
 
     def on_chunk_ok(self, message: SnapshotOk, now_ns: int) -> None:
         """The joiner has a chunk: send the next, and propose to add it once it has them all."""
         joiner, transfer = self.joiner, self.transfer
         if joiner is None or transfer is None or message.join != transfer.join:
-            self._context.ignore("SnapshotOk", "no such join", self._primary.shard, self._primary.epoch)
+            self._context.ignore("SnapshotOk", "no such join", self._copy.shard, self._copy.epoch)
             return
         transfer.acknowledged = max(transfer.acknowledged, message.number)
         if not joiner.streaming:
@@ -352,18 +315,18 @@ class Membership:
                 self._join_due_ns = now_ns + FULL_RETRIES * ns(self._context.settings.join_retry_seconds)
 
     def _add_if_ready(self, now_ns: int) -> None:
-        joiner, transfer, replica = self.joiner, self.transfer, self._primary.replica
+        joiner, transfer, copy = self.joiner, self.transfer, self._copy
         if joiner is None or transfer is None or not transfer.complete:
             return
         if joiner.pair.lease_until_ns <= now_ns or joiner.refused:
             return
-        if replica.log.appended - joiner.acknowledged > JOINER_LAG_RECORDS:
+        if copy.log.appended - joiner.acknowledged > JOINER_LAG_RECORDS:
             return
         if not joiner.counted:
             # From here on nothing is committed without it, so that under load, too, it can catch up.
             joiner.counted = self.catching_up = True
-            joiner.waiting_since_ns = now_ns if replica.log.appended > joiner.acknowledged else 0
-            self._count()
+            joiner.waiting_since_ns = now_ns if copy.log.appended > joiner.acknowledged else 0
+            self._replication.count_followers()
         self.add_if_caught_up(now_ns)
 
     def add_if_caught_up(self, now_ns: int) -> None:
@@ -371,16 +334,16 @@ class Membership:
 
         A member that lacked an acknowledged record would lose it by taking over.
         """
-        joiner, replica = self.joiner, self._primary.replica
-        if joiner is None or self.opened is not None or joiner.acknowledged < replica.committed:
+        joiner, copy = self.joiner, self._copy
+        if joiner is None or self.opened is not None or joiner.acknowledged < copy.committed:
             return
         self.catching_up = False
-        self._propose(now_ns, "add", replica.members[0], (*replica.members[1:], joiner.pair.peer))
+        self._propose(now_ns, "add", copy.members[0], (*copy.members[1:], joiner.pair.peer))
 
     def _end_transfer(self, *, joined: bool = False) -> None:
         assert self.joiner is not None
         self.catching_up = False
-        self._context.joins.give_back(self.joiner.pair.peer, joined=joined)
+        self._joins.give_back(self.joiner.pair.peer, joined=joined)
         self.joiner.pair.release_bulk()
         self.joiner = None
         self.transfer = None
@@ -390,15 +353,15 @@ class Membership:
         if joiner is None or (joiner.counted and self.opened is not None):
             # Proposed already: only the outcome ends it.
             return
-        self._context.ignore("join", reason, self._primary.shard, self._primary.epoch)
+        self._context.ignore("join", reason, self._copy.shard, self._copy.epoch)
         self._end_transfer()
-        self._drop(joiner)
-        self._count()
+        self._replication.drop(joiner)
+        self._replication.count_followers()
         self._join_due_ns = now_ns + ns(self._context.settings.join_retry_seconds)
-        self._primary.trim()
+        self._replication.trim()
         if joiner.counted:
             # What waited for the joiner alone can be committed without it.
-            self._context.ready[self._primary.shard] = self._primary
+            self._step.ready[self._copy.shard] = None
 
     def shed(self, now_ns: int) -> None:
         """Give up a join that keeps too much of the log from being dropped."""

@@ -1,9 +1,9 @@
-"""One shard's copy on one actor: its state, and the transitions between roles.
+"""One shard's copy in one of its roles, and the transitions between them.
 
 PacificA (Lin et al., MSR-TR-2008-25): configurations are decided elsewhere by compare-and-set on the shard's
 epoch; here a replica only adopts what was decided. Roles change in `become_*` and nowhere else.
 
-What a role does stands in `primary` and, for replicas that follow, in `following`.
+What a role does stands in `primary` and, for replicas that follow, in `backup`.
 """
 
 from collections.abc import Sequence
@@ -12,76 +12,31 @@ from greenroom import wire
 from greenroom.cluster_map import ShardEntry, SuspectRecord
 from greenroom.errors import InvariantError
 from greenroom_cluster.coordination.messages import Decision
-from greenroom_cluster.shard.context import (
-    MARK_EPOCH,
-    MARK_SEQUENCE,
-    MARK_SHARD,
-    Context,
-    OpenProposal,
-)
+from greenroom_cluster.shard.context import Context, OpenProposal
 from greenroom_cluster.shard.joining.snapshot import SnapshotReceiver
 from greenroom_cluster.shard.messages import SnapshotChunk, SnapshotRefused
-from greenroom_cluster.shard.pairs.incoming import Incoming, hear_of
+from greenroom_cluster.shard.pairs.incoming import Incoming
+from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.accepts import Role
 from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.suspension import Suspension
-from greenroom_cluster.shard.state.clock import ShardClock
-from greenroom_cluster.shard.state.log import Log
-from greenroom_cluster.shard.state.pacing import affordable
+from greenroom_cluster.shard.state.copy import Copy
 from greenroom_cluster.shard.state.stored import expiry_of
-from greenroom_cluster.shard.state.table import SessionTable
-
-_ANSWERS_UNTOLD_BYTES = 64 << 10
 
 
-class Replica:
-    """A replica in one of its roles. `leader` is the incarnation it follows, empty for a primary."""
+class Replica(Copy):
+    """A copy with a role. `since_ns` is when it took that up; `opened` is a takeover that it proposed."""
 
-    __slots__ = (
-        "clock",
-        "committed",
-        "context",
-        "doubted",
-        "epoch",
-        "known_committed",
-        "leader",
-        "log",
-        "members",
-        "opened",
-        "primary",
-        "receiver",
-        "role",
-        "settled_answers_bytes",
-        "settled_bytes",
-        "shard",
-        "since_ns",
-        "suspension",
-        "table",
-    )
+    __slots__ = ("opened", "primary", "receiver", "resources", "since_ns", "suspension")
 
-    def __init__(self, context: Context, shard: int, epoch: int, now_ns: int) -> None:
-        self.context = context
-        self.shard = shard
-        self.epoch = epoch
-        self.members: tuple[bytes, ...] = ()
-        self.role = Role.JOINING
-        self.leader = b""
-        self.table = SessionTable(by_age=context.settings.eviction == "anonymous")
-        self.log = Log()
-        self.committed = 0
-        # What was left to be applied by later steps, see `pacing`.
-        self.known_committed = 0
-        # What the table, and the answers in it, were charged with when the books were told last.
-        self.settled_bytes = 0
-        self.settled_answers_bytes = 0
-        self.clock = ShardClock()
+    def __init__(self, resources: Resources, shard: int, epoch: int, now_ns: int) -> None:
+        super().__init__(resources.context, resources.step, resources.memory, shard, epoch)
+        self.resources = resources
         self.since_ns = now_ns
         self.primary: Primary | None = None
         self.receiver: SnapshotReceiver | None = None
         self.opened: OpenProposal | None = None
         self.suspension: Suspension | None = None
-        # The followers that the next configuration names may hold something else under the same numbers.
-        self.doubted = False
 
     # --- transitions ----------------------------------------------------------------------------------------
 
@@ -98,8 +53,7 @@ class Replica:
         elif self.primary is None:
             self.become_primary(now_ns, wall_us, before, entry.suspect)
         else:
-            self.primary.reconfigure(now_ns, wall_us)
-            self.context.transition(self.shard, self.epoch, self.role.value, "members changed")
+            self.become_reconfigured(now_ns, wall_us)
 
     def fits(self) -> bool:
         """Whether this copy can take its place in a configuration that names it; a joiner must be whole.
@@ -138,40 +92,11 @@ class Replica:
         """
         return self.receiver is None and self.epoch == known.epoch and known.nonce == entry.nonce
 
-    def count(self) -> None:
-        """Tell the books what this replica holds: now, or where there is ample room with the next beacon.
-
-        Until then they hold too much against it, never too little: what is logged was added when it was. Its
-        kept answers are told of once they are many: they have a bound of their own.
-        """
-        context = self.context
-        context.uncounted[self.shard] = self
-        memory = context.memory
-        if (
-            memory.free_bytes <= memory.ample_bytes
-            or self.table.clients.charged_bytes - self.settled_answers_bytes > _ANSWERS_UNTOLD_BYTES
-        ):
-            context.count_all()
-
-    def count_arrived(self) -> None:
-        """Tell the books of what a snapshot brought, for which room was kept when it began."""
-        self.settled_bytes = self.table.charged_bytes + self.table.clients.charged_bytes
-        self.count_now()
-
     def count_now(self) -> None:
-        """Tell the books what this replica holds, and what of it the primary that it follows has added."""
-        answers = self.table.clients.charged_bytes
-        stored = self.table.charged_bytes + answers
-        used = stored + self.log.charged_bytes
-        if self.primary is not None:
-            used += self.primary.held_bytes
-        memory = self.context.memory
-        memory.note(self.shard, used, answers)
-        if stored > self.settled_bytes and self.leader:
-            memory.spend(self.leader, stored - self.settled_bytes)
-        self.settled_bytes, self.settled_answers_bytes = stored, answers
+        """Tell the books what this replica holds; one that is whole needs no room kept for it any more."""
+        super().count_now()
         if self.receiver is not None and self.receiver.complete:
-            memory.joined(self.shard)
+            self.memory.joined(self.shard)
 
     def state(self, now_ns: int) -> wire.ReplicaState:
         """Return what an operator is shown of this replica."""
@@ -199,9 +124,7 @@ class Replica:
         self.role = Role.JOINING
         self.leader = leader
         self.receiver = receiver
-        self.table = receiver.table
-        self.log = Log(receiver.sequence)
-        self.committed = receiver.sequence
+        self.begin_at(receiver.table, receiver.sequence)
         self.context.transition(self.shard, self.epoch, self.role.value, "snapshot begins")
 
     def become_primary(
@@ -229,7 +152,7 @@ class Replica:
         if suspect is not None and former and len(self.members) == 1 and self._holds(suspect):
             self.become_suspended(former, suspect, reason)
             return
-        self._begin_to_lead(now_ns, wall_us, reason, usurping=usurping)
+        self._become_leader(now_ns, wall_us, reason, usurping=usurping)
 
     def become_suspended(self, former: bytes, suspect: SuspectRecord, reason: str) -> None:
         """Stop before the record on which the former primary died or hung."""
@@ -253,7 +176,7 @@ class Replica:
     ) -> None:
         """Go on if the suspicion was taken back: the former primary has applied the record after all."""
         if self.suspension is not None and after is None and before == self.suspension.suspect:
-            self._begin_to_lead(now_ns, wall_us, "the former primary passed the record")
+            self._become_leader(now_ns, wall_us, "the former primary passed the record")
 
     def drop_record(self, now_ns: int, wall_us: int) -> None:
         """Go on behind the record at which this replica is suspended, as if it had never changed anything.
@@ -266,7 +189,7 @@ class Replica:
         self.committed = record.sequence
         self.suspension.refuse_for_good(self.table.clients)
         reason = f"record {record.sequence} was dropped by an operator"
-        self._begin_to_lead(now_ns, wall_us, reason, copy_first=True)
+        self._become_leader(now_ns, wall_us, reason, copy_first=True)
 
     def _holds(self, suspect: SuspectRecord) -> bool:
         """Whether that record is in the log here, and the former primary had not applied it either."""
@@ -275,48 +198,7 @@ class Replica:
         (record,) = self.log.records(suspect.sequence - 1, suspect.sequence)
         return record.epoch == suspect.epoch
 
-    def affordable(self, through: int) -> int:
-        """Return up to which record to apply in this step; the rest is left for the next, see `pacing`."""
-        context = self.context
-        reached, context.step_bytes = affordable(
-            self.log, self.table, self.committed, through, context.step_bytes
-        )
-        if reached < through:
-            self._leave(through)
-        return reached
-
-    def commit(self, through: int) -> None:
-        """Apply the log up to a record, marking each; stop earlier if that takes too long for one step."""
-        context, table, log = self.context, self.table, self.log
-        mark, apply, walked = context.mark, table.apply, table.walked
-        mark[MARK_SHARD] = self.shard
-        opening = log.opening_at > self.committed
-        for record in (log.records if opening else log.take)(self.committed, through):
-            mark[MARK_EPOCH] = record.epoch
-            mark[MARK_SEQUENCE] = self.committed = record.sequence
-            apply(record)
-            if walked.items and self.walked_enough(through):
-                break
-        mark[MARK_SEQUENCE] = 0
-        if opening:
-            log.trim(self.committed)
-
-    def walked_enough(self, through: int) -> bool:
-        """Count what the latest command read in Python; return whether the rest waits for the next step."""
-        context, walked = self.context, self.table.walked
-        context.step_items -= walked.items
-        walked.items = 0
-        if context.step_items > 0 or self.committed >= through:
-            return False
-        context.step_bytes = 0
-        self._leave(through)
-        return True
-
-    def _leave(self, through: int) -> None:
-        self.known_committed = max(self.known_committed, through)
-        self.context.behind[self.shard] = self
-
-    def _begin_to_lead(
+    def _become_leader(
         self, now_ns: int, wall_us: int, reason: str, *, usurping: bool = False, copy_first: bool = False
     ) -> None:
         self.suspension = None
@@ -325,12 +207,20 @@ class Replica:
         # The shard's time begins now at the latest: a clock that jumps before the first request has to be
         # doubted too.
         self.clock.read(now_ns, wall_us)
-        self.primary = Primary(self, now_ns)
-        self.primary.copy_first = copy_first and self.primary.behind
+        self.primary = Primary(self, self.resources, now_ns)
+        replication = self.primary.replication
+        replication.copy_first = copy_first and replication.behind
         self.context.transition(self.shard, self.epoch, self.role.value, reason)
         if usurping:
             self.primary.membership.keep_quiet(now_ns)
         self.primary.reconfigure(now_ns, wall_us)
+
+    def become_reconfigured(self, now_ns: int, wall_us: int) -> None:
+        """As the primary, go on under a later configuration, whatever had been proposed."""
+        assert self.primary is not None
+        self.role = Role.PRIMARY
+        self.primary.reconfigure(now_ns, wall_us)
+        self.context.transition(self.shard, self.epoch, self.role.value, "members changed")
 
     def become_backup(self, now_ns: int, leader: bytes, before: int) -> None:
         """Follow the primary of a configuration and back it from now on."""
@@ -352,14 +242,13 @@ class Replica:
         self._incoming(now_ns).backed.add(self.shard)
         self.context.transition(self.shard, self.epoch, self.role.value, reason)
 
-    def become_fenced(self, now_ns: int, reason: str) -> None:
+    def propose_takeover(self, now_ns: int, reason: str) -> None:
         """As a backup, propose to take over, and from here on acknowledge nothing at this epoch."""
-        self.role = Role.FENCED
         self._incoming(now_ns).refuse(self.shard, self.epoch)
         self.opened = self.context.propose(
             now_ns, self.shard, self.epoch, "takeover", self.context.incarnation, ()
         )
-        self.context.transition(self.shard, self.epoch, self.role.value, reason)
+        self.become_fenced(reason)
 
     def close(self, now_ns: int, reason: str) -> None:
         """Give the replica up: it is not a member any more."""
@@ -369,8 +258,7 @@ class Replica:
         if self.leader and self.role is not Role.JOINING:
             # A joiner backs nobody yet, and may begin again at the same epoch.
             self._incoming(now_ns).refuse(self.shard, self.epoch)
-        self.context.uncounted.pop(self.shard, None)
-        self.context.memory.drop(self.shard)
+        self.memory.drop(self.shard)
         self.context.transition(self.shard, self.epoch, "none", reason)
 
     def sweep(self, now_ns: int, wall_us: int, looks: int) -> int:
@@ -404,7 +292,7 @@ class Replica:
         if decision.applied:
             return
         if self.primary is not None:
-            self.primary.on_refused(now_ns, decision.reason)
+            self.primary.membership.on_refused(now_ns, decision.reason)
         elif decision.reason.startswith("stale"):
             self.context.ignore("Decision", decision.reason, self.shard, self.epoch)
         else:
@@ -413,7 +301,7 @@ class Replica:
             self.opened = self.context.prepare_takeover(now_ns, self.shard, self.epoch)
 
     def _incoming(self, now_ns: int) -> Incoming:
-        return hear_of(self.context, self.leader, now_ns)
+        return self.resources.pairs.hear_of(self.leader, now_ns)
 
 
 def unserved(
@@ -426,13 +314,13 @@ def unserved(
 
 
 def join_refusal(
-    context: Context, replicas: Sequence[Replica | None], peer: bytes, chunk: SnapshotChunk
+    resources: Resources, replicas: Sequence[Replica | None], peer: bytes, chunk: SnapshotChunk
 ) -> SnapshotRefused | None:
     """Return why a chunk of a snapshot for one of an actor's shards is not taken, None if it is."""
-    reason, full = _objection(context, replicas, peer, chunk), False
+    reason, full = _objection(resources.context, replicas, peer, chunk), False
     if reason is None and chunk.number == 0:
-        context.count_all()
-        reason = context.memory.refusal_of_join(chunk.shard, chunk.shard_bytes)
+        resources.memory.count_all()
+        reason = resources.memory.refusal_of_join(chunk.shard, chunk.shard_bytes)
         full = reason is not None
     return None if reason is None else SnapshotRefused(chunk.shard, chunk.epoch, chunk.join, reason, full)
 

@@ -19,6 +19,7 @@ None of this is part of the replicated state: it decides what is logged and neve
 """
 
 from collections import defaultdict
+from typing import Protocol
 
 from greenroom_cluster.shard.settings import HostSettings, ns
 
@@ -80,6 +81,13 @@ class Grant:
         self._former_bytes -= size
 
 
+class Holder(Protocol):
+    """Who holds memory, and has not told the books yet how much."""
+
+    def count_now(self) -> None:
+        """Tell them."""
+
+
 class Memory:
     """The books of one actor."""
 
@@ -102,6 +110,7 @@ class Memory:
         "free_bytes",
         "slot",
         "spare_bytes",
+        "uncounted",
         "used_bytes",
     )
 
@@ -129,6 +138,8 @@ class Memory:
         # Shards that could have come if less had been granted, and how many grants were offered.
         self._wanted: dict[int, int] = {}
         self._offers = 0
+        # By shard: who has yet to tell what it holds.
+        self.uncounted: dict[int, Holder] = {}
         # Of the slots that lacked memory lately: when growth was refused, and when the operator was told.
         self._refusals: dict[str, tuple[int, int]] = {}
 
@@ -160,6 +171,11 @@ class Memory:
 
     # --- what is used ---------------------------------------------------------------------------------------
 
+    def count_all(self) -> None:
+        """Bring the books up to date."""
+        while self.uncounted:
+            self.uncounted.popitem()[1].count_now()
+
     def note(self, shard: int, used_bytes: int, answers_bytes: int) -> None:
         """Count what a replica holds now; `answers_bytes` of it are kept answers and their clients."""
         more = used_bytes - self._used[shard]
@@ -182,6 +198,7 @@ class Memory:
 
     def drop(self, shard: int) -> None:
         """A replica is given up."""
+        self.uncounted.pop(shard, None)
         self._joins.pop(shard, None)
         self.note(shard, 0, 0)
         self._keep_free()

@@ -1,0 +1,43 @@
+"""The pairs of one actor, by peer."""
+
+from itertools import count
+
+from greenroom_cluster.shard.context import Context
+from greenroom_cluster.shard.pairs.incoming import Incoming
+from greenroom_cluster.shard.pairs.outgoing import UNTOLD_BYTES, Outgoing
+from greenroom_cluster.shard.state.memory import Memory
+
+
+class Pairs:
+    """Pairs with peers that back replicas here (`outgoing`) and with peers backed here (`incoming`)."""
+
+    __slots__ = ("_batches", "_context", "_memory", "incoming", "outgoing")
+
+    def __init__(self, context: Context, memory: Memory) -> None:
+        self._context = context
+        self._memory = memory
+        # Numbered across all pairs, so that no answer to a former pair fits a batch of its successor.
+        self._batches = count(1)
+        self.outgoing: dict[bytes, Outgoing] = {}
+        self.incoming: dict[bytes, Incoming] = {}
+
+    def toward(self, peer: bytes, now_ns: int) -> Outgoing:
+        """Return the pair with a peer that backs, or is to back, replicas here."""
+        pair = self.outgoing.get(peer)
+        if pair is None:
+            # What may be added to the peer's memory; a little as long as it has not said, see `memory`.
+            room_bytes = min(UNTOLD_BYTES, self._memory.spare_bytes)
+            pair = self.outgoing[peer] = Outgoing(self._context, peer, now_ns, room_bytes, self._batches)
+        return pair
+
+    def hear_of(self, peer: bytes, now_ns: int) -> Incoming:
+        """Return the pair with a peer that is, or may become, the primary of replicas here."""
+        incoming = self.incoming.get(peer)
+        if incoming is None:
+            incoming = self.incoming[peer] = Incoming(peer, now_ns)
+        return incoming
+
+    def close_unused(self) -> None:
+        """End the pairs that serve no shard any more."""
+        for peer in [peer for peer, pair in self.outgoing.items() if not pair.followers]:
+            self.outgoing.pop(peer).close()

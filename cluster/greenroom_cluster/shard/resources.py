@@ -1,0 +1,52 @@
+"""What the replicas of one actor share, from which each part of a replica takes what it needs."""
+
+from greenroom_cluster.shard.context import Context
+from greenroom_cluster.shard.joining.slots import JoinSlots
+from greenroom_cluster.shard.pairs.registry import Pairs
+from greenroom_cluster.shard.state.memory import Memory
+from greenroom_cluster.shard.state.table import SessionTable
+from greenroom_cluster.shard.step import Mark, Step
+
+
+class Opening:
+    """How many `bytes` the logged commands of all primaries of an actor will open when they are applied."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+class Evictions:
+    """The evictions of all primaries of one actor: how many sessions so far, and the bytes under way.
+
+    `told_ns` is when the operator was told, and is not told again for a while; None: never.
+    """
+
+    __slots__ = ("sessions", "tables", "told_ns", "under_way_bytes")
+
+    def __init__(self) -> None:
+        self.tables: dict[SessionTable, None] = {}
+        self.sessions = 0
+        self.under_way_bytes = 0
+        self.told_ns: int | None = None
+
+    @property
+    def evictable_bytes(self) -> int:
+        """What all primaries here could free."""
+        return sum(table.evictable_bytes for table in self.tables)
+
+
+class Resources:
+    """What replicas share beside the context."""
+
+    __slots__ = ("context", "evictions", "joins", "memory", "opening", "pairs", "step")
+
+    def __init__(self, context: Context, mark: Mark) -> None:
+        self.context = context
+        self.step = Step(context.settings, mark)
+        self.memory = Memory(context.settings, context.slot)
+        self.pairs = Pairs(context, self.memory)
+        self.joins = JoinSlots(context.settings)
+        self.opening = Opening()
+        self.evictions = Evictions()

@@ -1,0 +1,144 @@
+"""One shard's copy on one actor, whatever its role: what it holds, and how its log is applied."""
+
+from greenroom_cluster.shard.context import Context
+from greenroom_cluster.shard.roles.accepts import Role
+from greenroom_cluster.shard.state.clock import ShardClock
+from greenroom_cluster.shard.state.log import Log
+from greenroom_cluster.shard.state.memory import Memory
+from greenroom_cluster.shard.state.pacing import affordable
+from greenroom_cluster.shard.state.table import SessionTable
+from greenroom_cluster.shard.step import MARK_EPOCH, MARK_SEQUENCE, MARK_SHARD, Step
+
+_ANSWERS_UNTOLD_BYTES = 64 << 10
+
+
+class Copy:
+    """The sessions and the log of a shard. `leader` is the incarnation that it follows, empty at a primary.
+
+    `known_committed` is what was left to be applied by later steps, see `pacing`. `held_bytes` is what the
+    requests take that a primary holds. `doubted`: the followers that the next configuration names may hold
+    something else under the same numbers.
+    """
+
+    __slots__ = (
+        "_settled_answers_bytes",
+        "_settled_bytes",
+        "clock",
+        "committed",
+        "context",
+        "doubted",
+        "epoch",
+        "held_bytes",
+        "known_committed",
+        "leader",
+        "log",
+        "members",
+        "memory",
+        "role",
+        "shard",
+        "step",
+        "table",
+    )
+
+    def __init__(self, context: Context, step: Step, memory: Memory, shard: int, epoch: int) -> None:
+        self.context = context
+        self.step = step
+        self.memory = memory
+        self.shard = shard
+        self.epoch = epoch
+        self.members: tuple[bytes, ...] = ()
+        self.role = Role.JOINING
+        self.leader = b""
+        self.table = SessionTable(by_age=context.settings.eviction == "anonymous")
+        self.log = Log()
+        self.clock = ShardClock()
+        self.committed = 0
+        self.known_committed = 0
+        self.held_bytes = 0
+        self.doubted = False
+        # What the table, and the answers in it, were charged with when the books were told last.
+        self._settled_bytes = 0
+        self._settled_answers_bytes = 0
+
+    def become_fenced(self, reason: str) -> None:
+        """Help the present configuration no more, since another was proposed."""
+        self.role = Role.FENCED
+        self.context.transition(self.shard, self.epoch, self.role.value, reason)
+
+    def begin_at(self, table: SessionTable, sequence: int) -> None:
+        """Hold what a snapshot brings, and the log from there on."""
+        self.table = table
+        self.log = Log(sequence)
+        self.committed = sequence
+
+    # --- the books ------------------------------------------------------------------------------------------
+
+    def count(self) -> None:
+        """Tell the books what this copy holds: now, or where there is ample room with the next beacon.
+
+        Until then they hold too much against it, never too little: what is logged was added when it was. Its
+        kept answers are told of once they are many: they have a bound of their own.
+        """
+        memory = self.memory
+        memory.uncounted[self.shard] = self
+        if (
+            memory.free_bytes <= memory.ample_bytes
+            or self.table.clients.charged_bytes - self._settled_answers_bytes > _ANSWERS_UNTOLD_BYTES
+        ):
+            memory.count_all()
+
+    def count_arrived(self) -> None:
+        """Tell the books of what a snapshot brought, for which room was kept when it began."""
+        self._settled_bytes = self.table.charged_bytes + self.table.clients.charged_bytes
+        self.count_now()
+
+    def count_now(self) -> None:
+        """Tell the books what this copy holds, and what of it the primary that it follows has added."""
+        answers = self.table.clients.charged_bytes
+        stored = self.table.charged_bytes + answers
+        memory = self.memory
+        memory.note(self.shard, stored + self.log.charged_bytes + self.held_bytes, answers)
+        if stored > self._settled_bytes and self.leader:
+            memory.spend(self.leader, stored - self._settled_bytes)
+        self._settled_bytes, self._settled_answers_bytes = stored, answers
+
+    # --- the log --------------------------------------------------------------------------------------------
+
+    def affordable(self, through: int) -> int:
+        """Return up to which record to apply in this step; the rest is left for the next, see `pacing`."""
+        step = self.step
+        reached, step.bytes_left = affordable(self.log, self.table, self.committed, through, step.bytes_left)
+        if reached < through:
+            self._leave(through)
+        return reached
+
+    def commit(self, through: int) -> None:
+        """Apply the log up to a record, marking each; stop earlier if that takes too long for one step."""
+        mark, table, log = self.step.mark, self.table, self.log
+        apply, walked = table.apply, table.walked
+        mark[MARK_SHARD] = self.shard
+        opening = log.opening_at > self.committed
+        for record in (log.records if opening else log.take)(self.committed, through):
+            mark[MARK_EPOCH] = record.epoch
+            mark[MARK_SEQUENCE] = self.committed = record.sequence
+            apply(record)
+            if walked.items and self.walked_enough(through):
+                break
+        mark[MARK_SEQUENCE] = 0
+        if opening:
+            log.trim(self.committed)
+
+    def walked_enough(self, through: int) -> bool:
+        """Count what the latest command read in Python; return whether the rest waits for the next step."""
+        step, walked = self.step, self.table.walked
+        step.items_left -= walked.items
+        walked.items = 0
+        if step.items_left > 0 or self.committed >= through:
+            return False
+        step.bytes_left = 0
+        self._leave(through)
+        return True
+
+    def _leave(self, through: int) -> None:
+        self.known_committed = max(self.known_committed, through)
+        self.step.behind[self.shard] = None

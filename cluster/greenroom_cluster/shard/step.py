@@ -1,0 +1,83 @@
+"""The step under way: what it has done, what it may still do, and what it leaves to later ones."""
+
+from typing import Protocol
+
+from greenroom import wire
+from greenroom_cluster.shard.settings import HostSettings, ns
+
+ITEMS_MAX = 8192
+"""After so many items that were read in Python, about 4 us each, a step applies no more."""
+
+MARK_SHARD, MARK_EPOCH, MARK_SEQUENCE = range(3)
+
+
+class Mark(Protocol):
+    """Three integers that name the record about to be applied; a sequence number of 0: none is.
+
+    Kept where they outlive the process, so that a successor can spare itself a record on which this one dies.
+    Not a function: three stores take a tenth of a microsecond, a call that packs them twice that.
+    """
+
+    def __setitem__(self, field: int, value: int, /) -> None:
+        """Set one of them."""
+
+
+class Step:
+    """What one step counts. The sets of shards are dicts, since those keep their order.
+
+    `ready`: primaries that may be able to commit, in this step. `behind`: replicas that left some of what is
+    committed to a later step. `unfinished`: primaries that may have another page of a long command to log.
+    """
+
+    __slots__ = (
+        "_bytes_max",
+        "_pause_ns",
+        "applied_bytes",
+        "awake_ns",
+        "behind",
+        "bytes_left",
+        "fanned_out",
+        "identity",
+        "inspected",
+        "items_left",
+        "listed",
+        "mark",
+        "now_ns",
+        "ready",
+        "unfinished",
+        "walked_items",
+    )
+
+    def __init__(self, settings: HostSettings, mark: Mark) -> None:
+        self._bytes_max = settings.step_bytes
+        # A gap between steps means that this process stood still: what it knows of others is as old.
+        self._pause_ns = ns(2 * settings.beacon_seconds)
+        self.mark = mark
+        self.now_ns = 0
+        self.awake_ns = 0
+        self.ready: dict[int, None] = {}
+        self.behind: dict[int, None] = {}
+        self.unfinished: dict[int, None] = {}
+        # What may still be applied: bytes that commands bring and open, and items that are read in Python.
+        self.bytes_left = self._bytes_max
+        self.items_left = ITEMS_MAX
+        # Entries listed, shards asked for by requests to many, items of data read, what operators were shown.
+        self.listed = 0
+        self.fanned_out = 0
+        self.walked_items = 0
+        self.inspected: tuple[wire.ReplicaState, ...] = ()
+        # Whose requests it takes in, and how many bytes of whose commands it applied.
+        self.identity = ""
+        self.applied_bytes: dict[str, int] = {}
+
+    def begin(self, now_ns: int) -> None:
+        """Begin the next step."""
+        self.listed = self.fanned_out = self.walked_items = 0
+        self.inspected = ()
+        self.identity = ""
+        self.bytes_left, self.items_left = self._bytes_max, ITEMS_MAX
+        if self.applied_bytes:
+            self.applied_bytes = {}
+        if now_ns - self.now_ns > self._pause_ns:
+            self.awake_ns = now_ns
+        self.now_ns = now_ns
