@@ -9,11 +9,13 @@ from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.pairs.incoming import Incoming
 from greenroom_cluster.shard.pairs.outgoing import Outgoing
 from greenroom_cluster.shard.pairs.replication import Replication
-from greenroom_cluster.shard.roles import backup, replica
-from greenroom_cluster.shard.roles.accepts import ACCEPTS, Kind, Role
+from greenroom_cluster.shard.peers import Peers
+from greenroom_cluster.shard.roles import accepts, backup, replica
+from greenroom_cluster.shard.roles.accepts import ACCEPTS
 from greenroom_cluster.shard.roles.membership import Membership
 from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replica import Replica
+from greenroom_cluster.shard.roles.role import Kind, Role
 from greenroom_cluster.shard.state.copy import Copy
 from simulations import connections
 from simulations.mutant_stories import HEARS_LATE, SLOW_PEER, THIN_LINE, WAKES_AMID_REJOINED
@@ -25,16 +27,16 @@ from simulations.patching import Patches, mutant
 @mutant("acknowledges records after its takeover proposal", flagged=True)
 def _(patches: Patches) -> None:
     """⚑ A backup that has proposed to take over goes on logging and acknowledging at that epoch."""
-    accepts = {**ACCEPTS, Role.FENCED: frozenset({Kind.RECORDS, Kind.COMMIT})}
-    patches.set(backup, "ACCEPTS", accepts)
+    row = {kind: ACCEPTS[Role.BACKUP][kind] for kind in (Kind.RECORDS, Kind.COMMIT)}
+    patches.set(accepts, "ACCEPTS", {**ACCEPTS, Role.FENCED: row})
 
 
 @mutant("backs the primary after its takeover proposal", flagged=True)
 def _(patches: Patches) -> None:
     """⚑ A backup that has proposed to take over still answers beacons as if it backed the primary."""
-    original = Replica.propose_takeover
+    original = Replica.become_fenced
 
-    def propose_takeover(self, now_ns, reason):
+    def become_fenced(self, now_ns, reason):
         within = Patches()
         within.set(Incoming, "refuse", lambda incoming, shard, epoch: incoming.backed.discard(shard))
         try:
@@ -42,7 +44,7 @@ def _(patches: Patches) -> None:
         finally:
             within.undo()
 
-    patches.set(Replica, "propose_takeover", propose_takeover)
+    patches.set(Replica, "become_fenced", become_fenced)
 
 
 @mutant("obeys only the old configuration while adding a member", flagged=True, budget=1500)
@@ -139,16 +141,16 @@ def _(patches: Patches) -> None:
 @mutant("serves before its takeover is decided")
 def _(patches: Patches) -> None:
     """A backup whose grace is over serves at once, while its proposal is still under way."""
-    original = Replica.propose_takeover
+    original = Replica.become_fenced
 
-    def propose_takeover(self, now_ns, reason):
+    def become_fenced(self, now_ns, reason):
         original(self, now_ns, reason)
         opened, leader, members = self.opened, self.leader, self.members
         self.members = (self.context.incarnation,)
         self.become_primary(now_ns, self.clock.last_us, self.epoch)
         self.members, self.opened, self.leader = members, opened, leader
 
-    patches.set(Replica, "propose_takeover", propose_takeover)
+    patches.set(Replica, "become_fenced", become_fenced)
 
 
 @mutant("adds a joiner whose snapshot is incomplete")
@@ -206,7 +208,7 @@ def _(patches: Patches) -> None:
         if successor not in current.members[1:]:
             return
         rest = tuple(peer for peer in current.members if peer != successor)
-        current.role = Role.FENCED
+        current.role = Role.HANDING_OVER
         self._propose(now_ns, "handover", successor, rest)
 
     patches.set(Membership, "hand_over_if_drained", hand_over)
@@ -231,8 +233,8 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     """A backup does not compare epochs: a deposed primary's records go into its log."""
 
-    def follows(current, sender, epoch, kind):
-        return kind in ACCEPTS[current.role] and (sender == current.leader or epoch < current.epoch)
+    def follows(current, sender, epoch, kind):  # noqa: ARG001
+        return sender == current.leader or epoch < current.epoch
 
     patches.set(backup, "_follows", follows)
 
@@ -243,12 +245,12 @@ def _(patches: Patches) -> None:
 @mutant("measures the lease from receipt", budget=1500)
 def _(patches: Patches) -> None:
     """A lease runs from when its acknowledgement arrived, not from when it was asked for."""
-    original = Host._beacon_ok
+    original = Peers._beacon_ok
 
     def beacon_ok(self, now_ns, wall_us, peer, message):
         original(self, now_ns, wall_us, peer, msgspec.structs.replace(message, sent_ns=now_ns))
 
-    patches.set(Host, "_beacon_ok", beacon_ok)
+    patches.set(Peers, "_beacon_ok", beacon_ok)
 
 
 @mutant("counts a lease as renewed when it asks")
@@ -318,7 +320,7 @@ def _(patches: Patches) -> None:
             original(self)
             effects[before:] = [msgspec.structs.replace(effect, bulk=False) for effect in effects[before:]]
 
-    link_up = Host._link_up
+    link_up = Peers.link_up
 
     def link_up_and_send(self, now_ns, wall_us, event):
         link_up(self, now_ns, wall_us, event)
@@ -328,7 +330,7 @@ def _(patches: Patches) -> None:
                 primary.membership.on_bulk_up(event.peer)
 
     patches.set(Membership, "_send_chunks", send_chunks)
-    patches.set(Host, "_link_up", link_up_and_send)
+    patches.set(Peers, "link_up", link_up_and_send)
     patches.set(connections.Dialed, "queued", property(lambda self: False))
 
 
@@ -358,7 +360,8 @@ def _(patches: Patches) -> None:
 
 def empty_in_place_of(host: Host, now_ns: int, shard: int, entry: ShardEntry) -> None:
     """Take a place in a configuration with an empty copy."""
-    current = host._replicas[shard] = Replica(host._resources, shard, 0, now_ns)
+    current = host._replicas.begin(shard, 0, now_ns)
+    current.role = Role.JOINING
     current.adopt(now_ns, 0, entry)
 
 
@@ -376,7 +379,7 @@ def _(patches: Patches) -> None:
         )
         if members != entry.members and context.current.get(context.slot) == context.incarnation:
             entry = msgspec.structs.replace(entry, primary=members[0], backups=members[1:])
-            if self._replicas[shard] is None:
+            if self._replicas.by_shard[shard] is None:
                 empty_in_place_of(self, now_ns, shard, entry)
                 return
         original(self, now_ns, wall_us, shard, entry)
@@ -390,7 +393,7 @@ def _(patches: Patches) -> None:
     original = Host._configuration_changed
 
     def configuration_changed(self, now_ns, wall_us, shard, entry):
-        current = self._replicas[shard]
+        current = self._replicas.by_shard[shard]
         if current is not None and current.receiver is not None and current.leader not in entry.members:
             current.receiver.complete = False
         original(self, now_ns, wall_us, shard, entry)

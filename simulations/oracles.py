@@ -38,9 +38,9 @@ from greenroom_cluster.shard.messages import (
     SnapshotOk,
     SnapshotRefused,
 )
-from greenroom_cluster.shard.roles.accepts import Role
 from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replica import Replica
+from greenroom_cluster.shard.roles.role import Role
 from greenroom_cluster.shard.state import copy as copy_module
 from greenroom_cluster.shard.state.log import Log
 from greenroom_cluster.shard.state.records import Command, Record

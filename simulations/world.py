@@ -22,7 +22,7 @@ from greenroom_cluster.coordination.coordinator import CoordinatorSettings
 from greenroom_cluster.coordination.genesis import first_map
 from greenroom_cluster.shard.effects import Transition, Warned
 from greenroom_cluster.shard.host import Host
-from greenroom_cluster.shard.roles.accepts import Role
+from greenroom_cluster.shard.roles.role import Role
 from greenroom_cluster.shard.settings import HostSettings
 from greenroom_cluster.shard.state.clock import BELIEVED_AHEAD_US
 from simulations.actors import ActorProcess

@@ -199,6 +199,7 @@ def variables_of_tests() -> set[str]:
         "browser/conftest",
         "cluster/shard/test_worlds",
         "cluster/shard/test_transcripts",
+        "cluster/shard/test_roles_page",
         "cluster/steps/test_step_times",
         "store/test_scan",
     )

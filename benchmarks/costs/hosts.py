@@ -34,7 +34,7 @@ from greenroom_cluster.shard.effects import HostEffect
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.inputs import Decisions, HostInput, LinkUp, MapChanged, PeerMessages, Tick
 from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX, PeerReply, PeerRequest
-from greenroom_cluster.shard.roles.accepts import Role
+from greenroom_cluster.shard.roles.role import Role
 from greenroom_cluster.shard.settings import HostSettings
 
 SHARDS = 64

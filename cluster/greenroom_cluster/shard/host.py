@@ -16,7 +16,7 @@ from greenroom.cluster_map import ClusterMap, ShardEntry
 from greenroom.errors import InvariantError
 from greenroom_cluster.shard.clients.requests import Requests
 from greenroom_cluster.shard.context import Context, OpenProposal
-from greenroom_cluster.shard.effects import Answer, HostEffect
+from greenroom_cluster.shard.effects import HostEffect
 from greenroom_cluster.shard.inputs import (
     ClientRequests,
     ConnectionClosed,
@@ -30,24 +30,14 @@ from greenroom_cluster.shard.inputs import (
     PeerMessages,
     Tick,
 )
-from greenroom_cluster.shard.joining.snapshot import SnapshotReceiver
-from greenroom_cluster.shard.messages import (
-    Beacon,
-    BeaconOk,
-    Prepare,
-    PrepareOk,
-    SnapshotChunk,
-    SnapshotOk,
-    SnapshotRefused,
-)
 from greenroom_cluster.shard.pairs.incoming import Incoming
-from greenroom_cluster.shard.pairs.outgoing import Outgoing
-from greenroom_cluster.shard.pairs.strangers import Strangers, refuse_stranger
+from greenroom_cluster.shard.pairs.strangers import Strangers
+from greenroom_cluster.shard.peers import Peers
 from greenroom_cluster.shard.resources import Resources
-from greenroom_cluster.shard.roles.accepts import Role
-from greenroom_cluster.shard.roles.backup import catch_up, grace_over, receive_commit, take_records
-from greenroom_cluster.shard.roles.primary import Primary
-from greenroom_cluster.shard.roles.replica import Replica, join_refusal
+from greenroom_cluster.shard.roles.accepts import deliver
+from greenroom_cluster.shard.roles.replica import Replica
+from greenroom_cluster.shard.roles.replicas import Replicas
+from greenroom_cluster.shard.roles.role import Kind, Role
 from greenroom_cluster.shard.settings import HostSettings, ns
 from greenroom_cluster.shard.state.memory import Memory
 from greenroom_cluster.shard.step import Mark
@@ -73,32 +63,24 @@ class Host:
         self._memory = self._resources.memory
         self._pairs = self._resources.pairs
         self._strangers = Strangers(self._context, self._pairs, self._memory)
+        self._replicas = Replicas(self._resources)
+        self._peers = Peers(self._replicas, self._strangers)
         self._settings = settings
-        self._replicas: list[Replica | None] = []
-        self._requests = Requests(self._resources)
+        self._requests = Requests(self._replicas)
         self._starting: dict[int, OpenProposal] = {}
         self._manage_due_ns = 0
         self._sweeper = Sweeper(settings)
         self._on_input: dict[type, Callable[[int, int, Any], None]] = {
             ClientRequests: self._requests.take_in,
-            PeerMessages: self._peer_messages,
+            PeerMessages: self._peers.take_in,
             Tick: self._tick,
             ConnectionClosed: self._requests.connection_closed,
-            LinkUp: self._link_up,
-            LinkDown: self._link_down,
+            LinkUp: self._peers.link_up,
+            LinkDown: self._peers.link_down,
             MapChanged: self._map_changed,
             MemoryMeasured: self._memory_measured,
             Decisions: self._decisions,
             CoordinationUp: self._coordination_up,
-        }
-        self._on_message: dict[type, Callable[[int, int, bytes, Any], None]] = {
-            Prepare: self._prepare,
-            PrepareOk: self._prepare_ok,
-            Beacon: self._beacon,
-            BeaconOk: self._beacon_ok,
-            SnapshotChunk: self._snapshot_chunk,
-            SnapshotOk: self._snapshot_ok,
-            SnapshotRefused: self._snapshot_refused,
         }
 
     @property
@@ -115,7 +97,7 @@ class Host:
     @property
     def replicas(self) -> list[Replica | None]:
         """The replicas by shard, None where this actor has none. For inspection only."""
-        return self._replicas
+        return self._replicas.by_shard
 
     def step(self, now_ns: int, wall_us: int, event: HostInput) -> list[HostEffect]:
         """Take in one event and return the effects, to be performed in order before the next step.
@@ -133,7 +115,7 @@ class Host:
             ready = list(step.ready)
             step.ready.clear()
             for shard in ready:
-                self._advance(now_ns, wall_us, shard)
+                deliver(self._replicas, shard, now_ns, wall_us, b"", Kind.CATCH_UP)
         for pair in self._pairs.outgoing.values():
             if pair.unsent:
                 pair.flush()
@@ -166,121 +148,6 @@ class Host:
         self._memory.count_all()
         self._memory.measured(event.resident_bytes)
 
-    # --- peers ----------------------------------------------------------------------------------------------
-
-    def _peer_messages(self, now_ns: int, wall_us: int, event: PeerMessages) -> None:
-        if self._strangers.include(event.peer):
-            refuse_stranger(self._context, event.peer, event.messages)
-            return
-        for message in event.messages:
-            self._on_message[type(message)](now_ns, wall_us, event.peer, message)
-
-    def _replica(self, shard: int) -> Replica | None:
-        return self._replicas[shard] if 0 <= shard < len(self._replicas) else None
-
-    def _primaries(self, pair: Outgoing) -> list[Primary]:
-        """Return the primaries here that have the pair's peer for a follower."""
-        replicas = [self._replicas[shard] for shard in pair.followers]
-        return [each.primary for each in replicas if each is not None and each.primary is not None]
-
-    def _advance(self, now_ns: int, wall_us: int, shard: int) -> None:
-        replica = self._replicas[shard]
-        if replica is not None and replica.primary is not None:
-            replica.primary.advance(now_ns, wall_us)
-
-    def _prepare(self, now_ns: int, _wall_us: int, peer: bytes, message: Prepare) -> None:
-        refused = tuple(
-            (entry.shard, entry.shard_epoch)
-            for entry in message.entries
-            if not take_records(self._replicas, now_ns, peer, entry)
-        )
-        self._context.effects.append(Answer(peer, PrepareOk(message.batch, refused)))
-
-    def _prepare_ok(self, now_ns: int, wall_us: int, peer: bytes, message: PrepareOk) -> None:
-        pair = self._pairs.outgoing.get(peer)
-        if pair is None:
-            self._context.ignore("PrepareOk", "no such pair")
-            return
-        for shard in pair.on_prepare_ok(message, now_ns):
-            self._advance(now_ns, wall_us, shard)
-        pair.flush()
-
-    def _beacon(self, now_ns: int, _wall_us: int, peer: bytes, message: Beacon) -> None:
-        context = self._context
-        incoming = self._pairs.hear_of(peer, now_ns)
-        self._memory.count_all()
-        context.effects.append(Answer(peer, incoming.on_beacon(message, now_ns, self._memory)))
-        for shard, epoch, committed, time_us in message.commits:
-            replica = self._replica(shard)
-            if replica is not None:
-                receive_commit(replica, now_ns, peer, epoch, committed, time_us)
-
-    def _beacon_ok(self, now_ns: int, wall_us: int, peer: bytes, message: BeaconOk) -> None:
-        pair = self._pairs.outgoing.get(peer)
-        if pair is None:
-            self._context.ignore("BeaconOk", "no such pair")
-            return
-        for shard in pair.on_beacon_ok(message):
-            self._manage(now_ns, wall_us, shard)
-        for primary in self._primaries(pair):
-            primary.release(now_ns, wall_us)
-
-    def _snapshot_chunk(self, now_ns: int, _wall_us: int, peer: bytes, message: SnapshotChunk) -> None:
-        context = self._context
-        refusal = join_refusal(self._resources, self._replicas, peer, message)
-        if refusal is not None:
-            context.ignore("SnapshotChunk", refusal.reason, message.shard, message.epoch)
-            context.effects.append(Answer(peer, refusal))
-            return
-        replica = self._replicas[message.shard]
-        if message.number == 0:
-            replica = Replica(self._resources, message.shard, message.epoch, now_ns)
-            replica.become_joining(peer, SnapshotReceiver(message, replica.table))
-            self._replicas[message.shard] = replica
-        assert replica is not None
-        assert replica.receiver is not None
-        replica.receiver.take(message)
-        replica.clock.heard(message.time_us, now_ns)
-        replica.count_arrived()
-        answer = SnapshotOk(message.shard, message.epoch, message.join, message.number)
-        context.effects.append(Answer(peer, answer))
-
-    def _snapshot_ok(self, now_ns: int, _wall_us: int, _peer: bytes, message: SnapshotOk) -> None:
-        replica = self._replica(message.shard)
-        if replica is None or replica.primary is None:
-            self._context.ignore("SnapshotOk", "not the primary", message.shard, message.epoch)
-            return
-        replica.primary.membership.on_chunk_ok(message, now_ns)
-
-    def _snapshot_refused(self, now_ns: int, _wall_us: int, _peer: bytes, message: SnapshotRefused) -> None:
-        replica = self._replica(message.shard)
-        if replica is None or replica.primary is None:
-            self._context.ignore("SnapshotRefused", "not the primary", message.shard, message.epoch)
-            return
-        replica.primary.membership.on_join_refused(message, now_ns)
-
-    def _link_up(self, now_ns: int, _wall_us: int, event: LinkUp) -> None:
-        pair = self._pairs.outgoing.get(event.peer)
-        if pair is None:
-            self._context.ignore("LinkUp", "no such pair")
-        elif event.bulk:
-            pair.bulk_up = True
-            for primary in self._primaries(pair):
-                primary.membership.on_bulk_up(event.peer)
-        else:
-            pair.link_up(now_ns)
-
-    def _link_down(self, now_ns: int, _wall_us: int, event: LinkDown) -> None:
-        pair = self._pairs.outgoing.get(event.peer)
-        if pair is None:
-            self._context.ignore("LinkDown", "no such pair")
-        elif event.bulk:
-            pair.bulk_up = False
-            for primary in self._primaries(pair):
-                primary.membership.on_bulk_down(now_ns, event.peer)
-        else:
-            pair.link_down()
-
     # --- coordination ---------------------------------------------------------------------------------------
 
     def _entry(self, shard: int) -> ShardEntry:
@@ -294,8 +161,8 @@ class Host:
             context.ignore("MapChanged", f"version {after.version} is not newer")
             return
         if before is None:
-            self._replicas = [None] * after.shard_count
-            self._requests.serve(self._replicas)
+            self._replicas.by_shard = [None] * after.shard_count
+            self._requests.serve(after.shard_count)
         elif before.shard_count != after.shard_count:
             raise InvariantError("the number of shards is fixed when a cluster is created")
         context.learn(after)
@@ -310,11 +177,11 @@ class Host:
                 if before is not None and before.lineage != after.lineage:
                     self._begin_lineage(now_ns, shard, before.shards[shard], entry)
                 self._configuration_changed(now_ns, wall_us, shard, entry)
-            elif (replica := self._replicas[shard]) is not None:
+            elif (replica := self._replicas.by_shard[shard]) is not None:
                 replica.reconsider(now_ns, wall_us, known.suspect, entry.suspect)
         for incoming in list(self._pairs.incoming.values()):
             if incoming.peer in context.dead:
-                self._grace_over(incoming, now_ns)
+                self._grace_over(now_ns, wall_us, incoming)
         if before is None or before.actors != after.actors:
             self._manage_all(now_ns, wall_us)
         else:
@@ -322,45 +189,39 @@ class Host:
             for shard in changed:
                 self._manage(now_ns, wall_us, shard)
         self._pairs.close_unused()
-        leaders = {replica.leader for replica in self._replicas if replica is not None}
+        leaders = {replica.leader for replica in self._replicas.by_shard if replica is not None}
         self._strangers.forget_departed(before, leaders)
 
     def _configuration_changed(self, now_ns: int, wall_us: int, shard: int, entry: ShardEntry) -> None:
         context = self._context
-        replica = self._replicas[shard]
+        replica = self._replicas.by_shard[shard]
         started = self._starting.pop(shard, None)
         if replica is not None and replica.role is Role.JOINING and entry.epoch <= replica.epoch:
             return  # The snapshot is of this configuration, or of one that the map will tell of later.
         if context.incarnation in entry.members:
             if started is not None and entry.nonce == started.proposal.nonce:
                 # A late snapshot of the dead may have come meanwhile, older than what was acknowledged last.
-                if replica is not None:
-                    replica.close(now_ns, "the shard begins anew")
-                replica = self._replicas[shard] = Replica(self._resources, shard, 0, now_ns)
+                self._replicas.close(shard, now_ns, "the shard begins anew")
+                replica = self._replicas.begin(shard, 0, now_ns)
             if replica is None or not replica.fits():
                 self._decline(now_ns, shard, entry)
                 return
             replica.adopt(now_ns, wall_us, entry)
         elif replica is not None and not (replica.role is Role.JOINING and replica.leader == entry.primary):
-            replica.close(now_ns, "not a member any more")
-            self._replicas[shard] = None
+            self._replicas.close(shard, now_ns, "not a member any more")
 
     def _begin_lineage(self, now_ns: int, shard: int, known: ShardEntry, entry: ShardEntry) -> None:
         """Trust logs to be alike across lineages only if the new one continues our configuration."""
-        replica = self._replicas[shard]
+        replica = self._replicas.by_shard[shard]
         if replica is not None and not replica.continues(known, entry):
             if entry.primary == self._context.incarnation and replica.receiver is None:
                 replica.doubted = True
             elif self._context.incarnation in entry.members:
-                replica.close(now_ns, "a new lineage begins from an older configuration")
-                self._replicas[shard] = None
+                self._replicas.close(shard, now_ns, "a new lineage begins from an older configuration")
 
     def _decline(self, now_ns: int, shard: int, entry: ShardEntry) -> None:
         """Tell the primary that this actor has no copy, so that it is removed and can join anew."""
-        replica = self._replicas[shard]
-        if replica is not None:
-            replica.close(now_ns, "named a member without a whole copy")
-            self._replicas[shard] = None
+        self._replicas.close(shard, now_ns, "named a member without a whole copy")
         self._context.warn("a configuration names this actor, which has no copy of the shard", shard)
         if entry.primary != self._context.incarnation:
             self._pairs.hear_of(entry.primary, now_ns).refuse(shard, entry.epoch)
@@ -384,7 +245,7 @@ class Host:
 
     def _decisions(self, now_ns: int, _wall_us: int, event: Decisions) -> None:
         for decision in event.decisions:
-            replica = self._replica(decision.shard)
+            replica = self._replicas.get(decision.shard)
             started = self._starting.get(decision.shard)
             if replica is not None:
                 replica.on_decision(now_ns, decision)
@@ -395,7 +256,7 @@ class Host:
     def _coordination_up(self, now_ns: int, _wall_us: int, _event: CoordinationUp) -> None:
         for opened in self._starting.values():
             self._context.repropose(now_ns, opened)
-        for replica in self._replicas:
+        for replica in self._replicas.by_shard:
             if replica is not None and replica.proposal is not None:
                 self._context.repropose(now_ns, replica.proposal)
 
@@ -404,13 +265,8 @@ class Host:
     def _catch_up(self, now_ns: int, wall_us: int) -> None:
         behind, self._step.behind = self._step.behind, {}
         for shard in behind:
-            replica = self._replicas[shard]
-            if replica is None:
-                continue
-            if replica.primary is not None:
-                replica.primary.advance(now_ns, wall_us)
-            else:
-                catch_up(replica)
+            if self._replicas.by_shard[shard] is not None:
+                deliver(self._replicas, shard, now_ns, wall_us, b"", Kind.CATCH_UP)
 
     def _tick(self, now_ns: int, wall_us: int, _event: Tick) -> None:
         step = self._step
@@ -428,32 +284,31 @@ class Host:
             if now_ns - incoming.heard_ns > self._context.grace_ns:
                 self._memory.withdraw(incoming.peer)
                 if incoming.backed:
-                    self._grace_over(incoming, now_ns)
+                    self._grace_over(now_ns, wall_us, incoming)
         if now_ns >= self._manage_due_ns:
             self._manage_all(now_ns, wall_us)
             self._pairs.close_unused()
         if now_ns >= self._sweeper.due_ns:
-            self._sweeper.step(now_ns, wall_us, self._replicas)
+            self._sweeper.step(now_ns, wall_us, self._replicas.by_shard)
         if step.unfinished and now_ns >= self._sweeper.pages_due_ns:
-            self._sweeper.go_on(now_ns, wall_us, self._replicas, step.unfinished)
+            self._sweeper.go_on(now_ns, wall_us, self._replicas.by_shard, step.unfinished)
         if self._requests.fair.debts:
             self._requests.go_on(now_ns, wall_us)
 
-    def _grace_over(self, incoming: Incoming, now_ns: int) -> None:
+    def _grace_over(self, now_ns: int, wall_us: int, incoming: Incoming) -> None:
         incoming.grace_due_ns = now_ns + ns(self._settings.beacon_seconds)
         for shard in sorted(incoming.backed):
-            replica = self._replicas[shard]
-            if replica is None:
+            if self._replicas.by_shard[shard] is None:
                 raise InvariantError(f"shard {shard} is backed without a replica")
-            grace_over(replica, now_ns, incoming.heard_ns)
+            deliver(self._replicas, shard, now_ns, wall_us, incoming.peer, Kind.GRACE_OVER, incoming.heard_ns)
 
     def _manage_all(self, now_ns: int, wall_us: int) -> None:
         self._manage_due_ns = now_ns + ns(self._settings.beacon_seconds)
-        for shard in range(len(self._replicas)):
+        for shard in range(len(self._replicas.by_shard)):
             self._manage(now_ns, wall_us, shard)
 
     def _manage(self, now_ns: int, wall_us: int, shard: int) -> None:
-        replica = self._replicas[shard]
+        replica = self._replicas.by_shard[shard]
         if replica is None:
             self._start_if_wanted(now_ns, shard, self._entry(shard))
         elif replica.primary is not None:
@@ -473,5 +328,6 @@ class Host:
         incoming = self._pairs.incoming.get(replica.leader)
         heard_ns = replica.since_ns if incoming is None else max(incoming.heard_ns, replica.since_ns)
         if orphaned or now_ns - heard_ns > JOINER_SILENCE_GRACES * context.grace_ns:
-            replica.close(now_ns, "the primary went silent before the join was complete")
-            self._replicas[replica.shard] = None
+            self._replicas.close(
+                replica.shard, now_ns, "the primary went silent before the join was complete"
+            )

@@ -26,8 +26,8 @@ from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.messages import SnapshotOk, SnapshotRefused
-from greenroom_cluster.shard.roles.accepts import Role
 from greenroom_cluster.shard.roles.replica import Replica
+from greenroom_cluster.shard.roles.role import Role
 from greenroom_cluster.shard.settings import HostSettings, ns
 from greenroom_cluster.shard.state.stored import as_received
 

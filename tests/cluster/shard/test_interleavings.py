@@ -8,7 +8,7 @@ from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.messages import Beacon, BeaconOk, PrepareOk, SnapshotOk, SnapshotRefused
-from greenroom_cluster.shard.roles.accepts import Role
+from greenroom_cluster.shard.roles.role import Role
 from tests.cluster.shard.probe import ALICE, ME, B, C, Probe, chunk, create, prepare
 
 # --- what an earlier connection still brings ---------------------------------------------------------------

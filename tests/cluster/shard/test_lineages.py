@@ -3,7 +3,7 @@
 from greenroom import wire
 from greenroom_cluster.shard.effects import Reply
 from greenroom_cluster.shard.messages import Beacon, PrepareOk, SnapshotOk
-from greenroom_cluster.shard.roles.accepts import Role
+from greenroom_cluster.shard.roles.role import Role
 from tests.cluster.shard.probe import ALICE, ME, NONCE, B, C, Probe, chunk, create, prepare
 
 RAISED = 1 << 16

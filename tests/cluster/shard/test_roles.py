@@ -1,11 +1,14 @@
 """Every role against every input: the accepted ones do what they should, the others change nothing."""
 
+import ast
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from greenroom import wire
+from greenroom_cluster import shard
 from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
@@ -16,7 +19,8 @@ from greenroom_cluster.shard.messages import (
     SnapshotOk,
     SnapshotRefused,
 )
-from greenroom_cluster.shard.roles.accepts import ACCEPTS, Kind, Role
+from greenroom_cluster.shard.roles.accepts import ACCEPTS
+from greenroom_cluster.shard.roles.role import Kind, Role
 from tests.cluster.shard.probe import ALICE, CLIENT, ME, WALL_US, B, C, Probe, chunk, create, prepare
 
 
@@ -89,14 +93,13 @@ EXPECTED: dict[str, dict[str, str]] = {
     | REDIRECTS
     | {
         "first chunk": "taken",
-        "commit": "nothing",
-        "commit of another": "nothing",
         "decision": "nothing",
         "stray chunk refusal": "ignored",
     },
     "alone": EVERYWHERE | {"get": "answered", "create": "answered", "list": "answered", "clean": "answered"},
     "primary": EVERYWHERE | {"get": "answered", "create": "logged", "list": "answered", "clean": "logged"},
-    "handing over": EVERYWHERE | {"get": "held", "create": "held", "list": "held", "clean": "held"},
+    "handing over": EVERYWHERE
+    | {"get": "held", "create": "held", "list": "held", "clean": "held", "stray chunk refusal": "ignored"},
     "backup": EVERYWHERE
     | REDIRECTS
     | {"records": "logged", "commit": "clock", "stray chunk refusal": "ignored"},
@@ -258,3 +261,18 @@ def test_a_fenced_backup_acknowledges_nothing_until_a_later_epoch_frees_it() -> 
     assert probe.replica.role is Role.BACKUP
     (answer,) = probe.hear(B, prepare(11, epoch=3))
     assert answer.refused == ()
+
+
+def test_roles_change_in_become_and_nowhere_else() -> None:
+    """Only `_become`, which asks the table, sets a role; only `become_*` calls it."""
+    for path in Path(shard.__file__).parent.rglob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            for node in ast.walk(function):
+                if not isinstance(node, ast.Attribute):
+                    continue
+                if node.attr == "role" and isinstance(node.ctx, ast.Store):
+                    assert function.name in ("__init__", "_become"), f"{path.name}: {function.name}"
+                if node.attr == "_become":
+                    assert function.name.lstrip("_").startswith("become_"), f"{path.name}: {function.name}"

@@ -5,7 +5,7 @@ import pytest
 from greenroom import wire
 from greenroom.wire import FailureCode
 from greenroom_cluster.shard import effects as fx
-from greenroom_cluster.shard.roles.accepts import Role
+from greenroom_cluster.shard.roles.role import Role
 from greenroom_cluster.shard.settings import HostSettings
 from tests.cluster.shard.harness import World, create, delete, get, holding, transitions, update
 
@@ -192,7 +192,7 @@ def test_a_hand_over_holds_requests_and_sends_them_on(world: World) -> None:
 
     def handing_over() -> bool:
         replica = primary.replica()
-        if replica is not None and replica.role is Role.FENCED:
+        if replica is not None and replica.role is Role.HANDING_OVER:
             seen.append(world.request(primary, create(ALICE, holding("v1"))))
             return True
         return False
@@ -395,8 +395,8 @@ def test_transcript_of_a_killed_primary(world: World) -> None:
         f"{backup.slot} epoch {epoch} fenced: primary known dead",
         f"{backup.slot} epoch {epoch + 1} primary: takeover",
         f"{backup.slot} epoch {epoch + 2} primary: members changed",
-        f"{backup.slot} epoch {epoch + 2} fenced: hand-over proposed",
-        f"{backup.slot} epoch {epoch + 3} backup: was fenced",
+        f"{backup.slot} epoch {epoch + 2} handing over: hand-over proposed",
+        f"{backup.slot} epoch {epoch + 3} backup: was handing over",
         f"{successor.slot} epoch {epoch + 1} joining: snapshot begins",
         f"{successor.slot} epoch {epoch + 2} backup: was joining",
         f"{successor.slot} epoch {epoch + 3} primary: handed over",

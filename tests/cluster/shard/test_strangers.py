@@ -168,7 +168,7 @@ def test_the_leader_of_a_joiner_is_remembered_though_the_map_lacks_it() -> None:
     probe.configure(1, (D,), wanted="da", absent="b")
     assert B in probe.host._pairs.incoming
     probe.replica.close(probe.now_ns, "test")
-    probe.host._replicas[0] = None
+    probe.host.replicas[0] = None
     probe.configure(1, (D,), wanted="da", absent="b")
     assert B not in probe.host._pairs.incoming
 

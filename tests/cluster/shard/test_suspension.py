@@ -8,7 +8,7 @@ from greenroom.errors import InvariantError
 from greenroom.wire import FailureCode
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.messages import Beacon, Prepare, ShardRecords, SnapshotOk
-from greenroom_cluster.shard.roles.accepts import Role
+from greenroom_cluster.shard.roles.role import Role
 from greenroom_cluster.shard.roles.suspension import DROPPED
 from greenroom_cluster.shard.state.records import Record
 from greenroom_cluster.shard.state.table import SessionTable

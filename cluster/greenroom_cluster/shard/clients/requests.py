@@ -22,8 +22,9 @@ from greenroom_cluster.shard.limits.fairness import (
     WALKED_ITEMS_MAX,
     FairShare,
 )
-from greenroom_cluster.shard.resources import Resources
-from greenroom_cluster.shard.roles.replica import Replica, unserved
+from greenroom_cluster.shard.roles.accepts import ACCEPTS, SERVES
+from greenroom_cluster.shard.roles.replicas import Replicas
+from greenroom_cluster.shard.roles.role import Kind
 
 POINT_BITS = 16
 _OF_NO_SESSION = FANOUTS | {wire.Inspect, wire.DropRecord}
@@ -32,20 +33,20 @@ _OF_NO_SESSION = FANOUTS | {wire.Inspect, wire.DropRecord}
 class Requests:
     """Hands requests to replicas; there are none before `serve` was called. `fair` tells whose wait."""
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, replicas: Replicas) -> None:
+        resources = replicas.resources
+        self._replicas = replicas
         self._resources = resources
         self._context = resources.context
         self._step = resources.step
         self.fair = FairShare()
-        self._replicas: list[Replica | None] = []
         self._shift = POINT_BITS
         # How many requests the latest step took in.
         self._taken = 0
 
-    def serve(self, replicas: list[Replica | None]) -> None:
-        """Hand requests to these replicas from now on, a list by shard that goes on changing."""
-        self._replicas = replicas
-        self._shift = POINT_BITS - (len(replicas).bit_length() - 1)
+    def serve(self, shard_count: int) -> None:
+        """Hand requests to so many shards from now on."""
+        self._shift = POINT_BITS - (shard_count.bit_length() - 1)
 
     def go_on(self, now_ns: int, wall_us: int) -> None:
         """Serve the request whose turn it is among those that wait, if one's is."""
@@ -80,7 +81,7 @@ class Requests:
         if identity != fair.latest:
             fair.came(now_ns, identity)
         if fair.debts and identity in fair.debts and fair.must_wait(now_ns, identity):
-            requests = hold_costly(self._context, fair, self._replicas, event)
+            requests = hold_costly(self._context, fair, self._replicas.by_shard, event)
         self._serve(now_ns, wall_us, event.connection, event.client, identity, requests)
 
     def _serve(
@@ -95,7 +96,7 @@ class Requests:
         context, step = self._context, self._step
         step.identity = identity
         self._taken = len(requests)
-        replicas, shift = self._replicas, self._shift
+        replicas, shift, serves = self._replicas.by_shard, self._shift, SERVES
         for request in requests:
             kind = type(request)
             if kind in _OF_NO_SESSION:
@@ -105,15 +106,13 @@ class Requests:
                     administer(self._resources, replicas, now_ns, wall_us, connection, request)  # type: ignore[arg-type]  # as above
                 continue
             replica = replicas[request.point >> shift] if replicas and 0 <= request.point < 65536 else None  # type: ignore[union-attr]  # what remains has a point
-            primary = None if replica is None else replica.primary
-            if primary is None:
-                context.effects.append(Reply(connection, unserved(context, replica, client, request)))  # type: ignore[arg-type]  # as above
+            serve = None if replica is None else serves[replica.role]
+            if serve is None:
+                context.effects.append(Reply(connection, context.redirect(request.request)))
             elif step.walked_items > WALKED_ITEMS_MAX and kind in BRINGING:
-                put_off(context, self.fair, now_ns, connection, client, identity, request)  # type: ignore[arg-type]
-            elif kind is wire.Get:
-                primary.read(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]
+                put_off(context, self.fair, now_ns, connection, client, identity, request)  # type: ignore[arg-type]  # kind says which
             else:
-                primary.submit(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]
+                serve(replica, now_ns, wall_us, connection, client, request)
 
     def _fan_out(
         self, now_ns: int, wall_us: int, connection: int, client: bytes, request: wire.Fanout
@@ -132,19 +131,15 @@ class Requests:
             request = msgspec.structs.replace(request, removed=None)
         gather = Gather(connection, request)
         for shard in shards:
-            replica = self._replicas[shard] if 0 <= shard < len(self._replicas) else None
-            if replica is None or replica.primary is None:
-                continue
-            gather.expect()
-            if isinstance(request, wire.ListByUser):
-                replica.primary.read(now_ns, wall_us, gather, client, request)
-            else:
-                replica.primary.submit(now_ns, wall_us, gather, client, request)
+            serve = ACCEPTS[self._replicas.role_of(shard)].get(Kind.FANOUT)
+            if serve is not None:
+                gather.expect()
+                serve(self._replicas.by_shard[shard], now_ns, wall_us, gather, client, request)
         gather.seal(context.effects)
 
     def connection_closed(self, _now_ns: int, _wall_us: int, event: ConnectionClosed) -> None:
         """Forget what came on a connection that is gone and has not begun."""
         self.fair.drop(event.connection)
-        for replica in self._replicas:
+        for replica in self._replicas.by_shard:
             if replica is not None and replica.primary is not None:
                 replica.primary.drop_connection(event.connection)

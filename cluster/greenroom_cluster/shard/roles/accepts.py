@@ -1,43 +1,165 @@
-"""The roles of a replica and what each accepts, as a table.
+"""What each role accepts, as the table by which everything that reaches a replica is dispatched.
 
-An input that a role does not accept is ignored with a reason, never acted on. Epochs are compared before the
-table is asked. Names are strings because those are found in a table without a call.
+It is asked in one place for each of the two ways to a replica: `deliver` for what comes from other actors or
+with time, and `clients.requests` for requests. What a role does not accept is ignored with a reason, never
+acted on; a client is sent elsewhere instead. Handlers look at epochs and senders, which no role settles.
 """
 
-from enum import StrEnum
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from greenroom import wire
+from greenroom_cluster.shard.effects import Reply
+from greenroom_cluster.shard.messages import SnapshotOk, SnapshotRefused
+from greenroom_cluster.shard.roles.backup import (
+    catch_up,
+    end_grace,
+    receive_commit,
+    receive_records,
+)
+from greenroom_cluster.shard.roles.joiner import take_chunk
+from greenroom_cluster.shard.roles.primary import Origin, Primary
+from greenroom_cluster.shard.roles.replica import Replica
+from greenroom_cluster.shard.roles.replicas import Replicas
+from greenroom_cluster.shard.roles.role import Kind, Role
+
+Handler: TypeAlias = Callable[..., bool]
+"""Of a request: `(replica, now_ns, wall_us, origin, client, request)`. Of anything else: `(replicas, replica,
+now_ns, wall_us, sender, message)`; the result is whether it was taken in."""
 
 
-class Role(StrEnum):
-    """What a replica is to its shard."""
-
-    PRIMARY = "primary"
-    BACKUP = "backup"
-    JOINING = "joining"
-    FENCED = "fenced"
-    SUSPENDED = "suspended"
+_READS = frozenset({wire.Get, wire.ListByUser})
 
 
-class Kind(StrEnum):
-    """What can reach a replica."""
-
-    REQUEST = "request"
-    RECORDS = "records"
-    COMMIT = "commit"
-    CHUNK = "chunk"
-    ACKNOWLEDGEMENT = "acknowledgement"
-    CHUNK_ACKNOWLEDGEMENT = "chunk acknowledgement"
-    GRACE_OVER = "grace over"
+def _serve(replica: Replica, now_ns: int, wall_us: int, origin: Origin, client: bytes, request: Any) -> bool:
+    primary: Primary = replica.primary  # type: ignore[assignment]  # there is one in these roles
+    if type(request) in _READS:
+        primary.read(now_ns, wall_us, origin, client, request)
+    else:
+        primary.submit(now_ns, wall_us, origin, client, request)
+    return True
 
 
-ACCEPTS: dict[Role, frozenset[Kind]] = {
-    # Reads and writes; what its followers say.
-    Role.PRIMARY: frozenset({Kind.REQUEST, Kind.ACKNOWLEDGEMENT, Kind.CHUNK_ACKNOWLEDGEMENT}),
-    # The log and the commit point; it alone may take over.
-    Role.BACKUP: frozenset({Kind.RECORDS, Kind.COMMIT, Kind.GRACE_OVER}),
+def _answer_suspended(
+    replica: Replica, _now_ns: int, _wall_us: int, origin: int, client: bytes, request: Any
+) -> bool:
+    context, suspension = replica.context, replica.suspension
+    assert suspension is not None
+    reply = suspension.reply_to(client, request, replica.table.clients, context.map_version)
+    context.effects.append(Reply(origin, reply))
+    return True
+
+
+def _advance(
+    _replicas: Replicas, replica: Replica, now_ns: int, wall_us: int, _sender: bytes, _message: None
+) -> bool:
+    assert replica.primary is not None
+    replica.primary.advance(now_ns, wall_us)
+    return True
+
+
+def _release(
+    _replicas: Replicas, replica: Replica, now_ns: int, wall_us: int, _sender: bytes, _message: None
+) -> bool:
+    assert replica.primary is not None
+    replica.primary.release(now_ns, wall_us)
+    return True
+
+
+def _lose_backup(
+    _replicas: Replicas, replica: Replica, now_ns: int, wall_us: int, _sender: bytes, _message: None
+) -> bool:
+    assert replica.primary is not None
+    replica.primary.manage(now_ns, wall_us)
+    return True
+
+
+def _send_more(
+    _replicas: Replicas, replica: Replica, now_ns: int, _wall_us: int, _sender: bytes, message: SnapshotOk
+) -> bool:
+    assert replica.primary is not None
+    replica.primary.membership.on_chunk_ok(message, now_ns)
+    return True
+
+
+def _end_join(
+    _replicas: Replicas,
+    replica: Replica,
+    now_ns: int,
+    _wall_us: int,
+    _sender: bytes,
+    message: SnapshotRefused,
+) -> bool:
+    assert replica.primary is not None
+    replica.primary.membership.on_join_refused(message, now_ns)
+    return True
+
+
+def _approach_suspect(
+    _replicas: Replicas, replica: Replica, _now_ns: int, _wall_us: int, _sender: bytes, _message: None
+) -> bool:
+    replica.approach_suspect()
+    return True
+
+
+ACCEPTS: dict[Role, dict[Kind, Handler]] = {
+    # The first chunk of a snapshot makes a replica.
+    Role.NONE: {Kind.CHUNK: take_chunk},
     # A snapshot, and the log that goes on meanwhile. It never takes over: it may lack what was committed.
-    Role.JOINING: frozenset({Kind.RECORDS, Kind.COMMIT, Kind.CHUNK}),
-    # It has proposed that another configuration begins, so it must not help the present one any more.
-    Role.FENCED: frozenset(),
+    Role.JOINING: {
+        Kind.CHUNK: take_chunk,
+        Kind.RECORDS: receive_records,
+        Kind.COMMIT: receive_commit,
+        Kind.CATCH_UP: catch_up,
+    },
+    # The log and the commit point; it alone may take over.
+    Role.BACKUP: {
+        Kind.RECORDS: receive_records,
+        Kind.COMMIT: receive_commit,
+        Kind.CATCH_UP: catch_up,
+        Kind.GRACE_OVER: end_grace,
+    },
+    # It has proposed to take over, so it must not help the present configuration any more.
+    Role.FENCED: {},
     # It took over from a primary that died or hung on a record, and waits there for an operator.
-    Role.SUSPENDED: frozenset(),
+    Role.SUSPENDED: {Kind.REQUEST: _answer_suspended, Kind.CATCH_UP: _approach_suspect},
+    # Reads and writes, and what its followers say.
+    Role.PRIMARY: {
+        Kind.REQUEST: _serve,
+        Kind.FANOUT: _serve,
+        Kind.ACKNOWLEDGEMENT: _advance,
+        Kind.LEASE: _release,
+        Kind.REFUSAL: _lose_backup,
+        Kind.CHUNK_ACKNOWLEDGEMENT: _send_more,
+        Kind.CHUNK_REFUSAL: _end_join,
+        Kind.CATCH_UP: _advance,
+    },
+    # It has proposed that another be primary, which all its followers may become; requests are held.
+    Role.HANDING_OVER: {
+        Kind.REQUEST: _serve,
+        Kind.FANOUT: _serve,
+        Kind.ACKNOWLEDGEMENT: _advance,
+        Kind.LEASE: _release,
+        Kind.REFUSAL: _lose_backup,
+        Kind.CATCH_UP: _advance,
+    },
 }
+
+
+SERVES: dict[Role, Handler | None] = {role: row.get(Kind.REQUEST) for role, row in ACCEPTS.items()}
+"""The column of the table that is asked most."""
+
+
+def deliver(
+    replicas: Replicas, shard: int, now_ns: int, wall_us: int, sender: bytes, kind: Kind, message: Any = None
+) -> bool:
+    """Hand something to the replica of a shard; return whether that took it in."""
+    by_shard = replicas.by_shard
+    replica = by_shard[shard] if 0 <= shard < len(by_shard) else None
+    role = Role.NONE if replica is None else replica.role
+    handler = ACCEPTS[role].get(kind)
+    if handler is not None:
+        return handler(replicas, replica, now_ns, wall_us, sender, message)
+    epoch = 0 if replica is None else replica.epoch
+    replicas.resources.context.ignore(kind.value, f"not as {role.value}", shard, epoch)
+    return False

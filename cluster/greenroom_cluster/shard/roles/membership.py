@@ -239,7 +239,7 @@ class Membership:
             return
         rest = tuple(peer for peer in copy.members if peer != successor)
         self._propose(now_ns, "handover", successor, rest)
-        copy.become_fenced("hand-over proposed")
+        copy.become_handing_over()
 
     def _stop_draining(self) -> None:
         if not self.quiet_until_ns:

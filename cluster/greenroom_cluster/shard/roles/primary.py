@@ -21,7 +21,6 @@ from greenroom_cluster.shard.limits.growth import Growth
 from greenroom_cluster.shard.limits.paging import LONG, Long, Paging
 from greenroom_cluster.shard.pairs.replication import Replication
 from greenroom_cluster.shard.resources import Resources
-from greenroom_cluster.shard.roles.accepts import ACCEPTS, Kind
 from greenroom_cluster.shard.roles.membership import Membership
 from greenroom_cluster.shard.roles.upkeep import Upkeep
 from greenroom_cluster.shard.state.copy import Copy
@@ -30,8 +29,6 @@ from greenroom_cluster.shard.state.records import Expire, asked
 from greenroom_cluster.shard.state.results import Client, answers
 from greenroom_cluster.shard.state.stored import expiry_of, reply_with
 from greenroom_cluster.shard.step import MARK_EPOCH, MARK_SEQUENCE, MARK_SHARD
-
-_REQUEST = Kind.REQUEST
 
 Origin: TypeAlias = int | Gather
 Read: TypeAlias = wire.Get | wire.ListByUser
@@ -94,7 +91,7 @@ class Primary:
     @property
     def paused(self) -> bool:
         """Whether requests are held: not all is applied, it is handed over, or a former leader may serve."""
-        return self.replication.behind or self.membership.draining or _REQUEST not in ACCEPTS[self.copy.role]
+        return self.replication.behind or self.membership.draining
 
     def leased(self, now_ns: int) -> bool:
         """Whether every follower that counts has promised not to take over yet."""
@@ -162,7 +159,9 @@ class Primary:
             else:
                 self.answer(origin, _another(request))
             return
-        if self.paused:
+        replication = self.replication
+        if replication.behind or self.membership.draining:
+            # As `paused` says, but without another call for every write.
             self._hold(origin, client, command)
             return
         time_us = self.clock.read(now_ns, wall_us)
@@ -181,7 +180,7 @@ class Primary:
         if type(charge) is not int:
             self.answer(origin, charge)  # type: ignore[arg-type]  # else it is a refusal
             return
-        sequence = self.replication.append(now_ns, time_us, client, command, size, charge)
+        sequence = replication.append(now_ns, time_us, client, command, size, charge)
         if kind in OPENING or size > SMALL_BYTES or kind is wire.Clean:
             admission.logged(sequence, command, size)
         waiting[key] = (origin, command)

@@ -6,19 +6,16 @@ epoch; here a replica only adopts what was decided. Roles change in `become_*` a
 What a role does stands in `primary` and, for replicas that follow, in `backup`.
 """
 
-from collections.abc import Sequence
-
 from greenroom import wire
 from greenroom.cluster_map import ShardEntry, SuspectRecord
 from greenroom.errors import InvariantError
 from greenroom_cluster.coordination.messages import Decision
-from greenroom_cluster.shard.context import Context, OpenProposal
+from greenroom_cluster.shard.context import OpenProposal
 from greenroom_cluster.shard.joining.snapshot import SnapshotReceiver
-from greenroom_cluster.shard.messages import SnapshotChunk, SnapshotRefused
 from greenroom_cluster.shard.pairs.incoming import Incoming
 from greenroom_cluster.shard.resources import Resources
-from greenroom_cluster.shard.roles.accepts import Role
 from greenroom_cluster.shard.roles.primary import Primary
+from greenroom_cluster.shard.roles.role import Role
 from greenroom_cluster.shard.roles.suspension import Suspension
 from greenroom_cluster.shard.state.copy import Copy
 from greenroom_cluster.shard.state.stored import expiry_of
@@ -64,26 +61,6 @@ class Replica(Copy):
         """
         return self.receiver is None or self.receiver.complete
 
-    def chunk_refusal(self, peer: bytes, chunk: SnapshotChunk) -> str | None:
-        """Return why a chunk of a snapshot cannot be taken, None if it can.
-
-        This copy may count for its primary already: neither a superseded primary nor a chunk of an earlier
-        join that was long on its way may take its place.
-        """
-        receiver = self.receiver
-        if receiver is None:
-            return f"the joiner is {self.role.value} already"
-        if chunk.epoch < self.epoch:
-            return f"the joiner has a copy of epoch {self.epoch}"
-        same_primary = self.leader == peer
-        if chunk.number == 0 and not (same_primary and chunk.join <= receiver.join):
-            return None
-        if not same_primary or receiver.join != chunk.join:
-            return "the chunk belongs to another join"
-        if receiver.complete or receiver.next_number != chunk.number:
-            return f"chunk {chunk.number} is not the next one"
-        return None
-
     def continues(self, known: ShardEntry, entry: ShardEntry) -> bool:
         """Whether a configuration of a new lineage is the one that this replica is in, `known` by the map.
 
@@ -121,7 +98,7 @@ class Replica(Copy):
 
     def become_joining(self, leader: bytes, receiver: SnapshotReceiver) -> None:
         """Begin to take in a snapshot from the primary."""
-        self.role = Role.JOINING
+        self._become(Role.JOINING)
         self.leader = leader
         self.receiver = receiver
         self.begin_at(receiver.table, receiver.sequence)
@@ -156,7 +133,7 @@ class Replica(Copy):
 
     def become_suspended(self, former: bytes, suspect: SuspectRecord, reason: str) -> None:
         """Stop before the record on which the former primary died or hung."""
-        self.role = Role.SUSPENDED
+        self._become(Role.SUSPENDED)
         undecided = self.log.records(self.committed, self.log.appended)
         self.suspension = Suspension(self.shard, former, undecided, suspect.sequence)
         self.approach_suspect()
@@ -203,7 +180,7 @@ class Replica(Copy):
     ) -> None:
         self.suspension = None
         self.count()
-        self.role = Role.PRIMARY
+        self._become(Role.PRIMARY)
         # The shard's time begins now at the latest: a clock that jumps before the first request has to be
         # doubted too.
         self.clock.read(now_ns, wall_us)
@@ -218,7 +195,7 @@ class Replica(Copy):
     def become_reconfigured(self, now_ns: int, wall_us: int) -> None:
         """As the primary, go on under a later configuration, whatever had been proposed."""
         assert self.primary is not None
-        self.role = Role.PRIMARY
+        self._become(Role.PRIMARY)
         self.primary.reconfigure(now_ns, wall_us)
         self.context.transition(self.shard, self.epoch, self.role.value, "members changed")
 
@@ -237,18 +214,19 @@ class Replica(Copy):
             self._incoming(now_ns).refuse(self.shard, before)
         self.leader = leader
         self.receiver = None
-        self.role = Role.BACKUP
+        self._become(Role.BACKUP)
         self.since_ns = now_ns
         self._incoming(now_ns).backed.add(self.shard)
         self.context.transition(self.shard, self.epoch, self.role.value, reason)
 
-    def propose_takeover(self, now_ns: int, reason: str) -> None:
+    def become_fenced(self, now_ns: int, reason: str) -> None:
         """As a backup, propose to take over, and from here on acknowledge nothing at this epoch."""
+        self._become(Role.FENCED)
         self._incoming(now_ns).refuse(self.shard, self.epoch)
         self.opened = self.context.propose(
             now_ns, self.shard, self.epoch, "takeover", self.context.incarnation, ()
         )
-        self.become_fenced(reason)
+        self.context.transition(self.shard, self.epoch, self.role.value, reason)
 
     def close(self, now_ns: int, reason: str) -> None:
         """Give the replica up: it is not a member any more."""
@@ -302,38 +280,3 @@ class Replica(Copy):
 
     def _incoming(self, now_ns: int) -> Incoming:
         return self.resources.pairs.hear_of(self.leader, now_ns)
-
-
-def unserved(
-    context: Context, replica: Replica | None, client: bytes, request: wire.Get | wire.Mutation
-) -> wire.EncodedReply:
-    """Return the answer to a request for a shard of which this actor is not the serving primary."""
-    if replica is None or replica.suspension is None:
-        return context.redirect(request.request)
-    return replica.suspension.reply_to(client, request, replica.table.clients, context.map_version)
-
-
-def join_refusal(
-    resources: Resources, replicas: Sequence[Replica | None], peer: bytes, chunk: SnapshotChunk
-) -> SnapshotRefused | None:
-    """Return why a chunk of a snapshot for one of an actor's shards is not taken, None if it is."""
-    reason, full = _objection(resources.context, replicas, peer, chunk), False
-    if reason is None and chunk.number == 0:
-        resources.memory.count_all()
-        reason = resources.memory.refusal_of_join(chunk.shard, chunk.shard_bytes)
-        full = reason is not None
-    return None if reason is None else SnapshotRefused(chunk.shard, chunk.epoch, chunk.join, reason, full)
-
-
-def _objection(
-    context: Context, replicas: Sequence[Replica | None], peer: bytes, chunk: SnapshotChunk
-) -> str | None:
-    if context.map is None or not 0 <= chunk.shard < len(replicas):
-        return "the joiner has no map with that shard yet"
-    entry = context.map.shards[chunk.shard]
-    if entry.epoch > chunk.epoch:
-        return f"the joiner knows epoch {entry.epoch}"
-    replica = replicas[chunk.shard]
-    if replica is None:
-        return None if chunk.number == 0 else "the chunk belongs to another join"
-    return replica.chunk_refusal(peer, chunk)

@@ -1,7 +1,8 @@
 """One shard's copy on one actor, whatever its role: what it holds, and how its log is applied."""
 
+from greenroom.errors import InvariantError
 from greenroom_cluster.shard.context import Context
-from greenroom_cluster.shard.roles.accepts import Role
+from greenroom_cluster.shard.roles.role import BECOMES, Role
 from greenroom_cluster.shard.state.clock import ShardClock
 from greenroom_cluster.shard.state.log import Log
 from greenroom_cluster.shard.state.memory import Memory
@@ -47,7 +48,7 @@ class Copy:
         self.shard = shard
         self.epoch = epoch
         self.members: tuple[bytes, ...] = ()
-        self.role = Role.JOINING
+        self.role = Role.NONE
         self.leader = b""
         self.table = SessionTable(by_age=context.settings.eviction == "anonymous")
         self.log = Log()
@@ -60,10 +61,16 @@ class Copy:
         self._settled_bytes = 0
         self._settled_answers_bytes = 0
 
-    def become_fenced(self, reason: str) -> None:
-        """Help the present configuration no more, since another was proposed."""
-        self.role = Role.FENCED
-        self.context.transition(self.shard, self.epoch, self.role.value, reason)
+    def _become(self, role: Role) -> None:
+        """Take another role; nothing but `become_*` calls this."""
+        if role not in BECOMES[self.role]:
+            raise InvariantError(f"shard {self.shard}: {self.role.value} became {role.value}")
+        self.role = role
+
+    def become_handing_over(self) -> None:
+        """As the primary, wait for another to be it."""
+        self._become(Role.HANDING_OVER)
+        self.context.transition(self.shard, self.epoch, self.role.value, "hand-over proposed")
 
     def begin_at(self, table: SessionTable, sequence: int) -> None:
         """Hold what a snapshot brings, and the log from there on."""

@@ -1,0 +1,75 @@
+"""What a replica does that joins: it takes in a snapshot, and refuses what is not the next part of one."""
+
+from greenroom_cluster.shard.effects import Answer
+from greenroom_cluster.shard.joining.snapshot import SnapshotReceiver
+from greenroom_cluster.shard.messages import SnapshotChunk, SnapshotOk, SnapshotRefused
+from greenroom_cluster.shard.roles.replica import Replica
+from greenroom_cluster.shard.roles.replicas import Replicas
+
+
+def take_chunk(
+    replicas: Replicas,
+    replica: Replica | None,
+    now_ns: int,
+    _wall_us: int,
+    sender: bytes,
+    chunk: SnapshotChunk,
+) -> bool:
+    """Take in a chunk of a snapshot and say so, or why not. The first one makes the replica."""
+    shard = chunk.shard
+    context, memory = replicas.resources.context, replicas.resources.memory
+    reason, full = _objection(replicas, replica, sender, chunk), False
+    if reason is None and chunk.number == 0:
+        memory.count_all()
+        reason = memory.refusal_of_join(shard, chunk.shard_bytes)
+        full = reason is not None
+    if reason is not None:
+        context.ignore("SnapshotChunk", reason, shard, chunk.epoch)
+        refusal = SnapshotRefused(shard, chunk.epoch, chunk.join, reason, full)
+        context.effects.append(Answer(sender, refusal))
+        return True
+    if chunk.number == 0:
+        replica = replicas.begin(shard, chunk.epoch, now_ns)
+        replica.become_joining(sender, SnapshotReceiver(chunk, replica.table))
+    assert replica is not None
+    assert replica.receiver is not None
+    replica.receiver.take(chunk)
+    replica.clock.heard(chunk.time_us, now_ns)
+    replica.count_arrived()
+    context.effects.append(Answer(sender, SnapshotOk(shard, chunk.epoch, chunk.join, chunk.number)))
+    return True
+
+
+def _objection(
+    replicas: Replicas, replica: Replica | None, sender: bytes, chunk: SnapshotChunk
+) -> str | None:
+    """Return why a chunk is not taken whatever memory is left, None if it may be."""
+    known = replicas.resources.context.map
+    if known is None or not 0 <= chunk.shard < len(replicas.by_shard):
+        return "the joiner has no map with that shard yet"
+    entry = known.shards[chunk.shard]
+    if entry.epoch > chunk.epoch:
+        return f"the joiner knows epoch {entry.epoch}"
+    if replica is None:
+        return None if chunk.number == 0 else "the chunk belongs to another join"
+    return _out_of_order(replica, sender, chunk)
+
+
+def _out_of_order(replica: Replica, sender: bytes, chunk: SnapshotChunk) -> str | None:
+    """Return why a chunk does not continue the copy here, nor may take its place; None if it does.
+
+    This copy may count for its primary already: neither a superseded primary nor a chunk of an earlier join
+    that was long on its way may take its place.
+    """
+    receiver = replica.receiver
+    assert receiver is not None
+    if chunk.epoch < replica.epoch:
+        return f"the joiner has a copy of epoch {replica.epoch}"
+    same_primary = replica.leader == sender
+    if chunk.number == 0 and not (same_primary and chunk.join <= receiver.join):
+        return None
+    if not same_primary or receiver.join != chunk.join:
+        return "the chunk belongs to another join"
+    if receiver.complete or receiver.next_number != chunk.number:
+        return f"chunk {chunk.number} is not the next one"
+    return None

@@ -1,0 +1,69 @@
+"""The roles of a replica, how one becomes another, and what can reach it; `accepts` tells which accepts what.
+
+Names are strings because those are found in a table without a call. docs/protocol.md shows both tables.
+"""
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a replica is to its shard. An actor without one is in none."""
+
+    NONE = "none"
+    JOINING = "joining"
+    BACKUP = "backup"
+    FENCED = "fenced"
+    SUSPENDED = "suspended"
+    PRIMARY = "primary"
+    HANDING_OVER = "handing over"
+
+
+class Kind(StrEnum):
+    """What can reach a replica."""
+
+    REQUEST = "request"
+    FANOUT = "request to many shards"
+    RECORDS = "records"
+    COMMIT = "commit"
+    CHUNK = "chunk"
+    ACKNOWLEDGEMENT = "acknowledgement"
+    LEASE = "lease"
+    REFUSAL = "refusal"
+    CHUNK_ACKNOWLEDGEMENT = "chunk acknowledgement"
+    CHUNK_REFUSAL = "chunk refusal"
+    GRACE_OVER = "grace over"
+    CATCH_UP = "catching up"
+
+
+BECOMES: dict[Role, dict[Role, str]] = {
+    Role.NONE: {Role.JOINING: "first chunk", Role.PRIMARY: "start decided"},
+    Role.JOINING: {
+        Role.BACKUP: "added",
+        # One that hears late that it was added, and of what was decided since.
+        Role.PRIMARY: "handed over",
+        Role.SUSPENDED: "takeover before a suspect",
+    },
+    Role.BACKUP: {
+        Role.BACKUP: "members changed",
+        Role.FENCED: "grace over",
+        Role.PRIMARY: "handed over",
+        Role.SUSPENDED: "takeover before a suspect",
+    },
+    Role.FENCED: {
+        Role.BACKUP: "another is primary",
+        Role.PRIMARY: "takeover decided",
+        Role.SUSPENDED: "takeover before a suspect",
+    },
+    Role.SUSPENDED: {
+        Role.BACKUP: "another is primary",
+        Role.PRIMARY: "record dropped, or passed",
+        Role.SUSPENDED: "members changed",
+    },
+    Role.PRIMARY: {
+        Role.BACKUP: "another is primary",
+        Role.HANDING_OVER: "hand-over proposed",
+        Role.PRIMARY: "members changed",
+    },
+    Role.HANDING_OVER: {Role.BACKUP: "hand-over decided", Role.PRIMARY: "called off"},
+}
+"""What each role may become, and why. A replica that is given up is in none any more, whatever it was."""
