@@ -1,10 +1,9 @@
-"""The clock of this host against those of the cluster, and the times that go to and fro.
+"""The difference between this host's clock and the cluster's, applied to times sent and received.
 
-Sessions end by the clock of the cluster. A store whose host's clock is wrong by minutes would make sessions
-that are over when they are stored, or live too long, and nobody would be told. So actors say the time in
-their hellos; where none of them agrees with this host's clock, every time that is sent is moved by the
-difference, and every time that comes is moved back. What a caller sees keeps to its own clock, and what it
-means, a lifetime, is what is kept.
+Sessions end by the clock of the cluster. If a store's host were wrong by minutes, its sessions would be over
+when they are stored, or live too long, and no one would notice. So actors send their time in their hellos. If
+none of them agrees with this host's clock, every time sent is moved by the difference, and every time
+received is moved back. Callers see times by their own clock, and lifetimes are as long as they mean.
 """
 
 from typing import TypeVar
@@ -18,16 +17,16 @@ from greenroom.fields import moved_moment
 Timed = TypeVar("Timed", bound=wire.Frame)
 
 TOLERANCE_US = 5_000_000
-"""What the cluster does not believe of its own clocks at once; below this nothing is moved."""
+"""The cluster follows larger jumps of its own clocks only slowly; up to this, no time is moved."""
 
 _TIMES = ("created_us", "expires_us", "absolute_us")
 _TIMED = (wire.Create, wire.Update, wire.Patch, wire.Rotate)
 
 
 class ClusterClock:
-    """`offset_us` is by how much the cluster's time is ahead of this host's; 0 if they agree, or unknown.
+    """`offset_us` is how far the cluster's time is ahead of this host's; 0 if they agree, or if unknown.
 
-    Of several actors the one counts that is nearest, for a host of the cluster may be wrong as well.
+    Of several actors the nearest counts, because a host of the cluster may be wrong as well.
     """
 
     def __init__(self, notices: list[str]) -> None:
@@ -39,10 +38,10 @@ class ClusterClock:
         self._suspended_us = 0
 
     def own(self, now_ns: int, wall_us: int, elapsed_ns: int | None) -> None:
-        """Take in what this host's clock says.
+        """Take in the time of this host's clock.
 
-        `elapsed_ns` counts on while the host is suspended, which `now_ns` may not; None where nothing does.
-        What actors have said is then forgotten whenever the clock jumps: who knows for how long it slept.
+        `elapsed_ns` runs on while the host is suspended, which `now_ns` may not; None if there is no such
+        clock. Without one, the actors' times are forgotten whenever the clock jumps, as after a suspension.
         """
         own_us = wall_us - (now_ns if elapsed_ns is None else elapsed_ns) // 1000
         if elapsed_ns is not None:
@@ -53,13 +52,13 @@ class ClusterClock:
         self._reckon()
 
     def heard(self, actor: bytes, clock_us: int, now_ns: int) -> None:
-        """Take in what an actor's clock says; 0 from one of a release that does not tell."""
+        """Take in the time of an actor's clock; 0 comes from a release that does not send it."""
         if clock_us:
             self._actors[actor] = clock_us - now_ns // 1000 - self._suspended_us
             self._reckon()
 
     def lost(self, actor: bytes) -> None:
-        """Forget what an actor said, whose connection has ended. The last offset holds until others speak."""
+        """Forget the time of an actor whose connection has ended. The offset stays until others speak."""
         self._actors.pop(actor, None)
 
     def _reckon(self) -> None:

@@ -5,8 +5,8 @@ rising request ids, is what lets a shard apply a repeated request once. A driver
 `lost`, `received`, `tick`, each with the time) and then drains what it wants done: `replies` and `failures`
 to hand out, `board.actions` to perform, `board.take_writes()` to send, and a `tick` by `wake_ns`.
 
-Nobody needs to say that a caller was cancelled: the operation stays, and counts, until it is answered or its
-time is over.
+The driver does not report that a caller was cancelled: the operation stays, and counts, until it is answered
+or its deadline passes.
 """
 
 from random import Random
@@ -31,7 +31,7 @@ SLOW_NS = 1_000_000_000
 """An operation unanswered for this long makes the dialog ask whether its map is still the newest."""
 
 REFUSALS = frozenset({"wrong-cluster", "wrong-protocol", "wrong-routing", "wrong-role"})
-"""What a server says in its goodbye to a client that it will never serve."""
+"""Codes of a goodbye to a client that the server will never serve."""
 
 _decode_greeting = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye).decode
 _decode_messages = messages_decoder(wire.ServerMessage).decode
@@ -44,7 +44,7 @@ class Dialog:
         self.replies: list[tuple[object, wire.Reply]] = []
         self.failures: list[tuple[object, GreenroomError]] = []
         self.notices: list[str] = []
-        """What is to be logged; whoever does it empties the list."""
+        """Lines to log; the driver logs them and empties the list."""
         self.clock = ClusterClock(self.notices)
         self.wake_ns = NEVER_NS
         self.board = Switchboard(client_id, settings.cluster)
@@ -71,18 +71,18 @@ class Dialog:
 
     @property
     def pending_count(self) -> int:
-        """How many operations are not finished, those of cancelled callers included."""
+        """The number of unfinished operations, including those of cancelled callers."""
         return len(self._ledger.pending)
 
     # --- submitting --------------------------------------------------------------------------------------
 
     @property
     def low(self) -> int:
-        """The lowest request id still waited for, with which a mutation is built."""
+        """The lowest request id still waited for; every mutation carries it."""
         return self._ledger.low
 
     def submit(self, now_ns: int, request: Single, kind: Kind, token: object) -> bool:
-        """Begin an operation on one session; return whether all that is to be done is to send it.
+        """Begin an operation on one session; return whether it only needs sending.
 
         `token` comes back with its outcome. Raises UsageError if the request is over the frame limit,
         UnavailableError if too much is in flight.
@@ -114,7 +114,7 @@ class Dialog:
         return False
 
     def gather(self, now_ns: int, request: wire.Fanout, kind: Kind, token: object) -> None:
-        """Begin an operation that every shard must answer; the `shards` in `request` are filled in.
+        """Begin an operation that every shard must answer; this fills in the `shards` of `request`.
 
         Raises UnavailableError if too much is in flight, UsageError if the request is over the frame limit.
         """
@@ -144,14 +144,14 @@ class Dialog:
     # --- what the driver reports -------------------------------------------------------------------------
 
     def opened(self, now_ns: int, number: int) -> None:
-        """Take note that a connection is established."""
+        """Note that a connection is established."""
         link = self.board.get(number)
         if link is not None:
             self.board.opened(link, now_ns)
             self._rewake(now_ns)
 
     def lost(self, now_ns: int, number: int, reason: str) -> None:
-        """Take note that a connection could not be opened, or was closed by the other side."""
+        """Note that a connection could not be opened, or that the other side closed it."""
         link = self.board.get(number)
         if link is not None:
             self.board.forget(link)
@@ -159,7 +159,7 @@ class Dialog:
             self._rewake(now_ns)
 
     def received(self, now_ns: int, number: int, data: bytes | memoryview) -> None:
-        """Take bytes that came on a connection. Bytes that make no sense end that connection only."""
+        """Take bytes that came on a connection. Invalid bytes end only that connection."""
         link = self.board.get(number)
         if link is None:
             return
@@ -185,7 +185,7 @@ class Dialog:
             self._placement.drain(lane, now_ns)
 
     def tick(self, now_ns: int) -> None:
-        """Let time pass: end what is too late, repeat what is due."""
+        """Let time pass: fail operations at their deadline, repeat those that are due."""
         why = f"no answer within deadline_seconds={self._settings.deadline_seconds:g}"
         while (oldest := self._ledger.oldest()) is not None and oldest.deadline_ns <= now_ns:
             self._fail(oldest, why)
@@ -204,7 +204,7 @@ class Dialog:
         self._rewake(now_ns)
 
     def close(self, now_ns: int) -> None:
-        """End every operation truthfully and every connection. Nothing may be submitted afterwards."""
+        """Fail every operation truthfully and close every connection. Submit nothing afterwards."""
         self._closed = True
         while (oldest := self._ledger.oldest()) is not None:
             self._fail(oldest, "the store was closed first")
@@ -239,7 +239,7 @@ class Dialog:
             ledger.raise_low()
 
     def _take_unusual(self, link: Link, message: object, operation: AnyOperation | None, now_ns: int) -> None:
-        """Take whatever is not the final reply to an operation that is unanswered on this link."""
+        """Take any message other than the final reply to an operation that is unanswered on this link."""
         match message:
             case wire.Hello():
                 self._greeted(link, message, now_ns)
@@ -284,7 +284,7 @@ class Dialog:
         message: wire.Redirect | wire.Overloaded | wire.Unknowable,
         now_ns: int,
     ) -> None:
-        """The newest attempt was consumed without effect (or stands in a log: then `appended` says so)."""
+        """Retry: the newest attempt had no effect, or `appended` says that it stands in a log."""
         if isinstance(message, wire.Unknowable):
             if not operation.kind.mutation:
                 raise RemoteProtocolError("an Unknowable answers a read")
@@ -307,7 +307,7 @@ class Dialog:
         self._placement.hold(operation, now_ns)
 
     def _fail_alone(self, operation: AnyOperation, message: wire.Failed) -> None:
-        """End a read, or an operation that every shard must answer, which an actor refused for good."""
+        """Fail a read, or an operation on all shards, that an actor refused for good."""
         self._placement.finish(operation)
         error = verdicts.refused(operation, message.detail, self._settings.deadline_seconds)
         self.failures.append((operation.token, error))
@@ -324,7 +324,7 @@ class Dialog:
             operation.first_ns = 0
 
     def _take_part(self, link: Link, message: object, operation: Gathering, now_ns: int) -> None:
-        """Take one actor's answer to an operation that is asked of several."""
+        """Take one actor's part of the answer to an operation on all shards."""
         if link not in operation.asked:
             return
         match message:
@@ -368,7 +368,7 @@ class Dialog:
             self._follower.probe(now_ns)
 
     def _unlink(self, link: Link, reason: str, now_ns: int, *, refused: bool = False) -> None:
-        """Place anew whatever was unanswered on a connection that is gone."""
+        """Place the unanswered operations of a lost connection anew."""
         lane = link.lane
         if lane is None:
             self._follower.lost(link, reason, now_ns, refused=refused)
@@ -390,7 +390,7 @@ class Dialog:
                 self._placement.place(operation, now_ns)
 
     def _remap(self, now_ns: int) -> None:
-        """Follow a newer map: whatever is unanswered on a shard that moved goes to its new primary."""
+        """Follow a newer map: unanswered operations on a shard that moved go to its new primary."""
         router = self._follower.router
         if router is None:
             return
@@ -423,7 +423,7 @@ class Dialog:
         self._follower.maintain(now_ns)
 
     def _forget_answers(self) -> None:
-        """Begin anew with what is unanswered: what was told of it came from a cluster that is gone."""
+        """Restart unanswered operations: partial answers came from a cluster that is gone."""
         for operation in self._ledger.pending.values():
             if isinstance(operation, Gathering):
                 operation.counted = 0
@@ -434,8 +434,8 @@ class Dialog:
     def _sort_moved(self, version: int, *, recounted: bool) -> tuple[list[Operation], list[Link]]:
         """Return the operations to place by the new map, and the links that must be reset before.
 
-        A mutation that is unanswered on a connection to a former primary might still arrive there after it
-        was repeated elsewhere; so that connection goes first, and everything else on it is repeated too.
+        A mutation that is unanswered on a connection to a former primary might still arrive there after its
+        repeat elsewhere. So that connection is reset first, and everything else on it is repeated too.
         """
         moved: list[Operation] = []
         aborted: dict[Link, None] = {}
@@ -470,7 +470,7 @@ class Dialog:
         self.failures.append((operation.token, error))
 
     def _end_mistaken(self) -> None:
-        """End what waits for a map that will never come: nothing was sent, only the caller can mend it."""
+        """Fail operations that wait for a map that will never come: only the caller can mend that."""
         if not self._follower.is_mistaken:
             return
         while (operation := self._ledger.oldest()) is not None:

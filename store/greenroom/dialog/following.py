@@ -1,16 +1,16 @@
 """Following the cluster map: a subscription to its changes at two nodes.
 
-Two, so that one node's death costs nothing, and changes come by the faster way. When one breaks another
-node is picked: nodes that the map calls up first, then other nodes, and the seeds always. A map is taken only
-if it is newer than the one held. A change that does not continue the map held is answered by asking for the
-whole map.
+With two of them, the death of one node costs nothing, and changes arrive by the faster way. When one breaks,
+the follower picks another node: first nodes that are up by the map, then other nodes, and always the seeds
+too. It takes a map only if it is newer than the one held, and asks for the whole map if a change does not
+continue the one held.
 
-A node may answer for another cluster of the same name, one that was started anew at these addresses. It is
-left alone, and tried again, until nobody of the cluster whose map is held answers any more (`succession`);
-then its map is taken in the place of the former one.
+A node may belong to another cluster of the same name that was started anew at these addresses. The follower
+leaves it alone and tries it again until no process of its own cluster answers (`succession`); then it
+replaces the map by that node's.
 
-An idle connection to a machine that vanished looks alive. So when requests go unanswered, or a server names a
-newer map than ours, each subscription is asked for the whole map, and one that stays silent is dropped.
+An idle connection to a vanished machine looks alive. So if requests go unanswered, or a server names a newer
+map than ours, the follower asks each subscription for the whole map and drops one that stays silent.
 """
 
 from random import Random
@@ -60,7 +60,7 @@ class MapFollower:
     # --- connections -------------------------------------------------------------------------------------
 
     def maintain(self, now_ns: int) -> None:
-        """Open what is missing of two subscriptions; drop those that no longer answer."""
+        """Keep two subscriptions open; drop those that no longer answer."""
         for link in list(self._subscriptions):
             if link.asked_whole_ns and now_ns >= link.asked_whole_ns + ANSWER_NS:
                 self._board.abort(link)
@@ -87,7 +87,7 @@ class MapFollower:
         return sorted(found, key=self._succession.was_missed)
 
     def greeted(self, link: Link, now_ns: int) -> None:
-        """Subscribe, now that the node has said hello; or leave, if it is the node we are at already."""
+        """Subscribe, now that the node has said hello; or leave, if another link is at the same node."""
         for other in self._subscriptions:
             if other is not link and other.greeted and other.peer == link.peer:
                 self._board.close(link)
@@ -106,23 +106,23 @@ class MapFollower:
 
     @property
     def why_no_map(self) -> str:
-        """What became of the attempts to reach a node, by address."""
+        """The outcome of the attempts to reach a node, by address."""
         told = [f"{address}: {reason}" for address, reason in self._reasons.items() if address in self._seeds]
         return "; ".join(told) or "none has answered yet"
 
     @property
     def is_mistaken(self) -> bool:
-        """Whether no node can ever be reached: what listens at every address is none, or another cluster's.
+        """Whether every address is wrong: its listener is no node, or one of another cluster.
 
-        True until one of the addresses, which are tried again all the time, answers as a node should. Once a
-        map is held, nobody of its cluster must answer any more.
+        True until one of the addresses, which are retried all the time, answers as a node should. With a map
+        held, it is also necessary that its cluster no longer answers.
         """
         return (self.router is None or self._bereft) and self._refusals.issuperset(self._seeds)
 
     def lost(self, link: Link, reason: str, now_ns: int, *, refused: bool = False) -> None:
         """Note that a subscription broke; `maintain` picks the next node.
 
-        `refused`: whoever listens there does not serve this client, and will not.
+        `refused`: the listener does not serve this client, and never will.
         """
         if link not in self._subscriptions:
             return
@@ -139,12 +139,12 @@ class MapFollower:
         self._retry_ns[link.address] = now_ns + int(pause * self._random.uniform(0.5, 1.0))
 
     def heard(self, now_ns: int) -> None:
-        """Note that somebody of the cluster whose map is held answers, or did until now."""
+        """Note that the cluster whose map is held answers, or did until now."""
         self._succession.heard(now_ns)
         self._bereft = False
 
     def _note_silence(self, link: Link, now_ns: int) -> None:
-        """Take note that a subscription has brought nothing, or brings nothing more, of our cluster."""
+        """Note that a subscription has brought nothing from our cluster, or brings nothing more."""
         if self.router is None:
             return
         if link.brought:
@@ -159,7 +159,7 @@ class MapFollower:
         )
 
     def probe(self, now_ns: int) -> None:
-        """Ask every subscription for the whole map: something suggests that ours is old."""
+        """Ask every subscription for the whole map, because ours may be old."""
         for link in self._subscriptions:
             if link.greeted and not link.asked_whole_ns:
                 self._ask_whole(link, now_ns)
@@ -209,7 +209,7 @@ class MapFollower:
         self._refusals.clear()
 
     def _succeed(self, link: Link, new: ClusterMap, now_ns: int) -> bool:
-        """Take the map of another cluster if nobody of ours answers any more; else leave that node alone."""
+        """Take the map of another cluster if ours no longer answers; else leave that node alone."""
         router = Router(new)
         self._board.close(link)
         self.lost(link, "a node of another cluster of this name answers there", now_ns)

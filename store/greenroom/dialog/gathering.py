@@ -1,8 +1,8 @@
 """Operations that every shard must answer.
 
-Each primary is asked for its shards under the one request id of the operation, and again for those that its
-reply did not name, by whatever map is newest then. On one connection at most one attempt is unanswered, so a
-reply always tells which attempt it answers.
+Each primary gets the request for its shards under the operation's one request id, and again for those that
+its reply did not name, by the newest map at that time. At most one attempt is unanswered on one connection,
+so a reply always identifies its attempt.
 """
 
 from greenroom import wire
@@ -15,7 +15,7 @@ from greenroom.errors import RemoteProtocolError
 
 
 def ask(operation: Gathering, lanes: Lanes, board: Switchboard, ledger: Ledger, now_ns: int) -> None:
-    """Ask every primary that can be reached for the shards that no one is being asked for."""
+    """Ask every reachable primary for those of its shards that are not being asked for."""
     if not lanes.by_shard:
         return
     if operation.remaining is None:
@@ -44,7 +44,7 @@ def ask(operation: Gathering, lanes: Lanes, board: Switchboard, ledger: Ledger, 
 
 
 def request_for(request: wire.Fanout, shards: tuple[int, ...]) -> wire.Fanout:
-    """Return the request, asked of these shards."""
+    """Return the request for these shards."""
     match request:
         case wire.Clean():
             return wire.Clean(request.request, request.low, request.age_ms, shards)
@@ -57,10 +57,10 @@ def request_for(request: wire.Fanout, shards: tuple[int, ...]) -> wire.Fanout:
 
 
 def take_answer(operation: Gathering, link: Link, reply: wire.Counted | wire.Listing) -> bool:
-    """Take in what the shards named in `reply` answered; whether that was all that were asked there.
+    """Take the answers of the shards named in `reply`; return whether all asked shards answered.
 
-    A shard that is left out may have the request in its log all the same: it may have appended it and then
-    lost its place as primary. Raises RemoteProtocolError if `reply` names shards that were not asked.
+    A shard that is left out may still have the request in its log: it may have appended it and then lost its
+    place as primary. Raises RemoteProtocolError if `reply` names shards that were not asked.
     """
     asked = operation.asked[link]
     counts = reply.counts if isinstance(reply, wire.Counted) else ()

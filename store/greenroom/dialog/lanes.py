@@ -1,6 +1,6 @@
-"""The actors that requests go to, one connection each, by the newest map.
+"""The connections to actors, one each, by the newest map.
 
-A failed attempt to connect is repeated after a pause that rises to a quarter of a second, for as long as
+A failed attempt to connect is repeated after a pause that grows to a quarter of a second, as long as
 operations wait for that actor.
 """
 
@@ -16,7 +16,7 @@ FAILURES_LOST = 2
 
 
 class Lanes:
-    """Which lane serves which shard. `by_shard` is empty until there is a map; `shift` as in `Router`."""
+    """The lanes of all shards. `by_shard` is empty until there is a map; `shift` is as in `Router`."""
 
     def __init__(self, board: Switchboard, random: Random) -> None:
         self.by_shard: list[Lane | None] = []
@@ -26,7 +26,7 @@ class Lanes:
         self._lanes: dict[bytes, Lane] = {}
 
     def update(self, router: Router) -> list[Lane]:
-        """Take over a newer map; return the lanes that it has no more use for."""
+        """Take over a newer map; return the lanes that it no longer needs."""
         old = self._lanes
         self._lanes = {}
         self.shift = router.shift
@@ -62,7 +62,7 @@ class Lanes:
         lane.last_failure = ""
 
     def dropped(self, lane: Lane, link: Link) -> None:
-        """Note that this side let go of the connection."""
+        """Note that this side dropped the connection."""
         if lane.link is link:
             lane.link = None
             lane.ready = False
@@ -83,7 +83,7 @@ class Lanes:
             lane.waiting.pop(number, None)
 
     def reconnect(self, now_ns: int) -> None:
-        """Try again where operations wait and the pause is over."""
+        """Reconnect the lanes in which operations wait and whose pause is over."""
         for lane in _with_sides(self._lanes):
             if lane.waiting and lane.link is None:
                 self.connect(lane, now_ns)
@@ -97,9 +97,9 @@ class Lanes:
         )
 
     def are_lost(self, now_ns: int) -> bool:
-        """Try to connect to every actor; whether none has answered, however often it was tried.
+        """Try to connect to every actor; return whether all of them failed to answer.
 
-        One attempt after the last connection broke counts, so this is asked again until it is true.
+        An attempt counts only if it began after the last connection broke: call this again until it is true.
         """
         for lane in self._lanes.values():
             self.connect(lane, now_ns)

@@ -1,14 +1,14 @@
 """The operations that are not finished, by request id, and the low-watermark of their ids.
 
-Ids rise with submission and all operations have the same time, so the first of `pending` is also the one that
-ends first.
+Ids rise with submission and all operations have the same time limit, so the first of `pending` is also the
+first to reach its deadline.
 """
 
 from greenroom.dialog.operations import AnyOperation, Gathering
 
 
 class Ledger:
-    """`low` is the lowest id that is still waited for, or the next one: every id below it is done with."""
+    """Unfinished operations. `low` is the lowest unfinished id, or the next one if there is none."""
 
     __slots__ = ("gatherings", "last_id", "low", "pending")
 
@@ -24,18 +24,18 @@ class Ledger:
         return self.last_id
 
     def oldest(self) -> AnyOperation | None:
-        """Return the operation that ends first."""
+        """Return the operation with the earliest deadline."""
         return next(iter(self.pending.values()), None)
 
     def remove(self, number: int) -> None:
-        """Strike out a finished operation."""
+        """Remove a finished operation."""
         del self.pending[number]
         self.gatherings.pop(number, None)
         if self.low not in self.pending:
             self.raise_low()
 
     def raise_low(self) -> None:
-        """Move the low-watermark up to the next id that is waited for."""
+        """Move the low-watermark up to the next unfinished id."""
         low, pending, last = self.low, self.pending, self.last_id
         while low <= last and low not in pending:
             low += 1

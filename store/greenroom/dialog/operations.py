@@ -1,8 +1,8 @@
 """Operations in flight, and what is known about their attempts.
 
-What a failed mutation may say depends on one question: can any attempt have been applied? An attempt counts
-from the moment its bytes were handed to a connection until a reply proves that it was refused. `maybe` is the
-memory of attempts whose connection is gone, or that a server said stand in its log.
+The error of a failed mutation depends on one question: can any attempt have been applied? An attempt counts
+from the moment when a connection got its bytes until a reply proves that it was refused. `maybe` remembers
+attempts whose connection is gone, or that stand in a server's log by its own word.
 """
 
 from typing import TypeAlias
@@ -18,10 +18,10 @@ Single: TypeAlias = wire.Get | wire.Mutation
 
 
 class Kind(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """What all operations of one sort have in common.
+    """The common properties of one sort of operation.
 
-    `finals` are the replies that end one. `harmless` says whether repeating one whose outcome is unknown can
-    do damage. `one_is_enough` says of one that every shard is asked that the first to answer ends it.
+    `finals` are the replies that end it. `harmless`: it is safe to repeat one whose outcome is unknown.
+    `one_is_enough`: of an operation on all shards, the first answer ends it.
     """
 
     name: str
@@ -52,8 +52,8 @@ CHECK_EVERY_SHARD = Kind("check", mutation=False, harmless=True, finals=frozense
 class Operation(msgspec.Struct, eq=False):
     """One request about one session.
 
-    `token` is the driver's handle of whoever waits. `link` is the connection on which the newest attempt is
-    unanswered. `queue` is the waiting room in which the operation sits, if it does. `first_ns` is when the
+    `token` is the driver's handle of the caller. `link` is the connection on which the newest attempt is
+    unanswered. `queue` is the waiting room in which the operation waits, if any. `first_ns` is when the
     oldest attempt that may still count was sent (0: none). `breaks` counts the connections that broke over
     it, by actor (None: none).
     """
@@ -121,7 +121,7 @@ AnyOperation: TypeAlias = Operation | Gathering
 
 
 def stamp(operation: AnyOperation, low: int, now_ns: int) -> None:
-    """Make the operation's request ready for its next attempt: the low-watermark of now, and its age.
+    """Prepare the operation's request for its next attempt: set the current low-watermark and its age.
 
     The age is 0 while no attempt that may still count was sent, else at least 1.
     """

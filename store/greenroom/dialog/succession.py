@@ -1,40 +1,40 @@
-"""When the map of a cluster may be given up for that of another.
+"""The rule by which a client gives up one cluster's map for another's.
 
-A cluster that was started anew on the addresses of a former one has the same name and another identity. Its
-map is taken only when nobody of the former one answers any more: no subscription brings that one's map, every
-address at which a node of it might be was tried in vain or answers for another cluster, so was every primary,
-and all that for a while. Else a mistake of an operator, or a cut of the network, would have an app exchange
-sessions that are alive for none.
+A cluster that was started anew on the addresses of a former one has the same name but another identity. Its
+map is taken only when the former cluster no longer answers: no subscription brings its map, every address
+where it might have a node was tried in vain or answers for another cluster, every primary was tried in vain
+too, and all this has lasted for a while. Otherwise an operator's mistake, or a cut of the network, would make
+an app exchange live sessions for none.
 """
 
 from collections.abc import Iterable
 
 SILENCE_NS = 3_000_000_000
-"""Longer than a node or a network takes that comes back by itself most of the time."""
+"""Longer than most nodes and networks take to come back by themselves."""
 
 
 class Succession:
-    """What was heard of the cluster whose map is held. Addresses are those of nodes."""
+    """Signs of life of the cluster whose map is held. Addresses are those of nodes."""
 
     def __init__(self) -> None:
         self._heard_ns = 0
         self._silent: set[str] = set()
 
     def heard(self, now_ns: int) -> None:
-        """Note that somebody of the cluster answers, or did until now."""
+        """Note that the cluster answers, or did until now."""
         self._heard_ns = now_ns
         self._silent.clear()
 
     def missed(self, address: str) -> None:
-        """Note that nobody of the cluster answers at this address."""
+        """Note that the cluster does not answer at this address."""
         self._silent.add(address)
 
     def was_missed(self, address: str) -> bool:
-        """Whether nobody of the cluster has answered at this address since it was last heard of."""
+        """Whether this address was tried in vain since the cluster was last heard of."""
         return address in self._silent
 
     def was_missed_at_all(self, addresses: Iterable[str]) -> bool:
-        """Whether that is so at each of these."""
+        """Whether all these addresses were."""
         return self._silent.issuperset(addresses)
 
     def is_long_ago(self, now_ns: int) -> bool:

@@ -1,13 +1,13 @@
 """Requests over which an actor may have broken off the connection.
 
-A connection that breaks takes all its requests along, and all are repeated on the next one. If one of them is
-why it broke (its answer cannot be sent, say, or cannot be read here), the next one breaks too, and everything
-that is asked of that actor stands still until the deadline of that one request. So a request that was
-unanswered on two broken connections to one actor is a suspect: from then on it is sent on a connection of its
-own, one suspect at a time, and nobody else waits for it. Suspects that are innocent are answered there. One
-over which that connection breaks three times is given up.
+When a connection breaks, all its requests are repeated on the next one. If one of them caused the break (its
+answer cannot be sent, say, or cannot be read here), the next connection breaks too, and all requests to that
+actor stand still until the deadline of that one. So a request that was unanswered on two broken connections
+to one actor becomes a suspect: from then on it is sent on a connection of its own, one suspect at a time, and
+no other request waits for it. An innocent suspect is answered there. If that connection breaks three times
+over one request, the request is given up.
 
-An actor that has died is counted apart: what takes its place is another lane.
+The death of an actor does not count: its successor has another lane.
 """
 
 from greenroom.dialog.ledger import Ledger
@@ -20,7 +20,7 @@ BREAKS_MAX = BREAKS_SUSPECT + BREAKS_ALONE_MAX
 
 
 def note_break(operation: AnyOperation, lane: Lane) -> bool:
-    """Count a connection to this actor that broke over the operation; whether that is to be given up."""
+    """Count a connection to this actor that broke over the operation; return whether to give it up."""
     if operation.breaks is None:
         operation.breaks = {}
     breaks = operation.breaks[lane.root] = operation.breaks.get(lane.root, 0) + 1
@@ -28,7 +28,7 @@ def note_break(operation: AnyOperation, lane: Lane) -> bool:
 
 
 def lane_for(operation: AnyOperation, lane: Lane) -> Lane:
-    """Return the lane on which to send the operation to this actor: for a suspect, the one beside it."""
+    """Return the lane on which to send the operation to this actor; a suspect's is the one beside it."""
     if operation.breaks is None or operation.breaks.get(lane, 0) < BREAKS_SUSPECT:
         return lane
     if lane.side is None:

@@ -1,6 +1,6 @@
-"""What a caller is told when an operation ends without an answer: the truth, and what to do.
+"""Errors for operations that end without an answer: the truth, and what to do.
 
-"Not applied" is said only if no attempt can have been applied. Everything else is "unknown".
+An error says "not applied" only if no attempt can have been applied. Everything else is "unknown".
 """
 
 from greenroom.dialog.following import MapFollower
@@ -12,13 +12,13 @@ from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableErr
 from greenroom.routing import Router
 
 REASONS_MAX = 8
-"""Of what all shards are asked, told in one message."""
+"""The most reasons that one message names for an operation on all shards."""
 
 
 def failure(operation: AnyOperation, why: str, seconds: float, *, has_map: bool) -> GreenroomError:
     """Return the truthful error for an operation that ends without an answer.
 
-    `why` tells the occasion, `has_map` whether any node was ever reached.
+    `why` is the occasion, `has_map` whether any node was ever reached.
     """
     kind = operation.kind
     if kind.mutation and operation.uncertain:
@@ -44,7 +44,7 @@ def refused(operation: AnyOperation, detail: str, seconds: float) -> GreenroomEr
 
 
 def mistaken(kind: Kind, follower: MapFollower, cluster: str) -> UsageError:
-    """Return the error for an operation that no node of the cluster will ever be asked for."""
+    """Return the error for an operation that no node of the cluster will ever get."""
     return UsageError(
         f"{kind.name} was not sent: what listens at these addresses does not serve cluster={cluster!r} "
         f"({follower.why_no_map}). Give the store the addresses of nodes, their --listen, and the name that "
@@ -53,7 +53,7 @@ def mistaken(kind: Kind, follower: MapFollower, cluster: str) -> UsageError:
 
 
 def outcome_unknown(kind: Kind, why: str, seconds: float) -> OutcomeUnknownError:
-    """Return the error for a mutation of which nobody can say whether it applied."""
+    """Return the error for a mutation that may or may not have been applied."""
     if kind.harmless:
         advice = "Repeating it is harmless: do that until it succeeds."
     else:
@@ -98,7 +98,7 @@ def obstacle(operation: AnyOperation, follower: MapFollower, lanes: Lanes) -> st
 
 
 def _missing(operation: Gathering, router: Router, lanes: Lanes) -> str:
-    """Say how many shards have not answered, and what of."""
+    """Say how many shards have not answered, and why."""
     shards = sorted(operation.remaining or range(len(lanes.by_shard)))
     asked = {shard: link for link, those in operation.asked.items() for shard in those}
     reasons: dict[str, None] = {}

@@ -1,8 +1,8 @@
-"""What carries a dialog's bytes: one runner per event loop, for asyncio and for trio.
+"""Drivers of a dialog: one runner per event loop, for asyncio and for trio.
 
-A runner feeds its dialog and then settles: hands out outcomes, performs actions, sees to one flush per loop
-tick and to one timer for everything that has to do with time. What differs between the libraries is how a
-caller waits, how a callback is scheduled and how a socket becomes readable.
+A runner feeds its dialog and then settles: it hands out outcomes, performs actions, schedules one flush per
+iteration of the loop, and sets one timer for all deadlines. The libraries differ in how a caller waits, how a
+callback is scheduled and how a socket becomes readable.
 """
 
 import errno
@@ -22,7 +22,7 @@ from greenroom.errors import GreenroomError
 
 RECEIVE_BYTES = 256 * 1024
 FLUSH_BYTES = 12 * 1024
-"""How much waits for the end of a turn of the loop; servers work on what is sent while the turn goes on."""
+"""Most bytes held until the iteration of the loop ends; beyond that, servers can start on them meanwhile."""
 
 USER_TIMEOUT_MS = 5000
 KEEPALIVE_IDLE_SECONDS = 5
@@ -35,17 +35,17 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 def wall_us() -> int:
-    """Return what this host's clock says, in microseconds since 1970 UTC."""
+    """Return the time of this host's clock, in microseconds since 1970 UTC."""
     return time.time_ns() // 1000
 
 
 def elapsed_ns() -> int | None:
-    """Return a time that is never set and counts on while the host is suspended; None where there is none."""
+    """Return a time that is never set and runs while the host is suspended; None without such a clock."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else None
 
 
 class Runner(ABC):
-    """One dialog in one event loop. Not to be touched from any other thread."""
+    """One dialog in one event loop. Use it from that loop's thread only."""
 
     def __init__(self, dialog: Dialog) -> None:
         self.dialog = dialog
@@ -64,7 +64,7 @@ class Runner(ABC):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """End everything that is pending, truthfully, and close the connections. From its own loop."""
+        """Fail all pending operations truthfully and close the connections. Call it in its own loop."""
 
     @property
     @abstractmethod
@@ -77,7 +77,7 @@ class Runner(ABC):
 
     @abstractmethod
     def dismiss(self) -> None:
-        """Have the runner close itself in its own loop; from any thread, without waiting."""
+        """Make the runner close itself in its own loop. Call it from any thread; it does not wait."""
 
     # --- for the subclasses ------------------------------------------------------------------------------
 
@@ -106,7 +106,7 @@ class Runner(ABC):
     def _write(self, number: int, data: bytes) -> None: ...
 
     def _settle(self) -> None:
-        """Do what the dialog wants done after it was fed."""
+        """Carry out what the dialog asks for after it was fed."""
         dialog = self.dialog
         if dialog.replies:
             replies, dialog.replies = dialog.replies, []
@@ -141,10 +141,10 @@ class Runner(ABC):
             self._schedule_tick(dialog.wake_ns)
 
     def _submit(self, now_ns: int, request: Single, kind: Kind, token: object) -> None:
-        """Submit an operation, and settle where more is to be done than to send it.
+        """Submit an operation, and settle if more is needed than to send it.
 
-        A request waits for others of this turn of the loop, unless there is much to send already, or it is
-        the only one in flight and so was the last.
+        A request waits for others of this iteration of the loop, unless many bytes are queued already, or it
+        is the only one in flight and the last one was too.
         """
         dialog = self.dialog
         if not dialog.submit(now_ns, request, kind, token):
@@ -159,7 +159,7 @@ class Runner(ABC):
             self._schedule_flush()
 
     def _flush(self) -> None:
-        """Send what all requests of this tick have queued, one write per connection."""
+        """Send everything queued in this iteration, in one write per connection."""
         self._flush_due = False
         self._lonely = self.dialog.pending_count == 1
         self._write_all()
@@ -167,7 +167,7 @@ class Runner(ABC):
     def _opened(self, number: int) -> None:
         """Tell the dialog that a connection is established."""
         now_ns = self._now_ns()
-        # The other side says what its clock shows before anything is sent.
+        # The other side's hello will bring its clock, before any request is sent.
         self.dialog.clock.own(now_ns, wall_us(), elapsed_ns())
         self.dialog.opened(now_ns, number)
 
@@ -185,7 +185,7 @@ class Runner(ABC):
 
 
 def configured_socket(family: int) -> socket.socket:
-    """Return a non-blocking TCP socket that sends at once and soon notices that its peer is gone."""
+    """Return a non-blocking TCP socket that sends at once and soon notices a lost peer."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.settimeout(0)
@@ -206,7 +206,7 @@ def configured_socket(family: int) -> socket.socket:
 
 
 def start_connecting(sock: socket.socket, address: Any) -> None:
-    """Begin to connect; the socket becomes writable when that is decided. Raises OSError."""
+    """Begin to connect; the socket becomes writable when it succeeds or fails. Raises OSError."""
     code = sock.connect_ex(address)
     if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
         raise OSError(code, os.strerror(code))
@@ -220,12 +220,12 @@ def finish_connecting(sock: socket.socket) -> None:
 
 
 def reset_on_close(sock: socket.socket) -> None:
-    """Make `close` reset the connection, so that what is still in its buffers never arrives."""
+    """Make `close` reset the connection, so that bytes still in its buffers never arrive."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 def close_descriptor(sock: socket.socket) -> None:
-    """Close the socket whatever its event loop still thinks of it (uvloop counts its own uses)."""
+    """Close the socket even if its event loop still counts it as used (as uvloop does)."""
     descriptor = sock.detach()
     if descriptor >= 0:
         os.close(descriptor)

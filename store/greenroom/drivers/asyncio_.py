@@ -1,8 +1,8 @@
 """The runner for asyncio and loops like it (uvloop).
 
-It makes no task, so that a loop may end at any moment without one being destroyed in flight, and uses bare
-sockets with `add_reader` rather than transports, because a transport cannot be closed once its loop is. Loops
-are given descriptors, for not all of them take sockets.
+It makes no task, so that no task is destroyed in flight when a loop ends. It uses bare sockets with
+`add_reader` rather than transports, because a transport cannot be closed once its loop is. Loops get
+descriptors, because not all of them take sockets.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ class AsyncioRunner(Runner):
             raise UsageError(
                 "ClusterStore needs an event loop with add_reader; on Windows use asyncio.SelectorEventLoop"
             )
-        # Callbacks run outside of whatever request happened to be the first to need them.
+        # Callbacks must not run in the context of the request that first needed them.
         self._context = contextvars.Context()
         self._sockets: dict[int, _Socket] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -71,7 +71,7 @@ class AsyncioRunner(Runner):
         self._received_view = memoryview(self._received)
 
     def perform(self, request: Single, kind: Kind) -> asyncio.Future[Any] | LoneReply:
-        """Submit an operation on one session; what is returned brings its final reply, or its error."""
+        """Submit an operation on one session; return an awaitable of its final reply, or its error."""
         future: asyncio.Future[Any] | LoneReply
         if self._lonely and not self.dialog.pending_count:
             future = LoneReply(self._loop)
@@ -88,7 +88,7 @@ class AsyncioRunner(Runner):
         return future
 
     async def aclose(self) -> None:
-        """End everything that is pending, truthfully, and close the connections."""
+        """Fail all pending operations truthfully and close the connections."""
         self._close()
 
     def _close(self) -> None:
@@ -305,9 +305,9 @@ class AsyncioRunner(Runner):
 def _quick_calls(
     loop: asyncio.AbstractEventLoop,
 ) -> tuple[Callable[[], asyncio.Future[Any]], Callable[[], int]]:
-    """Return what makes a future of the loop and what reads its clock in nanoseconds.
+    """Return (create_future, clock_ns) for this loop, bypassing the loop where it uses asyncio's defaults.
 
-    Both are called for every operation, so a loop that leaves them as asyncio has them is not asked.
+    Both are called for every operation.
     """
     create, read = loop.create_future, loop.time
     if getattr(create, "__func__", None) is _CREATE_FUTURE:

@@ -1,8 +1,8 @@
-"""Which runner serves which event loop.
+"""The runners of a store, one for each event loop.
 
-A store belongs to no loop: the first operation in a loop makes a runner there. Several loops in several
-threads have one each. When a new one is made, those of loops that have ended are swept away, and after a fork
-the child lets go of all, so that no two processes ever speak as the same client.
+A store belongs to no loop: the first operation in a loop makes a runner there, and loops in several threads
+have one each. Making a runner removes those of loops that have ended. After a fork the child drops all of
+them, so that no two processes ever speak as the same client.
 """
 
 import asyncio
@@ -79,7 +79,7 @@ class Registry:
             return made
 
     def _forked(self) -> None:
-        """Drop what the parent opened. A lock that another of its threads held would be held for ever."""
+        """Drop what the parent opened. If another of its threads held the lock, no one would release it."""
         runners, self._runners = self._runners, {}
         self._last = None
         self._lock = threading.Lock()
@@ -88,7 +88,7 @@ class Registry:
 
 
 def let_go(registry: Registry) -> None:
-    """Close every runner of a store that nobody uses any more; from any thread."""
+    """Close every runner of a store that is no longer used. Call it from any thread."""
     for runner in registry.take_all():
         if runner.over:
             runner.discard()
@@ -97,7 +97,7 @@ def let_go(registry: Registry) -> None:
 
 
 def _running_loop() -> LoopKey:
-    """Return what identifies the loop that runs here: trio's token, or the asyncio loop."""
+    """Return the identity of the running loop: trio's token, or the asyncio loop."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:

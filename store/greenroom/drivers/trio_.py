@@ -1,8 +1,8 @@
 """The runner for trio.
 
-The user gives no nursery, so everything runs in system tasks, which must never raise: whatever goes wrong in
-one ends its connection, or the runner, and is logged. Sockets are the standard library's, so that a flush can
-send at once, without a task switch.
+The user passes no nursery, so everything runs in system tasks, which must never raise: a failure in one ends
+its connection, or the runner, and is logged. Sockets are the standard library's, so that a flush can send at
+once, without a task switch.
 """
 
 import logging
@@ -87,7 +87,7 @@ class TrioRunner(Runner):
         return await _outcome(waiter)
 
     async def aclose(self) -> None:
-        """End everything that is pending, truthfully, and close the connections."""
+        """Fail all pending operations truthfully and close the connections."""
         self._close()
 
     def _close(self) -> None:
@@ -115,7 +115,7 @@ class TrioRunner(Runner):
         self._sockets.clear()
 
     def dismiss(self) -> None:
-        """Have the runner close itself in its own run; from any thread, without waiting."""
+        """Make the runner close itself in its own run. Call it from any thread; it does not wait."""
         try:
             self._token.run_sync_soon(self._close)
         except trio.RunFinishedError:
@@ -312,7 +312,7 @@ class TrioRunner(Runner):
 
 
 async def _outcome(waiter: _Waiter) -> Any:
-    """Wait until the operation has ended. A caller that is cancelled leaves it to the dialog."""
+    """Wait until the operation has ended. If the caller is cancelled, the dialog goes on with it."""
 
     def abandon(_: object) -> trio.lowlevel.Abort:
         waiter.task = None
