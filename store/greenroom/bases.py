@@ -1,13 +1,13 @@
-"""What values of the types of others are stored as: what they are based on.
+"""Plain forms of values whose types come from elsewhere: they are stored as their base types.
 
-Frameworks and libraries fill sessions with kinds of dict, str, int, tuple and datetime of their own
-(`Markup`, enums, OAuth tokens, named tuples, `defaultdict`, the datetimes of freezegun and pendulum). They
-are stored as the plain type that they are a kind of, read past their own methods, and come back as that. So
-are objects that are no more than named fields (dataclasses, Structs, attrs and pydantic objects: dicts),
-members of an enum (their values) and what knows itself as HTML, such as a text that is translated late (a
-str), as the frameworks' own sessions store them.
+Frameworks and libraries fill sessions with their own subclasses of dict, str, int, tuple and datetime
+(`Markup`, enums, OAuth tokens, named tuples, `defaultdict`, the datetimes of freezegun and pendulum). These
+are stored as their plain base type, read without calling their own methods, and come back as that. Other
+values are stored as the frameworks' own sessions store them: objects with named fields (dataclasses, Structs,
+attrs and pydantic objects) as dicts, members of an enum as their values, and objects with `__html__`, such as
+a lazily translated text, as a str.
 
-A moment or a number is refused where what it is based on does not equal it: nothing is lost in silence.
+A moment or a number that does not equal its base value is refused, so that nothing is silently lost.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ _SIGNS = (Absent, Unchanged)  # arguments of operations, and no data
 
 
 def _real(kind: type[Kind]) -> type[Kind]:
-    """Return the standard library's own class, where a test replaced it before this module was imported."""
+    """Return the standard library's own class, even if a test replaced it before this module was imported."""
     return next(each for each in kind.__mro__ if each.__module__ == "datetime")
 
 
@@ -47,13 +47,13 @@ STANDARD = Standard(_real(date), _real(datetime), _real(time), _real(timedelta))
 
 
 class NoBaseError(Exception):
-    """This value is based on nothing that can be stored. The text says why, where the type does not."""
+    """This value has no base type that can be stored. The text says why, unless the type makes it clear."""
 
 
 def plain_form(value: Any) -> Any:
-    """Return what stands for a value whose own type is not `STORABLE`; its items may again be such values.
+    """Return the plain form of a value whose type is not `STORABLE`; its items may again be such values.
 
-    The type of what is returned is. Raises NoBaseError if nothing stands for it.
+    The returned value's own type is storable. Raises NoBaseError if there is no plain form.
     """
     for base in type(value).__mro__:
         convert = _FORMS.get(base)
@@ -81,10 +81,10 @@ def _html_of(value: Any) -> object:
 
 
 def fields_of(value: Any) -> dict[str, Any] | list[Any] | None:
-    """Return the fields of a Struct, dataclass, attrs or pydantic object by name, or None if it is no such.
+    """Return the fields of a Struct, dataclass, attrs or pydantic object by name; None for other values.
 
-    All of them but those that are UNSET, also where the type leaves out defaults: one that is absent would
-    leave standing what was stored before. A Struct that is `array_like` is a list.
+    Return all fields except those that are UNSET, even if the type omits defaults: an absent field would
+    leave the stored value in place. A Struct that is `array_like` is a list.
     """
     named = _named(value)
     if type(named) is dict:
@@ -93,7 +93,7 @@ def fields_of(value: Any) -> dict[str, Any] | list[Any] | None:
 
 
 def unset_fields_of(value: Any) -> list[str]:
-    """Return the names of the fields that are UNSET, and of which nothing is to be stored."""
+    """Return the names of the fields that are UNSET, which are not stored."""
     named = _named(value)
     return [name for name, item in named.items() if item is msgspec.UNSET] if type(named) is dict else []
 
@@ -123,7 +123,7 @@ def _named_of_struct(value: msgspec.Struct) -> dict[str, Any] | list[Any]:
 
 
 def plain_key(key: object) -> object:
-    """Return the key of a dict as a plain str or int if it is a kind of one, else as it is."""
+    """Return the key of a dict as a plain str or int if it is of a subclass, else as it is."""
     if isinstance(key, str):
         return str.__str__(key)
     if isinstance(key, int) and not isinstance(key, bool):
@@ -188,4 +188,4 @@ _FORMS: dict[type, Callable[[Any], Any]] = {
 }
 
 STORABLE = frozenset({type(None), bool, *_FORMS} - {OrderedDict})
-"""The types of which values are stored as they are."""
+"""The types whose values are stored as they are."""

@@ -1,12 +1,12 @@
-"""Session data as bytes: msgpack, with extensions for what msgpack lacks. Never pickle.
+"""Session data as bytes: msgpack, with extensions for the types that msgpack lacks. Never pickle.
 
 A session's data is a dict with str and int keys, holding None, bool, int (of any size), float, str, bytes,
 list, dict, datetime, date, time, timedelta, UUID, Decimal, set and frozenset; each comes back with its type.
 A tuple comes back as a list, except inside a set, where it stays a tuple. Time zones: a ZoneInfo comes back
-by its key, any other tzinfo as a fixed offset. A value of a subclass comes back as what it is based on, and
-so does a key (`greenroom.bases`).
+by its key, any other tzinfo as a fixed offset. A value or key of a subclass comes back as its base type
+(`greenroom.bases`).
 
-The bytes are deterministic but for the order of dict keys: elements of sets are sorted by their encoding.
+The bytes are deterministic except for the order of dict keys: elements of sets are sorted by their encoding.
 Nothing here puts a value into an error: values may be secrets, so errors name the path only.
 """
 
@@ -62,7 +62,7 @@ class _UnstorableError(Exception):
 
 
 def encode_data(data: dict[str | int, Any] | dict[str, Any]) -> bytes:
-    """Return the data of a session as bytes. Raises UsageError naming the path of what cannot be stored."""
+    """Return the data of a session as bytes. Raises UsageError naming the path of a value it cannot store."""
     if not isinstance(data, dict):
         raise UsageError(f"session data is a dict, not {type(data).__name__}")
     return encode_value(data, ())
@@ -71,7 +71,7 @@ def encode_data(data: dict[str | int, Any] | dict[str, Any]) -> bytes:
 def encode_value(value: Any, path: tuple[str | int, ...] = ()) -> bytes:
     """Return one value, to stand at `path` of a session's data, as bytes.
 
-    Raises UsageError naming the path of what cannot be stored.
+    Raises UsageError naming the path of a value that it cannot store.
     """
     if len(path) <= DEPTH_MAX - PLAIN_LEVELS:
         try:
@@ -110,7 +110,7 @@ def encode_kept(data: dict[Any, Any], kept: bytes) -> bytes:
     """Return `kept` itself if these bytes hold the data of a session, else what `encode_data` does."""
     try:
         encoded = _encode(data)
-        # As bytes, 1 and True and 1.0 differ; as values, all that msgspec encodes in a way of its own.
+        # 1, True and 1.0 differ as bytes, and so do all values that msgspec encodes in its own way.
         if (encoded == kept or len(encoded) <= SMALL_BYTES) and read_bare(encoded) == data:
             if encoded == kept:
                 return kept
@@ -122,10 +122,9 @@ def encode_kept(data: dict[Any, Any], kept: bytes) -> bytes:
 
 
 def decode_data(data: bytes) -> dict[Any, Any]:
-    """Return the dict that `encode_data` was given.
+    """Return the dict that `encode_data` encoded.
 
-    Raises UnreadableSessionError if these bytes were not written by it; if a later version may have written
-    them, its `newer` says so.
+    Raises UnreadableSessionError if it did not write these bytes; `newer` is set if a later version may have.
     """
     value = decode_value(data)
     if type(value) is not dict:
@@ -134,7 +133,7 @@ def decode_data(data: bytes) -> dict[Any, Any]:
 
 
 def decode_value(data: bytes) -> Any:
-    """Return the value that `encode_value` was given. Raises UnreadableSessionError like `decode_data`."""
+    """Return the value that `encode_value` encoded. Raises UnreadableSessionError like `decode_data`."""
     value = bare_value(data)
     if value is not NOT_PLAIN:
         return value
@@ -152,7 +151,7 @@ def decode_value(data: bytes) -> Any:
 
 
 def _is_plain(value: Any, depth: int) -> bool:
-    """Whether msgpack has all types in `value`: what most sessions hold, and encoded as it is."""
+    """Whether msgpack has all types in `value`, as in most sessions; then it is encoded as it is."""
     kind = type(value)
     if kind in _PLAIN_TYPES:
         return True
@@ -169,7 +168,7 @@ def _is_plain(value: Any, depth: int) -> bool:
 
 
 def _pack(value: Any, depth: int) -> Any:
-    """Return `value` in terms of what msgpack holds."""
+    """Return `value` in types that msgpack has."""
     kind = type(value)
     if kind is str:
         return value if value.isascii() else _checked_text(value)
@@ -232,7 +231,7 @@ def _pack_items(value: Iterable[Any], depth: int, pack: Callable[[Any, int], Any
 
 
 def _pack_element(value: Any, depth: int) -> Any:
-    """Like `_pack`, for what stands in a set: there a tuple must come back hashable."""
+    """Like `_pack`, for an element of a set: there a tuple must come back hashable."""
     if type(value) not in STORABLE:
         value = _form_of(value)
         if type(value) in _UNHASHABLE:

@@ -1,4 +1,4 @@
-"""What the fields of a session may hold, and how times cross between callers and stores.
+"""Validation of a session's fields, and conversion of times between callers and stores.
 
 Stores keep times as integer microseconds since 1970-01-01 UTC; callers see aware datetimes in UTC.
 """
@@ -17,7 +17,7 @@ USER_ID_BYTES_MAX = 256
 LABEL_BYTES_MAX = 256
 DATA_BYTES_MAX = 1 << 20
 LIST_LIMIT_MAX = 2000
-"""How many sessions one listing may ask for: with the longest labels they still fit into one frame."""
+"""The most sessions of one listing: even with the longest labels they fit into one frame."""
 
 _VERSION_BOUND = 1 << 63
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -78,8 +78,8 @@ def micros_of(moment: datetime, field: str) -> int:
 
 
 def datetime_of(micros: int) -> datetime:
-    """Return the moment, aware, in UTC. Raises OverflowError if it lies outside of the years 1 to 9999."""
-    # Read as a timestamp of MessagePack it takes two thirds of what datetime's own ways take.
+    """Return the moment, aware, in UTC. Raises OverflowError outside of the years 1 to 9999."""
+    # Reading it as a MessagePack timestamp takes two thirds of the time of datetime's own methods.
     seconds, micros = divmod(micros, 1_000_000)
     try:
         return _moment_of(_stamp(micros * 1000, seconds))
@@ -88,12 +88,12 @@ def datetime_of(micros: int) -> datetime:
 
 
 def is_moment(micros: int) -> bool:
-    """Tell whether `datetime_of` has a datetime for it."""
+    """Return whether a datetime can hold this moment."""
     return _MICROS_MIN <= micros <= _MICROS_MAX
 
 
 def moved_moment(micros: int, by_us: int) -> int:
-    """Return the moment so much later, or the last or first that a datetime can hold."""
+    """Return the moment this much later, or the last or first one that a datetime can hold."""
     return max(_MICROS_MIN, min(_MICROS_MAX, micros + by_us))
 
 

@@ -1,11 +1,12 @@
 """Frames: a 4-byte big-endian length, then that many bytes of msgpack.
 
-After the handshake a frame holds an array of messages, at most MESSAGES_PER_FRAME_MAX: what is sent together
-is encoded and decoded by one call. The greetings, a `Hello` and the `Hello` or `Goodbye` that answers it,
-stand alone in their frames and in no array, so that a side that speaks another version can still be told so.
+After the handshake a frame holds an array of at most MESSAGES_PER_FRAME_MAX messages: messages that are sent
+together are encoded and decoded by one call. The greetings, a `Hello` and the `Hello` or `Goodbye` that
+answers it, are alone in their frames and in no array, so that sides of different versions can still
+understand them.
 
-A length over the limit is refused when its four bytes are read, before anything is allocated for it, and an
-array that is too long before its messages are decoded.
+A length over the limit is refused when its four bytes are read, before anything is allocated, and an overlong
+array before its messages are decoded.
 """
 
 from collections.abc import Iterable, Sequence
@@ -34,13 +35,13 @@ _length_at = _header.unpack_from
 
 
 def messages_decoder(kind: Any) -> "msgspec.msgpack.Decoder[list[Any]]":
-    """Return a decoder of the frames that hold messages of this type (or union of types)."""
+    """Return a decoder of frames with messages of this type (or union of types)."""
     bounds = msgspec.Meta(min_length=1, max_length=MESSAGES_PER_FRAME_MAX)
     return msgspec.msgpack.Decoder(Annotated[list[kind], bounds])
 
 
 def encode_frames(messages: Iterable[wire.Frame], frame_bytes_max: int = FRAME_BYTES_MAX) -> bytearray:
-    """Return the frames of `messages`, in their order; a `Hello` at their head stands alone.
+    """Return the frames of `messages`, in order; a leading `Hello` has a frame of its own.
 
     Raises LocalProtocolError if one message is longer than `frame_bytes_max` allows.
     """
@@ -67,8 +68,8 @@ def append_messages(
 ) -> bool:
     """Append one frame with `messages` to `out`.
 
-    If several are longer than FULL_FRAME_BYTES together nothing is appended, and False returned: they are to
-    be appended one by one. Raises LocalProtocolError if a single one is longer than `frame_bytes_max`.
+    If several are longer than FULL_FRAME_BYTES together, append nothing and return False: append them one by
+    one. Raises LocalProtocolError if a single one is longer than `frame_bytes_max`.
     """
     # Encoding in place (`encode_into`) would save a copy, and takes twice as long for small messages.
     payload = _encode(messages)
@@ -84,7 +85,7 @@ def append_messages(
 
 
 def encode_message(message: wire.Frame, frame_bytes_max: int = FRAME_BYTES_MAX) -> msgspec.Raw:
-    """Return a message as it stands in a frame, for `join_frames`.
+    """Return an encoded message for `join_frames`.
 
     Raises LocalProtocolError if it is longer than `frame_bytes_max` allows.
     """
@@ -95,9 +96,9 @@ def encode_message(message: wire.Frame, frame_bytes_max: int = FRAME_BYTES_MAX) 
 
 
 def join_frames(messages: Sequence[wire.Frame | msgspec.Raw]) -> bytes:
-    """Return frames with `messages` in their order, none longer than FULL_FRAME_BYTES if it holds several.
+    """Return frames with `messages` in order, none longer than FULL_FRAME_BYTES if it holds several.
 
-    A message that may be too long for a frame has to come from `encode_message`, which refuses that.
+    Encode a message that may be too long for a frame with `encode_message`, which refuses it.
     """
     payload = _encode(messages)
     count = len(messages)

@@ -1,7 +1,7 @@
-"""Session ids, and what stands for them: digests, routing points, handles.
+"""Session ids, and what replaces them elsewhere: digests, routing points, handles.
 
-A session id is a secret: whoever holds it is logged in. So nothing here puts one into an error, and what the
-cluster sees is only the id's BLAKE2b-256 digest and its 16-bit routing point.
+A session id is a secret: anyone who has it is logged in. So nothing here puts one into an error, and the
+cluster sees only the id's BLAKE2b-256 digest and its 16-bit routing point.
 
 An id minted here reads `gr-<point, 4 hex digits>-<192 random bits in base64url>`. The point travels in the
 id, so that a rotated id keeps its place in the cluster. Any other id (a framework's own) is routed by its
@@ -20,7 +20,7 @@ DIGEST_BYTES = 32
 SESSION_ID_BYTES_MAX = 256
 RANDOM_BYTES = 24
 
-# Copied for every id: that is quicker than to begin anew, whose parameters take longer than a short id.
+# Copied for every id: to make a new one takes longer than to hash a short id.
 _blank = hashlib.blake2b(digest_size=DIGEST_BYTES)
 _MINTED = re.compile(r"gr-[0-9a-f]{4}-[A-Za-z0-9_-]{32}", re.ASCII)
 _POINT = slice(3, 7)
@@ -57,7 +57,7 @@ def check_session_id(session_id: str) -> None:
 
 
 def is_session_id(session_id: str) -> bool:
-    """Tell whether a session can have this id; what comes from a cookie may be any text.
+    """Return whether a session can have this id; a cookie may hold any text.
 
     Raises UsageError if it is no str.
     """

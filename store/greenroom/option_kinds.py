@@ -1,6 +1,6 @@
-"""Kinds of options: what each takes, in words and as a function. `greenroom.options` is the table of them.
+"""Kinds of options: what each takes, in words and as a check. `greenroom.options` is the table of them.
 
-What is refused is described by its type; only numbers are quoted, since anything else may be a secret.
+An error describes a refused value by its type; it quotes only numbers, since anything else may be a secret.
 """
 
 import re
@@ -13,27 +13,27 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 from greenroom.errors import UsageError
 
 SECONDS_MIN = 0.001
-"""Less is no time at all, or a mistake."""
+"""A shorter time is none at all, or a mistake."""
 SECONDS_MAX = 100 * 365 * 86_400
-"""A hundred years: what is to last longer has no end, or is a mistake."""
+"""A hundred years: a longer time means no end, or is a mistake."""
 
 _HOST_CHARACTERS_MAX = 254  # with the dot in front that older rules asked for
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
 
 class HiddenSecret(Protocol):
-    """What hides a secret from logs, as pydantic's SecretStr does."""
+    """An object that hides a secret from logs, as pydantic's SecretStr does."""
 
     def get_secret_value(self) -> str:
         """Return the secret."""
 
 
 class _RefusedError(Exception):
-    """Says what is wrong with a value, or nothing where its type says it."""
+    """Says what is wrong with a value, or nothing if its type makes it clear."""
 
 
 class Option(NamedTuple):
-    """One option: what it takes, in words that follow "is", and the function that returns it checked."""
+    """One option: what it takes, in words that follow "is", and the function that checks it."""
 
     takes: str
     accepted: Callable[[Any], Any]
@@ -52,11 +52,11 @@ class Options:
         return name in self._options
 
     def option(self, name: str) -> Option:
-        """Return one of them."""
+        """Return the option of this name."""
         return self._options[name]
 
     def checked(self, name: str, value: Any) -> Any:
-        """Return the value of an option as a plain one of its type. Raises UsageError naming the option."""
+        """Return an option's value in its plain type. Raises UsageError naming the option."""
         option = self._options[name]
         try:
             return option.accepted(value)
@@ -108,10 +108,10 @@ def count(meaning: str, *, least: int = 1, most: int | None = None) -> Option:
 
 
 def flag(meaning: str, *, none: bool = False) -> Option:
-    """Return the kind of what is True or False."""
+    """Return the kind of an option that is True or False."""
 
     def accepted(value: Any) -> bool | None:
-        # Not by what counts as true: "false" does.
+        # Not by truth: "false" is true.
         if value is True or value is False or (none and value is None):
             return value
         _refuse()
@@ -185,7 +185,7 @@ def domain() -> Option:
 
 
 def function(meaning: str, *, none: bool = True, plain: bool = True) -> Option:
-    """Return the kind of a function; `plain` ones are called where nothing can be awaited."""
+    """Return the kind of a function; `plain` means that it is called where nothing can be awaited."""
 
     def accepted(value: Any) -> Any:
         if none and value is None:
@@ -251,7 +251,7 @@ def secrets(*, none: bool = True) -> Option:
 
 
 def _opened(value: Any) -> str:
-    """Return the text of one secret. What hides it says so by its type or by a method."""
+    """Return the text of one secret. An object that hides one says so by its type or by a method."""
     kind = type(value)
     if isinstance(value, str):
         text: Any = str.__str__(value)
@@ -284,7 +284,7 @@ def sessions(*, none: bool = False) -> Option:
     """Return the kind of a `greenroom.web.Session`."""
 
     def accepted(value: Any) -> Any:
-        # Not imported: the table stands below the web part, and who has a Session has imported that.
+        # Not imported: the table is below the web part, and a caller with a Session has imported that.
         web = sys.modules.get("greenroom.web")
         if (none and value is None) or (web is not None and isinstance(value, web.Session)):
             return value
@@ -304,7 +304,7 @@ def either(takes: str, *kinds: type) -> Option:
 
 
 def old_sessions() -> Option:
-    """Return the kind of what reads the sessions of another library."""
+    """Return the kind of a reader of another library's sessions."""
 
     def accepted(value: Any) -> Any:
         readers = sys.modules.get("greenroom.web.old_sessions")  # not imported, as above
@@ -320,7 +320,7 @@ def old_sessions() -> Option:
 
 
 def skip() -> Option:
-    """Return the kind of what tells which paths get no session."""
+    """Return the kind of `skip`, which says which paths get no session."""
 
     def accepted(value: Any) -> Any:
         if iscoroutinefunction(value):
@@ -375,7 +375,7 @@ def _encodable(text: str) -> bytes:
 
 
 def _described(value: object) -> str:
-    """Return what a value is without showing it, unless it is a number."""
+    """Describe a value without showing it, unless it is a number."""
     if value is None or isinstance(value, bool):
         return repr(value)
     if isinstance(value, int | float):

@@ -1,17 +1,17 @@
 """Changes to single paths of session data: dicts merge key by key, everything else is a whole value.
 
-The facade turns a caller's mappings into encoded `Changes`; whoever holds the session applies them with
-`patch_data`. That side knows nothing of the types in `greenroom.codec`: extensions stay closed, so the server
-needs no code of the client's, and both replicas of a shard get the same bytes from the same bytes.
+The facade turns a caller's mappings into encoded `Changes`; the store that holds the session applies them
+with `patch_data`. That side does not decode the extensions of `greenroom.codec`, so a server needs no code of
+the client's, and both replicas of a shard get the same bytes from the same bytes.
 
-Rules of `patch_data`, in this order: every expectation is compared, with types (1, True and 1.0 differ; the
-order of dict keys does not count); then paths are unset, absent ones being fine; then values are set, in the
-order given. Setting a dict where a dict stands merges the two at every depth; to replace a dict whole, unset
-its path in the same patch. Setting through a scalar replaces that by a dict; setting or unsetting through a
-list is refused, because the list would be lost with all it holds.
+`patch_data` works in this order. It compares every expectation, with types (1, True and 1.0 differ; the order
+of dict keys does not count). It unsets paths; absent ones are fine. It sets values in the given order. A dict
+that is set over a dict merges with it at every depth; to replace a dict whole, unset its path in the same
+patch. A scalar on the path is replaced by a dict. A path through a list is refused, because the list would be
+lost with everything in it.
 
-The work is in proportion to the sizes of the data and of the patch: each is scanned and decoded once
-(`greenroom.scan`), whatever the number of paths, and what comes out is encoded once.
+The work grows with the sizes of the data and of the patch, not with the number of paths: each is scanned and
+decoded once (`greenroom.scan`), and the outcome is encoded once.
 """
 
 from collections.abc import Iterable, Mapping
@@ -54,7 +54,7 @@ LIST_IN_PATH = "a list stands at "
 
 
 class ListInPathError(ValueError):
-    """A path runs through a list. The text is the same on every replica, and what the caller is told."""
+    """A path runs through a list. The caller gets the text, which is the same on every replica."""
 
 
 class UnexpectedValueError(ValueError):
@@ -62,7 +62,7 @@ class UnexpectedValueError(ValueError):
 
 
 class Changes(NamedTuple):
-    """What a patch says, encoded, as `patch_data` and `wire.Patch` take it."""
+    """The encoded changes of a patch, as `patch_data` and `wire.Patch` take them."""
 
     set: tuple[PathValue, ...]
     unset: tuple[Path, ...]
@@ -118,7 +118,7 @@ def normalize_path(path: PathLike) -> Path:
 
 
 def _check_apart(paths: list[Path]) -> None:
-    """Refuse paths of which one lies below another: what comes out would depend on their order."""
+    """Refuse paths of which one lies below another: the outcome would depend on their order."""
     if len(paths) < 2:
         return
     known = {*paths}
@@ -161,10 +161,10 @@ def patch_data(
     """Return the session data after the changes.
 
     In `expect`, empty bytes demand that the path is absent. The outcome depends on the arguments alone.
-    `walked.items` is raised by how many items were read in Python, which is slow, also where it raises.
-    Raises UnexpectedValueError if an expectation failed, ListInPathError if a path to set or unset runs
-    through a list, MalformedError if the data, a value, or what would come out is nothing that a session may
-    hold, and another ValueError for a path of no key or more than 64.
+    `walked.items` grows by the number of items read in Python, which is slow, even if this raises. Raises
+    UnexpectedValueError if an expectation failed, ListInPathError if a path to set or unset runs through a
+    list, MalformedError if a session may not hold the data, a value or the outcome, and another ValueError
+    for a path of no key or more than 64.
     """
     for path in unset:
         _check_path(path)
@@ -186,7 +186,7 @@ def patch_data(
 
 
 def _coded(path: Path) -> tuple[Any, ...]:
-    """Return the keys of a path as they stand in what was opened by code."""
+    """Return the keys of a path as `open_data` shows them if it reads by code."""
     return tuple([key if type(key) is str else _encode(key) for key in path])
 
 
@@ -245,7 +245,7 @@ def _merge(node: dict[Any, Any], key: Any, value: dict[Any, Any]) -> None:
 
 
 def _same(left: Any, right: Any) -> bool:
-    """Equality with types, a NaN equal to itself. Takes as long as the smaller of the two is."""
+    """Compare with types; a NaN equals itself. Takes time in proportion to the smaller of the two."""
     waiting = [([left], [right])]
     while waiting:
         lefts, rights = waiting.pop()
@@ -276,9 +276,9 @@ def _check_path(path: Path) -> None:
 
 
 def _checked(root: dict[Any, Any], walked: Tally | None, *, int_keyed: bool, by_code: bool) -> bytes:
-    """Return what was patched, encoded. Raises MalformedError if no session may hold it.
+    """Return the patched data, encoded. Raises MalformedError if no session may hold it.
 
-    Every part was scanned, so it can only be too much, and that only if it is not small.
+    Every part was scanned, so the only possible fault is too much of something, and only if it is not small.
     """
     if int_keyed and by_code:
         data, items = _written(root)

@@ -1,7 +1,7 @@
 """From a routing point to the actor that serves it: point -> shard -> primary incarnation -> address.
 
-A `Router` is made once per version of the cluster map, so that a request costs one shift and one look into a
-list. Points have 16 bits and the shard count is a power of two: a shard is the top bits of a point.
+A `Router` is made once per version of the cluster map, so that a request costs one shift and one list index.
+Points have 16 bits and the shard count is a power of two: a shard is the top bits of a point.
 """
 
 from greenroom.cluster_map import SHARDS_MAX, ActorEntry, ClusterMap
@@ -40,11 +40,10 @@ def parse_addresses(text: str) -> tuple[str, ...]:
 
 
 class Router:
-    """One version of the cluster map, made ready for look-ups.
+    """One version of the cluster map, prepared for look-ups.
 
-    `shift` turns a point into its shard; `primaries` holds each shard's primary, or None where the shard has
-    none that could answer (not started yet, or known dead). Raises RemoteProtocolError for a map that no
-    coordinator makes.
+    `shift` turns a point into its shard. `primaries` holds each shard's primary, or None if no primary could
+    answer (not started yet, or known dead). Raises RemoteProtocolError for a map that no coordinator makes.
     """
 
     __slots__ = ("map", "primaries", "shift")

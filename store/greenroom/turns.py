@@ -1,9 +1,8 @@
-"""Taking turns, and trying again: for changes that are read, made and written on condition.
+"""Queues and retries for optimistic changes: read, change, write on condition.
 
-Calls of one process that change one session do it one after the other, since each would only spoil the
-others' attempts. Against other processes there is patience: an attempt that was spoilt is made again after a
-pause that rises and is random, until the time is over. Works alike under asyncio and trio; trio is never
-imported here, because where it runs it is loaded already.
+Calls of one process that change the same session queue up, since they would only spoil each other's attempts.
+Against other processes there are retries, after growing random pauses, until a deadline. This works under
+asyncio and trio alike; trio is never imported here, because it is loaded already wherever it runs.
 """
 
 import asyncio
@@ -24,7 +23,7 @@ _queues: dict[Hashable, "_Queue"] = {}
 
 
 class _Queue:
-    """Those who want to change one session: one who does and others who wait."""
+    """Callers queued to change one session."""
 
     __slots__ = ("lock", "members")
 
@@ -34,7 +33,7 @@ class _Queue:
 
 
 class Patience:
-    """How long to try what others may spoil: `seconds` from now. `operation` is its name in errors."""
+    """A deadline for optimistic retries, `seconds` from now. `operation` is its name in errors."""
 
     __slots__ = ("_attempts", "_end", "_operation", "_seconds")
 
@@ -45,7 +44,7 @@ class Patience:
         self._attempts = 0
 
     def begin(self) -> None:
-        """Begin the first attempt. Raises UnavailableError if the time was over before it."""
+        """Begin the first attempt. Raises UnavailableError if the deadline has passed already."""
         if monotonic() >= self._end:
             raise UnavailableError(
                 f"{self._operation} was not applied: for {self._seconds:g} s it waited for its turn behind "
@@ -53,7 +52,7 @@ class Patience:
             )
 
     async def again(self) -> None:
-        """Pause before the next attempt. Raises VersionConflictError if the time is over."""
+        """Pause before the next attempt. Raises VersionConflictError if the deadline has passed."""
         self._attempts += 1
         left = self._end - monotonic()
         if left <= 0:
@@ -67,9 +66,9 @@ class Patience:
 
 @asynccontextmanager
 async def in_turn(*subject: Hashable) -> AsyncIterator[None]:
-    """Wait until no other caller in this event loop is inside with the same subject; in order of arrival.
+    """Wait until no other caller in this event loop is inside with the same subject, in order of arrival.
 
-    Not reentrant. A caller that is cancelled, waiting or inside, lets the next one go on.
+    Not reentrant. If a caller is cancelled, waiting or inside, the next one goes on.
     """
     key = (_loop(), *subject)
     queue = _queues.get(key)
@@ -86,7 +85,7 @@ async def in_turn(*subject: Hashable) -> AsyncIterator[None]:
 
 
 async def pause(seconds: float) -> None:
-    """Let others run for that long."""
+    """Sleep for this long under the running library."""
     trio = running_trio()
     await (asyncio.sleep(seconds) if trio is None else trio.sleep(seconds))
 
@@ -103,7 +102,7 @@ def running_trio() -> Any:
 
 
 def new_lock() -> Any:
-    """Return a lock of the library that runs the caller, for `async with`."""
+    """Return a lock of the running library, for `async with`."""
     trio = running_trio()
     return asyncio.Lock() if trio is None else trio.Lock()
 

@@ -19,12 +19,12 @@ _URL = re.compile(r"greenroom://(?P<seeds>[^/?#]*)(?:/(?P<cluster>[^?#]*))?(?:\?
 
 
 def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> BaseSessionStore:
-    """Return the store that `url` names; nothing is connected yet.
+    """Return the store that `url` names. It connects later.
 
     `memory://` is a new, empty MemoryStore, which follows the `clock`; a cluster has its own. `greenroom://`
     lists addresses of the cluster's nodes (IPv6 in brackets), then the cluster's name (default "greenroom"),
     then options: `deadline_seconds`, the time within which an operation answers or raises. Raises UsageError,
-    saying what to write, if it is neither.
+    saying what to write, for any other URL.
     """
     if not isinstance(url, str):
         raise UsageError(f"a store URL is a str, not {type(url).__name__}; {_FORMS}")
@@ -50,7 +50,7 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
 
 
 def store_given(store: BaseSessionStore | str, clock: Callable[[], datetime]) -> BaseSessionStore:
-    """Return what is given as the option `store`, or the store that it names. Raises UsageError naming it."""
+    """Return the option `store`: the store itself, or the one that its URL names. Raises UsageError."""
     if isinstance(store, BaseSessionStore):
         return store
     try:

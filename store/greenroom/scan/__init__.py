@@ -1,16 +1,16 @@
-"""What the bytes of session data may be: one scan, without recursion, that everything from outside passes.
+"""The check of encoded session data: one scan, without recursion, that everything from outside must pass.
 
-Data, values of patches and expectations are read by nobody before they passed: in the facade, in a server
+Data, values of patches and expectations are decoded only after they have passed: in the facade, in a server
 before it logs a command, and again before it applies one. The verdict depends on the bytes alone, never on
-the stack below, on the Python version or on what was read before: replicas of a shard must decide alike.
+the stack below, on the Python version or on earlier data: replicas of a shard must decide alike.
 
-Accepted is msgpack of which every value stands in its shortest form, so that equal keys have equal bytes: a
-map on top, keys that are str or int and differ, str in valid UTF-8, lists, None, bool, int, float, str, bytes
-and the extensions of `greenroom.codec`. The bounds keep the work of every reader in proportion to the size:
-nesting, items in all, and what Python hashes without a secret. A dict of int keys that were chosen for their
-hashes is quadratic to build; str and bytes are hashed with a secret.
+The scan accepts msgpack with every value in its shortest form, so that equal keys have equal bytes: a map at
+the top, keys that are str or int and differ, str in valid UTF-8, lists, None, bool, int, float, str, bytes
+and the extensions of `greenroom.codec`. Bounds on nesting, on items in all, and on values that Python hashes
+without a secret keep the work of every reader in proportion to the size. A dict of int keys that were chosen
+for their hashes is quadratic to build; str and bytes are hashed with a secret.
 
-Most data is plain: keys that are str, no bytes, few levels. A decoder in C reads it, whose type is unrolled
-to these levels, and encodes it again. If that gives the same bytes, then keys differ, forms are the shortest
-and nothing trails. All else the walk below decides, in Python; so of that there may be less.
+Most data is plain: str keys, no bytes, few levels. A decoder in C, whose type is unrolled to these levels,
+reads it and encodes it again. If the bytes are the same, then keys differ, forms are the shortest and nothing
+trails. A walk in Python decides about everything else, so the bounds for that are lower.
 """

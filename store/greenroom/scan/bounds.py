@@ -6,15 +6,15 @@ from greenroom.wire import PATH_KEYS_MAX, Path
 
 DEPTH_MAX = PATH_KEYS_MAX
 PLAIN_ITEMS_MAX = 65_536
-"""Elements of lists and entries of maps, in all, of data that is plain."""
+"""The most elements of lists and entries of maps, in all, in plain data."""
 ITEMS_MAX = 8192
-"""Elements of lists and sets and entries of maps, in all, of data that is not."""
+"""The most elements of lists and sets and entries of maps, in all, in data that is not plain."""
 OPENINGS_MAX = 32_768
-"""Bytes that may begin a container or an extension, wherever they stand, of data that is plain."""
+"""The most bytes in plain data that could begin a container or an extension, wherever they are."""
 HEADS_MAX = 131_072
-"""Bytes that may begin a str, wherever they stand, of data that is plain: two for each item."""
+"""The most bytes in plain data that could begin a str, wherever they are: two for each item."""
 HASHED_PER_CONTAINER_MAX = 1024
-"""Int keys of one map; elements of one set that are neither str nor bytes."""
+"""The most int keys of one map, and the most elements of one set that are neither str nor bytes."""
 NUMBER_BYTES_MAX = 4096
 
 EXT_INT = 1
@@ -38,17 +38,17 @@ EXT_BYTES = {
     EXT_UUID: (16, 16),
     EXT_DECIMAL: (1, NUMBER_BYTES_MAX),
 }
-"""By code: the least and the most bytes of the payload, of what is no collection."""
+"""By code: the least and the most bytes of the payload, except of collections."""
 
 SMALL_BYTES = 2500
-"""What is smaller exceeds no number: a set of 1025 different ints takes 2,531 bytes."""
+"""Smaller data exceeds no bound: a set of 1025 different ints takes 2,531 bytes."""
 _TEXT_MAX = 200
 
 
 class MalformedError(ValueError):
-    """What no session may hold: the reason, and the path to it. The text is the same on every replica.
+    """No session may hold this: the reason, and the path to it. The text is the same on every replica.
 
-    `newer` says that only a later version of greenroom can have written it; `walked_items`, how many items
+    `newer`: only a later version of greenroom can have written it. `walked_items` is the number of items that
     were read in Python until then.
     """
 
@@ -61,7 +61,7 @@ class MalformedError(ValueError):
 
 
 class Tally:
-    """What the bounds of a session or of a patch count."""
+    """Counts against the bounds of a session or of a patch."""
 
     __slots__ = ("bytes", "items", "openings", "plain_items", "walked")
 
@@ -80,7 +80,7 @@ class Tally:
 
 
 class RefusedError(Exception):
-    """Carries the reason to where the path is known."""
+    """Carries the reason to the code that knows the path."""
 
 
 class NewerError(RefusedError):
@@ -88,7 +88,7 @@ class NewerError(RefusedError):
 
 
 def check_hashed(in_container: int) -> None:
-    """Raise RefusedError if a container has too much that is hashed without a secret."""
+    """Raise RefusedError if a container has too many values that are hashed without a secret."""
     if in_container > HASHED_PER_CONTAINER_MAX:
         raise RefusedError(
             f"a dict has more than {HASHED_PER_CONTAINER_MAX} int keys, or a set more elements than that "
@@ -97,18 +97,18 @@ def check_hashed(in_container: int) -> None:
 
 
 def ext_fits(code: int, size: int) -> bool:
-    """Whether an extension of this code, no collection, may have a payload of this size."""
+    """Whether an extension of this code (no collection) may have a payload of this size."""
     least, most = EXT_BYTES.get(code, (1, 0))
     return least <= size <= most
 
 
 def too_many(most: int) -> str:
-    """Return the reason to refuse more items than that."""
+    """Return the reason to refuse more items than this."""
     return f"there are more than {most} items, or something is malformed"
 
 
 def path_text(path: Path) -> str:
-    """Return a path as text, cut where it is long; the same text for the same path everywhere."""
+    """Return a path as text, cut if it is long; every replica gives the same text for the same path."""
     # Not repr: that differs between Python versions, and replicas must decide alike.
     parts, size = [], 0
     for key in path:

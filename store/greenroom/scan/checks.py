@@ -1,4 +1,4 @@
-"""What the rest of greenroom asks of the scan: whether data and values are accepted, and what they hold."""
+"""The interface of the scan: whether data and values are accepted, and their contents."""
 
 from typing import Any, NamedTuple
 
@@ -20,10 +20,11 @@ from greenroom.wire import Path, PathValue
 
 
 class Opened(NamedTuple):
-    """A session's data, and what a patch brings, decoded; extensions are `Ext`.
+    """A session's data and the values of a patch, decoded; extensions are `Ext`.
 
-    If `by_code`, int keys stand as their encoding, as which they are hashed with a secret; otherwise as ints,
-    and there are few. `int_keyed` says that there may be such keys, or many levels: some of it was not plain.
+    If `by_code`, int keys are shown as their encoding, so that they are hashed with a secret; otherwise as
+    ints, and there are few. `int_keyed`: there may be int keys, or many levels, because some of it was not
+    plain.
     """
 
     root: dict[Any, Any]
@@ -34,12 +35,12 @@ class Opened(NamedTuple):
 
 
 def check_data(data: bytes) -> int:
-    """Return how many items of this data were read in Python, which is slow.
+    """Return the number of items of this data that were read in Python, which is slow.
 
     Raises MalformedError unless a session may hold it.
     """
     if len(data) <= INT_KEYED_BYTES_MAX:
-        # What nearly all sessions are, with as few calls as can be: every write comes through here.
+        # Nearly all sessions take this way, with as few calls as possible: every write comes through here.
         value = small_value(data)
         if type(value) is dict:
             return 0
@@ -60,10 +61,10 @@ def check_value(value: bytes, path: Path) -> None:
 
 
 def check_values(set: tuple[PathValue, ...], expect: tuple[PathValue, ...] = ()) -> int:  # noqa: A002  the name on the wire
-    """Return how many items of what a patch brings, each value to stand at its path, were read in Python.
+    """Return the number of items of a patch's values that were read in Python; each value has its path.
 
     In `expect`, empty bytes are accepted: they demand that the path is absent. Raises MalformedError unless a
-    patch may bring all these.
+    patch may bring all of these.
     """
     total = 0
     for path, value in set:
@@ -88,7 +89,7 @@ def open_data(
 ) -> Opened:
     """Return the data and the values decoded. Raises MalformedError as `check_data` and `check_values` do.
 
-    `walked.items` is raised by how many items were read in Python.
+    `walked.items` grows by the number of items read in Python.
     """
     total = len(data)
     for _, value in set:
@@ -113,7 +114,7 @@ def open_data(
 
 
 def _present(expect: tuple[PathValue, ...]) -> tuple[PathValue, ...]:
-    """Return the expectations with nil in the place of those that demand absence."""
+    """Return the expectations with nil in place of those that demand absence."""
     return tuple([item if item[1] else (item[0], b"\xc0") for item in expect])
 
 
@@ -139,7 +140,7 @@ def _read_values(items: tuple[PathValue, ...], tally: Tally) -> list[Any]:
 
 
 def _read(data: bytes, depth: int, tally: Tally) -> Any:
-    """Return what `data` holds, int keys as their encoding. Raises MalformedError."""
+    """Return the contents of `data`, int keys as their encoding. Raises MalformedError."""
     value = plain_read(TEXT_KEYED, data, depth) if fits(data, tally) else NOT_PLAIN
     if value is NOT_PLAIN:
         tally.walked = True

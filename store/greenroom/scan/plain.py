@@ -1,4 +1,4 @@
-"""What is plain, read by decoders in C: whether data is, and what it holds."""
+"""Plain data, read by decoders in C: whether data is plain, and its contents."""
 
 from collections.abc import Callable
 from typing import Any
@@ -45,13 +45,13 @@ SMALL = (read_bare, _unrolled(str | int, _SCALARS | Ext))
 TEXT_KEYED = (read_bare, _unrolled(str, _SCALARS | Ext))
 
 NOT_PLAIN: Any = object()
-"""What is left to the walk."""
+"""Stands for data that is left to the walk."""
 
 
 def plain_value(data: bytes, depth: int) -> Any:
-    """Return what `data` holds if it is plain, or small and plain but for int keys, else NOT_PLAIN.
+    """Return the contents of `data` if it is plain, or small and plain except for int keys; else NOT_PLAIN.
 
-    `depth` is how many levels lie above. Extensions are returned as `Ext`. Raises MalformedError if it holds
+    `depth` is the number of levels above. Extensions are returned as `Ext`. Raises MalformedError if it holds
     too much.
     """
     if len(data) > OPENINGS_MAX and not fits(data, Tally()):
@@ -63,14 +63,14 @@ def plain_value(data: bytes, depth: int) -> Any:
 
 
 def openings(data: bytes) -> int:
-    """Return how many bytes may begin a container or an extension; those of other values count as well."""
+    """Count the bytes that could begin a container or an extension, including bytes of other values."""
     return len(data.translate(None, _NO_OPENINGS))
 
 
 def fits(data: bytes, tally: Tally) -> bool:
-    """Whether a decoder may be asked for this data, by a count of bytes that bounds what it makes.
+    """Whether it is safe to decode this data, by a count of bytes that bounds what the decoder builds.
 
-    It makes all of it before anything else can be counted: a million empty lists took half a second.
+    It builds everything before anything else can be counted: a million empty lists took half a second.
     """
     tally.bytes += len(data)
     if tally.bytes <= OPENINGS_MAX:
@@ -82,7 +82,7 @@ def fits(data: bytes, tally: Tally) -> bool:
 
 
 def bare_value(data: bytes) -> Any:
-    """Return what `data` holds if it is plain, not large, and has no extensions, else NOT_PLAIN."""
+    """Return the contents of `data` if it is plain, not large, and without extensions; else NOT_PLAIN."""
     if len(data) > OPENINGS_MAX and (len(data) > PLAIN_ITEMS_MAX or openings(data) > OPENINGS_MAX):
         return NOT_PLAIN
     try:
@@ -93,7 +93,7 @@ def bare_value(data: bytes) -> Any:
 
 
 def small_value(data: bytes) -> Any:
-    """Return what data holds that is small enough to have int keys and plain, else NOT_PLAIN."""
+    """Return the contents of plain data that is small enough to have int keys; else NOT_PLAIN."""
     try:
         value = read_bare(data)
     except msgspec.MsgspecError:
@@ -104,7 +104,7 @@ def small_value(data: bytes) -> Any:
 def plain_read(
     decoders: tuple[Callable[[bytes], Any], Callable[[bytes], Any]], data: bytes, depth: int
 ) -> Any:
-    """Return what `data` holds if a decoder takes it, else NOT_PLAIN. The second one knows extensions."""
+    """Return the contents of `data` if a decoder accepts it, else NOT_PLAIN. The second knows extensions."""
     if depth > DEPTH_MAX - PLAIN_LEVELS:
         return NOT_PLAIN
     try:
@@ -152,7 +152,7 @@ def _check_numbers(value: Any, most: int) -> None:
 
 
 def measured(value: Any) -> tuple[int, int]:
-    """Return how many items these are, on how many levels; if they are too many, some number beyond."""
+    """Return the numbers of items and of levels; if there are too many, any number beyond the bound."""
     items = levels = 0
     level = [value] if type(value) in CONTAINERS else []
     while level:

@@ -1,4 +1,4 @@
-"""What is not plain, read by a loop in Python: the verdict on any bytes, and what they hold."""
+"""Data that is not plain, read by a loop in Python: the verdict on any bytes, and their contents."""
 
 from struct import Struct
 from typing import Any, TypeAlias
@@ -54,7 +54,7 @@ _INTS = {
 }
 _decode = msgspec.msgpack.Decoder().decode
 _float = Struct(">d").unpack_from
-# What takes one byte: None, False, True, small ints.
+# Values of one byte: None, False, True, small ints.
 _SINGLE = {first: _decode(bytes((first,))) for first in (*range(0x80), 0xC0, 0xC2, 0xC3, *range(0xE0, 0x100))}
 
 
@@ -63,7 +63,7 @@ _Container: TypeAlias = tuple[Any, int, Any, int]
 
 
 def walked(data: bytes, depth: int, tally: Tally) -> Any:
-    """Return what `data` holds, `depth` levels below the top, int keys as their encoding.
+    """Return the contents of `data`, which is `depth` levels below the top, int keys as their encoding.
 
     Raises MalformedError.
     """
@@ -82,7 +82,7 @@ def walked(data: bytes, depth: int, tally: Tally) -> Any:
 
 
 def _items(data: bytes, depth: int, tally: Tally, waiting: list[_Container]) -> tuple[Any, int]:
-    """Return what `data` begins with, and where that ends; if it raises, `waiting` tells where it stood."""
+    """Return the first value of `data`, and where it ends; if this raises, `waiting` says where it was."""
     # The container that is being filled is kept apart: a session has thousands at most, each with few items.
     top: list[Any] = []
     node: Any = top
@@ -132,7 +132,7 @@ _CUT = "it ends too early"
 
 
 def _path(waiting: list[_Container]) -> Path:
-    """Return the keys and indexes that lead to where a walk stopped."""
+    """Return the keys and indexes that lead to the place where a walk stopped."""
     path: list[str | int] = []
     for node, _, key, _ in waiting[1:]:
         if type(node) is list:
