@@ -247,6 +247,20 @@ _BUSY = tuple(
     for number in range(2000)
 )
 
+LOST_WITH_SUPERVISORS = Plan(
+    seed=0,
+    nodes=2,
+    shards=1,
+    callers=4,
+    sessions=4,
+    actions=_BUSY,
+    faults=(
+        Fault(1000, "kill supervisor", "supervisor of primary of shard 0", 0.3),
+        Fault(1000, "kill supervisor", "supervisor of backup of shard 0", 0.3),
+    ),
+)
+"""A shard loses all its members with those who would have seen them end."""
+
 RESTORED = Plan(
     seed=0,
     nodes=2,

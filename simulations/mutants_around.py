@@ -26,6 +26,7 @@ from simulations.actors import ActorProcess
 from simulations.mutant_stories import (
     ANEW,
     LATE_TAKEOVER,
+    LOST_WITH_SUPERVISORS,
     RESTORED,
     RESTORED_LONG,
     RESTORED_RESTARTED,
@@ -246,23 +247,10 @@ def _(patches: Patches) -> None:
     patches.set(Agent, "_take_child", take_child)
 
 
-@mutant("forgets a death that was not confirmed", budget=2000)
-def _(patches: Patches) -> None:
-    """A supervisor reports each death once, whether the coordinator has it then or not."""
-    original = Agent._reported
-    patches.set(Agent, "_reported", lambda self, dead, *, accepted: original(self, dead, accepted=True))
-
-
-@mutant("keeps an actor that counts as dead", budget=2000)
-def _(patches: Patches) -> None:
-    """A supervisor does not start an actor anew that an operator has given up."""
-    patches.set(Agent, "_keep_own", lambda self, cluster_map: True)
-
-
-@mutant("never buries its predecessor's actors", budget=2000)
+@mutant("never buries its predecessor's actors", budget=5, plan=LOST_WITH_SUPERVISORS)
 def _(patches: Patches) -> None:
     """What a former supervisor of the node left registered stays so when its processes are gone."""
-    patches.set(Agent, "_look", lambda self: None)
+    patches.set(Agent, "_may_bury", lambda self, actor: False)
 
 
 # --- the client ------------------------------------------------------------------------------------------
