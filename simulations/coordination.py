@@ -11,10 +11,10 @@ from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_COORDINATOR
-from greenroom_cluster.controller import ControllerSettings
 from greenroom_cluster.coordination import service as fx
 from greenroom_cluster.coordination.coordinator import NEVER, CoordinatorSettings, Handled
 from greenroom_cluster.coordination.service import CoordinationService
+from greenroom_cluster.planning.controller import ControllerSettings
 from simulations.connections import Acceptor, Codec, Dialed, Served, Service, hello
 from simulations.coordinator_links import COORDINATOR_ADDRESS
 from simulations.network import Network

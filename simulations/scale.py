@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from greenroom.cluster_map import ActorEntry, ClusterMap, MapDelta, NodeEntry, ShardEntry
-from greenroom_cluster.placement import plan
+from greenroom_cluster.planning.placement import plan
 
 SIZES = ((10, 1024), (100, 8192), (1000, 65536))
 BEACONS_PER_SECOND = 4

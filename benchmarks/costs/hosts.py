@@ -18,7 +18,6 @@ from benchmarks.costs.figures import Meter
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
 from greenroom.framing import messages_decoder
-from greenroom_cluster.controller import Controller, ControllerSettings
 from greenroom_cluster.coordination import coordinator as coordination
 from greenroom_cluster.coordination.messages import (
     Decided,
@@ -28,6 +27,7 @@ from greenroom_cluster.coordination.messages import (
     RegisterActor,
     RegisterNode,
 )
+from greenroom_cluster.planning.controller import Controller, ControllerSettings
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.driver import Driver
 from greenroom_cluster.shard.effects import HostEffect

@@ -63,7 +63,7 @@ from greenroom_cluster.coordination.messages import (
     ReportDead,
 )
 from greenroom_cluster.coordination.owners import Owners
-from greenroom_cluster.waiting import Waiting, awaited, on_nodes_that_are_down, waiting_shards
+from greenroom_cluster.planning.waiting import Waiting, awaited, on_nodes_that_are_down, waiting_shards
 
 NEVER = (1 << 63) - 1
 """A deadline that does not come."""

@@ -13,7 +13,6 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap, MapDelta
 from greenroom.errors import InvariantError
-from greenroom_cluster.controller import Controller, ControllerSettings
 from greenroom_cluster.coordination.coordinator import (
     ConnectionClosed,
     Coordinator,
@@ -25,6 +24,7 @@ from greenroom_cluster.coordination.coordinator import (
 )
 from greenroom_cluster.coordination.genesis import renumbered
 from greenroom_cluster.coordination.messages import CoordinatorReply
+from greenroom_cluster.planning.controller import Controller, ControllerSettings
 
 WAITING_MAX = 16_384
 """Requests that wait for the disk; beyond that their connections are not read."""

@@ -17,13 +17,13 @@ from greenroom import wire
 from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ClusterMap
 from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_COORDINATOR
-from greenroom_cluster.controller import ControllerSettings
 from greenroom_cluster.coordination import service as fx
 from greenroom_cluster.coordination.coordinator import NEVER, CoordinatorSettings
 from greenroom_cluster.coordination.genesis import ClusterOptions, identified, starting_map
 from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.coordination.storage import MapStorage
 from greenroom_cluster.links.handshake import IDENTITY_BYTES
+from greenroom_cluster.planning.controller import ControllerSettings
 from greenroom_cluster.runtime.adoption import maps_of
 from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.connection import FramedConnection

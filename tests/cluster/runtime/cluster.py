@@ -11,9 +11,9 @@ import trio
 
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry
-from greenroom_cluster.controller import ControllerSettings
 from greenroom_cluster.coordination.genesis import ClusterOptions
 from greenroom_cluster.coordination.messages import Accepted, RegisterActor, RegisterNode, ReportDead
+from greenroom_cluster.planning.controller import ControllerSettings
 from greenroom_cluster.runtime.actor import Actor, ActorSettings
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.coordinator import CoordinatorServer, CoordinatorServerSettings

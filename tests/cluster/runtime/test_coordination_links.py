@@ -13,7 +13,6 @@ import trio
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry
 from greenroom.framing import encode_frames
-from greenroom_cluster.controller import ControllerSettings
 from greenroom_cluster.coordination.genesis import ClusterOptions, first_map
 from greenroom_cluster.coordination.messages import (
     NAME_TAKEN,
@@ -25,6 +24,7 @@ from greenroom_cluster.coordination.messages import (
     Rejected,
 )
 from greenroom_cluster.coordination.storage import StorageFailedError
+from greenroom_cluster.planning.controller import ControllerSettings
 from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.coordinator import CoordinatorServer, CoordinatorServerSettings
 from greenroom_cluster.runtime.coordinator_link import (

@@ -12,7 +12,6 @@ import msgspec
 
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
-from greenroom_cluster.controller import Controller, ControllerSettings
 from greenroom_cluster.coordination import coordinator as coordination
 from greenroom_cluster.coordination.messages import (
     Decided,
@@ -22,6 +21,7 @@ from greenroom_cluster.coordination.messages import (
     RegisterNode,
     ReportDead,
 )
+from greenroom_cluster.planning.controller import Controller, ControllerSettings
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.host import Host

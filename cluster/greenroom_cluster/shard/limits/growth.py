@@ -7,7 +7,7 @@ is looked at: a session that stays as large as it is can be written for as long 
 
 from greenroom import wire
 from greenroom.patching import ListInPathError, patch_data
-from greenroom_cluster.placement import node_of
+from greenroom_cluster.planning.placement import node_of
 from greenroom_cluster.shard.effects import MemoryFull
 from greenroom_cluster.shard.limits.admission import Write
 from greenroom_cluster.shard.limits.eviction import EVICTING, Eviction

@@ -10,7 +10,7 @@ Planning a placement that is as planned changes nothing, so a restarted controll
 import msgspec
 
 from greenroom.cluster_map import ClusterMap
-from greenroom_cluster.placement import node_of, plan
+from greenroom_cluster.planning.placement import node_of, plan
 
 NEVER = (1 << 63) - 1
 """A deadline that does not come."""

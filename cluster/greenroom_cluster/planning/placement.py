@@ -19,8 +19,8 @@ from math import ceil, floor
 import msgspec
 
 from greenroom.cluster_map import ClusterMap, ShardEntry
-from greenroom_cluster.balance import Board, Bounds, balance
-from greenroom_cluster.ring import Ring
+from greenroom_cluster.planning.balance import Board, Bounds, balance
+from greenroom_cluster.planning.ring import Ring
 
 HIGH = 1.25
 FILL = 1.1

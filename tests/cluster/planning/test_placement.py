@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.coordination.genesis import first_map
-from greenroom_cluster.placement import node_of, plan
-from greenroom_cluster.ring import Ring
+from greenroom_cluster.planning.placement import node_of, plan
+from greenroom_cluster.planning.ring import Ring
 from tests.cluster.coordination.builders import actor, cluster, inc, shard
 
 Layout = dict[str, int]
@@ -208,7 +208,7 @@ def test_the_largest_cluster_is_planned_in_seconds() -> None:
 
 def test_a_plan_is_the_same_in_every_process() -> None:
     code = (
-        "from greenroom_cluster.placement import plan;"
+        "from greenroom_cluster.planning.placement import plan;"
         "from greenroom_cluster.coordination.genesis import first_map;"
         "print(sorted(plan(first_map('t', 64, 2), {'a/0', 'b/0', 'c/0', 'c/1'}).items()))"
     )

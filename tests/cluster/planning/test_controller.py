@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from greenroom_cluster.controller import NEVER, Controller, ControllerSettings
 from greenroom_cluster.coordination import messages as m
 from greenroom_cluster.coordination.genesis import first_map
-from greenroom_cluster.placement import node_of
+from greenroom_cluster.planning.controller import NEVER, Controller, ControllerSettings
+from greenroom_cluster.planning.placement import node_of
 from tests.cluster.coordination.builders import SECOND, Desk, inc
 
 

@@ -1,0 +1,1 @@
+"""Which slots each shard should have, and what shards wait for."""
