@@ -1,31 +1,23 @@
-"""An actor's process around the real core: mirrors `actor`, `driver` and `links` of `runtime`.
-
-What decides something there and is mirrored here: effects are performed in order, with one send per
-connection and step; answers go to a peer's newest connection, and what comes on an older one is a leftover
-and ends it (`note_peer`); a beacon overtakes what is queued; replies to a connection that is gone are
-dropped; links are kept until the core disconnects them; proposals go out while the coordinator is reachable.
+"""An actor's process around the real core; the real `Outbox` says where its effects go.
 
 `hold_effects` stops the process in the middle of a step, between the core's decision and its words.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.framing import messages_decoder
-from greenroom_cluster.coordination.messages import Decision, Proposal
+from greenroom_cluster.coordination.messages import Decision
+from greenroom_cluster.links.outbox import CloseLink, OpenLink, Outbox, Rare, are_bulk, farewell
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.messages import (
-    Beacon,
     PeerReply,
     PeerRequest,
-    SnapshotChunk,
-    SnapshotOk,
-    SnapshotRefused,
 )
 from greenroom_cluster.shard.settings import HostSettings
 from greenroom_cluster.shard.state.stored import as_received
@@ -43,7 +35,19 @@ if TYPE_CHECKING:
 _client_decoder = messages_decoder(wire.Get | wire.Mutation | wire.Fanout)
 _peer_decoder = messages_decoder(PeerRequest)
 _reply_decoder = messages_decoder(PeerReply | wire.Goodbye)
-_BULK_ANSWERS = (SnapshotOk, SnapshotRefused)
+
+
+class _Client:
+    """The connection of a client, which gets bytes."""
+
+    __slots__ = ("_served",)
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+
+    def send(self, replies: Sequence[Any]) -> None:
+        """Send these."""
+        self._served.send_bytes([as_received(reply) for reply in replies])
 
 
 class ActorProcess(Process):
@@ -74,8 +78,7 @@ class ActorProcess(Process):
         self.on_stuck: Callable[[], None] | None = None
         self.host_settings = HostSettings()
         self._codec = Codec(encoded=False)
-        self._clients: dict[int, Served] = {}
-        self._peers: dict[tuple[bytes, bool], Served] = {}
+        self._outbox: Outbox[Served | Dialed, _Client] = Outbox()
         self._links: dict[tuple[bytes, bool], Dialed] = {}
         self._held: list[fx.HostEffect] = []
         self._armed = -1
@@ -201,10 +204,10 @@ class ActorProcess(Process):
 
     def _serve_client(self, served: Served) -> None:
         number, client = served.number, served.sender
-        self._clients[number] = served
+        self._outbox.add_client(number, _Client(served))
 
         def closed() -> None:
-            self._clients.pop(number, None)
+            self._outbox.drop_client(number)
             self.step(ins.ConnectionClosed(number))
 
         served.on_messages = lambda requests: self.step(ins.ClientRequests(number, client, requests))
@@ -214,30 +217,14 @@ class ActorProcess(Process):
         peer = served.sender
 
         def received(messages: list[Any]) -> None:
-            bulk = any(type(message) is SnapshotChunk for message in messages)
-            if self._note_peer(peer, served, bulk=bulk):
+            ended = self._outbox.heard(peer, served.number, served, bulk=are_bulk(messages))
+            if isinstance(ended, Served):
+                ended.abort()
+            if ended is not served:
                 self.step(ins.PeerMessages(peer, messages))
-            else:
-                served.abort()
-
-        def closed() -> None:
-            for bulk in (False, True):
-                if self._peers.get((peer, bulk)) is served:
-                    del self._peers[peer, bulk]
 
         served.on_messages = received
-        served.on_closed = closed
-
-    def _note_peer(self, peer: bytes, served: Served, *, bulk: bool) -> bool:
-        known = self._peers.get((peer, bulk))
-        if known is served:
-            return True
-        if known is not None:
-            if known.number > served.number:
-                return False
-            known.abort()
-        self._peers[peer, bulk] = served
-        return True
+        served.on_closed = lambda: self._outbox.drop_peer(peer, served.number)
 
     def _on_map(self, cluster_map: ClusterMap) -> None:
         self.step(ins.MapChanged(cluster_map))
@@ -251,63 +238,49 @@ class ActorProcess(Process):
     # --- effects -----------------------------------------------------------------------------------------
 
     def _perform(self, effects: list[fx.HostEffect]) -> None:
-        outgoing: dict[Served | Dialed, list[wire.Frame]] = {}
-        proposals: list[Proposal] = []
-        for effect in effects:
-            if isinstance(effect, fx.Reply):
-                client = self._clients.get(effect.connection)
-                if client is not None:
-                    outgoing.setdefault(client, []).append(as_received(effect.message))
-            elif isinstance(effect, fx.Send):
-                link = self._links.get((effect.peer, effect.bulk))
-                if link is not None and isinstance(effect.message, Beacon) and link.queued:
-                    link.send([effect.message], urgent=True)
-                elif link is not None:
-                    outgoing.setdefault(link, []).append(effect.message)
-            elif isinstance(effect, fx.Answer):
-                asker = self._peers.get((effect.peer, isinstance(effect.message, _BULK_ANSWERS)))
-                if asker is not None:
-                    outgoing.setdefault(asker, []).append(effect.message)
-            elif isinstance(effect, fx.Propose):
-                proposals.append(effect.proposal)
-            else:
-                self._perform_rare(effect)
-        for connection, messages in outgoing.items():
-            if isinstance(connection, Served) and connection.number in self._clients:
-                connection.send_bytes(messages)
-            else:
-                connection.send(messages)
-        if proposals and self.coordinator is not None:
-            self.coordinator.propose(proposals)
+        rare, to_peers, to_clients = self._outbox.sort(effects)
+        if rare is not None:
+            self._perform_rare(rare)
+        for line, messages in to_peers.items():
+            line.send(messages)
+        for client, replies in to_clients:
+            client.send(replies)
+        if rare is not None and rare.proposals and self.coordinator is not None:
+            self.coordinator.propose(rare.proposals)
 
-    def _perform_rare(self, effect: fx.HostEffect) -> None:
-        match effect:
-            case fx.Connect(peer=peer, address=address, bulk=bulk):
-                self._connect(peer, address, bulk=bulk)
-            case fx.Disconnect(peer=peer, bulk=bulk):
-                link = self._links.pop((peer, bulk), None)
-                if link is not None:
-                    link.stop()
-            case _ if self.trace is not None:
-                self.trace(self, effect)
+    def _perform_rare(self, rare: Rare[Served | Dialed]) -> None:
+        if self.trace is not None:
+            for note in rare.notes:
+                self.trace(self, note)
+        for change in rare.changes:
+            match change:
+                case OpenLink(peer=peer, address=address, bulk=bulk):
+                    self._open(peer, address, bulk=bulk)
+                case CloseLink(peer=peer, bulk=bulk):
+                    self._links.pop((peer, bulk)).stop()
+        for line, beacon in rare.urgent:
+            line.send([beacon], urgent=True)
 
-    def _connect(self, peer: bytes, address: str, *, bulk: bool) -> None:
-        former = self._links.get((peer, bulk))
-        if former is not None:
-            if former.address == address:
-                return
-            former.stop()
+    def _open(self, peer: bytes, address: str, *, bulk: bool) -> None:
         greeting = hello(wire.ROLE_PEER, self.incarnation, peer)
         tag = "bulk" if bulk else "peer"
         link = self._links[peer, bulk] = Dialed(self, self._codec, address, greeting, _reply_decoder, tag)
 
         def received(messages: list[Any]) -> bool:
-            if any(isinstance(message, wire.Goodbye) for message in messages):
+            if farewell(messages) is not None:
                 return False
             self.step(ins.PeerMessages(peer, messages))
             return True
 
-        link.on_up = lambda: self.step(ins.LinkUp(peer, bulk))
-        link.on_down = lambda: self.step(ins.LinkDown(peer, bulk))
+        def up() -> None:
+            self._outbox.link_up(peer, link, bulk=bulk)
+            self.step(ins.LinkUp(peer, bulk))
+
+        def down() -> None:
+            self._outbox.link_down(peer, bulk=bulk)
+            self.step(ins.LinkDown(peer, bulk))
+
+        link.on_up = up
+        link.on_down = down
         link.on_messages = received
         link.start()

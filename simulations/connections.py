@@ -137,10 +137,15 @@ class Served:
     def _closed(self, _reason: str) -> None:
         self.on_closed()
 
-    def send(self, messages: Sequence[wire.Frame]) -> None:
+    @property
+    def queued(self) -> bool:
+        """Whether what is sent now waits in this process first."""
+        return self._acceptor.process.network.queue_ns(self.end) > 0
+
+    def send(self, messages: Sequence[wire.Frame], *, urgent: bool = False) -> None:
         """Send to a server."""
         acceptor = self._acceptor
-        acceptor.process.network.send(self.end, acceptor.codec.pack(messages))
+        acceptor.process.network.send(self.end, acceptor.codec.pack(messages), urgent=urgent)
 
     def _greet(self, greeting: wire.Hello | wire.Goodbye) -> None:
         self._acceptor.process.network.send(self.end, encode_greeting(greeting))

@@ -17,6 +17,7 @@ from greenroom_cluster.coordination.rules import NOBODY_LEFT, RULES
 from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.links.coordinator_session import CoordinatorSession
 from greenroom_cluster.links.handshake import Door
+from greenroom_cluster.links.outbox import Outbox
 from greenroom_cluster.links.redial import Redial
 from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.agent import Agent
@@ -200,6 +201,30 @@ def _(patches: Patches) -> None:
         return original(self, greeting)
 
     patches.set(Door, "objection", objection)
+
+
+@mutant("answers a peer on its first connection", budget=1500)
+def _(patches: Patches) -> None:
+    """A peer is answered where it was first heard, also when it has given that connection up."""
+
+    def heard(self, peer, number, line, *, bulk):
+        self._peers.setdefault((peer, bulk), (number, line))
+
+    patches.set(Outbox, "heard", heard)
+
+
+@mutant("sends the newest first", budget=50)
+def _(patches: Patches) -> None:
+    """What one step has to say to a peer leaves in the opposite order."""
+    original = Outbox.sort
+
+    def sort(self, effects):
+        rare, to_peers, to_clients = original(self, effects)
+        for messages in to_peers.values():
+            messages.reverse()
+        return rare, to_peers, to_clients
+
+    patches.set(Outbox, "sort", sort)
 
 
 # --- drivers ---------------------------------------------------------------------------------------------

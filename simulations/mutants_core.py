@@ -4,6 +4,7 @@
 import msgspec
 
 from greenroom.cluster_map import ShardEntry
+from greenroom_cluster.links import outbox
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.pairs.incoming import Incoming
@@ -17,7 +18,6 @@ from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.roles.role import Kind, Role
 from greenroom_cluster.shard.state.copy import Copy
-from simulations import connections
 from simulations.mutant_stories import HEARS_LATE, SLOW_PEER, THIN_LINE, WAKES_AMID_REJOINED
 from simulations.patching import Patches, mutant
 
@@ -331,7 +331,7 @@ def _(patches: Patches) -> None:
 
     patches.set(Membership, "_send_chunks", send_chunks)
     patches.set(Peers, "link_up", link_up_and_send)
-    patches.set(connections.Dialed, "queued", property(lambda self: False))
+    patches.set(outbox, "Beacon", None)
 
 
 # --- proposals -------------------------------------------------------------------------------------------

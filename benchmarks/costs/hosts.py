@@ -32,7 +32,7 @@ from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.driver import Driver
 from greenroom_cluster.shard.effects import HostEffect
 from greenroom_cluster.shard.host import Host
-from greenroom_cluster.shard.inputs import Decisions, HostInput, LinkUp, MapChanged, PeerMessages, Tick
+from greenroom_cluster.shard.inputs import Decisions, HostInput, MapChanged, PeerMessages, Tick
 from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX, PeerReply, PeerRequest
 from greenroom_cluster.shard.roles.role import Role
 from greenroom_cluster.shard.settings import HostSettings
@@ -157,18 +157,14 @@ class Side:
         self.proposals: list[Proposal] = []
         self.driver.connect_with(self, self.proposals.extend)
 
-    def connect(self, peer: bytes, address: str, *, bulk: bool) -> None:
+    def open(self, peer: bytes, address: str, *, bulk: bool) -> None:
         """Have a link opened."""
         self.wanted[bulk] = peer
 
-    def disconnect(self, peer: bytes, *, bulk: bool) -> None:
+    def close(self, peer: bytes, *, bulk: bool) -> None:
         """End a link."""
         self.wanted.pop(bulk, None)
         self.up.discard(bulk)
-
-    def connection(self, peer: bytes, *, bulk: bool) -> FramedConnection | None:
-        """Return the link."""
-        return self.links[bulk] if bulk in self.up else None
 
 
 class Pair:
@@ -259,7 +255,7 @@ class Pair:
         for bulk in side.wanted.keys() - side.up:
             moved = True
             side.up.add(bulk)
-            side.driver.step(LinkUp(other.incarnation, bulk))
+            side.driver.link_up(other.incarnation, side.links[bulk], bulk=bulk)
         for bulk in (False, True):
             for out, decoder in (
                 (side.links[bulk], _request_decoder),

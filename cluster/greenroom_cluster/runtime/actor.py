@@ -15,6 +15,7 @@ from greenroom.cluster_map import ClusterMap
 from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_ACTOR
 from greenroom_cluster.coordination.messages import Decision
+from greenroom_cluster.links.outbox import are_bulk
 from greenroom_cluster.runtime.budget import buffer_bytes
 from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
@@ -37,13 +38,11 @@ from greenroom_cluster.shard.inputs import (
     ConnectionClosed,
     CoordinationUp,
     Decisions,
-    LinkDown,
-    LinkUp,
     MapChanged,
     MemoryMeasured,
     PeerMessages,
 )
-from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX, SnapshotChunk
+from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX
 from greenroom_cluster.shard.settings import HostSettings
 
 _decoders = {role: messages_decoder(kinds) for role, kinds in AT_ACTOR.items()}
@@ -138,8 +137,8 @@ class Actor:
                     self._settings.incarnation,
                     nursery,
                     self._poller,
-                    on_up=lambda peer, bulk: self.driver.step(LinkUp(peer, bulk)),
-                    on_down=lambda peer, bulk: self.driver.step(LinkDown(peer, bulk)),
+                    on_up=self.driver.link_up,
+                    on_down=self.driver.link_down,
                     on_messages=lambda peer, messages: self.driver.step(PeerMessages(peer, messages)),
                 )
                 self.driver.connect_with(links, self.coordinator.propose)
@@ -185,8 +184,7 @@ class Actor:
         driver, peer = self.driver, hello.sender
 
         def handle(messages: list[Any]) -> None:
-            bulk = any(type(message) is SnapshotChunk for message in messages)
-            if not driver.note_peer(peer, number, connection, bulk=bulk):
+            if not driver.note_peer(peer, number, connection, bulk=are_bulk(messages)):
                 raise ConnectionEndedError("the peer has opened a newer connection")
             driver.step(PeerMessages(peer, messages))
 

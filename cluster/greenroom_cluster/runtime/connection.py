@@ -155,6 +155,11 @@ class FramedConnection:
         return self._outbound_bytes
 
     @property
+    def queued(self) -> bool:
+        """Whether what is sent now waits behind something in this process."""
+        return self._outbound_bytes > 0
+
+    @property
     def crowded(self) -> bool:
         """Whether much is queued: the other side reads more slowly than it asks."""
         return bool(self._waiting) or self._outbound_bytes >= self._crowded_bytes

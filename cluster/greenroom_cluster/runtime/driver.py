@@ -17,28 +17,21 @@ from typing import Any, NoReturn, Protocol
 import structlog
 import trio
 
-from greenroom import wire
 from greenroom.errors import InvariantError
 from greenroom_cluster.coordination.messages import Proposal
+from greenroom_cluster.links.outbox import CloseLink, LinkChange, OpenLink, Outbox, Rare
 from greenroom_cluster.runtime.clocks import now_ns, wall_us
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.slow_steps import SLOW_NS, log_slow_step
 from greenroom_cluster.shard.effects import (
-    Answer,
-    Connect,
-    Disconnect,
     HostEffect,
     Ignored,
     MemoryFull,
-    Propose,
-    Reply,
-    Send,
     Transition,
     Warned,
 )
-from greenroom_cluster.shard.inputs import ClientRequests, HostInput, PeerMessages, Tick
+from greenroom_cluster.shard.inputs import ClientRequests, HostInput, LinkDown, LinkUp, PeerMessages, Tick
 from greenroom_cluster.shard.limits.fairness import LONG_STEP_NS
-from greenroom_cluster.shard.messages import Beacon, SnapshotOk, SnapshotRefused
 
 EXIT_CORE_FAILED = 72
 
@@ -65,14 +58,11 @@ class Core(Protocol):
 class Links(Protocol):
     """The connections to peers, as `PeerLinks` keeps them."""
 
-    def connect(self, peer: bytes, address: str, *, bulk: bool) -> None:
+    def open(self, peer: bytes, address: str, *, bulk: bool) -> None:
         """Keep a connection open."""
 
-    def disconnect(self, peer: bytes, *, bulk: bool) -> None:
+    def close(self, peer: bytes, *, bulk: bool) -> None:
         """End it."""
-
-    def connection(self, peer: bytes, *, bulk: bool) -> FramedConnection | None:
-        """Return the connection, if it stands."""
 
 
 class Replies(Protocol):
@@ -93,8 +83,7 @@ class Driver:
         self._leave = leave
         self._links: Links | None = None
         self._propose: Callable[[list[Proposal]], None] | None = None
-        self._clients: dict[int, Replies] = {}
-        self._peers: dict[tuple[bytes, bool], tuple[int, FramedConnection]] = {}
+        self._outbox: Outbox[FramedConnection, Replies] = Outbox()
         self._failed = False
         self._armed_ns: float = -math.inf
         self._rearm = trio.Event()
@@ -108,33 +97,38 @@ class Driver:
 
     def add_client(self, number: int, replies: Replies) -> None:
         """Send replies for connection `number` here."""
-        self._clients[number] = replies
+        self._outbox.add_client(number, replies)
 
     def drop_client(self, number: int) -> None:
         """Drop replies for connection `number` from now on."""
-        self._clients.pop(number, None)
+        self._outbox.drop_client(number)
 
     def note_peer(self, peer: bytes, number: int, connection: FramedConnection, *, bulk: bool) -> bool:
         """Answer this peer on `connection` from now on; the connection it used before is ended.
 
         False if the peer has used a newer one already: what comes here is a leftover of a broken link.
         """
-        known = self._peers.get((peer, bulk))
-        if known is not None:
-            if known[0] == number:
-                return True
-            if known[0] > number:
-                return False
-            known[1].abort("the peer opened a newer connection")
-        self._peers[peer, bulk] = (number, connection)
+        ended = self._outbox.heard(peer, number, connection, bulk=bulk)
+        if ended is None:
+            return True
+        if ended is connection:
+            return False
+        ended.abort("the peer opened a newer connection")
         return True
 
     def drop_peer(self, peer: bytes, number: int) -> None:
         """Drop answers to this peer that would go to connection `number`."""
-        for bulk in (False, True):
-            known = self._peers.get((peer, bulk))
-            if known is not None and known[0] == number:
-                del self._peers[peer, bulk]
+        self._outbox.drop_peer(peer, number)
+
+    def link_up(self, peer: bytes, connection: FramedConnection, *, bulk: bool) -> None:
+        """Send to this peer on `connection`, the link that was to be kept open."""
+        self._outbox.link_up(peer, connection, bulk=bulk)
+        self.step(LinkUp(peer, bulk))
+
+    def link_down(self, peer: bytes, *, bulk: bool) -> None:
+        """Drop what is for this peer until its link is up again."""
+        self._outbox.link_down(peer, bulk=bulk)
+        self.step(LinkDown(peer, bulk))
 
     # --- stepping ----------------------------------------------------------------------------------------
 
@@ -210,80 +204,44 @@ class Driver:
     # --- effects -----------------------------------------------------------------------------------------
 
     def _perform(self, effects: list[HostEffect]) -> None:
-        replies: dict[int, list[wire.Frame]] = {}
-        outgoing: dict[FramedConnection, list[wire.Frame]] = {}
-        proposals: list[Proposal] = []
-        for effect in effects:
-            if isinstance(effect, Reply):
-                messages = replies.get(effect.connection)
-                if messages is None:
-                    replies[effect.connection] = [effect.message]
-                else:
-                    messages.append(effect.message)
-            elif isinstance(effect, Send):
-                self._enqueue(outgoing, self._sending_to(effect), effect.message)
-            elif isinstance(effect, Answer):
-                self._enqueue(outgoing, self._answering(effect), effect.message)
-            elif isinstance(effect, Propose):
-                proposals.append(effect.proposal)
-            else:
-                self._perform_rare(effect)
-        # Peers first: they work on what they get while the replies are encoded.
-        for connection, messages in outgoing.items():
+        rare, to_peers, to_clients = self._outbox.sort(effects)
+        if rare is not None:
+            self._perform_rare(rare)
+        for connection, messages in to_peers.items():
             connection.send(messages)
-        for number, messages in replies.items():
-            client = self._clients.get(number)
-            if client is not None:
-                client.send(messages)
-        if proposals and self._propose is not None:
-            self._propose(proposals)
+        for client, replies in to_clients:
+            client.send(replies)
+        if rare is not None and rare.proposals and self._propose is not None:
+            self._propose(rare.proposals)
 
-    @staticmethod
-    def _enqueue(
-        outgoing: dict[FramedConnection, list[wire.Frame]],
-        connection: FramedConnection | None,
-        message: wire.Frame,
-    ) -> None:
-        if connection is None:
-            return
-        messages = outgoing.get(connection)
-        if messages is None:
-            outgoing[connection] = [message]
-        else:
-            messages.append(message)
+    def _perform_rare(self, rare: Rare[FramedConnection]) -> None:
+        for note in rare.notes:
+            _log_note(note)
+        for change in rare.changes:
+            self._change_link(change)
+        for connection, beacon in rare.urgent:
+            connection.send([beacon], urgent=True)
 
-    def _sending_to(self, effect: Send) -> FramedConnection | None:
+    def _change_link(self, change: LinkChange) -> None:
         if self._links is None:
-            return None
-        connection = self._links.connection(effect.peer, bulk=effect.bulk)
-        if connection is not None and connection.outbound_bytes and type(effect.message) is Beacon:
-            # A lease must not wait for records that are queued already.
-            connection.send([effect.message], urgent=True)
-            return None
-        return connection
+            return
+        match change:
+            case OpenLink(peer=peer, address=address, bulk=bulk):
+                self._links.open(peer, address, bulk=bulk)
+            case CloseLink(peer=peer, bulk=bulk):
+                self._links.close(peer, bulk=bulk)
 
-    def _answering(self, effect: Answer) -> FramedConnection | None:
-        bulk = type(effect.message) in _BULK_ANSWERS
-        known = self._peers.get((effect.peer, bulk))
-        return None if known is None else known[1]
 
-    def _perform_rare(self, effect: HostEffect) -> None:
-        match effect:
-            case Ignored(what=what, reason=reason, shard=shard, epoch=epoch):
-                _log.debug("ignored", what=what, reason=reason, shard=shard, epoch=epoch)
-            case Transition(shard=shard, epoch=epoch, role=role, reason=reason):
-                _log.info("transition", shard=shard, epoch=epoch, role=role, reason=reason)
-            case Warned(message=message, shard=shard):
-                _log.warning("core_warning", shard=shard, message=message)
-            case MemoryFull(slot=slot):
-                _log.warning("memory_full", slot=slot, hint=_MEMORY_HINT)
-            case Connect(peer=peer, address=address, bulk=bulk) if self._links is not None:
-                self._links.connect(peer, address, bulk=bulk)
-            case Disconnect(peer=peer, bulk=bulk) if self._links is not None:
-                self._links.disconnect(peer, bulk=bulk)
-            case _:
-                pass
+def _log_note(note: HostEffect) -> None:
+    match note:
+        case Ignored(what=what, reason=reason, shard=shard, epoch=epoch):
+            _log.debug("ignored", what=what, reason=reason, shard=shard, epoch=epoch)
+        case Transition(shard=shard, epoch=epoch, role=role, reason=reason):
+            _log.info("transition", shard=shard, epoch=epoch, role=role, reason=reason)
+        case Warned(message=message, shard=shard):
+            _log.warning("core_warning", shard=shard, message=message)
+        case MemoryFull(slot=slot):
+            _log.warning("memory_full", slot=slot, hint=_MEMORY_HINT)
 
 
 _MEMORY_HINT = "delete sessions, shorten lifetimes, raise --memory-max or add a node"
-_BULK_ANSWERS = frozenset({SnapshotOk, SnapshotRefused})

@@ -5,13 +5,14 @@ bound is dropped and opened again; the core hears of it and sends what still mat
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
 from greenroom import wire
 from greenroom.framing import messages_decoder
 from greenroom_cluster.links.handshake import hello
+from greenroom_cluster.links.outbox import farewell
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
 from greenroom_cluster.runtime.delivery import Delivery
 from greenroom_cluster.runtime.dialing import stay_connected
@@ -21,22 +22,35 @@ from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX, PeerReply
 _decoder = messages_decoder(PeerReply | wire.Goodbye)
 
 
+class OnUp(Protocol):
+    """Is told of a link that is up."""
+
+    def __call__(self, peer: bytes, connection: FramedConnection, *, bulk: bool) -> None:
+        """Take it in."""
+
+
+class OnDown(Protocol):
+    """Is told of a link that is down."""
+
+    def __call__(self, peer: bytes, *, bulk: bool) -> None:
+        """Take it in."""
+
+
 class _Link:
-    __slots__ = ("address", "bulk", "connection", "peer", "scope")
+    __slots__ = ("address", "bulk", "peer", "scope")
 
     def __init__(self, peer: bytes, address: str, *, bulk: bool) -> None:
         self.peer = peer
         self.address = address
         self.bulk = bulk
-        self.connection: FramedConnection | None = None
         self.scope = trio.CancelScope()
 
 
 class PeerLinks:
     """The links of one actor.
 
-    `on_up(peer, bulk)`, `on_down(peer, bulk)` and `on_messages(peer, messages)` must not block. A link that
-    was disconnected on this side reports nothing any more.
+    `on_up(peer, connection, bulk=...)`, `on_down(peer, bulk=...)` and `on_messages(peer, messages)` must not
+    block. A link that was closed on this side reports nothing any more.
     """
 
     def __init__(
@@ -46,8 +60,8 @@ class PeerLinks:
         nursery: trio.Nursery,
         poller: Poller,
         *,
-        on_up: Callable[[bytes, bool], None],
-        on_down: Callable[[bytes, bool], None],
+        on_up: OnUp,
+        on_down: OnDown,
         on_messages: Callable[[bytes, list[Any]], None],
     ) -> None:
         self._cluster = cluster
@@ -59,27 +73,14 @@ class PeerLinks:
         self._on_messages = on_messages
         self._links: dict[tuple[bytes, bool], _Link] = {}
 
-    def connect(self, peer: bytes, address: str, *, bulk: bool) -> None:
-        """Keep a connection open to this peer from now on; to its new address if that changed."""
-        former = self._links.get((peer, bulk))
-        if former is not None:
-            if former.address == address:
-                return
-            former.scope.cancel()
+    def open(self, peer: bytes, address: str, *, bulk: bool) -> None:
+        """Keep a connection open to this peer from now on."""
         link = self._links[peer, bulk] = _Link(peer, address, bulk=bulk)
         self._nursery.start_soon(self._keep, link)
 
-    def disconnect(self, peer: bytes, *, bulk: bool) -> None:
-        """End the connection to this peer; none is fine."""
-        link = self._links.pop((peer, bulk), None)
-        if link is not None:
-            link.connection = None
-            link.scope.cancel()
-
-    def connection(self, peer: bytes, *, bulk: bool) -> FramedConnection | None:
-        """Return the connection to send to this peer on, None while there is none."""
-        link = self._links.get((peer, bulk))
-        return None if link is None else link.connection
+    def close(self, peer: bytes, *, bulk: bool) -> None:
+        """End the connection to this peer, or the attempt."""
+        self._links.pop((peer, bulk)).scope.cancel()
 
     async def _keep(self, link: _Link) -> None:
         greeting = hello(self._cluster, wire.ROLE_PEER, self._incarnation, link.peer)
@@ -93,20 +94,18 @@ class PeerLinks:
 
     async def _serve(self, link: _Link, connection: FramedConnection) -> None:
         connection.speak(_decoder, PEER_FRAME_BYTES_MAX)
-        link.connection = connection
 
         def handle(messages: list[Any]) -> None:
             if self._links.get((link.peer, link.bulk)) is not link:
-                return  # disconnected meanwhile; the link's task is about to end
-            for message in messages:
-                if isinstance(message, wire.Goodbye):
-                    raise ConnectionEndedError(f"the peer said goodbye: {message.message}")
+                return  # closed meanwhile; the link's task is about to end
+            goodbye = farewell(messages)
+            if goodbye is not None:
+                raise ConnectionEndedError(f"the peer said goodbye: {goodbye.message}")
             self._on_messages(link.peer, messages)
 
         try:
-            self._on_up(link.peer, link.bulk)
+            self._on_up(link.peer, connection, bulk=link.bulk)
             await Delivery(connection, self._poller, handle).run()
         finally:
-            link.connection = None
             if self._links.get((link.peer, link.bulk)) is link:
-                self._on_down(link.peer, link.bulk)
+                self._on_down(link.peer, bulk=link.bulk)
