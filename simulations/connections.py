@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from greenroom import wire
+from greenroom import negotiation, wire
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting
 from greenroom_cluster.links import handshake
 from greenroom_cluster.links.redial import Redial
@@ -26,7 +26,7 @@ Decoder = "msgspec.msgpack.Decoder[Any]"
 
 def hello(role: str, sender: bytes, target: bytes = b"") -> wire.Hello:
     """Return a hello of this cluster."""
-    return handshake.hello(CLUSTER, role, sender, target)
+    return negotiation.hello(CLUSTER, role, sender, target)
 
 
 class Codec:
@@ -118,10 +118,10 @@ class Served:
     def _greeted(self, payload: Any) -> None:
         greeting = greeting_of(payload, _hello_decoder)
         acceptor = self._acceptor
-        goodbye = acceptor.door.objection(greeting)
-        if goodbye is not None:
-            acceptor.process.network.happened[f"goodbye {goodbye.code}"] += 1
-            self._greet(goodbye)
+        judged = acceptor.door.judge(greeting)
+        if isinstance(judged, wire.Goodbye):
+            acceptor.process.network.happened[f"goodbye {judged.code}"] += 1
+            self._greet(judged)
             acceptor.process.network.close(self.end, reset=False)
             return
         self.greeting = greeting

@@ -193,14 +193,14 @@ def _(patches: Patches) -> None:
 @mutant("refuses hellos that name nobody", budget=50)
 def _(patches: Patches) -> None:
     """Every hello must name whom it means, also that of a store that asks any node for the map."""
-    original = Door.objection
+    original = Door.judge
 
-    def objection(self, greeting):
+    def judge(self, greeting):
         if not greeting.target:
             return wire.Goodbye("wrong-target", "another process answers here now")
         return original(self, greeting)
 
-    patches.set(Door, "objection", objection)
+    patches.set(Door, "judge", judge)
 
 
 @mutant("answers a peer on its first connection", budget=1500)

@@ -31,6 +31,7 @@ from greenroom.dialog import Dialog
 from greenroom.drivers.asyncio_ import AsyncioRunner
 from greenroom.fields import micros_of
 from greenroom.framing import FrameBuffer, encode_frames, messages_decoder
+from greenroom.negotiation import hello
 
 SHARDS = 64
 SESSIONS = 2000
@@ -128,7 +129,7 @@ class Cluster:
                 return wire.MapFull(self._map)
             case wire.Hello():
                 sender = message.target or number.to_bytes(16, "big")
-                return wire.Hello(message.protocol, message.routing, message.cluster, wire.ROLE_PEER, sender)
+                return hello(message.cluster, wire.ROLE_PEER, sender)
 
 
 class Caller:

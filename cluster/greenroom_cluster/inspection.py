@@ -11,9 +11,9 @@ from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
 from greenroom.errors import ProtocolError, UnavailableError, UsageError
 from greenroom.framing import messages_decoder
+from greenroom.negotiation import hello
 from greenroom_cluster.coordination.messages import ForgetNode, Rejected
 from greenroom_cluster.coordinator_status import AWAY, CUT_OFF, UNKNOWN, UP, CoordinatorStatus, Undecided
-from greenroom_cluster.links.handshake import hello
 from greenroom_cluster.planning.placement import node_of
 from greenroom_cluster.planning.waiting import Waiting, awaited, waiting_shards
 from greenroom_cluster.runtime.connection import ConnectionEndedError

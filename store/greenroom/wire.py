@@ -23,7 +23,14 @@ import msgspec
 
 from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, SHARDS_MAX, ClusterMap, MapDelta
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
+"""The newest version, which two sides of this release speak."""
+PROTOCOL_VERSION_MIN = 3
+"""The oldest version that this release still speaks (see `greenroom.negotiation`)."""
+FEATURES: tuple[str, ...] = ()
+"""What this release has beside its version, sorted; used where the other side has it too."""
+FEATURES_MAX = 16
+FEATURE_CHARS_MAX = 32
 ROUTING_VERSION = 1
 
 ROLE_CLIENT = "client"
@@ -43,6 +50,8 @@ PathValue: TypeAlias = tuple[Path, bytes]
 Digest: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 UserId: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
 Label: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
+Feature: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=FEATURE_CHARS_MAX)]
+Features: TypeAlias = Annotated[tuple[Feature, ...], msgspec.Meta(max_length=FEATURES_MAX)]
 Shards: TypeAlias = Annotated[tuple[int, ...], msgspec.Meta(max_length=SHARDS_MAX)]
 PATHS_MAX = 1024
 """How many paths a patch names at most, in `set`, `unset` and `expect` together.
@@ -67,6 +76,9 @@ class Hello(Frame, frozen=True, tag=1):
     `sender` is the sender's 128-bit identity: a client's dialog id, an actor's incarnation. `target` is the
     incarnation that the sender means to reach (empty: whoever answers). `auth` is room for a credential.
     `clock_us` is what the clock of a server says, 0 where it does not tell.
+
+    `protocol` is the lowest version that the sender speaks and `protocol_max` the highest, 0 from a release
+    that speaks one only. `features` are names of what it has beside its version, sorted.
     """
 
     protocol: int
@@ -77,6 +89,8 @@ class Hello(Frame, frozen=True, tag=1):
     target: bytes = b""
     auth: bytes = b""
     clock_us: int = 0
+    protocol_max: int = 0
+    features: Features = ()
 
 
 class Goodbye(Frame, frozen=True, tag=2):

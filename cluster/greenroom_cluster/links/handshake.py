@@ -5,20 +5,9 @@ from collections.abc import Mapping
 import msgspec
 
 from greenroom import wire
+from greenroom.negotiation import Agreement, agree, hello, versions_text
 
 IDENTITY_BYTES = 16
-
-
-def hello(cluster: str, role: str, sender: bytes, target: bytes = b"") -> wire.Hello:
-    """Return the hello of this release; `target` as in `wire.Hello`."""
-    return wire.Hello(
-        protocol=wire.PROTOCOL_VERSION,
-        routing=wire.ROUTING_VERSION,
-        cluster=cluster,
-        role=role,
-        sender=sender,
-        target=target,
-    )
 
 
 class Door(msgspec.Struct, frozen=True):
@@ -31,12 +20,15 @@ class Door(msgspec.Struct, frozen=True):
     identity: bytes
     roles: Mapping[str, bool]
 
-    def objection(self, greeting: wire.Hello) -> wire.Goodbye | None:
-        """Return why this hello cannot be served, or None."""
-        if greeting.protocol != wire.PROTOCOL_VERSION:
+    def judge(self, greeting: wire.Hello) -> Agreement | wire.Goodbye:
+        """Return what is spoken with the sender of this hello, or why it cannot be served."""
+        ours = self.welcome()
+        agreement = agree(ours, greeting)
+        if agreement is None:
             return wire.Goodbye(
                 "wrong-protocol",
-                f"this side speaks protocol version {wire.PROTOCOL_VERSION}; install matching versions",
+                f"this side speaks protocol version {versions_text(ours)}, the other "
+                f"{versions_text(greeting)}; install matching versions",
             )
         if greeting.routing != wire.ROUTING_VERSION:
             return wire.Goodbye(
@@ -55,12 +47,11 @@ class Door(msgspec.Struct, frozen=True):
             return wire.Goodbye("wrong-target", "another process answers here now; follow the cluster map")
         if len(greeting.sender) != IDENTITY_BYTES:
             return wire.Goodbye("wrong-sender", f"the sender must be {IDENTITY_BYTES} random bytes")
-        return None
+        return agreement
 
-    def welcome(self, clock_us: int) -> wire.Hello:
+    def welcome(self, clock_us: int = 0) -> wire.Hello:
         """Return the answer to a hello to which there is no objection."""
-        answer = hello(self.cluster, wire.ROLE_PEER, self.identity)
-        return msgspec.structs.replace(answer, clock_us=clock_us)
+        return hello(self.cluster, wire.ROLE_PEER, self.identity, clock_us=clock_us)
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -70,11 +61,25 @@ class Refusal(msgspec.Struct, frozen=True):
     reason: str
 
 
-def judge(ours: wire.Hello, answer: wire.Hello | wire.Goodbye) -> wire.Hello | Refusal:
-    """Return the answer to our hello, or why the connection on which it came cannot be used."""
+class Accepted(msgspec.Struct, frozen=True):
+    """A connection that was dialled can be used: who answers, and what is spoken."""
+
+    answer: wire.Hello
+    agreement: Agreement
+
+
+def judge(ours: wire.Hello, answer: wire.Hello | wire.Goodbye) -> Accepted | Refusal:
+    """Return what an answer to our hello means for the connection on which it came."""
     if isinstance(answer, wire.Goodbye):
         return Refusal(answer.code, f"refused: {answer.message} ({answer.code})")
     if ours.target and answer.sender != ours.target:
         # No greenroom says hello to what is meant for another: this is somebody who took its port.
         return Refusal("wrong-target", "is where another process answers now")
-    return answer
+    agreement = agree(ours, answer)
+    if agreement is None:
+        return Refusal(
+            "wrong-protocol",
+            f"speaks protocol version {versions_text(answer)}, this side {versions_text(ours)}; install "
+            "matching versions",
+        )
+    return Accepted(answer, agreement)

@@ -6,7 +6,7 @@ arrives later than what the next connection carries.
 """
 
 from greenroom import wire
-from greenroom_cluster.links.handshake import Refusal, judge
+from greenroom_cluster.links.handshake import Accepted, Refusal, judge
 
 DIAL_NS = 2_000_000_000
 BACKOFF_NS_MIN = 20_000_000
@@ -28,8 +28,8 @@ class Redial:
         self._dialled_ns = now_ns
         return now_ns + DIAL_NS
 
-    def answered(self, answer: wire.Hello | wire.Goodbye) -> wire.Hello | Refusal:
-        """Return the answer to our hello, or why a connection with it is not used."""
+    def answered(self, answer: wire.Hello | wire.Goodbye) -> Accepted | Refusal:
+        """Return what an answer to our hello means for the connection."""
         return judge(self.hello, answer)
 
     def ended(self, now_ns: int) -> int:

@@ -15,6 +15,7 @@ from greenroom.cluster_map import ClusterMap
 from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_ACTOR
 from greenroom_cluster.coordination.messages import Decision
+from greenroom_cluster.links import former
 from greenroom_cluster.links.outbox import are_bulk
 from greenroom_cluster.runtime.budget import buffer_bytes
 from greenroom_cluster.runtime.clocks import now_ns
@@ -46,6 +47,7 @@ from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX
 from greenroom_cluster.shard.settings import HostSettings
 
 _decoders = {role: messages_decoder(kinds) for role, kinds in AT_ACTOR.items()}
+_former_decoder = former.FormerDecoder(AT_ACTOR[wire.ROLE_CLIENT])
 _log = structlog.get_logger(__name__)
 
 _MEASURE_SECONDS = 0.25
@@ -88,6 +90,29 @@ class _Told:
                 for message in messages
             ]
         )
+
+
+class _Former:
+    """A client that speaks version 3: hears what it knows."""
+
+    def __init__(self, connection: FramedConnection) -> None:
+        self._connection = connection
+
+    def send(self, messages: list[Any]) -> None:
+        """Send these to the client."""
+        self._connection.send([former.known(message) for message in messages])
+
+    def refusing(self, handle: Callable[[list[Any]], None]) -> Callable[[list[Any]], None]:
+        """Return `handle` for what is asked, with answers to what is refused before it gets there."""
+
+        def handle_rest(messages: list[Any]) -> None:
+            requests, refused = former.split(messages)
+            if refused:
+                self._connection.send(refused)
+            if requests:
+                handle(requests)
+
+        return handle_rest
 
 
 class Actor:
@@ -158,7 +183,11 @@ class Actor:
     # --- what comes in -----------------------------------------------------------------------------------
 
     async def _serve_client(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
-        await self._serve_requests(connection, connection, hello, number)
+        if connection.agreement.version >= former.NOT_FORMER:
+            await self._serve_requests(connection, connection, hello, number)
+        else:
+            connection.speak(_former_decoder)
+            await self._serve_requests(connection, _Former(connection), hello, number)
 
     async def _serve_operator(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
         await self._serve_requests(connection, _Told(connection, self.coordinator), hello, number)
@@ -174,8 +203,9 @@ class Actor:
         def handle(requests: list[Any]) -> None:
             driver.step(ClientRequests(number, client, requests, identity))
 
+        take = replies.refusing(handle) if isinstance(replies, _Former) else handle
         try:
-            await Delivery(connection, self._poller, handle, patient=True).run()
+            await Delivery(connection, self._poller, take, patient=True).run()
         finally:
             driver.drop_client(number)
             driver.step(ConnectionClosed(number))

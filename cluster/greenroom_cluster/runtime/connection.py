@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import trio
@@ -31,6 +31,7 @@ from greenroom.framing import (
     encode_greeting,
     messages_decoder,
 )
+from greenroom.negotiation import Agreement
 from greenroom_cluster.runtime.budget import BufferBudget
 from greenroom_cluster.runtime.sockets import configure, remote_name, reset_on_close
 from greenroom_cluster.runtime.unsendable import substitute
@@ -63,6 +64,13 @@ _scratch = memoryview(bytearray(READ_BYTES))
 First = TypeVar("First")
 
 
+class FrameDecoder(Protocol):
+    """Decodes the payload of a frame; raises msgspec.MsgspecError if it may not come here."""
+
+    def decode(self, payload: bytes, /) -> list[Any]:
+        """Return its messages."""
+
+
 class ConnectionEndedError(Exception):
     """The connection is over: closed by either side, reset, or aborted at a limit. Says which."""
 
@@ -71,7 +79,8 @@ class FramedConnection:
     """A connected socket that sends and receives messages.
 
     `nursery` runs the task that drains the outbound queue; it must live as long as the connection is used.
-    Messages are decoded with what `speak` set. Only one task may receive.
+    Messages are decoded with what `speak` set. `agreement` is what hellos have settled. Only one task may
+    receive.
     """
 
     __slots__ = (
@@ -98,6 +107,7 @@ class FramedConnection:
         "_unfinished",
         "_urgent",
         "_waiting",
+        "agreement",
         "on_end",
         "remote",
         "source",
@@ -134,6 +144,7 @@ class FramedConnection:
         self._idle: trio.Event | None = None
         self._room: trio.Event | None = None
         self._ended: str | None = None
+        self.agreement = Agreement(wire.PROTOCOL_VERSION)
         self.on_end: Callable[[], None] | None = None
         self._shared: BufferBudget | None = None
         self._charges_queued = False
@@ -166,7 +177,7 @@ class FramedConnection:
 
     def speak(
         self,
-        decoder: "msgspec.msgpack.Decoder[list[Any]]",
+        decoder: FrameDecoder,
         frame_bytes_max: int = FRAME_BYTES_MAX,
         read_bytes: int = READ_BYTES,
     ) -> None:

@@ -14,6 +14,7 @@ from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.errors import UnavailableError
 from greenroom.framing import messages_decoder
+from greenroom.negotiation import hello
 from greenroom_cluster.coordination.messages import (
     Accepted,
     CoordinatorReply,
@@ -25,7 +26,6 @@ from greenroom_cluster.coordination.messages import (
 )
 from greenroom_cluster.links import coordinator_session as session
 from greenroom_cluster.links.coordinator_session import CALL_SECONDS, CoordinatorSession
-from greenroom_cluster.links.handshake import hello
 from greenroom_cluster.runtime.addresses import split_address
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.dialing import stay_connected

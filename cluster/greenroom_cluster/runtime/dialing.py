@@ -78,7 +78,8 @@ async def dial(
     if isinstance(judged, Refusal):
         connection.abort("the handshake failed")
         raise DialFailedError(f"{address} {judged.reason}", judged.code)
-    return connection, judged
+    connection.agreement = judged.agreement
+    return connection, judged.answer
 
 
 async def _connect(address: str) -> socket.socket:

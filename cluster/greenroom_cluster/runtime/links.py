@@ -11,7 +11,7 @@ import trio
 
 from greenroom import wire
 from greenroom.framing import messages_decoder
-from greenroom_cluster.links.handshake import hello
+from greenroom.negotiation import hello
 from greenroom_cluster.links.outbox import farewell
 from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
 from greenroom_cluster.runtime.delivery import Delivery

@@ -270,14 +270,15 @@ class Listener:
             hello = await connection.receive_first(_hello_decoder)
         if scope.cancelled_caught:
             raise RemoteProtocolError(f"no hello came within {self._settings.hello_seconds} s")
-        goodbye = self._door.objection(hello)
-        if goodbye is not None:
+        judged = self._door.judge(hello)
+        if isinstance(judged, wire.Goodbye):
             _limited_log.info(
-                "connection_refused", remote=connection.remote, number=number, reason=goodbye.code
+                "connection_refused", remote=connection.remote, number=number, reason=judged.code
             )
-            connection.greet(goodbye)
+            connection.greet(judged)
             await connection.finish()
             return
+        connection.agreement = judged
         if hello.role != wire.ROLE_CLIENT:
             await self._handle(connection, hello, number)
         elif self._clients < self._clients_max:

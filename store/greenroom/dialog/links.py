@@ -19,6 +19,7 @@ from greenroom.framing import (
     encode_message,
     join_frames,
 )
+from greenroom.negotiation import Agreement, agree, hello, versions_text
 
 MAP_FRAME_BYTES_MAX = 16 << 20
 """A map of 4,096 shards and a thousand actors takes less than a megabyte; this is the room for growth."""
@@ -101,14 +102,15 @@ class Lane:
 class Link:
     """One connection. `lane` is None for a subscription to the map.
 
-    `hello`, encoded, and then the messages in `out` wait to be written. `bytes` counts what was sent and is
-    unanswered. `deadline_ns` is when opening it must be done. `alone` is the id of the request that was last
-    sent on a link for suspects. `brought` says whether a subscription has brought a map of the cluster whose
-    map is held.
+    `hello`, encoded, and then the messages in `out` wait to be written. `agreement` is what is spoken, once
+    it is `greeted`. `bytes` counts what was sent and is unanswered. `deadline_ns` is when opening it must be
+    done. `alone` is the id of the request that was last sent on a link for suspects. `brought` says whether a
+    subscription has brought a map of the cluster whose map is held.
     """
 
     __slots__ = (
         "address",
+        "agreement",
         "alone",
         "asked_whole_ns",
         "brought",
@@ -132,6 +134,7 @@ class Link:
         self.deadline_ns = deadline_ns
         self.opened = False
         self.greeted = False
+        self.agreement: Agreement | None = None
         self.peer = b""
         self.buffer = FrameBuffer(FRAME_BYTES_MAX if lane is not None else MAP_FRAME_BYTES_MAX)
         self.hello = b""
@@ -176,34 +179,29 @@ class Switchboard:
         link.opened = True
         link.deadline_ns = now_ns + HELLO_NS
         target = link.lane.actor.incarnation if link.lane is not None else b""
-        hello = wire.Hello(
-            wire.PROTOCOL_VERSION,
-            wire.ROUTING_VERSION,
-            self._cluster,
-            wire.ROLE_CLIENT,
-            self._client_id,
-            target,
-        )
-        link.hello = encode_greeting(hello)
+        link.hello = encode_greeting(hello(self._cluster, wire.ROLE_CLIENT, self._client_id, target))
         self._soil(link)
 
-    def greeted(self, link: Link, hello: wire.Hello) -> None:
+    def greeted(self, link: Link, answer: wire.Hello) -> None:
         """Check the server's hello. Raises RemoteProtocolError if it cannot be worked with."""
         if link.greeted or not link.opened:
             raise RemoteProtocolError("a second hello, or one before ours")
-        if (hello.protocol, hello.routing) != (wire.PROTOCOL_VERSION, wire.ROUTING_VERSION):
+        ours = hello(self._cluster, wire.ROLE_CLIENT, self._client_id)
+        agreement = agree(ours, answer)
+        if agreement is None or answer.routing != ours.routing:
             raise RemoteProtocolError(
-                f"it speaks protocol {hello.protocol} with routing {hello.routing}, this client "
-                f"{wire.PROTOCOL_VERSION} with {wire.ROUTING_VERSION}; upgrade the older side"
+                f"it speaks protocol {versions_text(answer)} with routing {answer.routing}, this client "
+                f"{versions_text(ours)} with {ours.routing}; upgrade the older side"
             )
-        if hello.cluster != self._cluster:
+        if answer.cluster != self._cluster:
             raise RemoteProtocolError(
-                f"it belongs to cluster {hello.cluster!r}, not {self._cluster!r}; check the option cluster"
+                f"it belongs to cluster {answer.cluster!r}, not {self._cluster!r}; check the option cluster"
             )
-        if link.lane is not None and hello.sender != link.lane.actor.incarnation:
+        if link.lane is not None and answer.sender != link.lane.actor.incarnation:
             raise RemoteProtocolError("another actor listens there now")
+        link.agreement = agreement
         link.greeted = True
-        link.peer = hello.sender
+        link.peer = answer.sender
         del self._opening[link.id]
 
     def write(self, link: Link, message: wire.Frame) -> None:

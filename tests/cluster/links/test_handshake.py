@@ -6,7 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from greenroom import wire
-from greenroom_cluster.links.handshake import Door, hello
+from greenroom.negotiation import hello
+from greenroom_cluster.links.handshake import Door
 
 ME = b"m" * 16
 THEM = b"t" * 16
@@ -34,8 +35,8 @@ DOOR = Door("test", ME, {wire.ROLE_CLIENT: False, wire.ROLE_PEER: True})
 def test_a_hello_is_served_or_told_what_is_wrong_with_it(
     role: str, changes: dict[str, Any], code: str | None
 ) -> None:
-    goodbye = DOOR.objection(replace(hello("test", role, THEM), **changes))
-    assert (None if goodbye is None else goodbye.code) == code
+    judged = DOOR.judge(replace(hello("test", role, THEM), **changes))
+    assert (judged.code if isinstance(judged, wire.Goodbye) else None) == code
 
 
 def test_the_answer_tells_who_it_is_and_what_its_clock_says() -> None:

@@ -1,0 +1,113 @@
+"""A store that speaks version 3 of the protocol, built from the history, on a cluster of this release."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.environments import (
+    INSTALL_SECONDS,
+    ROOT,
+    Environment,
+    cluster_up,
+    fresh_environment,
+    run,
+    uv,
+)
+
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(300)]
+
+FORMER = "43bf513e21d52e9b619cb6e96ba6beec3d6449a9"
+"""The last commit of version 3."""
+
+CLIENT = """
+import asyncio, sys
+from datetime import UTC, datetime, timedelta
+from greenroom import (
+    SessionData, SessionExistsError, SessionNotFoundError, UsageError, VersionConflictError, new_session_id,
+    store_from_url, wire,
+)
+
+async def refused(kind, awaitable):
+    try:
+        await awaitable
+    except kind:
+        return
+    raise AssertionError(f"no {kind.__name__}")
+
+async def main(url):
+    assert wire.PROTOCOL_VERSION == 3
+    async with store_from_url(url) as store:
+        def fresh(**changes):
+            soon = datetime.now(UTC) + timedelta(hours=1)
+            fields = {"session_id": new_session_id(), "expires": soon, "data": {"n": 1}}
+            return SessionData(**{**fields, **changes})
+
+        one = fresh(user_id="alice", data={"cart": {}, "text": "x" * 50_000, "big": 1 << 100})
+        version = await store.create(one)
+        await refused(SessionExistsError, store.create(one))
+        got = await store.get(one.session_id)
+        assert (got.data, got.user_id, got.version) == (one.data, "alice", version)
+
+        got.data["n"] = 2
+        later = await store.update(one.session_id, got, version=version)
+        await refused(VersionConflictError, store.update(one.session_id, got, version=version))
+        patched = await store.patch(one.session_id, set={("cart", "sku-1"): 2}, unset=["text"])
+        assert patched.data == {"cart": {"sku-1": 2}, "big": 1 << 100, "n": 2} and patched.version > later
+        # More paths than this cluster takes: refused alone, and the connection goes on.
+        many = {f"k{number}": number for number in range(2000)}
+        await refused(UsageError, store.patch(one.session_id, set=many))
+
+        rotated = await store.rotate(one.session_id, set={"role": "admin"})
+        new_id = rotated.session_id
+        assert rotated.data["role"] == "admin"
+        assert await store.get(one.session_id) is None
+        await refused(SessionNotFoundError, store.patch(one.session_id, set={"n": 3}))
+        await store.create(fresh(user_id="alice"))
+        assert len(await store.list_by_user("alice")) == 2
+        assert await store.delete_by_user("alice", keep=new_id) == 1
+        await store.delete(new_id)
+        assert await store.get(new_id) is None
+        # Through every shard, and so every actor.
+        sessions = [fresh() for _ in range(200)]
+        await asyncio.gather(*(store.create(each) for each in sessions))
+        found = await asyncio.gather(*(store.get(each.session_id) for each in sessions))
+        assert all(each is not None for each in found)
+    print("served")
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+@pytest.fixture(scope="module")
+def former(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with the facade of that release alone."""
+    folder = tmp_path_factory.mktemp("former")
+    archive = folder / "former.tar"
+    made = subprocess.run(
+        ["git", "archive", "--output", archive, FORMER], cwd=ROOT, capture_output=True, text=True
+    )
+    if made.returncode:
+        pytest.skip(f"no history with commit {FORMER[:7]}: {made.stderr.strip()}")
+    source = folder / "source"
+    source.mkdir()
+    run("tar", "-xf", archive, "-C", source)
+    built = subprocess.run(
+        [uv(), "build", "--package", "greenroom", "--wheel", "--out-dir", folder],
+        cwd=source,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_SECONDS,
+    )
+    if built.returncode:
+        pytest.skip(f"commit {FORMER[:7]} does not build here: {built.stderr.strip()[-500:]}")
+    [wheel] = folder.glob("greenroom-*.whl")
+    environment = fresh_environment(folder / "environment")
+    environment.pip_install(wheel)
+    return environment
+
+
+def test_a_store_of_version_3_is_served(former: Environment, tmp_path: Path) -> None:
+    with cluster_up(Path(sys.executable).parent / "greenroom", tmp_path) as ready:
+        assert run(former.python, "-c", CLIENT, ready["url"]).stdout == "served\n"
