@@ -1,8 +1,8 @@
-"""Servers whose browsers never see the headers of `websocket.accept`, and so no cookie before it.
+"""Servers that drop the headers of `websocket.accept`, and with them every cookie.
 
-A login there would change the session's id, and the browser would go on with the dead one: logged out, in
-silence. ASGI knows the headers since version 2.1 of its specification for HTTP and WebSocket; a server that
-names none speaks 2.0 (daphne 4.2.3). granian 2.8.9 says 2.3 and drops them.
+A login there would change the session's id, and the browser would go on with the dead one: silently logged
+out. ASGI has these headers since version 2.1 of its specification for HTTP and WebSocket; a server that names
+no version speaks 2.0 (daphne 4.2.3). granian 2.8.9 says 2.3 and drops them.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _PATHSEND = "http.response.pathsend"
 
 
 def drops_headers_of_accept(scope: Mapping[str, Any]) -> bool:
-    """Tell whether the server of a WebSocket is known not to pass on the headers of its acceptance."""
+    """Return whether the server of a WebSocket is known to drop the headers of its acceptance."""
     if scope["type"] != "websocket":
         return False
     if _PATHSEND in (scope.get("extensions") or {}):

@@ -1,12 +1,12 @@
-"""The session cookie: its attributes, its signature, and how it is found among what a browser sends.
+"""The session cookie: its attributes, its signature, and how to find it among a browser's cookies.
 
 A cookie holds the session's id and an HMAC-SHA256 of it, made by itsdangerous and compared in constant time.
 The signature keeps made-up ids away from the store; it is the id's 192 random bits that protect a session.
 
-The cookie is sent when a session gets its id, and never again for that id: a response that was slow would
-otherwise bring an old id back over the one of a login in between. So the cookie does not carry the session's
-end; the store does. It ends with the browser, or, if `persistent`, as late as browsers allow. Behind the id
-stand, signed with it, the terms that its login has asked for: see `lifetimes`.
+The cookie is sent when a session gets its id, and never again for that id: otherwise a slow response would
+bring an old id back over the id of a later login. So the store, not the cookie, knows when the session ends.
+The cookie ends with the browser, or, if `persistent`, as late as browsers allow. After the id, and signed
+with it, come the terms that its login has asked for: see `lifetimes`.
 """
 
 import hashlib
@@ -31,13 +31,13 @@ SameSite = Literal["lax", "strict", "none"]
 PERSISTENT_SECONDS = 400 * 24 * 3600
 """The longest Max-Age that browsers keep."""
 CANDIDATES_MAX = 32
-"""How many cookies of the right name are looked at: a browser sends one for each path and domain."""
+"""The most cookies of the right name to look at: a browser sends one for each path and domain."""
 PARTS_MAX = 1024
-"""How many parts of a header that contain the name are looked at for one that is it."""
+"""The most parts of a header that contain the name to look at, in search of the cookie."""
 VERIFIED_MAX = 8
-"""How many of them, signed by this app, are looked up in the store: each user can plant their own."""
+"""The most cookies signed by this app to look up in the store: each user can plant their own."""
 READ_MAX = 4096
-"""Of how many cookies each signer remembers what they say: some 2 MB at most."""
+"""The number of cookies whose verified contents each signer remembers: some 2 MB at most."""
 
 _SPACES = b" \t"
 _SIGNED_BYTES_MAX = SESSION_ID_BYTES_MAX + 64
@@ -46,7 +46,7 @@ _PREFIXES = ("__secure-", "__host-", "__http-")  # __Host-Http- begins with the 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class CookieSettings:
-    """The attributes of a session cookie. Always HttpOnly. Raises UsageError for what browsers refuse."""
+    """The attributes of a session cookie. Always HttpOnly. Raises UsageError if browsers would refuse it."""
 
     name: str = "session"
     path: str = "/"
@@ -100,12 +100,12 @@ class CookieSettings:
 
 
 def has_prefix(name: str) -> bool:
-    """Tell whether browsers hold this name for one of a Secure cookie; they do not look at its case."""
+    """Return whether browsers reserve this name for Secure cookies; its case does not matter."""
     return name.lower().startswith(_PREFIXES)
 
 
 def has_host_prefix(name: str) -> bool:
-    """Tell whether browsers hold this name for one of a cookie of one host alone."""
+    """Return whether browsers reserve this name for cookies of a single host."""
     return name.lower().startswith("__host-")
 
 
@@ -119,16 +119,16 @@ class CookieSigner:
             key_derivation="hmac",
             digest_method=hashlib.sha256,
         )
-        # It derives its keys anew for each cookie, which takes longer than all else about one.
+        # It derives its keys anew for each cookie, which takes longer than everything else about one.
         self._keys = [signer.derive_key(secret) for secret in reversed(signer.secret_keys)]
-        # A browser sends the same cookie with each request, and what comes of it never changes.
+        # A browser sends the same cookie with each request, and the result never changes.
         self._read = lru_cache(READ_MAX)(self._verified)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
     def sign(self, session_id: str, terms: Terms = USUAL) -> str:
-        """Return what to put into the cookie, as itsdangerous makes it."""
+        """Return the signed value of the cookie, as itsdangerous makes it."""
         text = session_id + terms.text()
         return f"{text}.{_signature(self._keys[0], text.encode()).decode()}"
 

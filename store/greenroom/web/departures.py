@@ -1,20 +1,20 @@
-"""Clients that leave: what a handler raises then is no failure of its own, and what it wrote counts.
+"""Clients that leave: an exception that follows is no failure of the handler, and its changes are saved.
 
-A handler that only sends learns of it from its server, which raises what it likes: a subclass of OSError
-(uvicorn, gunicorn; ASGI 2.4), which frameworks pass on or turn into an exception of their own. One that reads
-is told by a message, of which frameworks make exceptions too. Other servers say nothing and let it go on.
+A handler that only sends learns of the departure when sending raises: a subclass of OSError (uvicorn,
+gunicorn; ASGI 2.4), which frameworks pass on or replace by their own exception. A handler that reads gets a
+message, which frameworks also turn into an exception. Other servers say nothing and let the handler go on.
 """
 
 from greenroom.web.shielding import only_cancelled
 
 _NAMES = frozenset({"WebSocketDisconnect", "ClientDisconnect"})
-"""What Starlette, FastAPI and Litestar call it. None of them is imported here."""
+"""The names of such exceptions in Starlette, FastAPI and Litestar, none of which is imported here."""
 
 
 def is_departure(error: BaseException, sending: BaseException | None = None) -> bool:
-    """Tell whether a handler ended only because its client left, or because it was cancelled.
+    """Return whether a handler ended only because its client left, or because it was cancelled.
 
-    `sending` is what the server raised when it was last given a message, None if nothing.
+    `sending` is the exception that the server raised for the last message sent, if any.
     """
     if isinstance(error, BaseExceptionGroup):
         return all(is_departure(each, sending) for each in error.exceptions)

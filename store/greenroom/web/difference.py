@@ -1,8 +1,8 @@
-"""What changed between two states of session data, as the paths of one patch. Pure.
+"""The difference between two states of session data, as the paths of one patch. Pure.
 
 Dicts are compared key by key at any depth; lists and all other values are whole. So two requests that change
-different keys, however deep, never overwrite each other's work. Values are compared by what would be stored:
-1, True and 1.0 differ, and so do one moment in two time zones; the order of dict keys does not count.
+different keys, however deep, never overwrite each other's work. Values are compared as they would be stored:
+1, True and 1.0 differ, and so does one moment in two time zones; the order of dict keys does not count.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class Difference(NamedTuple):
 
     @property
     def width(self) -> int:
-        """How many paths it names."""
+        """The number of paths that it names."""
         return len(self.set) + len(self.unset)
 
 
@@ -43,9 +43,10 @@ NO_DIFFERENCE = Difference({}, ())
 
 
 def difference_of(old: bytes, new: bytes) -> Difference:
-    """Return what turns one encoded session into another. At the top, only values that differ are decoded.
+    """Return the changes that turn one encoded session into another.
 
-    Raises UnreadableSessionError for what is not encoded session data.
+    At the top, only values that differ are decoded. Raises UnreadableSessionError for bytes that are not
+    encoded session data.
     """
     found = _difference_of_top(old, new) if len(old) + len(new) <= _TOP_BYTES_MAX else None
     return difference(decode_data(old), decode_data(new)) if found is None else found
@@ -77,10 +78,10 @@ def _difference_of_top(old: bytes, new: bytes) -> Difference | None:
 
 
 def difference(old: dict[Any, Any], new: dict[Any, Any]) -> Difference:
-    """Return what turns `old` into `new`, down to the deepest changed dict path.
+    """Return the changes that turn `old` into `new`, down to the deepest changed dict path.
 
-    A dict that gave way to another kind of value, or the reverse, is set whole. Raises UsageError naming the
-    path of a value in either that cannot be stored.
+    If a dict was replaced by another kind of value, or the reverse, the new value is set whole. Raises
+    UsageError naming the path of a value in either that cannot be stored.
     """
     changed: dict[Path, Any] = {}
     gone: list[Path] = []
@@ -118,10 +119,10 @@ def _compare(
 
 
 def over_lists(changes: Difference, stored: dict[Any, Any], wanted: dict[Any, Any]) -> Difference:
-    """Return the changes for data in which lists have come to stand on some of their paths.
+    """Return the changes for stored data that now has lists on some of their paths.
 
-    Two requests gave one path different values then, of which the later one wins, whole: so the list gives
-    way to what stands there in `wanted`, the data that the changes lead to.
+    Two requests gave one path different values, and the later one wins as a whole: so the list is replaced by
+    the value at its path in `wanted`, the data that the changes lead to.
     """
     changed: dict[Path, Any] = {}
     for path, value in changes.set.items():
@@ -137,7 +138,7 @@ def over_lists(changes: Difference, stored: dict[Any, Any], wanted: dict[Any, An
 def apply(changes: Difference, data: dict[Any, Any]) -> None:
     """Make the changes in `data`, as a patch does: values first unset, dicts merged into dicts.
 
-    Where something else than a dict has come to stand on a path it gives way, a list too.
+    A value other than a dict on a path is replaced, even a list.
     """
     for path in changes.unset:
         above = value_at(data, path[:-1])
@@ -171,7 +172,7 @@ def value_at(data: dict[Any, Any], path: Path) -> Any:
 
 
 def _list_on(data: dict[Any, Any], path: Path) -> Path | None:
-    """Return where on the way to `path` a list stands, if one does."""
+    """Return the prefix of `path` at which there is a list, if there is one."""
     for length in range(1, len(path)):
         if type(value_at(data, path[:length])) is list:
             return path[:length]

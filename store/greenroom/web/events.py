@@ -1,4 +1,4 @@
-"""What happened to the sessions of an app: counted, and logged where somebody must see it."""
+"""Events of an app's sessions: counted, and logged if someone must see them."""
 
 import logging
 from collections.abc import Callable
@@ -16,13 +16,13 @@ _log = logging.getLogger("greenroom.web")
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class SessionStatistics:
-    """What happened since the start, as counts.
+    """Counts of events since the start.
 
     `unknown_ids` are signed cookies whose session is gone, `refused_cookies` those that no secret signed.
     `dropped` are changes that came too late, because the session had been deleted, rotated or lost; `failed`
-    are operations that the store did not confirm. `unreadable` are stored sessions that could not be read
-    and counted as none, `contested` are requests with live sessions of several users. `moved` are
-    sessions that came from the library that the app used before.
+    are operations that the store did not confirm. `unreadable` are stored sessions that could not be read and
+    counted as none, `contested` are requests with live sessions of several users. `moved` are sessions that
+    came from the app's former library.
     """
 
     loads: int = 0
@@ -49,7 +49,7 @@ class Events:
         self._warned_of_plain_http = False
 
     def statistics(self) -> SessionStatistics:
-        """Return what happened so far."""
+        """Return the counts so far."""
         return SessionStatistics(**self.counts)
 
     def count(self, what: str) -> None:
@@ -113,7 +113,7 @@ class Events:
         _log.warning("%s failed: %s: %s", action, type(error).__name__, error)
 
     def sent_over_plain_http(self) -> None:
-        """Say once that most clients do not return a Secure cookie that came over http."""
+        """Warn once that most clients do not return a Secure cookie that came over http."""
         if not self._warned_of_plain_http:
             self._warned_of_plain_http = True
             _log.warning(

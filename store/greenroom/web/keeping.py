@@ -1,4 +1,4 @@
-"""What all requests of one app share: its store, cookie, lifetimes and users, and what happened so far."""
+"""The parts that all requests of one app share: its store, cookie, lifetimes, users and counts."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,13 +22,13 @@ FULL_RETRY_SECONDS = 60
 
 
 class Users(NamedTuple):
-    """How an app's users become user ids, and the way back."""
+    """Conversion between an app's users and user ids."""
 
     serialize: Callable[[Any], str] | None = None
     deserialize: UserOfId | None = None
 
     def id_of(self, user: Any) -> str:
-        """Return the id of a user. Raises UsageError if that is no str of 1 to 256 bytes."""
+        """Return the id of a user. Raises UsageError unless it is a str of 1 to 256 bytes."""
         user_id = user if self.serialize is None else self.serialize(user)
         if not isinstance(user_id, str):
             raise UsageError(
@@ -84,6 +84,6 @@ class Keeping:
         return self.cookie.header(signed, self.persistent_max_age_seconds if terms.persistent else None)
 
     def retry_after(self, error: Exception | None) -> str:
-        """Return the `Retry-After` of an answer 503 over this error."""
+        """Return the `Retry-After` of a 503 for this error."""
         full = isinstance(error, StoreFullError)
         return str(max(self.retry_after_seconds, FULL_RETRY_SECONDS if full else 0))

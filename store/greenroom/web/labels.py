@@ -1,4 +1,4 @@
-"""What a list of a user's devices calls a session, made of the User-Agent that a client sent."""
+"""Labels of sessions in a list of a user's devices, made of the client's User-Agent."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,8 @@ from greenroom.web.events import Events
 def label_of(user_agent: str, label: Callable[[str], str | None] | None, events: Events) -> str:
     """Return the label of a session, shortened; the User-Agent itself without a function of the app.
 
-    No page fails over a label: a User-Agent may be anything. If the function raises, or returns what is no
-    str, the session has none, and the log says so.
+    No page fails over a label: a User-Agent may be anything. If the function raises, or does not return a
+    str, the session has no label, and the log says so.
     """
     made: object = user_agent
     if label is not None:

@@ -1,4 +1,4 @@
-"""How long sessions live: the arithmetic of idle and absolute lifetimes, in microseconds. Pure."""
+"""The arithmetic of idle and absolute lifetimes, in microseconds. Pure."""
 
 import re
 from typing import NamedTuple
@@ -12,16 +12,16 @@ _TERMS = re.compile(r"(?:\.i([0-9]{1,16}))?(?:\.p([01]))?")
 
 
 class Terms(NamedTuple):
-    """What a login has asked for its own session; None is what the `Session` has.
+    """The lifetime that a login has asked for its own session; None: that of the `Session`.
 
-    They stand in the signed cookie, behind the id: see `docs/decisions/remember-me.md`.
+    The terms are in the signed cookie, after the id: see `docs/decisions/remember-me.md`.
     """
 
     idle_us: int | None = None
     persistent: bool | None = None
 
     def text(self) -> str:
-        """Return what stands behind the id; nothing for the usual session."""
+        """Return the text after the id; empty for the usual session."""
         idle = "" if self.idle_us is None else f".i{self.idle_us}"
         return idle if self.persistent is None else f"{idle}.p{self.persistent:d}"
 
@@ -45,7 +45,7 @@ def parted(text: str) -> tuple[str, Terms]:
 
 
 class Lifetimes(NamedTuple):
-    """What one app decided. A session in use is extended once less than `threshold_us` are left to it."""
+    """The lifetimes of one app. A session in use is extended once it has less than `threshold_us` left."""
 
     idle_us: int
     absolute_us: int | None
@@ -61,8 +61,8 @@ class Lifetimes(NamedTuple):
     def terms_of(self, idle_seconds: float | None, persistent: bool | None) -> Terms:  # noqa: FBT001  as login
         """Return the terms of a login with these options.
 
-        Raises UsageError for what makes no sense, and for an idle time beyond the absolute lifetime: the
-        session could not live as long as was asked.
+        Raises UsageError for an invalid option, and for an idle time beyond the absolute lifetime: the
+        session could not live that long.
         """
         if idle_seconds is None and persistent is None:
             return USUAL
@@ -82,11 +82,11 @@ class Lifetimes(NamedTuple):
         return idle_end_us if absolute_us is None else min(idle_end_us, absolute_us)
 
     def absolute_expiry_us(self, now_us: int) -> int | None:
-        """Return when a session that is created now, or logs in now, ends whatever its use."""
+        """Return when a session that is created now, or logs in now, ends however it is used."""
         return None if self.absolute_us is None else now_us + self.absolute_us
 
     def extension_us(self, now_us: int, record: StoredSession) -> int | None:
-        """Return the new end of a session in use; None if it has time enough, or can get no more."""
+        """Return the new end of a session in use; None if it has enough time left, or can get no more."""
         if record.expires_us - now_us >= self.threshold_us:
             return None
         expires_us = self.expiry_us(now_us, record.absolute_us)

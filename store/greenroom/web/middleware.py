@@ -1,11 +1,10 @@
 """The ASGI middleware: a session for every HTTP request and WebSocket, under asyncio and trio.
 
-Order of events: the cookie is verified and the session loaded, then the app runs; what it left is saved
-before the first message of the response goes out, so that whoever follows a redirect reads it; and once more
-when the app call ends, for background tasks and WebSockets. An app that raises, or is cancelled before it
-answered, has changed nothing; nor has one that answers with a status of 500 or above, because that is what
-frameworks make of an exception before this middleware can see it. (`await session.greenroom.save()` saves
-even so.)
+The middleware verifies the cookie, loads the session and runs the app. It saves the app's changes before the
+first message of the response goes out, so that a redirect's target reads them, and once more when the app
+call ends, for background tasks and WebSockets. If the app raises, or is cancelled before it answered, it has
+changed nothing. The same holds for an answer with a status of 500 or above, since frameworks turn exceptions
+into that before this middleware can see them. (`await session.greenroom.save()` saves even so.)
 """
 
 import logging
@@ -35,10 +34,10 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 
 UNCONFIRMED = (UnavailableError, OutcomeUnknownError, RemoteProtocolError)
-"""What a store raises when it cannot be reached or did not answer: the request may be repeated."""
+"""Exceptions of a store that is unreachable or did not answer: the request may be repeated."""
 
 REFUSAL_TEXT = "The session store cannot do this now. Please try again later.\n"
-"""What a browser gets then: whether the store is away or full is in the log."""
+"""The body of the 503. The log says whether the store is away or full."""
 
 CLOSE_TRY_AGAIN_LATER = 1013
 SERVER_ERROR = 500
@@ -55,12 +54,12 @@ _log = logging.getLogger("greenroom.web")
 class SessionMiddleware:
     """Gives every request a session in `scope["session"]`, which frameworks show as `request.session`.
 
-    Configured by a `Session` in `session` (or as the first argument after the app), or by the options of one,
-    or by the keywords that Starlette's middleware of this name takes: `secret_key`, `session_cookie`,
-    `max_age` (here: idle seconds, and a cookie that outlives the browser; None is one that does not), `path`,
-    `same_site`, `https_only`, `domain`, `partitioned`. Unlike there, the cookie is Secure unless
-    `https_only=False` or `dev=True` is given, and without `max_age` a session ends half an hour after its
-    last use.
+    Configure it with a `Session` in `session` (or as the first argument after the app), with the options of
+    one, or with the keywords of Starlette's middleware of this name: `secret_key`, `session_cookie`,
+    `max_age` (here: idle seconds, with a cookie that outlives the browser; None: a cookie that does not),
+    `path`, `same_site`, `https_only`, `domain`, `partitioned`. Unlike Starlette's, the cookie is Secure
+    unless you pass `https_only=False` or `dev=True`, and without `max_age` a session ends half an hour after
+    its last use.
 
     `skip` names paths that get no session (each with all below it), or is a function of the scope. With
     `autoload=False` handlers call `await session.greenroom.load()` first. Raises UsageError for bad options.
@@ -112,7 +111,7 @@ class SessionMiddleware:
     def follow(self, scope: Scope, visit: Visit) -> None:
         """Have a visit adopt what its framework puts into `scope["session"]`, where that is its interface.
 
-        Not so here: anything may put its own there, such as the middleware of an app that is mounted below.
+        Not so here: anything may put its own there, such as the middleware of a mounted app.
         """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,7 +146,7 @@ class SessionMiddleware:
                 _put_back(scope, *before)
 
     async def _pass_on(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve what the middleware of the same `Session`, further out, has given a session already."""
+        """Serve a request to which an outer middleware of the same `Session` has given a session already."""
         before = _put_into(scope, visit)
         try:
             error = await self._loaded(visit)
@@ -160,7 +159,7 @@ class SessionMiddleware:
                 _put_back(scope, *before)
 
     async def _loaded(self, visit: Visit) -> Exception | None:
-        """Load the session where that is to be done; return why the request cannot be served without it."""
+        """Load the session unless told not to; return why the request cannot be served without it."""
         if self.autoload:
             try:
                 await visit.load()
@@ -218,11 +217,11 @@ class _Exchange:
                     await self._save_at_the_end()
             visit.end()
         finally:
-            # What a page about a failure does to the session is void, as what the handler did.
+            # An error page's changes to the session are void, like the handler's.
             visit.close()
 
     async def send(self, message: Message) -> None:
-        """Send a message of the app; before the first, save, and tell the browser the session's new id."""
+        """Send a message of the app. Before the first one, save, and send the browser the new id."""
         if self._refused:
             return
         visit = self._visit
@@ -240,7 +239,7 @@ class _Exchange:
                 await self.refuse(error)
                 return
             except BaseException:
-                # What the framework now answers instead must not try to save again.
+                # The framework's answer instead must not try to save again.
                 visit.close()
                 raise
             visit.started = True
@@ -255,9 +254,9 @@ class _Exchange:
             raise
 
     async def _goes_on(self, message: Message) -> None:
-        """Do what is due while a response or a WebSocket goes on for long, and when a stream ends.
+        """Extend the session while a response or a WebSocket goes on, and save when a stream ends.
 
-        The app's call may last longer than that: until its connection ends, which serves further requests.
+        The app's call may last longer than the stream: until its connection ends, which serves more requests.
         """
         if message.get("more_body") or message["type"] == "websocket.send":
             self._streams = True
@@ -277,7 +276,7 @@ class _Exchange:
         return message
 
     async def refuse(self, error: Exception) -> None:
-        """Answer 503 in place of the app, whose messages go nowhere from now on."""
+        """Answer 503 instead of the app, whose messages are dropped from now on."""
         self._visit.refuse()
         self._visit.started = self._refused = True
         prefix = "http.response"
@@ -295,13 +294,13 @@ class _Exchange:
             (b"retry-after", self._visit.settings.retry_after(error).encode()),
             (b"cache-control", b"no-store"),
         ]
-        # What was saved before this failed stands, and a browser that is not told its new id is logged out.
+        # Earlier saves stand, and a browser that does not get its new id is logged out.
         start = {"type": f"{prefix}.start", "status": 503, "headers": headers}
         await self._send(_with_session_headers(start, self._visit))
         await self._send({"type": f"{prefix}.body", "body": body, "more_body": False})
 
     async def _save_at_the_end(self) -> None:
-        """Save when the call has ended; there is no response left to say that it failed."""
+        """Save when the call has ended, with no response left that could report a failure."""
         try:
             await self._visit.save()
         except UNCONFIRMED as error:
@@ -309,7 +308,7 @@ class _Exchange:
             raise
 
     async def _save_what_stands(self) -> None:
-        """Save at the end of a call that was cut off; why it was is raised on, so this only logs."""
+        """Save at the end of a call that was cut off. Its exception propagates, so this only logs."""
         try:
             await self._visit.save()
         except GreenroomError as error:
@@ -321,7 +320,7 @@ def _user_agent(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 def _put_into(scope: Scope, visit: Visit) -> tuple[Any, Any] | None:
-    """Show a visit and its session in a scope; return what somebody further out had there, if anybody."""
+    """Show a visit and its session in a scope; return what an outer middleware had put there, if any."""
     session, visits = scope.get("session", _ABSENT), scope.get(VISITS_KEY)
     scope["session"] = visit.session
     if visits is None:

@@ -1,4 +1,4 @@
-"""Changes whose new value depends on the old one: counters and lists, made on what is really stored."""
+"""Changes whose new value depends on the stored one: counters and lists."""
 
 from collections.abc import Callable
 from functools import partial
@@ -63,7 +63,7 @@ async def modify(visit: Visit, change: Callable[[dict[Any, Any]], object]) -> bo
 
 
 async def _written(visit: Visit, before: dict[Any, Any], changes: Difference) -> None:
-    """Write the changes if every path that they touch still has the value that they were made from."""
+    """Write the changes if every path that they touch still has the value that they started from."""
     assert visit.record is not None
     store, session_id = visit.settings.store, visit.record.session_id
     expect = {path: value_at(before, path) for path in (*changes.set, *changes.unset)}
@@ -102,7 +102,7 @@ async def _read_again(visit: Visit) -> None:
 
 
 def _adopt(visit: Visit, record: StoredSession) -> None:
-    """Make this what is stored. What the request did meanwhile stays, to be saved later.
+    """Take over the stored session. Changes that the request made meanwhile stay, to be saved later.
 
     Another task of the request may have changed the data, or asked for a login or logout.
     """

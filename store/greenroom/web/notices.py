@@ -1,4 +1,4 @@
-"""Warnings that a client can provoke with every request: one a minute of each kind, counting the others."""
+"""Warnings that clients can provoke with every request: one a minute of each kind, the rest counted."""
 
 import logging
 from collections.abc import Callable
@@ -10,7 +10,7 @@ _log = logging.getLogger("greenroom.web")
 
 
 class Notices:
-    """Logs what must be seen but must not fill a disk. `clock` returns the present, aware."""
+    """Logs warnings without filling a disk. `clock` returns the present, aware."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock

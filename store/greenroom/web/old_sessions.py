@@ -1,4 +1,4 @@
-"""What another library kept for a visitor, as `Session(moves_from=...)` reads it on the day of the switch.
+"""Sessions of another library, as `Session(moves_from=...)` reads them on the day of the switch.
 
 Readers for libraries are in `greenroom.integrations.moving`; one of your own is a subclass of `OldSessions`
 with `key_of`, `read` and, where the old store keeps anything, `end`.
@@ -16,7 +16,7 @@ from greenroom.options import OLD_SESSIONS
 from greenroom.web.cookies import CookieSettings, CookieSigner, has_prefix
 
 LIFETIME_SECONDS = 14 * 86_400
-"""How long Starlette, starsessions' users and Litestar keep a session unless they are told otherwise."""
+"""The lifetime of sessions in Starlette, Litestar and most apps on starsessions, by default."""
 
 UserOfData: TypeAlias = Callable[[dict[Any, Any]], str | int | None]
 CookieValues: TypeAlias = Callable[[str], list[bytes]]
@@ -26,8 +26,8 @@ CookieValues: TypeAlias = Callable[[str], list[bytes]]
 class OldSession(msgspec.Struct, frozen=True, kw_only=True):
     """One session of the old library. Its repr shows none of it.
 
-    `expires` is when it ends there, `created` when it began; None where the old library does not know.
-    `user_id` is who was logged in, for a store that knows; else the reader's `user` finds it in the data.
+    `expires` is when it ends there, `created` when it began; None if the old library does not know. `user_id`
+    is the user who was logged in, if the store knows; else the reader's `user` finds it in the data.
     """
 
     data: dict[Any, Any]
@@ -42,15 +42,15 @@ class OldSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OldSessions(ABC):
-    """Where sessions are moved from. The base class of readers.
+    """The base class of readers of another library's sessions.
 
     - `cookie_name`, `path`, `domain`: the old cookie, as it was set. With another path or domain it cannot be
       removed.
-    - `lifetime_seconds`: how long an old session lives at most, as far as is known. It is remembered for that
-      long which ones were moved.
-    - `user`: returns the id of the user who is logged in, given the data of an old session; None for nobody.
+    - `lifetime_seconds`: how long an old session lives at most. Greenroom remembers for that long which ones
+      have moved.
+    - `user`: returns the id of the user who is logged in, given the data of an old session, or None.
 
-    Raises UsageError for options that make no sense.
+    Raises UsageError for invalid options.
     """
 
     def __init__(
@@ -74,20 +74,20 @@ class OldSessions(ABC):
         return f"<{type(self).__name__} {self.cookie.name!r}>"
 
     def used_by(self, cookie: CookieSettings, signer: CookieSigner) -> None:
-        """Take note of the cookie of the `Session` that moves sessions from here, and of its signer."""
+        """Note the cookie of the `Session` that moves sessions from here, and its signer."""
         return
 
     def keys(self, cookies: CookieValues) -> list[str]:
-        """Return what names the old sessions of a request. Asks no store."""
+        """Return the keys of a request's old sessions. Asks no store."""
         keys = (self.key_of(value) for value in cookies(self.cookie.name))
         return [key for key in keys if key is not None]
 
     def cookies_to_clear(self, cookies: CookieValues) -> list[CookieSettings]:
-        """Return the cookies that a browser is to forget once its session was moved."""
+        """Return the cookies to remove from a browser once its session has moved."""
         return [self.cookie]
 
     def user_of(self, old: OldSession) -> str | None:
-        """Return the id of the user who is logged in there, or None. Raises UsageError over `user`."""
+        """Return the id of the user who is logged in there, or None. Raises UsageError for a bad `user`."""
         if self._user is None:
             return old.user_id
         try:
@@ -108,9 +108,9 @@ class OldSessions(ABC):
 
     @abstractmethod
     def key_of(self, value: bytes) -> str | None:
-        """Return what names the session of a cookie with this value; None if the old library did not set it.
+        """Return the key of the session of a cookie with this value; None if the old library did not set it.
 
-        Whoever knows the key holds the session, so it must be a secret, such as the value itself.
+        Anyone who knows the key holds the session, so it must be a secret, such as the value itself.
         """
 
     @abstractmethod

@@ -8,10 +8,10 @@ _OURS = {"secret_key": "secret", "session_cookie": "cookie_name", "https_only": 
 
 
 def session_options(starlette: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """Return what `Session` is given for the options that Starlette's middleware has, and for its own.
+    """Return the options of `Session` for those of Starlette's middleware and for its own.
 
-    `max_age` stands there for the lifetime and for a cookie that outlives the browser; None is one that does
-    not. Raises UsageError for an option that is given by both its names.
+    Starlette's `max_age` means the lifetime and a cookie that outlives the browser; None: a cookie that does
+    not. Raises UsageError for an option that is passed under both its names.
     """
     options = dict(more)
     for name, value in starlette.items():

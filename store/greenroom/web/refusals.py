@@ -1,7 +1,7 @@
 """Cookies that no secret signed: each reason is logged once, since a client can send them without end.
 
-Nothing of a cookie is logged. At the level DEBUG each is told by the handle of the session that it claims,
-so that a lost login can be found; a cookie that somebody made up claims what is no session.
+Nothing of a cookie is logged. At the level DEBUG each refusal is logged with the handle of the session that
+the cookie claims, so that a lost login can be found; a made-up cookie claims no real session.
 """
 
 import logging
@@ -28,7 +28,7 @@ _OTHER_RANDOM = (
 
 
 class Refusals:
-    """See the module. `random_secret` tells that this process made its secret itself."""
+    """See the module. `random_secret`: this process made its secret itself."""
 
     def __init__(self, cookie_name: str, *, random_secret: bool) -> None:
         self._cookie_name = cookie_name

@@ -1,11 +1,10 @@
-"""`Session`: how an app's sessions are kept, and for how long.
+"""`Session`: the configuration of an app's sessions.
 
 >>> sessions = Session(secret=os.environ["SESSION_SECRET"], store="greenroom://10.0.0.1:7400,10.0.0.2:7400")
 >>> app.add_middleware(SessionMiddleware, session=sessions)
 
-**A session ends 1800 seconds after its last use**, half an hour, as OWASP has it for ordinary apps.
-Starlette's own middleware keeps one for 14 days; whoever comes from there and wants that says
-`idle_seconds=14 * 86400`.
+**A session ends 1800 seconds after its last use**, half an hour, as OWASP recommends for ordinary apps.
+Starlette's own middleware keeps a session for 14 days; for the same, pass `idle_seconds=14 * 86400`.
 """
 
 import secrets as randomness
@@ -50,28 +49,27 @@ SECRET_BYTES_MIN = 16
 class Session(Keeping):
     """The sessions of one app: their store, cookie, lifetime and users. Raises UsageError for bad options.
 
-    - `secret`: signs the cookies; with several, the first signs and all verify, so that one can be replaced
-      without logging anyone out. A random one serves in `dev`.
-    - `store`: a store or the URL of one. By default a MemoryStore, which warns outside of `dev`.
-    - `dev`: for work on http://localhost: the cookie is not Secure, and nothing warns.
+    - `secret`: signs the cookies. Of several, the first signs and all verify, so that you can replace one
+      without logging anyone out. In `dev` a random one is enough.
+    - `store`: a store or the URL of one. By default a MemoryStore, with a warning unless `dev`.
+    - `dev`: for development on http://localhost: the cookie is not Secure, and nothing warns.
     - `cookie_name`, `path`, `domain`, `same_site` ("lax"), `secure` (True unless `dev`), `partitioned`,
-      `host_prefix` (the name begins with `__Host-`, so that no other host of the domain can plant one; by
-      default wherever browsers allow it: the cookie is secure, for this host alone and for all its paths)
-      and `persistent` (the cookie outlives the browser; the store still decides when a session ends).
-    - `idle_seconds`: how long a session lives after its last use. It is moved on when less than
-      `extension_threshold_seconds` are left (by default five sixths of `idle_seconds`): the only write that a
-      request that changes nothing may cause.
-    - `absolute_seconds`: how long it lives at most, whatever its use, from its creation or last login on.
-    - `serialize_user` turns what `login` is given into a user id (a str); `deserialize_user`, plain or async,
-      is the way back, for `await session.user()`.
-    - `label` makes of the User-Agent what a list of devices shows, of which 256 bytes are kept; by default it
-      is the User-Agent itself.
-    - `on_unavailable`: "closed" answers 503 if the store does not; "anonymous" goes on without a session, in
-      which writes raise UnavailableError, and never sends a cookie.
-    - `retry_after_seconds` stands in those answers, at least 60 where the store is full. `clock` returns the
-      present, aware.
-    - `moves_from`: the sessions of the library that the app used before. Visitors who have only those keep
-      them: see `greenroom.integrations.moving`.
+    `host_prefix` (the name begins with `__Host-`, so that no other host of the domain can plant one; by
+    default wherever browsers allow it: the cookie is secure, for this host alone and for all its paths) and
+    `persistent` (the cookie outlives the browser; the store still decides when a session ends). -
+    `idle_seconds`: how long a session lives after its last use. A session in use is extended once it has less
+    than `extension_threshold_seconds` left (by default five sixths of `idle_seconds`): the only write that a
+    request without changes may cause.
+    - `absolute_seconds`: how long it lives at most, however it is used, from its creation or last login on.
+    - `serialize_user` converts the argument of `login` to a user id (a str); `deserialize_user`, plain or
+    async, converts it back for `await session.greenroom.user()`. - `label` converts the User-Agent to the
+    label in a list of devices, at most 256 bytes of it; by default the label is the User-Agent itself.
+    - `on_unavailable`: if the store does not answer, "closed" answers 503; "anonymous" goes on with an empty
+      session, to which writes raise UnavailableError, and sends no cookie.
+    - `retry_after_seconds` is sent with a 503, at least 60 if the store is full. `clock` returns the present,
+      aware.
+    - `moves_from`: the sessions of the app's former library. Visitors who have only those keep them: see
+      `greenroom.integrations.moving`.
     """
 
     def __init__(
@@ -160,12 +158,11 @@ class Session(Keeping):
             await self.store.aclose()
 
     async def check(self, *, every_shard: bool = False) -> None:
-        """See whether the store can be read, at the start of an app or when it is asked whether it is ready.
+        """Check whether the store can be read, at the start of an app or in a readiness probe.
 
-        While some sessions can be read an app is ready; with `every_shard`, all of them must be.
-        Raises what the store's own `check` raises: UsageError where what listens at its addresses is not this
-        cluster, UnavailableError where nobody answers in time. A store without connections has nothing to
-        check.
+        The app is ready if some sessions can be read; with `every_shard`, if all can. Raises the errors of
+        the store's own `check`: UsageError if another cluster, or something else, listens at its addresses,
+        and UnavailableError if no node answers in time. A store without connections has nothing to check.
         """
         CALLS.check(every_shard=every_shard)
         if every_shard:
@@ -178,17 +175,16 @@ class Session(Keeping):
         return await self.store.clean()
 
     async def end_old_sessions(self, user_id: str) -> None:
-        """Have no session of a user moved any more that is still with the library of `moves_from`.
+        """Stop moving sessions of a user that are still with the library of `moves_from`.
 
-        A log-out everywhere does so itself; from outside of a request, this comes before
-        `store.delete_by_user`. Raises UnavailableError, OutcomeUnknownError, and UsageError for what is no
-        user id.
+        Logging out everywhere does this itself; outside a request, call it before `store.delete_by_user`.
+        Raises UnavailableError, OutcomeUnknownError, and UsageError for an invalid user id.
         """
         if self.moves_from is not None:
             await bar(self, checked_present_user_id(user_id))
 
     def statistics(self) -> SessionStatistics:
-        """Return what happened so far."""
+        """Return the counts of events so far."""
         return self.events.statistics()
 
     # --- of a request, in any framework that speaks ASGI -------------------------------------------------
@@ -240,9 +236,9 @@ class Session(Keeping):
         secure_transport: bool = True,
         user_agent: str | Callable[[], str] = "",
     ) -> Visit:
-        """Return what deals with the session of one request, given its Cookie headers. Asks no store.
+        """Return the visit of one request, given its Cookie headers. Asks no store.
 
-        The User-Agent is needed only where a session is created: a function is called then.
+        The User-Agent is needed only if a session is created: a function is called then.
         """
         session = RequestSession()
         cookies = self._cookies.values(cookie_headers) if cookie_headers else []

@@ -1,6 +1,7 @@
-"""Work that cancellation may not tear apart, alike under asyncio and trio.
+"""Work that cancellation must not interrupt, under asyncio and trio alike.
 
-A save that has begun ends: half of a login (rotated in the store, cookie never sent) would log the user out.
+A save that has begun is completed: half of a login (rotated in the store, cookie never sent) would log the
+user out.
 trio is never imported here; where it runs, it is loaded already.
 """
 
@@ -19,7 +20,7 @@ _log = logging.getLogger("greenroom.web")
 
 
 async def shielded(work: Callable[[], Awaitable[Result]]) -> Result:
-    """Do the work to its end even if the caller is cancelled meanwhile; that takes effect afterwards."""
+    """Complete the work even if the caller is cancelled; the cancellation takes effect afterwards."""
     trio = running_trio()
     if trio is None:
         return await _asyncio_shielded(work)
@@ -28,7 +29,7 @@ async def shielded(work: Callable[[], Awaitable[Result]]) -> Result:
 
 
 def only_cancelled(error: BaseException) -> bool:
-    """Tell whether this is a cancellation, by itself or as a group of nothing else."""
+    """Return whether this is a cancellation, alone or in a group of nothing else."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(only_cancelled, error.exceptions))
     trio = sys.modules.get("trio")

@@ -11,10 +11,10 @@ Skip: TypeAlias = Iterable[str] | Callable[[MutableMapping[str, Any]], bool]
 
 
 def skipping(skip: Skip) -> Callable[[MutableMapping[str, Any]], bool]:
-    """Return a function that tells of a scope whether it gets no session.
+    """Return a function that says whether a scope gets no session.
 
-    Each path stands for itself and all below it, as the app sees it that the middleware stands in: without
-    the `root_path` of a server, a proxy or a mount.
+    Each path covers itself and everything below it, as the app around the middleware sees it: without the
+    `root_path` of a server, a proxy or a mount.
     """
     if callable(skip):
         return partial(_by_rule, skip)
@@ -47,8 +47,8 @@ def _by_rule(rule: Callable[[MutableMapping[str, Any]], object], scope: MutableM
 def path_within(scope: MutableMapping[str, Any]) -> str:
     """Return the path of a request as the app or mount sees it, "/" at its root.
 
-    ASGI has `path` begin with `root_path`; where it does not (a proxy that cuts it off itself, before an app
-    that was told of it), it is that already.
+    Under ASGI `path` begins with `root_path`. If it does not (a proxy has cut it off, and the app was told
+    so), `path` is the result already.
     """
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")

@@ -1,4 +1,4 @@
-"""Session data as values of other types: what frameworks put in its place, and what handlers want to see."""
+"""Session data as values of other types, for frameworks that replace it and handlers that read it typed."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -22,7 +22,7 @@ _SCALARS = STORABLE - {dict, list, tuple, set, frozenset}
 
 
 def means_delete(value: object) -> bool:
-    """Tell whether this, put in the place of a session, asks to delete it: None or Litestar's `Empty`."""
+    """Return whether this value, put in place of a session, deletes it: None or Litestar's `Empty`."""
     if value is None:
         return True
     if isinstance(value, Enum):
@@ -33,7 +33,7 @@ def means_delete(value: object) -> bool:
 def plain_dict(value: object) -> dict[Any, Any]:
     """Return the session data in a mapping, Struct, dataclass, attrs or pydantic object, as a new dict.
 
-    Of objects all fields are in it but those that are UNSET. Raises UsageError if it is none of them.
+    It has all fields of an object except those that are UNSET. Raises UsageError for other values.
     """
     if isinstance(value, Mapping):
         return dict(value)
@@ -46,7 +46,7 @@ def plain_dict(value: object) -> dict[Any, Any]:
 
 
 def converted(data: dict[Any, Any], shape: type[Shape]) -> Shape:
-    """Return the data as a value of this type. Raises SessionDataError naming what does not fit."""
+    """Return the data as a value of this type. Raises SessionDataError naming the part that does not fit."""
     validate = getattr(shape, "model_validate", None)
     try:
         return msgspec.convert(data, shape) if validate is None else _validated(data, validate)
@@ -61,7 +61,7 @@ def converted(data: dict[Any, Any], shape: type[Shape]) -> Shape:
 
 
 def _without_values(reason: str) -> str:
-    """Return what msgspec did not like and where, without the values and keys that it may quote."""
+    """Return msgspec's complaint and its place, without the values and keys that it may quote."""
     if reason.startswith(_OF_TYPES):
         return reason
     _, _, place = reason.rpartition(" - at `")
@@ -76,7 +76,7 @@ def _validated(data: dict[Any, Any], validate: Any) -> Any:
 
 
 def _reasons(error: ValueError) -> str:
-    """Return what pydantic did not like and where, without the values, which its own text quotes."""
+    """Return pydantic's complaints and their places, without the values that its own text quotes."""
     errors = getattr(error, "errors", None)
     if not callable(errors):
         return type(error).__name__
@@ -85,7 +85,7 @@ def _reasons(error: ValueError) -> str:
 
 
 def _with_plain_keys(value: Any, depth: int) -> Any:
-    """Return a value with the keys of its dicts as text, where they are no str or int, as msgspec has them.
+    """Return a value with keys that are neither str nor int as text, as msgspec writes them.
 
     A field of the type dict[UUID, int] is stored so, and `as_type` reads it.
     """
