@@ -15,6 +15,7 @@ from greenroom_cluster.coordination.draft import Draft
 from greenroom_cluster.coordination.hearing import Hearing
 from greenroom_cluster.coordination.rules import NOBODY_LEFT, RULES
 from greenroom_cluster.coordination.service import CoordinationService
+from greenroom_cluster.keeper import Keeper
 from greenroom_cluster.links.coordinator_session import CoordinatorSession
 from greenroom_cluster.links.handshake import Door
 from greenroom_cluster.links.outbox import Outbox
@@ -26,6 +27,7 @@ from simulations import network, world
 from simulations.actors import ActorProcess
 from simulations.mutant_stories import (
     ANEW,
+    HANGS,
     LATE_TAKEOVER,
     LOST_WITH_SUPERVISORS,
     RESTORED,
@@ -276,6 +278,12 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     """What a former supervisor of the node left registered stays so when its processes are gone."""
     patches.set(Agent, "_may_bury", lambda self, actor: False)
+
+
+@mutant("leaves a child that hangs alone", budget=20, plan=HANGS)
+def _(patches: Patches) -> None:
+    """A supervisor does not end a child that stopped beating."""
+    patches.set(Keeper, "hangs", lambda self, now_ns: False)
 
 
 # --- the client ------------------------------------------------------------------------------------------

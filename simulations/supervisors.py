@@ -1,4 +1,4 @@
-"""A node's supervisor: a shell around `greenroom_cluster.node.Agent`, and around the real restart policy.
+"""A node's supervisor: a shell around the real `node.agent.Agent`, and a real `keeper.Keeper` for each child.
 
 The process ids of a world are never used again, so a process is there or not.
 """
@@ -12,12 +12,13 @@ from greenroom import wire
 from greenroom.cluster_map import ActorEntry
 from greenroom.framing import messages_decoder
 from greenroom_cluster.coordination.messages import ReportDead
+from greenroom_cluster.keeper import WATCH_SECONDS, Keeper, SupervisionSettings
 from greenroom_cluster.node import effects as fx
 from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.agent import Agent, AgentSettings
 from greenroom_cluster.node.drain import UP
-from greenroom_cluster.restarts import GiveUp, RestartPolicy, RestartSettings
-from greenroom_cluster.suspicion import WATCH_SECONDS
+from greenroom_cluster.restarts import GiveUp, RestartSettings
+from greenroom_cluster.suspicion import WATCH_SECONDS as MARKS_SECONDS
 from simulations.actors import ActorProcess
 from simulations.connections import Acceptor, Codec, Served, Service
 from simulations.coordinator_links import CoordinatorLink
@@ -29,8 +30,8 @@ from simulations.timeline import MILLISECOND, Machine
 if TYPE_CHECKING:
     from simulations.world import World
 
-HANG_SECONDS = 10.0
 DRAIN_SECONDS = 30.0
+RESTARTS = RestartSettings(restarts_max=100)
 
 _decoder = messages_decoder(wire.Subscribe)
 
@@ -54,7 +55,7 @@ class SupervisorProcess(Process):
         self.agent = Agent(settings, machine.now_ns())
         self._armed = -1
         self._publisher = Publisher(network, lambda message: world.encode([message]))
-        self._policies: dict[str, RestartPolicy] = {}
+        self._keepers: dict[str, Keeper] = {}
         self.link = CoordinatorLink(self, world.codec, identity)
 
     @property
@@ -80,7 +81,7 @@ class SupervisorProcess(Process):
         self._arm()
         for index in range(actors):
             slot = f"{self.node}/{index}"
-            self._policies[slot] = RestartPolicy(slot, RestartSettings(restarts_max=100), self.random)
+            self._keepers[slot] = Keeper(slot, SupervisionSettings(), RESTARTS, self.random)
             self.later(0.0, self._start_child, slot)
 
     # --- children ----------------------------------------------------------------------------------------
@@ -90,6 +91,7 @@ class SupervisorProcess(Process):
             return
         child = self.world.make_actor(self.node, slot)
         self.children[slot] = child
+        self._keepers[slot].start(self.machine.now_ns())
         self.step(ins.ChildStarting(slot, child.incarnation))
         child.on_death = lambda: self._exit_seen(child)
         child.on_stuck = lambda: self._stuck(child)
@@ -98,7 +100,7 @@ class SupervisorProcess(Process):
     def _ready(self, child: ActorProcess) -> None:
         if not child.alive or self.children.get(child.slot) is not child:
             return
-        self._policies[child.slot].started(self.machine.now_ns())
+        self._keepers[child.slot].heard(ready=True)
         address = self.world.start_actor(child)
         pid = self.world.pid_of(child)
         entry = ActorEntry(
@@ -115,27 +117,32 @@ class SupervisorProcess(Process):
             return
         del self.children[child.slot]
         self.step(ins.ChildEnded(self._mark_of(child), crashed=child.crashed))
-        if self.stopping:
+        verdict = self._keepers[child.slot].exited(self.machine.now_ns())
+        if verdict is None:
             self._tell_when_stopped()
-            return
-        answer = self._policies[child.slot].exited(self.machine.now_ns())
-        if not isinstance(answer, GiveUp):
-            self.later(answer.delay_ns / 1e9, self._start_child, child.slot)
+        elif isinstance(verdict, GiveUp):
+            self.kill()
+        else:
+            self.later(verdict.delay_ns / 1e9, self._start_child, child.slot)
 
     def restart_children(self) -> None:
         """Start what is missing, after restarts were forbidden for a while."""
         self.restarting = True
-        for slot in self._policies:
+        for slot in self._keepers:
             self._start_child(slot)
 
     def watch_hang(self, child: ActorProcess) -> None:
-        """A child that sends no heartbeat for long is killed."""
-        self.later(HANG_SECONDS, self._kill_hung, child)
-
-    def _kill_hung(self, child: ActorProcess) -> None:
-        if child.alive and child.paused and self.children.get(child.slot) is child:
+        """It looks all the time; there is something to see while a child is stopped."""
+        if self.children.get(child.slot) is not child or not child.alive:
+            return
+        keeper = self._keepers[child.slot]
+        if not child.paused:
+            keeper.heard()
+        elif keeper.hangs(self.machine.now_ns()):
             self.network.happened["hung actor killed"] += 1
             child.kill()
+        else:
+            self.later(WATCH_SECONDS, self.watch_hang, child)
 
     def _stuck(self, child: ActorProcess) -> None:
         """It reads every mark all the time; there is something to see in that of a child that is stuck."""
@@ -148,7 +155,7 @@ class SupervisorProcess(Process):
             return
         self.step(ins.MarksRead((self._mark_of(child),)))
         if child.paused:
-            self.later(WATCH_SECONDS, self._read_mark, child)
+            self.later(MARKS_SECONDS, self._read_mark, child)
 
     def _mark_of(self, child: ActorProcess) -> ins.RecordMark:
         pid = self.world.pid_of(child)
@@ -201,6 +208,8 @@ class SupervisorProcess(Process):
                 self.children[slot].kill()
             case fx.StopChildren():
                 self.stopping = True
+                for keeper in self._keepers.values():
+                    keeper.stop()
                 for child in list(self.children.values()):
                     child.kill()
                 self.later(0.0, self._tell_when_stopped)

@@ -41,6 +41,7 @@ PURE = (
     "greenroom_cluster.coordination.messages",
     "greenroom_cluster.coordination.rules",
     "greenroom_cluster.coordination.service",
+    "greenroom_cluster.keeper",
     "greenroom_cluster.links",
     "greenroom_cluster.node",
     "greenroom_cluster.planning",

@@ -14,6 +14,7 @@ from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ClusterMap
 from greenroom_cluster.config import CoordinatorProcessSettings
 from greenroom_cluster.coordination.genesis import ClusterOptions, starting_map
 from greenroom_cluster.coordination.storage import MapStorage
+from greenroom_cluster.keeper import SupervisionSettings
 from greenroom_cluster.runtime.addresses import join_address, split_address
 from greenroom_cluster.runtime.adoption import maps_in_use
 from greenroom_cluster.runtime.coordinator import CoordinatorServerSettings, run_coordinator
@@ -21,7 +22,6 @@ from greenroom_cluster.runtime.ports import check_port, free_port
 from greenroom_cluster.runtime.supervision import (
     ChildProcess,
     ChildSpec,
-    SupervisionSettings,
     open_supervisor,
 )
 

@@ -20,6 +20,7 @@ from greenroom.cluster_map import ActorEntry
 from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster.config import NodeSettings, memory_bytes
 from greenroom_cluster.coordination.messages import Accepted, Rejected
+from greenroom_cluster.keeper import SupervisionSettings
 from greenroom_cluster.node import effects as fx
 from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.agent import Agent, AgentSettings
@@ -42,7 +43,6 @@ from greenroom_cluster.runtime.processes import host_identity, is_alive
 from greenroom_cluster.runtime.supervision import (
     ChildProcess,
     ChildSpec,
-    SupervisionSettings,
     Supervisor,
     open_supervisor,
 )

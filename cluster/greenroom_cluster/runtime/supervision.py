@@ -26,7 +26,8 @@ import trio
 
 from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster import logs
-from greenroom_cluster.restarts import GiveUp, RestartPolicy, RestartSettings
+from greenroom_cluster.keeper import WATCH_SECONDS, Keeper, SupervisionSettings
+from greenroom_cluster.restarts import GiveUp, RestartSettings
 from greenroom_cluster.runtime import supervised
 from greenroom_cluster.runtime.hardening import NOWHERE, release_starter, tractor
 from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, children_of, command_line
@@ -35,24 +36,10 @@ from greenroom_cluster.runtime.tasks import open_tasks
 _log = structlog.get_logger("greenroom.supervision")
 
 _FIND_SECONDS = 0.02
-_WATCH_SECONDS = 0.25
 
 
 class RestartLimitError(GreenroomError):
     """A supervised process ended too often in too short a time; its supervisor gives up."""
-
-
-class SupervisionSettings(msgspec.Struct, frozen=True):
-    """How children are watched and stopped. All times in seconds.
-
-    `hang_seconds` without a heartbeat, or `start_seconds` without the message that it is ready, and a child
-    is killed. `stop_seconds` is what it has to clean up after it was asked to stop.
-    """
-
-    beat_seconds: float = 0.5
-    hang_seconds: float = 10.0
-    start_seconds: float = 30.0
-    stop_seconds: float = 2.0
 
 
 class ChildSpec(msgspec.Struct, frozen=True):
@@ -70,15 +57,7 @@ class ChildSpec(msgspec.Struct, frozen=True):
 class ChildProcess:
     """One incarnation of a child. `exit_status` is negative for a signal, None while it lives."""
 
-    __slots__ = (
-        "address",
-        "exit_status",
-        "handle",
-        "incarnation",
-        "name",
-        "silent_seconds",
-        "starting_seconds",
-    )
+    __slots__ = ("address", "exit_status", "handle", "incarnation", "name")
 
     def __init__(self, name: str, incarnation: bytes) -> None:
         self.name = name
@@ -86,8 +65,6 @@ class ChildProcess:
         self.handle: ProcessHandle | None = None
         self.address = ""
         self.exit_status: int | None = None
-        self.silent_seconds = 0.0
-        self.starting_seconds = 0.0
 
     @property
     def ready(self) -> bool:
@@ -145,6 +122,7 @@ class Supervisor:
         self._on_exit = on_exit
         self._stopping = trio.Event()
         self._running: dict[str, ChildProcess] = {}
+        self._keepers: dict[str, Keeper] = {}
         self._keeping = 0
         self._idle = trio.Event()
         self._idle.set()
@@ -166,12 +144,12 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stop all children: ask, then SIGKILL after `stop_seconds`. Returns when all are gone."""
-        self._stopping.set()
+        self._start_no_more()
         await self._idle.wait()
 
     def kill(self) -> None:
         """SIGKILL all children, and start none again."""
-        self._stopping.set()
+        self._start_no_more()
         for child in self._running.values():
             if child.handle is not None:
                 child.handle.kill()
@@ -182,17 +160,23 @@ class Supervisor:
         if child is not None and child.handle is not None:
             child.handle.kill()
 
+    def _start_no_more(self) -> None:
+        self._stopping.set()
+        for keeper in self._keepers.values():
+            keeper.stop()
+
     async def _keep(self, spec: ChildSpec) -> None:
-        restarts = RestartPolicy(spec.name, self._restarts, random.Random(os.urandom(16)))  # noqa: S311  jitter
+        chance = random.Random(os.urandom(16))  # noqa: S311  jitter
+        keeper = self._keepers[spec.name] = Keeper(spec.name, self._settings, self._restarts, chance)
         try:
             while not self._stopping.is_set():
                 child = ChildProcess(spec.name, os.urandom(16))
                 self._running[spec.name] = child
-                restarts.started(time.monotonic_ns())
+                keeper.start(time.monotonic_ns())
                 await self._run(spec, child)
-                if self._stopping.is_set():
+                verdict = keeper.exited(time.monotonic_ns())
+                if verdict is None:
                     break
-                verdict = restarts.exited(time.monotonic_ns())
                 if isinstance(verdict, GiveUp):
                     self._give_up(child, verdict.reason)
                     break
@@ -305,7 +289,8 @@ class Supervisor:
         failed.set()
 
     def _heard(self, child: ChildProcess, message: dict[str, Any]) -> None:
-        child.silent_seconds = 0.0
+        if self._running.get(child.name) is child:
+            self._keepers[child.name].heard(ready="ready" in message)
         if "ready" in message and not child.ready:
             child.address = message["ready"]
             _log.info(
@@ -326,29 +311,17 @@ class Supervisor:
 
     async def _end_on_stop(self, child: ChildProcess) -> None:
         await self._stopping.wait()
-        if child.ready:
-            await trio.sleep(self._settings.stop_seconds)
+        await trio.sleep(self._keepers[child.name].stop())
         assert child.handle is not None
         child.handle.kill()
 
     async def _end_on_hang(self, child: ChildProcess, failed: trio.Event) -> None:
-        """Kill a child that stopped beating, never got ready, or whose conversation broke."""
+        """Kill a child that hangs, or whose conversation broke."""
         assert child.handle is not None
-        last = time.monotonic()
         while not failed.is_set():
-            with trio.move_on_after(_WATCH_SECONDS):
+            with trio.move_on_after(WATCH_SECONDS):
                 await failed.wait()
-            now = time.monotonic()
-            # A pause of this very process must not count as the child's silence.
-            step = min(now - last, 2 * _WATCH_SECONDS)
-            last = now
-            if not child.ready:
-                child.starting_seconds += step
-                hangs = child.starting_seconds > self._settings.start_seconds
-            else:
-                child.silent_seconds += step
-                hangs = child.silent_seconds > self._settings.hang_seconds
-            if hangs:
+            if self._keepers[child.name].hangs(time.monotonic_ns()):
                 _log.warning("process_hangs", process=child.name, pid=child.pid, ready=child.ready)
                 break
         child.handle.kill()

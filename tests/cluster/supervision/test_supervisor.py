@@ -15,6 +15,7 @@ import pytest
 import structlog.testing
 import trio
 
+from greenroom_cluster.keeper import SupervisionSettings
 from greenroom_cluster.restarts import RestartSettings
 from greenroom_cluster.runtime import processes
 from greenroom_cluster.runtime.hardening import tractor
@@ -22,7 +23,6 @@ from greenroom_cluster.runtime.supervision import (
     ChildProcess,
     ChildSpec,
     RestartLimitError,
-    SupervisionSettings,
     Supervisor,
     open_supervisor,
 )
