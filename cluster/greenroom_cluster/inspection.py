@@ -91,11 +91,11 @@ class SuspendedStatus(msgspec.Struct, frozen=True):
 class ShardStatus(msgspec.Struct, frozen=True):
     """One shard. `primary` and `backups` are slots; `state` is one of the words above.
 
-    `same_node`: all replicas are there, but on one node, and whoever loses that loses the shard. `waits_for`
-    names the nodes that may hold its sessions and are away, where nothing else can go on. `suspended` is the
-    record that ended its primary, where that was so and the shard has stopped before it. `join_refusal` is
-    why an actor that should hold a copy did not take it; `join_refused_by` is the slot of one that has no
-    memory for the copy's `join_bytes`.
+    `same_node`: all replicas are there, but on one node: if that is lost, so is the shard. `waits_for` names
+    the nodes that may hold its sessions and are away, if nothing else can go on. `suspended` is the record
+    that ended its primary, if the shard has stopped before it. `join_refusal` says why an actor that should
+    hold a copy did not take it; `join_refused_by` is the slot of one that has no memory for the copy's
+    `join_bytes`.
     """
 
     shard: int
@@ -173,8 +173,8 @@ class ClusterStatus(msgspec.Struct, frozen=True):
         told = [self.coordinator.told(), *(each.told() for each in self.waiting)]
         told += [shard.told() for shard in self.shards if shard.suspended is not None]
         crowding = [
-            f"{count} {'shard has' if count == 1 else 'shards have'} all replicas on node {node}: whoever "
-            "loses it loses their sessions; start another node"
+            f"{count} {'shard has' if count == 1 else 'shards have'} all replicas on node {node}: if "
+            "that is lost, so are their sessions; start another node"
             for node, count in sorted(crowded.items())
         ]
         return (
@@ -461,7 +461,7 @@ async def drop_record_at(
 
 
 async def forget_node_at(coordinator: str, cluster: str, name: str, seconds: float = INSPECT_SECONDS) -> None:
-    """Tell the coordinator that a node is gone for ever.
+    """Tell the coordinator that a node is gone for good.
 
     Raises UnavailableError if it cannot be reached, UsageError if it refuses, or is not the coordinator.
     """

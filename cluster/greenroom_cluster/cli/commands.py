@@ -442,15 +442,15 @@ def health(
         raise typer.Exit(EXIT_FAILED)
 
 
-@app.command("forget-node", short_help="Declare a node and its sessions gone for ever.")
+@app.command("forget-node", short_help="Declare a node and its sessions gone for good.")
 def forget_node(
-    name: Annotated[str, typer.Argument(help="The node that is gone for ever.")],
+    name: Annotated[str, typer.Argument(help="The node that is gone for good.")],
     coordinator: Annotated[
         str, typer.Option(help="Address of the coordinator.", envvar="GREENROOM_COORDINATOR")
     ] = config.COORDINATOR_ADDRESS,
     cluster: options.Cluster = config.CLUSTER,
 ) -> None:
-    """Declare a node gone for ever, with the sessions that only it held."""
+    """Declare a node gone for good, with the sessions that only it held."""
     from greenroom_cluster.inspection import forget_node_at
 
     config.check_address("--coordinator", coordinator)

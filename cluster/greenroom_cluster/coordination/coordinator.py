@@ -454,7 +454,7 @@ class Coordinator:
             f"decisions of {count} {'shard waits' if count == 1 else 'shards wait'} until their members were "
             "heard, for this coordinator cannot tell that its map is the newest (another boot of its host, "
             f"or another directory, than before): nothing was heard of the actors that node {named} had. "
-            f"Start them, or if they are gone for ever run `greenroom forget-node {nodes[0]}`"
+            f"Start them, or if they are gone for good run `greenroom forget-node {nodes[0]}`"
         )
         return [waiting]
 

@@ -63,14 +63,14 @@ class Draft:
         if held:
             return (
                 f"{held} shards still name actors of node {name}: wait until they have moved, or, if it is "
-                f"gone for ever and their sessions may be lost, run `greenroom forget-node {name}`"
+                f"gone for good and their sessions may be lost, run `greenroom forget-node {name}`"
             )
         self.nodes.pop(name, None)
         self.actors = {key: actor for key, actor in self.actors.items() if actor.node != name}
         return ""
 
     def forget_node(self, name: str) -> str:
-        """Take an operator's word that this node and its actors are gone for ever."""
+        """Take an operator's word that this node and its actors are gone for good."""
         if name not in self.nodes:
             known = sorted(self.nodes)
             more = f" and {len(known) - NODES_NAMED} more" if len(known) > NODES_NAMED else ""

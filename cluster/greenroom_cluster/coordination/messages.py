@@ -119,7 +119,7 @@ class RemoveNode(wire.Frame, frozen=True, tag=95):
 
 
 class ForgetNode(wire.Frame, frozen=True, tag=96):
-    """An operator's word that a node and all its actors are gone for ever: their memory counts as lost.
+    """An operator's word that a node and all its actors are gone for good: their memory counts as lost.
 
     From a connection of role "operator" only.
     """

@@ -31,11 +31,11 @@ class Waiting(msgspec.Struct, frozen=True):
         held = f"which may hold {'its' if one else 'their'} sessions"
         if self.running:
             return (
-                f"{what} former processes of {nodes}, {held}: if they are gone for ever, stop {nodes}, run "
+                f"{what} former processes of {nodes}, {held}: if they are gone for good, stop {nodes}, run "
                 f"{forget} (loses those sessions) and start {them} again"
             )
         return (
-            f"{what} {nodes}, {held}: start {them}, or, if {they} gone for ever, run {forget} (loses those "
+            f"{what} {nodes}, {held}: start {them}, or, if {they} gone for good, run {forget} (loses those "
             "sessions)"
         )
 

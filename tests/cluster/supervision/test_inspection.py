@@ -89,7 +89,7 @@ def test_replicas_on_one_node_are_not_taken_for_whole() -> None:
     assert status.shards[0].state == SAME_NODE
     assert not status.healthy
     assert status.warnings() == [
-        "1 shard has all replicas on node n1: whoever loses it loses their sessions; start another node"
+        "1 shard has all replicas on node n1: if that is lost, so are their sessions; start another node"
     ]
     # With one replica there is nothing to keep apart.
     status = summarize(msgspec.structs.replace(cluster_map(), replicas=1), words(a=replica("primary")))
@@ -143,7 +143,7 @@ def test_a_shard_names_the_nodes_that_it_waits_for(
 def test_what_waits_is_told_with_the_ways_out() -> None:
     status = summarize(with_states(cluster_map(B), {"n2": "down"}, {A: "dead"}), {})
     assert status.waiting[0].told() == (
-        "1 shard waits for node n2, which may hold its sessions: start it, or, if it is gone for ever, run "
+        "1 shard waits for node n2, which may hold its sessions: start it, or, if it is gone for good, run "
         "`greenroom forget-node n2` (loses those sessions)"
     )
     status = summarize(with_states(cluster_map(B), {"n1": "down", "n2": "down"}, {}), {})
