@@ -179,7 +179,7 @@ def stored_form(session: SessionData) -> StoredSession:
 class SessionInfo(msgspec.Struct, kw_only=True, frozen=True):
     """What a list of a user's sessions shows of one.
 
-    `handle` names it and is no secret: a page may hold it, nobody can log in with it, and `delete_by_handle`
+    `handle` names it and is no secret: a page may hold it, it is no credential, and `delete_by_handle`
     ends the session that it names, so a user can log out another device.
     """
 
@@ -350,7 +350,7 @@ class BaseSessionStore(ABC):
     async def get_stored(self, session_id: str) -> StoredSession | None:
         """Do as `get` does and return the session with its data encoded, which may turn out unreadable.
 
-        Stores that hold encoded data override it, to save decoding what nobody may look at.
+        Stores that hold encoded data override it, to avoid decoding data that may not be read.
         """
         session = await self.get(session_id)
         return None if session is None else stored_form(session)
@@ -370,9 +370,9 @@ class BaseSessionStore(ABC):
     async def replace_stored(
         self, record: StoredSession, data: bytes, *, expires_us: int | None = None
     ) -> StoredSession | None:
-        """Put encoded data in the place of what is stored, if nobody has changed the session since `record`.
+        """Replace the stored data by encoded data, if the session has not changed since `record`.
 
-        Returns None if somebody has, or if it takes a patch to find that out, as it does by default. Raises
+        Returns None if it has, or if it takes a patch to find that out, as it does by default. Raises
         SessionNotFoundError.
         """
         return None

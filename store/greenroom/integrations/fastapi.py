@@ -67,7 +67,7 @@ def session_of_request(cookie_name: str = COOKIE_NAME) -> Callable[..., Awaitabl
 
 
 class RequireUser(SecurityBase):
-    """A dependency that gives a handler the id of the user who is logged in, and answers 401 if nobody is.
+    """A dependency that gives a handler the id of the logged-in user, and answers 401 if there is none.
 
     OpenAPI shows the cookie as the security scheme of the endpoint.
     """
@@ -97,7 +97,7 @@ UserIdDep = Annotated[str, Depends(require_user)]
 
 
 async def current_user(session: SessionDep, _user_id: UserIdDep) -> Any:
-    """Return what `deserialize_user` makes of the user; 401 if nobody is logged in, or it returns None."""
+    """Return what `deserialize_user` makes of the user; 401 if no user is logged in, or it returns None."""
     user = await session.greenroom.user()
     if user is None:
         raise _not_logged_in()

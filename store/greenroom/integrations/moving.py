@@ -234,7 +234,7 @@ class AiohttpStorage(OldSessions):
     """The sessions of aiohttp-session, in Redis or memcached or in encrypted cookies.
 
     `storage` is what `aiohttp_session.setup` was given. Its Redis keeps an empty session in the place of one
-    that was moved. Raises UsageError for SimpleCookieStorage, whose cookies anybody can write.
+    that was moved. Raises UsageError for SimpleCookieStorage, whose cookies anyone can forge.
     """
 
     def __init__(
@@ -248,7 +248,7 @@ class AiohttpStorage(OldSessions):
 
         if isinstance(storage, SimpleCookieStorage):
             raise UsageError(
-                "SimpleCookieStorage does not sign its cookies, so anybody can write one with any user in "
+                "SimpleCookieStorage does not sign its cookies, so anyone can forge one with any user in "
                 "it; its sessions cannot be moved"
             )
         OLD_AIOHTTP.check(storage=storage)
@@ -377,7 +377,7 @@ class LitestarCookies(OldSessions):
             return {}
         try:
             return self._backend.load_data([value])
-        except Exception:  # noqa: BLE001  anybody may send any bytes
+        except Exception:  # noqa: BLE001  a client may send any bytes
             return {}
 
     def _parts(self, cookies: CookieValues) -> list[CookieSettings]:

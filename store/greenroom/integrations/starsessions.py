@@ -129,7 +129,7 @@ class GreenroomStore(SessionStore):
 
         One that cannot be read, by this store or by the serializer, is no session. If a later version may
         have stored it, it is not overwritten either: a write raises UnavailableError then, unless the app
-        logs somebody in or gives the session a new id.
+        logs a user in or gives the session a new id.
         """
         try:
             record = await self._store.get_stored(session_id)

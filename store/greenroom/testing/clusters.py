@@ -1,4 +1,4 @@
-"""A cluster as a subprocess, for tests of apps on any Python: what runs it is the `greenroom` command.
+"""A cluster as a subprocess, for tests of apps on any Python; the `greenroom` command runs it.
 
 The command belongs to the distribution greenroom-cluster, which is installed in an environment of its own.
 """
@@ -30,7 +30,7 @@ _STRANGE = ("GREENROOM_", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 
 
 class RunningCluster:
-    """A cluster that `greenroom up` runs on this machine. `url` is what a store is told."""
+    """A cluster that `greenroom up` runs on this machine. `url` is the URL for a store."""
 
     def __init__(self, command: str, ready: dict[str, Any]) -> None:
         self.command = command
@@ -41,22 +41,22 @@ class RunningCluster:
         return f"<{type(self).__name__} {self.url}>"
 
     def store(self) -> BaseSessionStore:
-        """Return a new store in this cluster; whoever asks closes it."""
+        """Return a new store in this cluster; the caller closes it."""
         return store_from_url(self.url)
 
     def status(self) -> dict[str, Any]:
-        """Return what `greenroom status --json` says."""
+        """Return the output of `greenroom status --json`."""
         found: dict[str, Any] = json.loads(self._answer("status", "--json"))
         return found
 
     def is_healthy(self) -> bool:
-        """Tell whether every shard answers and has all its replicas, not all on one node."""
+        """Return whether every shard answers and has all its replicas, not all on one node."""
         return bool(json.loads(self._answer("health", "--json", statuses=(0, 1)))["healthy"])
 
     def kill_actor(self) -> int:
         """Kill the process that is primary of the most shards, with SIGKILL; return its process id.
 
-        Its supervisor starts another at once: what the app under test notices of that is what to look at.
+        Its supervisor starts another at once; check what the app under test notices of that.
         """
         actors = [actor for actor in self.status()["actors"] if actor["state"] == "up" and actor["pid"]]
         busiest: int = max(actors, key=lambda actor: actor["primaries"] or 0)["pid"]

@@ -46,7 +46,7 @@ async def check_concurrent_modifications_all_count(stage: Stage) -> None:
 
 @CHECKS.check("modify")
 async def check_cancelled_modifications_let_others_go_on(stage: Stage) -> None:
-    """Clients that hang up while they wait for each other, or write, hold up nobody."""
+    """Clients that hang up while they wait for each other, or write, delay no one else."""
     session = await stage.created(data={"n": 0})
 
     def count(found: SessionData) -> None:
@@ -79,7 +79,7 @@ async def check_one_of_concurrent_expectations_wins(stage: Stage) -> None:
 
 @CHECKS.check()
 async def check_one_of_concurrent_creations_wins(stage: Stage) -> None:
-    """Of many that create under one id, one succeeds, and its session is the one that is there."""
+    """Of many creations under one id, one succeeds, and its session is the one that is stored."""
     sessions = [stage.session(data={"n": n}) for n in range(8)]
     for session in sessions:
         session.session_id = sessions[0].session_id
@@ -195,7 +195,7 @@ async def check_cancelled_operations_leave_the_store_usable(stage: Stage) -> Non
 
 @CHECKS.check()
 async def check_cancelled_first_operation(stage: Stage) -> None:
-    """A store whose very first operation is cancelled connects all the same at the next."""
+    """A store whose very first operation is cancelled still connects at the next."""
     await stage.library.cancel_after(partial(stage.store.get, stage.session().session_id), 0.0)
     session = await stage.created(data={"n": 1})
     assert session.data == {"n": 1}

@@ -1,4 +1,4 @@
-"""A store that fails, or waits, when a test says so: how an app behaves then can be shown, not hoped for.
+"""A store that fails or waits on demand, to test how an app behaves then.
 
 >>> store = FaultyStore()
 >>> store.fail("patch", UnavailableError("cut off"), times=1)     # not done
@@ -32,7 +32,7 @@ OPERATIONS = READS | {
 
 
 class Gate:
-    """Where one operation waits until it is let through. For tasks of one event loop."""
+    """A point at which one operation waits until the test opens it. For tasks of one event loop."""
 
     def __init__(self) -> None:
         self._reached = _event()

@@ -1,4 +1,4 @@
-"""The few things that checks need of an async library, alike for asyncio and trio (imported on use)."""
+"""What checks need of an async library, for asyncio and trio (imported on use)."""
 
 import asyncio
 import importlib.util

@@ -44,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def greenroom_cluster(pytestconfig: pytest.Config) -> Iterator["RunningCluster"]:
-    """A cluster that the whole test run shares; `greenroom_cluster.url` is what a store is told."""
+    """A cluster that the whole test run shares; `greenroom_cluster.url` is the URL for a store."""
     # Imported here, so that test runs without this fixture do not pay for it.
     from greenroom.testing.clusters import find_command, running_cluster
 

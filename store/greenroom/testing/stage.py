@@ -1,4 +1,4 @@
-"""What a check is, and what it is given: a store, an async library and perhaps a clock."""
+"""A check, and its means: a store, an async library and perhaps a clock."""
 
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
@@ -43,7 +43,7 @@ class CheckList(list[Check]):
 
 
 class ManualClock:
-    """A clock that stands still until it is told to go on; call it for the present."""
+    """A clock that stands still until `advance`; call it for the present."""
 
     def __init__(self, start: datetime = datetime(2030, 1, 1, tzinfo=UTC)) -> None:
         self._present: datetime = TESTING.checked("start", start)
@@ -85,7 +85,7 @@ class Stage:
         )
 
     def user(self) -> str:
-        """Return a user id that nobody else uses."""
+        """Return a fresh user id."""
         return f"user-{secrets.token_hex(8)}"
 
     async def created(self, **fields: Any) -> SessionData:

@@ -300,7 +300,7 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: "delete_by_user" in self.store.features)
     @rule(name=named_users, keep=st.none() | slots)
     def delete_by_user(self, name: str, keep: int | None) -> None:
-        """Log out everywhere, perhaps but for one session of anybody."""
+        """Log out everywhere, perhaps except one session of any user."""
         user_id = f"{name}-{self._series}"
         doomed = [slot for slot in self._slots_of(user_id) if slot != keep]
         kept_id = None if keep is None else self._ids[keep]

@@ -134,7 +134,7 @@ async def check_list_follows_the_user(stage: Stage) -> None:
 
 @CHECKS.check("list_by_user", "delete_by_user", "patch")
 async def check_what_is_over_is_neither_listed_nor_counted(stage: Stage) -> None:
-    """A session whose lifetime was cut is none of the user's, even before anybody has looked it up."""
+    """A session whose lifetime was cut is none of the user's, even before it is looked up."""
     user = stage.user()
     ended, living = [await stage.created(user_id=user) for _ in range(2)]
     await stage.store.patch(ended.session_id, expires=stage.after(-60))
@@ -164,7 +164,7 @@ async def check_delete_by_handle(stage: Stage) -> None:
 
 @CHECKS.check("delete_by_user")
 async def check_delete_by_user_is_exact(stage: Stage) -> None:
-    """All sessions of the user end, and none of anybody else."""
+    """All sessions of the user end, and none of any other user."""
     user, other = stage.user(), stage.user()
     doomed = [await stage.created(user_id=user) for _ in range(25)]
     spared = [await stage.created(user_id=other), await stage.created()]

@@ -1,8 +1,8 @@
 """The sessions that the cookies of one request name, and which of them is the request's.
 
 A browser sends one cookie of a name for each path and domain on which it was set, so there may be several:
-one left over, or one that another host of the domain has planted. What the store does not know counts for
-nothing. What it holds and cannot be read is no session either: no page may fail for as long as that lives.
+one left over, or one that another host of the domain has planted. Ids that the store does not know are
+ignored. A stored session that cannot be read counts as none: pages must not fail for as long as it lives.
 """
 
 from greenroom.errors import UnreadableSessionError
@@ -39,10 +39,10 @@ class Candidates:
     async def find(self) -> Found | None:
         """Return the session of the request, or None.
 
-        That of a user goes before an anonymous one, else the first; one of ours before one of the library
-        that the app used before. A browser that sends the sessions of two
-        users was given one of them by another host of its domain, and whose request this is cannot be told:
-        so it is nobody's, and both end, or the next request would be made in the planter's name.
+        A user's session goes before an anonymous one, else the first; one of ours before one of the app's
+        former library. If a browser sends sessions of two users, another host of its domain has planted one
+        of them, and it is impossible to tell whose request this is. So it has no session, and both end;
+        otherwise the next request would be made in the planter's name.
         """
         live: list[Found] = []
         for session_id in self.ids:

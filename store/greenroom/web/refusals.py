@@ -15,11 +15,11 @@ _OURS = re.compile(rb"gr-[0-9a-f]{4}-[A-Za-z0-9_-]{32}(?:\.i[0-9]{1,16})?(?:\.p[
 _EMPTY = "it is empty"
 _OTHER = (
     "it has not the form of one that is made here, so other software has set it (such as Starlette's own "
-    "middleware, with another cookie_name= both can be used), or somebody made it up"
+    "middleware, with another cookie_name= both can be used), or it was made up"
 )
 _FOREIGN = (
     "no secret of this process signed it for this cookie_name. All processes need the same secret= and "
-    "cookie_name=; to replace a secret and log nobody out, give both, secret=[new, old]"
+    "cookie_name=; to replace a secret without logging users out, give both, secret=[new, old]"
 )
 _OTHER_RANDOM = (
     "another process has signed it, or this one before its last start: with dev=True and without secret= "
