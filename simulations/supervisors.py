@@ -16,7 +16,6 @@ from greenroom_cluster.keeper import WATCH_SECONDS, Keeper, SupervisionSettings
 from greenroom_cluster.node import effects as fx
 from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.agent import Agent, AgentSettings
-from greenroom_cluster.node.drain import UP
 from greenroom_cluster.restarts import GiveUp, RestartSettings
 from greenroom_cluster.suspicion import WATCH_SECONDS as MARKS_SECONDS
 from simulations.actors import ActorProcess
@@ -103,10 +102,7 @@ class SupervisorProcess(Process):
         self._keepers[child.slot].heard(ready=True)
         address = self.world.start_actor(child)
         pid = self.world.pid_of(child)
-        entry = ActorEntry(
-            child.incarnation, self.node, child.slot, address, UP, self.host_identity, pid, pid
-        )
-        self.step(ins.ChildReady(entry))
+        self.step(ins.ChildReady(child.slot, child.incarnation, address, pid, pid))
 
     def _exit_seen(self, child: ActorProcess) -> None:
         """The kernel makes the pidfd readable; this process acts on it once it runs."""

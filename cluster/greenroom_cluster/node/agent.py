@@ -178,8 +178,8 @@ class Agent:
         match event:
             case ins.ChildStarting(slot=slot, incarnation=incarnation):
                 self._watches.begin(slot, incarnation)
-            case ins.ChildReady(actor=actor):
-                self._registration.actors[actor.incarnation] = actor
+            case ins.ChildReady(incarnation=incarnation):
+                self._registration.actors[incarnation] = self._entry_of(event)
             case ins.MarksRead(marks=marks):
                 if told := self._watches.look(marks):
                     self._effects += told
@@ -258,6 +258,18 @@ class Agent:
             self._registering = (self._call(RegisterNode(0, entry)), entry)
         elif entry is not None:
             self._registering = (self._call(RegisterActor(0, entry)), entry)
+
+    def _entry_of(self, child: ins.ChildReady) -> ActorEntry:
+        return ActorEntry(
+            incarnation=child.incarnation,
+            node=self._settings.name,
+            slot=child.slot,
+            address=child.address,
+            state=UP,
+            host=self._settings.host,
+            pid=child.pid,
+            started_ticks=child.started_ticks,
+        )
 
     def _keep_own(self, cluster_map: ClusterMap) -> bool:
         """Give up actors that count as dead; False if one is registered by another node."""

@@ -4,7 +4,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from greenroom.cluster_map import ActorEntry, ClusterMap
+from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.coordination.messages import Accepted, Rejected
 from greenroom_cluster.suspicion import InHand
 
@@ -48,9 +48,13 @@ class ChildStarting(Input, frozen=True):
 
 
 class ChildReady(Input, frozen=True):
-    """A child serves, and is to be registered as this."""
+    """A child serves at that address; its process has this id, and started so many ticks after the boot."""
 
-    actor: ActorEntry
+    slot: str
+    incarnation: bytes
+    address: str
+    pid: int
+    started_ticks: int
 
 
 class RecordMark(msgspec.Struct, frozen=True):

@@ -24,7 +24,6 @@ from greenroom_cluster.keeper import SupervisionSettings
 from greenroom_cluster.node import effects as fx
 from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.agent import Agent, AgentSettings
-from greenroom_cluster.node.drain import UP
 from greenroom_cluster.runtime.actor import ActorSettings, run_actor
 from greenroom_cluster.runtime.addresses import join_address, split_address
 from greenroom_cluster.runtime.clocks import now_ns
@@ -64,7 +63,6 @@ class Node:
     def __init__(self, settings: NodeSettings) -> None:
         self._settings = settings
         self._identity = os.urandom(16)
-        self._host_identity = host_identity()
         host, port = split_address(settings.listen)
         self._server = MapServer(
             ListenerSettings(cluster=settings.cluster, identity=self._identity, host=host, port=port)
@@ -83,7 +81,7 @@ class Node:
             on_down=lambda: self._step(ins.CoordinatorDown()),
             on_refused=lambda reason: self._step(ins.CoordinatorRefused(reason)),
         )
-        agent = AgentSettings(settings.name, self._address, self._host_identity, settings.drain_seconds)
+        agent = AgentSettings(settings.name, self._address, host_identity(), settings.drain_seconds)
         self._agent = Agent(agent, now_ns())
         self._marks = MarkFiles()
         self._stepped = trio.Event()
@@ -167,17 +165,9 @@ class Node:
     # --- what happens ------------------------------------------------------------------------------------
 
     def _on_ready(self, child: ChildProcess) -> None:
-        actor = ActorEntry(
-            incarnation=child.incarnation,
-            node=self._settings.name,
-            slot=child.name,
-            address=child.address,
-            state=UP,
-            host=self._host_identity,
-            pid=child.pid,
-            started_ticks=child.started_ticks,
+        self._step(
+            ins.ChildReady(child.name, child.incarnation, child.address, child.pid, child.started_ticks)
         )
-        self._step(ins.ChildReady(actor))
 
     def _on_exit(self, child: ChildProcess) -> None:
         self._step(self._marks.ended(child))

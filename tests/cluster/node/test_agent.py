@@ -77,6 +77,10 @@ def mark(entry: ActorEntry, in_hand: InHand | None = None, busy: float | None = 
     return ins.RecordMark(entry.slot, entry.incarnation, entry.pid, in_hand, busy)
 
 
+def ready(entry: ActorEntry) -> ins.ChildReady:
+    return ins.ChildReady(entry.slot, entry.incarnation, entry.address, entry.pid, entry.started_ticks)
+
+
 def ended(entry: ActorEntry) -> ins.ChildEnded:
     return ins.ChildEnded(mark(entry), crashed=False)
 
@@ -99,7 +103,7 @@ JOINED: list[Row] = [
 SERVING: list[Row] = [
     *JOINED,
     (0.0, ins.ChildStarting("a/0", ONE.incarnation), []),
-    (0.0, ins.ChildReady(ONE), [register(2, ONE)]),
+    (0.0, ready(ONE), [register(2, ONE)]),
     (0.0, WITH_ONE, []),
     (0.0, accepted(2), []),
 ]
@@ -133,8 +137,8 @@ STORIES: dict[str, list[Row]] = {
     # --- registering
     "it registers itself, then its actors": [
         *JOINED,
-        (0.0, ins.ChildReady(ONE), [register(2, ONE)]),
-        (0.0, ins.ChildReady(TWO), []),
+        (0.0, ready(ONE), [register(2, ONE)]),
+        (0.0, ready(TWO), []),
         (0.0, accepted(2), [register(3, TWO)]),
         (0.0, accepted(3), []),
         (RETRY_SECONDS, TICK, []),
@@ -145,7 +149,7 @@ STORIES: dict[str, list[Row]] = {
     ],
     "what is refused, or gets no answer, is asked for again after a pause": [
         *JOINED,
-        (0.0, ins.ChildReady(ONE), [register(2, ONE)]),
+        (0.0, ready(ONE), [register(2, ONE)]),
         (0.0, rejected(2), []),
         (RETRY_SECONDS / 2, TICK, []),
         (RETRY_SECONDS / 2, TICK, [register(3, ONE)]),
@@ -154,14 +158,14 @@ STORIES: dict[str, list[Row]] = {
     ],
     "an actor that is refused holds up no other": [
         *JOINED,
-        (0.0, ins.ChildReady(ONE), [register(2, ONE)]),
-        (0.0, ins.ChildReady(TWO), []),
+        (0.0, ready(ONE), [register(2, ONE)]),
+        (0.0, ready(TWO), []),
         (0.0, rejected(2), [register(3, TWO)]),
     ],
     "nothing is asked while the coordinator is away": [
         *JOINED,
         (0.0, ins.CoordinatorDown(), []),
-        (0.0, ins.ChildReady(ONE), []),
+        (0.0, ready(ONE), []),
         (0.0, ins.CoordinatorUp(), [register(2, ONE), beat()]),
     ],
     "an actor that counts as dead makes way for another": [
@@ -179,7 +183,7 @@ STORIES: dict[str, list[Row]] = {
     ],
     "it gives way when its name was taken over": [
         *JOINED,
-        (0.0, ins.ChildReady(ONE), [register(2, ONE)]),
+        (0.0, ready(ONE), [register(2, ONE)]),
         (0.0, rejected(2, m.NAME_TAKEN), [fx.StopChildren()]),
     ],
     "it gives way to another that has its slots": [
