@@ -284,6 +284,13 @@ def test_tests_named_exist(page: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_named_exist(page: Path) -> None:
+    bases = [ROOT, ROOT / "store", ROOT / "cluster", ROOT / "cluster/greenroom_cluster"]
+    for path in re.findall(r"`(\w+/[\w./-]+\.(?:py|toml))`", page.read_text()):
+        assert any((base / path).exists() for base in bases), path
+
+
 def source_text() -> str:
     """Return the product's source, string literals joined and their fields shown as three dots."""
     files = sorted((*ROOT.glob("store/greenroom/**/*.py"), *ROOT.glob("cluster/greenroom_cluster/**/*.py")))
