@@ -1,4 +1,4 @@
-"""What the processes of a cluster can be told, with the defaults.
+"""The options of a cluster's processes, with their defaults.
 
 Every field is an option of the command line and a GREENROOM_* variable; `greenroom_cluster.cli` maps them.
 Addresses are `host:port`.

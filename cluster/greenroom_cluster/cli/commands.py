@@ -1,4 +1,4 @@
-"""What each command does. Everything heavy is imported when a command needs it."""
+"""The commands. Everything heavy is imported when a command needs it."""
 
 import importlib.util
 import sys
@@ -134,7 +134,7 @@ def _run(work: Callable[..., Awaitable[Any]], *arguments: Any, logs: LogSettings
 
 
 def _need_tractor(status: int = EXIT_FAILED) -> None:
-    """Say what is missing before any process is started, since those would only be restarted."""
+    """Report a missing tractor before any process is started, since those would only be restarted."""
     if importlib.util.find_spec("tractor") is None:
         _fail(TRACTOR_MISSING, status)
 
@@ -231,7 +231,7 @@ def coordinator(
     adopt_from: Annotated[
         str,
         typer.Option(
-            help="With --new-lineage: addresses of nodes that run and serve the newest map, with commas.",
+            help="With --new-lineage: addresses of running nodes that serve the newest map, with commas.",
             envvar="GREENROOM_ADOPT_FROM",
         ),
     ] = "",
@@ -239,7 +239,7 @@ def coordinator(
         bool,
         typer.Option(
             "--give-up-newer",
-            help="With --new-lineage when no node runs: give up what was decided since the copy.",
+            help="With --new-lineage, if no node runs: give up what was decided after the copy.",
             envvar="GREENROOM_GIVE_UP_NEWER",
         ),
     ] = False,
@@ -417,7 +417,8 @@ def health(
 ) -> None:
     """Exit with 0 only if every shard has all its replicas, not all on one node.
 
-    With 1 if not, with 3 if no node answers. While the coordinator is away, which is said, shards serve.
+    Exit with 1 if not, and with 3 if no node answers. Shards serve while the coordinator is away, so that
+    alone is only reported.
     """
     found = _inspect(connect, cluster, json=json)
     healthy = found.healthy and found.nodes_up >= nodes
@@ -458,9 +459,9 @@ def forget_node(
     sys.stdout.write(f"node {name} is forgotten\n")
 
 
-@app.command("drop-record", short_help="Have a suspended shard go on without one record.")
+@app.command("drop-record", short_help="Let a suspended shard go on without one record.")
 def drop_record(
-    shard: Annotated[int, typer.Argument(help="The shard that is suspended, by its number.")],
+    shard: Annotated[int, typer.Argument(help="The number of the suspended shard.")],
     connect: options.Connect = config.NODE_ADDRESS,
     cluster: options.Cluster = config.CLUSTER,
 ) -> None:
@@ -474,7 +475,7 @@ def drop_record(
     )
 
 
-@app.command(short_help="Show it: a shop, shoppers, kills, every cart checked.")
+@app.command(short_help="Run the demo: a shop, shoppers, kills, every cart checked.")
 def demo(
     *,
     seconds: Annotated[
@@ -486,7 +487,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="What they do and buy.", envvar="GREENROOM_DEMO_SEED")] = 0,
     json: options.Json = False,
 ) -> None:
-    """Show it: a shop on three nodes, shoppers, kills, and every cart checked afterwards."""
+    """Run the demo: a shop on three nodes, shoppers, kills, and every cart checked afterwards."""
     from greenroom_cluster.demo.command import EXIT_FAILED as DEMO_FAILED
     from greenroom_cluster.demo.command import run_demo
 

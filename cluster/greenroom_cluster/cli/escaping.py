@@ -1,4 +1,4 @@
-"""What others wrote, on its way to a terminal."""
+"""Escaping of text that others wrote, before it reaches a terminal."""
 
 
 def printable(text: str) -> str:

@@ -54,7 +54,7 @@ RestartWindow = Annotated[
 HangSeconds = Annotated[
     float,
     typer.Option(
-        help="Without a heartbeat for so long, a process is killed and started again.",
+        help="Kill and restart a process after this long without a heartbeat.",
         envvar="GREENROOM_HANG_SECONDS",
     ),
 ]

@@ -130,7 +130,7 @@ class _ProgressStage:
         self._verdict = verdict
 
     async def refresh(self) -> None:
-        """Bring the figures up to date, for ever."""
+        """Keep the figures up to date until cancelled."""
         while True:
             await trio.sleep(FIGURES_SECONDS)
             if self._verdict is not None:

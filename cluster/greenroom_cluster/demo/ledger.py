@@ -4,7 +4,7 @@ A session is a set of cells: the quantity of each article, and the note. Every w
 decided stays open: it may take effect at any moment, or never. A cell therefore holds every value possible
 now, each with the open writes that have not taken effect in it. A confirmation strikes out the possibilities
 in which the write has not happened, a refusal those in which it has. A write whose outcome the browser never
-learns stays open for ever.
+learns stays open to the end.
 
 A read must show, cell by cell, a value that was possible at some moment between its beginning and its end.
 """

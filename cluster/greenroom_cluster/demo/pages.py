@@ -1,6 +1,6 @@
 """The shop's pages for people: plain HTML with forms, no scripts, no styles, nothing from elsewhere.
 
-Programs get JSON from the same addresses; whoever accepts `text/html`, as browsers do, gets these.
+Programs get JSON from the same addresses; clients that accept `text/html`, as browsers do, get these.
 """
 
 import html
@@ -51,7 +51,7 @@ def catalogue_page(catalogue: Mapping[str, str]) -> Response:
 
 
 def login_page() -> Response:
-    """Ask who it is. The demo's shop takes everybody's word for it."""
+    """Ask for the user's name. The demo's shop believes everyone."""
     return _page("Log in", _LOGIN_FORM)
 
 
@@ -89,7 +89,7 @@ def devices_page(user: str, devices: Iterable[SessionInfo], this: str | None) ->
 
 
 def problem_page(status: int, message: str, headers: Mapping[str, str]) -> Response:
-    """Say what is the matter; who has no session is asked to log in."""
+    """Describe the problem; a visitor without a session is asked to log in."""
     form = _LOGIN_FORM if status == 401 else ""
     return _page("Not so", f'<p role="alert">{_text(message)}</p>{form}', status, headers)
 

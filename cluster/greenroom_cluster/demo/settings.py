@@ -1,4 +1,4 @@
-"""What the demo can be told."""
+"""The options of the demo."""
 
 import msgspec
 
@@ -12,7 +12,7 @@ BROWSERS_MAX = 200
 
 
 class DemoSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`seconds` of shopping (starting and checking come on top) by `browsers` at once, who dice by `seed`."""
+    """`seconds` of shopping, besides starting and checking, by `browsers` at once, with dice from `seed`."""
 
     seconds: float = SECONDS
     browsers: int = BROWSERS
