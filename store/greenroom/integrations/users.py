@@ -24,7 +24,7 @@ def user_in(data: dict[Any, Any], user_key: str) -> str | None:
 
 
 def follow_user(visit: Visit, user_key: str) -> None:
-    """Make a change of the user that the data names a login or logout: in the same step, with a new id.
+    """Make a change of the user that the data names a login or logout, after which the id is another.
 
     A user who was logged in by other means, whom the data never named, is left alone.
     """
@@ -33,7 +33,9 @@ def follow_user(visit: Visit, user_key: str) -> None:
     before = None if visit.record is None else user_in(decode_data(visit.snapshot), user_key)
     if user_id == visit.user_id or (user_id == before and visit.user_id is not None):
         return
-    visit.regenerate()
-    visit.user_id = None  # so that the data is kept as the handler left it
+    if visit.user_id is not None:
+        # Not a new id alone: a logout holds also for a session that has another id by now.
+        visit.logout()
+        visit.replace_contents(data)
     if user_id is not None:
         visit.login(user_id, data)

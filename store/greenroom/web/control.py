@@ -49,7 +49,7 @@ class SessionControl:
 
     def mark_accessed(self) -> None:
         """Say that the handler looked at the session."""
-        self._visit.accessed = True
+        self._visit.note_look()
 
     def mark_modified(self) -> None:
         """Say that the handler changes the session. Raises as writing does."""
@@ -140,7 +140,7 @@ class SessionControl:
     async def load(self) -> Self:
         """Load the session if that was not done yet. Raises what `get` of the store raises."""
         await self._visit.load()
-        self._visit.accessed = True
+        self._visit.note_look()
         return self
 
     async def save(self) -> bool:
@@ -205,7 +205,7 @@ class SessionControl:
 
         Fields that the type does not name stay in the session. Raises SessionDataError on a mismatch.
         """
-        self._visit.before_handing_out()
+        self._visit.before_reading()
         return converted(self._visit.contents(), shape)
 
     def put(self, value: Any) -> None:

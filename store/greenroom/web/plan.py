@@ -176,6 +176,9 @@ def _with_new_id(
     fresh: dict[Any, Any] = {}
     for path, value in changes.set.items():
         _set(fresh, path, value)
+    # What it says explicitly it means, also where the session that is gone had the same.
+    contents = state.contents()
+    fresh.update((key, contents[key]) for key in state.login_data or () if key in contents)
     return Create(state.user_id, encode_data(fresh), state.login_terms)
 
 

@@ -6,11 +6,7 @@ A template looks for attributes before it looks for keys, so a dict with a metho
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from copy import deepcopy
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from types import NoneType
 from typing import Any, NoReturn, Self, TypeVar
-from uuid import UUID
 
 from greenroom.web.control import SessionControl
 from greenroom.web.visit import Visit
@@ -18,9 +14,6 @@ from greenroom.web.visit import Visit
 Session = TypeVar("Session", bound="RequestSession")
 
 _NOTHING: Any = object()
-_FIXED = frozenset({NoneType, bool, int, float, complex, str, bytes, Decimal, UUID})
-_FIXED |= {datetime, date, time, timedelta}
-"""What cannot change behind the session's back: types, not what derives from them."""
 
 
 class RequestSession(dict[Any, Any]):
@@ -77,18 +70,15 @@ class RequestSession(dict[Any, Any]):
 
     def mark_accessed(self) -> None:
         """Say that the handler looked at the session. Starlette does, where somebody asks for it."""
-        self._greenroom_visit.accessed = True
+        self._greenroom_visit.note_look()
 
     # --- reading, as dict has it -------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> Any:
         visit = self._greenroom_visit
-        if not (visit.accessed and visit.loaded):
+        if not (visit.seen and visit.accessed):
             visit.before_reading()
-        value = dict.__getitem__(self, key)
-        if type(value) not in _FIXED:
-            visit.touched = True
-        return value
+        return dict.__getitem__(self, key)
 
     def __contains__(self, key: object) -> bool:
         self._greenroom_visit.before_reading()
@@ -119,12 +109,9 @@ class RequestSession(dict[Any, Any]):
     def get(self, key: Any, default: Any = None) -> Any:
         """Return the value of a key, or the default."""
         visit = self._greenroom_visit
-        if not (visit.accessed and visit.loaded):
+        if not (visit.seen and visit.accessed):
             visit.before_reading()
-        value = dict.get(self, key, default)
-        if type(value) not in _FIXED:
-            visit.touched = True
-        return value
+        return dict.get(self, key, default)
 
     def keys(self) -> KeysView[Any]:  # type: ignore[override]  # dict_keys cannot be named
         """Return the keys."""
@@ -133,17 +120,17 @@ class RequestSession(dict[Any, Any]):
 
     def values(self) -> ValuesView[Any]:  # type: ignore[override]  # as above
         """Return the values."""
-        self._greenroom_visit.before_handing_out()
+        self._greenroom_visit.before_reading()
         return super().values()
 
     def items(self) -> ItemsView[Any, Any]:  # type: ignore[override]  # as above
         """Return the items."""
-        self._greenroom_visit.before_handing_out()
+        self._greenroom_visit.before_reading()
         return super().items()
 
     def copy(self) -> dict[Any, Any]:
         """Return a plain dict with the same values."""
-        self._greenroom_visit.before_handing_out()
+        self._greenroom_visit.before_reading()
         return self._greenroom_visit.contents()
 
     # --- writing, as dict has it -------------------------------------------------------------------------
@@ -166,7 +153,7 @@ class RequestSession(dict[Any, Any]):
 
     def pop(self, key: Any, default: Any = _NOTHING) -> Any:
         """Remove a key and return its value."""
-        self._greenroom_visit.before_handing_out()
+        self._greenroom_visit.before_reading()
         if dict.__contains__(self, key):
             self._greenroom_visit.before_writing()
         return super().pop(key) if default is _NOTHING else super().pop(key, default)
@@ -178,7 +165,7 @@ class RequestSession(dict[Any, Any]):
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
         """Return the value of a key, set to the default if it is absent."""
-        self._greenroom_visit.before_handing_out()
+        self._greenroom_visit.before_reading()
         if not dict.__contains__(self, key):
             self._greenroom_visit.before_writing()
         return super().setdefault(key, default)

@@ -121,7 +121,8 @@ class Saver:
         """See whether the session is gone because its visitor has sent the form of a login twice."""
         state = self._state
         record, user_id = state.record, state.user_id
-        if state.logging_in and record is not None and record.user_id is None and user_id is not None:
+        if state.logging_in and record is not None and user_id is not None:
+            # A session of another user is ended and not lost, so this one was of nobody or of this user.
             state.logged_in_by_twin = await writes.goes_on(self._keeping.store, user_id, record)
 
     async def _perform(self, step: AnyStep) -> bool:

@@ -22,10 +22,11 @@ class VisitState:
     - `record`: the session as it is stored, as far as this request knows; `snapshot` is its data, encoded.
     - `terms`: what a login has asked for the stored session; `login_terms`: what one in this request asks.
     - `lost`: it turned out that others deleted or rotated it while this request ran.
-    - `logged_in_by_twin`: it was, by a login of the user whom this request logs in: the form was sent twice.
+    - `logged_in_by_twin`: it lives on under another id, for the user whom this request logs in: the form was
+      sent twice.
     - `dropped`: the data that came too late, once that has been counted.
-    - `session`: what the handler works with, a dict. `touched` tells that somebody changed it, or got parts
-      of it that may be changed at any time.
+    - `session`: what the handler works with, a dict. `touched` tells that somebody changed it, or got it
+      while it holds what may be changed at any time.
     - `cookie`: the value of a Set-Cookie header that the browser is still to get.
     - `started`: the response has begun, so no cookie can be sent any more.
     - `mute`: nor could one before, since the server would drop it.
@@ -33,6 +34,7 @@ class VisitState:
     - `user_id`: who is to be logged in after the save.
     - `ending`: the stored session is to end; what `session` holds goes into a new one.
     - `rotating`: it is to get a new id. `logging_in`: and somebody logs in, whatever becomes of it.
+    - `login_data`: what the login was given.
     - `everywhere`: the user whose sessions are to end, and whether this one is kept.
     - `extension_failed`: to move its end is left to the next request.
     """
@@ -41,6 +43,7 @@ class VisitState:
     snapshot = EMPTY
     terms: Terms = USUAL
     login_terms: Terms = USUAL
+    login_data: dict[Any, Any] | None = None
     lost = False
     logged_in_by_twin = False
     dropped: bytes | None = None
@@ -84,7 +87,7 @@ class VisitState:
             dict.clear(self.session)
         dict.update(self.session, data)
         self.user_id = user_id
-        self.login_terms = terms
+        self.login_terms, self.login_data = terms, data
         self.rotating = self.logging_in = True
 
     def note_logout(self) -> None:

@@ -16,7 +16,11 @@ What the handler asks for becomes a mark in the visit (`state`), what is to be d
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from types import NoneType
 from typing import Any
+from uuid import UUID
 
 from greenroom.codec import encode_data, encode_kept
 from greenroom.errors import UnsupportedError, UsageError
@@ -50,18 +54,22 @@ class _NotLoaded:
 
 _NOT_LOADED = _NotLoaded()
 
+_FIXED = frozenset({NoneType, bool, int, float, str, bytes, Decimal, UUID, datetime, date, time, timedelta})
+"""What cannot change behind the session's back: types, not what derives from them."""
+
 
 class Visit(VisitState):
     """See the module. `cookies` are the values of the session cookie that the browser sent.
 
     `unavailable` tells that `load` failed and the app goes on anonymously. `accessed` tells that the handler
-    looked at the session. `follow` adopts what the framework left in the session's place, if it replaces
-    sessions; it is called before each save. `over` tells that the request has ended, `sending` what the
-    server raised when it was last given a message.
+    looked at the session, `seen` that it did since it was loaded. `follow` adopts what the framework left in
+    the session's place, if it replaces sessions; it is called before each save. `over` tells that the request
+    has ended, `sending` what the server raised when it was last given a message.
     """
 
     follow: Callable[[], None] | None = None
     accessed = False
+    seen = False
     unavailable = False
     closed = False
     over = False
@@ -147,10 +155,23 @@ class Visit(VisitState):
         """Take note that the handler looks. Raises SessionNotLoadedError."""
         if not self.loaded:
             raise not_loaded()
-        self.accessed = True
+        self.note_look()
 
-    def before_handing_out(self) -> None:
-        """Take note that the handler gets what it may change later, or asks for something."""
+    def note_look(self) -> None:
+        """Take note that somebody has the session in hand, and may change what is nested in it at any time.
+
+        Not by which of its methods: code in C, as msgspec and Litestar have it, reads dicts past them.
+        """
+        self.accessed = True
+        if self.loaded and not self.seen:
+            self.seen = True
+            self.touched = self.touched or self._is_nested()
+
+    def _is_nested(self) -> bool:
+        return not _FIXED.issuperset(map(type, dict.values(self.session)))
+
+    def before_asking(self) -> None:
+        """Take note that the handler changes something or asks for it. Raises SessionNotLoadedError."""
         self.before_reading()
         self.touched = True
 
@@ -158,7 +179,7 @@ class Visit(VisitState):
         """Take note that the handler writes. Raises where that could never be saved."""
         if self.over:
             raise over()
-        self.before_handing_out()
+        self.before_asking()
         if self.unavailable:
             raise degraded()
         self._leave_to_later_version()
@@ -182,7 +203,7 @@ class Visit(VisitState):
         """See `SessionControl.logout`."""
         if self.over:
             raise over()
-        self.before_handing_out()
+        self.before_asking()
         if self.unavailable:
             raise degraded()
         self.note_logout()
@@ -192,7 +213,7 @@ class Visit(VisitState):
         CALLS.check(keep_current=keep_current)
         if self.over:
             raise over()
-        self.before_handing_out()
+        self.before_asking()
         if "delete_by_user" not in self.settings.store.features:
             name = type(self.settings.store).__name__
             raise UnsupportedError(f"{name} cannot log out everywhere; override delete_by_user")
@@ -215,7 +236,7 @@ class Visit(VisitState):
         if dict.__len__(self.session) or not self.loaded:
             self.before_writing()
         else:
-            self.before_handing_out()
+            self.before_asking()
         if not self.unavailable:
             self.note_logout()
 
@@ -229,7 +250,7 @@ class Visit(VisitState):
     def _before_new_id(self, action: str) -> None:
         if self.over:
             raise over()
-        self.before_handing_out()
+        self.before_asking()
         if self.unavailable:
             raise degraded()
         if self.started or self.mute:
@@ -271,17 +292,19 @@ class Visit(VisitState):
                 self.take(found)
             else:
                 self.user_id = None
+                self.snapshot = EMPTY
                 dict.clear(self.session)
         else:
             self.user_id = None
             dict.clear(self.session)
         self.forget_wishes()
-        self.accessed = True
+        self.note_look()
 
     def take(self, found: Found | None) -> None:
         """Make this the state that is known, and the session's content."""
         session = self.session
         dict.clear(session)
+        self.seen = False
         if found is None:
             self.record, self.user_id, self.snapshot = None, None, EMPTY
             return
@@ -330,6 +353,8 @@ class Visit(VisitState):
             return False
         if self.follow is not None:
             self.follow()
+            # Such a framework hands out what stands in its scope and asks nobody.
+            self.touched = self.touched or self._is_nested()
         if not self.loaded:
             return True
         if self.unavailable:

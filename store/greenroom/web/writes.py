@@ -18,6 +18,7 @@ from greenroom.ids import new_session_id
 from greenroom.sessions import (
     BaseSessionStore,
     SessionData,
+    SessionInfo,
     StoredSession,
     not_found,
     stored_form,
@@ -34,6 +35,9 @@ HELD_SECONDS = 60
 
 LISTED_MAX = 2000
 """How many sessions of a user a store lists at most."""
+
+LISTS_MAX = 64
+"""How often a user's sessions are listed to end some of them, before all of them end."""
 
 READS_MAX = 8
 """How often a save reads again what others write meanwhile, before it gives up."""
@@ -163,22 +167,22 @@ async def _renewed(
 ) -> StoredSession:
     """Rotate in several steps, of which each leaves one session that lives.
 
-    1. What follows is created, of no user, to end soon: a store that has no room refuses here, and nothing
-       has happened.
+    1. What follows is created, to end soon: a store that has no room refuses here, and nothing has happened.
     2. In one step the old id dies, and what was stored under it until then is held under an id that nobody
        gets. So no change of another request is lost, nor one made under an id that was planted.
-    3. What follows gets those changes, the user and its full lifetime.
-    4. What was held ends. If it is gone, somebody has logged its user out meanwhile, which then holds for
-       what follows it too.
+    3. What follows gets those changes and its full lifetime. If it is gone, a logout has found it by its user
+       and moment of creation.
+    4. What was held ends.
     """
     held_until = now + timedelta(seconds=HELD_SECONDS)
     old = await _read(store, session_id)
-    session = _successor(old, changes, wanted, None, min(expires, held_until), absolute)
+    session = _successor(old, changes, wanted, user_id, min(expires, held_until), absolute)
     version = await store.create(session)
     try:
-        held = await store.rotate(session_id, expires=held_until)
+        # Of no user: nobody can log out what they cannot see, and what follows is there to be seen already.
+        held = await store.rotate(session_id, user_id=None, expires=held_until)
         session.data = _changed(held.data, changes, wanted)
-        session.user_id, session.expires = user_id, expires
+        session.expires = expires
         session.version = await store.update(session.session_id, session, version=version)
         with suppress(UnavailableError, OutcomeUnknownError):  # nobody has its id, and it ends soon
             await store.patch(held.session_id, expires=_LONG_AGO)
@@ -233,9 +237,7 @@ async def ended(store: BaseSessionStore, session_id: str, user_id: str | None, c
         try:
             await store.patch(session_id, expires=_LONG_AGO)
         except SessionNotFoundError:
-            for each in await store.list_by_user(user_id, limit=LISTED_MAX):
-                if each.created == created:
-                    await store.delete_by_handle(user_id, each.handle)
+            await _ended_of(store, user_id, lambda each: each.created == created)
         except UnreadableSessionError:
             pass  # it was there, under this id, and is deleted as it is
     await store.delete(session_id)
@@ -244,22 +246,31 @@ async def ended(store: BaseSessionStore, session_id: str, user_id: str | None, c
 async def ended_everywhere(store: BaseSessionStore, user_id: str, kept: StoredSession | None) -> None:
     """End all sessions of a user but this one, also if another request has given it a new id meanwhile."""
     gone = kept is not None and store.features >= _BY_USER and await _is_gone(store, kept.session_id)
-    if gone and kept is not None and await _ended_but(store, user_id, kept.created):
+    if (
+        gone
+        and kept is not None
+        and await _ended_of(store, user_id, lambda each: each.created != kept.created)
+    ):
         return
     await store.delete_by_user(user_id, keep=None if kept is None else kept.session_id)
 
 
-async def _ended_but(store: BaseSessionStore, user_id: str, created: datetime) -> bool:
-    """End the sessions of a user that were created at other moments; return False if all were."""
-    spared = False
-    while True:
+async def _ended_of(store: BaseSessionStore, user_id: str, ends: Callable[[SessionInfo], bool]) -> bool:
+    """End those of a user's sessions for which `ends` is true; return whether the last list had others.
+
+    Until a list shows none: one may get a new id between the list and its end, and is found under that. What
+    goes on getting new ids for too long is ended with all others.
+    """
+    for _ in range(LISTS_MAX):
         listed = await store.list_by_user(user_id, limit=LISTED_MAX)
-        others = [each for each in listed if each.created != created]
-        spared = spared or len(others) < len(listed)
-        for each in others:
+        ending = [each for each in listed if ends(each)]
+        if not ending:
+            return bool(listed)
+        for each in ending:
             await store.delete_by_handle(user_id, each.handle)
-        if not others or len(listed) < LISTED_MAX:
-            return spared
+    if "delete_by_user" in store.features:
+        await store.delete_by_user(user_id)
+    return True
 
 
 async def goes_on(store: BaseSessionStore, user_id: str, record: StoredSession) -> bool:

@@ -257,6 +257,24 @@ def test_the_key_of_the_user_makes_logins_and_logouts() -> None:
     on_stage(test, user_key="user_id")
 
 
+def test_a_slow_logout_by_the_key_ends_a_session_that_has_another_id_by_now() -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/fresh/alice")
+        session_id = s.sessions.signer.verify((s.cookie or "").encode()) or ""
+        gate = s.store.hold("patch")
+
+        async def faster() -> None:
+            await gate.reached()
+            await s.store.inner.rotate(session_id)
+            gate.open()
+
+        response, _ = await asyncio.gather(s.browser.post("/leave"), faster())
+        assert response.status == 200
+        assert await s.store.inner.list_by_user("alice") == []
+
+    on_stage(test, user_key="user_id")
+
+
 def test_a_login_by_other_means_survives_the_key_of_the_user() -> None:
     async def test(s: Stage) -> None:
         await s.browser.post("/login/alice")

@@ -53,6 +53,8 @@ WAYS: dict[str, Callable[[Any], Any]] = {
     "format": lambda session: session["cart"] if "{cart}".format(**session) else None,
     "match": matched,
     "pop": popped,
+    "unbound": lambda session: dict.get(session, "cart"),
+    "msgspec": lambda session: msgspec.convert(session, Shape).cart,
     "as_type": lambda session: session.greenroom.as_type(Shape).cart,
 }
 

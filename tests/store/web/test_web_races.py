@@ -258,6 +258,83 @@ def test_a_login_takes_nothing_along_from_a_session_that_others_ended(library: L
     in_loop(library, story)
 
 
+@pytest.mark.parametrize("absolute_seconds", [None, 43_200])
+def test_a_login_sent_twice_keeps_what_its_user_had(library: Library, absolute_seconds: float | None) -> None:
+    async def story(race: Race) -> None:
+        visitor = browser(race.app)
+        for page in ("login&user=alice", "nested", "other"):
+            await visitor.get(f"/fast?then={page}")
+        race.stage.clock.advance(5)
+        slow_tab = twin(race.app, visitor)
+
+        async def faster() -> None:
+            await race.gate.reached()
+            await visitor.get("/fast?then=login&user=alice")
+            race.gate.open()
+
+        await together(library, lambda: slow_tab.get("/slow?then=login&user=alice"), faster)
+        found = (await slow_tab.get("/fast")).json()
+        assert (found["user"], found["data"]) == ("alice", {"cart": {"fast": 1}, "other": 1, "by": "slow"})
+
+    in_loop(library, story, absolute_seconds=absolute_seconds)
+
+
+def test_what_a_login_is_given_is_stored_whatever_was_there_before(library: Library) -> None:
+    async def story() -> None:
+        stage = Stage()
+
+        async def prepare(request: Request) -> Response:
+            request.session.update(role="admin", theme="dark")
+            return PlainTextResponse("prepared")
+
+        async def login(request: Request) -> Response:
+            session = session_of(request)
+            await stage.store.inner.delete(stage.session_id(visitor) or "")  # another tab has logged out
+            session.greenroom.login("alice", {"role": "admin"})
+            return PlainTextResponse("welcome")
+
+        async with browser(stage.app(prepare, login)) as visitor:
+            await visitor.get("/prepare")
+            await visitor.get("/login")
+            assert await stage.data(visitor) == {"role": "admin"}
+
+    tell(library, story)
+
+
+@pytest.mark.parametrize("way", ["logout", "others out"])
+def test_a_session_that_gets_new_ids_while_others_end_it_is_found(library: Library, way: str) -> None:
+    """A thief may ask for one again and again."""
+
+    async def story(race: Race) -> None:
+        thief = browser(race.app)
+        await thief.get("/fast?then=login&user=alice")
+        race.stage.clock.advance(1)
+        held: list[Gate] = []
+
+        async def renewing() -> None:
+            await held[0].reached()
+            await (thief if way == "others out" else owner).get("/fast?then=regenerate")
+            held[0].open()
+
+        owner = browser(race.app)
+        await owner.get("/fast?then=login&user=alice")
+        slow_tab = twin(race.app, owner)
+
+        async def faster() -> None:
+            await race.gate.reached()
+            await owner.get("/fast?then=regenerate")
+            held.append(race.stage.store.hold("delete_by_handle"))
+            race.gate.open()
+            await renewing()
+
+        await together(library, lambda: slow_tab.get(f"/slow?then={way}"), faster)
+        spared, ended = (owner, thief) if way == "others out" else (thief, owner)
+        assert (await spared.get("/fast")).json()["user"] == "alice"
+        assert (await ended.get("/fast")).json()["user"] is None
+
+    in_loop(library, story)
+
+
 def test_a_logout_of_others_spares_the_session_among_very_many(library: Library) -> None:
     """The user has more sessions than one list shows."""
 
