@@ -503,11 +503,25 @@ def test_an_actor_over_its_bound_takes_a_copy_of_an_empty_shard() -> None:
     memory.note(0, 300_000, 0)
     assert memory.refusal_of_join(1, 0) is None, "it takes nothing"
     assert memory.refusal_of_join(2, 5000) == (
-        "no memory: the copy takes 5000 bytes, and actor n0/0 is over its bound (--memory-max)"
+        "no memory: the copy takes 5000 bytes, and actor n0/0 is over its bound (--memory-max)",
+        True,
     )
     memory.note(0, 190_000, 0)
     assert memory.refusal_of_join(2, 5000) == (
-        "no memory: the copy takes 5000 bytes, and actor n0/0 has 3750 free (--memory-max)"
+        "no memory: the copy takes 5000 bytes, and actor n0/0 has 3750 free (--memory-max)",
+        True,
+    )
+
+
+def test_memory_that_peers_hold_in_reserve_is_waited_for() -> None:
+    """An actor that has just started has granted nearly all of its memory, and is not full for that."""
+    memory = Memory(SMALL, "n0/0")
+    for peer in range(20):
+        memory.offer(peer.to_bytes(8, "big"), 0)
+    assert memory.free_bytes < 5000
+    assert memory.refusal_of_join(2, 5000) == (
+        "actor n0/0 takes it once others return the memory that they hold",
+        False,
     )
 
 

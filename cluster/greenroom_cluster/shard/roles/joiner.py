@@ -21,8 +21,7 @@ def take_chunk(
     reason, full = _objection(replicas, replica, sender, chunk), False
     if reason is None and chunk.number == 0:
         memory.count_all()
-        reason = memory.refusal_of_join(shard, chunk.shard_bytes)
-        full = reason is not None
+        reason, full = memory.refusal_of_join(shard, chunk.shard_bytes) or (None, False)
     if reason is not None:
         context.ignore("SnapshotChunk", reason, shard, chunk.epoch)
         refusal = SnapshotRefused(shard, chunk.epoch, chunk.join, reason, full)

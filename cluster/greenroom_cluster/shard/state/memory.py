@@ -269,18 +269,21 @@ class Memory:
         if self._grants.pop(peer, None) is not None:
             self._keep_free()
 
-    def refusal_of_join(self, shard: int, size: int) -> str | None:
-        """Keep room for a replica that is to be sent; return why that cannot be.
+    def refusal_of_join(self, shard: int, size: int) -> tuple[str, bool] | None:
+        """Keep room for a replica that is to be sent; return why that cannot be, and whether memory is full.
 
-        What is granted to peers cannot be taken back at once, so less is granted until it is tried again.
+        It is not full where what peers hold in reserve would do: after a start that is nearly all. It cannot be
+        taken back at once, so less is granted until it is tried again.
         """
         free = self.free_bytes + max(self._used.get(shard, 0), self._joins.get(shard, 0))
         # A shard that holds nothing comes whatever is free: it takes none of it.
         if size > max(free, 0):
             if size <= free + self._reserved_bytes:
                 self._wanted[shard] = size
+                return f"actor {self.slot} takes it once others return the memory that they hold", False
             left = f"has {free} free" if free >= 0 else "is over its bound"
-            return f"no memory: the copy takes {size} bytes, and actor {self.slot} {left} (--memory-max)"
+            reason = f"no memory: the copy takes {size} bytes, and actor {self.slot} {left} (--memory-max)"
+            return reason, True
         self._wanted.pop(shard, None)
         self._joins[shard] = size
         self._keep_free()
