@@ -1,9 +1,24 @@
 """The options of Starlette's middleware in the terms of `Session`."""
 
-from typing import Any
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
 
 from greenroom.errors import UsageError
+from greenroom.options import SESSION
 
+P = ParamSpec("P")
+
+SESSION_NAMES = frozenset(name for name, _ in SESSION)
+_MIDDLEWARE = frozenset({"session", "skip", "autoload", "max_age", "session_cookie", "https_only"})
+_MEANT = {
+    "secret_key": "secret",
+    "session_cookie": "cookie_name",
+    "max_age": "idle_seconds, with persistent=True",
+    "https_only": "secure",
+    "sessions": "session",
+}
 _OURS = {"secret_key": "secret", "session_cookie": "cookie_name", "https_only": "secure"}
 
 
@@ -22,4 +37,30 @@ def session_options(starlette: dict[str, Any], more: dict[str, Any]) -> dict[str
         for each in own.keys() & more.keys():
             raise UsageError(f"{name} and {each} are one option; give one of them")
         options |= own
+    for name in options:
+        if name not in SESSION_NAMES:
+            raise unknown_option("SessionMiddleware", name)
     return options
+
+
+def by_name(init: Callable[Concatenate[Any, P], None]) -> Callable[Concatenate[Any, P], None]:
+    """Have `Session.__init__` refuse other options than its own as all that makes no sense is refused."""
+
+    @wraps(init)
+    def checked(self: Any, *arguments: P.args, **options: P.kwargs) -> None:
+        if arguments:
+            raise UsageError("Session takes its options by name: secret=..., store=...")
+        for name in options:
+            if name not in SESSION_NAMES:
+                raise unknown_option("Session", name)
+        init(self, *arguments, **options)
+
+    return checked  # type: ignore[return-value]  # its self has a name
+
+
+def unknown_option(taker: str, name: str) -> UsageError:
+    """Return the error for an option that is none, with the one that may be meant."""
+    names = SESSION_NAMES if taker == "Session" else SESSION_NAMES | _MIDDLEWARE
+    meant = _MEANT.get(name) or next(iter(get_close_matches(name, names, 1)), None)
+    hint = "" if meant is None else f"; did you mean {meant}?"
+    return UsageError(f"{taker} has no option {name}{hint}")

@@ -17,6 +17,10 @@ _OTHER = (
     "it has not the form of one that is made here, so other software has set it (such as Starlette's own "
     "middleware, with another cookie_name= both can be used), or it was made up"
 )
+_OLD = (
+    "it is none of a session that moves_from= can read: that has another secret than the old library had, or "
+    "other software has set the cookie"
+)
 _FOREIGN = (
     "no secret of this process signed it for this cookie_name. All processes need the same secret= and "
     "cookie_name=; to replace a secret without logging users out, give both, secret=[new, old]"
@@ -28,10 +32,14 @@ _OTHER_RANDOM = (
 
 
 class Refusals:
-    """See the module. `random_secret`: this process made its secret itself."""
+    """See the module. `random_secret`: this process made its secret itself.
 
-    def __init__(self, cookie_name: str, *, random_secret: bool) -> None:
+    `moving`: the old library, whose sessions are moved, had a cookie of the same name.
+    """
+
+    def __init__(self, cookie_name: str, *, random_secret: bool, moving: bool = False) -> None:
         self._cookie_name = cookie_name
+        self._other = _OLD if moving else _OTHER
         self._foreign = _OTHER_RANDOM if random_secret else _FOREIGN
         self._told: set[str] = set()
 
@@ -52,4 +60,4 @@ class Refusals:
     def _reason(self, signed: bytes) -> str:
         if not signed:
             return _EMPTY
-        return self._foreign if _OURS.fullmatch(signed) is not None else _OTHER
+        return self._foreign if _OURS.fullmatch(signed) is not None else self._other

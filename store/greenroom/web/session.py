@@ -38,6 +38,7 @@ from greenroom.web.labels import label_of
 from greenroom.web.lifetimes import lifetimes_of
 from greenroom.web.moving import bar, moving_of
 from greenroom.web.old_sessions import OldSessions
+from greenroom.web.options import by_name
 from greenroom.web.refusals import Refusals
 from greenroom.web.request_session import RequestSession, session_of
 from greenroom.web.visit import Visit, innermost_visit, visit_in
@@ -72,6 +73,7 @@ class Session(Keeping):
       `greenroom.integrations.moving`.
     """
 
+    @by_name
     def __init__(
         self,
         *,
@@ -129,7 +131,6 @@ class Session(Keeping):
         self._cookies = CookieName(self.cookie.name)
         # By the name without the prefix, so that turning the prefix on later needs no new secret.
         self.signer = CookieSigner(_secrets(secrets, dev=dev), cookie_name)
-        self.refusals = Refusals(self.cookie.name, random_secret=secrets is None)
         self._owns_store = not isinstance(store, BaseSessionStore)
         self.clock: Callable[[], datetime] = checked("clock", clock)
         self.now_us = microseconds_by(self.clock)
@@ -142,6 +143,8 @@ class Session(Keeping):
         self.moves_from: OldSessions | None = checked("moves_from", moves_from)
         if self.moves_from is not None:
             self.moves_from.used_by(self.cookie, self.signer)
+        moving = self.moves_from is not None and self.moves_from.cookie.name == self.cookie.name
+        self.refusals = Refusals(self.cookie.name, random_secret=secrets is None, moving=moving)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.cookie.name!r} in {self.store!r}>"
@@ -267,7 +270,7 @@ def _secrets(secrets: list[str] | None, *, dev: bool) -> list[str]:
         warnings.warn(
             f"a session secret is shorter than {SECRET_BYTES_MIN} bytes and can be guessed; take "
             "secrets.token_hex(32)",
-            stacklevel=3,
+            stacklevel=4,
         )
     return secrets
 
@@ -282,7 +285,7 @@ def _store_of(
             "sessions are kept in the memory of this process: they end with it, and other workers do not see "
             'them. Give Session the store="greenroom://host:port,..." of a cluster, or MemoryStore() '
             "if that is meant, or dev=True",
-            stacklevel=3,
+            stacklevel=4,
         )
     return MemoryStore(clock=clock)
 

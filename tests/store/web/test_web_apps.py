@@ -136,8 +136,23 @@ def test_starlettes_keywords_are_taken() -> None:
     assert plain_http.session.cookie.header("x") == "session=x; Path=/; HttpOnly; SameSite=Lax"
     with pytest.raises(UsageError, match="either session= or session_cookie"):
         SessionMiddleware(plain, session=sessions, session_cookie="other")
-    with pytest.raises(TypeError, match="max_ages"):
-        SessionMiddleware(plain, secret_key=SECRET, max_ages=5)
+    for options, message in (
+        ({"secret_key": SECRET, "max_ages": 5}, "SessionMiddleware has no option max_ages; did you mean"),
+        ({"sessions": 1}, r"no option sessions; did you mean session\?"),
+        ({"secret": SECRET, "skipp": []}, r"no option skipp; did you mean skip\?"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            SessionMiddleware(plain, **options)
+    for options, message in (
+        ({"secret_key": SECRET}, r"Session has no option secret_key; did you mean secret\?"),
+        ({"max_age": 5}, "did you mean idle_seconds"),
+        ({"stores": "memory://"}, r"did you mean store\?"),
+        ({"quux": 1}, "Session has no option quux$"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            Session(**options)
+    with pytest.raises(UsageError, match="by name"):
+        Session(SECRET)  # type: ignore[misc]  what is not to be done
 
 
 @pytest.mark.parametrize("wrong", ["sess", "", Session, MemoryStore()])

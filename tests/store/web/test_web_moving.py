@@ -502,6 +502,22 @@ def test_a_forged_cookie_is_no_session_and_is_told_once(
     assert caplog.text.count("has another secret than that had") == 1
 
 
+@pytest.mark.parametrize("same_name", [True, False])
+def test_another_old_secret_is_told_with_the_option(
+    library: Library, caplog: pytest.LogCaptureFixture, *, same_name: bool
+) -> None:
+    """Also for work on localhost, where both cookies have one name."""
+
+    async def story() -> None:
+        stage = Moving(moves_from=StarletteCookies("another secret than before"), dev=same_name)
+        async with moved_to(stage.app(*HANDLERS), await visitor_of(old_app())) as visitor:
+            await visitor.get("/who")
+            assert "moves_from= " in caplog.text
+            assert "has another secret" in caplog.text
+
+    tell(library, story)
+
+
 @pytest.mark.parametrize("days", [13.9, 14.1])
 def test_an_expired_cookie_is_no_session(library: Library, days: float) -> None:
     async def story() -> None:

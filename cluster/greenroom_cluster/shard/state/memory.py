@@ -272,8 +272,8 @@ class Memory:
     def refusal_of_join(self, shard: int, size: int) -> tuple[str, bool] | None:
         """Keep room for a replica that is to be sent; return why that cannot be, and whether memory is full.
 
-        It is not full where what peers hold in reserve would do: after a start that is nearly all. It cannot be
-        taken back at once, so less is granted until it is tried again.
+        It is not full where what peers hold in reserve would do: after a start that is nearly all. It cannot
+        be taken back at once, so less is granted until it is tried again.
         """
         free = self.free_bytes + max(self._used.get(shard, 0), self._joins.get(shard, 0))
         # A shard that holds nothing comes whatever is free: it takes none of it.
