@@ -1,13 +1,14 @@
-"""A client process: the real dialog, driven as `greenroom.drivers` drives it, and callers that use it."""
+"""A client process: the real dialog in the real runner, and callers that use it."""
 
 from collections.abc import Callable
 from random import Random
 from typing import Any
 
 from greenroom import wire
-from greenroom.dialog import Abort, Close, Dialog, DialogSettings, Open
+from greenroom.dialog import Dialog, DialogSettings
 from greenroom.dialog.links import Link
 from greenroom.dialog.operations import Kind, Single
+from greenroom.dialog.runner import DialogRunner
 from greenroom.errors import GreenroomError
 from simulations.network import Attempt, End, Network
 from simulations.processes import Process
@@ -57,65 +58,63 @@ class ClientProcess(Process):
         self.dialog = WatchedDialog(identity, settings, Random(random.random()))
         self.dialog.complaint = complaint
         self.dialog.went_over = went_over
+        runner = _Runner(self)
+        self.perform = runner.perform
+        self.gather = runner.gather
+
+
+class _Runner(DialogRunner):
+    """The dialog of a process, on simulated sockets."""
+
+    def __init__(self, process: ClientProcess) -> None:
+        super().__init__(process.dialog)
+        self._process = process
         self._attempts: dict[int, Attempt] = {}
         self._sockets: dict[int, End] = {}
-        self._timer_ns = 1 << 62
-        self._flush_due = False
 
     def perform(self, request: Single, kind: Kind, outcome: Outcome) -> None:
         """Submit an operation on one session. Raises what `Dialog.submit` raises."""
-        self.dialog.submit(self.machine.now_ns(), request, kind, outcome)
-        self._settle()
+        self._submit(self._now_ns(), request, kind, outcome)
 
     def gather(self, request: wire.Fanout, kind: Kind, outcome: Outcome) -> None:
         """Submit an operation that every shard answers. Raises what `Dialog.gather` raises."""
-        self.dialog.gather(self.machine.now_ns(), request, kind, outcome)
+        self.dialog.gather(self._now_ns(), request, kind, outcome)
         self._settle()
 
-    # --- as a driver -------------------------------------------------------------------------------------
+    # --- what DialogRunner asks for ----------------------------------------------------------------------
 
-    def _settle(self) -> None:
-        dialog = self.dialog
-        if dialog.replies:
-            replies, dialog.replies = dialog.replies, []
-            for token, reply in replies:
-                token(reply, None)  # type: ignore[operator]
-        if dialog.failures:
-            failures, dialog.failures = dialog.failures, []
-            for token, error in failures:
-                token(None, error)  # type: ignore[operator]
-        board = dialog.board
-        while board.actions:
-            actions = board.actions[:]
-            board.actions.clear()
-            for action in actions:
-                match action:
-                    case Open():
-                        self._open(action.link, action.address)
-                    case Abort():
-                        self._drop(action.link, reset=True)
-                    case Close():
-                        self._drop(action.link, reset=False)
-        if board.dirty and not self._flush_due:
-            self._flush_due = True
-            self.timeline.after(0, self.tell, 0, self._flush)
-        if dialog.wake_ns < self._timer_ns:
-            self._timer_ns = dialog.wake_ns
-            self.timeline.at(self.machine.moment(dialog.wake_ns), self.tell, 0, self._tick, dialog.wake_ns)
+    def _now_ns(self) -> int:
+        return self._process.machine.now_ns()
 
-    def _flush(self) -> None:
-        self._flush_due = False
-        for number, data in self.dialog.board.take_writes():
-            end = self._sockets.get(number)
-            if end is not None:
-                self.network.send(end, bytes(data))
+    def _clocks(self) -> tuple[int, int | None]:
+        machine = self._process.machine
+        return machine.wall_us(), machine.now_ns()
 
-    def _tick(self, due: int) -> None:
-        if due != self._timer_ns:
-            return
-        self._timer_ns = 1 << 62
-        self.dialog.tick(self.machine.now_ns())
-        self._settle()
+    def _warn(self, notice: str) -> None:
+        pass
+
+    def _hand_out(self, replies: list[tuple[Any, wire.Reply]]) -> None:
+        for outcome, reply in replies:
+            outcome(reply, None)
+
+    def _fail(self, token: Any, error: GreenroomError) -> None:
+        token(None, error)
+
+    def _schedule_flush(self) -> None:
+        self._process.timeline.after(0, self._process.tell, 0, self._flush)
+
+    def _schedule_tick(self, at_ns: int) -> None:
+        process = self._process
+        process.timeline.at(process.machine.moment(at_ns), process.tell, 0, self._due, at_ns)
+
+    def _due(self, at_ns: int) -> None:
+        if at_ns == self._timer_ns:
+            self._tick()
+
+    def _write(self, number: int, data: bytes) -> None:
+        end = self._sockets.get(number)
+        if end is not None:
+            self._process.network.send(end, bytes(data))
 
     def _open(self, number: int, address: str) -> None:
         def opened(end: End) -> None:
@@ -123,19 +122,21 @@ class ClientProcess(Process):
             self._sockets[number] = end
             end.on_data = lambda payload: self._received(number, payload)
             end.on_closed = lambda reason: self._lost(number, reason)
-            self.dialog.opened(self.machine.now_ns(), number)
+            self._opened(number)
             self._settle()
 
         def failed(reason: str) -> None:
             self._attempts.pop(number, None)
             self._lost(number, reason)
 
-        self._attempts[number] = self.network.connect(self, address, opened, failed, "client")
+        self._attempts[number] = self._process.network.connect(
+            self._process, address, opened, failed, "client"
+        )
 
     def _received(self, number: int, payload: Any) -> None:
-        now_ns = self.machine.now_ns()
-        if len(payload) > 8 and self.random.random() < 0.05:
-            cut = self.random.randrange(1, len(payload))
+        now_ns = self._now_ns()
+        if len(payload) > 8 and self._process.random.random() < 0.05:
+            cut = self._process.random.randrange(1, len(payload))
             self.dialog.received(now_ns, number, payload[:cut])
             payload = payload[cut:]
         self.dialog.received(now_ns, number, payload)
@@ -143,7 +144,7 @@ class ClientProcess(Process):
 
     def _lost(self, number: int, reason: str) -> None:
         self._sockets.pop(number, None)
-        self.dialog.lost(self.machine.now_ns(), number, reason)
+        self.dialog.lost(self._now_ns(), number, reason)
         self._settle()
 
     def _drop(self, number: int, *, reset: bool) -> None:
@@ -152,4 +153,4 @@ class ClientProcess(Process):
             attempt.cancel()
         end = self._sockets.pop(number, None)
         if end is not None:
-            self.network.close(end, reset=reset)
+            self._process.network.close(end, reset=reset)

@@ -9,6 +9,7 @@ from greenroom.dialog.core import Dialog
 from greenroom.dialog.following import MapFollower
 from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.placement import Placement
+from greenroom.dialog.runner import DialogRunner
 from greenroom_cluster.coordination import draft, foreigners, rules, service
 from greenroom_cluster.coordination.coordinator import ConnectionClosed, Coordinator, Outcome
 from greenroom_cluster.coordination.draft import Draft
@@ -301,6 +302,12 @@ def _(patches: Patches) -> None:
         return client
 
     patches.set(world.World, "start_client", start_client)
+
+
+@mutant("flushes once", budget=20)
+def _(patches: Patches) -> None:
+    """A store does not note that it has sent what waited, and so never plans to send again."""
+    patches.set(DialogRunner, "_flush", DialogRunner._write_all)
 
 
 @mutant("repeats under a new request id")

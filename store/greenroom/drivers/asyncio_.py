@@ -17,9 +17,10 @@ from typing import Any
 from greenroom import wire
 from greenroom.dialog import Dialog
 from greenroom.dialog.operations import Kind, Single
-from greenroom.drivers import (
+from greenroom.drivers import Runner
+from greenroom.drivers.lone_reply import LoneReply
+from greenroom.drivers.sockets import (
     RECEIVE_BYTES,
-    Runner,
     close_descriptor,
     configured_socket,
     finish_connecting,
@@ -27,7 +28,6 @@ from greenroom.drivers import (
     reset_on_close,
     start_connecting,
 )
-from greenroom.drivers.lone_reply import LoneReply
 from greenroom.errors import GreenroomError, UsageError
 from greenroom.routing import parse_address
 

@@ -16,9 +16,9 @@ import trio
 from greenroom import wire
 from greenroom.dialog import Dialog
 from greenroom.dialog.operations import Kind, Single
-from greenroom.drivers import (
+from greenroom.drivers import Runner
+from greenroom.drivers.sockets import (
     RECEIVE_BYTES,
-    Runner,
     close_descriptor,
     configured_socket,
     finish_connecting,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from greenroom.cluster_store import ClusterStore
-from greenroom.drivers import FLUSH_BYTES
+from greenroom.dialog.runner import FLUSH_BYTES
 from greenroom.ids import new_session_id
 from greenroom.sessions import SessionData
 from tests.store.client.fake_cluster import FakeCluster

@@ -1,0 +1,142 @@
+"""What every driver of a dialog decides: in which order it settles, when requests go out, when time passes.
+
+A runner feeds its dialog and then settles: it hands out outcomes, performs actions, schedules one flush per
+iteration of the loop, and sets one timer for all deadlines. How a caller waits, how a callback is scheduled
+and what a socket is, subclasses say.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from greenroom import wire
+from greenroom.dialog.core import Dialog
+from greenroom.dialog.links import Abort, Close, Open
+from greenroom.dialog.operations import Kind, Single
+from greenroom.errors import GreenroomError
+
+FLUSH_BYTES = 12 * 1024
+"""Most bytes held until the iteration of the loop ends; beyond that, servers can start on them meanwhile."""
+
+
+class DialogRunner(ABC):
+    """One dialog in one event loop. Use it from that loop's thread only."""
+
+    def __init__(self, dialog: Dialog) -> None:
+        self.dialog = dialog
+        self.closed = False
+        self._timer_ns = 1 << 62
+        self._flush_due = False
+        self._lonely = True
+
+    # --- for the subclasses ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _now_ns(self) -> int: ...
+
+    @abstractmethod
+    def _clocks(self) -> tuple[int, int | None]:
+        """Return this host's wall clock in microseconds, and elapsed time as `ClusterClock.own` takes it."""
+
+    @abstractmethod
+    def _warn(self, notice: str) -> None: ...
+
+    @abstractmethod
+    def _hand_out(self, replies: list[tuple[Any, wire.Reply]]) -> None: ...
+
+    @abstractmethod
+    def _fail(self, token: Any, error: GreenroomError) -> None: ...
+
+    @abstractmethod
+    def _open(self, number: int, address: str) -> None: ...
+
+    @abstractmethod
+    def _drop(self, number: int, *, reset: bool) -> None: ...
+
+    @abstractmethod
+    def _schedule_flush(self) -> None: ...
+
+    @abstractmethod
+    def _schedule_tick(self, at_ns: int) -> None: ...
+
+    @abstractmethod
+    def _write(self, number: int, data: bytes) -> None: ...
+
+    # --- what they have in common ------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Carry out what the dialog asks for after it was fed."""
+        dialog = self.dialog
+        if dialog.replies:
+            replies, dialog.replies = dialog.replies, []
+            if dialog.clock.offset_us:
+                replies = [(token, dialog.clock.received(reply)) for token, reply in replies]
+            self._hand_out(replies)
+        if dialog.failures:
+            failures, dialog.failures = dialog.failures, []
+            for token, error in failures:
+                self._fail(token, error)
+        board = dialog.board
+        if dialog.notices:
+            for notice in dialog.notices:
+                self._warn(notice)
+            dialog.notices.clear()
+        while board.actions:
+            actions = board.actions[:]
+            board.actions.clear()
+            for action in actions:
+                match action:
+                    case Open():
+                        self._open(action.link, action.address)
+                    case Abort():
+                        self._drop(action.link, reset=True)
+                    case Close():
+                        self._drop(action.link, reset=False)
+        if board.dirty and not self._flush_due:
+            self._flush_due = True
+            self._schedule_flush()
+        if dialog.wake_ns < self._timer_ns:
+            self._timer_ns = dialog.wake_ns
+            self._schedule_tick(dialog.wake_ns)
+
+    def _submit(self, now_ns: int, request: Single, kind: Kind, token: object) -> None:
+        """Submit an operation, and settle if more is needed than to send it.
+
+        A request waits for others of this iteration of the loop, unless many bytes are queued already, or it
+        is the only one in flight and the last one was too.
+        """
+        dialog = self.dialog
+        if not dialog.submit(now_ns, request, kind, token):
+            self._settle()
+        elif dialog.board.queued_bytes >= FLUSH_BYTES:
+            self._write_all()
+        elif not self._flush_due:
+            if self._lonely and dialog.pending_count == 1:
+                self._flush()
+                return
+            self._flush_due = True
+            self._schedule_flush()
+
+    def _flush(self) -> None:
+        """Send everything queued in this iteration, in one write per connection."""
+        self._flush_due = False
+        self._lonely = self.dialog.pending_count == 1
+        self._write_all()
+
+    def _opened(self, number: int) -> None:
+        """Tell the dialog that a connection is established."""
+        now_ns = self._now_ns()
+        # The other side's hello will bring its clock, before any request is sent.
+        self.dialog.clock.own(now_ns, *self._clocks())
+        self.dialog.opened(now_ns, number)
+
+    def _write_all(self) -> None:
+        for number, data in self.dialog.board.take_writes():
+            self._write(number, data)
+
+    def _tick(self) -> None:
+        self._timer_ns = 1 << 62
+        if not self.closed:
+            now_ns = self._now_ns()
+            self.dialog.clock.own(now_ns, *self._clocks())
+            self.dialog.tick(now_ns)
+            self._settle()
