@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
@@ -24,13 +24,10 @@ from greenroom_cluster.shard.state.stored import as_received
 from greenroom_cluster.suspicion import InHand
 from simulations.connections import Acceptor, Codec, Dialed, Served, Service, hello
 from simulations.coordinator_links import CoordinatorLink
+from simulations.marks import ActorMark, PoisonedError
 from simulations.network import Network
-from simulations.poison import ActorMark, PoisonedError
 from simulations.processes import Process
 from simulations.timeline import SECOND, Machine
-
-if TYPE_CHECKING:
-    from simulations.oracles import Oracles
 
 _client_decoder = messages_decoder(wire.Get | wire.Mutation | wire.Fanout)
 _peer_decoder = messages_decoder(PeerRequest)
@@ -50,6 +47,19 @@ class _Client:
         self._served.send_bytes([as_received(reply) for reply in replies])
 
 
+class StepWatcher(Protocol):
+    """Who judges the steps of actors."""
+
+    def before(self, actor: "ActorProcess", event: ins.HostInput) -> None:
+        """See what an actor is about to act on."""
+
+    def core_failed(self, actor: "ActorProcess", event: ins.HostInput, error: Exception) -> None:
+        """Hear that the core has found itself in an impossible state."""
+
+    def after(self, actor: "ActorProcess", event: ins.HostInput, effects: list[fx.HostEffect]) -> None:
+        """See what it did."""
+
+
 class ActorProcess(Process):
     """One incarnation. `parent_alive` is set by its supervisor; an orphan ends itself when it notices."""
 
@@ -67,7 +77,7 @@ class ActorProcess(Process):
         self.host = host
         self.slot = slot
         self.incarnation = incarnation
-        self.oracles: Oracles | None = None
+        self.oracles: StepWatcher | None = None
         self.orphaned = False
         self.hold_effects = False
         self.mark = mark
@@ -85,7 +95,7 @@ class ActorProcess(Process):
         self.coordinator: CoordinatorLink | None = None
         self.trace: Callable[[ActorProcess, fx.HostEffect], None] | None = None
 
-    def run(self, codec: Codec, address: str, oracles: "Oracles") -> None:
+    def run(self, codec: Codec, address: str, oracles: StepWatcher) -> None:
         """Listen, connect to the coordinator, and let the core's time begin."""
         self._codec = codec
         self.oracles = oracles

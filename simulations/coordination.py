@@ -5,7 +5,7 @@ known, so a write under way is there whole or not at all.
 """
 
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
@@ -21,9 +21,6 @@ from simulations.network import Network
 from simulations.processes import Process
 from simulations.publishing import Publisher
 from simulations.timeline import MILLISECOND, Machine
-
-if TYPE_CHECKING:
-    from simulations.oracles import Oracles
 
 _decoders = {role: messages_decoder(kinds) for role, kinds in AT_COORDINATOR.items()}
 _map_decoder = messages_decoder(wire.ServerMessage)
@@ -42,6 +39,16 @@ class Disk:
         self.vouched: ClusterMap | None = first
         self.copies: list[ClusterMap] = [first]
         self.write_ns = MILLISECOND
+
+
+class MapWatcher(Protocol):
+    """Who judges what the coordinator takes in and decides."""
+
+    def count(self, role: str, kind: str) -> None:
+        """Count a message."""
+
+    def persisted(self, before: ClusterMap, after: ClusterMap) -> None:
+        """See a map that is on the disk."""
 
 
 class CoordinatorProcess(Process):
@@ -77,9 +84,9 @@ class CoordinatorProcess(Process):
         self._codec: Codec | None = None
         self._publisher = Publisher(network, self._pack)
         self._publisher.stale = self.stale
-        self.oracles: Oracles | None = None
+        self.oracles: MapWatcher | None = None
 
-    def run(self, codec: Codec, oracles: "Oracles", identity: bytes) -> None:
+    def run(self, codec: Codec, oracles: MapWatcher, identity: bytes) -> None:
         """Listen and begin to plan."""
         self.oracles = oracles
         self._codec = codec

@@ -6,42 +6,34 @@ the first line of its function, in `faults_network`, `faults_processes` and `fau
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from greenroom import wire
-from greenroom_cluster.coordination.messages import Accepted, ForgetNode, Rejected
 from simulations import faults_coordination as coordination
 from simulations import faults_network as network
 from simulations import faults_processes as processes
-from simulations.coordinator_links import CoordinatorLink
-from simulations.hits import Hit, Undo
+from simulations.hits import Hit, Reach, Undo
 from simulations.plans import Fault
 from simulations.processes import Process
-from simulations.targets import find
+from simulations.targets import Target, find
 from simulations.timeline import MILLISECOND, SECOND
-
-if TYPE_CHECKING:
-    from simulations.world import World
 
 
 class Faults:
     """Injects faults into one world and takes them back."""
 
-    def __init__(self, world: "World") -> None:
-        self.world = world
-        self.network = world.network
+    def __init__(self, reach: Reach) -> None:
+        self.stage = reach.stage
+        self.network = reach.stage.network
+        self._reach = reach
         self._open: dict[int, Undo] = {}
         self._numbers = 0
-        self._operator: CoordinatorLink | None = None
-        self._rebooting: set[str] = set()
 
     def schedule(self, faults: tuple[Fault, ...]) -> None:
         """Have faults strike at their times from now."""
         for fault in faults:
-            self.world.timeline.after(int(fault.at_ms * MILLISECOND), self._due, fault)
+            self.stage.timeline.after(int(fault.at_ms * MILLISECOND), self._due, fault)
 
     def _due(self, fault: Fault) -> None:
-        if not self.world.healing:
+        if not self.stage.healing:
             self.inject(
                 fault.kind, fault.target, seconds=fault.seconds, amount=fault.amount, other=fault.other
             )
@@ -50,20 +42,25 @@ class Faults:
         self, kind: str, target: str, *, seconds: float = 0.0, amount: float = 0.0, other: str = ""
     ) -> None:
         """Let a fault strike now. What it cannot find it spares. Raises KeyError for an unknown kind."""
-        world = self.world
-        found = find(world, target or "coordinator")
-        world.note(f"FAULT {kind}: {found!r} {other} for {seconds:g} s, {amount:g}")
-        undo = KINDS[kind](Hit(self, found, seconds, amount, other))
+        stage = self.stage
+        found = find(stage, target or "coordinator")
+        stage.note(f"FAULT {kind}: {found!r} {other} for {seconds:g} s, {amount:g}")
+        undo = KINDS[kind](Hit(self._reach, found, seconds, amount, other))
         if undo is None:
             return
         self.network.happened[kind] += 1
         lasts = seconds if kind in LASTING else 0.0
-        where = [found.machine or found.name, *([find(world, other).machine] if other else [])]
-        world.recording.struck(kind, " and ".join(where), world.seconds, lasts)
+        where = [found.machine or found.name, *([find(stage, other).machine] if other else [])]
+        stage.recording.struck(kind, " and ".join(where), stage.seconds, lasts)
         self._numbers += 1
         self._open[self._numbers] = undo
         if seconds:
-            world.timeline.after(int(seconds * SECOND), self._take_back, self._numbers)
+            stage.timeline.after(int(seconds * SECOND), self._take_back, self._numbers)
+
+    def victim(self, name: str) -> "Victim":
+        """Return what a name stands for now, to be struck by hand."""
+        found = find(self.stage, name)
+        return Victim(self, found.name, found.process, found.machine)
 
     def _take_back(self, number: int) -> None:
         undo = self._open.pop(number, None)
@@ -74,44 +71,41 @@ class Faults:
         """Take everything back, and start whatever should run."""
         for number in sorted(self._open):
             self._take_back(number)
-        world = self.world
-        world.poisons.disarm()
+        stage = self.stage
+        self._reach.poisons.disarm()
         self.network.mend_all()
-        world.disk.write_ns = int(world.plan.disk_ms * 1e6)
-        if not world.coordinator.alive:
-            world.start_coordinator()
-        world.coordinator.crash_at_write = ""
-        world.coordinator.lose_answers = 0
-        for supervisor in list(world.supervisors.values()):
-            self.start_again(supervisor.node)
+        stage.disk.write_ns = int(stage.plan.disk_ms * 1e6)
+        if not stage.coordinator.alive:
+            stage.start_coordinator()
+        stage.coordinator.crash_at_write = ""
+        stage.coordinator.lose_answers = 0
+        for supervisor in list(stage.supervisors.values()):
+            self._reach.operator.start_again(supervisor.node)
 
-    def start_again(self, node: str) -> None:
-        """Start a node's supervisor, unless its machine is without power, or waits for an operator."""
-        supervisor = self.world.supervisors[node]
-        if supervisor.machine.up and not supervisor.removed and node not in self._rebooting:
-            self.world.start_node(node)
 
-    # --- an operator -------------------------------------------------------------------------------------
+class Victim(Target):
+    """A target, with the faults that stories strike it with by hand."""
 
-    def forget_and_restart(self, node: str) -> None:
-        """An operator says that the rebooted machine's actors are gone, then starts the node again."""
-        world = self.world
-        self._rebooting.add(node)
-        if self._operator is None:
-            machine = self.network.machine("operator")
-            process = Process(self.network, machine, "operator", world.random)
-            identity = world.random.randbytes(16)
-            self._operator = CoordinatorLink(process, world.codec, identity, wire.ROLE_OPERATOR)
-            self._operator.start()
+    def __init__(self, faults: Faults, name: str, process: Process | None, machine: str) -> None:
+        super().__init__(name, process, machine)
+        self._faults = faults
 
-        def answered(reply: Accepted | Rejected | None) -> None:
-            if isinstance(reply, Accepted) or (reply is not None and "no node" in reply.reason):
-                self._rebooting.discard(node)
-                world.start_node(node)
-            else:
-                world.timeline.after(300 * MILLISECOND, self.forget_and_restart, node)
+    def strike(self, kind: str, *, seconds: float = 0.0, amount: float = 0.0, other: str = "") -> None:
+        """Inject a fault of that kind now."""
+        self._faults.inject(kind, self.name, seconds=seconds, amount=amount, other=other)
 
-        self._operator.call(lambda number: ForgetNode(number, node), answered)
+    def pause(self, seconds: float) -> None:
+        """Stop the process for so long."""
+        self.strike("pause", seconds=seconds)
+
+    def kill(self) -> None:
+        """End an actor; its supervisor starts another."""
+        self.strike("kill actor")
+
+    def cut(self, seconds: float, *, other: str = "", one_way: bool = False) -> None:
+        """Cut the machine off from all others, or from one."""
+        kind = "cut one way" if one_way else "cut between" if other else "cut off"
+        self.strike(kind, seconds=seconds, other=other)
 
 
 KINDS: dict[str, Callable[[Hit], Undo | None]] = {

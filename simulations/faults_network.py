@@ -59,7 +59,7 @@ def read_late(hit: Hit) -> Undo | None:
         return None
     network.leave_unread(end)
     if hit.amount:
-        hit.world.timeline.after(int(hit.seconds * hit.amount * SECOND), network.half_open, end.peer)
+        hit.stage.timeline.after(int(hit.seconds * hit.amount * SECOND), network.half_open, end.peer)
     return lambda: network.read_again(end)
 
 
@@ -112,7 +112,7 @@ def flap(hit: Hit) -> Undo | None:
     here, there = hit.target.machine, hit.other_machine()
     if not here or not there or here == there:
         return None
-    world = hit.world
+    stage = hit.stage
     mend: Undo | None = None
     over = False
 
@@ -125,7 +125,7 @@ def flap(hit: Hit) -> Undo | None:
         else:
             mend()
             mend = None
-        world.timeline.after(int(hit.amount * MILLISECOND * world.random.uniform(0.5, 1.5)), toggle)
+        stage.timeline.after(int(hit.amount * MILLISECOND * stage.random.uniform(0.5, 1.5)), toggle)
 
     def stop() -> None:
         nonlocal over

@@ -21,7 +21,7 @@ def kill_actor(hit: Hit) -> Undo | None:
 
 def kill_for_good(hit: Hit) -> Undo | None:
     """SIGKILL to an actor that is not started again for so long."""
-    supervisor = hit.world.supervisors.get(hit.target.machine)
+    supervisor = hit.stage.supervisors.get(hit.target.machine)
     if not isinstance(hit.target.process, ActorProcess) or not hit.target.process.alive or supervisor is None:
         return None
     supervisor.restarting = False
@@ -31,39 +31,39 @@ def kill_for_good(hit: Hit) -> Undo | None:
 
 def kill_supervisor(hit: Hit) -> Undo | None:
     """SIGKILL to a supervisor; its actors follow; another starts under the same name afterwards."""
-    supervisor = hit.world.supervisors.get(hit.target.machine)
+    supervisor = hit.stage.supervisors.get(hit.target.machine)
     if supervisor is None or not supervisor.alive or supervisor.leaving:
         return None
     supervisor.kill()
     node = supervisor.node
-    return lambda: hit.faults.start_again(node)
+    return lambda: hit.reach.operator.start_again(node)
 
 
 def orphan_paused(hit: Hit) -> Undo | None:
     """A supervisor dies while an actor of its is stopped; another starts, then the orphan wakes up."""
     actor = hit.target.process
-    supervisor = hit.world.supervisors.get(hit.target.machine)
+    supervisor = hit.stage.supervisors.get(hit.target.machine)
     if not isinstance(actor, ActorProcess) or not actor.alive or actor.paused or supervisor is None:
         return None
     if not supervisor.alive or supervisor.leaving:
         return None
     actor.pause()
     supervisor.kill()
-    node, world = supervisor.node, hit.world
+    node, stage = supervisor.node, hit.stage
 
-    world.timeline.after(int(hit.amount * SECOND), hit.faults.start_again, node)
+    stage.timeline.after(int(hit.amount * SECOND), hit.reach.operator.start_again, node)
     return actor.resume
 
 
 def crash_node(hit: Hit) -> Undo | None:
     """A machine loses power; it boots again afterwards, when an operator has had it forgotten."""
-    world = hit.world
-    supervisor = world.supervisors.get(hit.target.machine)
+    stage = hit.stage
+    supervisor = stage.supervisors.get(hit.target.machine)
     if supervisor is None or not supervisor.machine.up or supervisor.removed or supervisor.leaving:
         return None
     machine = supervisor.machine
     machine.up = False
-    for actor in world.actors.values():
+    for actor in stage.actors.values():
         if actor.machine is machine and actor.alive:
             actor.vanish()
     if supervisor.alive:
@@ -72,7 +72,7 @@ def crash_node(hit: Hit) -> Undo | None:
     def boot() -> None:
         machine.up = True
         machine.boot += 1
-        hit.faults.forget_and_restart(supervisor.node)
+        hit.reach.operator.forget_and_restart(supervisor.node)
 
     return boot
 
@@ -83,7 +83,7 @@ def pause(hit: Hit) -> Undo | None:
     if process is None or not process.alive or process.paused:
         return None
     process.pause()
-    supervisor = hit.world.supervisors.get(hit.target.machine)
+    supervisor = hit.stage.supervisors.get(hit.target.machine)
     if isinstance(process, ActorProcess) and supervisor is not None:
         supervisor.watch_hang(process)
     return process.resume
@@ -108,7 +108,7 @@ def poison(hit: Hit) -> Undo | None:
     shard = re.fullmatch(r"primary of shard (\d+)", hit.target.name)
     if shard is None:
         return None
-    hit.world.poisons.arm(int(shard[1]) % hit.world.plan.shards, KINDS[int(hit.amount)], hit.seconds)
+    hit.reach.poisons.arm(int(shard[1]) % hit.stage.plan.shards, KINDS[int(hit.amount)], hit.seconds)
     return nothing
 
 
@@ -127,15 +127,15 @@ def slow(hit: Hit) -> Undo | None:
 
 def kill_client(hit: Hit) -> Undo | None:
     """A client's process dies; another takes its place afterwards."""
-    world, client = hit.world, hit.target.process
-    if not isinstance(client, ClientProcess) or client not in world.clients or not client.alive:
+    stage, client = hit.stage, hit.target.process
+    if not isinstance(client, ClientProcess) or client not in stage.clients or not client.alive:
         return None
-    number = world.clients.index(client)
+    number = stage.clients.index(client)
     client.kill()
 
     def start() -> None:
-        world.start_client(number)
-        world.workload.client_died(client, number)
+        stage.start_client(number)
+        hit.reach.workload.client_died(client, number)
 
     return start
 
@@ -167,19 +167,19 @@ def change_rate(hit: Hit) -> Undo | None:
 
 def add_node(hit: Hit) -> Undo | None:
     """A node joins the cluster."""
-    world = hit.world
-    name = f"n{len(world.supervisors)}"
-    if name in world.supervisors:
+    stage = hit.stage
+    name = f"n{len(stage.supervisors)}"
+    if name in stage.supervisors:
         return None
-    world.start_node(name)
+    stage.start_node(name)
     return nothing
 
 
 def drain_node(hit: Hit) -> Undo | None:
     """A node is told to leave: it hands everything over, stops, and is taken out of the map."""
-    world = hit.world
-    staying = [each for each in world.supervisors.values() if not each.leaving and not each.removed]
-    supervisor = world.supervisors.get(hit.target.machine)
+    stage = hit.stage
+    staying = [each for each in stage.supervisors.values() if not each.leaving and not each.removed]
+    supervisor = stage.supervisors.get(hit.target.machine)
     if supervisor is None or not supervisor.alive or supervisor not in staying or len(staying) < 2:
         return None
     supervisor.leave()

@@ -1,18 +1,19 @@
-"""What a kind of fault works with: the world that it strikes, whom, for how long and how hard.
+"""What a kind of fault works with: what it can reach, whom it strikes, for how long and how hard.
 
 A kind is a function that takes a `Hit`, strikes, and returns how that is taken back; `nothing` where it heals
 by itself, None where there was nothing to strike.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from simulations.network import End, Network, TrafficRule
+from simulations.network import End, Network
+from simulations.operator import Operator
+from simulations.oracles import Oracles
+from simulations.poison import Poisons
+from simulations.stage import Stage
 from simulations.targets import Target, find
-
-if TYPE_CHECKING:
-    from simulations.faults import Faults
-    from simulations.world import World
+from simulations.traffic import TrafficRule
+from simulations.workload import Workload
 
 Undo = Callable[[], None]
 
@@ -21,27 +22,40 @@ def nothing() -> None:
     """Take back what heals by itself."""
 
 
+class Reach:
+    """What faults can reach in one world."""
+
+    __slots__ = ("operator", "oracles", "poisons", "stage", "workload")
+
+    def __init__(self, stage: Stage, oracles: Oracles, poisons: Poisons, workload: Workload) -> None:
+        self.stage = stage
+        self.oracles = oracles
+        self.poisons = poisons
+        self.workload = workload
+        self.operator = Operator(stage)
+
+
 class Hit:
     """One fault as it strikes. What `seconds`, `amount` and `other` mean depends on the kind."""
 
-    __slots__ = ("amount", "faults", "other", "seconds", "target")
+    __slots__ = ("amount", "other", "reach", "seconds", "target")
 
-    def __init__(self, faults: "Faults", target: Target, seconds: float, amount: float, other: str) -> None:
-        self.faults = faults
+    def __init__(self, reach: Reach, target: Target, seconds: float, amount: float, other: str) -> None:
+        self.reach = reach
         self.target = target
         self.seconds = seconds
         self.amount = amount
         self.other = other
 
     @property
-    def world(self) -> "World":
-        """The world that is struck."""
-        return self.faults.world
+    def stage(self) -> Stage:
+        """The stage on which it strikes."""
+        return self.reach.stage
 
     @property
     def network(self) -> Network:
         """Its network."""
-        return self.faults.network
+        return self.reach.stage.network
 
     def elsewhere(self) -> list[str]:
         """Return the names of all machines but the target's."""
@@ -49,13 +63,13 @@ class Hit:
 
     def other_machine(self) -> str:
         """Return the name of the machine of the second target, empty if there is none."""
-        return find(self.world, self.other).machine if self.other else ""
+        return find(self.stage, self.other).machine if self.other else ""
 
     def some_end(self) -> End | None:
         """Return one of the connections of the target's process."""
         process = self.target.process
         ends = [end for end in process.ends if end.open and end.peer.open] if process is not None else []
-        return self.world.random.choice(ends) if ends else None
+        return self.stage.random.choice(ends) if ends else None
 
     def traffic(self, *, back: bool = True, **change: float | str) -> Undo:
         """Change how packets fare from the target's machine to the second target's, or all others.

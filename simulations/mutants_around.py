@@ -24,7 +24,7 @@ from greenroom_cluster.links.redial import Redial
 from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.agent import Agent
 from greenroom_cluster.shard.host import Host
-from simulations import network, world
+from simulations import network, stage
 from simulations.actors import ActorProcess
 from simulations.mutant_stories import (
     ANEW,
@@ -293,7 +293,7 @@ def _(patches: Patches) -> None:
 @mutant("shares one client id between two loops")
 def _(patches: Patches) -> None:
     """Two dialogs count their requests under the same id."""
-    original = world.World.start_client
+    original = stage.Stage.start_client
 
     def start_client(self, number):
         client = original(self, number)
@@ -301,7 +301,7 @@ def _(patches: Patches) -> None:
         client.dialog.board._client_id = client.identity
         return client
 
-    patches.set(world.World, "start_client", start_client)
+    patches.set(stage.Stage, "start_client", start_client)
 
 
 @mutant("flushes once", budget=20)

@@ -15,11 +15,11 @@ an old one. `TrafficRule`s change how what is sent fares; they are asked in orde
 from collections import Counter
 from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from greenroom.framing import encode_frames
-from simulations.processes import Process
 from simulations.timeline import MILLISECOND, SECOND, Machine, Timeline
+from simulations.traffic import TrafficRule
 
 USER_TIMEOUT_NS = 5 * SECOND
 _SYN_RETRY_NS = 1 * SECOND
@@ -29,52 +29,19 @@ _NEVER_NS = 1 << 62
 _FRAME_BYTES_MAX = 16 << 20
 
 
-class TrafficRule:
-    """What befalls what is sent from one set of machines to another while the rule is installed.
+class Owner(Protocol):
+    """The process that a socket belongs to."""
 
-    `loss` is how likely a packet is lost, which delays it by a retransmission timeout or several. Each packet
-    is delayed by `delay_ns` and up to `jitter_ns` more. `queue_ns`: bytes wait that long in the sender's own
-    queue, where urgent ones overtake them. `bytes_per_second`: what a connection carries (0: any amount); the
-    rest waits in the same queue. `tag`: only connections of that tag are meant.
-    """
+    alive: bool
+    paused: bool
+    machine: Machine
+    ends: dict["End", None]
 
-    __slots__ = (
-        "bytes_per_second",
-        "delay_ns",
-        "destinations",
-        "jitter_ns",
-        "loss",
-        "queue_ns",
-        "sources",
-        "tag",
-    )
+    def tell(self, source: int, call: Callable[..., None], *args: Any) -> None:
+        """Have the process act on something."""
 
-    def __init__(
-        self,
-        sources: frozenset[str],
-        destinations: frozenset[str],
-        *,
-        loss: float = 0.0,
-        delay_ns: int = 0,
-        jitter_ns: int = 0,
-        queue_ns: int = 0,
-        bytes_per_second: int = 0,
-        tag: str = "",
-    ) -> None:
-        self.sources = sources
-        self.destinations = destinations
-        self.loss = loss
-        self.delay_ns = delay_ns
-        self.jitter_ns = jitter_ns
-        self.queue_ns = queue_ns
-        self.bytes_per_second = bytes_per_second
-        self.tag = tag
-
-    def concerns(self, end: "End") -> bool:
-        """Whether what that end sends is meant."""
-        if end.host not in self.sources or end.peer.host not in self.destinations:
-            return False
-        return not self.tag or end.tag == self.tag
+    def drop_unread(self, source: int) -> None:
+        """Lose what waits unread on a socket."""
 
 
 class End:
@@ -97,7 +64,7 @@ class End:
         "unread",
     )
 
-    def __init__(self, process: Process, number: int) -> None:
+    def __init__(self, process: Owner, number: int) -> None:
         self.process = process
         self.host = process.machine.name
         self.number = number
@@ -121,7 +88,7 @@ class Attempt:
 
     def __init__(
         self,
-        process: Process,
+        process: Owner,
         on_open: Callable[[End], None],
         on_failed: Callable[[str], None],
         tag: str,
@@ -164,7 +131,7 @@ class Network:
         self._latency_ns = latency_ns
         self._jitter_ns = jitter_ns
         self._cuts: dict[tuple[str, str], int] = {}
-        self._listeners: dict[str, tuple[Process, Callable[[End], None]]] = {}
+        self._listeners: dict[str, tuple[Owner, Callable[[End], None]]] = {}
         self._holding: dict[End, None] = {}
         self._ends = 0
 
@@ -218,32 +185,31 @@ class Network:
     def _delay(self, end: End) -> int:
         delay = self._latency_ns + int(self.random.random() * self._jitter_ns)
         if self.rules:
-            for rule in self.rules:
-                if rule.concerns(end):
-                    delay += rule.delay_ns
-                    if rule.jitter_ns:
-                        delay += int(self.random.random() * rule.jitter_ns)
-                    wait = _RETRANSMIT_NS
-                    while rule.loss and delay < USER_TIMEOUT_NS and self.random.random() < rule.loss:
-                        self.happened["packet lost"] += 1
-                        delay += wait
-                        wait *= 2
+            for rule in self._rules_of(end):
+                delay += rule.delay_ns
+                if rule.jitter_ns:
+                    delay += int(self.random.random() * rule.jitter_ns)
+                wait = _RETRANSMIT_NS
+                while rule.loss and delay < USER_TIMEOUT_NS and self.random.random() < rule.loss:
+                    self.happened["packet lost"] += 1
+                    delay += wait
+                    wait *= 2
         return delay
 
     # --- connecting --------------------------------------------------------------------------------------
 
-    def listen(self, process: Process, address: str, accept: Callable[[End], None]) -> None:
+    def listen(self, process: Owner, address: str, accept: Callable[[End], None]) -> None:
         """Accept connections to this address in that process."""
         self._listeners[address] = (process, accept)
 
-    def unlisten(self, process: Process) -> None:
+    def unlisten(self, process: Owner) -> None:
         """Forget what the process listened on."""
         for address in [each for each, (owner, _) in self._listeners.items() if owner is process]:
             del self._listeners[address]
 
     def connect(
         self,
-        process: Process,
+        process: Owner,
         address: str,
         on_open: Callable[[End], None],
         on_failed: Callable[[str], None],
@@ -277,7 +243,7 @@ class Network:
         listener.tell(far.number, self._accepted, far, accept)
         self.timeline.after(self._latency_ns, self._established, attempt, near)
 
-    def _end(self, process: Process) -> End:
+    def _end(self, process: Owner) -> End:
         self._ends += 1
         end = End(process, self._ends)
         process.ends[end] = None
@@ -332,11 +298,16 @@ class Network:
         left = max(0, end.queued_until - self.timeline.now)
         if not self.rules:
             return left
-        return max(left, max((rule.queue_ns for rule in self.rules if rule.concerns(end)), default=0))
+        return max((left, *(rule.queue_ns for rule in self._rules_of(end))))
+
+    def _rules_of(self, end: End) -> list[TrafficRule]:
+        """Return the rules for what that end sends."""
+        source, destination, tag = end.host, end.peer.host, end.tag
+        return [rule for rule in self.rules if rule.concerns(source, destination, tag)]
 
     def _transmission_ns(self, end: End, payload: Any) -> int:
         """Return how long a payload takes to leave at the rate that the connection has now."""
-        rates = [rule.bytes_per_second for rule in self.rules if rule.bytes_per_second and rule.concerns(end)]
+        rates = [rule.bytes_per_second for rule in self._rules_of(end) if rule.bytes_per_second]
         return _size(payload) * SECOND // min(rates) if rates else 0
 
     def _post(self, end: End, payload: Any) -> None:

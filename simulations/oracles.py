@@ -24,7 +24,7 @@ History-wide rules (linearizability, liveness, equal replicas) are judged in `wo
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from greenroom.cluster_map import ClusterMap, SuspectRecord
 from greenroom_cluster.shard import inputs as ins
@@ -45,12 +45,10 @@ from greenroom_cluster.shard.state import copy as copy_module
 from greenroom_cluster.shard.state.log import Log
 from greenroom_cluster.shard.state.records import Command, Record
 from greenroom_cluster.suspicion import InHand
+from simulations.actors import ActorProcess
+from simulations.marks import PoisonBook
 from simulations.oracles_memory import MemoryOracle
-
-if TYPE_CHECKING:
-    from simulations.actors import ActorProcess
-    from simulations.world import World
-
+from simulations.stage import Stage
 
 _OF_ONE_SHARD = frozenset({SnapshotChunk, SnapshotOk, SnapshotRefused})
 
@@ -114,9 +112,10 @@ class ShardTruth:
 class Oracles:
     """Watches one world."""
 
-    def __init__(self, world: "World") -> None:
-        self.world = world
-        self.shards = [ShardTruth() for _ in range(world.plan.shards)]
+    def __init__(self, stage: Stage, book: PoisonBook) -> None:
+        self.stage = stage
+        self._book = book
+        self.shards = [ShardTruth() for _ in range(stage.plan.shards)]
         self.lost: set[int] = set()
         # The node that is left over of a former cluster, if there is one, and whose map each actor has.
         self.left = ""
@@ -126,7 +125,7 @@ class Oracles:
         self._suspects: dict[tuple[int, int], SuspectRecord] = {}
         self.messages: Counter[tuple[str, str]] = Counter()
         self._seen: dict[ActorProcess, list[Seen | None]] = {}
-        self._memory = MemoryOracle(world) if world.plan.memory_bytes else None
+        self._memory = MemoryOracle(stage) if stage.plan.memory_bytes else None
 
     def count(self, role: str, kind: str) -> None:
         """Count a message of that kind that reached somebody in that role."""
@@ -134,7 +133,7 @@ class Oracles:
 
     # --- actors ------------------------------------------------------------------------------------------
 
-    def before(self, actor: "ActorProcess", event: ins.HostInput) -> None:
+    def before(self, actor: ActorProcess, event: ins.HostInput) -> None:
         """Count what reaches which role."""
         kind = type(event)
         replicas = actor.host.replicas
@@ -153,7 +152,7 @@ class Oracles:
         else:
             self.messages["actor", kind.__name__] += 1
 
-    def _check_fence(self, actor: "ActorProcess", event: ins.PeerMessages, effects: list[HostEffect]) -> None:
+    def _check_fence(self, actor: ActorProcess, event: ins.PeerMessages, effects: list[HostEffect]) -> None:
         replicas = actor.host.replicas
         acknowledged = {
             effect.message.batch: effect.message.refused
@@ -169,7 +168,7 @@ class Oracles:
                 if replica is None or replica.role is not Role.FENCED or replica.primary is not None:
                     continue
                 if message.batch in acknowledged and entry.shard not in refused:
-                    self.world.violate(
+                    self.stage.violate(
                         "fence", f"{actor.name} acknowledged for shard {entry.shard} after its proposal"
                     )
 
@@ -191,11 +190,11 @@ class Oracles:
             replica = replicas[shard] if replicas else None
             self.messages["none" if replica is None else replica.role.value, kind.__name__] += 1
 
-    def core_failed(self, actor: "ActorProcess", event: ins.HostInput, error: Exception) -> None:
+    def core_failed(self, actor: ActorProcess, event: ins.HostInput, error: Exception) -> None:
         """The core raised."""
-        self.world.violate("core", f"{actor.name} at {type(event).__name__}: {type(error).__name__}: {error}")
+        self.stage.violate("core", f"{actor.name} at {type(event).__name__}: {type(error).__name__}: {error}")
 
-    def after(self, actor: "ActorProcess", event: ins.HostInput, effects: list[HostEffect]) -> None:
+    def after(self, actor: ActorProcess, event: ins.HostInput, effects: list[HostEffect]) -> None:
         """Judge what one step of a core has done."""
         replicas = actor.host.replicas
         if type(event) is ins.PeerMessages:
@@ -227,10 +226,10 @@ class Oracles:
             if known.primary and len(self._serving[shard]) > 1:
                 self._check_serving(shard)
 
-    def _watch(self, actor: "ActorProcess", shard: int, replica: Replica, known: Seen) -> None:
+    def _watch(self, actor: ActorProcess, shard: int, replica: Replica, known: Seen) -> None:
         truth = known.truth
         if replica.epoch < known.epoch:
-            self.world.violate("epochs", f"{actor.name} shard {shard}: {known.epoch} then {replica.epoch}")
+            self.stage.violate("epochs", f"{actor.name} shard {shard}: {known.epoch} then {replica.epoch}")
         known.epoch = replica.epoch
         if replica.log is not known.log:
             known.log = replica.log
@@ -248,8 +247,8 @@ class Oracles:
             self._committed(actor, shard, truth, known.committed, found, replica)
         if replica.suspension is not None:
             suspect = replica.suspension.suspect
-            if not self.world.poisons.is_poison(InHand(shard, suspect.epoch, suspect.sequence)):
-                self.world.violate("suspended", f"{actor.name} shard {shard} stops before a sound record")
+            if InHand(shard, suspect.epoch, suspect.sequence) not in self._book.records:
+                self.stage.violate("suspended", f"{actor.name} shard {shard} stops before a sound record")
         primary = replica.primary
         if primary is None:
             if known.primary:
@@ -263,30 +262,30 @@ class Oracles:
                 (last for epoch, last in truth.committed_by.items() if epoch < replica.epoch), default=0
             )
             if max(replica.committed, primary.inherited) < needed:
-                self.world.violate(
+                self.stage.violate(
                     "durable",
                     f"{actor.name} became primary of shard {shard} epoch {replica.epoch} with "
                     f"{primary.inherited} records, {needed} were committed before",
                 )
         if replica.committed < known.needed and not primary.paused:
-            self.world.violate(
+            self.stage.violate(
                 "durable",
                 f"{actor.name} serves shard {shard} epoch {replica.epoch} with {replica.committed} records "
                 f"applied, {known.needed} were committed before",
             )
         limit = actor.host_settings.held_requests_max
         if len(primary.held) > limit:
-            self.world.violate("bounds", f"{actor.name} holds {len(primary.held)} requests, over {limit}")
+            self.stage.violate("bounds", f"{actor.name} holds {len(primary.held)} requests, over {limit}")
 
-    def _appended(self, actor: "ActorProcess", shard: int, truth: ShardTruth, record: Record) -> None:
+    def _appended(self, actor: ActorProcess, shard: int, truth: ShardTruth, record: Record) -> None:
         key = (record.epoch, record.sequence)
         known = truth.records.setdefault(key, record)
         if known is not record and known != record:
-            self.world.violate("records", f"{actor.name} shard {shard}: another record {key}")
+            self.stage.violate("records", f"{actor.name} shard {shard}: another record {key}")
 
     def _committed(
         self,
-        actor: "ActorProcess",
+        actor: ActorProcess,
         shard: int,
         truth: ShardTruth,
         sequence: int,
@@ -294,27 +293,27 @@ class Oracles:
         replica: Replica,
     ) -> None:
         if record is None:
-            self.world.violate("commits", f"{actor.name} shard {shard}: {sequence} committed, not logged")
+            self.stage.violate("commits", f"{actor.name} shard {shard}: {sequence} committed, not logged")
             return
         known = truth.committed.get(sequence)
         if known is not None:
             if known is not record and known != record:
-                self.world.violate("commits", f"{actor.name} shard {shard}: two records {sequence} committed")
+                self.stage.violate("commits", f"{actor.name} shard {shard}: two records {sequence} committed")
             return
         if replica.primary is None and replica.suspension is None:
-            self.world.violate("commits", f"{actor.name} shard {shard}: backup committed {sequence} first")
+            self.stage.violate("commits", f"{actor.name} shard {shard}: backup committed {sequence} first")
         truth.committed[sequence] = record
         truth.committed_by[replica.epoch] = sequence
         if record.client:
             request = (record.client, record.command.request)  # type: ignore[union-attr]
-            if InHand(shard, record.epoch, record.sequence) in self.world.poisons.dropped:
+            if InHand(shard, record.epoch, record.sequence) in self._book.dropped:
                 truth.dropped.add(request)
                 return
             if request in truth.dropped:
-                self.world.violate("once", f"shard {shard}: request {request[1]} was dropped, then logged")
+                self.stage.violate("once", f"shard {shard}: request {request[1]} was dropped, then logged")
             before = truth.applied.setdefault(request, sequence)
             if before != sequence:
-                self.world.violate(
+                self.stage.violate(
                     "once", f"shard {shard}: request {request[1]} applied as {before} and as {sequence}"
                 )
 
@@ -324,9 +323,9 @@ class Oracles:
             if actor.alive and not primary.paused and primary.leased(actor.machine.now_ns()):
                 serving.append(actor.name)
         if len(serving) > 1:
-            self.world.violate("serving", f"shard {shard} is served by {' and '.join(serving)}")
+            self.stage.violate("serving", f"shard {shard} is served by {' and '.join(serving)}")
 
-    def died(self, actor: "ActorProcess") -> None:
+    def died(self, actor: ActorProcess) -> None:
         """Forget a process that is gone."""
         self._seen.pop(actor, None)
         for serving in self._serving:
@@ -338,24 +337,24 @@ class Oracles:
         """Judge a map that went to disk."""
         for incarnation in after.actors.keys() - before.actors.keys():
             if self.identities.get(incarnation, after.identity) != after.identity:
-                self.world.violate(
-                    "identity", f"{self.world.name_of(incarnation)} of another cluster was entered"
+                self.stage.violate(
+                    "identity", f"{self.stage.name_of(incarnation)} of another cluster was entered"
                 )
         for shard, entry in enumerate(after.shards):
             former = before.shards[shard]
             if entry is former or (entry.epoch == former.epoch and entry.nonce == former.nonce):
                 continue
-            self.world.recording.configured(
-                shard, entry.epoch, self.world.name_of(entry.primary), len(entry.members), self.world.seconds
+            self.stage.recording.configured(
+                shard, entry.epoch, self.stage.name_of(entry.primary), len(entry.members), self.stage.seconds
             )
             if entry.suspect is not None:
                 self._suspects[shard, entry.epoch] = entry.suspect
             epoch = (after.lineage, entry.epoch)
             configuration = (entry.primary, entry.backups, entry.nonce)
             if self.configurations[shard].setdefault(epoch, configuration) != configuration:
-                self.world.violate("epochs", f"shard {shard}: epoch {entry.epoch} was decided twice")
+                self.stage.violate("epochs", f"shard {shard}: epoch {entry.epoch} was decided twice")
             if entry.epoch <= former.epoch:
-                self.world.violate("epochs", f"shard {shard}: epoch {entry.epoch} after {former.epoch}")
+                self.stage.violate("epochs", f"shard {shard}: epoch {entry.epoch} after {former.epoch}")
             if former.primary and entry.primary not in former.members:
                 self._began_empty(shard, former.members)
 
@@ -370,24 +369,24 @@ class Oracles:
 
     def _check_identity(self, incarnation: bytes, taken: ClusterMap) -> None:
         if self.identities.setdefault(incarnation, taken.identity) != taken.identity:
-            self.world.violate(
-                "identity", f"{self.world.name_of(incarnation)} took the map of another cluster"
+            self.stage.violate(
+                "identity", f"{self.stage.name_of(incarnation)} took the map of another cluster"
             )
 
     def went_over(self, client: str) -> None:
         """Judge a client that took the map of another cluster."""
         if self.left:
-            self.world.violate("identity", f"{client} gave its cluster up while {self.left} answered")
+            self.stage.violate("identity", f"{client} gave its cluster up while {self.left} answered")
 
     def suspect_at(self, shard: int, epoch: int) -> SuspectRecord | None:
         """Return the suspect that the map named when it decided that configuration."""
         return self._suspects.get((shard, epoch))
 
     def _began_empty(self, shard: int, members: tuple[bytes, ...]) -> None:
-        living = [self.world.name_of(member) for member in members if self.world.is_alive(member)]
+        living = [self.stage.name_of(member) for member in members if self.stage.is_alive(member)]
         if living:
-            self.world.violate("death", f"shard {shard} was started empty while {living} lived")
-        self.world.network.happened["shard lost with all its members"] += 1
+            self.stage.violate("death", f"shard {shard} was started empty while {living} lived")
+        self.stage.network.happened["shard lost with all its members"] += 1
         # Replicas of what was lost may still run, and are judged by the log that they belong to.
         self.shards[shard] = ShardTruth()
         self.lost.add(shard)
@@ -395,7 +394,7 @@ class Oracles:
     def reported_dead(self, supervisor: str, incarnations: tuple[bytes, ...]) -> None:
         """Judge what a supervisor tells of deaths."""
         for incarnation in incarnations:
-            if self.world.is_alive(incarnation):
-                self.world.violate(
-                    "death", f"{supervisor} reported {self.world.name_of(incarnation)}, which lives"
+            if self.stage.is_alive(incarnation):
+                self.stage.violate(
+                    "death", f"{supervisor} reported {self.stage.name_of(incarnation)}, which lives"
                 )

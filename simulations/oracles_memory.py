@@ -4,8 +4,6 @@ What is held is counted anew from sessions and answers themselves, every so many
 What is logged and not applied yet is beside the bound: it may make room, and is gone in a moment.
 """
 
-from typing import TYPE_CHECKING
-
 from greenroom_cluster.shard.pairs.outgoing import UNTOLD_BYTES
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.state.memory import (
@@ -17,10 +15,8 @@ from greenroom_cluster.shard.state.memory import (
     USER_BYTES,
 )
 from greenroom_cluster.shard.state.stored import decoded
-
-if TYPE_CHECKING:
-    from simulations.actors import ActorProcess
-    from simulations.world import World
+from simulations.actors import ActorProcess
+from simulations.stage import Stage
 
 LOOK_EVERY = 20
 
@@ -42,15 +38,15 @@ def held_bytes(replica: Replica) -> int:
 class MemoryOracle:
     """Watches the actors of one world in which memory has a bound."""
 
-    def __init__(self, world: "World") -> None:
-        self._world = world
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
         self._steps: dict[ActorProcess, int] = {}
 
-    def after(self, actor: "ActorProcess") -> None:
+    def after(self, actor: ActorProcess) -> None:
         """Judge what one step has left, now and then."""
         steps = self._steps.get(actor, 0)
         self._steps[actor] = steps + 1
-        if steps % LOOK_EVERY or self._world.healing:
+        if steps % LOOK_EVERY or self._stage.healing:
             return
         replicas = [replica for replica in actor.host.replicas if replica is not None]
         held = sum(map(held_bytes, replicas))
@@ -58,13 +54,13 @@ class MemoryOracle:
         # Bounds are so small here that what others add before they are told of this one's room shows.
         untold = sum(
             min(UNTOLD_BYTES, other.host.memory.spare_bytes)
-            for other in self._world.actors.values()
+            for other in self._stage.actors.values()
             if other is not actor
         )
         if held > bound + untold:
-            self._world.violate("memory", f"{actor.name} holds {held} bytes, and may hold {bound}")
+            self._stage.violate("memory", f"{actor.name} holds {held} bytes, and may hold {bound}")
         used = sum(replica.log.charged_bytes for replica in replicas) + held
         used += sum(replica.held_bytes for replica in replicas)
         booked = actor.host.memory.used_bytes
         if used != booked:
-            self._world.violate("memory", f"{actor.name} holds {used} bytes, its books say {booked}")
+            self._stage.violate("memory", f"{actor.name} holds {used} bytes, its books say {booked}")

@@ -1,25 +1,28 @@
 """After healing: whether every shard takes a write and a read again."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Container
+from typing import Any
 
 from greenroom import wire
 from greenroom.codec import encode_data
 from greenroom.dialog import operations as kinds
 from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError
+from simulations.stage import Stage
 from simulations.timeline import WALL_ORIGIN_US
 from simulations.workload import LIFETIME_US
 
-if TYPE_CHECKING:
-    from simulations.world import World
-
 
 class Probes:
-    """One fresh session a shard, created and read by a client that keeps trying."""
+    """One fresh session a shard, created and read by a client that keeps trying.
 
-    def __init__(self, world: "World") -> None:
-        self.world = world
-        self.unanswered = set(range(world.plan.shards))
-        self._client = world.start_client(len(world.clients))
+    `lost` holds the shards that lost all their members at once.
+    """
+
+    def __init__(self, stage: Stage, lost: Container[int]) -> None:
+        self.stage = stage
+        self._lost = lost
+        self.unanswered = set(range(stage.plan.shards))
+        self._client = stage.start_client(len(stage.clients))
         for shard in sorted(self.unanswered):
             self._create(shard, 0)
 
@@ -30,7 +33,7 @@ class Probes:
 
     def _create(self, shard: int, attempt: int) -> None:
         client = self._client
-        point = shard * (65536 // self.world.plan.shards)
+        point = shard * (65536 // self.stage.plan.shards)
         digest = f"probe {shard} {attempt}".encode().ljust(32)
         number = client.dialog.next_id()
         low = client.dialog.low
@@ -45,7 +48,7 @@ class Probes:
             elif isinstance(error, UnavailableError | OutcomeUnknownError) or _is_full(reply):
                 self._create(shard, attempt + 1)
             else:
-                self.world.violate("liveness", f"probe of shard {shard}: {reply or error}")
+                self.stage.violate("liveness", f"probe of shard {shard}: {reply or error}")
 
         client.perform(request, kinds.CREATE, done)
 
@@ -57,11 +60,11 @@ class Probes:
                 self._read(shard, point, digest, attempt)
             elif isinstance(reply, wire.Session):
                 self.unanswered.discard(shard)
-            elif shard in self.world.oracles.lost:
+            elif shard in self._lost:
                 # Its last member has died since, say an orphan that woke up: that was allowed.
                 self._create(shard, attempt + 1)
             else:
-                self.world.violate(
+                self.stage.violate(
                     "linearizable", f"probe of shard {shard}: written, acknowledged, not there"
                 )
 

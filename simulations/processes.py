@@ -6,18 +6,16 @@ wait. When it continues, it finds all of that at once, timers and sockets in no 
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from simulations.network import End, Network
 from simulations.timeline import Machine
-
-if TYPE_CHECKING:
-    from simulations.network import End, Network
 
 
 class Process:
     """One process. `cost_ns` is how long it takes over whatever it is told (a slow one: more than 0)."""
 
-    def __init__(self, network: "Network", machine: Machine, name: str, random: Random) -> None:
+    def __init__(self, network: Network, machine: Machine, name: str, random: Random) -> None:
         self.network = network
         self.timeline = network.timeline
         self.machine = machine

@@ -4,7 +4,7 @@ The process ids of a world are never used again, so a process is there or not.
 """
 
 from random import Random
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 
@@ -22,12 +22,10 @@ from simulations.actors import ActorProcess
 from simulations.connections import Acceptor, Codec, Served, Service
 from simulations.coordinator_links import CoordinatorLink
 from simulations.network import Network
+from simulations.plans import Plan
 from simulations.processes import Process
 from simulations.publishing import Publisher
 from simulations.timeline import MILLISECOND, Machine
-
-if TYPE_CHECKING:
-    from simulations.world import World
 
 DRAIN_SECONDS = 30.0
 RESTARTS = RestartSettings(restarts_max=100)
@@ -35,15 +33,51 @@ RESTARTS = RestartSettings(restarts_max=100)
 _decoder = messages_decoder(wire.Subscribe)
 
 
+class Surroundings(Protocol):
+    """What a supervisor finds around it: the making of processes, and what their ids stand for."""
+
+    @property
+    def codec(self) -> Codec:
+        """How messages travel."""
+
+    @property
+    def plan(self) -> Plan:
+        """What the run is made of."""
+
+    def make_actor(self, node: str, slot: str) -> ActorProcess:
+        """Make an actor's process, which does not serve yet."""
+
+    def start_actor(self, actor: ActorProcess) -> str:
+        """Let an actor serve; return its address."""
+
+    def pid_of(self, actor: ActorProcess) -> int:
+        """Return the process id."""
+
+    def is_process_alive(self, pid: int) -> bool:
+        """Whether the process with that id runs."""
+
+    def check_dead(self, supervisor: "SupervisorProcess", incarnations: tuple[bytes, ...]) -> None:
+        """Judge what a supervisor reports."""
+
+    def encode(self, messages: list[wire.Frame]) -> bytes:
+        """Return the frames of these messages."""
+
+
 class SupervisorProcess(Process):
     """One run of `greenroom node`. `children` are the actors it started and has not seen end."""
 
     def __init__(
-        self, network: Network, machine: Machine, random: Random, world: "World", node: str, identity: bytes
+        self,
+        network: Network,
+        machine: Machine,
+        random: Random,
+        surroundings: Surroundings,
+        node: str,
+        identity: bytes,
     ) -> None:
         super().__init__(network, machine, f"supervisor {node}", random)
         self.node = node
-        self.world = world
+        self._surroundings = surroundings
         self.address = f"{node}:1"
         self.children: dict[str, ActorProcess] = {}
         self.restarting = True
@@ -53,9 +87,9 @@ class SupervisorProcess(Process):
         settings = AgentSettings(node, self.address, self.host_identity, DRAIN_SECONDS)
         self.agent = Agent(settings, machine.now_ns())
         self._armed = -1
-        self._publisher = Publisher(network, lambda message: world.encode([message]))
+        self._publisher = Publisher(network, lambda message: surroundings.encode([message]))
         self._keepers: dict[str, Keeper] = {}
-        self.link = CoordinatorLink(self, world.codec, identity)
+        self.link = CoordinatorLink(self, surroundings.codec, identity)
 
     @property
     def host_identity(self) -> str:
@@ -88,20 +122,20 @@ class SupervisorProcess(Process):
     def _start_child(self, slot: str) -> None:
         if slot in self.children or self.stopping or not self.restarting:
             return
-        child = self.world.make_actor(self.node, slot)
+        child = self._surroundings.make_actor(self.node, slot)
         self.children[slot] = child
         self._keepers[slot].start(self.machine.now_ns())
         self.step(ins.ChildStarting(slot, child.incarnation))
         child.on_death = lambda: self._exit_seen(child)
         child.on_stuck = lambda: self._stuck(child)
-        self.later(self.random.uniform(*self.world.plan.start_seconds), self._ready, child)
+        self.later(self.random.uniform(*self._surroundings.plan.start_seconds), self._ready, child)
 
     def _ready(self, child: ActorProcess) -> None:
         if not child.alive or self.children.get(child.slot) is not child:
             return
         self._keepers[child.slot].heard(ready=True)
-        address = self.world.start_actor(child)
-        pid = self.world.pid_of(child)
+        address = self._surroundings.start_actor(child)
+        pid = self._surroundings.pid_of(child)
         self.step(ins.ChildReady(child.slot, child.incarnation, address, pid, pid))
 
     def _exit_seen(self, child: ActorProcess) -> None:
@@ -154,7 +188,7 @@ class SupervisorProcess(Process):
             self.later(MARKS_SECONDS, self._read_mark, child)
 
     def _mark_of(self, child: ActorProcess) -> ins.RecordMark:
-        pid = self.world.pid_of(child)
+        pid = self._surroundings.pid_of(child)
         return ins.RecordMark(child.slot, child.incarnation, pid, child.in_hand, child.busy_seconds)
 
     def kill(self) -> None:
@@ -217,7 +251,7 @@ class SupervisorProcess(Process):
 
     def _call(self, call: fx.Call) -> None:
         if isinstance(call.request, ReportDead):
-            self.world.check_dead(self, call.request.incarnations)
+            self._surroundings.check_dead(self, call.request.incarnations)
         self.link.call(
             lambda number: msgspec.structs.replace(call.request, request=number),
             lambda reply: self.step(ins.Answered(call.call, reply)),
@@ -227,7 +261,7 @@ class SupervisorProcess(Process):
         running: list[bytes] = []
         gone: list[bytes] = []
         for actor in actors:
-            alive = self.world.is_process_alive(actor.pid)
+            alive = self._surroundings.is_process_alive(actor.pid)
             (running if alive else gone).append(actor.incarnation)
         self.step(ins.Looked(tuple(running), tuple(gone)))
 

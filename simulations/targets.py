@@ -14,15 +14,11 @@ A target is looked up when the fault strikes. `world["primary of shard 3"].pause
 """
 
 import re
-from typing import TYPE_CHECKING
 
 from greenroom.errors import UsageError
 from simulations.actors import ActorProcess
 from simulations.processes import Process
-
-if TYPE_CHECKING:
-    from simulations.world import World
-
+from simulations.stage import Stage
 
 _ACTOR = r"(primary|backup) of shard \d+|actor \w+/\d+"
 _TARGET = re.compile(
@@ -31,7 +27,7 @@ _TARGET = re.compile(
 
 
 def check_target(name: str) -> None:
-    """Raise UsageError for what names nothing in any world."""
+    """Raise UsageError for what names nothing in any stage."""
     if not _TARGET.fullmatch(name):
         raise UsageError(
             f"{name!r} names nothing in a simulated world; names are such as 'primary of shard 3', "
@@ -42,8 +38,7 @@ def check_target(name: str) -> None:
 class Target:
     """What a name stands for now: a process (None if there is none alive), and a machine's name."""
 
-    def __init__(self, world: "World", name: str, process: Process | None, machine: str) -> None:
-        self.world = world
+    def __init__(self, name: str, process: Process | None, machine: str) -> None:
         self.name = name
         self.process = process
         self.machine = machine
@@ -51,57 +46,40 @@ class Target:
     def __repr__(self) -> str:
         return f"<{self.name}: {self.process or self.machine}>"
 
-    def strike(self, kind: str, *, seconds: float = 0.0, amount: float = 0.0, other: str = "") -> None:
-        """Inject a fault of that kind now."""
-        self.world.faults.inject(kind, self.name, seconds=seconds, amount=amount, other=other)
 
-    def pause(self, seconds: float) -> None:
-        """Stop the process for so long."""
-        self.strike("pause", seconds=seconds)
-
-    def kill(self) -> None:
-        """End an actor; its supervisor starts another."""
-        self.strike("kill actor")
-
-    def cut(self, seconds: float, *, other: str = "", one_way: bool = False) -> None:
-        """Cut the machine off from all others, or from one."""
-        kind = "cut one way" if one_way else "cut between" if other else "cut off"
-        self.strike(kind, seconds=seconds, other=other)
-
-
-def find(world: "World", name: str) -> Target:
+def find(stage: Stage, name: str) -> Target:
     """Return what the name stands for. Raises UsageError if nobody could know."""
     check_target(name)
     words = name.split()
     match words:
         case ["coordinator"]:
-            process: Process | None = world.coordinator
-            return Target(world, name, process, "coordinator")
+            process: Process | None = stage.coordinator
+            return Target(name, process, "coordinator")
         case ["node", node]:
-            return Target(world, name, world.supervisors.get(node), node)
+            return Target(name, stage.supervisors.get(node), node)
         case ["supervisor", node]:
-            return Target(world, name, world.supervisors.get(node), node)
+            return Target(name, stage.supervisors.get(node), node)
         case ["client", number]:
-            process = world.clients[int(number) % world.plan.clients]
-            return Target(world, name, process, process.machine.name)
+            process = stage.clients[int(number) % stage.plan.clients]
+            return Target(name, process, process.machine.name)
         case ["actor", slot]:
-            return _actor(world, name, _at_slot(world, slot), slot.partition("/")[0])
+            return _actor(name, _at_slot(stage, slot), slot.partition("/")[0])
         case ["primary" | "backup" as role, "of", "shard", shard]:
-            entry = world.map.shards[int(shard) % world.plan.shards]
+            entry = stage.map.shards[int(shard) % stage.plan.shards]
             member = entry.primary if role == "primary" else next(iter(entry.backups), b"")
-            return _actor(world, name, world.actors.get(member), "")
+            return _actor(name, stage.actors.get(member), "")
         case ["node" | "supervisor", "of", *rest]:
-            inner = find(world, " ".join(rest))
-            return Target(world, name, world.supervisors.get(inner.machine), inner.machine)
+            inner = find(stage, " ".join(rest))
+            return Target(name, stage.supervisors.get(inner.machine), inner.machine)
     raise UsageError(f"{name!r} names nothing in a simulated world")
 
 
-def _actor(world: "World", name: str, actor: ActorProcess | None, machine: str) -> Target:
+def _actor(name: str, actor: ActorProcess | None, machine: str) -> Target:
     if actor is None:
-        return Target(world, name, None, machine)
-    return Target(world, name, actor, actor.machine.name)
+        return Target(name, None, machine)
+    return Target(name, actor, actor.machine.name)
 
 
-def _at_slot(world: "World", slot: str) -> ActorProcess | None:
-    supervisor = world.supervisors.get(slot.partition("/")[0])
+def _at_slot(stage: Stage, slot: str) -> ActorProcess | None:
+    supervisor = stage.supervisors.get(slot.partition("/")[0])
     return None if supervisor is None else supervisor.children.get(slot)

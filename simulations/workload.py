@@ -7,7 +7,7 @@ the end of their lifetime, or an eviction.
 
 import hashlib
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -20,11 +20,10 @@ from greenroom_cluster.shard.roles.suspension import DROPPED
 from greenroom_cluster.shard.settings import HostSettings
 from simulations.clients import ClientProcess
 from simulations.linearizability import Operation, Reason
+from simulations.marks import PoisonBook
 from simulations.plans import Action
+from simulations.stage import Stage
 from simulations.timeline import ORIGIN_NS, WALL_ORIGIN_US
-
-if TYPE_CHECKING:
-    from simulations.world import World
 
 LIFETIME_US = 3600 * 1_000_000
 _REASONS: dict[int, Reason] = {1: "exists", 2: "not_found", 3: "conflict"}
@@ -69,9 +68,10 @@ class Entry(msgspec.Struct):
 class Workload:
     """The callers of all clients, working through the actions of a plan."""
 
-    def __init__(self, world: "World") -> None:
-        plan = world.plan
-        self.world = world
+    def __init__(self, stage: Stage, book: PoisonBook) -> None:
+        plan = stage.plan
+        self.stage = stage
+        self._book = book
         self.random = Random(f"{plan.seed}/workload")
         self._pages = plan.page_max < HostSettings().page_max
         self.sessions = [self._session(number) for number in range(plan.sessions)]
@@ -89,7 +89,7 @@ class Workload:
             self._queues.setdefault(action.caller, []).append(action)
 
     def _session(self, number: int) -> Session:
-        plan = self.world.plan
+        plan = self.stage.plan
         shard = number % plan.shards
         width = 65536 // plan.shards
         point = shard * width + self.random.randrange(width)
@@ -103,15 +103,15 @@ class Workload:
     # --- callers -----------------------------------------------------------------------------------------
 
     def _client(self, caller: int) -> ClientProcess:
-        return self.world.clients[caller % self.world.plan.clients]
+        return self.stage.clients[caller % self.stage.plan.clients]
 
     def _next(self, caller: int) -> None:
         queue = self._queues[caller]
-        if not queue or self.world.healing:
+        if not queue or self.stage.healing:
             return
         client = self._client(caller)
         if not client.alive:
-            self.world.timeline.after(50_000_000, self._next, caller)
+            self.stage.timeline.after(50_000_000, self._next, caller)
             return
         action = queue.pop()
         client.later(action.think_ms / 1e3, self._act, caller, action)
@@ -144,7 +144,7 @@ class Workload:
         if entry is None or entry.given_up:
             return
         entry.given_up = True
-        self.world.network.happened["caller cancelled"] += 1
+        self.stage.network.happened["caller cancelled"] += 1
         self._next(caller)
 
     def client_died(self, client: ClientProcess, index: int) -> None:
@@ -154,7 +154,7 @@ class Workload:
                 del self._open[number]
                 self._append(entry, {"outcome": "unknown"})
         for caller in sorted(self._queues):
-            if caller % self.world.plan.clients == index:
+            if caller % self.stage.plan.clients == index:
                 self._next(caller)
 
     # --- requests ----------------------------------------------------------------------------------------
@@ -165,8 +165,8 @@ class Workload:
         return f"v{self._values}"
 
     def _data(self) -> dict[str, Any]:
-        bulk = self.world.plan.session_bytes
-        if self.world.plan.memory_bytes:
+        bulk = self.stage.plan.session_bytes
+        if self.stage.plan.memory_bytes:
             bulk = bulk * self.random.randrange(5) // 2
         return {"v": self.value(), "bulk": "." * bulk} if bulk else {"v": self.value()}
 
@@ -174,7 +174,7 @@ class Workload:
         """Return what stands for that id on the wire."""
         known = self._digests.get(key)
         if known is None:
-            text = f"{self.world.plan.seed}/{key}"
+            text = f"{self.stage.plan.seed}/{key}"
             known = self._digests[key] = hashlib.blake2b(text.encode(), digest_size=32).digest()
             self._keys[known] = (session, key)
         return known
@@ -184,7 +184,7 @@ class Workload:
         keys = session.keys
         key = keys[-2] if action.older and len(keys) > 1 else keys[-1]
         fields: dict[str, Any] = {"kind": action.kind, "session": session.name, "key": key}
-        now = self.world.timeline.now
+        now = self.stage.timeline.now
         return Entry(fields, session, client.identity, client.dialog.next_id(), now)
 
     def _submit(self, client: ClientProcess, action: Action, entry: Entry, done: Any) -> None:
@@ -207,21 +207,21 @@ class Workload:
 
     def _absolute_ns(self, session: Session) -> int | None:
         """Return when a session is over whatever is done to it, None for most."""
-        plan = self.world.plan
+        plan = self.stage.plan
         if not plan.deadline_ms or int(session.name[1:]) % 4 != 3:
             return None
-        return self.world.ready_ns + plan.deadline_ms * 1_000_000
+        return self.stage.ready_ns + plan.deadline_ms * 1_000_000
 
     def _expires_us(self, action: Action, session: Session) -> int:
         """Return when the session is to end, and note from when on it may be gone."""
-        now = self.world.timeline.now
+        now = self.stage.timeline.now
         absolute_ns = self._absolute_ns(session)
         end_ns = now + action.lifetime_ms * 1_000_000 if action.lifetime_ms else None
         if absolute_ns is not None and action.kind == "create":
             end_ns = absolute_ns if end_ns is None else min(end_ns, absolute_ns)
         if end_ns is None:
             return WALL_ORIGIN_US + LIFETIME_US
-        early = end_ns - self.world.clock_slack_ns
+        early = end_ns - self.stage.clock_slack_ns
         known = session.earliest_end_ns
         session.earliest_end_ns = early if known is None else min(known, early)
         return _wall_us(end_ns)
@@ -234,7 +234,7 @@ class Workload:
             return
         late_ns = entry.invoked_ns - absolute_ns
         if late_ns > 1_000_000_000 + (entry.invoked_ns - ORIGIN_NS) // 7:
-            self.world.violate("expired", f"{session.name} was seen {late_ns / 1e9:.1f} s after its deadline")
+            self.stage.violate("expired", f"{session.name} was seen {late_ns / 1e9:.1f} s after its deadline")
 
     def _request(self, client: ClientProcess, action: Action, entry: Entry) -> tuple[Any, kinds.Kind]:
         session, fields, number = entry.session, entry.fields, entry.request
@@ -312,7 +312,7 @@ class Workload:
     # --- outcomes ----------------------------------------------------------------------------------------
 
     def _record(self, entry: Entry, reply: wire.Reply | None, error: GreenroomError | None) -> None:
-        now = self.world.timeline.now
+        now = self.stage.timeline.now
         kind = entry.fields["kind"]
         if error is not None:
             if isinstance(error, UnavailableError):
@@ -322,14 +322,14 @@ class Workload:
             elif isinstance(error, OutcomeUnknownError):
                 result = {"outcome": "unknown"}
             else:
-                self.world.violate("client", f"{kind} failed with {type(error).__name__}: {error}")
+                self.stage.violate("client", f"{kind} failed with {type(error).__name__}: {error}")
                 return
             self._append(entry, result)
             return
         self.acknowledged += 1
         if entry.session is not None:
-            shard = entry.session.point * self.world.plan.shards >> 16
-            self.answers.append((shard, self.world.seconds))
+            shard = entry.session.point * self.stage.plan.shards >> 16
+            self.answers.append((shard, self.stage.seconds))
         assert reply is not None
         self._append(entry, self._told(entry, reply) | {"completed_ns": now}, reply)
 
@@ -346,16 +346,16 @@ class Workload:
                 self._check_over(entry)
                 return {"outcome": "ok", "version": version, "result": decode_data(data)}
             case wire.Failed(code=wire.FailureCode.INVALID, detail=detail) if detail == DROPPED:
-                if (entry.client, entry.request) not in self.world.poisons.dropped_requests:
-                    self.world.violate("client", f"request {entry.request} was not dropped but is told so")
+                if (entry.client, entry.request) not in self._book.dropped_requests:
+                    self.stage.violate("client", f"request {entry.request} was not dropped but is told so")
                 return {"outcome": "failed", "reason": "unavailable"}
             case wire.Failed(code=wire.FailureCode.FULL):
                 self.refused.append((entry.client, entry.request, entry.fields["kind"]))
-                self.world.network.happened["refused for want of memory"] += 1
+                self.stage.network.happened["refused for want of memory"] += 1
                 return {"outcome": "failed", "reason": "unavailable"}
             case wire.Failed(code=code):
                 if code not in _REASONS:
-                    self.world.violate("client", f"{entry.fields['kind']} failed with code {code}")
+                    self.stage.violate("client", f"{entry.fields['kind']} failed with code {code}")
                 return {"outcome": "failed", "reason": _REASONS.get(code, "conflict")}
             case _:
                 return {"outcome": "ok"}

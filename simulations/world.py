@@ -7,38 +7,22 @@ the history at the end. A world is a value of its plan: the same plan gives the 
 Faults are found by name: `world["primary of shard 3"].pause(2.0)`, see `targets`.
 """
 
-import hashlib
 from collections.abc import Callable
-from random import Random
-from typing import Any
 
 import msgspec
 
-from greenroom import wire
-from greenroom.cluster_map import ClusterMap
-from greenroom.dialog import DialogSettings
-from greenroom.framing import encode_frames
-from greenroom_cluster.coordination.coordinator import CoordinatorSettings
-from greenroom_cluster.coordination.genesis import first_map
-from greenroom_cluster.shard.effects import Transition, Warned
-from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.roles.role import Role
-from greenroom_cluster.shard.settings import HostSettings
-from greenroom_cluster.shard.state.clock import BELIEVED_AHEAD_US
-from simulations.actors import ActorProcess
-from simulations.clients import ClientProcess
-from simulations.connections import CLUSTER, Codec
-from simulations.coordination import CoordinatorProcess, Disk
-from simulations.faults import Faults
+from simulations.faults import Faults, Victim
+from simulations.hits import Reach
 from simulations.linearizability import Operation, UndecidedError, check_history
-from simulations.network import Network
+from simulations.marks import PoisonBook
 from simulations.oracles import Oracles
 from simulations.plans import Plan
-from simulations.poison import ActorMark, Poisons
-from simulations.recording import Recording, gaps
-from simulations.supervisors import SupervisorProcess
-from simulations.targets import Target, find
-from simulations.timeline import ORIGIN_NS, SECOND, Timeline
+from simulations.poison import Poisons
+from simulations.probes import Probes
+from simulations.recording import gaps
+from simulations.stage import Stage, Violation
+from simulations.timeline import SECOND
 from simulations.workload import Workload
 
 START_BOUND_NS = 20 * SECOND
@@ -46,19 +30,6 @@ HEAL_BOUND_NS = 30 * SECOND
 REST_BOUND_NS = 5 * SECOND
 SETTLED_SECONDS = 0.5
 GAP_SECONDS = 0.03
-TRACE_MAX = 200_000
-IDENTITY = b"simulatedcluster"
-
-
-class Violation(msgspec.Struct, frozen=True):
-    """A rule that broke, when (seconds since the world began), and how."""
-
-    rule: str
-    seconds: float
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.rule} at {self.seconds:.6f}: {self.detail}"
 
 
 class Result(msgspec.Struct, kw_only=True):
@@ -78,225 +49,23 @@ class Result(msgspec.Struct, kw_only=True):
     processor_seconds: float = 0.0
 
 
-def _clock_slack_ns(plan: Plan) -> int:
-    """Return by how much shard time may run ahead of true time in this plan."""
-    ahead = 0.2 + max((0, *plan.walls_ms)) / 1e3
-    for fault in plan.faults:
-        if fault.kind == "jump wall clock" and fault.amount > 0:
-            # What is far ahead is not believed, but followed a tenth faster.
-            ahead += fault.amount if fault.amount <= BELIEVED_AHEAD_US / 1e6 else 0.1 * plan.seconds + 1.0
-    return int(ahead * SECOND)
-
-
-class World:
+class World(Stage):
     """One run of one plan."""
 
     def __init__(self, plan: Plan, *, tracing: bool = False) -> None:
-        self.plan = plan
-        self.timeline = Timeline()
-        self.random = Random(f"{plan.seed}/world")
-        self.network = Network(
-            self.timeline, Random(f"{plan.seed}/network"), plan.latency_us * 1000, plan.jitter_us * 1000
-        )
-        self.codec = Codec(encoded=plan.encoded)
-        self.violations: list[Violation] = []
-        self.trace: list[str] = []
-        self.tracing = tracing
-        self.healing = False
-        self.ready_ns = 0
-        self.began_ns = ORIGIN_NS
-        self.clock_slack_ns = _clock_slack_ns(plan)
-        self._trace_digest = hashlib.blake2b(digest_size=16)
-        self.oracles = Oracles(self)
-        self.poisons = Poisons(self)
-        self.recording = Recording()
-        self.settings = HostSettings(
-            beacon_seconds=plan.beacon_seconds,
-            lease_seconds=plan.lease_seconds,
-            grace_seconds=plan.grace_seconds,
-            repropose_seconds=plan.repropose_seconds,
-            chunk_bytes=plan.chunk_bytes,
-            chunks_in_flight_max=plan.chunks_in_flight,
-            prepares_in_flight_max=plan.prepares_in_flight,
-            page_max=plan.page_max,
-            step_bytes=plan.step_bytes,
-            eviction="anonymous" if plan.evicts else "none",
-        )
-        self.disk = Disk(first_map(CLUSTER, plan.shards, plan.replicas, IDENTITY))
-        self.disk.write_ns = int(plan.disk_ms * 1e6)
-        self.actors: dict[bytes, ActorProcess] = {}
-        self.supervisors: dict[str, SupervisorProcess] = {}
-        self.clients: list[ClientProcess] = []
-        self.generations = 0
-        self.network.machine("coordinator")
-        self.coordinator = self.start_coordinator()
-        for number in range(plan.nodes):
-            self.start_node(f"n{number}")
-        for number in range(plan.clients):
-            self.start_client(number)
-        self.workload = Workload(self)
-        self.faults = Faults(self)
-
-    # --- making processes --------------------------------------------------------------------------------
-
-    def start_coordinator(self) -> CoordinatorProcess:
-        """Start the coordinator from what is on disk."""
-        self.generations += 1
-        process = CoordinatorProcess(
-            self.network,
-            self.network.machine("coordinator"),
-            Random(f"{self.plan.seed}/coordinator/{self.generations}"),
-            self.disk,
-            CoordinatorSettings(),
-        )
-        self.coordinator = process
-        process.run(self.codec, self.oracles, self.random.randbytes(16))
-        return process
-
-    def start_node(self, name: str) -> SupervisorProcess:
-        """Start a node's supervisor, on a machine of the same name, unless it runs already."""
-        running = self.supervisors.get(name)
-        if running is not None and running.alive:
-            return running
-        self.generations += 1
-        number = int(name[1:])
-        rate = self.plan.rates[number] if number < len(self.plan.rates) else 1_000_000
-        fresh = name not in self.network.machines
-        machine = self.network.machine(name, rate)
-        if fresh and number < len(self.plan.walls_ms):
-            machine.wall_offset_us = self.plan.walls_ms[number] * 1000
-        random = Random(f"{self.plan.seed}/{name}/{self.generations}")
-        process = SupervisorProcess(self.network, machine, random, self, name, self.random.randbytes(16))
-        self.supervisors[name] = process
-        process.run(self.codec, self.plan.actors)
-        self.note(f"node {name} starts")
-        return process
-
-    def start_client(self, number: int) -> ClientProcess:
-        """Start a client process, in the place of a former one."""
-        self.generations += 1
-        machine = self.network.machine(f"client{number}")
-        nodes = tuple(each.address for each in self.supervisors.values())
-        settings = DialogSettings(seeds=nodes, cluster=CLUSTER, deadline_seconds=self.plan.deadline_seconds)
-        process = ClientProcess(
-            self.network,
-            machine,
-            Random(f"{self.plan.seed}/client/{self.generations}"),
-            self.random.randbytes(16),
-            settings,
-            lambda reason: self.violate("client", f"client {number}: {reason}"),
-            lambda: self.oracles.went_over(f"client {number}"),
-        )
-        if number < len(self.clients):
-            self.clients[number] = process
-        else:
-            self.clients.append(process)
-        return process
-
-    def make_actor(self, node: str, slot: str) -> ActorProcess:
-        """Make an actor's process, which does not serve yet."""
-        incarnation = self.random.randbytes(16)
-        settings = self._settings_of(node)
-        mark = ActorMark(self.poisons)
-        host = Host(incarnation, slot, settings, Random(self.random.random()), mark)
-        machine = self.network.machine(node)
-        actor = ActorProcess(
-            self.network, machine, Random(self.random.random()), host, slot, incarnation, mark
-        )
-        mark.actor = actor
-        actor.host_settings = settings
-        actor.trace = self._note_effect
-        actor.on_gone = lambda: self._gone(actor)
-        self.recording.began(actor.slot, actor.name, self.seconds)
-        self.actors[incarnation] = actor
-        return actor
-
-    def _settings_of(self, node: str) -> HostSettings:
-        bounds = self.plan.memory_bytes
-        if not bounds or self.healing:
-            return self.settings
-        bound = bounds[int(node[1:]) % len(bounds)]
-        return msgspec.structs.replace(self.settings, memory_bytes_max=bound)
-
-    def _gone(self, actor: ActorProcess) -> None:
-        self.oracles.died(actor)
-        self.recording.ended(actor.name, self.seconds)
-
-    def start_actor(self, actor: ActorProcess) -> str:
-        """Let an actor serve; return its address."""
-        node, _, index = actor.slot.partition("/")
-        port = 100 + int(index) if self.plan.fixed_ports else 1000 + self.pid_of(actor)
-        address = f"{node}:{port}"
-        actor.run(self.codec, address, self.oracles)
-        self.note(f"{actor.name} starts")
-        return address
-
-    # --- what is known of processes ----------------------------------------------------------------------
-
-    def pid_of(self, actor: ActorProcess) -> int:
-        """Return the process id, which is never used again in a world."""
-        return list(self.actors).index(actor.incarnation) + 1
-
-    def is_process_alive(self, pid: int) -> bool:
-        """Whether the process with that id runs."""
-        return list(self.actors.values())[pid - 1].alive
-
-    def is_alive(self, incarnation: bytes) -> bool:
-        """Whether that incarnation runs."""
-        actor = self.actors.get(incarnation)
-        return actor is not None and actor.alive
-
-    def name_of(self, incarnation: bytes) -> str:
-        """Return the name of an incarnation."""
-        actor = self.actors.get(incarnation)
-        return incarnation.hex()[:6] if actor is None else actor.name
-
-    def check_dead(self, supervisor: SupervisorProcess, incarnations: tuple[bytes, ...]) -> None:
-        """Judge what a supervisor reports."""
-        self.oracles.reported_dead(supervisor.name, incarnations)
-
-    @staticmethod
-    def encode(messages: list[wire.Frame]) -> bytes:
-        """Return the frames of these messages."""
-        return bytes(encode_frames(messages, 16 << 20))
-
-    @property
-    def map(self) -> ClusterMap:
-        """The newest map on the coordinator's disk."""
-        return self.disk.map
-
-    # --- the trace ---------------------------------------------------------------------------------------
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the world began."""
-        return (self.timeline.now - ORIGIN_NS) / 1e9
-
-    def note(self, text: str) -> None:
-        """Put a line into the trace."""
-        line = f"{self.seconds:12.6f} {text}"
-        self._trace_digest.update(line.encode())
-        if self.tracing and len(self.trace) < TRACE_MAX:
-            self.trace.append(line)
-
-    def _note_effect(self, actor: ActorProcess, effect: Any) -> None:
-        if isinstance(effect, Warned) and "its log is not the primary's" in effect.message:
-            self.violate("logs", f"{actor.name} shard {effect.shard}: {effect.message}")
-        if isinstance(effect, Transition):
-            self.note(
-                f"{actor.name} shard {effect.shard} epoch {effect.epoch} {effect.role}: {effect.reason}"
-            )
-
-    def violate(self, rule: str, detail: str) -> None:
-        """Note that a rule broke."""
-        self.violations.append(Violation(rule, self.seconds, detail))
-        self.note(f"VIOLATION {rule}: {detail}")
+        super().__init__(plan, tracing=tracing)
+        book = PoisonBook()
+        self.oracles = Oracles(self, book)
+        self.poisons = Poisons(self, book, self.oracles)
+        self.open(self.oracles, self.poisons.touched)
+        self.workload = Workload(self, book)
+        self.faults = Faults(Reach(self, self.oracles, self.poisons, self.workload))
 
     # --- running -----------------------------------------------------------------------------------------
 
-    def __getitem__(self, name: str) -> Target:
+    def __getitem__(self, name: str) -> Victim:
         """Return what a name stands for now; see `targets`."""
-        return find(self, name)
+        return self.faults.victim(name)
 
     def begin(self) -> bool:
         """Let the cluster start, and the callers with their faults; False if it does not come up."""
@@ -340,8 +109,6 @@ class World:
 
     def _live(self) -> float:
         """Heal, then demand that everything works again within the bound; return how long that took."""
-        from simulations.probes import Probes  # probes act through a world's clients
-
         self.note("healing")
         self.healing = True
         healed_ns = self.timeline.now
@@ -349,7 +116,7 @@ class World:
         for actor in self.actors.values():
             # An operator gives them what they need: until then copies may be missing for want of memory.
             actor.host.memory.rebound(self.settings.memory_bytes_max)
-        probes = Probes(self)
+        probes = Probes(self, self.oracles.lost)
         end = healed_ns + HEAL_BOUND_NS
         done = self.timeline.run_until(
             end, self._ticking(lambda: probes.answered and self.whole() and not self._astray())
@@ -452,7 +219,7 @@ class World:
             heal_seconds=heal_seconds,
             faults=dict(self.network.happened),
             messages={f"{role} {kind}": count for (role, kind), count in self.oracles.messages.items()},
-            digest=self._trace_digest.hexdigest(),
+            digest=self.digest,
         )
 
     def history(self) -> list[Operation]:

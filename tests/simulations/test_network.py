@@ -3,9 +3,10 @@
 from random import Random
 from typing import Any
 
-from simulations.network import End, Network, TrafficRule
+from simulations.network import End, Network
 from simulations.processes import Process
 from simulations.timeline import SECOND, Timeline
+from simulations.traffic import TrafficRule
 
 
 class Pair:
