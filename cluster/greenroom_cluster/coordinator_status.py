@@ -1,4 +1,4 @@
-"""What an operator is told of the coordinator: whether it is there, and what waits for it."""
+"""The coordinator's state for an operator: whether it is there, and what waits for it."""
 
 from collections import Counter
 

@@ -1,8 +1,8 @@
-"""When to start a supervised process again, and when to give up: one for one, as in Erlang's supervisors.
+"""Rules for restarting a supervised process, and for giving up: one for one, as in Erlang's supervisors.
 
-The first restart is immediate, later ones back off exponentially with jitter. A process that stayed up for a
-while counts as sound, and the back-off begins anew. Too many restarts within a time mean that restarting does
-not help: the supervisor ends and leaves it to its own.
+The first restart is immediate; later ones back off exponentially with jitter. After a process stayed up for a
+while, the back-off begins anew. Too many restarts within a window mean that restarting does not help: the
+supervisor ends and leaves the decision to its own supervisor.
 """
 
 import math
@@ -42,7 +42,7 @@ class RestartSettings(msgspec.Struct, frozen=True):
 
 
 class Restart(msgspec.Struct, frozen=True):
-    """Start the process again after so many nanoseconds; `attempt` counts restarts in a row from 1."""
+    """Start the process again after a delay in nanoseconds; `attempt` counts restarts in a row from 1."""
 
     delay_ns: int
     attempt: int
@@ -70,7 +70,7 @@ class RestartPolicy:
         self._started_ns = now_ns
 
     def exited(self, now_ns: int) -> Restart | GiveUp:
-        """Say what to do after an exit that was not asked for, a failed start included."""
+        """Return what to do after an unexpected exit or a failed start."""
         settings = self._settings
         if self._started_ns is not None and now_ns - self._started_ns >= settings.sound_after_seconds * 1e9:
             self._attempt = 0

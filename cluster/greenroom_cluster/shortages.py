@@ -1,4 +1,4 @@
-"""What an operator is told where memory is short: a line for each kind, however many shards it concerns."""
+"""Lines for an operator when memory is short: one for each kind, however many shards it concerns."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ _DIGITS = re.compile(r"\d+")
 
 
 class LackedCopy(msgspec.Struct, frozen=True):
-    """A copy of a shard that was refused. `actor`: which one has no memory for its `needed_bytes`, if so."""
+    """A refused copy of a shard. `actor` is the one that has no memory for its `needed_bytes`, if any."""
 
     shard: int
     reason: str

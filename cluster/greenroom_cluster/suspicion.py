@@ -1,12 +1,12 @@
-"""Which record to suspect when an actor hangs or ends: one verdict for supervisors, real and simulated.
+"""The verdict on which record to suspect when an actor hangs or ends, for real and simulated supervisors.
 
 An actor marks the record that it is about to apply where its supervisor can see it. Under load some record is
-in hand at almost any moment, so that alone proves nothing of an actor that was killed. What accuses a record
-is that the actor crashed with it in hand, or that it cost far more processor time than any record may. Time
-of the processor, not of the clock: an actor that is stopped, or waits for a busy machine, works on nothing.
+in hand at almost any moment, so that alone proves nothing if the actor was killed. A record is accused if the
+actor crashed with it in hand, or if it cost far more processor time than any record may. Processor time
+counts, not clock time: an actor that is stopped, or waits for a busy machine, works on nothing.
 
-A false suspicion costs little. It is taken back once the actor goes on, and nobody minds it but a backup that
-takes over without having been told that its primary had applied the record.
+A false suspicion costs little. It is withdrawn once the actor goes on, and it affects only a backup that
+takes over before it has heard that its primary had applied the record.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ HANG_SECONDS = 0.3
 """Of processor time: three times what any step may take. A backup takes over a second after the last sign of
 life, so it is told in time even if the machine has only half a processor for the actor."""
 KILL_SECONDS = 0.1
-"""The same for an actor that was killed, by whoever it was: the kernel, when memory ran out, does it so."""
+"""The same for an actor that was killed by another process or by the kernel, as when memory runs out."""
 PASSED_MAX = 16
 """How many records an actor is said to have passed. Each is told of with every heartbeat until then."""
 
@@ -35,7 +35,7 @@ class InHand(msgspec.Struct, frozen=True):
 
 
 class Watch:
-    """What is known of one actor's record in hand.
+    """Knowledge of one actor's record in hand.
 
     `passed` are records that were suspected and are not any more, by shard, the last one behind: each is
     told of until another record of its shard is suspected, or `PASSED_MAX` others were. `busy` is the
@@ -52,17 +52,17 @@ class Watch:
         self.passed: dict[int, InHand] = {}
 
     def look(self, in_hand: InHand | None, busy: float | None) -> bool:
-        """Note what is in hand now; whether `suspect` is another than before."""
+        """Note the record in hand now; return whether `suspect` has changed."""
         self._note(in_hand, busy)
         return self._conclude(in_hand if self._spent >= HANG_SECONDS else None)
 
     def ended(self, in_hand: InHand | None, busy: float | None, *, crashed: bool) -> None:
-        """Conclude what to suspect of an actor that ended with this record in hand."""
+        """Decide which record to suspect after an actor ended with this record in hand."""
         self._note(in_hand, busy)
         self._conclude(in_hand if crashed or self._spent >= KILL_SECONDS else None)
 
     def suspicions(self, incarnation: bytes) -> tuple[Suspicion, ...]:
-        """Return what the coordinator is to know of this actor's records, what is suspected now first."""
+        """Return the suspicions of this actor's records for the coordinator, the current one first."""
         told = [] if self.suspect is None else [(self.suspect, False)]
         told += [(record, True) for record in reversed(self.passed.values())]
         return tuple(

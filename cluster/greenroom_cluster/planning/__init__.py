@@ -1,1 +1,1 @@
-"""Which slots each shard should have, and what shards wait for."""
+"""The planner: the slots that each shard should have, and what shards wait for."""

@@ -1,10 +1,10 @@
-"""Decides when to plan, and with which slots. It writes what is wanted, never a configuration.
+"""Decides when to plan, and with which slots. It writes the wanted placement, never a configuration.
 
-An actor restarts in half a second, so a slot whose actor or node has gone stays in plans for a while; only
-what stays away is replaced. Newcomers are waited for until none has come for a moment, so that the first of
-three nodes is not given every shard. A node that leaves is avoided at once, and so is one that was removed.
+An actor restarts in half a second, so a slot whose actor or node has gone stays in plans for a while; only a
+slot that stays away is replaced. The controller waits until no newcomer has come for a moment, so that the
+first of three nodes does not get every shard. It avoids a node that leaves, or was removed, at once.
 
-Planning a placement that is as planned changes nothing, so a restarted controller needs no memory.
+Planning again changes nothing if the placement is as planned, so a restarted controller needs no memory.
 """
 
 import msgspec
@@ -29,7 +29,7 @@ class ControllerSettings(msgspec.Struct, frozen=True):
 
 
 class Controller:
-    """Turns what the map says of nodes and actors into what each shard should want."""
+    """Turns the map's nodes and actors into the wanted placement of each shard."""
 
     def __init__(self, settings: ControllerSettings) -> None:
         self._settle_ns = round(settings.settle_seconds * 1e9)
@@ -48,9 +48,9 @@ class Controller:
         return self._deadline
 
     def step(self, now_ns: int, cluster_map: ClusterMap) -> dict[int, tuple[str, ...]]:
-        """Return what shards should want from now on where that changes; usually nothing.
+        """Return the changes of the wanted placement; usually none.
 
-        To be called after every change of the map and at `next_deadline()`. What it returns must be written.
+        Call it after every change of the map and at `next_deadline()`, and write what it returns.
         """
         if cluster_map is self._seen and now_ns < self._deadline:
             return {}
@@ -90,7 +90,7 @@ class Controller:
         return held
 
     def _unsettled(self, now_ns: int, cluster_map: ClusterMap, usable: set[str]) -> bool:
-        """Whether to wait for more newcomers. Who only loses slots does not wait."""
+        """Whether to wait for more newcomers. A cluster that only loses slots does not wait."""
         planned = self._planned
         if planned is not None and not usable - planned:
             return False

@@ -1,7 +1,7 @@
-"""Which slots each shard should be on: the wanted placement.
+"""The wanted placement: the slots on which each shard should be.
 
-A plan starts from what is wanted and present, and moves only what it must, in this order: a slot that is gone
-is replaced; replicas of a shard go to different nodes as far as there are nodes; loads go within bounds.
+A plan starts from the wanted and present slots, and moves only what it must, in this order: a slot that is
+gone is replaced; replicas of a shard go to different nodes as far as there are nodes; loads go within bounds.
 Pairing wins over balance. New places are found by consistent hashing with bounded loads (Mirrokni, Thorup,
 Zadimoghaddam, SODA 2018): the first slot in the shard's order on the ring that has room.
 
@@ -45,7 +45,7 @@ def node_of(slot: str) -> str:
 
 
 def plan(cluster_map: ClusterMap, usable: Collection[str]) -> dict[int, tuple[str, ...]]:
-    """Return what every shard should want where that differs from what it wants now, given the usable slots.
+    """Return the changes of the wanted placement, by shard, given the usable slots.
 
     Without a usable slot nothing changes.
     """
@@ -117,7 +117,7 @@ def _low(average: float) -> int:
 def _kept(
     cluster_map: ClusterMap, entry: ShardEntry, slot_number: dict[str, int], board: Board, aim: Aim
 ) -> list[int]:
-    """Return the places that a shard keeps: those it wants, else those that hold its sessions already."""
+    """Return the slots that a shard keeps: those it wants, else those that hold its sessions already."""
     wanted = [slot_number[name] for name in dict.fromkeys(entry.wanted) if name in slot_number]
     present = _present(cluster_map, entry, slot_number)
     first_gone = bool(entry.wanted) and entry.wanted[0] not in slot_number

@@ -1,8 +1,8 @@
-"""Which shards wait for nodes that are away, and what an operator can do about it.
+"""Shards that wait for nodes that are away, and what an operator can do about it.
 
-A shard whose every living member is on nodes that are away is not begun anew: they may hold its sessions. It
-goes on when one of them is back, or when all are known to be gone: seen by their own node when it starts
-again on the same host, or declared by an operator.
+If all living members of a shard are on nodes that are away, the shard does not begin anew: they may hold its
+sessions. It goes on when one of them is back, or when all are known to be gone: their own node sees it when
+it starts again on the same host, or an operator declares it.
 """
 
 from collections import Counter
@@ -14,14 +14,14 @@ from greenroom.cluster_map import ClusterMap
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """So many shards wait for these nodes. `running`: those nodes run, only former processes are away."""
+    """`shards` shards wait for these nodes. `running`: the nodes run, only former processes are away."""
 
     nodes: tuple[str, ...]
     shards: int
     running: bool = False
 
     def told(self) -> str:
-        """Return the sentence for an operator: what waits, and the ways out."""
+        """Return the sentence for an operator: what waits, and what to do."""
         one, alone = self.shards == 1, len(self.nodes) == 1
         names = " and ".join(self.nodes)
         forget = " and ".join(f"`greenroom forget-node {name}`" for name in self.nodes)

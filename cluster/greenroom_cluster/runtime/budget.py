@@ -1,7 +1,7 @@
-"""What clients' connections may hold together of a process's memory: frames begun, and answers not taken.
+"""The bound on memory that all clients' connections hold together: incomplete frames and unread answers.
 
-Each connection has bounds of its own, but many at once could fill an actor up with frames that they never
-finish or answers that they never read, and everybody's writes would be refused as if sessions had filled it.
+Each connection has bounds of its own, but many together could fill an actor with frames that they never
+finish or answers that they never read. All writes would then be refused, as if sessions had filled the actor.
 """
 
 from typing import Protocol
@@ -13,7 +13,7 @@ from greenroom_cluster.runtime.log_limits import LimitedLog
 BUFFER_BYTES_MAX = 16 << 20
 BUFFER_BYTES_MIN = 4 << 20
 FRAME_SECONDS = 10
-"""For how long a frame may be incomplete."""
+"""How long a frame may be incomplete."""
 SWEEP_SECONDS = 1
 
 _MEMORY_SHARE = 16
@@ -24,30 +24,30 @@ _limited_log = LimitedLog(_log)
 
 
 def buffer_bytes(memory_bytes_max: int) -> int:
-    """Return how much of an actor's memory its clients' connections may hold."""
+    """Return the bytes of an actor's memory that its clients' connections may hold."""
     return max(BUFFER_BYTES_MIN, memory_bytes_max // _MEMORY_SHARE)
 
 
 class Holder(Protocol):
-    """A connection, as the budget sees it. `source` is who is charged for it, `remote` its name in logs."""
+    """A connection, as the budget sees it. `source` is the account charged, `remote` its name in logs."""
 
     source: str
     remote: str
 
     @property
     def crowded(self) -> bool:
-        """Whether nothing is read from it until the other side has taken what is queued."""
+        """Whether reading from it is paused until the other side has taken the queued bytes."""
 
     def abort(self, reason: str) -> None:
-        """End it and give back what it holds."""
+        """End it and free what it holds."""
 
 
 class BufferBudget:
     """Bounds what connections hold together, and for how long one may leave a frame incomplete.
 
-    Beyond `bytes_max` the source that holds most loses its largest connection. What is below 64 KiB is not
-    counted. The age of a frame is counted in sweeps, not read from a clock: time in which this process stood
-    still, and read nothing, is nobody's fault.
+    Beyond `bytes_max` the source that holds most loses its largest connection. Connections below 64 KiB do
+    not count. The age of a frame is counted in sweeps, not read from a clock: clients are not to blame for
+    time in which this process stood still and read nothing.
     """
 
     def __init__(self, bytes_max: int) -> None:
@@ -57,7 +57,7 @@ class BufferBudget:
         self.held_bytes = 0
 
     def hold(self, holder: Holder, held_bytes: int) -> None:
-        """Note what a connection holds now; this may end it, or another."""
+        """Note how much a connection holds now; this may end it, or another one."""
         before = self._held.get(holder, 0)
         if held_bytes >= _FREE_BYTES:
             self._held[holder] = held_bytes

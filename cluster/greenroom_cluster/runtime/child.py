@@ -1,4 +1,4 @@
-"""Where a supervised process begins: `python -m greenroom_cluster.runtime.child FD SUPERVISOR ...`.
+"""Entry of a supervised process: `python -m greenroom_cluster.runtime.child FD SUPERVISOR ...`.
 
 `FD` is its end of the pair of sockets to its supervisor, whose process id is `SUPERVISOR`. The rest are the
 arguments of tractor's own entry, which runs once tractor knows that socket and no address.

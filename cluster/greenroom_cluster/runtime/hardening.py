@@ -1,15 +1,15 @@
-"""What tractor 0.1.0a5 is made to do before it may supervise: listen nowhere, and obey only downwards.
+"""Changes to tractor 0.1.0a5 before it may supervise: it listens nowhere, and obeys only its parent.
 
-tractor has its children dial a port of loopback, on which anybody on this host may then speak: nothing in its
-protocol tells who is who, and whoever says `self.cancel` there ends the supervisor's work. So there is no
-port. The supervisor makes a pair of sockets for each child, keeps one end, and the child inherits the other:
-neither side can be spoken to, or pretended to, by any other process.
+tractor's children dial a port on loopback, and so can any user of this host: its protocol authenticates no
+one, and any caller that says `self.cancel` there ends the supervisor's work. So there is no port. The
+supervisor makes a pair of sockets for each child, keeps one end, and the child inherits the other: no other
+process can speak to either side, or impersonate it.
 
 Importing this module changes tractor in this process, once:
 
 - Nothing listens, in a supervisor or in a child, and there is no registry of names to report to.
-- A supervisor takes answers from its children, no commands: what one of them says, or breaks, ends that
-  child's conversation and nothing else.
+- A supervisor takes answers from its children, no commands: a command or a broken message ends that child's
+  conversation and nothing else.
 - Children would run the `__main__` script of their supervisor again; ours need nothing from it.
 - A killed supervisor would leave its children behind: they watch it, and leave with it.
 - Ctrl-C and a service manager's SIGTERM reach the whole process group. Only the supervisor acts on them.
@@ -48,10 +48,10 @@ _log = structlog.get_logger("greenroom.supervision")
 
 
 def release_starter(processes: Any) -> None:
-    """Let the task that started a process end; for when the process is dead.
+    """Let the task that started a process end. Call it once the process is dead.
 
-    Once the process has connected, that task waits, shielded, for the end of the nursery of processes. If
-    `start_actor` is cancelled in that very moment, it waits for that task, and the nursery for `start_actor`.
+    After the process has connected, that task waits, shielded, for the end of the nursery of processes. If
+    `start_actor` is cancelled at that very moment, it waits for that task, and the nursery for `start_actor`.
     """
     processes._join_procs.set()
 
@@ -71,7 +71,7 @@ async def _serve_nobody(actor: Any, _tasks: trio.Nursery, *, task_status: Any, *
 
 
 class _NoRegistry:
-    """Stands in for tractor's registry of names, which nobody here asks."""
+    """Stands in for tractor's registry of names, which is not used here."""
 
     async def run_from_ns(self, *_: object, **__: object) -> None:
         """Do nothing."""
@@ -182,7 +182,7 @@ def become_child(fd: int, supervisor_pid: int) -> None:
 
 
 def _quieten() -> None:
-    """Spare the logs of this process and its children the warnings that tractor's old code causes."""
+    """Keep the warnings that tractor's old code causes out of the logs of this process and its children."""
     warnings.filterwarnings("ignore", message=r"(trio\.)?MultiError", category=FutureWarning)
     known = "ignore:trio.MultiError is deprecated:FutureWarning"
     filters = os.environ.get("PYTHONWARNINGS", "")

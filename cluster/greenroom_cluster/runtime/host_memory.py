@@ -1,4 +1,4 @@
-"""How much memory this process has, and how much it may have: what the kernel says."""
+"""The memory that this process uses and may use, as the kernel reports it."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 _log = structlog.get_logger(__name__)
 
 SHARE = 0.75
-"""Of what the machine or the container has, what all its actors together take unless told otherwise."""
+"""The default share of the machine's or container's memory for all its actors together."""
 
 
 def resident_bytes(pid: int | str = "self") -> int:
@@ -48,7 +48,7 @@ def _directories(groups: Path, own_groups: Path) -> list[Path]:
 
 
 def warn_if_short(actors: int, bytes_max: int) -> None:
-    """Log a warning if so many actors, each up to its bound, would need more than there is."""
+    """Log a warning if this many actors, each at its bound, would need more memory than there is."""
     available = available_bytes()
     if actors * bytes_max > available:
         _log.warning(
@@ -62,5 +62,5 @@ def warn_if_short(actors: int, bytes_max: int) -> None:
 
 
 def default_bytes(actors: int) -> int:
-    """Return the bound of one of so many actors that share this machine or container."""
+    """Return the bound of each of this many actors that share the machine or container."""
     return max(int(available_bytes() * SHARE) // actors, MEMORY_BYTES_MIN)

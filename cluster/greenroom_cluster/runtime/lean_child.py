@@ -1,12 +1,12 @@
-"""Called first in processes that others start and watch: spares each start a quarter of its work.
+"""Called first in supervised processes: it saves a quarter of the work of each start.
 
-structlog loads rich and pygments, for pretty tracebacks, where they are installed. The tracebacks of such a
-process are plain (`greenroom_cluster.logs`), and how soon it is back counts.
+structlog loads rich and pygments, if installed, for pretty tracebacks. A supervised process logs plain
+tracebacks (`greenroom_cluster.logs`), and should be back soon after a restart.
 """
 
 import sys
 
 
 def do_without_rich() -> None:
-    """Make rich count as not installed in this process."""
+    """Make rich appear not to be installed in this process."""
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None: known to be missing

@@ -1,4 +1,4 @@
-"""What a node serves on its public address: the cluster map, to clients and operators."""
+"""A node's service on its public address: the cluster map, to clients and operators."""
 
 import trio
 

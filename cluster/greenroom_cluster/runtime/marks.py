@@ -1,7 +1,7 @@
 """The mark of the record in hand: a few bytes of shared memory between an actor and its supervisor.
 
-The supervisor makes a file for each incarnation, readable by its own user alone, and the actor takes its name
-away as soon as it has opened it. No secret is in it: a shard, an epoch and a number.
+The supervisor makes a file for each incarnation, which only its own user can read, and the actor unlinks it
+as soon as it has opened it. It holds no secret: a shard, an epoch and a number.
 """
 
 import mmap
@@ -32,7 +32,7 @@ _log = structlog.get_logger("greenroom.supervision")
 
 
 class MarkFile:
-    """The supervisor's side: where one incarnation marks. Raises OSError if there is no room for it."""
+    """The supervisor's side of one incarnation's mark. Raises OSError if there is no room for it."""
 
     def __init__(self) -> None:
         writable = os.access(_SHARED_MEMORY, os.W_OK | os.X_OK)
@@ -53,7 +53,7 @@ class MarkFile:
         return InHand(shard, epoch, sequence) if sequence else None
 
     def close(self) -> None:
-        """Let go of the memory, and of the name if the actor did not."""
+        """Release the memory, and unlink the file unless the actor did."""
         self._memory.close()
         Path(self.path).unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Ports to listen on that are known before the process that listens is started."""
+"""Ports chosen before the process that listens on them is started."""
 
 import errno
 import random
@@ -19,10 +19,10 @@ _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def free_port(host: str = "127.0.0.1", option: str = "--listen") -> int:
-    """Return a port of `host` that nobody listens on now.
+    """Return a port of `host` on which no process listens now.
 
-    Below the range from which the kernel takes the ports of outgoing connections: none of those can take it
-    before it is used, nor can a connection to it, made too early, be answered by itself.
+    It is below the range from which the kernel takes ports of outgoing connections: so none of those can take
+    it before it is used, and a connection to it that is made too early cannot be answered by itself.
     Raises UsageError, naming the option, if none can be found, or the host is not one of this machine.
     """
     choice = random.SystemRandom()
@@ -42,7 +42,7 @@ def free_port(host: str = "127.0.0.1", option: str = "--listen") -> int:
 
 
 def check_port(host: str, port: int, option: str = "--listen") -> None:
-    """Raise UsageError, naming the option, if nobody could listen on this address now."""
+    """Raise UsageError, naming the option, if it is impossible to listen on this address now."""
     try:
         _try_to_listen(host, port)
     except OSError as error:
@@ -65,7 +65,7 @@ def cannot_listen(where: str, error: OSError, option: str) -> UsageError:
 
 
 async def wait_for_ports(host: str, ports: Iterable[int], option: str, seconds: float) -> None:
-    """Wait until all these ports can be listened on: who held them may be about to end.
+    """Wait until all these ports are free: the process that holds them may be about to end.
 
     Raises UsageError, naming the option, if one still cannot after `seconds`.
     """

@@ -1,8 +1,8 @@
-"""What the kernel knows about processes: identity, life and death.
+"""The kernel's view of processes: identity, life and death.
 
-A process id alone proves nothing, for it is used again. (boot, pid namespace, pid, start ticks) names one
-process for ever, and a pidfd holds on to exactly one process: its readability is its death, seen in
-milliseconds, and a signal sent through it never hits a successor.
+A process id alone proves nothing, because it is reused. (boot, pid namespace, pid, start ticks) names one
+process and never another, and a pidfd holds on to exactly one process: it becomes readable within
+milliseconds of the process's death, and a signal sent through it never hits a successor.
 """
 
 import os
@@ -16,7 +16,7 @@ import trio
 
 PROC = Path("/proc")
 EXIT_ORPHANED = 75
-# For the log line that tells of an end which nobody asked for.
+# For the log line about an unexpected end.
 RESTART_HINT = "it is started again, unless it ends too often"
 _START_TICKS_FIELD = 22
 _FIELDS_BEFORE_STATE = 3
@@ -26,7 +26,7 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def host_identity() -> str:
-    """Return what (pid, start ticks) is relative to: this boot of this kernel, and the pid namespace.
+    """Return the scope of (pid, start ticks): this boot of this kernel, and the pid namespace.
 
     Two containers of one host differ; so does the same host after a restart.
     """
@@ -60,7 +60,7 @@ def busy_seconds(pid: int, started_ticks: int) -> float | None:
 
 
 def is_alive(pid: int, started_ticks: int) -> bool:
-    """Whether the process with that id and start is alive. A zombie is not: it runs no more instruction."""
+    """Whether the process with that id and start is alive. A zombie is not: it executes nothing."""
     fields = _stat_fields(pid)
     if fields is None or int(fields[_START_TICKS_FIELD - _FIELDS_BEFORE_STATE]) != started_ticks:
         return False
@@ -125,13 +125,13 @@ class ProcessHandle:
         self.started_ticks = start_ticks(pid) or 0
 
     def close(self) -> None:
-        """Let go of the process; it lives on."""
+        """Release the process; it lives on."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     async def wait_exited(self) -> None:
-        """Return as soon as the process is dead; the kernel says so within milliseconds."""
+        """Return as soon as the process is dead, within milliseconds."""
         await trio.lowlevel.wait_readable(self._fd)
 
     def exited(self) -> bool:
@@ -149,7 +149,7 @@ class ProcessHandle:
         return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal; nothing happens if the process is dead already."""
+        """Send a signal; do nothing if the process is dead already."""
         if self._fd >= 0:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._fd, number)

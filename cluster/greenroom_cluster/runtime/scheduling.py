@@ -1,10 +1,10 @@
-"""The scheduling policy of an actor: `SCHED_BATCH` (sched(7)), under which who is woken interrupts nobody.
+"""The scheduling policy of an actor: `SCHED_BATCH` (sched(7)), under which waking up interrupts no process.
 
-An actor that interrupts its client, or its peer, finds little to do: what they were about to send would have
-come with it. Where a processor is idle it is woken at once all the same. On a host whose processors are busy
-with other things, though, every turn of others takes milliseconds, and an actor that waits for each of them
-serves a half or a quarter of what it could. So it watches how long it waits for a processor, and goes back to
-the usual policy for a minute when that is long.
+An actor that interrupts its client or its peer finds little to do: a moment later, their next messages would
+have come along. If a processor is idle, the actor is still woken at once. But if the host's processors are
+busy with other work, an actor that waits milliseconds for each turn serves only a half or a quarter of what
+it could. So it watches how long it waits for a processor, and returns to the usual policy for a minute if
+that is long.
 """
 
 import os
@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 
 class BatchRule:
-    """Decides, from the times that the kernel keeps of a thread, whether it is to be under `SCHED_BATCH`."""
+    """Decides from the kernel's times of a thread whether to run it under `SCHED_BATCH`."""
 
     def __init__(self, ran_ns: int, waited_ns: int) -> None:
         self.holds = True
@@ -36,7 +36,7 @@ class BatchRule:
         self._suspended_until_ns = 0
 
     def look(self, now_ns: int, ran_ns: int, waited_ns: int) -> bool:
-        """Take in how long this thread has run and has waited to run so far; say whether it holds."""
+        """Take in the times that this thread has run and waited so far; return whether the policy holds."""
         ran, waited = ran_ns - self._ran_ns, waited_ns - self._waited_ns
         self._ran_ns, self._waited_ns = ran_ns, waited_ns
         if self.holds:
@@ -59,9 +59,9 @@ async def keep_policy(
     times: Callable[[], tuple[int, int]] = read_times,
     set_policy: Callable[[int], None] = lambda policy: os.sched_setscheduler(0, policy, os.sched_param(0)),
 ) -> None:
-    """Be under `SCHED_BATCH` for as long as that is no harm; where that cannot be told, or set, do nothing.
+    """Keep this process under `SCHED_BATCH` while it pays off; do nothing if that cannot be measured or set.
 
-    A policy other than the usual one is what an operator has chosen, and stays.
+    A policy other than the usual one is an operator's choice, and stays.
     """
     try:
         rule = BatchRule(*times())

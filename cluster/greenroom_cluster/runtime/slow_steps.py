@@ -1,4 +1,4 @@
-"""Logs steps that kept everybody waiting: what was asked, of which kind, by whom, how large."""
+"""Logging of steps that kept all clients waiting: their messages, kinds, senders and sizes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _limited_log = LimitedLog(structlog.get_logger(__name__))
 
 
 def log_slow_step(event: HostInput, spent_ns: int, sender: str, charged: Sequence[str]) -> None:
-    """Log a step. `sender`: who sent its messages; `charged`: whose requests it carried out."""
+    """Log a step. `sender` sent its messages; `charged` are the clients whose requests it carried out."""
     messages: Sequence[object] = ()
     if isinstance(event, ClientRequests):
         messages = event.requests
@@ -27,7 +27,7 @@ def log_slow_step(event: HostInput, spent_ns: int, sender: str, charged: Sequenc
         input=type(event).__name__,
         milliseconds=spent_ns // 1_000_000,
         kinds=dict(Counter(type(message).__name__ for message in messages)),
-        # Nobody measures messages before: to encode them again costs little beside such a step.
+        # Messages are not measured before: to encode them again costs little beside such a step.
         bytes=sum(len(_encode(message)) for message in messages),
         sender=sender,
         charged=list(charged),

@@ -1,4 +1,4 @@
-"""What a TCP socket between processes of a cluster is told."""
+"""Socket options for TCP connections between cluster processes."""
 
 import socket
 import struct
@@ -7,10 +7,10 @@ _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
 def configure(sock: socket.socket, user_timeout_seconds: float, keepalive_seconds: int) -> None:
-    """Make it send at once, never block, and notice when its other side is gone."""
+    """Make it send at once, never block, and notice when the other side is gone."""
     sock.settimeout(0)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # Ends a connection whose other side acknowledges nothing, or reads nothing, for so long.
+    # Ends a connection whose other side acknowledges or reads nothing for this long.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(user_timeout_seconds * 1000))
     # And one that is silent because its other side vanished.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -28,7 +28,7 @@ def remote_name(sock: socket.socket) -> str:
 
 
 def charged_as(remote: str, number: int) -> str:
-    """Return who is charged for what comes on a connection: its host, on the loopback the connection itself.
+    """Return the account charged for a connection's requests: its host, or on loopback the connection itself.
 
     `remote` as `remote_name` says it, `number` of the connection.
     """
@@ -39,5 +39,5 @@ def charged_as(remote: str, number: int) -> str:
 
 
 def reset_on_close(sock: socket.socket) -> None:
-    """Make `close` reset the connection: what is queued on either side never arrives."""
+    """Make `close` reset the connection: bytes queued on either side never arrive."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)

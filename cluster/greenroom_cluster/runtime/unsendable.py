@@ -1,8 +1,8 @@
-"""What is sent in the place of a message that cannot be sent: too long for a frame, or not encodable.
+"""Substitutes for messages that cannot be sent: too long for a frame, or not encodable.
 
-What a reply may hold is bounded so that this does not happen. Should it happen all the same, it must cost the
-one request and not the connection: a store whose connection is reset repeats what was under way, and all else
-that it had asked on that connection waits meanwhile.
+Replies are bounded so that this does not happen. If it happens anyway, it must cost only that request, not
+the connection: a store whose connection is reset repeats its unanswered requests, and all others on that
+connection wait meanwhile.
 """
 
 import structlog
@@ -15,7 +15,7 @@ _limited_log = LimitedLog(structlog.get_logger(__name__))
 
 
 def substitute(message: wire.Frame, error: Exception, remote: str) -> wire.Frame | None:
-    """Log that a message cannot be sent; return what goes to `remote` instead, None if nothing can."""
+    """Log that a message cannot be sent; return the substitute for `remote`, None if there is none."""
     # Only our own errors are sure not to quote what was to be sent.
     reason = str(error) if isinstance(error, LocalProtocolError) else type(error).__name__
     kind = type(message).__name__
