@@ -257,7 +257,9 @@ def test_the_key_of_the_user_makes_logins_and_logouts() -> None:
     on_stage(test, user_key="user_id")
 
 
-def test_a_slow_logout_by_the_key_ends_a_session_that_has_another_id_by_now() -> None:
+def test_a_slow_logout_by_the_key_ends_a_session_with_another_id() -> None:
+    """The session got its new id meanwhile."""
+
     async def test(s: Stage) -> None:
         await s.browser.post("/fresh/alice")
         session_id = s.sessions.signer.verify((s.cookie or "").encode()) or ""
