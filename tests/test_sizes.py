@@ -10,10 +10,7 @@ MODULE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
 
 # What is longer for now, each with what is to become of it.
-LONGER_MODULES = {
-    # Frames, limits and the reading of a connection, to be parted as the links become pure.
-    "cluster/greenroom_cluster/runtime/connection.py",
-}
+LONGER_MODULES: set[str] = set()
 LONGER_FUNCTIONS = {
     # Its parameters are the options of a session and of a command line, each on a line of its own.
     "store/greenroom/web/session.py:__init__",

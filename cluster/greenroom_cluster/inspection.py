@@ -16,9 +16,9 @@ from greenroom_cluster.coordination.messages import ForgetNode, Rejected
 from greenroom_cluster.coordinator_status import AWAY, CUT_OFF, UNKNOWN, UP, CoordinatorStatus, Undecided
 from greenroom_cluster.planning.placement import node_of
 from greenroom_cluster.planning.waiting import Waiting, awaited, waiting_shards
-from greenroom_cluster.runtime.connection import ConnectionEndedError
 from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
+from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.runtime.tasks import open_tasks
 from greenroom_cluster.shortages import LackedCopy, lacked_copies, refused_growth
 

@@ -19,7 +19,7 @@ from greenroom_cluster.links import former
 from greenroom_cluster.links.outbox import are_bulk
 from greenroom_cluster.runtime.budget import buffer_bytes
 from greenroom_cluster.runtime.clocks import now_ns
-from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
+from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
 from greenroom_cluster.runtime.delivery import Delivery
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
@@ -30,6 +30,7 @@ from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Servi
 from greenroom_cluster.runtime.marks import open_mark
 from greenroom_cluster.runtime.poller import Poller
 from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION
+from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.runtime.scheduling import keep_policy
 from greenroom_cluster.runtime.sockets import charged_as
 from greenroom_cluster.runtime.tasks import open_tasks

@@ -15,13 +15,9 @@ from greenroom.errors import RemoteProtocolError, UsageError
 from greenroom_cluster.links.handshake import Refusal, judge
 from greenroom_cluster.links.redial import DIAL_NS, Redial
 from greenroom_cluster.runtime.addresses import split_address
-from greenroom_cluster.runtime.connection import (
-    LINK_KEEPALIVE_SECONDS,
-    OUTBOUND_BYTES_MAX,
-    ConnectionEndedError,
-    FramedConnection,
-)
+from greenroom_cluster.runtime.connection import LINK_KEEPALIVE_SECONDS, OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.log_limits import LimitedLog
+from greenroom_cluster.runtime.reading import ConnectionEndedError
 
 _log = structlog.get_logger(__name__)
 _limited_log = LimitedLog(_log)

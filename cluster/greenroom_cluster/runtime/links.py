@@ -13,10 +13,11 @@ from greenroom import wire
 from greenroom.framing import messages_decoder
 from greenroom.negotiation import hello
 from greenroom_cluster.links.outbox import farewell
-from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
+from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.delivery import Delivery
 from greenroom_cluster.runtime.dialing import stay_connected
 from greenroom_cluster.runtime.poller import Poller
+from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX, PeerReply
 
 _decoder = messages_decoder(PeerReply | wire.Goodbye)

@@ -29,16 +29,11 @@ from greenroom_cluster.links.handshake import Door
 from greenroom_cluster.runtime.addresses import join_address
 from greenroom_cluster.runtime.budget import BUFFER_BYTES_MAX, SWEEP_SECONDS, BufferBudget
 from greenroom_cluster.runtime.clocks import wall_us
-from greenroom_cluster.runtime.connection import (
-    OUTBOUND_BYTES_MAX,
-    READ_BYTES,
-    USER_TIMEOUT_SECONDS,
-    ConnectionEndedError,
-    FramedConnection,
-)
+from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, USER_TIMEOUT_SECONDS, FramedConnection
 from greenroom_cluster.runtime.descriptors import SpareDescriptor, connections_within
 from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.ports import cannot_listen
+from greenroom_cluster.runtime.reading import READ_BYTES, ConnectionEndedError
 from greenroom_cluster.runtime.sockets import charged_as
 from greenroom_cluster.runtime.tasks import open_tasks
 

@@ -12,8 +12,9 @@ from greenroom import wire
 from greenroom.errors import UsageError
 from greenroom.framing import encode_frames
 from greenroom_cluster.runtime.actor import Actor, ActorSettings
-from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
+from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
+from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.inputs import ClientRequests
 from tests.cluster.runtime.cluster import create, read, small_cluster

@@ -12,7 +12,8 @@ import trio
 from greenroom import wire
 from greenroom.errors import RemoteProtocolError
 from greenroom.framing import encode_frames, encode_greeting, encode_message, messages_decoder
-from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
+from greenroom_cluster.runtime.connection import FramedConnection
+from greenroom_cluster.runtime.reading import ConnectionEndedError
 from tests.cluster.runtime.loopback import (
     connected_pair,
     ended,

@@ -12,9 +12,10 @@ import trio.testing
 from greenroom import wire
 from greenroom.errors import RemoteProtocolError
 from greenroom.framing import encode_frames
-from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
+from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.delivery import MESSAGES_PER_CALL_MAX, Delivery
 from greenroom_cluster.runtime.poller import Poller
+from greenroom_cluster.runtime.reading import ConnectionEndedError
 from tests.cluster.runtime.loopback import client_decoder, connected_pair, get, hello, request_decoder, until
 
 pytestmark = pytest.mark.trio

@@ -14,10 +14,11 @@ from greenroom.errors import InvariantError
 from greenroom.framing import messages_decoder
 from greenroom_cluster.runtime.actor import Actor, ActorSettings
 from greenroom_cluster.runtime.clocks import now_ns
-from greenroom_cluster.runtime.connection import ConnectionEndedError, FramedConnection
+from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.delivery import MESSAGES_PER_CALL_MAX
 from greenroom_cluster.runtime.dialing import dial
 from greenroom_cluster.runtime.driver import EXIT_CORE_FAILED, Driver
+from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.shard.effects import Answer, Connect, Disconnect, Ignored, MemoryFull, Reply, Send
 from greenroom_cluster.shard.inputs import (
     ClientRequests,
