@@ -193,7 +193,7 @@ def _(patches: Patches) -> None:
     patches.set(Redial, "ended", lambda self, now_ns: now_ns + 10**12)
 
 
-@mutant("refuses hellos that name nobody", budget=50)
+@mutant("refuses hellos without a target", budget=50)
 def _(patches: Patches) -> None:
     """Every hello must name whom it means, also that of a store that asks any node for the map."""
     original = Door.judge

@@ -67,7 +67,7 @@ def _(patches: Patches) -> None:
     patches.set(Memory, "refusal_of_join", lambda self, shard, size: None)  # noqa: ARG005
 
 
-@mutant("evicts whoever is the oldest", budget=20, plan=EVICTING)
+@mutant("evicts the oldest of all", budget=20, plan=EVICTING)
 def _(patches: Patches) -> None:
     """Sessions with a user make room like those without one."""
 

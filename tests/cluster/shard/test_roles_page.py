@@ -17,7 +17,7 @@ TOLD = {
     Kind.CHUNK: "a `SnapshotChunk`",
     Kind.ACKNOWLEDGEMENT: "a `PrepareOk`",
     Kind.LEASE: "a `BeaconOk`: its backup promises to wait",
-    Kind.REFUSAL: "a `BeaconOk`: its backup does not back it any more",
+    Kind.REFUSAL: "a `BeaconOk`: its backup no longer backs it",
     Kind.CHUNK_ACKNOWLEDGEMENT: "a `SnapshotOk`",
     Kind.CHUNK_REFUSAL: "a `SnapshotRefused`",
     Kind.GRACE_OVER: "the end of the grace",
