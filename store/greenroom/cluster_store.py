@@ -1,8 +1,8 @@
 """The store that keeps sessions in a Greenroom cluster.
 
-It checks and encodes what the caller gives, hands requests to the runner of the running event loop, and turns
-replies into sessions and errors. Nothing is connected before the first operation. Session ids stay here: the
-cluster sees digests.
+It checks and encodes the arguments, passes requests to the runner of the running event loop, and turns
+replies into sessions and errors. It connects at the first operation. Session ids stay here: the cluster sees
+digests.
 """
 
 import os
@@ -49,11 +49,11 @@ class ClusterStore(BaseSessionStore):
     """Sessions in a cluster, reached through the addresses of some of its nodes.
 
     `nodes` is `"host:port,host:port"`: any nodes will do, more than one so that one may be down. `cluster` is
-    the cluster's name. `data_bytes_max` limits the encoded data that is sent for one session, below the
-    cluster's own limit of 1 MiB, by which what a patch leads to is measured. An operation answers within
-    `deadline_seconds`, retries and failovers included, or
-    raises UnavailableError (not applied) or OutcomeUnknownError (perhaps applied). At most `operations_max`
-    operations of one event loop are in flight. Raises UsageError for an option that makes no sense.
+    the cluster's name. `data_bytes_max` limits the encoded data sent for one session; the outcome of a patch
+    is measured by the cluster's own limit of 1 MiB. An operation answers within `deadline_seconds`, including
+    retries and failovers, or raises UnavailableError (not applied) or OutcomeUnknownError (perhaps applied).
+    At most `operations_max` operations of one event loop are in flight. Raises UsageError for invalid
+    options.
 
     Works under asyncio and trio, with and without `async with`, in several loops and threads, across forks.
     After `aclose` the next operation connects again.
@@ -87,11 +87,11 @@ class ClusterStore(BaseSessionStore):
         return f"<{type(self).__name__} of {self._settings.cluster!r} at {','.join(self._settings.seeds)}>"
 
     async def check(self, *, every_shard: bool = False) -> None:
-        """See whether sessions can be read: reach a node and, by its map, the primary of some shard.
+        """Check whether sessions can be read: reach a node and, by its map, the primary of some shard.
 
-        With `every_shard`, the primaries of all: for a step of a deployment, not for a load balancer, since
-        one actor that is away would take every app out of it. Waits for what is being started or fails over.
-        Raises UsageError if what listens at the addresses of the nodes is not this cluster, and
+        With `every_shard`, reach the primaries of all shards: for a step of a deployment, not for a load
+        balancer, since one actor that is away would take every app out of it. Waits for shards that start or
+        fail over. Raises UsageError if the listeners at the nodes' addresses are not this cluster, and
         UnavailableError at the deadline, saying what is missing.
         """
         CALLS.check(every_shard=every_shard)

@@ -62,7 +62,7 @@ __all__ = [
 BASE_FEATURES = frozenset({"patch", "modify"})
 ALL_FEATURES = BASE_FEATURES | {"rotate", "list_by_user", "delete_by_handle", "delete_by_user"}
 CONTENTION_SECONDS = 5.0
-"""How long the default `patch` and `modify` read and try again before they give up."""
+"""How long the default `patch` and `modify` retry before they give up."""
 
 _OPERATIONS = frozenset(
     {
@@ -74,9 +74,9 @@ _SECRET_FIELDS = frozenset({"session_id", "data"})
 
 
 class SessionData(msgspec.Struct, kw_only=True):
-    """One session. Changing it changes nothing in a store: hand it to `update`.
+    """One session. Changing it does not change the store: pass it to `update`.
 
-    `session_id` is a secret and `data` may hold some, so neither is shown by repr. `created` and
+    `session_id` is a secret and `data` may hold some, so repr shows neither. `created` and
     `absolute_expires` are fixed when the session is created; `expires` never lies after `absolute_expires`.
     `version` is 0 for a session that was never stored, else opaque: it rises with every change and is never
     used again, not even by a new session under the same id. `label` (at most 256 bytes) is shown in lists of
@@ -150,10 +150,10 @@ class StoredSession(msgspec.Struct, frozen=True, gc=False):
 
 
 def stored_form(session: SessionData) -> StoredSession:
-    """Return a session that a store returned as it is kept.
+    """Return a session from a store in its stored form.
 
-    Raises UnreadableSessionError for one that no facade would have stored: a store of one's own may hold
-    anything, and so may a cluster to which something else writes.
+    Raises UnreadableSessionError for one that no facade would have stored: a custom store may hold anything,
+    and so may a cluster to which something else writes.
     """
     try:
         return StoredSession(
@@ -177,7 +177,7 @@ def stored_form(session: SessionData) -> StoredSession:
 
 
 class SessionInfo(msgspec.Struct, kw_only=True, frozen=True):
-    """What a list of a user's sessions shows of one.
+    """One session in a list of a user's sessions.
 
     `handle` names it and is no secret: a page may hold it, it is no credential, and `delete_by_handle`
     ends the session that it names, so a user can log out another device.
@@ -192,12 +192,12 @@ class SessionInfo(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class BaseSessionStore(ABC):
-    """Where sessions are kept. `async with store` closes it at the end; it also works without.
+    """A store of sessions. `async with store` closes it at the end; it also works without.
 
     Every operation may raise UsageError (the caller's mistake, nothing was done), and, for a store that is
     reached over a network, UnavailableError (not applied, safe to repeat) or OutcomeUnknownError. Those that
-    return a session raise UnreadableSessionError where something else has written what is stored for it:
-    one bad session must not look like a store that is down. `greenroom.codec.decode_data` raises it too.
+    return a session raise UnreadableSessionError if something else has written the stored session: one bad
+    session must not look like a store that is down. `greenroom.codec.decode_data` raises it too.
     """
 
     features: ClassVar[frozenset[str]] = BASE_FEATURES
@@ -211,7 +211,7 @@ class BaseSessionStore(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        # A store that does something else at `get` does it for all callers, those of `get_stored` too.
+        # A store that overrides `get` does so for all callers, including those of `get_stored`.
         for name, of_stored in (("get", "get_stored"), ("patch", "patch_stored")):
             if name in cls.__dict__ and of_stored not in cls.__dict__:
                 setattr(cls, of_stored, getattr(BaseSessionStore, of_stored))
@@ -246,7 +246,7 @@ class BaseSessionStore(ABC):
 
     @abstractmethod
     async def clean(self) -> int:
-        """Remove what has expired and return how many sessions that were. Never needed for correctness."""
+        """Remove expired sessions and return their number. Never needed for correctness."""
 
     # --- with defaults over the five ---------------------------------------------------------------------
 
@@ -297,9 +297,9 @@ class BaseSessionStore(ABC):
         take turns. If someone else changed it in between, it is read again and `change` is called again, so
         `change` must have no other effects; it returns None.
 
-        Raises SessionNotFoundError, and whatever `change` raises (then nothing is written). Where others go
-        on changing the session for `contention_seconds`, raises VersionConflictError, or UnavailableError if
-        it never came to its turn; then nothing was written either.
+        Raises SessionNotFoundError, and any exception of `change` (then nothing is written). If others keep
+        changing the session for `contention_seconds`, raises VersionConflictError, or UnavailableError if its
+        turn never came; then nothing was written either.
         """
         patience = Patience("modify", self.contention_seconds)
         async with in_turn(id(self), session_id):
@@ -334,7 +334,7 @@ class BaseSessionStore(ABC):
         return session
 
     async def _written(self, session_id: str, session: SessionData, version: int) -> bool:
-        """Update on condition and make `session` what is now stored; False if someone else was faster."""
+        """Update on condition and make `session` equal the stored one; False if someone else was faster."""
         try:
             session.version = await self.update(session_id, session, version=version)
         except VersionConflictError:
@@ -348,7 +348,7 @@ class BaseSessionStore(ABC):
     # --- for callers that keep the data encoded ----------------------------------------------------------
 
     async def get_stored(self, session_id: str) -> StoredSession | None:
-        """Do as `get` does and return the session with its data encoded, which may turn out unreadable.
+        """Do as `get` does, but return the session with its data encoded, which may prove unreadable.
 
         Stores that hold encoded data override it, to avoid decoding data that may not be read.
         """
@@ -364,7 +364,7 @@ class BaseSessionStore(ABC):
         expect: PathValues | None = None,
         expires: datetime | None = None,
     ) -> StoredSession:
-        """Do as `patch` does and return the session with its data encoded."""
+        """Do as `patch` does, but return the session with its data encoded."""
         return stored_form(await self.patch(session_id, set=set, unset=unset, expect=expect, expires=expires))
 
     async def replace_stored(
@@ -390,8 +390,8 @@ class BaseSessionStore(ABC):
     ) -> SessionData:
         """Give the session a new id, minted here, and kill the old one, in one step; return the session.
 
-        To be called whenever rights change, at login above all, so that an id planted before is worthless.
-        The rest is as in `patch`. Raises SessionNotFoundError.
+        Call it whenever rights change, above all at login, so that an earlier planted id is worthless. The
+        rest is as in `patch`. Raises SessionNotFoundError.
         """
         self._unsupported("rotate")
 
@@ -420,15 +420,15 @@ class BaseSessionStore(ABC):
     # --- life --------------------------------------------------------------------------------------------
 
     async def check(self, *, every_shard: bool = False) -> None:
-        """See whether sessions can be read, at the start of an app or when it is asked whether it is ready.
+        """Check whether sessions can be read, at the start of an app or in a readiness probe.
 
-        With `every_shard`, whether all of them can. Raises what the operations raise, in time. Stores without
-        connections have nothing to do.
+        With `every_shard`, check that all of them can. Raises the errors of the operations, in time. Stores
+        without connections have nothing to do.
         """
         return
 
     async def aclose(self) -> None:
-        """Let go of connections. Harmless to repeat; stores without any have nothing to do.
+        """Close connections. Harmless to repeat; stores without any have nothing to do.
 
         The store stays usable: the next operation connects again.
         """
@@ -470,7 +470,7 @@ def patched_bytes(data: bytes, changes: Changes) -> bytes:
 
 
 def refused_patch(data: bytes, reason: str) -> UnreadableSessionError | UsageError:
-    """Return the error of a patch that found malformed what is stored, or else what it would make of it."""
+    """Return the error of a patch whose stored data was malformed, or whose outcome would be."""
     try:
         check_data(data)
     except MalformedError:
@@ -479,12 +479,12 @@ def refused_patch(data: bytes, reason: str) -> UnreadableSessionError | UsageErr
 
 
 def unexpected_value(path: str) -> VersionConflictError:
-    """Return the error of a patch that expected another value at that path, given as text."""
+    """Return the error of a patch that expected another value at this path, given as text."""
     return VersionConflictError(f"{path} does not have the value that the patch expects: read it again")
 
 
 def stale_version() -> VersionConflictError:
-    """Return the error of an update on condition of a version that the session no longer has."""
+    """Return the error of a conditional update whose version the session no longer has."""
     return VersionConflictError("the session changed since that version: read it again")
 
 
