@@ -11,6 +11,7 @@ from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.framing import messages_decoder
 from greenroom_cluster.coordination.messages import Decision
+from greenroom_cluster.links import former
 from greenroom_cluster.links.outbox import CloseLink, OpenLink, Outbox, Rare, are_bulk, farewell
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
@@ -30,6 +31,7 @@ from simulations.processes import Process
 from simulations.timeline import SECOND, Machine
 
 _client_decoder = messages_decoder(wire.Get | wire.Mutation | wire.Fanout)
+_former_decoder = former.FormerDecoder(wire.Get | wire.Mutation | wire.Fanout)
 _peer_decoder = messages_decoder(PeerRequest)
 _reply_decoder = messages_decoder(PeerReply | wire.Goodbye)
 
@@ -42,9 +44,9 @@ class _Client:
     def __init__(self, served: Served) -> None:
         self._served = served
 
-    def send(self, replies: Sequence[Any]) -> None:
+    def send(self, messages: Sequence[Any]) -> None:
         """Send these."""
-        self._served.send_bytes([as_received(reply) for reply in replies])
+        self._served.send_bytes([as_received(reply) for reply in messages])
 
 
 class StepWatcher(Protocol):
@@ -88,7 +90,7 @@ class ActorProcess(Process):
         self.on_stuck: Callable[[], None] | None = None
         self.host_settings = HostSettings()
         self._codec = Codec(encoded=False)
-        self._outbox: Outbox[Served | Dialed, _Client] = Outbox()
+        self._outbox: Outbox[Served | Dialed, _Client | former.FormerClient] = Outbox()
         self._links: dict[tuple[bytes, bool], Dialed] = {}
         self._held: list[fx.HostEffect] = []
         self._armed = -1
@@ -214,13 +216,22 @@ class ActorProcess(Process):
 
     def _serve_client(self, served: Served) -> None:
         number, client = served.number, served.sender
-        self._outbox.add_client(number, _Client(served))
+        replies: _Client | former.FormerClient = _Client(served)
+
+        def handle(requests: list[Any]) -> None:
+            self.step(ins.ClientRequests(number, client, requests))
+
+        served.on_messages = handle
+        if former.is_former(served.agreement):
+            served.decoder = _former_decoder
+            replies = former.FormerClient(replies)
+            served.on_messages = replies.refusing(handle)
+        self._outbox.add_client(number, replies)
 
         def closed() -> None:
             self._outbox.drop_client(number)
             self.step(ins.ConnectionClosed(number))
 
-        served.on_messages = lambda requests: self.step(ins.ClientRequests(number, client, requests))
         served.on_closed = closed
 
     def _serve_peer(self, served: Served) -> None:

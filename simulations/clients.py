@@ -4,15 +4,23 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from msgspec.structs import replace
+
 from greenroom import wire
 from greenroom.dialog import Dialog, DialogSettings
 from greenroom.dialog.links import Link
 from greenroom.dialog.operations import Kind, Single
 from greenroom.dialog.runner import DialogRunner
 from greenroom.errors import GreenroomError
+from greenroom.framing import encode_greeting
+from greenroom.negotiation import hello
+from simulations.connections import CLUSTER
 from simulations.network import Attempt, End, Network
 from simulations.processes import Process
 from simulations.timeline import Machine
+
+FORMER_CODE_MAX = wire.FailureCode.INVALID
+"""The last code of a `Failed` that version 3 of the protocol has."""
 
 Outcome = Callable[[wire.Reply | None, GreenroomError | None], None]
 
@@ -61,6 +69,8 @@ class ClientProcess(Process):
         runner = _Runner(self)
         self.perform = runner.perform
         self.gather = runner.gather
+        # Whether it speaks version 3 of the protocol, as former releases do.
+        self.former = False
 
 
 class _Runner(DialogRunner):
@@ -93,8 +103,18 @@ class _Runner(DialogRunner):
     def _warn(self, notice: str) -> None:
         pass
 
+    def _opened(self, number: int) -> None:
+        super()._opened(number)
+        link = self.dialog.board.get(number)
+        if self._process.former and link is not None:
+            target = b"" if link.lane is None else link.lane.actor.incarnation
+            greeting = hello(CLUSTER, wire.ROLE_CLIENT, self._process.identity, target)
+            link.hello = encode_greeting(replace(greeting, protocol_max=0))
+
     def _hand_out(self, replies: list[tuple[Any, wire.Reply]]) -> None:
         for outcome, reply in replies:
+            if self._process.former and isinstance(reply, wire.Failed) and reply.code > FORMER_CODE_MAX:
+                self._process.dialog.complaint(f"version 3 knows no failure {reply.code}")
             outcome(reply, None)
 
     def _fail(self, token: Any, error: GreenroomError) -> None:

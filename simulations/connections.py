@@ -4,7 +4,7 @@ Payloads are lists of messages or, with `Codec.encoded`, the bytes of their fram
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -40,7 +40,14 @@ class Codec:
         return bytes(encode_frames(messages, _FRAME_BYTES_MAX)) if self.encoded else messages
 
 
-def unpack(payload: Any, decoder: "msgspec.msgpack.Decoder[Any]") -> list[Any]:
+class FrameDecoder(Protocol):
+    """Decodes the payload of a frame."""
+
+    def decode(self, payload: bytes, /) -> Any:
+        """Return its messages."""
+
+
+def unpack(payload: Any, decoder: FrameDecoder) -> list[Any]:
     """Return the messages of a payload."""
     if isinstance(payload, bytes | bytearray):
         frames = FrameBuffer(_FRAME_BYTES_MAX).feed(payload)
@@ -92,11 +99,12 @@ class Acceptor:
 class Served:
     """The accepting side of a connection: hellos, then what the service makes of it."""
 
-    __slots__ = ("_acceptor", "_decoder", "end", "greeting", "number", "on_closed", "on_messages")
+    __slots__ = ("_acceptor", "agreement", "decoder", "end", "greeting", "number", "on_closed", "on_messages")
 
     def __init__(self, acceptor: Acceptor, end: End, number: int) -> None:
         self._acceptor = acceptor
-        self._decoder: msgspec.msgpack.Decoder[Any] = _hello_decoder
+        self.agreement = negotiation.Agreement(wire.PROTOCOL_VERSION)
+        self.decoder: FrameDecoder = _hello_decoder
         self.end = end
         self.number = number
         self.greeting: wire.Hello | None = None
@@ -125,14 +133,15 @@ class Served:
             acceptor.process.network.close(self.end, reset=False)
             return
         self.greeting = greeting
+        self.agreement = judged
         service = acceptor.services[greeting.role]
-        self._decoder = service.decoder
+        self.decoder = service.decoder
         self.end.on_data = self._received
         self._greet(acceptor.door.welcome(acceptor.process.machine.wall_us()))
         service.handle(self)
 
     def _received(self, payload: Any) -> None:
-        self.on_messages(unpack(payload, self._decoder))
+        self.on_messages(unpack(payload, self.decoder))
 
     def _closed(self, _reason: str) -> None:
         self.on_closed()

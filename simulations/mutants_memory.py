@@ -2,6 +2,8 @@
 """Mutants of what memory is left, here and at backups."""
 
 from greenroom import wire
+from greenroom.negotiation import Agreement
+from greenroom_cluster.links import former, handshake
 from greenroom_cluster.shard.limits.eviction import Eviction
 from greenroom_cluster.shard.limits.growth import Growth
 from greenroom_cluster.shard.pairs.outgoing import Outgoing
@@ -99,3 +101,18 @@ def _(patches: Patches) -> None:
         self._copy.count()
 
     patches.set(Eviction, "_begin", begin)
+
+
+# --- stores of a former release --------------------------------------------------------------------------
+
+
+@mutant("tells a former store that it is full", budget=20, plan=FULL_BACKUP)
+def _(patches: Patches) -> None:
+    """A store that speaks version 3 gets a failure that this version does not have."""
+    patches.set(former, "known", lambda reply: reply)
+
+
+@mutant("speaks its own version with everybody", budget=20, plan=FULL_BACKUP)
+def _(patches: Patches) -> None:
+    """A server takes every hello for one of its own release."""
+    patches.set(handshake, "agree", lambda ours, _: Agreement(ours.protocol_max))

@@ -175,6 +175,8 @@ class Stage:
             lambda reason: self.violate("client", f"client {number}: {reason}"),
             lambda: self._observer.went_over(f"client {number}"),
         )
+        # In every second world a store of a former release is among them.
+        process.former = number == 1 and self.plan.seed % 2 == 1
         if number < len(self.clients):
             self.clients[number] = process
         else:

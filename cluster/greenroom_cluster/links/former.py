@@ -6,16 +6,16 @@ may name more paths in one patch than are taken now. That must not end its conne
 repeat the patch again and again together with all else that is unanswered there.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
 from greenroom import wire
 from greenroom.framing import messages_decoder
+from greenroom.negotiation import Agreement
 
-NOT_FORMER = 4
-"""The first version whose clients need nothing of this."""
+_NOT_FORMER = 4
 
 _TOO_MANY = f"a patch names at most {wire.PATHS_MAX} paths of 1 to {wire.PATH_KEYS_MAX} keys"
 
@@ -52,6 +52,41 @@ class FormerDecoder:
             if head.tag not in _PATCHES:
                 raise
             return wire.Failed(head.request, wire.FailureCode.INVALID, _TOO_MANY)
+
+
+class Replies(Protocol):
+    """Where the replies of one connection go."""
+
+    def send(self, messages: list[Any]) -> None:
+        """Send these, in order."""
+
+
+class FormerClient:
+    """Such a client, whose connection takes replies by `send`."""
+
+    def __init__(self, connection: Replies) -> None:
+        self._connection = connection
+
+    def send(self, messages: list[Any]) -> None:
+        """Send it these, in words that it knows."""
+        self._connection.send([known(message) for message in messages])
+
+    def refusing(self, handle: Callable[[list[Any]], None]) -> Callable[[list[Any]], None]:
+        """Return `handle` for what is asked; what was refused as it was decoded is answered before."""
+
+        def handle_rest(messages: list[Any]) -> None:
+            requests, refused = split(messages)
+            if refused:
+                self._connection.send(refused)
+            if requests:
+                handle(requests)
+
+        return handle_rest
+
+
+def is_former(agreement: Agreement) -> bool:
+    """Return whether a client with whom this is spoken needs this module."""
+    return agreement.version < _NOT_FORMER
 
 
 def split(messages: Sequence[Any]) -> tuple[list[Any], list[wire.Failed]]:

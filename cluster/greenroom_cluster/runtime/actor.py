@@ -93,29 +93,6 @@ class _Told:
         )
 
 
-class _Former:
-    """A client that speaks version 3: hears what it knows."""
-
-    def __init__(self, connection: FramedConnection) -> None:
-        self._connection = connection
-
-    def send(self, messages: list[Any]) -> None:
-        """Send these to the client."""
-        self._connection.send([former.known(message) for message in messages])
-
-    def refusing(self, handle: Callable[[list[Any]], None]) -> Callable[[list[Any]], None]:
-        """Return `handle` for what is asked, with answers to what is refused before it gets there."""
-
-        def handle_rest(messages: list[Any]) -> None:
-            requests, refused = former.split(messages)
-            if refused:
-                self._connection.send(refused)
-            if requests:
-                handle(requests)
-
-        return handle_rest
-
-
 class Actor:
     """Joins a core to its sockets. Raises UsageError if the address cannot be listened on."""
 
@@ -184,11 +161,11 @@ class Actor:
     # --- what comes in -----------------------------------------------------------------------------------
 
     async def _serve_client(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
-        if connection.agreement.version >= former.NOT_FORMER:
-            await self._serve_requests(connection, connection, hello, number)
-        else:
+        if former.is_former(connection.agreement):
             connection.speak(_former_decoder)
-            await self._serve_requests(connection, _Former(connection), hello, number)
+            await self._serve_requests(connection, former.FormerClient(connection), hello, number)
+        else:
+            await self._serve_requests(connection, connection, hello, number)
 
     async def _serve_operator(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
         await self._serve_requests(connection, _Told(connection, self.coordinator), hello, number)
@@ -204,7 +181,7 @@ class Actor:
         def handle(requests: list[Any]) -> None:
             driver.step(ClientRequests(number, client, requests, identity))
 
-        take = replies.refusing(handle) if isinstance(replies, _Former) else handle
+        take = replies.refusing(handle) if isinstance(replies, former.FormerClient) else handle
         try:
             await Delivery(connection, self._poller, take, patient=True).run()
         finally:
