@@ -4,10 +4,13 @@
 from greenroom import wire
 from greenroom.negotiation import Agreement
 from greenroom_cluster.links import former, handshake
+from greenroom_cluster.shard.clients import requests
 from greenroom_cluster.shard.limits.eviction import Eviction
 from greenroom_cluster.shard.limits.growth import Growth
 from greenroom_cluster.shard.pairs.outgoing import Outgoing
+from greenroom_cluster.shard.roles import accepts
 from greenroom_cluster.shard.roles.primary import Primary
+from greenroom_cluster.shard.roles.role import Role
 from greenroom_cluster.shard.state.memory import UNLIMITED_BYTES, Grant, Memory
 from greenroom_cluster.shard.state.results import ClientTable
 from greenroom_cluster.shard.state.stored import decoded
@@ -53,7 +56,8 @@ def _(patches: Patches) -> None:
             return size
         return found
 
-    patches.set(Primary, "submit", submit)
+    writes = dict.fromkeys((Role.PRIMARY, Role.HANDING_OVER), submit)
+    patches.set(requests, "WRITES", {**accepts.WRITES, **writes})
     patches.set(Growth, "charge", charged)
 
 

@@ -10,6 +10,7 @@ no acknowledgement, and that only helps if the order holds on the wire too.
 
 import random
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any
 
 from greenroom.cluster_map import ClusterMap, ShardEntry
@@ -114,8 +115,7 @@ class Host:
         while step.ready:
             ready = list(step.ready)
             step.ready.clear()
-            for shard in ready:
-                deliver(self._replicas, shard, now_ns, wall_us, b"", Kind.CATCH_UP)
+            deliver(self._replicas, ready, now_ns, wall_us, b"", Kind.CATCH_UP)
         for pair in self._pairs.outgoing.values():
             if pair.unsent:
                 pair.flush()
@@ -264,9 +264,8 @@ class Host:
 
     def _catch_up(self, now_ns: int, wall_us: int) -> None:
         behind, self._step.behind = self._step.behind, {}
-        for shard in behind:
-            if self._replicas.by_shard[shard] is not None:
-                deliver(self._replicas, shard, now_ns, wall_us, b"", Kind.CATCH_UP)
+        shards = [shard for shard in behind if self._replicas.by_shard[shard] is not None]
+        deliver(self._replicas, shards, now_ns, wall_us, b"", Kind.CATCH_UP)
 
     def _tick(self, now_ns: int, wall_us: int, _event: Tick) -> None:
         step = self._step
@@ -297,10 +296,12 @@ class Host:
 
     def _grace_over(self, now_ns: int, wall_us: int, incoming: Incoming) -> None:
         incoming.grace_due_ns = now_ns + ns(self._settings.beacon_seconds)
-        for shard in sorted(incoming.backed):
+        backed = sorted(incoming.backed)
+        for shard in backed:
             if self._replicas.by_shard[shard] is None:
                 raise InvariantError(f"shard {shard} is backed without a replica")
-            deliver(self._replicas, shard, now_ns, wall_us, incoming.peer, Kind.GRACE_OVER, incoming.heard_ns)
+        heard = repeat(incoming.heard_ns)
+        deliver(self._replicas, backed, now_ns, wall_us, incoming.peer, Kind.GRACE_OVER, heard)
 
     def _manage_all(self, now_ns: int, wall_us: int) -> None:
         self._manage_due_ns = now_ns + ns(self._settings.beacon_seconds)

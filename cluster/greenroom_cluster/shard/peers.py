@@ -50,12 +50,19 @@ class Peers:
             self._on_message[type(message)](now_ns, wall_us, event.peer, message)
 
     def _prepare(self, now_ns: int, wall_us: int, peer: bytes, message: Prepare) -> None:
-        replicas, kind = self._replicas, Kind.RECORDS
-        refused = tuple(
-            (entry.shard, entry.shard_epoch)
-            for entry in message.entries
-            if not deliver(replicas, entry.shard, now_ns, wall_us, peer, kind, entry)
+        entries = message.entries
+        left = deliver(
+            self._replicas,
+            [entry.shard for entry in entries],
+            now_ns,
+            wall_us,
+            peer,
+            Kind.RECORDS,
+            entries,
         )
+        refused: tuple[tuple[int, int], ...] = ()
+        if left:
+            refused = tuple([(entry.shard, entry.shard_epoch) for entry in entries if entry.shard in left])
         self._context.effects.append(Answer(peer, PrepareOk(message.batch, refused)))
 
     def _prepare_ok(self, now_ns: int, wall_us: int, peer: bytes, message: PrepareOk) -> None:
@@ -63,43 +70,40 @@ class Peers:
         if pair is None:
             self._context.ignore("PrepareOk", "no such pair")
             return
-        replicas, kind = self._replicas, Kind.ACKNOWLEDGEMENT
-        for shard in pair.on_prepare_ok(message, now_ns):
-            deliver(replicas, shard, now_ns, wall_us, peer, kind)
+        shards = pair.on_prepare_ok(message, now_ns)
+        deliver(self._replicas, shards, now_ns, wall_us, peer, Kind.ACKNOWLEDGEMENT)
         pair.flush()
 
     def _beacon(self, now_ns: int, wall_us: int, peer: bytes, message: Beacon) -> None:
         incoming = self._pairs.hear_of(peer, now_ns)
         self._memory.count_all()
         self._context.effects.append(Answer(peer, incoming.on_beacon(message, now_ns, self._memory)))
-        replicas, kind = self._replicas, Kind.COMMIT
-        for commit in message.commits:
-            deliver(replicas, commit[0], now_ns, wall_us, peer, kind, commit)
+        commits = message.commits
+        shards = [commit[0] for commit in commits]
+        deliver(self._replicas, shards, now_ns, wall_us, peer, Kind.COMMIT, commits)
 
     def _beacon_ok(self, now_ns: int, wall_us: int, peer: bytes, message: BeaconOk) -> None:
         pair = self._pairs.outgoing.get(peer)
         if pair is None:
             self._context.ignore("BeaconOk", "no such pair")
             return
-        replicas = self._replicas
-        for shard in pair.on_beacon_ok(message):
-            deliver(replicas, shard, now_ns, wall_us, peer, Kind.REFUSAL)
-        for shard in tuple(pair.followers):
-            deliver(replicas, shard, now_ns, wall_us, peer, Kind.LEASE)
+        deliver(self._replicas, pair.on_beacon_ok(message), now_ns, wall_us, peer, Kind.REFUSAL)
+        deliver(self._replicas, tuple(pair.followers), now_ns, wall_us, peer, Kind.LEASE)
 
     def _snapshot_chunk(self, now_ns: int, wall_us: int, peer: bytes, message: SnapshotChunk) -> None:
         replicas, shard = self._replicas, message.shard
-        if not deliver(replicas, shard, now_ns, wall_us, peer, Kind.CHUNK, message):
+        if deliver(replicas, (shard,), now_ns, wall_us, peer, Kind.CHUNK, (message,)):
             reason = f"the joiner is {replicas.role_of(shard).value} already"
             refusal = SnapshotRefused(shard, message.epoch, message.join, reason)
             self._context.effects.append(Answer(peer, refusal))
 
     def _snapshot_ok(self, now_ns: int, wall_us: int, peer: bytes, message: SnapshotOk) -> None:
         kind = Kind.CHUNK_ACKNOWLEDGEMENT
-        deliver(self._replicas, message.shard, now_ns, wall_us, peer, kind, message)
+        deliver(self._replicas, (message.shard,), now_ns, wall_us, peer, kind, (message,))
 
     def _snapshot_refused(self, now_ns: int, wall_us: int, peer: bytes, message: SnapshotRefused) -> None:
-        deliver(self._replicas, message.shard, now_ns, wall_us, peer, Kind.CHUNK_REFUSAL, message)
+        kind = Kind.CHUNK_REFUSAL
+        deliver(self._replicas, (message.shard,), now_ns, wall_us, peer, kind, (message,))
 
     # --- connections ----------------------------------------------------------------------------------------
 

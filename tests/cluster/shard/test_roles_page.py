@@ -10,7 +10,8 @@ PAGE = Path(__file__).parents[3] / "docs/protocol.md"
 BEGIN, END = "<!-- roles -->\n", "<!-- end of roles -->\n"
 
 TOLD = {
-    Kind.REQUEST: "a client's request for one session",
+    Kind.READ: "a client's read of one session",
+    Kind.WRITE: "a client's write to one session",
     Kind.FANOUT: "a client's request to many shards",
     Kind.RECORDS: "records, in a `Prepare`",
     Kind.COMMIT: "a commit point, in a `Beacon`",

@@ -22,7 +22,7 @@ from greenroom_cluster.shard.limits.fairness import (
     WALKED_ITEMS_MAX,
     FairShare,
 )
-from greenroom_cluster.shard.roles.accepts import ACCEPTS, SERVES
+from greenroom_cluster.shard.roles.accepts import ACCEPTS, READS, WRITES
 from greenroom_cluster.shard.roles.replicas import Replicas
 from greenroom_cluster.shard.roles.role import Kind
 
@@ -96,7 +96,7 @@ class Requests:
         context, step = self._context, self._step
         step.identity = identity
         self._taken = len(requests)
-        replicas, shift, serves = self._replicas.by_shard, self._shift, SERVES
+        replicas, shift, get = self._replicas.by_shard, self._shift, wire.Get
         for request in requests:
             kind = type(request)
             if kind in _OF_NO_SESSION:
@@ -106,13 +106,13 @@ class Requests:
                     administer(self._resources, replicas, now_ns, wall_us, connection, request)  # type: ignore[arg-type]  # as above
                 continue
             replica = replicas[request.point >> shift] if replicas and 0 <= request.point < 65536 else None  # type: ignore[union-attr]  # what remains has a point
-            serve = None if replica is None else serves[replica.role]
-            if serve is None:
+            serve = None if replica is None else (READS if kind is get else WRITES)[replica.role]
+            if serve is None or replica is None:
                 context.effects.append(Reply(connection, context.redirect(request.request)))
             elif step.walked_items > WALKED_ITEMS_MAX and kind in BRINGING:
                 put_off(context, self.fair, now_ns, connection, client, identity, request)  # type: ignore[arg-type]  # kind says which
             else:
-                serve(replica, now_ns, wall_us, connection, client, request)
+                serve(replica.primary or replica, now_ns, wall_us, connection, client, request)
 
     def _fan_out(
         self, now_ns: int, wall_us: int, connection: int, client: bytes, request: wire.Fanout
@@ -132,9 +132,10 @@ class Requests:
         gather = Gather(connection, request)
         for shard in shards:
             serve = ACCEPTS[self._replicas.role_of(shard)].get(Kind.FANOUT)
-            if serve is not None:
+            replica = self._replicas.get(shard)
+            if serve is not None and replica is not None:
                 gather.expect()
-                serve(self._replicas.by_shard[shard], now_ns, wall_us, gather, client, request)
+                serve(replica.primary, now_ns, wall_us, gather, client, request)
         gather.seal(context.effects)
 
     def connection_closed(self, _now_ns: int, _wall_us: int, event: ConnectionClosed) -> None:

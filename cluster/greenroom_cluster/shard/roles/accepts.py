@@ -5,11 +5,13 @@ with time, and `clients.requests` for requests. What a role does not accept is i
 acted on; a client is sent elsewhere instead. Handlers look at epochs and senders, which no role settles.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import repeat
 from typing import Any, TypeAlias
 
 from greenroom import wire
 from greenroom_cluster.shard.effects import Reply
+from greenroom_cluster.shard.fanout import Gather
 from greenroom_cluster.shard.messages import SnapshotOk, SnapshotRefused
 from greenroom_cluster.shard.roles.backup import (
     catch_up,
@@ -18,36 +20,34 @@ from greenroom_cluster.shard.roles.backup import (
     receive_records,
 )
 from greenroom_cluster.shard.roles.joiner import take_chunk
-from greenroom_cluster.shard.roles.primary import Origin, Primary
+from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.roles.replicas import Replicas
 from greenroom_cluster.shard.roles.role import Kind, Role
 
-Handler: TypeAlias = Callable[..., bool]
-"""Of a request: `(replica, now_ns, wall_us, origin, client, request)`. Of anything else: `(replicas, replica,
-now_ns, wall_us, sender, message)`; the result is whether it was taken in."""
+Handler: TypeAlias = Callable[..., Any]
+"""Of a request: `(server, now_ns, wall_us, origin, client, request)`; the server is the primary, if there is
+one, else the replica. Of all else: `(replicas, replica, now_ns, wall_us, sender, message)`, which returns
+whether it was taken in."""
 
 
-_READS = frozenset({wire.Get, wire.ListByUser})
-
-
-def _serve(replica: Replica, now_ns: int, wall_us: int, origin: Origin, client: bytes, request: Any) -> bool:
-    primary: Primary = replica.primary  # type: ignore[assignment]  # there is one in these roles
-    if type(request) in _READS:
+def _serve_part(
+    primary: Primary, now_ns: int, wall_us: int, origin: Gather, client: bytes, request: wire.Fanout
+) -> None:
+    """Serve what was asked of many shards."""
+    if isinstance(request, wire.ListByUser):
         primary.read(now_ns, wall_us, origin, client, request)
     else:
         primary.submit(now_ns, wall_us, origin, client, request)
-    return True
 
 
 def _answer_suspended(
     replica: Replica, _now_ns: int, _wall_us: int, origin: int, client: bytes, request: Any
-) -> bool:
+) -> None:
     context, suspension = replica.context, replica.suspension
     assert suspension is not None
     reply = suspension.reply_to(client, request, replica.table.clients, context.map_version)
     context.effects.append(Reply(origin, reply))
-    return True
 
 
 def _advance(
@@ -122,11 +122,16 @@ ACCEPTS: dict[Role, dict[Kind, Handler]] = {
     # It has proposed to take over, so it must not help the present configuration any more.
     Role.FENCED: {},
     # It took over from a primary that died or hung on a record, and waits there for an operator.
-    Role.SUSPENDED: {Kind.REQUEST: _answer_suspended, Kind.CATCH_UP: _approach_suspect},
+    Role.SUSPENDED: {
+        Kind.READ: _answer_suspended,
+        Kind.WRITE: _answer_suspended,
+        Kind.CATCH_UP: _approach_suspect,
+    },
     # Reads and writes, and what its followers say.
     Role.PRIMARY: {
-        Kind.REQUEST: _serve,
-        Kind.FANOUT: _serve,
+        Kind.READ: Primary.read,
+        Kind.WRITE: Primary.submit,
+        Kind.FANOUT: _serve_part,
         Kind.ACKNOWLEDGEMENT: _advance,
         Kind.LEASE: _release,
         Kind.REFUSAL: _lose_backup,
@@ -136,8 +141,9 @@ ACCEPTS: dict[Role, dict[Kind, Handler]] = {
     },
     # It has proposed that another be primary, which all its followers may become; requests are held.
     Role.HANDING_OVER: {
-        Kind.REQUEST: _serve,
-        Kind.FANOUT: _serve,
+        Kind.READ: Primary.read,
+        Kind.WRITE: Primary.submit,
+        Kind.FANOUT: _serve_part,
         Kind.ACKNOWLEDGEMENT: _advance,
         Kind.LEASE: _release,
         Kind.REFUSAL: _lose_backup,
@@ -146,20 +152,33 @@ ACCEPTS: dict[Role, dict[Kind, Handler]] = {
 }
 
 
-SERVES: dict[Role, Handler | None] = {role: row.get(Kind.REQUEST) for role, row in ACCEPTS.items()}
-"""The column of the table that is asked most."""
+READS = {role: row.get(Kind.READ) for role, row in ACCEPTS.items()}
+WRITES = {role: row.get(Kind.WRITE) for role, row in ACCEPTS.items()}
+"""The columns of the table that are asked most."""
+
+_NOTHING = repeat(None)
 
 
 def deliver(
-    replicas: Replicas, shard: int, now_ns: int, wall_us: int, sender: bytes, kind: Kind, message: Any = None
-) -> bool:
-    """Hand something to the replica of a shard; return whether that took it in."""
-    by_shard = replicas.by_shard
-    replica = by_shard[shard] if 0 <= shard < len(by_shard) else None
-    role = Role.NONE if replica is None else replica.role
-    handler = ACCEPTS[role].get(kind)
-    if handler is not None:
-        return handler(replicas, replica, now_ns, wall_us, sender, message)
-    epoch = 0 if replica is None else replica.epoch
-    replicas.resources.context.ignore(kind.value, f"not as {role.value}", shard, epoch)
-    return False
+    replicas: Replicas,
+    shards: Iterable[int],
+    now_ns: int,
+    wall_us: int,
+    sender: bytes,
+    kind: Kind,
+    messages: Iterable[Any] = _NOTHING,
+) -> list[int]:
+    """Hand something of one kind to the replicas of shards; return the shards that did not take it in."""
+    accepts, by_shard, left = ACCEPTS, replicas.by_shard, []
+    count = len(by_shard)
+    for shard, message in zip(shards, messages, strict=False):
+        replica = by_shard[shard] if 0 <= shard < count else None
+        role = Role.NONE if replica is None else replica.role
+        handler = accepts[role].get(kind)
+        if handler is None:
+            epoch = 0 if replica is None else replica.epoch
+            replicas.resources.context.ignore(kind.value, f"not as {role.value}", shard, epoch)
+            left.append(shard)
+        elif not handler(replicas, replica, now_ns, wall_us, sender, message):
+            left.append(shard)
+    return left

@@ -21,7 +21,8 @@ class Role(StrEnum):
 class Kind(StrEnum):
     """What can reach a replica."""
 
-    REQUEST = "request"
+    READ = "read"
+    WRITE = "write"
     FANOUT = "request to many shards"
     RECORDS = "records"
     COMMIT = "commit"
