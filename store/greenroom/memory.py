@@ -60,9 +60,9 @@ class MemoryStore(BaseSessionStore):
 
     `clock` returns the present as an aware datetime; if it goes back, the store's time stands still until the
     clock has caught up, so that nothing expired lives again. `data_bytes_max` limits the encoded data of one
-    session. Expired sessions are dropped when they are met, by `clean`, and a few at each `create`: what has
-    expired is gone after a quarter as many creates as there are sessions, so nothing need call `clean`. Not
-    for use by several threads at once.
+    session. Expired sessions are dropped by `clean`, and a few at each `create`: what has expired is
+    gone after a quarter as many creates as there are sessions, so nothing need call `clean`. Not for use by
+    several threads at once.
     """
 
     features: ClassVar[frozenset[str]] = ALL_FEATURES

@@ -43,7 +43,7 @@ class CommandTable(ABC, Generic[Shown]):
 
     `data_bytes_max` limits the outcome of a patch; what `create` and `update` bring was measured before.
     `walked` counts, in `items`, what patches read in Python, which takes long. `removed` counts the sessions
-    that were removed one by one while they lived.
+    that were removed by handle while they lived, and what a subclass adds.
     """
 
     __slots__ = ("data_bytes_max", "removed", "walked")
@@ -255,10 +255,7 @@ class CommandTable(ABC, Generic[Shown]):
 
 
 class StateTable(CommandTable[wire.Session]):
-    """Keeps sessions as states in dicts: for one process, and without an order of expiry.
-
-    A session that is over is removed when it is looked up. `collect` finds the others.
-    """
+    """Keeps sessions as states in dicts, for one process. `collect` finds what is over, a few at a time."""
 
     __slots__ = ("sessions", "users")
 
@@ -267,14 +264,6 @@ class StateTable(CommandTable[wire.Session]):
         self.sessions: OrderedDict[bytes, wire.SessionState] = OrderedDict()
         """In the order in which `collect` looks at them."""
         self.users: dict[str, set[bytes]] = {}
-
-    def live(self, digest: bytes, time_us: int) -> wire.SessionState | None:
-        """Return the session if there is one that is not over; remove it if it is over."""
-        state = self.sessions.get(digest)
-        if state is not None and state.expires_us <= time_us:
-            self._remove(digest)
-            return None
-        return state
 
     def collect(self, time_us: int, looks: int) -> None:
         """Look at those that were not looked at for longest, at most so many, and remove what is over."""
