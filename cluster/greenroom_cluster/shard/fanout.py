@@ -62,7 +62,8 @@ class Gather:
             return
         request = self._request
         if isinstance(request, wire.ListByUser):
-            newest = sorted(self._sessions, key=lambda each: (-each.created_us, -each.version))
+            # As each shard orders its own, so that the limit cuts one order.
+            newest = sorted(self._sessions, key=lambda each: (each.created_us, each.digest), reverse=True)
             sessions = sendable(newest[: min(max(request.limit, 0), LIST_LIMIT_MAX)])
             effects.append(
                 Reply(self._connection, wire.Listing(request.request, tuple(self._shards), sessions))

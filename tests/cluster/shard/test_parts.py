@@ -510,6 +510,21 @@ def test_a_listing_stops_at_its_limit() -> None:
     assert effects[0].message == wire.Listing(9, (0, 1), (handle,) * 3)
 
 
+def test_a_listing_of_several_shards_has_the_order_of_each() -> None:
+    """By creation, then by digest: the versions of two shards say nothing of each other."""
+    effects: list = []
+    gather = Gather(3, wire.ListByUser(9, "u", 3, (0, 1)))
+    handles = [
+        wire.SessionHandle(0, bytes([digest]) * 32, version, created, 9, "")
+        for digest, version, created in ((3, 1, 5), (1, 8, 5), (2, 7, 5), (4, 9, 4))
+    ]
+    for shard, found in ((0, handles[:2]), (1, handles[2:])):
+        gather.expect()
+        gather.add(shard, wire.Listing(9, (shard,), tuple(found)), effects)
+    gather.seal(effects)
+    assert effects[0].message.sessions == (handles[0], handles[2], handles[1])
+
+
 # --- settings ----------------------------------------------------------------------------------------------
 
 
