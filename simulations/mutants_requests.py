@@ -1,13 +1,14 @@
 # ruff: noqa: ANN001, ANN002, ANN202, ARG001, ARG005, SLF001  mutants reach into what they break, and are not typed code
 """Mutants of what becomes of requests: exactly once, and time."""
 
+from greenroom import table as command_table
 from greenroom import wire
+from greenroom.table import CommandTable
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.joining.snapshot import SnapshotSender
 from greenroom_cluster.shard.limits.paging import LongCommand
 from greenroom_cluster.shard.roles import primary
 from greenroom_cluster.shard.roles.replica import Replica
-from greenroom_cluster.shard.state import table
 from greenroom_cluster.shard.state.clock import ShardClock
 from greenroom_cluster.shard.state.results import ClientTable
 from greenroom_cluster.shard.state.stored import expiry_of
@@ -83,9 +84,8 @@ def _(patches: Patches) -> None:
 @mutant("gives versions anew after re-creation")
 def _(patches: Patches) -> None:
     """A session that is created again counts its versions from the beginning."""
-    patches.set(
-        table, "version_of", lambda record: 1 if isinstance(record.command, wire.Create) else record.sequence
-    )
+    original = CommandTable.create
+    patches.set(CommandTable, "create", lambda self, command, time_us, _: original(self, command, time_us, 1))
 
 
 # --- time ------------------------------------------------------------------------------------------------
@@ -130,4 +130,4 @@ def _(patches: Patches) -> None:
 @mutant("extends a session beyond its absolute deadline", budget=1500)
 def _(patches: Patches) -> None:
     """An update may set any lifetime."""
-    patches.set(table, "_clamp", lambda expires_us, absolute_us: expires_us)
+    patches.set(command_table, "_clamp", lambda expires_us, absolute_us: expires_us)

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from greenroom import table
 from greenroom.patching import patch_data
-from greenroom_cluster.shard.state import table
 from simulations.cli import main
 from simulations.deciding import Difference, decide
 

@@ -10,7 +10,7 @@ from greenroom_cluster.coordination import rules
 from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.coordination.rules import RULES, Situation, begin_lineage, decide, malformed
 from greenroom_cluster.shard.state.records import Record
-from greenroom_cluster.shard.state.table import SEQUENCE_BITS, version_of
+from greenroom_cluster.shard.state.table import SEQUENCE_BITS, SessionTable
 from tests.cluster.coordination.builders import actor, cluster, inc, nonce, shard
 
 P, B, C, D, S = (inc(name) for name in ("primary", "backup", "second", "new", "stranger"))
@@ -148,10 +148,13 @@ def test_without_a_plan_nobody_starts() -> None:
 
 
 def test_versions_never_repeat_below_the_limit_of_epochs() -> None:
-    records = [
-        Record(epoch, 9, 1, b"c" * 16, wire.Clean(1, 1, 0, ())) for epoch in (0, rules.EPOCH_LIMIT - 1)
-    ]
-    assert version_of(records[1]) - version_of(records[0]) == (rules.EPOCH_LIMIT - 1) << SEQUENCE_BITS
+    create = wire.Create(1, 1, 0, 0, bytes(32), None, 1, 9, None, "", b"\x80")
+    first, last = (
+        SessionTable().apply(Record(epoch, 9, 1, b"c" * 16, create)) for epoch in (0, rules.EPOCH_LIMIT - 1)
+    )
+    assert isinstance(first, wire.Written)
+    assert isinstance(last, wire.Written)
+    assert last.version - first.version == (rules.EPOCH_LIMIT - 1) << SEQUENCE_BITS
 
 
 def test_epochs_end_below_their_limit() -> None:
