@@ -1,6 +1,8 @@
 # ruff: noqa: ANN001, ANN002, ANN202, ARG001, ARG005, SLF001  mutants reach into what they break, and are not typed code
 """Mutants of what becomes of requests: exactly once, and time."""
 
+from msgspec import structs
+
 from greenroom import table as command_table
 from greenroom import wire
 from greenroom.table import CommandTable
@@ -12,6 +14,7 @@ from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.state.clock import ShardClock
 from greenroom_cluster.shard.state.results import ClientTable
 from greenroom_cluster.shard.state.stored import expiry_of
+from greenroom_cluster.shard.state.table import SessionTable
 from simulations.mutant_stories import LOGGED_THEN_DEPOSED, READ_LATE
 from simulations.patching import Patches, mutant
 
@@ -129,5 +132,12 @@ def _(patches: Patches) -> None:
 
 @mutant("extends a session beyond its absolute deadline", budget=1500)
 def _(patches: Patches) -> None:
-    """An update may set any lifetime."""
+    """Any command may set any lifetime."""
+
+    def heading(self, digest):
+        found = original(self, digest)
+        return None if found is None else structs.replace(found, absolute_us=None)
+
+    original = SessionTable._heading
+    patches.set(SessionTable, "_heading", heading)
     patches.set(command_table, "_clamp", lambda expires_us, absolute_us: expires_us)
