@@ -114,13 +114,17 @@ class SnapshotOk(wire.Frame, frozen=True, tag=85):
 
 
 class SnapshotRefused(wire.Frame, frozen=True, tag=86):
-    """The joiner cannot take this snapshot: it is a member already, knows a later epoch, or is `full`."""
+    """The joiner cannot take this snapshot: it is a member already, knows a later epoch, or is `full`.
+
+    `waits`: it could, once peers have returned what memory they hold in reserve.
+    """
 
     shard: int
     epoch: int
     join: int
     reason: str
     full: bool = False
+    waits: bool = False
 
 
 PeerRequest: TypeAlias = Prepare | Beacon | SnapshotChunk

@@ -18,13 +18,14 @@ def take_chunk(
     """Take in a chunk of a snapshot and say so, or why not. The first one makes the replica."""
     shard = chunk.shard
     context, memory = replicas.resources.context, replicas.resources.memory
-    reason, full = _objection(replicas, replica, sender, chunk), False
+    reason, full, waits = _objection(replicas, replica, sender, chunk), False, False
     if reason is None and chunk.number == 0:
         memory.count_all()
         reason, full = memory.refusal_of_join(shard, chunk.shard_bytes) or (None, False)
+        waits = reason is not None and not full
     if reason is not None:
         context.ignore("SnapshotChunk", reason, shard, chunk.epoch)
-        refusal = SnapshotRefused(shard, chunk.epoch, chunk.join, reason, full)
+        refusal = SnapshotRefused(shard, chunk.epoch, chunk.join, reason, full, waits)
         context.effects.append(Answer(sender, refusal))
         return True
     if chunk.number == 0:

@@ -311,7 +311,9 @@ class Membership:
             if message.full:
                 self.refused_by = self._context.slot_of(joiner.pair.peer)
                 self.refused_bytes = transfer.shard_bytes
-                # Memory becomes free slowly, and each attempt costs a chunk or two.
+            if message.full or message.waits:
+                # Memory becomes free slowly, and each attempt costs a chunk or two. What the joiner keeps for
+                # this actor it takes back only after a grace in which it hears nothing.
                 self._join_due_ns = now_ns + FULL_RETRIES * ns(self._context.settings.join_retry_seconds)
 
     def _add_if_ready(self, now_ns: int) -> None:
