@@ -58,7 +58,7 @@ def test_more_than_an_actor_ever_sends_is_not_decoded(most: Any, beyond: Any) ->
 
 
 def test_what_actors_send_stays_below_the_bounds() -> None:
-    """By the least that each entry counts with, see `log` and `joining`."""
+    """By the least that each entry counts with, see `log` and `snapshot`."""
     settings = HostSettings()
     assert settings.prepare_bytes_max // 160 < 4096
     assert settings.chunk_bytes // 128 <= 2048

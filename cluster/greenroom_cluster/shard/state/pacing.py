@@ -4,7 +4,7 @@ What is left is applied by the steps that follow at once, with others' messages 
 replica that has not applied all that is committed is like one that has yet to hear of it.
 
 Sizes tell most of it beforehand. What of a session has to be read in Python (see `greenroom.scan`) shows only
-when it is opened: that is counted as it happens, see `Replica.commit`.
+when it is opened: that is counted as it happens, see `Copy.commit`.
 """
 
 from greenroom import wire
