@@ -50,6 +50,27 @@ HEARS_LATE = Plan(
 """A node is drained while the coordinator's word to a joiner is lost, then the new primary dies."""
 
 
+HANDS_OVER_BUSY = Plan(
+    seed=0,
+    shards=8,
+    callers=16,
+    sessions=32,
+    seconds=4.0,
+    latency_us=4000,
+    jitter_us=6000,
+    disk_ms=5.0,
+    actions=tuple(
+        Action(number % 16, 2.0 + number * 7 % 9, "create" if number < 32 else "update", number % 32)
+        for number in range(3000)
+    ),
+    faults=(
+        Fault(1000, "drain node", "node of primary of shard 0"),
+        *(Fault(1300 + 150 * number, "kill actor", f"primary of shard {number % 8}") for number in range(14)),
+    ),
+)
+"""A node is drained amid writes whose acknowledgements are slow, and primaries die while they settle in."""
+
+
 READ_LATE = Plan(
     seed=0,
     nodes=2,

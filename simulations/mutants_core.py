@@ -18,7 +18,7 @@ from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.roles.role import Kind, Role
 from greenroom_cluster.shard.state.copy import Copy
-from simulations.mutant_stories import HEARS_LATE, SLOW_PEER, THIN_LINE, WAKES_AMID_REJOINED
+from simulations.mutant_stories import HANDS_OVER_BUSY, HEARS_LATE, SLOW_PEER, THIN_LINE, WAKES_AMID_REJOINED
 from simulations.patching import Patches, mutant
 
 # --- ⚑ ---------------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def _forget_what_is_not_committed(patches: Patches) -> None:
     patches.set(Replica, "become_backup", become_backup)
 
 
-@mutant("hands over before everything is in every log")
+@mutant("hands over before everything is in every log", budget=50, plan=HANDS_OVER_BUSY)
 def _(patches: Patches) -> None:
     """A hand-over is proposed while records wait for acknowledgements."""
 
