@@ -22,7 +22,7 @@ from greenroom_cluster.shard.messages import (
 )
 from greenroom_cluster.shard.settings import HostSettings
 from greenroom_cluster.shard.state.stored import as_received
-from greenroom_cluster.suspicion import InHand
+from greenroom_cluster.suspect_records import InHand
 from simulations.connections import Acceptor, Codec, Dialed, Served, Service, hello
 from simulations.coordinator_links import CoordinatorLink
 from simulations.marks import ActorMark, PoisonedError

@@ -8,7 +8,7 @@ import msgspec
 
 from greenroom.errors import UsageError
 from simulations.faults import KINDS
-from simulations.generation import make_plan
+from simulations.plan_generation import make_plan
 from simulations.plans import ACTION_KINDS, Plan
 from simulations.targets import check_target
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from greenroom_cluster.shard.step import MARK_SEQUENCE, MARK_SHARD
-from greenroom_cluster.suspicion import InHand
+from greenroom_cluster.suspect_records import InHand
 
 
 class PoisonedError(Exception):

@@ -6,8 +6,8 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.dialog.core import Dialog
-from greenroom.dialog.following import MapFollower
 from greenroom.dialog.ledger import Ledger
+from greenroom.dialog.map_follower import MapFollower
 from greenroom.dialog.placement import Placement
 from greenroom.dialog.runner import DialogRunner
 from greenroom_cluster.coordination import draft, foreigners, rules, service

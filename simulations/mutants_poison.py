@@ -3,12 +3,12 @@
 
 import msgspec
 
-from greenroom_cluster import suspicion
+from greenroom_cluster import suspect_records
 from greenroom_cluster.coordination import draft, rules
 from greenroom_cluster.shard.clients import administration
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.roles.suspension import Suspension
-from greenroom_cluster.suspicion import Watch
+from greenroom_cluster.suspect_records import Watch
 from simulations.mutant_stories import CRASHES, HANGS, KILLED_AT_WORK, SLOW
 from simulations.patching import Patches, mutant
 
@@ -36,7 +36,7 @@ def _(patches: Patches) -> None:
 @mutant("tells of a hang when the actor is killed", budget=20, plan=HANGS)
 def _(patches: Patches) -> None:
     """A record is suspected only once its actor has ended, long after another has taken over."""
-    patches.set(suspicion, "HANG_SECONDS", 60.0)
+    patches.set(suspect_records, "HANG_SECONDS", 60.0)
 
 
 @mutant("suspects the record in hand of whoever is killed", budget=20, plan=KILLED_AT_WORK)

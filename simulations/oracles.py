@@ -44,7 +44,7 @@ from greenroom_cluster.shard.roles.role import Role
 from greenroom_cluster.shard.state import copy as copy_module
 from greenroom_cluster.shard.state.log import Log
 from greenroom_cluster.shard.state.records import Command, Record
-from greenroom_cluster.suspicion import InHand
+from greenroom_cluster.suspect_records import InHand
 from simulations.actors import ActorProcess
 from simulations.marks import PoisonBook
 from simulations.oracles_memory import MemoryOracle

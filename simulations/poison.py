@@ -7,7 +7,7 @@ what ends it is its own mark of the record in hand.
 
 from greenroom import wire
 from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.suspicion import InHand
+from greenroom_cluster.suspect_records import InHand
 from simulations.actors import ActorProcess
 from simulations.marks import PoisonBook, PoisonedError
 from simulations.oracles import Oracles

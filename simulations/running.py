@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from simulations.coverage import never_reached, never_struck
-from simulations.generation import make_plan
+from simulations.plan_generation import make_plan
 from simulations.plans import Plan
 from simulations.world import Result, World
 

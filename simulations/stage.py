@@ -21,7 +21,7 @@ from greenroom_cluster.shard.effects import Transition, Warned
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.settings import HostSettings
 from greenroom_cluster.shard.state.clock import BELIEVED_AHEAD_US
-from greenroom_cluster.suspicion import InHand
+from greenroom_cluster.suspect_records import InHand
 from simulations.actors import ActorProcess, StepWatcher
 from simulations.clients import ClientProcess
 from simulations.connections import CLUSTER, Codec

@@ -17,7 +17,7 @@ from greenroom_cluster.node import effects as fx
 from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.agent import Agent, AgentSettings
 from greenroom_cluster.restarts import GiveUp, RestartSettings
-from greenroom_cluster.suspicion import WATCH_SECONDS as MARKS_SECONDS
+from greenroom_cluster.suspect_records import WATCH_SECONDS as MARKS_SECONDS
 from simulations.actors import ActorProcess
 from simulations.connections import Acceptor, Codec, Served, Service
 from simulations.coordinator_links import CoordinatorLink

@@ -47,7 +47,7 @@ PURE = (
     "greenroom_cluster.planning",
     "greenroom_cluster.restarts",
     "greenroom_cluster.shard",
-    "greenroom_cluster.suspicion",
+    "greenroom_cluster.suspect_records",
 )
 # The modules that start and end processes; all others reach tractor through them.
 SUPERVISION = {"greenroom_cluster.runtime.supervision", "greenroom_cluster.runtime.hardening"}

@@ -11,10 +11,10 @@ import pytest
 
 from simulations.arguments import read_plan
 from simulations.cli import main
-from simulations.generation import make_plan
 from simulations.linearizability import Operation, UndecidedError, check_history, write_history
 from simulations.mutants import MUTANTS
 from simulations.patching import planted
+from simulations.plan_generation import make_plan
 from simulations.plans import Plan
 from simulations.running import run_plan
 from simulations.world import Result

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from simulations.generation import make_plan
+from simulations.plan_generation import make_plan
 from simulations.plans import Fault, Plan
 from simulations.running import run_plan, run_seed, summarize
 from simulations.shrinking import Shrinker

@@ -324,7 +324,7 @@ def node(
         logs=logs,
     )
     settings.check()
-    from greenroom_cluster.runtime.node import run_node
+    from greenroom_cluster.runtime.node_process import run_node
 
     _run(run_node, settings, logs=logs)
 

@@ -34,7 +34,7 @@ from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.drain import NEVER, UP, Drain, shards_held
 from greenroom_cluster.node.registration import DEAD, Registration
 from greenroom_cluster.node.watches import Watches
-from greenroom_cluster.suspicion import bounded
+from greenroom_cluster.suspect_records import bounded
 
 HEARTBEAT_SECONDS = 0.5
 RETRY_SECONDS = 0.25

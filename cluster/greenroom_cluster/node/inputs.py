@@ -6,7 +6,7 @@ import msgspec
 
 from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.coordination.messages import Accepted, Rejected
-from greenroom_cluster.suspicion import InHand
+from greenroom_cluster.suspect_records import InHand
 
 
 class Input(msgspec.Struct, frozen=True):
@@ -68,7 +68,7 @@ class RecordMark(msgspec.Struct, frozen=True):
 
 
 class MarksRead(Input, frozen=True):
-    """The marks of all children that are ready; read every `suspicion.WATCH_SECONDS`."""
+    """The marks of all children that are ready; read every `suspect_records.WATCH_SECONDS`."""
 
     marks: tuple[RecordMark, ...]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from greenroom_cluster.coordination.messages import Suspicion
 from greenroom_cluster.node.effects import Log
 from greenroom_cluster.node.inputs import RecordMark
-from greenroom_cluster.suspicion import InHand, Watch, bounded
+from greenroom_cluster.suspect_records import InHand, Watch, bounded
 
 
 class Watches:

@@ -19,7 +19,7 @@ from greenroom_cluster.runtime.driver import EXIT_CORE_FAILED
 from greenroom_cluster.runtime.processes import busy_seconds
 from greenroom_cluster.runtime.supervision import ChildProcess
 from greenroom_cluster.shard.step import Mark
-from greenroom_cluster.suspicion import InHand
+from greenroom_cluster.suspect_records import InHand
 
 _LAYOUT = struct.Struct("@qqq")
 # By these a process ends that did itself in; SIGKILL comes from others.

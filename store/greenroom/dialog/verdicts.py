@@ -3,9 +3,9 @@
 An error says "not applied" only if no attempt can have been applied. Everything else is "unknown".
 """
 
-from greenroom.dialog.following import MapFollower
 from greenroom.dialog.lanes import Lanes
 from greenroom.dialog.links import Link
+from greenroom.dialog.map_follower import MapFollower
 from greenroom.dialog.operations import AnyOperation, Gathering, Kind
 from greenroom.dialog.suspects import BREAKS_ALONE_MAX, BREAKS_MAX, lane_for
 from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError, UsageError

@@ -22,7 +22,7 @@ from greenroom.errors import (
 from greenroom.options import MIDDLEWARE
 from greenroom.web.accepting import drops_headers_of_accept
 from greenroom.web.departures import is_departure
-from greenroom.web.options import session_options
+from greenroom.web.option_names import session_options
 from greenroom.web.session import Session
 from greenroom.web.skipping import Skip, skipping
 from greenroom.web.visit import VISITS_KEY, Visit, visit_in

@@ -38,7 +38,7 @@ from greenroom.web.labels import label_of
 from greenroom.web.lifetimes import lifetimes_of
 from greenroom.web.moving import bar, moving_of
 from greenroom.web.old_sessions import OldSessions
-from greenroom.web.options import by_name
+from greenroom.web.option_names import by_name
 from greenroom.web.refusals import Refusals
 from greenroom.web.request_session import RequestSession, session_of
 from greenroom.web.visit import Visit, innermost_visit, visit_in

@@ -22,7 +22,7 @@ from greenroom_cluster.node.agent import (
     NameTakenError,
 )
 from greenroom_cluster.node.drain import ALONE_SECONDS
-from greenroom_cluster.suspicion import HANG_SECONDS, InHand
+from greenroom_cluster.suspect_records import HANG_SECONDS, InHand
 
 NODE = NodeEntry("a", "a:1", "up")
 LEAVING = replace(NODE, state="leaving")

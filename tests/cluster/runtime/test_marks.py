@@ -10,7 +10,7 @@ import pytest
 from greenroom_cluster.runtime.driver import EXIT_CORE_FAILED
 from greenroom_cluster.runtime.marks import MarkFile, MarkFiles, open_mark
 from greenroom_cluster.runtime.supervision import ChildProcess
-from greenroom_cluster.suspicion import InHand
+from greenroom_cluster.suspect_records import InHand
 
 
 def test_the_supervisor_reads_what_the_actor_marks() -> None:

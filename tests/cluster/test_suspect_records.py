@@ -1,7 +1,7 @@
 """Which record is suspected when an actor hangs or ends."""
 
 from greenroom_cluster.coordination.messages import SUSPICIONS_MAX
-from greenroom_cluster.suspicion import HANG_SECONDS, KILL_SECONDS, PASSED_MAX, InHand, Watch, bounded
+from greenroom_cluster.suspect_records import HANG_SECONDS, KILL_SECONDS, PASSED_MAX, InHand, Watch, bounded
 
 FIRST = InHand(3, 1, 10)
 SECOND = InHand(3, 1, 11)

@@ -47,7 +47,7 @@ from greenroom_cluster.runtime.supervision import (
 )
 from greenroom_cluster.runtime.tasks import open_tasks
 from greenroom_cluster.shard.settings import HostSettings
-from greenroom_cluster.suspicion import WATCH_SECONDS
+from greenroom_cluster.suspect_records import WATCH_SECONDS
 
 _WATCH_COORDINATOR_SECONDS = 0.5
 _UNREACHABLE_SECONDS = 2.0
