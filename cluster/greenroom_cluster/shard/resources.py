@@ -20,15 +20,17 @@ class Opening:
 class Evictions:
     """The evictions of all primaries of one actor: how many sessions so far, and the bytes under way.
 
+    `wanted_bytes` are to be freed by whoever has something to evict, for a shard that has nothing.
     `told_ns` is when the operator was told, and is not told again for a while; None: never.
     """
 
-    __slots__ = ("sessions", "tables", "told_ns", "under_way_bytes")
+    __slots__ = ("sessions", "tables", "told_ns", "under_way_bytes", "wanted_bytes")
 
     def __init__(self) -> None:
         self.tables: dict[SessionTable, None] = {}
         self.sessions = 0
         self.under_way_bytes = 0
+        self.wanted_bytes = 0
         self.told_ns: int | None = None
 
     @property

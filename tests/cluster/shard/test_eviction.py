@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from greenroom import wire
+from greenroom.ids import POINT_BITS
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard.settings import HostSettings
 from greenroom_cluster.shard.state.log import Log, record_bytes
@@ -88,6 +89,25 @@ def test_users_are_spared_and_when_only_they_are_left_it_is_full() -> None:
     assert isinstance(world.call(world.primary(), delete(digest(0))), wire.Written)
     world.run_for(1.0)
     assert isinstance(write(world, 1000, user="bob"), wire.Written)
+
+
+def test_a_shard_that_has_none_left_gets_room_from_another() -> None:
+    """Each shard evicts its own oldest first, so that one has none while another is full of them."""
+    world = World(nodes=1, shards=2, replicas=1, settings=SMALL)
+    world.settle()
+    for number in range(100):
+        assert isinstance(write(world, number), wire.Written)
+    before = evicted(world)
+    for number in range(1000, 1030):
+        for _ in range(30):
+            made = create(digest(number), data(), user="alice", point=1 << POINT_BITS - 1)
+            reply = world.call(world.primary(1), made)
+            if not isinstance(reply, wire.Overloaded):
+                break
+            world.run_for(0.1)
+        assert isinstance(reply, wire.Written), number
+    assert evicted(world) >= before + 25
+    assert counted(world.primary()) <= SMALL.memory_bytes_max
 
 
 def test_nothing_is_evicted_unless_asked_for() -> None:

@@ -66,8 +66,7 @@ class Eviction:
 
         Nothing is evicted for the growth of a session that would end by it, `spared`.
         """
-        anonymous = self._table.anonymous
-        if anonymous is None:
+        if self._table.anonymous is None:
             return False
         memory, evictions = self._memory, self._evictions
         wanted = most = 0
@@ -85,10 +84,27 @@ class Eviction:
             return True
         if most > evictions.evictable_bytes:
             return False
+        if self._evict(wanted, spared):
+            return True
+        # Each shard evicts its own oldest, so one may have none left while others have.
+        if evictions.evictable_bytes <= self._table.evictable_bytes:
+            return False
+        evictions.wanted_bytes = max(evictions.wanted_bytes, wanted)
+        return True
+
+    def help(self) -> None:
+        """Make the room that a shard without sessions to evict has asked for."""
+        wanted = self._evictions.wanted_bytes
+        if wanted and self._table.anonymous and not self.under_way_bytes:
+            self._evict(wanted, b"")
+            self._evictions.wanted_bytes = max(wanted - self.under_way_bytes, 0)
+
+    def _evict(self, wanted: int, spared: bytes) -> bool:
+        """Begin to evict the oldest sessions here that free so much; return False if there are none."""
         sessions = self._table.sessions
         digests: list[bytes] = []
         freed = 0
-        for digest in anonymous:
+        for digest in self._table.anonymous or ():
             if digest == spared:
                 continue
             digests.append(digest)

@@ -351,6 +351,8 @@ class Primary:
 
     def sweep(self, now_ns: int, wall_us: int, looks: int) -> int:
         """Log what is over, after at most so many looks; return how many it took."""
+        if not self.paused:
+            self.eviction.help()
         return self._upkeep.sweep(now_ns, wall_us, looks, paused=self.paused)
 
     # --- configuration --------------------------------------------------------------------------------------
