@@ -142,6 +142,10 @@ class ActorProcess(Process):
 
     # --- a record that it does not get past ----------------------------------------------------------------
 
+    def clock_us(self) -> int:
+        """Return the clock of its shards, as the real actor's listener does."""
+        return self.host.clock_us(self.machine.wall_us())
+
     @property
     def busy_seconds(self) -> float:
         """Processor time, as far as it matters: what it spends on the record in hand."""

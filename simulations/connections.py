@@ -137,7 +137,7 @@ class Served:
         service = acceptor.services[greeting.role]
         self.decoder = service.decoder
         self.end.on_data = self._received
-        self._greet(acceptor.door.welcome(acceptor.process.machine.wall_us()))
+        self._greet(acceptor.door.welcome(acceptor.process.clock_us()))
         service.handle(self)
 
     def _received(self, payload: Any) -> None:

@@ -34,6 +34,10 @@ class Process:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
+    def clock_us(self) -> int:
+        """Return what this process says in its hello that its clock shows."""
+        return self.machine.wall_us()
+
     # --- running -----------------------------------------------------------------------------------------
 
     def tell(self, source: int, call: Callable[..., None], *args: Any) -> None:

@@ -125,6 +125,10 @@ class MeteredCore:
         self._meter.ns[self.stage] += perf_counter_ns() - began
         return deadline
 
+    def clock_us(self, wall_us: int) -> int:
+        """Return what its clock shows."""
+        return self.host.clock_us(wall_us)
+
     def spent(self, now_ns: int, spent_ns: int) -> Sequence[str]:
         """Take in how long a step took."""
         return self.host.spent(now_ns, spent_ns)

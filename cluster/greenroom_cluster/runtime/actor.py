@@ -18,7 +18,7 @@ from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.links import former
 from greenroom_cluster.links.outbox import are_bulk
 from greenroom_cluster.runtime.budget import buffer_bytes
-from greenroom_cluster.runtime.clocks import now_ns
+from greenroom_cluster.runtime.clocks import now_ns, wall_us
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
 from greenroom_cluster.runtime.delivery import Delivery
@@ -129,6 +129,7 @@ class Actor:
                     target_required=True,
                 ),
             },
+            lambda: core.clock_us(wall_us()),
         )
 
     async def run(self) -> None:

@@ -90,14 +90,20 @@ class ListenerSettings:
 
 
 class Listener:
-    """A bound TCP listener. `run` serves until cancelled.
+    """A bound TCP listener. `run` serves until cancelled. `clock_us` is what its hellos say of the time.
 
     Raises UsageError at construction if the address cannot be listened on.
     """
 
-    def __init__(self, settings: ListenerSettings, services: Mapping[str, Service]) -> None:
+    def __init__(
+        self,
+        settings: ListenerSettings,
+        services: Mapping[str, Service],
+        clock_us: Callable[[], int] = wall_us,
+    ) -> None:
         self._settings = settings
         self._services = services
+        self._clock_us = clock_us
         within = connections_within(settings.connections_max + RESERVED_CONNECTIONS)
         # Where few files may be open, the larger part is for clients.
         self._clients_max = min(settings.connections_max, max(within - RESERVED_CONNECTIONS, within * 3 // 4))
@@ -292,7 +298,7 @@ class Listener:
         if hello.role != wire.ROLE_PEER:
             source = charged_as(connection.remote, number)
             connection.account(self._budget, source, queued=not service.answers_shared)
-        connection.greet(self._door.welcome(wall_us()))
+        connection.greet(self._door.welcome(self._clock_us()))
         await service.handle(connection, hello, number)
 
 

@@ -100,6 +100,13 @@ class Host:
         """The replicas by shard, None where this actor has none. For inspection only."""
         return self._replicas.by_shard
 
+    def clock_us(self, wall_us: int) -> int:
+        """Return what the clock shows by which sessions end here: it does not go back when the host's is set.
+
+        A store goes by it, and would send ends that have passed already.
+        """
+        return max(wall_us, *(each.clock.last_us for each in self.replicas if each is not None), 0)
+
     def step(self, now_ns: int, wall_us: int, event: HostInput) -> list[HostEffect]:
         """Take in one event and return the effects, to be performed in order before the next step.
 

@@ -72,6 +72,9 @@ class ScriptedCore:
     def next_deadline(self) -> int:
         return self.deadline
 
+    def clock_us(self, wall: int) -> int:
+        return wall
+
     def spent(self, now: int, spent: int) -> list[str]:
         self.spending.append(spent)
         return ["somebody"]
