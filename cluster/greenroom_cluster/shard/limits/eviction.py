@@ -12,7 +12,8 @@ Nothing is evicted where that cannot help: where more is lacking than all sessio
 the primaries here. So it is when something else has filled the memory, such as the buffers of connections.
 
 Old is what its shard has stored the longest under its id, whatever a client says of its creation. Each shard
-looks at its own sessions only, so the order across shards is no more than nearly that.
+looks at its own sessions only, so the order across shards is no more than nearly that. One that has none left
+asks the others of its actor, which make the room with their next sweep.
 """
 
 from collections.abc import Sequence
