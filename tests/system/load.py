@@ -40,7 +40,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """What one process of callers does.
 
     `pause_seconds` is how long a worker waits between operations, on average. `stores` of them share the
-    workers, each a client of its own to the cluster.
+    workers, each a client of its own to the cluster. A process told to end first does what lacks of
+    `operations_min`, so that a slow machine is no light load.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     stores: int = 1
     fixed_sessions: int = 30
     own_sessions: int = 10
+    operations_min: int = 100
     pause_seconds: float = 0.01
     seed: int = 0
 
@@ -274,7 +276,9 @@ class Crew:
     async def work(self, worker: Worker, wait: Callable[[float], Awaitable[bool]]) -> None:
         """Work until `wait`, which takes seconds, says that the end has come."""
         pause = self.workload.pause_seconds
-        while not await wait(self._rng.uniform(0, 2 * pause)):
+        while not await wait(self._rng.uniform(0, 2 * pause)) or (
+            len(self.history) < self.workload.operations_min
+        ):
             await worker.step()
 
     async def finish(self) -> None:
