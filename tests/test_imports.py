@@ -169,7 +169,7 @@ def test_facade_imports_no_async_library_of_others_and_never_the_cluster() -> No
         for name, way in reached(module).items():
             root = name.partition(".")[0]
             assert root not in {"tractor", "greenroom_cluster", "simulations"}, " -> ".join(way)
-            if module not in {"greenroom.drivers.trio_", "greenroom.testing.portals"}:
+            if module not in {"greenroom.drivers.trio_", "greenroom.testing.contract.portals"}:
                 assert root not in {"trio", "anyio"}, " -> ".join(way)
         for name in imports(module, everywhere=True):
             root = name.partition(".")[0]

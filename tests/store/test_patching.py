@@ -20,7 +20,7 @@ from greenroom.patching import (
 )
 from greenroom.scan.bounds import MalformedError
 from greenroom.scan.checks import check_data
-from greenroom.testing.model import apart, patched, same_value, value_at
+from greenroom.testing.contract.model import apart, patched, same_value, value_at
 
 keys = st.sampled_from(["a", "b", "", 0, 1, -5])
 scalars = (

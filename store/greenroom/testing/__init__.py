@@ -37,24 +37,25 @@ with suppress(ImportError):
 
     # Before the modules with the checks are imported, so that their asserts show the values compared.
     pytest.register_assert_rewrite(
-        "greenroom.testing.lifecycle_checks",
-        "greenroom.testing.patch_checks",
-        "greenroom.testing.user_checks",
-        "greenroom.testing.concurrency_checks",
+        "greenroom.testing.contract.lifecycle",
+        "greenroom.testing.contract.patches",
+        "greenroom.testing.contract.users",
+        "greenroom.testing.contract.concurrency",
         "greenroom.testing.stateful",
     )
 
-from greenroom.testing.contract import CHECKS, StoreContract, run_check
+from greenroom.testing.contract.libraries import Library, available_libraries, library_named
+from greenroom.testing.contract.stage import Check, ManualClock, Stage
+from greenroom.testing.contract.suite import CHECKS, StoreContract, run_check
 from greenroom.testing.faults import FaultyStore, Gate
-from greenroom.testing.libraries import available_libraries, library_named
 from greenroom.testing.logins import login_as
-from greenroom.testing.stage import Check, ManualClock, Stage
 
 __all__ = [
     "CHECKS",
     "Check",
     "FaultyStore",
     "Gate",
+    "Library",
     "ManualClock",
     "Stage",
     "StoreContract",

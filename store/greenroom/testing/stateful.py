@@ -32,9 +32,9 @@ from greenroom.errors import (
 from greenroom.fields import utc_now
 from greenroom.ids import new_session_id, point_of
 from greenroom.sessions import ABSENT, UNCHANGED, BaseSessionStore, SessionData, SessionInfo
-from greenroom.testing.model import Expected, Path, apart, patched, same_value, value_at
-from greenroom.testing.portals import open_portal
-from greenroom.testing.stage import ManualClock, raises
+from greenroom.testing.contract.model import Expected, Path, apart, patched, same_value, value_at
+from greenroom.testing.contract.portals import open_portal
+from greenroom.testing.contract.stage import ManualClock, raises
 
 Result = TypeVar("Result")
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from greenroom.testing import available_libraries, library_named
-from greenroom.testing.libraries import Library
+from greenroom.testing import Library, available_libraries, library_named
 
 
 @pytest.fixture(params=available_libraries())

@@ -13,8 +13,7 @@ from starlette.testclient import TestClient
 
 from greenroom import MemoryStore, OutcomeUnknownError, SessionData, UnavailableError, UsageError
 from greenroom.fields import utc_now
-from greenroom.testing import FaultyStore, ManualClock, StoreContract, login_as
-from greenroom.testing.libraries import Library
+from greenroom.testing import FaultyStore, Library, ManualClock, StoreContract, login_as
 from greenroom.web import SessionMiddleware
 from tests.store.web.web_stage import SECRET, Stage, browser, session_of, tell
 

@@ -13,7 +13,7 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from greenroom import MemoryStore, UnavailableError, UsageError
-from greenroom.testing.libraries import Library
+from greenroom.testing import Library
 from greenroom.web import RequestSession, Session, SessionMiddleware, SessionNotLoadedError
 from tests.store.web.web_handlers import HANDLERS, add, plain, show, who
 from tests.store.web.web_stage import SECRET, FollowingMiddleware, Stage, browser, session_of, tell

@@ -8,8 +8,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from greenroom.testing import Gate, available_libraries, library_named
-from greenroom.testing.libraries import Library
+from greenroom.testing import Gate, Library, available_libraries, library_named
 from greenroom.web import SessionMiddleware
 from greenroom.web.shielding import only_cancelled, shielded
 from tests.store.web.web_stage import Socket, Stage, browser, cancelled_at, session_of, tell, twin

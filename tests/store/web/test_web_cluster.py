@@ -13,8 +13,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from greenroom import ClusterStore, UnavailableError, UsageError
-from greenroom.testing import login_as
-from greenroom.testing.libraries import Library
+from greenroom.testing import Library, login_as
 from greenroom.web import Session, SessionMiddleware
 from tests.store.client.fake_cluster import FakeCluster
 from tests.store.web.web_stage import SECRET, browser, session_of, tell

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from greenroom import UnavailableError, UsageError
-from greenroom.testing.libraries import Library
+from greenroom.testing import Library
 from greenroom.web import SessionMiddleware, SessionOverError
 from greenroom.web.accepting import drops_headers_of_accept
 from greenroom.web.departures import is_departure

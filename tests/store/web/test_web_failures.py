@@ -17,7 +17,7 @@ from greenroom import (
     UnavailableError,
     UnsupportedError,
 )
-from greenroom.testing.libraries import Library
+from greenroom.testing import Library
 from greenroom.web import Session, SessionMiddleware
 from greenroom.web.middleware import REFUSAL_TEXT
 from tests.store.web.web_stage import SECRET, FollowingMiddleware, Socket, Stage, browser, session_of, tell

@@ -12,7 +12,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from greenroom.testing.libraries import Library
+from greenroom.testing import Library
 from tests.store.web.web_stage import Stage, browser, session_of, tell
 
 CART: dict[str, Any] = {"cart": {"items": ["mug"]}, "user": "alice"}

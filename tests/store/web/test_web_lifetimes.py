@@ -6,7 +6,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from greenroom.testing.libraries import Library
+from greenroom.testing import Library
 from tests.store.web.web_stage import Stage, browser, session_of, tell
 
 START = datetime(2030, 1, 1, tzinfo=UTC)

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from greenroom import UsageError
-from greenroom.testing.libraries import Library
+from greenroom.testing import Library
 from greenroom.web import SessionMiddleware
 from tests.store.web.web_handlers import HANDLERS, add, fail, show
 from tests.store.web.web_stage import FollowingMiddleware, Stage, browser, session_of, tell

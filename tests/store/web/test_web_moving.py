@@ -16,7 +16,7 @@ from starlette.routing import Route
 from greenroom import BaseSessionStore, ClusterStore, UnavailableError, UsageError
 from greenroom.fields import datetime_of, micros_of, utc_now
 from greenroom.integrations.moving import OldSession, OldSessions, StarletteCookies
-from greenroom.testing.libraries import Library
+from greenroom.testing import Library
 from greenroom.web import Session, SessionMiddleware
 from tests.store.client.fake_cluster import FakeCluster
 from tests.store.web.test_web_failures import FiveMethodStore

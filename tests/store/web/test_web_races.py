@@ -12,8 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from greenroom import MemoryStore, SessionData
 from greenroom.ids import new_session_id
-from greenroom.testing import Gate, ManualClock
-from greenroom.testing.libraries import Library
+from greenroom.testing import Gate, Library, ManualClock
 from greenroom.web import Session, Visit
 from greenroom.web.writes import LISTED_MAX
 from tests.store.web.web_stage import SECRET, Stage, browser, session_of, tell, together, twin

@@ -20,8 +20,7 @@ from greenroom import (
     UsageError,
 )
 from greenroom.ids import handle_of, locate, new_session_id
-from greenroom.testing import FaultyStore, login_as
-from greenroom.testing.libraries import Library
+from greenroom.testing import FaultyStore, Library, login_as
 from greenroom.web import Session, Visit
 from greenroom.web.lifetimes import Terms
 from tests.store.client.fake_cluster import FakeCluster

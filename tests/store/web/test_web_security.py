@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from greenroom import UnavailableError, new_session_id
-from greenroom.testing.libraries import Library
+from greenroom.testing import Library
 from greenroom.web import CookieSigner, cookies
 from tests.store.web.web_stage import SECRET, Stage, browser, session_of, tell
 

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
 from greenroom import UsageError
-from greenroom.testing.libraries import Library
+from greenroom.testing import Library
 from greenroom.web import SessionMiddleware
 from tests.store.web.web_stage import Socket, Stage, tell
 

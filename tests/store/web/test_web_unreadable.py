@@ -8,8 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from greenroom import BaseSessionStore, MemoryStore, RemoteProtocolError, SessionData, UnreadableSessionError
-from greenroom.testing import ManualClock
-from greenroom.testing.libraries import Library
+from greenroom.testing import Library, ManualClock
 from greenroom.web import Session, SessionMiddleware
 from greenroom.web.notices import NOTICE_SECONDS
 from tests.store.poison import NEWER, POISONS, holds, poison

@@ -6,8 +6,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from greenroom.testing import Gate
-from greenroom.testing.libraries import Library
+from greenroom.testing import Gate, Library
 from greenroom.web import RequestSession
 from greenroom.web.difference import apply, difference
 from greenroom.wire import PATHS_MAX

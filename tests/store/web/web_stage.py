@@ -11,8 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from greenroom import MemoryStore
-from greenroom.testing import FaultyStore, Gate, ManualClock
-from greenroom.testing.libraries import Library
+from greenroom.testing import FaultyStore, Gate, Library, ManualClock
 from greenroom.web import RequestSession, Session, SessionMiddleware, Visit
 
 SECRET = "a secret for tests only, long enough"

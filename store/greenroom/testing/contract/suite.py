@@ -4,15 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 from greenroom.sessions import ALL_FEATURES, BaseSessionStore, SessionData
-from greenroom.testing import concurrency_checks, lifecycle_checks, patch_checks, user_checks
-from greenroom.testing.libraries import available_libraries, library_named
-from greenroom.testing.stage import Check, ManualClock, Stage
+from greenroom.testing.contract import concurrency, lifecycle, patches, users
+from greenroom.testing.contract.libraries import available_libraries, library_named
+from greenroom.testing.contract.stage import Check, ManualClock, Stage
 
 CHECKS: tuple[Check, ...] = (
-    *lifecycle_checks.CHECKS,
-    *patch_checks.CHECKS,
-    *user_checks.CHECKS,
-    *concurrency_checks.CHECKS,
+    *lifecycle.CHECKS,
+    *patches.CHECKS,
+    *users.CHECKS,
+    *concurrency.CHECKS,
 )
 CHECK_SECONDS = 60.0
 

@@ -11,7 +11,7 @@ from greenroom.errors import (
     VersionConflictError,
 )
 from greenroom.sessions import ABSENT, SessionData
-from greenroom.testing.stage import CheckList, Stage, raises
+from greenroom.testing.contract.stage import CheckList, Stage, raises
 
 CHECKS = CheckList()
 

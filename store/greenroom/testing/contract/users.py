@@ -3,7 +3,7 @@
 from greenroom.errors import SessionNotFoundError, UsageError
 from greenroom.fields import LIST_LIMIT_MAX
 from greenroom.ids import point_of
-from greenroom.testing.stage import CheckList, Stage, raises
+from greenroom.testing.contract.stage import CheckList, Stage, raises
 
 CHECKS = CheckList()
 

@@ -12,7 +12,7 @@ from greenroom.fields import utc_now
 from greenroom.ids import new_session_id
 from greenroom.options import TESTING
 from greenroom.sessions import BaseSessionStore, SessionData
-from greenroom.testing.libraries import Library
+from greenroom.testing.contract.libraries import Library
 
 CheckFunction: TypeAlias = Callable[["Stage"], Awaitable[None]]
 

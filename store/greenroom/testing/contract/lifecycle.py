@@ -16,7 +16,7 @@ from greenroom.errors import (
 )
 from greenroom.ids import handle_of, new_session_id
 from greenroom.sessions import ALL_FEATURES
-from greenroom.testing.stage import CheckList, Stage, raises
+from greenroom.testing.contract.stage import CheckList, Stage, raises
 
 CHECKS = CheckList()
 

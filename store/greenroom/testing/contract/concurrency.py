@@ -6,7 +6,7 @@ from typing import Any
 
 from greenroom.errors import SessionExistsError, SessionNotFoundError, VersionConflictError
 from greenroom.sessions import SessionData
-from greenroom.testing.stage import CheckList, Stage
+from greenroom.testing.contract.stage import CheckList, Stage
 
 CHECKS = CheckList()
 
