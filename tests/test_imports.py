@@ -256,6 +256,20 @@ def test_no_module_imports_one_that_imports_it(package: str) -> None:
     assert [" -> ".join(way) for way in circles(arrows_between(package))] == []
 
 
+FLOORS = (
+    *("kernel", "plans", "cluster", "checks", "workload", "faults"),
+    *("runs", "stories", "mutants", "studies", "cli", "__main__"),
+)
+"""The rooms of `simulations`, from the ground up, as its README lists them."""
+
+
+def test_rooms_of_simulations_import_only_lower_ones() -> None:
+    for name, targets in arrows_between("simulations").items():
+        for target in targets:
+            here, there = name.split(".")[1], target.split(".")[1]
+            assert FLOORS.index(there) <= FLOORS.index(here), f"{name} -> {target}"
+
+
 def test_a_circle_would_be_seen() -> None:
     arrows = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}
     assert circles(arrows) == [["b", "c", "b"], ["c", "b", "c"]]

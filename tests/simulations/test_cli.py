@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from simulations.cli import main
+from simulations.cli.main import main
 
 FILES = {
     "broken.json": "{",

@@ -7,13 +7,13 @@ import pytest
 from greenroom_cluster.shard.inputs import PeerMessages
 from greenroom_cluster.shard.messages import SnapshotOk, SnapshotRefused
 from greenroom_cluster.shard.roles.replica import Replica
-from simulations.actors import ActorProcess
-from simulations.cli import main
-from simulations.coverage import never_reached, never_struck
-from simulations.faults import KINDS
-from simulations.plans import Plan
-from simulations.timeline import SECOND
-from simulations.world import World
+from simulations.cli.main import main
+from simulations.cluster.actors import ActorProcess
+from simulations.faults.injection import KINDS
+from simulations.kernel.timeline import SECOND
+from simulations.plans.plan import Plan
+from simulations.runs.coverage import never_reached, never_struck
+from simulations.runs.world import World
 
 PLAN = Plan(seed=1, nodes=3, shards=1, latency_us=2000, start_seconds=(0.01, 0.02))
 

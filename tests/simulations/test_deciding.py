@@ -11,8 +11,8 @@ import pytest
 
 from greenroom import table
 from greenroom.patching import patch_data
-from simulations.cli import main
-from simulations.deciding import Difference, decide
+from simulations.cli.main import main
+from simulations.studies.deciding import Difference, decide
 
 COMMANDS = 3000
 VERSIONS = ("3.12", "3.11", "3.13")

@@ -9,15 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from simulations.arguments import read_plan
-from simulations.cli import main
-from simulations.linearizability import Operation, UndecidedError, check_history, write_history
-from simulations.mutants import MUTANTS
-from simulations.patching import planted
-from simulations.plan_generation import make_plan
-from simulations.plans import Plan
-from simulations.running import run_plan
-from simulations.world import Result
+from simulations.checks.linearizability import Operation, UndecidedError, check_history, write_history
+from simulations.cli.main import main
+from simulations.mutants.hunt import MUTANTS
+from simulations.mutants.patching import planted
+from simulations.plans.generation import make_plan
+from simulations.plans.plan import Plan
+from simulations.runs.batch import run_plan
+from simulations.runs.plan_files import read_plan
+from simulations.runs.world import Result
 
 PAGE = Path(__file__).parents[2] / "docs" / "simulations.md"
 # Plans whose runs are clean, while what callers were told in them is not all that explains it.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulations.linearizability import (
+from simulations.checks.linearizability import (
     Operation,
     State,
     UndecidedError,

@@ -4,9 +4,9 @@ import pytest
 from msgspec.structs import replace
 
 from greenroom_cluster.shard.roles.primary import Primary
-from simulations.mutants import find
-from simulations.patching import MUTANTS, planted
-from simulations.running import run_plan, run_seed
+from simulations.mutants.hunt import find
+from simulations.mutants.patching import MUTANTS, planted
+from simulations.runs.batch import run_plan, run_seed
 
 FIRST_SEEDS = {
     "backs the primary after its takeover proposal": 130,

@@ -3,10 +3,10 @@
 from random import Random
 from typing import Any
 
-from simulations.network import End, Network
-from simulations.processes import Process
-from simulations.timeline import SECOND, Timeline
-from simulations.traffic import TrafficRule
+from simulations.kernel.network import End, Network
+from simulations.kernel.processes import Process
+from simulations.kernel.timeline import SECOND, Timeline
+from simulations.kernel.traffic import TrafficRule
 
 
 class Pair:

@@ -9,17 +9,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from simulations.plan_generation import make_plan
-from simulations.plans import Fault, Plan
-from simulations.running import run_plan, run_seed, summarize
-from simulations.shrinking import Shrinker
+from simulations.plans.generation import make_plan
+from simulations.plans.plan import Fault, Plan
+from simulations.plans.shrinking import Shrinker
+from simulations.runs.batch import run_plan, run_seed, summarize
 
 FOUND = sorted((Path(__file__).parent / "found").glob("*.json"))
 REPOSITORY = Path(__file__).parents[2]
 
 DIGESTS = """
 import json, sys
-from simulations.running import run_seed
+from simulations.runs.batch import run_seed
 print(json.dumps([run_seed(seed).digest for seed in range(int(sys.argv[1]))]))
 """
 

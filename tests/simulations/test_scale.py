@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from simulations import scale
+from simulations.studies import scale
 
 
 def test_a_hundred_nodes_are_balanced_and_move_little(tmp_path: Path) -> None:

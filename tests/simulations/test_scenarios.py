@@ -6,9 +6,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from greenroom.errors import UsageError
-from simulations import scenarios
-from simulations.cli import main
-from simulations.recording import gaps
+from simulations.cli.main import main
+from simulations.cluster.recording import gaps
+from simulations.stories import scenarios
 
 
 @pytest.mark.parametrize("name", ["killed_actor", "paused_primary", "coordinator_restored", "slow_peer"])

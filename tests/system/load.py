@@ -26,7 +26,7 @@ import msgspec
 import trio
 
 import greenroom
-from simulations.linearizability import Kind, Operation, Outcome, Reason, read_history, write_history
+from simulations.checks.linearizability import Kind, Operation, Outcome, Reason, read_history, write_history
 
 Library = Literal["asyncio", "trio"]
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -27,7 +27,7 @@ from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.restarts import RestartSettings
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
 from greenroom_cluster.runtime.processes import ProcessHandle, descendants_of
-from simulations.linearizability import assert_explained
+from simulations.checks.linearizability import assert_explained
 from tests.system.load import LIFETIME, Load, open_load
 
 Result = TypeVar("Result")

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from greenroom import MemoryStore, SessionData
-from simulations.linearizability import assert_explained, check_history
+from simulations.checks.linearizability import assert_explained, check_history
 from tests.system import load
 
 pytestmark = pytest.mark.trio

@@ -16,7 +16,7 @@ import trio
 
 from greenroom import ClusterStore, OutcomeUnknownError, UnavailableError, new_session_id
 from greenroom.cluster_map import ActorEntry
-from simulations.linearizability import Operation, assert_explained
+from simulations.checks.linearizability import Operation, assert_explained
 from tests.system.load import LoadSession, Recorder
 from tests.system.stage import Probe, SharedCluster, all_exit, loaded, session, stopped, tree
 

@@ -12,7 +12,7 @@ from greenroom import wire
 from greenroom.wire import FailureCode
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.settings import ns
-from simulations.linearizability import Operation
+from simulations.checks.linearizability import Operation
 from tests.cluster.shard.harness import WALL_START_US, Actor, World
 from tests.cluster.shard.judge import Judge
 

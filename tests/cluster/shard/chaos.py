@@ -5,7 +5,7 @@ from collections.abc import Callable
 from greenroom.cluster_map import NodeEntry
 from greenroom_cluster.coordination.messages import RegisterNode, ReportDead
 from greenroom_cluster.shard.settings import HostSettings, ns
-from simulations.linearizability import assert_explained
+from simulations.checks.linearizability import assert_explained
 from tests.cluster.shard.callers import Callers, shard_of
 from tests.cluster.shard.harness import Actor, World
 from tests.cluster.shard.judge import Judge, Tape

@@ -1,0 +1,66 @@
+"""What must hold of memory: no actor's replicas hold more than their bound, and the books tell the truth.
+
+What is held is counted anew from sessions and answers themselves, every so many steps since that takes long.
+What is logged and not applied yet is beside the bound: it may make room, and is gone in a moment.
+"""
+
+from greenroom_cluster.shard.pairs.outgoing import UNTOLD_BYTES
+from greenroom_cluster.shard.roles.replica import Replica
+from greenroom_cluster.shard.state.memory import (
+    ANONYMOUS_BYTES,
+    ANSWER_BYTES,
+    CLIENT_BYTES,
+    EXPIRY_BYTES,
+    SESSION_BYTES,
+    USER_BYTES,
+)
+from greenroom_cluster.shard.state.stored import decoded
+from simulations.cluster.actors import ActorProcess
+from simulations.cluster.stage import Stage
+
+LOOK_EVERY = 20
+
+
+def held_bytes(replica: Replica) -> int:
+    """Return what a replica holds, counted anew: sessions and kept answers."""
+    table = replica.table
+    size = EXPIRY_BYTES * table.expiry.entries
+    nobodys_bytes = 0 if table.anonymous is None else ANONYMOUS_BYTES
+    for stored in table.sessions.values():
+        place_bytes = nobodys_bytes if decoded(stored).user_id is None else USER_BYTES
+        size += SESSION_BYTES + len(stored) + place_bytes
+    size += CLIENT_BYTES * len(table.clients)
+    for kept in table.clients.results():
+        size += ANSWER_BYTES + len(getattr(kept.reply, "state", b""))
+    return size
+
+
+class MemoryOracle:
+    """Watches the actors of one world in which memory has a bound."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._steps: dict[ActorProcess, int] = {}
+
+    def after(self, actor: ActorProcess) -> None:
+        """Judge what one step has left, now and then."""
+        steps = self._steps.get(actor, 0)
+        self._steps[actor] = steps + 1
+        if steps % LOOK_EVERY or self._stage.healing:
+            return
+        replicas = [replica for replica in actor.host.replicas if replica is not None]
+        held = sum(map(held_bytes, replicas))
+        bound = actor.host_settings.memory_bytes_max
+        # Bounds are so small here that what others add before they are told of this one's room shows.
+        untold = sum(
+            min(UNTOLD_BYTES, other.host.memory.spare_bytes)
+            for other in self._stage.actors.values()
+            if other is not actor
+        )
+        if held > bound + untold:
+            self._stage.violate("memory", f"{actor.name} holds {held} bytes, and may hold {bound}")
+        used = sum(replica.log.charged_bytes for replica in replicas) + held
+        used += sum(replica.held_bytes for replica in replicas)
+        booked = actor.host.memory.used_bytes
+        if used != booked:
+            self._stage.violate("memory", f"{actor.name} holds {used} bytes, its books say {booked}")

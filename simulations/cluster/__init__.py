@@ -1,0 +1,1 @@
+"""The processes of a cluster: shells around the real core, coordinator, node and dialog."""

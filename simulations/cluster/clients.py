@@ -1,0 +1,176 @@
+"""A client process: the real dialog in the real runner, and callers that use it."""
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from msgspec.structs import replace
+
+from greenroom import wire
+from greenroom.dialog import Dialog, DialogSettings
+from greenroom.dialog.links import Link
+from greenroom.dialog.operations import Kind, Single
+from greenroom.dialog.runner import DialogRunner
+from greenroom.errors import GreenroomError
+from greenroom.framing import encode_greeting
+from greenroom.negotiation import hello
+from simulations.cluster.connections import CLUSTER
+from simulations.kernel.network import Attempt, End, Network
+from simulations.kernel.processes import Process
+from simulations.kernel.timeline import Machine
+
+FORMER_CODE_MAX = wire.FailureCode.INVALID
+"""The last code of a `Failed` that version 3 of the protocol has."""
+
+Outcome = Callable[[wire.Reply | None, GreenroomError | None], None]
+
+
+class WatchedDialog(Dialog):
+    """A dialog that says when it takes a server to have broken the protocol, and when it changes clusters."""
+
+    complaint: Callable[[str], None]
+    went_over: Callable[[], None]
+
+    @property
+    def identity(self) -> bytes:
+        """Of which cluster it has a map; empty before the first."""
+        return b"" if self._map is None else self._map.identity
+
+    def _remap(self, now_ns: int) -> None:
+        before = self.identity
+        super()._remap(now_ns)
+        if before and self.identity != before:
+            self.went_over()
+
+    def _unlink(self, link: Link, reason: str, *rest: Any, **more: Any) -> None:
+        if reason.startswith("it broke the protocol"):
+            self.complaint(reason)
+        super()._unlink(link, reason, *rest, **more)
+
+
+class ClientProcess(Process):
+    """A process with one dialog. `perform` and `gather` submit an operation and call back once."""
+
+    def __init__(
+        self,
+        network: Network,
+        machine: Machine,
+        random: Random,
+        identity: bytes,
+        settings: DialogSettings,
+        complaint: Callable[[str], None],
+        went_over: Callable[[], None],
+    ) -> None:
+        super().__init__(network, machine, machine.name, random)
+        self.identity = identity
+        self.dialog = WatchedDialog(identity, settings, Random(random.random()))
+        self.dialog.complaint = complaint
+        self.dialog.went_over = went_over
+        runner = _Runner(self)
+        self.perform = runner.perform
+        self.gather = runner.gather
+        # Whether it speaks version 3 of the protocol, as former releases do.
+        self.former = False
+
+
+class _Runner(DialogRunner):
+    """The dialog of a process, on simulated sockets."""
+
+    def __init__(self, process: ClientProcess) -> None:
+        super().__init__(process.dialog)
+        self._process = process
+        self._attempts: dict[int, Attempt] = {}
+        self._sockets: dict[int, End] = {}
+
+    def perform(self, request: Single, kind: Kind, outcome: Outcome) -> None:
+        """Submit an operation on one session. Raises what `Dialog.submit` raises."""
+        self._submit(self._now_ns(), request, kind, outcome)
+
+    def gather(self, request: wire.Fanout, kind: Kind, outcome: Outcome) -> None:
+        """Submit an operation that every shard answers. Raises what `Dialog.gather` raises."""
+        self.dialog.gather(self._now_ns(), request, kind, outcome)
+        self._settle()
+
+    # --- what DialogRunner asks for ----------------------------------------------------------------------
+
+    def _now_ns(self) -> int:
+        return self._process.machine.now_ns()
+
+    def _clocks(self) -> tuple[int, int | None]:
+        machine = self._process.machine
+        return machine.wall_us(), machine.now_ns()
+
+    def _warn(self, notice: str) -> None:
+        pass
+
+    def _opened(self, number: int) -> None:
+        super()._opened(number)
+        link = self.dialog.board.get(number)
+        if self._process.former and link is not None:
+            target = b"" if link.lane is None else link.lane.actor.incarnation
+            greeting = hello(CLUSTER, wire.ROLE_CLIENT, self._process.identity, target)
+            link.hello = encode_greeting(replace(greeting, protocol_max=0))
+
+    def _hand_out(self, replies: list[tuple[Any, wire.Reply]]) -> None:
+        for outcome, reply in replies:
+            if self._process.former and isinstance(reply, wire.Failed) and reply.code > FORMER_CODE_MAX:
+                self._process.dialog.complaint(f"version 3 knows no failure {reply.code}")
+            outcome(reply, None)
+
+    def _fail(self, token: Any, error: GreenroomError) -> None:
+        token(None, error)
+
+    def _schedule_flush(self) -> None:
+        self._process.timeline.after(0, self._process.tell, 0, self._flush)
+
+    def _schedule_tick(self, at_ns: int) -> None:
+        process = self._process
+        process.timeline.at(process.machine.moment(at_ns), process.tell, 0, self._due, at_ns)
+
+    def _due(self, at_ns: int) -> None:
+        if at_ns == self._timer_ns:
+            self._tick()
+
+    def _write(self, number: int, data: bytes) -> None:
+        end = self._sockets.get(number)
+        if end is not None:
+            self._process.network.send(end, bytes(data))
+
+    def _open(self, number: int, address: str) -> None:
+        def opened(end: End) -> None:
+            self._attempts.pop(number, None)
+            self._sockets[number] = end
+            end.on_data = lambda payload: self._received(number, payload)
+            end.on_closed = lambda reason: self._lost(number, reason)
+            self._opened(number)
+            self._settle()
+
+        def failed(reason: str) -> None:
+            self._attempts.pop(number, None)
+            self._lost(number, reason)
+
+        self._attempts[number] = self._process.network.connect(
+            self._process, address, opened, failed, "client"
+        )
+
+    def _received(self, number: int, payload: Any) -> None:
+        now_ns = self._now_ns()
+        if len(payload) > 8 and self._process.random.random() < 0.05:
+            cut = self._process.random.randrange(1, len(payload))
+            self.dialog.received(now_ns, number, payload[:cut])
+            payload = payload[cut:]
+        self.dialog.received(now_ns, number, payload)
+        self._settle()
+
+    def _lost(self, number: int, reason: str) -> None:
+        self._sockets.pop(number, None)
+        self.dialog.lost(self._now_ns(), number, reason)
+        self._settle()
+
+    def _drop(self, number: int, *, reset: bool) -> None:
+        attempt = self._attempts.pop(number, None)
+        if attempt is not None:
+            attempt.cancel()
+        end = self._sockets.pop(number, None)
+        if end is not None:
+            self._process.network.close(end, reset=reset)

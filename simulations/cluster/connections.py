@@ -1,0 +1,288 @@
+"""Connections of simulated processes: the real `Door` answers hellos, the real `Redial` opens them again.
+
+Payloads are lists of messages or, with `Codec.encoded`, the bytes of their frames. Clients always get bytes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from greenroom import negotiation, wire
+from greenroom.framing import FrameBuffer, encode_frames, encode_greeting
+from greenroom_cluster.links import handshake
+from greenroom_cluster.links.redial import Redial
+from simulations.kernel.network import Attempt, End
+from simulations.kernel.processes import Process
+
+CLUSTER = "simulated"
+_FRAME_BYTES_MAX = 16 << 20
+
+_hello_decoder = msgspec.msgpack.Decoder(wire.Hello)
+_answer_decoder = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye)
+
+Decoder = "msgspec.msgpack.Decoder[Any]"
+
+
+def hello(role: str, sender: bytes, target: bytes = b"") -> wire.Hello:
+    """Return a hello of this cluster."""
+    return negotiation.hello(CLUSTER, role, sender, target)
+
+
+class Codec:
+    """Whether messages between servers cross the wire as bytes."""
+
+    def __init__(self, *, encoded: bool) -> None:
+        self.encoded = encoded
+
+    def pack(self, messages: Sequence[wire.Frame]) -> Any:
+        """Return the payload for these messages."""
+        return bytes(encode_frames(messages, _FRAME_BYTES_MAX)) if self.encoded else messages
+
+
+class FrameDecoder(Protocol):
+    """Decodes the payload of a frame."""
+
+    def decode(self, payload: bytes, /) -> Any:
+        """Return its messages."""
+
+
+def unpack(payload: Any, decoder: FrameDecoder) -> list[Any]:
+    """Return the messages of a payload."""
+    if isinstance(payload, bytes | bytearray):
+        frames = FrameBuffer(_FRAME_BYTES_MAX).feed(payload)
+        return [message for frame in frames for message in decoder.decode(frame)]
+    return list(payload)
+
+
+def greeting_of(payload: bytes, decoder: "msgspec.msgpack.Decoder[Any]") -> Any:
+    """Return the greeting that a payload is."""
+    (frame,) = FrameBuffer().feed(payload)
+    return decoder.decode(frame)
+
+
+class Service:
+    """What is done for one role: `handle(served)` sets what the connection does with messages."""
+
+    def __init__(
+        self,
+        decoder: "msgspec.msgpack.Decoder[Any]",
+        handle: "Callable[[Served], None]",
+        *,
+        target_required: bool = False,
+    ) -> None:
+        self.decoder = decoder
+        self.handle = handle
+        self.target_required = target_required
+
+
+class Acceptor:
+    """Listens on an address for a process."""
+
+    def __init__(
+        self, process: Process, codec: Codec, address: str, identity: bytes, services: Mapping[str, Service]
+    ) -> None:
+        self.process = process
+        self.codec = codec
+        self.services = services
+        self.numbers = 0
+        self.door = handshake.Door(
+            CLUSTER, identity, {role: service.target_required for role, service in services.items()}
+        )
+        process.network.listen(process, address, self._accept)
+
+    def _accept(self, end: End) -> None:
+        self.numbers += 1
+        Served(self, end, self.numbers)
+
+
+class Served:
+    """The accepting side of a connection: hellos, then what the service makes of it."""
+
+    __slots__ = ("_acceptor", "agreement", "decoder", "end", "greeting", "number", "on_closed", "on_messages")
+
+    def __init__(self, acceptor: Acceptor, end: End, number: int) -> None:
+        self._acceptor = acceptor
+        self.agreement = negotiation.Agreement(wire.PROTOCOL_VERSION)
+        self.decoder: FrameDecoder = _hello_decoder
+        self.end = end
+        self.number = number
+        self.greeting: wire.Hello | None = None
+        self.on_messages: Callable[[list[Any]], None] = _nothing
+        self.on_closed: Callable[[], None] = _nothing
+        end.on_data = self._greeted
+        end.on_closed = self._closed
+
+    @property
+    def sender(self) -> bytes:
+        """Who is at the other side, by its hello."""
+        return b"" if self.greeting is None else self.greeting.sender
+
+    @property
+    def role(self) -> str:
+        """What the other side says it is."""
+        return "" if self.greeting is None else self.greeting.role
+
+    def _greeted(self, payload: Any) -> None:
+        greeting = greeting_of(payload, _hello_decoder)
+        acceptor = self._acceptor
+        judged = acceptor.door.judge(greeting)
+        if isinstance(judged, wire.Goodbye):
+            acceptor.process.network.happened[f"goodbye {judged.code}"] += 1
+            self._greet(judged)
+            acceptor.process.network.close(self.end, reset=False)
+            return
+        self.greeting = greeting
+        self.agreement = judged
+        service = acceptor.services[greeting.role]
+        self.decoder = service.decoder
+        self.end.on_data = self._received
+        self._greet(acceptor.door.welcome(acceptor.process.clock_us()))
+        service.handle(self)
+
+    def _received(self, payload: Any) -> None:
+        self.on_messages(unpack(payload, self.decoder))
+
+    def _closed(self, _reason: str) -> None:
+        self.on_closed()
+
+    @property
+    def queued(self) -> bool:
+        """Whether what is sent now waits in this process first."""
+        return self._acceptor.process.network.queue_ns(self.end) > 0
+
+    def send(self, messages: Sequence[wire.Frame], *, urgent: bool = False) -> None:
+        """Send to a server."""
+        acceptor = self._acceptor
+        acceptor.process.network.send(self.end, acceptor.codec.pack(messages), urgent=urgent)
+
+    def _greet(self, greeting: wire.Hello | wire.Goodbye) -> None:
+        self._acceptor.process.network.send(self.end, encode_greeting(greeting))
+
+    def send_bytes(self, messages: Sequence[wire.Frame]) -> None:
+        """Send to whoever it is, as bytes."""
+        self._acceptor.process.network.send(self.end, bytes(encode_frames(messages, _FRAME_BYTES_MAX)))
+
+    def abort(self) -> None:
+        """End it with a reset; what follows on it is not listened to."""
+        self._acceptor.process.network.close(self.end, reset=True)
+        self.on_closed()
+
+
+class Dialed:
+    """A connection that is kept open until `stop`: opened again whenever it ends, after a pause.
+
+    `on_up()` once hellos were exchanged, `on_messages(messages)` returns whether to go on, `on_down()`.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        codec: Codec,
+        address: str,
+        greeting: wire.Hello,
+        decoder: "msgspec.msgpack.Decoder[Any]",
+        tag: str,
+    ) -> None:
+        self.address = address
+        self.on_up: Callable[[], object] = _nothing
+        self.on_messages: Callable[[list[Any]], bool] = _keep
+        self.on_down: Callable[[], object] = _nothing
+        self.end: End | None = None
+        self._process = process
+        self._codec = codec
+        self._redial = Redial(greeting)
+        self._decoder = decoder
+        self._tag = tag
+        self._attempt: Attempt | None = None
+        self._opening: End | None = None
+        self._stopped = False
+
+    def start(self) -> None:
+        """Begin to connect."""
+        if self._stopped:
+            return
+        process = self._process
+        now_ns = process.machine.now_ns()
+        late_ns = self._redial.dial(now_ns) - now_ns
+        attempt = self._attempt = process.network.connect(
+            process, self.address, self._connected, self._failed, self._tag
+        )
+        process.later(late_ns / 1e9, self._too_slow, attempt)
+
+    def stop(self) -> None:
+        """End it; nothing is reported any more."""
+        self._stopped = True
+        self._drop()
+
+    @property
+    def queued(self) -> bool:
+        """Whether what is sent now waits in this process first."""
+        return self.end is not None and self._process.network.queue_ns(self.end) > 0
+
+    def send(self, messages: Sequence[wire.Frame], *, urgent: bool = False) -> None:
+        """Send; lost while there is no connection."""
+        if self.end is not None:
+            self._process.network.send(self.end, self._codec.pack(messages), urgent=urgent)
+
+    def _connected(self, end: End) -> None:
+        self._opening = end
+        end.on_data = self._answered
+        end.on_closed = self._failed
+        self._process.network.send(end, encode_greeting(self._redial.hello))
+
+    def _answered(self, payload: Any) -> None:
+        answer = greeting_of(payload, _answer_decoder)
+        end = self._opening
+        if end is None or isinstance(self._redial.answered(answer), handshake.Refusal):
+            self._failed("its answer cannot be used")
+            return
+        self._attempt = None
+        self._opening = None
+        self.end = end
+        end.on_data = self._received
+        end.on_closed = self._lost
+        self.on_up()
+
+    def _received(self, payload: Any) -> None:
+        if not self.on_messages(unpack(payload, self._decoder)):
+            self._lost("it is not followed any more")
+
+    def _too_slow(self, attempt: Attempt) -> None:
+        if self._attempt is attempt:
+            self._failed("no answer in time")
+
+    def _failed(self, _reason: str) -> None:
+        if self._attempt is not None:
+            self._drop()
+            self._again()
+
+    def _lost(self, _reason: str) -> None:
+        if self._stopped:
+            return
+        self._drop()
+        self.on_down()
+        self._again()
+
+    def _drop(self) -> None:
+        if self._attempt is not None:
+            self._attempt.cancel()
+            self._attempt = None
+        for end in (self._opening, self.end):
+            if end is not None:
+                self._process.network.close(end, reset=True)
+        self._opening = self.end = None
+
+    def _again(self) -> None:
+        if self._stopped:
+            return
+        now_ns = self._process.machine.now_ns()
+        self._process.later((self._redial.ended(now_ns) - now_ns) / 1e9, self.start)
+
+
+def _nothing(*_: Any) -> None:
+    pass
+
+
+def _keep(_: list[Any]) -> bool:
+    return True

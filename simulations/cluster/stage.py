@@ -1,0 +1,288 @@
+"""The machines, processes and time of one world, and what is noted of them.
+
+Who judges it, what its callers do and which faults strike it is told to it by `world`, which stands above.
+"""
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from random import Random
+from typing import Any, Protocol
+
+import msgspec
+
+from greenroom import wire
+from greenroom.cluster_map import ClusterMap
+from greenroom.dialog import DialogSettings
+from greenroom.framing import encode_frames
+from greenroom_cluster.coordination.coordinator import CoordinatorSettings
+from greenroom_cluster.coordination.genesis import first_map
+from greenroom_cluster.shard.effects import Transition, Warned
+from greenroom_cluster.shard.host import Host
+from greenroom_cluster.shard.settings import HostSettings
+from greenroom_cluster.shard.state.clock import BELIEVED_AHEAD_US
+from greenroom_cluster.suspect_records import InHand
+from simulations.cluster.actors import ActorProcess, StepWatcher
+from simulations.cluster.clients import ClientProcess
+from simulations.cluster.connections import CLUSTER, Codec
+from simulations.cluster.coordination import CoordinatorProcess, Disk, MapWatcher
+from simulations.cluster.marks import ActorMark
+from simulations.cluster.recording import Recording
+from simulations.cluster.supervisors import SupervisorProcess
+from simulations.kernel.network import Network
+from simulations.kernel.timeline import ORIGIN_NS, SECOND, Timeline
+from simulations.plans.plan import Plan
+
+TRACE_MAX = 200_000
+IDENTITY = b"simulatedcluster"
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """A rule that broke, when (seconds since the world began), and how."""
+
+    rule: str
+    seconds: float
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.rule} at {self.seconds:.6f}: {self.detail}"
+
+
+class Observer(StepWatcher, MapWatcher, Protocol):
+    """Who judges all that happens on a stage."""
+
+    def died(self, actor: ActorProcess) -> None:
+        """Hear that an actor is gone."""
+
+    def reported_dead(self, supervisor: str, incarnations: tuple[bytes, ...]) -> None:
+        """Hear which incarnations a supervisor calls dead."""
+
+    def went_over(self, client: str) -> None:
+        """Hear that a client has given up its cluster for another."""
+
+
+def _clock_slack_ns(plan: Plan) -> int:
+    """Return by how much shard time may run ahead of true time in this plan."""
+    ahead = 0.2 + max((0, *plan.walls_ms)) / 1e3
+    for fault in plan.faults:
+        if fault.kind == "jump wall clock" and fault.amount > 0:
+            # What is far ahead is not believed, but followed a tenth faster.
+            ahead += fault.amount if fault.amount <= BELIEVED_AHEAD_US / 1e6 else 0.1 * plan.seconds + 1.0
+    return int(ahead * SECOND)
+
+
+class Stage:
+    """The processes of one plan, once it is open."""
+
+    _observer: Observer
+    _touched: Callable[[ActorProcess, InHand], None]
+    coordinator: CoordinatorProcess
+
+    def __init__(self, plan: Plan, *, tracing: bool = False) -> None:
+        self.plan = plan
+        self.timeline = Timeline()
+        self.random = Random(f"{plan.seed}/world")
+        self.network = Network(
+            self.timeline, Random(f"{plan.seed}/network"), plan.latency_us * 1000, plan.jitter_us * 1000
+        )
+        self.codec = Codec(encoded=plan.encoded)
+        self.violations: list[Violation] = []
+        self.trace: list[str] = []
+        self.tracing = tracing
+        self.healing = False
+        self.ready_ns = 0
+        self.began_ns = ORIGIN_NS
+        self.clock_slack_ns = _clock_slack_ns(plan)
+        self._trace_digest = hashlib.blake2b(digest_size=16)
+        self.recording = Recording()
+        self.settings = HostSettings(
+            beacon_seconds=plan.beacon_seconds,
+            lease_seconds=plan.lease_seconds,
+            grace_seconds=plan.grace_seconds,
+            repropose_seconds=plan.repropose_seconds,
+            chunk_bytes=plan.chunk_bytes,
+            chunks_in_flight_max=plan.chunks_in_flight,
+            prepares_in_flight_max=plan.prepares_in_flight,
+            page_max=plan.page_max,
+            step_bytes=plan.step_bytes,
+            eviction="anonymous" if plan.evicts else "none",
+        )
+        self.disk = Disk(first_map(CLUSTER, plan.shards, plan.replicas, IDENTITY))
+        self.disk.write_ns = int(plan.disk_ms * 1e6)
+        self.actors: dict[bytes, ActorProcess] = {}
+        self.supervisors: dict[str, SupervisorProcess] = {}
+        self.clients: list[ClientProcess] = []
+        self.generations = 0
+
+    def open(self, observer: Observer, touched: Callable[[ActorProcess, InHand], None]) -> None:
+        """Start all processes. `touched` is called with each record that an actor is about to apply."""
+        self._observer = observer
+        self._touched = touched
+        self.network.machine("coordinator")
+        self.coordinator = self.start_coordinator()
+        for number in range(self.plan.nodes):
+            self.start_node(f"n{number}")
+        for number in range(self.plan.clients):
+            self.start_client(number)
+
+    # --- making processes --------------------------------------------------------------------------------
+
+    def start_coordinator(self) -> CoordinatorProcess:
+        """Start the coordinator from what is on disk."""
+        self.generations += 1
+        process = CoordinatorProcess(
+            self.network,
+            self.network.machine("coordinator"),
+            Random(f"{self.plan.seed}/coordinator/{self.generations}"),
+            self.disk,
+            CoordinatorSettings(),
+        )
+        self.coordinator = process
+        process.run(self.codec, self._observer, self.random.randbytes(16))
+        return process
+
+    def start_node(self, name: str) -> SupervisorProcess:
+        """Start a node's supervisor, on a machine of the same name, unless it runs already."""
+        running = self.supervisors.get(name)
+        if running is not None and running.alive:
+            return running
+        self.generations += 1
+        number = int(name[1:])
+        rate = self.plan.rates[number] if number < len(self.plan.rates) else 1_000_000
+        fresh = name not in self.network.machines
+        machine = self.network.machine(name, rate)
+        if fresh and number < len(self.plan.walls_ms):
+            machine.wall_offset_us = self.plan.walls_ms[number] * 1000
+        random = Random(f"{self.plan.seed}/{name}/{self.generations}")
+        process = SupervisorProcess(self.network, machine, random, self, name, self.random.randbytes(16))
+        self.supervisors[name] = process
+        process.run(self.codec, self.plan.actors)
+        self.note(f"node {name} starts")
+        return process
+
+    def start_client(self, number: int) -> ClientProcess:
+        """Start a client process, in the place of a former one."""
+        self.generations += 1
+        machine = self.network.machine(f"client{number}")
+        nodes = tuple(each.address for each in self.supervisors.values())
+        settings = DialogSettings(seeds=nodes, cluster=CLUSTER, deadline_seconds=self.plan.deadline_seconds)
+        process = ClientProcess(
+            self.network,
+            machine,
+            Random(f"{self.plan.seed}/client/{self.generations}"),
+            self.random.randbytes(16),
+            settings,
+            lambda reason: self.violate("client", f"client {number}: {reason}"),
+            lambda: self._observer.went_over(f"client {number}"),
+        )
+        # In every second world a store of a former release is among them.
+        process.former = number == 1 and self.plan.seed % 2 == 1
+        if number < len(self.clients):
+            self.clients[number] = process
+        else:
+            self.clients.append(process)
+        return process
+
+    def make_actor(self, node: str, slot: str) -> ActorProcess:
+        """Make an actor's process, which does not serve yet."""
+        incarnation = self.random.randbytes(16)
+        settings = self._settings_of(node)
+        mark = ActorMark()
+        host = Host(incarnation, slot, settings, Random(self.random.random()), mark)
+        machine = self.network.machine(node)
+        actor = ActorProcess(
+            self.network, machine, Random(self.random.random()), host, slot, incarnation, mark
+        )
+        mark.on_record = partial(self._touched, actor)
+        actor.host_settings = settings
+        actor.trace = self._note_effect
+        actor.on_gone = lambda: self._gone(actor)
+        self.recording.began(actor.slot, actor.name, self.seconds)
+        self.actors[incarnation] = actor
+        return actor
+
+    def _settings_of(self, node: str) -> HostSettings:
+        bounds = self.plan.memory_bytes
+        if not bounds or self.healing:
+            return self.settings
+        bound = bounds[int(node[1:]) % len(bounds)]
+        return msgspec.structs.replace(self.settings, memory_bytes_max=bound)
+
+    def _gone(self, actor: ActorProcess) -> None:
+        self._observer.died(actor)
+        self.recording.ended(actor.name, self.seconds)
+
+    def start_actor(self, actor: ActorProcess) -> str:
+        """Let an actor serve; return its address."""
+        node, _, index = actor.slot.partition("/")
+        port = 100 + int(index) if self.plan.fixed_ports else 1000 + self.pid_of(actor)
+        address = f"{node}:{port}"
+        actor.run(self.codec, address, self._observer)
+        self.note(f"{actor.name} starts")
+        return address
+
+    # --- what is known of processes ----------------------------------------------------------------------
+
+    def pid_of(self, actor: ActorProcess) -> int:
+        """Return the process id, which is never used again in a world."""
+        return list(self.actors).index(actor.incarnation) + 1
+
+    def is_process_alive(self, pid: int) -> bool:
+        """Whether the process with that id runs."""
+        return list(self.actors.values())[pid - 1].alive
+
+    def is_alive(self, incarnation: bytes) -> bool:
+        """Whether that incarnation runs."""
+        actor = self.actors.get(incarnation)
+        return actor is not None and actor.alive
+
+    def name_of(self, incarnation: bytes) -> str:
+        """Return the name of an incarnation."""
+        actor = self.actors.get(incarnation)
+        return incarnation.hex()[:6] if actor is None else actor.name
+
+    def check_dead(self, supervisor: SupervisorProcess, incarnations: tuple[bytes, ...]) -> None:
+        """Judge what a supervisor reports."""
+        self._observer.reported_dead(supervisor.name, incarnations)
+
+    @staticmethod
+    def encode(messages: list[wire.Frame]) -> bytes:
+        """Return the frames of these messages."""
+        return bytes(encode_frames(messages, 16 << 20))
+
+    @property
+    def map(self) -> ClusterMap:
+        """The newest map on the coordinator's disk."""
+        return self.disk.map
+
+    # --- the trace ---------------------------------------------------------------------------------------
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the world began."""
+        return (self.timeline.now - ORIGIN_NS) / 1e9
+
+    def note(self, text: str) -> None:
+        """Put a line into the trace."""
+        line = f"{self.seconds:12.6f} {text}"
+        self._trace_digest.update(line.encode())
+        if self.tracing and len(self.trace) < TRACE_MAX:
+            self.trace.append(line)
+
+    def _note_effect(self, actor: ActorProcess, effect: Any) -> None:
+        if isinstance(effect, Warned) and "its log is not the primary's" in effect.message:
+            self.violate("logs", f"{actor.name} shard {effect.shard}: {effect.message}")
+        if isinstance(effect, Transition):
+            self.note(
+                f"{actor.name} shard {effect.shard} epoch {effect.epoch} {effect.role}: {effect.reason}"
+            )
+
+    def violate(self, rule: str, detail: str) -> None:
+        """Note that a rule broke."""
+        self.violations.append(Violation(rule, self.seconds, detail))
+        self.note(f"VIOLATION {rule}: {detail}")
+
+    @property
+    def digest(self) -> str:
+        """A digest of all lines of the trace."""
+        return self._trace_digest.hexdigest()

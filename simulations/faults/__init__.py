@@ -1,0 +1,1 @@
+"""What strikes a cluster, whom, and who mends it."""

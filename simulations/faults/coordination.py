@@ -1,0 +1,169 @@
+"""Faults of the coordinator, its disk, and of who hears of its decisions."""
+
+from msgspec.structs import replace
+
+from greenroom_cluster.coordination.genesis import first_map
+from simulations.cluster.actors import ActorProcess
+from simulations.cluster.clients import ClientProcess
+from simulations.cluster.connections import CLUSTER
+from simulations.cluster.coordination import Disk
+from simulations.cluster.supervisors import SupervisorProcess
+from simulations.faults.hits import Hit, Undo
+from simulations.kernel.timeline import MILLISECOND
+
+
+def restart_coordinator(hit: Hit) -> Undo | None:
+    """The coordinator is killed, and started again from its disk afterwards.
+
+    With an amount its host boots as well, so that nothing proves any more that the disk has the newest map.
+    """
+    stage = hit.stage
+    if not stage.coordinator.alive:
+        return None
+    stage.coordinator.kill()
+    if hit.amount:
+        stage.disk.vouched = None
+
+    def restart() -> None:
+        if not stage.coordinator.alive:
+            stage.start_coordinator()
+
+    return restart
+
+
+def restore_coordinator(hit: Hit) -> Undo | None:
+    """The coordinator is restored from a copy so many versions old; the newest is put back afterwards."""
+    stage = hit.stage
+    if not stage.coordinator.alive:
+        return None
+
+    def start() -> None:
+        stage.start_coordinator()
+
+    stage.coordinator.kill()
+    disk = stage.disk
+    newest = disk.map
+    disk.map = disk.copies[max(0, len(disk.copies) - 1 - int(hit.amount))]
+    stage.timeline.after(100 * MILLISECOND, start)
+
+    def put_back() -> None:
+        stage.coordinator.kill()
+        if not disk.map.continues(newest):
+            disk.map = newest
+        stage.start_coordinator()
+
+    return put_back
+
+
+def crash_at_write(hit: Hit) -> Undo | None:
+    """The coordinator dies at its next write, before (amount 0) or after the disk has it."""
+    stage = hit.stage
+    process = stage.coordinator
+    if not process.alive:
+        return None
+    process.crash_at_write = "after" if hit.amount else "before"
+
+    def restart() -> None:
+        process.crash_at_write = ""
+        if not stage.coordinator.alive:
+            stage.start_coordinator()
+
+    return restart
+
+
+def slow_disk(hit: Hit) -> Undo | None:
+    """The coordinator's disk takes so many milliseconds for a write."""
+    disk = hit.stage.disk
+    disk.write_ns = int(hit.amount * MILLISECOND)
+
+    def quick() -> None:
+        disk.write_ns = int(hit.stage.plan.disk_ms * 1e6)
+
+    return quick
+
+
+def lose_answers(hit: Hit) -> Undo | None:
+    """The coordinator decides, and that many of its answers are lost: to the asker it timed out."""
+    process = hit.stage.coordinator
+    process.lose_answers = int(hit.amount)
+
+    def stop() -> None:
+        process.lose_answers = 0
+
+    return stop
+
+
+def stale_map(hit: Hit) -> Undo | None:
+    """A process is not told of changes of the map: an actor, a supervisor or a client."""
+    coordinator, process = hit.stage.coordinator, hit.target.process
+    if isinstance(process, ClientProcess):
+        return _stale_client(hit, process)
+    if isinstance(process, ActorProcess):
+        identity = process.incarnation
+    elif hit.target.machine in hit.stage.supervisors:
+        identity = hit.stage.supervisors[hit.target.machine].identity
+    else:
+        return None
+    coordinator.stale.add(identity)
+
+    def tell() -> None:
+        coordinator.stale.discard(identity)
+        coordinator.disconnect(identity)
+
+    return tell
+
+
+def _stale_client(hit: Hit, client: ClientProcess) -> Undo:
+    subscriptions = [end for end in client.ends if isinstance(end.peer.process, SupervisorProcess)]
+    for end in subscriptions:
+        hit.network.leave_unread(end)
+
+    def tell() -> None:
+        for end in subscriptions:
+            hit.network.read_again(end)
+
+    return tell
+
+
+def begin_anew(hit: Hit) -> Undo | None:
+    """The cluster ends, and another is created at its addresses half a second later.
+
+    With a node as target that one is left over: it runs on until the fault is over, and is started anew then.
+    """
+    stage = hit.stage
+    left = hit.target.machine if hit.target.machine in stage.supervisors else ""
+    others = [name for name in stage.supervisors if name != left]
+    stage.coordinator.kill()
+    for name in others:
+        _end_node(hit, name)
+    former = stage.disk.map
+    anew = first_map(CLUSTER, former.shard_count, former.replicas, stage.random.randbytes(16))
+    # It may have lived for longer than the former one did, or not.
+    anew = replace(anew, version=stage.random.randrange(1, 3 * former.version))
+    write_ns, stage.disk = stage.disk.write_ns, Disk(anew)
+    stage.disk.write_ns = write_ns
+    hit.reach.oracles.began_anew(left)
+
+    def start() -> None:
+        if not stage.coordinator.alive:
+            stage.start_coordinator()
+        for name in others:
+            stage.start_node(name)
+
+    stage.timeline.after(500 * MILLISECOND, start)
+
+    def end_what_is_left() -> None:
+        start()
+        if left:
+            hit.reach.oracles.left = ""
+            _end_node(hit, left)
+            stage.start_node(left)
+
+    return end_what_is_left
+
+
+def _end_node(hit: Hit, name: str) -> None:
+    supervisor = hit.stage.supervisors[name]
+    for actor in list(supervisor.children.values()):
+        actor.kill()
+    supervisor.kill()

@@ -1,0 +1,157 @@
+"""Every kind of fault, and how it is healed.
+
+A fault strikes a target (see `targets`), lasts `seconds`, and is taken back then, or when the world heals.
+What has no duration heals by itself. The table `KINDS` at the end is the list of all kinds; what each does is
+the first line of its function, in `network`, `processes` and `coordination`.
+"""
+
+from collections.abc import Callable
+
+from simulations.faults import coordination, network, processes
+from simulations.faults.hits import Hit, Reach, Undo
+from simulations.faults.targets import Target, find
+from simulations.kernel.processes import Process
+from simulations.kernel.timeline import MILLISECOND, SECOND
+from simulations.plans.plan import Fault
+
+
+class Faults:
+    """Injects faults into one world and takes them back."""
+
+    def __init__(self, reach: Reach) -> None:
+        self.stage = reach.stage
+        self.network = reach.stage.network
+        self._reach = reach
+        self._open: dict[int, Undo] = {}
+        self._numbers = 0
+
+    def schedule(self, faults: tuple[Fault, ...]) -> None:
+        """Have faults strike at their times from now."""
+        for fault in faults:
+            self.stage.timeline.after(int(fault.at_ms * MILLISECOND), self._due, fault)
+
+    def _due(self, fault: Fault) -> None:
+        if not self.stage.healing:
+            self.inject(
+                fault.kind, fault.target, seconds=fault.seconds, amount=fault.amount, other=fault.other
+            )
+
+    def inject(
+        self, kind: str, target: str, *, seconds: float = 0.0, amount: float = 0.0, other: str = ""
+    ) -> None:
+        """Let a fault strike now. What it cannot find it spares. Raises KeyError for an unknown kind."""
+        stage = self.stage
+        found = find(stage, target or "coordinator")
+        stage.note(f"FAULT {kind}: {found!r} {other} for {seconds:g} s, {amount:g}")
+        undo = KINDS[kind](Hit(self._reach, found, seconds, amount, other))
+        if undo is None:
+            return
+        self.network.happened[kind] += 1
+        lasts = seconds if kind in LASTING else 0.0
+        where = [found.machine or found.name, *([find(stage, other).machine] if other else [])]
+        stage.recording.struck(kind, " and ".join(where), stage.seconds, lasts)
+        self._numbers += 1
+        self._open[self._numbers] = undo
+        if seconds:
+            stage.timeline.after(int(seconds * SECOND), self._take_back, self._numbers)
+
+    def victim(self, name: str) -> "Victim":
+        """Return what a name stands for now, to be struck by hand."""
+        found = find(self.stage, name)
+        return Victim(self, found.name, found.process, found.machine)
+
+    def _take_back(self, number: int) -> None:
+        undo = self._open.pop(number, None)
+        if undo is not None:
+            undo()
+
+    def heal(self) -> None:
+        """Take everything back, and start whatever should run."""
+        for number in sorted(self._open):
+            self._take_back(number)
+        stage = self.stage
+        self._reach.poisons.disarm()
+        self.network.mend_all()
+        stage.disk.write_ns = int(stage.plan.disk_ms * 1e6)
+        if not stage.coordinator.alive:
+            stage.start_coordinator()
+        stage.coordinator.crash_at_write = ""
+        stage.coordinator.lose_answers = 0
+        for supervisor in list(stage.supervisors.values()):
+            self._reach.operator.start_again(supervisor.node)
+
+
+class Victim(Target):
+    """A target, with the faults that stories strike it with by hand."""
+
+    def __init__(self, faults: Faults, name: str, process: Process | None, machine: str) -> None:
+        super().__init__(name, process, machine)
+        self._faults = faults
+
+    def strike(self, kind: str, *, seconds: float = 0.0, amount: float = 0.0, other: str = "") -> None:
+        """Inject a fault of that kind now."""
+        self._faults.inject(kind, self.name, seconds=seconds, amount=amount, other=other)
+
+    def pause(self, seconds: float) -> None:
+        """Stop the process for so long."""
+        self.strike("pause", seconds=seconds)
+
+    def kill(self) -> None:
+        """End an actor; its supervisor starts another."""
+        self.strike("kill actor")
+
+    def cut(self, seconds: float, *, other: str = "", one_way: bool = False) -> None:
+        """Cut the machine off from all others, or from one."""
+        kind = "cut one way" if one_way else "cut between" if other else "cut off"
+        self.strike(kind, seconds=seconds, other=other)
+
+
+KINDS: dict[str, Callable[[Hit], Undo | None]] = {
+    "kill actor": processes.kill_actor,
+    "kill actor for good": processes.kill_for_good,
+    "kill supervisor": processes.kill_supervisor,
+    "orphan a paused actor": processes.orphan_paused,
+    "crash node": processes.crash_node,
+    "pause": processes.pause,
+    "pause mid-step": processes.pause_mid_step,
+    "slow": processes.slow,
+    "poison": processes.poison,
+    "kill client": processes.kill_client,
+    "jump wall clock": processes.jump_clock,
+    "change clock rate": processes.change_rate,
+    "lose packets": network.loss,
+    "delay packets": network.delay,
+    "queue at sender": network.queue,
+    "reset connection": network.reset,
+    "half-open connection": network.half_open,
+    "lose the answer": network.repeat,
+    "cut off": network.cut_off,
+    "cut one way": network.cut_one_way,
+    "cut between": network.cut_between,
+    "flap": network.flap,
+    "cut clients": network.cut_clients,
+    "thin line": network.thin_line,
+    "slow snapshots": network.slow_snapshots,
+    "read snapshots late": network.read_snapshots_late,
+    "read a connection late": network.read_late,
+    "restart coordinator": coordination.restart_coordinator,
+    "restore coordinator": coordination.restore_coordinator,
+    "crash coordinator at write": coordination.crash_at_write,
+    "slow disk": coordination.slow_disk,
+    "lose coordinator answers": coordination.lose_answers,
+    "stale map": coordination.stale_map,
+    "begin anew": coordination.begin_anew,
+    "add node": processes.add_node,
+    "drain node": processes.drain_node,
+}
+
+LASTING = KINDS.keys() - {
+    "kill actor",
+    "jump wall clock",
+    "reset connection",
+    "half-open connection",
+    "lose the answer",
+    "add node",
+    "drain node",
+}
+"""Kinds whose `seconds` mean something."""

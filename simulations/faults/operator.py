@@ -1,0 +1,43 @@
+"""Whoever looks after a world: starts again what should run, and speaks for machines that come back."""
+
+from greenroom import wire
+from greenroom_cluster.coordination.messages import Accepted, ForgetNode, Rejected
+from simulations.cluster.coordinator_links import CoordinatorLink
+from simulations.cluster.stage import Stage
+from simulations.kernel.processes import Process
+from simulations.kernel.timeline import MILLISECOND
+
+
+class Operator:
+    """The operator of one world."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._link: CoordinatorLink | None = None
+        self._rebooting: set[str] = set()
+
+    def start_again(self, node: str) -> None:
+        """Start a node's supervisor, unless its machine is without power, or waits for an operator."""
+        supervisor = self._stage.supervisors[node]
+        if supervisor.machine.up and not supervisor.removed and node not in self._rebooting:
+            self._stage.start_node(node)
+
+    def forget_and_restart(self, node: str) -> None:
+        """An operator says that the rebooted machine's actors are gone, then starts the node again."""
+        stage = self._stage
+        self._rebooting.add(node)
+        if self._link is None:
+            machine = stage.network.machine("operator")
+            process = Process(stage.network, machine, "operator", stage.random)
+            identity = stage.random.randbytes(16)
+            self._link = CoordinatorLink(process, stage.codec, identity, wire.ROLE_OPERATOR)
+            self._link.start()
+
+        def answered(reply: Accepted | Rejected | None) -> None:
+            if isinstance(reply, Accepted) or (reply is not None and "no node" in reply.reason):
+                self._rebooting.discard(node)
+                stage.start_node(node)
+            else:
+                stage.timeline.after(300 * MILLISECOND, self.forget_and_restart, node)
+
+        self._link.call(lambda number: ForgetNode(number, node), answered)

@@ -1,0 +1,1 @@
+"""Virtual time, machines, processes and TCP: what a cluster runs on, in one process."""

@@ -1,0 +1,122 @@
+"""Processes: what runs on a machine, can be killed, stopped, continued, or made slow.
+
+While a process is stopped (SIGSTOP) the kernel goes on for it: connections are accepted, bytes arrive and
+wait. When it continues, it finds all of that at once, timers and sockets in no promised order.
+"""
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from simulations.kernel.network import End, Network
+from simulations.kernel.timeline import Machine
+
+
+class Process:
+    """One process. `cost_ns` is how long it takes over whatever it is told (a slow one: more than 0)."""
+
+    def __init__(self, network: Network, machine: Machine, name: str, random: Random) -> None:
+        self.network = network
+        self.timeline = network.timeline
+        self.machine = machine
+        self.name = name
+        self.random = random
+        self.alive = True
+        self.paused = False
+        self.cost_ns = 0
+        self.ends: dict[End, None] = {}
+        self.on_death: Callable[[], None] | None = None
+        self.on_gone: Callable[[], None] | None = None
+        self._busy_until = 0
+        self._queued = 0
+        self._backlog: list[tuple[int, Callable[..., None], tuple[Any, ...]]] = []
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    def clock_us(self) -> int:
+        """Return what this process says in its hello that its clock shows."""
+        return self.machine.wall_us()
+
+    # --- running -----------------------------------------------------------------------------------------
+
+    def tell(self, source: int, call: Callable[..., None], *args: Any) -> None:
+        """Have the process act on something: a socket (`source` is its number) or a timer (0)."""
+        if not self.alive:
+            return
+        if self.paused:
+            self._backlog.append((source, call, args))
+        elif self.cost_ns or self._queued:
+            self._busy_until = max(self._busy_until, self.timeline.now) + self.cost_ns
+            self._queued += 1
+            self.timeline.at(self._busy_until, self._turn, source, call, args)
+        else:
+            call(*args)
+
+    def _turn(self, source: int, call: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self._queued -= 1
+        if not self.alive:
+            return
+        if self.paused:
+            self._backlog.append((source, call, args))
+        else:
+            call(*args)
+
+    def later(self, seconds: float, call: Callable[..., None], *args: Any) -> None:
+        """Have the process act when so many seconds have passed on its machine's clock."""
+        due = self.machine.now_ns() + int(seconds * 1e9)
+        self.timeline.at(self.machine.moment(due), self.tell, 0, call, *args)
+
+    # --- faults ------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Stop it, as SIGSTOP does."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Let it go on: what waited comes in one of the orders in which an event loop may find it."""
+        if not self.paused or not self.alive:
+            self.paused = False
+            return
+        self.paused = False
+        backlog, self._backlog = self._backlog, []
+        way = self.random.randrange(3)
+        if way == 1:
+            backlog.sort(key=lambda entry: entry[0] != 0)
+        elif way == 2:
+            ranks: dict[int, float] = {}
+            for source, _, _ in backlog:
+                ranks.setdefault(source, self.random.random())
+            backlog.sort(key=lambda entry: ranks[entry[0]])
+        for source, call, args in backlog:
+            self.tell(source, call, *args)
+
+    def drop_unread(self, source: int) -> None:
+        """Lose what waits unread on a socket: some kernels do that on a reset."""
+        self._backlog = [entry for entry in self._backlog if entry[0] != source]
+
+    def kill(self) -> None:
+        """End it at once; the kernel closes its sockets."""
+        if not self.alive:
+            return
+        self.alive = False
+        self.paused = False
+        self._backlog.clear()
+        for end in list(self.ends):
+            self.network.close(end, reset=self.random.random() < 0.5)
+        self.network.unlisten(self)
+        if self.on_gone is not None:
+            self.on_gone()
+        if self.on_death is not None:
+            self.on_death()
+
+    def vanish(self) -> None:
+        """End it with its machine: nobody is told anything."""
+        self.alive = False
+        self.paused = False
+        self._backlog.clear()
+        for end in list(self.ends):
+            self.network.forsake(end)
+        self.network.unlisten(self)
+        if self.on_gone is not None:
+            self.on_gone()

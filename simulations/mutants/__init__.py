@@ -1,0 +1,1 @@
+"""Known mistakes, planted into the product and hunted for."""

@@ -1,0 +1,404 @@
+# ruff: noqa: ANN001, ANN202, ARG005, SLF001  mutants reach into what they break, and are not typed code
+"""Mutants of what stands around the core: coordination, supervision, the client, the drivers."""
+
+import msgspec
+
+from greenroom import wire
+from greenroom.cluster_map import ClusterMap
+from greenroom.dialog.core import Dialog
+from greenroom.dialog.ledger import Ledger
+from greenroom.dialog.map_follower import MapFollower
+from greenroom.dialog.placement import Placement
+from greenroom.dialog.runner import DialogRunner
+from greenroom_cluster.coordination import draft, foreigners, rules, service
+from greenroom_cluster.coordination.coordinator import ConnectionClosed, Coordinator, Outcome
+from greenroom_cluster.coordination.draft import Draft
+from greenroom_cluster.coordination.hearing import Hearing
+from greenroom_cluster.coordination.rules import NOBODY_LEFT, RULES
+from greenroom_cluster.coordination.service import CoordinationService
+from greenroom_cluster.keeper import Keeper
+from greenroom_cluster.links.coordinator_session import CoordinatorSession
+from greenroom_cluster.links.handshake import Door
+from greenroom_cluster.links.outbox import Outbox
+from greenroom_cluster.links.redial import Redial
+from greenroom_cluster.node import inputs as ins
+from greenroom_cluster.node.agent import Agent
+from greenroom_cluster.shard.host import Host
+from simulations.cluster import stage
+from simulations.cluster.actors import ActorProcess
+from simulations.kernel import network
+from simulations.kernel.network import Network
+from simulations.mutants.patching import Patches, mutant
+from simulations.mutants.stories import (
+    ANEW,
+    HANGS,
+    LATE_TAKEOVER,
+    LOST_WITH_SUPERVISORS,
+    RESTORED,
+    RESTORED_LONG,
+    RESTORED_RESTARTED,
+    UNHEARD,
+)
+
+# --- ⚑ ---------------------------------------------------------------------------------------------------
+
+
+@mutant("lets the controller change primaries", flagged=True)
+def _(patches: Patches) -> None:
+    """⚑ What is wanted is written into the configuration at once, where the wanted one is a member."""
+    original = Draft.want
+
+    def want(self, plan):
+        original(self, plan)
+        current = {actor.slot: key for key, actor in self.actors.items() if actor.state == "up"}
+        for shard in plan:
+            entry = self.shards[shard]
+            first = current.get(entry.wanted[0], b"")
+            if first in entry.backups:
+                rest = tuple(member for member in entry.members if member != first)
+                self.shards[shard] = msgspec.structs.replace(
+                    entry, epoch=entry.epoch + 1, primary=first, backups=rest, nonce=b"controller"
+                )
+
+    patches.set(Draft, "want", want)
+
+
+@mutant("presumes death from a closed connection", flagged=True, budget=50, plan=UNHEARD)
+def _(patches: Patches) -> None:
+    """⚑ An actor whose connection to the coordinator ends is published as dead."""
+    original, finish = Coordinator.decide, Draft.finish
+    gone: list[bytes] = []
+
+    def decide(self, now_ns, batch):
+        gone.extend(each.sender for each in batch if isinstance(each.message, ConnectionClosed))
+        return original(self, now_ns, batch)
+
+    def finish_buried(self):
+        self.report_dead(gone)
+        gone.clear()
+        return finish(self)
+
+    patches.set(Coordinator, "decide", decide)
+    patches.set(Draft, "finish", finish_buried)
+
+
+@mutant("presumes the death of a replaced actor", flagged=True)
+def _(patches: Patches) -> None:
+    """⚑ A new incarnation in a slot is taken for proof that the former one is dead."""
+    original = Draft.register_actor
+
+    def register_actor(self, actor):
+        complaint = original(self, actor)
+        for key, other in list(self.actors.items()):
+            if other.slot == actor.slot and other.state == "replaced":
+                self.actors[key] = msgspec.structs.replace(other, state="dead")
+        return complaint
+
+    patches.set(Draft, "register_actor", register_actor)
+
+
+@mutant("takes a dead supervisor's actors for dead", flagged=True)
+def _(patches: Patches) -> None:
+    """⚑ A new supervisor reports its predecessor's actors without looking whether they still run."""
+    original = Agent._take_child
+
+    def take_child(self, event):
+        if isinstance(event, ins.Looked):
+            event = ins.Looked((), event.running + event.gone)
+        original(self, event)
+
+    patches.set(Agent, "_take_child", take_child)
+
+
+# --- coordination ----------------------------------------------------------------------------------------
+
+
+@mutant("decides on a stale map", budget=100, plan=LATE_TAKEOVER)
+def _(patches: Patches) -> None:
+    """The coordinator does not compare epochs: proposals made of an older map apply."""
+    original = rules.decide
+
+    def decide(situation):
+        entry = situation.entry
+        if situation.proposal.nonce != entry.nonce:
+            proposal = msgspec.structs.replace(situation.proposal, epoch=entry.epoch)
+            situation = msgspec.structs.replace(situation, proposal=proposal)
+        return original(situation)
+
+    patches.set(draft, "decide", decide)
+
+
+@mutant("begins a shard anew while a member lives", budget=1500)
+def _(patches: Patches) -> None:
+    """Whoever is wanted first may start a shard that is merely unreachable."""
+    allowed = tuple(rule for rule in RULES["start"] if rule is not NOBODY_LEFT)
+    patches.set(rules, "RULES", {**RULES, "start": allowed})
+    original = Host._start_if_wanted
+
+    def start_if_wanted(self, now_ns, shard, entry):
+        dead = self._context.dead
+        states = {key: actor.state for key, actor in self._context.map.actors.items()}
+        self._context.dead = dead | {member for member in entry.members if states.get(member) == "replaced"}
+        try:
+            original(self, now_ns, shard, entry)
+        finally:
+            self._context.dead = dead
+
+    patches.set(Host, "_start_if_wanted", start_if_wanted)
+
+
+@mutant("answers before the map is on disk", budget=1500)
+def _(patches: Patches) -> None:
+    """The coordinator publishes and answers first, and writes afterwards."""
+
+    def begin(self, now_ns, outcome):
+        self._conclude(now_ns, outcome)
+        if outcome.persist is not None:
+            self._writing = Outcome()
+            self._effects.append(service.Persist(outcome.persist))
+
+    patches.set(CoordinationService, "_begin", begin)
+
+
+@mutant("vouches for a map before all were heard", budget=20, plan=RESTORED_RESTARTED)
+def _(patches: Patches) -> None:
+    """A coordinator that cannot tell whether its map is the newest notes on its host that it is."""
+    patches.set(CoordinationService, "_proven", lambda self, now_ns: True)
+
+
+@mutant("uses epochs again after a restore", budget=2000)
+def _(patches: Patches) -> None:
+    """A coordinator restored from an older copy does not notice that later maps are in use."""
+    patches.set(Coordinator, "_hear", lambda self, now_ns, batch: ())
+    patches.set(Hearing, "holds_back", lambda self, *_: False)
+    patches.set(CoordinatorSession, "_known", lambda self: (0, 0))
+    take = CoordinatorSession._take_map
+
+    def take_map(self, full):
+        if self.map is not None and full != self.map and not full.continues(self.map):
+            self.map = None
+        return take(self, full)
+
+    patches.set(CoordinatorSession, "_take_map", take_map)
+
+
+@mutant("does not say which map it knows", budget=50, plan=RESTORED)
+def _(patches: Patches) -> None:
+    """An actor subscribes as if it knew no map, and a restored coordinator believes its own."""
+    patches.set(CoordinatorSession, "_subscription", lambda self: wire.Subscribe(0, 0))
+
+
+@mutant("gives up a link that has ended")
+def _(patches: Patches) -> None:
+    """A connection that was to be kept open is dialled again only after a quarter of an hour."""
+    patches.set(Redial, "ended", lambda self, now_ns: now_ns + 10**12)
+
+
+@mutant("refuses hellos without a target", budget=50)
+def _(patches: Patches) -> None:
+    """Every hello must name whom it means, also that of a store that asks any node for the map."""
+    original = Door.judge
+
+    def judge(self, greeting):
+        if not greeting.target:
+            return wire.Goodbye("wrong-target", "another process answers here now")
+        return original(self, greeting)
+
+    patches.set(Door, "judge", judge)
+
+
+@mutant("answers a peer on its first connection", budget=1500)
+def _(patches: Patches) -> None:
+    """A peer is answered where it was first heard, also when it has given that connection up."""
+
+    def heard(self, peer, number, line, *, bulk):
+        self._peers.setdefault((peer, bulk), (number, line))
+
+    patches.set(Outbox, "heard", heard)
+
+
+@mutant("sends the newest first", budget=50)
+def _(patches: Patches) -> None:
+    """What one step has to say to a peer leaves in the opposite order."""
+    original = Outbox.sort
+
+    def sort(self, effects):
+        rare, to_peers, to_clients = original(self, effects)
+        for messages in to_peers.values():
+            messages.reverse()
+        return rare, to_peers, to_clients
+
+    patches.set(Outbox, "sort", sort)
+
+
+# --- drivers ---------------------------------------------------------------------------------------------
+
+
+@mutant("samples the clock before the request arrives")
+def _(patches: Patches) -> None:
+    """The time of a step is taken before waiting for what it acts on."""
+    original = ActorProcess.step
+    sampled: dict[ActorProcess, int] = {}
+
+    def step(self, event):
+        machine = self.machine
+        real = type(machine).now_ns
+        early = sampled.get(self, real(machine))
+        type(machine).now_ns = lambda each: early if each is machine else real(each)
+        try:
+            original(self, event)
+        finally:
+            type(machine).now_ns = real
+        sampled[self] = real(machine)
+
+    patches.set(ActorProcess, "step", step)
+
+
+@mutant("believes in half-open connections", budget=2000)
+def _(patches: Patches) -> None:
+    """Neither keep-alive nor a user timeout: a connection whose other side is gone stays."""
+    patches.set(Network, "_keepalive", lambda self, end, tries: None)
+    patches.set(network, "USER_TIMEOUT_NS", 10**15)
+
+
+@mutant("reports a death that it has not seen")
+def _(patches: Patches) -> None:
+    """A supervisor reports an actor dead that hangs on a record."""
+    original = Agent._take_child
+
+    def take_child(self, event):
+        original(self, event)
+        if isinstance(event, ins.MarksRead):
+            for mark in event.marks:
+                if mark.in_hand is not None:
+                    self._unreported.setdefault(mark.incarnation, ())
+
+    patches.set(Agent, "_take_child", take_child)
+
+
+@mutant("never buries its predecessor's actors", budget=5, plan=LOST_WITH_SUPERVISORS)
+def _(patches: Patches) -> None:
+    """What a former supervisor of the node left registered stays so when its processes are gone."""
+    patches.set(Agent, "_may_bury", lambda self, actor: False)
+
+
+@mutant("leaves a child that hangs alone", budget=20, plan=HANGS)
+def _(patches: Patches) -> None:
+    """A supervisor does not end a child that stopped beating."""
+    patches.set(Keeper, "hangs", lambda self, now_ns: False)
+
+
+# --- the client ------------------------------------------------------------------------------------------
+
+
+@mutant("shares one client id between two loops")
+def _(patches: Patches) -> None:
+    """Two dialogs count their requests under the same id."""
+    original = stage.Stage.start_client
+
+    def start_client(self, number):
+        client = original(self, number)
+        client.identity = b"shared-by-us-all"
+        client.dialog.board._client_id = client.identity
+        return client
+
+    patches.set(stage.Stage, "start_client", start_client)
+
+
+@mutant("flushes once", budget=20)
+def _(patches: Patches) -> None:
+    """A store does not note that it has sent what waited, and so never plans to send again."""
+    patches.set(DialogRunner, "_flush", DialogRunner._write_all)
+
+
+@mutant("repeats under a new request id")
+def _(patches: Patches) -> None:
+    """What was unanswered on a broken connection is sent again as a new request."""
+    original = Placement.detach
+
+    def detach(self, link):
+        detached = original(self, link)
+        for operation in detached:
+            ledger: Ledger = self._ledger
+            number = ledger.next_id()
+            ledger.pending[number] = ledger.pending.pop(operation.request.request)
+            if operation.request.request in ledger.gatherings:
+                ledger.gatherings[number] = ledger.gatherings.pop(operation.request.request)
+            operation.request = msgspec.structs.replace(operation.request, request=number)
+        return detached
+
+    patches.set(Placement, "detach", detach)
+
+
+@mutant("a restored coordinator decides unheard", plan=RESTORED)
+def _(patches: Patches) -> None:
+    """A coordinator that cannot tell whether its map is the newest decides without hearing all members."""
+    patches.set(Hearing, "holds_back", lambda self, *_: False)
+
+
+@mutant("follows a map by its version alone", plan=RESTORED_LONG)
+def _(patches: Patches) -> None:
+    """A map that is newer by its version is followed, although its shards have gone back."""
+    patches.set(ClusterMap, "continues", ClusterMap.newer_than)
+
+
+@mutant("calls a lost request not applied")
+def _(patches: Patches) -> None:
+    """An attempt whose connection broke does not count as one that may have been applied."""
+    original = Placement.detach
+
+    def detach(self, link):
+        detached = original(self, link)
+        for operation in detached:
+            operation.maybe = False
+        return detached
+
+    patches.set(Placement, "detach", detach)
+
+
+@mutant("never asks whether its map is old")
+def _(patches: Patches) -> None:
+    """A client keeps its first map, whatever it is told."""
+    patches.set(Dialog, "_remap", lambda self, now_ns: None if self._by_shard else _first(self, now_ns))
+
+
+def _first(dialog, now_ns) -> None:
+    router = dialog._follower.router
+    if router is None or any(each is None for each in router.primaries):
+        return
+    dialog._lanes.update(router)
+    dialog._by_shard, dialog._shift = dialog._lanes.by_shard, dialog._lanes.shift
+    for operation in list(dialog._ledger.pending.values()):
+        dialog._placement.place(operation, now_ns)
+
+
+# --- clusters created anew -------------------------------------------------------------------------------
+
+
+@mutant("never goes over to another cluster", budget=5, plan=ANEW)
+def _(patches: Patches) -> None:
+    """A client whose cluster was created anew stays with the map that it has."""
+
+    def succeed(self, link, _new, now_ns):
+        self._board.close(link)
+        self.lost(link, "another cluster", now_ns)
+        return False
+
+    patches.set(MapFollower, "_succeed", succeed)
+
+
+@mutant("goes over while its cluster answers", budget=20, plan=ANEW)
+def _(patches: Patches) -> None:
+    """A client takes the map of another cluster as soon as it sees one."""
+
+    def note_silence(self, _link, _now_ns):
+        self._bereft = self.router is not None
+
+    patches.set(MapFollower, "_note_silence", note_silence)
+
+
+@mutant("orders maps of two clusters by version", budget=50, plan=ANEW)
+def _(patches: Patches) -> None:
+    """Nobody asks of which cluster a map is, so that lineage and version decide."""
+    patches.set(ClusterMap, "is_foreign_to", lambda self, other: False)
+    patches.set(foreigners, "are_foreign", lambda one, other: False)

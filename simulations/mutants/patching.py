@@ -1,0 +1,75 @@
+"""Mutants: known mistakes, planted for the length of a `with` and taken out again.
+
+Production code knows nothing of them: a mutant replaces functions of the pure core, or of the simulated
+drivers, from outside.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from simulations.plans.plan import Plan
+
+
+class Patches:
+    """Attributes that were replaced, and what stood there."""
+
+    def __init__(self) -> None:
+        self._undo: list[tuple[Any, str, Any]] = []
+
+    def set(self, owner: Any, name: str, value: Any) -> None:
+        """Replace an attribute of a class or module."""
+        self._undo.append((owner, name, owner.__dict__[name]))
+        setattr(owner, name, value)
+
+    def undo(self) -> None:
+        """Put everything back."""
+        for owner, name, value in reversed(self._undo):
+            setattr(owner, name, value)
+        self._undo.clear()
+
+
+Plant = Callable[[Patches], None]
+
+
+class Mutant(msgspec.Struct, frozen=True):
+    """One mistake. `flagged`: the rule it breaks closed a counterexample of the model (⚑ in the design).
+
+    `budget`: within how many seeds it must be found. `plan`: a story made for it, run under those seeds,
+    where what it takes is too rare for faults that strike at random.
+    """
+
+    name: str
+    mistake: str
+    plant: Plant
+    flagged: bool
+    budget: int
+    plan: Plan | None = None
+
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+def mutant(
+    name: str, *, flagged: bool = False, budget: int = 500, plan: Plan | None = None
+) -> Callable[[Plant], Plant]:
+    """Register a mutant; what is wrong with it is the docstring of the function that plants it."""
+
+    def register(plant: Plant) -> Plant:
+        MUTANTS[name] = Mutant(name, (plant.__doc__ or "").strip(), plant, flagged, budget, plan)
+        return plant
+
+    return register
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    """Have the mutant of that name in place."""
+    patches = Patches()
+    try:
+        MUTANTS[name].plant(patches)
+        yield
+    finally:
+        patches.undo()

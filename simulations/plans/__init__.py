@@ -1,0 +1,1 @@
+"""A run as data: drawn from a seed, made shorter."""

@@ -1,0 +1,1 @@
+"""The callers and their history, and the probes after healing."""
