@@ -121,10 +121,10 @@ class Cluster:
             case wire.Get():
                 created = self._created_us
                 state = wire.SessionState(1 << 33, created, created, None, None, "", 0, self._data)
-                return wire.Session(message.request, state)
+                return wire.Session(message.request_id, state)
             case wire.Update():
                 self._version += 1
-                return wire.Written(message.request, (1 << 33) + self._version)
+                return wire.Written(message.request_id, (1 << 33) + self._version)
             case wire.Subscribe():
                 return wire.MapFull(self._map)
             case wire.Hello():

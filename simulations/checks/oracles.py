@@ -305,7 +305,7 @@ class Oracles:
         truth.committed[sequence] = record
         truth.committed_by[replica.epoch] = sequence
         if record.client:
-            request = (record.client, record.command.request)  # type: ignore[union-attr]
+            request = (record.client, record.command.request_id)  # type: ignore[union-attr]
             if InHand(shard, record.epoch, record.sequence) in self._book.dropped:
                 truth.dropped.add(request)
                 return

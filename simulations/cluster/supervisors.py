@@ -253,7 +253,7 @@ class SupervisorProcess(Process):
         if isinstance(call.request, ReportDead):
             self._surroundings.check_dead(self, call.request.incarnations)
         self.link.call(
-            lambda number: msgspec.structs.replace(call.request, request=number),
+            lambda number: msgspec.structs.replace(call.request, request_id=number),
             lambda reply: self.step(ins.Answered(call.call, reply)),
         )
 

@@ -100,7 +100,7 @@ class Poisons:
         assert replica is not None
         assert replica.suspension is not None
         dropped = replica.suspension.record
-        request = (dropped.client, getattr(dropped.command, "request", 0))
+        request = (dropped.client, getattr(dropped.command, "request_id", 0))
         # Known before the step, whose outcome is judged at its end.
         self._book.dropped.add(record)
         self._book.dropped_requests.add(request)

@@ -321,10 +321,10 @@ def _(patches: Patches) -> None:
         for operation in detached:
             ledger: Ledger = self._ledger
             number = ledger.next_id()
-            ledger.pending[number] = ledger.pending.pop(operation.request.request)
-            if operation.request.request in ledger.gatherings:
-                ledger.gatherings[number] = ledger.gatherings.pop(operation.request.request)
-            operation.request = msgspec.structs.replace(operation.request, request=number)
+            ledger.pending[number] = ledger.pending.pop(operation.request.request_id)
+            if operation.request.request_id in ledger.gatherings:
+                ledger.gatherings[number] = ledger.gatherings.pop(operation.request.request_id)
+            operation.request = msgspec.structs.replace(operation.request, request_id=number)
         return detached
 
     patches.set(Placement, "detach", detach)

@@ -78,7 +78,7 @@ def _(patches: Patches) -> None:
         return ([], 0) if self.through else original(self, table, time_us, sequence, page_max)
 
     def last(self):
-        return wire.Clean(self.command.request, self.command.low, 0, (), self.removed)
+        return wire.Clean(self.command.request_id, self.command.low, 0, (), self.removed)
 
     patches.set(LongCommand, "next_page", next_page)
     patches.set(LongCommand, "last", last)
@@ -115,9 +115,9 @@ def _(patches: Patches) -> None:
 
     def missing(self, now_ns, time_us, over, origin, request):
         if isinstance(request, wire.Get):
-            self.answer(origin, wire.Missing(request.request))
+            self.answer(origin, wire.Missing(request.request_id))
         else:
-            self.answer(origin, wire.Listing(request.request, (self.shard,), ()))
+            self.answer(origin, wire.Listing(request.request_id, (self.shard,), ()))
 
     patches.set(primary.Primary, "_expire_first", missing)
     patches.set(ShardClock, "read", lambda self, now_ns, wall_us: wall_us)

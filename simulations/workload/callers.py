@@ -60,7 +60,7 @@ class Entry(msgspec.Struct):
     fields: dict[str, Any]
     session: Session | None
     client: bytes
-    request: int
+    request_id: int
     invoked_ns: int
     given_up: bool = False
 
@@ -196,7 +196,7 @@ class Workload:
 
     def _submit_fanout(self, client: ClientProcess, action: Action, entry: Entry, done: Any) -> None:
         assert entry.session is not None
-        low, number, user = client.dialog.low, entry.request, entry.session.listed_user
+        low, number, user = client.dialog.low, entry.request_id, entry.session.listed_user
         if action.kind == "list":
             client.gather(wire.ListByUser(number, user, 1000, ()), kinds.LIST_BY_USER, done)
         elif action.kind == "clean":
@@ -237,7 +237,7 @@ class Workload:
             self.stage.violate("expired", f"{session.name} was seen {late_ns / 1e9:.1f} s after its deadline")
 
     def _request(self, client: ClientProcess, action: Action, entry: Entry) -> tuple[Any, kinds.Kind]:
-        session, fields, number = entry.session, entry.fields, entry.request
+        session, fields, number = entry.session, entry.fields, entry.request_id
         assert session is not None
         key: str = fields["key"]
         digest, point, low = self.digest(session, key), session.point, client.dialog.low
@@ -299,13 +299,13 @@ class Workload:
         value, path = self.value(), f"p{self.random.randrange(3)}"
         fields["set"] = [([path], value)]
         changed: tuple[wire.PathValue, ...] = (((path,), encode_value(value)),)
-        if entry.request % 7 == 0:  # like a patch of the lifetime alone
+        if entry.request_id % 7 == 0:  # like a patch of the lifetime alone
             fields["set"], changed = [], ()
         expect: tuple[wire.PathValue, ...] = ()
         if action.kind == "patch_if":
             fields["expect"] = [(["r"], None)]
             expect = ((("r",), b""),)
-        low, number = client.dialog.low, entry.request
+        low, number = client.dialog.low, entry.request_id
         request = wire.Patch(number, low, 0, session.point, digest, changed, (), expect, None, None)
         return request, kinds.PATCH_IF if expect else kinds.PATCH
 
@@ -317,7 +317,7 @@ class Workload:
         if error is not None:
             if isinstance(error, UnavailableError):
                 if kind not in ("get", "list"):
-                    self.refused.append((entry.client, entry.request, kind))
+                    self.refused.append((entry.client, entry.request_id, kind))
                 result: dict[str, Any] = {"outcome": "failed", "reason": "unavailable", "completed_ns": now}
             elif isinstance(error, OutcomeUnknownError):
                 result = {"outcome": "unknown"}
@@ -346,11 +346,11 @@ class Workload:
                 self._check_over(entry)
                 return {"outcome": "ok", "version": version, "result": decode_data(data)}
             case wire.Failed(code=wire.FailureCode.INVALID, detail=detail) if detail == DROPPED:
-                if (entry.client, entry.request) not in self._book.dropped_requests:
-                    self.stage.violate("client", f"request {entry.request} was not dropped but is told so")
+                if (entry.client, entry.request_id) not in self._book.dropped_requests:
+                    self.stage.violate("client", f"request {entry.request_id} was not dropped but is told so")
                 return {"outcome": "failed", "reason": "unavailable"}
             case wire.Failed(code=wire.FailureCode.FULL):
-                self.refused.append((entry.client, entry.request, entry.fields["kind"]))
+                self.refused.append((entry.client, entry.request_id, entry.fields["kind"]))
                 self.stage.network.happened["refused for want of memory"] += 1
                 return {"outcome": "failed", "reason": "unavailable"}
             case wire.Failed(code=code):

@@ -78,22 +78,22 @@ class CommandTable(ABC, Generic[Shown]):
         before = self._heading(command.digest)
         if before is not None:
             if before.expires_us > time_us:
-                return wire.Failed(command.request, FailureCode.EXISTS)
+                return wire.Failed(command.request_id, FailureCode.EXISTS)
             self._remove(command.digest)
         user_id, absolute_us = command.user_id, command.absolute_us
         expires_us = _clamp(command.expires_us, absolute_us)
         created_us, label, point = command.created_us, command.label, command.point
         state = (version, expires_us, created_us, absolute_us, user_id, label, point, command.data)
         self._put(command.digest, state, user_id, expires_us, None, time_us)
-        return wire.Written(command.request, version)
+        return wire.Written(command.request_id, version)
 
     def update(self, command: wire.Update, time_us: int, version: int) -> wire.Written | wire.Failed:
         """Replace what may change of a live session, on condition of its version if the command names one."""
         before = self._heading(command.digest)
         if before is None or before.expires_us <= time_us:
-            return wire.Failed(command.request, FailureCode.NOT_FOUND)
+            return wire.Failed(command.request_id, FailureCode.NOT_FOUND)
         if command.version is not None and command.version != before.version:
-            return wire.Failed(command.request, FailureCode.CONFLICT)
+            return wire.Failed(command.request_id, FailureCode.CONFLICT)
         user_id, expires_us, absolute_us = command.user_id, command.expires_us, before.absolute_us
         # As `_clamp` does, without the call: this is the most frequent command.
         if absolute_us is not None and absolute_us < expires_us:
@@ -101,7 +101,7 @@ class CommandTable(ABC, Generic[Shown]):
         label, created_us, point = command.label, before.created_us, before.point
         state = (version, expires_us, created_us, absolute_us, user_id, label, point, command.data)
         self._put(command.digest, state, user_id, expires_us, before, time_us)
-        return wire.Written(command.request, version)
+        return wire.Written(command.request_id, version)
 
     def patch(self, command: wire.Patch, time_us: int, version: int) -> Shown | wire.Failed:
         """Change paths of a live session's data, its user and its lifetime."""
@@ -110,9 +110,9 @@ class CommandTable(ABC, Generic[Shown]):
     def rotate(self, command: wire.Rotate, time_us: int, version: int) -> Shown | wire.Failed:
         """Give a live session a new digest, changed as by a patch."""
         if command.new_digest == command.digest:
-            return wire.Failed(command.request, FailureCode.INVALID, "a session is rotated to another id")
+            return wire.Failed(command.request_id, FailureCode.INVALID, "a session is rotated to another id")
         if self.live(command.new_digest, time_us) is not None:
-            return wire.Failed(command.request, FailureCode.EXISTS)
+            return wire.Failed(command.request_id, FailureCode.EXISTS)
         return self._change(command, command.new_digest, (), time_us, version)
 
     def _change(
@@ -124,20 +124,20 @@ class CommandTable(ABC, Generic[Shown]):
         version: int,
     ) -> Shown | wire.Failed:
         """Put the changed session under `digest`; a refusal leaves it as it was."""
-        request = command.request
+        request_id = command.request_id
         before = self.live(command.digest, time_us)
         if before is None:
-            return wire.Failed(request, FailureCode.NOT_FOUND)
+            return wire.Failed(request_id, FailureCode.NOT_FOUND)
         data = before.data
         if command.set or command.unset or expect:
             try:
                 data = patch_data(data, command.set, command.unset, expect, self.walked)
             except UnexpectedValueError as error:
-                return wire.Failed(request, FailureCode.CONFLICT, str(error))
+                return wire.Failed(request_id, FailureCode.CONFLICT, str(error))
             except ValueError as error:
-                return wire.Failed(request, FailureCode.INVALID, str(error))
+                return wire.Failed(request_id, FailureCode.INVALID, str(error))
             if len(data) > self.data_bytes_max:
-                return wire.Failed(request, FailureCode.TOO_LARGE, f"{len(data)} bytes")
+                return wire.Failed(request_id, FailureCode.TOO_LARGE, f"{len(data)} bytes")
         user_id = before.user_id if command.user is None else command.user[0]
         created_us, absolute_us = before.created_us, before.absolute_us
         expires_us = before.expires_us if command.expires_us is None else command.expires_us
@@ -149,12 +149,12 @@ class CommandTable(ABC, Generic[Shown]):
             self._remove(digest)  # one that is over may still be there
             self._put(digest, state, user_id, expires_us, None, time_us)
             self._remove(command.digest)
-        return self._shown(request, digest)
+        return self._shown(request_id, digest)
 
     def delete(self, command: wire.Delete, _time_us: int, _version: int) -> wire.Written:
         """Remove a session. That there is none is fine."""
         self._remove(command.digest)
-        return wire.Written(command.request, 0)
+        return wire.Written(command.request_id, 0)
 
     # --- by user --------------------------------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class CommandTable(ABC, Generic[Shown]):
         if session is not None and session.user_id == command.user_id:
             self.removed += session.expires_us > time_us
             self._remove(command.digest)
-        return wire.Written(command.request, 0)
+        return wire.Written(command.request_id, 0)
 
     def delete_by_user(self, command: wire.DeleteByUser, time_us: int, _version: int) -> wire.Counted:
         """Remove the user's sessions but for `keep`; count those that lived, under shard 0."""
@@ -197,16 +197,16 @@ class CommandTable(ABC, Generic[Shown]):
                 session = self._heading(digest)
                 removed += session is not None and session.expires_us > time_us
                 self._remove(digest)
-        return wire.Counted(command.request, ((0, removed),))
+        return wire.Counted(command.request_id, ((0, removed),))
 
     def clean(self, command: wire.Clean, time_us: int, _version: int) -> wire.Counted:
         """Remove what is over and count it, under shard 0, unless that was done and counted before."""
         if command.removed is not None:
-            return wire.Counted(command.request, ((0, command.removed),))
+            return wire.Counted(command.request_id, ((0, command.removed),))
         over = self._over(time_us)
         for digest in over:
             self._remove(digest)
-        return wire.Counted(command.request, ((0, len(over)),))
+        return wire.Counted(command.request_id, ((0, len(over)),))
 
     # --- what a subclass keeps ------------------------------------------------------------------------------
 
@@ -238,7 +238,7 @@ class CommandTable(ABC, Generic[Shown]):
         """Remove a session if it is there."""
 
     @abstractmethod
-    def _shown(self, request: int, digest: bytes) -> Shown:
+    def _shown(self, request_id: int, digest: bytes) -> Shown:
         """Return the reply that shows a session that is there."""
 
     @abstractmethod
@@ -313,8 +313,8 @@ class StateTable(CommandTable[wire.Session]):
             if not digests:
                 del self.users[user_id]
 
-    def _shown(self, request: int, digest: bytes) -> wire.Session:
-        return wire.Session(request, self.sessions[digest])
+    def _shown(self, request_id: int, digest: bytes) -> wire.Session:
+        return wire.Session(request_id, self.sessions[digest])
 
     def _newest(self, user_id: str) -> list[bytes]:
         return self._oldest(user_id)[::-1]

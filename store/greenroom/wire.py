@@ -11,7 +11,7 @@ Units: times are integer microseconds since 1970-01-01 UTC (`_us`), ages are mil
 is BLAKE2b-256 of the session id: ids themselves never cross the wire. A point is the session's 16-bit routing
 point. A path is a tuple of dict keys. A stored value or session data is its msgpack encoding.
 
-Exactly once (RIFL, Lee et al., SOSP 2015): a mutation carries `request`, unique within the dialog that the
+Exactly once (RIFL, Lee et al., SOSP 2015): a mutation carries `request_id`, unique within the dialog that the
 hello named, `low`, the lowest request id that the dialog still waits for, and `age_ms`, how long ago the
 first attempt was sent (0 on a first attempt).
 """
@@ -106,7 +106,7 @@ class Goodbye(Frame, frozen=True, tag=2):
 class Get(Frame, frozen=True, tag=10):
     """Read one session. Answered by `Session` or `Missing`."""
 
-    request: int
+    request_id: int
     point: int
     digest: Digest
 
@@ -114,7 +114,7 @@ class Get(Frame, frozen=True, tag=10):
 class Create(Frame, frozen=True, tag=11):
     """Store a new session. Answered by `Written`, `Failed(EXISTS | TOO_LARGE | INVALID | FULL)`."""
 
-    request: int
+    request_id: int
     low: int
     age_ms: int
     point: int
@@ -133,7 +133,7 @@ class Update(Frame, frozen=True, tag=12):
     Answered by `Written`, `Failed(NOT_FOUND | CONFLICT | TOO_LARGE | INVALID | FULL)`.
     """
 
-    request: int
+    request_id: int
     low: int
     age_ms: int
     point: int
@@ -148,7 +148,7 @@ class Update(Frame, frozen=True, tag=12):
 class Delete(Frame, frozen=True, tag=13):
     """Remove a session; absent is fine. Answered by `Written` with version 0."""
 
-    request: int
+    request_id: int
     low: int
     age_ms: int
     point: int
@@ -163,7 +163,7 @@ class Patch(Frame, frozen=True, tag=14):
     `expires_us` None leaves the lifetime as it is. In `expect`, empty bytes demand that the path is absent.
     """
 
-    request: int
+    request_id: int
     low: int
     age_ms: int
     point: int
@@ -181,7 +181,7 @@ class Rotate(Frame, frozen=True, tag=15):
     Answered by `Session`, `Failed(NOT_FOUND | EXISTS | TOO_LARGE | INVALID | FULL)`.
     """
 
-    request: int
+    request_id: int
     low: int
     age_ms: int
     point: int
@@ -196,7 +196,7 @@ class Rotate(Frame, frozen=True, tag=15):
 class DeleteByHandle(Frame, frozen=True, tag=16):
     """Remove a session of this user by its handle; absent or another user's is fine. `Written(0)`."""
 
-    request: int
+    request_id: int
     low: int
     age_ms: int
     point: int
@@ -210,7 +210,7 @@ class DeleteByUser(Frame, frozen=True, tag=17):
     `removed` has a meaning in logs only: how many sessions the primary removed for it before.
     """
 
-    request: int
+    request_id: int
     low: int
     age_ms: int
     user_id: UserId
@@ -222,7 +222,7 @@ class DeleteByUser(Frame, frozen=True, tag=17):
 class ListByUser(Frame, frozen=True, tag=18):
     """The user's sessions on these shards, at most `limit`. Answered by `Listing`."""
 
-    request: int
+    request_id: int
     user_id: UserId
     limit: int
     shards: Shards
@@ -234,7 +234,7 @@ class Clean(Frame, frozen=True, tag=19):
     `removed` has a meaning in logs only: the primary did it before, and this is the count.
     """
 
-    request: int
+    request_id: int
     low: int
     age_ms: int
     shards: Shards
@@ -244,7 +244,7 @@ class Clean(Frame, frozen=True, tag=19):
 class Inspect(Frame, frozen=True, tag=20):
     """An operator asks an actor for the state of its replicas. Answered by `Inspection`."""
 
-    request: int
+    request_id: int
 
 
 class Subscribe(Frame, frozen=True, tag=21):
@@ -269,7 +269,7 @@ class DropRecord(Frame, frozen=True, tag=22):
     `Failed(CONFLICT)` while the actor that the record stopped may still be alive.
     """
 
-    request: int
+    request_id: int
     shard: int
     epoch: int
     sequence: int
@@ -315,34 +315,34 @@ class SessionState(SessionHeading, frozen=True):
 class Session(Frame, frozen=True, tag=40):
     """The session as it stands after the request."""
 
-    request: int
+    request_id: int
     state: SessionState
 
 
 class EncodedSession(Frame, frozen=True, tag=40):
     """A `Session` on its way out, whose state is sent as it is stored."""
 
-    request: int
+    request_id: int
     state: msgspec.Raw
 
 
 class Missing(Frame, frozen=True, tag=41):
     """There is no such session."""
 
-    request: int
+    request_id: int
 
 
 class Written(Frame, frozen=True, tag=42):
     """The command took effect; the session now has this version (0: none)."""
 
-    request: int
+    request_id: int
     version: int
 
 
 class Failed(Frame, frozen=True, tag=43):
     """The command was refused, see `FailureCode`. It changed nothing."""
 
-    request: int
+    request_id: int
     code: int
     detail: str = ""
 
@@ -354,7 +354,7 @@ class Redirect(Frame, frozen=True, tag=44):
     id is harmless either way.
     """
 
-    request: int
+    request_id: int
     map_version: int
     appended: bool = False
 
@@ -362,7 +362,7 @@ class Redirect(Frame, frozen=True, tag=44):
 class Overloaded(Frame, frozen=True, tag=45):
     """Not applied: a limit was reached. `reason` names the limit."""
 
-    request: int
+    request_id: int
     reason: str
 
 
@@ -372,7 +372,7 @@ class Unknowable(Frame, frozen=True, tag=46):
     The shard may have forgotten this client since, or it knows the request id from another command.
     """
 
-    request: int
+    request_id: int
     reason: str
 
 
@@ -390,7 +390,7 @@ class SessionHandle(Frame, frozen=True):
 class Listing(Frame, frozen=True, tag=47):
     """Sessions of a user on the shards that answered; shards not named must be asked again."""
 
-    request: int
+    request_id: int
     shards: tuple[int, ...]
     sessions: tuple[SessionHandle, ...]
 
@@ -398,7 +398,7 @@ class Listing(Frame, frozen=True, tag=47):
 class Counted(Frame, frozen=True, tag=48):
     """(shard, how many) for each shard that answered; shards not named must be asked again."""
 
-    request: int
+    request_id: int
     counts: tuple[tuple[int, int], ...]
 
 
@@ -445,7 +445,7 @@ class Inspection(Frame, frozen=True, tag=49):
     from an actor of a version that does not tell.
     """
 
-    request: int
+    request_id: int
     incarnation: bytes
     replicas: tuple[ReplicaState, ...]
     coordinator_away_seconds: float | None = None

@@ -24,8 +24,8 @@ DECODER = messages_decoder(wire.Overloaded)
 HELLO = wire.Hello(wire.PROTOCOL_VERSION, wire.ROUTING_VERSION, "greenroom", wire.ROLE_CLIENT, b"s" * 16)
 
 
-def message(request: int, size: int) -> wire.Overloaded:
-    return wire.Overloaded(request, "x" * size)
+def message(request_id: int, size: int) -> wire.Overloaded:
+    return wire.Overloaded(request_id, "x" * size)
 
 
 sizes = st.lists(st.integers(0, 40) | st.sampled_from([1_000, 70_000]), min_size=1, max_size=40)

@@ -166,7 +166,7 @@ async def test_100_000_hostile_frames(cluster: SharedCluster) -> None:
             async def read_to_the_end() -> None:
                 answers = 1
                 with trio.fail_after(60):
-                    while (answer := await connection.receive()).request != LAST_REQUEST:
+                    while (answer := await connection.receive()).request_id != LAST_REQUEST:
                         assert isinstance(answer, wire.Reply)
                         answers += 1
                 # Repeats of a write under one number have one answer.

@@ -164,7 +164,7 @@ async def test_expectations_that_are_costly_to_compare(cluster: SharedCluster) -
         async with mallory(cluster) as client:
             many = client.patch(stored, expect=(((0,), b"\x81\x00\xc0"),) * 1000)
             for _ in range(20):
-                answer = await client.ask(msgspec.structs.replace(many, request=client.next()))
+                answer = await client.ask(msgspec.structs.replace(many, request_id=client.next()))
                 assert isinstance(answer, wire.Failed), answer
 
 

@@ -46,7 +46,7 @@ class Attacker:
         while True:
             reply = await self._connection.receive()
             assert reply is not None, "the connection ended"
-            if getattr(reply, "request", None) == self.requests:
+            if getattr(reply, "request_id", None) == self.requests:
                 return reply
 
     async def send(self, message: wire.Frame) -> None:

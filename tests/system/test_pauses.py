@@ -55,7 +55,7 @@ async def replies(connection: RawConnection, count: int) -> dict[int, wire.Reply
         while len(found) < count:
             message = await connection.receive()
             assert message is not None, "the actor ended the connection"
-            found[message.request] = message
+            found[message.request_id] = message
     return found
 
 

@@ -213,29 +213,29 @@ class Coordinator:
                 return None
             case Propose():
                 return self._propose(now_ns, draft, incoming, incoming.message)
-            case RegisterNode(request=request, node=node):
+            case RegisterNode(request_id=request_id, node=node):
                 complaint, code = self._objection(now_ns, draft, incoming, node.name, node.address)
                 complaint = complaint or draft.register_node(node)
                 if not complaint:
                     self._owners.heard(now_ns, incoming.sender, incoming.connection, node.name)
                     self._heard_node(incoming.sender, node.name)
-            case RegisterActor(request=request, actor=actor):
+            case RegisterActor(request_id=request_id, actor=actor):
                 complaint, code = self._foreign(now_ns, draft, incoming, actor.node)
                 if actor.incarnation in self._dead:
                     complaint = complaint or "this incarnation is dead, which is final; start the actor again"
                 complaint = complaint or draft.register_actor(actor)
-            case ReportDead(request=request):
+            case ReportDead(request_id=request_id):
                 complaint, code = self._report_dead(now_ns, draft, incoming, incoming.message)
-            case RemoveNode(request=request, name=name):
+            case RemoveNode(request_id=request_id, name=name):
                 complaint, code = self._foreign(now_ns, draft, incoming, name)
                 complaint = complaint or draft.remove_node(name)
-            case ForgetNode(request=request, name=name):
+            case ForgetNode(request_id=request_id, name=name):
                 complaint = NOT_AN_OPERATOR
                 if incoming.role == wire.ROLE_OPERATOR:
                     complaint = self._forget(now_ns, draft, name)
             case Heartbeat() | ConnectionClosed():
                 return None
-        return Rejected(request, complaint, code) if complaint else Accepted(request)
+        return Rejected(request_id, complaint, code) if complaint else Accepted(request_id)
 
     def _objection(
         self, now_ns: int, draft: Draft, incoming: Incoming, name: str, address: str = ""
@@ -280,17 +280,17 @@ class Coordinator:
         sender = incoming.sender
         if message.proposer != sender:
             return Rejected(
-                message.request, "an actor proposes for itself only: proposer is not the hello's sender"
+                message.request_id, "an actor proposes for itself only: proposer is not the hello's sender"
             )
         if self._subscribed.get(incoming.connection) != sender:
-            return Rejected(message.request, "subscribe to the map first, then propose")
+            return Rejected(message.request_id, "subscribe to the map first, then propose")
         decisions = []
         for proposal in message.proposals:
             if self._holds_back(now_ns, draft, proposal):
                 self._unheard[proposal.shard] = None  # unanswered, so it comes again
             else:
                 decisions.append(self._decide_one(draft, sender, proposal))
-        return Decided(message.request, tuple(decisions))
+        return Decided(message.request_id, tuple(decisions))
 
     def _holds_back(self, now_ns: int, draft: Draft, proposal: Proposal) -> bool:
         if not 0 <= proposal.shard < len(draft.shards):

@@ -83,4 +83,4 @@ def refusal(
     """Return the answer to whatever comes from a peer that takes part in nothing."""
     if isinstance(message, wire.Subscribe | Heartbeat):
         return wire.Goodbye(code, reason)
-    return Rejected(message.request, reason)
+    return Rejected(message.request_id, reason)

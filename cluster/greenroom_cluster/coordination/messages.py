@@ -65,7 +65,7 @@ class Propose(wire.Frame, frozen=True, tag=90):
     Answered by `Decided`, or by `Rejected` if the proposer is not the sender or has not subscribed.
     """
 
-    request: int
+    request_id: int
     proposer: Incarnation
     proposals: Annotated[tuple[Proposal, ...], msgspec.Meta(max_length=PROPOSALS_MAX)]
 
@@ -73,21 +73,21 @@ class Propose(wire.Frame, frozen=True, tag=90):
 class Decided(wire.Frame, frozen=True, tag=91):
     """Decisions in the order of the proposals; they are on disk."""
 
-    request: int
+    request_id: int
     decisions: tuple[Decision, ...]
 
 
 class RegisterNode(wire.Frame, frozen=True, tag=92):
     """A node's supervisor enters or changes its node. Answered by `Accepted` or `Rejected`."""
 
-    request: int
+    request_id: int
     node: NodeEntry
 
 
 class RegisterActor(wire.Frame, frozen=True, tag=93):
     """A supervisor enters a new incarnation. Answered by `Accepted` or `Rejected`."""
 
-    request: int
+    request_id: int
     actor: ActorEntry
 
 
@@ -106,7 +106,7 @@ class ReportDead(wire.Frame, frozen=True, tag=94):
     of it was done. `suspicions` names the records that ended some of them.
     """
 
-    request: int
+    request_id: int
     incarnations: Annotated[tuple[Incarnation, ...], msgspec.Meta(max_length=1 << 16)]
     suspicions: Annotated[tuple[Suspicion, ...], msgspec.Meta(max_length=SUSPICIONS_MAX)] = ()
 
@@ -114,7 +114,7 @@ class ReportDead(wire.Frame, frozen=True, tag=94):
 class RemoveNode(wire.Frame, frozen=True, tag=95):
     """A node that has stopped for good leaves the map; only once nothing names its actors. `Accepted`."""
 
-    request: int
+    request_id: int
     name: NodeName
 
 
@@ -124,7 +124,7 @@ class ForgetNode(wire.Frame, frozen=True, tag=96):
     From a connection of role "operator" only.
     """
 
-    request: int
+    request_id: int
     name: NodeName
 
 
@@ -147,13 +147,13 @@ class Heartbeat(wire.Frame, frozen=True, tag=97):
 class Accepted(wire.Frame, frozen=True, tag=98):
     """Done, and on disk."""
 
-    request: int
+    request_id: int
 
 
 class Rejected(wire.Frame, frozen=True, tag=99):
     """Not done; `reason` says why and what to do, `code` which of the reasons that peers act on, if any."""
 
-    request: int
+    request_id: int
     reason: str
     code: str = ""
 

@@ -299,7 +299,7 @@ class CoordinatorSession:
         return [MapSeen(new)]
 
     def _take_reply(self, reply: Accepted | Rejected) -> list[SessionEffect]:
-        call = self._calls.pop(reply.request, None)
+        call = self._calls.pop(reply.request_id, None)
         if call is not None:
             return [Answered(call.token, reply)]
         return [ProposalsRejected(reply.reason)] if isinstance(reply, Rejected) else []

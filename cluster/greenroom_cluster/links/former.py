@@ -22,7 +22,7 @@ _TOO_MANY = f"a patch names at most {wire.PATHS_MAX} paths of 1 to {wire.PATH_KE
 
 class _Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
     tag: int
-    request: int
+    request_id: int
 
 
 _frame = messages_decoder(msgspec.Raw)
@@ -51,7 +51,7 @@ class FormerDecoder:
             head = _head.decode(raw)
             if head.tag not in _PATCHES:
                 raise
-            return wire.Failed(head.request, wire.FailureCode.INVALID, _TOO_MANY)
+            return wire.Failed(head.request_id, wire.FailureCode.INVALID, _TOO_MANY)
 
 
 class Replies(Protocol):
@@ -100,5 +100,5 @@ def split(messages: Sequence[Any]) -> tuple[list[Any], list[wire.Failed]]:
 def known(reply: Any) -> Any:
     """Return what such a client is sent as this reply."""
     if type(reply) is wire.Failed and reply.code == wire.FailureCode.FULL:
-        return wire.Overloaded(reply.request, reply.detail)
+        return wire.Overloaded(reply.request_id, reply.detail)
     return reply

@@ -248,7 +248,7 @@ class Node:
         reply: Accepted | Rejected | None = None
         try:
             reply = await self._link.call(
-                lambda number: msgspec.structs.replace(call.request, request=number)
+                lambda number: msgspec.structs.replace(call.request, request_id=number)
             )
         except CoordinatorUnreachableError as error:
             _log.warning("coordinator_silent", reason=str(error))

@@ -21,14 +21,18 @@ def substitute(message: wire.Frame, error: Exception, remote: str) -> wire.Frame
     kind = type(message).__name__
     _limited_log.error("message_not_sendable", remote=remote, kind=kind, error=reason)
     match message:
-        case wire.EncodedSession(request=request):
+        case wire.EncodedSession(request_id=request_id):
             # The change of which it tells may have been made.
-            return wire.Unknowable(request, f"the answer cannot be sent: {reason}")
-        case wire.Failed(request=request, code=code):
-            return wire.Failed(request, code)
-        case wire.Listing(request=request) | wire.Counted(request=request) | wire.Inspection(request=request):
-            return wire.Failed(request, wire.FailureCode.INVALID, f"the answer cannot be sent: {reason}")
-        case wire.Redirect(request=request) | wire.Overloaded(request=request):
-            return wire.Overloaded(request, "the answer cannot be sent")
+            return wire.Unknowable(request_id, f"the answer cannot be sent: {reason}")
+        case wire.Failed(request_id=request_id, code=code):
+            return wire.Failed(request_id, code)
+        case (
+            wire.Listing(request_id=request_id)
+            | wire.Counted(request_id=request_id)
+            | wire.Inspection(request_id=request_id)
+        ):
+            return wire.Failed(request_id, wire.FailureCode.INVALID, f"the answer cannot be sent: {reason}")
+        case wire.Redirect(request_id=request_id) | wire.Overloaded(request_id=request_id):
+            return wire.Overloaded(request_id, "the answer cannot be sent")
         case _:
             return None

@@ -83,9 +83,9 @@ class Context:
         actor = None if self.map is None else self.map.actors.get(incarnation)
         return "" if actor is None else actor.slot
 
-    def redirect(self, request: int, *, appended: bool = False) -> wire.Redirect:
+    def redirect(self, request_id: int, *, appended: bool = False) -> wire.Redirect:
         """Return the answer that sends a client to the map."""
-        return wire.Redirect(request, self.map_version, appended)
+        return wire.Redirect(request_id, self.map_version, appended)
 
     # --- effects --------------------------------------------------------------------------------------------
 

@@ -66,10 +66,10 @@ class Gather:
             newest = sorted(self._sessions, key=lambda each: (each.created_us, each.digest), reverse=True)
             sessions = sendable(newest[: min(max(request.limit, 0), LIST_LIMIT_MAX)])
             effects.append(
-                Reply(self._connection, wire.Listing(request.request, tuple(self._shards), sessions))
+                Reply(self._connection, wire.Listing(request.request_id, tuple(self._shards), sessions))
             )
         else:
-            effects.append(Reply(self._connection, wire.Counted(request.request, tuple(self._counts))))
+            effects.append(Reply(self._connection, wire.Counted(request.request_id, tuple(self._counts))))
 
 
 def sendable(handles: Iterable[wire.SessionHandle]) -> tuple[wire.SessionHandle, ...]:

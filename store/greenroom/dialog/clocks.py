@@ -86,10 +86,10 @@ class ClusterClock:
         """Return the reply with its times by this host's clock."""
         match reply:
             case wire.Session():
-                return wire.Session(reply.request, _moved(reply.state, -self.offset_us))
+                return wire.Session(reply.request_id, _moved(reply.state, -self.offset_us))
             case wire.Listing():
                 sessions = tuple(_moved(each, -self.offset_us) for each in reply.sessions)
-                return wire.Listing(reply.request, reply.shards, sessions)
+                return wire.Listing(reply.request_id, reply.shards, sessions)
             case _:
                 return reply
 

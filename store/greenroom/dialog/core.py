@@ -95,7 +95,7 @@ class Dialog:
             link = lane.link
             if link is not None and link.bytes < self._link_bytes_max:
                 size = self._placement.send(link, request, self._first_bytes_max)
-                pending[request.request] = Operation(
+                pending[request.request_id] = Operation(
                     request, kind, token, now_ns + self._deadline_ns, link, size, now_ns
                 )
                 if self.wake_ns > now_ns + self._check_ns:
@@ -106,7 +106,7 @@ class Dialog:
         if self._placement.waiting_bytes + size > self._settings.waiting_bytes_max:
             self._refuse_crowd(kind)
         operation = Operation(request, kind, token, now_ns + self._deadline_ns, None, size)
-        pending[request.request] = operation
+        pending[request.request_id] = operation
         self._start(now_ns)
         self._placement.place(operation, now_ns)
         self._end_mistaken()
@@ -122,7 +122,7 @@ class Dialog:
             self._refuse_crowd(kind)
         self._placement.measure(request)
         operation = Gathering(request, kind, token, now_ns + self._deadline_ns)
-        self._ledger.pending[request.request] = self._ledger.gatherings[request.request] = operation
+        self._ledger.pending[request.request_id] = self._ledger.gatherings[request.request_id] = operation
         self._start(now_ns)
         self._placement.place(operation, now_ns)
         self._end_mistaken()
@@ -220,8 +220,8 @@ class Dialog:
         pending = ledger.pending
         replies = self.replies
         for reply in messages:
-            request = getattr(reply, "request", 0)
-            operation = pending.get(request)
+            request_id = getattr(reply, "request_id", 0)
+            operation = pending.get(request_id)
             # The usual: a final reply, on the connection on which the operation was last sent.
             if (
                 type(operation) is not Operation
@@ -232,7 +232,7 @@ class Dialog:
                 if self.board.get(link.id) is not link:
                     return
                 continue
-            del pending[request]
+            del pending[request_id]
             link.bytes -= operation.size
             replies.append((operation.token, reply))
         if ledger.low not in pending:
@@ -255,7 +255,7 @@ class Dialog:
             case _ if isinstance(operation, Gathering):
                 self._take_part(link, message, operation, now_ns)
             case _ if operation is None or operation.link is not link:
-                if getattr(message, "request", self._ledger.last_id + 1) > self._ledger.last_id:
+                if getattr(message, "request_id", self._ledger.last_id + 1) > self._ledger.last_id:
                     raise RemoteProtocolError("a reply to a request that was never made")
             case wire.Redirect() | wire.Overloaded() | wire.Unknowable():
                 self._refused(operation, link, message, now_ns)

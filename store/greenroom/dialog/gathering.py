@@ -30,15 +30,15 @@ def ask(operation: Gathering, lanes: Lanes, board: Switchboard, ledger: Ledger, 
         lane = suspects.lane_for(operation, primary)
         link = lane.link
         if link is None or not lane.ready:
-            lane.waiting[operation.request.request] = operation
+            lane.waiting[operation.request.request_id] = operation
             lanes.connect(lane, now_ns)
         elif link in operation.asked:
             continue
         elif lane.main is not None and suspects.is_busy(link, ledger):
-            lane.waiting[operation.request.request] = operation
+            lane.waiting[operation.request.request_id] = operation
         else:
             operation.asked[link] = tuple(shards)
-            link.alone = operation.request.request
+            link.alone = operation.request.request_id
             stamp(operation, ledger.low, now_ns)
             board.write(link, request_for(operation.request, tuple(shards)))
 
@@ -47,13 +47,13 @@ def request_for(request: wire.Fanout, shards: tuple[int, ...]) -> wire.Fanout:
     """Return the request for these shards."""
     match request:
         case wire.Clean():
-            return wire.Clean(request.request, request.low, request.age_ms, shards)
+            return wire.Clean(request.request_id, request.low, request.age_ms, shards)
         case wire.DeleteByUser():
             return wire.DeleteByUser(
-                request.request, request.low, request.age_ms, request.user_id, request.keep, shards
+                request.request_id, request.low, request.age_ms, request.user_id, request.keep, shards
             )
         case _:
-            return wire.ListByUser(request.request, request.user_id, request.limit, shards)
+            return wire.ListByUser(request.request_id, request.user_id, request.limit, shards)
 
 
 def take_answer(operation: Gathering, link: Link, reply: wire.Counted | wire.Listing) -> bool:

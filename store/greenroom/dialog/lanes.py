@@ -77,10 +77,10 @@ class Lanes:
         lane.failures += 1
         lane.retry_ns = now_ns + int(pause * self._random.uniform(0.5, 1.0))
 
-    def leave(self, number: int) -> None:
+    def leave(self, request_id: int) -> None:
         """Take an operation out of every waiting room."""
         for lane in _with_sides(self._lanes):
-            lane.waiting.pop(number, None)
+            lane.waiting.pop(request_id, None)
 
     def reconnect(self, now_ns: int) -> None:
         """Reconnect the lanes in which operations wait and whose pause is over."""

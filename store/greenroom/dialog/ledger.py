@@ -27,10 +27,10 @@ class Ledger:
         """Return the operation with the earliest deadline."""
         return next(iter(self.pending.values()), None)
 
-    def remove(self, number: int) -> None:
+    def remove(self, request_id: int) -> None:
         """Remove a finished operation."""
-        del self.pending[number]
-        self.gatherings.pop(number, None)
+        del self.pending[request_id]
+        self.gatherings.pop(request_id, None)
         if self.low not in self.pending:
             self.raise_low()
 

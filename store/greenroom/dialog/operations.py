@@ -113,8 +113,8 @@ class Gathering(msgspec.Struct, eq=False):
     def merged(self) -> wire.Reply:
         """Return the answers of all shards as one reply."""
         if not self.kind.mutation:
-            return wire.Listing(self.request.request, (), tuple(self.sessions))
-        return wire.Counted(self.request.request, ((0, self.counted),))
+            return wire.Listing(self.request.request_id, (), tuple(self.sessions))
+        return wire.Counted(self.request.request_id, ((0, self.counted),))
 
 
 AnyOperation: TypeAlias = Operation | Gathering

@@ -99,7 +99,7 @@ class Placement:
                 operation.moved = True
             operation.size = self.send(link, operation.request, self._frame_bytes_max)
             operation.link = link
-            link.alone = operation.request.request
+            link.alone = operation.request.request_id
 
     def send(self, link: Link, request: wire.Frame, limit: int) -> int:
         """Queue a request on a ready link; return its size. Raises UsageError if that is over the limit."""
@@ -132,9 +132,9 @@ class Placement:
         while lane.waiting and lane.ready and lane.link is not None:
             if lane.main is not None and suspects.is_busy(lane.link, self._ledger):
                 return
-            number, operation = next(iter(lane.waiting.items()))
+            request_id, operation = next(iter(lane.waiting.items()))
             if isinstance(operation, Gathering):
-                del lane.waiting[number]
+                del lane.waiting[request_id]
                 self.place(operation, now_ns)
             elif isinstance(operation, Operation):
                 if not self._has_room(lane.link, operation):
@@ -155,13 +155,13 @@ class Placement:
         pause = min(BACKOFF_NS_MIN << min(operation.refusals, 10), BACKOFF_NS_MAX)
         operation.refusals += 1
         operation.retry_ns = now_ns + int(pause * self._random.uniform(0.5, 1.0))
-        heappush(self._held, (operation.retry_ns, operation.request.request))
+        heappush(self._held, (operation.retry_ns, operation.request.request_id))
 
     def next_due(self, now_ns: int) -> AnyOperation | None:
         """Take out an operation that was held back long enough, if there is one."""
         while self._held and self._held[0][0] <= now_ns:
-            at, number = heappop(self._held)
-            operation = self._ledger.pending.get(number)
+            at, request_id = heappop(self._held)
+            operation = self._ledger.pending.get(request_id)
             if operation is not None and operation.retry_ns == at:
                 operation.retry_ns = 0
                 return operation
@@ -176,7 +176,7 @@ class Placement:
         """Take an operation out of where it waits, if it does."""
         operation.retry_ns = 0
         if operation.queue is not None:
-            del operation.queue[operation.request.request]
+            del operation.queue[operation.request.request_id]
             operation.queue = None
             self.waiting_bytes -= operation.size
 
@@ -195,15 +195,15 @@ class Placement:
 
     def finish(self, operation: AnyOperation) -> None:
         """Take an operation out of everything."""
-        number = operation.request.request
+        request_id = operation.request.request_id
         if isinstance(operation, Gathering):
-            self._lanes.leave(number)
+            self._lanes.leave(request_id)
         else:
             self.take_out(operation)
             if operation.link is not None:
                 operation.link.bytes -= operation.size
                 operation.link = None
-        self._ledger.remove(number)
+        self._ledger.remove(request_id)
 
     def _has_room(self, link: Link, operation: Operation) -> bool:
         if link.lane is not None and link.lane.main is not None:
@@ -212,7 +212,7 @@ class Placement:
 
     def _enqueue(self, operation: Operation, queue: dict[int, object]) -> None:
         operation.queue = queue
-        queue[operation.request.request] = operation
+        queue[operation.request.request_id] = operation
         self.waiting_bytes += operation.size
 
 

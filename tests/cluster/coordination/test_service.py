@@ -24,8 +24,8 @@ Row: TypeAlias = tuple[str, tuple[Handled, ...] | None, str]
 """On which connection which messages come (None: it closes), or "disk": the write ended; what follows."""
 
 
-def register(request: int, node: NodeEntry) -> m.RegisterNode:
-    return m.RegisterNode(request, node)
+def register(request_id: int, node: NodeEntry) -> m.RegisterNode:
+    return m.RegisterNode(request_id, node)
 
 
 def told(effects: list[fx.ServiceEffect]) -> str:

@@ -12,9 +12,9 @@ DECODER = former.FormerDecoder(AT_ACTOR[wire.ROLE_CLIENT])
 GET = wire.Get(1, 0, b"d" * 32)
 
 
-def patch(request: int, paths: int, keys: int = 1) -> wire.Patch:
+def patch(request_id: int, paths: int, keys: int = 1) -> wire.Patch:
     values = tuple(((*("k" for _ in range(keys - 1)), number), b"\x01") for number in range(paths))
-    return wire.Patch(request, request, 0, 0, b"d" * 32, values, (), (), None, None)
+    return wire.Patch(request_id, request_id, 0, 0, b"d" * 32, values, (), (), None, None)
 
 
 def framed(*messages: wire.Frame) -> bytes:
@@ -42,7 +42,7 @@ def test_a_patch_that_is_too_long_is_refused_alone(message: wire.Frame, taken: b
     else:
         assert requests == [GET, GET]
         [failed] = refused
-        assert (failed.request, failed.code) == (2, wire.FailureCode.INVALID)
+        assert (failed.request_id, failed.code) == (2, wire.FailureCode.INVALID)
 
 
 def test_a_frame_holds_no_more_messages_than_others_may() -> None:

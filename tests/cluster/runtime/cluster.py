@@ -146,10 +146,10 @@ async def small_cluster(directory: Path, *names: str) -> AsyncIterator[SmallClus
         nursery.cancel_scope.cancel()
 
 
-def create(request: int, point: int = 0, data: bytes = b"\x80", *, low: int = 1) -> wire.Create:
-    digest = request.to_bytes(32, "big")
-    return wire.Create(request, low, 0, point, digest, None, 1, 1 << 52, None, "", data)
+def create(request_id: int, point: int = 0, data: bytes = b"\x80", *, low: int = 1) -> wire.Create:
+    digest = request_id.to_bytes(32, "big")
+    return wire.Create(request_id, low, 0, point, digest, None, 1, 1 << 52, None, "", data)
 
 
-def read(request: int, created: int, point: int = 0) -> wire.Get:
-    return wire.Get(request, point, created.to_bytes(32, "big"))
+def read(request_id: int, created: int, point: int = 0) -> wire.Get:
+    return wire.Get(request_id, point, created.to_bytes(32, "big"))

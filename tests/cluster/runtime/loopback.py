@@ -38,15 +38,15 @@ def framed(payload: bytes) -> bytes:
     return len(payload).to_bytes(4, "big") + payload
 
 
-def get(request: int) -> wire.Get:
-    return wire.Get(request, 0, b"d" * 32)
+def get(request_id: int) -> wire.Get:
+    return wire.Get(request_id, 0, b"d" * 32)
 
 
 async def echo(connection: FramedConnection, hello: wire.Hello, number: int) -> None:
     """Answers every request with `Missing` under its number."""
     while True:
         requests = await connection.receive()
-        connection.send([wire.Missing(request.request) for request in requests])
+        connection.send([wire.Missing(request.request_id) for request in requests])
 
 
 def echo_service(handle: Any = echo) -> dict[str, Service]:

@@ -27,7 +27,7 @@ async def answers(connection: FramedConnection, count: int) -> dict[int, Any]:
     received: dict[int, Any] = {}
     with trio.fail_after(20):
         while len(received) < count:
-            received.update((reply.request, reply) for reply in await connection.receive())
+            received.update((reply.request_id, reply) for reply in await connection.receive())
     return received
 
 
@@ -183,7 +183,7 @@ async def test_requests_with_extreme_values_are_all_answered(tmp_path: Path) -> 
         for sender, request in enumerate(_requests()):
             other = await cluster.client(name, sender.to_bytes(16, "big"))
             other.send([request])
-            assert list(await answers(other, 1)) == [request.request]
+            assert list(await answers(other, 1)) == [request.request_id]
         client.send([create(3)])
         assert isinstance((await answers(client, 1))[3], wire.Written)
 

@@ -179,7 +179,7 @@ async def test_unread_answers_of_many_end_their_connections_and_others_go_on() -
         while True:
             requests = await connection.receive()
             if len(requests) == 1:
-                connection.send([wire.Missing(requests[0].request)])
+                connection.send([wire.Missing(requests[0].request_id)])
                 continue
             open_connections.append(connection)
             for _ in range(6):

@@ -57,15 +57,15 @@ async def against_raw(**options: Any) -> AsyncIterator[tuple[FramedConnection, s
         nursery.cancel_scope.cancel()
 
 
-def update(request: int, size: int) -> wire.Update:
-    return wire.Update(request, 1, 0, 0, b"d" * 32, None, 0, "", b"x" * size, None)
+def update(request_id: int, size: int) -> wire.Update:
+    return wire.Update(request_id, 1, 0, 0, b"d" * 32, None, 0, "", b"x" * size, None)
 
 
 async def test_one_read_returns_every_message_in_order() -> None:
     async with pair() as (near, far):
         near.send([get(1), get(2)])
         near.send([get(3)])
-        assert [message.request for message in await far.receive()] == [1, 2, 3]
+        assert [message.request_id for message in await far.receive()] == [1, 2, 3]
 
 
 async def test_messages_cut_anywhere_are_put_together() -> None:
@@ -92,7 +92,7 @@ async def test_first_message_leaves_the_rest_for_receive() -> None:
         near.send([get(1), get(2)])
         assert await far.receive_first(hello_decoder) == hello()
         far.speak(request_decoder)
-        assert [message.request for message in await far.receive()] == [1, 2]
+        assert [message.request_id for message in await far.receive()] == [1, 2]
 
 
 async def test_large_messages_pass_in_order_through_a_full_socket_buffer() -> None:
@@ -165,7 +165,7 @@ async def test_reply_that_cannot_be_encoded_fails_its_request_alone() -> None:
         while len(got) < len(sent):
             got += await far.receive()
         assert not near.ended
-    assert [(type(reply), reply.request) for reply in got] == [
+    assert [(type(reply), reply.request_id) for reply in got] == [
         (wire.Missing, 1),
         (wire.Failed, 2),
         (wire.Failed, 3),
@@ -189,7 +189,7 @@ async def test_urgent_messages_overtake_what_is_queued_and_keep_their_order() ->
         received: list[int] = []
         with trio.fail_after(20):
             while len(received) < 23:
-                received.extend(message.request for message in await far.receive())
+                received.extend(message.request_id for message in await far.receive())
         assert [number for number in received if number < 100] == list(range(20))
         assert [number for number in received if number >= 100] == [100, 101, 102]
         assert received.index(102) < received.index(19)

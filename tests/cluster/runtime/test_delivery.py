@@ -65,7 +65,7 @@ async def two_ends() -> AsyncIterator[tuple[Ends, Ends]]:
 
 
 def numbers(messages: list[Any]) -> list[int]:
-    return [message.request for message in messages]
+    return [message.request_id for message in messages]
 
 
 async def test_what_came_with_the_first_frame_is_handed_on() -> None:

@@ -58,7 +58,7 @@ class ScriptedCore:
         self.inputs.append(event)
         effects = self.then(event)
         if isinstance(event, ClientRequests):
-            effects += [Reply(event.connection, wire.Missing(r.request)) for r in event.requests]
+            effects += [Reply(event.connection, wire.Missing(r.request_id)) for r in event.requests]
         elif isinstance(event, PeerMessages):
             for message in event.messages:
                 if isinstance(message, Prepare):
@@ -136,7 +136,7 @@ async def test_one_read_is_one_step_and_one_answer() -> None:
         client = await connect(actor, nursery)
         client.send([get(number) for number in range(50)])
         replies = await client.receive()
-        assert [reply.request for reply in replies] == list(range(50))
+        assert [reply.request_id for reply in replies] == list(range(50))
         (step,) = core.seen(ClientRequests)
         assert step.client == CLIENT
         client.close()
@@ -179,7 +179,7 @@ async def test_many_requests_in_one_read_are_stepped_in_parts_and_in_order() -> 
         client.send([get(number) for number in range(5000)])
         replies: list[int] = []
         while len(replies) < 5000:
-            replies += [reply.request for reply in await client.receive()]
+            replies += [reply.request_id for reply in await client.receive()]
         assert replies == list(range(5000))
         assert max(len(event.requests) for event in core.seen(ClientRequests)) <= MESSAGES_PER_CALL_MAX
 

@@ -47,10 +47,10 @@ async def client_of(listener: Listener, nursery: trio.Nursery) -> FramedConnecti
     return connection
 
 
-async def assert_answers(connection: FramedConnection, request: int = 1) -> None:
-    connection.send([get(request)])
+async def assert_answers(connection: FramedConnection, request_id: int = 1) -> None:
+    connection.send([get(request_id)])
     with trio.fail_after(10):
-        assert await connection.receive() == [wire.Missing(request)]
+        assert await connection.receive() == [wire.Missing(request_id)]
 
 
 @asynccontextmanager
@@ -199,9 +199,9 @@ async def test_a_failing_handler_ends_only_its_connection(
     async def handle(connection: FramedConnection, hello: wire.Hello, number: int) -> None:
         while True:
             for request in await connection.receive():
-                if request.request == 13:
+                if request.request_id == 13:
                     raise RuntimeError("super-secret-value")
-                connection.send([wire.Missing(request.request)])
+                connection.send([wire.Missing(request.request_id)])
 
     async with listening(echo_service(handle)) as (listener, nursery):
         other = await client_of(listener, nursery)

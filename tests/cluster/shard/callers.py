@@ -36,9 +36,9 @@ def shard_of(session: str) -> int:
 class Call:
     """One operation under way."""
 
-    def __init__(self, caller: "Caller", request: int, kind: str, key: str, shard: int) -> None:
+    def __init__(self, caller: "Caller", request_id: int, kind: str, key: str, shard: int) -> None:
         self.caller = caller
-        self.request = request
+        self.request_id = request_id
         self.kind = kind
         self.key = key
         self.shard = shard
@@ -91,7 +91,7 @@ class Callers:
 
     def _on_reply(self, actor: Actor, connection: int, reply: wire.Reply) -> None:
         call = self.calls.get(connection)
-        if call is not None and not call.done and call.request == reply.request:
+        if call is not None and not call.done and call.request_id == reply.request_id:
             self.world.after(self.latency(), lambda: call.caller.on_reply(call, connection, reply))
 
     def latency(self) -> int:
@@ -122,7 +122,7 @@ class Caller:
         call = Call(self, self.next_request, kind, key, shard_of(session))
         call.facts["session"] = session
         self.next_request += 1
-        self.waiting[call.request] = call
+        self.waiting[call.request_id] = call
         call.message = self._message(call)
         self._attempt(call)
 
@@ -132,10 +132,10 @@ class Caller:
         digest = call.key.encode().ljust(32, b"-")
         low = min(self.waiting)
         value = random.randrange(1000)
-        head = (call.request, low, 0, point, digest)
+        head = (call.request_id, low, 0, point, digest)
         match call.kind:
             case "get":
-                return wire.Get(call.request, point, digest)
+                return wire.Get(call.request_id, point, digest)
             case "create":
                 call.facts["data"] = {"v": value}
                 return wire.Create(*head, None, WALL_START_US, FAR_US, None, "", _pack({"v": value}))
@@ -151,7 +151,7 @@ class Caller:
                 return wire.Delete(*head)
             case _:
                 session = call.facts["session"]
-                call.new_key = f"{session}r{call.request}{self.name}"
+                call.new_key = f"{session}r{call.request_id}{self.name}"
                 new_digest = call.new_key.encode().ljust(32, b"-")
                 return wire.Rotate(*head, new_digest, (), (), None, None)
 
@@ -213,7 +213,7 @@ class Caller:
         callers = self.callers
         call.done = True
         callers.calls.pop(call.connection, None)
-        del self.waiting[call.request]
+        del self.waiting[call.request_id]
         if outcome == "ok":
             callers.answered += 1
             if call.kind == "rotate":
@@ -224,7 +224,7 @@ class Caller:
         if outcome == "unknown":
             callers.retire(call.facts["session"])
         elif call.kind != "get":
-            callers.judge.on_answer(call.shard, self.client, call.request)
+            callers.judge.on_answer(call.shard, self.client, call.request_id)
         callers.history.append(
             Operation(
                 client=self.name,

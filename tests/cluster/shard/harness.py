@@ -281,7 +281,7 @@ class World:
         match effect:
             case fx.Reply(connection=connection, message=message):
                 reply = as_received(message)
-                actor.replies[reply.request] = reply
+                actor.replies[reply.request_id] = reply
                 self.replied(actor, connection, reply)
             case fx.Send(peer=peer, message=message, bulk=bulk):
                 if (peer, bulk) in actor.up_links:

@@ -142,7 +142,7 @@ class Judge:
             known = shard.history.setdefault(record.sequence, encoded)
             assert known == encoded, f"shard {number}: two records {record.sequence} were applied"
             if record.client:
-                asked = (record.client, record.command.request)  # type: ignore[union-attr]
+                asked = (record.client, record.command.request_id)  # type: ignore[union-attr]
                 assert shard.sequence_of.setdefault(asked, record.sequence) == record.sequence, (
                     f"shard {number}: {asked[1]} applied twice"
                 )
@@ -162,10 +162,10 @@ class Judge:
 
     # --- answers --------------------------------------------------------------------------------------------
 
-    def on_answer(self, number: int, client: bytes, request: int) -> None:
+    def on_answer(self, number: int, client: bytes, request_id: int) -> None:
         """A write was acknowledged to its client: from here on every primary must have it."""
         shard = self.shards[number]
-        sequence = shard.sequence_of.get((client, request))
+        sequence = shard.sequence_of.get((client, request_id))
         if sequence is not None:
             shard.acknowledged = max(shard.acknowledged, sequence)
 

@@ -117,18 +117,18 @@ def _span(first: int, last: int) -> str:
 
 def asked(request: wire.Request) -> str:
     """A request in a few words."""
-    return f"{type(request).__name__.lower()} (request {request.request})"
+    return f"{type(request).__name__.lower()} (request {request.request_id})"
 
 
 def answer(reply: wire.Reply) -> str:
     """A reply in a few words."""
     match reply:
         case wire.Written(version=version):
-            return f"written (request {reply.request}), version {version >> 40}.{version & (1 << 40) - 1}"
+            return f"written (request {reply.request_id}), version {version >> 40}.{version & (1 << 40) - 1}"
         case wire.Session(state=wire.SessionState(version=version, data=data)):
-            return f"session {held(data)!r} (request {reply.request})"
+            return f"session {held(data)!r} (request {reply.request_id})"
         case wire.Redirect(appended=appended):
-            return f"redirect (request {reply.request}){', may take effect' if appended else ''}"
+            return f"redirect (request {reply.request_id}){', may take effect' if appended else ''}"
         case wire.Failed(code=code):
-            return f"failed: {wire.FailureCode(code).name} (request {reply.request})"
-    return f"{type(reply).__name__.lower()} (request {reply.request})"
+            return f"failed: {wire.FailureCode(code).name} (request {reply.request_id})"
+    return f"{type(reply).__name__.lower()} (request {reply.request_id})"

@@ -42,9 +42,9 @@ ME, B, C, D = (incarnation(name) for name in "abcd")
 POISON = SuspectRecord(B, 2, 12)
 
 
-def create(request: int, digest: bytes = ALICE, data: bytes = b"\x80", low: int = 1) -> wire.Create:
+def create(request_id: int, digest: bytes = ALICE, data: bytes = b"\x80", low: int = 1) -> wire.Create:
     """A `Create` of that digest in the only shard."""
-    return wire.Create(request, low, 0, 0, digest, None, WALL_US, FAR_US, None, "", data)
+    return wire.Create(request_id, low, 0, 0, digest, None, WALL_US, FAR_US, None, "", data)
 
 
 RUNNING_SECONDS_MAX = 5.0

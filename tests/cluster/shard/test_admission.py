@@ -286,7 +286,7 @@ def test_what_no_session_may_hold_is_refused_and_never_logged(world: World, data
         wire.Rotate(5, 1, 0, 0, ALICE, b"b" * 32, values, (), None, None),
     ):
         primary.ask(command, client=b"z" * 16)
-        reply = primary.replies[command.request]
+        reply = primary.replies[command.request_id]
         assert isinstance(reply, wire.Failed), command
         assert reply.code == wire.FailureCode.INVALID
         assert reply.detail

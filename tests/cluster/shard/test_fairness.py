@@ -84,7 +84,7 @@ def test_those_who_wait_have_their_turns_one_after_the_other() -> None:
             assert fair.wait(waiting(identity, number))
     later = NOW + DEBT_NS_MAX
     taken = [fair.take(later) for _ in range(7)]
-    assert [(each.identity, each.request.request) for each in taken if each is not None] == [
+    assert [(each.identity, each.request.request_id) for each in taken if each is not None] == [
         ("a", 0),
         ("b", 0),
         ("c", 0),
@@ -167,12 +167,12 @@ class Actor:
     def _step(self, event: ins.HostInput) -> None:
         for effect in self.probe.step(event):
             if isinstance(effect, fx.Reply):
-                self.replies[effect.message.request] = effect.message
+                self.replies[effect.message.request_id] = effect.message
 
-    def until(self, request: int) -> float:
+    def until(self, request_id: int) -> float:
         """Let time pass until it is answered; return how long, in seconds."""
         began = self.probe.now_ns
-        while request not in self.replies:
+        while request_id not in self.replies:
             assert self.probe.now_ns < began + 10**10
             self.probe.now_ns = max(self.probe.host.next_deadline(), self.probe.now_ns + 1)
             self._step(ins.Tick())

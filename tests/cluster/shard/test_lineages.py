@@ -128,7 +128,7 @@ def test_a_backup_of_another_primary_answers_once_that_has_stopped() -> None:
         assert probe.replica.log.appended == appended
     effects = probe.after(0.25)
     assert probe.serves()
-    answered = {effect.message.request for effect in effects if isinstance(effect, Reply)}
+    answered = {effect.message.request_id for effect in effects if isinstance(effect, Reply)}
     assert answered == {12, 20, 21}
 
 

@@ -94,7 +94,7 @@ def test_a_held_listing_keeps_no_list_of_shards() -> None:
 def test_operators_who_ask_again_and_again_are_shown_one_look() -> None:
     probe = alone()
     replies = probe.ask(*(wire.Inspect(number) for number in range(1, 257)))
-    assert [reply.request for reply in replies] == list(range(1, 257))
+    assert [reply.request_id for reply in replies] == list(range(1, 257))
     assert all(reply.replicas is replies[0].replicas for reply in replies)
     probe.ask(create(1))
     (later,) = probe.ask(wire.Inspect(300))

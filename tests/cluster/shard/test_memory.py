@@ -279,11 +279,11 @@ def test_answers_of_made_up_clients_have_an_end() -> None:
     refused = 0
     for number in range(60):
         client = number.to_bytes(16, "big")
-        for request in range(1, 10):
+        for request_id in range(1, 10):
             primary.replies.clear()
-            primary.ask(wire.Patch(request, 0, 0, 0, ALICE, (), (), (), None, None), client=client)
-            world.run_until(lambda request=request: request in primary.replies)
-            refused += isinstance(primary.replies[request], wire.Overloaded)
+            primary.ask(wire.Patch(request_id, 0, 0, 0, ALICE, (), (), (), None, None), client=client)
+            world.run_until(lambda request_id=request_id: request_id in primary.replies)
+            refused += isinstance(primary.replies[request_id], wire.Overloaded)
             world.run_for(0.02)
     assert refused > 400
     for actor in world.alive():

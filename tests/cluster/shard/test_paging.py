@@ -51,19 +51,19 @@ class Run:
         for effect in effects:
             if isinstance(effect, fx.Reply):
                 reply = as_received(effect.message)
-                self.replies[reply.request] = reply
+                self.replies[reply.request_id] = reply
         for prepare in self.probe.prepares():
             self._step(lambda batch=prepare.batch: self.probe.step(ins.PeerMessages(B, [PrepareOk(batch)])))
 
     def tick(self) -> None:
         self._step(lambda: self.probe.after(0.005))
 
-    def until(self, request: int, ticks: int = 3000) -> wire.Reply:
-        while request not in self.replies:
+    def until(self, request_id: int, ticks: int = 3000) -> wire.Reply:
+        while request_id not in self.replies:
             ticks -= 1
             assert ticks, "it was never answered"
             self.tick()
-        return self.replies[request]
+        return self.replies[request_id]
 
 
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "with a backup"])
@@ -259,7 +259,7 @@ def test_replicas_stay_alike_and_a_failover_in_the_middle_loses_no_log_out(seed:
         world.call(
             world.primary(),
             lambda n, command=command, wall=wall: msgspec.structs.replace(
-                command, request=n, low=n, expires_us=wall + 3_600_000_000
+                command, request_id=n, low=n, expires_us=wall + 3_600_000_000
             ),
         )
     client = b"d" * 16

@@ -227,13 +227,13 @@ def test_a_session_that_lives_longer_moves_on_when_its_bucket_comes() -> None:
 
 
 def kept(table: ClientTable) -> set[int]:
-    return {result.request for result in table.results()}
+    return {result.request_id for result in table.results()}
 
 
 def test_answers_are_kept_until_the_client_confirms_them() -> None:
     table = ClientTable()
-    for request in (1, 2, 3):
-        table.keep(KeptResult(CLIENT, request, wire.Written(request, 1)), 1, 10 * request)
+    for request_id in (1, 2, 3):
+        table.keep(KeptResult(CLIENT, request_id, wire.Written(request_id, 1)), 1, 10 * request_id)
     assert kept(table) == {1, 2, 3}
     table.keep(KeptResult(CLIENT, 5, wire.Written(5, 1)), 3, 50)
     assert kept(table) == {3, 5}
@@ -408,7 +408,7 @@ def test_replicas_agree_whatever_their_index_looks_like(script: list[Command], j
             while not receiver.complete:
                 receiver.take(sender.chunk(WALL_US))
         if type(command) not in (Expire, Evict, ForgetClients):
-            command = msgspec.structs.replace(command, request=number)
+            command = msgspec.structs.replace(command, request_id=number)
         stamped = record(number, command)
         replies = {
             msgspec.msgpack.encode(table.apply(stamped))
@@ -470,7 +470,7 @@ def test_a_refused_patch_names_the_path_and_changes_nothing() -> None:
         'a list stands at ["cart", "items"], ',
     )
     rotate = wire.Rotate(3, 1, 0, 0, ALICE, b"n" * 32, (through,), (), None, None)
-    assert table.apply(record(3, rotate)) == msgspec.structs.replace(refused, request=3)
+    assert table.apply(record(3, rotate)) == msgspec.structs.replace(refused, request_id=3)
     unmet = wire.Patch(4, 1, 0, 0, ALICE, (), (), ((("n",), one), (("cart", 7), one)), None, None)
     assert table.apply(record(4, unmet)) == wire.Failed(4, wire.FailureCode.CONFLICT, '["cart", 7]')
     assert decoded(table.sessions[ALICE]).data == held

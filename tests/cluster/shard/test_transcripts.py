@@ -18,16 +18,18 @@ ALICE = b"a" * 32
 FAR_US = WALL_START_US + 10**12
 
 
-def create(request: int, value: str = "v1", digest: bytes = ALICE) -> wire.Create:
-    return wire.Create(request, request, 0, 0, digest, None, WALL_START_US, FAR_US, None, "", holding(value))
+def create(request_id: int, value: str = "v1", digest: bytes = ALICE) -> wire.Create:
+    return wire.Create(
+        request_id, request_id, 0, 0, digest, None, WALL_START_US, FAR_US, None, "", holding(value)
+    )
 
 
-def update(request: int, value: str) -> wire.Update:
-    return wire.Update(request, request, 0, 0, ALICE, None, FAR_US, "", holding(value), None)
+def update(request_id: int, value: str) -> wire.Update:
+    return wire.Update(request_id, request_id, 0, 0, ALICE, None, FAR_US, "", holding(value), None)
 
 
-def get(request: int) -> wire.Get:
-    return wire.Get(request, 0, ALICE)
+def get(request_id: int) -> wire.Get:
+    return wire.Get(request_id, 0, ALICE)
 
 
 def write_path(world: World, tale: Narrator) -> None:
@@ -86,17 +88,17 @@ def joining_under_load(world: World, tale: Narrator) -> None:
     world.run_for(0.001)
     tale.say(f"-- {tale.name(backup.incarnation)} is killed, and starts anew")
     world.kill(backup)
-    request = 10
+    request_id = 10
 
     def loaded() -> bool:
-        nonlocal request
+        nonlocal request_id
         replica = primary.replica()
         if replica is not None and replica.primary is not None:
             membership = replica.primary.membership
             transfer = membership.transfer
-            if transfer is not None and request < 16 and replica.committed == replica.log.appended:
-                request += 1
-                tale.ask(primary, create(request, "w", bytes([request]) * 32))
+            if transfer is not None and request_id < 16 and replica.committed == replica.log.appended:
+                request_id += 1
+                tale.ask(primary, create(request_id, "w", bytes([request_id]) * 32))
         return world.full()
 
     world.run_until(loaded)

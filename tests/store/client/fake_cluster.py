@@ -50,19 +50,21 @@ class FakeState:
         time_us = time.time_ns() // 1000
         if isinstance(request, wire.Get):
             state = self.tables[self.shard_of(request.point)].live(request.digest, time_us)
-            return wire.Missing(request.request) if state is None else wire.Session(request.request, state)
+            return (
+                wire.Missing(request.request_id) if state is None else wire.Session(request.request_id, state)
+            )
         if isinstance(request, wire.ListByUser):
             return self._listing(request, time_us)
         if isinstance(request, wire.Fanout):
             answers = [self._once(client, request, shard, time_us) for shard in request.shards]
             counts = (sum(count for _, count in answer.counts) for answer in answers)
-            return wire.Counted(request.request, tuple(zip(request.shards, counts, strict=True)))
+            return wire.Counted(request.request_id, tuple(zip(request.shards, counts, strict=True)))
         return self._once(client, request, self.shard_of(request.point), time_us)
 
     def _once(self, client: bytes, request: Any, shard: int, time_us: int) -> Any:
-        key = (client, request.request, shard)
+        key = (client, request.request_id, shard)
         if key not in self.results:
-            self.applied.append((client, request.request))
+            self.applied.append((client, request.request_id))
             decide = self.tables[shard].deciders()[type(request)]
             self.results[key] = decide(request, time_us, next(self._versions))
         return self.results[key]
@@ -71,7 +73,7 @@ class FakeState:
         found: list[wire.SessionHandle] = []
         for shard in request.shards:
             found += self.tables[shard].newest_of(request.user_id, request.limit, time_us)[0]
-        return wire.Listing(request.request, request.shards, tuple(found))
+        return wire.Listing(request.request_id, request.shards, tuple(found))
 
 
 @dataclass
@@ -250,7 +252,7 @@ class FakeCluster:
             mine = tuple(s for s in request.shards if self.map.shards[s].primary == actor.incarnation)
             return self.state.answer(client, msgspec.structs.replace(request, shards=mine))
         if self.map.shards[self.state.shard_of(request.point)].primary != actor.incarnation:
-            return wire.Redirect(request.request, self.map.version)
+            return wire.Redirect(request.request_id, self.map.version)
         return self.state.answer(client, request)
 
     # --- what tests do to it -----------------------------------------------------------------------------

@@ -235,7 +235,7 @@ def connected(primaries: str = "ABAB", **settings: Any) -> tuple[Script, int, in
             links.append(0)
     for link in links:
         for request in script.requests(link):
-            script.send(link, wire.Missing(request.request))
+            script.send(link, wire.Missing(request.request_id))
     assert all(isinstance(script.outcome(each), wire.Missing) for each in first)
     for link in links:
         script.sent.get(link, []).clear()

@@ -100,7 +100,7 @@ def test_times_go_by_the_clock_of_the_cluster_and_come_by_ours() -> None:
     assert (early.created_us, early.expires_us, early.absolute_us) == (HOUR_US, HOUR_US + 1, None)
     for name, field in (("update", HOUR_US + 1), ("patch", None), ("rotate", None)):
         number = script.submit(name, 0)
-        [request] = [each for each in script.requests(links[A]) if each.request == number]
+        [request] = [each for each in script.requests(links[A]) if each.request_id == number]
         assert request.expires_us == field
     state = wire.SessionState(1, HOUR_US + 9, HOUR_US + 3, HOUR_US + 12, None, "", 0, b"\x80")
     seen = script.dialog.clock.received(wire.Session(1, state))
@@ -124,7 +124,7 @@ def test_a_repeat_is_not_moved_twice() -> None:
     )
     script.send(link, hello)
     [again] = script.requests(link)
-    assert (again.request, again.expires_us) == (first.request, first.expires_us)
+    assert (again.request_id, again.expires_us) == (first.request_id, first.expires_us)
     assert again.age_ms > 0
 
 

@@ -199,7 +199,9 @@ def test_modifications_of_many_callers_all_count(cluster: FakeCluster, library: 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_modifications_that_others_always_outrun_end_and_tell(cluster: FakeCluster, library: str) -> None:
     cluster.actors[0].behave = cluster.actors[1].behave = lambda request: (
-        wire.Failed(request.request, wire.FailureCode.CONFLICT) if isinstance(request, wire.Update) else ...
+        wire.Failed(request.request_id, wire.FailureCode.CONFLICT)
+        if isinstance(request, wire.Update)
+        else ...
     )
 
     async def main() -> None:
@@ -465,7 +467,7 @@ def test_cancelled_caller_disturbs_nobody(cluster: FakeCluster, library: str) ->
 
     run(library, main)
     abandoned, later = (each for _, each in cluster.log if isinstance(each, wire.Delete))
-    assert later.low == abandoned.request
+    assert later.low == abandoned.request_id
     assert cluster.actors[0].accepted == 1
 
 

@@ -76,42 +76,42 @@ class World:
             return wire.MapFull(self.script.map)
         low = getattr(request, "low", None)
         if low is not None:
-            assert low <= request.request
+            assert low <= request.request_id
             self.low = max(self.low, low)
-            if request.request < self.low:
-                return wire.Unknowable(request.request, "below the low-watermark")
+            if request.request_id < self.low:
+                return wire.Unknowable(request.request_id, "below the low-watermark")
         refusal, self.refusal = self.refusal, ""
         version = self.script.map.version
         if refusal == "overloaded":
-            return wire.Overloaded(request.request, "busy")
+            return wire.Overloaded(request.request_id, "busy")
         if refusal == "redirect":
-            return wire.Redirect(request.request, version)
+            return wire.Redirect(request.request_id, version)
         if isinstance(request, wire.Fanout):
             mine = [s for s in request.shards if self.serves(link, s)]
             if low is None:
-                return wire.Listing(request.request, tuple(mine), ())
-            return wire.Counted(request.request, tuple((s, self.apply(request, s)) for s in mine))
+                return wire.Listing(request.request_id, tuple(mine), ())
+            return wire.Counted(request.request_id, tuple((s, self.apply(request, s)) for s in mine))
         shard = request.point >> 14
         if not self.serves(link, shard):
-            return wire.Redirect(request.request, version)
+            return wire.Redirect(request.request_id, version)
         if low is None:
-            return wire.Missing(request.request)
+            return wire.Missing(request.request_id)
         if refusal == "forgotten" and request.age_ms:
-            return wire.Unknowable(request.request, "idle")
+            return wire.Unknowable(request.request_id, "idle")
         version_now = self.apply(request, shard)
         if refusal == "appended":
-            return wire.Redirect(request.request, version, appended=True)
+            return wire.Redirect(request.request_id, version, appended=True)
         if isinstance(request, wire.Patch):
             return wire.Session(
-                request.request, wire.SessionState(version_now, 1, 0, None, None, "", 0, b"\x80")
+                request.request_id, wire.SessionState(version_now, 1, 0, None, None, "", 0, b"\x80")
             )
-        return wire.Written(request.request, version_now)
+        return wire.Written(request.request_id, version_now)
 
     def serves(self, link: int, shard: int) -> bool:
         return self.script.map.shards[shard].primary == self.incarnations[link]
 
     def apply(self, request: Any, shard: int) -> int:
-        key = (request.request, shard)
+        key = (request.request_id, shard)
         if key not in self.results:
             self.applied[key] += 1
             self.results[key] = len(self.results) + 1

@@ -15,8 +15,8 @@ def test_each_primary_is_asked_for_its_shards_under_one_id() -> None:
     script, a, b = connected("ABAB")
     number = script.submit("delete_by_user")
     [to_a], [to_b] = script.requests(a), script.requests(b)
-    assert (to_a.request, to_a.shards) == (number, (0, 2))
-    assert (to_b.request, to_b.shards) == (number, (1, 3))
+    assert (to_a.request_id, to_a.shards) == (number, (0, 2))
+    assert (to_b.request_id, to_b.shards) == (number, (1, 3))
     script.send(a, wire.Counted(number, ((0, 1), (2, 2))))
     assert number not in script.outcomes
     script.send(b, wire.Counted(number, ((1, 0), (3, 4))))

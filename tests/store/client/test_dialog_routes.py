@@ -34,7 +34,7 @@ def test_first_request_finds_its_way() -> None:
     assert not script.requests(link), "nothing is sent before the server's hello"
     script.send(link, wire.Hello(wire.PROTOCOL_VERSION, 1, "greenroom", "actor", B))
     [request] = script.requests(link)
-    assert (request.request, request.age_ms, request.point) == (number, 0, point(1))
+    assert (request.request_id, request.age_ms, request.point) == (number, 0, point(1))
     script.send(link, wire.Written(number, 7))
     assert script.outcome(number) == wire.Written(number, 7)
 
@@ -88,10 +88,10 @@ def test_moved_shard_takes_its_mutations_along_after_a_reset() -> None:
     script.move("BAAB")
     assert script.aborted == [old]
     [repeated] = script.requests(other)
-    assert (repeated.request, repeated.age_ms) == (moved, 30)
+    assert (repeated.request_id, repeated.age_ms) == (moved, 30)
     fresh = script.accept(ADDRESS[A])
     assert fresh != old
-    assert [each.request for each in script.requests(fresh)] == [staying, read]
+    assert [each.request_id for each in script.requests(fresh)] == [staying, read]
     assert script.requests(fresh)[0].age_ms == 30
     script.send(old, wire.Written(moved, 1))
     assert moved not in script.outcomes, "a reset connection is not listened to"
@@ -104,7 +104,7 @@ def test_moved_read_needs_no_reset() -> None:
     number = script.submit("get", 0)
     script.move("BAAB")
     assert not script.aborted
-    assert [each.request for each in script.requests(other)] == [number]
+    assert [each.request_id for each in script.requests(other)] == [number]
     script.send(old, wire.Missing(number))
     assert number not in script.outcomes, "the former primary's answer no longer counts"
     script.send(other, wire.Missing(number))
@@ -118,7 +118,7 @@ def test_redirected_mutation_needs_no_reset() -> None:
     script.move("BAAB")
     assert not script.aborted
     [request] = script.requests(other)
-    assert (request.request, request.age_ms) == (number, 0), "a refused attempt does not count"
+    assert (request.request_id, request.age_ms) == (number, 0), "a refused attempt does not count"
 
 
 def test_redirect_waits_for_the_map_that_it_names() -> None:
@@ -149,7 +149,7 @@ def test_redirect_after_the_map_moved_is_followed_at_once() -> None:
     read = script.submit("get", 0)
     script.send(old, wire.Redirect(read, map_version=1))
     script.move("BAAB")
-    assert [each.request for each in script.requests(other)] == [read]
+    assert [each.request_id for each in script.requests(other)] == [read]
 
 
 def test_older_map_is_ignored() -> None:
@@ -267,7 +267,7 @@ def test_lost_connection_is_opened_again_and_its_requests_repeated() -> None:
     script.pass_time(20 * MS)
     fresh = script.accept(ADDRESS[A])
     repeated = script.requests(fresh)
-    assert [each.request for each in repeated] == [write, read]
+    assert [each.request_id for each in repeated] == [write, read]
     assert repeated[0].age_ms >= 5
 
 
@@ -398,7 +398,7 @@ def test_full_connection_makes_later_requests_wait() -> None:
     for answered, number in enumerate(numbers, 1):
         script.send(link, wire.Written(number, 1))
         assert len(script.requests(link)) - answered <= 2
-    assert [each.request for each in script.requests(link)] == numbers
+    assert [each.request_id for each in script.requests(link)] == numbers
 
 
 def test_bytes_that_wait_are_limited() -> None:

@@ -32,7 +32,7 @@ class Place:
         for link in list(script.open):
             for request in script.requests(link):
                 if isinstance(request, wire.ListByUser):
-                    script.send(link, wire.Listing(request.request, request.shards, ()))
+                    script.send(link, wire.Listing(request.request_id, request.shards, ()))
         assert isinstance(script.outcome("first"), wire.Listing)
 
     @property
@@ -103,7 +103,7 @@ def test_a_cluster_started_anew_is_gone_over_to(version: int, shards: int) -> No
     number = place.script.submit("get", 3)
     place.react(THERE)
     [request] = place.script.requests(place.script.number_of(THERE))[-1:]
-    place.script.send(place.script.number_of(THERE), wire.Missing(request.request))
+    place.script.send(place.script.number_of(THERE), wire.Missing(request.request_id))
     assert place.script.outcome(number) == wire.Missing(number)
     [told] = place.script.dialog.notices
     assert "started anew" in told
@@ -115,7 +115,7 @@ def test_what_waits_is_answered_by_the_new_cluster() -> None:
     read, write, count = (place.script.submit(name) for name in ("get", "create", "delete_by_user"))
     place.script.pass_time(4 * SECOND)
     link = place.script.number_of(THERE)
-    asked = {each.request: each for each in place.script.requests(link)}
+    asked = {each.request_id: each for each in place.script.requests(link)}
     assert set(asked) == {read, write, count}
     place.script.send(
         link,

@@ -12,7 +12,7 @@ PAUSE = 300 * MS
 
 
 def reply_to(request: object) -> object:
-    number = request.request  # type: ignore[attr-defined]  # every request has one
+    number = request.request_id  # type: ignore[attr-defined]  # every request has one
     match request:
         case wire.Get():
             return wire.Missing(number)
@@ -79,8 +79,8 @@ class Breaking:
             fresh = requests[done:]
             self._answered[number] = len(requests)
             for index, request in enumerate(fresh):
-                if request.request in self.culprits:
-                    self.broken.append([each.request for each in fresh[index:]])
+                if request.request_id in self.culprits:
+                    self.broken.append([each.request_id for each in fresh[index:]])
                     if self.nonsense:
                         script.send(number, self.nonsense)
                     else:
@@ -162,15 +162,15 @@ def test_suspects_are_sent_one_at_a_time_beside_the_others() -> None:
     first, second = script.submit("patch"), script.submit("list_by_user")
     break_off(script)
     side = script.number_of(ADDRESS[A])
-    assert [each.request for each in script.requests(side)] == [first]
+    assert [each.request_id for each in script.requests(side)] == [first]
     other = script.submit("get")
     pass_time(script, PAUSE)
     [main] = [n for n, at in script.open.items() if at == ADDRESS[A] and n != side]
-    assert [each.request for each in script.requests(main)] == [other]
+    assert [each.request_id for each in script.requests(main)] == [other]
     [request] = script.requests(side)
     assert request.age_ms > 0, "it says that it is a repeat"
     script.send(side, reply_to(request))
-    assert [each.request for each in script.requests(side)] == [first, second]
+    assert [each.request_id for each in script.requests(side)] == [first, second]
     script.send(side, reply_to(script.requests(side)[1]))
     assert script.closed == [side], "of no more use"
     assert main in script.open
@@ -185,10 +185,10 @@ def test_a_suspect_that_gets_no_answer_makes_way_at_its_deadline() -> None:
     second = script.submit("get")
     break_off(script)
     side = script.number_of(ADDRESS[A])
-    assert [each.request for each in script.requests(side)] == [first]
+    assert [each.request_id for each in script.requests(side)] == [first]
     pass_time(script, 1_000 * MS)
     assert isinstance(script.outcome(first), UnavailableError)
-    assert [each.request for each in script.requests(side)] == [first, second]
+    assert [each.request_id for each in script.requests(side)] == [first, second]
 
 
 def test_actors_that_die_make_nobody_a_suspect() -> None:
@@ -215,7 +215,7 @@ def test_suspects_follow_the_map() -> None:
     assert not [n for n, at in script.open.items() if at == ADDRESS[A]]
     link = script.number_of(ADDRESS[B])
     asked = script.requests(link)
-    assert sorted(each.request for each in asked) == sorted([patch, listing, waiting])
+    assert sorted(each.request_id for each in asked) == sorted([patch, listing, waiting])
     for each in asked:
         script.send(link, reply_to(each))
     for number in (patch, listing, waiting):

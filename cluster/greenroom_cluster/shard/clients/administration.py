@@ -26,7 +26,7 @@ def administer(
         memory = resources.memory
         memory.count_all()
         message = wire.Inspection(
-            request.request,
+            request.request_id,
             context.incarnation,
             step.inspected,
             used_bytes=memory.used_bytes,
@@ -40,7 +40,7 @@ def administer(
         return
     replica = replicas[request.shard] if 0 <= request.shard < len(replicas) else None
     refusal = _refusal(context, replica, request)
-    context.effects.append(Reply(connection, refusal or wire.Written(request.request, 0)))
+    context.effects.append(Reply(connection, refusal or wire.Written(request.request_id, 0)))
     if refusal is None and replica is not None:
         replica.drop_record(now_ns, wall_us)
         step.inspected = ()
@@ -50,17 +50,17 @@ def _refusal(context: Context, replica: Replica | None, request: wire.DropRecord
     suspension = None if replica is None else replica.suspension
     if suspension is None:
         detail = f"shard {request.shard} is not suspended on this actor"
-        return wire.Failed(request.request, wire.FailureCode.NOT_FOUND, detail)
+        return wire.Failed(request.request_id, wire.FailureCode.NOT_FOUND, detail)
     record = suspension.record
     if (record.epoch, record.sequence) != (request.epoch, request.sequence):
         detail = f"shard {request.shard} is suspended at record {record.epoch}/{record.sequence}"
-        return wire.Failed(request.request, wire.FailureCode.NOT_FOUND, detail)
+        return wire.Failed(request.request_id, wire.FailureCode.NOT_FOUND, detail)
     if replica is not None and replica.committed < record.sequence - 1:
         detail = "the records before it are still being applied: try again"
-        return wire.Failed(request.request, wire.FailureCode.CONFLICT, detail)
+        return wire.Failed(request.request_id, wire.FailureCode.CONFLICT, detail)
     former = None if context.map is None else context.map.actors.get(suspension.former)
     if former is not None and former.state != "dead":
         # It may come to itself, and acknowledge what would be dropped here.
         detail = f"{former.slot}, which hangs on this record, has not ended yet: try again once it has"
-        return wire.Failed(request.request, wire.FailureCode.CONFLICT, detail)
+        return wire.Failed(request.request_id, wire.FailureCode.CONFLICT, detail)
     return None

@@ -51,7 +51,7 @@ def put_off(
 
 def _refuse(context: Context, waiting: CostlyRequest) -> None:
     reason = "too many costly requests of this host wait: ask for less at once, keep sessions small"
-    context.effects.append(Reply(waiting.connection, wire.Overloaded(waiting.request.request, reason)))
+    context.effects.append(Reply(waiting.connection, wire.Overloaded(waiting.request.request_id, reason)))
 
 
 def _size_if_costly(request: wire.Request, replicas: Sequence[Replica | None]) -> int:

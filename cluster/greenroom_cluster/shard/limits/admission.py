@@ -83,18 +83,18 @@ class Admission:
         self, now_ns: int, known: Client | None, command: Write, size: int
     ) -> wire.EncodedReply | None:
         """Return why the command, whose record has `size`, is not taken; None if it is."""
-        settings, request = self._settings, command.request
+        settings, request_id = self._settings, command.request_id
         if self._log.held_bytes > settings.uncommitted_bytes_max:
             self._shed(now_ns)
             if self._log.held_bytes > settings.uncommitted_bytes_max:
-                return self.too_many_bytes(request)
+                return self.too_many_bytes(request_id)
         if known is None:
             if len(self._table.clients) >= settings.clients_max:
-                return wire.Overloaded(request, "too many stores wrote to this shard lately: open fewer")
+                return wire.Overloaded(request_id, "too many stores wrote to this shard lately: open fewer")
         elif (
             len(known.results) >= settings.results_max or known.kept_bytes > settings.results_bytes_max
         ) and self._too_many_answers(known, command):
-            return wire.Overloaded(request, "the client has yet to confirm too many answers")
+            return wire.Overloaded(request_id, "the client has yet to confirm too many answers")
         kind = type(command)
         if kind is wire.Update or kind is wire.Create:
             return self._refused_write(command)  # type: ignore[arg-type]  # kind says which
@@ -105,26 +105,26 @@ class Admission:
                 waiting + self._opened(command.digest) > most  # type: ignore[union-attr]  # kind says which
                 or waiting + self._cost(command, size) > most  # type: ignore[arg-type]  # kind says which
             ):
-                return wire.Overloaded(request, "too many large sessions are patched: keep them smaller")
+                return wire.Overloaded(request_id, "too many large sessions are patched: keep them smaller")
             return _malformed(self._step, command)  # type: ignore[arg-type]  # kind says which
         if kind is wire.Clean and self._cleaning > self._copy.committed:
-            return wire.Overloaded(request, "this shard is being cleaned already")
+            return wire.Overloaded(request_id, "this shard is being cleaned already")
         return None
 
     def _refused_write(self, command: wire.Create | wire.Update) -> wire.Failed | None:
         """Return the refusal of what no session may hold; note how much of it was read in Python."""
         data, label, user_id = command.data, command.label, command.user_id
         if len(data) > DATA_BYTES_MAX:
-            return wire.Failed(command.request, wire.FailureCode.TOO_LARGE, f"{len(data)} bytes")
+            return wire.Failed(command.request_id, wire.FailureCode.TOO_LARGE, f"{len(data)} bytes")
         if label or user_id is not None:
             objection = _label_objection(label) or _user_objection(user_id)
             if objection:
-                return wire.Failed(command.request, wire.FailureCode.INVALID, objection)
+                return wire.Failed(command.request_id, wire.FailureCode.INVALID, objection)
         try:
             items = check_data(data)
         except MalformedError as error:
             self._step.walked_items += error.walked_items
-            return wire.Failed(command.request, wire.FailureCode.INVALID, str(error))
+            return wire.Failed(command.request_id, wire.FailureCode.INVALID, str(error))
         if items:
             self._step.walked_items += items
         return None
@@ -137,7 +137,7 @@ class Admission:
         answer is the one that the client needs to confirm more.
         """
         settings = self._settings
-        if command.request <= command.low:
+        if command.request_id <= command.low:
             return False
         count, size = known.kept_from(command.low)
         return count >= settings.results_max or size > settings.results_bytes_max
@@ -190,9 +190,9 @@ class Admission:
         self._growth.clear()
 
     @staticmethod
-    def too_many_bytes(request: int) -> wire.Overloaded:
+    def too_many_bytes(request_id: int) -> wire.Overloaded:
         """Return the refusal of what would make the log outgrow its bound."""
-        return wire.Overloaded(request, "too many bytes wait for the shard's backup: write less at once")
+        return wire.Overloaded(request_id, "too many bytes wait for the shard's backup: write less at once")
 
     def opened(self, command: Write, size: int) -> int:
         """Return how large a session one of OPENING is answered with; `size` is that of its record."""
@@ -250,7 +250,7 @@ def _malformed(step: Step, command: wire.Patch | wire.Rotate) -> wire.Failed | N
     """Return the refusal of values that no session may hold; note how much was read in Python."""
     try:
         if command.user is not None and (objection := _user_objection(command.user[0])):
-            return wire.Failed(command.request, wire.FailureCode.INVALID, objection)
+            return wire.Failed(command.request_id, wire.FailureCode.INVALID, objection)
         paths = len(command.set) + len(command.unset)
         if isinstance(command, wire.Patch):
             paths += len(command.expect)
@@ -259,8 +259,8 @@ def _malformed(step: Step, command: wire.Patch | wire.Rotate) -> wire.Failed | N
             step.walked_items += check_values(command.set)
         if paths > wire.PATHS_MAX:
             detail = f"a patch names at most {wire.PATHS_MAX} paths, this one {paths}"
-            return wire.Failed(command.request, wire.FailureCode.INVALID, detail)
+            return wire.Failed(command.request_id, wire.FailureCode.INVALID, detail)
     except MalformedError as error:
         step.walked_items += error.walked_items
-        return wire.Failed(command.request, wire.FailureCode.INVALID, str(error))
+        return wire.Failed(command.request_id, wire.FailureCode.INVALID, str(error))
     return None

@@ -67,7 +67,7 @@ class Growth:
             if memory.answers_bytes > memory.answers_bytes_max and (
                 known is None or (kind in _SHOWN and known.charged_below(command.low) < opened)
             ):
-                return wire.Overloaded(command.request, ANSWERS_FULL)
+                return wire.Overloaded(command.request_id, ANSWERS_FULL)
         if kind not in _GROWING:
             return charge
         if charge > memory.free_bytes:
@@ -96,11 +96,11 @@ class Growth:
         ):
             for pair in full:
                 pair.ask_for_room()
-            return wire.Overloaded(command.request, "what memory is free is being shared anew")
+            return wire.Overloaded(command.request_id, "what memory is free is being shared anew")
         full = [pair for pair in full if not pair.may_offer(charge)]
         digest = command.digest  # type: ignore[union-attr]  # all that grow have one
         if self._eviction.make_room(charge, full, digest):
-            return wire.Overloaded(command.request, EVICTING)
+            return wire.Overloaded(command.request_id, EVICTING)
         slot = self._context.slot_of(full[0].peer) if full else memory.slot
         reason = (
             f"actor {slot} has no memory left for this session: shorten lifetimes or delete sessions, add a "
@@ -110,8 +110,8 @@ class Growth:
             self._context.effects.append(MemoryFull(slot))
         if command.age_ms:
             # An earlier attempt may still be on its way here, so nobody can say that nothing was applied.
-            return wire.Overloaded(command.request, reason)
-        return wire.Failed(command.request, wire.FailureCode.FULL, reason)
+            return wire.Overloaded(command.request_id, reason)
+        return wire.Failed(command.request_id, wire.FailureCode.FULL, reason)
 
     def _added(self, known: Client | None, command: Write) -> int | None:
         """Return the most that a command adds that lets its session not grow; None if it does, or may."""

@@ -121,13 +121,13 @@ class Paging:
     def refusal(self, command: Long) -> wire.Overloaded | None:
         """Return why a long command cannot begin now, None if it can."""
         if len(self.under_way) >= UNDER_WAY_MAX:
-            return wire.Overloaded(command.request, "too many log-outs of users with many sessions")
+            return wire.Overloaded(command.request_id, "too many log-outs of users with many sessions")
         for each in self.under_way:
             if isinstance(command, wire.Clean):
                 if isinstance(each.command, wire.Clean):
-                    return wire.Overloaded(command.request, "this shard is being cleaned already")
+                    return wire.Overloaded(command.request_id, "this shard is being cleaned already")
             elif isinstance(each.command, wire.DeleteByUser) and each.command.user_id == command.user_id:
-                return wire.Overloaded(command.request, "the user is being logged out everywhere already")
+                return wire.Overloaded(command.request_id, "the user is being logged out everywhere already")
         return None
 
     def takes(self, digest: bytes) -> bool:

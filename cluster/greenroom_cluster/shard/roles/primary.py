@@ -111,9 +111,9 @@ class Primary:
         if type(request) is wire.Get:
             stored = self.table.sessions.get(request.digest)
             if stored is None:
-                self.answer(origin, wire.Missing(request.request))
+                self.answer(origin, wire.Missing(request.request_id))
             elif expiry_of(stored) > time_us:
-                self.answer(origin, reply_with(request.request, stored))
+                self.answer(origin, reply_with(request.request_id, stored))
             else:
                 self._expire_first(now_ns, time_us, (request.digest,), origin, request)
             return
@@ -124,7 +124,7 @@ class Primary:
         """Answer with the user's newest sessions, never so many that the answer outgrows a frame."""
         step, settings = self._step, self.context.settings
         if step.listed > settings.listed_max:
-            self.answer(origin, wire.Overloaded(request.request, "too many sessions are listed at once"))
+            self.answer(origin, wire.Overloaded(request.request_id, "too many sessions are listed at once"))
             return
         limit = min(max(request.limit, 0), LIST_LIMIT_MAX)
         live, over = self.table.newest_of(request.user_id, limit, time_us, settings.expire_batch_max)
@@ -133,31 +133,31 @@ class Primary:
             # A bounded number at a time: the request is looked at again once that is decided.
             self._expire_first(now_ns, time_us, tuple(over), origin, request)
             return
-        self.answer(origin, wire.Listing(request.request, (self.shard,), tuple(live)))
+        self.answer(origin, wire.Listing(request.request_id, (self.shard,), tuple(live)))
 
     def _expire_first(
         self, now_ns: int, time_us: int, over: tuple[bytes, ...], origin: Origin, request: Read
     ) -> None:
         """An answer that rests on an expiry waits until that expiry is decided, so that it stays true."""
         if self.log.held_bytes > self.context.settings.uncommitted_bytes_max:
-            self.answer(origin, self.admission.too_many_bytes(request.request))
+            self.answer(origin, self.admission.too_many_bytes(request.request_id))
             return
         sequence = self.replication.decide(now_ns, time_us, Expire(over))
         self._rereads[sequence] = (origin, request)
 
     def submit(self, now_ns: int, wall_us: int, origin: Origin, client: bytes, command: Write) -> None:
         """Log a write, unless it is a repeat, or a limit forbids it."""
-        request = command.request
+        request_id = command.request_id
         known = self.table.clients.by_id.get(client)
-        if known is not None and request <= known.newest and self._repeats(origin, known, command):
+        if known is not None and request_id <= known.newest and self._repeats(origin, known, command):
             return
-        waiting, key = self._waiting, (client, request)
+        waiting, key = self._waiting, (client, request_id)
         logged = waiting.get(key)
         if logged is not None:
             if asked(logged[1]) == asked(command):
                 waiting[key] = (origin, command)
             else:
-                self.answer(origin, _another(request))
+                self.answer(origin, _another(request_id))
             return
         replication = self.replication
         if replication.behind or self.membership.draining:
@@ -166,7 +166,7 @@ class Primary:
             return
         time_us = self.clock.read(now_ns, wall_us)
         if command.age_ms and self.admission.forgotten(known, command.age_ms, time_us):
-            self.answer(origin, wire.Unknowable(request, "repeated after the shard may have forgotten it"))
+            self.answer(origin, wire.Unknowable(request_id, "repeated after the shard may have forgotten it"))
             return
         kind, admission, size = type(command), self.admission, record_bytes(command)
         refusal = admission.refusal(now_ns, known, command, size)
@@ -187,26 +187,26 @@ class Primary:
 
     def _repeats(self, origin: Origin, known: Client, command: Write) -> bool:
         """Answer a request that was answered before; False if there is no answer to it."""
-        request = command.request
-        if request < known.low:
-            self.answer(origin, wire.Unknowable(request, "an id below the client's own low-watermark"))
+        request_id = command.request_id
+        if request_id < known.low:
+            self.answer(origin, wire.Unknowable(request_id, "an id below the client's own low-watermark"))
             return True
-        kept = known.results.get(request)
+        kept = known.results.get(request_id)
         if kept is None or self.membership.quiet_until_ns:
             return False
-        self.answer(origin, kept.reply if answers(kept, command) else _another(request))
+        self.answer(origin, kept.reply if answers(kept, command) else _another(request_id))
         return True
 
     def _pages(self, origin: Origin, client: bytes, command: Write) -> bool:
         """Begin a command that takes pages, or refuse what has to wait for one; False to log it now."""
-        paging, request = self.paging, command.request
+        paging, request_id = self.paging, command.request_id
         if isinstance(command, Long):
             if not paging.needed(command):
                 return False
             refusal = paging.refusal(command)
             if refusal is None:
                 paging.begin(client, command)
-                self._waiting[client, request] = (origin, command)
+                self._waiting[client, request_id] = (origin, command)
                 self._step.unfinished[self.shard] = None
                 return True
             self.answer(origin, refusal)
@@ -215,7 +215,7 @@ class Primary:
             command.digest if isinstance(command, wire.Create) else command.new_digest
         ):
             # The command that removed it decides only at its end, and would remove it a second time.
-            self.answer(origin, wire.Overloaded(request, "a session of this id is being removed"))
+            self.answer(origin, wire.Overloaded(request_id, "a session of this id is being removed"))
             return True
         return False
 
@@ -256,10 +256,10 @@ class Primary:
         size = 0 if isinstance(request, Read) else record_bytes(request)
         if len(self.held) >= settings.held_requests_max:
             reason = "too many requests wait while the shard changes hands"
-            self.answer(origin, wire.Overloaded(request.request, reason))
+            self.answer(origin, wire.Overloaded(request.request_id, reason))
         elif self.copy.held_bytes + size > settings.held_bytes_max:
             reason = "too many bytes of requests wait while the shard changes hands"
-            self.answer(origin, wire.Overloaded(request.request, reason))
+            self.answer(origin, wire.Overloaded(request.request_id, reason))
         else:
             self.copy.held_bytes += size
             self.held.append((origin, client, request))
@@ -327,7 +327,7 @@ class Primary:
                 continue
             if admission.costs:
                 admission.applied(sequence)
-            asker = waiting.pop((record.client, reply.request), None)
+            asker = waiting.pop((record.client, reply.request_id), None)
             if asker is not None:
                 if type(asker[0]) is int:
                     effects.append(Reply(asker[0], reply))
@@ -386,13 +386,13 @@ class Primary:
     def close(self) -> None:
         """Stop being primary: tell everybody who waits where to look, and what may have happened."""
         for origin, _, held in self.held:
-            self.answer(origin, self.context.redirect(held.request))
+            self.answer(origin, self.context.redirect(held.request_id))
         self.held.clear()
         self.copy.held_bytes = 0
-        for (_, request), (origin, _) in self._waiting.items():
-            self.answer(origin, self.context.redirect(request, appended=True))
+        for (_, request_id), (origin, _) in self._waiting.items():
+            self.answer(origin, self.context.redirect(request_id, appended=True))
         for origin, read in self._rereads.values():
-            self.answer(origin, self.context.redirect(read.request))
+            self.answer(origin, self.context.redirect(read.request_id))
         self._waiting.clear()
         self._rereads.clear()
         self.admission.close()
@@ -400,5 +400,5 @@ class Primary:
         self.membership.close()
 
 
-def _another(request: int) -> wire.Unknowable:
-    return wire.Unknowable(request, "another command was sent under this client's id and request id")
+def _another(request_id: int) -> wire.Unknowable:
+    return wire.Unknowable(request_id, "another command was sent under this client's id and request id")

@@ -64,7 +64,7 @@ class Suspension:
         )
         self._following = len(undecided) - before - 1
         self._logged = frozenset(
-            (each.client, each.command.request)  # type: ignore[union-attr]  # what has a client has a request
+            (each.client, each.command.request_id)  # type: ignore[union-attr]  # what has a client has a request id
             for each in undecided
             if each.client
         )
@@ -89,20 +89,20 @@ class Suspension:
         self, client: bytes, asking: wire.Get | wire.Mutation, clients: ClientTable, map_version: int
     ) -> wire.EncodedReply:
         """Return the answer it had, or that it may yet take effect, or that it was not applied."""
-        request = asking.request
+        request_id = asking.request_id
         known = clients.get(client)
-        kept = None if known is None else known.results.get(request)
+        kept = None if known is None else known.results.get(request_id)
         if kept is not None and not isinstance(asking, wire.Get) and answers(kept, asking):
             return kept.reply
-        if (client, request) in self._logged:
-            return wire.Redirect(request, map_version, appended=True)
-        return wire.Overloaded(request, self.reason)
+        if (client, request_id) in self._logged:
+            return wire.Redirect(request_id, map_version, appended=True)
+        return wire.Overloaded(request_id, self.reason)
 
     def refuse_for_good(self, clients: ClientTable) -> None:
         """Keep a refusal as the record's answer, so that no repeat of it is logged again."""
         record, command = self.record, self.record.command
         if record.client:
-            request: int = command.request  # type: ignore[union-attr]  # what has a client has a request
-            refusal = wire.Failed(request, wire.FailureCode.INVALID, DROPPED)
-            kept = KeptResult(record.client, request, refusal, *asked(command))  # type: ignore[arg-type]  # as above
+            request_id: int = command.request_id  # type: ignore[union-attr]  # what has a client has a request id
+            refusal = wire.Failed(request_id, wire.FailureCode.INVALID, DROPPED)
+            kept = KeptResult(record.client, request_id, refusal, *asked(command))  # type: ignore[arg-type]  # as above
             clients.keep(kept, command.low, record.time_us)  # type: ignore[union-attr]  # as above

@@ -86,7 +86,7 @@ class KeptResult(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """
 
     client: bytes
-    request: int
+    request_id: int
     reply: wire.EncodedReply
     kind: int = 0
     subject: bytes = b""

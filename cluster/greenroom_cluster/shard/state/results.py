@@ -63,29 +63,29 @@ class Client:
         It takes the place of a former answer to the same request. The low-watermark never goes back.
         """
         less = self._drop_below(low) if low > self.low else 0
-        return (self._enter(kept) if kept.request >= self.low else 0) - less
+        return (self._enter(kept) if kept.request_id >= self.low else 0) - less
 
     def _enter(self, kept: KeptResult) -> int:
         """Keep an answer, in the place of a former one to the same request; return how much more is held."""
-        request = kept.request
+        request_id = kept.request_id
         more = ANSWER_BYTES
-        if request > self.newest:
-            self.newest = request
+        if request_id > self.newest:
+            self.newest = request_id
         else:
-            more -= self._make_way(request)
-        self.results[request] = kept
+            more -= self._make_way(request_id)
+        self.results[request_id] = kept
         shown = _shown_bytes(kept)
         self.kept_bytes += shown
         return more + shown
 
-    def _make_way(self, request: int) -> int:
+    def _make_way(self, request_id: int) -> int:
         """Enter the number of a request that did not come in order; return what its former answer took."""
         if self.numbers is None:
             self.numbers = sorted(self.results)
             self.newest = _NEVER
-        former = self.results.get(request)
+        former = self.results.get(request_id)
         if former is None:
-            insort(self.numbers, request)
+            insort(self.numbers, request_id)
             return 0
         return self._release(former)
 
@@ -94,16 +94,16 @@ class Client:
         if self.numbers is not None:
             return self.numbers[: bisect_left(self.numbers, low)]
         found = []
-        for request in self.results:
-            if request >= low:
+        for request_id in self.results:
+            if request_id >= low:
                 break
-            found.append(request)
+            found.append(request_id)
         return found
 
     def kept_from(self, low: int) -> tuple[int, int]:
         """Return how many answers to requests from `low` on are kept, and about what they hold on to."""
         confirmed = self._below(low)
-        size = sum(_shown_bytes(self.results[request]) for request in confirmed)
+        size = sum(_shown_bytes(self.results[request_id]) for request_id in confirmed)
         return len(self.results) - len(confirmed), self.kept_bytes - size
 
     def charged_below(self, low: int) -> int:
@@ -115,7 +115,7 @@ class Client:
         """Drop the answers that the client has confirmed; return how much less is held on to."""
         self.low = low
         confirmed = self._below(low)
-        less = sum([self._release(self.results.pop(request)) for request in confirmed])
+        less = sum([self._release(self.results.pop(request_id)) for request_id in confirmed])
         if self.numbers is not None:
             del self.numbers[: len(confirmed)]
             if not self.results:
@@ -156,8 +156,8 @@ class ClientTable:
             known = self.by_id[kept.client] = Client(low, time_us, time_us)
             self.charged_bytes += CLIENT_BYTES
         known.used_us = time_us
-        request = kept.request
-        if request <= known.newest or request < low:
+        request_id = kept.request_id
+        if request_id <= known.newest or request_id < low:
             self.charged_bytes += known.keep(kept, low)
             return
         # The usual. Nearly always one answer comes and one goes, for every write of every client.
@@ -172,8 +172,8 @@ class ClientTable:
         reply = kept.reply
         if type(reply) is _SESSION:
             shown += len(reply.state)
-        known.newest = request
-        results[request] = kept
+        known.newest = request_id
+        results[request_id] = kept
         if shown:
             known.kept_bytes += shown
             more += shown
@@ -220,7 +220,7 @@ class ClientTable:
                 if type(reply) is wire.EncodedSession:
                     # What came is a view of the whole frame, which would be held on to.
                     kept = msgspec.structs.replace(
-                        kept, reply=wire.EncodedSession(reply.request, reply.state.copy())
+                        kept, reply=wire.EncodedSession(reply.request_id, reply.state.copy())
                     )
                 self.charged_bytes += client.keep(kept, client.low)
 

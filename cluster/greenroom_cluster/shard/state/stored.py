@@ -52,13 +52,13 @@ def created_of(stored: bytes) -> int:
     return _decoded_creation(stored).created_us
 
 
-def reply_with(request: int, stored: bytes) -> wire.EncodedSession:
+def reply_with(request_id: int, stored: bytes) -> wire.EncodedSession:
     """Return the answer that shows a stored session."""
-    return wire.EncodedSession(request, msgspec.Raw(stored))
+    return wire.EncodedSession(request_id, msgspec.Raw(stored))
 
 
 def as_received(reply: wire.EncodedReply) -> wire.Reply:
     """Return a reply as its client gets it, for who stands on both sides: simulations."""
     if isinstance(reply, wire.EncodedSession):
-        return wire.Session(reply.request, decoded(reply.state))
+        return wire.Session(reply.request_id, decoded(reply.state))
     return reply

@@ -99,7 +99,7 @@ class SessionTable(CommandTable[wire.EncodedSession]):
             version = (record.epoch << SEQUENCE_BITS | record.sequence) & VERSION_MAX
             reply = decide(command, record.time_us, version)
             subject = command.digest if of_session else asked(command)[1]  # type: ignore[union-attr,arg-type]  # the others have no place in `_apply`
-            kept = KeptResult(record.client, reply.request, reply, kind, subject)
+            kept = KeptResult(record.client, reply.request_id, reply, kind, subject)
             self.clients.keep(kept, command.low, record.time_us)  # type: ignore[union-attr]  # as above
             return reply
         if isinstance(command, Expire):
@@ -138,7 +138,7 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         # Encoded, because that is equal for what was decided here and what came over the wire.
         for client in sorted(self.clients.states(), key=lambda each: each.client):
             state.update(_encode(client))
-        for kept in sorted(self.clients.results(), key=lambda each: (each.client, each.request)):
+        for kept in sorted(self.clients.results(), key=lambda each: (each.client, each.request_id)):
             state.update(_encode(kept))
         return state.digest()
 
@@ -177,8 +177,8 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         stored = self.sessions.get(digest)
         return None if stored is None else expiry_of(stored)
 
-    def _shown(self, request: int, digest: bytes) -> wire.EncodedSession:
-        return reply_with(request, self.sessions[digest])
+    def _shown(self, request_id: int, digest: bytes) -> wire.EncodedSession:
+        return reply_with(request_id, self.sessions[digest])
 
     def _newest(self, user_id: str) -> Iterator[bytes]:
         return self.users.newest(user_id)
