@@ -125,9 +125,9 @@ class MeteredCore:
         self._meter.ns[self.stage] += perf_counter_ns() - began
         return deadline
 
-    def clock_us(self, wall_us: int) -> int:
+    def clock_us(self, now_ns: int, wall_us: int) -> int:
         """Return what its clock shows."""
-        return self.host.clock_us(wall_us)
+        return self.host.clock_us(now_ns, wall_us)
 
     def spent(self, now_ns: int, spent_ns: int) -> Sequence[str]:
         """Take in how long a step took."""

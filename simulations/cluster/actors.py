@@ -144,7 +144,7 @@ class ActorProcess(Process):
 
     def clock_us(self) -> int:
         """Return the clock of its shards, as the real actor's listener does."""
-        return self.host.clock_us(self.machine.wall_us())
+        return self.host.clock_us(self.machine.now_ns(), self.machine.wall_us())
 
     @property
     def busy_seconds(self) -> float:

@@ -129,7 +129,7 @@ class Actor:
                     target_required=True,
                 ),
             },
-            lambda: core.clock_us(wall_us()),
+            lambda: core.clock_us(now_ns(), wall_us()),
         )
 
     async def run(self) -> None:

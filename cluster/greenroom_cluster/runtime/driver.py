@@ -51,7 +51,7 @@ class Core(Protocol):
     def next_deadline(self) -> int:
         """Return when a Tick is due."""
 
-    def clock_us(self, wall_us: int) -> int:
+    def clock_us(self, now_ns: int, wall_us: int) -> int:
         """Return what the clock shows by which sessions end here."""
 
     def spent(self, now_ns: int, spent_ns: int) -> Sequence[str]:

@@ -100,12 +100,16 @@ class Host:
         """The replicas by shard, None where this actor has none. For inspection only."""
         return self._replicas.by_shard
 
-    def clock_us(self, wall_us: int) -> int:
-        """Return what the clock shows by which sessions end here: it does not go back when the host's is set.
+    def clock_us(self, now_ns: int, wall_us: int) -> int:
+        """Return what the clock shows by which sessions end here, which follows the host's only slowly.
 
-        A store goes by it, and would send ends that have passed already.
+        A store goes by it: by a clock that was set back it would send ends that have passed already, by one
+        that jumped ahead it would let sessions live that much longer.
         """
-        return max(wall_us, *(each.clock.last_us for each in self.replicas if each is not None), 0)
+        clocks = [each.clock for each in self.replicas if each is not None and each.clock.last_us]
+        if not clocks:
+            return wall_us
+        return max(clocks, key=lambda clock: clock.last_us).shown(now_ns, wall_us)
 
     def step(self, now_ns: int, wall_us: int, event: HostInput) -> list[HostEffect]:
         """Take in one event and return the effects, to be performed in order before the next step.

@@ -72,7 +72,7 @@ class ScriptedCore:
     def next_deadline(self) -> int:
         return self.deadline
 
-    def clock_us(self, wall: int) -> int:
+    def clock_us(self, now: int, wall: int) -> int:
         return wall
 
     def spent(self, now: int, spent: int) -> list[str]:
