@@ -10,8 +10,7 @@ import msgspec
 
 from greenroom import negotiation, wire
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting
-from greenroom_cluster.links import handshake
-from greenroom_cluster.links.redial import Redial
+from greenroom_cluster.links import handshake, redial
 from simulations.kernel.network import Attempt, End
 from simulations.kernel.processes import Process
 
@@ -191,29 +190,20 @@ class Dialed:
         self.end: End | None = None
         self._process = process
         self._codec = codec
-        self._redial = Redial(greeting)
+        self._redial = redial.Redial(address, greeting)
         self._decoder = decoder
         self._tag = tag
         self._attempt: Attempt | None = None
         self._opening: End | None = None
-        self._stopped = False
+        self._armed = redial.NEVER_NS
 
     def start(self) -> None:
         """Begin to connect."""
-        if self._stopped:
-            return
-        process = self._process
-        now_ns = process.machine.now_ns()
-        late_ns = self._redial.dial(now_ns) - now_ns
-        attempt = self._attempt = process.network.connect(
-            process, self.address, self._connected, self._failed, self._tag
-        )
-        process.later(late_ns / 1e9, self._too_slow, attempt)
+        self._step(redial.Tick())
 
     def stop(self) -> None:
         """End it; nothing is reported any more."""
-        self._stopped = True
-        self._drop()
+        self._step(redial.Stop())
 
     @property
     def queued(self) -> bool:
@@ -225,59 +215,69 @@ class Dialed:
         if self.end is not None:
             self._process.network.send(self.end, self._codec.pack(messages), urgent=urgent)
 
+    def _step(self, event: redial.RedialInput) -> None:
+        for effect in self._redial.step(self._process.machine.now_ns(), event):
+            match effect:
+                case redial.Open():
+                    self._attempt = self._process.network.connect(
+                        self._process, self.address, self._connected, self._ended, self._tag
+                    )
+                case redial.Greet(hello=greeting):
+                    assert self._opening is not None
+                    self._process.network.send(self._opening, encode_greeting(greeting))
+                case redial.Up():
+                    self._up()
+                case redial.Reset():
+                    self._reset()
+                case redial.Down():
+                    self.on_down()
+        self._arm()
+
+    def _arm(self) -> None:
+        due_ns = self._redial.next_deadline()
+        if due_ns != self._armed:
+            self._armed = due_ns
+            if due_ns != redial.NEVER_NS:
+                process, timeline = self._process, self._process.timeline
+                at = max(process.machine.moment(due_ns), timeline.now + 1)
+                timeline.at(at, process.tell, 0, self._due, due_ns)
+
+    def _due(self, due_ns: int) -> None:
+        if due_ns == self._armed:
+            # By a clock that was slowed meanwhile, it may not be due yet.
+            self._armed = redial.NEVER_NS
+            self._step(redial.Tick())
+
     def _connected(self, end: End) -> None:
+        self._attempt = None
         self._opening = end
         end.on_data = self._answered
-        end.on_closed = self._failed
-        self._process.network.send(end, encode_greeting(self._redial.hello))
+        end.on_closed = self._ended
+        self._step(redial.Opened())
 
     def _answered(self, payload: Any) -> None:
-        answer = greeting_of(payload, _answer_decoder)
-        end = self._opening
-        if end is None or isinstance(self._redial.answered(answer), handshake.Refusal):
-            self._failed("its answer cannot be used")
-            return
-        self._attempt = None
-        self._opening = None
-        self.end = end
-        end.on_data = self._received
-        end.on_closed = self._lost
+        self._step(redial.Answer(greeting_of(payload, _answer_decoder)))
+
+    def _ended(self, reason: str) -> None:
+        self._step(redial.Ended(reason))
+
+    def _up(self) -> None:
+        self.end, self._opening = self._opening, None
+        assert self.end is not None
+        self.end.on_data = self._received
         self.on_up()
 
     def _received(self, payload: Any) -> None:
         if not self.on_messages(unpack(payload, self._decoder)):
-            self._lost("it is not followed any more")
+            self._ended("it is not followed any more")
 
-    def _too_slow(self, attempt: Attempt) -> None:
-        if self._attempt is attempt:
-            self._failed("no answer in time")
-
-    def _failed(self, _reason: str) -> None:
-        if self._attempt is not None:
-            self._drop()
-            self._again()
-
-    def _lost(self, _reason: str) -> None:
-        if self._stopped:
-            return
-        self._drop()
-        self.on_down()
-        self._again()
-
-    def _drop(self) -> None:
+    def _reset(self) -> None:
         if self._attempt is not None:
             self._attempt.cancel()
-            self._attempt = None
         for end in (self._opening, self.end):
             if end is not None:
                 self._process.network.close(end, reset=True)
-        self._opening = self.end = None
-
-    def _again(self) -> None:
-        if self._stopped:
-            return
-        now_ns = self._process.machine.now_ns()
-        self._process.later((self._redial.ended(now_ns) - now_ns) / 1e9, self.start)
+        self._attempt = self._opening = self.end = None
 
 
 def _nothing(*_: Any) -> None:

@@ -17,10 +17,10 @@ from greenroom_cluster.coordination.hearing import Hearing
 from greenroom_cluster.coordination.rules import NOBODY_LEFT, RULES
 from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.keeper import Keeper
+from greenroom_cluster.links import redial
 from greenroom_cluster.links.coordinator_session import CoordinatorSession
 from greenroom_cluster.links.handshake import Door
 from greenroom_cluster.links.outbox import Outbox
-from greenroom_cluster.links.redial import Redial
 from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.agent import Agent
 from greenroom_cluster.shard.host import Host
@@ -191,7 +191,8 @@ def _(patches: Patches) -> None:
 @mutant("gives up a link that has ended")
 def _(patches: Patches) -> None:
     """A connection that was to be kept open is dialled again only after a quarter of an hour."""
-    patches.set(Redial, "ended", lambda self, now_ns: now_ns + 10**12)
+    patches.set(redial, "BACKOFF_NS_MIN", 10**12)
+    patches.set(redial, "BACKOFF_NS_MAX", 10**12)
 
 
 @mutant("refuses hellos without a target", budget=50)

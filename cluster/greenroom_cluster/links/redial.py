@@ -1,40 +1,160 @@
-"""A connection that is kept open: when dialling takes too long, and when to dial again.
+"""A connection that is kept open: in which order it is dialled, greeted, used and reset, and when again.
 
 Whatever ended a connection is a reason to try again, first almost at once, then after pauses that double
-while nothing lasts. The shell resets what has ended (linger 0) before it dials again, so that nothing of it
-arrives later than what the next connection carries.
+while nothing lasts. What has ended is reset (linger 0) before anybody hears of its end and before the next
+attempt, so nothing of it arrives later than what the next connection carries.
 """
 
+from enum import IntEnum
+from typing import TypeAlias
+
+import msgspec
+
 from greenroom import wire
-from greenroom_cluster.links.handshake import Accepted, Refusal, judge
+from greenroom.negotiation import Agreement
+from greenroom_cluster.links.handshake import Accepted, judge
 
 DIAL_NS = 2_000_000_000
+"""How long an attempt may take, until the hello of the other side is there."""
 BACKOFF_NS_MIN = 20_000_000
 BACKOFF_NS_MAX = 500_000_000
 LASTING_NS = 1_000_000_000
-"""A connection that lasted so long proves that the other side serves: the next attempt may come at once."""
+"""A connection that was up for so long proves that the other side serves: the next attempt comes at once."""
+NEVER_NS = (1 << 63) - 1
+
+# --- inputs ----------------------------------------------------------------------------------------------
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """The connection that `Open` asked for stands; nothing was said on it yet."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The first message of the other side came."""
+
+    greeting: wire.Hello | wire.Goodbye
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """The attempt failed, or the connection has ended or is of no use any more."""
+
+    reason: str
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """Time passed; due at `Redial.next_deadline()`."""
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """Keep it open no longer."""
+
+
+RedialInput: TypeAlias = Opened | Answer | Ended | Tick | Stop
+
+# --- effects ---------------------------------------------------------------------------------------------
+
+
+class Open(msgspec.Struct, frozen=True):
+    """Open a connection; bring `Opened` or `Ended`."""
+
+
+class Greet(msgspec.Struct, frozen=True):
+    """Send this, and bring what comes first as `Answer`."""
+
+    hello: wire.Hello
+
+
+class Up(msgspec.Struct, frozen=True):
+    """Hellos were exchanged: the connection can be used."""
+
+    answer: wire.Hello
+    agreement: Agreement
+
+
+class Reset(msgspec.Struct, frozen=True):
+    """Give the attempt up, or end the connection with a reset."""
+
+
+class Down(msgspec.Struct, frozen=True):
+    """The connection was up and is not any more."""
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """There is no connection now, for this reason; `code` is that of a `Goodbye` in answer to our hello."""
+
+    reason: str
+    code: str = ""
+
+
+RedialEffect: TypeAlias = Open | Greet | Up | Reset | Down | Failed
+
+
+class _Phase(IntEnum):
+    PAUSING = 0
+    OPENING = 1
+    GREETING = 2
+    UP = 3
+    STOPPED = 4
 
 
 class Redial:
-    """One connection, over and over. Times are nanoseconds of any one clock."""
+    """One connection to `address`, over and over, from the first `Tick` on.
 
-    def __init__(self, hello: wire.Hello) -> None:
-        self.hello = hello
-        self._dialled_ns = 0
+    Times are nanoseconds of any one clock. Effects are to be performed in order, before the next input.
+    """
+
+    def __init__(self, address: str, hello: wire.Hello, dial_ns: int = DIAL_NS) -> None:
+        self._address = address
+        self._hello = hello
+        self._dial_ns = dial_ns
+        self._phase = _Phase.PAUSING
+        self._due_ns = 0
+        self._up_ns = 0
         self._pause_ns = BACKOFF_NS_MIN
 
-    def dial(self, now_ns: int) -> int:
-        """Note that it is being dialled; return by when the other side must have answered our hello."""
-        self._dialled_ns = now_ns
-        return now_ns + DIAL_NS
+    def step(self, now_ns: int, event: RedialInput) -> list[RedialEffect]:
+        """Take one input; return what is to be done. What no longer concerns the connection is ignored."""
+        match event, self._phase:
+            case _, _Phase.STOPPED:
+                return []
+            case Stop(), phase:
+                self._phase, self._due_ns = _Phase.STOPPED, NEVER_NS
+                return [Reset()] if phase != _Phase.PAUSING else []
+            case Tick(), phase if now_ns >= self._due_ns:
+                return self._dial(now_ns) if phase == _Phase.PAUSING else self._too_slow(now_ns)
+            case Opened(), _Phase.OPENING:
+                self._phase = _Phase.GREETING
+                return [Greet(self._hello)]
+            case Answer(greeting=greeting), _Phase.GREETING:
+                return self._answered(now_ns, greeting)
+            case Ended(reason=reason), phase if phase != _Phase.PAUSING:
+                return self._ended(now_ns, Failed(reason))
+        return []
 
-    def answered(self, answer: wire.Hello | wire.Goodbye) -> Accepted | Refusal:
-        """Return what an answer to our hello means for the connection."""
-        return judge(self.hello, answer)
+    def next_deadline(self) -> int:
+        """Return when a `Tick` is due: to dial, or to give an attempt up."""
+        return self._due_ns
 
-    def ended(self, now_ns: int) -> int:
-        """Note that the connection, or the attempt, has ended; return when to dial again."""
-        if now_ns - self._dialled_ns > LASTING_NS:
+    def _dial(self, now_ns: int) -> list[RedialEffect]:
+        self._phase, self._due_ns = _Phase.OPENING, now_ns + self._dial_ns
+        return [Open()]
+
+    def _too_slow(self, now_ns: int) -> list[RedialEffect]:
+        seconds = self._dial_ns / 1e9
+        return self._ended(now_ns, Failed(f"{self._address} did not answer within {seconds:g} s"))
+
+    def _answered(self, now_ns: int, greeting: wire.Hello | wire.Goodbye) -> list[RedialEffect]:
+        judged = judge(self._hello, greeting)
+        if not isinstance(judged, Accepted):
+            return self._ended(now_ns, Failed(f"{self._address} {judged.reason}", judged.code))
+        self._phase, self._due_ns, self._up_ns = _Phase.UP, NEVER_NS, now_ns
+        return [Up(judged.answer, judged.agreement)]
+
+    def _ended(self, now_ns: int, failure: Failed) -> list[RedialEffect]:
+        was_up = self._phase == _Phase.UP
+        # An attempt proves nothing, however long it took.
+        if was_up and now_ns - self._up_ns > LASTING_NS:
             self._pause_ns = BACKOFF_NS_MIN
-        pause_ns, self._pause_ns = self._pause_ns, min(self._pause_ns * 2, BACKOFF_NS_MAX)
-        return now_ns + pause_ns
+        self._phase, self._due_ns = _Phase.PAUSING, now_ns + self._pause_ns
+        self._pause_ns = min(self._pause_ns * 2, BACKOFF_NS_MAX)
+        return [Reset(), Down(), failure] if was_up else [Reset(), failure]

@@ -129,19 +129,7 @@ class CoordinatorLink:
         greeting = hello(settings.cluster, settings.role, settings.sender)
         async with open_tasks() as nursery:
             nursery.start_soon(self._flush_forever)
-            await stay_connected(
-                settings.address,
-                greeting,
-                nursery,
-                self._follow,
-                what="coordinator",
-                on_failure=self._failed,
-            )
-
-    def _failed(self, reason: str, code: str) -> None:
-        self.failure = reason
-        if code in _REFUSALS:
-            self._on_refused(f"{self._settings.address} {_REFUSALS[code]}")
+            await stay_connected(settings.address, greeting, nursery, self, what="coordinator")
 
     # --- what is asked -----------------------------------------------------------------------------------
 
@@ -186,16 +174,27 @@ class CoordinatorLink:
 
     # --- the connection ----------------------------------------------------------------------------------
 
-    async def _follow(self, connection: FramedConnection) -> None:
+    def begin(self, connection: FramedConnection) -> None:
+        """Begin a session on a connection that stands."""
         connection.speak(_decoder)
         self._connection = connection
-        try:
-            self._step(session.Connected())
-            while self._step(session.Received(await connection.receive())):
-                pass
-        finally:
-            self._connection = None
-            self._step(session.Lost())
+        self._step(session.Connected())
+
+    async def use(self, connection: FramedConnection) -> None:
+        """Take in what comes, until the session wants the connection ended."""
+        while self._step(session.Received(await connection.receive())):
+            pass
+
+    def end(self) -> None:
+        """Note that the connection has ended."""
+        self._connection = None
+        self._step(session.Lost())
+
+    def failed(self, reason: str, code: str) -> None:
+        """Note why there is no connection."""
+        self.failure = reason
+        if code in _REFUSALS:
+            self._on_refused(f"{self._settings.address} {_REFUSALS[code]}")
 
     def _step(self, event: session.SessionInput) -> bool:
         """Have the session take an input, and perform what follows; False: the connection is to be ended."""

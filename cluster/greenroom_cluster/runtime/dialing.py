@@ -1,10 +1,11 @@
 """Opens a connection to another process of the cluster and exchanges hellos."""
 
 import errno
+import math
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import msgspec
 import structlog
@@ -12,8 +13,8 @@ import trio
 
 from greenroom import wire
 from greenroom.errors import RemoteProtocolError, UsageError
-from greenroom_cluster.links.handshake import Refusal, judge
-from greenroom_cluster.links.redial import DIAL_NS, Redial
+from greenroom_cluster.links import redial
+from greenroom_cluster.links.redial import DIAL_NS
 from greenroom_cluster.runtime.addresses import split_address
 from greenroom_cluster.runtime.connection import LINK_KEEPALIVE_SECONDS, OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.log_limits import LimitedLog
@@ -47,35 +48,121 @@ async def dial(
     Raises DialFailedError, also if another than the hello's target answers; RemoteProtocolError if something
     else than greenroom answers; UsageError for a malformed address.
     """
+    line = _Line(address, hello, nursery, seconds, outbound_bytes_max)
+    event: redial.RedialInput = redial.Tick()
     try:
-        with trio.fail_after(seconds):
-            sock = await _connect(address)
-            connection = FramedConnection(
-                sock,
-                nursery,
-                outbound_bytes_max=outbound_bytes_max,
+        while True:
+            for effect in line.step(event):
+                match effect:
+                    case redial.Up(answer=answer):
+                        return line.hand_over(), answer
+                    case redial.Failed(reason=reason, code=code):
+                        raise line.error or DialFailedError(reason, code)
+            event = await line.next_event()
+    finally:
+        line.reset()
+
+
+class _Line:
+    """The socket of a `Redial`: performs what it wants of it, and brings what comes of that."""
+
+    def __init__(
+        self,
+        address: str,
+        hello: wire.Hello,
+        nursery: trio.Nursery,
+        seconds: float = DIAL_NS / 1e9,
+        outbound_bytes_max: int = OUTBOUND_BYTES_MAX,
+    ) -> None:
+        self._address = address
+        self._redial = redial.Redial(address, hello, round(seconds * 1e9))
+        self._nursery = nursery
+        self._outbound_bytes_max = outbound_bytes_max
+        self._connection: FramedConnection | None = None
+        self._next: Callable[[], Awaitable[redial.RedialInput]] = trio.sleep_forever
+        self.error: Exception | None = None
+
+    def step(self, event: redial.RedialInput) -> list[redial.RedialEffect]:
+        """Let the redial take an event; perform what concerns the socket, and return all that it wants."""
+        self._next = trio.sleep_forever
+        effects = self._redial.step(_now_ns(), event)
+        for effect in effects:
+            match effect:
+                case redial.Open():
+                    self.error = None
+                    self._next = self._open
+                case redial.Greet(hello=hello):
+                    self._greet(hello)
+                case redial.Up(agreement=agreement):
+                    self.connection.agreement = agreement
+                case redial.Reset():
+                    self.reset()
+        return effects
+
+    @property
+    def connection(self) -> FramedConnection:
+        """The connection that stands."""
+        assert self._connection is not None
+        return self._connection
+
+    def hand_over(self) -> FramedConnection:
+        """Return the connection, which is the caller's from now on."""
+        connection, self._connection = self.connection, None
+        return connection
+
+    def reset(self) -> None:
+        """End the connection, if there is one, with a reset."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort("the link ended")
+
+    def use(self, run: Callable[[FramedConnection], Awaitable[None]]) -> None:
+        """Have `run` use the connection, until it returns or raises."""
+
+        async def used() -> redial.RedialInput:
+            await run(self.connection)
+            return redial.Ended("finished")
+
+        self._next = used
+
+    async def next_event(self) -> redial.RedialInput:
+        """Wait for what happens next: something on the socket, or that time has passed."""
+        due_ns = self._redial.next_deadline()
+        seconds = math.inf if due_ns == redial.NEVER_NS else max(0.0, (due_ns - _now_ns()) / 1e9)
+        event: redial.RedialInput = redial.Tick()
+        with trio.move_on_after(seconds):
+            try:
+                event = await self._next()
+            except ConnectionEndedError as error:
+                event = redial.Ended(str(error))
+            except (RemoteProtocolError, UsageError) as error:
+                self.error = error
+                event = redial.Ended(str(error))
+        return event
+
+    async def _open(self) -> redial.RedialInput:
+        try:
+            self._connection = FramedConnection(
+                await _connect(self._address),
+                self._nursery,
+                outbound_bytes_max=self._outbound_bytes_max,
                 keepalive_seconds=LINK_KEEPALIVE_SECONDS,
             )
-            try:
-                connection.greet(hello)
-                answer = await connection.receive_first(_answer_decoder)
-            except BaseException:
-                connection.abort("the handshake failed")
-                raise
-    except trio.TooSlowError:
-        raise DialFailedError(f"{address} did not answer within {seconds} s") from None
-    except OSError as error:
-        raise DialFailedError(f"{address} cannot be reached: {error.strerror or error}") from None
-    except UnicodeError:
-        raise DialFailedError(f"{address!a} cannot be reached: that is not a name of a host") from None
-    except ConnectionEndedError as error:
-        raise DialFailedError(f"{address} ended the connection: {error}") from None
-    judged = judge(hello, answer)
-    if isinstance(judged, Refusal):
-        connection.abort("the handshake failed")
-        raise DialFailedError(f"{address} {judged.reason}", judged.code)
-    connection.agreement = judged.agreement
-    return connection, judged.answer
+        except OSError as error:
+            return redial.Ended(f"{self._address} cannot be reached: {error.strerror or error}")
+        except UnicodeError:
+            return redial.Ended(f"{self._address!a} cannot be reached: that is not a name of a host")
+        return redial.Opened()
+
+    def _greet(self, hello: wire.Hello) -> None:
+        self._next = self._answer
+        self.connection.greet(hello)
+
+    async def _answer(self) -> redial.RedialInput:
+        try:
+            return redial.Answer(await self.connection.receive_first(_answer_decoder))
+        except ConnectionEndedError as error:
+            return redial.Ended(f"{self._address} ended the connection: {error}")
 
 
 async def _connect(address: str) -> socket.socket:
@@ -114,47 +201,48 @@ async def _connect_to(sock: socket.socket, target: tuple[object, ...]) -> None:
         raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 
 
+class LinkUser(Protocol):
+    """Who uses a connection that is kept open."""
+
+    def begin(self, connection: FramedConnection) -> None:
+        """Note a connection that stands; nothing was received on it yet."""
+
+    async def use(self, connection: FramedConnection) -> None:
+        """Use it until it ends, or is of no use any more."""
+
+    def end(self) -> None:
+        """Note that it has ended."""
+
+    def failed(self, reason: str, code: str) -> None:
+        """Note why there is no connection, with the code of a `Goodbye` in answer to our hello."""
+
+
 async def stay_connected(
-    address: str,
-    hello: wire.Hello,
-    nursery: trio.Nursery,
-    serve: Callable[[FramedConnection], Awaitable[None]],
-    *,
-    what: str,
-    on_failure: Callable[[str, str], None] | None = None,
+    address: str, hello: wire.Hello, nursery: trio.Nursery, user: LinkUser, *, what: str
 ) -> NoReturn:
-    """Keep a connection to `address` open until cancelled, and run `serve` on each, until it ends.
-
-    `on_failure(reason, code)` is told of every end, with the code of the other side's `Goodbye` if there was
-    one in answer to our hello.
-
-    A connection that ended is aborted, so nothing sent on it arrives later than what the next one carries.
-    `what` names the link in logs. Whatever goes wrong is a reason to try again (see `Redial`).
-    """
-    redial = Redial(hello)
+    """Keep a connection to `address` open until cancelled, as `Redial` decides. `what` names it in logs."""
+    line = _Line(address, hello, nursery)
     told = ""
-    while True:
-        code = ""
-        now_ns = _now_ns()
-        try:
-            connection, _ = await dial(address, hello, nursery, seconds=(redial.dial(now_ns) - now_ns) / 1e9)
-            try:
-                _log.debug("link_up", link=what, address=address)
-                told = ""
-                await serve(connection)
-                reason = "finished"
-            finally:
-                connection.abort("the link ended")
-        except (DialFailedError, ConnectionEndedError, RemoteProtocolError, UsageError) as error:
-            reason = str(error)
-            code = error.code if isinstance(error, DialFailedError) else ""
-        if on_failure is not None:
-            on_failure(reason, code)
-        if reason != told:
-            _limited_log.info("link_down", link=what, address=address, reason=reason)
-            told = reason
-        now_ns = _now_ns()
-        await trio.sleep((redial.ended(now_ns) - now_ns) / 1e9)
+    event: redial.RedialInput = redial.Tick()
+    try:
+        while True:
+            for effect in line.step(event):
+                match effect:
+                    case redial.Up():
+                        _log.debug("link_up", link=what, address=address)
+                        told = ""
+                        line.use(user.use)
+                        user.begin(line.connection)
+                    case redial.Down():
+                        user.end()
+                    case redial.Failed(reason=reason, code=code):
+                        user.failed(reason, code)
+                        if reason != told:
+                            _limited_log.info("link_down", link=what, address=address, reason=reason)
+                            told = reason
+            event = await line.next_event()
+    finally:
+        line.step(redial.Stop())
 
 
 def _now_ns() -> int:

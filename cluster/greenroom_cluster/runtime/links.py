@@ -37,16 +37,6 @@ class OnDown(Protocol):
         """Take it in."""
 
 
-class _Link:
-    __slots__ = ("address", "bulk", "peer", "scope")
-
-    def __init__(self, peer: bytes, address: str, *, bulk: bool) -> None:
-        self.peer = peer
-        self.address = address
-        self.bulk = bulk
-        self.scope = trio.CancelScope()
-
-
 class PeerLinks:
     """The links of one actor.
 
@@ -76,37 +66,68 @@ class PeerLinks:
 
     def open(self, peer: bytes, address: str, *, bulk: bool) -> None:
         """Keep a connection open to this peer from now on."""
-        link = self._links[peer, bulk] = _Link(peer, address, bulk=bulk)
-        self._nursery.start_soon(self._keep, link)
+        greeting = hello(self._cluster, wire.ROLE_PEER, self._incarnation, peer)
+        link = self._links[peer, bulk] = _Link(
+            peer, bulk, self._poller, self._on_up, self._on_down, self._on_messages
+        )
+        self._nursery.start_soon(link.keep, address, greeting, self._nursery)
 
     def close(self, peer: bytes, *, bulk: bool) -> None:
         """End the connection to this peer, or the attempt."""
-        self._links.pop((peer, bulk)).scope.cancel()
+        self._links.pop((peer, bulk)).stop()
 
-    async def _keep(self, link: _Link) -> None:
-        greeting = hello(self._cluster, wire.ROLE_PEER, self._incarnation, link.peer)
-        what = f"peer {link.peer.hex()[:8]}{' bulk' if link.bulk else ''}"
 
-        async def serve(connection: FramedConnection) -> None:
-            await self._serve(link, connection)
+class _Link:
+    """One of them."""
 
-        with link.scope:
-            await stay_connected(link.address, greeting, self._nursery, serve, what=what)
+    def __init__(
+        self,
+        peer: bytes,
+        bulk: bool,  # noqa: FBT001  half of the link's name
+        poller: Poller,
+        on_up: OnUp,
+        on_down: OnDown,
+        on_messages: Callable[[bytes, list[Any]], None],
+    ) -> None:
+        self._peer = peer
+        self._bulk = bulk
+        self._poller = poller
+        self._on_up = on_up
+        self._on_down = on_down
+        self._on_messages = on_messages
+        self._scope = trio.CancelScope()
 
-    async def _serve(self, link: _Link, connection: FramedConnection) -> None:
+    async def keep(self, address: str, greeting: wire.Hello, nursery: trio.Nursery) -> None:
+        """Keep it open until it is stopped."""
+        what = f"peer {self._peer.hex()[:8]}{' bulk' if self._bulk else ''}"
+        with self._scope:
+            await stay_connected(address, greeting, nursery, self, what=what)
+
+    def stop(self) -> None:
+        """End it; nothing is reported any more."""
+        self._scope.cancel()
+
+    def begin(self, connection: FramedConnection) -> None:
+        """Say that it is up."""
         connection.speak(_decoder, PEER_FRAME_BYTES_MAX)
+        self._on_up(self._peer, connection, bulk=self._bulk)
 
-        def handle(messages: list[Any]) -> None:
-            if self._links.get((link.peer, link.bulk)) is not link:
-                return  # closed meanwhile; the link's task is about to end
-            goodbye = farewell(messages)
-            if goodbye is not None:
-                raise ConnectionEndedError(f"the peer said goodbye: {goodbye.message}")
-            self._on_messages(link.peer, messages)
+    async def use(self, connection: FramedConnection) -> None:
+        """Hand over what comes."""
+        await Delivery(connection, self._poller, self._take).run()
 
-        try:
-            self._on_up(link.peer, connection, bulk=link.bulk)
-            await Delivery(connection, self._poller, handle).run()
-        finally:
-            if self._links.get((link.peer, link.bulk)) is link:
-                self._on_down(link.peer, bulk=link.bulk)
+    def end(self) -> None:
+        """Say that it is down."""
+        if not self._scope.cancel_called:
+            self._on_down(self._peer, bulk=self._bulk)
+
+    def failed(self, reason: str, code: str) -> None:
+        """Nothing more is known of a peer than that it is not there."""
+
+    def _take(self, messages: list[Any]) -> None:
+        if self._scope.cancel_called:
+            return  # its task is about to end
+        goodbye = farewell(messages)
+        if goodbye is not None:
+            raise ConnectionEndedError(f"the peer said goodbye: {goodbye.message}")
+        self._on_messages(self._peer, messages)

@@ -1,24 +1,56 @@
-"""When a connection that is kept open is dialled again."""
+"""When a connection that is kept open is dialled again, and what is done in which order."""
 
 import pytest
 
 from greenroom import wire
 from greenroom.negotiation import hello
-from greenroom_cluster.links.handshake import Accepted, Refusal
-from greenroom_cluster.links.redial import BACKOFF_NS_MAX, BACKOFF_NS_MIN, DIAL_NS, LASTING_NS, Redial
+from greenroom_cluster.links.redial import (
+    BACKOFF_NS_MAX,
+    BACKOFF_NS_MIN,
+    DIAL_NS,
+    LASTING_NS,
+    NEVER_NS,
+    Answer,
+    Down,
+    Ended,
+    Failed,
+    Greet,
+    Open,
+    Opened,
+    Redial,
+    RedialEffect,
+    Reset,
+    Stop,
+    Tick,
+    Up,
+)
 
 THEM = b"t" * 16
 HELLO = hello("test", wire.ROLE_PEER, b"m" * 16, THEM)
+WELCOME = Answer(hello("test", wire.ROLE_PEER, THEM))
+WAITS = 1 << 40
+
+
+def kinds(effects: list[RedialEffect]) -> list[type]:
+    return [type(each) for each in effects]
+
+
+def up(redial: Redial, now_ns: int) -> None:
+    """Bring it up, from the pause that ends now."""
+    assert redial.step(now_ns, Tick()) == [Open()]
+    assert redial.step(now_ns, Opened()) == [Greet(HELLO)]
+    assert kinds(redial.step(now_ns, WELCOME)) == [Up]
 
 
 def pauses(*lasted_ns: int) -> list[int]:
-    """The pauses after connections that lasted so long."""
-    redial, now_ns, found = Redial(HELLO), 0, []
+    """Return the pauses after connections that lasted so long."""
+    redial, now_ns, found = Redial("them:1", HELLO), 0, []
     for each in lasted_ns:
-        assert redial.dial(now_ns) == now_ns + DIAL_NS
+        up(redial, now_ns)
         now_ns += each
-        found.append(redial.ended(now_ns) - now_ns)
-        now_ns += found[-1]
+        redial.step(now_ns, Ended("it ended"))
+        found.append(redial.next_deadline() - now_ns)
+        now_ns = redial.next_deadline()
     return found
 
 
@@ -38,6 +70,45 @@ def test_pauses_have_a_bound() -> None:
     assert pauses(*[0] * 30)[-1] == BACKOFF_NS_MAX
 
 
+@pytest.mark.parametrize("opened", [False, True])
+def test_an_attempt_that_takes_too_long_has_not_lasted(*, opened: bool) -> None:
+    """Whether nobody accepts or nobody answers: the pauses after it double like those after a refusal."""
+    redial, now_ns, found = Redial("them:1", HELLO), 0, []
+    for _ in range(4):
+        assert redial.step(now_ns, Tick()) == [Open()]
+        if opened:
+            redial.step(now_ns, Opened())
+        assert redial.next_deadline() == now_ns + DIAL_NS
+        now_ns = redial.next_deadline()
+        assert redial.step(now_ns, Tick()) == [Reset(), Failed("them:1 did not answer within 2 s")]
+        found.append(redial.next_deadline() - now_ns)
+        now_ns = redial.next_deadline()
+    assert found == [BACKOFF_NS_MIN * 2**count for count in range(4)]
+
+
+def test_time_passes_for_nothing_before_it_is_due() -> None:
+    redial = Redial("them:1", HELLO)
+    redial.step(0, Tick())
+    assert redial.step(DIAL_NS - 1, Tick()) == []
+    redial.step(0, Ended("refused"))
+    assert redial.step(BACKOFF_NS_MIN - 1, Tick()) == []
+    assert redial.step(BACKOFF_NS_MIN, Tick()) == [Open()]
+
+
+def test_a_connection_that_is_up_waits_for_nothing() -> None:
+    redial = Redial("them:1", HELLO)
+    up(redial, 0)
+    assert redial.next_deadline() == NEVER_NS
+    assert redial.step(WAITS, Tick()) == []
+
+
+def test_what_has_ended_is_reset_before_anybody_hears_of_it() -> None:
+    redial = Redial("them:1", HELLO)
+    up(redial, 0)
+    assert kinds(redial.step(1, Ended("it ended"))) == [Reset, Down, Failed]
+    assert redial.step(1, Ended("told twice")) == []
+
+
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
@@ -49,6 +120,25 @@ def test_pauses_have_a_bound() -> None:
 def test_an_answer_is_taken_from_the_one_who_was_dialled(
     answer: wire.Hello | wire.Goodbye, code: str | None
 ) -> None:
-    judged = Redial(HELLO).answered(answer)
-    assert (judged.code if isinstance(judged, Refusal) else None) == code
-    assert code is not None or isinstance(judged, Accepted)
+    redial = Redial("them:1", HELLO)
+    redial.step(0, Tick())
+    redial.step(0, Opened())
+    effects = redial.step(0, Answer(answer))
+    if code is None:
+        assert kinds(effects) == [Up]
+    else:
+        assert kinds(effects) == [Reset, Failed]
+        assert isinstance(effects[-1], Failed)
+        assert effects[-1].code == code
+
+
+@pytest.mark.parametrize("phase", range(4))
+def test_a_link_that_was_stopped_is_silent(phase: int) -> None:
+    """It is reset if there is anything to reset, and nobody hears of its end."""
+    redial = Redial("them:1", HELLO)
+    for event in (Tick(), Opened(), WELCOME)[:phase]:
+        redial.step(0, event)
+    assert redial.step(1, Stop()) == ([Reset()] if phase else [])
+    assert redial.next_deadline() == NEVER_NS
+    for event in (Tick(), Opened(), WELCOME, Ended("late"), Stop()):
+        assert redial.step(WAITS, event) == []
