@@ -8,9 +8,9 @@ from greenroom_cluster.shard.pairs.outgoing import UNTOLD_BYTES
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.state.memory import (
     ANONYMOUS_BYTES,
-    ANSWER_BYTES,
     CLIENT_BYTES,
     EXPIRY_BYTES,
+    REPLY_BYTES,
     SESSION_BYTES,
     USER_BYTES,
 )
@@ -22,7 +22,7 @@ LOOK_EVERY = 20
 
 
 def held_bytes(replica: Replica) -> int:
-    """Return what a replica holds, counted anew: sessions and kept answers."""
+    """Return what a replica holds, counted anew: sessions and kept replies."""
     table = replica.table
     size = EXPIRY_BYTES * table.expiry.entries
     nobodys_bytes = 0 if table.anonymous is None else ANONYMOUS_BYTES
@@ -31,7 +31,7 @@ def held_bytes(replica: Replica) -> int:
         size += SESSION_BYTES + len(stored) + place_bytes
     size += CLIENT_BYTES * len(table.clients)
     for kept in table.clients.results():
-        size += ANSWER_BYTES + len(getattr(kept.reply, "state", b""))
+        size += REPLY_BYTES + len(getattr(kept.reply, "state", b""))
     return size
 
 

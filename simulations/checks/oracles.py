@@ -28,7 +28,7 @@ from typing import Any
 
 from greenroom.cluster_map import ClusterMap, SuspectRecord
 from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.effects import Answer, HostEffect
+from greenroom_cluster.shard.effects import HostEffect, ReplyToPeer
 from greenroom_cluster.shard.messages import (
     Beacon,
     BeaconOk,
@@ -157,7 +157,7 @@ class Oracles:
         acknowledged = {
             effect.message.batch: effect.message.refused
             for effect in effects
-            if type(effect) is Answer and type(effect.message) is PrepareOk
+            if type(effect) is ReplyToPeer and type(effect.message) is PrepareOk
         }
         for message in event.messages:
             if type(message) is not Prepare:

@@ -141,13 +141,13 @@ class CoordinatorProcess(Process):
                 case fx.Vouch():
                     self._vouches = True
                     self.disk.vouched = self.disk.map
-                case fx.Answer() | fx.Subscribe():
+                case fx.Reply() | fx.Subscribe():
                     self._send(effect)
                 case fx.Ask(addresses=addresses):
                     self._ask(addresses)
         self._sleep()
 
-    def _send(self, effect: fx.Answer | fx.Subscribe) -> None:
+    def _send(self, effect: fx.Reply | fx.Subscribe) -> None:
         served = self._connections.get(effect.connection)
         if served is None:
             return

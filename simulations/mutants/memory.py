@@ -52,7 +52,7 @@ def _(patches: Patches) -> None:
         found = charge(self, known, command, size, opened)
         if isinstance(found, wire.Failed):
             primary, origin = asked[id(self)]
-            primary.answer(origin, found)
+            primary.reply(origin, found)
             return size
         return found
 
@@ -63,7 +63,7 @@ def _(patches: Patches) -> None:
 
 @mutant("keeps answers for nothing", budget=300)
 def _(patches: Patches) -> None:
-    """What kept answers hold on to is not counted."""
+    """What kept replies hold on to is not counted."""
     patches.set(ClientTable, "charged_bytes", property(lambda self: 0, lambda self, size: None))  # noqa: ARG005
 
 

@@ -51,7 +51,7 @@ def _(patches: Patches) -> None:
 
 @mutant("drops a record without an answer", budget=20, plan=CRASHES)
 def _(patches: Patches) -> None:
-    """A dropped command leaves no kept answer, so that a repeat of it is logged again."""
+    """A dropped command leaves no kept reply, so that a repeat of it is logged again."""
     patches.set(Suspension, "refuse_for_good", lambda self, clients: None)
 
 

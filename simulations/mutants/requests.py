@@ -23,7 +23,7 @@ from simulations.mutants.stories import LOGGED_THEN_DEPOSED, READ_LATE
 
 @mutant("loses the results of requests at failover")
 def _(patches: Patches) -> None:
-    """A new primary begins without its predecessor's kept answers."""
+    """A new primary begins without its predecessor's kept replies."""
     original = Replica.become_primary
 
     def become_primary(self, now_ns, wall_us, before, suspect):
@@ -115,9 +115,9 @@ def _(patches: Patches) -> None:
 
     def missing(self, now_ns, time_us, over, origin, request):
         if isinstance(request, wire.Get):
-            self.answer(origin, wire.Missing(request.request_id))
+            self.reply(origin, wire.Missing(request.request_id))
         else:
-            self.answer(origin, wire.Listing(request.request_id, (self.shard,), ()))
+            self.reply(origin, wire.Listing(request.request_id, (self.shard,), ()))
 
     patches.set(primary.Primary, "_expire_first", missing)
     patches.set(ShardClock, "read", lambda self, now_ns, wall_us: wall_us)

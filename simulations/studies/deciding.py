@@ -1,7 +1,7 @@
 """Replicas decide alike: two tables are given the same hostile commands, and must come out equal.
 
 The second table applies each command below a deeper stack, and, if another Python is given, a third one in
-a process of that version. After every command its reply, its kept answer and all sessions are compared, after
+a process of that version. After every command its reply, its kept reply and all sessions are compared, after
 every thousand the fingerprints of the tables. Commands skip admission on purpose: what once stands in a log,
 every replica must decide alike, whatever let it in.
 

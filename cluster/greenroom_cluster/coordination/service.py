@@ -51,7 +51,7 @@ class Vouch(Effect, frozen=True):
     """The map on disk, and what is put there from now on, is known to be the newest there is."""
 
 
-class Answer(Effect, frozen=True):
+class Reply(Effect, frozen=True):
     """Send these on a connection; dropped if it is gone. `last`: end it then."""
 
     connection: int
@@ -77,7 +77,7 @@ class Warn(Effect, frozen=True):
     message: str
 
 
-ServiceEffect: TypeAlias = Persist | Publish | Vouch | Answer | Subscribe | Ask | Warn
+ServiceEffect: TypeAlias = Persist | Publish | Vouch | Reply | Subscribe | Ask | Warn
 
 
 class CoordinationService:
@@ -203,29 +203,29 @@ class CoordinationService:
         if not self._vouched and self._proven(now_ns):
             self._vouched = True
             self._effects.append(Vouch())
-        self._effects += _answers(outcome.responses)
+        self._effects += _replies(outcome.responses)
 
     def _proven(self, now_ns: int) -> bool:
         return self.coordinator.proven(now_ns)
 
 
-def _answers(responses: Sequence[Response]) -> list[ServiceEffect]:
+def _replies(responses: Sequence[Response]) -> list[ServiceEffect]:
     """Return what is sent for these responses, at once on each connection, and in order there."""
     effects: list[ServiceEffect] = []
-    answers: dict[int, list[CoordinatorReply]] = {}
+    replies: dict[int, list[CoordinatorReply]] = {}
 
     def send(connection: int) -> None:
-        messages = answers.pop(connection, None)
+        messages = replies.pop(connection, None)
         if messages:
             last = isinstance(messages[-1], wire.Goodbye)
-            effects.append(Answer(connection, tuple(messages), last))
+            effects.append(Reply(connection, tuple(messages), last))
 
     for response in responses:
         if isinstance(response.message, wire.MapFull):
             send(response.connection)
             effects.append(Subscribe(response.connection))
         else:
-            answers.setdefault(response.connection, []).append(response.message)
-    for connection in list(answers):
+            replies.setdefault(response.connection, []).append(response.message)
+    for connection in list(replies):
         send(connection)
     return effects

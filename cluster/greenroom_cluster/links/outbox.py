@@ -16,10 +16,18 @@ import msgspec
 
 from greenroom import wire
 from greenroom_cluster.coordination.messages import Proposal
-from greenroom_cluster.shard.effects import Answer, Connect, Disconnect, HostEffect, Propose, Reply, Send
+from greenroom_cluster.shard.effects import (
+    Connect,
+    Disconnect,
+    HostEffect,
+    Propose,
+    ReplyToClient,
+    ReplyToPeer,
+    Send,
+)
 from greenroom_cluster.shard.messages import Beacon, SnapshotChunk, SnapshotOk, SnapshotRefused
 
-_BULK_ANSWERS = frozenset({SnapshotOk, SnapshotRefused})
+_BULK_REPLIES = frozenset({SnapshotOk, SnapshotRefused})
 
 
 def are_bulk(messages: Sequence[Any]) -> bool:
@@ -153,7 +161,7 @@ class Outbox(Generic[PeerLine, ClientLine]):
         to_peers: dict[PeerLine, Letters] = {}
         replies: dict[int, Letters] = {}
         for effect in effects:
-            if isinstance(effect, Reply):
+            if isinstance(effect, ReplyToClient):
                 messages = replies.get(effect.connection)
                 if messages is None:
                     replies[effect.connection] = [effect.message]
@@ -167,8 +175,8 @@ class Outbox(Generic[PeerLine, ClientLine]):
                     rare = rare or Rare()
                     rare.urgent.append((line, effect.message))
                     continue
-            elif isinstance(effect, Answer):
-                known = self._peers.get((effect.peer, type(effect.message) in _BULK_ANSWERS))
+            elif isinstance(effect, ReplyToPeer):
+                known = self._peers.get((effect.peer, type(effect.message) in _BULK_REPLIES))
                 line = None if known is None else known[1]
             else:
                 rare = rare or Rare()

@@ -159,7 +159,7 @@ class CoordinatorServer:
                 case fx.Vouch():
                     self._storage.vouch()
                     _log.info("coordinator_proven", version=self._service.map.version)
-                case fx.Answer() | fx.Subscribe():
+                case fx.Reply() | fx.Subscribe():
                     self._send(effect)
                 case fx.Ask(addresses=addresses):
                     assert self._tasks is not None
@@ -168,7 +168,7 @@ class CoordinatorServer:
                     _log.warning("coordinator_warning", message=message)
         return False
 
-    def _send(self, effect: fx.Answer | fx.Subscribe) -> None:
+    def _send(self, effect: fx.Reply | fx.Subscribe) -> None:
         connection = self._connections.get(effect.connection)
         if connection is None:
             return

@@ -84,7 +84,7 @@ class Context:
         return "" if actor is None else actor.slot
 
     def redirect(self, request_id: int, *, appended: bool = False) -> wire.Redirect:
-        """Return the answer that sends a client to the map."""
+        """Return the reply that sends a client to the map."""
         return wire.Redirect(request_id, self.map_version, appended)
 
     # --- effects --------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ class Effect(msgspec.Struct, frozen=True, gc=False):
     """Base of every effect."""
 
 
-class Reply(Effect, frozen=True, gc=False):
-    """Answer a request on that client connection; dropped if it is gone."""
+class ReplyToClient(Effect, frozen=True, gc=False):
+    """Reply to a request on that client connection; dropped if it is gone."""
 
     connection: int
     message: wire.EncodedReply
@@ -31,8 +31,8 @@ class Send(Effect, frozen=True, gc=False):
     bulk: bool = False
 
 
-class Answer(Effect, frozen=True, gc=False):
-    """Answer a peer's request on the connection on which that peer sent it; dropped if it is gone."""
+class ReplyToPeer(Effect, frozen=True, gc=False):
+    """Reply to a peer's request on the connection on which that peer sent it; dropped if it is gone."""
 
     peer: bytes
     message: PeerReply
@@ -91,5 +91,14 @@ class Ignored(Effect, frozen=True, gc=False):
 
 
 HostEffect: TypeAlias = (
-    Reply | Send | Answer | Connect | Disconnect | Propose | Transition | Warned | MemoryFull | Ignored
+    ReplyToClient
+    | Send
+    | ReplyToPeer
+    | Connect
+    | Disconnect
+    | Propose
+    | Transition
+    | Warned
+    | MemoryFull
+    | Ignored
 )

@@ -1,4 +1,4 @@
-"""Answers to requests that concern many shards: one request per actor, an answer per shard."""
+"""Replies to requests that concern many shards: one request per actor, a reply per shard."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from greenroom import wire
 from greenroom.cluster_map import SHARDS_MAX
 from greenroom.fields import LIST_LIMIT_MAX
 from greenroom.framing import FRAME_BYTES_MAX
-from greenroom_cluster.shard.effects import HostEffect, Reply
+from greenroom_cluster.shard.effects import HostEffect, ReplyToClient
 
 _HANDLE_BYTES = 80
 """What an entry of a listing takes at most beside its label."""
@@ -15,7 +15,7 @@ _SESSIONS_BYTES_MAX = FRAME_BYTES_MAX - 3 * SHARDS_MAX - 64
 
 
 class Gather:
-    """Collects the answers of this actor's shards to one fan-out request and replies once.
+    """Collects the replies of this actor's shards to one fan-out request and replies once.
 
     A shard that cannot answer is left out, and the client asks for it again where the map points then.
     """
@@ -25,7 +25,7 @@ class Gather:
     def __init__(self, connection: int, request: wire.Fanout) -> None:
         self._connection = connection
         self._request = request
-        # One more than was handed out, so that the answer waits for `seal`.
+        # One more than was handed out, so that the reply waits for `seal`.
         self._waiting = 1
         self._counts: list[tuple[int, int]] = []
         self._shards: list[int] = []
@@ -33,7 +33,7 @@ class Gather:
 
     @property
     def connection(self) -> int:
-        """Where the answer goes."""
+        """Where the reply goes."""
         return self._connection
 
     def expect(self) -> None:
@@ -45,7 +45,7 @@ class Gather:
         self._finish_one(effects)
 
     def add(self, shard: int, reply: wire.EncodedReply, effects: list[HostEffect]) -> None:
-        """Take a shard's answer; anything but a count or a listing leaves the shard unanswered."""
+        """Take a shard's reply; anything but a count or a listing leaves the shard unanswered."""
         match reply:
             case wire.Counted():
                 self._counts.append((shard, sum(count for _, count in reply.counts)))
@@ -61,15 +61,15 @@ class Gather:
         if self._waiting:
             return
         request = self._request
+        reply: wire.Listing | wire.Counted
         if isinstance(request, wire.ListByUser):
             # As each shard orders its own, so that the limit cuts one order.
             newest = sorted(self._sessions, key=lambda each: (each.created_us, each.digest), reverse=True)
             sessions = sendable(newest[: min(max(request.limit, 0), LIST_LIMIT_MAX)])
-            effects.append(
-                Reply(self._connection, wire.Listing(request.request_id, tuple(self._shards), sessions))
-            )
+            reply = wire.Listing(request.request_id, tuple(self._shards), sessions)
         else:
-            effects.append(Reply(self._connection, wire.Counted(request.request_id, tuple(self._counts))))
+            reply = wire.Counted(request.request_id, tuple(self._counts))
+        effects.append(ReplyToClient(self._connection, reply))
 
 
 def sendable(handles: Iterable[wire.SessionHandle]) -> tuple[wire.SessionHandle, ...]:

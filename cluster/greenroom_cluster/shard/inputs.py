@@ -63,7 +63,7 @@ class MapChanged(Input, frozen=True, gc=False):
 
 
 class Decisions(Input, frozen=True, gc=False):
-    """The coordinator's answers to proposals of this actor."""
+    """The coordinator's replies to proposals of this actor."""
 
     decisions: tuple[Decision, ...]
 

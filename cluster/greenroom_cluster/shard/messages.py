@@ -71,7 +71,7 @@ class BeaconOk(wire.Frame, frozen=True, tag=83):
     """The peer backs the sender on every shard but those listed as (shard, epoch).
 
     `grant` numbers what the sender may add to the peer's memory: `room_bytes`, less what the peer has not
-    acknowledged yet; below 0 where more is used than may be. `spare_bytes` more is for answers to commands
+    acknowledged yet; below 0 where more is used than may be. `spare_bytes` more is for replies to commands
     that let no session grow. `share_bytes`: how much it could be once other grants are renewed; while that is
     enough, the sender waits. Without these fields there is no bound.
     """

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from greenroom_cluster.shard.effects import Answer
+from greenroom_cluster.shard.effects import ReplyToPeer
 from greenroom_cluster.shard.inputs import LinkDown, LinkUp, PeerMessages
 from greenroom_cluster.shard.messages import (
     Beacon,
@@ -63,7 +63,7 @@ class Peers:
         refused: tuple[tuple[int, int], ...] = ()
         if left:
             refused = tuple([(entry.shard, entry.shard_epoch) for entry in entries if entry.shard in left])
-        self._context.effects.append(Answer(peer, PrepareOk(message.batch, refused)))
+        self._context.effects.append(ReplyToPeer(peer, PrepareOk(message.batch, refused)))
 
     def _prepare_ok(self, now_ns: int, wall_us: int, peer: bytes, message: PrepareOk) -> None:
         pair = self._pairs.outgoing.get(peer)
@@ -77,7 +77,7 @@ class Peers:
     def _beacon(self, now_ns: int, wall_us: int, peer: bytes, message: Beacon) -> None:
         incoming = self._pairs.hear_of(peer, now_ns)
         self._memory.count_all()
-        self._context.effects.append(Answer(peer, incoming.on_beacon(message, now_ns, self._memory)))
+        self._context.effects.append(ReplyToPeer(peer, incoming.on_beacon(message, now_ns, self._memory)))
         commits = message.commits
         shards = [commit[0] for commit in commits]
         deliver(self._replicas, shards, now_ns, wall_us, peer, Kind.COMMIT, commits)
@@ -95,7 +95,7 @@ class Peers:
         if deliver(replicas, (shard,), now_ns, wall_us, peer, Kind.CHUNK, (message,)):
             reason = f"the joiner is {replicas.role_of(shard).value} already"
             refusal = SnapshotRefused(shard, message.epoch, message.join, reason)
-            self._context.effects.append(Answer(peer, refusal))
+            self._context.effects.append(ReplyToPeer(peer, refusal))
 
     def _snapshot_ok(self, now_ns: int, wall_us: int, peer: bytes, message: SnapshotOk) -> None:
         kind = Kind.CHUNK_ACKNOWLEDGEMENT

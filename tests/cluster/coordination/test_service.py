@@ -37,7 +37,7 @@ def told(effects: list[fx.ServiceEffect]) -> str:
                 words.append(f"persist {'+'.join(sorted(decided.nodes))}")
             case fx.Publish(map=decided):
                 words.append(f"publish {'+'.join(sorted(decided.nodes)) or 'nothing'}")
-            case fx.Answer(connection=connection, messages=messages, last=last):
+            case fx.Reply(connection=connection, messages=messages, last=last):
                 kinds = " ".join(type(message).__name__.lower() for message in messages)
                 words.append(f"{connection}: {kinds}{' and end' if last else ''}")
             case fx.Subscribe(connection=connection):

@@ -8,12 +8,12 @@ from greenroom import wire
 from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.links.outbox import CloseLink, OpenLink, Outbox, are_bulk
 from greenroom_cluster.shard.effects import (
-    Answer,
     Connect,
     Disconnect,
     Ignored,
     Propose,
-    Reply,
+    ReplyToClient,
+    ReplyToPeer,
     Send,
     Transition,
 )
@@ -63,11 +63,11 @@ def test_what_goes_to_one_connection_goes_together_in_order() -> None:
     outbox.add_client(2, "two")
     _, to_peers, to_clients = outbox.sort(
         [
-            Reply(1, wire.Missing(1)),
+            ReplyToClient(1, wire.Missing(1)),
             Send(PEER, RECORDS),
-            Reply(2, wire.Missing(2)),
+            ReplyToClient(2, wire.Missing(2)),
             Send(PEER, CHUNK, True),
-            Reply(1, wire.Missing(3)),
+            ReplyToClient(1, wire.Missing(3)),
             Send(PEER, Prepare(2, ())),
         ]
     )
@@ -82,10 +82,10 @@ def test_what_has_no_connection_is_dropped() -> None:
     outbox.link_down(PEER, bulk=True)
     _, to_peers, to_clients = outbox.sort(
         [
-            Reply(1, wire.Missing(1)),
+            ReplyToClient(1, wire.Missing(1)),
             Send(PEER, CHUNK, True),
             Send(b"q" * 16, RECORDS),
-            Answer(PEER, PrepareOk(1)),
+            ReplyToPeer(PEER, PrepareOk(1)),
             Send(PEER, RECORDS),
         ]
     )
@@ -132,7 +132,7 @@ def test_a_peer_is_answered_on_its_newest_connection() -> None:
     assert outbox.heard(PEER, 1, first, bulk=False) is None
     assert outbox.heard(PEER, 2, second, bulk=False) is first
     assert outbox.heard(PEER, 1, first, bulk=False) is first
-    assert outbox.sort([Answer(PEER, PrepareOk(1))])[1] == {second: [PrepareOk(1)]}
+    assert outbox.sort([ReplyToPeer(PEER, PrepareOk(1))])[1] == {second: [PrepareOk(1)]}
 
 
 def test_snapshots_are_answered_where_they_come_from() -> None:
@@ -141,7 +141,7 @@ def test_snapshots_are_answered_where_they_come_from() -> None:
     assert outbox.heard(PEER, 1, main, bulk=are_bulk([BEACON])) is None
     assert outbox.heard(PEER, 2, bulk, bulk=are_bulk([CHUNK])) is None
     answers = [BeaconOk(5, 0), SnapshotOk(0, 1, 1, 0)]
-    _, to_peers, _ = outbox.sort([Answer(PEER, answer) for answer in answers])
+    _, to_peers, _ = outbox.sort([ReplyToPeer(PEER, answer) for answer in answers])
     assert to_peers == {main: answers[:1], bulk: answers[1:]}
 
 
@@ -151,7 +151,7 @@ def test_only_the_connection_in_use_takes_the_answers_along(number: int, answere
     line = Line("line")
     outbox.heard(PEER, 1, line, bulk=False)
     outbox.drop_peer(PEER, number)
-    assert bool(outbox.sort([Answer(PEER, PrepareOk(1))])[1]) == answered
+    assert bool(outbox.sort([ReplyToPeer(PEER, PrepareOk(1))])[1]) == answered
 
 
 def test_proposals_and_notes_are_kept_apart_in_order() -> None:

@@ -19,7 +19,15 @@ from greenroom_cluster.runtime.delivery import MESSAGES_PER_CALL_MAX
 from greenroom_cluster.runtime.dialing import dial
 from greenroom_cluster.runtime.driver import EXIT_CORE_FAILED, Driver
 from greenroom_cluster.runtime.reading import ConnectionEndedError
-from greenroom_cluster.shard.effects import Answer, Connect, Disconnect, Ignored, MemoryFull, Reply, Send
+from greenroom_cluster.shard.effects import (
+    Connect,
+    Disconnect,
+    Ignored,
+    MemoryFull,
+    ReplyToClient,
+    ReplyToPeer,
+    Send,
+)
 from greenroom_cluster.shard.inputs import (
     ClientRequests,
     ConnectionClosed,
@@ -58,15 +66,15 @@ class ScriptedCore:
         self.inputs.append(event)
         effects = self.then(event)
         if isinstance(event, ClientRequests):
-            effects += [Reply(event.connection, wire.Missing(r.request_id)) for r in event.requests]
+            effects += [ReplyToClient(event.connection, wire.Missing(r.request_id)) for r in event.requests]
         elif isinstance(event, PeerMessages):
             for message in event.messages:
                 if isinstance(message, Prepare):
-                    effects.append(Answer(event.peer, PrepareOk(message.batch)))
+                    effects.append(ReplyToPeer(event.peer, PrepareOk(message.batch)))
                 elif isinstance(message, Beacon):
-                    effects.append(Answer(event.peer, BeaconOk(message.sent_ns, 0)))
+                    effects.append(ReplyToPeer(event.peer, BeaconOk(message.sent_ns, 0)))
                 elif isinstance(message, SnapshotChunk):
-                    effects.append(Answer(event.peer, SnapshotOk(0, 1, 1, message.number)))
+                    effects.append(ReplyToPeer(event.peer, SnapshotOk(0, 1, 1, message.number)))
         return effects
 
     def next_deadline(self) -> int:
@@ -146,7 +154,7 @@ async def test_one_read_is_one_step_and_one_answer() -> None:
 async def test_reply_to_a_connection_that_is_gone_is_dropped() -> None:
     async with acting() as (actor, core, nursery):
         client = await connect(actor, nursery)
-        core.then = lambda _: [Reply(999, wire.Missing(1)), Ignored("Get", "shard 17 is elsewhere")]
+        core.then = lambda _: [ReplyToClient(999, wire.Missing(1)), Ignored("Get", "shard 17 is elsewhere")]
         client.send([get(1)])
         assert await client.receive() == [wire.Missing(1)]
 
@@ -157,7 +165,7 @@ async def test_a_slow_reader_of_large_answers_gets_them_all() -> None:
         client = await connect(actor, nursery)
         large = wire.Session(0, wire.SessionState(1, 1, 1, None, None, "", 0, bytes(1 << 20)))
         core.then = lambda event: (
-            [Reply(event.connection, large) for _ in event.requests]
+            [ReplyToClient(event.connection, large) for _ in event.requests]
             if isinstance(event, ClientRequests)
             else []
         )

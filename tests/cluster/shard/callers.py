@@ -224,7 +224,7 @@ class Caller:
         if outcome == "unknown":
             callers.retire(call.facts["session"])
         elif call.kind != "get":
-            callers.judge.on_answer(call.shard, self.client, call.request_id)
+            callers.judge.on_reply(call.shard, self.client, call.request_id)
         callers.history.append(
             Operation(
                 client=self.name,

@@ -279,14 +279,14 @@ class World:
 
     def perform(self, actor: Actor, effect: fx.HostEffect) -> None:
         match effect:
-            case fx.Reply(connection=connection, message=message):
+            case fx.ReplyToClient(connection=connection, message=message):
                 reply = as_received(message)
                 actor.replies[reply.request_id] = reply
                 self.replied(actor, connection, reply)
             case fx.Send(peer=peer, message=message, bulk=bulk):
                 if (peer, bulk) in actor.up_links:
                     self._carry(actor, self.actors[peer], message, bulk=bulk, link=(actor, peer, bulk))
-            case fx.Answer(peer=peer, message=message):
+            case fx.ReplyToPeer(peer=peer, message=message):
                 bulk = isinstance(message, SnapshotOk | SnapshotRefused)
                 back = self.actors[peer]
                 if (actor.incarnation, bulk) in back.up_links:

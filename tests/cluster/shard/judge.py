@@ -162,7 +162,7 @@ class Judge:
 
     # --- answers --------------------------------------------------------------------------------------------
 
-    def on_answer(self, number: int, client: bytes, request_id: int) -> None:
+    def on_reply(self, number: int, client: bytes, request_id: int) -> None:
         """A write was acknowledged to its client: from here on every primary must have it."""
         shard = self.shards[number]
         sequence = shard.sequence_of.get((client, request_id))

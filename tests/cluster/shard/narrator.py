@@ -50,7 +50,7 @@ class Narrator:
     def _on_effect(self, actor: Actor, effect: fx.HostEffect) -> None:
         me = self.name(actor.incarnation)
         match effect:
-            case fx.Send(peer=peer, message=message) | fx.Answer(peer=peer, message=message):
+            case fx.Send(peer=peer, message=message) | fx.ReplyToPeer(peer=peer, message=message):
                 text = self._message(actor, peer, message)
                 if text:
                     self.say(f"{me} -> {self.name(peer)}  {text}")

@@ -87,12 +87,12 @@ class Probe:
     def ask(self, *requests: wire.Request, connection: int = 1, client: bytes = CLIENT) -> list[wire.Reply]:
         """Send requests and return what was answered at once."""
         effects = self.step(ins.ClientRequests(connection, client, list(requests)))
-        return [as_received(effect.message) for effect in effects if isinstance(effect, fx.Reply)]
+        return [as_received(effect.message) for effect in effects if isinstance(effect, fx.ReplyToClient)]
 
     def hear(self, peer: bytes, *messages: PeerRequest | PeerReply) -> list[PeerReply]:
         """Receive messages of a peer and return the answers to it."""
         effects = self.step(ins.PeerMessages(peer, list(messages)))
-        return [effect.message for effect in effects if isinstance(effect, fx.Answer)]
+        return [effect.message for effect in effects if isinstance(effect, fx.ReplyToPeer)]
 
     def configure(
         self,

@@ -166,7 +166,7 @@ class Actor:
 
     def _step(self, event: ins.HostInput) -> None:
         for effect in self.probe.step(event):
-            if isinstance(effect, fx.Reply):
+            if isinstance(effect, fx.ReplyToClient):
                 self.replies[effect.message.request_id] = effect.message
 
     def until(self, request_id: int) -> float:

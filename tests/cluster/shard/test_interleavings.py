@@ -334,7 +334,7 @@ def test_a_held_request_is_dropped_with_its_connection() -> None:
     probe.configure(3, (ME, B), nonce=reaffirm.nonce, wanted="ab")
     settle(probe)
     assert probe.replica.log.appended == 1
-    replies = [effect for effect in probe.effects if isinstance(effect, fx.Reply)]
+    replies = [effect for effect in probe.effects if isinstance(effect, fx.ReplyToClient)]
     assert [effect.connection for effect in replies] == [2]
 
 

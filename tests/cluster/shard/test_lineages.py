@@ -1,7 +1,7 @@
 """A new lineage begins from a copy of the map, which may be older than what the actors have lived through."""
 
 from greenroom import wire
-from greenroom_cluster.shard.effects import Reply
+from greenroom_cluster.shard.effects import ReplyToClient
 from greenroom_cluster.shard.messages import Beacon, PrepareOk, SnapshotOk
 from greenroom_cluster.shard.roles.role import Role
 from tests.cluster.shard.probe import ALICE, ME, NONCE, B, C, Probe, chunk, create, prepare
@@ -128,7 +128,7 @@ def test_a_backup_of_another_primary_answers_once_that_has_stopped() -> None:
         assert probe.replica.log.appended == appended
     effects = probe.after(0.25)
     assert probe.serves()
-    answered = {effect.message.request_id for effect in effects if isinstance(effect, Reply)}
+    answered = {effect.message.request_id for effect in effects if isinstance(effect, ReplyToClient)}
     assert answered == {12, 20, 21}
 
 

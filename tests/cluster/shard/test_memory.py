@@ -266,7 +266,7 @@ def test_the_books_are_what_is_held(seed: int) -> None:
             )
 
 
-# --- kept answers ----------------------------------------------------------------------------------------
+# --- kept replies ----------------------------------------------------------------------------------------
 
 
 def test_answers_of_made_up_clients_have_an_end() -> None:

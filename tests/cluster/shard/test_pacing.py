@@ -49,13 +49,19 @@ def test_a_frame_of_what_is_read_in_python_is_read_in_steps() -> None:
     frame = [creation(n, digest_of(n), WALKED) for n in range(1, 41)]
     refused = [creation(n, digest_of(n), WALKED[:-1]) for n in range(41, 81)]
     effects = probe.step(ins.ClientRequests(1, CLIENT, [*refused, *frame], "host"))
-    replies = {reply.message.request_id: reply.message for reply in effects if isinstance(reply, fx.Reply)}
+    replies = {
+        reply.message.request_id: reply.message for reply in effects if isinstance(reply, fx.ReplyToClient)
+    }
     assert 0 < len(replies) <= 5
     assert probe.replica.table.sessions == {}
     while len(replies) < 80:
         assert probe.host.next_deadline() <= probe.now_ns, "what is left is due at once"
         effects = probe.step(ins.Tick())
-        found = {reply.message.request_id: reply.message for reply in effects if isinstance(reply, fx.Reply)}
+        found = {
+            reply.message.request_id: reply.message
+            for reply in effects
+            if isinstance(reply, fx.ReplyToClient)
+        }
         assert len(found) == 1
         replies |= found
     assert all(isinstance(replies[n], wire.Written) for n in range(1, 41))
@@ -103,7 +109,7 @@ def test_a_primary_applies_and_answers_in_steps() -> None:
     answered: list[int] = []
 
     def note(effects: list[fx.HostEffect]) -> None:
-        answered.extend(each.message.request_id for each in effects if isinstance(each, fx.Reply))
+        answered.extend(each.message.request_id for each in effects if isinstance(each, fx.ReplyToClient))
 
     waiting = probe.prepares()
     steps = 0
@@ -146,10 +152,10 @@ def test_who_takes_over_serves_once_all_is_applied_and_applies_it_in_steps() -> 
     )
     answers = []
     while probe.replica.committed < 4010:
-        assert not [each for each in answers if isinstance(each, fx.Reply)]
+        assert not [each for each in answers if isinstance(each, fx.ReplyToClient)]
         assert probe.host.next_deadline() <= probe.now_ns
         answers = probe.step(ins.Tick())
-    read, repeated, written = (each.message for each in answers if isinstance(each, fx.Reply))
+    read, repeated, written = (each.message for each in answers if isinstance(each, fx.ReplyToClient))
     assert isinstance(as_received(read), wire.Session)
     assert isinstance(repeated, wire.Written), "the answer to what stands in the log"
     assert isinstance(written, wire.Written)

@@ -49,7 +49,7 @@ class Run:
         effects = step()
         self.removed_in_a_step = max(self.removed_in_a_step, before - len(self.sessions))
         for effect in effects:
-            if isinstance(effect, fx.Reply):
+            if isinstance(effect, fx.ReplyToClient):
                 reply = as_received(effect.message)
                 self.replies[reply.request_id] = reply
         for prepare in self.probe.prepares():

@@ -155,8 +155,8 @@ def state(probe: Probe) -> tuple[object, ...]:
 def outcome(before: tuple[object, ...], probe: Probe) -> str:
     """Name what a step did, from its effects and from what it changed."""
     after = state(probe)
-    answers = [effect.message for effect in probe.effects if isinstance(effect, fx.Answer)]
-    replies = [effect.message for effect in probe.effects if isinstance(effect, fx.Reply)]
+    answers = [effect.message for effect in probe.effects if isinstance(effect, fx.ReplyToPeer)]
+    replies = [effect.message for effect in probe.effects if isinstance(effect, fx.ReplyToClient)]
     if replies:
         (reply,) = replies
         match reply:
@@ -246,7 +246,7 @@ def test_a_primary_that_is_superseded_says_what_may_have_happened(role: str) -> 
         probe.hand_over()
         probe.ask(create(1))
     probe.configure(9, (C,), wanted="c")
-    (reply,) = [effect.message for effect in probe.effects if isinstance(effect, fx.Reply)]
+    (reply,) = [effect.message for effect in probe.effects if isinstance(effect, fx.ReplyToClient)]
     assert reply == wire.Redirect(1, probe.version, appended=role == "primary")
 
 

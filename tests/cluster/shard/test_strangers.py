@@ -36,7 +36,7 @@ def hear(actor: Actor, peer: bytes, *messages) -> list[fx.HostEffect]:
 
 
 def answers(effects: list[fx.HostEffect]) -> list[object]:
-    return [effect.message for effect in effects if isinstance(effect, fx.Answer)]
+    return [effect.message for effect in effects if isinstance(effect, fx.ReplyToPeer)]
 
 
 def chunk(shard: int, epoch: int, **fields) -> SnapshotChunk:

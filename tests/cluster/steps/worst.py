@@ -386,7 +386,7 @@ def _send(effects: list[fx.HostEffect]) -> None:
     """Encode what a connection encodes at once: until two megabytes are queued."""
     size = 0
     for effect in effects:
-        if isinstance(effect, fx.Reply | fx.Send | fx.Answer) and size < 2 * MEGABYTE:
+        if isinstance(effect, fx.ReplyToClient | fx.Send | fx.ReplyToPeer) and size < 2 * MEGABYTE:
             size += len(_encode(effect.message))
 
 

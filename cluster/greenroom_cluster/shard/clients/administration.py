@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from greenroom import wire
 from greenroom_cluster.shard.context import Context
-from greenroom_cluster.shard.effects import Reply
+from greenroom_cluster.shard.effects import ReplyToClient
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.replica import Replica
 
@@ -36,11 +36,11 @@ def administer(
             grantable_bytes=max(memory.free_bytes, 0),
             refusing=memory.refusing(now_ns),
         )
-        context.effects.append(Reply(connection, message))
+        context.effects.append(ReplyToClient(connection, message))
         return
     replica = replicas[request.shard] if 0 <= request.shard < len(replicas) else None
     refusal = _refusal(context, replica, request)
-    context.effects.append(Reply(connection, refusal or wire.Written(request.request_id, 0)))
+    context.effects.append(ReplyToClient(connection, refusal or wire.Written(request.request_id, 0)))
     if refusal is None and replica is not None:
         replica.drop_record(now_ns, wall_us)
         step.inspected = ()

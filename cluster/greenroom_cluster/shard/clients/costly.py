@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from greenroom import wire
 from greenroom_cluster.shard.context import Context
-from greenroom_cluster.shard.effects import Reply
+from greenroom_cluster.shard.effects import ReplyToClient
 from greenroom_cluster.shard.inputs import ClientRequests
 from greenroom_cluster.shard.limits.fairness import COSTLY_BYTES, CostlyRequest, FairShare
 from greenroom_cluster.shard.roles.replica import Replica
@@ -51,7 +51,9 @@ def put_off(
 
 def _refuse(context: Context, waiting: CostlyRequest) -> None:
     reason = "too many costly requests of this host wait: ask for less at once, keep sessions small"
-    context.effects.append(Reply(waiting.connection, wire.Overloaded(waiting.request.request_id, reason)))
+    context.effects.append(
+        ReplyToClient(waiting.connection, wire.Overloaded(waiting.request.request_id, reason))
+    )
 
 
 def _size_if_costly(request: wire.Request, replicas: Sequence[Replica | None]) -> int:

@@ -10,7 +10,7 @@ import msgspec
 from greenroom import wire
 from greenroom_cluster.shard.clients.administration import administer
 from greenroom_cluster.shard.clients.costly import BRINGING, FANOUTS, hold_costly, put_off
-from greenroom_cluster.shard.effects import Reply
+from greenroom_cluster.shard.effects import ReplyToClient
 from greenroom_cluster.shard.fanout import Gather
 from greenroom_cluster.shard.inputs import ClientRequests, ConnectionClosed
 from greenroom_cluster.shard.limits.fairness import (
@@ -108,7 +108,7 @@ class Requests:
             replica = replicas[request.point >> shift] if replicas and 0 <= request.point < 65536 else None  # type: ignore[union-attr]  # what remains has a point
             serve = None if replica is None else (READS if kind is get else WRITES)[replica.role]
             if serve is None or replica is None:
-                context.effects.append(Reply(connection, context.redirect(request.request_id)))
+                context.effects.append(ReplyToClient(connection, context.redirect(request.request_id)))
             elif step.walked_items > WALKED_ITEMS_MAX and kind in BRINGING:
                 put_off(context, self.fair, now_ns, connection, client, identity, request)  # type: ignore[arg-type]  # kind says which
             else:
@@ -122,7 +122,7 @@ class Requests:
         step.fanned_out += len(shards)
         if step.fanned_out > context.settings.fanned_out_max:
             reason = "too many shards are asked for at once"
-            context.effects.append(Reply(connection, wire.Overloaded(request.request_id, reason)))
+            context.effects.append(ReplyToClient(connection, wire.Overloaded(request.request_id, reason)))
             return
         # What is logged or held names nothing but the shard itself, else the list is kept once a shard.
         request = msgspec.structs.replace(request, shards=())

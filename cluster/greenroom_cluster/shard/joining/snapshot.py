@@ -62,7 +62,7 @@ class SnapshotSender:
         return self.finished and self.in_flight == 0
 
     def chunk(self, time_us: int) -> SnapshotChunk:
-        """Return the next chunk: sessions first, then clients, then their kept answers."""
+        """Return the next chunk: sessions first, then clients, then their kept replies."""
         room = self._chunk_bytes
         sessions = []
         while room > 0 and self._position < len(self._sessions):

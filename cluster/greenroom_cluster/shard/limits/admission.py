@@ -93,8 +93,8 @@ class Admission:
                 return wire.Overloaded(request_id, "too many stores wrote to this shard lately: open fewer")
         elif (
             len(known.results) >= settings.results_max or known.kept_bytes > settings.results_bytes_max
-        ) and self._too_many_answers(known, command):
-            return wire.Overloaded(request_id, "the client has yet to confirm too many answers")
+        ) and self._too_many_replies(known, command):
+            return wire.Overloaded(request_id, "the client has yet to confirm too many replies")
         kind = type(command)
         if kind is wire.Update or kind is wire.Create:
             return self._refused_write(command)  # type: ignore[arg-type]  # kind says which
@@ -129,12 +129,12 @@ class Admission:
             self._step.walked_items += items
         return None
 
-    def _too_many_answers(self, known: Client, command: Write) -> bool:
-        """Whether the client's answers, which are over a limit, would be still with this command.
+    def _too_many_replies(self, known: Client, command: Write) -> bool:
+        """Whether the client's replies, which are over a limit, would be still with this command.
 
-        A command confirms answers once it is applied, so those do not count; were it refused for them, its
+        A command confirms replies once it is applied, so those do not count; were it refused for them, its
         client could never confirm anything. Nor is the request refused up to which all is confirmed: its
-        answer is the one that the client needs to confirm more.
+        reply is the one that the client needs to confirm more.
         """
         settings = self._settings
         if command.request_id <= command.low:

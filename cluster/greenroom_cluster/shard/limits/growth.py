@@ -13,7 +13,7 @@ from greenroom_cluster.shard.limits.admission import Write
 from greenroom_cluster.shard.limits.eviction import EVICTING, Eviction
 from greenroom_cluster.shard.pairs.replication import Replication
 from greenroom_cluster.shard.resources import Resources
-from greenroom_cluster.shard.state.memory import ANSWER_BYTES, CLIENT_BYTES, GROWTH_BYTES
+from greenroom_cluster.shard.state.memory import CLIENT_BYTES, GROWTH_BYTES, REPLY_BYTES
 from greenroom_cluster.shard.state.results import Client
 from greenroom_cluster.shard.state.stored import decoded
 
@@ -26,7 +26,7 @@ _TRIED_BYTES_MAX = 256 << 10
 _LOOKED_THROUGH_MAX = 256
 """How many records that are not applied yet are looked through for a session."""
 
-ANSWERS_FULL = "too many answers are kept that clients have yet to confirm (an eighth of --memory-max)"
+REPLIES_FULL = "too many replies are kept that clients have yet to confirm (an eighth of --memory-max)"
 
 
 class Growth:
@@ -49,7 +49,7 @@ class Growth:
         """
         memory = self._memory
         charge = size + GROWTH_BYTES + opened
-        if charge <= memory.free_bytes and memory.answers_bytes <= memory.answers_bytes_max:
+        if charge <= memory.free_bytes and memory.replies_bytes <= memory.replies_bytes_max:
             for follower in self._replication.followers:
                 if follower.pair.room_bytes < charge:
                     break
@@ -62,12 +62,12 @@ class Growth:
     ) -> int | wire.EncodedReply:
         """Decide about a command when there may be no room for it, here or at a follower."""
         memory, kind = self._memory, type(command)
-        if memory.answers_bytes > memory.answers_bytes_max:
+        if memory.replies_bytes > memory.replies_bytes_max:
             memory.count_all()
-            if memory.answers_bytes > memory.answers_bytes_max and (
+            if memory.replies_bytes > memory.replies_bytes_max and (
                 known is None or (kind in _SHOWN and known.charged_below(command.low) < opened)
             ):
-                return wire.Overloaded(command.request_id, ANSWERS_FULL)
+                return wire.Overloaded(command.request_id, REPLIES_FULL)
         if kind not in _GROWING:
             return charge
         if charge > memory.free_bytes:
@@ -120,11 +120,11 @@ class Growth:
             return None
         stored = self._copy.table.sessions.get(command.digest)  # type: ignore[union-attr]  # all that grow have one
         if stored is None:
-            return ANSWER_BYTES
+            return REPLY_BYTES
         before = decoded(stored)
         if isinstance(command, wire.Update):
             user_id, label, data = command.user_id, command.label, command.data
-            answer = ANSWER_BYTES
+            reply = REPLY_BYTES
         else:
             assert isinstance(command, wire.Patch | wire.Rotate)
             if len(stored) > _TRIED_BYTES_MAX:
@@ -134,14 +134,14 @@ class Growth:
             try:
                 patched = patch_data(before.data, command.set, command.unset, ())
             except (ListInPathError, ValueError, RecursionError):
-                return ANSWER_BYTES
+                return REPLY_BYTES
             assert patched is not None
             data = patched
-            answer = ANSWER_BYTES + len(stored)
+            reply = REPLY_BYTES + len(stored)
         grown = len(data) + len(label) + len(user_id or "") - _chosen_bytes(before)
         if grown > 0 or (before.user_id is None and user_id is not None):
             return None
-        return answer + CLIENT_BYTES if known is None else max(answer - known.charged_below(command.low), 0)
+        return reply + CLIENT_BYTES if known is None else max(reply - known.charged_below(command.low), 0)
 
     def _is_pending(self, command: Write) -> bool:
         """Whether something that is not applied yet may change the session."""

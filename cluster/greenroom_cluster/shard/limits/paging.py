@@ -2,7 +2,7 @@
 
 Applied at once, such a command would stop its actor, and then the backup's, for as long as it takes. So the
 primary logs pages first, one at a time, each with a bounded number of removals. The command itself is logged
-when little is left, and decides: its answer is kept, and counts what the pages removed as well.
+when little is left, and decides: its reply is kept, and counts what the pages removed as well.
 
 A page holds records that every version can apply. It removes a user's sessions by their handles, which spares
 one that has gone to another user by then, and those that are over by an `Expire`.
@@ -62,7 +62,7 @@ class LongCommand:
         others = (digest for digest in table.users.oldest(command.user_id) if digest != command.keep)
         digests = list(islice(others, page_max))
         self.taken.update(digests)
-        # These have no client. What is kept of an answer is dropped by the next, which names a later one.
+        # These have no client. What is kept of a reply is dropped by the next, which names a later one.
         return [
             wire.DeleteByHandle(number, number, 0, 0, digest, command.user_id)
             for number, digest in enumerate(digests, sequence)

@@ -142,7 +142,7 @@ class Outgoing:
         self.commits_due: dict[int, Progress] = {}
         self.room_bytes = room_bytes
         self.offered_bytes: int | None = None
-        # Below this more room is asked for at once; never while an answer that may bring it is awaited.
+        # Below this more room is asked for at once; never while a reply that may bring it is awaited.
         self.enough_bytes = NEVER_BYTES
         self.spare_bytes = 0
         # What evictions free at the peer that its offers may not tell yet; late: of those since the latest.
@@ -265,11 +265,11 @@ class Outgoing:
         self._evicting_late_bytes += freed
 
     def may_offer(self, size: int) -> bool:
-        """Whether the peer has said nothing yet, or may well have room for so much after its next answer."""
+        """Whether the peer has said nothing yet, or may well have room for so much after its next reply."""
         return self.offered_bytes is None or size <= self.offered_bytes
 
     def ask_for_room(self) -> None:
-        """Send the next beacon at once, for its answer renews the grant; not before the last is answered."""
+        """Send the next beacon at once, for its reply renews the grant; not before the last is answered."""
         if self.enough_bytes != NEVER_BYTES:
             self.enough_bytes = NEVER_BYTES
             self.beacon_due_ns = 0

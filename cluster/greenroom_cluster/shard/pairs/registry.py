@@ -16,7 +16,7 @@ class Pairs:
     def __init__(self, context: Context, memory: Memory) -> None:
         self._context = context
         self._memory = memory
-        # Numbered across all pairs, so that no answer to a former pair fits a batch of its successor.
+        # Numbered across all pairs, so that no reply to a former pair fits a batch of its successor.
         self._batches = count(1)
         self.outgoing: dict[bytes, Outgoing] = {}
         self.incoming: dict[bytes, Incoming] = {}

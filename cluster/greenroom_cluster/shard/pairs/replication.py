@@ -4,7 +4,7 @@ from greenroom_cluster.shard.pairs.outgoing import Outgoing, Progress
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.state.copy import Copy
 from greenroom_cluster.shard.state.log import record_bytes
-from greenroom_cluster.shard.state.memory import ANSWER_BYTES, CLIENT_BYTES
+from greenroom_cluster.shard.state.memory import CLIENT_BYTES, REPLY_BYTES
 from greenroom_cluster.shard.state.records import Command, Record
 
 
@@ -65,9 +65,9 @@ class Replication:
         return sequence
 
     def decide(self, now_ns: int, time_us: int, command: Command, client: bytes = b"") -> int:
-        """Log what the primary decides on its own, which removes sessions and adds an answer at most."""
+        """Log what the primary decides on its own, which removes sessions and adds a reply at most."""
         size = record_bytes(command)
-        return self.append(now_ns, time_us, client, command, size, size + ANSWER_BYTES + CLIENT_BYTES)
+        return self.append(now_ns, time_us, client, command, size, size + REPLY_BYTES + CLIENT_BYTES)
 
     def decided(self) -> int:
         """Return the number up to which the log is committed, whether it is applied or not."""

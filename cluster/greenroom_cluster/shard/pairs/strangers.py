@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.shard.context import Context
-from greenroom_cluster.shard.effects import Answer
+from greenroom_cluster.shard.effects import ReplyToPeer
 from greenroom_cluster.shard.messages import (
     PeerReply,
     PeerRequest,
@@ -74,9 +74,9 @@ def refuse_stranger(context: Context, peer: bytes, messages: Iterable[PeerReques
         match message:
             case Prepare(batch=batch, entries=entries):
                 refused = tuple((entry.shard, entry.shard_epoch) for entry in entries)
-                context.effects.append(Answer(peer, PrepareOk(batch, refused)))
+                context.effects.append(ReplyToPeer(peer, PrepareOk(batch, refused)))
             case SnapshotChunk(shard=shard, epoch=epoch, join=join):
                 reason = "the joiner's map does not name the sender"
-                context.effects.append(Answer(peer, SnapshotRefused(shard, epoch, join, reason)))
+                context.effects.append(ReplyToPeer(peer, SnapshotRefused(shard, epoch, join, reason)))
             case _:
                 pass

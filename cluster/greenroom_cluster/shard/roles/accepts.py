@@ -10,7 +10,7 @@ from itertools import repeat
 from typing import Any, TypeAlias
 
 from greenroom import wire
-from greenroom_cluster.shard.effects import Reply
+from greenroom_cluster.shard.effects import ReplyToClient
 from greenroom_cluster.shard.fanout import Gather
 from greenroom_cluster.shard.messages import SnapshotOk, SnapshotRefused
 from greenroom_cluster.shard.roles.backup import (
@@ -41,13 +41,13 @@ def _serve_part(
         primary.submit(now_ns, wall_us, origin, client, request)
 
 
-def _answer_suspended(
+def _reply_suspended(
     replica: Replica, _now_ns: int, _wall_us: int, origin: int, client: bytes, request: Any
 ) -> None:
     context, suspension = replica.context, replica.suspension
     assert suspension is not None
     reply = suspension.reply_to(client, request, replica.table.clients, context.map_version)
-    context.effects.append(Reply(origin, reply))
+    context.effects.append(ReplyToClient(origin, reply))
 
 
 def _advance(
@@ -123,8 +123,8 @@ ACCEPTS: dict[Role, dict[Kind, Handler]] = {
     Role.FENCED: {},
     # It took over from a primary that died or hung on a record, and waits there for an operator.
     Role.SUSPENDED: {
-        Kind.READ: _answer_suspended,
-        Kind.WRITE: _answer_suspended,
+        Kind.READ: _reply_suspended,
+        Kind.WRITE: _reply_suspended,
         Kind.CATCH_UP: _approach_suspect,
     },
     # Reads and writes, and what its followers say.

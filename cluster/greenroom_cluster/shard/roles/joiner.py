@@ -1,6 +1,6 @@
 """What a replica does that joins: it takes in a snapshot, and refuses what is not the next part of one."""
 
-from greenroom_cluster.shard.effects import Answer
+from greenroom_cluster.shard.effects import ReplyToPeer
 from greenroom_cluster.shard.joining.snapshot import SnapshotReceiver
 from greenroom_cluster.shard.messages import SnapshotChunk, SnapshotOk, SnapshotRefused
 from greenroom_cluster.shard.roles.replica import Replica
@@ -26,7 +26,7 @@ def take_chunk(
     if reason is not None:
         context.ignore("SnapshotChunk", reason, shard, chunk.epoch)
         refusal = SnapshotRefused(shard, chunk.epoch, chunk.join, reason, full, waits)
-        context.effects.append(Answer(sender, refusal))
+        context.effects.append(ReplyToPeer(sender, refusal))
         return True
     if chunk.number == 0:
         replica = replicas.begin(shard, chunk.epoch, now_ns)
@@ -36,7 +36,7 @@ def take_chunk(
     replica.receiver.take(chunk)
     replica.clock.heard(chunk.time_us, now_ns)
     replica.count_arrived()
-    context.effects.append(Answer(sender, SnapshotOk(shard, chunk.epoch, chunk.join, chunk.number)))
+    context.effects.append(ReplyToPeer(sender, SnapshotOk(shard, chunk.epoch, chunk.join, chunk.number)))
     return True
 
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from greenroom import wire
 from greenroom.fields import LIST_LIMIT_MAX
 from greenroom_cluster.shard.context import OpenProposal
-from greenroom_cluster.shard.effects import Reply
+from greenroom_cluster.shard.effects import ReplyToClient
 from greenroom_cluster.shard.fanout import Gather
 from greenroom_cluster.shard.limits.admission import OPENING, SMALL_BYTES, Admission, Write
 from greenroom_cluster.shard.limits.eviction import Eviction
@@ -26,7 +26,7 @@ from greenroom_cluster.shard.roles.upkeep import Upkeep
 from greenroom_cluster.shard.state.copy import Copy
 from greenroom_cluster.shard.state.log import record_bytes
 from greenroom_cluster.shard.state.records import Expire, asked
-from greenroom_cluster.shard.state.results import Client, answers
+from greenroom_cluster.shard.state.results import Client, is_reply_to
 from greenroom_cluster.shard.state.stored import expiry_of, reply_with
 from greenroom_cluster.shard.step import MARK_EPOCH, MARK_SEQUENCE, MARK_SHARD
 
@@ -66,7 +66,7 @@ class Primary:
         self.clock = copy.clock
         self._step = resources.step
         self.held: deque[tuple[Origin, bytes, Read | Write]] = deque()
-        # Who waits for the answer to a command in the log, by client and request.
+        # Who waits for the reply to a command in the log, by client and request.
         self._waiting: dict[tuple[bytes, int], tuple[Origin, Write]] = {}
         # Reads to look at again once an expiry is decided, by its sequence number.
         self._rereads: dict[int, tuple[Origin, Read]] = {}
@@ -111,9 +111,9 @@ class Primary:
         if type(request) is wire.Get:
             stored = self.table.sessions.get(request.digest)
             if stored is None:
-                self.answer(origin, wire.Missing(request.request_id))
+                self.reply(origin, wire.Missing(request.request_id))
             elif expiry_of(stored) > time_us:
-                self.answer(origin, reply_with(request.request_id, stored))
+                self.reply(origin, reply_with(request.request_id, stored))
             else:
                 self._expire_first(now_ns, time_us, (request.digest,), origin, request)
             return
@@ -121,10 +121,10 @@ class Primary:
         self._list(now_ns, time_us, origin, request)
 
     def _list(self, now_ns: int, time_us: int, origin: Origin, request: wire.ListByUser) -> None:
-        """Answer with the user's newest sessions, never so many that the answer outgrows a frame."""
+        """Answer with the user's newest sessions, never so many that the reply outgrows a frame."""
         step, settings = self._step, self.context.settings
         if step.listed > settings.listed_max:
-            self.answer(origin, wire.Overloaded(request.request_id, "too many sessions are listed at once"))
+            self.reply(origin, wire.Overloaded(request.request_id, "too many sessions are listed at once"))
             return
         limit = min(max(request.limit, 0), LIST_LIMIT_MAX)
         live, over = self.table.newest_of(request.user_id, limit, time_us, settings.expire_batch_max)
@@ -133,14 +133,14 @@ class Primary:
             # A bounded number at a time: the request is looked at again once that is decided.
             self._expire_first(now_ns, time_us, tuple(over), origin, request)
             return
-        self.answer(origin, wire.Listing(request.request_id, (self.shard,), tuple(live)))
+        self.reply(origin, wire.Listing(request.request_id, (self.shard,), tuple(live)))
 
     def _expire_first(
         self, now_ns: int, time_us: int, over: tuple[bytes, ...], origin: Origin, request: Read
     ) -> None:
-        """An answer that rests on an expiry waits until that expiry is decided, so that it stays true."""
+        """A reply that rests on an expiry waits until that expiry is decided, so that it stays true."""
         if self.log.held_bytes > self.context.settings.uncommitted_bytes_max:
-            self.answer(origin, self.admission.too_many_bytes(request.request_id))
+            self.reply(origin, self.admission.too_many_bytes(request.request_id))
             return
         sequence = self.replication.decide(now_ns, time_us, Expire(over))
         self._rereads[sequence] = (origin, request)
@@ -157,7 +157,7 @@ class Primary:
             if asked(logged[1]) == asked(command):
                 waiting[key] = (origin, command)
             else:
-                self.answer(origin, _another(request_id))
+                self.reply(origin, _another(request_id))
             return
         replication = self.replication
         if replication.behind or self.membership.draining:
@@ -166,19 +166,19 @@ class Primary:
             return
         time_us = self.clock.read(now_ns, wall_us)
         if command.age_ms and self.admission.forgotten(known, command.age_ms, time_us):
-            self.answer(origin, wire.Unknowable(request_id, "repeated after the shard may have forgotten it"))
+            self.reply(origin, wire.Unknowable(request_id, "repeated after the shard may have forgotten it"))
             return
         kind, admission, size = type(command), self.admission, record_bytes(command)
         refusal = admission.refusal(now_ns, known, command, size)
         if refusal is not None:
-            self.answer(origin, refusal)
+            self.reply(origin, refusal)
             return
         if (kind in LONG or self.paging.under_way) and self._pages(origin, client, command):
             return
         opened = admission.opened(command, size) if kind in OPENING else 0
         charge = self.growth.charge(known, command, size, opened)
         if type(charge) is not int:
-            self.answer(origin, charge)  # type: ignore[arg-type]  # else it is a refusal
+            self.reply(origin, charge)  # type: ignore[arg-type]  # else it is a refusal
             return
         sequence = replication.append(now_ns, time_us, client, command, size, charge)
         if kind in OPENING or size > SMALL_BYTES or kind is wire.Clean:
@@ -186,15 +186,15 @@ class Primary:
         waiting[key] = (origin, command)
 
     def _repeats(self, origin: Origin, known: Client, command: Write) -> bool:
-        """Answer a request that was answered before; False if there is no answer to it."""
+        """Answer a request that was answered before; False if there is no reply to it."""
         request_id = command.request_id
         if request_id < known.low:
-            self.answer(origin, wire.Unknowable(request_id, "an id below the client's own low-watermark"))
+            self.reply(origin, wire.Unknowable(request_id, "an id below the client's own low-watermark"))
             return True
         kept = known.results.get(request_id)
         if kept is None or self.membership.quiet_until_ns:
             return False
-        self.answer(origin, kept.reply if answers(kept, command) else _another(request_id))
+        self.reply(origin, kept.reply if is_reply_to(kept, command) else _another(request_id))
         return True
 
     def _pages(self, origin: Origin, client: bytes, command: Write) -> bool:
@@ -209,13 +209,13 @@ class Primary:
                 self._waiting[client, request_id] = (origin, command)
                 self._step.unfinished[self.shard] = None
                 return True
-            self.answer(origin, refusal)
+            self.reply(origin, refusal)
             return True
         if isinstance(command, wire.Create | wire.Rotate) and paging.takes(
             command.digest if isinstance(command, wire.Create) else command.new_digest
         ):
             # The command that removed it decides only at its end, and would remove it a second time.
-            self.answer(origin, wire.Overloaded(request_id, "a session of this id is being removed"))
+            self.reply(origin, wire.Overloaded(request_id, "a session of this id is being removed"))
             return True
         return False
 
@@ -243,10 +243,10 @@ class Primary:
             self._step.unfinished[self.shard] = None
         return used
 
-    def answer(self, origin: Origin, reply: wire.EncodedReply) -> None:
-        """Send an answer to where the request came from."""
+    def reply(self, origin: Origin, reply: wire.EncodedReply) -> None:
+        """Send a reply to where the request came from."""
         if type(origin) is int:
-            self.context.effects.append(Reply(origin, reply))
+            self.context.effects.append(ReplyToClient(origin, reply))
         else:
             assert isinstance(origin, Gather)
             origin.add(self.shard, reply, self.context.effects)
@@ -256,10 +256,10 @@ class Primary:
         size = 0 if isinstance(request, Read) else record_bytes(request)
         if len(self.held) >= settings.held_requests_max:
             reason = "too many requests wait while the shard changes hands"
-            self.answer(origin, wire.Overloaded(request.request_id, reason))
+            self.reply(origin, wire.Overloaded(request.request_id, reason))
         elif self.copy.held_bytes + size > settings.held_bytes_max:
             reason = "too many bytes of requests wait while the shard changes hands"
-            self.answer(origin, wire.Overloaded(request.request_id, reason))
+            self.reply(origin, wire.Overloaded(request.request_id, reason))
         else:
             self.copy.held_bytes += size
             self.held.append((origin, client, request))
@@ -330,9 +330,9 @@ class Primary:
             asker = waiting.pop((record.client, reply.request_id), None)
             if asker is not None:
                 if type(asker[0]) is int:
-                    effects.append(Reply(asker[0], reply))
+                    effects.append(ReplyToClient(asker[0], reply))
                 else:
-                    self.answer(asker[0], reply)
+                    self.reply(asker[0], reply)
             if walked.items and copy.walked_enough(target):
                 break
         mark[MARK_SEQUENCE] = 0
@@ -386,13 +386,13 @@ class Primary:
     def close(self) -> None:
         """Stop being primary: tell everybody who waits where to look, and what may have happened."""
         for origin, _, held in self.held:
-            self.answer(origin, self.context.redirect(held.request_id))
+            self.reply(origin, self.context.redirect(held.request_id))
         self.held.clear()
         self.copy.held_bytes = 0
         for (_, request_id), (origin, _) in self._waiting.items():
-            self.answer(origin, self.context.redirect(request_id, appended=True))
+            self.reply(origin, self.context.redirect(request_id, appended=True))
         for origin, read in self._rereads.values():
-            self.answer(origin, self.context.redirect(read.request_id))
+            self.reply(origin, self.context.redirect(read.request_id))
         self._waiting.clear()
         self._rereads.clear()
         self.admission.close()

@@ -22,7 +22,7 @@ from greenroom_cluster.shard.state.records import (
     Record,
     asked,
 )
-from greenroom_cluster.shard.state.results import ClientTable, answers
+from greenroom_cluster.shard.state.results import ClientTable, is_reply_to
 
 DROPPED = "this command ended an actor and was dropped"
 
@@ -88,18 +88,18 @@ class Suspension:
     def reply_to(
         self, client: bytes, asking: wire.Get | wire.Mutation, clients: ClientTable, map_version: int
     ) -> wire.EncodedReply:
-        """Return the answer it had, or that it may yet take effect, or that it was not applied."""
+        """Return the reply it had, or that it may yet take effect, or that it was not applied."""
         request_id = asking.request_id
         known = clients.get(client)
         kept = None if known is None else known.results.get(request_id)
-        if kept is not None and not isinstance(asking, wire.Get) and answers(kept, asking):
+        if kept is not None and not isinstance(asking, wire.Get) and is_reply_to(kept, asking):
             return kept.reply
         if (client, request_id) in self._logged:
             return wire.Redirect(request_id, map_version, appended=True)
         return wire.Overloaded(request_id, self.reason)
 
     def refuse_for_good(self, clients: ClientTable) -> None:
-        """Keep a refusal as the record's answer, so that no repeat of it is logged again."""
+        """Keep a refusal as the record's reply, so that no repeat of it is logged again."""
         record, command = self.record, self.record.command
         if record.client:
             request_id: int = command.request_id  # type: ignore[union-attr]  # what has a client has a request id

@@ -10,7 +10,7 @@ from greenroom_cluster.shard.state.pacing import affordable
 from greenroom_cluster.shard.state.table import SessionTable
 from greenroom_cluster.shard.step import MARK_EPOCH, MARK_SEQUENCE, MARK_SHARD, Step
 
-_ANSWERS_UNTOLD_BYTES = 64 << 10
+_REPLIES_UNTOLD_BYTES = 64 << 10
 
 
 class Copy:
@@ -22,8 +22,8 @@ class Copy:
     """
 
     __slots__ = (
-        "_settled_answers_bytes",
         "_settled_bytes",
+        "_settled_replies_bytes",
         "clock",
         "committed",
         "context",
@@ -57,9 +57,9 @@ class Copy:
         self.known_committed = 0
         self.held_bytes = 0
         self.doubted = False
-        # What the table, and the answers in it, were charged with when the books were told last.
+        # What the table, and the replies in it, were charged with when the books were told last.
         self._settled_bytes = 0
-        self._settled_answers_bytes = 0
+        self._settled_replies_bytes = 0
 
     def _become(self, role: Role) -> None:
         """Take another role; nothing but `become_*` calls this."""
@@ -84,13 +84,13 @@ class Copy:
         """Tell the books what this copy holds: now, or where there is ample room with the next beacon.
 
         Until then they hold too much against it, never too little: what is logged was added when it was. Its
-        kept answers are told of once they are many: they have a bound of their own.
+        kept replies are told of once they are many: they have a bound of their own.
         """
         memory = self.memory
         memory.uncounted[self.shard] = self
         if (
             memory.free_bytes <= memory.ample_bytes
-            or self.table.clients.charged_bytes - self._settled_answers_bytes > _ANSWERS_UNTOLD_BYTES
+            or self.table.clients.charged_bytes - self._settled_replies_bytes > _REPLIES_UNTOLD_BYTES
         ):
             memory.count_all()
 
@@ -101,13 +101,13 @@ class Copy:
 
     def count_now(self) -> None:
         """Tell the books what this copy holds, and what of it the primary that it follows has added."""
-        answers = self.table.clients.charged_bytes
-        stored = self.table.charged_bytes + answers
+        replies = self.table.clients.charged_bytes
+        stored = self.table.charged_bytes + replies
         memory = self.memory
-        memory.note(self.shard, stored + self.log.charged_bytes + self.held_bytes, answers)
+        memory.note(self.shard, stored + self.log.charged_bytes + self.held_bytes, replies)
         if stored > self._settled_bytes and self.leader:
             memory.spend(self.leader, stored - self._settled_bytes)
-        self._settled_bytes, self._settled_answers_bytes = stored, answers
+        self._settled_bytes, self._settled_replies_bytes = stored, replies
 
     # --- the log --------------------------------------------------------------------------------------------
 

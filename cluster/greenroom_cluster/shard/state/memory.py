@@ -1,7 +1,7 @@
 """How much memory an actor's replicas hold, and how much more they may.
 
 Counted is what the core keeps: sessions with what an index entry, a key and a table slot take, the clients'
-kept answers, logs, and requests that are held. The rest of the process is not counted but measured: what the
+kept replies, logs, and requests that are held. The rest of the process is not counted but measured: what the
 resident size is beyond the counted, when that is at its most, is taken from the bound. Later, when sessions
 were deleted, the same difference says little: a part of the resident size is free and waits to be used again.
 So growth is refused where the resident size would pass the bound, and yet a delete makes room at once.
@@ -33,15 +33,15 @@ EXPIRY_BYTES = 36
 USER_BYTES = 144
 # A place in the order of age, only where sessions without a user may be evicted: 28 to 49 bytes.
 ANONYMOUS_BYTES = 48
-ANSWER_BYTES = 320
+REPLY_BYTES = 320
 CLIENT_BYTES = 700
 
-GROWTH_BYTES = SESSION_BYTES + EXPIRY_BYTES + USER_BYTES + ANSWER_BYTES + CLIENT_BYTES
+GROWTH_BYTES = SESSION_BYTES + EXPIRY_BYTES + USER_BYTES + REPLY_BYTES + CLIENT_BYTES
 """What a command may add beside what its client chooses: the most that applying it takes."""
 
 _SPARE_BYTES_MAX = 4 << 20
 _SPARE_SHARE = 32
-_ANSWERS_SHARE = 8
+_REPLIES_SHARE = 8
 _FALLEN = 0.9
 _AMPLE = 4
 """Above a quarter of the limit it may wait to be counted what a replica holds."""
@@ -92,7 +92,6 @@ class Memory:
     """The books of one actor."""
 
     __slots__ = (
-        "_answers",
         "_bound_bytes",
         "_excess_bytes",
         "_grants",
@@ -101,13 +100,14 @@ class Memory:
         "_peak_bytes",
         "_peak_used_bytes",
         "_refusals",
+        "_replies",
         "_reserved_bytes",
         "_used",
         "_wanted",
         "ample_bytes",
-        "answers_bytes",
-        "answers_bytes_max",
         "free_bytes",
+        "replies_bytes",
+        "replies_bytes_max",
         "slot",
         "spare_bytes",
         "uncounted",
@@ -118,9 +118,9 @@ class Memory:
         bound = settings.memory_bytes_max
         self.slot = slot
         self.used_bytes = 0
-        self.answers_bytes = 0
-        self.answers_bytes_max = bound // _ANSWERS_SHARE
-        # Kept for the answers to commands that let no session grow, which go on when nothing else does.
+        self.replies_bytes = 0
+        self.replies_bytes_max = bound // _REPLIES_SHARE
+        # Kept for the replies to commands that let no session grow, which go on when nothing else does.
         self.spare_bytes = min(_SPARE_BYTES_MAX, bound // _SPARE_SHARE)
         self.free_bytes = bound - self.spare_bytes
         """What may be added, with nobody else's part in it; below 0 where more is used than may be."""
@@ -132,7 +132,7 @@ class Memory:
         self._peak_used_bytes = 0
         self._reserved_bytes = 0
         self._used: defaultdict[int, int] = defaultdict(int)
-        self._answers: dict[int, int] = {}
+        self._replies: dict[int, int] = {}
         self._grants: dict[bytes, Grant] = {}
         self._joins: dict[int, int] = {}
         # Shards that could have come if less had been granted, and how many grants were offered.
@@ -176,8 +176,8 @@ class Memory:
         while self.uncounted:
             self.uncounted.popitem()[1].count_now()
 
-    def note(self, shard: int, used_bytes: int, answers_bytes: int) -> None:
-        """Count what a replica holds now; `answers_bytes` of it are kept answers and their clients."""
+    def note(self, shard: int, used_bytes: int, replies_bytes: int) -> None:
+        """Count what a replica holds now; `replies_bytes` of it are kept replies and their clients."""
         more = used_bytes - self._used[shard]
         if more:
             self._used[shard] = used_bytes
@@ -185,10 +185,10 @@ class Memory:
             self.free_bytes -= more
         if shard in self._joins:
             self._keep_free()
-        more = answers_bytes - self._answers.get(shard, 0)
+        more = replies_bytes - self._replies.get(shard, 0)
         if more:
-            self._answers[shard] = answers_bytes
-            self.answers_bytes += more
+            self._replies[shard] = replies_bytes
+            self.replies_bytes += more
 
     def add(self, shard: int, size: int) -> None:
         """Count what a replica takes on before it is looked at as a whole."""
@@ -220,7 +220,7 @@ class Memory:
     def rebound(self, bound_bytes: int) -> None:
         """Go by another bound from now on."""
         self._bound_bytes = bound_bytes
-        self.answers_bytes_max = bound_bytes // _ANSWERS_SHARE
+        self.replies_bytes_max = bound_bytes // _REPLIES_SHARE
         self.spare_bytes = min(_SPARE_BYTES_MAX, bound_bytes // _SPARE_SHARE)
         self._keep_free()
 

@@ -39,7 +39,7 @@ class Evict(wire.Frame, frozen=True, tag=72):
 
 
 Answered: TypeAlias = wire.Mutation | wire.DeleteByUser | wire.Clean
-"""The commands whose answer is kept."""
+"""The commands whose reply is kept."""
 
 Command: TypeAlias = Answered | Expire | ForgetClients | Evict
 
@@ -79,7 +79,7 @@ class StoredSession(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class KeptResult(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The answer to a client's mutation, kept until the client says that it has it.
+    """The reply to a client's mutation, kept until the client says that it has it.
 
     `kind` and `subject` say to which command, see `asked`: whoever asks for something else under the same
     request id does not get it. Kind 0 is from a replica that did not note it.

@@ -1,11 +1,11 @@
-"""Exactly once: the answers that clients have not confirmed yet (RIFL, Lee et al., SOSP 2015).
+"""Exactly once: the replies that clients have not confirmed yet (RIFL, Lee et al., SOSP 2015).
 
-An answer is kept with the client that asked, as part of the replicated state, until the client says that it
-no longer waits for it. A repeat of the request then gets the same answer instead of a second effect, also
+A reply is kept with the client that asked, as part of the replicated state, until the client says that it
+no longer waits for it. A repeat of the request then gets the same reply instead of a second effect, also
 from another primary.
 
-Clients are known by the id in their hello, which anybody can make up or repeat. So an answer is given only to
-the command that it was decided for, and each kept answer is charged with all that it shows: it shares the
+Clients are known by the id in their hello, which anybody can make up or repeat. So a reply is given only to
+the command that it was decided for, and each kept reply is charged with all that it shows: it shares the
 session with the table only until that changes.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from greenroom import wire
-from greenroom_cluster.shard.state.memory import ANSWER_BYTES, CLIENT_BYTES
+from greenroom_cluster.shard.state.memory import CLIENT_BYTES, REPLY_BYTES
 from greenroom_cluster.shard.state.records import Answered, ClientState, KeptResult, asked
 
 _SESSION = wire.EncodedSession
@@ -26,7 +26,7 @@ class Client:
     """What a shard knows of one client: requests below `low` are answered for good.
 
     `since_us` is the shard time from which on it is known: what it wrote before may have been forgotten.
-    `kept_bytes` is about what its answers hold on to: the sessions that they show.
+    `kept_bytes` is about what its replies hold on to: the sessions that they show.
     """
 
     __slots__ = (
@@ -54,21 +54,21 @@ class Client:
 
     @property
     def charged_bytes(self) -> int:
-        """What all its answers are charged with."""
-        return self.kept_bytes + ANSWER_BYTES * len(self.results)
+        """What all its replies are charged with."""
+        return self.kept_bytes + REPLY_BYTES * len(self.results)
 
     def keep(self, kept: KeptResult, low: int) -> int:
-        """Drop the answers below `low`, then keep one more; return how much more is held on to.
+        """Drop the replies below `low`, then keep one more; return how much more is held on to.
 
-        It takes the place of a former answer to the same request. The low-watermark never goes back.
+        It takes the place of a former reply to the same request. The low-watermark never goes back.
         """
         less = self._drop_below(low) if low > self.low else 0
         return (self._enter(kept) if kept.request_id >= self.low else 0) - less
 
     def _enter(self, kept: KeptResult) -> int:
-        """Keep an answer, in the place of a former one to the same request; return how much more is held."""
+        """Keep a reply, in the place of a former one to the same request; return how much more is held."""
         request_id = kept.request_id
-        more = ANSWER_BYTES
+        more = REPLY_BYTES
         if request_id > self.newest:
             self.newest = request_id
         else:
@@ -79,7 +79,7 @@ class Client:
         return more + shown
 
     def _make_way(self, request_id: int) -> int:
-        """Enter the number of a request that did not come in order; return what its former answer took."""
+        """Enter the number of a request that did not come in order; return what its former reply took."""
         if self.numbers is None:
             self.numbers = sorted(self.results)
             self.newest = _NEVER
@@ -90,7 +90,7 @@ class Client:
         return self._release(former)
 
     def _below(self, low: int) -> list[int]:
-        """Return the requests below a number that have answers."""
+        """Return the requests below a number that have replies."""
         if self.numbers is not None:
             return self.numbers[: bisect_left(self.numbers, low)]
         found = []
@@ -101,18 +101,18 @@ class Client:
         return found
 
     def kept_from(self, low: int) -> tuple[int, int]:
-        """Return how many answers to requests from `low` on are kept, and about what they hold on to."""
+        """Return how many replies to requests from `low` on are kept, and about what they hold on to."""
         confirmed = self._below(low)
         size = sum(_shown_bytes(self.results[request_id]) for request_id in confirmed)
         return len(self.results) - len(confirmed), self.kept_bytes - size
 
     def charged_below(self, low: int) -> int:
-        """Return what the answers are charged with that would be dropped with this low-watermark."""
+        """Return what the replies are charged with that would be dropped with this low-watermark."""
         count, size = self.kept_from(low)
-        return self.charged_bytes - size - ANSWER_BYTES * count
+        return self.charged_bytes - size - REPLY_BYTES * count
 
     def _drop_below(self, low: int) -> int:
-        """Drop the answers that the client has confirmed; return how much less is held on to."""
+        """Drop the replies that the client has confirmed; return how much less is held on to."""
         self.low = low
         confirmed = self._below(low)
         less = sum([self._release(self.results.pop(request_id)) for request_id in confirmed])
@@ -125,14 +125,14 @@ class Client:
         return less
 
     def _release(self, kept: KeptResult) -> int:
-        """Hold on no more to what an answer shows; return what it was charged with."""
+        """Hold on no more to what a reply shows; return what it was charged with."""
         shown = _shown_bytes(kept)
         self.kept_bytes -= shown
-        return ANSWER_BYTES + shown
+        return REPLY_BYTES + shown
 
 
 class ClientTable:
-    """Clients and their kept answers, in the order in which clients were first seen."""
+    """Clients and their kept replies, in the order in which clients were first seen."""
 
     __slots__ = ("by_id", "charged_bytes")
 
@@ -140,7 +140,7 @@ class ClientTable:
         self.by_id: dict[bytes, Client] = {}
         """Public for look-ups, which every write makes."""
         self.charged_bytes = 0
-        """What clients and their answers are charged with."""
+        """What clients and their replies are charged with."""
 
     def __len__(self) -> int:
         return len(self.by_id)
@@ -150,7 +150,7 @@ class ClientTable:
         return self.by_id.get(client)
 
     def keep(self, kept: KeptResult, low: int, time_us: int) -> None:
-        """Keep the answer to a request and drop those below the client's low-watermark."""
+        """Keep the reply to a request and drop those below the client's low-watermark."""
         known = self.by_id.get(kept.client)
         if known is None:
             known = self.by_id[kept.client] = Client(low, time_us, time_us)
@@ -160,12 +160,12 @@ class ClientTable:
         if request_id <= known.newest or request_id < low:
             self.charged_bytes += known.keep(kept, low)
             return
-        # The usual. Nearly always one answer comes and one goes, for every write of every client.
-        more, shown, results = ANSWER_BYTES, 0, known.results
+        # The usual. Nearly always one reply comes and one goes, for every write of every client.
+        more, shown, results = REPLY_BYTES, 0, known.results
         if low > known.low:
             known.low = low
             while (first := next(iter(results), low)) < low:
-                more -= ANSWER_BYTES
+                more -= REPLY_BYTES
                 reply = results.pop(first).reply
                 if type(reply) is _SESSION:
                     shown -= len(reply.state)
@@ -190,7 +190,7 @@ class ClientTable:
 
     @property
     def kept_bytes(self) -> int:
-        """About how many bytes the kept answers hold on to."""
+        """About how many bytes the kept replies hold on to."""
         return sum(known.kept_bytes for known in self.by_id.values())
 
     def silent_since(self, time_us: int) -> tuple[bytes, ...]:
@@ -203,7 +203,7 @@ class ClientTable:
             yield ClientState(client, known.low, known.since_us, known.used_us)
 
     def results(self) -> Iterator[KeptResult]:
-        """Yield every kept answer, for a snapshot."""
+        """Yield every kept reply, for a snapshot."""
         for known in self.by_id.values():
             yield from known.results.values()
 
@@ -213,7 +213,7 @@ class ClientTable:
             self.by_id[state.client] = Client(state.low, state.since_us, state.used_us)
             self.charged_bytes += CLIENT_BYTES
         for kept in results:
-            # Clients come before their answers; one that does not is no reason to end this process.
+            # Clients come before their replies; one that does not is no reason to end this process.
             client = self.by_id.get(kept.client)
             if client is not None:
                 reply = kept.reply
@@ -225,8 +225,8 @@ class ClientTable:
                 self.charged_bytes += client.keep(kept, client.low)
 
 
-def answers(kept: KeptResult, command: Answered) -> bool:
-    """Whether a kept answer is one to this command, and not to another under the same request id."""
+def is_reply_to(kept: KeptResult, command: Answered) -> bool:
+    """Whether a kept reply is one to this command, and not to another under the same request id."""
     return kept.kind == 0 or (kept.kind, kept.subject) == asked(command)
 
 

@@ -53,7 +53,7 @@ def created_of(stored: bytes) -> int:
 
 
 def reply_with(request_id: int, stored: bytes) -> wire.EncodedSession:
-    """Return the answer that shows a stored session."""
+    """Return the reply that shows a stored session."""
     return wire.EncodedSession(request_id, msgspec.Raw(stored))
 
 

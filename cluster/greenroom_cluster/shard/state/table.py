@@ -1,8 +1,8 @@
-"""The replicated state of one shard: sessions, the user index, and the clients' kept answers.
+"""The replicated state of one shard: sessions, the user index, and the clients' kept replies.
 
 `apply` is a deterministic function of the state and the record: it reads no clock but the record's own time
 and decides conditional commands the same way on every replica. It is total: whatever bytes a client sent, it
-answers, because a record in the log must be applicable everywhere. What a client's command does is decided by
+replies, because a record in the log must be applicable everywhere. What a client's command does is decided by
 `greenroom.table`, for replicas as for every other store; here is how a replica keeps sessions.
 """
 
@@ -91,7 +91,7 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         return self.anonymous_bytes + (SESSION_BYTES + ANONYMOUS_BYTES) * len(self.anonymous or ())
 
     def apply(self, record: Record) -> wire.EncodedReply | None:
-        """Apply the record and return the answer to its client; None for the primary's own decisions."""
+        """Apply the record and return the reply to its client; None for the primary's own decisions."""
         command = record.command
         known = self._apply.get(type(command))
         if known is not None:
