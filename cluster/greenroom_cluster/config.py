@@ -1,12 +1,13 @@
-"""The options of a cluster's processes, with their defaults.
+"""The options of a cluster's processes, with their defaults. Addresses are `host:port`.
 
-Every field is an option of the command line and a GREENROOM_* variable; `greenroom_cluster.cli` maps them.
-Addresses are `host:port`.
+A field with a `Flag` is an option of the command line and a GREENROOM_* variable. Settings are nested, and
+handed on as they are: from a command to the processes that it starts, and from a node to its actors. So a new
+option of all actors is a field of `ActorOptions`, and nothing else has to name it on its way.
 """
 
 import re
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, get_args
 
 import msgspec
 
@@ -18,10 +19,11 @@ from greenroom_cluster.coordination.genesis import (
     ClusterOptions,
     starting_map,
 )
+from greenroom_cluster.flags import Flag
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.restarts import RestartSettings
 from greenroom_cluster.runtime.addresses import PORT_MAX, split_address
-from greenroom_cluster.shard.settings import Evicted
+from greenroom_cluster.shard.settings import Evicted, HostSettings
 
 CLUSTER = "greenroom"
 COORDINATOR_ADDRESS = "127.0.0.1:7300"
@@ -37,24 +39,127 @@ _SIZE = re.compile(r"([0-9]{1,18})\s*(B|KiB|MiB|GiB|TiB)?", re.IGNORECASE)
 _UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
+CLUSTER_FLAG = Flag(help="Name of the cluster; peers and clients must name the same.")
+_DATA_DIR = Flag(help="Directory of the coordinator's cluster map.")
+_SHARDS = Flag(
+    help="Slices of the hash space, a power of two; set when the cluster is created.",
+    shown_default=f"{SHARDS_DEFAULT} for a new cluster",
+)
+_REPLICAS = Flag(
+    help="Copies of every shard; set when the cluster is created.",
+    shown_default=f"{REPLICAS_DEFAULT} for a new cluster",
+)
 
-class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
+
+class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How the processes of a coordinator or node are supervised, and what they log."""
+
+    restarts: RestartSettings = RestartSettings()
+    hang_seconds: Annotated[
+        float, Flag(help="Kill and restart a process after this long without a heartbeat.")
+    ] = HANG_SECONDS
+    logs: LogSettings = LogSettings()
+
+    def check(self) -> None:
+        """Raise UsageError, naming the option, if something cannot be."""
+        if not self.hang_seconds >= HANG_SECONDS_MIN:
+            raise UsageError(
+                f"--hang-seconds must be {HANG_SECONDS_MIN:g} or more; it is {self.hang_seconds:g}"
+            )
+
+
+class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator may choose for each actor. An actor gets this struct as it is.
+
+    `memory_max` is a bound such as `512MiB`; empty: a share of what there is. `evict` says which sessions end
+    when that is reached.
+    """
+
+    memory_max: Annotated[
+        str,
+        Flag(
+            help="Memory of each actor, such as 512MiB or 2GiB; without it, a share of what there is.",
+            shown_default=False,
+        ),
+    ] = ""
+    evict: Annotated[
+        Evicted,
+        Flag(
+            help="Which sessions end when --memory-max is reached, oldest first: none, or those without "
+            "a user."
+        ),
+    ] = "none"
+    linger_seconds: Annotated[
+        float, Flag(help="How long an actor stays awake for the next request; 0 saves CPU, costs latency.")
+    ] = LINGER_SECONDS
+
+    def check(self) -> None:
+        """Raise UsageError, naming the option, if something cannot be."""
+        memory_bytes("--memory-max", self.memory_max)
+        if self.evict not in get_args(Evicted):
+            raise UsageError(f"--evict must be {' or '.join(get_args(Evicted))}; it is {self.evict!r}")
+        if not 0 <= self.linger_seconds <= LINGER_SECONDS_MAX:
+            raise UsageError(
+                f"--linger-seconds must be 0 to {LINGER_SECONDS_MAX:g}; it is {self.linger_seconds:g}"
+            )
+
+    def core(self) -> HostSettings:
+        """Return the settings of an actor's core; without `memory_max` it has no bound."""
+        bytes_max = memory_bytes("--memory-max", self.memory_max)
+        bound = {"memory_bytes_max": bytes_max} if bytes_max else {}
+        return HostSettings(eviction=self.evict, **bound)
+
+
+class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the nodes of a local cluster have in common."""
+
+    actors: Annotated[int, Flag(help="Actor processes of each node.")] = ACTORS
+    drain_seconds: Annotated[float, Flag(help="How long a node that stops may take to hand over.")] = (
+        DRAIN_SECONDS
+    )
+    actor: ActorOptions = ActorOptions()
+
+    def check(self) -> None:
+        """Raise UsageError, naming the option, if something cannot be."""
+        if not 1 <= self.actors <= 256:
+            raise UsageError(f"--actors must be 1 to 256; it is {self.actors}")
+        if not self.drain_seconds >= 0:
+            raise UsageError(f"--drain-seconds must be 0 or more; it is {self.drain_seconds:g}")
+        self.actor.check()
+
+
+class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag="coordinator"):
     """A `greenroom coordinator`. `shards` and `replicas` None: as the cluster is, or the default.
 
     `adopt_from` are addresses of nodes, with commas: a new lineage begins from the newest map they serve.
     """
 
-    listen: str = COORDINATOR_ADDRESS
-    data_dir: Path = Path("greenroom-data")
-    cluster: str = CLUSTER
-    shards: int | None = None
-    replicas: int | None = None
-    new_lineage: bool = False
-    adopt_from: str = ""
-    give_up_newer: bool = False
-    restarts: RestartSettings = RestartSettings()
-    hang_seconds: float = HANG_SECONDS
-    logs: LogSettings = LogSettings()
+    listen: Annotated[str, Flag(help="Address to listen on.", variable="GREENROOM_COORDINATOR_LISTEN")] = (
+        COORDINATOR_ADDRESS
+    )
+    data_dir: Annotated[Path, _DATA_DIR] = Path("greenroom-data")
+    cluster: Annotated[str, CLUSTER_FLAG] = CLUSTER
+    shards: Annotated[int | None, _SHARDS] = None
+    replicas: Annotated[int | None, _REPLICAS] = None
+    new_lineage: Annotated[
+        bool,
+        Flag(
+            help="Start once from the newest map in use, after this one was lost or restored from a copy.",
+            option="--new-lineage",
+        ),
+    ] = False
+    adopt_from: Annotated[
+        str,
+        Flag(help="With --new-lineage: addresses of running nodes that serve the newest map, with commas."),
+    ] = ""
+    give_up_newer: Annotated[
+        bool,
+        Flag(
+            help="With --new-lineage, if no node runs: give up what was decided after the copy.",
+            option="--give-up-newer",
+        ),
+    ] = False
+    process: ProcessOptions = ProcessOptions()
 
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
@@ -67,7 +172,7 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError("--adopt-from and --give-up-newer say how to start with --new-lineage; add that")
         if adopted and self.give_up_newer:
             raise UsageError("--give-up-newer contradicts --adopt-from: give one of them")
-        check_hang(self.hang_seconds)
+        self.process.check()
 
     def adopted_addresses(self) -> list[str]:
         """Return the addresses in `adopt_from`. Raises UsageError if one is none."""
@@ -81,29 +186,21 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
         return ClusterOptions(self.cluster, self.shards, self.replicas, self.new_lineage, self.give_up_newer)
 
 
-class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
+class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
     """A `greenroom node`.
 
     `advertise` is what others reach it by, empty for the address it listens on; a port of 0 in it stands for
     the port listened on. Actors listen on ports from `actor_port_base` on, or on any if that is 0.
-    `memory_max` is each actor's bound, such as `512MiB`; empty: a share of what there is. `evict` says which
-    sessions end when that is reached.
     """
 
-    name: str
-    listen: str = NODE_ADDRESS
-    advertise: str = ""
-    coordinator: str = COORDINATOR_ADDRESS
-    cluster: str = CLUSTER
-    actors: int = ACTORS
-    actor_port_base: int = 0
-    memory_max: str = ""
-    evict: Evicted = "none"
-    drain_seconds: float = DRAIN_SECONDS
-    linger_seconds: float = LINGER_SECONDS
-    restarts: RestartSettings = RestartSettings()
-    hang_seconds: float = HANG_SECONDS
-    logs: LogSettings = LogSettings()
+    name: Annotated[str, Flag(help="Name of the node, unique in the cluster.")]
+    listen: Annotated[str, Flag(help="Address to listen on for clients.")] = NODE_ADDRESS
+    advertise: Annotated[str, Flag(help="Address that others reach it by, if not the same.")] = ""
+    coordinator: Annotated[str, Flag(help="Address of the coordinator.")] = COORDINATOR_ADDRESS
+    actor_port_base: Annotated[int, Flag(help="First port of the actors; 0: any free ones.")] = 0
+    cluster: Annotated[str, CLUSTER_FLAG] = CLUSTER
+    node: NodeOptions = NodeOptions()
+    process: ProcessOptions = ProcessOptions()
 
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
@@ -113,18 +210,12 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
             check_address("--advertise", self.advertise)
         check_address("--coordinator", self.coordinator)
         starting_map(None, ClusterOptions(self.cluster))
-        if not 1 <= self.actors <= 256:
-            raise UsageError(f"--actors must be 1 to 256; it is {self.actors}")
-        if self.actor_port_base and not 1 <= self.actor_port_base <= 65_536 - self.actors:
+        self.node.check()
+        if self.actor_port_base and not 1 <= self.actor_port_base <= 65_536 - self.node.actors:
             raise UsageError(
-                f"--actor-port-base {self.actor_port_base} leaves no room for {self.actors} ports"
+                f"--actor-port-base {self.actor_port_base} leaves no room for {self.node.actors} ports"
             )
-        memory_bytes("--memory-max", self.memory_max)
-        if self.evict not in get_args(Evicted):
-            raise UsageError(f"--evict must be {' or '.join(get_args(Evicted))}; it is {self.evict!r}")
-        check_drain(self.drain_seconds)
-        check_linger(self.linger_seconds)
-        check_hang(self.hang_seconds)
+        self.process.check()
         host, _ = split_address(self.advertise or self.listen)
         if host in {"0.0.0.0", "::", "*"}:  # noqa: S104  refused, not bound
             raise UsageError(
@@ -138,25 +229,27 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     Nodes listen on consecutive ports from that of `listen` on, or on free ones if it is 0. The coordinator
     listens on `coordinator_listen`, port 0: any; without it on its usual address, or any free port if that is
     taken or nodes listen on free ones. Without a `data_dir` the cluster map goes to a temporary directory and
-    is deleted at the end. `memory_max` and `evict` as for a node; empty: all actors share what there is.
+    is deleted at the end. Without a `memory_max` all actors share what there is.
     """
 
-    nodes: int = 3
-    actors: int = ACTORS
-    memory_max: str = ""
-    evict: Evicted = "none"
-    listen: str = NODE_ADDRESS
-    coordinator_listen: str = ""
-    data_dir: Path | None = None
-    cluster: str = CLUSTER
-    shards: int = SHARDS_DEFAULT
-    replicas: int = REPLICAS_DEFAULT
-    restart_nodes: bool = True
-    drain_seconds: float = DRAIN_SECONDS
-    linger_seconds: float = LINGER_SECONDS
-    restarts: RestartSettings = RestartSettings()
-    hang_seconds: float = HANG_SECONDS
-    logs: LogSettings = LogSettings()
+    nodes: Annotated[int, Flag(help="How many nodes.")] = 3
+    listen: Annotated[
+        str, Flag(help="Address of the first node; the others take the next ports. Port 0: any.")
+    ] = NODE_ADDRESS
+    coordinator_listen: Annotated[
+        str,
+        Flag(
+            help=f"Address of the coordinator; without it {COORDINATOR_ADDRESS}, or any free port.",
+            shown_default=False,
+        ),
+    ] = ""
+    data_dir: Annotated[Path | None, _DATA_DIR] = None
+    cluster: Annotated[str, CLUSTER_FLAG] = CLUSTER
+    shards: Annotated[int, _SHARDS] = SHARDS_DEFAULT
+    replicas: Annotated[int, _REPLICAS] = REPLICAS_DEFAULT
+    restart_nodes: Annotated[bool, Flag(help="Start a node again that ends unasked.")] = True
+    node: NodeOptions = NodeOptions()
+    process: ProcessOptions = ProcessOptions(logs=LogSettings(level="warning"))
 
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
@@ -170,16 +263,30 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(
                 f"--replicas {self.replicas} needs as many nodes; give --nodes {self.replicas} or more"
             )
-        CoordinatorProcessSettings(cluster=self.cluster, shards=self.shards, replicas=self.replicas).check()
-        NodeSettings(
-            name="n1",
-            actors=self.actors,
-            memory_max=self.memory_max,
-            evict=self.evict,
-            drain_seconds=self.drain_seconds,
-            linger_seconds=self.linger_seconds,
-            hang_seconds=self.hang_seconds,
-        ).check()
+        self.coordinator_settings(COORDINATOR_ADDRESS, Path()).check()
+        self.node_settings("n1", NODE_ADDRESS, COORDINATOR_ADDRESS).check()
+
+    def coordinator_settings(self, listen: str, data_dir: Path) -> CoordinatorProcessSettings:
+        """Return the settings of the coordinator."""
+        return CoordinatorProcessSettings(
+            listen=listen,
+            data_dir=data_dir,
+            cluster=self.cluster,
+            shards=self.shards,
+            replicas=self.replicas,
+            process=self.process,
+        )
+
+    def node_settings(self, name: str, listen: str, coordinator: str) -> NodeSettings:
+        """Return the settings of one node."""
+        return NodeSettings(
+            name=name,
+            listen=listen,
+            coordinator=coordinator,
+            cluster=self.cluster,
+            node=self.node,
+            process=self.process,
+        )
 
     def _check_ports(self) -> None:
         host, port = split_address(self.listen)
@@ -207,24 +314,6 @@ def check_address(option: str, address: str) -> None:
         raise UsageError(f"{option}: {error}") from None
     except UnicodeError:
         raise UsageError(f"{option}: {address!a} does not begin with a name of a host") from None
-
-
-def check_drain(seconds: float) -> None:
-    """Raise UsageError if nothing can take so long."""
-    if not seconds >= 0:
-        raise UsageError(f"--drain-seconds must be 0 or more; it is {seconds:g}")
-
-
-def check_hang(seconds: float) -> None:
-    """Raise UsageError if so short a silence is none: a process gives a sign of life twice a second."""
-    if not seconds >= HANG_SECONDS_MIN:
-        raise UsageError(f"--hang-seconds must be {HANG_SECONDS_MIN:g} or more; it is {seconds:g}")
-
-
-def check_linger(seconds: float) -> None:
-    """Raise UsageError if an actor cannot stay awake for so long: nothing else of it runs meanwhile."""
-    if not 0 <= seconds <= LINGER_SECONDS_MAX:
-        raise UsageError(f"--linger-seconds must be 0 to {LINGER_SECONDS_MAX:g}; it is {seconds:g}")
 
 
 def memory_bytes(option: str, text: str) -> int:

@@ -2,10 +2,12 @@
 
 import logging
 import sys
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import structlog
+
+from greenroom_cluster.flags import Flag
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -19,8 +21,18 @@ _TRACEBACKS = structlog.processors.ExceptionRenderer(
 class LogSettings(msgspec.Struct, frozen=True):
     """How a process and those that it supervises write their logs."""
 
-    format: LogFormat = "text"
-    level: LogLevel = "info"
+    format: Annotated[
+        LogFormat,
+        Flag(help="Format of the log on stderr.", option="--log-format", variable="GREENROOM_LOG_FORMAT"),
+    ] = "text"
+    level: Annotated[
+        LogLevel,
+        Flag(
+            help="What is logged: this and what is more serious.",
+            option="--log-level",
+            variable="GREENROOM_LOG_LEVEL",
+        ),
+    ] = "info"
 
 
 def configure(settings: LogSettings) -> None:

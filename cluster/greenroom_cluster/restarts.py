@@ -8,10 +8,12 @@ supervisor ends and leaves the decision to its own supervisor.
 import math
 import random
 from collections import deque
+from typing import Annotated
 
 import msgspec
 
 from greenroom.errors import UsageError
+from greenroom_cluster.flags import Flag
 
 
 class RestartSettings(msgspec.Struct, frozen=True):
@@ -21,8 +23,17 @@ class RestartSettings(msgspec.Struct, frozen=True):
     take the fraction `jitter`; the first waits nothing. Raises UsageError if values contradict each other.
     """
 
-    restarts_max: int = 10
-    window_seconds: float = 30.0
+    restarts_max: Annotated[
+        int, Flag(help="Restarts of one process within the window before its supervisor gives up.")
+    ] = 10
+    window_seconds: Annotated[
+        float,
+        Flag(
+            help="The window of --restarts-max, in seconds.",
+            option="--restart-window",
+            variable="GREENROOM_RESTART_WINDOW",
+        ),
+    ] = 30.0
     backoff_seconds: float = 0.1
     backoff_seconds_max: float = 2.0
     jitter: float = 0.2

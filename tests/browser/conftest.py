@@ -16,7 +16,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from greenroom.cluster_map import ClusterMap
 from greenroom.ids import point_of
-from greenroom_cluster.config import LocalClusterSettings
+from greenroom_cluster.config import LocalClusterSettings, NodeOptions, ProcessOptions
 from greenroom_cluster.demo.faults import actor_victim
 from greenroom_cluster.demo.shop import COOKIE
 from greenroom_cluster.demo.workers import shop_workers
@@ -40,11 +40,11 @@ PAGE_MILLISECONDS = 30_000.0
 HEALTHY_SECONDS = 60.0
 SETTINGS = LocalClusterSettings(
     nodes=3,
-    actors=1,
+    node=NodeOptions(actors=1),
     shards=16,
     listen="127.0.0.1:0",
     coordinator_listen="127.0.0.1:0",
-    logs=LogSettings(level="error"),
+    process=ProcessOptions(logs=LogSettings(level="error")),
 )
 
 

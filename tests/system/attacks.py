@@ -66,7 +66,7 @@ async def unharmed(cluster: SharedCluster, growth_bytes_max: int = GROWTH_BYTES_
     ports = Ports(cluster, await cluster.map())
     pids = cluster.cluster.pids()
     # Each node: a supervisor and its actors. And the coordinator with its supervisor.
-    assert len(pids) == 2 * (1 + cluster.settings.actors) + 2
+    assert len(pids) == 2 * (1 + cluster.settings.node.actors) + 2
     assert ports.all == {ports.coordinator, *ports.nodes, *ports.actors}, "supervisors listen nowhere"
     processes = [ProcessHandle(pid) for pid in pids]
     seeds = ",".join(cluster.cluster.seeds)

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import msgspec
 import pytest
 
-from greenroom_cluster.config import LocalClusterSettings
+from greenroom_cluster.config import LocalClusterSettings, NodeOptions
 from tests.system.stage import SETTINGS, SharedCluster, shared_cluster
 
 
@@ -58,4 +58,4 @@ def small_cluster(clusters: Clusters) -> SharedCluster:
 @pytest.fixture
 def slim_cluster(clusters: Clusters) -> SharedCluster:
     """Three nodes with an actor each, for tests that start and stop many nodes."""
-    return clusters.get(msgspec.structs.replace(SETTINGS, actors=1))
+    return clusters.get(msgspec.structs.replace(SETTINGS, node=NodeOptions(actors=1)))

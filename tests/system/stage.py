@@ -21,7 +21,7 @@ import trio
 
 from greenroom import BaseSessionStore, SessionData, UnavailableError, new_session_id
 from greenroom.cluster_map import ActorEntry, ClusterMap
-from greenroom_cluster.config import LocalClusterSettings
+from greenroom_cluster.config import LocalClusterSettings, NodeOptions, ProcessOptions
 from greenroom_cluster.inspection import ClusterStatus, fetch_map
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.restarts import RestartSettings
@@ -35,13 +35,12 @@ Result = TypeVar("Result")
 ANY = "127.0.0.1:0"
 SETTINGS = LocalClusterSettings(
     nodes=3,
-    actors=2,
+    node=NodeOptions(actors=2),
     shards=16,
     listen=ANY,
     coordinator_listen=ANY,
-    logs=LogSettings(level="error"),
     # Tests kill the same processes again and again; no supervisor is to give up on that.
-    restarts=RestartSettings(restarts_max=200),
+    process=ProcessOptions(logs=LogSettings(level="error"), restarts=RestartSettings(restarts_max=200)),
 )
 # A machine with two cores and other work to do needs patience; what is promised is asserted separately.
 HEALTHY_SECONDS = 60.0

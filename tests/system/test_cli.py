@@ -15,7 +15,7 @@ import trio
 import typer.main
 
 from greenroom_cluster.cli.commands import app
-from greenroom_cluster.config import LocalClusterSettings
+from greenroom_cluster.config import LocalClusterSettings, NodeOptions, ProcessOptions
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.runtime.local import open_local_cluster
 from greenroom_cluster.runtime.ports import free_port
@@ -292,13 +292,13 @@ async def run_async(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 async def test_status_health_and_forget_node_on_a_cluster() -> None:
     settings = LocalClusterSettings(
         nodes=2,
-        actors=1,
         shards=4,
         listen="127.0.0.1:0",
         coordinator_listen="127.0.0.1:0",
         cluster="shop",
         restart_nodes=False,
-        logs=LogSettings("json", "warning"),
+        node=NodeOptions(actors=1),
+        process=ProcessOptions(logs=LogSettings("json", "warning")),
     )
     async with open_local_cluster(settings) as cluster:
         ask = lambda command, *more: run_async(  # noqa: E731

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 import trio
 
+from greenroom_cluster.config import NodeOptions
 from greenroom_cluster.inspection import ClusterStatus
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
 from tests.system.stage import SETTINGS, all_exit, stopped, tree
@@ -23,7 +24,7 @@ async def status_with(cluster: LocalCluster, state: str) -> ClusterStatus:
 
 
 async def test_absence_is_told_with_what_waits() -> None:
-    settings = msgspec.structs.replace(SETTINGS, nodes=2, actors=1, shards=8)
+    settings = msgspec.structs.replace(SETTINGS, nodes=2, node=NodeOptions(actors=1), shards=8)
     async with open_local_cluster(settings) as cluster:
         ask = ("--connect", ",".join(cluster.seeds))
         assert (await status_with(cluster, "up")).warnings() == []

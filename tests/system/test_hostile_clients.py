@@ -17,6 +17,7 @@ import trio
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
+from greenroom_cluster.config import ActorOptions, NodeOptions
 from greenroom_cluster.coordination import messages
 from tests.system.attacks import resident_bytes
 from tests.system.canaries import canaries
@@ -171,7 +172,11 @@ async def test_expectations_that_are_costly_to_compare(cluster: SharedCluster) -
 async def test_answers_that_show_a_large_session_pin_no_memory(clusters: Clusters) -> None:
     """Each was kept for its client, whose id is made up, and with it a version of the session."""
     bound = 512 * MEBIBYTE
-    cluster = clusters.get(msgspec.structs.replace(SETTINGS, nodes=2, memory_max=str(bound)))
+    cluster = clusters.get(
+        msgspec.structs.replace(
+            SETTINGS, nodes=2, node=NodeOptions(actor=ActorOptions(memory_max=str(bound)))
+        )
+    )
     await cluster.healthy()
     stored = digest()
     large = msgspec.msgpack.encode({"a": "x" * (MEBIBYTE - 4096)})

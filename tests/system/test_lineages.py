@@ -22,6 +22,13 @@ pytestmark = [pytest.mark.system, pytest.mark.trio]
 
 SHARDS = 8
 CLUSTER = "greenroom"
+# The command line, in a process that does not outlive the tests.
+CODE = """
+from greenroom_cluster.runtime.processes import exit_with_parent
+exit_with_parent({parent})
+from greenroom_cluster.cli import main
+main()
+"""
 
 
 class Processes:
@@ -37,14 +44,7 @@ class Processes:
     def _start(self, name: str, *arguments: str) -> None:
         with self.log.open("ab") as log:
             self.running[name] = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "greenroom_cluster",
-                    *arguments,
-                    "--exit-with-parent",
-                    str(os.getpid()),
-                ],
+                [sys.executable, "-c", CODE.format(parent=os.getpid()), *arguments],
                 stdout=log,
                 stderr=log,
             )

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from greenroom import ClusterStore, GreenroomError, SessionData, StoreFullError, new_session_id
+from greenroom_cluster.config import ActorOptions, NodeOptions
 from greenroom_cluster.runtime.host_memory import resident_bytes
 from tests.system.conftest import Clusters
 from tests.system.stage import SETTINGS, SharedCluster, tree
@@ -110,7 +111,9 @@ async def test_a_cluster_filled_to_its_bound_while_an_actor_is_killed(
     clusters: Clusters, bound: int, size: int, writers: int
 ) -> None:
     # A name of its own, for nothing makes room in the one before.
-    settings = msgspec.structs.replace(SETTINGS, nodes=2, actors=1, shards=8, memory_max=str(bound))
+    settings = msgspec.structs.replace(
+        SETTINGS, nodes=2, shards=8, node=NodeOptions(actors=1, actor=ActorOptions(memory_max=str(bound)))
+    )
     cluster = clusters.get(msgspec.structs.replace(settings, cluster=f"full-{size}-{writers}"))
     seeds = ",".join(cluster.cluster.seeds)
     peaks: dict[int, int] = {}
@@ -139,7 +142,10 @@ async def test_a_cluster_filled_to_its_bound_while_an_actor_is_killed(
 async def test_sessions_without_a_user_make_room_and_those_with_one_stay(clusters: Clusters) -> None:
     cluster = clusters.get(
         msgspec.structs.replace(
-            SETTINGS, nodes=2, actors=1, shards=8, memory_max=str(BOUND_BYTES), evict="anonymous"
+            SETTINGS,
+            nodes=2,
+            shards=8,
+            node=NodeOptions(actors=1, actor=ActorOptions(memory_max=str(BOUND_BYTES), evict="anonymous")),
         )
     )
     seeds = ",".join(cluster.cluster.seeds)

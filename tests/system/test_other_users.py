@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import trio
 
+from greenroom_cluster.config import NodeOptions
 from greenroom_cluster.runtime.local import open_local_cluster
 from tests.system.attacks import listening
 from tests.system.canaries import canaries
@@ -138,7 +139,9 @@ async def test_files_are_their_owners_alone(tmp_path: Path, monkeypatch: pytest.
     shared_memory = below(SHARED_MEMORY)
     former = os.umask(0)
     try:
-        settings = msgspec.structs.replace(SETTINGS, nodes=2, actors=1, data_dir=tmp_path / "data")
+        settings = msgspec.structs.replace(
+            SETTINGS, nodes=2, node=NodeOptions(actors=1), data_dir=tmp_path / "data"
+        )
         async with open_local_cluster(settings):
             made = below(tmp_path) - {tmp_path / "tmp"} | below(SHARED_MEMORY) - shared_memory
     finally:

@@ -14,7 +14,7 @@ import trio
 
 from greenroom import SessionData, UnavailableError, new_session_id, store_from_url
 from greenroom.errors import OutcomeUnknownError
-from greenroom_cluster.config import LocalClusterSettings
+from greenroom_cluster.config import ActorOptions, LocalClusterSettings, NodeOptions, ProcessOptions
 from greenroom_cluster.inspection import FULL, SUSPENDED, ClusterStatus
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
@@ -26,14 +26,12 @@ SHARDS = 8
 SHARD = 3
 SETTINGS = LocalClusterSettings(
     nodes=2,
-    actors=1,
     shards=SHARDS,
     listen="127.0.0.1:0",
     coordinator_listen="127.0.0.1:0",
-    hang_seconds=3.0,
-    # Whatever else fills the machine meanwhile.
-    memory_max="256MiB",
-    logs=LogSettings(level="error"),
+    # A bound that does not depend on what else fills the machine.
+    node=NodeOptions(actors=1, actor=ActorOptions(memory_max="256MiB")),
+    process=ProcessOptions(hang_seconds=3.0, logs=LogSettings(level="error")),
 )
 
 

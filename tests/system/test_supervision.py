@@ -17,7 +17,7 @@ import trio
 
 from greenroom.cluster_map import ClusterMap
 from greenroom.errors import UnavailableError
-from greenroom_cluster.config import LocalClusterSettings
+from greenroom_cluster.config import LocalClusterSettings, NodeOptions, ProcessOptions
 from greenroom_cluster.inspection import fetch_map
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.runtime import processes
@@ -27,7 +27,12 @@ pytestmark = [pytest.mark.system, pytest.mark.trio]
 
 ANY = "127.0.0.1:0"
 SETTINGS = LocalClusterSettings(
-    nodes=2, actors=1, shards=8, listen=ANY, coordinator_listen=ANY, logs=LogSettings(level="warning")
+    nodes=2,
+    shards=8,
+    listen=ANY,
+    coordinator_listen=ANY,
+    node=NodeOptions(actors=1),
+    process=ProcessOptions(logs=LogSettings(level="warning")),
 )
 
 
@@ -292,3 +297,13 @@ async def test_hostile_bytes_on_every_port_of_the_tree_end_no_process() -> None:
                         nursery.start_soon(attack, port, data)
         assert not any(handle.exited() for handle in handles)
         assert (await cluster.wait_healthy()).healthy
+
+
+async def test_members_have_their_settings_from_no_place_that_others_read() -> None:
+    """Neither arguments, nor a standard input that their own processes inherit."""
+    async with running() as cluster:
+        for pid in (cluster.coordinator_pid(), cluster.node_pid("n1"), cluster.node_pid("n2")):
+            assert processes.command_line(pid)[1:3] == ["-m", "greenroom_cluster.runtime.member"]
+            assert len(processes.command_line(pid)) == 4
+            for each in (pid, *processes.descendants_of(pid)):
+                assert os.readlink(f"/proc/{each}/fd/0") == os.devnull  # noqa: PTH115

@@ -30,7 +30,7 @@ async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: F
             tasks.start_soon(stop_on_signal)
             progress = _ignore if json else _print_progress
             async with open_local_cluster(settings, on_progress=progress) as cluster:
-                warn_if_short(len(cluster.nodes) * settings.actors, cluster.memory_bytes_max)
+                warn_if_short(len(cluster.nodes) * settings.node.actors, cluster.memory_bytes_max)
                 _print_ready(cluster, settings, time.monotonic() - began, json=json)
                 await trio.sleep_forever()
 
@@ -61,7 +61,7 @@ def _print_ready(
         ).decode()
     else:
         line = (
-            f"ready in {seconds:.1f} s: {len(cluster.nodes)} nodes of {settings.actors} actors, "
+            f"ready in {seconds:.1f} s: {len(cluster.nodes)} nodes of {settings.node.actors} actors, "
             f"{settings.shards} shards of {settings.replicas} replicas, up to "
             f"{cluster.memory_bytes_max >> 20} MiB of memory an actor. Connect to {cluster.url}"
         )

@@ -3,40 +3,34 @@
 import importlib.util
 import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import msgspec
 import typer
 from typer.core import TyperGroup
 
-from greenroom.errors import GreenroomError, UsageError
+from greenroom.errors import UsageError
 from greenroom_cluster import config
 from greenroom_cluster.cli import options
-from greenroom_cluster.cli.escaping import printable
-from greenroom_cluster.coordination.genesis import REPLICAS_DEFAULT, SHARDS_DEFAULT
+from greenroom_cluster.cli.settings import with_options_of
 from greenroom_cluster.demo.settings import BROWSERS as DEMO_BROWSERS
 from greenroom_cluster.demo.settings import SECONDS as DEMO_SECONDS
+from greenroom_cluster.escaping import printable
+from greenroom_cluster.exits import (
+    EXIT_FAILED,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    TRACTOR_MISSING,
+    errors_told,
+    fail,
+)
 from greenroom_cluster.logs import LogSettings
-from greenroom_cluster.restarts import RestartSettings
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_UNREACHABLE = 3
-
-TRACTOR_MISSING = """\
-greenroom: tractor, which runs the processes of a cluster, is not installed. Install it too:
-  pip:  pip install --no-deps tractor==0.1.0a5
-  uv:   uv tool install "greenroom-cluster[tractor]" --find-links dist --overrides overrides.txt
-        (overrides.txt holds one line: pdbpp>=0.12; dist is the directory with the wheels)"""
 
 _VALUE_ERRORS = {
     "Input should be a valid integer": "not a whole number.",
     "Input should be a valid number": "not a number.",
     "Input should be a valid boolean": "neither true nor false.",
 }
-_RESTARTS = RestartSettings()
-_LOGS = LogSettings()
 _LOGS_OF_QUESTIONS = LogSettings(level="error")
 
 
@@ -69,22 +63,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; errors that a user can mend are one line on stderr."""
-    try:
+    with errors_told():
         app(standalone_mode=True)
-    except ModuleNotFoundError as error:
-        if error.name != "tractor":
-            raise
-        _fail(TRACTOR_MISSING, EXIT_FAILED)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BaseException as error:
-        known = _user_error(error)
-        if known is None:
-            raise
-        _fail(
-            f"greenroom: {printable(str(known))}",
-            EXIT_USAGE if isinstance(known, UsageError) else EXIT_FAILED,
-        )
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001  called by typer with the option's value
@@ -107,23 +87,6 @@ def greenroom(
     del version
 
 
-def _fail(message: str, status: int) -> NoReturn:
-    sys.stderr.write(message + "\n")
-    sys.exit(status)
-
-
-def _user_error(error: BaseException) -> GreenroomError | None:
-    """Return the error that is meant for the user, also out of the group of a task nursery."""
-    if isinstance(error, GreenroomError):
-        return error
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            known = _user_error(inner)
-            if known is not None:
-                return known
-    return None
-
-
 def _run(work: Callable[..., Awaitable[Any]], *arguments: Any, logs: LogSettings = _LOGS_OF_QUESTIONS) -> Any:
     import trio
 
@@ -136,197 +99,37 @@ def _run(work: Callable[..., Awaitable[Any]], *arguments: Any, logs: LogSettings
 def _need_tractor(status: int = EXIT_FAILED) -> None:
     """Report a missing tractor before any process is started, since those would only be restarted."""
     if importlib.util.find_spec("tractor") is None:
-        _fail(TRACTOR_MISSING, status)
-
-
-def _exit_with(parent_pid: int) -> None:
-    if parent_pid:
-        from greenroom_cluster.runtime.processes import exit_with_parent
-
-        exit_with_parent(parent_pid)
+        fail(TRACTOR_MISSING, status)
 
 
 @app.command()
-def up(
-    *,
-    nodes: Annotated[int, typer.Option(help="How many nodes.", envvar="GREENROOM_NODES")] = 3,
-    actors: options.Actors = config.ACTORS,
-    listen: Annotated[
-        str,
-        typer.Option(
-            help="Address of the first node; the others follow. Port 0: any.", envvar="GREENROOM_LISTEN"
-        ),
-    ] = config.NODE_ADDRESS,
-    coordinator_listen: Annotated[
-        str,
-        typer.Option(
-            help=f"Address of the coordinator; without it {config.COORDINATOR_ADDRESS}, or any free port.",
-            envvar="GREENROOM_COORDINATOR_LISTEN",
-            show_default=False,
-        ),
-    ] = "",
-    data_dir: options.DataDir = None,
-    cluster: options.Cluster = config.CLUSTER,
-    shards: options.Shards = SHARDS_DEFAULT,
-    replicas: options.Replicas = REPLICAS_DEFAULT,
-    restart_nodes: Annotated[
-        bool, typer.Option(help="Start a node again that ends unasked.", envvar="GREENROOM_RESTART_NODES")
-    ] = True,
-    memory_max: options.MemoryMax = "",
-    evict: options.Evict = "none",
-    drain_seconds: options.DrainSeconds = config.DRAIN_SECONDS,
-    linger_seconds: options.LingerSeconds = config.LINGER_SECONDS,
-    restarts_max: options.RestartsMax = _RESTARTS.restarts_max,
-    restart_window: options.RestartWindow = _RESTARTS.window_seconds,
-    hang_seconds: options.HangSeconds = config.HANG_SECONDS,
-    log_format: options.Format = _LOGS.format,
-    log_level: options.Level = "warning",
-    json: options.Json = False,
-) -> None:
+@with_options_of(config.LocalClusterSettings)
+def up(settings: config.LocalClusterSettings, *, json: options.Json = False) -> None:
     """Run a whole cluster on this machine until Ctrl-C."""
     _need_tractor()
     from greenroom_cluster.cli.cluster_up import run_up
 
-    logs = LogSettings(log_format, log_level)
-    settings = config.LocalClusterSettings(
-        nodes=nodes,
-        actors=actors,
-        listen=listen,
-        coordinator_listen=coordinator_listen,
-        data_dir=data_dir,
-        cluster=cluster,
-        shards=SHARDS_DEFAULT if shards is None else shards,
-        replicas=REPLICAS_DEFAULT if replicas is None else replicas,
-        restart_nodes=restart_nodes,
-        memory_max=memory_max,
-        evict=evict,
-        drain_seconds=drain_seconds,
-        linger_seconds=linger_seconds,
-        restarts=RestartSettings(restarts_max=restarts_max, window_seconds=restart_window),
-        hang_seconds=hang_seconds,
-        logs=logs,
-    )
     settings.check()
-    _run(run_up, settings, json, logs=logs)
+    _run(run_up, settings, json, logs=settings.process.logs)
 
 
 @app.command()
-def coordinator(
-    *,
-    listen: Annotated[
-        str, typer.Option(help="Address to listen on.", envvar="GREENROOM_COORDINATOR_LISTEN")
-    ] = config.COORDINATOR_ADDRESS,
-    data_dir: options.DataDir = Path("greenroom-data"),
-    cluster: options.Cluster = config.CLUSTER,
-    shards: options.Shards = None,
-    replicas: options.Replicas = None,
-    new_lineage: Annotated[
-        bool,
-        typer.Option(
-            "--new-lineage",
-            help="Start once from the newest map in use, after this one was lost or restored from a copy.",
-            envvar="GREENROOM_NEW_LINEAGE",
-        ),
-    ] = False,
-    adopt_from: Annotated[
-        str,
-        typer.Option(
-            help="With --new-lineage: addresses of running nodes that serve the newest map, with commas.",
-            envvar="GREENROOM_ADOPT_FROM",
-        ),
-    ] = "",
-    give_up_newer: Annotated[
-        bool,
-        typer.Option(
-            "--give-up-newer",
-            help="With --new-lineage, if no node runs: give up what was decided after the copy.",
-            envvar="GREENROOM_GIVE_UP_NEWER",
-        ),
-    ] = False,
-    restarts_max: options.RestartsMax = _RESTARTS.restarts_max,
-    restart_window: options.RestartWindow = _RESTARTS.window_seconds,
-    hang_seconds: options.HangSeconds = config.HANG_SECONDS,
-    log_format: options.Format = _LOGS.format,
-    log_level: options.Level = _LOGS.level,
-    exit_with_parent: options.ExitWithParent = 0,
-) -> None:
+@with_options_of(config.CoordinatorProcessSettings)
+def coordinator(settings: config.CoordinatorProcessSettings) -> None:
     """Run the coordinator, which keeps the cluster map."""
-    _exit_with(exit_with_parent)
     from greenroom_cluster.runtime.coordination_process import run_coordinator_process
 
-    logs = LogSettings(log_format, log_level)
-    settings = config.CoordinatorProcessSettings(
-        listen=listen,
-        data_dir=data_dir or Path("greenroom-data"),
-        cluster=cluster,
-        shards=shards,
-        replicas=replicas,
-        new_lineage=new_lineage,
-        adopt_from=adopt_from,
-        give_up_newer=give_up_newer,
-        restarts=RestartSettings(restarts_max=restarts_max, window_seconds=restart_window),
-        hang_seconds=hang_seconds,
-        logs=logs,
-    )
-    _run(run_coordinator_process, settings, logs=logs)
+    _run(run_coordinator_process, settings, logs=settings.process.logs)
 
 
 @app.command(short_help="Run one node: its actors, and the clients' address.")
-def node(
-    *,
-    name: Annotated[
-        str, typer.Option(help="Name of the node, unique in the cluster.", envvar="GREENROOM_NAME")
-    ],
-    listen: Annotated[
-        str, typer.Option(help="Address to listen on for clients.", envvar="GREENROOM_LISTEN")
-    ] = config.NODE_ADDRESS,
-    advertise: Annotated[
-        str,
-        typer.Option(help="Address that others reach it by, if not the same.", envvar="GREENROOM_ADVERTISE"),
-    ] = "",
-    coordinator: Annotated[
-        str, typer.Option(help="Address of the coordinator.", envvar="GREENROOM_COORDINATOR")
-    ] = config.COORDINATOR_ADDRESS,
-    actors: options.Actors = config.ACTORS,
-    actor_port_base: Annotated[
-        int,
-        typer.Option(help="First port of the actors; 0: any free ones.", envvar="GREENROOM_ACTOR_PORT_BASE"),
-    ] = 0,
-    cluster: options.Cluster = config.CLUSTER,
-    memory_max: options.MemoryMax = "",
-    evict: options.Evict = "none",
-    drain_seconds: options.DrainSeconds = config.DRAIN_SECONDS,
-    linger_seconds: options.LingerSeconds = config.LINGER_SECONDS,
-    restarts_max: options.RestartsMax = _RESTARTS.restarts_max,
-    restart_window: options.RestartWindow = _RESTARTS.window_seconds,
-    hang_seconds: options.HangSeconds = config.HANG_SECONDS,
-    log_format: options.Format = _LOGS.format,
-    log_level: options.Level = _LOGS.level,
-    exit_with_parent: options.ExitWithParent = 0,
-) -> None:
+@with_options_of(config.NodeSettings)
+def node(settings: config.NodeSettings) -> None:
     """Run one node: its actors, and the address that clients connect to. SIGTERM hands over first."""
-    _exit_with(exit_with_parent)
-    logs = LogSettings(log_format, log_level)
-    settings = config.NodeSettings(
-        name=name,
-        listen=listen,
-        advertise=advertise,
-        coordinator=coordinator,
-        cluster=cluster,
-        actors=actors,
-        actor_port_base=actor_port_base,
-        memory_max=memory_max,
-        evict=evict,
-        drain_seconds=drain_seconds,
-        linger_seconds=linger_seconds,
-        restarts=RestartSettings(restarts_max=restarts_max, window_seconds=restart_window),
-        hang_seconds=hang_seconds,
-        logs=logs,
-    )
     settings.check()
     from greenroom_cluster.runtime.node_process import run_node
 
-    _run(run_node, settings, logs=logs)
+    _run(run_node, settings, logs=settings.process.logs)
 
 
 def _addresses(connect: str) -> list[str]:
@@ -353,7 +156,7 @@ def _ask(
         text, status = str(error), EXIT_USAGE
     if json:
         _print_json({"healthy": False, "error": text})
-    _fail(f"greenroom: {printable(text)}", status)
+    return fail(f"greenroom: {printable(text)}", status)
 
 
 def _inspect(connect: str, cluster: str, *, json: bool) -> Any:

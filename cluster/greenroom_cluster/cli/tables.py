@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from greenroom_cluster.cli.escaping import printable
+from greenroom_cluster.escaping import printable
 from greenroom_cluster.inspection import (
     ALONE,
     FULL,

@@ -8,7 +8,7 @@ import httpx
 import trio
 
 import greenroom
-from greenroom_cluster.config import LocalClusterSettings
+from greenroom_cluster.config import LocalClusterSettings, NodeOptions, ProcessOptions
 from greenroom_cluster.demo import faults
 from greenroom_cluster.demo.browsers import Browser, DeadCookie, check_all
 from greenroom_cluster.demo.settings import DemoSettings
@@ -51,11 +51,11 @@ async def play(settings: DemoSettings, stage: Stage) -> DemoResult:
     begun = trio.current_time()
     cluster_settings = LocalClusterSettings(
         nodes=NODES,
-        actors=ACTORS,
+        node=NodeOptions(actors=ACTORS),
         listen="127.0.0.1:0",
         coordinator_listen="127.0.0.1:0",
         restart_nodes=False,
-        logs=LogSettings(level="error"),
+        process=ProcessOptions(logs=LogSettings(level="error")),
     )
     verdict = Verdict()
     stage.step(f"starting a coordinator and {NODES} nodes of {ACTORS} actors")

@@ -14,6 +14,7 @@ from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_ACTOR
+from greenroom_cluster.config import ActorOptions
 from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.links import former
 from greenroom_cluster.links.outbox import are_bulk
@@ -45,7 +46,6 @@ from greenroom_cluster.shard.inputs import (
     PeerMessages,
 )
 from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX
-from greenroom_cluster.shard.settings import HostSettings
 
 _decoders = {role: messages_decoder(kinds) for role, kinds in AT_ACTOR.items()}
 _former_decoder = former.FormerDecoder(AT_ACTOR[wire.ROLE_CLIENT])
@@ -57,7 +57,7 @@ _MEASURE_SECONDS = 0.25
 class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Who the actor is and where it listens. Port 0: any. An empty `advertise_host`: the host listened on.
 
-    `linger_seconds` as for `Poller`. `mark_path` is where it marks the record in hand, empty: nowhere.
+    `mark_path` is where it marks the record in hand, empty: nowhere.
     """
 
     incarnation: bytes
@@ -68,9 +68,8 @@ class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
     advertise_host: str = ""
     connections_max: int = 10_000
-    linger_seconds: float = 0.0
     mark_path: str = ""
-    core: HostSettings = HostSettings()
+    options: ActorOptions = ActorOptions()
 
 
 class _Told:
@@ -99,7 +98,7 @@ class Actor:
     def __init__(self, settings: ActorSettings, core: Core, leave: Callable[[int], None] = os._exit) -> None:
         self._settings = settings
         self.driver = Driver(core, leave)
-        self._poller = Poller(settings.linger_seconds)
+        self._poller = Poller(settings.options.linger_seconds)
         self.coordinator = CoordinatorLink(
             CoordinatorLinkSettings(settings.coordinator, settings.cluster, settings.incarnation),
             on_map=self._on_map,
@@ -114,7 +113,7 @@ class Actor:
                 port=settings.port,
                 option=ACTOR_PORT_OPTION,
                 connections_max=settings.connections_max,
-                buffer_bytes_max=buffer_bytes(settings.core.memory_bytes_max),
+                buffer_bytes_max=buffer_bytes(settings.options.core().memory_bytes_max),
             ),
             {
                 wire.ROLE_CLIENT: Service(_decoders[wire.ROLE_CLIENT], self._serve_client),
@@ -220,7 +219,7 @@ async def run_actor(settings: ActorSettings, started: Callable[[str], None]) -> 
     raise_descriptor_limit()
     calm_collector()
     mark = open_mark(settings.mark_path)
-    core = Host(settings.incarnation, settings.slot, settings.core, random.SystemRandom(), mark)
+    core = Host(settings.incarnation, settings.slot, settings.options.core(), random.SystemRandom(), mark)
     actor = Actor(settings, core)
     actor.driver.step(MemoryMeasured(resident_bytes()))
     address = actor.listener.address(settings.advertise_host)

@@ -69,11 +69,11 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with open_supervisor(
             "coordinator",
-            restarts=settings.restarts,
+            restarts=settings.process.restarts,
             on_ready=on_ready,
             on_exit=on_exit,
-            settings=SupervisionSettings(hang_seconds=settings.hang_seconds),
-            log_settings=settings.logs,
+            settings=SupervisionSettings(hang_seconds=settings.process.hang_seconds),
+            log_settings=settings.process.logs,
         ) as supervisor:
             supervisor.start_child(
                 ChildSpec("coordinator", run_coordinator, lambda _: msgspec.structs.replace(child))

@@ -1,7 +1,8 @@
 """A whole cluster on this machine: a coordinator and nodes as subprocesses, watched and started again.
 
 Each subprocess has a process group of its own, so that Ctrl-C in a terminal reaches only us, and each watches
-us through a pidfd: if this process dies, however, all of them are gone within moments.
+us through a pidfd: if this process dies, however, all of them are gone within moments. Each gets its settings
+as one document on its standard input (`greenroom_cluster.runtime.member`).
 """
 
 import os
@@ -10,21 +11,30 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import structlog
 import trio
 
 from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom.errors import GreenroomError, UnavailableError, UsageError
-from greenroom_cluster.config import COORDINATOR_ADDRESS, LocalClusterSettings, memory_bytes
+from greenroom_cluster.config import (
+    COORDINATOR_ADDRESS,
+    CoordinatorProcessSettings,
+    LocalClusterSettings,
+    NodeSettings,
+    memory_bytes,
+)
 from greenroom_cluster.coordination.boot_note import BootNote
+from greenroom_cluster.exits import EXIT_USAGE
 from greenroom_cluster.inspection import ClusterStatus, fetch_map, inspect_cluster
 from greenroom_cluster.restarts import GiveUp, RestartPolicy
 from greenroom_cluster.runtime.addresses import join_address, split_address
+from greenroom_cluster.runtime.documents import Membership, encode_settings
 from greenroom_cluster.runtime.host_memory import default_bytes
 from greenroom_cluster.runtime.ports import check_port, free_port
 from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, catches, descendants_of
@@ -33,7 +43,7 @@ from greenroom_cluster.runtime.tasks import open_tasks
 _STOP_SECONDS = 2.0
 _POLL_SECONDS = 0.05
 _COORDINATOR_SECONDS = 10.0
-_EXIT_USAGE = 2
+_MEMBER_MODULE = "greenroom_cluster.runtime.member"
 
 _log = structlog.get_logger("greenroom.local")
 
@@ -49,9 +59,9 @@ class LocalClusterError(GreenroomError):
 class _Member:
     """One subprocess that is kept running while `wanted`."""
 
-    def __init__(self, name: str, command: Sequence[str]) -> None:
+    def __init__(self, name: str, settings: CoordinatorProcessSettings | NodeSettings) -> None:
         self.name = name
-        self.command = command
+        self.settings = settings
         self.wanted = True
         self.process: trio.Process | None = None
         self.handle: ProcessHandle | None = None
@@ -110,9 +120,9 @@ class LocalCluster:
     @property
     def memory_bytes_max(self) -> int:
         """Bound of each actor's memory."""
-        settings = self._settings
-        return memory_bytes("--memory-max", settings.memory_max) or default_bytes(
-            settings.nodes * settings.actors
+        options = self._settings.node
+        return memory_bytes("--memory-max", options.actor.memory_max) or default_bytes(
+            self._settings.nodes * options.actors
         )
 
     @property
@@ -187,7 +197,7 @@ class LocalCluster:
                     missing = str(error)
                 else:
                     actors = sum(actor.reachable and actor.state == "up" for actor in status.actors)
-                    expected = len(self.nodes) * self._settings.actors
+                    expected = len(self.nodes) * self._settings.node.actors
                     if status.healthy and actors >= expected:
                         return status
                     missing = f"actors: {actors} of {expected}; shards: {status.counts()}"
@@ -211,7 +221,7 @@ class LocalCluster:
         member = self._members[name]
         member.wanted = False
         member.signal(signal.SIGTERM)
-        with trio.move_on_after(self._settings.drain_seconds + 10 if seconds is None else seconds):
+        with trio.move_on_after(self._settings.node.drain_seconds + 10 if seconds is None else seconds):
             await member.gone.wait()
             assert member.process is not None
             del self._members[name]
@@ -229,13 +239,14 @@ class LocalCluster:
             index = len(self._addresses)
             planned = index < len(self._planned)
             self._addresses[name] = self._planned[index] if planned else self._node_address(index)
-        member = self._members[name] = _Member(name, self._node_command(name))
+        member = self._members[name] = _Member(name, self._node_settings(name))
         await self._start(member)
         return name
 
     async def start(self) -> None:
         """Start the coordinator and, once it answers, the nodes; return when their processes run."""
-        self._coordinator = _Member("coordinator", self._coordinator_command())
+        settings = self._settings.coordinator_settings(self.coordinator_address, self._data_dir)
+        self._coordinator = _Member("coordinator", settings)
         await self._start(self._coordinator)
         await self._wait_for_coordinator()
         for _ in range(self._settings.nodes):
@@ -295,41 +306,12 @@ class LocalCluster:
             pass
         return join_address(host, port)
 
-    def _common_options(self) -> list[str]:
-        settings = self._settings
-        return [
-            *("--cluster", settings.cluster),
-            *("--log-format", settings.logs.format),
-            *("--log-level", settings.logs.level),
-            *("--restarts-max", str(settings.restarts.restarts_max)),
-            *("--restart-window", str(settings.restarts.window_seconds)),
-            *("--hang-seconds", str(settings.hang_seconds)),
-            *("--exit-with-parent", str(os.getpid())),
-        ]
-
-    def _coordinator_command(self) -> list[str]:
-        return [
-            *(sys.executable, "-m", "greenroom_cluster", "coordinator"),
-            *("--listen", self.coordinator_address),
-            *("--data-dir", str(self._data_dir)),
-            *("--shards", str(self._settings.shards)),
-            *("--replicas", str(self._settings.replicas)),
-            *self._common_options(),
-        ]
-
-    def _node_command(self, name: str) -> list[str]:
-        return [
-            *(sys.executable, "-m", "greenroom_cluster", "node"),
-            *("--name", name),
-            *("--listen", self._addresses[name]),
-            *("--coordinator", self.coordinator_address),
-            *("--actors", str(self._settings.actors)),
-            *("--memory-max", str(self.memory_bytes_max)),
-            *("--evict", self._settings.evict),
-            *("--drain-seconds", str(self._settings.drain_seconds)),
-            *("--linger-seconds", str(self._settings.linger_seconds)),
-            *self._common_options(),
-        ]
+    def _node_settings(self, name: str) -> NodeSettings:
+        settings = self._settings.node_settings(name, self._addresses[name], self.coordinator_address)
+        replace = msgspec.structs.replace
+        # A node would share what there is among its own actors alone.
+        actor = replace(settings.node.actor, memory_max=str(self.memory_bytes_max))
+        return replace(settings, node=replace(settings.node, actor=actor))
 
     async def _start(self, member: _Member) -> None:
         self._tasks.start_soon(self._keep, member)
@@ -337,7 +319,7 @@ class LocalCluster:
 
     async def _keep(self, member: _Member) -> None:
         chance = random.Random(os.urandom(16))  # noqa: S311  jitter
-        restarts = RestartPolicy(member.name, self._settings.restarts, chance)
+        restarts = RestartPolicy(member.name, self._settings.process.restarts, chance)
         try:
             while member.wanted:
                 await self._run(member, restarts)
@@ -359,8 +341,8 @@ class LocalCluster:
         if not member.wanted or self._stopping:
             return False
         assert member.process is not None
-        if member.process.returncode == _EXIT_USAGE:
-            self._give_up(f"{member.name} cannot run as it was told to; its last line of log says why")
+        if member.process.returncode == EXIT_USAGE:
+            self._give_up(f"{member.name} cannot run with these settings; its last line of log says why")
             return False
         member.wanted = self.restart_nodes or member is self._coordinator
         return member.wanted
@@ -370,16 +352,10 @@ class LocalCluster:
         self._tasks.cancel_scope.cancel()
 
     async def _run(self, member: _Member, restarts: RestartPolicy) -> None:
-        # Options are given in full, so a variable meant for this command must not reach them.
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("GREENROOM_")}
-        spawn = partial(
-            trio.lowlevel.open_process,
-            member.command,
-            stdin=None,
-            env=environment,
-            process_group=0,
-        )
-        with trio.CancelScope(shield=True):
+        command = [sys.executable, "-m", _MEMBER_MODULE, member.name]
+        membership = Membership(os.getpid(), member.settings)
+        with trio.CancelScope(shield=True), _document(membership) as document:
+            spawn = partial(trio.lowlevel.open_process, command, stdin=document, process_group=0)
             member.process = await spawn()
         member.handle = ProcessHandle(member.process.pid)
         restarts.started(time.monotonic_ns())
@@ -389,6 +365,15 @@ class LocalCluster:
             await member.handle.wait_exited()
             await member.process.wait()
         member.handle.close()
+
+
+@contextmanager
+def _document(membership: Membership) -> Iterator[int]:
+    """Open a file in memory, without a name, from which a member reads its settings."""
+    with os.fdopen(os.memfd_create("greenroom-settings"), "wb") as file:
+        file.write(encode_settings(membership))
+        file.seek(0)
+        yield file.fileno()
 
 
 def _tell_end(member: _Member, *, asked: bool, kept: bool) -> None:

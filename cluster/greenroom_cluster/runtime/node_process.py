@@ -46,7 +46,6 @@ from greenroom_cluster.runtime.supervision import (
     open_supervisor,
 )
 from greenroom_cluster.runtime.tasks import open_tasks
-from greenroom_cluster.shard.settings import HostSettings
 from greenroom_cluster.suspect_records import WATCH_SECONDS
 
 _WATCH_COORDINATOR_SECONDS = 0.5
@@ -71,8 +70,9 @@ class Node:
         self._address = join_address(advertised_host, advertised_port or self._server.listener.port)
         self._advertised_host = advertised_host
         self._listen_host = host
-        self._memory_bytes_max = memory_bytes("--memory-max", settings.memory_max) or default_bytes(
-            settings.actors
+        options = settings.node
+        self._memory_bytes_max = memory_bytes("--memory-max", options.actor.memory_max) or default_bytes(
+            options.actors
         )
         self._link = CoordinatorLink(
             CoordinatorLinkSettings(settings.coordinator, settings.cluster, self._identity),
@@ -81,7 +81,7 @@ class Node:
             on_down=lambda: self._step(ins.CoordinatorDown()),
             on_refused=lambda reason: self._step(ins.CoordinatorRefused(reason)),
         )
-        agent = AgentSettings(settings.name, self._address, host_identity(), settings.drain_seconds)
+        agent = AgentSettings(settings.name, self._address, host_identity(), options.drain_seconds)
         self._agent = Agent(agent, now_ns())
         self._marks = MarkFiles()
         self._stepped = trio.Event()
@@ -110,11 +110,11 @@ class Node:
                     services.start_soon(service)
                 async with open_supervisor(
                     self._settings.name,
-                    restarts=self._settings.restarts,
+                    restarts=self._settings.process.restarts,
                     on_ready=self._on_ready,
                     on_exit=self._on_exit,
-                    settings=SupervisionSettings(hang_seconds=self._settings.hang_seconds),
-                    log_settings=self._settings.logs,
+                    settings=SupervisionSettings(hang_seconds=self._settings.process.hang_seconds),
+                    log_settings=self._settings.process.logs,
                 ) as supervisor:
                     self._supervisor = supervisor
                     self._start_children(supervisor)
@@ -129,21 +129,22 @@ class Node:
             raise self._error
 
     def _start_children(self, supervisor: Supervisor) -> None:
-        for index in range(self._settings.actors):
+        for index in range(self._settings.node.actors):
             supervisor.start_child(self._child_spec(index))
         _log.info(
             "node_started",
             node=self._settings.name,
             address=self._address,
-            actors=self._settings.actors,
+            actors=self._settings.node.actors,
             memory_mib_max_per_actor=self._memory_bytes_max >> 20,
         )
-        warn_if_short(self._settings.actors, self._memory_bytes_max)
+        warn_if_short(self._settings.node.actors, self._memory_bytes_max)
 
     def _child_spec(self, index: int) -> ChildSpec:
         settings = self._settings
         slot = f"{settings.name}/{index}"
         port = settings.actor_port_base + index if settings.actor_port_base else 0
+        options = msgspec.structs.replace(settings.node.actor, memory_max=str(self._memory_bytes_max))
 
         def actor_settings(incarnation: bytes) -> ActorSettings:
             self._step(ins.ChildStarting(slot, incarnation))
@@ -155,9 +156,8 @@ class Node:
                 host=self._listen_host,
                 port=port,
                 advertise_host=self._advertised_host,
-                linger_seconds=settings.linger_seconds,
                 mark_path=self._marks.open(slot, incarnation),
-                core=HostSettings(memory_bytes_max=self._memory_bytes_max, eviction=settings.evict),
+                options=options,
             )
 
         return ChildSpec(slot, run_actor, actor_settings)
@@ -268,7 +268,7 @@ async def _take_actor_ports(settings: NodeSettings) -> None:
     if not first:
         return
     host, port = split_address(settings.listen)
-    ports = range(first, first + settings.actors)
+    ports = range(first, first + settings.node.actors)
     if port in ports:
         raise UsageError(
             f"{ACTOR_PORT_OPTION} {first} gives ports {first} to {ports[-1]} to the actors, and the node "

@@ -14,11 +14,11 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
-import msgspec
 import structlog
 import trio
 
 from greenroom.errors import UsageError
+from greenroom_cluster.runtime.documents import decode_settings
 from greenroom_cluster.runtime.tasks import open_tasks
 
 EXIT_STOPPED = 0
@@ -83,7 +83,7 @@ async def run_supervised(
     status = EXIT_FAILED
     try:
         work: Work = resolve(target)
-        decoded = msgspec.msgpack.decode(settings, type=resolve(settings_type))
+        decoded = decode_settings(settings, resolve(settings_type))
         async with open_tasks() as nursery:
             scope = trio.CancelScope()
             nursery.start_soon(_beat, stream, beat_seconds)

@@ -29,6 +29,7 @@ from greenroom_cluster import logs
 from greenroom_cluster.keeper import WATCH_SECONDS, Keeper, SupervisionSettings
 from greenroom_cluster.restarts import GiveUp, RestartSettings
 from greenroom_cluster.runtime import supervised
+from greenroom_cluster.runtime.documents import encode_settings
 from greenroom_cluster.runtime.hardening import NOWHERE, release_starter, tractor
 from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, children_of, command_line
 from greenroom_cluster.runtime.tasks import open_tasks
@@ -274,7 +275,7 @@ class Supervisor:
                         child_main,
                         target=supervised.reference_to(spec.target),
                         settings_type=supervised.reference_to(type(settings)),
-                        settings=msgspec.msgpack.encode(settings),
+                        settings=encode_settings(settings),
                         beat_seconds=self._settings.beat_seconds,
                         log_settings=msgspec.to_builtins(self._log_settings),
                     ) as (context, _),

@@ -40,7 +40,7 @@ async def test_taken_port_names_the_option_that_chooses_it() -> None:
             coordinator="127.0.0.1:1",
             port=taken.getsockname()[1],
         )
-        core = Host(settings.incarnation, settings.slot, settings.core, random.Random(1))
+        core = Host(settings.incarnation, settings.slot, settings.options.core(), random.Random(1))
         with pytest.raises(UsageError, match=r"--actor-port-base \(GREENROOM_ACTOR_PORT_BASE\)"):
             Actor(settings, core)
 

@@ -7,7 +7,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from greenroom import UsageError
-from greenroom_cluster.config import MEMORY_BYTES_MIN, LocalClusterSettings, NodeSettings, memory_bytes
+from greenroom_cluster.config import (
+    MEMORY_BYTES_MIN,
+    ActorOptions,
+    LocalClusterSettings,
+    NodeOptions,
+    NodeSettings,
+    memory_bytes,
+)
 from greenroom_cluster.runtime.host_memory import (
     available_bytes,
     default_bytes,
@@ -82,9 +89,12 @@ def test_bounds_beyond_what_there_is_are_warned_of() -> None:
     assert "--memory-max" in logs[0]["hint"]
 
 
+WRONG = NodeOptions(actor=ActorOptions(evict="users"))  # type: ignore[arg-type]  # on purpose
+
+
 @pytest.mark.parametrize(
     "settings",
-    [NodeSettings(name="n1", evict="users"), LocalClusterSettings(evict="users")],  # type: ignore[arg-type]  # wrong on purpose
+    [NodeSettings(name="n1", node=WRONG), LocalClusterSettings(node=WRONG)],
 )
 def test_what_cannot_be_evicted_names_the_option(settings: NodeSettings | LocalClusterSettings) -> None:
     with pytest.raises(UsageError, match="--evict must be none or anonymous; it is 'users'"):

@@ -1,16 +1,27 @@
-"""What supervised processes are handed at their start: nothing that only some may know."""
+"""What processes are handed at their start: all their settings, and nothing that only some may know."""
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
 import pytest
 
+from greenroom_cluster.config import (
+    ActorOptions,
+    CoordinatorProcessSettings,
+    NodeOptions,
+    NodeSettings,
+    ProcessOptions,
+)
+from greenroom_cluster.logs import LogSettings
+from greenroom_cluster.restarts import RestartSettings
 from greenroom_cluster.runtime.actor import ActorSettings
 from greenroom_cluster.runtime.coordinator import CoordinatorServerSettings
+from greenroom_cluster.runtime.documents import Membership, decode_settings, encode_settings
 
-HANDED = [ActorSettings, CoordinatorServerSettings]
+HANDED = [ActorSettings, CoordinatorServerSettings, NodeSettings, CoordinatorProcessSettings]
 # A secret is handed on as the path of a file that only its owner may read.
 SECRET = re.compile(r"secret|token|password|passphrase|credential|private|(^|_)keys?(_|$)")
 PATH = re.compile(r"_(file|path|dir)$")
@@ -53,3 +64,26 @@ def test_a_secret_would_be_seen() -> None:
 
     found = {name for name, kind in fields(Outer) if holds_secret(name, kind)}
     assert found == {"tls_key", "nonce", "cookie_secret"}
+
+
+PROCESS = ProcessOptions(
+    restarts=RestartSettings(restarts_max=7), hang_seconds=3.0, logs=LogSettings("json", "debug")
+)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        NodeSettings(
+            name="n1",
+            advertise="h:1",
+            node=NodeOptions(actors=3, actor=ActorOptions(memory_max="1GiB", evict="anonymous")),
+            process=PROCESS,
+        ),
+        CoordinatorProcessSettings(data_dir=Path("/data"), shards=8, adopt_from="a:1,b:2", process=PROCESS),
+    ],
+    ids=["node", "coordinator"],
+)
+def test_settings_arrive_as_they_were(settings: NodeSettings | CoordinatorProcessSettings) -> None:
+    membership = Membership(4711, settings)
+    assert decode_settings(encode_settings(membership), Membership) == membership

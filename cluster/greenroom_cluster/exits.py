@@ -1,0 +1,72 @@
+"""How a command ends: exit codes, and errors that a user can mend as one line on stderr."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from greenroom.errors import GreenroomError, UsageError
+from greenroom_cluster.escaping import printable
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNREACHABLE = 3
+_EXIT_INTERRUPTED = 130
+
+TRACTOR_MISSING = """\
+greenroom: tractor, which runs the processes of a cluster, is not installed. Install it too:
+  pip:  pip install --no-deps tractor==0.1.0a5
+  uv:   uv tool install "greenroom-cluster[tractor]" --find-links dist --overrides overrides.txt
+        (overrides.txt holds one line: pdbpp>=0.12; dist is the directory with the wheels)"""
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """Print the message and end with that status."""
+    sys.stderr.write(message + "\n")
+    sys.exit(status)
+
+
+def leave_on_signals() -> None:
+    """Let SIGINT and SIGTERM end this process quietly until something waits for them."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _leave)
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    # By the convention of shells. Nothing has been started yet that would have to be stopped.
+    os._exit(128 + number)
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """End the process with one line on stderr if the body raises an error that is meant for the user."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "tractor":
+            raise
+        fail(TRACTOR_MISSING, EXIT_FAILED)
+    except KeyboardInterrupt:
+        sys.exit(_EXIT_INTERRUPTED)
+    except BaseException as error:
+        known = _user_error(error)
+        if known is None:
+            raise
+        status = EXIT_USAGE if isinstance(known, UsageError) else EXIT_FAILED
+        fail(f"greenroom: {printable(str(known))}", status)
+
+
+def _user_error(error: BaseException) -> GreenroomError | None:
+    """Return the error that is meant for the user, also out of the group of a task nursery."""
+    if isinstance(error, GreenroomError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            known = _user_error(inner)
+            if known is not None:
+                return known
+    return None

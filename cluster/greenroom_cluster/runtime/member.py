@@ -1,0 +1,52 @@
+"""Entry of a coordinator or node of a local cluster: `python -m greenroom_cluster.runtime.member NAME`.
+
+Its settings are a document on its standard input, not arguments: any user of the host can read those. `NAME`
+only tells a reader of `ps` which process this is.
+"""
+
+import os
+import sys
+
+from greenroom_cluster.runtime.lean_child import do_without_rich
+
+
+def main() -> None:
+    """Run the member. A user's mistake is one line on stderr, as on the command line."""
+    # First: it decides what the imports below load.
+    do_without_rich()
+    from greenroom_cluster.exits import errors_told, leave_on_signals
+
+    leave_on_signals()
+    with errors_told():
+        _run(sys.stdin.buffer.read())
+
+
+def _run(document: bytes) -> None:
+    # The processes that this one starts inherit its standard input, and must not find the settings there.
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, sys.stdin.fileno())
+    os.close(nothing)
+
+    import trio
+
+    from greenroom_cluster import logs
+    from greenroom_cluster.config import NodeSettings
+    from greenroom_cluster.runtime.documents import Membership, decode_settings
+    from greenroom_cluster.runtime.processes import exit_with_parent
+
+    membership = decode_settings(document, Membership)
+    exit_with_parent(membership.parent_pid)
+    settings = membership.settings
+    logs.configure(settings.process.logs)
+    if isinstance(settings, NodeSettings):
+        from greenroom_cluster.runtime.node_process import run_node
+
+        trio.run(run_node, settings)
+    else:
+        from greenroom_cluster.runtime.coordination_process import run_coordinator_process
+
+        trio.run(run_coordinator_process, settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Settings made from the options of a command."""
+
+from typing import Annotated, Any
+
+import msgspec
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from greenroom_cluster.cli.settings import with_options_of
+from greenroom_cluster.config import (
+    ActorOptions,
+    CoordinatorProcessSettings,
+    LocalClusterSettings,
+    NodeOptions,
+    NodeSettings,
+)
+from greenroom_cluster.flags import Flag
+
+
+def taken(kind: Any, *arguments: str, **variables: str) -> Any:
+    """Return the settings that a command makes of these arguments."""
+    found: list[Any] = []
+    app = typer.Typer()
+    app.command()(with_options_of(kind)(found.append))
+    result = CliRunner().invoke(app, arguments, env=variables)
+    assert result.exit_code == 0, result.output
+    return found[0]
+
+
+@pytest.mark.parametrize("kind", [LocalClusterSettings, CoordinatorProcessSettings])
+def test_without_options_settings_are_the_defaults(kind: Any) -> None:
+    assert taken(kind) == kind()
+
+
+def test_options_reach_the_struct_in_which_they_lie() -> None:
+    settings = taken(NodeSettings, "--name", "n1", "--memory-max", "1GiB", "--actors", "3")
+    options = NodeOptions(actors=3, actor=ActorOptions(memory_max="1GiB"))
+    assert settings == NodeSettings(name="n1", node=options)
+
+
+def test_variables_stand_for_options_of_nested_structs() -> None:
+    settings = taken(LocalClusterSettings, GREENROOM_EVICT="anonymous", GREENROOM_LOG_LEVEL="debug")
+    assert settings.node.actor.evict == "anonymous"
+    assert settings.process.logs.level == "debug"
+
+
+class Inner(msgspec.Struct, frozen=True):
+    how_many: Annotated[int, Flag(help="How many.")] = 1
+    hidden: int = 2
+
+
+class Outer(msgspec.Struct, frozen=True):
+    inner: Inner = Inner(how_many=5)
+
+
+def test_a_field_with_a_flag_is_all_that_an_option_takes() -> None:
+    assert taken(Outer) == Outer()
+    assert taken(Outer, "--how-many", "6") == Outer(Inner(how_many=6))
+    assert taken(Outer, GREENROOM_HOW_MANY="7") == Outer(Inner(how_many=7))
