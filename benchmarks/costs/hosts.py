@@ -226,8 +226,8 @@ class Pair:
                 return False
         # Both lead some: a map that is being balanced is not what is to be measured.
         plans = {entry.wanted[0] for entry in self._coordinator.map.shards}
-        leaders = {entry.primary for entry in self._coordinator.map.shards}
-        return len(plans) == len(leaders) == len(self.sides)
+        primaries = {entry.primary for entry in self._coordinator.map.shards}
+        return len(plans) == len(primaries) == len(self.sides)
 
     def _run_until(self, done: Callable[[], bool]) -> None:
         for _ in range(_PASSES_MAX):

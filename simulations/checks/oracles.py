@@ -68,7 +68,7 @@ class ObservedLog(Log):
         self.fresh.append(record)
 
     def receive(self, records: Sequence[Record], charge: Callable[[Command], int] | None = None) -> bool:
-        """Add what is new of a primary's records, as its followers do."""
+        """Add what is new of a primary's records, as its recipients do."""
         before = self.appended
         whole = super().receive(records, charge)
         self.fresh += self.records(before, self.appended)

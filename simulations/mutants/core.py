@@ -57,14 +57,14 @@ def _(patches: Patches) -> None:
         add(self, now_ns)
         if joiner is not None and self.opened is not None and self.opened.proposal.kind == "add":
             joiner.counted = False
-            self._replication.count_followers()
+            self._replication.count_recipients()
 
     def counting(self, now_ns):
         backups = self._copy.members[1:]
-        for follower in self._replication.followers:
-            if follower.pair.peer in backups:
-                follower.counted = True
-                follower.acknowledged = max(follower.acknowledged, 0)
+        for recipient in self._replication.recipients:
+            if recipient.pair.peer in backups:
+                recipient.counted = True
+                recipient.acknowledged = max(recipient.acknowledged, 0)
         reconfigure(self, now_ns)
 
     patches.set(Membership, "add_if_caught_up", add_if_caught_up)
@@ -103,10 +103,10 @@ def _(patches: Patches) -> None:
 
     def propose_removal(self, peers, reason, now_ns):
         original(self, peers, reason, now_ns)
-        for follower in self._replication.followers:
-            if follower.pair.peer in peers:
-                follower.counted = False
-        self._replication.count_followers()
+        for recipient in self._replication.recipients:
+            if recipient.pair.peer in peers:
+                recipient.counted = False
+        self._replication.count_recipients()
         self._step.ready[self._copy.shard] = None
 
     patches.set(Membership, "_propose_removal", propose_removal)
@@ -145,10 +145,10 @@ def _(patches: Patches) -> None:
 
     def become_fenced(self, now_ns, reason):
         original(self, now_ns, reason)
-        opened, leader, members = self.opened, self.leader, self.members
+        opened, primary, members = self.opened, self.primary_incarnation, self.members
         self.members = (self.context.incarnation,)
         self.become_primary(now_ns, self.clock.last_us, self.epoch)
-        self.members, self.opened, self.leader = members, opened, leader
+        self.members, self.opened, self.primary_incarnation = members, opened, primary
 
     patches.set(Replica, "become_fenced", become_fenced)
 
@@ -163,7 +163,7 @@ def _(patches: Patches) -> None:
         if joiner is None or transfer is None or transfer.acknowledged < 0 or self.opened is not None:
             return
         joiner.counted = True
-        self._replication.count_followers()
+        self._replication.count_recipients()
         self.add_if_caught_up(now_ns)
 
     patches.set(Membership, "_add_if_ready", add_if_ready)
@@ -186,12 +186,12 @@ def _forget_what_is_not_committed(patches: Patches) -> None:
     """Let a primary that becomes a backup drop the rest of its log, else the core itself would notice."""
     original = Replica.become_backup
 
-    def become_backup(self, now_ns, leader, before):
+    def become_backup(self, now_ns, primary, before):
         if self.primary is not None and self.committed != self.log.appended:
             self.log.appended = self.committed
             self.log._entries.clear()
             self.log.held_bytes = 0
-        original(self, now_ns, leader, before)
+        original(self, now_ns, primary, before)
 
     patches.set(Replica, "become_backup", become_backup)
 
@@ -234,9 +234,9 @@ def _(patches: Patches) -> None:
     """A backup does not compare epochs: a deposed primary's records go into its log."""
 
     def follows(current, sender, epoch, kind):  # noqa: ARG001
-        return sender == current.leader or epoch < current.epoch
+        return sender == current.primary_incarnation or epoch < current.epoch
 
-    patches.set(backup, "_follows", follows)
+    patches.set(backup, "_is_from_primary", follows)
 
 
 # --- leases ----------------------------------------------------------------------------------------------
@@ -301,8 +301,8 @@ def _(patches: Patches) -> None:
     """A backup that answers beacons is never given up, however long its acknowledgements take."""
     original = Membership._lost
 
-    def lost(self, follower, now_ns):
-        reason = original(self, follower, now_ns)
+    def lost(self, recipient, now_ns):
+        reason = original(self, recipient, now_ns)
         return None if reason == "it acknowledges too slowly" else reason
 
     patches.set(Membership, "_lost", lost)
@@ -394,7 +394,11 @@ def _(patches: Patches) -> None:
 
     def configuration_changed(self, now_ns, wall_us, shard, entry):
         current = self._replicas.by_shard[shard]
-        if current is not None and current.receiver is not None and current.leader not in entry.members:
+        if (
+            current is not None
+            and current.receiver is not None
+            and current.primary_incarnation not in entry.members
+        ):
             current.receiver.complete = False
         original(self, now_ns, wall_us, shard, entry)
 
@@ -407,7 +411,7 @@ def _(patches: Patches) -> None:
     original = Host._drop_if_abandoned
 
     def drop_if_abandoned(self, current, now_ns):
-        if current.leader not in self._context.dead:
+        if current.primary_incarnation not in self._context.dead:
             original(self, current, now_ns)
 
     patches.set(Host, "_drop_if_abandoned", drop_if_abandoned)

@@ -200,8 +200,10 @@ class Host:
             for shard in changed:
                 self._manage(now_ns, wall_us, shard)
         self._pairs.close_unused()
-        leaders = {replica.leader for replica in self._replicas.by_shard if replica is not None}
-        self._strangers.forget_departed(before, leaders)
+        primaries = {
+            replica.primary_incarnation for replica in self._replicas.by_shard if replica is not None
+        }
+        self._strangers.forget_departed(before, primaries)
 
     def _configuration_changed(self, now_ns: int, wall_us: int, shard: int, entry: ShardEntry) -> None:
         context = self._context
@@ -218,7 +220,9 @@ class Host:
                 self._decline(now_ns, shard, entry)
                 return
             replica.adopt(now_ns, wall_us, entry)
-        elif replica is not None and not (replica.role is Role.JOINING and replica.leader == entry.primary):
+        elif replica is not None and not (
+            replica.role is Role.JOINING and replica.primary_incarnation == entry.primary
+        ):
             self._replicas.close(shard, now_ns, "not a member any more")
 
     def _begin_lineage(self, now_ns: int, shard: int, known: ShardEntry, entry: ShardEntry) -> None:
@@ -337,7 +341,7 @@ class Host:
         whole = receiver is not None and receiver.complete
         if whole and not orphaned and (context.slot in entry.wanted or entry.epoch <= replica.epoch):
             return  # It may have been proposed already, and counts for its primary until that is decided.
-        incoming = self._pairs.incoming.get(replica.leader)
+        incoming = self._pairs.incoming.get(replica.primary_incarnation)
         heard_ns = replica.since_ns if incoming is None else max(incoming.heard_ns, replica.since_ns)
         if orphaned or now_ns - heard_ns > JOINER_SILENCE_GRACES * context.grace_ns:
             self._replicas.close(

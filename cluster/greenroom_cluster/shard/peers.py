@@ -88,7 +88,7 @@ class Peers:
             self._context.ignore("BeaconOk", "no such pair")
             return
         deliver(self._replicas, pair.on_beacon_ok(message), now_ns, wall_us, peer, Kind.REFUSAL)
-        deliver(self._replicas, tuple(pair.followers), now_ns, wall_us, peer, Kind.LEASE)
+        deliver(self._replicas, tuple(pair.recipients), now_ns, wall_us, peer, Kind.LEASE)
 
     def _snapshot_chunk(self, now_ns: int, wall_us: int, peer: bytes, message: SnapshotChunk) -> None:
         replicas, shard = self._replicas, message.shard
@@ -132,6 +132,6 @@ class Peers:
             pair.link_down()
 
     def _primaries(self, pair: Outgoing) -> list[Primary]:
-        """Return the primaries here that have the pair's peer for a follower."""
-        replicas = [self._replicas.by_shard[shard] for shard in pair.followers]
+        """Return the primaries here that have the pair's peer for a recipient."""
+        replicas = [self._replicas.by_shard[shard] for shard in pair.recipients]
         return [each.primary for each in replicas if each is not None and each.primary is not None]

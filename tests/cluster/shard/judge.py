@@ -106,9 +106,9 @@ class Judge:
                 settings = actor.world.settings
                 assert len(primary.held) <= settings.held_requests_max
                 assert log.held_bytes <= settings.uncommitted_bytes_max + (2 << 20)
-                for follower in primary.replication.followers:
-                    assert len(follower.pair.flights) <= settings.prepares_in_flight_max
-                    assert follower.acknowledged <= log.appended
+                for recipient in primary.replication.recipients:
+                    assert len(recipient.pair.flights) <= settings.prepares_in_flight_max
+                    assert recipient.acknowledged <= log.appended
         for number in range(len(self.shards)):
             self.check_serving(number)
 

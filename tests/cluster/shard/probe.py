@@ -19,7 +19,7 @@ from greenroom_cluster.shard.messages import (
     SnapshotChunk,
     SnapshotOk,
 )
-from greenroom_cluster.shard.pairs.outgoing import Outgoing, Progress
+from greenroom_cluster.shard.pairs.outgoing import Outgoing, Recipient
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.settings import HostSettings, ns
 from greenroom_cluster.shard.state.records import Command, Record
@@ -138,15 +138,15 @@ class Probe:
         self.configure(0, wanted="a")
         self.configure(1, (ME,), nonce=self.proposal("start").nonce, wanted="a")
 
-    def lead(self, follower: str = "b") -> None:
+    def become_primary(self, recipient: str = "b") -> None:
         """Become the primary with one backup, at epoch 2, under a fresh lease."""
         self.start_alone()
-        peer = incarnation(follower)
-        self.configure(1, (ME,), wanted=f"a{follower}")
+        peer = incarnation(recipient)
+        self.configure(1, (ME,), wanted=f"a{recipient}")
         self.connect(peer)
         join = self.chunks()[-1].join
         self.hear(peer, SnapshotOk(0, 1, join, 0))
-        self.configure(2, (ME, peer), nonce=self.proposal("add").nonce, wanted=f"a{follower}")
+        self.configure(2, (ME, peer), nonce=self.proposal("add").nonce, wanted=f"a{recipient}")
 
     def connect(self, peer: bytes) -> None:
         """Both links to the peer come up and it grants its lease."""
@@ -158,26 +158,26 @@ class Probe:
         """The peer acknowledges a beacon sent now."""
         self.hear(peer, BeaconOk(self.now_ns, refusal, tuple(refused)))
 
-    def join(self, leader: bytes = B, *, epoch: int = 1, last: bool = True, number: int = 7) -> None:
+    def join(self, primary: bytes = B, *, epoch: int = 1, last: bool = True, number: int = 7) -> None:
         """Take in a snapshot that ends at sequence 10."""
         if self.host.map is None:
-            self.configure(epoch, (leader,), wanted="ba")
-        self.hear(leader, chunk(epoch=epoch, join=number, last=last))
+            self.configure(epoch, (primary,), wanted="ba")
+        self.hear(primary, chunk(epoch=epoch, join=number, last=last))
 
-    def follow(self, leader: bytes = B, *, epoch: int = 2) -> None:
-        """Become the backup of `leader`."""
-        self.join(leader, epoch=epoch - 1)
-        self.configure(epoch, (leader, ME), wanted="ba")
-        self.hear(leader, Beacon(1, 0))
+    def become_backup(self, primary: bytes = B, *, epoch: int = 2) -> None:
+        """Become the backup of `primary`."""
+        self.join(primary, epoch=epoch - 1)
+        self.configure(epoch, (primary, ME), wanted="ba")
+        self.hear(primary, Beacon(1, 0))
 
     def fence(self) -> None:
         """As a backup, hear nothing for the whole grace."""
-        self.follow()
+        self.become_backup()
         self.after(1.3)
 
     def suspend(self, suspect: SuspectRecord = POISON) -> None:
         """Take over from a primary that died on a record, with one before it and one behind it unapplied."""
-        self.follow()
+        self.become_backup()
         self.hear(B, prepare(11, 12, 13))
         self.configure(2, (B, ME), wanted="ba", dead="b", suspect=suspect)
         nonce = self.proposal("takeover").nonce
@@ -185,7 +185,7 @@ class Probe:
 
     def hand_over(self) -> None:
         """As the primary, propose the backup as the next one."""
-        self.lead()
+        self.become_primary()
         self.configure(2, (ME, B), wanted="ba")
 
     # --- out ------------------------------------------------------------------------------------------------
@@ -195,11 +195,11 @@ class Probe:
         return self.host.replicas[0] if self.host.replicas else None
 
     @property
-    def follower(self) -> Progress:
-        """The only follower."""
+    def recipient(self) -> Recipient:
+        """The only recipient."""
         assert self.replica is not None
         assert self.replica.primary is not None
-        return self.replica.primary.replication.followers[0]
+        return self.replica.primary.replication.recipients[0]
 
     def pair(self, peer: bytes = B) -> Outgoing:
         return self.host._pairs.outgoing[peer]

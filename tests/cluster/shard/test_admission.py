@@ -136,10 +136,10 @@ def test_what_is_applied_costs_nothing_whatever_was_logged_together(world: World
         del requests[:together]
         world.run_for(generator.choice((0.0001, 0.01)))
     world.run_until(lambda: len(primary.replies) == 59)
-    leader = primary.replica().primary
-    assert leader.admission._opening.bytes == 0
-    assert not leader.admission._growth
-    assert not leader.admission.costs
+    role = primary.replica().primary
+    assert role.admission._opening.bytes == 0
+    assert not role.admission._growth
+    assert not role.admission.costs
 
 
 def test_many_small_patches_of_one_session_at_once_are_taken(world: World) -> None:

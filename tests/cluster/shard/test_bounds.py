@@ -12,7 +12,7 @@ from tests.cluster.shard.test_interleavings import quiet, settle
 
 def test_sweeps_do_not_pile_up_while_nothing_commits() -> None:
     probe = Probe()
-    probe.lead()
+    probe.become_primary()
     probe.ask(create(1))
     settle(probe)
     quiet(probe, 49)
@@ -38,7 +38,7 @@ def test_held_requests_are_bounded_in_bytes() -> None:
 
 def test_reads_of_an_expired_session_are_bounded_while_nothing_commits() -> None:
     probe = Probe(msgspec.structs.replace(Probe().host._settings, uncommitted_bytes_max=10_000))
-    probe.lead()
+    probe.become_primary()
     probe.ask(msgspec.structs.replace(create(1), expires_us=WALL_US + 1))
     settle(probe)
     probe.wall_us += 10
@@ -62,7 +62,7 @@ def test_a_listing_decides_a_bounded_number_of_expired_sessions() -> None:
 
 def test_a_fan_out_is_logged_without_the_list_of_its_shards() -> None:
     probe = Probe()
-    probe.lead()
+    probe.become_primary()
     probe.ask(wire.DeleteByUser(1, 1, 0, "u", b"", tuple(range(4096))))
     (sent,) = probe.prepares()
     assert sent.entries[0].records[0].command.shards == ()

@@ -220,7 +220,7 @@ def test_a_session_that_got_a_user_before_the_eviction_is_applied_stays() -> Non
 def test_a_login_that_is_logged_before_the_eviction_keeps_its_session() -> None:
     """Whoever decides on the eviction sees what is applied, and the login is not."""
     probe = Probe(SMALL)
-    probe.lead()
+    probe.become_primary()
     old, other = digest(1), digest(2)
     for number, each in enumerate((old, other), 1):
         probe.ask(create_now(number, each, data(40_000)))

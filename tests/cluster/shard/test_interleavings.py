@@ -17,7 +17,7 @@ from tests.cluster.shard.probe import ALICE, ME, B, C, Probe, chunk, create, pre
 def reopened() -> tuple[Probe, int]:
     """A primary whose pair with B was closed with a batch in flight and opened again; that batch's number."""
     probe = Probe()
-    probe.lead()
+    probe.become_primary()
     probe.ask(create(1))
     (sent,) = probe.prepares()
     probe.after(1.3)  # B is silent, so its removal is proposed
@@ -39,13 +39,13 @@ def test_an_acknowledgement_of_a_closed_pair_does_not_count() -> None:
     (sent,) = probe.prepares()
     assert sent.batch != batch
     probe.hear(B, PrepareOk(batch))
-    assert probe.follower.acknowledged < probe.replica.log.appended
+    assert probe.recipient.acknowledged < probe.replica.log.appended
 
 
 def test_a_beacon_answered_to_a_closed_pair_hides_no_refusals() -> None:
     """The next pair still learns of them."""
     probe = Probe()
-    probe.lead()
+    probe.become_primary()
     beacon_ns = probe.now_ns
     probe.after(1.3)
     probe.configure(3, (ME,), nonce=probe.proposal("remove").nonce, wanted="a")
@@ -59,16 +59,16 @@ def test_a_beacon_answered_to_a_closed_pair_hides_no_refusals() -> None:
 def test_acknowledgements_of_a_broken_connection_do_not_count() -> None:
     """They are not taken for those of the next one."""
     probe = Probe()
-    probe.lead()
+    probe.become_primary()
     probe.ask(create(1))
     (first,) = probe.prepares()
     probe.step(ins.LinkDown(B, bulk=False))
     probe.step(ins.LinkUp(B, bulk=False))
     (second,) = probe.prepares()
     probe.hear(B, PrepareOk(first.batch))
-    assert probe.follower.acknowledged == 0
+    assert probe.recipient.acknowledged == 0
     probe.hear(B, PrepareOk(second.batch))
-    assert probe.follower.acknowledged == 1
+    assert probe.recipient.acknowledged == 1
 
 
 # --- joining -----------------------------------------------------------------------------------------------
@@ -81,10 +81,10 @@ def test_a_superseded_primary_cannot_replace_a_joiners_copy() -> None:
     probe.hear(C, chunk(epoch=2, join=1))  # C took over; our map does not say so yet
     (answer,) = probe.hear(B, chunk(epoch=1, join=2))
     assert isinstance(answer, SnapshotRefused)
-    assert probe.replica.leader == C
+    assert probe.replica.primary_incarnation == C
     probe.configure(3, (C, ME), wanted="ca")
     assert probe.replica.role is Role.BACKUP
-    assert probe.replica.leader == C
+    assert probe.replica.primary_incarnation == C
 
 
 def test_a_late_chunk_of_an_earlier_join_does_not_replace_a_later_one() -> None:
@@ -207,7 +207,7 @@ def test_a_backup_removed_unknowingly_is_not_added_before_it_knows() -> None:
     """Why a jump over a removal and an addition never meets a stale backup: it refuses to join meanwhile."""
     for role in ("backup", "fenced"):
         probe = Probe()
-        probe.follow()
+        probe.become_backup()
         if role == "fenced":
             probe.after(1.3)
         (answer,) = probe.hear(B, chunk(epoch=3, join=9))
@@ -221,7 +221,7 @@ def test_a_backup_removed_unknowingly_is_not_added_before_it_knows() -> None:
 
 def test_a_superseded_primary_refuses_to_join_before_it_knows() -> None:
     probe = Probe()
-    probe.lead()
+    probe.become_primary()
     (answer,) = probe.hear(B, chunk(epoch=3))
     assert isinstance(answer, SnapshotRefused)
     assert probe.replica.role is Role.PRIMARY
@@ -259,7 +259,7 @@ def settle(probe: Probe) -> None:
 def test_a_client_that_wrote_just_before_it_is_forgotten_keeps_its_result() -> None:
     """Its new write stands in the log before the decision to forget it, so that must not concern it."""
     probe = Probe()
-    probe.lead()
+    probe.become_primary()
     probe.ask(create(1))
     settle(probe)
     quiet(probe, 49)
@@ -274,7 +274,7 @@ def test_a_client_that_wrote_just_before_it_is_forgotten_keeps_its_result() -> N
 
 def test_a_silent_client_is_forgotten() -> None:
     probe = Probe()
-    probe.lead()
+    probe.become_primary()
     probe.ask(create(1))
     settle(probe)
     quiet(probe, 52)
@@ -292,7 +292,7 @@ def test_a_paused_primary_answers_a_repeat_from_the_kept_result() -> None:
 
 def test_a_request_that_was_held_long_is_answered_from_the_kept_result() -> None:
     probe = Probe()
-    probe.lead()
+    probe.become_primary()
     probe.ask(create(1))
     settle(probe)
     probe.configure(2, (ME, B), wanted="ba")
@@ -353,7 +353,7 @@ def test_a_request_held_twice_takes_effect_once() -> None:
 
 def test_a_refused_proposal_is_settled_by_a_later_epoch_first() -> None:
     probe = Probe()
-    probe.lead()
+    probe.become_primary()
     probe.after(1.3)
     removal = probe.proposal("remove")
     probe.refuse(removal)
@@ -368,7 +368,7 @@ def test_a_refused_proposal_is_settled_by_a_later_epoch_first() -> None:
 def test_a_backup_whose_removal_is_undecided_is_obeyed() -> None:
     """It came back meanwhile, and is obeyed until the removal is decided."""
     probe = Probe()
-    probe.lead()
+    probe.become_primary()
     probe.after(1.3)
     removal = probe.proposal("remove")
     probe.grant(B)
@@ -413,7 +413,7 @@ def test_a_joiner_is_proposed_once_it_has_logged_everything() -> None:
     assert probe.ask(create(4, b"4" * 32)) == []
     probe.hear(B, PrepareOk(sent.batch))
     assert probe.proposal("add").backups == (B,)
-    assert probe.follower.acknowledged >= probe.replica.committed == 3
+    assert probe.recipient.acknowledged >= probe.replica.committed == 3
 
 
 def test_a_joiner_lost_while_it_catches_up_holds_nothing_up() -> None:
@@ -430,7 +430,7 @@ def test_a_joiner_lost_while_it_catches_up_holds_nothing_up() -> None:
 
 def test_a_late_decision_about_another_proposal_changes_nothing() -> None:
     probe = Probe()
-    probe.lead()
+    probe.become_primary()
     probe.after(1.3)
     opened = probe.replica.primary.opened
     probe.refuse(msgspec.structs.replace(opened.proposal, nonce=b"x" * 12))
@@ -441,7 +441,7 @@ def test_a_late_decision_about_another_proposal_changes_nothing() -> None:
 def test_a_refusal_that_comes_before_its_epoch_holds_afterwards() -> None:
     """B took part in an epoch that this actor has still to hear of, and left it already."""
     probe = Probe()
-    probe.lead()
+    probe.become_primary()
     probe.grant(B, (0, 3), refusal=1)
     assert not probe.serves()
     probe.configure(3, (ME, B), wanted="ab")
@@ -457,7 +457,7 @@ def test_a_refusal_that_comes_before_its_epoch_holds_afterwards() -> None:
 def test_an_added_member_learns_the_commit_point_it_missed() -> None:
     """It missed it while it joined."""
     probe = Probe()
-    probe.lead()
+    probe.become_primary()
     probe.after(0.3)
     commits = [effect.message.commits for effect in probe.effects if isinstance(effect, fx.Send)]
     assert [entry[:3] for entry in commits[0]] == [(0, 2, 0)]
@@ -465,7 +465,7 @@ def test_an_added_member_learns_the_commit_point_it_missed() -> None:
 
 def test_a_commit_point_that_a_backup_let_pass_is_told_again_in_time() -> None:
     probe = Probe()
-    probe.lead()
+    probe.become_primary()
     probe.ask(create(1))
     settle(probe)
 
@@ -485,7 +485,7 @@ def test_a_commit_point_that_a_backup_let_pass_is_told_again_in_time() -> None:
 
 def test_a_commit_point_lost_with_a_connection_is_told_again() -> None:
     probe = Probe()
-    probe.lead()
+    probe.become_primary()
     probe.ask(create(1))
     settle(probe)
     probe.after(0.3)  # the beacon with the commit point is lost

@@ -11,17 +11,17 @@ RAISED = 1 << 16
 
 def test_a_lineage_with_the_same_members_changes_only_the_epoch() -> None:
     probe = Probe()
-    probe.lead()
+    probe.become_primary()
     nonce = probe.host.map.shards[0].nonce
     probe.ask(create(1))
-    follower = probe.follower
+    recipient = probe.recipient
     probe.configure(RAISED + 2, (ME, B), wanted="ab", nonce=nonce, lineage=2)
-    assert probe.follower is follower
+    assert probe.recipient is recipient
     assert probe.serves()
     probe.hear(B, PrepareOk(probe.pair().flights[0].batch))
     assert probe.replica.committed == 1
     backup = Probe()
-    backup.follow()
+    backup.become_backup()
     backup.configure(RAISED + 2, (B, ME), wanted="ba", nonce=NONCE, lineage=2)
     assert backup.replica.role is Role.BACKUP
     (answer,) = backup.hear(B, prepare(11, epoch=RAISED + 2))
@@ -47,7 +47,7 @@ def test_a_primary_that_an_old_map_calls_backup_joins_anew() -> None:
 
 def test_a_backup_of_a_later_configuration_joins_anew() -> None:
     probe = Probe()
-    probe.follow()
+    probe.become_backup()
     probe.configure(3, (B, ME), wanted="ba", nonce=b"l" * 12)
     probe.configure(RAISED + 2, (B, ME), wanted="ba", nonce=NONCE, lineage=2)
     assert probe.replica is None
@@ -56,7 +56,7 @@ def test_a_backup_of_a_later_configuration_joins_anew() -> None:
 def test_a_primary_does_not_count_backups_of_an_older_configuration() -> None:
     """It went on alone meanwhile: the backup lacks what it acknowledged, and must not take over."""
     probe = Probe()
-    probe.lead()
+    probe.become_primary()
     older = probe.host.map.shards[0].nonce
     probe.ask(create(1))
     probe.after(1.3)
@@ -89,7 +89,7 @@ def test_an_older_copy_of_the_map_makes_nobody_serve_a_shard() -> None:
 def test_a_backup_that_an_old_map_calls_primary_lost_nothing() -> None:
     """The shard was handed over since the copy: whatever its primary acknowledged is in our log."""
     probe = Probe()
-    probe.follow()
+    probe.become_backup()
     probe.hear(B, prepare(11, 12))
     probe.configure(RAISED + 1, (ME, B), wanted="ab", nonce=b"o" * 12, lineage=2)
     assert probe.replica.committed == 12
@@ -108,9 +108,9 @@ def test_an_older_copy_of_the_map_makes_no_joiner_a_primary() -> None:
 
 
 def made_primary_by_an_older_copy() -> Probe:
-    """Follow B, which leads by a configuration that the copy does not know, and be the copy's primary."""
+    """Back B, which is primary by a configuration that the copy does not know, and be the copy's primary."""
     probe = Probe()
-    probe.follow()
+    probe.become_backup()
     probe.hear(B, prepare(11, 12))
     probe.configure(RAISED + 1, (ME,), wanted="a", nonce=b"o" * 12, lineage=2)
     return probe

@@ -365,7 +365,7 @@ def test_a_peer_of_before_is_granted_everything_and_asks_for_nothing() -> None:
 
 def test_a_backup_that_has_not_said_yet_is_waited_for_and_not_called_full() -> None:
     probe = Probe(SMALL)
-    probe.lead()
+    probe.become_primary()
     pair = probe.pair()
     pair.room_bytes, pair.offered_bytes = 100, None
     (reply,) = probe.ask(create_now(1, data=data(50_000)))
@@ -382,7 +382,7 @@ def test_a_backup_that_has_not_said_yet_is_waited_for_and_not_called_full() -> N
 
 def test_a_grant_of_which_half_is_used_is_renewed_at_once() -> None:
     probe = Probe(PLENTY)
-    probe.lead()
+    probe.become_primary()
 
     def beacons() -> list[Beacon]:
         if probe.host.next_deadline() > probe.now_ns:

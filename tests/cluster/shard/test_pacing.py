@@ -35,7 +35,7 @@ WALKED = b"\x82\xa1b\xc4\x00\xa1a\xdc\x08\x00" + b"\x01" * 2048
 
 def test_patches_of_what_is_read_in_python_count_for_more() -> None:
     probe = Probe()
-    probe.follow()
+    probe.become_backup()
     commands: list[wire.Mutation] = [creation(1, digest_of(1), WALKED)]
     commands += [patch(n, digest_of(1)) for n in range(2, 42)]
     log_on(probe, commands, 51)
@@ -81,7 +81,7 @@ def ticks_until_applied(probe: Probe, sequence: int) -> int:
 
 def test_a_backup_applies_many_records_in_steps() -> None:
     probe = Probe()
-    probe.follow()
+    probe.become_backup()
     log_on(probe, [creation(n, digest_of(n)) for n in range(1, 4001)], 10)
     answers = probe.hear(B, Beacon(1, 0, ((0, 2, 4010, WALL_US),)))
     assert len(answers) == 1, "the lease is granted before everything is applied"
@@ -92,7 +92,7 @@ def test_a_backup_applies_many_records_in_steps() -> None:
 
 def test_patches_of_large_sessions_count_with_what_they_open() -> None:
     probe = Probe()
-    probe.follow()
+    probe.become_backup()
     commands: list[wire.Mutation] = [creation(1, digest_of(1), LARGE)]
     commands += [patch(n, digest_of(1)) for n in range(2, 22)]
     log_on(probe, commands, 31)
@@ -103,7 +103,7 @@ def test_patches_of_large_sessions_count_with_what_they_open() -> None:
 
 def test_a_primary_applies_and_answers_in_steps() -> None:
     probe = Probe()
-    probe.lead()
+    probe.become_primary()
     requests = [creation(n, digest_of(n), LARGE) for n in range(1, 41)]
     probe.step(ins.ClientRequests(1, CLIENT, requests))
     answered: list[int] = []
@@ -127,7 +127,7 @@ def test_a_primary_applies_and_answers_in_steps() -> None:
 
 def test_a_backup_that_is_behind_takes_over_with_everything() -> None:
     probe = Probe()
-    probe.follow()
+    probe.become_backup()
     log_on(probe, [creation(n, digest_of(n)) for n in range(1, 4001)], 4010)
     assert probe.replica.committed < 4010
     probe.after(1.3)
@@ -140,7 +140,7 @@ def test_a_backup_that_is_behind_takes_over_with_everything() -> None:
 
 def test_who_takes_over_serves_once_all_is_applied_and_applies_it_in_steps() -> None:
     probe = Probe()
-    probe.follow()
+    probe.become_backup()
     log_on(probe, [creation(n, digest_of(n)) for n in range(1, 4001)], 10)
     probe.configure(2, (B, ME), dead="b")
     proposal = probe.proposal("takeover")
@@ -163,7 +163,7 @@ def test_who_takes_over_serves_once_all_is_applied_and_applies_it_in_steps() -> 
 
 def test_a_replica_that_was_given_up_is_not_gone_on_with() -> None:
     probe = Probe()
-    probe.follow()
+    probe.become_backup()
     log_on(probe, [creation(n, digest_of(n)) for n in range(1, 4001)], 4010)
     probe.configure(3, (B,))
     assert probe.replica is None
@@ -187,7 +187,7 @@ def test_replicas_become_alike_under_many_large_writes(seed: int) -> None:
 def test_records_with_made_up_sizes_are_told_what_they_cost() -> None:
     """A record of another epoch than its neighbours, and of a client that is none, counts like any other."""
     probe = Probe()
-    probe.follow()
+    probe.become_backup()
     records = (Record(1, 11, WALL_US, b"", wire.Delete(1, 1, 0, 0, digest_of(1))),)
     probe.hear(B, Prepare(1, (ShardRecords(0, 2, 11, records),)))
     assert probe.replica.committed == 11

@@ -32,7 +32,7 @@ class Run:
 
     def __init__(self, *, alone: bool = True, settings: HostSettings | None = None) -> None:
         self.probe = Probe(settings)
-        self.probe.start_alone() if alone else self.probe.lead()
+        self.probe.start_alone() if alone else self.probe.become_primary()
         self.replies: dict[int, wire.Reply] = {}
         self.removed_in_a_step = 0
 

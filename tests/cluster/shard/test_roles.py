@@ -32,9 +32,9 @@ def none(probe: Probe) -> None:
 ROLES: dict[str, Callable[[Probe], None]] = {
     "none": none,
     "alone": lambda probe: probe.start_alone(),
-    "primary": lambda probe: probe.lead(),
+    "primary": lambda probe: probe.become_primary(),
     "handing over": lambda probe: probe.hand_over(),
-    "backup": lambda probe: probe.follow(),
+    "backup": lambda probe: probe.become_backup(),
     "fenced": lambda probe: probe.fence(),
     "joining": lambda probe: probe.join(epoch=2, last=False),
     "joined": lambda probe: probe.join(epoch=2),
@@ -137,7 +137,7 @@ def state(probe: Probe) -> tuple[object, ...]:
     return (
         replica.role,
         replica.epoch,
-        replica.leader,
+        replica.primary_incarnation,
         replica.members,
         replica.log.appended,
         replica.committed,
@@ -148,7 +148,7 @@ def state(probe: Probe) -> tuple[object, ...]:
         None if primary is None else len(primary.held),
         None
         if primary is None
-        else [(follower.acknowledged, follower.refused) for follower in primary.replication.followers],
+        else [(recipient.acknowledged, recipient.refused) for recipient in primary.replication.recipients],
     )
 
 
@@ -240,7 +240,7 @@ def test_a_primary_that_is_superseded_says_what_may_have_happened(role: str) -> 
     """A request in the log may take effect at the successor; a held one has not been applied."""
     probe = Probe()
     if role == "primary":
-        probe.lead()
+        probe.become_primary()
         probe.ask(create(1))
     else:
         probe.hand_over()

@@ -145,7 +145,7 @@ def test_nothing_is_kept_of_the_incarnations_of_former_times(world: World) -> No
 def left() -> Probe:
     """It backed B, went on with C, and B has left the map."""
     probe = Probe()
-    probe.follow()
+    probe.become_backup()
     assert probe.hear(B, Beacon(5, 0))
     probe.configure(3, (C, ME), nonce=b"x" * 12, absent="b")
     assert B not in probe.host._pairs.incoming
@@ -164,7 +164,7 @@ def test_the_leader_of_a_joiner_is_remembered_though_the_map_lacks_it() -> None:
     probe = Probe()
     probe.configure(1, (D,), wanted="da")
     probe.hear(B, Beacon(5, 0), empty_chunk(epoch=2, last=False))
-    assert probe.replica.leader == B
+    assert probe.replica.primary_incarnation == B
     probe.configure(1, (D,), wanted="da", absent="b")
     assert B in probe.host._pairs.incoming
     probe.replica.close(probe.now_ns, "test")
@@ -176,7 +176,7 @@ def test_the_leader_of_a_joiner_is_remembered_though_the_map_lacks_it() -> None:
 def test_whom_an_older_copy_of_the_map_lacks_is_remembered() -> None:
     """Its supervisor will enter it again, and its leases must go on."""
     probe = Probe()
-    probe.follow()
+    probe.become_backup()
     probe.hear(B, Beacon(5, 0))
     probe.configure(3, (C, ME), nonce=b"x" * 12, absent="b", lineage=2)
     assert B in probe.host._pairs.incoming

@@ -73,7 +73,7 @@ def test_a_suspect_that_is_applied_or_not_in_the_log_changes_nothing(suspect: Su
 def test_what_the_primary_had_applied_itself_is_applied_by_the_backup_too() -> None:
     """A commit point beyond the suspect proves that the primary survived it."""
     probe = Probe()
-    probe.follow()
+    probe.become_backup()
     probe.hear(B, prepare(11, 12, 13))
     probe.configure(2, (B, ME), wanted="ba", suspect=POISON)
     probe.hear(B, Beacon(5, 0, ((0, 2, 12, 0),)))
@@ -83,7 +83,7 @@ def test_what_the_primary_had_applied_itself_is_applied_by_the_backup_too() -> N
 
 def test_a_committed_record_left_for_a_later_step_is_no_suspect() -> None:
     probe = Probe()
-    probe.follow()
+    probe.become_backup()
     probe.hear(B, prepare(11, 12, 13))
     assert probe.replica is not None
     probe.replica.known_committed = 12
@@ -165,7 +165,7 @@ def test_a_copy_that_is_lost_before_the_rest_is_applied_is_waited_for_anew() -> 
 
 def test_what_comes_before_the_suspect_is_applied_in_steps() -> None:
     probe = Probe()
-    probe.follow()
+    probe.become_backup()
     records = tuple(record(10 + n, create(n, n.to_bytes(32, "big"))) for n in range(1, 3001))
     probe.hear(B, Prepare(1, (ShardRecords(0, 2, 10, records),)))
     suspect = SuspectRecord(B, 2, 2990)
@@ -204,7 +204,7 @@ def test_only_the_record_at_which_the_shard_is_suspended_is_dropped() -> None:
 
 def test_nothing_is_dropped_while_the_hung_primary_may_acknowledge() -> None:
     probe = Probe()
-    probe.follow()
+    probe.become_backup()
     probe.hear(B, prepare(11, 12))
     probe.configure(2, (B, ME), wanted="ba", suspect=POISON)
     probe.after(1.3)
@@ -219,7 +219,7 @@ def test_nothing_is_dropped_while_the_hung_primary_may_acknowledge() -> None:
 def test_a_shard_goes_on_once_the_record_was_passed_after_all() -> None:
     """What it has applied it may have acknowledged."""
     probe = Probe()
-    probe.follow()
+    probe.become_backup()
     probe.hear(B, prepare(11, 12, 13))
     probe.configure(2, (B, ME), wanted="ba", suspect=POISON)
     probe.after(1.3)
@@ -258,7 +258,7 @@ def test_every_record_is_marked_before_it_is_applied() -> None:
 def test_a_record_that_raises_stays_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     marks = Marks()
     probe = Probe(mark=marks)
-    probe.follow()
+    probe.become_backup()
     probe.hear(B, prepare(11))
 
     def fail(table: SessionTable, record: Record) -> None:

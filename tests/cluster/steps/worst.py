@@ -103,7 +103,7 @@ def primary(*, alone: bool = True, over: bool = False) -> Probe:
     The costly ones are the largest of each shape that a client can have stored.
     """
     probe = Probe()
-    probe.start_alone() if alone else probe.lead()
+    probe.start_alone() if alone else probe.become_primary()
     assert probe.replica is not None
     table = probe.replica.table
     table.install(_crowd(over=over), WALL_US)
@@ -148,7 +148,7 @@ def _crowd(*, over: bool = False) -> list[StoredSession]:
 def backup() -> Probe:
     """Return a backup that holds what such a primary does."""
     probe = Probe()
-    probe.follow()
+    probe.become_backup()
     assert probe.replica is not None
     probe.replica.table.install(_crowd(), WALL_US)
     probe.replica.table.install(_costly(), WALL_US)

@@ -128,8 +128,8 @@ class Eviction:
         self.under_way_bytes = freed
         evictions = self._evictions
         evictions.under_way_bytes += freed
-        for follower in self._replication.followers:
-            follower.pair.evict(freed)
+        for recipient in self._replication.recipients:
+            recipient.pair.evict(freed)
         if evictions.told_ns is None or now_ns - evictions.told_ns >= ns(_TOLD_SECONDS):
             evictions.told_ns = now_ns
             self._context.warn(

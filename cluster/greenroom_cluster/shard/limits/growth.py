@@ -50,8 +50,8 @@ class Growth:
         memory = self._memory
         charge = size + GROWTH_BYTES + opened
         if charge <= memory.free_bytes and memory.replies_bytes <= memory.replies_bytes_max:
-            for follower in self._replication.followers:
-                if follower.pair.room_bytes < charge:
+            for recipient in self._replication.recipients:
+                if recipient.pair.room_bytes < charge:
                     break
             else:
                 return charge
@@ -60,7 +60,7 @@ class Growth:
     def _short(
         self, known: Client | None, command: Write, charge: int, opened: int
     ) -> int | wire.EncodedReply:
-        """Decide about a command when there may be no room for it, here or at a follower."""
+        """Decide about a command when there may be no room for it, here or at a recipient."""
         memory, kind = self._memory, type(command)
         if memory.replies_bytes > memory.replies_bytes_max:
             memory.count_all()
@@ -73,8 +73,8 @@ class Growth:
         if charge > memory.free_bytes:
             memory.count_all()
         short = charge > memory.free_bytes
-        for follower in self._replication.followers:
-            if follower.pair.room_bytes < charge and follower.streaming:
+        for recipient in self._replication.recipients:
+            if recipient.pair.room_bytes < charge and recipient.streaming:
                 short = True
         return self._without_room(known, command, charge) if short else charge
 
@@ -82,8 +82,8 @@ class Growth:
         """Decide about a command for whose charge somebody has no room."""
         memory = self._memory
         # One that joins counts too: where memory ends, a second copy comes before more sessions.
-        followers = self._replication.followers
-        full = [each.pair for each in followers if each.streaming and each.pair.room_bytes < charge]
+        recipients = self._replication.recipients
+        full = [each.pair for each in recipients if each.streaming and each.pair.room_bytes < charge]
         added = self._added(known, command)
         if (
             added is not None

@@ -42,11 +42,11 @@ class Source(Protocol):
     def clock(self) -> ShardClock: ...  # noqa: D102
 
 
-class Progress:
-    """One peer's progress on one shard, as the shard's primary sees it.
+class Recipient:
+    """A backup or joiner that a shard's primary sends its log to, and how far it has come.
 
-    `counted`: the primary obeys it, committing only what it has logged and serving only under its lease.
-    `refused`: it no longer backs this epoch; only another configuration changes that.
+    `counted`: the primary commits only what it has logged, and serves only under its lease. `refused`: it no
+    longer backs this epoch; only another configuration changes that.
     `waiting_since_ns`: since when something waits for its acknowledgement, 0 if nothing does.
     """
 
@@ -83,7 +83,7 @@ class Flight:
 
     __slots__ = ("batch", "parts")
 
-    def __init__(self, batch: int, parts: list[tuple[Progress, int]]) -> None:
+    def __init__(self, batch: int, parts: list[tuple[Recipient, int]]) -> None:
         self.batch = batch
         self.parts = parts
 
@@ -104,12 +104,12 @@ class Outgoing:
         "enough_bytes",
         "evicting_bytes",
         "flights",
-        "followers",
         "grant_seen",
         "lapsed",
         "lease_until_ns",
         "offered_bytes",
         "peer",
+        "recipients",
         "refusals_seen",
         "refused",
         "retry_ns",
@@ -137,9 +137,9 @@ class Outgoing:
         self.refusals_seen = 0
         self.refused: dict[int, int] = {}
         self.flights: deque[Flight] = deque()
-        self.followers: dict[int, Progress] = {}
-        self.unsent: dict[int, Progress] = {}
-        self.commits_due: dict[int, Progress] = {}
+        self.recipients: dict[int, Recipient] = {}
+        self.unsent: dict[int, Recipient] = {}
+        self.commits_due: dict[int, Recipient] = {}
         self.room_bytes = room_bytes
         self.offered_bytes: int | None = None
         # Below this more room is asked for at once; never while a reply that may bring it is awaited.
@@ -153,16 +153,16 @@ class Outgoing:
 
     # --- membership -----------------------------------------------------------------------------------------
 
-    def follow(self, follower: Progress) -> None:
-        """Serve a shard's follower from now on."""
-        self.followers[follower.source.shard] = follower
+    def add(self, recipient: Recipient) -> None:
+        """Send to one more recipient."""
+        self.recipients[recipient.source.shard] = recipient
 
-    def unfollow(self, follower: Progress) -> None:
-        """Stop serving a follower; the host closes a pair without any."""
-        follower.active = False
-        shard = follower.source.shard
-        if self.followers.get(shard) is follower:
-            del self.followers[shard]
+    def remove(self, recipient: Recipient) -> None:
+        """Stop sending to a recipient; the host closes a pair without any."""
+        recipient.active = False
+        shard = recipient.source.shard
+        if self.recipients.get(shard) is recipient:
+            del self.recipients[shard]
             self.unsent.pop(shard, None)
             self.commits_due.pop(shard, None)
 
@@ -190,10 +190,10 @@ class Outgoing:
         """Send everything again that is not acknowledged: what was in flight may be lost."""
         self.up = True
         self.flights.clear()
-        for follower in self.followers.values():
-            self.resend(follower)
-            if follower.streaming:
-                self.commits_due[follower.source.shard] = follower
+        for recipient in self.recipients.values():
+            self.resend(recipient)
+            if recipient.streaming:
+                self.commits_due[recipient.source.shard] = recipient
         self.beacon(now_ns)
         self.flush()
 
@@ -202,11 +202,11 @@ class Outgoing:
         self.up = False
         self.flights.clear()
 
-    def resend(self, follower: Progress) -> None:
-        """Take a follower's unacknowledged records as not sent."""
-        follower.sent = follower.acknowledged
-        if follower.streaming and follower.source.log.appended > follower.sent:
-            self.unsent[follower.source.shard] = follower
+    def resend(self, recipient: Recipient) -> None:
+        """Take a recipient's unacknowledged records as not sent."""
+        recipient.sent = recipient.acknowledged
+        if recipient.streaming and recipient.source.log.appended > recipient.sent:
+            self.unsent[recipient.source.shard] = recipient
 
     # --- leases ---------------------------------------------------------------------------------------------
 
@@ -217,8 +217,8 @@ class Outgoing:
             return
         self.enough_bytes = NEVER_BYTES
         commits = []
-        for shard, follower in self.commits_due.items():
-            source = follower.source
+        for shard, recipient in self.commits_due.items():
+            source = recipient.source
             commits.append((shard, source.epoch, source.committed, source.clock.last_us))
         self.commits_due.clear()
         message = Beacon(now_ns, self.refusals_seen, tuple(commits), self.grant_seen)
@@ -239,18 +239,20 @@ class Outgoing:
         for shard, epoch in message.refused:
             # Also where this actor is not the primary yet: it may still have to learn that it is.
             self.refused[shard] = max(epoch, self.refused.get(shard, 0))
-            follower = self.followers.get(shard)
-            if follower is not None and not follower.refused and self.refuses(shard, follower.source.epoch):
-                follower.refused = True
+            recipient = self.recipients.get(shard)
+            if recipient is None or recipient.refused:
+                continue
+            if self.refuses(shard, recipient.source.epoch):
+                recipient.refused = True
                 left.append(shard)
         return left
 
     def _take_grant(self, message: BeaconOk) -> None:
         """Go by what the peer grants. Whatever it acknowledged before, it has counted already."""
         unknown = sum(
-            follower.source.log.charged_after(follower.acknowledged)
-            for follower in self.followers.values()
-            if follower.streaming
+            recipient.source.log.charged_after(recipient.acknowledged)
+            for recipient in self.recipients.values()
+            if recipient.streaming
         )
         self.grant_seen = message.grant
         self.room_bytes = message.room_bytes - unknown
@@ -287,16 +289,16 @@ class Outgoing:
             entries = []
             parts = []
             room = settings.prepare_bytes_max
-            for shard, follower in tuple(self.unsent.items()):
-                source = follower.source
+            for shard, recipient in tuple(self.unsent.items()):
+                source = recipient.source
                 log = source.log
-                records, room = log.within(follower.sent, room)
-                follower.sent += len(records)
-                if follower.sent == log.appended:
+                records, room = log.within(recipient.sent, room)
+                recipient.sent += len(records)
+                if recipient.sent == log.appended:
                     del self.unsent[shard]
                 if records:
                     entries.append(ShardRecords(shard, source.epoch, source.committed, records))
-                    parts.append((follower, follower.sent))
+                    parts.append((recipient, recipient.sent))
                     self.commits_due.pop(shard, None)
                 if room <= 0:
                     break
@@ -313,26 +315,26 @@ class Outgoing:
         flight = self.flights.popleft()
         refused = dict(message.refused)
         advanced = []
-        for follower, sequence in flight.parts:
-            if not follower.active:
+        for recipient, sequence in flight.parts:
+            if not recipient.active:
                 continue
-            source = follower.source
+            source = recipient.source
             if source.shard in refused:
                 self.retry_ns = min(self.retry_ns, now_ns + ns(self._context.settings.refused_retry_seconds))
-                follower.sent = min(follower.sent, follower.acknowledged)
+                recipient.sent = min(recipient.sent, recipient.acknowledged)
                 continue
-            if sequence > follower.acknowledged:
-                follower.acknowledged = sequence
-                follower.sent = max(follower.sent, sequence)
+            if sequence > recipient.acknowledged:
+                recipient.acknowledged = sequence
+                recipient.sent = max(recipient.sent, sequence)
                 waits = source.log.appended > sequence
-                follower.waiting_since_ns = now_ns if waits else 0
+                recipient.waiting_since_ns = now_ns if waits else 0
                 advanced.append(source.shard)
         return advanced
 
     def retry(self) -> None:
         """Offer refused records again: the peer may have learnt of the configuration by now."""
         self.retry_ns = NEVER_NS
-        for follower in self.followers.values():
-            if follower.sent == follower.acknowledged and not follower.refused:
-                self.resend(follower)
+        for recipient in self.recipients.values():
+            if recipient.sent == recipient.acknowledged and not recipient.refused:
+                self.resend(recipient)
         self.flush()

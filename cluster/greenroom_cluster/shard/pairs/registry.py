@@ -39,5 +39,5 @@ class Pairs:
 
     def close_unused(self) -> None:
         """End the pairs that serve no shard any more."""
-        for peer in [peer for peer, pair in self.outgoing.items() if not pair.followers]:
+        for peer in [peer for peer, pair in self.outgoing.items() if not pair.recipients]:
             self.outgoing.pop(peer).close()

@@ -1,6 +1,6 @@
-"""The log of one shard at its primary, and those who have to have it before it is committed."""
+"""The log of one shard at its primary, and the replicas that must have it before it is committed."""
 
-from greenroom_cluster.shard.pairs.outgoing import Outgoing, Progress
+from greenroom_cluster.shard.pairs.outgoing import Outgoing, Recipient
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.state.copy import Copy
 from greenroom_cluster.shard.state.log import record_bytes
@@ -11,7 +11,7 @@ from greenroom_cluster.shard.state.records import Command, Record
 class Replication:
     """Appends records, has them sent, and says up to which of them the log is committed.
 
-    `followers` are sent the log, and `counted` are those of them whom the primary obeys. `inherited` is what
+    `recipients` are sent the log; it is committed once all that are `counted` have it. `inherited` is what
     the log held when this actor became primary. Until all of that is applied the primary is `behind`; with
     `copy_first` that has to wait until another member has it.
     """
@@ -24,9 +24,9 @@ class Replication:
         "copy",
         "copy_first",
         "counted",
-        "followers",
         "inherited",
         "log",
+        "recipients",
     )
 
     def __init__(self, copy: Copy, resources: Resources) -> None:
@@ -35,8 +35,8 @@ class Replication:
         self._step = resources.step
         self.copy = copy
         self.log = copy.log
-        self.followers: list[Progress] = []
-        self.counted: tuple[Progress, ...] = ()
+        self.recipients: list[Recipient] = []
+        self.counted: tuple[Recipient, ...] = ()
         self.inherited = copy.log.appended
         self.behind = copy.committed < self.inherited
         self.copy_first = False
@@ -51,15 +51,15 @@ class Replication:
         shard, sequence = copy.shard, log.appended + 1
         log.append(Record(copy.epoch, sequence, time_us, client, command), size, charge)
         self._memory.add(shard, charge)
-        for follower in self.followers:
-            if follower.streaming:
-                pair = follower.pair
-                pair.unsent[shard] = follower
+        for recipient in self.recipients:
+            if recipient.streaming:
+                pair = recipient.pair
+                pair.unsent[shard] = recipient
                 pair.room_bytes -= charge
                 if pair.room_bytes < pair.enough_bytes:
                     pair.ask_for_room()
-                if follower.waiting_since_ns == 0:
-                    follower.waiting_since_ns = now_ns
+                if recipient.waiting_since_ns == 0:
+                    recipient.waiting_since_ns = now_ns
         if not self.counted:
             self._step.ready[shard] = None
         return sequence
@@ -76,13 +76,13 @@ class Replication:
         if self.copy_first and not self._is_copied():
             return self.copy.committed
         target = self.log.appended
-        for follower in self.counted:
-            if follower.acknowledged < target:
-                target = follower.acknowledged
+        for recipient in self.counted:
+            if recipient.acknowledged < target:
+                target = recipient.acknowledged
         return target
 
     def _is_copied(self) -> bool:
-        """Whether another member follows, or none is to."""
+        """Whether another member has a copy, or none is to have one."""
         context, copy = self._context, self.copy
         if len(copy.members) > 1 or context.map is None:
             return True
@@ -90,9 +90,9 @@ class Replication:
 
     def needed_after(self, committed: int) -> int:
         """Return the number up to which nobody needs the records, if so much is committed."""
-        for follower in self.followers:
-            if follower.acknowledged < committed:
-                committed = follower.acknowledged
+        for recipient in self.recipients:
+            if recipient.acknowledged < committed:
+                committed = recipient.acknowledged
         return committed
 
     def trim(self) -> None:
@@ -100,27 +100,27 @@ class Replication:
         self.log.trim(self.needed_after(self.copy.committed))
         self.copy.count()
 
-    # --- who follows ----------------------------------------------------------------------------------------
+    # --- recipients -----------------------------------------------------------------------------------------
 
-    def follow(self, pair: Outgoing, acknowledged: int, now_ns: int, *, counted: bool) -> Progress:
-        """Have a peer follow that has the log up to a record."""
-        follower = Progress(self.copy, pair, acknowledged, now_ns, counted=counted)
-        pair.follow(follower)
-        self.followers.append(follower)
-        return follower
+    def send_to(self, pair: Outgoing, acknowledged: int, now_ns: int, *, counted: bool) -> Recipient:
+        """Send the log to a peer from now on; it has it up to `acknowledged`."""
+        recipient = Recipient(self.copy, pair, acknowledged, now_ns, counted=counted)
+        pair.add(recipient)
+        self.recipients.append(recipient)
+        return recipient
 
-    def drop(self, follower: Progress) -> None:
-        """Let a follower go."""
-        self.followers.remove(follower)
-        follower.pair.unfollow(follower)
+    def drop(self, recipient: Recipient) -> None:
+        """Send nothing more to a recipient."""
+        self.recipients.remove(recipient)
+        recipient.pair.remove(recipient)
 
-    def count_followers(self) -> None:
-        """Obey from now on whoever is marked so."""
-        self.counted = tuple(follower for follower in self.followers if follower.counted)
+    def count_recipients(self) -> None:
+        """Count from now on the recipients that are marked so."""
+        self.counted = tuple(recipient for recipient in self.recipients if recipient.counted)
 
     def tell_commit_point(self) -> None:
-        """Have the followers told what is committed, with the next records or the next beacon."""
+        """Have the recipients told what is committed, with the next records or the next beacon."""
         shard = self.copy.shard
-        for follower in self.followers:
-            if follower.streaming:
-                follower.pair.commits_due[shard] = follower
+        for recipient in self.recipients:
+            if recipient.streaming:
+                recipient.pair.commits_due[shard] = recipient

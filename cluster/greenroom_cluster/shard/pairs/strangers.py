@@ -42,8 +42,8 @@ class Strangers:
         known = self._context.map
         return known is None or peer not in known.actors or peer in self._gone
 
-    def forget_departed(self, before: ClusterMap | None, leaders: set[bytes]) -> None:
-        """Drop the incoming pairs of incarnations that have left the map; `leaders` are followed here.
+    def forget_departed(self, before: ClusterMap | None, primaries: set[bytes]) -> None:
+        """Drop the incoming pairs of incarnations that left the map, except `primaries` of replicas here.
 
         With a pair goes the memory of what was refused to it, and who does not learn of a refusal may take
         its lease for more than it is. So an incarnation that is forgotten stays a stranger, should a map name
@@ -57,7 +57,7 @@ class Strangers:
         left = before.actors.keys() - after.actors.keys()
         self._departed |= left & incoming.keys()
         self._departed -= after.actors.keys()
-        for peer in sorted(self._departed - leaders):
+        for peer in sorted(self._departed - primaries):
             if not incoming[peer].backed:
                 self._departed.discard(peer)
                 del incoming[peer]

@@ -127,7 +127,7 @@ ACCEPTS: dict[Role, dict[Kind, Handler]] = {
         Kind.WRITE: _reply_suspended,
         Kind.CATCH_UP: _approach_suspect,
     },
-    # Reads and writes, and what its followers say.
+    # Reads and writes, and what its recipients say.
     Role.PRIMARY: {
         Kind.READ: Primary.read,
         Kind.WRITE: Primary.submit,
@@ -139,7 +139,7 @@ ACCEPTS: dict[Role, dict[Kind, Handler]] = {
         Kind.CHUNK_REFUSAL: _end_join,
         Kind.CATCH_UP: _advance,
     },
-    # It has proposed that another be primary, which all its followers may become; requests are held.
+    # It has proposed that another be primary, which all its recipients may become; requests are held.
     Role.HANDING_OVER: {
         Kind.READ: Primary.read,
         Kind.WRITE: Primary.submit,

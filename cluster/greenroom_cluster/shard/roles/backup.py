@@ -1,4 +1,4 @@
-"""What a replica does that follows a primary: it logs, then acknowledges, and applies what is committed."""
+"""What a replica does that backs a primary: it logs, then acknowledges, and applies what is committed."""
 
 from greenroom_cluster.shard.messages import ShardRecords
 from greenroom_cluster.shard.roles.replica import Replica
@@ -16,7 +16,7 @@ def receive_records(
     A copy whose log is not the primary's is given up, and backs it no more: it is removed, and joins anew.
     The process goes on: whoever could end it by one forged record could end both actors of a pair.
     """
-    if not _follows(replica, sender, entry.shard_epoch, Kind.RECORDS):
+    if not _is_from_primary(replica, sender, entry.shard_epoch, Kind.RECORDS):
         return False
     try:
         return _log(replica, now_ns, entry)
@@ -58,7 +58,7 @@ def receive_commit(
 ) -> bool:
     """Take in a commit point and the shard's time."""
     _, epoch, committed, time_us = message
-    if not _follows(replica, sender, epoch, Kind.COMMIT):
+    if not _is_from_primary(replica, sender, epoch, Kind.COMMIT):
         return False
     replica.clock.heard(time_us, now_ns)
     _commit(replica, committed)
@@ -86,16 +86,16 @@ def end_grace(
     return True
 
 
-def _follows(replica: Replica, sender: bytes, epoch: int, kind: Kind) -> bool:
-    """Whether this comes from the primary that the replica follows.
+def _is_from_primary(replica: Replica, sender: bytes, epoch: int, kind: Kind) -> bool:
+    """Whether this comes from the replica's primary.
 
     A later epoch of the same primary will do: it knows of a configuration that this replica has still to hear
     of, and is the primary in both.
     """
     if epoch < replica.epoch:
         reason = f"epoch {epoch} is over"
-    elif sender != replica.leader:
-        reason = "not from the primary followed"
+    elif sender != replica.primary_incarnation:
+        reason = "not from its primary"
     else:
         return True
     replica.context.ignore(kind.value, reason, replica.shard, replica.epoch)

@@ -65,7 +65,7 @@ def _out_of_order(replica: Replica, sender: bytes, chunk: SnapshotChunk) -> str 
     assert receiver is not None
     if chunk.epoch < replica.epoch:
         return f"the joiner has a copy of epoch {replica.epoch}"
-    same_primary = replica.leader == sender
+    same_primary = replica.primary_incarnation == sender
     if chunk.number == 0 and not (same_primary and chunk.join <= receiver.join):
         return None
     if not same_primary or receiver.join != chunk.join:

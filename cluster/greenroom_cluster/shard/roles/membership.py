@@ -11,7 +11,7 @@ from greenroom_cluster.shard.context import OpenProposal
 from greenroom_cluster.shard.effects import Send
 from greenroom_cluster.shard.joining.snapshot import SnapshotSender
 from greenroom_cluster.shard.messages import SnapshotOk, SnapshotRefused
-from greenroom_cluster.shard.pairs.outgoing import Progress
+from greenroom_cluster.shard.pairs.outgoing import Recipient
 from greenroom_cluster.shard.pairs.replication import Replication
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.settings import ns
@@ -21,7 +21,7 @@ FULL_RETRIES = 8
 
 
 class Membership:
-    """The followers of one primary and what is being changed about them.
+    """The recipients of one primary and what is being changed about them.
 
     `catching_up`: the joiner counts, and is proposed once it has logged all that was committed without it.
     `draining`: new requests are held, so that everything logged can be committed before a hand-over.
@@ -57,7 +57,7 @@ class Membership:
         self._pairs = resources.pairs
         self._joins = resources.joins
         self._join_due_ns = now_ns
-        self.joiner: Progress | None = None
+        self.joiner: Recipient | None = None
         self.transfer: SnapshotSender | None = None
         self.opened: OpenProposal | None = None
         self.catching_up = False
@@ -70,11 +70,11 @@ class Membership:
     # --- what was decided -----------------------------------------------------------------------------------
 
     def keep_quiet(self, now_ns: int) -> None:
-        """Serve nothing for one grace: a leader that was followed may hold a promise made just now."""
+        """Serve nothing for one grace: the former primary may hold a promise made just now."""
         self.quiet_until_ns = self._join_due_ns = now_ns + self._context.grace_ns
 
     def reconfigure(self, now_ns: int) -> None:
-        """Take the followers from the replica's members."""
+        """Take the recipients from the replica's members."""
         copy, replication = self._copy, self._replication
         self.opened = None
         self.draining = self.quiet_until_ns > 0
@@ -84,42 +84,42 @@ class Membership:
             self._end_transfer(joined=True)
         elif joiner is not None and joiner.counted:
             self._abort_join("it was not added", now_ns)
-        for follower in [each for each in replication.followers if each is not self.joiner]:
-            if follower.pair.peer not in backups or copy.doubted:
-                replication.drop(follower)
-        known = {follower.pair.peer for follower in replication.followers}
+        for recipient in [each for each in replication.recipients if each is not self.joiner]:
+            if recipient.pair.peer not in backups or copy.doubted:
+                replication.drop(recipient)
+        known = {recipient.pair.peer for recipient in replication.recipients}
         for peer in backups:
             if peer not in known:
                 # Handed over: the former primary proposed it only when all members had the whole log.
-                followed = max(copy.committed, replication.inherited)
-                acknowledged = followed if copy.doubted else copy.log.appended
-                self._follow(peer, acknowledged, now_ns, counted=True)
-        for follower in replication.followers:
-            follower.refused = copy.doubted or follower.pair.refuses(copy.shard, copy.epoch)
-            if follower is not self.joiner and follower.acknowledged < copy.committed:
+                safe = max(copy.committed, replication.inherited)
+                acknowledged = safe if copy.doubted else copy.log.appended
+                self._send_to(peer, acknowledged, now_ns, counted=True)
+        for recipient in replication.recipients:
+            recipient.refused = copy.doubted or recipient.pair.refuses(copy.shard, copy.epoch)
+            if recipient is not self.joiner and recipient.acknowledged < copy.committed:
                 raise InvariantError(f"shard {copy.shard}: a member lacks what was committed")
         # A joiner could not take in the commit points that came before its snapshot was whole.
         replication.tell_commit_point()
         copy.doubted = False
-        replication.count_followers()
+        replication.count_recipients()
 
-    def _follow(self, peer: bytes, acknowledged: int, now_ns: int, *, counted: bool) -> Progress:
+    def _send_to(self, peer: bytes, acknowledged: int, now_ns: int, *, counted: bool) -> Recipient:
         pair = self._pairs.toward(peer, now_ns)
-        return self._replication.follow(pair, acknowledged, now_ns, counted=counted)
+        return self._replication.send_to(pair, acknowledged, now_ns, counted=counted)
 
     def close(self) -> None:
-        """Let all followers go."""
+        """Let all recipients go."""
         if self.joiner is not None:
             self._end_transfer()
-        for follower in list(self._replication.followers):
-            self._replication.drop(follower)
-        self._replication.count_followers()
+        for recipient in list(self._replication.recipients):
+            self._replication.drop(recipient)
+        self._replication.count_recipients()
         self.opened = None
 
     # --- what to propose ------------------------------------------------------------------------------------
 
     def manage(self, now_ns: int) -> None:
-        """Look at the followers and the plan, and propose the next step; called when something may be due."""
+        """Check the recipients and the plan, and propose the next step; called when something may be due."""
         if self._replication.behind:
             self._step.ready[self._copy.shard] = None
         if self.quiet_until_ns and now_ns >= self.quiet_until_ns:
@@ -130,34 +130,34 @@ class Membership:
                 self._context.repropose(now_ns, self.opened)
             return
         lost = [
-            (follower, reason)
-            for follower in self._replication.followers
-            if (reason := self._lost(follower, now_ns)) is not None
+            (recipient, reason)
+            for recipient in self._replication.recipients
+            if (reason := self._lost(recipient, now_ns)) is not None
         ]
-        for follower, reason in lost:
-            if follower is self.joiner:
+        for recipient, reason in lost:
+            if recipient is self.joiner:
                 self._abort_join(reason, now_ns)
-        gone = [(follower, reason) for follower, reason in lost if follower.counted and follower.active]
+        gone = [(recipient, reason) for recipient, reason in lost if recipient.counted and recipient.active]
         if gone:
-            self._propose_removal([follower.pair.peer for follower, _ in gone], gone[0][1], now_ns)
+            self._propose_removal([recipient.pair.peer for recipient, _ in gone], gone[0][1], now_ns)
             self._stop_draining()
             return
         self._follow_plan(now_ns)
 
-    def _lost(self, follower: Progress, now_ns: int) -> str | None:
-        """Return why this follower cannot be relied on any more, None if it can."""
+    def _lost(self, recipient: Recipient, now_ns: int) -> str | None:
+        """Return why this recipient cannot be relied on any more, None if it can."""
         context = self._context
-        if follower.pair.peer in context.dead:
+        if recipient.pair.peer in context.dead:
             return "known dead"
-        if follower.refused:
+        if recipient.refused:
             return "it no longer backs this epoch"
-        # Who stood still must first ask again: it was silent, not the follower, and without its backup it
+        # Who stood still must first ask again: it was silent, not the recipient, and without its backup it
         # would acknowledge alone just when its own process is in doubt.
         asked_ns = self._step.awake_ns + ns(context.settings.beacon_seconds)
-        if now_ns >= max(follower.pair.lease_until_ns, follower.since_ns + context.lease_ns, asked_ns):
+        if now_ns >= max(recipient.pair.lease_until_ns, recipient.since_ns + context.lease_ns, asked_ns):
             return "lease run out"
-        waiting = follower.waiting_since_ns
-        if follower.counted and waiting:
+        waiting = recipient.waiting_since_ns
+        if recipient.counted and waiting:
             waiting = max(waiting, self._step.awake_ns)
             if now_ns - waiting > context.acknowledge_ns:
                 return "it acknowledges too slowly"
@@ -232,7 +232,7 @@ class Membership:
             return
         if self.quiet_until_ns:
             return
-        if any(follower.acknowledged != copy.log.appended for follower in self._replication.followers):
+        if any(recipient.acknowledged != copy.log.appended for recipient in self._replication.recipients):
             return
         successor = context.current.get(context.map.shards[copy.shard].wanted[0], b"")
         if successor not in copy.members[1:]:
@@ -249,7 +249,7 @@ class Membership:
 
     def _start_join(self, peer: bytes, now_ns: int) -> None:
         context, copy = self._context, self._copy
-        self.joiner = self._follow(peer, copy.committed, now_ns, counted=False)
+        self.joiner = self._send_to(peer, copy.committed, now_ns, counted=False)
         self._joins.take(peer)
         # The joiner is offered records only from the first acknowledged chunk on: before, it has no log.
         self.transfer = SnapshotSender(
@@ -328,7 +328,7 @@ class Membership:
             # From here on nothing is committed without it, so that under load, too, it can catch up.
             joiner.counted = self.catching_up = True
             joiner.waiting_since_ns = now_ns if copy.log.appended > joiner.acknowledged else 0
-            self._replication.count_followers()
+            self._replication.count_recipients()
         self.add_if_caught_up(now_ns)
 
     def add_if_caught_up(self, now_ns: int) -> None:
@@ -358,7 +358,7 @@ class Membership:
         self._context.ignore("join", reason, self._copy.shard, self._copy.epoch)
         self._end_transfer()
         self._replication.drop(joiner)
-        self._replication.count_followers()
+        self._replication.count_recipients()
         self._join_due_ns = now_ns + ns(self._context.settings.join_retry_seconds)
         self._replication.trim()
         if joiner.counted:

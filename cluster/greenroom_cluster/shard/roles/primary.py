@@ -1,7 +1,7 @@
-"""What a primary does: admit requests, commit what all followers have logged, answer.
+"""What a primary does: admit requests, commit what all recipients have logged, answer.
 
-Write path: stamp, append, send to every follower; when all that count have logged it: apply, then answer.
-Reads are answered from applied state under the lease of every follower that counts; without a lease they are
+Write path: stamp, append, send to every recipient; when all that count have logged it: apply, then answer.
+Reads are answered from applied state under the lease of every recipient that counts; without a lease they are
 held and looked at anew. A request that stands in the log is never refused afterwards: the peer may commit it.
 
 How the configuration changes is in `membership`.
@@ -90,13 +90,13 @@ class Primary:
 
     @property
     def paused(self) -> bool:
-        """Whether requests are held: not all is applied, it is handed over, or a former leader may serve."""
+        """Whether requests are held: not all is applied, it is handed over, or a former primary may serve."""
         return self.replication.behind or self.membership.draining
 
     def leased(self, now_ns: int) -> bool:
-        """Whether every follower that counts has promised not to take over yet."""
-        for follower in self.replication.counted:
-            if follower.pair.lease_until_ns <= now_ns or follower.refused:
+        """Whether every recipient that counts has promised not to take over yet."""
+        for recipient in self.replication.counted:
+            if recipient.pair.lease_until_ns <= now_ns or recipient.refused:
                 return False
         return True
 
@@ -283,7 +283,7 @@ class Primary:
     # --- the log --------------------------------------------------------------------------------------------
 
     def advance(self, now_ns: int, wall_us: int) -> None:
-        """Commit what every follower that counts has logged: apply it, then answer."""
+        """Commit what every recipient that counts has logged: apply it, then answer."""
         copy, replication = self.copy, self.replication
         if self.membership.catching_up:
             self.membership.add_if_caught_up(now_ns)
@@ -365,7 +365,7 @@ class Primary:
         self.release(now_ns, wall_us)
 
     def manage(self, now_ns: int, wall_us: int) -> None:
-        """Look at the followers and the plan; serve on if no hand-over is on its way any more."""
+        """Look at the recipients and the plan; serve on if no hand-over is on its way any more."""
         draining = self.membership.draining
         self.membership.manage(now_ns)
         if draining and not self.membership.draining:

@@ -3,7 +3,7 @@
 PacificA (Lin et al., MSR-TR-2008-25): configurations are decided elsewhere by compare-and-set on the shard's
 epoch; here a replica only adopts what was decided. Roles change in `become_*` and nowhere else.
 
-What a role does stands in `primary` and, for replicas that follow, in `backup`.
+What a role does stands in `primary`, `backup` and `joiner`.
 """
 
 from greenroom import wire
@@ -96,10 +96,10 @@ class Replica(Copy):
             0 if primary is None else primary.membership.refused_bytes,
         )
 
-    def become_joining(self, leader: bytes, receiver: SnapshotReceiver) -> None:
+    def become_joining(self, primary: bytes, receiver: SnapshotReceiver) -> None:
         """Begin to take in a snapshot from the primary."""
         self._become(Role.JOINING)
-        self.leader = leader
+        self.primary_incarnation = primary
         self.receiver = receiver
         self.begin_at(receiver.table, receiver.sequence)
         self.context.transition(self.shard, self.epoch, self.role.value, "snapshot begins")
@@ -113,23 +113,23 @@ class Replica(Copy):
         """
         if self.receiver is not None and not self.receiver.complete:
             raise InvariantError(f"shard {self.shard}: made primary while its snapshot is incomplete")
-        former = self.leader
+        former = self.primary_incarnation
         if self.suspension is not None:
             # Also if the map has forgotten it, as one of a new lineage may.
             former, suspect = self.suspension.former, self.suspension.suspect
         reason = "started"
-        if self.leader:
+        if self.primary_incarnation:
             reason = "handed over" if len(self.members) > 1 else "takeover"
             self._incoming(now_ns).refuse(self.shard, before)
-        # Decided in one lineage, a leader has stopped before; of a new lineage it may not have heard.
-        usurping = self.doubted and self.leader != b""
-        self.leader = b""
+        # Within one lineage the former primary has stopped before. Of a new lineage it may not have heard.
+        usurping = self.doubted and self.primary_incarnation != b""
+        self.primary_incarnation = b""
         self.receiver = None
         # Only who takes over alone is in doubt: before a hand-over the primary has applied the whole log.
         if suspect is not None and former and len(self.members) == 1 and self._holds(suspect):
             self.become_suspended(former, suspect, reason)
             return
-        self._become_leader(now_ns, wall_us, reason, usurping=usurping)
+        self._become_serving(now_ns, wall_us, reason, usurping=usurping)
 
     def become_suspended(self, former: bytes, suspect: SuspectRecord, reason: str) -> None:
         """Stop before the record on which the former primary died or hung."""
@@ -153,7 +153,7 @@ class Replica(Copy):
     ) -> None:
         """Go on if the suspicion was taken back: the former primary has applied the record after all."""
         if self.suspension is not None and after is None and before == self.suspension.suspect:
-            self._become_leader(now_ns, wall_us, "the former primary passed the record")
+            self._become_serving(now_ns, wall_us, "the former primary passed the record")
 
     def drop_record(self, now_ns: int, wall_us: int) -> None:
         """Go on behind the record at which this replica is suspended, as if it had never changed anything.
@@ -166,7 +166,7 @@ class Replica(Copy):
         self.committed = record.sequence
         self.suspension.refuse_for_good(self.table.clients)
         reason = f"record {record.sequence} was dropped by an operator"
-        self._become_leader(now_ns, wall_us, reason, copy_first=True)
+        self._become_serving(now_ns, wall_us, reason, copy_first=True)
 
     def _holds(self, suspect: SuspectRecord) -> bool:
         """Whether that record is in the log here, and the former primary had not applied it either."""
@@ -175,7 +175,7 @@ class Replica(Copy):
         (record,) = self.log.records(suspect.sequence - 1, suspect.sequence)
         return record.epoch == suspect.epoch
 
-    def _become_leader(
+    def _become_serving(
         self, now_ns: int, wall_us: int, reason: str, *, usurping: bool = False, copy_first: bool = False
     ) -> None:
         self.suspension = None
@@ -199,8 +199,8 @@ class Replica(Copy):
         self.primary.reconfigure(now_ns, wall_us)
         self.context.transition(self.shard, self.epoch, self.role.value, "members changed")
 
-    def become_backup(self, now_ns: int, leader: bytes, before: int) -> None:
-        """Follow the primary of a configuration and back it from now on."""
+    def become_backup(self, now_ns: int, primary: bytes, before: int) -> None:
+        """Log for the primary of a configuration, and back it, from now on."""
         if self.receiver is not None and not self.receiver.complete:
             raise InvariantError(f"shard {self.shard}: made backup while its snapshot is incomplete")
         if self.primary is not None:
@@ -210,9 +210,9 @@ class Replica(Copy):
             self.primary = None
             self.count()  # without the requests that it held
         reason = "members changed" if self.role is Role.BACKUP else f"was {self.role.value}"
-        if self.leader and self.leader != leader:
+        if self.primary_incarnation and self.primary_incarnation != primary:
             self._incoming(now_ns).refuse(self.shard, before)
-        self.leader = leader
+        self.primary_incarnation = primary
         self.receiver = None
         self._become(Role.BACKUP)
         self.since_ns = now_ns
@@ -233,7 +233,7 @@ class Replica(Copy):
         if self.primary is not None:
             self.primary.close()
             self.primary = None
-        if self.leader and self.role is not Role.JOINING:
+        if self.primary_incarnation and self.role is not Role.JOINING:
             # A joiner backs nobody yet, and may begin again at the same epoch.
             self._incoming(now_ns).refuse(self.shard, self.epoch)
         self.memory.drop(self.shard)
@@ -279,4 +279,4 @@ class Replica(Copy):
             self.opened = self.context.prepare_takeover(now_ns, self.shard, self.epoch)
 
     def _incoming(self, now_ns: int) -> Incoming:
-        return self.resources.pairs.hear_of(self.leader, now_ns)
+        return self.resources.pairs.hear_of(self.primary_incarnation, now_ns)

@@ -45,7 +45,7 @@ class Upkeep:
         due = now_ns >= self._due_ns
         if due:
             self._due_ns = now_ns + ns(self._context.settings.sweep_seconds)
-            self._tell_followers()
+            self._tell_recipients()
         if paused or copy.committed < self._swept:
             return 0
         time_us = copy.clock.read(now_ns, wall_us)
@@ -66,7 +66,7 @@ class Upkeep:
                 copy.shard,
             )
 
-    def _tell_followers(self) -> None:
+    def _tell_recipients(self) -> None:
         """Tell the commit point again: a backup that had still to hear of its configuration let it pass.
 
         Soon after a change of the configuration that is likely, so after 1, 2, 4, ... rounds.

@@ -14,11 +14,12 @@ _REPLIES_UNTOLD_BYTES = 64 << 10
 
 
 class Copy:
-    """The sessions and the log of a shard. `leader` is the incarnation that it follows, empty at a primary.
+    """The sessions and the log of a shard, as one replica has them.
 
-    `known_committed` is what was left to be applied by later steps, see `pacing`. `held_bytes` is what the
-    requests take that a primary holds. `doubted`: the followers that the next configuration names may hold
-    something else under the same numbers.
+    `primary_incarnation` is the actor that it takes them from, empty at the primary. `known_committed` is how
+    far later steps have still to apply, see `pacing`. `held_bytes` is what the requests take that a primary
+    holds. `doubted`: the recipients that the next configuration names may hold something else under the same
+    numbers.
     """
 
     __slots__ = (
@@ -31,10 +32,10 @@ class Copy:
         "epoch",
         "held_bytes",
         "known_committed",
-        "leader",
         "log",
         "members",
         "memory",
+        "primary_incarnation",
         "role",
         "shard",
         "step",
@@ -49,7 +50,7 @@ class Copy:
         self.epoch = epoch
         self.members: tuple[bytes, ...] = ()
         self.role = Role.NONE
-        self.leader = b""
+        self.primary_incarnation = b""
         self.table = SessionTable(by_age=context.settings.eviction == "anonymous")
         self.log = Log()
         self.clock = ShardClock()
@@ -100,13 +101,13 @@ class Copy:
         self.count_now()
 
     def count_now(self) -> None:
-        """Tell the books what this copy holds, and what of it the primary that it follows has added."""
+        """Tell the books what this copy holds, and what of it its primary has added."""
         replies = self.table.clients.charged_bytes
         stored = self.table.charged_bytes + replies
         memory = self.memory
         memory.note(self.shard, stored + self.log.charged_bytes + self.held_bytes, replies)
-        if stored > self._settled_bytes and self.leader:
-            memory.spend(self.leader, stored - self._settled_bytes)
+        if stored > self._settled_bytes and self.primary_incarnation:
+            memory.spend(self.primary_incarnation, stored - self._settled_bytes)
         self._settled_bytes, self._settled_replies_bytes = stored, replies
 
     # --- the log --------------------------------------------------------------------------------------------

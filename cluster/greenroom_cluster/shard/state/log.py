@@ -1,6 +1,6 @@
 """The log of one replica: records that follow each other without a gap.
 
-The primary drops what every follower has logged and is committed; a backup drops what it has applied. So the
+The primary drops what every recipient has logged and is committed; a backup drops what it has applied. So the
 log is short, and what is older reaches a new replica as a snapshot.
 """
 
@@ -143,7 +143,7 @@ class Log:
     def receive(self, records: Sequence[Record], charge: Callable[[Command], int] | None = None) -> bool:
         """Add those of a primary's records that are not here yet; stop before a gap and return False.
 
-        They are measured by what they store, roughly: of what else they bring nobody asks at a follower.
+        They are measured by what they store, roughly: of what else they bring nobody asks at a recipient.
         `charge` tells the most that applying one adds, where that counts. Raises LogDivergedError if one that
         is here differs.
         """
