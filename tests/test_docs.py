@@ -15,7 +15,7 @@ import httpx
 import pytest
 import typer
 
-from greenroom import ClusterStore, MemoryStore, SessionData, new_session_id, wire
+from greenroom import ClusterStore, MemoryStore, SessionData, SqliteStore, new_session_id, wire
 from greenroom.fields import utc_now
 from greenroom.testing import CHECKS, Check, available_libraries, run_check
 from greenroom.web import Session, SessionControl, SessionStatistics
@@ -239,7 +239,9 @@ def test_all_that_a_session_offers_is_told() -> None:
 
 
 def test_options_of_a_store_are_all_told() -> None:
-    assert set(inspect.signature(ClusterStore).parameters) <= cells("store/README.md", 0)
+    told = cells("store/README.md", 0)
+    for store in (ClusterStore, SqliteStore):
+        assert set(inspect.signature(store).parameters) <= told
 
 
 def test_every_message_stands_in_the_table() -> None:

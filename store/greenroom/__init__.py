@@ -1,6 +1,6 @@
 """Server-side web sessions for async Python, under asyncio and trio.
 
->>> store = store_from_url("greenroom://127.0.0.1:7400")  # or MemoryStore()
+>>> store = store_from_url("greenroom://127.0.0.1:7400")  # or SqliteStore("sessions.db"), or MemoryStore()
 >>> session = SessionData(session_id=new_session_id(), expires=datetime.now(UTC) + timedelta(hours=1))
 >>> await store.create(session)
 >>> await store.patch(session.session_id, set={("cart", "sku-1"): 2})
@@ -41,6 +41,7 @@ from greenroom.urls import store_from_url
 
 if TYPE_CHECKING:
     from greenroom.cluster_store import ClusterStore
+    from greenroom.sqlite_store import SqliteStore
 
 __all__ = [
     "ABSENT",
@@ -60,6 +61,7 @@ __all__ = [
     "SessionExistsError",
     "SessionInfo",
     "SessionNotFoundError",
+    "SqliteStore",
     "StoreFullError",
     "UnavailableError",
     "UnreadableSessionError",
@@ -72,11 +74,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: a process that keeps sessions in memory needs no network code."""
+    """Import on first use: a process that keeps sessions in memory needs no network code, and no SQLite."""
     if name == "ClusterStore":
         from greenroom.cluster_store import ClusterStore
 
         return ClusterStore
+    if name == "SqliteStore":
+        from greenroom.sqlite_store import SqliteStore
+
+        return SqliteStore
     if name == "__version__":
         from importlib.metadata import version
 

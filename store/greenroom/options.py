@@ -26,7 +26,9 @@ _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PATH_TEXT = re.compile(r"/[\x21\x22\x24-\x3a\x3c-\x3e\x40-\x7e]*")
 _CLOCK = kinds.clock()
 _STORE = kinds.instance(
-    'a store, or the URL of one: "greenroom://host:port,host:port" or "memory://"', BaseSessionStore, str
+    'a store, or the URL of one: "greenroom://host:port,host:port", "sqlite:///sessions.db" or "memory://"',
+    BaseSessionStore,
+    str,
 )
 _USER_KEY = kinds.text("the key of the session under which the app keeps the id of its user", none=True)
 _COOKIE_NAME = kinds.matching(
@@ -158,6 +160,16 @@ MIDDLEWARE = Options(
 
 MEMORY_STORE = Options(clock=_CLOCK, data_bytes_max=kinds.count(_DATA_BYTES))
 
+SQLITE_STORE = Options(
+    deadline_seconds=kinds.seconds(
+        "how long an operation may take until it answers or raises", most=DEADLINE_SECONDS_MAX
+    ),
+    synchronous=kinds.one_of("full", "normal"),
+    clock=_CLOCK,
+    data_bytes_max=kinds.count(_DATA_BYTES, most=DATA_BYTES_MAX),
+    operations_max=kinds.count("how many operations may wait for the file"),
+)
+
 CLUSTER_STORE = Options(
     cluster=kinds.text("the name that the cluster's nodes were started with"),
     deadline_seconds=kinds.seconds(
@@ -226,6 +238,7 @@ TABLE: dict[str, Options] = {
     "moves_from: AiohttpStorage": OLD_AIOHTTP,
     "moves_from: OtherStore": OLD_STORE,
     "MemoryStore": MEMORY_STORE,
+    "SqliteStore": SQLITE_STORE,
     "ClusterStore": CLUSTER_STORE,
     "Litestar: SessionPlugin": LITESTAR_PLUGIN,
     "Litestar: GreenroomStore": LITESTAR_STORE,

@@ -1,9 +1,9 @@
 """What each command does to a table of sessions.
 
-`MemoryStore`, the shards of a cluster and the tests' fake cluster keep their sessions in different ways, but
-decide alike, because all of them decide here. A `CommandTable` takes a command of the wire, the time, and the
-version that a changed session gets; it returns the reply. It reads no clock and draws no numbers: two tables
-that are given the same commands hold the same sessions.
+`MemoryStore`, `SqliteStore`, the shards of a cluster and the tests' fake cluster keep their sessions in
+different ways, but decide alike, because all of them decide here. A `CommandTable` takes a command of the
+wire, the time, and the version that a changed session gets; it returns the reply. It reads no clock and draws
+no numbers: two tables that are given the same commands hold the same sessions.
 
 The rules that no single method shows:
 

@@ -1,27 +1,31 @@
-"""Stores from URLs: `memory://` and `greenroom://host:port,host:port/cluster?deadline_seconds=5`."""
+"""Stores from URLs: `memory://`, `sqlite:///sessions.db`, `greenroom://host:port,host:port/cluster?deadline_seconds=5`."""
 
 import re
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from greenroom.errors import UsageError
 from greenroom.fields import utc_now
 from greenroom.memory import MemoryStore
-from greenroom.options import CLUSTER_STORE
+from greenroom.option_kinds import Options
+from greenroom.options import CLUSTER_STORE, SQLITE_STORE
 from greenroom.sessions import BaseSessionStore
 
 DEFAULT_CLUSTER = "greenroom"
-DEFAULT_DEADLINE_SECONDS = 5.0
 
-_FORMS = 'write "memory://" or "greenroom://host:port,host:port/cluster?deadline_seconds=5"'
+_FORMS = 'write "memory://", "sqlite:///sessions.db" or "greenroom://host:port,host:port/cluster?deadline_seconds=5"'
+_FILE = re.compile(r"sqlite://(?P<host>[^/?#]*)(?:/(?P<path>[^?#]*))?(?:\?(?P<query>[^#]*))?")
 _URL = re.compile(r"greenroom://(?P<seeds>[^/?#]*)(?:/(?P<cluster>[^?#]*))?(?:\?(?P<query>[^#]*))?")
 
 
 def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> BaseSessionStore:
     """Return the store that `url` names. It connects later.
 
-    `memory://` is a new, empty MemoryStore, which follows the `clock`; a cluster has its own. `greenroom://`
+    `memory://` is a new, empty MemoryStore; `sqlite:///sessions.db` a SqliteStore on the file of that name in
+    this directory, with one slash more (`sqlite:////var/lib/shop/sessions.db`) on that of an absolute path,
+    then options: `deadline_seconds` and `synchronous`. Both follow the `clock`; a cluster has its own. `greenroom://`
     lists addresses of the cluster's nodes (IPv6 in brackets), then the cluster's name (default "greenroom"),
     then options: `deadline_seconds`, the time within which an operation answers or raises. Raises UsageError,
     saying what to write, for any other URL.
@@ -32,6 +36,8 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
         if url != "memory://":
             raise UsageError('the URL of a memory store is exactly "memory://"')
         return MemoryStore(clock=clock)
+    if url.startswith("sqlite:"):
+        return _sqlite_store(url, clock)
     parts = _URL.fullmatch(url)
     if parts is None:
         raise UsageError(f"this is not the URL of a session store; {_FORMS}")
@@ -44,9 +50,23 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
     # Imported here: a process that keeps its sessions in memory needs no network code.
     from greenroom.cluster_store import ClusterStore
 
-    return ClusterStore(
-        seeds, cluster=cluster or DEFAULT_CLUSTER, deadline_seconds=_deadline_seconds(parts["query"] or "")
-    )
+    options = _url_options(parts["query"], CLUSTER_STORE, "deadline_seconds")
+    return ClusterStore(seeds, cluster=cluster or DEFAULT_CLUSTER, **options)
+
+
+def _sqlite_store(url: str, clock: Callable[[], datetime]) -> BaseSessionStore:
+    parts = _FILE.fullmatch(url)
+    path = unquote(parts["path"] or "") if parts is not None else ""
+    if parts is None or parts["host"] or not path or path.endswith("/"):
+        raise UsageError(
+            'write "sqlite:///sessions.db" for a file in this directory, '
+            '"sqlite:////var/lib/shop/sessions.db" for one elsewhere: three slashes, then the path'
+        )
+    options = _url_options(parts["query"], SQLITE_STORE, "deadline_seconds", "synchronous")
+    # Imported here: other processes need no SQLite.
+    from greenroom.sqlite_store import SqliteStore
+
+    return SqliteStore(path, clock=clock, **options)
 
 
 def store_given(store: BaseSessionStore | str, clock: Callable[[], datetime]) -> BaseSessionStore:
@@ -60,27 +80,25 @@ def store_given(store: BaseSessionStore | str, clock: Callable[[], datetime]) ->
     raise UsageError(f"store is a store, or the URL of one; {reason}")
 
 
-def _deadline_seconds(query: str) -> float:
-    """Return the one option that a URL has, or its default."""
-    seconds = DEFAULT_DEADLINE_SECONDS
-    seen = False
-    for name, text in parse_qsl(query, keep_blank_values=True):
-        if name != "deadline_seconds":
-            raise UsageError(f"a store URL has no option {name!r}; it has deadline_seconds")
-        if seen:
-            raise UsageError("deadline_seconds stands twice in the store URL")
-        seen = True
-        seconds = _number(text)
-    return seconds
+def _url_options(query: str | None, options: Options, *names: str) -> dict[str, Any]:
+    """Return the options in the query of a URL, of those named."""
+    given: dict[str, Any] = {}
+    for name, text in parse_qsl(query or "", keep_blank_values=True):
+        if name not in names:
+            raise UsageError(f"a store URL has no option {name!r}; it has {' and '.join(names)}")
+        if name in given:
+            raise UsageError(f"{name} stands twice in the store URL")
+        given[name] = _number(text, options) if name == "deadline_seconds" else options.checked(name, text)
+    return given
 
 
-def _number(text: str) -> float:
+def _number(text: str, options: Options) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
     try:
-        CLUSTER_STORE.check(deadline_seconds=seconds)
+        options.check(deadline_seconds=seconds)
     except UsageError as error:
         raise UsageError(f"{error}; in a store URL it stands as in deadline_seconds=5") from None
     return seconds

@@ -14,7 +14,7 @@ from aiohttp_session.cookie_storage import EncryptedCookieStorage
 from litestar.stores.memory import MemoryStore as LitestarMemory
 from starsessions import InMemoryStore
 
-from greenroom import ClusterStore, MemoryStore, UsageError, store_from_url
+from greenroom import ClusterStore, MemoryStore, SqliteStore, UsageError, store_from_url
 from greenroom import options as table
 from greenroom.integrations import aiohttp, litestar, moving, quart, starsessions
 from greenroom.integrations.fastapi import RequireUser, session_of_request
@@ -67,6 +67,7 @@ PLACES: dict[str, tuple[Callable[..., Any], Options, dict[str, Any]]] = {
     "SessionMiddleware": (new_middleware, table.MIDDLEWARE, {}),
     "CookieSettings": (CookieSettings, table.COOKIE, {}),
     "MemoryStore": (MemoryStore, table.MEMORY_STORE, {}),
+    "SqliteStore": (lambda **options: SqliteStore("sessions.db", **options), table.SQLITE_STORE, {}),
     "ClusterStore": (lambda **options: ClusterStore("a:1", **options), table.CLUSTER_STORE, {}),
     "SessionPlugin": (litestar.SessionPlugin, table.LITESTAR_PLUGIN, {"sessions": new_session()}),
     "litestar.GreenroomStore": (litestar.GreenroomStore, table.LITESTAR_STORE, {"store": MemoryStore()}),
@@ -93,6 +94,7 @@ SIGNATURES: dict[str, tuple[Callable[..., Any], Options]] = {
     "SessionMiddleware": (SessionMiddleware, table.MIDDLEWARE),
     "CookieSettings": (CookieSettings, table.COOKIE),
     "MemoryStore": (MemoryStore, table.MEMORY_STORE),
+    "SqliteStore": (SqliteStore, table.SQLITE_STORE),
     "logout_everywhere": (Session.logout_everywhere, table.CALLS),
     "check": (Session.check, table.CALLS),
     "check of a store": (ClusterStore.check, table.CALLS),
@@ -123,6 +125,7 @@ NO_OPTIONS = {
     "connection",
     "app",
     "nodes",
+    "path",
     "client",
     "user_id",
     "data",
@@ -141,7 +144,9 @@ def test_the_table_has_every_option(place: str) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("place", ["Session", "SessionMiddleware", "MemoryStore", "ClusterStore"])
+@pytest.mark.parametrize(
+    "place", ["Session", "SessionMiddleware", "MemoryStore", "SqliteStore", "ClusterStore"]
+)
 def test_the_table_has_no_option_that_nobody_takes(place: str) -> None:
     taken, options = SIGNATURES[place]
     assert {name for name, _ in options} <= {*inspect.signature(taken).parameters}

@@ -1,8 +1,10 @@
 """URLs name stores, and bad ones are answered with what to write."""
 
+from pathlib import Path
+
 import pytest
 
-from greenroom import ClusterStore, MemoryStore, UsageError, store_from_url
+from greenroom import ClusterStore, MemoryStore, SqliteStore, UsageError, store_from_url
 
 
 def test_memory() -> None:
@@ -27,6 +29,26 @@ def test_cluster(url: str, shown: str) -> None:
     assert repr(store).endswith(shown)
 
 
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite:///sessions.db", "HERE/sessions.db"),
+        ("sqlite:///./data/my%20sessions.db?deadline_seconds=2", "HERE/data/my sessions.db"),
+        ("sqlite:////var/lib/shop/sessions.db?synchronous=normal", "/var/lib/shop/sessions.db"),
+    ],
+)
+def test_file(url: str, path: str) -> None:
+    store = store_from_url(url)
+    assert isinstance(store, SqliteStore)
+    assert store._settings.path == path.replace("HERE", str(Path.cwd()))
+
+
+def test_options_reach_the_store_of_a_file() -> None:
+    store = store_from_url("sqlite:///a.db?deadline_seconds=2.5&synchronous=normal")
+    assert isinstance(store, SqliteStore)
+    assert (store._settings.deadline_seconds, store._settings.synchronous) == (2.5, "normal")
+
+
 def test_deadline_reaches_the_store() -> None:
     short = store_from_url("greenroom://a:1?deadline_seconds=2.5")
     default = store_from_url("greenroom://a:1")
@@ -44,6 +66,15 @@ def test_deadline_reaches_the_store() -> None:
         ("memory:", "memory://"),
         ("memory://host", "memory://"),
         ("redis://localhost:6379", "greenroom://host:port"),
+        ("sqlite://", "sqlite:///sessions.db"),
+        ("sqlite:///", "sqlite:///sessions.db"),
+        ("sqlite:sessions.db", "sqlite:///sessions.db"),
+        ("sqlite://sessions.db", "sqlite:///sessions.db"),
+        ("sqlite:///:memory:", "memory://"),
+        ("sqlite:///folder/", "sqlite:///sessions.db"),
+        ("sqlite:///a.db?synchronous=off", '"full" or "normal"'),
+        ("sqlite:///a.db?journal=wal", "deadline_seconds and synchronous"),
+        ("sqlite:///a.db?deadline_seconds=0", "deadline_seconds=5"),
         ("greenroom:a:1", "greenroom://host:port"),
         ("Greenroom://a:1", "greenroom://host:port"),
         ("greenroom://", "host:port"),

@@ -40,7 +40,7 @@ class Registry:
         last = self._last
         if last is not None and last[0] is hook and not last[1].closed:
             return last[1]
-        key = _running_loop()
+        key = running_loop()
         runner = self._runners.get(key)
         if runner is None or runner.closed:
             runner = self._make(key)
@@ -50,7 +50,7 @@ class Registry:
 
     def current_if_any(self) -> Runner | None:
         """Return the runner of the running loop, if it has one."""
-        return self._runners.get(_running_loop())
+        return self._runners.get(running_loop())
 
     def take_all(self) -> list[Runner]:
         """Return every runner and forget them."""
@@ -96,7 +96,7 @@ def let_go(registry: Registry) -> None:
             runner.dismiss()
 
 
-def _running_loop() -> LoopKey:
+def running_loop() -> LoopKey:
     """Return the identity of the running loop: trio's token, or the asyncio loop."""
     try:
         loop = asyncio.get_running_loop()

@@ -1,0 +1,247 @@
+"""The engine of a store: its lanes, who watches their deadlines, and what happens at a fork.
+
+A lane of its own for reads needs WAL, where nothing that a writer does keeps a reader waiting. Without it one
+lane does both: two connections of one process would only wait for each other.
+
+SQLite keeps the locks of a process in its memory, and a fork copies that memory but not the locks: in the
+child even a new connection to the same file would count on locks that nobody holds, and the parent would
+delete the log under it. So a fork waits for the transactions under way and closes every connection before it.
+"""
+
+import asyncio
+import os
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from greenroom.drivers.registry import running_loop
+from greenroom.errors import OutcomeUnknownError, UnavailableError
+from greenroom.sqlite import files
+from greenroom.sqlite.files import Database
+from greenroom.sqlite.lanes import Clock, Fault, Lane, Stop
+from greenroom.sqlite.operations import (
+    Operation,
+    Progress,
+    deliver,
+    outcome_under_asyncio,
+    outcome_under_trio,
+)
+from greenroom.sqlite.settings import Settings
+
+FORK_SECONDS = 5.0
+TICK_SECONDS_MAX = 0.25
+
+_engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
+_held: "list[Engine]" = []
+# A connection that a fork has copied must be neither used nor closed.
+_never_closed: list[Database] = []
+
+
+class Engine:
+    """Performs the commands of a store. `now_us` is its clock, which is read in threads of the store."""
+
+    def __init__(self, settings: Settings, now_us: Callable[[], int]) -> None:
+        self.settings = settings
+        self._clock = Clock(now_us)
+        self._fault = Fault()
+        self._writes: Lane | None = None
+        self._reads: Lane | None = None
+        self._begin_anew()
+        _engines.add(self)
+
+    async def perform(self, command: Any) -> Any:
+        """Do what a command asks for; return its reply. Raises UnavailableError or OutcomeUnknownError."""
+        home = running_loop()
+        operation = Operation(command, home, time.monotonic() + self.settings.deadline_seconds)
+        self._submit(operation)
+        return await _outcome(operation)
+
+    async def aclose(self) -> None:
+        """Wait for what was asked before, then close the connections. The next operation opens them again."""
+        home = running_loop()
+        for lane in self._taken_lanes():
+            # One after the other: under trio, one that is not awaited yet is told to nobody.
+            operation = Operation(None, home, time.monotonic() + self.settings.deadline_seconds)
+            self._enter(operation, lane)
+            lane.queue.put(Stop(operation))
+            self.asked.set()
+            await _outcome(operation)
+
+    def dismiss(self) -> None:
+        """Do the same without waiting. Call it from any thread."""
+        for lane in self._taken_lanes():
+            lane.queue.put(Stop(None))
+
+    # --- lanes --------------------------------------------------------------------------------------------
+
+    def _begin_anew(self) -> None:
+        self._lock = threading.Lock()
+        self._outstanding: deque[Operation] = deque()
+        self.asked = threading.Event()
+        """Whether there may be anything to watch."""
+        self._watching = False
+
+    def _submit(self, operation: Operation) -> None:
+        with self._lock:
+            lane = self._lane_for(operation)
+            if lane.queue.qsize() >= self.settings.operations_max:
+                raise UnavailableError(
+                    f"it was not done: overloaded, {self.settings.operations_max} operations wait for "
+                    f"{self.settings.path}; limit what the app starts at once, or raise operations_max"
+                )
+            self._enter(operation, lane)
+            lane.queue.put(operation)
+        if not self.asked.is_set():
+            self.asked.set()
+
+    def _enter(self, operation: Operation, lane: Lane) -> None:
+        operation.lock = lane.lock
+        if isinstance(operation.home, asyncio.AbstractEventLoop):
+            operation.waiter = operation.home.create_future()
+        self._outstanding.append(operation)
+
+    def _lane_for(self, operation: Operation) -> Lane:
+        writes = self._writes
+        if writes is None:
+            writes = self._writes = Lane(self.settings, self._clock, self._fault, reading=False)
+            writes.start()
+            if not self._watching:
+                self._watching = True
+                watch = threading.Thread(target=_watch, args=(weakref.ref(self), self.asked), daemon=True)
+                watch.name = "greenroom-sqlite-watch"
+                watch.start()
+        if operation.mutating or not writes.wal:
+            return writes
+        if self._reads is None:
+            self._reads = Lane(self.settings, self._clock, self._fault, reading=True)
+            self._reads.start()
+        return self._reads
+
+    def _taken_lanes(self) -> list[Lane]:
+        """Return the lanes and forget them: nothing else will be put into one."""
+        with self._lock:
+            lanes = [lane for lane in (self._reads, self._writes) if lane is not None]
+            self._reads = self._writes = None
+        return lanes
+
+    # --- deadlines ----------------------------------------------------------------------------------------
+
+    def watch(self) -> float | None:
+        """Tell callers whose deadline has come. Return how long until the next look; None: until asked."""
+        outstanding = self._outstanding
+        tick = min(TICK_SECONDS_MAX, self.settings.deadline_seconds / 8)
+        now = time.monotonic()
+        while outstanding and (
+            outstanding[0].progress is Progress.DONE or outstanding[0].deadline - tick <= now
+        ):
+            self._expire(outstanding.popleft())
+        if outstanding:
+            return tick
+        self.asked.clear()
+        return tick if outstanding else None
+
+    def _expire(self, operation: Operation) -> None:
+        assert operation.lock is not None, "it was given to a lane"
+        path, seconds = self.settings.path, self.settings.deadline_seconds
+        lane = self._writes
+        reason = (lane.reason if lane is not None else "") or "its disk or this host is too slow"
+        with operation.lock:
+            if operation.progress is Progress.DONE:
+                return
+            if operation.progress is Progress.TAKEN and operation.mutating:
+                operation.reply = OutcomeUnknownError(
+                    f"the change was not confirmed within deadline_seconds={seconds:g}, and may have been "
+                    f"applied to {path}: its disk or this host is too slow",
+                    harmless_to_repeat=operation.harmless,
+                )
+            else:
+                operation.reply = UnavailableError(
+                    f"it was not done within deadline_seconds={seconds:g}: {path} did not answer, {reason}"
+                )
+            operation.progress = Progress.DONE
+        deliver([operation])
+
+    # --- forks --------------------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Close the connections and keep everything still, until `release` or, in the child, `forked`."""
+        end = time.monotonic() + FORK_SECONDS
+        self._holding: list[threading.Lock] = []
+        if not self._lock.acquire(timeout=FORK_SECONDS):
+            return
+        self._holding.append(self._lock)
+        for lane in (self._writes, self._reads):
+            if lane is not None and lane.guard.acquire(timeout=max(0.0, end - time.monotonic())):
+                self._holding.append(lane.guard)
+                lane.close()
+
+    def release(self) -> None:
+        """Go on in the parent."""
+        for lock in self._holding:
+            lock.release()
+        self._holding = []
+
+    def forked(self) -> None:
+        """Begin anew in the child, which has none of the threads."""
+        for lane in (self._writes, self._reads):
+            if lane is not None and lane.database is not None:
+                _never_closed.append(lane.database)
+                self._fault.of_all = (
+                    f"{self.settings.path} was in use when this process was forked: open the store in the "
+                    "workers, not before the fork"
+                )
+        self._writes = self._reads = None
+        self._holding = []
+        self._begin_anew()
+
+
+async def _outcome(operation: Operation) -> Any:
+    if isinstance(operation.home, asyncio.AbstractEventLoop):
+        return await outcome_under_asyncio(operation)
+    return await outcome_under_trio(operation, sys.modules["trio"])
+
+
+def _watch(reference: "weakref.ref[Engine]", asked: threading.Event) -> None:
+    """Watch the deadlines of an engine for as long as there is one."""
+    while (engine := reference()) is not None:
+        seconds = engine.watch()
+        del engine
+        if seconds is None:
+            asked.wait()
+        else:
+            time.sleep(seconds)
+
+
+def let_go(engine: Engine) -> None:
+    """End the threads of a store that is no longer used."""
+    engine.dismiss()
+    engine.asked.set()
+
+
+def _before_fork() -> None:
+    _held[:] = list(_engines)
+    for engine in _held:
+        engine.hold()
+
+
+def _after_fork_in_parent() -> None:
+    for engine in _held:
+        engine.release()
+    _held.clear()
+
+
+def _after_fork_in_child() -> None:
+    files.begin_anew()
+    for engine in _held:
+        engine.forked()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )

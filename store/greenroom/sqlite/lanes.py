@@ -1,0 +1,403 @@
+"""A lane: a thread, its connection, and the operations that wait for it.
+
+Everything that waits is done in one transaction, in the order of arrival, and its callers are told after the
+commit: one sync pays for all of them. A transaction that reads begins after the operations were asked for, so
+it sees everything that was acknowledged before, by any process.
+"""
+
+import logging
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+from greenroom import wire
+from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError
+from greenroom.sqlite.failures import is_busy, is_io, name_of, not_applied
+from greenroom.sqlite.files import Database, identity_of, open_database
+from greenroom.sqlite.operations import Operation, Progress, deliver
+from greenroom.sqlite.rows import RowTable
+from greenroom.sqlite.settings import Settings
+
+BATCH_MAX: Final = 256
+"""How many operations one transaction takes."""
+BATCH_BYTES_MAX: Final = 16 << 20
+"""How much session data, after which the rest of a batch waits for the next."""
+CHECKPOINT_CHANGES: Final = 1000
+"""After about so many changed pages, the log is moved into the file."""
+CLEAN_MAX: Final = 200
+"""How many expired sessions one transaction of the cleaning removes."""
+CLEAN_SECONDS: Final = 10.0
+CLEAN_AGAIN_SECONDS: Final = 0.1
+WAL_PAGES_MAX: Final = 4 * CHECKPOINT_CHANGES
+"""How long the log may grow before it is emptied, for which writers wait at most so many milliseconds."""
+TRUNCATE_MS: Final = 50
+_POLL_SECONDS = (0.0002, 0.002)
+
+_log = logging.getLogger("greenroom")
+
+
+class Clock:
+    """The time of a store: that of its clock, but never behind a time by which something was decided."""
+
+    def __init__(self, now_us: Callable[[], int]) -> None:
+        self._now_us = now_us
+        self._newest = 0
+
+    def after(self, written_us: int) -> int:
+        """Return the time now, at least `written_us`, which another process may have written."""
+        self._newest = max(self._newest, written_us, self._now_us())
+        return self._newest
+
+
+class Stop:
+    """The last thing in a lane: close the connection, and tell the caller of `operation`."""
+
+    def __init__(self, operation: Operation | None) -> None:
+        self.operation = operation
+
+
+class Fault:
+    """Why a store writes no more, or does nothing more, until the app is restarted. Its lanes share it."""
+
+    def __init__(self) -> None:
+        self.of_writes = ""
+        self.of_all = ""
+
+    def refusal(self, *, mutating: bool) -> GreenroomError | None:
+        """Return the error for an operation, None if it may go on."""
+        reason = self.of_all or (self.of_writes if mutating else "")
+        return UnavailableError(reason) if reason else None
+
+
+class Lane:
+    """A thread with a connection. `reading`: it does reads alone. `name` is that of the thread.
+
+    `guard` is held while the connection is in use; a fork takes it, closes the connection and lets go.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock, fault: Fault, *, reading: bool) -> None:
+        self.queue: SimpleQueue[Operation | Stop] = SimpleQueue()
+        self.guard = threading.Lock()
+        self.lock = threading.Lock()
+        """Whoever moves an operation on holds it."""
+        self.reason = ""
+        """Why operations wait, for the error at the deadline."""
+        self.database: Database | None = None
+        self.wal = False
+        """Whether the file is known to be in WAL mode, in which reads need no turn."""
+        self._settings = settings
+        self._clock = clock
+        self._fault = fault
+        self._reading = reading
+        self._table = RowTable(settings.data_bytes_max, CLEAN_MAX)
+        self._deciders: dict[type, Callable[[Any, int, int], Any]] = {
+            **self._table.deciders(),
+            wire.Get: lambda command, now, _: self._table.live(command.digest, now),
+            wire.ListByUser: lambda command, now, _: self._table.newest_of(
+                command.user_id, command.limit, now
+            )[0],
+        }
+        self._carried: list[Operation] = []
+        self._unmoved = 0
+        self._clean_at = time.monotonic() + settings.clean_seconds
+        self._stop: Stop | None = None
+
+    def start(self) -> None:
+        """Begin to work."""
+        name = f"greenroom-sqlite-{'reads' if self._reading else 'writes'}"
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def close(self) -> None:
+        """Close the connection. The caller holds the guard."""
+        if self.database is not None:
+            self.database.connection.close()
+            self.database = None
+
+    # --- the thread ---------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            batch = self._next_batch()
+            try:
+                self._serve(batch)
+            except Exception as error:  # noqa: BLE001  a bug: it is logged, the thread must go on, and its callers must hear of it
+                _log.exception("the store %s failed", self._settings.path)
+                self._finish(batch, error)
+            if self._stop is not None and not self._carried and self.queue.empty():
+                break
+        with self.guard:
+            self.close()
+        if self._stop.operation is not None:
+            self._finish([self._stop.operation], None)
+
+    def _next_batch(self) -> list[Operation]:
+        """Return what waits; empty when it is time to clean or to checkpoint."""
+        batch, self._carried = self._carried, []
+        try:
+            if not batch and self._stop is None:
+                self._add(batch, self.queue.get(timeout=self._idle_seconds()))
+            while len(batch) < BATCH_MAX:
+                self._add(batch, self.queue.get_nowait())
+        except Empty:
+            pass
+        return batch
+
+    def _add(self, batch: list[Operation], found: Operation | Stop) -> None:
+        if isinstance(found, Stop):
+            self._stop = found
+        else:
+            batch.append(found)
+
+    def _idle_seconds(self) -> float | None:
+        if self._reading:
+            return None
+        return max(0.0, self._clean_at - time.monotonic())
+
+    def _serve(self, batch: list[Operation]) -> None:
+        if not self._reading and time.monotonic() >= self._clean_at:
+            self._clean_at = time.monotonic() + self._settings.clean_seconds
+            cleaning = Operation(wire.Clean(0, 0, 0, ()), None, time.monotonic() + 1.0)
+            self._transact([cleaning])
+            if isinstance(cleaning.reply, wire.Counted) and cleaning.reply.counts[0][1] >= CLEAN_MAX:
+                self._clean_at = time.monotonic() + CLEAN_AGAIN_SECONDS
+        if batch:
+            self._transact(batch)
+        if self._unmoved >= CHECKPOINT_CHANGES:
+            self._checkpoint()
+
+    # --- a transaction ------------------------------------------------------------------------------------
+
+    def _transact(self, batch: list[Operation]) -> None:
+        """Do the operations in one transaction. On return the guard is free and each has been told."""
+        batch = self._admitted(batch)
+        if not batch:
+            return
+        mutating = any(operation.mutating for operation in batch)
+        try:
+            connection = self._begun(batch, mutating=mutating)
+        except GreenroomError as error:
+            self._finish(batch, error)
+            return
+        if connection is None:  # given up by all
+            return
+        try:
+            done, failure = self._decided(connection, batch, mutating=mutating)
+        finally:
+            self._table.forget()
+            self.guard.release()
+        self._finish(done, failure)
+
+    def _admitted(self, batch: list[Operation]) -> list[Operation]:
+        """Return the operations that may go on; tell the others why not."""
+        admitted = []
+        for operation in batch:
+            refusal = self._fault.refusal(mutating=operation.mutating)
+            if refusal is None:
+                admitted.append(operation)
+            else:
+                self._finish([operation], refusal)
+        return admitted
+
+    def _begun(self, batch: list[Operation], *, mutating: bool) -> sqlite3.Connection | None:
+        """Begin a transaction and keep the guard; None, without it, if every caller has given up."""
+        while True:
+            self.guard.acquire()  # kept on success
+            kept = False
+            try:
+                database = self._opened()
+                # Reading the clock takes the lock that a reading transaction needs.
+                database.connection.execute("BEGIN IMMEDIATE" if mutating else "BEGIN")
+                self._read_clock(database.connection)
+                kept = True
+                self.reason = ""
+                return database.connection
+            except sqlite3.Error as error:
+                self._roll_back()
+                if not is_busy(error):
+                    raise not_applied(error, self._settings.path) from None
+                self.reason = f"another process holds {self._settings.path}"
+            finally:
+                if not kept:
+                    self.guard.release()
+            time.sleep(random.uniform(*_POLL_SECONDS))  # noqa: S311  it keeps processes apart
+            if all(operation.progress is Progress.DONE for operation in batch):
+                return None
+
+    def _opened(self) -> Database:
+        if self.database is None:
+            settings = self._settings
+            self.database = open_database(
+                settings.path, synchronous=settings.synchronous, reading=self._reading
+            )
+            self.wal = self.database.wal
+        elif identity_of(self._settings.path) != self.database.identity:
+            self._fault.of_all = (
+                f"{self._settings.path} was deleted or replaced while the app used it: restart the app, to "
+                "go on with the file that is there"
+            )
+            raise UnavailableError(self._fault.of_all)
+        return self.database
+
+    def _read_clock(self, connection: sqlite3.Connection) -> None:
+        self._version, self._written_us = connection.execute("SELECT version, time_us FROM clock").fetchone()
+
+    def _decided(
+        self, connection: sqlite3.Connection, batch: list[Operation], *, mutating: bool
+    ) -> tuple[list[Operation], GreenroomError | None]:
+        """Decide and commit. Return what was taken, with the error of all of it, if any."""
+        taken: list[Operation] = []
+        replies: list[Any] = []
+        try:
+            now = self._clock.after(self._written_us)
+            taken = self._take(batch)
+            table = self._table
+            table.begin(connection, _digests(taken))
+            for operation in taken:
+                self._version += operation.mutating
+                replies.append(self._reply(operation, now))
+                if table.loaded_bytes > BATCH_BYTES_MAX:
+                    break
+            self._give_back(taken[len(replies) :])
+            del taken[len(replies) :]
+            table.flush()
+            if mutating:
+                connection.execute(
+                    "UPDATE clock SET version = ?, time_us = ?", (self._version, max(now, self._written_us))
+                )
+        except sqlite3.Error as error:
+            self._roll_back()
+            return taken, not_applied(error, self._settings.path)
+        except GreenroomError as error:  # of the app's clock
+            self._roll_back()
+            return taken or batch, error
+        failure = self._committed(connection, mutating=mutating)
+        if failure is None:
+            self._unmoved += (2 + len(taken)) * mutating
+            for operation, reply in zip(taken, replies, strict=True):
+                operation.reply = reply
+        return taken, failure
+
+    def _reply(self, operation: Operation, now: int) -> Any:
+        try:
+            return self._deciders[type(operation.command)](operation.command, now, self._version)
+        except (sqlite3.Error, GreenroomError):
+            raise
+        except Exception as error:  # noqa: BLE001  one command must not fail those of others
+            return error
+
+    def _committed(self, connection: sqlite3.Connection, *, mutating: bool) -> GreenroomError | None:
+        """Commit; return the error if that failed."""
+        path = self._settings.path
+        end = time.monotonic() + self._settings.deadline_seconds
+        while True:
+            try:
+                connection.execute("COMMIT")
+                break
+            except sqlite3.Error as error:
+                if is_busy(error) and connection.in_transaction:
+                    if time.monotonic() < end:  # a process that reads, without WAL
+                        time.sleep(random.uniform(*_POLL_SECONDS))  # noqa: S311  as above
+                        continue
+                    self._roll_back()
+                    return UnavailableError(f"nothing was written: another process holds {path}")
+                self._roll_back()
+                if not mutating or not is_io(error):
+                    return not_applied(error, path)
+                return self._faulted(error)
+        return None
+
+    def _faulted(self, error: sqlite3.Error) -> GreenroomError:
+        """Write no more: what the disk has of this transaction, and of later ones, cannot be known."""
+        path, name = self._settings.path, name_of(error)
+        self._fault.of_writes = (
+            f"nothing was written: the disk failed to write or sync {path} ({name}) before. Look at the "
+            "kernel's log and the disk, then restart the app. Reads go on"
+        )
+        _log.error("the disk failed to write or sync %s (%s): no more writes until a restart", path, name)
+        return OutcomeUnknownError(
+            f"the disk failed to write or sync {path} ({name}): the change may have been applied. Look at "
+            "the kernel's log and the disk, then restart the app",
+            harmless_to_repeat=False,
+        )
+
+    def _roll_back(self) -> None:
+        database = self.database
+        if database is not None and database.connection.in_transaction:
+            try:
+                database.connection.execute("ROLLBACK")
+            except sqlite3.Error:  # a new connection begins with what the file has
+                self.close()
+
+    def _checkpoint(self) -> None:
+        """Move the log into the file, after the callers were told. Readers and other writers go on."""
+        self._unmoved = 0
+        with self.guard:
+            if self.database is None or not self.database.wal:
+                return
+            try:
+                execute = self.database.connection.execute
+                _, pages, _ = execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if pages > WAL_PAGES_MAX:  # a reader was in the way each time
+                    execute(f"PRAGMA busy_timeout = {TRUNCATE_MS}").fetchall()
+                    execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                    execute("PRAGMA busy_timeout = 0").fetchall()
+            except sqlite3.Error as error:
+                if is_io(error):
+                    self._faulted(error)
+                elif not is_busy(error):
+                    _log.warning("the log of %s was not moved (%s)", self._settings.path, name_of(error))
+
+    # --- moving operations on -----------------------------------------------------------------------------
+
+    def _take(self, batch: list[Operation]) -> list[Operation]:
+        with self.lock:
+            taken = [operation for operation in batch if operation.progress is Progress.WAITING]
+            for operation in taken:
+                operation.progress = Progress.TAKEN
+        return taken
+
+    def _give_back(self, operations: list[Operation]) -> None:
+        """Keep for the next transaction what this one had no room for."""
+        if operations:
+            with self.lock:
+                for operation in operations:
+                    if operation.progress is Progress.TAKEN:
+                        operation.progress = Progress.WAITING
+            self._carried = operations
+
+    def _finish(self, operations: list[Operation], error: Exception | None) -> None:
+        """Tell the callers: of the error, or of the reply that each has."""
+        with self.lock:
+            done = [operation for operation in operations if operation.progress is not Progress.DONE]
+            for operation in done:
+                operation.progress = Progress.DONE
+                if error is not None:
+                    operation.reply = _error_for(operation, error)
+        deliver(done)
+
+
+def _digests(operations: list[Operation]) -> list[bytes]:
+    digests = []
+    for operation in operations:
+        command = operation.command
+        digest = getattr(command, "digest", None)
+        if digest is not None:
+            digests.append(digest)
+        if type(command) is wire.Rotate:
+            digests.append(command.new_digest)
+    return digests
+
+
+def _error_for(operation: Operation, error: Exception) -> Exception:
+    """Return an error of the caller's own: several tasks must not raise one object."""
+    if isinstance(error, OutcomeUnknownError):
+        if not operation.mutating:
+            return UnavailableError(str(error))
+        return OutcomeUnknownError(str(error), harmless_to_repeat=operation.harmless)
+    if isinstance(error, GreenroomError):
+        return type(error)(*error.args)
+    return error
