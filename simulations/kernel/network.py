@@ -419,6 +419,9 @@ class Network:
             end.unread.append((self._ended, reason))
         elif end.open:
             self._forget(end)
+            if end.peer.open:
+                # Nothing told the other side; if it never sends, only its keep-alive finds out.
+                self.timeline.after(_KEEPALIVE_NS, self._keepalive, end.peer, 5)
             end.on_closed(reason)
 
     def _forget(self, end: End) -> None:

@@ -211,3 +211,14 @@ def test_what_is_lost_again_and_again_ends_the_senders_side() -> None:
     pair.run(6)
     assert pair.closed == ["client: timed out"]
     assert pair.received == []
+
+
+def test_who_only_reads_finds_out_that_the_sender_has_given_up() -> None:
+    """Its keep-alive probes are refused once they get through, although nothing told it."""
+    pair = Pair()
+    pair.network.cut("a", "b")
+    pair.send("one")
+    pair.run(6)
+    pair.network.mend("a", "b")
+    pair.run(3)
+    assert pair.closed == ["client: timed out", "server: connection reset"]
