@@ -35,6 +35,7 @@ from greenroom_cluster.runtime.coordinator_link import (
 from greenroom_cluster.runtime.dialing import dial
 from greenroom_cluster.runtime.listener import ListenerSettings
 from greenroom_cluster.runtime.map_server import MapServer
+from greenroom_cluster.runtime.tasks import open_tasks
 from tests.cluster.runtime.loopback import (
     CLUSTER,
     SERVER,
@@ -63,7 +64,7 @@ async def coordinating(
     directory: Path, port: int = 0, **changes: Any
 ) -> AsyncIterator[tuple[CoordinatorServer, trio.Nursery]]:
     server = CoordinatorServer(server_settings(directory, port, **changes))
-    async with trio.open_nursery() as nursery:
+    async with open_tasks() as nursery:
         nursery.start_soon(server.run)
         yield server, nursery
         nursery.cancel_scope.cancel()
