@@ -50,7 +50,12 @@ PURE = (
     "greenroom_cluster.suspect_records",
 )
 # The modules that start and end processes; all others reach tractor through them.
-SUPERVISION = {"greenroom_cluster.runtime.supervision", "greenroom_cluster.runtime.hardening"}
+SUPERVISION = {
+    "greenroom_cluster.runtime.hardening",
+    "greenroom_cluster.runtime.private_sockets",
+    "greenroom_cluster.runtime.socket_pairs",
+    "greenroom_cluster.runtime.supervision",
+}
 
 
 @cache

@@ -14,11 +14,11 @@ def main() -> None:
     """Run tractor's entry on the inherited socket."""
     # First: it decides what the imports below load.
     do_without_rich()
-    from greenroom_cluster.runtime.hardening import become_child
+    from greenroom_cluster.runtime.socket_pairs import prepare_child
 
     fd, supervisor_pid = (int(argument) for argument in sys.argv[1:3])
     del sys.argv[1:3]
-    become_child(fd, supervisor_pid)
+    prepare_child(fd, supervisor_pid)
     runpy.run_module("tractor._child", run_name="__main__", alter_sys=True)
 
 

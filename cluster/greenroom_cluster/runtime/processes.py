@@ -5,6 +5,7 @@ process and never another, and a pidfd holds on to exactly one process: it becom
 milliseconds of the process's death, and a signal sent through it never hits a successor.
 """
 
+import faulthandler
 import os
 import select
 import signal
@@ -182,3 +183,11 @@ def exit_with_parent(parent_pid: int) -> None:
         os._exit(EXIT_ORPHANED)
 
     threading.Thread(target=watch, name="exit-with-parent", daemon=True).start()
+
+
+def serve_supervisor(supervisor_pid: int) -> None:
+    """Have this process end with its supervisor, and leave it to decide what signals to the group mean."""
+    exit_with_parent(supervisor_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    faulthandler.enable()

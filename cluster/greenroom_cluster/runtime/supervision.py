@@ -1,10 +1,10 @@
-"""Processes that are started, watched, and started again. Only here and in `hardening` tractor is known.
+"""Processes that are started, watched, and started again.
 
-tractor spawns a process, runs a function in it and carries messages; session traffic never passes here. What
-it does not do is done around it, because each gap was seen (0.1.0a5): a killed or stopped child goes
-unnoticed, and teardown waits for those that never answer. So a pidfd tells of a death in milliseconds, a
-heartbeat tells of a hang, and a process is always ended by SIGKILL through its pidfd before tractor gets to
-tear down what belonged to it.
+tractor, which only this module and those behind `hardening` know, spawns a process, runs a function in it and
+carries messages; session traffic never passes here. What it does not do is done around it, because each gap
+was seen (0.1.0a5): a killed or stopped child goes unnoticed, and teardown waits for those that never answer.
+So a pidfd tells of a death in milliseconds, a heartbeat tells of a hang, and a process is always ended by
+SIGKILL through its pidfd before tractor gets to tear down what belonged to it.
 
 One for one: a child that ends is started again alone, after the pause that the restart policy asks for, as a
 new incarnation. A child that keeps ending is beyond repair by restarting: the supervisor gives up with
@@ -30,9 +30,17 @@ from greenroom_cluster.keeper import WATCH_SECONDS, Keeper, SupervisionSettings
 from greenroom_cluster.restarts import GiveUp, RestartSettings
 from greenroom_cluster.runtime import supervised
 from greenroom_cluster.runtime.documents import encode_settings
-from greenroom_cluster.runtime.hardening import NOWHERE, release_starter, tractor
+from greenroom_cluster.runtime.hardening import (
+    become_child,
+    check_listeners,
+    open_root,
+    release_starter,
+    start_process,
+    tractor,
+)
+from greenroom_cluster.runtime.listening import listeners
 from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, children_of, command_line
-from greenroom_cluster.runtime.tasks import open_tasks
+from greenroom_cluster.runtime.tasks import open_tasks, ungrouped
 
 _log = structlog.get_logger("greenroom.supervision")
 
@@ -91,9 +99,16 @@ async def child_main(
     settings: bytes,
     beat_seconds: float,
     log_settings: dict[str, str],
+    supervisor_pid: int,
 ) -> None:
     """Run a child's function: tractor's way into the process."""
+    become_child(supervisor_pid)
     logs.configure(msgspec.convert(log_settings, logs.LogSettings))
+    try:
+        check_listeners(frozenset(), listeners())
+    except RuntimeError as error:
+        _log.critical("process_exposed", reason=str(error))
+        supervised.leave(supervised.EXIT_FAILED)
     await ctx.started(None)
     async with ctx.open_stream() as stream:
         await supervised.run_supervised(stream, target, settings_type, settings, beat_seconds)
@@ -248,9 +263,7 @@ class Supervisor:
         failed: trio.Event,
     ) -> None:
         try:
-            portal = await processes.start_actor(
-                f"{child.name}-{child.incarnation.hex()}", enable_modules=[__name__]
-            )
+            portal = await start_process(processes, f"{child.name}-{child.incarnation.hex()}", __name__)
         except Exception as error:  # noqa: BLE001  whatever it was, the restart policy decides what follows
             _log.error("process_not_started", process=child.name, error=repr(error))
             failed.set()
@@ -278,6 +291,7 @@ class Supervisor:
                         settings=encode_settings(settings),
                         beat_seconds=self._settings.beat_seconds,
                         log_settings=msgspec.to_builtins(self._log_settings),
+                        supervisor_pid=os.getpid(),
                     ) as (context, _),
                     context.open_stream() as stream,
                     open_tasks() as tasks,
@@ -364,21 +378,23 @@ async def open_supervisor(
     says that its settings are impossible.
     """
     supervisor: Supervisor | None = None
-    root = tractor.open_root_actor(name=name, arbiter_addr=NOWHERE, loglevel="critical")
-    async with root, open_tasks() as tasks:
-        supervisor = Supervisor(
-            tasks,
-            settings=settings or SupervisionSettings(),
-            log_settings=log_settings or logs.LogSettings(),
-            restarts=restarts,
-            on_ready=on_ready,
-            on_exit=on_exit,
-        )
-        try:
-            yield supervisor
-            await supervisor.stop()
-        finally:
-            supervisor.kill()
-            tasks.cancel_scope.cancel()
+    before = listeners()
+    with ungrouped():
+        async with open_root(name), open_tasks() as tasks:
+            check_listeners(before, listeners())
+            supervisor = Supervisor(
+                tasks,
+                settings=settings or SupervisionSettings(),
+                log_settings=log_settings or logs.LogSettings(),
+                restarts=restarts,
+                on_ready=on_ready,
+                on_exit=on_exit,
+            )
+            try:
+                yield supervisor
+                await supervisor.stop()
+            finally:
+                supervisor.kill()
+                tasks.cancel_scope.cancel()
     if supervisor.failure is not None:
         raise supervisor.failure

@@ -5,8 +5,8 @@ callers catch errors by type, and an operator is shown one message: so a group t
 opened here, however deep it lies.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
@@ -14,9 +14,16 @@ import trio
 @asynccontextmanager
 async def open_tasks() -> AsyncIterator[trio.Nursery]:
     """Open a nursery with strict exception groups; raise the error of a group that has only one."""
-    try:
+    with ungrouped():
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
             yield nursery
+
+
+@contextmanager
+def ungrouped() -> Iterator[None]:
+    """Raise the error of a group that has only one in place of the group."""
+    try:
+        yield
     except BaseExceptionGroup as group:
         error = only_error(group)
         if error is None:
