@@ -32,8 +32,6 @@ HANG_SECONDS = 10.0
 HANG_SECONDS_MIN = 1.0
 DRAIN_SECONDS = 30.0
 ACTORS = 2
-LINGER_SECONDS = 0.00025
-LINGER_SECONDS_MAX = 0.01
 MEMORY_BYTES_MIN = 96 << 20
 _SIZE = re.compile(r"([0-9]{1,18})\s*(B|KiB|MiB|GiB|TiB)?", re.IGNORECASE)
 _UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
@@ -89,19 +87,12 @@ class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
             "a user."
         ),
     ] = "none"
-    linger_seconds: Annotated[
-        float, Flag(help="How long an actor stays awake for the next request; 0 saves CPU, costs latency.")
-    ] = LINGER_SECONDS
 
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
         memory_bytes("--memory-max", self.memory_max)
         if self.evict not in get_args(Evicted):
             raise UsageError(f"--evict must be {' or '.join(get_args(Evicted))}; it is {self.evict!r}")
-        if not 0 <= self.linger_seconds <= LINGER_SECONDS_MAX:
-            raise UsageError(
-                f"--linger-seconds must be 0 to {LINGER_SECONDS_MAX:g}; it is {self.linger_seconds:g}"
-            )
 
     def core(self) -> HostSettings:
         """Return the settings of an actor's core; without `memory_max` it has no bound."""

@@ -15,6 +15,8 @@ import msgspec
 from greenroom.errors import UsageError
 from greenroom_cluster.flags import Flag
 
+WINDOW_SECONDS = 30.0
+
 
 class RestartSettings(msgspec.Struct, frozen=True):
     """Delays in seconds; at most `restarts_max` restarts within `window_seconds`.
@@ -24,16 +26,10 @@ class RestartSettings(msgspec.Struct, frozen=True):
     """
 
     restarts_max: Annotated[
-        int, Flag(help="Restarts of one process within the window before its supervisor gives up.")
+        int,
+        Flag(help=f"Restarts of one process within {WINDOW_SECONDS:g} s before its supervisor gives up."),
     ] = 10
-    window_seconds: Annotated[
-        float,
-        Flag(
-            help="The window of --restarts-max, in seconds.",
-            option="--restart-window",
-            variable="GREENROOM_RESTART_WINDOW",
-        ),
-    ] = 30.0
+    window_seconds: float = WINDOW_SECONDS
     backoff_seconds: float = 0.1
     backoff_seconds_max: float = 2.0
     jitter: float = 0.2
@@ -43,7 +39,7 @@ class RestartSettings(msgspec.Struct, frozen=True):
         if self.restarts_max < 0:
             raise UsageError(f"--restarts-max must be 0 or more; it is {self.restarts_max}")
         if not 0 < self.window_seconds < math.inf:
-            raise UsageError(f"--restart-window must be seconds above 0; it is {self.window_seconds:g}")
+            raise UsageError(f"window_seconds must be above 0; it is {self.window_seconds:g}")
         if not 0 <= self.jitter < 1:
             raise UsageError("jitter must be at least 0 and below 1")
         if not 0 < self.backoff_seconds <= self.backoff_seconds_max:
@@ -92,7 +88,7 @@ class RestartPolicy:
         if len(self._restarts) >= settings.restarts_max:
             return GiveUp(
                 f"{self._name} exited {len(self._restarts) + 1} times within {settings.window_seconds:g} s: "
-                "see its log for the cause; the limits are restarts_max and window_seconds"
+                "see its log for the cause; --restarts-max (GREENROOM_RESTARTS_MAX) is the limit"
             )
         self._attempt += 1
         delay_ns = self._delay_ns()

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from greenroom.errors import UsageError
 from greenroom_cluster import config
 from greenroom_cluster.cli import options
+from greenroom_cluster.cli.removed import refuse_removed, warn_of_removed_variables
 from greenroom_cluster.cli.settings import with_options_of
 from greenroom_cluster.demo.settings import BROWSERS as DEMO_BROWSERS
 from greenroom_cluster.demo.settings import SECONDS as DEMO_SECONDS
@@ -64,6 +65,7 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; errors that a user can mend are one line on stderr."""
     with errors_told():
+        refuse_removed(sys.argv[1:])
         app(standalone_mode=True)
 
 
@@ -106,6 +108,7 @@ def _need_tractor(status: int = EXIT_FAILED) -> None:
 @with_options_of(config.LocalClusterSettings)
 def up(settings: config.LocalClusterSettings, *, json: options.Json = False) -> None:
     """Run a whole cluster on this machine until Ctrl-C."""
+    warn_of_removed_variables()
     _need_tractor()
     from greenroom_cluster.cli.cluster_up import run_up
 
@@ -117,6 +120,7 @@ def up(settings: config.LocalClusterSettings, *, json: options.Json = False) -> 
 @with_options_of(config.CoordinatorProcessSettings)
 def coordinator(settings: config.CoordinatorProcessSettings) -> None:
     """Run the coordinator, which keeps the cluster map."""
+    warn_of_removed_variables()
     from greenroom_cluster.runtime.coordination_process import run_coordinator_process
 
     _run(run_coordinator_process, settings, logs=settings.process.logs)
@@ -126,6 +130,7 @@ def coordinator(settings: config.CoordinatorProcessSettings) -> None:
 @with_options_of(config.NodeSettings)
 def node(settings: config.NodeSettings) -> None:
     """Run one node: its actors, and the address that clients connect to. SIGTERM hands over first."""
+    warn_of_removed_variables()
     settings.check()
     from greenroom_cluster.runtime.node_process import run_node
 

@@ -98,7 +98,7 @@ class Actor:
     def __init__(self, settings: ActorSettings, core: Core, leave: Callable[[int], None] = os._exit) -> None:
         self._settings = settings
         self.driver = Driver(core, leave)
-        self._poller = Poller(settings.options.linger_seconds)
+        self._poller = Poller()
         self.coordinator = CoordinatorLink(
             CoordinatorLinkSettings(settings.coordinator, settings.cluster, settings.incarnation),
             on_map=self._on_map,

@@ -330,7 +330,7 @@ class LocalCluster:
                     break
                 verdict = restarts.exited(time.monotonic_ns())
                 if isinstance(verdict, GiveUp):
-                    self._give_up(f"{verdict.reason} (options --restarts-max and --restart-window)")
+                    self._give_up(verdict.reason)
                     break
                 await trio.sleep(verdict.delay_ns / 1e9)
         finally:

@@ -4,11 +4,11 @@ The event loop could do that too, one task a socket, but each wake-up of a task 
 work, and the loop arms a socket anew for every wait. Here each socket is registered once, what is ready is
 served by plain calls, and the loop is entered only to sleep and to let others have a turn.
 
-Before it sleeps, a poller may linger: it asks again and again for `linger_seconds`, giving the processor to
-whoever else is ready to run. To wake a process that sleeps costs its sender and itself more than the work of
-one request, above all on a virtual machine, where a sleeping processor has to be woken by the host. It
-lingers only where that is likely to pay: when the last quiet was as short as that, and what came of it was
-done soon; much at once shows that the processors are busy anyway, and shares one wake-up.
+Before it sleeps, a poller may linger: it asks again and again for `LINGER_SECONDS`, giving the processor to
+any other process that is ready to run. Waking a process that sleeps costs its sender and itself more than the
+work of one request, above all on a virtual machine, where the host has to wake the processor too. It lingers
+only where that is likely to pay: when the last quiet was as short as that, and what came of it was done soon;
+much at once shows that the processors are busy anyway, and shares one wake-up.
 """
 
 import os
@@ -19,6 +19,7 @@ from typing import NoReturn
 
 import trio
 
+LINGER_SECONDS = 0.00025
 # Work that takes longer is a batch.
 _BATCH_NS = 200_000
 # How long callbacks may follow each other before timers and tasks have their turn.
@@ -35,7 +36,7 @@ class Poller:
     something to read, or has ended, and now and then when nothing is there.
     """
 
-    def __init__(self, linger_seconds: float) -> None:
+    def __init__(self, linger_seconds: float = LINGER_SECONDS) -> None:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._linger_ns = int(linger_seconds * 1e9)

@@ -205,7 +205,7 @@ class Supervisor:
                 self._idle.set()
 
     def _give_up(self, child: ChildProcess, reason: str) -> None:
-        self.failure = RestartLimitError(f"{reason} (options --restarts-max and --restart-window)")
+        self.failure = RestartLimitError(reason)
         _log.error("restart_limit_reached", process=child.name, exit_status=child.exit_status)
         self._tasks.cancel_scope.cancel()
 
