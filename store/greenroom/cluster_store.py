@@ -49,11 +49,9 @@ class ClusterStore(BaseSessionStore):
     """Sessions in a cluster, reached through the addresses of some of its nodes.
 
     `nodes` is `"host:port,host:port"`: any nodes will do, more than one so that one may be down. `cluster` is
-    the cluster's name. `data_bytes_max` limits the encoded data sent for one session; the outcome of a patch
-    is measured by the cluster's own limit of 1 MiB. An operation answers within `deadline_seconds`, including
-    retries and failovers, or raises UnavailableError (not applied) or OutcomeUnknownError (perhaps applied).
-    At most `operations_max` operations of one event loop are in flight. Raises UsageError for invalid
-    options.
+    the cluster's name. An operation answers within `deadline_seconds`, including retries and failovers, or
+    raises UnavailableError (not applied) or OutcomeUnknownError (perhaps applied). At most `operations_max`
+    operations of one event loop are in flight. Raises UsageError for invalid options.
 
     Works under asyncio and trio, with and without `async with`, in several loops and threads, across forks.
     After `aclose` the next operation connects again.
@@ -67,11 +65,9 @@ class ClusterStore(BaseSessionStore):
         *,
         cluster: str = "greenroom",
         deadline_seconds: float = 5.0,
-        data_bytes_max: int = DATA_BYTES_MAX,
         operations_max: int = 10_000,
     ) -> None:
         checked = CLUSTER_STORE.checked
-        self._data_bytes_max: int = checked("data_bytes_max", data_bytes_max)
         settings = DialogSettings(
             seeds=parse_addresses(nodes),
             cluster=checked("cluster", cluster),
@@ -339,7 +335,7 @@ class ClusterStore(BaseSessionStore):
 
     def _encoded(self, data: dict[Any, Any]) -> bytes:
         encoded = encode_data(data)
-        check_data_size(encoded, self._data_bytes_max)
+        check_data_size(encoded)
         return encoded
 
 

@@ -128,18 +128,17 @@ def check_version(version: int | None) -> None:
         raise UsageError("version is a number that a store returned, and none that takes more than 64 bits")
 
 
-def check_data_size(data: bytes, data_bytes_max: int = DATA_BYTES_MAX) -> None:
+def check_data_size(data: bytes) -> None:
     """Raise UsageError if encoded session data is over the limit."""
-    if len(data) > data_bytes_max:
-        raise oversized(f"{len(data)} bytes", data_bytes_max)
+    if len(data) > DATA_BYTES_MAX:
+        raise oversized(f"{len(data)} bytes")
 
 
-def oversized(size: str, data_bytes_max: int) -> UsageError:
+def oversized(size: str) -> UsageError:
     """Return the error of encoded session data over the limit; `size` reads like "12 bytes"."""
-    more = f", or raise data_bytes_max={data_bytes_max}" if data_bytes_max < DATA_BYTES_MAX else ""
     return UsageError(
-        f"session data takes {size} encoded, over the limit of {data_bytes_max}; keep large "
-        f"values elsewhere and only their keys in the session{more}"
+        f"session data takes {size} encoded, over the limit of {DATA_BYTES_MAX}; keep large "
+        f"values elsewhere and only their keys in the session"
     )
 
 

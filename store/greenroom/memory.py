@@ -16,7 +16,6 @@ from greenroom.clocks import microseconds_by
 from greenroom.codec import encode_data
 from greenroom.errors import UsageError
 from greenroom.fields import (
-    DATA_BYTES_MAX,
     UNCHANGED,
     Unchanged,
     check_data_size,
@@ -59,22 +58,18 @@ class MemoryStore(BaseSessionStore):
     """All sessions of one process, gone when it ends.
 
     `clock` returns the present as an aware datetime; if it goes back, the store's time stands still until the
-    clock has caught up, so that nothing expired lives again. `data_bytes_max` limits the encoded data of one
-    session. Expired sessions are dropped by `clean`, and a few at each `create`: what has expired is
-    gone after a quarter as many creates as there are sessions, so nothing need call `clean`. Not for use by
-    several threads at once.
+    clock has caught up, so that nothing expired lives again. Expired sessions are dropped by `clean`, and a
+    few at each `create`: what has expired is gone after a quarter as many creates as there are sessions, so
+    nothing need call `clean`. Not for use by several threads at once.
     """
 
     features: ClassVar[frozenset[str]] = ALL_FEATURES
     suspends: ClassVar[bool] = False
 
-    def __init__(
-        self, *, clock: Callable[[], datetime] = utc_now, data_bytes_max: int = DATA_BYTES_MAX
-    ) -> None:
+    def __init__(self, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._clock: Callable[[], datetime] = MEMORY_STORE.checked("clock", clock)
         self._now_us = microseconds_by(self._clock)
-        self._data_bytes_max: int = MEMORY_STORE.checked("data_bytes_max", data_bytes_max)
-        self._table = StateTable(self._data_bytes_max)
+        self._table = StateTable()
         self._versions = count(1)
         self._newest_time = 0
 
@@ -178,7 +173,7 @@ class MemoryStore(BaseSessionStore):
             raise not_found()
         if old.version != record.version:
             return None
-        check_data_size(data, self._data_bytes_max)
+        check_data_size(data)
         expires = old.expires_us if expires_us is None else expires_us
         command = wire.Update(0, 0, 0, 0, digest, old.user_id, expires, old.label, data, record.version)
         self._version_of(self._table.update(command, self._now(), next(self._versions)))
@@ -242,7 +237,7 @@ class MemoryStore(BaseSessionStore):
 
     def _encoded(self, data: dict[Any, Any]) -> bytes:
         encoded = encode_data(data)
-        check_data_size(encoded, self._data_bytes_max)
+        check_data_size(encoded)
         return encoded
 
     def _live(self, digest: bytes | None) -> wire.SessionState | None:
@@ -274,7 +269,7 @@ class MemoryStore(BaseSessionStore):
         if error is not None:
             raise error
         if reply.code == wire.FailureCode.TOO_LARGE:
-            raise oversized(reply.detail, self._data_bytes_max)
+            raise oversized(reply.detail)
         raise refused_patch(self._table.sessions[digest].data, reply.detail)
 
 

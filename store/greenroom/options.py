@@ -8,7 +8,7 @@ stand where the options meet.
 import re
 
 from greenroom import option_kinds as kinds
-from greenroom.fields import DATA_BYTES_MAX, USER_ID_BYTES_MAX
+from greenroom.fields import USER_ID_BYTES_MAX
 from greenroom.ids import SESSION_ID_BYTES_MAX
 from greenroom.option_kinds import Options
 from greenroom.sessions import BaseSessionStore
@@ -43,7 +43,6 @@ _PATH = kinds.matching(
 _DOMAIN = kinds.domain()
 _SAME_SITE = kinds.one_of("lax", "strict", "none")
 _PARTITIONED = kinds.flag("whether browsers keep one cookie for each site that shows this one in a frame")
-_DATA_BYTES = "how many bytes the encoded data of one session may take"
 
 SESSION = Options(
     secret=kinds.secrets(),
@@ -59,14 +58,10 @@ SESSION = Options(
     persistent=kinds.flag("whether the cookie outlives the browser"),
     idle_seconds=kinds.seconds("how long a session lives after its last use"),
     absolute_seconds=kinds.seconds("how long a session lives at most", none=True),
-    extension_threshold_seconds=kinds.seconds(
-        "how near its end a session in use is extended", zero=True, none=True
-    ),
     serialize_user=kinds.function("the conversion of login's argument to a user id"),
     deserialize_user=kinds.function("the conversion of a user id to a user", plain=False),
     label=kinds.function("the conversion of a User-Agent to a label"),
     on_unavailable=kinds.one_of("closed", "anonymous"),
-    retry_after_seconds=kinds.count("the Retry-After of a 503", least=0, most=kinds.SECONDS_MAX),
     clock=_CLOCK,
     moves_from=kinds.old_sessions(),
 )
@@ -158,7 +153,7 @@ MIDDLEWARE = Options(
     autoload=kinds.flag("whether a session is loaded before its handler runs"),
 )
 
-MEMORY_STORE = Options(clock=_CLOCK, data_bytes_max=kinds.count(_DATA_BYTES))
+MEMORY_STORE = Options(clock=_CLOCK)
 
 SQLITE_STORE = Options(
     deadline_seconds=kinds.seconds(
@@ -166,7 +161,6 @@ SQLITE_STORE = Options(
     ),
     synchronous=kinds.one_of("full", "normal"),
     clock=_CLOCK,
-    data_bytes_max=kinds.count(_DATA_BYTES, most=DATA_BYTES_MAX),
     operations_max=kinds.count("how many operations may wait for the file"),
 )
 
@@ -175,7 +169,6 @@ CLUSTER_STORE = Options(
     deadline_seconds=kinds.seconds(
         "how long an operation may take until it answers or raises", most=DEADLINE_SECONDS_MAX
     ),
-    data_bytes_max=kinds.count(_DATA_BYTES, most=DATA_BYTES_MAX),
     operations_max=kinds.count("how many operations of one event loop may be in flight"),
 )
 

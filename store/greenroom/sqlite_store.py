@@ -18,7 +18,6 @@ from greenroom.clocks import microseconds_by
 from greenroom.codec import encode_data
 from greenroom.errors import UsageError
 from greenroom.fields import (
-    DATA_BYTES_MAX,
     UNCHANGED,
     Unchanged,
     check_data_size,
@@ -64,8 +63,8 @@ class SqliteStore(BaseSessionStore):
     answers within `deadline_seconds` or raises UnavailableError (not applied) or OutcomeUnknownError (perhaps
     applied). With `synchronous="normal"` writes are acknowledged before they are on the disk: they survive
     the process, not a power cut. `clock` returns the present as an aware datetime; it is called in threads of
-    the store. `data_bytes_max` limits the encoded data of one session, `operations_max` how many operations
-    wait. Expired sessions are removed in the background. Raises UsageError for invalid options.
+    the store. `operations_max` limits how many operations wait. Expired sessions are removed in the
+    background. Raises UsageError for invalid options.
 
     Works under asyncio and trio, with and without `async with`, in several loops and threads, across forks,
     and several processes may share the file. After `aclose` the next operation opens it again.
@@ -80,7 +79,6 @@ class SqliteStore(BaseSessionStore):
         deadline_seconds: float = 5.0,
         synchronous: Literal["full", "normal"] = "full",
         clock: Callable[[], datetime] = utc_now,
-        data_bytes_max: int = DATA_BYTES_MAX,
         operations_max: int = 10_000,
     ) -> None:
         checked = SQLITE_STORE.checked
@@ -88,7 +86,6 @@ class SqliteStore(BaseSessionStore):
             path=_checked_path(path),
             synchronous=checked("synchronous", synchronous),
             deadline_seconds=float(checked("deadline_seconds", deadline_seconds)),
-            data_bytes_max=checked("data_bytes_max", data_bytes_max),
             operations_max=checked("operations_max", operations_max),
             clean_seconds=CLEAN_SECONDS,
         )
@@ -213,7 +210,7 @@ class SqliteStore(BaseSessionStore):
         digest = digest_if_possible(record.session_id)
         if digest is None:
             raise not_found()
-        check_data_size(data, self._settings.data_bytes_max)
+        check_data_size(data)
         expires = record.expires_us if expires_us is None else expires_us
         if record.absolute_us is not None:
             expires = min(expires, record.absolute_us)
@@ -272,7 +269,7 @@ class SqliteStore(BaseSessionStore):
 
     def _encoded(self, data: dict[Any, Any]) -> bytes:
         encoded = encode_data(data)
-        check_data_size(encoded, self._settings.data_bytes_max)
+        check_data_size(encoded)
         return encoded
 
     async def _patched(
@@ -296,7 +293,7 @@ class SqliteStore(BaseSessionStore):
         if error is not None:
             raise error
         if reply.code == wire.FailureCode.TOO_LARGE:
-            raise oversized(reply.detail, self._settings.data_bytes_max)
+            raise oversized(reply.detail)
         state = await self._engine.perform(wire.Get(0, 0, digest))
         if state is None:
             raise not_found()

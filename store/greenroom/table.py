@@ -41,15 +41,14 @@ State: TypeAlias = tuple[int, int, int, int | None, str | None, str, int, bytes]
 class CommandTable(ABC, Generic[Shown]):
     """Decides what commands do. Subclasses keep the sessions.
 
-    `data_bytes_max` limits the outcome of a patch; what `create` and `update` bring was measured before.
-    `walked` counts, in `items`, what patches read in Python, which takes long. `removed` counts the sessions
-    that were removed by handle while they lived, and what a subclass adds.
+    The outcome of a patch is measured here; what `create` and `update` bring was measured before. `walked`
+    counts, in `items`, what patches read in Python, which takes long. `removed` counts the sessions that were
+    removed by handle while they lived, and what a subclass adds.
     """
 
-    __slots__ = ("data_bytes_max", "removed", "walked")
+    __slots__ = ("removed", "walked")
 
-    def __init__(self, data_bytes_max: int = DATA_BYTES_MAX) -> None:
-        self.data_bytes_max = data_bytes_max
+    def __init__(self) -> None:
         self.walked = Tally()
         self.removed = 0
 
@@ -136,7 +135,7 @@ class CommandTable(ABC, Generic[Shown]):
                 return wire.Failed(request_id, FailureCode.CONFLICT, str(error))
             except ValueError as error:
                 return wire.Failed(request_id, FailureCode.INVALID, str(error))
-            if len(data) > self.data_bytes_max:
+            if len(data) > DATA_BYTES_MAX:
                 return wire.Failed(request_id, FailureCode.TOO_LARGE, f"{len(data)} bytes")
         user_id = before.user_id if command.user is None else command.user[0]
         created_us, absolute_us = before.created_us, before.absolute_us
@@ -259,8 +258,8 @@ class StateTable(CommandTable[wire.Session]):
 
     __slots__ = ("sessions", "users")
 
-    def __init__(self, data_bytes_max: int = DATA_BYTES_MAX) -> None:
-        super().__init__(data_bytes_max)
+    def __init__(self) -> None:
+        super().__init__()
         self.sessions: OrderedDict[bytes, wire.SessionState] = OrderedDict()
         """In the order in which `collect` looks at them."""
         self.users: dict[str, set[bytes]] = {}

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import pytest
 
 from greenroom import wire
+from greenroom.fields import DATA_BYTES_MAX
 from greenroom.table import StateTable
 from greenroom.wire import FailureCode
 
@@ -63,15 +64,16 @@ def test_a_session_is_rotated_over_one_that_is_over() -> None:
 
 @pytest.mark.parametrize("data", [EMPTY, ONE])
 def test_what_outgrows_the_limit_is_refused_and_changes_nothing(data: bytes) -> None:
-    table = StateTable(data_bytes_max=20)
+    table = StateTable()
     table.create(create(ALICE, data=data), NOW, 1)
     before = dict(table.sessions)
-    large = (("long",), b"\xb0" + b"x" * 16)
+    length = DATA_BYTES_MAX - 8
+    large = (("long",), b"\xc6" + length.to_bytes(4, "big") + bytes(length))
     for refused in (
         table.patch(patch(ALICE, [("long", large[1])]), NOW, 2),
         table.rotate(rotate(ALICE, BOB, (large,)), NOW, 2),
     ):
-        assert refused == wire.Failed(2, FailureCode.TOO_LARGE, f"{len(data) + 22} bytes")
+        assert refused == wire.Failed(2, FailureCode.TOO_LARGE, f"{len(data) + 10 + length} bytes")
     assert table.sessions == before
 
 

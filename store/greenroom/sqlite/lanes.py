@@ -93,7 +93,7 @@ class Lane:
         self._clock = clock
         self._fault = fault
         self._reading = reading
-        self._table = RowTable(settings.data_bytes_max, CLEAN_MAX)
+        self._table = RowTable(CLEAN_MAX)
         self._deciders: dict[type, Callable[[Any, int, int], Any]] = {
             **self._table.deciders(),
             wire.Get: lambda command, now, _: self._table.live(command.digest, now),

@@ -39,8 +39,8 @@ class RowTable(CommandTable[wire.Session]):
 
     __slots__ = ("_changed", "_db", "_headings", "_rows", "_stored", "loaded_bytes", "over_max")
 
-    def __init__(self, data_bytes_max: int, over_max: int) -> None:
-        super().__init__(data_bytes_max)
+    def __init__(self, over_max: int) -> None:
+        super().__init__()
         self.over_max = over_max
         self.loaded_bytes = 0
         self._rows: dict[bytes, wire.SessionState | None] = {}

@@ -9,6 +9,5 @@ class Settings(NamedTuple):
     path: str
     synchronous: str
     deadline_seconds: float
-    data_bytes_max: int
     operations_max: int
     clean_seconds: float

@@ -17,6 +17,7 @@ from greenroom.web.refusals import Refusals
 OnUnavailable: TypeAlias = Literal["closed", "anonymous"]
 UserOfId: TypeAlias = Callable[[str], Any | Awaitable[Any]]
 
+RETRY_SECONDS = 1
 FULL_RETRY_SECONDS = 60
 """The least `Retry-After` where the store is full: room comes only as sessions end."""
 
@@ -60,7 +61,6 @@ class Keeping:
     clock: Callable[[], datetime]
     now_us: Callable[[], int]
     on_unavailable: OnUnavailable
-    retry_after_seconds: int
 
     def verified(self, cookies: Sequence[bytes]) -> dict[str, Terms]:
         """Return the ids in the first few of the cookies that one of the secrets signed, and their terms."""
@@ -85,5 +85,4 @@ class Keeping:
 
     def retry_after(self, error: Exception | None) -> str:
         """Return the `Retry-After` of a 503 for this error."""
-        full = isinstance(error, StoreFullError)
-        return str(max(self.retry_after_seconds, FULL_RETRY_SECONDS if full else 0))
+        return str(FULL_RETRY_SECONDS if isinstance(error, StoreFullError) else RETRY_SECONDS)

@@ -45,18 +45,22 @@ def parted(text: str) -> tuple[str, Terms]:
 
 
 class Lifetimes(NamedTuple):
-    """The lifetimes of one app. A session in use is extended once it has less than `threshold_us` left."""
+    """The lifetimes of one app."""
 
     idle_us: int
     absolute_us: int | None
-    threshold_us: int
+
+    @property
+    def threshold_us(self) -> int:
+        """How much time a session in use has left when it is extended.
+
+        Five sixths: at most six writes in an idle time, and an end at most a sixth of it too early.
+        """
+        return self.idle_us * 5 // 6
 
     def under(self, terms: Terms) -> "Lifetimes":
-        """Return those of a session with these terms, extended at the same part of its idle time."""
-        idle_us = terms.idle_us
-        if idle_us is None:
-            return self
-        return Lifetimes(idle_us, self.absolute_us, self.threshold_us * idle_us // self.idle_us)
+        """Return those of a session with these terms."""
+        return self if terms.idle_us is None else Lifetimes(terms.idle_us, self.absolute_us)
 
     def terms_of(self, idle_seconds: float | None, persistent: bool | None) -> Terms:  # noqa: FBT001  as login
         """Return the terms of a login with these options.
@@ -93,10 +97,8 @@ class Lifetimes(NamedTuple):
         return expires_us if expires_us > record.expires_us else None
 
 
-def lifetimes_of(idle_seconds: float, absolute_seconds: float | None, threshold_seconds: float) -> Lifetimes:
-    """Return them. Raises UsageError for a threshold or an idle time beyond the lifetime."""
-    if threshold_seconds > idle_seconds:
-        raise UsageError("extension_threshold_seconds lies between 0 (never extended) and idle_seconds")
+def lifetimes_of(idle_seconds: float, absolute_seconds: float | None) -> Lifetimes:
+    """Return them. Raises UsageError for an idle time beyond the lifetime."""
     if absolute_seconds is not None and idle_seconds > absolute_seconds:
         raise UsageError(
             f"idle_seconds ({idle_seconds:g}) lies within absolute_seconds ({absolute_seconds:g}), at which "
@@ -105,5 +107,4 @@ def lifetimes_of(idle_seconds: float, absolute_seconds: float | None, threshold_
     return Lifetimes(
         round(idle_seconds * _MICROS),
         None if absolute_seconds is None else round(absolute_seconds * _MICROS),
-        round(threshold_seconds * _MICROS),
     )

@@ -55,20 +55,19 @@ class Session(Keeping):
     - `store`: a store or the URL of one. By default a MemoryStore, with a warning unless `dev`.
     - `dev`: for development on http://localhost: the cookie is not Secure, and nothing warns.
     - `cookie_name`, `path`, `domain`, `same_site` ("lax"), `secure` (True unless `dev`), `partitioned`,
-    `host_prefix` (the name begins with `__Host-`, so that no other host of the domain can plant one; by
-    default wherever browsers allow it: the cookie is secure, for this host alone and for all its paths) and
-    `persistent` (the cookie outlives the browser; the store still decides when a session ends). -
-    `idle_seconds`: how long a session lives after its last use. A session in use is extended once it has less
-    than `extension_threshold_seconds` left (by default five sixths of `idle_seconds`): the only write that a
-    request without changes may cause.
+      `host_prefix` (the name begins with `__Host-`, so that no other host of the domain can plant one; by
+      default wherever browsers allow it: the cookie is secure, for this host alone and for all its paths) and
+      `persistent` (the cookie outlives the browser; the store still decides when a session ends).
+    - `idle_seconds`: how long a session lives after its last use. A session in use is extended once it has
+      less than five sixths of that left: the only write that a request without changes may cause.
     - `absolute_seconds`: how long it lives at most, however it is used, from its creation or last login on.
     - `serialize_user` converts the argument of `login` to a user id (a str); `deserialize_user`, plain or
-    async, converts it back for `await session.greenroom.user()`. - `label` converts the User-Agent to the
-    label in a list of devices, at most 256 bytes of it; by default the label is the User-Agent itself.
+      async, converts it back for `await session.greenroom.user()`.
+    - `label` converts the User-Agent to the label in a list of devices, at most 256 bytes of it; by default
+      the label is the User-Agent itself.
     - `on_unavailable`: if the store does not answer, "closed" answers 503; "anonymous" goes on with an empty
       session, to which writes raise UnavailableError, and sends no cookie.
-    - `retry_after_seconds` is sent with a 503, at least 60 if the store is full. `clock` returns the present,
-      aware.
+    - `clock` returns the present, aware.
     - `moves_from`: the sessions of the app's former library. Visitors who have only those keep them: see
       `greenroom.integrations.moving`.
     """
@@ -90,12 +89,10 @@ class Session(Keeping):
         persistent: bool = False,
         idle_seconds: float = IDLE_SECONDS,
         absolute_seconds: float | None = None,
-        extension_threshold_seconds: float | None = None,
         serialize_user: Callable[[Any], str] | None = None,
         deserialize_user: UserOfId | None = None,
         label: Callable[[str], str | None] | None = None,
         on_unavailable: OnUnavailable = "closed",
-        retry_after_seconds: int = 1,
         clock: Callable[[], datetime] = utc_now,
         moves_from: OldSessions | None = None,
     ) -> None:
@@ -104,15 +101,8 @@ class Session(Keeping):
         SESSION.check(store=store, dev=dev, secure=secure, host_prefix=host_prefix, persistent=persistent)
         self.idle_seconds: float = checked("idle_seconds", idle_seconds)
         self.absolute_seconds: float | None = checked("absolute_seconds", absolute_seconds)
-        threshold = checked("extension_threshold_seconds", extension_threshold_seconds)
-        self.extension_threshold_seconds: float = (
-            self.idle_seconds * 5 / 6 if threshold is None else threshold
-        )
-        self.lifetimes = lifetimes_of(
-            self.idle_seconds, self.absolute_seconds, self.extension_threshold_seconds
-        )
+        self.lifetimes = lifetimes_of(self.idle_seconds, self.absolute_seconds)
         self.on_unavailable: OnUnavailable = checked("on_unavailable", on_unavailable)
-        self.retry_after_seconds: int = checked("retry_after_seconds", retry_after_seconds)
         self.secure = not dev if secure is None else secure
         cookie_name = checked("cookie_name", cookie_name)
         if host_prefix is None:

@@ -31,8 +31,6 @@ def session(**options: Any) -> Session:
         ({"absolute_seconds": 1e-7}, "absolute_seconds"),
         ({"idle_seconds": 7200, "absolute_seconds": 3600}, "within absolute_seconds"),
         ({"absolute_seconds": 600}, r"idle_seconds \(1800\) lies within absolute_seconds \(600\)"),
-        ({"extension_threshold_seconds": 1801}, "extension_threshold_seconds"),
-        ({"extension_threshold_seconds": -1}, "extension_threshold_seconds"),
         ({"on_unavailable": "open"}, "on_unavailable"),
         ({"cookie_name": "a b"}, "cookie_name"),
         ({"cookie_name": ""}, "cookie_name"),

@@ -26,7 +26,7 @@ from greenroom.web.plan import (
 from greenroom.web.state import VisitState
 
 SECOND_US = 1_000_000
-LIFETIMES = lifetimes_of(100, None, 40)
+LIFETIMES = lifetimes_of(100, None)
 CART = {"cart": {"mug": 1}}
 RECORD = StoredSession("an-id", 1, "alice", 0, 100 * SECOND_US, None, "", encode_data(CART))
 
@@ -97,10 +97,10 @@ TABLE: dict[str, tuple[VisitState, float, type[Any], dict[str, Any]]] = {
         Nothing,
         {},
     ),
-    "stored, just enough time": (stored(), 60, Nothing, {}),
-    "stored, used late": (stored(), 61, Extend, {"expires_us": 161 * SECOND_US}),
+    "stored, just enough time": (stored(), 16, Nothing, {}),
+    "stored, used late": (stored(), 17, Extend, {"expires_us": 117 * SECOND_US}),
     "stored, with data": (marked(stored(), write), 0, Patch, {"changes": FLASH, "expires_us": None}),
-    "stored, with data, late": (marked(stored(), write), 61, Patch, {"expires_us": 161 * SECOND_US}),
+    "stored, with data, late": (marked(stored(), write), 17, Patch, {"expires_us": 117 * SECOND_US}),
     "stored, emptied key by key": (
         marked(stored(), lambda state: state.session.clear()),
         0,
@@ -266,18 +266,18 @@ TERMS_TABLE: dict[str, tuple[VisitState, float, type[Any], dict[str, Any]]] = {
         Rotate,
         {"terms": USUAL, "expires_us": 110 * SECOND_US},
     ),
-    "remembered, time enough": (marked(stored(moved_on(1000)), remembered), 600, Nothing, {}),
+    "remembered, time enough": (marked(stored(moved_on(1000)), remembered), 166, Nothing, {}),
     "remembered, late": (
         marked(stored(moved_on(1000)), remembered),
-        601,
+        167,
         Extend,
-        {"expires_us": 1601 * SECOND_US},
+        {"expires_us": 1167 * SECOND_US},
     ),
     "remembered, late, with data": (
         marked(stored(moved_on(1000)), remembered, write),
-        601,
+        167,
         Patch,
-        {"expires_us": 1601 * SECOND_US},
+        {"expires_us": 1167 * SECOND_US},
     ),
 }
 
@@ -307,7 +307,7 @@ def test_a_login_begins_a_new_absolute_lifetime_and_a_new_id_does_not(
     after: float | None,
 ) -> None:
     state = marked(stored(moved_on(100, before)), act)
-    lifetimes = lifetimes_of(100, absolute_seconds, 40)
+    lifetimes = lifetimes_of(100, absolute_seconds)
     step = plan(state, encode_data(state.contents()), 70 * SECOND_US, lifetimes)
     assert isinstance(step, Rotate)
     assert step.absolute_us == (None if after is None else after * SECOND_US)
