@@ -4,7 +4,7 @@ The oracles know more than any process: they see every log, every clock, and who
 
     core         the core's own invariants, and any exception
     fence        who has proposed to take over acknowledges nothing at that epoch any more
-    serving      at most one primary per shard would answer a read at this instant
+    serving      at most one primary per shard would answer a read at this instant, and only such a one does
     epochs       they only rise, and one epoch is one configuration for ever
     records      the same epoch and sequence mean the same record everywhere
     commits      one record per sequence is committed; nobody commits what no primary has
@@ -26,9 +26,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from greenroom import wire
 from greenroom.cluster_map import ClusterMap, SuspectRecord
 from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.effects import HostEffect, ReplyToPeer
+from greenroom_cluster.shard.effects import HostEffect, ReplyToClient, ReplyToPeer
 from greenroom_cluster.shard.messages import (
     Beacon,
     BeaconOk,
@@ -50,6 +51,7 @@ from simulations.cluster.actors import ActorProcess
 from simulations.cluster.marks import PoisonBook
 from simulations.cluster.stage import Stage
 
+_REFUSALS = frozenset({wire.Redirect, wire.Overloaded, wire.Failed, wire.Unknowable})
 _OF_ONE_SHARD = frozenset({SnapshotChunk, SnapshotOk, SnapshotRefused})
 
 
@@ -152,6 +154,22 @@ class Oracles:
         else:
             self.messages["actor", kind.__name__] += 1
 
+    def _check_reads(self, actor: ActorProcess, event: ins.ClientRequests, effects: list[HostEffect]) -> None:
+        """Judge by the clock as it is now, whatever clock the core was shown."""
+        replicas = actor.host.replicas
+        shift = 16 - (len(replicas).bit_length() - 1)
+        reads = {each.request_id: each.point >> shift for each in event.requests if type(each) is wire.Get}
+        for effect in effects if reads else ():
+            if type(effect) is not ReplyToClient or effect.connection != event.connection:
+                continue
+            shard = reads.get(effect.message.request_id)
+            if shard is None or type(effect.message) in _REFUSALS:
+                continue
+            replica = replicas[shard]
+            primary = None if replica is None else replica.primary
+            if primary is None or not primary.leased(actor.machine.now_ns()):
+                self.stage.violate("serving", f"{actor.name} answers a read of shard {shard} without a lease")
+
     def _check_fence(self, actor: ActorProcess, event: ins.PeerMessages, effects: list[HostEffect]) -> None:
         replicas = actor.host.replicas
         acknowledged = {
@@ -199,6 +217,8 @@ class Oracles:
         replicas = actor.host.replicas
         if type(event) is ins.PeerMessages:
             self._check_fence(actor, event, effects)
+        elif type(event) is ins.ClientRequests:
+            self._check_reads(actor, event, effects)
         if self._memory is not None:
             self._memory.after(actor)
         seen = self._seen.get(actor)

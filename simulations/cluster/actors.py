@@ -1,4 +1,4 @@
-"""An actor's process around the real core; the real `Outbox` says where its effects go.
+"""An actor's process around the real core, which the real `CoreRunner` steps.
 
 `hold_effects` stops the process in the middle of a step, between the core's decision and its words.
 """
@@ -10,9 +10,10 @@ from typing import Any, Protocol
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.framing import messages_decoder
-from greenroom_cluster.coordination.messages import Decision
+from greenroom_cluster.coordination.messages import Decision, Proposal
 from greenroom_cluster.links import former
-from greenroom_cluster.links.outbox import CloseLink, OpenLink, Outbox, Rare, are_bulk, farewell
+from greenroom_cluster.links.core_runner import CoreRunner
+from greenroom_cluster.links.outbox import CloseLink, LinkChange, OpenLink, farewell
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.host import Host
@@ -62,6 +63,110 @@ class StepWatcher(Protocol):
         """See what it did."""
 
 
+class _WatchedCore:
+    """The core of an actor between its judges; holds what a step decides back if it is to."""
+
+    def __init__(self, actor: "ActorProcess", watcher: StepWatcher) -> None:
+        self._actor = actor
+        self._watcher = watcher
+        self.next_deadline = actor.host.next_deadline
+        self.clock_us = actor.host.clock_us
+        self.spent = actor.host.spent
+
+    def step(self, now_ns: int, wall_us: int, event: ins.HostInput) -> list[fx.HostEffect]:
+        """Let the core step, and have it judged."""
+        actor = self._actor
+        self._watcher.before(actor, event)
+        effects = actor.host.step(now_ns, wall_us, event)
+        self._watcher.after(actor, event, effects)
+        if actor.hold_effects:
+            actor.hold(effects)
+            return []
+        return effects
+
+
+class _Runner(CoreRunner[Served | Dialed]):
+    """The core of an actor, on simulated connections."""
+
+    def __init__(self, actor: "ActorProcess", watcher: StepWatcher, codec: Codec) -> None:
+        super().__init__(_WatchedCore(actor, watcher), actor.machine.now_ns, actor.machine.wall_us)
+        self._actor = actor
+        self._watcher = watcher
+        self._codec = codec
+        self._links: dict[tuple[bytes, bool], Dialed] = {}
+        self._armed = -1
+
+    def step(self, event: ins.HostInput) -> None:
+        """Let the core act, while its process lives."""
+        if self._actor.alive:
+            super().step(event)
+
+    def begin(self) -> None:
+        """Let the core's time begin."""
+        self._rearm(self._core.next_deadline())
+
+    def perform_held(self, effects: list[fx.HostEffect]) -> None:
+        """Perform what a step had decided."""
+        self._perform(effects)
+
+    # --- what CoreRunner asks for ------------------------------------------------------------------------
+
+    def _fail(self, event: ins.HostInput, error: BaseException) -> None:
+        if isinstance(error, PoisonedError):
+            return  # it has crashed or hangs already
+        if not isinstance(error, Exception):
+            raise error
+        self._watcher.core_failed(self._actor, event, error)
+        self._actor.kill()
+
+    def _rearm(self, deadline_ns: int) -> None:
+        actor = self._actor
+        due = max(actor.machine.moment(deadline_ns), actor.timeline.now + 1000)
+        if self._armed <= actor.timeline.now or due < self._armed:
+            self._armed = due
+            actor.timeline.at(due, self._due, due)
+
+    def _due(self, due: int) -> None:
+        if due == self._armed:
+            self._armed = -1
+            self._actor.tell(0, self.step, ins.Tick())
+
+    def _took_long(self, event: ins.HostInput, spent_ns: int, charged: Sequence[str]) -> None:
+        pass
+
+    def _note(self, note: fx.HostEffect) -> None:
+        if self._actor.trace is not None:
+            self._actor.trace(self._actor, note)
+
+    def _propose(self, proposals: list[Proposal]) -> None:
+        if self._actor.coordinator is not None:
+            self._actor.coordinator.propose(proposals)
+
+    def _change_link(self, change: LinkChange) -> None:
+        match change:
+            case OpenLink(peer=peer, address=address, bulk=bulk):
+                self._open(peer, address, bulk=bulk)
+            case CloseLink(peer=peer, bulk=bulk):
+                self._links.pop((peer, bulk)).stop()
+
+    def _open(self, peer: bytes, address: str, *, bulk: bool) -> None:
+        greeting = hello(wire.ROLE_PEER, self._actor.incarnation, peer)
+        tag = "bulk" if bulk else "peer"
+        link = Dialed(self._actor, self._codec, address, greeting, _reply_decoder, tag)
+        self._links[peer, bulk] = link
+
+        def received(messages: list[Any]) -> bool:
+            if farewell(messages) is not None:
+                return False
+            self.step(ins.PeerMessages(peer, messages))
+            return True
+
+        link.on_up = lambda: self.link_up(peer, link, bulk=bulk)
+        link.on_down = lambda: self.link_down(peer, bulk=bulk)
+        link.on_messages = received
+        link.start()
+
+
 class ActorProcess(Process):
     """One incarnation. `parent_alive` is set by its supervisor; an orphan ends itself when it notices."""
 
@@ -79,7 +184,6 @@ class ActorProcess(Process):
         self.host = host
         self.slot = slot
         self.incarnation = incarnation
-        self.oracles: StepWatcher | None = None
         self.orphaned = False
         self.hold_effects = False
         self.mark = mark
@@ -89,18 +193,14 @@ class ActorProcess(Process):
         self.works_since: int | None = None
         self.on_stuck: Callable[[], None] | None = None
         self.host_settings = HostSettings()
-        self._codec = Codec(encoded=False)
-        self._outbox: Outbox[Served | Dialed, _Client | former.FormerClient] = Outbox()
-        self._links: dict[tuple[bytes, bool], Dialed] = {}
+        self._runner: _Runner | None = None
         self._held: list[fx.HostEffect] = []
-        self._armed = -1
         self.coordinator: CoordinatorLink | None = None
         self.trace: Callable[[ActorProcess, fx.HostEffect], None] | None = None
 
     def run(self, codec: Codec, address: str, oracles: StepWatcher) -> None:
         """Listen, connect to the coordinator, and let the core's time begin."""
-        self._codec = codec
-        self.oracles = oracles
+        self._runner = _Runner(self, oracles, codec)
         client = Service(_client_decoder, self._serve_client)
         peer = Service(_peer_decoder, self._serve_peer, target_required=True)
         services = {wire.ROLE_CLIENT: client, wire.ROLE_PEER: peer}
@@ -110,35 +210,22 @@ class ActorProcess(Process):
         link.on_decisions = self._on_decisions
         link.on_up = self._on_up
         link.start()
-        self._arm()
+        self._runner.begin()
 
     # --- stepping ----------------------------------------------------------------------------------------
 
     def step(self, event: ins.HostInput) -> None:
         """Let the core act on an event at the time it is now, and perform what it wants."""
-        if not self.alive:
-            return
-        machine, oracles = self.machine, self.oracles
-        assert oracles is not None
-        oracles.before(self, event)
-        try:
-            effects = self.host.step(machine.now_ns(), machine.wall_us(), event)
-        except PoisonedError:
-            return
-        except Exception as error:  # noqa: BLE001 - whatever the core raises is what is looked for
-            oracles.core_failed(self, event, error)
-            self.kill()
-            return
-        oracles.after(self, event, effects)
-        if self.hold_effects:
-            self.hold_effects = False
-            self._held = effects
-            self.pause()
-            self.in_hand = self.in_hand or self.mark.last
-            self._stuck()
-        elif effects:
-            self._perform(effects)
-        self._arm()
+        if self._runner is not None:
+            self._runner.step(event)
+
+    def hold(self, effects: list[fx.HostEffect]) -> None:
+        """Stop between what the core has decided and its words."""
+        self.hold_effects = False
+        self._held = effects
+        self.pause()
+        self.in_hand = self.in_hand or self.mark.last
+        self._stuck()
 
     # --- a record that it does not get past ----------------------------------------------------------------
 
@@ -183,8 +270,8 @@ class ActorProcess(Process):
             return
         self.in_hand = None
         held, self._held = self._held, []
-        if self.alive and held:
-            self._perform(held)
+        if self.alive and held and self._runner is not None:
+            self._runner.perform_held(held)
         if self.orphaned:
             # The thread that watches the parent races with what the event loop finds.
             self.timeline.after(self.random.randrange(5_000_000), self.kill)
@@ -200,26 +287,10 @@ class ActorProcess(Process):
         if not self.paused or self.works_since is not None:
             self.kill()
 
-    def _arm(self) -> None:
-        due = self.machine.moment(self.host.next_deadline())
-        due = max(due, self.timeline.now + 1000)
-        if self._armed <= self.timeline.now or due < self._armed:
-            self._armed = due
-            self.timeline.at(due, self._due, due)
-
-    def _due(self, due: int) -> None:
-        if due == self._armed:
-            self._armed = -1
-            self.tell(0, self._tick)
-
-    def _tick(self) -> None:
-        self.step(ins.Tick())
-        self._arm()
-
     # --- what comes in -----------------------------------------------------------------------------------
 
     def _serve_client(self, served: Served) -> None:
-        number, client = served.number, served.sender
+        number, client, runner = served.number, served.sender, self._running
         replies: _Client | former.FormerClient = _Client(served)
 
         def handle(requests: list[Any]) -> None:
@@ -230,26 +301,23 @@ class ActorProcess(Process):
             served.decoder = _former_decoder
             replies = former.FormerClient(replies)
             served.on_messages = replies.refusing(handle)
-        self._outbox.add_client(number, replies)
-
-        def closed() -> None:
-            self._outbox.drop_client(number)
-            self.step(ins.ConnectionClosed(number))
-
-        served.on_closed = closed
+        runner.add_client(number, replies)
+        served.on_closed = lambda: runner.drop_client(number)
 
     def _serve_peer(self, served: Served) -> None:
-        peer = served.sender
+        peer, number, runner = served.sender, served.number, self._running
 
         def received(messages: list[Any]) -> None:
-            ended = self._outbox.heard(peer, served.number, served, bulk=are_bulk(messages))
-            if isinstance(ended, Served):
-                ended.abort()
-            if ended is not served:
-                self.step(ins.PeerMessages(peer, messages))
+            if not runner.take_from_peer(peer, number, served, messages):
+                served.abort("the peer has opened a newer connection")
 
         served.on_messages = received
-        served.on_closed = lambda: self._outbox.drop_peer(peer, served.number)
+        served.on_closed = lambda: runner.drop_peer(peer, number)
+
+    @property
+    def _running(self) -> _Runner:
+        assert self._runner is not None
+        return self._runner
 
     def _on_map(self, cluster_map: ClusterMap) -> None:
         self.step(ins.MapChanged(cluster_map))
@@ -259,53 +327,3 @@ class ActorProcess(Process):
 
     def _on_up(self) -> None:
         self.step(ins.CoordinationUp())
-
-    # --- effects -----------------------------------------------------------------------------------------
-
-    def _perform(self, effects: list[fx.HostEffect]) -> None:
-        rare, to_peers, to_clients = self._outbox.sort(effects)
-        if rare is not None:
-            self._perform_rare(rare)
-        for line, messages in to_peers.items():
-            line.send(messages)
-        for client, replies in to_clients:
-            client.send(replies)
-        if rare is not None and rare.proposals and self.coordinator is not None:
-            self.coordinator.propose(rare.proposals)
-
-    def _perform_rare(self, rare: Rare[Served | Dialed]) -> None:
-        if self.trace is not None:
-            for note in rare.notes:
-                self.trace(self, note)
-        for change in rare.changes:
-            match change:
-                case OpenLink(peer=peer, address=address, bulk=bulk):
-                    self._open(peer, address, bulk=bulk)
-                case CloseLink(peer=peer, bulk=bulk):
-                    self._links.pop((peer, bulk)).stop()
-        for line, beacon in rare.urgent:
-            line.send([beacon], urgent=True)
-
-    def _open(self, peer: bytes, address: str, *, bulk: bool) -> None:
-        greeting = hello(wire.ROLE_PEER, self.incarnation, peer)
-        tag = "bulk" if bulk else "peer"
-        link = self._links[peer, bulk] = Dialed(self, self._codec, address, greeting, _reply_decoder, tag)
-
-        def received(messages: list[Any]) -> bool:
-            if farewell(messages) is not None:
-                return False
-            self.step(ins.PeerMessages(peer, messages))
-            return True
-
-        def up() -> None:
-            self._outbox.link_up(peer, link, bulk=bulk)
-            self.step(ins.LinkUp(peer, bulk))
-
-        def down() -> None:
-            self._outbox.link_down(peer, bulk=bulk)
-            self.step(ins.LinkDown(peer, bulk))
-
-        link.on_up = up
-        link.on_down = down
-        link.on_messages = received
-        link.start()

@@ -162,7 +162,7 @@ class Served:
         """Send to whoever it is, as bytes."""
         self._acceptor.process.network.send(self.end, bytes(encode_frames(messages, _FRAME_BYTES_MAX)))
 
-    def abort(self) -> None:
+    def abort(self, _reason: str) -> None:
         """End it with a reset; what follows on it is not listened to."""
         self._acceptor.process.network.close(self.end, reset=True)
         self.on_closed()
@@ -247,6 +247,10 @@ class Dialed:
             # By a clock that was slowed meanwhile, it may not be due yet.
             self._armed = redial.NEVER_NS
             self._step(redial.Tick())
+
+    def abort(self, reason: str) -> None:
+        """End the connection that stands; another is opened."""
+        self._ended(reason)
 
     def _connected(self, end: End) -> None:
         self._attempt = None

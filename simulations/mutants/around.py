@@ -1,6 +1,8 @@
 # ruff: noqa: ANN001, ANN202, ARG005, SLF001  mutants reach into what they break, and are not typed code
 """Mutants of what stands around the core: coordination, supervision, the client, the drivers."""
 
+from typing import Any
+
 import msgspec
 
 from greenroom import wire
@@ -19,13 +21,13 @@ from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.keeper import Keeper
 from greenroom_cluster.links import redial
 from greenroom_cluster.links.coordinator_session import CoordinatorSession
+from greenroom_cluster.links.core_runner import CoreRunner
 from greenroom_cluster.links.handshake import Door
 from greenroom_cluster.links.outbox import Outbox
 from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.agent import Agent
 from greenroom_cluster.shard.host import Host
 from simulations.cluster import stage
-from simulations.cluster.actors import ActorProcess
 from simulations.kernel import network
 from simulations.kernel.network import Network
 from simulations.mutants.patching import Patches, mutant
@@ -238,21 +240,20 @@ def _(patches: Patches) -> None:
 @mutant("samples the clock before the request arrives")
 def _(patches: Patches) -> None:
     """The time of a step is taken before waiting for what it acts on."""
-    original = ActorProcess.step
-    sampled: dict[ActorProcess, int] = {}
+    original = CoreRunner.step
+    sampled: dict[Any, int] = {}
 
     def step(self, event):
-        machine = self.machine
-        real = type(machine).now_ns
-        early = sampled.get(self, real(machine))
-        type(machine).now_ns = lambda each: early if each is machine else real(each)
+        read = self._now_ns
+        early = sampled.get(self, read())
+        self._now_ns = lambda: early
         try:
             original(self, event)
         finally:
-            type(machine).now_ns = real
-        sampled[self] = real(machine)
+            self._now_ns = read
+        sampled[self] = read()
 
-    patches.set(ActorProcess, "step", step)
+    patches.set(CoreRunner, "step", step)
 
 
 @mutant("believes in half-open connections", budget=2000)

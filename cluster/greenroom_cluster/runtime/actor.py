@@ -17,14 +17,14 @@ from greenroom_cluster.access import AT_ACTOR
 from greenroom_cluster.config import ActorOptions
 from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.links import former
-from greenroom_cluster.links.outbox import are_bulk
+from greenroom_cluster.links.core_runner import Core, Replies
 from greenroom_cluster.runtime.budget import buffer_bytes
 from greenroom_cluster.runtime.clocks import now_ns, wall_us
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
 from greenroom_cluster.runtime.delivery import Delivery
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
-from greenroom_cluster.runtime.driver import Core, Driver, Replies
+from greenroom_cluster.runtime.driver import Driver
 from greenroom_cluster.runtime.host_memory import resident_bytes
 from greenroom_cluster.runtime.links import PeerLinks
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
@@ -38,7 +38,6 @@ from greenroom_cluster.runtime.tasks import open_tasks
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.inputs import (
     ClientRequests,
-    ConnectionClosed,
     CoordinationUp,
     Decisions,
     MapChanged,
@@ -186,15 +185,13 @@ class Actor:
             await Delivery(connection, self._poller, take, patient=True).run()
         finally:
             driver.drop_client(number)
-            driver.step(ConnectionClosed(number))
 
     async def _serve_peer(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
         driver, peer = self.driver, hello.sender
 
         def handle(messages: list[Any]) -> None:
-            if not driver.note_peer(peer, number, connection, bulk=are_bulk(messages)):
+            if not driver.take_from_peer(peer, number, connection, messages):
                 raise ConnectionEndedError("the peer has opened a newer connection")
-            driver.step(PeerMessages(peer, messages))
 
         try:
             await Delivery(connection, self._poller, handle).run()

@@ -26,7 +26,7 @@ _decoder = messages_decoder(PeerReply | wire.Goodbye)
 class OnUp(Protocol):
     """Is told of a link that is up."""
 
-    def __call__(self, peer: bytes, connection: FramedConnection, *, bulk: bool) -> None:
+    def __call__(self, peer: bytes, line: FramedConnection, *, bulk: bool) -> None:
         """Take it in."""
 
 
