@@ -1,0 +1,98 @@
+"""What the batches on an actor's disk hold: entries about one shard each, in the order they came about.
+
+The log is the only authority. A snapshot counts from the entry `Based` that names it; without one it is left
+over from a crash. A configuration or a proposal is acted on once its entry is synced.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+from greenroom_cluster.shard.state.records import Record
+
+Rung: TypeAlias = tuple[int, int]
+"""An epoch and the number of the last record that was stamped with it."""
+
+
+class Logged(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
+    """Records of a shard that follow each other. They void what was logged under their numbers and above."""
+
+    shard: int
+    records: tuple[Record, ...]
+
+
+class Cut(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=2):
+    """The records after a number are void: they are not those of the primary that this replica joins."""
+
+    shard: int
+    after: int
+
+
+class Committed(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=3):
+    """The records up to a number are committed: they will never be cut."""
+
+    shard: int
+    sequence: int
+
+
+class Configured(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=4):
+    """The configuration of a shard in which this actor is a member, as the cluster map told it."""
+
+    shard: int
+    lineage: int
+    version: int
+    epoch: int
+    nonce: bytes
+    primary: bytes
+    backups: tuple[bytes, ...]
+
+    @property
+    def members(self) -> tuple[bytes, ...]:
+        """The incarnations that hold the shard."""
+        return (self.primary, *self.backups)
+
+
+class Proposed(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=5):
+    """A change of the configuration that this actor proposes; it may be decided at any later time."""
+
+    shard: int
+    epoch: int
+    nonce: bytes
+    kind: str
+    primary: bytes
+    backups: tuple[bytes, ...]
+
+
+class Based(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=6):
+    """The copy of a shard is a snapshot at `sequence`, and the log from there on; all before is void.
+
+    `snapshot` numbers the file. `ladder` is what the snapshot holds, by epoch.
+    """
+
+    shard: int
+    snapshot: int
+    sequence: int
+    time_us: int
+    ladder: tuple[Rung, ...]
+
+
+class Left(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=7):
+    """The copy of a shard was given up."""
+
+    shard: int
+
+
+Entry: TypeAlias = Logged | Cut | Committed | Configured | Proposed | Based | Left
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(tuple[Entry, ...])
+
+
+def encode_entries(entries: tuple[Entry, ...]) -> bytes:
+    """Return the body of a batch."""
+    return _encoder.encode(entries)
+
+
+def decode_entries(body: bytes) -> tuple[Entry, ...]:
+    """Return the entries of a batch. Raises msgspec.MsgspecError if these are none."""
+    return _decoder.decode(body)
