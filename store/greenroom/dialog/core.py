@@ -96,7 +96,13 @@ class Dialog:
             if link is not None and link.bytes < self._link_bytes_max:
                 size = self._placement.send(link, request, self._first_bytes_max)
                 pending[request.request_id] = Operation(
-                    request, kind, token, now_ns + self._deadline_ns, link, size, now_ns
+                    request,
+                    kind,
+                    token,
+                    now_ns + self._deadline_ns,
+                    link=link,
+                    size=size,
+                    first_ns=now_ns,
                 )
                 if self.wake_ns > now_ns + self._check_ns:
                     self.wake_ns = now_ns + self._check_ns
@@ -105,7 +111,7 @@ class Dialog:
         size = self._placement.measure(request)
         if self._placement.waiting_bytes + size > self._settings.waiting_bytes_max:
             self._refuse_crowd(kind)
-        operation = Operation(request, kind, token, now_ns + self._deadline_ns, None, size)
+        operation = Operation(request, kind, token, now_ns + self._deadline_ns, size=size)
         pending[request.request_id] = operation
         self._start(now_ns)
         self._placement.place(operation, now_ns)

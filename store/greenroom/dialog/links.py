@@ -138,7 +138,7 @@ class Link:
         self.peer = b""
         self.buffer = FrameBuffer(FRAME_BYTES_MAX if lane is not None else MAP_FRAME_BYTES_MAX)
         self.hello = b""
-        self.out: list[wire.Frame | msgspec.Raw] = []
+        self.out: list[msgspec.Raw] = []
         self.dirty = False
         self.bytes = 0
         self.alone = 0

@@ -23,11 +23,6 @@ from greenroom.framing import FRAME_BYTES_MAX, encode_message
 STAMP_BYTES = 32
 """Room in a first attempt's frame for the larger numbers that a later attempt carries."""
 
-_GET_BYTES = 48
-_UPDATE_BYTES = 100
-"""What an `Update` takes without its data, label and user."""
-_UNKNOWN_BYTES = 1 << 62
-
 BACKOFF_NS_MIN = 2_000_000
 BACKOFF_NS_MAX = 100_000_000
 
@@ -103,16 +98,12 @@ class Placement:
 
     def send(self, link: Link, request: wire.Frame, limit: int) -> int:
         """Queue a request on a ready link; return its size. Raises UsageError if that is over the limit."""
-        size = bytes_at_most(request)
-        if size <= limit:
-            link.out.append(request)
-        else:
-            try:
-                encoded = encode_message(request, limit)
-            except LocalProtocolError as error:
-                raise _too_large(error) from None
-            link.out.append(encoded)
-            size = len(encoded)
+        try:
+            encoded = encode_message(request, limit)
+        except LocalProtocolError as error:
+            raise _too_large(error) from None
+        link.out.append(encoded)
+        size = len(encoded)
         if not link.dirty:
             link.dirty = True
             self._board.dirty.append(link)
@@ -214,19 +205,6 @@ class Placement:
         operation.queue = queue
         queue[operation.request.request_id] = operation
         self.waiting_bytes += operation.size
-
-
-def bytes_at_most(request: wire.Frame) -> int:
-    """Return how long a request can be, if that is quickly said.
-
-    One that surely fits need not be measured: it is encoded when it is sent, together with others.
-    """
-    if type(request) is wire.Get:
-        return _GET_BYTES
-    if type(request) is wire.Update:
-        chars = len(request.label) + (0 if request.user_id is None else len(request.user_id))
-        return _UPDATE_BYTES + len(request.data) + 4 * chars
-    return _UNKNOWN_BYTES
 
 
 def _too_large(error: LocalProtocolError) -> UsageError:

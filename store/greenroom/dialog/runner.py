@@ -26,7 +26,7 @@ class DialogRunner(ABC):
         self.closed = False
         self._timer_ns = 1 << 62
         self._flush_due = False
-        self._lonely = True
+        self._was_alone = True
 
     # --- for the subclasses ------------------------------------------------------------------------------
 
@@ -110,7 +110,7 @@ class DialogRunner(ABC):
         elif dialog.board.queued_bytes >= FLUSH_BYTES:
             self._write_all()
         elif not self._flush_due:
-            if self._lonely and dialog.pending_count == 1:
+            if self._was_alone and dialog.pending_count == 1:
                 self._flush()
                 return
             self._flush_due = True
@@ -119,7 +119,7 @@ class DialogRunner(ABC):
     def _flush(self) -> None:
         """Send everything queued in this iteration, in one write per connection."""
         self._flush_due = False
-        self._lonely = self.dialog.pending_count == 1
+        self._was_alone = self.dialog.pending_count == 1
         self._write_all()
 
     def _opened(self, number: int) -> None:

@@ -8,17 +8,13 @@ descriptors, because not all of them take sockets.
 import asyncio
 import contextvars
 import socket
-import time
 from collections import deque
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from greenroom import wire
 from greenroom.dialog import Dialog
 from greenroom.dialog.operations import Kind, Single
 from greenroom.drivers import Runner
-from greenroom.drivers.lone_reply import LoneReply
 from greenroom.drivers.sockets import (
     RECEIVE_BYTES,
     close_descriptor,
@@ -32,9 +28,6 @@ from greenroom.errors import GreenroomError, UsageError
 from greenroom.routing import parse_address
 
 _Targets = list[tuple[int, Any]]
-
-_CREATE_FUTURE = asyncio.BaseEventLoop.create_future
-_TIME = asyncio.BaseEventLoop.time
 
 
 class _Socket:
@@ -57,7 +50,6 @@ class AsyncioRunner(Runner):
     def __init__(self, dialog: Dialog) -> None:
         super().__init__(dialog)
         self._loop = asyncio.get_running_loop()
-        self._create_future, self._clock_ns = _quick_calls(self._loop)
         if not hasattr(self._loop, "add_reader") or type(self._loop).__name__ == "ProactorEventLoop":
             raise UsageError(
                 "ClusterStore needs an event loop with add_reader; on Windows use asyncio.SelectorEventLoop"
@@ -66,23 +58,18 @@ class AsyncioRunner(Runner):
         self._context = contextvars.Context()
         self._sockets: dict[int, _Socket] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._answered: list[LoneReply] = []
         self._received = bytearray(RECEIVE_BYTES)
         self._received_view = memoryview(self._received)
 
-    def perform(self, request: Single, kind: Kind) -> asyncio.Future[Any] | LoneReply:
+    def perform(self, request: Single, kind: Kind) -> asyncio.Future[Any]:
         """Submit an operation on one session; return an awaitable of its final reply, or its error."""
-        future: asyncio.Future[Any] | LoneReply
-        if self._lonely and not self.dialog.pending_count:
-            future = LoneReply(self._loop)
-        else:
-            future = self._create_future()
-        self._submit(self._clock_ns(), request, kind, future)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._submit(self._now_ns(), request, kind, future)
         return future
 
     def gather(self, request: wire.Fanout, kind: Kind) -> asyncio.Future[Any]:
         """Submit an operation that every shard answers; the future brings the merged reply, or its error."""
-        future: asyncio.Future[Any] = self._create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
         self.dialog.gather(self._now_ns(), request, kind, future)
         self._settle()
         return future
@@ -128,24 +115,11 @@ class AsyncioRunner(Runner):
     # --- what Runner asks for ----------------------------------------------------------------------------
 
     def _now_ns(self) -> int:
-        return self._clock_ns()
-
-    def _settle(self) -> None:
-        try:
-            super()._settle()
-        except BaseException:
-            while self._answered:
-                self._answered.pop().wake_soon()
-            raise
-        # Last, because their callers may do anything then.
-        while self._answered:
-            self._answered.pop().wake()
+        return int(self._loop.time() * 1e9)
 
     def _hand_out(self, replies: list[tuple[Any, wire.Reply]]) -> None:
         for future, reply in replies:
             if not future.done():  # else its caller was cancelled
-                if type(future) is LoneReply:
-                    self._answered.append(future)
                 future.set_result(reply)
 
     def _fail(self, token: Any, error: GreenroomError) -> None:
@@ -300,21 +274,6 @@ class AsyncioRunner(Runner):
         if connection.writing and connection.sock is not None:
             self._loop.remove_writer(connection.sock.fileno())
             connection.writing = False
-
-
-def _quick_calls(
-    loop: asyncio.AbstractEventLoop,
-) -> tuple[Callable[[], asyncio.Future[Any]], Callable[[], int]]:
-    """Return (create_future, clock_ns) for this loop, bypassing the loop where it uses asyncio's defaults.
-
-    Both are called for every operation.
-    """
-    create, read = loop.create_future, loop.time
-    if getattr(create, "__func__", None) is _CREATE_FUTURE:
-        create = partial(asyncio.Future, loop=loop)
-    if getattr(read, "__func__", None) is _TIME:
-        return create, time.monotonic_ns
-    return create, lambda: int(read() * 1e9)
 
 
 def _look_up(host: str, port: int) -> _Targets:

@@ -29,23 +29,14 @@ class Registry:
         self._make_dialog = make_dialog
         self._runners: dict[LoopKey, Runner] = {}
         self._lock = threading.Lock()
-        self._last: tuple[object, Runner] | None = None
         _registries.add(self)
 
     def current(self) -> Runner:
         """Return the runner of the running loop. Raises UsageError outside of one."""
-        # Asking for the running loop costs a system call (whether the process was forked). A loop of asyncio
-        # hangs a method of its own into the thread that runs it, which is a new object with every run.
-        hook = sys.get_asyncgen_hooks().firstiter
-        last = self._last
-        if last is not None and last[0] is hook and not last[1].closed:
-            return last[1]
         key = running_loop()
         runner = self._runners.get(key)
         if runner is None or runner.closed:
             runner = self._make(key)
-        if getattr(hook, "__self__", None) is key:
-            self._last = (hook, runner)
         return runner
 
     def current_if_any(self) -> Runner | None:
@@ -57,7 +48,6 @@ class Registry:
         with self._lock:
             runners = list(self._runners.values())
             self._runners.clear()
-            self._last = None
         return runners
 
     def _make(self, key: LoopKey) -> Runner:
@@ -81,7 +71,6 @@ class Registry:
     def _forked(self) -> None:
         """Drop what the parent opened. If another of its threads held the lock, no one would release it."""
         runners, self._runners = self._runners, {}
-        self._last = None
         self._lock = threading.Lock()
         for runner in runners.values():
             runner.discard()

@@ -177,3 +177,20 @@ def test_callbacks_do_not_keep_the_context_of_the_first_request(cluster: FakeClu
             assert request() is None
 
     asyncio.run(main())
+
+
+def test_a_lone_caller_that_gives_up_disturbs_no_later_one(cluster: FakeCluster) -> None:
+    """Its request is sent at once, so that its reply comes while others wait for theirs."""
+
+    async def main() -> None:
+        async with ClusterStore(cluster.address) as store:
+            await store.get(new_session_id())
+            for _ in range(20):
+                given_up = asyncio.create_task(store.get(new_session_id()))
+                await asyncio.sleep(0)
+                given_up.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await given_up
+                assert await store.get(new_session_id()) is None
+
+    asyncio.run(main())
