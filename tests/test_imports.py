@@ -26,6 +26,7 @@ IMPURE = {
     *("threading", "time", "tractor", "trio"),
 }
 PURE = (
+    "greenroom.addresses",
     "greenroom.cluster_map",
     "greenroom.dialog",
     "greenroom.errors",

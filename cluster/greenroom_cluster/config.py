@@ -11,6 +11,7 @@ from typing import Annotated, get_args
 
 import msgspec
 
+from greenroom.addresses import PORT_MAX, parse_address
 from greenroom.errors import UsageError
 from greenroom_cluster.coordination.genesis import (
     ADOPTION_MISSING,
@@ -22,7 +23,6 @@ from greenroom_cluster.coordination.genesis import (
 from greenroom_cluster.flags import Flag
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.restarts import RestartSettings
-from greenroom_cluster.runtime.addresses import PORT_MAX, split_address
 from greenroom_cluster.shard.settings import Evicted, HostSettings
 
 CLUSTER = "greenroom"
@@ -154,7 +154,7 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
 
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
-        check_address("--listen", self.listen)
+        check_address("--listen", self.listen, any_port=True)
         starting_map(None, msgspec.structs.replace(self.options(), new_lineage=False))
         adopted = self.adopted_addresses()
         if self.new_lineage and not adopted and not self.give_up_newer:
@@ -196,9 +196,9 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
         check_name("--name", self.name)
-        check_address("--listen", self.listen)
+        check_address("--listen", self.listen, any_port=True)
         if self.advertise:
-            check_address("--advertise", self.advertise)
+            check_address("--advertise", self.advertise, any_port=True)
         check_address("--coordinator", self.coordinator)
         starting_map(None, ClusterOptions(self.cluster))
         self.node.check()
@@ -207,7 +207,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
                 f"--actor-port-base {self.actor_port_base} leaves no room for {self.node.actors} ports"
             )
         self.process.check()
-        host, _ = split_address(self.advertise or self.listen)
+        host, _ = parse_address(self.advertise or self.listen, any_port=True)
         if host in {"0.0.0.0", "::", "*"}:  # noqa: S104  refused, not bound
             raise UsageError(
                 f"others cannot reach {host}: name the address that they can with --advertise host:port"
@@ -244,9 +244,9 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
-        check_address("--listen", self.listen)
+        check_address("--listen", self.listen, any_port=True)
         if self.coordinator_listen:
-            check_address("--coordinator-listen", self.coordinator_listen)
+            check_address("--coordinator-listen", self.coordinator_listen, any_port=True)
         if not 1 <= self.nodes <= 64:
             raise UsageError(f"--nodes must be 1 to 64; it is {self.nodes}")
         self._check_ports()
@@ -280,14 +280,14 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _check_ports(self) -> None:
-        host, port = split_address(self.listen)
+        host, port = parse_address(self.listen, any_port=True)
         if not port:
             return
         last = port + self.nodes - 1
         if last > PORT_MAX:
             raise UsageError(f"--listen {self.listen} leaves no room for the ports of {self.nodes} nodes")
         if self.coordinator_listen:
-            coordinator_host, coordinator_port = split_address(self.coordinator_listen)
+            coordinator_host, coordinator_port = parse_address(self.coordinator_listen, any_port=True)
             if coordinator_host == host and port <= coordinator_port <= last:
                 raise UsageError(
                     f"--coordinator-listen {self.coordinator_listen} is the address of node "
@@ -296,10 +296,10 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
                 )
 
 
-def check_address(option: str, address: str) -> None:
+def check_address(option: str, address: str, *, any_port: bool = False) -> None:
     """Raise UsageError, naming the option, if this is no `host:port`."""
     try:
-        host, _ = split_address(address)
+        host, _ = parse_address(address, any_port=any_port)
         host.encode("idna")  # as whoever looks it up will
     except UsageError as error:
         raise UsageError(f"{option}: {error}") from None

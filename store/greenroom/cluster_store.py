@@ -13,6 +13,7 @@ from random import SystemRandom
 from typing import Any, ClassVar, NoReturn
 
 from greenroom import wire
+from greenroom.addresses import parse_addresses
 from greenroom.codec import encode_data
 from greenroom.dialog import Dialog, DialogSettings, operations
 from greenroom.drivers.registry import Registry, let_go
@@ -34,7 +35,6 @@ from greenroom.ids import digest_of, locate, locate_if_possible, new_session_id,
 from greenroom.options import CALLS, CLUSTER_STORE
 from greenroom.patching import Changes, PathLike, encode_changes
 from greenroom.replies import failure, session_info, stored_session, user_change
-from greenroom.routing import parse_addresses
 from greenroom.sessions import (
     ALL_FEATURES,
     BaseSessionStore,

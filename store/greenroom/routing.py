@@ -5,38 +5,8 @@ Points have 16 bits and the shard count is a power of two: a shard is the top bi
 """
 
 from greenroom.cluster_map import SHARDS_MAX, ActorEntry, ClusterMap
-from greenroom.errors import RemoteProtocolError, UsageError
-
-POINT_BITS = 16
-PORT_MAX = 65535
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Return (host, port) of `"host:port"`; an IPv6 host stands in square brackets. Raises UsageError."""
-    host, colon, port = text.strip().rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        colon = ""
-    if not (colon and host and port.isascii() and port.isdigit()):
-        raise UsageError(f"{text!r} is not an address; write host:port, or [host]:port for IPv6")
-    if len(port) > len(str(PORT_MAX)) or not 0 < int(port) <= PORT_MAX:
-        raise UsageError(f"the port of {text!r} is out of range in host:port; ports are 1 to {PORT_MAX}")
-    return host, int(port)
-
-
-def parse_addresses(text: str) -> tuple[str, ...]:
-    """Return the addresses of a comma-separated list, in order and once each. Raises UsageError."""
-    if not isinstance(text, str):
-        raise UsageError(
-            f'addresses are one str, "host:port,host:port", not {type(text).__name__}; join them with commas'
-        )
-    addresses = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not addresses:
-        raise UsageError("no node address was given; write at least one, as host:port,host:port")
-    for address in addresses:
-        parse_address(address)
-    return addresses
+from greenroom.errors import RemoteProtocolError
+from greenroom.ids import POINT_BITS
 
 
 class Router:

@@ -9,8 +9,8 @@ from pathlib import Path
 import trio
 
 from greenroom import ClusterStore, wire
+from greenroom.addresses import parse_address
 from greenroom.cluster_map import ClusterMap
-from greenroom_cluster.runtime.addresses import split_address
 from greenroom_cluster.runtime.processes import ProcessHandle
 from tests.system.raw import connected, hello
 from tests.system.stage import Probe, SharedCluster
@@ -23,9 +23,9 @@ class Ports:
 
     def __init__(self, cluster: SharedCluster, cluster_map: ClusterMap) -> None:
         self.all = listening(cluster.cluster.pids())
-        self.coordinator = split_address(cluster.cluster.coordinator_address)[1]
-        self.nodes = {split_address(node.address)[1] for node in cluster_map.nodes.values()}
-        self.actors = {split_address(actor.address)[1]: key for key, actor in cluster_map.actors.items()}
+        self.coordinator = parse_address(cluster.cluster.coordinator_address)[1]
+        self.nodes = {parse_address(node.address)[1] for node in cluster_map.nodes.values()}
+        self.actors = {parse_address(actor.address)[1]: key for key, actor in cluster_map.actors.items()}
 
     def hellos(self) -> Iterator[tuple[int, wire.Hello]]:
         """Yield a good hello for each port and role."""

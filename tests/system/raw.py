@@ -9,9 +9,9 @@ import msgspec
 import trio
 
 from greenroom import wire
+from greenroom.addresses import parse_address
 from greenroom.framing import FrameBuffer, encode_frames, messages_decoder
 from greenroom_cluster.coordination.messages import CoordinatorReply
-from greenroom_cluster.runtime.addresses import split_address
 from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX, PeerReply
 
 _greetings = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye)
@@ -60,7 +60,7 @@ class RawConnection:
 @asynccontextmanager
 async def connected(address: str | int, *, source: str | None = None) -> AsyncIterator[RawConnection]:
     """Connect to an address, or a port of this machine; from that address of ours, if one is given."""
-    host, port = split_address(address) if isinstance(address, str) else ("127.0.0.1", address)
+    host, port = parse_address(address) if isinstance(address, str) else ("127.0.0.1", address)
     async with await trio.open_tcp_stream(host, port, local_address=source) as stream:
         yield RawConnection(stream)
 

@@ -10,12 +10,12 @@ import msgspec
 import structlog
 import trio
 
+from greenroom.addresses import join_address, parse_address
 from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ClusterMap
 from greenroom_cluster.config import CoordinatorProcessSettings
 from greenroom_cluster.coordination.genesis import ClusterOptions, starting_map
 from greenroom_cluster.coordination.storage import MapStorage
 from greenroom_cluster.keeper import SupervisionSettings
-from greenroom_cluster.runtime.addresses import join_address, split_address
 from greenroom_cluster.runtime.adoption import maps_in_use
 from greenroom_cluster.runtime.coordinator import CoordinatorServerSettings, run_coordinator
 from greenroom_cluster.runtime.ports import check_port, free_port
@@ -54,7 +54,7 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
     Raises UsageError for impossible settings, MapDamagedError, StorageFailedError, RestartLimitError.
     """
     settings.check()
-    host, port = split_address(settings.listen)
+    host, port = parse_address(settings.listen, any_port=True)
     port = port or free_port(host)
     adopted = await maps_in_use(settings.adopted_addresses(), settings.cluster)
     options = _prepare(settings, host, port, adopted)

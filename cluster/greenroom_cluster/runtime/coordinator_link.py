@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from greenroom import wire
+from greenroom.addresses import parse_address
 from greenroom.cluster_map import ClusterMap
 from greenroom.errors import UnavailableError
 from greenroom.framing import messages_decoder
@@ -26,7 +27,6 @@ from greenroom_cluster.coordination.messages import (
 )
 from greenroom_cluster.links import coordinator_session as session
 from greenroom_cluster.links.coordinator_session import CALL_SECONDS, CoordinatorSession
-from greenroom_cluster.runtime.addresses import split_address
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.dialing import stay_connected
 from greenroom_cluster.runtime.log_limits import LimitedLog
@@ -91,7 +91,7 @@ class CoordinatorLink:
         on_down: Callable[[], None] = _ignore,
         on_refused: Callable[[str], None] = _ignore,
     ) -> None:
-        split_address(settings.address)
+        parse_address(settings.address)
         self._settings = settings
         self._on_map = on_map
         self._on_decisions = on_decisions

@@ -12,10 +12,10 @@ import structlog
 import trio
 
 from greenroom import wire
+from greenroom.addresses import parse_address
 from greenroom.errors import RemoteProtocolError, UsageError
 from greenroom_cluster.links import redial
 from greenroom_cluster.links.redial import DIAL_NS
-from greenroom_cluster.runtime.addresses import split_address
 from greenroom_cluster.runtime.connection import LINK_KEEPALIVE_SECONDS, OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.reading import ConnectionEndedError
@@ -166,7 +166,7 @@ class _Line:
 
 
 async def _connect(address: str) -> socket.socket:
-    host, port = split_address(address)
+    host, port = parse_address(address)
     # Numeric hosts are answered without a thread.
     found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     failure: OSError | None = None

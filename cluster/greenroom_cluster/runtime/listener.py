@@ -23,10 +23,10 @@ import structlog
 import trio
 
 from greenroom import wire
+from greenroom.addresses import join_address
 from greenroom.errors import RemoteProtocolError
 from greenroom.framing import FRAME_BYTES_MAX, encode_greeting
 from greenroom_cluster.links.handshake import Door
-from greenroom_cluster.runtime.addresses import join_address
 from greenroom_cluster.runtime.budget import BUFFER_BYTES_MAX, SWEEP_SECONDS, BufferBudget
 from greenroom_cluster.runtime.clocks import wall_us
 from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, USER_TIMEOUT_SECONDS, FramedConnection

@@ -20,6 +20,7 @@ import msgspec
 import structlog
 import trio
 
+from greenroom.addresses import join_address, parse_address
 from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom.errors import GreenroomError, UnavailableError, UsageError
 from greenroom_cluster.config import (
@@ -33,7 +34,6 @@ from greenroom_cluster.coordination.boot_note import BootNote
 from greenroom_cluster.exits import EXIT_USAGE
 from greenroom_cluster.inspection import ClusterStatus, fetch_map, inspect_cluster
 from greenroom_cluster.restarts import GiveUp, RestartPolicy
-from greenroom_cluster.runtime.addresses import join_address, split_address
 from greenroom_cluster.runtime.documents import Membership, encode_settings
 from greenroom_cluster.runtime.host_memory import default_bytes
 from greenroom_cluster.runtime.ports import check_port, free_port
@@ -281,7 +281,7 @@ class LocalCluster:
     # --- subprocesses ------------------------------------------------------------------------------------
 
     def _node_address(self, index: int) -> str:
-        host, port = split_address(self._settings.listen)
+        host, port = parse_address(self._settings.listen, any_port=True)
         if port == 0:
             return self._free_address(host, "--listen")
         check_port(host, port + index)
@@ -289,19 +289,20 @@ class LocalCluster:
 
     def _coordinator_address(self) -> str:
         asked = self._settings.coordinator_listen
-        host, port = split_address(asked or COORDINATOR_ADDRESS)
+        host, port = parse_address(asked or COORDINATOR_ADDRESS, any_port=True)
         if asked and port:
             check_port(host, port, "--coordinator-listen")
             return asked
         usual = join_address(host, port)
-        if not asked and split_address(self._settings.listen)[1] and usual not in self._planned:
+        _, nodes_port = parse_address(self._settings.listen, any_port=True)
+        if not asked and nodes_port and usual not in self._planned:
             with suppress(UsageError):
                 check_port(host, port)
                 return usual
         return self._free_address(host, "--coordinator-listen")
 
     def _free_address(self, host: str, option: str) -> str:
-        taken = {split_address(address)[1] for address in (*self._planned, *self._addresses.values())}
+        taken = {parse_address(address)[1] for address in (*self._planned, *self._addresses.values())}
         while (port := free_port(host, option)) in taken:
             pass
         return join_address(host, port)

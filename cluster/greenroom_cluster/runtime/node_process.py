@@ -16,6 +16,7 @@ import msgspec
 import structlog
 import trio
 
+from greenroom.addresses import join_address, parse_address
 from greenroom.cluster_map import ActorEntry
 from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster.config import NodeSettings, memory_bytes
@@ -25,7 +26,6 @@ from greenroom_cluster.node import effects as fx
 from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.agent import Agent, AgentSettings
 from greenroom_cluster.runtime.actor import ActorSettings, run_actor
-from greenroom_cluster.runtime.addresses import join_address, split_address
 from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.coordinator_link import (
     CoordinatorLink,
@@ -62,11 +62,11 @@ class Node:
     def __init__(self, settings: NodeSettings) -> None:
         self._settings = settings
         self._identity = os.urandom(16)
-        host, port = split_address(settings.listen)
+        host, port = parse_address(settings.listen, any_port=True)
         self._server = MapServer(
             ListenerSettings(cluster=settings.cluster, identity=self._identity, host=host, port=port)
         )
-        advertised_host, advertised_port = split_address(settings.advertise or settings.listen)
+        advertised_host, advertised_port = parse_address(settings.advertise or settings.listen, any_port=True)
         self._address = join_address(advertised_host, advertised_port or self._server.listener.port)
         self._advertised_host = advertised_host
         self._listen_host = host
@@ -267,7 +267,7 @@ async def _take_actor_ports(settings: NodeSettings) -> None:
     first = settings.actor_port_base
     if not first:
         return
-    host, port = split_address(settings.listen)
+    host, port = parse_address(settings.listen, any_port=True)
     ports = range(first, first + settings.node.actors)
     if port in ports:
         raise UsageError(

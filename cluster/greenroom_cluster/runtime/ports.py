@@ -8,8 +8,8 @@ from pathlib import Path
 
 import trio
 
+from greenroom.addresses import join_address
 from greenroom.errors import UsageError
-from greenroom_cluster.runtime.addresses import join_address
 
 ACTOR_PORT_OPTION = "--actor-port-base (GREENROOM_ACTOR_PORT_BASE)"
 _POLL_SECONDS = 0.02

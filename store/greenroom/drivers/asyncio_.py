@@ -12,6 +12,7 @@ from collections import deque
 from typing import Any
 
 from greenroom import wire
+from greenroom.addresses import parse_address
 from greenroom.dialog import Dialog
 from greenroom.dialog.operations import Kind, Single
 from greenroom.drivers import Runner
@@ -25,7 +26,6 @@ from greenroom.drivers.sockets import (
     start_connecting,
 )
 from greenroom.errors import GreenroomError, UsageError
-from greenroom.routing import parse_address
 
 _Targets = list[tuple[int, Any]]
 

@@ -14,6 +14,7 @@ from typing import Any
 import trio
 
 from greenroom import wire
+from greenroom.addresses import parse_address
 from greenroom.dialog import Dialog
 from greenroom.dialog.operations import Kind, Single
 from greenroom.drivers import Runner
@@ -27,7 +28,6 @@ from greenroom.drivers.sockets import (
     start_connecting,
 )
 from greenroom.errors import GreenroomError
-from greenroom.routing import parse_address
 
 _log = logging.getLogger("greenroom")
 
