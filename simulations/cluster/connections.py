@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from greenroom import negotiation, wire
+from greenroom.deadlines import NEVER_NS
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting
 from greenroom_cluster.links import handshake, redial
 from simulations.kernel.network import Attempt, End
@@ -195,7 +196,7 @@ class Dialed:
         self._tag = tag
         self._attempt: Attempt | None = None
         self._opening: End | None = None
-        self._armed = redial.NEVER_NS
+        self._armed = NEVER_NS
 
     def start(self) -> None:
         """Begin to connect."""
@@ -237,7 +238,7 @@ class Dialed:
         due_ns = self._redial.next_deadline()
         if due_ns != self._armed:
             self._armed = due_ns
-            if due_ns != redial.NEVER_NS:
+            if due_ns != NEVER_NS:
                 process, timeline = self._process, self._process.timeline
                 at = max(process.machine.moment(due_ns), timeline.now + 1)
                 timeline.at(at, process.tell, 0, self._due, due_ns)
@@ -245,7 +246,7 @@ class Dialed:
     def _due(self, due_ns: int) -> None:
         if due_ns == self._armed:
             # By a clock that was slowed meanwhile, it may not be due yet.
-            self._armed = redial.NEVER_NS
+            self._armed = NEVER_NS
             self._step(redial.Tick())
 
     def abort(self, reason: str) -> None:

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
+from greenroom.deadlines import NEVER_NS
 from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_COORDINATOR
 from greenroom_cluster.coordination import service as fx
-from greenroom_cluster.coordination.coordinator import NEVER, CoordinatorSettings, Handled
+from greenroom_cluster.coordination.coordinator import CoordinatorSettings, Handled
 from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.planning.controller import ControllerSettings
 from simulations.cluster.connections import Acceptor, Codec, Dialed, Served, Service, hello
@@ -167,7 +168,7 @@ class CoordinatorProcess(Process):
 
     def _sleep(self) -> None:
         due = self.service.next_deadline()
-        if due >= NEVER:
+        if due >= NEVER_NS:
             return
         at = max(self.machine.moment(due), self.timeline.now + MILLISECOND)
         if self._due_at <= self.timeline.now or at < self._due_at:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Protocol
 
+from greenroom.deadlines import NEVER_NS
 from greenroom.framing import encode_frames
 from simulations.kernel.timeline import MILLISECOND, SECOND, Machine, Timeline
 from simulations.kernel.traffic import TrafficRule
@@ -25,7 +26,6 @@ USER_TIMEOUT_NS = 5 * SECOND
 _SYN_RETRY_NS = 1 * SECOND
 _RETRANSMIT_NS = 200 * MILLISECOND
 _KEEPALIVE_NS = 2 * SECOND
-_NEVER_NS = 1 << 62
 _FRAME_BYTES_MAX = 16 << 20
 
 
@@ -314,9 +314,9 @@ class Network:
         if not end.open:
             return
         delay = self._delay(end)
-        if delay >= USER_TIMEOUT_NS and end.arrival < _NEVER_NS:
+        if delay >= USER_TIMEOUT_NS and end.arrival < NEVER_NS:
             # Lost so often, or so long under way, that its sender has given up before it arrives.
-            end.arrival = _NEVER_NS
+            end.arrival = NEVER_NS
             self.happened["user timeout"] += 1
             self.timeline.after(USER_TIMEOUT_NS, self._end_locally, end, "timed out")
         when = max(self.timeline.now + delay, end.arrival)

@@ -16,7 +16,7 @@ from greenroom_cluster.shard.roles.accepts import ACCEPTS
 from greenroom_cluster.shard.roles.membership import Membership
 from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replica import Replica
-from greenroom_cluster.shard.roles.role import Kind, Role
+from greenroom_cluster.shard.roles.role import InputKind, Role
 from greenroom_cluster.shard.state.copy import Copy
 from simulations.mutants.patching import Patches, mutant
 from simulations.mutants.stories import HANDS_OVER_BUSY, HEARS_LATE, SLOW_PEER, THIN_LINE, WAKES_AMID_REJOINED
@@ -27,7 +27,7 @@ from simulations.mutants.stories import HANDS_OVER_BUSY, HEARS_LATE, SLOW_PEER, 
 @mutant("acknowledges records after its takeover proposal", flagged=True)
 def _(patches: Patches) -> None:
     """⚑ A backup that has proposed to take over goes on logging and acknowledging at that epoch."""
-    row = {kind: ACCEPTS[Role.BACKUP][kind] for kind in (Kind.RECORDS, Kind.COMMIT)}
+    row = {kind: ACCEPTS[Role.BACKUP][kind] for kind in (InputKind.RECORDS, InputKind.COMMIT)}
     patches.set(accepts, "ACCEPTS", {**ACCEPTS, Role.FENCED: row})
 
 

@@ -34,6 +34,7 @@ import msgspec
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap, MapDelta, delta_between
+from greenroom.deadlines import NEVER_NS
 from greenroom_cluster.coordination.claims import (
     ASKED_MAX,
     HOLD_SECONDS,
@@ -64,9 +65,6 @@ from greenroom_cluster.coordination.messages import (
 )
 from greenroom_cluster.coordination.owners import Owners
 from greenroom_cluster.planning.waiting import Waiting, awaited, on_nodes_that_are_down, waiting_shards
-
-NEVER = (1 << 63) - 1
-"""A deadline that does not come."""
 
 _DEAD_MAX = 4096
 _REFUSED_MAX = 1 << 16
@@ -196,7 +194,7 @@ class Coordinator:
         if self._held:
             return self._claims.made_ns + round(HOLD_SECONDS * 1e9)
         if self.refusal or not any(node.state == "up" for node in self.map.nodes.values()):
-            return NEVER
+            return NEVER_NS
         return self._stepped_ns + self._down_ns // 4
 
     # --- requests ----------------------------------------------------------------------------------------

@@ -20,13 +20,13 @@ import trio
 
 import greenroom
 from greenroom.cluster_map import ActorEntry, ClusterMap
+from greenroom.ids import POINT_BITS
 from greenroom_cluster.inspection import inspect_actors
 from greenroom_cluster.runtime.tasks import open_tasks
 
 PROBE_PAUSE_SECONDS = 0.02
 PROBE_LIFETIME = timedelta(minutes=10)
 RECOVERY_SECONDS_MAX = 15.0
-POINT_BITS = 16
 
 
 class Victim(NamedTuple):

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from greenroom import wire
+from greenroom.deadlines import NEVER_NS
 from greenroom.negotiation import Agreement
 from greenroom_cluster.links.handshake import Accepted, judge
 
@@ -20,7 +21,6 @@ BACKOFF_NS_MIN = 20_000_000
 BACKOFF_NS_MAX = 500_000_000
 LASTING_NS = 1_000_000_000
 """A connection that was up for so long proves that the other side serves: the next attempt comes at once."""
-NEVER_NS = (1 << 63) - 1
 
 # --- inputs ----------------------------------------------------------------------------------------------
 

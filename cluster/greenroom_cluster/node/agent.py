@@ -18,6 +18,7 @@ from itertools import chain
 import msgspec
 
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry
+from greenroom.deadlines import NEVER_NS
 from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster.coordination.messages import (
     NAME_TAKEN,
@@ -31,7 +32,7 @@ from greenroom_cluster.coordination.messages import (
 )
 from greenroom_cluster.node import effects as fx
 from greenroom_cluster.node import inputs as ins
-from greenroom_cluster.node.drain import NEVER, UP, Drain, shards_held
+from greenroom_cluster.node.drain import UP, Drain, shards_held
 from greenroom_cluster.node.registration import DEAD, Registration
 from greenroom_cluster.node.watches import Watches
 from greenroom_cluster.suspect_records import bounded
@@ -89,17 +90,17 @@ class Agent:
         # What is to stand in the map.
         self._registration = Registration(NodeEntry(settings.name, settings.address, UP))
         self._registering: tuple[int, NodeEntry | ActorEntry] | None = None
-        self._ask_again_ns = NEVER
+        self._ask_again_ns = NEVER_NS
         self._refused_since_ns: int | None = None
         # Who is known dead.
         self._unreported: dict[bytes, tuple[Suspicion, ...]] = {}
         self._reporting: tuple[int, tuple[bytes, ...]] | None = None
         self._report_ns = now_ns
-        self._look_ns = NEVER
+        self._look_ns = NEVER_NS
         # Leaving.
         self._drain: Drain | None = None
         self._removing: int | None = None
-        self._farewell_ns = NEVER
+        self._farewell_ns = NEVER_NS
 
     @property
     def joined(self) -> bool:
@@ -131,7 +132,7 @@ class Agent:
     def next_deadline(self) -> int:
         """Return when a `Tick` is due, in nanoseconds of the clock of `step`."""
         if self._phase == Phase.FINISHED:
-            return NEVER
+            return NEVER_NS
         due = min(self._beat_ns, self._farewell_ns)
         if self._unreported and self._reporting is None and self.joined:
             due = min(due, self._report_ns)
@@ -247,7 +248,7 @@ class Agent:
     def _register(self) -> None:
         """Make the map say what is: this node in its state, and every actor that is ready."""
         if self._now_ns >= self._ask_again_ns:
-            self._ask_again_ns = NEVER
+            self._ask_again_ns = NEVER_NS
             self._registration.ask_again()
         if self._map is None or not self._up or self._registering is not None:
             return
@@ -318,7 +319,7 @@ class Agent:
         """Have what a former supervisor of this node left registered on this host looked for."""
         if self._now_ns < self._look_ns or self._map is None:
             return
-        self._look_ns = NEVER
+        self._look_ns = NEVER_NS
         left = tuple(actor for actor in self._map.actors.values() if self._may_bury(actor))
         if left:
             self._effects.append(fx.LookFor(left))
@@ -376,7 +377,7 @@ class Agent:
 
     def _finish(self, *, removed: bool) -> None:
         self._phase = Phase.FINISHED
-        self._farewell_ns = NEVER
+        self._farewell_ns = NEVER_NS
         self._log("info", "node_stopped", node=self._settings.name, removed=removed)
         self._effects.append(fx.Finished(removed, self._error))
 

@@ -1,8 +1,8 @@
 """How long a node that leaves goes on serving: until others have every shard, but not for ever."""
 
 from greenroom.cluster_map import ClusterMap
+from greenroom.deadlines import NEVER_NS
 
-NEVER = (1 << 63) - 1
 ALONE_SECONDS = 2.0
 """For so long a node that leaves waits for another to come up: a late heartbeat must not cost sessions."""
 
@@ -15,7 +15,7 @@ class Drain:
     def __init__(self, node: str, seconds: float, now_ns: int) -> None:
         self._node = node
         self._until_ns = now_ns + round(seconds * 1e9)
-        self._alone_until_ns = NEVER
+        self._alone_until_ns = NEVER_NS
         self._map: ClusterMap | None = None
         self.shards_held = 0
         self.others_up = False
@@ -27,8 +27,8 @@ class Drain:
             self.shards_held = shards_held(self._node, cluster_map)
             self.others_up = _others_up(self._node, cluster_map)
         if self.others_up:
-            self._alone_until_ns = NEVER
-        elif self._alone_until_ns == NEVER:
+            self._alone_until_ns = NEVER_NS
+        elif self._alone_until_ns == NEVER_NS:
             self._alone_until_ns = now_ns + round(ALONE_SECONDS * 1e9)
         return not self.shards_held or now_ns >= self.next_deadline()
 

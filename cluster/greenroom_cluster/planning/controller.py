@@ -10,10 +10,8 @@ Planning again changes nothing if the placement is as planned, so a restarted co
 import msgspec
 
 from greenroom.cluster_map import ClusterMap
+from greenroom.deadlines import NEVER_NS
 from greenroom_cluster.planning.placement import node_of, plan
-
-NEVER = (1 << 63) - 1
-"""A deadline that does not come."""
 
 
 class ControllerSettings(msgspec.Struct, frozen=True):
@@ -39,9 +37,9 @@ class Controller:
         self._known: set[str] = set()
         self._planned: set[str] | None = None
         self._came_ns = 0
-        self._waiting_since = NEVER
+        self._waiting_since = NEVER_NS
         self._seen: ClusterMap | None = None
-        self._deadline = NEVER
+        self._deadline = NEVER_NS
 
     def next_deadline(self) -> int:
         """Return when `step` is due although the map has not changed, in nanoseconds of its clock."""
@@ -65,15 +63,15 @@ class Controller:
         if newcomers or first:
             self._came_ns = now_ns
         self._deadline = min(
-            (since + self._replace_ns for since in self._absent_since.values()), default=NEVER
+            (since + self._replace_ns for since in self._absent_since.values()), default=NEVER_NS
         )
         if usable == self._planned or not usable:
-            self._waiting_since = NEVER
+            self._waiting_since = NEVER_NS
             return {}
         if self._unsettled(now_ns, cluster_map, usable):
             return {}
         self._planned = usable
-        self._waiting_since = NEVER
+        self._waiting_since = NEVER_NS
         return plan(cluster_map, usable)
 
     def _held(self, now_ns: int, cluster_map: ClusterMap, present: set[str]) -> set[str]:

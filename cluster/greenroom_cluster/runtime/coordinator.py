@@ -15,10 +15,11 @@ import trio
 
 from greenroom import wire
 from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ClusterMap
+from greenroom.deadlines import NEVER_NS
 from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_COORDINATOR
 from greenroom_cluster.coordination import service as fx
-from greenroom_cluster.coordination.coordinator import NEVER, CoordinatorSettings
+from greenroom_cluster.coordination.coordinator import CoordinatorSettings
 from greenroom_cluster.coordination.genesis import ClusterOptions, identified, starting_map
 from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.coordination.storage import MapStorage
@@ -137,7 +138,7 @@ class CoordinatorServer:
     async def _sleep_until_due(self) -> None:
         due = self._service.next_deadline()
         # Even without a deadline a look a minute costs nothing, and bounds what a clock's jump can do.
-        seconds = 60.0 if due >= NEVER else min(60.0, max(0.001, (due - now_ns()) / 1e9))
+        seconds = 60.0 if due >= NEVER_NS else min(60.0, max(0.001, (due - now_ns()) / 1e9))
         with trio.move_on_after(seconds):
             await self._wake.wait()
 

@@ -13,6 +13,7 @@ import trio
 
 from greenroom import wire
 from greenroom.addresses import parse_address
+from greenroom.deadlines import NEVER_NS
 from greenroom.errors import RemoteProtocolError, UsageError
 from greenroom_cluster.links import redial
 from greenroom_cluster.links.redial import DIAL_NS
@@ -128,7 +129,7 @@ class _Line:
     async def next_event(self) -> redial.RedialInput:
         """Wait for what happens next: something on the socket, or that time has passed."""
         due_ns = self._redial.next_deadline()
-        seconds = math.inf if due_ns == redial.NEVER_NS else max(0.0, (due_ns - _now_ns()) / 1e9)
+        seconds = math.inf if due_ns == NEVER_NS else max(0.0, (due_ns - _now_ns()) / 1e9)
         event: redial.RedialInput = redial.Tick()
         with trio.move_on_after(seconds):
             try:

@@ -38,7 +38,7 @@ from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.accepts import deliver
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.roles.replicas import Replicas
-from greenroom_cluster.shard.roles.role import Kind, Role
+from greenroom_cluster.shard.roles.role import InputKind, Role
 from greenroom_cluster.shard.settings import HostSettings, ns
 from greenroom_cluster.shard.state.memory import Memory
 from greenroom_cluster.shard.step import Mark
@@ -126,7 +126,7 @@ class Host:
         while step.ready:
             ready = list(step.ready)
             step.ready.clear()
-            deliver(self._replicas, ready, now_ns, wall_us, b"", Kind.CATCH_UP)
+            deliver(self._replicas, ready, now_ns, wall_us, b"", InputKind.CATCH_UP)
         for pair in self._pairs.outgoing.values():
             if pair.unsent:
                 pair.flush()
@@ -280,7 +280,7 @@ class Host:
     def _catch_up(self, now_ns: int, wall_us: int) -> None:
         behind, self._step.behind = self._step.behind, {}
         shards = [shard for shard in behind if self._replicas.by_shard[shard] is not None]
-        deliver(self._replicas, shards, now_ns, wall_us, b"", Kind.CATCH_UP)
+        deliver(self._replicas, shards, now_ns, wall_us, b"", InputKind.CATCH_UP)
 
     def _tick(self, now_ns: int, wall_us: int, _event: Tick) -> None:
         step = self._step
@@ -316,7 +316,7 @@ class Host:
             if self._replicas.by_shard[shard] is None:
                 raise InvariantError(f"shard {shard} is backed without a replica")
         heard = repeat(incoming.heard_ns)
-        deliver(self._replicas, backed, now_ns, wall_us, incoming.peer, Kind.GRACE_OVER, heard)
+        deliver(self._replicas, backed, now_ns, wall_us, incoming.peer, InputKind.GRACE_OVER, heard)
 
     def _manage_all(self, now_ns: int, wall_us: int) -> None:
         self._manage_due_ns = now_ns + ns(self._settings.beacon_seconds)

@@ -19,7 +19,7 @@ from greenroom_cluster.shard.pairs.strangers import Strangers, refuse_stranger
 from greenroom_cluster.shard.roles.accepts import deliver
 from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replicas import Replicas
-from greenroom_cluster.shard.roles.role import Kind
+from greenroom_cluster.shard.roles.role import InputKind
 
 
 class Peers:
@@ -57,7 +57,7 @@ class Peers:
             now_ns,
             wall_us,
             peer,
-            Kind.RECORDS,
+            InputKind.RECORDS,
             entries,
         )
         refused: tuple[tuple[int, int], ...] = ()
@@ -71,7 +71,7 @@ class Peers:
             self._context.ignore("PrepareOk", "no such pair")
             return
         shards = pair.on_prepare_ok(message, now_ns)
-        deliver(self._replicas, shards, now_ns, wall_us, peer, Kind.ACKNOWLEDGEMENT)
+        deliver(self._replicas, shards, now_ns, wall_us, peer, InputKind.ACKNOWLEDGEMENT)
         pair.flush()
 
     def _beacon(self, now_ns: int, wall_us: int, peer: bytes, message: Beacon) -> None:
@@ -80,29 +80,29 @@ class Peers:
         self._context.effects.append(ReplyToPeer(peer, incoming.on_beacon(message, now_ns, self._memory)))
         commits = message.commits
         shards = [commit[0] for commit in commits]
-        deliver(self._replicas, shards, now_ns, wall_us, peer, Kind.COMMIT, commits)
+        deliver(self._replicas, shards, now_ns, wall_us, peer, InputKind.COMMIT, commits)
 
     def _beacon_ok(self, now_ns: int, wall_us: int, peer: bytes, message: BeaconOk) -> None:
         pair = self._pairs.outgoing.get(peer)
         if pair is None:
             self._context.ignore("BeaconOk", "no such pair")
             return
-        deliver(self._replicas, pair.on_beacon_ok(message), now_ns, wall_us, peer, Kind.REFUSAL)
-        deliver(self._replicas, tuple(pair.recipients), now_ns, wall_us, peer, Kind.LEASE)
+        deliver(self._replicas, pair.on_beacon_ok(message), now_ns, wall_us, peer, InputKind.REFUSAL)
+        deliver(self._replicas, tuple(pair.recipients), now_ns, wall_us, peer, InputKind.LEASE)
 
     def _snapshot_chunk(self, now_ns: int, wall_us: int, peer: bytes, message: SnapshotChunk) -> None:
         replicas, shard = self._replicas, message.shard
-        if deliver(replicas, (shard,), now_ns, wall_us, peer, Kind.CHUNK, (message,)):
+        if deliver(replicas, (shard,), now_ns, wall_us, peer, InputKind.CHUNK, (message,)):
             reason = f"the joiner is {replicas.role_of(shard).value} already"
             refusal = SnapshotRefused(shard, message.epoch, message.join, reason)
             self._context.effects.append(ReplyToPeer(peer, refusal))
 
     def _snapshot_ok(self, now_ns: int, wall_us: int, peer: bytes, message: SnapshotOk) -> None:
-        kind = Kind.CHUNK_ACKNOWLEDGEMENT
+        kind = InputKind.CHUNK_ACKNOWLEDGEMENT
         deliver(self._replicas, (message.shard,), now_ns, wall_us, peer, kind, (message,))
 
     def _snapshot_refused(self, now_ns: int, wall_us: int, peer: bytes, message: SnapshotRefused) -> None:
-        kind = Kind.CHUNK_REFUSAL
+        kind = InputKind.CHUNK_REFUSAL
         deliver(self._replicas, (message.shard,), now_ns, wall_us, peer, kind, (message,))
 
     # --- connections ----------------------------------------------------------------------------------------

@@ -16,12 +16,13 @@ import msgspec
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
+from greenroom.deadlines import NEVER_NS
 from greenroom.dialog import gathering, suspects, verdicts
 from greenroom.dialog.clocks import ClusterClock
 from greenroom.dialog.lanes import Lanes
 from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.links import Lane, Link, Switchboard
-from greenroom.dialog.map_follower import NEVER_NS, MapFollower
+from greenroom.dialog.map_follower import MapFollower
 from greenroom.dialog.operations import AnyOperation, Gathering, Kind, Operation, Single
 from greenroom.dialog.placement import DialogSettings, Placement
 from greenroom.errors import GreenroomError, ProtocolError, RemoteProtocolError, UnavailableError

@@ -17,6 +17,7 @@ from random import Random
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
+from greenroom.deadlines import NEVER_NS
 from greenroom.dialog.lanes import Lanes
 from greenroom.dialog.links import Link, Switchboard
 from greenroom.dialog.succession import Succession
@@ -27,7 +28,6 @@ SUBSCRIPTIONS = 2
 ANSWER_NS = 1_000_000_000
 RETRY_NS_MIN = 20_000_000
 RETRY_NS_MAX = 1_000_000_000
-NEVER_NS = 1 << 62
 
 
 class MapFollower:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from greenroom import wire
+from greenroom.deadlines import NEVER_NS
 from greenroom.dialog.core import Dialog
 from greenroom.dialog.links import Abort, Close, Open
 from greenroom.dialog.operations import Kind, Single
@@ -24,7 +25,7 @@ class DialogRunner(ABC):
     def __init__(self, dialog: Dialog) -> None:
         self.dialog = dialog
         self.closed = False
-        self._timer_ns = 1 << 62
+        self._timer_ns = NEVER_NS
         self._flush_due = False
         self._was_alone = True
 
@@ -134,7 +135,7 @@ class DialogRunner(ABC):
             self._write(number, data)
 
     def _tick(self) -> None:
-        self._timer_ns = 1 << 62
+        self._timer_ns = NEVER_NS
         if not self.closed:
             now_ns = self._now_ns()
             self.dialog.clock.own(now_ns, *self._clocks())

@@ -5,8 +5,9 @@ import pytest
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap, NodeEntry
+from greenroom.deadlines import NEVER_NS
 from greenroom_cluster.coordination import messages as m
-from greenroom_cluster.coordination.coordinator import NEVER, Incoming
+from greenroom_cluster.coordination.coordinator import Incoming
 from tests.cluster.coordination.builders import SECOND, Desk, actor, cluster, inc, node, nonce, shard
 
 A, B, C = inc("a"), inc("b"), inc("c")
@@ -205,11 +206,11 @@ def test_a_pause_of_the_coordinator_is_not_silence_of_the_nodes() -> None:
 
 def test_the_deadline_comes_only_while_a_node_may_fall_silent() -> None:
     desk = Desk()
-    assert desk.coordinator.next_deadline() == NEVER
+    assert desk.coordinator.next_deadline() == NEVER_NS
     desk.node("a")
     assert 0 < desk.coordinator.next_deadline() <= SECOND
     desk.pass_seconds(3)
-    assert desk.coordinator.next_deadline() == NEVER
+    assert desk.coordinator.next_deadline() == NEVER_NS
 
 
 def test_a_node_is_removed_only_once_nothing_names_it() -> None:
@@ -434,7 +435,7 @@ def test_once_a_node_has_a_later_map_everything_is_refused(shown: ClusterMap) ->
     assert desk.map is PAIR
     assert isinstance(desk.subscribe(A), wire.Goodbye)
     assert desk.coordinator.want({0: ("b/0",)}).persist is None
-    assert desk.coordinator.next_deadline() == NEVER
+    assert desk.coordinator.next_deadline() == NEVER_NS
 
 
 @pytest.mark.parametrize(

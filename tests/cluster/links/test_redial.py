@@ -3,13 +3,13 @@
 import pytest
 
 from greenroom import wire
+from greenroom.deadlines import NEVER_NS
 from greenroom.negotiation import hello
 from greenroom_cluster.links.redial import (
     BACKOFF_NS_MAX,
     BACKOFF_NS_MIN,
     DIAL_NS,
     LASTING_NS,
-    NEVER_NS,
     Answer,
     Down,
     Ended,

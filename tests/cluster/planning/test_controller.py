@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 
+from greenroom.deadlines import NEVER_NS
 from greenroom_cluster.coordination import messages as m
 from greenroom_cluster.coordination.genesis import first_map
-from greenroom_cluster.planning.controller import NEVER, Controller, ControllerSettings
+from greenroom_cluster.planning.controller import Controller, ControllerSettings
 from greenroom_cluster.planning.placement import node_of
 from tests.cluster.coordination.builders import SECOND, Desk, inc
 
@@ -176,6 +177,6 @@ def test_a_restarted_controller_changes_nothing_and_still_replaces() -> None:
 
 def test_a_quiet_cluster_needs_no_wake_up() -> None:
     stage = running("ab")
-    assert stage.controller.next_deadline() == NEVER
+    assert stage.controller.next_deadline() == NEVER_NS
     stage.kill_actor("a/0")
     assert stage.controller.next_deadline() == stage.desk.now_ns + 3 * SECOND

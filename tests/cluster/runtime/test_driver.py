@@ -10,6 +10,7 @@ import trio
 from structlog.testing import capture_logs
 
 from greenroom import wire
+from greenroom.deadlines import NEVER_NS
 from greenroom.errors import InvariantError
 from greenroom.framing import messages_decoder
 from greenroom_cluster.runtime.actor import Actor, ActorSettings
@@ -49,7 +50,6 @@ from tests.cluster.runtime.loopback import CLIENT, CLUSTER, client_decoder, get,
 
 pytestmark = pytest.mark.trio
 
-NEVER = 1 << 62
 peer_decoder: Any = messages_decoder(PeerReply)
 
 
@@ -58,7 +58,7 @@ class ScriptedCore:
 
     def __init__(self) -> None:
         self.inputs: list[Any] = []
-        self.deadline = NEVER
+        self.deadline = NEVER_NS
         self.spending: list[int] = []
         self.then: Callable[[Any], list[Any]] = lambda _: []
 
@@ -228,7 +228,7 @@ async def test_tick_comes_at_the_deadline_and_when_a_step_moves_it_closer() -> N
         def once(event: Any) -> list[Any]:
             if isinstance(event, Tick):
                 ticked.append(now_ns())
-                core.deadline = NEVER
+                core.deadline = NEVER_NS
             elif isinstance(event, ClientRequests):
                 core.deadline = now_ns() + 20_000_000
             return []
@@ -269,7 +269,7 @@ async def test_core_that_cannot_tell_its_deadline_ends_the_process() -> None:
         client = await connect(actor, nursery)
 
         def fail_once() -> int:
-            core.next_deadline = lambda: NEVER  # type: ignore[method-assign]
+            core.next_deadline = lambda: NEVER_NS  # type: ignore[method-assign]
             raise InvariantError("two and two are five")
 
         def fail_later(_event: Any) -> list[Any]:

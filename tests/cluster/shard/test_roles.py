@@ -20,7 +20,7 @@ from greenroom_cluster.shard.messages import (
     SnapshotRefused,
 )
 from greenroom_cluster.shard.roles.accepts import ACCEPTS
-from greenroom_cluster.shard.roles.role import Kind, Role
+from greenroom_cluster.shard.roles.role import InputKind, Role
 from tests.cluster.shard.probe import ALICE, CLIENT, ME, WALL_US, B, C, Probe, chunk, create, prepare
 
 
@@ -189,7 +189,7 @@ def test_each_role_does_with_each_input_what_the_table_says(role: str, name: str
 
 def test_the_table_names_every_role_and_every_kind() -> None:
     assert set(ACCEPTS) == set(Role)
-    assert set().union(*ACCEPTS.values()) == set(Kind)
+    assert set().union(*ACCEPTS.values()) == set(InputKind)
 
 
 @pytest.mark.parametrize("role", ROLES)

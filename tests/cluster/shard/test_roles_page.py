@@ -4,25 +4,25 @@ import os
 from pathlib import Path
 
 from greenroom_cluster.shard.roles.accepts import ACCEPTS
-from greenroom_cluster.shard.roles.role import BECOMES, Kind, Role
+from greenroom_cluster.shard.roles.role import BECOMES, InputKind, Role
 
 PAGE = Path(__file__).parents[3] / "docs/protocol.md"
 BEGIN, END = "<!-- roles -->\n", "<!-- end of roles -->\n"
 
 TOLD = {
-    Kind.READ: "a client's read of one session",
-    Kind.WRITE: "a client's write to one session",
-    Kind.FANOUT: "a client's request to many shards",
-    Kind.RECORDS: "records, in a `Prepare`",
-    Kind.COMMIT: "a commit point, in a `Beacon`",
-    Kind.CHUNK: "a `SnapshotChunk`",
-    Kind.ACKNOWLEDGEMENT: "a `PrepareOk`",
-    Kind.LEASE: "a `BeaconOk`: its backup promises to wait",
-    Kind.REFUSAL: "a `BeaconOk`: its backup no longer backs it",
-    Kind.CHUNK_ACKNOWLEDGEMENT: "a `SnapshotOk`",
-    Kind.CHUNK_REFUSAL: "a `SnapshotRefused`",
-    Kind.GRACE_OVER: "the end of the grace",
-    Kind.CATCH_UP: "the rest of what an earlier step has left to apply",
+    InputKind.READ: "a client's read of one session",
+    InputKind.WRITE: "a client's write to one session",
+    InputKind.FANOUT: "a client's request to many shards",
+    InputKind.RECORDS: "records, in a `Prepare`",
+    InputKind.COMMIT: "a commit point, in a `Beacon`",
+    InputKind.CHUNK: "a `SnapshotChunk`",
+    InputKind.ACKNOWLEDGEMENT: "a `PrepareOk`",
+    InputKind.LEASE: "a `BeaconOk`: its backup promises to wait",
+    InputKind.REFUSAL: "a `BeaconOk`: its backup no longer backs it",
+    InputKind.CHUNK_ACKNOWLEDGEMENT: "a `SnapshotOk`",
+    InputKind.CHUNK_REFUSAL: "a `SnapshotRefused`",
+    InputKind.GRACE_OVER: "the end of the grace",
+    InputKind.CATCH_UP: "the rest of what an earlier step has left to apply",
 }
 
 
@@ -30,7 +30,7 @@ def accepted() -> list[str]:
     """Draw the table of what each role accepts."""
     lines = ["| what reaches a replica | " + " | ".join(role.value for role in Role) + " |"]
     lines.append("|---|" + ":-:|" * len(Role))
-    for kind in Kind:
+    for kind in InputKind:
         cells = " | ".join("●" if kind in ACCEPTS[role] else " " for role in Role)
         lines.append(f"| {TOLD[kind]} | {cells} |")
     return lines

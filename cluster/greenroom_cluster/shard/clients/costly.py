@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from greenroom import wire
+from greenroom.ids import POINT_BITS
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.effects import ReplyToClient
 from greenroom_cluster.shard.inputs import ClientRequests
@@ -70,7 +71,7 @@ def _size_if_costly(request: wire.Request, replicas: Sequence[Replica | None]) -
 
 
 def _opened(request: wire.Patch | wire.Rotate, replicas: Sequence[Replica | None]) -> int:
-    shard = request.point * len(replicas) >> 16
+    shard = request.point * len(replicas) >> POINT_BITS
     replica = replicas[shard] if 0 <= shard < len(replicas) else None
     stored = None if replica is None else replica.table.sessions.get(request.digest)
     return 0 if stored is None else len(stored)

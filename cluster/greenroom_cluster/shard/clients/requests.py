@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from greenroom import wire
+from greenroom.ids import POINT_BITS
 from greenroom_cluster.shard.clients.administration import administer
 from greenroom_cluster.shard.clients.costly import BRINGING, FANOUTS, hold_costly, put_off
 from greenroom_cluster.shard.effects import ReplyToClient
@@ -24,9 +25,8 @@ from greenroom_cluster.shard.limits.fairness import (
 )
 from greenroom_cluster.shard.roles.accepts import ACCEPTS, READS, WRITES
 from greenroom_cluster.shard.roles.replicas import Replicas
-from greenroom_cluster.shard.roles.role import Kind
+from greenroom_cluster.shard.roles.role import InputKind
 
-POINT_BITS = 16
 _OF_NO_SESSION = FANOUTS | {wire.Inspect, wire.DropRecord}
 
 
@@ -105,7 +105,8 @@ class Requests:
                 else:
                     administer(self._resources, replicas, now_ns, wall_us, connection, request)  # type: ignore[arg-type]  # as above
                 continue
-            replica = replicas[request.point >> shift] if replicas and 0 <= request.point < 65536 else None  # type: ignore[union-attr]  # what remains has a point
+            point: int = request.point  # type: ignore[union-attr]  # what remains has a point
+            replica = replicas[point >> shift] if replicas and not point >> POINT_BITS else None
             serve = None if replica is None else (READS if kind is get else WRITES)[replica.role]
             if serve is None or replica is None:
                 context.effects.append(ReplyToClient(connection, context.redirect(request.request_id)))
@@ -131,7 +132,7 @@ class Requests:
             request = msgspec.structs.replace(request, removed=None)
         gather = Gather(connection, request)
         for shard in shards:
-            serve = ACCEPTS[self._replicas.role_of(shard)].get(Kind.FANOUT)
+            serve = ACCEPTS[self._replicas.role_of(shard)].get(InputKind.FANOUT)
             replica = self._replicas.get(shard)
             if serve is not None and replica is not None:
                 gather.expect()

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
 
+from greenroom.deadlines import NEVER_NS
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.effects import Connect, Disconnect, Send
 from greenroom_cluster.shard.messages import Beacon, BeaconOk, Prepare, PrepareOk, ShardRecords
@@ -21,7 +22,6 @@ from greenroom_cluster.shard.state.clock import ShardClock
 from greenroom_cluster.shard.state.log import Log
 from greenroom_cluster.shard.state.memory import UNLIMITED_BYTES
 
-NEVER_NS = 1 << 62
 NEVER_BYTES = -UNLIMITED_BYTES
 UNTOLD_BYTES = 256 << 10
 """What a primary adds at most to a backup that has not said how much room it has."""

@@ -23,7 +23,7 @@ from greenroom_cluster.shard.roles.joiner import take_chunk
 from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.roles.replicas import Replicas
-from greenroom_cluster.shard.roles.role import Kind, Role
+from greenroom_cluster.shard.roles.role import InputKind, Role
 
 Handler: TypeAlias = Callable[..., Any]
 """Of a request: `(server, now_ns, wall_us, origin, client, request)`; the server is the primary, if there is
@@ -102,58 +102,58 @@ def _approach_suspect(
     return True
 
 
-ACCEPTS: dict[Role, dict[Kind, Handler]] = {
+ACCEPTS: dict[Role, dict[InputKind, Handler]] = {
     # The first chunk of a snapshot makes a replica.
-    Role.NONE: {Kind.CHUNK: take_chunk},
+    Role.NONE: {InputKind.CHUNK: take_chunk},
     # A snapshot, and the log that goes on meanwhile. It never takes over: it may lack what was committed.
     Role.JOINING: {
-        Kind.CHUNK: take_chunk,
-        Kind.RECORDS: receive_records,
-        Kind.COMMIT: receive_commit,
-        Kind.CATCH_UP: catch_up,
+        InputKind.CHUNK: take_chunk,
+        InputKind.RECORDS: receive_records,
+        InputKind.COMMIT: receive_commit,
+        InputKind.CATCH_UP: catch_up,
     },
     # The log and the commit point; it alone may take over.
     Role.BACKUP: {
-        Kind.RECORDS: receive_records,
-        Kind.COMMIT: receive_commit,
-        Kind.CATCH_UP: catch_up,
-        Kind.GRACE_OVER: end_grace,
+        InputKind.RECORDS: receive_records,
+        InputKind.COMMIT: receive_commit,
+        InputKind.CATCH_UP: catch_up,
+        InputKind.GRACE_OVER: end_grace,
     },
     # It has proposed to take over, so it must not help the present configuration any more.
     Role.FENCED: {},
     # It took over from a primary that died or hung on a record, and waits there for an operator.
     Role.SUSPENDED: {
-        Kind.READ: _reply_suspended,
-        Kind.WRITE: _reply_suspended,
-        Kind.CATCH_UP: _approach_suspect,
+        InputKind.READ: _reply_suspended,
+        InputKind.WRITE: _reply_suspended,
+        InputKind.CATCH_UP: _approach_suspect,
     },
     # Reads and writes, and what its recipients say.
     Role.PRIMARY: {
-        Kind.READ: Primary.read,
-        Kind.WRITE: Primary.submit,
-        Kind.FANOUT: _serve_part,
-        Kind.ACKNOWLEDGEMENT: _advance,
-        Kind.LEASE: _release,
-        Kind.REFUSAL: _lose_backup,
-        Kind.CHUNK_ACKNOWLEDGEMENT: _send_more,
-        Kind.CHUNK_REFUSAL: _end_join,
-        Kind.CATCH_UP: _advance,
+        InputKind.READ: Primary.read,
+        InputKind.WRITE: Primary.submit,
+        InputKind.FANOUT: _serve_part,
+        InputKind.ACKNOWLEDGEMENT: _advance,
+        InputKind.LEASE: _release,
+        InputKind.REFUSAL: _lose_backup,
+        InputKind.CHUNK_ACKNOWLEDGEMENT: _send_more,
+        InputKind.CHUNK_REFUSAL: _end_join,
+        InputKind.CATCH_UP: _advance,
     },
     # It has proposed that another be primary, which all its recipients may become; requests are held.
     Role.HANDING_OVER: {
-        Kind.READ: Primary.read,
-        Kind.WRITE: Primary.submit,
-        Kind.FANOUT: _serve_part,
-        Kind.ACKNOWLEDGEMENT: _advance,
-        Kind.LEASE: _release,
-        Kind.REFUSAL: _lose_backup,
-        Kind.CATCH_UP: _advance,
+        InputKind.READ: Primary.read,
+        InputKind.WRITE: Primary.submit,
+        InputKind.FANOUT: _serve_part,
+        InputKind.ACKNOWLEDGEMENT: _advance,
+        InputKind.LEASE: _release,
+        InputKind.REFUSAL: _lose_backup,
+        InputKind.CATCH_UP: _advance,
     },
 }
 
 
-READS = {role: row.get(Kind.READ) for role, row in ACCEPTS.items()}
-WRITES = {role: row.get(Kind.WRITE) for role, row in ACCEPTS.items()}
+READS = {role: row.get(InputKind.READ) for role, row in ACCEPTS.items()}
+WRITES = {role: row.get(InputKind.WRITE) for role, row in ACCEPTS.items()}
 """The columns of the table that are asked most."""
 
 _NOTHING = repeat(None)
@@ -165,7 +165,7 @@ def deliver(
     now_ns: int,
     wall_us: int,
     sender: bytes,
-    kind: Kind,
+    kind: InputKind,
     messages: Iterable[Any] = _NOTHING,
 ) -> list[int]:
     """Hand something of one kind to the replicas of shards; return the shards that did not take it in."""

@@ -3,7 +3,7 @@
 from greenroom_cluster.shard.messages import ShardRecords
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.roles.replicas import Replicas
-from greenroom_cluster.shard.roles.role import Kind
+from greenroom_cluster.shard.roles.role import InputKind
 from greenroom_cluster.shard.state.log import LogDivergedError, record_bytes
 from greenroom_cluster.shard.state.memory import GROWTH_BYTES
 
@@ -16,7 +16,7 @@ def receive_records(
     A copy whose log is not the primary's is given up, and backs it no more: it is removed, and joins anew.
     The process goes on: whoever could end it by one forged record could end both actors of a pair.
     """
-    if not _is_from_primary(replica, sender, entry.shard_epoch, Kind.RECORDS):
+    if not _is_from_primary(replica, sender, entry.shard_epoch, InputKind.RECORDS):
         return False
     try:
         return _log(replica, now_ns, entry)
@@ -58,7 +58,7 @@ def receive_commit(
 ) -> bool:
     """Take in a commit point and the shard's time."""
     _, epoch, committed, time_us = message
-    if not _is_from_primary(replica, sender, epoch, Kind.COMMIT):
+    if not _is_from_primary(replica, sender, epoch, InputKind.COMMIT):
         return False
     replica.clock.heard(time_us, now_ns)
     _commit(replica, committed)
@@ -86,7 +86,7 @@ def end_grace(
     return True
 
 
-def _is_from_primary(replica: Replica, sender: bytes, epoch: int, kind: Kind) -> bool:
+def _is_from_primary(replica: Replica, sender: bytes, epoch: int, kind: InputKind) -> bool:
     """Whether this comes from the replica's primary.
 
     A later epoch of the same primary will do: it knows of a configuration that this replica has still to hear

@@ -18,7 +18,7 @@ class Role(StrEnum):
     HANDING_OVER = "handing over"
 
 
-class Kind(StrEnum):
+class InputKind(StrEnum):
     """What can reach a replica."""
 
     READ = "read"
