@@ -112,7 +112,7 @@ class Script:
 
     def establish(self, address: str) -> int:
         """The connection is established; the server has not said hello."""
-        number = self.number_of(address)
+        number = max(n for n, at in self.opening.items() if at == address)
         self.open[number] = self.opening.pop(number)
         self.dialog.opened(self.now, number)
         self.settle()
