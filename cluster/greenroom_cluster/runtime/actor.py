@@ -51,6 +51,7 @@ _former_decoder = former.FormerDecoder(AT_ACTOR[wire.ROLE_CLIENT])
 _log = structlog.get_logger(__name__)
 
 _MEASURE_SECONDS = 0.25
+_REPORT_SECONDS = 1.0
 
 
 class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,6 +150,7 @@ class Actor:
                 nursery.start_soon(self.coordinator.run)
                 nursery.start_soon(self.driver.tick_forever)
                 nursery.start_soon(self._measure_memory)
+                nursery.start_soon(self._report_roles)
         finally:
             self._poller.close()
 
@@ -156,6 +158,19 @@ class Actor:
         while True:
             self.driver.step(MemoryMeasured(resident_bytes()))
             await trio.sleep(_MEASURE_SECONDS)
+
+    async def _report_roles(self) -> None:
+        try:
+            while True:
+                await trio.sleep(_REPORT_SECONDS)
+                self._report_changed_roles()
+        finally:
+            self._report_changed_roles()
+
+    def _report_changed_roles(self) -> None:
+        report = self.driver.roles.take()
+        if report is not None:
+            _log.info("roles_changed", slot=self._settings.slot, **report)
 
     # --- what comes in -----------------------------------------------------------------------------------
 

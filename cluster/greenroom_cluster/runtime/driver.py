@@ -23,6 +23,7 @@ from greenroom_cluster.links.core_runner import Core, CoreRunner
 from greenroom_cluster.links.outbox import CloseLink, LinkChange, OpenLink
 from greenroom_cluster.runtime.clocks import now_ns, wall_us
 from greenroom_cluster.runtime.connection import FramedConnection
+from greenroom_cluster.runtime.role_report import RoleReport
 from greenroom_cluster.runtime.slow_steps import SLOW_NS, log_slow_step
 from greenroom_cluster.shard.effects import (
     HostEffect,
@@ -63,6 +64,7 @@ class Driver(CoreRunner[FramedConnection]):
         self._leave = leave
         self._links: Links | None = None
         self._make_proposals: Callable[[list[Proposal]], None] | None = None
+        self.roles = RoleReport()
         self._armed_ns: float = -math.inf
         self._wake = trio.Event()
 
@@ -124,7 +126,8 @@ class Driver(CoreRunner[FramedConnection]):
             case Ignored(what=what, reason=reason, shard=shard, epoch=epoch):
                 _log.debug("ignored", what=what, reason=reason, shard=shard, epoch=epoch)
             case Transition(shard=shard, epoch=epoch, role=role, reason=reason):
-                _log.info("transition", shard=shard, epoch=epoch, role=role, reason=reason)
+                _log.debug("transition", shard=shard, epoch=epoch, role=role, reason=reason)
+                self.roles.note(note)
             case Warned(message=message, shard=shard):
                 _log.warning("core_warning", shard=shard, message=message)
             case MemoryFull(slot=slot):
