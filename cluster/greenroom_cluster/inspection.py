@@ -222,7 +222,9 @@ async def _ask(
                 f"{address} serves another cluster than {hello.cluster!r}: give its name with --cluster "
                 "(GREENROOM_CLUSTER)"
             ) from None
-        raise UnavailableError(str(error)) from None
+        reason = str(error)
+        told = reason if address in reason else f"{address} ended the connection without an answer: {reason}"
+        raise UnavailableError(told) from None
     if isinstance(answer, wire.Goodbye):
         raise UnavailableError(f"{address} refused: {answer.message}")
     return answer

@@ -94,11 +94,11 @@ def _url_options(query: str | None, options: Options, *names: str) -> dict[str, 
 
 def _number(text: str, options: Options) -> float:
     try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    try:
-        options.check(deadline_seconds=seconds)
+        seconds: float = options.checked("deadline_seconds", float(text))
     except UsageError as error:
-        raise UsageError(f"{error}; in a store URL it stands as in deadline_seconds=5") from None
-    return seconds
+        reason = str(error)
+    except ValueError:
+        reason = f"deadline_seconds is {options.option('deadline_seconds').takes}; not a text"
+    else:
+        return seconds
+    raise UsageError(f"{reason}; in a store URL it stands as in deadline_seconds=5")

@@ -75,6 +75,7 @@ def test_deadline_reaches_the_store() -> None:
         ("sqlite:///a.db?synchronous=off", '"full" or "normal"'),
         ("sqlite:///a.db?journal=wal", "deadline_seconds and synchronous"),
         ("sqlite:///a.db?deadline_seconds=0", "deadline_seconds=5"),
+        ("greenroom://a:1?deadline_seconds=soon", "; not a text; in a store URL"),
         ("greenroom:a:1", "greenroom://host:port"),
         ("Greenroom://a:1", "greenroom://host:port"),
         ("greenroom://", "host:port"),

@@ -273,6 +273,28 @@ async def test_signal_while_up_starts_ends_it_quietly(processes: int, number: si
     assert [line for line in lines if not line.startswith("greenroom: ")] == []
 
 
+@pytest.mark.trio
+@pytest.mark.parametrize("kept", [False, True])
+async def test_up_says_at_its_end_what_becomes_of_the_data(kept: bool, tmp_path: Path) -> None:
+    options = ["--listen", "127.0.0.1:0", "--nodes", "1", "--actors", "1", "--replicas", "1", "--shards", "1"]
+    if kept:
+        options += ["--data-dir", str(tmp_path)]
+    process = await trio.lowlevel.open_process(
+        [*COMMAND, "up", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with trio.fail_after(60):
+        await process.stdout.receive_some()
+        process.send_signal(signal.SIGINT)
+        told = b"".join([chunk async for chunk in process.stderr]).decode()
+        assert await process.wait() == 0
+    *_, stopping, stopped = told.splitlines()
+    assert stopping.startswith("greenroom: stopping. All sessions end")
+    assert (f"stays in {tmp_path}" if kept else "was temporary") in stopping
+    assert stopped == "greenroom: stopped"
+
+
 def test_unreachable_coordinator_names_the_option() -> None:
     address = f"127.0.0.1:{free_port()}"
     assert_one_line(
@@ -354,6 +376,12 @@ async def test_status_health_and_forget_node_on_a_cluster() -> None:
         assert wrong.returncode == 2
         assert wrong.stderr.count(b"--cluster") == 1
         assert b"--connect" not in wrong.stderr
+
+        actor = next(iter(found.actors.values())).address
+        mistaken = await run_async("status", "--connect", actor, "--cluster", "shop")
+        assert mistaken.returncode == 3
+        assert f"{actor} ended the connection without an answer".encode() in mistaken.stderr
+        assert b"and not an actor" in mistaken.stderr
 
         forget = partial(run_async, "forget-node", "n2", "--cluster", "shop")
         for mistaken in (cluster.seeds[0], next(iter(found.actors.values())).address):

@@ -1,5 +1,6 @@
 """`greenroom up`: a local cluster in the foreground."""
 
+import math
 import signal
 import sys
 import time
@@ -19,20 +20,27 @@ _log = structlog.get_logger("greenroom.up")
 async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: FBT001  the option, as it is
     """Run a cluster until SIGINT or SIGTERM, printing one line when it is complete."""
     began = time.monotonic()
+    progress = _ignore if json else _print_progress
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with open_tasks() as tasks:
 
             async def stop_on_signal() -> None:
                 number = await anext(signals)
                 _log.info("cluster_stops", signal=signal.Signals(number).name)
+                progress(_farewell(settings))
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(stop_on_signal)
-            progress = _ignore if json else _print_progress
             async with open_local_cluster(settings, on_progress=progress) as cluster:
                 warn_if_short(len(cluster.nodes) * settings.node.actors, cluster.memory_bytes_max)
                 _print_ready(cluster, settings, time.monotonic() - began, json=json)
-                await trio.sleep_forever()
+                await trio.sleep(math.inf)
+    progress("stopped")
+
+
+def _farewell(settings: LocalClusterSettings) -> str:
+    kept = "was temporary, and goes too" if settings.data_dir is None else f"stays in {settings.data_dir}"
+    return f"stopping. All sessions end: only the nodes' memory holds them. The cluster map {kept}"
 
 
 def _ignore(_: str) -> None:

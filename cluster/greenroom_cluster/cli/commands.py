@@ -155,7 +155,7 @@ def _ask(
     try:
         return _run(work, _addresses(connect), cluster, *more)
     except NoNodeError as error:
-        text = f"{error}. Is --connect (GREENROOM_CONNECT) the address of a node that runs?"
+        text = f"{error}. Does --connect (GREENROOM_CONNECT) name a node that runs, and not an actor?"
         status = EXIT_UNREACHABLE
     except UsageError as error:
         text, status = str(error), EXIT_USAGE
