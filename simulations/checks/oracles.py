@@ -19,7 +19,8 @@ The oracles know more than any process: they see every log, every clock, and who
     identity     nobody who holds the map of one cluster takes that of another, or is entered into it; but a
                  client does once nobody of its own is left, and not before
 
-History-wide rules (linearizability, liveness, equal replicas) are judged in `world` at the end.
+History-wide rules (linearizability, liveness, equal replicas) are judged in `world` at the end, and whether
+operations end by their deadlines in `workload.callers`.
 """
 
 from collections import Counter

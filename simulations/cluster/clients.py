@@ -56,14 +56,14 @@ class ClientProcess(Process):
         network: Network,
         machine: Machine,
         random: Random,
-        identity: bytes,
+        entropy: Callable[[int], bytes],
         settings: DialogSettings,
         complaint: Callable[[str], None],
         went_over: Callable[[], None],
     ) -> None:
         super().__init__(network, machine, machine.name, random)
-        self.identity = identity
-        self.dialog = WatchedDialog(identity, settings, Random(random.random()))
+        self.dialog = WatchedDialog(entropy, settings, Random(random.random()))
+        self.identity = self.dialog.board.client_id
         self.dialog.complaint = complaint
         self.dialog.went_over = went_over
         runner = _Runner(self)

@@ -170,7 +170,7 @@ class Stage:
             self.network,
             machine,
             Random(f"{self.plan.seed}/client/{self.generations}"),
-            self.random.randbytes(16),
+            self.random.randbytes,
             settings,
             lambda reason: self.violate("client", f"client {number}: {reason}"),
             lambda: self._observer.went_over(f"client {number}"),

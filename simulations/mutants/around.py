@@ -7,6 +7,7 @@ import msgspec
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
+from greenroom.dialog import links
 from greenroom.dialog.core import Dialog
 from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.map_follower import MapFollower
@@ -27,7 +28,6 @@ from greenroom_cluster.links.outbox import Outbox
 from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.agent import Agent
 from greenroom_cluster.shard.host import Host
-from simulations.cluster import stage
 from simulations.kernel import network
 from simulations.kernel.network import Network
 from simulations.mutants.patching import Patches, mutant
@@ -296,21 +296,23 @@ def _(patches: Patches) -> None:
 @mutant("shares one client id between two loops")
 def _(patches: Patches) -> None:
     """Two dialogs count their requests under the same id."""
-    original = stage.Stage.start_client
-
-    def start_client(self, number):
-        client = original(self, number)
-        client.identity = b"shared-by-us-all"
-        client.dialog.board._client_id = client.identity
-        return client
-
-    patches.set(stage.Stage, "start_client", start_client)
+    patches.set(links, "_draw_id", lambda entropy: b"shared-by-us-all")
 
 
 @mutant("flushes once", budget=20)
 def _(patches: Patches) -> None:
     """A store does not note that it has sent what waited, and so never plans to send again."""
     patches.set(DialogRunner, "_flush", DialogRunner._write_all)
+
+
+@mutant("never looks at its timer", budget=100)
+def _(patches: Patches) -> None:
+    """A store sets a timer for its deadlines and does nothing when it has run down."""
+
+    def tick(self):
+        self._timer_ns = 1 << 62
+
+    patches.set(DialogRunner, "_tick", tick)
 
 
 @mutant("repeats under a new request id")

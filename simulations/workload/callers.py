@@ -29,6 +29,7 @@ LIFETIME_US = 3600 * 1_000_000
 _REASONS: dict[int, Reason] = {1: "exists", 2: "not_found", 3: "conflict"}
 _USERS = 3
 _NOBODY = "nobody"
+_SLACK_SECONDS = 0.25
 
 
 class Session:
@@ -84,6 +85,7 @@ class Workload:
         self._keys: dict[bytes, tuple[Session, str]] = {}
         self._open: dict[int, Entry] = {}
         self._opened = 0
+        self._due_seconds = plan.deadline_seconds + _SLACK_SECONDS
         self._queues: dict[int, list[Action]] = {}
         for action in reversed(plan.actions):
             self._queues.setdefault(action.caller, []).append(action)
@@ -131,12 +133,24 @@ class Workload:
             if not entry.given_up:
                 self._next(caller)
 
+        client.later(self._due_seconds, self._check_ended, client, number, 1)
         if action.cancel_ms:
             client.later(action.cancel_ms / 1e3, self._give_up, number, caller)
         try:
             self._submit(client, action, entry, done)
         except UnavailableError as error:
             done(None, error)
+
+    def _check_ended(self, client: ClientProcess, number: int, looks: int) -> None:
+        """Every operation ends by its deadline, if its process runs: what waits for it goes first."""
+        entry = self._open.get(number)
+        if entry is None or not client.alive:
+            return
+        if looks:
+            client.later(_SLACK_SECONDS, self._check_ended, client, number, looks - 1)
+        else:
+            late = f"{entry.fields['kind']} {entry.request_id} has not ended, long after its deadline"
+            self.stage.violate("deadline", f"{client.name}: {late}")
 
     def _give_up(self, number: int, caller: int) -> None:
         """A caller is cancelled: it never learns the outcome."""

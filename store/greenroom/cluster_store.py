@@ -76,7 +76,7 @@ class ClusterStore(BaseSessionStore):
         )
         self._settings = settings
         self.contention_seconds = settings.deadline_seconds
-        self._registry = Registry(lambda: Dialog(os.urandom(16), settings, SystemRandom()))
+        self._registry = Registry(lambda: Dialog(os.urandom, settings, SystemRandom()))
         self._finalizer = weakref.finalize(self, let_go, self._registry)
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ The driver does not report that a caller was cancelled: the operation stays, and
 or its deadline passes.
 """
 
+from collections.abc import Callable
 from random import Random
 from typing import Any, NoReturn
 
@@ -39,16 +40,19 @@ _decode_messages = messages_decoder(wire.ServerMessage).decode
 
 
 class Dialog:
-    """The requests of one event loop, from submission to reply or truthful failure."""
+    """The requests of one event loop, from submission to reply or truthful failure.
 
-    def __init__(self, client_id: bytes, settings: DialogSettings, random: Random) -> None:
+    `entropy(n)` returns n random bytes that nobody else gets: the dialog is known by some of them.
+    """
+
+    def __init__(self, entropy: Callable[[int], bytes], settings: DialogSettings, random: Random) -> None:
         self.replies: list[tuple[object, wire.Reply]] = []
         self.failures: list[tuple[object, GreenroomError]] = []
         self.notices: list[str] = []
         """Lines to log; the driver logs them and empties the list."""
         self.clock = ClusterClock(self.notices)
         self.wake_ns = NEVER_NS
-        self.board = Switchboard(client_id, settings.cluster)
+        self.board = Switchboard(entropy, settings.cluster)
         self._settings = settings
         self._deadline_ns = int(settings.deadline_seconds * 1e9)
         self._check_ns = min(self._deadline_ns, SLOW_NS)

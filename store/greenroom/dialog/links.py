@@ -5,6 +5,7 @@ server's comes in; from then on it carries messages. Requests wait for the serve
 ever sent to whoever happens to listen on an old actor's port, and a refused hello has surely applied nothing.
 """
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import msgspec
@@ -26,6 +27,7 @@ MAP_FRAME_BYTES_MAX = 16 << 20
 
 CONNECT_NS = 1_000_000_000
 HELLO_NS = 1_000_000_000
+CLIENT_ID_BYTES = 16
 
 
 class Open(msgspec.Struct, frozen=True, gc=False):
@@ -149,14 +151,15 @@ class Link:
 class Switchboard:
     """All links of a dialog, and what the driver has yet to do about them.
 
-    The driver drains `actions` and `dirty`. `due_ns` is when the first link that is being opened is late.
+    Servers know it by `client_id`. The driver drains `actions` and `dirty`. `due_ns` is when the first
+    link that is being opened is late.
     """
 
-    def __init__(self, client_id: bytes, cluster: str) -> None:
+    def __init__(self, entropy: Callable[[int], bytes], cluster: str) -> None:
         self.actions: list[Action] = []
         self.dirty: list[Link] = []
         self.queued_bytes = 0
-        self._client_id = client_id
+        self.client_id = _draw_id(entropy)
         self._cluster = cluster
         self._links: dict[int, Link] = {}
         self._opening: dict[int, Link] = {}
@@ -179,14 +182,14 @@ class Switchboard:
         link.opened = True
         link.deadline_ns = now_ns + HELLO_NS
         target = link.lane.actor.incarnation if link.lane is not None else b""
-        link.hello = encode_greeting(hello(self._cluster, wire.ROLE_CLIENT, self._client_id, target))
+        link.hello = encode_greeting(hello(self._cluster, wire.ROLE_CLIENT, self.client_id, target))
         self._soil(link)
 
     def greeted(self, link: Link, answer: wire.Hello) -> None:
         """Check the server's hello. Raises RemoteProtocolError if it cannot be worked with."""
         if link.greeted or not link.opened:
             raise RemoteProtocolError("a second hello, or one before ours")
-        ours = hello(self._cluster, wire.ROLE_CLIENT, self._client_id)
+        ours = hello(self._cluster, wire.ROLE_CLIENT, self.client_id)
         agreement = agree(ours, answer)
         if agreement is None or answer.routing != ours.routing:
             raise RemoteProtocolError(
@@ -257,3 +260,8 @@ class Switchboard:
     def all(self) -> list[Link]:
         """Return every link."""
         return list(self._links.values())
+
+
+def _draw_id(entropy: Callable[[int], bytes]) -> bytes:
+    """Return an id for one dialog alone: under a shared one, requests would be taken for each other."""
+    return entropy(CLIENT_ID_BYTES)

@@ -17,7 +17,6 @@ A, B = b"A" * 16, b"B" * 16
 ADDRESS = {A: "10.0.0.1:1", B: "10.0.0.2:1"}
 SEEDS = ("node1:1", "node2:1")
 SHARDS = 4
-CLIENT = b"c" * 16
 
 _decode_greeting = msgspec.msgpack.Decoder(wire.Hello).decode
 _decode_messages = messages_decoder(wire.ClientMessage).decode
@@ -47,7 +46,7 @@ class Script:
 
     def __init__(self, seeds: tuple[str, ...] = SEEDS, **settings: Any) -> None:
         self.now = SECOND
-        self.dialog = Dialog(CLIENT, DialogSettings(seeds=seeds, **settings), Random(7))
+        self.dialog = Dialog(lambda size: b"c" * size, DialogSettings(seeds=seeds, **settings), Random(7))
         self.opening: dict[int, str] = {}
         self.open: dict[int, str] = {}
         self.aborted: list[int] = []
