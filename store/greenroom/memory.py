@@ -51,7 +51,7 @@ from greenroom.sessions import (
 from greenroom.table import StateTable
 
 LOOKS_PER_CREATE = 4
-"""How many records a create looks at for expired ones."""
+"""How many stored sessions a create looks at for expired ones."""
 
 
 class MemoryStore(BaseSessionStore):
@@ -164,20 +164,20 @@ class MemoryStore(BaseSessionStore):
         return self._patched(session_id, encode_changes(set, unset, expect), UNCHANGED, expires)
 
     async def replace_stored(
-        self, record: StoredSession, data: bytes, *, expires_us: int | None = None
+        self, stored: StoredSession, data: bytes, *, expires_us: int | None = None
     ) -> StoredSession | None:
         """Put encoded data in the place of what is stored; see `BaseSessionStore.replace_stored`."""
-        digest = digest_if_possible(record.session_id)
+        digest = digest_if_possible(stored.session_id)
         old = self._live(digest)
         if old is None or digest is None:
             raise not_found()
-        if old.version != record.version:
+        if old.version != stored.version:
             return None
         check_data_size(data)
         expires = old.expires_us if expires_us is None else expires_us
-        command = wire.Update(0, 0, 0, 0, digest, old.user_id, expires, old.label, data, record.version)
+        command = wire.Update(0, 0, 0, 0, digest, old.user_id, expires, old.label, data, stored.version)
         self._version_of(self._table.update(command, self._now(), next(self._versions)))
-        return stored_session(record.session_id, self._table.sessions[digest])
+        return stored_session(stored.session_id, self._table.sessions[digest])
 
     async def rotate(
         self,

@@ -368,9 +368,9 @@ class BaseSessionStore(ABC):
         return stored_form(await self.patch(session_id, set=set, unset=unset, expect=expect, expires=expires))
 
     async def replace_stored(
-        self, record: StoredSession, data: bytes, *, expires_us: int | None = None
+        self, stored: StoredSession, data: bytes, *, expires_us: int | None = None
     ) -> StoredSession | None:
-        """Replace the stored data by encoded data, if the session has not changed since `record`.
+        """Replace the stored data by encoded data, if the session has not changed since `stored`.
 
         Returns None if it has, or if it takes a patch to find that out, as it does by default. Raises
         SessionNotFoundError.

@@ -204,21 +204,21 @@ class SqliteStore(BaseSessionStore):
         return await self._patched(session_id, encode_changes(set, unset, expect), UNCHANGED, expires)
 
     async def replace_stored(
-        self, record: StoredSession, data: bytes, *, expires_us: int | None = None
+        self, stored: StoredSession, data: bytes, *, expires_us: int | None = None
     ) -> StoredSession | None:
         """Put encoded data in the place of what is stored; see `BaseSessionStore.replace_stored`."""
-        digest = digest_if_possible(record.session_id)
+        digest = digest_if_possible(stored.session_id)
         if digest is None:
             raise not_found()
         check_data_size(data)
-        expires = record.expires_us if expires_us is None else expires_us
-        if record.absolute_us is not None:
-            expires = min(expires, record.absolute_us)
-        command = wire.Update(0, 0, 0, 0, digest, record.user_id, expires, record.label, data, record.version)
+        expires = stored.expires_us if expires_us is None else expires_us
+        if stored.absolute_us is not None:
+            expires = min(expires, stored.absolute_us)
+        command = wire.Update(0, 0, 0, 0, digest, stored.user_id, expires, stored.label, data, stored.version)
         reply = await self._engine.perform(command)
         if isinstance(reply, wire.Failed) and reply.code == wire.FailureCode.CONFLICT:
             return None
-        return msgspec.structs.replace(record, version=_version_of(reply), expires_us=expires, data=data)
+        return msgspec.structs.replace(stored, version=_version_of(reply), expires_us=expires, data=data)
 
     async def rotate(
         self,

@@ -49,8 +49,8 @@ class GreenroomSession(aiohttp_session.Session):
         self._visit = visit
         if visit is not None:
             self._mapping: Any = visit.session
-            if visit.record is not None:
-                self._created = int(visit.record.created.timestamp())
+            if visit.stored is not None:
+                self._created = int(visit.stored.created.timestamp())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'new' if self.new else 'stored'}>"

@@ -160,8 +160,8 @@ async def _discard(error: Exception, scope: Any) -> None:
 class GreenroomStore(Store):
     """Any strings as keys, any bytes as values, in a session store or the one that a URL names.
 
-    `namespace` keeps apart what shares a store. A value is one record of its own, at most 1 MiB; what session
-    stores promise of sessions holds of it. `delete_all` needs a store that offers `delete_by_user`. What
+    `namespace` keeps apart what shares a store. Each value is a stored session of its own, at most 1 MiB, and
+    has the guarantees of one. `delete_all` needs a store that offers `delete_by_user`. What
     something else wrote under a key, and cannot be read, is no value; `set` puts one in its place.
 
     Raises UsageError for a value or key that is not text or bytes, UnavailableError, OutcomeUnknownError.

@@ -132,11 +132,11 @@ class GreenroomStore(SessionStore):
         logs a user in or gives the session a new id.
         """
         try:
-            record = await self._store.get_stored(session_id)
-            if record is None:
+            stored = await self._store.get_stored(session_id)
+            if stored is None:
                 trace(_log, session_id, UNKNOWN)
                 return b""
-            content = record.decoded()
+            content = stored.decoded()
         except UsageError:
             return b""  # a cookie may hold anything
         except UnreadableSessionError as error:
@@ -147,8 +147,8 @@ class GreenroomStore(SessionStore):
             created, content = self._clock().timestamp(), {}
             loaded = _Loaded(session_id, newer=True)
         else:
-            created = record.created.timestamp()
-            loaded = _Loaded(session_id, record.expires_us, record.user_id, record.created_us, record.data)
+            created = stored.created.timestamp()
+            loaded = _Loaded(session_id, stored.expires_us, stored.user_id, stored.created_us, stored.data)
         metadata = {"created": created, "lifetime": lifetime, _LOADED: self._sealed(loaded)}
         try:
             return self._serializer.serialize({**content, _METADATA: metadata})

@@ -30,7 +30,7 @@ def follow_user(visit: Visit, user_key: str) -> None:
     """
     data = visit.contents()
     user_id = user_in(data, user_key)
-    before = None if visit.record is None else user_in(decode_data(visit.snapshot), user_key)
+    before = None if visit.stored is None else user_in(decode_data(visit.snapshot), user_key)
     if user_id == visit.user_id or (user_id == before and visit.user_id is not None):
         return
     if visit.user_id is not None:

@@ -48,8 +48,8 @@ class Candidates:
         for session_id in self.ids:
             try:
                 # As `read` does, without another coroutine: most requests come by here, and go no further.
-                record = await self._keeping.store.get_stored(session_id)
-                current = self._opened(record)
+                stored = await self._keeping.store.get_stored(session_id)
+                current = self._opened(stored)
             except UnreadableSessionError as error:
                 self._note_unreadable(session_id, error)
                 continue
@@ -62,10 +62,10 @@ class Candidates:
                 return current  # the usual
             live.append(current)
         of_users = [each for each in live if each[0].user_id is not None]
-        if len({record.user_id for record, _ in of_users}) > 1:
+        if len({stored.user_id for stored, _ in of_users}) > 1:
             self._keeping.events.contested()
-            for record, _ in live:
-                await self._delete(record.session_id, "a request brought sessions of several users")
+            for stored, _ in live:
+                await self._delete(stored.session_id, "a request brought sessions of several users")
             self.refused = True
             return None
         chosen = next(iter(of_users or live), None)
@@ -83,9 +83,9 @@ class Candidates:
             self._note_unreadable(session_id, error)
             return None
 
-    def _opened(self, record: StoredSession | None) -> Found | None:
+    def _opened(self, stored: StoredSession | None) -> Found | None:
         self._keeping.events.counts["loads"] += 1
-        return None if record is None else (record, record.decoded())
+        return None if stored is None else (stored, stored.decoded())
 
     def _note_unreadable(self, session_id: str, error: UnreadableSessionError) -> None:
         keeping = self._keeping

@@ -88,13 +88,13 @@ class SessionControl:
     def created(self) -> datetime | None:
         """When it was created; None if it is not stored."""
         self._visit.before_reading()
-        return None if self._visit.record is None else self._visit.record.created
+        return None if self._visit.stored is None else self._visit.stored.created
 
     @property
     def expires(self) -> datetime | None:
         """When it ends unless it is extended; None if it is not stored."""
         self._visit.before_reading()
-        return None if self._visit.record is None else self._visit.record.expires
+        return None if self._visit.stored is None else self._visit.stored.expires
 
     # --- life --------------------------------------------------------------------------------------------
 

@@ -69,12 +69,12 @@ class Events:
         self.count("unknown_ids")
         self.trace(session_id, UNKNOWN)
 
-    def dropped(self, record: StoredSession | None) -> None:
+    def dropped(self, stored: StoredSession | None) -> None:
         """Count and log a change that came too late, to a session as it was known."""
         self.count("dropped")
         _log.warning(DROPPED)
-        if record is not None:
-            self.trace(record.session_id, "a change was dropped")
+        if stored is not None:
+            self.trace(stored.session_id, "a change was dropped")
 
     def unreadable(self, error: UnreadableSessionError) -> None:
         """Count and log a stored session that cannot be read; the log stays readable if all are so."""

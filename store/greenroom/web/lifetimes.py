@@ -89,12 +89,12 @@ class Lifetimes(NamedTuple):
         """Return when a session that is created now, or logs in now, ends however it is used."""
         return None if self.absolute_us is None else now_us + self.absolute_us
 
-    def extension_us(self, now_us: int, record: StoredSession) -> int | None:
+    def extension_us(self, now_us: int, stored: StoredSession) -> int | None:
         """Return the new end of a session in use; None if it has enough time left, or can get no more."""
-        if record.expires_us - now_us >= self.threshold_us:
+        if stored.expires_us - now_us >= self.threshold_us:
             return None
-        expires_us = self.expiry_us(now_us, record.absolute_us)
-        return expires_us if expires_us > record.expires_us else None
+        expires_us = self.expiry_us(now_us, stored.absolute_us)
+        return expires_us if expires_us > stored.expires_us else None
 
 
 def lifetimes_of(idle_seconds: float, absolute_seconds: float | None) -> Lifetimes:

@@ -32,11 +32,11 @@ async def modify(visit: Visit, change: Callable[[dict[Any, Any]], object]) -> bo
     if not visit.is_stored:
         visit.replace_contents(_changed(visit.contents(), change))
         return await visit.save()
-    assert visit.record is not None
+    assert visit.stored is not None
     store = visit.settings.store
     patience = Patience("modify", store.contention_seconds)
     # Under a name of its own: the store's own `patch` may take a turn inside.
-    async with in_turn("web", id(store), visit.record.session_id):
+    async with in_turn("web", id(store), visit.stored.session_id):
         patience.begin()
         while True:
             before = decode_data(encode_data(visit.contents()))
@@ -57,25 +57,25 @@ async def modify(visit: Visit, change: Callable[[dict[Any, Any]], object]) -> bo
             if visit.ending:
                 return False
             if visit.lost:
-                visit.settings.events.dropped(visit.record)
+                visit.settings.events.dropped(visit.stored)
                 return False
             await patience.again()
 
 
 async def _written(visit: Visit, before: dict[Any, Any], changes: Difference) -> None:
     """Write the changes if every path that they touch still has the value that they started from."""
-    assert visit.record is not None
-    store, session_id = visit.settings.store, visit.record.session_id
+    assert visit.stored is not None
+    store, session_id = visit.settings.store, visit.stored.session_id
     expect = {path: value_at(before, path) for path in (*changes.set, *changes.unset)}
-    due_us = visit.own_lifetimes.extension_us(visit.settings.now_us(), visit.record)
+    due_us = visit.own_lifetimes.extension_us(visit.settings.now_us(), visit.stored)
     expires = None if due_us is None else datetime_of(due_us)
     if 2 * changes.width > PATHS_MAX:
-        record = await written_whole(store, session_id, changes, expires, expect)
+        stored = await written_whole(store, session_id, changes, expires, expect)
     else:
-        record = await store.patch_stored(
+        stored = await store.patch_stored(
             session_id, set=changes.set, unset=changes.unset, expect=expect, expires=expires
         )
-    _adopt(visit, record)
+    _adopt(visit, stored)
     visit.settings.events.count("patches")
 
 
@@ -90,33 +90,33 @@ def _changed(data: dict[Any, Any], change: Callable[[dict[Any, Any]], object]) -
 
 
 async def _read_again(visit: Visit) -> None:
-    assert visit.record is not None
+    assert visit.stored is not None
     try:
-        record = await visit.settings.store.get_stored(visit.record.session_id)
-        if record is not None:
-            _adopt(visit, record)
+        stored = await visit.settings.store.get_stored(visit.stored.session_id)
+        if stored is not None:
+            _adopt(visit, stored)
     except UnreadableSessionError as error:
         visit.settings.events.unreadable(error)
-        record = None
-    visit.lost = record is None
+        stored = None
+    visit.lost = stored is None
 
 
-def _adopt(visit: Visit, record: StoredSession) -> None:
+def _adopt(visit: Visit, stored: StoredSession) -> None:
     """Take over the stored session. Changes that the request made meanwhile stay, to be saved later.
 
     Another task of the request may have changed the data, or asked for a login or logout.
     """
-    visit.record = record
+    visit.stored = stored
     if visit.ending:
         return  # what the session holds now belongs to another one
-    known, visit.snapshot = decode_data(visit.snapshot), record.data
+    known, visit.snapshot = decode_data(visit.snapshot), stored.data
     if not visit.logging_in:
-        visit.user_id = record.user_id
+        visit.user_id = stored.user_id
     now = visit.contents()
     meanwhile = difference(known, now)
-    data = record.decoded()
+    data = stored.decoded()
     if meanwhile:
-        data = decode_data(patched_bytes(record.data, encode_changes(meanwhile.set, meanwhile.unset)))
+        data = decode_data(patched_bytes(stored.data, encode_changes(meanwhile.set, meanwhile.unset)))
     # A value that is as it was stays the same object: the handler may hold on to it.
     for key in now.keys() - data.keys():
         dict.__delitem__(visit.session, key)

@@ -99,14 +99,14 @@ class Moving:
             return found
         return None
 
-    def has_found(self, record: StoredSession | None) -> bool:
+    def has_found(self, stored: StoredSession | None) -> bool:
         """Tell whether a session was found here, under this id: then the browser may not have it yet."""
-        return record is not None and record.session_id == self._found_id
+        return stored is not None and stored.session_id == self._found_id
 
-    async def is_still_there(self, record: StoredSession) -> bool:
+    async def is_still_there(self, stored: StoredSession) -> bool:
         """Ask whether a session that was found here still has this id; no if that cannot be told."""
         try:
-            return await self._keeping.store.get_stored(record.session_id) is not None
+            return await self._keeping.store.get_stored(stored.session_id) is not None
         except GreenroomError as error:
             self._keeping.events.failed("reading a moved session again", error)
             return False
@@ -260,9 +260,9 @@ class Moving:
         if not isinstance(bits, bytes):
             return None
         try:
-            record = await self._keeping.store.get_stored(_id_behind(key, bits))
+            stored = await self._keeping.store.get_stored(_id_behind(key, bits))
             self._keeping.events.count("loads")
-            return None if record is None else (record, record.decoded())
+            return None if stored is None else (stored, stored.decoded())
         except UnreadableSessionError as error:
             self._keeping.events.unreadable(error)
             return None

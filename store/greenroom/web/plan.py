@@ -73,7 +73,7 @@ class End(Step, frozen=True):
 
     cookie = Cookie.REMOVED
     last = False
-    record: StoredSession | None
+    stored: StoredSession | None
 
 
 class Create(Step, frozen=True):
@@ -92,7 +92,7 @@ class Rotate(Step, frozen=True):
     """
 
     cookie = Cookie.GIVEN
-    record: StoredSession
+    stored: StoredSession
     user_id: str | None
     changes: Difference
     data: bytes
@@ -104,7 +104,7 @@ class Rotate(Step, frozen=True):
 class Patch(Step, frozen=True):
     """Write what differs, with a new end if one is due. `data` is what the changes lead to."""
 
-    record: StoredSession
+    stored: StoredSession
     changes: Difference
     data: bytes
     expires_us: int | None
@@ -113,7 +113,7 @@ class Patch(Step, frozen=True):
 class Extend(Step, frozen=True):
     """Move the end of a session that is in use and write nothing else."""
 
-    record: StoredSession
+    stored: StoredSession
     expires_us: int
 
 
@@ -127,14 +127,14 @@ def plan(state: VisitState, encoded: bytes, now_us: int, lifetimes: Lifetimes) -
 
     Raises UsageError if the step needs a cookie and the response has started.
     """
-    record = state.record
+    stored = state.stored
     if state.everywhere is not None:
         # Before a login or a new id, so that a failure leaves the browser with the session that it has.
         user_id, keeps_current = state.everywhere
-        return EndEverywhere(user_id, record.session_id if keeps_current and record is not None else None)
+        return EndEverywhere(user_id, stored.session_id if keeps_current and stored is not None else None)
     if state.ending:
-        return End(record)
-    if record is None:
+        return End(stored)
+    if stored is None:
         if encoded == EMPTY and state.user_id is None:
             return NOTHING
         if state.started or state.mute:
@@ -142,17 +142,17 @@ def plan(state: VisitState, encoded: bytes, now_us: int, lifetimes: Lifetimes) -
         return Create(state.user_id, encoded, state.login_terms if state.logging_in else USUAL)
     changes = NO_DIFFERENCE if encoded == state.snapshot else difference_of(state.snapshot, encoded)
     if state.rotating:
-        return _with_new_id(state, record, changes, encoded, now_us, lifetimes)
+        return _with_new_id(state, stored, changes, encoded, now_us, lifetimes)
     late = not (state.lost or state.extension_failed)
-    due_us = lifetimes.under(state.terms).extension_us(now_us, record) if late else None
+    due_us = lifetimes.under(state.terms).extension_us(now_us, stored) if late else None
     if changes:
-        return Drop(encoded) if state.lost else Patch(record, changes, encoded, due_us)
-    return NOTHING if due_us is None else Extend(record, due_us)
+        return Drop(encoded) if state.lost else Patch(stored, changes, encoded, due_us)
+    return NOTHING if due_us is None else Extend(stored, due_us)
 
 
 def _with_new_id(
     state: VisitState,
-    record: StoredSession,
+    stored: StoredSession,
     changes: Difference,
     encoded: bytes,
     now_us: int,
@@ -160,14 +160,14 @@ def _with_new_id(
 ) -> AnyStep:
     if state.started or state.mute:
         raise started("a new id")
-    if state.logging_in and record.user_id not in (None, state.user_id):
+    if state.logging_in and stored.user_id not in (None, state.user_id):
         # Nothing goes over to another user, nor what other requests of the former one write meanwhile.
-        return End(record)
+        return End(stored)
     if not state.lost:
         terms = state.login_terms if state.logging_in else state.terms
-        absolute_us = lifetimes.absolute_expiry_us(now_us) if state.logging_in else record.absolute_us
+        absolute_us = lifetimes.absolute_expiry_us(now_us) if state.logging_in else stored.absolute_us
         expires_us = lifetimes.under(terms).expiry_us(now_us, absolute_us)
-        return Rotate(record, state.user_id, changes, encoded, expires_us, absolute_us, terms)
+        return Rotate(stored, state.user_id, changes, encoded, expires_us, absolute_us, terms)
     if not state.logging_in:
         return Drop(encoded)
     if state.logged_in_by_twin:

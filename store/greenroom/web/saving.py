@@ -83,12 +83,12 @@ class Saver:
     async def _extended_in_turn(self) -> None:
         state, keeping = self._state, self._keeping
         async with self._turn():
-            if state.record is None or state.lost or state.ending:
+            if state.stored is None or state.lost or state.ending:
                 return
-            due_us = keeping.lifetimes.under(state.terms).extension_us(keeping.now_us(), state.record)
+            due_us = keeping.lifetimes.under(state.terms).extension_us(keeping.now_us(), state.stored)
             if due_us is not None:
                 state.extension_failed = False
-                await self._extended(Extend(state.record, due_us))
+                await self._extended(Extend(state.stored, due_us))
 
     def _turn(self) -> Any:
         # Two tasks of one WebSocket may save at once.
@@ -120,10 +120,10 @@ class Saver:
     async def _look_for_twin(self) -> None:
         """See whether the session is gone because its visitor has sent the form of a login twice."""
         state = self._state
-        record, user_id = state.record, state.user_id
-        if state.logging_in and record is not None and user_id is not None:
+        stored, user_id = state.stored, state.user_id
+        if state.logging_in and stored is not None and user_id is not None:
             # A session of another user is ended and not lost, so this one was of nobody or of this user.
-            state.logged_in_by_twin = await writes.goes_on(self._keeping.store, user_id, record)
+            state.logged_in_by_twin = await writes.goes_on(self._keeping.store, user_id, stored)
 
     async def _perform(self, step: AnyStep) -> bool:
         """Do one step and note what came of it. Raises SessionNotFoundError if the session is gone."""
@@ -138,17 +138,17 @@ class Saver:
             case Drop():
                 state.rotating = False
                 if step.data != state.dropped:  # a request saves more than once
-                    keeping.events.dropped(state.record)
+                    keeping.events.dropped(state.stored)
                 state.dropped = step.data
                 return False
             case EndEverywhere():
                 if keeping.moves_from is not None:
                     await bar(keeping, step.user_id)
-                kept = None if step.keep is None else state.record
+                kept = None if step.keep is None else state.stored
                 await writes.ended_everywhere(keeping.store, step.user_id, kept)
-                if state.record is not None:
+                if state.stored is not None:
                     ended = "ends all sessions of its user" + ("" if step.keep is None else " but itself")
-                    keeping.events.trace(state.record.session_id, ended)
+                    keeping.events.trace(state.stored.session_id, ended)
                 keeping.events.count("deletes")
                 state.everywhere = None
             case End():
@@ -160,14 +160,14 @@ class Saver:
         return True
 
     async def _end(self, step: End) -> None:
-        state, record = self._state, step.record
-        if record is not None:
-            await writes.ended(self._keeping.store, record.session_id, record.user_id, record.created)
+        state, stored = self._state, step.stored
+        if stored is not None:
+            await writes.ended(self._keeping.store, stored.session_id, stored.user_id, stored.created)
             self._keeping.events.count("deletes")
-            self._keeping.events.trace(record.session_id, "ended")
+            self._keeping.events.trace(stored.session_id, "ended")
         # All others that the request named go too.
-        await self._candidates.end(but=None if record is None else record.session_id)
-        state.record, state.lost, state.ending = None, False, False
+        await self._candidates.end(but=None if stored is None else stored.session_id)
+        state.stored, state.lost, state.ending = None, False, False
         state.snapshot, state.terms = EMPTY, USUAL
         self._tell_browser(step, None)
 
@@ -197,11 +197,11 @@ class Saver:
     async def _rotate(self, step: Rotate) -> None:
         keeping = self._keeping
         absolute: datetime | Unchanged | None = UNCHANGED
-        if step.absolute_us != step.record.absolute_us:
+        if step.absolute_us != step.stored.absolute_us:
             absolute = None if step.absolute_us is None else datetime_of(step.absolute_us)
-        record = await writes.rotated(
+        stored = await writes.rotated(
             keeping.store,
-            step.record.session_id,
+            step.stored.session_id,
             step.user_id,
             step.changes,
             partial(decode_data, step.data),
@@ -210,38 +210,38 @@ class Saver:
             absolute,
         )
         keeping.events.count("rotations")
-        keeping.events.trace(step.record.session_id, "has a new id now, and is", record.session_id)
-        self._has_new_id(step, record, step.data)
+        keeping.events.trace(step.stored.session_id, "has a new id now, and is", stored.session_id)
+        self._has_new_id(step, stored, step.data)
 
     async def _patch(self, step: Patch) -> None:
         store = self._keeping.store
-        record = None
-        if not store.suspends and step.record.data == self._state.snapshot:
+        stored = None
+        if not store.suspends and step.stored.data == self._state.snapshot:
             # Where nobody else has changed it meanwhile, and to find that out costs nothing. After a patch
-            # or an extension the record may hold what others wrote and this request has never seen.
-            record = await store.replace_stored(step.record, step.data, expires_us=step.expires_us)
-        if record is None:
-            record = await writes.patched(
+            # or an extension the stored session may hold what others wrote and this request has never seen.
+            stored = await store.replace_stored(step.stored, step.data, expires_us=step.expires_us)
+        if stored is None:
+            stored = await writes.patched(
                 store,
-                step.record.session_id,
+                step.stored.session_id,
                 step.changes,
                 partial(decode_data, step.data),
                 None if step.expires_us is None else datetime_of(step.expires_us),
             )
-        self._state.record = record
+        self._state.stored = stored
         self._state.snapshot = step.data
         self._keeping.events.count("patches")
 
     async def _extend(self, step: Extend) -> None:
         if not await self._extended(step):
-            self._keeping.events.dropped(step.record)
+            self._keeping.events.dropped(step.stored)
 
     async def _extended(self, step: Extend) -> bool:
         """Move the session's end; return False if it turns out to be gone."""
         keeping, state = self._keeping, self._state
         try:
-            state.record = await keeping.store.patch_stored(
-                step.record.session_id, expires=datetime_of(step.expires_us)
+            state.stored = await keeping.store.patch_stored(
+                step.stored.session_id, expires=datetime_of(step.expires_us)
             )
             keeping.events.count("extensions")
         except SessionNotFoundError:
@@ -251,13 +251,13 @@ class Saver:
             keeping.events.failed("extending a session", error)
         return not state.lost
 
-    def _has_new_id(self, step: Create | Rotate, record: StoredSession, data: bytes) -> None:
+    def _has_new_id(self, step: Create | Rotate, stored: StoredSession, data: bytes) -> None:
         state = self._state
-        if state.record is not None:
-            self._candidates.forget(state.record.session_id)
-        state.record, state.snapshot, state.terms = record, data, step.terms
+        if state.stored is not None:
+            self._candidates.forget(state.stored.session_id)
+        state.stored, state.snapshot, state.terms = stored, data, step.terms
         state.rotating = state.logging_in = state.logged_in_by_twin = False
-        self._tell_browser(step, record.session_id)
+        self._tell_browser(step, stored.session_id)
 
     def _tell_browser(self, step: End | Create | Rotate, session_id: str | None) -> None:
         keeping, state = self._keeping, self._state

@@ -19,7 +19,7 @@ Found: TypeAlias = tuple[StoredSession, dict[Any, Any]]
 class VisitState:
     """See the module. A change of one of its marks has no effect before the next save.
 
-    - `record`: the session as it is stored, as far as this request knows; `snapshot` is its data, encoded.
+    - `stored`: the session as it is stored, as far as this request knows; `snapshot` is its data, encoded.
     - `terms`: what a login has asked for the stored session; `login_terms`: what one in this request asks.
     - `lost`: it turned out that others deleted or rotated it while this request ran.
     - `logged_in_by_twin`: it lives on under another id, for the user whom this request logs in: the form was
@@ -39,7 +39,7 @@ class VisitState:
     - `extension_failed`: to move its end is left to the next request.
     """
 
-    record: StoredSession | None = None
+    stored: StoredSession | None = None
     snapshot = EMPTY
     terms: Terms = USUAL
     login_terms: Terms = USUAL
@@ -65,7 +65,7 @@ class VisitState:
     @property
     def is_stored(self) -> bool:
         """Whether there is a session in the store, as far as this request knows."""
-        return self.record is not None and not self.lost and not self.ending
+        return self.stored is not None and not self.lost and not self.ending
 
     @property
     def is_asked(self) -> bool:

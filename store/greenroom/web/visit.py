@@ -119,9 +119,9 @@ class Visit(VisitState):
     @property
     def handle(self) -> str | None:
         """The handle of the stored session, or None."""
-        if self.record is None or not self.is_stored:
+        if self.stored is None or not self.is_stored:
             return None
-        return handle_of(*locate(self.record.session_id))
+        return handle_of(*locate(self.stored.session_id))
 
     @property
     def own_lifetimes(self) -> Lifetimes:
@@ -183,7 +183,7 @@ class Visit(VisitState):
         if self.unavailable:
             raise degraded()
         self._leave_to_later_version()
-        if (self.started or self.mute) and not self.closed and (self.record is None or self.ending):
+        if (self.started or self.mute) and not self.closed and (self.stored is None or self.ending):
             raise self._no_cookie("creating a session")
 
     def login(
@@ -242,7 +242,7 @@ class Visit(VisitState):
 
     def _leave_to_later_version(self) -> None:
         candidates = self._candidates
-        if candidates is None or not candidates.newer or self.record is not None:
+        if candidates is None or not candidates.newer or self.stored is not None:
             return
         if not self.ending and not self.logging_in:
             raise newer()
@@ -272,9 +272,9 @@ class Visit(VisitState):
         if self.loaded or candidates is None:
             return
         self.take(await candidates.find())
-        if self.record is not None:
-            self.terms = candidates.terms_of(self.record.session_id)
-        if self._moving is not None and self._moving.has_found(self.record):
+        if self.stored is not None:
+            self.terms = candidates.terms_of(self.stored.session_id)
+        if self._moving is not None and self._moving.has_found(self.stored):
             self.has_cookie = True  # with the response
         elif candidates.refused:
             self.cookie = self._cookie_of_load = self.settings.cookie.clearing_header()
@@ -284,9 +284,9 @@ class Visit(VisitState):
         """Read the session again, forgetting what was not saved."""
         if not self.loaded:
             await self.load()
-        elif self.record is not None and not self.unavailable:
+        elif self.stored is not None and not self.unavailable:
             self._candidates = self._candidates or Candidates(self.settings, {})
-            found = await self._candidates.read(self.record.session_id)
+            found = await self._candidates.read(self.stored.session_id)
             self.lost = found is None
             if found is not None:
                 self.take(found)
@@ -306,10 +306,10 @@ class Visit(VisitState):
         dict.clear(session)
         self.seen = False
         if found is None:
-            self.record, self.user_id, self.snapshot = None, None, EMPTY
+            self.stored, self.user_id, self.snapshot = None, None, EMPTY
             return
-        self.record = record = found[0]
-        self.user_id, self.snapshot = record.user_id, record.data
+        self.stored = stored = found[0]
+        self.user_id, self.snapshot = stored.user_id, stored.data
         dict.update(session, found[1])
 
     def adopt(self, value: object) -> None:
@@ -322,7 +322,7 @@ class Visit(VisitState):
             return
         self.touched = True
         if means_delete(value):
-            if not self.ending and (self.record is not None or self._candidates):
+            if not self.ending and (self.stored is not None or self._candidates):
                 self.loaded = True  # to delete it, one need not have read it
                 self.logout()
             return
@@ -337,10 +337,10 @@ class Visit(VisitState):
         """Whether there is nothing to save: nobody looked at the session, and it has time enough."""
         if self.touched or self.follow is not None or self._moving is not None or self.over:
             return False
-        record = self.record
-        if record is None or self.lost or self.closed:
+        stored = self.stored
+        if stored is None or self.lost or self.closed:
             return True
-        return record.expires_us - self.settings.now_us() >= self.own_lifetimes.threshold_us
+        return stored.expires_us - self.settings.now_us() >= self.own_lifetimes.threshold_us
 
     async def save(self) -> bool:
         """Write what differs and do what the handler asked for, shielded from cancellation.
@@ -364,8 +364,8 @@ class Visit(VisitState):
         # Nobody can have changed what nobody looked at.
         encoded = encode_kept(self.contents(), self.snapshot) if self.touched else self.snapshot
         if encoded is self.snapshot and not self.is_asked:
-            record, now_us = self.record, self.settings.now_us
-            if record is None or record.expires_us - now_us() >= self.own_lifetimes.threshold_us:
+            stored, now_us = self.stored, self.settings.now_us
+            if stored is None or stored.expires_us - now_us() >= self.own_lifetimes.threshold_us:
                 return self._moving is None or await self._with_old_ended(self._moving)
         if dict.__len__(self.session):
             self._leave_to_later_version()
@@ -375,13 +375,13 @@ class Visit(VisitState):
     async def _with_old_ended(self, moving: Moving) -> bool:
         """End what the old library has of this visitor, if the browser can be told; return True."""
         if self.is_stored and not (self.started or self.mute):
-            record = self.record
-            if record is not None and moving.has_found(record):
+            stored = self.stored
+            if stored is not None and moving.has_found(stored):
                 # Not before: a faster request may have given it another id meanwhile, by a login.
-                if not await moving.is_still_there(record):
+                if not await moving.is_still_there(stored):
                     self._leave_old_cookie(moving)
                     return True
-                self.cookie = self.settings.cookie_of(record.session_id)
+                self.cookie = self.settings.cookie_of(stored.session_id)
             await moving.settle()
         return True
 
@@ -407,11 +407,11 @@ class Visit(VisitState):
 
         Raises nothing: who cannot be reached is tried again with a later message.
         """
-        record = self.record
-        if record is None or self.lost or self.ending or self.unavailable or self.closed:
+        stored = self.stored
+        if stored is None or self.lost or self.ending or self.unavailable or self.closed:
             return
         now_us = self.settings.now_us()
-        if now_us < self._alive_us or self.own_lifetimes.extension_us(now_us, record) is None:
+        if now_us < self._alive_us or self.own_lifetimes.extension_us(now_us, stored) is None:
             return
         self._alive_us = now_us + RETRY_US
         await self._saving().extend()
@@ -419,7 +419,7 @@ class Visit(VisitState):
     def close(self) -> None:
         """Save nothing from now on."""
         self.closed = True
-        if self._moving is not None and self._moving.has_found(self.record):
+        if self._moving is not None and self._moving.has_found(self.stored):
             self._leave_old_cookie(self._moving)
 
     def refuse(self) -> None:

@@ -273,12 +273,12 @@ async def _ended_of(store: BaseSessionStore, user_id: str, ends: Callable[[Sessi
     return True
 
 
-async def goes_on(store: BaseSessionStore, user_id: str, record: StoredSession) -> bool:
+async def goes_on(store: BaseSessionStore, user_id: str, stored: StoredSession) -> bool:
     """Tell whether a session that is gone lives on under another id, by a login of this user."""
     if not store.features >= _BY_USER:
         return False
     listed = await store.list_by_user(user_id, limit=LISTED_MAX)
-    return any(each.created == record.created for each in listed)
+    return any(each.created == stored.created for each in listed)
 
 
 async def _is_gone(store: BaseSessionStore, session_id: str) -> bool:

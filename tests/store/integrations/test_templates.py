@@ -259,8 +259,8 @@ def test_a_session_that_is_not_loaded_is_copied_by_nobody() -> None:
         first = sessions.visit(())
         first.session["a"] = 1
         await first.save()
-        assert first.record is not None
-        cookie = f"{sessions.cookie.name}={sessions.signer.sign(first.record.session_id)}"
+        assert first.stored is not None
+        cookie = f"{sessions.cookie.name}={sessions.signer.sign(first.stored.session_id)}"
         session = sessions.visit([cookie]).session
         for act in (copy.copy, copy.deepcopy, pickle.dumps):
             with pytest.raises(Exception, match="not loaded"):

@@ -114,7 +114,7 @@ def test_a_stream_is_saved_with_its_last_chunk(library: Library) -> None:
         await send({"type": "http.response.body", "body": b"x", "more_body": True})
         session["n"] = 2
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-        found = await stage.store.inner.get(session.greenroom._visit.record.session_id)
+        found = await stage.store.inner.get(session.greenroom._visit.stored.session_id)
         seen.append(found.data)
 
     async def story() -> None:

@@ -41,8 +41,8 @@ class Site:
         visit = self.sessions.visit(())
         visit.session.greenroom.login(VICTIM, {"secret": "the victim's"})
         await visit.save()
-        assert visit.record is not None
-        session_id = visit.record.session_id
+        assert visit.stored is not None
+        session_id = visit.stored.session_id
         return session_id, self.sessions.signer.sign(session_id)
 
     def run(self, action: Any) -> Any:
@@ -257,8 +257,8 @@ def test_well_signed_cookies_of_ended_or_anonymous_sessions_hide_none() -> None:
         visit = SITE.sessions.visit(())
         visit.session["cart"] = 1
         await visit.save()
-        assert visit.record is not None
-        return SITE.sessions.signer.sign(visit.record.session_id)
+        assert visit.stored is not None
+        return SITE.sessions.signer.sign(visit.stored.session_id)
 
     planted = [SITE.sessions.signer.sign(new_session_id()) for _ in range(4)]
     planted += [SITE.run(begin) for _ in range(3)]

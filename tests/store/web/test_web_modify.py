@@ -18,8 +18,8 @@ async def visits_of_one_session(store: FaultyStore, count: int, **data: Any) -> 
     first = sessions.visit(())
     first.session.update({"theme": "dark", **data})
     await first.save()
-    assert first.record is not None
-    cookie = f"__Host-session={sessions.signer.sign(first.record.session_id)}"
+    assert first.stored is not None
+    cookie = f"__Host-session={sessions.signer.sign(first.stored.session_id)}"
     visits = [sessions.visit([cookie]) for _ in range(count)]
     for visit in visits:
         await visit.load()
@@ -146,7 +146,7 @@ def test_what_another_task_of_the_request_asks_meanwhile_stays(
     async def main() -> None:
         store = FaultyStore(MemoryStore())
         (visit,) = await visits_of_one_session(store, 1, visits=0)
-        record = visit.record
+        record = visit.stored
         assert record is not None
         gate = store.hold("patch")
 

@@ -173,9 +173,9 @@ def test_nothing_shown_holds_an_id_or_a_secret() -> None:
         visit = sessions.visit([], user_agent="x")
         visit.session.greenroom.login("alice")
         await visit.save()
-        assert visit.record is not None
-        random_part = visit.record.session_id[8:]
-        shown = f"{visit!r} {sessions!r} {sessions.signer!r} {visit.session!r} {visit.record!r}"
+        assert visit.stored is not None
+        random_part = visit.stored.session_id[8:]
+        shown = f"{visit!r} {sessions!r} {sessions.signer!r} {visit.session!r} {visit.stored!r}"
         shown += repr(sessions.statistics()) + repr(sessions.cookie) + repr(FaultyStore())
         assert random_part not in shown
         assert SECRET not in shown

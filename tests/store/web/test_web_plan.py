@@ -38,7 +38,7 @@ def anonymous(**data: Any) -> VisitState:
 def stored(record: StoredSession = RECORD, **more: Any) -> VisitState:
     """A request that has read this session, and in whose handler `more` was set."""
     state = VisitState(record.decoded())
-    state.record, state.snapshot, state.user_id = record, record.data, record.user_id
+    state.stored, state.snapshot, state.user_id = record, record.data, record.user_id
     state.has_cookie = True
     state.session.update(more)
     return state
@@ -89,7 +89,7 @@ TABLE: dict[str, tuple[VisitState, float, type[Any], dict[str, Any]]] = {
     "anonymous, with data": (anonymous(a=1), 0, Create, {"user_id": None, "data": encode_data({"a": 1})}),
     "anonymous, login": (marked(anonymous(a=1), login()), 0, Create, {"user_id": "bob"}),
     "anonymous, login without data": (marked(anonymous(), login()), 0, Create, {"user_id": "bob"}),
-    "anonymous, logout": (marked(anonymous(), logout), 0, End, {"record": None}),
+    "anonymous, logout": (marked(anonymous(), logout), 0, End, {"stored": None}),
     "stored, untouched": (stored(), 0, Nothing, {}),
     "stored, keys in another order": (
         stored(StoredSession("an-id", 1, None, 0, 100 * SECOND_US, None, "", encode_data({"a": 1, "b": 2}))),
@@ -113,7 +113,7 @@ TABLE: dict[str, tuple[VisitState, float, type[Any], dict[str, Any]]] = {
         marked(stored(), login(since=1)),
         0,
         End,
-        {"record": RECORD},
+        {"stored": RECORD},
     ),
     "stored, login of another and of the first again": (
         marked(stored(), login(since=1), login("alice")),
@@ -121,9 +121,9 @@ TABLE: dict[str, tuple[VisitState, float, type[Any], dict[str, Any]]] = {
         Rotate,
         {"user_id": "alice", "changes": Difference({}, (("cart",),))},
     ),
-    "stored, logout": (marked(stored(), logout), 0, End, {"record": RECORD}),
-    "stored, logout and data": (marked(stored(), logout, write), 0, End, {"record": RECORD}),
-    "stored, logout and login": (marked(stored(), logout, login()), 0, End, {"record": RECORD}),
+    "stored, logout": (marked(stored(), logout), 0, End, {"stored": RECORD}),
+    "stored, logout and data": (marked(stored(), logout, write), 0, End, {"stored": RECORD}),
+    "stored, logout and login": (marked(stored(), logout, login()), 0, End, {"stored": RECORD}),
     "stored, others out": (
         marked(stored(), everywhere),
         0,
@@ -141,8 +141,8 @@ TABLE: dict[str, tuple[VisitState, float, type[Any], dict[str, Any]]] = {
         Create,
         {"user_id": "alice", "data": encode_data({"since": 1})},
     ),
-    "lost, login of another": (marked(stored(), login(since=1), lose), 0, End, {"record": RECORD}),
-    "lost, logout": (marked(stored(), lose, logout), 0, End, {"record": RECORD}),
+    "lost, login of another": (marked(stored(), login(since=1), lose), 0, End, {"stored": RECORD}),
+    "lost, logout": (marked(stored(), lose, logout), 0, End, {"stored": RECORD}),
     "started, with data": (marked(stored(), start, write), 0, Patch, {"changes": FLASH}),
     "started, logout": (marked(stored(), start, logout), 0, End, {}),
 }
@@ -181,7 +181,7 @@ def test_what_follows_an_end_goes_into_another_session() -> None:
     """As the performer notes it: the ended session is no longer known, and its data nobody's."""
     state = marked(stored(), logout, write)
     assert isinstance(planned(state), End)
-    state.record, state.snapshot, state.ending = None, encode_data({}), False
+    state.stored, state.snapshot, state.ending = None, encode_data({}), False
     step = planned(state)
     assert isinstance(step, Create)
     assert (step.user_id, decode_data(step.data)) == (None, {"flash": "bye"})
@@ -190,7 +190,7 @@ def test_what_follows_an_end_goes_into_another_session() -> None:
 def test_a_login_of_another_user_goes_into_another_session() -> None:
     state = marked(stored(), login("bob", since=1))
     assert isinstance(planned(state), End)
-    state.record, state.snapshot = None, encode_data({})
+    state.stored, state.snapshot = None, encode_data({})
     step = planned(state)
     assert isinstance(step, Create)
     assert (step.user_id, decode_data(step.data)) == ("bob", {"since": 1})

@@ -256,8 +256,8 @@ def test_every_use_extends_by_the_terms(library: Library, use: str) -> None:
             for days, extended in ((5 - 1e-5, False), (2e-5, True)):
                 stage.clock.advance(days * DAY)
                 visit = await loaded(stage, visitor)
-                assert visit.record is not None
-                before = visit.record.expires
+                assert visit.stored is not None
+                before = visit.stored.expires
                 if use == "read":
                     visit.session.get("theme")
                     await visit.save()
@@ -266,7 +266,7 @@ def test_every_use_extends_by_the_terms(library: Library, use: str) -> None:
                 else:
                     await visit.session.greenroom.modify(lambda data: data.update(n=data.get("n", 0) + 1))
                 after = stage.clock() + timedelta(seconds=MONTH) if extended else before
-                assert visit.record.expires == after
+                assert visit.stored.expires == after
 
     tell(library, story)
 
@@ -300,8 +300,8 @@ def test_a_modification_that_takes_long_carries_the_end_with_it(library: Library
             await visitor.get("/login?remember=1")
             visit = await loaded(stage, visitor)
             assert await visit.session.greenroom.modify(change)
-            assert visit.record is not None
-            assert visit.record.expires == stage.clock() + timedelta(seconds=MONTH)
+            assert visit.stored is not None
+            assert visit.stored.expires == stage.clock() + timedelta(seconds=MONTH)
 
     tell(library, story)
 

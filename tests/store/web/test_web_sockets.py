@@ -37,9 +37,9 @@ def begun(library: Library, stage: Stage, user_id: str = "alice") -> tuple[str, 
         visit = stage.sessions.visit(())
         visit.session.greenroom.login(user_id, {"n": 0})
         await visit.save()
-        assert visit.record is not None
+        assert visit.stored is not None
         (cookie,) = visit.set_cookies()
-        return visit.record.session_id, cookie.partition(";")[0]
+        return visit.stored.session_id, cookie.partition(";")[0]
 
     result: tuple[str, str] = tell(library, story)
     return result
