@@ -19,6 +19,7 @@ from greenroom.sqlite.failures import is_busy, not_applied
 
 APPLICATION_ID: Final = int.from_bytes(b"GrRm", "big")
 SCHEMA_VERSION: Final = 1
+MOUNTS = Path("/proc/self/mountinfo")
 WAL_BYTES_MAX: Final = 16 << 20
 
 _SCHEMA = (
@@ -229,7 +230,7 @@ def _refuse_network(path: str) -> None:
 def _file_system(path: str) -> str:
     """Return the kind of the file system below the path, "" where that cannot be told."""
     try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     best, kind = "", ""
