@@ -19,13 +19,11 @@ from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableErr
 from greenroom.sqlite.failures import is_busy, is_io, name_of, not_applied
 from greenroom.sqlite.files import Database, identity_of, open_database
 from greenroom.sqlite.operations import Operation, Progress, deliver
-from greenroom.sqlite.rows import RowTable
+from greenroom.sqlite.rows import LOADED_BYTES_MAX, RowTable
 from greenroom.sqlite.settings import Settings
 
 BATCH_MAX: Final = 256
 """How many operations one transaction takes."""
-BATCH_BYTES_MAX: Final = 16 << 20
-"""How much session data, after which the rest of a batch waits for the next."""
 CHECKPOINT_CHANGES: Final = 1000
 """After about so many changed pages, the log is moved into the file."""
 CLEAN_MAX: Final = 200
@@ -105,6 +103,7 @@ class Lane:
         self._unmoved = 0
         self._clean_at = time.monotonic() + settings.clean_seconds
         self._stop: Stop | None = None
+        self._version = self._written_us = 0
 
     def start(self) -> None:
         """Begin to work."""
@@ -209,9 +208,12 @@ class Lane:
             kept = False
             try:
                 database = self._opened()
-                # Reading the clock takes the lock that a reading transaction needs.
-                database.connection.execute("BEGIN IMMEDIATE" if mutating else "BEGIN")
-                self._read_clock(database.connection)
+                if mutating:
+                    database.connection.execute("BEGIN IMMEDIATE")
+                elif any(type(operation.command) is not wire.Get for operation in batch):
+                    database.connection.execute("BEGIN")  # else one statement is a transaction
+                # In a reading transaction this takes its lock.
+                self._version, self._written_us = self._table.begin(database.connection, _digests(batch))
                 kept = True
                 self.reason = ""
                 return database.connection
@@ -242,9 +244,6 @@ class Lane:
             raise UnavailableError(self._fault.of_all)
         return self.database
 
-    def _read_clock(self, connection: sqlite3.Connection) -> None:
-        self._version, self._written_us = connection.execute("SELECT version, time_us FROM clock").fetchone()
-
     def _decided(
         self, connection: sqlite3.Connection, batch: list[Operation], *, mutating: bool
     ) -> tuple[list[Operation], GreenroomError | None]:
@@ -255,11 +254,10 @@ class Lane:
             now = self._clock.after(self._written_us)
             taken = self._take(batch)
             table = self._table
-            table.begin(connection, _digests(taken))
             for operation in taken:
                 self._version += operation.mutating
                 replies.append(self._reply(operation, now))
-                if table.loaded_bytes > BATCH_BYTES_MAX:
+                if table.loaded_bytes > LOADED_BYTES_MAX:  # the rest waits for the next one
                     break
             self._give_back(taken[len(replies) :])
             del taken[len(replies) :]
@@ -293,10 +291,9 @@ class Lane:
         """Commit; return the error if that failed."""
         path = self._settings.path
         end = time.monotonic() + self._settings.deadline_seconds
-        while True:
+        while connection.in_transaction:
             try:
                 connection.execute("COMMIT")
-                break
             except sqlite3.Error as error:
                 if is_busy(error) and connection.in_transaction:
                     if time.monotonic() < end:  # a process that reads, without WAL

@@ -1,23 +1,29 @@
 """The table of sessions during one transaction: what `greenroom.table` decides over, in the rows of the file.
 
-Sessions that the commands of a batch name are read at once, changed in memory, and written at once: one
-session that many commands change is written once, and a thread lets go of the interpreter a few times for a
-batch, not a few times for each command.
+Sessions that the commands of a batch name are read at once, changed in memory, and written at once. Python
+lets go of its interpreter at every step of a statement, and beside a busy event loop it takes milliseconds to
+get it back. So a batch is a few steps, not a few for each session: what is read comes as one row of JSON, and
+most changes are one statement.
 """
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from greenroom import wire
 from greenroom.table import UNBOUNDED, CommandTable, State
 
 _COLUMNS = "digest, version, expires_us, created_us, absolute_us, user_id, label, point, data"
 _HEADING = "digest, version, expires_us, created_us, absolute_us, user_id, label, point"
-_READ_SIZES = (1, 8, 64)
+_SIZES = (1, 8, 64)
+"""How many sessions one statement reads or changes: a few texts, which SQLite prepares once."""
 _READ = {
-    size: f"SELECT {_COLUMNS} FROM session WHERE digest IN ({', '.join('?' * size)})"  # noqa: S608  no input in it
-    for size in _READ_SIZES
+    size: f"""SELECT version, time_us, (SELECT json_group_array(json_array(hex(digest), hex(data),
+        json_array(version, expires_us, created_us, absolute_us, user_id, label, point)))
+        FROM session WHERE digest IN ({", ".join("?" * size)})) FROM clock"""  # noqa: S608  no input in it
+    for size in (0, *_SIZES)
 }
 _BY_USER = f"SELECT {_HEADING} FROM session WHERE user_id = ? ORDER BY created_us"  # noqa: S608  no input in it
 _NEWEST = f"{_BY_USER} DESC, digest DESC"
@@ -27,8 +33,18 @@ _INSERT = f"INSERT OR REPLACE INTO session ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?
 _UPDATE = """UPDATE session SET version = ?, expires_us = ?, created_us = ?, absolute_us = ?, user_id = ?,
     label = ?, point = ?, data = ? WHERE digest = ?"""
 # What most patches do: it touches no index.
-_UPDATE_DATA = "UPDATE session SET version = ?, data = ? WHERE digest = ?"
+_PATCH = {
+    size: f"""UPDATE session SET version = new.column2, data = new.column3
+        FROM (VALUES {", ".join(["(?, ?, ?)"] * size)}) AS new WHERE digest = new.column1"""  # noqa: S608  same
+    for size in _SIZES
+}
 _DELETE = "DELETE FROM session WHERE digest = ?"
+
+LOADED_BYTES_MAX: Final = 16 << 20
+"""How much data one transaction reads before it does so for single sessions."""
+
+_Heading = tuple[int, int, int, int | None, str | None, str, int]
+_read = msgspec.json.Decoder(list[tuple[str, str, _Heading]]).decode
 
 
 class RowTable(CommandTable[wire.Session]):
@@ -37,23 +53,27 @@ class RowTable(CommandTable[wire.Session]):
     `over_max` is how many sessions one `clean` removes. `loaded_bytes` is how much data was read or changed.
     """
 
-    __slots__ = ("_changed", "_db", "_headings", "_rows", "_stored", "loaded_bytes", "over_max")
+    __slots__ = ("_changed", "_db", "_headings", "_portion", "_rows", "_stored", "loaded_bytes", "over_max")
 
     def __init__(self, over_max: int) -> None:
         super().__init__()
         self.over_max = over_max
         self.loaded_bytes = 0
+        self._portion = _SIZES[-1]
         self._rows: dict[bytes, wire.SessionState | None] = {}
         self._stored: dict[bytes, wire.SessionState | None] = {}
         self._headings: dict[bytes, wire.SessionHeading] = {}
         self._changed: dict[bytes, None] = {}
         self._db: sqlite3.Connection | None = None
 
-    def begin(self, connection: sqlite3.Connection, digests: Iterable[bytes]) -> None:
-        """Forget the former transaction; read what the commands of this one name."""
+    def begin(self, connection: sqlite3.Connection, digests: Iterable[bytes]) -> tuple[int, int]:
+        """Forget the former transaction; read what the commands of this one name.
+
+        Returns the highest version given, and the latest time by which something was decided.
+        """
         self.forget()
         self._db = connection
-        self._load(list(dict.fromkeys(digests)))
+        return self._load(list(dict.fromkeys(digests)))
 
     def forget(self) -> None:
         """Keep nothing of a transaction that is over."""
@@ -76,7 +96,7 @@ class RowTable(CommandTable[wire.Session]):
             elif old is None:
                 inserted.append((digest, *_fields(new)))
             elif _fields(new)[1:-1] == _fields(old)[1:-1]:
-                patched.append((new.version, new.data, digest))
+                patched.append((digest, new.version, new.data))
             else:
                 updated.append((*_fields(new), digest))
             self._stored[digest] = new
@@ -84,28 +104,34 @@ class RowTable(CommandTable[wire.Session]):
             (_DELETE, deleted),
             (_INSERT, inserted),
             (_UPDATE, updated),
-            (_UPDATE_DATA, patched),
         ):
             if values:
                 self._connection().executemany(statement, values)
+        for size, some in _portions(patched):
+            self._connection().execute(_PATCH[size], [field for values in some for field in values])
         self._changed = {}
 
     def _connection(self) -> sqlite3.Connection:
         assert self._db is not None, "a table is used between begin and forget"
         return self._db
 
-    def _load(self, digests: list[bytes]) -> None:
+    def _load(self, digests: list[bytes]) -> tuple[int, int]:
+        """Read these sessions; if they are large, the first ones, and others when they are asked for."""
         rows, execute = self._rows, self._connection().execute
-        for first in range(0, len(digests), _READ_SIZES[-1]):
-            some = digests[first : first + _READ_SIZES[-1]]
-            size = next(size for size in _READ_SIZES if size >= len(some))
-            # Filled up, so that a few statements are prepared once.
-            found = execute(_READ[size], some + some[:1] * (size - len(some))).fetchall()
+        largest = version = time_us = 0
+        for size, some in _portions(digests, self._portion) or [(0, [])]:
+            if self.loaded_bytes > LOADED_BYTES_MAX:
+                break
+            [(version, time_us, found)] = execute(_READ[size], some).fetchall()
             rows.update(dict.fromkeys(some))
-            for digest, *fields in found:
-                state = rows[digest] = wire.SessionState(*fields)
-                self.loaded_bytes += len(state.data)
-        self._stored.update((digest, rows[digest]) for digest in digests)
+            for digest, hexed, heading in _read(found):
+                data = bytes.fromhex(hexed)
+                rows[bytes.fromhex(digest)] = wire.SessionState(*heading, data)
+                self.loaded_bytes += len(data)
+                largest = max(largest, len(data))
+            self._stored.update((digest, rows[digest]) for digest in some)
+        self._portion = _SIZES[-1] if largest * _SIZES[-1] <= LOADED_BYTES_MAX else _SIZES[0]
+        return version, time_us
 
     # --- what `CommandTable` asks for ----------------------------------------------------------------------
 
@@ -175,3 +201,13 @@ def _fields(state: wire.SessionState) -> State:
         state.point,
         state.data,
     )
+
+
+def _portions(items: list[Any], most: int = _SIZES[-1]) -> list[tuple[int, list[Any]]]:
+    """Return the items in lists of `_SIZES`, filled up with repetitions, which change nothing."""
+    portions = []
+    for first in range(0, len(items), most):
+        some = items[first : first + most]
+        size = next(size for size in _SIZES if size >= len(some))
+        portions.append((size, some + some[:1] * (size - len(some))))
+    return portions

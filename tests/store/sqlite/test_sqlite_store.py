@@ -259,7 +259,7 @@ def test_a_failed_read_is_told_and_others_go_on(
     async def work() -> None:
         async with new_store() as store:
             await store.create(made)
-            disk.fail("SELECT digest", "SQLITE_IOERR_READ")
+            disk.fail("SELECT version", "SQLITE_IOERR_READ")
             with pytest.raises(UnavailableError, match="SQLITE_IOERR_READ"):
                 await store.get(made.session_id)
             with pytest.raises(UnavailableError, match="SQLITE_IOERR_READ"):
