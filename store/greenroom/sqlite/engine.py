@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from greenroom.drivers.registry import running_loop
@@ -53,12 +53,11 @@ class Engine:
         self._begin_anew()
         _engines.add(self)
 
-    async def perform(self, command: Any) -> Any:
-        """Do what a command asks for; return its reply. Raises UnavailableError or OutcomeUnknownError."""
-        home = running_loop()
-        operation = Operation(command, home, time.monotonic() + self.settings.deadline_seconds)
+    def perform(self, command: Any) -> Coroutine[Any, Any, Any]:
+        """Begin what a command asks for; await its reply. Raises UnavailableError or OutcomeUnknownError."""
+        operation = Operation(command, running_loop(), time.monotonic() + self.settings.deadline_seconds)
         self._submit(operation)
-        return await _outcome(operation)
+        return _outcome(operation)
 
     async def aclose(self) -> None:
         """Wait for what was asked before, then close the connections. The next operation opens them again."""
@@ -199,10 +198,10 @@ class Engine:
         self._begin_anew()
 
 
-async def _outcome(operation: Operation) -> Any:
+def _outcome(operation: Operation) -> Coroutine[Any, Any, Any]:
     if isinstance(operation.home, asyncio.AbstractEventLoop):
-        return await outcome_under_asyncio(operation)
-    return await outcome_under_trio(operation, sys.modules["trio"])
+        return outcome_under_asyncio(operation)
+    return outcome_under_trio(operation, sys.modules["trio"])
 
 
 def _watch(reference: "weakref.ref[Engine]", asked: threading.Event) -> None:
