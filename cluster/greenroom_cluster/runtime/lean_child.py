@@ -5,8 +5,10 @@ tracebacks (`greenroom_cluster.logs`), and should be back soon after a restart.
 """
 
 import sys
+from typing import Any
 
 
 def do_without_rich() -> None:
     """Make rich appear not to be installed in this process."""
-    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None: known to be missing
+    modules: dict[str, Any] = sys.modules
+    modules.setdefault("rich", None)  # known to be missing

@@ -31,7 +31,7 @@ _RECEIVE_COST_BYTES = 16 * 1024
 # for each read would be mapped and unmapped by the kernel every time, which costs more than the read itself.
 _scratch = memoryview(bytearray(READ_BYTES))
 
-First = TypeVar("First")
+Message = TypeVar("Message")
 
 
 class FrameDecoder(Protocol):
@@ -71,7 +71,7 @@ class FrameReader(ABC):
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._decode: Any = messages_decoder(wire.Goodbye).decode
+        self._decode: Callable[[bytes], list[Any]] = messages_decoder(wire.Goodbye).decode
         self._frame_bytes_max = FRAME_BYTES_MAX
         self._frames = FrameBuffer(FRAME_BYTES_MAX)
         self._leftover = b""
@@ -106,7 +106,7 @@ class FrameReader(ABC):
         self._frame_bytes_max = frame_bytes_max
         self._frames = FrameBuffer(frame_bytes_max)
 
-    async def receive_first(self, decoder: "msgspec.msgpack.Decoder[First]") -> First:
+    async def receive_first(self, decoder: "msgspec.msgpack.Decoder[Message]") -> Message:
         """Return the first message, a greeting, which must be small; what came with it waits for `receive`.
 
         Raises ConnectionEndedError, and RemoteProtocolError if it is too long or not what `decoder` takes.
@@ -125,7 +125,7 @@ class FrameReader(ABC):
             end = HEADER_BYTES + length
             if len(buffer) >= end:
                 self._leftover = bytes(buffer[end:])
-                return _decoded(decoder.decode, bytes(buffer[HEADER_BYTES:end]))  # type: ignore[no-any-return]
+                return _decoded(decoder.decode, bytes(buffer[HEADER_BYTES:end]))
 
     async def receive(self) -> list[Any]:
         """Return every message that one read completed, at least one.
@@ -172,7 +172,7 @@ class FrameReader(ABC):
 
     def _messages(self, payloads: list[bytes]) -> list[Any]:
         if len(payloads) == 1:
-            return _decoded(self._decode, payloads[0])  # type: ignore[no-any-return]
+            return _decoded(self._decode, payloads[0])
         return [message for payload in payloads for message in _decoded(self._decode, payload)]
 
     def fileno(self) -> int:
@@ -249,7 +249,7 @@ class FrameReader(ABC):
         self._socket.close()
 
 
-def _decoded(decode: Any, payload: bytes) -> Any:
+def _decoded(decode: Callable[[bytes], Message], payload: bytes) -> Message:
     try:
         return decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

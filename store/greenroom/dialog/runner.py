@@ -1,8 +1,8 @@
-"""What every driver of a dialog decides: in which order it settles, when requests go out, when time passes.
+"""The part of a driver that is the same in every event loop: settling in order, flushes and timers.
 
 A runner feeds its dialog and then settles: it hands out outcomes, performs actions, schedules one flush per
-iteration of the loop, and sets one timer for all deadlines. How a caller waits, how a callback is scheduled
-and what a socket is, subclasses say.
+iteration of the loop, and sets one timer for all deadlines. Subclasses define how a caller waits, how a
+callback is scheduled, and what a socket is.
 """
 
 from abc import ABC, abstractmethod

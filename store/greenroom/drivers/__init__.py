@@ -23,7 +23,7 @@ def wall_us() -> int:
 
 
 def elapsed_ns() -> int | None:
-    """Return a time that is never set and runs while the host is suspended; None without such a clock."""
+    """Return a clock that is never set and runs on while the host is suspended; None if there is none."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else None
 
 

@@ -103,13 +103,13 @@ class AsyncioRunner(Runner):
         self._sockets.clear()
 
     def dismiss(self) -> None:
-        """Have the runner close itself in its own loop; from any thread, without waiting."""
+        """Make the runner close itself in its own loop. Call it from any thread; it does not wait."""
         if not self._loop.is_running():
             self._close()
             return
         try:
             self._loop.call_soon_threadsafe(self._close)
-        except RuntimeError:  # the loop was closed meanwhile
+        except RuntimeError:  # the loop has closed by now
             self.discard()
 
     # --- what Runner asks for ----------------------------------------------------------------------------

@@ -68,7 +68,7 @@ class GreenroomSession(aiohttp_session.Session):
 
     @property
     def greenroom(self) -> SessionControl:
-        """What Greenroom offers beside a dict. Raises UsageError for one that is not saved yet."""
+        """Everything that Greenroom offers beyond a dict. Raises UsageError for one that is not saved yet."""
         if self._visit is None:
             raise UsageError(
                 "what new_session() returned is a plain session until the response; get_session(request) "
@@ -78,7 +78,7 @@ class GreenroomSession(aiohttp_session.Session):
 
     @property
     def _changed(self) -> bool:
-        # Always asked to save: what differs is found there, and a session in use is extended there.
+        # Always saved: that is where changes are found, and where a session in use is extended.
         return True
 
     @_changed.setter
@@ -102,7 +102,7 @@ class GreenroomSession(aiohttp_session.Session):
             raise UsageError("how long sessions live is one choice for the app: Session(idle_seconds=...)")
 
     def invalidate(self) -> None:
-        """Forget everything; left empty, the session is deleted."""
+        """Remove everything; a session left empty is deleted."""
         if self._visit is None:
             self._mapping = {}
         else:
@@ -114,7 +114,7 @@ class GreenroomSession(aiohttp_session.Session):
 
 
 class GreenroomStorage(aiohttp_session.AbstractStorage):
-    """Keeps aiohttp-session's sessions as a `Session` says, which holds the cookie's and lifetimes' options.
+    """Keeps aiohttp-session's sessions by a `Session`, which has the options of cookie and lifetimes.
 
     `user_key` names the key of the session under which the app keeps the id of who is logged in, a str.
     """
@@ -133,7 +133,7 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
         self._user_key: str | None = AIOHTTP_STORAGE.checked("user_key", user_key)
 
     async def new_session(self) -> GreenroomSession:
-        """Return an empty session that gets a new id; the one that the browser has is ended by it."""
+        """Return an empty session with a new id; saving it ends the one that the browser has."""
         return GreenroomSession(None)
 
     async def load_session(self, request: web.Request) -> GreenroomSession:
@@ -148,7 +148,7 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
     async def save_session(
         self, request: web.Request, response: web.StreamResponse, session: aiohttp_session.Session
     ) -> None:
-        """Write what differs and set the cookie. Raises HTTPServiceUnavailable if the store is away."""
+        """Write the changes and set the cookie. Raises HTTPServiceUnavailable if the store is away."""
         visit = await self._visit_of(request)
         if visit.over:
             return  # by the middleware of an app below
@@ -168,7 +168,7 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
             raise unavailable from None
         visit.started = True
         if not failed:
-            # It is not asked again, so a task that changes the session from now on must be told.
+            # Nothing is saved after this, so changing the session must raise from now on.
             visit.end()
         _tell_browser(visit, response)
 
@@ -194,7 +194,7 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
         return visit
 
     def _replace(self, visit: Visit, data: dict[str, Any]) -> None:
-        """Give the browser a new id with this data alone, as apps do at a login against fixation."""
+        """Give the browser a new id with this data alone, as apps do at a login to prevent fixation."""
         visit.accessed = True
         if not data:
             visit.logout()
@@ -213,7 +213,7 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
 
 
 def _tell_browser(visit: Visit, response: web.StreamResponse) -> None:
-    """Send what cookies are due: also with a refusal, since what was saved before it stands."""
+    """Send the cookies that are due, even with a refusal: what was saved before it stands."""
     cookies = visit.set_cookies()
     if visit.accessed or cookies:
         response.headers.add("Vary", "Cookie")

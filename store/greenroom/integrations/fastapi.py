@@ -97,7 +97,7 @@ UserIdDep = Annotated[str, Depends(require_user)]
 
 
 async def current_user(session: SessionDep, _user_id: UserIdDep) -> Any:
-    """Return what `deserialize_user` makes of the user; 401 if no user is logged in, or it returns None."""
+    """Return what `deserialize_user` returns for the user; 401 if no one is logged in, or it returns None."""
     user = await session.greenroom.user()
     if user is None:
         raise _not_logged_in()

@@ -72,13 +72,13 @@ _VALUE, _ENDS = "value", "ends"
 
 
 class _LitestarMiddleware(SessionMiddleware):
-    """Follows `set_session` and `clear_session`, which replace what stands in the scope.
+    """Follows `set_session` and `clear_session`, which replace the session in the scope.
 
     Not below the mount of another ASGI app, whose own middleware may put something else there.
     """
 
     def follow(self, scope: Any, visit: Visit) -> None:
-        """Have the visit adopt what handlers of Litestar's put there."""
+        """Have the visit adopt what Litestar's handlers put there."""
         handler = scope.get("route_handler")
         if isinstance(handler, ASGIRouteHandler) and handler.is_mount:
             return
@@ -124,7 +124,7 @@ class SessionPlugin(InitPlugin):
         app_config.middleware.insert(
             0, DefineMiddleware(middleware, session=self.sessions, skip=self._skips, autoload=self._autoload)
         )
-        # Litestar makes its answer to an exception inside of all middleware.
+        # Litestar answers an exception inside all middleware.
         app_config.after_exception.append(_discard)
         app_config.on_shutdown.append(self.sessions.aclose)
         if self._dependency is not None:
@@ -146,7 +146,7 @@ class SessionPlugin(InitPlugin):
 
 
 async def _discard(error: Exception, scope: Any) -> None:
-    """Make void what a handler that failed did to the session.
+    """Discard what a handler that failed did to the session.
 
     An HTTPException below 500 is an answer, and a client that left a WebSocket or a stream no failure.
     """
@@ -189,7 +189,7 @@ class GreenroomStore(Store):
         return f"<{type(self).__name__} {self._namespace!r} in {self._store!r}>"
 
     async def set(self, key: str, value: str | bytes, expires_in: int | timedelta | None = None) -> None:
-        """Set a value, which ends after that many seconds; None or 0: it does not."""
+        """Set a value that ends after this many seconds; with None or 0 it does not."""
         if not isinstance(value, str | bytes):
             raise UsageError(f"a value is str or bytes, not {type(value).__name__}")
         encoded = value.encode() if isinstance(value, str) else value
@@ -232,7 +232,7 @@ class GreenroomStore(Store):
         return _value(await self._found(session_id))
 
     async def delete(self, key: str) -> None:
-        """Delete a value. That there is none is fine."""
+        """Delete a value, if there is one."""
         await self._store.delete(self._id(key))
 
     async def delete_all(self) -> None:
@@ -243,7 +243,7 @@ class GreenroomStore(Store):
         await self._store.delete_by_user(self._user_id)
 
     async def exists(self, key: str) -> bool:
-        """Tell whether there is a value."""
+        """Return whether there is a value."""
         return _value(await self._found(self._id(key))) is not None
 
     async def expires_in(self, key: str) -> int | None:
@@ -259,7 +259,7 @@ class GreenroomStore(Store):
         return max(0, int((found.expires - self._clock()).total_seconds()))
 
     async def delete_expired(self) -> None:
-        """Free the memory of what has ended; stores that do so by themselves do nothing."""
+        """Free the memory of values that have ended; stores that do so by themselves do nothing."""
         await self._store.clean()
 
     async def __aexit__(
@@ -295,7 +295,7 @@ class GreenroomStore(Store):
         return self._clock() + (timedelta(seconds=SECONDS_WITHOUT_END) if lifetime is None else lifetime)
 
     def _id(self, key: str) -> str:
-        """Return what a key is stored under: any key has one, however long and whatever it is made of."""
+        """Return the id that a key is stored under; any key has one, however long and whatever is in it."""
         if not isinstance(key, str):
             raise UsageError(f"a key is a str, not {type(key).__name__}")
         space = self._namespace.encode()
@@ -304,7 +304,7 @@ class GreenroomStore(Store):
 
 
 def _lifetime(given: int | timedelta | None) -> timedelta | None:
-    """Return a lifetime, or None for one without end. Raises UsageError for what is none."""
+    """Return a lifetime, or None for one without end. Raises UsageError if it is invalid."""
     if given is None:
         return None
     seconds = given.total_seconds() if isinstance(given, timedelta) else given

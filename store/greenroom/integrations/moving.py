@@ -49,12 +49,12 @@ __all__ = [
 ]
 
 ID_BYTES_MAX = 4096
-"""What is longer is no id: browsers keep no longer cookie."""
+"""Anything longer is not an id: browsers keep no longer cookies."""
 PARTS_MAX = 32
-"""How many parts of a cookie of Litestar's are looked for."""
+"""The most parts of a Litestar cookie that are read."""
 
 _NO_SESSION = {b"", b"null"}
-"""Values that libraries give to a cookie that they take back."""
+"""Values that libraries give a cookie to remove it."""
 
 
 class StarletteCookies(OldSessions):
@@ -268,7 +268,7 @@ class AiohttpStorage(OldSessions):
         return _id_in(value)
 
     async def read(self, key: str) -> OldSession | None:
-        """Return the session that the storage makes of the cookie."""
+        """Return the session that the storage reads from the cookie."""
         session = await self._storage.load_session(self._request(key))
         if session.new:
             return None
@@ -284,7 +284,7 @@ class AiohttpStorage(OldSessions):
         await self._storage.save_session(request, web.Response(), session)
 
     def _request(self, key: str) -> Any:
-        # All that storages look at in a request.
+        # The only parts of a request that storages look at.
         return SimpleNamespace(cookies={self.cookie.name: key})
 
 
@@ -310,7 +310,7 @@ class OtherStore(OldSessions):
             self.cookie, self._signer = old.cookie, old.signer
 
     def used_by(self, cookie: CookieSettings, signer: CookieSigner) -> None:
-        """Take cookie and signer of the `Session` that moves sessions, where no old one was given."""
+        """Use the cookie and the signer of the `Session` that moves sessions, unless old ones were given."""
         if self._signer is None:
             self.cookie, self._signer = cookie, signer
 
@@ -391,7 +391,7 @@ class LitestarCookies(OldSessions):
 
 
 def _created(metadata: Any) -> datetime | None:
-    """Return when a session of starsessions began, as it notes that."""
+    """Return when a session of starsessions began, from its metadata."""
     try:
         return datetime.fromtimestamp(metadata["created"], UTC)
     except (TypeError, KeyError, ValueError, OverflowError):

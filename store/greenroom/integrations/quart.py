@@ -43,7 +43,7 @@ __all__ = ["GreenroomSessions", "QuartSession"]
 
 
 class QuartSession(RequestSession, SessionMixin):
-    """What stands behind `quart.session`: a `RequestSession` with the attributes that Quart expects."""
+    """The object behind `quart.session`: a `RequestSession` with the attributes that Quart expects."""
 
     __slots__ = ()
 
@@ -59,7 +59,7 @@ class QuartSession(RequestSession, SessionMixin):
 
     @accessed.setter
     def accessed(self, value: bool) -> None:
-        """Take no note: Quart from 0.23 on sets this whenever it touches a session itself."""
+        """Ignore this: Quart 0.23 and later set it whenever they touch a session themselves."""
 
     @property
     def modified(self) -> bool:
@@ -68,7 +68,7 @@ class QuartSession(RequestSession, SessionMixin):
 
     @modified.setter
     def modified(self, value: bool) -> None:
-        """Take note; only what differs is ever written."""
+        """Note a look at the session; changes are found by comparison."""
         self._take_note(value)
 
     @property
@@ -95,8 +95,8 @@ class GreenroomSessions(SessionInterface):
 
     def __init__(self, sessions: Session) -> None:
         self.sessions: Session = QUART_SESSIONS.checked("sessions", sessions)
-        # Quart makes its answer to an exception inside of all middleware, so it is told by signal that a
-        # handler failed and that what it did to the session is void.
+        # Quart answers an exception inside all middleware, so a signal tells that a handler failed and that
+        # its changes to the session are void.
         got_request_exception.connect(self._discard)
         got_websocket_exception.connect(self._discard)
 
@@ -136,7 +136,7 @@ class GreenroomSessions(SessionInterface):
         return found
 
     async def save_session(self, app: "Quart", session: Any, response: "Response | None") -> None:  # type: ignore[override]
-        """Save what differs and set the cookie; `response` is None after a WebSocket."""
+        """Save the changes and set the cookie; `response` is None after a WebSocket."""
         visit: Visit = session._greenroom_visit  # noqa: SLF001  the way from a session to its visit
         if self._is_driven_elsewhere(visit):
             return
@@ -157,7 +157,7 @@ class GreenroomSessions(SessionInterface):
                 visit.close()
         visit.started = True
         if not failed:
-            # It is not asked again, whatever a streamed body or a task does to the session.
+            # Nothing is saved after this, whatever a streamed body or a task does to the session.
             visit.end()
         if response is not None:
             _tell_browser(visit, response)
@@ -186,7 +186,7 @@ class GreenroomSessions(SessionInterface):
 
 
 def _tell_browser(visit: Visit, response: "Response") -> None:
-    """Send what cookies are due: also with a refusal, since what was saved before it stands."""
+    """Send the cookies that are due, even with a refusal: what was saved before it stands."""
     cookies = visit.set_cookies()
     if visit.accessed or cookies:
         response.vary.add("Cookie")

@@ -1,4 +1,4 @@
-"""What goes through an app's hands and comes back to this process, and shows nothing there.
+"""Seals what passes through an app and comes back to this process, so that it reveals nothing there.
 
 For state that must travel in what the app can look at, and may print into a page. The key is this process's
 own and never leaves it. Hidden by a keystream of SHAKE-256 over key and a random nonce, which is never used
@@ -15,7 +15,7 @@ _TAG_BYTES = 16
 
 
 class Seal:
-    """Closes bytes, and opens what it has closed."""
+    """Seals bytes, and opens what it has sealed."""
 
     def __init__(self) -> None:
         self._stream_key = os.urandom(32)
@@ -25,13 +25,13 @@ class Seal:
         return f"<{type(self).__name__}>"
 
     def close(self, payload: bytes) -> str:
-        """Return text that tells nothing but the length of the payload."""
+        """Return text that reveals nothing but the length of the payload."""
         nonce = os.urandom(_NONCE_BYTES)
         hidden = nonce + self._crossed(nonce, payload)
         return base64.b64encode(self._tag(hidden) + hidden).decode()
 
     def open(self, text: object) -> bytes | None:
-        """Return the payload, or None for what is not exactly what was closed here."""
+        """Return the payload, or None for anything that was not sealed here."""
         if not isinstance(text, str):
             return None
         try:

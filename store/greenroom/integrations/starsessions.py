@@ -125,7 +125,7 @@ class GreenroomStore(SessionStore):
             await self._store.aclose()
 
     async def read(self, session_id: str, lifetime: int) -> bytes:
-        """Return the session as bytes; none if there is no such session, or this is no id at all.
+        """Return the session as bytes; empty if there is no such session, or this is not an id.
 
         One that cannot be read, by this store or by the serializer, is no session. If a later version may
         have stored it, it is not overwritten either: a write raises UnavailableError then, unless the app
@@ -158,7 +158,7 @@ class GreenroomStore(SessionStore):
             return b""
 
     async def write(self, session_id: str, data: bytes, lifetime: int, ttl: int) -> str:
-        """Store what differs from what was read; return the id that belongs into the cookie."""
+        """Store the changes since the read; return the id for the cookie."""
         content = self._content(data)
         metadata = content.pop(_METADATA, {})
         loaded = self._opened(metadata.get(_LOADED))
@@ -182,7 +182,7 @@ class GreenroomStore(SessionStore):
             return session_id
 
     async def remove(self, session_id: str) -> None:
-        """Delete the session. That there is none is fine."""
+        """Delete the session, if there is one."""
         try:
             await self._store.delete(session_id)
             trace(_log, session_id, "ended")
@@ -209,7 +209,7 @@ class GreenroomStore(SessionStore):
         changes = difference(decode_data(loaded.data), content)
         logged_in_or_out = self._user_key is not None and user_id != loaded.user_id
         if self._user_key is not None and loaded.user_id not in (None, user_id):
-            # Nothing goes over to another user, nor what other requests of the former one write meanwhile.
+            # Another user gets nothing of it, nor of what the former user's other requests are writing.
             await ended(self._store, loaded.session_id, loaded.user_id, datetime_of(loaded.created_us))
             trace(_log, loaded.session_id, "ended: its user has logged out, or another in")
             return await self._created(content, user_id, expires)

@@ -8,7 +8,7 @@ from greenroom.web.visit import Visit
 
 
 def user_in(data: dict[Any, Any], user_key: str) -> str | None:
-    """Return the user's id that the data names; None if it names none. An int is taken as its digits.
+    """Return the user id in the data, or None. An int is taken as its digits.
 
     Raises UsageError for anything else.
     """
@@ -24,7 +24,7 @@ def user_in(data: dict[Any, Any], user_key: str) -> str | None:
 
 
 def follow_user(visit: Visit, user_key: str) -> None:
-    """Make a change of the user that the data names a login or logout, after which the id is another.
+    """Turn a change of the user in the data into a login or logout, which changes the session's id.
 
     A user who was logged in by other means, whom the data never named, is left alone.
     """
@@ -34,7 +34,7 @@ def follow_user(visit: Visit, user_key: str) -> None:
     if user_id == visit.user_id or (user_id == before and visit.user_id is not None):
         return
     if visit.user_id is not None:
-        # Not a new id alone: a logout holds also for a session that has another id by now.
+        # Not just a new id: a logout also reaches a session that has got another id since.
         visit.logout()
         visit.replace_contents(data)
     if user_id is not None:

@@ -1,8 +1,9 @@
-"""`session.greenroom`: what a session offers beside being a dict.
+"""`session.greenroom`: everything that a session offers beyond a dict.
 
-All of it but `load`, `save`, `reload`, `modify`, `user`, `devices` and `end_device` are plain functions,
-usable in `def` endpoints. What they ask for is done when the response starts, with the changes of the data in
-one step: so a handler that raises has done nothing. `await session.greenroom.save()` does it earlier.
+All methods but `load`, `save`, `reload`, `modify`, `user`, `devices` and `end_device` are plain functions,
+which `def` endpoints can call. What they request is done when the response starts, in one step with the
+changes to the data: a handler that raises has changed nothing. `await session.greenroom.save()` does it
+earlier.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ Shape = TypeVar("Shape")
 
 
 class SessionControl:
-    """Whose the session is, how long it lives, and what is to become of it.
+    """The session's user, its lifetime, and requests to change or end it.
 
     `login`, `logout`, `logout_everywhere`, `regenerate` and `mark_modified` raise as writing to the session
     does. Reading raises SessionNotLoadedError where nothing is loaded.
@@ -48,14 +49,14 @@ class SessionControl:
         return self._visit.is_modified()
 
     def mark_accessed(self) -> None:
-        """Say that the handler looked at the session."""
+        """Note that the handler looked at the session."""
         self._visit.note_look()
 
     def mark_modified(self) -> None:
-        """Say that the handler changes the session. Raises as writing does."""
+        """Note that the handler changes the session. Raises as writing does."""
         self._visit.before_writing()
 
-    # --- of whom, how long -------------------------------------------------------------------------------
+    # --- user and lifetime -------------------------------------------------------------------------------
 
     @property
     def user_id(self) -> str | None:
@@ -64,7 +65,7 @@ class SessionControl:
         return self._visit.user_id
 
     async def user(self) -> Any:
-        """Return what `deserialize_user` makes of the user id; None if nobody is logged in."""
+        """Return what `deserialize_user` returns for the user id; None if no one is logged in."""
         return await self._visit.settings.users.user_of(self.user_id)
 
     @property
@@ -75,12 +76,12 @@ class SessionControl:
 
     @property
     def lost(self) -> bool:
-        """Whether it turned out that the session was deleted or rotated away while this request ran."""
+        """Whether a save found the session deleted or rotated away by another request."""
         return self._visit.lost
 
     @property
     def handle(self) -> str | None:
-        """What names this session among the user's devices; None if it is not stored. No secret."""
+        """The name of this session among the user's devices, not a secret; None if it is not stored."""
         self._visit.before_reading()
         return self._visit.handle
 
@@ -106,15 +107,15 @@ class SessionControl:
         idle_seconds: float | None = None,
         persistent: bool | None = None,
     ) -> None:
-        """Log this user in: new id, user and all changes in one step; the old id is dead then.
+        """Log this user in: a new id, the user and all changes in one step. The old id is dead then.
 
-        `user` goes through `serialize_user`. `data` is set on top of what an anonymous session holds; the
-        session of another user who was logged in ends, and nothing of it goes over. The absolute lifetime
-        begins anew.
+        `user` goes through `serialize_user`. `data` is added to what an anonymous session holds. If another
+        user was logged in, that session ends, and none of its data is carried over. The absolute lifetime
+        starts again.
 
-        `idle_seconds` and `persistent` are those of this one session, until it ends or somebody logs in with
-        others: "remember me". None is what the `Session` has. Raises UsageError for what is no user id or no
-        such option, for an idle time beyond `absolute_seconds`, and after the response has started.
+        `idle_seconds` and `persistent` ("remember me") apply to this session alone, until it ends or another
+        login changes them; None means what the `Session` has. Raises UsageError for an invalid user id or
+        option, for an idle time beyond `absolute_seconds`, and after the response has started.
         """
         self._visit.login(user, {} if data is None else plain_dict(data), idle_seconds, persistent)
 
@@ -123,14 +124,14 @@ class SessionControl:
         self._visit.logout()
 
     def logout_everywhere(self, *, keep_current: bool = False) -> None:
-        """End all sessions of the user who is logged in, or all others; without a user, just this one.
+        """End all sessions of the logged-in user, or all but this one; without a user, just this one.
 
         Raises UnsupportedError if the store cannot do that.
         """
         self._visit.logout_everywhere(keep_current=keep_current)
 
     def regenerate(self) -> None:
-        """Give the session a new id, as whenever rights change. Raises UsageError once the response began."""
+        """Give the session a new id, as rights change. Raises UsageError once the response began."""
         self._visit.regenerate()
 
     def discard(self) -> None:
@@ -138,52 +139,51 @@ class SessionControl:
         self._visit.close()
 
     async def load(self) -> Self:
-        """Load the session if that was not done yet. Raises what `get` of the store raises."""
+        """Load the session unless it is loaded. Raises what the store's `get` raises."""
         await self._visit.load()
         self._visit.note_look()
         return self
 
     async def save(self) -> bool:
-        """Save now what differs, and do what was asked for.
+        """Save the changes now, and do what was requested.
 
-        Returns False if that was dropped, because the session was deleted or rotated away meanwhile. Raises
-        UnavailableError or OutcomeUnknownError, and UsageError for what cannot be stored.
+        Returns False if they were dropped, because another request deleted or rotated the session. Raises
+        UnavailableError or OutcomeUnknownError, and UsageError for data that cannot be stored.
         """
         return await self._visit.save()
 
     async def reload(self) -> Self:
-        """Forget what was not saved and read the session again; empty if it is gone."""
+        """Discard unsaved changes and read the session again; it is empty if it is gone."""
         await self._visit.reload()
         return self
 
     async def modify(self, change: Callable[[dict[Any, Any]], object]) -> bool:
-        """Save now, with a change that depends on what is stored, as of a counter or a list.
+        """Save now, with a change that depends on the stored value, such as a counter or a list.
 
-        `change` gets a dict with the data and alters it. If another request has altered one of the same
-        values meanwhile, the session is read again and `change` is called again, so it must have no other
-        effects. Returns False if the session was deleted or rotated away meanwhile. Raises as `save` does,
-        and VersionConflictError if others go on changing it for the `contention_seconds` of the store.
+        `change` gets the data as a dict and alters it. If another request alters one of the same values in
+        between, the session is read again and `change` is called again, so it must have no other effects.
+        Returns False if another request deleted or rotated the session. Raises as `save` does, and
+        VersionConflictError if others keep changing it for the store's `contention_seconds`.
         """
         return await modify(self._visit, change)
 
-    # --- your devices ------------------------------------------------------------------------------------
+    # --- the user's devices ------------------------------------------------------------------------------
 
     async def devices(self, *, limit: int = 1000) -> list[SessionInfo]:
-        """Return the newest sessions of the user who is logged in, at most `limit` (1 to 2000).
+        """Return the newest sessions of the logged-in user, at most `limit` (1 to 2000).
 
-        `handle` tells which is this one. Raises what `list_by_user` of the store raises, UnsupportedError if
-        the store cannot do that.
+        `handle` identifies this one. Raises what the store's `list_by_user` raises, and UnsupportedError if
+        the store has none.
         """
         user_id = self.user_id
         return [] if user_id is None else await self._visit.settings.store.list_by_user(user_id, limit=limit)
 
     async def end_device(self, handle: str) -> bool:
-        """Log out another of the user's sessions now; this one with the response.
+        """End another of the user's sessions now, or this one with the response.
 
-        Returns False if the user has no session of this handle: it has ended, or was given a new id since it
-        was listed, and with it another handle, so that the devices are to be shown again. Raises what
-        `delete_by_handle` of the store raises, UnsupportedError if the store cannot do that, and UsageError
-        if this is no handle.
+        Returns False if the user has no session with this handle: since it was listed, it has ended, or got a
+        new id and with it a new handle. Show the devices again. Raises what the store's `delete_by_handle`
+        raises, UnsupportedError if the store has none, and UsageError if this is not a handle.
         """
         user_id = self.user_id
         if handle == self.handle:
@@ -193,7 +193,7 @@ class SessionControl:
             return False
         store = self._visit.settings.store
         listed = await store.list_by_user(user_id, limit=LISTED_MAX)
-        # Asked for also where it is not listed: a user may have more sessions than a list shows.
+        # Deleted even if it is not listed: a user may have more sessions than a list shows.
         await store.delete_by_handle(user_id, handle)
         self._visit.settings.events.trace_handle(handle, "ended from another device")
         return any(each.handle == handle for each in listed)
@@ -201,7 +201,7 @@ class SessionControl:
     # --- typed -------------------------------------------------------------------------------------------
 
     def as_type(self, shape: type[Shape]) -> Shape:
-        """Return the data as a value of this type, a Struct for example, validated.
+        """Return the data, validated, as a value of this type, such as a Struct.
 
         Fields that the type does not name stay in the session. Raises SessionDataError on a mismatch.
         """
@@ -211,7 +211,7 @@ class SessionControl:
     def put(self, value: Any) -> None:
         """Set the fields of a Struct, dataclass, attrs or pydantic object, or a mapping; others stay.
 
-        The way back from `as_type`. A field at its default is stored too; one that is UNSET is removed.
+        The inverse of `as_type`. A field at its default is stored too; one that is UNSET is removed.
         """
         data, unset = plain_dict(value), unset_fields_of(value)
         self._visit.before_writing()

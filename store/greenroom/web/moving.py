@@ -1,14 +1,14 @@
-"""Moving house: a visitor whose browser has only the old library's session gets one of Greenroom's.
+"""Moves sessions from another library: a visitor who has only an old session gets one of Greenroom's.
 
 A session is moved at the first request that loads it, before its handler runs. Three writes, in this order:
 
 1. The session is stored under a new id.
-2. A *note* is stored, under a digest of what named the old session. Of requests that do so at once, one is
+2. A *note* is stored under a digest of the old session's key. Of several requests that do so at once, one is
    first: the others delete what they stored and go on with the session that the note leads to.
 3. Once the response that brings the new cookie is about to be sent, the old session is ended: deleted in the
    old store, its cookie removed.
 
-So whatever fails, the visitor still has one of both. The note outlives the old session: where the response
+So whatever fails, the visitor still has one of the two. The note outlives the old session: where the response
 never arrived, the old cookie still leads to the session; after a logout it leads nowhere, also for a slow
 request or a copy of a cookie. It holds no id: a note's random bits and the old key together make the new id.
 """
@@ -43,7 +43,7 @@ _BITS_BYTES = 32
 
 
 class Moving:
-    """The old sessions that one request names. `label` is for those whose library knows none."""
+    """The old sessions that one request names. `label` returns a label for those whose library has none."""
 
     def __init__(
         self, keeping: Keeping, keys: list[str], cookies: list[CookieSettings], label: Callable[[], str]
@@ -61,7 +61,7 @@ class Moving:
         self._left = False
 
     async def find_login(self) -> Found | None:
-        """Do as `find` does for sessions of users alone; those that cannot be read are left for later."""
+        """Do as `find` does, for sessions of users alone; leave those that cannot be read for later."""
         try:
             return await self.find(users_only=True)
         except GreenroomError as error:
@@ -70,10 +70,10 @@ class Moving:
             return None
 
     async def find(self, *, users_only: bool = False) -> Found | None:
-        """Return the session that the old one has become, moved now if it was not; None if there is none.
+        """Return the session that the old one has become, moving it now if need be; None if there is none.
 
-        That of a user goes before an anonymous one, else the first. If the old cookies are those of several
-        users, it cannot be told whose request this is, and nothing is moved. Raises UnavailableError.
+        A user's session is preferred to an anonymous one, and otherwise the first. If the old cookies belong
+        to several users, it is unknown whose request this is, and nothing is moved. Raises UnavailableError.
         """
         live: list[tuple[str | None, str, OldSession | Found]] = []
         for key in self._keys:
@@ -100,11 +100,11 @@ class Moving:
         return None
 
     def has_found(self, stored: StoredSession | None) -> bool:
-        """Tell whether a session was found here, under this id: then the browser may not have it yet."""
+        """Return whether a session was found here, under this id: then the browser may not have it yet."""
         return stored is not None and stored.session_id == self._found_id
 
     async def is_still_there(self, stored: StoredSession) -> bool:
-        """Ask whether a session that was found here still has this id; no if that cannot be told."""
+        """Return whether a session that was found here still has this id; False if the store cannot say."""
         try:
             return await self._keeping.store.get_stored(stored.session_id) is not None
         except GreenroomError as error:
@@ -112,21 +112,21 @@ class Moving:
             return False
 
     async def settle(self, *, for_good: bool = False) -> None:
-        """End the old sessions: what they held is stored, or, `for_good`, the visitor has logged out.
+        """End the old sessions: their data is stored, or, with `for_good`, the visitor has logged out.
 
-        A key that names none leaves nothing in the store: anybody can make keys up. Where it cannot be noted
-        that a session has ended, all are left to the next request; after a logout that raises.
+        A key that names no session leaves nothing in the store: anyone can make keys up. If a note cannot be
+        stored, all are left to the next request; after a logout the error is raised.
         """
         if self._keys and (for_good or not self._left):
             await shielded(partial(self._settle, for_good))
 
     def ours(self, cookies: list[bytes]) -> list[bytes]:
-        """Return those of the cookies of our name that are not of the old library."""
+        """Return the cookies of our name that are not the old library's."""
         verify, key_of = self._keeping.signer.verify, self._old.key_of
         return [each for each in cookies if verify(each) is not None or key_of(each) not in self._keys]
 
     def forget(self, session_id: str) -> None:
-        """Take note that this is no old session: the old store may have had ids and cookie of ours."""
+        """Note that this is no old session: the old store may have had our ids and our cookie."""
         self._keys = [key for key in self._keys if key != session_id]
 
     def removals(self) -> tuple[str, ...]:
@@ -147,7 +147,7 @@ class Moving:
             try:
                 await self._old.end(key)
             except Exception as error:  # noqa: BLE001  a store of others may raise anything
-                # It is noted as moved, so it comes to life here no more.
+                # A note says that it was moved, so it cannot come back to life here.
                 self._keeping.events.failed("ending an old session", error)
         ours = self._keeping.cookie
         self._removals = tuple(
@@ -158,12 +158,12 @@ class Moving:
         self._keys = []
 
     async def _is_noted(self, key: str, for_good: bool) -> bool:  # noqa: FBT001  from one place
-        """See to it that there is a note of this old session; return False if there is no such session."""
+        """Ensure that there is a note of this old session; return False if there is no such session."""
         if key not in self._noted and key not in self._exists and await self._note_of(key) is None:
             try:
                 await self._read(key)
             except GreenroomError:
-                # After a logout it must not come to life, so it is taken to exist.
+                # After a logout it must not come back to life, so assume that it exists.
                 if not for_good:
                     raise
         if key not in self._noted and self._exists.get(key, True):
@@ -192,7 +192,7 @@ class Moving:
                 old.expires is not None and micros_of(old.expires, "expires") <= self._keeping.now_us()
             )
         except UsageError as error:
-            # A moment without a time zone, which is for its reader to know.
+            # A time without a time zone, which only its reader can know.
             self._exists[key] = True
             self._keeping.events.immovable(error)
             return None
@@ -211,10 +211,10 @@ class Moving:
             encode_data(session.data)
             session.version = await store.create(session)
         except UsageError as error:
-            # No page may fail for as long as the old session lives.
+            # Otherwise every page would fail for as long as the old session lives.
             keeping.events.immovable(error)
             return None
-        # Only now: of this and a log-out everywhere at the same time, one sees what the other has written.
+        # Only now: of this and a simultaneous log-out everywhere, one sees what the other has written.
         if user_id is not None and await _is_barred(keeping, user_id):
             await store.delete(session.session_id)
             return None
@@ -230,7 +230,7 @@ class Moving:
         return stored, stored.decoded()
 
     def _session_of(self, old: OldSession, user_id: str | None, session_id: str) -> SessionData | None:
-        """Return what an old session becomes, or None if it is older than this app lets sessions become."""
+        """Return what an old session becomes, or None if it is older than this app's sessions may be."""
         lifetimes, now_us = self._keeping.lifetimes, self._keeping.now_us()
         created_us = now_us if old.created is None else min(micros_of(old.created, "created"), now_us)
         ends_us = [
@@ -255,7 +255,7 @@ class Moving:
         )
 
     async def _behind(self, key: str, note: dict[Any, Any]) -> Found | None:
-        """Return the session to which a note leads; None if it has ended or has another id by now."""
+        """Return the session that a note leads to; None if it has ended or has another id by now."""
         bits = note.get(_BITS)
         if not isinstance(bits, bytes):
             return None
@@ -287,7 +287,7 @@ class Moving:
 
 
 def moving_of(keeping: Keeping, headers: Sequence[bytes | str], label: Callable[[], str]) -> Moving | None:
-    """Return what deals with the old sessions that the Cookie headers of a request name; None without any."""
+    """Return the `Moving` of the old sessions that Cookie headers name; None if they name none."""
     old = keeping.moves_from
     if old is None or not headers:
         return None
@@ -308,7 +308,7 @@ def moving_of(keeping: Keeping, headers: Sequence[bytes | str], label: Callable[
 
 
 async def bar(keeping: Keeping, user_id: str) -> None:
-    """Have no old session of a user moved any more, because all sessions of the user are to end."""
+    """Keep a user's old sessions from being moved, because all of the user's sessions are to end."""
     expires = datetime_of(_end_of_notes_us(keeping))
     session_id = _bar_id(user_id)
     try:
@@ -317,7 +317,7 @@ async def bar(keeping: Keeping, user_id: str) -> None:
         try:
             await keeping.store.patch(session_id, expires=expires)
         except SessionNotFoundError:
-            # It ended meanwhile, so there is no old session left for which it would be needed.
+            # It has ended, so there is no old session left that it would be needed for.
             return
 
 
@@ -331,7 +331,7 @@ def _end_of_notes_us(keeping: Keeping) -> int:
     return keeping.now_us() + max(lifetime_us, keeping.lifetimes.idle_us)
 
 
-# Notes and bars need no signature to be found, and none is ever put into a cookie.
+# Notes and bars are never put into a cookie, so their ids need no signature.
 
 
 def _note_id(key: str) -> str:
@@ -343,7 +343,7 @@ def _bar_id(user_id: str) -> str:
 
 
 def _id_behind(key: str, bits: bytes) -> str:
-    """Return the id of a session that was moved: nobody can tell it who has not both of these."""
+    """Return the id of a moved session, which cannot be known without both of these."""
     digest = blake2b(
         key.encode("utf-8", "surrogatepass"), key=bits, digest_size=2 + RANDOM_BYTES, person=b"greenroom id"
     ).digest()

@@ -1,8 +1,8 @@
-"""From what a handler left to the next thing to do with its session. Pure: no store, no loop, no clock.
+"""Decides the next step of saving a session from what its handler left. Pure: no store, no loop, no clock.
 
-`plan` returns one step at a time. The performer (`saving`) does it, notes in the state what came of it, and
-asks again until there is `Nothing` to do; a step after which there can be nothing is `last`. So a logout with
-a login after it is `End`, then `Create`; and a login whose session turns out to be gone is planned anew.
+`plan` returns one step at a time. `saving` performs it, records its outcome in the state, and asks again
+until there is `Nothing` to do; a step that leaves nothing to do is `last`. A logout followed by a login is
+`End`, then `Create`; a login whose session turns out to be gone is planned again.
 
 | asked | stored | the step |
 |---|---|---|
@@ -41,7 +41,7 @@ class Cookie(Enum):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One thing to do. Its repr shows no id and no data."""
+    """One thing to do. Its repr shows neither id nor data."""
 
     cookie: ClassVar[Cookie] = Cookie.KEPT
     last: ClassVar[bool] = True
@@ -55,13 +55,13 @@ class Nothing(Step, frozen=True):
 
 
 class Drop(Step, frozen=True):
-    """What was to be written comes too late: the session was deleted or rotated away meanwhile."""
+    """Write nothing: another request has deleted or rotated the session."""
 
     data: bytes
 
 
 class EndEverywhere(Step, frozen=True):
-    """End all sessions of a user but the one to keep."""
+    """End all of a user's sessions but the one to keep."""
 
     last = False
     user_id: str
@@ -88,7 +88,7 @@ class Create(Step, frozen=True):
 class Rotate(Step, frozen=True):
     """Give the session a new id, with this user and these changes; the old id is dead then.
 
-    `absolute_us` is when it ends whatever its use: another moment than before, if somebody logs in.
+    `absolute_us` is when it ends however much it is used; a login sets it anew.
     """
 
     cookie = Cookie.GIVEN
@@ -102,7 +102,7 @@ class Rotate(Step, frozen=True):
 
 
 class Patch(Step, frozen=True):
-    """Write what differs, with a new end if one is due. `data` is what the changes lead to."""
+    """Write the changes, with a new expiry if one is due. `data` is their result."""
 
     stored: StoredSession
     changes: Difference
@@ -111,7 +111,7 @@ class Patch(Step, frozen=True):
 
 
 class Extend(Step, frozen=True):
-    """Move the end of a session that is in use and write nothing else."""
+    """Move the expiry of a session in use and write nothing else."""
 
     stored: StoredSession
     expires_us: int
@@ -123,7 +123,7 @@ NOTHING = Nothing()
 
 
 def plan(state: VisitState, encoded: bytes, now_us: int, lifetimes: Lifetimes) -> AnyStep:
-    """Return the next step. `encoded` is what the handler left as data.
+    """Return the next step. `encoded` is the data that the handler left.
 
     Raises UsageError if the step needs a cookie and the response has started.
     """
@@ -161,7 +161,7 @@ def _with_new_id(
     if state.started or state.mute:
         raise started("a new id")
     if state.logging_in and stored.user_id not in (None, state.user_id):
-        # Nothing goes over to another user, nor what other requests of the former one write meanwhile.
+        # Another user gets nothing of it, nor of what the former user's other requests are writing.
         return End(stored)
     if not state.lost:
         terms = state.login_terms if state.logging_in else state.terms
@@ -172,11 +172,11 @@ def _with_new_id(
         return Drop(encoded)
     if state.logged_in_by_twin:
         return Create(state.user_id, encoded, state.login_terms)
-    # Who has just logged in gets a session all the same, with nothing of the one that is gone in it.
+    # The login gets a session all the same, with nothing of the one that is gone.
     fresh: dict[Any, Any] = {}
     for path, value in changes.set.items():
         _set(fresh, path, value)
-    # What it says explicitly it means, also where the session that is gone had the same.
+    # What the login set explicitly counts, even where the session that is gone had the same.
     contents = state.contents()
     fresh.update((key, contents[key]) for key in state.login_data or () if key in contents)
     return Create(state.user_id, encode_data(fresh), state.login_terms)

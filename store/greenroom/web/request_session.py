@@ -1,7 +1,7 @@
-"""The session as a handler sees it: a dict of plain values, with all else under one attribute.
+"""The session as a handler sees it: a dict of plain values, with everything else under one attribute.
 
-A template looks for attributes before it looks for keys, so a dict with a method `user` would answer
-`{{ session.user }}` whatever the app keeps under that key. `session.greenroom` is the one name that we add.
+Templates look up attributes before keys, so a method `user` would hide the app's own key from `{{
+session.user }}`. `session.greenroom` is the only name that we add.
 """
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
@@ -17,13 +17,12 @@ _NOTHING: Any = object()
 
 
 class RequestSession(dict[Any, Any]):
-    """What stands in `scope["session"]` during one request or WebSocket; `greenroom` is all that is no dict.
+    """The value of `scope["session"]` during one request or WebSocket: a dict, and `greenroom`.
 
-    Changes are found by comparison when it is saved, so nested ones count too. Reading raises
-    SessionNotLoadedError where the middleware has `autoload=False` and `greenroom.load` was not called.
-    Writing raises UsageError where it would create a session after the response has started, and
-    UnavailableError where the store did not answer and the app goes on for reads. Copied or pickled, it is a
-    plain dict.
+    Changes are found by comparison on saving, so nested ones count too. Reading raises SessionNotLoadedError
+    if the middleware has `autoload=False` and `greenroom.load` was not called. Writing raises UsageError if
+    it would create a session after the response has started, and UnavailableError if the store did not answer
+    and the app goes on without it. Copied or pickled, it is a plain dict.
     """
 
     __slots__ = ("_greenroom_visit",)
@@ -38,7 +37,7 @@ class RequestSession(dict[Any, Any]):
         if value:
             self.mark_accessed()
 
-    # For code that sets these on sessions of Starlette; what is written is what differs. They cannot be read.
+    # For code that sets these on Starlette's sessions; changes are found by comparison. They cannot be read.
     accessed = property(None, _take_note)
     modified = property(None, _take_note)
 
@@ -52,7 +51,7 @@ class RequestSession(dict[Any, Any]):
             hint += ". If Starlette's SessionMiddleware asks, it stands around Greenroom's: remove it"
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
 
-    # A copy is the data alone: what a session is bound to has all other sessions and the secret behind it.
+    # A copy holds the data alone: the session itself leads to the store and to the secret.
 
     def __copy__(self) -> dict[Any, Any]:
         return self.copy()
@@ -65,11 +64,11 @@ class RequestSession(dict[Any, Any]):
 
     @property
     def greenroom(self) -> SessionControl:
-        """What it offers beside being a dict: `session.greenroom.login("alice")`, and all the rest."""
+        """Everything beyond the dict, such as `session.greenroom.login("alice")`."""
         return SessionControl(self._greenroom_visit)
 
     def mark_accessed(self) -> None:
-        """Say that the handler looked at the session. Starlette does, where somebody asks for it."""
+        """Note that the handler looked at the session. Starlette calls this when its session is requested."""
         self._greenroom_visit.note_look()
 
     # --- reading, as dict has it -------------------------------------------------------------------------
@@ -148,7 +147,7 @@ class RequestSession(dict[Any, Any]):
         return self
 
     def clear(self) -> None:
-        """End the session, as apps written for Starlette mean it. What is set later begins another."""
+        """End the session, as apps written for Starlette mean it. What is set later starts a new one."""
         self._greenroom_visit.clear()
 
     def pop(self, key: Any, default: Any = _NOTHING) -> Any:
@@ -186,7 +185,7 @@ def session_of(visit: Visit) -> RequestSession:
 
 
 def put_in_place(visit: Visit, session: Session) -> Session:
-    """Make an empty session the visit's, with the contents of the one that it had, and return it."""
+    """Give a visit this empty session in place of its own, with the same contents, and return it."""
     dict.update(session, visit.contents())
     session._greenroom_visit = visit  # noqa: SLF001  each belongs to the other
     visit.session = session

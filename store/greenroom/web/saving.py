@@ -1,8 +1,8 @@
-"""Where plans are performed: the one place that writes a request's session, and knows what a failure means.
+"""Performs plans: the one place that writes a request's session and interprets failures.
 
-A save that has begun ends, whatever becomes of its request (`shielding`), and saves of one request follow
-each other. A session that turns out to be gone is noted as lost and planned anew; to extend one may fail
-quietly, since the next request tries again; whatever else the store raises goes to the caller.
+A save that has begun is finished even if its request is cancelled (`shielding`), and one request's saves take
+turns. A session that turns out to be gone is marked as lost and planned again. A failure to extend one is
+only counted, since the next request tries again; every other error of the store reaches the caller.
 """
 
 from collections.abc import Callable
@@ -41,12 +41,11 @@ from greenroom.wire import PATHS_MAX
 
 
 def _is_one_call(step: AnyStep) -> bool:
-    kind = type(step)
-    return kind is Extend or (kind is Patch and step.changes.width <= PATHS_MAX)  # type: ignore[union-attr]
+    return isinstance(step, Extend) or (isinstance(step, Patch) and step.changes.width <= PATHS_MAX)
 
 
 class Saver:
-    """Saves the session of one request. `label` returns that of a session created for it."""
+    """Saves the session of one request. `label` returns the label of a session that it creates."""
 
     def __init__(
         self, keeping: Keeping, state: VisitState, candidates: Candidates, label: Callable[[], str]
@@ -58,18 +57,18 @@ class Saver:
         self._lock: Any = None
 
     async def save(self, encoded: bytes) -> bool:
-        """Do all that is to be done, where the handler left this; return False if a change was dropped.
+        """Save this data and do what was requested; return False if a change was dropped.
 
         Raises UnavailableError, OutcomeUnknownError, UsageError.
         """
         state, keeping = self._state, self._keeping
         step = plan(state, encoded, keeping.now_us(), keeping.lifetimes)
         if step is NOTHING:
-            # The usual, and nothing that need be shielded.
+            # The usual case, with nothing to shield.
             state.snapshot = encoded
             return True
         if not keeping.store.suspends and self._lock is None and _is_one_call(step):
-            # In a store that never waits it ends at once: no cancellation can come in between.
+            # A store that never waits is done at once: no cancellation can come in between.
             try:
                 return await self._perform(step)
             except (SessionNotFoundError, UnreadableSessionError) as error:
@@ -77,7 +76,7 @@ class Saver:
         return await shielded(self._in_turn)
 
     async def extend(self) -> None:
-        """Move the session's end if that is due, and write nothing else; failures are only counted."""
+        """Move the session's expiry if that is due, and write nothing else; only count failures."""
         await shielded(self._extended_in_turn)
 
     async def _extended_in_turn(self) -> None:
@@ -118,15 +117,15 @@ class Saver:
         self._state.lost = True
 
     async def _look_for_twin(self) -> None:
-        """See whether the session is gone because its visitor has sent the form of a login twice."""
+        """Check whether the session is gone because its visitor sent the login form twice."""
         state = self._state
         stored, user_id = state.stored, state.user_id
         if state.logging_in and stored is not None and user_id is not None:
-            # A session of another user is ended and not lost, so this one was of nobody or of this user.
+            # Another user's session would be ended, not lost, so this one was anonymous or this user's.
             state.logged_in_by_twin = await writes.goes_on(self._keeping.store, user_id, stored)
 
     async def _perform(self, step: AnyStep) -> bool:
-        """Do one step and note what came of it. Raises SessionNotFoundError if the session is gone."""
+        """Do one step and record its outcome. Raises SessionNotFoundError if the session is gone."""
         state, keeping = self._state, self._keeping
         match step:
             case Patch():
@@ -165,7 +164,7 @@ class Saver:
             await writes.ended(self._keeping.store, stored.session_id, stored.user_id, stored.created)
             self._keeping.events.count("deletes")
             self._keeping.events.trace(stored.session_id, "ended")
-        # All others that the request named go too.
+        # All others that the request named end too.
         await self._candidates.end(but=None if stored is None else stored.session_id)
         state.stored, state.lost, state.ending = None, False, False
         state.snapshot, state.terms = EMPTY, USUAL
@@ -217,8 +216,8 @@ class Saver:
         store = self._keeping.store
         stored = None
         if not store.suspends and step.stored.data == self._state.snapshot:
-            # Where nobody else has changed it meanwhile, and to find that out costs nothing. After a patch
-            # or an extension the stored session may hold what others wrote and this request has never seen.
+            # Possible if no one else has changed it, which costs nothing to find out here. After a patch or
+            # an extension the stored session may hold what others wrote and this request has never seen.
             stored = await store.replace_stored(step.stored, step.data, expires_us=step.expires_us)
         if stored is None:
             stored = await writes.patched(
@@ -237,7 +236,7 @@ class Saver:
             self._keeping.events.dropped(step.stored)
 
     async def _extended(self, step: Extend) -> bool:
-        """Move the session's end; return False if it turns out to be gone."""
+        """Move the session's expiry; return False if the session is gone."""
         keeping, state = self._keeping, self._state
         try:
             state.stored = await keeping.store.patch_stored(

@@ -1,7 +1,7 @@
-"""What one request knows of its session and was asked to do with it, before any of it is done. Pure.
+"""The state of one request's session: what is known of it, and what the handler requested. Pure.
 
-A handler asks by methods of its session; here each becomes a mark, and nothing else happens. `plan` makes of
-the marks, and of the data that the handler left, what is to be written.
+Each request of the handler sets a mark here and does nothing else. `plan` derives what to write from the
+marks, and from the data that the handler left.
 """
 
 from typing import Any, TypeAlias
@@ -17,26 +17,26 @@ Found: TypeAlias = tuple[StoredSession, dict[Any, Any]]
 
 
 class VisitState:
-    """See the module. A change of one of its marks has no effect before the next save.
+    """See the module. A mark takes effect with the next save.
 
     - `stored`: the session as it is stored, as far as this request knows; `snapshot` is its data, encoded.
-    - `terms`: what a login has asked for the stored session; `login_terms`: what one in this request asks.
-    - `lost`: it turned out that others deleted or rotated it while this request ran.
-    - `logged_in_by_twin`: it lives on under another id, for the user whom this request logs in: the form was
-      sent twice.
-    - `dropped`: the data that came too late, once that has been counted.
-    - `session`: what the handler works with, a dict. `touched` tells that somebody changed it, or got it
-      while it holds what may be changed at any time.
-    - `cookie`: the value of a Set-Cookie header that the browser is still to get.
+    - `terms`: what its login requested for the stored session; `login_terms`: what a login in this request
+      does.
+    - `lost`: another request deleted or rotated it while this one ran.
+    - `logged_in_by_twin`: it lives on under another id for the user logging in here: the form was sent twice.
+    - `dropped`: the data that came too late and has been counted as dropped.
+    - `session`: the dict that the handler works with. `touched`: it was changed, or handed out with nested
+      values, which may change at any time.
+    - `cookie`: the value of a Set-Cookie header that is still to be sent.
     - `started`: the response has begun, so no cookie can be sent any more.
-    - `mute`: nor could one before, since the server would drop it.
+    - `mute`: no cookie could be sent before either, since the server would drop it.
     - `has_cookie`: the browser holds a session cookie, as far as is known.
-    - `user_id`: who is to be logged in after the save.
+    - `user_id`: the user who will be logged in after the save.
     - `ending`: the stored session is to end; what `session` holds goes into a new one.
-    - `rotating`: it is to get a new id. `logging_in`: and somebody logs in, whatever becomes of it.
-    - `login_data`: what the login was given.
+    - `rotating`: it is to get a new id. `logging_in`: for a login, which counts even if the session is lost.
+    - `login_data`: the data passed to the login.
     - `everywhere`: the user whose sessions are to end, and whether this one is kept.
-    - `extension_failed`: to move its end is left to the next request.
+    - `extension_failed`: moving its expiry is left to the next request.
     """
 
     stored: StoredSession | None = None
@@ -69,20 +69,20 @@ class VisitState:
 
     @property
     def is_asked(self) -> bool:
-        """Whether the handler asked for more than the data to be kept."""
+        """Whether the handler requested anything beyond saving the data."""
         return self.ending or self.rotating or self.everywhere is not None
 
     def contents(self) -> dict[Any, Any]:
-        """Return what the session holds as a plain dict, past the methods by which handlers look."""
+        """Return the session's contents as a plain dict, without noting that anyone looked."""
         return dict(dict.items(self.session))
 
     def replace_contents(self, data: dict[Any, Any]) -> None:
-        """Make this what the session holds."""
+        """Replace the session's contents."""
         dict.clear(self.session)
         dict.update(self.session, data)
 
     def note_login(self, user_id: str, data: dict[Any, Any], terms: Terms = USUAL) -> None:
-        """Log this user in, with this data on top; the data of another who was logged in goes."""
+        """Log this user in and add this data, after dropping the data of another user."""
         if self.user_id not in (None, user_id):
             dict.clear(self.session)
         dict.update(self.session, data)
@@ -91,13 +91,13 @@ class VisitState:
         self.rotating = self.logging_in = True
 
     def note_logout(self) -> None:
-        """End the session; what is set from now on belongs to another one, of nobody."""
+        """End the session; what is set from now on goes into a new, anonymous one."""
         self.ending = True
         self.rotating = self.logging_in = False
         self.user_id = None
         dict.clear(self.session)
 
     def forget_wishes(self) -> None:
-        """Ask for nothing any more."""
+        """Withdraw every request."""
         self.ending = self.rotating = self.logging_in = False
         self.everywhere = None

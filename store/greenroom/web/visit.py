@@ -1,6 +1,6 @@
-"""One request's dealings with its session: which it is, what the handler may do with it, and its cookie.
+"""How one request finds, uses and saves its session, and which cookie it sends.
 
-Nothing here knows ASGI: the middleware and the adapters of frameworks drive it. In this order:
+Nothing here knows ASGI: the middleware and the frameworks' adapters drive it, in this order:
 
 >>> visit = sessions.visit(cookie_headers, secure_transport=True, user_agent=user_agent)
 >>> await visit.load()                          # or later, or never
@@ -11,8 +11,8 @@ Nothing here knows ASGI: the middleware and the adapters of frameworks drive it.
 >>> await visit.save()                          # when the handler's background work is done
 >>> visit.close()                               # or at once if the handler raised
 
-What the handler asks for becomes a mark in the visit (`state`), what is to be done about it is decided by
-`plan` and done by `saving`.
+What the handler requests becomes a mark in the visit (`state`); `plan` decides what to do, and `saving` does
+it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,15 +38,15 @@ from greenroom.web.typed import means_delete, plain_dict
 __all__ = ["VISITS_KEY", "Visit", "innermost_visit", "visit_in"]
 
 VISITS_KEY = "greenroom.visits"
-"""Where the middleware puts the `Visit`s into an ASGI scope, a tuple: that of the innermost first."""
+"""The key under which middlewares put their `Visit`s into an ASGI scope: a tuple, the innermost first."""
 
 
 RETRY_US = 60_000_000
-"""How long after an attempt to extend the session of a WebSocket or a stream the next one is made."""
+"""The pause between two attempts to extend the session of a WebSocket or a stream."""
 
 
 class _NotLoaded:
-    """Stands in a session that is not loaded, for code in C that reads dicts past their methods."""
+    """A placeholder in a session that is not loaded, for C code that bypasses a dict's methods."""
 
     def __repr__(self) -> str:
         return "<this session is not loaded: await session.greenroom.load()>"
@@ -55,16 +55,16 @@ class _NotLoaded:
 _NOT_LOADED = _NotLoaded()
 
 _FIXED = frozenset({NoneType, bool, int, float, str, bytes, Decimal, UUID, datetime, date, time, timedelta})
-"""What cannot change behind the session's back: types, not what derives from them."""
+"""The types of values that cannot change unnoticed; subclasses of them can."""
 
 
 class Visit(VisitState):
     """See the module. `cookies` are the values of the session cookie that the browser sent.
 
-    `unavailable` tells that `load` failed and the app goes on anonymously. `accessed` tells that the handler
-    looked at the session, `seen` that it did since it was loaded. `follow` adopts what the framework left in
-    the session's place, if it replaces sessions; it is called before each save. `over` tells that the request
-    has ended, `sending` what the server raised when it was last given a message.
+    `unavailable`: `load` failed and the app goes on anonymously. `accessed`: the handler looked at the
+    session; `seen`: it did so since the session was loaded. `follow` adopts what the framework left in the
+    session's place, if it replaces sessions; it is called before each save. `over`: the request has ended.
+    `sending` is what the server raised for the last message.
     """
 
     follow: Callable[[], None] | None = None
@@ -113,7 +113,7 @@ class Visit(VisitState):
 
     @property
     def condition(self) -> str:
-        """How things stand, for reprs."""
+        """The session's condition, for reprs."""
         return "stored" if self.is_stored else "anonymous" if self.loaded else "not loaded"
 
     @property
@@ -125,7 +125,7 @@ class Visit(VisitState):
 
     @property
     def own_lifetimes(self) -> Lifetimes:
-        """How long this session lives: as the `Session` says, or as its login has asked."""
+        """This session's lifetimes: those of the `Session`, or those that its login set."""
         return self.settings.lifetimes.under(self.terms)
 
     @property
@@ -139,7 +139,7 @@ class Visit(VisitState):
         return self.loaded and (self.is_asked or encode_data(self.contents()) != self.snapshot)
 
     def set_cookies(self) -> Sequence[str]:
-        """Return the values for Set-Cookie headers, once; none if there is nothing to say."""
+        """Return the values for Set-Cookie headers, once; empty if there are none."""
         cookie, moving = self.cookie, self._moving
         removals = () if moving is None else moving.removals()
         if cookie is None:
@@ -152,15 +152,15 @@ class Visit(VisitState):
     # --- what the handler does ---------------------------------------------------------------------------
 
     def before_reading(self) -> None:
-        """Take note that the handler looks. Raises SessionNotLoadedError."""
+        """Note that the handler looks. Raises SessionNotLoadedError."""
         if not self.loaded:
             raise not_loaded()
         self.note_look()
 
     def note_look(self) -> None:
-        """Take note that somebody has the session in hand, and may change what is nested in it at any time.
+        """Note that the session was handed out, so that nested values may change at any time.
 
-        Not by which of its methods: code in C, as msgspec and Litestar have it, reads dicts past them.
+        It does not matter by which method: C code, as in msgspec and Litestar, bypasses them.
         """
         self.accessed = True
         if self.loaded and not self.seen:
@@ -171,12 +171,12 @@ class Visit(VisitState):
         return not _FIXED.issuperset(map(type, dict.values(self.session)))
 
     def before_asking(self) -> None:
-        """Take note that the handler changes something or asks for it. Raises SessionNotLoadedError."""
+        """Note that the handler changes or requests something. Raises SessionNotLoadedError."""
         self.before_reading()
         self.touched = True
 
     def before_writing(self) -> None:
-        """Take note that the handler writes. Raises where that could never be saved."""
+        """Note that the handler writes. Raises if that could never be saved."""
         if self.over:
             raise over()
         self.before_asking()
@@ -262,11 +262,11 @@ class Visit(VisitState):
     # --- the store ---------------------------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Read the session that the cookie names; once. No valid cookie: nothing is asked.
+        """Read the session that the cookie names, once. Without a valid cookie the store is not asked.
 
-        Ids that the store does not know (forged, expired, rotated away) are never taken over. A session that
-        cannot be read is none: its cookie is cleared, unless a later version may have stored it. Nor is there
-        one if the cookies are those of several users: their sessions are ended.
+        An id that the store does not know (forged, expired, rotated away) is never adopted. An unreadable
+        session counts as none, and its cookie is cleared, unless a later version may have stored it. There is
+        none either if the cookies belong to several users, whose sessions are then ended.
         """
         candidates = self._candidates
         if self.loaded or candidates is None:
@@ -281,7 +281,7 @@ class Visit(VisitState):
         self.loaded = True
 
     async def reload(self) -> None:
-        """Read the session again, forgetting what was not saved."""
+        """Read the session again, discarding unsaved changes."""
         if not self.loaded:
             await self.load()
         elif self.stored is not None and not self.unavailable:
@@ -301,7 +301,7 @@ class Visit(VisitState):
         self.note_look()
 
     def take(self, found: Found | None) -> None:
-        """Make this the state that is known, and the session's content."""
+        """Take this as the stored state, and as the session's contents."""
         session = self.session
         dict.clear(session)
         self.seen = False
@@ -313,7 +313,7 @@ class Visit(VisitState):
         dict.update(session, found[1])
 
     def adopt(self, value: object) -> None:
-        """Make what the framework left in the session's place the content of `visit.session`.
+        """Copy what the framework left in the session's place into `visit.session`.
 
         None or Litestar's `Empty` is a logout; a mapping or Struct replaces all data. Raises UsageError for
         anything else.
@@ -334,7 +334,7 @@ class Visit(VisitState):
         self.replace_contents(data)
 
     def is_quiet(self) -> bool:
-        """Whether there is nothing to save: nobody looked at the session, and it has time enough."""
+        """Whether there is nothing to save: no one looked at the session, and it is not about to expire."""
         if self.touched or self.follow is not None or self._moving is not None or self.over:
             return False
         stored = self.stored
@@ -343,9 +343,9 @@ class Visit(VisitState):
         return stored.expires_us - self.settings.now_us() >= self.own_lifetimes.threshold_us
 
     async def save(self) -> bool:
-        """Write what differs and do what the handler asked for, shielded from cancellation.
+        """Write the changes and do what the handler requested, shielded from cancellation.
 
-        Returns False if it was dropped. Raises UnavailableError, OutcomeUnknownError, UsageError.
+        Returns False if they were dropped. Raises UnavailableError, OutcomeUnknownError, UsageError.
         """
         if self.over:
             raise over()
@@ -353,7 +353,7 @@ class Visit(VisitState):
             return False
         if self.follow is not None:
             self.follow()
-            # Such a framework hands out what stands in its scope and asks nobody.
+            # Such a framework hands out what is in its scope without our noticing.
             self.touched = self.touched or self._is_nested()
         if not self.loaded:
             return True
@@ -361,7 +361,7 @@ class Visit(VisitState):
             if dict.__len__(self.session):
                 raise degraded()
             return True
-        # Nobody can have changed what nobody looked at.
+        # A session that was not handed out cannot have changed.
         encoded = encode_kept(self.contents(), self.snapshot) if self.touched else self.snapshot
         if encoded is self.snapshot and not self.is_asked:
             stored, now_us = self.stored, self.settings.now_us
@@ -373,11 +373,11 @@ class Visit(VisitState):
         return saved and (self._moving is None or await self._with_old_ended(self._moving))
 
     async def _with_old_ended(self, moving: Moving) -> bool:
-        """End what the old library has of this visitor, if the browser can be told; return True."""
+        """End the visitor's session in the old library, if the browser can be told; return True."""
         if self.is_stored and not (self.started or self.mute):
             stored = self.stored
             if stored is not None and moving.has_found(stored):
-                # Not before: a faster request may have given it another id meanwhile, by a login.
+                # Only now: a faster request may have given it another id by a login.
                 if not await moving.is_still_there(stored):
                     self._leave_old_cookie(moving)
                     return True
@@ -398,14 +398,14 @@ class Visit(VisitState):
         return self._saver
 
     def go_on_anonymously(self) -> None:
-        """After `load` failed: for reads there is no session, and writes raise UnavailableError."""
+        """Go on after `load` failed: the session reads as empty, and writing raises UnavailableError."""
         self.unavailable = self.loaded = True
         dict.clear(self.session)
 
     async def keep_alive(self) -> None:
-        """Move the end of a session that is in use for long, by a WebSocket or a stream, if that is due.
+        """Extend the session of a long WebSocket or stream, if that is due.
 
-        Raises nothing: who cannot be reached is tried again with a later message.
+        Raises nothing: a store that does not answer is tried again with a later message.
         """
         stored = self.stored
         if stored is None or self.lost or self.ending or self.unavailable or self.closed:
@@ -423,21 +423,22 @@ class Visit(VisitState):
             self._leave_old_cookie(self._moving)
 
     def refuse(self) -> None:
-        """Save nothing from now on; what `load` says of the cookie is left to the next request."""
+        """Save nothing from now on; if `load` was to clear the cookie, leave that to the next request."""
         self.close()
         if self.cookie is self._cookie_of_load:
             self.cookie = None
 
     def end(self) -> None:
-        """Note that the request has ended: whoever changes the session from now on is told."""
+        """Note that the request has ended: changing the session raises from now on."""
         self.closed = self.over = True
 
 
 def visit_in(scope: Mapping[str, Any], keeping: Keeping) -> Visit | None:
     """Return the visit that the middleware of this `Session` has put into a scope, if it has."""
-    for visit in scope.get(VISITS_KEY, ()):
+    visits: Sequence[Visit] = scope.get(VISITS_KEY, ())
+    for visit in visits:
         if visit.settings is keeping:
-            return visit  # type: ignore[no-any-return]
+            return visit
     return None
 
 

@@ -1,4 +1,4 @@
-"""Reads and writes of sessions, each one call of the store where the store has that call."""
+"""Reads and writes of sessions, each a single call of the store where it has one."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -31,23 +31,23 @@ _BY_USER = frozenset({"list_by_user", "delete_by_handle"})
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 HELD_SECONDS = 60
-"""How long the data of a login is held, where it takes two writes and the second fails."""
+"""How long a login's data is kept if the login takes two writes and the second fails."""
 
 LISTED_MAX = 2000
-"""How many sessions of a user a store lists at most."""
+"""The most sessions of a user that a store lists."""
 
 LISTS_MAX = 64
-"""How often a user's sessions are listed to end some of them, before all of them end."""
+"""The most times that a user's sessions are listed to end some of them; then all are ended."""
 
 READS_MAX = 8
-"""How often a save reads again what others write meanwhile, before it gives up."""
+"""The most times that a save reads again what others wrote before it gives up."""
 
 
 def may_be_sound(error: UnreadableSessionError, now_us: int, idle_us: int) -> bool:
-    """Tell whether a session that cannot be read is to be kept for a later version, which may have stored it.
+    """Return whether an unreadable session may be a later version's, and is to be kept for it.
 
-    Not if it ends much later than a session of this app would: then it is not of this app's making, and must
-    not stand in the way of its user for ever.
+    Not if it ends much later than this app's sessions do: then it is not this app's, and must not block its
+    user forever.
     """
     if not error.newer or error.expires is None:
         return error.newer
@@ -62,9 +62,9 @@ async def written_over_lists(
     wanted: Callable[[], dict[Any, Any]],
     write: Callable[[Difference], Awaitable[StoredSession]],
 ) -> StoredSession:
-    """Write the changes; where another request has put a list on a path, it gives way whole.
+    """Write the changes, replacing any list that another request has put on one of their paths.
 
-    `wanted` returns the data that the changes lead to. Raises what `write` raises.
+    `wanted` returns the data that the changes result in. Raises what `write` raises.
     """
     for _ in range(READS_MAX):
         try:
@@ -84,10 +84,10 @@ async def written_whole(
     expires: datetime | None,
     expect: dict[Path, Any] | None = None,
 ) -> StoredSession:
-    """Write changes of more paths than a patch takes: read the session, and replace it on condition.
+    """Write changes on more paths than a patch takes: read the session, and replace that version.
 
-    Atomic like a patch, and overwrites nothing that others change meanwhile; but they make it try again.
-    Raises SessionNotFoundError, and VersionConflictError where a path has another value than expected.
+    As atomic as a patch, and overwrites no change of others, but starts again when there is one. Raises
+    SessionNotFoundError, and VersionConflictError if a path does not have the expected value.
     """
 
     def change(session: SessionData) -> None:
@@ -112,7 +112,7 @@ async def patched(
     wanted: Callable[[], dict[Any, Any]],
     expires: datetime | None,
 ) -> StoredSession:
-    """Write the changes, and with them a new end if one is due. Raises SessionNotFoundError."""
+    """Write the changes, with a new expiry if one is due. Raises SessionNotFoundError."""
     if changes.width > PATHS_MAX:
         return await written_whole(store, session_id, changes, expires)
 
@@ -134,8 +134,8 @@ async def rotated(
 ) -> StoredSession:
     """Give the session a new id, user, changes and lifetime. Raises SessionNotFoundError.
 
-    That is one step, but for another absolute end and for changes of more paths than one step takes. In a
-    store that writes only the five methods the new session is created before the old one is deleted, and a
+    This is one step, unless the absolute expiry changes or there are more paths than one step takes. In a
+    store that has only the five methods, the new session is created before the old one is deleted, and a
     change that another request makes in between is lost.
     """
     if "rotate" not in store.features:
@@ -165,26 +165,26 @@ async def _renewed(
     now: datetime,
     absolute: datetime | Unchanged | None,
 ) -> StoredSession:
-    """Rotate in several steps, of which each leaves one session that lives.
+    """Rotate in several steps, each of which leaves one live session.
 
-    1. What follows is created, to end soon: a store that has no room refuses here, and nothing has happened.
-    2. In one step the old id dies, and what was stored under it until then is held under an id that nobody
-       gets. So no change of another request is lost, nor one made under an id that was planted.
-    3. What follows gets those changes and its full lifetime. If it is gone, a logout has found it by its user
-       and moment of creation.
-    4. What was held ends.
+    1. The successor is created, to end soon: a store without room refuses here, with nothing changed.
+    2. In one step the old id dies, and its data is held under an id that no one gets. So no change of another
+       request is lost, and none can be made any more under an id that was planted.
+    3. The successor gets those changes and its full lifetime. If it is gone, a logout has found it by its
+       user and its time of creation.
+    4. The held session ends.
     """
     held_until = now + timedelta(seconds=HELD_SECONDS)
     old = await _read(store, session_id)
     session = _successor(old, changes, wanted, user_id, min(expires, held_until), absolute)
     version = await store.create(session)
     try:
-        # Of no user: nobody can log out what they cannot see, and what follows is there to be seen already.
+        # Without a user, so that no list of devices shows it: the successor is listed already.
         held = await store.rotate(session_id, user_id=None, expires=held_until)
         session.data = _changed(held.data, changes, wanted)
         session.expires = expires
         session.version = await store.update(session.session_id, session, version=version)
-        with suppress(UnavailableError, OutcomeUnknownError):  # nobody has its id, and it ends soon
+        with suppress(UnavailableError, OutcomeUnknownError):  # no one has its id, and it ends soon
             await store.patch(held.session_id, expires=_LONG_AGO)
     except SessionNotFoundError:
         await store.delete(session.session_id)
@@ -207,7 +207,7 @@ def _successor(
     expires: datetime,
     absolute: datetime | Unchanged | None,
 ) -> SessionData:
-    """Return what follows a session. The moment of creation stays: `ended` finds it by that."""
+    """Return a session's successor. It keeps the time of creation, by which `ended` finds it."""
     absolute = old.absolute_expires if isinstance(absolute, Unchanged) else absolute
     return SessionData(
         session_id=new_session_id(),
@@ -228,10 +228,10 @@ def _changed(
 
 
 async def ended(store: BaseSessionStore, session_id: str, user_id: str | None, created: datetime) -> None:
-    """Delete a session, also if another request has given it a new id meanwhile.
+    """Delete a session, even if another request has given it a new id.
 
-    Whether it has is told by the first write, which ends the session under its old id, so that nobody can
-    rotate it any more. A new id keeps user and moment of creation, and by these the session is found.
+    The first write ends the session under its old id, so that it cannot be rotated any more, and shows
+    whether it has been. A rotated session keeps its user and its time of creation, and is found by them.
     """
     if user_id is not None and store.features >= _BY_USER:
         try:
@@ -244,7 +244,7 @@ async def ended(store: BaseSessionStore, session_id: str, user_id: str | None, c
 
 
 async def ended_everywhere(store: BaseSessionStore, user_id: str, kept: StoredSession | None) -> None:
-    """End all sessions of a user but this one, also if another request has given it a new id meanwhile."""
+    """End all of a user's sessions but this one, even if another request has given it a new id."""
     gone = kept is not None and store.features >= _BY_USER and await _is_gone(store, kept.session_id)
     if (
         gone
@@ -258,8 +258,8 @@ async def ended_everywhere(store: BaseSessionStore, user_id: str, kept: StoredSe
 async def _ended_of(store: BaseSessionStore, user_id: str, ends: Callable[[SessionInfo], bool]) -> bool:
     """End those of a user's sessions for which `ends` is true; return whether the last list had others.
 
-    Until a list shows none: one may get a new id between the list and its end, and is found under that. What
-    goes on getting new ids for too long is ended with all others.
+    Repeat until a list shows none: a session may get a new id after it was listed, and is found under that.
+    If sessions keep getting new ids, all of the user's are ended.
     """
     for _ in range(LISTS_MAX):
         listed = await store.list_by_user(user_id, limit=LISTED_MAX)
@@ -274,7 +274,7 @@ async def _ended_of(store: BaseSessionStore, user_id: str, ends: Callable[[Sessi
 
 
 async def goes_on(store: BaseSessionStore, user_id: str, stored: StoredSession) -> bool:
-    """Tell whether a session that is gone lives on under another id, by a login of this user."""
+    """Return whether a session that is gone lives on under another id after a login of this user."""
     if not store.features >= _BY_USER:
         return False
     listed = await store.list_by_user(user_id, limit=LISTED_MAX)
