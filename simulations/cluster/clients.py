@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from greenroom import wire
+from greenroom import silence, wire
 from greenroom.dialog import Dialog, DialogSettings
 from greenroom.dialog.links import Link
 from greenroom.dialog.operations import Kind, Single
@@ -150,7 +150,7 @@ class _Runner(DialogRunner):
             self._lost(number, reason)
 
         self._attempts[number] = self._process.network.connect(
-            self._process, address, opened, failed, "client"
+            self._process, address, opened, failed, "client", silence.STORE
         )
 
     def _received(self, number: int, payload: Any) -> None:

@@ -17,15 +17,15 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Protocol
 
+from greenroom import silence as silences
 from greenroom.deadlines import NEVER_NS
 from greenroom.framing import encode_frames
+from greenroom.silence import Silence
 from simulations.kernel.timeline import MILLISECOND, SECOND, Machine, Timeline
 from simulations.kernel.traffic import TrafficRule
 
-USER_TIMEOUT_NS = 5 * SECOND
 _SYN_RETRY_NS = 1 * SECOND
 _RETRANSMIT_NS = 200 * MILLISECOND
-_KEEPALIVE_NS = 2 * SECOND
 _FRAME_BYTES_MAX = 16 << 20
 
 
@@ -60,11 +60,12 @@ class End:
         "process",
         "queued_until",
         "reply_lost",
+        "silence",
         "tag",
         "unread",
     )
 
-    def __init__(self, process: Owner, number: int) -> None:
+    def __init__(self, process: Owner, number: int, silence: Silence) -> None:
         self.process = process
         self.host = process.machine.name
         self.number = number
@@ -75,16 +76,22 @@ class End:
         self.held: list[Any] | None = None
         self.acks_watched = False
         self.reply_lost = False
+        self.silence = silence
         self.unread: list[tuple[Callable[..., None], Any]] | None = None
         self.tag = ""
         self.on_data: Callable[[Any], None] = _ignore
         self.on_closed: Callable[[str], None] = _ignore
 
+    @property
+    def user_timeout_ns(self) -> int:
+        """How long what this side sent may go unacknowledged."""
+        return round(self.silence.user_timeout_seconds * SECOND)
+
 
 class Attempt:
     """A connection being opened; `cancel` gives it up."""
 
-    __slots__ = ("cancelled", "on_failed", "on_open", "process", "tag")
+    __slots__ = ("cancelled", "on_failed", "on_open", "process", "silence", "tag")
 
     def __init__(
         self,
@@ -92,7 +99,9 @@ class Attempt:
         on_open: Callable[[End], None],
         on_failed: Callable[[str], None],
         tag: str,
+        silence: Silence,
     ) -> None:
+        self.silence = silence
         self.process = process
         self.on_open = on_open
         self.on_failed = on_failed
@@ -190,7 +199,7 @@ class Network:
                 if rule.jitter_ns:
                     delay += int(self.random.random() * rule.jitter_ns)
                 wait = _RETRANSMIT_NS
-                while rule.loss and delay < USER_TIMEOUT_NS and self.random.random() < rule.loss:
+                while rule.loss and delay < end.user_timeout_ns and self.random.random() < rule.loss:
                     self.happened["packet lost"] += 1
                     delay += wait
                     wait *= 2
@@ -214,12 +223,14 @@ class Network:
         on_open: Callable[[End], None],
         on_failed: Callable[[str], None],
         tag: str = "",
+        silence: Silence | None = None,
     ) -> Attempt:
         """Begin to connect; one of the two is called in the process, unless the attempt is cancelled.
 
-        An address is `"machine:port"`.
+        An address is `"machine:port"`. `silence` is the patience of this side, that of a link
+        without; the other side's is that of a server.
         """
-        attempt = Attempt(process, on_open, on_failed, tag)
+        attempt = Attempt(process, on_open, on_failed, tag, silence or silences.LINK)
         self.timeline.after(self._latency_ns, self._syn, attempt, address)
         return attempt
 
@@ -237,15 +248,15 @@ class Network:
             self.timeline.after(self._latency_ns, self._refused, attempt)
             return
         listener, accept = found
-        near, far = self._end(attempt.process), self._end(listener)
+        near, far = self._end(attempt.process, attempt.silence), self._end(listener, silences.SERVED)
         near.peer, far.peer = far, near
         near.tag = far.tag = attempt.tag
         listener.tell(far.number, self._accepted, far, accept)
         self.timeline.after(self._latency_ns, self._established, attempt, near)
 
-    def _end(self, process: Owner) -> End:
+    def _end(self, process: Owner, silence: Silence) -> End:
         self._ends += 1
-        end = End(process, self._ends)
+        end = End(process, self._ends, silence)
         process.ends[end] = None
         return end
 
@@ -314,11 +325,11 @@ class Network:
         if not end.open:
             return
         delay = self._delay(end)
-        if delay >= USER_TIMEOUT_NS and end.arrival < NEVER_NS:
+        if delay >= end.user_timeout_ns and end.arrival < NEVER_NS:
             # Lost so often, or so long under way, that its sender has given up before it arrives.
             end.arrival = NEVER_NS
             self.happened["user timeout"] += 1
-            self.timeline.after(USER_TIMEOUT_NS, self._end_locally, end, "timed out")
+            self.timeline.after(end.user_timeout_ns, self._end_locally, end, "timed out")
         when = max(self.timeline.now + delay, end.arrival)
         end.arrival = when
         self.timeline.at(when, self._arrive, end, payload)
@@ -342,7 +353,7 @@ class Network:
             return
         if self.is_cut(peer.host, end.host) and not end.acks_watched:
             end.acks_watched = True
-            self.timeline.after(USER_TIMEOUT_NS, self._unacknowledged, end)
+            self.timeline.after(end.user_timeout_ns, self._unacknowledged, end)
         process.tell(peer.number, self._read, peer, payload)
 
     def leave_unread(self, end: End) -> None:
@@ -371,17 +382,20 @@ class Network:
             return
         end.on_data(payload)
 
-    def _keepalive(self, end: End, tries: int) -> None:
-        """Probe a connection that is idle, and gone at the other side, as keep-alive does."""
+    def _watch(self, end: End) -> None:
+        """Let keep-alive begin for a side whose peer is gone from now on."""
+        self.timeline.after(end.silence.idle_seconds * SECOND, self._keepalive, end, self.timeline.now)
+
+    def _keepalive(self, end: End, since_ns: int) -> None:
         if not end.open or end.peer.open:
             return
         peer = end.peer.host
         if self.machines[peer].up and not self.is_cut(end.host, peer) and not self.is_cut(peer, end.host):
             self._end_locally(end, "connection reset")
-        elif tries:
-            self.timeline.after(SECOND, self._keepalive, end, tries - 1)
-        else:
+        elif self.timeline.now - since_ns >= end.user_timeout_ns:
             self._end_locally(end, "timed out")
+        else:
+            self.timeline.after(end.silence.interval_seconds * SECOND, self._keepalive, end, since_ns)
 
     def _hold(self, end: End, payload: Any) -> None:
         if payload is _RESET:
@@ -389,7 +403,7 @@ class Network:
         if end.held is None:
             end.held = []
             self._holding[end] = None
-            self.timeline.after(USER_TIMEOUT_NS, self._user_timeout, end, end.held)
+            self.timeline.after(end.user_timeout_ns, self._user_timeout, end, end.held)
         end.held.append(payload)
 
     def _user_timeout(self, end: End, held: list[Any]) -> None:
@@ -409,6 +423,8 @@ class Network:
         machine = self.machines[end.peer.host]
         if machine.up and not self.is_cut(end.peer.host, end.host):
             self.timeline.after(self._latency_ns, self._end_locally, end, "connection reset")
+        else:
+            self.timeline.after(end.user_timeout_ns, self._end_locally, end, "timed out")
 
     def _end_locally(self, end: End, reason: str) -> None:
         if end.open:
@@ -421,7 +437,7 @@ class Network:
             self._forget(end)
             if end.peer.open:
                 # Nothing told the other side; if it never sends, only its keep-alive finds out.
-                self.timeline.after(_KEEPALIVE_NS, self._keepalive, end.peer, 5)
+                self._watch(end.peer)
             end.on_closed(reason)
 
     def _forget(self, end: End) -> None:
@@ -441,14 +457,14 @@ class Network:
         when = max(self.timeline.now + self._delay(end), end.arrival)
         end.arrival = when
         self.timeline.at(when, self._arrive, end, _RESET if reset else _CLOSE)
-        self.timeline.after(_KEEPALIVE_NS, self._keepalive, end.peer, 5)
+        self._watch(end.peer)
 
     def forsake(self, end: End) -> None:
         """This side's machine is gone. The other side notices when nothing answers it."""
         self._forget(end)
         end.held = None
         self._holding.pop(end, None)
-        self.timeline.after(USER_TIMEOUT_NS, self._end_locally, end.peer, "timed out")
+        self._watch(end.peer)
 
     def break_connection(self, end: End) -> None:
         """Reset a connection from within the network: both sides are told, what is under way is lost."""
@@ -461,4 +477,4 @@ class Network:
         """Let one side of a connection vanish unnoticed: the other still believes in it."""
         if end.open:
             end.process.tell(end.number, self._ended, end, "connection reset")
-            self.timeline.after(_KEEPALIVE_NS, self._keepalive, end.peer, 5)
+            self._watch(end.peer)

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from greenroom import wire
+from greenroom import silence, wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.dialog import links
 from greenroom.dialog.core import Dialog
@@ -13,6 +13,7 @@ from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.map_follower import MapFollower
 from greenroom.dialog.placement import Placement
 from greenroom.dialog.runner import DialogRunner
+from greenroom.silence import Silence
 from greenroom_cluster.coordination import draft, foreigners, rules, service
 from greenroom_cluster.coordination.coordinator import ConnectionClosed, Coordinator, Outcome
 from greenroom_cluster.coordination.draft import Draft
@@ -28,8 +29,6 @@ from greenroom_cluster.links.outbox import Outbox
 from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.agent import Agent
 from greenroom_cluster.shard.host import Host
-from simulations.kernel import network
-from simulations.kernel.network import Network
 from simulations.mutants.patching import Patches, mutant
 from simulations.mutants.stories import (
     ANEW,
@@ -259,8 +258,8 @@ def _(patches: Patches) -> None:
 @mutant("believes in half-open connections", budget=2000)
 def _(patches: Patches) -> None:
     """Neither keep-alive nor a user timeout: a connection whose other side is gone stays."""
-    patches.set(Network, "_keepalive", lambda self, end, tries: None)
-    patches.set(network, "USER_TIMEOUT_NS", 10**15)
+    for side in ("STORE", "LINK", "SERVED"):
+        patches.set(silence, side, Silence(10**6, 10**6, 10**6))
 
 
 @mutant("reports a death that it has not seen")

@@ -1,7 +1,7 @@
 """Mutants: known mistakes, planted for the length of a `with` and taken out again.
 
-Production code knows nothing of them: a mutant replaces functions of the pure core, or of the simulated
-drivers, from outside.
+Production code knows nothing of them: a mutant replaces parts of the product from outside, never of the
+simulated world.
 """
 
 from collections.abc import Callable, Iterator

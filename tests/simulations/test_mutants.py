@@ -1,11 +1,13 @@
 """The oracles are believed because they find what is known to be wrong."""
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
 from greenroom_cluster.shard.roles.primary import Primary
 from simulations.mutants.hunt import find
-from simulations.mutants.patching import MUTANTS, planted
+from simulations.mutants.patching import MUTANTS, Patches, planted
 from simulations.runs.batch import run_plan, run_seed
 
 FIRST_SEEDS = {
@@ -46,3 +48,27 @@ def test_a_mutant_is_taken_out_again() -> None:
 def test_every_mutant_says_what_is_wrong() -> None:
     assert len(MUTANTS) >= 40
     assert all(mutant.mistake.endswith(".") for mutant in MUTANTS.values())
+
+
+def test_a_mutant_breaks_only_the_product() -> None:
+    """What stands in the simulated world alone proves nothing about the code that users run."""
+    for name, mutant in MUTANTS.items():
+        patches = Recorded()
+        try:
+            mutant.plant(patches)
+        finally:
+            patches.undo()
+        assert patches.broken, name
+        assert not [each for each in patches.broken if each.startswith("simulations.")], name
+
+
+class Recorded(Patches):
+    """Patches that note whose attributes they replace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken: list[str] = []
+
+    def set(self, owner: Any, name: str, value: Any) -> None:
+        self.broken.append(getattr(owner, "__module__", None) or owner.__name__)
+        super().set(owner, name, value)

@@ -220,5 +220,31 @@ def test_who_only_reads_finds_out_that_the_sender_has_given_up() -> None:
     pair.send("one")
     pair.run(6)
     pair.network.mend("a", "b")
-    pair.run(3)
+    pair.run(16)
     assert pair.closed == ["client: timed out", "server: connection reset"]
+
+
+def test_who_waits_for_a_vanished_machine_asks_until_its_patience_is_over() -> None:
+    """The one that opened the connection has that of a link: it asks after 2, 4 and 6 seconds."""
+    pair = Pair()
+    pair.run(1)
+    for end in list(pair.server.ends):
+        pair.network.machine("b").up = False
+        pair.network.forsake(end)
+    pair.run(5.5)
+    assert pair.closed == []
+    pair.run(1)
+    assert pair.closed == ["client: timed out"]
+
+
+def test_who_sends_to_a_vanished_machine_waits_for_the_user_timeout() -> None:
+    pair = Pair()
+    pair.run(1)
+    for end in list(pair.server.ends):
+        pair.network.machine("b").up = False
+        pair.network.forsake(end)
+    pair.network.send(pair.opened[0], ["a"])
+    pair.run(4.9)
+    assert pair.closed == []
+    pair.run(0.5)
+    assert pair.closed == ["client: timed out"]

@@ -26,17 +26,13 @@ from greenroom.framing import (
     encode_greeting,
 )
 from greenroom.negotiation import Agreement
+from greenroom.silence import SERVED, Silence
 from greenroom_cluster.runtime.budget import BufferBudget
 from greenroom_cluster.runtime.reading import ConnectionEndedError, FrameReader
 from greenroom_cluster.runtime.sockets import configure, reset_on_close
 from greenroom_cluster.runtime.unsendable import substitute
 
 OUTBOUND_BYTES_MAX = 8 << 20
-USER_TIMEOUT_SECONDS = 5.0
-# How long a silent connection waits before it asks whether the other side is there: ten thousand idle clients
-# should cost few packets, a link should notice soon.
-SERVED_KEEPALIVE_SECONDS = 15
-LINK_KEEPALIVE_SECONDS = 2
 
 # Queued chunks cost memory beside their bytes, which counts against the bound too.
 _CHUNK_COST_BYTES = 256
@@ -77,10 +73,9 @@ class FramedConnection(FrameReader):
         nursery: trio.Nursery,
         *,
         outbound_bytes_max: int = OUTBOUND_BYTES_MAX,
-        user_timeout_seconds: float = USER_TIMEOUT_SECONDS,
-        keepalive_seconds: int = SERVED_KEEPALIVE_SECONDS,
+        silence: Silence = SERVED,
     ) -> None:
-        configure(sock, user_timeout_seconds, keepalive_seconds)
+        configure(sock, silence)
         super().__init__(sock)
         self._nursery = nursery
         self._outbound: deque[memoryview] = deque()

@@ -15,9 +15,10 @@ from greenroom import wire
 from greenroom.addresses import parse_address
 from greenroom.deadlines import NEVER_NS
 from greenroom.errors import RemoteProtocolError, UsageError
+from greenroom.silence import LINK
 from greenroom_cluster.links import redial
 from greenroom_cluster.links.redial import DIAL_NS
-from greenroom_cluster.runtime.connection import LINK_KEEPALIVE_SECONDS, OUTBOUND_BYTES_MAX, FramedConnection
+from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.reading import ConnectionEndedError
 
@@ -147,7 +148,7 @@ class _Line:
                 await _connect(self._address),
                 self._nursery,
                 outbound_bytes_max=self._outbound_bytes_max,
-                keepalive_seconds=LINK_KEEPALIVE_SECONDS,
+                silence=LINK,
             )
         except OSError as error:
             return redial.Ended(f"{self._address} cannot be reached: {error.strerror or error}")

@@ -29,7 +29,7 @@ from greenroom.framing import FRAME_BYTES_MAX, encode_greeting
 from greenroom_cluster.links.handshake import Door
 from greenroom_cluster.runtime.budget import BUFFER_BYTES_MAX, SWEEP_SECONDS, BufferBudget
 from greenroom_cluster.runtime.clocks import wall_us
-from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, USER_TIMEOUT_SECONDS, FramedConnection
+from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.descriptors import SpareDescriptor, connections_within
 from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.ports import cannot_listen
@@ -86,7 +86,6 @@ class ListenerSettings:
     hello_seconds: float = 5.0
     outbound_bytes_max: int = OUTBOUND_BYTES_MAX
     buffer_bytes_max: int = BUFFER_BYTES_MAX
-    user_timeout_seconds: float = USER_TIMEOUT_SECONDS
 
 
 class Listener:
@@ -203,7 +202,6 @@ class Listener:
                 sock,
                 nursery,
                 outbound_bytes_max=self._settings.outbound_bytes_max,
-                user_timeout_seconds=self._settings.user_timeout_seconds,
             )
         except OSError:  # it was reset before it was accepted
             sock.close()

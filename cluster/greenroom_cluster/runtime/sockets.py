@@ -3,19 +3,21 @@
 import socket
 import struct
 
+from greenroom.silence import Silence
+
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
-def configure(sock: socket.socket, user_timeout_seconds: float, keepalive_seconds: int) -> None:
+def configure(sock: socket.socket, silence: Silence) -> None:
     """Make it send at once, never block, and notice when the other side is gone."""
     sock.settimeout(0)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # Ends a connection whose other side acknowledges or reads nothing for this long.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(user_timeout_seconds * 1000))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(silence.user_timeout_seconds * 1000))
     # And one that is silent because its other side vanished.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive_seconds)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, keepalive_seconds)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, silence.idle_seconds)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, silence.interval_seconds)
 
 
 def remote_name(sock: socket.socket) -> str:

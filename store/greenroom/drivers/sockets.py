@@ -6,10 +6,9 @@ import socket
 import struct
 from typing import Any
 
+from greenroom import silence
+
 RECEIVE_BYTES = 256 * 1024
-USER_TIMEOUT_MS = 5000
-KEEPALIVE_IDLE_SECONDS = 5
-KEEPALIVE_INTERVAL_SECONDS = 2
 KEEPALIVE_PROBES = 3
 
 _RESET = struct.pack("ii", 1, 0)
@@ -23,9 +22,9 @@ def configured_socket(family: int) -> socket.socket:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (
-            ("TCP_USER_TIMEOUT", USER_TIMEOUT_MS),
-            ("TCP_KEEPIDLE", KEEPALIVE_IDLE_SECONDS),
-            ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_SECONDS),
+            ("TCP_USER_TIMEOUT", round(silence.STORE.user_timeout_seconds * 1000)),
+            ("TCP_KEEPIDLE", silence.STORE.idle_seconds),
+            ("TCP_KEEPINTVL", silence.STORE.interval_seconds),
             ("TCP_KEEPCNT", KEEPALIVE_PROBES),
         ):
             if hasattr(socket, name):  # not on every system

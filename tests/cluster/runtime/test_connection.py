@@ -12,6 +12,7 @@ import trio
 from greenroom import wire
 from greenroom.errors import RemoteProtocolError
 from greenroom.framing import encode_frames, encode_greeting, encode_message, messages_decoder
+from greenroom.silence import Silence
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.reading import ConnectionEndedError
 from tests.cluster.runtime.loopback import (
@@ -206,7 +207,7 @@ async def test_peer_that_does_not_read_is_reset_at_the_bound() -> None:
 
 
 async def test_peer_that_does_not_read_is_given_up_after_the_user_timeout() -> None:
-    async with against_raw(user_timeout_seconds=0.3) as (connection, _raw):
+    async with against_raw(silence=Silence(user_timeout_seconds=0.3)) as (connection, _raw):
         for _ in range(5):
             connection.send([update(1, 1_000_000)])
         with trio.fail_after(30), pytest.raises(ConnectionEndedError):
