@@ -1,10 +1,10 @@
-"""Which messages each role may send to each kind of server: the one table of it.
+"""The table of messages that each role may send to each kind of server.
 
-A listener decodes what a connection says by the row of its role, so anything else ends that connection
-unread. Roles that a server has no row for are refused in answer to their hello.
+A listener decodes messages by the row of the connection's role, so any other message ends the connection
+unread. A role without a row at a server is refused in the reply to its hello.
 
-`client` is a store. `peer` is an actor or a node's supervisor. `admin` only looks. `operator` acts: a command
-that changes something for good.
+`client` is a store. `peer` is an actor or a node's supervisor. `admin` only reads.
+`operator` makes a permanent change, by a command.
 """
 
 from collections.abc import Mapping
@@ -38,6 +38,6 @@ AT_ACTOR: Mapping[str, Any] = {
 AT_COORDINATOR: Mapping[str, Any] = {
     wire.ROLE_ADMIN: wire.Subscribe,
     wire.ROLE_OPERATOR: wire.Subscribe | ForgetNode,
-    # ForgetNode only to be rejected in words: the command of former releases spoke as a peer.
+    # ForgetNode only so that it can be rejected with a reason: earlier releases sent it as a peer.
     wire.ROLE_PEER: wire.Subscribe | NodeReport | ForgetNode,
 }

@@ -50,7 +50,7 @@ _REPLICAS = Flag(
 
 
 class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How the processes of a coordinator or node are supervised, and what they log."""
+    """Supervision and logging of a coordinator or node and its processes."""
 
     restarts: RestartSettings = RestartSettings()
     hang_seconds: Annotated[
@@ -120,9 +120,10 @@ class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag="coordinator"):
-    """A `greenroom coordinator`. `shards` and `replicas` None: as the cluster is, or the default.
+    """A `greenroom coordinator`. `shards` or `replicas` None: that of the existing cluster, or the default.
 
-    `adopt_from` are addresses of nodes, with commas: a new lineage begins from the newest map they serve.
+    `adopt_from` lists addresses of nodes, separated by commas: a new lineage begins from the newest map that
+    they serve.
     """
 
     listen: Annotated[str, Flag(help="Address to listen on.", variable="GREENROOM_COORDINATOR_LISTEN")] = (
@@ -166,22 +167,22 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
         self.process.check()
 
     def adopted_addresses(self) -> list[str]:
-        """Return the addresses in `adopt_from`. Raises UsageError if one is none."""
+        """Return the addresses in `adopt_from`. Raises UsageError if one is malformed."""
         addresses = [address.strip() for address in self.adopt_from.split(",") if address.strip()]
         for address in addresses:
             check_address("--adopt-from", address)
         return addresses
 
     def options(self) -> ClusterOptions:
-        """Return what is asked of the cluster."""
+        """Return the options of the cluster itself."""
         return ClusterOptions(self.cluster, self.shards, self.replicas, self.new_lineage, self.give_up_newer)
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
     """A `greenroom node`.
 
-    `advertise` is what others reach it by, empty for the address it listens on; a port of 0 in it stands for
-    the port listened on. Actors listen on ports from `actor_port_base` on, or on any if that is 0.
+    `advertise` is the address at which others reach it; empty: the one it listens on. A port of 0 in it
+    stands for the port it listens on. Actors listen on ports from `actor_port_base` on; 0: on any free ports.
     """
 
     name: Annotated[str, Flag(help="Name of the node, unique in the cluster.")]
@@ -217,10 +218,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
 class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A whole cluster on this machine.
 
-    Nodes listen on consecutive ports from that of `listen` on, or on free ones if it is 0. The coordinator
-    listens on `coordinator_listen`, port 0: any; without it on its usual address, or any free port if that is
-    taken or nodes listen on free ones. Without a `data_dir` the cluster map goes to a temporary directory and
-    is deleted at the end. Without a `memory_max` all actors share what there is.
+    Nodes listen on consecutive ports, beginning with that of `listen`; port 0: on any free ports. The
+    coordinator listens on `coordinator_listen` (port 0: any free port). If that is empty, it takes its usual
+    address, or any free port if the usual one is taken or the nodes listen on free ports. Without a
+    `data_dir` the cluster map is kept in a temporary directory and deleted at the end. Without a `memory_max`
+    all actors share the machine's memory.
     """
 
     nodes: Annotated[int, Flag(help="How many nodes.")] = 3
@@ -238,7 +240,7 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     cluster: Annotated[str, CLUSTER_FLAG] = CLUSTER
     shards: Annotated[int, _SHARDS] = SHARDS_DEFAULT
     replicas: Annotated[int, _REPLICAS] = REPLICAS_DEFAULT
-    restart_nodes: Annotated[bool, Flag(help="Start a node again that ends unasked.")] = True
+    restart_nodes: Annotated[bool, Flag(help="Start a node again if it ends unexpectedly.")] = True
     node: NodeOptions = NodeOptions()
     process: ProcessOptions = ProcessOptions(logs=LogSettings(level="warning"))
 
@@ -291,24 +293,24 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
             if coordinator_host == host and port <= coordinator_port <= last:
                 raise UsageError(
                     f"--coordinator-listen {self.coordinator_listen} is the address of node "
-                    f"n{coordinator_port - port + 1} as well, for nodes listen on ports {port} to {last}: "
+                    f"n{coordinator_port - port + 1} as well: nodes listen on ports {port} to {last}; "
                     "choose another --coordinator-listen or --listen"
                 )
 
 
 def check_address(option: str, address: str, *, any_port: bool = False) -> None:
-    """Raise UsageError, naming the option, if this is no `host:port`."""
+    """Raise UsageError, naming the option, unless this is `host:port`."""
     try:
         host, _ = parse_address(address, any_port=any_port)
-        host.encode("idna")  # as whoever looks it up will
+        host.encode("idna")  # as the resolver will
     except UsageError as error:
         raise UsageError(f"{option}: {error}") from None
     except UnicodeError:
-        raise UsageError(f"{option}: {address!a} does not begin with a name of a host") from None
+        raise UsageError(f"{option}: {address!a} does not begin with a host name") from None
 
 
 def memory_bytes(option: str, text: str) -> int:
-    """Return an actor's bound in bytes, 0 for an empty text. Raises UsageError, naming the option."""
+    """Return an actor's bound in bytes; 0 for an empty text. Raises UsageError, naming the option."""
     if not text:
         return 0
     found = _SIZE.fullmatch(text.strip())
@@ -328,7 +330,7 @@ def memory_bytes(option: str, text: str) -> int:
 
 
 def check_name(option: str, name: str) -> None:
-    """Raise UsageError, naming the option, if this can be no node's name: it stands in slots."""
+    """Raise UsageError, naming the option, unless this can name a node, and so its slots."""
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"{option} takes 1 to 63 letters, digits, dots, dashes and underscores, the first a letter or "

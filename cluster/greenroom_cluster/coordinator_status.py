@@ -1,4 +1,4 @@
-"""The coordinator's state for an operator: whether it is there, and what waits for it."""
+"""The coordinator's state for an operator: whether it is reachable, and what waits for it."""
 
 from collections import Counter
 
@@ -17,22 +17,22 @@ _AWAITED = {
     "handover": "the hand-over to another primary",
     "reaffirm": "the confirmation of their primary",
 }
-"""What shards wait for, by the kind of the proposal."""
+"""What a shard waits for, by kind of proposal."""
 
 
 class Undecided(msgspec.Struct, frozen=True):
-    """A change of a shard that the coordinator has not decided yet; `kind` as in a `Proposal`."""
+    """A proposed change of a shard that the coordinator has not decided yet; `kind` as in `Proposal`."""
 
     shard: int
     kind: str
 
 
 class CoordinatorStatus(msgspec.Struct, frozen=True):
-    """Whether the coordinator is there, by the word of the actors that answered.
+    """Whether the actors that answered can reach the coordinator.
 
-    `state`: `up`; `away`, no actor reaches it; `cut_off`, some do not; `unknown`, none tells. `away_seconds`:
-    how long ago the last of the actors that do not reach it lost it. `unreached_by` names their slots.
-    `undecided` is what they wait for.
+    `state`: `up`; `away`, no actor reaches it; `cut_off`, some do not; `unknown`, no actor says.
+    `unreached_by` lists the slots of the actors that do not reach it, `away_seconds` is how long ago the last
+    of these lost it, and `undecided` is what they wait for.
     """
 
     state: str = UNKNOWN
@@ -41,7 +41,7 @@ class CoordinatorStatus(msgspec.Struct, frozen=True):
     undecided: tuple[Undecided, ...] = ()
 
     def told(self) -> str:
-        """Return the text for an operator; empty unless the coordinator is missed."""
+        """Return the text for an operator; empty unless an actor cannot reach the coordinator."""
         if self.state not in {AWAY, CUT_OFF}:
             return ""
         since = f"{self.away_seconds:.0f} s"
@@ -67,7 +67,7 @@ class CoordinatorStatus(msgspec.Struct, frozen=True):
         return f"Waiting: {', '.join(waits)}."
 
     def awaited(self) -> dict[int, str]:
-        """Return what each shard that waits for the coordinator waits for, as an operator sees it."""
+        """Return what each waiting shard expects of the coordinator, as text for an operator."""
         kinds: dict[int, list[str]] = {}
         for each in self.undecided:
             kinds.setdefault(each.shard, []).append(each.kind)

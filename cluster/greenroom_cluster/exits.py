@@ -1,4 +1,4 @@
-"""How a command ends: exit codes, and errors that a user can mend as one line on stderr."""
+"""Exit codes of commands, and one line on stderr for an error that the user can fix."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ def leave_on_signals() -> None:
 
 
 def _leave(number: int, _frame: object) -> NoReturn:
-    # By the convention of shells. Nothing has been started yet that would have to be stopped.
+    # The exit code by which shells report a signal. Nothing has been started yet that would need stopping.
     os._exit(128 + number)
 
 
@@ -61,7 +61,7 @@ def errors_told() -> Iterator[None]:
 
 
 def _user_error(error: BaseException) -> GreenroomError | None:
-    """Return the error that is meant for the user, also out of the group of a task nursery."""
+    """Return the error that is meant for the user, also from within an exception group."""
     if isinstance(error, GreenroomError):
         return error
     if isinstance(error, BaseExceptionGroup):

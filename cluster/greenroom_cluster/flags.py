@@ -1,4 +1,4 @@
-"""How a field of settings is given on the command line."""
+"""Metadata that makes a field of settings an option of the command line."""
 
 from typing import Any
 

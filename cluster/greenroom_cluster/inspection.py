@@ -1,4 +1,4 @@
-"""The state of a cluster as an operator sees it: the map, and what every actor says of its replicas."""
+"""The state of a cluster for an operator: the map, and what each actor reports of its replicas."""
 
 import os
 from collections import Counter
@@ -31,7 +31,7 @@ ALONE = "alone"
 UNAVAILABLE = "unavailable"
 SUSPENDED = "suspended"
 
-# A full shard is what has all its replicas; for people that sounds like one without room.
+# A full shard has all its replicas. To people "full" sounds like a shard without room.
 STATE_NAMES = {
     FULL: "whole",
     SAME_NODE: SAME_NODE,
@@ -54,11 +54,12 @@ class NodeStatus(msgspec.Struct, frozen=True):
 
 
 class ActorStatus(msgspec.Struct, frozen=True):
-    """One actor incarnation of the map; `reachable` says whether it answered just now.
+    """One actor incarnation of the map; `reachable`: it answered just now.
 
-    `used_bytes` of its memory are counted, and `free_bytes` are not used; 0 if it does not say.
-    `grantable_bytes` of them are in nobody's share at the moment. `evicted` sessions were ended by its
-    primaries to make room. `refuses_growth`: a write was refused in the last minute for want of it.
+    `used_bytes` and `free_bytes` of its memory are 0 if it does not report them. `grantable_bytes` of the
+    free ones belong to no shard's share yet. `evicted` counts the sessions that its primaries ended to make
+    room. `refuses_growth`: a write was refused within the last minute because this actor had no memory for
+    it.
     """
 
     slot: str
@@ -89,13 +90,13 @@ class SuspendedStatus(msgspec.Struct, frozen=True):
 
 
 class ShardStatus(msgspec.Struct, frozen=True):
-    """One shard. `primary` and `backups` are slots; `state` is one of the words above.
+    """One shard. `primary` and `backups` are slots; `state` is one of the states above.
 
-    `same_node`: all replicas are there, but on one node: if that is lost, so is the shard. `waits_for` names
-    the nodes that may hold its sessions and are away, if nothing else can go on. `suspended` is the record
-    that ended its primary, if the shard has stopped before it. `join_refusal` says why an actor that should
-    hold a copy did not take it; `join_refused_by` is the slot of one that has no memory for the copy's
-    `join_bytes`.
+    `same_node`: all replicas are there, but on one node, whose loss would lose the shard. `waits_for` lists
+    the nodes that are away and may hold its sessions, if the shard cannot go on without them. `suspended` is
+    the record that ended its primary, if the shard has stopped before that record. `join_refusal` says why an
+    actor did not take the copy that it should hold; `join_refused_by` is its slot if it had no memory for the
+    copy's `join_bytes`.
     """
 
     shard: int
@@ -111,7 +112,7 @@ class ShardStatus(msgspec.Struct, frozen=True):
     join_bytes: int = 0
 
     def told(self) -> str:
-        """Say why the shard is suspended, and what to do."""
+        """Return why the shard is suspended, and what to do."""
         record = self.suspended
         assert record is not None
         return (
@@ -122,7 +123,7 @@ class ShardStatus(msgspec.Struct, frozen=True):
 
 
 class ClusterStatus(msgspec.Struct, frozen=True):
-    """The whole cluster at about one moment."""
+    """The whole cluster, at roughly one moment."""
 
     cluster: str
     lineage: int
@@ -136,15 +137,15 @@ class ClusterStatus(msgspec.Struct, frozen=True):
 
     @property
     def healthy(self) -> bool:
-        """Whether every shard serves with all its replicas, on more than one node if there are several.
+        """Whether every shard serves with all its replicas, on several nodes if it has several.
 
-        So they do also while the coordinator is away.
+        The coordinator need not be reachable for that.
         """
         return all(shard.state == FULL for shard in self.shards)
 
     @property
     def refusing(self) -> tuple[str, ...]:
-        """The slots of the actors for want of whose memory writes were refused within the last minute."""
+        """The slots of the actors whose lack of memory caused a refused write within the last minute."""
         return tuple(actor.slot for actor in self.actors if actor.refuses_growth)
 
     @property
@@ -163,7 +164,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
         return ", ".join(f"{count} {STATE_NAMES[state]}" for state, count in self.states().items() if count)
 
     def warnings(self) -> list[str]:
-        """Say whether the coordinator is missed, what shards wait for, and which are at risk."""
+        """Return warnings: an unreachable coordinator, shards that wait, shards at risk."""
         crowded = Counter(node_of(shard.primary) for shard in self.shards if shard.state == SAME_NODE)
         refused = [
             LackedCopy(shard.shard, shard.join_refusal, shard.join_refused_by, shard.join_bytes)
@@ -201,7 +202,8 @@ async def _ask(
 ) -> wire.ServerMessage:
     """Send one message and return the first one that comes back.
 
-    Raises UnavailableError, saying what is wrong with that address; UsageError if it is another cluster's.
+    Raises UnavailableError, which names the address and the reason, and UsageError if it serves another
+    cluster.
     """
     try:
         with trio.fail_after(seconds):
@@ -257,14 +259,15 @@ async def fetch_map(addresses: Sequence[str], cluster: str, seconds: float = INS
 async def inspect_actors(
     cluster_map: ClusterMap, seconds: float = INSPECT_SECONDS
 ) -> dict[bytes, wire.Inspection]:
-    """Ask every incarnation that may run for its replicas; those that do not answer are missing."""
+    """Ask every incarnation that may be running for its replicas; omit those that do not answer."""
     found: dict[bytes, wire.Inspection] = {}
 
     async def ask(actor: ActorEntry) -> None:
         hello = _hello(cluster_map.cluster, actor.incarnation)
         try:
             answer = await _ask(actor.address, hello, wire.Inspect(1), seconds)
-        except (UnavailableError, UsageError):  # of a malformed address: the others are asked all the same
+        # The UsageError of a malformed address in the map must not keep us from asking the others.
+        except (UnavailableError, UsageError):
             return
         if isinstance(answer, wire.Inspection):
             found[actor.incarnation] = answer
@@ -285,7 +288,7 @@ async def inspect_cluster(
 
 
 def summarize(cluster_map: ClusterMap, inspections: Mapping[bytes, wire.Inspection]) -> ClusterStatus:
-    """Put the map and the actors' words together."""
+    """Combine the map with the actors' reports."""
     replicas = {
         (replica.shard, incarnation): replica
         for incarnation, inspection in inspections.items()
@@ -346,7 +349,7 @@ def _coordinator_status(
 
 
 def _away(cluster_map: ClusterMap, inspections: Mapping[bytes, wire.Inspection]) -> set[bytes]:
-    """Return the incarnations that do not answer, nor will as far as the map tells."""
+    """Return the incarnations that did not answer and, by the map, will not."""
     up = {node.name for node in cluster_map.nodes.values() if node.state == "up"}
     return {
         actor.incarnation
@@ -425,7 +428,7 @@ def _on_one_node(cluster_map: ClusterMap, entry: ShardEntry) -> bool:
 
 
 def _backs(replica: wire.ReplicaState | None, epoch: int) -> bool:
-    # The map may be a moment older than what the actor said.
+    # The map may be slightly older than the actor's report.
     return replica is not None and replica.epoch >= epoch and replica.role in {"backup", "primary"}
 
 
@@ -467,8 +470,8 @@ async def forget_node_at(coordinator: str, cluster: str, name: str, seconds: flo
 
     Raises UnavailableError if it cannot be reached, UsageError if it refuses, or is not the coordinator.
     """
-    # A coordinator alone serves operators who name no actor, so a node or an actor taken for it is told from
-    # it. A coordinator of a former release serves this command as a peer.
+    # Only a coordinator serves operators that name no actor, so a node or actor at this address is
+    # recognized. The coordinators of earlier releases serve this command to peers.
     for role in (wire.ROLE_OPERATOR, wire.ROLE_PEER):
         refused, rejected = await _forget_as(role, coordinator, cluster, name, seconds)
         if rejected:
@@ -479,7 +482,7 @@ async def forget_node_at(coordinator: str, cluster: str, name: str, seconds: flo
 
 
 async def _forget_as(role: str, coordinator: str, cluster: str, name: str, seconds: float) -> tuple[str, str]:
-    """Return why this role is not served there, and why the coordinator refuses; ("", "") when done."""
+    """Return why this role is not served there, and why the coordinator refused; ("", "") on success."""
     settings = CoordinatorLinkSettings(coordinator, cluster, os.urandom(16), role)
     refusals: list[str] = []
     rejected = ""

@@ -1,6 +1,6 @@
-"""When a supervised process counts as hanging, and what follows its end.
+"""Decides when a supervised process hangs, and what follows its end.
 
-A pure machine: the supervisors, real and simulated, bring what happens to a process, and do what it says.
+Pure: supervisors, real and simulated, report what happens to a process and act on the verdict.
 """
 
 import random
@@ -10,14 +10,14 @@ import msgspec
 from greenroom_cluster.restarts import GiveUp, Restart, RestartPolicy, RestartSettings
 
 WATCH_SECONDS = 0.25
-"""How often `Keeper.hangs` is to be asked."""
+"""How often to call `Keeper.hangs`."""
 
 
 class SupervisionSettings(msgspec.Struct, frozen=True):
-    """How children are watched and stopped. All times in seconds.
+    """Times for watching and stopping children, in seconds.
 
-    `hang_seconds` without a heartbeat, or `start_seconds` without the message that it is ready, and a child
-    is killed. `stop_seconds` is what it has to clean up after it was asked to stop.
+    A child is killed after `hang_seconds` without a heartbeat, or `start_seconds` without becoming ready. It
+    has `stop_seconds` to clean up once it was asked to stop.
     """
 
     beat_seconds: float = 0.5
@@ -41,20 +41,20 @@ class Keeper:
         self._silent_ns = 0
 
     def start(self, now_ns: int) -> None:
-        """Note that a new incarnation is started."""
+        """Note the start of a new incarnation."""
         self._policy.started(now_ns)
         self._ready = False
         self._looked_ns = now_ns
         self._starting_ns = self._silent_ns = 0
 
     def heard(self, *, ready: bool = False) -> None:
-        """Note a message of the child; `ready`: that it serves."""
+        """Note a message from the child; `ready`: the message says that it serves."""
         self._ready = self._ready or ready
         self._silent_ns = 0
 
     def hangs(self, now_ns: int) -> bool:
-        """Whether the child stopped beating, or never got ready, and is to be killed."""
-        # A pause of this very process must not count as the child's silence.
+        """Whether to kill the child: its heartbeats stopped, or it never became ready."""
+        # A pause of this process itself must not count as silence of the child.
         passed_ns = min(now_ns - self._looked_ns, round(2 * WATCH_SECONDS * 1e9))
         self._looked_ns = now_ns
         if self._ready:
@@ -64,10 +64,10 @@ class Keeper:
         return self._starting_ns > self._settings.start_seconds * 1e9
 
     def stop(self) -> float:
-        """Start it no more; return after how many seconds to kill it, for it may have to clean up."""
+        """Stop restarting it; return how many seconds it has to clean up before it is killed."""
         self._stopping = True
         return self._settings.stop_seconds if self._ready else 0.0
 
     def exited(self, now_ns: int) -> Restart | GiveUp | None:
-        """Say what to do after its end; None: nothing, for it was to stop."""
+        """Return what to do after its end; None: nothing, because it was asked to stop."""
         return None if self._stopping else self._policy.exited(now_ns)

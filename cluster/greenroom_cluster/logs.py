@@ -1,4 +1,4 @@
-"""Structured logs on stderr, as text for people or one JSON object a line for machines."""
+"""Structured logs on stderr: text for people, or one JSON object per line for machines."""
 
 import logging
 import sys
@@ -12,14 +12,14 @@ from greenroom_cluster.flags import Flag
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
-# Without the values of local variables, which may be session ids and what users store.
+# Local variables are left out: they may hold session ids and user data.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )
 
 
 class LogSettings(msgspec.Struct, frozen=True):
-    """How a process and those that it supervises write their logs."""
+    """Format and level of the logs of a process and those that it supervises."""
 
     format: Annotated[
         LogFormat,
@@ -28,7 +28,7 @@ class LogSettings(msgspec.Struct, frozen=True):
     level: Annotated[
         LogLevel,
         Flag(
-            help="What is logged: this and what is more serious.",
+            help="The least serious level that is logged.",
             option="--log-level",
             variable="GREENROOM_LOG_LEVEL",
         ),

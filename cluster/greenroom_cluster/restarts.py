@@ -1,8 +1,8 @@
 """Rules for restarting a supervised process, and for giving up: one for one, as in Erlang's supervisors.
 
-The first restart is immediate; later ones back off exponentially with jitter. After a process stayed up for a
-while, the back-off begins anew. Too many restarts within a window mean that restarting does not help: the
-supervisor ends and leaves the decision to its own supervisor.
+The first restart is immediate; later ones back off exponentially with jitter. Once a process has stayed up
+for a while, the back-off starts over. Too many restarts within a window mean that restarting does not help:
+the supervisor ends, and its own supervisor decides.
 """
 
 import math
@@ -22,7 +22,7 @@ class RestartSettings(msgspec.Struct, frozen=True):
     """Delays in seconds; at most `restarts_max` restarts within `window_seconds`.
 
     The n-th restart in a row waits `backoff_seconds * 2**(n - 2)`, at most `backoff_seconds_max`, give or
-    take the fraction `jitter`; the first waits nothing. Raises UsageError if values contradict each other.
+    take the fraction `jitter`; the first does not wait. Raises UsageError if values contradict each other.
     """
 
     restarts_max: Annotated[
@@ -56,7 +56,7 @@ class Restart(msgspec.Struct, frozen=True):
 
 
 class GiveUp(msgspec.Struct, frozen=True):
-    """Do not start it again: end the supervisor; `reason` says why and what to look at."""
+    """Do not start it again: end the supervisor. `reason` says why, and where to look."""
 
     reason: str
 
@@ -73,7 +73,7 @@ class RestartPolicy:
         self._restarts: deque[int] = deque()
 
     def started(self, now_ns: int) -> None:
-        """Note that the process runs."""
+        """Note that the process was started."""
         self._started_ns = now_ns
 
     def exited(self, now_ns: int) -> Restart | GiveUp:

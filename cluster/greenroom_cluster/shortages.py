@@ -1,4 +1,4 @@
-"""Lines for an operator when memory is short: one for each kind, however many shards it concerns."""
+"""Lines for an operator about a lack of memory: one per kind, whatever the number of shards."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ _DIGITS = re.compile(r"\d+")
 
 
 class LackedCopy(msgspec.Struct, frozen=True):
-    """A refused copy of a shard. `actor` is the one that has no memory for its `needed_bytes`, if any."""
+    """A refused copy of a shard. `actor`: the one that had no memory for `needed_bytes`, if any."""
 
     shard: int
     reason: str
@@ -19,14 +19,14 @@ class LackedCopy(msgspec.Struct, frozen=True):
 
 
 def lacked_copies(copies: Iterable[LackedCopy]) -> list[str]:
-    """Say how many shards lack a copy, and why."""
+    """Return how many shards lack a copy, and why."""
     for_memory: list[LackedCopy] = []
     others: dict[str, list[LackedCopy]] = {}
     for copy in copies:
         if copy.actor:
             for_memory.append(copy)
         else:
-            # Epochs and sizes differ where the reason is the same.
+            # Epochs and sizes may differ although the reason is the same.
             others.setdefault(_DIGITS.sub("0", copy.reason), []).append(copy)
     told = [_short_of_memory(for_memory)] if for_memory else []
     for _, alike in sorted(others.items()):
@@ -49,12 +49,12 @@ def _short_of_memory(copies: Sequence[LackedCopy]) -> str:
 
 
 def refused_growth(slots: Sequence[str]) -> list[str]:
-    """Say which actors had no memory for what clients sent; nothing if there are none."""
+    """Return which actors refused writes for lack of memory; nothing if none did."""
     if not slots:
         return []
     told = (
-        f"memory: {_actors(slots)} refused what grows within the last minute: delete sessions, shorten "
-        "lifetimes, raise --memory-max or add a node"
+        f"memory: {_actors(slots)} refused writes for lack of memory within the last minute: delete "
+        "sessions, shorten lifetimes, raise --memory-max or add a node"
     )
     return [told]
 

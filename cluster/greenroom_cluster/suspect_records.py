@@ -1,12 +1,13 @@
-"""The verdict on which record to suspect when an actor hangs or ends, for real and simulated supervisors.
+"""Decides which record to suspect when an actor hangs or ends, for real and simulated supervisors.
 
-An actor marks the record that it is about to apply where its supervisor can see it. Under load some record is
-in hand at almost any moment, so that alone proves nothing if the actor was killed. A record is accused if the
-actor crashed with it in hand, or if it cost far more processor time than any record may. Processor time
-counts, not clock time: an actor that is stopped, or waits for a busy machine, works on nothing.
+An actor marks the record that it is about to apply where its supervisor can see it. Under load almost every
+moment falls into some record, so if the actor was killed, the mark alone proves nothing. A record is
+suspected if the actor crashed while applying it, or if it took far more processor time than any record may.
+Processor time counts, not clock time: an actor that is stopped, or waits for a processor, makes no progress
+on anything.
 
-A false suspicion costs little. It is withdrawn once the actor goes on, and it affects only a backup that
-takes over before it has heard that its primary had applied the record.
+A false suspicion costs little. It is withdrawn once the actor continues, and affects only a backup that takes
+over before it learns that its primary applied the record.
 """
 
 from collections.abc import Iterable
@@ -18,12 +19,12 @@ from greenroom_cluster.coordination.messages import SUSPICIONS_MAX, Suspicion
 
 WATCH_SECONDS = 0.1
 HANG_SECONDS = 0.3
-"""Of processor time: three times what any step may take. A backup takes over a second after the last sign of
-life, so it is told in time even if the machine has only half a processor for the actor."""
+"""Processor time: three times what any step may take. A backup takes over a second after the last sign of
+life, so it learns in time even if the actor gets only half a processor."""
 KILL_SECONDS = 0.1
 """The same for an actor that was killed by another process or by the kernel, as when memory runs out."""
 PASSED_MAX = 16
-"""How many records an actor is said to have passed. Each is told of with every heartbeat until then."""
+"""How many passed records are remembered per actor. Each is repeated with every heartbeat."""
 
 
 class InHand(msgspec.Struct, frozen=True):
@@ -37,9 +38,9 @@ class InHand(msgspec.Struct, frozen=True):
 class Watch:
     """Knowledge of one actor's record in hand.
 
-    `passed` are records that were suspected and are not any more, by shard, the last one behind: each is
-    told of until another record of its shard is suspected, or `PASSED_MAX` others were. `busy` is the
-    processor time that the actor has used so far, in seconds; None if it cannot be told.
+    `passed` holds records that are no longer suspected, by shard, the latest last. Each is reported until
+    another record of its shard is suspected, or `PASSED_MAX` others were. `busy` is the processor time that
+    the actor has used so far, in seconds; None if that is unknown.
     """
 
     __slots__ = ("_busy_from", "_in_hand", "_spent", "passed", "suspect")
@@ -52,17 +53,17 @@ class Watch:
         self.passed: dict[int, InHand] = {}
 
     def look(self, in_hand: InHand | None, busy: float | None) -> bool:
-        """Note the record in hand now; return whether `suspect` has changed."""
+        """Note which record is in hand; return whether `suspect` changed."""
         self._note(in_hand, busy)
         return self._conclude(in_hand if self._spent >= HANG_SECONDS else None)
 
     def ended(self, in_hand: InHand | None, busy: float | None, *, crashed: bool) -> None:
-        """Decide which record to suspect after an actor ended with this record in hand."""
+        """Decide which record to suspect after the actor ended with this record in hand."""
         self._note(in_hand, busy)
         self._conclude(in_hand if crashed or self._spent >= KILL_SECONDS else None)
 
     def suspicions(self, incarnation: bytes) -> tuple[Suspicion, ...]:
-        """Return the suspicions of this actor's records for the coordinator, the current one first."""
+        """Return this actor's suspicions for the coordinator, the current one first."""
         told = [] if self.suspect is None else [(self.suspect, False)]
         told += [(record, True) for record in reversed(self.passed.values())]
         return tuple(
@@ -93,5 +94,5 @@ class Watch:
 
 
 def bounded(suspicions: Iterable[Suspicion]) -> tuple[Suspicion, ...]:
-    """Return as many as one message holds, those of records that actors still hang on first."""
+    """Return as many as one message holds; records on which actors still hang come first."""
     return tuple(sorted(suspicions, key=lambda each: each.passed)[:SUSPICIONS_MAX])

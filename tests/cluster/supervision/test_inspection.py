@@ -230,8 +230,8 @@ def test_a_cluster_that_refuses_growth_says_so_and_is_healthy() -> None:
     assert status.refusing == ("n1/0", "n2/0"), "one that is gone refuses nothing"
     [told] = status.warnings()
     assert told == (
-        "memory: actors n1/0 and n2/0 refused what grows within the last minute: delete sessions, shorten "
-        "lifetimes, raise --memory-max or add a node"
+        "memory: actors n1/0 and n2/0 refused writes for lack of memory within the last minute: delete "
+        "sessions, shorten lifetimes, raise --memory-max or add a node"
     )
 
 
