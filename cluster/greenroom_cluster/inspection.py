@@ -58,8 +58,7 @@ class ActorStatus(msgspec.Struct, frozen=True):
 
     `used_bytes` and `free_bytes` of its memory are 0 if it does not report them. `grantable_bytes` of the
     free ones belong to no shard's share yet. `evicted` counts the sessions that its primaries ended to make
-    room. `refuses_growth`: a write was refused within the last minute because this actor had no memory for
-    it.
+    room. `refuses_growth`: it had no memory for a write within the last minute.
     """
 
     slot: str
@@ -202,8 +201,7 @@ async def _ask(
 ) -> wire.ServerMessage:
     """Send one message and return the first one that comes back.
 
-    Raises UnavailableError, which names the address and the reason, and UsageError if it serves another
-    cluster.
+    Raises UnavailableError, naming address and reason, and UsageError if it serves another cluster.
     """
     try:
         with trio.fail_after(seconds):
@@ -266,8 +264,7 @@ async def inspect_actors(
         hello = _hello(cluster_map.cluster, actor.incarnation)
         try:
             answer = await _ask(actor.address, hello, wire.Inspect(1), seconds)
-        # The UsageError of a malformed address in the map must not keep us from asking the others.
-        except (UnavailableError, UsageError):
+        except (UnavailableError, UsageError):  # also of a malformed address in the map
             return
         if isinstance(answer, wire.Inspection):
             found[actor.incarnation] = answer

@@ -6,7 +6,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line. A signal that comes before the command waits for signals ends it quietly."""
+    """Run the command line. A signal before the command handles signals ends it quietly."""
     leave_on_signals()
     from greenroom_cluster.cli.commands import main as run
 

@@ -17,7 +17,7 @@ from greenroom_cluster.runtime.tasks import open_tasks
 _log = structlog.get_logger("greenroom.up")
 
 
-async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: FBT001  the option, as it is
+async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: FBT001  a command's option
     """Run a cluster until SIGINT or SIGTERM, printing one line when it is complete."""
     began = time.monotonic()
     progress = _ignore if json else _print_progress
@@ -44,7 +44,7 @@ def _farewell(settings: LocalClusterSettings) -> str:
 
 
 def _ignore(_: str) -> None:
-    """With --json, stderr is for logs alone."""
+    """Print no progress: with --json, stderr carries logs only."""
 
 
 def _print_progress(what: str) -> None:

@@ -36,7 +36,7 @@ _LOGS_OF_QUESTIONS = LogSettings(level="error")
 
 
 class _Commands(TyperGroup):
-    """Words what is wrong with an option's value plainly; typer leaves it to the library beneath it."""
+    """Rewords complaints about values of options, which come from the library under typer."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer's own name of that class
         try:
@@ -49,7 +49,7 @@ class _Commands(TyperGroup):
             raise
 
 
-# Plain help: the tables of rich cut off names of options and variables where the terminal is narrow.
+# Plain help: in a narrow terminal rich's tables cut off names of options and variables.
 app = typer.Typer(
     name="greenroom",
     cls=_Commands,
@@ -63,13 +63,13 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; errors that a user can mend are one line on stderr."""
+    """Run the command line; errors that the user can fix are one line on stderr."""
     with errors_told():
         refuse_removed(sys.argv[1:])
         app(standalone_mode=True)
 
 
-def _print_version(wanted: bool) -> None:  # noqa: FBT001  called by typer with the option's value
+def _print_version(wanted: bool) -> None:  # noqa: FBT001  typer passes the option's value
     if wanted:
         from importlib.metadata import version
 
@@ -99,7 +99,7 @@ def _run(work: Callable[..., Awaitable[Any]], *arguments: Any, logs: LogSettings
 
 
 def _need_tractor(status: int = EXIT_FAILED) -> None:
-    """Report a missing tractor before any process is started, since those would only be restarted."""
+    """Report a missing tractor before any process is started: it would only be restarted in vain."""
     if importlib.util.find_spec("tractor") is None:
         fail(TRACTOR_MISSING, status)
 
@@ -149,7 +149,7 @@ def _addresses(connect: str) -> list[str]:
 def _ask(
     work: Callable[..., Awaitable[Any]], connect: str, cluster: str, *more: Any, json: bool = False
 ) -> Any:
-    """Run `work` on the cluster behind these addresses; if it cannot be asked, say so and exit."""
+    """Run `work` on the cluster at these addresses; if none answers, say so and exit."""
     from greenroom_cluster.inspection import NoNodeError
 
     try:
@@ -219,14 +219,16 @@ def health(
     cluster: options.Cluster = config.CLUSTER,
     nodes: Annotated[
         int,
-        typer.Option(help="Demand so many nodes that are up with actors.", envvar="GREENROOM_HEALTH_NODES"),
+        typer.Option(
+            help="Require this many nodes that are up with actors.", envvar="GREENROOM_HEALTH_NODES"
+        ),
     ] = 0,
     json: options.Json = False,
 ) -> None:
     """Exit with 0 only if every shard has all its replicas, not all on one node.
 
-    Exit with 1 if not, and with 3 if no node answers. Shards serve while the coordinator is away, so that
-    alone is only reported.
+    Exit with 1 if not, and with 3 if no node answers. Shards serve while the coordinator is away, so that is
+    reported and changes no exit code.
     """
     found = _inspect(connect, cluster, json=json)
     healthy = found.healthy and found.nodes_up >= nodes

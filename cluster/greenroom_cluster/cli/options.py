@@ -1,4 +1,4 @@
-"""The options of the commands that ask a cluster. Those of processes are fields of their settings."""
+"""Options of the commands that query a cluster. Options of processes are fields of their settings."""
 
 from typing import Annotated
 

@@ -13,7 +13,7 @@ Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 
 def with_options_of(kind: type[Settings]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command, whose first parameter takes such settings, their options in its place."""
+    """Replace the first parameter of a command, which takes such settings, by their options."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         options = list(_options(kind))
@@ -67,7 +67,7 @@ def _flag(hint: Any) -> Flag | None:
 def _settings(
     kind: type[Settings], values: dict[str, Any], defaults: msgspec.Struct | None = None
 ) -> Settings:
-    """Return settings with these values; their fields are looked up in nested settings too."""
+    """Return settings with these values, which may belong to nested settings."""
     made = {}
     for field in msgspec.structs.fields(kind):
         default = field.default if defaults is None else getattr(defaults, field.name)

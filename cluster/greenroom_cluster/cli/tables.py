@@ -1,4 +1,4 @@
-"""The state of a cluster as tables for people."""
+"""Tables of the state of a cluster."""
 
 from rich import box
 from rich.console import Console
@@ -28,7 +28,7 @@ _STYLES = {
 }
 _INCARNATION_DIGITS = 8
 UNBOUNDED_BYTES = 1 << 60
-# A table takes what it needs of it, and a terminal that is narrower wraps: nothing is cut off.
+# Wide enough for any table; a narrower terminal wraps lines, so nothing is cut off.
 _WIDTH = 1000
 
 
@@ -101,7 +101,7 @@ def _shard_table(status: ClusterStatus) -> Table:
 
 
 def _add_row(table: Table, *cells: str | Text) -> None:
-    """Add a row of texts that others wrote: nothing in them is markup or a control sequence."""
+    """Add a row of untrusted texts, with markup and control sequences escaped."""
     table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in cells))
 
 

@@ -1,8 +1,8 @@
-"""Brings the loads of slots within their bounds with few moves, and never at the price of pairing.
+"""Brings the loads of slots within bounds with few moves, without giving up pairing.
 
-First replicas: a slot with too many gives one away, a slot with too few takes one, straight or by way of one
+First replicas: a slot with too many gives one away, a slot with too few takes one, directly or by way of one
 other slot. Then primaries: swapping a shard's primary with one of its backups is only a hand-over, so chains
-of swaps are followed as far as they lead.
+of swaps may be of any length.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ import msgspec
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """For every slot the least and the most that it should carry."""
+    """The least and the most that each slot should carry."""
 
     low: list[int]
     high: list[int]
@@ -25,7 +25,7 @@ class Bounds(msgspec.Struct, frozen=True):
 class Board:
     """Shards placed on slots. `members[shard]` are its slots, the primary's first; `node[slot]` is its node.
 
-    `distinct` is on how many different nodes a shard must be.
+    `distinct` is the number of different nodes that a shard must be on.
     """
 
     def __init__(self, node: list[int], shard_count: int, distinct: int) -> None:
@@ -37,7 +37,7 @@ class Board:
 
     @property
     def slot_count(self) -> int:
-        """How many slots there are."""
+        """The number of slots."""
         return len(self.node)
 
     def load(self, slot: int) -> int:
@@ -57,7 +57,7 @@ class Board:
         return sorted(self._primaries[slot])
 
     def node_count_of(self, slots: list[int]) -> int:
-        """Return on how many different nodes these slots are."""
+        """Return the number of different nodes of these slots."""
         return len({self.node[slot] for slot in slots})
 
     def put(self, shard: int, slot: int) -> None:
@@ -68,7 +68,7 @@ class Board:
         self._holding[slot].add(shard)
 
     def movable(self, shard: int, source: int, target: int) -> bool:
-        """Whether the replica may go from one slot to the other without harm to pairing."""
+        """Whether the replica may move from one slot to the other without harm to pairing."""
         members = self.members[shard]
         if target in members:
             return False
@@ -79,7 +79,7 @@ class Board:
         return len(after) >= self._distinct
 
     def move(self, shard: int, source: int, target: int) -> None:
-        """Take a replica to another slot, in the same role."""
+        """Move a replica to another slot, in the same role."""
         members = self.members[shard]
         members[members.index(source)] = target
         self._holding[source].remove(shard)
@@ -116,7 +116,7 @@ def balance(board: Board, replicas: Bounds, primaries: Bounds) -> None:
 
 
 def _balance_replicas(board: Board, bounds: Bounds) -> bool:
-    """One round over all slots; whether anything moved."""
+    """Do one round over all slots; return whether anything moved."""
     moved = False
     for slot in sorted(range(board.slot_count), key=lambda slot: (-board.load(slot), slot)):
         while board.load(slot) > bounds.high[slot] and _give(board, bounds, slot):
@@ -151,7 +151,7 @@ def _move_one(board: Board, ways: list[tuple[int, int]]) -> bool:
 
 
 def _move_chain(board: Board, sources: list[int], targets: list[int]) -> bool:
-    """Move one replica by way of a slot in between, which passes on one of its own."""
+    """Move one replica by way of a slot in between, which passes one of its own on."""
     for between in range(board.slot_count):
         incoming = _first_way(board, ((source, between) for source in sources if source != between))
         if incoming is None:
@@ -159,7 +159,7 @@ def _move_chain(board: Board, sources: list[int], targets: list[int]) -> bool:
         outgoing = _first_way(board, ((between, target) for target in targets if target != between))
         if outgoing is None:
             continue
-        # Two shards: the one that comes is not on `between` yet, the one that goes is.
+        # Two shards: the arriving one is not on `between` yet, the leaving one is.
         board.move(*incoming)
         board.move(*outgoing)
         return True
@@ -175,7 +175,7 @@ def _first_way(board: Board, ways: Iterator[tuple[int, int]]) -> tuple[int, int,
 
 
 def _balance_primaries(board: Board, bounds: Bounds) -> bool:
-    """One round over all slots; whether any primary was swapped."""
+    """Do one round over all slots; return whether any primary was swapped."""
     swapped = False
     for slot in sorted(range(board.slot_count), key=lambda slot: (-board.primary_load(slot), slot)):
         while board.primary_load(slot) > bounds.high[slot] and _shed_primary(board, bounds, slot):
@@ -187,7 +187,7 @@ def _balance_primaries(board: Board, bounds: Bounds) -> bool:
 
 
 def _shed_primary(board: Board, bounds: Bounds, slot: int) -> bool:
-    """Hand one primary of the slot along the shortest chain of swaps to a slot with room."""
+    """Pass one primary of the slot along the shortest chain of swaps to a slot with room."""
 
     def onward(here: int) -> Iterator[tuple[int, int]]:
         for shard in board.primaries_on(here):
@@ -224,7 +224,7 @@ def _gain_primary(board: Board, bounds: Bounds, slot: int) -> bool:
 def _chain(
     start: int, onward: Callable[[int], Iterator[tuple[int, int]]], worth: Callable[[int], int]
 ) -> list[tuple[int, int]]:
-    """Search breadth first for the nearest slot worth more than 0, the worthiest of the nearest.
+    """Search breadth first for the nearest slot with a worth above 0; of several, the one with most.
 
     Returns the steps to it as (shard, slot reached), or nothing. No shard occurs twice: the slots
     differ, and each step is by a shard whose primary is on the slot left (searching backwards: reached).

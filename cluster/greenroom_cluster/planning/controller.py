@@ -1,10 +1,10 @@
-"""Decides when to plan, and with which slots. It writes the wanted placement, never a configuration.
+"""Decides when to plan, and with which slots. Writes the wanted placement, never a configuration.
 
-An actor restarts in half a second, so a slot whose actor or node has gone stays in plans for a while; only a
-slot that stays away is replaced. The controller waits until no newcomer has come for a moment, so that the
-first of three nodes does not get every shard. It avoids a node that leaves, or was removed, at once.
+An actor restarts in half a second, so a slot that lost its actor or node stays in plans for a while and is
+replaced only if it stays away. The controller waits until no slot has joined for a moment, so that the first
+of three nodes does not get every shard. It stops using a node that leaves, or was removed, at once.
 
-Planning again changes nothing if the placement is as planned, so a restarted controller needs no memory.
+Planning again changes nothing if the placement is as planned, so a restarted controller needs no state.
 """
 
 import msgspec
@@ -15,10 +15,10 @@ from greenroom_cluster.planning.placement import node_of, plan
 
 
 class ControllerSettings(msgspec.Struct, frozen=True):
-    """`settle_seconds` without newcomers before a plan takes them in, `settle_seconds_max` in all at most.
+    """How long to wait for slots.
 
-    `replace_after_seconds` is how long a slot may be without an actor, or its node down, before others take
-    its place.
+    New slots are used once none has joined for `settle_seconds`, at the latest after `settle_seconds_max`.
+    A slot is replaced after `replace_after_seconds` without an actor, or with its node down.
     """
 
     settle_seconds: float = 0.3
@@ -42,7 +42,7 @@ class Controller:
         self._deadline = NEVER_NS
 
     def next_deadline(self) -> int:
-        """Return when `step` is due although the map has not changed, in nanoseconds of its clock."""
+        """Return when `step` is due even if the map does not change, in nanoseconds of its clock."""
         return self._deadline
 
     def step(self, now_ns: int, cluster_map: ClusterMap) -> dict[int, tuple[str, ...]]:
@@ -75,7 +75,7 @@ class Controller:
         return plan(cluster_map, usable)
 
     def _held(self, now_ns: int, cluster_map: ClusterMap, present: set[str]) -> set[str]:
-        """Return the slots that are away but expected back."""
+        """Return the slots that are away and expected back."""
         held = set()
         for slot in sorted(self._known | self._absent_since.keys()):
             node = cluster_map.nodes.get(node_of(slot))
@@ -88,7 +88,7 @@ class Controller:
         return held
 
     def _unsettled(self, now_ns: int, cluster_map: ClusterMap, usable: set[str]) -> bool:
-        """Whether to wait for more newcomers. A cluster that only loses slots does not wait."""
+        """Whether to wait for more slots to join. A cluster that only loses slots does not wait."""
         planned = self._planned
         if planned is not None and not usable - planned:
             return False
@@ -109,6 +109,6 @@ def _present(cluster_map: ClusterMap) -> set[str]:
 
 
 def _awaits_actors(cluster_map: ClusterMap) -> bool:
-    """Whether a node is up of which no actor has ever registered: they are still starting."""
+    """Whether a node is up whose actors are still starting: none has ever registered."""
     seen = {actor.node for actor in cluster_map.actors.values()}
     return any(node.state == "up" and node.name not in seen for node in cluster_map.nodes.values())

@@ -1,16 +1,16 @@
-"""The wanted placement: the slots on which each shard should be.
+"""The wanted placement: the slots that each shard should be on.
 
-A plan starts from the wanted and present slots, and moves only what it must, in this order: a slot that is
-gone is replaced; replicas of a shard go to different nodes as far as there are nodes; loads go within bounds.
-Pairing wins over balance. New places are found by consistent hashing with bounded loads (Mirrokni, Thorup,
-Zadimoghaddam, SODA 2018): the first slot in the shard's order on the ring that has room.
+A plan starts from the wanted and present slots and moves only what it must, in this order: replace slots that
+are gone; put the replicas of a shard on different nodes, as far as there are enough; bring loads within
+bounds. Pairing wins over balance. New places are found by consistent hashing with bounded loads (Mirrokni,
+Thorup, Zadimoghaddam, SODA 2018): the first slot in the shard's order on the ring that has room.
 
 Every slot's replicas, and its primaries, should lie between 3/4 and 5/4 of the average; new places are
-filled only up to 11/10, so that small changes later move nothing. Where a node has so many slots that its
-share would be more than one replica of every shard, its share is that, and the other nodes' average rises.
+filled only up to 11/10, so that small changes later move nothing. A node with so many slots that its share
+would exceed one replica of every shard gets just that, and the average of the other nodes rises.
 
-Balancing a plan that is balanced changes nothing, so planning again never oscillates: each step lowers
-how far loads are out of their bounds, and steps are taken until there is none.
+A balanced plan is left as it is, so planning again never oscillates: each step brings loads closer to their
+bounds, and balancing ends when no step does.
 """
 
 from collections.abc import Collection, Iterable
@@ -28,13 +28,13 @@ LOW = 0.75
 
 
 class Aim(msgspec.Struct, frozen=True):
-    """What the placement of every shard must come to: so many replicas on so many different nodes."""
+    """The goal for every shard: so many replicas on so many different nodes."""
 
     replicas: int
     nodes: int
 
     def reachable(self, board: Board, members: Iterable[int]) -> bool:
-        """Whether adding members to these can still come to it."""
+        """Whether adding members to these can still reach the goal."""
         taken = list(members)
         return board.node_count_of(taken) + self.replicas - len(taken) >= self.nodes
 
@@ -82,8 +82,8 @@ def plan(cluster_map: ClusterMap, usable: Collection[str]) -> dict[int, tuple[st
 def replica_averages(node: list[int], shard_count: int, replicas: int) -> list[float]:
     """Return each slot's fair share of replicas, given the node of each slot.
 
-    A node takes no more than one replica of a shard while there are enough nodes: what a node with many slots
-    cannot take is shared by the others.
+    While there are enough nodes, a node takes at most one replica of a shard; the others share what a node
+    with many slots cannot take.
     """
     slots_on = [node.count(index) for index in range(max(node) + 1)]
     open_nodes = set(range(len(slots_on)))
@@ -117,12 +117,12 @@ def _low(average: float) -> int:
 def _kept(
     cluster_map: ClusterMap, entry: ShardEntry, slot_number: dict[str, int], board: Board, aim: Aim
 ) -> list[int]:
-    """Return the slots that a shard keeps: those it wants, else those that hold its sessions already."""
+    """Return the slots that a shard keeps: its wanted ones, or else those that already hold its sessions."""
     wanted = [slot_number[name] for name in dict.fromkeys(entry.wanted) if name in slot_number]
     present = _present(cluster_map, entry, slot_number)
     first_gone = bool(entry.wanted) and entry.wanted[0] not in slot_number
     if first_gone and present and present[0] in wanted:
-        # The primary-to-be is gone: among the others, the one that is primary already saves a hand-over.
+        # The wanted primary is gone. Of the others, the present primary needs no hand-over.
         wanted.remove(present[0])
         wanted.insert(0, present[0])
     kept: list[int] = []
@@ -143,7 +143,7 @@ def _present(cluster_map: ClusterMap, entry: ShardEntry, slot_number: dict[str, 
 
 
 def _fill(board: Board, ring: Ring, aim: Aim, averages: list[float]) -> None:
-    """Give every shard the replicas that it lacks."""
+    """Give every shard its missing replicas."""
     fill = [ceil(average * FILL - 1e-9) for average in averages]
     high = [_high(average) for average in averages]
     for shard, members in enumerate(board.members):

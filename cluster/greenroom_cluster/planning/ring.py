@@ -1,7 +1,7 @@
 """A consistent-hash ring with virtual nodes over slots (Karger et al., STOC 1997).
 
-Says in which order a shard prefers the slots, the same in every process and on every machine: when a slot
-comes or goes, the order of the others stays.
+Gives each shard an order of preference over the slots, the same in every process and on every machine. When a
+slot is added or removed, the order of the others does not change.
 """
 
 from bisect import bisect_right
@@ -27,7 +27,7 @@ class Ring:
         self._slot_count = len(names)
 
     def preference(self, shard: int) -> Iterator[int]:
-        """Yield every slot once, the one that the shard prefers most first."""
+        """Yield every slot once, in the shard's order of preference."""
         owners = self._owners
         start = bisect_right(self._points, _point(f"shard {shard}"))
         seen: set[int] = set()

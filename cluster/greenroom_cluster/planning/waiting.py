@@ -1,8 +1,8 @@
 """Shards that wait for nodes that are away, and what an operator can do about it.
 
-If all living members of a shard are on nodes that are away, the shard does not begin anew: they may hold its
-sessions. It goes on when one of them is back, or when all are known to be gone: their own node sees it when
-it starts again on the same host, or an operator declares it.
+If all living members of a shard are on nodes that are away, the shard is not started empty, because they may
+hold its sessions. It continues when one of them is back, or when all are known to be gone: because their node
+was started again on the same host and found no process of theirs, or because an operator said so.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from greenroom.cluster_map import ClusterMap
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """`shards` shards wait for these nodes. `running`: the nodes run, only former processes are away."""
+    """`shards` shards wait for these nodes. `running`: the nodes are up; only former processes are away."""
 
     nodes: tuple[str, ...]
     shards: int
@@ -41,7 +41,7 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 def awaited(cluster_map: ClusterMap, shard: int, away: Collection[bytes]) -> tuple[str, ...]:
-    """Return the nodes that a shard waits for, if every living member of it is `away`; else nothing."""
+    """Return the nodes that a shard waits for: those of its living members if all are `away`, else none."""
     living = [
         actor
         for member in cluster_map.shards[shard].members
@@ -53,13 +53,13 @@ def awaited(cluster_map: ClusterMap, shard: int, away: Collection[bytes]) -> tup
 
 
 def on_nodes_that_are_down(cluster_map: ClusterMap) -> set[bytes]:
-    """Return the incarnations of nodes from which the coordinator hears nothing."""
+    """Return the incarnations on nodes that the coordinator no longer hears from."""
     down = {node.name for node in cluster_map.nodes.values() if node.state == "down"}
     return {actor.incarnation for actor in cluster_map.actors.values() if actor.node in down}
 
 
 def waiting_shards(cluster_map: ClusterMap, awaiting: Iterable[tuple[str, ...]]) -> tuple[Waiting, ...]:
-    """Count the shards by the nodes that they wait for; those that wait for nothing are left out."""
+    """Count the waiting shards by the nodes that they wait for."""
     counted = Counter(nodes for nodes in awaiting if nodes)
     return tuple(
         Waiting(nodes, count, all(_runs(cluster_map, name) for name in nodes))
