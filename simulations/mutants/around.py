@@ -9,9 +9,9 @@ from greenroom import silence, wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.dialog import links
 from greenroom.dialog.core import Dialog
+from greenroom.dialog.dispatch import Dispatcher
 from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.map_follower import MapFollower
-from greenroom.dialog.placement import Placement
 from greenroom.dialog.runner import DialogRunner
 from greenroom.silence import Silence
 from greenroom_cluster.coordination import draft, foreigners, rules, service
@@ -317,7 +317,7 @@ def _(patches: Patches) -> None:
 @mutant("repeats under a new request id")
 def _(patches: Patches) -> None:
     """What was unanswered on a broken connection is sent again as a new request."""
-    original = Placement.detach
+    original = Dispatcher.detach
 
     def detach(self, link):
         detached = original(self, link)
@@ -330,7 +330,7 @@ def _(patches: Patches) -> None:
             operation.request = msgspec.structs.replace(operation.request, request_id=number)
         return detached
 
-    patches.set(Placement, "detach", detach)
+    patches.set(Dispatcher, "detach", detach)
 
 
 @mutant("a restored coordinator decides unheard", plan=RESTORED)
@@ -348,7 +348,7 @@ def _(patches: Patches) -> None:
 @mutant("calls a lost request not applied")
 def _(patches: Patches) -> None:
     """An attempt whose connection broke does not count as one that may have been applied."""
-    original = Placement.detach
+    original = Dispatcher.detach
 
     def detach(self, link):
         detached = original(self, link)
@@ -356,7 +356,7 @@ def _(patches: Patches) -> None:
             operation.maybe = False
         return detached
 
-    patches.set(Placement, "detach", detach)
+    patches.set(Dispatcher, "detach", detach)
 
 
 @mutant("never asks whether its map is old")
@@ -372,7 +372,7 @@ def _first(dialog, now_ns) -> None:
     dialog._lanes.update(router)
     dialog._by_shard, dialog._shift = dialog._lanes.by_shard, dialog._lanes.shift
     for operation in list(dialog._ledger.pending.values()):
-        dialog._placement.place(operation, now_ns)
+        dialog._dispatcher.dispatch(operation, now_ns)
 
 
 # --- clusters created anew -------------------------------------------------------------------------------

@@ -18,14 +18,14 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.deadlines import NEVER_NS
-from greenroom.dialog import gathering, suspects, verdicts
+from greenroom.dialog import gathering, redirects, suspects, verdicts
 from greenroom.dialog.clocks import ClusterClock
+from greenroom.dialog.dispatch import DialogSettings, Dispatcher
 from greenroom.dialog.lanes import Lanes
 from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.links import Lane, Link, Switchboard
 from greenroom.dialog.map_follower import MapFollower
 from greenroom.dialog.operations import AnyOperation, Gathering, Kind, Operation, Single
-from greenroom.dialog.placement import DialogSettings, Placement
 from greenroom.errors import GreenroomError, ProtocolError, RemoteProtocolError, UnavailableError
 from greenroom.framing import messages_decoder
 
@@ -66,8 +66,8 @@ class Dialog:
         self._ledger = ledger = Ledger()
         self.next_id = ledger.next_id
         """Return a fresh request id; the request is built with it and submitted at once."""
-        self._placement = Placement(settings, self.board, self._lanes, self._ledger, self.clock, random)
-        self._first_bytes_max = self._placement.first_bytes_max
+        self._dispatcher = Dispatcher(settings, self.board, self._lanes, self._ledger, self.clock, random)
+        self._first_bytes_max = self._dispatcher.first_bytes_max
         self._operations_max = settings.operations_max
         self._link_bytes_max = settings.link_bytes_max
         self._probed_ns = 0
@@ -99,7 +99,7 @@ class Dialog:
         if lane is not None and lane.ready and not lane.waiting and not self.clock.offset_us:
             link = lane.link
             if link is not None and link.bytes < self._link_bytes_max:
-                size = self._placement.send(link, request, self._first_bytes_max)
+                size = self._dispatcher.send(link, request, self._first_bytes_max)
                 pending[request.request_id] = Operation(
                     request,
                     kind,
@@ -113,13 +113,13 @@ class Dialog:
                     self.wake_ns = now_ns + self._check_ns
                     return False
                 return True
-        size = self._placement.measure(request)
-        if self._placement.waiting_bytes + size > self._settings.waiting_bytes_max:
+        size = self._dispatcher.measure(request)
+        if self._dispatcher.waiting_bytes + size > self._settings.waiting_bytes_max:
             self._refuse_crowd(kind)
         operation = Operation(request, kind, token, now_ns + self._deadline_ns, size=size)
         pending[request.request_id] = operation
         self._start(now_ns)
-        self._placement.place(operation, now_ns)
+        self._dispatcher.dispatch(operation, now_ns)
         self._end_mistaken()
         self._rewake(now_ns)
         return False
@@ -131,11 +131,11 @@ class Dialog:
         """
         if len(self._ledger.pending) >= self._settings.operations_max:
             self._refuse_crowd(kind)
-        self._placement.measure(request)
+        self._dispatcher.measure(request)
         operation = Gathering(request, kind, token, now_ns + self._deadline_ns)
         self._ledger.pending[request.request_id] = self._ledger.gatherings[request.request_id] = operation
         self._start(now_ns)
-        self._placement.place(operation, now_ns)
+        self._dispatcher.dispatch(operation, now_ns)
         self._end_mistaken()
         self._rewake(now_ns)
 
@@ -143,7 +143,7 @@ class Dialog:
         settings = self._settings
         raise UnavailableError(
             f"{kind.name} was not sent: overloaded, {len(self._ledger.pending)} operations are in flight and "
-            f"{self._placement.waiting_bytes} bytes wait to be sent (of "
+            f"{self._dispatcher.waiting_bytes} bytes wait to be sent (of "
             f"operations_max={settings.operations_max}, {settings.waiting_bytes_max} bytes). Repeat it later."
         )
 
@@ -191,9 +191,9 @@ class Dialog:
         if lane is None:
             return
         if lane.main is not None:
-            self._placement.attend_side(lane, now_ns)
+            self._dispatcher.attend_side(lane, now_ns)
         elif lane.waiting and lane.ready:
-            self._placement.drain(lane, now_ns)
+            self._dispatcher.drain(lane, now_ns)
 
     def tick(self, now_ns: int) -> None:
         """Let time pass: fail operations at their deadline, repeat those that are due."""
@@ -203,11 +203,11 @@ class Dialog:
         for link in self.board.late(now_ns):
             self.board.abort(link)
             self._unlink(link, "no answer in time" if link.opened else "no connection in time", now_ns)
-        while (due := self._placement.next_due(now_ns)) is not None:
+        while (due := self._dispatcher.next_due(now_ns)) is not None:
             self._retry(due, now_ns)
         self._lanes.reconnect(now_ns)
         for side in self._lanes.sides():
-            self._placement.attend_side(side, now_ns)
+            self._dispatcher.attend_side(side, now_ns)
         if oldest is not None and now_ns >= oldest.deadline_ns - self._deadline_ns + SLOW_NS:
             self._probe(now_ns)
         if self._started and not self._closed:
@@ -268,8 +268,10 @@ class Dialog:
             case _ if operation is None or operation.link is not link:
                 if getattr(message, "request_id", self._ledger.last_id + 1) > self._ledger.last_id:
                     raise RemoteProtocolError("a reply to a request that was never made")
-            case wire.Redirect() | wire.Overloaded() | wire.Unknowable():
+            case wire.Redirect() | wire.Overloaded():
                 self._refused(operation, link, message, now_ns)
+            case wire.Unknowable() if operation.kind.mutation:
+                self._fail_unknowable(operation, message)
             case wire.Failed():
                 self._fail_alone(operation, message)
             case _:
@@ -286,53 +288,28 @@ class Dialog:
         self._lanes.greeted(lane)
         self.clock.heard(hello.sender, hello.clock_us, now_ns)
         self._follower.heard(now_ns)
-        self._placement.drain(lane, now_ns)
+        self._dispatcher.drain(lane, now_ns)
 
-    def _refused(
-        self,
-        operation: Operation,
-        link: Link,
-        message: wire.Redirect | wire.Overloaded | wire.Unknowable,
-        now_ns: int,
-    ) -> None:
-        """Retry: the newest attempt had no effect, or `appended` says that it stands in a log."""
-        if isinstance(message, wire.Unknowable):
-            if not operation.kind.mutation:
-                raise RemoteProtocolError("an Unknowable answers a read")
-            self._placement.finish(operation)
-            why = f"the cluster no longer knows this client ({message.reason})"
-            unknown = verdicts.outcome_unknown(operation.kind, why, self._settings.deadline_seconds)
-            self.failures.append((operation.token, unknown))
-            return
-        link.bytes -= operation.size
-        operation.link = None
-        self._note_refusal(operation, link, message)
-        root = None if link.lane is None else link.lane.root
-        operation.refused_by = root
-        operation.wait_version = 0
-        if isinstance(message, wire.Redirect):
-            operation.wait_version = message.map_version
-            if self._lanes.lane_of(operation.request.point) is not root:
-                self._placement.place(operation, now_ns)
-                return
-        self._placement.hold(operation, now_ns)
+    def _refused(self, operation: Operation, link: Link, refusal: redirects.Refusal, now_ns: int) -> None:
+        """Have a refused operation go on: elsewhere at once, or later."""
+        redirects.take_back(operation, link, refusal)
+        if redirects.has_another_primary(operation, refusal, self._lanes.lane_of(operation.request.point)):
+            self._dispatcher.dispatch(operation, now_ns)
+        else:
+            self._dispatcher.hold(operation, now_ns)
+
+    def _fail_unknowable(self, operation: AnyOperation, message: wire.Unknowable) -> None:
+        """Fail a mutation of which the shard cannot say whether it was applied."""
+        self._dispatcher.finish(operation)
+        why = f"the cluster no longer knows this client ({message.reason})"
+        error = verdicts.outcome_unknown(operation.kind, why, self._settings.deadline_seconds)
+        self.failures.append((operation.token, error))
 
     def _fail_alone(self, operation: AnyOperation, message: wire.Failed) -> None:
         """Fail a read, or an operation on all shards, that an actor refused for good."""
-        self._placement.finish(operation)
+        self._dispatcher.finish(operation)
         error = verdicts.refused(operation, message.detail, self._settings.deadline_seconds)
         self.failures.append((operation.token, error))
-
-    def _note_refusal(
-        self, operation: AnyOperation, link: Link, message: wire.Redirect | wire.Overloaded
-    ) -> None:
-        if isinstance(message, wire.Redirect):
-            operation.maybe = operation.maybe or (message.appended and operation.kind.mutation)
-            operation.reason = f"the actor at {link.address} does not serve that shard (yet)"
-        else:
-            operation.reason = f"overloaded: {message.reason}"
-        if not operation.uncertain:
-            operation.first_ns = 0
 
     def _take_part(self, link: Link, message: object, operation: Gathering, now_ns: int) -> None:
         """Take one actor's part of the answer to an operation on all shards."""
@@ -341,37 +318,32 @@ class Dialog:
         match message:
             case wire.Redirect() | wire.Overloaded():
                 del operation.asked[link]
-                self._note_refusal(operation, link, message)
-                self._placement.hold(operation, now_ns)
+                redirects.note(operation, link, message)
+                self._dispatcher.hold(operation, now_ns)
             case wire.Unknowable() if operation.kind.mutation:
-                self._placement.finish(operation)
-                why = f"the cluster no longer knows this client ({message.reason})"
-                error = verdicts.outcome_unknown(operation.kind, why, self._settings.deadline_seconds)
-                self.failures.append((operation.token, error))
+                self._fail_unknowable(operation, message)
             case wire.Failed():
                 del operation.asked[link]
                 self._fail_alone(operation, message)
             case wire.Counted() | wire.Listing() if type(message) in operation.kind.finals:
                 complete = gathering.take_answer(operation, link, message)
                 if not operation.remaining or (operation.answered and operation.kind.one_is_enough):
-                    self._placement.finish(operation)
+                    self._dispatcher.finish(operation)
                     self.replies.append((operation.token, operation.merged()))
                 elif complete:
-                    self._placement.place(operation, now_ns)
+                    self._dispatcher.dispatch(operation, now_ns)
                 else:
                     operation.reason = f"the actor at {link.address} does not serve all its shards (yet)"
-                    self._placement.hold(operation, now_ns)
+                    self._dispatcher.hold(operation, now_ns)
             case _:
                 raise RemoteProtocolError(f"a {type(message).__name__} answers a {operation.kind.name}")
 
     # --- connections and maps that change ----------------------------------------------------------------
 
     def _retry(self, operation: AnyOperation, now_ns: int) -> None:
-        router = self._follower.router
-        wanted = operation.wait_version if isinstance(operation, Operation) else 0
-        if router is not None and wanted > router.map.version:
+        if redirects.wants_newer_map(operation, self._follower.router):
             self._probe(now_ns)
-        self._placement.place(operation, now_ns)
+        self._dispatcher.dispatch(operation, now_ns)
 
     def _probe(self, now_ns: int) -> None:
         if now_ns >= self._probed_ns + SLOW_NS:
@@ -391,14 +363,14 @@ class Dialog:
             self._follower.heard(now_ns)
             self.clock.lost(lane.actor.incarnation)
         self._lanes.lost(lane, link, reason, now_ns)
-        for operation in self._placement.detach(link):
+        for operation in self._dispatcher.detach(link):
             if suspects.note_break(operation, lane):
-                self._placement.finish(operation)
+                self._dispatcher.finish(operation)
                 seconds = self._settings.deadline_seconds
                 error = verdicts.given_up(operation, link, reason, seconds)
                 self.failures.append((operation.token, error))
             else:
-                self._placement.place(operation, now_ns)
+                self._dispatcher.dispatch(operation, now_ns)
 
     def _remap(self, now_ns: int) -> None:
         """Follow a newer map: unanswered operations on a shard that moved go to its new primary."""
@@ -417,16 +389,16 @@ class Dialog:
             self.board.abort(link)
             if link.lane is not None:
                 self._lanes.dropped(link.lane, link)
-            moved += [each for each in self._placement.detach(link) if isinstance(each, Operation)]
+            moved += [each for each in self._dispatcher.detach(link) if isinstance(each, Operation)]
         for operation in moved:
             if operation.link is not None:
                 operation.link.bytes -= operation.size
                 operation.link = None
-            self._placement.place(operation, now_ns)
+            self._dispatcher.dispatch(operation, now_ns)
         for each in self._ledger.gatherings.values():
             if recounted:
                 each.remaining = None
-            self._placement.place(each, now_ns)
+            self._dispatcher.dispatch(each, now_ns)
         for lane in unused:
             if lane.link is not None:
                 self.board.close(lane.link)
@@ -468,7 +440,7 @@ class Dialog:
         if operation.link is not None:
             return operation.link.lane is None or operation.link.lane.root is not lane
         if operation.retry_ns:
-            return operation.refused_by is not lane or version >= operation.wait_version > 0
+            return redirects.is_settled(operation, lane, version)
         return True
 
     # --- endings -----------------------------------------------------------------------------------------
@@ -477,7 +449,7 @@ class Dialog:
         operation.reason = verdicts.obstacle(operation, self._follower, self._lanes)
         has_map = self._follower.router is not None
         error = verdicts.failure(operation, why, self._settings.deadline_seconds, has_map=has_map)
-        self._placement.finish(operation)
+        self._dispatcher.finish(operation)
         self.failures.append((operation.token, error))
 
     def _end_mistaken(self) -> None:
@@ -486,12 +458,12 @@ class Dialog:
             return
         while (operation := self._ledger.oldest()) is not None:
             error = verdicts.mistaken(operation.kind, self._follower, self._settings.cluster)
-            self._placement.finish(operation)
+            self._dispatcher.finish(operation)
             self.failures.append((operation.token, error))
 
     def _rewake(self, now_ns: int) -> None:
         """Set when the next tick is due."""
-        times = [self.board.due_ns, self._lanes.due_ns, self._placement.due_ns]
+        times = [self.board.due_ns, self._lanes.due_ns, self._dispatcher.due_ns]
         if self._started:
             times.append(self._follower.due_ns())
         oldest = self._ledger.oldest()

@@ -183,7 +183,7 @@ class Switchboard:
         link.deadline_ns = now_ns + HELLO_NS
         target = link.lane.actor.incarnation if link.lane is not None else b""
         link.hello = encode_greeting(hello(self._cluster, wire.ROLE_CLIENT, self.client_id, target))
-        self._soil(link)
+        self._mark_dirty(link)
 
     def greeted(self, link: Link, answer: wire.Hello) -> None:
         """Check the server's hello. Raises RemoteProtocolError if it cannot be worked with."""
@@ -210,9 +210,9 @@ class Switchboard:
     def write(self, link: Link, message: wire.Frame) -> None:
         """Queue a message for the next flush."""
         link.out.append(encode_message(message))
-        self._soil(link)
+        self._mark_dirty(link)
 
-    def _soil(self, link: Link) -> None:
+    def _mark_dirty(self, link: Link) -> None:
         if not link.dirty:
             link.dirty = True
             self.dirty.append(link)

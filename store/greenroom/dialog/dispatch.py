@@ -1,8 +1,8 @@
-"""Where an operation is while it is not finished.
+"""Where each unfinished operation is: sent to its actor, or waiting for that.
 
-In exactly one place: unanswered on a link (`operation.link`), in a waiting room (`operation.queue`: that of a
-lane that is not ready or has no room, or `_parked` while its shard has no lane), or held back after a refusal
-(`operation.retry_ns`, in the heap `_held`). A gathering may be in several of these at once.
+It is in exactly one place: unanswered on a link (`operation.link`), in a waiting room (`operation.queue`:
+that of a lane that is not ready or has no room, or `_parked` while its shard has no lane), or held back
+after a refusal (`operation.retry_ns`, in the heap `_held`). A gathering may be in several of these at once.
 """
 
 from heapq import heappop, heappush
@@ -42,8 +42,8 @@ class DialogSettings(msgspec.Struct, frozen=True, kw_only=True):
     frame_bytes_max: int = FRAME_BYTES_MAX
 
 
-class Placement:
-    """Puts operations where they belong. `waiting_bytes` is what waits to be sent.
+class Dispatcher:
+    """Sends operations, or has them wait until they can be sent; `waiting_bytes` is what waits.
 
     `first_bytes_max` is the limit of a first attempt's frame.
     """
@@ -69,7 +69,7 @@ class Placement:
         self._parked: dict[int, object] = {}
         self._held: list[tuple[int, int]] = []
 
-    def place(self, operation: AnyOperation, now_ns: int) -> None:
+    def dispatch(self, operation: AnyOperation, now_ns: int) -> None:
         """Send an operation to its shard's primary, or put it where it waits for that."""
         if isinstance(operation, Gathering):
             operation.retry_ns = 0
@@ -126,11 +126,11 @@ class Placement:
             request_id, operation = next(iter(lane.waiting.items()))
             if isinstance(operation, Gathering):
                 del lane.waiting[request_id]
-                self.place(operation, now_ns)
+                self.dispatch(operation, now_ns)
             elif isinstance(operation, Operation):
                 if not self._has_room(lane.link, operation):
                     return
-                self.place(operation, now_ns)
+                self.dispatch(operation, now_ns)
 
     def attend_side(self, side: Lane, now_ns: int) -> None:
         """Send the next suspect if none is unanswered; close the connection if there is none."""
