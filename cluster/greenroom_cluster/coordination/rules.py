@@ -1,4 +1,4 @@
-"""Which changes of a shard's configuration are allowed: compare-and-set on its epoch, then a table by kind.
+"""Which changes of a shard's members are allowed: compare-and-set on its epoch, then a table by kind.
 
 The table is the safety argument of coordination in one place. Members are incarnations. Only the primary
 adds, removes and hands over; only a backup takes over; a shard begins (again) empty only when nobody who

@@ -1,4 +1,7 @@
-"""The wanted placement: the slots that each shard should be on.
+"""Which actors should hold a shard: the wanted placement, as slots, that of the primary first.
+
+A shard's members come to match it one change at a time: the primary proposes each (`shard.roles.membership`),
+and the coordinator allows it or not (`coordination.rules`).
 
 A plan starts from the wanted and present slots and moves only what it must, in this order: replace slots that
 are gone; put the replicas of a shard on different nodes, as far as there are enough; bring loads within

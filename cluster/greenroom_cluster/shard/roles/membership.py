@@ -1,9 +1,9 @@
-"""How a primary changes its configuration: removals, additions, hand-overs.
+"""How a primary changes the members of its shard: removals, additions, hand-overs.
 
-Only the primary proposes these; the controller states what is wanted and no more. Each is a compare-and-set
-on the epoch. While a proposal is open the primary behaves so that either outcome is right: it obeys a
-joiner from before it proposes to add it, it acknowledges alone only once a removal is decided, and it has
-stopped serving before it proposes a hand-over.
+Only the primary proposes these; the controller only says which members are wanted (`planning.placement`).
+Each is a compare-and-set on the epoch. While a proposal is open the primary behaves so that either outcome is
+right: it commits nothing without a joiner from before it proposes to add it, it acknowledges alone only once
+a removal is decided, and it has stopped serving before it proposes a hand-over.
 """
 
 from greenroom.errors import InvariantError
