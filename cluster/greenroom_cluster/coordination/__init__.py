@@ -1,1 +1,1 @@
-"""Who keeps the cluster map and decides compare-and-set on it."""
+"""The coordinator: it keeps the cluster map and decides changes of it by compare-and-set."""

@@ -1,10 +1,10 @@
-"""What proves that a map on disk is the one written last: a note that no backup restores.
+"""A note that proves the map on disk to be the latest one; no backup restores it.
 
-It lies in the memory of this boot of the host (/dev/shm), under the device and inode of the coordinator's
-directory, and holds the boot and the digests of the maps that may be on disk: the one there and, while the
-next is put in its place, that one too. After another boot, and for a copy of the directory or of the map,
-there is none that fits. Only our own user can have written it. That there is none is no failure: the
-coordinator then awaits the word of all members (`hearing`).
+It is kept in memory that does not outlive this boot of the host (/dev/shm), under the device and inode of the
+coordinator's directory. It holds the boot id and the digests of the maps that may be on disk: the present one
+and, while it is being replaced, the next. After another boot, or for a copy of the directory or the map, no
+note matches. Only our own user can have written it. Without a note the coordinator waits until it has heard
+all members (`hearing`).
 """
 
 import os
@@ -19,19 +19,19 @@ _NOTE_BYTES_MAX = 1024
 
 
 class BootNote:
-    """The note about the map in one directory, which must be there."""
+    """The note about the map in one directory, which must exist."""
 
     def __init__(self, directory: Path) -> None:
         found = directory.stat()
         self._path = SHARED_MEMORY / f"greenroom-{os.geteuid()}-{found.st_dev:x}-{found.st_ino:x}"
 
     def vouches_for(self, content: bytes) -> bool:
-        """Whether this boot is known to have written this content last."""
+        """Whether this content is known to be the last one written, in this boot."""
         lines = self._read().split()
         return bool(lines) and lines[0] == _boot() and _digest(content) in lines[1:]
 
     def write(self, *contents: bytes) -> None:
-        """Say that the map on disk is one of these, and no other."""
+        """Note that the map on disk is one of these."""
         text = " ".join((_boot(), *(_digest(content) for content in contents)))
         temporary = self._path.with_name(f"{self._path.name}-{os.getpid()}")
         try:
@@ -47,7 +47,7 @@ class BootNote:
             self.void()
 
     def void(self) -> None:
-        """Vouch for nothing any more; what cannot be removed names a map that is no longer there."""
+        """Remove the note. One that cannot be removed names a map that is no longer on disk."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 

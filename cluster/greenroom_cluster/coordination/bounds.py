@@ -1,8 +1,8 @@
-"""What a node and an actor may say of themselves, and how large a cluster map may grow.
+"""Limits on what nodes and actors say of themselves, and on the size of the cluster map.
 
-Everybody who follows the map gets all of it in one frame, so a registration that might one day make it too
-long is refused: the room that every shard may come to need is set aside for it from the start, and nothing
-decided later can make the map longer than that.
+The whole map is sent in one frame, so a registration that could ever make it too long is refused: room for
+the most that each shard may need is reserved from the start, and no later decision makes the map longer than
+that.
 """
 
 import re
@@ -21,7 +21,7 @@ from greenroom.framing import FRAME_BYTES_MAX
 from greenroom_cluster.coordination.rules import EPOCH_LIMIT, INCARNATION_BYTES, NONCE_BYTES_MAX
 
 MAP_BYTES_MAX = FRAME_BYTES_MAX - (1 << 16)
-"""Of a whole map, encoded. What is left of a frame is for a change of it, which numbers its shards."""
+"""Encoded size of a whole map. The rest of a frame is for a change of the map, which numbers its shards."""
 
 NODES_MAX = 1024
 NAME_LENGTH_MAX = 63
@@ -45,21 +45,21 @@ _PORT_MAX = 65_535
 _HEADER_BYTES = 5
 _NUMBER_BYTES = 9
 _TEXT_BYTES = 2
-"""Before a short text or bytes."""
+"""Header of a short text or bytes."""
 _STATE_BYTES = 9
 _MEMBER_BYTES = INCARNATION_BYTES + _TEXT_BYTES
 _SHARD_BYTES = 9
-"""Of an entry of a shard: its epoch, what begins its lists, and that it has no suspect."""
+"""Of a shard's entry: epoch, headers of its lists, and the absent suspect."""
 _SUSPECT_BYTES = 1 + _MEMBER_BYTES + 2 * _NUMBER_BYTES
 
 SUSPECTS_MAX = 256
-"""Shards of one map that have a suspect."""
+"""How many shards of one map may have a suspect."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
 def is_address(text: str) -> bool:
-    """Whether this is `host:port` as the map holds it: a name or an IPv4 address, or IPv6 in brackets."""
+    """Whether this is `host:port` as in the map: a host name, an IPv4 address, or an IPv6 one in brackets."""
     if len(text) > ADDRESS_LENGTH_MAX:
         return False
     found = _ADDRESS.fullmatch(text)
@@ -114,9 +114,9 @@ def _actor_bytes(actor: ActorEntry) -> int:
 
 
 class Room:
-    """How long a map may become by what is decided later, in `bytes`, and what there is still room for.
+    """How long later decisions may make a map, in `bytes`, and what there is still room for.
 
-    Room for one member beyond its replicas is set aside for each shard; those that have more are counted.
+    Each shard has room reserved for one member beyond its replicas; shards with more are counted.
     """
 
     def __init__(self, base: ClusterMap) -> None:
@@ -142,19 +142,19 @@ class Room:
 
     @property
     def bytes(self) -> int:
-        """The most that the map may come to."""
+        """The most bytes that the map may take."""
         return self._bound(self._named, self._slot_length, self._excess)
 
     def take_node(self, node: NodeEntry) -> bool:
-        """Set room aside for a node that is new or changed; False if there is none."""
+        """Reserve room for a new or changed node; False if there is none."""
         return self._take(_node_bytes(node), 0, 0)
 
     def take_actor(self, actor: ActorEntry) -> bool:
-        """Set room aside for a new actor; False if there is none."""
+        """Reserve room for a new actor; False if there is none."""
         return self._take(_actor_bytes(actor), len(actor.slot), 0)
 
     def take_members(self, before: ShardEntry, after: ShardEntry) -> bool:
-        """Set room aside for the members that a shard gets; False if there is none."""
+        """Reserve room for the members that a shard gets; False if there is none."""
         more = self._beyond(after) - self._beyond(before)
         return more <= 0 or self._take(0, 0, more)
 
@@ -178,7 +178,7 @@ class Room:
 
 
 def map_objection(cluster_map: ClusterMap) -> str:
-    """Return why no coordinator can go on with this map, or ""."""
+    """Return why no coordinator can continue from this map, or ""."""
     if not 1 <= cluster_map.lineage <= LINEAGE_MAX or not 1 <= cluster_map.version <= VERSION_MAX:
         return f"its lineage or version ({cluster_map.lineage}, {cluster_map.version}) is out of range"
     if len(cluster_map.identity) not in (0, CLUSTER_IDENTITY_BYTES):
@@ -202,5 +202,5 @@ def map_objection(cluster_map: ClusterMap) -> str:
             return f"its entry of actor {actor.slot!a:.80} is malformed: {complaint}"
     length = len(_encode(cluster_map))
     if length > MAP_BYTES_MAX:
-        return f"it is {length} bytes long, and whoever follows the map takes {MAP_BYTES_MAX} at most"
+        return f"it is {length} bytes long, and readers of the map take {MAP_BYTES_MAX} at most"
     return ""

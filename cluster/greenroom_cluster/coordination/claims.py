@@ -1,9 +1,9 @@
-"""Who says to know a later map than the coordinator's, and what may be made of that.
+"""Claims of peers to know a later map than the coordinator's, and what follows from them.
 
-A claim proves nothing, for anybody can make one: the nodes of the map are asked for theirs, and only a map is
-evidence. A later lineage or version is claimed, or a later epoch of a shard. A peer that names no epochs and
-had no map from this run also claims one by a version that this run has reached since its start: other
-decisions may stand under it.
+Anyone can make a claim, so it proves nothing: the nodes of the map are asked for theirs, and only a map is
+evidence. A peer claims a later lineage or version, or a later epoch of a shard. If it names no epochs and got
+no map from this run, then a version that this run has reached since its start is a claim too: another
+coordinator may have made other decisions under that version.
 """
 
 from greenroom.cluster_map import ClusterMap
@@ -34,10 +34,10 @@ class Claims:
     def note(
         self, now_ns: int, sender: bytes, known: tuple[int, int], epochs: tuple[int, ...], ours: ClusterMap
     ) -> bool:
-        """Take in which map a peer says to know; return whether it claims a later one than ours."""
+        """Note which map a peer says it knows; return whether it claims a later one than ours."""
         if not (0 <= known[0] <= LINEAGE_MAX and 0 <= known[1] <= VERSION_MAX):
             return False
-        # Of former releases only those are believed to know no more who had their map from this run.
+        # A peer of an earlier release is believed to know no more only if it got its map from this run.
         latest = (ours.lineage, ours.version) if epochs or sender in self._served else self._since
         ahead = known[0] == ours.lineage and any(
             theirs > mine.epoch for theirs, mine in zip(epochs, ours.shards, strict=False)
@@ -51,53 +51,53 @@ class Claims:
         return True
 
     def note_foreign(self, now_ns: int, known: tuple[int, int]) -> None:
-        """Take in a map of another cluster, while nothing was decided in ours."""
+        """Note a map of another cluster, while nothing was decided in ours."""
         self.latest, self.made_ns = known, now_ns
 
     def is_claimant(self, sender: bytes) -> bool:
-        """Whether this peer's last word was such a claim."""
+        """Whether this peer's latest message was such a claim."""
         return sender in self._claimants
 
     def ask_due(self, now_ns: int) -> bool:
-        """Whether it is time to ask the nodes for their maps, which then counts as done."""
+        """Whether to ask the nodes for their maps now; if so, it counts as done."""
         if self.latest is None or now_ns < self._ask_due_ns:
             return False
         self._ask_due_ns = now_ns + round(ASK_SECONDS * 1e9)
         return True
 
     def refute(self, version: int) -> None:
-        """Nothing up to this version was decided that we do not know, so it is a claim no more."""
+        """Note that we know all decisions up to this version, so that it is no longer a claim."""
         self._since = max(self._since, (self._since[0], version))
 
     def dismiss(self, now_ns: int, answered: int) -> tuple[str, ...]:
-        """No node gave a later map; return what to tell of the claim, at most once a minute."""
+        """Note that no node gave a later map; return a warning about the claim, at most once a minute."""
         claimed, self.latest = self.latest, None
         if claimed is None or now_ns < self._tell_due_ns:
             return ()
         self._tell_due_ns = now_ns + round(TELL_SECONDS * 1e9)
         told = (
-            f"somebody claims to know a later map (lineage {claimed[0]}, version {claimed[1]}) than ours: "
+            f"a peer claims to know a later map (lineage {claimed[0]}, version {claimed[1]}) than ours: "
             f"none of the {answered} nodes that answered has one, so the claim is ignored"
         )
         return (told,)
 
 
 def is_of_this_cluster(ours: ClusterMap, shown: ClusterMap) -> bool:
-    """Whether a map that a node showed can be compared with ours at all."""
+    """Whether a node's map can be compared with ours at all."""
     if map_objection(shown) or shown.is_foreign_to(ours):
         return False
     return (shown.cluster, shown.shard_count) == (ours.cluster, ours.shard_count)
 
 
 def is_later(ours: ClusterMap, shown: ClusterMap) -> bool:
-    """Whether something was decided that ours does not know: a later lineage, or a later epoch of a shard."""
+    """Whether a map holds decisions that ours lacks: a later lineage, or a later epoch of a shard."""
     if shown.lineage != ours.lineage:
         return shown.lineage > ours.lineage
     return any(theirs.epoch > mine.epoch for theirs, mine in zip(shown.shards, ours.shards, strict=True))
 
 
 def why_older(ours: ClusterMap, lineage: int, version: int) -> str:
-    """Say that our map is older than one in use, and what to do."""
+    """Return that our map is older than one in use, and what to do."""
     addresses = ",".join(node.address for node in ours.nodes.values()) or "HOST:PORT"
     return (
         f"the coordinator's map (lineage {ours.lineage}, version {ours.version}) is older than "

@@ -1,6 +1,6 @@
-"""The coordinator without its sockets: requests in, what to persist, publish and answer out.
+"""The coordinator without its sockets: requests in; what to persist, publish and reply out.
 
-How a server drives it, strictly one outcome after the other:
+A server drives it like this, strictly one outcome after the other:
 
     outcome = coordinator.decide(now_ns, batch)      # or tick(now_ns), or want(plan)
     if outcome.persist is not None:
@@ -11,20 +11,20 @@ How a server drives it, strictly one outcome after the other:
     log(outcome.warnings)
     plan = controller.step(now_ns, coordinator.map)  # -> coordinator.want(plan), an outcome like any other
 
-`coordinator.map` is what was decided, so nothing read from it may leave the process before it is persisted.
-Call `tick` when the clock reaches `next_deadline()`. A `wire.Goodbye` among the responses closes its
-connection. `Hello` is the server's own affair, as are undecodable frames.
+`coordinator.map` is the decided map: nothing read from it may leave the process before it is persisted. Call
+`tick` when the clock reaches `next_deadline()`. A `wire.Goodbye` among the responses closes its connection.
+The server itself handles `Hello` and undecodable frames.
 
-Restored from an older copy, a coordinator would reuse epochs. Peers say which map they know when they
-subscribe and with every heartbeat. Once one claims a later map than ours, the nodes are asked for theirs
-(`Outcome.ask`, `shown`), and once one has a later map, everything is refused until an operator starts a new
-lineage. A run that is not `proven` decides a shard only when all its members were heard (`hearing`). For the
-same reasons nobody proposes before it has subscribed.
+A coordinator restored from an older copy would reuse epochs. So peers say which map they know when they
+subscribe and with every heartbeat. When one claims a later map than ours, the nodes are asked for theirs
+(`Outcome.ask`, `shown`); if one has a later map, everything is refused until an operator starts a new
+lineage. A run that is not `proven` decides about a shard only once all its members were heard (`hearing`).
+For the same reasons a peer must subscribe before it may propose.
 
-Whoever has the map of another cluster of the same name takes part in nothing (`foreigners`).
+A peer with the map of another cluster of the same name takes part in nothing (`foreigners`).
 
-A refusal is final: who proposes again does so under a new nonce. Else a copy of the refused message, late on
-a former connection, could apply after its sender has drawn conclusions from the refusal.
+A refusal is final; retry under a new nonce. Otherwise a copy of the refused message, arriving late on a
+former connection, could apply after its sender has acted on the refusal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -87,11 +87,11 @@ class CoordinatorSettings(msgspec.Struct, frozen=True):
 
 
 class ConnectionClosed(msgspec.Struct, frozen=True):
-    """In place of a message, after all others of its connection: the connection has ended."""
+    """In place of a message, after all others of the connection: it has ended."""
 
 
 class Incoming(msgspec.Struct, frozen=True):
-    """One message of a connection; `sender` and `role` are what the connection's hello gave."""
+    """One message of a connection; `sender` and `role` are those of the connection's hello."""
 
     connection: int
     sender: bytes
@@ -100,7 +100,7 @@ class Incoming(msgspec.Struct, frozen=True):
 
 
 class Response(msgspec.Struct, frozen=True):
-    """Answer on that connection; dropped if it is gone."""
+    """A message for that connection; dropped if it is gone."""
 
     connection: int
     message: CoordinatorReply
@@ -122,8 +122,8 @@ class Outcome(msgspec.Struct, frozen=True):
 class Coordinator:
     """Keeps the cluster map and decides every change of it.
 
-    `proven`: this map is known to be the newest there is, as that of the run before, or the first one. If it
-    is not, it has a version that no other run has used (`genesis.renumbered`), and had `stored_version`.
+    `proven`: this map is known to be the newest, as that of the run before, or as the first one. Otherwise it
+    has a version that no other run has used (`genesis.renumbered`), in place of `stored_version`.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class Coordinator:
         return msgspec.structs.replace(outcome, ask=ask) if ask else outcome
 
     def tick(self, now_ns: int) -> Outcome:
-        """Notice nodes that fell silent. Due at `next_deadline()`; at another time it does no harm."""
+        """Notice nodes that fell silent. Due at `next_deadline()`; harmless at other times."""
         return self.decide(now_ns, ())
 
     def want(self, plan: Mapping[int, tuple[str, ...]]) -> Outcome:
@@ -200,12 +200,12 @@ class Coordinator:
     # --- requests ----------------------------------------------------------------------------------------
 
     def _answer(self, now_ns: int, draft: Draft, incoming: Incoming) -> CoordinatorReply | None:
-        """Apply one request to the draft; None stands for the map as it will be after the batch."""
+        """Apply one request to the draft and return the reply; None: the map as it is after the batch."""
         code = ""
         match incoming.message:
             case wire.Subscribe():
                 if self._claims.is_claimant(incoming.sender):
-                    # Whoever may know better must not take our map for a later one.
+                    # A peer that may know a later map must not take ours for one.
                     return wire.Goodbye("older-map", CLAIM_LOOKED_INTO)
                 self._subscribed[incoming.connection] = incoming.sender
                 return None
@@ -238,14 +238,14 @@ class Coordinator:
     def _objection(
         self, now_ns: int, draft: Draft, incoming: Incoming, name: str, address: str = ""
     ) -> tuple[str, str]:
-        """Return why the sender may not have a name, and the code of that reason; ("", "") if it may."""
+        """Return why the sender may not have a name, and that reason's code; ("", "") if it may."""
         return self._owners.objection(now_ns, incoming.sender, name, draft.nodes.get(name), address)
 
     def _foreign(self, now_ns: int, draft: Draft, incoming: Incoming, name: str) -> tuple[str, str]:
         """Return why the sender does not speak for a node, as `_objection` does.
 
-        It does once it has registered that node. Where nobody has since the coordinator's start, whoever is
-        first heard under the name does, from then on.
+        It does once it has registered that node. If no one has since the coordinator's start, the first
+        sender heard under the name does from then on.
         """
         known = draft.nodes.get(name)
         if known is None or self._owners.is_owner(incoming.sender, name):
@@ -259,7 +259,7 @@ class Coordinator:
     def _report_dead(
         self, now_ns: int, draft: Draft, incoming: Incoming, message: ReportDead
     ) -> tuple[str, str]:
-        """Bury these, if all that are known are the sender's own; return why not, as `_objection` does."""
+        """Mark these dead, if all known ones are the sender's own; return why not, as `_objection` does."""
         incarnations = message.incarnations
         nodes = {draft.actors[each].node for each in incarnations if each in draft.actors}
         for name in sorted(nodes):
@@ -268,7 +268,7 @@ class Coordinator:
                 return complaint
         if nodes or self._owners.owns_any(incoming.sender):
             self._bury(incarnations)
-            # In one map with the deaths, so that no successor learns of these alone.
+            # In the same map as the deaths, so that no successor learns of the deaths alone.
             draft.suspect(incarnations, message.suspicions)
             draft.report_dead(incarnations)
             return "", ""
@@ -285,7 +285,7 @@ class Coordinator:
         decisions = []
         for proposal in message.proposals:
             if self._holds_back(now_ns, draft, proposal):
-                self._unheard[proposal.shard] = None  # unanswered, so it comes again
+                self._unheard[proposal.shard] = None  # without a reply, so it is sent again
             else:
                 decisions.append(self._decide_one(draft, sender, proposal))
         return Decided(message.request_id, tuple(decisions))
@@ -316,7 +316,7 @@ class Coordinator:
                     f"node {name} was heard from {silent_ns / 1e9:.1f} s ago: stop it first, or, if the "
                     f"coordinator has just started, try again in {self._down_ns / 1e9:.0f} s"
                 )
-            # The node is back, so its operator means those who ran before and will never be heard.
+            # The node is back, so the operator means its former actors, which will never be heard.
             self._give_up(draft, name, former)
             draft.warnings.append(f"{len(former)} former actors of node {name} were forgotten by an operator")
             return ""
@@ -337,7 +337,7 @@ class Coordinator:
     def _heartbeat(self, now_ns: int, draft: Draft, incoming: Incoming, message: Heartbeat) -> None:
         node = draft.nodes.get(message.node)
         if node is None:
-            return  # forgotten or removed: the map tells its supervisor
+            return  # forgotten or removed: its supervisor learns that from the map
         if not self._owners.beat(now_ns, incoming.sender, incoming.connection, message.node):
             return  # its name was taken over: the map tells its supervisor
         self._heard_node(incoming.sender, message.node)
@@ -353,14 +353,14 @@ class Coordinator:
             self._hearing.heard_node(name)
 
     def _mark_down(self, now_ns: int, draft: Draft) -> None:
-        """Silent nodes are down. One that is leaving stays so, lest a heartbeat brings it back up."""
+        """Mark silent nodes down. A leaving node stays leaving: a heartbeat would bring it back up."""
         for node in list(draft.nodes.values()):
             if node.state == "up" and self._owners.silence_ns(now_ns, node.name) >= self._down_ns:
                 draft.set_node_state(node.name, "down")
                 draft.warnings.append(f"node {node.name} is down: no heartbeat for {self._down_ns / 1e9:g} s")
 
     def _note_pause(self, now_ns: int) -> None:
-        """While this process was paused nobody was silent; heartbeats may still wait in the sockets."""
+        """Count no pause of this process as silence: heartbeats may still wait in the sockets."""
         paused_ns = now_ns - self._stepped_ns
         if paused_ns > self._down_ns // 2:
             self._owners.forgive(paused_ns)
@@ -370,19 +370,19 @@ class Coordinator:
 
     @property
     def refusal(self) -> str:
-        """Why everything is refused, or ""."""
+        """The reason why everything is refused, or ""."""
         return self._older or self._held
 
     def proven(self, now_ns: int) -> bool:
-        """Whether this run decides without awaiting anybody's word; once true it stays so."""
+        """Whether this run decides without waiting to hear members; once true it stays so."""
         return self._hearing.proven(now_ns)
 
     def shown(self, now_ns: int, maps: Sequence[ClusterMap]) -> Outcome:
-        """Take in the maps that nodes gave when asked (`Outcome.ask`).
+        """Take the maps that nodes gave when asked (`Outcome.ask`).
 
-        One of a later lineage, or with a later epoch of any shard, is the end of this run. By one that is
-        newer by its version alone nothing was decided that this map lacks: an older copy was in use for a
-        while, or this is one. Versions go on after it, so that those who hold it follow again.
+        A map of a later lineage, or with a later epoch of any shard, ends this run. A map that is newer by
+        its version alone holds no decision that this one lacks: an older copy was in use for a while, or this
+        is one. Versions continue after it, so that its holders follow again.
         """
         if self._older:
             return Outcome()
@@ -402,7 +402,7 @@ class Coordinator:
         return Outcome(self.map, delta_between(before, self.map), warnings=(told,))
 
     def _hear(self, now_ns: int, batch: Sequence[Incoming]) -> tuple[str, ...]:
-        """Look at which maps peers know, in all of a batch, before anything of it is decided."""
+        """Note which maps the peers of a batch know, before anything of it is decided."""
         claimed = None
         decided = any(entry.epoch for entry in self.map.shards)
         for incoming in batch:
@@ -411,7 +411,7 @@ class Coordinator:
                 continue
             known = (message.lineage, message.version)
             if self._foreigners.note(incoming.connection, message.identity):
-                if not decided:  # our directory was emptied, unless a new cluster is meant to begin
+                if not decided:  # our directory was emptied, unless this is meant to be a new cluster
                     self._claims.note_foreign(now_ns, known)
                     claimed = max(known, claimed or known)
                 continue
@@ -425,24 +425,22 @@ class Coordinator:
             return ()
         if now_ns - self._claims.made_ns > round(HOLD_SECONDS * 1e9):
             return ()
-        # Nothing was decided yet, so it costs nothing to wait, and no node is known who could be asked.
+        # Nothing was decided yet, so waiting costs nothing, and there is no known node to ask.
         self._held = held if claimed is None else why_older(self.map, *claimed)
         return (self._held,) if not held else ()
 
     def _to_ask(self, now_ns: int) -> tuple[str, ...]:
-        """Return the nodes to ask for their maps now, because of a claim; those that are up first."""
+        """Return the nodes to ask for their maps now because of a claim, those that are up first."""
         if not self.map.nodes or not self._claims.ask_due(now_ns):
             return ()
         nodes = sorted(self.map.nodes.values(), key=lambda node: (node.state != "up", node.name))
         return tuple(node.address for node in nodes[:ASKED_MAX])
 
     def _unheard_news(self, now_ns: int) -> list[str]:
-        """Return what is new about decisions that wait until somebody was heard."""
+        """Return news about decisions that wait for members to be heard."""
         if self._hearing.proven(now_ns):
             told, self._unheard_told = self._unheard_told, ()
-            return (
-                ["all who were awaited have been heard: no decision waits for that any more"] if told else []
-            )
+            return ["all members have been heard: no decision waits for that any longer"] if told else []
         nodes = tuple(self._hearing.awaited(now_ns, self._unheard, self.map.actors)) if self._unheard else ()
         if not nodes or nodes == self._unheard_told or now_ns < self._settled_ns:
             return []
@@ -484,12 +482,12 @@ class Coordinator:
         return Outcome(after, delta_between(before, after), responses, tuple(draft.warnings))
 
     def _waiting_news(self, after: ClusterMap) -> list[str]:
-        """Return what is new about shards that wait for nodes."""
+        """Return news about shards that wait for nodes."""
         away = on_nodes_that_are_down(after)
         before, self._waiting = self._waiting, ()
         if away:
             nodes = (awaited(after, shard, away) for shard in range(after.shard_count))
             self._waiting = waiting_shards(after, nodes)
         if before and not self._waiting:
-            return ["no shard waits for a node any more"]
+            return ["no shard waits for a node any longer"]
         return [waiting.told() for waiting in self._waiting if waiting not in before]

@@ -1,8 +1,9 @@
-"""The next map in the making: what registering, dying, leaving and proposing change, one batch at a time.
+"""The next map, as one batch of registrations, deaths, departures and proposals makes it.
 
-Every method returns "" when done, or why not and what to do. None raises on what a peer may send.
+Every method returns "" on success, or why not and what to do. None raises on anything a peer may send.
 
-Who may speak for a node is decided before (`owners`): what registers here replaces what had its name.
+Whether the sender may speak for a node is decided before (`owners`); a registration replaces the former entry
+of its name.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -40,7 +41,7 @@ class Draft:
     # --- nodes -------------------------------------------------------------------------------------------
 
     def register_node(self, node: NodeEntry) -> str:
-        """Enter or change a node."""
+        """Add or change a node."""
         complaint = node_objection(node)
         if complaint:
             return complaint
@@ -58,7 +59,7 @@ class Draft:
         self.nodes[name] = msgspec.structs.replace(self.nodes[name], state=state)
 
     def remove_node(self, name: str) -> str:
-        """Take out a node that stopped for good; a node that is not there is fine."""
+        """Remove a node that stopped for good; a node that is not there is fine."""
         held = self._shards_naming(name)
         if held:
             return (
@@ -70,7 +71,7 @@ class Draft:
         return ""
 
     def forget_node(self, name: str) -> str:
-        """Take an operator's word that this node and its actors are gone for good."""
+        """Remove a node that, by an operator's word, is gone for good with its actors."""
         if name not in self.nodes:
             known = sorted(self.nodes)
             more = f" and {len(known) - NODES_NAMED} more" if len(known) > NODES_NAMED else ""
@@ -89,7 +90,7 @@ class Draft:
     # --- actors ------------------------------------------------------------------------------------------
 
     def register_actor(self, actor: ActorEntry) -> str:
-        """Enter a new incarnation; the former one of its slot becomes "replaced", which is not dead."""
+        """Add a new incarnation; the former one of its slot becomes "replaced", which is not dead."""
         if actor.node not in self.nodes:
             return f"node {actor.node!a:.80} is not registered; register it first"
         complaint = actor_objection(actor)
@@ -119,7 +120,7 @@ class Draft:
 
     @property
     def _room(self) -> Room:
-        """What the map has room for, reckoned once it matters: most batches register nobody."""
+        """What the map has room for; computed on first use, because most batches register nothing."""
         if self._reckoned is None:
             self._reckoned = Room(self._base)
         return self._reckoned
@@ -132,9 +133,10 @@ class Draft:
         )
 
     def suspect(self, actors: Collection[bytes], suspicions: Iterable[Suspicion]) -> None:
-        """Note the records on which these actors died or hang, or take back what was noted.
+        """Note the records on which these actors died or hang, or withdraw such notes.
 
-        New ones only for shards of which they are members. What was noted stays with a shard taken over.
+        A record is noted only if the actor is a member of its shard. A note stays with a shard that is taken
+        over.
         """
         for suspicion in suspicions:
             shard, record = suspicion.shard, suspicion.record
@@ -164,7 +166,7 @@ class Draft:
     # --- shards ------------------------------------------------------------------------------------------
 
     def propose(self, proposer: bytes, proposal: Proposal) -> Decision:
-        """Decide one proposal, on its own, after those before it."""
+        """Decide one proposal, in the state that the ones before it left."""
         complaint = malformed(proposal, len(self.shards))
         if complaint:
             return Decision(proposal.shard, proposal.nonce, applied=False, reason=complaint)
@@ -187,7 +189,7 @@ class Draft:
         return len(after.backups) <= self._base.replicas or self._room.take_members(before, after)
 
     def could_apply_later(self, proposal: Proposal) -> bool:
-        """Whether a proposal that did not apply might, if it came again: its epoch is not over."""
+        """Whether a proposal that did not apply might do so when repeated: its epoch is not over."""
         if malformed(proposal, len(self.shards)):
             return False
         return proposal.epoch >= self.shards[proposal.shard].epoch
@@ -197,27 +199,27 @@ class Draft:
         return f"{actor.slot if actor is not None else 'unknown'}:{incarnation.hex()[:8]}"
 
     def want(self, plan: Mapping[int, tuple[str, ...]]) -> None:
-        """Write what the controller wants; configurations stay as they are."""
+        """Write the placement that the controller wants; configurations stay as they are."""
         for shard, wanted in plan.items():
             self.shards[shard] = msgspec.structs.replace(self.shards[shard], wanted=wanted)
 
     def emptied(self) -> list[str]:
-        """Return what there is to tell of shards that started empty: one line, however many they are."""
+        """Return a warning about shards that started empty: one line, whatever their number."""
         if len(self._emptied) <= 1:
             return list(self._emptied.values())
         shards = sorted(self._emptied)
         named = ", ".join(str(shard) for shard in shards[:EMPTIED_NAMED])
         more = f" and {len(shards) - EMPTIED_NAMED} more" if len(shards) > EMPTIED_NAMED else ""
         told = (
-            f"{len(shards)} shards ({named}{more}) were started empty, for every member of them is dead; the "
-            "sessions that only they held are lost"
+            f"{len(shards)} shards ({named}{more}) were started empty, because every member of them is dead; "
+            "the sessions that only they held are lost"
         )
         return [told]
 
     # --- the next map ------------------------------------------------------------------------------------
 
     def finish(self) -> ClusterMap:
-        """Drop actors that are over and named by no shard, and return the next map."""
+        """Drop actors that have ended and are named by no shard, and return the next map."""
         over = [key for key, actor in self.actors.items() if actor.state != "up"]
         if over:
             named = {member for entry in self.shards for member in entry.members}

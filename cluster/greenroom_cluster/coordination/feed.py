@@ -1,7 +1,6 @@
-"""Whom the cluster map is sent to, and what of it: the whole map first, and then every change.
+"""Sends the cluster map to subscribers: first the whole map, then every change.
 
-The coordinator and every node feed those who subscribed. A message is the same object for all of them, so
-that it is encoded once however many there are.
+The coordinator and every node have subscribers. All get the same message object, so it is encoded only once.
 """
 
 from greenroom import wire
@@ -29,7 +28,7 @@ class MapFeed:
         return self._whole
 
     def subscribe(self, number: int) -> wire.MapFull | None:
-        """Add a subscriber; return what to send it now. Without a map it gets the first that is published."""
+        """Add a subscriber; return what to send it now. Without a map it gets the first one published."""
         self._subscribers[number] = None
         return self.whole
 
@@ -38,9 +37,9 @@ class MapFeed:
         self._subscribers.pop(number, None)
 
     def publish(self, new: ClusterMap, delta: MapDelta | None = None) -> wire.MapFull | wire.MapChange | None:
-        """Return what to send to every subscriber: the whole map where no change continues the former one.
+        """Return what to send to every subscriber: the change, or else the whole map.
 
-        `delta` is the change since the map published last, if the caller has it. The same map, or an older
+        `delta` is the change since the map last published, if the caller has it. The same map, or an older
         one, is not sent.
         """
         old = self.map

@@ -1,10 +1,10 @@
-"""Peers whose map is of another cluster, although that has the same name: they take part in nothing.
+"""Peers with the map of another cluster of the same name: they take part in nothing.
 
-A cluster that is started anew on the ports of a former one is met by what is left of that: a node that was
+When a cluster is created anew on the ports of a former one, leftovers of that may connect: a node that was
 paused, cut off, or forgotten on another host. Lineage and version of its map mean nothing here, and it holds
-sessions of its own cluster, which may not be mixed with those of this one.
+sessions of its own cluster, which must not mix with those of this one.
 
-Peers subscribe before all else, so a connection is known for what it is by the first that comes on it.
+Peers subscribe before anything else, so the first message of a connection tells.
 """
 
 from typing import TypeAlias
@@ -25,7 +25,7 @@ from greenroom_cluster.coordination.messages import (
 Request: TypeAlias = Propose | RegisterNode | RegisterActor | ReportDead | RemoveNode | ForgetNode
 
 OTHER_CLUSTER = "other-cluster"
-"""Code of the `Goodbye` that such a peer gets."""
+"""The code of the `Goodbye` to such a peer."""
 
 WHY_FOREIGN = (
     "the cluster of this coordinator has the same name as yours and is another, which was created anew: stop "
@@ -47,7 +47,7 @@ class Foreigners:
         self._tell_due_ns = 0
 
     def note(self, connection: int, identity: bytes) -> bool:
-        """Take in of which cluster a peer has a map; return whether that is another."""
+        """Note which cluster a peer's map is of; return whether that is another one."""
         if not are_foreign(self._identity, identity):
             return False
         self._came = True
@@ -64,7 +64,7 @@ class Foreigners:
         self._connections.pop(connection, None)
 
     def news(self, now_ns: int) -> list[str]:
-        """Return what there is to tell of those that came, at most once a minute."""
+        """Return a warning about such peers, at most once a minute."""
         came, self._came = self._came, False
         if not came or now_ns < self._tell_due_ns:
             return []
@@ -80,7 +80,7 @@ class Foreigners:
 def refusal(
     message: wire.Subscribe | Request | Heartbeat, code: str = OTHER_CLUSTER, reason: str = WHY_FOREIGN
 ) -> wire.Goodbye | Rejected:
-    """Return the answer to whatever comes from a peer that takes part in nothing."""
+    """Return the reply to any message of such a peer."""
     if isinstance(message, wire.Subscribe | Heartbeat):
         return wire.Goodbye(code, reason)
     return Rejected(message.request_id, reason)

@@ -1,4 +1,4 @@
-"""The map that a coordinator starts with: a first one, the one on disk, or a new lineage of that."""
+"""The map that a coordinator starts with: a new one, the one on disk, or a new lineage of that."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ REPLICAS_MAX = 3
 
 ADOPTION_MISSING = (
     "--new-lineage needs the newest map that is in use: name nodes that run with --adopt-from "
-    "host:port,host:port (GREENROOM_ADOPT_FROM). Only if no node of the cluster runs any more, give "
+    "host:port,host:port (GREENROOM_ADOPT_FROM). Only if no node of the cluster is running, give "
     "--give-up-newer (GREENROOM_GIVE_UP_NEWER) instead: all that was decided since the copy in the data "
     "directory is given up, and with it the sessions of every shard whose replicas have moved or restarted "
     "since, though they may be alive"
@@ -27,7 +27,7 @@ _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 class ClusterOptions(msgspec.Struct, frozen=True):
-    """What an operator asks of the cluster; None: as it is, or the default at first.
+    """An operator's options for the cluster; None: that of the existing one, or the default for a new one.
 
     `give_up_newer`: a new lineage may begin from the stored map alone, although actors may know newer ones.
     """
@@ -48,18 +48,18 @@ def starting_map(
 ) -> ClusterMap:
     """Return the map to start with; the caller saves it before anything else if it is not `stored`.
 
-    A cluster that is created here gets the random `identity`.
+    A new cluster gets the random `identity`.
 
-    A new lineage begins from the newest configuration of each shard in the stored map and those `adopted`
-    from nodes that run: an older one names incarnations that died since as the only holders of sessions that
-    living ones hold.
+    A new lineage begins from the newest configuration of each shard in the stored map and the maps `adopted`
+    from running nodes. An older configuration would name dead incarnations as the only holders of sessions
+    that living ones hold.
 
     Raises UsageError if the options are invalid or differ from the cluster that is stored or adopted.
     """
     if options.new_lineage and not adopted and not options.give_up_newer:
         raise UsageError(ADOPTION_MISSING)
     if stored is not None and adopted and not any(entry.epoch for entry in stored.shards):
-        stored = None  # of a first start in a directory that was emptied: nothing has begun by it
+        stored = None  # written by a first start in an emptied directory: nothing was started by it
     if stored is not None:
         _check_fixed(options, stored)
     for running in adopted:
@@ -92,8 +92,8 @@ def starting_map(
 def _merged(known: Sequence[ClusterMap]) -> ClusterMap:
     """Return the map of the latest lineage, each shard as in the map that knows its latest epoch.
 
-    Where an older copy was in use beside the newest map, neither's version tells which is later, and each may
-    have decided what the other has not. Nodes and actors are those of the map that knows of most decisions.
+    If an older copy was in use beside the newest map, their versions do not say which is later, and each may
+    hold decisions that the other lacks. Nodes and actors are taken from the map with the most decisions.
     """
     lineage = max(each.lineage for each in known)
     latest = sorted(
@@ -130,9 +130,9 @@ def _merged(known: Sequence[ClusterMap]) -> ClusterMap:
 
 
 def identified(cluster_map: ClusterMap) -> ClusterMap:
-    """Return the map under its identity; one that a former release has made gets one, and the next version.
+    """Return the map with an identity; a map of an earlier release gets one, and the next version.
 
-    It follows from what is fixed for the cluster, so that every copy of such a map gets the same one.
+    It is derived from what is fixed for the cluster, so every copy of such a map gets the same one.
     """
     if cluster_map.identity:
         return cluster_map
@@ -142,10 +142,10 @@ def identified(cluster_map: ClusterMap) -> ClusterMap:
 
 
 def renumbered(cluster_map: ClusterMap, wall_ms: int) -> ClusterMap:
-    """Return the map under a version that no other run has used, for one that may be an older copy.
+    """Return a map that may be an older copy under a version that no other run has used.
 
-    It goes on from the wall clock in milliseconds: no coordinator decides that often, so whatever another run
-    from the same copy, or from the newest map, made of it has other versions.
+    That is the wall clock in milliseconds, if it is later: no coordinator decides that often, so another run
+    that started from the same copy, or from the newest map, has other versions.
     """
     return msgspec.structs.replace(cluster_map, version=max(cluster_map.version + 1, wall_ms))
 

@@ -1,11 +1,11 @@
 """The messages between the coordinator and the nodes, actors and operators that talk to it.
 
-A connection opens with `wire.Hello` in both directions: role "peer" for nodes and actors, "operator" for the
-commands that change something, "admin" for who only looks (`greenroom_cluster.access`). `wire.Subscribe` is
+A connection opens with `wire.Hello` in both directions: role "peer" for nodes and actors, "operator" for
+commands that change something, "admin" for reading (`greenroom_cluster.access`). `wire.Subscribe` is
 answered by `wire.MapFull` and then `wire.MapChange`s.
 
 A coordinator whose map is older than one in use answers every request by `Rejected`, and `wire.Subscribe` and
-`Heartbeat` by a `wire.Goodbye`. So it does on the connection of a peer whose map is of another cluster.
+`Heartbeat` by a `wire.Goodbye`. It does the same on the connection of a peer whose map is of another cluster.
 """
 
 from typing import Annotated, TypeAlias
@@ -15,29 +15,29 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ActorEntry, NodeEntry, SuspectRecord
 
-# What nobody means honestly ends the connection where it is decoded; what an operator can mend is answered.
+# What no honest peer sends ends the connection at decoding. What an operator can correct gets a reply.
 Incarnation: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Nonce: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=8, max_length=16)]
 NodeName: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
 ShortText: TypeAlias = Annotated[str, msgspec.Meta(max_length=16)]
 
 PROPOSALS_MAX = 4096
-"""Of one message: decided, they fit into a frame."""
+"""Per message: their decisions fit into a frame."""
 
 SUSPICIONS_MAX = 256
-"""Of one message: an actor has one record in hand, and a node 256 actors at most."""
+"""Per message: an actor applies one record at a time, and a node has at most 256 actors."""
 
 NAME_TAKEN = "name-taken"
-"""Code of the `Rejected` that a supervisor gets whose node name belongs to another that is alive."""
+"""The code of the `Rejected` to a supervisor whose node name belongs to another one that is alive."""
 
 
 class Proposal(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A compare-and-set on one shard's configuration.
 
-    It applies if the shard's epoch is still `epoch`; the new one is `epoch + 1`. `nonce` makes it safe to
-    send again: a proposal that applied already is answered so. `kind` is one of
-    "start"     a shard without configuration, or whose members are all known dead, begins empty; proposed by
-                the incarnation of its first wanted slot
+    It applies if the shard's epoch is still `epoch`, and makes it `epoch + 1`. `nonce` makes it safe to
+    repeat: the reply says that it has applied already. `kind` is one of "start"     a shard without
+    configuration, or whose members are all known dead, starts empty; proposed by
+                the incarnation in its first wanted slot
     "takeover"  a backup makes itself the only member
     "remove", "add", "handover", "reaffirm"  proposed by the primary only
     """
@@ -51,7 +51,7 @@ class Proposal(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Decision(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What became of the proposal with this nonce. The map that shows it was published before."""
+    """The outcome of the proposal with this nonce. The map that shows it was published before."""
 
     shard: int
     nonce: bytes
@@ -60,7 +60,7 @@ class Decision(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Propose(wire.Frame, frozen=True, tag=90):
-    """Decide each of these on its own. `proposer` is the incarnation that asks.
+    """Decide each of these on its own. `proposer` is the incarnation that sends them.
 
     Answered by `Decided`, or by `Rejected` if the proposer is not the sender or has not subscribed.
     """
@@ -78,14 +78,14 @@ class Decided(wire.Frame, frozen=True, tag=91):
 
 
 class RegisterNode(wire.Frame, frozen=True, tag=92):
-    """A node's supervisor enters or changes its node. Answered by `Accepted` or `Rejected`."""
+    """A node's supervisor registers or changes its node. Answered by `Accepted` or `Rejected`."""
 
     request_id: int
     node: NodeEntry
 
 
 class RegisterActor(wire.Frame, frozen=True, tag=93):
-    """A supervisor enters a new incarnation. Answered by `Accepted` or `Rejected`."""
+    """A supervisor registers a new incarnation. Answered by `Accepted` or `Rejected`."""
 
     request_id: int
     actor: ActorEntry
@@ -102,8 +102,8 @@ class Suspicion(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class ReportDead(wire.Frame, frozen=True, tag=94):
     """These incarnations' exits were seen by their supervisor on their host.
 
-    Answered by `Accepted`, or by `Rejected` if one of them is of another node than the sender's: then nothing
-    of it was done. `suspicions` names the records that ended some of them.
+    Answered by `Accepted`, or by `Rejected`, without any effect, if one of them belongs to another node than
+    the sender's. `suspicions` names the records that ended some of them.
     """
 
     request_id: int
@@ -112,7 +112,7 @@ class ReportDead(wire.Frame, frozen=True, tag=94):
 
 
 class RemoveNode(wire.Frame, frozen=True, tag=95):
-    """A node that has stopped for good leaves the map; only once nothing names its actors. `Accepted`."""
+    """Remove a node that has stopped for good, once no shard names its actors. Answered like the others."""
 
     request_id: int
     name: NodeName
@@ -131,10 +131,10 @@ class ForgetNode(wire.Frame, frozen=True, tag=96):
 class Heartbeat(wire.Frame, frozen=True, tag=97):
     """A supervisor is alive and reaches the coordinator.
 
-    `lineage` and `version` are the newest it knows, `identity` is that of the cluster that it knows them of.
+    `lineage` and `version` are those of the newest map that it knows, `identity` that of the map's cluster.
 
-    `suspicions` names the records on which actors of the node hang, or hung. What is not repeated holds all
-    the same: a supervisor that was restarted knows nothing of it.
+    `suspicions` names the records on which actors of the node hang, or hung. A suspicion that is not repeated
+    still holds, because a restarted supervisor does not know it.
     """
 
     node: NodeName
@@ -145,13 +145,13 @@ class Heartbeat(wire.Frame, frozen=True, tag=97):
 
 
 class Accepted(wire.Frame, frozen=True, tag=98):
-    """Done, and on disk."""
+    """The request was carried out, and is on disk."""
 
     request_id: int
 
 
 class Rejected(wire.Frame, frozen=True, tag=99):
-    """Not done; `reason` says why and what to do, `code` which of the reasons that peers act on, if any."""
+    """Not carried out: `reason` says why and what to do, `code` is for reasons that peers act on."""
 
     request_id: int
     reason: str

@@ -1,9 +1,9 @@
-"""Which supervisor speaks for which node name, so that two that were given one name do not fight.
+"""Which supervisor owns which node name, so that two with the same name do not fight.
 
-An owner is known by the identity of its hello and by its connection. It keeps the name while it is connected
-and heard from; a restarted supervisor, which has another identity, gets it as soon as the connection of the
-former one has ended. None of this is on disk: after a start of the coordinator the owner of a known name is
-whoever is heard under it first, and a newcomer with another address waits for as long as silence takes.
+An owner is known by the identity in its hello and by its connection. It keeps the name while it is connected
+and heard. A restarted supervisor, with its new identity, gets the name once the former connection has ended.
+None of this is on disk: after a start of the coordinator the first supervisor heard under a known name owns
+it, while one with another address must first wait as long as it takes to count as silent.
 """
 
 from collections.abc import Collection, Iterable
@@ -15,12 +15,12 @@ from greenroom_cluster.coordination.messages import NAME_TAKEN
 class Owners:
     """The owners of node names, and when they were last heard, in nanoseconds of the coordinator's clock.
 
-    A name whose owner was silent for `silent_ns` is free.
+    A name is free once its owner was silent for `silent_ns`.
     """
 
     def __init__(self, names: Iterable[str], silent_ns: int, now_ns: int) -> None:
         self._silent_ns = silent_ns
-        # Timers start fresh: nobody could send us heartbeats while we were away.
+        # Timers start now: no one could send us heartbeats while we were away.
         self._heard_ns = dict.fromkeys(names, now_ns)
         self._owners: dict[str, tuple[bytes, int | None]] = {}
 
@@ -29,7 +29,7 @@ class Owners:
     ) -> tuple[str, str]:
         """Return why `sender` may not speak for a name, and the code of that reason; ("", "") if it may.
 
-        `known` is the node that has the name now, `address` what it would have from now on.
+        `known` is the node that has the name now, `address` the one that it would get.
         """
         if known is None:
             return "", ""
@@ -45,25 +45,25 @@ class Owners:
         return f"node {name} was at {known.address} and may be alive, {wait}", ""
 
     def is_owner(self, sender: bytes, name: str) -> bool:
-        """Whether the name is this supervisor's, also between two of its connections."""
+        """Whether this supervisor owns the name, even between two of its connections."""
         owner = self._owners.get(name)
         return owner is not None and owner[0] == sender
 
     def is_free(self, name: str) -> bool:
-        """Whether nobody was heard under that name since the coordinator's start."""
+        """Whether no one was heard under that name since the coordinator's start."""
         return name not in self._owners
 
     def owns_any(self, sender: bytes) -> bool:
-        """Whether some name is this supervisor's."""
+        """Whether this supervisor owns a name."""
         return any(owner[0] == sender for owner in self._owners.values())
 
     def heard(self, now_ns: int, sender: bytes, connection: int, name: str) -> None:
-        """Note that the owner of a name, from now on this one, was heard."""
+        """Note a message under that name, and make its sender the owner."""
         self._owners[name] = (sender, connection)
         self._heard_ns[name] = now_ns
 
     def beat(self, now_ns: int, sender: bytes, connection: int, name: str) -> bool:
-        """Note a heartbeat; False if it comes from another than the owner."""
+        """Note a heartbeat; False if its sender is not the owner."""
         owner = self._owners.get(name)
         if owner is not None and owner[0] != sender:
             return False
@@ -77,11 +77,11 @@ class Owners:
                 self._owners[name] = (sender, None)
 
     def silence_ns(self, now_ns: int, name: str) -> int:
-        """Return for how long nothing was heard under that name; one never heard of counts from now on."""
+        """Return how long nothing was heard under that name; for an unknown one, time starts now."""
         return now_ns - self._heard_ns.setdefault(name, now_ns)
 
     def forgive(self, paused_ns: int) -> None:
-        """Take out of every silence a time in which nobody could be heard."""
+        """Shorten all silences by a time in which no one could be heard."""
         self._heard_ns = {name: heard + paused_ns for name, heard in self._heard_ns.items()}
 
     def keep(self, names: Collection[str]) -> None:

@@ -1,8 +1,8 @@
-"""Which changes of a shard's members are allowed: compare-and-set on its epoch, then a table by kind.
+"""The allowed changes of a shard's members: compare-and-set on its epoch, then a table by kind.
 
 The table is the safety argument of coordination in one place. Members are incarnations. Only the primary
-adds, removes and hands over; only a backup takes over; a shard begins (again) empty only when nobody who
-could hold its sessions may still be alive. Everything here is pure, and nothing a peer may send raises.
+adds, removes and hands over; only a backup takes over; a shard starts empty only if no holder of its sessions
+can still be alive. Everything here is pure, and no message of a peer makes it raise.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ EPOCH_LIMIT = 1 << 23
 number."""
 
 LINEAGE_EPOCHS = 1 << 16
-"""By how much a new lineage raises every epoch, so that none decided after the lost copy is used again."""
+"""How much a new lineage raises every epoch, so that none decided after the lost copy is used again."""
 
 INCARNATION_BYTES = 16
 NONCE_BYTES_MIN = 8
@@ -27,7 +27,7 @@ MEMBERS_MAX = 8
 
 
 class Situation(msgspec.Struct, frozen=True):
-    """What a rule looks at: the shard as it is, who asks, for what, and the incarnations of the map."""
+    """What a rule sees: the shard's configuration, the proposal and its sender, the map's incarnations."""
 
     entry: ShardEntry
     proposer: bytes
@@ -41,14 +41,14 @@ class Situation(msgspec.Struct, frozen=True):
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """One condition of a kind; `broken` is told to the proposer when it does not hold."""
+    """One condition of a kind of proposal; `broken` is the reply when it does not hold."""
 
     broken: str
     holds: Callable[[Situation], bool]
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What became of one proposal: the new entry if it changes the shard, and what the proposer is told.
+    """The outcome of one proposal: the new entry if it changes the shard, and the reply to the proposer.
 
     `lost` names the members of a configuration that was given up with all its sessions.
     """
@@ -95,12 +95,14 @@ NOBODY_LEFT = Rule("a member is not known to be dead and may hold the sessions",
 SAME_PRIMARY = Rule("the primary must stay", _same_primary)
 SAME_MEMBERS = Rule("the members must stay", _same_members)
 FEWER_BACKUPS = Rule(
-    "the backups must be fewer of the present ones", lambda s: set(s.proposal.backups) < set(s.entry.backups)
+    "the backups must be some of the present ones, not all",
+    lambda s: set(s.proposal.backups) < set(s.entry.backups),
 )
 MORE_BACKUPS = Rule(
-    "the backups must be the present ones and more", lambda s: set(s.proposal.backups) > set(s.entry.backups)
+    "the backups must be the present ones and at least one more",
+    lambda s: set(s.proposal.backups) > set(s.entry.backups),
 )
-ADDED_UP = Rule("who is added is not the current incarnation of its slot", _added_are_up)
+ADDED_UP = Rule("the added member is not the current incarnation of its slot", _added_are_up)
 FROM_BACKUPS = Rule("the new primary is not a backup", lambda s: s.proposal.primary in s.entry.backups)
 SUCCESSOR_ALIVE = Rule("the new primary is known to be dead", lambda s: s.state(s.proposal.primary) != "dead")
 
@@ -141,7 +143,7 @@ def decide(s: Situation) -> Verdict:
         return Verdict(applied=False, reason=f"stale: the epoch is {entry.epoch}, not {proposal.epoch}")
     if proposal.nonce == entry.nonce:
         return Verdict(applied=False, reason="malformed: this nonce made the present configuration")
-    # A message of an incarnation that died meanwhile must not make it the only member: that would be loss.
+    # A late message of an incarnation that has died must not make it the only member: sessions would be lost.
     if s.state(s.proposer) in ("dead", "unknown"):
         return Verdict(applied=False, reason=f"refused: the proposer is {s.state(s.proposer)} in the map")
     for rule in RULES[proposal.kind]:
@@ -163,8 +165,8 @@ def decide(s: Situation) -> Verdict:
 def begin_lineage(cluster_map: ClusterMap, above: int = 0) -> ClusterMap:
     """Return the first map of a new lineage, later than both the map's and `above`, with every epoch raised.
 
-    For a coordinator restored from an older copy. Better than that copy is the newest map that a node still
-    holds: what was decided after the copy is in it. Raises UsageError when the epochs would run out.
+    For a coordinator restored from an older copy. The newest map that a node still holds is better than that
+    copy, since it includes later decisions. Raises UsageError if epochs would run out.
     """
     lineage = max(cluster_map.lineage, above) + 1
     raised = LINEAGE_EPOCHS * (lineage - cluster_map.lineage)

@@ -1,8 +1,8 @@
-"""The order in which a coordinator decides, writes, publishes and answers.
+"""The order in which a coordinator decides, writes, publishes and replies.
 
-Group commit: what arrives while a map is being written is decided as one batch and written at once. Nothing
-that rests on a map leaves before that map is on disk, and one map is written at a time. The process and the
-simulations are shells around this: they bring what arrives, and perform the effects of `step` in order.
+Group commit: what arrives while a map is being written is decided as one batch, in one write. Nothing based
+on a map leaves before that map is on disk, and one map is written at a time. The process and the simulations
+are shells around this: they pass in what arrives, and perform the effects of `step` in order.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from greenroom_cluster.coordination.messages import CoordinatorReply
 from greenroom_cluster.planning.controller import Controller, ControllerSettings
 
 WAITING_MAX = 16_384
-"""Requests that wait for the disk; beyond that their connections are not read."""
+"""Requests that may wait for the disk; beyond that, connections with requests are not read."""
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -35,24 +35,24 @@ class Effect(msgspec.Struct, frozen=True):
 
 
 class Persist(Effect, frozen=True):
-    """Put this map on disk for good, then call `written`. Until then nothing else is to be done."""
+    """Write this map durably, then call `written`. Until then no other effect follows."""
 
     map: ClusterMap
 
 
 class Publish(Effect, frozen=True):
-    """Send this map to every subscriber, as the change `delta` where that continues what they have."""
+    """Send this map to every subscriber, as the change `delta` if it continues their map."""
 
     map: ClusterMap
     delta: MapDelta | None
 
 
 class Vouch(Effect, frozen=True):
-    """The map on disk, and what is put there from now on, is known to be the newest there is."""
+    """The map on disk, and all written from now on, are known to be the newest."""
 
 
 class Reply(Effect, frozen=True):
-    """Send these on a connection; dropped if it is gone. `last`: end it then."""
+    """Send these on a connection; dropped if it is gone. `last`: then end the connection."""
 
     connection: int
     messages: tuple[CoordinatorReply, ...]
@@ -60,13 +60,13 @@ class Reply(Effect, frozen=True):
 
 
 class Subscribe(Effect, frozen=True):
-    """Send the map published last on a connection, and every change after it."""
+    """Send the map last published on a connection, and every change after it."""
 
     connection: int
 
 
 class Ask(Effect, frozen=True):
-    """Ask these nodes for the maps that they hold, and bring them by `show`."""
+    """Ask these nodes for their maps, and pass them to `show`."""
 
     addresses: tuple[str, ...]
 
@@ -83,8 +83,8 @@ ServiceEffect: TypeAlias = Persist | Publish | Vouch | Reply | Subscribe | Ask |
 class CoordinationService:
     """One run of a coordinator with this map.
 
-    `proven`: it is known to be the newest there is. If it is not, the run gives it a version of its own, by
-    the wall clock `wall_ms`.
+    `proven`: it is known to be the newest. Otherwise the run gives it a version of its own, from the wall
+    clock `wall_ms`.
     """
 
     def __init__(
@@ -110,22 +110,22 @@ class CoordinationService:
 
     @property
     def map(self) -> ClusterMap:
-        """The map as it was decided: nothing read from it may leave before it is on disk."""
+        """The decided map: nothing read from it may leave before it is on disk."""
         return self.coordinator.map
 
     @property
     def crowded(self) -> bool:
-        """Whether so much waits for the disk that connections are not to be read."""
+        """Whether so much waits for the disk that connections should not be read."""
         return len(self._waiting) >= WAITING_MAX
 
     # --- what happens ------------------------------------------------------------------------------------
 
     def receive(self, connection: int, sender: bytes, role: str, messages: Sequence[Handled]) -> None:
-        """Take in what came at once on a connection; `sender` and `role` are what its hello gave."""
+        """Take messages read at once on a connection; `sender` and `role` are those of its hello."""
         subscribed = False
         for message in messages:
             if isinstance(message, wire.Subscribe):
-                # The map is long: once is enough for all that came at once.
+                # The map is long: send it once for all that was read at once.
                 if subscribed:
                     continue
                 subscribed = True
@@ -136,15 +136,15 @@ class CoordinationService:
         self._waiting.append(Incoming(connection, sender, ConnectionClosed()))
 
     def show(self, maps: Sequence[ClusterMap]) -> None:
-        """Take in the maps that nodes gave when asked."""
+        """Take the maps that nodes gave when asked."""
         self._shown.append(maps)
 
     def step(self, now_ns: int) -> list[ServiceEffect]:
-        """Decide what came, and what is due; nothing while a map is being written."""
+        """Decide what has arrived and what is due; nothing while a map is being written."""
         return [] if self._writing is not None else self._proceed(now_ns)
 
     def written(self, now_ns: int) -> list[ServiceEffect]:
-        """Go on: the map of the effect `Persist` is on disk."""
+        """Continue: the map of the effect `Persist` is on disk."""
         outcome, self._writing = self._writing, None
         if outcome is None:
             raise InvariantError("a map was written that was not to be")
@@ -152,7 +152,7 @@ class CoordinationService:
         return self._proceed(now_ns)
 
     def next_deadline(self) -> int:
-        """Return when `step` is due although nothing came, in nanoseconds of its clock."""
+        """Return when `step` is due even if nothing arrives, in nanoseconds of its clock."""
         return min(self.coordinator.next_deadline(), self._controller.next_deadline())
 
     # --- one round ---------------------------------------------------------------------------------------
@@ -168,9 +168,9 @@ class CoordinationService:
         return effects
 
     def _next(self, now_ns: int) -> Outcome | None:
-        """Decide one thing more of this round; None ends it.
+        """Decide the next part of this round; None ends it.
 
-        Each round plans at its end, however much arrives: planning must not starve.
+        Each round ends with planning, so that planning does not starve however much arrives.
         """
         if self._opening is not None:
             outcome, self._opening = self._opening, None
@@ -197,7 +197,7 @@ class CoordinationService:
             self._effects.append(Persist(outcome.persist))
 
     def _conclude(self, now_ns: int, outcome: Outcome) -> None:
-        """Publish, then answer: answers may rest on what was published."""
+        """Publish, then reply: replies may rest on what was published."""
         if outcome.persist is not None:
             self._effects.append(Publish(outcome.persist, outcome.delta))
         if not self._vouched and self._proven(now_ns):
@@ -210,7 +210,7 @@ class CoordinationService:
 
 
 def _replies(responses: Sequence[Response]) -> list[ServiceEffect]:
-    """Return what is sent for these responses, at once on each connection, and in order there."""
+    """Return the effects for these responses: one per connection, its messages in order."""
     effects: list[ServiceEffect] = []
     replies: dict[int, list[CoordinatorReply]] = {}
 

@@ -1,15 +1,15 @@
-"""The cluster map on disk: one file, always whole, never believed when damaged.
+"""The cluster map on disk: one file, always whole, and rejected if damaged.
 
     map.bin     magic, format version, length and CRC-32 of the payload, then the map in msgpack
     map.tmp     the next map while it is written; means nothing
     lock        held with flock(2) while a coordinator runs; names the cluster once a map was saved
 
-A note in the memory of this boot (`boot_note`) tells the map written last from an older copy of it.
+A note in memory (`boot_note`) distinguishes the map last written from an older copy of it.
 
-A map is written beside the old one, fsynced, renamed over it, and the directory is fsynced: after a crash one
-of the two is there, whole. After a failed write or fsync the kernel may have dropped the pages while it calls
-the next fsync a success (Rebello et al., ATC 2020), so nothing is tried again: the process must end and start
-from what is on the disk.
+A map is written beside the old one, fsynced and renamed over it, and the directory is fsynced: after a crash
+one of the two is there, whole. After a failed write or fsync the kernel may have dropped the pages and still
+call the next fsync a success (Rebello et al., ATC 2020). So nothing is retried: the process must end, and
+start from what is on disk.
 """
 
 import fcntl
@@ -36,18 +36,17 @@ _decoder = msgspec.msgpack.Decoder(ClusterMap)
 
 
 class StorageFailedError(GreenroomError):
-    """Writing the map failed: the coordinator must end, and nothing undecided may be answered."""
+    """Writing the map failed: the coordinator must end without replying to anything undecided."""
 
 
 class MapDamagedError(GreenroomError):
-    """The map on disk is damaged, missing or of a later format; says what to do."""
+    """The map on disk is damaged, missing or of a later format; the text says what to do."""
 
 
 class MapStorage:
     """The directory that holds one cluster's map, locked for this process while open.
 
-    Created with mode 0700 if it is not there. Raises UsageError if another coordinator holds it or it cannot
-    be used.
+    Created with mode 0700 if missing. Raises UsageError if another coordinator holds it or it cannot be used.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -83,11 +82,11 @@ class MapStorage:
 
     @property
     def vouched(self) -> bool:
-        """Whether the map on disk is known to be the newest there is, and so is what is saved from now on."""
+        """Whether the map on disk, and all saved from now on, are known to be the newest."""
         return self._vouched
 
     def vouch(self) -> None:
-        """Have this boot of the host know that the map on disk, and what is saved, is the newest there is."""
+        """Note for this boot of the host that the map on disk, and all saved from now on, are the newest."""
         self._vouched = True
         if self._content:
             self._note.write(self._content)
@@ -109,7 +108,7 @@ class MapStorage:
     def load(self) -> ClusterMap | None:
         """Return the map on disk, or None if none was ever saved here.
 
-        Where this boot cannot vouch for it, it does not from now on either, until told to.
+        If this boot cannot vouch for it, it does not vouch for later ones either, until `vouch` is called.
         Raises MapDamagedError if there must be one and it cannot be read whole.
         """
         try:
@@ -129,7 +128,7 @@ class MapStorage:
         return cluster_map
 
     def save(self, cluster_map: ClusterMap) -> None:
-        """Put this map in the place of the former one; on disk for good when this returns.
+        """Replace the former map by this one, durably once this returns.
 
         Raises StorageFailedError, then and on every later call: the process must end.
         """
@@ -137,11 +136,11 @@ class MapStorage:
             raise StorageFailedError(self._failure)
         payload = _encoder.encode(cluster_map)
         if len(payload) > MAP_BYTES_MAX:
-            raise InvariantError(f"a map of {len(payload)} bytes was decided, which nobody could be sent")
+            raise InvariantError(f"a map of {len(payload)} bytes was decided, which is too long to be sent")
         header = _HEADER.pack(_MAGIC, FORMAT_VERSION, len(payload), zlib.crc32(payload))
         content = header + payload
         if self._vouched:
-            # Whichever of the two a crash leaves there is the newest: nothing was told of the other.
+            # Whichever of the two a crash leaves is the newest: no one was told of the other.
             self._note.write(*((self._content, content) if self._content else (content,)))
         try:
             self._replace(content)
@@ -175,7 +174,7 @@ class MapStorage:
             os.close(directory)
 
     def _mark(self, cluster: str) -> None:
-        """Remember that a map was saved, so that its loss is not taken for a first start."""
+        """Note in the lock file that a map was saved, so that its loss is not taken for a first start."""
         if os.fstat(self._lock).st_size == 0:
             os.pwrite(self._lock, cluster.encode(), 0)
             os.fsync(self._lock)

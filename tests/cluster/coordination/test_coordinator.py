@@ -248,7 +248,7 @@ def test_shards_that_wait_for_a_silent_node_are_reported_once() -> None:
     assert told[0].startswith("2 shards wait for node b, which may hold their sessions: start it, or")
     assert "greenroom forget-node b" in told[0]
     desk.pass_seconds(5, "a", "b")
-    assert desk.warnings[-1] == "no shard waits for a node any more"
+    assert desk.warnings[-1] == "no shard waits for a node any longer"
     assert len([warning for warning in desk.warnings if "wait" in warning]) == 2
 
 

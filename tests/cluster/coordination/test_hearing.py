@@ -169,7 +169,7 @@ def test_what_waits_is_told_once_and_when_it_no_longer_does() -> None:
     assert "greenroom forget-node a" in told
     desk.subscribe(A)
     desk.pass_seconds(0.25)
-    assert desk.warnings[-1].startswith("all who were awaited have been heard")
+    assert desk.warnings[-1].startswith("all members have been heard")
 
 
 def test_once_all_were_heard_it_is_proven_for_good() -> None:
