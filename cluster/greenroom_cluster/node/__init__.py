@@ -1,1 +1,1 @@
-"""What a node's supervisor decides: a pure machine, without processes, sockets and clocks."""
+"""The decisions of a node's supervisor: a pure machine without processes, sockets or clocks."""

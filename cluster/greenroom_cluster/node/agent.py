@@ -1,15 +1,15 @@
-"""What a node's supervisor tells the coordinator, what it calls dead, and when it may leave.
+"""What a node's supervisor reports to the coordinator, whom it reports dead, and when it may leave.
 
-It tells what it knows at first hand: which incarnations run, and which it has seen die. Both are kept until
-the coordinator has them, so that a coordinator that is away learns them when it is back.
+It reports what it knows at first hand: which incarnations run, and which it has seen die. It keeps reports
+until the coordinator has them, so a coordinator that was away learns them when it is back.
 
-What is reported dead lets others take over at once, so only two things count as seen: the exit of a child,
-and the absence, on this very host, of the process that a former supervisor of this node had registered.
+A death report lets others take over at once. So only two things count: the exit of a child, and, on this
+host, the absence of a process that a former supervisor of this node had registered.
 
-A node that leaves says so, and its actors serve on until every shard has moved to others; then they are
-stopped and the node is taken out of the map.
+A node that leaves says so, and its actors go on serving until every shard has moved to others; then they are
+stopped and the node is removed from the map.
 
-Inputs in, effects out, as everywhere: the process and the simulations are shells around `Agent.step`.
+The process and the simulations are shells around `Agent.step`.
 """
 
 from enum import IntEnum
@@ -42,13 +42,13 @@ RETRY_SECONDS = 0.25
 PREDECESSOR_SECONDS = 0.05
 FAREWELL_SECONDS = 0.5
 REFUSED_SECONDS = 3.0
-"""A little longer than the coordinator takes to give up a predecessor of whose end it was not told."""
+"""A little longer than the coordinator takes to give up a predecessor whose end was not reported."""
 
 LEAVING = "leaving"
 
 
 class Phase(IntEnum):
-    """How far a node has come; it never goes back. Only in the first two it registers and buries."""
+    """The phases of a node, in order. It registers, and reports deaths, in the first two only."""
 
     SERVING = 0
     DRAINING = 1
@@ -61,11 +61,11 @@ _IN_SERVICE = frozenset({Phase.SERVING, Phase.DRAINING})
 
 
 class NameTakenError(GreenroomError):
-    """Another node has taken over the name of this one, which stops."""
+    """Another node has taken over this node's name, so this one stops."""
 
 
 class AgentSettings(msgspec.Struct, frozen=True):
-    """Which node this is: `host` as in `ActorEntry`; `drain_seconds` bounds how long leaving may take."""
+    """The node's identity, with `host` as in `ActorEntry`, and the time that leaving may take at most."""
 
     name: str
     address: str
@@ -87,12 +87,12 @@ class Agent:
         self._calls = 0
         self._watches = Watches()
         self._beat_ns = now_ns
-        # What is to stand in the map.
+        # Entries that the map should have.
         self._registration = Registration(NodeEntry(settings.name, settings.address, UP))
         self._registering: tuple[int, NodeEntry | ActorEntry] | None = None
         self._ask_again_ns = NEVER_NS
         self._refused_since_ns: int | None = None
-        # Who is known dead.
+        # Known deaths.
         self._unreported: dict[bytes, tuple[Suspicion, ...]] = {}
         self._reporting: tuple[int, tuple[bytes, ...]] | None = None
         self._report_ns = now_ns
@@ -104,16 +104,16 @@ class Agent:
 
     @property
     def joined(self) -> bool:
-        """Whether the coordinator has entered this node under its name."""
+        """Whether the coordinator has registered this node under its name."""
         return self._registration.joined
 
     @property
     def leaving(self) -> bool:
-        """Whether it was told to hand everything over and leave."""
+        """Whether it was asked to hand everything over and leave."""
         return self._drain is not None
 
     def step(self, now_ns: int, event: ins.AgentInput) -> list[fx.AgentEffect]:
-        """Take in an event; return what is to be done, in this order."""
+        """Take an event; return the effects to perform, in order."""
         self._now_ns = now_ns
         self._take(event)
         if self._phase in _IN_SERVICE:
@@ -152,7 +152,7 @@ class Agent:
             case ins.CoordinatorUp():
                 self._up = True
                 self._registration.renew()
-                # A coordinator that was restarted knows by a heartbeat whose name it is.
+                # A restarted coordinator learns from a heartbeat who owns the name.
                 self._beat_ns = self._now_ns
             case ins.CoordinatorDown():
                 self._up = False
@@ -184,7 +184,7 @@ class Agent:
             case ins.MarksRead(marks=marks):
                 if told := self._watches.look(marks):
                     self._effects += told
-                    # The coordinator is to know before the actor's shards are taken over.
+                    # The coordinator should know before the actor's shards are taken over.
                     self._beat_ns = self._now_ns
             case ins.ChildEnded(mark=mark, crashed=crashed):
                 self._registration.actors.pop(mark.incarnation, None)
@@ -194,7 +194,7 @@ class Agent:
                 for incarnation in gone:
                     self._unreported.setdefault(incarnation, ())
                 if running:
-                    # They follow their supervisor within moments.
+                    # They end within moments of their supervisor.
                     self._look_ns = self._now_ns + _ns(PREDECESSOR_SECONDS)
 
     # --- what the coordinator is told --------------------------------------------------------------------
@@ -203,7 +203,7 @@ class Agent:
         if self._now_ns < self._beat_ns:
             return
         self._beat_ns = self._now_ns + _ns(HEARTBEAT_SECONDS)
-        # None after it asked to be removed: it would be one of a node that nobody knows.
+        # None once it has asked to be removed: the heartbeat would be that of an unknown node.
         if self.joined and self._removing is None:
             self._effects.append(fx.Heartbeat(self._settings.name, self._watches.suspicions))
 
@@ -232,7 +232,7 @@ class Agent:
             self._log("warning", "request_rejected", reason=reply.reason)
 
     def _name_taken(self, reason: str) -> None:
-        """Give the coordinator time to give up a predecessor, but never fight with one that is alive."""
+        """Retry until the coordinator has given up a predecessor; never fight one that is alive."""
         if self.joined:
             if self._error is None:
                 self._log("error", "name_taken_over", node=self._settings.name, reason=reason)
@@ -246,7 +246,7 @@ class Agent:
     # --- registering -------------------------------------------------------------------------------------
 
     def _register(self) -> None:
-        """Make the map say what is: this node in its state, and every actor that is ready."""
+        """Register what the map lacks: this node in its present state, and every ready actor."""
         if self._now_ns >= self._ask_again_ns:
             self._ask_again_ns = NEVER_NS
             self._registration.ask_again()
@@ -276,7 +276,7 @@ class Agent:
         """Give up actors that count as dead; False if one is registered by another node."""
         dead, foreign = self._registration.contested(cluster_map)
         for actor in dead:
-            # Forgotten by an operator while it was out of reach. Only a new incarnation can come back.
+            # An operator forgot it while it was unreachable. Only a new incarnation can return.
             self._log("warning", "actor_counts_as_dead", slot=actor.slot)
             del self._registration.actors[actor.incarnation]
             self._effects.append(fx.KillChild(actor.slot))
@@ -299,7 +299,7 @@ class Agent:
     # --- deaths ------------------------------------------------------------------------------------------
 
     def _report(self) -> None:
-        """Report deaths, once this node has its name: none but its owner may."""
+        """Report deaths, once this node owns its name: only the owner may."""
         due = self.joined and self._now_ns >= self._report_ns
         if not due or not self._unreported or self._reporting is not None:
             return
@@ -316,7 +316,7 @@ class Agent:
         self._log("info", "deaths_reported", incarnations=[incarnation.hex() for incarnation in dead])
 
     def _look(self) -> None:
-        """Have what a former supervisor of this node left registered on this host looked for."""
+        """Ask whether actors that a former supervisor of this node registered still run on this host."""
         if self._now_ns < self._look_ns or self._map is None:
             return
         self._look_ns = NEVER_NS
@@ -364,7 +364,7 @@ class Agent:
         self._effects.append(fx.StopChildren())
 
     def _say_farewell(self) -> None:
-        """With all actors stopped: report that, and take a node that left for good out of the map."""
+        """Report that all actors have stopped; if the node leaves for good, ask to remove it from the map."""
         held = shards_held(self._settings.name, self._map)
         if self._now_ns >= self._farewell_ns:
             self._finish(removed=False)

@@ -1,16 +1,16 @@
-"""How long a node that leaves goes on serving: until others have every shard, but not for ever."""
+"""The wait of a leaving node, which serves until others have every shard, or its time is up."""
 
 from greenroom.cluster_map import ClusterMap
 from greenroom.deadlines import NEVER_NS
 
 ALONE_SECONDS = 2.0
-"""For so long a node that leaves waits for another to come up: a late heartbeat must not cost sessions."""
+"""How long a leaving node waits for another node to be up: a late heartbeat must not cost sessions."""
 
 UP = "up"
 
 
 class Drain:
-    """The wait of a node that leaves, `seconds` at most."""
+    """The wait of one leaving node, at most `seconds`."""
 
     def __init__(self, node: str, seconds: float, now_ns: int) -> None:
         self._node = node
@@ -33,11 +33,11 @@ class Drain:
         return not self.shards_held or now_ns >= self.next_deadline()
 
     def next_deadline(self) -> int:
-        """Return when it is over at the latest, as things are."""
+        """Return when it is over at the latest, unless something changes."""
         return min(self._until_ns, self._alone_until_ns)
 
     def hint(self, now_ns: int) -> str:
-        """Say to an operator why shards are still held."""
+        """Return, for an operator, why the node still holds shards."""
         if not self.others_up:
             return "no other node is up: the sessions that only this node holds are lost"
         if now_ns >= self._until_ns:

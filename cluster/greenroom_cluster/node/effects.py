@@ -1,4 +1,4 @@
-"""What a node's supervisor wants done, in the order in which it is returned."""
+"""Effects of a node's supervisor, to be performed in the order returned."""
 
 from typing import Any, Literal, TypeAlias
 
@@ -30,7 +30,7 @@ class Heartbeat(Effect, frozen=True):
 
 
 class Call(Effect, frozen=True):
-    """Send this request, with a number of the link's as its `request`, and bring the reply as `Answered`."""
+    """Send this request under an id of the link's, and bring the reply as `Answered`."""
 
     call: int
     request: AgentRequest
@@ -43,7 +43,7 @@ class Publish(Effect, frozen=True):
 
 
 class LookFor(Effect, frozen=True):
-    """Find out which of these actors' processes run on this host, and bring the answer as `Looked`."""
+    """Find out which of these actors' processes run on this host, and bring the result as `Looked`."""
 
     actors: tuple[ActorEntry, ...]
 
@@ -55,11 +55,11 @@ class KillChild(Effect, frozen=True):
 
 
 class StopChildren(Effect, frozen=True):
-    """Stop all children, start none again, and tell by `ChildrenStopped`."""
+    """Stop all children for good, then bring `ChildrenStopped`."""
 
 
 class Finished(Effect, frozen=True):
-    """The node is done. `removed`: it was taken out of the map. `error` is to be raised."""
+    """The node is done. `removed`: it was removed from the map. Raise `error`, if there is one."""
 
     removed: bool
     error: GreenroomError | None

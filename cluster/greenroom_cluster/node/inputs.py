@@ -1,4 +1,4 @@
-"""What can happen to a node's supervisor. Every input reaches it through `Agent.step(now_ns, input)`."""
+"""Inputs of a node's supervisor, passed to `Agent.step(now_ns, input)`."""
 
 from typing import TypeAlias
 
@@ -14,13 +14,13 @@ class Input(msgspec.Struct, frozen=True):
 
 
 class MapSeen(Input, frozen=True):
-    """The coordinator published this map, which is newer than the one before."""
+    """The coordinator published this map, newer than the last one."""
 
     map: ClusterMap
 
 
 class CoordinatorUp(Input, frozen=True):
-    """The connection to the coordinator is established, and the map was received on it."""
+    """The coordinator is connected, and has sent the map."""
 
 
 class CoordinatorDown(Input, frozen=True):
@@ -28,13 +28,13 @@ class CoordinatorDown(Input, frozen=True):
 
 
 class CoordinatorRefused(Input, frozen=True):
-    """Another than this cluster's coordinator answers; no repeating changes that."""
+    """The coordinator at that address is not this cluster's; retrying does not help."""
 
     reason: str
 
 
 class Answered(Input, frozen=True):
-    """The reply to the call of that number; None if none came in time."""
+    """The reply to the call with that number; None if none came in time."""
 
     call: int
     reply: Accepted | Rejected | None
@@ -48,7 +48,7 @@ class ChildStarting(Input, frozen=True):
 
 
 class ChildReady(Input, frozen=True):
-    """A child serves at that address; its process has this id, and started so many ticks after the boot."""
+    """A child serves at that address; its process has that id, and started that many ticks after boot."""
 
     slot: str
     incarnation: bytes
@@ -58,7 +58,7 @@ class ChildReady(Input, frozen=True):
 
 
 class RecordMark(msgspec.Struct, frozen=True):
-    """The record that a child has in hand, and the processor seconds it has used so far (None: unknown)."""
+    """The record that a child is applying, and the processor seconds that it has used (None: unknown)."""
 
     slot: str
     incarnation: bytes
@@ -74,29 +74,29 @@ class MarksRead(Input, frozen=True):
 
 
 class ChildEnded(Input, frozen=True):
-    """The exit of a child was seen, with this as its last mark. `crashed`: it ended by its own doing."""
+    """A child exited, with this as its last mark. `crashed`: it ended by itself, and was not killed."""
 
     mark: RecordMark
     crashed: bool
 
 
 class Looked(Input, frozen=True):
-    """What became of the processes of an effect `LookFor`, by incarnation."""
+    """The result of a `LookFor`: which of the processes run, by incarnation."""
 
     running: tuple[bytes, ...]
     gone: tuple[bytes, ...]
 
 
 class DrainAsked(Input, frozen=True):
-    """The node is to leave (SIGTERM); asked again, it stops at once."""
+    """Leave (SIGTERM). The second time: stop at once."""
 
 
 class StopAsked(Input, frozen=True):
-    """The node is to stop at once (SIGINT)."""
+    """Stop at once (SIGINT)."""
 
 
 class ChildrenStopped(Input, frozen=True):
-    """No child runs any more, and none is started again."""
+    """All children have ended for good."""
 
 
 class Tick(Input, frozen=True):

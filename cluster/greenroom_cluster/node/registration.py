@@ -1,4 +1,4 @@
-"""What the map lacks of this node: its entry in its present state, and every actor that is ready."""
+"""What the map lacks of this node: its entry in the present state, and its ready actors."""
 
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry
 
@@ -6,9 +6,9 @@ DEAD = "dead"
 
 
 class Registration:
-    """The entries of a node that are to stand in the map.
+    """The entries that the map should have of a node.
 
-    What was accepted under the present map is on its way to us; what was refused is asked for again later.
+    What was accepted since the present map is on its way to us; what was refused is requested again later.
     """
 
     def __init__(self, node: NodeEntry) -> None:
@@ -19,26 +19,26 @@ class Registration:
         self._refused: set[NodeEntry | ActorEntry] = set()
 
     def accept(self, entry: NodeEntry | ActorEntry) -> None:
-        """Note that the coordinator has entered it."""
+        """Note that the coordinator accepted it."""
         self._accepted.add(entry)
 
     def refuse(self, entry: NodeEntry | ActorEntry) -> None:
-        """Note that it was not entered; it is not missing again until `ask_again`."""
+        """Note that it was refused; it is not missing again until `ask_again`."""
         self._refused.add(entry)
 
     def renew(self) -> None:
-        """Look at everything anew: there is another map, or another connection."""
+        """Start over with a new map or a new connection."""
         self._accepted.clear()
         self._refused.clear()
 
     def ask_again(self) -> bool:
-        """Ask again for what was refused; whether there is any."""
+        """Request again what was refused; return whether anything was."""
         refused = bool(self._refused)
         self._refused.clear()
         return refused
 
     def contested(self, cluster_map: ClusterMap) -> tuple[list[ActorEntry], list[ActorEntry]]:
-        """Return our actors that the map knows otherwise: those it calls dead, and those of another's."""
+        """Return our actors of which the map says otherwise: dead, or another node's."""
         dead: list[ActorEntry] = []
         foreign: list[ActorEntry] = []
         for actor in self.actors.values():
@@ -48,7 +48,7 @@ class Registration:
         return dead, foreign
 
     def missing(self, cluster_map: ClusterMap) -> NodeEntry | ActorEntry | None:
-        """Return what to have entered next: the node first, because nobody else may enter its actors."""
+        """Return what to register next: first the node, which owns its actors."""
         if not self.joined or (
             cluster_map.nodes.get(self.node.name) != self.node and self.node not in self._accepted
         ):

@@ -1,6 +1,6 @@
-"""The watches over the records that a node's actors have in hand, by slot.
+"""The watches over the records that a node's actors are applying, by slot.
 
-With a new incarnation in a slot the watch over the former one is over.
+A new incarnation in a slot ends the watch over the former one.
 """
 
 from collections.abc import Iterable
@@ -12,17 +12,17 @@ from greenroom_cluster.suspect_records import InHand, Watch, bounded
 
 
 class Watches:
-    """One watch for each incarnation that runs."""
+    """One watch for each running incarnation."""
 
     def __init__(self) -> None:
         self._watches: dict[str, tuple[bytes, Watch]] = {}
 
     def begin(self, slot: str, incarnation: bytes) -> None:
-        """Watch an incarnation that is about to start."""
+        """Begin to watch an incarnation that is about to start."""
         self._watches[slot] = (incarnation, Watch())
 
     def look(self, marks: Iterable[RecordMark]) -> list[Log]:
-        """Take in marks; return what is to be told of suspects that changed."""
+        """Take marks; return log effects for suspects that changed."""
         told = []
         for mark in marks:
             watch = self._watch_of(mark)
@@ -31,7 +31,7 @@ class Watches:
         return told
 
     def end(self, mark: RecordMark, *, crashed: bool) -> tuple[tuple[Suspicion, ...], list[Log]]:
-        """Conclude what is known of an actor's records at its end; its watch is over."""
+        """End the watch over an actor that ended; return what that says of its records."""
         watch = self._watch_of(mark)
         if watch is None:
             return (), []
@@ -42,7 +42,7 @@ class Watches:
 
     @property
     def suspicions(self) -> tuple[Suspicion, ...]:
-        """The records on which actors hang now, or hung; not more than one message holds."""
+        """The records on which actors hang, or hung; at most as many as one message holds."""
         return bounded(
             each for incarnation, watch in self._watches.values() for each in watch.suspicions(incarnation)
         )
