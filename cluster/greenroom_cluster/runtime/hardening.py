@@ -9,7 +9,6 @@ process listens (`check_listeners`), and anything that others can reach ends the
 """
 
 import warnings
-from importlib.metadata import version
 from typing import Any
 
 from greenroom_cluster.runtime.listening import Listeners
@@ -38,6 +37,8 @@ def check_listeners(known: Listeners, now: Listeners) -> None:
     """Raise RuntimeError if this process has begun to listen where another user could speak to it."""
     exposed = [listener for listener in now - known if listener.exposed]
     if exposed:
+        from importlib.metadata import version  # slow, and for an error only
+
         places = ", ".join(sorted(listener.place for listener in exposed))
         raise RuntimeError(
             f"tractor {version('tractor')} listens at {places}, where any user of this host could command "

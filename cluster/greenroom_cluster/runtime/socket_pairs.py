@@ -51,6 +51,15 @@ async def start_process(processes: Any, name: str, module: str) -> Any:
     return await processes.start_actor(name, enable_modules=[module])
 
 
+def _replace(owner: Any, name: str, replacement: Any) -> None:
+    """Put this in the place of one of tractor's own.
+
+    Raises AttributeError if tractor has no such name (any more): it would go on as if nothing were replaced.
+    """
+    getattr(owner, name)
+    setattr(owner, name, replacement)
+
+
 # --- nothing listens -------------------------------------------------------------------------------------
 
 
@@ -84,10 +93,10 @@ def _refused(*_: object) -> None:
 
 def _listen_nowhere() -> None:
     actor_type = tractor._actor.Actor
-    actor_type._serve_forever = _serve_nobody
-    actor_type.accept_addr = property(lambda _: NOWHERE)
-    tractor._actor.get_arbiter = _no_registry
-    tractor._root._connect_chan = _refused
+    _replace(actor_type, "_serve_forever", _serve_nobody)
+    _replace(actor_type, "accept_addr", property(lambda _: NOWHERE))
+    _replace(tractor._actor, "get_arbiter", _no_registry)
+    _replace(tractor._root, "_connect_chan", _refused)
 
 
 # --- the supervisor's side -------------------------------------------------------------------------------
@@ -140,7 +149,7 @@ async def _answers_only(messages: AsyncIterator[Any]) -> AsyncGenerator[Any, Non
 
 
 def _command_children() -> None:
-    tractor._spawn.trio = _Shadow(trio, lowlevel=_Shadow(trio.lowlevel, open_process=_open_child))
+    _replace(tractor._spawn, "trio", _Shadow(trio, lowlevel=_Shadow(trio.lowlevel, open_process=_open_child)))
     actor_type = tractor._actor.Actor
     process_messages: Callable[..., Any] = actor_type._process_messages
 
@@ -149,9 +158,9 @@ def _command_children() -> None:
             channel._agen = _answers_only(channel._agen)
         return await process_messages(actor, channel, *args, **kwargs)
 
-    actor_type._process_messages = guarded
+    _replace(actor_type, "_process_messages", guarded)
     # What a child would be told of our `__main__`: nothing.
-    tractor._mp_fixup_main._mp_figure_out_main = dict
+    _replace(tractor._mp_fixup_main, "_mp_figure_out_main", dict)
 
 
 # --- the child's side ------------------------------------------------------------------------------------
@@ -174,7 +183,7 @@ def prepare_child(fd: int, supervisor_pid: int) -> None:
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(inherited))
         return channel.set_msg_transport(stream)
 
-    tractor._ipc.Channel.connect = connect
+    _replace(tractor._ipc.Channel, "connect", connect)
 
 
 def _quieten() -> None:
