@@ -23,11 +23,17 @@ MOUNTS = Path("/proc/self/mountinfo")
 WAL_BYTES_MAX: Final = 16 << 20
 
 _SCHEMA = (
-    # With a rowid: sessions are too large for the inner pages of a tree.
+    # With a rowid: sessions are too large for the inner pages of a tree. `STRICT` would need 3.37.
     """CREATE TABLE session (
-        digest BLOB NOT NULL UNIQUE, version INTEGER NOT NULL, expires_us INTEGER NOT NULL,
-        created_us INTEGER NOT NULL, absolute_us INTEGER, user_id TEXT, label TEXT NOT NULL,
-        point INTEGER NOT NULL, data BLOB NOT NULL)""",
+        digest BLOB NOT NULL UNIQUE CHECK (typeof(digest) = 'blob'),
+        version INTEGER NOT NULL CHECK (typeof(version) = 'integer'),
+        expires_us INTEGER NOT NULL CHECK (typeof(expires_us) = 'integer'),
+        created_us INTEGER NOT NULL CHECK (typeof(created_us) = 'integer'),
+        absolute_us INTEGER CHECK (typeof(absolute_us) IN ('integer', 'null')),
+        user_id TEXT CHECK (typeof(user_id) IN ('text', 'null')),
+        label TEXT NOT NULL CHECK (typeof(label) = 'text'),
+        point INTEGER NOT NULL CHECK (typeof(point) = 'integer'),
+        data BLOB NOT NULL CHECK (typeof(data) = 'blob'))""",
     "CREATE INDEX session_by_expiry ON session (expires_us)",
     "CREATE INDEX session_by_user ON session (user_id, created_us, digest) WHERE user_id IS NOT NULL",
     """CREATE TABLE clock (
@@ -216,6 +222,12 @@ def _make_private(path: str) -> None:
             "needs to write it"
         ) from None
     os.close(made)
+    # So that a power cut does not take the file itself; SQLite does so for the files beside it.
+    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_CLOEXEC)  # noqa: PTH120  as os.open has it
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _refuse_network(path: str) -> None:

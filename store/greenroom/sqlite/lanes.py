@@ -11,8 +11,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final
+
+import msgspec
 
 from greenroom import wire
 from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError
@@ -33,6 +36,7 @@ CLEAN_AGAIN_SECONDS: Final = 0.1
 WAL_PAGES_MAX: Final = 4 * CHECKPOINT_CHANGES
 """How long the log may grow before it is emptied, for which writers wait at most so many milliseconds."""
 TRUNCATE_MS: Final = 50
+TIME_US: Final = 60_000_000
 _POLL_SECONDS = (0.0002, 0.002)
 
 _log = logging.getLogger("greenroom")
@@ -158,15 +162,23 @@ class Lane:
 
     def _serve(self, batch: list[Operation]) -> None:
         if not self._reading and time.monotonic() >= self._clean_at:
-            self._clean_at = time.monotonic() + self._settings.clean_seconds
-            cleaning = Operation(wire.Clean(0, 0, 0, ()), None, time.monotonic() + 1.0)
-            self._transact([cleaning])
-            if isinstance(cleaning.reply, wire.Counted) and cleaning.reply.counts[0][1] >= CLEAN_MAX:
-                self._clean_at = time.monotonic() + CLEAN_AGAIN_SECONDS
+            self._clean()
         if batch:
             self._transact(batch)
         if self._unmoved >= CHECKPOINT_CHANGES:
             self._checkpoint()
+
+    def _clean(self) -> None:
+        """Remove some expired sessions, if there are any; soon again, if there are more."""
+        self._clean_at = time.monotonic() + self._settings.clean_seconds
+        with self.guard, suppress(sqlite3.Error):
+            database = self.database
+            if database is None or not self._table.anything_over(database.connection, self._clock.after(0)):
+                return
+        cleaning = Operation(wire.Clean(0, 0, 0, ()), None, time.monotonic() + 1.0)
+        self._transact([cleaning])
+        if isinstance(cleaning.reply, wire.Counted) and cleaning.reply.counts[0][1] >= CLEAN_MAX:
+            self._clean_at = time.monotonic() + CLEAN_AGAIN_SECONDS
 
     # --- a transaction ------------------------------------------------------------------------------------
 
@@ -186,6 +198,7 @@ class Lane:
         try:
             done, failure = self._decided(connection, batch, mutating=mutating)
         finally:
+            self._roll_back()  # what a bug has left open
             self._table.forget()
             self.guard.release()
         self._finish(done, failure)
@@ -218,12 +231,17 @@ class Lane:
                 self.reason = ""
                 return database.connection
             except sqlite3.Error as error:
-                self._roll_back()
                 if not is_busy(error):
                     raise not_applied(error, self._settings.path) from None
                 self.reason = f"another process holds {self._settings.path}"
+            except msgspec.MsgspecError:
+                path = self._settings.path
+                raise UnavailableError(
+                    f"{path} holds what no store has written: bring back a backup"
+                ) from None
             finally:
                 if not kept:
+                    self._roll_back()
                     self.guard.release()
             time.sleep(random.uniform(*_POLL_SECONDS))  # noqa: S311  it keeps processes apart
             if all(operation.progress is Progress.DONE for operation in batch):
@@ -261,8 +279,9 @@ class Lane:
                     break
             self._give_back(taken[len(replies) :])
             del taken[len(replies) :]
-            table.flush()
-            if mutating:
+            wrote = table.flush()
+            # A time alone is worth a sync only now and then: it matters if the clock of the host goes back.
+            if wrote or (mutating and now > self._written_us + TIME_US):
                 connection.execute(
                     "UPDATE clock SET version = ?, time_us = ?", (self._version, max(now, self._written_us))
                 )
@@ -282,7 +301,7 @@ class Lane:
     def _reply(self, operation: Operation, now: int) -> Any:
         try:
             return self._deciders[type(operation.command)](operation.command, now, self._version)
-        except (sqlite3.Error, GreenroomError):
+        except sqlite3.Error:
             raise
         except Exception as error:  # noqa: BLE001  one command must not fail those of others
             return error

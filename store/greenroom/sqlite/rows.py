@@ -53,13 +53,24 @@ class RowTable(CommandTable[wire.Session]):
     `over_max` is how many sessions one `clean` removes. `loaded_bytes` is how much data was read or changed.
     """
 
-    __slots__ = ("_changed", "_db", "_headings", "_portion", "_rows", "_stored", "loaded_bytes", "over_max")
+    __slots__ = (
+        "_changed",
+        "_db",
+        "_headings",
+        "_portion",
+        "_rows",
+        "_stored",
+        "_wrote",
+        "loaded_bytes",
+        "over_max",
+    )
 
     def __init__(self, over_max: int) -> None:
         super().__init__()
         self.over_max = over_max
         self.loaded_bytes = 0
         self._portion = _SIZES[-1]
+        self._wrote = False
         self._rows: dict[bytes, wire.SessionState | None] = {}
         self._stored: dict[bytes, wire.SessionState | None] = {}
         self._headings: dict[bytes, wire.SessionHeading] = {}
@@ -79,12 +90,14 @@ class RowTable(CommandTable[wire.Session]):
         """Keep nothing of a transaction that is over."""
         self._rows, self._stored, self._headings, self._changed = {}, {}, {}, {}
         self.loaded_bytes = 0
+        self._wrote = False
         self._db = None
 
-    def flush(self) -> None:
-        """Write what has changed."""
+    def flush(self) -> bool:
+        """Write what has changed; return whether this transaction has written anything."""
         if not self._changed:
-            return
+            return self._wrote
+        self._wrote = True
         deleted: list[tuple[Any, ...]] = []
         inserted: list[tuple[Any, ...]] = []
         updated: list[tuple[Any, ...]] = []
@@ -110,6 +123,11 @@ class RowTable(CommandTable[wire.Session]):
         for size, some in _portions(patched):
             self._connection().execute(_PATCH[size], [field for values in some for field in values])
         self._changed = {}
+        return True
+
+    def anything_over(self, connection: sqlite3.Connection, time_us: int) -> bool:
+        """Whether there is an expired session, to find out without a transaction that writes."""
+        return bool(connection.execute(_OVER, (time_us, 1)).fetchall())
 
     def _connection(self) -> sqlite3.Connection:
         assert self._db is not None, "a table is used between begin and forget"

@@ -2,7 +2,9 @@
 
 import sqlite3
 import threading
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from greenroom import SessionData, new_session_id
@@ -51,3 +53,13 @@ class Disk:
                 error.sqlite_errorname = name
                 error.sqlite_errorcode = getattr(sqlite3, name)
                 raise error
+
+
+def remove(folder: Path) -> None:
+    for path in folder.glob("sessions.db*"):
+        path.unlink()
+
+
+def rows(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as database:
+        return int(database.execute("SELECT count(*) FROM session").fetchone()[0])

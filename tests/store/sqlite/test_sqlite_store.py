@@ -1,27 +1,26 @@
-"""What callers are told of other processes, cancellations, clocks that go back, full and failing disks."""
+"""What callers are told of other processes, cancellations and clocks that go back."""
 
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from greenroom import (
-    OutcomeUnknownError,
+    SessionData,
     SessionNotFoundError,
     SqliteStore,
-    StoreFullError,
     UnavailableError,
 )
 from greenroom.sqlite import lanes
 from greenroom.testing import ManualClock, library_named
 from tests.store.client.store_stage import run, until
-from tests.store.sqlite.sqlite_stage import Disk, session
+from tests.store.sqlite.sqlite_stage import Disk, rows, session
 
 HOUR = timedelta(hours=1)
 
@@ -33,16 +32,6 @@ def held(path: Path) -> Iterator[None]:
         other.execute("BEGIN EXCLUSIVE")
         yield
         other.execute("ROLLBACK")
-
-
-def remove(folder: Path) -> None:
-    for path in folder.glob("sessions.db*"):
-        path.unlink()
-
-
-def rows(path: Path) -> int:
-    with closing(sqlite3.connect(path)) as database:
-        return int(database.execute("SELECT count(*) FROM session").fetchone()[0])
 
 
 # --- acknowledged is stored ----------------------------------------------------------------------------
@@ -107,6 +96,57 @@ def test_closing_waits_for_what_was_asked(
     assert rows(tmp_path / "sessions.db") == 20
 
 
+def test_any_text_that_is_allowed_comes_back(
+    library: str, journal: str, new_store: Callable[..., SqliteStore]
+) -> None:
+    user_id, label = 'a\0b"\\\x1f\u2028', "\0 \x7f ' \U0001f36a"
+    made = session(user_id=user_id, label=label, data={"\0": b"\0\xff", 7: "'"})
+
+    async def work() -> None:
+        async with new_store() as store:
+            await store.create(made)
+            found = await store.get(made.session_id)
+            assert found is not None
+            assert (found.user_id, found.label, found.data) == (user_id, label, made.data)
+            assert [each.label for each in await store.list_by_user(user_id)] == [label]
+            assert await store.delete_by_user(user_id) == 1
+
+    run(library, work)
+
+
+def test_large_sessions_come_back_however_many_are_asked_for_at_once(
+    library: str, journal: str, new_store: Callable[..., SqliteStore]
+) -> None:
+    made = [session(data={"text": chr(97 + n % 26) * 900_000}) for n in range(40)]
+
+    async def work() -> None:
+        async with new_store(deadline_seconds=30) as store:
+            await library_named(library).gather(*[partial(store.create, each) for each in made])
+            patches = [partial(store.patch, each.session_id, set={"n": 1}) for each in made]
+            for outcome, each in zip(await library_named(library).gather(*patches), made, strict=True):
+                assert outcome.data == {**each.data, "n": 1}
+            reads = [partial(store.get, each.session_id) for each in made]
+            for outcome, each in zip(await library_named(library).gather(*reads), made, strict=True):
+                assert outcome.data == {**each.data, "n": 1}
+
+    run(library, work)
+
+
+def test_a_write_that_changes_nothing_costs_no_sync(
+    journal: str, disk: Disk, new_store: Callable[..., SqliteStore]
+) -> None:
+    async def work() -> None:
+        async with new_store() as store:
+            await store.create(session())
+            disk.statements.clear()
+            await store.delete("nobody")
+            with pytest.raises(SessionNotFoundError):
+                await store.patch("nobody", set={"n": 1})
+
+    run("asyncio", work)
+    assert not [each for each in disk.statements if each.startswith(("UPDATE", "DELETE", "INSERT"))]
+
+
 # --- other processes hold the file ---------------------------------------------------------------------
 
 
@@ -128,6 +168,27 @@ def test_a_file_that_is_held_is_waited_for_and_then_refused_unapplied(
         assert found.data == {"n": 0}
         await store.patch(made.session_id, set={"n": 2})
         await store.aclose()
+
+    run(library, work)
+
+
+def test_of_two_stores_that_rotate_one_session_one_wins(
+    library: str, journal: str, new_store: Callable[..., SqliteStore]
+) -> None:
+    made = session(data={"n": 0})
+
+    async def work() -> None:
+        async with new_store() as first, new_store() as second:
+            await first.create(made)
+            rotations = [partial(each.rotate, made.session_id) for each in (first, second) * 10]
+            outcomes = await library_named(library).gather(*rotations)
+            [winner] = [each for each in outcomes if isinstance(each, SessionData)]
+            assert sum(isinstance(each, SessionNotFoundError) for each in outcomes) == 19
+            for store in (first, second):
+                assert await store.get(made.session_id) is None
+                found = await store.get(winner.session_id)
+                assert found is not None
+                assert found.version == winner.version
 
     run(library, work)
 
@@ -197,133 +258,6 @@ def test_more_operations_than_may_wait_are_refused(
     assert sum("raise operations_max" in str(each) for each in outcomes) > 400
 
 
-# --- the disk ------------------------------------------------------------------------------------------
-
-
-def test_a_hung_sync_is_an_unknown_outcome_in_time(
-    library: str, wal: None, disk: Disk, new_store: Callable[..., SqliteStore]
-) -> None:
-    made = session(data={"n": 0})
-
-    async def work() -> None:
-        async with new_store(deadline_seconds=0.5) as store:
-            await store.create(made)
-            assert await store.get(made.session_id) is not None
-            gate = disk.hold("COMMIT")
-            # Only that of a write: a read that commits has nothing to sync.
-            disk.only_in = "greenroom-sqlite-writes"
-            begun = time.monotonic()
-            with pytest.raises(OutcomeUnknownError) as caught:
-                await store.patch(made.session_id, set={"n": 1})
-            assert time.monotonic() - begun < 0.6
-            assert caught.value.harmless_to_repeat
-            assert await store.get(made.session_id) is not None
-            with pytest.raises(UnavailableError):  # it waited behind the other, and was not applied
-                await store.patch(made.session_id, set={"n": 2}, expect={"n": 0})
-            gate.set()
-            found = await store.get(made.session_id)
-            assert found is not None
-            assert found.data["n"] in (0, 1)
-
-    run(library, work)
-
-
-@pytest.mark.parametrize("error", ["SQLITE_IOERR_FSYNC", "SQLITE_IOERR_WRITE"])
-def test_after_a_failed_sync_nothing_is_written_and_reads_go_on(
-    error: str, library: str, journal: str, disk: Disk, new_store: Callable[..., SqliteStore]
-) -> None:
-    made = session(data={"n": 0})
-
-    async def work() -> None:
-        async with new_store() as store:
-            await store.create(made)
-            disk.fail("COMMIT", error)
-            with pytest.raises(OutcomeUnknownError, match=error) as caught:
-                await store.create(session())
-            assert not caught.value.harmless_to_repeat
-            disk.heal()
-            with pytest.raises(UnavailableError, match="restart the app"):
-                await store.patch(made.session_id, set={"n": 1})
-            found = await store.get(made.session_id)
-            assert found is not None
-            assert found.data == {"n": 0}
-
-    run(library, work)
-
-
-def test_a_failed_read_is_told_and_others_go_on(
-    library: str, journal: str, disk: Disk, new_store: Callable[..., SqliteStore]
-) -> None:
-    made = session()
-
-    async def work() -> None:
-        async with new_store() as store:
-            await store.create(made)
-            disk.fail("SELECT version", "SQLITE_IOERR_READ")
-            with pytest.raises(UnavailableError, match="SQLITE_IOERR_READ"):
-                await store.get(made.session_id)
-            with pytest.raises(UnavailableError, match="SQLITE_IOERR_READ"):
-                await store.delete(made.session_id)
-            disk.heal()
-            assert await store.get(made.session_id) is not None
-
-    run(library, work)
-
-
-def test_a_damaged_file_is_named(library: str, disk: Disk, new_store: Callable[..., SqliteStore]) -> None:
-    async def work() -> None:
-        async with new_store() as store:
-            await store.check()
-            disk.fail("INSERT", "SQLITE_CORRUPT")
-            with pytest.raises(UnavailableError, match="is damaged"):
-                await store.create(session())
-
-    run(library, work)
-
-
-def test_a_full_disk_refuses_growth_until_there_is_room(
-    library: str, journal: str, disk: Disk, new_store: Callable[..., SqliteStore]
-) -> None:
-    disk.pragmas = ("PRAGMA max_page_count = 60",)
-
-    async def work() -> None:
-        async with new_store() as store:
-            made, refused = [], None
-            while refused is None:
-                made.append(session(data={"text": "x" * 2000}))
-                try:
-                    await store.create(made[-1])
-                except StoreFullError as error:
-                    refused = str(error)
-            assert "free space on its disk" in refused
-            assert len(made) > 20
-            assert await store.get(made[-1].session_id) is None
-            for each in made[:-1]:
-                assert await store.get(each.session_id) is not None
-            for each in made[:5]:
-                await store.delete(each.session_id)
-            await store.create(made[-1])
-
-    run(library, work)
-
-
-def test_a_file_deleted_beneath_the_store_is_noticed(
-    library: str, journal: str, new_store: Callable[..., SqliteStore], tmp_path: Path
-) -> None:
-    made = session()
-
-    async def work() -> None:
-        async with new_store() as store:
-            await store.create(made)
-            remove(tmp_path)
-            for action in (lambda: store.create(session()), lambda: store.get(made.session_id)):
-                with pytest.raises(UnavailableError, match="deleted or replaced"):
-                    await action()
-            assert not (tmp_path / "sessions.db").exists()
-
-    run(library, work)
-
-
 # --- time ----------------------------------------------------------------------------------------------
 
 
@@ -389,42 +323,3 @@ def test_clean_counts_all_in_small_steps(
 
     assert run("asyncio", work) == 450
     assert disk.statements.count("COMMIT") == 3
-
-
-# --- forks ---------------------------------------------------------------------------------------------
-
-
-def test_parent_and_child_go_on_after_a_fork(
-    journal: str, new_store: Callable[..., SqliteStore], tmp_path: Path
-) -> None:
-    store = new_store()
-    before, of_child, of_parent = session(), session(), session()
-    run("asyncio", lambda: store.create(before))
-    run("asyncio", lambda: store.get(before.session_id))
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            assert run("asyncio", lambda: store.get(before.session_id)) is not None
-            run("asyncio", lambda: store.create(of_child))
-            run("asyncio", store.aclose)
-            code = 0
-        finally:
-            os._exit(code)
-    run("asyncio", lambda: store.create(of_parent))
-    run("asyncio", store.aclose)
-    assert os.waitpid(child, 0)[1] == 0
-    for made in (before, of_child, of_parent):
-        assert run("asyncio", lambda made=made: store.get(made.session_id)) is not None
-    run("asyncio", store.aclose)
-
-
-def test_no_connection_is_open_at_a_fork(journal: str, new_store: Callable[..., SqliteStore]) -> None:
-    store = new_store()
-    run("asyncio", lambda: store.create(session()))
-    child = os.fork()
-    if child == 0:
-        opened = [str(each.resolve()) for each in Path("/proc/self/fd").iterdir()]
-        os._exit(any("sessions.db" in path for path in opened))
-    assert os.waitpid(child, 0)[1] == 0
-    run("asyncio", store.aclose)
