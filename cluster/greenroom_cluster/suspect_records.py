@@ -23,8 +23,18 @@ HANG_SECONDS = 0.3
 life, so it learns in time even if the actor gets only half a processor."""
 KILL_SECONDS = 0.1
 """The same for an actor that was killed by another process or by the kernel, as when memory runs out."""
+EXIT_CORE_FAILED = 72
+"""The status with which an actor leaves whose core has failed."""
+CRASH_SIGNALS = frozenset({4, 6, 7, 8, 11, 31})
+"""By these a process ends that did itself in: SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS, as Linux
+counts them. SIGKILL comes from others."""
 PASSED_MAX = 16
 """How many passed records are remembered per actor. Each is repeated with every heartbeat."""
+
+
+def has_crashed(exit_status: int | None) -> bool:
+    """Return whether a process ended by its own doing. A status is negative for a signal, None if unknown."""
+    return exit_status is not None and (exit_status == EXIT_CORE_FAILED or -exit_status in CRASH_SIGNALS)
 
 
 class InHand(msgspec.Struct, frozen=True):

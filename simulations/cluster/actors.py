@@ -23,13 +23,15 @@ from greenroom_cluster.shard.messages import (
 )
 from greenroom_cluster.shard.settings import HostSettings
 from greenroom_cluster.shard.state.stored import as_received
-from greenroom_cluster.suspect_records import InHand
+from greenroom_cluster.suspect_records import EXIT_CORE_FAILED, InHand
 from simulations.cluster.connections import Acceptor, Codec, Dialed, Served, Service, hello
 from simulations.cluster.coordinator_links import CoordinatorLink
 from simulations.cluster.marks import ActorMark, PoisonedError
 from simulations.kernel.network import Network
 from simulations.kernel.processes import Process
 from simulations.kernel.timeline import SECOND, Machine
+
+_CLEANING_SECONDS = 0.002
 
 _client_decoder = messages_decoder(wire.Get | wire.Mutation | wire.Fanout)
 _former_decoder = former.FormerDecoder(wire.Get | wire.Mutation | wire.Fanout)
@@ -117,6 +119,7 @@ class _Runner(CoreRunner[Served | Dialed]):
         if not isinstance(error, Exception):
             raise error
         self._watcher.core_failed(self._actor, event, error)
+        self._actor.exit_status = EXIT_CORE_FAILED
         self._actor.kill()
 
     def _rearm(self, deadline_ns: int) -> None:
@@ -189,7 +192,7 @@ class ActorProcess(Process):
         self.mark = mark
         # What its supervisor sees: the record in hand, and whether it works on that or stands still.
         self.in_hand: InHand | None = None
-        self.crashed = False
+        self.exit_status = -9
         self.works_since: int | None = None
         self.on_stuck: Callable[[], None] | None = None
         self.host_settings = HostSettings()
@@ -246,7 +249,7 @@ class ActorProcess(Process):
             self.pause()
             self._stuck()
         else:
-            self.crashed = True
+            self.exit_status = EXIT_CORE_FAILED
             self.kill()
 
     def slow_down(self, record: InHand, seconds: float) -> None:
@@ -276,6 +279,11 @@ class ActorProcess(Process):
             # The thread that watches the parent races with what the event loop finds.
             self.timeline.after(self.random.randrange(5_000_000), self.kill)
         super().resume()
+
+    def leave(self) -> None:
+        """Clean up and end, as a supervisor has asked for."""
+        self.exit_status = 0
+        self.later(_CLEANING_SECONDS, self.kill)
 
     def orphan(self) -> None:
         """The supervisor is gone: a thread ends this process, as soon as it runs."""

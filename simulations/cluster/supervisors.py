@@ -17,7 +17,6 @@ from greenroom_cluster.node import effects as fx
 from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.agent import Agent, AgentSettings
 from greenroom_cluster.restarts import GiveUp, RestartSettings
-from greenroom_cluster.suspect_records import WATCH_SECONDS as MARKS_SECONDS
 from simulations.cluster.actors import ActorProcess
 from simulations.cluster.connections import Acceptor, Codec, Served, Service
 from simulations.cluster.coordinator_links import CoordinatorLink
@@ -146,7 +145,7 @@ class SupervisorProcess(Process):
         if self.children.get(child.slot) is not child:
             return
         del self.children[child.slot]
-        self.step(ins.ChildEnded(self._mark_of(child), crashed=child.crashed))
+        self.step(ins.ChildEnded(self._mark_of(child), child.exit_status))
         verdict = self._keepers[child.slot].exited(self.machine.now_ns())
         if verdict is None:
             self._tell_when_stopped()
@@ -175,17 +174,12 @@ class SupervisorProcess(Process):
             self.later(WATCH_SECONDS, self.watch_hang, child)
 
     def _stuck(self, child: ActorProcess) -> None:
-        """It reads every mark all the time; there is something to see in that of a child that is stuck."""
-        self.tell(0, self._read_mark, child)
         if child.works_since is not None:
-            self.watch_hang(child)
+            self.tell(0, self.watch_hang, child)
 
-    def _read_mark(self, child: ActorProcess) -> None:
-        if not child.alive:
-            return
-        self.step(ins.MarksRead((self._mark_of(child),)))
-        if child.paused:
-            self.later(MARKS_SECONDS, self._read_mark, child)
+    def _read_marks(self) -> None:
+        marks = tuple(self._mark_of(child) for child in self.children.values() if child.alive)
+        self.step(ins.MarksRead(marks))
 
     def _mark_of(self, child: ActorProcess) -> ins.RecordMark:
         pid = self._surroundings.pid_of(child)
@@ -234,20 +228,26 @@ class SupervisorProcess(Process):
                 self._publisher.publish(cluster_map)
             case fx.LookFor(actors=actors):
                 self._look_for(actors)
+            case fx.ReadMarks():
+                self._read_marks()
             case fx.KillChild(slot=slot):
                 self.children[slot].kill()
             case fx.StopChildren():
-                self.stopping = True
-                for keeper in self._keepers.values():
-                    keeper.stop()
-                for child in list(self.children.values()):
-                    child.kill()
-                self.later(0.0, self._tell_when_stopped)
+                self._stop_children()
             case fx.Finished(removed=removed):
                 self.removed = removed
                 if removed:
                     self.network.happened["node drained"] += 1
                 self.kill()
+
+    def _stop_children(self) -> None:
+        self.stopping = True
+        for slot, keeper in self._keepers.items():
+            seconds, child = keeper.stop(), self.children.get(slot)
+            if child is not None:
+                child.tell(0, child.leave)
+                self.later(seconds, child.kill)
+        self.later(0.0, self._tell_when_stopped)
 
     def _call(self, call: fx.Call) -> None:
         if isinstance(call.request, ReportDead):

@@ -1,7 +1,21 @@
 """Which record is suspected when an actor hangs or ends."""
 
+import signal
+
+import pytest
+
 from greenroom_cluster.coordination.messages import SUSPICIONS_MAX
-from greenroom_cluster.suspect_records import HANG_SECONDS, KILL_SECONDS, PASSED_MAX, InHand, Watch, bounded
+from greenroom_cluster.suspect_records import (
+    CRASH_SIGNALS,
+    EXIT_CORE_FAILED,
+    HANG_SECONDS,
+    KILL_SECONDS,
+    PASSED_MAX,
+    InHand,
+    Watch,
+    bounded,
+    has_crashed,
+)
 
 FIRST = InHand(3, 1, 10)
 SECOND = InHand(3, 1, 11)
@@ -96,3 +110,16 @@ def test_what_an_actor_passed_is_bounded() -> None:
     )
     assert len(told) == SUSPICIONS_MAX
     assert not any(each.passed for each in told), "what hangs now goes before what is over"
+
+
+@pytest.mark.parametrize(
+    ("status", "crashed"),
+    [(0, False), (-signal.SIGKILL, False), (-signal.SIGTERM, False), (EXIT_CORE_FAILED, True), (None, False)],
+)
+def test_who_is_ended_by_others_has_not_crashed(*, status: int | None, crashed: bool) -> None:
+    assert has_crashed(status) is crashed
+
+
+def test_signals_of_crashes_are_those_of_this_system() -> None:
+    names = ("SIGILL", "SIGABRT", "SIGBUS", "SIGFPE", "SIGSEGV", "SIGSYS")
+    assert {int(signal.Signals[name]) for name in names} == CRASH_SIGNALS

@@ -35,7 +35,7 @@ from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.drain import UP, Drain, shards_held
 from greenroom_cluster.node.registration import DEAD, Registration
 from greenroom_cluster.node.watches import Watches
-from greenroom_cluster.suspect_records import bounded
+from greenroom_cluster.suspect_records import WATCH_SECONDS, bounded, has_crashed
 
 HEARTBEAT_SECONDS = 0.5
 RETRY_SECONDS = 0.25
@@ -87,6 +87,7 @@ class Agent:
         self._calls = 0
         self._watches = Watches()
         self._beat_ns = now_ns
+        self._marks_ns = now_ns
         # Entries that the map should have.
         self._registration = Registration(NodeEntry(settings.name, settings.address, UP))
         self._registering: tuple[int, NodeEntry | ActorEntry] | None = None
@@ -124,6 +125,7 @@ class Agent:
         if self._phase != Phase.FINISHED:
             self._report()
             self._beat()
+            self._watch()
         if self._phase == Phase.FAREWELL:
             self._say_farewell()
         effects, self._effects = self._effects, []
@@ -134,6 +136,8 @@ class Agent:
         if self._phase == Phase.FINISHED:
             return NEVER_NS
         due = min(self._beat_ns, self._farewell_ns)
+        if self._registration.actors:
+            due = min(due, self._marks_ns)
         if self._unreported and self._reporting is None and self.joined:
             due = min(due, self._report_ns)
         if self._phase in _IN_SERVICE:
@@ -186,8 +190,9 @@ class Agent:
                     self._effects += told
                     # The coordinator should know before the actor's shards are taken over.
                     self._beat_ns = self._now_ns
-            case ins.ChildEnded(mark=mark, crashed=crashed):
+            case ins.ChildEnded(mark=mark, exit_status=status):
                 self._registration.actors.pop(mark.incarnation, None)
+                crashed = has_crashed(status)
                 self._unreported[mark.incarnation], told = self._watches.end(mark, crashed=crashed)
                 self._effects += told
             case ins.Looked(running=running, gone=gone):
@@ -206,6 +211,11 @@ class Agent:
         # None once it has asked to be removed: the heartbeat would be that of an unknown node.
         if self.joined and self._removing is None:
             self._effects.append(fx.Heartbeat(self._settings.name, self._watches.suspicions))
+
+    def _watch(self) -> None:
+        if self._now_ns >= self._marks_ns and self._registration.actors:
+            self._marks_ns = self._now_ns + _ns(WATCH_SECONDS)
+            self._effects.append(fx.ReadMarks())
 
     def _call(self, request: fx.AgentRequest) -> int:
         self._calls += 1

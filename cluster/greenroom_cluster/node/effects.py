@@ -48,6 +48,10 @@ class LookFor(Effect, frozen=True):
     actors: tuple[ActorEntry, ...]
 
 
+class ReadMarks(Effect, frozen=True):
+    """Read the marks of all children, and bring them as `MarksRead`."""
+
+
 class KillChild(Effect, frozen=True):
     """Kill the child in that slot; it is started again as a new incarnation."""
 
@@ -73,4 +77,6 @@ class Log(Effect, frozen=True):
     fields: dict[str, Any]
 
 
-AgentEffect: TypeAlias = Heartbeat | Call | Publish | LookFor | KillChild | StopChildren | Finished | Log
+AgentEffect: TypeAlias = (
+    Heartbeat | Call | Publish | LookFor | ReadMarks | KillChild | StopChildren | Finished | Log
+)

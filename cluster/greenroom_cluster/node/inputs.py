@@ -68,16 +68,16 @@ class RecordMark(msgspec.Struct, frozen=True):
 
 
 class MarksRead(Input, frozen=True):
-    """The marks of all children that are ready; read every `suspect_records.WATCH_SECONDS`."""
+    """The marks of all children that are ready, as `ReadMarks` asks for them."""
 
     marks: tuple[RecordMark, ...]
 
 
 class ChildEnded(Input, frozen=True):
-    """A child exited, with this as its last mark. `crashed`: it ended by itself, and was not killed."""
+    """A child exited, with this as its last mark. Its status is negative for a signal, None if unknown."""
 
     mark: RecordMark
-    crashed: bool
+    exit_status: int | None
 
 
 class Looked(Input, frozen=True):

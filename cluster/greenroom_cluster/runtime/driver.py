@@ -33,8 +33,7 @@ from greenroom_cluster.shard.effects import (
     Warned,
 )
 from greenroom_cluster.shard.inputs import ClientRequests, HostInput, PeerMessages, Tick
-
-EXIT_CORE_FAILED = 72
+from greenroom_cluster.suspect_records import EXIT_CORE_FAILED
 
 # The sleep for a deadline is cut into pieces: the event loop's clock stands still while the machine is
 # suspended, the core's does not.

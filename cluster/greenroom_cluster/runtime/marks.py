@@ -6,7 +6,6 @@ as soon as it has opened it. It holds no secret: a shard, an epoch and a number.
 
 import mmap
 import os
-import signal
 import struct
 import tempfile
 from collections.abc import Iterable
@@ -15,17 +14,12 @@ from pathlib import Path
 import structlog
 
 from greenroom_cluster.node.inputs import ChildEnded, RecordMark
-from greenroom_cluster.runtime.driver import EXIT_CORE_FAILED
 from greenroom_cluster.runtime.processes import busy_seconds
 from greenroom_cluster.runtime.supervision import ChildProcess
 from greenroom_cluster.shard.step import Mark
 from greenroom_cluster.suspect_records import InHand
 
 _LAYOUT = struct.Struct("@qqq")
-# By these a process ends that did itself in; SIGKILL comes from others.
-CRASH_SIGNALS = frozenset(
-    {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS}
-)
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  a file of a random name, created by us alone
 
 _log = structlog.get_logger("greenroom.supervision")
@@ -98,9 +92,7 @@ class MarkFiles:
         mark = self._mark_of(child)
         if self._file_of(child) is not None:
             self._close(child.name)
-        status = child.exit_status
-        crashed = status == EXIT_CORE_FAILED or (status is not None and -status in CRASH_SIGNALS)
-        return ChildEnded(mark, crashed=crashed)
+        return ChildEnded(mark, child.exit_status)
 
     def close(self) -> None:
         """Close every file."""

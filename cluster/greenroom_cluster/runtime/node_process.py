@@ -46,7 +46,6 @@ from greenroom_cluster.runtime.supervision import (
     open_supervisor,
 )
 from greenroom_cluster.runtime.tasks import open_tasks
-from greenroom_cluster.suspect_records import WATCH_SECONDS
 
 _WATCH_COORDINATOR_SECONDS = 0.5
 _UNREACHABLE_SECONDS = 2.0
@@ -118,7 +117,6 @@ class Node:
                 ) as supervisor:
                     self._supervisor = supervisor
                     self._start_children(supervisor)
-                    services.start_soon(self._read_marks, supervisor)
                     services.start_soon(self._obey, signals)
                     await self._told_to_stop.wait()
                 self._step(ins.ChildrenStopped())
@@ -177,11 +175,6 @@ class Node:
             _log.info("node_stops", node=self._settings.name, signal=signal.Signals(number).name)
             self._step(ins.DrainAsked() if number == signal.SIGTERM else ins.StopAsked())
 
-    async def _read_marks(self, supervisor: Supervisor) -> NoReturn:
-        while True:
-            await trio.sleep(WATCH_SECONDS)
-            self._step(ins.MarksRead(self._marks.read(supervisor.children.values())))
-
     async def _tick(self) -> NoReturn:
         while True:
             due = self._agent.next_deadline()
@@ -233,6 +226,9 @@ class Node:
                 self._server.publish(cluster_map)
             case fx.LookFor(actors=actors):
                 self._look_for(actors)
+            case fx.ReadMarks():
+                if self._supervisor is not None:
+                    self._step(ins.MarksRead(self._marks.read(self._supervisor.children.values())))
             case fx.KillChild(slot=slot):
                 if self._supervisor is not None:
                     self._supervisor.kill_child(slot)

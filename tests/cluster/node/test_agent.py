@@ -22,7 +22,7 @@ from greenroom_cluster.node.agent import (
     NameTakenError,
 )
 from greenroom_cluster.node.drain import ALONE_SECONDS
-from greenroom_cluster.suspect_records import HANG_SECONDS, InHand
+from greenroom_cluster.suspect_records import EXIT_CORE_FAILED, HANG_SECONDS, InHand
 
 NODE = NodeEntry("a", "a:1", "up")
 LEAVING = replace(NODE, state="leaving")
@@ -82,7 +82,7 @@ def ready(entry: ActorEntry) -> ins.ChildReady:
 
 
 def ended(entry: ActorEntry) -> ins.ChildEnded:
-    return ins.ChildEnded(mark(entry), crashed=False)
+    return ins.ChildEnded(mark(entry), -9)
 
 
 ONE, TWO, FORMER = actor("one"), actor("two", "a/1"), actor("former")
@@ -218,7 +218,7 @@ STORIES: dict[str, list[Row]] = {
         (0.1, ins.MarksRead((mark(ONE, InHand(3, 4, 5), 2.0),)), []),
         (
             0.0,
-            ins.ChildEnded(mark(ONE, InHand(3, 4, 5), 2.0), crashed=False),
+            ins.ChildEnded(mark(ONE, InHand(3, 4, 5), 2.0), -9),
             [report(3, ONE, suspicions=(POISON,))],
         ),
     ],
@@ -280,7 +280,8 @@ def run(rows: list[Row]) -> tuple[Agent, int]:
     agent = Agent(AgentSettings("a", "a:1", "host", DRAIN_SECONDS), now_ns)
     for number, (seconds, event, expected) in enumerate(rows):
         now_ns += round(seconds * 1e9)
-        wanted = [each for each in agent.step(now_ns, event) if not isinstance(each, fx.Log)]
+        aside = (fx.Log, fx.ReadMarks)
+        wanted = [each for each in agent.step(now_ns, event) if not isinstance(each, aside)]
         if isinstance(event, ins.MapSeen):
             assert wanted.pop(0) == fx.Publish(event.map)
         # Texts, because errors have no other equality.
@@ -320,3 +321,25 @@ def test_an_operator_is_told_why_shards_stay_behind(
     (log,) = (each for each in effects if isinstance(each, fx.Log))
     assert (log.event, log.fields["shards"]) == ("not_all_handed_over", 1)
     assert told in log.fields["hint"]
+
+
+def test_marks_are_read_while_there_are_actors() -> None:
+    agent, now_ns = run(JOINED)
+    assert fx.ReadMarks() not in agent.step(now_ns + 10**9, TICK)
+    agent, now_ns = run(SERVING)
+    reads = 0
+    for _ in range(10):
+        now_ns = agent.next_deadline()
+        reads += agent.step(now_ns, TICK).count(fx.ReadMarks())
+    assert reads >= 8, "between heartbeats"
+    agent.step(now_ns, ended(ONE))
+    assert fx.ReadMarks() not in agent.step(now_ns + 10**9, TICK)
+
+
+@pytest.mark.parametrize(
+    ("status", "suspected"), [(-9, False), (-11, True), (EXIT_CORE_FAILED, True), (0, False)]
+)
+def test_a_record_is_suspected_of_an_end_by_its_own_doing(*, status: int, suspected: bool) -> None:
+    agent, now_ns = run(SERVING)
+    effects = agent.step(now_ns, ins.ChildEnded(mark(ONE, InHand(3, 4, 5), 0.0), status))
+    assert effects[-1:] == [report(3, ONE, suspicions=(POISON,) if suspected else ())]

@@ -18,7 +18,7 @@ from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.delivery import MESSAGES_PER_CALL_MAX
 from greenroom_cluster.runtime.dialing import dial
-from greenroom_cluster.runtime.driver import EXIT_CORE_FAILED, Driver
+from greenroom_cluster.runtime.driver import Driver
 from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.shard.effects import (
     Connect,
@@ -46,6 +46,7 @@ from greenroom_cluster.shard.messages import (
     SnapshotChunk,
     SnapshotOk,
 )
+from greenroom_cluster.suspect_records import EXIT_CORE_FAILED
 from tests.cluster.runtime.loopback import CLIENT, CLUSTER, client_decoder, get, hello, until
 
 pytestmark = pytest.mark.trio
