@@ -1,1 +1,1 @@
-"""What runs the pure parts on real sockets, clocks and processes."""
+"""Runs the pure parts on real sockets, clocks and processes."""

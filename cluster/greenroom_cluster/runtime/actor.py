@@ -55,9 +55,9 @@ _REPORT_SECONDS = 1.0
 
 
 class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Who the actor is and where it listens. Port 0: any. An empty `advertise_host`: the host listened on.
+    """The actor's identity and address. Port 0: any free one. `advertise_host` empty: the host it listens on.
 
-    `mark_path` is where it marks the record in hand, empty: nowhere.
+    `mark_path` is the file in which it marks the record in hand; empty: none.
     """
 
     incarnation: bytes
@@ -73,7 +73,7 @@ class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Told:
-    """Adds to what the core tells operators what only its process knows: whether the coordinator is there."""
+    """Adds to the core's replies to operators whether this process reaches the coordinator."""
 
     def __init__(self, connection: FramedConnection, coordinator: CoordinatorLink) -> None:
         self._connection = connection
@@ -226,7 +226,7 @@ class Actor:
 async def run_actor(settings: ActorSettings, started: Callable[[str], None]) -> None:
     """Run an actor until cancelled; `started(address)` is called once it accepts connections.
 
-    Raises UsageError for settings that do not fit. A failure of the core ends the process at once.
+    Raises UsageError for impossible settings. A failure of the core ends the process at once.
     """
     raise_descriptor_limit()
     calm_collector()
@@ -245,8 +245,8 @@ async def run_actor(settings: ActorSettings, started: Callable[[str], None]) -> 
 def calm_collector() -> None:
     """Keep cyclic garbage collection from pausing an actor that holds millions of sessions.
 
-    Sessions and messages can form no cycles and are not tracked, but a full collection still walks the tables
-    that hold them. What was imported lives for ever; the rest makes cycles rarely, so it is looked at rarely.
+    Sessions and messages cannot form cycles and are not tracked, but a full collection still walks the tables
+    that hold them. Imported objects live forever, and the rest rarely forms cycles, so collections are rare.
     """
     gc.collect()
     gc.freeze()

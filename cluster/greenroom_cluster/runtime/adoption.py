@@ -1,4 +1,4 @@
-"""The maps that running nodes serve, for a coordinator that has only an older one or none."""
+"""The maps that running nodes serve, for a coordinator with an older map or none."""
 
 from collections.abc import Sequence
 
@@ -13,16 +13,16 @@ _log = structlog.get_logger("greenroom.coordinator")
 
 
 async def maps_in_use(addresses: Sequence[str], cluster: str) -> list[ClusterMap]:
-    """Return the maps of these nodes, and of all others that their maps name and that answer.
+    """Return the maps of these nodes, and of all nodes in those maps that answer.
 
-    A node that lost sight of the coordinator early has an older map; one that saw more is found all the same.
+    So a newer map is found even if the nodes named lost the coordinator early and have older ones.
     Raises UsageError if one of `addresses` does not give its map.
     """
     maps, silent = await _ask(addresses, cluster)
     if silent:
         raise UsageError(
             f"--adopt-from (GREENROOM_ADOPT_FROM): {'; '.join(silent)}. Its map may be the newest: make it "
-            "answer, or leave it out if it does not run any more"
+            "answer, or leave it out if it no longer runs"
         )
     others = {node.address for each in maps for node in each.nodes.values()} - set(addresses)
     found, silent = await _ask(sorted(others), cluster)
@@ -36,7 +36,7 @@ async def maps_in_use(addresses: Sequence[str], cluster: str) -> list[ClusterMap
 
 
 async def maps_of(addresses: Sequence[str], cluster: str) -> list[ClusterMap]:
-    """Return the maps of those nodes that give theirs."""
+    """Return the maps of those nodes that answer."""
     maps, _ = await _ask(addresses, cluster)
     return maps
 

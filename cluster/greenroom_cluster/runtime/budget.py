@@ -1,7 +1,7 @@
-"""The bound on memory that all clients' connections hold together: incomplete frames and unread answers.
+"""The bound on memory held by all clients' connections together: incomplete frames and unread replies.
 
-Each connection has bounds of its own, but many together could fill an actor with frames that they never
-finish or answers that they never read. All writes would then be refused, as if sessions had filled the actor.
+Each connection has its own bounds, but many together could fill an actor with frames that they never finish
+or replies that they never read. All writes would then be refused, as if sessions had filled the actor.
 """
 
 from typing import Protocol
@@ -13,7 +13,7 @@ from greenroom_cluster.runtime.log_limits import LimitedLog
 BUFFER_BYTES_MAX = 16 << 20
 BUFFER_BYTES_MIN = 4 << 20
 FRAME_SECONDS = 10
-"""How long a frame may be incomplete."""
+"""How long a frame may stay incomplete."""
 SWEEP_SECONDS = 1
 
 _MEMORY_SHARE = 16
@@ -29,7 +29,7 @@ def buffer_bytes(memory_bytes_max: int) -> int:
 
 
 class Holder(Protocol):
-    """A connection, as the budget sees it. `source` is the account charged, `remote` its name in logs."""
+    """A connection for the budget: `source` is the account to charge, `remote` its name in logs."""
 
     source: str
     remote: str
@@ -46,8 +46,8 @@ class BufferBudget:
     """Bounds what connections hold together, and for how long one may leave a frame incomplete.
 
     Beyond `bytes_max` the source that holds most loses its largest connection. Connections below 64 KiB do
-    not count. The age of a frame is counted in sweeps, not read from a clock: clients are not to blame for
-    time in which this process stood still and read nothing.
+    not count. The age of a frame is counted in sweeps, not read from a clock, because clients are not to
+    blame while this process stands still and reads nothing.
     """
 
     def __init__(self, bytes_max: int) -> None:
@@ -71,7 +71,7 @@ class BufferBudget:
             self._end_largest()
 
     def begin_frame(self, holder: Holder) -> None:
-        """Note that a frame has begun to come and is incomplete."""
+        """Note the beginning of a frame that is incomplete."""
         self._sweeps[holder] = 0
 
     def end_frame(self, holder: Holder) -> None:
@@ -84,7 +84,7 @@ class BufferBudget:
         self._sweeps.pop(holder, None)
 
     def sweep(self) -> None:
-        """End connections whose frame is incomplete for too long; call it every SWEEP_SECONDS."""
+        """End connections whose frame has been incomplete for too long; call this every SWEEP_SECONDS."""
         for holder, sweeps in list(self._sweeps.items()):
             if holder.crowded:
                 self._sweeps[holder] = 0

@@ -1,7 +1,7 @@
 """Entry of a supervised process: `python -m greenroom_cluster.runtime.child FD SUPERVISOR ...`.
 
 `FD` is its end of the pair of sockets to its supervisor, whose process id is `SUPERVISOR`. The rest are the
-arguments of tractor's own entry, which runs once tractor knows that socket and no address.
+arguments of tractor's own entry, which runs once tractor has been given that socket instead of an address.
 """
 
 import runpy
@@ -12,7 +12,7 @@ from greenroom_cluster.runtime.lean_child import do_without_rich
 
 def main() -> None:
     """Run tractor's entry on the inherited socket."""
-    # First: it decides what the imports below load.
+    # First, because it affects what the imports below load.
     do_without_rich()
     from greenroom_cluster.runtime.socket_pairs import prepare_child
 

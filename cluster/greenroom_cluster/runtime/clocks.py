@@ -4,7 +4,7 @@ import time
 
 
 def now_ns() -> int:
-    """Return CLOCK_BOOTTIME in nanoseconds: never set, and goes on while the machine is suspended."""
+    """Return CLOCK_BOOTTIME in nanoseconds: it is never set, and runs while the machine is suspended."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 

@@ -1,10 +1,10 @@
 """One TCP connection that carries frames, under trio.
 
-A stdlib socket rather than a trio stream, for two reasons. A reader that may find more bytes takes them
-without a trip through the scheduler, and `send` neither blocks nor awaits: it hands the kernel what it takes
-at once and queues the rest, so that whoever acts on a message answers it in the same step. What is queued is
+It uses a stdlib socket rather than a trio stream, for two reasons. A reader that may find more bytes takes
+them without a trip through the scheduler. And `send` neither blocks nor awaits: it hands the kernel what it
+takes at once and queues the rest, so the handler of a message can reply in the same step. The queue is
 bounded: beyond some bytes messages wait unencoded, as references to what is stored anyway, and beyond some
-messages a peer that does not read loses its connection (linger 0). Nothing else waits for it.
+messages a peer that does not read loses its connection (linger 0). Nothing else waits for such a peer.
 
 One task reads. The task that drains the queue exists only while something is queued.
 """
@@ -34,7 +34,7 @@ from greenroom_cluster.runtime.unsendable import substitute
 
 OUTBOUND_BYTES_MAX = 8 << 20
 
-# Queued chunks cost memory beside their bytes, which counts against the bound too.
+# Memory that a queued chunk costs beside its bytes; it counts against the bound too.
 _CHUNK_COST_BYTES = 256
 _CHUNKS_PER_WRITE = 64
 _CHUNK_BYTES = 256 * 1024
@@ -47,8 +47,8 @@ class FramedConnection(FrameReader):
     """A connected socket that sends and receives messages.
 
     `nursery` runs the task that drains the outbound queue; it must live as long as the connection is used.
-    Messages are decoded with what `speak` set. `agreement` is what hellos have settled. Only one task may
-    receive.
+    Messages are decoded by the decoder set by `speak`. `agreement` is the outcome of the hellos. Only one
+    task may receive.
     """
 
     __slots__ = (
@@ -97,12 +97,12 @@ class FramedConnection(FrameReader):
 
     @property
     def outbound_bytes(self) -> int:
-        """Bytes queued because the kernel did not take them yet, with what queueing them costs."""
+        """The bytes that the kernel has not taken yet, with the cost of queueing them."""
         return self._outbound_bytes
 
     @property
     def queued(self) -> bool:
-        """Whether what is sent now waits behind something in this process."""
+        """Whether messages sent now would wait behind others in this process."""
         return self._outbound_bytes > 0
 
     @property
@@ -111,7 +111,7 @@ class FramedConnection(FrameReader):
         return bool(self._waiting) or self._outbound_bytes >= self._crowded_bytes
 
     def account(self, budget: BufferBudget, source: str, *, queued: bool) -> None:
-        """Charge `source` with what is held here from now on, with what is `queued` only if so."""
+        """Charge `source` for what is held here from now on; for queued bytes only if `queued`."""
         self._shared = budget
         self._charges_queued = queued
         self.source = source
@@ -119,14 +119,14 @@ class FramedConnection(FrameReader):
     # --- sending -----------------------------------------------------------------------------------------
 
     def greet(self, greeting: wire.Hello | wire.Goodbye) -> None:
-        """Send the first message, before anything else, or the answer to the other side's."""
+        """Send the first message of this side, before anything else."""
         self.send_encoded(encode_greeting(greeting))
 
     def send(self, messages: Sequence[wire.Frame], *, urgent: bool = False) -> None:
         """Send `messages`, without ever blocking; dropped if the connection has ended.
 
-        `urgent` ones overtake what is queued. If more waits than is allowed, or a message is longer than a
-        frame may be, the connection is aborted: the reader learns it as ConnectionEndedError.
+        `urgent` ones overtake the queue. If the queue exceeds its bound, or a message is too long for a
+        frame, the connection is aborted, and the reader gets a ConnectionEndedError.
         """
         if self._ended is not None:
             return
@@ -140,7 +140,7 @@ class FramedConnection(FrameReader):
             self._encode(messages)
 
     def send_encoded(self, frames: bytes | bytearray) -> None:
-        """Send whole frames that are encoded already, as `send` does; they must not be changed afterwards."""
+        """Send whole frames, encoded already, as `send` does; do not change them afterwards."""
         if self._ended is not None:
             return
         if self._waiting:
@@ -165,7 +165,7 @@ class FramedConnection(FrameReader):
             )
 
     def _append(self, chunk: bytearray, messages: Sequence[wire.Frame]) -> bool:
-        """Encode messages; False if that has to be done one by one, or one cannot be sent: that ends it."""
+        """Encode messages; False if they must be encoded one by one, or if one ended the connection."""
         try:
             return append_messages(chunk, messages, self._frame_bytes_max)
         except _NOT_SENDABLE as error:
@@ -178,7 +178,7 @@ class FramedConnection(FrameReader):
             return False
 
     def _encode(self, messages: Sequence[wire.Frame]) -> None:
-        """Encode and queue; once much is queued, let the rest wait as it is."""
+        """Encode and queue; once much is queued, leave the rest unencoded."""
         chunk = bytearray()
         first, count = 0, len(messages)
         while first < count:
@@ -217,7 +217,7 @@ class FramedConnection(FrameReader):
             if sent == len(frames):
                 return
             rest = rest[sent:]
-            # Partly sent, so it stays first whatever comes.
+            # Partly sent, so it must stay first.
             self._outbound.append(rest)
         else:
             (self._urgent if urgent else self._outbound).append(rest)
@@ -249,7 +249,7 @@ class FramedConnection(FrameReader):
                 self._idle.set()
 
     def _refill(self) -> None:
-        """Encode what waits, as far as there is room now."""
+        """Encode waiting messages as far as there is room."""
         waiting = self._waiting
         while waiting and self._ended is None and self._outbound_bytes < self._crowded_bytes:
             chunk = bytearray()
@@ -268,7 +268,7 @@ class FramedConnection(FrameReader):
         outbound = self._outbound
         try:
             if self._urgent:
-                # Only to the next frame boundary: then what is urgent goes.
+                # Only to the next frame boundary, at which urgent messages go first.
                 sent = self._socket.send(outbound[0])
             else:
                 sent = self._socket.sendmsg(list(islice(outbound, _CHUNKS_PER_WRITE)))
@@ -299,15 +299,15 @@ class FramedConnection(FrameReader):
             self._end(reason)
 
     def close(self, reason: str = "closed on this side") -> None:
-        """End; what the kernel took already is still delivered, what is queued here is dropped."""
+        """End; the kernel still delivers what it has taken, and what is queued here is dropped."""
         if self._ended is None:
             self._end(reason)
 
     async def finish(self, seconds: float = 1.0) -> None:
         """Deliver what is queued, for at most `seconds`, then close.
 
-        What the other side still sends is read and dropped meanwhile: closing with unread bytes would make
-        the kernel send a reset, and the last frame (a `Goodbye`) could be lost.
+        Until then, what the other side sends is read and dropped: closing with unread bytes would make the
+        kernel send a reset, and the last frame (a `Goodbye`) could be lost.
         """
         with trio.move_on_after(seconds):
             while self._draining and self._ended is None:
@@ -323,7 +323,7 @@ class FramedConnection(FrameReader):
         self.close()
 
     def end_sending(self) -> None:
-        """Tell the other side that nothing more comes; what is queued here is dropped, reading goes on."""
+        """End the sending direction; the queue is dropped, and reading goes on."""
         if self._ended is not None:
             return
         try:

@@ -1,6 +1,6 @@
 """`greenroom coordinator`: the process that supervises the coordinator, which runs in a child.
 
-A coordinator that dies is started again on the same address, and goes on from the map on disk.
+A coordinator that dies is started again on the same address, and continues from the map on disk.
 """
 
 import os
@@ -31,14 +31,14 @@ _log = structlog.get_logger("greenroom.coordinator")
 def _prepare(
     settings: CoordinatorProcessSettings, host: str, port: int, adopted: list[ClusterMap]
 ) -> ClusterOptions:
-    """Do what must be done once, not at every restart; raise UsageError for what no restart can mend."""
+    """Do what belongs to the first start only; raise UsageError for what no restart can cure."""
     check_port(host, port)
     storage = MapStorage(settings.data_dir)
     try:
         stored = storage.load()
         first = starting_map(stored, settings.options(), adopted, identity=os.urandom(CLUSTER_IDENTITY_BYTES))
         if first is not stored:
-            # The first map of all, or what an operator has said to go on from.
+            # The first map, or the one from which the operator wants to continue.
             storage.vouch()
             storage.save(first)
         if settings.new_lineage:

@@ -1,6 +1,6 @@
 """The coordinator's server: sockets, disk and clock around the pure `CoordinationService`.
 
-A map is written in a thread, so the loop goes on reading; if it cannot be written, the process ends.
+A map is written in a thread, while the loop goes on reading. If it cannot be written, the process ends.
 """
 
 import os
@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 
 class CoordinatorServerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the coordinator listens and keeps its map. Port 0: any free one."""
+    """Where the coordinator listens and keeps its map. Port 0: any free port."""
 
     options: ClusterOptions
     data_dir: str
@@ -137,22 +137,22 @@ class CoordinatorServer:
 
     async def _sleep_until_due(self) -> None:
         due = self._service.next_deadline()
-        # Even without a deadline a look a minute costs nothing, and bounds what a clock's jump can do.
+        # Without a deadline, one step a minute costs nothing and limits the effect of a clock's jump.
         seconds = 60.0 if due >= NEVER_NS else min(60.0, max(0.001, (due - now_ns()) / 1e9))
         with trio.move_on_after(seconds):
             await self._wake.wait()
 
     async def _ask_for_maps(self, addresses: tuple[str, ...]) -> None:
-        """Ask nodes which map they hold, because somebody claims that there is a later one than ours."""
+        """Ask nodes for their maps, because a peer claims that there is a later one than ours."""
         self._service.show(await maps_of(addresses, self._service.map.cluster))
         self._wake.set()
 
     async def _perform(self, effects: list[fx.ServiceEffect]) -> bool:
-        """Perform these in order; whether a map was written, which is then the last of them."""
+        """Perform these in order; return whether the last one wrote a map."""
         for effect in effects:
             match effect:
                 case fx.Persist(map=decided):
-                    # Not abandoned on cancellation: the map is on disk for good or the process ends.
+                    # Not abandoned on cancellation: either the map is on disk for good or the process ends.
                     await trio.to_thread.run_sync(self._storage.save, decided)
                     return True
                 case fx.Publish(map=decided, delta=delta):
@@ -184,7 +184,7 @@ class CoordinatorServer:
 async def run_coordinator(settings: CoordinatorServerSettings, started: Callable[[str], None]) -> None:
     """Run a coordinator until cancelled; `started(address)` is called once it accepts connections.
 
-    Raises UsageError for options that do not fit, MapDamagedError, StorageFailedError.
+    Raises UsageError for impossible options, MapDamagedError, StorageFailedError.
     """
     raise_descriptor_limit()
     server = CoordinatorServer(settings)

@@ -1,6 +1,6 @@
 """The connection of an actor or a node's supervisor to the coordinator, around a `CoordinatorSession`.
 
-It is kept open. What is asked and what is made of what comes, the session decides.
+It is kept open. The session decides what to send, and what follows from what arrives.
 """
 
 from collections.abc import Callable, Iterable
@@ -33,7 +33,7 @@ from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.tasks import open_tasks
 
 _ADDRESS_OPTION = "give the coordinator's address with --coordinator (GREENROOM_COORDINATOR)"
-# What a coordinator, or somebody taken for it, says to a hello that will not fit later either.
+# Codes by which a coordinator, or another process at its address, refuses a hello for good.
 _REFUSALS = {
     "wrong-cluster": "serves another cluster: give its name with --cluster (GREENROOM_CLUSTER)",
     "wrong-role": f"is a node, not the coordinator: {_ADDRESS_OPTION}",
@@ -47,12 +47,12 @@ _limited_log = LimitedLog(structlog.get_logger(__name__))
 
 
 class CoordinatorUnreachableError(UnavailableError):
-    """The coordinator did not answer in time; what was asked of it may still happen."""
+    """The coordinator did not answer in time; the request may still be carried out."""
 
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorLinkSettings:
-    """Where the coordinator listens, and who we are to it: `sender` is an incarnation or random bytes."""
+    """The coordinator's address, and our identity towards it: an incarnation or random bytes."""
 
     address: str
     cluster: str
@@ -75,10 +75,10 @@ def _ignore(*_: object) -> None:
 class CoordinatorLink:
     """Follows the map, proposes and calls. The callbacks are called from `run`'s task and must not block.
 
-    `on_map(map)` with every newer map; `on_decisions(decisions)`; `on_up()` after the first map of each
-    connection, `on_down()` when one ends that was up; `on_refused(reason)` when who answers is not this
-    cluster's coordinator, which no repeating changes (it is repeated all the same). `failure` is why there is
-    no connection. Raises UsageError for a malformed address.
+    `on_map(map)` gets every newer map, `on_decisions(decisions)` all decisions. `on_up()` follows the first
+    map of each connection, `on_down()` the end of one that was up. `on_refused(reason)` means that the
+    process at that address is not this cluster's coordinator; the link tries again, although that alone
+    changes nothing. `failure` is why there is no connection. Raises UsageError for a malformed address.
     """
 
     def __init__(
@@ -101,18 +101,18 @@ class CoordinatorLink:
         self.failure = ""
         self._session = CoordinatorSession(settings.sender)
         self._connection: FramedConnection | None = None
-        # Set when it runs: only then is there a clock.
+        # Set by `run`, because there is no clock before.
         self._lost_at: float | None = None
         self._wake = trio.Event()
 
     @property
     def map(self) -> ClusterMap | None:
-        """The newest map that came; None before the first."""
+        """The newest map received; None before the first."""
         return self._session.map
 
     @property
     def up(self) -> bool:
-        """Whether the connection stands and the map was received on it."""
+        """Whether the connection is open and has brought the map."""
         return self._session.up
 
     @property
@@ -134,7 +134,7 @@ class CoordinatorLink:
     # --- what is asked -----------------------------------------------------------------------------------
 
     def propose(self, proposals: Iterable[Proposal]) -> None:
-        """Send these with whatever else is proposed in this tick; dropped while the link is not up."""
+        """Send these with all else proposed in this tick; dropped while the link is not up."""
         self._step(session.Offer(tuple(proposals)))
 
     def heartbeat(self, node: str, suspicions: tuple[Suspicion, ...] = ()) -> None:
@@ -144,9 +144,9 @@ class CoordinatorLink:
     async def call(
         self, make_request: Callable[[int], CoordinatorRequest], seconds: float = CALL_SECONDS
     ) -> Accepted | Rejected:
-        """Send the request that `make_request(number)` returns, again after a reconnection, until answered.
+        """Send what `make_request(number)` returns, after each reconnection again, until it is answered.
 
-        Raises CoordinatorUnreachableError after `seconds`. Only for requests that may arrive twice.
+        Raises CoordinatorUnreachableError after `seconds`. Only for requests that may safely arrive twice.
         """
         call = _Call()
         self._step(session.Call(call, make_request))
@@ -175,13 +175,13 @@ class CoordinatorLink:
     # --- the connection ----------------------------------------------------------------------------------
 
     def begin(self, connection: FramedConnection) -> None:
-        """Begin a session on a connection that stands."""
+        """Begin a session on an open connection."""
         connection.speak(_decoder)
         self._connection = connection
         self._step(session.Connected())
 
     async def use(self, connection: FramedConnection) -> None:
-        """Take in what comes, until the session wants the connection ended."""
+        """Receive messages until the session wants to end the connection."""
         while self._step(session.Received(await connection.receive())):
             pass
 
@@ -197,7 +197,7 @@ class CoordinatorLink:
             self._on_refused(f"{self._settings.address} {_REFUSALS[code]}")
 
     def _step(self, event: session.SessionInput) -> bool:
-        """Have the session take an input, and perform what follows; False: the connection is to be ended."""
+        """Pass the session an input and perform its effects; False: end the connection."""
         going_on = True
         for effect in self._session.step(event):
             match effect:

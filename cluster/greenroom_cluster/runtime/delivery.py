@@ -1,7 +1,7 @@
-"""Hands on what a connection receives as it comes, by calls of a `Poller`.
+"""Passes on the messages of a connection as they arrive, in callbacks of a `Poller`.
 
-The task that runs a delivery sleeps until there is something that a call cannot do: wait for room because the
-other side does not read, give others a turn between the parts of a large read, or end.
+The task that runs a delivery sleeps unless something cannot be done in a callback: waiting for room because
+the other side does not read, giving others a turn between the parts of a large read, or ending.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,10 @@ MESSAGES_PER_CALL_MAX = 256
 
 
 class Delivery:
-    """Calls `handle(messages)` for what `connection` receives; `handle` never blocks.
+    """Calls `handle(messages)` for the messages that `connection` receives; `handle` never blocks.
 
-    `patient`: while much is queued for the other side, nothing more is read from it. That is for clients, who
-    ask for what is queued; a peer's acknowledgements are what a full queue waits for.
+    `patient`: nothing is read while much is queued for the other side. That is for clients, whose requests
+    fill the queue. From a peer, a full queue needs acknowledgements, so it must be read.
     """
 
     __slots__ = (
@@ -53,13 +53,13 @@ class Delivery:
     async def run(self) -> NoReturn:
         """Deliver until the connection ends.
 
-        Raises ConnectionEndedError, RemoteProtocolError as `FramedConnection.receive` does, and whatever
-        `handle` raises.
+        Raises ConnectionEndedError, RemoteProtocolError as `FramedConnection.receive` does, and what `handle`
+        raises.
         """
         connection = self._connection
         connection.on_end = self._halt
         try:
-            # What came with the first frame is here already.
+            # Messages that arrived with the first frame.
             self._resume()
             self._receive()
             while True:
@@ -81,7 +81,7 @@ class Delivery:
             self._failure = None
 
     def _receive(self) -> None:
-        """Take one read's messages and hand them on."""
+        """Read once and pass the messages on."""
         try:
             messages, self._rest = _split(self._connection.receive_nowait())
             if messages:

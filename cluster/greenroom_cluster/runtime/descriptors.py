@@ -3,7 +3,7 @@
 import os
 import resource
 
-# Kept free of accepted connections, for links to peers and the coordinator, files and the event loop.
+# Reserved for links to peers and the coordinator, files and the event loop, not for accepted connections.
 RESERVED_DESCRIPTORS = 64
 
 
@@ -16,7 +16,7 @@ def raise_descriptor_limit() -> int:
 
 
 def connections_within(limit: int) -> int:
-    """Return `limit`, or less if the process may not open that many files beside its reserve."""
+    """Return `limit`, or less if the process cannot open that many files beside its reserve."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return limit
@@ -24,14 +24,14 @@ def connections_within(limit: int) -> int:
 
 
 class SpareDescriptor:
-    """One descriptor kept in reserve, to be able to accept, and refuse, a connection when none is left."""
+    """A spare descriptor, with which to accept and refuse a connection when none is left."""
 
     def __init__(self) -> None:
         self._descriptor = -1
         self.take_back()
 
     def give_up(self) -> bool:
-        """Free the descriptor; False if it was lost before."""
+        """Free the descriptor; False if there is none in reserve."""
         if self._descriptor < 0:
             return False
         os.close(self._descriptor)
@@ -39,7 +39,7 @@ class SpareDescriptor:
         return True
 
     def take_back(self) -> bool:
-        """Reserve one again; False if none is to be had now."""
+        """Reserve one again; False if none is available now."""
         if self._descriptor < 0:
             try:
                 self._descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

@@ -47,8 +47,8 @@ async def dial(
     """Connect to `address` ("host:port"), send `hello`; return the connection and the other side's hello.
 
     The caller sets what the connection speaks, and closes it. `nursery` as for FramedConnection.
-    Raises DialFailedError, also if another than the hello's target answers; RemoteProtocolError if something
-    else than greenroom answers; UsageError for a malformed address.
+    Raises DialFailedError, also if a process other than the hello's target answers; RemoteProtocolError if it
+    does not speak greenroom's protocol; UsageError for a malformed address.
     """
     line = _Line(address, hello, nursery, seconds, outbound_bytes_max)
     event: redial.RedialInput = redial.Tick()
@@ -66,7 +66,7 @@ async def dial(
 
 
 class _Line:
-    """The socket of a `Redial`: performs what it wants of it, and brings what comes of that."""
+    """The socket of a `Redial`: performs its effects on the socket, and brings the events that follow."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class _Line:
         self.error: Exception | None = None
 
     def step(self, event: redial.RedialInput) -> list[redial.RedialEffect]:
-        """Let the redial take an event; perform what concerns the socket, and return all that it wants."""
+        """Pass the redial an event; perform the effects on the socket, and return all effects."""
         self._next = trio.sleep_forever
         effects = self._redial.step(_now_ns(), event)
         for effect in effects:
@@ -103,12 +103,12 @@ class _Line:
 
     @property
     def connection(self) -> FramedConnection:
-        """The connection that stands."""
+        """The open connection."""
         assert self._connection is not None
         return self._connection
 
     def hand_over(self) -> FramedConnection:
-        """Return the connection, which is the caller's from now on."""
+        """Return the connection, which the caller owns from now on."""
         connection, self._connection = self.connection, None
         return connection
 
@@ -128,7 +128,7 @@ class _Line:
         self._next = used
 
     async def next_event(self) -> redial.RedialInput:
-        """Wait for what happens next: something on the socket, or that time has passed."""
+        """Wait for the next event on the socket, or for the time at which the redial is due."""
         due_ns = self._redial.next_deadline()
         seconds = math.inf if due_ns == NEVER_NS else max(0.0, (due_ns - _now_ns()) / 1e9)
         event: redial.RedialInput = redial.Tick()
@@ -153,7 +153,7 @@ class _Line:
         except OSError as error:
             return redial.Ended(f"{self._address} cannot be reached: {error.strerror or error}")
         except UnicodeError:
-            return redial.Ended(f"{self._address!a} cannot be reached: that is not a name of a host")
+            return redial.Ended(f"{self._address!a} cannot be reached: that is not a host name")
         return redial.Opened()
 
     def _greet(self, hello: wire.Hello) -> None:
@@ -199,24 +199,24 @@ async def _connect_to(sock: socket.socket, target: tuple[object, ...]) -> None:
     if code:
         raise OSError(code, os.strerror(code))
     if sock.getsockname() == sock.getpeername():
-        # Where nobody listens, the kernel may connect a socket to itself, and so take the port.
+        # On a port without a listener the kernel may connect the socket to itself, which takes the port.
         raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 
 
 class LinkUser(Protocol):
-    """Who uses a connection that is kept open."""
+    """The user of a connection that is kept open."""
 
     def begin(self, connection: FramedConnection) -> None:
-        """Note a connection that stands; nothing was received on it yet."""
+        """Note a new connection; nothing has been received on it yet."""
 
     async def use(self, connection: FramedConnection) -> None:
-        """Use it until it ends, or is of no use any more."""
+        """Use it until it ends, or is no longer of use."""
 
     def end(self) -> None:
         """Note that it has ended."""
 
     def failed(self, reason: str, code: str) -> None:
-        """Note why there is no connection, with the code of a `Goodbye` in answer to our hello."""
+        """Note why there is no connection, with the code of the `Goodbye` that answered our hello, if any."""
 
 
 async def stay_connected(

@@ -11,7 +11,7 @@ Settings = TypeVar("Settings")
 
 
 class Membership(msgspec.Struct, frozen=True):
-    """What a member of a local cluster is started with. It ends when the process `parent_pid` does."""
+    """The settings of a member of a local cluster, which ends when the process `parent_pid` does."""
 
     parent_pid: int
     settings: CoordinatorProcessSettings | NodeSettings
@@ -30,10 +30,10 @@ def decode_settings(document: bytes, kind: type[Settings]) -> Settings:
 def _encode_path(value: Any) -> str:
     if isinstance(value, Path):
         return str(value)
-    raise NotImplementedError(f"{type(value).__name__} stands in no settings")
+    raise NotImplementedError(f"{type(value).__name__} cannot be part of settings")
 
 
 def _decode_path(kind: type, value: Any) -> Any:
     if kind is Path:
         return Path(value)
-    raise NotImplementedError(f"{kind.__name__} stands in no settings")
+    raise NotImplementedError(f"{kind.__name__} cannot be part of settings")

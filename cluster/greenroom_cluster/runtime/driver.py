@@ -1,10 +1,10 @@
 """The core of an actor's process: its clock, its timer, its log, and its end.
 
-What a step takes and in which order its effects go out, `CoreRunner` decides. There is no task, timer, lock
-or cancel scope per request: one task wakes for the core's next deadline.
+`CoreRunner` decides what a step takes and in which order its effects go out. There is no task, timer, lock or
+cancel scope per request: one task wakes for the core's next deadline.
 
-A core that fails is not asked again: whatever it raises ends the process at once, because a replica that may
-contradict itself must not serve.
+Any exception of the core ends the process at once, because a replica that may contradict itself must not
+serve.
 """
 
 import math
@@ -35,15 +35,15 @@ from greenroom_cluster.shard.effects import (
 from greenroom_cluster.shard.inputs import ClientRequests, HostInput, PeerMessages, Tick
 from greenroom_cluster.suspect_records import EXIT_CORE_FAILED
 
-# The sleep for a deadline is cut into pieces: the event loop's clock stands still while the machine is
-# suspended, the core's does not.
+# The sleep until a deadline is cut into pieces: while the machine is suspended, the event loop's clock stands
+# still and the core's does not.
 _SLEEP_SECONDS_MAX = 0.5
 
 _log = structlog.get_logger(__name__)
 
 
 class Links(Protocol):
-    """The connections to peers, as `PeerLinks` keeps them."""
+    """The connections to peers; see `PeerLinks`."""
 
     def open(self, peer: bytes, address: str, *, bulk: bool) -> None:
         """Keep a connection open."""
@@ -55,7 +55,7 @@ class Links(Protocol):
 class Driver(CoreRunner[FramedConnection]):
     """Steps one core in this process. `connect_with` must be called before the first step.
 
-    `leave(status)` ends the process at once; should it come back, nothing is stepped any more.
+    `leave(status)` ends the process at once; should it return, nothing is stepped afterwards.
     """
 
     def __init__(self, core: Core, leave: Callable[[int], None] = os._exit) -> None:
@@ -81,7 +81,7 @@ class Driver(CoreRunner[FramedConnection]):
             if ahead <= 0:
                 self._armed_ns = -math.inf
                 self.step(Tick())
-                # A core whose deadline stays in the past must not keep the loop from everything else.
+                # A core whose deadline stays in the past must not starve the rest of the loop.
                 await trio.lowlevel.checkpoint()
                 continue
             self._armed_ns = deadline
@@ -89,7 +89,7 @@ class Driver(CoreRunner[FramedConnection]):
                 await self._wake.wait()
 
     def _fail(self, event: HostInput, error: BaseException) -> None:
-        """End the process. Only the core's own words are logged: other errors may quote what users store."""
+        """End the process. Log only the text of the core's own errors: others may quote user data."""
         try:
             _log.critical(
                 "core_failed",
@@ -101,7 +101,7 @@ class Driver(CoreRunner[FramedConnection]):
             for output in (sys.stdout, sys.stderr):
                 output.flush()
         finally:
-            # Whatever becomes of the log line, this process must not go on.
+            # Even if logging fails, this process must not go on.
             self._leave(EXIT_CORE_FAILED)
 
     def _rearm(self, deadline_ns: int) -> None:

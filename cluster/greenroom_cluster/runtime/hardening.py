@@ -1,11 +1,11 @@
 """tractor as our supervisors use it: no other user of the host can speak to a supervisor or its children.
 
-tractor authenticates no one, and any caller that says `self.cancel` ends a supervisor's work. How it is kept
-out of reach depends on its version: `socket_pairs` for 0.1.0a5, the last release and the one we pin, whose
-internals it replaces; `private_sockets` for what comes after, by tractor's documented options alone.
+tractor authenticates no one, and any caller can end a supervisor's work by `self.cancel`. How others are kept
+away depends on tractor's version: `socket_pairs` replaces internals of 0.1.0a5, the last release and the one
+we pin; `private_sockets` is for later versions, and uses only tractor's documented options.
 
-Neither is trusted. Once tractor runs, in a supervisor and in every child, the kernel is asked on what the
-process listens (`check_listeners`), and anything that others can reach ends the process before it does work.
+Neither is trusted. Once tractor runs, in a supervisor and in every child, `check_listeners` asks the kernel
+where the process listens, and ends it before it does any work if others can reach that.
 """
 
 import warnings
@@ -17,7 +17,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # tractor 0.1.0a5 imports trio.MultiError
     import tractor
 
-# tractor 0.1.0a5 has its runtime in this module, its successors in a package.
+# A module in tractor 0.1.0a5, a package in its successors.
 if hasattr(tractor, "_actor"):
     from greenroom_cluster.runtime.socket_pairs import become_child, open_root, start_process
 else:
@@ -49,7 +49,8 @@ def check_listeners(known: Listeners, now: Listeners) -> None:
 def release_starter(processes: Any) -> None:
     """Let the task that started a process end. Call it once the process is dead.
 
-    After the process has connected, that task waits, shielded, for the end of the nursery of processes. If
-    `start_actor` is cancelled at that very moment, it waits for that task, and the nursery for `start_actor`.
+    Once the process has connected, that task waits, shielded, for the end of the nursery of processes. If
+    `start_actor` is cancelled at that moment, it waits for that task, and the nursery waits for
+    `start_actor`.
     """
     processes._join_procs.set()  # noqa: SLF001  tractor has no public name for it

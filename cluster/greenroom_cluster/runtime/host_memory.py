@@ -23,7 +23,7 @@ def resident_bytes(pid: int | str = "self") -> int:
 
 
 def available_bytes(groups: Path = _CONTROL_GROUPS, own_groups: Path = Path("/proc/self/cgroup")) -> int:
-    """Return how much memory there is for this process: the machine's, or what its control groups allow."""
+    """Return the memory available to this process: the machine's, or what its control groups allow."""
     least = os.sysconf("SC_PHYS_PAGES") * _PAGE_BYTES
     for directory in _directories(groups, own_groups):
         try:
@@ -41,7 +41,7 @@ def _directories(groups: Path, own_groups: Path) -> list[Path]:
         lines = own_groups.read_text().splitlines()
     except OSError:
         return [groups]
-    # In a container the path may be the host's, which is not there; the root then is the container's own.
+    # In a container this may be a path of the host, which does not exist; the root is then the container's.
     own = next((line[3:].strip("/") for line in lines if line.startswith("0::")), "")
     directory = groups / own
     return [directory, *(each for each in directory.parents if each == groups or groups in each.parents)]

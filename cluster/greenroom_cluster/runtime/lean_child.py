@@ -1,7 +1,7 @@
-"""Called first in supervised processes: it saves a quarter of the work of each start.
+"""Called first in supervised processes; it saves a quarter of the work of each start.
 
 structlog loads rich and pygments, if installed, for pretty tracebacks. A supervised process logs plain
-tracebacks (`greenroom_cluster.logs`), and should be back soon after a restart.
+tracebacks (`greenroom_cluster.logs`), and should be back quickly after a restart.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """The connections that this actor opens to its peers, kept open for as long as the core wants them.
 
-Two to a peer at most: one for beacons and records, one (`bulk`) for snapshots. A link whose queue passes its
-bound is dropped and opened again; the core hears of it and sends what still matters.
+At most two to a peer: one for beacons and records, one (`bulk`) for snapshots. A link whose queue exceeds its
+bound is dropped and opened again; the core is told, and sends what still matters.
 """
 
 from collections.abc import Callable
@@ -24,14 +24,14 @@ _decoder = messages_decoder(PeerReply | wire.Goodbye)
 
 
 class OnUp(Protocol):
-    """Is told of a link that is up."""
+    """A callback for a link that is up."""
 
     def __call__(self, peer: bytes, line: FramedConnection, *, bulk: bool) -> None:
         """Take it in."""
 
 
 class OnDown(Protocol):
-    """Is told of a link that is down."""
+    """A callback for a link that is down."""
 
     def __call__(self, peer: bytes, *, bulk: bool) -> None:
         """Take it in."""
@@ -41,7 +41,7 @@ class PeerLinks:
     """The links of one actor.
 
     `on_up(peer, connection, bulk=...)`, `on_down(peer, bulk=...)` and `on_messages(peer, messages)` must not
-    block. A link that was closed on this side reports nothing any more.
+    block. A link closed on this side reports nothing afterwards.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class PeerLinks:
         self._links: dict[tuple[bytes, bool], _Link] = {}
 
     def open(self, peer: bytes, address: str, *, bulk: bool) -> None:
-        """Keep a connection open to this peer from now on."""
+        """Keep a connection to this peer open from now on."""
         greeting = hello(self._cluster, wire.ROLE_PEER, self._incarnation, peer)
         link = self._links[peer, bulk] = _Link(
             peer, bulk, self._poller, self._on_up, self._on_down, self._on_messages
@@ -78,7 +78,7 @@ class PeerLinks:
 
 
 class _Link:
-    """One of them."""
+    """One link."""
 
     def __init__(
         self,
@@ -104,25 +104,25 @@ class _Link:
             await stay_connected(address, greeting, nursery, self, what=what)
 
     def stop(self) -> None:
-        """End it; nothing is reported any more."""
+        """End it; report nothing afterwards."""
         self._scope.cancel()
 
     def begin(self, connection: FramedConnection) -> None:
-        """Say that it is up."""
+        """Report that it is up."""
         connection.speak(_decoder, PEER_FRAME_BYTES_MAX)
         self._on_up(self._peer, connection, bulk=self._bulk)
 
     async def use(self, connection: FramedConnection) -> None:
-        """Hand over what comes."""
+        """Pass on what arrives."""
         await Delivery(connection, self._poller, self._take).run()
 
     def end(self) -> None:
-        """Say that it is down."""
+        """Report that it is down."""
         if not self._scope.cancel_called:
             self._on_down(self._peer, bulk=self._bulk)
 
     def failed(self, reason: str, code: str) -> None:
-        """Nothing more is known of a peer than that it is not there."""
+        """Ignore the reason: a peer that is not there may have any."""
 
     def _take(self, messages: list[Any]) -> None:
         if self._scope.cancel_called:

@@ -1,13 +1,13 @@
-"""Accepts connections and holds each to the handshake and to its limits.
+"""Accepts connections, and enforces the handshake and the limits of each.
 
-Whatever comes in, from strangers too, ends at most its own connection: every failure of a handler is one
-(rate-limited) log line without payloads, and running out of descriptors refuses the newest connection only.
+Whatever arrives, even from strangers, ends at most its own connection: a failure of a handler is one
+(rate-limited) log line without payloads, and a lack of descriptors refuses only the newest connection.
 
-The first frame must be a `wire.Hello`, within `hello_seconds`. Its role picks the `Service`, which decodes
-and handles what follows. A hello that does not fit is answered by a `wire.Goodbye` that says why.
+The first frame must be a `wire.Hello`, within `hello_seconds`. Its role selects the `Service` that decodes
+and handles the rest. An unacceptable hello is answered by a `wire.Goodbye` that says why.
 
-`connections_max` bounds clients. Peers and operators find room beside them, else an actor full of idle
-clients could get no new backup, and nobody could ask it for its state.
+`connections_max` bounds clients. Peers and operators have room of their own: otherwise an actor full of idle
+clients could get no new backup, and could not be asked for its state.
 """
 
 import errno
@@ -38,7 +38,7 @@ from greenroom_cluster.runtime.sockets import charged_as
 from greenroom_cluster.runtime.tasks import open_tasks
 
 RESERVED_CONNECTIONS = 256
-"""Room beside the clients for peers, operators, and whoever has still to say hello."""
+"""Room beside the clients for peers, operators, and connections that have not sent a hello yet."""
 
 _BACKLOG = 1024
 _ACCEPTS_PER_TURN = 32
@@ -54,11 +54,11 @@ _limited_log = LimitedLog(_log)
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What a listener does for one role: `handle(connection, hello, number)` until the connection ends.
+    """A listener's service for one role: `handle(connection, hello, number)` until the connection ends.
 
     `number` is unique within the listener. With `target_required` the hello must name our identity. At most
-    `read_bytes` of a connection are taken at once. `answers_shared`: what is long is sent to all connections
-    from the same bytes, so that more of them hold no more.
+    `read_bytes` of a connection are read at once. `answers_shared`: long replies to all connections share the
+    same bytes, so more connections hold no more memory.
     """
 
     decoder: "msgspec.msgpack.Decoder[list[Any]]"
@@ -71,10 +71,10 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class ListenerSettings:
-    """Who we are and what a connection may cost. `identity` is the sender of our hello. Port 0: any.
+    """Our identity, the sender of our hello, and the limits of connections. Port 0: any free one.
 
-    `connections_max` is how many clients are served at a time; `option` is what chooses the port.
-    `buffer_bytes_max` bounds what all but peers hold together; see BufferBudget.
+    `connections_max` is how many clients are served at a time. `option` is the option that sets the port, for
+    errors. `buffer_bytes_max` bounds what all but peers hold together; see BufferBudget.
     """
 
     cluster: str
@@ -89,7 +89,7 @@ class ListenerSettings:
 
 
 class Listener:
-    """A bound TCP listener. `run` serves until cancelled. `clock_us` is what its hellos say of the time.
+    """A bound TCP listener. `run` serves until cancelled. `clock_us` returns the time for its hellos.
 
     Raises UsageError at construction if the address cannot be listened on.
     """
@@ -104,7 +104,7 @@ class Listener:
         self._services = services
         self._clock_us = clock_us
         within = connections_within(settings.connections_max + RESERVED_CONNECTIONS)
-        # Where few files may be open, the larger part is for clients.
+        # If few files may be open, most of them are for clients.
         self._clients_max = min(settings.connections_max, max(within - RESERVED_CONNECTIONS, within * 3 // 4))
         self._open_max = min(self._clients_max + RESERVED_CONNECTIONS, within)
         self._clients = 0
@@ -138,7 +138,7 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The port that it listens on."""
         return int(self._socket.getsockname()[1])
 
     @property
@@ -147,7 +147,7 @@ class Listener:
         return len(self._open)
 
     def address(self, advertise_host: str = "") -> str:
-        """Return `host:port` under which others reach this listener, at `advertise_host` if given."""
+        """Return `host:port` at which others reach this listener, with `advertise_host` if given."""
         return join_address(advertise_host or self._settings.host, self.port)
 
     async def run(self) -> None:
@@ -165,7 +165,7 @@ class Listener:
                 connection.close()
 
     def close(self) -> None:
-        """Stop accepting; connections that are open go on."""
+        """Stop accepting; open connections go on."""
         if not self._closed:
             self._closed = True
             trio.lowlevel.notify_closing(self._socket.fileno())
@@ -210,7 +210,7 @@ class Listener:
         nursery.start_soon(self._serve, connection, next(self._numbers))
 
     def _refuse(self, sock: socket.socket) -> None:
-        # What the kernel does not take at once is not worth a task: the refusal must stay cheap.
+        # Not worth a task if the kernel does not take it at once: refusals must stay cheap.
         try:
             sock.settimeout(0)
             sock.send(self._full)
@@ -220,12 +220,12 @@ class Listener:
             sock.close()
 
     async def _survive(self, error: OSError) -> None:
-        """Go on after a failed accept: others' connections must not suffer from it."""
+        """Go on after a failed accept: other connections must not suffer from it."""
         _limited_log.error("accept_failed", error=error.strerror or str(error), open=len(self._open))
-        if error.errno not in _OUT_OF_RESOURCES:  # that one connection was gone before we took it
+        if error.errno not in _OUT_OF_RESOURCES:  # the connection was gone before we accepted it
             return
-        # The spare descriptor lets us take the newest connection and refuse it, instead of leaving it to
-        # wait in the backlog, where it would also keep this loop spinning.
+        # With the spare descriptor we accept the newest connection and refuse it. In the backlog it would
+        # wait, and keep this loop spinning.
         if self._spare.give_up():
             try:
                 sock, _ = self._socket.accept()
@@ -301,7 +301,7 @@ class Listener:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return type and place of an error, without its text and values, which may hold what users stored."""
+    """Return the type and place of an error, without its text and values, which may hold user data."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{where}"
@@ -317,7 +317,7 @@ def _bind(host: str, port: int, option: str) -> socket.socket:
         raise cannot_listen(join_address(host, port), error, option) from error
     try:
         sock.settimeout(0)
-        # A restart must not wait for the kernel to forget connections of the process before.
+        # A restarted process must not wait until the kernel has forgotten its predecessor's connections.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
         sock.listen(_BACKLOG)

@@ -1,4 +1,4 @@
-"""On what this process listens, by the word of the kernel, and who could connect to it."""
+"""The sockets that this process listens on, from the kernel, and who can connect to them."""
 
 import os
 import socket
@@ -25,7 +25,7 @@ Listeners: TypeAlias = frozenset[Listener]
 
 
 def listeners() -> Listeners:
-    """Return every socket on which this process listens."""
+    """Return every socket that this process listens on."""
     found = set()
     for entry in _DESCRIPTORS.iterdir():
         # The descriptor by which this folder is read is gone by now.

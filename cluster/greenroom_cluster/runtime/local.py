@@ -1,8 +1,8 @@
 """A whole cluster on this machine: a coordinator and nodes as subprocesses, watched and started again.
 
-Each subprocess has a process group of its own, so that Ctrl-C in a terminal reaches only us, and each watches
-us through a pidfd: if this process dies, however, all of them are gone within moments. Each gets its settings
-as one document on its standard input (`greenroom_cluster.runtime.member`).
+Each subprocess has its own process group, so that Ctrl-C in a terminal reaches only us. Each watches us
+through a pidfd: if this process dies, in any way, all of them end within moments. Each gets its settings as
+one document on its standard input (`greenroom_cluster.runtime.member`).
 """
 
 import os
@@ -77,7 +77,7 @@ class _Member:
             self.handle.signal(number)
 
     def stop(self) -> None:
-        """Ask it to stop; one that cannot be asked yet has nothing to stop, and is killed."""
+        """Ask it to stop; kill it if it does not handle signals yet, and so has nothing to clean up."""
         if self.handle is not None:
             asked = catches(self.handle.pid, signal.SIGTERM)
             self.handle.signal(signal.SIGINT if asked else signal.SIGKILL)
@@ -86,8 +86,8 @@ class _Member:
 class LocalCluster:
     """A running cluster; made by `open_local_cluster`.
 
-    `seeds` are the addresses of the nodes at start, `url` is what `store_from_url` takes. `restart_nodes` may
-    be changed at any time: whether a node that ends unasked is started again.
+    `seeds` are the addresses of the nodes at start, `url` is what `store_from_url` takes. `restart_nodes`,
+    whether a node that ends unexpectedly is started again, may be changed at any time.
     """
 
     def __init__(self, settings: LocalClusterSettings, data_dir: Path, tasks: trio.Nursery) -> None:
@@ -101,7 +101,7 @@ class LocalCluster:
         self._stopping = False
         self.restart_nodes = settings.restart_nodes
         self.failure: LocalClusterError | None = None
-        # All of them before anything is started: what cannot be is said at once.
+        # All addresses are chosen before anything is started, so that errors come at once.
         self._planned = [self._node_address(index) for index in range(settings.nodes)]
         self.coordinator_address = self._coordinator_address()
 
@@ -109,12 +109,12 @@ class LocalCluster:
 
     @property
     def seeds(self) -> list[str]:
-        """Addresses of the nodes that are meant to run."""
+        """Addresses of the nodes that should be running."""
         return [self._addresses[name] for name in self.nodes]
 
     @property
     def url(self) -> str:
-        """What a client is told: `greenroom://host:port,host:port/cluster`."""
+        """The URL for clients: `greenroom://host:port,host:port/cluster`."""
         return f"greenroom://{','.join(self.seeds)}/{self._settings.cluster}"
 
     @property
@@ -127,7 +127,7 @@ class LocalCluster:
 
     @property
     def nodes(self) -> list[str]:
-        """Names of the nodes that are meant to run."""
+        """Names of the nodes that should be running."""
         return [name for name, member in self._members.items() if member.wanted]
 
     # --- what runs ---------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ class LocalCluster:
         return children[0]
 
     def pids(self) -> list[int]:
-        """Return the process ids of the whole tree below this process that belongs to the cluster."""
+        """Return the ids of all processes of the cluster, which are descendants of this one."""
         found = []
         for member in self._everyone():
             if member.running and member.handle is not None:
@@ -159,7 +159,7 @@ class LocalCluster:
     @staticmethod
     def _pid(member: _Member) -> int:
         if member.handle is None or not member.running:
-            raise UnavailableError(f"{member.name} does not run at the moment")
+            raise UnavailableError(f"{member.name} is not running at the moment")
         return member.handle.pid
 
     def _everyone(self) -> list[_Member]:
@@ -185,7 +185,7 @@ class LocalCluster:
     ) -> ClusterStatus:
         """Wait until every actor of every node answers, and every shard has all its replicas.
 
-        `on_progress` is told what is missing, whenever that changes.
+        `on_progress` is called with what is missing, whenever that changes.
         Raises UnavailableError, saying what is missing, after `seconds`.
         """
         told = missing = "no node answered"
@@ -214,7 +214,7 @@ class LocalCluster:
         self._members[name].signal(signal.SIGKILL)
 
     async def stop_node(self, name: str, seconds: float | None = None) -> int:
-        """SIGTERM a node, which hands over first, and return its exit status. It stays away.
+        """SIGTERM a node, which hands over first, and return its exit status. It is not started again.
 
         Raises UnavailableError if it takes longer than `seconds` (None: its drain time and 10 s more).
         """
@@ -229,7 +229,7 @@ class LocalCluster:
         raise UnavailableError(f"node {name} did not stop in time")
 
     async def start_node(self, name: str | None = None) -> str:
-        """Start one more node and return its name; it is free to take part when its actors are registered."""
+        """Start one more node and return its name; it takes part once its actors are registered."""
         if name is None:
             number = 1
             while f"n{number}" in self._addresses:
@@ -253,7 +253,7 @@ class LocalCluster:
             await self.start_node()
 
     async def _wait_for_coordinator(self) -> None:
-        """Nodes that look for it in vain would say so: an alarm at a normal start."""
+        """Wait until it answers: nodes that do not reach it would log warnings at a normal start."""
         with trio.move_on_after(_COORDINATOR_SECONDS):
             while True:
                 with suppress(UnavailableError):
@@ -310,7 +310,7 @@ class LocalCluster:
     def _node_settings(self, name: str) -> NodeSettings:
         settings = self._settings.node_settings(name, self._addresses[name], self.coordinator_address)
         replace = msgspec.structs.replace
-        # A node would share what there is among its own actors alone.
+        # A node by itself would divide the memory among its own actors only.
         actor = replace(settings.node.actor, memory_max=str(self.memory_bytes_max))
         return replace(settings, node=replace(settings.node, actor=actor))
 
@@ -361,7 +361,7 @@ class LocalCluster:
         member.handle = ProcessHandle(member.process.pid)
         restarts.started(time.monotonic_ns())
         member.spawned.set()
-        # Shielded: also when everything is cancelled, `stop` asks first, and kills what does not end.
+        # Shielded: even on cancellation `stop` first asks, and then kills what does not end.
         with trio.CancelScope(shield=True):
             await member.handle.wait_exited()
             await member.process.wait()
@@ -396,11 +396,12 @@ async def open_local_cluster(
     wait_seconds: float | None = 60.0,
     on_progress: Callable[[str], None] = _ignore,
 ) -> AsyncIterator[LocalCluster]:
-    """Run a cluster around the body. Waits at first until every shard has all its replicas (None: not).
+    """Run a cluster around the body.
 
-    `on_progress` is told what is being done until then.
-    Raises UsageError for impossible settings, UnavailableError if it does not get complete in time, and,
-    after the body was cancelled, LocalClusterError if one of its processes cannot be kept running.
+    First wait, for at most `wait_seconds` (None: not at all), until every shard has all its replicas, and
+    call `on_progress` with what is being done. Raises UsageError for impossible settings, UnavailableError if
+    the cluster is not complete in time, and, after cancelling the body, LocalClusterError if one of its
+    processes cannot be kept running.
     """
     settings.check()
     with ExitStack() as stack:

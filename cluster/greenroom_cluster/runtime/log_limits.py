@@ -1,13 +1,13 @@
-"""Log lines that strangers can cause are limited, so that hostile traffic fills no disk."""
+"""Limits log lines that strangers can cause, so that hostile traffic does not fill the disk."""
 
 import time
 from typing import Any
 
 
 class LimitedLog:
-    """Passes at most `lines` lines per event name and second, and counts what it holds back.
+    """Passes at most `lines` lines per event name and second, and counts those that it holds back.
 
-    The count goes out as `suppressed` with the next line of that event that passes.
+    The next line of that event that passes carries the count as `suppressed`.
     """
 
     def __init__(self, log: Any, *, lines: int = 5) -> None:

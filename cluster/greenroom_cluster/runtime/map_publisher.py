@@ -1,7 +1,7 @@
 """Sends the cluster map, and then every change of it, to the connections that subscribed.
 
-A version of the map and a change are encoded once however many subscribe. A subscriber that does not read is
-ended by its connection's outbound bound.
+Each version of the map and each change is encoded once for all subscribers. A subscriber that does not read
+loses its connection, whose outbound queue is bounded.
 """
 
 from greenroom import wire
@@ -13,7 +13,7 @@ from greenroom_cluster.runtime.connection import FramedConnection
 
 
 class MapPublisher:
-    """The subscribers of one map. Before the first `publish` they wait for it."""
+    """The subscribers of one map. They wait for the first `publish`."""
 
     def __init__(self) -> None:
         self._feed = MapFeed()

@@ -10,14 +10,14 @@ from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.map_publisher import MapPublisher
 
-# Some hundreds of requests, of which a client needs one: decoding a flood of them must not take long at once.
+# Some hundreds of requests. A client needs one, and decoding a flood must not take long at a time.
 _READ_BYTES = 4096
 
 
 class MapServer:
     """Serves `Subscribe` on one listening address, bound at construction (UsageError if it cannot be).
 
-    `publish` is called with every map that the node learns; `run` serves until cancelled.
+    `publish` is called with every map that the node gets; `run` serves until cancelled.
     """
 
     def __init__(self, settings: ListenerSettings) -> None:
@@ -43,11 +43,11 @@ class MapServer:
     async def _handle(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
         try:
             while True:
-                # However many requests came at once, one answer serves them.
+                # One reply serves all requests that were read at once.
                 await connection.receive()
                 self._publisher.subscribe(number, connection)
-                # Everything else in this process has its turn before the next answer, and one that does not
-                # read is asked for no more.
+                # Everything else in this process gets its turn before the next reply, and a client that does
+                # not read gets no further one.
                 await trio.lowlevel.checkpoint()
                 await connection.room()
         finally:

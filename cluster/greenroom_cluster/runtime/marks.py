@@ -1,7 +1,7 @@
 """The mark of the record in hand: a few bytes of shared memory between an actor and its supervisor.
 
-The supervisor makes a file for each incarnation, which only its own user can read, and the actor unlinks it
-as soon as it has opened it. It holds no secret: a shard, an epoch and a number.
+The supervisor makes a file for each incarnation, readable by its own user only, and the actor unlinks it once
+it has opened it. It holds no secret: a shard, an epoch and a sequence number.
 """
 
 import mmap
@@ -32,7 +32,7 @@ class MarkFile:
         writable = os.access(_SHARED_MEMORY, os.W_OK | os.X_OK)
         fd, self.path = tempfile.mkstemp(prefix="greenroom-mark-", dir=_SHARED_MEMORY if writable else None)
         try:
-            # Room is taken now: an actor that finds none when it writes would be killed for it.
+            # Allocate now: an actor that finds no room when it writes would be killed.
             os.posix_fallocate(fd, 0, mmap.PAGESIZE)
             self._memory = mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ)
         except OSError:
@@ -66,7 +66,7 @@ def open_mark(path: str) -> Mark | None:
 
 
 class MarkFiles:
-    """The mark files of a node's actors, by slot: with a new incarnation that of the former one is closed."""
+    """The mark files of a node's actors, by slot; a new incarnation closes the file of the former one."""
 
     def __init__(self) -> None:
         self._files: dict[str, tuple[bytes, MarkFile]] = {}
@@ -77,7 +77,7 @@ class MarkFiles:
         try:
             file = MarkFile()
         except OSError as error:
-            # The actor serves all the same; a record that ends it is then not spared its successor.
+            # The actor serves anyway. But if a record ends it, its successor is not warned.
             _log.warning("record_mark_unavailable", process=slot, error=str(error))
             return ""
         self._files[slot] = (incarnation, file)
@@ -88,7 +88,7 @@ class MarkFiles:
         return tuple(self._mark_of(child) for child in children if child.ready and self._file_of(child))
 
     def ended(self, child: ChildProcess) -> ChildEnded:
-        """Return what a child's end tells of its last record; its file is closed."""
+        """Return what a child's end says of its last record, and close its file."""
         mark = self._mark_of(child)
         if self._file_of(child) is not None:
             self._close(child.name)

@@ -1,7 +1,7 @@
 """Entry of a coordinator or node of a local cluster: `python -m greenroom_cluster.runtime.member NAME`.
 
-Its settings are a document on its standard input, not arguments: any user of the host can read those. `NAME`
-only tells a reader of `ps` which process this is.
+Its settings are a document on its standard input, not arguments, which any user of the host can read. `NAME`
+only shows in `ps` which process this is.
 """
 
 import os
@@ -12,7 +12,7 @@ from greenroom_cluster.runtime.lean_child import do_without_rich
 
 def main() -> None:
     """Run the member. A user's mistake is one line on stderr, as on the command line."""
-    # First: it decides what the imports below load.
+    # First, because it affects what the imports below load.
     do_without_rich()
     from greenroom_cluster.exits import errors_told, leave_on_signals
 
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def _run(document: bytes) -> None:
-    # The processes that this one starts inherit its standard input, and must not find the settings there.
+    # Processes started by this one inherit its standard input, and must not find the settings there.
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, sys.stdin.fileno())
     os.close(nothing)

@@ -1,10 +1,10 @@
-"""`greenroom node`: the process that supervises the actors of one node, and answers for them.
+"""`greenroom node`: the process that supervises the actors of one node, and speaks for them.
 
-What it tells the coordinator, and when it may leave, its `Agent` decides; here are the children, the signals,
-the clock and the sockets around it. On the node's public address it serves the cluster map.
+Its `Agent` decides what it reports to the coordinator, and when it may leave; this module adds the children,
+signals, clock and sockets. On the node's public address it serves the cluster map.
 
-Leaving (SIGTERM): the node says so, and its actors serve on until every shard has moved to others; then they
-are stopped and the node is taken out of the map. SIGINT, or a second signal, stops at once.
+On SIGTERM the node leaves: its actors go on serving until every shard has moved to others; then they are
+stopped and the node is removed from the map. SIGINT, or a second signal, stops it at once.
 """
 
 import os
@@ -49,7 +49,7 @@ from greenroom_cluster.runtime.tasks import open_tasks
 
 _WATCH_COORDINATOR_SECONDS = 0.5
 _UNREACHABLE_SECONDS = 2.0
-# What the actors of a node that was killed may take to follow it.
+# How long the actors of a killed node may take to end.
 _PORT_SECONDS = 2.0
 
 _log = structlog.get_logger("greenroom.node")
@@ -87,20 +87,20 @@ class Node:
         self._told_to_stop = trio.Event()
         self._finished = trio.Event()
         self._error: GreenroomError | None = None
-        # While it runs.
+        # Set by `run`.
         self._services: trio.Nursery | None = None
         self._supervisor: Supervisor | None = None
 
     @property
     def address(self) -> str:
-        """What others reach the node by."""
+        """The address at which others reach the node."""
         return self._address
 
     async def run(self) -> None:
-        """Run the node until it is told to stop.
+        """Run the node until it is asked to stop.
 
         Raises RestartLimitError if an actor keeps ending, UsageError if it cannot join with these settings,
-        NameTakenError if another took its name over.
+        NameTakenError if another node took its name over.
         """
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with open_tasks() as services:
@@ -185,12 +185,12 @@ class Node:
                 self._step(ins.Tick())
 
     async def _watch_coordinator(self) -> NoReturn:
-        """Tell an operator that the coordinator is away, and when it is back."""
+        """Log that the coordinator is away, and when it is back."""
         told, first, lost_at = False, True, 0.0
         while True:
             away = self._link.away_seconds
             if told and not away:
-                # As loud as the alarm that it ends, but at the start nothing was lost.
+                # A warning, like the one that it ends; but information if there was no connection before.
                 seconds = round(trio.current_time() - lost_at, 1)
                 if first:
                     _log.info("coordinator_reached", address=self._settings.coordinator)
@@ -259,7 +259,7 @@ class Node:
 
 
 async def _take_actor_ports(settings: NodeSettings) -> None:
-    """Raise UsageError if the actors could not listen: before others learn of the node."""
+    """Raise UsageError, before others learn of the node, if its actors could not listen."""
     first = settings.actor_port_base
     if not first:
         return

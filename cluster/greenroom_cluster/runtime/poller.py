@@ -1,8 +1,8 @@
 """Watches an actor's sockets and calls back when there is something to read.
 
-The event loop could do that too, one task a socket, but each wake-up of a task costs as much as a record's
-work, and the loop arms a socket anew for every wait. Here each socket is registered once, what is ready is
-served by plain calls, and the loop is entered only to sleep and to let others have a turn.
+The event loop could do that too, with one task per socket, but waking a task costs as much as the work for a
+record, and the loop arms the socket for every wait. Here each socket is registered once, ready sockets are
+served by plain calls, and the loop is entered only to sleep and to give others a turn.
 
 Before it sleeps, a poller may linger: it asks again and again for `LINGER_SECONDS`, giving the processor to
 any other process that is ready to run. Waking a process that sleeps costs its sender and itself more than the
@@ -20,9 +20,9 @@ from typing import NoReturn
 import trio
 
 LINGER_SECONDS = 0.00025
-# Work that takes longer is a batch.
+# Work that takes longer counts as a batch.
 _BATCH_NS = 200_000
-# How long callbacks may follow each other before timers and tasks have their turn.
+# How long callbacks may run before timers and tasks get their turn.
 _TURN_NS = 1_000_000
 _EVENTS_PER_POLL = 64
 
@@ -32,8 +32,8 @@ _clock_ns = time.perf_counter_ns
 class Poller:
     """Calls back for sockets that have something to read, while `run` runs.
 
-    A callback reads once, never blocks and never raises. It is called again as long as its socket has
-    something to read, or has ended, and now and then when nothing is there.
+    A callback reads once, never blocks and never raises. It is called again while its socket has something to
+    read, or has ended, and occasionally when there is nothing.
     """
 
     def __init__(self, linger_seconds: float = LINGER_SECONDS) -> None:
@@ -53,7 +53,7 @@ class Poller:
         self._epoll.unregister(descriptor)
 
     def close(self) -> None:
-        """Give the descriptor up, after everybody has stopped watching."""
+        """Close the descriptor, once no socket is watched."""
         self._epoll.close()
 
     async def run(self) -> NoReturn:
@@ -73,7 +73,7 @@ class Poller:
             busy_ns = _clock_ns() - woke_ns
 
     async def _linger(self, until_ns: int) -> list[tuple[int, int]]:
-        """Wait awake; return what is ready, if anything is."""
+        """Wait without sleeping; return what is ready, if anything."""
         poll, give_way = self._epoll.poll, os.sched_yield
         while (now_ns := _clock_ns()) < until_ns:
             if events := poll(0, _EVENTS_PER_POLL):
@@ -89,7 +89,7 @@ class Poller:
         while events:
             for descriptor, _ in events:
                 callback = callbacks.get(descriptor)
-                if callback is not None:  # else an earlier one ended it
+                if callback is not None:  # else an earlier callback ended it
                     callback()
                 if _clock_ns() > self._turn_ends_ns:
                     await self._end_turn()

@@ -1,4 +1,4 @@
-"""Ports chosen before the process that listens on them is started."""
+"""Choice of ports before the process that listens on them is started."""
 
 import errno
 import random
@@ -21,9 +21,9 @@ _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 def free_port(host: str = "127.0.0.1", option: str = "--listen") -> int:
     """Return a port of `host` on which no process listens now.
 
-    It is below the range from which the kernel takes ports of outgoing connections: so none of those can take
-    it before it is used, and a connection to it that is made too early cannot be answered by itself.
-    Raises UsageError, naming the option, if none can be found, or the host is not one of this machine.
+    It lies below the range of ports that the kernel uses for outgoing connections: so none of those can take
+    it before it is used, and a connection made to it too early cannot connect to itself. Raises UsageError,
+    naming the option, if none can be found, or the host is not one of this machine.
     """
     choice = random.SystemRandom()
     highest = int(_RANGE.read_text().split()[0]) if _RANGE.exists() else 32_768
@@ -42,7 +42,7 @@ def free_port(host: str = "127.0.0.1", option: str = "--listen") -> int:
 
 
 def check_port(host: str, port: int, option: str = "--listen") -> None:
-    """Raise UsageError, naming the option, if it is impossible to listen on this address now."""
+    """Raise UsageError, naming the option, if this address cannot be listened on now."""
     try:
         _try_to_listen(host, port)
     except OSError as error:
@@ -65,9 +65,9 @@ def cannot_listen(where: str, error: OSError, option: str) -> UsageError:
 
 
 async def wait_for_ports(host: str, ports: Iterable[int], option: str, seconds: float) -> None:
-    """Wait until all these ports are free: the process that holds them may be about to end.
+    """Wait until all these ports are free, because the process that holds them may be ending.
 
-    Raises UsageError, naming the option, if one still cannot after `seconds`.
+    Raises UsageError, naming the option, if one is still taken after `seconds`.
     """
     deadline = trio.current_time() + seconds
     for port in ports:

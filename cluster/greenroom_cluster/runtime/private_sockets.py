@@ -1,10 +1,10 @@
 """tractor after 0.1.0a5, kept out of reach by its own options: Unix sockets in a private folder.
 
-Only the user that runs the supervisor may enter the folder, so that the kernel keeps every other user of the
-host from its sockets and from taking their names. Nothing of tractor is changed.
+Only the supervisor's user may enter the folder, so the kernel keeps all other users of the host from its
+sockets and from taking their names. Nothing of tractor is changed.
 
-A child of such a tractor starts with tractor's own entry. So it ends with its supervisor, and ignores signals
-to the process group, only from its first step in our code on; before that tractor ends it by itself.
+A child of such a tractor starts in tractor's own entry. So it begins to watch its supervisor, and to ignore
+signals to the process group, only at its first step in our code; until then tractor itself ends it.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _folders: list[str] = []
 
 @asynccontextmanager
 async def open_root(name: str) -> AsyncIterator[None]:
-    """Run tractor in this process, a supervisor."""
+    """Run tractor in this process, which is a supervisor."""
     with tempfile.TemporaryDirectory(prefix="greenroom-") as folder:  # mode 0700
         _folders.append(folder)
         try:
@@ -41,7 +41,7 @@ async def open_root(name: str) -> AsyncIterator[None]:
 
 async def start_process(processes: Any, name: str, module: str) -> Any:
     """Start a child that runs functions of `module`; return tractor's portal to it."""
-    # The path of a Unix socket is short, a child's name need not be.
+    # Paths of Unix sockets are limited in length, names of children are not.
     file = hashlib.blake2b(name.encode(), digest_size=8).hexdigest() + ".sock"
     address = (_folders[-1], file)
     return await processes.start_actor(
@@ -54,5 +54,5 @@ async def start_process(processes: Any, name: str, module: str) -> Any:
 
 
 def become_child(supervisor_pid: int) -> None:
-    """Make this process a child of that supervisor: it ends with it, and leaves signals to it."""
+    """Make this process a child of that supervisor: end with it, and leave signals to it."""
     serve_supervisor(supervisor_pid)

@@ -1,8 +1,8 @@
 """The kernel's view of processes: identity, life and death.
 
-A process id alone proves nothing, because it is reused. (boot, pid namespace, pid, start ticks) names one
-process and never another, and a pidfd holds on to exactly one process: it becomes readable within
-milliseconds of the process's death, and a signal sent through it never hits a successor.
+A process id alone proves nothing, because ids are reused. (boot, pid namespace, pid, start ticks) names one
+process and never another. A pidfd refers to exactly one process: it becomes readable within milliseconds of
+that process's death, and a signal sent through it never hits a successor.
 """
 
 import faulthandler
@@ -17,7 +17,7 @@ import trio
 
 PROC = Path("/proc")
 EXIT_ORPHANED = 75
-# For the log line about an unexpected end.
+# Hint in the log line about an unexpected end.
 RESTART_HINT = "it is started again, unless it ends too often"
 _START_TICKS_FIELD = 22
 _FIELDS_BEFORE_STATE = 3
@@ -29,7 +29,7 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 def host_identity() -> str:
     """Return the scope of (pid, start ticks): this boot of this kernel, and the pid namespace.
 
-    Two containers of one host differ; so does the same host after a restart.
+    It differs between two containers of one host, and changes when the host restarts.
     """
     boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
     namespace = (PROC / "self/ns/pid").stat().st_ino
@@ -42,7 +42,7 @@ def _stat_fields(pid: int) -> list[str] | None:
         text = (PROC / str(pid) / "stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The second field is the command in parentheses, which may hold spaces and parentheses itself.
+    # The second field is the command in parentheses, and may itself contain spaces and parentheses.
     return text[text.rindex(")") + 2 :].split()
 
 
@@ -61,7 +61,7 @@ def busy_seconds(pid: int, started_ticks: int) -> float | None:
 
 
 def is_alive(pid: int, started_ticks: int) -> bool:
-    """Whether the process with that id and start is alive. A zombie is not: it executes nothing."""
+    """Whether the process with that id and start is alive. A zombie is not, because it executes nothing."""
     fields = _stat_fields(pid)
     if fields is None or int(fields[_START_TICKS_FIELD - _FIELDS_BEFORE_STATE]) != started_ticks:
         return False
@@ -69,7 +69,7 @@ def is_alive(pid: int, started_ticks: int) -> bool:
 
 
 def catches(pid: int, number: signal.Signals) -> bool:
-    """Whether the process has a handler of its own for that signal; False if it is gone."""
+    """Whether the process has installed a handler for that signal; False if it is gone."""
     try:
         status = (PROC / str(pid) / "status").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -111,7 +111,7 @@ def command_line(pid: int) -> list[str]:
 
 
 class ProcessHandle:
-    """A hold on one process through a pidfd. `pid` and `started_ticks` name it for others.
+    """A reference to one process through a pidfd. `pid` and `started_ticks` name it for others.
 
     Raises ProcessLookupError if there is no such process. Close it when done.
     """
@@ -121,12 +121,12 @@ class ProcessHandle:
     def __init__(self, pid: int) -> None:
         self._fd = os.pidfd_open(pid)
         self.pid = pid
-        # Read after the pidfd was opened: if the id was handed on in between, the ticks are the successor's,
-        # and so is the pidfd.
+        # Read after opening the pidfd: if the id was reused just before, pidfd and ticks both belong to the
+        # successor.
         self.started_ticks = start_ticks(pid) or 0
 
     def close(self) -> None:
-        """Release the process; it lives on."""
+        """Release the pidfd; the process lives on."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -171,7 +171,7 @@ def exit_with_parent(parent_pid: int) -> None:
         fd = os.pidfd_open(parent_pid)
     except ProcessLookupError:
         os._exit(EXIT_ORPHANED)
-    # Only after the pidfd is held does the parent's id prove that the pidfd is the parent's.
+    # Checked once the pidfd is held: only then does the parent's id prove that it is the parent's pidfd.
     if os.getppid() != parent_pid:
         os._exit(EXIT_ORPHANED)
 
@@ -186,7 +186,7 @@ def exit_with_parent(parent_pid: int) -> None:
 
 
 def serve_supervisor(supervisor_pid: int) -> None:
-    """Have this process end with its supervisor, and leave it to decide what signals to the group mean."""
+    """Let this process end with its supervisor, and ignore signals to their process group."""
     exit_with_parent(supervisor_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

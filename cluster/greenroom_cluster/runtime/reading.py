@@ -1,7 +1,7 @@
 """Reading the frames of one TCP connection, under trio.
 
-A stdlib socket rather than a trio stream: a reader that may find more bytes takes them without a trip through
-the scheduler. Only one task may read.
+It uses a stdlib socket rather than a trio stream, so that a reader that may find more bytes takes them
+without a trip through the scheduler. Only one task may read.
 """
 
 import socket
@@ -22,34 +22,34 @@ from greenroom_cluster.runtime.sockets import remote_name
 READ_BYTES = 256 * 1024
 FIRST_FRAME_BYTES_MAX = 4096
 
-# A reader that always finds bytes goes back to the scheduler after this much. A receive counts at least
-# RECEIVE_COST_BYTES, so a trickle of tiny frames cannot keep the loop either.
+# After this much a reader that always finds bytes yields to the scheduler. Each receive counts as at least
+# RECEIVE_COST_BYTES, so that a trickle of tiny frames cannot occupy the loop either.
 _YIELD_BYTES = 256 * 1024
 _RECEIVE_COST_BYTES = 16 * 1024
 
-# One for all connections: what a read brings is taken out of it in the same step. A fresh buffer of this size
-# for each read would be mapped and unmapped by the kernel every time, which costs more than the read itself.
+# Shared by all connections: what a read brings is taken out of it in the same step. The kernel would map and
+# unmap a fresh buffer of this size for each read, which costs more than the read itself.
 _scratch = memoryview(bytearray(READ_BYTES))
 
 Message = TypeVar("Message")
 
 
 class FrameDecoder(Protocol):
-    """Decodes the payload of a frame; raises msgspec.MsgspecError if it may not come here."""
+    """Decodes the payload of a frame; raises msgspec.MsgspecError if it is not allowed here."""
 
     def decode(self, payload: bytes, /) -> list[Any]:
         """Return its messages."""
 
 
 class ConnectionEndedError(Exception):
-    """The connection is over: closed by either side, reset, or aborted at a limit. Says which."""
+    """The connection is over: closed by either side, reset, or aborted at a limit. The text says which."""
 
 
 class FrameReader(ABC):
-    """A connected socket whose frames are read, and decoded with what `speak` set.
+    """A connected socket whose frames are read, and decoded by the decoder set by `speak`.
 
-    `on_end` is called when it ends. What is held of frames that are not complete is charged to `source`, if
-    there is a budget.
+    `on_end` is called when it ends. The memory of incomplete frames is charged to `source`, if there is a
+    budget.
     """
 
     __slots__ = (
@@ -87,7 +87,7 @@ class FrameReader(ABC):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing can be sent or received any more."""
+        """Whether the connection is over: nothing can be sent or received."""
         return self._ended is not None
 
     def speak(
@@ -96,9 +96,9 @@ class FrameReader(ABC):
         frame_bytes_max: int = FRAME_BYTES_MAX,
         read_bytes: int = READ_BYTES,
     ) -> None:
-        """Decode what comes from here on with `decoder`, and hold both sides to `frame_bytes_max`.
+        """Decode the following frames by `decoder`, and hold both sides to `frame_bytes_max`.
 
-        At most `read_bytes` are taken at once. Only right after the first frame, or before anything was
+        At most `read_bytes` are read at once. Call this right after the first frame, or before anything was
         received.
         """
         self._read_bytes = read_bytes
@@ -107,9 +107,9 @@ class FrameReader(ABC):
         self._frames = FrameBuffer(frame_bytes_max)
 
     async def receive_first(self, decoder: "msgspec.msgpack.Decoder[Message]") -> Message:
-        """Return the first message, a greeting, which must be small; what came with it waits for `receive`.
+        """Return the first message, a greeting, which must be small; what follows it waits for `receive`.
 
-        Raises ConnectionEndedError, and RemoteProtocolError if it is too long or not what `decoder` takes.
+        Raises ConnectionEndedError, and RemoteProtocolError if it is too long or `decoder` refuses it.
         """
         buffer = bytearray()
         while True:
@@ -180,7 +180,7 @@ class FrameReader(ABC):
         return self._socket.fileno()
 
     def _take(self) -> memoryview | None:
-        """Return what has come, None if nothing has; the next read of any connection overwrites it."""
+        """Return what has arrived, None if nothing has; the next read of any connection overwrites it."""
         if self._ended is None:
             try:
                 count = self._socket.recv_into(_scratch, self._read_bytes)
@@ -195,7 +195,7 @@ class FrameReader(ABC):
         raise ConnectionEndedError(self._ended)
 
     async def _read(self) -> memoryview:
-        """Return what has come, in a buffer that the next read of any connection overwrites."""
+        """Return what has arrived, in a buffer that the next read of any connection overwrites."""
         while True:
             if self._ended is not None:
                 raise ConnectionEndedError(self._ended)
@@ -211,14 +211,14 @@ class FrameReader(ABC):
             if data is None:
                 self._emptied = True
                 continue
-            # Asking again only to hear that there is nothing more costs as much as a small read.
+            # Asking again only to learn that there is nothing more costs as much as a small read.
             self._emptied = len(data) < self._read_bytes
             self._budget -= max(len(data), _RECEIVE_COST_BYTES)
             return data
 
     async def _wait_readable(self) -> None:
         self._budget = _YIELD_BYTES
-        # Ended here while waiting: the caller finds the reason in `_ended`.
+        # Ended on this side while waiting; the caller finds the reason in `_ended`.
         with suppress(trio.ClosedResourceError):
             await trio.lowlevel.wait_readable(self._socket.fileno())
 

@@ -1,9 +1,9 @@
-"""The scheduling policy of an actor: `SCHED_BATCH` (sched(7)), under which waking up interrupts no process.
+"""The scheduling policy of an actor: `SCHED_BATCH` (sched(7)), in which a woken process interrupts no other.
 
-An actor that interrupts its client or its peer finds little to do: a moment later, their next messages would
-have come along. If a processor is idle, the actor is still woken at once. But if the host's processors are
+An actor that interrupts its client or its peer finds little to do: a moment later, there would have been more
+of their messages. If a processor is idle, the actor is still woken at once. But if the host's processors are
 busy with other work, an actor that waits milliseconds for each turn serves only a half or a quarter of what
-it could. So it watches how long it waits for a processor, and returns to the usual policy for a minute if
+it could. So it measures how long it waits for a processor, and returns to the usual policy for a minute if
 that is long.
 """
 
@@ -17,8 +17,8 @@ import trio
 LOOK_SECONDS = 1.0
 SUSPENSION_SECONDS = 60.0
 
-# Measured on two processors: at most 0.9 among actors and their clients alone, from 1 to 500 callers; between
-# 1.4 and 5 beside two busy loops, and always above 2 where it halved what was served.
+# Measured on two processors, from 1 to 500 callers: at most 0.9 with only actors and their clients; 1.4 to 5
+# beside two busy loops, and above 2 whenever throughput was halved.
 _WAITED_PER_RUN_MAX = 2.0
 _WAITED_NS_MIN = 50_000_000
 
@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 
 class BatchRule:
-    """Decides from the kernel's times of a thread whether to run it under `SCHED_BATCH`."""
+    """Decides, from how long a thread ran and waited, whether to run it under `SCHED_BATCH`."""
 
     def __init__(self, ran_ns: int, waited_ns: int) -> None:
         self.holds = True
@@ -36,7 +36,7 @@ class BatchRule:
         self._suspended_until_ns = 0
 
     def look(self, now_ns: int, ran_ns: int, waited_ns: int) -> bool:
-        """Take in the times that this thread has run and waited so far; return whether the policy holds."""
+        """Take the times that this thread has run and waited so far; return whether to use the policy."""
         ran, waited = ran_ns - self._ran_ns, waited_ns - self._waited_ns
         self._ran_ns, self._waited_ns = ran_ns, waited_ns
         if self.holds:
@@ -59,9 +59,9 @@ async def keep_policy(
     times: Callable[[], tuple[int, int]] = read_times,
     set_policy: Callable[[int], None] = lambda policy: os.sched_setscheduler(0, policy, os.sched_param(0)),
 ) -> None:
-    """Keep this process under `SCHED_BATCH` while it pays off; do nothing if that cannot be measured or set.
+    """Keep this process under `SCHED_BATCH` while it pays off; do nothing if it cannot be measured or set.
 
-    A policy other than the usual one is an operator's choice, and stays.
+    A policy other than the usual one is the operator's choice, and is kept.
     """
     try:
         rule = BatchRule(*times())

@@ -27,7 +27,7 @@ def log_slow_step(event: HostInput, spent_ns: int, sender: str, charged: Sequenc
         input=type(event).__name__,
         milliseconds=spent_ns // 1_000_000,
         kinds=dict(Counter(type(message).__name__ for message in messages)),
-        # Messages are not measured before: to encode them again costs little beside such a step.
+        # Sizes are not known before; encoding the messages again costs little beside such a step.
         bytes=sum(len(_encode(message)) for message in messages),
         sender=sender,
         charged=list(charged),

@@ -1,17 +1,18 @@
-"""tractor 0.1.0a5, changed before it may supervise: it listens nowhere, and obeys only its parent.
+"""Changes to tractor 0.1.0a5 before it may supervise: it listens nowhere, and obeys only its parent.
 
-tractor's children dial a port on loopback, and so can any user of this host: its protocol authenticates no
-one, and any caller that says `self.cancel` there ends the supervisor's work. So there is no port. The
-supervisor makes a pair of sockets for each child, keeps one end, and the child inherits the other: no other
-process can speak to either side, or impersonate it.
+tractor's children dial a port on loopback, and so can any user of this host. Its protocol authenticates no
+one, and any caller can end the supervisor's work by `self.cancel`. So there is no port: the supervisor makes
+a pair of sockets for each child and keeps one end, and the child inherits the other. No other process can
+speak to either side, or impersonate it.
 
 Importing this module changes tractor in this process, once:
 
 - Nothing listens, in a supervisor or in a child, and there is no registry of names to report to.
-- A supervisor takes answers from its children, no commands: a command or a broken message ends that child's
+- A supervisor accepts replies from its children, but no commands: a command or a broken message ends that
+child's
   conversation and nothing else.
-- Children would run the `__main__` script of their supervisor again; ours need nothing from it.
-- A killed supervisor would leave its children behind: they watch it, and leave with it.
+- Children do not run the `__main__` script of their supervisor again; ours need nothing from it.
+- Children watch their supervisor and end with it; a killed supervisor would leave them behind.
 - Ctrl-C and a service manager's SIGTERM reach the whole process group. Only the supervisor acts on them.
 """
 
@@ -31,7 +32,7 @@ import trio
 from greenroom_cluster.runtime.processes import serve_supervisor
 from greenroom_cluster.runtime.tasks import open_tasks
 
-# The address that tractor's parts hand each other; no port of it is ever bound or dialled.
+# The address that parts of tractor pass to each other; it is never bound or dialled.
 NOWHERE = ("127.0.0.1", 0)
 _TRACTORS_ENTRY = "tractor._child"
 _ENTRY = "greenroom_cluster.runtime.child"
@@ -41,7 +42,7 @@ _log = structlog.get_logger("greenroom.supervision")
 
 @asynccontextmanager
 async def open_root(name: str) -> AsyncIterator[None]:
-    """Run tractor in this process, a supervisor."""
+    """Run tractor in this process, which is a supervisor."""
     async with tractor.open_root_actor(name=name, arbiter_addr=NOWHERE, loglevel="critical"):
         yield
 
@@ -64,7 +65,7 @@ def _replace(owner: Any, name: str, replacement: Any) -> None:
 
 
 async def _serve_nobody(actor: Any, _tasks: trio.Nursery, *, task_status: Any, **_address: object) -> None:
-    """Stand in for tractor's server: there until it is cancelled, without a listener."""
+    """Replace tractor's server: wait until cancelled, without a listener."""
     actor._server_down = trio.Event()
     try:
         async with open_tasks() as server:
@@ -75,7 +76,7 @@ async def _serve_nobody(actor: Any, _tasks: trio.Nursery, *, task_status: Any, *
 
 
 class _NoRegistry:
-    """Stands in for tractor's registry of names, which is not used here."""
+    """Replaces tractor's registry of names, which is not used here."""
 
     async def run_from_ns(self, *_: object, **__: object) -> None:
         """Do nothing."""
@@ -87,7 +88,7 @@ async def _no_registry(*_: object) -> AsyncIterator[_NoRegistry]:
 
 
 def _refused(*_: object) -> None:
-    """Stand in for the connection by which a supervisor would look for another's registry."""
+    """Replace the connection by which a supervisor would look for another's registry."""
     raise ConnectionRefusedError
 
 
@@ -103,7 +104,7 @@ def _listen_nowhere() -> None:
 
 
 class _Shadow:
-    """A module in which some names stand for something else."""
+    """A module with some names replaced."""
 
     def __init__(self, module: Any, **replaced: Any) -> None:
         self._module = module
@@ -126,7 +127,7 @@ async def _open_child(command: list[str]) -> trio.Process:
         ours.close()
         raise
     actor = tractor.current_actor()
-    # The handler's first step comes after the caller has begun to wait for the child's name.
+    # The handler takes its first step after the caller has begun to wait for the child's name.
     actor._service_n.start_soon(_hear_child, actor, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
     return process
 
@@ -159,7 +160,7 @@ def _command_children() -> None:
         return await process_messages(actor, channel, *args, **kwargs)
 
     _replace(actor_type, "_process_messages", guarded)
-    # What a child would be told of our `__main__`: nothing.
+    # Tell children nothing of our `__main__`.
     _replace(tractor._mp_fixup_main, "_mp_figure_out_main", dict)
 
 
@@ -171,7 +172,7 @@ def become_child(supervisor_pid: int) -> None:
 
 
 def prepare_child(fd: int, supervisor_pid: int) -> None:
-    """Make this process a child of the supervisor that holds the other end of the socket `fd`.
+    """Make this process a child of the supervisor at the other end of the socket `fd`.
 
     It ends with the supervisor, and leaves signals to it.
     """
@@ -187,7 +188,7 @@ def prepare_child(fd: int, supervisor_pid: int) -> None:
 
 
 def _quieten() -> None:
-    """Keep the warnings that tractor's old code causes out of the logs of this process and its children."""
+    """Keep the warnings of tractor's old code out of the logs of this process and its children."""
     warnings.filterwarnings("ignore", message=r"(trio\.)?MultiError", category=FutureWarning)
     known = "ignore:trio.MultiError is deprecated:FutureWarning"
     filters = os.environ.get("PYTHONWARNINGS", "")

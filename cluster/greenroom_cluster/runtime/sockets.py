@@ -9,12 +9,12 @@ _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
 def configure(sock: socket.socket, silence: Silence) -> None:
-    """Make it send at once, never block, and notice when the other side is gone."""
+    """Set it up to send at once, never block, and notice that the other side is gone."""
     sock.settimeout(0)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # Ends a connection whose other side acknowledges or reads nothing for this long.
+    # End the connection if the other side acknowledges or reads nothing for this long.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(silence.user_timeout_seconds * 1000))
-    # And one that is silent because its other side vanished.
+    # End it too if it is silent because the other side vanished.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, silence.idle_seconds)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, silence.interval_seconds)

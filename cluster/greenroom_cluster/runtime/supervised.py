@@ -1,11 +1,11 @@
-"""The inside of a supervised process: runs one function, and talks to the supervisor about it.
+"""The inside of a supervised process: runs one function, and reports to the supervisor.
 
-To the supervisor go `{"ready": address}` once the function says so, `{"beat": n}` for ever, and
-`{"refused": text}` if the settings are impossible (UsageError), which no restart changes. From it comes
-`{"stop": True}`, which cancels the function; what it cleans up is done before the process exits.
+It sends `{"ready": address}` once the function says so, `{"beat": n}` throughout, and `{"refused": text}` if
+the settings are impossible (UsageError), which no restart changes. It receives `{"stop": True}`, which
+cancels the function; the process exits after the function has cleaned up.
 
-The process leaves by `os._exit`: nothing of the supervision library's teardown, which may wait for a peer
-that is gone, stands between the end of the work and the end of the process.
+The process exits by `os._exit`, so the supervision library's teardown, which may wait for a peer that is
+gone, cannot delay its end.
 """
 
 import importlib
@@ -80,7 +80,7 @@ def leave(status: int) -> NoReturn:
 async def run_supervised(
     stream: MessageStream, target: str, settings_type: str, settings: bytes, beat_seconds: float
 ) -> None:
-    """Run `target(settings, started)` until it ends or is told to stop, then exit the process."""
+    """Run `target(settings, started)` until it ends or is asked to stop, then exit the process."""
     status = EXIT_FAILED
     try:
         work: Work = resolve(target)

@@ -1,14 +1,14 @@
-"""Processes that are started, watched, and started again.
+"""Starts processes, watches them, and starts them again.
 
-tractor, which only this module and those behind `hardening` know, spawns a process, runs a function in it and
-carries messages; session traffic never passes here. What it does not do is done around it, because each gap
-was seen (0.1.0a5): a killed or stopped child goes unnoticed, and teardown waits for those that never answer.
-So a pidfd tells of a death in milliseconds, a heartbeat tells of a hang, and a process is always ended by
-SIGKILL through its pidfd before tractor gets to tear down what belonged to it.
+tractor, known only to this module and those behind `hardening`, spawns a process, runs a function in it and
+carries messages; session traffic never passes here. This module fills gaps that were seen in 0.1.0a5: a
+killed or stopped child goes unnoticed, and teardown waits for children that never answer. So a pidfd reports
+a death within milliseconds, heartbeats reveal a hang, and a process is always ended by SIGKILL through its
+pidfd before tractor tears down what belonged to it.
 
-One for one: a child that ends is started again alone, after the pause that the restart policy asks for, as a
-new incarnation. A child that keeps ending is beyond repair by restarting: the supervisor gives up with
-`RestartLimitError`, and whoever supervises it decides.
+One for one: a child that ends is started again alone, after the pause that the restart policy demands, as a
+new incarnation. If a child keeps ending, restarting does not help: the supervisor gives up with
+`RestartLimitError`, and its own supervisor decides.
 
 Prior art: Erlang/OTP's supervisor behaviour (one_for_one, intensity and period).
 """
@@ -54,7 +54,7 @@ class RestartLimitError(GreenroomError):
 class ChildSpec(msgspec.Struct, frozen=True):
     """One named child: `target(settings, started)` is an async function that another process can import.
 
-    `settings` makes the settings for an incarnation: a msgspec struct. The function calls `started(address)`
+    `settings` returns the settings of an incarnation, a msgspec struct. The function calls `started(address)`
     once it serves.
     """
 
@@ -77,12 +77,12 @@ class ChildProcess:
 
     @property
     def ready(self) -> bool:
-        """Whether it said that it serves."""
+        """Whether it has said that it serves."""
         return bool(self.address)
 
     @property
     def pid(self) -> int:
-        """Its process id; 0 before it was started."""
+        """Its process id; 0 before its start."""
         return self.handle.pid if self.handle is not None else 0
 
     @property
@@ -101,7 +101,7 @@ async def child_main(
     log_settings: dict[str, str],
     supervisor_pid: int,
 ) -> None:
-    """Run a child's function: tractor's way into the process."""
+    """Run a child's function; tractor calls this in the process."""
     become_child(supervisor_pid)
     logs.configure(msgspec.convert(log_settings, logs.LogSettings))
     try:
@@ -117,7 +117,7 @@ async def child_main(
 class Supervisor:
     """Keeps named children running. Made by `open_supervisor`.
 
-    `on_ready(child)` and `on_exit(child)` are called at once when it happens, and must not block.
+    `on_ready(child)` and `on_exit(child)` are called immediately, and must not block.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Supervisor:
 
     @property
     def children(self) -> dict[str, ChildProcess]:
-        """The incarnation that runs now, or is being started, of each child."""
+        """The incarnation of each child that runs now or is being started."""
         return dict(self._running)
 
     def start_child(self, spec: ChildSpec) -> None:
@@ -164,7 +164,7 @@ class Supervisor:
         await self._idle.wait()
 
     def kill(self) -> None:
-        """SIGKILL all children, and start none again."""
+        """SIGKILL all children for good."""
         self._start_no_more()
         for child in self._running.values():
             if child.handle is not None:
@@ -224,8 +224,8 @@ class Supervisor:
                         await handle.wait_exited()
                         self._exited(child, handle)
                 finally:
-                    # Also when this supervisor is cancelled: tractor then finds a dead process, not one to
-                    # wait for.
+                    # Also when this supervisor is cancelled: tractor then finds a dead process and need not
+                    # wait for it.
                     if child.handle is None:
                         child.handle = self._look_for(child)
                     if child.handle is not None:
@@ -240,7 +240,7 @@ class Supervisor:
                 child.handle.close()
 
     def _exited(self, child: ChildProcess, handle: ProcessHandle) -> None:
-        """Tell of the end of a process. tractor reaps it when its nursery closes."""
+        """Log and report the end of a process. tractor reaps it when its nursery closes."""
         child.exit_status = handle.exit_status()
         fields = {
             "process": child.name,
@@ -268,8 +268,8 @@ class Supervisor:
             _log.error("process_not_started", process=child.name, error=repr(error))
             failed.set()
             return
-        # In the supervisor's nursery, not this incarnation's: its teardown may take tractor half a second
-        # that the next incarnation need not wait for.
+        # In the supervisor's nursery, not this incarnation's: tractor may take half a second to tear it down,
+        # and the next incarnation need not wait for that.
         self._tasks.start_soon(self._converse, portal, spec, child, conversation, failed)
 
     async def _converse(
@@ -331,7 +331,7 @@ class Supervisor:
         child.handle.kill()
 
     async def _end_on_hang(self, child: ChildProcess, failed: trio.Event) -> None:
-        """Kill a child that hangs, or whose conversation broke."""
+        """Kill a child that hangs, or whose conversation ended."""
         assert child.handle is not None
         while not failed.is_set():
             with trio.move_on_after(WATCH_SECONDS):
@@ -344,7 +344,7 @@ class Supervisor:
     async def _find(self, child: ChildProcess, failed: trio.Event) -> ProcessHandle | None:
         """Wait until the process of an incarnation exists; None if it cannot be started.
 
-        tractor tells of a process only once it connected back, and waits for ever for one that never does.
+        tractor reports a process only once it has connected, and waits forever for one that never does.
         """
         while True:
             handle = self._look_for(child)
@@ -374,8 +374,8 @@ async def open_supervisor(
 ) -> AsyncIterator[Supervisor]:
     """Run a supervisor around the body; when the body ends, its children are stopped.
 
-    Raises, after the body was cancelled, RestartLimitError if a child ends too often, and UsageError if one
-    says that its settings are impossible.
+    Raises, after cancelling the body, RestartLimitError if a child ends too often, and UsageError if one says
+    that its settings are impossible.
     """
     supervisor: Supervisor | None = None
     before = listeners()

@@ -1,8 +1,8 @@
-"""Nurseries that raise one error as itself, under every version of trio.
+"""Nurseries that raise a single error as itself, under every version of trio.
 
-From trio 0.25 on a nursery wraps each error in an exception group, before only where there are several. Our
-callers catch errors by type, and an operator is shown one message: so a group that holds a single error is
-opened here, however deep it lies.
+From trio 0.25 on a nursery wraps each error in an exception group; before, only several errors were wrapped.
+Our callers catch errors by type, and show operators one message. So a group with a single error, however
+deep, is unwrapped here.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -28,7 +28,7 @@ def ungrouped() -> Iterator[None]:
         error = only_error(group)
         if error is None:
             raise
-        # Its own context is what it had where it was raised; the group adds nothing to that.
+        # Keep the context in which it was raised; the group adds nothing.
         context = error.__context__
         try:
             raise error
