@@ -135,7 +135,9 @@ class GreenroomSessions(SessionInterface):
         visit.accessed = False
         return found
 
-    async def save_session(self, app: "Quart", session: Any, response: "Response | None") -> None:  # type: ignore[override]
+    async def save_session(  # type: ignore[override]  # Quart's type does not say that it may be None
+        self, app: "Quart", session: Any, response: "Response | None"
+    ) -> None:
         """Save the changes and set the cookie; `response` is None after a WebSocket."""
         visit: Visit = session._greenroom_visit  # noqa: SLF001  the way from a session to its visit
         if self._is_driven_elsewhere(visit):

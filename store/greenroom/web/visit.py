@@ -435,8 +435,8 @@ class Visit(VisitState):
 
 def visit_in(scope: Mapping[str, Any], keeping: Keeping) -> Visit | None:
     """Return the visit that the middleware of this `Session` has put into a scope, if it has."""
-    visits: Sequence[Visit] = scope.get(VISITS_KEY, ())
-    for visit in visits:
+    visit: Visit
+    for visit in scope.get(VISITS_KEY, ()):
         if visit.settings is keeping:
             return visit
     return None
