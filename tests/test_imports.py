@@ -39,6 +39,7 @@ PURE = (
     "greenroom_cluster.coordination.draft",
     "greenroom_cluster.coordination.feed",
     "greenroom_cluster.coordination.genesis",
+    "greenroom_cluster.coordination.inquiry",
     "greenroom_cluster.coordination.messages",
     "greenroom_cluster.coordination.rules",
     "greenroom_cluster.coordination.service",

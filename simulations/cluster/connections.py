@@ -172,7 +172,8 @@ class Served:
 class Dialed:
     """A connection that is kept open until `stop`: opened again whenever it ends, after a pause.
 
-    `on_up()` once hellos were exchanged, `on_messages(messages)` returns whether to go on, `on_down()`.
+    `on_up()` once hellos were exchanged, `on_messages(messages)` returns whether to go on, `on_down()`, and
+    `on_failed()` whenever there is no connection.
     """
 
     def __init__(
@@ -188,6 +189,7 @@ class Dialed:
         self.on_up: Callable[[], object] = _nothing
         self.on_messages: Callable[[list[Any]], bool] = _keep
         self.on_down: Callable[[], object] = _nothing
+        self.on_failed: Callable[[], object] = _nothing
         self.end: End | None = None
         self._process = process
         self._codec = codec
@@ -232,6 +234,8 @@ class Dialed:
                     self._reset()
                 case redial.Down():
                     self.on_down()
+                case redial.Failed():
+                    self.on_failed()
         self._arm()
 
     def _arm(self) -> None:

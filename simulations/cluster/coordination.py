@@ -25,7 +25,7 @@ from simulations.kernel.timeline import MILLISECOND, Machine
 
 _decoders = {role: messages_decoder(kinds) for role, kinds in AT_COORDINATOR.items()}
 _map_decoder = messages_decoder(wire.ServerMessage)
-ASK_SECONDS = 0.5
+_ASK_SECONDS = 2.0
 
 
 class Disk:
@@ -145,7 +145,8 @@ class CoordinatorProcess(Process):
                 case fx.Reply() | fx.Subscribe():
                     self._send(effect)
                 case fx.Ask(addresses=addresses):
-                    self._ask(addresses)
+                    for address in addresses:
+                        self._ask(address)
         self._sleep()
 
     def _send(self, effect: fx.Reply | fx.Subscribe) -> None:
@@ -216,32 +217,28 @@ class CoordinatorProcess(Process):
 
     # --- maps in use -------------------------------------------------------------------------------------
 
-    def _ask(self, addresses: tuple[str, ...]) -> None:
-        """Ask nodes for the maps that they hold, for so long."""
-        maps: list[ClusterMap] = []
-        asked = [self._ask_one(address, maps) for address in addresses]
-
-        def shown() -> None:
-            for dialed in asked:
-                dialed.stop()
-            self.service.show(maps)
-            self._go_on()
-            if self.service.coordinator.refusal:
-                self.network.happened["coordinator refuses"] += 1
-
-        self.later(ASK_SECONDS, shown)
-
-    def _ask_one(self, address: str, maps: list[ClusterMap]) -> Dialed:
+    def _ask(self, address: str) -> None:
+        """Ask a node once for the map that it holds."""
         assert self._codec is not None
         greeting = hello(wire.ROLE_ADMIN, self.random.randbytes(16))
         dialed = Dialed(self, self._codec, address, greeting, _map_decoder, "map in use")
 
-        def received(messages: list[Any]) -> bool:
-            maps.extend(message.map for message in messages if isinstance(message, wire.MapFull))
+        def show(shown: ClusterMap | None) -> None:
             dialed.stop()
+            self.service.show(address, shown)
+            self._go_on()
+            if self.service.coordinator.refusal:
+                self.network.happened["coordinator refuses"] += 1
+
+        def received(messages: list[Any]) -> bool:
+            for message in messages:
+                if isinstance(message, wire.MapFull):
+                    show(message.map)
+                    break
             return True
 
         dialed.on_up = lambda: dialed.send([wire.Subscribe(0, 0)])
         dialed.on_messages = received
+        dialed.on_failed = lambda: show(None)
         dialed.start()
-        return dialed
+        self.later(_ASK_SECONDS, dialed.stop)

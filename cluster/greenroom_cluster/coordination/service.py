@@ -23,6 +23,7 @@ from greenroom_cluster.coordination.coordinator import (
     Response,
 )
 from greenroom_cluster.coordination.genesis import renumbered
+from greenroom_cluster.coordination.inquiry import Inquiry
 from greenroom_cluster.coordination.messages import CoordinatorReply
 from greenroom_cluster.planning.controller import Controller, ControllerSettings
 
@@ -66,7 +67,7 @@ class Subscribe(Effect, frozen=True):
 
 
 class Ask(Effect, frozen=True):
-    """Ask these nodes for their maps, and pass them to `show`."""
+    """Ask each of these nodes once for its map, and pass what comes of it to `show`."""
 
     addresses: tuple[str, ...]
 
@@ -102,7 +103,7 @@ class CoordinationService:
         self._controller = Controller(planning)
         self._vouched = proven
         self._waiting: list[Incoming] = []
-        self._shown: list[Sequence[ClusterMap]] = []
+        self._inquiry = Inquiry()
         self._opening = None if proven else Outcome(begun)
         self._writing: Outcome | None = None
         self._decided = False
@@ -135,9 +136,9 @@ class CoordinationService:
         """Note that a connection has ended."""
         self._waiting.append(Incoming(connection, sender, ConnectionClosed()))
 
-    def show(self, maps: Sequence[ClusterMap]) -> None:
-        """Take the maps that nodes gave when asked."""
-        self._shown.append(maps)
+    def show(self, address: str, shown: ClusterMap | None) -> None:
+        """Take the map that a node gave when asked; None if it gave none."""
+        self._inquiry.answered(address, shown)
 
     def step(self, now_ns: int) -> list[ServiceEffect]:
         """Decide what has arrived and what is due; nothing while a map is being written."""
@@ -153,7 +154,9 @@ class CoordinationService:
 
     def next_deadline(self) -> int:
         """Return when `step` is due even if nothing arrives, in nanoseconds of its clock."""
-        return min(self.coordinator.next_deadline(), self._controller.next_deadline())
+        return min(
+            self.coordinator.next_deadline(), self._controller.next_deadline(), self._inquiry.next_deadline()
+        )
 
     # --- one round ---------------------------------------------------------------------------------------
 
@@ -179,8 +182,8 @@ class CoordinationService:
             self._decided = True
             batch, self._waiting = self._waiting, []
             return self.coordinator.decide(now_ns, batch)
-        if self._shown:
-            return self.coordinator.shown(now_ns, self._shown.pop())
+        if (maps := self._inquiry.conclude(now_ns)) is not None:
+            return self.coordinator.shown(now_ns, maps)
         if plan := self._controller.step(now_ns, self.coordinator.map):
             return self.coordinator.want(plan)
         self._decided = False
@@ -188,6 +191,7 @@ class CoordinationService:
 
     def _begin(self, now_ns: int, outcome: Outcome) -> None:
         if outcome.ask:
+            self._inquiry.begin(now_ns, outcome.ask)
             self._effects.append(Ask(outcome.ask))
         self._effects += [Warn(warning) for warning in outcome.warnings]
         if outcome.persist is None:

@@ -142,9 +142,10 @@ class CoordinatorServer:
         with trio.move_on_after(seconds):
             await self._wake.wait()
 
-    async def _ask_for_maps(self, addresses: tuple[str, ...]) -> None:
-        """Ask nodes for their maps, because a peer claims that there is a later one than ours."""
-        self._service.show(await maps_of(addresses, self._service.map.cluster))
+    async def _ask(self, address: str) -> None:
+        """Ask a node for its map, because a peer claims that there is a later one than ours."""
+        maps = await maps_of((address,), self._service.map.cluster)
+        self._service.show(address, maps[0] if maps else None)
         self._wake.set()
 
     async def _perform(self, effects: list[fx.ServiceEffect]) -> bool:
@@ -164,7 +165,8 @@ class CoordinatorServer:
                     self._send(effect)
                 case fx.Ask(addresses=addresses):
                     assert self._tasks is not None
-                    self._tasks.start_soon(self._ask_for_maps, addresses)
+                    for address in addresses:
+                        self._tasks.start_soon(self._ask, address)
                 case fx.Warn(message=message):
                     _log.warning("coordinator_warning", message=message)
         return False
