@@ -1,4 +1,4 @@
-"""What every part of an actor's core may know and do: who it is, its settings, the map, and effects."""
+"""What all parts of an actor's core share: its identity, its settings, the map, and the effects to return."""
 
 import random
 
@@ -14,8 +14,8 @@ NONCE_BYTES = 12
 class OpenProposal:
     """A proposal whose outcome is not known. It stays open until the shard's epoch has moved.
 
-    A compare-and-set that was not answered may apply at any later time. So nothing is ever concluded from
-    silence: the same proposal, with the same nonce, is sent again until a later epoch settles it.
+    A compare-and-set that was not answered may still apply later. So silence proves nothing: the same
+    proposal, with the same nonce, is sent again until a later epoch settles it.
     """
 
     __slots__ = ("proposal", "resend_ns")
@@ -26,7 +26,7 @@ class OpenProposal:
 
 
 class Context:
-    """Shared by all parts of a host, written by the host alone but for `effects`.
+    """Shared by all parts of a host. Only the host writes to it, except for `effects`.
 
     `current` holds the running incarnation of each slot, `dead` the incarnations that are known dead.
     """
@@ -63,7 +63,7 @@ class Context:
     # --- the map --------------------------------------------------------------------------------------------
 
     def learn(self, after: ClusterMap) -> None:
-        """Go by this map from now on."""
+        """Use this map from now on."""
         self.map = after
         self.current = {actor.slot: key for key, actor in after.actors.items() if actor.state == "up"}
         self.dead = frozenset(key for key, actor in after.actors.items() if actor.state == "dead")
@@ -74,12 +74,12 @@ class Context:
         return 0 if self.map is None else self.map.version
 
     def address_of(self, incarnation: bytes) -> str:
-        """Return where the incarnation listens, empty if the map does not tell."""
+        """Return where the incarnation listens, empty if the map does not say."""
         actor = None if self.map is None else self.map.actors.get(incarnation)
         return "" if actor is None else actor.address
 
     def slot_of(self, incarnation: bytes) -> str:
-        """Return the place that the incarnation takes, empty if the map does not tell."""
+        """Return the slot of the incarnation, empty if the map does not say."""
         actor = None if self.map is None else self.map.actors.get(incarnation)
         return "" if actor is None else actor.slot
 
@@ -99,7 +99,7 @@ class Context:
         return OpenProposal(proposal, now_ns + ns(self.settings.repropose_seconds))
 
     def prepare_takeover(self, now_ns: int, shard: int, epoch: int) -> OpenProposal:
-        """Return a takeover under a new nonce, to be sent when it is due to be sent again."""
+        """Return a takeover under a new nonce; it is sent when the next resend is due."""
         nonce = self._random.randbytes(NONCE_BYTES)
         proposal = Proposal(shard, epoch, nonce, "takeover", self.incarnation, ())
         return OpenProposal(proposal, now_ns + ns(self.settings.repropose_seconds))

@@ -1,4 +1,4 @@
-"""What the core wants done. The driver performs effects in the order in which they are returned."""
+"""What the core asks of its driver, which performs effects in the order in which they are returned."""
 
 from typing import TypeAlias
 
@@ -76,7 +76,7 @@ class Warned(Effect, frozen=True, gc=False):
 
 
 class MemoryFull(Effect, frozen=True, gc=False):
-    """Growth was refused for want of memory at the actor in that slot; not told again for a while."""
+    """Growth was refused because the actor in that slot has no memory left; not repeated for a while."""
 
     slot: str
 

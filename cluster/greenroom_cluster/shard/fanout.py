@@ -9,9 +9,9 @@ from greenroom.framing import FRAME_BYTES_MAX
 from greenroom_cluster.shard.effects import HostEffect, ReplyToClient
 
 _HANDLE_BYTES = 80
-"""What an entry of a listing takes at most beside its label."""
+"""The most that an entry of a listing takes, without its label."""
 _SESSIONS_BYTES_MAX = FRAME_BYTES_MAX - 3 * SHARDS_MAX - 64
-"""What all entries of a listing may take, so that it fits into a frame whatever shards it names."""
+"""The most that all entries of a listing may take: it fits into a frame, whatever shards it names."""
 
 
 class Gather:
@@ -25,7 +25,7 @@ class Gather:
     def __init__(self, connection: int, request: wire.Fanout) -> None:
         self._connection = connection
         self._request = request
-        # One more than was handed out, so that the reply waits for `seal`.
+        # Starts at one, so that the reply waits for `seal`.
         self._waiting = 1
         self._counts: list[tuple[int, int]] = []
         self._shards: list[int] = []
@@ -63,7 +63,7 @@ class Gather:
         request = self._request
         reply: wire.Listing | wire.Counted
         if isinstance(request, wire.ListByUser):
-            # As each shard orders its own, so that the limit cuts one order.
+            # The order that each shard uses for its own, so that the limit cuts off the oldest of all.
             newest = sorted(self._sessions, key=lambda each: (each.created_us, each.digest), reverse=True)
             sessions = sendable(newest[: min(max(request.limit, 0), LIST_LIMIT_MAX)])
             reply = wire.Listing(request.request_id, tuple(self._shards), sessions)
@@ -75,8 +75,8 @@ class Gather:
 def sendable(handles: Iterable[wire.SessionHandle]) -> tuple[wire.SessionHandle, ...]:
     """Return the first of these entries, as many as fit into a frame.
 
-    With labels of the length that is admitted that is LIST_LIMIT_MAX; there may be older ones, four times as
-    long.
+    LIST_LIMIT_MAX of them fit if their labels are as short as admission demands. Older sessions may have
+    labels four times as long.
     """
     room = _SESSIONS_BYTES_MAX
     fitting = []

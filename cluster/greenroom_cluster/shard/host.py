@@ -1,11 +1,11 @@
 """All replicas of one actor behind one synchronous door.
 
 `step(now_ns, wall_us, event)` takes what happened and returns what is to be done, in order;
-`next_deadline()` says when time alone will have something to do. There is no I/O, clock, task or randomness
-in here: the driver brings the first three and injects the last, and a simulation can bring its own.
+`next_deadline()` says when a step is due even if nothing happens. There is no I/O, clock, task or randomness
+here: the driver brings the first three and injects the last, and a simulation can bring its own.
 
-Effects must be performed in order and before the next step: a takeover proposal, for example, is followed by
-no acknowledgement, and that only helps if the order holds on the wire too.
+Effects must be performed in order and before the next step. For example, no acknowledgement follows a
+proposal to take over, which helps only if the order is kept on the wire.
 """
 
 import random
@@ -48,7 +48,7 @@ JOINER_SILENCE_GRACES = 8
 
 
 class Host:
-    """The replicas of the actor incarnation `incarnation`, which takes the place `slot`."""
+    """The replicas of the actor incarnation `incarnation`, which runs in `slot`."""
 
     def __init__(
         self,
@@ -101,10 +101,10 @@ class Host:
         return self._replicas.by_shard
 
     def clock_us(self, now_ns: int, wall_us: int) -> int:
-        """Return what the clock shows by which sessions end here, which follows the host's only slowly.
+        """Return the time by which sessions end here; it follows the host's clock only slowly.
 
-        A store goes by it: by a clock that was set back it would send ends that have passed already, by one
-        that jumped ahead it would let sessions live that much longer.
+        Stores take their time from it. With a clock that was set back they would send expiries that are past
+        already; with one that jumped ahead, sessions would live that much longer.
         """
         clocks = [each.clock for each in self.replicas if each is not None and each.clock.last_us]
         if not clocks:
@@ -114,7 +114,7 @@ class Host:
     def step(self, now_ns: int, wall_us: int, event: HostInput) -> list[HostEffect]:
         """Take in one event and return the effects, to be performed in order before the next step.
 
-        Raises InvariantError on a state that must not exist; the process must then end without another word.
+        Raises InvariantError on a state that must not exist; then the process must exit and send no more.
         """
         effects: list[HostEffect] = []
         self._context.effects = effects
@@ -210,10 +210,10 @@ class Host:
         replica = self._replicas.by_shard[shard]
         started = self._starting.pop(shard, None)
         if replica is not None and replica.role is Role.JOINING and entry.epoch <= replica.epoch:
-            return  # The snapshot is of this configuration, or of one that the map will tell of later.
+            return  # The snapshot belongs to this configuration, or to one that a later map will bring.
         if context.incarnation in entry.members:
             if started is not None and entry.nonce == started.proposal.nonce:
-                # A late snapshot of the dead may have come meanwhile, older than what was acknowledged last.
+                # A late snapshot may have come from a dead primary; it lacks what was acknowledged last.
                 self._replicas.close(shard, now_ns, "the shard begins anew")
                 replica = self._replicas.begin(shard, 0, now_ns)
             if replica is None or not replica.fits():
@@ -226,7 +226,7 @@ class Host:
             self._replicas.close(shard, now_ns, "not a member any more")
 
     def _begin_lineage(self, now_ns: int, shard: int, known: ShardEntry, entry: ShardEntry) -> None:
-        """Trust logs to be alike across lineages only if the new one continues our configuration."""
+        """Trust that logs agree across lineages only if the new lineage continues our configuration."""
         replica = self._replicas.by_shard[shard]
         if replica is not None and not replica.continues(known, entry):
             if entry.primary == self._context.incarnation and replica.receiver is None:
@@ -340,7 +340,7 @@ class Host:
         orphaned = all(member in context.dead for member in entry.members)
         whole = receiver is not None and receiver.complete
         if whole and not orphaned and (context.slot in entry.wanted or entry.epoch <= replica.epoch):
-            return  # It may have been proposed already, and counts for its primary until that is decided.
+            return  # It may have been proposed already; its primary counts it until that is decided.
         incoming = self._pairs.incoming.get(replica.primary_incarnation)
         heard_ns = replica.since_ns if incoming is None else max(incoming.heard_ns, replica.since_ns)
         if orphaned or now_ns - heard_ns > JOINER_SILENCE_GRACES * context.grace_ns:

@@ -20,7 +20,7 @@ class Input(msgspec.Struct, frozen=True, gc=False):
 class ClientRequests(Input, frozen=True, gc=False):
     """Requests of one client connection, in the order received. `client` is the dialog id of its hello.
 
-    `identity` is who is charged for what they cost, see `fairness`.
+    `identity` is charged for what they cost, see `fairness`.
     """
 
     connection: int
@@ -30,7 +30,7 @@ class ClientRequests(Input, frozen=True, gc=False):
 
 
 class ConnectionClosed(Input, frozen=True, gc=False):
-    """A client connection is gone: nothing is to be sent there any more."""
+    """A client connection is gone; send nothing more there."""
 
     connection: int
 
@@ -69,11 +69,11 @@ class Decisions(Input, frozen=True, gc=False):
 
 
 class CoordinationUp(Input, frozen=True, gc=False):
-    """The connection to the coordinator is (again) established: open proposals are to be sent again."""
+    """The connection to the coordinator is up, perhaps again: open proposals must be sent again."""
 
 
 class MemoryMeasured(Input, frozen=True, gc=False):
-    """How much memory this process has: its resident size."""
+    """How much memory this process takes: its resident size."""
 
     resident_bytes: int
 

@@ -1,9 +1,9 @@
 """The messages between actors, on the connection from a primary's actor to its peer's.
 
-One connection per ordered pair of actors carries everything but snapshots, which have a connection of their
-own (`bulk`), so that beacons never wait behind them. Replication is group commit: a `Prepare` takes what all
-shards of the pair have waiting. It is acknowledged as a whole; entries that the receiver does not accept are
-listed by shard and epoch.
+One connection per ordered pair of actors carries everything except snapshots. Those have a connection of
+their own (`bulk`), so that beacons never wait behind them. Replication is group commit: a `Prepare` carries
+the records that wait on all shards of the pair. It is acknowledged as a whole; the acknowledgement lists the
+entries that the receiver does not accept, by shard and epoch.
 """
 
 from typing import Annotated, TypeAlias
@@ -17,7 +17,7 @@ from greenroom_cluster.shard.state.records import ClientState, KeptResult, Recor
 
 PEER_FRAME_BYTES_MAX = 4 << 20
 
-# An actor sends far fewer, see `HostSettings`; more would keep this one busy for long.
+# An actor sends far fewer, see `HostSettings`; more would keep the receiver busy for too long.
 _Refused: TypeAlias = Annotated[tuple[tuple[int, int], ...], msgspec.Meta(max_length=SHARDS_MAX)]
 _Commits: TypeAlias = Annotated[tuple[tuple[int, int, int, int], ...], msgspec.Meta(max_length=SHARDS_MAX)]
 _Records: TypeAlias = Annotated[tuple[Record, ...], msgspec.Meta(max_length=4096)]
@@ -27,7 +27,7 @@ _Results: TypeAlias = Annotated[tuple[KeptResult, ...], msgspec.Meta(max_length=
 
 
 class ShardRecords(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Records of one shard that follow each other. `committed` is the primary's commit point.
+    """Consecutive records of one shard. `committed` is the primary's commit point.
 
     `shard_epoch` is the configuration under which the primary sends, which may be later than the epoch that
     a record was stamped with.
@@ -70,10 +70,10 @@ class Beacon(wire.Frame, frozen=True, tag=82):
 class BeaconOk(wire.Frame, frozen=True, tag=83):
     """The peer backs the sender on every shard but those listed as (shard, epoch).
 
-    `grant` numbers what the sender may add to the peer's memory: `room_bytes`, less what the peer has not
-    acknowledged yet; below 0 where more is used than may be. `spare_bytes` more is for replies to commands
-    that let no session grow. `share_bytes`: how much it could be once other grants are renewed; while that is
-    enough, the sender waits. Without these fields there is no bound.
+    `grant` numbers a grant: the sender may add `room_bytes` to the peer's memory, minus what the peer has not
+    acknowledged yet; below 0 if the peer uses more than it may. Another `spare_bytes` are only for replies to
+    commands that let no session grow. `share_bytes` is what the grant could become once others are renewed;
+    while that is enough, the sender waits. Without these fields there is no bound.
     """
 
     sent_ns: int
@@ -116,7 +116,7 @@ class SnapshotOk(wire.Frame, frozen=True, tag=85):
 class SnapshotRefused(wire.Frame, frozen=True, tag=86):
     """The joiner cannot take this snapshot: it is a member already, knows a later epoch, or is `full`.
 
-    `waits`: it could, once peers have returned what memory they hold in reserve.
+    `waits`: it could, once peers give back the memory that they hold in reserve.
     """
 
     shard: int

@@ -1,4 +1,4 @@
-"""Messages between actors: which pairs and which replicas hear of them, and what is answered."""
+"""Messages between actors: which pairs and replicas get them, and what is replied."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ from greenroom_cluster.shard.roles.role import InputKind
 
 
 class Peers:
-    """Takes in what peers say to one actor, and what becomes of the connections to them."""
+    """Takes in the messages of peers, and news of the connections to them."""
 
     def __init__(self, replicas: Replicas, strangers: Strangers) -> None:
         self._replicas = replicas
@@ -120,7 +120,7 @@ class Peers:
             pair.link_up(now_ns)
 
     def link_down(self, now_ns: int, _wall_us: int, event: LinkDown) -> None:
-        """Send nothing that would be lost, and give up the joins that have lost something."""
+        """Stop sending what would be lost, and give up joins that lost a chunk."""
         pair = self._pairs.outgoing.get(event.peer)
         if pair is None:
             self._context.ignore("LinkDown", "no such pair")
@@ -132,6 +132,6 @@ class Peers:
             pair.link_down()
 
     def _primaries(self, pair: Outgoing) -> list[Primary]:
-        """Return the primaries here that have the pair's peer for a recipient."""
+        """Return the primaries here that send to the pair's peer."""
         replicas = [self._replicas.by_shard[shard] for shard in pair.recipients]
         return [each.primary for each in replicas if each is not None and each.primary is not None]

@@ -1,4 +1,4 @@
-"""What the replicas of one actor share, from which each part of a replica takes what it needs."""
+"""What the replicas of one actor share. Each part of a replica takes from it what it needs."""
 
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.joining.slots import JoinSlots
@@ -20,8 +20,8 @@ class Opening:
 class Evictions:
     """The evictions of all primaries of one actor: how many sessions so far, and the bytes under way.
 
-    `wanted_bytes` are to be freed by whoever has something to evict, for a shard that has nothing.
-    `told_ns` is when the operator was told, and is not told again for a while; None: never.
+    `wanted_bytes`: a shard with nothing to evict asks the others to free so much. `told_ns` is when the
+    operator was last told (None: never), to tell it again only after a while.
     """
 
     __slots__ = ("sessions", "tables", "told_ns", "under_way_bytes", "wanted_bytes")
@@ -35,7 +35,7 @@ class Evictions:
 
     @property
     def evictable_bytes(self) -> int:
-        """What all primaries here could free."""
+        """How much all primaries here could free."""
         return sum(table.evictable_bytes for table in self.tables)
 
 

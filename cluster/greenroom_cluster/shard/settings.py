@@ -1,4 +1,4 @@
-"""What an operator may set of the replication core, and how the settings must relate."""
+"""Settings of the replication core that an operator may change, and how they must relate."""
 
 from typing import Literal, TypeAlias, get_args
 
@@ -19,7 +19,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Times, limits and windows of one actor's replicas.
 
     A backup's grace must outlast the primary's lease by more than two clocks can drift apart in that time;
-    construction raises UsageError if it does not, or if a limit leaves another no room.
+    construction raises UsageError if it does not, or if one limit leaves no room for another.
     """
 
     beacon_seconds: float = 0.25
@@ -55,7 +55,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     expire_batch_max: int = 512
 
     def __post_init__(self) -> None:
-        """Refuse settings under which the promises would not hold."""
+        """Refuse settings that would break the guarantees."""
         if self.grace_seconds <= self.lease_seconds * (1 + CLOCK_DRIFT):
             raise UsageError(
                 f"grace_seconds ({self.grace_seconds}) must be more than lease_seconds "

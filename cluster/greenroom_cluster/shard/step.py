@@ -1,4 +1,4 @@
-"""The step under way: what it has done, what it may still do, and what it leaves to later ones."""
+"""The current step: what it has done, what it may still do, and what it leaves for later steps."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ from greenroom import wire
 from greenroom_cluster.shard.settings import HostSettings, ns
 
 ITEMS_MAX = 8192
-"""After so many items that were read in Python, about 4 us each, a step applies no more."""
+"""A step stops applying after so many items that were read in Python, at about 4 us each."""
 
 MARK_SHARD, MARK_EPOCH, MARK_SEQUENCE = range(3)
 
@@ -14,8 +14,8 @@ MARK_SHARD, MARK_EPOCH, MARK_SEQUENCE = range(3)
 class Mark(Protocol):
     """Three integers that name the record about to be applied; a sequence number of 0: none is.
 
-    Kept where they outlive the process, so that a successor can spare itself a record on which this one dies.
-    Not a function: three stores take a tenth of a microsecond, a call that packs them twice that.
+    They are kept where they outlive the process, so that a successor can avoid the record on which this one
+    died. Not a function: three stores take a tenth of a microsecond, a call that packs them twice that.
     """
 
     def __setitem__(self, field: int, value: int, /) -> None:
@@ -50,7 +50,7 @@ class Step:
 
     def __init__(self, settings: HostSettings, mark: Mark) -> None:
         self._bytes_max = settings.step_bytes
-        # A gap between steps means that this process stood still: what it knows of others is as old.
+        # A gap between steps means that this process stood still, so what it knows of others is as old.
         self._pause_ns = ns(2 * settings.beacon_seconds)
         self.mark = mark
         self.now_ns = 0
@@ -58,15 +58,15 @@ class Step:
         self.ready: dict[int, None] = {}
         self.behind: dict[int, None] = {}
         self.unfinished: dict[int, None] = {}
-        # What may still be applied: bytes that commands bring and open, and items that are read in Python.
+        # How much may still be applied: bytes that commands bring and open, and items read in Python.
         self.bytes_left = self._bytes_max
         self.items_left = ITEMS_MAX
-        # Entries listed, shards asked for by requests to many, items of data read, what operators were shown.
+        # Entries listed, shards asked by requests to many, items of data read, what operators were shown.
         self.listed = 0
         self.fanned_out = 0
         self.walked_items = 0
         self.inspected: tuple[wire.ReplicaState, ...] = ()
-        # Whose requests it takes in, and how many bytes of whose commands it applied.
+        # By identity: requests taken in, and bytes of commands applied.
         self.identity = ""
         self.applied_bytes: dict[str, int] = {}
 

@@ -1,9 +1,9 @@
-"""The rounds in which replicas are rid of what is over, in steps that no request has to wait long for.
+"""Rounds that remove expired sessions, in steps short enough that no request waits long for one.
 
-A million sessions may end in one second. If an actor removed all that it finds at once, and its peers applied
-that at once, every request in between would wait for it. So a round stops after a number of looks and goes on
-a moment later, when what has come meanwhile has been served. A round that found something to look at is
-followed by the next right away; else the next comes after `sweep_seconds`.
+A million sessions may end in one second. If an actor removed all of them at once, and its peers applied that
+at once, every request would wait meanwhile. So a round stops after a number of looks and goes on a moment
+later, after serving the requests that came in between. If a round found anything to look at, the next one
+follows right away, else after `sweep_seconds`.
 """
 
 from collections.abc import Sequence

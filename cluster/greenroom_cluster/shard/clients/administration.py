@@ -1,4 +1,4 @@
-"""What an actor does for operators: show its replicas, and drop the record at which one is suspended."""
+"""Requests of operators: show the replicas of an actor, and drop the record at which a shard is suspended."""
 
 from collections.abc import Sequence
 
@@ -17,11 +17,11 @@ def administer(
     connection: int,
     request: wire.Inspect | wire.DropRecord,
 ) -> None:
-    """Answer an operator's question, or follow an operator's word and say so, or why not."""
+    """Answer an operator's question, or do what it asks and confirm that, or say why not."""
     context, step = resources.context, resources.step
     if isinstance(request, wire.Inspect):
         if not step.inspected:
-            # However often it is asked for in one step, it is looked at once.
+            # Looked at once a step, however often it is asked for.
             step.inspected = tuple(replica.state(now_ns) for replica in replicas if replica is not None)
         memory = resources.memory
         memory.count_all()
@@ -60,7 +60,7 @@ def _refusal(context: Context, replica: Replica | None, request: wire.DropRecord
         return wire.Failed(request.request_id, wire.FailureCode.CONFLICT, detail)
     former = None if context.map is None else context.map.actors.get(suspension.former)
     if former is not None and former.state != "dead":
-        # It may come to itself, and acknowledge what would be dropped here.
+        # It may wake up and acknowledge what would be dropped here.
         detail = f"{former.slot}, which hangs on this record, has not ended yet: try again once it has"
         return wire.Failed(request.request_id, wire.FailureCode.CONFLICT, detail)
     return None

@@ -1,4 +1,4 @@
-"""Which requests wait while their identity is in debt, see `fairness`; all others go on at once."""
+"""Which requests wait while their identity is in debt (see `fairness`); all others go on at once."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from greenroom_cluster.shard.state.log import record_bytes
 
 FANOUTS = frozenset({wire.DeleteByUser, wire.ListByUser, wire.Clean})
 BRINGING = frozenset({wire.Create, wire.Update, wire.Patch, wire.Rotate})
-"""What brings data, which is read before it is taken."""
+"""Requests that bring data, which is read before they are taken."""
 
 _REQUEST_BYTES = 1024
 _SHARD_BYTES = 8
@@ -44,7 +44,7 @@ def put_off(
     identity: str,
     request: wire.Create | wire.Update | wire.Patch | wire.Rotate,
 ) -> None:
-    """Have a request wait for one of the next steps, since this one has read enough."""
+    """Have a request wait for a later step, because this one has read enough."""
     waiting = CostlyRequest(connection, client, identity, request, record_bytes(request))
     if not fair.put_off(now_ns, waiting):
         _refuse(context, waiting)
@@ -58,7 +58,7 @@ def _refuse(context: Context, waiting: CostlyRequest) -> None:
 
 
 def _size_if_costly(request: wire.Request, replicas: Sequence[Replica | None]) -> int:
-    """Return about how many bytes a costly request takes while it waits, 0 if it is cheap."""
+    """Return about how many bytes a costly request takes while it waits, 0 for a cheap one."""
     match request:
         case wire.DeleteByUser() | wire.ListByUser() | wire.Clean():
             return _REQUEST_BYTES + _SHARD_BYTES * len(request.shards)

@@ -1,6 +1,6 @@
-"""Requests of clients at one actor: to which of its replicas they go, in what order, and who is charged.
+"""Requests of clients at one actor: which replica gets each, in what order, and who is charged.
 
-`fairness` tells why some wait.
+`fairness` explains why some wait.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _OF_NO_SESSION = FANOUTS | {wire.Inspect, wire.DropRecord}
 
 
 class Requests:
-    """Hands requests to replicas; there are none before `serve` was called. `fair` tells whose wait."""
+    """Hands requests to replicas, once `serve` has been called. `fair` decides whose requests wait."""
 
     def __init__(self, replicas: Replicas) -> None:
         resources = replicas.resources
@@ -49,7 +49,7 @@ class Requests:
         self._shift = POINT_BITS - (shard_count.bit_length() - 1)
 
     def go_on(self, now_ns: int, wall_us: int) -> None:
-        """Serve the request whose turn it is among those that wait, if one's is."""
+        """Serve the next waiting request, if one may go on."""
         waiting = self.fair.take(now_ns)
         if waiting is not None:
             self._serve(
@@ -59,11 +59,11 @@ class Requests:
     def spent(self, now_ns: int, spent_ns: int) -> Sequence[str]:
         """Take in how long the latest step took; return who is charged for it.
 
-        A step of the primary applies what it took in before: whoever had a large part of that is charged.
+        A step applies what earlier steps took in; identities with a large part in that are charged.
         """
         step = self._step
         applied, identity = step.applied_bytes, step.identity
-        # What else kept the process busy, or from its processor, is nobody's debt.
+        # Nobody is charged for what else kept the process busy or off its processor.
         if identity:
             bound_ns = NS_PER_REQUEST_MAX * self._taken + NS_PER_SHARD_MAX * step.fanned_out
             bound_ns += NS_PER_ENTRY_MAX * step.listed + NS_PER_BYTE_MAX * sum(applied.values())
@@ -76,7 +76,7 @@ class Requests:
         return tuple(applied)
 
     def take_in(self, now_ns: int, wall_us: int, event: ClientRequests) -> None:
-        """Serve what came on a client's connection, but for what its identity has to wait for."""
+        """Serve the requests of a client's connection, except those that its identity must wait for."""
         fair, identity, requests = self.fair, event.identity, event.requests
         if identity != fair.latest:
             fair.came(now_ns, identity)
@@ -125,10 +125,10 @@ class Requests:
             reason = "too many shards are asked for at once"
             context.effects.append(ReplyToClient(connection, wire.Overloaded(request.request_id, reason)))
             return
-        # What is logged or held names nothing but the shard itself, else the list is kept once a shard.
+        # Logged and held requests name no shards: else each shard would keep the whole list.
         request = msgspec.structs.replace(request, shards=())
         if not isinstance(request, wire.ListByUser) and request.removed is not None:
-            # Only primaries say this.
+            # Only primaries set it, in their logs.
             request = msgspec.structs.replace(request, removed=None)
         gather = Gather(connection, request)
         for shard in shards:
@@ -140,7 +140,7 @@ class Requests:
         gather.seal(context.effects)
 
     def connection_closed(self, _now_ns: int, _wall_us: int, event: ConnectionClosed) -> None:
-        """Forget what came on a connection that is gone and has not begun."""
+        """Forget waiting requests of a connection that is gone."""
         self.fair.drop(event.connection)
         for replica in self._replicas.by_shard:
             if replica is not None and replica.primary is not None:

@@ -1,7 +1,7 @@
-"""How many snapshots one actor sends at a time, in all and to one peer, and which shards wait for their turn.
+"""How many snapshots an actor sends at a time, in all and to one peer, and which shards wait for their turn.
 
-Few to one peer, because its acknowledgements come together and each asks for the next chunk in the same step.
-Limited by peer rather than in all, so that one that hangs or refuses holds up only what it should get itself.
+Few to one peer, because its acknowledgements arrive together, and each asks for the next chunk in the same
+step. The limit is per peer, so that a peer that hangs or refuses delays only its own joins.
 """
 
 from collections.abc import Container
@@ -35,7 +35,7 @@ class JoinSlots:
         self._taken[peer] = self._taken.get(peer, 0) + 1
 
     def give_back(self, peer: bytes, *, joined: bool) -> None:
-        """Count it no more. If it came to nothing, others wait for the next look at all shards."""
+        """Count a join that ended. If it failed, other shards wait for the next look at all of them."""
         left = self._taken.pop(peer) - 1
         if left:
             self._taken[peer] = left
@@ -43,16 +43,16 @@ class JoinSlots:
             self._renewed[peer] = None
 
     def wait(self, peer: bytes, shard: int) -> None:
-        """Remember a shard that would begin a join to this peer."""
+        """Remember a shard that waits to begin a join to this peer."""
         self._waiting.setdefault(peer, {})[shard] = None
 
     def forget_others(self, peers: Container[bytes]) -> None:
-        """Forget who waits for any but these peers."""
+        """Forget the shards that wait for other peers than these."""
         for peer in [peer for peer in self._waiting if peer not in peers]:
             del self._waiting[peer]
 
     def take_turn(self) -> int | None:
-        """Return the next shard that may begin in the place of a join that succeeded, if any."""
+        """Return the next shard that may begin after a join succeeded, if any waits."""
         while self._renewed:
             peer = next(iter(self._renewed))
             waiting = self._waiting.get(peer)

@@ -1,8 +1,8 @@
-"""Joining by snapshot: how a replica gets the state that it then keeps by the log.
+"""Joining by snapshot: how a replica gets the state that the log then keeps up to date.
 
-The sender freezes a view of the table, which costs one list of references since stored values are immutable,
-and sends it in chunks, a few in flight, on the bulk connection. Meanwhile the log goes on: records after the
-snapshot's sequence follow on the ordinary stream from the first acknowledged chunk on.
+The sender freezes a view of the table (one list of references, because stored values are immutable) and sends
+it in chunks on the bulk connection, a few in flight. The log goes on meanwhile: once the first chunk is
+acknowledged, records after the snapshot's sequence follow on the ordinary connection.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ CLIENT_BYTES = 48
 
 
 class SnapshotSender:
-    """One transfer of a shard's state, as chunks made when they are asked for."""
+    """One transfer of a shard's state. Chunks are made on demand."""
 
     __slots__ = (
         "_chunk_bytes",
@@ -100,7 +100,7 @@ class SnapshotSender:
 
 
 class SnapshotReceiver:
-    """The joiner's side: takes chunks in order into a table that nobody reads before the last one."""
+    """The joiner's side: takes chunks, in order, into a table that is not read before it is complete."""
 
     __slots__ = ("complete", "join", "next_number", "sequence", "table")
 

@@ -1,1 +1,1 @@
-"""What an actor takes on, and what it refuses or puts off."""
+"""Limits: which requests an actor takes, refuses or delays."""

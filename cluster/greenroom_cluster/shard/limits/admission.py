@@ -1,11 +1,11 @@
-"""What a primary takes on: the limits at which a request is refused before it is logged.
+"""Admission: the limits at which a primary refuses a request before it is logged.
 
-A refusal here is `Overloaded`, which promises that nothing was applied, or a `Failed` for what no session may
-hold; both come before the log. The limits bound memory and, as important, the work of one step: while a step
-runs no beacon is sent and no sign of life, so an actor with too much to apply at once looks dead to
-everybody, and so does its peer, which applies the same. What a patch costs is what it brings and the size of
-the session that it opens, as that will be once everything logged before is applied; many small containers
-cost more than their bytes. The session is opened once, whatever the number of paths.
+A refusal is `Overloaded`, which promises that nothing was applied, or `Failed` if no session may hold what
+the request brings. The limits bound memory and, equally important, the work of one step: no beacon and no
+sign of life is sent while a step runs, so an actor that applies too much at once looks dead to everybody, and
+so does its peer, which applies the same. A patch costs what it brings plus the size of the session that it
+opens, once everything logged before is applied; many small containers cost more than their bytes. The session
+is opened once, however many paths the patch has.
 """
 
 from collections.abc import Callable
@@ -30,16 +30,16 @@ OPENING = frozenset({wire.Patch, wire.Rotate})
 
 _REST_BYTES = RECORD_OVERHEAD_BYTES + COMMAND_BYTES
 SMALL_BYTES = 2048
-"""What is written and takes no more in the log goes without being accounted for."""
+"""Writes that take no more than this in the log are not accounted for."""
 _LARGE_BYTES = 64 * 1024
-"""Of data from this size on a step opens one at most."""
+"""A step opens at most one session of this size or more."""
 _WALKED_WEIGHT = 15
 _OPENING_BYTES = 32
 """A container takes as long to read and write as so many bytes of text."""
 
 
 class Admission:
-    """One primary's limits, and what its logged but not yet applied commands will cost.
+    """One primary's limits, and what the commands will cost that it has logged but not applied.
 
     `shed` is called when too much is in the log, and may free some of it.
     """
@@ -66,14 +66,14 @@ class Admission:
         self._opening = resources.opening
         self._shed = shed
         self._cleaning = 0
-        # By sequence number: the cost, the session that may grow, by how much, and whose command it is.
+        # By sequence number: the cost, the session that may grow, by how much, and the client.
         self.costs: dict[int, tuple[int, bytes, int, str]] = {}
         self._growth: dict[bytes, int] = {}
 
     def forgotten(self, known: Client | None, age_ms: int, time_us: int) -> bool:
         """Whether a repeat is so old that its first attempt may have been applied and forgotten.
 
-        That the client is known proves nothing if it became known again after the first attempt.
+        A known client proves nothing: it may have become known again after the first attempt.
         """
         if age_ms * 2000 <= self._settings.forget_us:
             return False
@@ -100,7 +100,7 @@ class Admission:
             return self._refused_write(command)  # type: ignore[arg-type]  # kind says which
         if kind is wire.Patch or kind is wire.Rotate:
             waiting, most = self._opening.bytes, settings.patch_bytes_max
-            # First what is known at once: to tell the cost takes time as well.
+            # First what is known at once, because estimating the cost takes time too.
             if waiting and (
                 waiting + self._opened(command.digest) > most  # type: ignore[union-attr]  # kind says which
                 or waiting + self._cost(command, size) > most  # type: ignore[arg-type]  # kind says which
@@ -112,7 +112,7 @@ class Admission:
         return None
 
     def _refused_write(self, command: wire.Create | wire.Update) -> wire.Failed | None:
-        """Return the refusal of what no session may hold; note how much of it was read in Python."""
+        """Return a refusal if no session may hold this data; count how much of it was read in Python."""
         data, label, user_id = command.data, command.label, command.user_id
         if len(data) > DATA_BYTES_MAX:
             return wire.Failed(command.request_id, wire.FailureCode.TOO_LARGE, f"{len(data)} bytes")
@@ -130,11 +130,11 @@ class Admission:
         return None
 
     def _too_many_replies(self, known: Client, command: Write) -> bool:
-        """Whether the client's replies, which are over a limit, would be still with this command.
+        """Whether the client's replies, which are over a limit, would still be over it with this command.
 
-        A command confirms replies once it is applied, so those do not count; were it refused for them, its
-        client could never confirm anything. Nor is the request refused up to which all is confirmed: its
-        reply is the one that the client needs to confirm more.
+        The replies that this command confirms do not count: were it refused because of them, the client could
+        never confirm anything. The request up to which all is confirmed is not refused either: the client
+        needs its reply to confirm more.
         """
         settings = self._settings
         if command.request_id <= command.low:
@@ -143,9 +143,9 @@ class Admission:
         return count >= settings.results_max or size > settings.results_bytes_max
 
     def logged(self, sequence: int, command: Write, size: int) -> None:
-        """Account for a command that was taken, whose record has `size`.
+        """Account for a command that was logged in a record of `size`.
 
-        Not needed for writes up to SMALL_BYTES, nor for what opens no session and is no Clean.
+        Not needed for writes up to SMALL_BYTES, nor for a command that opens no session and is no Clean.
         """
         kind = type(command)
         if kind is wire.Update or kind is wire.Create:
@@ -168,7 +168,7 @@ class Admission:
         self._growth[digest] = self._growth.get(digest, 0) + growth
 
     def applied(self, sequence: int) -> None:
-        """A command is applied, and costs nothing any more."""
+        """Release what an applied command had reserved."""
         known = self.costs.pop(sequence, None)
         if known is not None:
             cost, digest, growth, identity = known
@@ -176,7 +176,7 @@ class Admission:
             if identity and (size := max(cost, growth)) >= COSTLY_BYTES:
                 applied = self._step.applied_bytes
                 applied[identity] = applied.get(identity, 0) + size
-            # Not there any more if all that is left brings nothing.
+            # Gone already if none of the commands left brings anything.
             left = self._growth.get(digest, 0) - growth
             if left > 0:
                 self._growth[digest] = left
@@ -184,22 +184,22 @@ class Admission:
                 self._growth.pop(digest, None)
 
     def close(self) -> None:
-        """Nothing more will be applied by this primary."""
+        """Release everything: this primary applies nothing more."""
         self._opening.bytes -= sum(cost for cost, *_ in self.costs.values())
         self.costs.clear()
         self._growth.clear()
 
     @staticmethod
     def too_many_bytes(request_id: int) -> wire.Overloaded:
-        """Return the refusal of what would make the log outgrow its bound."""
+        """Return the refusal of a command that would make the log outgrow its bound."""
         return wire.Overloaded(request_id, "too many bytes wait for the shard's backup: write less at once")
 
     def opened(self, command: Write, size: int) -> int:
-        """Return how large a session one of OPENING is answered with; `size` is that of its record."""
+        """Return the size of the session in the reply to a command of OPENING, whose record has `size`."""
         return size + self._opened(command.digest)  # type: ignore[union-attr]  # both have one
 
     def _cost(self, command: wire.Patch | wire.Rotate, size: int) -> int:
-        """Return what a patch costs: sizes, and more for what is opened and brought in small containers."""
+        """Return what a patch costs: its sizes, plus a surcharge for small containers, opened or brought."""
         digest = command.digest
         stored = self._table.sessions.get(digest, b"")
         cost = size - _REST_BYTES + len(stored) + self._growth.get(digest, 0)
@@ -214,7 +214,7 @@ class Admission:
 
 
 def _label_objection(label: str) -> str:
-    """Return what is wrong with a label, "" if nothing is. Listings rest on its length in bytes."""
+    """Return what is wrong with a label, "" if nothing is. Listings rely on its length in bytes."""
     # Its characters were counted when it was decoded.
     if label.isascii() or (size := text_bytes(label)) <= LABEL_BYTES_MAX:
         return ""
@@ -237,7 +237,7 @@ def _extra_bytes(data: bytes) -> int:
 
 
 def _walked_bytes(data: bytes) -> int:
-    """Return how many bytes more of plain data take as long to open as this, if it is read in Python."""
+    """Return how many bytes to add so that plain data of that size takes as long to open."""
     if len(data) >= _LARGE_BYTES:
         return 0
     try:
@@ -247,7 +247,7 @@ def _walked_bytes(data: bytes) -> int:
 
 
 def _malformed(step: Step, command: wire.Patch | wire.Rotate) -> wire.Failed | None:
-    """Return the refusal of values that no session may hold; note how much was read in Python."""
+    """Return a refusal if no session may hold these values; count how much was read in Python."""
     try:
         if command.user is not None and (objection := _user_objection(command.user[0])):
             return wire.Failed(command.request_id, wire.FailureCode.INVALID, objection)

@@ -1,19 +1,19 @@
 """Which sessions end before their time when memory is full, if `eviction` says so: the oldest without a user.
 
-A primary that would refuse growth for want of memory logs an `Evict` instead, and answers `Overloaded`: a
-store asks again, and by then there is room. Like an expiry, an eviction is decided once and applied by all: a
-session that got a user before that point of the log stays.
+A primary that would refuse growth because memory is full logs an `Evict` instead and replies `Overloaded`:
+the store asks again, and by then there is room. Like an expiry, an eviction is decided once and applied by
+all replicas; a session that got a user earlier in the log stays.
 
-A little more is evicted than is needed, so that this happens once for many writes. What one eviction frees is
-waited for before the next: here until it is applied, at a backup until that has offered room anew twice,
-for the first offer may be of before. Else every write that comes meanwhile would evict more.
+A little more is evicted than needed, so that many writes need one eviction. The next one waits until the room
+of this one is there: here until it is applied; at a backup until it has offered room twice, because its first
+offer may date from before. Otherwise every write in between would evict more.
 
-Nothing is evicted where that cannot help: where more is lacking than all sessions take that may be evicted by
-the primaries here. So it is when something else has filled the memory, such as the buffers of connections.
+Nothing is evicted if that cannot help: if more memory is missing than evicting all such sessions would free.
+This happens when something else fills the memory, such as the buffers of connections.
 
-Old is what its shard has stored the longest under its id, whatever a client says of its creation. Each shard
-looks at its own sessions only, so the order across shards is no more than nearly that. One that has none left
-asks the others of its actor, which make the room with their next sweep.
+The oldest session is the one that its shard has stored longest under its id, whatever time of creation a
+client gives. Each shard looks only at its own sessions, so across shards the order is approximate. A shard
+with none left asks the others of its actor, which make room at their next sweep.
 """
 
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ from greenroom_cluster.shard.state.records import Evict
 EVICTING = "memory is full: sessions without a user are evicted to make room"
 
 _MARGIN_SHARE = 128
-"""Such a share of the memory here is made free beyond what is needed; of a peer's, what it keeps spare."""
+"""This share of the memory here is freed beyond what is needed; at a peer, what it keeps spare."""
 _TOLD_SECONDS = 60.0
 
 
 class Eviction:
-    """One primary's evictions, of which one at a time is under way. `under_way_bytes` is what that frees."""
+    """One primary's evictions, one at a time. `under_way_bytes` is what the present one frees."""
 
     __slots__ = (
         "_before",
@@ -63,15 +63,15 @@ class Eviction:
             self._evictions.tables[self._table] = None
 
     def make_room(self, charge: int, full: Sequence[Outgoing], spared: bytes) -> bool:
-        """Return whether room for a charge is being made: here, and at the peers that have none.
+        """Return whether room for a charge is being made, here and at the `full` peers.
 
-        Nothing is evicted for the growth of a session that would end by it, `spared`.
+        `spared` is the session that wants to grow; it is not evicted for that.
         """
         if self._table.anonymous is None:
             return False
         memory, evictions = self._memory, self._evictions
         wanted = most = 0
-        # Room that only has to be shared anew is none that is lacking.
+        # Room that only has to be shared out again is not missing.
         lacking = charge - max(memory.free_bytes, memory.share_bytes) - evictions.under_way_bytes
         if lacking > 0:
             most = charge - max(memory.free_bytes, self._whole(memory.share_bytes))
@@ -87,21 +87,21 @@ class Eviction:
             return False
         if self._evict(wanted, spared):
             return True
-        # Each shard evicts its own oldest, so one may have none left while others have.
+        # Each shard evicts its own oldest sessions, so one may run out while others have some.
         if evictions.evictable_bytes <= self._table.evictable_bytes:
             return False
         evictions.wanted_bytes = max(evictions.wanted_bytes, wanted)
         return True
 
     def help(self) -> None:
-        """Make the room that a shard without sessions to evict has asked for."""
+        """Make the room that a shard with nothing to evict has asked for."""
         wanted = self._evictions.wanted_bytes
         if wanted and self._table.anonymous and not self.under_way_bytes:
             self._evict(wanted, b"")
             self._evictions.wanted_bytes = max(wanted - self.under_way_bytes, 0)
 
     def _evict(self, wanted: int, spared: bytes) -> bool:
-        """Begin to evict the oldest sessions here that free so much; return False if there are none."""
+        """Begin to evict the oldest sessions here, `wanted` bytes of them; return False if there are none."""
         sessions = self._table.sessions
         digests: list[bytes] = []
         freed = 0
@@ -117,11 +117,11 @@ class Eviction:
         return bool(digests)
 
     def _whole(self, share_bytes: int) -> int:
-        """Return how much is free where one of the shares is so large: below 0 all of it is to be made up."""
+        """Return how much is free in all if one share is this large; below 0 all of it is missing."""
         return share_bytes * self._memory.shares if share_bytes < 0 else share_bytes
 
     def _begin(self, command: Evict, freed: int) -> None:
-        # In the step of the write that found no room, whose time was read just now.
+        # In the step of the write that found no room: it has just read the time.
         now_ns = self._step.now_ns
         self._through = self._replication.decide(now_ns, self._copy.clock.last_us, command)
         self._before = self._table.evicted
@@ -138,13 +138,13 @@ class Eviction:
             )
 
     def settle(self) -> None:
-        """Count what was evicted, once it is applied."""
+        """Count the evicted sessions, once the eviction is applied."""
         if self._through <= self._copy.committed:
             self._evictions.sessions += self._table.evicted - self._before
             self._end()
 
     def close(self) -> None:
-        """Nothing more will come of what is under way, as far as this primary knows."""
+        """Forget the eviction under way: this primary will not learn what becomes of it."""
         self._evictions.tables.pop(self._table, None)
         self._end()
 

@@ -1,16 +1,16 @@
-"""A fair share of long steps: whose costly requests have their turn, and whose wait.
+"""Fair shares of long steps: whose costly requests are served next, and whose wait.
 
-While a step runs nobody else is served, so a step of 20 ms makes whoever comes in that time wait for 10 ms on
-average: what it costs others grows with the square of its length. An identity (a host, or on the loopback a
-connection) is charged that square for each long step that its requests cause, and pays it off with time, up
-to a tenth of it. While it is in debt its costly requests wait, one identity's behind the other's in turn;
-what is cheap goes on at once. An identity that is alone is charged, but waits for nobody.
+While a step runs, nobody else is served. A request that arrives during a step of 20 ms waits 10 ms on
+average, so the cost to others grows with the square of the step's length. An identity (a host, or on the
+loopback a connection) is charged that square for each long step that its requests cause, and pays it off over
+time, at a tenth of the time that passes. While it is in debt, its costly requests wait, and identities in
+debt take turns; cheap requests go on at once. An identity that is alone is charged, but waits for nobody.
 
-Steps are measured where they run; what can have been done in them bounds the charge. Nothing is done here for
-steps that are short, and only an identity in debt is looked up.
+Steps are measured where they run, and no charge exceeds what the work done in one can have taken. Short steps
+cost nothing here, and only identities in debt are looked up.
 
-Prior art: deficit round robin (Shreedhar and Varghese, SIGCOMM 1995), the deficits paid after the service as
-in CFQ, since what a request costs is known only then.
+Prior art: deficit round robin (Shreedhar and Varghese, SIGCOMM 1995), with deficits paid after the service as
+in CFQ, because the cost of a request is known only then.
 """
 
 from collections import deque
@@ -20,7 +20,7 @@ import msgspec
 from greenroom import wire
 
 NS_PER_BYTE_MAX = 64
-"""What a byte of a command costs at most to apply. Like the next three with room to spare."""
+"""The most that a byte of a command costs to apply. Like the next three, a generous bound."""
 NS_PER_REQUEST_MAX = 100_000
 NS_PER_SHARD_MAX = 5_000
 NS_PER_ENTRY_MAX = 5_000
@@ -28,24 +28,24 @@ NS_PER_ENTRY_MAX = 5_000
 NS_PER_ITEM_MAX = 4_000
 """What an item of data costs that is read in Python."""
 WALKED_ITEMS_MAX = 8192
-"""After so many in a step, all else that brings data waits for the next steps."""
+"""After so many in a step, further requests that bring data wait for later steps."""
 LONG_STEP_NS = 1_000_000
-"""A step up to this length harms nobody and is not charged."""
+"""A step up to this length is not charged."""
 SHARE = 0.1
-"""How much of the time an identity may make others wait on average."""
+"""The share of time for which an identity may make others wait, on average."""
 DEBT_NS_MAX = 3_000_000_000
 """Nobody waits longer than this for one step: a store gives up after five seconds."""
 ALONE_NS = 1_000_000_000
-"""Whoever was the only one for this long is alone."""
+"""An identity is alone once no other has asked for this long."""
 WAITING_MAX = 256
 WAITING_BYTES_MAX = 4 << 20
 
 COSTLY_BYTES = 16 * 1024
-"""From this size on, of what a command brings and opens, it is charged, and waits while there is a debt."""
+"""A command that brings and opens at least this much is costly: it is charged, and waits while in debt."""
 
 
 class CostlyRequest(msgspec.Struct, frozen=True, gc=False):
-    """A request that waits. `size` is about the bytes that it takes meanwhile."""
+    """A waiting request. `size` is about how many bytes it takes while it waits."""
 
     connection: int
     client: bytes
@@ -63,23 +63,23 @@ class _Queue:
 
 
 class FairShare:
-    """Debts of identities, and the costly requests that wait for them to be paid."""
+    """Debts of identities, and their costly requests that wait."""
 
     def __init__(self) -> None:
-        # When each debt is paid, for all that are in debt or wait.
+        # When each debt is paid off, for identities that are in debt or have requests waiting.
         self.debts: dict[str, int] = {}
         self.latest = ""
         self._queues: dict[str, _Queue] = {}
         self._shared_ns = -ALONE_NS
 
     def came(self, now_ns: int, identity: str) -> None:
-        """Note that an identity asks for something, cheap or not; not needed if it is the `latest`."""
+        """Note that an identity asks for something, cheap or costly; not needed if it is the `latest`."""
         if identity != self.latest:
             self.latest = identity
             self._shared_ns = now_ns
 
     def charge(self, now_ns: int, identity: str, spent_ns: int) -> None:
-        """Charge an identity for a step, or its part of one, of this length."""
+        """Charge an identity for a step of this length, or for its part of one."""
         if spent_ns <= LONG_STEP_NS:
             return
         harm_ns = spent_ns * spent_ns // (2 * LONG_STEP_NS)
@@ -93,7 +93,7 @@ class FairShare:
         return self.debts[identity] > now_ns and not self._alone(now_ns)
 
     def wait(self, waiting: CostlyRequest) -> bool:
-        """Have a request wait; False if too many of its identity do already."""
+        """Have a request wait; return False if too many of its identity wait already."""
         queue = self._queues.get(waiting.identity)
         if queue is None:
             queue = self._queues[waiting.identity] = _Queue()
@@ -104,12 +104,12 @@ class FairShare:
         return True
 
     def put_off(self, now_ns: int, waiting: CostlyRequest) -> bool:
-        """Have a request wait for a later step, though its identity may owe nothing; False as in `wait`."""
+        """Have a request wait for a later step even if its identity owes nothing; False as in `wait`."""
         self.debts.setdefault(waiting.identity, now_ns)
         return self.wait(waiting)
 
     def drop(self, connection: int) -> None:
-        """Forget what came on a connection that is gone."""
+        """Forget the requests of a connection that is gone."""
         for identity, queue in list(self._queues.items()):
             left = [waiting for waiting in queue.requests if waiting.connection != connection]
             queue.requests = deque(left)
@@ -125,9 +125,9 @@ class FairShare:
         return min(due_ns, self._shared_ns + ALONE_NS + 1) if len(self._queues) == 1 else due_ns
 
     def take(self, now_ns: int) -> CostlyRequest | None:
-        """Return the request whose turn it is, None if all have to wait on.
+        """Return the request whose turn it is, None if all must wait longer.
 
-        One at a time: what it costs is charged before the next is taken.
+        One at a time, so that its cost is charged before the next is taken.
         """
         for identity in [each for each, paid_ns in self.debts.items() if paid_ns <= now_ns]:
             if identity not in self._queues:

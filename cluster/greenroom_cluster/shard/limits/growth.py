@@ -1,8 +1,8 @@
-"""What a primary lets grow: what adds is logged only if there is room for it, here and at its backups.
+"""Growth: a command that adds data is logged only if there is room for it, here and at the backups.
 
 Every command is charged the most that applying it can add, from when it is logged until it is applied, so
-that applying never needs more than was there. Where there is no room for the charge, what it would really add
-is looked at: a session that stays as large as it is can be written for as long as there is memory at all.
+that applying it never runs out of memory. If there is no room for the charge, the real growth is computed: a
+session that does not get larger can be written as long as there is any memory at all.
 """
 
 from greenroom import wire
@@ -21,16 +21,16 @@ _GROWING = frozenset({wire.Create, wire.Update, wire.Patch, wire.Rotate})
 _SHOWN = frozenset({wire.Patch, wire.Rotate})
 
 _TRIED_BYTES_MAX = 256 << 10
-"""Sessions beyond this are not patched twice only to see whether they grow."""
+"""Larger sessions are not patched twice only to see whether they grow."""
 
 _LOOKED_THROUGH_MAX = 256
-"""How many records that are not applied yet are looked through for a session."""
+"""How many unapplied records are searched for a session."""
 
 REPLIES_FULL = "too many replies are kept that clients have yet to confirm (an eighth of --memory-max)"
 
 
 class Growth:
-    """One primary's look at the memory that its commands take."""
+    """Decides for one primary whether there is memory for its commands."""
 
     __slots__ = ("_context", "_copy", "_eviction", "_memory", "_replication", "_step")
 
@@ -43,9 +43,9 @@ class Growth:
         self._eviction = eviction
 
     def charge(self, known: Client | None, command: Write, size: int, opened: int) -> int | wire.EncodedReply:
-        """Return what a command of that size is charged with, or why it is refused.
+        """Return what a command of this size is charged, or its refusal.
 
-        A patch is answered with all that it opens.
+        The reply to a patch holds the whole session that it opens.
         """
         memory = self._memory
         charge = size + GROWTH_BYTES + opened
@@ -79,9 +79,9 @@ class Growth:
         return self._without_room(known, command, charge) if short else charge
 
     def _without_room(self, known: Client | None, command: Write, charge: int) -> int | wire.EncodedReply:
-        """Decide about a command for whose charge somebody has no room."""
+        """Decide about a command when some actor has no room for its charge."""
         memory = self._memory
-        # One that joins counts too: where memory ends, a second copy comes before more sessions.
+        # A joiner counts too: when memory runs out, a second copy is worth more than more sessions.
         recipients = self._replication.recipients
         full = [each.pair for each in recipients if each.streaming and each.pair.room_bytes < charge]
         added = self._added(known, command)
@@ -114,7 +114,7 @@ class Growth:
         return wire.Failed(command.request_id, wire.FailureCode.FULL, reason)
 
     def _added(self, known: Client | None, command: Write) -> int | None:
-        """Return the most that a command adds that lets its session not grow; None if it does, or may."""
+        """Return the most that a command adds whose session does not grow; None if it grows, or may."""
         kind = type(command)
         if kind is wire.Create or self._is_pending(command):
             return None
@@ -144,7 +144,7 @@ class Growth:
         return reply + CLIENT_BYTES if known is None else max(reply - known.charged_below(command.low), 0)
 
     def _is_pending(self, command: Write) -> bool:
-        """Whether something that is not applied yet may change the session."""
+        """Whether an unapplied record may change the session."""
         log, committed = self._copy.log, self._copy.committed
         if log.appended - committed > _LOOKED_THROUGH_MAX:
             return True

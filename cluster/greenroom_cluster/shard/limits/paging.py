@@ -1,15 +1,15 @@
-"""Long commands in pages: a log-out everywhere of a user with many sessions, a clean of a shard with many.
+"""Long commands in pages: logging a user with many sessions out everywhere, cleaning a shard with many.
 
-Applied at once, such a command would stop its actor, and then the backup's, for as long as it takes. So the
-primary logs pages first, one at a time, each with a bounded number of removals. The command itself is logged
-when little is left, and decides: its reply is kept, and counts what the pages removed as well.
+Applied at once, such a command would block its actor, and then the backup's, as long as it takes. So the
+primary first logs pages, one at a time, each with a bounded number of removals. When little is left, it logs
+the command itself, which decides: its reply is kept, and also counts what the pages removed.
 
-A page holds records that every version can apply. It removes a user's sessions by their handles, which spares
-one that has gone to another user by then, and those that are over by an `Expire`.
+A page consists of records that every version can apply. It removes a user's sessions by their handles, which
+spares a session that belongs to another user by then, and expired sessions by an `Expire`.
 
-A user may go on logging in meanwhile, faster than pages take sessions away. So the oldest go first, and pages
-end when as many were removed as there were at the beginning. What has come since is removed by the command,
-in one step; where it is much, but little enough that pages keep up, it goes in pages too.
+A user may go on logging in meanwhile, faster than pages remove sessions. So the oldest go first, and pages
+end when as many were removed as there were at the beginning. The command removes the rest in one step. If
+that is much, but not so much that pages fall behind, it takes another round of pages.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,14 +26,14 @@ from greenroom_cluster.shard.state.table import SessionTable
 
 UNDER_WAY_MAX = 16
 LOOKS_PER_REMOVAL = 8
-"""To look whether a session is over costs so much less than to remove one."""
+"""Removing a session costs as much as checking this many for expiry."""
 
 Long: TypeAlias = wire.DeleteByUser | wire.Clean
 LONG = frozenset({wire.DeleteByUser, wire.Clean})
 
 
 class LongCommand:
-    """One command that is carried out in pages. `through` is the sequence number of its newest page's end."""
+    """A command that is carried out in pages. `through` is the last sequence number of its newest page."""
 
     __slots__ = ("_round", "_round_end", "_unseen", "client", "command", "removed", "taken", "through")
 
@@ -53,7 +53,7 @@ class LongCommand:
     def next_page(
         self, table: SessionTable, time_us: int, sequence: int, page_max: int
     ) -> tuple[list[Command], int]:
-        """Return what to log next, from `sequence` on, and what that costs in removals. Nothing: the end."""
+        """Return what to log next, from `sequence` on, and its cost in removals; no commands at the end."""
         command = self.command
         if isinstance(command, wire.Clean):
             return self._over(table, time_us, page_max)
@@ -62,14 +62,14 @@ class LongCommand:
         others = (digest for digest in table.users.oldest(command.user_id) if digest != command.keep)
         digests = list(islice(others, page_max))
         self.taken.update(digests)
-        # These have no client. What is kept of a reply is dropped by the next, which names a later one.
+        # Pages have no client: a reply that is kept for one is dropped by the next, which has a later id.
         return [
             wire.DeleteByHandle(number, number, 0, 0, digest, command.user_id)
             for number, digest in enumerate(digests, sequence)
         ], len(digests)
 
     def _goes_on(self, left: int, page_max: int) -> bool:
-        """Whether a log-out has another page. Rounds end, for each is at most half of the one before."""
+        """Whether a log-out has another page. Rounds end: each is at most half as long as the one before."""
         if left <= page_max:
             return False
         if len(self.taken) >= self._round_end:
@@ -131,7 +131,7 @@ class Paging:
         return None
 
     def takes(self, digest: bytes) -> bool:
-        """Whether pages remove the session of this digest: the command would remove a new one as well."""
+        """Whether pages remove the session of this digest; the command would also remove a new one."""
         return any(digest in each.taken for each in self.under_way)
 
     def begin(self, client: bytes, command: Long) -> None:
@@ -155,5 +155,5 @@ class Paging:
             command.removed += removed
 
     def end(self, command: LongCommand) -> None:
-        """All pages of a command are applied."""
+        """Forget a command whose pages are all applied."""
         self.under_way.remove(command)
