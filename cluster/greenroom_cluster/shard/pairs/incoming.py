@@ -1,4 +1,4 @@
-"""A pair of actors, as the actor sees it on which the backups are; `outgoing` tells of leases and graces."""
+"""A pair of actors, seen from the backups' side; `outgoing` explains leases and graces."""
 
 from greenroom_cluster.shard.messages import Beacon, BeaconOk
 from greenroom_cluster.shard.state.memory import UNLIMITED_BYTES, Memory
@@ -12,7 +12,7 @@ class Incoming:
     def __init__(self, peer: bytes, now_ns: int) -> None:
         self.peer = peer
         self.heard_ns = now_ns
-        # When the grace is over for the pair but not yet for shards that were taken up later.
+        # When to look again at shards taken up later, for which the grace ends later than for the pair.
         self.grace_due_ns = 0
         self.backed: set[int] = set()
         self._refusal = 0
@@ -25,7 +25,7 @@ class Incoming:
         self._refused[shard] = (epoch, self._refusal)
 
     def on_beacon(self, message: Beacon, now_ns: int, memory: Memory) -> BeaconOk:
-        """Note that the peer is alive, and answer for which shards it is still backed, with how much room."""
+        """Note that the peer is alive; return which shards it is still backed on, and with how much room."""
         self.heard_ns = now_ns
         if message.grant_seen < 0 or not memory.bounded:
             terms = (0, UNLIMITED_BYTES, 0, 0)
@@ -35,8 +35,8 @@ class Incoming:
             terms = (grant.number, grant.left_bytes, spare, memory.share_bytes)
         if message.refusals_seen == self._refusal:
             return BeaconOk(message.sent_ns, self._refusal, (), *terms)
-        # Refusals are kept for good, at most one a shard: a primary whose side of the pair was closed and
-        # opened again asks for all of them.
+        # Refusals are kept for good, at most one a shard: a primary that closes its side of the pair and opens
+        # it again asks for all of them.
         refused = tuple(
             (shard, epoch)
             for shard, (epoch, refusal) in self._refused.items()

@@ -1,12 +1,12 @@
 """Pairs of actors: leases, beacons and the replication stream, once per pair and not per shard.
 
-`Outgoing` is a pair as the actor sees it on which the primaries are, `Incoming` as the actor on which their
-backups are. The lease of a primary runs from when the newest acknowledged beacon was *sent*; the grace that a
-backup leaves it runs from when a beacon was *received*. The second begins later and lasts longer, so a backup
-never takes over while a lease that it granted still runs (Gray and Cheriton, SOSP 1989).
+`Outgoing` is a pair seen from the primaries' side, `Incoming` from the backups' side. A primary's lease runs
+from when the newest acknowledged beacon was *sent*; the grace that a backup gives it runs from when a beacon
+was *received*. The grace begins later and lasts longer, so a backup never takes over while a lease that it
+granted still runs (Gray and Cheriton, SOSP 1989).
 
-A beacon is acknowledged for all shards of the pair at once; shards that the backup no longer backs are listed
-by epoch. The list is repeated until the primary's side says that it has taken it in.
+A beacon is acknowledged for all shards of the pair at once. The acknowledgement lists the shards that the
+peer no longer backs, by epoch, and repeats the list until the primaries' side confirms it.
 """
 
 from collections import deque
@@ -24,11 +24,11 @@ from greenroom_cluster.shard.state.memory import UNLIMITED_BYTES
 
 NEVER_BYTES = -UNLIMITED_BYTES
 UNTOLD_BYTES = 256 << 10
-"""What a primary adds at most to a backup that has not said how much room it has."""
+"""The most that a primary adds to a backup that has not said yet how much room it has."""
 
 
 class Source(Protocol):
-    """What a pair sends of a shard: its log, and how much of that is decided."""
+    """What a pair sends of a shard: its log, and how much of it is decided."""
 
     @property
     def shard(self) -> int: ...  # noqa: D102  the number of the shard
@@ -79,7 +79,7 @@ class Recipient:
 
 
 class Flight:
-    """A `Prepare` that is not acknowledged yet."""
+    """A `Prepare` in flight."""
 
     __slots__ = ("batch", "parts")
 
@@ -89,7 +89,7 @@ class Flight:
 
 
 class Outgoing:
-    """The pair with one peer, on the primaries' side."""
+    """The pair with one peer, on the side of the primaries."""
 
     __slots__ = (
         "_address",
@@ -142,10 +142,10 @@ class Outgoing:
         self.commits_due: dict[int, Recipient] = {}
         self.room_bytes = room_bytes
         self.offered_bytes: int | None = None
-        # Below this more room is asked for at once; never while a reply that may bring it is awaited.
+        # Below this, ask for more room at once, but not while a reply that may bring it is on its way.
         self.enough_bytes = NEVER_BYTES
         self.spare_bytes = 0
-        # What evictions free at the peer that its offers may not tell yet; late: of those since the latest.
+        # Bytes that evictions free at the peer but its offers may not show yet; late: since the latest offer.
         self.evicting_bytes = 0
         self._evicting_late_bytes = 0
         self.grant_seen = 0
@@ -187,7 +187,7 @@ class Outgoing:
     # --- connection -----------------------------------------------------------------------------------------
 
     def link_up(self, now_ns: int) -> None:
-        """Send everything again that is not acknowledged: what was in flight may be lost."""
+        """Send everything unacknowledged again, because what was in flight may be lost."""
         self.up = True
         self.flights.clear()
         for recipient in self.recipients.values():
@@ -198,12 +198,12 @@ class Outgoing:
         self.flush()
 
     def link_down(self) -> None:
-        """Note that nothing gets through."""
+        """Note that the connection is gone."""
         self.up = False
         self.flights.clear()
 
     def resend(self, recipient: Recipient) -> None:
-        """Take a recipient's unacknowledged records as not sent."""
+        """Treat a recipient's unacknowledged records as not sent."""
         recipient.sent = recipient.acknowledged
         if recipient.streaming and recipient.source.log.appended > recipient.sent:
             self.unsent[recipient.source.shard] = recipient
@@ -211,7 +211,7 @@ class Outgoing:
     # --- leases ---------------------------------------------------------------------------------------------
 
     def beacon(self, now_ns: int) -> None:
-        """Ask for the lease again, and tell commit points that no prepare has carried."""
+        """Ask for the lease again, and send the commit points that no `Prepare` has carried."""
         self.beacon_due_ns = now_ns + ns(self._context.settings.beacon_seconds)
         if not self.up:
             return
@@ -225,9 +225,9 @@ class Outgoing:
         self._context.effects.append(Send(self.peer, message))
 
     def on_beacon_ok(self, message: BeaconOk) -> list[int]:
-        """Extend the lease; return the shards that the peer turned out not to back any more."""
+        """Extend the lease; return the shards that the peer, as it says, no longer backs."""
         if message.sent_ns < self._since_ns:
-            # It counts refusals that a former, closed pair with this peer took in, and this one never saw.
+            # It skips refusals that a former pair with this peer confirmed, and this one never saw.
             self._context.ignore("BeaconOk", "it answers a former pair")
             return []
         until_ns = message.sent_ns + self._context.lease_ns
@@ -237,7 +237,7 @@ class Outgoing:
         self._take_grant(message)
         left = []
         for shard, epoch in message.refused:
-            # Also where this actor is not the primary yet: it may still have to learn that it is.
+            # Even if this actor is not the primary there yet: it may learn that later.
             self.refused[shard] = max(epoch, self.refused.get(shard, 0))
             recipient = self.recipients.get(shard)
             if recipient is None or recipient.refused:
@@ -248,7 +248,7 @@ class Outgoing:
         return left
 
     def _take_grant(self, message: BeaconOk) -> None:
-        """Go by what the peer grants. Whatever it acknowledged before, it has counted already."""
+        """Use what the peer grants. It has already counted whatever it acknowledged before."""
         unknown = sum(
             recipient.source.log.charged_after(recipient.acknowledged)
             for recipient in self.recipients.values()
@@ -262,16 +262,16 @@ class Outgoing:
         self.evicting_bytes, self._evicting_late_bytes = self._evicting_late_bytes, 0
 
     def evict(self, freed: int) -> None:
-        """Count on what an eviction frees at the peer, until its next offer but one."""
+        """Count on the room that an eviction frees at the peer, until its second next offer."""
         self.evicting_bytes += freed
         self._evicting_late_bytes += freed
 
     def may_offer(self, size: int) -> bool:
-        """Whether the peer has said nothing yet, or may well have room for so much after its next reply."""
+        """Whether the peer may have room for so much after its next reply, or has said nothing yet."""
         return self.offered_bytes is None or size <= self.offered_bytes
 
     def ask_for_room(self) -> None:
-        """Send the next beacon at once, for its reply renews the grant; not before the last is answered."""
+        """Send a beacon at once, because its reply renews the grant, unless the last one is unanswered."""
         if self.enough_bytes != NEVER_BYTES:
             self.enough_bytes = NEVER_BYTES
             self.beacon_due_ns = 0
@@ -283,7 +283,7 @@ class Outgoing:
     # --- replication ----------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Send what waits, as far as the window allows; the rest goes with the next acknowledgement."""
+        """Send waiting records, as far as the window allows; the rest follows the next acknowledgement."""
         settings = self._context.settings
         while self.unsent and self.up and len(self.flights) < settings.prepares_in_flight_max:
             entries = []
@@ -308,7 +308,7 @@ class Outgoing:
                 self._context.effects.append(Send(self.peer, Prepare(batch, tuple(entries))))
 
     def on_prepare_ok(self, message: PrepareOk, now_ns: int) -> list[int]:
-        """Take in an acknowledgement; return the shards of which more may be committed now."""
+        """Take in an acknowledgement; return the shards that may commit more now."""
         if not self.flights or self.flights[0].batch != message.batch:
             self._context.ignore("PrepareOk", f"batch {message.batch} is not the oldest in flight")
             return []
@@ -332,7 +332,7 @@ class Outgoing:
         return advanced
 
     def retry(self) -> None:
-        """Offer refused records again: the peer may have learnt of the configuration by now."""
+        """Send refused records again: the peer may know the configuration by now."""
         self.retry_ns = NEVER_NS
         for recipient in self.recipients.values():
             if recipient.sent == recipient.acknowledged and not recipient.refused:

@@ -9,14 +9,14 @@ from greenroom_cluster.shard.state.memory import Memory
 
 
 class Pairs:
-    """Pairs with peers that back replicas here (`outgoing`) and with peers backed here (`incoming`)."""
+    """Pairs with peers that back primaries here (`outgoing`), or whose primaries are backed here."""
 
     __slots__ = ("_batches", "_context", "_memory", "incoming", "outgoing")
 
     def __init__(self, context: Context, memory: Memory) -> None:
         self._context = context
         self._memory = memory
-        # Numbered across all pairs, so that no reply to a former pair fits a batch of its successor.
+        # Numbered across all pairs, so that a reply to a former pair never fits a batch of its successor.
         self._batches = count(1)
         self.outgoing: dict[bytes, Outgoing] = {}
         self.incoming: dict[bytes, Incoming] = {}
@@ -25,7 +25,7 @@ class Pairs:
         """Return the pair with a peer that backs, or is to back, replicas here."""
         pair = self.outgoing.get(peer)
         if pair is None:
-            # What may be added to the peer's memory; a little as long as it has not said, see `memory`.
+            # What may be added to the peer's memory: a little, until it says how much, see `memory`.
             room_bytes = min(UNTOLD_BYTES, self._memory.spare_bytes)
             pair = self.outgoing[peer] = Outgoing(self._context, peer, now_ns, room_bytes, self._batches)
         return pair
@@ -38,6 +38,6 @@ class Pairs:
         return incoming
 
     def close_unused(self) -> None:
-        """End the pairs that serve no shard any more."""
+        """Close the pairs that no longer serve any shard."""
         for peer in [peer for peer, pair in self.outgoing.items() if not pair.recipients]:
             self.outgoing.pop(peer).close()

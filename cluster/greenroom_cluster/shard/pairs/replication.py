@@ -9,11 +9,11 @@ from greenroom_cluster.shard.state.records import Command, Record
 
 
 class Replication:
-    """Appends records, has them sent, and says up to which of them the log is committed.
+    """Appends records to the log, has them sent, and decides up to which the log is committed.
 
     `recipients` are sent the log; it is committed once all that are `counted` have it. `inherited` is what
-    the log held when this actor became primary. Until all of that is applied the primary is `behind`; with
-    `copy_first` that has to wait until another member has it.
+    the log held when this actor became primary. Until all of that is applied, the primary is `behind`. With
+    `copy_first`, it is applied only once another member has it.
     """
 
     __slots__ = (
@@ -65,7 +65,7 @@ class Replication:
         return sequence
 
     def decide(self, now_ns: int, time_us: int, command: Command, client: bytes = b"") -> int:
-        """Log what the primary decides on its own, which removes sessions and adds a reply at most."""
+        """Log a decision of the primary itself, which removes sessions and adds no more than a reply."""
         size = record_bytes(command)
         return self.append(now_ns, time_us, client, command, size, size + REPLY_BYTES + CLIENT_BYTES)
 
@@ -89,14 +89,14 @@ class Replication:
         return all(slot == context.slot for slot in context.map.shards[copy.shard].wanted)
 
     def needed_after(self, committed: int) -> int:
-        """Return the number up to which nobody needs the records, if so much is committed."""
+        """Return up to which number all recipients have the records, if so much is committed."""
         for recipient in self.recipients:
             if recipient.acknowledged < committed:
                 committed = recipient.acknowledged
         return committed
 
     def trim(self) -> None:
-        """Drop the records that nobody needs any more."""
+        """Drop the records that no recipient needs any longer."""
         self.log.trim(self.needed_after(self.copy.committed))
         self.copy.count()
 
@@ -119,7 +119,7 @@ class Replication:
         self.counted = tuple(recipient for recipient in self.recipients if recipient.counted)
 
     def tell_commit_point(self) -> None:
-        """Have the recipients told what is committed, with the next records or the next beacon."""
+        """Tell the recipients what is committed, with the next records or the next beacon."""
         shard = self.copy.shard
         for recipient in self.recipients:
             if recipient.streaming:

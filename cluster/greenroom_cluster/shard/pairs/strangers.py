@@ -1,8 +1,8 @@
-"""What an actor answers to one whom its map does not name.
+"""What an actor replies to peers that its map does not name.
 
-Such a peer has no part in any configuration known here: somebody made it up, or it is over, or the map that
-names it is still on its way. So it is refused in a way after which an honest peer asks again, and nothing is
-kept of it.
+Such a peer has no part in any configuration known here: it is made up, or it has left, or the map that names
+it is still on its way. So it is refused in a way that lets an honest peer ask again, and nothing is stored
+about it.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ GONE_MAX = 4096
 
 
 class Strangers:
-    """Whom an actor knows nothing of, or wants to know nothing of any more."""
+    """The peers that an actor does not know, or no longer deals with."""
 
     __slots__ = ("_context", "_departed", "_gone", "_memory", "_pairs")
 
@@ -33,22 +33,22 @@ class Strangers:
         self._context = context
         self._pairs = pairs
         self._memory = memory
-        # Who has left the map and is not forgotten yet, and who is.
+        # Incarnations that have left the map: those whose pair is still kept, and the others.
         self._departed: set[bytes] = set()
         self._gone: dict[bytes, None] = {}
 
     def include(self, peer: bytes) -> bool:
-        """Whether the map does not name this incarnation, or has ceased to name it before."""
+        """Whether this incarnation is a stranger: the map does not name it, or has dropped it before."""
         known = self._context.map
         return known is None or peer not in known.actors or peer in self._gone
 
     def forget_departed(self, before: ClusterMap | None, primaries: set[bytes]) -> None:
         """Drop the incoming pairs of incarnations that left the map, except `primaries` of replicas here.
 
-        With a pair goes the memory of what was refused to it, and who does not learn of a refusal may take
-        its lease for more than it is. So an incarnation that is forgotten stays a stranger, should a map name
-        it again. One that an older copy of the map lacks, with which a lineage begins, has not left: it comes
-        back.
+        With a pair, the refusals made to it are forgotten, and a peer that misses a refusal may believe in a
+        lease that it does not have. So a forgotten incarnation stays a stranger even if a later map names it
+        again. A lineage may begin with an older copy of the map, which lacks some incarnations: those have
+        not left, and come back.
         """
         after, incoming = self._context.map, self._pairs.incoming
         if before is None or after is None or before.lineage != after.lineage:

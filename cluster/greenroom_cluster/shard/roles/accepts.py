@@ -1,8 +1,8 @@
-"""What each role accepts, as the table by which everything that reaches a replica is dispatched.
+"""What each role accepts: the table that dispatches everything that reaches a replica.
 
-It is asked in one place for each of the two ways to a replica: `deliver` for what comes from other actors or
-with time, and `clients.requests` for requests. What a role does not accept is ignored with a reason, never
-acted on; a client is sent elsewhere instead. Handlers look at epochs and senders, which no role settles.
+Two places look it up: `deliver`, for messages from other actors and for what falls due with time, and
+`clients.requests`, for requests. What a role does not accept is never acted on: it is ignored with a reason,
+or the client is redirected. Handlers check epochs and senders, which do not depend on the role.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,15 +26,15 @@ from greenroom_cluster.shard.roles.replicas import Replicas
 from greenroom_cluster.shard.roles.role import InputKind, Role
 
 Handler: TypeAlias = Callable[..., Any]
-"""Of a request: `(server, now_ns, wall_us, origin, client, request)`; the server is the primary, if there is
-one, else the replica. Of all else: `(replicas, replica, now_ns, wall_us, sender, message)`, which returns
-whether it was taken in."""
+"""For a request: `(server, now_ns, wall_us, origin, client, request)`; the server is the primary, if there is
+one, else the replica. For all else: `(replicas, replica, now_ns, wall_us, sender, message)`, which returns
+whether the message was taken in."""
 
 
 def _serve_part(
     primary: Primary, now_ns: int, wall_us: int, origin: Gather, client: bytes, request: wire.Fanout
 ) -> None:
-    """Serve what was asked of many shards."""
+    """Serve this shard's part of a request to many."""
     if isinstance(request, wire.ListByUser):
         primary.read(now_ns, wall_us, origin, client, request)
     else:
@@ -105,29 +105,29 @@ def _approach_suspect(
 ACCEPTS: dict[Role, dict[InputKind, Handler]] = {
     # The first chunk of a snapshot makes a replica.
     Role.NONE: {InputKind.CHUNK: take_chunk},
-    # A snapshot, and the log that goes on meanwhile. It never takes over: it may lack what was committed.
+    # The snapshot, and the log after it. A joiner never takes over: it may lack what was committed.
     Role.JOINING: {
         InputKind.CHUNK: take_chunk,
         InputKind.RECORDS: receive_records,
         InputKind.COMMIT: receive_commit,
         InputKind.CATCH_UP: catch_up,
     },
-    # The log and the commit point; it alone may take over.
+    # The log and the commit point. Only a backup may take over.
     Role.BACKUP: {
         InputKind.RECORDS: receive_records,
         InputKind.COMMIT: receive_commit,
         InputKind.CATCH_UP: catch_up,
         InputKind.GRACE_OVER: end_grace,
     },
-    # It has proposed to take over, so it must not help the present configuration any more.
+    # It has proposed to take over, so it must no longer help the present configuration.
     Role.FENCED: {},
-    # It took over from a primary that died or hung on a record, and waits there for an operator.
+    # It took over from a primary that died or hung on a record, and waits for an operator.
     Role.SUSPENDED: {
         InputKind.READ: _reply_suspended,
         InputKind.WRITE: _reply_suspended,
         InputKind.CATCH_UP: _approach_suspect,
     },
-    # Reads and writes, and what its recipients say.
+    # Requests, and the replies of its recipients.
     Role.PRIMARY: {
         InputKind.READ: Primary.read,
         InputKind.WRITE: Primary.submit,
@@ -139,7 +139,7 @@ ACCEPTS: dict[Role, dict[InputKind, Handler]] = {
         InputKind.CHUNK_REFUSAL: _end_join,
         InputKind.CATCH_UP: _advance,
     },
-    # It has proposed that another be primary, which all its recipients may become; requests are held.
+    # It has proposed another primary, and any of its recipients may become it; requests are held.
     Role.HANDING_OVER: {
         InputKind.READ: Primary.read,
         InputKind.WRITE: Primary.submit,
@@ -154,7 +154,7 @@ ACCEPTS: dict[Role, dict[InputKind, Handler]] = {
 
 READS = {role: row.get(InputKind.READ) for role, row in ACCEPTS.items()}
 WRITES = {role: row.get(InputKind.WRITE) for role, row in ACCEPTS.items()}
-"""The columns of the table that are asked most."""
+"""The columns that are looked up most."""
 
 _NOTHING = repeat(None)
 
@@ -168,7 +168,7 @@ def deliver(
     kind: InputKind,
     messages: Iterable[Any] = _NOTHING,
 ) -> list[int]:
-    """Hand something of one kind to the replicas of shards; return the shards that did not take it in."""
+    """Hand one kind of input to the replicas of shards; return the shards that did not take it in."""
     accepts, by_shard, left = ACCEPTS, replicas.by_shard, []
     count = len(by_shard)
     for shard, message in zip(shards, messages, strict=False):

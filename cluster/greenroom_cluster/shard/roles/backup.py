@@ -1,4 +1,4 @@
-"""What a replica does that backs a primary: it logs, then acknowledges, and applies what is committed."""
+"""The work of a backup: log records, then acknowledge them, and apply what is committed."""
 
 from greenroom_cluster.shard.messages import ShardRecords
 from greenroom_cluster.shard.roles.replica import Replica
@@ -13,8 +13,8 @@ def receive_records(
 ) -> bool:
     """Log an entry of a `Prepare`; return whether all of it is in the log now.
 
-    A copy whose log is not the primary's is given up, and backs it no more: it is removed, and joins anew.
-    The process goes on: whoever could end it by one forged record could end both actors of a pair.
+    A copy whose log differs from the primary's is given up: its actor is removed from the shard, and joins
+    anew. The process goes on: if one forged record ended it, it could end both actors of a pair.
     """
     if not _is_from_primary(replica, sender, entry.shard_epoch, InputKind.RECORDS):
         return False
@@ -29,14 +29,14 @@ def receive_records(
 
 
 def _log(replica: Replica, now_ns: int, entry: ShardRecords) -> bool:
-    """Log an entry, and apply what is committed by it; return whether all of it is in the log now."""
+    """Log an entry and apply what it commits; return whether all of it is in the log now."""
     log, records = replica.log, entry.records
     before = log.appended
     memory = replica.memory
     if memory.free_bytes <= memory.ample_bytes:
         whole = log.receive(records, lambda command: record_bytes(command) + GROWTH_BYTES)
     else:
-        # What a log may add is little beside so much room.
+        # With so much room, it does not matter what the log may add.
         whole = log.receive(records)
     if log.appended > before:
         replica.clock.heard(records[-1].time_us, now_ns)
@@ -69,7 +69,7 @@ def receive_commit(
 def catch_up(
     _replicas: Replicas, replica: Replica, _now_ns: int, _wall_us: int, _sender: bytes, _message: None
 ) -> bool:
-    """Apply what an earlier step knew to be committed and left."""
+    """Apply committed records that an earlier step left."""
     _commit(replica, replica.known_committed)
     replica.count()
     return True
@@ -89,8 +89,8 @@ def end_grace(
 def _is_from_primary(replica: Replica, sender: bytes, epoch: int, kind: InputKind) -> bool:
     """Whether this comes from the replica's primary.
 
-    A later epoch of the same primary will do: it knows of a configuration that this replica has still to hear
-    of, and is the primary in both.
+    A later epoch of the same primary is accepted: it is primary in a configuration of which this replica has
+    yet to hear, and in the present one too.
     """
     if epoch < replica.epoch:
         reason = f"epoch {epoch} is over"

@@ -1,4 +1,4 @@
-"""What a replica does that joins: it takes in a snapshot, and refuses what is not the next part of one."""
+"""The work of a joiner: take in a snapshot chunk by chunk, and refuse chunks that do not continue it."""
 
 from greenroom_cluster.shard.effects import ReplyToPeer
 from greenroom_cluster.shard.joining.snapshot import SnapshotReceiver
@@ -15,7 +15,7 @@ def take_chunk(
     sender: bytes,
     chunk: SnapshotChunk,
 ) -> bool:
-    """Take in a chunk of a snapshot and say so, or why not. The first one makes the replica."""
+    """Take in a chunk of a snapshot and acknowledge it, or say why not. The first one creates the replica."""
     shard = chunk.shard
     context, memory = replicas.resources.context, replicas.resources.memory
     reason, full, waits = _objection(replicas, replica, sender, chunk), False, False
@@ -43,7 +43,7 @@ def take_chunk(
 def _objection(
     replicas: Replicas, replica: Replica | None, sender: bytes, chunk: SnapshotChunk
 ) -> str | None:
-    """Return why a chunk is not taken whatever memory is left, None if it may be."""
+    """Return why a chunk is refused regardless of memory, None if it may be taken."""
     known = replicas.resources.context.map
     if known is None or not 0 <= chunk.shard < len(replicas.by_shard):
         return "the joiner has no map with that shard yet"
@@ -56,10 +56,10 @@ def _objection(
 
 
 def _out_of_order(replica: Replica, sender: bytes, chunk: SnapshotChunk) -> str | None:
-    """Return why a chunk does not continue the copy here, nor may take its place; None if it does.
+    """Return why a chunk neither continues the copy here nor may replace it; None if it does or may.
 
-    This copy may count for its primary already: neither a superseded primary nor a chunk of an earlier join
-    that was long on its way may take its place.
+    The primary may count on this copy already, so it is not replaced for a superseded primary, nor for a late
+    chunk of an earlier join.
     """
     receiver = replica.receiver
     assert receiver is not None

@@ -21,13 +21,13 @@ FULL_RETRIES = 8
 
 
 class Membership:
-    """The recipients of one primary and what is being changed about them.
+    """The recipients of one primary, and the changes under way.
 
     `catching_up`: the joiner counts, and is proposed once it has logged all that was committed without it.
     `draining`: new requests are held, so that everything logged can be committed before a hand-over.
-    `refusal`: why the newest join was refused, empty if it was not. `refused_by`: the slot of the joiner if
-    it has no memory for the `refused_bytes` of the copy.
-    `quiet_until_ns`: until then, too, and nothing is handed over nor anybody joined; 0: not quiet.
+    `refusal`: why the newest join was refused, else empty. `refused_by`: the slot of a joiner that has no
+    memory for the `refused_bytes` of the copy.
+    `quiet_until_ns`: until then requests are held too, and no hand-over or join begins; 0: not quiet.
     """
 
     __slots__ = (
@@ -74,7 +74,7 @@ class Membership:
         self.quiet_until_ns = self._join_due_ns = now_ns + self._context.grace_ns
 
     def reconfigure(self, now_ns: int) -> None:
-        """Take the recipients from the replica's members."""
+        """Make the replica's members the recipients."""
         copy, replication = self._copy, self._replication
         self.opened = None
         self.draining = self.quiet_until_ns > 0
@@ -90,7 +90,7 @@ class Membership:
         known = {recipient.pair.peer for recipient in replication.recipients}
         for peer in backups:
             if peer not in known:
-                # Handed over: the former primary proposed it only when all members had the whole log.
+                # After a hand-over: the former primary proposed it only when all members had the whole log.
                 safe = max(copy.committed, replication.inherited)
                 acknowledged = safe if copy.doubted else copy.log.appended
                 self._send_to(peer, acknowledged, now_ns, counted=True)
@@ -98,7 +98,7 @@ class Membership:
             recipient.refused = copy.doubted or recipient.pair.refuses(copy.shard, copy.epoch)
             if recipient is not self.joiner and recipient.acknowledged < copy.committed:
                 raise InvariantError(f"shard {copy.shard}: a member lacks what was committed")
-        # A joiner could not take in the commit points that came before its snapshot was whole.
+        # A joiner could not take in commit points before its snapshot was complete.
         replication.tell_commit_point()
         copy.doubted = False
         replication.count_recipients()
@@ -108,7 +108,7 @@ class Membership:
         return self._replication.send_to(pair, acknowledged, now_ns, counted=counted)
 
     def close(self) -> None:
-        """Let all recipients go."""
+        """Send nothing more to any recipient."""
         if self.joiner is not None:
             self._end_transfer()
         for recipient in list(self._replication.recipients):
@@ -145,14 +145,14 @@ class Membership:
         self._follow_plan(now_ns)
 
     def _lost(self, recipient: Recipient, now_ns: int) -> str | None:
-        """Return why this recipient cannot be relied on any more, None if it can."""
+        """Return why this recipient can no longer be relied on, None if it can."""
         context = self._context
         if recipient.pair.peer in context.dead:
             return "known dead"
         if recipient.refused:
             return "it no longer backs this epoch"
-        # Who stood still must first ask again: it was silent, not the recipient, and without its backup it
-        # would acknowledge alone just when its own process is in doubt.
+        # After standing still, this process must first ask again: it was silent, not the recipient. If it
+        # removed its backup now, it would acknowledge alone just when it is in doubt itself.
         asked_ns = self._step.awake_ns + ns(context.settings.beacon_seconds)
         if now_ns >= max(recipient.pair.lease_until_ns, recipient.since_ns + context.lease_ns, asked_ns):
             return "lease run out"
@@ -176,10 +176,10 @@ class Membership:
         self.opened = self._context.propose(now_ns, copy.shard, copy.epoch, kind, primary, backups)
 
     def on_refused(self, now_ns: int, reason: str) -> None:
-        """Call off a proposal that was refused at the present epoch, by settling the epoch itself.
+        """Call off a proposal that was refused at the present epoch, by moving the epoch on.
 
-        A refusal tells what was decided then; a copy of the proposal may still be under way. Only a later
-        epoch is certain to keep it from ever applying.
+        A refusal says what was decided at that moment; a copy of the proposal may still be on its way. Only a
+        later epoch makes sure that it never applies.
         """
         opened, copy = self.opened, self._copy
         if opened is None or opened.proposal.epoch != copy.epoch or opened.proposal.kind == "reaffirm":
@@ -204,7 +204,7 @@ class Membership:
         if missing:
             self._stop_draining()
             if now_ns >= self._join_due_ns:
-                # Each in turn: one that cannot be reached must not keep the others from joining.
+                # In turn, so that one that cannot be reached does not keep the others from joining.
                 peer = missing[self._joins.begun % len(missing)]
                 if self._joins.free(peer):
                     self._start_join(peer, now_ns)
@@ -251,7 +251,7 @@ class Membership:
         context, copy = self._context, self._copy
         self.joiner = self._send_to(peer, copy.committed, now_ns, counted=False)
         self._joins.take(peer)
-        # The joiner is offered records only from the first acknowledged chunk on: before, it has no log.
+        # Records are sent only after the first chunk is acknowledged: before, the joiner has no log.
         self.transfer = SnapshotSender(
             copy.shard,
             copy.epoch,
@@ -275,12 +275,12 @@ class Membership:
             self._context.effects.append(Send(joiner.pair.peer, chunk, bulk=True))
 
     def on_bulk_up(self, peer: bytes) -> None:
-        """The snapshot connection to a peer is there."""
+        """Go on with a join now that the snapshot connection to the peer is up."""
         if self._joins_at(peer) and self.transfer is not None and self.transfer.next_number == 0:
             self._send_chunks()
 
     def on_bulk_down(self, now_ns: int, peer: bytes) -> None:
-        """The snapshot connection to a peer broke: what was on its way is lost, so the join starts over."""
+        """Start a join over: the snapshot connection broke, and what was on its way is lost."""
         transfer = self.transfer if self._joins_at(peer) else None
         if transfer is not None and transfer.next_number > 0 and not transfer.complete:
             self._abort_join("the snapshot connection broke", now_ns)
@@ -289,7 +289,7 @@ class Membership:
         return self.joiner is not None and self.joiner.pair.peer == peer
 
     def on_chunk_ok(self, message: SnapshotOk, now_ns: int) -> None:
-        """The joiner has a chunk: send the next, and propose to add it once it has them all."""
+        """Send the next chunk, or propose to add the joiner once it has all of them."""
         joiner, transfer = self.joiner, self.transfer
         if joiner is None or transfer is None or message.join != transfer.join:
             self._context.ignore("SnapshotOk", "no such join", self._copy.shard, self._copy.epoch)
@@ -303,7 +303,7 @@ class Membership:
             self._add_if_ready(now_ns)
 
     def on_join_refused(self, message: SnapshotRefused, now_ns: int) -> None:
-        """The joiner cannot take the snapshot now."""
+        """Note why the joiner cannot take the snapshot now."""
         transfer, joiner = self.transfer, self.joiner
         if transfer is not None and joiner is not None and transfer.join == message.join:
             self._abort_join(message.reason, now_ns)
@@ -312,8 +312,8 @@ class Membership:
                 self.refused_by = self._context.slot_of(joiner.pair.peer)
                 self.refused_bytes = transfer.shard_bytes
             if message.full or message.waits:
-                # Memory becomes free slowly, and each attempt costs a chunk or two. What the joiner keeps for
-                # this actor it takes back only after a grace in which it hears nothing.
+                # Memory becomes free slowly, and each attempt costs a chunk or two. The joiner takes back the
+                # room that it keeps for this actor only after hearing nothing for a grace.
                 self._join_due_ns = now_ns + FULL_RETRIES * ns(self._context.settings.join_retry_seconds)
 
     def _add_if_ready(self, now_ns: int) -> None:
@@ -325,7 +325,7 @@ class Membership:
         if copy.log.appended - joiner.acknowledged > JOINER_LAG_RECORDS:
             return
         if not joiner.counted:
-            # From here on nothing is committed without it, so that under load, too, it can catch up.
+            # From here on nothing is committed without it, so that it can catch up even under load.
             joiner.counted = self.catching_up = True
             joiner.waiting_since_ns = now_ns if copy.log.appended > joiner.acknowledged else 0
             self._replication.count_recipients()
@@ -334,7 +334,7 @@ class Membership:
     def add_if_caught_up(self, now_ns: int) -> None:
         """Propose the joiner once it has logged all that was committed without it.
 
-        A member that lacked an acknowledged record would lose it by taking over.
+        A member that lacks an acknowledged record would lose it if it took over.
         """
         joiner, copy = self.joiner, self._copy
         if joiner is None or self.opened is not None or joiner.acknowledged < copy.committed:
@@ -362,10 +362,10 @@ class Membership:
         self._join_due_ns = now_ns + ns(self._context.settings.join_retry_seconds)
         self._replication.trim()
         if joiner.counted:
-            # What waited for the joiner alone can be committed without it.
+            # Records that only the joiner had not acknowledged can be committed now.
             self._step.ready[self._copy.shard] = None
 
     def shed(self, now_ns: int) -> None:
-        """Give up a join that keeps too much of the log from being dropped."""
+        """Give up a join that keeps too much of the log in memory."""
         if self.joiner is not None and not self.joiner.counted:
             self._abort_join("the joiner is too far behind", now_ns)

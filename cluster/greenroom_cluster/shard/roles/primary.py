@@ -1,10 +1,11 @@
-"""What a primary does: admit requests, commit what all recipients have logged, answer.
+"""The work of a primary: admit requests, commit what all recipients have logged, reply.
 
-Write path: stamp, append, send to every recipient; when all that count have logged it: apply, then answer.
-Reads are answered from applied state under the lease of every recipient that counts; without a lease they are
-held and looked at anew. A request that stands in the log is never refused afterwards: the peer may commit it.
+A write is stamped, appended and sent to every recipient; once all that count have logged it, it is applied,
+then answered. Reads are answered from applied state, under the leases of all recipients that count; without
+them they are held until there are leases again. A request in the log is never refused afterwards: a peer may
+commit it.
 
-How the configuration changes is in `membership`.
+`membership` decides how the configuration changes.
 """
 
 from collections import deque
@@ -66,9 +67,9 @@ class Primary:
         self.clock = copy.clock
         self._step = resources.step
         self.held: deque[tuple[Origin, bytes, Read | Write]] = deque()
-        # Who waits for the reply to a command in the log, by client and request.
+        # Who waits for the reply to a logged command, by client and request id.
         self._waiting: dict[tuple[bytes, int], tuple[Origin, Write]] = {}
-        # Reads to look at again once an expiry is decided, by its sequence number.
+        # Reads to serve again once an expiry is decided, by its sequence number.
         self._rereads: dict[int, tuple[Origin, Read]] = {}
         self.replication = Replication(copy, resources)
         self.membership = Membership(self.replication, resources, now_ns)
@@ -85,16 +86,16 @@ class Primary:
 
     @property
     def inherited(self) -> int:
-        """What the log held when this actor became primary; it is applied before anything is served."""
+        """The end of the log when this actor became primary; nothing is served before that is applied."""
         return self.replication.inherited
 
     @property
     def paused(self) -> bool:
-        """Whether requests are held: not all is applied, it is handed over, or a former primary may serve."""
+        """Whether requests are held: to apply the log, to hand over, or while a former primary may serve."""
         return self.replication.behind or self.membership.draining
 
     def leased(self, now_ns: int) -> bool:
-        """Whether every recipient that counts has promised not to take over yet."""
+        """Whether every recipient that counts has granted a lease that still runs."""
         for recipient in self.replication.counted:
             if recipient.pair.lease_until_ns <= now_ns or recipient.refused:
                 return False
@@ -130,7 +131,7 @@ class Primary:
         live, over = self.table.newest_of(request.user_id, limit, time_us, settings.expire_batch_max)
         step.listed += len(live) + len(over)
         if over:
-            # A bounded number at a time: the request is looked at again once that is decided.
+            # A bounded number at a time; the request is served again once they are decided.
             self._expire_first(now_ns, time_us, tuple(over), origin, request)
             return
         self.reply(origin, wire.Listing(request.request_id, (self.shard,), tuple(live)))
@@ -138,7 +139,7 @@ class Primary:
     def _expire_first(
         self, now_ns: int, time_us: int, over: tuple[bytes, ...], origin: Origin, request: Read
     ) -> None:
-        """A reply that rests on an expiry waits until that expiry is decided, so that it stays true."""
+        """Expire sessions before replying to a read, so that the reply stays true after a failover."""
         if self.log.held_bytes > self.context.settings.uncommitted_bytes_max:
             self.reply(origin, self.admission.too_many_bytes(request.request_id))
             return
@@ -161,7 +162,7 @@ class Primary:
             return
         replication = self.replication
         if replication.behind or self.membership.draining:
-            # As `paused` says, but without another call for every write.
+            # The same as `paused`, without another call for every write.
             self._hold(origin, client, command)
             return
         time_us = self.clock.read(now_ns, wall_us)
@@ -186,7 +187,7 @@ class Primary:
         waiting[key] = (origin, command)
 
     def _repeats(self, origin: Origin, known: Client, command: Write) -> bool:
-        """Answer a request that was answered before; False if there is no reply to it."""
+        """Repeat the kept reply to a request; return False if there is none."""
         request_id = command.request_id
         if request_id < known.low:
             self.reply(origin, wire.Unknowable(request_id, "an id below the client's own low-watermark"))
@@ -198,7 +199,7 @@ class Primary:
         return True
 
     def _pages(self, origin: Origin, client: bytes, command: Write) -> bool:
-        """Begin a command that takes pages, or refuse what has to wait for one; False to log it now."""
+        """Begin a command in pages, or refuse one that must wait for pages; return False to log it now."""
         paging, request_id = self.paging, command.request_id
         if isinstance(command, Long):
             if not paging.needed(command):
@@ -214,13 +215,13 @@ class Primary:
         if isinstance(command, wire.Create | wire.Rotate) and paging.takes(
             command.digest if isinstance(command, wire.Create) else command.new_digest
         ):
-            # The command that removed it decides only at its end, and would remove it a second time.
+            # The long command would remove the new session too, when it is logged at the end.
             self.reply(origin, wire.Overloaded(request_id, "a session of this id is being removed"))
             return True
         return False
 
     def go_on(self, now_ns: int, wall_us: int, room: int) -> int:
-        """Log the next pages of long commands; return what they cost in removals, about `room` at most."""
+        """Log the next pages of long commands; return their cost in removals, at most about `room`."""
         settings = self.context.settings
         if self.paused or self.log.held_bytes > settings.uncommitted_bytes_max:
             return 0
@@ -266,7 +267,7 @@ class Primary:
             self.copy.count()
 
     def release(self, now_ns: int, wall_us: int) -> None:
-        """Look again at the requests that were held, and at what long commands have left to do."""
+        """Serve the held requests, if that is possible now, and go on with long commands."""
         if self.paging.under_way:
             self._step.unfinished[self.shard] = None
         if self.paused or not self.held or not self.leased(now_ns):
@@ -283,7 +284,7 @@ class Primary:
     # --- the log --------------------------------------------------------------------------------------------
 
     def advance(self, now_ns: int, wall_us: int) -> None:
-        """Commit what every recipient that counts has logged: apply it, then answer."""
+        """Commit what every recipient that counts has logged: apply it, then reply."""
         copy, replication = self.copy, self.replication
         if self.membership.catching_up:
             self.membership.add_if_caught_up(now_ns)
@@ -304,14 +305,14 @@ class Primary:
             self.release(now_ns, wall_us)
 
     def _apply(self, target: int) -> list[tuple[Origin, Read]]:
-        """Apply the log up to a record, or what one step may, and answer; return reads to look at anew."""
+        """Apply the log up to a record, or as far as one step may, and reply; return reads to serve again."""
         copy, log, table = self.copy, self.log, self.table
         admission, paging = self.admission, self.paging
         apply, walked, waiting = table.apply, table.walked, self._waiting
         paged, effects, mark = paging.under_way, self.context.effects, self._step.mark
         again: list[tuple[Origin, Read]] = []
         needed = self.replication.needed_after(target)
-        # The usual: all of them are applied, and nobody needs them any more, so one pass takes them out.
+        # Usually all of them are applied and no recipient needs them any longer: one pass takes them out.
         keeps = needed < target or log.opening_at > copy.committed
         mark[MARK_SHARD] = self.shard
         for record in (log.records if keeps else log.take)(copy.committed, target):
@@ -341,7 +342,7 @@ class Primary:
         return again
 
     def _committed_more(self, now_ns: int) -> None:
-        """Do what waited for records to be committed."""
+        """Go on with what waited for these commits."""
         if self.paging.under_way:
             self._step.unfinished[self.shard] = None
         if self.eviction.under_way_bytes:
@@ -350,7 +351,7 @@ class Primary:
             self.membership.hand_over_if_drained(now_ns)
 
     def sweep(self, now_ns: int, wall_us: int, looks: int) -> int:
-        """Log what is over, after at most so many looks; return how many it took."""
+        """Log the expiry of sessions, after at most `looks` looks; return how many it took."""
         if not self.paused:
             self.eviction.help()
         return self._upkeep.sweep(now_ns, wall_us, looks, paused=self.paused)
@@ -358,14 +359,14 @@ class Primary:
     # --- configuration --------------------------------------------------------------------------------------
 
     def reconfigure(self, now_ns: int, wall_us: int) -> None:
-        """Go on under a configuration that was decided and has this actor as primary."""
+        """Go on under a newly decided configuration that has this actor as primary."""
         self._upkeep.reconfigure()
         self.membership.reconfigure(now_ns)
         self.advance(now_ns, wall_us)
         self.release(now_ns, wall_us)
 
     def manage(self, now_ns: int, wall_us: int) -> None:
-        """Look at the recipients and the plan; serve on if no hand-over is on its way any more."""
+        """Check the recipients and the plan; serve again if no hand-over is under way any longer."""
         draining = self.membership.draining
         self.membership.manage(now_ns)
         if draining and not self.membership.draining:
@@ -384,7 +385,7 @@ class Primary:
             )
 
     def close(self) -> None:
-        """Stop being primary: tell everybody who waits where to look, and what may have happened."""
+        """Stop being primary: redirect everybody who waits, and say whose request may yet take effect."""
         for origin, _, held in self.held:
             self.reply(origin, self.context.redirect(held.request_id))
         self.held.clear()

@@ -1,9 +1,9 @@
-"""One shard's copy in one of its roles, and the transitions between them.
+"""One shard's copy with its role, and the transitions between roles.
 
 PacificA (Lin et al., MSR-TR-2008-25): configurations are decided elsewhere by compare-and-set on the shard's
 epoch; here a replica only adopts what was decided. Roles change in `become_*` and nowhere else.
 
-What a role does stands in `primary`, `backup` and `joiner`.
+`primary`, `backup` and `joiner` hold what a replica does in these roles.
 """
 
 from greenroom import wire
@@ -22,7 +22,7 @@ from greenroom_cluster.shard.state.stored import expiry_of
 
 
 class Replica(Copy):
-    """A copy with a role. `since_ns` is when it took that up; `opened` is a takeover that it proposed."""
+    """A copy with a role, held since `since_ns`. `opened` is a takeover that it has proposed."""
 
     __slots__ = ("opened", "primary", "receiver", "resources", "since_ns", "suspension")
 
@@ -38,7 +38,7 @@ class Replica(Copy):
     # --- transitions ----------------------------------------------------------------------------------------
 
     def adopt(self, now_ns: int, wall_us: int, entry: ShardEntry) -> None:
-        """Take the place that a later configuration gives this replica; it must be a member of it."""
+        """Take the role that a later configuration gives this replica, which must be a member."""
         if entry.epoch <= self.epoch and self.members:
             raise InvariantError(f"shard {self.shard}: epoch {entry.epoch} adopted after {self.epoch}")
         before = self.epoch
@@ -53,30 +53,31 @@ class Replica(Copy):
             self.become_reconfigured(now_ns, wall_us)
 
     def fits(self) -> bool:
-        """Whether this copy can take its place in a configuration that names it; a joiner must be whole.
+        """Whether this copy can take its role in a configuration that names it; a joiner's must be complete.
 
-        Whom it was taken from need not be a member any more: who proposes to add this actor does so over its
-        latest copy (older snapshots are refused), and can have left only after a hand-over, for which every
-        member had the whole log.
+        The primary that sent it need not be a member any longer: it proposed this actor on the strength of
+        its latest copy (older snapshots are refused), and can have left only after a hand-over, for which
+        every member had the whole log.
         """
         return self.receiver is None or self.receiver.complete
 
     def continues(self, known: ShardEntry, entry: ShardEntry) -> bool:
-        """Whether a configuration of a new lineage is the one that this replica is in, `known` by the map.
+        """Whether `entry`, of a new lineage, is the configuration that this replica is in (`known`).
 
-        A new lineage begins from a copy of the map, which may name members that have parted since: then one
-        sequence number can stand for two records. The nonce tells whether anything happened in between.
+        A new lineage begins from a copy of the map. That may name members whose logs have diverged since:
+        then one sequence number can stand for two records. The nonce shows whether anything happened in
+        between.
         """
         return self.receiver is None and self.epoch == known.epoch and known.nonce == entry.nonce
 
     def count_now(self) -> None:
-        """Tell the books what this replica holds; one that is whole needs no room kept for it any more."""
+        """Tell the books what this replica holds; a complete one needs no room kept for it any longer."""
         super().count_now()
         if self.receiver is not None and self.receiver.complete:
             self.memory.joined(self.shard)
 
     def state(self, now_ns: int) -> wire.ReplicaState:
-        """Return what an operator is shown of this replica."""
+        """Return the state of this replica as operators see it."""
         primary = self.primary
         joiner = None if primary is None else primary.membership.joiner
         return wire.ReplicaState(
@@ -107,15 +108,15 @@ class Replica(Copy):
     def become_primary(
         self, now_ns: int, wall_us: int, before: int, suspect: SuspectRecord | None = None
     ) -> None:
-        """Apply the whole prepared log, which may hold what was acknowledged, and only then serve.
+        """Apply the whole log, which may hold acknowledged records, and only then serve.
 
-        But stop before the suspect: a primary has died or hangs on that record.
+        But stop before the suspect, the record on which a primary died or hangs.
         """
         if self.receiver is not None and not self.receiver.complete:
             raise InvariantError(f"shard {self.shard}: made primary while its snapshot is incomplete")
         former = self.primary_incarnation
         if self.suspension is not None:
-            # Also if the map has forgotten it, as one of a new lineage may.
+            # Even if the map has forgotten the suspect, as a map of a new lineage may.
             former, suspect = self.suspension.former, self.suspension.suspect
         reason = "started"
         if self.primary_incarnation:
@@ -125,7 +126,7 @@ class Replica(Copy):
         usurping = self.doubted and self.primary_incarnation != b""
         self.primary_incarnation = b""
         self.receiver = None
-        # Only who takes over alone is in doubt: before a hand-over the primary has applied the whole log.
+        # Only after a takeover: before a hand-over the primary has applied the whole log.
         if suspect is not None and former and len(self.members) == 1 and self._holds(suspect):
             self.become_suspended(former, suspect, reason)
             return
@@ -141,7 +142,7 @@ class Replica(Copy):
         self.context.warn(self.suspension.reason, self.shard)
 
     def approach_suspect(self) -> None:
-        """Apply what one step may of what comes before the record at which this replica is suspended."""
+        """Apply records before the one at which this replica is suspended, as many as one step may."""
         assert self.suspension is not None
         reached = self.affordable(self.suspension.record.sequence - 1)
         if reached > self.committed:
@@ -151,15 +152,15 @@ class Replica(Copy):
     def reconsider(
         self, now_ns: int, wall_us: int, before: SuspectRecord | None, after: SuspectRecord | None
     ) -> None:
-        """Go on if the suspicion was taken back: the former primary has applied the record after all."""
+        """Go on if the suspicion was withdrawn: the former primary has applied the record after all."""
         if self.suspension is not None and after is None and before == self.suspension.suspect:
             self._become_serving(now_ns, wall_us, "the former primary passed the record")
 
     def drop_record(self, now_ns: int, wall_us: int) -> None:
-        """Go on behind the record at which this replica is suspended, as if it had never changed anything.
+        """Go on after the record at which this replica is suspended, as if that changed nothing.
 
-        What is left of the log may hold another such record. It is applied once another member has it, who is
-        suspended in turn if this one ends over it.
+        The rest of the log may hold another such record. So it is applied only once another member has it,
+        which is suspended in turn if this one dies of it.
         """
         assert self.suspension is not None
         (record,) = self.log.take(self.committed, self.committed + 1)
@@ -169,7 +170,7 @@ class Replica(Copy):
         self._become_serving(now_ns, wall_us, reason, copy_first=True)
 
     def _holds(self, suspect: SuspectRecord) -> bool:
-        """Whether that record is in the log here, and the former primary had not applied it either."""
+        """Whether the suspect is in the log here, and the former primary had not applied it."""
         if not max(self.committed, self.known_committed) < suspect.sequence <= self.log.appended:
             return False
         (record,) = self.log.records(suspect.sequence - 1, suspect.sequence)
@@ -181,7 +182,7 @@ class Replica(Copy):
         self.suspension = None
         self.count()
         self._become(Role.PRIMARY)
-        # The shard's time begins now at the latest: a clock that jumps before the first request has to be
+        # The shard's time begins now at the latest, so that a clock that jumps before the first request is
         # doubted too.
         self.clock.read(now_ns, wall_us)
         self.primary = Primary(self, self.resources, now_ns)
@@ -193,7 +194,7 @@ class Replica(Copy):
         self.primary.reconfigure(now_ns, wall_us)
 
     def become_reconfigured(self, now_ns: int, wall_us: int) -> None:
-        """As the primary, go on under a later configuration, whatever had been proposed."""
+        """As the primary, go on under a later configuration, whatever was proposed."""
         assert self.primary is not None
         self._become(Role.PRIMARY)
         self.primary.reconfigure(now_ns, wall_us)
@@ -229,20 +230,20 @@ class Replica(Copy):
         self.context.transition(self.shard, self.epoch, self.role.value, reason)
 
     def close(self, now_ns: int, reason: str) -> None:
-        """Give the replica up: it is not a member any more."""
+        """Give the replica up, because it is no longer a member."""
         if self.primary is not None:
             self.primary.close()
             self.primary = None
         if self.primary_incarnation and self.role is not Role.JOINING:
-            # A joiner backs nobody yet, and may begin again at the same epoch.
+            # A joiner backs nobody yet, and may start over at the same epoch.
             self._incoming(now_ns).refuse(self.shard, self.epoch)
         self.memory.drop(self.shard)
         self.context.transition(self.shard, self.epoch, "none", reason)
 
     def sweep(self, now_ns: int, wall_us: int, looks: int) -> int:
-        """Look at sessions that may be over, at most `looks`; return at how many it looked.
+        """Look at up to `looks` sessions that may have expired; return how many it looked at.
 
-        Only a primary removes. A backup, who decides no expiry, keeps its index from growing.
+        Only a primary removes sessions. A backup decides no expiry; it only keeps its index from growing.
         """
         if self.primary is not None:
             return self.primary.sweep(now_ns, wall_us, looks)
@@ -262,7 +263,7 @@ class Replica(Copy):
         return self.opened if self.primary is None else self.primary.opened
 
     def on_decision(self, now_ns: int, decision: Decision) -> None:
-        """Take in the coordinator's word on the open proposal; what was applied shows in the map."""
+        """Take in the coordinator's decision on the open proposal; if it was applied, the map shows it."""
         opened = self.proposal
         if opened is None or opened.proposal.nonce != decision.nonce:
             self.context.ignore("Decision", "no such proposal is open", self.shard, self.epoch)
@@ -274,7 +275,7 @@ class Replica(Copy):
         elif decision.reason.startswith("stale"):
             self.context.ignore("Decision", decision.reason, self.shard, self.epoch)
         else:
-            # Still fenced: only a later epoch frees it. A refused nonce stays refused, so ask under another.
+            # Still fenced until a later epoch. A refused nonce stays refused, so ask under another.
             self.context.warn(f"takeover refused: {decision.reason}", self.shard)
             self.opened = self.context.prepare_takeover(now_ns, self.shard, self.epoch)
 

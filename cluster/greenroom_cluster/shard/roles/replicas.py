@@ -15,7 +15,7 @@ class Replicas:
         self.by_shard: list[Replica | None] = []
 
     def get(self, shard: int) -> Replica | None:
-        """Return the replica of a shard, if that is one and there is a replica of it."""
+        """Return the replica of a shard; None if there is none, or no such shard."""
         return self.by_shard[shard] if 0 <= shard < len(self.by_shard) else None
 
     def role_of(self, shard: int) -> Role:
@@ -24,7 +24,7 @@ class Replicas:
         return Role.NONE if replica is None else replica.role
 
     def begin(self, shard: int, epoch: int, now_ns: int) -> Replica:
-        """Put a new replica in the place of a shard."""
+        """Begin a new replica of a shard."""
         replica = self.by_shard[shard] = Replica(self.resources, shard, epoch, now_ns)
         return replica
 

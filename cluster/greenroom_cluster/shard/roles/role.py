@@ -1,13 +1,14 @@
-"""The roles of a replica, how one becomes another, and what can reach it; `accepts` tells which accepts what.
+"""The roles of a replica, how one becomes another, and the inputs; `accepts` says which role accepts which.
 
-Names are strings because those are found in a table without a call. docs/protocol.md shows both tables.
+StrEnum, because a plain Enum hashes in Python, and these are looked up for every request. docs/protocol.md
+shows both tables.
 """
 
 from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a replica is to its shard. An actor without one is in none."""
+    """The role of a replica in its shard; `NONE` for an actor without one."""
 
     NONE = "none"
     JOINING = "joining"
@@ -19,7 +20,7 @@ class Role(StrEnum):
 
 
 class InputKind(StrEnum):
-    """What can reach a replica."""
+    """Kinds of input to a replica."""
 
     READ = "read"
     WRITE = "write"
@@ -40,7 +41,7 @@ BECOMES: dict[Role, dict[Role, str]] = {
     Role.NONE: {Role.JOINING: "first chunk", Role.PRIMARY: "start decided"},
     Role.JOINING: {
         Role.BACKUP: "added",
-        # One that hears late that it was added, and of what was decided since.
+        # It hears late that it was added, together with what was decided since.
         Role.PRIMARY: "handed over",
         Role.SUSPENDED: "takeover before a suspect",
     },
@@ -67,4 +68,4 @@ BECOMES: dict[Role, dict[Role, str]] = {
     },
     Role.HANDING_OVER: {Role.BACKUP: "hand-over decided", Role.PRIMARY: "called off"},
 }
-"""What each role may become, and why. A replica that is given up is in none any more, whatever it was."""
+"""What each role may become, and why. A replica may be given up in any role."""

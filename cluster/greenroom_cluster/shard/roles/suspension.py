@@ -1,11 +1,11 @@
-"""What a shard does that is suspended: it answers that it is, and waits for an operator.
+"""The work of a suspended replica: say that the shard is suspended, and wait for an operator.
 
-A backup that takes over from a primary which died or hung on a record would most likely do the same, and the
-sessions of the shard would be gone. So it applies what comes before that record and stops. Nothing is lost
-while it waits; what becomes of the record is up to an operator.
+A backup that takes over from a primary that died or hung on a record would most likely die or hang too, and
+the shard's sessions would be gone. So it applies the records before that one and stops. Nothing is lost while
+it waits; an operator decides what becomes of the record.
 
-The record and those behind it are not decided: their clients are told that they stand in a log. Nobody else
-is refused more than `Overloaded` promises.
+That record and those after it are not decided: their clients learn that their requests stand in a log. All
+others get `Overloaded`, which promises that nothing was applied.
 """
 
 from collections.abc import Sequence
@@ -42,14 +42,14 @@ _KINDS: dict[type, str] = {
 
 
 def kind_of(command: Command) -> str:
-    """Return what an operator is told of a command: its kind, nothing of what it holds."""
+    """Return the kind of a command, which is all of it that operators see."""
     return _KINDS[type(command)]
 
 
 class Suspension:
     """Why one shard is suspended. `former` is the primary that `record` stopped.
 
-    `undecided` is the log from the first record that is not applied here, `suspect` that record's number.
+    `undecided` is the log from the first record that is not applied here, `suspect` the record's number.
     """
 
     __slots__ = ("_following", "_logged", "former", "reason", "record")
@@ -75,7 +75,7 @@ class Suspension:
         return SuspectRecord(self.former, self.record.epoch, self.record.sequence)
 
     def state(self) -> wire.SuspendedRecord:
-        """Return what an operator is shown."""
+        """Return the state as operators see it."""
         record = self.record
         return wire.SuspendedRecord(
             record.epoch,
@@ -88,7 +88,7 @@ class Suspension:
     def reply_to(
         self, client: bytes, asking: wire.Get | wire.Mutation, clients: ClientTable, map_version: int
     ) -> wire.EncodedReply:
-        """Return the reply it had, or that it may yet take effect, or that it was not applied."""
+        """Return a request's kept reply, or say that it may yet take effect, or that it was not applied."""
         request_id = asking.request_id
         known = clients.get(client)
         kept = None if known is None else known.results.get(request_id)
@@ -99,7 +99,7 @@ class Suspension:
         return wire.Overloaded(request_id, self.reason)
 
     def refuse_for_good(self, clients: ClientTable) -> None:
-        """Keep a refusal as the record's reply, so that no repeat of it is logged again."""
+        """Keep a refusal as the reply to the record's command, so that no repeat is logged again."""
         record, command = self.record, self.record.command
         if record.client:
             request_id: int = command.request_id  # type: ignore[union-attr]  # what has a client has a request id

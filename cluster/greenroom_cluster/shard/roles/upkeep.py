@@ -1,4 +1,4 @@
-"""What a primary does on its own: end what is over, forget silent clients, tell backups what they missed."""
+"""What a primary does on its own: expire sessions, forget silent clients, tell backups what they missed."""
 
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.pairs.replication import Replication
@@ -9,7 +9,7 @@ TELL_EVERY = 30
 
 
 class Upkeep:
-    """The rounds of one primary."""
+    """The upkeep of one primary."""
 
     __slots__ = (
         "_context",
@@ -33,13 +33,13 @@ class Upkeep:
         self._forget_from_ns = 0
 
     def reconfigure(self) -> None:
-        """Tell the commit point more often again: backups may have still to hear of the configuration."""
+        """Tell the commit point often again: backups may not know the new configuration yet."""
         self._rounds = 0
 
     def sweep(self, now_ns: int, wall_us: int, looks: int, *, paused: bool) -> int:
-        """Log what is over: sessions and, now and then, silent clients. Return at how many it looked.
+        """Log the end of expired sessions and, now and then, of silent clients; return the number of looks.
 
-        Nothing new before the last of it is committed, else it would pile up while a peer is away.
+        Nothing more is logged before the last of it is committed: it would pile up while a peer is away.
         """
         copy = self._copy
         due = now_ns >= self._due_ns
@@ -67,9 +67,9 @@ class Upkeep:
             )
 
     def _tell_recipients(self) -> None:
-        """Tell the commit point again: a backup that had still to hear of its configuration let it pass.
+        """Tell the commit point again, for backups that ignored it before they knew the configuration.
 
-        Soon after a change of the configuration that is likely, so after 1, 2, 4, ... rounds.
+        That is likely soon after a change of the configuration, so after 1, 2, 4, ... rounds.
         """
         self._rounds += 1
         soon = self._rounds < TELL_EVERY and self._rounds & (self._rounds - 1) == 0
@@ -79,8 +79,8 @@ class Upkeep:
     def _forget_silent_clients(self, now_ns: int, time_us: int) -> None:
         settings = self._context.settings
         if now_ns - self._latest_ns > ns(settings.operation_deadline_seconds):
-            # After a pause or a time without service, clients only seem to have been silent: their repeats
-            # may wait in the sockets, and must still find the results.
+            # After a pause or a time without service, clients only seem silent: their repeats may wait in the
+            # sockets, and must still find their kept replies.
             self._forget_from_ns = now_ns + settings.forget_us * 1000
         self._latest_ns = now_ns
         if now_ns < self._forget_from_ns:
