@@ -35,8 +35,8 @@ class Incoming:
             terms = (grant.number, grant.left_bytes, spare, memory.share_bytes)
         if message.refusals_seen == self._refusal:
             return BeaconOk(message.sent_ns, self._refusal, (), *terms)
-        # Refusals are kept for good, at most one a shard: a primary that closes its side of the pair and opens
-        # it again asks for all of them.
+        # Refusals are kept for good, at most one a shard: a primary that closes its side of the pair and
+        # opens it again asks for all of them.
         refused = tuple(
             (shard, epoch)
             for shard, (epoch, refusal) in self._refused.items()

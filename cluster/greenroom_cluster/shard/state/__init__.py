@@ -1,1 +1,1 @@
-"""What a replica holds: sessions and their indexes, kept replies, the log, and the books of its memory."""
+"""What a replica holds: sessions and their indexes, kept replies, the log, and its memory accounts."""

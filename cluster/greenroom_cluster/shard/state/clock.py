@@ -1,8 +1,8 @@
 """Shard time: the clock by which a shard's sessions expire.
 
-The primary stamps it into every record. It never goes back, so a session that expired stays expired, and it
-goes on at takeover from the last value known plus what has elapsed since. It follows the wall clock, but one
-that is far ahead is not believed at once: a host whose clock jumps would log everybody out.
+The primary stamps it into every record. It never goes back, so an expired session stays expired. After a
+takeover it goes on from the last known value plus the time elapsed since. It follows the wall clock, but does
+not believe one that is far ahead at once: otherwise a host whose clock jumps would log everybody out.
 """
 
 from copy import copy
@@ -35,13 +35,13 @@ class ShardClock:
             self._at_ns = now_ns
 
     def shown(self, now_ns: int, wall_us: int) -> int:
-        """Return what `read` would, without giving it out."""
+        """Return what `read` would, without counting as given out."""
         return copy(self).read(now_ns, wall_us)
 
     def read(self, now_ns: int, wall_us: int) -> int:
         """Return the shard's time now, never less than any before.
 
-        `doubted_us` says afterwards by how much the wall clock is ahead of what is believed, 0 if it is not.
+        Afterwards `doubted_us` is how far the wall clock is ahead of the time believed, 0 if it is not.
         """
         last_us = self._last_us
         if wall_us == last_us and now_ns == self._at_ns:

@@ -1,4 +1,4 @@
-"""One shard's copy on one actor, whatever its role: what it holds, and how its log is applied."""
+"""One actor's copy of a shard, whatever its role: what it holds, and how its log is applied."""
 
 from greenroom.errors import InvariantError
 from greenroom_cluster.shard.context import Context
@@ -58,23 +58,23 @@ class Copy:
         self.known_committed = 0
         self.held_bytes = 0
         self.doubted = False
-        # What the table, and the replies in it, were charged with when the books were told last.
+        # What the table, and the replies in it, were charged when the books were last told.
         self._settled_bytes = 0
         self._settled_replies_bytes = 0
 
     def _become(self, role: Role) -> None:
-        """Take another role; nothing but `become_*` calls this."""
+        """Take another role; only `become_*` calls this."""
         if role not in BECOMES[self.role]:
             raise InvariantError(f"shard {self.shard}: {self.role.value} became {role.value}")
         self.role = role
 
     def become_handing_over(self) -> None:
-        """As the primary, wait for another to be it."""
+        """As the primary, wait for another to take over the role."""
         self._become(Role.HANDING_OVER)
         self.context.transition(self.shard, self.epoch, self.role.value, "hand-over proposed")
 
     def begin_at(self, table: SessionTable, sequence: int) -> None:
-        """Hold what a snapshot brings, and the log from there on."""
+        """Start over with the table of a snapshot, and with an empty log from there on."""
         self.table = table
         self.log = Log(sequence)
         self.committed = sequence
@@ -82,10 +82,10 @@ class Copy:
     # --- the books ------------------------------------------------------------------------------------------
 
     def count(self) -> None:
-        """Tell the books what this copy holds: now, or where there is ample room with the next beacon.
+        """Tell the books what this copy holds: at once, or with the next beacon if there is ample room.
 
-        Until then they hold too much against it, never too little: what is logged was added when it was. Its
-        kept replies are told of once they are many: they have a bound of their own.
+        Until then the books charge it too much, never too little, because records were charged when logged.
+        Kept replies are reported once there are many: they have a bound of their own.
         """
         memory = self.memory
         memory.uncounted[self.shard] = self
@@ -96,12 +96,12 @@ class Copy:
             memory.count_all()
 
     def count_arrived(self) -> None:
-        """Tell the books of what a snapshot brought, for which room was kept when it began."""
+        """Tell the books what a snapshot brought; room for it was reserved when it began."""
         self._settled_bytes = self.table.charged_bytes + self.table.clients.charged_bytes
         self.count_now()
 
     def count_now(self) -> None:
-        """Tell the books what this copy holds, and what of it its primary has added."""
+        """Tell the books what this copy holds, and how much of that its primary has added."""
         replies = self.table.clients.charged_bytes
         stored = self.table.charged_bytes + replies
         memory = self.memory
@@ -113,7 +113,7 @@ class Copy:
     # --- the log --------------------------------------------------------------------------------------------
 
     def affordable(self, through: int) -> int:
-        """Return up to which record to apply in this step; the rest is left for the next, see `pacing`."""
+        """Return up to which record to apply in this step; later steps apply the rest, see `pacing`."""
         step = self.step
         reached, step.bytes_left = affordable(self.log, self.table, self.committed, through, step.bytes_left)
         if reached < through:
@@ -121,7 +121,7 @@ class Copy:
         return reached
 
     def commit(self, through: int) -> None:
-        """Apply the log up to a record, marking each; stop earlier if that takes too long for one step."""
+        """Apply the log up to a record, marking each; stop early if that takes too long for one step."""
         mark, table, log = self.step.mark, self.table, self.log
         apply, walked = table.apply, table.walked
         mark[MARK_SHARD] = self.shard
@@ -137,7 +137,7 @@ class Copy:
             log.trim(self.committed)
 
     def walked_enough(self, through: int) -> bool:
-        """Count what the latest command read in Python; return whether the rest waits for the next step."""
+        """Count what the latest command read in Python; return whether the rest must wait for a step."""
         step, walked = self.step, self.table.walked
         step.items_left -= walked.items
         walked.items = 0

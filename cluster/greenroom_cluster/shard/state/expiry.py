@@ -1,19 +1,19 @@
-"""Which sessions may be due: an index by time, kept in buckets instead of an entry per session.
+"""Which sessions may have expired: an index by time that keeps buckets instead of an entry per session.
 
-The index is each replica's own and not part of the replicated state: it says where to look, the logged
-decision says what is removed. A session stays in the bucket in which it was entered; when that comes due, a
-session whose life was extended meanwhile moves on. So extending a session, which happens at every visit,
-costs nothing here.
+Each replica has its own index, which is not part of the replicated state: it says where to look, and a logged
+decision says what is removed. A session stays in the bucket in which it was entered; when that bucket comes
+due, a session whose life was extended moves on to another. So extending a session, which happens at every
+visit, costs nothing here.
 
-The farther away an expiry is, the wider its bucket, so that sessions which end weeks from now share few of
-them. When a wide bucket comes due its sessions move to narrower ones, a handful of times in a life. What is
-entered is never due at the time of entering, so a look never meets its own work.
+The farther away an expiry is, the wider its bucket, so sessions that end weeks from now share a few buckets.
+When a wide bucket comes due, its sessions move to narrower ones; that happens a handful of times in a life. A
+session is never entered into a bucket that is due, so a pass never meets its own entries.
 
-Sessions that were deleted, and those whose life was cut short, leave entries behind. When there are many, the
-index is built anew beside itself, a bounded number of sessions at a time.
+Deleted sessions, and those whose life was cut short, leave entries behind. When there are many of these, a
+new index is built beside the old one, a bounded number of sessions at a time.
 
-A bucket holds its digests as one run of bytes. A list of them would be looked through by the garbage
-collector each time that it comes by: 50 ms for a million, in which nobody is served.
+A bucket holds its digests as one run of bytes. The garbage collector would traverse a list of them at every
+full collection: 50 ms for a million, during which nobody is served.
 
 Prior art: Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (SOSP 1987), scheme 7.
 """
@@ -38,22 +38,22 @@ class ExpiryIndex:
     def __init__(self) -> None:
         self._buckets: dict[int, bytearray] = {}
         self.entries = 0
-        # What will take this index's place, and the sessions that are still to be entered there.
+        # The index that will replace this one, and the sessions still to be entered there.
         self._successor: ExpiryIndex | None = None
         self._uncopied: Iterator[bytes] = iter(())
 
     @property
     def renewed(self) -> bool:
-        """Whether it is being built anew."""
+        """Whether a new index is being built."""
         return self._successor is not None
 
     def renew(self, digests: Iterable[bytes]) -> None:
-        """Begin to build it anew, for the sessions of these digests and those entered from now on."""
+        """Begin to build a new index, of these digests and of those entered from now on."""
         self._successor = ExpiryIndex()
         self._uncopied = iter(digests)
 
     def go_on(self, time_us: int, expiry: Callable[[bytes], int | None], looks: int) -> int:
-        """Go on building it anew, by at most `looks` sessions; return at how many it looked."""
+        """Go on building, by at most `looks` sessions; return how many it looked at."""
         successor, looked = self._successor, 0
         if successor is None:
             return 0
@@ -85,11 +85,11 @@ class ExpiryIndex:
             bucket += digest
 
     def due(self, time_us: int, expiry: Callable[[bytes], int | None], looks: int) -> tuple[list[bytes], int]:
-        """Take out and return the digests that are over at `time_us`, and at how many it looked.
+        """Take out the digests that have expired at `time_us`; return them, and the number of looks.
 
-        A session is found at most a bucket's width after its end, and at most `looks` are looked at. `expiry`
-        tells when one ends, None if it is gone. What is returned is no longer in the index: whoever does not
-        remove it enters it again.
+        A session is found at most a bucket's width after its end. `looks` bounds how many are looked at.
+        `expiry` says when one ends, None if it is gone. The returned digests are no longer in the index: the
+        caller removes the session or enters it again.
         """
         found: list[bytes] = []
         left = looks
@@ -114,7 +114,7 @@ class ExpiryIndex:
 
 
 def _look_us(expires_us: int, time_us: int) -> int:
-    """Return when to look at a session: at the start of a wide bucket, at the end of a narrow one."""
+    """Return when to look at a session: when a wide bucket starts, when a narrow one ends."""
     ahead_us = expires_us - time_us
     width_us = BUCKET_US
     while ahead_us >= width_us * _FACTOR and width_us < _WIDEST_US:

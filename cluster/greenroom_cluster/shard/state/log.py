@@ -1,7 +1,7 @@
-"""The log of one replica: records that follow each other without a gap.
+"""The log of one replica: consecutive records, without gaps.
 
-The primary drops what every recipient has logged and is committed; a backup drops what it has applied. So the
-log is short, and what is older reaches a new replica as a snapshot.
+The primary drops committed records that every recipient has logged; a backup drops those that it has applied.
+So the log is short; a new replica gets everything older as a snapshot.
 """
 
 from collections import deque
@@ -16,15 +16,15 @@ from greenroom_cluster.shard.state.records import Command, Evict, Expire, Forget
 
 RECORD_OVERHEAD_BYTES = 96
 COMMAND_BYTES = 64
-"""What a command takes beside what its client chooses."""
+"""What a command takes besides what its client chooses."""
 _COMMAND_BYTES = RECORD_OVERHEAD_BYTES + COMMAND_BYTES
 
 
 def record_bytes(command: Command) -> int:
     """Return about how many bytes a record of this command takes on the wire.
 
-    Everything counts whose length a client chooses, lest a batch of small-looking records passes the limit
-    of a frame.
+    Everything counts whose length a client chooses, so that a batch of seemingly small records never exceeds
+    the limit of a frame.
     """
     chosen = _CHOSEN_BYTES.get(type(command))
     return _COMMAND_BYTES if chosen is None else chosen(command)
@@ -68,14 +68,14 @@ def text_bytes(text: str | None) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-# Tuples: a union would be made anew at each look.
+# Tuples, because a union would be created again at each check.
 _CHANGES = (wire.Patch, wire.Rotate)
 _WRITES = frozenset({wire.Update, wire.Create})
 _REST_BYTES = _COMMAND_BYTES + USER_ID_BYTES_MAX + LABEL_BYTES_MAX
-"""What a write takes at most beside its data."""
+"""The most that a write takes besides its data."""
 
 _CHEAP = frozenset({wire.Update, wire.Create, wire.Delete, wire.DeleteByHandle})
-"""Commands that take as long to apply as their size says."""
+"""Commands whose size says how long they take to apply."""
 
 _CHOSEN_BYTES: dict[type, Callable[[Any], int]] = {
     wire.Create: _session_bytes,
@@ -91,7 +91,7 @@ _CHOSEN_BYTES: dict[type, Callable[[Any], int]] = {
 
 
 class LogDivergedError(InvariantError):
-    """A primary's record differs from the one that is held under its number: this log is no copy of its."""
+    """A record of the primary differs from the one here under its number: this log is not a copy."""
 
 
 class Log:
@@ -103,13 +103,13 @@ class Log:
     __slots__ = ("_entries", "appended", "charged_bytes", "costly_at", "held_bytes", "opening_at")
 
     def __init__(self, appended: int = 0) -> None:
-        # Each with its size and with the most that applying it adds to what is kept.
+        # Each with its size, and with the most that applying it adds to memory.
         self._entries: deque[tuple[Record, int, int]] = deque()
         self.appended = appended
         self.opening_at = 0
-        """The newest record that opens a session: how long that takes shows only then."""
+        """The newest record that opens a session; only that shows how long it takes."""
         self.costly_at = 0
-        """The newest record whose size does not tell how long it takes to apply."""
+        """The newest record whose size does not say how long it takes to apply."""
         self.held_bytes = 0
         self.charged_bytes = 0
 
@@ -121,7 +121,7 @@ class Log:
     def append(self, record: Record, size: int, charge: int) -> None:
         """Add the next record, of that size; raises InvariantError on a gap.
 
-        `charge` is the most that applying it adds to what is kept.
+        `charge` is the most that applying it adds to memory.
         """
         sequence = record.sequence
         if sequence != self.appended + 1:
@@ -143,9 +143,9 @@ class Log:
     def receive(self, records: Sequence[Record], charge: Callable[[Command], int] | None = None) -> bool:
         """Add those of a primary's records that are not here yet; stop before a gap and return False.
 
-        They are measured by what they store, roughly: of what else they bring nobody asks at a recipient.
-        `charge` tells the most that applying one adds, where that counts. Raises LogDivergedError if one that
-        is here differs.
+        Their sizes are rough, counting only what they store: a recipient needs no more. `charge` returns the
+        most that applying one adds, if that matters. Raises LogDivergedError if a record that is here already
+        differs.
         """
         enter, appended = self._entries.append, self.appended
         for record in records:
@@ -171,7 +171,7 @@ class Log:
         return True
 
     def _compare(self, record: Record) -> None:
-        """Demand that a record which came again is the one held; what was applied is not held any more."""
+        """Demand that a repeated record equals the one held, if that is still here."""
         place = record.sequence - self.first
         if place < 0:
             return
@@ -190,7 +190,7 @@ class Log:
         return [record for record, _, _ in islice(self._entries, start, through + 1 - first)]
 
     def within(self, after: int, room: int) -> tuple[tuple[Record, ...], int]:
-        """Return the records after a number, until they fill `room` bytes, and how many are left of it.
+        """Return the records after a number that fit into `room` bytes, and the bytes left.
 
         Raises InvariantError if they are not all held.
         """
@@ -223,7 +223,7 @@ class Log:
             self.charged_bytes -= charge
 
     def take(self, after: int, through: int) -> list[Record]:
-        """Return the records after one number up to another, and drop these and all before.
+        """Return the records after one number up to another, and drop them with all before.
 
         Raises InvariantError if not all are held.
         """

@@ -1,10 +1,10 @@
-"""How much of the log one step applies: what is committed together may be many commands, or costly ones.
+"""How much of the log one step applies, because many or costly commands may be committed at once.
 
-What is left is applied by the steps that follow at once, with others' messages and beacons in between. A
-replica that has not applied all that is committed is like one that has yet to hear of it.
+The steps that follow at once apply the rest, with beacons and other messages in between. A replica that has
+not applied all that is committed is like one that has not heard of it yet.
 
-Sizes tell most of it beforehand. What of a session has to be read in Python (see `greenroom.scan`) shows only
-when it is opened: that is counted as it happens, see `Copy.commit`.
+Sizes predict most of the cost. How much of a session must be read in Python (see `greenroom.scan`) shows only
+when it is opened, and is counted then, see `Copy.commit`.
 """
 
 from greenroom import wire
@@ -13,19 +13,19 @@ from greenroom_cluster.shard.state.records import Evict
 from greenroom_cluster.shard.state.table import SessionTable
 
 _RECORD_BYTES = 128
-"""Any command takes time as if it opened that much."""
+"""Every command costs at least as much as opening this many bytes."""
 _OPENED = 16
-"""Opening a byte takes more than so many times as long as storing it: up to 50 ns against 1 ns."""
+"""Opening a byte takes over this many times as long as storing it: up to 50 ns against 1 ns."""
 
-# No unions: those would be made anew at each look.
+# No unions, which would be created again at each check.
 _WRITES = (wire.Update, wire.Create)
 _CHANGES = (wire.Patch, wire.Rotate)
 
 
 def affordable(log: Log, table: SessionTable, after: int, through: int, room: int) -> tuple[int, int]:
-    """Return up to which record after `after` to apply now, and what is left of the room.
+    """Return up to which record after `after` to apply now, and the room left.
 
-    The room is for what commands bring and open; one of them may be larger. The log must hold all.
+    The room is for what commands bring and open; a single one may exceed it. The log must hold them all.
     """
     if room <= 0:
         return after, room
@@ -35,17 +35,17 @@ def affordable(log: Log, table: SessionTable, after: int, through: int, room: in
         if log.opening_at > after:
             cost = log.held_bytes + count * (_RECORD_BYTES + table.stored_bytes_max)
         if cost <= room:
-            # Nearly always: even if each opened the largest session.
+            # Nearly always there is room, even if each command opened the largest session.
             return through, room - cost
     sessions = table.sessions
-    # What the commands before will have made of sessions.
+    # The sizes of sessions after the commands before.
     sizes: dict[bytes, int] = {}
     reached = after
     for record in log.records(after, through):
         command = record.command
         cost = _RECORD_BYTES
         if isinstance(command, _WRITES):
-            # It was read when it came, and is stored as it is; patches will open it.
+            # The data was read when it came and is stored as it is; patches will open it.
             size = sizes[command.digest] = len(command.data)
             cost += size // _OPENED
         elif isinstance(command, _CHANGES):

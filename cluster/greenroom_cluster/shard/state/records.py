@@ -1,8 +1,8 @@
-"""What the log holds: records, each a command stamped by the primary.
+"""The records of the log, each a command that the primary stamped.
 
-Commands of clients are logged as they came over the wire; three more exist only in logs: `Expire`,
-`ForgetClients` and `Evict`, the primary's own decisions, logged so that both sides take them at the same
-point.
+Commands of clients are logged as they came over the wire. Three more exist only in logs: `Expire`,
+`ForgetClients` and `Evict` are decisions of the primary itself, logged so that all replicas carry them out at
+the same point.
 """
 
 from typing import TypeAlias, get_args
@@ -13,15 +13,15 @@ from greenroom import wire
 
 
 class Expire(wire.Frame, frozen=True, tag=70):
-    """Remove these sessions if their time is over at the record's shard time."""
+    """Remove those of these sessions that have expired at the record's shard time."""
 
     digests: tuple[bytes, ...]
 
 
 class ForgetClients(wire.Frame, frozen=True, tag=71):
-    """Drop the kept results of these clients, but not of one that wrote after `silent_since_us`.
+    """Forget these clients and their kept replies, except clients that wrote after `silent_since_us`.
 
-    Such a write may stand in the log between the look at the clients and this record.
+    Such a write may stand in the log between the check of the clients and this record.
     """
 
     clients: tuple[bytes, ...]
@@ -31,8 +31,8 @@ class ForgetClients(wire.Frame, frozen=True, tag=71):
 class Evict(wire.Frame, frozen=True, tag=72):
     """Remove those of these sessions that have no user.
 
-    One may have got a user between the look at it and this record. This is logged only where `eviction` is
-    set, for a release of before it cannot read it.
+    One may have got a user between the check and this record. This is logged only if `eviction` is set,
+    because releases from before evictions cannot read it.
     """
 
     digests: tuple[bytes, ...]
@@ -52,8 +52,8 @@ KINDS: dict[type, tuple[int, bool]] = {
 def asked(command: Answered) -> tuple[int, bytes]:
     """Return what a command asks for: its kind, and the digest or user that it is about.
 
-    Not a hash of all of it: that would cost a hundredth of a write and more. Who names the same digest could
-    read that session anyway, so nothing is shown to anybody who must not see it.
+    Not a hash of all of it, which would cost over a hundredth of a write. A client that names the same digest
+    could read that session anyway, so nobody is shown what they must not see.
     """
     kind, of_session = KINDS[type(command)]
     if of_session:
@@ -81,8 +81,8 @@ class StoredSession(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class KeptResult(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The reply to a client's mutation, kept until the client says that it has it.
 
-    `kind` and `subject` say to which command, see `asked`: whoever asks for something else under the same
-    request id does not get it. Kind 0 is from a replica that did not note it.
+    `kind` and `subject` name the command, see `asked`: another command under the same request id does not get
+    this reply. Kind 0 is from a replica that did not record the kind.
     """
 
     client: bytes
@@ -93,7 +93,7 @@ class KeptResult(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class ClientState(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A client as a shard knows it: requests below `low` are answered for good."""
+    """What a shard knows of a client, which has all replies to requests below `low`."""
 
     client: bytes
     low: int

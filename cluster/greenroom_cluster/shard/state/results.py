@@ -1,12 +1,11 @@
 """Exactly once: the replies that clients have not confirmed yet (RIFL, Lee et al., SOSP 2015).
 
-A reply is kept with the client that asked, as part of the replicated state, until the client says that it
-no longer waits for it. A repeat of the request then gets the same reply instead of a second effect, also
-from another primary.
+A reply is kept for the client, as part of the replicated state, until the client confirms that it no longer
+waits for it. A repeat of the request gets the same reply and has no second effect, even at another primary.
 
 Clients are known by the id in their hello, which anybody can make up or repeat. So a reply is given only to
-the command that it was decided for, and each kept reply is charged with all that it shows: it shares the
-session with the table only until that changes.
+the command that it was decided for. Each kept reply is charged for the whole session that it shows, because
+it shares that with the table only until the session changes.
 """
 
 from bisect import bisect_left, insort
@@ -23,10 +22,10 @@ _NEVER = 1 << 64
 
 
 class Client:
-    """What a shard knows of one client: requests below `low` are answered for good.
+    """What a shard knows of one client, which has all replies to requests below `low`.
 
-    `since_us` is the shard time from which on it is known: what it wrote before may have been forgotten.
-    `kept_bytes` is about what its replies hold on to: the sessions that they show.
+    `since_us` is the shard time since which it is known: what it wrote before may have been forgotten.
+    `kept_bytes` is about how much its replies keep in memory: the sessions that they show.
     """
 
     __slots__ = (
@@ -45,28 +44,28 @@ class Client:
         self.used_us = used_us
         self.kept_bytes = 0
         self.results: dict[int, KeptResult] = {}
-        # Requests come in order, almost always, and then so are `results`. After one that did not, their
-        # numbers are kept in order here: a client with thousands of them would else have all looked through
-        # at every write.
+        # Requests nearly always come in order, and then `results` is in order. After one that did not, their
+        # ids are kept in order here: otherwise every write of a client with thousands of them would search
+        # them all.
         self.numbers: list[int] | None = None
         # A request above it is in order, and not answered yet.
         self.newest = low - 1
 
     @property
     def charged_bytes(self) -> int:
-        """What all its replies are charged with."""
+        """What all its replies are charged."""
         return self.kept_bytes + REPLY_BYTES * len(self.results)
 
     def keep(self, kept: KeptResult, low: int) -> int:
-        """Drop the replies below `low`, then keep one more; return how much more is held on to.
+        """Drop the replies below `low`, then keep one more; return by how much `charged_bytes` grew.
 
-        It takes the place of a former reply to the same request. The low-watermark never goes back.
+        It replaces a former reply to the same request. The low-watermark never goes back.
         """
         less = self._drop_below(low) if low > self.low else 0
         return (self._enter(kept) if kept.request_id >= self.low else 0) - less
 
     def _enter(self, kept: KeptResult) -> int:
-        """Keep a reply, in the place of a former one to the same request; return how much more is held."""
+        """Keep a reply, replacing a former one to the same request; return by how much the charge grew."""
         request_id = kept.request_id
         more = REPLY_BYTES
         if request_id > self.newest:
@@ -79,7 +78,7 @@ class Client:
         return more + shown
 
     def _make_way(self, request_id: int) -> int:
-        """Enter the number of a request that did not come in order; return what its former reply took."""
+        """Enter the id of a request that came out of order; return what its former reply was charged."""
         if self.numbers is None:
             self.numbers = sorted(self.results)
             self.newest = _NEVER
@@ -90,7 +89,7 @@ class Client:
         return self._release(former)
 
     def _below(self, low: int) -> list[int]:
-        """Return the requests below a number that have replies."""
+        """Return the ids below a number that have kept replies."""
         if self.numbers is not None:
             return self.numbers[: bisect_left(self.numbers, low)]
         found = []
@@ -101,18 +100,18 @@ class Client:
         return found
 
     def kept_from(self, low: int) -> tuple[int, int]:
-        """Return how many replies to requests from `low` on are kept, and about what they hold on to."""
+        """Return how many replies to requests from `low` on are kept, and about how much memory they keep."""
         confirmed = self._below(low)
         size = sum(_shown_bytes(self.results[request_id]) for request_id in confirmed)
         return len(self.results) - len(confirmed), self.kept_bytes - size
 
     def charged_below(self, low: int) -> int:
-        """Return what the replies are charged with that would be dropped with this low-watermark."""
+        """Return the charge of the replies that this low-watermark would drop."""
         count, size = self.kept_from(low)
         return self.charged_bytes - size - REPLY_BYTES * count
 
     def _drop_below(self, low: int) -> int:
-        """Drop the replies that the client has confirmed; return how much less is held on to."""
+        """Drop the replies that the client has confirmed; return by how much the charge shrank."""
         self.low = low
         confirmed = self._below(low)
         less = sum([self._release(self.results.pop(request_id)) for request_id in confirmed])
@@ -125,7 +124,7 @@ class Client:
         return less
 
     def _release(self, kept: KeptResult) -> int:
-        """Hold on no more to what a reply shows; return what it was charged with."""
+        """Release the session that a reply shows; return the reply's charge."""
         shown = _shown_bytes(kept)
         self.kept_bytes -= shown
         return REPLY_BYTES + shown
@@ -140,7 +139,7 @@ class ClientTable:
         self.by_id: dict[bytes, Client] = {}
         """Public for look-ups, which every write makes."""
         self.charged_bytes = 0
-        """What clients and their replies are charged with."""
+        """What clients and their replies are charged."""
 
     def __len__(self) -> int:
         return len(self.by_id)
@@ -160,7 +159,7 @@ class ClientTable:
         if request_id <= known.newest or request_id < low:
             self.charged_bytes += known.keep(kept, low)
             return
-        # The usual. Nearly always one reply comes and one goes, for every write of every client.
+        # Nearly always, with every write, one reply comes and one goes.
         more, shown, results = REPLY_BYTES, 0, known.results
         if low > known.low:
             known.low = low
@@ -181,7 +180,7 @@ class ClientTable:
             self.charged_bytes += more
 
     def forget(self, clients: Iterable[bytes], silent_since_us: int) -> None:
-        """Drop clients that have not written since, and all that is kept for them."""
+        """Drop these clients, with their replies, except those that have written since."""
         for client in clients:
             known = self.by_id.get(client)
             if known is not None and known.used_us <= silent_since_us:
@@ -190,7 +189,7 @@ class ClientTable:
 
     @property
     def kept_bytes(self) -> int:
-        """About how many bytes the kept replies hold on to."""
+        """About how many bytes the kept replies keep in memory."""
         return sum(known.kept_bytes for known in self.by_id.values())
 
     def silent_since(self, time_us: int) -> tuple[bytes, ...]:
@@ -213,12 +212,12 @@ class ClientTable:
             self.by_id[state.client] = Client(state.low, state.since_us, state.used_us)
             self.charged_bytes += CLIENT_BYTES
         for kept in results:
-            # Clients come before their replies; one that does not is no reason to end this process.
+            # Clients come before their replies; a reply without its client is no reason to end this process.
             client = self.by_id.get(kept.client)
             if client is not None:
                 reply = kept.reply
                 if type(reply) is wire.EncodedSession:
-                    # What came is a view of the whole frame, which would be held on to.
+                    # What came is a view that would keep the whole frame in memory.
                     kept = msgspec.structs.replace(
                         kept, reply=wire.EncodedSession(reply.request_id, reply.state.copy())
                     )

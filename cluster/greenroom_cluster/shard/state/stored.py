@@ -1,6 +1,6 @@
-"""Sessions as replicas keep them: each in one piece of exactly its size, encoded as it goes out.
+"""Sessions as replicas keep them: each encoded as it is sent, in one piece of exactly its size.
 
-A Struct with its ints and its bytes takes a third more memory, and would be encoded anew for every read.
+A Struct with its ints and bytes would take a third more memory, and would be encoded again for every read.
 """
 
 import msgspec
@@ -12,14 +12,14 @@ _buffer = bytearray(1024)
 
 
 class _Expiry(wire.Frame, frozen=True):
-    """The beginning of a `wire.SessionState`, which is all that a read looks at."""
+    """The beginning of a `wire.SessionState`: as much as a read needs."""
 
     version: int
     expires_us: int
 
 
 class _Creation(wire.Frame, frozen=True):
-    """The beginning of a `wire.SessionState`, up to what orders a user's sessions."""
+    """The beginning of a `wire.SessionState`, up to the time that orders a user's sessions."""
 
     version: int
     expires_us: int
@@ -27,11 +27,11 @@ class _Creation(wire.Frame, frozen=True):
 
 
 def encoded(state: wire.SessionState | tuple[object, ...]) -> bytes:
-    """Return what is stored of a session: a state, or a tuple of its fields, which takes less time to make.
+    """Encode a session for storing: a state, or a tuple of its fields, which takes less time to make.
 
-    Like all of the core, for one thread.
+    Not thread-safe, like all of the core.
     """
-    # What `encode` returns holds on to the rest of its buffer; what is kept for weeks must not.
+    # The result of `encode` keeps its whole buffer in memory, and this is kept for weeks.
     _encode_into(state, _buffer)
     return bytes(_buffer)
 
@@ -43,12 +43,12 @@ _decoded_creation = msgspec.msgpack.Decoder(_Creation).decode
 
 
 def expiry_of(stored: bytes) -> int:
-    """Return until when a stored session lives, microseconds of shard time."""
+    """Return when a stored session expires, in microseconds of shard time."""
     return _decoded_expiry(stored).expires_us
 
 
 def created_of(stored: bytes) -> int:
-    """Return when a stored session was created, microseconds."""
+    """Return when a stored session was created, in microseconds."""
     return _decoded_creation(stored).created_us
 
 
@@ -58,7 +58,7 @@ def reply_with(request_id: int, stored: bytes) -> wire.EncodedSession:
 
 
 def as_received(reply: wire.EncodedReply) -> wire.Reply:
-    """Return a reply as its client gets it, for who stands on both sides: simulations."""
+    """Return a reply as its client decodes it; for simulations, which are both sides."""
     if isinstance(reply, wire.EncodedSession):
         return wire.Session(reply.request_id, decoded(reply.state))
     return reply

@@ -1,9 +1,9 @@
 """The replicated state of one shard: sessions, the user index, and the clients' kept replies.
 
-`apply` is a deterministic function of the state and the record: it reads no clock but the record's own time
-and decides conditional commands the same way on every replica. It is total: whatever bytes a client sent, it
-replies, because a record in the log must be applicable everywhere. What a client's command does is decided by
-`greenroom.table`, for replicas as for every other store; here is how a replica keeps sessions.
+`apply` is a deterministic function of the state and the record: its only clock is the record's own time, and
+it decides conditional commands the same way on every replica. It is total: it replies whatever bytes a client
+sent, because a record in the log must be applicable everywhere. `greenroom.table` decides what a client's
+command does, for replicas as for every other store; this module is about how a replica keeps sessions.
 """
 
 from collections.abc import Iterable, Iterator
@@ -36,8 +36,8 @@ from greenroom_cluster.shard.state.stored import (
 )
 from greenroom_cluster.shard.state.users import UserIndex
 
-# The version of a session is the epoch and sequence number of the record that wrote it: it rises, and never
-# comes twice. It fits a signed 64-bit integer whatever a made-up record says; real epochs stay below 2**23.
+# A session's version is the epoch and sequence number of the record that wrote it: it rises, and is never
+# used twice. It fits a signed 64-bit integer, whatever a forged record says; real epochs stay below 2**23.
 SEQUENCE_BITS = 40
 VERSION_MAX = (1 << 63) - 1
 STALE_ENTRIES_MAX = 4096
@@ -48,9 +48,9 @@ _encode = msgspec.msgpack.Encoder().encode
 class SessionTable(CommandTable[wire.EncodedSession]):
     """Sessions by digest, each encoded (see `stored`): immutable, and replaced as a whole.
 
-    `by_age`: `anonymous` holds those without a user, the oldest first; else it is None, and costs nothing.
-    `removed` counts what was removed one by one, while it lived or because it was over; `evicted` counts what
-    `Evict` removed. Both are this replica's own.
+    With `by_age`, `anonymous` holds those without a user, the oldest first; without, it is None and costs
+    nothing. `removed` counts sessions that were removed one by one, alive or expired; `evicted` those removed
+    by `Evict`. Both counts are this replica's own.
     """
 
     __slots__ = (
@@ -65,18 +65,18 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         self.expiry = ExpiryIndex()
         self.stored_bytes = 0
         self.stored_bytes_max = 0
-        """What the largest session took that was stored here."""
+        """The size of the largest session that was stored here."""
         self.evicted = 0
-        # A dict and no list: the garbage collector does not look through it, see `expiry`.
+        # A dict, not a list: the garbage collector does not traverse it, see `expiry`.
         self.anonymous: dict[bytes, None] | None = {} if by_age else None
         self.anonymous_bytes = 0
         self.users = UserIndex(lambda digest: created_of(self.sessions[digest]))
-        # With what `asked` would look up, found in the same look.
+        # Together with what `asked` would look up, to save a second look-up.
         self._apply = {kind: (decide, *KINDS[kind]) for kind, decide in self.deciders().items()}
 
     @property
     def charged_bytes(self) -> int:
-        """What the sessions are charged with, their places in all indexes included."""
+        """What the sessions are charged, including their index entries."""
         return (
             self.stored_bytes
             + SESSION_BYTES * len(self.sessions)
@@ -87,7 +87,7 @@ class SessionTable(CommandTable[wire.EncodedSession]):
 
     @property
     def evictable_bytes(self) -> int:
-        """What evicting all sessions without a user would free."""
+        """How much evicting all sessions without a user would free."""
         return self.anonymous_bytes + (SESSION_BYTES + ANONYMOUS_BYTES) * len(self.anonymous or ())
 
     def apply(self, record: Record) -> wire.EncodedReply | None:
@@ -111,31 +111,31 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         return None
 
     def due(self, time_us: int, looks: int) -> tuple[list[bytes], int]:
-        """Take sessions that are over out of the expiry index; return them and at how many it looked.
+        """Take expired sessions out of the expiry index; return them, and the number of looks.
 
-        The caller has them removed or enters them again.
+        The caller has them removed, or enters them again.
         """
         expiry = self.expiry
         if not expiry.renewed and expiry.entries > 2 * len(self.sessions) + STALE_ENTRIES_MAX:
-            # Deleted sessions stay in the index until they would have expired, which may be weeks.
+            # Deleted sessions stay in the index until they would have expired, perhaps for weeks.
             expiry.renew(list(self.sessions))
         renewed = expiry.go_on(time_us, self._expires_us, looks)
         over, looked = expiry.due(time_us, self._expires_us, looks - renewed)
         return over, renewed + looked
 
     def install(self, sessions: Iterable[StoredSession], time_us: int) -> None:
-        """Add sessions that a snapshot of that shard time brought."""
+        """Add the sessions of a snapshot taken at that shard time."""
         for session in sessions:
             self._remove(session.digest)
             self._store(session.digest, session.state, time_us)
 
     def fingerprint(self) -> bytes:
-        """Return a digest of the whole replicated state: equal on replicas that have applied the same log."""
+        """Return a digest of the whole replicated state, equal on replicas that have applied the same log."""
         state = blake2b(digest_size=16)
         for digest in sorted(self.sessions):
             state.update(digest)
             state.update(self.sessions[digest])
-        # Encoded, because that is equal for what was decided here and what came over the wire.
+        # Encoded, because then it is equal whether it was decided here or came over the wire.
         for client in sorted(self.clients.states(), key=lambda each: each.client):
             state.update(_encode(client))
         for kept in sorted(self.clients.results(), key=lambda each: (each.client, each.request_id)):
@@ -156,7 +156,7 @@ class SessionTable(CommandTable[wire.EncodedSession]):
                 self.expiry.enter(digest, expires_us, record.time_us)
 
     def _evict(self, command: Evict) -> None:
-        # Whether or not this replica keeps the order of age: what is logged is applied alike.
+        # Applied even if this replica does not keep the order of age: all replicas apply the same.
         for digest in command.digests:
             stored = self.sessions.get(digest)
             if stored is not None and heading_of(stored).user_id is None:
@@ -187,7 +187,7 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         return self.users.oldest(user_id)
 
     def _over(self, time_us: int) -> list[bytes]:
-        # Not by the expiry index, which is each replica's own: the count is part of the replicated state.
+        # Not by the expiry index, which differs between replicas: the count is part of the replicated state.
         return [digest for digest, stored in self.sessions.items() if expiry_of(stored) <= time_us]
 
     def _store(self, digest: bytes, session: wire.SessionState, time_us: int) -> None:

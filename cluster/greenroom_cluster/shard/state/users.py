@@ -1,10 +1,10 @@
 """Which sessions a user has, the oldest first, in pages.
 
-Nothing bounds how many sessions a user has, so nothing here goes through all of them: adding or removing one
-takes a search and a shift within a page, and a reader stops when it has enough.
+A user may have any number of sessions, so nothing here goes through all of them: adding or removing one takes
+a search and a shift within a page, and a reader stops when it has enough.
 
-The order is by the time of creation, then by digest. That time is read from the session whenever digests are
-compared: to keep it again beside each digest would take 80 bytes a session.
+The order is by time of creation, then by digest. The time is read from the session whenever digests are
+compared: a copy of it beside each digest would take 80 bytes a session.
 """
 
 from bisect import bisect_left, bisect_right
@@ -26,9 +26,9 @@ class _Pages:
 
 
 class UserIndex:
-    """Digests by user. `created_us(digest)` tells when the session of a digest that is entered was created.
+    """Digests by user. `created_us(digest)` returns when the session of an entered digest was created.
 
-    That must answer, and answer the same, from before a digest is entered until after it was removed.
+    It must return the same from before a digest is entered until after it was removed.
     """
 
     __slots__ = ("_by_user", "_created_us", "entries")
@@ -40,7 +40,7 @@ class UserIndex:
         self.entries = 0
 
     def add(self, user_id: str, digest: bytes) -> None:
-        """Enter a session of the user that is not entered yet."""
+        """Enter a session of the user, which must not be entered yet."""
         self.entries += 1
         known = self._by_user.get(user_id)
         if known is None:
@@ -84,7 +84,7 @@ class UserIndex:
             self._by_user[user_id] = known.pages[0][0]
 
     def count(self, user_id: str) -> int:
-        """Return how many sessions the user has, those that are over but not removed included."""
+        """Return how many sessions the user has, including those that have expired but are not removed."""
         known = self._by_user.get(user_id)
         if known is None:
             return 0
@@ -114,7 +114,7 @@ class UserIndex:
         return self._created_us(digest), digest
 
     def _page_of(self, known: _Pages, order: tuple[int, bytes]) -> tuple[int, list[bytes]]:
-        """Return the page, with its number, to which a digest belongs: the last not to begin after it."""
+        """Return the number and the page of a digest: the last page that does not begin after it."""
         pages = known.pages
         number = len(pages) - 1
         if number and order < self._order(pages[number][0]):
