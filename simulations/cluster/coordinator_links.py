@@ -16,25 +16,13 @@ from greenroom_cluster.coordination.messages import (
     Suspicion,
 )
 from greenroom_cluster.links import coordinator_session as session
-from greenroom_cluster.links.coordinator_session import CALL_SECONDS, CoordinatorSession
+from greenroom_cluster.links.coordinator_session import CoordinatorSession
 from simulations.cluster.connections import Codec, Dialed, hello
 from simulations.kernel.processes import Process
 
 COORDINATOR_ADDRESS = "coordinator:1"
 
 _decoder = messages_decoder(CoordinatorReply)
-
-
-class _Call:
-    __slots__ = ("answered",)
-
-    def __init__(self, answered: Callable[[Accepted | Rejected | None], None]) -> None:
-        self.answered: Callable[[Accepted | Rejected | None], None] | None = answered
-
-    def finish(self, reply: Accepted | Rejected | None) -> None:
-        answered, self.answered = self.answered, None
-        if answered is not None:
-            answered(reply)
 
 
 class CoordinatorLink:
@@ -47,6 +35,8 @@ class CoordinatorLink:
         self.on_down: Callable[[], None] = _nothing
         self._session = CoordinatorSession(sender)
         self._process = process
+        self._calls = 0
+        self._answered: dict[int, Callable[[Accepted | Rejected | None], None]] = {}
         self._dialed = Dialed(
             process, codec, COORDINATOR_ADDRESS, hello(role, sender), _decoder, "coordination"
         )
@@ -81,17 +71,13 @@ class CoordinatorLink:
         make_request: Callable[[int], CoordinatorRequest],
         answered: Callable[[Accepted | Rejected | None], None],
     ) -> None:
-        """Send a request, again on each connection, until `answered(reply)`.
+        """Send a request, again on each connection, until `answered(reply)`; None: no answer came in time."""
+        self._calls += 1
+        self._answered[self._calls] = answered
+        self._step(session.Call(self._calls, make_request))
 
-        `answered(None)` after `CALL_SECONDS` without an answer.
-        """
-        call = _Call(answered)
-        self._step(session.Call(call, make_request))
-        self._process.later(CALL_SECONDS, self._give_up, call)
-
-    def _give_up(self, call: _Call) -> None:
-        self._step(session.GiveUp(call))
-        call.finish(None)
+    def _overdue(self, token: object) -> None:
+        self._step(session.Overdue(token))
 
     def _step(self, event: session.SessionInput) -> bool:
         """Have the session take an input, and perform what follows; False: the connection is to be ended."""
@@ -111,8 +97,10 @@ class CoordinatorLink:
                     self.on_down()
                 case session.Decisions(decisions=decisions):
                     self.on_decisions(decisions)
-                case session.Answered(token=_Call() as call, reply=reply):
-                    call.finish(reply)
+                case session.Remind(token=token, seconds=seconds):
+                    self._process.later(seconds, self._overdue, token)
+                case session.Answered(token=int() as call, reply=reply):
+                    self._answered.pop(call)(reply)
                 case session.End():
                     going_on = False
         return going_on

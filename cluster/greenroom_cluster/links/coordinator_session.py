@@ -67,22 +67,29 @@ class Beat(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """Ask for `make_request(number)` until it is answered. Only for what may arrive twice.
+    """Send the request that `make_request(number)` returns until it is answered, for so many seconds.
 
-    `token` is whatever the caller knows the call by.
+    Only for requests that may arrive twice. `token` is the caller's name for the call.
     """
 
     token: object
     make_request: Callable[[int], CoordinatorRequest]
+    seconds: float = CALL_SECONDS
 
 
-class GiveUp(msgspec.Struct, frozen=True):
-    """Nobody waits for the answer to this call any longer."""
+class Overdue(msgspec.Struct, frozen=True):
+    """The time of which `Remind` spoke is over."""
 
     token: object
 
 
-SessionInput: TypeAlias = Connected | Lost | Received | Offer | Flush | Beat | Call | GiveUp
+class GiveUp(msgspec.Struct, frozen=True):
+    """The caller has stopped waiting for the answer to this call."""
+
+    token: object
+
+
+SessionInput: TypeAlias = Connected | Lost | Received | Offer | Flush | Beat | Call | Overdue | GiveUp
 
 # --- effects ---------------------------------------------------------------------------------------------
 
@@ -117,11 +124,18 @@ class Decisions(msgspec.Struct, frozen=True):
     decisions: tuple[Decision, ...]
 
 
-class Answered(msgspec.Struct, frozen=True):
-    """A call was answered."""
+class Remind(msgspec.Struct, frozen=True):
+    """Input `Overdue` for this call after so many seconds, also if the call has ended by then."""
 
     token: object
-    reply: Accepted | Rejected
+    seconds: float
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """A call has ended; `reply` is None if no answer came in time."""
+
+    token: object
+    reply: Accepted | Rejected | None
 
 
 class ProposalsRejected(msgspec.Struct, frozen=True):
@@ -156,7 +170,16 @@ class OlderMap(End, frozen=True):
 
 
 SessionEffect: TypeAlias = (
-    Transmit | FlushSoon | MapSeen | SessionUp | SessionDown | Decisions | Answered | ProposalsRejected | End
+    Transmit
+    | FlushSoon
+    | MapSeen
+    | SessionUp
+    | SessionDown
+    | Decisions
+    | Remind
+    | Answered
+    | ProposalsRejected
+    | End
 )
 
 
@@ -205,10 +228,12 @@ class CoordinatorSession:
                 return self._flush()
             case Beat(node=node, suspicions=suspicions) if self.connected:
                 return [Transmit((Heartbeat(node, *self._known(), suspicions, self._identity()),))]
-            case Call(token=token, make_request=make_request):
-                return self._call(token, make_request)
+            case Call():
+                return self._call(event)
+            case Overdue(token=token):
+                return [Answered(token, None)] if self._forget(token) else []
             case GiveUp(token=token):
-                self._calls = {number: call for number, call in self._calls.items() if call.token != token}
+                self._forget(token)
         return []
 
     # --- what is asked -----------------------------------------------------------------------------------
@@ -229,10 +254,17 @@ class CoordinatorSession:
         ]
         return [Transmit(messages)] if messages else []
 
-    def _call(self, token: object, make_request: Callable[[int], CoordinatorRequest]) -> list[SessionEffect]:
+    def _call(self, asked: Call) -> list[SessionEffect]:
         number = next(self._numbers)
-        call = self._calls[number] = _Call(token, make_request(number))
-        return [Transmit((call.request,))] if self.connected else []
+        call = self._calls[number] = _Call(asked.token, asked.make_request(number))
+        reminder = Remind(asked.token, asked.seconds)
+        return [Transmit((call.request,)), reminder] if self.connected else [reminder]
+
+    def _forget(self, token: object) -> bool:
+        """Send a call no more; return whether it was still under way."""
+        before = len(self._calls)
+        self._calls = {number: call for number, call in self._calls.items() if call.token != token}
+        return len(self._calls) < before
 
     def _known(self) -> tuple[int, int]:
         return (0, 0) if self.map is None else (self.map.lineage, self.map.version)

@@ -61,10 +61,11 @@ class CoordinatorLinkSettings:
 
 
 class _Call:
-    __slots__ = ("done", "reply")
+    __slots__ = ("done", "reply", "wait_seconds")
 
     def __init__(self) -> None:
         self.done = trio.Event()
+        self.wait_seconds = 0.0
         self.reply: Accepted | Rejected | None = None
 
 
@@ -149,10 +150,11 @@ class CoordinatorLink:
         Raises CoordinatorUnreachableError after `seconds`. Only for requests that may safely arrive twice.
         """
         call = _Call()
-        self._step(session.Call(call, make_request))
+        self._step(session.Call(call, make_request, seconds))
         try:
-            with trio.move_on_after(seconds):
+            with trio.move_on_after(call.wait_seconds):
                 await call.done.wait()
+            self._step(session.Overdue(call))
         finally:
             self._step(session.GiveUp(call))
         if call.reply is None:
@@ -214,6 +216,8 @@ class CoordinatorLink:
                     self._on_down()
                 case session.Decisions(decisions=decisions):
                     self._on_decisions(decisions)
+                case session.Remind(token=_Call() as call, seconds=seconds):
+                    call.wait_seconds = seconds
                 case session.Answered(token=_Call() as call, reply=reply):
                     call.reply = reply
                     call.done.set()

@@ -35,9 +35,11 @@ from greenroom_cluster.links.coordinator_session import (
     MapSeen,
     Offer,
     OlderMap,
+    Overdue,
     ProposalsRejected,
     Received,
     Refused,
+    Remind,
     SessionDown,
     SessionUp,
     Transmit,
@@ -192,14 +194,24 @@ def test_proposals_are_lost_with_the_connection() -> None:
 
 def test_a_call_is_sent_on_every_connection_until_it_is_answered() -> None:
     one = session()
-    assert one.step(Call("call", lambda number: RemoveNode(number, "one"))) == []
+    assert one.step(Call("call", lambda number: RemoveNode(number, "one"), 3.0)) == [Remind("call", 3.0)]
     asked = RemoveNode(1, "one")
     assert asked in sent(one.step(Connected()))
     one.step(Lost())
     assert asked in sent(one.step(Connected()))
     assert one.step(Received([Accepted(1)])) == [Answered("call", Accepted(1))]
+    assert one.step(Overdue("call")) == []
     one.step(Lost())
     assert asked not in sent(one.step(Connected()))
+
+
+def test_a_call_without_an_answer_ends_when_it_is_overdue() -> None:
+    one = session()
+    one.step(Call("call", lambda number: RemoveNode(number, "one")))
+    one.step(Call("another", lambda number: RemoveNode(number, "two")))
+    assert one.step(Overdue("call")) == [Answered("call", None)]
+    assert sent(one.step(Connected()))[1:] == [RemoveNode(2, "two")]
+    assert one.step(Received([Accepted(1)])) == []
 
 
 def test_a_call_that_was_given_up_is_sent_no_more() -> None:
