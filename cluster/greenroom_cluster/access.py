@@ -20,6 +20,7 @@ from greenroom_cluster.coordination.messages import (
     RemoveNode,
     ReportDead,
 )
+from greenroom_cluster.shard.clients.operations import Operation
 from greenroom_cluster.shard.messages import PeerRequest
 
 ActorRequest: TypeAlias = wire.Get | wire.Mutation | wire.Fanout
@@ -32,7 +33,7 @@ AT_NODE: Mapping[str, Any] = {
 AT_ACTOR: Mapping[str, Any] = {
     wire.ROLE_CLIENT: ActorRequest,
     wire.ROLE_ADMIN: wire.Inspect,
-    wire.ROLE_OPERATOR: wire.DropRecord,
+    wire.ROLE_OPERATOR: Operation,
     wire.ROLE_PEER: PeerRequest,
 }
 AT_COORDINATOR: Mapping[str, Any] = {

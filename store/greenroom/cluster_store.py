@@ -139,7 +139,7 @@ class ClusterStore(BaseSessionStore):
             label,
             data,
         )
-        return _version_of(await runner.perform(request, operations.CREATE))
+        return version_of(await runner.perform(request, operations.CREATE))
 
     async def get(self, session_id: str) -> SessionData | None:
         """Return the session, or None if there is none or it has expired."""
@@ -192,7 +192,7 @@ class ClusterStore(BaseSessionStore):
             version,
         )
         kind = operations.UPDATE if version is None else operations.UPDATE_IF
-        return _version_of(await runner.perform(request, kind))
+        return version_of(await runner.perform(request, kind))
 
     async def delete(self, session_id: str) -> None:
         """Remove the session. That there is none is fine."""
@@ -202,7 +202,7 @@ class ClusterStore(BaseSessionStore):
         runner = self._registry.current()
         dialog = runner.dialog
         request = wire.Delete(dialog.next_id(), dialog.low, 0, *place)
-        _version_of(await runner.perform(request, operations.DELETE))
+        version_of(await runner.perform(request, operations.DELETE))
 
     async def clean(self) -> int:
         """Remove what has expired and return how many sessions that were. Never needed for correctness."""
@@ -317,7 +317,7 @@ class ClusterStore(BaseSessionStore):
         runner = self._registry.current()
         dialog = runner.dialog
         request = wire.DeleteByHandle(dialog.next_id(), dialog.low, 0, point, digest, user_id)
-        _version_of(await runner.perform(request, operations.DELETE_BY_HANDLE))
+        version_of(await runner.perform(request, operations.DELETE_BY_HANDLE))
 
     async def delete_by_user(self, user_id: str, *, keep: str | None = None) -> int:
         """Log the user out everywhere, except in the session with the id `keep`; return how many ended.
@@ -352,7 +352,8 @@ def _stored(session_id: str, reply: wire.Session | wire.Failed) -> StoredSession
     return stored_session(session_id, state)
 
 
-def _version_of(reply: wire.Written | wire.Failed) -> int:
+def version_of(reply: wire.Written | wire.Failed) -> int:
+    """Return the version that was written. Raises what the store does for a refusal."""
     if isinstance(reply, wire.Failed):
         _raise_failed(reply)
     return reply.version

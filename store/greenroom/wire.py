@@ -27,7 +27,9 @@ PROTOCOL_VERSION = 4
 """The newest version, which two sides of this release speak."""
 PROTOCOL_VERSION_MIN = 3
 """The oldest version that this release still speaks (see `greenroom.negotiation`)."""
-FEATURES: tuple[str, ...] = ()
+FEATURE_COPIES = "copies"
+"""An actor lets operators copy its shards, and freeze it."""
+FEATURES: tuple[str, ...] = (FEATURE_COPIES,)
 """What this release has beside its version, sorted; used where the other side has it too."""
 FEATURES_MAX = 16
 FEATURE_CHARS_MAX = 32

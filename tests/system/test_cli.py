@@ -169,8 +169,9 @@ def test_node_needs_a_port_of_its_own_beside_its_actors(index: int) -> None:
 
 def test_taken_port_of_an_actor_is_told_before_the_node_starts() -> None:
     """It logs nothing before that: no coordinator has heard of it."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    # Below the ports of outgoing connections: none of those can take the other one meanwhile.
+    port = free_port() + 1
+    with socket.create_server(("127.0.0.1", port)):
         result = run("node", "--name", "n1", "--actor-port-base", str(port - 1), "--listen", "127.0.0.1:0")
     assert_one_line(result, 2, *ACTOR_PORTS, f"127.0.0.1:{port}")
 
@@ -289,10 +290,14 @@ async def test_up_says_at_its_end_what_becomes_of_the_data(kept: bool, tmp_path:
         process.send_signal(signal.SIGINT)
         told = b"".join([chunk async for chunk in process.stderr]).decode()
         assert await process.wait() == 0
-    *_, stopping, stopped = told.splitlines()
-    assert stopping.startswith("greenroom: stopping. All sessions end")
-    assert (f"stays in {tmp_path}" if kept else "was temporary") in stopping
-    assert stopped == "greenroom: stopped"
+    lines = told.splitlines()
+    assert lines[-1] == "greenroom: stopped"
+    if kept:
+        assert lines[-2] == "greenroom: 0 sessions are kept for the next start"
+        assert (tmp_path / "sessions.backup").exists()
+    else:
+        assert lines[-2].startswith("greenroom: stopping. All sessions end")
+        assert "--data-dir keeps them" in lines[-2]
 
 
 def test_unreachable_coordinator_names_the_option() -> None:

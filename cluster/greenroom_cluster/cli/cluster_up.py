@@ -4,15 +4,20 @@ import math
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 import msgspec
 import structlog
 import trio
 
+from greenroom.errors import GreenroomError
+from greenroom_cluster.backups.keeping import KeptSessions
 from greenroom_cluster.config import LocalClusterSettings
 from greenroom_cluster.runtime.host_memory import warn_if_short
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
 from greenroom_cluster.runtime.tasks import open_tasks
+
+_SAME_SIGNAL_SECONDS = 1.0
 
 _log = structlog.get_logger("greenroom.up")
 
@@ -21,26 +26,69 @@ async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: F
     """Run a cluster until SIGINT or SIGTERM, printing one line when it is complete."""
     began = time.monotonic()
     progress = _ignore if json else _print_progress
+    kept = None if settings.data_dir is None else KeptSessions(settings.data_dir, settings.cluster)
+    if kept is not None:
+        kept.check()
+    running: LocalCluster | None = None
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with open_tasks() as tasks:
 
             async def stop_on_signal() -> None:
                 number = await anext(signals)
                 _log.info("cluster_stops", signal=signal.Signals(number).name)
-                progress(_farewell(settings))
+                if kept is not None and running is not None:
+                    progress("stopping. Sessions are written down first; another signal ends it without")
+                    tasks.start_soon(stop_at_once)
+                    await _keep(kept, running, progress)
+                else:
+                    progress(_farewell(settings))
+                tasks.cancel_scope.cancel()
+
+            async def stop_at_once() -> None:
+                first = trio.current_time()
+                async for _ in signals:
+                    # A terminal and a runner such as uv may both bring the same Ctrl-C.
+                    if trio.current_time() > first + _SAME_SIGNAL_SECONDS:
+                        break
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(stop_on_signal)
             async with open_local_cluster(settings, on_progress=progress) as cluster:
                 warn_if_short(len(cluster.nodes) * settings.node.actors, cluster.memory_bytes_max)
+                if kept is not None:
+                    await _bring_back(kept, cluster, progress)
+                running = cluster
                 _print_ready(cluster, settings, time.monotonic() - began, json=json)
                 await trio.sleep(math.inf)
     progress("stopped")
 
 
+async def _keep(kept: KeptSessions, cluster: LocalCluster, progress: Callable[[str], None]) -> None:
+    """Write down the sessions of a cluster that stops; what cannot be kept is told, and the end goes on."""
+    try:
+        taken = await kept.keep(cluster.seeds, lambda _: None)
+    except GreenroomError as error:
+        _log.error("sessions_lost", reason=str(error))
+        progress(f"the sessions are lost: {error}")
+    else:
+        _log.info("sessions_kept", sessions=taken.sessions, size_bytes=taken.size_bytes)
+        progress(f"{taken.sessions} sessions are kept for the next start")
+
+
+async def _bring_back(kept: KeptSessions, cluster: LocalCluster, progress: Callable[[str], None]) -> None:
+    restored = await kept.bring_back(cluster.seeds)
+    if restored is not None:
+        _log.info("sessions_restored", created=restored.created, expired=restored.expired)
+        progress(f"{restored.created} sessions are back, {restored.expired} have expired")
+
+
 def _farewell(settings: LocalClusterSettings) -> str:
-    kept = "was temporary, and goes too" if settings.data_dir is None else f"stays in {settings.data_dir}"
-    return f"stopping. All sessions end: only the nodes' memory holds them. The cluster map {kept}"
+    if settings.data_dir is None:
+        return (
+            "stopping. All sessions end: only the nodes' memory holds them; --data-dir keeps them over a "
+            "Ctrl-C. The cluster map was temporary, and goes too"
+        )
+    return f"stopping before the cluster was complete. The cluster map stays in {settings.data_dir}"
 
 
 def _ignore(_: str) -> None:

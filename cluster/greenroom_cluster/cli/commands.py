@@ -2,16 +2,15 @@
 
 import importlib.util
 import sys
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import msgspec
 import typer
 from typer.core import TyperGroup
 
-from greenroom.errors import UsageError
 from greenroom_cluster import config
-from greenroom_cluster.cli import options
+from greenroom_cluster.cli import backups, options
+from greenroom_cluster.cli.asking import ask, print_json, run
 from greenroom_cluster.cli.removed import refuse_removed, warn_of_removed_variables
 from greenroom_cluster.cli.settings import with_options_of
 from greenroom_cluster.demo.settings import BROWSERS as DEMO_BROWSERS
@@ -19,20 +18,16 @@ from greenroom_cluster.demo.settings import SECONDS as DEMO_SECONDS
 from greenroom_cluster.escaping import printable
 from greenroom_cluster.exits import (
     EXIT_FAILED,
-    EXIT_UNREACHABLE,
-    EXIT_USAGE,
     TRACTOR_MISSING,
     errors_told,
     fail,
 )
-from greenroom_cluster.logs import LogSettings
 
 _VALUE_ERRORS = {
     "Input should be a valid integer": "not a whole number.",
     "Input should be a valid number": "not a number.",
     "Input should be a valid boolean": "neither true nor false.",
 }
-_LOGS_OF_QUESTIONS = LogSettings(level="error")
 
 
 class _Commands(TyperGroup):
@@ -89,15 +84,6 @@ def greenroom(
     del version
 
 
-def _run(work: Callable[..., Awaitable[Any]], *arguments: Any, logs: LogSettings = _LOGS_OF_QUESTIONS) -> Any:
-    import trio
-
-    from greenroom_cluster.logs import configure
-
-    configure(logs)
-    return trio.run(work, *arguments)
-
-
 def _need_tractor(status: int = EXIT_FAILED) -> None:
     """Report a missing tractor before any process is started: it would only be restarted in vain."""
     if importlib.util.find_spec("tractor") is None:
@@ -113,7 +99,7 @@ def up(settings: config.LocalClusterSettings, *, json: options.Json = False) -> 
     from greenroom_cluster.cli.cluster_up import run_up
 
     settings.check()
-    _run(run_up, settings, json, logs=settings.process.logs)
+    run(run_up, settings, json, logs=settings.process.logs)
 
 
 @app.command()
@@ -123,7 +109,7 @@ def coordinator(settings: config.CoordinatorProcessSettings) -> None:
     warn_of_removed_variables()
     from greenroom_cluster.runtime.coordination_process import run_coordinator_process
 
-    _run(run_coordinator_process, settings, logs=settings.process.logs)
+    run(run_coordinator_process, settings, logs=settings.process.logs)
 
 
 @app.command(short_help="Run one node: its actors, and the clients' address.")
@@ -134,45 +120,13 @@ def node(settings: config.NodeSettings) -> None:
     settings.check()
     from greenroom_cluster.runtime.node_process import run_node
 
-    _run(run_node, settings, logs=settings.process.logs)
-
-
-def _addresses(connect: str) -> list[str]:
-    addresses = [address.strip() for address in connect.split(",") if address.strip()]
-    for address in addresses:
-        config.check_address("--connect", address)
-    if not addresses:
-        raise UsageError("--connect names no address; give host:port of a node")
-    return addresses
-
-
-def _ask(
-    work: Callable[..., Awaitable[Any]], connect: str, cluster: str, *more: Any, json: bool = False
-) -> Any:
-    """Run `work` on the cluster at these addresses; if none answers, say so and exit."""
-    from greenroom_cluster.inspection import NoNodeError
-
-    try:
-        return _run(work, _addresses(connect), cluster, *more)
-    except NoNodeError as error:
-        text = f"{error}. Does --connect (GREENROOM_CONNECT) name a node that runs, and not an actor?"
-        status = EXIT_UNREACHABLE
-    except UsageError as error:
-        text, status = str(error), EXIT_USAGE
-    if json:
-        _print_json({"healthy": False, "error": text})
-    return fail(f"greenroom: {printable(text)}", status)
+    run(run_node, settings, logs=settings.process.logs)
 
 
 def _inspect(connect: str, cluster: str, *, json: bool) -> Any:
     from greenroom_cluster.inspection import inspect_cluster
 
-    return _ask(inspect_cluster, connect, cluster, json=json)
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
-    sys.stdout.flush()
+    return ask(inspect_cluster, connect, cluster, json=json)
 
 
 @app.command(short_help="Show nodes, actors and shards.")
@@ -189,7 +143,7 @@ def status(
     found = _inspect(connect, cluster, json=json)
     if json:
         waiting = _waiting(found)
-        _print_json(
+        print_json(
             {
                 **msgspec.to_builtins(found),
                 "healthy": found.healthy,
@@ -233,7 +187,7 @@ def health(
     found = _inspect(connect, cluster, json=json)
     healthy = found.healthy and found.nodes_up >= nodes
     if json:
-        _print_json(
+        print_json(
             {
                 "healthy": healthy,
                 "nodes_up": found.nodes_up,
@@ -265,7 +219,7 @@ def forget_node(
     from greenroom_cluster.inspection import forget_node_at
 
     config.check_address("--coordinator", coordinator)
-    _run(forget_node_at, coordinator, cluster, name)
+    run(forget_node_at, coordinator, cluster, name)
     sys.stdout.write(f"node {name} is forgotten\n")
 
 
@@ -278,11 +232,14 @@ def drop_record(
     """Drop the record that ended a shard's primary, so that the shard serves again."""
     from greenroom_cluster.inspection import drop_record_at
 
-    record = _ask(drop_record_at, connect, cluster, shard)
+    record = ask(drop_record_at, connect, cluster, shard)
     sys.stdout.write(
         f"shard {shard} goes on without record {record.epoch}/{record.sequence}, "
         f"a {record.kind} of {record.size_bytes} bytes\n"
     )
+
+
+backups.add_commands(app)
 
 
 @app.command(short_help="Run the demo: a shop, shoppers, kills, every cart checked.")

@@ -6,6 +6,7 @@ import msgspec
 
 from greenroom import wire
 from greenroom_cluster.coordination.messages import Proposal
+from greenroom_cluster.shard.clients.operations import ShardPart
 from greenroom_cluster.shard.messages import PeerReply, PeerRequest
 
 
@@ -17,7 +18,7 @@ class ReplyToClient(Effect, frozen=True, gc=False):
     """Reply to a request on that client connection; dropped if it is gone."""
 
     connection: int
-    message: wire.EncodedReply
+    message: wire.EncodedReply | ShardPart
 
 
 class Send(Effect, frozen=True, gc=False):

@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 import msgspec
 
-from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.coordination.messages import Decision
+from greenroom_cluster.shard.clients.operations import Request
 from greenroom_cluster.shard.messages import PeerReply, PeerRequest
 
 
@@ -25,7 +25,7 @@ class ClientRequests(Input, frozen=True, gc=False):
 
     connection: int
     client: bytes
-    requests: list[wire.Request]
+    requests: list[Request]
     identity: str = ""
 
 

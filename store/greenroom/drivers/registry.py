@@ -1,8 +1,8 @@
 """The runners of a store, one for each event loop.
 
-A store is not bound to a loop: the first operation in a loop makes a runner there, and loops in several
-threads have one each. Making a runner removes those of loops that have ended. After a fork the child drops
-them all, so that no two processes speak as the same client.
+A store belongs to no loop: the first operation in a loop makes a runner there, and loops in several threads
+have one each. Making a runner removes those of loops that have ended. After a fork the child drops all of
+them, so that no two processes ever speak as the same client.
 """
 
 import asyncio

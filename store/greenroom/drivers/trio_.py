@@ -1,8 +1,8 @@
 """The runner for trio.
 
-The user passes no nursery, so everything runs in system tasks, which must never raise: a failure ends its
-connection or the runner, and is logged. Sockets are the standard library's, so that a flush can send at once,
-without a task switch.
+The user passes no nursery, so everything runs in system tasks, which must never raise: a failure in one ends
+its connection, or the runner, and is logged. Sockets are the standard library's, so that a flush can send at
+once, without a task switch.
 """
 
 import logging

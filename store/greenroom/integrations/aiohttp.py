@@ -7,9 +7,9 @@
 ...     session.setdefault("cart", {})[request.match_info["sku"]] = 1      # nested changes count too
 ...     return web.Response()
 
-Everything beyond the dict is under `session.greenroom`: `login("alice")`, `logout()`, `await devices()`. Apps
-that keep the user's id in the session name its key instead: `GreenroomStorage(sessions, user_key="user_id")`.
-A change of that value is then a login, with a new id.
+`session.greenroom` is all that is no dict: `session.greenroom.login("alice")`, `session.greenroom.logout()`,
+`await session.greenroom.devices()`. Apps that keep the user's id in the session name its key instead:
+`GreenroomStorage(sessions, user_key="user_id")`; a change of that value is a login, with a new id.
 """
 
 from copy import deepcopy
@@ -41,7 +41,7 @@ _VISIT = web.RequestKey("greenroom_visit", Visit) if hasattr(web, "RequestKey") 
 class GreenroomSession(aiohttp_session.Session):
     """What `get_session` returns. Changes at any depth are found by comparison, so `changed()` is not needed.
 
-    `visit` is None in a session made by `new_session`, which replaces the request's session when it is saved.
+    `visit` is None for one that `new_session` made: it takes the place of the request's when it is saved.
     """
 
     def __init__(self, visit: Visit | None) -> None:
@@ -116,7 +116,7 @@ class GreenroomSession(aiohttp_session.Session):
 class GreenroomStorage(aiohttp_session.AbstractStorage):
     """Keeps aiohttp-session's sessions by a `Session`, which has the options of cookie and lifetimes.
 
-    `user_key` names the key of the session under which the app keeps the logged-in user's id, a str.
+    `user_key` names the key of the session under which the app keeps the id of who is logged in, a str.
     """
 
     def __init__(self, sessions: Session, *, user_key: str | None = None) -> None:

@@ -53,7 +53,7 @@ COOKIE_NAME = "__Host-session"
 def session_of_request(cookie_name: str = COOKIE_NAME) -> Callable[..., Awaitable[RequestSession]]:
     """Return a dependency that gives a handler its session; OpenAPI shows the cookie as a parameter.
 
-    It raises UsageError if SessionMiddleware does not run.
+    It raises UsageError where SessionMiddleware does not run.
     """
     FASTAPI.check(cookie_name=cookie_name)
     cookie = Cookie(alias=cookie_name, description="Set by the server when there is something to keep.")
@@ -93,7 +93,7 @@ SessionDep = Annotated[RequestSession, Depends(session_of_request())]
 """As a parameter's type: the session."""
 
 UserIdDep = Annotated[str, Depends(require_user)]
-"""As a parameter's type: the logged-in user's id, or 401."""
+"""As a parameter's type: the id of the user who is logged in, or 401."""
 
 
 async def current_user(session: SessionDep, _user_id: UserIdDep) -> Any:

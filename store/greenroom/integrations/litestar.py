@@ -74,7 +74,7 @@ _VALUE, _ENDS = "value", "ends"
 class _LitestarMiddleware(SessionMiddleware):
     """Follows `set_session` and `clear_session`, which replace the session in the scope.
 
-    Not within a mounted ASGI app, whose own middleware may put something else there.
+    Not below the mount of another ASGI app, whose own middleware may put something else there.
     """
 
     def follow(self, scope: Any, visit: Visit) -> None:
@@ -148,7 +148,7 @@ class SessionPlugin(InitPlugin):
 async def _discard(error: Exception, scope: Any) -> None:
     """Discard what a handler that failed did to the session.
 
-    An HTTPException below 500 is an answer, and a client that leaves a WebSocket or a stream is no failure.
+    An HTTPException below 500 is an answer, and a client that left a WebSocket or a stream no failure.
     """
     visit = innermost_visit(scope)
     if visit is None or (isinstance(error, HTTPException) and error.status_code < 500):
@@ -160,9 +160,9 @@ async def _discard(error: Exception, scope: Any) -> None:
 class GreenroomStore(Store):
     """Any strings as keys, any bytes as values, in a session store or the one that a URL names.
 
-    `namespace` separates users of one store. Each value is a stored session of its own, at most 1 MiB, with
-    the guarantees of one. `delete_all` needs a store that offers `delete_by_user`. If something else wrote
-    unreadable data under a key, the key has no value, and `set` replaces the data.
+    `namespace` keeps apart what shares a store. Each value is a stored session of its own, at most 1 MiB, and
+    has the guarantees of one. `delete_all` needs a store that offers `delete_by_user`. What
+    something else wrote under a key, and cannot be read, is no value; `set` puts one in its place.
 
     Raises UsageError for a value or key that is not text or bytes, UnavailableError, OutcomeUnknownError.
     """

@@ -1,4 +1,4 @@
-"""Readers of other libraries' sessions, for `Session(moves_from=...)`: a switch that loses no login.
+"""Readers of other libraries' sessions, for `Session(moves_from=...)`: moving house without a lost login.
 
 >>> sessions = Session(
 ...     secret=SECRET,
@@ -6,9 +6,9 @@
 ...     moves_from=StarletteCookies(OLD_SECRET_KEY, user=lambda data: data.get("user_id")),
 ... )
 
-A visitor who has only an old session keeps data and login; the old session ends with the first response.
-`user` returns the logged-in user, so that `session.greenroom.user_id`, lists of devices and log-out
-everywhere know of the user from then on. Remove `moves_from` once `SessionStatistics.moved` stops rising.
+A visitor whose browser has only the old session keeps data and login; at the first response the old session
+ends. `user` finds who is logged in, so that `session.greenroom.user_id`, lists of devices and log-out
+everywhere know it from then on. Take `moves_from` away once `SessionStatistics.moved` stands still.
 
 A reader for another library is a subclass of `OldSessions` with `key_of`, `read` and `end`.
 """
@@ -60,8 +60,8 @@ _NO_SESSION = {b"", b"null"}
 class StarletteCookies(OldSessions):
     """The signed cookies of Starlette's own SessionMiddleware, which FastAPI apps have too.
 
-    Pass the middleware's `secret_key`, `session_cookie`, `max_age`, `path` and `domain`. Copies of a moved
-    cookie are refused afterwards; copies of its earlier values are other sessions, as they were to Starlette.
+    `secret_key`, `session_cookie`, `max_age`, `path` and `domain` are what that was given. Copies of a cookie
+    that was moved are refused afterwards; copies of its earlier values are other sessions, here as there.
     """
 
     def __init__(
@@ -149,8 +149,8 @@ class _Deserializes(Protocol):
 class StarsessionsStore(OldSessions):
     """The sessions of starsessions, in Redis or any other of its stores.
 
-    Pass its middleware's `store`, `lifetime`, `serializer`, `cookie_name`, `cookie_path` and `cookie_domain`.
-    The store stays open while the app runs.
+    `store`, `lifetime`, `serializer`, `cookie_name`, `cookie_path` and `cookie_domain` are what its
+    middleware was given; the store stays open for as long as the app runs.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class StarsessionsStore(OldSessions):
 class LitestarStore(OldSessions):
     """The sessions of Litestar's ServerSideSessionBackend, in any `Store` of Litestar's.
 
-    `store` is the one that kept them, opened; `key`, `max_age`, `path` and `domain` are those of its
+    `store` is the one in which it kept them, opened; `key`, `max_age`, `path` and `domain` are those of its
     ServerSideSessionConfig.
     """
 
@@ -233,8 +233,8 @@ class LitestarStore(OldSessions):
 class AiohttpStorage(OldSessions):
     """The sessions of aiohttp-session, in Redis or memcached or in encrypted cookies.
 
-    `storage` is the one passed to `aiohttp_session.setup`. Its Redis keeps an empty session in place of a
-    moved one. Raises UsageError for SimpleCookieStorage, whose cookies anyone can forge.
+    `storage` is what `aiohttp_session.setup` was given. Its Redis keeps an empty session in the place of one
+    that was moved. Raises UsageError for SimpleCookieStorage, whose cookies anyone can forge.
     """
 
     def __init__(
@@ -291,8 +291,8 @@ class AiohttpStorage(OldSessions):
 class OtherStore(OldSessions):
     """The sessions of Greenroom in another store: a `BaseSessionStore` of your own, or another cluster.
 
-    `old` is that store, or the app's former `Session` if its cookie or secret has changed. User, label and
-    lifetimes come from the store; `user` is for a store that knows no users.
+    `old` is that store, or the `Session` that the app had, where cookie or secret are others now. User, label
+    and lifetimes come from the store; `user` is for one that knows no users.
     """
 
     def __init__(

@@ -8,10 +8,10 @@
 ...     session.setdefault("cart", {})[sku] = 1      # nested changes count too
 ...     return {}
 
-Everything beyond the dict is under `session.greenroom`: `login("alice")`, `logout()`. `init_app` sets the
-session interface and puts Greenroom's ASGI middleware in front of the app, which saves before a WebSocket is
-accepted and after background work, and answers 503 if the store does not answer. The interface alone
-(`app.session_interface = GreenroomSessions(sessions)`) can do only what Quart lets an interface do.
+`session.greenroom` is all that is no dict: `session.greenroom.login("alice")`, `session.greenroom.logout()`.
+`init_app` sets the session interface and puts Greenroom's ASGI middleware in front of the app, which saves
+before a WebSocket is accepted and after background work, and answers 503 when the store does not. The
+interface by itself (`app.session_interface = GreenroomSessions(sessions)`) does with what Quart offers one.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -88,9 +88,9 @@ class QuartSession(RequestSession, SessionMixin):
 
 
 class GreenroomSessions(SessionInterface):
-    """Quart's session interface over a `Session`, which has the options of cookie and lifetimes.
+    """Quart's session interface over a `Session`, which holds the cookie's and the lifetimes' options.
 
-    Quart's SESSION_COOKIE_ settings and SECRET_KEY are not used.
+    Quart's SESSION_COOKIE_ settings and SECRET_KEY mean nothing here.
     """
 
     def __init__(self, sessions: Session) -> None:
@@ -109,8 +109,8 @@ class GreenroomSessions(SessionInterface):
     async def open_session(self, app: "Quart", request: "BaseRequestWebsocket") -> QuartSession:
         """Return the session of a request or WebSocket, loaded.
 
-        If the store does not answer, it is empty, writing to it raises UnavailableError, and the response
-        becomes a 503 unless `on_unavailable="anonymous"`.
+        A store that does not answer makes it one without content, in which writes raise UnavailableError and
+        with which, unless `on_unavailable="anonymous"`, the response becomes a 503.
         """
         scope: Any = request.scope
         driven = visit_in(scope, self.sessions)

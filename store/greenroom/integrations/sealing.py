@@ -1,8 +1,8 @@
 """Seals what passes through an app and comes back to this process, so that it reveals nothing there.
 
-For state that must travel where the app can see it, and may print it into a page. The key is this process's
-own and never leaves it. Encrypt-then-MAC: a keystream of SHAKE-256 over the key and a random nonce that is
-never used twice, and BLAKE2 over the whole.
+For state that must travel in what the app can look at, and may print into a page. The key is this process's
+own and never leaves it. Hidden by a keystream of SHAKE-256 over key and a random nonce, which is never used
+twice, and authenticated by BLAKE2 over all of it, as encrypt-then-MAC has it.
 """
 
 import base64

@@ -4,12 +4,12 @@
 >>> app.add_middleware(SessionAutoloadMiddleware)
 >>> app.add_middleware(SessionMiddleware, store=store, lifetime=14 * 86400, rolling=True)
 
-starsessions hands a store the whole session as bytes with every response. This store decodes them and stores
-the data itself. It keeps the state that was loaded in the metadata that starsessions hands back, sealed,
-since apps show metadata. So it writes only the difference, path by path, or nothing if there is none; a write
-that comes after a logout or login of the same session is dropped. `regenerate_session_id` and a change of
-`user_key` become one atomic rotation, after which the old id is dead. Ids that clients make up are never
-adopted.
+starsessions hands a store the whole session as bytes, at every response. This store opens them: it stores the
+data itself, and what it hands out carries, in the metadata that starsessions brings back, the state that was
+loaded: sealed, since apps show metadata. So it writes the difference only, path by path, and nothing where
+there is none; a write that comes after a logout or login of the same session is dropped.
+`regenerate_session_id` and a change of `user_key` become one atomic rotation, after which the old id is dead.
+Ids that clients make up are never adopted.
 
 The sessions are those of `greenroom.web`: once the app uses Greenroom's middleware, the data is there. (Only
 the cookies differ: Greenroom's are signed.)
@@ -71,7 +71,7 @@ class Serializer(Protocol):
 class _Loaded(msgspec.Struct, frozen=True, array_like=True):
     """The state that a request loaded. It stays in this process, sealed in starsessions' metadata.
 
-    `newer` means that a later version has stored it, and only its id is known.
+    `newer` is one that a later version has stored, of which no more is known than its id.
     """
 
     session_id: str
@@ -88,9 +88,9 @@ class _Loaded(msgspec.Struct, frozen=True, array_like=True):
 class GreenroomStore(SessionStore):
     """Keeps starsessions' sessions in a session store, or the one that a URL names.
 
-    - `user_key`: the key of the session under which the app keeps the logged-in user's id. With it, the store
-      can list and end sessions by user, and a login gets a new id.
-    - `serializer`: the one passed to starsessions' middleware, if any.
+    - `user_key`: the key of the session under which the app keeps the id of who is logged in. With it, the
+      store can list and end sessions by user, and a login gets a new id.
+    - `serializer`: the one that starsessions' middleware is given, if it is given one.
     - `browser_seconds`: how long a session of `lifetime=0` is kept after its last use.
 
     Raises UsageError for bytes that the serializer cannot read, UnavailableError, OutcomeUnknownError.
@@ -127,9 +127,9 @@ class GreenroomStore(SessionStore):
     async def read(self, session_id: str, lifetime: int) -> bytes:
         """Return the session as bytes; empty if there is no such session, or this is not an id.
 
-        A session that the store or the serializer cannot read counts as none. If a later version may have
-        stored it, it is not overwritten either: writing raises UnavailableError, unless the app logs a user
-        in or gives the session a new id.
+        One that cannot be read, by this store or by the serializer, is no session. If a later version may
+        have stored it, it is not overwritten either: a write raises UnavailableError then, unless the app
+        logs a user in or gives the session a new id.
         """
         try:
             stored = await self._store.get_stored(session_id)

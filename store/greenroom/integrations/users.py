@@ -26,7 +26,7 @@ def user_in(data: dict[Any, Any], user_key: str) -> str | None:
 def follow_user(visit: Visit, user_key: str) -> None:
     """Turn a change of the user in the data into a login or logout, which changes the session's id.
 
-    A user who was logged in by other means, and was never in the data, stays logged in.
+    A user who was logged in by other means, whom the data never named, is left alone.
     """
     data = visit.contents()
     user_id = user_in(data, user_key)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from greenroom import wire
 from greenroom.ids import POINT_BITS
+from greenroom_cluster.shard.clients.operations import Request
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.effects import ReplyToClient
 from greenroom_cluster.shard.inputs import ClientRequests
@@ -21,7 +22,7 @@ _SHARD_BYTES = 8
 
 def hold_costly(
     context: Context, fair: FairShare, replicas: Sequence[Replica | None], event: ClientRequests
-) -> list[wire.Request]:
+) -> list[Request]:
     """Have the costly requests of an identity in debt wait; return the others."""
     cheap = []
     for request in event.requests:
@@ -57,7 +58,7 @@ def _refuse(context: Context, waiting: CostlyRequest) -> None:
     )
 
 
-def _size_if_costly(request: wire.Request, replicas: Sequence[Replica | None]) -> int:
+def _size_if_costly(request: Request, replicas: Sequence[Replica | None]) -> int:
     """Return about how many bytes a costly request takes while it waits, 0 for a cheap one."""
     match request:
         case wire.DeleteByUser() | wire.ListByUser() | wire.Clean():

@@ -10,7 +10,9 @@ import msgspec
 from greenroom import wire
 from greenroom.ids import POINT_BITS
 from greenroom_cluster.shard.clients.administration import administer
+from greenroom_cluster.shard.clients.copies import FROZEN, ShardCopies
 from greenroom_cluster.shard.clients.costly import BRINGING, FANOUTS, hold_costly, put_off
+from greenroom_cluster.shard.clients.operations import CopyShard, Freeze, Operation, Request
 from greenroom_cluster.shard.effects import ReplyToClient
 from greenroom_cluster.shard.fanout import Gather
 from greenroom_cluster.shard.inputs import ClientRequests, ConnectionClosed
@@ -27,7 +29,7 @@ from greenroom_cluster.shard.roles.accepts import ACCEPTS, READS, WRITES
 from greenroom_cluster.shard.roles.replicas import Replicas
 from greenroom_cluster.shard.roles.role import InputKind
 
-_OF_NO_SESSION = FANOUTS | {wire.Inspect, wire.DropRecord}
+_OF_NO_SESSION = FANOUTS | {wire.Inspect, wire.DropRecord, CopyShard, Freeze}
 
 
 class Requests:
@@ -40,6 +42,7 @@ class Requests:
         self._context = resources.context
         self._step = resources.step
         self.fair = FairShare()
+        self.copies = ShardCopies(replicas)
         self._shift = POINT_BITS
         # How many requests the latest step took in.
         self._taken = 0
@@ -91,17 +94,23 @@ class Requests:
         connection: int,
         client: bytes,
         identity: str,
-        requests: Sequence[wire.Request],
+        requests: Sequence[Request],
     ) -> None:
         context, step = self._context, self._step
         step.identity = identity
         self._taken = len(requests)
+        if self.copies.frozen:
+            requests = self._refuse_clients(connection, requests)
         replicas, shift, get = self._replicas.by_shard, self._shift, wire.Get
         for request in requests:
             kind = type(request)
             if kind in _OF_NO_SESSION:
                 if kind in FANOUTS:
                     self._fan_out(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]  # kind says which
+                elif kind is CopyShard:
+                    self.copies.read(now_ns, connection, request)  # type: ignore[arg-type]  # kind says which
+                elif kind is Freeze:
+                    self.copies.freeze(request.request_id, connection)
                 else:
                     administer(self._resources, replicas, now_ns, wall_us, connection, request)  # type: ignore[arg-type]  # as above
                 continue
@@ -114,6 +123,14 @@ class Requests:
                 put_off(context, self.fair, now_ns, connection, client, identity, request)  # type: ignore[arg-type]  # kind says which
             else:
                 serve(replica.primary or replica, now_ns, wall_us, connection, client, request)
+
+    def _refuse_clients(self, connection: int, requests: Sequence[Request]) -> list[Request]:
+        """Refuse what is not an operator's, and return what is."""
+        for request in requests:
+            if not isinstance(request, wire.Inspect | Operation):
+                reply = wire.Overloaded(request.request_id, FROZEN)
+                self._context.effects.append(ReplyToClient(connection, reply))
+        return [request for request in requests if isinstance(request, wire.Inspect | Operation)]
 
     def _fan_out(
         self, now_ns: int, wall_us: int, connection: int, client: bytes, request: wire.Fanout
@@ -142,6 +159,7 @@ class Requests:
     def connection_closed(self, _now_ns: int, _wall_us: int, event: ConnectionClosed) -> None:
         """Forget waiting requests of a connection that is gone."""
         self.fair.drop(event.connection)
+        self.copies.close(event.connection)
         for replica in self._replicas.by_shard:
             if replica is not None and replica.primary is not None:
                 replica.primary.drop_connection(event.connection)

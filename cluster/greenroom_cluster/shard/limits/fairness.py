@@ -17,7 +17,7 @@ from collections import deque
 
 import msgspec
 
-from greenroom import wire
+from greenroom_cluster.shard.clients.operations import Request
 
 NS_PER_BYTE_MAX = 64
 """The most that a byte of a command costs to apply. Like the next three, a generous bound."""
@@ -50,7 +50,7 @@ class CostlyRequest(msgspec.Struct, frozen=True, gc=False):
     connection: int
     client: bytes
     identity: str
-    request: wire.Request
+    request: Request
     size: int
 
 

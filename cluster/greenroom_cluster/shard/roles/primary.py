@@ -384,6 +384,19 @@ class Primary:
                 record_bytes(request) for _, _, request in self.held if not isinstance(request, Read)
             )
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing that was asked of this shard has still to take effect."""
+        return self.copy.committed == self.log.appended and not self.paging.under_way
+
+    def refuse_held(self, reason: str) -> None:
+        """Refuse the requests that are held; none of them was logged."""
+        for origin, _, held in self.held:
+            self.reply(origin, wire.Overloaded(held.request_id, reason))
+        self.held.clear()
+        self.copy.held_bytes = 0
+        self.copy.count()
+
     def close(self) -> None:
         """Stop being primary: redirect everybody who waits, and say whose request may yet take effect."""
         for origin, _, held in self.held:

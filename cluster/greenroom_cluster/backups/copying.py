@@ -1,0 +1,160 @@
+"""Reads every session of a running cluster, shard by shard, each as it stands at one moment."""
+
+import os
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from greenroom import wire
+from greenroom.cluster_map import ActorEntry, ClusterMap
+from greenroom.errors import ProtocolError, UnavailableError, UsageError
+from greenroom.framing import messages_decoder
+from greenroom.negotiation import hello
+from greenroom_cluster.backups.files import Part
+from greenroom_cluster.inspection import fetch_map
+from greenroom_cluster.runtime.connection import FramedConnection
+from greenroom_cluster.runtime.dialing import DialFailedError, dial
+from greenroom_cluster.runtime.reading import ConnectionEndedError
+from greenroom_cluster.runtime.tasks import open_tasks
+from greenroom_cluster.shard.clients.operations import CopyShard, Freeze, Operation, ShardPart
+
+SHARD_SECONDS = 60.0
+"""How long a shard is asked for again that changes hands, or whose actor cannot be reached."""
+_REPLY_SECONDS = 30.0
+_PAUSE_SECONDS = 0.2
+_ACTORS_AT_ONCE = 4
+
+_decoder = messages_decoder(wire.ServerMessage | ShardPart)
+
+
+class _NotNowError(Exception):
+    """The shard is to be asked for again, perhaps at another actor."""
+
+
+async def copy_shards(
+    addresses: Sequence[str], cluster: str, take: Callable[[Part], None], *, seconds: float = SHARD_SECONDS
+) -> None:
+    """Read every shard and hand its parts to `take`, those of one shard together and in order.
+
+    Several actors are read at once, but `take` is given a shard only when that was read to its end, so that
+    one whose primary is lost on the way is not there twice. Raises UnavailableError, naming the shard, if one
+    cannot be read within so many seconds; UsageError for another cluster, or for actors of a release that
+    cannot be copied.
+    """
+    cluster_map = await fetch_map(addresses, cluster)
+    limiter = trio.CapacityLimiter(_ACTORS_AT_ONCE)
+    async with open_tasks() as tasks:
+        for shards in _by_primary(cluster_map, range(cluster_map.shard_count)).values():
+            tasks.start_soon(_copy_some, addresses, cluster, shards, take, seconds, limiter)
+
+
+async def freeze_actors(addresses: Sequence[str], cluster: str) -> None:
+    """Have no actor serve a client any more; those that cannot be reached serve none either, or end.
+
+    Raises UnavailableError if no node can be reached.
+    """
+    cluster_map = await fetch_map(addresses, cluster)
+    async with open_tasks() as tasks:
+        for actor in cluster_map.actors.values():
+            if actor.state == "up":
+                tasks.start_soon(_freeze, actor, cluster)
+
+
+async def _freeze(actor: ActorEntry, cluster: str) -> None:
+    try:
+        async with _connected(actor, cluster) as connection:
+            await _ask(connection, Freeze(1))
+    except _NotNowError:
+        return
+
+
+async def _copy_some(
+    addresses: Sequence[str],
+    cluster: str,
+    shards: Iterable[int],
+    take: Callable[[Part], None],
+    seconds: float,
+    limiter: trio.CapacityLimiter,
+) -> None:
+    """Read some shards, by and by, from wherever they are."""
+    left = list(shards)
+    deadline = trio.current_time() + seconds
+    async with limiter:
+        while left:
+            reason = ""
+            try:
+                cluster_map = await fetch_map(addresses, cluster)
+                for actor, here in _by_primary(cluster_map, left).items():
+                    async with _connected(cluster_map.actors[actor], cluster) as connection:
+                        for shard in here:
+                            for part in await _copied(connection, shard):
+                                take(part)
+                            left.remove(shard)
+                            deadline = trio.current_time() + seconds
+            except _NotNowError as error:
+                reason = str(error)
+            except UnavailableError as error:
+                reason = str(error)
+            if left and trio.current_time() > deadline:
+                raise UnavailableError(
+                    f"shard {left[0]} could not be copied within {seconds} s ("
+                    f"{reason or 'it has no primary'}); see `greenroom status`"
+                )
+            if left:
+                await trio.sleep(_PAUSE_SECONDS)
+
+
+def _by_primary(cluster_map: ClusterMap, shards: Iterable[int]) -> dict[bytes, list[int]]:
+    """Return the shards by the incarnation of their primary, without those whose primary is not up."""
+    found: dict[bytes, list[int]] = defaultdict(list)
+    for shard in shards:
+        found[cluster_map.shards[shard].primary].append(shard)
+    return dict(found)
+
+
+async def _copied(connection: FramedConnection, shard: int) -> list[Part]:
+    """Return the parts of a shard."""
+    parts: list[Part] = []
+    while True:
+        reply = await _ask(connection, CopyShard(len(parts) + 1, shard, len(parts)))
+        if isinstance(reply, wire.Overloaded):
+            raise _NotNowError(reply.reason)
+        if isinstance(reply, wire.Failed):
+            raise _NotNowError(reply.detail)
+        if not isinstance(reply, ShardPart):
+            raise _NotNowError("its actor gave another answer")
+        parts.append(Part(shard, reply.epoch, reply.sequence, reply.sessions))
+        if reply.last:
+            return parts
+
+
+async def _ask(connection: FramedConnection, operation: Operation) -> object:
+    try:
+        with trio.fail_after(_REPLY_SECONDS):
+            connection.send([operation])
+            return (await connection.receive())[0]
+    except (trio.TooSlowError, ConnectionEndedError, ProtocolError) as error:
+        raise _NotNowError(str(error) or f"no answer within {_REPLY_SECONDS} s") from None
+
+
+@asynccontextmanager
+async def _connected(actor: ActorEntry, cluster: str) -> AsyncIterator[FramedConnection]:
+    """Open a connection to an actor as an operator."""
+    mine = hello(cluster, wire.ROLE_OPERATOR, os.urandom(16), actor.incarnation)
+    async with open_tasks() as tasks:
+        try:
+            connection, theirs = await dial(actor.address, mine, tasks)
+        except (DialFailedError, ProtocolError) as error:
+            raise _NotNowError(str(error)) from None
+        try:
+            if wire.FEATURE_COPIES not in theirs.features:
+                raise UsageError(
+                    f"actor {actor.slot} is of a release whose shards cannot be copied: upgrade its node"
+                )
+            connection.speak(_decoder)
+            yield connection
+        finally:
+            connection.close()
+            tasks.cancel_scope.cancel()

@@ -1,0 +1,74 @@
+"""A backup of a running cluster, into a file or as lines of JSON."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from greenroom_cluster.backups.copying import SHARD_SECONDS, copy_shards
+from greenroom_cluster.backups.files import FORMAT_VERSION, BackupWriter, Heading, Part
+from greenroom_cluster.backups.portable import encode_line
+from greenroom_cluster.inspection import fetch_map
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """What a backup has, and how large it is."""
+
+    shards: int
+    sessions: int
+    size_bytes: int
+
+
+async def take_backup(
+    addresses: Sequence[str],
+    cluster: str,
+    path: Path,
+    *,
+    seconds: float = SHARD_SECONDS,
+    told: Callable[[int], None] = lambda _: None,
+) -> Taken:
+    """Write a new file with all sessions of a cluster; `told` hears how many shards are done.
+
+    Raises UsageError if the file cannot be made, and what `copy_shards` does; there is no file then.
+    """
+    shards = (await fetch_map(addresses, cluster)).shard_count
+    heading = Heading(FORMAT_VERSION, cluster, time.time_ns() // 1000, shards)
+    done: set[int] = set()
+    with BackupWriter(path, heading) as writer:
+
+        def take(part: Part) -> None:
+            writer.add(part)
+            done.add(part.shard)
+            told(len(done))
+
+        await copy_shards(addresses, cluster, take, seconds=seconds)
+        writer.finish()
+        return Taken(len(done), writer.sessions, writer.written_bytes)
+
+
+async def export_sessions(
+    addresses: Sequence[str],
+    cluster: str,
+    file: BinaryIO,
+    *,
+    told: Callable[[int], None] = lambda _: None,
+) -> Taken:
+    """Write all sessions of a cluster as lines of JSON. Raises what `copy_shards` does."""
+    done: set[int] = set()
+    sessions = size_bytes = 0
+
+    def take(part: Part) -> None:
+        nonlocal sessions, size_bytes
+        for stored in part.sessions:
+            line = encode_line(stored)
+            file.write(line)
+            sessions += 1
+            size_bytes += len(line)
+        done.add(part.shard)
+        told(len(done))
+
+    await copy_shards(addresses, cluster, take)
+    file.flush()
+    return Taken(len(done), sessions, size_bytes)

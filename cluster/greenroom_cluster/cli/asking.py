@@ -1,0 +1,59 @@
+"""How a command asks a running cluster, and what it says when it cannot."""
+
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from greenroom.errors import UsageError
+from greenroom_cluster import config
+from greenroom_cluster.escaping import printable
+from greenroom_cluster.exits import EXIT_UNREACHABLE, EXIT_USAGE, fail
+from greenroom_cluster.logs import LogSettings
+
+_LOGS_OF_QUESTIONS = LogSettings(level="error")
+
+
+def run(work: Callable[..., Awaitable[Any]], *arguments: Any, logs: LogSettings = _LOGS_OF_QUESTIONS) -> Any:
+    """Run `work` under trio."""
+    import trio
+
+    from greenroom_cluster.logs import configure
+
+    configure(logs)
+    return trio.run(work, *arguments)
+
+
+def addresses_of(connect: str) -> list[str]:
+    """Return the addresses in --connect. Raises UsageError if one is none, or there are none."""
+    addresses = [address.strip() for address in connect.split(",") if address.strip()]
+    for address in addresses:
+        config.check_address("--connect", address)
+    if not addresses:
+        raise UsageError("--connect names no address; give host:port of a node")
+    return addresses
+
+
+def ask(
+    work: Callable[..., Awaitable[Any]], connect: str, cluster: str, *more: Any, json: bool = False
+) -> Any:
+    """Run `work` on the cluster at these addresses; if none answers, say so and exit."""
+    from greenroom_cluster.inspection import NoNodeError
+
+    try:
+        return run(work, addresses_of(connect), cluster, *more)
+    except NoNodeError as error:
+        text = f"{error}. Does --connect (GREENROOM_CONNECT) name a node that runs, and not an actor?"
+        status = EXIT_UNREACHABLE
+    except UsageError as error:
+        text, status = str(error), EXIT_USAGE
+    if json:
+        print_json({"healthy": False, "error": text})
+    return fail(f"greenroom: {printable(text)}", status)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print one line of JSON."""
+    sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+    sys.stdout.flush()
