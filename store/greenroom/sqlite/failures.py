@@ -24,6 +24,11 @@ def is_io(error: sqlite3.Error) -> bool:
     return code_of(error) == sqlite3.SQLITE_IOERR
 
 
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether there is no space left on the disk."""
+    return code_of(error) == sqlite3.SQLITE_FULL
+
+
 def name_of(error: sqlite3.Error) -> str:
     """Return SQLite's name of the error, such as SQLITE_IOERR_FSYNC."""
     return str(getattr(error, "sqlite_errorname", None) or type(error).__name__)

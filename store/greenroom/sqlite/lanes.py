@@ -19,7 +19,7 @@ import msgspec
 
 from greenroom import wire
 from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError
-from greenroom.sqlite.failures import is_busy, is_io, name_of, not_applied
+from greenroom.sqlite.failures import is_busy, is_full, is_io, name_of, not_applied
 from greenroom.sqlite.files import Database, identity_of, open_database
 from greenroom.sqlite.operations import Operation, Progress, deliver
 from greenroom.sqlite.rows import LOADED_BYTES_MAX, RowTable
@@ -287,7 +287,7 @@ class Lane:
                 )
         except sqlite3.Error as error:
             self._roll_back()
-            return taken, not_applied(error, self._settings.path)
+            return taken, self._not_applied(error)
         except GreenroomError as error:  # of the app's clock
             self._roll_back()
             return taken or batch, error
@@ -322,9 +322,14 @@ class Lane:
                     return UnavailableError(f"nothing was written: another process holds {path}")
                 self._roll_back()
                 if not mutating or not is_io(error):
-                    return not_applied(error, path)
+                    return self._not_applied(error)
                 return self._faulted(error)
         return None
+
+    def _not_applied(self, error: sqlite3.Error) -> GreenroomError:
+        if is_full(error):  # with the log moved into the file there may be room
+            self._unmoved = CHECKPOINT_CHANGES
+        return not_applied(error, self._settings.path)
 
     def _faulted(self, error: sqlite3.Error) -> GreenroomError:
         """Write no more: what the disk has of this transaction, and of later ones, cannot be known."""
@@ -364,7 +369,7 @@ class Lane:
             except sqlite3.Error as error:
                 if is_io(error):
                     self._faulted(error)
-                elif not is_busy(error):
+                elif not is_busy(error) and not is_full(error):
                     _log.warning("the log of %s was not moved (%s)", self._settings.path, name_of(error))
 
     # --- moving operations on -----------------------------------------------------------------------------

@@ -19,12 +19,16 @@ _COLUMNS = "digest, version, expires_us, created_us, absolute_us, user_id, label
 _HEADING = "digest, version, expires_us, created_us, absolute_us, user_id, label, point"
 _SIZES = (1, 8, 64)
 """How many sessions one statement reads or changes: a few texts, which SQLite prepares once."""
+_JSON_BYTES_MAX = 16 << 10
 _READ = {
-    size: f"""SELECT version, time_us, (SELECT json_group_array(json_array(hex(digest), hex(data),
+    size: f"""SELECT version, time_us, (SELECT json_group_array(json_array(hex(digest),
+        CASE WHEN length(data) <= {_JSON_BYTES_MAX} THEN hex(data) END,
         json_array(version, expires_us, created_us, absolute_us, user_id, label, point)))
         FROM session WHERE digest IN ({", ".join("?" * size)})) FROM clock"""  # noqa: S608  no input in it
     for size in (0, *_SIZES)
 }
+_READ_ONE = """SELECT version, expires_us, created_us, absolute_us, user_id, label, point, data
+    FROM session WHERE digest = ?"""
 _BY_USER = f"SELECT {_HEADING} FROM session WHERE user_id = ? ORDER BY created_us"  # noqa: S608  no input in it
 _NEWEST = f"{_BY_USER} DESC, digest DESC"
 _OLDEST = f"{_BY_USER}, digest"
@@ -41,10 +45,10 @@ _PATCH = {
 _DELETE = "DELETE FROM session WHERE digest = ?"
 
 LOADED_BYTES_MAX: Final = 16 << 20
-"""How much data one transaction reads before it does so for single sessions."""
+"""How much data one transaction reads before it is asked for."""
 
 _Heading = tuple[int, int, int, int | None, str | None, str, int]
-_read = msgspec.json.Decoder(list[tuple[str, str, _Heading]]).decode
+_read = msgspec.json.Decoder(list[tuple[str, str | None, _Heading]]).decode
 
 
 class RowTable(CommandTable[wire.Session]):
@@ -69,7 +73,6 @@ class RowTable(CommandTable[wire.Session]):
         super().__init__()
         self.over_max = over_max
         self.loaded_bytes = 0
-        self._portion = _SIZES[-1]
         self._wrote = False
         self._rows: dict[bytes, wire.SessionState | None] = {}
         self._stored: dict[bytes, wire.SessionState | None] = {}
@@ -134,28 +137,39 @@ class RowTable(CommandTable[wire.Session]):
         return self._db
 
     def _load(self, digests: list[bytes]) -> tuple[int, int]:
-        """Read these sessions; if they are large, the first ones, and others when they are asked for."""
+        """Read these sessions, as many as may be held at once; others are read when they are asked for."""
         rows, execute = self._rows, self._connection().execute
-        largest = version = time_us = 0
-        for size, some in _portions(digests, self._portion) or [(0, [])]:
+        version = time_us = 0
+        for size, some in _portions(digests) or [(0, [])]:
             if self.loaded_bytes > LOADED_BYTES_MAX:
                 break
             [(version, time_us, found)] = execute(_READ[size], some).fetchall()
             rows.update(dict.fromkeys(some))
-            for digest, hexed, heading in _read(found):
-                data = bytes.fromhex(hexed)
-                rows[bytes.fromhex(digest)] = wire.SessionState(*heading, data)
-                self.loaded_bytes += len(data)
-                largest = max(largest, len(data))
-            self._stored.update((digest, rows[digest]) for digest in some)
-        self._portion = _SIZES[-1] if largest * _SIZES[-1] <= LOADED_BYTES_MAX else _SIZES[0]
+            for hexed_digest, hexed, heading in _read(found):
+                digest = bytes.fromhex(hexed_digest)
+                if hexed is not None:
+                    rows[digest] = wire.SessionState(*heading, bytes.fromhex(hexed))
+                    self.loaded_bytes += len(hexed) // 2
+                elif self.loaded_bytes <= LOADED_BYTES_MAX:
+                    self._load_one(digest)
+                else:
+                    del rows[digest]
+            self._stored.update((digest, rows[digest]) for digest in some if digest in rows)
         return version, time_us
+
+    def _load_one(self, digest: bytes) -> None:
+        """Read one session as it is now: its data may be too long for JSON."""
+        self._rows[digest] = None
+        for fields in self._connection().execute(_READ_ONE, (digest,)).fetchall():
+            self._rows[digest] = state = wire.SessionState(*fields)
+            self.loaded_bytes += len(state.data)
+        self._stored[digest] = self._rows[digest]
 
     # --- what `CommandTable` asks for ----------------------------------------------------------------------
 
     def _state(self, digest: bytes) -> wire.SessionState | None:
         if digest not in self._rows:
-            self._load([digest])
+            self._load_one(digest)
         return self._rows[digest]
 
     def _heading(self, digest: bytes) -> wire.SessionHeading | None:
@@ -173,7 +187,7 @@ class RowTable(CommandTable[wire.Session]):
         time_us: int,
     ) -> None:
         if digest not in self._rows:
-            self._load([digest])
+            self._load_one(digest)
         self._rows[digest] = made = wire.SessionState(*state)
         self.loaded_bytes += len(made.data)
         self._changed[digest] = None
@@ -221,11 +235,11 @@ def _fields(state: wire.SessionState) -> State:
     )
 
 
-def _portions(items: list[Any], most: int = _SIZES[-1]) -> list[tuple[int, list[Any]]]:
+def _portions(items: list[Any]) -> list[tuple[int, list[Any]]]:
     """Return the items in lists of `_SIZES`, filled up with repetitions, which change nothing."""
     portions = []
-    for first in range(0, len(items), most):
-        some = items[first : first + most]
+    for first in range(0, len(items), _SIZES[-1]):
+        some = items[first : first + _SIZES[-1]]
         size = next(size for size in _SIZES if size >= len(some))
         portions.append((size, some + some[:1] * (size - len(some))))
     return portions

@@ -18,6 +18,7 @@ from greenroom import (
     UnavailableError,
 )
 from greenroom.sqlite import lanes
+from greenroom.sqlite import rows as table
 from greenroom.testing import ManualClock, library_named
 from tests.store.client.store_stage import run, until
 from tests.store.sqlite.sqlite_stage import Disk, rows, session
@@ -115,9 +116,11 @@ def test_any_text_that_is_allowed_comes_back(
 
 
 def test_large_sessions_come_back_however_many_are_asked_for_at_once(
-    library: str, journal: str, new_store: Callable[..., SqliteStore]
+    library: str, journal: str, new_store: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = [session(data={"text": chr(97 + n % 26) * 900_000}) for n in range(40)]
+    for module in (lanes, table):
+        monkeypatch.setattr(module, "LOADED_BYTES_MAX", 1 << 20)
+    made = [session(data={"text": chr(97 + n) * size}) for n, size in enumerate((900_000, 20_000, 300) * 4)]
 
     async def work() -> None:
         async with new_store(deadline_seconds=30) as store:
