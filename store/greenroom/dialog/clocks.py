@@ -1,9 +1,10 @@
 """The difference between this host's clock and the cluster's, applied to times sent and received.
 
-Sessions end by the clock of the cluster. If a store's host were wrong by minutes, its sessions would be over
-when they are stored, or live too long, and no one would notice. So actors send their time in their hellos. If
-none of them agrees with this host's clock, every time sent is moved by the difference, and every time
-received is moved back. Callers see times by their own clock, and lifetimes are as long as they mean.
+Sessions end by the clock of the cluster. If the clock of a store's host were wrong by minutes, its sessions
+would have expired when they are stored, or would live too long, and no one would notice. So actors send their
+time in their hellos. If none of them agrees with this host's clock, every time sent is moved by the
+difference, and every time received is moved back. Callers see times by their own clock, and get the lifetimes
+they ask for.
 """
 
 from typing import TypeVar
@@ -17,31 +18,31 @@ from greenroom.fields import moved_moment
 Timed = TypeVar("Timed", bound=wire.Frame)
 
 TOLERANCE_US = 5_000_000
-"""The cluster follows larger jumps of its own clocks only slowly; up to this, no time is moved."""
+"""Up to this difference no time is moved. The cluster follows larger jumps of its own clocks only slowly."""
 
 _TIMES = ("created_us", "expires_us", "absolute_us")
 _TIMED = (wire.Create, wire.Update, wire.Patch, wire.Rotate)
 
 
 class ClusterClock:
-    """`offset_us` is how far the cluster's time is ahead of this host's; 0 if they agree, or if unknown.
+    """How far the cluster's time is ahead of this host's: `offset_us`, 0 if they agree or if it is unknown.
 
-    Of several actors the nearest counts, because a host of the cluster may be wrong as well.
+    Of several actors the one nearest to this host's time counts: a host of the cluster may be wrong too.
     """
 
     def __init__(self, notices: list[str]) -> None:
         self.offset_us = 0
         self._notices = notices
         self._own_us: int | None = None
-        # By incarnation, and counted from where elapsed time begins, as `_own_us` is.
+        # By incarnation, counted from where elapsed time begins, like `_own_us`.
         self._actors: dict[bytes, int] = {}
         self._suspended_us = 0
 
     def own(self, now_ns: int, wall_us: int, elapsed_ns: int | None) -> None:
         """Take in the time of this host's clock.
 
-        `elapsed_ns` runs on while the host is suspended, which `now_ns` may not; None if there is no such
-        clock. Without one, the actors' times are forgotten whenever the clock jumps, as after a suspension.
+        `elapsed_ns` goes on while the host is suspended, which `now_ns` may not; None if there is no such
+        clock. Then the actors' times are forgotten whenever the clock jumps, as it does after a suspension.
         """
         own_us = wall_us - (now_ns if elapsed_ns is None else elapsed_ns) // 1000
         if elapsed_ns is not None:
@@ -58,7 +59,7 @@ class ClusterClock:
             self._reckon()
 
     def lost(self, actor: bytes) -> None:
-        """Forget the time of an actor whose connection has ended. The offset stays until others speak."""
+        """Forget the time of an actor whose connection ended. The offset stays until others send theirs."""
         self._actors.pop(actor, None)
 
     def _reckon(self) -> None:
@@ -79,11 +80,11 @@ class ClusterClock:
             self._notices.append("the clock of this host agrees with those of the cluster again")
 
     def sent(self, request: Single) -> Single:
-        """Return the request with its times by the cluster's clock."""
+        """Return the request with its times in the cluster's clock."""
         return _moved(request, self.offset_us) if isinstance(request, _TIMED) else request
 
     def received(self, reply: wire.Reply) -> wire.Reply:
-        """Return the reply with its times by this host's clock."""
+        """Return the reply with its times in this host's clock."""
         match reply:
             case wire.Session():
                 return wire.Session(reply.request_id, _moved(reply.state, -self.offset_us))

@@ -1,9 +1,10 @@
 """The client's side of the protocol, without I/O and without a clock.
 
-One dialog serves one event loop of one process and is never inherited over fork: its random id, together with
-rising request ids, is what lets a shard apply a repeated request once. A driver feeds it (`submit`, `opened`,
-`lost`, `received`, `tick`, each with the time) and then drains what it wants done: `replies` and `failures`
-to hand out, `board.actions` to perform, `board.take_writes()` to send, and a `tick` by `wake_ns`.
+One dialog serves one event loop of one process and must not be used in a forked child: its random id,
+together with rising request ids, lets a shard apply a repeated request only once. A driver feeds it
+(`submit`, `opened`, `lost`, `received`, `tick`, each with the time) and then drains it: it hands out
+`replies` and `failures`, performs `board.actions`, sends `board.take_writes()`, and calls `tick` by
+`wake_ns`.
 
 The driver does not report that a caller was cancelled: the operation stays, and counts, until it is answered
 or its deadline passes.
@@ -30,10 +31,10 @@ from greenroom.errors import GreenroomError, ProtocolError, RemoteProtocolError,
 from greenroom.framing import messages_decoder
 
 SLOW_NS = 1_000_000_000
-"""An operation unanswered for this long makes the dialog ask whether its map is still the newest."""
+"""When an operation is unanswered for this long, the dialog asks whether its map is still the newest."""
 
 REFUSALS = frozenset({"wrong-cluster", "wrong-protocol", "wrong-routing", "wrong-role"})
-"""Codes of a goodbye to a client that the server will never serve."""
+"""Codes of goodbyes from a server that will never serve this client."""
 
 _decode_greeting = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye).decode
 _decode_messages = messages_decoder(wire.ServerMessage).decode
@@ -65,7 +66,7 @@ class Dialog:
         self._map: ClusterMap | None = None
         self._ledger = ledger = Ledger()
         self.next_id = ledger.next_id
-        """Return a fresh request id; the request is built with it and submitted at once."""
+        """Return a fresh request id; build the request with it and submit that at once."""
         self._dispatcher = Dispatcher(settings, self.board, self._lanes, self._ledger, self.clock, random)
         self._first_bytes_max = self._dispatcher.first_bytes_max
         self._operations_max = settings.operations_max
@@ -87,7 +88,7 @@ class Dialog:
         return self._ledger.low
 
     def submit(self, now_ns: int, request: Single, kind: Kind, token: object) -> bool:
-        """Begin an operation on one session; return whether it only needs sending.
+        """Begin an operation on one session; return whether nothing remains but to send it.
 
         `token` comes back with its outcome. Raises UsageError if the request is over the frame limit,
         UnavailableError if too much is in flight.
@@ -233,7 +234,7 @@ class Dialog:
         for reply in messages:
             request_id = getattr(reply, "request_id", 0)
             operation = pending.get(request_id)
-            # The usual: a final reply, on the connection on which the operation was last sent.
+            # Usually it is a final reply, on the connection on which the operation was last sent.
             if (
                 type(operation) is not Operation
                 or operation.link is not link
@@ -291,7 +292,7 @@ class Dialog:
         self._dispatcher.drain(lane, now_ns)
 
     def _refused(self, operation: Operation, link: Link, refusal: redirects.Refusal, now_ns: int) -> None:
-        """Have a refused operation go on: elsewhere at once, or later."""
+        """Send a refused operation elsewhere at once, or hold it back; see `redirects`."""
         redirects.take_back(operation, link, refusal)
         if redirects.has_another_primary(operation, refusal, self._lanes.lane_of(operation.request.point)):
             self._dispatcher.dispatch(operation, now_ns)
@@ -299,7 +300,7 @@ class Dialog:
             self._dispatcher.hold(operation, now_ns)
 
     def _fail_unknowable(self, operation: AnyOperation, message: wire.Unknowable) -> None:
-        """Fail a mutation of which the shard cannot say whether it was applied."""
+        """Fail a mutation for which the shard cannot tell whether it was applied."""
         self._dispatcher.finish(operation)
         why = f"the cluster no longer knows this client ({message.reason})"
         error = verdicts.outcome_unknown(operation.kind, why, self._settings.deadline_seconds)
@@ -312,7 +313,7 @@ class Dialog:
         self.failures.append((operation.token, error))
 
     def _take_part(self, link: Link, message: object, operation: Gathering, now_ns: int) -> None:
-        """Take one actor's part of the answer to an operation on all shards."""
+        """Take one actor's part of the reply to an operation on all shards."""
         if link not in operation.asked:
             return
         match message:
@@ -326,7 +327,7 @@ class Dialog:
                 del operation.asked[link]
                 self._fail_alone(operation, message)
             case wire.Counted() | wire.Listing() if type(message) in operation.kind.finals:
-                complete = gathering.take_answer(operation, link, message)
+                complete = gathering.take_reply(operation, link, message)
                 if not operation.remaining or (operation.answered and operation.kind.one_is_enough):
                     self._dispatcher.finish(operation)
                     self.replies.append((operation.token, operation.merged()))
@@ -351,7 +352,7 @@ class Dialog:
             self._follower.probe(now_ns)
 
     def _unlink(self, link: Link, reason: str, now_ns: int, *, refused: bool = False) -> None:
-        """Place the unanswered operations of a lost connection anew."""
+        """Dispatch the unanswered operations of a lost connection again."""
         lane = link.lane
         if lane is None:
             self._follower.lost(link, reason, now_ns, refused=refused)
@@ -381,7 +382,7 @@ class Dialog:
         succeeded = former is not None and router.map.is_foreign_to(former)
         recounted = succeeded or len(router.primaries) != len(self._by_shard)
         if succeeded:
-            self._forget_answers()
+            self._forget_partial_replies()
         unused = self._lanes.update(router)
         self._by_shard, self._shift = self._lanes.by_shard, self._lanes.shift
         moved, aborted = self._sort_moved(router.map.version, recounted=recounted)
@@ -405,8 +406,8 @@ class Dialog:
                 self._lanes.dropped(lane, lane.link)
         self._follower.maintain(now_ns)
 
-    def _forget_answers(self) -> None:
-        """Restart unanswered operations: partial answers came from a cluster that is gone."""
+    def _forget_partial_replies(self) -> None:
+        """Start unanswered operations over: their partial replies came from a cluster that is gone."""
         for operation in self._ledger.pending.values():
             if isinstance(operation, Gathering):
                 operation.counted = 0
@@ -415,7 +416,7 @@ class Dialog:
                 operation.wait_version = 0
 
     def _sort_moved(self, version: int, *, recounted: bool) -> tuple[list[Operation], list[Link]]:
-        """Return the operations to place by the new map, and the links that must be reset before.
+        """Return the operations to dispatch by the new map, and the links to reset first.
 
         A mutation that is unanswered on a connection to a former primary might still arrive there after its
         repeat elsewhere. So that connection is reset first, and everything else on it is repeated too.
@@ -453,7 +454,7 @@ class Dialog:
         self.failures.append((operation.token, error))
 
     def _end_mistaken(self) -> None:
-        """Fail operations that wait for a map that will never come: only the caller can mend that."""
+        """Fail operations that wait for a map that will never come: only the caller can put that right."""
         if not self._follower.is_mistaken:
             return
         while (operation := self._ledger.oldest()) is not None:

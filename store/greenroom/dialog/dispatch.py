@@ -1,4 +1,4 @@
-"""Where each unfinished operation is: sent to its actor, or waiting for that.
+"""Where each unfinished operation is: sent to its actor, or waiting to be sent.
 
 It is in exactly one place: unanswered on a link (`operation.link`), in a waiting room (`operation.queue`:
 that of a lane that is not ready or has no room, or `_parked` while its shard has no lane), or held back
@@ -21,14 +21,14 @@ from greenroom.errors import LocalProtocolError, UsageError
 from greenroom.framing import FRAME_BYTES_MAX, encode_message
 
 STAMP_BYTES = 32
-"""Room in a first attempt's frame for the larger numbers that a later attempt carries."""
+"""Room left in a first attempt's frame: later attempts carry larger numbers."""
 
 BACKOFF_NS_MIN = 2_000_000
 BACKOFF_NS_MAX = 100_000_000
 
 
 class DialogSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What may be set. `deadline_seconds` is how long an operation may take, retries included.
+    """Settings of a dialog. `deadline_seconds` is how long an operation may take, including retries.
 
     `link_bytes_max` limits what is unanswered on one connection, `waiting_bytes_max` what waits to be sent.
     """
@@ -70,7 +70,7 @@ class Dispatcher:
         self._held: list[tuple[int, int]] = []
 
     def dispatch(self, operation: AnyOperation, now_ns: int) -> None:
-        """Send an operation to its shard's primary, or put it where it waits for that."""
+        """Send an operation to its shard's primary, or have it wait until that is possible."""
         if isinstance(operation, Gathering):
             operation.retry_ns = 0
             gathering.ask(operation, self._lanes, self._board, self._ledger, now_ns)
@@ -119,7 +119,7 @@ class Dispatcher:
             raise _too_large(error) from None
 
     def drain(self, lane: Lane, now_ns: int) -> None:
-        """Send what waited for this lane, as far as there is room, in the order of submission."""
+        """Send the operations that wait for this lane, in the order of submission, while there is room."""
         while lane.waiting and lane.ready and lane.link is not None:
             if lane.main is not None and suspects.is_busy(lane.link, self._ledger):
                 return
@@ -149,7 +149,7 @@ class Dispatcher:
         heappush(self._held, (operation.retry_ns, operation.request.request_id))
 
     def next_due(self, now_ns: int) -> AnyOperation | None:
-        """Take out an operation that was held back long enough, if there is one."""
+        """Take out and return an operation that was held back long enough, if there is one."""
         while self._held and self._held[0][0] <= now_ns:
             at, request_id = heappop(self._held)
             operation = self._ledger.pending.get(request_id)
@@ -164,7 +164,7 @@ class Dispatcher:
         return self._held[0][0] if self._held else None
 
     def take_out(self, operation: Operation) -> None:
-        """Take an operation out of where it waits, if it does."""
+        """Take an operation out of its waiting room, if it is in one."""
         operation.retry_ns = 0
         if operation.queue is not None:
             del operation.queue[operation.request.request_id]
@@ -185,7 +185,7 @@ class Dispatcher:
         return detached
 
     def finish(self, operation: AnyOperation) -> None:
-        """Take an operation out of everything."""
+        """Remove a finished operation from everywhere."""
         request_id = operation.request.request_id
         if isinstance(operation, Gathering):
             self._lanes.leave(request_id)

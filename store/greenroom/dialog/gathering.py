@@ -1,8 +1,8 @@
 """Operations that every shard must answer.
 
-Each primary gets the request for its shards under the operation's one request id, and again for those that
-its reply did not name, by the newest map at that time. At most one attempt is unanswered on one connection,
-so a reply always identifies its attempt.
+Each primary gets the request for its shards, always under the operation's one request id. For shards that a
+reply leaves out, the request is sent again, by the newest map at that time. At most one attempt is unanswered
+on one connection, so a reply always identifies its attempt.
 """
 
 from greenroom import wire
@@ -15,7 +15,7 @@ from greenroom.errors import RemoteProtocolError
 
 
 def ask(operation: Gathering, lanes: Lanes, board: Switchboard, ledger: Ledger, now_ns: int) -> None:
-    """Ask every reachable primary for those of its shards that are not being asked for."""
+    """Ask every reachable primary for those of its shards that are not being asked already."""
     if not lanes.by_shard:
         return
     if operation.remaining is None:
@@ -56,11 +56,11 @@ def request_for(request: wire.Fanout, shards: tuple[int, ...]) -> wire.Fanout:
             return wire.ListByUser(request.request_id, request.user_id, request.limit, shards)
 
 
-def take_answer(operation: Gathering, link: Link, reply: wire.Counted | wire.Listing) -> bool:
-    """Take the answers of the shards named in `reply`; return whether all asked shards answered.
+def take_reply(operation: Gathering, link: Link, reply: wire.Counted | wire.Listing) -> bool:
+    """Take the reply of the shards that it names; return whether these are all shards asked.
 
-    A shard that is left out may still have the request in its log: it may have appended it and then lost its
-    place as primary. Raises RemoteProtocolError if `reply` names shards that were not asked.
+    A shard that is left out may still have the request in its log: its actor may have appended it and then
+    ceased to be primary. Raises RemoteProtocolError if `reply` names shards that were not asked.
     """
     asked = operation.asked[link]
     counts = reply.counts if isinstance(reply, wire.Counted) else ()

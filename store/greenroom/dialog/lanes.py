@@ -1,7 +1,7 @@
-"""The connections to actors, one each, by the newest map.
+"""The connections to the primaries of the newest map, one to each actor.
 
-A failed attempt to connect is repeated after a pause that grows to a quarter of a second, as long as
-operations wait for that actor.
+As long as operations wait for an actor, a failed attempt to connect is repeated after a pause, which grows to
+a quarter of a second.
 """
 
 from collections.abc import Iterator
@@ -83,14 +83,14 @@ class Lanes:
             lane.waiting.pop(request_id, None)
 
     def reconnect(self, now_ns: int) -> None:
-        """Reconnect the lanes in which operations wait and whose pause is over."""
+        """Reconnect the lanes that have operations waiting and whose pause is over."""
         for lane in _with_sides(self._lanes):
             if lane.waiting and lane.link is None:
                 self.connect(lane, now_ns)
 
     @property
     def due_ns(self) -> int | None:
-        """When `reconnect` next has something to do."""
+        """When `reconnect` is next due."""
         return min(
             (lane.retry_ns for lane in _with_sides(self._lanes) if lane.waiting and lane.link is None),
             default=None,
@@ -99,7 +99,7 @@ class Lanes:
     def are_lost(self, now_ns: int) -> bool:
         """Try to connect to every actor; return whether all of them failed to answer.
 
-        An attempt counts only if it began after the last connection broke: call this again until it is true.
+        Only attempts that began after the last connection broke count, so call this again until it is true.
         """
         for lane in self._lanes.values():
             self.connect(lane, now_ns)

@@ -1,7 +1,7 @@
-"""The operations that are not finished, by request id, and the low-watermark of their ids.
+"""Unfinished operations by request id, and the low-watermark of their ids.
 
-Ids rise with submission and all operations have the same time limit, so the first of `pending` is also the
-first to reach its deadline.
+Ids rise in the order of submission, and all operations have the same time limit, so the first of `pending` is
+also the first to reach its deadline.
 """
 
 from greenroom.dialog.operations import AnyOperation, Gathering

@@ -1,8 +1,9 @@
-"""Connections as the dialog sees them: what was received, what is to be written, what the driver is to do.
+"""Connections as the dialog sees them: what was received, what to write, and what the driver has to do.
 
-A link's life: `Open` is handed to the driver, which reports it open; then our hello goes out and the
-server's comes in; from then on it carries messages. Requests wait for the server's hello, so that nothing is
-ever sent to whoever happens to listen on an old actor's port, and a refused hello has surely applied nothing.
+The life of a link: the driver gets an `Open` and reports the connection; our hello goes out and the server's
+comes in; from then on the link carries messages. Requests wait for the server's hello, so nothing is sent to
+a process that happens to listen on the port of a former actor, and a refused hello means that nothing was
+applied.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from greenroom.framing import (
 from greenroom.negotiation import Agreement, agree, hello, versions_text
 
 MAP_FRAME_BYTES_MAX = 16 << 20
-"""A map of 4,096 shards and a thousand actors takes less than a megabyte; this is the room for growth."""
+"""A map of 4,096 shards and a thousand actors takes less than a megabyte; the rest is room for growth."""
 
 CONNECT_NS = 1_000_000_000
 HELLO_NS = 1_000_000_000
@@ -44,7 +45,7 @@ class Abort(msgspec.Struct, frozen=True, gc=False):
 
 
 class Close(msgspec.Struct, frozen=True, gc=False):
-    """Close this connection, which owes nothing, in order. Not reported."""
+    """Close this connection in an orderly way; nothing on it is unanswered. Not reported."""
 
     link: int
 
@@ -104,10 +105,10 @@ class Lane:
 class Link:
     """One connection. `lane` is None for a subscription to the map.
 
-    `hello`, encoded, and then the messages in `out` wait to be written. `agreement` is what is spoken, once
-    it is `greeted`. `bytes` counts what was sent and is unanswered. `deadline_ns` is when opening it must be
-    done. `alone` is the id of the request that was last sent on a link for suspects. `brought` says whether a
-    subscription has brought a map of the cluster whose map is held.
+    The encoded `hello`, then the messages in `out`, wait to be written. `agreement` is what both sides speak,
+    once it is `greeted`. `bytes` counts what was sent and is unanswered. By `deadline_ns` it must be open.
+    `alone` is the id of the last request on a link for suspects. `brought` says whether a subscription has
+    brought a map of the cluster whose map is held.
     """
 
     __slots__ = (
@@ -186,7 +187,7 @@ class Switchboard:
         self._mark_dirty(link)
 
     def greeted(self, link: Link, answer: wire.Hello) -> None:
-        """Check the server's hello. Raises RemoteProtocolError if it cannot be worked with."""
+        """Check the server's hello. Raises RemoteProtocolError if the two sides do not fit."""
         if link.greeted or not link.opened:
             raise RemoteProtocolError("a second hello, or one before ours")
         ours = hello(self._cluster, wire.ROLE_CLIENT, self.client_id)
@@ -218,7 +219,7 @@ class Switchboard:
             self.dirty.append(link)
 
     def take_writes(self) -> list[tuple[int, bytes]]:
-        """Return what is to be written, by link, and start anew."""
+        """Return what to write, by link, and empty the queues."""
         writes = []
         for link in self.dirty:
             link.dirty = False
@@ -233,7 +234,7 @@ class Switchboard:
         return writes
 
     def abort(self, link: Link) -> None:
-        """Have the driver reset the connection; what it still brings is not listened to."""
+        """Have the driver reset the connection; ignore what it still brings."""
         if self.forget(link):
             self.actions.append(Abort(link.id))
 
@@ -243,7 +244,7 @@ class Switchboard:
             self.actions.append(Close(link.id))
 
     def forget(self, link: Link) -> bool:
-        """Drop a link; whether it was still known."""
+        """Drop a link; return whether it was still known."""
         self._opening.pop(link.id, None)
         link.hello, link.out = b"", []
         return self._links.pop(link.id, None) is not None
@@ -263,5 +264,5 @@ class Switchboard:
 
 
 def _draw_id(entropy: Callable[[int], bytes]) -> bytes:
-    """Return an id for one dialog alone: under a shared one, requests would be taken for each other."""
+    """Return an id for this dialog alone: under a shared id, requests would be mistaken for each other."""
     return entropy(CLIENT_ID_BYTES)

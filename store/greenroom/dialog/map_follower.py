@@ -1,16 +1,16 @@
-"""Following the cluster map: a subscription to its changes at two nodes.
+"""Following the cluster map by subscriptions to its changes at two nodes.
 
 With two of them, the death of one node costs nothing, and changes arrive by the faster way. When one breaks,
 the follower picks another node: first nodes that are up by the map, then other nodes, and always the seeds
-too. It takes a map only if it is newer than the one held, and asks for the whole map if a change does not
-continue the one held.
+too. It takes a map only if that is newer than the one held, and asks for the whole map if a change does not
+fit the one held.
 
-A node may belong to another cluster of the same name that was started anew at these addresses. The follower
-leaves it alone and tries it again until no process of its own cluster answers (`succession`); then it
-replaces the map by that node's.
+A node may belong to another cluster of the same name, started anew at these addresses. The follower ignores
+it, and tries it again until no process of its own cluster answers (`succession`); then it takes that node's
+map.
 
-An idle connection to a vanished machine looks alive. So if requests go unanswered, or a server names a newer
-map than ours, the follower asks each subscription for the whole map and drops one that stays silent.
+An idle connection to a vanished machine looks alive. So when requests go unanswered, or a server names a
+newer map than ours, the follower asks each subscription for the whole map, and drops those that stay silent.
 """
 
 from random import Random
@@ -87,7 +87,7 @@ class MapFollower:
         return sorted(found, key=self._succession.was_missed)
 
     def greeted(self, link: Link, now_ns: int) -> None:
-        """Subscribe, now that the node has said hello; or leave, if another link is at the same node."""
+        """Subscribe, now that the node has said hello; or close the link if another is to the same node."""
         for other in self._subscriptions:
             if other is not link and other.greeted and other.peer == link.peer:
                 self._board.close(link)
@@ -112,10 +112,10 @@ class MapFollower:
 
     @property
     def is_mistaken(self) -> bool:
-        """Whether every address is wrong: its listener is no node, or one of another cluster.
+        """Whether every address is wrong: what listens there is no node, or one of another cluster.
 
-        True until one of the addresses, which are retried all the time, answers as a node should. With a map
-        held, it is also necessary that its cluster no longer answers.
+        True until one of the addresses, which are retried all the time, answers as a node should. If a map is
+        held, its cluster must have stopped answering too.
         """
         return (self.router is None or self._bereft) and self._refusals.issuperset(self._seeds)
 
@@ -144,7 +144,7 @@ class MapFollower:
         self._bereft = False
 
     def _note_silence(self, link: Link, now_ns: int) -> None:
-        """Note that a subscription has brought nothing from our cluster, or brings nothing more."""
+        """Note that a subscription brings nothing from our cluster, or nothing more."""
         if self.router is None:
             return
         if link.brought:
@@ -169,7 +169,7 @@ class MapFollower:
         self._board.write(link, wire.Subscribe(0, 0))
 
     def due_ns(self) -> int | None:
-        """When `maintain` next has something to do."""
+        """When `maintain` is next due."""
         times = [link.asked_whole_ns + ANSWER_NS for link in self._subscriptions if link.asked_whole_ns]
         if len(self._subscriptions) < SUBSCRIPTIONS:
             nodes = self.router.map.nodes.values() if self.router is not None else ()
@@ -181,7 +181,7 @@ class MapFollower:
     # --- maps --------------------------------------------------------------------------------------------
 
     def received(self, link: Link, message: object, now_ns: int) -> bool:
-        """Take a message from a subscription; whether the map changed. Raises RemoteProtocolError."""
+        """Take a message of a subscription; return whether the map changed. Raises RemoteProtocolError."""
         match message:
             case wire.MapFull():
                 link.asked_whole_ns = 0
@@ -209,7 +209,7 @@ class MapFollower:
         self._refusals.clear()
 
     def _succeed(self, link: Link, new: ClusterMap, now_ns: int) -> bool:
-        """Take the map of another cluster if ours no longer answers; else leave that node alone."""
+        """Take the map of another cluster if ours no longer answers; else ignore that node."""
         router = Router(new)
         self._board.close(link)
         self.lost(link, "a node of another cluster of this name answers there", now_ns)

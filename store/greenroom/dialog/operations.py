@@ -1,8 +1,8 @@
 """Operations in flight, and what is known about their attempts.
 
 The error of a failed mutation depends on one question: can any attempt have been applied? An attempt counts
-from the moment when a connection got its bytes until a reply proves that it was refused. `maybe` remembers
-attempts whose connection is gone, or that stand in a server's log by its own word.
+from when its bytes are handed to a connection until a reply proves that it was refused. `maybe` remembers
+attempts whose connection is gone, or that stand in a server's log, as it has said.
 """
 
 from typing import TypeAlias
@@ -18,10 +18,10 @@ Single: TypeAlias = wire.Get | wire.Mutation
 
 
 class Kind(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """The common properties of one sort of operation.
+    """The properties of one kind of operation.
 
     `finals` are the replies that end it. `harmless`: it is safe to repeat one whose outcome is unknown.
-    `one_is_enough`: of an operation on all shards, the first answer ends it.
+    `one_is_enough`: the first reply ends it, though it is on all shards.
     """
 
     name: str
@@ -82,10 +82,10 @@ class Operation(msgspec.Struct, eq=False):
 
 
 class Gathering(msgspec.Struct, eq=False):
-    """One request that every shard must answer, asked of each primary for its shards under one request id.
+    """One request that every shard must answer. Each primary is asked for its shards, under one request id.
 
-    `asked` holds what is unanswered, at most one attempt per connection. `counted` sums `Counted` replies,
-    `sessions` collects `Listing`s.
+    `asked` holds the unanswered attempts, at most one for each connection. `counted` sums `Counted` replies,
+    `sessions` collects those of `Listing`s.
     """
 
     request: wire.Fanout
@@ -111,7 +111,7 @@ class Gathering(msgspec.Struct, eq=False):
         return self.maybe or self.answered or bool(self.asked)
 
     def merged(self) -> wire.Reply:
-        """Return the answers of all shards as one reply."""
+        """Return the replies of all shards as one."""
         if not self.kind.mutation:
             return wire.Listing(self.request.request_id, (), tuple(self.sessions))
         return wire.Counted(self.request.request_id, ((0, self.counted),))

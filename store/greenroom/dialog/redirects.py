@@ -26,7 +26,7 @@ Refusal: TypeAlias = wire.Redirect | wire.Overloaded
 
 
 def note(operation: AnyOperation, link: Link, refusal: Refusal) -> None:
-    """Note why the operation goes on, and whether the refused attempt may yet take effect."""
+    """Note why the operation was refused, and whether the refused attempt may yet take effect."""
     if isinstance(refusal, wire.Redirect):
         operation.maybe = operation.maybe or (refusal.appended and operation.kind.mutation)
         operation.reason = f"the actor at {link.address} does not serve that shard (yet)"
@@ -46,7 +46,7 @@ def take_back(operation: Operation, link: Link, refusal: Refusal) -> None:
 
 
 def has_another_primary(operation: Operation, refusal: Refusal, lane: Lane | None) -> bool:
-    """Whether to go on at once: the actor redirects, and `lane`, by the map held, is to another one."""
+    """Whether to go on at once: the actor redirected, and by the map held `lane` leads to another one."""
     return isinstance(refusal, wire.Redirect) and lane is not operation.refused_by
 
 

@@ -1,10 +1,10 @@
-"""The rule by which a client gives up one cluster's map for another's.
+"""When a client gives up one cluster's map for another's.
 
-A cluster that was started anew on the addresses of a former one has the same name but another identity. Its
-map is taken only when the former cluster no longer answers: no subscription brings its map, every address
-where it might have a node was tried in vain or answers for another cluster, every primary was tried in vain
-too, and all this has lasted for a while. Otherwise an operator's mistake, or a cut of the network, would make
-an app exchange live sessions for none.
+A cluster that was started anew at the addresses of a former one has the same name but another identity. Its
+map is taken only when the former cluster no longer answers: no subscription brings its map; every address
+where it might have a node was tried in vain, or belongs to another cluster; every primary was tried in vain
+too; and all this has lasted for a while. Otherwise an operator's mistake, or a network partition, would make
+an app give up live sessions for none.
 """
 
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ class Succession:
         return address in self._silent
 
     def was_missed_at_all(self, addresses: Iterable[str]) -> bool:
-        """Whether all these addresses were."""
+        """Whether all these addresses were tried in vain since then."""
         return self._silent.issuperset(addresses)
 
     def is_long_ago(self, now_ns: int) -> bool:

@@ -1,11 +1,11 @@
 """Requests over which an actor may have broken off the connection.
 
-When a connection breaks, all its requests are repeated on the next one. If one of them caused the break (its
-answer cannot be sent, say, or cannot be read here), the next connection breaks too, and all requests to that
-actor stand still until the deadline of that one. So a request that was unanswered on two broken connections
-to one actor becomes a suspect: from then on it is sent on a connection of its own, one suspect at a time, and
-no other request waits for it. An innocent suspect is answered there. If that connection breaks three times
-over one request, the request is given up.
+When a connection breaks, all its requests are repeated on the next one. If one of them caused the break (for
+example, its reply cannot be sent, or cannot be read here), the next connection breaks too, and all requests
+to that actor are stuck until the deadline of that one. So a request that was unanswered on two broken
+connections to one actor becomes a suspect: from then on it is sent on a separate connection, one suspect at a
+time, and no other request waits for it. An innocent suspect is answered there. If that connection breaks
+three times over one request, the request is given up.
 
 The death of an actor does not count: its successor has another lane.
 """

@@ -1,4 +1,4 @@
-"""Errors for operations that end without an answer: the truth, and what to do.
+"""Errors for operations that end without a reply: the truth, and what to do.
 
 An error says "not applied" only if no attempt can have been applied. Everything else is "unknown".
 """
@@ -16,7 +16,7 @@ REASONS_MAX = 8
 
 
 def failure(operation: AnyOperation, why: str, seconds: float, *, has_map: bool) -> GreenroomError:
-    """Return the truthful error for an operation that ends without an answer.
+    """Return the truthful error for an operation that ends without a reply.
 
     `why` is the occasion, `has_map` whether any node was ever reached.
     """
@@ -37,7 +37,7 @@ def failure(operation: AnyOperation, why: str, seconds: float, *, has_map: bool)
 def refused(operation: AnyOperation, detail: str, seconds: float) -> GreenroomError:
     """Return the error for a read, or a request to all shards, that an actor refused for good."""
     kind = operation.kind
-    # Actors that were asked for other shards may have done their part.
+    # Actors that were asked for other shards may have applied their part.
     if isinstance(operation, Gathering) and kind.mutation and operation.uncertain:
         return outcome_unknown(kind, f"one actor refused its part: {detail}", seconds)
     return UsageError(f"the cluster refused {kind.name} for good: {detail}")
