@@ -1,4 +1,4 @@
-"""What must hold of memory: no actor's replicas hold more than their bound, and the books tell the truth.
+"""Memory rules: no actor's replicas hold more than their bound, and their accounts are right.
 
 What is held is counted anew from sessions and answers themselves, every so many steps since that takes long.
 What is logged and not applied yet is beside the bound: it may make room, and is gone in a moment.
@@ -43,7 +43,7 @@ class MemoryOracle:
         self._steps: dict[ActorProcess, int] = {}
 
     def after(self, actor: ActorProcess) -> None:
-        """Judge what one step has left, now and then."""
+        """Judge the state after a step, now and then."""
         steps = self._steps.get(actor, 0)
         self._steps[actor] = steps + 1
         if steps % LOOK_EVERY or self._stage.healing:

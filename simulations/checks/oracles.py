@@ -1,4 +1,4 @@
-"""What must hold after every step, whatever befell the cluster. Each violation names the rule that broke.
+"""Rules that must hold after every step, whatever faults struck. Each violation names the rule it broke.
 
 The oracles know more than any process: they see every log, every clock, and who is really dead. They judge
 
@@ -57,7 +57,7 @@ _OF_ONE_SHARD = frozenset({SnapshotChunk, SnapshotOk, SnapshotRefused})
 
 
 class ObservedLog(Log):
-    """A log that remembers what was appended since somebody looked, since it drops records within a step."""
+    """A log that keeps new records until the oracles look: it may drop them within the same step."""
 
     __slots__ = ("fresh",)
 
@@ -82,7 +82,7 @@ copy_module.Log = ObservedLog  # type: ignore[attr-defined]  # it is watched fro
 
 
 class Seen:
-    """What was seen of one replica, to tell what is new."""
+    """The last known state of one replica, to find what is new."""
 
     __slots__ = ("committed", "epoch", "epochs", "log", "needed", "primary", "replica", "truth")
 
@@ -99,7 +99,7 @@ class Seen:
 
 
 class ShardTruth:
-    """What is true of one shard across all its replicas since it began (again)."""
+    """The truth about one shard across all its replicas, since it began or began anew."""
 
     __slots__ = ("applied", "committed", "committed_by", "dropped", "records")
 
@@ -210,7 +210,7 @@ class Oracles:
             self.messages["none" if replica is None else replica.role.value, kind.__name__] += 1
 
     def core_failed(self, actor: ActorProcess, event: ins.HostInput, error: Exception) -> None:
-        """The core raised."""
+        """Report that a core raised."""
         self.stage.violate("core", f"{actor.name} at {type(event).__name__}: {type(error).__name__}: {error}")
 
     def after(self, actor: ActorProcess, event: ins.HostInput, effects: list[HostEffect]) -> None:
@@ -380,7 +380,7 @@ class Oracles:
                 self._began_empty(shard, former.members)
 
     def began_anew(self, left: str) -> None:
-        """Judge another cluster from now on; of the former one that node is left over, or none."""
+        """Judge another cluster from now on; `left` is the node left over from the former one, if any."""
         self.left = left
         self.shards = [ShardTruth() for _ in self.shards]
         self.configurations = [{} for _ in self.shards]
@@ -413,7 +413,7 @@ class Oracles:
         self.lost.add(shard)
 
     def reported_dead(self, supervisor: str, incarnations: tuple[bytes, ...]) -> None:
-        """Judge what a supervisor tells of deaths."""
+        """Judge the deaths that a supervisor reports."""
         for incarnation in incarnations:
             if self.stage.is_alive(incarnation):
                 self.stage.violate(

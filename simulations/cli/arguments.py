@@ -1,4 +1,4 @@
-"""What a user of the command may get wrong: seeds, numbers and files, each with what to do instead."""
+"""Checks of command-line arguments: seeds, numbers and files; each error says what to do instead."""
 
 import argparse
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """An actor's process around the real core, which the real `CoreRunner` steps.
 
-`hold_effects` stops the process in the middle of a step, between the core's decision and its words.
+`hold_effects` stops the process in the middle of a step, after the core's decision and before its effects.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,20 +53,20 @@ class _Client:
 
 
 class StepWatcher(Protocol):
-    """Who judges the steps of actors."""
+    """Judges the steps of actors."""
 
     def before(self, actor: "ActorProcess", event: ins.HostInput) -> None:
-        """See what an actor is about to act on."""
+        """See an input before an actor takes it."""
 
     def core_failed(self, actor: "ActorProcess", event: ins.HostInput, error: Exception) -> None:
-        """Hear that the core has found itself in an impossible state."""
+        """Hear that a core has raised."""
 
     def after(self, actor: "ActorProcess", event: ins.HostInput, effects: list[fx.HostEffect]) -> None:
-        """See what it did."""
+        """See the effects of that step."""
 
 
 class _WatchedCore:
-    """The core of an actor between its judges; holds what a step decides back if it is to."""
+    """The core of an actor, watched on both sides; holds back the effects of a step if asked to."""
 
     def __init__(self, actor: "ActorProcess", watcher: StepWatcher) -> None:
         self._actor = actor
@@ -108,7 +108,7 @@ class _Runner(CoreRunner[Served | Dialed]):
         self._rearm(self._core.next_deadline())
 
     def perform_held(self, effects: list[fx.HostEffect]) -> None:
-        """Perform what a step had decided."""
+        """Perform effects that were held back."""
         self._perform(effects)
 
     # --- what CoreRunner asks for ------------------------------------------------------------------------
@@ -223,7 +223,7 @@ class ActorProcess(Process):
             self._runner.step(event)
 
     def hold(self, effects: list[fx.HostEffect]) -> None:
-        """Stop between what the core has decided and its words."""
+        """Stop the process with these effects decided but not performed."""
         self.hold_effects = False
         self._held = effects
         self.pause()
@@ -238,7 +238,7 @@ class ActorProcess(Process):
 
     @property
     def busy_seconds(self) -> float:
-        """Processor time, as far as it matters: what it spends on the record in hand."""
+        """Processor time spent on the record in hand; the rest does not matter here."""
         return 0.0 if self.works_since is None else (self.timeline.now - self.works_since) / SECOND
 
     def succumb(self, record: InHand, *, hangs: bool) -> None:
@@ -253,7 +253,7 @@ class ActorProcess(Process):
             self.kill()
 
     def slow_down(self, record: InHand, seconds: float) -> None:
-        """Take so long over this record; nobody is told meanwhile what the step decides."""
+        """Take that long to apply this record; until then the effects of the step are held back."""
         self.in_hand = record
         self.works_since = self.timeline.now
         self.hold_effects = True
@@ -268,7 +268,7 @@ class ActorProcess(Process):
             self.on_stuck()
 
     def resume(self) -> None:
-        """Go on: first with what the step under way had decided."""
+        """Continue, first with the effects of the interrupted step."""
         if self.works_since is not None:
             return
         self.in_hand = None
@@ -286,7 +286,7 @@ class ActorProcess(Process):
         self.later(_CLEANING_SECONDS, self.kill)
 
     def orphan(self) -> None:
-        """The supervisor is gone: a thread ends this process, as soon as it runs."""
+        """Note that the supervisor is gone: a thread ends this process as soon as it runs."""
         self.orphaned = True
         if not self.paused or self.works_since is not None:
             self.timeline.after(self.random.randrange(1_000_000, 5_000_000), self._leave)

@@ -1,4 +1,4 @@
-"""A client process: the real dialog in the real runner, and callers that use it."""
+"""A client process: the real dialog in the real runner, on simulated sockets."""
 
 from collections.abc import Callable
 from random import Random
@@ -26,14 +26,14 @@ Outcome = Callable[[wire.Reply | None, GreenroomError | None], None]
 
 
 class WatchedDialog(Dialog):
-    """A dialog that says when it takes a server to have broken the protocol, and when it changes clusters."""
+    """A dialog that reports servers that break the protocol, and its own change to another cluster."""
 
     complaint: Callable[[str], None]
     went_over: Callable[[], None]
 
     @property
     def identity(self) -> bytes:
-        """Of which cluster it has a map; empty before the first."""
+        """The identity of the cluster whose map it has; empty before the first map."""
         return b"" if self._map is None else self._map.identity
 
     def _remap(self, now_ns: int) -> None:

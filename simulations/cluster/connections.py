@@ -62,7 +62,7 @@ def greeting_of(payload: bytes, decoder: "msgspec.msgpack.Decoder[Any]") -> Any:
 
 
 class Service:
-    """What is done for one role: `handle(served)` sets what the connection does with messages."""
+    """The service for one role: `handle(served)` sets the connection's callbacks."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Acceptor:
 
 
 class Served:
-    """The accepting side of a connection: hellos, then what the service makes of it."""
+    """The accepting side of a connection: hellos, then the service."""
 
     __slots__ = ("_acceptor", "agreement", "decoder", "end", "greeting", "number", "on_closed", "on_messages")
 
@@ -115,12 +115,12 @@ class Served:
 
     @property
     def sender(self) -> bytes:
-        """Who is at the other side, by its hello."""
+        """The identity in the other side's hello."""
         return b"" if self.greeting is None else self.greeting.sender
 
     @property
     def role(self) -> str:
-        """What the other side says it is."""
+        """The role in the other side's hello."""
         return "" if self.greeting is None else self.greeting.role
 
     def _greeted(self, payload: Any) -> None:
@@ -148,7 +148,7 @@ class Served:
 
     @property
     def queued(self) -> bool:
-        """Whether what is sent now waits in this process first."""
+        """Whether a message sent now would wait in this process."""
         return self._acceptor.process.network.queue_ns(self.end) > 0
 
     def send(self, messages: Sequence[wire.Frame], *, urgent: bool = False) -> None:
@@ -160,17 +160,17 @@ class Served:
         self._acceptor.process.network.send(self.end, encode_greeting(greeting))
 
     def send_bytes(self, messages: Sequence[wire.Frame]) -> None:
-        """Send to whoever it is, as bytes."""
+        """Send as bytes, as clients need it."""
         self._acceptor.process.network.send(self.end, bytes(encode_frames(messages, _FRAME_BYTES_MAX)))
 
     def abort(self, _reason: str) -> None:
-        """End it with a reset; what follows on it is not listened to."""
+        """End it with a reset."""
         self._acceptor.process.network.close(self.end, reset=True)
         self.on_closed()
 
 
 class Dialed:
-    """A connection that is kept open until `stop`: opened again whenever it ends, after a pause.
+    """A connection that is kept open until `stop`, as `Redial` decides.
 
     `on_up()` once hellos were exchanged, `on_messages(messages)` returns whether to go on, `on_down()`, and
     `on_failed()` whenever there is no connection.
@@ -210,7 +210,7 @@ class Dialed:
 
     @property
     def queued(self) -> bool:
-        """Whether what is sent now waits in this process first."""
+        """Whether a message sent now would wait in this process."""
         return self.end is not None and self._process.network.queue_ns(self.end) > 0
 
     def send(self, messages: Sequence[wire.Frame], *, urgent: bool = False) -> None:

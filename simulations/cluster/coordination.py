@@ -43,7 +43,7 @@ class Disk:
 
 
 class MapWatcher(Protocol):
-    """Who judges what the coordinator takes in and decides."""
+    """Judges what the coordinator receives and decides."""
 
     def count(self, role: str, kind: str) -> None:
         """Count a message."""

@@ -26,7 +26,7 @@ _decoder = messages_decoder(CoordinatorReply)
 
 
 class CoordinatorLink:
-    """Follows the map, proposes and calls, for the process with the identity `sender`."""
+    """Follows the map, proposes and calls for the process with the identity `sender`."""
 
     def __init__(self, process: Process, codec: Codec, sender: bytes, role: str = wire.ROLE_PEER) -> None:
         self.on_map: Callable[[ClusterMap], None] = _nothing

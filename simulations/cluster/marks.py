@@ -1,4 +1,4 @@
-"""What the core leaves of the record in hand, and what is known of those that end whoever applies them."""
+"""The mark of the record in hand, and the book of poisoned records, which end the actors that apply them."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ class PoisonedError(Exception):
 
 
 class PoisonBook:
-    """The poisoned `records` of one world, and which of them, and of whose requests, an operator dropped."""
+    """The poisoned `records` of one world, and the records and requests that an operator dropped."""
 
     def __init__(self) -> None:
         self.records: dict[InHand, tuple[str, float]] = {}
@@ -20,7 +20,7 @@ class PoisonBook:
 
 
 class ActorMark:
-    """An actor's mark. `last` is the newest record that it named in the step under way."""
+    """An actor's mark. `last` is the newest record that it named during the current step."""
 
     __slots__ = ("_fields", "last", "on_record")
 

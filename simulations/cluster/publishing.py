@@ -1,4 +1,4 @@
-"""Sends the cluster map to who subscribed: a shell around `greenroom_cluster.coordination.feed`."""
+"""Sends the cluster map to subscribers: a shell around `greenroom_cluster.coordination.feed`."""
 
 from collections.abc import Callable, Container
 from typing import Any
@@ -11,7 +11,7 @@ from simulations.kernel.network import Network
 
 
 class Publisher:
-    """The subscribers of one process. `pack` makes a message's payload; those in `stale` get no change."""
+    """The subscribers of one process. `pack` makes a message's payload; senders in `stale` get no changes."""
 
     def __init__(self, network: Network, pack: Callable[[wire.Frame], Any]) -> None:
         self.stale: Container[bytes] = ()

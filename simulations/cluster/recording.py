@@ -1,4 +1,4 @@
-"""What happened in a run, as spans and points in time, for pictures and figures. All times in seconds."""
+"""The events of a run as spans and points in time, for pictures and figures. All times in seconds."""
 
 from collections.abc import Iterable
 
@@ -61,7 +61,7 @@ class Recording:
 
 
 def gaps(times: Iterable[float], begin: float, end: float, least: float) -> list[tuple[float, float]]:
-    """Return the spans of at least that length within [begin, end] in which none of the times lies."""
+    """Return the spans of at least that length within [begin, end] that contain none of the times."""
     found = []
     last = begin
     for time in [*sorted(times), end]:

@@ -1,6 +1,6 @@
-"""The machines, processes and time of one world, and what is noted of them.
+"""The machines, processes and time of one world, with its trace.
 
-Who judges it, what its callers do and which faults strike it is told to it by `world`, which stands above.
+`world`, which stands above, brings the oracles, the callers and the faults.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 class Observer(StepWatcher, MapWatcher, Protocol):
-    """Who judges all that happens on a stage."""
+    """Judges everything that happens on a stage."""
 
     def died(self, actor: ActorProcess) -> None:
         """Hear that an actor is gone."""

@@ -33,7 +33,7 @@ _decoder = messages_decoder(wire.Subscribe)
 
 
 class Surroundings(Protocol):
-    """What a supervisor finds around it: the making of processes, and what their ids stand for."""
+    """The surroundings of a supervisor: it makes processes, and looks them up by their ids."""
 
     @property
     def codec(self) -> Codec:
@@ -97,7 +97,7 @@ class SupervisorProcess(Process):
 
     @property
     def leaving(self) -> bool:
-        """Whether it hands everything over, or has."""
+        """Whether it is handing everything over, or has done so."""
         return self.agent.leaving
 
     def run(self, codec: Codec, actors: int) -> None:
@@ -161,7 +161,7 @@ class SupervisorProcess(Process):
             self._start_child(slot)
 
     def watch_hang(self, child: ActorProcess) -> None:
-        """It looks all the time; there is something to see while a child is stopped."""
+        """Kill a child that hangs. The real supervisor always looks; here only a stopped child needs it."""
         if self.children.get(child.slot) is not child or not child.alive:
             return
         keeper = self._keepers[child.slot]

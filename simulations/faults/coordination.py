@@ -1,4 +1,4 @@
-"""Faults of the coordinator, its disk, and of who hears of its decisions."""
+"""Faults of the coordinator, of its disk, and of those that follow its map."""
 
 from msgspec.structs import replace
 

@@ -1,4 +1,4 @@
-"""What a kind of fault works with: what it can reach, whom it strikes, for how long and how hard.
+"""The context of a fault: the world, its target, duration and intensity.
 
 A kind is a function that takes a `Hit`, strikes, and returns how that is taken back; `nothing` where it heals
 by itself, None where there was nothing to strike.

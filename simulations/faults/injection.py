@@ -1,4 +1,4 @@
-"""Every kind of fault, and how it is healed.
+"""All kinds of faults, and their healing.
 
 A fault strikes a target (see `targets`), lasts `seconds`, and is taken back then, or when the world heals.
 What has no duration heals by itself. The table `KINDS` at the end is the list of all kinds; what each does is

@@ -1,4 +1,4 @@
-"""Faults of the ways between machines, and of single connections."""
+"""Faults of the network between machines, and of single connections."""
 
 from simulations.faults.hits import Hit, Undo, nothing
 from simulations.kernel.timeline import MILLISECOND, SECOND

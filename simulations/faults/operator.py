@@ -1,4 +1,4 @@
-"""Whoever looks after a world: starts again what should run, and speaks for machines that come back."""
+"""The operator of a world: restarts what should run, and forgets nodes whose machines rebooted."""
 
 from greenroom import wire
 from greenroom_cluster.coordination.messages import Accepted, ForgetNode, Rejected

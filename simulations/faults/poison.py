@@ -1,7 +1,7 @@
-"""Records that end whoever applies them, and an operator who drops them.
+"""Poisoned records, which end the actors that apply them, and an operator who drops them.
 
 A fault arms a shard: the next record that its primary applies crashes it, hangs it, or holds it up for a
-while. Which one that was is kept, and it does the same to whoever else applies it. The core is the real one:
+while. That record then does the same to every other actor that applies it. The core is the real one:
 what ends it is its own mark of the record in hand.
 """
 

@@ -1,9 +1,9 @@
-"""Names for what a fault may strike, read the way one would say them.
+"""Names of the targets of faults, in plain words.
 
     coordinator                 the coordinator's process
     node n1                     the machine n1, with all that runs on it
     supervisor n1               the process `greenroom node` on n1
-    actor n1/0                  whoever takes that slot now
+    actor n1/0                  the actor that holds that slot now
     client 0                    a client's process
     primary of shard 3          the actor that is primary by the map on disk now
     backup of shard 3           its first backup
@@ -27,7 +27,7 @@ _TARGET = re.compile(
 
 
 def check_target(name: str) -> None:
-    """Raise UsageError for what names nothing in any stage."""
+    """Raise UsageError for a name that fits nothing on any stage."""
     if not _TARGET.fullmatch(name):
         raise UsageError(
             f"{name!r} names nothing in a simulated world; names are such as 'primary of shard 3', "
@@ -36,7 +36,7 @@ def check_target(name: str) -> None:
 
 
 class Target:
-    """What a name stands for now: a process (None if there is none alive), and a machine's name."""
+    """The process (None if none is alive) and machine that a name stands for now."""
 
     def __init__(self, name: str, process: Process | None, machine: str) -> None:
         self.name = name

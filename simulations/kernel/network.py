@@ -1,4 +1,4 @@
-"""TCP between machines: connections that keep order, wait out losses, break, and lie about being alive.
+"""TCP between machines: connections keep order, wait out losses, break, and look alive when they are not.
 
 What TCP allows is what happens here. Within one direction of a connection bytes keep their order; a lost
 packet is sent again, so a loss is a delay that holds up what follows. While the way is cut bytes wait at the
@@ -225,10 +225,10 @@ class Network:
         tag: str = "",
         silence: Silence | None = None,
     ) -> Attempt:
-        """Begin to connect; one of the two is called in the process, unless the attempt is cancelled.
+        """Begin to connect; then call one of the two in the process, unless the attempt is cancelled.
 
-        An address is `"machine:port"`. `silence` is the patience of this side, that of a link
-        without; the other side's is that of a server.
+        An address is `"machine:port"`. `silence` is the patience of this side, by default
+        that of a link; the other side has that of a server.
         """
         attempt = Attempt(process, on_open, on_failed, tag, silence or silences.LINK)
         self.timeline.after(self._latency_ns, self._syn, attempt, address)
@@ -357,12 +357,12 @@ class Network:
         process.tell(peer.number, self._read, peer, payload)
 
     def leave_unread(self, end: End) -> None:
-        """Have the end's process not look at this connection any more: what arrives waits in its kernel."""
+        """Stop the end's process from reading this connection: what arrives waits in its kernel."""
         if end.open and end.unread is None:
             end.unread = []
 
     def read_again(self, end: End) -> None:
-        """Have the end's process read what has arrived meanwhile, and go on."""
+        """Have the end's process read what has arrived, and continue reading."""
         unread, end.unread = end.unread, None
         for call, what in unread or ():
             end.process.tell(end.number, call, end, what)
@@ -383,7 +383,7 @@ class Network:
         end.on_data(payload)
 
     def _watch(self, end: End) -> None:
-        """Let keep-alive begin for a side whose peer is gone from now on."""
+        """Start keep-alive for a side whose peer has just gone."""
         self.timeline.after(end.silence.idle_seconds * SECOND, self._keepalive, end, self.timeline.now)
 
     def _keepalive(self, end: End, since_ns: int) -> None:
@@ -467,7 +467,7 @@ class Network:
         self._watch(end.peer)
 
     def break_connection(self, end: End) -> None:
-        """Reset a connection from within the network: both sides are told, what is under way is lost."""
+        """Reset a connection from within the network: both sides hear of it, and data in flight is lost."""
         for side in (end, end.peer):
             side.held = None
             self._holding.pop(side, None)

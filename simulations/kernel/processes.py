@@ -1,7 +1,7 @@
-"""Processes: what runs on a machine, can be killed, stopped, continued, or made slow.
+"""Processes on a machine, which can be killed, stopped, continued, or slowed down.
 
-While a process is stopped (SIGSTOP) the kernel goes on for it: connections are accepted, bytes arrive and
-wait. When it continues, it finds all of that at once, timers and sockets in no promised order.
+While a process is stopped (SIGSTOP), its kernel goes on: it accepts connections, and keeps bytes that arrive.
+When the process continues, it finds all of that at once, timers and sockets in no particular order.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from simulations.kernel.timeline import Machine
 
 
 class Process:
-    """One process. `cost_ns` is how long it takes over whatever it is told (a slow one: more than 0)."""
+    """One process. `cost_ns` is how long it takes to handle one event; more than 0 makes it slow."""
 
     def __init__(self, network: Network, machine: Machine, name: str, random: Random) -> None:
         self.network = network
@@ -35,13 +35,13 @@ class Process:
         return f"<{type(self).__name__} {self.name}>"
 
     def clock_us(self) -> int:
-        """Return what this process says in its hello that its clock shows."""
+        """Return the clock that this process states in its hello."""
         return self.machine.wall_us()
 
     # --- running -----------------------------------------------------------------------------------------
 
     def tell(self, source: int, call: Callable[..., None], *args: Any) -> None:
-        """Have the process act on something: a socket (`source` is its number) or a timer (0)."""
+        """Have the process handle an event of a socket (`source` is its number) or of a timer (0)."""
         if not self.alive:
             return
         if self.paused:
@@ -63,7 +63,7 @@ class Process:
             call(*args)
 
     def later(self, seconds: float, call: Callable[..., None], *args: Any) -> None:
-        """Have the process act when so many seconds have passed on its machine's clock."""
+        """Have the process handle an event after so many seconds on its machine's clock."""
         due = self.machine.now_ns() + int(seconds * 1e9)
         self.timeline.at(self.machine.moment(due), self.tell, 0, call, *args)
 
@@ -74,7 +74,7 @@ class Process:
         self.paused = True
 
     def resume(self) -> None:
-        """Let it go on: what waited comes in one of the orders in which an event loop may find it."""
+        """Continue it: pending events come in one of the orders in which an event loop may find them."""
         if not self.paused or not self.alive:
             self.paused = False
             return
@@ -111,7 +111,7 @@ class Process:
             self.on_death()
 
     def vanish(self) -> None:
-        """End it with its machine: nobody is told anything."""
+        """End it together with its machine, without a word to its peers."""
         self.alive = False
         self.paused = False
         self._backlog.clear()

@@ -1,7 +1,7 @@
-"""Virtual time: one heap of events, and machines whose clocks may run at other rates or be set.
+"""Virtual time: one heap of events, and machines whose clocks may drift or be set.
 
-Everything that happens in a world is an event here. Events of the same nanosecond happen in the order in
-which they were entered, so a run is decided by its seed alone.
+Everything that happens in a world is an event here. Events of the same nanosecond run in the order in which
+they were added, so the seed alone decides a run.
 """
 
 import heapq
@@ -31,7 +31,7 @@ class Timeline:
         self._events: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
 
     def at(self, when: int, call: Callable[..., None], *args: Any) -> None:
-        """Call at that time, or now if it is over."""
+        """Call at that time, or now if it has passed."""
         self._order += 1
         heapq.heappush(self._events, (max(when, self.now), self._order, call, args))
 
@@ -41,7 +41,7 @@ class Timeline:
         heapq.heappush(self._events, (self.now + delay, self._order, call, args))
 
     def run_until(self, end: int, done: Callable[[], bool] | None = None) -> bool:
-        """Let events happen up to `end`, or until `done`, which is asked after each; whether it was done."""
+        """Run events up to `end`, or until `done`, which is asked after each; return whether it was done."""
         events = self._events
         pop = heapq.heappop
         while events and events[0][0] <= end:

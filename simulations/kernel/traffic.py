@@ -1,8 +1,8 @@
-"""What befalls packets on their way, as rules that faults install."""
+"""Rules for packets in flight, installed by faults."""
 
 
 class TrafficRule:
-    """What befalls what is sent from one set of machines to another while the rule is installed.
+    """Treatment of everything sent from one set of machines to another while the rule is installed.
 
     `loss` is how likely a packet is lost, which delays it by a retransmission timeout or several. Each packet
     is delayed by `delay_ns` and up to `jitter_ns` more. `queue_ns`: bytes wait that long in the sender's own
@@ -43,7 +43,7 @@ class TrafficRule:
         self.tag = tag
 
     def concerns(self, source: str, destination: str, tag: str) -> bool:
-        """Whether what one machine sends to another, on a connection of that tag, is meant."""
+        """Return whether the rule covers packets from one machine to another on a connection of that tag."""
         if source not in self.sources or destination not in self.destinations:
             return False
         return not self.tag or tag == self.tag

@@ -1,6 +1,6 @@
-"""From a seed to a plan: what the cluster is like, what callers do, what befalls them.
+"""Draws a plan from a seed: the cluster, the calls and the faults.
 
-Faults come in bursts, since it is their overlap that finds mistakes: each burst has a theme, and its faults
+Faults come in bursts, because overlapping faults find the mistakes: each burst has a theme, and its faults
 strike within a moment of each other. Durations are taken around the grace, where decisions lie. Half of the
 seeds use the default times, the others shorter ones, under which more happens in a second.
 """
@@ -99,9 +99,9 @@ def make_plan(seed: int) -> Plan:
 
 
 def _with_bounds(plan: Plan) -> Plan:
-    """Give the actors of every seventh plan little memory, those of each node as much as it happens.
+    """Give the actors of every seventh plan little memory, a random amount on each node.
 
-    By lots of its own, so that the other plans stay what they were.
+    It draws from its own random numbers, so the other plans stay as they were.
     """
     random = Random(f"{plan.seed}/memory")
     if random.random() > 0.15 or plan.shards > 8:
@@ -114,7 +114,7 @@ def _with_bounds(plan: Plan) -> Plan:
 
 
 def _poison(plan: Plan, random: Random) -> tuple[Fault, ...]:
-    """In some runs, records on which actors end or that hold them up. Drawn apart, as above."""
+    """Add records to some runs that end actors or hold them up. Drawn apart, as above."""
     if random.random() < 0.8:
         return ()
     return tuple(
@@ -130,7 +130,7 @@ def _poison(plan: Plan, random: Random) -> tuple[Fault, ...]:
 
 
 def _rates(random: Random, nodes: int) -> tuple[int, ...]:
-    """Clocks that drift apart by less than the tenth that the grace allows for."""
+    """Return clock rates that differ by less than the tenth that the grace allows for."""
     if random.random() < 0.7:
         return ()
     return tuple(random.randrange(960_000, 1_040_000) for _ in range(nodes))

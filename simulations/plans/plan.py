@@ -1,4 +1,4 @@
-"""What a run is made of: the cluster, what callers do, and what befalls them. All of it data, made by a seed.
+"""A run as data: the cluster, the calls of its clients, and the faults. A seed makes it.
 
 A plan can be written down, run again, and shrunk: with fewer faults or fewer actions it is still a plan.
 """

@@ -1,4 +1,4 @@
-"""From a plan that breaks a rule to the shortest story that still breaks it: fewer faults, fewer actions.
+"""Shrinks a plan that breaks a rule to the shortest story that still breaks it.
 
 Delta debugging (Zeller and Hildebrandt, 2002): halves, quarters and so on are left out while the same rule
 still breaks. What is left is run with less of everything else, too.

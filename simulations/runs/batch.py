@@ -20,7 +20,7 @@ CHUNK = 20
 
 
 class Summary(msgspec.Struct, kw_only=True):
-    """What came of many runs. `violations` holds the seed and the first broken rule of each failed run."""
+    """The outcome of many runs. `violations` holds the seed and the first broken rule of each failed run."""
 
     seeds: int = 0
     violations: list[dict[str, Any]] = []
@@ -55,7 +55,7 @@ class Summary(msgspec.Struct, kw_only=True):
 
 
 def run_plan(plan: Plan, *, tracing: bool = False) -> tuple[Result, World]:
-    """Run one plan; return what came of it, and the world to look at."""
+    """Run one plan; return its result, and the world for inspection."""
     world = World(plan, tracing=tracing)
     return world.run(), world
 
@@ -70,7 +70,7 @@ def run_seed(seed: int) -> Result:
 
 @contextmanager
 def worker_pool(jobs: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """Give something like `map`, in so many processes; results come in order."""
+    """Yield a function like `map` that uses so many processes and keeps the order of results."""
     if jobs <= 1:
         yield lambda call, items, _chunk=1: map(call, items)
         return

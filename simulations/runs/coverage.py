@@ -1,4 +1,4 @@
-"""What never happened in a run of many seeds, though it can: nobody has looked at that yet.
+"""Finds what never happened in a run of many seeds, although it can: that is untested.
 
 Every message about a shard can reach a replica in every role, and an actor without one ("none"): clients and
 peers act on maps that are older than the replica's, and what they send may be long under way.
@@ -26,7 +26,7 @@ MESSAGES = (
 
 
 def never_reached(messages: Mapping[str, int]) -> list[str]:
-    """Return the pairs of a role and a message that did not come about, as "role message"."""
+    """Return the pairs of a role and a message that did not occur, as "role message"."""
     pairs = [f"{role} {message}" for message in MESSAGES for role in ROLES]
     return [pair for pair in pairs if not messages.get(pair)]
 

@@ -1,4 +1,4 @@
-"""Plans as a user names them, by seed or file, checked before a world is made of one."""
+"""Reads plans by seed or file, and checks them."""
 
 from pathlib import Path
 

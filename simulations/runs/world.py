@@ -33,7 +33,7 @@ GAP_SECONDS = 0.03
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """What came of a run."""
+    """The outcome of a run."""
 
     seed: int
     violations: list[Violation]
@@ -92,7 +92,7 @@ class World(Stage):
         return self._judge(heal_seconds)
 
     def _ticking(self, done: Callable[[], bool]) -> Callable[[], bool]:
-        """Ask only now and then: asking costs more than an event."""
+        """Return a check that asks `done` only now and then: asking costs more than an event."""
         countdown = 0
 
         def sometimes() -> bool:
@@ -223,7 +223,7 @@ class World(Stage):
         )
 
     def history(self) -> list[Operation]:
-        """Return all that must be explained: what callers were told, and what may end by itself.
+        """Return the history to explain: the operations of callers, and what may end by itself.
 
         Sessions of shards that were lost with all their members are left out. To be called when the run is
         over: an operation that is under way counts as unknown.

@@ -70,7 +70,7 @@ class Story(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What came of a scenario. `unavailable`: per shard the longest span without an answer, seconds."""
+    """The outcome of a scenario. `unavailable`: per shard the longest span without an answer, in seconds."""
 
     name: str
     title: str

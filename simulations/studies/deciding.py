@@ -1,12 +1,12 @@
-"""Replicas decide alike: two tables are given the same hostile commands, and must come out equal.
+"""Checks that replicas decide alike: two tables get the same hostile commands, and must come out equal.
 
 The second table applies each command below a deeper stack, and, if another Python is given, a third one in
 a process of that version. After every command its reply, its kept reply and all sessions are compared, after
 every thousand the fingerprints of the tables. Commands skip admission on purpose: what once stands in a log,
 every replica must decide alike, whatever let it in.
 
-`python -m simulations.deciding` is the process of the other version: it reads batches of records, and answers
-with a digest of what each left behind.
+`python -m simulations.studies.deciding` is the process of the other version: it reads batches of records, and
+answers with a digest of what each left behind.
 """
 
 import multiprocessing
@@ -109,7 +109,7 @@ class Commands:
         return tuple(chance.choice(_KEYS) for _ in range(length))
 
     def _data(self) -> bytes:
-        """Mostly a sound map, or the patches that follow would all be refused."""
+        """Return data that is mostly a sound map: patches to anything else would all be refused."""
         chance = self._chance
         if not chance.randrange(6):
             return self._value(5)
@@ -139,7 +139,7 @@ class Commands:
         return bytes((0x80 + len(keys),)) + b"".join(_CODED[key] + self._sound(levels - 1) for key in keys)
 
     def _value(self, levels: int) -> bytes:
-        """Return what may be sound, or nearly, or not at all."""
+        """Return a value that is sound, nearly sound, or broken."""
         chance = self._chance
         kind = chance.randrange(14)
         if levels == 0 or kind < 3:
@@ -170,7 +170,7 @@ class Commands:
         return bytes((0x80 + len(keys),)) + b"".join(key + self._value(levels - 1) for key in keys)
 
     def _deep(self) -> bytes:
-        """Return what is nested around a bound, perhaps hidden by a duplicate, as a key, or in a set."""
+        """Return data nested about as deep as allowed, perhaps hidden by a duplicate, a key or a set."""
         chance = self._chance
         levels = chance.choice((5, 6, 61, 62, 63, 64, 65, 66, 300, 900, 960, 990, 1500))
         start = chance.choice((b"\x91", b"\x81\xa1a", b"\x81\x01"))
@@ -233,7 +233,7 @@ class OtherPython:
 
 
 def _left(table: SessionTable, record: Record, reply: Any) -> tuple[Any, ...]:
-    """Return what a command was answered and left behind, but for the sessions."""
+    """Return the reply to a command and its traces, without the sessions."""
     client = table.clients.get(record.client)
     kept = None if client is None else client.results.get(record.command.request_id)  # type: ignore[union-attr]  # all have one
     return reply, kept, tuple(table.users.newest("u"))

@@ -1,4 +1,4 @@
-"""What one cluster map and one planner cost as clusters grow: computed with the real placement, not run.
+"""The cost of the cluster map and of planning as clusters grow, computed with the real placement.
 
 For each size: the map in bytes, and a change of one shard; how long planning takes; how evenly replicas and
 primaries lie; how many replicas move when a node joins, leaves, or a third of the nodes (a zone) is lost,
@@ -25,7 +25,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Move(msgspec.Struct, frozen=True):
-    """What a change of the nodes makes move, in replicas, and how long planning it took."""
+    """Replicas moved by a change of nodes, and how long planning it took."""
 
     change: str
     moved: int

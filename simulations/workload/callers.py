@@ -1,4 +1,4 @@
-"""Callers that use the store as an application does, and the history of what they were told.
+"""Callers that use the store as an application does, and the history of their operations.
 
 Each written value is used once, so that a result names the write that it saw. A session keeps its user and
 its routing point for life; ids change by rotation. `loosely` holds what makes sessions vanish on their own:
@@ -56,7 +56,7 @@ class Session:
 
 
 class Entry(msgspec.Struct):
-    """An operation under way: what the history will say of it, and which request it was."""
+    """An operation under way: its fields in the history, and its request."""
 
     fields: dict[str, Any]
     session: Session | None
@@ -142,7 +142,7 @@ class Workload:
             done(None, error)
 
     def _check_ended(self, client: ClientProcess, number: int, looks: int) -> None:
-        """Every operation ends by its deadline, if its process runs: what waits for it goes first."""
+        """Demand that an operation ends by its deadline; pending events of its process may run before."""
         entry = self._open.get(number)
         if entry is None or not client.alive:
             return
@@ -185,7 +185,7 @@ class Workload:
         return {"v": self.value(), "bulk": "." * bulk} if bulk else {"v": self.value()}
 
     def digest(self, session: Session, key: str) -> bytes:
-        """Return what stands for that id on the wire."""
+        """Return the digest of that id."""
         known = self._digests.get(key)
         if known is None:
             text = f"{self.stage.plan.seed}/{key}"

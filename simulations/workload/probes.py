@@ -1,4 +1,4 @@
-"""After healing: whether every shard takes a write and a read again."""
+"""Checks after healing that every shard takes a write and a read again."""
 
 from collections.abc import Container
 from typing import Any

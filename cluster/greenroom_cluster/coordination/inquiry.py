@@ -7,11 +7,10 @@ evidence of its own.
 from collections.abc import Iterable
 
 from greenroom.cluster_map import ClusterMap
+from greenroom.deadlines import NEVER_NS
 
 ANSWER_SECONDS = 1.0
 """How long all are waited for. A machine that is gone answers nothing, however long one waits."""
-
-NEVER_NS = (1 << 63) - 1
 
 
 class Inquiry:

@@ -40,7 +40,7 @@ class Connected(msgspec.Struct, frozen=True):
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """The connection has ended, for whatever reason."""
+    """The connection has ended."""
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -115,7 +115,7 @@ class SessionUp(msgspec.Struct, frozen=True):
 
 
 class SessionDown(msgspec.Struct, frozen=True):
-    """The session was up and is not any more."""
+    """The session was up, and is down now."""
 
 
 class Decisions(msgspec.Struct, frozen=True):
@@ -211,7 +211,7 @@ class CoordinatorSession:
         self._offered: dict[bytes, Proposal] = {}
 
     def step(self, event: SessionInput) -> list[SessionEffect]:
-        """Take one input; return what is to be done."""
+        """Take one input; return the effects."""
         match event:
             case Received(messages=messages):
                 return self._received(messages)

@@ -1,8 +1,7 @@
-"""What every driver of a core decides: when clocks are read, what goes out in which order, whom to answer.
+"""The decisions common to all drivers of a core: when it reads the clock, and the order of its effects.
 
-A step takes everything that one read brought, at the time at which it is taken in, not the time at which
-somebody began to wait for it: a lease is judged by it. What others wait for leaves before anything else is
-done. What a connection, a timer and the end of a process are, subclasses say.
+One step takes everything that one read brought. The clock is read after that read, because leases are judged
+by it. Effects that others wait for are performed first. Subclasses provide connections, timers and the log.
 """
 
 from abc import ABC, abstractmethod
@@ -73,7 +72,7 @@ class CoreRunner(ABC, Generic[PeerLine]):
 
     @abstractmethod
     def _rearm(self, deadline_ns: int) -> None:
-        """See to it that a Tick is input at this time, which may be over."""
+        """Arrange for a Tick at this time, which may have passed already."""
 
     @abstractmethod
     def _took_long(self, event: HostInput, spent_ns: int, charged: Sequence[str]) -> None: ...

@@ -1,4 +1,4 @@
-"""Clients that speak version 3 of the protocol: what they may ask beyond this release, and what they know.
+"""Clients that speak version 3 of the protocol: requests that are refused by now, and replies they know.
 
 Version 4 is what came after it that such a client does not understand. It takes a `Failed(FULL)` for a broken
 protocol; `Overloaded` promises the same, that nothing was applied, and it repeats until there is room. And it
@@ -68,7 +68,7 @@ class FormerClient:
         self._connection = connection
 
     def send(self, messages: list[Any]) -> None:
-        """Send it these, in words that it knows."""
+        """Send these, translated for such a client."""
         self._connection.send([known(message) for message in messages])
 
     def refusing(self, handle: Callable[[list[Any]], None]) -> Callable[[list[Any]], None]:
@@ -85,7 +85,7 @@ class FormerClient:
 
 
 def is_former(agreement: Agreement) -> bool:
-    """Return whether a client with whom this is spoken needs this module."""
+    """Return whether a client with this agreement needs this module."""
     return agreement.version < _NOT_FORMER
 
 
@@ -98,7 +98,7 @@ def split(messages: Sequence[Any]) -> tuple[list[Any], list[wire.Failed]]:
 
 
 def known(reply: Any) -> Any:
-    """Return what such a client is sent as this reply."""
+    """Return this reply in a form that such a client knows."""
     if type(reply) is wire.Failed and reply.code == wire.FailureCode.FULL:
         return wire.Overloaded(reply.request_id, reply.detail)
     return reply

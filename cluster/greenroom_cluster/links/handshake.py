@@ -1,4 +1,4 @@
-"""The greeting of a connection: what each side says first, and whether the other side can be worked with."""
+"""The greeting of a connection: what each side says first, and whether they can work together."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ IDENTITY_BYTES = 16
 
 
 class Door(msgspec.Struct, frozen=True):
-    """What a listening process says to a hello. `identity` is its own.
+    """The answers of a listening process to hellos. `identity` is its own.
 
     `roles` are those that it serves, each with whether its hello must name the identity that it means.
     """
@@ -21,7 +21,7 @@ class Door(msgspec.Struct, frozen=True):
     roles: Mapping[str, bool]
 
     def judge(self, greeting: wire.Hello) -> Agreement | wire.Goodbye:
-        """Return what is spoken with the sender of this hello, or why it cannot be served."""
+        """Return the agreement with the sender of this hello, or the reason to refuse it."""
         ours = self.welcome()
         agreement = agree(ours, greeting)
         if agreement is None:
@@ -50,19 +50,19 @@ class Door(msgspec.Struct, frozen=True):
         return agreement
 
     def welcome(self, clock_us: int = 0) -> wire.Hello:
-        """Return the answer to a hello to which there is no objection."""
+        """Return the answer to a hello that is accepted."""
         return hello(self.cluster, wire.ROLE_PEER, self.identity, clock_us=clock_us)
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Why a connection that was dialled cannot be used; `code` is that of a `Goodbye`."""
+    """The reason why a dialled connection cannot be used; `code` is that of a `Goodbye`."""
 
     code: str
     reason: str
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """A connection that was dialled can be used: who answers, and what is spoken."""
+    """A dialled connection can be used; `answer` is the other side's hello."""
 
     answer: wire.Hello
     agreement: Agreement

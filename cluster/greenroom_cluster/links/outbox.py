@@ -1,6 +1,6 @@
-"""Which connection each effect of the core goes out on, what goes together, and what goes first.
+"""The connection for each effect of the core, and the order and grouping of messages.
 
-What one step has to say leaves with one send per connection. Peers come first: they work on what they get
+The effects of one step leave with one send per connection. Peers come first: they work on what they get
 while the replies to clients are encoded. A beacon overtakes what is queued, because a lease must not wait for
 records. What has no connection is dropped: the core hears when there is one, and says again what still
 matters.
@@ -45,7 +45,7 @@ class Line(Protocol):
 
     @property
     def queued(self) -> bool:
-        """Whether what is sent now waits behind something in this process."""
+        """Whether a message sent now would wait behind others in this process."""
 
 
 PeerLine = TypeVar("PeerLine", bound=Line)
@@ -102,7 +102,7 @@ class _Link(Generic[PeerLine]):
 
 
 class Outbox(Generic[PeerLine, ClientLine]):
-    """The connections of one actor, and what its core wants sent on them."""
+    """The connections of one actor; sorts the effects of its core by them."""
 
     def __init__(self) -> None:
         self._clients: dict[int, ClientLine] = {}
@@ -156,7 +156,7 @@ class Outbox(Generic[PeerLine, ClientLine]):
     # --- effects -----------------------------------------------------------------------------------------
 
     def sort(self, effects: Sequence[HostEffect]) -> Mail[PeerLine, ClientLine]:
-        """Return what is to be done about the effects of one step."""
+        """Sort the effects of one step by connection."""
         rare: Rare[PeerLine] | None = None
         to_peers: dict[PeerLine, Letters] = {}
         replies: dict[int, Letters] = {}

@@ -1,8 +1,8 @@
-"""A connection that is kept open: in which order it is dialled, greeted, used and reset, and when again.
+"""A connection that is kept open: the order of dial, hello, use and reset, and the pauses between attempts.
 
 Whatever ended a connection is a reason to try again, first almost at once, then after pauses that double
-while nothing lasts. What has ended is reset (linger 0) before anybody hears of its end and before the next
-attempt, so nothing of it arrives later than what the next connection carries.
+while nothing lasts. A connection that has ended is reset (linger 0) before its user hears of it and before
+the next attempt, so nothing sent on it arrives later than what the next connection carries.
 """
 
 from enum import IntEnum
@@ -36,7 +36,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """The attempt failed, or the connection has ended or is of no use any more."""
+    """The attempt failed, or the connection has ended or is no longer of use."""
 
     reason: str
 
@@ -76,7 +76,7 @@ class Reset(msgspec.Struct, frozen=True):
 
 
 class Down(msgspec.Struct, frozen=True):
-    """The connection was up and is not any more."""
+    """The connection was up, and is down now."""
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -113,7 +113,7 @@ class Redial:
         self._pause_ns = BACKOFF_NS_MIN
 
     def step(self, now_ns: int, event: RedialInput) -> list[RedialEffect]:
-        """Take one input; return what is to be done. What no longer concerns the connection is ignored."""
+        """Take one input; return the effects. Late inputs of a former connection are ignored."""
         match event, self._phase:
             case _, _Phase.STOPPED:
                 return []

@@ -1,7 +1,8 @@
 """For how long a coordinator waits for the maps of nodes that it asked."""
 
+from greenroom.deadlines import NEVER_NS
 from greenroom_cluster.coordination.genesis import first_map
-from greenroom_cluster.coordination.inquiry import ANSWER_SECONDS, NEVER_NS, Inquiry
+from greenroom_cluster.coordination.inquiry import ANSWER_SECONDS, Inquiry
 
 MAP = first_map("test", 1, 2, b"c" * 16)
 END_NS = round(ANSWER_SECONDS * 1e9)
