@@ -126,19 +126,20 @@ class Served:
     def _greeted(self, payload: Any) -> None:
         greeting = greeting_of(payload, _hello_decoder)
         acceptor = self._acceptor
-        judged = acceptor.door.judge(greeting)
-        if isinstance(judged, wire.Goodbye):
-            acceptor.process.network.happened[f"goodbye {judged.code}"] += 1
-            self._greet(judged)
-            acceptor.process.network.close(self.end, reset=False)
-            return
-        self.greeting = greeting
-        self.agreement = judged
-        service = acceptor.services[greeting.role]
-        self.decoder = service.decoder
-        self.end.on_data = self._received
-        self._greet(acceptor.door.welcome(acceptor.process.clock_us()))
-        service.handle(self)
+        for effect in acceptor.door.receive(greeting, acceptor.process.clock_us()):
+            match effect:
+                case handshake.Serve(agreement=agreement):
+                    self.greeting = greeting
+                    self.agreement = agreement
+                    self.decoder = acceptor.services[greeting.role].decoder
+                    self.end.on_data = self._received
+                case handshake.Say(greeting=answer):
+                    acceptor.process.network.send(self.end, encode_greeting(answer))
+                case handshake.Finish(code=code):
+                    acceptor.process.network.happened[f"goodbye {code}"] += 1
+                    acceptor.process.network.close(self.end, reset=False)
+                    return
+        acceptor.services[greeting.role].handle(self)
 
     def _received(self, payload: Any) -> None:
         self.on_messages(unpack(payload, self.decoder))
@@ -155,9 +156,6 @@ class Served:
         """Send to a server."""
         acceptor = self._acceptor
         acceptor.process.network.send(self.end, acceptor.codec.pack(messages), urgent=urgent)
-
-    def _greet(self, greeting: wire.Hello | wire.Goodbye) -> None:
-        self._acceptor.process.network.send(self.end, encode_greeting(greeting))
 
     def send_bytes(self, messages: Sequence[wire.Frame]) -> None:
         """Send as bytes, as clients need it."""

@@ -1,6 +1,7 @@
 """The greeting of a connection: what each side says first, and whether they can work together."""
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import msgspec
 
@@ -8,6 +9,27 @@ from greenroom import wire
 from greenroom.negotiation import Agreement, agree, hello, versions_text
 
 IDENTITY_BYTES = 16
+
+
+class Serve(msgspec.Struct, frozen=True):
+    """Serve the connection; from now on both sides speak by this agreement."""
+
+    agreement: Agreement
+
+
+class Say(msgspec.Struct, frozen=True):
+    """Send this greeting."""
+
+    greeting: wire.Hello | wire.Goodbye
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """End the connection once the goodbye is delivered: a reset could overtake it."""
+
+    code: str
+
+
+DoorEffect: TypeAlias = Serve | Say | Finish
 
 
 class Door(msgspec.Struct, frozen=True):
@@ -19,6 +41,17 @@ class Door(msgspec.Struct, frozen=True):
     cluster: str
     identity: bytes
     roles: Mapping[str, bool]
+
+    def receive(
+        self, greeting: wire.Hello, clock_us: int, crowded: wire.Goodbye | None = None
+    ) -> list[DoorEffect]:
+        """Return what a hello leads to, in order. `crowded` refuses clients, and nobody else."""
+        judged = self.judge(greeting)
+        if crowded is not None and greeting.role == wire.ROLE_CLIENT and isinstance(judged, Agreement):
+            judged = crowded
+        if isinstance(judged, wire.Goodbye):
+            return [Say(judged), Finish(judged.code)]
+        return [Serve(judged), Say(self.welcome(clock_us))]
 
     def judge(self, greeting: wire.Hello) -> Agreement | wire.Goodbye:
         """Return the agreement with the sender of this hello, or the reason to refuse it."""

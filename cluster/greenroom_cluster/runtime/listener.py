@@ -26,7 +26,7 @@ from greenroom import wire
 from greenroom.addresses import join_address
 from greenroom.errors import RemoteProtocolError
 from greenroom.framing import FRAME_BYTES_MAX, encode_greeting
-from greenroom_cluster.links.handshake import Door
+from greenroom_cluster.links.handshake import Door, Finish, Say, Serve
 from greenroom_cluster.runtime.budget import BUFFER_BYTES_MAX, SWEEP_SECONDS, BufferBudget
 from greenroom_cluster.runtime.clocks import wall_us
 from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
@@ -126,13 +126,12 @@ class Listener:
             settings.identity,
             {role: service.target_required for role, service in services.items()},
         )
-        self._full = encode_greeting(
-            wire.Goodbye(
-                "too-many-connections",
-                f"this process serves {self._clients_max} clients already, one for each event loop with a "
-                f"store: run fewer{', or raise its limit of open files (ulimit -n)' if limited else ''}",
-            )
+        self._crowded = wire.Goodbye(
+            "too-many-connections",
+            f"this process serves {self._clients_max} clients already, one for each event loop with a "
+            f"store: run fewer{', or raise its limit of open files (ulimit -n)' if limited else ''}",
         )
+        self._full = encode_greeting(self._crowded)
         self._socket = _bind(settings.host, settings.port, settings.option)
         self._closed = False
 
@@ -269,35 +268,36 @@ class Listener:
             hello = await connection.receive_first(_hello_decoder)
         if scope.cancelled_caught:
             raise RemoteProtocolError(f"no hello came within {self._settings.hello_seconds} s")
-        judged = self._door.judge(hello)
-        if isinstance(judged, wire.Goodbye):
-            _limited_log.info(
-                "connection_refused", remote=connection.remote, number=number, reason=judged.code
-            )
-            connection.greet(judged)
-            await connection.finish()
-            return
-        connection.agreement = judged
-        if hello.role != wire.ROLE_CLIENT:
-            await self._handle(connection, hello, number)
-        elif self._clients < self._clients_max:
-            self._clients += 1
-            try:
-                await self._handle(connection, hello, number)
-            finally:
-                self._clients -= 1
-        else:
-            _limited_log.warning("connection_refused", reason="too-many-connections")
-            connection.send_encoded(self._full)
+        crowded = self._crowded if self._clients >= self._clients_max else None
+        for effect in self._door.receive(hello, self._clock_us(), crowded):
+            match effect:
+                case Serve(agreement=agreement):
+                    connection.agreement = agreement
+                    self._prepare(connection, hello.role, number)
+                case Say(greeting=greeting):
+                    connection.greet(greeting)
+                case Finish(code=code):
+                    if code == self._crowded.code:
+                        _limited_log.warning("connection_refused", reason=code)
+                    else:
+                        _limited_log.info(
+                            "connection_refused", remote=connection.remote, number=number, reason=code
+                        )
+                    await connection.finish()
+                    return
+        is_client = hello.role == wire.ROLE_CLIENT
+        self._clients += is_client
+        try:
+            await self._services[hello.role].handle(connection, hello, number)
+        finally:
+            self._clients -= is_client
 
-    async def _handle(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
-        service = self._services[hello.role]
+    def _prepare(self, connection: FramedConnection, role: str, number: int) -> None:
+        service = self._services[role]
         connection.speak(service.decoder, service.frame_bytes_max, service.read_bytes)
-        if hello.role != wire.ROLE_PEER:
+        if role != wire.ROLE_PEER:
             source = charged_as(connection.remote, number)
             connection.account(self._budget, source, queued=not service.answers_shared)
-        connection.greet(self._door.welcome(self._clock_us()))
-        await service.handle(connection, hello, number)
 
 
 def describe_error(error: BaseException) -> str:

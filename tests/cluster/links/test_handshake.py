@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from greenroom import wire
 from greenroom.negotiation import hello
-from greenroom_cluster.links.handshake import Door
+from greenroom_cluster.links.handshake import Door, Finish, Say, Serve
 
 ME = b"m" * 16
 THEM = b"t" * 16
@@ -42,3 +42,34 @@ def test_a_hello_is_served_or_told_what_is_wrong_with_it(
 def test_the_answer_tells_who_it_is_and_what_its_clock_says() -> None:
     answer = DOOR.welcome(clock_us=5)
     assert (answer.role, answer.sender, answer.cluster, answer.clock_us) == (wire.ROLE_PEER, ME, "test", 5)
+
+
+def test_who_is_served_is_served_before_the_answer_leaves() -> None:
+    """What comes after the answer is then decoded by the agreement."""
+    serve, say = DOOR.receive(hello("test", wire.ROLE_CLIENT, THEM), 5)
+    assert isinstance(serve, Serve)
+    assert say == Say(DOOR.welcome(5))
+
+
+def test_who_is_refused_is_told_why_before_the_end() -> None:
+    say, finish = DOOR.receive(hello("another", wire.ROLE_CLIENT, THEM), 5)
+    assert isinstance(say, Say)
+    assert isinstance(say.greeting, wire.Goodbye)
+    assert finish == Finish("wrong-cluster")
+
+
+CROWDED = wire.Goodbye("too-many-connections", "run fewer")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "role", "code"),
+    [
+        ("test", wire.ROLE_CLIENT, "too-many-connections"),
+        # A store with a wrong setting is told of that, which no waiting mends.
+        ("another", wire.ROLE_CLIENT, "wrong-cluster"),
+        ("test", wire.ROLE_PEER, None),
+    ],
+)
+def test_a_crowd_keeps_only_clients_out(cluster: str, role: str, code: str | None) -> None:
+    effects = DOOR.receive(hello(cluster, role, THEM, ME), 5, CROWDED)
+    assert [each.code for each in effects if isinstance(each, Finish)] == ([] if code is None else [code])
