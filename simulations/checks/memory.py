@@ -30,7 +30,7 @@ def held_bytes(replica: Replica) -> int:
         place_bytes = nobodys_bytes if decoded(stored).user_id is None else USER_BYTES
         size += SESSION_BYTES + len(stored) + place_bytes
     size += CLIENT_BYTES * len(table.clients)
-    for kept in table.clients.results():
+    for kept in table.clients.replies():
         size += REPLY_BYTES + len(getattr(kept.reply, "state", b""))
     return size
 

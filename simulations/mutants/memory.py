@@ -11,8 +11,8 @@ from greenroom_cluster.shard.pairs.outgoing import Outgoing
 from greenroom_cluster.shard.roles import accepts
 from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.role import Role
+from greenroom_cluster.shard.state.kept_replies import ClientTable
 from greenroom_cluster.shard.state.memory import UNLIMITED_BYTES, Grant, Memory
-from greenroom_cluster.shard.state.results import ClientTable
 from greenroom_cluster.shard.state.stored import decoded
 from greenroom_cluster.shard.state.table import SessionTable
 from simulations.mutants.patching import Patches, mutant

@@ -12,7 +12,7 @@ from greenroom_cluster.shard.limits.paging import LongCommand
 from greenroom_cluster.shard.roles import primary
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.state.clock import ShardClock
-from greenroom_cluster.shard.state.results import ClientTable
+from greenroom_cluster.shard.state.kept_replies import ClientTable
 from greenroom_cluster.shard.state.stored import expiry_of
 from greenroom_cluster.shard.state.table import SessionTable
 from simulations.mutants.patching import Patches, mutant

@@ -235,7 +235,7 @@ class OtherPython:
 def _left(table: SessionTable, record: Record, reply: Any) -> tuple[Any, ...]:
     """Return the reply to a command and its traces, without the sessions."""
     client = table.clients.get(record.client)
-    kept = None if client is None else client.results.get(record.command.request_id)  # type: ignore[union-attr]  # all have one
+    kept = None if client is None else client.replies.get(record.command.request_id)  # type: ignore[union-attr]  # all have one
     return reply, kept, tuple(table.users.newest("u"))
 
 

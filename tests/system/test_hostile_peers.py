@@ -20,7 +20,7 @@ from greenroom_cluster.shard.state.records import (
     Evict,
     Expire,
     ForgetClients,
-    KeptResult,
+    KeptReply,
     Record,
     StoredSession,
 )
@@ -85,7 +85,7 @@ class Forger:
             self._chance.choice((True, False)),
             (stored,),
             (ClientState(self._bytes(), self._number(), self._number(), self._number()),),
-            (KeptResult(self._bytes(), self._number(), wire.Missing(self._number())),),
+            (KeptReply(self._bytes(), self._number(), wire.Missing(self._number())),),
         )
 
     def messages(self, epochs: Sequence[int]) -> Iterator[wire.Frame]:

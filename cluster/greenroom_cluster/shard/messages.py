@@ -13,7 +13,7 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import SHARDS_MAX
 from greenroom_cluster.shard.state.memory import UNLIMITED_BYTES
-from greenroom_cluster.shard.state.records import ClientState, KeptResult, Record, StoredSession
+from greenroom_cluster.shard.state.records import ClientState, KeptReply, Record, StoredSession
 
 PEER_FRAME_BYTES_MAX = 4 << 20
 
@@ -23,7 +23,7 @@ _Commits: TypeAlias = Annotated[tuple[tuple[int, int, int, int], ...], msgspec.M
 _Records: TypeAlias = Annotated[tuple[Record, ...], msgspec.Meta(max_length=4096)]
 _Sessions: TypeAlias = Annotated[tuple[StoredSession, ...], msgspec.Meta(max_length=2048)]
 _Clients: TypeAlias = Annotated[tuple[ClientState, ...], msgspec.Meta(max_length=16_384)]
-_Results: TypeAlias = Annotated[tuple[KeptResult, ...], msgspec.Meta(max_length=8192)]
+_Replies: TypeAlias = Annotated[tuple[KeptReply, ...], msgspec.Meta(max_length=8192)]
 
 
 class ShardRecords(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -100,7 +100,7 @@ class SnapshotChunk(wire.Frame, frozen=True, tag=84):
     last: bool
     sessions: _Sessions
     clients: _Clients
-    results: _Results
+    replies: _Replies
     shard_bytes: int = 0
 
 

@@ -42,8 +42,8 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     held_requests_max: int = 4096
     held_bytes_max: int = 8 << 20
     clients_max: int = 10_000
-    results_max: int = 4096
-    results_bytes_max: int = 8 << 20
+    replies_max: int = 4096
+    replies_bytes_max: int = 8 << 20
     patch_bytes_max: int = 2 << 20
     listed_max: int = 20_000
     fanned_out_max: int = 8192
@@ -74,7 +74,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def forget_us(self) -> int:
-        """How long a silent client's results are kept, microseconds of shard time."""
+        """How long a silent client's replies are kept, microseconds of shard time."""
         return int(10 * self.operation_deadline_seconds * US_PER_SECOND)
 
 

@@ -165,7 +165,7 @@ def test_what_unconfirmed_answers_hold_on_to_is_bounded(world: World) -> None:
         primary.ask(patch(number, 1), client=b"z" * 16)
         world.run_until(lambda number=number: number in primary.replies)
     assert isinstance(primary.replies[29], wire.Overloaded)
-    limit = world.settings.results_bytes_max
+    limit = world.settings.replies_bytes_max
     assert primary.replica().table.clients.kept_bytes <= limit + 1_100_000
     primary.ask(patch(30, 30), client=b"y" * 16)
     world.run_until(lambda: 30 in primary.replies)
@@ -216,7 +216,7 @@ def test_a_client_over_its_limit_may_repeat_what_it_has_to_confirm(world: World)
 
 
 def test_a_client_with_too_many_answers_may_confirm_with_any_write() -> None:
-    world = World(settings=HostSettings(results_max=10))
+    world = World(settings=HostSettings(replies_max=10))
     world.settle()
     primary = world.primary()
     for number in range(2, 14):

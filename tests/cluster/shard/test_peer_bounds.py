@@ -18,18 +18,18 @@ from greenroom_cluster.shard.messages import (
     SnapshotChunk,
 )
 from greenroom_cluster.shard.settings import HostSettings
-from greenroom_cluster.shard.state.records import ClientState, KeptResult, Record, StoredSession
+from greenroom_cluster.shard.state.records import ClientState, KeptReply, Record, StoredSession
 
 _decode = msgspec.msgpack.Decoder(PeerRequest | PeerReply).decode
 _encode = msgspec.msgpack.Encoder().encode
 RECORD = Record(1, 1, 1, b"c" * 16, wire.Delete(1, 1, 0, 0, b"d" * 32))
 SESSION = StoredSession(b"d" * 32, wire.SessionState(1, 1, 1, None, None, "", 0, b"\x80"))
 STATE = ClientState(b"c" * 16, 1, 1, 1)
-KEPT = KeptResult(b"c" * 16, 1, wire.Written(1, 1))
+KEPT = KeptReply(b"c" * 16, 1, wire.Written(1, 1))
 
 
-def chunk(sessions: int = 0, clients: int = 0, results: int = 0) -> SnapshotChunk:
-    return SnapshotChunk(0, 1, 1, 1, 1, 0, True, (SESSION,) * sessions, (STATE,) * clients, (KEPT,) * results)
+def chunk(sessions: int = 0, clients: int = 0, replies: int = 0) -> SnapshotChunk:
+    return SnapshotChunk(0, 1, 1, 1, 1, 0, True, (SESSION,) * sessions, (STATE,) * clients, (KEPT,) * replies)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def chunk(sessions: int = 0, clients: int = 0, results: int = 0) -> SnapshotChun
         ),
         (chunk(sessions=2048), chunk(sessions=2049)),
         (chunk(clients=16_384), chunk(clients=16_385)),
-        (chunk(results=8192), chunk(results=8193)),
+        (chunk(replies=8192), chunk(replies=8193)),
     ],
 )
 def test_more_than_an_actor_ever_sends_is_not_decoded(most: Any, beyond: Any) -> None:

@@ -14,7 +14,7 @@ from greenroom_cluster.shard.messages import (
     SnapshotOk,
     SnapshotRefused,
 )
-from greenroom_cluster.shard.state.records import ClientState, KeptResult, Record, StoredSession
+from greenroom_cluster.shard.state.records import ClientState, KeptReply, Record, StoredSession
 from tests.cluster.shard.harness import Actor, World, create, get, holding, update
 from tests.cluster.shard.probe import ME, B, C, D, Probe
 from tests.cluster.shard.probe import chunk as empty_chunk
@@ -43,7 +43,7 @@ def chunk(shard: int, epoch: int, **fields) -> SnapshotChunk:
     stored = StoredSession(ALICE, wire.SessionState(1, 1 << 50, 0, None, None, "", 0, b"forged"))
     given = {"join": 7, "sequence": 1, "time_us": 1, "number": 0, "last": True, **fields}
     return SnapshotChunk(
-        shard=shard, epoch=epoch, **{"sessions": (stored,), "clients": (), "results": (), **given}
+        shard=shard, epoch=epoch, **{"sessions": (stored,), "clients": (), "replies": (), **given}
     )
 
 
@@ -119,14 +119,14 @@ def test_a_kept_answer_of_an_unnamed_client_is_dropped(world: World) -> None:
     """The snapshot does not name the client."""
     actor, primary = bystander(world), world.primary()
     client = ClientState(b"c" * 16, 1, 1, 1)
-    results = (
-        KeptResult(b"c" * 16, 1, wire.Written(1, 5)),
-        KeptResult(b"?" * 16, 1, wire.Written(1, 6)),
+    replies = (
+        KeptReply(b"c" * 16, 1, wire.Written(1, 5)),
+        KeptReply(b"?" * 16, 1, wire.Written(1, 6)),
     )
-    said = chunk(0, world.map.shards[0].epoch, clients=(client,), results=results)
+    said = chunk(0, world.map.shards[0].epoch, clients=(client,), replies=replies)
     [taken] = answers(hear(actor, primary.incarnation, said))
     assert isinstance(taken, SnapshotOk)
-    assert list(actor.replica(0).table.clients.results()) == [results[0]]
+    assert list(actor.replica(0).table.clients.replies()) == [replies[0]]
 
 
 # --- who has left the map ----------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from greenroom_cluster.shard.messages import (
     SnapshotOk,
     SnapshotRefused,
 )
-from greenroom_cluster.shard.state.records import ClientState, KeptResult, Record, StoredSession
+from greenroom_cluster.shard.state.records import ClientState, KeptReply, Record, StoredSession
 from greenroom_cluster.shard.state.stored import decoded
 from tests.cluster.shard.probe import FAR_US, WALL_US, B, Probe
 
@@ -109,9 +109,9 @@ def primary(*, alone: bool = True, over: bool = False) -> Probe:
     table.install(_crowd(over=over), WALL_US)
     table.install(_costly(), WALL_US)
     for number in range(4000):
-        table.clients.keep(KeptResult(CLIENT, number + 1_000_000, wire.Written(1, 1)), 1, WALL_US)
+        table.clients.keep(KeptReply(CLIENT, number + 1_000_000, wire.Written(1, 1)), 1, WALL_US)
     for number in range(2000):
-        table.clients.keep(KeptResult(digest_of(number)[16:], 1, wire.Written(1, 1)), 1, WALL_US)
+        table.clients.keep(KeptReply(digest_of(number)[16:], 1, wire.Written(1, 1)), 1, WALL_US)
     if over:
         probe.wall_us += 10
     return probe
@@ -290,7 +290,7 @@ def _prepares(draw: Draw) -> list[Any]:
 def _chunk(draw: Draw) -> SnapshotChunk:
     sessions: list[StoredSession] = []
     clients = [ClientState(CLIENT, 1, 1, 1)]
-    results: list[KeptResult] = []
+    replies: list[KeptReply] = []
     match draw(st.sampled_from(("sessions", "large", "clients", "answers"))):
         case "sessions":
             for n in range(2048):
@@ -302,8 +302,8 @@ def _chunk(draw: Draw) -> SnapshotChunk:
         case "clients":
             clients = [ClientState(digest_of(n)[16:], 1, 1, 1) for n in range(16_384)]
         case _:
-            results = [KeptResult(CLIENT, 100_000 - n, wire.Written(100_000 - n, 1)) for n in range(8192)]
-    return SnapshotChunk(0, 1, 7, 10, WALL_US, 1, True, tuple(sessions), tuple(clients), tuple(results))
+            replies = [KeptReply(CLIENT, 100_000 - n, wire.Written(100_000 - n, 1)) for n in range(8192)]
+    return SnapshotChunk(0, 1, 7, 10, WALL_US, 1, True, tuple(sessions), tuple(clients), tuple(replies))
 
 
 # --- measuring -------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from greenroom.errors import InvariantError
 from greenroom_cluster.shard.messages import SnapshotChunk
-from greenroom_cluster.shard.state.records import ClientState, KeptResult, StoredSession
+from greenroom_cluster.shard.state.records import ClientState, KeptReply, StoredSession
 from greenroom_cluster.shard.state.stored import decoded
 from greenroom_cluster.shard.state.table import SessionTable
 
@@ -26,7 +26,7 @@ class SnapshotSender:
         "_digests",
         "_identity",
         "_position",
-        "_results",
+        "_replies",
         "_sessions",
         "acknowledged",
         "finished",
@@ -44,7 +44,7 @@ class SnapshotSender:
         self._digests = list(table.sessions)
         self._sessions = list(table.sessions.values())
         self._clients: Iterator[ClientState] = iter(list(table.clients.states()))
-        self._results: list[KeptResult] = list(table.clients.results())
+        self._replies: list[KeptReply] = list(table.clients.replies())
         self._position = 0
         self._chunk_bytes = chunk_bytes
         self.next_number = 0
@@ -71,14 +71,14 @@ class SnapshotSender:
             self._position += 1
             room -= len(stored) + ENTRY_OVERHEAD_BYTES
         clients = []
-        results = []
+        replies = []
         if self._position == len(self._sessions):
             while room > 0 and (client := next(self._clients, None)) is not None:
                 clients.append(client)
                 room -= CLIENT_BYTES
-            while room > 0 and self._results:
-                kept = self._results.pop()
-                results.append(kept)
+            while room > 0 and self._replies:
+                kept = self._replies.pop()
+                replies.append(kept)
                 room -= len(getattr(kept.reply, "state", b"")) + ENTRY_OVERHEAD_BYTES
             self.finished = room > 0
         shard, epoch, join, sequence = self._identity
@@ -94,7 +94,7 @@ class SnapshotSender:
             self.finished,
             tuple(sessions),
             tuple(clients),
-            tuple(results),
+            tuple(replies),
             self.shard_bytes,
         )
 
@@ -117,5 +117,5 @@ class SnapshotReceiver:
             raise InvariantError(f"chunk {chunk.number} of join {chunk.join} taken out of order")
         self.next_number += 1
         self.table.install(chunk.sessions, chunk.time_us)
-        self.table.clients.install(chunk.clients, chunk.results)
+        self.table.clients.install(chunk.clients, chunk.replies)
         self.complete = chunk.last

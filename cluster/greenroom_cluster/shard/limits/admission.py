@@ -19,8 +19,8 @@ from greenroom.scan.plain import NOT_PLAIN, openings, plain_value
 from greenroom_cluster.shard.limits.fairness import COSTLY_BYTES
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.state.copy import Copy
+from greenroom_cluster.shard.state.kept_replies import Client
 from greenroom_cluster.shard.state.log import COMMAND_BYTES, RECORD_OVERHEAD_BYTES, text_bytes
-from greenroom_cluster.shard.state.results import Client
 from greenroom_cluster.shard.step import Step
 
 Write: TypeAlias = wire.Mutation | wire.DeleteByUser | wire.Clean
@@ -92,7 +92,7 @@ class Admission:
             if len(self._table.clients) >= settings.clients_max:
                 return wire.Overloaded(request_id, "too many stores wrote to this shard lately: open fewer")
         elif (
-            len(known.results) >= settings.results_max or known.kept_bytes > settings.results_bytes_max
+            len(known.replies) >= settings.replies_max or known.kept_bytes > settings.replies_bytes_max
         ) and self._too_many_replies(known, command):
             return wire.Overloaded(request_id, "the client has yet to confirm too many replies")
         kind = type(command)
@@ -140,7 +140,7 @@ class Admission:
         if command.request_id <= command.low:
             return False
         count, size = known.kept_from(command.low)
-        return count >= settings.results_max or size > settings.results_bytes_max
+        return count >= settings.replies_max or size > settings.replies_bytes_max
 
     def logged(self, sequence: int, command: Write, size: int) -> None:
         """Account for a command that was logged in a record of `size`.

@@ -13,8 +13,8 @@ from greenroom_cluster.shard.limits.admission import Write
 from greenroom_cluster.shard.limits.eviction import EVICTING, Eviction
 from greenroom_cluster.shard.pairs.replication import Replication
 from greenroom_cluster.shard.resources import Resources
+from greenroom_cluster.shard.state.kept_replies import Client
 from greenroom_cluster.shard.state.memory import CLIENT_BYTES, GROWTH_BYTES, REPLY_BYTES
-from greenroom_cluster.shard.state.results import Client
 from greenroom_cluster.shard.state.stored import decoded
 
 _GROWING = frozenset({wire.Create, wire.Update, wire.Patch, wire.Rotate})

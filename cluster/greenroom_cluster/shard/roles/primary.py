@@ -25,9 +25,9 @@ from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.membership import Membership
 from greenroom_cluster.shard.roles.upkeep import Upkeep
 from greenroom_cluster.shard.state.copy import Copy
+from greenroom_cluster.shard.state.kept_replies import Client, is_reply_to
 from greenroom_cluster.shard.state.log import record_bytes
 from greenroom_cluster.shard.state.records import Expire, asked
-from greenroom_cluster.shard.state.results import Client, is_reply_to
 from greenroom_cluster.shard.state.stored import expiry_of, reply_with
 from greenroom_cluster.shard.step import MARK_EPOCH, MARK_SEQUENCE, MARK_SHARD
 
@@ -192,7 +192,7 @@ class Primary:
         if request_id < known.low:
             self.reply(origin, wire.Unknowable(request_id, "an id below the client's own low-watermark"))
             return True
-        kept = known.results.get(request_id)
+        kept = known.replies.get(request_id)
         if kept is None or self.membership.quiet_until_ns:
             return False
         self.reply(origin, kept.reply if is_reply_to(kept, command) else _another(request_id))

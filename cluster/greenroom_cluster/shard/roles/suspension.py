@@ -12,17 +12,17 @@ from collections.abc import Sequence
 
 from greenroom import wire
 from greenroom.cluster_map import SuspectRecord
+from greenroom_cluster.shard.state.kept_replies import ClientTable, is_reply_to
 from greenroom_cluster.shard.state.log import record_bytes
 from greenroom_cluster.shard.state.records import (
     Command,
     Evict,
     Expire,
     ForgetClients,
-    KeptResult,
+    KeptReply,
     Record,
     asked,
 )
-from greenroom_cluster.shard.state.results import ClientTable, is_reply_to
 
 DROPPED = "this command ended an actor and was dropped"
 
@@ -91,7 +91,7 @@ class Suspension:
         """Return a request's kept reply, or say that it may yet take effect, or that it was not applied."""
         request_id = asking.request_id
         known = clients.get(client)
-        kept = None if known is None else known.results.get(request_id)
+        kept = None if known is None else known.replies.get(request_id)
         if kept is not None and not isinstance(asking, wire.Get) and is_reply_to(kept, asking):
             return kept.reply
         if (client, request_id) in self._logged:
@@ -104,5 +104,5 @@ class Suspension:
         if record.client:
             request_id: int = command.request_id  # type: ignore[union-attr]  # what has a client has a request id
             refusal = wire.Failed(request_id, wire.FailureCode.INVALID, DROPPED)
-            kept = KeptResult(record.client, request_id, refusal, *asked(command))  # type: ignore[arg-type]  # as above
+            kept = KeptReply(record.client, request_id, refusal, *asked(command))  # type: ignore[arg-type]  # as above
             clients.keep(kept, command.low, record.time_us)  # type: ignore[union-attr]  # as above

@@ -78,7 +78,7 @@ class StoredSession(msgspec.Struct, array_like=True, frozen=True, gc=False):
     state: wire.SessionState
 
 
-class KeptResult(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class KeptReply(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The reply to a client's mutation, kept until the client says that it has it.
 
     `kind` and `subject` name the command, see `asked`: another command under the same request id does not get

@@ -14,18 +14,18 @@ import msgspec
 from greenroom import wire
 from greenroom.table import CommandTable, State
 from greenroom_cluster.shard.state.expiry import ExpiryIndex
+from greenroom_cluster.shard.state.kept_replies import ClientTable
 from greenroom_cluster.shard.state.memory import ANONYMOUS_BYTES, EXPIRY_BYTES, SESSION_BYTES, USER_BYTES
 from greenroom_cluster.shard.state.records import (
     KINDS,
     Evict,
     Expire,
     ForgetClients,
-    KeptResult,
+    KeptReply,
     Record,
     StoredSession,
     asked,
 )
-from greenroom_cluster.shard.state.results import ClientTable
 from greenroom_cluster.shard.state.stored import (
     created_of,
     decoded,
@@ -99,7 +99,7 @@ class SessionTable(CommandTable[wire.EncodedSession]):
             version = (record.epoch << SEQUENCE_BITS | record.sequence) & VERSION_MAX
             reply = decide(command, record.time_us, version)
             subject = command.digest if of_session else asked(command)[1]  # type: ignore[union-attr,arg-type]  # the others have no place in `_apply`
-            kept = KeptResult(record.client, reply.request_id, reply, kind, subject)
+            kept = KeptReply(record.client, reply.request_id, reply, kind, subject)
             self.clients.keep(kept, command.low, record.time_us)  # type: ignore[union-attr]  # as above
             return reply
         if isinstance(command, Expire):
@@ -138,7 +138,7 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         # Encoded, because then it is equal whether it was decided here or came over the wire.
         for client in sorted(self.clients.states(), key=lambda each: each.client):
             state.update(_encode(client))
-        for kept in sorted(self.clients.results(), key=lambda each: (each.client, each.request_id)):
+        for kept in sorted(self.clients.replies(), key=lambda each: (each.client, each.request_id)):
             state.update(_encode(kept))
         return state.digest()
 

@@ -15,7 +15,7 @@ import msgspec
 
 from greenroom import wire
 from greenroom_cluster.shard.state.memory import CLIENT_BYTES, REPLY_BYTES
-from greenroom_cluster.shard.state.records import Answered, ClientState, KeptResult, asked
+from greenroom_cluster.shard.state.records import Answered, ClientState, KeptReply, asked
 
 _SESSION = wire.EncodedSession
 _NEVER = 1 << 64
@@ -33,7 +33,7 @@ class Client:
         "low",
         "newest",
         "numbers",
-        "results",
+        "replies",
         "since_us",
         "used_us",
     )
@@ -43,8 +43,8 @@ class Client:
         self.since_us = since_us
         self.used_us = used_us
         self.kept_bytes = 0
-        self.results: dict[int, KeptResult] = {}
-        # Requests nearly always come in order, and then `results` is in order. After one that did not, their
+        self.replies: dict[int, KeptReply] = {}
+        # Requests nearly always come in order, and then `replies` is in order. After one that did not, their
         # ids are kept in order here: otherwise every write of a client with thousands of them would search
         # them all.
         self.numbers: list[int] | None = None
@@ -54,9 +54,9 @@ class Client:
     @property
     def charged_bytes(self) -> int:
         """What all its replies are charged."""
-        return self.kept_bytes + REPLY_BYTES * len(self.results)
+        return self.kept_bytes + REPLY_BYTES * len(self.replies)
 
-    def keep(self, kept: KeptResult, low: int) -> int:
+    def keep(self, kept: KeptReply, low: int) -> int:
         """Drop the replies below `low`, then keep one more; return by how much `charged_bytes` grew.
 
         It replaces a former reply to the same request. The low-watermark never goes back.
@@ -64,7 +64,7 @@ class Client:
         less = self._drop_below(low) if low > self.low else 0
         return (self._enter(kept) if kept.request_id >= self.low else 0) - less
 
-    def _enter(self, kept: KeptResult) -> int:
+    def _enter(self, kept: KeptReply) -> int:
         """Keep a reply, replacing a former one to the same request; return by how much the charge grew."""
         request_id = kept.request_id
         more = REPLY_BYTES
@@ -72,7 +72,7 @@ class Client:
             self.newest = request_id
         else:
             more -= self._make_way(request_id)
-        self.results[request_id] = kept
+        self.replies[request_id] = kept
         shown = _shown_bytes(kept)
         self.kept_bytes += shown
         return more + shown
@@ -80,9 +80,9 @@ class Client:
     def _make_way(self, request_id: int) -> int:
         """Enter the id of a request that came out of order; return what its former reply was charged."""
         if self.numbers is None:
-            self.numbers = sorted(self.results)
+            self.numbers = sorted(self.replies)
             self.newest = _NEVER
-        former = self.results.get(request_id)
+        former = self.replies.get(request_id)
         if former is None:
             insort(self.numbers, request_id)
             return 0
@@ -93,7 +93,7 @@ class Client:
         if self.numbers is not None:
             return self.numbers[: bisect_left(self.numbers, low)]
         found = []
-        for request_id in self.results:
+        for request_id in self.replies:
             if request_id >= low:
                 break
             found.append(request_id)
@@ -102,8 +102,8 @@ class Client:
     def kept_from(self, low: int) -> tuple[int, int]:
         """Return how many replies to requests from `low` on are kept, and about how much memory they keep."""
         confirmed = self._below(low)
-        size = sum(_shown_bytes(self.results[request_id]) for request_id in confirmed)
-        return len(self.results) - len(confirmed), self.kept_bytes - size
+        size = sum(_shown_bytes(self.replies[request_id]) for request_id in confirmed)
+        return len(self.replies) - len(confirmed), self.kept_bytes - size
 
     def charged_below(self, low: int) -> int:
         """Return the charge of the replies that this low-watermark would drop."""
@@ -114,16 +114,16 @@ class Client:
         """Drop the replies that the client has confirmed; return by how much the charge shrank."""
         self.low = low
         confirmed = self._below(low)
-        less = sum([self._release(self.results.pop(request_id)) for request_id in confirmed])
+        less = sum([self._release(self.replies.pop(request_id)) for request_id in confirmed])
         if self.numbers is not None:
             del self.numbers[: len(confirmed)]
-            if not self.results:
+            if not self.replies:
                 self.numbers = None
         if self.numbers is None:
             self.newest = max(self.newest if self.newest < _NEVER else 0, low - 1)
         return less
 
-    def _release(self, kept: KeptResult) -> int:
+    def _release(self, kept: KeptReply) -> int:
         """Release the session that a reply shows; return the reply's charge."""
         shown = _shown_bytes(kept)
         self.kept_bytes -= shown
@@ -148,7 +148,7 @@ class ClientTable:
         """Return what is known of the client, None if it never wrote here or was forgotten."""
         return self.by_id.get(client)
 
-    def keep(self, kept: KeptResult, low: int, time_us: int) -> None:
+    def keep(self, kept: KeptReply, low: int, time_us: int) -> None:
         """Keep the reply to a request and drop those below the client's low-watermark."""
         known = self.by_id.get(kept.client)
         if known is None:
@@ -160,19 +160,19 @@ class ClientTable:
             self.charged_bytes += known.keep(kept, low)
             return
         # Nearly always, with every write, one reply comes and one goes.
-        more, shown, results = REPLY_BYTES, 0, known.results
+        more, shown, replies = REPLY_BYTES, 0, known.replies
         if low > known.low:
             known.low = low
-            while (first := next(iter(results), low)) < low:
+            while (first := next(iter(replies), low)) < low:
                 more -= REPLY_BYTES
-                reply = results.pop(first).reply
+                reply = replies.pop(first).reply
                 if type(reply) is _SESSION:
                     shown -= len(reply.state)
         reply = kept.reply
         if type(reply) is _SESSION:
             shown += len(reply.state)
         known.newest = request_id
-        results[request_id] = kept
+        replies[request_id] = kept
         if shown:
             known.kept_bytes += shown
             more += shown
@@ -201,17 +201,17 @@ class ClientTable:
         for client, known in self.by_id.items():
             yield ClientState(client, known.low, known.since_us, known.used_us)
 
-    def results(self) -> Iterator[KeptResult]:
+    def replies(self) -> Iterator[KeptReply]:
         """Yield every kept reply, for a snapshot."""
         for known in self.by_id.values():
-            yield from known.results.values()
+            yield from known.replies.values()
 
-    def install(self, clients: Iterable[ClientState], results: Iterable[KeptResult]) -> None:
+    def install(self, clients: Iterable[ClientState], replies: Iterable[KeptReply]) -> None:
         """Add what a snapshot brought."""
         for state in clients:
             self.by_id[state.client] = Client(state.low, state.since_us, state.used_us)
             self.charged_bytes += CLIENT_BYTES
-        for kept in results:
+        for kept in replies:
             # Clients come before their replies; a reply without its client is no reason to end this process.
             client = self.by_id.get(kept.client)
             if client is not None:
@@ -224,11 +224,11 @@ class ClientTable:
                 self.charged_bytes += client.keep(kept, client.low)
 
 
-def is_reply_to(kept: KeptResult, command: Answered) -> bool:
+def is_reply_to(kept: KeptReply, command: Answered) -> bool:
     """Whether a kept reply is one to this command, and not to another under the same request id."""
     return kept.kind == 0 or (kept.kind, kept.subject) == asked(command)
 
 
-def _shown_bytes(kept: KeptResult) -> int:
+def _shown_bytes(kept: KeptReply) -> int:
     reply = kept.reply
     return len(reply.state) if type(reply) is wire.EncodedSession else 0
