@@ -117,7 +117,7 @@ class ShardStatus(msgspec.Struct, frozen=True):
         return (
             f"shard {self.shard} is suspended on {self.primary}: a {record.kind} of {record.size_bytes} "
             f"bytes ended its primary, and {record.following} more records wait behind it; drop that record "
-            f"(`greenroom drop-record {self.shard}`) or wait: nothing is lost meanwhile"
+            f"(`greenroom drop-record {self.shard}`) or wait: nothing is lost until then"
         )
 
 

@@ -202,7 +202,7 @@ class Agent:
                     # They end within moments of their supervisor.
                     self._look_ns = self._now_ns + _ns(PREDECESSOR_SECONDS)
 
-    # --- what the coordinator is told --------------------------------------------------------------------
+    # --- reports to the coordinator ----------------------------------------------------------------------
 
     def _beat(self) -> None:
         if self._now_ns < self._beat_ns:

@@ -97,7 +97,7 @@ async def run_supervised(
                     raise
             status = EXIT_STOPPED if scope.cancel_called else EXIT_RETURNED
             nursery.cancel_scope.cancel()
-    except BaseException:  # noqa: BLE001  nobody above would handle it: the process ends here
+    except BaseException:  # noqa: BLE001  no caller would handle it: the process ends here
         _log.exception("process_failed", process=target)
     finally:
         leave(status)
