@@ -78,9 +78,8 @@ class CoordinatorProcess(Process):
         self.lose_answers = 0
         self.crash_at_write = ""
         self.stale: set[bytes] = set()
-        self._vouches = proven
         self._connections: dict[int, Served] = {}
-        self._writing: ClusterMap | None = None
+        self._writing: fx.Persist | None = None
         self._due_at = -1
         self._codec: Codec | None = None
         self._publisher = Publisher(network, self._pack)
@@ -134,13 +133,12 @@ class CoordinatorProcess(Process):
     def _perform(self, effects: list[fx.ServiceEffect]) -> None:
         for effect in effects:
             match effect:
-                case fx.Persist(map=decided):
-                    self._writing = decided
-                    self.timeline.after(self.disk.write_ns, self._write_ended, decided)
+                case fx.Persist():
+                    self._writing = effect
+                    self.timeline.after(self.disk.write_ns, self._write_ended, effect)
                 case fx.Publish(map=decided, delta=delta):
                     self._publisher.publish(decided, delta)
                 case fx.Vouch():
-                    self._vouches = True
                     self.disk.vouched = self.disk.map
                 case fx.Reply() | fx.Subscribe():
                     self._send(effect)
@@ -183,14 +181,14 @@ class CoordinatorProcess(Process):
 
     # --- the disk ----------------------------------------------------------------------------------------
 
-    def _write_ended(self, decided: ClusterMap) -> None:
+    def _write_ended(self, written: fx.Persist) -> None:
         if not self.alive:
             return
         crash, self.crash_at_write = self.crash_at_write, ""
         if crash:
             self.network.happened[f"coordinator crash {crash} persisting"] += 1
         if crash != "before":
-            self._save(decided)
+            self._save(written)
         self._writing = None
         if crash:
             self.kill()
@@ -200,13 +198,13 @@ class CoordinatorProcess(Process):
     def _written(self) -> None:
         self._perform(self.service.written(self.machine.now_ns()))
 
-    def _save(self, decided: ClusterMap) -> None:
+    def _save(self, written: fx.Persist) -> None:
         if self.oracles is not None:
-            self.oracles.persisted(self.disk.map, decided)
-        self.disk.map = decided
-        if self._vouches:
-            self.disk.vouched = decided
-        self.disk.copies.append(decided)
+            self.oracles.persisted(self.disk.map, written.map)
+        self.disk.map = written.map
+        if written.vouched:
+            self.disk.vouched = written.map
+        self.disk.copies.append(written.map)
 
     def kill(self) -> None:
         """End it at once; a write under way is on disk whole, or not at all."""

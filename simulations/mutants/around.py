@@ -156,7 +156,7 @@ def _(patches: Patches) -> None:
         self._conclude(now_ns, outcome)
         if outcome.persist is not None:
             self._writing = Outcome()
-            self._effects.append(service.Persist(outcome.persist))
+            self._effects.append(service.Persist(outcome.persist, self._vouched))
 
     patches.set(CoordinationService, "_begin", begin)
 

@@ -36,9 +36,13 @@ class Effect(msgspec.Struct, frozen=True):
 
 
 class Persist(Effect, frozen=True):
-    """Write this map durably, then call `written`. Until then no other effect follows."""
+    """Write this map durably, then call `written`. Until then no other effect follows.
+
+    `vouched`: it is known to be the newest, and this boot of the host shall know that too.
+    """
 
     map: ClusterMap
+    vouched: bool
 
 
 class Publish(Effect, frozen=True):
@@ -49,7 +53,7 @@ class Publish(Effect, frozen=True):
 
 
 class Vouch(Effect, frozen=True):
-    """The map on disk, and all written from now on, are known to be the newest."""
+    """The map on disk is known to be the newest, and this boot of the host shall know that too."""
 
 
 class Reply(Effect, frozen=True):
@@ -198,7 +202,7 @@ class CoordinationService:
             self._conclude(now_ns, outcome)
         else:
             self._writing = outcome
-            self._effects.append(Persist(outcome.persist))
+            self._effects.append(Persist(outcome.persist, self._vouched))
 
     def _conclude(self, now_ns: int, outcome: Outcome) -> None:
         """Publish, then reply: replies may rest on what was published."""

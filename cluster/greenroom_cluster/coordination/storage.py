@@ -127,9 +127,10 @@ class MapStorage:
             self._note.void()
         return cluster_map
 
-    def save(self, cluster_map: ClusterMap) -> None:
+    def save(self, cluster_map: ClusterMap, *, vouched: bool | None = None) -> None:
         """Replace the former map by this one, durably once this returns.
 
+        `vouched`: it is known to be the newest; None: if the former one was.
         Raises StorageFailedError, then and on every later call: the process must end.
         """
         if self._failure:
@@ -139,6 +140,8 @@ class MapStorage:
             raise InvariantError(f"a map of {len(payload)} bytes was decided, which is too long to be sent")
         header = _HEADER.pack(_MAGIC, FORMAT_VERSION, len(payload), zlib.crc32(payload))
         content = header + payload
+        if vouched is not None:
+            self._vouched = vouched
         if self._vouched:
             # Whichever of the two a crash leaves is the newest: no one was told of the other.
             self._note.write(*((self._content, content) if self._content else (content,)))

@@ -6,6 +6,7 @@ A map is written in a thread, while the loop goes on reading. If it cannot be wr
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -152,9 +153,9 @@ class CoordinatorServer:
         """Perform these in order; return whether the last one wrote a map."""
         for effect in effects:
             match effect:
-                case fx.Persist(map=decided):
+                case fx.Persist(map=decided, vouched=vouched):
                     # Not abandoned on cancellation: either the map is on disk for good or the process ends.
-                    await trio.to_thread.run_sync(self._storage.save, decided)
+                    await trio.to_thread.run_sync(partial(self._storage.save, decided, vouched=vouched))
                     return True
                 case fx.Publish(map=decided, delta=delta):
                     self._publisher.publish(decided, delta)

@@ -133,3 +133,12 @@ def test_a_link_is_not_followed(kept: Path, memory: Path, tmp_path: Path) -> Non
     note.rename(tmp_path / "elsewhere")
     note.symlink_to(tmp_path / "elsewhere")
     assert not vouched(kept)
+
+
+def test_a_map_is_vouched_for_if_it_is_written_so(kept: Path) -> None:
+    for known in (False, True):
+        with MapStorage(kept) as storage:
+            storage.load()
+            BootNote(kept).void()
+            storage.save(msgspec.structs.replace(FIRST, version=4 + known), vouched=known)
+        assert vouched(kept) is known

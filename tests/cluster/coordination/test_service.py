@@ -101,6 +101,7 @@ def test_a_map_that_may_be_old_gets_a_version_of_its_own_before_all_else() -> No
     (persist,) = service.step(START_NS)
     assert isinstance(persist, fx.Persist)
     assert persist.map.version == 77
+    assert not persist.vouched
     service.receive(1, inc("x"), wire.ROLE_PEER, (SUBSCRIBE,))
     assert service.step(START_NS) == []
     assert told(service.written(START_NS)) == "publish a, 1: map"

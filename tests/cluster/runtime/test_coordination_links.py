@@ -238,11 +238,11 @@ async def test_requests_that_came_while_the_disk_was_busy_are_one_batch(
         busy, release, saved = trio.Event(), trio.Event(), []
         real = server._storage.save
 
-        def slow_save(cluster_map: ClusterMap) -> None:
+        def slow_save(cluster_map: ClusterMap, *, vouched: bool) -> None:
             trio.from_thread.run_sync(busy.set)
             trio.from_thread.run(release.wait)
             saved.append(cluster_map)
-            real(cluster_map)
+            real(cluster_map, vouched=vouched)
 
         monkeypatch.setattr(server._storage, "save", slow_save)
         links = [Follower(server.listener.address(), bytes([n]) * 16) for n in range(1, 21)]
@@ -273,7 +273,7 @@ async def test_failure_to_write_ends_the_coordinator_before_it_answers(
 ) -> None:
     answered: list[object] = []
 
-    def full_disk(_: ClusterMap) -> None:
+    def full_disk(_: ClusterMap, *, vouched: bool) -> None:
         raise StorageFailedError("no room")
 
     async def scenario() -> None:
