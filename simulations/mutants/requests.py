@@ -35,20 +35,20 @@ def _(patches: Patches) -> None:
 
 @mutant("leaves kept results out of snapshots")
 def _(patches: Patches) -> None:
-    """A joiner gets the sessions but not the answers that clients may still ask for."""
+    """A joiner gets the sessions but not the replies that clients may still ask for."""
     original = SnapshotSender.__init__
 
     def init(self, *arguments):
         original(self, *arguments)
         self._clients = iter(())
-        self._results = []
+        self._replies = []
 
     patches.set(SnapshotSender, "__init__", init)
 
 
 @mutant("applies an old request after its retry", budget=300, plan=READ_LATE)
 def _(patches: Patches) -> None:
-    """Answers are dropped once confirmed, but ids below the low-watermark are not refused."""
+    """Kept replies are dropped once confirmed, but ids below the low-watermark are not refused."""
     original = ClientTable.keep
 
     def keep(self, kept, low, time_us):
