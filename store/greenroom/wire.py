@@ -30,7 +30,7 @@ PROTOCOL_VERSION_MIN = 3
 FEATURE_COPIES = "copies"
 """An actor lets operators copy its shards, and freeze it."""
 FEATURES: tuple[str, ...] = (FEATURE_COPIES,)
-"""What this release has beside its version, sorted; used where the other side has it too."""
+"""What this release has besides its version, sorted; used if the other side has it too."""
 FEATURES_MAX = 16
 FEATURE_CHARS_MAX = 32
 ROUTING_VERSION = 1
@@ -42,13 +42,13 @@ ROLE_OPERATOR = "operator"
 
 Key: TypeAlias = str | int
 PATH_KEYS_MAX = 64
-"""How many keys a path has at most: one a level of session data."""
+"""The most keys that a path may have: one for each level of session data."""
 Path: TypeAlias = Annotated[tuple[Key, ...], msgspec.Meta(min_length=1, max_length=PATH_KEYS_MAX)]
 PathValue: TypeAlias = tuple[Path, bytes]
 
-# What a request may hold at most is checked where it is decoded: one that goes beyond ends its connection and
-# never becomes a session that others could not read. The times are those of the years 1 to 9999. Lengths of
-# texts count characters here; their bytes are counted where a request is admitted.
+# The limits of a request are checked where it is decoded: one beyond them ends its connection, and never
+# becomes a session that others could not read. Times lie in the years 1 to 9999. Lengths of texts count
+# characters here; their bytes are counted where a request is admitted.
 Digest: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 UserId: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
 Label: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
@@ -56,9 +56,9 @@ Feature: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=FEATUR
 Features: TypeAlias = Annotated[tuple[Feature, ...], msgspec.Meta(max_length=FEATURES_MAX)]
 Shards: TypeAlias = Annotated[tuple[int, ...], msgspec.Meta(max_length=SHARDS_MAX)]
 PATHS_MAX = 1024
-"""How many paths a patch names at most, in `set`, `unset` and `expect` together.
+"""The most paths that a patch may name, in `set`, `unset` and `expect` together.
 
-One of these that is longer ends its connection; whether they are too many together is seen at admission.
+If one of these alone is longer, the connection ends; their total is checked at admission.
 """
 Values: TypeAlias = Annotated[tuple[PathValue, ...], msgspec.Meta(max_length=PATHS_MAX)]
 Paths: TypeAlias = Annotated[tuple[Path, ...], msgspec.Meta(max_length=PATHS_MAX)]
@@ -76,8 +76,8 @@ class Hello(Frame, frozen=True, tag=1):
     """First frame in each direction.
 
     `sender` is the sender's 128-bit identity: a client's dialog id, an actor's incarnation. `target` is the
-    incarnation that the sender means to reach (empty: whoever answers). `auth` is room for a credential.
-    `clock_us` is what the clock of a server says, 0 where it does not tell.
+    incarnation that the sender means to reach (empty: any). `auth` is reserved for a credential. `clock_us`
+    is the time of a server's clock, 0 if it sends none.
 
     `protocol` is the lowest version that the sender speaks and `protocol_max` the highest, 0 from a release
     that speaks one only. `features` are names of what it has beside its version, sorted.
@@ -283,9 +283,9 @@ class DropRecord(Frame, frozen=True, tag=22):
 class FailureCode(IntEnum):
     """Why a command was refused.
 
-    The refusal is itself a logged, replicated decision, but for FULL and for the TOO_LARGE of a `Create` or
-    `Update`: those are told before anything is logged. FULL is never told to a repeat: its first attempt may
-    still be on its way.
+    The refusal is itself a logged, replicated decision, except FULL, and TOO_LARGE of a `Create` or `Update`:
+    those are decided before anything is logged. A repeat never gets FULL, because its first attempt may still
+    be on its way.
     """
 
     EXISTS = 1
@@ -297,7 +297,7 @@ class FailureCode(IntEnum):
 
 
 class SessionHeading(Frame, frozen=True):
-    """A session without its data. A read looks at the beginning only: what says until when."""
+    """A session without its data. A read looks only at the beginning, up to the expiry."""
 
     version: int
     expires_us: int
@@ -369,9 +369,9 @@ class Overloaded(Frame, frozen=True, tag=45):
 
 
 class Unknowable(Frame, frozen=True, tag=46):
-    """Whether the first attempt applied cannot be told.
+    """The shard cannot tell whether the first attempt was applied.
 
-    The shard may have forgotten this client since, or it knows the request id from another command.
+    It may have forgotten this client since, or it knows the request id from another command.
     """
 
     request_id: int
@@ -440,11 +440,11 @@ class ReplicaState(Frame, frozen=True):
 class Inspection(Frame, frozen=True, tag=49):
     """The replicas of one actor, and its memory: counted, not used, and its `--memory-max`.
 
-    What is neither counted nor free is taken by the process itself. `grantable_bytes` of what is free are in
-    nobody's share at the moment. `evicted`: how many sessions its primaries have ended to make room.
-    `refusing`: the slots of the actors for want of whose memory its primaries have refused growth lately.
-    `coordinator_away_seconds`: since when it has no connection to the coordinator, 0 while it has one; None
-    from an actor of a version that does not tell.
+    The rest, neither counted nor free, is what the process itself takes. `grantable_bytes` of the free memory
+    are in no one's share at the moment. `evicted`: how many sessions its primaries have ended to make room.
+    `refusing`: the slots of actors without memory, for which its primaries have refused growth lately.
+    `coordinator_away_seconds`: how long it has had no connection to the coordinator, 0 while it has one; None
+    from a version that does not say.
     """
 
     request_id: int
