@@ -252,8 +252,10 @@ async def test_peers_and_operators_find_room_where_clients_find_none() -> None:
     )
     async with listening(services, connections_max=2) as (listener, nursery):
         clients = [await client_of(listener, nursery) for _ in range(2)]
+        others = []  # kept: a connection that is collected is closed
         for role in (wire.ROLE_PEER, wire.ROLE_ADMIN):
             connection, _ = await dial(listener.address(), hello(role=role, target=SERVER), nursery)
+            others.append(connection)
             connection.speak(client_decoder)
             await assert_answers(connection)
         with pytest.raises(DialFailedError, match=r"serves 2 clients already.*run fewer") as caught:
