@@ -223,3 +223,33 @@ async def test_the_four_commands(cluster: SharedCluster, tmp_path: Path) -> None
         refused = await command("import", lines, *connect, "--accept-ended")
         assert refused.returncode == 2
         assert b"is not a session" in refused.stderr
+
+
+async def test_streams_that_end_early_are_told_in_one_line(cluster: SharedCluster, tmp_path: Path) -> None:
+    await cluster.healthy()
+    connect = f"--connect {cluster.cluster.seeds[0]}"
+    greenroom = f"{sys.executable} -m greenroom_cluster"
+    async with ClusterStore(",".join(cluster.cluster.seeds)) as store:
+        await created(store, 100)
+    lines = tmp_path / "lines"
+    assert (await command("export", str(lines), *connect.split())).returncode == 0
+    for shell, status, part in (
+        (f"{greenroom} export - {connect} | head -c 10", 1, "Broken pipe"),
+        (f"{greenroom} export - {connect} >/dev/full", 1, "No space left"),
+        (f"{greenroom} export - {connect} >&-", 2, "standard output is closed"),
+        (f"{greenroom} import - {connect} --accept-ended <&-", 2, "standard input is closed"),
+        (f"{greenroom} backup - {connect}", 2, "greenroom export"),
+        (f"{greenroom} restore - {connect} --accept-ended", 2, "greenroom export"),
+        (f"{greenroom} restore <(cat {lines}) {connect} --accept-ended", 2, "not a file on a disk"),
+    ):
+        ended = await trio.run_process(
+            ["bash", "-o", "pipefail", "-c", shell], capture_stdout=True, capture_stderr=True, check=False
+        )
+        assert ended.returncode == status, (shell, ended.stderr)
+        (told,) = ended.stderr.decode().splitlines()
+        assert told.startswith("greenroom: ")
+        assert part in told
+    piped = await trio.run_process(
+        ["bash", "-c", f"{greenroom} import <(cat {lines}) {connect} --accept-ended"], capture_stdout=True
+    )
+    assert b"0 sessions created" in piped.stdout

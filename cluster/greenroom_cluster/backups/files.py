@@ -9,16 +9,19 @@ written, is refused as a whole: half a backup would bring back a cart without it
 """
 
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import BinaryIO, Self, TypeAlias
 
 import msgspec
 
 from greenroom.errors import UsageError
+from greenroom_cluster.backups.new_file import NewFile
 from greenroom_cluster.shard.state.records import StoredSession
 
 FORMAT_VERSION = 1
@@ -58,29 +61,21 @@ _decoder = msgspec.msgpack.Decoder(_Payload)
 
 
 class BackupWriter:
-    """Writes a new backup, for this user alone (0600) and never over a file; without `finish` there is none.
+    """Writes a backup into a `NewFile`; without `finish` there is none.
 
-    Raises UsageError if the file cannot be made.
+    Raises what `NewFile` does.
     """
 
     def __init__(self, path: Path, heading: Heading) -> None:
-        self._path = path
-        self._temporary = path.with_name(path.name + ".part")
         self._shards: set[int] = set()
         self.sessions = 0
         self.written_bytes = 0
-        if path.exists():
-            raise UsageError(f"{path} is there already: name a new file, or remove it first")
-        try:
-            self._temporary.unlink(missing_ok=True)
-            self._file = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise UsageError(
-                f"{path} cannot be written ({error.strerror}): name a file in a directory that this user may "
-                "write to"
-            ) from error
-        self._write(_MAGIC)
-        self._put(heading)
+        self._file = NewFile(path)
+        with ExitStack() as opened:
+            opened.enter_context(self._file)
+            self._write(_MAGIC)
+            self._put(heading)
+            opened.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -88,7 +83,7 @@ class BackupWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._file.close()
 
     def add(self, part: Part) -> None:
         """Write a part of a shard."""
@@ -99,32 +94,15 @@ class BackupWriter:
     def finish(self) -> None:
         """Write the end, and give the file its name; it is on disk for good when this returns."""
         self._put(End(len(self._shards), self.sessions))
-        os.fsync(self._file)
-        # Not over a file that was made meanwhile.
-        os.link(self._temporary, self._path)
-        self._temporary.unlink()
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-    def close(self) -> None:
-        """Remove what was not finished; closing twice is fine."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-            self._temporary.unlink(missing_ok=True)
+        self._file.finish()
 
     def _put(self, payload: _Payload) -> None:
         encoded = _encoder.encode(payload)
         self._write(_FRAME.pack(len(encoded), zlib.crc32(encoded)) + encoded)
 
     def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        self.written_bytes += len(view)
-        while view:
-            view = view[os.write(self._file, view) :]
+        self.written_bytes += len(data)
+        self._file.write(data)
 
 
 class Backup:
@@ -166,7 +144,7 @@ class Backup:
 
     def _payloads(self) -> Iterator[_Payload]:
         try:
-            with self._path.open("rb") as file:
+            with self._opened() as file:
                 if file.read(len(_MAGIC)) != _MAGIC:
                     raise UsageError(f"{self._path} is no backup of greenroom")
                 while header := file.read(_FRAME.size):
@@ -181,6 +159,16 @@ class Backup:
                     yield self._decoded(payload)
         except OSError as error:
             raise UsageError(f"{self._path} cannot be read: {error.strerror}") from error
+
+    def _opened(self) -> BinaryIO:
+        # Opened without waiting for someone who writes into a pipe.
+        file = os.fdopen(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()
+        raise UsageError(
+            f"{self._path} is not a file on a disk, and a backup is read more than once: name such a file"
+        )
 
     def _decoded(self, payload: bytes) -> _Payload:
         try:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
@@ -31,7 +30,7 @@ async def take_backup(
 ) -> Taken:
     """Write a new file with all sessions of a cluster; `told` hears how many shards are done.
 
-    Raises UsageError if the file cannot be made, and what `copy_shards` does; there is no file then.
+    Raises what `NewFile` and `copy_shards` do; there is no file then.
     """
     shards = (await fetch_map(addresses, cluster)).shard_count
     heading = Heading(FORMAT_VERSION, cluster, time.time_ns() // 1000, shards)
@@ -51,24 +50,22 @@ async def take_backup(
 async def export_sessions(
     addresses: Sequence[str],
     cluster: str,
-    file: BinaryIO,
+    write: Callable[[bytes], None],
     *,
     told: Callable[[int], None] = lambda _: None,
 ) -> Taken:
-    """Write all sessions of a cluster as lines of JSON. Raises what `copy_shards` does."""
+    """Hand all sessions of a cluster to `write`, as lines of JSON. Raises what `copy_shards` does."""
     done: set[int] = set()
     sessions = size_bytes = 0
 
     def take(part: Part) -> None:
         nonlocal sessions, size_bytes
-        for stored in part.sessions:
-            line = encode_line(stored)
-            file.write(line)
-            sessions += 1
-            size_bytes += len(line)
+        lines = b"".join(encode_line(stored) for stored in part.sessions)
+        write(lines)
+        sessions += len(part.sessions)
+        size_bytes += len(lines)
         done.add(part.shard)
         told(len(done))
 
     await copy_shards(addresses, cluster, take)
-    file.flush()
     return Taken(len(done), sessions, size_bytes)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -62,6 +63,8 @@ def backup(
     """
     from greenroom_cluster.backups.taking import take_backup
 
+    _check_no_stream(file)
+
     async def work(addresses: Sequence[str], name: str) -> Any:
         return await take_backup(addresses, name, file, told=_teller("shards copied", json=json))
 
@@ -83,6 +86,7 @@ def restore(
     """
     from greenroom_cluster.backups.files import Backup
 
+    _check_no_stream(file)
     read = Backup(file)
     taken = datetime.fromtimestamp(read.heading.taken_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     _check_accepted(f"since {taken}, when the backup was taken,", accepted=accept_ended)
@@ -100,8 +104,8 @@ def export_lines(
     from greenroom_cluster.backups.taking import export_sessions
 
     async def work(addresses: Sequence[str], name: str) -> Any:
-        with _for_writing(file) as lines:
-            return await export_sessions(addresses, name, lines, told=_teller("shards copied", json=json))
+        with _for_writing(file) as write:
+            return await export_sessions(addresses, name, write, told=_teller("shards copied", json=json))
 
     taken = ask(work, connect, cluster, json=json)
     if file != "-":
@@ -134,6 +138,14 @@ def import_lines(
         for _ in sessions():
             pass
         _restore(sessions, connect, cluster, created_before, json=json)
+
+
+def _check_no_stream(file: Path) -> None:
+    if str(file) == "-":
+        raise UsageError(
+            "a backup is a file on a disk: name one (./- if that is its name). Lines of JSON, which "
+            "`greenroom export` writes, can go through standard output and input"
+        )
 
 
 def _check_accepted(when: str, *, accepted: bool) -> None:
@@ -208,33 +220,43 @@ def _teller(what: str, *, json: bool) -> Callable[[int], None]:
 
 
 @contextmanager
-def _for_writing(file: str) -> Iterator[BinaryIO]:
-    """Open a new file, for this user alone; it is removed if the body fails."""
-    if file == "-":
-        yield sys.stdout.buffer
+def _for_writing(file: str) -> Iterator[Callable[[bytes], None]]:
+    """Return what writes to a new file, which is there once the body has ended; or to standard output."""
+    from greenroom_cluster.backups.new_file import NewFile, NotWrittenError, write_all
+
+    if file != "-":
+        with NewFile(Path(file)) as lines:
+            yield lines.write
+            lines.finish()
         return
-    path = Path(file)
-    try:
-        lines = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
-    except FileExistsError:
-        raise UsageError(f"{file} is there already: name a new file, or remove it first") from None
-    except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error.strerror}") from error
-    try:
-        with lines:
-            yield lines
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+    if sys.stdout is None:
+        raise UsageError("standard output is closed: name a file, or open it")
+
+    def write(data: bytes) -> None:
+        # Not by way of `sys.stdout`, which would complain once more at its own end.
+        try:
+            write_all(sys.stdout.fileno(), data)
+        except OSError as error:
+            raise NotWrittenError(
+                f"standard output took no more ({error.strerror}): what it has got are not all sessions"
+            ) from error
+
+    yield write
 
 
 def _for_reading(file: str) -> BinaryIO:
-    """Open a file; what comes on standard input is kept in one without a name, to be read twice."""
-    if file == "-":
-        kept = tempfile.TemporaryFile()  # noqa: SIM115  the caller closes it
-        shutil.copyfileobj(sys.stdin.buffer, kept)
-        return cast("BinaryIO", kept)
+    """Open a file. What comes through a pipe is kept in one without a name, because it is read twice."""
+    if file == "-" and sys.stdin is None:
+        raise UsageError("standard input is closed: name a file, or open it")
     try:
-        return Path(file).open("rb")
+        # The caller closes it.
+        lines = cast("BinaryIO", sys.stdin.buffer) if file == "-" else Path(file).open("rb")  # noqa: SIM115
+        if stat.S_ISREG(os.fstat(lines.fileno()).st_mode) and file != "-":
+            return lines
+        if lines.isatty():
+            sys.stderr.write("greenroom: reading lines of JSON from the terminal, up to Ctrl-D\n")
+        kept = tempfile.TemporaryFile()  # noqa: SIM115  the caller closes it
+        shutil.copyfileobj(lines, kept)
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}") from error
+    return cast("BinaryIO", kept)
