@@ -14,14 +14,18 @@ import msgspec
 from msgspec.msgpack import Ext
 
 from greenroom import wire
-from greenroom.codec import decode_data, decode_value
+from greenroom.codec import decode_value
 from greenroom.errors import GreenroomError, UsageError
 from greenroom.fields import check_data_size, checked_label, checked_user_id
 from greenroom.ids import DIGEST_BYTES, POINT_BITS
+from greenroom.scan.bounds import MalformedError
+from greenroom.scan.checks import check_data
 from greenroom_cluster.shard.state.records import StoredSession
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_MICROS_MIN = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_MICROS_MAX = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True):
@@ -59,7 +63,10 @@ def decode_line(line: bytes, number: int) -> StoredSession:
     """Return the session in the line of that number. Raises UsageError, without values, if none."""
     try:
         return _session(_decoder.decode(line))
-    except (msgspec.MsgspecError, GreenroomError, ValueError, TypeError, LookupError, ArithmeticError):
+    except (
+        *(msgspec.MsgspecError, GreenroomError, MalformedError, RecursionError),
+        *(ValueError, TypeError, LookupError, ArithmeticError),
+    ):
         pass
     # Raised out here so that no exception with a value in it hangs on the error as its context.
     raise UsageError(f"line {number} is not a session as `greenroom export` writes it: nothing is imported")
@@ -68,7 +75,8 @@ def decode_line(line: bytes, number: int) -> StoredSession:
 def _session(line: _Line) -> StoredSession:
     digest = bytes.fromhex(line.digest)
     data = msgspec.msgpack.encode(_read(line.data))
-    decode_data(data)
+    # As a cluster checks it, which keeps more than can be read.
+    check_data(data)
     check_data_size(data)
     state = wire.SessionState(
         version=0,
@@ -86,7 +94,8 @@ def _session(line: _Line) -> StoredSession:
 
 
 def _moment(micros: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=micros)
+    """Return a moment; one that no calendar has is shown as the last or first that it has."""
+    return _EPOCH + timedelta(microseconds=min(max(micros, _MICROS_MIN), _MICROS_MAX))
 
 
 def _micros(moment: datetime) -> int:
@@ -103,10 +112,18 @@ def _shown(value: Any) -> Any:
         return [_shown(each) for each in value]
     if isinstance(value, bytes | Ext) or (isinstance(value, float) and not math.isfinite(value)):
         encoded = msgspec.msgpack.encode(value)
-        known = decode_value(encoded)
-        text = known.hex() if isinstance(known, bytes) else str(known)
-        return {"$type": type(known).__name__, "text": text, "msgpack": base64.b64encode(encoded).decode()}
+        kind, text = _read_by_people(encoded)
+        return {"$type": kind, "text": text, "msgpack": base64.b64encode(encoded).decode()}
     return value
+
+
+def _read_by_people(encoded: bytes) -> tuple[str, str]:
+    """Return the kind of a value and what it says; a cluster also keeps values that have no meaning."""
+    try:
+        known = decode_value(encoded)
+        return type(known).__name__, known.hex() if isinstance(known, bytes) else str(known)
+    except (GreenroomError, ValueError, ArithmeticError):
+        return "unreadable", ""
 
 
 def _read(value: Any) -> Any:

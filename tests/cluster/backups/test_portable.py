@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 from greenroom import wire
 from greenroom.codec import decode_data, encode_data
 from greenroom.errors import UsageError
+from greenroom.scan.bounds import EXT_DATE, EXT_DATETIME, EXT_DECIMAL, EXT_INT
+from greenroom.scan.checks import check_data
 from greenroom_cluster.backups.portable import decode_line, encode_line
 from greenroom_cluster.shard.state.records import StoredSession
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PLAIN = st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.text() | st.floats()
 RICH = (
     PLAIN
@@ -98,6 +101,23 @@ def test_keys_that_json_lacks_are_kept() -> None:
     assert decode_data(decode_line(line, 1).state.data) == {1: "a", "1": "b"}
 
 
+@pytest.mark.parametrize("code", [EXT_DATE, EXT_DATETIME, EXT_DECIMAL, EXT_INT])
+def test_what_cannot_be_read_is_kept_all_the_same(code: int) -> None:
+    """A cluster keeps it, so one such session must not stand in the way of all others."""
+    data = msgspec.msgpack.encode({"x": msgspec.msgpack.Ext(code, b"\x93")})
+    check_data(data)
+    empty = stored({})
+    session = StoredSession(empty.digest, msgspec.structs.replace(empty.state, data=data))
+    assert decode_line(encode_line(session), 1) == session
+
+
+def test_moments_beyond_the_calendar_are_its_last_and_first() -> None:
+    far = stored({}, expires_us=1 << 62, created_us=-(1 << 62))
+    state = decode_line(encode_line(far), 1).state
+    assert EPOCH + timedelta(microseconds=state.expires_us) == datetime.max.replace(tzinfo=UTC)
+    assert EPOCH + timedelta(microseconds=state.created_us) == datetime.min.replace(tzinfo=UTC)
+
+
 GOOD = json.loads(encode_line(stored({"x": b"1"})))
 
 
@@ -108,6 +128,8 @@ GOOD = json.loads(encode_line(stored({"x": b"1"})))
         b"{}",
         b"[]",
         b"\xff",
+        json.dumps(GOOD).encode().replace(b'"data": {', b'"data": {"y": ' + b"[" * 400 + b"]" * 400 + b", "),
+        b"[" * 100_000,
         *(
             json.dumps({**GOOD, **bad}).encode()
             for bad in (
