@@ -17,7 +17,7 @@ from greenroom_cluster.inspection import fetch_map
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
 from greenroom_cluster.runtime.reading import ConnectionEndedError
-from greenroom_cluster.runtime.tasks import open_tasks
+from greenroom_cluster.runtime.tasks import one_for_all, open_tasks
 from greenroom_cluster.shard.clients.operations import CopyShard, Freeze, Operation, ShardPart
 
 SHARD_SECONDS = 60.0
@@ -45,9 +45,10 @@ async def copy_shards(
     """
     cluster_map = await fetch_map(addresses, cluster)
     limiter = trio.CapacityLimiter(_ACTORS_AT_ONCE)
-    async with open_tasks() as tasks:
-        for shards in _by_primary(cluster_map, range(cluster_map.shard_count)).values():
-            tasks.start_soon(_copy_some, addresses, cluster, shards, take, seconds, limiter)
+    with one_for_all():
+        async with open_tasks() as tasks:
+            for shards in _by_primary(cluster_map, range(cluster_map.shard_count)).values():
+                tasks.start_soon(_copy_some, addresses, cluster, shards, take, seconds, limiter)
 
 
 async def freeze_actors(addresses: Sequence[str], cluster: str) -> None:
@@ -56,10 +57,11 @@ async def freeze_actors(addresses: Sequence[str], cluster: str) -> None:
     Raises UnavailableError if no node can be reached.
     """
     cluster_map = await fetch_map(addresses, cluster)
-    async with open_tasks() as tasks:
-        for actor in cluster_map.actors.values():
-            if actor.state == "up":
-                tasks.start_soon(_freeze, actor, cluster)
+    with one_for_all():
+        async with open_tasks() as tasks:
+            for actor in cluster_map.actors.values():
+                if actor.state == "up":
+                    tasks.start_soon(_freeze, actor, cluster)
 
 
 async def _freeze(actor: ActorEntry, cluster: str) -> None:
@@ -80,14 +82,18 @@ async def _copy_some(
 ) -> None:
     """Read some shards, by and by, from wherever they are."""
     left = list(shards)
-    deadline = trio.current_time() + seconds
     async with limiter:
+        deadline = trio.current_time() + seconds
         while left:
             reason = ""
             try:
                 cluster_map = await fetch_map(addresses, cluster)
-                for actor, here in _by_primary(cluster_map, left).items():
-                    async with _connected(cluster_map.actors[actor], cluster) as connection:
+                for incarnation, here in _by_primary(cluster_map, left).items():
+                    actor = cluster_map.actors.get(incarnation)
+                    if actor is None:
+                        reason = "it has no primary"
+                        continue
+                    async with _connected(actor, cluster) as connection:
                         for shard in here:
                             for part in await _copied(connection, shard):
                                 take(part)
@@ -99,15 +105,15 @@ async def _copy_some(
                 reason = str(error)
             if left and trio.current_time() > deadline:
                 raise UnavailableError(
-                    f"shard {left[0]} could not be copied within {seconds} s ("
-                    f"{reason or 'it has no primary'}); see `greenroom status`"
+                    f"shard {left[0]} could not be copied within {seconds} s ({reason}); see "
+                    "`greenroom status`"
                 )
             if left:
                 await trio.sleep(_PAUSE_SECONDS)
 
 
 def _by_primary(cluster_map: ClusterMap, shards: Iterable[int]) -> dict[bytes, list[int]]:
-    """Return the shards by the incarnation of their primary, without those whose primary is not up."""
+    """Return the shards by the incarnation of their primary, which is empty if they have none."""
     found: dict[bytes, list[int]] = defaultdict(list)
     for shard in shards:
         found[cluster_map.shards[shard].primary].append(shard)

@@ -9,8 +9,8 @@ import trio
 from greenroom import ClusterStore, wire
 from greenroom.cluster_store import version_of
 from greenroom.dialog import operations
-from greenroom.errors import SessionExistsError
-from greenroom_cluster.runtime.tasks import open_tasks
+from greenroom.errors import GreenroomError, SessionExistsError
+from greenroom_cluster.runtime.tasks import one_for_all, open_tasks
 from greenroom_cluster.shard.state.records import StoredSession
 
 WORKERS = 32
@@ -29,6 +29,10 @@ class Restored(msgspec.Struct):
     def looked_at(self) -> int:
         """Return how many sessions were looked at."""
         return self.created + self.existed + self.expired + self.left_out
+
+
+class NotAllRestoredError(GreenroomError):
+    """Some sessions of a backup were not created, and why."""
 
 
 class RestoringStore(ClusterStore):
@@ -71,14 +75,21 @@ async def restore_sessions(
 ) -> Restored:
     """Create these sessions and return what became of them; `told` hears of it now and then.
 
-    Those that were created at `created_before_us` or later are left out. Raises what the store does: what was
-    created until then stays, and a repetition goes on where this ended.
+    Those that were created at `created_before_us` or later are left out. Raises NotAllRestoredError if the
+    store raises an error: what was created until then stays, and a repetition goes on where this ended.
     """
     done = Restored()
     left = iter(sessions)
-    async with open_tasks() as tasks:
-        for _ in range(WORKERS):
-            tasks.start_soon(_work, store, left, created_before_us, done, told)
+    try:
+        with one_for_all():
+            async with open_tasks() as tasks:
+                for _ in range(WORKERS):
+                    tasks.start_soon(_work, store, left, created_before_us, done, told)
+    except GreenroomError as error:
+        raise NotAllRestoredError(
+            f"{done.created} sessions were created, then one was not: {error}. Repeat `greenroom restore` or "
+            "`import` after that: it goes on where this ended"
+        ) from error
     return done
 
 

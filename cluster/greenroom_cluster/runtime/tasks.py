@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
+from greenroom.errors import GreenroomError
+
 
 @asynccontextmanager
 async def open_tasks() -> AsyncIterator[trio.Nursery]:
@@ -17,6 +19,23 @@ async def open_tasks() -> AsyncIterator[trio.Nursery]:
     with ungrouped():
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
             yield nursery
+
+
+@contextmanager
+def one_for_all() -> Iterator[None]:
+    """Raise the first error in place of a group whose errors are all meant for the user.
+
+    Tasks that do the same thing fail for the same reason, and one line says it.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if not all(isinstance(each, GreenroomError) for each in group.exceptions):
+            raise
+        error = group.exceptions[0]
+    else:
+        return
+    raise error
 
 
 @contextmanager
