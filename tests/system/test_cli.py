@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -298,6 +299,28 @@ async def test_up_says_at_its_end_what_becomes_of_the_data(kept: bool, tmp_path:
     else:
         assert lines[-2].startswith("greenroom: stopping. All sessions end")
         assert "--data-dir keeps them" in lines[-2]
+
+
+@pytest.mark.trio
+async def test_up_fails_at_its_end_if_it_cannot_keep_the_sessions(tmp_path: Path) -> None:
+    options = ["--listen", "127.0.0.1:0", "--nodes", "1", "--actors", "1", "--replicas", "1", "--shards", "1"]
+    process = await trio.lowlevel.open_process(
+        [*COMMAND, "up", *options, "--data-dir", str(tmp_path / "d")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with trio.fail_after(60):
+        await process.stdout.receive_some()
+        # As root, a test cannot have a directory that it may not write to.
+        shutil.rmtree(tmp_path / "d")
+        process.send_signal(signal.SIGINT)
+        told = b"".join([chunk async for chunk in process.stderr]).decode()
+        assert await process.wait() == 1
+    assert "event=sessions_lost" in told or " sessions_lost " in told
+    assert told.splitlines()[-1].startswith("greenroom: the sessions are lost: ")
+    assert "Traceback" not in told
 
 
 def test_unreachable_coordinator_names_the_option() -> None:

@@ -7,13 +7,20 @@ A backup comes back at most once: whoever logged out after a start must not be l
 start that is killed while it brings sessions back leaves `sessions.restoring`, for an operator to decide.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from greenroom.errors import UsageError
 from greenroom_cluster.backups.copying import freeze_actors
 from greenroom_cluster.backups.files import Backup
-from greenroom_cluster.backups.restoring import Restored, RestoringStore, restore_sessions
+from greenroom_cluster.backups.new_file import sync_directory
+from greenroom_cluster.backups.restoring import (
+    NotAllRestoredError,
+    Restored,
+    RestoringStore,
+    restore_sessions,
+)
 from greenroom_cluster.backups.taking import Taken, take_backup
 
 KEEP_SECONDS = 20.0
@@ -32,33 +39,69 @@ class KeptSessions:
     def check(self) -> None:
         """Raise UsageError if an earlier start did not finish, or the backup is damaged."""
         if self._restoring.exists():
-            raise UsageError(
-                f"an earlier start was ended while it brought back {self._restoring}. Move it away; "
-                "`greenroom restore` creates what is missing once the cluster runs"
-            )
+            raise UsageError(f"an earlier start was ended early. {self.advice}")
         if self._backup.exists():
             Backup(self._backup)
+
+    @property
+    def advice(self) -> str:
+        """What to do after a start that did not bring all sessions back."""
+        return (
+            f"It did not bring back all sessions of {self._restoring}. Move that file away; once the "
+            "cluster runs, `greenroom restore` creates what is missing"
+        )
 
     async def keep(self, addresses: Sequence[str], told: Callable[[int], None]) -> Taken:
         """Have the actors serve no client any more, and write down all sessions.
 
-        Raises UnavailableError, naming the shard, if not all of them can be had.
+        Raises UnavailableError, naming the shard, if not all of them can be had, and what `NewFile` does.
         """
         await freeze_actors(addresses, self._cluster)
-        self._backup.unlink(missing_ok=True)
+        self._set_aside()
         return await take_backup(addresses, self._cluster, self._backup, seconds=KEEP_SECONDS, told=told)
 
     async def bring_back(self, addresses: Sequence[str]) -> Restored | None:
         """Create the sessions that were kept; return what became of them, None if there are none.
 
-        Raises what the store does, such as StoreFullError.
+        Raises NotAllRestoredError, or UsageError if the files cannot be moved or read.
         """
-        if not self._backup.exists():
+        try:
+            self._backup.rename(self._restoring)
+        except FileNotFoundError:
             return None
-        self._backup.rename(self._restoring)
+        except OSError as error:
+            raise self._impossible(error) from error
+        self._sync()
         backup = Backup(self._restoring)
         url = ",".join(addresses)
         async with RestoringStore(url, cluster=self._cluster, deadline_seconds=_RESTORE_SECONDS) as store:
-            restored = await restore_sessions(store, backup.stored())
-        self._restoring.unlink()
+            try:
+                restored = await restore_sessions(store, backup.stored())
+            except NotAllRestoredError as error:
+                raise NotAllRestoredError(f"{error}. {self.advice}") from error
+        try:
+            self._restoring.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._impossible(error) from error
         return restored
+
+    def _set_aside(self) -> None:
+        """Rename a backup that somebody put there while the cluster ran, so that it is not lost."""
+        if self._backup.exists():
+            try:
+                self._backup.rename(self._backup.with_name(f"sessions.backup.{time.time_ns()}"))
+            except OSError as error:
+                raise self._impossible(error) from error
+
+    def _sync(self) -> None:
+        """Have the new name last: after a power cut, the old one would bring back who has logged out."""
+        try:
+            sync_directory(self._backup.parent)
+        except OSError as error:
+            raise self._impossible(error) from error
+
+    def _impossible(self, error: OSError) -> UsageError:
+        return UsageError(
+            f"files in {self._backup.parent} cannot be renamed or removed ({error.strerror}): let this user "
+            "write to that directory"
+        )

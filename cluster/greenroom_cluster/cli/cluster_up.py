@@ -22,6 +22,10 @@ _SAME_SIGNAL_SECONDS = 1.0
 _log = structlog.get_logger("greenroom.up")
 
 
+class SessionsLostError(GreenroomError):
+    """The sessions could not be kept over an orderly end."""
+
+
 async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: FBT001  a command's option
     """Run a cluster until SIGINT or SIGTERM, printing one line when it is complete."""
     began = time.monotonic()
@@ -30,16 +34,18 @@ async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: F
     if kept is not None:
         kept.check()
     running: LocalCluster | None = None
+    lost = ""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with open_tasks() as tasks:
 
             async def stop_on_signal() -> None:
+                nonlocal lost
                 number = await anext(signals)
                 _log.info("cluster_stops", signal=signal.Signals(number).name)
                 if kept is not None and running is not None:
                     progress("stopping. Sessions are written down first; another signal ends it without")
                     tasks.start_soon(stop_at_once)
-                    await _keep(kept, running, progress)
+                    lost = await _keep(kept, running, progress)
                 else:
                     progress(_farewell(settings))
                 tasks.cancel_scope.cancel()
@@ -61,22 +67,32 @@ async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: F
                 _print_ready(cluster, settings, time.monotonic() - began, json=json)
                 await trio.sleep(math.inf)
     progress("stopped")
+    if lost:
+        raise SessionsLostError(f"the sessions are lost: {lost}")
 
 
-async def _keep(kept: KeptSessions, cluster: LocalCluster, progress: Callable[[str], None]) -> None:
-    """Write down the sessions of a cluster that stops; what cannot be kept is told, and the end goes on."""
+async def _keep(kept: KeptSessions, cluster: LocalCluster, progress: Callable[[str], None]) -> str:
+    """Write down the sessions of a cluster that stops; return why they cannot be kept, or nothing."""
     try:
         taken = await kept.keep(cluster.seeds, lambda _: None)
     except GreenroomError as error:
         _log.error("sessions_lost", reason=str(error))
-        progress(f"the sessions are lost: {error}")
-    else:
-        _log.info("sessions_kept", sessions=taken.sessions, size_bytes=taken.size_bytes)
-        progress(f"{taken.sessions} sessions are kept for the next start")
+        return str(error)
+    except trio.Cancelled:
+        _log.error("sessions_lost", reason="another signal")
+        progress("the sessions are lost: another signal came before all were written down")
+        raise
+    _log.info("sessions_kept", sessions=taken.sessions, size_bytes=taken.size_bytes)
+    progress(f"{taken.sessions} sessions are kept for the next start")
+    return ""
 
 
 async def _bring_back(kept: KeptSessions, cluster: LocalCluster, progress: Callable[[str], None]) -> None:
-    restored = await kept.bring_back(cluster.seeds)
+    try:
+        restored = await kept.bring_back(cluster.seeds)
+    except trio.Cancelled:
+        progress(f"the start is ended early. {kept.advice}")
+        raise
     if restored is not None:
         _log.info("sessions_restored", created=restored.created, expired=restored.expired)
         progress(f"{restored.created} sessions are back, {restored.expired} have expired")
