@@ -9,6 +9,7 @@ delete the log under it. So a fork waits for the transactions under way and clos
 """
 
 import asyncio
+import logging
 import os
 import sys
 import threading
@@ -35,6 +36,7 @@ from greenroom.sqlite.settings import Settings
 FORK_SECONDS = 5.0
 TICK_SECONDS_MAX = 0.25
 
+_log = logging.getLogger("greenroom")
 _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 _held: "list[Engine]" = []
 # A connection that a fork has copied must be neither used nor closed.
@@ -68,7 +70,10 @@ class Engine:
             self._enter(operation, lane)
             lane.queue.put(Stop(operation))
             self.asked.set()
-            await _outcome(operation)
+            try:
+                await _outcome(operation)
+            except UnavailableError as error:  # those who wait for an answer were told as well
+                _log.warning("%s was not closed: %s", self.settings.path, error)
 
     def dismiss(self) -> None:
         """Do the same without waiting. Call it from any thread."""

@@ -105,24 +105,24 @@ def open_database(path: str, *, synchronous: str, reading: bool) -> Database:
     `reading` gives a connection that cannot write. Raises UsageError for a file that is not a store's, and
     UnavailableError if it cannot be opened now.
     """
+    _refuse_network(path)
     with _making:
-        _refuse_network(path)
         _make_private(path)
-        try:
-            connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as error:
-            raise not_applied(error, path) from None
-        try:
-            wal = _prepared(connection, path)
-            for pragma in _pragmas(synchronous, wal=wal, reading=reading):
-                connection.execute(pragma).fetchall()
-            identity = identity_of(path) or _raise_deleted(path)
-        except BaseException as error:
-            connection.close()
-            if isinstance(error, sqlite3.Error):
-                raise _refused(error, path) from None
-            raise
-        return Database(connection, wal, identity)
+    try:
+        connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise not_applied(error, path) from None
+    try:
+        wal = _prepared(connection, path)
+        for pragma in _pragmas(synchronous, wal=wal, reading=reading):
+            connection.execute(pragma).fetchall()
+        identity = identity_of(path) or _raise_deleted(path)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise _refused(error, path) from None
+        raise
+    return Database(connection, wal, identity)
 
 
 def _pragmas(synchronous: str, *, wal: bool, reading: bool) -> tuple[str, ...]:

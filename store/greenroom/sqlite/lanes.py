@@ -69,6 +69,9 @@ class Fault:
         self.of_writes = ""
         self.of_all = ""
 
+    def __bool__(self) -> bool:
+        return bool(self.of_writes or self.of_all)
+
     def refusal(self, *, mutating: bool) -> GreenroomError | None:
         """Return the error for an operation, None if it may go on."""
         reason = self.of_all or (self.of_writes if mutating else "")
@@ -205,6 +208,8 @@ class Lane:
 
     def _admitted(self, batch: list[Operation]) -> list[Operation]:
         """Return the operations that may go on; tell the others why not."""
+        if not self._fault:
+            return batch
         admitted = []
         for operation in batch:
             refusal = self._fault.refusal(mutating=operation.mutating)

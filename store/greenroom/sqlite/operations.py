@@ -9,12 +9,12 @@ import asyncio
 import threading
 from collections.abc import Iterable
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any
 
 from greenroom import wire
 from greenroom.drivers.registry import LoopKey
 
-Read: TypeAlias = wire.Get | wire.ListByUser
+_READS = frozenset({wire.Get, wire.ListByUser})
 
 
 class Progress(Enum):
@@ -31,24 +31,21 @@ class Operation:
     `reply` is set with DONE: a reply, or an error to raise.
     """
 
-    __slots__ = ("command", "deadline", "home", "lock", "progress", "reply", "waiter")
+    __slots__ = ("command", "deadline", "home", "lock", "mutating", "progress", "reply", "waiter")
 
     def __init__(self, command: Any, home: LoopKey | None, deadline: float) -> None:
         self.lock: threading.Lock | None = None
         self.command = command
         self.home = home
         self.deadline = deadline
+        self.mutating = type(command) not in _READS
+        """Whether it may change what is stored."""
         self.progress = Progress.WAITING
         self.reply: Any = None
         self.waiter: Any = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {type(self.command).__name__} {self.progress.name}>"
-
-    @property
-    def mutating(self) -> bool:
-        """Whether it may change what is stored."""
-        return type(self.command) is not wire.Get and type(self.command) is not wire.ListByUser
 
     def withdraw(self) -> None:
         """Give it up, unless it was taken: then it is never applied."""

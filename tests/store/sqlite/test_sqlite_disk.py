@@ -138,3 +138,17 @@ def test_a_file_deleted_beneath_the_store_is_noticed(
             assert not (tmp_path / "sessions.db").exists()
 
     run(library, work)
+
+
+def test_closing_ends_although_the_disk_hangs(
+    library: str, journal: str, disk: Disk, new_store: Callable[..., SqliteStore]
+) -> None:
+    async def work() -> None:
+        store = new_store(deadline_seconds=0.3)
+        await store.create(session())
+        disk.hold("COMMIT")
+        with pytest.raises(OutcomeUnknownError):
+            await store.create(session())
+        await store.aclose()
+
+    run(library, work)
