@@ -25,8 +25,9 @@ from greenroom.sqlite import files
 from greenroom.sqlite.files import Database
 from greenroom.sqlite.lanes import Clock, Fault, Lane, Stop
 from greenroom.sqlite.operations import (
+    DONE,
+    TAKEN,
     Operation,
-    Progress,
     deliver,
     outcome_under_asyncio,
     outcome_under_trio,
@@ -139,9 +140,7 @@ class Engine:
         outstanding = self._outstanding
         tick = min(TICK_SECONDS_MAX, self.settings.deadline_seconds / 8)
         now = time.monotonic()
-        while outstanding and (
-            outstanding[0].progress is Progress.DONE or outstanding[0].deadline - tick <= now
-        ):
+        while outstanding and (outstanding[0].progress is DONE or outstanding[0].deadline - tick <= now):
             self._expire(outstanding.popleft())
         if outstanding:
             return tick
@@ -154,9 +153,9 @@ class Engine:
         lane = self._writes
         reason = (lane.reason if lane is not None else "") or "its disk or this host is too slow"
         with operation.lock:
-            if operation.progress is Progress.DONE:
+            if operation.progress is DONE:
                 return
-            if operation.progress is Progress.TAKEN and operation.mutating:
+            if operation.progress is TAKEN and operation.mutating:
                 operation.reply = OutcomeUnknownError(
                     f"the change was not confirmed within deadline_seconds={seconds:g}, and may have been "
                     f"applied to {path}: its disk or this host is too slow",
@@ -166,7 +165,7 @@ class Engine:
                 operation.reply = UnavailableError(
                     f"it was not done within deadline_seconds={seconds:g}: {path} did not answer, {reason}"
                 )
-            operation.progress = Progress.DONE
+            operation.progress = DONE
         deliver([operation])
 
     # --- forks --------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from greenroom import wire
 from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError
 from greenroom.sqlite.failures import is_busy, is_full, is_io, name_of, not_applied
 from greenroom.sqlite.files import Database, identity_of, open_database
-from greenroom.sqlite.operations import Operation, Progress, deliver
+from greenroom.sqlite.operations import DONE, TAKEN, WAITING, Operation, deliver
 from greenroom.sqlite.rows import LOADED_BYTES_MAX, RowTable
 from greenroom.sqlite.settings import Settings
 
@@ -101,7 +101,6 @@ class Lane:
         self._table = RowTable(CLEAN_MAX)
         self._deciders: dict[type, Callable[[Any, int, int], Any]] = {
             **self._table.deciders(),
-            wire.Get: lambda command, now, _: self._table.live(command.digest, now),
             wire.ListByUser: lambda command, now, _: self._table.newest_of(
                 command.user_id, command.limit, now
             )[0],
@@ -249,7 +248,7 @@ class Lane:
                     self._roll_back()
                     self.guard.release()
             time.sleep(random.uniform(*_POLL_SECONDS))  # noqa: S311  it keeps processes apart
-            if all(operation.progress is Progress.DONE for operation in batch):
+            if all(operation.progress is DONE for operation in batch):
                 return None
 
     def _opened(self) -> Database:
@@ -278,7 +277,8 @@ class Lane:
             taken = self._take(batch)
             table = self._table
             for operation in taken:
-                self._version += operation.mutating
+                if operation.mutating:
+                    self._version += 1
                 replies.append(self._reply(operation, now))
                 if table.loaded_bytes > LOADED_BYTES_MAX:  # the rest waits for the next one
                     break
@@ -305,6 +305,8 @@ class Lane:
 
     def _reply(self, operation: Operation, now: int) -> Any:
         try:
+            if type(operation.command) is wire.Get:
+                return self._table.live(operation.command.digest, now)
             return self._deciders[type(operation.command)](operation.command, now, self._version)
         except sqlite3.Error:
             raise
@@ -381,9 +383,9 @@ class Lane:
 
     def _take(self, batch: list[Operation]) -> list[Operation]:
         with self.lock:
-            taken = [operation for operation in batch if operation.progress is Progress.WAITING]
+            taken = [operation for operation in batch if operation.progress is WAITING]
             for operation in taken:
-                operation.progress = Progress.TAKEN
+                operation.progress = TAKEN
         return taken
 
     def _give_back(self, operations: list[Operation]) -> None:
@@ -391,16 +393,16 @@ class Lane:
         if operations:
             with self.lock:
                 for operation in operations:
-                    if operation.progress is Progress.TAKEN:
-                        operation.progress = Progress.WAITING
+                    if operation.progress is TAKEN:
+                        operation.progress = WAITING
             self._carried = operations
 
     def _finish(self, operations: list[Operation], error: Exception | None) -> None:
         """Tell the callers: of the error, or of the reply that each has."""
         with self.lock:
-            done = [operation for operation in operations if operation.progress is not Progress.DONE]
+            done = [operation for operation in operations if operation.progress is not DONE]
             for operation in done:
-                operation.progress = Progress.DONE
+                operation.progress = DONE
                 if error is not None:
                     operation.reply = _error_for(operation, error)
         deliver(done)
@@ -410,6 +412,9 @@ def _digests(operations: list[Operation]) -> list[bytes]:
     digests = []
     for operation in operations:
         command = operation.command
+        if type(command) is wire.Get:
+            digests.append(command.digest)
+            continue
         digest = getattr(command, "digest", None)
         if digest is not None:
             digests.append(digest)

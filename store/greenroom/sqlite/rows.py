@@ -63,7 +63,6 @@ class RowTable(CommandTable[wire.Session]):
         "_headings",
         "_portion",
         "_rows",
-        "_stored",
         "_wrote",
         "loaded_bytes",
         "over_max",
@@ -75,9 +74,9 @@ class RowTable(CommandTable[wire.Session]):
         self.loaded_bytes = 0
         self._wrote = False
         self._rows: dict[bytes, wire.SessionState | None] = {}
-        self._stored: dict[bytes, wire.SessionState | None] = {}
         self._headings: dict[bytes, wire.SessionHeading] = {}
-        self._changed: dict[bytes, None] = {}
+        self._changed: dict[bytes, wire.SessionState | None] = {}
+        """What the file has of those that have changed; None too for one that was not read."""
         self._db: sqlite3.Connection | None = None
 
     def begin(self, connection: sqlite3.Connection, digests: Iterable[bytes]) -> tuple[int, int]:
@@ -91,7 +90,7 @@ class RowTable(CommandTable[wire.Session]):
 
     def forget(self) -> None:
         """Keep nothing of a transaction that is over."""
-        self._rows, self._stored, self._headings, self._changed = {}, {}, {}, {}
+        self._rows, self._headings, self._changed = {}, {}, {}
         self.loaded_bytes = 0
         self._wrote = False
         self._db = None
@@ -105,8 +104,8 @@ class RowTable(CommandTable[wire.Session]):
         inserted: list[tuple[Any, ...]] = []
         updated: list[tuple[Any, ...]] = []
         patched: list[tuple[Any, ...]] = []
-        for digest in self._changed:
-            new, old = self._rows[digest], self._stored.get(digest)
+        for digest, old in self._changed.items():
+            new = self._rows[digest]
             if new is None:
                 deleted.append((digest,))
             elif old is None:
@@ -115,7 +114,6 @@ class RowTable(CommandTable[wire.Session]):
                 patched.append((digest, new.version, new.data))
             else:
                 updated.append((*_fields(new), digest))
-            self._stored[digest] = new
         for statement, values in (
             (_DELETE, deleted),
             (_INSERT, inserted),
@@ -154,7 +152,6 @@ class RowTable(CommandTable[wire.Session]):
                     self._load_one(digest)
                 else:
                     del rows[digest]
-            self._stored.update((digest, rows[digest]) for digest in some if digest in rows)
         return version, time_us
 
     def _load_one(self, digest: bytes) -> None:
@@ -163,7 +160,6 @@ class RowTable(CommandTable[wire.Session]):
         for fields in self._connection().execute(_READ_ONE, (digest,)).fetchall():
             self._rows[digest] = state = wire.SessionState(*fields)
             self.loaded_bytes += len(state.data)
-        self._stored[digest] = self._rows[digest]
 
     # --- what `CommandTable` asks for ----------------------------------------------------------------------
 
@@ -188,15 +184,17 @@ class RowTable(CommandTable[wire.Session]):
     ) -> None:
         if digest not in self._rows:
             self._load_one(digest)
+        if digest not in self._changed:
+            self._changed[digest] = self._rows[digest]
         self._rows[digest] = made = wire.SessionState(*state)
         self.loaded_bytes += len(made.data)
-        self._changed[digest] = None
 
     def _remove(self, digest: bytes) -> None:
         if digest in self._rows and self._rows[digest] is None:
             return
+        if digest not in self._changed:
+            self._changed[digest] = self._rows.get(digest)
         self._rows[digest] = None
-        self._changed[digest] = None
 
     def _shown(self, request: int, digest: bytes) -> wire.Session:
         state = self._rows[digest]
