@@ -14,7 +14,9 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from benchmarks.machine import load_average, machine
@@ -24,6 +26,7 @@ from greenroom.sqlite import files
 
 SESSIONS = 2000
 CALLERS = (1, 64)
+TURNS = 10
 DATA: dict[str, Any] = {"cart": {f"sku-{number}": number for number in range(20)}, "text": "x" * 130}
 
 Act = Callable[[BaseSessionStore, str, int], Awaitable[object]]
@@ -73,50 +76,50 @@ async def patch(store: BaseSessionStore, session_id: str, value: int) -> object:
     return await store.patch(session_id, set={("cart", "sku-3"): value})
 
 
-def bare_rate(path: Path, journal: str, seconds: float) -> float:
-    """Return how many transactions a second SQLite commits that replace one row of a session's size."""
-    size = len(encode_data(DATA))
-    keys = [os.urandom(32) for _ in range(SESSIONS)]
-    with closing(sqlite3.connect(path, isolation_level=None)) as database:
-        database.execute(f"PRAGMA journal_mode = {journal}").fetchall()
-        database.execute("PRAGMA synchronous = full")
-        database.execute("CREATE TABLE bare (key BLOB NOT NULL UNIQUE, data BLOB NOT NULL)")
-        database.execute("BEGIN")
-        database.executemany("INSERT INTO bare VALUES (?, ?)", [(key, os.urandom(size)) for key in keys])
-        database.execute("COMMIT")
-        done = 0
-        begun = time.perf_counter()
+class Bare:
+    """SQLite by itself: one row of a session's size is replaced by each transaction."""
+
+    def __init__(self, path: Path, journal: str) -> None:
+        self._size = len(encode_data(DATA))
+        self._keys = [os.urandom(32) for _ in range(SESSIONS)]
+        self._done = 0
+        self.database = sqlite3.connect(path, isolation_level=None)
+        self.database.execute(f"PRAGMA journal_mode = {journal}").fetchall()
+        self.database.execute("PRAGMA synchronous = full")
+        self.database.execute("CREATE TABLE bare (key BLOB NOT NULL UNIQUE, data BLOB NOT NULL)")
+        self.database.execute("BEGIN")
+        rows = [(key, os.urandom(self._size)) for key in self._keys]
+        self.database.executemany("INSERT INTO bare VALUES (?, ?)", rows)
+        self.database.execute("COMMIT")
+
+    async def rate(self, seconds: float) -> float:
+        """Return how many transactions a second it commits; nothing else runs meanwhile."""
+        execute, first, begun = self.database.execute, self._done, time.perf_counter()
         while time.perf_counter() < begun + seconds:
-            database.execute("BEGIN IMMEDIATE")
-            database.execute(
-                "UPDATE bare SET data = ? WHERE key = ?", (os.urandom(size), keys[done % SESSIONS])
-            )
-            database.execute("COMMIT")
-            done += 1
-        return done / (time.perf_counter() - begun)
+            execute("BEGIN IMMEDIATE")
+            key = self._keys[self._done % SESSIONS]
+            execute("UPDATE bare SET data = ? WHERE key = ?", (os.urandom(self._size), key))
+            execute("COMMIT")
+            self._done += 1
+        return (self._done - first) / (time.perf_counter() - begun)
 
 
-async def measured(store: BaseSessionStore, seconds: float) -> dict[str, float]:
-    """Return the rates of a store, by operation and number of callers."""
-    async with store:
-        ids = await filled(store)
-        return {
-            f"{act.__name__}, {callers}": await rate(store, ids, act, callers, seconds)
-            for act in (get, patch)
-            for callers in CALLERS
-        }
-
-
-def one_round(folder: Path, journal: str, seconds: float) -> dict[str, float]:
-    """Return all rates of one round, in turn."""
-    figures = {
-        f"memory: {name}": each for name, each in asyncio.run(measured(MemoryStore(), seconds)).items()
-    }
-    figures["bare transactions"] = bare_rate(
-        folder / "bare.db", "wal" if journal == "wal" else "persist", seconds
-    )
-    store = SqliteStore(folder / "sessions.db")
-    figures |= {f"file: {name}": each for name, each in asyncio.run(measured(store, seconds)).items()}
+async def one_round(folder: Path, journal: str, seconds: float) -> dict[str, float]:
+    """Return all rates of one round. They take turns, since a disk and a shared machine change their pace."""
+    bare = Bare(folder / "bare.db", "wal" if journal == "wal" else "persist")
+    cells: dict[str, Callable[[float], Awaitable[float]]] = {"bare transactions": bare.rate}
+    async with SqliteStore(folder / "sessions.db") as file, MemoryStore() as memory:
+        for name, store in (("memory", memory), ("file", file)):
+            ids = await filled(store)
+            for act in (get, patch):
+                for callers in CALLERS:
+                    cells[f"{name}: {act.__name__}, {callers}"] = partial(rate, store, ids, act, callers)
+        rates: dict[str, list[float]] = {name: [] for name in cells}
+        for _ in range(TURNS):
+            for name, cell in cells.items():
+                rates[name].append(await cell(seconds / TURNS))
+    with closing(bare.database):
+        figures = {name: mean(each) for name, each in rates.items()}
     figures["ratio: patches of 64 to bare transactions"] = (
         figures["file: patch, 64"] / figures["bare transactions"]
     )
@@ -138,7 +141,7 @@ def main() -> None:
     rounds = []
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            rounds.append(one_round(Path(folder), journal, options.seconds))
+            rounds.append(asyncio.run(one_round(Path(folder), journal, options.seconds)))
     about = machine()
     print(
         f"SQLite {sqlite3.sqlite_version} with {journal}, {about['python']}, {about['processor']}, "

@@ -61,7 +61,6 @@ class RowTable(CommandTable[wire.Session]):
         "_changed",
         "_db",
         "_headings",
-        "_portion",
         "_rows",
         "_wrote",
         "loaded_bytes",
