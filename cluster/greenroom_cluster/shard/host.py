@@ -308,6 +308,7 @@ class Host:
             self._sweeper.go_on(now_ns, wall_us, self._replicas.by_shard, step.unfinished)
         if self._requests.fair.debts:
             self._requests.go_on(now_ns, wall_us)
+        self._requests.copies.end_idle(now_ns)
 
     def _grace_over(self, now_ns: int, wall_us: int, incoming: Incoming) -> None:
         incoming.grace_due_ns = now_ns + ns(self._settings.beacon_seconds)

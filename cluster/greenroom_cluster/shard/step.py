@@ -36,6 +36,7 @@ class Step:
         "awake_ns",
         "behind",
         "bytes_left",
+        "copied",
         "fanned_out",
         "identity",
         "inspected",
@@ -61,8 +62,10 @@ class Step:
         # How much may still be applied: bytes that commands bring and open, and items read in Python.
         self.bytes_left = self._bytes_max
         self.items_left = ITEMS_MAX
-        # Entries listed, shards asked by requests to many, items of data read, what operators were shown.
+        # Entries listed, parts of shards copied, shards asked by requests to many, items of data read, what
+        # operators were shown.
         self.listed = 0
+        self.copied = 0
         self.fanned_out = 0
         self.walked_items = 0
         self.inspected: tuple[wire.ReplicaState, ...] = ()
@@ -72,7 +75,7 @@ class Step:
 
     def begin(self, now_ns: int) -> None:
         """Begin the next step."""
-        self.listed = self.fanned_out = self.walked_items = 0
+        self.listed = self.copied = self.fanned_out = self.walked_items = 0
         self.inspected = ()
         self.identity = ""
         self.bytes_left, self.items_left = self._bytes_max, ITEMS_MAX

@@ -2,7 +2,7 @@
 
 from greenroom import wire
 from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.clients.copies import COPIES_MAX, FROZEN
+from greenroom_cluster.shard.clients.copies import COPIES_MAX, COPY_IDLE_SECONDS, FROZEN
 from greenroom_cluster.shard.clients.operations import CopyShard, Freeze, ShardPart
 from greenroom_cluster.shard.effects import ReplyToClient
 from greenroom_cluster.shard.settings import HostSettings
@@ -100,6 +100,37 @@ def test_only_so_many_copies_are_read_at_a_time() -> None:
     assert isinstance(read(probe, 0, connection=100), wire.Overloaded)
     probe.step(ins.ConnectionClosed(3))
     assert isinstance(read(probe, 0, connection=100), ShardPart)
+
+
+def test_a_copy_that_is_not_read_on_ends() -> None:
+    """It keeps in memory what is replaced meanwhile, and stands in the way of other copies."""
+    probe = primary(chunk_bytes=1)
+    for connection in range(COPIES_MAX):
+        read(probe, 0, connection=connection)
+    probe.after(COPY_IDLE_SECONDS - 1)
+    assert isinstance(read(probe, 1, connection=0), ShardPart)
+    probe.after(2)
+    assert isinstance(read(probe, 2, connection=0), ShardPart), "this one is being read"
+    assert isinstance(read(probe, 1, connection=1), wire.Failed)
+    assert isinstance(read(probe, 0, connection=100), ShardPart)
+
+
+def test_a_step_gives_one_part() -> None:
+    """A frame that asks for hundreds would hold up everybody else for as long as all of them take."""
+    probe = primary(chunk_bytes=1)
+    effects = probe.step(ins.ClientRequests(7, b"o" * 16, [CopyShard(n + 1, 0, 0) for n in range(256)]))
+    replies = [effect.message for effect in effects if isinstance(effect, ReplyToClient)]
+    assert [type(each) for each in replies] == [ShardPart] + [wire.Overloaded] * 255
+
+
+def test_an_actor_that_is_frozen_ends_the_copies_of_before() -> None:
+    """They lack what was written since, and the last copies need their place."""
+    probe = primary(chunk_bytes=1)
+    for connection in range(COPIES_MAX):
+        read(probe, 0, connection=connection)
+    probe.ask(Freeze(1))
+    assert isinstance(read(probe, 1, connection=3), wire.Failed)
+    assert len(read_all(probe, connection=100)) == 10
 
 
 def test_who_is_not_primary_gives_no_copy() -> None:

@@ -2,7 +2,8 @@
 
 A copy holds on to the stored sessions of that moment, which are immutable, so it costs two references a
 session, and what is replaced or ends meanwhile stays in memory until the copy is read or its connection
-ends. So a few are given at a time. Only a primary gives one, and only while it may answer reads.
+ends. So a few are given at a time, and one that is not read on ends. Only a primary gives one, and only
+while it may answer reads.
 """
 
 from collections.abc import Sequence
@@ -14,9 +15,12 @@ from greenroom_cluster.shard.effects import ReplyToClient
 from greenroom_cluster.shard.joining.snapshot import ENTRY_OVERHEAD_BYTES
 from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replicas import Replicas
+from greenroom_cluster.shard.settings import ns
 from greenroom_cluster.shard.state.records import StoredSession
 from greenroom_cluster.shard.state.stored import decoded
 
+COPY_IDLE_SECONDS = 10.0
+"""A copy that is not read on for so long ends."""
 COPIES_MAX = 8
 """How many copies one actor has being read at a time."""
 
@@ -24,9 +28,9 @@ COPIES_MAX = 8
 class _Copy:
     """The sessions of one shard, frozen, and how far they were read."""
 
-    __slots__ = ("digests", "epoch", "parts", "position", "sequence", "sessions", "shard")
+    __slots__ = ("digests", "epoch", "parts", "position", "read_ns", "sequence", "sessions", "shard")
 
-    def __init__(self, primary: Primary) -> None:
+    def __init__(self, primary: Primary, now_ns: int) -> None:
         sessions = primary.table.sessions
         self.shard = primary.shard
         self.epoch = primary.copy.epoch
@@ -35,6 +39,7 @@ class _Copy:
         self.sessions = list(sessions.values())
         self.position = 0
         self.parts = 0
+        self.read_ns = now_ns
 
     def part(self, request_id: int, room: int) -> ShardPart:
         """Return the next part, of about `room` bytes."""
@@ -58,19 +63,28 @@ class ShardCopies:
     def __init__(self, replicas: Replicas) -> None:
         self._replicas = replicas
         self._context: Context = replicas.resources.context
+        self._step = replicas.resources.step
         self._copies: dict[int, _Copy] = {}
         self.frozen = False
 
     def freeze(self, request_id: int, connection: int) -> None:
         """Have no client served any more, and refuse those that wait."""
-        self.frozen = True
-        for primary in self._primaries():
-            primary.refuse_held(FROZEN)
+        if not self.frozen:
+            self.frozen = True
+            for primary in self._primaries():
+                primary.refuse_held(FROZEN)
+            # They lack what was written since, and the last copies need their place.
+            self._copies.clear()
         self._reply(connection, wire.Written(request_id, 0))
 
     def read(self, now_ns: int, connection: int, request: CopyShard) -> None:
         """Reply with a part of a shard, or say why there is none."""
         request_id = request.request_id
+        if self._step.copied:
+            # Else a frame with hundreds of requests would take a step of many times this length.
+            self._reply(connection, wire.Overloaded(request_id, "one part is read at a time"))
+            return
+        self._step.copied += 1
         if request.part == 0:
             self._copies.pop(connection, None)
             refusal = self._begin(now_ns, connection, request)
@@ -82,10 +96,17 @@ class ShardCopies:
             detail = f"part {request.part} of shard {request.shard} is not the next one: begin the copy anew"
             self._reply(connection, wire.Failed(request_id, wire.FailureCode.NOT_FOUND, detail))
             return
+        copy.read_ns = now_ns
         part = copy.part(request_id, self._context.settings.chunk_bytes)
         if part.last:
             del self._copies[connection]
         self._reply(connection, part)
+
+    def end_idle(self, now_ns: int) -> None:
+        """End the copies that are not read on."""
+        since_ns = now_ns - ns(COPY_IDLE_SECONDS)
+        for connection in [each for each, copy in self._copies.items() if copy.read_ns <= since_ns]:
+            del self._copies[connection]
 
     def close(self, connection: int) -> None:
         """End the copy that was read on a connection; there need be none."""
@@ -105,7 +126,7 @@ class ShardCopies:
             return wire.Overloaded(request.request_id, "the shard is changing hands")
         if self.frozen and not primary.at_rest:
             return wire.Overloaded(request.request_id, "the last commands are still being applied")
-        self._copies[connection] = _Copy(primary)
+        self._copies[connection] = _Copy(primary, now_ns)
         return None
 
     def _primaries(self) -> Sequence[Primary]:

@@ -11,7 +11,8 @@ class CopyShard(wire.Frame, frozen=True, tag=23):
 
     Part 0 begins a copy and ends another that is read on this connection; the next parts follow in order.
     Answered by `ShardPart`, by `Failed(NOT_FOUND)` if the shard's primary is not here or that part is not the
-    next one, and by `Overloaded` if it is to be asked for again.
+    next one, and by `Overloaded` if it is to be asked for again. A copy that is not read on for ten seconds
+    ends.
     """
 
     request_id: int
