@@ -78,7 +78,8 @@ async def _keep(kept: KeptSessions, cluster: LocalCluster, progress: Callable[[s
     except GreenroomError as error:
         _log.error("sessions_lost", reason=str(error))
         return str(error)
-    except trio.Cancelled:
+    except BaseException:
+        # Cancelled, or a group of that.
         _log.error("sessions_lost", reason="another signal")
         progress("the sessions are lost: another signal came before all were written down")
         raise
@@ -90,7 +91,10 @@ async def _keep(kept: KeptSessions, cluster: LocalCluster, progress: Callable[[s
 async def _bring_back(kept: KeptSessions, cluster: LocalCluster, progress: Callable[[str], None]) -> None:
     try:
         restored = await kept.bring_back(cluster.seeds)
-    except trio.Cancelled:
+    except GreenroomError:
+        raise
+    except BaseException:
+        # Cancelled, or a group of that.
         progress(f"the start is ended early. {kept.advice}")
         raise
     if restored is not None:
