@@ -2,7 +2,8 @@
 
 A fault strikes a target (see `targets`), lasts `seconds`, and is taken back then, or when the world heals.
 What has no duration heals by itself. The table `KINDS` at the end is the list of all kinds; what each does is
-the first line of its function, in `network`, `processes` and `coordination`.
+the first line of its function, in `network`, `processes` and `coordination`. Seeds draw a new kind once
+`plans.generation` names it in a theme and says whom it strikes, for how long and how hard.
 """
 
 from collections.abc import Callable

@@ -15,7 +15,6 @@ from greenroom_cluster.shard.fanout import Gather
 from greenroom_cluster.shard.messages import SnapshotOk, SnapshotRefused
 from greenroom_cluster.shard.roles.backup import (
     catch_up,
-    end_grace,
     receive_commit,
     receive_records,
 )
@@ -24,6 +23,7 @@ from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.roles.replicas import Replicas
 from greenroom_cluster.shard.roles.role import InputKind, Role
+from greenroom_cluster.shard.roles.takeover import end_grace
 
 Handler: TypeAlias = Callable[..., Any]
 """For a request: `(server, now_ns, wall_us, origin, client, request)`; the server is the primary, if there is

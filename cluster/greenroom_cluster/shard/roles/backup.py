@@ -75,17 +75,6 @@ def catch_up(
     return True
 
 
-def end_grace(
-    _replicas: Replicas, replica: Replica, now_ns: int, _wall_us: int, sender: bytes, heard_ns: int
-) -> bool:
-    """Propose to take over if the primary was silent for the whole grace, or is known dead."""
-    if sender in replica.context.dead:
-        replica.become_fenced(now_ns, "primary known dead")
-    elif now_ns - max(heard_ns, replica.since_ns) > replica.context.grace_ns:
-        replica.become_fenced(now_ns, "primary silent for the grace")
-    return True
-
-
 def _is_from_primary(replica: Replica, sender: bytes, epoch: int, kind: InputKind) -> bool:
     """Whether this comes from the replica's primary.
 
