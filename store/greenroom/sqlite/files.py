@@ -132,6 +132,7 @@ def _pragmas(synchronous: str, *, wal: bool, reading: bool) -> tuple[str, ...]:
         "PRAGMA journal_mode" if wal else "PRAGMA journal_mode = persist",
         f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}",
         f"PRAGMA synchronous = {synchronous}",
+        "PRAGMA fullfsync = on",
         "PRAGMA wal_autocheckpoint = 0",
         "PRAGMA secure_delete = fast",
         "PRAGMA trusted_schema = off",
@@ -213,7 +214,7 @@ def _make_private(path: str) -> None:
     """Make the file readable by its owner alone; SQLite gives the files beside it the same rights."""
     # One that is there is not opened here: to close it would drop the locks that SQLite holds on it.
     try:
-        made = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        made = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     except FileExistsError:
         return
     except OSError as error:
@@ -222,8 +223,10 @@ def _make_private(path: str) -> None:
             "needs to write it"
         ) from None
     os.close(made)
+    if os.name != "posix":
+        return
     # So that a power cut does not take the file itself; SQLite does so for the files beside it.
-    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_CLOEXEC)  # noqa: PTH120  as os.open has it
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)  # noqa: PTH120  as os.open has it
     try:
         os.fsync(folder)
     finally:

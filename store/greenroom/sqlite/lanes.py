@@ -32,6 +32,8 @@ CHECKPOINT_CHANGES: Final = 1000
 CLEAN_MAX: Final = 200
 """How many expired sessions one transaction of the cleaning removes."""
 CLEAN_SECONDS: Final = 10.0
+CLEANING_SECONDS = 1.0
+"""How long the cleaning waits for its turn."""
 CLEAN_AGAIN_SECONDS: Final = 0.1
 WAL_PAGES_MAX: Final = 4 * CHECKPOINT_CHANGES
 """How long the log may grow before it is emptied, for which writers wait at most so many milliseconds."""
@@ -129,7 +131,7 @@ class Lane:
             batch = self._next_batch()
             try:
                 self._serve(batch)
-            except Exception as error:  # noqa: BLE001  a bug: it is logged, the thread must go on, and its callers must hear of it
+            except Exception as error:  # noqa: BLE001  a bug: the thread goes on, its callers hear of it
                 _log.exception("the store %s failed", self._settings.path)
                 self._finish(batch, error)
             if self._stop is not None and not self._carried and self.queue.empty():
@@ -177,7 +179,7 @@ class Lane:
             database = self.database
             if database is None or not self._table.anything_over(database.connection, self._clock.after(0)):
                 return
-        cleaning = Operation(wire.Clean(0, 0, 0, ()), None, time.monotonic() + 1.0)
+        cleaning = Operation(wire.Clean(0, 0, 0, ()), None, time.monotonic() + CLEANING_SECONDS)
         self._transact([cleaning])
         if isinstance(cleaning.reply, wire.Counted) and cleaning.reply.counts[0][1] >= CLEAN_MAX:
             self._clean_at = time.monotonic() + CLEAN_AGAIN_SECONDS
@@ -248,7 +250,9 @@ class Lane:
                     self._roll_back()
                     self.guard.release()
             time.sleep(random.uniform(*_POLL_SECONDS))  # noqa: S311  it keeps processes apart
-            if all(operation.progress is DONE for operation in batch):
+            now = time.monotonic()
+            # The cleaning has no caller whose deadline is watched.
+            if all(each.progress is DONE or (each.home is None and each.deadline < now) for each in batch):
                 return None
 
     def _opened(self) -> Database:

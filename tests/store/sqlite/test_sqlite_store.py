@@ -311,6 +311,26 @@ def test_expired_sessions_are_removed_in_the_background(
     run(library, work)
 
 
+def test_cleaning_gives_up_on_a_file_that_is_held(
+    wal: None, new_store: Callable[..., SqliteStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("greenroom.sqlite_store.CLEAN_SECONDS", 0.02)
+    monkeypatch.setattr(lanes, "CLEANING_SECONDS", 0.05)
+    clock = ManualClock()
+
+    async def work() -> None:
+        store = new_store(clock=clock, deadline_seconds=60)
+        await store.create(session(expires=clock() + HOUR))
+        writes = store._engine._writes
+        assert writes is not None
+        with held(tmp_path / "sessions.db"):
+            clock.advance(seconds=3600)
+            await until("asyncio", lambda: bool(writes.reason))
+            await store.aclose()  # it can end what nobody waits for
+
+    run("asyncio", work)
+
+
 def test_clean_counts_all_in_small_steps(
     journal: str, disk: Disk, new_store: Callable[..., SqliteStore]
 ) -> None:
