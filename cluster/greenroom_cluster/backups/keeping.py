@@ -37,11 +37,21 @@ class KeptSessions:
         self._restoring = data_dir / "sessions.restoring"
 
     def check(self) -> None:
-        """Raise UsageError if an earlier start did not finish, or the backup is damaged."""
+        """Raise UsageError if an earlier start did not finish, or the backup cannot be brought back."""
         if self._restoring.exists():
             raise UsageError(f"an earlier start was ended early. {self.advice}")
-        if self._backup.exists():
-            Backup(self._backup)
+        if not self._backup.exists():
+            return
+        hint = "Move it away to start without these sessions"
+        try:
+            backup = Backup(self._backup)
+        except UsageError as error:
+            raise UsageError(f"{error}. {hint}") from error
+        if backup.heading.cluster != self._cluster:
+            raise UsageError(
+                f"{self._backup} is of the cluster {backup.heading.cluster!r}, and this one is "
+                f"{self._cluster!r}: name the other with --cluster. {hint}"
+            )
 
     @property
     def advice(self) -> str:

@@ -12,12 +12,17 @@ import trio
 
 from greenroom.errors import GreenroomError
 from greenroom_cluster.backups.keeping import KeptSessions
+from greenroom_cluster.backups.new_file import NotWrittenError
+from greenroom_cluster.backups.taking import Taken
 from greenroom_cluster.config import LocalClusterSettings
 from greenroom_cluster.runtime.host_memory import warn_if_short
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
 from greenroom_cluster.runtime.tasks import open_tasks
 
 _SAME_SIGNAL_SECONDS = 1.0
+_DISK_SECONDS = 45.0
+"""How long a full disk holds up an end: less than the 90 s after which systemd kills."""
+_DISK_PAUSE_SECONDS = 5.0
 
 _log = structlog.get_logger("greenroom.up")
 
@@ -74,7 +79,7 @@ async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: F
 async def _keep(kept: KeptSessions, cluster: LocalCluster, progress: Callable[[str], None]) -> str:
     """Write down the sessions of a cluster that stops; return why they cannot be kept, or nothing."""
     try:
-        taken = await kept.keep(cluster.seeds, lambda _: None)
+        taken = await _written(kept, cluster, progress)
     except GreenroomError as error:
         _log.error("sessions_lost", reason=str(error))
         return str(error)
@@ -86,6 +91,21 @@ async def _keep(kept: KeptSessions, cluster: LocalCluster, progress: Callable[[s
     _log.info("sessions_kept", sessions=taken.sessions, size_bytes=taken.size_bytes)
     progress(f"{taken.sessions} sessions are kept for the next start")
     return ""
+
+
+async def _written(kept: KeptSessions, cluster: LocalCluster, progress: Callable[[str], None]) -> Taken:
+    """Write down the sessions. If the disk is full, they are still in memory: try again for a while."""
+    deadline = trio.current_time() + _DISK_SECONDS
+    while True:
+        try:
+            return await kept.keep(cluster.seeds, lambda _: None)
+        except NotWrittenError as error:
+            left = deadline - trio.current_time()
+            if left <= 0:
+                raise
+            _log.warning("sessions_not_written", reason=str(error), left_seconds=round(left))
+            progress(f"{error}; the sessions are in memory, and are written again for {left:.0f} s")
+            await trio.sleep(_DISK_PAUSE_SECONDS)
 
 
 async def _bring_back(kept: KeptSessions, cluster: LocalCluster, progress: Callable[[str], None]) -> None:

@@ -3,6 +3,7 @@
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,8 +11,10 @@ from greenroom import UsageError
 from greenroom_cluster.backups import keeping
 from greenroom_cluster.backups.files import FORMAT_VERSION, BackupWriter, Heading
 from greenroom_cluster.backups.keeping import KeptSessions
+from greenroom_cluster.backups.new_file import NotWrittenError
 from greenroom_cluster.backups.restoring import NotAllRestoredError, Restored
 from greenroom_cluster.backups.taking import Taken
+from greenroom_cluster.cli.cluster_up import _keep
 
 pytestmark = pytest.mark.trio
 
@@ -85,3 +88,36 @@ async def test_a_file_that_was_put_there_meanwhile_stays(tmp_path: Path, restore
     kept, mine = names_in(tmp_path)
     assert kept == "sessions.backup"
     assert (tmp_path / mine).read_text() == "mine"
+
+
+async def test_a_file_that_cannot_come_back_says_what_to_do(tmp_path: Path) -> None:
+    whole = backup(tmp_path / "sessions.backup")
+    with pytest.raises(UsageError, match=r"is of the cluster 'greenroom'.*--cluster"):
+        KeptSessions(tmp_path, "shop").check()
+    KeptSessions(tmp_path, "greenroom").check()
+    (tmp_path / "sessions.backup").write_bytes(whole[:-1])
+    with pytest.raises(UsageError, match=r"is damaged.*Move it away"):
+        KeptSessions(tmp_path, "greenroom").check()
+
+
+class FullDisk:
+    """Kept sessions that cannot be written so often."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    async def keep(self, *_: object) -> Taken:
+        self.times -= 1
+        if self.times >= 0:
+            raise NotWrittenError("no room")
+        return Taken(1, 2, 3)
+
+
+@pytest.mark.parametrize(("times", "lost"), [(0, ""), (3, ""), (1000, "no room")])
+async def test_a_full_disk_at_the_end_may_get_room(times: int, lost: str, autojump_clock: object) -> None:
+    told: list[str] = []
+    cluster = SimpleNamespace(seeds=[])
+    assert await _keep(FullDisk(times), cluster, told.append) == lost  # type: ignore[arg-type]  # they stand in
+    if not lost:
+        assert len(told) == times + 1
+        assert told[-1] == "2 sessions are kept for the next start"
