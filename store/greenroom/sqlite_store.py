@@ -325,5 +325,7 @@ def _checked_path(path: str | os.PathLike[str]) -> str:
     text: Any = os.fspath(path)
     if not isinstance(text, str) or not text or "\0" in text or text.startswith(":memory:"):
         raise UsageError('a store needs the path of a file; for sessions in memory write "memory://"')
+    if text.startswith("sqlite:"):
+        raise UsageError("SqliteStore takes the path of a file; for its URL call store_from_url")
     # Now, since an app may change its directory later.
     return str(Path(text).absolute())

@@ -16,6 +16,11 @@ from greenroom.sessions import BaseSessionStore
 DEFAULT_CLUSTER = "greenroom"
 
 _FORMS = 'write "memory://", "sqlite:///sessions.db" or "greenroom://host:port,host:port/cluster?deadline_seconds=5"'
+_ELSEWHERE = {
+    ("greenroom", "cluster"): "; the cluster's name follows the addresses: greenroom://host:port/NAME",
+    ("greenroom", "operations_max"): "; pass operations_max=... to ClusterStore",
+    ("sqlite", "operations_max"): "; pass operations_max=... to SqliteStore",
+}
 _FILE = re.compile(r"sqlite://(?P<host>[^/?#]*)(?:/(?P<path>[^?#]*))?(?:\?(?P<query>[^#]*))?")
 _URL = re.compile(r"greenroom://(?P<seeds>[^/?#]*)(?:/(?P<cluster>[^?#]*))?(?:\?(?P<query>[^#]*))?")
 
@@ -50,7 +55,7 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
     # Imported here: a process that keeps its sessions in memory needs no network code.
     from greenroom.cluster_store import ClusterStore
 
-    options = _url_options(parts["query"], CLUSTER_STORE, "deadline_seconds")
+    options = _url_options(parts["query"], "greenroom", CLUSTER_STORE, "deadline_seconds")
     return ClusterStore(seeds, cluster=cluster or DEFAULT_CLUSTER, **options)
 
 
@@ -62,7 +67,7 @@ def _sqlite_store(url: str, clock: Callable[[], datetime]) -> BaseSessionStore:
             'write "sqlite:///sessions.db" for a file in this directory, '
             '"sqlite:////var/lib/shop/sessions.db" for one elsewhere: three slashes, then the path'
         )
-    options = _url_options(parts["query"], SQLITE_STORE, "deadline_seconds", "synchronous")
+    options = _url_options(parts["query"], "sqlite", SQLITE_STORE, "deadline_seconds", "synchronous")
     # Imported here: other processes need no SQLite.
     from greenroom.sqlite_store import SqliteStore
 
@@ -80,12 +85,13 @@ def store_given(store: BaseSessionStore | str, clock: Callable[[], datetime]) ->
     raise UsageError(f"store is a store, or the URL of one; {reason}")
 
 
-def _url_options(query: str | None, options: Options, *names: str) -> dict[str, Any]:
+def _url_options(query: str | None, scheme: str, options: Options, *names: str) -> dict[str, Any]:
     """Return the options in the query of a URL, of those named."""
     given: dict[str, Any] = {}
     for name, text in parse_qsl(query or "", keep_blank_values=True):
         if name not in names:
-            raise UsageError(f"a store URL has no option {name!r}; it has {' and '.join(names)}")
+            hint = _ELSEWHERE.get((scheme, name), "")
+            raise UsageError(f"a {scheme}:// URL has no option {name!r}; it has {' and '.join(names)}{hint}")
         if name in given:
             raise UsageError(f"{name} stands twice in the store URL")
         given[name] = _number(text, options) if name == "deadline_seconds" else options.checked(name, text)

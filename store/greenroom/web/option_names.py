@@ -19,6 +19,11 @@ _MEANT = {
     "https_only": "secure",
     "sessions": "session",
 }
+_REMOVED = {
+    "retry_after_seconds": "a 503 asks for 1 s, or 60 s if the store is full; for more, set Retry-After in a "
+    "middleware around this one",
+    "extension_threshold_seconds": "leave it out; for an end at a fixed time set absolute_seconds",
+}
 _OURS = {"secret_key": "secret", "session_cookie": "cookie_name", "https_only": "secure"}
 
 
@@ -61,6 +66,8 @@ def by_name(init: Callable[Concatenate[Any, P], None]) -> Callable[Concatenate[A
 def unknown_option(taker: str, name: str) -> UsageError:
     """Return the error for an option that is none, with the one that may be meant."""
     names = SESSION_NAMES if taker == "Session" else SESSION_NAMES | _MIDDLEWARE
+    if name in _REMOVED:
+        return UsageError(f"{taker} has no option {name} any longer: {_REMOVED[name]}")
     meant = _MEANT.get(name) or next(iter(get_close_matches(name, names, 1)), None)
     hint = "" if meant is None else f"; did you mean {meant}?"
     return UsageError(f"{taker} has no option {name}{hint}")

@@ -152,3 +152,8 @@ def test_a_network_file_system_is_refused(
 def test_what_is_no_path_is_refused(path: object) -> None:
     with pytest.raises(UsageError):
         SqliteStore(path)  # type: ignore[arg-type]
+
+
+def test_a_url_in_place_of_a_path_is_refused_with_what_to_call() -> None:
+    with pytest.raises(UsageError, match="store_from_url"):
+        SqliteStore("sqlite:///sessions.db")

@@ -148,6 +148,8 @@ def test_starlettes_keywords_are_taken() -> None:
         ({"max_age": 5}, "did you mean idle_seconds"),
         ({"stores": "memory://"}, r"did you mean store\?"),
         ({"quux": 1}, "Session has no option quux$"),
+        ({"retry_after_seconds": 1}, "no option retry_after_seconds any longer: .* Retry-After"),
+        ({"extension_threshold_seconds": 1}, "any longer: .* absolute_seconds"),
     ):
         with pytest.raises(UsageError, match=message):
             Session(**options)
