@@ -236,7 +236,9 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
             shown_default=False,
         ),
     ] = ""
-    data_dir: Annotated[Path | None, _DATA_DIR] = None
+    data_dir: Annotated[
+        Path | None, Flag(help="Directory of the cluster map; keeps the sessions over an orderly end too.")
+    ] = None
     cluster: Annotated[str, CLUSTER_FLAG] = CLUSTER
     shards: Annotated[int, _SHARDS] = SHARDS_DEFAULT
     replicas: Annotated[int, _REPLICAS] = REPLICAS_DEFAULT

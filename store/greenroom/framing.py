@@ -163,7 +163,7 @@ class FrameBuffer:
             if length > limit:
                 raise RemoteProtocolError(
                     f"a frame of {length} bytes was announced, over the limit of {limit}; "
-                    "is the other side speaking the greenroom protocol?"
+                    "the other side may not speak the greenroom protocol"
                 )
             end = position + length
             if end > last:

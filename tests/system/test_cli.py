@@ -113,6 +113,21 @@ def test_a_removed_variable_is_told_and_stops_nothing() -> None:
     assert "'nowhere'" in refused
 
 
+@pytest.mark.trio
+async def test_a_web_server_at_the_address_is_told_in_one_sentence() -> None:
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        result = await run_async("status", "--connect", f"127.0.0.1:{port}")
+        nursery.cancel_scope.cancel()
+    assert result.returncode == 3
+    assert b"greenroom protocol. Does --connect" in result.stderr
+
+
 @pytest.mark.parametrize("arguments", [["node", "--name", "n1", "--evict", "users"], ["up", "--evict", ""]])
 def test_what_is_none_of_an_options_choices_is_refused_with_them(arguments: list[str]) -> None:
     result = run(*arguments)
@@ -273,6 +288,29 @@ async def test_signal_while_up_starts_ends_it_quietly(processes: int, number: si
     assert status in {0, 128 + number}
     lines = told.decode().splitlines()
     assert [line for line in lines if not line.startswith("greenroom: ")] == []
+
+
+@pytest.mark.trio
+async def test_up_says_that_kept_sessions_come_back_before_the_log_alarms(tmp_path: Path) -> None:
+    size = ["--nodes", "1", "--actors", "1", "--replicas", "1", "--shards", "1"]
+    for start in range(2):
+        process = await trio.lowlevel.open_process(
+            [*COMMAND, "up", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path), *size],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        with trio.fail_after(60):
+            await process.stdout.receive_some()
+            process.send_signal(signal.SIGINT)
+            told = b"".join([chunk async for chunk in process.stderr]).decode()
+            assert await process.wait() == 0
+        if start == 0:
+            assert "come back" not in told
+        else:
+            announced = told.index("the last run kept 0 sessions: they come back once every shard is there")
+            assert announced < told.index("were started empty")
 
 
 @pytest.mark.trio

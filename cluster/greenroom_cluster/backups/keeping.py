@@ -36,12 +36,15 @@ class KeptSessions:
         self._backup = data_dir / "sessions.backup"
         self._restoring = data_dir / "sessions.restoring"
 
-    def check(self) -> None:
-        """Raise UsageError if an earlier start did not finish, or the backup cannot be brought back."""
+    def check(self) -> int | None:
+        """Return how many sessions the last run kept, None if it left no backup.
+
+        Raises UsageError if an earlier start did not finish, or the backup cannot be brought back.
+        """
         if self._restoring.exists():
             raise UsageError(f"an earlier start was ended early. {self.advice}")
         if not self._backup.exists():
-            return
+            return None
         hint = "Move it away to start without these sessions"
         try:
             backup = Backup(self._backup)
@@ -52,6 +55,7 @@ class KeptSessions:
                 f"{self._backup} is of the cluster {backup.heading.cluster!r}, and this one is "
                 f"{self._cluster!r}: name the other with --cluster. {hint}"
             )
+        return backup.sessions
 
     @property
     def advice(self) -> str:

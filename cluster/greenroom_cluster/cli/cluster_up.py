@@ -36,8 +36,13 @@ async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: F
     began = time.monotonic()
     progress = _ignore if json else _print_progress
     kept = None if settings.data_dir is None else KeptSessions(settings.data_dir, settings.cluster)
-    if kept is not None:
-        kept.check()
+    sessions = None if kept is None else kept.check()
+    if sessions is not None:
+        # The coordinator knows of no backup and warns that the sessions are lost.
+        progress(
+            f"the last run kept {sessions} sessions: they come back once every shard is there; "
+            "until then the log says that shards were started empty"
+        )
     running: LocalCluster | None = None
     lost = ""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

@@ -120,7 +120,7 @@ class FrameReader(ABC):
             if length > FIRST_FRAME_BYTES_MAX:
                 raise RemoteProtocolError(
                     f"a first frame of {length} bytes was announced, over the limit of "
-                    f"{FIRST_FRAME_BYTES_MAX}; is the other side speaking the greenroom protocol?"
+                    f"{FIRST_FRAME_BYTES_MAX}; the other side may not speak the greenroom protocol"
                 )
             end = HEADER_BYTES + length
             if len(buffer) >= end:
