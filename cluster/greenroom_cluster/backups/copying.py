@@ -34,21 +34,28 @@ class _NotNowError(Exception):
 
 
 async def copy_shards(
-    addresses: Sequence[str], cluster: str, take: Callable[[Part], None], *, seconds: float = SHARD_SECONDS
+    addresses: Sequence[str],
+    cluster: str,
+    take: Callable[[Part], None],
+    *,
+    seconds: float = SHARD_SECONDS,
+    freeze: bool = False,
 ) -> None:
     """Read every shard and hand its parts to `take`, those of one shard together and in order.
 
     Several actors are read at once, but `take` is given a shard only when that was read to its end, so that
-    one whose primary is lost on the way is not there twice. Raises UnavailableError, naming the shard, if one
-    cannot be read within so many seconds; UsageError for another cluster, or for actors of a release that
-    cannot be copied.
+    one whose primary is lost on the way is not there twice. With `freeze`, no actor gives a copy before it
+    has stopped serving clients: one may have started anew since `freeze_actors`.
+
+    Raises UnavailableError, naming the shard, if one cannot be read within so many seconds; UsageError for
+    another cluster, or for actors of a release that cannot be copied; and what `take` does.
     """
     cluster_map = await fetch_map(addresses, cluster)
     limiter = trio.CapacityLimiter(_ACTORS_AT_ONCE)
     with one_for_all():
         async with open_tasks() as tasks:
             for shards in _by_primary(cluster_map, range(cluster_map.shard_count)).values():
-                tasks.start_soon(_copy_some, addresses, cluster, shards, take, seconds, limiter)
+                tasks.start_soon(_copy_some, addresses, cluster, shards, take, seconds, limiter, freeze)
 
 
 async def freeze_actors(addresses: Sequence[str], cluster: str) -> None:
@@ -60,7 +67,8 @@ async def freeze_actors(addresses: Sequence[str], cluster: str) -> None:
     with one_for_all():
         async with open_tasks() as tasks:
             for actor in cluster_map.actors.values():
-                if actor.state == "up":
+                # One that was replaced may yet serve.
+                if actor.state != "dead":
                     tasks.start_soon(_freeze, actor, cluster)
 
 
@@ -79,6 +87,7 @@ async def _copy_some(
     take: Callable[[Part], None],
     seconds: float,
     limiter: trio.CapacityLimiter,
+    freeze: bool,  # noqa: FBT001  tasks take no keywords
 ) -> None:
     """Read some shards, by and by, from wherever they are."""
     left = list(shards)
@@ -94,6 +103,8 @@ async def _copy_some(
                         reason = "it has no primary"
                         continue
                     async with _connected(actor, cluster) as connection:
+                        if freeze:
+                            await _ask(connection, Freeze(1))
                         for shard in here:
                             for part in await _copied(connection, shard):
                                 take(part)

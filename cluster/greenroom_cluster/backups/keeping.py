@@ -72,7 +72,9 @@ class KeptSessions:
         """
         await freeze_actors(addresses, self._cluster)
         self._set_aside()
-        return await take_backup(addresses, self._cluster, self._backup, seconds=KEEP_SECONDS, told=told)
+        return await take_backup(
+            addresses, self._cluster, self._backup, seconds=KEEP_SECONDS, freeze=True, told=told
+        )
 
     async def bring_back(self, addresses: Sequence[str]) -> Restored | None:
         """Create the sessions that were kept; return what became of them, None if there are none.

@@ -26,9 +26,12 @@ async def take_backup(
     path: Path,
     *,
     seconds: float = SHARD_SECONDS,
+    freeze: bool = False,
     told: Callable[[int], None] = lambda _: None,
 ) -> Taken:
     """Write a new file with all sessions of a cluster; `told` hears how many shards are done.
+
+    With `freeze`, the cluster serves no clients any more.
 
     Raises what `NewFile` and `copy_shards` do; there is no file then.
     """
@@ -42,7 +45,7 @@ async def take_backup(
             done.add(part.shard)
             told(len(done))
 
-        await copy_shards(addresses, cluster, take, seconds=seconds)
+        await copy_shards(addresses, cluster, take, seconds=seconds, freeze=freeze)
         writer.finish()
         return Taken(len(done), writer.sessions, writer.written_bytes)
 

@@ -1,12 +1,17 @@
 """What keeps a cluster from being copied is told by the shard that it keeps back."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 import trio.testing
 
-from greenroom.cluster_map import ClusterMap, ShardEntry
+from greenroom import wire
+from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
 from greenroom.errors import UnavailableError
 from greenroom_cluster.backups import copying
-from greenroom_cluster.backups.copying import copy_shards
+from greenroom_cluster.backups.copying import copy_shards, freeze_actors
+from greenroom_cluster.shard.clients.operations import CopyShard, Freeze, ShardPart
 
 pytestmark = pytest.mark.trio
 
@@ -23,3 +28,59 @@ async def test_a_shard_without_a_primary_is_named(primary: bytes, monkeypatch: p
     monkeypatch.setattr(copying, "fetch_map", fetch_map)
     with pytest.raises(UnavailableError, match=r"shard 0 could not be copied.*it has no primary"):
         await copy_shards(["127.0.0.1:1"], "greenroom", lambda _: None, seconds=0.0)
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+async def test_an_actor_is_frozen_before_its_last_copies(
+    freeze: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have started anew since all were frozen."""
+    me = b"m" * 16
+    entry = ShardEntry(1, me, (), b"", ())
+    actor = ActorEntry(me, "n1", "n1/0", "127.0.0.1:1", "up", "", 1, 1)
+    cluster_map = ClusterMap("greenroom", 1, 1, 2, {}, {me: actor}, (entry, entry))
+    asked: list[type] = []
+
+    async def fetch_map(*_: object) -> ClusterMap:
+        return cluster_map
+
+    @asynccontextmanager
+    async def connected(*_: object) -> AsyncIterator[None]:
+        yield
+
+    async def ask(_connection: object, operation: CopyShard | Freeze) -> object:
+        asked.append(type(operation))
+        if isinstance(operation, Freeze):
+            return wire.Written(1, 0)
+        return ShardPart(1, operation.shard, 0, True, 1, 1, ())
+
+    monkeypatch.setattr(copying, "fetch_map", fetch_map)
+    monkeypatch.setattr(copying, "_connected", connected)
+    monkeypatch.setattr(copying, "_ask", ask)
+    await copy_shards(["127.0.0.1:1"], "greenroom", lambda _: None, freeze=freeze)
+    assert asked == [Freeze] * freeze + [CopyShard, CopyShard]
+
+
+async def test_every_actor_that_may_serve_is_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    actors = {
+        name * 16: ActorEntry(name * 16, "n1", "n1/0", state, state, "", 1, 1)
+        for name, state in ((b"a", "up"), (b"b", "replaced"), (b"c", "dead"))
+    }
+    frozen: list[str] = []
+
+    async def fetch_map(*_: object) -> ClusterMap:
+        return ClusterMap("greenroom", 1, 1, 2, {}, actors, ())
+
+    @asynccontextmanager
+    async def connected(actor: ActorEntry, _cluster: str) -> AsyncIterator[None]:
+        frozen.append(actor.state)
+        yield
+
+    async def ask(*_: object) -> object:
+        return wire.Written(1, 0)
+
+    monkeypatch.setattr(copying, "fetch_map", fetch_map)
+    monkeypatch.setattr(copying, "_connected", connected)
+    monkeypatch.setattr(copying, "_ask", ask)
+    await freeze_actors(["127.0.0.1:1"], "greenroom")
+    assert sorted(frozen) == ["replaced", "up"]
