@@ -249,6 +249,12 @@ async def test_streams_that_end_early_are_told_in_one_line(cluster: SharedCluste
         (told,) = ended.stderr.decode().splitlines()
         assert told.startswith("greenroom: ")
         assert part in told
+    for shell in (
+        f"{greenroom} backup {tmp_path}/quiet {connect} >&-",
+        f"{greenroom} restore {tmp_path}/quiet {connect} --accept-ended --json >&-",
+    ):
+        ended = await trio.run_process(["bash", "-c", shell], capture_stderr=True, check=False)
+        assert (ended.returncode, ended.stderr) == (0, b"")
     piped = await trio.run_process(
         ["bash", "-c", f"{greenroom} import <(cat {lines}) {connect} --accept-ended"], capture_stdout=True
     )

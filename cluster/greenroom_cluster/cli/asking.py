@@ -55,5 +55,11 @@ def ask(
 
 def print_json(document: dict[str, Any]) -> None:
     """Print one line of JSON."""
-    sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
-    sys.stdout.flush()
+    print_line(msgspec.json.encode(document).decode())
+
+
+def print_line(text: str) -> None:
+    """Print a line on standard output, if that is open: what was done is done without it too."""
+    if sys.stdout is not None:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()

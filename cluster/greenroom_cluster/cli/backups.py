@@ -18,7 +18,7 @@ import typer
 from greenroom.errors import UsageError
 from greenroom_cluster import config
 from greenroom_cluster.cli import options
-from greenroom_cluster.cli.asking import ask, print_json
+from greenroom_cluster.cli.asking import ask, print_json, print_line
 
 _File = Annotated[Path, typer.Argument(help="The file.")]
 _Lines = Annotated[
@@ -175,10 +175,9 @@ def _restore(
     if json:
         print_json(msgspec.to_builtins(done))
         return
-    sys.stdout.write(
+    print_line(
         f"{done.created} sessions created, {done.existed} were there already, {done.expired} have expired"
         + (f", {done.left_out} left out" if done.left_out else "")
-        + "\n"
     )
 
 
@@ -200,9 +199,7 @@ def _print_taken(taken: Any, file: str, *, json: bool) -> None:
     if json:
         print_json({**msgspec.to_builtins(taken), "file": file})
         return
-    sys.stdout.write(
-        f"{taken.sessions} sessions of {taken.shards} shards, {taken.size_bytes} bytes: {file}\n"
-    )
+    print_line(f"{taken.sessions} sessions of {taken.shards} shards, {taken.size_bytes} bytes: {file}")
 
 
 def _teller(what: str, *, json: bool) -> Callable[[int], None]:
