@@ -259,3 +259,12 @@ async def test_streams_that_end_early_are_told_in_one_line(cluster: SharedCluste
         ["bash", "-c", f"{greenroom} import <(cat {lines}) {connect} --accept-ended"], capture_stdout=True
     )
     assert b"0 sessions created" in piped.stdout
+
+
+async def test_a_failure_as_json_says_nothing_of_health(tmp_path: Path) -> None:
+    nowhere = ("--connect", f"127.0.0.1:{free_port()}", "--json")
+    refused = await command("backup", str(tmp_path / "b"), *nowhere)
+    assert refused.returncode == 3
+    assert set(msgspec.json.decode(refused.stdout)) == {"error"}
+    refused = await command("health", *nowhere)
+    assert set(msgspec.json.decode(refused.stdout)) == {"healthy", "error"}

@@ -1,7 +1,8 @@
 """How a command asks a running cluster, and what it says when it cannot."""
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -36,9 +37,17 @@ def addresses_of(connect: str) -> list[str]:
 
 
 def ask(
-    work: Callable[..., Awaitable[Any]], connect: str, cluster: str, *more: Any, json: bool = False
+    work: Callable[..., Awaitable[Any]],
+    connect: str,
+    cluster: str,
+    *more: Any,
+    json: bool = False,
+    failed: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
-    """Run `work` on the cluster at these addresses; if none answers, say so and exit."""
+    """Run `work` on the cluster at these addresses; if none answers, say so and exit.
+
+    With `json`, the error is printed as JSON too, after what `failed` holds.
+    """
     from greenroom_cluster.inspection import NoNodeError
 
     try:
@@ -49,7 +58,7 @@ def ask(
     except UsageError as error:
         text, status = str(error), EXIT_USAGE
     if json:
-        print_json({"healthy": False, "error": text})
+        print_json({**failed, "error": text})
     return fail(f"greenroom: {printable(text)}", status)
 
 

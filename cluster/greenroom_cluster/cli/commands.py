@@ -126,7 +126,7 @@ def node(settings: config.NodeSettings) -> None:
 def _inspect(connect: str, cluster: str, *, json: bool) -> Any:
     from greenroom_cluster.inspection import inspect_cluster
 
-    return ask(inspect_cluster, connect, cluster, json=json)
+    return ask(inspect_cluster, connect, cluster, json=json, failed={"healthy": False})
 
 
 @app.command(short_help="Show nodes, actors and shards.")
