@@ -48,7 +48,7 @@ def mistaken(kind: Kind, follower: MapFollower, cluster: str) -> UsageError:
     return UsageError(
         f"{kind.name} was not sent: what listens at these addresses does not serve cluster={cluster!r} "
         f"({follower.why_no_map}). Give the store the addresses of nodes, their --listen, and the name that "
-        "the cluster was started with"
+        "the cluster was started with: greenroom://host:port/NAME"
     )
 
 
