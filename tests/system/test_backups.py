@@ -215,7 +215,7 @@ async def test_the_four_commands(cluster: SharedCluster, tmp_path: Path) -> None
             assert await store.get(each.session_id) is not None
         await store.delete(sessions[0].session_id)
         imported = await command("import", lines, *connect, "--accept-ended")
-        assert b"1 sessions created" in imported.stdout
+        assert b"sessions created: 1" in imported.stdout
         found = await store.get(sessions[0].session_id)
         assert found is not None
         assert found.data == sessions[0].data
@@ -258,7 +258,7 @@ async def test_streams_that_end_early_are_told_in_one_line(cluster: SharedCluste
     piped = await trio.run_process(
         ["bash", "-c", f"{greenroom} import <(cat {lines}) {connect} --accept-ended"], capture_stdout=True
     )
-    assert b"0 sessions created" in piped.stdout
+    assert b"sessions created: 0" in piped.stdout
 
 
 async def test_a_failure_as_json_says_nothing_of_health(tmp_path: Path) -> None:

@@ -307,9 +307,11 @@ async def test_up_says_that_kept_sessions_come_back_before_the_log_alarms(tmp_pa
             told = b"".join([chunk async for chunk in process.stderr]).decode()
             assert await process.wait() == 0
         if start == 0:
-            assert "come back" not in told
+            assert "They come back" not in told
         else:
-            announced = told.index("the last run kept 0 sessions: they come back once every shard is there")
+            announced = told.index(
+                "sessions kept by the last run: 0. They come back once every shard is there"
+            )
             assert announced < told.index("were started empty")
 
 
@@ -332,7 +334,7 @@ async def test_up_says_at_its_end_what_becomes_of_the_data(kept: bool, tmp_path:
     lines = told.splitlines()
     assert lines[-1] == "greenroom: stopped"
     if kept:
-        assert lines[-2] == "greenroom: 0 sessions are kept for the next start"
+        assert lines[-2] == "greenroom: sessions kept for the next start: 0"
         assert (tmp_path / "sessions.backup").exists()
     else:
         assert lines[-2].startswith("greenroom: stopping. All sessions end")

@@ -176,8 +176,8 @@ def _restore(
         print_json(msgspec.to_builtins(done))
         return
     print_line(
-        f"{done.created} sessions created, {done.existed} were there already, {done.expired} have expired"
-        + (f", {done.left_out} left out" if done.left_out else "")
+        f"sessions created: {done.created}, there already: {done.existed}, expired: {done.expired}"
+        + (f", left out: {done.left_out}" if done.left_out else "")
     )
 
 
@@ -199,7 +199,9 @@ def _print_taken(taken: Any, file: str, *, json: bool) -> None:
     if json:
         print_json({**msgspec.to_builtins(taken), "file": file})
         return
-    print_line(f"{taken.sessions} sessions of {taken.shards} shards, {taken.size_bytes} bytes: {file}")
+    print_line(
+        f"sessions written: {taken.sessions}, shards: {taken.shards}, bytes: {taken.size_bytes}, to {file}"
+    )
 
 
 def _teller(what: str, *, json: bool) -> Callable[[int], None]:

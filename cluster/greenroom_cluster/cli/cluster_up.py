@@ -40,7 +40,7 @@ async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: F
     if sessions is not None:
         # The coordinator knows of no backup and warns that the sessions are lost.
         progress(
-            f"the last run kept {sessions} sessions: they come back once every shard is there; "
+            f"sessions kept by the last run: {sessions}. They come back once every shard is there; "
             "until then the log says that shards were started empty"
         )
     running: LocalCluster | None = None
@@ -94,7 +94,7 @@ async def _keep(kept: KeptSessions, cluster: LocalCluster, progress: Callable[[s
         progress("the sessions are lost: another signal came before all were written down")
         raise
     _log.info("sessions_kept", sessions=taken.sessions, size_bytes=taken.size_bytes)
-    progress(f"{taken.sessions} sessions are kept for the next start")
+    progress(f"sessions kept for the next start: {taken.sessions}")
     return ""
 
 
@@ -124,7 +124,7 @@ async def _bring_back(kept: KeptSessions, cluster: LocalCluster, progress: Calla
         raise
     if restored is not None:
         _log.info("sessions_restored", created=restored.created, expired=restored.expired)
-        progress(f"{restored.created} sessions are back, {restored.expired} have expired")
+        progress(f"sessions brought back: {restored.created}, expired: {restored.expired}")
 
 
 def _farewell(settings: LocalClusterSettings) -> str:

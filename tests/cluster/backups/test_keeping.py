@@ -120,4 +120,4 @@ async def test_a_full_disk_at_the_end_may_get_room(times: int, lost: str, autoju
     assert await _keep(FullDisk(times), cluster, told.append) == lost  # type: ignore[arg-type]  # they stand in
     if not lost:
         assert len(told) == times + 1
-        assert told[-1] == "2 sessions are kept for the next start"
+        assert told[-1] == "sessions kept for the next start: 2"
