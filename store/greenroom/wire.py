@@ -62,7 +62,8 @@ If one of these alone is longer, the connection ends; their total is checked at 
 """
 Values: TypeAlias = Annotated[tuple[PathValue, ...], msgspec.Meta(max_length=PATHS_MAX)]
 Paths: TypeAlias = Annotated[tuple[Path, ...], msgspec.Meta(max_length=PATHS_MAX)]
-TimeUs: TypeAlias = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000_000, le=253_402_300_799_999_999)]
+TIME_US_MAX = 253_402_300_799_999_999
+TimeUs: TypeAlias = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000_000, le=TIME_US_MAX)]
 
 
 class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -105,8 +105,10 @@ async def say(address: str | int, opening: wire.Hello, said: Sequence[wire.Frame
     with suppress(OSError, trio.BrokenResourceError), trio.fail_after(30):
         async with greeted(address, opening) as connection, trio.open_nursery() as nursery:
             nursery.start_soon(connection.ended, 30)
-            await connection.send(said)
-            await connection.stream.send_eof()
+            # In here: what leaves a nursery is a group of errors.
+            with suppress(OSError, trio.BrokenResourceError):
+                await connection.send(said)
+                await connection.stream.send_eof()
 
 
 def epochs_of(cluster_map: ClusterMap) -> list[int]:

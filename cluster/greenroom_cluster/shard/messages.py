@@ -19,7 +19,8 @@ PEER_FRAME_BYTES_MAX = 4 << 20
 
 # An actor sends far fewer, see `HostSettings`; more would keep the receiver busy for too long.
 _Refused: TypeAlias = Annotated[tuple[tuple[int, int], ...], msgspec.Meta(max_length=SHARDS_MAX)]
-_Commits: TypeAlias = Annotated[tuple[tuple[int, int, int, int], ...], msgspec.Meta(max_length=SHARDS_MAX)]
+_Commit: TypeAlias = tuple[int, int, int, wire.TimeUs]
+_Commits: TypeAlias = Annotated[tuple[_Commit, ...], msgspec.Meta(max_length=SHARDS_MAX)]
 _Records: TypeAlias = Annotated[tuple[Record, ...], msgspec.Meta(max_length=4096)]
 _Sessions: TypeAlias = Annotated[tuple[StoredSession, ...], msgspec.Meta(max_length=2048)]
 _Clients: TypeAlias = Annotated[tuple[ClientState, ...], msgspec.Meta(max_length=16_384)]
@@ -95,7 +96,7 @@ class SnapshotChunk(wire.Frame, frozen=True, tag=84):
     epoch: int
     join: int
     sequence: int
-    time_us: int
+    time_us: wire.TimeUs
     number: int
     last: bool
     sessions: _Sessions

@@ -88,7 +88,9 @@ def obstacle(operation: AnyOperation, follower: MapFollower, lanes: Lanes) -> st
     if isinstance(operation, Gathering):
         return operation.reason or _missing(operation, router, lanes)
     if operation.link is not None:
-        return f"the primary at {operation.link.address} did not answer"
+        silent = f"the primary at {operation.link.address} did not answer"
+        # A repeat of what was refused may be on its way just when the deadline comes.
+        return f"{silent}; the attempt before: {operation.reason}" if operation.reason else silent
     if operation.retry_ns:
         return operation.reason
     lane = lanes.lane_of(operation.request.point)

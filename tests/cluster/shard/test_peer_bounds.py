@@ -7,6 +7,7 @@ import pytest
 
 from greenroom import wire
 from greenroom.cluster_map import SHARDS_MAX
+from greenroom.wire import TIME_US_MAX
 from greenroom_cluster.shard.messages import (
     Beacon,
     BeaconOk,
@@ -18,6 +19,7 @@ from greenroom_cluster.shard.messages import (
     SnapshotChunk,
 )
 from greenroom_cluster.shard.settings import HostSettings
+from greenroom_cluster.shard.state.clock import ShardClock
 from greenroom_cluster.shard.state.records import ClientState, KeptReply, Record, StoredSession
 
 _decode = msgspec.msgpack.Decoder(PeerRequest | PeerReply).decode
@@ -55,6 +57,32 @@ def test_more_than_an_actor_ever_sends_is_not_decoded(most: Any, beyond: Any) ->
     assert _decode(_encode(most)) == most
     with pytest.raises(msgspec.ValidationError):
         _decode(_encode(beyond))
+
+
+WILD_US = (-(1 << 63), TIME_US_MAX + 1, (1 << 63) - 1, (1 << 64) - 1)
+
+
+@pytest.mark.parametrize("time_us", WILD_US)
+def test_a_time_that_no_clock_shows_is_not_decoded(time_us: int) -> None:
+    """It would become the time of a shard, and the hello of its actor could not be encoded any more."""
+    record = msgspec.structs.replace(RECORD, time_us=time_us)
+    for forged in (
+        Beacon(1, 0, ((0, 1, 1, time_us),)),
+        Prepare(1, (ShardRecords(0, 1, 1, (record,)),)),
+        msgspec.structs.replace(chunk(), time_us=time_us),
+    ):
+        with pytest.raises(msgspec.ValidationError):
+            _decode(_encode(forged))
+
+
+@pytest.mark.parametrize("wall_us", [0, TIME_US_MAX, TIME_US_MAX * 2])
+def test_a_shards_time_ends_with_the_calendar(wall_us: int) -> None:
+    """One that poses as a primary can set it to the last moment; the shard must still be heard."""
+    clock = ShardClock()
+    clock.heard(TIME_US_MAX, 1)
+    for seconds in (1, 10, 1000):
+        assert clock.shown(seconds * 10**9, wall_us) == TIME_US_MAX
+        assert clock.read(seconds * 10**9, wall_us) == TIME_US_MAX
 
 
 def test_what_actors_send_stays_below_the_bounds() -> None:

@@ -228,6 +228,19 @@ def test_refusal_then_answer(name: str) -> None:
     assert script.outcome(number) == answer
 
 
+def test_deadline_beside_a_repeat_tells_the_last_refusal() -> None:
+    """A refused request is repeated; the deadline may come while the last repeat is on its way."""
+    script, link, _ = connected("AAAA")
+    number = script.submit("get")
+    script.send(link, wire.Overloaded(number, "shard 3 is suspended"))
+    script.pass_time(6 * SECOND)
+    assert len(script.requests(link)) == 2
+    error = script.outcome(number)
+    assert isinstance(error, UnavailableError)
+    assert f"the primary at {ADDRESS[A]} did not answer" in str(error)
+    assert "the attempt before: overloaded: shard 3 is suspended" in str(error)
+
+
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("sent", [True, False])
 def test_closing_is_truthful(name: str, sent: bool) -> None:

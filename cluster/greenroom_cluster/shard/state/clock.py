@@ -7,6 +7,7 @@ not believe one that is far ahead at once: otherwise a host whose clock jumps wo
 
 from copy import copy
 
+from greenroom.wire import TIME_US_MAX
 from greenroom_cluster.shard.settings import US_PER_SECOND
 
 BELIEVED_AHEAD_US = 5 * US_PER_SECOND
@@ -61,5 +62,6 @@ class ShardClock:
         else:
             time_us = last_us + elapsed_us + elapsed_us // SLEW_DIVISOR
             self.doubted_us = wall_us - time_us
+        time_us = min(time_us, TIME_US_MAX)
         self._last_us, self._at_ns = time_us, now_ns
         return time_us

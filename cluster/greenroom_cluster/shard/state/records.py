@@ -66,7 +66,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     epoch: int
     sequence: int
-    time_us: int
+    time_us: wire.TimeUs
     client: bytes
     command: Command
 
