@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import pytest
 import trio
 
 from greenroom import ClusterStore, wire
@@ -24,8 +25,20 @@ class Ports:
     def __init__(self, cluster: SharedCluster, cluster_map: ClusterMap) -> None:
         self.all = listening(cluster.cluster.pids())
         self.coordinator = parse_address(cluster.cluster.coordinator_address)[1]
-        self.nodes = {parse_address(node.address)[1] for node in cluster_map.nodes.values()}
-        self.actors = {parse_address(actor.address)[1]: key for key, actor in cluster_map.actors.items()}
+        self.nodes = {
+            parse_address(node.address)[1] for node in cluster_map.nodes.values() if node.state == "up"
+        }
+        # The map may still name an actor that was replaced before the test began.
+        self.actors = {
+            parse_address(actor.address)[1]: key
+            for key, actor in cluster_map.actors.items()
+            if actor.state == "up"
+        }
+
+    @property
+    def expected(self) -> set[int]:
+        """The ports of those that are meant to listen: supervisors listen nowhere."""
+        return {self.coordinator, *self.nodes, *self.actors}
 
     def hellos(self) -> Iterator[tuple[int, wire.Hello]]:
         """Yield a good hello for each port and role."""
@@ -60,6 +73,21 @@ def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+async def listening_as_mapped(cluster: SharedCluster) -> Ports:
+    """Wait until those listen that the map names, and nobody else does."""
+    ports: list[Ports] = []
+
+    def as_mapped(cluster_map: ClusterMap) -> bool:
+        ports.append(Ports(cluster, cluster_map))
+        return ports[-1].all == ports[-1].expected
+
+    try:
+        await cluster.until(as_mapped)
+    except trio.TooSlowError:
+        pytest.fail(f"on {ports[-1].all} someone listens, and {ports[-1].expected} are meant to")
+    return ports[-1]
+
+
 @asynccontextmanager
 async def unharmed(cluster: SharedCluster, growth_bytes_max: int = GROWTH_BYTES_MAX) -> AsyncIterator[Ports]:
     """Have a caller work while the body attacks; no process may end, grow or stop serving."""
@@ -67,7 +95,6 @@ async def unharmed(cluster: SharedCluster, growth_bytes_max: int = GROWTH_BYTES_
     pids = cluster.cluster.pids()
     # Each node: a supervisor and its actors. And the coordinator with its supervisor.
     assert len(pids) == 2 * (1 + cluster.settings.node.actors) + 2
-    assert ports.all == {ports.coordinator, *ports.nodes, *ports.actors}, "supervisors listen nowhere"
     processes = [ProcessHandle(pid) for pid in pids]
     seeds = ",".join(cluster.cluster.seeds)
     async with ClusterStore(seeds) as store:

@@ -15,7 +15,7 @@ import trio
 from greenroom import ClusterStore, new_session_id, wire
 from greenroom.framing import encode_frames
 from greenroom.ids import digest_of, point_of
-from tests.system.attacks import attacks, each, unharmed
+from tests.system.attacks import attacks, each, listening_as_mapped, unharmed
 from tests.system.raw import connected, greeted, hello
 from tests.system.stage import SharedCluster, session
 
@@ -59,6 +59,11 @@ AFTER_HELLO = [
 @pytest.fixture
 def cluster(small_cluster: SharedCluster) -> SharedCluster:
     return small_cluster
+
+
+async def test_who_is_in_the_map_listens_and_nobody_else(cluster: SharedCluster) -> None:
+    """Supervisors listen nowhere, nor does what tractor opens between processes."""
+    await listening_as_mapped(cluster)
 
 
 async def test_stray_bytes_on_every_port(cluster: SharedCluster) -> None:
