@@ -14,7 +14,6 @@ from pathlib import Path
 from greenroom.errors import UsageError
 from greenroom_cluster.backups.copying import freeze_actors
 from greenroom_cluster.backups.files import Backup
-from greenroom_cluster.backups.new_file import sync_directory
 from greenroom_cluster.backups.restoring import (
     NotAllRestoredError,
     Restored,
@@ -22,6 +21,7 @@ from greenroom_cluster.backups.restoring import (
     restore_sessions,
 )
 from greenroom_cluster.backups.taking import Taken, take_backup
+from greenroom_cluster.lasting_files import sync_directory
 
 KEEP_SECONDS = 20.0
 """How long a shard that cannot be copied holds up an end."""

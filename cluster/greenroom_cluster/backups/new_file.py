@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from greenroom.errors import GreenroomError, UsageError
+from greenroom_cluster.lasting_files import write_all
 
 
 class NotWrittenError(GreenroomError):
@@ -109,19 +110,3 @@ class NewFile:
             f"{self._path} could not be written ({error.strerror}): make room there, or name a file on "
             "another disk. There is no such file now"
         )
-
-
-def sync_directory(path: Path) -> None:
-    """Have what became of names in a directory outlast a power cut. Raises OSError."""
-    opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
-def write_all(file: int, data: bytes) -> None:
-    """Write all of the data to an open file. Raises OSError."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]

@@ -221,7 +221,8 @@ def _teller(what: str, *, json: bool) -> Callable[[int], None]:
 @contextmanager
 def _for_writing(file: str) -> Iterator[Callable[[bytes], None]]:
     """Return what writes to a new file, which is there once the body has ended; or to standard output."""
-    from greenroom_cluster.backups.new_file import NewFile, NotWrittenError, write_all
+    from greenroom_cluster.backups.new_file import NewFile, NotWrittenError
+    from greenroom_cluster.lasting_files import write_all
 
     if file != "-":
         with NewFile(Path(file)) as lines:

@@ -26,6 +26,7 @@ from greenroom.cluster_map import ClusterMap
 from greenroom.errors import GreenroomError, InvariantError, UsageError
 from greenroom_cluster.coordination.boot_note import BootNote
 from greenroom_cluster.coordination.bounds import MAP_BYTES_MAX, map_objection
+from greenroom_cluster.lasting_files import sync_directory, write_all
 
 FORMAT_VERSION = 1
 _MAGIC = b"GREENMAP"
@@ -163,18 +164,12 @@ class MapStorage:
         temporary.unlink(missing_ok=True)
         file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            view = memoryview(content)
-            while view:
-                view = view[os.write(file, view) :]
+            write_all(file, content)
             os.fsync(file)
         finally:
             os.close(file)
         temporary.rename(self._path)
-        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(self._directory)
 
     def _mark(self, cluster: str) -> None:
         """Note in the lock file that a map was saved, so that its loss is not taken for a first start."""

@@ -22,7 +22,8 @@ from typing import NamedTuple
 from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster.disk.batches import Batch, believable, encode_batch
 from greenroom_cluster.disk.entries import Entry, decode_entries, encode_entries
-from greenroom_cluster.disk.segment import Segment, read_segment, remove_segment, sync_directory
+from greenroom_cluster.disk.segment import Segment, read_segment, remove_segment
+from greenroom_cluster.lasting_files import sync_directory
 
 SEGMENT_BYTES = 64 << 20
 _NOTE = struct.Struct(">QI")

@@ -76,12 +76,3 @@ def remove_segment(path: Path) -> None:
     """Delete a segment and what SQLite keeps beside it; that there is none is fine."""
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def sync_directory(directory: Path) -> None:
-    """Have names that were made, renamed or removed in a directory survive a power cut."""
-    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
