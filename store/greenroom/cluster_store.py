@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NoReturn
 
 from greenroom import wire
 from greenroom.addresses import parse_addresses
-from greenroom.codec import encode_data
+from greenroom.codec import encode_within_limit
 from greenroom.dialog import Dialog, DialogSettings, operations
 from greenroom.drivers.registry import Registry, let_go
 from greenroom.errors import RemoteProtocolError, StoreFullError, UsageError
@@ -22,7 +22,6 @@ from greenroom.fields import (
     DATA_BYTES_MAX,
     UNCHANGED,
     Unchanged,
-    check_data_size,
     check_limit,
     check_version,
     checked_label,
@@ -34,7 +33,7 @@ from greenroom.fields import (
 from greenroom.ids import digest_of, locate, locate_if_possible, new_session_id, parse_handle
 from greenroom.options import CALLS, CLUSTER_STORE
 from greenroom.patching import Changes, PathLike, encode_changes
-from greenroom.replies import failure, session_info, stored_session, user_change
+from greenroom.replies import count_of, failure, session_info, stored_session, user_change
 from greenroom.sessions import (
     ALL_FEATURES,
     BaseSessionStore,
@@ -123,7 +122,7 @@ class ClusterStore(BaseSessionStore):
             expires = min(expires, absolute)
         user_id = checked_user_id(session.user_id)
         label = checked_label(session.label)
-        data = self._encoded(session.data)
+        data = encode_within_limit(session.data)
         runner = self._registry.current()
         dialog = runner.dialog
         request = wire.Create(
@@ -175,7 +174,7 @@ class ClusterStore(BaseSessionStore):
         user_id = checked_user_id(session.user_id)
         label = checked_label(session.label)
         check_version(version)
-        data = self._encoded(session.data)
+        data = encode_within_limit(session.data)
         if place is None:
             raise not_found()
         runner = self._registry.current()
@@ -209,7 +208,7 @@ class ClusterStore(BaseSessionStore):
         runner = self._registry.current()
         dialog = runner.dialog
         request = wire.Clean(dialog.next_id(), dialog.low, 0, ())
-        return _count_of(await runner.gather(request, operations.CLEAN))
+        return count_of(await runner.gather(request, operations.CLEAN))
 
     # --- in one step instead of the defaults -------------------------------------------------------------
 
@@ -329,14 +328,9 @@ class ClusterStore(BaseSessionStore):
         runner = self._registry.current()
         dialog = runner.dialog
         request = wire.DeleteByUser(dialog.next_id(), dialog.low, 0, user_id, kept, ())
-        return _count_of(await runner.gather(request, operations.DELETE_BY_USER))
+        return count_of(await runner.gather(request, operations.DELETE_BY_USER))
 
     # --- inside ------------------------------------------------------------------------------------------
-
-    def _encoded(self, data: dict[Any, Any]) -> bytes:
-        encoded = encode_data(data)
-        check_data_size(encoded)
-        return encoded
 
 
 def _stored(session_id: str, reply: wire.Session | wire.Failed) -> StoredSession:
@@ -357,10 +351,6 @@ def version_of(reply: wire.Written | wire.Failed) -> int:
     if isinstance(reply, wire.Failed):
         _raise_failed(reply)
     return reply.version
-
-
-def _count_of(reply: wire.Counted) -> int:
-    return sum(count for _, count in reply.counts)
 
 
 def _raise_failed(reply: wire.Failed) -> NoReturn:

@@ -24,6 +24,7 @@ from msgspec.msgpack import Ext
 
 from greenroom.bases import STANDARD, STORABLE, NoBaseError, plain_form, plain_key
 from greenroom.errors import UnreadableSessionError, UsageError
+from greenroom.fields import check_data_size
 from greenroom.scan.bounds import (
     DEPTH_MAX,
     EXT_DATE,
@@ -66,6 +67,13 @@ def encode_data(data: dict[str | int, Any] | dict[str, Any]) -> bytes:
     if not isinstance(data, dict):
         raise UsageError(f"session data is a dict, not {type(data).__name__}")
     return encode_value(data, ())
+
+
+def encode_within_limit(data: dict[str | int, Any] | dict[str, Any]) -> bytes:
+    """Return the data of a session as bytes. Raises UsageError as `encode_data`, and if they are too many."""
+    encoded = encode_data(data)
+    check_data_size(encoded)
+    return encoded
 
 
 def encode_value(value: Any, path: tuple[str | int, ...] = ()) -> bytes:

@@ -9,11 +9,11 @@ it.
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import count
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from greenroom import wire
 from greenroom.clocks import microseconds_by
-from greenroom.codec import encode_data
+from greenroom.codec import encode_within_limit
 from greenroom.errors import UsageError
 from greenroom.fields import (
     UNCHANGED,
@@ -38,7 +38,14 @@ from greenroom.ids import (
 )
 from greenroom.options import MEMORY_STORE
 from greenroom.patching import Changes, PathLike, PathValues, encode_changes
-from greenroom.replies import failure, session_info, stored_session, user_change
+from greenroom.replies import (
+    count_of,
+    failure,
+    session_info,
+    stored_session,
+    user_change,
+    written_version,
+)
 from greenroom.sessions import (
     ALL_FEATURES,
     BaseSessionStore,
@@ -91,11 +98,11 @@ class MemoryStore(BaseSessionStore):
         expires = micros_of(session.expires, "expires")
         user_id = checked_user_id(session.user_id)
         label = checked_label(session.label)
-        data = self._encoded(session.data)
+        data = encode_within_limit(session.data)
         now = self._now()
         self._table.collect(now, LOOKS_PER_CREATE)
         command = wire.Create(0, 0, 0, point, digest, user_id, created, expires, absolute, label, data)
-        return self._version_of(self._table.create(command, now, next(self._versions)))
+        return written_version(self._table.create(command, now, next(self._versions)))
 
     async def get(self, session_id: str) -> SessionData | None:
         """Return the session, or None if there is none or it has expired."""
@@ -120,11 +127,11 @@ class MemoryStore(BaseSessionStore):
         user_id = checked_user_id(session.user_id)
         label = checked_label(session.label)
         check_version(version)
-        data = self._encoded(session.data)
+        data = encode_within_limit(session.data)
         if digest is None:
             raise not_found()
         command = wire.Update(0, 0, 0, 0, digest, user_id, expires, label, data, version)
-        return self._version_of(self._table.update(command, self._now(), next(self._versions)))
+        return written_version(self._table.update(command, self._now(), next(self._versions)))
 
     async def delete(self, session_id: str) -> None:
         """Remove the session. That there is none is fine."""
@@ -134,7 +141,7 @@ class MemoryStore(BaseSessionStore):
 
     async def clean(self) -> int:
         """Remove what has expired and return how many sessions that were."""
-        return _count_of(self._table.clean(wire.Clean(0, 0, 0, ()), self._now(), 0))
+        return count_of(self._table.clean(wire.Clean(0, 0, 0, ()), self._now(), 0))
 
     # --- in one step instead of the defaults -------------------------------------------------------------
 
@@ -176,7 +183,7 @@ class MemoryStore(BaseSessionStore):
         check_data_size(data)
         expires = old.expires_us if expires_us is None else expires_us
         command = wire.Update(0, 0, 0, 0, digest, old.user_id, expires, old.label, data, stored.version)
-        self._version_of(self._table.update(command, self._now(), next(self._versions)))
+        written_version(self._table.update(command, self._now(), next(self._versions)))
         return stored_session(stored.session_id, self._table.sessions[digest])
 
     async def rotate(
@@ -225,7 +232,7 @@ class MemoryStore(BaseSessionStore):
         user_id = checked_present_user_id(user_id)
         kept = b"" if keep is None else digest_of(keep)
         command = wire.DeleteByUser(0, 0, 0, user_id, kept, ())
-        return _count_of(self._table.delete_by_user(command, self._now(), 0))
+        return count_of(self._table.delete_by_user(command, self._now(), 0))
 
     # --- inside ------------------------------------------------------------------------------------------
 
@@ -234,11 +241,6 @@ class MemoryStore(BaseSessionStore):
         if now > self._newest_time:
             self._newest_time = now
         return self._newest_time
-
-    def _encoded(self, data: dict[Any, Any]) -> bytes:
-        encoded = encode_data(data)
-        check_data_size(encoded)
-        return encoded
 
     def _live(self, digest: bytes | None) -> wire.SessionState | None:
         """Return the session if its time is not over. None stands for an impossible id."""
@@ -256,11 +258,6 @@ class MemoryStore(BaseSessionStore):
         reply = self._table.patch(command, self._now(), next(self._versions))
         return self._shown(session_id, digest, reply)
 
-    def _version_of(self, reply: wire.Written | wire.Failed) -> int:
-        if isinstance(reply, wire.Failed):
-            raise failure(reply) or UsageError(f"the session was refused: {reply.detail}")
-        return reply.version
-
     def _shown(self, session_id: str, digest: bytes, reply: wire.Session | wire.Failed) -> StoredSession:
         """Return the session of a reply, or raise why the one with this digest was not changed."""
         if isinstance(reply, wire.Session):
@@ -271,7 +268,3 @@ class MemoryStore(BaseSessionStore):
         if reply.code == wire.FailureCode.TOO_LARGE:
             raise oversized(reply.detail)
         raise refused_patch(self._table.sessions[digest].data, reply.detail)
-
-
-def _count_of(reply: wire.Counted) -> int:
-    return sum(count for _, count in reply.counts)

@@ -1,7 +1,7 @@
 """How stores turn the replies to their commands into sessions and errors."""
 
 from greenroom import wire
-from greenroom.errors import GreenroomError, PathThroughListError, SessionExistsError
+from greenroom.errors import GreenroomError, PathThroughListError, SessionExistsError, UsageError
 from greenroom.fields import Unchanged, checked_user_id, datetime_of
 from greenroom.ids import handle_of
 from greenroom.patching import LIST_IN_PATH
@@ -38,6 +38,18 @@ def session_info(user_id: str, entry: wire.SessionHandle) -> SessionInfo:
         label=entry.label,
         version=entry.version,
     )
+
+
+def count_of(reply: wire.Counted) -> int:
+    """Return how many sessions a command met, on all shards together."""
+    return sum(count for _, count in reply.counts)
+
+
+def written_version(reply: wire.Written | wire.Failed) -> int:
+    """Return the version that a store of one table wrote. Raises why it did not."""
+    if isinstance(reply, wire.Failed):
+        raise failure(reply) or UsageError(f"the session was refused: {reply.detail}")
+    return reply.version
 
 
 def failure(reply: wire.Failed) -> GreenroomError | None:

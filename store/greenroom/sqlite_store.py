@@ -9,13 +9,13 @@ import weakref
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
 from greenroom import wire
 from greenroom.clocks import microseconds_by
-from greenroom.codec import encode_data
+from greenroom.codec import encode_within_limit
 from greenroom.errors import UsageError
 from greenroom.fields import (
     UNCHANGED,
@@ -41,7 +41,14 @@ from greenroom.ids import (
 )
 from greenroom.options import CALLS, SQLITE_STORE
 from greenroom.patching import Changes, PathLike, PathValues, encode_changes
-from greenroom.replies import failure, session_info, stored_session, user_change
+from greenroom.replies import (
+    count_of,
+    failure,
+    session_info,
+    stored_session,
+    user_change,
+    written_version,
+)
 from greenroom.sessions import (
     ALL_FEATURES,
     BaseSessionStore,
@@ -121,9 +128,9 @@ class SqliteStore(BaseSessionStore):
         expires = micros_of(session.expires, "expires")
         user_id = checked_user_id(session.user_id)
         label = checked_label(session.label)
-        data = self._encoded(session.data)
+        data = encode_within_limit(session.data)
         command = wire.Create(0, 0, 0, point, digest, user_id, created, expires, absolute, label, data)
-        return _version_of(await self._engine.perform(command))
+        return written_version(await self._engine.perform(command))
 
     async def get(self, session_id: str) -> SessionData | None:
         """Return the session, or None if there is none or it has expired."""
@@ -155,11 +162,11 @@ class SqliteStore(BaseSessionStore):
         user_id = checked_user_id(session.user_id)
         label = checked_label(session.label)
         check_version(version)
-        data = self._encoded(session.data)
+        data = encode_within_limit(session.data)
         if digest is None:
             raise not_found()
         command = wire.Update(0, 0, 0, 0, digest, user_id, expires, label, data, version)
-        return _version_of(await self._engine.perform(command))
+        return written_version(await self._engine.perform(command))
 
     async def delete(self, session_id: str) -> None:
         """Remove the session. That there is none is fine."""
@@ -174,7 +181,7 @@ class SqliteStore(BaseSessionStore):
         """
         removed = 0
         while True:
-            some = _count_of(await self._engine.perform(wire.Clean(0, 0, 0, ())))
+            some = count_of(await self._engine.perform(wire.Clean(0, 0, 0, ())))
             removed += some
             if some < CLEAN_MAX:
                 return removed
@@ -222,7 +229,7 @@ class SqliteStore(BaseSessionStore):
         reply = await self._engine.perform(command)
         if isinstance(reply, wire.Failed) and reply.code == wire.FailureCode.CONFLICT:
             return None
-        return msgspec.structs.replace(stored, version=_version_of(reply), expires_us=expires, data=data)
+        return msgspec.structs.replace(stored, version=written_version(reply), expires_us=expires, data=data)
 
     async def rotate(
         self,
@@ -267,14 +274,9 @@ class SqliteStore(BaseSessionStore):
         """Log the user out everywhere, except in the session with the id `keep`; return how many ended."""
         user_id = checked_present_user_id(user_id)
         kept = b"" if keep is None else digest_of(keep)
-        return _count_of(await self._engine.perform(wire.DeleteByUser(0, 0, 0, user_id, kept, ())))
+        return count_of(await self._engine.perform(wire.DeleteByUser(0, 0, 0, user_id, kept, ())))
 
     # --- inside ------------------------------------------------------------------------------------------
-
-    def _encoded(self, data: dict[Any, Any]) -> bytes:
-        encoded = encode_data(data)
-        check_data_size(encoded)
-        return encoded
 
     async def _patched(
         self, session_id: str, changes: Changes, user_id: str | Unchanged | None, expires: datetime | None
@@ -302,21 +304,6 @@ class SqliteStore(BaseSessionStore):
         if state is None:
             raise not_found()
         raise refused_patch(state.data, reply.detail)
-
-
-def _version_of(reply: wire.Written | wire.Failed) -> int:
-    if isinstance(reply, wire.Failed):
-        _raise_failed(reply)
-    return reply.version
-
-
-def _raise_failed(reply: wire.Failed) -> NoReturn:
-    error = failure(reply)
-    raise UsageError(f"the session was refused: {reply.detail}") if error is None else error
-
-
-def _count_of(reply: wire.Counted) -> int:
-    return sum(count for _, count in reply.counts)
 
 
 def _checked_path(path: str | os.PathLike[str]) -> str:

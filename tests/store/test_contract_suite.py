@@ -116,8 +116,15 @@ class Showing(MemoryStore):
 
 
 class Pickling(MemoryStore):
-    def _encoded(self, data: dict[Any, Any]) -> bytes:
-        return super()._encoded({"pickled": pickle.dumps(data)})
+    async def create(self, session: SessionData) -> int:
+        return await super().create(_pickled(session))
+
+    async def update(self, session_id: str, session: SessionData, *, version: int | None = None) -> int:
+        return await super().update(session_id, _pickled(session), version=version)
+
+
+def _pickled(session: SessionData) -> SessionData:
+    return replace(session, data={"pickled": pickle.dumps(session.data)})
 
 
 class Boasting(MemoryStore):
