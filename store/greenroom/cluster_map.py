@@ -32,6 +32,10 @@ class ActorEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     which proves nothing about its life: it may still run and serve. "dead" is final: its exit was seen.
 
     `host` identifies the kernel and pid namespace in which (`pid`, `started_ticks`) has a meaning.
+
+    `durability` is "" if the actor keeps nothing on disk, else "interval" or "fsync". `directory` then names
+    the directory that it writes to, which its successors in the slot open again, and `mark` how far that had
+    come when the actor opened it.
     """
 
     incarnation: bytes
@@ -42,6 +46,9 @@ class ActorEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     host: str
     pid: int
     started_ticks: int
+    durability: str = ""
+    directory: bytes = b""
+    mark: int = 0
 
 
 class SuspectRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -81,6 +88,9 @@ class ClusterMap(msgspec.Struct, array_like=True, frozen=True):
     `identity` is drawn at random when the cluster is created and stays the same for as long as it lives. It
     is empty where a release that knows none has passed the map on. Lineages and versions of maps of two
     clusters say nothing about each other, whatever their names.
+
+    `floors` holds, for each directory of an actor in the map, the highest mark that was seen of it: what
+    comes back with less is an older copy.
     """
 
     cluster: str
@@ -91,6 +101,7 @@ class ClusterMap(msgspec.Struct, array_like=True, frozen=True):
     actors: dict[bytes, ActorEntry]
     shards: tuple[ShardEntry, ...]
     identity: bytes = b""
+    floors: dict[bytes, int] = {}
 
     @property
     def shard_count(self) -> int:
@@ -142,6 +153,9 @@ class ClusterMap(msgspec.Struct, array_like=True, frozen=True):
         shards = list(self.shards)
         for index, entry in delta.shards:
             shards[index] = entry
+        floors = {**self.floors, **delta.floors}
+        for directory in delta.removed_floors:
+            floors.pop(directory, None)
         return ClusterMap(
             self.cluster,
             self.lineage,
@@ -151,6 +165,7 @@ class ClusterMap(msgspec.Struct, array_like=True, frozen=True):
             actors,
             tuple(shards),
             self.identity,
+            floors,
         )
 
 
@@ -165,6 +180,8 @@ class MapDelta(msgspec.Struct, array_like=True, frozen=True, gc=False):
     actors: tuple[ActorEntry, ...] = ()
     removed_actors: tuple[bytes, ...] = ()
     shards: tuple[tuple[int, ShardEntry], ...] = ()
+    floors: dict[bytes, int] = {}
+    removed_floors: tuple[bytes, ...] = ()
 
 
 def delta_between(old: ClusterMap, new: ClusterMap) -> MapDelta:
@@ -184,4 +201,6 @@ def delta_between(old: ClusterMap, new: ClusterMap) -> MapDelta:
             for index, (entry, before) in enumerate(zip(new.shards, old.shards, strict=True))
             if entry != before
         ),
+        floors={key: mark for key, mark in new.floors.items() if old.floors.get(key) != mark},
+        removed_floors=tuple(key for key in old.floors if key not in new.floors),
     )

@@ -35,10 +35,14 @@ class Proposal(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A compare-and-set on one shard's configuration.
 
     It applies if the shard's epoch is still `epoch`, and makes it `epoch + 1`. `nonce` makes it safe to
-    repeat: the reply says that it has applied already. `kind` is one of "start"     a shard without
+    repeat: the reply says that it has applied already. `last` is what a "recover" claims to hold: epoch and
+    number of its last record. `marks` says how far the directories of actors have come that this makes
+    count; once it is decided, older copies of them do not. `kind` is one of "start"     a shard without
     configuration, or whose members are all known dead, starts empty; proposed by
                 the incarnation in its first wanted slot
     "takeover"  a backup makes itself the only member
+    "recover"   of a shard whose members are all known dead, an heir of one makes itself the only member with
+                what its directory holds
     "remove", "add", "handover", "reaffirm"  proposed by the primary only
     """
 
@@ -48,6 +52,8 @@ class Proposal(msgspec.Struct, array_like=True, frozen=True, gc=False):
     kind: ShortText
     primary: Incarnation
     backups: Annotated[tuple[Incarnation, ...], msgspec.Meta(max_length=8)]
+    last: tuple[int, int] = (0, 0)
+    marks: Annotated[tuple[tuple[Incarnation, int], ...], msgspec.Meta(max_length=8)] = ()
 
 
 class Decision(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -1,7 +1,8 @@
 """What the batches on an actor's disk hold: entries about one shard each, in the order they came about.
 
-The log is the only authority. A snapshot counts from the entry `Based` that names it; without one it is left
-over from a crash. A configuration or a proposal is acted on once its entry is synced.
+The log is the only authority, and holds the snapshots of shards too: in chunks, among the other entries. A
+snapshot counts from the entry `Based` that ends it; without one it is left over from a crash. A configuration
+or a proposal is acted on once its entry is synced.
 """
 
 from typing import TypeAlias
@@ -63,14 +64,26 @@ class Proposed(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=5):
     backups: tuple[bytes, ...]
 
 
-class Based(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=6):
-    """The copy of a shard is a snapshot at `sequence`, and the log from there on; all before is void.
+class Chunk(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=8):
+    """A part of a snapshot of a shard at `sequence`, numbered from 0. `body` is a `SnapshotChunk`, encoded.
 
-    `snapshot` numbers the file. `ladder` is what the snapshot holds, by epoch.
+    Number 0 begins a snapshot, and leaves the copy of the shard as it is. What comes of the shard from there
+    on is for both.
     """
 
     shard: int
-    snapshot: int
+    sequence: int
+    number: int
+    body: bytes
+
+
+class Based(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=6):
+    """The copy of a shard is the snapshot that was begun last, at `sequence`, and what came since it began.
+
+    All before is void. Without a chunk the copy begins empty. `ladder` is what the snapshot holds, by epoch.
+    """
+
+    shard: int
     sequence: int
     time_us: int
     ladder: tuple[Rung, ...]
@@ -82,7 +95,7 @@ class Left(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=7):
     shard: int
 
 
-Entry: TypeAlias = Logged | Cut | Committed | Configured | Proposed | Based | Left
+Entry: TypeAlias = Logged | Cut | Committed | Configured | Proposed | Chunk | Based | Left
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(tuple[Entry, ...])

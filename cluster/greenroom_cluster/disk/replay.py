@@ -7,6 +7,7 @@ it need not have reached the other members.
 from greenroom_cluster.disk.batches import DamagedError
 from greenroom_cluster.disk.entries import (
     Based,
+    Chunk,
     Committed,
     Configured,
     Cut,
@@ -20,43 +21,65 @@ from greenroom_cluster.shard.state.records import Record
 
 
 class DiskCopy:
-    """One shard as the disk has it. `proposal` is the newest at the present epoch, None if there is none."""
+    """One shard as the disk has it: the `chunks` of a snapshot at `base.sequence`, and the records after it.
 
-    __slots__ = ("base", "committed", "configuration", "proposal", "records", "shard")
+    `proposal` is the newest at the present epoch, None if there is none. Without a `base` the snapshot has
+    not arrived as a whole: the copy stands for nothing.
+    """
 
-    def __init__(self, shard: int) -> None:
+    __slots__ = (
+        "base",
+        "chunks",
+        "committed",
+        "configuration",
+        "from_sequence",
+        "proposal",
+        "records",
+        "shard",
+    )
+
+    def __init__(self, shard: int, from_sequence: int) -> None:
         self.shard = shard
-        self.base = Based(shard, 0, 0, 0, ())
+        self.from_sequence = from_sequence
+        self.base: Based | None = None
+        self.chunks: list[bytes] = []
         self.records: list[Record] = []
-        self.committed = 0
+        self.committed = from_sequence
         self.configuration: Configured | None = None
         self.proposal: Proposed | None = None
 
     @property
     def appended(self) -> int:
         """The number of the last record."""
-        return self.base.sequence + len(self.records)
+        return self.from_sequence + len(self.records)
 
     @property
     def time_us(self) -> int:
         """The newest shard time that the copy has seen."""
-        return max(self.base.time_us, self.records[-1].time_us if self.records else 0)
+        based = 0 if self.base is None else self.base.time_us
+        return max(based, self.records[-1].time_us if self.records else 0)
 
     @property
     def ladder(self) -> tuple[Rung, ...]:
         """For each epoch in the copy, the number of its last record; the newest last."""
-        rungs = dict(self.base.ladder)
+        rungs = {} if self.base is None else dict(self.base.ladder)
         for record in self.records:
             rungs[record.epoch] = record.sequence
         return tuple(sorted(rungs.items()))
 
+    @property
+    def last(self) -> Rung:
+        """Epoch and number of the last record; (0, 0) if there never was one."""
+        ladder = self.ladder
+        return ladder[-1] if ladder else (0, 0)
+
     def cut(self, after: int) -> None:
         """Drop the records after a number. Raises DamagedError if that goes back behind the snapshot."""
-        if after < self.base.sequence:
+        if after < self.from_sequence:
             raise DamagedError(
-                f"shard {self.shard}: record {after + 1} comes after a snapshot at {self.base.sequence}"
+                f"shard {self.shard}: record {after + 1} comes after a snapshot at {self.from_sequence}"
             )
-        del self.records[after - self.base.sequence :]
+        del self.records[after - self.from_sequence :]
         self.committed = min(self.committed, after)
 
     def log(self, records: tuple[Record, ...]) -> None:
@@ -67,33 +90,75 @@ class DiskCopy:
         self.cut(first - 1)
         self.records.extend(records)
 
+    def take(self, entry: Logged | Cut | Committed | Configured | Proposed) -> None:
+        """Take in what concerns the log or the configuration. Raises DamagedError if it cannot follow."""
+        if isinstance(entry, Logged):
+            self.log(entry.records)
+        elif isinstance(entry, Cut):
+            self.cut(entry.after)
+        elif isinstance(entry, Committed):
+            self.committed = max(self.committed, min(entry.sequence, self.appended))
+        elif isinstance(entry, Configured):
+            if self.configuration is None or self.configuration.epoch != entry.epoch:
+                self.proposal = None
+            self.configuration = entry
+        else:
+            self.proposal = entry
+
+    def begin_at(self, based: Based) -> None:
+        """Count from now on. Raises DamagedError if the snapshot has not arrived as a whole."""
+        if based.sequence != self.from_sequence:
+            raise DamagedError(
+                f"shard {self.shard}: a snapshot at {based.sequence} ends one that began at "
+                f"{self.from_sequence}"
+            )
+        self.base = based
+        self.committed = max(self.committed, based.sequence)
+
 
 class Replay:
-    """Takes entries in their order; `copies` are the shards that the actor then holds."""
+    """Takes entries in their order; `copies` are the shards that the actor then holds.
+
+    The log may begin in the middle: what came before the oldest snapshot that counts was dropped. So entries
+    of a shard of which neither a copy nor a snapshot has begun are passed over.
+    """
 
     def __init__(self) -> None:
-        self.copies: dict[int, DiskCopy] = {}
+        self._held: dict[int, DiskCopy] = {}
+        self._begun: dict[int, DiskCopy] = {}
+
+    @property
+    def copies(self) -> dict[int, DiskCopy]:
+        """The shards held as a whole."""
+        return self._held
 
     def take(self, entry: Entry) -> None:
         """Take in the next entry. Raises DamagedError if it cannot follow those before it."""
+        shard = entry.shard
         if isinstance(entry, Left):
-            self.copies.pop(entry.shard, None)
-            return
-        copy = self.copies.get(entry.shard)
-        if copy is None:
-            copy = self.copies[entry.shard] = DiskCopy(entry.shard)
-        if isinstance(entry, Logged):
-            copy.log(entry.records)
-        elif isinstance(entry, Cut):
-            copy.cut(entry.after)
-        elif isinstance(entry, Committed):
-            copy.committed = max(copy.committed, min(entry.sequence, copy.appended))
-        elif isinstance(entry, Configured):
-            if copy.configuration is None or copy.configuration.epoch != entry.epoch:
-                copy.proposal = None
-            copy.configuration = entry
-        elif isinstance(entry, Proposed):
-            copy.proposal = entry
+            self._held.pop(shard, None)
+            self._begun.pop(shard, None)
+        elif isinstance(entry, Chunk):
+            self._take_chunk(entry)
+        elif isinstance(entry, Based):
+            begun = self._begun.pop(shard, None)
+            if begun is None:
+                # Without a chunk it is an empty beginning: nothing was held before.
+                begun = DiskCopy(shard, entry.sequence)
+            begun.begin_at(entry)
+            self._held[shard] = begun
         else:
-            copy.base, copy.committed = entry, entry.sequence
-            copy.records = [each for each in copy.records if each.sequence > entry.sequence]
+            for copies in (self._held, self._begun):
+                copy = copies.get(shard)
+                if copy is not None:
+                    copy.take(entry)
+
+    def _take_chunk(self, chunk: Chunk) -> None:
+        if chunk.number == 0:
+            self._begun[chunk.shard] = DiskCopy(chunk.shard, chunk.sequence)
+        begun = self._begun.get(chunk.shard)
+        if begun is None:
+            return  # the beginning of this snapshot was dropped, because a later one counts
+        if chunk.number != len(begun.chunks):
+            raise DamagedError(f"shard {chunk.shard}: chunk {chunk.number} comes after {len(begun.chunks)}")
+        begun.chunks.append(chunk.body)

@@ -6,6 +6,7 @@ import msgspec
 
 from greenroom import wire
 from greenroom_cluster.coordination.messages import Proposal
+from greenroom_cluster.disk.entries import Entry
 from greenroom_cluster.shard.clients.operations import ShardPart
 from greenroom_cluster.shard.messages import PeerReply, PeerRequest
 
@@ -60,6 +61,19 @@ class Propose(Effect, frozen=True, gc=False):
     proposal: Proposal
 
 
+class Persist(Effect, frozen=True, gc=False):
+    """Append these to the log on disk; `Synced` says once they are stable. Positions rise by one."""
+
+    position: int
+    entries: tuple[Entry, ...]
+
+
+class DropBefore(Effect, frozen=True, gc=False):
+    """No batch of the log on disk before the one with this number is needed any longer."""
+
+    mark: int
+
+
 class Transition(Effect, frozen=True, gc=False):
     """A replica changed role, epoch or members: one structured log line."""
 
@@ -98,6 +112,8 @@ HostEffect: TypeAlias = (
     | Connect
     | Disconnect
     | Propose
+    | Persist
+    | DropBefore
     | Transition
     | Warned
     | MemoryFull

@@ -72,6 +72,23 @@ class CoordinationUp(Input, frozen=True, gc=False):
     """The connection to the coordinator is up, perhaps again: open proposals must be sent again."""
 
 
+class Written(Input, frozen=True, gc=False):
+    """What `Persist` gave up to this position survives the end of this process, but not of the host."""
+
+    position: int
+
+
+class Synced(Input, frozen=True, gc=False):
+    """What `Persist` gave up to this position is on stable storage.
+
+    `mark` is the number of the newest batch there, `stored_bytes` what all batches take.
+    """
+
+    position: int
+    mark: int
+    stored_bytes: int
+
+
 class MemoryMeasured(Input, frozen=True, gc=False):
     """How much memory this process takes: its resident size."""
 
@@ -92,5 +109,7 @@ HostInput: TypeAlias = (
     | Decisions
     | CoordinationUp
     | MemoryMeasured
+    | Written
+    | Synced
     | Tick
 )

@@ -106,12 +106,16 @@ class SnapshotChunk(wire.Frame, frozen=True, tag=84):
 
 
 class SnapshotOk(wire.Frame, frozen=True, tag=85):
-    """The joiner holds the snapshot up to this chunk; after the last one it is ready to be added."""
+    """The joiner holds the snapshot up to this chunk; after the last one it is ready to be added.
+
+    `mark` is how far its directory had come when the chunk was on stable storage, 0 if it has none.
+    """
 
     shard: int
     epoch: int
     join: int
     number: int
+    mark: int = 0
 
 
 class SnapshotRefused(wire.Frame, frozen=True, tag=86):

@@ -6,6 +6,7 @@ from greenroom import wire
 from greenroom_cluster.disk.batches import DamagedError
 from greenroom_cluster.disk.entries import (
     Based,
+    Chunk,
     Committed,
     Configured,
     Cut,
@@ -38,11 +39,24 @@ def proposed(epoch: int) -> Proposed:
     return Proposed(3, epoch, b"p" * 12, "remove", ONE, ())
 
 
-def copy_after(*entries: Entry) -> DiskCopy:
+def empty() -> Based:
+    return Based(3, 0, 0, ())
+
+
+def snapshot(sequence: int, *parts: bytes) -> list[Entry]:
+    return [Chunk(3, sequence, number, body) for number, body in enumerate(parts)]
+
+
+def replayed(*entries: Entry) -> dict[int, DiskCopy]:
     replay = Replay()
     for entry in decode_entries(encode_entries(entries)):
         replay.take(entry)
-    return replay.copies[3]
+    return replay.copies
+
+
+def copy_after(*entries: Entry) -> DiskCopy:
+    """Return shard 3, which began empty."""
+    return replayed(empty(), *entries)[3]
 
 
 def test_records_follow_each_other() -> None:
@@ -68,16 +82,43 @@ def test_the_commit_point_is_no_further_than_the_log() -> None:
 
 
 def test_a_snapshot_takes_the_place_of_what_came_before() -> None:
-    copy = copy_after(logged(1, 2, 3, 4), Based(3, 7, 3, 5000, ((1, 3),)))
-    assert copy.base.snapshot == 7
-    assert [each.sequence for each in copy.records] == [4]
-    assert (copy.committed, copy.appended, copy.time_us) == (3, 4, 5000)
-    assert copy.ladder == ((1, 4),)
+    ended = Based(3, 3, 5000, ((1, 3),))
+    copy = copy_after(logged(1, 2, 3, 4), *snapshot(3, b"a", b"b"), logged(4), ended, logged(5))
+    assert copy.chunks == [b"a", b"b"]
+    assert [each.sequence for each in copy.records] == [4, 5]
+    assert (copy.committed, copy.appended, copy.time_us, copy.last) == (3, 5, 5000, (1, 5))
+
+
+def test_a_snapshot_that_has_not_ended_changes_nothing() -> None:
+    copy = copy_after(logged(1, 2), *snapshot(2, b"a"), logged(3))
+    assert copy.chunks == []
+    assert [each.sequence for each in copy.records] == [1, 2, 3]
+
+
+def test_a_snapshot_begun_again_has_nothing_of_the_first_attempt() -> None:
+    entries = [*snapshot(0, b"old"), logged(1), *snapshot(1, b"new"), Based(3, 1, 0, ((1, 1),))]
+    copy = replayed(*entries)[3]
+    assert (copy.chunks, copy.records) == ([b"new"], [])
+
+
+def test_a_joiner_holds_nothing_before_its_snapshot_has_ended() -> None:
+    entries = [*snapshot(7, b"a"), logged(8)]
+    assert replayed(*entries) == {}
+    assert replayed(*entries, Based(3, 7, 0, ((1, 7),)))[3].appended == 8
+
+
+def test_a_log_may_begin_in_the_middle() -> None:
+    dropped = [logged(5), configured(1), Chunk(3, 5, 2, b"c"), Committed(3, 5)]
+    copy = replayed(*dropped, *snapshot(6, b"d"), logged(7), configured(2), Based(3, 6, 0, ((1, 6),)))[3]
+    assert (copy.chunks, copy.appended) == ([b"d"], 7)
+    assert copy.configuration == configured(2)
 
 
 def test_a_copy_that_joined_anew_has_nothing_of_the_former() -> None:
     copy = copy_after(
-        logged(1, 2, 3, 4, 5), configured(1), Left(3), Based(3, 8, 2, 0, ((2, 2),)), logged(3, epoch=2)
+        *(logged(1, 2, 3, 4, 5), configured(1), Left(3)),
+        *snapshot(2, b"a"),
+        *(logged(3, epoch=2), Based(3, 2, 0, ((2, 2),))),
     )
     assert copy.ladder == ((2, 3),)
     assert copy.configuration is None
@@ -91,17 +132,21 @@ def test_a_proposal_is_open_until_the_epoch_is_another() -> None:
 
 
 def test_what_was_given_up_is_not_held() -> None:
-    replay = Replay()
-    for entry in (logged(1), Left(3)):
-        replay.take(entry)
-    assert replay.copies == {}
+    assert replayed(empty(), logged(1), Left(3)) == {}
 
 
 def test_a_gap_is_damage() -> None:
     with pytest.raises(DamagedError, match="record 4 comes after 2"):
         copy_after(logged(1, 2), logged(4))
+    with pytest.raises(DamagedError, match="chunk 2 comes after 1"):
+        replayed(Chunk(3, 0, 0, b""), Chunk(3, 0, 2, b""))
 
 
 def test_a_cut_behind_the_snapshot_is_damage() -> None:
     with pytest.raises(DamagedError, match="after a snapshot at 3"):
-        copy_after(Based(3, 7, 3, 0, ()), Cut(3, 2))
+        copy_after(*snapshot(3, b"a"), Based(3, 3, 0, ()), Cut(3, 2))
+
+
+def test_a_snapshot_that_ends_another_is_damage() -> None:
+    with pytest.raises(DamagedError, match="snapshot at 4 ends one that began at 3"):
+        replayed(*snapshot(3, b"a"), Based(3, 4, 0, ()))
