@@ -18,3 +18,20 @@ def sync_directory(directory: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Have a file hold this, or after a crash what it held before. Raises OSError.
+
+    It is written beside the former one, with mode 0600, synced, and renamed.
+    """
+    temporary = path.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(file, content)
+        os.fsync(file)
+    finally:
+        os.close(file)
+    temporary.rename(path)
+    sync_directory(path.parent)

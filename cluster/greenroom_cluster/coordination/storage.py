@@ -26,7 +26,7 @@ from greenroom.cluster_map import ClusterMap
 from greenroom.errors import GreenroomError, InvariantError, UsageError
 from greenroom_cluster.coordination.boot_note import BootNote
 from greenroom_cluster.coordination.bounds import MAP_BYTES_MAX, map_objection
-from greenroom_cluster.lasting_files import sync_directory, write_all
+from greenroom_cluster.lasting_files import replace_file
 
 FORMAT_VERSION = 1
 _MAGIC = b"GREENMAP"
@@ -147,7 +147,7 @@ class MapStorage:
             # Whichever of the two a crash leaves is the newest: no one was told of the other.
             self._note.write(*((self._content, content) if self._content else (content,)))
         try:
-            self._replace(content)
+            replace_file(self._path, content)
             self._mark(cluster_map.cluster)
         except OSError as error:
             self._failure = (
@@ -158,18 +158,6 @@ class MapStorage:
         self._content = content
         if self._vouched:
             self._note.write(content)
-
-    def _replace(self, content: bytes) -> None:
-        temporary = self._directory / "map.tmp"
-        temporary.unlink(missing_ok=True)
-        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            write_all(file, content)
-            os.fsync(file)
-        finally:
-            os.close(file)
-        temporary.rename(self._path)
-        sync_directory(self._directory)
 
     def _mark(self, cluster: str) -> None:
         """Note in the lock file that a map was saved, so that its loss is not taken for a first start."""

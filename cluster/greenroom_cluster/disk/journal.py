@@ -1,28 +1,31 @@
 """The log of one actor slot on disk: segments of batches, of which the newest is written.
 
-    lock                        held with flock(2) while an actor uses the directory
     log-<number>-<copy>.db      a segment; the number is that of its first batch
     synced                      the newest batch known to be on stable storage; a hint, itself never synced
 
 Opening writes the newest segment anew, as its next copy, and syncs that before anything is told of what was
 read. What the kernel shows of a file need not be on the disk: after a kill it holds writes that were never
-synced, and after a failed sync pages that no later sync will write.
+synced, and after a failed sync pages that no later sync will write. Then it writes a batch of its own, so
+that the number of the newest batch tells a directory from a copy that was made before.
 """
 
-import fcntl
 import os
 import sqlite3
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import NamedTuple
 
-from greenroom.errors import GreenroomError, UsageError
-from greenroom_cluster.disk.batches import Batch, believable, encode_batch
+import msgspec
+
+from greenroom.errors import GreenroomError
+from greenroom_cluster.disk.batches import Batch, DamagedError, believable, encode_batch
+from greenroom_cluster.disk.directory import Directory
 from greenroom_cluster.disk.entries import Entry, decode_entries, encode_entries
-from greenroom_cluster.disk.segment import Segment, read_segment, remove_segment
+from greenroom_cluster.disk.segment import Segment, read_segment, remove_segment, segment_bytes
 from greenroom_cluster.lasting_files import sync_directory
 
 SEGMENT_BYTES = 64 << 20
@@ -42,22 +45,32 @@ class _Found(NamedTuple):
 
 
 class Journal:
-    """The directory of one actor slot, locked for this process while open. Its methods block.
+    """The log in a directory, which is closed with it. Its methods block.
 
-    Raises UsageError if another process holds the directory or it cannot be used, DamagedError if it lacks
-    what was synced.
+    With `syncs` a batch is synced once it is appended. Without, it survives the end of this process then, and
+    is synced once `sync` has returned. `appended` and `synced` are the newest batches of which that is so.
+
+    Raises DamagedError if the directory lacks what was synced. DiskFailedError, when a write or a sync fails,
+    is raised then and on every later call.
     """
 
-    def __init__(self, directory: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
-        self._directory = directory
+    def __init__(
+        self, directory: Directory, *, syncs: bool = True, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
+        self._owned = directory
+        self._directory = directory.path
+        self._syncs = syncs
         self._segment_bytes = segment_bytes
         self._failure = ""
         self._sealing: Thread | None = None
-        self._lock = _locked(directory)
+        self._sealed_bytes = 0
+        self._closed = False
         self._note = -1
         try:
-            self._note = os.open(directory / "synced", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._open()
+            with self._final():
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                self._note = os.open(self._directory / "synced", flags, 0o600)
+                self._open()
         except BaseException:
             self._release()
             raise
@@ -65,76 +78,112 @@ class Journal:
     def _open(self) -> None:
         segments = _segments(self._directory)
         self._tail: list[Batch] = []
-        self.synced = 0
+        self.appended = self.synced = 0
         if segments:
             newest = segments.pop()
             self._tail = believable(read_segment(newest.path), newest.first, self._noted())
-            self.synced = newest.first + len(self._tail) - 1
+            self.appended = self.synced = newest.first + len(self._tail) - 1
             if self._tail:
                 segments.append(self._written_anew(newest))
             remove_segment(newest.path)
         self._sealed = segments
         self._read = segments[: -1 if self._tail else None]
+        self._weigh()
         self._segment = self._begun()
-        self.note_synced()
+        self._append(())
+        self._sync()
+
+    @property
+    def stored_bytes(self) -> int:
+        """What all segments take on disk."""
+        return self._sealed_bytes + self._segment.stored_bytes
 
     def entries(self) -> Iterator[Entry]:
         """Yield what the directory held when it was opened, once, before anything is appended.
 
-        Raises DamagedError if a batch is missing that was synced.
+        Raises DamagedError if a batch is missing that was synced, or is none of ours.
         """
         followers = [found.first for found in self._sealed[1:]] + [self._segment.first]
         for found, follower in zip(self._read, followers, strict=False):
             for batch in believable(read_segment(found.path), found.first, follower - 1):
-                yield from decode_entries(batch.body)
+                yield from _entries(batch)
         tail, self._tail, self._read = self._tail, [], []
         for batch in tail:
-            yield from decode_entries(batch.body)
+            yield from _entries(batch)
 
     def append(self, entries: tuple[Entry, ...]) -> int:
-        """Write entries as one batch, which is on stable storage when this returns; return its number.
-
-        Raises DiskFailedError, then and on every later call.
-        """
-        if self._failure:
-            raise DiskFailedError(self._failure)
-        batch = Batch(self.synced + 1, self.synced, encode_entries(entries))
-        try:
-            self._segment.append(batch.number, encode_batch(batch))
-            self.synced = batch.number
-            if self._segment.written_bytes >= self._segment_bytes:
+        """Write entries as one batch, and return its number."""
+        with self._final():
+            self._append(entries)
+            if self._segment.stored_bytes >= self._segment_bytes:
+                self._sync()
                 self._seal_behind()
-        except (sqlite3.Error, OSError) as error:
-            self._fail(error)
-            raise DiskFailedError(self._failure) from error
-        return self.synced
+        return self.appended
 
-    def note_synced(self) -> None:
+    def sync(self) -> None:
+        """Wait until all that was appended is on stable storage."""
+        with self._final():
+            self._sync()
+
+    def drop_before(self, number: int) -> None:
+        """Delete the segments that hold no batch from this one on."""
+        with self._final():
+            self._wait_sealed()
+            before = len(self._sealed)
+            while self._sealed:
+                follower = self._sealed[1].first if len(self._sealed) > 1 else self._segment.first
+                if follower > number:
+                    break
+                remove_segment(self._sealed.pop(0).path)
+            if len(self._sealed) < before:
+                sync_directory(self._directory)
+                self._weigh()
+
+    def close(self) -> None:
+        """Seal what was written, and close the directory; closing twice is fine."""
+        if self._closed:
+            return
+        self._wait_sealed()
+        try:
+            if self._failure:
+                self._segment.abandon()
+            else:
+                with self._final():
+                    self._segment.seal()
+                    self.synced = self.appended
+                    self._note_synced()
+        finally:
+            self._release()
+
+    def _append(self, entries: tuple[Entry, ...]) -> None:
+        batch = Batch(self.appended + 1, self.synced, encode_entries(entries))
+        self._segment.append(batch.number, encode_batch(batch))
+        self.appended = batch.number
+        if self._syncs:
+            self.synced = batch.number
+            self._note_synced()
+
+    def _sync(self) -> None:
+        if self.synced < self.appended:
+            self._segment.sync()
+            self.synced = self.appended
+            self._note_synced()
+
+    def _note_synced(self) -> None:
         """Write down what is synced: without that, losing the very last batches looks like a torn end."""
         numbers = struct.pack(">Q", self.synced)
         os.pwrite(self._note, _NOTE.pack(self.synced, zlib.crc32(numbers)), 0)
 
-    def drop_before(self, number: int) -> None:
-        """Delete the segments that hold no batch from this one on."""
-        self._wait_sealed()
-        while self._sealed:
-            follower = self._sealed[1].first if len(self._sealed) > 1 else self._segment.first
-            if follower > number:
-                break
-            remove_segment(self._sealed.pop(0).path)
-        sync_directory(self._directory)
-
-    def close(self) -> None:
-        """Seal what was written, and give up the lock; closing twice is fine."""
-        if self._lock < 0:
-            return
-        self._wait_sealed()
+    @contextmanager
+    def _final(self) -> Iterator[None]:
+        """Have an error of the disk be the last one."""
         if self._failure:
-            self._segment.abandon()
-        else:
-            self._segment.seal()
-            self.note_synced()
-        self._release()
+            raise DiskFailedError(self._failure)
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            self._fail(error)
+            raise DiskFailedError(self._failure) from error
 
     def _written_anew(self, found: _Found) -> _Found:
         """Write what is believed of a segment as its next copy, which counts from when its name is synced."""
@@ -149,7 +198,8 @@ class Journal:
         return copy
 
     def _begun(self) -> Segment:
-        segment = Segment(_path(self._directory, self.synced + 1, 0), self.synced + 1)
+        first = self.appended + 1
+        segment = Segment(_path(self._directory, first, 0), first, syncs=self._syncs)
         sync_directory(self._directory)
         return segment
 
@@ -158,6 +208,7 @@ class Journal:
         self._wait_sealed()
         full = self._segment
         self._sealed.append(_Found(full.first, 0, full.path))
+        self._weigh()
         self._segment = self._begun()
         self._sealing = Thread(target=self._seal, args=(full,), name="sealing", daemon=True)
         self._sealing.start()
@@ -165,7 +216,8 @@ class Journal:
     def _seal(self, full: Segment) -> None:
         try:
             full.seal()
-        except sqlite3.Error as error:
+            self._weigh()
+        except (sqlite3.Error, OSError) as error:
             self._fail(error)
 
     def _wait_sealed(self) -> None:
@@ -180,11 +232,15 @@ class Journal:
         number, checksum = _NOTE.unpack(data)
         return int(number) if checksum == zlib.crc32(data[:8]) else 0
 
+    def _weigh(self) -> None:
+        self._sealed_bytes = sum(segment_bytes(found.path) for found in self._sealed)
+
     def _release(self) -> None:
-        for file in (self._note, self._lock):
-            if file >= 0:
-                os.close(file)
-        self._note = self._lock = -1
+        self._closed = True
+        if self._note >= 0:
+            os.close(self._note)
+            self._note = -1
+        self._owned.close()
 
     def _fail(self, error: sqlite3.Error | OSError) -> None:
         self._failure = (
@@ -193,25 +249,11 @@ class Journal:
         )
 
 
-def _locked(directory: Path) -> int:
-    """Return a locked file in the directory, which is made with mode 0700 if it is not there."""
+def _entries(batch: Batch) -> tuple[Entry, ...]:
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise UsageError(
-            f"the directory {directory} cannot be used ({error.strerror}): make it a directory that this "
-            "user may write to, or choose another with --data-dir (GREENROOM_DATA_DIR)"
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise UsageError(
-            f"another process uses the directory {directory}: stop it, or choose another with --data-dir "
-            "(GREENROOM_DATA_DIR)"
-        ) from error
-    return lock
+        return decode_entries(batch.body)
+    except msgspec.MsgspecError as error:
+        raise DamagedError(f"batch {batch.number} holds what this release cannot read: {error}") from error
 
 
 def _segments(directory: Path) -> list[_Found]:

@@ -9,7 +9,7 @@ stays in the write-ahead log until the segment is sealed.
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 APPLICATION_ID = 0x47524A31
@@ -20,12 +20,15 @@ _INSERT = "INSERT INTO batch VALUES (?, ?)"
 
 
 class Segment:
-    """A new segment, for batches from `first` on. Methods block, and one thread at a time may call them."""
+    """A new segment, for batches from `first` on. Methods block, and one thread at a time may call them.
 
-    def __init__(self, path: Path, first: int) -> None:
+    With `syncs` a batch is on stable storage once it is appended. Without, it is in the file then, where it
+    survives the end of this process, and on stable storage once `sync` has returned.
+    """
+
+    def __init__(self, path: Path, first: int, *, syncs: bool = True) -> None:
         self.path = path
         self.first = first
-        self.written_bytes = 0
         # Nobody else may read it, not even before the mode is set.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -35,15 +38,28 @@ class Segment:
         execute("PRAGMA synchronous = FULL")
         execute("PRAGMA wal_autocheckpoint = 0")
         execute(_CREATE)
+        if not syncs:
+            # A commit still writes all of its pages to the file, but no longer waits for the disk.
+            execute("PRAGMA synchronous = NORMAL")
+        # From here on, so that an error of any later write back is told to `sync`.
+        self._log = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+
+    @property
+    def stored_bytes(self) -> int:
+        """What the segment takes on disk."""
+        return os.fstat(self._log).st_size
 
     def append(self, number: int, data: bytes) -> None:
-        """Write a batch and wait until it is on stable storage.
+        """Write a batch.
 
         Raises sqlite3.Error if that failed. Whether it is there is unknown then, and stays so: the kernel may
         call the next sync a success without having written the pages of this one (Rebello et al., ATC 2020).
         """
         self._connection.execute(_INSERT, (number, data))
-        self.written_bytes += len(data)
+
+    def sync(self) -> None:
+        """Wait until all batches are on stable storage. Raises OSError, which is as final as above."""
+        os.fdatasync(self._log)
 
     def append_all(self, batches: Sequence[tuple[int, bytes]]) -> None:
         """Write batches in one go, and wait until all are on stable storage."""
@@ -52,13 +68,16 @@ class Segment:
         self._connection.execute("COMMIT")
 
     def seal(self) -> None:
-        """Move the batches out of the write-ahead log, and close the file for good."""
+        """Move the batches, synced, out of the write-ahead log, and close the file for good."""
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._connection.close()
+        self.abandon()
 
     def abandon(self) -> None:
-        """Close the file as it is, with its write-ahead log."""
+        """Close the file as it is."""
         self._connection.close()
+        if self._log >= 0:
+            os.close(self._log)
+            self._log = -1
 
 
 def read_segment(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -76,3 +95,12 @@ def remove_segment(path: Path) -> None:
     """Delete a segment and what SQLite keeps beside it; that there is none is fine."""
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def segment_bytes(path: Path) -> int:
+    """Return what a segment takes on disk, its write-ahead log counted."""
+    total = 0
+    for suffix in ("", "-wal"):
+        with suppress(FileNotFoundError):
+            total += path.with_name(path.name + suffix).stat().st_size
+    return total

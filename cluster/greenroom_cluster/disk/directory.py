@@ -1,0 +1,228 @@
+"""The directory of one actor slot: who it is, where it lies, and which incarnations opened it.
+
+    lock        held with flock(2) while an actor uses the directory
+    identity    magic, format, CRC-32 of the rest, then the identity in msgpack
+    damaged/    what was here before damage was found; an operator removes it
+
+The log beside them is the `Journal`'s. An actor that holds the lock knows that all which opened the directory
+before it are dead, unless this is a copy: the lock of a copy proves nothing. So a directory that is not where
+it was last used is refused, until an operator says that no process uses the original.
+"""
+
+import fcntl
+import os
+import struct
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from greenroom.errors import UsageError
+from greenroom_cluster.disk.batches import DamagedError
+from greenroom_cluster.lasting_files import replace_file, sync_directory
+
+FORMAT_VERSION = 1
+INCARNATIONS_KEPT = 16
+_MAGIC = b"GREENDIR"
+_HEADER = struct.Struct(">8sHI")
+_MACHINE = Path("/etc/machine-id")
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a directory lies. `machine` is empty where hosts have no machine-id.
+
+    The number of a device holds for one boot; the id of a file system outlives it, and is 0 if there is none.
+    """
+
+    machine: str
+    boot: str
+    device: int
+    filesystem: int
+    inode: int
+
+    @classmethod
+    def of(cls, directory: Path) -> "Place":
+        """Return where a directory lies now. Raises OSError."""
+        found = directory.stat()
+        return cls(_line(_MACHINE), _line(_BOOT), found.st_dev, os.statvfs(directory).f_fsid, found.st_ino)
+
+    def moved_from(self, former: "Place") -> str:
+        """Return what shows that this is not the directory that was used there; empty if nothing does."""
+        if self.machine != former.machine:
+            return "it was last used on another machine"
+        if self.inode != former.inode:
+            return "it was last used as another directory"
+        boot_alike = self.boot == former.boot
+        known = bool(self.filesystem and former.filesystem)
+        same = self.filesystem == former.filesystem if known else self.device == former.device
+        if not same or (boot_alike and self.device != former.device):
+            return "it was last used on another file system"
+        return ""
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who a directory is: `directory` is 16 random bytes made with it, `incarnations` opened it last."""
+
+    directory: bytes
+    cluster: str
+    place: Place
+    incarnations: tuple[bytes, ...] = ()
+
+
+_decoder = msgspec.msgpack.Decoder(Identity)
+
+
+class Directory:
+    """A directory, locked for this process while open; it is made with mode 0700 if it is not there.
+
+    Raises UsageError if another process holds it or it cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = _locked(path)
+
+    def close(self) -> None:
+        """Give up the lock; closing twice is fine."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def enter(self, cluster: str, incarnation: bytes) -> Identity:
+        """Note, lastingly, that this incarnation opens the directory, and return who that is.
+
+        Raises UsageError if it was moved or copied, or belongs to another cluster, DamagedError if it does
+        not say who it is though it has a log, and OSError if it cannot be written.
+        """
+        place = Place.of(self.path)
+        known = read_identity(self.path)
+        if known is None:
+            known = Identity(os.urandom(16), cluster, place)
+        moved = place.moved_from(known.place)
+        if moved:
+            raise UsageError(
+                f"the directory {self.path} was moved or copied here: {moved}. If no process uses the "
+                f"original any more, say so with `greenroom adopt-directory {self.path}`; else choose an "
+                "empty directory with --data-dir (GREENROOM_DATA_DIR)"
+            )
+        if known.cluster != cluster:
+            raise UsageError(
+                f"the directory {self.path} is of the cluster {known.cluster!r}, and this one is "
+                f"{cluster!r}: name the other with --cluster (GREENROOM_CLUSTER), or choose an empty "
+                "directory with --data-dir (GREENROOM_DATA_DIR)"
+            )
+        incarnations = (*known.incarnations, incarnation)[-INCARNATIONS_KEPT:]
+        known = msgspec.structs.replace(known, place=place, incarnations=incarnations)
+        _write_identity(self.path, known)
+        return known
+
+    def adopt(self) -> Identity:
+        """Have the directory count where it lies now, as an operator says that nothing uses the original.
+
+        Raises UsageError if it has no identity, DamagedError and OSError as `enter` does.
+        """
+        known = read_identity(self.path)
+        if known is None:
+            raise UsageError(
+                f"{self.path} is no directory of an actor: name one that holds the file `identity`, such as "
+                "DATA_DIR/actors/0"
+            )
+        known = msgspec.structs.replace(known, place=Place.of(self.path))
+        _write_identity(self.path, known)
+        return known
+
+    def set_aside(self) -> Path:
+        """Move all that is in the directory to `damaged` in it, and return that. Raises OSError.
+
+        Raises UsageError if something was moved there before: a disk that damages twice is no good.
+        """
+        aside = self.path / "damaged"
+        if aside.exists():
+            raise UsageError(
+                f"the directory {self.path} is damaged, and {aside} holds what was damaged there before: "
+                "replace the disk, or remove that to start with an empty directory"
+            )
+        aside.mkdir(mode=0o700)
+        for each in list(self.path.iterdir()):
+            if each.name not in {"lock", "damaged"}:
+                each.rename(aside / each.name)
+        sync_directory(aside)
+        sync_directory(self.path)
+        return aside
+
+
+def read_identity(directory: Path) -> Identity | None:
+    """Return who a directory is; None if it is empty.
+
+    Raises DamagedError if that is not to be read, UsageError if a later release wrote it.
+    """
+    try:
+        content = (directory / "identity").read_bytes()
+    except FileNotFoundError:
+        if any(directory.glob("log-*")):
+            raise DamagedError("the file `identity` is missing") from None
+        return None
+    except OSError as error:
+        raise DamagedError(f"the file `identity` cannot be read: {error.strerror}") from error
+    if len(content) >= _HEADER.size:
+        magic, version, checksum = _HEADER.unpack_from(content)
+        payload = content[_HEADER.size :]
+        if magic == _MAGIC and checksum == zlib.crc32(payload):
+            if version != FORMAT_VERSION:
+                raise UsageError(
+                    f"the directory {directory} has format {version}, this greenroom reads format "
+                    f"{FORMAT_VERSION}: start the greenroom version that wrote it, or choose an empty "
+                    "directory with --data-dir (GREENROOM_DATA_DIR)"
+                )
+            with suppress(msgspec.MsgspecError):
+                return _decoder.decode(payload)
+    raise DamagedError("the file `identity` is damaged")
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether a process uses the directory now. Raises OSError."""
+    lock = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def _write_identity(directory: Path, identity: Identity) -> None:
+    payload = _encoder.encode(identity)
+    replace_file(directory / "identity", _HEADER.pack(_MAGIC, FORMAT_VERSION, zlib.crc32(payload)) + payload)
+
+
+def _locked(directory: Path) -> int:
+    """Return a locked file in the directory."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsageError(
+            f"the directory {directory} cannot be used ({error.strerror}): make it a directory that this "
+            "user may write to, or choose another with --data-dir (GREENROOM_DATA_DIR)"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise UsageError(
+            f"another process uses the directory {directory}: stop it, or choose another with --data-dir "
+            "(GREENROOM_DATA_DIR)"
+        ) from error
+    return lock
+
+
+def _line(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
