@@ -18,7 +18,12 @@ from greenroom.cluster_map import (
     ShardEntry,
 )
 from greenroom.framing import FRAME_BYTES_MAX
-from greenroom_cluster.coordination.rules import EPOCH_LIMIT, INCARNATION_BYTES, NONCE_BYTES_MAX
+from greenroom_cluster.coordination.rules import (
+    EPOCH_LIMIT,
+    INCARNATION_BYTES,
+    MARK_MAX,
+    NONCE_BYTES_MAX,
+)
 
 MAP_BYTES_MAX = FRAME_BYTES_MAX - (1 << 16)
 """Encoded size of a whole map. The rest of a frame is for a change of the map, which numbers its shards."""
@@ -31,6 +36,7 @@ PID_MAX = 1 << 31
 TICKS_MAX = 1 << 62
 LINEAGE_MAX = 1 << 31
 VERSION_MAX = 1 << 62
+DIRECTORY_BYTES = 16
 
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SLOT_INDEX = re.compile(r"0|[1-9][0-9]{0,3}")
@@ -41,6 +47,7 @@ _ADDRESS = re.compile(
 _HOST = re.compile(r"[!-~]{0,128}")
 _NODE_STATES = ("up", "leaving", "down")
 _ACTOR_STATES = ("up", "replaced", "dead")
+_DURABILITIES = ("interval", "fsync")
 _PORT_MAX = 65_535
 _HEADER_BYTES = 5
 _NUMBER_BYTES = 9
@@ -48,6 +55,8 @@ _TEXT_BYTES = 2
 """Header of a short text or bytes."""
 _STATE_BYTES = 9
 _MEMBER_BYTES = INCARNATION_BYTES + _TEXT_BYTES
+_DIRECTORY_BYTES = DIRECTORY_BYTES + _TEXT_BYTES + _NUMBER_BYTES
+"""Of a directory and its mark."""
 _SHARD_BYTES = 9
 """Of a shard's entry: epoch, headers of its lists, and the absent suspect."""
 _SUSPECT_BYTES = 1 + _MEMBER_BYTES + 2 * _NUMBER_BYTES
@@ -101,6 +110,18 @@ def actor_objection(actor: ActorEntry) -> str:
         return f"what identifies a host has at most {HOST_LENGTH_MAX} printable characters, no spaces"
     if not (0 <= actor.pid <= PID_MAX and 0 <= actor.started_ticks <= TICKS_MAX):
         return "an actor's process id or start time is out of range"
+    return _directory_objection(actor)
+
+
+def _directory_objection(actor: ActorEntry) -> str:
+    if not actor.durability and not actor.directory and not actor.mark:
+        return ""
+    if actor.durability not in _DURABILITIES:
+        return 'the durability of an actor with a directory is "interval" or "fsync"'
+    if len(actor.directory) != DIRECTORY_BYTES:
+        return f"the directory of an actor that keeps what it holds has an id of {DIRECTORY_BYTES} bytes"
+    if not 0 <= actor.mark <= MARK_MAX:
+        return "the mark of an actor's directory is out of range"
     return ""
 
 
@@ -110,7 +131,9 @@ def _node_bytes(node: NodeEntry) -> int:
 
 def _actor_bytes(actor: ActorEntry) -> int:
     texts = len(actor.node) + len(actor.slot) + len(actor.address) + len(actor.host)
-    return 2 * _MEMBER_BYTES + texts + 5 * _TEXT_BYTES + _STATE_BYTES + 2 * _NUMBER_BYTES
+    # The directory and its mark are in the entry, and may be among the floors.
+    directory = _TEXT_BYTES + len(actor.durability) + (2 if actor.directory else 1) * _DIRECTORY_BYTES
+    return 2 * _MEMBER_BYTES + texts + 5 * _TEXT_BYTES + _STATE_BYTES + 2 * _NUMBER_BYTES + directory
 
 
 class Room:
@@ -135,7 +158,7 @@ class Room:
             + CLUSTER_IDENTITY_BYTES
             + _TEXT_BYTES
             + 3 * _NUMBER_BYTES
-            + 6 * _HEADER_BYTES
+            + 7 * _HEADER_BYTES
             + sum(_node_bytes(node) for node in base.nodes.values())
             + sum(_actor_bytes(actor) for actor in base.actors.values())
         )
@@ -200,6 +223,9 @@ def map_objection(cluster_map: ClusterMap) -> str:
             complaint = "its incarnation or state"
         if complaint:
             return f"its entry of actor {actor.slot!a:.80} is malformed: {complaint}"
+    for directory, floor in cluster_map.floors.items():
+        if len(directory) != DIRECTORY_BYTES or not 0 <= floor <= MARK_MAX:
+            return "the mark of a directory is malformed"
     length = len(_encode(cluster_map))
     if length > MAP_BYTES_MAX:
         return f"it is {length} bytes long, and readers of the map take {MAP_BYTES_MAX} at most"

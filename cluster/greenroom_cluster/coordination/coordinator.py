@@ -33,7 +33,7 @@ from typing import TypeAlias
 import msgspec
 
 from greenroom import wire
-from greenroom.cluster_map import ClusterMap, MapDelta, delta_between
+from greenroom.cluster_map import ActorEntry, ClusterMap, MapDelta, delta_between
 from greenroom.deadlines import NEVER_NS
 from greenroom_cluster.coordination.claims import (
     ASKED_MAX,
@@ -45,10 +45,11 @@ from greenroom_cluster.coordination.claims import (
     remember,
     why_older,
 )
-from greenroom_cluster.coordination.draft import NODES_NAMED, Draft
+from greenroom_cluster.coordination.draft import NO_CLAIMS, Draft
 from greenroom_cluster.coordination.foreigners import Foreigners, refusal
 from greenroom_cluster.coordination.hearing import Hearing
 from greenroom_cluster.coordination.messages import (
+    DIRECTORY_OLDER,
     Accepted,
     CoordinatorReply,
     Decided,
@@ -63,8 +64,10 @@ from greenroom_cluster.coordination.messages import (
     RemoveNode,
     ReportDead,
 )
+from greenroom_cluster.coordination.news import News
 from greenroom_cluster.coordination.owners import Owners
-from greenroom_cluster.planning.waiting import Waiting, awaited, on_nodes_that_are_down, waiting_shards
+from greenroom_cluster.coordination.recovery import Last, Recoveries
+from greenroom_cluster.coordination.rules import malformed
 
 _DEAD_MAX = 4096
 _REFUSED_MAX = 1 << 16
@@ -140,7 +143,7 @@ class Coordinator:
         self._down_ns = round(settings.node_down_seconds * 1e9)
         self._stepped_ns = now_ns
         self._owners = Owners(cluster_map.nodes, self._down_ns, now_ns)
-        self._waiting: tuple[Waiting, ...] = ()
+        self._news = News()
         self._subscribed: dict[int, bytes] = {}
         since = cluster_map.version if stored_version is None else stored_version
         self._claims = Claims((cluster_map.lineage, since))
@@ -148,7 +151,7 @@ class Coordinator:
         self._settled_ns = now_ns + self._down_ns
         self._hearing = Hearing(cluster_map, self._settled_ns, proven=proven)
         self._unheard: dict[int, None] = {}
-        self._unheard_told: tuple[str, ...] = ()
+        self._recoveries = Recoveries()
         self._dead: dict[bytes, None] = {}
         self._refused: dict[bytes, None] = {}
 
@@ -221,7 +224,8 @@ class Coordinator:
                 complaint, code = self._foreign(now_ns, draft, incoming, actor.node)
                 if actor.incarnation in self._dead:
                     complaint = complaint or "this incarnation is dead, which is final; start the actor again"
-                complaint = complaint or draft.register_actor(actor)
+                if not complaint:
+                    complaint, code = self._register_actor(draft, actor)
             case ReportDead(request_id=request_id):
                 complaint, code = self._report_dead(now_ns, draft, incoming, incoming.message)
             case RemoveNode(request_id=request_id, name=name):
@@ -234,6 +238,11 @@ class Coordinator:
             case Heartbeat() | ConnectionClosed():
                 return None
         return Rejected(request_id, complaint, code) if complaint else Accepted(request_id)
+
+    def _register_actor(self, draft: Draft, actor: ActorEntry) -> tuple[str, str]:
+        complaint = draft.register_actor(actor)
+        self._bury(tuple(draft.buried))
+        return complaint, DIRECTORY_OLDER if complaint and draft.is_older_copy(actor) else ""
 
     def _objection(
         self, now_ns: int, draft: Draft, incoming: Incoming, name: str, address: str = ""
@@ -284,10 +293,11 @@ class Coordinator:
             return Rejected(message.request_id, "subscribe to the map first, then propose")
         decisions = []
         for proposal in message.proposals:
+            # What waits gets no reply, so it is sent again.
             if self._holds_back(now_ns, draft, proposal):
-                self._unheard[proposal.shard] = None  # without a reply, so it is sent again
-            else:
-                decisions.append(self._decide_one(draft, sender, proposal))
+                self._unheard[proposal.shard] = None
+            elif (decision := self._decide_one(draft, sender, proposal)) is not None:
+                decisions.append(decision)
         return Decided(message.request_id, tuple(decisions))
 
     def _holds_back(self, now_ns: int, draft: Draft, proposal: Proposal) -> bool:
@@ -295,14 +305,21 @@ class Coordinator:
             return False
         return self._hearing.holds_back(now_ns, proposal.shard, proposal.kind, draft.actors)
 
-    def _decide_one(self, draft: Draft, proposer: bytes, proposal: Proposal) -> Decision:
+    def _decide_one(self, draft: Draft, proposer: bytes, proposal: Proposal) -> Decision | None:
         if proposal.nonce in self._refused:
             reason = "refused: this proposal was refused before; propose again under a new nonce"
             return Decision(proposal.shard, proposal.nonce, applied=False, reason=reason)
-        decision = draft.propose(proposer, proposal)
-        if not decision.applied and draft.could_apply_later(proposal):
+        decision = draft.propose(proposer, proposal, self._claims_on(draft, proposal))
+        if decision is None:
+            self._recoveries.note(proposal.shard, proposer, proposal.epoch, proposal.last)
+        elif not decision.applied and draft.could_apply_later(proposal):
             remember(self._refused, proposal.nonce, _REFUSED_MAX)
         return decision
+
+    def _claims_on(self, draft: Draft, proposal: Proposal) -> Mapping[bytes, Last]:
+        if proposal.kind != "recover" or malformed(proposal, len(draft.shards)):
+            return NO_CLAIMS
+        return self._recoveries.standing(proposal.shard, draft.shards[proposal.shard], draft.actors)
 
     def _forget(self, now_ns: int, draft: Draft, name: str) -> str:
         silent_ns = self._owners.silence_ns(now_ns, name) if name in draft.nodes else self._down_ns
@@ -325,7 +342,7 @@ class Coordinator:
 
     def _give_up(self, draft: Draft, name: str, actors: tuple[bytes, ...]) -> None:
         self._bury(actors)
-        draft.report_dead(actors)
+        draft.give_up(actors)
         self._hearing.give_up(name, actors)
 
     def _bury(self, incarnations: tuple[bytes, ...]) -> None:
@@ -439,20 +456,11 @@ class Coordinator:
     def _unheard_news(self, now_ns: int) -> list[str]:
         """Return news about decisions that wait for members to be heard."""
         if self._hearing.proven(now_ns):
-            told, self._unheard_told = self._unheard_told, ()
-            return ["all members have been heard: no decision waits for that any longer"] if told else []
-        nodes = tuple(self._hearing.awaited(now_ns, self._unheard, self.map.actors)) if self._unheard else ()
-        if not nodes or nodes == self._unheard_told or now_ns < self._settled_ns:
+            return self._news.of_proof()
+        if not self._unheard or now_ns < self._settled_ns:
             return []
-        self._unheard_told = nodes
-        count, named = len(self._unheard), ", ".join(nodes[:NODES_NAMED])
-        waiting = (
-            f"decisions of {count} {'shard waits' if count == 1 else 'shards wait'} until their members were "
-            "heard, for this coordinator cannot tell that its map is the newest (another boot of its host, "
-            f"or another directory, than before): nothing was heard of the actors that node {named} had. "
-            f"Start them, or if they are gone for good run `greenroom forget-node {nodes[0]}`"
-        )
-        return [waiting]
+        nodes = tuple(self._hearing.awaited(now_ns, self._unheard, self.map.actors))
+        return self._news.of_unheard(self._unheard, nodes)
 
     def _refuse(self, batch: Sequence[Incoming]) -> tuple[Response, ...]:
         responses = []
@@ -478,16 +486,5 @@ class Coordinator:
         )
         if after is before:
             return Outcome(responses=responses, warnings=tuple(draft.warnings))
-        draft.warnings += self._waiting_news(after)
+        draft.warnings += self._news.of_waiting(after)
         return Outcome(after, delta_between(before, after), responses, tuple(draft.warnings))
-
-    def _waiting_news(self, after: ClusterMap) -> list[str]:
-        """Return news about shards that wait for nodes."""
-        away = on_nodes_that_are_down(after)
-        before, self._waiting = self._waiting, ()
-        if away:
-            nodes = (awaited(after, shard, away) for shard in range(after.shard_count))
-            self._waiting = waiting_shards(after, nodes)
-        if before and not self._waiting:
-            return ["no shard waits for a node any longer"]
-        return [waiting.told() for waiting in self._waiting if waiting not in before]

@@ -20,21 +20,28 @@ from greenroom_cluster.coordination.bounds import (
     node_objection,
 )
 from greenroom_cluster.coordination.messages import Decision, Proposal, Suspicion
+from greenroom_cluster.coordination.recovery import Last
 from greenroom_cluster.coordination.rules import Situation, decide, malformed
 
 EMPTIED_NAMED = 4
 NODES_NAMED = 20
+NO_CLAIMS: Mapping[bytes, Last] = {}
 
 
 class Draft:
-    """A mutable copy of a map; `finish` returns the next map, or the same one if nothing changed."""
+    """A mutable copy of a map; `finish` returns the next map, or the same one if nothing changed.
+
+    `buried` are those that a registration proved dead.
+    """
 
     def __init__(self, base: ClusterMap) -> None:
         self._base = base
         self.nodes = dict(base.nodes)
         self.actors = dict(base.actors)
         self.shards = list(base.shards)
+        self.floors = dict(base.floors)
         self.warnings: list[str] = []
+        self.buried: list[bytes] = []
         self._emptied: dict[int, str] = {}
         self._reckoned: Room | None = None
 
@@ -80,8 +87,20 @@ class Draft:
         del self.nodes[name]
         gone = [actor.incarnation for actor in self.actors.values() if actor.node == name]
         self.warnings.append(f"node {name} was forgotten by an operator, with {len(gone)} actors")
-        self.report_dead(gone)
+        self.give_up(gone)
         return ""
+
+    def give_up(self, incarnations: Iterable[bytes]) -> None:
+        """Mark these dead by an operator's word, and their directories lost, if no one runs in them."""
+        incarnations = tuple(incarnations)
+        self.report_dead(incarnations)
+        in_use = {actor.directory for actor in self.actors.values() if actor.state == "up"}
+        for incarnation in incarnations:
+            actor = self.actors.get(incarnation)
+            if actor is not None and actor.directory not in in_use:
+                self.actors[incarnation] = msgspec.structs.replace(
+                    actor, durability="", directory=b"", mark=0
+                )
 
     def _shards_naming(self, node: str) -> int:
         names = {actor.incarnation for actor in self.actors.values() if actor.node == node}
@@ -103,13 +122,46 @@ class Draft:
             return f"this incarnation is {known.state}, which is final; start the actor again"
         if known == actor:
             return ""
+        if known is not None and (known.directory, known.mark) != (actor.directory, actor.mark):
+            return "an actor keeps the directory that it opened; start the actor again"
+        if known is None and self.is_older_copy(actor):
+            return self._older_copy(actor)
         if not self._room.take_actor(actor):
             return self._no_room()
-        for other in list(self.actors.values()):
-            if other.slot == actor.slot and other.state == "up" and other.incarnation != actor.incarnation:
-                self.actors[other.incarnation] = msgspec.structs.replace(other, state="replaced")
+        self._succeed(actor)
         self.actors[actor.incarnation] = actor
+        self._raise_floor(actor, actor.mark)
         return ""
+
+    def _succeed(self, actor: ActorEntry) -> None:
+        """Note that the former ones of this slot are replaced, and those of this directory dead.
+
+        Who opened the directory holds its lock, in the place where those before it did: none of them runs.
+        """
+        for other in list(self.actors.values()):
+            if other.incarnation == actor.incarnation:
+                continue
+            if actor.directory and other.directory == actor.directory:
+                self.buried.append(other.incarnation)
+            elif other.slot == actor.slot and other.state == "up":
+                self.actors[other.incarnation] = msgspec.structs.replace(other, state="replaced")
+        self.report_dead(self.buried)
+
+    def is_older_copy(self, actor: ActorEntry) -> bool:
+        """Whether its directory has come no further than it was seen before: it rises when it is opened."""
+        floor = self.floors.get(actor.directory)
+        return floor is not None and actor.mark <= floor
+
+    def _older_copy(self, actor: ActorEntry) -> str:
+        return (
+            f"the directory of {actor.slot} ({actor.directory.hex()[:8]}) is an older copy: it has come to "
+            f"mark {actor.mark}, and {self.floors[actor.directory]} was seen of it. Stop the node and put "
+            "the newest copy back, or, if that is gone, give this actor an empty directory"
+        )
+
+    def _raise_floor(self, actor: ActorEntry, mark: int) -> None:
+        if actor.directory:
+            self.floors[actor.directory] = max(mark, self.floors.get(actor.directory, 0))
 
     def report_dead(self, incarnations: Iterable[bytes]) -> None:
         """Mark these incarnations dead; unknown ones are fine."""
@@ -165,18 +217,28 @@ class Draft:
 
     # --- shards ------------------------------------------------------------------------------------------
 
-    def propose(self, proposer: bytes, proposal: Proposal) -> Decision:
-        """Decide one proposal, in the state that the ones before it left."""
+    def propose(
+        self, proposer: bytes, proposal: Proposal, claims: Mapping[bytes, Last] = NO_CLAIMS
+    ) -> Decision | None:
+        """Decide one proposal, in the state that the ones before it left; None: there is no reply yet.
+
+        `claims` are those that stand on its shard; a "recover" is one more.
+        """
         complaint = malformed(proposal, len(self.shards))
         if complaint:
             return Decision(proposal.shard, proposal.nonce, applied=False, reason=complaint)
         before = self.shards[proposal.shard]
-        verdict = decide(Situation(before, proposer, proposal, self.actors))
+        if proposal.kind == "recover":
+            claims = {**claims, proposer: proposal.last}
+        verdict = decide(Situation(before, proposer, proposal, self.actors, claims))
+        if verdict.waits:
+            return None
         if verdict.entry is not None and not self._room_for(before, verdict.entry):
             reason = "refused: the cluster map has no room for another member"
             return Decision(proposal.shard, proposal.nonce, applied=False, reason=reason)
         if verdict.entry is not None:
             self.shards[proposal.shard] = verdict.entry
+            self._count(proposer, proposal)
         if verdict.lost:
             gone = ", ".join(self._describe(member) for member in verdict.lost)
             self._emptied[proposal.shard] = (
@@ -184,6 +246,14 @@ class Draft:
                 f"started empty on {self._describe(proposer)}; the sessions that only they held are lost"
             )
         return Decision(proposal.shard, proposal.nonce, verdict.applied, verdict.reason)
+
+    def _count(self, proposer: bytes, proposal: Proposal) -> None:
+        """Raise the floors of the directories that count from now on."""
+        counting = {proposer, proposal.primary, *proposal.backups}
+        for incarnation, mark in proposal.marks:
+            actor = self.actors.get(incarnation)
+            if actor is not None and incarnation in counting:
+                self._raise_floor(actor, mark)
 
     def _room_for(self, before: ShardEntry, after: ShardEntry) -> bool:
         return len(after.backups) <= self._base.replicas or self._room.take_members(before, after)
@@ -226,10 +296,23 @@ class Draft:
             for key in over:
                 if key not in named:
                     del self.actors[key]
+        if self.floors:
+            kept = {actor.directory for actor in self.actors.values()}
+            self.floors = {key: mark for key, mark in self.floors.items() if key in kept}
         base = self._base
         shards: tuple[ShardEntry, ...] = tuple(self.shards)
-        if (self.nodes, self.actors, shards) == (base.nodes, base.actors, base.shards):
+        if (self.nodes, self.actors, shards, self.floors) == (
+            base.nodes,
+            base.actors,
+            base.shards,
+            base.floors,
+        ):
             return base
         return msgspec.structs.replace(
-            base, version=base.version + 1, nodes=self.nodes, actors=self.actors, shards=shards
+            base,
+            version=base.version + 1,
+            nodes=self.nodes,
+            actors=self.actors,
+            shards=shards,
+            floors=self.floors,
         )

@@ -6,7 +6,14 @@ from hashlib import blake2b
 
 import msgspec
 
-from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, SHARDS_MAX, ClusterMap, ShardEntry
+from greenroom.cluster_map import (
+    CLUSTER_IDENTITY_BYTES,
+    SHARDS_MAX,
+    ActorEntry,
+    ClusterMap,
+    NodeEntry,
+    ShardEntry,
+)
 from greenroom.errors import UsageError
 from greenroom_cluster.coordination.bounds import map_objection
 from greenroom_cluster.coordination.rules import begin_lineage
@@ -93,7 +100,8 @@ def _merged(known: Sequence[ClusterMap]) -> ClusterMap:
     """Return the map of the latest lineage, each shard as in the map that knows its latest epoch.
 
     If an older copy was in use beside the newest map, their versions do not say which is later, and each may
-    hold decisions that the other lacks. Nodes and actors are taken from the map with the most decisions.
+    hold decisions that the other lacks. Nodes and actors are taken from the map with the most decisions, and
+    of each directory the highest mark that any of them saw.
     """
     lineage = max(each.lineage for each in known)
     latest = sorted(
@@ -124,9 +132,43 @@ def _merged(known: Sequence[ClusterMap]) -> ClusterMap:
                     nodes.setdefault(actor.node, each.nodes[actor.node])
             elif found is not None and actor.state == "dead":
                 actors[incarnation] = msgspec.structs.replace(found, state="dead")
+    _merge_directories(actors, nodes, latest)
+    floors = {
+        directory: max(each.floors.get(directory, 0) for each in latest)
+        for directory in sorted({actor.directory for actor in actors.values() if actor.directory})
+    }
     return msgspec.structs.replace(
-        base, version=max(each.version for each in latest), nodes=nodes, actors=actors, shards=shards
+        base,
+        version=max(each.version for each in latest),
+        nodes=nodes,
+        actors=actors,
+        shards=shards,
+        floors=floors,
     )
+
+
+def _merge_directories(
+    actors: dict[bytes, ActorEntry], nodes: dict[str, NodeEntry], maps: Sequence[ClusterMap]
+) -> None:
+    """Have who opened a directory last among the actors; it proved dead all who had opened it before."""
+    kept = {actor.directory for actor in actors.values() if actor.directory}
+    newest: dict[bytes, ActorEntry] = {}
+    for each in maps:
+        for actor in each.actors.values():
+            found = newest.get(actor.directory)
+            if actor.directory in kept and (found is None or actor.mark > found.mark):
+                newest[actor.directory] = actor
+                if actor.node in each.nodes:
+                    nodes.setdefault(actor.node, each.nodes[actor.node])
+    for incarnation, actor in list(actors.items()):
+        if actor.directory and newest[actor.directory].incarnation != incarnation:
+            actors[incarnation] = msgspec.structs.replace(actor, state="dead")
+    held = {actor.slot for actor in actors.values() if actor.state == "up"}
+    for actor in newest.values():
+        if actor.incarnation not in actors:
+            state = "replaced" if actor.state == "up" and actor.slot in held else actor.state
+            actors[actor.incarnation] = msgspec.structs.replace(actor, state=state)
+            held.add(actor.slot)
 
 
 def identified(cluster_map: ClusterMap) -> ClusterMap:

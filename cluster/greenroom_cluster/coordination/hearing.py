@@ -7,8 +7,8 @@ another directory, than the run before) decides about a shard only once no one i
 map:
 
 - every member that the map does not call dead was heard since the start, with a map no later than ours;
-- for a shard that is to start empty, or with a member that died unheard since the start, every node
-  was heard, and connected peers have had a moment to speak.
+- for a shard that is to start empty or from disk, or with a member that died unheard since the start, every
+  node was heard, and connected peers have had a moment to speak.
 
 A member that the map already calls dead cannot have decided anything since. An operator who forgets a node
 gives up what it might have said. Once all were heard, this run is proven for good.
@@ -17,6 +17,9 @@ gives up what it might have said. Once all were heard, this run is proven for go
 from collections.abc import Iterable, Mapping
 
 from greenroom.cluster_map import ActorEntry, ClusterMap
+
+_OF_THE_DEAD = ("start", "recover")
+"""Who may know of a later one is no member, or a member's heir."""
 
 
 class Hearing:
@@ -75,7 +78,7 @@ class Hearing:
         awaited = [member for member in self._members[shard] if member in self._unheard]
         if any(not _is_dead(member, actors) for member in awaited):
             return True
-        return (bool(awaited) or kind == "start") and not self._all_came(now_ns)
+        return (bool(awaited) or kind in _OF_THE_DEAD) and not self._all_came(now_ns)
 
     def awaited(self, now_ns: int, shards: Iterable[int], actors: Mapping[bytes, ActorEntry]) -> list[str]:
         """Return the nodes that these shards wait to hear."""

@@ -27,6 +27,9 @@ PROPOSALS_MAX = 4096
 SUSPICIONS_MAX = 256
 """Per message: an actor applies one record at a time, and a node has at most 256 actors."""
 
+DIRECTORY_OLDER = "older-directory"
+"""The code of the `Rejected` to a supervisor whose actor runs in an older copy of its directory."""
+
 NAME_TAKEN = "name-taken"
 """The code of the `Rejected` to a supervisor whose node name belongs to another one that is alive."""
 
@@ -35,15 +38,17 @@ class Proposal(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A compare-and-set on one shard's configuration.
 
     It applies if the shard's epoch is still `epoch`, and makes it `epoch + 1`. `nonce` makes it safe to
-    repeat: the reply says that it has applied already. `last` is what a "recover" claims to hold: epoch and
-    number of its last record. `marks` says how far the directories of actors have come that this makes
-    count; once it is decided, older copies of them do not. `kind` is one of "start"     a shard without
-    configuration, or whose members are all known dead, starts empty; proposed by
-                the incarnation in its first wanted slot
+    repeat: the reply says that it has applied already. `kind` is one of
+    "start"     a shard without configuration, or whose members are all known dead and kept nothing on disk,
+                starts empty; proposed by the incarnation in its first wanted slot
     "takeover"  a backup makes itself the only member
     "recover"   of a shard whose members are all known dead, an heir of one makes itself the only member with
-                what its directory holds
+                what its directory holds; there is no reply before every heir has proposed it
     "remove", "add", "handover", "reaffirm"  proposed by the primary only
+
+    `last` is what a "recover" claims to hold: epoch and number of its last record. `marks` says how far the
+    directories of the proposer and of members have come that this makes count; once it is decided, older
+    copies of them do not.
     """
 
     shard: int

@@ -2,7 +2,8 @@
 
 The table is the safety argument of coordination in one place. Members are incarnations. Only the primary
 adds, removes and hands over; only a backup takes over; a shard starts empty only if no holder of its sessions
-can still be alive. Everything here is pure, and no message of a peer makes it raise.
+can still be alive and none kept them on disk. From disk it goes on with the longest log of all (`recovery`).
+Everything here is pure, and no message of a peer makes it raise.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,6 +13,14 @@ import msgspec
 from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
 from greenroom.errors import UsageError
 from greenroom_cluster.coordination.messages import Proposal
+from greenroom_cluster.coordination.recovery import (
+    Last,
+    best_claimant,
+    durable_members,
+    is_heir,
+    is_known_dead,
+    unclaimed,
+)
 
 EPOCH_LIMIT = 1 << 23
 """Epochs stay below this: a session's version of 63 bits is the epoch shifted left by 40, plus a sequence
@@ -25,14 +34,24 @@ NONCE_BYTES_MIN = 8
 NONCE_BYTES_MAX = 16
 MEMBERS_MAX = 8
 
+SEQUENCE_MAX = 1 << 40
+"""A record's number stays below this, which is what a session's version has room for."""
+
+MARK_MAX = 1 << 62
+"""How far a directory can come: the number of a batch in its log."""
+
 
 class Situation(msgspec.Struct, frozen=True):
-    """What a rule sees: the shard's configuration, the proposal and its sender, the map's incarnations."""
+    """What a rule sees: the shard's configuration, the proposal and its sender, the map's incarnations.
+
+    `claims` are those that stand on the shard, the proposer's among them (`recovery`).
+    """
 
     entry: ShardEntry
     proposer: bytes
     proposal: Proposal
     actors: Mapping[bytes, ActorEntry]
+    claims: Mapping[bytes, Last] = {}
 
     def state(self, incarnation: bytes) -> str:
         """Return the state of that incarnation in the map, or "unknown"."""
@@ -41,22 +60,28 @@ class Situation(msgspec.Struct, frozen=True):
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """One condition of a kind of proposal; `broken` is the reply when it does not hold."""
+    """One condition of a kind of proposal; `broken` is the reply when it does not hold.
+
+    `waits`: there is no reply then, for it may hold later. The proposal is sent again until it has one.
+    """
 
     broken: str
     holds: Callable[[Situation], bool]
+    waits: bool = False
 
 
 class Verdict(msgspec.Struct, frozen=True):
     """The outcome of one proposal: the new entry if it changes the shard, and the reply to the proposer.
 
-    `lost` names the members of a configuration that was given up with all its sessions.
+    `lost` names the members of a configuration that was given up with all its sessions. `waits`: there is no
+    reply yet.
     """
 
     applied: bool
     reason: str
     entry: ShardEntry | None = None
     lost: tuple[bytes, ...] = ()
+    waits: bool = False
 
 
 def _alone(s: Situation) -> bool:
@@ -64,7 +89,11 @@ def _alone(s: Situation) -> bool:
 
 
 def _nobody_left(s: Situation) -> bool:
-    return all(s.state(member) in ("dead", "unknown") for member in s.entry.members)
+    return all(is_known_dead(member, s.actors) for member in s.entry.members)
+
+
+def _nothing_kept(s: Situation) -> bool:
+    return not any(durable_members(s.entry, s.actors))
 
 
 def _first_wanted(s: Situation) -> bool:
@@ -92,6 +121,29 @@ PROPOSER_PRIMARY = Rule("the proposer is not the primary", lambda s: s.proposer 
 PROPOSER_BACKUP = Rule("the proposer is not a backup", lambda s: s.proposer in s.entry.backups)
 ALONE = Rule("the new configuration must be the proposer alone", _alone)
 NOBODY_LEFT = Rule("a member is not known to be dead and may hold the sessions", _nobody_left)
+NOTHING_KEPT = Rule(
+    "a member kept the sessions in a directory: the shard waits for that, until it is forgotten",
+    _nothing_kept,
+)
+HEIR = Rule(
+    "the proposer does not run in the directory of a member",
+    lambda s: is_heir(s.proposer, s.entry, s.actors),
+)
+# Records of a later epoch show that it was decided: the coordinator's map is an older copy.
+NOTHING_LATER = Rule(
+    "the directory holds records of a later epoch than the map's: the coordinator's map is an older copy",
+    lambda s: s.proposal.last[0] <= s.entry.epoch,
+)
+ALL_CLAIMED = Rule(
+    "not every member's directory is back",
+    lambda s: not unclaimed(s.entry, s.actors, s.claims),
+    waits=True,
+)
+BEST_CLAIM = Rule(
+    "another directory holds more",
+    lambda s: best_claimant(s.entry, s.actors, s.claims) == s.proposer,
+    waits=True,
+)
 SAME_PRIMARY = Rule("the primary must stay", _same_primary)
 SAME_MEMBERS = Rule("the members must stay", _same_members)
 FEWER_BACKUPS = Rule(
@@ -107,7 +159,8 @@ FROM_BACKUPS = Rule("the new primary is not a backup", lambda s: s.proposal.prim
 SUCCESSOR_ALIVE = Rule("the new primary is known to be dead", lambda s: s.state(s.proposal.primary) != "dead")
 
 RULES: dict[str, tuple[Rule, ...]] = {
-    "start": (PROPOSER_UP, PROPOSER_FIRST_WANTED, NOBODY_LEFT, ALONE),
+    "start": (PROPOSER_UP, PROPOSER_FIRST_WANTED, NOBODY_LEFT, NOTHING_KEPT, ALONE),
+    "recover": (PROPOSER_UP, ALONE, NOBODY_LEFT, HEIR, NOTHING_LATER, ALL_CLAIMED, BEST_CLAIM),
     "takeover": (PROPOSER_BACKUP, ALONE),
     "remove": (PROPOSER_PRIMARY, SAME_PRIMARY, FEWER_BACKUPS),
     "add": (PROPOSER_PRIMARY, SAME_PRIMARY, MORE_BACKUPS, ADDED_UP),
@@ -131,6 +184,11 @@ def malformed(proposal: Proposal, shard_count: int) -> str:
         return f"malformed: an incarnation has {INCARNATION_BYTES} bytes"
     if len(set(members)) != len(members):
         return "malformed: a member is named twice"
+    epoch, sequence = proposal.last
+    if not (0 <= epoch < EPOCH_LIMIT and 0 <= sequence < SEQUENCE_MAX):
+        return "malformed: the last record is out of range"
+    if any(not 0 <= mark <= MARK_MAX for _, mark in proposal.marks):
+        return "malformed: the mark of a directory is out of range"
     return ""
 
 
@@ -148,7 +206,7 @@ def decide(s: Situation) -> Verdict:
         return Verdict(applied=False, reason=f"refused: the proposer is {s.state(s.proposer)} in the map")
     for rule in RULES[proposal.kind]:
         if not rule.holds(s):
-            return Verdict(applied=False, reason=f"refused: {rule.broken}")
+            return Verdict(applied=False, reason=f"refused: {rule.broken}", waits=rule.waits)
     if entry.epoch + 1 >= EPOCH_LIMIT:
         return Verdict(
             applied=False, reason="refused: this shard has used up its epochs; create a new cluster"

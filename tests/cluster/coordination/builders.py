@@ -32,6 +32,15 @@ def actor(incarnation: bytes, slot: str, state: str = "up") -> ActorEntry:
     return ActorEntry(incarnation, slot.split("/", maxsplit=1)[0], slot, "127.0.0.1:1", state, "host", 1, 1)
 
 
+def durable(
+    incarnation: bytes, slot: str, directory: str, mark: int = 1, state: str = "up", mode: str = "fsync"
+) -> ActorEntry:
+    """An actor that keeps what it holds in that directory."""
+    return msgspec.structs.replace(
+        actor(incarnation, slot, state), durability=mode, directory=inc(directory), mark=mark
+    )
+
+
 def node(name: str, state: str = "up", address: str = "127.0.0.1:1") -> NodeEntry:
     return NodeEntry(name, address, state)
 
@@ -130,6 +139,9 @@ class Desk:
 
     def actor(self, incarnation: bytes, slot: str) -> object:
         return self.ask(m.RegisterActor(2, actor(incarnation, slot)))
+
+    def durable(self, incarnation: bytes, slot: str, directory: str, mark: int) -> object:
+        return self.ask(m.RegisterActor(2, durable(incarnation, slot, directory, mark)))
 
     def forget(self, name: str) -> object:
         return self.ask(m.ForgetNode(1, name), b"operator", role=wire.ROLE_OPERATOR)

@@ -203,7 +203,7 @@ def test_the_longest_answer_to_proposals_fits_into_a_frame() -> None:
 # --- the map fits into a frame, whatever is decided ------------------------------------------------------
 
 
-def longest(replicas: int, name_length: int) -> int:
+def longest(replicas: int, name_length: int, durability: str) -> int:
     """Fill a map with all that may be registered, decide all that makes it longer; return its length."""
     draft = Draft(first_map("c" * 63, SHARDS_MAX, replicas))
     number = 0
@@ -222,6 +222,9 @@ def longest(replicas: int, name_length: int) -> int:
                 "h" * 128,
                 1 << 31,
                 1 << 62,
+                durability,
+                bytes([index, number]) * 8 if durability else b"",
+                1 << 62 if durability else 0,
             )
             if draft.register_actor(entry):
                 break
@@ -244,11 +247,15 @@ def longest(replicas: int, name_length: int) -> int:
 
 
 @settings(max_examples=6, deadline=None)
-@given(replicas=st.integers(1, 3), name_length=st.integers(1, 63))
+@given(
+    replicas=st.integers(1, 3),
+    name_length=st.integers(1, 63),
+    durability=st.sampled_from(("", "interval", "fsync")),
+)
 def test_no_registration_or_decision_makes_a_map_longer_than_its_frame(
-    replicas: int, name_length: int
+    replicas: int, name_length: int, durability: str
 ) -> None:
-    assert longest(replicas, name_length) <= MAP_BYTES_MAX
+    assert longest(replicas, name_length, durability) <= MAP_BYTES_MAX
 
 
 def test_a_map_is_full_before_it_is_too_long() -> None:

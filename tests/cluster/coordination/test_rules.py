@@ -1,19 +1,23 @@
 """The table of proposals, in full product of kind and situation."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from greenroom import wire
+from greenroom.cluster_map import SuspectRecord
 from greenroom.errors import UsageError
 from greenroom_cluster.coordination import rules
 from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.coordination.rules import RULES, Situation, begin_lineage, decide, malformed
 from greenroom_cluster.shard.state.records import Record
 from greenroom_cluster.shard.state.table import SEQUENCE_BITS, SessionTable
-from tests.cluster.coordination.builders import actor, cluster, inc, nonce, shard
+from tests.cluster.coordination.builders import actor, cluster, durable, inc, nonce, shard
 
 P, B, C, D, S = (inc(name) for name in ("primary", "backup", "second", "new", "stranger"))
+KEPT, KEPT2, KEPT3, LOST = (inc(name) for name in ("kept", "kept2", "kept3", "lost"))
+HEIR, HEIR2, HEIR3 = (inc(name) for name in ("heir", "heir2", "heir3"))
 ACTORS = {
     one.incarnation: one
     for one in (
@@ -25,8 +29,16 @@ ACTORS = {
         actor(inc("dead"), "x/0", "dead"),
         actor(inc("dead2"), "y/0", "dead"),
         actor(inc("replaced"), "z/0", "replaced"),
+        durable(KEPT, "k/0", "k", state="dead"),
+        durable(KEPT2, "k/1", "k1", state="dead"),
+        durable(KEPT3, "k/2", "k2", state="replaced"),
+        durable(LOST, "l/0", "l", state="dead"),
+        durable(HEIR, "k/0", "k"),
+        durable(HEIR2, "k/1", "k1", mode="interval"),
+        durable(HEIR3, "k/2", "k2"),
     )
 }
+CLAIMS = {HEIR: (6, 3), HEIR2: (5, 9)}
 DEAD, DEAD2, REPLACED, UNKNOWN = inc("dead"), inc("dead2"), inc("replaced"), inc("unknown")
 WANTED = ("d/0", "a/0")
 
@@ -40,6 +52,13 @@ SITUATIONS = {
     "primary dead": shard(DEAD, (B,), epoch=7, wanted=WANTED),
     "backup dead": shard(P, (DEAD,), epoch=7, wanted=WANTED),
     "replaced left": shard(REPLACED, (DEAD,), epoch=7, wanted=WANTED),
+    "kept by one": shard(DEAD, (KEPT,), epoch=7, wanted=WANTED),
+    "kept by both": shard(KEPT2, (KEPT,), epoch=7, wanted=WANTED),
+    "kept by one forgotten": shard(UNKNOWN, (KEPT2,), epoch=7, wanted=WANTED),
+    "kept, another alive": shard(KEPT, (B,), epoch=7, wanted=WANTED),
+    "kept, another replaced": shard(KEPT, (REPLACED,), epoch=7, wanted=WANTED),
+    "kept, the other's directory away": shard(KEPT, (LOST,), epoch=7, wanted=WANTED),
+    "kept by one that may be alive": shard(KEPT3, (), epoch=7, wanted=WANTED),
 }
 CHANGES = {
     "P alone": (P, ()),
@@ -58,14 +77,24 @@ CHANGES = {
     "B+P+C": (B, (P, C)),
     "B+C": (B, (C,)),
     "replaced alone": (REPLACED, ()),
+    "heir alone": (HEIR, ()),
+    "heir2 alone": (HEIR2, ()),
+    "heir3 alone": (HEIR3, ()),
+    "heir+heir2": (HEIR, (HEIR2,)),
 }
 PROPOSERS = {"P": P, "B": B, "D": D, "S": S, "dead": DEAD, "dead2": DEAD2, "replaced": REPLACED, "?": UNKNOWN}
+PROPOSERS |= {"heir": HEIR, "heir2": HEIR2, "heir3": HEIR3}
 
 ALLOWED = {
     # kind, situation, proposer, change
     ("start", "blank", "D", "D alone"),
     ("start", "all dead", "D", "D alone"),
     ("start", "dead or unknown", "D", "D alone"),
+    ("recover", "kept by one", "heir", "heir alone"),
+    ("recover", "kept by both", "heir", "heir alone"),
+    ("recover", "kept by one forgotten", "heir2", "heir2 alone"),
+    ("takeover", "kept, another alive", "B", "B alone"),
+    ("takeover", "kept, another replaced", "replaced", "replaced alone"),  # likewise
     ("takeover", "pair", "B", "B alone"),
     ("takeover", "triple", "B", "B alone"),
     ("takeover", "primary dead", "B", "B alone"),
@@ -101,9 +130,10 @@ def test_exactly_the_listed_changes_are_allowed(kind: str, situation: str) -> No
     allowed = set()
     for who, proposer in PROPOSERS.items():
         for change, (primary, backups) in CHANGES.items():
-            proposal = Proposal(0, 7, nonce(1), kind, primary, backups)
+            last = CLAIMS.get(proposer, (0, 0))
+            proposal = Proposal(0, 7, nonce(1), kind, primary, backups, last)
             assert malformed(proposal, 1) == ""
-            verdict = decide(Situation(entry, proposer, proposal, ACTORS))
+            verdict = decide(Situation(entry, proposer, proposal, ACTORS, CLAIMS | {proposer: last}))
             assert verdict.applied == (verdict.entry is not None)
             assert verdict.reason
             if verdict.entry is not None:
@@ -147,6 +177,25 @@ def test_without_a_plan_nobody_starts() -> None:
     assert not decide(Situation(shard(), D, proposal, ACTORS)).applied
 
 
+def test_a_claim_to_records_of_a_later_epoch_shows_an_older_map() -> None:
+    """It was decided, so the coordinator's map is a copy from before."""
+    entry = SITUATIONS["kept by one"]
+    claim = Proposal(0, 7, nonce(1), "recover", HEIR, (), (8, 1))
+    verdict = decide(Situation(entry, HEIR, claim, ACTORS, {HEIR: (8, 1)}))
+    assert not verdict.applied
+    assert "older copy" in verdict.reason
+    assert not verdict.waits
+
+
+def test_a_recovery_keeps_the_record_that_ended_the_primary() -> None:
+    suspect = SuspectRecord(KEPT, 7, 3)
+    entry = msgspec.structs.replace(SITUATIONS["kept by one"], suspect=suspect)
+    claim = Proposal(0, 7, nonce(1), "recover", HEIR, (), (7, 3))
+    verdict = decide(Situation(entry, HEIR, claim, ACTORS, {HEIR: (7, 3)}))
+    assert verdict.entry.suspect == suspect
+    assert verdict.lost == ()
+
+
 def test_versions_never_repeat_below_the_limit_of_epochs() -> None:
     create = wire.Create(1, 1, 0, 0, bytes(32), None, 1, 9, None, "", b"\x80")
     first, last = (
@@ -181,6 +230,11 @@ def test_epochs_end_below_their_limit() -> None:
         Proposal(0, 0, nonce(1), "add", P, (B, B)),
         Proposal(0, 0, nonce(1), "add", P, (P,)),
         Proposal(0, 0, nonce(1), "add", P, tuple(inc(str(n)) for n in range(100))),
+        Proposal(0, 0, nonce(1), "recover", P, (), (-1, 0)),
+        Proposal(0, 0, nonce(1), "recover", P, (), (rules.EPOCH_LIMIT, 0)),
+        Proposal(0, 0, nonce(1), "recover", P, (), (0, 1 << SEQUENCE_BITS)),
+        Proposal(0, 0, nonce(1), "add", P, (B,), marks=((B, -1),)),
+        Proposal(0, 0, nonce(1), "add", P, (B,), marks=((B, rules.MARK_MAX + 1),)),
     ],
 )
 def test_malformed_proposals_are_named_as_such(proposal: Proposal) -> None:
@@ -196,13 +250,16 @@ def test_malformed_proposals_are_named_as_such(proposal: Proposal) -> None:
         kind=st.sampled_from([*RULES, "", "x"]),
         primary=st.sampled_from([P, B, D, b""]) | st.binary(max_size=20),
         backups=st.lists(st.sampled_from([P, B, C, D, DEAD, b""]), max_size=10).map(tuple),
+        last=st.tuples(st.integers(), st.integers()),
+        marks=st.lists(st.tuples(st.sampled_from([P, B, b""]), st.integers()), max_size=9).map(tuple),
     ),
     st.sampled_from(sorted(SITUATIONS)),
     st.sampled_from(sorted(PROPOSERS)),
 )
 def test_nothing_a_peer_sends_raises(proposal: Proposal, situation: str, who: str) -> None:
     if not malformed(proposal, 4):
-        decide(Situation(SITUATIONS[situation], PROPOSERS[who], proposal, ACTORS))
+        claims = CLAIMS | {PROPOSERS[who]: proposal.last}
+        decide(Situation(SITUATIONS[situation], PROPOSERS[who], proposal, ACTORS, claims))
 
 
 def test_a_new_lineage_raises_every_epoch() -> None:

@@ -1,0 +1,45 @@
+"""What waits in a coordinator, told in its log once when it begins to, and once when it no longer does."""
+
+from collections.abc import Collection
+
+from greenroom.cluster_map import ClusterMap
+from greenroom_cluster.coordination.draft import NODES_NAMED
+from greenroom_cluster.planning.waiting import Waiting, awaited, on_nodes_that_are_down, waiting_shards
+
+
+class News:
+    """What one run of a coordinator has told of."""
+
+    def __init__(self) -> None:
+        self._waiting: tuple[Waiting, ...] = ()
+        self._unheard: tuple[str, ...] = ()
+
+    def of_waiting(self, after: ClusterMap) -> list[str]:
+        """Return news about shards that wait for nodes."""
+        away = on_nodes_that_are_down(after)
+        before, self._waiting = self._waiting, ()
+        if away:
+            nodes = (awaited(after, shard, away) for shard in range(after.shard_count))
+            self._waiting = waiting_shards(after, nodes)
+        if before and not self._waiting:
+            return ["no shard waits for a node any longer"]
+        return [waiting.told() for waiting in self._waiting if waiting not in before]
+
+    def of_unheard(self, shards: Collection[int], nodes: tuple[str, ...]) -> list[str]:
+        """Return news about decisions on these shards, which wait until these nodes were heard."""
+        if not nodes or nodes == self._unheard:
+            return []
+        self._unheard = nodes
+        count, named = len(shards), ", ".join(nodes[:NODES_NAMED])
+        waiting = (
+            f"decisions of {count} {'shard waits' if count == 1 else 'shards wait'} until their members were "
+            "heard, for this coordinator cannot tell that its map is the newest (another boot of its host, "
+            f"or another directory, than before): nothing was heard of the actors that node {named} had. "
+            f"Start them, or if they are gone for good run `greenroom forget-node {nodes[0]}`"
+        )
+        return [waiting]
+
+    def of_proof(self) -> list[str]:
+        """Return the news that no decision waits for members to be heard any longer."""
+        told, self._unheard = self._unheard, ()
+        return ["all members have been heard: no decision waits for that any longer"] if told else []

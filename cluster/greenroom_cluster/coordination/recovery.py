@@ -1,0 +1,89 @@
+"""Who may recover a shard whose members are all dead, from the directories that they left behind.
+
+The heir of a member is the running incarnation in the directory that the member wrote to. Heirs claim: each
+says how far the log of the shard goes on its disk. Which log is the longest shows only once all have said it,
+so the shard waits for the heirs of all members that kept something, until an operator gives a directory up.
+A claim stands while its claimant is up and the shard's epoch is the one that it names; claims are not on
+disk, for claimants repeat them.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
+
+from greenroom.cluster_map import ActorEntry, ShardEntry
+
+Last: TypeAlias = tuple[int, int]
+"""Epoch and number of the last record of a log. The epoch decides: a later one has superseded the tails of
+all before."""
+
+
+def is_known_dead(member: bytes, actors: Mapping[bytes, ActorEntry]) -> bool:
+    """Whether that incarnation cannot serve any longer. One that the map does not name was forgotten."""
+    actor = actors.get(member)
+    return actor is None or actor.state == "dead"
+
+
+def durable_members(entry: ShardEntry, actors: Mapping[bytes, ActorEntry]) -> Iterator[ActorEntry]:
+    """Yield the members that kept the shard in a directory that was not given up, the primary first."""
+    for member in entry.members:
+        actor = actors.get(member)
+        if actor is not None and actor.directory:
+            yield actor
+
+
+def is_heir(incarnation: bytes, entry: ShardEntry, actors: Mapping[bytes, ActorEntry]) -> bool:
+    """Whether it runs in the directory of a member."""
+    actor = actors.get(incarnation)
+    if actor is None or actor.state != "up" or not actor.directory:
+        return False
+    return any(member.directory == actor.directory for member in durable_members(entry, actors))
+
+
+def unclaimed(
+    entry: ShardEntry, actors: Mapping[bytes, ActorEntry], claims: Mapping[bytes, Last]
+) -> tuple[ActorEntry, ...]:
+    """Return the members whose heirs have yet to claim; `claims` are those that stand."""
+    directories = {actors[claimant].directory for claimant in claims}
+    return tuple(member for member in durable_members(entry, actors) if member.directory not in directories)
+
+
+def best_claimant(
+    entry: ShardEntry, actors: Mapping[bytes, ActorEntry], claims: Mapping[bytes, Last]
+) -> bytes | None:
+    """Return who claims the longest log; of equal ones the heir of the first member. None: there is none."""
+    directories = [member.directory for member in durable_members(entry, actors)]
+    ranked = [
+        (last, -directories.index(actors[claimant].directory), claimant)
+        for claimant, last in claims.items()
+        if actors[claimant].directory in directories
+    ]
+    return max(ranked)[2] if ranked else None
+
+
+class Recoveries:
+    """The claims made to one run of a coordinator, by shard and claimant."""
+
+    def __init__(self) -> None:
+        self._claims: dict[int, dict[bytes, tuple[int, Last]]] = {}
+
+    def note(self, shard: int, claimant: bytes, epoch: int, last: Last) -> None:
+        """Note a claim that was not refused."""
+        self._claims.setdefault(shard, {})[claimant] = (epoch, last)
+
+    def standing(
+        self, shard: int, entry: ShardEntry, actors: Mapping[bytes, ActorEntry]
+    ) -> dict[bytes, Last]:
+        """Return what is claimed of a shard; claims that no longer stand are dropped."""
+        claims = self._claims.get(shard)
+        if claims is None:
+            return {}
+        standing = {
+            claimant: (epoch, last)
+            for claimant, (epoch, last) in claims.items()
+            if epoch == entry.epoch and is_heir(claimant, entry, actors)
+        }
+        if standing:
+            self._claims[shard] = standing
+        else:
+            del self._claims[shard]
+        return {claimant: last for claimant, (_, last) in standing.items()}

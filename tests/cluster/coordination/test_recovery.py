@@ -1,0 +1,289 @@
+"""Shards whose members are all dead come back from the directories of those who kept them."""
+
+import msgspec
+import pytest
+
+from greenroom.cluster_map import ClusterMap
+from greenroom_cluster.coordination import messages as m
+from greenroom_cluster.coordination.bounds import actor_objection, map_objection
+from greenroom_cluster.coordination.genesis import ClusterOptions, starting_map
+from greenroom_cluster.coordination.rules import begin_lineage
+from tests.cluster.coordination.builders import Desk, actor, cluster, durable, inc, node, nonce, shard
+
+A, B, C = inc("a"), inc("b"), inc("c")
+A2, B2, C2 = inc("a again"), inc("b again"), inc("c again")
+NODES = (node("a"), node("b"), node("c"))
+
+
+def desk_of(*shards: object, actors: tuple[object, ...] = (), **floors: int) -> Desk:
+    found = cluster(
+        shards or (shard(A, (B,), epoch=3, wanted=("a/0", "b/0")),),
+        actors or (durable(A, "a/0", "da", 5), durable(B, "b/0", "db", 5), actor(C, "c/0")),
+        NODES,
+    )
+    return Desk(msgspec.structs.replace(found, floors={inc(name): floor for name, floor in floors.items()}))
+
+
+def powerless() -> Desk:
+    """Two members in directories, whose hosts lost power and are back without actors."""
+    desk = desk_of(da=5, db=5)
+    desk.ask(m.ReportDead(1, (A, B)))
+    return desk
+
+
+def claim(claimant: bytes, *last: int, epoch: int = 3, number: int = 1) -> m.Proposal:
+    return m.Proposal(0, epoch, nonce(number), "recover", claimant, (), last or (3, 9), ((claimant, 20),))
+
+
+def claims(desk: Desk, claimant: bytes, *last: int, epoch: int = 3, number: int = 1) -> bool | None:
+    """Claim; return whether it was applied, None without an answer."""
+    decisions = desk.propose(claimant, claim(claimant, *last, epoch=epoch, number=number))
+    return decisions[0].applied if decisions else None
+
+
+def test_the_longest_log_of_all_heirs_recovers_the_shard() -> None:
+    desk = powerless()
+    desk.durable(A2, "a/0", "da", 6)
+    assert claims(desk, A2, 3, 9) is None, "the other directory may hold more"
+    desk.durable(B2, "b/0", "db", 6)
+    assert claims(desk, B2, 3, 8, number=2) is None, "it holds less, and the other will ask again"
+    assert claims(desk, A2, 3, 9)
+    assert (desk.map.shards[0].epoch, desk.map.shards[0].members) == (4, (A2,))
+    assert claims(desk, B2, 3, 8, number=2) is False
+
+
+def test_a_later_epoch_beats_a_longer_log() -> None:
+    desk = powerless()
+    desk.durable(A2, "a/0", "da", 6)
+    desk.durable(B2, "b/0", "db", 6)
+    assert claims(desk, A2, 2, 900) is None
+    assert claims(desk, B2, 3, 1, number=2)
+
+
+def test_of_equal_logs_that_of_the_former_primary_recovers() -> None:
+    desk = powerless()
+    desk.durable(A2, "a/0", "da", 6)
+    desk.durable(B2, "b/0", "db", 6)
+    assert claims(desk, A2) is None
+    assert claims(desk, B2, number=2) is None
+    assert claims(desk, A2)
+
+
+def test_a_claim_ends_with_its_claimant() -> None:
+    """The next incarnation in the directory claims anew, and may have to rest on less."""
+    desk = powerless()
+    desk.durable(A2, "a/0", "da", 6)
+    desk.durable(B2, "b/0", "db", 6)
+    assert claims(desk, A2, 3, 9) is None
+    desk.ask(m.ReportDead(1, (A2,)))
+    assert claims(desk, B2, 3, 8, number=2) is None
+    desk.durable(inc("a third"), "a/0", "da", 7)
+    assert claims(desk, B2, 3, 8, number=2) is None
+    assert claims(desk, inc("a third"), 3, 7, number=3) is None
+    assert claims(desk, B2, 3, 8, number=2)
+
+
+def test_a_claim_ends_with_the_epoch() -> None:
+    desk = powerless()
+    desk.durable(A2, "a/0", "da", 6)
+    desk.durable(B2, "b/0", "db", 6)
+    assert claims(desk, B2, 3, 8) is None
+    assert claims(desk, A2, 3, 9, number=2)
+    desk.ask(m.ReportDead(1, (A2,)))
+    desk.durable(inc("a third"), "a/0", "da", 21)
+    assert claims(desk, B2, 3, 8, epoch=4, number=3) is False, "only the directory of A2 counts now"
+    assert claims(desk, inc("a third"), 4, 1, epoch=4, number=4)
+
+
+def test_nobody_claims_while_a_member_may_be_alive() -> None:
+    desk = desk_of()
+    desk.ask(m.ReportDead(1, (A,)))
+    desk.durable(A2, "a/0", "da", 6)
+    assert claims(desk, A2) is False
+    desk.ask(m.ReportDead(1, (B,)))
+    desk.durable(B2, "b/0", "db", 6)
+    assert claims(desk, B2, 3, 99, number=2) is None, "what was refused is no claim"
+    assert claims(desk, A2, 3, 9, number=3) is None
+    assert claims(desk, B2, 3, 99, number=2)
+
+
+@pytest.mark.parametrize("claimant", [C, B2])
+def test_only_heirs_of_members_claim(claimant: bytes) -> None:
+    desk = desk_of(shard(A, epoch=3, wanted=("c/0",)))
+    desk.ask(m.ReportDead(1, (A, B)))
+    desk.durable(B2, "b/0", "db", 6)
+    desk.durable(A2, "a/0", "da", 6)
+    assert claims(desk, claimant, 3, 99) is False
+    assert claims(desk, A2, 3, 1, number=2)
+
+
+def test_a_shard_does_not_start_empty_over_a_directory() -> None:
+    desk = desk_of(shard(A, (B,), epoch=3, wanted=("c/0", "a/0")))
+    desk.ask(m.ReportDead(1, (A, B)))
+    start = m.Proposal(0, 3, nonce(1), "start", C, ())
+    [refused] = desk.propose(C, start)
+    assert not refused.applied
+    assert "waits" in refused.reason
+
+
+def test_who_kept_nothing_is_not_waited_for() -> None:
+    desk = desk_of(shard(C, (A,), epoch=3))
+    desk.ask(m.ReportDead(1, (A, C)))
+    desk.durable(A2, "a/0", "da", 6)
+    assert claims(desk, A2)
+
+
+def test_a_forgotten_node_gives_its_directories_up() -> None:
+    desk = powerless()
+    desk.durable(A2, "a/0", "da", 6)
+    assert claims(desk, A2) is None
+    desk.pass_seconds(5, "a", "c")
+    assert desk.forget("b") == m.Accepted(1)
+    assert desk.map.actors[B].directory == b""
+    assert inc("db") not in desk.map.floors
+    assert claims(desk, A2)
+
+
+def test_when_all_directories_were_given_up_the_shard_starts_empty() -> None:
+    desk = desk_of(shard(A, (B,), epoch=3, wanted=("c/0", "a/0")))
+    desk.pass_seconds(5, "c")
+    for name in ("a", "b"):
+        assert desk.forget(name) == m.Accepted(1)
+    [started] = desk.propose(C, m.Proposal(0, 3, nonce(1), "start", C, ()))
+    assert started.applied
+
+
+def test_a_directory_that_runs_elsewhere_is_not_given_up_with_its_former_node() -> None:
+    desk = powerless()
+    desk.durable(A2, "c/1", "da", 6)
+    desk.pass_seconds(5, "b", "c")
+    assert desk.forget("a") == m.Accepted(1)
+    assert claims(desk, A2) is None
+    desk.durable(B2, "b/0", "db", 6)
+    assert claims(desk, B2, 3, 8, number=2) is None
+    assert claims(desk, A2)
+
+
+# --- directories, and copies of them -----------------------------------------------------------------------
+
+
+def test_who_opens_a_directory_proves_its_former_owners_dead() -> None:
+    desk = desk_of()
+    desk.durable(A2, "a/0", "da", 6)
+    assert desk.map.actors[A].state == "dead"
+    again = desk.durable(A, "a/0", "da", 7)
+    assert isinstance(again, m.Rejected)
+    assert "final" in again.reason
+
+
+def test_who_is_in_the_slot_without_the_directory_proves_nothing() -> None:
+    desk = desk_of()
+    desk.actor(A2, "a/0")
+    assert desk.map.actors[A].state == "replaced"
+    desk.durable(inc("a third"), "a/0", "another", 1)
+    assert desk.map.actors[A].state == "replaced"
+
+
+def test_an_older_copy_of_a_directory_is_rejected_by_name() -> None:
+    desk = powerless()
+    for mark in (0, 4, 5):
+        answer = desk.durable(A2, "a/0", "da", mark)
+        assert isinstance(answer, m.Rejected)
+        assert answer.code == m.DIRECTORY_OLDER
+        assert "a/0" in answer.reason
+        assert inc("da").hex()[:8] in answer.reason
+        assert A2 not in desk.map.actors
+    assert desk.durable(A2, "a/0", "da", 6) == m.Accepted(2)
+
+
+def test_registering_the_same_again_is_no_older_copy() -> None:
+    desk = desk_of()
+    for _ in range(2):
+        assert desk.durable(A2, "a/0", "da", 6) == m.Accepted(2)
+    assert isinstance(desk.durable(A2, "a/0", "da", 7), m.Rejected)
+    assert isinstance(desk.durable(A2, "a/0", "other", 6), m.Rejected)
+
+
+def test_what_was_decided_on_a_directory_makes_copies_from_before_older() -> None:
+    """A copy from within the run that is put back would have lost what counts since then."""
+    desk = desk_of(da=5, db=5)
+    takeover = m.Proposal(0, 3, nonce(1), "takeover", B, (), marks=((B, 40), (A, 90)))
+    assert desk.propose(B, takeover)[0].applied
+    assert desk.map.floors == {inc("da"): 5, inc("db"): 40}, "A is no member any longer"
+    add = m.Proposal(0, 4, nonce(2), "add", B, (A,), marks=((A, 80), (C, 7)))
+    assert desk.propose(B, add)[0].applied
+    assert desk.map.floors == {inc("da"): 80, inc("db"): 40}
+    refused = m.Proposal(0, 5, nonce(3), "takeover", C, (), marks=((C, 99), (B, 99)))
+    assert not desk.propose(C, refused)[0].applied
+    lower = m.Proposal(0, 5, nonce(4), "reaffirm", B, (A,), marks=((B, 3),))
+    assert desk.propose(B, lower)[0].applied
+    assert desk.map.floors == {inc("da"): 80, inc("db"): 40}
+    assert isinstance(desk.durable(A2, "a/0", "da", 80), m.Rejected)
+    assert desk.durable(A2, "a/0", "da", 81) == m.Accepted(2)
+
+
+def test_floors_go_with_the_last_actor_of_their_directory() -> None:
+    desk = desk_of(shard(B, epoch=3), da=5, db=5)
+    desk.ask(m.ReportDead(1, (A,)))
+    assert desk.map.floors == {inc("db"): 5}
+
+
+def test_a_new_lineage_keeps_the_floors() -> None:
+    desk = desk_of(da=5)
+    assert begin_lineage(desk.map).floors == {inc("da"): 5}
+
+
+def test_maps_that_are_merged_keep_who_opened_a_directory_last() -> None:
+    """One of two maps saw its heir, the other made more decisions: both count."""
+    stored = msgspec.structs.replace(desk_of(da=5, db=9).map, identity=bytes(16))
+    ahead = msgspec.structs.replace(
+        stored, shards=(shard(A, (B,), epoch=8, wanted=("a/0", "b/0")),), version=7, floors={inc("da"): 6}
+    )
+    other = Desk(stored)
+    other.durable(A2, "a/0", "da", 12)
+    merged = starting_map(ahead, ClusterOptions("test", new_lineage=True), [other.map])
+    assert merged.floors == {inc("da"): 12, inc("db"): 9}
+    assert merged.actors[A].state == "dead"
+    assert merged.actors[A2].state == "up"
+    assert Desk(merged).durable(A2, "a/0", "da", 12) == m.Accepted(2)
+    assert map_objection(merged) == ""
+
+
+def test_the_entry_of_an_actor_with_a_directory_is_checked() -> None:
+    good = durable(A, "a/0", "da", 1)
+    assert actor_objection(good) == ""
+    for changes in (
+        {"durability": "none"},
+        {"durability": ""},
+        {"directory": b""},
+        {"directory": b"short"},
+        {"mark": -1},
+        {"mark": 1 << 63},
+    ):
+        assert actor_objection(msgspec.structs.replace(good, **changes)), changes
+    assert actor_objection(msgspec.structs.replace(actor(C, "c/0"), mark=1))
+
+
+def test_a_map_with_impossible_floors_is_rejected() -> None:
+    for floors in ({b"short": 1}, {inc("da"): -1}):
+        assert map_objection(msgspec.structs.replace(cluster((shard(),)), floors=floors))
+
+
+# --- a coordinator that may have an older copy --------------------------------------------------------------
+
+
+def dead_copy() -> ClusterMap:
+    entries = (durable(A, "a/0", "da", 5, "dead"), durable(B, "b/0", "db", 5, "dead"))
+    return cluster((shard(A, (B,), epoch=3),), entries, NODES)
+
+
+def test_unproven_it_recovers_only_once_every_node_was_heard() -> None:
+    desk = Desk(dead_copy(), proven=False)
+    desk.durable(A2, "a/0", "da", 6)
+    desk.durable(B2, "b/0", "db", 6)
+    desk.pass_seconds(5, "a", "b")
+    assert claims(desk, B2, 3, 1, number=2) is None
+    assert claims(desk, A2) is None
+    desk.beat("c")
+    assert claims(desk, B2, 3, 1, number=2) is None
+    assert claims(desk, A2)
