@@ -95,7 +95,14 @@ class Left(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=7):
     shard: int
 
 
-Entry: TypeAlias = Logged | Cut | Committed | Configured | Proposed | Chunk | Based | Left
+class Dropped(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=9):
+    """A record that is not committed was dropped by an operator: it stands, and changes nothing."""
+
+    shard: int
+    sequence: int
+
+
+Entry: TypeAlias = Logged | Cut | Committed | Configured | Proposed | Chunk | Based | Left | Dropped
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(tuple[Entry, ...])

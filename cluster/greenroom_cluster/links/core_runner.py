@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from greenroom_cluster.coordination.messages import Proposal
-from greenroom_cluster.links.outbox import Line, LinkChange, Outbox, Rare, are_bulk
+from greenroom_cluster.links.outbox import DiskEffect, Line, LinkChange, Outbox, Rare, are_bulk
 from greenroom_cluster.shard.effects import HostEffect
 from greenroom_cluster.shard.inputs import ConnectionClosed, HostInput, LinkDown, LinkUp, PeerMessages
 from greenroom_cluster.shard.limits.fairness import LONG_STEP_NS
@@ -63,6 +63,11 @@ class CoreRunner(ABC, Generic[PeerLine]):
         self._wall_us = wall_us
         self._outbox: Outbox[PeerLine, Replies] = Outbox()
         self._failed = False
+        self._write: Callable[[list[DiskEffect]], None] | None = None
+
+    def write_with(self, write: Callable[[list[DiskEffect]], None]) -> None:
+        """Hand what is for the disk to this, which must not block; a core without a disk asks for nothing."""
+        self._write = write
 
     # --- for the subclasses ------------------------------------------------------------------------------
 
@@ -175,6 +180,9 @@ class CoreRunner(ABC, Generic[PeerLine]):
             self._propose(rare.proposals)
 
     def _perform_rare(self, rare: Rare[PeerLine]) -> None:
+        if rare.writes:
+            assert self._write is not None
+            self._write(rare.writes)
         for note in rare.notes:
             self._note(note)
         for change in rare.changes:

@@ -19,7 +19,9 @@ from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.shard.effects import (
     Connect,
     Disconnect,
+    DropBefore,
     HostEffect,
+    Persist,
     Propose,
     ReplyToClient,
     ReplyToPeer,
@@ -69,17 +71,21 @@ class CloseLink(msgspec.Struct, frozen=True, gc=False):
 
 LinkChange: TypeAlias = OpenLink | CloseLink
 
+DiskEffect: TypeAlias = Persist | DropBefore
+"""What is for the disk of an actor."""
+
 
 class Rare(Generic[PeerLine]):
     """What few steps have to say, to be done in the order of the fields and before all else but proposals.
 
-    `notes` go nowhere. `changes` are of links. An `urgent` message goes ahead of what its connection has
-    queued. `proposals` are for the coordinator.
+    `writes` are for the disk. `notes` go nowhere. `changes` are of links. An `urgent` message goes ahead of
+    what its connection has queued. `proposals` are for the coordinator.
     """
 
-    __slots__ = ("changes", "notes", "proposals", "urgent")
+    __slots__ = ("changes", "notes", "proposals", "urgent", "writes")
 
     def __init__(self) -> None:
+        self.writes: list[DiskEffect] = []
         self.notes: list[HostEffect] = []
         self.changes: list[LinkChange] = []
         self.urgent: list[tuple[PeerLine, Beacon]] = []
@@ -200,6 +206,8 @@ class Outbox(Generic[PeerLine, ClientLine]):
         match effect:
             case Propose(proposal=proposal):
                 rare.proposals.append(proposal)
+            case Persist() | DropBefore():
+                rare.writes.append(effect)
             case Connect(peer=peer, address=address, bulk=bulk):
                 former = self._links.get((peer, bulk))
                 if former is not None:

@@ -90,11 +90,20 @@ class Context:
     # --- effects --------------------------------------------------------------------------------------------
 
     def propose(
-        self, now_ns: int, shard: int, epoch: int, kind: str, primary: bytes, backups: tuple[bytes, ...]
+        self,
+        now_ns: int,
+        shard: int,
+        epoch: int,
+        kind: str,
+        primary: bytes,
+        backups: tuple[bytes, ...],
+        *,
+        last: tuple[int, int] = (0, 0),
+        marks: tuple[tuple[bytes, int], ...] = (),
     ) -> OpenProposal:
         """Emit a new proposal and return it as open."""
         nonce = self._random.randbytes(NONCE_BYTES)
-        proposal = Proposal(shard, epoch, nonce, kind, primary, backups)
+        proposal = Proposal(shard, epoch, nonce, kind, primary, backups, last, marks)
         self.effects.append(Propose(proposal))
         return OpenProposal(proposal, now_ns + ns(self.settings.repropose_seconds))
 

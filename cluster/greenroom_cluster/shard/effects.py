@@ -62,10 +62,14 @@ class Propose(Effect, frozen=True, gc=False):
 
 
 class Persist(Effect, frozen=True, gc=False):
-    """Append these to the log on disk; `Synced` says once they are stable. Positions rise by one."""
+    """Append these to the log on disk; `Synced` says once they are stable. Positions rise by one.
+
+    `at_once`: others wait for the sync itself, in any mode.
+    """
 
     position: int
     entries: tuple[Entry, ...]
+    at_once: bool = True
 
 
 class DropBefore(Effect, frozen=True, gc=False):

@@ -9,14 +9,16 @@ proposal to take over, which helps only if the order is kept on the wire.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from typing import Any
 
 from greenroom.cluster_map import ClusterMap, ShardEntry
 from greenroom.errors import InvariantError
 from greenroom_cluster.shard.clients.requests import Requests
+from greenroom_cluster.shard.compaction import Compaction
 from greenroom_cluster.shard.context import Context, OpenProposal
+from greenroom_cluster.shard.disk_log import DiskLog, Stable
 from greenroom_cluster.shard.effects import HostEffect
 from greenroom_cluster.shard.inputs import (
     ClientRequests,
@@ -29,17 +31,21 @@ from greenroom_cluster.shard.inputs import (
     MapChanged,
     MemoryMeasured,
     PeerMessages,
+    Synced,
     Tick,
+    Written,
 )
 from greenroom_cluster.shard.pairs.incoming import Incoming
 from greenroom_cluster.shard.pairs.strangers import Strangers
 from greenroom_cluster.shard.peers import Peers
+from greenroom_cluster.shard.recovery import Recovery
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.accepts import deliver
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.roles.replicas import Replicas
 from greenroom_cluster.shard.roles.role import InputKind, Role
 from greenroom_cluster.shard.settings import HostSettings, ns
+from greenroom_cluster.shard.state.copy import Copy
 from greenroom_cluster.shard.state.memory import Memory
 from greenroom_cluster.shard.step import Mark
 from greenroom_cluster.shard.sweeping import Sweeper
@@ -57,9 +63,11 @@ class Host:
         settings: HostSettings,
         generator: random.Random,
         mark: Mark | None = None,
+        disk: Stable | None = None,
     ) -> None:
         self._context = Context(incarnation, slot, settings, generator)
-        self._resources = Resources(self._context, [0, 0, 0] if mark is None else mark)
+        self._disk = None if disk is None else DiskLog(incarnation, disk)
+        self._resources = Resources(self._context, [0, 0, 0] if mark is None else mark, self._disk)
         self._step = self._resources.step
         self._memory = self._resources.memory
         self._pairs = self._resources.pairs
@@ -69,6 +77,10 @@ class Host:
         self._settings = settings
         self._requests = Requests(self._replicas)
         self._starting: dict[int, OpenProposal] = {}
+        self._recovery = Recovery(self._resources)
+        self._compaction = None if self._disk is None else Compaction(self._context, self._disk)
+        for copy in () if disk is None else disk.copies.values():
+            self._recovery.find(copy)
         self._manage_due_ns = 0
         self._sweeper = Sweeper(settings)
         self._on_input: dict[type, Callable[[int, int, Any], None]] = {
@@ -82,6 +94,8 @@ class Host:
             MemoryMeasured: self._memory_measured,
             Decisions: self._decisions,
             CoordinationUp: self._coordination_up,
+            Written: self._written,
+            Synced: self._synced,
         }
 
     @property
@@ -130,6 +144,8 @@ class Host:
         for pair in self._pairs.outgoing.values():
             if pair.unsent:
                 pair.flush()
+        if self._disk is not None:
+            self._disk.finish(now_ns, effects)
         return effects
 
     def next_deadline(self) -> int:
@@ -158,6 +174,36 @@ class Host:
     def _memory_measured(self, _now_ns: int, _wall_us: int, event: MemoryMeasured) -> None:
         self._memory.count_all()
         self._memory.measured(event.resident_bytes)
+
+    # --- the disk -------------------------------------------------------------------------------------------
+
+    def _written(self, now_ns: int, wall_us: int, event: Written) -> None:
+        assert self._disk is not None
+        self._disk.written(now_ns, event.position)
+        self._go_on(now_ns, wall_us)
+
+    def _synced(self, now_ns: int, wall_us: int, event: Synced) -> None:
+        assert self._disk is not None
+        self._disk.synced(now_ns, event.position, event.mark)
+        self._go_on(now_ns, wall_us)
+        if self._compaction is not None:
+            self._compaction.step()
+
+    def _go_on(self, now_ns: int, wall_us: int) -> None:
+        """Commit what has become stable here, and serve under configurations that have."""
+        assert self._disk is not None
+        grown, settled = self._disk.grown()
+        deliver(self._replicas, self._served(grown), now_ns, wall_us, b"", InputKind.CATCH_UP)
+        deliver(self._replicas, self._served(settled), now_ns, wall_us, b"", InputKind.LEASE)
+
+    def _served(self, copies: Iterable[Copy]) -> list[int]:
+        """Return the shards of which these are copies that a primary here serves."""
+        replicas = self._replicas
+        return [
+            copy.shard
+            for copy in copies
+            if (replica := replicas.get(copy.shard)) is copy and replica.primary is not None
+        ]
 
     # --- coordination ---------------------------------------------------------------------------------------
 
@@ -215,7 +261,9 @@ class Host:
             if started is not None and entry.nonce == started.proposal.nonce:
                 # A late snapshot may have come from a dead primary; it lacks what was acknowledged last.
                 self._replicas.close(shard, now_ns, "the shard begins anew")
-                replica = self._replicas.begin(shard, 0, now_ns)
+                replica = self._begin_empty(shard, now_ns)
+            if replica is None:
+                replica = self._recovered(now_ns, wall_us, shard, entry)
             if replica is None or not replica.fits():
                 self._decline(now_ns, shard, entry)
                 return
@@ -224,6 +272,19 @@ class Host:
             replica.role is Role.JOINING and replica.primary_incarnation == entry.primary
         ):
             self._replicas.close(shard, now_ns, "not a member any more")
+
+    def _begin_empty(self, shard: int, now_ns: int) -> Replica:
+        self._recovery.give_up(shard)
+        replica = self._replicas.begin(shard, 0, now_ns)
+        if self._disk is not None:
+            self._disk.begin(replica)
+        return replica
+
+    def _recovered(self, now_ns: int, wall_us: int, shard: int, entry: ShardEntry) -> Replica | None:
+        replica = self._recovery.take(now_ns, wall_us, shard, entry)
+        if replica is not None:
+            self._replicas.by_shard[shard] = replica
+        return replica
 
     def _begin_lineage(self, now_ns: int, shard: int, known: ShardEntry, entry: ShardEntry) -> None:
         """Trust that logs agree across lineages only if the new lineage continues our configuration."""
@@ -250,6 +311,12 @@ class Host:
             return
         if any(member not in context.dead for member in entry.members):
             return
+        assert context.map is not None
+        actors = context.map.actors
+        if any(actors[member].durability for member in entry.members if member in actors):
+            return  # it waits for a directory
+        if self._recovery.newer_than(shard, entry):
+            return  # the map is an older copy, and what is on disk may be the only copy of the sessions
         opened = self._starting.get(shard)
         if opened is None or opened.proposal.epoch != entry.epoch:
             self._starting[shard] = context.propose(
@@ -262,6 +329,7 @@ class Host:
         for decision in event.decisions:
             replica = self._replicas.get(decision.shard)
             started = self._starting.get(decision.shard)
+            self._recovery.on_decision(decision)
             if replica is not None:
                 replica.on_decision(now_ns, decision)
             elif started is not None and started.proposal.nonce == decision.nonce and not decision.applied:
@@ -271,6 +339,7 @@ class Host:
     def _coordination_up(self, now_ns: int, _wall_us: int, _event: CoordinationUp) -> None:
         for opened in self._starting.values():
             self._context.repropose(now_ns, opened)
+        self._recovery.on_coordination_up(now_ns)
         for replica in self._replicas.by_shard:
             if replica is not None and replica.proposal is not None:
                 self._context.repropose(now_ns, replica.proposal)
@@ -327,6 +396,7 @@ class Host:
     def _manage(self, now_ns: int, wall_us: int, shard: int) -> None:
         replica = self._replicas.by_shard[shard]
         if replica is None:
+            self._recovery.manage(now_ns, shard, self._entry(shard))
             self._start_if_wanted(now_ns, shard, self._entry(shard))
         elif replica.primary is not None:
             replica.primary.manage(now_ns, wall_us)

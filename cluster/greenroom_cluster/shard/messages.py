@@ -89,7 +89,8 @@ class BeaconOk(wire.Frame, frozen=True, tag=83):
 class SnapshotChunk(wire.Frame, frozen=True, tag=84):
     """A part of a shard's state at `sequence`, numbered from 0. Sent on the bulk connection.
 
-    `shard_bytes` is about how much memory the whole takes, 0 if the sender does not say.
+    `shard_bytes` is about how much memory the whole takes, 0 if the sender does not say. `last_epoch` is the
+    epoch of the record under `sequence`.
     """
 
     shard: int
@@ -103,6 +104,7 @@ class SnapshotChunk(wire.Frame, frozen=True, tag=84):
     clients: _Clients
     replies: _Replies
     shard_bytes: int = 0
+    last_epoch: int = 0
 
 
 class SnapshotOk(wire.Frame, frozen=True, tag=85):

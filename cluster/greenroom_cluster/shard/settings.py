@@ -53,6 +53,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes_max: int = 1 << 62
     eviction: Evicted = "none"
     expire_batch_max: int = 512
+    log_bytes_min: int = 64 << 20
 
     def __post_init__(self) -> None:
         """Refuse settings that would break the guarantees."""

@@ -1,12 +1,15 @@
 """One host alone, fed by hand: for tests of single inputs and of orders that a world seldom produces."""
 
 import random
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry, SuspectRecord
 from greenroom_cluster.coordination.messages import Decision, Proposal
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
+from greenroom_cluster.shard.disk_log import Stable
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.messages import (
     Beacon,
@@ -55,9 +58,13 @@ class Probe:
     """The host of actor `a`, in a cluster of the actors a to d. Time stands still unless told."""
 
     def __init__(
-        self, settings: HostSettings | None = None, shards: int = 1, mark: Mark | None = None
+        self,
+        settings: HostSettings | None = None,
+        shards: int = 1,
+        mark: Mark | None = None,
+        disk: Stable | None = None,
     ) -> None:
-        self.host = Host(ME, "na/0", settings or HostSettings(), random.Random(7), mark)
+        self.host = Host(ME, "na/0", settings or HostSettings(), random.Random(7), mark, disk)
         self.now_ns = ns(1000)
         self.wall_us = WALL_US
         self.shards = shards
@@ -105,8 +112,12 @@ class Probe:
         lineage: int = 1,
         absent: str = "",
         suspect: SuspectRecord | None = None,
+        directories: Mapping[str, bytes] = MappingProxyType({}),
     ) -> list[fx.HostEffect]:
-        """Publish a map. `wanted`, `dead` and `absent` are actors' letters; who is absent is not in it."""
+        """Publish a map. `wanted`, `dead` and `absent` are actors' letters; who is absent is not in it.
+
+        `directories` are by letter too; who has one is durable.
+        """
         self.version += 1
         actors = {
             incarnation(name): ActorEntry(
@@ -118,6 +129,8 @@ class Probe:
                 "h",
                 1,
                 1,
+                "fsync" if name in directories else "",
+                directories.get(name, b""),
             )
             for name in "abcd"
             if name not in absent

@@ -23,7 +23,7 @@ def test_a_snapshot_in_chunks_is_the_whole_state(sessions: int, clients: int, ch
         command = create(number, digest, b"x" * (number * 7 % 90))
         client = bytes([number % max(clients, 1)]) * 16
         table.apply(msgspec.structs.replace(record(number, command), client=client))
-    sender = SnapshotSender(0, 1, 7, sessions + clients, table, chunk_bytes)
+    sender = SnapshotSender(0, 1, 7, (1, sessions + clients), table, chunk_bytes)
     before = table.fingerprint()
     receiver = None
     while not sender.finished:
@@ -100,10 +100,10 @@ def test_replicas_agree_whatever_their_index_looks_like(script: list[Command], j
     joiner: SessionTable | None = None
     for number, command in enumerate(script, 1):
         if number > joined_at and joiner is None:
-            sender = SnapshotSender(0, 1, 7, number - 1, one, 300)
+            sender = SnapshotSender(0, 1, 7, (1, number - 1), one, 300)
             receiver = SnapshotReceiver(sender.chunk(WALL_US), joiner := SessionTable(by_age=True))
             sender.next_number = 0
-            sender = SnapshotSender(0, 1, 7, number - 1, one, 300)
+            sender = SnapshotSender(0, 1, 7, (1, number - 1), one, 300)
             while not receiver.complete:
                 receiver.take(sender.chunk(WALL_US))
         if type(command) not in (Expire, Evict, ForgetClients):

@@ -18,7 +18,10 @@ CLIENT_BYTES = 48
 
 
 class SnapshotSender:
-    """One transfer of a shard's state. Chunks are made on demand."""
+    """One transfer of a shard's state. Chunks are made on demand.
+
+    `last` is epoch and number of the newest record in it. `mark` is how far the joiner's directory has come.
+    """
 
     __slots__ = (
         "_chunk_bytes",
@@ -31,16 +34,25 @@ class SnapshotSender:
         "acknowledged",
         "finished",
         "join",
+        "last",
+        "mark",
         "next_number",
         "shard_bytes",
     )
 
     def __init__(
-        self, shard: int, epoch: int, join: int, sequence: int, table: SessionTable, chunk_bytes: int
+        self,
+        shard: int,
+        epoch: int,
+        join: int,
+        last: tuple[int, int],
+        table: SessionTable,
+        chunk_bytes: int,
     ) -> None:
         self.join = join
         self.shard_bytes = table.charged_bytes + table.clients.charged_bytes
-        self._identity = (shard, epoch, join, sequence)
+        self.last = last
+        self._identity = (shard, epoch, join)
         self._digests = list(table.sessions)
         self._sessions = list(table.sessions.values())
         self._clients: Iterator[ClientState] = iter(list(table.clients.states()))
@@ -49,6 +61,7 @@ class SnapshotSender:
         self._chunk_bytes = chunk_bytes
         self.next_number = 0
         self.acknowledged = -1
+        self.mark = 0
         self.finished = False
 
     @property
@@ -81,7 +94,8 @@ class SnapshotSender:
                 replies.append(kept)
                 room -= len(getattr(kept.reply, "state", b"")) + ENTRY_OVERHEAD_BYTES
             self.finished = room > 0
-        shard, epoch, join, sequence = self._identity
+        shard, epoch, join = self._identity
+        last_epoch, sequence = self.last
         number = self.next_number
         self.next_number += 1
         return SnapshotChunk(
@@ -96,17 +110,18 @@ class SnapshotSender:
             tuple(clients),
             tuple(replies),
             self.shard_bytes,
+            last_epoch,
         )
 
 
 class SnapshotReceiver:
     """The joiner's side: takes chunks, in order, into a table that is not read before it is complete."""
 
-    __slots__ = ("complete", "join", "next_number", "sequence", "table")
+    __slots__ = ("complete", "join", "last", "next_number", "table")
 
     def __init__(self, first: SnapshotChunk, table: SessionTable) -> None:
         self.join = first.join
-        self.sequence = first.sequence
+        self.last = (first.last_epoch, first.sequence)
         self.table = table
         self.next_number = 0
         self.complete = False

@@ -11,13 +11,15 @@ from greenroom_cluster.shard.state.records import Command, Record
 class Replication:
     """Appends records to the log, has them sent, and decides up to which the log is committed.
 
-    `recipients` are sent the log; it is committed once all that are `counted` have it. `inherited` is what
+    `recipients` are sent the log; it is committed once all that are `counted` have it, and the own disk, if
+    there is one. `inherited` is what
     the log held when this actor became primary. Until all of that is applied, the primary is `behind`. With
     `copy_first`, it is applied only once another member has it.
     """
 
     __slots__ = (
         "_context",
+        "_disk",
         "_memory",
         "_step",
         "behind",
@@ -31,6 +33,7 @@ class Replication:
 
     def __init__(self, copy: Copy, resources: Resources) -> None:
         self._context = resources.context
+        self._disk = resources.disk
         self._memory = resources.memory
         self._step = resources.step
         self.copy = copy
@@ -49,7 +52,10 @@ class Replication:
         """Stamp a record, log it and have it sent; return its number."""
         copy, log = self.copy, self.log
         shard, sequence = copy.shard, log.appended + 1
-        log.append(Record(copy.epoch, sequence, time_us, client, command), size, charge)
+        record = Record(copy.epoch, sequence, time_us, client, command)
+        log.append(record, size, charge)
+        if self._disk is not None:
+            self._disk.append(copy, record)
         self._memory.add(shard, charge)
         for recipient in self.recipients:
             if recipient.streaming:
@@ -71,11 +77,13 @@ class Replication:
 
     def decided(self) -> int:
         """Return the number up to which the log is committed, whether it is applied or not."""
+        if self.copy.unsettled:
+            return self.copy.committed
         if self.behind and not self.copy_first:
             return self.inherited
         if self.copy_first and not self._is_copied():
             return self.copy.committed
-        target = self.log.appended
+        target = min(self.log.appended, self.copy.stable)
         for recipient in self.counted:
             if recipient.acknowledged < target:
                 target = recipient.acknowledged

@@ -19,7 +19,7 @@ def receive_records(
     if not _is_from_primary(replica, sender, entry.shard_epoch, InputKind.RECORDS):
         return False
     try:
-        return _log(replica, now_ns, entry)
+        return _log(replicas, replica, now_ns, entry)
     except LogDivergedError as error:
         replicas.close(replica.shard, now_ns, "its log is not the primary's")
         replica.context.warn(
@@ -28,9 +28,9 @@ def receive_records(
         return False
 
 
-def _log(replica: Replica, now_ns: int, entry: ShardRecords) -> bool:
+def _log(replicas: Replicas, replica: Replica, now_ns: int, entry: ShardRecords) -> bool:
     """Log an entry and apply what it commits; return whether all of it is in the log now."""
-    log, records = replica.log, entry.records
+    log, records, disk = replica.log, entry.records, replicas.resources.disk
     before = log.appended
     memory = replica.memory
     if memory.free_bytes <= memory.ample_bytes:
@@ -40,6 +40,8 @@ def _log(replica: Replica, now_ns: int, entry: ShardRecords) -> bool:
         whole = log.receive(records)
     if log.appended > before:
         replica.clock.heard(records[-1].time_us, now_ns)
+        if disk is not None:
+            disk.receive(replica.shard, records, before, log.appended)
     if not whole:
         replica.context.ignore("Prepare", f"a gap after record {log.appended}", replica.shard, replica.epoch)
         return False

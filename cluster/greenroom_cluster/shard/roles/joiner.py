@@ -36,6 +36,8 @@ def take_chunk(
     replica.receiver.take(chunk)
     replica.clock.heard(chunk.time_us, now_ns)
     replica.count_arrived()
+    if replicas.resources.disk is not None:
+        replicas.resources.disk.take_chunk(replica, chunk)
     context.effects.append(ReplyToPeer(sender, SnapshotOk(shard, chunk.epoch, chunk.join, chunk.number)))
     return True
 

@@ -256,7 +256,7 @@ class Membership:
             copy.shard,
             copy.epoch,
             self._joins.begun,
-            copy.committed,
+            (copy.last_epoch, copy.committed),
             copy.table,
             context.settings.chunk_bytes,
         )
@@ -295,6 +295,7 @@ class Membership:
             self._context.ignore("SnapshotOk", "no such join", self._copy.shard, self._copy.epoch)
             return
         transfer.acknowledged = max(transfer.acknowledged, message.number)
+        transfer.mark = max(transfer.mark, message.mark)
         if not joiner.streaming:
             joiner.streaming = True
             joiner.pair.resend(joiner)
@@ -336,11 +337,16 @@ class Membership:
 
         A member that lacks an acknowledged record would lose it if it took over.
         """
-        joiner, copy = self.joiner, self._copy
+        joiner, transfer, copy = self.joiner, self.transfer, self._copy
         if joiner is None or self.opened is not None or joiner.acknowledged < copy.committed:
             return
+        assert transfer is not None
         self.catching_up = False
-        self._propose(now_ns, "add", copy.members[0], (*copy.members[1:], joiner.pair.peer))
+        peer = joiner.pair.peer
+        marks = ((peer, transfer.mark),) if transfer.mark else ()
+        self.opened = self._context.propose(
+            now_ns, copy.shard, copy.epoch, "add", copy.members[0], (*copy.members[1:], peer), marks=marks
+        )
 
     def _end_transfer(self, *, joined: bool = False) -> None:
         assert self.joiner is not None

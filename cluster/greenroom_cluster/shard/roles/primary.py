@@ -91,8 +91,11 @@ class Primary:
 
     @property
     def paused(self) -> bool:
-        """Whether requests are held: to apply the log, to hand over, or while a former primary may serve."""
-        return self.replication.behind or self.membership.draining
+        """Whether requests are held: to apply the log, to hand over, or while a former primary may serve.
+
+        Also until the configuration is on the own disk.
+        """
+        return self.replication.behind or self.membership.draining or self.copy.unsettled
 
     def leased(self, now_ns: int) -> bool:
         """Whether every recipient that counts has granted a lease that still runs."""
@@ -161,7 +164,7 @@ class Primary:
                 self.reply(origin, _another(request_id))
             return
         replication = self.replication
-        if replication.behind or self.membership.draining:
+        if replication.behind or self.membership.draining or self.copy.unsettled:
             # The same as `paused`, without another call for every write.
             self._hold(origin, client, command)
             return
@@ -337,6 +340,7 @@ class Primary:
             if walked.items and copy.walked_enough(target):
                 break
         mark[MARK_SEQUENCE] = 0
+        copy.last_epoch = record.epoch
         if keeps:
             log.trim(min(needed, copy.committed))
         return again

@@ -22,18 +22,24 @@ from greenroom_cluster.shard.state.stored import expiry_of
 
 
 class Replica(Copy):
-    """A copy with a role, held since `since_ns`. `opened` is a takeover that it has proposed."""
+    """A copy with a role, held since `since_ns`. `opened` is a takeover that it has proposed.
 
-    __slots__ = ("opened", "primary", "receiver", "resources", "since_ns", "suspension")
+    `recovered`: it comes from a directory, and has no role yet.
+    """
+
+    __slots__ = ("opened", "primary", "receiver", "recovered", "resources", "since_ns", "suspension")
 
     def __init__(self, resources: Resources, shard: int, epoch: int, now_ns: int) -> None:
         super().__init__(resources.context, resources.step, resources.memory, shard, epoch)
         self.resources = resources
+        if resources.disk is not None:
+            self.stable = 0
         self.since_ns = now_ns
         self.primary: Primary | None = None
         self.receiver: SnapshotReceiver | None = None
         self.opened: OpenProposal | None = None
         self.suspension: Suspension | None = None
+        self.recovered = False
 
     # --- transitions ----------------------------------------------------------------------------------------
 
@@ -45,12 +51,18 @@ class Replica(Copy):
         self.epoch = entry.epoch
         self.members = entry.members
         self.opened = None
+        self._write_configuration(entry)
         if entry.primary != self.context.incarnation:
             self.become_backup(now_ns, entry.primary, before)
         elif self.primary is None:
             self.become_primary(now_ns, wall_us, before, entry.suspect)
         else:
             self.become_reconfigured(now_ns, wall_us)
+
+    def _write_configuration(self, entry: ShardEntry) -> None:
+        disk, known = self.resources.disk, self.context.map
+        if disk is not None and known is not None:
+            disk.configure(self, entry, known)
 
     def fits(self) -> bool:
         """Whether this copy can take its role in a configuration that names it; a joiner's must be complete.
@@ -102,7 +114,7 @@ class Replica(Copy):
         self._become(Role.JOINING)
         self.primary_incarnation = primary
         self.receiver = receiver
-        self.begin_at(receiver.table, receiver.sequence)
+        self.begin_at(receiver.table, receiver.last)
         self.context.transition(self.shard, self.epoch, self.role.value, "snapshot begins")
 
     def become_primary(
@@ -119,13 +131,16 @@ class Replica(Copy):
             # Even if the map has forgotten the suspect, as a map of a new lineage may.
             former, suspect = self.suspension.former, self.suspension.suspect
         reason = "started"
-        if self.primary_incarnation:
+        if self.recovered:
+            reason, former = "recovered from disk", b"" if suspect is None else suspect.actor
+        elif self.primary_incarnation:
             reason = "handed over" if len(self.members) > 1 else "takeover"
             self._incoming(now_ns).refuse(self.shard, before)
         # Within one lineage the former primary has stopped before. Of a new lineage it may not have heard.
         usurping = self.doubted and self.primary_incarnation != b""
         self.primary_incarnation = b""
         self.receiver = None
+        self.recovered = False
         # Only after a takeover: before a hand-over the primary has applied the whole log.
         if suspect is not None and former and len(self.members) == 1 and self._holds(suspect):
             self.become_suspended(former, suspect, reason)
@@ -164,7 +179,9 @@ class Replica(Copy):
         """
         assert self.suspension is not None
         (record,) = self.log.take(self.committed, self.committed + 1)
-        self.committed = record.sequence
+        self.committed, self.last_epoch = record.sequence, record.epoch
+        if self.resources.disk is not None:
+            self.resources.disk.drop(self.shard, record.sequence)
         self.suspension.refuse_for_good(self.table.clients)
         reason = f"record {record.sequence} was dropped by an operator"
         self._become_serving(now_ns, wall_us, reason, copy_first=True)
@@ -238,6 +255,8 @@ class Replica(Copy):
             # A joiner backs nobody yet, and may start over at the same epoch.
             self._incoming(now_ns).refuse(self.shard, self.epoch)
         self.memory.drop(self.shard)
+        if self.resources.disk is not None:
+            self.resources.disk.leave(self)
         self.context.transition(self.shard, self.epoch, "none", reason)
 
     def sweep(self, now_ns: int, wall_us: int, looks: int) -> int:

@@ -38,7 +38,11 @@ class InputKind(StrEnum):
 
 
 BECOMES: dict[Role, dict[Role, str]] = {
-    Role.NONE: {Role.JOINING: "first chunk", Role.PRIMARY: "start decided"},
+    Role.NONE: {
+        Role.JOINING: "first chunk",
+        Role.PRIMARY: "start or recovery decided",
+        Role.SUSPENDED: "recovery before a suspect",
+    },
     Role.JOINING: {
         Role.BACKUP: "added",
         # It hears late that it was added, together with what was decided since.

@@ -11,6 +11,7 @@ from greenroom_cluster.shard.state.table import SessionTable
 from greenroom_cluster.shard.step import MARK_EPOCH, MARK_SEQUENCE, MARK_SHARD, Step
 
 _REPLIES_UNTOLD_BYTES = 64 << 10
+STABLE_WITHOUT_DISK = 1 << 63
 
 
 class Copy:
@@ -19,7 +20,10 @@ class Copy:
     `primary_incarnation` is the actor that it takes them from, empty at the primary. `known_committed` is how
     far later steps have still to apply, see `pacing`. `held_bytes` is what the requests take that a primary
     holds. `doubted`: the recipients that the next configuration names may hold something else under the same
-    numbers.
+    numbers. `last_epoch` is the epoch of the newest record applied.
+
+    `stable` is how far this actor's own disk has the log, if it has one. While the copy is `unsettled`, its
+    configuration is not there yet.
     """
 
     __slots__ = (
@@ -32,14 +36,17 @@ class Copy:
         "epoch",
         "held_bytes",
         "known_committed",
+        "last_epoch",
         "log",
         "members",
         "memory",
         "primary_incarnation",
         "role",
         "shard",
+        "stable",
         "step",
         "table",
+        "unsettled",
     )
 
     def __init__(self, context: Context, step: Step, memory: Memory, shard: int, epoch: int) -> None:
@@ -56,6 +63,9 @@ class Copy:
         self.clock = ShardClock()
         self.committed = 0
         self.known_committed = 0
+        self.last_epoch = 0
+        self.stable = STABLE_WITHOUT_DISK
+        self.unsettled = False
         self.held_bytes = 0
         self.doubted = False
         # What the table, and the replies in it, were charged when the books were last told.
@@ -73,9 +83,10 @@ class Copy:
         self._become(Role.HANDING_OVER)
         self.context.transition(self.shard, self.epoch, self.role.value, "hand-over proposed")
 
-    def begin_at(self, table: SessionTable, sequence: int) -> None:
-        """Start over with the table of a snapshot, and with an empty log from there on."""
+    def begin_at(self, table: SessionTable, last: tuple[int, int]) -> None:
+        """Start over with the table of a snapshot up to a record, and with an empty log from there on."""
         self.table = table
+        self.last_epoch, sequence = last
         self.log = Log(sequence)
         self.committed = sequence
 
@@ -133,6 +144,7 @@ class Copy:
             if walked.items and self.walked_enough(through):
                 break
         mark[MARK_SEQUENCE] = 0
+        self.last_epoch = record.epoch
         if opening:
             log.trim(self.committed)
 

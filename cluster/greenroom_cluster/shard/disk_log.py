@@ -1,0 +1,304 @@
+"""What an actor's core writes to its disk, and what waits until that is stable.
+
+The entries of a step (`disk.entries`) leave together, under the next position. What would tell others that
+something is held here waits until all before it is stable: acknowledgements of records and snapshots, and
+proposals. A primary commits no record before that, and acts on no configuration. All else goes at once: a
+record leaves for the backups while it is still being written here.
+
+A position is stable once it is synced. In mode "interval" it is enough that it is written, but not if one of
+its entries ends a session, and not while anything older has waited for its sync for longer than the interval.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from greenroom import wire
+from greenroom.cluster_map import ClusterMap, ShardEntry
+from greenroom.errors import InvariantError
+from greenroom_cluster.coordination.messages import Proposal
+from greenroom_cluster.disk.entries import (
+    Based,
+    Chunk,
+    Configured,
+    Dropped,
+    Entry,
+    Left,
+    Logged,
+    Proposed,
+)
+from greenroom_cluster.disk.replay import DiskCopy
+from greenroom_cluster.shard.effects import HostEffect, Persist, Propose, ReplyToPeer
+from greenroom_cluster.shard.messages import PrepareOk, SnapshotChunk, SnapshotOk
+from greenroom_cluster.shard.settings import ns
+from greenroom_cluster.shard.state.copy import Copy
+from greenroom_cluster.shard.state.log import record_bytes
+from greenroom_cluster.shard.state.records import Command, Evict, Expire, Record
+
+Durability: TypeAlias = Literal["interval", "fsync"]
+
+_ENDINGS = frozenset(
+    {wire.Delete, wire.DeleteByHandle, wire.DeleteByUser, wire.Rotate, wire.Clean, Expire, Evict}
+)
+ENTRY_BYTES = 96
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Stable(msgspec.Struct, frozen=True, kw_only=True):
+    """The directory of an actor as it was opened: how far it had come, how large it is, and what it holds."""
+
+    durability: Durability
+    interval_seconds: float = 1.0
+    mark: int = 0
+    stored_bytes: int = 0
+    copies: Mapping[int, DiskCopy] = {}
+
+
+def is_ending(command: Command) -> bool:
+    """Whether a command ends sessions, so that it must never be undone once it was seen."""
+    return type(command) in _ENDINGS
+
+
+class Base:
+    """Where the log of a shard begins: after batch `mark`, when `given_bytes` had been given out in all."""
+
+    __slots__ = ("copy", "given_bytes", "mark")
+
+    def __init__(self, copy: Copy, mark: int, given_bytes: int) -> None:
+        self.copy = copy
+        self.mark = mark
+        self.given_bytes = given_bytes
+
+
+class DiskLog:
+    """The log on disk as the core sees it. `position` is the newest given out, `stable` the newest that is.
+
+    `mark` is the number of the newest batch on stable storage. `bases` and `configurations` are by shard;
+    `rebased` is set when a base changes. `given_bytes` is about what all entries ever took.
+    """
+
+    def __init__(self, incarnation: bytes, stable: Stable) -> None:
+        self._incarnation = incarnation
+        self._fsync = stable.durability == "fsync"
+        self._interval_ns = ns(stable.interval_seconds)
+        self.mark = stable.mark
+        self.position = 0
+        self.stable = 0
+        self._written = self._synced = 0
+        self.configurations: dict[int, Configured] = {}
+        self.bases: dict[int, Base] = {}
+        self.rebased = False
+        self.given_bytes = stable.stored_bytes
+        self._nonces: dict[int, bytes] = {}
+        # What this step leaves; records of a shard are gathered until something else of it follows.
+        self._entries: list[Entry] = []
+        self._records: dict[int, list[Record]] = {}
+        self._grown: dict[Copy, int] = {}
+        self._configured: dict[Copy, None] = {}
+        self._ends = False
+        # By position: what becomes stable with it, and what waits for it.
+        self._growing: deque[tuple[int, dict[Copy, int], dict[Copy, None]]] = deque()
+        self._held: deque[tuple[int, HostEffect]] = deque()
+        self._ending: deque[int] = deque()
+        self._unsynced: deque[tuple[int, int]] = deque()
+
+    # --- what is written ------------------------------------------------------------------------------------
+
+    def append(self, copy: Copy, record: Record) -> None:
+        """Write a record that this actor has stamped as the primary."""
+        self._grown[copy] = record.sequence
+        records = self._records.get(copy.shard)
+        if records is None:
+            self._records[copy.shard] = [record]
+        else:
+            records.append(record)
+
+    def receive(self, shard: int, records: tuple[Record, ...], after: int, through: int) -> None:
+        """Write those of a primary's records that are new here: after one number up to another."""
+        if through - after < len(records):
+            records = tuple(record for record in records if after < record.sequence <= through)
+        if records:
+            self._records.setdefault(shard, []).extend(records)
+
+    def configure(self, copy: Copy, entry: ShardEntry, known: ClusterMap) -> None:
+        """Write a configuration of that map; the copy is `unsettled` until it is stable."""
+        copy.unsettled = True
+        self._configured[copy] = None
+        self._grown[copy] = copy.log.appended
+        configured = Configured(
+            copy.shard, known.lineage, known.version, entry.epoch, entry.nonce, entry.primary, entry.backups
+        )
+        self.configurations[copy.shard] = configured
+        self.enter(configured)
+
+    def find(self, copy: Copy, configured: Configured | None) -> None:
+        """Note a copy that was in the log when it was opened."""
+        self.bases[copy.shard] = Base(copy, 0, 0)
+        if configured is not None:
+            self.configurations[copy.shard] = configured
+
+    def begin(self, copy: Copy) -> None:
+        """Write that a copy begins empty."""
+        self._begin(copy)
+        self.enter(Based(copy.shard, 0, 0, ()))
+
+    def take_chunk(self, copy: Copy, chunk: SnapshotChunk) -> None:
+        """Write a part of a snapshot that arrives; with the last one the copy is whole."""
+        if chunk.number == 0:
+            self._begin(copy)
+        last = (chunk.last_epoch, chunk.sequence)
+        self.enter_chunk(chunk, last)
+
+    def enter_chunk(self, chunk: SnapshotChunk, last: tuple[int, int]) -> None:
+        """Write a part of a snapshot up to the record with this epoch and number."""
+        shard, (epoch, sequence) = chunk.shard, last
+        body = _encode(chunk)
+        self.enter(Chunk(shard, sequence, chunk.number, body), len(body))
+        if chunk.last:
+            self.enter(Based(shard, sequence, chunk.time_us, ((epoch, sequence),) if sequence else ()))
+
+    def drop(self, shard: int, sequence: int) -> None:
+        """Write that a record was dropped by an operator."""
+        self.enter(Dropped(shard, sequence))
+
+    def leave(self, copy: Copy) -> None:
+        """Write that a copy was given up."""
+        shard = copy.shard
+        self._records.pop(shard, None)
+        self.configurations.pop(shard, None)
+        if self.bases.pop(shard, None) is not None:
+            self.rebased = True
+        self.enter(Left(shard))
+
+    def _begin(self, copy: Copy) -> None:
+        """Give up what was held of the shard before; its log begins here."""
+        self.leave(copy)
+        self.bases[copy.shard] = Base(copy, self.mark, self.given_bytes)
+
+    def enter(self, entry: Entry, size: int = ENTRY_BYTES) -> None:
+        """Write one more entry, of about that size."""
+        self._gather(entry.shard)
+        self._entries.append(entry)
+        self.given_bytes += size
+
+    def _gather(self, shard: int) -> None:
+        """Enter the records of a shard so far."""
+        records = self._records.pop(shard, None)
+        if records:
+            self._entries.append(Logged(shard, tuple(records)))
+            for record in records:
+                self.given_bytes += record_bytes(record.command)
+                self._ends = self._ends or is_ending(record.command)
+
+    # --- what waits -----------------------------------------------------------------------------------------
+
+    def written(self, now_ns: int, position: int) -> None:
+        """Note that everything up to a position would survive the end of this process."""
+        self._written = max(self._written, position)
+        self._settle(now_ns)
+
+    def synced(self, now_ns: int, position: int, mark: int) -> None:
+        """Note that everything up to a position is on stable storage, as batch `mark`."""
+        if position > self.position:
+            raise InvariantError(f"position {position} was synced, but {self.position} is the newest")
+        self._synced = max(self._synced, position)
+        self._written = max(self._written, position)
+        self.mark = max(self.mark, mark)
+        while self._unsynced and self._unsynced[0][0] <= position:
+            self._unsynced.popleft()
+        while self._ending and self._ending[0] <= position:
+            self._ending.popleft()
+        self._settle(now_ns)
+
+    def _settle(self, now_ns: int) -> None:
+        """Work out how far everything is stable."""
+        reached = self._synced
+        if not self._fsync and not self._is_late(now_ns):
+            reached = self._written
+            if self._ending:
+                reached = min(reached, self._ending[0] - 1)
+        self.stable = max(self.stable, reached)
+
+    def _is_late(self, now_ns: int) -> bool:
+        """Whether something has waited for its sync for longer than the interval allows to lose."""
+        return bool(self._unsynced) and now_ns - self._unsynced[0][1] > self._interval_ns
+
+    @property
+    def synced_position(self) -> int:
+        """The newest position on stable storage."""
+        return self._synced
+
+    def grown(self) -> tuple[dict[Copy, None], dict[Copy, None]]:
+        """Tell copies how much of them is stable; return those with more, and those that are settled now."""
+        grown: dict[Copy, None] = {}
+        settled: dict[Copy, None] = {}
+        while self._growing and self._growing[0][0] <= self.stable:
+            _, lengths, configured = self._growing.popleft()
+            for copy, length in lengths.items():
+                copy.stable = max(copy.stable, length)
+                grown[copy] = None
+            settled |= configured
+        for _, _, configured in self._growing:
+            for copy in configured:
+                settled.pop(copy, None)
+        for copy in settled:
+            copy.unsettled = False
+        return grown, settled
+
+    def finish(self, now_ns: int, effects: list[HostEffect]) -> None:
+        """End a step: have its entries written, and hold back what must wait for them, or no longer must."""
+        for shard in list(self._records):
+            self._gather(shard)
+        told = [effect for effect in effects if _is_held(effect)]
+        for effect in told:
+            if isinstance(effect, Propose):
+                self._note_proposal(effect.proposal)
+        if told:
+            effects[:] = [effect for effect in effects if not _is_held(effect)]
+        if self._entries:
+            self._give_out(now_ns, effects)
+        self._held.extend((self.position, effect) for effect in told)
+        released: list[HostEffect] = []
+        while self._held and self._held[0][0] <= self.stable:
+            released.append(self._marked(self._held.popleft()[1]))
+        if released:
+            effects[:0] = released
+
+    def _note_proposal(self, proposal: Proposal) -> None:
+        """Write a proposal, unless it is only sent again."""
+        shard, nonce = proposal.shard, proposal.nonce
+        if self._nonces.get(shard) != nonce:
+            self._nonces[shard] = nonce
+            kind, primary, backups = proposal.kind, proposal.primary, proposal.backups
+            self.enter(Proposed(shard, proposal.epoch, nonce, kind, primary, backups))
+
+    def _give_out(self, now_ns: int, effects: list[HostEffect]) -> None:
+        self.position += 1
+        at_once = self._fsync or self._ends or any(not isinstance(each, Logged) for each in self._entries)
+        effects.append(Persist(self.position, tuple(self._entries), at_once))
+        if self._grown:
+            self._growing.append((self.position, self._grown, self._configured))
+            self._grown, self._configured = {}, {}
+        if at_once:
+            self._ending.append(self.position)
+        self._unsynced.append((self.position, now_ns))
+        self._entries = []
+        self._ends = False
+
+    def _marked(self, effect: HostEffect) -> HostEffect:
+        """Add to what is let go how far the directory has come."""
+        if isinstance(effect, Propose):
+            proposal = effect.proposal
+            marks = (*proposal.marks, (self._incarnation, self.mark))
+            return Propose(msgspec.structs.replace(proposal, marks=marks))
+        if isinstance(effect, ReplyToPeer) and isinstance(effect.message, SnapshotOk):
+            return ReplyToPeer(effect.peer, msgspec.structs.replace(effect.message, mark=self.mark))
+        return effect
+
+
+def _is_held(effect: HostEffect) -> bool:
+    return isinstance(effect, Propose) or (
+        isinstance(effect, ReplyToPeer) and isinstance(effect.message, PrepareOk | SnapshotOk)
+    )

@@ -1,0 +1,146 @@
+"""The copies that an actor found in its directory, until it is known what they are worth.
+
+A directory never goes on in the role that it had: logs of one epoch may differ in length, and those who had
+the others may have gone on. If every member of a configuration is known dead, an heir of one proposes to
+recover the shard alone, with what it has on disk; the coordinator decides once all that count have claimed
+(`coordination.recovery`). A copy whose shard went on without it is given up.
+"""
+
+import msgspec
+
+from greenroom.cluster_map import ShardEntry
+from greenroom.errors import InvariantError
+from greenroom_cluster.coordination.messages import Decision
+from greenroom_cluster.disk.replay import DiskCopy
+from greenroom_cluster.shard.context import OpenProposal
+from greenroom_cluster.shard.messages import SnapshotChunk
+from greenroom_cluster.shard.resources import Resources
+from greenroom_cluster.shard.roles.replica import Replica
+
+_decode = msgspec.msgpack.Decoder(SnapshotChunk).decode
+
+
+class Found:
+    """A copy from disk: the replica that it could be, and the epoch of its newest configuration."""
+
+    __slots__ = ("epoch", "last", "opened", "replica")
+
+    def __init__(self, replica: Replica, epoch: int, last: tuple[int, int]) -> None:
+        self.replica = replica
+        self.epoch = epoch
+        self.last = last
+        self.opened: OpenProposal | None = None
+
+
+class Recovery:
+    """What was found on disk, by shard."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._context = resources.context
+        self._resources = resources
+        self._found: dict[int, Found] = {}
+
+    def find(self, copy: DiskCopy) -> None:
+        """Take in a copy from disk. Its chunks are freed, because they are in the table now."""
+        assert self._resources.disk is not None
+        replica = restored(copy, self._resources)
+        self._found[copy.shard] = Found(replica, _epoch_of(copy), copy.last)
+        self._resources.disk.find(replica, copy.configuration)
+        copy.chunks, copy.records = [], []
+        replica.count_now()
+
+    @property
+    def shards(self) -> list[int]:
+        """The shards of which there is a copy that has no role yet."""
+        return list(self._found)
+
+    def newer_than(self, shard: int, entry: ShardEntry) -> bool:
+        """Whether the disk knows a later configuration than the map, which must be an older copy."""
+        found = self._found.get(shard)
+        return found is not None and found.epoch > entry.epoch
+
+    def manage(self, now_ns: int, shard: int, entry: ShardEntry) -> None:
+        """Claim a shard that no living member holds, or give up a copy that counts no longer."""
+        found = self._found.get(shard)
+        known = self._context.map
+        if found is None or known is None or found.epoch > entry.epoch:
+            return
+        mine = known.actors.get(self._context.incarnation)
+        if mine is None:
+            return  # nobody knows yet whose heir this actor is
+        owners = [known.actors[member].directory for member in entry.members if member in known.actors]
+        if mine.directory not in owners:
+            self.give_up(shard)
+        elif any(member not in self._context.dead for member in entry.members if member in known.actors):
+            found.opened = None  # whoever lives goes on without this copy
+        elif found.opened is None or found.opened.proposal.epoch != entry.epoch:
+            incarnation = self._context.incarnation
+            found.opened = self._context.propose(
+                now_ns, shard, entry.epoch, "recover", incarnation, (), last=found.last
+            )
+        elif now_ns >= found.opened.resend_ns:
+            self._context.repropose(now_ns, found.opened)
+
+    def take(self, now_ns: int, wall_us: int, shard: int, entry: ShardEntry) -> Replica | None:
+        """Return the replica if this configuration was made by its claim, to take its role now."""
+        found = self._found.get(shard)
+        if found is None or found.opened is None or found.opened.proposal.nonce != entry.nonce:
+            return None
+        del self._found[shard]
+        replica = found.replica
+        replica.since_ns = now_ns
+        # Here alone a wall clock far ahead is believed: the time without power is not to be slewed away.
+        replica.clock.heard(wall_us, now_ns)
+        return replica
+
+    def on_decision(self, decision: Decision) -> None:
+        """Ask under another nonce next time, if a claim was refused."""
+        found = self._found.get(decision.shard)
+        opened = None if found is None else found.opened
+        if found is None or opened is None or decision.applied:
+            return
+        if opened.proposal.nonce == decision.nonce:
+            found.opened = None
+
+    def on_coordination_up(self, now_ns: int) -> None:
+        """Claim again: a coordinator keeps claims in memory."""
+        for found in self._found.values():
+            if found.opened is not None:
+                self._context.repropose(now_ns, found.opened)
+
+    def give_up(self, shard: int) -> None:
+        """Forget the copy of a shard, on disk too."""
+        found = self._found.pop(shard, None)
+        if found is None:
+            return
+        assert self._resources.disk is not None
+        self._resources.disk.leave(found.replica)
+        self._resources.memory.drop(shard)
+
+
+def restored(copy: DiskCopy, resources: Resources) -> Replica:
+    """Return the replica of which this is the copy on disk; what follows the snapshot is only prepared.
+
+    Raises InvariantError if the snapshot lacks its last chunk.
+    """
+    assert copy.base is not None
+    replica = Replica(resources, copy.shard, 0, 0)
+    replica.recovered = True
+    table, whole = replica.table, not copy.chunks
+    for body in copy.chunks:
+        chunk = _decode(body)
+        table.install(chunk.sessions, chunk.time_us)
+        table.clients.install(chunk.clients, chunk.replies)
+        whole = chunk.last
+    if not whole:
+        raise InvariantError(f"shard {copy.shard}: the snapshot on disk lacks its last chunk")
+    sequence = copy.base.sequence
+    epoch = copy.base.ladder[-1][0] if copy.base.ladder else 0
+    replica.begin_at(table, (epoch, sequence))
+    replica.log.receive(copy.records)
+    replica.clock.heard(copy.time_us, 0)
+    return replica
+
+
+def _epoch_of(copy: DiskCopy) -> int:
+    return copy.last[0] if copy.configuration is None else copy.configuration.epoch

@@ -1,0 +1,424 @@
+"""An actor with a disk: what it writes, what waits for that, and how it comes back from it."""
+
+import msgspec
+
+from greenroom import wire
+from greenroom.cluster_map import SuspectRecord
+from greenroom_cluster.coordination.messages import Proposal
+from greenroom_cluster.disk.entries import Configured, Entry, Left, Proposed
+from greenroom_cluster.disk.replay import DiskCopy, Replay
+from greenroom_cluster.shard import effects as fx
+from greenroom_cluster.shard import inputs as ins
+from greenroom_cluster.shard.disk_log import Durability, Stable
+from greenroom_cluster.shard.messages import PrepareOk, SnapshotOk
+from greenroom_cluster.shard.settings import HostSettings
+from tests.cluster.shard.probe import ALICE, FAR_US, ME, B, C, Probe, chunk, create, prepare
+
+OURS, THEIRS = b"o" * 16, b"t" * 16
+DIRECTORIES = {"a": OURS, "c": OURS, "b": THEIRS}
+"""The directory of this actor is that of a former one, `c`."""
+
+
+class DurableProbe(Probe):
+    """A probe that keeps what is for the disk; nothing is synced unless told."""
+
+    def __init__(
+        self,
+        durability: Durability = "fsync",
+        copies: dict[int, DiskCopy] | None = None,
+        settings: HostSettings | None = None,
+    ) -> None:
+        super().__init__(
+            settings, disk=Stable(durability=durability, mark=40, stored_bytes=1, copies=copies or {})
+        )
+        self.entries: list[Entry] = []
+        self.batches: dict[int, tuple[Entry, ...]] = {}
+        self.position = 0
+        self.mark = 40
+        self.dropped: list[int] = []
+        self.urgent = False
+
+    def step(self, event: ins.HostInput) -> list[fx.HostEffect]:
+        effects = super().step(event)
+        for effect in effects:
+            if isinstance(effect, fx.Persist):
+                assert effect.position == self.position + 1
+                self.position = effect.position
+                self.entries += effect.entries
+                self.batches[self.mark + 1] = (*self.batches.get(self.mark + 1, ()), *effect.entries)
+                self.urgent = effect.at_once
+            elif isinstance(effect, fx.DropBefore):
+                self.dropped.append(effect.mark)
+        return effects
+
+    def sync(self) -> list[fx.HostEffect]:
+        """Have everything synced, as one batch."""
+        self.mark += 1
+        return self.step(ins.Synced(self.position, self.mark, 1))
+
+    def write(self) -> list[fx.HostEffect]:
+        return self.step(ins.Written(self.position))
+
+    def synced(self) -> list[fx.HostEffect]:
+        """Have everything synced until nothing more is given out."""
+        effects = self.sync()
+        while self.host._disk is not None and self.host._disk.stable < self.position:
+            effects += self.sync()
+        self.effects = effects
+        return effects
+
+    def configure(self, *args: object, **named: object) -> list[fx.HostEffect]:
+        named.setdefault("directories", DIRECTORIES)
+        return super().configure(*args, **named)  # type: ignore[arg-type]  # passed on as they are
+
+    def start_alone(self) -> None:
+        self.configure(0, wanted="a")
+        self.synced()
+        self.configure(1, (ME,), nonce=self.proposal("start").nonce, wanted="a")
+        self.synced()
+
+    def become_primary(self, recipient: str = "b") -> None:
+        assert recipient == "b"
+        self.start_alone()
+        self.configure(1, (ME,), wanted="ab")
+        self.synced()
+        self.connect(B)
+        self.hear(B, SnapshotOk(0, 1, 1, 0, mark=9))
+        self.synced()
+        self.configure(2, (ME, B), nonce=self.proposal("add").nonce, wanted="ab")
+        self.synced()
+
+    def become_backup(self, primary: bytes = B, *, epoch: int = 2) -> None:
+        super().become_backup(primary, epoch=epoch)
+        self.synced()
+
+    def entries_from(self, batch: int) -> list[Entry]:
+        """Return what is left when all batches before one are dropped."""
+        return [entry for number in self.batches if number >= batch for entry in self.batches[number]]
+
+    def replayed(self) -> dict[int, DiskCopy]:
+        """Return what a start would find after all that was given out."""
+        replay = Replay()
+        for entry in self.entries:
+            replay.take(entry)
+        return replay.copies
+
+
+def acknowledged(effects: list[fx.HostEffect]) -> list[int]:
+    """Return the batches that are acknowledged."""
+    messages = [effect.message for effect in effects if isinstance(effect, fx.ReplyToPeer)]
+    return [message.batch for message in messages if isinstance(message, PrepareOk)]
+
+
+def update(request_id: int, digest: bytes, data: bytes) -> wire.Update:
+    return wire.Update(request_id, 1, 0, 0, digest, None, FAR_US, "", data, None)
+
+
+def replies(effects: list[fx.HostEffect]) -> int:
+    return sum(isinstance(effect, fx.ReplyToClient) for effect in effects)
+
+
+# --- what waits for the disk ------------------------------------------------------------------------------
+
+
+def test_a_lone_primary_answers_a_write_once_it_is_synced() -> None:
+    probe = DurableProbe()
+    probe.start_alone()
+    assert probe.ask(create(1)) == []
+    assert replies(probe.sync()) == 1
+
+
+def test_a_primary_counts_its_own_sync_like_a_backups() -> None:
+    probe = DurableProbe()
+    probe.become_primary()
+    probe.ask(create(1))
+    (sent,) = probe.prepares()
+    probe.acknowledge(sent)
+    assert replies(probe.effects) == 0
+    assert replies(probe.sync()) == 1
+    probe.ask(create(2, digest=b"b" * 32))
+    (sent,) = probe.prepares()
+    assert replies(probe.sync()) == 0
+    probe.acknowledge(sent)
+    assert replies(probe.effects) == 1
+
+
+def test_a_record_leaves_for_the_backup_before_it_is_synced_here() -> None:
+    probe = DurableProbe()
+    probe.become_primary()
+    probe.ask(create(1))
+    assert len(probe.prepares()) == 1
+
+
+def test_a_backup_acknowledges_once_synced() -> None:
+    probe = DurableProbe()
+    probe.become_backup()
+    probe.hear(B, prepare(11, 12))
+    assert acknowledged(probe.effects) == []
+    assert acknowledged(probe.sync()) == [1]
+
+
+def test_a_repeat_waits_like_the_first() -> None:
+    probe = DurableProbe()
+    probe.become_backup()
+    probe.hear(B, prepare(11))
+    probe.hear(B, prepare(11, batch=2))
+    assert acknowledged(probe.effects) == []
+    assert acknowledged(probe.sync()) == [1, 2]
+    probe.hear(B, prepare(11, batch=3))
+    assert acknowledged(probe.effects) == [3]
+
+
+def test_a_joiner_is_ready_once_its_copy_is_synced() -> None:
+    probe = DurableProbe()
+    probe.join()
+    assert not any(isinstance(effect, fx.ReplyToPeer) for effect in probe.effects)
+    (told,) = [effect for effect in probe.synced() if isinstance(effect, fx.ReplyToPeer)]
+    assert isinstance(told.message, SnapshotOk)
+    assert told.message.mark == probe.mark
+
+
+def test_a_proposal_is_on_disk_before_it_is_sent() -> None:
+    probe = DurableProbe()
+    probe.become_backup()
+    probe.after(1.3)
+    assert probe.proposals() == []
+    assert isinstance(probe.entries[-1], Proposed)
+    probe.synced()
+    assert probe.proposal("takeover").marks == ((ME, probe.mark),)
+
+
+def test_a_proposal_sent_again_is_not_written_again() -> None:
+    probe = DurableProbe()
+    probe.become_backup()
+    probe.after(1.3)
+    probe.synced()
+    written = len(probe.entries)
+    probe.step(ins.CoordinationUp())
+    assert probe.proposal("takeover").nonce
+    assert len(probe.entries) == written
+
+
+def test_adding_a_joiner_says_how_far_its_directory_has_come() -> None:
+    probe = DurableProbe()
+    probe.start_alone()
+    probe.configure(1, (ME,), wanted="ab")
+    probe.synced()
+    probe.connect(B)
+    probe.hear(B, SnapshotOk(0, 1, 1, 0, mark=9))
+    probe.synced()
+    assert probe.proposal("add").marks == ((B, 9), (ME, probe.mark))
+
+
+def test_a_configuration_is_acted_on_once_it_is_on_disk() -> None:
+    probe = DurableProbe()
+    probe.become_backup()
+    probe.hear(B, prepare(11))
+    probe.synced()
+    probe.after(1.3)
+    probe.synced()
+    probe.configure(3, (ME,), nonce=probe.proposal("takeover").nonce, wanted="ab")
+    assert not probe.serves()
+    assert probe.ask(wire.Get(1, 0, ALICE)) == []
+    assert isinstance(probe.entries[-1], Configured)
+    assert replies(probe.synced()) == 1
+    assert probe.serves()
+
+
+def test_a_takeover_commits_nothing_that_is_not_synced_here() -> None:
+    probe = DurableProbe()
+    probe.become_backup()
+    probe.hear(B, prepare(11))
+    probe.after(1.3)
+    assert probe.replica is not None
+    assert probe.replica.committed == 10
+    probe.synced()
+    probe.configure(3, (ME,), nonce=probe.proposal("takeover").nonce, wanted="ab")
+    assert probe.replica.committed == 10
+    probe.synced()
+    assert probe.replica.committed == 11
+
+
+# --- interval ---------------------------------------------------------------------------------------------
+
+
+def test_interval_acknowledges_what_is_written() -> None:
+    probe = DurableProbe("interval")
+    probe.become_backup()
+    probe.hear(B, prepare(11))
+    assert not probe.urgent
+    assert acknowledged(probe.write()) == [1]
+
+
+def test_interval_waits_for_the_sync_of_an_ending() -> None:
+    probe = DurableProbe("interval")
+    probe.start_alone()
+    probe.ask(create(1))
+    assert replies(probe.write()) == 1
+    probe.ask(wire.Delete(2, 1, 0, 1, ALICE))
+    assert probe.urgent
+    assert replies(probe.write()) == 0
+    probe.ask(create(3, digest=b"b" * 32))
+    assert replies(probe.write()) == 0
+    assert replies(probe.sync()) == 2
+
+
+def test_interval_acknowledges_nothing_while_a_sync_is_late() -> None:
+    probe = DurableProbe("interval")
+    probe.start_alone()
+    probe.ask(create(1))
+    assert replies(probe.write()) == 1
+    probe.after(1.1)
+    probe.ask(create(2, digest=b"b" * 32))
+    assert replies(probe.write()) == 0
+    assert replies(probe.sync()) == 1
+
+
+# --- coming back ------------------------------------------------------------------------------------------
+
+
+def restart(probe: DurableProbe, settings: HostSettings | None = None) -> DurableProbe:
+    """Return the same actor after a power cut that lost nothing, as the heir of what it was."""
+    after = DurableProbe(copies=probe.replayed(), settings=settings)
+    after.entries = list(probe.entries)
+    return after
+
+
+def recovered(probe: DurableProbe, members: tuple[bytes, ...] = (C,), epoch: int = 1) -> Proposal:
+    """Show a restarted actor that all members are dead; return its claim."""
+    probe.configure(epoch, members, wanted="ab", dead="cb")
+    probe.synced()
+    return probe.proposal("recover")
+
+
+def test_an_heir_recovers_all_that_was_acknowledged() -> None:
+    before = DurableProbe()
+    before.start_alone()
+    before.ask(create(1), create(2, digest=b"b" * 32))
+    before.synced()
+    probe = restart(before)
+    claim = recovered(probe)
+    assert (claim.primary, claim.backups, claim.last) == (ME, (), (1, 2))
+    probe.configure(2, (ME,), nonce=claim.nonce, wanted="ab", dead="cb")
+    assert not probe.serves()
+    probe.synced()
+    (found,) = probe.ask(wire.Get(3, 0, ALICE))
+    assert isinstance(found, wire.Session)
+
+
+def test_a_recovered_shard_goes_on_under_new_numbers() -> None:
+    before = DurableProbe()
+    before.start_alone()
+    before.ask(create(1))
+    before.synced()
+    probe = restart(before)
+    claim = recovered(probe)
+    probe.configure(2, (ME,), nonce=claim.nonce, wanted="ab", dead="cb")
+    probe.synced()
+    probe.ask(create(2, digest=b"b" * 32))
+    probe.synced()
+    assert probe.replayed()[0].last == (2, 2)
+
+
+def test_what_was_answered_is_not_carried_out_again() -> None:
+    before = DurableProbe()
+    before.start_alone()
+    before.ask(create(1))
+    (first,) = [effect.message for effect in before.synced() if isinstance(effect, fx.ReplyToClient)]
+    probe = restart(before)
+    claim = recovered(probe)
+    probe.configure(2, (ME,), nonce=claim.nonce, wanted="ab", dead="cb")
+    probe.synced()
+    assert probe.ask(create(1)) == [first]
+
+
+def test_no_claim_while_a_member_lives() -> None:
+    before = DurableProbe()
+    before.become_primary()
+    probe = restart(before)
+    probe.configure(2, (C, B), wanted="ab", dead="c")
+    probe.synced()
+    assert probe.proposals() == []
+    assert probe.host._recovery.shards == [0]
+
+
+def test_a_copy_is_given_up_once_the_shard_went_on_without_it() -> None:
+    before = DurableProbe()
+    before.become_primary()
+    probe = restart(before)
+    probe.configure(3, (B,), wanted="ab", dead="c")
+    assert probe.host._recovery.shards == []
+    assert probe.entries[-1] == Left(0)
+    assert probe.replayed() == {}
+
+
+def test_a_copy_that_is_later_than_the_map_is_kept() -> None:
+    """The coordinator has an older map, or none: this may be the only copy of the sessions."""
+    before = DurableProbe()
+    before.start_alone()
+    probe = restart(before)
+    probe.configure(0, wanted="a")
+    probe.synced()
+    assert probe.proposals() == []
+    assert probe.host._recovery.shards == [0]
+
+
+def test_a_snapshot_takes_the_place_of_what_the_disk_had() -> None:
+    before = DurableProbe()
+    before.become_primary()
+    probe = restart(before)
+    probe.configure(2, (C, B), wanted="ba", dead="c")
+    probe.configure(3, (B,), wanted="ba", dead="c")
+    probe.hear(B, chunk(epoch=3))
+    probe.synced()
+    assert probe.host._recovery.shards == []
+    assert probe.replayed()[0].from_sequence == 10
+
+
+def test_a_recovered_copy_stops_before_a_suspect() -> None:
+    before = DurableProbe()
+    before.become_backup()
+    before.hear(B, prepare(11, 12))
+    before.synced()
+    probe = restart(before)
+    claim = recovered(probe, (B, C), epoch=2)
+    suspect = SuspectRecord(B, 2, 12)
+    probe.configure(3, (ME,), nonce=claim.nonce, wanted="ab", dead="cb", suspect=suspect)
+    probe.synced()
+    assert probe.replica is not None
+    assert (probe.replica.role.value, probe.replica.committed) == ("suspended", 11)
+
+
+def test_a_refused_claim_is_made_again_under_another_nonce() -> None:
+    before = DurableProbe()
+    before.start_alone()
+    probe = restart(before)
+    claim = recovered(probe)
+    probe.refuse(claim)
+    probe.after(0.3)
+    probe.synced()
+    assert probe.proposal("recover").nonce != claim.nonce
+
+
+# --- keeping it short -------------------------------------------------------------------------------------
+
+
+def test_the_log_is_dropped_behind_a_snapshot_that_is_synced() -> None:
+    settings = HostSettings(log_bytes_min=1 << 20, chunk_bytes=16 << 10)
+    probe = DurableProbe(settings=settings)
+    probe.start_alone()
+    data = msgspec.msgpack.encode({"cart": bytes(8 << 10)})
+    for number in range(400):
+        digest = bytes([number % 10]) * 32
+        probe.ask(create(number + 1, digest, data) if number < 10 else update(number + 1, digest, data))
+        probe.sync()
+    probe.synced()
+    assert len(probe.dropped) > 1
+    # Batches are numbered from 41, and each holds what one position does.
+    probe.entries = probe.entries_from(probe.dropped[-1])
+    probe = restart(probe, settings)
+    claim = recovered(probe)
+    probe.configure(2, (ME,), nonce=claim.nonce, wanted="ab", dead="cb")
+    probe.synced()
+    assert probe.replica is not None
+    assert len(probe.replica.table.sessions) == 10
