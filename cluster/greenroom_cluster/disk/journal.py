@@ -48,7 +48,8 @@ class Journal:
     """The log in a directory, which is closed with it. Its methods block.
 
     With `syncs` a batch is synced once it is appended. Without, it survives the end of this process then, and
-    is synced once `sync` has returned. `appended` and `synced` are the newest batches of which that is so.
+    is synced once `sync` has returned. `appended` and `synced` are the newest batches of which that is so,
+    `directory` is where they are.
 
     Raises DamagedError if the directory lacks what was synced. DiskFailedError, when a write or a sync fails,
     is raised then and on every later call.
@@ -58,7 +59,7 @@ class Journal:
         self, directory: Directory, *, syncs: bool = True, segment_bytes: int = SEGMENT_BYTES
     ) -> None:
         self._owned = directory
-        self._directory = directory.path
+        self.directory = directory.path
         self._syncs = syncs
         self._segment_bytes = segment_bytes
         self._failure = ""
@@ -69,14 +70,14 @@ class Journal:
         try:
             with self._final():
                 flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-                self._note = os.open(self._directory / "synced", flags, 0o600)
+                self._note = os.open(self.directory / "synced", flags, 0o600)
                 self._open()
         except BaseException:
             self._release()
             raise
 
     def _open(self) -> None:
-        segments = _segments(self._directory)
+        segments = _segments(self.directory)
         self._tail: list[Batch] = []
         self.appended = self.synced = 0
         if segments:
@@ -136,7 +137,7 @@ class Journal:
                     break
                 remove_segment(self._sealed.pop(0).path)
             if len(self._sealed) < before:
-                sync_directory(self._directory)
+                sync_directory(self.directory)
                 self._weigh()
 
     def close(self) -> None:
@@ -187,20 +188,20 @@ class Journal:
 
     def _written_anew(self, found: _Found) -> _Found:
         """Write what is believed of a segment as its next copy, which counts from when its name is synced."""
-        copy = _Found(found.first, found.copy + 1, _path(self._directory, found.first, found.copy + 1))
-        fresh = self._directory / "next.db"
+        copy = _Found(found.first, found.copy + 1, _path(self.directory, found.first, found.copy + 1))
+        fresh = self.directory / "next.db"
         remove_segment(fresh)
         segment = Segment(fresh, found.first)
         segment.append_all([(batch.number, encode_batch(batch)) for batch in self._tail])
         segment.seal()
         fresh.rename(copy.path)
-        sync_directory(self._directory)
+        sync_directory(self.directory)
         return copy
 
     def _begun(self) -> Segment:
         first = self.appended + 1
-        segment = Segment(_path(self._directory, first, 0), first, syncs=self._syncs)
-        sync_directory(self._directory)
+        segment = Segment(_path(self.directory, first, 0), first, syncs=self._syncs)
+        sync_directory(self.directory)
         return segment
 
     def _seal_behind(self) -> None:
@@ -244,7 +245,7 @@ class Journal:
 
     def _fail(self, error: sqlite3.Error | OSError) -> None:
         self._failure = (
-            f"writing to {self._directory} failed ({error}): this actor ends, and the other copy of its "
+            f"writing to {self.directory} failed ({error}): this actor ends, and the other copy of its "
             "sessions serves them; see that the disk is writable and has room"
         )
 

@@ -40,7 +40,7 @@ def filled(directory: Path, count: int, *, begin: int = 1, **options: Any) -> Jo
 
 def killed(journal: Journal, to: Path) -> Path:
     """Return a copy of the directory as a kill leaves it: the kernel has all of it, and nothing is sealed."""
-    shutil.copytree(journal._directory, to, dirs_exist_ok=True)
+    shutil.copytree(journal.directory, to, dirs_exist_ok=True)
     return to
 
 
