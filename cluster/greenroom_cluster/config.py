@@ -7,7 +7,7 @@ option of all actors is a field of `ActorOptions`, and nothing else has to name 
 
 import re
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -33,6 +33,9 @@ HANG_SECONDS_MIN = 1.0
 DRAIN_SECONDS = 30.0
 ACTORS = 2
 MEMORY_BYTES_MIN = 96 << 20
+SYNC_SECONDS = 1.0
+SYNC_SECONDS_MIN, SYNC_SECONDS_MAX = 0.01, 60.0
+Durability: TypeAlias = Literal["none", "interval", "fsync"]
 _SIZE = re.compile(r"([0-9]{1,18})\s*(B|KiB|MiB|GiB|TiB)?", re.IGNORECASE)
 _UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -70,7 +73,8 @@ class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What an operator may choose for each actor. An actor gets this struct as it is.
 
     `memory_max` is a bound such as `512MiB`; empty: a share of what there is. `evict` says which sessions end
-    when that is reached.
+    when that is reached. `durability` says what is on disk before a write is acknowledged: nothing, all but
+    the writes of the last `sync_interval` seconds, or all.
     """
 
     memory_max: Annotated[
@@ -87,12 +91,30 @@ class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
             "a user."
         ),
     ] = "none"
+    durability: Annotated[
+        Durability,
+        Flag(
+            help="What is on disk before a write is acknowledged: none, interval (all but the last second), "
+            "or fsync."
+        ),
+    ] = "none"
+    sync_interval: Annotated[
+        float, Flag(help="With --durability interval: seconds of writes that a power cut may cost.")
+    ] = SYNC_SECONDS
 
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
         memory_bytes("--memory-max", self.memory_max)
         if self.evict not in get_args(Evicted):
             raise UsageError(f"--evict must be {' or '.join(get_args(Evicted))}; it is {self.evict!r}")
+        if self.durability not in get_args(Durability):
+            modes = " or ".join(get_args(Durability))
+            raise UsageError(f"--durability must be {modes}; it is {self.durability!r}")
+        if not SYNC_SECONDS_MIN <= self.sync_interval <= SYNC_SECONDS_MAX:
+            raise UsageError(
+                f"--sync-interval must be {SYNC_SECONDS_MIN:g} to {SYNC_SECONDS_MAX:g} seconds; it is "
+                f"{self.sync_interval:g}"
+            )
 
     def core(self) -> HostSettings:
         """Return the settings of an actor's core; without `memory_max` it has no bound."""
@@ -183,6 +205,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
 
     `advertise` is the address at which others reach it; empty: the one it listens on. A port of 0 in it
     stands for the port it listens on. Actors listen on ports from `actor_port_base` on; 0: on any free ports.
+    `data_dir` is needed for a `durability` other than "none", and not used without.
     """
 
     name: Annotated[str, Flag(help="Name of the node, unique in the cluster.")]
@@ -191,6 +214,9 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
     coordinator: Annotated[str, Flag(help="Address of the coordinator.")] = COORDINATOR_ADDRESS
     actor_port_base: Annotated[int, Flag(help="First port of the actors; 0: any free ones.")] = 0
     cluster: Annotated[str, CLUSTER_FLAG] = CLUSTER
+    data_dir: Annotated[
+        Path | None, Flag(help="With --durability: directory of what the actors keep on disk.")
+    ] = None
     node: NodeOptions = NodeOptions()
     process: ProcessOptions = ProcessOptions()
 
@@ -203,6 +229,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
         check_address("--coordinator", self.coordinator)
         starting_map(None, ClusterOptions(self.cluster))
         self.node.check()
+        if self.node.actor.durability != "none" and self.data_dir is None:
+            raise UsageError(
+                f"--durability {self.node.actor.durability} keeps sessions on disk: say where with "
+                "--data-dir (GREENROOM_DATA_DIR)"
+            )
         if self.actor_port_base and not 1 <= self.actor_port_base <= 65_536 - self.node.actors:
             raise UsageError(
                 f"--actor-port-base {self.actor_port_base} leaves no room for {self.node.actors} ports"
@@ -221,7 +252,8 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     Nodes listen on consecutive ports, beginning with that of `listen`; port 0: on any free ports. The
     coordinator listens on `coordinator_listen` (port 0: any free port). If that is empty, it takes its usual
     address, or any free port if the usual one is taken or the nodes listen on free ports. Without a
-    `data_dir` the cluster map is kept in a temporary directory and deleted at the end. Without a `memory_max`
+    `data_dir` the cluster map is kept in a temporary directory and deleted at the end; with a `durability`, a
+    node keeps its sessions in the folder of its name there. Without a `memory_max`
     all actors share the machine's memory.
     """
 
@@ -279,6 +311,7 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
             listen=listen,
             coordinator=coordinator,
             cluster=self.cluster,
+            data_dir=None if self.data_dir is None else self.data_dir / "nodes" / name,
             node=self.node,
             process=self.process,
         )

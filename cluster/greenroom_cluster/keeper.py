@@ -16,8 +16,8 @@ WATCH_SECONDS = 0.25
 class SupervisionSettings(msgspec.Struct, frozen=True):
     """Times for watching and stopping children, in seconds.
 
-    A child is killed after `hang_seconds` without a heartbeat, or `start_seconds` without becoming ready. It
-    has `stop_seconds` to clean up once it was asked to stop.
+    A child is killed after `hang_seconds` without a heartbeat, or, before it is ready, after `start_seconds`
+    without saying that its start goes on. It has `stop_seconds` to clean up once it was asked to stop.
     """
 
     beat_seconds: float = 0.5
@@ -47,9 +47,11 @@ class Keeper:
         self._looked_ns = now_ns
         self._starting_ns = self._silent_ns = 0
 
-    def heard(self, *, ready: bool = False) -> None:
-        """Note a message from the child; `ready`: the message says that it serves."""
+    def heard(self, *, ready: bool = False, goes_on: bool = False) -> None:
+        """Note a message from the child; it may say that it serves, or that its start goes on."""
         self._ready = self._ready or ready
+        if goes_on:
+            self._starting_ns = 0
         self._silent_ns = 0
 
     def hangs(self, now_ns: int) -> bool:

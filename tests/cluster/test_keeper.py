@@ -35,6 +35,16 @@ def test_a_child_that_never_gets_ready_hangs_although_it_beats() -> None:
     assert asked == pytest.approx(SETTINGS.start_seconds + WATCH_SECONDS)
 
 
+def test_a_long_start_that_goes_on_is_no_hang() -> None:
+    child = keeper()
+    asked = 0.0
+    for _ in range(200):
+        assert not child.hangs(round(asked * SECOND))
+        child.heard(goes_on=True)
+        asked += WATCH_SECONDS
+    assert hangs_after(child, asked) == pytest.approx(SETTINGS.start_seconds, abs=WATCH_SECONDS)
+
+
 def test_a_child_hangs_once_it_was_silent_for_too_long() -> None:
     child = keeper()
     child.heard(ready=True)

@@ -15,6 +15,7 @@ from greenroom_cluster.backups.keeping import KeptSessions
 from greenroom_cluster.backups.new_file import NotWrittenError
 from greenroom_cluster.backups.taking import Taken
 from greenroom_cluster.config import LocalClusterSettings
+from greenroom_cluster.runtime.actor_disk import refuse_kept
 from greenroom_cluster.runtime.host_memory import warn_if_short
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
 from greenroom_cluster.runtime.tasks import open_tasks
@@ -35,6 +36,8 @@ async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: F
     """Run a cluster until SIGINT or SIGTERM, printing one line when it is complete."""
     began = time.monotonic()
     progress = _ignore if json else _print_progress
+    durable = settings.node.actor.durability != "none"
+    refuse_kept(settings.data_dir, settings.node.actor.durability, "nodes/*/actors/*/identity")
     kept = None if settings.data_dir is None else KeptSessions(settings.data_dir, settings.cluster)
     sessions = None if kept is None else kept.check()
     if sessions is not None:
@@ -52,7 +55,7 @@ async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: F
                 nonlocal lost
                 number = await anext(signals)
                 _log.info("cluster_stops", signal=signal.Signals(number).name)
-                if kept is not None and running is not None:
+                if kept is not None and running is not None and not durable:
                     progress("stopping. Sessions are written down first; another signal ends it without")
                     tasks.start_soon(stop_at_once)
                     lost = await _keep(kept, running, progress)
@@ -128,6 +131,8 @@ async def _bring_back(kept: KeptSessions, cluster: LocalCluster, progress: Calla
 
 
 def _farewell(settings: LocalClusterSettings) -> str:
+    if settings.node.actor.durability != "none":
+        return f"stopping. The sessions stay on disk in {settings.data_dir}, where the next start finds them"
     if settings.data_dir is None:
         return (
             "stopping. All sessions end: only the nodes' memory holds them; --data-dir keeps them over a "

@@ -12,6 +12,7 @@ it was last used is refused, until an operator says that no process uses the ori
 import fcntl
 import os
 import struct
+import time
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ FORMAT_VERSION = 1
 INCARNATIONS_KEPT = 16
 _MAGIC = b"GREENDIR"
 _HEADER = struct.Struct(">8sHI")
+_POLL_SECONDS = 0.05
 _MACHINE = Path("/etc/machine-id")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -79,12 +81,12 @@ _decoder = msgspec.msgpack.Decoder(Identity)
 class Directory:
     """A directory, locked for this process while open; it is made with mode 0700 if it is not there.
 
-    Raises UsageError if another process holds it or it cannot be used.
+    Raises UsageError if another process holds it and does not end in time, or it cannot be used.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, wait_seconds: float = 0.0) -> None:
         self.path = path
-        self._lock = _locked(path)
+        self._lock = _locked(path, time.monotonic() + wait_seconds)
 
     def close(self) -> None:
         """Give up the lock; closing twice is fine."""
@@ -200,7 +202,7 @@ def _write_identity(directory: Path, identity: Identity) -> None:
     replace_file(directory / "identity", _HEADER.pack(_MAGIC, FORMAT_VERSION, zlib.crc32(payload)) + payload)
 
 
-def _locked(directory: Path) -> int:
+def _locked(directory: Path, deadline: float) -> int:
     """Return a locked file in the directory."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -210,15 +212,19 @@ def _locked(directory: Path) -> int:
             f"the directory {directory} cannot be used ({error.strerror}): make it a directory that this "
             "user may write to, or choose another with --data-dir (GREENROOM_DATA_DIR)"
         ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise UsageError(
-            f"another process uses the directory {directory}: stop it, or choose another with --data-dir "
-            "(GREENROOM_DATA_DIR)"
-        ) from error
-    return lock
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if time.monotonic() < deadline:
+                time.sleep(_POLL_SECONDS)
+                continue
+            os.close(lock)
+            raise UsageError(
+                f"another process uses the directory {directory}: stop it, or choose another with "
+                "--data-dir (GREENROOM_DATA_DIR)"
+            ) from error
+        return lock
 
 
 def _line(path: Path) -> str:

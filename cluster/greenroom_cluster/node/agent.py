@@ -280,6 +280,9 @@ class Agent:
             host=self._settings.host,
             pid=child.pid,
             started_ticks=child.started_ticks,
+            durability=child.durability,
+            directory=child.directory,
+            mark=child.mark,
         )
 
     def _keep_own(self, cluster_map: ClusterMap) -> bool:

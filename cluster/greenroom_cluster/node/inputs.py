@@ -48,13 +48,19 @@ class ChildStarting(Input, frozen=True):
 
 
 class ChildReady(Input, frozen=True):
-    """A child serves at that address; its process has that id, and started that many ticks after boot."""
+    """A child serves at that address; its process has that id, and started that many ticks after boot.
+
+    `durability`, `directory` and `mark` are what it keeps on disk, as in `ActorEntry`.
+    """
 
     slot: str
     incarnation: bytes
     address: str
     pid: int
     started_ticks: int
+    durability: str = ""
+    directory: bytes = b""
+    mark: int = 0
 
 
 class RecordMark(msgspec.Struct, frozen=True):

@@ -3,7 +3,9 @@
 import gc
 import os
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,14 +18,17 @@ from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_ACTOR
 from greenroom_cluster.config import ActorOptions
 from greenroom_cluster.coordination.messages import Decision
+from greenroom_cluster.disk.journal import DiskFailedError, Journal
 from greenroom_cluster.links import former
 from greenroom_cluster.links.core_runner import Core, Replies
+from greenroom_cluster.runtime.actor_disk import DiskSettings, OpenedDisk, open_disk
 from greenroom_cluster.runtime.budget import buffer_bytes
 from greenroom_cluster.runtime.clocks import now_ns, wall_us
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
 from greenroom_cluster.runtime.delivery import Delivery
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
+from greenroom_cluster.runtime.disk_writer import DiskWriter, end_for_disk
 from greenroom_cluster.runtime.driver import Driver
 from greenroom_cluster.runtime.host_memory import resident_bytes
 from greenroom_cluster.runtime.links import PeerLinks
@@ -34,6 +39,7 @@ from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION
 from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.runtime.scheduling import keep_policy
 from greenroom_cluster.runtime.sockets import charged_as
+from greenroom_cluster.runtime.supervised import Standing, Started
 from greenroom_cluster.runtime.tasks import open_tasks
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.inputs import (
@@ -43,6 +49,8 @@ from greenroom_cluster.shard.inputs import (
     MapChanged,
     MemoryMeasured,
     PeerMessages,
+    Synced,
+    Written,
 )
 from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX
 
@@ -57,7 +65,8 @@ _REPORT_SECONDS = 1.0
 class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The actor's identity and address. Port 0: any free one. `advertise_host` empty: the host it listens on.
 
-    `mark_path` is the file in which it marks the record in hand; empty: none.
+    `mark_path` is the file in which it marks the record in hand; empty: none. `directory` is where it keeps
+    what `options.durability` asks for.
     """
 
     incarnation: bytes
@@ -69,6 +78,7 @@ class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
     advertise_host: str = ""
     connections_max: int = 10_000
     mark_path: str = ""
+    directory: str = ""
     options: ActorOptions = ActorOptions()
 
 
@@ -223,23 +233,72 @@ class Actor:
         self.driver.step(CoordinationUp())
 
 
-async def run_actor(settings: ActorSettings, started: Callable[[str], None]) -> None:
+async def run_actor(settings: ActorSettings, started: Started) -> None:
     """Run an actor until cancelled; `started(address)` is called once it accepts connections.
 
-    Raises UsageError for impossible settings. A failure of the core ends the process at once.
+    Raises UsageError for impossible settings. A failure of the core or of the disk ends the process at once.
     """
     raise_descriptor_limit()
     calm_collector()
     mark = open_mark(settings.mark_path)
-    core = Host(settings.incarnation, settings.slot, settings.options.core(), random.SystemRandom(), mark)
+    opened = await _opened_disk(settings, started)
+    chance = random.SystemRandom()
+    stable = None if opened is None else opened.stable
+    core = Host(settings.incarnation, settings.slot, settings.options.core(), chance, mark, stable)
     actor = Actor(settings, core)
-    actor.driver.step(MemoryMeasured(resident_bytes()))
-    address = actor.listener.address(settings.advertise_host)
-    _log.info("actor_started", slot=settings.slot, address=address)
-    started(address)
-    async with open_tasks() as nursery:
-        nursery.start_soon(keep_policy, now_ns)
-        await actor.run()
+    standing, journal = (Standing(), None) if opened is None else (opened.standing, opened.journal)
+    # What was read is the core's now.
+    del opened, stable
+    async with _writing(actor.driver, journal, settings.options):
+        actor.driver.step(MemoryMeasured(resident_bytes()))
+        address = actor.listener.address(settings.advertise_host)
+        _log.info("actor_started", slot=settings.slot, address=address)
+        started(address, standing)
+        async with open_tasks() as nursery:
+            nursery.start_soon(keep_policy, now_ns)
+            await actor.run()
+
+
+async def _opened_disk(settings: ActorSettings, started: Started) -> OpenedDisk | None:
+    """Return what the actor kept on disk; None if it keeps nothing. A failure ends the process."""
+    options = settings.options
+    if options.durability == "none":
+        return None
+    asked = DiskSettings(
+        Path(settings.directory),
+        settings.slot,
+        settings.cluster,
+        settings.incarnation,
+        options.durability,
+        options.sync_interval,
+    )
+    try:
+        return await trio.to_thread.run_sync(open_disk, asked, started.goes_on)
+    except DiskFailedError as error:
+        end_for_disk(asked.directory, error)
+        raise
+
+
+@asynccontextmanager
+async def _writing(driver: Driver, journal: Journal | None, options: ActorOptions) -> AsyncIterator[None]:
+    """Write what the core persists; at the end all of it is on stable storage."""
+    if journal is None:
+        yield
+        return
+    token = trio.lowlevel.current_trio_token()
+
+    def tell(event: Written | Synced) -> None:
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(driver.step, event)
+
+    interval = options.sync_interval if options.durability == "interval" else None
+    writer = DiskWriter(journal, tell, interval_seconds=interval)
+    driver.write_with(writer.write)
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            await writer.close()
 
 
 def calm_collector() -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 
@@ -83,7 +84,7 @@ class DiskWriter:
             self._sync()
             self._journal.close()
         except BaseException as error:  # noqa: BLE001  whatever it is, the disk cannot be relied on
-            self._fail(error)
+            end_for_disk(self._journal.directory, error, self._leave)
 
     def _work(self, effects: list[DiskEffect]) -> None:
         entries: list[Entry] = []
@@ -156,20 +157,6 @@ class DiskWriter:
         else:
             self._next += effects
 
-    def _fail(self, error: BaseException) -> None:
-        known = isinstance(error, DiskFailedError)
-        try:
-            _log.critical(
-                "disk_failed",
-                directory=str(self._journal.directory),
-                reason=str(error) if known else type(error).__name__,
-                trace="" if known else "".join(traceback.format_tb(error.__traceback__)),
-            )
-            for output in (sys.stdout, sys.stderr):
-                output.flush()
-        finally:
-            self._leave(EXIT_DISK_FAILED)
-
     # --- what an operator should know ----------------------------------------------------------------------
 
     def _look_at_space(self) -> None:
@@ -199,6 +186,22 @@ class DiskWriter:
                 seconds=round(seconds, 1),
                 hint=_SLOW_HINT,
             )
+
+
+def end_for_disk(directory: Path, error: BaseException, leave: Callable[[int], None] = os._exit) -> None:
+    """End the process, because a directory cannot be relied on any longer."""
+    known = isinstance(error, DiskFailedError)
+    try:
+        _log.critical(
+            "disk_failed",
+            directory=str(directory),
+            reason=str(error) if known else type(error).__name__,
+            trace="" if known else "".join(traceback.format_tb(error.__traceback__)),
+        )
+        for output in (sys.stdout, sys.stderr):
+            output.flush()
+    finally:
+        leave(EXIT_DISK_FAILED)
 
 
 class _OnceAMinute:

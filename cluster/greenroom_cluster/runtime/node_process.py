@@ -26,6 +26,7 @@ from greenroom_cluster.node import effects as fx
 from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.agent import Agent, AgentSettings
 from greenroom_cluster.runtime.actor import ActorSettings, run_actor
+from greenroom_cluster.runtime.actor_disk import actor_directory, refuse_kept
 from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.coordinator_link import (
     CoordinatorLink,
@@ -143,6 +144,7 @@ class Node:
         slot = f"{settings.name}/{index}"
         port = settings.actor_port_base + index if settings.actor_port_base else 0
         options = msgspec.structs.replace(settings.node.actor, memory_max=str(self._memory_bytes_max))
+        directory = actor_directory(settings.data_dir, options.durability, index)
 
         def actor_settings(incarnation: bytes) -> ActorSettings:
             self._step(ins.ChildStarting(slot, incarnation))
@@ -155,6 +157,7 @@ class Node:
                 port=port,
                 advertise_host=self._advertised_host,
                 mark_path=self._marks.open(slot, incarnation),
+                directory=directory,
                 options=options,
             )
 
@@ -163,8 +166,18 @@ class Node:
     # --- what happens ------------------------------------------------------------------------------------
 
     def _on_ready(self, child: ChildProcess) -> None:
+        disk = child.disk
         self._step(
-            ins.ChildReady(child.name, child.incarnation, child.address, child.pid, child.started_ticks)
+            ins.ChildReady(
+                child.name,
+                child.incarnation,
+                child.address,
+                child.pid,
+                child.started_ticks,
+                disk.durability,
+                disk.directory,
+                disk.mark,
+            )
         )
 
     def _on_exit(self, child: ChildProcess) -> None:
@@ -279,6 +292,7 @@ async def run_node(settings: NodeSettings, started: Callable[[str], Awaitable[No
     Raises UsageError for impossible settings, RestartLimitError if an actor keeps ending.
     """
     settings.check()
+    refuse_kept(settings.data_dir, settings.node.actor.durability)
     raise_descriptor_limit()
     await _take_actor_ports(settings)
     node = Node(settings)

@@ -1,7 +1,8 @@
 """The inside of a supervised process: runs one function, and reports to the supervisor.
 
-It sends `{"ready": address}` once the function says so, `{"beat": n}` throughout, and `{"refused": text}` if
-the settings are impossible (UsageError), which no restart changes. It receives `{"stop": True}`, which
+It sends `{"ready": address}` once the function says so, with the `Standing` of its disk if it has one,
+`{"beat": n}` throughout, with `"goes_on"` if a long start has got further, and `{"refused": text}` if the
+settings are impossible (UsageError), which no restart changes. It receives `{"stop": True}`, which
 cancels the function; the process exits after the function has cleaned up.
 
 The process exits by `os._exit`, so the supervision library's teardown, which may wait for a peer that is
@@ -14,6 +15,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, Protocol
 
+import msgspec
 import structlog
 import trio
 
@@ -27,7 +29,25 @@ EXIT_RETURNED = 71
 
 _log = structlog.get_logger("greenroom.supervision")
 
-Started = Callable[[str], None]
+
+class Standing(msgspec.Struct, frozen=True):
+    """What a child keeps on disk: how, in the directory with that id, and up to that mark. Empty: nothing."""
+
+    durability: str = ""
+    directory: bytes = b""
+    mark: int = 0
+
+
+class Started(Protocol):
+    """Given to a supervised function, to tell its supervisor how far its start has come."""
+
+    def __call__(self, address: str, disk: Standing = ...) -> None:
+        """Say that it serves at this address."""
+
+    def goes_on(self) -> None:
+        """Say that a start which takes long has got further. Any thread may call this."""
+
+
 Work = Callable[[Any, Started], Awaitable[None]]
 
 
@@ -52,22 +72,34 @@ def resolve(reference: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-async def _beat(stream: MessageStream, seconds: float) -> None:
-    count = 0
-    while True:
-        await stream.send({"beat": count})
-        count += 1
-        await trio.sleep(seconds)
+class _Reports:
+    """What the function says of its start, on its way to the supervisor."""
+
+    def __init__(self, stream: MessageStream, tasks: trio.Nursery) -> None:
+        self._stream = stream
+        self._tasks = tasks
+        self._goes_on = False
+
+    def __call__(self, address: str, disk: Standing = Standing()) -> None:  # noqa: B008  it is frozen
+        self._tasks.start_soon(self._stream.send, {"ready": address, **msgspec.structs.asdict(disk)})
+
+    def goes_on(self) -> None:
+        self._goes_on = True
+
+    async def beat(self, seconds: float) -> None:
+        """Send heartbeats until cancelled."""
+        count = 0
+        while True:
+            goes_on, self._goes_on = self._goes_on, False
+            await self._stream.send({"beat": count, "goes_on": goes_on})
+            count += 1
+            await trio.sleep(seconds)
 
 
 async def _obey(stream: MessageStream, work: trio.CancelScope) -> None:
     async for message in stream:
         if message.get("stop"):
             work.cancel()
-
-
-async def _announce(stream: MessageStream, address: str) -> None:
-    await stream.send({"ready": address})
 
 
 def leave(status: int) -> NoReturn:
@@ -87,11 +119,12 @@ async def run_supervised(
         decoded = decode_settings(settings, resolve(settings_type))
         async with open_tasks() as nursery:
             scope = trio.CancelScope()
-            nursery.start_soon(_beat, stream, beat_seconds)
+            reports = _Reports(stream, nursery)
+            nursery.start_soon(reports.beat, beat_seconds)
             nursery.start_soon(_obey, stream, scope)
             with scope:
                 try:
-                    await work(decoded, lambda address: nursery.start_soon(_announce, stream, address))
+                    await work(decoded, reports)
                 except UsageError as error:
                     await stream.send({"refused": str(error)})
                     raise

@@ -55,7 +55,7 @@ class ChildSpec(msgspec.Struct, frozen=True):
     """One named child: `target(settings, started)` is an async function that another process can import.
 
     `settings` returns the settings of an incarnation, a msgspec struct. The function calls `started(address)`
-    once it serves.
+    once it serves, see `supervised.Started`.
     """
 
     name: str
@@ -64,15 +64,19 @@ class ChildSpec(msgspec.Struct, frozen=True):
 
 
 class ChildProcess:
-    """One incarnation of a child. `exit_status` is negative for a signal, None while it lives."""
+    """One incarnation of a child. `exit_status` is negative for a signal, None while it lives.
 
-    __slots__ = ("address", "exit_status", "handle", "incarnation", "name")
+    `disk` is what it keeps there, as it said when it was ready.
+    """
+
+    __slots__ = ("address", "disk", "exit_status", "handle", "incarnation", "name")
 
     def __init__(self, name: str, incarnation: bytes) -> None:
         self.name = name
         self.incarnation = incarnation
         self.handle: ProcessHandle | None = None
         self.address = ""
+        self.disk = supervised.Standing()
         self.exit_status: int | None = None
 
     @property
@@ -305,9 +309,12 @@ class Supervisor:
 
     def _heard(self, child: ChildProcess, message: dict[str, Any]) -> None:
         if self._running.get(child.name) is child:
-            self._keepers[child.name].heard(ready="ready" in message)
+            goes_on = bool(message.get("goes_on"))
+            self._keepers[child.name].heard(ready="ready" in message, goes_on=goes_on)
         if "ready" in message and not child.ready:
             child.address = message["ready"]
+            told = {key: value for key, value in message.items() if key != "ready"}
+            child.disk = msgspec.convert(told, supervised.Standing)
             _log.info(
                 "process_ready",
                 process=child.name,

@@ -77,7 +77,8 @@ PROCESS = ProcessOptions(
         NodeSettings(
             name="n1",
             advertise="h:1",
-            node=NodeOptions(actors=3, actor=ActorOptions(memory_max="1GiB", evict="anonymous")),
+            node=NodeOptions(actors=3, actor=ActorOptions(memory_max="1GiB", durability="fsync")),
+            data_dir=Path("/data"),
             process=PROCESS,
         ),
         CoordinatorProcessSettings(data_dir=Path("/data"), shards=8, adopt_from="a:1,b:2", process=PROCESS),

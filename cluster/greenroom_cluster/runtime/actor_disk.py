@@ -1,0 +1,151 @@
+"""The start of an actor that keeps its sessions on disk: what its directory holds, and who that is.
+
+All of this blocks, and runs in a thread of its own: the heartbeats go on meanwhile.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from greenroom.errors import UsageError
+from greenroom_cluster.disk.batches import DamagedError
+from greenroom_cluster.disk.directory import Directory
+from greenroom_cluster.disk.entries import Logged
+from greenroom_cluster.disk.journal import DiskFailedError, Journal
+from greenroom_cluster.disk.replay import Replay
+from greenroom_cluster.runtime.supervised import Standing
+from greenroom_cluster.shard.disk_log import Durability, Stable
+
+LOCK_SECONDS = 10.0
+"""How long the actors of a killed node may take to end."""
+_TELL_ENTRIES = 256
+_LOG_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class DiskSettings(NamedTuple):
+    """Which directory an actor opens, and how it writes there."""
+
+    directory: Path
+    slot: str
+    cluster: str
+    incarnation: bytes
+    durability: Durability
+    interval_seconds: float
+
+
+class OpenedDisk(NamedTuple):
+    """A directory that was opened, as the supervisor and the core see it. The journal is for the writer."""
+
+    standing: Standing
+    stable: Stable
+    journal: Journal
+
+
+def open_disk(settings: DiskSettings, goes_on: Callable[[], None]) -> OpenedDisk:
+    """Open a directory and read what it holds; `goes_on` is called again and again meanwhile.
+
+    If it is damaged, what it holds is set aside, and it begins empty as another directory. Raises UsageError
+    if it cannot be used, and DiskFailedError.
+    """
+    try:
+        try:
+            return _open(settings, goes_on)
+        except DamagedError as error:
+            directory = Directory(settings.directory, wait_seconds=LOCK_SECONDS)
+            try:
+                aside = directory.set_aside()
+            finally:
+                directory.close()
+            _log.error(
+                "disk_damaged",
+                slot=settings.slot,
+                directory=str(settings.directory),
+                reason=str(error),
+                aside=str(aside),
+                hint=_DAMAGED_HINT,
+            )
+            return _open(settings, goes_on)
+    except OSError as error:
+        raise DiskFailedError(f"opening {settings.directory} failed ({error})") from error
+
+
+def _open(settings: DiskSettings, goes_on: Callable[[], None]) -> OpenedDisk:
+    began = time.monotonic()
+    directory = Directory(settings.directory, wait_seconds=LOCK_SECONDS)
+    try:
+        identity = directory.enter(settings.cluster, settings.incarnation)
+    except BaseException:
+        directory.close()
+        raise
+    journal = Journal(directory, syncs=settings.durability == "fsync")
+    try:
+        replay, records = _replayed(journal, settings.slot, goes_on)
+    except BaseException:
+        journal.close()
+        raise
+    mark, stored_bytes = journal.synced, journal.stored_bytes
+    _log.info(
+        "disk_replayed",
+        slot=settings.slot,
+        directory=str(settings.directory),
+        shards=len(replay.copies),
+        records=records,
+        size_bytes=stored_bytes,
+        seconds=round(time.monotonic() - began, 3),
+    )
+    stable = Stable(
+        durability=settings.durability,
+        interval_seconds=settings.interval_seconds,
+        mark=mark,
+        stored_bytes=stored_bytes,
+        copies=replay.copies,
+    )
+    return OpenedDisk(Standing(settings.durability, identity.directory, mark), stable, journal)
+
+
+def _replayed(journal: Journal, slot: str, goes_on: Callable[[], None]) -> tuple[Replay, int]:
+    """Return what the journal holds, and how many records were read."""
+    replay = Replay()
+    records = 0
+    due = time.monotonic() + _LOG_SECONDS
+    for count, entry in enumerate(journal.entries()):
+        replay.take(entry)
+        if isinstance(entry, Logged):
+            records += len(entry.records)
+        if not count % _TELL_ENTRIES:
+            goes_on()
+            if time.monotonic() >= due:
+                due += _LOG_SECONDS
+                _log.info("disk_replays", slot=slot, entries=count, records=records)
+    return replay, records
+
+
+def refuse_kept(data_dir: Path | None, durability: str, pattern: str = "actors/*/identity") -> None:
+    """Raise UsageError if actors kept sessions below a directory that this start would not read."""
+    if data_dir is None or durability != "none":
+        return
+    kept = next(iter(sorted(data_dir.glob(pattern))), None)
+    if kept is not None:
+        raise UsageError(
+            f"{kept.parent} holds sessions of a run with --durability, and this start would not read them: "
+            "give --durability (GREENROOM_DURABILITY) again, or choose another --data-dir "
+            "(GREENROOM_DATA_DIR)"
+        )
+
+
+def actor_directory(data_dir: Path | None, durability: str, index: int) -> str:
+    """Return where an actor of a node keeps its sessions; empty if it keeps none."""
+    return (
+        "" if data_dir is None or durability == "none" else str(data_dir.absolute() / "actors" / str(index))
+    )
+
+
+_DAMAGED_HINT = (
+    "this actor begins with an empty directory, and gets copies from others; shards that nobody else holds "
+    "wait: see the page on durability"
+)

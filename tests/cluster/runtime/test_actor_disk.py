@@ -1,0 +1,149 @@
+"""The start of an actor from its directory."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from greenroom import wire
+from greenroom.errors import UsageError
+from greenroom_cluster.config import ActorOptions, LocalClusterSettings, NodeOptions, NodeSettings
+from greenroom_cluster.disk.directory import Directory
+from greenroom_cluster.disk.entries import Based, Cut, Logged
+from greenroom_cluster.runtime import actor_disk
+from greenroom_cluster.runtime.actor_disk import DiskSettings, OpenedDisk, actor_directory, refuse_kept
+from greenroom_cluster.runtime.actor_disk import open_disk as opening
+from greenroom_cluster.shard.state.records import Record
+
+
+def record(sequence: int) -> Record:
+    return Record(1, sequence, 1000 * sequence, b"c", wire.Delete(sequence, 1, 0, 1, b"d" * 32))
+
+
+def open_disk(directory: Path, cluster: str = "shop", incarnation: bytes = b"a" * 16) -> OpenedDisk:
+    settings = DiskSettings(directory, "n1/0", cluster, incarnation, "fsync", 1.0)
+    return opening(settings, lambda: None)
+
+
+def filled(directory: Path) -> OpenedDisk:
+    opened = open_disk(directory)
+    opened.journal.append((Based(3, 0, 0, ()), Logged(3, (record(1), record(2)))))
+    opened.journal.close()
+    return opened
+
+
+def test_an_empty_directory_holds_nothing(tmp_path: Path) -> None:
+    opened = open_disk(tmp_path / "d")
+    assert (opened.stable.copies, opened.stable.durability, opened.stable.mark) == ({}, "fsync", 1)
+    assert opened.standing.durability == "fsync"
+    assert opened.standing.mark == 1
+    assert len(opened.standing.directory) == 16
+    opened.journal.close()
+
+
+def test_what_was_kept_is_read(tmp_path: Path) -> None:
+    before = filled(tmp_path / "d")
+    with capture_logs() as logs:
+        again = open_disk(tmp_path / "d", incarnation=b"b" * 16)
+    assert again.stable.copies[3].appended == 2
+    assert again.standing.directory == before.standing.directory
+    assert again.standing.mark == again.stable.mark == 3
+    assert again.stable.stored_bytes == again.journal.stored_bytes > 0
+    [told] = logs
+    assert told["event"] == "disk_replayed"
+    assert (told["slot"], told["shards"], told["records"]) == ("n1/0", 1, 2)
+    again.journal.close()
+
+
+def test_a_long_replay_says_that_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actor_disk, "_TELL_ENTRIES", 1)
+    filled(tmp_path / "d")
+    said: list[int] = []
+    settings = DiskSettings(tmp_path / "d", "n1/0", "shop", b"b" * 16, "fsync", 1.0)
+    opening(settings, lambda: said.append(1)).journal.close()
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize("what", ["identity", "segment", "entries"])
+def test_a_damaged_directory_begins_empty_as_another(tmp_path: Path, what: str) -> None:
+    directory = tmp_path / "d"
+    before = filled(directory)
+    if what == "identity":
+        (directory / "identity").write_bytes(b"?")
+    elif what == "segment":
+        [log] = directory.glob("log-*.db")
+        content = bytearray(log.read_bytes())
+        content[content.index(b"GRB1") + 20] ^= 1
+        log.write_bytes(content)
+    else:
+        opened = open_disk(directory)
+        opened.journal.append((Logged(3, (record(9),)),))
+        opened.journal.close()
+    with capture_logs() as logs:
+        again = open_disk(directory)
+    assert again.stable.copies == {}
+    assert again.standing.directory != before.standing.directory
+    told = logs[-2]
+    assert (told["event"], told["log_level"], told["slot"]) == ("disk_damaged", "error", "n1/0")
+    assert list((directory / "damaged").glob("log-*.db")), "nothing is deleted"
+    again.journal.append((Based(1, 0, 0, ()), Cut(1, 0)))
+    again.journal.close()
+    assert list(open_disk(directory).stable.copies) == [1]
+
+
+def test_it_waits_for_its_predecessor_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    former = Directory(tmp_path / "d")
+    threading.Timer(0.2, former.close).start()
+    open_disk(tmp_path / "d").journal.close()
+    held = Directory(tmp_path / "d")
+    monkeypatch.setattr(actor_disk, "LOCK_SECONDS", 0.1)
+    with pytest.raises(UsageError, match="another process uses"):
+        open_disk(tmp_path / "d")
+    held.close()
+
+
+def test_a_refused_directory_is_let_go(tmp_path: Path) -> None:
+    filled(tmp_path / "d")
+    with pytest.raises(UsageError, match="--cluster"):
+        open_disk(tmp_path / "d", cluster="other")
+    Directory(tmp_path / "d").close()
+
+
+def test_sessions_on_disk_are_not_passed_over(tmp_path: Path) -> None:
+    filled(Path(actor_directory(tmp_path, "fsync", 1)))
+    refuse_kept(tmp_path, "fsync")
+    refuse_kept(None, "none")
+    refuse_kept(tmp_path / "elsewhere", "none")
+    with pytest.raises(UsageError, match=r"actors/1 holds sessions of a run with --durability.*--data-dir"):
+        refuse_kept(tmp_path, "none")
+
+
+def node(**options: object) -> NodeSettings:
+    actor = ActorOptions(**options)  # type: ignore[arg-type]  # wrong ones on purpose
+    return NodeSettings(name="n1", node=NodeOptions(actor=actor), data_dir=Path("/d"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        (NodeSettings(name="n1", node=NodeOptions(actor=ActorOptions(durability="fsync"))), "--data-dir"),
+        (LocalClusterSettings(node=NodeOptions(actor=ActorOptions(durability="interval"))), "--data-dir"),
+        (node(durability="always"), "--durability must be none or interval or fsync"),
+        (node(durability="interval", sync_interval=0.0), "--sync-interval must be 0.01 to 60"),
+        (node(durability="interval", sync_interval=float("nan")), "--sync-interval must be 0.01 to 60"),
+    ],
+)
+def test_what_cannot_be_kept_names_the_option(settings: NodeSettings, names: str) -> None:
+    with pytest.raises(UsageError, match=names):
+        settings.check()
+
+
+def test_each_actor_of_each_node_has_a_directory() -> None:
+    settings = LocalClusterSettings(
+        data_dir=Path("/d"), node=NodeOptions(actor=ActorOptions(durability="fsync"))
+    )
+    settings.check()
+    n2 = settings.node_settings("n2", "127.0.0.1:1", "127.0.0.1:2")
+    assert actor_directory(n2.data_dir, "fsync", 1) == "/d/nodes/n2/actors/1"
+    assert actor_directory(n2.data_dir, "none", 1) == ""
