@@ -9,6 +9,7 @@ The oracles know more than any process: they see every log, every clock, and who
     records      the same epoch and sequence mean the same record everywhere
     commits      one record per sequence is committed; nobody commits what no primary has
     durable      whoever becomes primary has everything that was committed in earlier epochs
+    lost         what was on a disk comes back, see `losses`; so do `undone` and `stale`
     once         each request of a client is applied once
     death        only who is dead is called dead, and a shard starts empty only when all its members are
     bounds       queues stay within their limits
@@ -47,6 +48,7 @@ from greenroom_cluster.shard.state import copy as copy_module
 from greenroom_cluster.shard.state.log import Log
 from greenroom_cluster.shard.state.records import Command, Record
 from greenroom_cluster.suspect_records import InHand
+from simulations.checks.losses import LossOracle
 from simulations.checks.memory import MemoryOracle
 from simulations.cluster.actors import ActorProcess
 from simulations.cluster.marks import PoisonBook
@@ -101,10 +103,11 @@ class Seen:
 class ShardTruth:
     """The truth about one shard across all its replicas, since it began or began anew."""
 
-    __slots__ = ("applied", "committed", "committed_by", "dropped", "records")
+    __slots__ = ("applied", "committed", "committed_by", "dropped", "logged_ns", "records")
 
     def __init__(self) -> None:
         self.records: dict[tuple[int, int], Record] = {}
+        self.logged_ns: dict[tuple[int, int], int] = {}
         self.committed: dict[int, Record] = {}
         self.committed_by: dict[int, int] = {}
         self.applied: dict[tuple[bytes, int], int] = {}
@@ -129,6 +132,7 @@ class Oracles:
         self.messages: Counter[tuple[str, str]] = Counter()
         self._seen: dict[ActorProcess, list[Seen | None]] = {}
         self._memory = MemoryOracle(stage) if stage.plan.memory_bytes else None
+        self._losses = LossOracle(stage)
 
     def count(self, role: str, kind: str) -> None:
         """Count a message of that kind that reached somebody in that role."""
@@ -216,6 +220,8 @@ class Oracles:
     def after(self, actor: ActorProcess, event: ins.HostInput, effects: list[HostEffect]) -> None:
         """Judge what one step of a core has done."""
         replicas = actor.host.replicas
+        if actor.disk is not None:
+            self._losses.proposed(effects)
         if type(event) is ins.PeerMessages:
             self._check_fence(actor, event, effects)
         elif type(event) is ins.ClientRequests:
@@ -279,15 +285,7 @@ class Oracles:
         if not known.primary:
             known.primary = True
             self._serving[shard][actor] = primary
-            known.needed = needed = max(
-                (last for epoch, last in truth.committed_by.items() if epoch < replica.epoch), default=0
-            )
-            if max(replica.committed, primary.inherited) < needed:
-                self.stage.violate(
-                    "durable",
-                    f"{actor.name} became primary of shard {shard} epoch {replica.epoch} with "
-                    f"{primary.inherited} records, {needed} were committed before",
-                )
+            self._check_inherited(actor, shard, replica, primary, known)
         if replica.committed < known.needed and not primary.paused:
             self.stage.violate(
                 "durable",
@@ -298,10 +296,30 @@ class Oracles:
         if len(primary.held) > limit:
             self.stage.violate("bounds", f"{actor.name} holds {len(primary.held)} requests, over {limit}")
 
+    def _check_inherited(
+        self, actor: ActorProcess, shard: int, replica: Replica, primary: Primary, known: Seen
+    ) -> None:
+        """Judge with what a new primary begins."""
+        truth = known.truth
+        needed = max((last for epoch, last in truth.committed_by.items() if epoch < replica.epoch), default=0)
+        have = max(replica.committed, primary.inherited)
+        if have < needed and self._losses.judge(actor, shard, replica.epoch, truth, have):
+            self.lost.add(shard)
+            needed = have
+        known.needed = needed
+        if have < needed:
+            self.stage.violate(
+                "durable",
+                f"{actor.name} became primary of shard {shard} epoch {replica.epoch} with "
+                f"{primary.inherited} records, {needed} were committed before",
+            )
+
     def _appended(self, actor: ActorProcess, shard: int, truth: ShardTruth, record: Record) -> None:
         key = (record.epoch, record.sequence)
         known = truth.records.setdefault(key, record)
-        if known is not record and known != record:
+        if known is record:
+            truth.logged_ns[key] = self.stage.timeline.now
+        elif known != record:
             self.stage.violate("records", f"{actor.name} shard {shard}: another record {key}")
 
     def _committed(
@@ -361,6 +379,7 @@ class Oracles:
                 self.stage.violate(
                     "identity", f"{self.stage.name_of(incarnation)} of another cluster was entered"
                 )
+        self._losses.persisted(before, after)
         for shard, entry in enumerate(after.shards):
             former = before.shards[shard]
             if entry is former or (entry.epoch == former.epoch and entry.nonce == former.nonce):
@@ -376,8 +395,12 @@ class Oracles:
                 self.stage.violate("epochs", f"shard {shard}: epoch {entry.epoch} was decided twice")
             if entry.epoch <= former.epoch:
                 self.stage.violate("epochs", f"shard {shard}: epoch {entry.epoch} after {former.epoch}")
-            if former.primary and entry.primary not in former.members:
-                self._began_empty(shard, former.members)
+            if not former.primary or entry.primary in former.members:
+                continue
+            self._check_dead(shard, former.members)
+            if not self._losses.recovers(shard, former, entry, before, after):
+                self._losses.check_empty(shard, former.members, before)
+                self._began_empty(shard)
 
     def began_anew(self, left: str) -> None:
         """Judge another cluster from now on; `left` is the node left over from the former one, if any."""
@@ -403,10 +426,12 @@ class Oracles:
         """Return the suspect that the map named when it decided that configuration."""
         return self._suspects.get((shard, epoch))
 
-    def _began_empty(self, shard: int, members: tuple[bytes, ...]) -> None:
+    def _check_dead(self, shard: int, members: tuple[bytes, ...]) -> None:
         living = [self.stage.name_of(member) for member in members if self.stage.is_alive(member)]
         if living:
-            self.stage.violate("death", f"shard {shard} was started empty while {living} lived")
+            self.stage.violate("death", f"shard {shard} was started again while {living} lived")
+
+    def _began_empty(self, shard: int) -> None:
         self.stage.network.happened["shard lost with all its members"] += 1
         # Replicas of what was lost may still run, and are judged by the log that they belong to.
         self.shards[shard] = ShardTruth()

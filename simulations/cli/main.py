@@ -77,19 +77,31 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stop-after", type=at_least(0), default=0, help="end after so many violations; 0: never early"
     )
+    _add_profile(parser)
     parser.set_defaults(act=_run)
 
 
+def _add_profile(parser: argparse.ArgumentParser) -> None:
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
+        "--durable", dest="profile", action="store_const", const="durable", default="",
+        help="all nodes keep their shards on disk, and disks and power fail",
+    )  # fmt: skip
+    either.add_argument(
+        "--mixed", dest="profile", action="store_const", const="mixed", help="some nodes keep nothing on disk"
+    )
+
+
 def _run(options: argparse.Namespace) -> int:
-    summary = summarize(options.seeds, options.jobs, stop_after=options.stop_after)
+    summary = summarize(options.seeds, options.jobs, stop_after=options.stop_after, profile=options.profile)
     if options.json:
         print(json.dumps(msgspec.to_builtins(summary)))
     else:
-        _tell(summary)
+        _tell(summary, options.profile)
     return 1 if summary.violations else 0
 
 
-def _tell(summary: Summary) -> None:
+def _tell(summary: Summary, profile: str) -> None:
     rate = summary.simulated_seconds / max(summary.processor_seconds, 1e-9)
     print(f"{summary.seeds} seeds, {len(summary.violations)} violations, {summary.undecided} undecided")
     print(
@@ -111,7 +123,8 @@ def _tell(summary: Summary) -> None:
     for violation in summary.violations:
         print(f"seed {violation['seed']}: {violation['rule']}: {violation['detail'][:500]}")
     if summary.violations:
-        print("replay one with: python -m simulations replay SEED", file=sys.stderr)
+        flag = f" --{profile}" if profile else ""
+        print(f"replay one with: python -m simulations replay SEED{flag}", file=sys.stderr)
 
 
 # --- replay ----------------------------------------------------------------------------------------------
@@ -122,11 +135,12 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save", type=Path, help="write the (shrunk) plan to this file, as JSON")
     parser.add_argument("--history", type=Path, help="write the history to this file, as JSON lines")
     parser.add_argument("--no-shrink", action="store_true", help="do not look for a shorter story")
+    _add_profile(parser)
     parser.set_defaults(act=_replay)
 
 
 def _replay(options: argparse.Namespace) -> int:
-    plan = read_plan(options.seed)
+    plan = read_plan(options.seed, options.profile)
     check_writable(options.save, "--save")
     check_writable(options.history, "--history")
     result, world = run_plan(plan, tracing=True)

@@ -27,6 +27,7 @@ from greenroom_cluster.suspect_records import EXIT_CORE_FAILED, InHand
 from simulations.cluster.connections import Acceptor, Codec, Dialed, Served, Service, hello
 from simulations.cluster.coordinator_links import CoordinatorLink
 from simulations.cluster.marks import ActorMark, PoisonedError
+from simulations.kernel.disk import Directory, DiskThread
 from simulations.kernel.network import Network
 from simulations.kernel.processes import Process
 from simulations.kernel.timeline import SECOND, Machine
@@ -171,23 +172,30 @@ class _Runner(CoreRunner[Served | Dialed]):
 
 
 class ActorProcess(Process):
-    """One incarnation. `parent_alive` is set by its supervisor; an orphan ends itself when it notices."""
+    """One incarnation, with a core that is given to it. An orphan ends itself when it notices.
+
+    `disk` is None if it keeps nothing. `shut_out` says that another process holds its directory.
+    """
+
+    host: Host
 
     def __init__(
         self,
         network: Network,
         machine: Machine,
         random: Random,
-        host: Host,
         slot: str,
         incarnation: bytes,
         mark: ActorMark,
     ) -> None:
         super().__init__(network, machine, f"{slot}:{incarnation.hex()[:6]}", random)
-        self.host = host
         self.slot = slot
         self.incarnation = incarnation
         self.orphaned = False
+        self.shut_out = False
+        self.disk: DiskThread | None = None
+        self.durability = ""
+        self.opened_mark = 0
         self.hold_effects = False
         self.mark = mark
         # What its supervisor sees: the record in hand, and whether it works on that or stands still.
@@ -201,9 +209,28 @@ class ActorProcess(Process):
         self.coordinator: CoordinatorLink | None = None
         self.trace: Callable[[ActorProcess, fx.HostEffect], None] | None = None
 
+    def keep(self, directory: Directory, durability: str, interval_ns: int) -> None:
+        """Write what it persists to this directory, which it has opened."""
+        self.durability = durability
+        self.opened_mark = directory.synced
+        self.disk = DiskThread(
+            self,
+            directory,
+            on_written=lambda position: self.step(ins.Written(position)),
+            on_synced=lambda position, mark, stored: self.step(ins.Synced(position, mark, stored)),
+            on_failed=self._disk_failed,
+            interval_ns=interval_ns,
+        )
+
+    def _disk_failed(self) -> None:
+        self.network.happened["sync failed"] += 1
+        self.kill()
+
     def run(self, codec: Codec, address: str, oracles: StepWatcher) -> None:
         """Listen, connect to the coordinator, and let the core's time begin."""
         self._runner = _Runner(self, oracles, codec)
+        if self.disk is not None:
+            self._runner.write_with(self.disk.write)
         client = Service(_client_decoder, self._serve_client)
         peer = Service(_peer_decoder, self._serve_peer, target_required=True)
         services = {wire.ROLE_CLIENT: client, wire.ROLE_PEER: peer}

@@ -17,6 +17,8 @@ from greenroom.dialog import DialogSettings
 from greenroom.framing import encode_frames
 from greenroom_cluster.coordination.coordinator import CoordinatorSettings
 from greenroom_cluster.coordination.genesis import first_map
+from greenroom_cluster.disk.replay import Replay
+from greenroom_cluster.shard.disk_log import Stable
 from greenroom_cluster.shard.effects import Transition, Warned
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.settings import HostSettings
@@ -26,9 +28,11 @@ from simulations.cluster.actors import ActorProcess, StepWatcher
 from simulations.cluster.clients import ClientProcess
 from simulations.cluster.connections import CLUSTER, Codec
 from simulations.cluster.coordination import CoordinatorProcess, Disk, MapWatcher
+from simulations.cluster.directories import Directories
 from simulations.cluster.marks import ActorMark
 from simulations.cluster.recording import Recording
 from simulations.cluster.supervisors import SupervisorProcess
+from simulations.kernel.disk import InUseError
 from simulations.kernel.network import Network
 from simulations.kernel.timeline import ORIGIN_NS, SECOND, Timeline
 from simulations.plans.plan import Plan
@@ -109,6 +113,7 @@ class Stage:
         )
         self.disk = Disk(first_map(CLUSTER, plan.shards, plan.replicas, IDENTITY))
         self.disk.write_ns = int(plan.disk_ms * 1e6)
+        self.directories = Directories(plan)
         self.actors: dict[bytes, ActorProcess] = {}
         self.supervisors: dict[str, SupervisorProcess] = {}
         self.clients: list[ClientProcess] = []
@@ -188,11 +193,10 @@ class Stage:
         incarnation = self.random.randbytes(16)
         settings = self._settings_of(node)
         mark = ActorMark()
-        host = Host(incarnation, slot, settings, Random(self.random.random()), mark)
+        of_host = Random(self.random.random())
         machine = self.network.machine(node)
-        actor = ActorProcess(
-            self.network, machine, Random(self.random.random()), host, slot, incarnation, mark
-        )
+        actor = ActorProcess(self.network, machine, Random(self.random.random()), slot, incarnation, mark)
+        actor.host = Host(incarnation, slot, settings, of_host, mark, self._opened(actor))
         mark.on_record = partial(self._touched, actor)
         actor.host_settings = settings
         actor.trace = self._note_effect
@@ -200,6 +204,30 @@ class Stage:
         self.recording.began(actor.slot, actor.name, self.seconds)
         self.actors[incarnation] = actor
         return actor
+
+    def _opened(self, actor: ActorProcess) -> Stable | None:
+        """Open the directory of an actor's slot; None if it has none, or another process holds it."""
+        directory = self.directories.of(actor.slot)
+        if directory is None:
+            return None
+        try:
+            entries = directory.open(actor)
+        except InUseError:
+            actor.shut_out = True
+            return None
+        replay = Replay()
+        for entry in entries:
+            replay.take(entry)
+        seconds = self.plan.interval_seconds
+        mode = self.directories.durability(actor.slot.partition("/")[0])
+        actor.keep(directory, mode, int(seconds * SECOND) if mode == "interval" else 0)
+        return Stable(
+            durability="interval" if mode == "interval" else "fsync",
+            interval_seconds=seconds,
+            mark=directory.synced,
+            stored_bytes=directory.stored_bytes,
+            copies=replay.copies,
+        )
 
     def _settings_of(self, node: str) -> HostSettings:
         bounds = self.plan.memory_bytes

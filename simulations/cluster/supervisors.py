@@ -127,7 +127,14 @@ class SupervisorProcess(Process):
         self.step(ins.ChildStarting(slot, child.incarnation))
         child.on_death = lambda: self._exit_seen(child)
         child.on_stuck = lambda: self._stuck(child)
-        self.later(self.random.uniform(*self._surroundings.plan.start_seconds), self._ready, child)
+        seconds = self.random.uniform(*self._surroundings.plan.start_seconds)
+        self.later(seconds, self._shut_out if child.shut_out else self._ready, child)
+
+    def _shut_out(self, child: ActorProcess) -> None:
+        """It ends, because another process, say an orphan that is stopped, holds its directory."""
+        self.network.happened["shut out of its directory"] += 1
+        child.exit_status = 1
+        child.kill()
 
     def _ready(self, child: ActorProcess) -> None:
         if not child.alive or self.children.get(child.slot) is not child:
@@ -135,7 +142,13 @@ class SupervisorProcess(Process):
         self._keepers[child.slot].heard(ready=True)
         address = self._surroundings.start_actor(child)
         pid = self._surroundings.pid_of(child)
-        self.step(ins.ChildReady(child.slot, child.incarnation, address, pid, pid))
+        ready = ins.ChildReady(child.slot, child.incarnation, address, pid, pid)
+        if child.disk is not None:
+            directory = child.disk.directory
+            ready = msgspec.structs.replace(
+                ready, durability=child.durability, directory=directory.identity, mark=child.opened_mark
+            )
+        self.step(ready)
 
     def _exit_seen(self, child: ActorProcess) -> None:
         """The kernel makes the pidfd readable; this process acts on it once it runs."""

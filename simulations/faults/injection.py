@@ -2,13 +2,14 @@
 
 A fault strikes a target (see `targets`), lasts `seconds`, and is taken back then, or when the world heals.
 What has no duration heals by itself. The table `KINDS` at the end is the list of all kinds; what each does is
-the first line of its function, in `network`, `processes` and `coordination`. Seeds draw a new kind once
-`plans.generation` names it in a theme and says whom it strikes, for how long and how hard.
+the first line of its function, in `network`, `processes`, `power`, `disks` and `coordination`. Seeds draw a
+new kind once `plans.generation`, or `plans.durable` for disks, names it, and says whom it strikes, for how
+long and how hard.
 """
 
 from collections.abc import Callable
 
-from simulations.faults import coordination, network, processes
+from simulations.faults import coordination, disks, network, power, processes
 from simulations.faults.hits import Hit, Reach, Undo
 from simulations.faults.targets import Target, find
 from simulations.kernel.processes import Process
@@ -112,7 +113,7 @@ KINDS: dict[str, Callable[[Hit], Undo | None]] = {
     "kill actor for good": processes.kill_for_good,
     "kill supervisor": processes.kill_supervisor,
     "orphan a paused actor": processes.orphan_paused,
-    "crash node": processes.crash_node,
+    "crash node": power.crash_node,
     "pause": processes.pause,
     "pause mid-step": processes.pause_mid_step,
     "slow": processes.slow,
@@ -144,6 +145,13 @@ KINDS: dict[str, Callable[[Hit], Undo | None]] = {
     "begin anew": coordination.begin_anew,
     "add node": processes.add_node,
     "drain node": processes.drain_node,
+    "crash all nodes": power.crash_all_nodes,
+    "lose disks": power.lose_disks,
+    "kill shard": power.kill_shard,
+    "fail sync": disks.fail_sync,
+    "hang sync": disks.hang_sync,
+    "slow sync": disks.slow_sync,
+    "roll back directory": disks.roll_back,
 }
 
 LASTING = KINDS.keys() - {
@@ -154,5 +162,6 @@ LASTING = KINDS.keys() - {
     "lose the answer",
     "add node",
     "drain node",
+    "kill shard",
 }
 """Kinds whose `seconds` mean something."""

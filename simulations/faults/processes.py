@@ -55,28 +55,6 @@ def orphan_paused(hit: Hit) -> Undo | None:
     return actor.resume
 
 
-def crash_node(hit: Hit) -> Undo | None:
-    """A machine loses power; it boots again afterwards, when an operator has had it forgotten."""
-    stage = hit.stage
-    supervisor = stage.supervisors.get(hit.target.machine)
-    if supervisor is None or not supervisor.machine.up or supervisor.removed or supervisor.leaving:
-        return None
-    machine = supervisor.machine
-    machine.up = False
-    for actor in stage.actors.values():
-        if actor.machine is machine and actor.alive:
-            actor.vanish()
-    if supervisor.alive:
-        supervisor.vanish()
-
-    def boot() -> None:
-        machine.up = True
-        machine.boot += 1
-        hit.reach.operator.forget_and_restart(supervisor.node)
-
-    return boot
-
-
 def pause(hit: Hit) -> Undo | None:
     """SIGSTOP to a process, and SIGCONT afterwards."""
     process = hit.target.process

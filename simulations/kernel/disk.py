@@ -6,12 +6,14 @@ what comes meanwhile is the next. Opening a directory makes all that it shows st
 own, so the mark, which is the number of the newest synced batch, rises with it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from random import Random
 
 import msgspec
 
 from greenroom_cluster.disk.entries import Entry, decode_entries, encode_entries
+from greenroom_cluster.links.outbox import DiskEffect
+from greenroom_cluster.shard.effects import Persist
 from simulations.kernel.processes import Process
 from simulations.kernel.timeline import MILLISECOND
 
@@ -33,7 +35,8 @@ class Directory:
     """What one actor slot keeps. `batches` are encoded, by number; those above `synced` are only written.
 
     `sync_ns` is how long a sync takes in the middle. While `failing` a sync fails; while `hanging` it does
-    not end.
+    not end. `behind` is what an older copy, which is in its place, has replaced; with
+    `taken_back` an older copy has come to stay.
     """
 
     def __init__(self, place: str, identity: bytes, random: Random, sync_ns: int = MILLISECOND) -> None:
@@ -46,6 +49,8 @@ class Directory:
         self.owner: Process | None = None
         self.failing = False
         self.hanging = False
+        self.behind: Backup | None = None
+        self.taken_back = False
         self.waiting: list[Callable[[], None]] = []
 
     @property
@@ -57,6 +62,11 @@ class Directory:
     def stored_bytes(self) -> int:
         """What all batches take."""
         return sum(map(len, self.batches.values())) + _BATCH_BYTES * len(self.batches)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it may lack what once was stable."""
+        return self.taken_back or self.behind is not None
 
     def open(self, process: Process) -> list[Entry]:
         """Let this process own it; return what it holds. Raises InUseError."""
@@ -128,8 +138,8 @@ class Directory:
 class DiskThread:
     """The thread of one process that writes to its directory, one batch and one sync at a time.
 
-    With `interval_ns` it tells of a batch once that is written, and syncs it so much later, or at once if it
-    `is_urgent`. `on_written(position)` and `on_synced(position, mark, stored_bytes)` are called in the
+    With `interval_ns` it tells of a batch once that is written, and syncs it so much later, unless it is to
+    be synced at once. `on_written(position)` and `on_synced(position, mark, stored_bytes)` are called in the
     process, and `on_failed` when a sync has failed.
     """
 
@@ -142,7 +152,6 @@ class DiskThread:
         on_synced: Callable[[int, int, int], None],
         on_failed: Callable[[], None],
         interval_ns: int = 0,
-        is_urgent: Callable[[Sequence[Entry]], bool] = lambda _: True,
     ) -> None:
         self.directory = directory
         self._process = process
@@ -151,21 +160,26 @@ class DiskThread:
         self._on_synced = on_synced
         self._on_failed = on_failed
         self._interval_ns = interval_ns
-        self._is_urgent = is_urgent
         self._queue: list[tuple[int, tuple[Entry, ...]]] = []
         self._syncing = False
-        self._urgent = False
+        self._wanted = False
         # Of the newest batch written, and the number of the newest that a sync covers.
         self._position = 0
         self._covered = directory.synced
         self._due_at = -1
 
-    def persist(self, position: int, entries: tuple[Entry, ...]) -> None:
-        """Append these to the log, and have them synced in their turn."""
-        if self._process.alive:
-            self._queue.append((position, entries))
-            # What one step brings is one batch: the thread wakes up after it.
-            self._timeline.after(0, self._go_on)
+    def write(self, effects: list[DiskEffect]) -> None:
+        """Append entries to the log, and have them synced in their turn; or drop what is not needed."""
+        if not self._process.alive:
+            return
+        for effect in effects:
+            if isinstance(effect, Persist):
+                self._queue.append((effect.position, effect.entries))
+                self._wanted = self._wanted or effect.at_once or not self._interval_ns
+            else:
+                self.directory.drop_before(effect.mark)
+        # What one step brings is one batch: the thread wakes up after it.
+        self._timeline.after(0, self._go_on)
 
     def _go_on(self) -> None:
         if self._syncing or not self._process.alive:
@@ -179,12 +193,9 @@ class DiskThread:
             self.directory.write(entries)
             self._position = queue[-1][0]
             if self._interval_ns:
-                self._urgent = self._urgent or self._is_urgent(entries)
                 self._process.tell(0, self._on_written, self._position)
                 self._arm()
-            else:
-                self._urgent = True
-        if self._urgent:
+        if self._wanted:
             self._sync()
 
     def _arm(self) -> None:
@@ -195,11 +206,11 @@ class DiskThread:
     def _due(self) -> None:
         self._due_at = -1
         if self._covered < self.directory.newest:
-            self._urgent = True
+            self._wanted = True
             self._go_on()
 
     def _sync(self) -> None:
-        self._urgent, self._syncing = False, True
+        self._wanted, self._syncing = False, True
         number, position = self.directory.newest, self._position
         self._covered = number
         self._timeline.after(self.directory.draw_sync_ns(), self._sync_ended, number, position)

@@ -122,7 +122,7 @@ def _poison(plan: Plan, random: Random) -> tuple[Fault, ...]:
             round(random.uniform(0.1, 0.8) * plan.seconds * 1000, 3),
             "poison",
             f"primary of shard {random.randrange(plan.shards)}",
-            _duration(plan, random),
+            around_grace(plan, random),
             random.choice((0.0, 1.0, 2.0)),
         )
         for _ in range(random.choice((1, 1, 2)))
@@ -193,11 +193,11 @@ def _restore(plan: Plan, random: Random) -> tuple[Fault, ...]:
     versions = random.randrange(1, 6)
     shard = random.randrange(plan.shards)
     kind = random.choice(("kill actor", "pause", "cut off", "kill actor for good"))
-    target = ("node of " if kind == "cut off" else "") + _actor(plan, random, shard)
+    target = ("node of " if kind == "cut off" else "") + some_actor(plan, random, shard)
     later_ms = round(at_ms + random.uniform(400, 900), 3)
     return (
         Fault(round(at_ms, 3), "restore coordinator", "coordinator", round(seconds, 4), versions),
-        Fault(later_ms, kind, target, _duration(plan, random)),
+        Fault(later_ms, kind, target, around_grace(plan, random)),
     )
 
 
@@ -234,7 +234,7 @@ def _interrupted_joins(plan: Plan, random: Random, at_ms: float, shard: int) -> 
             # Who has just handed the shard over is left alone with it, and cannot ask for it.
             later_ms = again_ms + random.uniform(0, grace_ms)
             faults += [
-                Fault(round(later_ms, 3), "kill actor for good", primary, _duration(plan, random)),
+                Fault(round(later_ms, 3), "kill actor for good", primary, around_grace(plan, random)),
                 Fault(round(later_ms, 3), "cut between", f"node of {backup}", seconds, other="coordinator"),
             ]
         return faults
@@ -249,15 +249,16 @@ def _interrupted_joins(plan: Plan, random: Random, at_ms: float, shard: int) -> 
         lasts = round(plan.grace_seconds * random.uniform(3.0, 5.0), 4)
         faults += [
             Fault(round(joined_ms, 3), "read snapshots late", primary, lasts),
-            Fault(round(later_ms, 3), "kill actor for good", primary, _duration(plan, random)),
+            Fault(round(later_ms, 3), "kill actor for good", primary, around_grace(plan, random)),
             Fault(round(later_ms, 3), "cut between", f"node of {backup}", lasts, other="coordinator"),
         ]
     elif random.random() < 0.5:
-        faults.append(Fault(round(later_ms, 3), "pause", primary, _duration(plan, random)))
+        faults.append(Fault(round(later_ms, 3), "pause", primary, around_grace(plan, random)))
     return faults
 
 
-def _actor(plan: Plan, random: Random, shard: int) -> str:
+def some_actor(plan: Plan, random: Random, shard: int) -> str:
+    """Return the name of a target, mostly of that shard."""
     if random.random() < 0.8:
         if random.random() < 0.2:
             shard = random.randrange(plan.shards)
@@ -269,11 +270,11 @@ def _actor(plan: Plan, random: Random, shard: int) -> str:
 
 def _machine(plan: Plan, random: Random, shard: int) -> str:
     if random.random() < 0.7:
-        return "node of " + _actor(plan, random, shard)
+        return "node of " + some_actor(plan, random, shard)
     return f"node n{random.randrange(plan.nodes)}"
 
 
-def _duration(plan: Plan, random: Random) -> float:
+def around_grace(plan: Plan, random: Random) -> float:
     """Around the grace, mostly."""
     return round(
         plan.grace_seconds * random.choice((0.3, 0.7, 0.9, 1.0, 1.1, 1.5, 2.5)) * random.uniform(0.8, 1.2), 4
@@ -281,9 +282,9 @@ def _duration(plan: Plan, random: Random) -> float:
 
 
 def _fault(plan: Plan, random: Random, kind: str, at_ms: float, shard: int) -> Fault:  # noqa: C901  a table
-    actor, machine = _actor(plan, random, shard), _machine(plan, random, shard)
+    actor, machine = some_actor(plan, random, shard), _machine(plan, random, shard)
     client = f"client {random.randrange(plan.clients)}"
-    seconds = _duration(plan, random)
+    seconds = around_grace(plan, random)
     anyone = random.choice(
         (actor, actor, client, "coordinator", f"supervisor n{random.randrange(plan.nodes)}")
     )

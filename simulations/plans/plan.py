@@ -20,6 +20,8 @@ ACTION_KINDS = (
     "clean",
 )
 
+DURABILITIES = ("none", "interval", "fsync")
+
 
 class Action(msgspec.Struct, frozen=True, omit_defaults=True):
     """One call of a caller: after `think_ms`, on session number `session`.
@@ -61,6 +63,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     may hold, in turn (none: without a bound); then sessions are of up to twice `session_bytes`.
     `evicts`: every second session has no user, and may be evicted when memory is full.
 
+    `durability`: what the actors of each node keep on disk, in turn ("none", "interval" or "fsync"; no entry:
+    none does). `sync_ms` is how long a sync of theirs takes, in the middle.
+
     A story may demand more: no shard goes without an answer for `bound_seconds` (0: not judged); with
     `spares` no record ends two actors; and with `whole_at_end` every shard has all its replicas at the end of
     the safety phase, though faults still last.
@@ -97,6 +102,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     session_bytes: int = 0
     memory_bytes: tuple[int, ...] = ()
     evicts: bool = False
+    durability: tuple[str, ...] = ()
+    interval_seconds: float = 1.0
+    sync_ms: float = 1.0
     bound_seconds: float = 0.0
     spares: bool = False
     whole_at_end: bool = False

@@ -6,11 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from simulations.plans.generation import make_plan
+from simulations.plans.durable import plan_of
 from simulations.plans.plan import Plan
 from simulations.runs.coverage import never_reached, never_struck
 from simulations.runs.world import Result, World
@@ -60,10 +61,10 @@ def run_plan(plan: Plan, *, tracing: bool = False) -> tuple[Result, World]:
     return world.run(), world
 
 
-def run_seed(seed: int) -> Result:
-    """Run the plan of a seed."""
+def run_seed(seed: int, profile: str = "") -> Result:
+    """Run the plan of a seed, see `plans.durable` for profiles."""
     began = time.process_time()
-    result = run_plan(make_plan(seed))[0]
+    result = run_plan(plan_of(seed, profile))[0]
     result.processor_seconds = time.process_time() - began
     return result
 
@@ -78,12 +79,14 @@ def worker_pool(jobs: int) -> Iterator[Callable[..., Iterator[Any]]]:
         yield lambda call, items, chunk=1: pool.imap(call, items, chunksize=chunk)
 
 
-def summarize(seeds: range, jobs: int = 1, *, progress: bool = True, stop_after: int = 0) -> Summary:
+def summarize(
+    seeds: range, jobs: int = 1, *, progress: bool = True, stop_after: int = 0, profile: str = ""
+) -> Summary:
     """Run seeds and sum up; with `progress`, say on stderr how far it is. 0: never stop early."""
     summary = Summary()
     began = told = time.monotonic()
     with worker_pool(jobs) as pool:
-        for result in pool(run_seed, seeds, CHUNK):
+        for result in pool(partial(run_seed, profile=profile), seeds, CHUNK):
             summary.add(result)
             if result.violations:
                 print(f"seed {result.seed}: {str(result.violations[0])[:300]}", file=sys.stderr, flush=True)
@@ -95,7 +98,7 @@ def summarize(seeds: range, jobs: int = 1, *, progress: bool = True, stop_after:
                 _tell_progress(summary, len(seeds), now - began)
     summary.wall_seconds = time.monotonic() - began
     summary.never_reached = never_reached(summary.messages)
-    summary.never_struck = never_struck(summary.faults)
+    summary.never_struck = never_struck(summary.faults, profile)
     return summary
 
 

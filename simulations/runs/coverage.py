@@ -7,6 +7,7 @@ peers act on maps that are older than the replica's, and what they send may be l
 from collections.abc import Mapping
 
 from simulations.faults.injection import KINDS
+from simulations.plans.durable import OF_DISKS
 
 ROLES = ("primary", "backup", "joining", "fenced", "none")
 MESSAGES = (
@@ -31,6 +32,6 @@ def never_reached(messages: Mapping[str, int]) -> list[str]:
     return [pair for pair in pairs if not messages.get(pair)]
 
 
-def never_struck(faults: Mapping[str, int]) -> list[str]:
-    """Return the kinds of faults that did not strike."""
-    return [kind for kind in KINDS if not faults.get(kind)]
+def never_struck(faults: Mapping[str, int], profile: str = "") -> list[str]:
+    """Return the kinds of faults that did not strike; those of disks only count where there are some."""
+    return [kind for kind in KINDS if not faults.get(kind) and (profile or kind not in OF_DISKS)]

@@ -7,16 +7,16 @@ import msgspec
 from greenroom.errors import UsageError
 from simulations.faults.injection import KINDS
 from simulations.faults.targets import check_target
-from simulations.plans.generation import make_plan
-from simulations.plans.plan import ACTION_KINDS, Plan
+from simulations.plans.durable import plan_of
+from simulations.plans.plan import ACTION_KINDS, DURABILITIES, Plan
 
 SHARDS_MAX = 4096
 
 
-def read_plan(text: str) -> Plan:
+def read_plan(text: str, profile: str = "") -> Plan:
     """Return the plan of a seed, or the one in a file. Raises UsageError."""
     if text.isdecimal():
-        return make_plan(int(text))
+        return plan_of(int(text), profile)
     try:
         told = Path(text).read_bytes()
     except OSError as error:
@@ -43,6 +43,9 @@ def check_plan(plan: Plan, where: str) -> None:
         )
     if not 1 <= plan.shards <= SHARDS_MAX or plan.shards & (plan.shards - 1):
         raise UsageError(f"{where}: shards must be a power of two up to {SHARDS_MAX}, not {plan.shards}")
+    for mode in plan.durability:
+        if mode not in DURABILITIES:
+            raise UsageError(f"{where}: durability must be of {', '.join(DURABILITIES)}, not {mode!r}")
     for action in plan.actions:
         if action.kind not in ACTION_KINDS:
             raise UsageError(

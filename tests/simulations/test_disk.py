@@ -5,6 +5,7 @@ from random import Random
 import pytest
 
 from greenroom_cluster.disk.entries import Committed
+from greenroom_cluster.shard.effects import DropBefore, Persist
 from simulations.kernel.disk import Directory, DiskThread, InUseError
 from simulations.kernel.network import Network
 from simulations.kernel.processes import Process
@@ -34,7 +35,6 @@ class Bench:
             on_synced=self._synced,
             on_failed=process.kill,
             interval_ns=interval_ns,
-            is_urgent=lambda entries: any(entry.shard == 9 for entry in entries),
         )
         self.process = process
         return process
@@ -43,10 +43,10 @@ class Bench:
         self.heard.append(("synced", position))
         self.marks.append(mark)
 
-    def persist(self, *, urgent: bool = False) -> None:
+    def persist(self, *, at_once: bool = False) -> None:
         """Write another entry."""
         self.sequence += 1
-        self.thread.persist(self.sequence, (Committed(9 if urgent else 0, self.sequence),))
+        self.thread.write([Persist(self.sequence, (Committed(0, self.sequence),), at_once)])
 
     def run(self, seconds: float) -> None:
         """Let time pass."""
@@ -127,12 +127,12 @@ def test_interval_tells_of_writing_at_once_and_syncs_when_due() -> None:
     assert bench.heard[2:] == [("synced", 2)]
 
 
-def test_interval_syncs_what_is_urgent_at_once() -> None:
+def test_interval_syncs_at_once_what_others_wait_for() -> None:
     bench = Bench()
     bench.process.kill()
     bench.start(interval_ns=SECOND)
     bench.persist()
-    bench.persist(urgent=True)
+    bench.persist(at_once=True)
     bench.run(0.1)
     assert bench.heard == [("written", 2), ("synced", 2)]
 
@@ -202,7 +202,7 @@ def test_batches_before_a_mark_are_deleted_once_they_are_stable() -> None:
         bench.persist()
         bench.run(0.1)
     mark = bench.directory.synced
-    bench.directory.drop_before(mark)
+    bench.thread.write([DropBefore(mark)])
     assert list(bench.directory.batches) == [mark]
     bench.directory.drop_before(mark + 5)
     assert list(bench.directory.batches) == [mark]

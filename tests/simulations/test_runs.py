@@ -33,6 +33,31 @@ def test_two_hundred_seeds_break_no_rule() -> None:
     assert summary.answered > 50 * 200, "runs below a minimum load show nothing"
 
 
+@pytest.mark.timeout(170)
+@pytest.mark.parametrize("profile", ["durable", "mixed"])
+def test_seeds_with_disks_break_no_rule(profile: str) -> None:
+    summary = summarize(range(8), progress=False, profile=profile)
+    assert not summary.violations
+    assert summary.answered > 50 * 8, "runs below a minimum load show nothing"
+
+
+def test_shards_come_back_from_disk_after_a_power_cut_of_everything() -> None:
+    faults = (Fault(1500.0, "crash all nodes", "coordinator", 1.0),)
+    plan = msgspec.structs.replace(make_plan(2), durability=("fsync",), seconds=8.0, faults=faults)
+    result, world = run_plan(plan)
+    assert result.violations == []
+    assert result.faults["shard recovered from disk"] == plan.shards
+    assert world.oracles.lost == set()
+
+
+def test_without_disks_a_power_cut_of_everything_loses_the_shards() -> None:
+    faults = (Fault(1500.0, "crash all nodes", "coordinator", 1.0),)
+    plan = msgspec.structs.replace(make_plan(2), seconds=8.0, faults=faults)
+    result, world = run_plan(plan)
+    assert result.violations == []
+    assert world.oracles.lost == set(range(plan.shards))
+
+
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
 def test_a_plan_that_once_failed_breaks_no_rule(path: Path) -> None:
     plan = msgspec.json.decode(path.read_bytes(), type=Plan)

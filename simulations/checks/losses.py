@@ -1,0 +1,136 @@
+"""Rules about what comes back from disk.
+
+    lost     a shard that was on disk does not begin empty, and whoever recovers it has all that was
+             committed; with interval, all but what was logged within one interval
+    undone   the end of a session never is among what was lost
+    stale    no older copy of a directory to which a member of a shard wrote takes its place
+
+What may be lost: everything, if all directories were given up, or are older copies that nothing shows to be
+such; and what came within one interval, if no member synced before it answered.
+"""
+
+from typing import Protocol
+
+from greenroom.cluster_map import ClusterMap, ShardEntry
+from greenroom_cluster.shard.disk_log import is_ending
+from greenroom_cluster.shard.effects import HostEffect, Propose
+from greenroom_cluster.shard.state.records import Record
+from simulations.cluster.actors import ActorProcess
+from simulations.cluster.stage import Stage
+from simulations.kernel.timeline import SECOND
+
+_SLACK_SECONDS = 0.5
+
+
+class Truth(Protocol):
+    """What is known of one shard across all its replicas."""
+
+    committed: dict[int, Record]
+    committed_by: dict[int, int]
+    applied: dict[tuple[bytes, int], int]
+    logged_ns: dict[tuple[int, int], int]
+
+
+class LossOracle:
+    """Watches what becomes of directories in one world."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        # Whether the configurations that began from a disk may lack anything, and then why.
+        self._recovered: dict[tuple[int, int], str] = {}
+        self._floors: dict[bytes, int] = {}
+        self._told: dict[bytes, tuple[tuple[bytes, int], ...]] = {}
+
+    # --- older copies ------------------------------------------------------------------------------------
+
+    def proposed(self, effects: list[HostEffect]) -> None:
+        """See what an actor proposes, and how far it says that directories have come."""
+        for effect in effects:
+            if type(effect) is Propose and effect.proposal.marks:
+                self._told[effect.proposal.nonce] = effect.proposal.marks
+
+    def persisted(self, before: ClusterMap, after: ClusterMap) -> None:
+        """Judge the registrations in a map that went to disk."""
+        for incarnation, entry in after.actors.items():
+            if not entry.directory or incarnation in before.actors:
+                continue
+            floor = self._floors.get(entry.directory, 0)
+            if entry.mark <= floor and _counts(entry.directory, before):
+                name = self._stage.name_of(incarnation)
+                self._stage.violate("stale", f"{name} was entered with mark {entry.mark}, after {floor}")
+            self._floors[entry.directory] = entry.mark
+        for shard, former in zip(after.shards, before.shards, strict=True):
+            if shard.nonce != former.nonce:
+                for incarnation, mark in self._told.pop(shard.nonce, ()):
+                    known = after.actors.get(incarnation) or before.actors.get(incarnation)
+                    if known is not None and known.directory:
+                        self._floors[known.directory] = max(self._floors.get(known.directory, 0), mark)
+
+    # --- shards ------------------------------------------------------------------------------------------
+
+    def check_empty(self, shard: int, members: tuple[bytes, ...], before: ClusterMap) -> None:
+        """Judge a shard that begins empty."""
+        awaited = [each for each in members if each in before.actors and before.actors[each].durability]
+        if awaited:
+            names = [self._stage.name_of(each) for each in awaited]
+            self._stage.violate("lost", f"shard {shard} began empty, the disks of {names} were not given up")
+
+    def recovers(
+        self, shard: int, former: ShardEntry, entry: ShardEntry, before: ClusterMap, after: ClusterMap
+    ) -> bool:
+        """Return whether a configuration begins from the disk of a member of the former one."""
+        members = [before.actors[each] for each in former.members if each in before.actors]
+        primary = after.actors.get(entry.primary)
+        if primary is None or not primary.directory:
+            return False
+        if primary.directory not in [each.directory for each in members]:
+            return False
+        doubtful = {each.identity for each in self._stage.directories if each.doubtful}
+        sound = [each for each in members if each.durability and each.directory not in doubtful]
+        why = ""
+        if not any(each.durability == "fsync" for each in sound):
+            why = "interval" if len(sound) == len([each for each in members if each.durability]) else "older"
+        self._recovered[shard, entry.epoch] = why
+        self._stage.network.happened["shard recovered from disk"] += 1
+        return True
+
+    def judge(self, actor: ActorProcess, shard: int, epoch: int, truth: Truth, have: int) -> bool:
+        """Judge a new primary that lacks what was committed after `have`; return whether that is settled."""
+        why = self._recovered.get((shard, epoch))
+        if why is None:
+            return False
+        lost = [truth.committed[each] for each in sorted(truth.committed) if each > have]
+        where = f"{actor.name} recovered shard {shard} epoch {epoch} up to {have}"
+        if not why:
+            self._stage.violate("lost", f"{where}, {have + len(lost)} were committed")
+        elif why == "interval":
+            self._judge_interval(where, lost, truth)
+        self._stage.network.happened[f"writes lost ({why})"] += len(lost)
+        _forget(truth, have)
+        return True
+
+    def _judge_interval(self, where: str, lost: list[Record], truth: Truth) -> None:
+        for record in lost:
+            if is_ending(record.command):
+                kind = type(record.command).__name__
+                self._stage.violate("undone", f"{where}, {kind} {record.sequence} was committed")
+        times = [truth.logged_ns[record.epoch, record.sequence] for record in lost]
+        seconds = (max(times) - min(times)) / SECOND
+        if seconds > self._stage.plan.interval_seconds * 1.1 + _SLACK_SECONDS:
+            self._stage.violate("lost", f"{where}, what was logged in {seconds:.2f} s was committed since")
+
+
+def _counts(directory: bytes, known: ClusterMap) -> bool:
+    """Whether a member of a shard wrote to it."""
+    members = {member for entry in known.shards for member in entry.members}
+    return any(known.actors[each].directory == directory for each in members if each in known.actors)
+
+
+def _forget(truth: Truth, have: int) -> None:
+    """Go on from what there is."""
+    for sequence in [each for each in truth.committed if each > have]:
+        del truth.committed[sequence]
+    for request in [request for request, sequence in truth.applied.items() if sequence > have]:
+        del truth.applied[request]
+    for epoch, last in truth.committed_by.items():
+        truth.committed_by[epoch] = min(last, have)

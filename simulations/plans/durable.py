@@ -1,0 +1,90 @@
+"""Plans in which nodes keep their shards on disk: those of the seeds, with faults of disks and of power.
+
+`PROFILES` are what seeds can stand for. Without one, nothing is kept on disk.
+"""
+
+from collections.abc import Callable
+from random import Random
+
+from msgspec.structs import replace
+
+from simulations.plans.generation import around_grace, make_plan, some_actor
+from simulations.plans.plan import Fault, Plan
+
+_MORE_SECONDS = 5.0
+"""Machines that boot need a while until they serve again."""
+
+_KINDS = (
+    "crash all nodes", "crash all nodes", "crash all nodes", "kill shard", "kill shard", "crash node",
+    "kill actor", "fail sync", "hang sync", "slow sync", "roll back directory", "lose disks",
+)  # fmt: skip
+
+
+OF_DISKS = frozenset(_KINDS) - {"crash node", "kill actor"}
+"""The kinds of faults that seeds without a profile do not draw."""
+
+
+def _durable(plan: Plan) -> Plan:
+    """All nodes keep their shards on disk, in one of the two ways or each in its own."""
+    random = Random(f"{plan.seed}/durable")
+    modes = random.choice((("fsync",), ("fsync",), ("interval",), ("interval",), ("fsync", "interval")))
+    return _with_disks(plan, random, modes)
+
+
+def _mixed(plan: Plan) -> Plan:
+    """Some nodes keep nothing on disk."""
+    random = Random(f"{plan.seed}/mixed")
+    modes = ["none", random.choice(("fsync", "interval"))]
+    while len(modes) < plan.nodes:
+        modes.append(random.choice(("none", "fsync", "interval")))
+    random.shuffle(modes)
+    return _with_disks(plan, random, tuple(modes))
+
+
+def _with_disks(plan: Plan, random: Random, modes: tuple[str, ...]) -> Plan:
+    seconds = plan.seconds + _MORE_SECONDS
+    longer = seconds / plan.seconds
+    actions = tuple(replace(each, think_ms=round(each.think_ms * longer, 3)) for each in plan.actions)
+    plan = replace(
+        plan,
+        durability=modes,
+        interval_seconds=random.choice((1.0, 1.0, 0.3)),
+        sync_ms=random.choice((0.2, 1.0, 1.0, 5.0, 20.0)),
+        seconds=seconds,
+        actions=actions,
+    )
+    faults = [*plan.faults] if random.random() < 0.6 else []
+    for _ in range(random.choice((1, 1, 2))):
+        begin = random.uniform(0.05, 0.6) * seconds * 1000
+        spread = random.choice((5.0, 200.0, plan.grace_seconds * 1000, 3000.0))
+        shard = random.randrange(plan.shards)
+        for _ in range(random.choice((1, 1, 2, 3))):
+            at_ms = round(begin + random.uniform(0, spread), 3)
+            faults.append(_fault(plan, random, random.choice(_KINDS), at_ms, shard))
+    return replace(plan, faults=tuple(sorted(faults, key=lambda fault: fault.at_ms)))
+
+
+def _fault(plan: Plan, random: Random, kind: str, at_ms: float, shard: int) -> Fault:
+    actor, seconds = some_actor(plan, random, shard), around_grace(plan, random)
+    match kind:
+        case "crash all nodes":
+            return Fault(at_ms, kind, "coordinator", seconds, random.choice((0.0, 0.0, 1.0)))
+        case "crash node" | "lose disks":
+            return Fault(at_ms, kind, f"node of {actor}", seconds)
+        case "kill shard":
+            return Fault(at_ms, kind, f"primary of shard {shard}")
+        case "slow sync":
+            return Fault(at_ms, kind, actor, seconds, random.choice((20.0, 200.0, 1000.0)))
+        case "roll back directory":
+            lasts = seconds + random.uniform(1.0, 4.0)
+            return Fault(at_ms, kind, actor, round(lasts, 4), round(random.uniform(0.01, 1.5), 3))
+        case _:
+            return Fault(at_ms, kind, actor, seconds)
+
+
+PROFILES: dict[str, Callable[[Plan], Plan]] = {"": lambda plan: plan, "durable": _durable, "mixed": _mixed}
+
+
+def plan_of(seed: int, profile: str = "") -> Plan:
+    """Return the plan of a seed in a profile."""
+    return PROFILES[profile](make_plan(seed))
