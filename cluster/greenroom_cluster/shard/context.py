@@ -78,6 +78,11 @@ class Context:
         actor = None if self.map is None else self.map.actors.get(incarnation)
         return "" if actor is None else actor.address
 
+    def directory_of(self, incarnation: bytes) -> bytes:
+        """Return the directory that the incarnation writes to, empty if it has none."""
+        actor = None if self.map is None else self.map.actors.get(incarnation)
+        return b"" if actor is None else actor.directory
+
     def slot_of(self, incarnation: bytes) -> str:
         """Return the slot of the incarnation, empty if the map does not say."""
         actor = None if self.map is None else self.map.actors.get(incarnation)

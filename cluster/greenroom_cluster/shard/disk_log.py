@@ -23,6 +23,7 @@ from greenroom_cluster.disk.entries import (
     Based,
     Chunk,
     Configured,
+    Cut,
     Dropped,
     Entry,
     Left,
@@ -115,12 +116,12 @@ class DiskLog:
         else:
             records.append(record)
 
-    def receive(self, shard: int, records: tuple[Record, ...], after: int, through: int) -> None:
+    def receive(self, copy: Copy, records: tuple[Record, ...], after: int, through: int) -> None:
         """Write those of a primary's records that are new here: after one number up to another."""
         if through - after < len(records):
             records = tuple(record for record in records if after < record.sequence <= through)
-        if records:
-            self._records.setdefault(shard, []).extend(records)
+        copy.ladder.extend(records)
+        self._records.setdefault(copy.shard, []).extend(records)
 
     def configure(self, copy: Copy, entry: ShardEntry, known: ClusterMap) -> None:
         """Write a configuration of that map; the copy is `unsettled` until it is stable."""
@@ -158,6 +159,10 @@ class DiskLog:
         self.enter(Chunk(shard, sequence, chunk.number, body), len(body))
         if chunk.last:
             self.enter(Based(shard, sequence, chunk.time_us, ((epoch, sequence),) if sequence else ()))
+
+    def cut(self, shard: int, after: int) -> None:
+        """Write that the records of a shard after a number are void."""
+        self.enter(Cut(shard, after))
 
     def drop(self, shard: int, sequence: int) -> None:
         """Write that a record was dropped by an operator."""

@@ -38,7 +38,6 @@ from greenroom_cluster.shard.inputs import (
 from greenroom_cluster.shard.pairs.incoming import Incoming
 from greenroom_cluster.shard.pairs.strangers import Strangers
 from greenroom_cluster.shard.peers import Peers
-from greenroom_cluster.shard.recovery import Recovery
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.accepts import deliver
 from greenroom_cluster.shard.roles.replica import Replica
@@ -77,7 +76,7 @@ class Host:
         self._settings = settings
         self._requests = Requests(self._replicas)
         self._starting: dict[int, OpenProposal] = {}
-        self._recovery = Recovery(self._resources)
+        self._recovery = self._replicas.recovery
         self._compaction = None if self._disk is None else Compaction(self._context, self._disk)
         for copy in () if disk is None else disk.copies.values():
             self._recovery.find(copy)
@@ -274,7 +273,6 @@ class Host:
             self._replicas.close(shard, now_ns, "not a member any more")
 
     def _begin_empty(self, shard: int, now_ns: int) -> Replica:
-        self._recovery.give_up(shard)
         replica = self._replicas.begin(shard, 0, now_ns)
         if self._disk is not None:
             self._disk.begin(replica)

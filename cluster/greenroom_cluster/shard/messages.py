@@ -12,6 +12,7 @@ import msgspec
 
 from greenroom import wire
 from greenroom.cluster_map import SHARDS_MAX
+from greenroom_cluster.shard.state.ladder import RUNGS_MAX, Rung
 from greenroom_cluster.shard.state.memory import UNLIMITED_BYTES
 from greenroom_cluster.shard.state.records import ClientState, KeptReply, Record, StoredSession
 
@@ -25,6 +26,9 @@ _Records: TypeAlias = Annotated[tuple[Record, ...], msgspec.Meta(max_length=4096
 _Sessions: TypeAlias = Annotated[tuple[StoredSession, ...], msgspec.Meta(max_length=2048)]
 _Clients: TypeAlias = Annotated[tuple[ClientState, ...], msgspec.Meta(max_length=16_384)]
 _Replies: TypeAlias = Annotated[tuple[KeptReply, ...], msgspec.Meta(max_length=8192)]
+
+
+_Rungs: TypeAlias = Annotated[tuple[Rung, ...], msgspec.Meta(max_length=RUNGS_MAX)]
 
 
 class ShardRecords(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -91,6 +95,9 @@ class SnapshotChunk(wire.Frame, frozen=True, tag=84):
 
     `shard_bytes` is about how much memory the whole takes, 0 if the sender does not say. `last_epoch` is the
     epoch of the record under `sequence`.
+
+    With `continues`, in place of a snapshot: the joiner is to go on with the copy in its directory. The
+    sender still has all records after that number, and its log has that ladder.
     """
 
     shard: int
@@ -105,12 +112,14 @@ class SnapshotChunk(wire.Frame, frozen=True, tag=84):
     replies: _Replies
     shard_bytes: int = 0
     last_epoch: int = 0
+    continues: tuple[int, _Rungs] | None = None
 
 
 class SnapshotOk(wire.Frame, frozen=True, tag=85):
     """The joiner holds the snapshot up to this chunk; after the last one it is ready to be added.
 
     `mark` is how far its directory had come when the chunk was on stable storage, 0 if it has none.
+    `sequence` is the record up to which it goes on with the copy in its directory, if it was offered that.
     """
 
     shard: int
@@ -118,6 +127,7 @@ class SnapshotOk(wire.Frame, frozen=True, tag=85):
     join: int
     number: int
     mark: int = 0
+    sequence: int = 0
 
 
 class SnapshotRefused(wire.Frame, frozen=True, tag=86):

@@ -6,6 +6,8 @@ recover the shard alone, with what it has on disk; the coordinator decides once 
 (`coordination.recovery`). A copy whose shard went on without it is given up.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from greenroom.cluster_map import ShardEntry
@@ -16,6 +18,7 @@ from greenroom_cluster.shard.context import OpenProposal
 from greenroom_cluster.shard.messages import SnapshotChunk
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.replica import Replica
+from greenroom_cluster.shard.state.ladder import Rung, common_end
 
 _decode = msgspec.msgpack.Decoder(SnapshotChunk).decode
 
@@ -70,16 +73,41 @@ class Recovery:
             return  # nobody knows yet whose heir this actor is
         owners = [known.actors[member].directory for member in entry.members if member in known.actors]
         if mine.directory not in owners:
-            self.give_up(shard)
+            found.opened = None
+            if self._context.slot not in entry.wanted:
+                self.give_up(shard)  # else its primary may have it go on from here
         elif any(member not in self._context.dead for member in entry.members if member in known.actors):
             found.opened = None  # whoever lives goes on without this copy
         elif found.opened is None or found.opened.proposal.epoch != entry.epoch:
             incarnation = self._context.incarnation
+            found.replica.awaited = {owner for owner in owners if owner} - {mine.directory}
             found.opened = self._context.propose(
                 now_ns, shard, entry.epoch, "recover", incarnation, (), last=found.last
             )
         elif now_ns >= found.opened.resend_ns:
             self._context.repropose(now_ns, found.opened)
+
+    def take_up(self, shard: int, continues: tuple[int, Sequence[Rung]]) -> Replica | None:
+        """Return the replica to go on with, cut to what its primary's log has too; None if it cannot.
+
+        What was applied is in the snapshot alone, so that all after it can still be cut.
+        """
+        kept_from, theirs = continues
+        found = self._found.get(shard)
+        if found is None:
+            return None
+        log = found.replica.log
+        through = common_end(found.replica.ladder.rungs(log.appended), theirs)
+        if through < max(kept_from, found.replica.committed):
+            return None
+        del self._found[shard]
+        if through < log.appended:
+            log.cut(through)
+            found.replica.ladder.cut(through)
+            assert self._resources.disk is not None
+            self._resources.disk.cut(shard, through)
+        found.replica.recovered = False
+        return found.replica
 
     def take(self, now_ns: int, wall_us: int, shard: int, entry: ShardEntry) -> Replica | None:
         """Return the replica if this configuration was made by its claim, to take its role now."""
@@ -138,6 +166,7 @@ def restored(copy: DiskCopy, resources: Resources) -> Replica:
     epoch = copy.base.ladder[-1][0] if copy.base.ladder else 0
     replica.begin_at(table, (epoch, sequence))
     replica.log.receive(copy.records)
+    replica.ladder.extend(copy.records)
     replica.clock.heard(copy.time_us, 0)
     return replica
 

@@ -54,6 +54,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     eviction: Evicted = "none"
     expire_batch_max: int = 512
     log_bytes_min: int = 64 << 20
+    departed_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         """Refuse settings that would break the guarantees."""

@@ -261,7 +261,7 @@ def chunk(
     *, epoch: int = 1, join: int = 7, number: int = 0, last: bool = True, sequence: int = 10
 ) -> SnapshotChunk:
     """A chunk of an empty shard."""
-    return SnapshotChunk(0, epoch, join, sequence, WALL_US, number, last, (), (), ())
+    return SnapshotChunk(0, epoch, join, sequence, WALL_US, number, last, (), (), (), 0, epoch)
 
 
 def record(sequence: int, command: Command | None = None, *, epoch: int = 2) -> Record:

@@ -1,6 +1,7 @@
 """An actor with a disk: what it writes, what waits for that, and how it comes back from it."""
 
 import msgspec
+import pytest
 
 from greenroom import wire
 from greenroom.cluster_map import SuspectRecord
@@ -10,9 +11,9 @@ from greenroom_cluster.disk.replay import DiskCopy, Replay
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.disk_log import Durability, Stable
-from greenroom_cluster.shard.messages import PrepareOk, SnapshotOk
+from greenroom_cluster.shard.messages import PrepareOk, SnapshotChunk, SnapshotOk, SnapshotRefused
 from greenroom_cluster.shard.settings import HostSettings
-from tests.cluster.shard.probe import ALICE, FAR_US, ME, B, C, Probe, chunk, create, prepare
+from tests.cluster.shard.probe import ALICE, FAR_US, ME, WALL_US, B, C, D, Probe, chunk, create, prepare
 
 OURS, THEIRS = b"o" * 16, b"t" * 16
 DIRECTORIES = {"a": OURS, "c": OURS, "b": THEIRS}
@@ -346,7 +347,7 @@ def test_a_copy_is_given_up_once_the_shard_went_on_without_it() -> None:
     before = DurableProbe()
     before.become_primary()
     probe = restart(before)
-    probe.configure(3, (B,), wanted="ab", dead="c")
+    probe.configure(3, (B,), wanted="bd", dead="c")
     assert probe.host._recovery.shards == []
     assert probe.entries[-1] == Left(0)
     assert probe.replayed() == {}
@@ -398,6 +399,141 @@ def test_a_refused_claim_is_made_again_under_another_nonce() -> None:
     probe.after(0.3)
     probe.synced()
     assert probe.proposal("recover").nonce != claim.nonce
+
+
+# --- going on with what the directory has ------------------------------------------------------------------
+
+
+def offer(kept_from: int, *rungs: tuple[int, int], epoch: int = 3) -> SnapshotChunk:
+    """The primary's offer to go on, at join 7."""
+    return SnapshotChunk(0, epoch, 7, 0, WALL_US, 0, True, (), (), (), continues=(kept_from, rungs))
+
+
+def returned(*sequences: int) -> DurableProbe:
+    """Return a former backup that is back from its disk, which holds these records after a snapshot at 10."""
+    before = DurableProbe()
+    before.become_backup()
+    before.hear(B, prepare(*sequences))
+    before.synced()
+    probe = restart(before)
+    probe.configure(3, (B,), wanted="ba", dead="c")
+    probe.synced()
+    return probe
+
+
+def told(probe: DurableProbe) -> SnapshotOk | SnapshotRefused:
+    (message,) = [effect.message for effect in probe.effects if isinstance(effect, fx.ReplyToPeer)]
+    assert isinstance(message, SnapshotOk | SnapshotRefused)
+    return message
+
+
+def test_a_former_backup_goes_on_with_what_it_has() -> None:
+    probe = returned(11, 12)
+    probe.hear(B, offer(10, (2, 13)))
+    taken = told(probe)
+    assert isinstance(taken, SnapshotOk)
+    assert (taken.sequence, taken.mark) == (12, probe.mark)
+    probe.hear(B, prepare(13, epoch=3, committed=12))
+    assert acknowledged(probe.synced()) == [1]
+    probe.configure(4, (B, ME), wanted="ba", dead="c")
+    probe.synced()
+    assert probe.replica is not None
+    assert (probe.replica.role.value, probe.replica.committed) == ("backup", 12)
+    assert (probe.replayed()[0].from_sequence, probe.replayed()[0].appended) == (10, 13)
+
+
+def test_what_the_others_went_on_without_is_cut_off() -> None:
+    """It was never acknowledged: the former primary had not sent it."""
+    probe = returned(11, 12, 13)
+    probe.hear(B, offer(10, (2, 11), (3, 20)))
+    probe.synced()
+    taken = told(probe)
+    assert isinstance(taken, SnapshotOk)
+    assert taken.sequence == 11
+    probe.hear(B, prepare(12, epoch=3, committed=11))
+    probe.synced()
+    assert [(each.epoch, each.sequence) for each in probe.replayed()[0].records] == [(2, 11), (3, 12)]
+
+
+@pytest.mark.parametrize(
+    "offered",
+    [
+        pytest.param(offer(13, (2, 20)), id="the tail is gone"),
+        pytest.param(offer(0, (2, 9), (3, 20)), id="applied beyond"),
+        pytest.param(offer(0, (3, 20)), id="nothing in common"),
+    ],
+)
+def test_who_cannot_go_on_asks_for_a_snapshot(offered: SnapshotChunk) -> None:
+    probe = returned(11, 12)
+    probe.hear(B, offered)
+    assert isinstance(told(probe), SnapshotRefused)
+    probe.hear(B, chunk(epoch=3, join=8, sequence=20))
+    probe.synced()
+    assert isinstance(told(probe), SnapshotOk)
+    assert probe.replayed()[0].from_sequence == 20
+
+
+def removed_backup() -> DurableProbe:
+    """Return a primary whose backup was removed with record 1 unacknowledged, after which 2 followed."""
+    probe = DurableProbe()
+    probe.become_primary()
+    probe.ask(create(1))
+    probe.synced()
+    probe.configure(2, (ME, B), wanted="ab", dead="b")
+    probe.synced()
+    probe.configure(3, (ME,), nonce=probe.proposal("remove").nonce, wanted="ab", dead="b")
+    probe.ask(create(2, digest=b"b" * 32))
+    probe.synced()
+    return probe
+
+
+def come_back(probe: DurableProbe) -> SnapshotChunk:
+    """Have actor d come back with the directory of b; return what it is sent first."""
+    probe.configure(3, (ME,), wanted="ad", dead="b", directories={**DIRECTORIES, "d": THEIRS})
+    probe.connect(D)
+    (first,) = probe.chunks()
+    return first
+
+
+def test_a_primary_keeps_what_a_former_backup_lacks() -> None:
+    probe = removed_backup()
+    first = come_back(probe)
+    assert first.continues == (0, ((2, 1), (3, 2)))
+    probe.hear(D, SnapshotOk(0, 3, first.join, 0, mark=9, sequence=1))
+    (sent,) = probe.prepares()
+    assert [record.sequence for record in sent.entries[0].records] == [2]
+
+
+def test_a_refused_offer_is_followed_by_a_snapshot() -> None:
+    probe = removed_backup()
+    first = come_back(probe)
+    probe.hear(D, SnapshotRefused(0, 3, first.join, "a test"))
+    probe.after(0.4)
+    probe.connect(D)
+    (second,) = probe.chunks()
+    assert (second.continues, second.sequence) == (None, 2)
+
+
+def test_nothing_is_kept_for_long() -> None:
+    probe = removed_backup()
+    assert probe.replica is not None
+    assert probe.replica.log.first == 1
+    probe.after(61)
+    assert probe.replica.log.first == 3
+    assert come_back(probe).continues is None
+
+
+def test_who_took_over_keeps_what_a_former_primary_lacks() -> None:
+    probe = DurableProbe()
+    probe.become_backup()
+    probe.hear(B, prepare(11, 12))
+    probe.synced()
+    probe.after(1.3)
+    probe.synced()
+    probe.configure(3, (ME,), nonce=probe.proposal("takeover").nonce, wanted="ab", dead="b")
+    probe.synced()
+    first = come_back(probe)
+    assert first.continues == (10, ((1, 10), (2, 12)))
 
 
 # --- keeping it short -------------------------------------------------------------------------------------

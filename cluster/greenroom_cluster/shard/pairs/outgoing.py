@@ -47,6 +47,7 @@ class Recipient:
 
     `counted`: the primary commits only what it has logged, and serves only under its lease. `refused`: it no
     longer backs this epoch; only another configuration changes that.
+    `directory` is the one that it writes to, empty if it has none.
     `waiting_since_ns`: since when something waits for its acknowledgement, 0 if nothing does.
     """
 
@@ -54,6 +55,7 @@ class Recipient:
         "acknowledged",
         "active",
         "counted",
+        "directory",
         "pair",
         "refused",
         "sent",
@@ -74,6 +76,7 @@ class Recipient:
         self.streaming = counted
         self.refused = False
         self.active = True
+        self.directory = pair.directory
         self.since_ns = now_ns
         self.waiting_since_ns = 0
 
@@ -101,6 +104,7 @@ class Outgoing:
         "beacon_due_ns",
         "bulk_up",
         "commits_due",
+        "directory",
         "enough_bytes",
         "evicting_bytes",
         "flights",
@@ -128,6 +132,7 @@ class Outgoing:
         self._since_ns = now_ns
         self._bulk_users = 0
         self.peer = peer
+        self.directory = context.directory_of(peer)
         self.up = False
         self.bulk_up = False
         self.lease_until_ns = 0

@@ -1,16 +1,22 @@
 """The log of one shard at its primary, and the replicas that must have it before it is committed."""
 
+from greenroom_cluster.shard.joining.continuation import Departed
 from greenroom_cluster.shard.pairs.outgoing import Outgoing, Recipient
 from greenroom_cluster.shard.resources import Resources
+from greenroom_cluster.shard.settings import ns
 from greenroom_cluster.shard.state.copy import Copy
 from greenroom_cluster.shard.state.log import record_bytes
 from greenroom_cluster.shard.state.memory import CLIENT_BYTES, REPLY_BYTES
 from greenroom_cluster.shard.state.records import Command, Record
 
+KEPT_FRACTION = 4
+"""What part of the log that may wait for recipients is kept for former members: one in so many."""
+
 
 class Replication:
     """Appends records to the log, has them sent, and decides up to which the log is committed.
 
+    `departed` are former members that may come back with their directories, by those.
     `recipients` are sent the log; it is committed once all that are `counted` have it, and the own disk, if
     there is one. `inherited` is what
     the log held when this actor became primary. Until all of that is applied, the primary is `behind`. With
@@ -26,6 +32,7 @@ class Replication:
         "copy",
         "copy_first",
         "counted",
+        "departed",
         "inherited",
         "log",
         "recipients",
@@ -43,6 +50,7 @@ class Replication:
         self.inherited = copy.log.appended
         self.behind = copy.committed < self.inherited
         self.copy_first = False
+        self.departed: dict[bytes, Departed] = {}
 
     # --- the log --------------------------------------------------------------------------------------------
 
@@ -101,7 +109,32 @@ class Replication:
         for recipient in self.recipients:
             if recipient.acknowledged < committed:
                 committed = recipient.acknowledged
+        if self.departed:
+            committed = min(committed, self._kept_from())
         return committed
+
+    def _kept_from(self) -> int:
+        """Return what is kept for former members, if the log is not too long for that."""
+        settings, memory = self._context.settings, self._memory
+        long = self.log.held_bytes > settings.uncommitted_bytes_max // KEPT_FRACTION
+        if long or memory.free_bytes <= memory.ample_bytes:
+            self.departed.clear()
+            return self.log.appended
+        return min(departed.kept_from for departed in self.departed.values())
+
+    def depart(self, directory: bytes, kept_from: int, now_ns: int) -> None:
+        """Keep what a former member lacks, for a while, if it may come back with its directory."""
+        if directory:
+            self.departed[directory] = Departed(kept_from, now_ns)
+
+    def forget_departed(self, now_ns: int) -> None:
+        """Keep nothing any longer for those who have been away for too long."""
+        kept_ns = ns(self._context.settings.departed_seconds)
+        late = [key for key, one in self.departed.items() if now_ns - one.since_ns > kept_ns]
+        for directory in late:
+            del self.departed[directory]
+        if late:
+            self.trim()
 
     def trim(self) -> None:
         """Drop the records that no recipient needs any longer."""

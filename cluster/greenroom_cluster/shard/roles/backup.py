@@ -41,7 +41,7 @@ def _log(replicas: Replicas, replica: Replica, now_ns: int, entry: ShardRecords)
     if log.appended > before:
         replica.clock.heard(records[-1].time_us, now_ns)
         if disk is not None:
-            disk.receive(replica.shard, records, before, log.appended)
+            disk.receive(replica, records, before, log.appended)
     if not whole:
         replica.context.ignore("Prepare", f"a gap after record {log.appended}", replica.shard, replica.epoch)
         return False

@@ -1,10 +1,13 @@
 """The work of a joiner: take in a snapshot chunk by chunk, and refuse chunks that do not continue it."""
 
+from collections.abc import Sequence
+
 from greenroom_cluster.shard.effects import ReplyToPeer
 from greenroom_cluster.shard.joining.snapshot import SnapshotReceiver
 from greenroom_cluster.shard.messages import SnapshotChunk, SnapshotOk, SnapshotRefused
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.roles.replicas import Replicas
+from greenroom_cluster.shard.state.ladder import Rung
 
 
 def take_chunk(
@@ -28,6 +31,9 @@ def take_chunk(
         refusal = SnapshotRefused(shard, chunk.epoch, chunk.join, reason, full, waits)
         context.effects.append(ReplyToPeer(sender, refusal))
         return True
+    if chunk.continues is not None:
+        _go_on(replicas, now_ns, sender, chunk, chunk.continues)
+        return True
     if chunk.number == 0:
         replica = replicas.begin(shard, chunk.epoch, now_ns)
         replica.become_joining(sender, SnapshotReceiver(chunk, replica.table))
@@ -40,6 +46,26 @@ def take_chunk(
         replicas.resources.disk.take_chunk(replica, chunk)
     context.effects.append(ReplyToPeer(sender, SnapshotOk(shard, chunk.epoch, chunk.join, chunk.number)))
     return True
+
+
+def _go_on(
+    replicas: Replicas,
+    now_ns: int,
+    sender: bytes,
+    chunk: SnapshotChunk,
+    continues: tuple[int, Sequence[Rung]],
+) -> None:
+    """Go on with the copy found on disk, or say that a snapshot is needed."""
+    shard, effects = chunk.shard, replicas.resources.context.effects
+    found = replicas.recovery.take_up(shard, continues)
+    if found is None:
+        reason = "the joiner has no copy from which it could go on"
+        effects.append(ReplyToPeer(sender, SnapshotRefused(shard, chunk.epoch, chunk.join, reason)))
+        return
+    replicas.by_shard[shard] = found
+    found.go_on_joining(now_ns, sender, chunk)
+    told = SnapshotOk(shard, chunk.epoch, chunk.join, chunk.number, sequence=found.log.appended)
+    effects.append(ReplyToPeer(sender, told))
 
 
 def _objection(

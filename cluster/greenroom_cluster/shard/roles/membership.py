@@ -9,6 +9,7 @@ a removal is decided, and it has stopped serving before it proposes a hand-over.
 from greenroom.errors import InvariantError
 from greenroom_cluster.shard.context import OpenProposal
 from greenroom_cluster.shard.effects import Send
+from greenroom_cluster.shard.joining.continuation import Continuation
 from greenroom_cluster.shard.joining.snapshot import SnapshotSender
 from greenroom_cluster.shard.messages import SnapshotOk, SnapshotRefused
 from greenroom_cluster.shard.pairs.outgoing import Recipient
@@ -33,6 +34,7 @@ class Membership:
     __slots__ = (
         "_context",
         "_copy",
+        "_has_disk",
         "_join_due_ns",
         "_joins",
         "_pairs",
@@ -56,9 +58,10 @@ class Membership:
         self._step = resources.step
         self._pairs = resources.pairs
         self._joins = resources.joins
+        self._has_disk = resources.disk is not None
         self._join_due_ns = now_ns
         self.joiner: Recipient | None = None
-        self.transfer: SnapshotSender | None = None
+        self.transfer: SnapshotSender | Continuation | None = None
         self.opened: OpenProposal | None = None
         self.catching_up = False
         self.draining = False
@@ -87,6 +90,8 @@ class Membership:
         for recipient in [each for each in replication.recipients if each is not self.joiner]:
             if recipient.pair.peer not in backups or copy.doubted:
                 replication.drop(recipient)
+                if recipient.counted and not copy.doubted:
+                    replication.depart(recipient.directory, recipient.acknowledged, now_ns)
         known = {recipient.pair.peer for recipient in replication.recipients}
         for peer in backups:
             if peer not in known:
@@ -120,6 +125,8 @@ class Membership:
 
     def manage(self, now_ns: int) -> None:
         """Check the recipients and the plan, and propose the next step; called when something may be due."""
+        if self._replication.departed:
+            self._replication.forget_departed(now_ns)
         if self._replication.behind:
             self._step.ready[self._copy.shard] = None
         if self.quiet_until_ns and now_ns >= self.quiet_until_ns:
@@ -248,11 +255,30 @@ class Membership:
     # --- joining --------------------------------------------------------------------------------------------
 
     def _start_join(self, peer: bytes, now_ns: int) -> None:
-        context, copy = self._context, self._copy
+        copy = self._copy
         self.joiner = self._send_to(peer, copy.committed, now_ns, counted=False)
         self._joins.take(peer)
+        self.refusal = self.refused_by = ""
+        self.refused_bytes = 0
+        self.joiner.pair.use_bulk()
+        self.transfer = self._continuation(self.joiner) or self._snapshot()
+        self._send_chunks()
+
+    def _continuation(self, joiner: Recipient) -> Continuation | None:
+        """Return an offer to a former member that came back with its directory; made once."""
+        departed = self._replication.departed.pop(joiner.directory, None)
+        if departed is None or not self._has_disk:
+            return None  # without a disk of its own it keeps no ladder
+        copy = self._copy
+        # From now on the joiner keeps these records from being dropped.
+        joiner.acknowledged = joiner.sent = departed.kept_from
+        ladder = copy.ladder.rungs(copy.log.appended)
+        return Continuation(copy.shard, copy.epoch, self._joins.begun, departed.kept_from, ladder)
+
+    def _snapshot(self) -> SnapshotSender:
+        context, copy = self._context, self._copy
         # Records are sent only after the first chunk is acknowledged: before, the joiner has no log.
-        self.transfer = SnapshotSender(
+        return SnapshotSender(
             copy.shard,
             copy.epoch,
             self._joins.begun,
@@ -260,10 +286,6 @@ class Membership:
             copy.table,
             context.settings.chunk_bytes,
         )
-        self.refusal = self.refused_by = ""
-        self.refused_bytes = 0
-        self.joiner.pair.use_bulk()
-        self._send_chunks()
 
     def _send_chunks(self) -> None:
         joiner, transfer = self.joiner, self.transfer
@@ -296,6 +318,9 @@ class Membership:
             return
         transfer.acknowledged = max(transfer.acknowledged, message.number)
         transfer.mark = max(transfer.mark, message.mark)
+        if isinstance(transfer, Continuation) and not joiner.streaming:
+            reached = min(message.sequence, self._copy.log.appended)
+            joiner.acknowledged = joiner.sent = max(joiner.acknowledged, reached)
         if not joiner.streaming:
             joiner.streaming = True
             joiner.pair.resend(joiner)

@@ -12,6 +12,7 @@ from greenroom.errors import InvariantError
 from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.shard.context import OpenProposal
 from greenroom_cluster.shard.joining.snapshot import SnapshotReceiver
+from greenroom_cluster.shard.messages import SnapshotChunk
 from greenroom_cluster.shard.pairs.incoming import Incoming
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.primary import Primary
@@ -20,14 +21,29 @@ from greenroom_cluster.shard.roles.suspension import Suspension
 from greenroom_cluster.shard.state.copy import Copy
 from greenroom_cluster.shard.state.stored import expiry_of
 
+TAKEOVER = "takeover"
+KEPT_RECORDS = 1024
+"""How many records are kept for former members that may come back with their directories."""
+
 
 class Replica(Copy):
     """A copy with a role, held since `since_ns`. `opened` is a takeover that it has proposed.
 
-    `recovered`: it comes from a directory, and has no role yet.
+    `recovered`: it comes from a directory, and has no role yet. `primary_directory` is what the primary of a
+    backup writes to. `awaited` are the directories of former members that may come back.
     """
 
-    __slots__ = ("opened", "primary", "receiver", "recovered", "resources", "since_ns", "suspension")
+    __slots__ = (
+        "awaited",
+        "opened",
+        "primary",
+        "primary_directory",
+        "receiver",
+        "recovered",
+        "resources",
+        "since_ns",
+        "suspension",
+    )
 
     def __init__(self, resources: Resources, shard: int, epoch: int, now_ns: int) -> None:
         super().__init__(resources.context, resources.step, resources.memory, shard, epoch)
@@ -40,6 +56,8 @@ class Replica(Copy):
         self.opened: OpenProposal | None = None
         self.suspension: Suspension | None = None
         self.recovered = False
+        self.primary_directory = b""
+        self.awaited: set[bytes] = set()
 
     # --- transitions ----------------------------------------------------------------------------------------
 
@@ -54,7 +72,9 @@ class Replica(Copy):
         self._write_configuration(entry)
         if entry.primary != self.context.incarnation:
             self.become_backup(now_ns, entry.primary, before)
-        elif self.primary is None:
+            return
+        self.ladder.begin(entry.epoch, self.log.appended + 1)
+        if self.primary is None:
             self.become_primary(now_ns, wall_us, before, entry.suspect)
         else:
             self.become_reconfigured(now_ns, wall_us)
@@ -117,6 +137,18 @@ class Replica(Copy):
         self.begin_at(receiver.table, receiver.last)
         self.context.transition(self.shard, self.epoch, self.role.value, "snapshot begins")
 
+    def go_on_joining(self, now_ns: int, primary: bytes, offer: SnapshotChunk) -> None:
+        """Join a primary with what this copy has, instead of a snapshot."""
+        self._become(Role.JOINING)
+        self.epoch = offer.epoch
+        self.since_ns = now_ns
+        self.primary_incarnation = primary
+        self.receiver = SnapshotReceiver(offer, self.table)
+        self.receiver.take(offer)
+        self.clock.heard(offer.time_us, now_ns)
+        self.count_now()
+        self.context.transition(self.shard, self.epoch, self.role.value, "goes on from its directory")
+
     def become_primary(
         self, now_ns: int, wall_us: int, before: int, suspect: SuspectRecord | None = None
     ) -> None:
@@ -134,7 +166,7 @@ class Replica(Copy):
         if self.recovered:
             reason, former = "recovered from disk", b"" if suspect is None else suspect.actor
         elif self.primary_incarnation:
-            reason = "handed over" if len(self.members) > 1 else "takeover"
+            reason = "handed over" if len(self.members) > 1 else TAKEOVER
             self._incoming(now_ns).refuse(self.shard, before)
         # Within one lineage the former primary has stopped before. Of a new lineage it may not have heard.
         usurping = self.doubted and self.primary_incarnation != b""
@@ -145,7 +177,15 @@ class Replica(Copy):
         if suspect is not None and former and len(self.members) == 1 and self._holds(suspect):
             self.become_suspended(former, suspect, reason)
             return
+        kept_from, directories = self.committed, self.awaited
+        if reason == TAKEOVER:
+            directories = {self.primary_directory}
+        self.awaited = set()
         self._become_serving(now_ns, wall_us, reason, usurping=usurping)
+        assert self.primary is not None
+        kept_from = max(kept_from, self.log.appended - KEPT_RECORDS)
+        for directory in () if usurping else directories:
+            self.primary.replication.depart(directory, kept_from, now_ns)
 
     def become_suspended(self, former: bytes, suspect: SuspectRecord, reason: str) -> None:
         """Stop before the record on which the former primary died or hung."""
@@ -231,6 +271,7 @@ class Replica(Copy):
         if self.primary_incarnation and self.primary_incarnation != primary:
             self._incoming(now_ns).refuse(self.shard, before)
         self.primary_incarnation = primary
+        self.primary_directory = self.context.directory_of(primary)
         self.receiver = None
         self._become(Role.BACKUP)
         self.since_ns = now_ns

@@ -1,5 +1,6 @@
 """The replicas of one actor."""
 
+from greenroom_cluster.shard.recovery import Recovery
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.roles.role import Role
@@ -8,10 +9,11 @@ from greenroom_cluster.shard.roles.role import Role
 class Replicas:
     """The replicas by shard, None where the actor has none; empty before the first map."""
 
-    __slots__ = ("by_shard", "resources")
+    __slots__ = ("by_shard", "recovery", "resources")
 
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
+        self.recovery = Recovery(resources)
         self.by_shard: list[Replica | None] = []
 
     def get(self, shard: int) -> Replica | None:
@@ -24,7 +26,8 @@ class Replicas:
         return Role.NONE if replica is None else replica.role
 
     def begin(self, shard: int, epoch: int, now_ns: int) -> Replica:
-        """Begin a new replica of a shard."""
+        """Begin a new replica of a shard; what was found of it on disk is given up."""
+        self.recovery.give_up(shard)
         replica = self.by_shard[shard] = Replica(self.resources, shard, epoch, now_ns)
         return replica
 

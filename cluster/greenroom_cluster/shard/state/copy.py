@@ -4,6 +4,7 @@ from greenroom.errors import InvariantError
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.roles.role import BECOMES, Role
 from greenroom_cluster.shard.state.clock import ShardClock
+from greenroom_cluster.shard.state.ladder import Ladder
 from greenroom_cluster.shard.state.log import Log
 from greenroom_cluster.shard.state.memory import Memory
 from greenroom_cluster.shard.state.pacing import affordable
@@ -36,6 +37,7 @@ class Copy:
         "epoch",
         "held_bytes",
         "known_committed",
+        "ladder",
         "last_epoch",
         "log",
         "members",
@@ -64,6 +66,7 @@ class Copy:
         self.committed = 0
         self.known_committed = 0
         self.last_epoch = 0
+        self.ladder = Ladder()
         self.stable = STABLE_WITHOUT_DISK
         self.unsettled = False
         self.held_bytes = 0
@@ -87,6 +90,7 @@ class Copy:
         """Start over with the table of a snapshot up to a record, and with an empty log from there on."""
         self.table = table
         self.last_epoch, sequence = last
+        self.ladder = Ladder(last)
         self.log = Log(sequence)
         self.committed = sequence
 

@@ -179,6 +179,17 @@ class Log:
         if held is not record and held != record:
             raise LogDivergedError(f"record {record.sequence} came again and is another")
 
+    def cut(self, after: int) -> None:
+        """Drop the records after a number; raises InvariantError if those before it are gone."""
+        entries = self._entries
+        if after < self.first - 1:
+            raise InvariantError(f"the log begins at {self.first}: it cannot be cut after {after}")
+        while entries and entries[-1][0].sequence > after:
+            _, size, charge = entries.pop()
+            self.held_bytes -= size
+            self.charged_bytes -= charge
+        self.appended = min(self.appended, after)
+
     def records(self, after: int, through: int) -> list[Record]:
         """Return the records after one number up to another; raises InvariantError if not all are held."""
         first = self.first

@@ -1,0 +1,73 @@
+"""Joining by what was missed: an actor that comes back with its directory goes on with the copy in there.
+
+That copy may be longer than what the shard's members went on with, and shorter. The ladders of the two logs
+show up to where they are the same; what the copy has beyond is cut off. The primary keeps the records that a
+member lacked when it left, for a while (`Departed`), so that it need not come back to a snapshot.
+"""
+
+from greenroom_cluster.shard.messages import SnapshotChunk
+from greenroom_cluster.shard.state.ladder import Rung
+
+
+class Departed:
+    """A former member with a directory, which left at `since_ns`; records from `kept_from` on are kept."""
+
+    __slots__ = ("kept_from", "since_ns")
+
+    def __init__(self, kept_from: int, since_ns: int) -> None:
+        self.kept_from = kept_from
+        self.since_ns = since_ns
+
+
+class Continuation:
+    """An offer to go on, in place of a `SnapshotSender`: one chunk without a session."""
+
+    __slots__ = (
+        "_continues",
+        "_identity",
+        "acknowledged",
+        "finished",
+        "join",
+        "mark",
+        "next_number",
+        "shard_bytes",
+    )
+
+    def __init__(self, shard: int, epoch: int, join: int, kept_from: int, ladder: tuple[Rung, ...]) -> None:
+        self._identity = (shard, epoch, join)
+        self._continues = (kept_from, ladder)
+        self.join = join
+        self.mark = 0
+        self.shard_bytes = 0
+        self.next_number = 0
+        self.acknowledged = -1
+        self.finished = False
+
+    @property
+    def in_flight(self) -> int:
+        """Chunks sent and not acknowledged."""
+        return self.next_number - 1 - self.acknowledged
+
+    @property
+    def complete(self) -> bool:
+        """Whether the joiner has taken the offer."""
+        return self.finished and self.in_flight == 0
+
+    def chunk(self, time_us: int) -> SnapshotChunk:
+        """Return the offer."""
+        shard, epoch, join = self._identity
+        self.next_number, self.finished = 1, True
+        continues = self._continues
+        return SnapshotChunk(
+            shard,
+            epoch,
+            join,
+            0,
+            time_us,
+            0,
+            last=True,
+            sessions=(),
+            clients=(),
+            replies=(),
+            continues=continues,
+        )
