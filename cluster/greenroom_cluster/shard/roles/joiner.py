@@ -63,7 +63,7 @@ def _go_on(
         effects.append(ReplyToPeer(sender, SnapshotRefused(shard, chunk.epoch, chunk.join, reason)))
         return
     replicas.by_shard[shard] = found
-    found.go_on_joining(now_ns, sender, chunk)
+    found.become_continuing(now_ns, sender, chunk)
     told = SnapshotOk(shard, chunk.epoch, chunk.join, chunk.number, sequence=found.log.appended)
     effects.append(ReplyToPeer(sender, told))
 

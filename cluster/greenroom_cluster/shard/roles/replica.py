@@ -137,7 +137,7 @@ class Replica(Copy):
         self.begin_at(receiver.table, receiver.last)
         self.context.transition(self.shard, self.epoch, self.role.value, "snapshot begins")
 
-    def go_on_joining(self, now_ns: int, primary: bytes, offer: SnapshotChunk) -> None:
+    def become_continuing(self, now_ns: int, primary: bytes, offer: SnapshotChunk) -> None:
         """Join a primary with what this copy has, instead of a snapshot."""
         self._become(Role.JOINING)
         self.epoch = offer.epoch
