@@ -143,6 +143,14 @@ class Replay:
         """The shards held as a whole."""
         return self._held
 
+    @property
+    def remembered(self) -> tuple[int, int, tuple[int, ...]]:
+        """Lineage and version of the newest map that a copy was configured by, and the epochs by shard."""
+        configured = [copy.configuration for copy in self._held.values() if copy.configuration is not None]
+        lineage, version = max(((each.lineage, each.version) for each in configured), default=(0, 0))
+        epochs = {each.shard: each.epoch for each in configured if each.lineage == lineage}
+        return lineage, version, tuple(epochs.get(shard, 0) for shard in range(max(epochs, default=-1) + 1))
+
     def take(self, entry: Entry) -> None:
         """Take in the next entry. Raises DamagedError if it cannot follow those before it."""
         shard = entry.shard

@@ -35,6 +35,25 @@ PROPOSALS_PER_MESSAGE = 1024
 # --- inputs ----------------------------------------------------------------------------------------------
 
 
+class Remembered(msgspec.Struct, frozen=True):
+    """The newest map that a directory tells of: its lineage and version, and of some shards the epochs."""
+
+    lineage: int
+    version: int
+    epochs: tuple[int, ...]
+
+    def is_later_than(self, other: ClusterMap) -> bool:
+        """Whether the map that was known then holds a decision that this one lacks."""
+        if self.lineage != other.lineage:
+            return self.lineage > other.lineage
+        epochs = other.epochs
+        beyond = any(self.epochs[len(epochs) :])
+        return beyond or any(ours > theirs for ours, theirs in zip(self.epochs, epochs, strict=False))
+
+
+NOTHING_REMEMBERED = Remembered(0, 0, ())
+
+
 class Connected(msgspec.Struct, frozen=True):
     """A connection to the coordinator stands; hellos were exchanged on it."""
 
@@ -197,10 +216,12 @@ class _Call:
 class CoordinatorSession:
     """Follows the map, proposes and calls for the process with the identity `sender`.
 
-    Effects are to be performed in order, before the next input.
+    Effects are to be performed in order, before the next input. Until a map has come, what the directory of
+    an actor remembers stands for it: a coordinator with an older one learns that it has gone back in time.
     """
 
-    def __init__(self, sender: bytes) -> None:
+    def __init__(self, sender: bytes, remembered: Remembered = NOTHING_REMEMBERED) -> None:
+        self._remembered = remembered
         self.map: ClusterMap | None = None
         self.connected = False
         self.up = False
@@ -267,13 +288,15 @@ class CoordinatorSession:
         return len(self._calls) < before
 
     def _known(self) -> tuple[int, int]:
-        return (0, 0) if self.map is None else (self.map.lineage, self.map.version)
+        if self.map is None:
+            return (self._remembered.lineage, self._remembered.version)
+        return (self.map.lineage, self.map.version)
 
     def _identity(self) -> bytes:
         return b"" if self.map is None else self.map.identity
 
     def _subscription(self) -> wire.Subscribe:
-        epochs = () if self.map is None else self.map.epochs
+        epochs = self._remembered.epochs if self.map is None else self.map.epochs
         return wire.Subscribe(*self._known(), epochs, self._identity())
 
     # --- what comes --------------------------------------------------------------------------------------
@@ -304,6 +327,8 @@ class CoordinatorSession:
     def _take_map(self, full: ClusterMap) -> list[SessionEffect]:
         known = self.map
         effects: list[SessionEffect] = []
+        if known is None and self._remembered.is_later_than(full):
+            return [OlderMap(self._known(), (full.lineage, full.version))]
         if known is None or full.continues(known):
             self.map = full
             effects.append(MapSeen(full))

@@ -26,7 +26,12 @@ from greenroom_cluster.coordination.messages import (
     Suspicion,
 )
 from greenroom_cluster.links import coordinator_session as session
-from greenroom_cluster.links.coordinator_session import CALL_SECONDS, CoordinatorSession
+from greenroom_cluster.links.coordinator_session import (
+    CALL_SECONDS,
+    NOTHING_REMEMBERED,
+    CoordinatorSession,
+    Remembered,
+)
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.dialing import stay_connected
 from greenroom_cluster.runtime.log_limits import LimitedLog
@@ -58,6 +63,7 @@ class CoordinatorLinkSettings:
     cluster: str
     sender: bytes
     role: str = wire.ROLE_PEER
+    remembered: Remembered = NOTHING_REMEMBERED
 
 
 class _Call:
@@ -100,7 +106,7 @@ class CoordinatorLink:
         self._on_down = on_down
         self._on_refused = on_refused
         self.failure = ""
-        self._session = CoordinatorSession(settings.sender)
+        self._session = CoordinatorSession(settings.sender, settings.remembered)
         self._connection: FramedConnection | None = None
         # Set by `run`, because there is no clock before.
         self._lost_at: float | None = None

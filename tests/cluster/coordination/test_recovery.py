@@ -153,7 +153,7 @@ def test_when_all_directories_were_given_up_the_shard_starts_empty() -> None:
     assert started.applied
 
 
-def test_a_directory_that_runs_elsewhere_is_not_given_up_with_its_former_node() -> None:
+def test_a_directory_that_runs_elsewhere_is_not_given_up() -> None:
     desk = powerless()
     desk.durable(A2, "c/1", "da", 6)
     desk.pass_seconds(5, "b", "c")

@@ -135,6 +135,14 @@ def test_what_was_given_up_is_not_held() -> None:
     assert replayed(empty(), logged(1), Left(3)) == {}
 
 
+def test_the_newest_map_is_remembered() -> None:
+    replay = Replay()
+    assert replay.remembered == (0, 0, ())
+    for entry in (empty(), configured(2), configured(3), Based(1, 0, 0, ())):
+        replay.take(entry)
+    assert replay.remembered == (1, 30, (0, 0, 0, 3))
+
+
 def test_a_gap_is_damage() -> None:
     with pytest.raises(DamagedError, match="record 4 comes after 2"):
         copy_after(logged(1, 2), logged(4))

@@ -39,6 +39,7 @@ from greenroom_cluster.links.coordinator_session import (
     ProposalsRejected,
     Received,
     Refused,
+    Remembered,
     Remind,
     SessionDown,
     SessionUp,
@@ -115,6 +116,36 @@ def test_the_whole_map_brings_it_up_unless_it_is_not_to_be_followed(
     assert one.step(Received([wire.MapFull(comes)])) == follows
     assert one.up == (SessionUp() in follows)
     assert one.map == (comes if one.up else knows)
+
+
+REMEMBERED = Remembered(SECOND.lineage, SECOND.version, AHEAD.epochs)
+
+
+def test_until_a_map_has_come_it_names_what_its_directory_remembers() -> None:
+    one = CoordinatorSession(ME, REMEMBERED)
+    assert sent(one.step(Connected())) == [wire.Subscribe(SECOND.lineage, SECOND.version, AHEAD.epochs)]
+
+
+@pytest.mark.parametrize(
+    ("comes", "followed"),
+    [
+        (AHEAD, True),
+        (replace(THIRD, lineage=2), True),
+        (THIRD, False),
+        (FIRST, False),
+    ],
+)
+def test_a_map_that_lacks_what_is_remembered_is_not_followed(comes: ClusterMap, *, followed: bool) -> None:
+    one = CoordinatorSession(ME, REMEMBERED)
+    one.step(Connected())
+    effects = one.step(Received([wire.MapFull(comes)]))
+    assert (MapSeen(comes) in effects) == followed
+    assert any(isinstance(effect, OlderMap) for effect in effects) != followed
+
+
+def test_a_map_with_fewer_shards_than_are_remembered_is_not_followed() -> None:
+    assert Remembered(1, 1, (0, 0, 1)).is_later_than(FIRST)
+    assert not Remembered(1, 1, (0, 0, 0)).is_later_than(FIRST)
 
 
 ASKS_ANEW = Transmit((wire.Subscribe(0, 0, (), IDENTITY),))
