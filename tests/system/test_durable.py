@@ -1,0 +1,172 @@
+"""Sessions on disk survive the end of every process at once, and a disk that fails costs nothing.
+
+GREENROOM_DURABLE_ROUNDS says how often everything is killed, GREENROOM_DURABLE_SECONDS how soon afterwards
+the cluster must be whole again.
+"""
+
+import errno
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from greenroom import ClusterStore, new_session_id
+from greenroom_cluster.config import ActorOptions, Durability, NodeOptions
+from greenroom_cluster.logs import LogLevel, LogSettings
+from greenroom_cluster.runtime.disk_writer import EXIT_DISK_FAILED
+from greenroom_cluster.runtime.processes import ProcessHandle
+from tests.faulty_disk import FaultyDisk
+from tests.system.stage import (
+    SETTINGS,
+    Probe,
+    SharedCluster,
+    all_exit,
+    loaded,
+    session,
+    shared_cluster,
+)
+
+pytestmark = [pytest.mark.system, pytest.mark.trio, pytest.mark.timeout(3600)]
+
+ROUNDS = int(os.environ.get("GREENROOM_DURABLE_ROUNDS", "3"))
+# What is promised is 10 s; this is what a busy machine, on which every process starts anew, may make of it.
+WHOLE_SECONDS = float(os.environ.get("GREENROOM_DURABLE_SECONDS", "30"))
+
+Report = Callable[[str, object], None]
+
+
+@contextmanager
+def durable_cluster(mode: Durability, data_dir: Path, level: LogLevel = "error") -> Iterator[SharedCluster]:
+    replace = msgspec.structs.replace
+    options = NodeOptions(actors=1, actor=ActorOptions(durability=mode))
+    process = replace(SETTINGS.process, logs=LogSettings(level=level))
+    with shared_cluster(replace(SETTINGS, data_dir=data_dir, node=options, process=process)) as cluster:
+        yield cluster
+
+
+def store_of(cluster: SharedCluster) -> ClusterStore:
+    return ClusterStore(",".join(cluster.cluster.seeds), cluster=cluster.settings.cluster)
+
+
+def stop_all(cluster: SharedCluster) -> list[ProcessHandle]:
+    """Stop every process of a cluster (SIGSTOP), so that none does anything more; return holds on them."""
+    stopped: dict[int, ProcessHandle] = {}
+    while True:
+        fresh = set(cluster.cluster.pids()) - set(stopped)
+        if not fresh:
+            return list(stopped.values())
+        for pid in fresh:
+            stopped[pid] = ProcessHandle(pid)
+            stopped[pid].signal(signal.SIGSTOP)
+
+
+async def kill_all(cluster: SharedCluster) -> None:
+    """Kill every process of a cluster at one moment."""
+    handles = stop_all(cluster)
+    assert len(handles) == 2 + 3 * (1 + cluster.settings.node.actors)
+    for handle in handles:
+        handle.kill()
+    await all_exit(handles, 10.0)
+    for handle in handles:
+        handle.close()
+
+
+class Ended:
+    """Sessions that were ended, one more on each shard in each round: none may come back."""
+
+    def __init__(self, store: ClusterStore) -> None:
+        self._store = store
+        self._ids: list[str] = []
+
+    async def more(self) -> None:
+        width = 65_536 // SETTINGS.shards
+        fresh = [new_session_id(shard * width) for shard in range(SETTINGS.shards)]
+        for session_id in fresh:
+            await self._store.create(session(session_id))
+        for session_id in fresh:
+            await self._store.delete(session_id)
+        self._ids += fresh
+
+    async def check(self) -> None:
+        for session_id in self._ids:
+            assert await self._store.get(session_id) is None
+
+
+@pytest.mark.parametrize("mode", ["fsync", "interval"])
+async def test_what_was_acknowledged_outlives_every_process(
+    mode: Durability, tmp_path: Path, record_property: Report
+) -> None:
+    """The history of the callers must be explained, across all ends."""
+    chance = random.Random(1)
+    whole: list[float] = []
+    with durable_cluster(mode, tmp_path / "data") as cluster:
+        await cluster.healthy()
+        async with store_of(cluster) as store, loaded(cluster, tmp_path, errors=True) as load:
+            probe, ended = Probe(store), Ended(store)
+            await probe.begin()
+            for _ in range(ROUNDS):
+                await probe.everywhere()
+                await ended.more()
+                await trio.sleep(chance.uniform(0.1, 1.0))
+                await kill_all(cluster)
+                began = trio.current_time()
+                await cluster.healthy()
+                whole.append(trio.current_time() - began)
+                await probe.check()
+                await ended.check()
+    record_property("whole_seconds", max(whole))
+    assert load.acknowledged_writes > 20 * ROUNDS
+    assert max(whole) < WHOLE_SECONDS
+
+
+@pytest.mark.parametrize(
+    "fault", [{"sync_error": errno.EIO}, {"write_error": errno.ENOSPC}], ids=["sync-fails", "disk-full"]
+)
+async def test_an_actor_whose_disk_fails_ends_and_nothing_is_lost(
+    fault: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its peers serve, no caller meets an error, and once the disk is fine again the actor is back."""
+    disk = FaultyDisk(tmp_path, str(tmp_path / "data/nodes/n1/"))
+    for name, value in disk.environment.items():
+        monkeypatch.setenv(name, value)
+    with durable_cluster("fsync", tmp_path / "data", "warning") as cluster:
+        await cluster.healthy()
+        async with store_of(cluster) as store, loaded(cluster, tmp_path):
+            probe = Probe(store)
+            await probe.begin()
+            [victim] = [actor for actor in (await cluster.map()).actors.values() if actor.slot == "n1/0"]
+            handle = ProcessHandle(victim.pid)
+            disk.set(**fault)
+            await probe.everywhere()
+            await all_exit([handle], 10.0)
+            await probe.everywhere()
+            disk.set()
+            await cluster.healthy()
+            await probe.check()
+    told = capfd.readouterr().err
+    assert "disk_failed" in told
+    assert f"exit_status={EXIT_DISK_FAILED}" in told
+
+
+async def test_a_slow_disk_makes_writes_slow_and_loses_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FaultyDisk(tmp_path, str(tmp_path / "data/nodes/"))
+    for name, value in disk.environment.items():
+        monkeypatch.setenv(name, value)
+    with durable_cluster("fsync", tmp_path / "data") as cluster:
+        await cluster.healthy()
+        async with store_of(cluster) as store, loaded(cluster, tmp_path):
+            probe = Probe(store)
+            await probe.begin()
+            disk.set(sync_milliseconds=200)
+            assert await probe.everywhere() > 0.2, "a write waits for the disk of each member"
+            assert await probe.throughout(3.0) < 5.0
+            disk.set()
+            await probe.check()
