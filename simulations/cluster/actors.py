@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
+from greenroom.deadlines import NEVER_NS
 from greenroom.framing import messages_decoder
 from greenroom_cluster.coordination.messages import Decision, Proposal
 from greenroom_cluster.links import former
@@ -202,7 +203,7 @@ class ActorProcess(Process):
         self.in_hand: InHand | None = None
         self.exit_status = -9
         self.works_since: int | None = None
-        self.on_stuck: Callable[[], None] | None = None
+        self._works_until = 0
         self.host_settings = HostSettings()
         self._runner: _Runner | None = None
         self._held: list[fx.HostEffect] = []
@@ -255,7 +256,6 @@ class ActorProcess(Process):
         self._held = effects
         self.pause()
         self.in_hand = self.in_hand or self.mark.last
-        self._stuck()
 
     # --- a record that it does not get past ----------------------------------------------------------------
 
@@ -273,26 +273,27 @@ class ActorProcess(Process):
         self.in_hand = record
         if hangs:
             self.works_since = self.timeline.now
+            self._works_until = NEVER_NS
             self.pause()
-            self._stuck()
         else:
             self.exit_status = EXIT_CORE_FAILED
             self.kill()
 
     def slow_down(self, record: InHand, seconds: float) -> None:
-        """Take that long to apply this record; until then the effects of the step are held back."""
+        """Take that long to apply this record; until then the effects of the step are held back.
+
+        The next record of the same step may be poison as well, and then comes on top.
+        """
         self.in_hand = record
         self.works_since = self.timeline.now
         self.hold_effects = True
-        self.timeline.after(int(seconds * SECOND), self._get_past)
+        self._works_until = max(self._works_until, self.timeline.now) + int(seconds * SECOND)
+        self.timeline.at(self._works_until, self._get_past)
 
     def _get_past(self) -> None:
-        self.works_since = None
-        self.resume()
-
-    def _stuck(self) -> None:
-        if self.on_stuck is not None:
-            self.on_stuck()
+        if self.timeline.now >= self._works_until:
+            self.works_since = None
+            self.resume()
 
     def resume(self) -> None:
         """Continue, first with the effects of the interrupted step."""

@@ -126,9 +126,9 @@ class SupervisorProcess(Process):
         self._keepers[slot].start(self.machine.now_ns())
         self.step(ins.ChildStarting(slot, child.incarnation))
         child.on_death = lambda: self._exit_seen(child)
-        child.on_stuck = lambda: self._stuck(child)
         seconds = self.random.uniform(*self._surroundings.plan.start_seconds)
         self.later(seconds, self._shut_out if child.shut_out else self._ready, child)
+        self._watch(child)
 
     def _shut_out(self, child: ActorProcess) -> None:
         """It ends, because another process, say an orphan that is stopped, holds its directory."""
@@ -173,22 +173,18 @@ class SupervisorProcess(Process):
         for slot in self._keepers:
             self._start_child(slot)
 
-    def watch_hang(self, child: ActorProcess) -> None:
-        """Kill a child that hangs. The real supervisor always looks; here only a stopped child needs it."""
+    def _watch(self, child: ActorProcess) -> None:
+        """Kill a child that hangs. One that runs sends heartbeats, which need no connection here."""
         if self.children.get(child.slot) is not child or not child.alive:
             return
         keeper = self._keepers[child.slot]
         if not child.paused:
             keeper.heard()
-        elif keeper.hangs(self.machine.now_ns()):
+        if keeper.hangs(self.machine.now_ns()):
             self.network.happened["hung actor killed"] += 1
             child.kill()
         else:
-            self.later(WATCH_SECONDS, self.watch_hang, child)
-
-    def _stuck(self, child: ActorProcess) -> None:
-        if child.works_since is not None:
-            self.tell(0, self.watch_hang, child)
+            self.later(WATCH_SECONDS, self._watch, child)
 
     def _read_marks(self) -> None:
         marks = tuple(self._mark_of(child) for child in self.children.values() if child.alive)

@@ -61,9 +61,6 @@ def pause(hit: Hit) -> Undo | None:
     if process is None or not process.alive or process.paused:
         return None
     process.pause()
-    supervisor = hit.stage.supervisors.get(hit.target.machine)
-    if isinstance(process, ActorProcess) and supervisor is not None:
-        supervisor.watch_hang(process)
     return process.resume
 
 

@@ -55,7 +55,7 @@ def _(patches: Patches) -> None:
     patches.set(Suspension, "refuse_for_good", lambda self, clients: None)
 
 
-@mutant("drops what the former primary may still acknowledge", budget=20, plan=SLOW)
+@mutant("drops what the former primary may still acknowledge", budget=100, plan=SLOW)
 def _(patches: Patches) -> None:
     """A record is dropped although the actor that is busy with it has not ended."""
     original = administration._refusal
