@@ -67,6 +67,7 @@ class Claims:
 
     def refute(self, version: int) -> None:
         """Note that we know all decisions up to this version, so that it is no longer a claim."""
+        self.latest = None
         self._since = max(self._since, (self._since[0], version))
 
     def dismiss(self, now_ns: int, answered: int) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ ANSWER_SECONDS = 1.0
 
 
 class Inquiry:
-    """One question to some nodes after the other; a new one replaces what is open."""
+    """One question to some nodes after the other. Asking again does not move the verdict on what is open."""
 
     def __init__(self) -> None:
         self._silent: frozenset[str] = frozenset()
@@ -24,7 +24,8 @@ class Inquiry:
     def begin(self, now_ns: int, addresses: Iterable[str]) -> None:
         """Note that these nodes are asked now."""
         self._silent = frozenset(addresses)
-        self._until_ns = now_ns + round(ANSWER_SECONDS * 1e9)
+        if self._until_ns == NEVER_NS:
+            self._until_ns = now_ns + round(ANSWER_SECONDS * 1e9)
 
     def answered(self, address: str, shown: ClusterMap | None) -> None:
         """Take the map of a node; None if it gives none."""

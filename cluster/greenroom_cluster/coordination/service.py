@@ -182,12 +182,13 @@ class CoordinationService:
         if self._opening is not None:
             outcome, self._opening = self._opening, None
             return outcome
+        if (maps := self._inquiry.conclude(now_ns)) is not None:
+            # Before what arrived: a claim that is refuted now need not be looked into again.
+            return self.coordinator.shown(now_ns, maps)
         if not self._decided:
             self._decided = True
             batch, self._waiting = self._waiting, []
             return self.coordinator.decide(now_ns, batch)
-        if (maps := self._inquiry.conclude(now_ns)) is not None:
-            return self.coordinator.shown(now_ns, maps)
         if plan := self._controller.step(now_ns, self.coordinator.map):
             return self.coordinator.want(plan)
         self._decided = False

@@ -47,3 +47,11 @@ def test_a_late_answer_is_judged_alone() -> None:
     assert inquiry.conclude(END_NS) == []
     inquiry.answered("a:1", MAP)
     assert inquiry.conclude(END_NS + 1) == [MAP]
+
+
+def test_a_question_that_is_asked_again_does_not_hold_up_the_verdict() -> None:
+    inquiry = begun("a:1", "b:1")
+    inquiry.answered("a:1", MAP)
+    inquiry.begin(END_NS - 1, ("a:1", "b:1"))
+    assert inquiry.conclude(END_NS) == [MAP]
+    assert inquiry.next_deadline() == NEVER_NS

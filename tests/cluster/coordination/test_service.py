@@ -153,3 +153,22 @@ def test_connections_are_read_no_more_when_too_much_waits() -> None:
 def test_a_disk_that_was_asked_for_nothing_is_not_believed() -> None:
     with pytest.raises(InvariantError):
         begin(FIRST).written(START_NS)
+
+
+def test_a_node_that_never_answers_does_not_hide_what_others_show() -> None:
+    """The claim comes again and again, and so does the question; the verdict must not wait for the last."""
+    mine = cluster((shard(inc("x"), epoch=3, wanted=("a/0",)),), [actor(inc("x"), "a/0")], (A, B))
+    newer = cluster((shard(inc("x"), epoch=4),), [actor(inc("x"), "a/0")], (A, B), version=9)
+    service = begin(mine)
+    told_at = []
+    for tenths in range(25):
+        now_ns = START_NS + tenths * SECOND // 10
+        if tenths % 5 == 0:
+            service.receive(tenths, inc("y"), wire.ROLE_PEER, (wire.Subscribe(1, 9, (4,)),))
+        effects = service.step(now_ns)
+        for effect in effects:
+            if isinstance(effect, fx.Ask):
+                service.show("a:1", newer)
+            elif isinstance(effect, fx.Warn) and "older than one already in use" in effect.message:
+                told_at.append(tenths)
+    assert told_at == [10]
