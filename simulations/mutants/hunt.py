@@ -8,13 +8,24 @@ from functools import partial
 
 import msgspec
 
-from simulations.mutants import around, core, memory, poison, requests
+from simulations.mutants import around, coordination, core, memory, poison, requests
 from simulations.mutants.patching import MUTANTS, Mutant, planted
 from simulations.runs.batch import run_plan, run_seed, worker_pool
 from simulations.runs.world import Result
 
 # Importing them registers their mutants.
-__all__ = ["Finding", "around", "core", "find", "find_all", "memory", "poison", "requests", "table"]
+__all__ = [
+    "Finding",
+    "around",
+    "coordination",
+    "core",
+    "find",
+    "find_all",
+    "memory",
+    "poison",
+    "requests",
+    "table",
+]
 
 
 # A mutant that reaches for what is not there breaks at once, and shows nothing.

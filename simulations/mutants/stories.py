@@ -321,6 +321,62 @@ RESTORED_LONG = msgspec.structs.replace(
 )
 """The same, but the copy stays in use until all are connected, under versions that it has counted on."""
 
+UNANSWERED = Plan(
+    seed=0,
+    nodes=2,
+    shards=1,
+    callers=4,
+    sessions=4,
+    seconds=10.0,
+    actions=_BUSY,
+    faults=(
+        Fault(1000, "cut between", "node of primary of shard 0", 7.0, other="coordinator"),
+        Fault(1050, "kill actor", "primary of shard 0"),
+    ),
+)
+"""What a supervisor says is lost on a way that is cut: its connection ends, then its calls' time is over."""
+
+_BUSY_FOR_LONG = _BUSY + _BUSY[4:]
+
+UNPROVEN = Plan(
+    seed=0,
+    nodes=3,
+    shards=1,
+    callers=4,
+    sessions=4,
+    seconds=10.0,
+    bound_seconds=3.0,
+    actions=_BUSY_FOR_LONG,
+    faults=(
+        Fault(1500, "restart coordinator", "coordinator", 0.05),
+        Fault(1500, "crash node", "node of primary of shard 0", 8.0),
+    ),
+)
+"""A primary's machine loses power while the coordinator is restarted; whoever waits to hear it waits long."""
+
+BEHIND = Plan(
+    seed=0,
+    nodes=2,
+    shards=1,
+    callers=4,
+    sessions=4,
+    seconds=11.0,
+    bound_seconds=3.0,
+    actions=_BUSY_FOR_LONG,
+    faults=(
+        Fault(100, "add node", "coordinator"),
+        Fault(1500, "crash node", "node n2", 20.0),
+        Fault(2500, "restart coordinator", "coordinator", 0.05, 1.0),
+        Fault(2900, "jump wall clock", "coordinator", amount=-20.0),
+        Fault(3000, "restore coordinator", "coordinator", 20.0, 1.0),
+        Fault(5000, "kill actor", "primary of shard 0"),
+    ),
+)
+"""A restored coordinator whose clock went back is behind by its versions alone, and asks nodes for maps.
+
+One of them has lost power, and nobody tells it so. Then a shard needs a decision.
+"""
+
 
 def _poisoned(*faults: Fault) -> Plan:
     """Return a story of one shard under load with these faults, in which no record may end two actors."""

@@ -29,7 +29,9 @@ def test_two_hundred_seeds_break_no_rule() -> None:
     summary = summarize(range(200), progress=False)
     assert not summary.violations
     assert summary.seeds == 200
-    assert summary.undecided <= 2, "three histories of a thousand are too entangled, as busy callers share them"
+    assert summary.undecided <= 2, (
+        "three histories of a thousand are too entangled, as busy callers share them"
+    )
     assert summary.answered > 50 * 200, "runs below a minimum load show nothing"
 
 
