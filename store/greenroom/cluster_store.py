@@ -20,6 +20,8 @@ from greenroom.drivers.registry import Registry, let_go
 from greenroom.errors import RemoteProtocolError, StoreFullError, UsageError
 from greenroom.fields import (
     DATA_BYTES_MAX,
+    MICROS_MAX,
+    MICROS_MIN,
     UNCHANGED,
     Unchanged,
     check_limit,
@@ -27,7 +29,6 @@ from greenroom.fields import (
     checked_label,
     checked_present_user_id,
     checked_user_id,
-    is_moment,
     micros_of,
 )
 from greenroom.ids import digest_of, locate, locate_if_possible, new_session_id, parse_handle
@@ -338,9 +339,9 @@ def _stored(session_id: str, reply: wire.Session | wire.Failed) -> StoredSession
         _raise_failed(reply)
     state = reply.state
     if not (
-        is_moment(state.created_us)
-        and is_moment(state.expires_us)
-        and (state.absolute_us is None or is_moment(state.absolute_us))
+        MICROS_MIN <= state.created_us <= MICROS_MAX
+        and MICROS_MIN <= state.expires_us <= MICROS_MAX
+        and (state.absolute_us is None or MICROS_MIN <= state.absolute_us <= MICROS_MAX)
     ):
         raise RemoteProtocolError("the cluster sent a time that no datetime can hold")
     return stored_session(session_id, state)

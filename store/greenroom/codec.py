@@ -134,7 +134,9 @@ def decode_data(data: bytes) -> dict[Any, Any]:
 
     Raises UnreadableSessionError if it did not write these bytes; `newer` is set if a later version may have.
     """
-    value = decode_value(data)
+    value = bare_value(data)
+    if value is NOT_PLAIN:
+        value = _checked_value(data)
     if type(value) is not dict:
         raise UnreadableSessionError("stored session data is not a dict: something else wrote to this store")
     return value
@@ -143,8 +145,10 @@ def decode_data(data: bytes) -> dict[Any, Any]:
 def decode_value(data: bytes) -> Any:
     """Return the value that `encode_value` encoded. Raises UnreadableSessionError like `decode_data`."""
     value = bare_value(data)
-    if value is not NOT_PLAIN:
-        return value
+    return _checked_value(data) if value is NOT_PLAIN else value
+
+
+def _checked_value(data: bytes) -> Any:
     try:
         check_value(data, ())
         return _decoder.decode(data)

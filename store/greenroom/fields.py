@@ -26,8 +26,9 @@ _DAY_US = 86_400_000_000
 # A timestamp of MessagePack in 96 bits: an extension of 12 bytes, its kind -1, nanoseconds, seconds.
 _stamp = partial(Struct(">HBIq").pack, 0xC70C, 0xFF)
 _moment_of = msgspec.msgpack.Decoder(datetime).decode
-_MICROS_MIN = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
-_MICROS_MAX = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+MICROS_MIN = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+MICROS_MAX = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+"""The first and the last moment that a datetime can hold."""
 
 
 class Unchanged(Enum):
@@ -72,7 +73,7 @@ def micros_of(moment: datetime, field: str) -> int:
     since = moment - _EPOCH
     # A kind of datetime may have a kind of timedelta, and that may have its own ints.
     micros = int(since.days * _DAY_US + since.seconds * 1_000_000 + since.microseconds)
-    if not _MICROS_MIN <= micros <= _MICROS_MAX:
+    if not MICROS_MIN <= micros <= MICROS_MAX:
         raise UsageError(f"{field} lies outside of the years 1 to 9999 in UTC")
     return micros
 
@@ -87,14 +88,9 @@ def datetime_of(micros: int) -> datetime:
         raise OverflowError("the moment lies outside of the years 1 to 9999") from None
 
 
-def is_moment(micros: int) -> bool:
-    """Return whether a datetime can hold this moment."""
-    return _MICROS_MIN <= micros <= _MICROS_MAX
-
-
 def moved_moment(micros: int, by_us: int) -> int:
     """Return the moment this much later, or the last or first one that a datetime can hold."""
-    return max(_MICROS_MIN, min(_MICROS_MAX, micros + by_us))
+    return max(MICROS_MIN, min(MICROS_MAX, micros + by_us))
 
 
 def checked_user_id(user_id: str | None) -> str | None:

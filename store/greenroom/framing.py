@@ -26,9 +26,10 @@ MESSAGES_PER_FRAME = 16
 FULL_FRAME_BYTES = 64 * 1024
 """A frame with several messages is not longer: large ones gain nothing and would wait for each other."""
 
-_ARRAY_BYTES_MAX = 3
+ARRAY_BYTES_MAX = 3
+"""What the array of a frame adds to its messages."""
 
-_encode = msgspec.msgpack.Encoder().encode
+encode = msgspec.msgpack.Encoder().encode
 _header = Struct(">I")
 _header_of = _header.pack
 _length_at = _header.unpack_from
@@ -59,7 +60,7 @@ def encode_frames(messages: Iterable[wire.Frame], frame_bytes_max: int = FRAME_B
 
 def encode_greeting(greeting: wire.Frame) -> bytes:
     """Return the frame of a `Hello`, or of the `Goodbye` that answers one."""
-    payload = _encode(greeting)
+    payload = encode(greeting)
     return _header_of(len(payload)) + payload
 
 
@@ -72,13 +73,13 @@ def append_messages(
     one. Raises LocalProtocolError if a single one is longer than `frame_bytes_max`.
     """
     # Encoding in place (`encode_into`) would save a copy, and takes twice as long for small messages.
-    payload = _encode(messages)
+    payload = encode(messages)
     length = len(payload)
     if length > FULL_FRAME_BYTES or length > frame_bytes_max:
         if len(messages) > 1:
             return False
         if length > frame_bytes_max:
-            raise _too_long(messages[0], length, frame_bytes_max)
+            raise too_long(messages[0], length, frame_bytes_max)
     out += _header_of(length)
     out += payload
     return True
@@ -89,9 +90,9 @@ def encode_message(message: wire.Frame, frame_bytes_max: int = FRAME_BYTES_MAX) 
 
     Raises LocalProtocolError if it is longer than `frame_bytes_max` allows.
     """
-    encoded = _encode(message)
-    if len(encoded) > frame_bytes_max - _ARRAY_BYTES_MAX:
-        raise _too_long(message, len(encoded), frame_bytes_max)
+    encoded = encode(message)
+    if len(encoded) > frame_bytes_max - ARRAY_BYTES_MAX:
+        raise too_long(message, len(encoded), frame_bytes_max)
     return msgspec.Raw(encoded)
 
 
@@ -100,7 +101,7 @@ def join_frames(messages: Sequence[wire.Frame | msgspec.Raw]) -> bytes:
 
     Encode a message that may be too long for a frame with `encode_message`, which refuses it.
     """
-    payload = _encode(messages)
+    payload = encode(messages)
     count = len(messages)
     if count > 1 and (len(payload) > FULL_FRAME_BYTES or count > MESSAGES_PER_FRAME_MAX):
         # In frames about half full: so few are too long because their messages are longer than others.
@@ -110,7 +111,8 @@ def join_frames(messages: Sequence[wire.Frame | msgspec.Raw]) -> bytes:
     return _header_of(len(payload)) + payload
 
 
-def _too_long(message: wire.Frame, length: int, frame_bytes_max: int) -> LocalProtocolError:
+def too_long(message: wire.Frame, length: int, frame_bytes_max: int) -> LocalProtocolError:
+    """Return the error of a message that takes so many bytes alone."""
     kind = type(message).__name__
     return LocalProtocolError(
         f"a {kind} of {length} bytes is over the frame limit of {frame_bytes_max} bytes"

@@ -123,7 +123,10 @@ def locate_if_possible(session_id: str) -> tuple[int, bytes] | None:
     except TypeError:  # no str, as the check below tells
         minted = None
     if minted is not None:  # needs no other check
-        return int(session_id[_POINT], 16), _digest(session_id)
+        # As `_digest` does, without the call: this is done for every operation.
+        hashed = _blank.copy()
+        hashed.update(session_id.encode())
+        return int(session_id[_POINT], 16), hashed.digest()
     digest = digest_if_possible(session_id)
     return None if digest is None else (int.from_bytes(digest[:2], "big"), digest)
 

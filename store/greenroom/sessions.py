@@ -137,12 +137,13 @@ class StoredSession(msgspec.Struct, frozen=True, gc=False):
 
     def session(self) -> SessionData:
         """Return the session with its data decoded. Raises UnreadableSessionError."""
+        # Without the properties: this is done for every read.
         return SessionData(
             session_id=self.session_id,
             user_id=self.user_id,
-            expires=self.expires,
+            expires=datetime_of(self.expires_us),
             data=self.decoded(),
-            created=self.created,
+            created=datetime_of(self.created_us),
             absolute_expires=None if self.absolute_us is None else datetime_of(self.absolute_us),
             label=self.label,
             version=self.version,

@@ -18,7 +18,7 @@ from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.links import Lane, Link, Switchboard
 from greenroom.dialog.operations import AnyOperation, Gathering, Operation, stamp
 from greenroom.errors import LocalProtocolError, UsageError
-from greenroom.framing import FRAME_BYTES_MAX, encode_message
+from greenroom.framing import ARRAY_BYTES_MAX, FRAME_BYTES_MAX, encode, encode_message, too_long
 
 STAMP_BYTES = 32
 """Room left in a first attempt's frame: later attempts carry larger numbers."""
@@ -98,12 +98,12 @@ class Dispatcher:
 
     def send(self, link: Link, request: wire.Frame, limit: int) -> int:
         """Queue a request on a ready link; return its size. Raises UsageError if that is over the limit."""
-        try:
-            encoded = encode_message(request, limit)
-        except LocalProtocolError as error:
-            raise _too_large(error) from None
-        link.out.append(encoded)
+        # As `encode_message` does, without the call: this is done for every request.
+        encoded = encode(request)
         size = len(encoded)
+        if size > limit - ARRAY_BYTES_MAX:
+            raise _too_large(too_long(request, size, limit))
+        link.out.append(msgspec.Raw(encoded))
         if not link.dirty:
             link.dirty = True
             self._board.dirty.append(link)

@@ -33,6 +33,14 @@ class Registry:
 
     def current(self) -> Runner:
         """Return the runner of the running loop. Raises UsageError outside of one."""
+        if "trio" not in sys.modules:
+            # What `running_loop` would do now, without the call: this is done for every operation.
+            try:
+                runner = self._runners.get(asyncio.get_running_loop())
+            except RuntimeError:
+                _raise_no_loop()
+            if runner is not None and not runner.closed:
+                return runner
         key = running_loop()
         runner = self._runners.get(key)
         if runner is None or runner.closed:
