@@ -149,6 +149,7 @@ async def test_an_actor_whose_disk_fails_ends_and_nothing_is_lost(
             disk.set()
             await cluster.healthy()
             await probe.check()
+    assert not list((tmp_path / "data").rglob("damaged")), "a disk that fails is not damaged"
     told = capfd.readouterr().err
     assert "disk_failed" in told
     assert f"exit_status={EXIT_DISK_FAILED}" in told

@@ -1,10 +1,13 @@
-"""Tables of the state of a cluster."""
+"""Tables of the state of a cluster, and of what actors keep on disk."""
+
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from greenroom_cluster.disk.inspecting import KeptDirectory
 from greenroom_cluster.escaping import printable
 from greenroom_cluster.inspection import (
     ALONE,
@@ -111,3 +114,39 @@ def _mebibytes(size: int) -> str:
 
 def _state(state: str) -> Text:
     return Text(printable(STATE_NAMES.get(state, state)), style=_STYLES.get(state, "yellow"))
+
+
+def print_directories(directories: Sequence[KeptDirectory]) -> None:
+    """Print on stdout what actors keep on disk."""
+    console = Console(width=_WIDTH, highlight=False)
+    for each in directories:
+        console.print(
+            Text.assemble(
+                (printable(each.path), "bold"),
+                f": directory {each.directory or '-'} of cluster {printable(each.cluster) or '-'}, "
+                f"mark {each.mark}, {_mebibytes(each.stored_bytes)}",
+                (", in use by a process" if each.in_use else ""),
+            )
+        )
+        if each.damage:
+            console.print(Text(printable(f"damaged: {each.damage}"), style="bold red"))
+        console.print(Text(printable(f"at a start {each.start()}"), style="bold red" if each.moved else ""))
+        if each.shards:
+            table = _table(
+                *("shard", "epoch", "members", "snapshot at", "records", "last record", "committed"),
+                *("open proposal", "size"),
+            )
+            for shard in each.shards:
+                _add_row(
+                    table,
+                    str(shard.shard),
+                    str(shard.epoch),
+                    ", ".join(member[:_INCARNATION_DIGITS] for member in shard.members),
+                    str(shard.snapshot_sequence),
+                    str(shard.records),
+                    f"{shard.last_epoch}/{shard.last_sequence}",
+                    str(shard.committed),
+                    shard.proposal or "-",
+                    _mebibytes(shard.size_bytes),
+                )
+            console.print(table)

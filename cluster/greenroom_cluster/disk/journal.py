@@ -36,8 +36,8 @@ class DiskFailedError(GreenroomError):
     """A write or a sync failed: the process must end, and nothing is tried again."""
 
 
-class _Found(NamedTuple):
-    """A segment by its name."""
+class Found(NamedTuple):
+    """A segment by its name: the number of its first batch, and how often it was written anew."""
 
     first: int
     copy: int
@@ -77,12 +77,17 @@ class Journal:
             raise
 
     def _open(self) -> None:
-        segments = _segments(self.directory)
+        segments = found_segments(self.directory)
+        counting = {found.path for found in segments}
+        for path in self.directory.glob("log-*.db"):
+            if path not in counting:
+                remove_segment(path)
         self._tail: list[Batch] = []
         self.appended = self.synced = 0
         if segments:
             newest = segments.pop()
-            self._tail = believable(read_segment(newest.path), newest.first, self._noted())
+            synced = noted(os.pread(self._note, _NOTE.size, 0))
+            self._tail = believable(read_segment(newest.path), newest.first, synced)
             self.appended = self.synced = newest.first + len(self._tail) - 1
             if self._tail:
                 segments.append(self._written_anew(newest))
@@ -107,10 +112,10 @@ class Journal:
         followers = [found.first for found in self._sealed[1:]] + [self._segment.first]
         for found, follower in zip(self._read, followers, strict=False):
             for batch in believable(read_segment(found.path), found.first, follower - 1):
-                yield from _entries(batch)
+                yield from entries_of(batch)
         tail, self._tail, self._read = self._tail, [], []
         for batch in tail:
-            yield from _entries(batch)
+            yield from entries_of(batch)
 
     def append(self, entries: tuple[Entry, ...]) -> int:
         """Write entries as one batch, and return its number."""
@@ -186,9 +191,9 @@ class Journal:
             self._fail(error)
             raise DiskFailedError(self._failure) from error
 
-    def _written_anew(self, found: _Found) -> _Found:
+    def _written_anew(self, found: Found) -> Found:
         """Write what is believed of a segment as its next copy, which counts from when its name is synced."""
-        copy = _Found(found.first, found.copy + 1, _path(self.directory, found.first, found.copy + 1))
+        copy = Found(found.first, found.copy + 1, _path(self.directory, found.first, found.copy + 1))
         fresh = self.directory / "next.db"
         remove_segment(fresh)
         segment = Segment(fresh, found.first)
@@ -208,7 +213,7 @@ class Journal:
         """Go on in the next segment, and seal the full one meanwhile: that takes long."""
         self._wait_sealed()
         full = self._segment
-        self._sealed.append(_Found(full.first, 0, full.path))
+        self._sealed.append(Found(full.first, 0, full.path))
         self._weigh()
         self._segment = self._begun()
         self._sealing = Thread(target=self._seal, args=(full,), name="sealing", daemon=True)
@@ -225,13 +230,6 @@ class Journal:
         if self._sealing is not None:
             self._sealing.join()
             self._sealing = None
-
-    def _noted(self) -> int:
-        data = os.pread(self._note, _NOTE.size, 0)
-        if len(data) < _NOTE.size:
-            return 0
-        number, checksum = _NOTE.unpack(data)
-        return int(number) if checksum == zlib.crc32(data[:8]) else 0
 
     def _weigh(self) -> None:
         self._sealed_bytes = sum(segment_bytes(found.path) for found in self._sealed)
@@ -250,24 +248,29 @@ class Journal:
         )
 
 
-def _entries(batch: Batch) -> tuple[Entry, ...]:
+def found_segments(directory: Path) -> list[Found]:
+    """Return the segments in a directory in their order; of several copies of one the newest counts."""
+    by_first: dict[int, Found] = {}
+    for path in sorted(directory.glob("log-*.db")):
+        _, first, copy = path.stem.split("-")
+        by_first[int(first)] = Found(int(first), int(copy), path)
+    return [by_first[first] for first in sorted(by_first)]
+
+
+def noted(note: bytes) -> int:
+    """Return what the file `synced` says; 0 if that is nothing."""
+    if len(note) < _NOTE.size:
+        return 0
+    number, checksum = _NOTE.unpack(note[: _NOTE.size])
+    return int(number) if checksum == zlib.crc32(note[:8]) else 0
+
+
+def entries_of(batch: Batch) -> tuple[Entry, ...]:
+    """Return the entries of a batch. Raises DamagedError if these are none."""
     try:
         return decode_entries(batch.body)
     except msgspec.MsgspecError as error:
         raise DamagedError(f"batch {batch.number} holds what this release cannot read: {error}") from error
-
-
-def _segments(directory: Path) -> list[_Found]:
-    """Return the segments in their order; of several copies of one the newest counts, and the others go."""
-    by_first: dict[int, _Found] = {}
-    for path in sorted(directory.glob("log-*.db")):
-        _, first, copy = path.stem.split("-")
-        found = _Found(int(first), int(copy), path)
-        former = by_first.get(found.first)
-        if former is not None:
-            remove_segment(former.path)
-        by_first[found.first] = found
-    return [by_first[first] for first in sorted(by_first)]
 
 
 def _path(directory: Path, first: int, copy: int) -> Path:

@@ -15,6 +15,8 @@ from pathlib import Path
 APPLICATION_ID = 0x47524A31
 """Marks the database as a segment: "GRJ1"."""
 
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
+"""A file that is none of SQLite's, or lacks the table, has lost what was there."""
 _CREATE = "CREATE TABLE batch (number INTEGER PRIMARY KEY, data BLOB NOT NULL)"
 _INSERT = "INSERT INTO batch VALUES (?, ?)"
 
@@ -81,14 +83,21 @@ class Segment:
 
 
 def read_segment(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the number and bytes of each batch, by number. Ends early where SQLite finds the file damaged."""
+    """Yield the number and bytes of each batch, by number. Ends early where SQLite finds the file damaged.
+
+    Raises sqlite3.Error if it cannot be read for another reason: a disk that is full is no damage.
+    """
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.text_factory = bytes
         try:
             (application_id,) = connection.execute("PRAGMA application_id").fetchone()
             if application_id == APPLICATION_ID:
-                yield from connection.execute("SELECT number, data FROM batch ORDER BY number")
-        except sqlite3.DatabaseError:
-            return
+                for number, data in connection.execute("SELECT number, data FROM batch ORDER BY number"):
+                    # In a damaged page a value may have any type.
+                    yield number, data if isinstance(data, bytes) else b""
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF not in _DAMAGE:
+                raise
 
 
 def remove_segment(path: Path) -> None:

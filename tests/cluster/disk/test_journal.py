@@ -40,7 +40,8 @@ def filled(directory: Path, count: int, *, begin: int = 1, **options: Any) -> Jo
 
 def killed(journal: Journal, to: Path) -> Path:
     """Return a copy of the directory as a kill leaves it: the kernel has all of it, and nothing is sealed."""
-    shutil.copytree(journal.directory, to, dirs_exist_ok=True)
+    journal._wait_sealed()
+    shutil.copytree(journal.directory, to)
     return to
 
 
@@ -189,6 +190,27 @@ def test_a_sealed_segment_must_be_whole(tmp_path: Path) -> None:
     second.write_bytes(content)
     with pytest.raises(DamagedError):
         held(tmp_path / "d")
+
+
+def test_no_changed_byte_of_a_file_goes_unseen(tmp_path: Path) -> None:
+    filled(tmp_path / "d", 20).close()
+    [log] = (tmp_path / "d").glob("log-*.db")
+    content = log.read_bytes()
+    seen = set()
+    for place in range(0, len(content), STEP):
+        for change in (0x01, 0xFF):
+            changed = bytearray(content)
+            changed[place] ^= change
+            work = tmp_path / "work"
+            shutil.rmtree(work, ignore_errors=True)
+            shutil.copytree(tmp_path / "d", work)
+            (work / log.name).write_bytes(changed)
+            try:
+                assert held(work) == [entry(number) for number in range(1, 21)]
+                seen.add("whole")
+            except DamagedError:
+                seen.add("damaged")
+    assert seen == {"whole", "damaged"}
 
 
 @pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), OSError(28, "No space left")])

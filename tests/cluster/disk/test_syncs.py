@@ -85,6 +85,31 @@ def test_a_full_segment_is_synced_before_the_next_begins(tmp_path: Path, mode: s
     one.end()
 
 
+def test_a_full_disk_at_the_start_is_no_damage(tmp_path: Path) -> None:
+    """SQLite needs room even to read a log; what cannot be read for lack of it is still there."""
+    script = """
+    import resource, shutil, signal
+    append(5)
+    shutil.copytree(sys.argv[1], sys.argv[1] + "-killed")
+    journal.close()
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (0, limits[0]):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+        try:
+            again = Journal(Directory(Path(sys.argv[1] + "-killed")))
+        except DiskFailedError as error:
+            ask(f"failed: {error}")
+        else:
+            ask(str(len(list(again.entries()))))
+    """
+    one = Journaling(tmp_path, "fsync", script)
+    assert one.heard() == "opened"
+    assert one.go().startswith("failed: writing to")
+    assert one.go() == "5"
+    one.end()
+
+
 @pytest.mark.parametrize("fault", ["sync", "write"])
 @pytest.mark.parametrize("mode", ["fsync", "interval"])
 def test_an_error_of_the_disk_is_final(tmp_path: Path, mode: str, fault: str) -> None:
