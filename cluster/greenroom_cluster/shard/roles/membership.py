@@ -149,6 +149,9 @@ class Membership:
             self._propose_removal([recipient.pair.peer for recipient, _ in gone], gone[0][1], now_ns)
             self._stop_draining()
             return
+        replication = self._replication
+        if self._copy.unsettled or (replication.behind and not replication.copy_first):
+            return  # what it will commit without asking anybody, a joiner might lack
         self._follow_plan(now_ns)
 
     def _lost(self, recipient: Recipient, now_ns: int) -> str | None:
