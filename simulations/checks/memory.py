@@ -48,7 +48,7 @@ class MemoryOracle:
         self._steps[actor] = steps + 1
         if steps % LOOK_EVERY or self._stage.healing:
             return
-        replicas = [replica for replica in actor.host.replicas if replica is not None]
+        replicas = [replica for replica in actor.host.replicas if replica is not None] + actor.host.found
         held = sum(map(held_bytes, replicas))
         bound = actor.host_settings.memory_bytes_max
         # Bounds are so small here that what others add before they are told of this one's room shows.

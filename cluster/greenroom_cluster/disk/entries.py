@@ -95,14 +95,7 @@ class Left(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=7):
     shard: int
 
 
-class Dropped(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=9):
-    """A record that is not committed was dropped by an operator: it stands, and changes nothing."""
-
-    shard: int
-    sequence: int
-
-
-Entry: TypeAlias = Logged | Cut | Committed | Configured | Proposed | Chunk | Based | Left | Dropped
+Entry: TypeAlias = Logged | Cut | Committed | Configured | Proposed | Chunk | Based | Left
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(tuple[Entry, ...])

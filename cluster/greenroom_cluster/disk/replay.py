@@ -11,14 +11,13 @@ from greenroom_cluster.disk.entries import (
     Committed,
     Configured,
     Cut,
-    Dropped,
     Entry,
     Left,
     Logged,
     Proposed,
     Rung,
 )
-from greenroom_cluster.shard.state.records import ForgetClients, Record
+from greenroom_cluster.shard.state.records import Record
 
 
 class DiskCopy:
@@ -91,22 +90,12 @@ class DiskCopy:
         self.cut(first - 1)
         self.records.extend(records)
 
-    def drop(self, sequence: int) -> None:
-        """Have a record change nothing."""
-        place = sequence - self.from_sequence - 1
-        if 0 <= place < len(self.records):
-            dropped = self.records[place]
-            nothing = ForgetClients((), 0)
-            self.records[place] = Record(dropped.epoch, sequence, dropped.time_us, b"", nothing)
-
-    def take(self, entry: Logged | Cut | Committed | Configured | Proposed | Dropped) -> None:
+    def take(self, entry: Logged | Cut | Committed | Configured | Proposed) -> None:
         """Take in what concerns the log or the configuration. Raises DamagedError if it cannot follow."""
         if isinstance(entry, Logged):
             self.log(entry.records)
         elif isinstance(entry, Cut):
             self.cut(entry.after)
-        elif isinstance(entry, Dropped):
-            self.drop(entry.sequence)
         elif isinstance(entry, Committed):
             self.committed = max(self.committed, min(entry.sequence, self.appended))
         elif isinstance(entry, Configured):

@@ -11,6 +11,7 @@ from greenroom_cluster.shard.disk_log import Base, DiskLog
 from greenroom_cluster.shard.effects import DropBefore
 from greenroom_cluster.shard.joining.snapshot import SnapshotSender
 from greenroom_cluster.shard.roles.role import Role
+from greenroom_cluster.shard.state.copy import Copy
 
 LOG_PER_STATE = 1.8
 """How much of the log there may be for each byte of state before it is compacted."""
@@ -46,7 +47,7 @@ class Compaction:
         if writing is not None and writing.position <= disk.synced_position:
             self._write_more(writing)
         elif writing is None and self._is_due():
-            self._begin()
+            self._begin_oldest()
         if disk.rebased:
             disk.rebased = False
             self._drop()
@@ -80,11 +81,20 @@ class Compaction:
             return False
         return taken > LOG_PER_STATE * sum(base.copy.table.stored_bytes for base in disk.bases.values())
 
-    def _begin(self) -> None:
+    def rebase(self, copy: Copy) -> None:
+        """Write a whole snapshot in this step, so that no record up to now is read again."""
+        self._begin(copy)
+        writing = self._writing
+        while writing is not None and not writing.sender.finished:
+            self._write_more(writing)
+
+    def _begin_oldest(self) -> None:
+        copy = min(self._disk.bases.values(), key=lambda base: base.given_bytes).copy
+        if copy.role is not Role.JOINING:  # which may not be whole yet
+            self._begin(copy)
+
+    def _begin(self, copy: Copy) -> None:
         disk, settings = self._disk, self._context.settings
-        copy = min(disk.bases.values(), key=lambda base: base.given_bytes).copy
-        if copy.role is Role.JOINING:
-            return  # it may not be whole yet
         last = (copy.last_epoch, copy.committed)
         sender = SnapshotSender(copy.shard, copy.epoch, 0, last, copy.table, settings.chunk_bytes)
         writing = self._writing = _Writing(Base(copy, disk.mark, disk.given_bytes), sender)

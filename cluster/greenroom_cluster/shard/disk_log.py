@@ -24,7 +24,6 @@ from greenroom_cluster.disk.entries import (
     Chunk,
     Configured,
     Cut,
-    Dropped,
     Entry,
     Left,
     Logged,
@@ -163,10 +162,6 @@ class DiskLog:
     def cut(self, shard: int, after: int) -> None:
         """Write that the records of a shard after a number are void."""
         self.enter(Cut(shard, after))
-
-    def drop(self, shard: int, sequence: int) -> None:
-        """Write that a record was dropped by an operator."""
-        self.enter(Dropped(shard, sequence))
 
     def leave(self, copy: Copy) -> None:
         """Write that a copy was given up."""

@@ -16,7 +16,6 @@ from typing import Any
 from greenroom.cluster_map import ClusterMap, ShardEntry
 from greenroom.errors import InvariantError
 from greenroom_cluster.shard.clients.requests import Requests
-from greenroom_cluster.shard.compaction import Compaction
 from greenroom_cluster.shard.context import Context, OpenProposal
 from greenroom_cluster.shard.disk_log import DiskLog, Stable
 from greenroom_cluster.shard.effects import HostEffect
@@ -77,7 +76,6 @@ class Host:
         self._requests = Requests(self._replicas)
         self._starting: dict[int, OpenProposal] = {}
         self._recovery = self._replicas.recovery
-        self._compaction = None if self._disk is None else Compaction(self._context, self._disk)
         for copy in () if disk is None else disk.copies.values():
             self._recovery.find(copy)
         self._manage_due_ns = 0
@@ -112,6 +110,11 @@ class Host:
     def replicas(self) -> list[Replica | None]:
         """The replicas by shard, None where this actor has none. For inspection only."""
         return self._replicas.by_shard
+
+    @property
+    def found(self) -> list[Replica]:
+        """The copies found on disk that have no role yet. For inspection only."""
+        return self._recovery.replicas
 
     def clock_us(self, now_ns: int, wall_us: int) -> int:
         """Return the time by which sessions end here; it follows the host's clock only slowly.
@@ -185,8 +188,8 @@ class Host:
         assert self._disk is not None
         self._disk.synced(now_ns, event.position, event.mark)
         self._go_on(now_ns, wall_us)
-        if self._compaction is not None:
-            self._compaction.step()
+        assert self._resources.compaction is not None
+        self._resources.compaction.step()
 
     def _go_on(self, now_ns: int, wall_us: int) -> None:
         """Commit what has become stable here, and serve under configurations that have."""

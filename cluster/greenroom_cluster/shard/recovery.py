@@ -53,9 +53,9 @@ class Recovery:
         replica.count_now()
 
     @property
-    def shards(self) -> list[int]:
-        """The shards of which there is a copy that has no role yet."""
-        return list(self._found)
+    def replicas(self) -> list[Replica]:
+        """The copies that have no role yet."""
+        return [found.replica for found in self._found.values()]
 
     def newer_than(self, shard: int, entry: ShardEntry) -> bool:
         """Whether the disk knows a later configuration than the map, which must be an older copy."""
@@ -117,8 +117,7 @@ class Recovery:
         del self._found[shard]
         replica = found.replica
         replica.since_ns = now_ns
-        # Here alone a wall clock far ahead is believed: the time without power is not to be slewed away.
-        replica.clock.heard(wall_us, now_ns)
+        replica.clock.resume(now_ns, wall_us)
         return replica
 
     def on_decision(self, decision: Decision) -> None:

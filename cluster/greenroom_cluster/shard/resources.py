@@ -1,5 +1,6 @@
 """What the replicas of one actor share. Each part of a replica takes from it what it needs."""
 
+from greenroom_cluster.shard.compaction import Compaction
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.disk_log import DiskLog
 from greenroom_cluster.shard.joining.slots import JoinSlots
@@ -41,13 +42,14 @@ class Evictions:
 
 
 class Resources:
-    """What replicas share beside the context. `disk` is None if nothing is kept on one."""
+    """What replicas share beside the context. `disk` and `compaction` are None if nothing is kept on one."""
 
-    __slots__ = ("context", "disk", "evictions", "joins", "memory", "opening", "pairs", "step")
+    __slots__ = ("compaction", "context", "disk", "evictions", "joins", "memory", "opening", "pairs", "step")
 
     def __init__(self, context: Context, mark: Mark, disk: DiskLog | None = None) -> None:
         self.context = context
         self.disk = disk
+        self.compaction = None if disk is None else Compaction(context, disk)
         self.step = Step(context.settings, mark)
         self.memory = Memory(context.settings, context.slot)
         self.pairs = Pairs(context, self.memory)

@@ -340,7 +340,7 @@ def test_no_claim_while_a_member_lives() -> None:
     probe.configure(2, (C, B), wanted="ab", dead="c")
     probe.synced()
     assert probe.proposals() == []
-    assert probe.host._recovery.shards == [0]
+    assert len(probe.host.found) == 1
 
 
 def test_a_copy_is_given_up_once_the_shard_went_on_without_it() -> None:
@@ -348,7 +348,7 @@ def test_a_copy_is_given_up_once_the_shard_went_on_without_it() -> None:
     before.become_primary()
     probe = restart(before)
     probe.configure(3, (B,), wanted="bd", dead="c")
-    assert probe.host._recovery.shards == []
+    assert probe.host.found == []
     assert probe.entries[-1] == Left(0)
     assert probe.replayed() == {}
 
@@ -361,7 +361,7 @@ def test_a_copy_that_is_later_than_the_map_is_kept() -> None:
     probe.configure(0, wanted="a")
     probe.synced()
     assert probe.proposals() == []
-    assert probe.host._recovery.shards == [0]
+    assert len(probe.host.found) == 1
 
 
 def test_a_snapshot_takes_the_place_of_what_the_disk_had() -> None:
@@ -372,7 +372,7 @@ def test_a_snapshot_takes_the_place_of_what_the_disk_had() -> None:
     probe.configure(3, (B,), wanted="ba", dead="c")
     probe.hear(B, chunk(epoch=3))
     probe.synced()
-    assert probe.host._recovery.shards == []
+    assert probe.host.found == []
     assert probe.replayed()[0].from_sequence == 10
 
 
@@ -388,6 +388,43 @@ def test_a_recovered_copy_stops_before_a_suspect() -> None:
     probe.synced()
     assert probe.replica is not None
     assert (probe.replica.role.value, probe.replica.committed) == ("suspended", 11)
+
+
+def test_a_record_that_was_dropped_is_not_read_again() -> None:
+    before = DurableProbe()
+    before.become_backup()
+    before.hear(B, prepare(11, 12, 13))
+    before.synced()
+    suspect = SuspectRecord(B, 2, 12)
+    before.configure(2, (B, ME), wanted="ba", dead="b", suspect=suspect)
+    before.synced()
+    nonce = before.proposal("takeover").nonce
+    before.configure(3, (ME,), nonce=nonce, wanted="ba", dead="b", suspect=suspect)
+    before.synced()
+    before.ask(wire.DropRecord(9, 0, 2, 12))
+    before.synced()
+    probe = restart(before)
+    claim = recovered(probe, (C,), epoch=3)
+    probe.configure(4, (ME,), nonce=claim.nonce, wanted="ab", dead="cb", suspect=suspect)
+    probe.synced()
+    assert probe.replica is not None
+    assert (probe.replica.role.value, probe.replica.committed) == ("primary", 13)
+    assert len(probe.replica.table.sessions) == 1
+
+
+@pytest.mark.parametrize(("offset_us", "shown_us"), [(3_600_000_000, 3_600_000_000), (-20_000_000, 0)])
+def test_time_goes_on_from_what_was_seen(offset_us: int, shown_us: int) -> None:
+    """However long the host has been up, and whatever its wall clock shows."""
+    before = DurableProbe()
+    before.start_alone()
+    before.ask(create(1))
+    before.synced()
+    probe = restart(before)
+    probe.wall_us += offset_us
+    claim = recovered(probe)
+    probe.configure(2, (ME,), nonce=claim.nonce, wanted="ab", dead="cb")
+    probe.synced()
+    assert probe.host.clock_us(probe.now_ns, probe.wall_us) == WALL_US + shown_us
 
 
 def test_a_refused_claim_is_made_again_under_another_nonce() -> None:

@@ -220,9 +220,10 @@ class Replica(Copy):
         assert self.suspension is not None
         (record,) = self.log.take(self.committed, self.committed + 1)
         self.committed, self.last_epoch = record.sequence, record.epoch
-        if self.resources.disk is not None:
-            self.resources.disk.drop(self.shard, record.sequence)
         self.suspension.refuse_for_good(self.table.clients)
+        if self.resources.compaction is not None:
+            # A snapshot behind the record, so that no start finds it again.
+            self.resources.compaction.rebase(self)
         reason = f"record {record.sequence} was dropped by an operator"
         self._become_serving(now_ns, wall_us, reason, copy_first=True)
 

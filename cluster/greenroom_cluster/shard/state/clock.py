@@ -35,6 +35,15 @@ class ShardClock:
             self._last_us = time_us
             self._at_ns = now_ns
 
+    def resume(self, now_ns: int, wall_us: int) -> None:
+        """Go on after a time of unknown length without power, when the time last seen is on disk.
+
+        Here alone a wall clock far ahead is believed: else that time would be slewed away. How long it was
+        is not known if the wall clock is behind; then sessions live that much longer.
+        """
+        self._last_us = max(self._last_us, wall_us)
+        self._at_ns = now_ns
+
     def shown(self, now_ns: int, wall_us: int) -> int:
         """Return what `read` would, without counting as given out."""
         return copy(self).read(now_ns, wall_us)
