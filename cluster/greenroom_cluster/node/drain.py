@@ -39,7 +39,7 @@ class Drain:
     def hint(self, now_ns: int) -> str:
         """Return, for an operator, why the node still holds shards."""
         if not self.others_up:
-            return "no other node is up: the sessions that only this node holds are lost"
+            return "no other node is up: the sessions that only this node holds are lost, if not on its disk"
         if now_ns >= self._until_ns:
             return "a longer --drain-seconds may help"
         return "a second signal ended the wait"
