@@ -4,6 +4,7 @@ One step takes everything that one read brought. The clock is read after that re
 by it. Effects that others wait for are performed first. Subclasses provide connections, timers and the log.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
@@ -63,6 +64,8 @@ class CoreRunner(ABC, Generic[PeerLine]):
         self._wall_us = wall_us
         self._outbox: Outbox[PeerLine, Replies] = Outbox()
         self._failed = False
+        # Later deadlines need no `_rearm`. A subclass that knows when it wakes may set it.
+        self._armed_ns: float = math.inf
         self._write: Callable[[list[DiskEffect]], None] | None = None
 
     def write_with(self, write: Callable[[list[DiskEffect]], None]) -> None:
@@ -107,7 +110,8 @@ class CoreRunner(ABC, Generic[PeerLine]):
 
         Returns False if the connection is left over from a broken link, and is to be ended.
         """
-        if not self.note_peer(peer, number, line, bulk=are_bulk(messages)):
+        ended = self._outbox.heard(peer, number, line, bulk=are_bulk(messages))
+        if ended is not None and not self._end_older(ended, line):
             return False
         self.step(PeerMessages(peer, messages))
         return True
@@ -118,8 +122,9 @@ class CoreRunner(ABC, Generic[PeerLine]):
         Returns False if the peer has used a newer one already.
         """
         ended = self._outbox.heard(peer, number, line, bulk=bulk)
-        if ended is None:
-            return True
+        return ended is None or self._end_older(ended, line)
+
+    def _end_older(self, ended: PeerLine, line: PeerLine) -> bool:
         if ended is line:
             return False
         ended.abort("the peer opened a newer connection")
@@ -162,7 +167,8 @@ class CoreRunner(ABC, Generic[PeerLine]):
             self._failed = True
             self._fail(event, error)
             return
-        self._rearm(deadline_ns)
+        if deadline_ns < self._armed_ns:
+            self._rearm(deadline_ns)
         ended_ns = self._now_ns()
         spent_ns = ended_ns - began_ns
         if spent_ns > LONG_STEP_NS:

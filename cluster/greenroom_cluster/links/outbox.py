@@ -34,12 +34,18 @@ _BULK_REPLIES = frozenset({SnapshotOk, SnapshotRefused})
 
 def are_bulk(messages: Sequence[Any]) -> bool:
     """Return whether these came on a connection for snapshots."""
-    return any(type(message) is SnapshotChunk for message in messages)
+    for message in messages:  # noqa: SIM110  `any` takes a generator, which costs more than the few messages
+        if type(message) is SnapshotChunk:
+            return True
+    return False
 
 
 def farewell(messages: Sequence[Any]) -> wire.Goodbye | None:
     """Return the goodbye among what a peer answers: it ends the link, and nothing beside it counts."""
-    return next((message for message in messages if type(message) is wire.Goodbye), None)
+    for message in messages:
+        if type(message) is wire.Goodbye:
+            return message
+    return None
 
 
 class Line(Protocol):
@@ -166,13 +172,15 @@ class Outbox(Generic[PeerLine, ClientLine]):
         rare: Rare[PeerLine] | None = None
         to_peers: dict[PeerLine, Letters] = {}
         replies: dict[int, Letters] = {}
+        number = -1
+        letters: Letters = []
         for effect in effects:
             if isinstance(effect, ReplyToClient):
-                messages = replies.get(effect.connection)
-                if messages is None:
-                    replies[effect.connection] = [effect.message]
-                else:
-                    messages.append(effect.message)
+                # Most often all replies of a step go to one connection.
+                if effect.connection != number:
+                    number = effect.connection
+                    letters = replies.setdefault(number, [])
+                letters.append(effect.message)
                 continue
             if isinstance(effect, Send):
                 link = self._links.get((effect.peer, effect.bulk))
@@ -194,10 +202,9 @@ class Outbox(Generic[PeerLine, ClientLine]):
                     to_peers[line] = [effect.message]
                 else:
                     messages.append(effect.message)
-        clients = self._clients
         to_clients: list[tuple[ClientLine, Letters]] = []
         for number, letters in replies.items():
-            client = clients.get(number)
+            client = self._clients.get(number)
             if client is not None:
                 to_clients.append((client, letters))
         return rare, to_peers, to_clients

@@ -181,6 +181,14 @@ class FramedConnection(FrameReader):
         """Encode and queue; once much is queued, leave the rest unencoded."""
         chunk = bytearray()
         first, count = 0, len(messages)
+        # The usual, without the bookkeeping: one frame that holds them all.
+        if count <= self._together == MESSAGES_PER_FRAME:
+            if self._append(chunk, messages):
+                self._queue(chunk)
+                return
+            if self._ended is not None:
+                return
+            self._together = 1
         while first < count:
             together = messages[first : first + self._together]
             before = len(chunk)

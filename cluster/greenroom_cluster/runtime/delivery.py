@@ -83,7 +83,9 @@ class Delivery:
     def _receive(self) -> None:
         """Read once and pass the messages on."""
         try:
-            messages, self._rest = _split(self._connection.receive_nowait())
+            messages = self._connection.receive_nowait()
+            if len(messages) > MESSAGES_PER_CALL_MAX:
+                messages, self._rest = _split(messages)
             if messages:
                 self._handle(messages)
                 if self._rest or (self._patient and self._connection.crowded):

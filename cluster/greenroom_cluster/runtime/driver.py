@@ -64,7 +64,7 @@ class Driver(CoreRunner[FramedConnection]):
         self._links: Links | None = None
         self._make_proposals: Callable[[list[Proposal]], None] | None = None
         self.roles = RoleReport()
-        self._armed_ns: float = -math.inf
+        self._armed_ns = -math.inf
         self._wake = trio.Event()
 
     def connect_with(self, links: Links, propose: Callable[[list[Proposal]], None]) -> None:
@@ -105,8 +105,7 @@ class Driver(CoreRunner[FramedConnection]):
             self._leave(EXIT_CORE_FAILED)
 
     def _rearm(self, deadline_ns: int) -> None:
-        if deadline_ns < self._armed_ns:
-            self._wake.set()
+        self._wake.set()
 
     def _took_long(self, event: HostInput, spent_ns: int, charged: Sequence[str]) -> None:
         if spent_ns < SLOW_NS:

@@ -1,6 +1,7 @@
 """Messages between actors: which pairs and replicas get them, and what is replied."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from greenroom_cluster.shard.effects import ReplyToPeer
@@ -20,6 +21,8 @@ from greenroom_cluster.shard.roles.accepts import deliver
 from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replicas import Replicas
 from greenroom_cluster.shard.roles.role import InputKind
+
+_shard_of = attrgetter("shard")
 
 
 class Peers:
@@ -53,7 +56,7 @@ class Peers:
         entries = message.entries
         left = deliver(
             self._replicas,
-            [entry.shard for entry in entries],
+            map(_shard_of, entries),
             now_ns,
             wall_us,
             peer,

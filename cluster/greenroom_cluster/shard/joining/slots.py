@@ -10,14 +10,17 @@ from greenroom_cluster.shard.settings import HostSettings
 
 
 class JoinSlots:
-    """The joins under way from one actor, by peer. `begun` counts all that ever were."""
+    """The joins under way from one actor, by peer. `begun` counts all that ever were.
+
+    `renewed` holds the peers for which `take_turn` may have something.
+    """
 
     def __init__(self, settings: HostSettings) -> None:
         self._settings = settings
         self.begun = 0
         self._taken: dict[bytes, int] = {}
         self._waiting: dict[bytes, dict[int, None]] = {}
-        self._renewed: dict[bytes, None] = {}
+        self.renewed: dict[bytes, None] = {}
 
     @property
     def taken(self) -> int:
@@ -40,7 +43,7 @@ class JoinSlots:
         if left:
             self._taken[peer] = left
         if joined:
-            self._renewed[peer] = None
+            self.renewed[peer] = None
 
     def wait(self, peer: bytes, shard: int) -> None:
         """Remember a shard that waits to begin a join to this peer."""
@@ -53,8 +56,8 @@ class JoinSlots:
 
     def take_turn(self) -> int | None:
         """Return the next shard that may begin after a join succeeded, if any waits."""
-        while self._renewed:
-            peer = next(iter(self._renewed))
+        while self.renewed:
+            peer = next(iter(self.renewed))
             waiting = self._waiting.get(peer)
             if waiting and self.free(peer):
                 shard = next(iter(waiting))
@@ -62,5 +65,5 @@ class JoinSlots:
                 return shard
             if not waiting:
                 self._waiting.pop(peer, None)
-            del self._renewed[peer]
+            del self.renewed[peer]
         return None
