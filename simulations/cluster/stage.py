@@ -70,9 +70,18 @@ def _clock_slack_ns(plan: Plan) -> int:
     ahead = 0.2 + max((0, *plan.walls_ms)) / 1e3
     for fault in plan.faults:
         if fault.kind == "jump wall clock" and fault.amount > 0:
-            # What is far ahead is not believed, but followed a tenth faster.
-            ahead += fault.amount if fault.amount <= BELIEVED_AHEAD_US / 1e6 else 0.1 * plan.seconds + 1.0
+            # What is far ahead is not believed, but followed a tenth faster; from disk it is believed.
+            believed = plan.durability or fault.amount <= BELIEVED_AHEAD_US / 1e6
+            ahead += fault.amount if believed else 0.1 * plan.seconds + 1.0
     return int(ahead * SECOND)
+
+
+def _clock_lag_ns(plan: Plan) -> int:
+    """Return by how much shard time may be late beside its drift: from disk a shard may get another clock."""
+    if not plan.durability:
+        return 0
+    jumps = [fault.amount for fault in plan.faults if fault.kind == "jump wall clock"]
+    return int(sum(map(abs, jumps)) * SECOND)
 
 
 class Stage:
@@ -97,6 +106,7 @@ class Stage:
         self.ready_ns = 0
         self.began_ns = ORIGIN_NS
         self.clock_slack_ns = _clock_slack_ns(plan)
+        self.clock_lag_ns = _clock_lag_ns(plan)
         self._trace_digest = hashlib.blake2b(digest_size=16)
         self.recording = Recording()
         self.settings = HostSettings(

@@ -247,7 +247,7 @@ class Workload:
         if session is None or absolute_ns is None:
             return
         late_ns = entry.invoked_ns - absolute_ns
-        if late_ns > 1_000_000_000 + (entry.invoked_ns - ORIGIN_NS) // 7:
+        if late_ns > 1_000_000_000 + (entry.invoked_ns - ORIGIN_NS) // 7 + self.stage.clock_lag_ns:
             self.stage.violate("expired", f"{session.name} was seen {late_ns / 1e9:.1f} s after its deadline")
 
     def _request(self, client: ClientProcess, action: Action, entry: Entry) -> tuple[Any, kinds.Kind]:
