@@ -55,7 +55,7 @@ class LossOracle:
             if not entry.directory or incarnation in before.actors:
                 continue
             floor = self._floors.get(entry.directory, 0)
-            if entry.mark <= floor and _counts(entry.directory, before):
+            if entry.mark < floor and _counts(entry.directory, before):
                 name = self._stage.name_of(incarnation)
                 self._stage.violate("stale", f"{name} was entered with mark {entry.mark}, after {floor}")
             self._floors[entry.directory] = entry.mark

@@ -2,8 +2,8 @@
 
 A batch is written (the kernel has it: it survives the end of the process) and later synced (it survives a
 power cut). A power cut keeps a prefix of what was written and not synced. A thread syncs one batch at a time:
-what comes meanwhile is the next. Opening a directory makes all that it shows stable, and adds a batch of its
-own, so the mark, which is the number of the newest synced batch, rises with it.
+what comes meanwhile is the next. Opening a directory makes all that it shows stable. The mark is the number
+of the newest synced batch.
 """
 
 from collections.abc import Callable
@@ -74,7 +74,6 @@ class Directory:
             raise InUseError(self.place)
         self.owner = process
         entries = [entry for body in self.batches.values() for entry in decode_entries(body)]
-        self.write(())
         self.synced = self.newest
         return entries
 

@@ -148,9 +148,8 @@ class Draft:
         self.report_dead(self.buried)
 
     def is_older_copy(self, actor: ActorEntry) -> bool:
-        """Whether its directory has come no further than it was seen before: it rises when it is opened."""
-        floor = self.floors.get(actor.directory)
-        return floor is not None and actor.mark <= floor
+        """Whether its directory has come less far than was seen of it before."""
+        return actor.mark < self.floors.get(actor.directory, 0)
 
     def _older_copy(self, actor: ActorEntry) -> str:
         return (

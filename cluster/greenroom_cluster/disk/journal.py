@@ -5,8 +5,8 @@
 
 Opening writes the newest segment anew, as its next copy, and syncs that before anything is told of what was
 read. What the kernel shows of a file need not be on the disk: after a kill it holds writes that were never
-synced, and after a failed sync pages that no later sync will write. Then it writes a batch of its own, so
-that the number of the newest batch tells a directory from a copy that was made before.
+synced, and after a failed sync pages that no later sync will write. It adds no batch: the number of the
+newest tells a directory from a copy made before, and must not rise by opening that again and again.
 """
 
 import os
@@ -96,8 +96,6 @@ class Journal:
         self._read = segments[: -1 if self._tail else None]
         self._weigh()
         self._segment = self._begun()
-        self._append(())
-        self._sync()
 
     @property
     def stored_bytes(self) -> int:

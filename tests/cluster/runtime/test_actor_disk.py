@@ -35,9 +35,9 @@ def filled(directory: Path) -> OpenedDisk:
 
 def test_an_empty_directory_holds_nothing(tmp_path: Path) -> None:
     opened = open_disk(tmp_path / "d")
-    assert (opened.stable.copies, opened.stable.durability, opened.stable.mark) == ({}, "fsync", 1)
+    assert (opened.stable.copies, opened.stable.durability, opened.stable.mark) == ({}, "fsync", 0)
     assert opened.standing.durability == "fsync"
-    assert opened.standing.mark == 1
+    assert opened.standing.mark == 0
     assert len(opened.standing.directory) == 16
     opened.journal.close()
 
@@ -48,7 +48,7 @@ def test_what_was_kept_is_read(tmp_path: Path) -> None:
         again = open_disk(tmp_path / "d", incarnation=b"b" * 16)
     assert again.stable.copies[3].appended == 2
     assert again.standing.directory == before.standing.directory
-    assert again.standing.mark == again.stable.mark == 3
+    assert again.standing.mark == again.stable.mark == 1
     assert again.stable.stored_bytes == again.journal.stored_bytes > 0
     [told] = logs
     assert told["event"] == "disk_replayed"
