@@ -1,5 +1,6 @@
-"""Writing files so that they outlast a crash: all of the data, and the names in a directory."""
+"""Files that outlast a crash, all of their data and their names, and the lock on a directory of such."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -9,6 +10,22 @@ def write_all(file: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]
+
+
+def lock_directory(directory: Path) -> int:
+    """Return a file whose lock says, until it is closed, that this process alone uses the directory.
+
+    The directory is created with mode 0700 if it is missing. Raises BlockingIOError if another process uses
+    it, and another OSError if it cannot be used.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
 
 
 def sync_directory(directory: Path) -> None:

@@ -12,7 +12,6 @@ call the next fsync a success (Rebello et al., ATC 2020). So nothing is retried:
 start from what is on disk.
 """
 
-import fcntl
 import os
 import struct
 import zlib
@@ -26,7 +25,7 @@ from greenroom.cluster_map import ClusterMap
 from greenroom.errors import GreenroomError, InvariantError, UsageError
 from greenroom_cluster.coordination.boot_note import BootNote
 from greenroom_cluster.coordination.bounds import MAP_BYTES_MAX, map_objection
-from greenroom_cluster.lasting_files import replace_file
+from greenroom_cluster.lasting_files import lock_directory, replace_file
 
 FORMAT_VERSION = 1
 _MAGIC = b"GREENMAP"
@@ -57,8 +56,12 @@ class MapStorage:
         self._content = b""
         self._vouched = False
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = lock_directory(directory)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another coordinator is running on {directory}: stop it, or give this one a directory of "
+                "its own with --data-dir (GREENROOM_DATA_DIR)"
+            ) from error
         except (FileExistsError, NotADirectoryError) as error:
             what = "it" if isinstance(error, FileExistsError) else "a part of its path"
             raise UsageError(
@@ -70,15 +73,6 @@ class MapStorage:
                 f"the coordinator's directory {directory} cannot be used ({error.strerror}): make it "
                 "writable for this user, or choose another with --data-dir (GREENROOM_DATA_DIR)"
             ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            raise UsageError(
-                f"another coordinator is running on {directory}: stop it, or give this one a directory of "
-                "its own with --data-dir (GREENROOM_DATA_DIR)"
-            ) from error
-
         self._note = BootNote(directory)
 
     @property

@@ -21,7 +21,7 @@ import msgspec
 
 from greenroom.errors import UsageError
 from greenroom_cluster.disk.batches import DamagedError
-from greenroom_cluster.lasting_files import replace_file, sync_directory
+from greenroom_cluster.lasting_files import lock_directory, replace_file, sync_directory
 
 FORMAT_VERSION = 1
 INCARNATIONS_KEPT = 16
@@ -204,27 +204,22 @@ def _write_identity(directory: Path, identity: Identity) -> None:
 
 def _locked(directory: Path, deadline: float) -> int:
     """Return a locked file in the directory."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise UsageError(
-            f"the directory {directory} cannot be used ({error.strerror}): make it a directory that this "
-            "user may write to, or choose another with --data-dir (GREENROOM_DATA_DIR)"
-        ) from error
     while True:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            return lock_directory(directory)
+        except BlockingIOError as error:
             if time.monotonic() < deadline:
                 time.sleep(_POLL_SECONDS)
                 continue
-            os.close(lock)
             raise UsageError(
                 f"another process uses the directory {directory}: stop it, or choose another with "
                 "--data-dir (GREENROOM_DATA_DIR)"
             ) from error
-        return lock
+        except OSError as error:
+            raise UsageError(
+                f"the directory {directory} cannot be used ({error.strerror}): make it a directory that this "
+                "user may write to, or choose another with --data-dir (GREENROOM_DATA_DIR)"
+            ) from error
 
 
 def _line(path: Path) -> str:
