@@ -1,25 +1,14 @@
 """A store that speaks version 3 of the protocol, built from the history, on a cluster of this release."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.packaging.environments import (
-    INSTALL_SECONDS,
-    ROOT,
-    Environment,
-    cluster_up,
-    fresh_environment,
-    run,
-    uv,
-)
+from tests.packaging.environments import Environment, cluster_up, fresh_environment, run
+from tests.packaging.former import build_former
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(300)]
-
-FORMER = "43bf513e21d52e9b619cb6e96ba6beec3d6449a9"
-"""The last commit of version 3."""
 
 CLIENT = """
 import asyncio, sys
@@ -84,27 +73,9 @@ asyncio.run(main(sys.argv[1]))
 def former(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment with the facade of that release alone."""
     folder = tmp_path_factory.mktemp("former")
-    archive = folder / "former.tar"
-    made = subprocess.run(
-        ["git", "archive", "--output", archive, FORMER], cwd=ROOT, capture_output=True, text=True
-    )
-    if made.returncode:
-        pytest.skip(f"no history with commit {FORMER[:7]}: {made.stderr.strip()}")
-    source = folder / "source"
-    source.mkdir()
-    run("tar", "-xf", archive, "-C", source)
-    built = subprocess.run(
-        [uv(), "build", "--package", "greenroom", "--wheel", "--out-dir", folder],
-        cwd=source,
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_SECONDS,
-    )
-    if built.returncode:
-        pytest.skip(f"commit {FORMER[:7]} does not build here: {built.stderr.strip()[-500:]}")
-    [wheel] = folder.glob("greenroom-*.whl")
+    wheels = build_former(folder)
     environment = fresh_environment(folder / "environment")
-    environment.pip_install(wheel)
+    environment.pip_install(wheels.facade)
     return environment
 
 
