@@ -46,6 +46,7 @@ from greenroom_cluster.shard.inputs import (
     ClientRequests,
     CoordinationUp,
     Decisions,
+    DiskMeasured,
     MapChanged,
     MemoryMeasured,
     PeerMessages,
@@ -287,7 +288,7 @@ async def _writing(driver: Driver, journal: Journal | None, options: ActorOption
         return
     token = trio.lowlevel.current_trio_token()
 
-    def tell(event: Written | Synced) -> None:
+    def tell(event: Written | Synced | DiskMeasured) -> None:
         with suppress(trio.RunFinishedError):
             token.run_sync_soon(driver.step, event)
 

@@ -18,15 +18,14 @@ import structlog
 import trio
 
 from greenroom_cluster.disk.entries import Chunk, Entry
-from greenroom_cluster.disk.journal import SEGMENT_BYTES, DiskFailedError, Journal
+from greenroom_cluster.disk.journal import DiskFailedError, Journal
 from greenroom_cluster.links.outbox import DiskEffect
 from greenroom_cluster.shard.effects import Persist
-from greenroom_cluster.shard.inputs import Synced, Written
+from greenroom_cluster.shard.inputs import DiskMeasured, Synced, Written
+from greenroom_cluster.shard.settings import DISK_FREE_BYTES_MIN
 
 EXIT_DISK_FAILED = 73
 """The status with which an actor leaves whose disk has failed."""
-FREE_BYTES_MIN = max(SEGMENT_BYTES, 64 << 20)
-"""The next segment may need so much. With less an operator is warned."""
 _LOOK_SECONDS = 5.0
 _WARN_SECONDS = 60.0
 _SLOW_SECONDS = 1.0
@@ -47,7 +46,7 @@ class DiskWriter:
     def __init__(
         self,
         journal: Journal,
-        tell: Callable[[Written | Synced], None],
+        tell: Callable[[Written | Synced | DiskMeasured], None],
         *,
         interval_seconds: float | None = None,
         leave: Callable[[int], None] = os._exit,
@@ -61,6 +60,7 @@ class DiskWriter:
         self._ends = False
         self._position = 0
         self._due = 0.0
+        self._short = False
         self._looked = -_LOOK_SECONDS
         self._full, self._slow = _OnceAMinute(), _OnceAMinute()
         self._thread = Thread(target=self._run, name="disk", daemon=True)
@@ -137,7 +137,7 @@ class DiskWriter:
     def _taken(self) -> list[DiskEffect]:
         """Return what goes into the next batch; nothing if a sync is due before there is any."""
         if not self._next:
-            timeout = max(0.0, self._due - time.monotonic()) if self._due else None
+            timeout = self._patience()
             try:
                 self._receive(self._queue.get(timeout=timeout))
             except Empty:
@@ -150,6 +150,14 @@ class DiskWriter:
         count = _batch(self._next)
         taken, self._next = self._next[:count], self._next[count:]
         return taken
+
+    def _patience(self) -> float | None:
+        """Return for how long nothing may be there to do."""
+        now = time.monotonic()
+        dues = [self._due] if self._due else []
+        if self._short:
+            dues.append(self._looked + _LOOK_SECONDS)  # while writes are refused, nothing else has it look
+        return max(0.0, min(dues) - now) if dues else None
 
     def _receive(self, effects: Sequence[DiskEffect] | None) -> None:
         if effects is None:
@@ -169,7 +177,9 @@ class DiskWriter:
         except OSError:
             return  # a disk that fails shows when it is written
         free_bytes = found.f_bavail * found.f_frsize
-        if free_bytes < FREE_BYTES_MIN and self._full.is_due():
+        self._short = free_bytes < DISK_FREE_BYTES_MIN
+        self._tell(DiskMeasured(free_bytes))
+        if self._short and self._full.is_due():
             _log.warning(
                 "disk_nearly_full",
                 directory=str(self._journal.directory),
@@ -229,5 +239,5 @@ def _batch(effects: Sequence[DiskEffect]) -> int:
     return len(effects)
 
 
-_FULL_HINT = "make room: when the disk is full, this actor ends, and what others do not hold is unavailable"
+_FULL_HINT = "make room: until then writes are refused; once the disk is full, this actor ends"
 _SLOW_HINT = "a write waits for the disk: give --data-dir (GREENROOM_DATA_DIR) a faster or less busy one"

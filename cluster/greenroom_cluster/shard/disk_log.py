@@ -76,7 +76,8 @@ class DiskLog:
     """The log on disk as the core sees it. `position` is the newest given out, `stable` the newest that is.
 
     `mark` is the number of the newest batch on stable storage. `bases` and `configurations` are by shard;
-    `rebased` is set when a base changes. `given_bytes` is about what all entries ever took.
+    `rebased` is set when a base changes, `short` while the disk is nearly full. `given_bytes` is about what
+    all entries ever took.
     """
 
     def __init__(self, incarnation: bytes, stable: Stable) -> None:
@@ -90,6 +91,7 @@ class DiskLog:
         self.configurations: dict[int, Configured] = {}
         self.bases: dict[int, Base] = {}
         self.rebased = False
+        self.short = False
         self.given_bytes = stable.stored_bytes
         self._nonces: dict[int, bytes] = {}
         # What this step leaves; records of a shard are gathered until something else of it follows.

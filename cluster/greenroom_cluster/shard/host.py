@@ -24,6 +24,7 @@ from greenroom_cluster.shard.inputs import (
     ConnectionClosed,
     CoordinationUp,
     Decisions,
+    DiskMeasured,
     HostInput,
     LinkDown,
     LinkUp,
@@ -94,6 +95,7 @@ class Host:
             CoordinationUp: self._coordination_up,
             Written: self._written,
             Synced: self._synced,
+            DiskMeasured: self._disk_measured,
         }
 
     @property
@@ -199,6 +201,10 @@ class Host:
         self._go_on(now_ns, wall_us)
         assert self._resources.compaction is not None
         self._resources.compaction.step()
+
+    def _disk_measured(self, _now_ns: int, _wall_us: int, event: DiskMeasured) -> None:
+        assert self._disk is not None
+        self._disk.short = event.free_bytes < self._settings.disk_free_bytes_min
 
     def _go_on(self, now_ns: int, wall_us: int) -> None:
         """Commit what has become stable here, and serve under configurations that have."""

@@ -89,6 +89,12 @@ class Synced(Input, frozen=True, gc=False):
     stored_bytes: int
 
 
+class DiskMeasured(Input, frozen=True, gc=False):
+    """How much room the disk of the directory has left."""
+
+    free_bytes: int
+
+
 class MemoryMeasured(Input, frozen=True, gc=False):
     """How much memory this process takes: its resident size."""
 
@@ -111,5 +117,6 @@ HostInput: TypeAlias = (
     | MemoryMeasured
     | Written
     | Synced
+    | DiskMeasured
     | Tick
 )

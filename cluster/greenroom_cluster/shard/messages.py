@@ -78,7 +78,8 @@ class BeaconOk(wire.Frame, frozen=True, tag=83):
     `grant` numbers a grant: the sender may add `room_bytes` to the peer's memory, minus what the peer has not
     acknowledged yet; below 0 if the peer uses more than it may. Another `spare_bytes` are only for replies to
     commands that let no session grow. `share_bytes` is what the grant could become once others are renewed;
-    while that is enough, the sender waits. Without these fields there is no bound.
+    while that is enough, the sender waits. Without these fields there is no bound. `disk_short`: the peer's
+    disk is nearly full.
     """
 
     sent_ns: int
@@ -88,6 +89,7 @@ class BeaconOk(wire.Frame, frozen=True, tag=83):
     room_bytes: int = UNLIMITED_BYTES
     spare_bytes: int = 0
     share_bytes: int = 0
+    disk_short: bool = False
 
 
 class SnapshotChunk(wire.Frame, frozen=True, tag=84):

@@ -80,7 +80,9 @@ class Peers:
     def _beacon(self, now_ns: int, wall_us: int, peer: bytes, message: Beacon) -> None:
         incoming = self._pairs.hear_of(peer, now_ns)
         self._memory.count_all()
-        self._context.effects.append(ReplyToPeer(peer, incoming.on_beacon(message, now_ns, self._memory)))
+        disk = self._replicas.resources.disk
+        reply = incoming.on_beacon(message, now_ns, self._memory, disk_short=disk is not None and disk.short)
+        self._context.effects.append(ReplyToPeer(peer, reply))
         commits = message.commits
         shards = [commit[0] for commit in commits]
         deliver(self._replicas, shards, now_ns, wall_us, peer, InputKind.COMMIT, commits)

@@ -11,6 +11,9 @@ US_PER_SECOND = 1_000_000
 
 CLOCK_DRIFT = 0.1
 
+DISK_FREE_BYTES_MIN = 128 << 20
+"""With less room on the disk of its directory an actor takes nothing in but what ends sessions."""
+
 Evicted: TypeAlias = Literal["none", "anonymous"]
 """Which sessions may end before their time when memory is full."""
 
@@ -54,6 +57,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     eviction: Evicted = "none"
     expire_batch_max: int = 512
     log_bytes_min: int = 64 << 20
+    disk_free_bytes_min: int = DISK_FREE_BYTES_MIN
     departed_seconds: float = 60.0
 
     def __post_init__(self) -> None:

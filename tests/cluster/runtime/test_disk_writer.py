@@ -18,7 +18,7 @@ from greenroom_cluster.disk.entries import Chunk, Committed, Entry
 from greenroom_cluster.disk.journal import DiskFailedError, Journal
 from greenroom_cluster.runtime.disk_writer import EXIT_DISK_FAILED, DiskWriter
 from greenroom_cluster.shard.effects import DropBefore, Persist
-from greenroom_cluster.shard.inputs import Synced, Written
+from greenroom_cluster.shard.inputs import DiskMeasured, Synced, Written
 
 SECONDS = 20.0
 
@@ -28,12 +28,16 @@ class Told:
 
     def __init__(self) -> None:
         self.events: list[Written | Synced] = []
+        self.free_bytes: list[int] = []
         self.status: int | None = None
         self._changed = threading.Condition()
 
-    def tell(self, event: Written | Synced) -> None:
+    def tell(self, event: Written | Synced | DiskMeasured) -> None:
         with self._changed:
-            self.events.append(event)
+            if isinstance(event, DiskMeasured):
+                self.free_bytes.append(event.free_bytes)
+            else:
+                self.events.append(event)
             self._changed.notify_all()
 
     def leave(self, status: int) -> None:
@@ -259,3 +263,4 @@ def test_a_disk_that_fills_up_is_told_before(
     [line] = (line for line in logs if line["event"] == "disk_nearly_full")
     assert line["directory"] == str(journal.directory)
     assert "make room" in line["hint"]
+    assert told.free_bytes == [100 * 4096]

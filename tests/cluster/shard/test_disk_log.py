@@ -11,7 +11,14 @@ from greenroom_cluster.disk.replay import DiskCopy, Replay
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.disk_log import Durability, Stable
-from greenroom_cluster.shard.messages import PrepareOk, SnapshotChunk, SnapshotOk, SnapshotRefused
+from greenroom_cluster.shard.messages import (
+    Beacon,
+    BeaconOk,
+    PrepareOk,
+    SnapshotChunk,
+    SnapshotOk,
+    SnapshotRefused,
+)
 from greenroom_cluster.shard.settings import HostSettings
 from tests.cluster.shard.probe import ALICE, FAR_US, ME, WALL_US, B, C, D, Probe, chunk, create, prepare
 
@@ -273,6 +280,43 @@ def test_interval_acknowledges_nothing_while_a_sync_is_late() -> None:
     probe.ask(create(2, digest=b"b" * 32))
     assert replies(probe.write()) == 0
     assert replies(probe.sync()) == 1
+
+
+# --- a disk that is nearly full -----------------------------------------------------------------------------
+
+
+def test_a_nearly_full_disk_stops_writes_but_no_logouts_and_reads() -> None:
+    probe = DurableProbe()
+    probe.start_alone()
+    probe.step(ins.DiskMeasured(1 << 20))
+    (refusal, *_) = probe.ask(create(1))
+    assert isinstance(refusal, wire.Failed)
+    assert refusal.code is wire.FailureCode.FULL
+    assert "disk of actor na/0" in refusal.detail
+    assert probe.ask(wire.Get(2, 0, ALICE)) == [wire.Missing(2)]
+    probe.ask(wire.Delete(3, 1, 0, 1, ALICE))
+    assert replies(probe.synced()) == 1
+    probe.step(ins.DiskMeasured(1 << 40))
+    probe.ask(create(4))
+    assert replies(probe.synced()) == 1
+
+
+def test_a_backups_disk_stops_writes_too() -> None:
+    probe = DurableProbe()
+    probe.become_primary()
+    probe.hear(B, BeaconOk(probe.now_ns, 0, disk_short=True))
+    (refusal,) = probe.ask(create(1))
+    assert isinstance(refusal, wire.Failed)
+    assert "disk of actor nb/0" in refusal.detail
+
+
+def test_a_backup_tells_that_its_disk_is_nearly_full() -> None:
+    probe = DurableProbe()
+    probe.become_backup()
+    probe.step(ins.DiskMeasured(1))
+    (told,) = probe.hear(B, Beacon(2, 0))
+    assert isinstance(told, BeaconOk)
+    assert told.disk_short
 
 
 # --- coming back ------------------------------------------------------------------------------------------

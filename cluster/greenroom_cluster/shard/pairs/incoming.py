@@ -24,7 +24,9 @@ class Incoming:
         self._refusal += 1
         self._refused[shard] = (epoch, self._refusal)
 
-    def on_beacon(self, message: Beacon, now_ns: int, memory: Memory) -> BeaconOk:
+    def on_beacon(
+        self, message: Beacon, now_ns: int, memory: Memory, *, disk_short: bool = False
+    ) -> BeaconOk:
         """Note that the peer is alive; return which shards it is still backed on, and with how much room."""
         self.heard_ns = now_ns
         if message.grant_seen < 0 or not memory.bounded:
@@ -34,7 +36,7 @@ class Incoming:
             spare = memory.spare_bytes // memory.shares
             terms = (grant.number, grant.left_bytes, spare, memory.share_bytes)
         if message.refusals_seen == self._refusal:
-            return BeaconOk(message.sent_ns, self._refusal, (), *terms)
+            return BeaconOk(message.sent_ns, self._refusal, (), *terms, disk_short)
         # Refusals are kept for good, at most one a shard: a primary that closes its side of the pair and
         # opens it again asks for all of them.
         refused = tuple(
@@ -42,4 +44,4 @@ class Incoming:
             for shard, (epoch, refusal) in self._refused.items()
             if refusal > message.refusals_seen
         )
-        return BeaconOk(message.sent_ns, self._refusal, refused, *terms)
+        return BeaconOk(message.sent_ns, self._refusal, refused, *terms, disk_short)

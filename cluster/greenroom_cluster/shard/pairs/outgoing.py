@@ -105,6 +105,7 @@ class Outgoing:
         "bulk_up",
         "commits_due",
         "directory",
+        "disk_short",
         "enough_bytes",
         "evicting_bytes",
         "flights",
@@ -150,6 +151,7 @@ class Outgoing:
         # Below this, ask for more room at once, but not while a reply that may bring it is on its way.
         self.enough_bytes = NEVER_BYTES
         self.spare_bytes = 0
+        self.disk_short = False
         # Bytes that evictions free at the peer but its offers may not show yet; late: since the latest offer.
         self.evicting_bytes = 0
         self._evicting_late_bytes = 0
@@ -264,6 +266,7 @@ class Outgoing:
         self.offered_bytes = max(self.room_bytes, message.share_bytes - unknown)
         self.enough_bytes = self.room_bytes // 2 if self.room_bytes > 0 else NEVER_BYTES
         self.spare_bytes = message.spare_bytes
+        self.disk_short = message.disk_short
         self.evicting_bytes, self._evicting_late_bytes = self._evicting_late_bytes, 0
 
     def evict(self, freed: int) -> None:

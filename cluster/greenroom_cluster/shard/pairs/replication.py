@@ -136,6 +136,14 @@ class Replication:
         if late:
             self.trim()
 
+    @property
+    def short_of_disk(self) -> str:
+        """The slot whose disk is nearly full, empty if none is."""
+        if self._disk is not None and self._disk.short:
+            return self._context.slot
+        short = [each.pair.peer for each in self.recipients if each.counted and each.pair.disk_short]
+        return self._context.slot_of(short[0]) if short else ""
+
     def trim(self) -> None:
         """Drop the records that no recipient needs any longer."""
         self.log.trim(self.needed_after(self.copy.committed))

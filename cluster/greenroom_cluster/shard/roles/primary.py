@@ -14,6 +14,7 @@ from typing import TypeAlias
 from greenroom import wire
 from greenroom.fields import LIST_LIMIT_MAX
 from greenroom_cluster.shard.context import OpenProposal
+from greenroom_cluster.shard.disk_log import is_ending
 from greenroom_cluster.shard.effects import ReplyToClient
 from greenroom_cluster.shard.fanout import Gather
 from greenroom_cluster.shard.limits.admission import OPENING, SMALL_BYTES, Admission, Write
@@ -39,6 +40,7 @@ class Primary:
     """The primary's side of one replica. An origin is a client connection or a `Gather`."""
 
     __slots__ = (
+        "_disk",
         "_rereads",
         "_step",
         "_upkeep",
@@ -66,6 +68,7 @@ class Primary:
         self.table = copy.table
         self.clock = copy.clock
         self._step = resources.step
+        self._disk = resources.disk
         self.held: deque[tuple[Origin, bytes, Read | Write]] = deque()
         # Who waits for the reply to a logged command, by client and request id.
         self._waiting: dict[tuple[bytes, int], tuple[Origin, Write]] = {}
@@ -174,6 +177,8 @@ class Primary:
             return
         kind, admission, size = type(command), self.admission, record_bytes(command)
         refusal = admission.refusal(now_ns, known, command, size)
+        if refusal is None and self._disk is not None and not is_ending(command):
+            refusal = self._refused_by_disk(command)
         if refusal is not None:
             self.reply(origin, refusal)
             return
@@ -188,6 +193,17 @@ class Primary:
         if kind in OPENING or size > SMALL_BYTES or kind is wire.Clean:
             admission.logged(sequence, command, size)
         waiting[key] = (origin, command)
+
+    def _refused_by_disk(self, command: Write) -> wire.EncodedReply | None:
+        """Return why a command that ends nothing is not logged, if a disk is nearly full."""
+        slot = self.replication.short_of_disk
+        if not slot:
+            return None
+        reason = f"the disk of actor {slot} is nearly full: make room there, or give the node a larger disk"
+        if command.age_ms:
+            # An earlier attempt may still be on its way here, so nobody can say that nothing was applied.
+            return wire.Overloaded(command.request_id, reason)
+        return wire.Failed(command.request_id, wire.FailureCode.FULL, reason)
 
     def _repeats(self, origin: Origin, known: Client, command: Write) -> bool:
         """Repeat the kept reply to a request; return False if there is none."""
