@@ -7,6 +7,8 @@ from simulations.cluster.stage import Stage
 from simulations.kernel.processes import Process
 from simulations.kernel.timeline import MILLISECOND
 
+_LOOK_NS = 1000 * MILLISECOND
+
 
 class Operator:
     """The operator of one world."""
@@ -22,16 +24,30 @@ class Operator:
         if supervisor.machine.up and not supervisor.removed and node not in self._rebooting:
             self._stage.start_node(node)
 
-    def forget_and_restart(self, node: str) -> None:
-        """An operator says that the rebooted machine's actors are gone, then starts the node again."""
+    def give_up(self, node: str, directories: set[bytes]) -> None:
+        """An operator has the node forgotten as long as shards wait for these directories, which are lost."""
         stage = self._stage
-        self._rebooting.add(node)
+        waiting = any(actor.directory in directories for actor in stage.map.actors.values())
+        if waiting:
+            self._calling().call(lambda number: ForgetNode(number, node), lambda _: None)
+        if waiting or node in self._rebooting:
+            stage.timeline.after(_LOOK_NS, self.give_up, node, directories)
+
+    def _calling(self) -> CoordinatorLink:
+        stage = self._stage
         if self._link is None:
             machine = stage.network.machine("operator")
             process = Process(stage.network, machine, "operator", stage.random)
             identity = stage.random.randbytes(16)
             self._link = CoordinatorLink(process, stage.codec, identity, wire.ROLE_OPERATOR)
             self._link.start()
+        return self._link
+
+    def forget_and_restart(self, node: str) -> None:
+        """An operator says that the rebooted machine's actors are gone, then starts the node again."""
+        stage = self._stage
+        self._rebooting.add(node)
+        link = self._calling()
 
         def answered(reply: Accepted | Rejected | None) -> None:
             if isinstance(reply, Accepted) or (reply is not None and "no node" in reply.reason):
@@ -40,4 +56,4 @@ class Operator:
             else:
                 stage.timeline.after(300 * MILLISECOND, self.forget_and_restart, node)
 
-        self._link.call(lambda number: ForgetNode(number, node), answered)
+        link.call(lambda number: ForgetNode(number, node), answered)

@@ -48,9 +48,15 @@ def lose_disks(hit: Hit) -> Undo | None:
     supervisor = stage.supervisors.get(hit.target.machine)
     if supervisor is None or not stage.directories.of_node(supervisor.node) or not _cut(hit, supervisor):
         return None
-    for directory in stage.directories.of_node(supervisor.node):
+    lost = stage.directories.of_node(supervisor.node)
+    for directory in lost:
         stage.directories.replace(directory.place)
-    return lambda: _boot(hit, supervisor, forget=True)
+
+    def boot() -> None:
+        _boot(hit, supervisor, forget=True)
+        hit.reach.operator.give_up(supervisor.node, {each.identity for each in lost})
+
+    return boot
 
 
 def kill_shard(hit: Hit) -> Undo | None:

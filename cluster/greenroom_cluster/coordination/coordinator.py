@@ -325,15 +325,19 @@ class Coordinator:
         silent_ns = self._owners.silence_ns(now_ns, name) if name in draft.nodes else self._down_ns
         actors = tuple(key for key, actor in draft.actors.items() if actor.node == name)
         if silent_ns < self._down_ns:
+            abandoned = draft.abandoned()
             former = tuple(
-                key for key in actors if draft.actors[key].state != "up" and self._hearing.awaits(key)
+                key
+                for key in actors
+                if draft.actors[key].state != "up" and (self._hearing.awaits(key) or key in abandoned)
             )
             if not former:
                 return (
                     f"node {name} was heard from {silent_ns / 1e9:.1f} s ago: stop it first, or, if the "
                     f"coordinator has just started, try again in {self._down_ns / 1e9:.0f} s"
                 )
-            # The node is back, so the operator means its former actors, which will never be heard.
+            # The node is back, so the operator means its former actors: they will never be heard, or nobody
+            # runs in their directories.
             self._give_up(draft, name, former)
             draft.warnings.append(f"{len(former)} former actors of node {name} were forgotten by an operator")
             return ""

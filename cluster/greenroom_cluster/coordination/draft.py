@@ -94,13 +94,16 @@ class Draft:
         """Mark these dead by an operator's word, and their directories lost, if no one runs in them."""
         incarnations = tuple(incarnations)
         self.report_dead(incarnations)
+        for incarnation in self.abandoned() & set(incarnations):
+            actor = self.actors[incarnation]
+            self.actors[incarnation] = msgspec.structs.replace(actor, durability="", directory=b"", mark=0)
+
+    def abandoned(self) -> set[bytes]:
+        """Return those in whose directories nobody runs."""
         in_use = {actor.directory for actor in self.actors.values() if actor.state == "up"}
-        for incarnation in incarnations:
-            actor = self.actors.get(incarnation)
-            if actor is not None and actor.directory not in in_use:
-                self.actors[incarnation] = msgspec.structs.replace(
-                    actor, durability="", directory=b"", mark=0
-                )
+        return {
+            key for key, actor in self.actors.items() if actor.directory and actor.directory not in in_use
+        }
 
     def _shards_naming(self, node: str) -> int:
         names = {actor.incarnation for actor in self.actors.values() if actor.node == node}

@@ -144,6 +144,17 @@ def test_a_forgotten_node_gives_its_directories_up() -> None:
     assert claims(desk, A2)
 
 
+def test_a_lost_directory_is_given_up_while_its_node_runs_again() -> None:
+    """Its machine came back with an empty disk, before anybody had said that the former one is gone."""
+    desk = powerless()
+    desk.durable(A2, "a/0", "da", 6)
+    desk.durable(B2, "b/0", "empty", 1)
+    assert claims(desk, A2) is None
+    assert desk.forget("b") == m.Accepted(1)
+    assert desk.map.actors[B2].state == "up"
+    assert claims(desk, A2)
+
+
 def test_when_all_directories_were_given_up_the_shard_starts_empty() -> None:
     desk = desk_of(shard(A, (B,), epoch=3, wanted=("c/0", "a/0")))
     desk.pass_seconds(5, "c")
