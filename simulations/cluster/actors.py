@@ -13,6 +13,7 @@ from greenroom.deadlines import NEVER_NS
 from greenroom.framing import messages_decoder
 from greenroom_cluster.coordination.messages import Decision, Proposal
 from greenroom_cluster.links import former
+from greenroom_cluster.links.coordinator_session import Remembered
 from greenroom_cluster.links.core_runner import CoreRunner
 from greenroom_cluster.links.outbox import CloseLink, LinkChange, OpenLink, farewell
 from greenroom_cluster.shard import effects as fx
@@ -236,7 +237,9 @@ class ActorProcess(Process):
         peer = Service(_peer_decoder, self._serve_peer, target_required=True)
         services = {wire.ROLE_CLIENT: client, wire.ROLE_PEER: peer}
         Acceptor(self, codec, address, self.incarnation, services)
-        link = self.coordinator = CoordinatorLink(self, codec, self.incarnation)
+        link = self.coordinator = CoordinatorLink(
+            self, codec, self.incarnation, remembered=Remembered(*self.host.remembered)
+        )
         link.on_map = self._on_map
         link.on_decisions = self._on_decisions
         link.on_up = self._on_up

@@ -16,7 +16,11 @@ from greenroom_cluster.coordination.messages import (
     Suspicion,
 )
 from greenroom_cluster.links import coordinator_session as session
-from greenroom_cluster.links.coordinator_session import CoordinatorSession
+from greenroom_cluster.links.coordinator_session import (
+    NOTHING_REMEMBERED,
+    CoordinatorSession,
+    Remembered,
+)
 from simulations.cluster.connections import Codec, Dialed, hello
 from simulations.kernel.processes import Process
 
@@ -28,12 +32,19 @@ _decoder = messages_decoder(CoordinatorReply)
 class CoordinatorLink:
     """Follows the map, proposes and calls for the process with the identity `sender`."""
 
-    def __init__(self, process: Process, codec: Codec, sender: bytes, role: str = wire.ROLE_PEER) -> None:
+    def __init__(
+        self,
+        process: Process,
+        codec: Codec,
+        sender: bytes,
+        role: str = wire.ROLE_PEER,
+        remembered: Remembered = NOTHING_REMEMBERED,
+    ) -> None:
         self.on_map: Callable[[ClusterMap], None] = _nothing
         self.on_decisions: Callable[[tuple[Decision, ...]], None] = _nothing
         self.on_up: Callable[[], None] = _nothing
         self.on_down: Callable[[], None] = _nothing
-        self._session = CoordinatorSession(sender)
+        self._session = CoordinatorSession(sender, remembered)
         self._process = process
         self._calls = 0
         self._answered: dict[int, Callable[[Accepted | Rejected | None], None]] = {}

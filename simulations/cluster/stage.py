@@ -237,6 +237,7 @@ class Stage:
             mark=directory.synced,
             stored_bytes=directory.stored_bytes,
             copies=replay.copies,
+            remembered=replay.remembered,
         )
 
     def _settings_of(self, node: str) -> HostSettings:

@@ -20,6 +20,7 @@ from greenroom_cluster.config import ActorOptions
 from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.disk.journal import DiskFailedError, Journal
 from greenroom_cluster.links import former
+from greenroom_cluster.links.coordinator_session import NOTHING_REMEMBERED, Remembered
 from greenroom_cluster.links.core_runner import Core, Replies
 from greenroom_cluster.runtime.actor_disk import DiskSettings, OpenedDisk, open_disk
 from greenroom_cluster.runtime.budget import buffer_bytes
@@ -106,12 +107,20 @@ class _Told:
 class Actor:
     """Joins a core to its sockets. Raises UsageError if the address cannot be listened on."""
 
-    def __init__(self, settings: ActorSettings, core: Core, leave: Callable[[int], None] = os._exit) -> None:
+    def __init__(
+        self,
+        settings: ActorSettings,
+        core: Core,
+        leave: Callable[[int], None] = os._exit,
+        remembered: Remembered = NOTHING_REMEMBERED,
+    ) -> None:
         self._settings = settings
         self.driver = Driver(core, leave)
         self._poller = Poller()
         self.coordinator = CoordinatorLink(
-            CoordinatorLinkSettings(settings.coordinator, settings.cluster, settings.incarnation),
+            CoordinatorLinkSettings(
+                settings.coordinator, settings.cluster, settings.incarnation, remembered=remembered
+            ),
             on_map=self._on_map,
             on_decisions=self._on_decisions,
             on_up=self._on_coordination_up,
@@ -245,8 +254,11 @@ async def run_actor(settings: ActorSettings, started: Started) -> None:
     opened = await _opened_disk(settings, started)
     chance = random.SystemRandom()
     stable = None if opened is None else opened.stable
-    core = Host(settings.incarnation, settings.slot, settings.options.core(), chance, mark, stable)
-    actor = Actor(settings, core)
+    # In a thread, because what was on disk may take long to take in, and a supervisor awaits heartbeats.
+    core = await trio.to_thread.run_sync(
+        Host, settings.incarnation, settings.slot, settings.options.core(), chance, mark, stable
+    )
+    actor = Actor(settings, core, remembered=Remembered(*core.remembered))
     standing, journal = (Standing(), None) if opened is None else (opened.standing, opened.journal)
     # What was read is the core's now.
     del opened, stable

@@ -104,6 +104,7 @@ def _open(settings: DiskSettings, goes_on: Callable[[], None]) -> OpenedDisk:
         mark=mark,
         stored_bytes=stored_bytes,
         copies=replay.copies,
+        remembered=replay.remembered,
     )
     return OpenedDisk(Standing(settings.durability, identity.directory, mark), stable, journal)
 

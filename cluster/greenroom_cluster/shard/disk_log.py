@@ -47,13 +47,17 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Stable(msgspec.Struct, frozen=True, kw_only=True):
-    """The directory of an actor as it was opened: how far it had come, how large it is, and what it holds."""
+    """The directory of an actor as it was opened: how far it had come, how large it is, and what it holds.
+
+    `remembered` is lineage and version of the newest map that it tells of, and epochs by shard.
+    """
 
     durability: Durability
     interval_seconds: float = 1.0
     mark: int = 0
     stored_bytes: int = 0
     copies: Mapping[int, DiskCopy] = {}
+    remembered: tuple[int, int, tuple[int, ...]] = (0, 0, ())
 
 
 def is_ending(command: Command) -> bool:

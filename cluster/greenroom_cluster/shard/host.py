@@ -53,7 +53,10 @@ JOINER_SILENCE_GRACES = 8
 
 
 class Host:
-    """The replicas of the actor incarnation `incarnation`, which runs in `slot`."""
+    """The replicas of the actor incarnation `incarnation`, which runs in `slot`.
+
+    `remembered` is what its directory tells of the newest map: lineage, version and epochs by shard.
+    """
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class Host:
         self._requests = Requests(self._replicas)
         self._starting: dict[int, OpenProposal] = {}
         self._recovery = self._replicas.recovery
+        self.remembered = (0, 0, ()) if disk is None else disk.remembered
         for copy in () if disk is None else disk.copies.values():
             self._recovery.find(copy)
         self._manage_due_ns = 0
