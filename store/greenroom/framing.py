@@ -143,6 +143,12 @@ class FrameBuffer:
         Raises RemoteProtocolError if a length is over the limit; the connection must then be closed.
         """
         buffer = self._buffer
+        size = len(data)
+        if not buffer and size >= HEADER_BYTES:
+            # Most often a read brings exactly one frame.
+            (length,) = _length_at(data)
+            if length == size - HEADER_BYTES and length <= self._frame_bytes_max:
+                return [bytes(data[HEADER_BYTES:])]
         payloads: list[bytes] = []
         if buffer:
             buffer += data

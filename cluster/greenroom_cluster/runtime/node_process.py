@@ -193,9 +193,10 @@ class Node:
             due = self._agent.next_deadline()
             with trio.move_on_after(max(0.0, (due - now_ns()) / 1e9)):
                 await self._stepped.wait()
-            self._stepped = trio.Event()
             if now_ns() >= due:
                 self._step(ins.Tick())
+            # Only now: a step of our own must not wake us, ten times a second.
+            self._stepped = trio.Event()
 
     async def _watch_coordinator(self) -> NoReturn:
         """Log that the coordinator is away, and when it is back."""

@@ -139,9 +139,8 @@ class FrameReader(ABC):
                 data, self._leftover = self._leftover, b""
             else:
                 data = await self._read()
-            payloads = self._cut(data)
-            if payloads:
-                return self._messages(payloads)
+            if messages := self._messages_in(data):
+                return messages
 
     def receive_nowait(self) -> list[Any]:
         """Return every message that one read completes now, perhaps none. Raises as `receive` does."""
@@ -150,17 +149,17 @@ class FrameReader(ABC):
             data, self._leftover = self._leftover, b""
         else:
             data = self._take()
-        if data is None:
-            return []
-        payloads = self._cut(data)
-        return self._messages(payloads) if payloads else []
+        return [] if data is None else self._messages_in(data)
 
-    def _cut(self, data: bytes | memoryview) -> list[bytes]:
+    def _messages_in(self, data: bytes | memoryview) -> list[Any]:
+        """Return every message that this completes."""
         frames = self._frames
         payloads = frames.feed(data)
         if self._shared is not None and (self._unfinished or frames.incomplete_bytes):
             self._note_incomplete(self._shared, begun=bool(payloads) or not self._unfinished)
-        return payloads
+        if len(payloads) == 1:
+            return _decoded(self._decode, payloads[0])
+        return [message for payload in payloads for message in _decoded(self._decode, payload)]
 
     def _note_incomplete(self, budget: BufferBudget, *, begun: bool) -> None:
         self._unfinished = self._frames.incomplete_bytes > 0
@@ -169,11 +168,6 @@ class FrameReader(ABC):
         elif begun:
             budget.begin_frame(self)
         self._note_held()
-
-    def _messages(self, payloads: list[bytes]) -> list[Any]:
-        if len(payloads) == 1:
-            return _decoded(self._decode, payloads[0])
-        return [message for payload in payloads for message in _decoded(self._decode, payload)]
 
     def fileno(self) -> int:
         """Return the descriptor of the socket; the connection must not have ended."""

@@ -91,7 +91,9 @@ class Replication:
             return self.inherited
         if self.copy_first and not self._is_copied():
             return self.copy.committed
-        target = min(self.log.appended, self.copy.stable)
+        target, stable = self.log.appended, self.copy.stable
+        if stable < target:
+            target = stable
         for recipient in self.counted:
             if recipient.acknowledged < target:
                 target = recipient.acknowledged

@@ -289,7 +289,7 @@ class Primary:
         """Serve the held requests, if that is possible now, and go on with long commands."""
         if self.paging.under_way:
             self._step.unfinished[self.shard] = None
-        if self.paused or not self.held or not self.leased(now_ns):
+        if not self.held or self.paused or not self.leased(now_ns):
             return
         held, self.held = self.held, deque()
         self.copy.held_bytes = 0
