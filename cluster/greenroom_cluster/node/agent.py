@@ -21,6 +21,7 @@ from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry
 from greenroom.deadlines import NEVER_NS
 from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster.coordination.messages import (
+    DIRECTORY_OLDER,
     NAME_TAKEN,
     Accepted,
     RegisterActor,
@@ -93,6 +94,7 @@ class Agent:
         self._registering: tuple[int, NodeEntry | ActorEntry] | None = None
         self._ask_again_ns = NEVER_NS
         self._refused_since_ns: int | None = None
+        self._told_older: set[bytes] = set()
         # Known deaths.
         self._unreported: dict[bytes, tuple[Suspicion, ...]] = {}
         self._reporting: tuple[int, tuple[bytes, ...]] | None = None
@@ -225,7 +227,7 @@ class Agent:
     def _take_answer(self, answer: ins.Answered) -> None:
         accepted = isinstance(answer.reply, Accepted)
         if isinstance(answer.reply, Rejected):
-            self._rejected(answer.reply)
+            self._rejected(answer.call, answer.reply)
         if self._registering is not None and self._registering[0] == answer.call:
             entry, self._registering = self._registering[1], None
             self._registered(entry, accepted=accepted)
@@ -235,11 +237,20 @@ class Agent:
         elif self._removing == answer.call:
             self._finish(removed=accepted)
 
-    def _rejected(self, reply: Rejected) -> None:
+    def _rejected(self, call: int, reply: Rejected) -> None:
         if reply.code == NAME_TAKEN:
             self._name_taken(reply.reason)
+        elif reply.code == DIRECTORY_OLDER and self._registering is not None and self._registering[0] == call:
+            self._tell_older(self._registering[1], reply.reason)
         else:
             self._log("warning", "request_rejected", reason=reply.reason)
+
+    def _tell_older(self, entry: NodeEntry | ActorEntry, reason: str) -> None:
+        """Tell once that an actor runs in an older copy of its directory. It is asked for again, in vain."""
+        if isinstance(entry, ActorEntry) and entry.incarnation not in self._told_older:
+            self._told_older.add(entry.incarnation)
+            known = entry.directory.hex()
+            self._log("warning", "directory_rejected", slot=entry.slot, directory_id=known, reason=reason)
 
     def _name_taken(self, reason: str) -> None:
         """Retry until the coordinator has given up a predecessor; never fight one that is alive."""

@@ -78,7 +78,8 @@ def mark(entry: ActorEntry, in_hand: InHand | None = None, busy: float | None = 
 
 
 def ready(entry: ActorEntry) -> ins.ChildReady:
-    return ins.ChildReady(entry.slot, entry.incarnation, entry.address, entry.pid, entry.started_ticks)
+    kept = (entry.durability, entry.directory, entry.mark)
+    return ins.ChildReady(entry.slot, entry.incarnation, entry.address, entry.pid, entry.started_ticks, *kept)
 
 
 def ended(entry: ActorEntry) -> ins.ChildEnded:
@@ -343,3 +344,22 @@ def test_a_record_is_suspected_of_an_end_by_its_own_doing(*, status: int, suspec
     agent, now_ns = run(SERVING)
     effects = agent.step(now_ns, ins.ChildEnded(mark(ONE, InHand(3, 4, 5), 0.0), status))
     assert effects[-1:] == [report(3, ONE, suspicions=(POISON,) if suspected else ())]
+
+
+def test_an_actor_in_an_older_copy_is_asked_for_again_and_told_of_once() -> None:
+    kept = replace(ONE, durability="fsync", directory=b"d" * 16, mark=7)
+    agent, now_ns = run(
+        [(0.0, seen(), []), (0.0, ins.CoordinatorUp(), [register(1, NODE)]), (0.0, accepted(1), [])]
+    )
+    told = []
+    asked: list[int] = []
+    events: list[ins.AgentInput] = [ins.MapSeen(WITH_NODE.map), ready(kept)]
+    for _ in range(20):
+        effects = [effect for event in events for effect in agent.step(now_ns, event)]
+        told += [each for each in effects if isinstance(each, fx.Log) and each.level == "warning"]
+        asked += [each.call for each in effects if each == register(asked[-1] + 1 if asked else 2, kept)]
+        events = [rejected(asked[-1], m.DIRECTORY_OLDER)] if len(events) != 1 else [ins.Tick()] * 2
+        now_ns += int(RETRY_SECONDS * 1e9)
+    assert asked == list(range(2, 12))
+    fields = {"slot": "a/0", "directory_id": (b"d" * 16).hex(), "reason": "because"}
+    assert told == [fx.Log("warning", "directory_rejected", fields)]
