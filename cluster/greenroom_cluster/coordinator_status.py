@@ -12,6 +12,7 @@ UNKNOWN = "unknown"
 _AWAITED = {
     "start": "their first primary",
     "takeover": "a new primary",
+    "recover": "their recovery from disk",
     "remove": "the removal of a lost backup",
     "add": "a new backup",
     "handover": "the hand-over to another primary",

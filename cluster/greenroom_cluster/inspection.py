@@ -12,11 +12,18 @@ from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
 from greenroom.errors import ProtocolError, UnavailableError, UsageError
 from greenroom.framing import messages_decoder
 from greenroom.negotiation import hello
-from greenroom_cluster.coordination.messages import ForgetNode, Rejected
+from greenroom_cluster.coordination.recovery import durable_members
 from greenroom_cluster.coordinator_status import AWAY, CUT_OFF, UNKNOWN, UP, CoordinatorStatus, Undecided
 from greenroom_cluster.planning.placement import node_of
-from greenroom_cluster.planning.waiting import Waiting, awaited, waiting_shards
-from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
+from greenroom_cluster.planning.waiting import (
+    MissingDirectories,
+    Waiting,
+    awaited,
+    directories_in_use,
+    missing_directories,
+    shards_without_directories,
+    waiting_shards,
+)
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
 from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.runtime.tasks import open_tasks
@@ -88,6 +95,14 @@ class SuspendedStatus(msgspec.Struct, frozen=True):
     following: int
 
 
+class KeptStatus(msgspec.Struct, frozen=True):
+    """What the directory of an actor holds of a shard without living members: up to which record."""
+
+    slot: str
+    epoch: int
+    sequence: int
+
+
 class ShardStatus(msgspec.Struct, frozen=True):
     """One shard. `primary` and `backups` are slots; `state` is one of the states above.
 
@@ -95,7 +110,8 @@ class ShardStatus(msgspec.Struct, frozen=True):
     the nodes that are away and may hold its sessions, if the shard cannot go on without them. `suspended` is
     the record that ended its primary, if the shard has stopped before that record. `join_refusal` says why an
     actor did not take the copy that it should hold; `join_refused_by` is its slot if it had no memory for the
-    copy's `join_bytes`.
+    copy's `join_bytes`. `missing_directories` are the slots whose directories it waits for if all its members
+    are dead, and `kept` is what the others hold.
     """
 
     shard: int
@@ -109,6 +125,8 @@ class ShardStatus(msgspec.Struct, frozen=True):
     join_refusal: str = ""
     join_refused_by: str = ""
     join_bytes: int = 0
+    missing_directories: tuple[str, ...] = ()
+    kept: tuple[KeptStatus, ...] = ()
 
     def told(self) -> str:
         """Return why the shard is suspended, and what to do."""
@@ -133,6 +151,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     shards: tuple[ShardStatus, ...]
     waiting: tuple[Waiting, ...] = ()
     coordinator: CoordinatorStatus = CoordinatorStatus()
+    missing_directories: tuple[MissingDirectories, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -171,6 +190,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
             if shard.join_refusal
         ]
         told = [self.coordinator.told(), *(each.told() for each in self.waiting)]
+        told += [each.told() for each in self.missing_directories]
         told += [shard.told() for shard in self.shards if shard.suspended is not None]
         crowding = [
             f"{count} {'shard has' if count == 1 else 'shards have'} all replicas on node {node}: if "
@@ -292,9 +312,10 @@ def summarize(cluster_map: ClusterMap, inspections: Mapping[bytes, wire.Inspecti
         for replica in inspection.replicas
     }
     away = _away(cluster_map, inspections)
+    used = directories_in_use(cluster_map)
     refusing = {slot for inspection in inspections.values() for slot in inspection.refusing}
     shards = tuple(
-        _shard_status(cluster_map, index, replicas, away) for index in range(cluster_map.shard_count)
+        _shard_status(cluster_map, index, replicas, away, used) for index in range(cluster_map.shard_count)
     )
     return ClusterStatus(
         cluster=cluster_map.cluster,
@@ -317,6 +338,7 @@ def summarize(cluster_map: ClusterMap, inspections: Mapping[bytes, wire.Inspecti
         shards=shards,
         waiting=waiting_shards(cluster_map, (shard.waits_for for shard in shards)),
         coordinator=_coordinator_status(cluster_map, inspections),
+        missing_directories=shards_without_directories(shard.missing_directories for shard in shards),
     )
 
 
@@ -389,6 +411,7 @@ def _shard_status(
     index: int,
     replicas: Mapping[tuple[int, bytes], wire.ReplicaState],
     away: set[bytes],
+    used: Mapping[bytes, bytes],
 ) -> ShardStatus:
     entry = cluster_map.shards[index]
     primary = replicas.get((index, entry.primary))
@@ -416,7 +439,23 @@ def _shard_status(
         join_refusal="" if lacks is None else lacks.join_refusal,
         join_refused_by="" if lacks is None else lacks.join_refused_by,
         join_bytes=0 if lacks is None else lacks.join_bytes,
+        missing_directories=missing_directories(cluster_map, index, used) if state == UNAVAILABLE else (),
+        kept=_kept(cluster_map, index, replicas, used) if state == UNAVAILABLE else (),
     )
+
+
+def _kept(
+    cluster_map: ClusterMap,
+    shard: int,
+    replicas: Mapping[tuple[int, bytes], wire.ReplicaState],
+    used: Mapping[bytes, bytes],
+) -> tuple[KeptStatus, ...]:
+    found = []
+    for member in durable_members(cluster_map.shards[shard], cluster_map.actors):
+        heir = used.get(member.directory, b"")
+        if (copy := replicas.get((shard, heir))) is not None:
+            found.append(KeptStatus(_slot(cluster_map, heir), copy.epoch, copy.appended))
+    return tuple(found)
 
 
 def _on_one_node(cluster_map: ClusterMap, entry: ShardEntry) -> bool:
@@ -460,39 +499,3 @@ async def drop_record_at(
     if isinstance(answer, wire.Failed):
         raise UsageError(f"nothing was dropped: {answer.detail}")
     return record
-
-
-async def forget_node_at(coordinator: str, cluster: str, name: str, seconds: float = INSPECT_SECONDS) -> None:
-    """Tell the coordinator that a node is gone for good.
-
-    Raises UnavailableError if it cannot be reached, UsageError if it refuses, or is not the coordinator.
-    """
-    # Only a coordinator serves operators that name no actor, so a node or actor at this address is
-    # recognized. The coordinators of earlier releases serve this command to peers.
-    for role in (wire.ROLE_OPERATOR, wire.ROLE_PEER):
-        refused, rejected = await _forget_as(role, coordinator, cluster, name, seconds)
-        if rejected:
-            raise UsageError(rejected)
-        if not refused:
-            return
-    raise UsageError(refused)
-
-
-async def _forget_as(role: str, coordinator: str, cluster: str, name: str, seconds: float) -> tuple[str, str]:
-    """Return why this role is not served there, and why the coordinator refused; ("", "") on success."""
-    settings = CoordinatorLinkSettings(coordinator, cluster, os.urandom(16), role)
-    refusals: list[str] = []
-    rejected = ""
-    async with open_tasks() as nursery:
-
-        def refused(reason: str) -> None:
-            refusals.append(reason)
-            nursery.cancel_scope.cancel()
-
-        link = CoordinatorLink(settings, on_refused=refused)
-        nursery.start_soon(link.run)
-        reply = await link.call(lambda number: ForgetNode(number, name), seconds)
-        if isinstance(reply, Rejected):
-            rejected = reply.reason
-        nursery.cancel_scope.cancel()
-    return (refusals[0] if refusals else ""), rejected

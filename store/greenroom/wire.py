@@ -419,7 +419,8 @@ class ReplicaState(Frame, frozen=True):
     """One replica as its actor sees it.
 
     `proposes`: what it asked of the coordinator, not decided yet. `join_refusal`: why the newest one to join
-    could not.
+    could not. A copy on disk has the role "none" until it is known what it is worth; `epoch` and `appended`
+    are those of its last record.
     """
 
     shard: int

@@ -15,7 +15,8 @@ import pytest
 import trio
 
 from greenroom.errors import UnavailableError
-from greenroom_cluster.inspection import fetch_map, forget_node_at, inspect_cluster
+from greenroom_cluster.inspection import fetch_map, inspect_cluster
+from greenroom_cluster.orders import forget_node_at
 from greenroom_cluster.runtime.ports import free_port
 
 pytestmark = [pytest.mark.system, pytest.mark.trio]

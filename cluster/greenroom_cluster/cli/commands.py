@@ -142,13 +142,12 @@ def status(
     """Show nodes and actors, how many shards are in which state, and what they wait for."""
     found = _inspect(connect, cluster, json=json)
     if json:
-        waiting = _waiting(found)
         print_json(
             {
                 **msgspec.to_builtins(found),
                 "healthy": found.healthy,
                 "states": found.states(),
-                "waiting": waiting,
+                **_waiting(found),
                 "coordinator": _coordinator(found),
             }
         )
@@ -158,8 +157,12 @@ def status(
     print_status(found, shards=shards)
 
 
-def _waiting(found: Any) -> list[dict[str, Any]]:
-    return [{**msgspec.to_builtins(each), "told": each.told()} for each in found.waiting]
+def _waiting(found: Any) -> dict[str, Any]:
+    """Return what shards wait for: nodes, and directories."""
+    return {
+        key: [{**msgspec.to_builtins(each), "told": each.told()} for each in getattr(found, key)]
+        for key in ("waiting", "missing_directories")
+    }
 
 
 def _coordinator(found: Any) -> dict[str, Any]:
@@ -193,7 +196,7 @@ def health(
                 "nodes_up": found.nodes_up,
                 "refusing": found.refusing,
                 "states": found.states(),
-                "waiting": _waiting(found),
+                **_waiting(found),
                 "coordinator": _coordinator(found),
             }
         )
@@ -216,7 +219,7 @@ def forget_node(
     cluster: options.Cluster = config.CLUSTER,
 ) -> None:
     """Declare a node gone for good, with the sessions that only it held."""
-    from greenroom_cluster.inspection import forget_node_at
+    from greenroom_cluster.orders import forget_node_at
 
     config.check_address("--coordinator", coordinator)
     run(forget_node_at, coordinator, cluster, name)

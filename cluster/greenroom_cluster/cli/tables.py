@@ -18,6 +18,7 @@ from greenroom_cluster.inspection import (
     SUSPENDED,
     UNAVAILABLE,
     ClusterStatus,
+    ShardStatus,
 )
 
 _STYLES = {
@@ -97,10 +98,17 @@ def _shard_table(status: ClusterStatus) -> Table:
             ", ".join(shard.backups) or "-",
             str(shard.sessions),
             _state(shard.state),
-            ", ".join([*shard.waits_for, *filter(None, [awaited.get(shard.shard)])]),
+            ", ".join([*_awaited(shard), *filter(None, [awaited.get(shard.shard)])]),
             shard.join_refusal,
         )
     return table
+
+
+def _awaited(shard: ShardStatus) -> list[str]:
+    """Return what a shard waits for, and up to which record the directories that are there hold it."""
+    directories = [f"directory of {slot}" for slot in shard.missing_directories]
+    kept = [f"{each.slot} has up to {each.epoch}/{each.sequence}" for each in shard.kept]
+    return [*shard.waits_for, *directories, *kept]
 
 
 def _add_row(table: Table, *cells: str | Text) -> None:

@@ -490,5 +490,5 @@ class Coordinator:
         )
         if after is before:
             return Outcome(responses=responses, warnings=tuple(draft.warnings))
-        draft.warnings += self._news.of_waiting(after)
+        draft.warnings += self._news.of_waiting(after) + self._news.of_directories(after)
         return Outcome(after, delta_between(before, after), responses, tuple(draft.warnings))

@@ -4,7 +4,16 @@ from collections.abc import Collection
 
 from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.coordination.draft import NODES_NAMED
-from greenroom_cluster.planning.waiting import Waiting, awaited, on_nodes_that_are_down, waiting_shards
+from greenroom_cluster.planning.waiting import (
+    MissingDirectories,
+    Waiting,
+    awaited,
+    directories_in_use,
+    missing_directories,
+    on_nodes_that_are_down,
+    shards_without_directories,
+    waiting_shards,
+)
 
 
 class News:
@@ -12,6 +21,7 @@ class News:
 
     def __init__(self) -> None:
         self._waiting: tuple[Waiting, ...] = ()
+        self._missing: tuple[MissingDirectories, ...] = ()
         self._unheard: tuple[str, ...] = ()
 
     def of_waiting(self, after: ClusterMap) -> list[str]:
@@ -24,6 +34,17 @@ class News:
         if before and not self._waiting:
             return ["no shard waits for a node any longer"]
         return [waiting.told() for waiting in self._waiting if waiting not in before]
+
+    def of_directories(self, after: ClusterMap) -> list[str]:
+        """Return news about shards that wait for directories."""
+        before, self._missing = self._missing, ()
+        if any(actor.directory and actor.state == "dead" for actor in after.actors.values()):
+            used = directories_in_use(after)
+            slots = (missing_directories(after, shard, used) for shard in range(after.shard_count))
+            self._missing = shards_without_directories(slots)
+        if before and not self._missing:
+            return ["no shard waits for a directory any longer"]
+        return [missing.told() for missing in self._missing if missing not in before]
 
     def of_unheard(self, shards: Collection[int], nodes: tuple[str, ...]) -> list[str]:
         """Return news about decisions on these shards, which wait until these nodes were heard."""

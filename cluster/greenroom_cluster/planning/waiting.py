@@ -1,8 +1,11 @@
-"""Shards that wait for nodes that are away, and what an operator can do about it.
+"""Shards that wait for nodes, or for directories, that are away, and what an operator can do about it.
 
 If all living members of a shard are on nodes that are away, the shard is not started empty, because they may
 hold its sessions. It continues when one of them is back, or when all are known to be gone: because their node
 was started again on the same host and found no process of theirs, or because an operator said so.
+
+If all members of a shard are dead and some kept it on disk, it continues from the directory that has most. So
+it waits until all these directories are in use again, or an operator has given up the others.
 """
 
 from collections import Counter
@@ -11,6 +14,8 @@ from collections.abc import Collection, Iterable
 import msgspec
 
 from greenroom.cluster_map import ClusterMap
+from greenroom_cluster.coordination.recovery import durable_members, is_known_dead
+from greenroom_cluster.planning.placement import node_of
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -40,6 +45,28 @@ class Waiting(msgspec.Struct, frozen=True):
         )
 
 
+class MissingDirectories(msgspec.Struct, frozen=True):
+    """`shards` shards wait for the directories of these slots."""
+
+    slots: tuple[str, ...]
+    shards: int
+
+    def told(self) -> str:
+        """Return the sentence for an operator: what waits, and what to do."""
+        one, alone = self.shards == 1, len(self.slots) == 1
+        nodes = tuple(sorted({node_of(slot) for slot in self.slots}))
+        names = " and ".join(nodes)
+        forget = " and ".join(f"`greenroom forget-node {name}`" for name in nodes)
+        what = "directory" if alone else "directories"
+        return (
+            f"{self.shards} shard{' waits' if one else 's wait'} for the {what} of "
+            f"{' and '.join(self.slots)}, where {'its' if one else 'their'} sessions were kept: start node "
+            f"{names} with "
+            f"{'it' if alone else 'them'}, or, if {'it is' if alone else 'they are'} gone for good, run "
+            f"{forget} (loses what is only there)"
+        )
+
+
 def awaited(cluster_map: ClusterMap, shard: int, away: Collection[bytes]) -> tuple[str, ...]:
     """Return the nodes that a shard waits for: those of its living members if all are `away`, else none."""
     living = [
@@ -50,6 +77,31 @@ def awaited(cluster_map: ClusterMap, shard: int, away: Collection[bytes]) -> tup
     if any(actor.incarnation not in away for actor in living):
         return ()
     return tuple(sorted({actor.node for actor in living}))
+
+
+def missing_directories(cluster_map: ClusterMap, shard: int, used: Collection[bytes]) -> tuple[str, ...]:
+    """Return the slots whose directories a shard waits for, given the directories in use; often none."""
+    entry, actors = cluster_map.shards[shard], cluster_map.actors
+    if not all(is_known_dead(member, actors) for member in entry.members):
+        return ()
+    missing = (each for each in durable_members(entry, actors) if each.directory not in used)
+    return tuple(sorted({each.slot for each in missing}))
+
+
+def directories_in_use(cluster_map: ClusterMap) -> dict[bytes, bytes]:
+    """Return who runs in which directory, on a node that is up."""
+    up = {node.name for node in cluster_map.nodes.values() if node.state != "down"}
+    return {
+        actor.directory: actor.incarnation
+        for actor in cluster_map.actors.values()
+        if actor.directory and actor.state == "up" and actor.node in up
+    }
+
+
+def shards_without_directories(missing: Iterable[tuple[str, ...]]) -> tuple[MissingDirectories, ...]:
+    """Count the waiting shards by the slots whose directories they wait for."""
+    counted = Counter(slots for slots in missing if slots)
+    return tuple(MissingDirectories(slots, count) for slots, count in sorted(counted.items()))
 
 
 def on_nodes_that_are_down(cluster_map: ClusterMap) -> set[bytes]:

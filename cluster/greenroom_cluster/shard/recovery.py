@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from greenroom import wire
 from greenroom.cluster_map import ShardEntry
 from greenroom.errors import InvariantError
 from greenroom_cluster.coordination.messages import Decision
@@ -56,6 +57,17 @@ class Recovery:
     def replicas(self) -> list[Replica]:
         """The copies that have no role yet."""
         return [found.replica for found in self._found.values()]
+
+    def states(self, now_ns: int) -> tuple[wire.ReplicaState, ...]:
+        """Return these copies as operators see them: without a role, up to the last record on disk."""
+        return tuple(
+            msgspec.structs.replace(
+                found.replica.state(now_ns),
+                epoch=found.last[0],
+                proposes="" if found.opened is None else found.opened.proposal.kind,
+            )
+            for found in self._found.values()
+        )
 
     def newer_than(self, shard: int, entry: ShardEntry) -> bool:
         """Whether the disk knows a later configuration than the map, which must be an older copy."""

@@ -175,6 +175,17 @@ def test_a_directory_that_runs_elsewhere_is_not_given_up() -> None:
     assert claims(desk, A2)
 
 
+def test_shards_that_wait_for_a_directory_are_reported_once() -> None:
+    desk = powerless()
+    told = [warning for warning in desk.warnings if "directories of a/0 and b/0" in warning]
+    assert len(told) == 1
+    assert told[0].startswith("1 shard waits for")
+    desk.durable(A2, "a/0", "da", 6)
+    assert desk.warnings[-1].startswith("1 shard waits for the directory of b/0")
+    desk.durable(B2, "b/0", "db", 6)
+    assert desk.warnings[-1] == "no shard waits for a directory any longer"
+
+
 # --- directories, and copies of them -----------------------------------------------------------------------
 
 

@@ -351,6 +351,20 @@ def test_an_heir_recovers_all_that_was_acknowledged() -> None:
     assert isinstance(found, wire.Session)
 
 
+def test_operators_see_what_an_heir_has_on_disk() -> None:
+    before = DurableProbe()
+    before.start_alone()
+    before.ask(create(1), create(2, digest=b"b" * 32))
+    before.synced()
+    probe = restart(before)
+    recovered(probe)
+    (inspection,) = probe.ask(wire.Inspect(3))
+    assert isinstance(inspection, wire.Inspection)
+    [held] = inspection.replicas
+    assert (held.role, held.epoch, held.appended, held.proposes) == ("none", 1, 2, "recover")
+    assert not held.serving
+
+
 def test_a_recovered_shard_goes_on_under_new_numbers() -> None:
     before = DurableProbe()
     before.start_alone()

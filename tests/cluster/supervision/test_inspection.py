@@ -152,6 +152,50 @@ def test_what_waits_is_told_with_the_ways_out() -> None:
     assert "stop node n2, run `greenroom forget-node n2`" in status.waiting[0].told()
 
 
+HEIR = b"h" * 16
+
+
+def kept_by(*incarnations: bytes, heir: bool = True) -> ClusterMap:
+    """Both members are dead; these kept the shard, and an heir of A runs."""
+    the_map = with_states(cluster_map(B), {}, {A: "dead", B: "dead"})
+    for incarnation in incarnations:
+        kept = {"durability": "fsync", "directory": incarnation, "mark": 4}
+        the_map.actors[incarnation] = msgspec.structs.replace(the_map.actors[incarnation], **kept)
+    if heir:
+        the_map.actors[HEIR] = msgspec.structs.replace(the_map.actors[A], incarnation=HEIR, state="up")
+    return the_map
+
+
+def test_a_shard_names_the_directories_that_it_waits_for_and_what_others_hold(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    claiming = msgspec.structs.replace(replica("none", epoch=2, serving=False), proposes="recover")
+    status = summarize(kept_by(A, B), {HEIR: wire.Inspection(1, HEIR, (claiming,))})
+    [shard] = status.shards
+    assert (shard.state, shard.missing_directories) == (UNAVAILABLE, ("n2/0",))
+    assert [(each.slot, each.epoch, each.sequence) for each in shard.kept] == [("n1/0", 2, 7)]
+    [told] = status.warnings()
+    assert told == (
+        "1 shard waits for the directory of n2/0, where its sessions were kept: start node n2 with it, or, "
+        "if it is gone for good, run `greenroom forget-node n2` (loses what is only there)"
+    )
+    print_status(status, shards=True)
+    shown = capsys.readouterr().out
+    assert "directory of n2/0, n1/0 has up to 2/7" in shown
+
+
+def test_a_shard_waits_only_for_directories_in_which_nobody_runs() -> None:
+    assert summarize(kept_by(A), {}).missing_directories == ()
+    assert summarize(kept_by(), {}).missing_directories == ()
+    [both] = summarize(kept_by(A, B, heir=False), {}).missing_directories
+    assert both.slots == ("n1/0", "n2/0")
+    assert "`greenroom forget-node n1` and `greenroom forget-node n2`" in both.told()
+    away = with_states(kept_by(A), {"n1": "down"}, {})
+    assert [each.slots for each in summarize(away, {}).missing_directories] == [("n1/0",)]
+    alive = with_states(kept_by(A, B), {}, {B: "up"})
+    assert summarize(alive, {}).missing_directories == ()
+
+
 @pytest.mark.parametrize(
     ("away", "state", "seconds", "unreached"),
     [

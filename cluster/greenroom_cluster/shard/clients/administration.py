@@ -1,17 +1,16 @@
 """Requests of operators: show the replicas of an actor, and drop the record at which a shard is suspended."""
 
-from collections.abc import Sequence
-
 from greenroom import wire
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.effects import ReplyToClient
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.replica import Replica
+from greenroom_cluster.shard.roles.replicas import Replicas
 
 
 def administer(
     resources: Resources,
-    replicas: Sequence[Replica | None],
+    replicas: Replicas,
     now_ns: int,
     wall_us: int,
     connection: int,
@@ -22,7 +21,8 @@ def administer(
     if isinstance(request, wire.Inspect):
         if not step.inspected:
             # Looked at once a step, however often it is asked for.
-            step.inspected = tuple(replica.state(now_ns) for replica in replicas if replica is not None)
+            held = tuple(replica.state(now_ns) for replica in replicas.by_shard if replica is not None)
+            step.inspected = held + replicas.recovery.states(now_ns)
         memory = resources.memory
         memory.count_all()
         message = wire.Inspection(
@@ -38,7 +38,7 @@ def administer(
         )
         context.effects.append(ReplyToClient(connection, message))
         return
-    replica = replicas[request.shard] if 0 <= request.shard < len(replicas) else None
+    replica = replicas.get(request.shard)
     refusal = _refusal(context, replica, request)
     context.effects.append(ReplyToClient(connection, refusal or wire.Written(request.request_id, 0)))
     if refusal is None and replica is not None:

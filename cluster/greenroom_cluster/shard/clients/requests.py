@@ -112,7 +112,7 @@ class Requests:
                 elif kind is Freeze:
                     self.copies.freeze(request.request_id, connection)
                 else:
-                    administer(self._resources, replicas, now_ns, wall_us, connection, request)  # type: ignore[arg-type]  # as above
+                    administer(self._resources, self._replicas, now_ns, wall_us, connection, request)  # type: ignore[arg-type]  # as above
                 continue
             point: int = request.point  # type: ignore[union-attr]  # what remains has a point
             replica = replicas[point >> shift] if replicas and not point >> POINT_BITS else None
