@@ -119,6 +119,7 @@ class Stage:
             prepares_in_flight_max=plan.prepares_in_flight,
             page_max=plan.page_max,
             step_bytes=plan.step_bytes,
+            log_bytes_min=plan.log_bytes_min,
             eviction="anonymous" if plan.evicts else "none",
         )
         self.disk = Disk(first_map(CLUSTER, plan.shards, plan.replicas, IDENTITY))

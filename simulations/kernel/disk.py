@@ -177,6 +177,7 @@ class DiskThread:
                 self._wanted = self._wanted or effect.at_once or not self._interval_ns
             else:
                 self.directory.drop_before(effect.mark)
+                self._process.network.happened["log dropped"] += 1
         # What one step brings is one batch: the thread wakes up after it.
         self._timeline.after(0, self._go_on)
 

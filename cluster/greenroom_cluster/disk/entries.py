@@ -80,13 +80,15 @@ class Chunk(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=8):
 class Based(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=6):
     """The copy of a shard is the snapshot that was begun last, at `sequence`, and what came since it began.
 
-    All before is void. Without a chunk the copy begins empty. `ladder` is what the snapshot holds, by epoch.
+    All before is void. The snapshot has that many `chunks`; with none the copy begins empty. `ladder` is what
+    the snapshot holds, by epoch.
     """
 
     shard: int
     sequence: int
     time_us: int
     ladder: tuple[Rung, ...]
+    chunks: int = 0
 
 
 class Left(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=7):

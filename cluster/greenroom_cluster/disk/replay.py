@@ -150,8 +150,9 @@ class Replay:
             self._take_chunk(entry)
         elif isinstance(entry, Based):
             begun = self._begun.pop(shard, None)
+            if begun is None and entry.chunks:
+                return  # the beginning of this snapshot was dropped, because a later one counts
             if begun is None:
-                # Without a chunk it is an empty beginning: nothing was held before.
                 begun = DiskCopy(shard, entry.sequence)
             begun.begin_at(entry)
             self._held[shard] = begun

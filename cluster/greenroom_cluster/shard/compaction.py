@@ -15,7 +15,8 @@ from greenroom_cluster.shard.state.copy import Copy
 
 LOG_PER_STATE = 1.8
 """How much of the log there may be for each byte of state before it is compacted."""
-_LOOK_BYTES = 1 << 20
+_LOOKS = 64
+"""How often it is looked while the shortest log that is compacted grows."""
 
 
 class _Writing:
@@ -72,12 +73,12 @@ class Compaction:
             self._context.effects.append(DropBefore(first))
 
     def _is_due(self) -> bool:
-        disk = self._disk
-        if not disk.bases or disk.given_bytes - self._looked_bytes < _LOOK_BYTES:
+        disk, least_bytes = self._disk, self._context.settings.log_bytes_min
+        if not disk.bases or disk.given_bytes - self._looked_bytes < least_bytes // _LOOKS:
             return False
         self._looked_bytes = disk.given_bytes
         taken = disk.given_bytes - min(base.given_bytes for base in disk.bases.values())
-        if taken <= self._context.settings.log_bytes_min:
+        if taken <= least_bytes:
             return False
         return taken > LOG_PER_STATE * sum(base.copy.table.stored_bytes for base in disk.bases.values())
 

@@ -163,7 +163,8 @@ class DiskLog:
         body = _encode(chunk)
         self.enter(Chunk(shard, sequence, chunk.number, body), len(body))
         if chunk.last:
-            self.enter(Based(shard, sequence, chunk.time_us, ((epoch, sequence),) if sequence else ()))
+            ladder = ((epoch, sequence),) if sequence else ()
+            self.enter(Based(shard, sequence, chunk.time_us, ladder, chunk.number + 1))
 
     def cut(self, shard: int, after: int) -> None:
         """Write that the records of a shard after a number are void."""

@@ -114,6 +114,14 @@ def test_a_log_may_begin_in_the_middle() -> None:
     assert copy.configuration == configured(2)
 
 
+def test_a_log_may_begin_amid_a_snapshot_that_was_replaced() -> None:
+    """Its end is still there, and records before that are not: it must not pass for an empty beginning."""
+    rest = [Chunk(3, 5, 1, b"b"), Based(3, 5, 900, ((1, 5),), chunks=2), logged(18)]
+    assert replayed(*rest) == {}
+    copy = replayed(*rest, *snapshot(18, b"d"), Based(3, 18, 1000, ((1, 18),), chunks=1))[3]
+    assert (copy.chunks, copy.appended) == ([b"d"], 18)
+
+
 def test_a_copy_that_joined_anew_has_nothing_of_the_former() -> None:
     copy = copy_after(
         *(logged(1, 2, 3, 4, 5), configured(1), Left(3)),
