@@ -256,6 +256,13 @@ def demo(
         int, typer.Option(help="How many shoppers.", envvar="GREENROOM_DEMO_BROWSERS")
     ] = DEMO_BROWSERS,
     seed: Annotated[int, typer.Option(help="What they do and buy.", envvar="GREENROOM_DEMO_SEED")] = 0,
+    durability: Annotated[
+        config.Durability,
+        typer.Option(
+            help="Keep the sessions on disk as `greenroom up` does, and kill everything at once too.",
+            envvar="GREENROOM_DEMO_DURABILITY",
+        ),
+    ] = "none",
     json: options.Json = False,
 ) -> None:
     """Run the demo: a shop on three nodes, shoppers, kills, and every cart checked afterwards."""
@@ -263,4 +270,5 @@ def demo(
     from greenroom_cluster.demo.command import run_demo
 
     _need_tractor(DEMO_FAILED)
-    raise typer.Exit(run_demo(json=json, seconds=seconds, browsers=browsers, seed=seed))
+    status = run_demo(json=json, seconds=seconds, browsers=browsers, seed=seed, durability=durability)
+    raise typer.Exit(status)

@@ -20,7 +20,6 @@ from greenroom_cluster.runtime.tasks import open_tasks
 
 SKUS = tuple(sorted(CATALOGUE))
 THINK_SECONDS = (0.03, 0.25)
-CHECK_SECONDS = 20.0
 CHECK_PAUSE_SECONDS = 0.25
 USER = "user"
 NOTE = "note"
@@ -89,8 +88,8 @@ class Browser:
         self._verdict.cart_checked(self.cart, views)
 
     async def _view(self, worker: int) -> list[Mismatch] | None:
-        """Read the cart, insisting; None if the session is gone or cannot be read for CHECK_SECONDS."""
-        give_up = trio.current_time() + CHECK_SECONDS
+        """Read the cart, insisting; None if the session is gone or cannot be read in time."""
+        give_up = trio.current_time() + self._shop.patience_seconds
         while trio.current_time() < give_up:
             read = self._ledger.begin_read()
             answer = await self._shop.get(worker, "/cart", self._cookie)
@@ -258,8 +257,8 @@ class Browser:
 
 
 async def probe(shop: Shopfront, verdict: Verdict, dead: DeadCookie, worker: int, when: str) -> None:
-    """Try an id that has ended; tried again while the shop gives no clear answer, for CHECK_SECONDS."""
-    give_up = trio.current_time() + CHECK_SECONDS
+    """Try an id that has ended; tried again for a time while the shop gives no clear answer."""
+    give_up = trio.current_time() + shop.patience_seconds
     while trio.current_time() < give_up:
         answer = await shop.get(worker, "/cart", dead.cookie)
         if answer.meaning == "done":

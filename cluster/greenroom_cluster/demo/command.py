@@ -12,6 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from greenroom.errors import GreenroomError
 from greenroom_cluster import logs
+from greenroom_cluster.config import Durability
 from greenroom_cluster.demo.settings import BROWSERS, SECONDS, DemoSettings
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.runtime.tasks import open_tasks
@@ -25,7 +26,14 @@ FIGURES_SECONDS = 0.25
 _MODULES = {"httpx": "httpx", "multipart": "python-multipart", "starlette": "starlette", "uvicorn": "uvicorn"}
 
 
-def run_demo(*, json: bool = False, seconds: float = SECONDS, browsers: int = BROWSERS, seed: int = 0) -> int:
+def run_demo(
+    *,
+    json: bool = False,
+    seconds: float = SECONDS,
+    browsers: int = BROWSERS,
+    seed: int = 0,
+    durability: Durability = "none",
+) -> int:
     """Run the demo and return the exit status.
 
     0: nothing that was confirmed was lost. 1: something was lost, changed or came back. 2: the demo could not
@@ -41,7 +49,7 @@ def run_demo(*, json: bool = False, seconds: float = SECONDS, browsers: int = BR
             markup=False,
         )
         return EXIT_FAILED
-    settings = DemoSettings(seconds=seconds, browsers=browsers, seed=seed)
+    settings = DemoSettings(seconds=seconds, browsers=browsers, seed=seed, durability=durability)
     # What the demo tells, its stage shows; stdout is for the result alone.
     logs.configure(LogSettings(level="error"))
     try:

@@ -27,6 +27,7 @@ from greenroom_cluster.runtime.tasks import open_tasks
 PROBE_PAUSE_SECONDS = 0.02
 PROBE_LIFETIME = timedelta(minutes=10)
 RECOVERY_SECONDS_MAX = 15.0
+ALL_RECOVERY_SECONDS_MAX = 60.0
 
 
 class Victim(NamedTuple):
@@ -113,15 +114,19 @@ async def probing(
 
 
 async def kill_and_measure(
-    victim: Victim, store: greenroom.BaseSessionStore, shards: Sequence[int], shard_count: int
+    victim: Victim,
+    store: greenroom.BaseSessionStore,
+    shards: Sequence[int],
+    shard_count: int,
+    seconds_max: float = RECOVERY_SECONDS_MAX,
 ) -> Recovery:
-    """Kill the victim while `shards` are probed; return when all answer, or after RECOVERY_SECONDS_MAX."""
+    """Kill the victim while `shards` are probed; return when all answer, or after `seconds_max`."""
     async with probing(store, shards, shard_count) as probes:
         killed_at = trio.current_time()
         for probe in probes:
             probe.kill_happens(killed_at)
         victim.kill()
-        with trio.move_on_after(RECOVERY_SECONDS_MAX):
+        with trio.move_on_after(seconds_max):
             for probe in probes:
                 await probe.recovered.wait()
         errors = sum(probe.errors for probe in probes)
@@ -168,6 +173,11 @@ def node_victim(cluster_map: ClusterMap, node: str, supervisor_pid: int) -> Vict
         (supervisor_pid, *(actor.pid for actor in actors)),
         tuple(actor.incarnation for actor in actors),
     )
+
+
+def everything_victim(pids: Sequence[int], cluster_map: ClusterMap) -> Victim:
+    """Return a whole cluster as a victim: `pids` are those of its processes, each before what is below it."""
+    return Victim("every process", tuple(pids), tuple(cluster_map.actors))
 
 
 def shards_on(cluster_map: ClusterMap, victim: Victim) -> list[int]:

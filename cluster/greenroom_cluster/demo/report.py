@@ -23,11 +23,20 @@ def print_result(console: Console, result: DemoResult) -> None:
     for problem in result.problems:
         console.print(f"  {problem}", style="red", markup=False, highlight=False)
     if result.exit_code == EXIT_OK:
-        console.print("Nothing that was confirmed was lost.", style="green")
+        console.print(_kept(result), style="green", soft_wrap=True)
     elif result.exit_code == EXIT_LOST:
         console.print("Something that was confirmed was lost, changed or came back.", style="bold red")
     else:
         console.print("The run measured too little to tell: no recovery or no cart was seen.", style="yellow")
+
+
+def _kept(result: DemoResult) -> str:
+    if result.recover_all_seconds is None:
+        return "Nothing that was confirmed was lost."
+    return (
+        "Nothing that was confirmed was lost, though every process was killed at once: all shards served "
+        f"again after {_duration(result.recover_all_seconds)}, from their directories."
+    )
 
 
 def _rows(result: DemoResult) -> list[tuple[str, str, bool]]:
@@ -43,13 +52,24 @@ def _rows(result: DemoResult) -> list[tuple[str, str, bool]]:
         ("logins that came back after logout", f"{result.resurrected:,}", result.resurrected > 0),
         _duration_row("time to recover after the actor's kill", result.recover_actor_seconds),
         _duration_row("time to recover after the node's kill", result.recover_node_seconds),
+        *_rows_of_durability(result),
         _duration_row("request latency, median", result.latency_p50_seconds),
         _duration_row("request latency, 99 of 100 within", result.latency_p99_seconds),
         _duration_row("longest request", result.longest_request_seconds),
     ]
 
 
+def _rows_of_durability(result: DemoResult) -> list[tuple[str, str, bool]]:
+    if result.durability == "none":
+        return []
+    return [_duration_row("time to recover after everything's kill", result.recover_all_seconds)]
+
+
 def _duration_row(name: str, seconds: float | None) -> tuple[str, str, bool]:
     if seconds is None:
         return name, "not seen", True
-    return name, f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms", False
+    return name, _duration(seconds), False
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"

@@ -1,18 +1,27 @@
-"""The demo from start to end: a cluster, a shop on it, customers, two kills, the last look at every cart."""
+"""The demo from start to end: a cluster, a shop on it, customers, kills, the last look at every cart.
+
+First an actor is killed, then a node. With a durability the node is started again from its directory, and
+then every process of the cluster is killed at once, coordinator included.
+"""
 
 import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import httpx
 import trio
 
 import greenroom
-from greenroom_cluster.config import LocalClusterSettings, NodeOptions, ProcessOptions
+from greenroom_cluster.config import ActorOptions, LocalClusterSettings, NodeOptions, ProcessOptions
+from greenroom_cluster.coordination.boot_note import BootNote
 from greenroom_cluster.demo import faults
 from greenroom_cluster.demo.browsers import Browser, DeadCookie, check_all
 from greenroom_cluster.demo.settings import DemoSettings
-from greenroom_cluster.demo.shopfront import REQUEST_SECONDS, Shopfront
+from greenroom_cluster.demo.shopfront import PATIENCE_SECONDS, REQUEST_SECONDS, Shopfront
 from greenroom_cluster.demo.verdict import DemoResult, Verdict
 from greenroom_cluster.demo.workers import shop_workers
 from greenroom_cluster.logs import LogSettings
@@ -24,9 +33,10 @@ ACTORS = 2
 # Of the time of shopping: before the first kill, and until the second at the earliest.
 ACTOR_KILL_SHARE = 0.25
 NODE_KILL_SHARE = 0.55
-# Shopping goes on at least so long after the second recovery.
+ALL_KILL_SHARE = 0.8
+# Shopping goes on at least so long after the last recovery.
 AFTERMATH_SECONDS = 2.0
-HEALTHY_SECONDS = 15.0
+HEALTHY_SECONDS = 30.0
 FULL_BROWSER_CONNECTIONS = 4
 
 
@@ -49,32 +59,67 @@ async def play(settings: DemoSettings, stage: Stage) -> DemoResult:
     Raises UnavailableError if the cluster does not start, WorkerFailedError if the shop does not.
     """
     begun = trio.current_time()
-    cluster_settings = LocalClusterSettings(
-        nodes=NODES,
-        node=NodeOptions(actors=ACTORS),
-        listen="127.0.0.1:0",
-        coordinator_listen="127.0.0.1:0",
-        restart_nodes=False,
-        process=ProcessOptions(logs=LogSettings(level="error")),
-    )
     verdict = Verdict()
     stage.step(f"starting a coordinator and {NODES} nodes of {ACTORS} actors")
+    with _cluster_settings(settings) as cluster_settings:
+        recoveries = await _on_a_cluster(cluster_settings, settings, verdict, stage)
+    return verdict.result(
+        recover_actor_seconds=recoveries.actor.seconds,
+        recover_node_seconds=recoveries.node.seconds,
+        browsers=settings.browsers,
+        seed=settings.seed,
+        seconds=trio.current_time() - begun,
+        durability=settings.durability,
+        recover_all_seconds=recoveries.everything.seconds,
+    )
+
+
+class _Recoveries(NamedTuple):
+    """How the kills went: of an actor, of a node, and of everything."""
+
+    actor: faults.Recovery
+    node: faults.Recovery = faults.NO_RECOVERY
+    everything: faults.Recovery = faults.NO_RECOVERY
+
+
+@contextmanager
+def _cluster_settings(settings: DemoSettings) -> Iterator[LocalClusterSettings]:
+    """Yield the settings of the cluster. What it keeps on disk is in a temporary directory, if anything."""
+    with ExitStack() as stack:
+        data_dir = None
+        if settings.durability != "none":
+            data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="greenroom-demo-")))
+            stack.callback(BootNote(data_dir).void)
+        yield LocalClusterSettings(
+            nodes=NODES,
+            node=NodeOptions(actors=ACTORS, actor=ActorOptions(durability=settings.durability)),
+            listen="127.0.0.1:0",
+            coordinator_listen="127.0.0.1:0",
+            data_dir=data_dir,
+            restart_nodes=False,
+            process=ProcessOptions(logs=LogSettings(level="error")),
+        )
+
+
+async def _on_a_cluster(
+    cluster_settings: LocalClusterSettings, settings: DemoSettings, verdict: Verdict, stage: Stage
+) -> _Recoveries:
     async with open_local_cluster(cluster_settings) as cluster:
         stage.done(f"{NODES} nodes run, every shard has its replicas")
         stage.step("starting the shop's two workers")
         async with shop_workers(cluster.url) as addresses, _http_client(settings.browsers) as client:
             stage.done(f"the shop is open at {' and '.join(addresses)}")
             stage.watch(verdict)
-            shop = Shopfront(client, addresses, verdict)
+            shop = Shopfront(client, addresses, verdict, _patience_seconds(settings))
             recoveries = await _shopping(settings, cluster, shop, verdict, stage)
         stage.step("stopping everything")
-    return verdict.result(
-        recover_actor_seconds=recoveries[0].seconds,
-        recover_node_seconds=recoveries[1].seconds,
-        browsers=settings.browsers,
-        seed=settings.seed,
-        seconds=trio.current_time() - begun,
-    )
+    return recoveries
+
+
+def _patience_seconds(settings: DemoSettings) -> float:
+    if settings.durability == "none":
+        return PATIENCE_SECONDS
+    return PATIENCE_SECONDS + faults.ALL_RECOVERY_SECONDS_MAX
 
 
 def _http_client(browsers: int) -> httpx.AsyncClient:
@@ -90,8 +135,8 @@ def _http_client(browsers: int) -> httpx.AsyncClient:
 
 async def _shopping(
     settings: DemoSettings, cluster: LocalCluster, shop: Shopfront, verdict: Verdict, stage: Stage
-) -> tuple[faults.Recovery, faults.Recovery]:
-    """Let the browsers shop while first an actor and then a node is killed; check every cart."""
+) -> _Recoveries:
+    """Let the browsers shop while the kills happen; check every cart."""
     dead: list[DeadCookie] = []
     browsers = [
         Browser(number, shop, verdict, random.Random(f"{settings.seed}/{number}"), dead)  # noqa: S311  a dice
@@ -103,32 +148,54 @@ async def _shopping(
     async with greenroom.store_from_url(cluster.url) as store, open_tasks() as nursery:
         for browser in browsers:
             nursery.start_soon(browser.run, closing.is_set)
-        await trio.sleep_until(opened + settings.seconds * ACTOR_KILL_SHARE)
-        first = await _kill_actor(cluster, store, stage)
-        # Two failures at once are more than is promised: every shard must have its two replicas again.
-        if await _replicated(cluster, stage):
-            stage.step("shopping goes on")
-            await trio.sleep_until(opened + settings.seconds * NODE_KILL_SHARE)
-            second = await _kill_node(cluster, store, stage)
-            stage.step("shopping goes on with two nodes")
-        else:
-            second = faults.NO_RECOVERY
+        recoveries = await _kills(settings, opened, cluster, store, stage)
         rest = opened + settings.seconds - trio.current_time()
         await trio.sleep(max(rest, AFTERMATH_SECONDS))
         closing.set()
         stage.step("the last requests are answered")
     stage.step(f"looking at every cart, trying {len(dead)} ended logins again")
     await check_all(shop, verdict, browsers, dead)
-    return first, second
+    return recoveries
 
 
-async def _replicated(cluster: LocalCluster, stage: Stage) -> bool:
+async def _kills(
+    settings: DemoSettings,
+    opened: float,
+    cluster: LocalCluster,
+    store: greenroom.BaseSessionStore,
+    stage: Stage,
+) -> _Recoveries:
+    """Kill an actor, a node and, if the sessions are on disk, everything, each when it is time."""
+    await trio.sleep_until(opened + settings.seconds * ACTOR_KILL_SHARE)
+    recoveries = _Recoveries(await _kill_actor(cluster, store, stage))
+    # Two failures at once are more than is promised: every shard must have its two replicas again.
+    if not await _replicated(cluster, stage, "no node is killed"):
+        return recoveries
+    stage.step("shopping goes on")
+    await trio.sleep_until(opened + settings.seconds * NODE_KILL_SHARE)
+    node = await _node_to_kill(cluster)
+    recoveries = recoveries._replace(node=await _kill_node(node, cluster, store, stage))
+    stage.step("shopping goes on with two nodes")
+    if settings.durability == "none":
+        return recoveries
+    await cluster.start_node(node)
+    stage.done(f"node {node} is started again from its directory")
+    if not await _replicated(cluster, stage, "not everything is killed"):
+        return recoveries
+    stage.step("shopping goes on with three nodes")
+    await trio.sleep_until(opened + settings.seconds * ALL_KILL_SHARE)
+    recoveries = recoveries._replace(everything=await _kill_everything(cluster, store, stage))
+    stage.step("shopping goes on")
+    return recoveries
+
+
+async def _replicated(cluster: LocalCluster, stage: Stage, otherwise: str) -> bool:
     stage.step("every shard gets its second replica back")
     begun = trio.current_time()
     try:
         await cluster.wait_healthy(HEALTHY_SECONDS)
     except greenroom.UnavailableError as error:
-        stage.done(f"no node is killed: {error}")
+        stage.done(f"{otherwise}: {error}")
         return False
     stage.done(f"every shard has its two replicas again after {trio.current_time() - begun:.1f} s more")
     return True
@@ -146,15 +213,33 @@ async def _kill_actor(
     return recovery
 
 
+async def _node_to_kill(cluster: LocalCluster) -> str:
+    return faults.busiest_node(await cluster.fetch_map())
+
+
 async def _kill_node(
-    cluster: LocalCluster, store: greenroom.BaseSessionStore, stage: Stage
+    node: str, cluster: LocalCluster, store: greenroom.BaseSessionStore, stage: Stage
 ) -> faults.Recovery:
     cluster_map = await cluster.fetch_map()
-    node = faults.busiest_node(cluster_map)
     victim = faults.node_victim(cluster_map, node, cluster.node_pid(node))
     shards = faults.shards_on(cluster_map, victim)
     stage.step(f"SIGKILL to {victim.name}, with {len(shards)} shards on it")
     recovery = await faults.kill_and_measure(victim, store, shards, cluster_map.shard_count)
+    stage.done(_told(victim, recovery))
+    return recovery
+
+
+async def _kill_everything(
+    cluster: LocalCluster, store: greenroom.BaseSessionStore, stage: Stage
+) -> faults.Recovery:
+    cluster_map = await cluster.fetch_map()
+    shards = range(cluster_map.shard_count)
+    victim = faults.everything_victim(cluster.pids(), cluster_map)
+    stage.step(f"SIGKILL to {victim.name} of the cluster at once, {len(victim.pids)} with the coordinator's")
+    cluster.restart_nodes = True
+    recovery = await faults.kill_and_measure(
+        victim, store, shards, cluster_map.shard_count, faults.ALL_RECOVERY_SECONDS_MAX
+    )
     stage.done(_told(victim, recovery))
     return recovery
 

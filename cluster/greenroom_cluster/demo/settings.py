@@ -1,8 +1,11 @@
 """The options of the demo."""
 
+from typing import get_args
+
 import msgspec
 
 from greenroom.errors import UsageError
+from greenroom_cluster.config import Durability
 
 SECONDS = 18.0
 SECONDS_MIN = 8.0
@@ -12,11 +15,15 @@ BROWSERS_MAX = 200
 
 
 class DemoSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`seconds` of shopping, besides starting and checking, by `browsers` at once, with dice from `seed`."""
+    """`seconds` of shopping, besides starting and checking, by `browsers` at once, with dice from `seed`.
+
+    With a `durability` there is one more act, in which everything is killed at once.
+    """
 
     seconds: float = SECONDS
     browsers: int = BROWSERS
     seed: int = 0
+    durability: Durability = "none"
 
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
@@ -27,3 +34,6 @@ class DemoSettings(msgspec.Struct, frozen=True, kw_only=True):
             )
         if not 1 <= self.browsers <= BROWSERS_MAX:
             raise UsageError(f"--browsers must be 1 to {BROWSERS_MAX}; it is {self.browsers}")
+        if self.durability not in get_args(Durability):
+            modes = " or ".join(get_args(Durability))
+            raise UsageError(f"--durability must be {modes}; it is {self.durability}")

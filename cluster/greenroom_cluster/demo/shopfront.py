@@ -11,6 +11,7 @@ from greenroom_cluster.demo.verdict import Verdict
 
 # Longer than the store's own deadline, so that a truthful 503 comes before it.
 REQUEST_SECONDS = 12.0
+PATIENCE_SECONDS = 20.0
 
 Meaning: TypeAlias = Literal["done", "no-session", "not-done", "unknown"]
 
@@ -28,12 +29,22 @@ class Answer(NamedTuple):
 
 
 class Shopfront:
-    """The workers of the shop as seen from outside. `workers` are their base addresses."""
+    """The workers of the shop as seen from outside. `workers` are their base addresses.
 
-    def __init__(self, client: httpx.AsyncClient, workers: tuple[str, ...], verdict: Verdict) -> None:
+    Who must know asks again for `patience_seconds`: longer than the shop may be without its cluster.
+    """
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        workers: tuple[str, ...],
+        verdict: Verdict,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         self._client = client
         self._verdict = verdict
         self.workers = workers
+        self.patience_seconds = patience_seconds
 
     async def get(self, worker: int, path: str, cookie: str | None) -> Answer:
         """Fetch a page through a worker (any number: they are taken in turn)."""

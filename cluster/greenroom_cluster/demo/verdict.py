@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from greenroom_cluster.config import Durability
 from greenroom_cluster.demo.ledger import Mismatch
 
 SAMPLES_MAX = 20
@@ -12,8 +13,11 @@ EXIT_LOST = 1
 EXIT_NOT_MEASURED = 2
 
 
-class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of one demo. Recovery is None if it was not seen; latencies are None without requests."""
+class DemoResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The outcome of one demo. Recovery is None if it was not seen; latencies are None without requests.
+
+    `recover_all_seconds` is of the act that only a demo with a `durability` has.
+    """
 
     requests: int
     user_errors: int
@@ -33,14 +37,18 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     seconds: float
     problems: tuple[str, ...]
+    durability: Durability = "none"
+    recover_all_seconds: float | None = None
 
     @property
     def exit_code(self) -> int:
         """0; 1 if anything confirmed was lost, changed or came back; 2 if the run measured too little."""
         if self.lost_writes or self.wrong_carts or self.stale_reads or self.resurrected:
             return EXIT_LOST
-        unmeasured = self.recover_actor_seconds is None or self.recover_node_seconds is None
-        if unmeasured or not self.confirmed_writes or not self.carts_checked:
+        recoveries = [self.recover_actor_seconds, self.recover_node_seconds]
+        if self.durability != "none":
+            recoveries.append(self.recover_all_seconds)
+        if None in recoveries or not self.confirmed_writes or not self.carts_checked:
             return EXIT_NOT_MEASURED
         return EXIT_OK
 
@@ -55,6 +63,7 @@ class Verdict:
         self.lost_writes = 0
         self.stale_reads = 0
         self.problems: list[str] = []
+        self._errors: list[str] = []
         self._latencies: list[float] = []
         self._checked: set[str] = set()
         self._wrong: set[str] = set()
@@ -69,7 +78,9 @@ class Verdict:
     def user_error(self, what: str) -> None:
         """Count an error that a user saw where the shop should have served."""
         self.user_errors += 1
-        self._note(f"error: {what}")
+        # Apart: while nothing serves there are many, and they must not hide what was lost.
+        if len(self._errors) < SAMPLES_MAX:
+            self._errors.append(f"error: {what}")
 
     def confirmed(self) -> None:
         """Count a write that the shop confirmed."""
@@ -130,6 +141,8 @@ class Verdict:
         browsers: int,
         seed: int,
         seconds: float,
+        durability: Durability = "none",
+        recover_all_seconds: float | None = None,
     ) -> DemoResult:
         """Return the figures."""
         latencies = sorted(self._latencies)
@@ -151,7 +164,9 @@ class Verdict:
             browsers=browsers,
             seed=seed,
             seconds=seconds,
-            problems=tuple(self.problems),
+            problems=tuple([*self.problems, *self._errors][:SAMPLES_MAX]),
+            durability=durability,
+            recover_all_seconds=recover_all_seconds,
         )
 
 

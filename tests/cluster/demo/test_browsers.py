@@ -14,7 +14,7 @@ from trio.testing import MockClock
 import greenroom
 from greenroom_cluster.demo.browsers import Browser, DeadCookie, check_all
 from greenroom_cluster.demo.shop import create_app
-from greenroom_cluster.demo.shopfront import Shopfront
+from greenroom_cluster.demo.shopfront import PATIENCE_SECONDS, Shopfront
 from greenroom_cluster.demo.verdict import EXIT_LOST, DemoResult, Verdict
 
 pytestmark = pytest.mark.trio
@@ -29,14 +29,20 @@ def autojump_clock() -> MockClock:
     return MockClock(autojump_threshold=0)
 
 
-async def shopping(store: greenroom.BaseSessionStore, *, seed: int = 1, seconds: float = 20) -> DemoResult:
+async def shopping(
+    store: greenroom.BaseSessionStore,
+    *,
+    seed: int = 1,
+    seconds: float = 20,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> DemoResult:
     """Let eight browsers shop over `store` through two workers, and judge."""
     verdict, dead = Verdict(), list[DeadCookie]()
     client = httpx.AsyncClient(
         mounts={worker: httpx.ASGITransport(app=create_app(store, SECRET)) for worker in WORKERS},
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
     )
-    shop = Shopfront(client, WORKERS, verdict)
+    shop = Shopfront(client, WORKERS, verdict, patience_seconds)
     browsers = [
         Browser(number, shop, verdict, random.Random(f"{seed}/{number}"), dead) for number in range(8)
     ]
@@ -200,6 +206,28 @@ async def test_a_store_that_loses_sessions_is_found(autojump_clock: MockClock) -
     result = await shopping(VanishingStore())
     assert result.lost_writes > 0
     assert result.exit_code == EXIT_LOST
+
+
+class AbsentStore(SlowStore):
+    """Refuses every read from 5 s to 45 s after it was made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made = trio.current_time()
+
+    async def get(self, session_id: str) -> greenroom.SessionData | None:
+        if 5 <= trio.current_time() - self.made < 45:
+            raise greenroom.UnavailableError("nothing serves")
+        return await super().get(session_id)
+
+
+@pytest.mark.parametrize(("patience_seconds", "loses"), [(60.0, False), (20.0, True)])
+async def test_a_store_that_is_away_loses_nothing_to_the_patient(
+    patience_seconds: float, loses: bool, autojump_clock: MockClock
+) -> None:
+    result = await shopping(AbsentStore(), seconds=50, patience_seconds=patience_seconds)
+    assert result.user_errors > 10
+    assert (result.wrong_carts + result.resurrected > 0) is loses
 
 
 class RefusingStore(SlowStore):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,8 +45,9 @@ class RunningDemo:
         return [pid for pid, ticks in self.family.items() if is_alive(pid, ticks)]
 
 
-async def run_demo(on_line: Callable[[RunningDemo, bytes], Awaitable[None]]) -> RunningDemo:
-    process = await trio.lowlevel.open_process(DEMO, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+async def run_demo(on_line: Callable[[RunningDemo, bytes], Awaitable[None]], *options: str) -> RunningDemo:
+    command = [*DEMO, *options]
+    process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     demo = RunningDemo(process)
     try:
         async with trio.open_nursery() as nursery:
@@ -55,6 +57,10 @@ async def run_demo(on_line: Callable[[RunningDemo, bytes], Awaitable[None]]) -> 
     finally:
         process.kill()
     return demo
+
+
+def files_in(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
 
 
 async def nothing(_demo: RunningDemo, _line: bytes) -> None:
@@ -75,6 +81,25 @@ async def test_the_demo_loses_nothing_and_leaves_nothing_behind() -> None:
     assert 0 < result["recover_node_seconds"] < 8
     assert len(demo.family) >= 3 + 6 + 1 + 2
     assert demo.alive() == []
+
+
+@pytest.mark.trio
+@pytest.mark.system
+@pytest.mark.timeout(400)
+async def test_a_durable_demo_loses_nothing_when_all_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    demo = await run_demo(nothing, "--durability", "fsync")
+    assert demo.process.returncode == 0, demo.stderr.decode()
+    result = json.loads(demo.stdout)
+    assert (result["lost_writes"], result["wrong_carts"], result["resurrected"]) == (0, 0, 0)
+    assert result["confirmed_writes"] > 50
+    # Supervisors and coordinator have started again, so there was a time without any of them.
+    assert 0 < result["recover_all_seconds"] < 60
+    assert len(demo.family) >= 2 * (3 + 6 + 1) + 2
+    assert demo.alive() == []
+    assert files_in(tmp_path) == [], "what it kept on disk is gone"
 
 
 @pytest.mark.trio
@@ -124,10 +149,11 @@ def test_without_its_extra_the_demo_names_it(
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("seconds", 1.0), ("seconds", 1e9), ("browsers", 0), ("browsers", 10**6)]
+    ("option", "value"),
+    [("seconds", 1.0), ("seconds", 1e9), ("browsers", 0), ("browsers", 10**6), ("durability", "always")],
 )
 def test_what_cannot_be_is_refused_by_the_option_s_name(
-    option: str, value: float, capsys: pytest.CaptureFixture[str]
+    option: str, value: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.run_demo(**{option: value}) == command.EXIT_FAILED
     assert f"--{option} must be" in capsys.readouterr().err

@@ -150,6 +150,23 @@ def test_the_shards_of_an_actor_are_those_it_is_primary_or_backup_of(cluster_map
     assert faults.shards_on(cluster_map, faults.actor_victim(actor("n1", 1))) == [1, 2]
 
 
+def test_everything_is_all_processes_in_the_order_given(cluster_map: ClusterMap) -> None:
+    victim = faults.everything_victim([5, 6, 77, 1020], cluster_map)
+    assert victim.pids == (5, 6, 77, 1020)
+    assert faults.shards_on(cluster_map, victim) == [0, 1, 2]
+
+
+@pytest.mark.trio
+async def test_recovery_is_waited_for_no_longer_than_told(autojump_clock: MockClock) -> None:
+    store = KilledStore({0: 20.0})
+    victim, shards = victim_of(store), range(SHARDS)
+    assert (await faults.kill_and_measure(victim, store, shards, SHARDS)).seconds is None
+    again = KilledStore({0: 20.0})
+    recovery = await faults.kill_and_measure(victim_of(again), again, shards, SHARDS, seconds_max=60.0)
+    assert recovery.seconds is not None
+    assert recovery.seconds == pytest.approx(20.0, abs=0.1)
+
+
 @pytest.mark.trio
 async def test_a_kill_reaches_every_process_though_one_is_gone_already() -> None:
     processes = [await trio.lowlevel.open_process(["sleep", "60"]) for _ in range(2)]

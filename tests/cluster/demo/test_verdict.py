@@ -13,6 +13,7 @@ from greenroom_cluster.demo.verdict import (
     EXIT_LOST,
     EXIT_NOT_MEASURED,
     EXIT_OK,
+    SAMPLES_MAX,
     DemoResult,
     Verdict,
     quantile,
@@ -93,6 +94,34 @@ def test_errors_that_users_see_are_counted_but_lose_nothing(verdict: Verdict) ->
 @pytest.mark.parametrize("missing", ["recover_actor_seconds", "recover_node_seconds"])
 def test_a_recovery_that_was_not_seen_does_not_pass(verdict: Verdict, missing: str) -> None:
     assert result_of(verdict, **{missing: None}).exit_code == EXIT_NOT_MEASURED
+
+
+def test_a_durable_run_passes_only_if_all_came_back(verdict: Verdict) -> None:
+    assert result_of(verdict, durability="fsync").exit_code == EXIT_NOT_MEASURED
+    result = result_of(verdict, durability="fsync", recover_all_seconds=3.25)
+    assert result.exit_code == EXIT_OK
+    assert json.loads(result_json(result))["recover_all_seconds"] == 3.25
+    out = io.StringIO()
+    print_result(Console(file=out, width=100), result)
+    assert "time to recover after everything's kill" in out.getvalue()
+    assert "every process was killed at once: all shards served again after 3.25 s" in out.getvalue()
+
+
+def test_without_durability_nothing_is_told_of_it(verdict: Verdict) -> None:
+    result = result_of(verdict)
+    assert not {"durability", "recover_all_seconds"} & json.loads(result_json(result)).keys()
+    out = io.StringIO()
+    print_result(Console(file=out, width=100), result)
+    assert "everything" not in out.getvalue()
+
+
+def test_many_errors_do_not_hide_what_was_lost(verdict: Verdict) -> None:
+    for _ in range(SAMPLES_MAX + 1):
+        verdict.user_error("GET /cart: not-done, 503 unavailable")
+    verdict.session_lost("browser-02/visit-1", 12)
+    result = result_of(verdict)
+    assert "the session is gone" in result.problems[0]
+    assert len(result.problems) == SAMPLES_MAX
 
 
 def test_a_run_in_which_nothing_was_confirmed_does_not_pass() -> None:
