@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from greenroom import wire
 from greenroom_cluster.coordination.messages import (
+    DeclareDead,
     ForgetNode,
     Heartbeat,
     Propose,
@@ -38,7 +39,7 @@ AT_ACTOR: Mapping[str, Any] = {
 }
 AT_COORDINATOR: Mapping[str, Any] = {
     wire.ROLE_ADMIN: wire.Subscribe,
-    wire.ROLE_OPERATOR: wire.Subscribe | ForgetNode,
+    wire.ROLE_OPERATOR: wire.Subscribe | ForgetNode | DeclareDead,
     # ForgetNode only so that it can be rejected with a reason: earlier releases sent it as a peer.
     wire.ROLE_PEER: wire.Subscribe | NodeReport | ForgetNode,
 }

@@ -452,18 +452,24 @@ async def test_status_health_and_forget_node_on_a_cluster() -> None:
         assert b"and not an actor" in mistaken.stderr
 
         forget = partial(run_async, "forget-node", "n2", "--cluster", "shop")
-        for mistaken in (cluster.seeds[0], next(iter(found.actors.values())).address):
-            refused = await forget("--coordinator", mistaken)
-            assert refused.returncode == 2
-            assert b"--coordinator" in refused.stderr
-        alive = await forget("--coordinator", cluster.coordinator_address)
-        assert alive.returncode == 2
-        assert b"stop it first" in alive.stderr
+        declare = partial(run_async, "declare-dead", "n2", "--cluster", "shop")
+        for order in (forget, declare):
+            for mistaken in (cluster.seeds[0], next(iter(found.actors.values())).address):
+                refused = await order("--coordinator", mistaken)
+                assert refused.returncode == 2
+                assert b"--coordinator" in refused.stderr
+            alive = await order("--coordinator", cluster.coordinator_address)
+            assert alive.returncode == 2
+            assert b"stop it first" in alive.stderr
 
         cluster.kill_node("n2")
         with trio.fail_after(30):
             while (await ask("health")).returncode != 1:
                 pass
+            while (declared := await declare("--coordinator", cluster.coordinator_address)).returncode != 0:
+                pass
+            assert declared.stdout == b"the processes of node n2 count as dead\n"
+            assert "n2" in (await cluster.fetch_map()).nodes
             while (await forget("--coordinator", cluster.coordinator_address)).returncode != 0:
                 pass
         document = msgspec.json.decode((await ask("status", "--json")).stdout)

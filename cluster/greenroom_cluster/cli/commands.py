@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from greenroom_cluster import config
 from greenroom_cluster.cli import backups, directories, options
-from greenroom_cluster.cli.asking import ask, print_json, run
+from greenroom_cluster.cli.asking import ask, print_json, print_line, run
 from greenroom_cluster.cli.removed import refuse_removed, warn_of_removed_variables
 from greenroom_cluster.cli.settings import with_options_of
 from greenroom_cluster.demo.settings import BROWSERS as DEMO_BROWSERS
@@ -210,20 +210,46 @@ def health(
         raise typer.Exit(EXIT_FAILED)
 
 
+_Coordinator = Annotated[
+    str, typer.Option(help="Address of the coordinator.", envvar="GREENROOM_COORDINATOR")
+]
+
+
 @app.command("forget-node", short_help="Declare a node and its sessions gone for good.")
 def forget_node(
     name: Annotated[str, typer.Argument(help="The node that is gone for good.")],
-    coordinator: Annotated[
-        str, typer.Option(help="Address of the coordinator.", envvar="GREENROOM_COORDINATOR")
-    ] = config.COORDINATOR_ADDRESS,
+    coordinator: _Coordinator = config.COORDINATOR_ADDRESS,
     cluster: options.Cluster = config.CLUSTER,
 ) -> None:
-    """Declare a node gone for good, with the sessions that only it held."""
+    """Declare a node gone for good, with the sessions that only it held, in memory or on disk.
+
+    Prints what becomes of the shards that have no other member left.
+    """
     from greenroom_cluster.orders import forget_node_at
 
     config.check_address("--coordinator", coordinator)
-    run(forget_node_at, coordinator, cluster, name)
-    sys.stdout.write(f"node {name} is forgotten\n")
+    told = run(forget_node_at, coordinator, cluster, name)
+    for line in (f"node {name} is forgotten", *told):
+        print_line(printable(line))
+
+
+@app.command("declare-dead", short_help="Declare that no process of a silent node runs any more.")
+def declare_dead(
+    name: Annotated[str, typer.Argument(help="The node whose host is off, or booted since.")],
+    coordinator: _Coordinator = config.COORDINATOR_ADDRESS,
+    cluster: options.Cluster = config.CLUSTER,
+) -> None:
+    """Declare that no process of a silent node runs any more; what is in its directories still counts.
+
+    Shards go on without what only its processes held in memory. Prints what becomes of the shards that have
+    no other member left.
+    """
+    from greenroom_cluster.orders import declare_dead_at
+
+    config.check_address("--coordinator", coordinator)
+    told = run(declare_dead_at, coordinator, cluster, name)
+    for line in (f"the processes of node {name} count as dead", *told):
+        print_line(printable(line))
 
 
 @app.command("drop-record", short_help="Let a suspended shard go on without one record.")

@@ -27,7 +27,7 @@ A refusal is final; retry under a new nonce. Otherwise a copy of the refused mes
 former connection, could apply after its sender has acted on the refusal.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -54,6 +54,7 @@ from greenroom_cluster.coordination.messages import (
     CoordinatorReply,
     Decided,
     Decision,
+    DeclareDead,
     ForgetNode,
     Heartbeat,
     Proposal,
@@ -65,6 +66,7 @@ from greenroom_cluster.coordination.messages import (
     ReportDead,
 )
 from greenroom_cluster.coordination.news import News
+from greenroom_cluster.coordination.operators import Operators
 from greenroom_cluster.coordination.owners import Owners
 from greenroom_cluster.coordination.recovery import Last, Recoveries
 from greenroom_cluster.coordination.rules import malformed
@@ -73,7 +75,15 @@ _DEAD_MAX = 4096
 _REFUSED_MAX = 1 << 16
 
 Handled: TypeAlias = (
-    wire.Subscribe | Propose | RegisterNode | RegisterActor | ReportDead | RemoveNode | ForgetNode | Heartbeat
+    wire.Subscribe
+    | Propose
+    | RegisterNode
+    | RegisterActor
+    | ReportDead
+    | RemoveNode
+    | ForgetNode
+    | DeclareDead
+    | Heartbeat
 )
 
 
@@ -152,6 +162,7 @@ class Coordinator:
         self._hearing = Hearing(cluster_map, self._settled_ns, proven=proven)
         self._unheard: dict[int, None] = {}
         self._recoveries = Recoveries()
+        self._operators = Operators(self._owners, self._hearing, self._recoveries, self._down_ns)
         self._dead: dict[bytes, None] = {}
         self._refused: dict[bytes, None] = {}
 
@@ -204,7 +215,7 @@ class Coordinator:
 
     def _answer(self, now_ns: int, draft: Draft, incoming: Incoming) -> CoordinatorReply | None:
         """Apply one request to the draft and return the reply; None: the map as it is after the batch."""
-        code = ""
+        code, told = "", tuple[str, ...]()
         match incoming.message:
             case wire.Subscribe():
                 if self._claims.is_claimant(incoming.sender):
@@ -231,17 +242,18 @@ class Coordinator:
             case RemoveNode(request_id=request_id, name=name):
                 complaint, code = self._foreign(now_ns, draft, incoming, name)
                 complaint = complaint or draft.remove_node(name)
-            case ForgetNode(request_id=request_id, name=name):
+            case ForgetNode(request_id=request_id) | DeclareDead(request_id=request_id):
                 complaint = NOT_AN_OPERATOR
                 if incoming.role == wire.ROLE_OPERATOR:
-                    complaint = self._forget(now_ns, draft, name)
+                    complaint, told = self._operators.carry_out(now_ns, draft, incoming.message)
+                    self._bury(draft.buried)
             case Heartbeat() | ConnectionClosed():
                 return None
-        return Rejected(request_id, complaint, code) if complaint else Accepted(request_id)
+        return Rejected(request_id, complaint, code) if complaint else Accepted(request_id, told)
 
     def _register_actor(self, draft: Draft, actor: ActorEntry) -> tuple[str, str]:
         complaint = draft.register_actor(actor)
-        self._bury(tuple(draft.buried))
+        self._bury(draft.buried)
         return complaint, DIRECTORY_OLDER if complaint and draft.is_older_copy(actor) else ""
 
     def _objection(
@@ -321,35 +333,7 @@ class Coordinator:
             return NO_CLAIMS
         return self._recoveries.standing(proposal.shard, draft.shards[proposal.shard], draft.actors)
 
-    def _forget(self, now_ns: int, draft: Draft, name: str) -> str:
-        silent_ns = self._owners.silence_ns(now_ns, name) if name in draft.nodes else self._down_ns
-        actors = tuple(key for key, actor in draft.actors.items() if actor.node == name)
-        if silent_ns < self._down_ns:
-            abandoned = draft.abandoned()
-            former = tuple(
-                key
-                for key in actors
-                if draft.actors[key].state != "up" and (self._hearing.awaits(key) or key in abandoned)
-            )
-            if not former:
-                return (
-                    f"node {name} was heard from {silent_ns / 1e9:.1f} s ago: stop it first, or, if the "
-                    f"coordinator has just started, try again in {self._down_ns / 1e9:.0f} s"
-                )
-            # The node is back, so the operator means its former actors: they will never be heard, or nobody
-            # runs in their directories.
-            self._give_up(draft, name, former)
-            draft.warnings.append(f"{len(former)} former actors of node {name} were forgotten by an operator")
-            return ""
-        self._give_up(draft, name, actors)
-        return draft.forget_node(name)
-
-    def _give_up(self, draft: Draft, name: str, actors: tuple[bytes, ...]) -> None:
-        self._bury(actors)
-        draft.give_up(actors)
-        self._hearing.give_up(name, actors)
-
-    def _bury(self, incarnations: tuple[bytes, ...]) -> None:
+    def _bury(self, incarnations: Iterable[bytes]) -> None:
         for incarnation in incarnations:
             remember(self._dead, incarnation, _DEAD_MAX)
 

@@ -31,7 +31,7 @@ NO_CLAIMS: Mapping[bytes, Last] = {}
 class Draft:
     """A mutable copy of a map; `finish` returns the next map, or the same one if nothing changed.
 
-    `buried` are those that a registration proved dead.
+    `buried` are those that a registration proved dead, or an operator called so.
     """
 
     def __init__(self, base: ClusterMap) -> None:
@@ -77,23 +77,24 @@ class Draft:
         self.actors = {key: actor for key, actor in self.actors.items() if actor.node != name}
         return ""
 
-    def forget_node(self, name: str) -> str:
-        """Remove a node that, by an operator's word, is gone for good with its actors."""
-        if name not in self.nodes:
-            known = sorted(self.nodes)
-            more = f" and {len(known) - NODES_NAMED} more" if len(known) > NODES_NAMED else ""
-            named = ", ".join(known[:NODES_NAMED]) or "none"
-            return f"there is no node {name!r:.80}; the nodes are: {named}{more}"
+    def unknown(self, name: str) -> str:
+        """Return that there is no such node, and which there are."""
+        known = sorted(self.nodes)
+        more = f" and {len(known) - NODES_NAMED} more" if len(known) > NODES_NAMED else ""
+        named = ", ".join(known[:NODES_NAMED]) or "none"
+        return f"there is no node {name!r:.80}; the nodes are: {named}{more}"
+
+    def forget_node(self, name: str) -> None:
+        """Remove a known node that, by an operator's word, is gone for good with its actors."""
         del self.nodes[name]
         gone = [actor.incarnation for actor in self.actors.values() if actor.node == name]
         self.warnings.append(f"node {name} was forgotten by an operator, with {len(gone)} actors")
         self.give_up(gone)
-        return ""
 
     def give_up(self, incarnations: Iterable[bytes]) -> None:
-        """Mark these dead by an operator's word, and their directories lost, if no one runs in them."""
+        """Bury these by an operator's word, and count their directories as lost, if no one runs in them."""
         incarnations = tuple(incarnations)
-        self.report_dead(incarnations)
+        self.bury(incarnations)
         for incarnation in self.abandoned() & set(incarnations):
             actor = self.actors[incarnation]
             self.actors[incarnation] = msgspec.structs.replace(actor, durability="", directory=b"", mark=0)
@@ -145,10 +146,9 @@ class Draft:
             if other.incarnation == actor.incarnation:
                 continue
             if actor.directory and other.directory == actor.directory:
-                self.buried.append(other.incarnation)
+                self.bury([other.incarnation])
             elif other.slot == actor.slot and other.state == "up":
                 self.actors[other.incarnation] = msgspec.structs.replace(other, state="replaced")
-        self.report_dead(self.buried)
 
     def is_older_copy(self, actor: ActorEntry) -> bool:
         """Whether its directory has come less far than was seen of it before."""
@@ -164,6 +164,11 @@ class Draft:
     def _raise_floor(self, actor: ActorEntry, mark: int) -> None:
         if actor.directory:
             self.floors[actor.directory] = max(mark, self.floors.get(actor.directory, 0))
+
+    def bury(self, incarnations: Collection[bytes]) -> None:
+        """Mark dead who has not been seen to end."""
+        self.buried += incarnations
+        self.report_dead(incarnations)
 
     def report_dead(self, incarnations: Iterable[bytes]) -> None:
         """Mark these incarnations dead; unknown ones are fine."""

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from greenroom import wire
 from greenroom.cluster_map import are_foreign
 from greenroom_cluster.coordination.messages import (
+    DeclareDead,
     ForgetNode,
     Heartbeat,
     Propose,
@@ -22,7 +23,9 @@ from greenroom_cluster.coordination.messages import (
     ReportDead,
 )
 
-Request: TypeAlias = Propose | RegisterNode | RegisterActor | ReportDead | RemoveNode | ForgetNode
+Request: TypeAlias = (
+    Propose | RegisterNode | RegisterActor | ReportDead | RemoveNode | ForgetNode | DeclareDead
+)
 
 OTHER_CLUSTER = "other-cluster"
 """The code of the `Goodbye` to such a peer."""

@@ -139,6 +139,16 @@ class ForgetNode(wire.Frame, frozen=True, tag=96):
     name: NodeName
 
 
+class DeclareDead(wire.Frame, frozen=True, tag=100):
+    """An operator's word that no process of a silent node runs any more; its directories may come back.
+
+    From a connection of role "operator" only.
+    """
+
+    request_id: int
+    name: NodeName
+
+
 class Heartbeat(wire.Frame, frozen=True, tag=97):
     """A supervisor is alive and reaches the coordinator.
 
@@ -156,9 +166,10 @@ class Heartbeat(wire.Frame, frozen=True, tag=97):
 
 
 class Accepted(wire.Frame, frozen=True, tag=98):
-    """The request was carried out, and is on disk."""
+    """The request was carried out, and is on disk. `told` are lines for the operator who asked."""
 
     request_id: int
+    told: tuple[str, ...] = ()
 
 
 class Rejected(wire.Frame, frozen=True, tag=99):
@@ -178,6 +189,7 @@ CoordinatorRequest: TypeAlias = (
     | ReportDead
     | RemoveNode
     | ForgetNode
+    | DeclareDead
     | Heartbeat
 )
 CoordinatorReply: TypeAlias = (

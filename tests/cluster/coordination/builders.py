@@ -146,6 +146,9 @@ class Desk:
     def forget(self, name: str) -> object:
         return self.ask(m.ForgetNode(1, name), b"operator", role=wire.ROLE_OPERATOR)
 
+    def declare_dead(self, name: str) -> object:
+        return self.ask(m.DeclareDead(1, name), b"operator", role=wire.ROLE_OPERATOR)
+
     def beat(self, name: str) -> object:
         return self.ask(m.Heartbeat(name, 1, 0))
 

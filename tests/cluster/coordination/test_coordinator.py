@@ -230,7 +230,7 @@ def test_forgetting_takes_a_silent_node_and_declares_its_actors_dead() -> None:
     desk = Desk(PAIR)
     assert isinstance(desk.forget("b"), m.Rejected)
     desk.pass_seconds(3, "a")
-    assert desk.forget("b") == m.Accepted(1)
+    assert isinstance(desk.forget("b"), m.Accepted)
     assert "b" not in desk.map.nodes
     assert desk.map.actors[B].state == "dead"
     assert isinstance(desk.forget("nobody"), m.Rejected)

@@ -103,7 +103,7 @@ def test_only_an_operator_forgets(role: str) -> None:
     assert isinstance(answer, m.Rejected)
     assert "operator" in answer.reason
     assert desk.map is before
-    assert desk.forget("b") == m.Accepted(1)
+    assert isinstance(desk.forget("b"), m.Accepted)
 
 
 def test_who_subscribed_on_another_connection_does_not_propose_on_this() -> None:

@@ -136,7 +136,7 @@ def test_an_operator_gives_up_what_a_node_might_have_said() -> None:
     desk.subscribe(B)
     desk.pass_seconds(3, "b", "c")
     assert decided(desk, B, TAKEOVER) == []
-    assert desk.forget("a") == m.Accepted(1)
+    assert isinstance(desk.forget("a"), m.Accepted)
     assert decided(desk, B, TAKEOVER) == [True]
 
 
@@ -149,7 +149,7 @@ def test_of_a_node_that_is_back_an_operator_forgets_those_who_ran_before() -> No
     desk.actor(successor, "a/0")
     desk.pass_seconds(3, "a", "b", "c")
     assert decided(desk, B, TAKEOVER) == []
-    assert desk.forget("a") == m.Accepted(1)
+    assert isinstance(desk.forget("a"), m.Accepted)
     assert desk.map.actors[A].state == "dead"
     assert desk.map.actors[successor].state == "up"
     assert "a" in desk.map.nodes

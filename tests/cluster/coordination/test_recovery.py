@@ -138,7 +138,8 @@ def test_a_forgotten_node_gives_its_directories_up() -> None:
     desk.durable(A2, "a/0", "da", 6)
     assert claims(desk, A2) is None
     desk.pass_seconds(5, "a", "c")
-    assert desk.forget("b") == m.Accepted(1)
+    told = "shard 0 goes on from the directory of a/0, up to record 3/9"
+    assert desk.forget("b") == m.Accepted(1, (told,))
     assert desk.map.actors[B].directory == b""
     assert inc("db") not in desk.map.floors
     assert claims(desk, A2)
@@ -150,7 +151,7 @@ def test_a_lost_directory_is_given_up_while_its_node_runs_again() -> None:
     desk.durable(A2, "a/0", "da", 6)
     desk.durable(B2, "b/0", "empty", 1)
     assert claims(desk, A2) is None
-    assert desk.forget("b") == m.Accepted(1)
+    assert isinstance(desk.forget("b"), m.Accepted)
     assert desk.map.actors[B2].state == "up"
     assert claims(desk, A2)
 
@@ -158,8 +159,9 @@ def test_a_lost_directory_is_given_up_while_its_node_runs_again() -> None:
 def test_when_all_directories_were_given_up_the_shard_starts_empty() -> None:
     desk = desk_of(shard(A, (B,), epoch=3, wanted=("c/0", "a/0")))
     desk.pass_seconds(5, "c")
-    for name in ("a", "b"):
-        assert desk.forget(name) == m.Accepted(1)
+    told = [desk.forget(name) for name in ("a", "b")]
+    lost = "shard 0 starts empty: the sessions that only these members held are lost"
+    assert told == [m.Accepted(1), m.Accepted(1, (lost,))], "while b may be alive, nothing is lost"
     [started] = desk.propose(C, m.Proposal(0, 3, nonce(1), "start", C, ()))
     assert started.applied
 
@@ -168,7 +170,7 @@ def test_a_directory_that_runs_elsewhere_is_not_given_up() -> None:
     desk = powerless()
     desk.durable(A2, "c/1", "da", 6)
     desk.pass_seconds(5, "b", "c")
-    assert desk.forget("a") == m.Accepted(1)
+    assert isinstance(desk.forget("a"), m.Accepted)
     assert claims(desk, A2) is None
     desk.durable(B2, "b/0", "db", 6)
     assert claims(desk, B2, 3, 8, number=2) is None
@@ -184,6 +186,53 @@ def test_shards_that_wait_for_a_directory_are_reported_once() -> None:
     assert desk.warnings[-1].startswith("1 shard waits for the directory of b/0")
     desk.durable(B2, "b/0", "db", 6)
     assert desk.warnings[-1] == "no shard waits for a directory any longer"
+
+
+def test_who_is_declared_dead_leaves_the_directories() -> None:
+    desk = desk_of()
+    desk.durable(A2, "a/0", "da", 6)
+    desk.pass_seconds(5, "a", "c")
+    assert claims(desk, A2) is False
+    answer = desk.declare_dead("b")
+    assert answer == m.Accepted(1, ("shard 0 waits for the directory of b/0",))
+    assert desk.map.actors[B].state == "dead"
+    assert "b" in desk.map.nodes
+    assert "node b was declared dead by an operator, with 1 actors" in desk.warnings
+    assert isinstance(desk.durable(B, "b/0", "db", 7), m.Rejected), "that is final"
+    assert claims(desk, A2, number=2) is None
+    desk.pass_seconds(5, "a", "c")
+    held = "shard 0 waits for the directory of b/0; the best that is there is that of a/0, up to record 3/9"
+    assert desk.declare_dead("b") == m.Accepted(1, (held,))
+    desk.durable(B2, "b/0", "db", 6)
+    assert claims(desk, B2, number=3) is None
+    assert claims(desk, A2, number=2)
+
+
+def test_only_a_silent_node_is_declared_dead() -> None:
+    desk = desk_of()
+    desk.pass_seconds(1, "a", "b", "c")
+    for name in ("b", "nobody"):
+        assert isinstance(desk.declare_dead(name), m.Rejected)
+    assert desk.map.actors[B].state == "up"
+    desk.pass_seconds(5, "a", "c")
+    assert isinstance(desk.ask(m.DeclareDead(1, "b"), b"somebody"), m.Rejected), (
+        "an operator's word is needed"
+    )
+    assert desk.map.actors[B].state == "up"
+
+
+@pytest.mark.parametrize(("count", "last"), [(20, 19), (64, None)])
+def test_what_becomes_of_many_shards_is_told_in_few_lines(count: int, last: int | None) -> None:
+    shards = tuple(shard(A if number % 2 else C, epoch=3) for number in range(count))
+    desk = desk_of(*shards)
+    desk.pass_seconds(5, "b")
+    desk.declare_dead("a")
+    desk.forget("c")
+    told = desk.forget("a").told
+    assert len(told) == (10 if last else 21)
+    assert told[0].startswith("shard 1 starts empty")
+    if last is None:
+        assert told[-1] == "and so on: of 32 shards, 32 start empty"
 
 
 # --- directories, and copies of them -----------------------------------------------------------------------
