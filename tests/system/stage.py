@@ -176,18 +176,18 @@ async def loaded(
 
 
 class Probe:
-    """One session on every shard, written and read back on demand: any error is the test's."""
+    """One session on every shard, of these ids, written and read back on demand: any error is the test's."""
 
     def __init__(self, store: BaseSessionStore, shards: int = SETTINGS.shards) -> None:
         self._store = store
         width = 65_536 // shards
-        self._ids = [new_session_id(shard * width) for shard in range(shards)]
+        self.ids = [new_session_id(shard * width) for shard in range(shards)]
         self._rounds = 0
 
     async def begin(self) -> None:
         """Make the sessions."""
         async with trio.open_nursery() as nursery:
-            for session_id in self._ids:
+            for session_id in self.ids:
                 nursery.start_soon(self._store.create, session(session_id))
 
     async def everywhere(self) -> float:
@@ -195,7 +195,7 @@ class Probe:
         self._rounds += 1
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
-            for session_id in self._ids:
+            for session_id in self.ids:
                 nursery.start_soon(self._write_and_read, session_id)
         return trio.current_time() - began
 
@@ -209,7 +209,7 @@ class Probe:
 
     async def check(self) -> None:
         """Demand that the last write to each shard is still there."""
-        for session_id in self._ids:
+        for session_id in self.ids:
             found = await self._store.get(session_id)
             assert found is not None
             assert found.data.get("round", 0) == self._rounds
