@@ -18,6 +18,7 @@ from greenroom_cluster.links.core_runner import CoreRunner
 from greenroom_cluster.links.outbox import CloseLink, LinkChange, OpenLink, farewell
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
+from greenroom_cluster.shard.disk_log import DiskStalledError
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.messages import (
     PeerReply,
@@ -121,7 +122,10 @@ class _Runner(CoreRunner[Served | Dialed]):
             return  # it has crashed or hangs already
         if not isinstance(error, Exception):
             raise error
-        self._watcher.core_failed(self._actor, event, error)
+        if isinstance(error, DiskStalledError):
+            self._actor.network.happened["disk stalled"] += 1
+        else:
+            self._watcher.core_failed(self._actor, event, error)
         self._actor.exit_status = EXIT_CORE_FAILED
         self._actor.kill()
 

@@ -43,6 +43,7 @@ class Context:
         "map",
         "settings",
         "slot",
+        "stall_ns",
     )
 
     def __init__(
@@ -58,6 +59,7 @@ class Context:
         self.dead: frozenset[bytes] = frozenset()
         self.lease_ns = ns(settings.lease_seconds)
         self.grace_ns = ns(settings.grace_seconds)
+        self.stall_ns = ns(settings.stall_seconds)
         self.acknowledge_ns = ns(settings.acknowledge_seconds)
 
     # --- the map --------------------------------------------------------------------------------------------

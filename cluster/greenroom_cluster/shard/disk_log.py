@@ -65,6 +65,10 @@ def is_ending(command: Command) -> bool:
     return type(command) in _ENDINGS
 
 
+class DiskStalledError(InvariantError):
+    """The disk of a primary does not finish a sync, and a backup has what waits for it."""
+
+
 class Base:
     """Where the log of a shard begins: after batch `mark`, when `given_bytes` had been given out in all."""
 
@@ -236,6 +240,11 @@ class DiskLog:
     def synced_position(self) -> int:
         """The newest position on stable storage."""
         return self._synced
+
+    @property
+    def waits_since_ns(self) -> int | None:
+        """Since when the oldest of what is not synced waits; None if nothing does."""
+        return self._unsynced[0][1] if self._unsynced else None
 
     def grown(self) -> tuple[dict[Copy, None], dict[Copy, None]]:
         """Tell copies how much of them is stable; return those with more, and those that are settled now."""

@@ -59,6 +59,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_bytes_min: int = 64 << 20
     disk_free_bytes_min: int = DISK_FREE_BYTES_MIN
     departed_seconds: float = 60.0
+    stall_seconds: float = 3.0
 
     def __post_init__(self) -> None:
         """Refuse settings that would break the guarantees."""

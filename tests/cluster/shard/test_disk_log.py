@@ -10,7 +10,7 @@ from greenroom_cluster.disk.entries import Configured, Entry, Left, Proposed
 from greenroom_cluster.disk.replay import DiskCopy, Replay
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.disk_log import Durability, Stable
+from greenroom_cluster.shard.disk_log import DiskStalledError, Durability, Stable
 from greenroom_cluster.shard.messages import (
     Beacon,
     BeaconOk,
@@ -245,6 +245,45 @@ def test_a_takeover_commits_nothing_that_is_not_synced_here() -> None:
     assert probe.replica.committed == 10
     probe.synced()
     assert probe.replica.committed == 11
+
+
+def slow_backup() -> DurableProbe:
+    """Return a primary that has sent a record to its backup; neither has it on disk."""
+    probe = DurableProbe()
+    probe.become_primary()
+    probe.ask(create(1))
+    return probe
+
+
+def pass_leased(probe: DurableProbe, seconds: float) -> list[Proposal]:
+    """Let time pass while the backup grants its lease; return what is proposed."""
+    proposals = []
+    for _ in range(round(seconds / 0.2)):
+        probe.after(0.2)
+        proposals += probe.proposals()
+        probe.grant(B)
+    return proposals
+
+
+def test_nobody_is_to_blame_while_neither_disk_has_a_record() -> None:
+    probe = slow_backup()
+    assert pass_leased(probe, 5) == []
+
+
+def test_a_backup_whose_disk_alone_is_slow_is_removed() -> None:
+    probe = slow_backup()
+    probe.sync()
+    pass_leased(probe, 1.4)
+    probe.synced()
+    assert probe.proposal("remove").backups == ()
+
+
+def test_a_primary_whose_disk_alone_stalls_ends() -> None:
+    probe = slow_backup()
+    (sent,) = probe.prepares()
+    probe.acknowledge(sent)
+    with pytest.raises(DiskStalledError, match="own disk has not written for 3 s"):
+        pass_leased(probe, 4)
 
 
 # --- interval ---------------------------------------------------------------------------------------------

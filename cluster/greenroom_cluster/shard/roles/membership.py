@@ -8,6 +8,7 @@ a removal is decided, and it has stopped serving before it proposes a hand-over.
 
 from greenroom.errors import InvariantError
 from greenroom_cluster.shard.context import OpenProposal
+from greenroom_cluster.shard.disk_log import DiskStalledError
 from greenroom_cluster.shard.effects import Send
 from greenroom_cluster.shard.joining.continuation import Continuation
 from greenroom_cluster.shard.joining.snapshot import SnapshotSender
@@ -34,7 +35,7 @@ class Membership:
     __slots__ = (
         "_context",
         "_copy",
-        "_has_disk",
+        "_disk",
         "_join_due_ns",
         "_joins",
         "_pairs",
@@ -58,7 +59,7 @@ class Membership:
         self._step = resources.step
         self._pairs = resources.pairs
         self._joins = resources.joins
-        self._has_disk = resources.disk is not None
+        self._disk = resources.disk
         self._join_due_ns = now_ns
         self.joiner: Recipient | None = None
         self.transfer: SnapshotSender | Continuation | None = None
@@ -127,6 +128,7 @@ class Membership:
         """Check the recipients and the plan, and propose the next step; called when something may be due."""
         if self._replication.departed:
             self._replication.forget_departed(now_ns)
+        self._check_disk(now_ns)
         if self._replication.behind:
             self._step.ready[self._copy.shard] = None
         if self.quiet_until_ns and now_ns >= self.quiet_until_ns:
@@ -169,9 +171,26 @@ class Membership:
         waiting = recipient.waiting_since_ns
         if recipient.counted and waiting:
             waiting = max(waiting, self._step.awake_ns)
-            if now_ns - waiting > context.acknowledge_ns:
+            # If this actor's own disk has no more than that either, nobody is to blame.
+            behind = self._copy.stable > recipient.acknowledged
+            if behind and now_ns - waiting > context.acknowledge_ns:
                 return "it acknowledges too slowly"
         return None
+
+    def _check_disk(self, now_ns: int) -> None:
+        """End this process if its disk keeps back what a backup has: nothing of it could be handed over.
+
+        Raises DiskStalledError.
+        """
+        disk = self._disk
+        since_ns = None if disk is None else disk.waits_since_ns
+        if since_ns is None or now_ns - max(since_ns, self._step.awake_ns) <= self._context.stall_ns:
+            return
+        if any(each.acknowledged > self._copy.stable for each in self._replication.counted):
+            raise DiskStalledError(
+                f"shard {self._copy.shard}: a backup has what this actor's own disk has not written for "
+                f"{self._context.settings.stall_seconds:g} s"
+            )
 
     def _propose_removal(self, peers: list[bytes], reason: str, now_ns: int) -> None:
         copy = self._copy
@@ -270,7 +289,7 @@ class Membership:
     def _continuation(self, joiner: Recipient) -> Continuation | None:
         """Return an offer to a former member that came back with its directory; made once."""
         departed = self._replication.departed.pop(joiner.directory, None)
-        if departed is None or not self._has_disk:
+        if departed is None or self._disk is None:
             return None  # without a disk of its own it keeps no ladder
         copy = self._copy
         # From now on the joiner keeps these records from being dropped.
