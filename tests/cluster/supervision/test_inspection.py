@@ -166,7 +166,7 @@ def kept_by(*incarnations: bytes, heir: bool = True) -> ClusterMap:
     return the_map
 
 
-def test_a_shard_names_the_directories_that_it_waits_for_and_what_others_hold(
+def test_a_shard_names_the_directories_that_it_waits_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     claiming = msgspec.structs.replace(replica("none", epoch=2, serving=False), proposes="recover")
