@@ -89,7 +89,9 @@ def roll_back(hit: Hit) -> Undo | None:
 
 
 def _is_registered(hit: Hit, directory: Directory) -> bool:
-    """Whether whoever opened the directory last was taken in by the coordinator."""
+    """Whether whoever has the directory open was taken in by the coordinator."""
+    if directory.owner is None or not directory.owner.alive:
+        return False  # the map may still name one that opened it before
     return any(
         entry.directory == directory.identity
         and isinstance(directory.owner, ActorProcess)
