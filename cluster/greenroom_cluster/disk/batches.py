@@ -17,7 +17,7 @@ end without a word at the first bad record.
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -80,6 +80,24 @@ def believable(found: Iterable[tuple[int, bytes]], first: int, noted: int) -> li
     if synced > last:
         raise DamagedError(f"batch {last + 1} is missing or damaged, and batches up to {synced} were synced")
     return whole
+
+
+def sealed(found: Iterable[tuple[int, bytes]], first: int, last: int) -> Iterator[Batch]:
+    """Yield the batches from `first` to `last`, all of which were synced, one by one.
+
+    Raises DamagedError at the first that is missing or bad, or if there are more.
+    """
+    expected = first
+    for number, data in found:
+        batch = decode_batch(data)
+        if batch is None or not batch.number == number == expected <= last:
+            break
+        yield batch
+        expected += 1
+    else:
+        if expected == last + 1:
+            return
+    raise DamagedError(f"batch {expected} is missing or damaged, and batches up to {last} were synced")
 
 
 def _checksum(batch: Batch) -> int:

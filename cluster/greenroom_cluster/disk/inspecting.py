@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from greenroom.errors import UsageError
-from greenroom_cluster.disk.batches import Batch, DamagedError, believable
+from greenroom_cluster.disk.batches import Batch, DamagedError, believable, sealed
 from greenroom_cluster.disk.directory import Place, is_locked, read_identity
 from greenroom_cluster.disk.journal import entries_of, found_segments, noted
 from greenroom_cluster.disk.replay import DiskCopy, Replay
@@ -155,8 +155,10 @@ def _batches(path: Path) -> Iterator[Batch]:
                 source = found.path.with_name(found.path.name + suffix)
                 if suffix != "-shm" and source.exists():
                     shutil.copyfile(source, copy.with_name(copy.name + suffix))
-            synced = noted(note) if follower is None else follower.first - 1
-            yield from believable(read_segment(copy), found.first, synced)
+            if follower is None:
+                yield from believable(read_segment(copy), found.first, noted(note))
+            else:
+                yield from sealed(read_segment(copy), found.first, follower.first - 1)
 
 
 def _kept(copy: DiskCopy) -> KeptShard:

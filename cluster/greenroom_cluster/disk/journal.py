@@ -13,7 +13,7 @@ import os
 import sqlite3
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -22,7 +22,7 @@ from typing import NamedTuple
 import msgspec
 
 from greenroom.errors import GreenroomError
-from greenroom_cluster.disk.batches import Batch, DamagedError, believable, encode_batch
+from greenroom_cluster.disk.batches import Batch, DamagedError, believable, encode_batch, sealed
 from greenroom_cluster.disk.directory import Directory
 from greenroom_cluster.disk.entries import Entry, decode_entries, encode_entries
 from greenroom_cluster.disk.segment import Segment, read_segment, remove_segment, segment_bytes
@@ -82,18 +82,18 @@ class Journal:
         for path in self.directory.glob("log-*.db"):
             if path not in counting:
                 remove_segment(path)
-        self._tail: list[Batch] = []
         self.appended = self.synced = 0
         if segments:
             newest = segments.pop()
             synced = noted(os.pread(self._note, _NOTE.size, 0))
-            self._tail = believable(read_segment(newest.path), newest.first, synced)
-            self.appended = self.synced = newest.first + len(self._tail) - 1
-            if self._tail:
-                segments.append(self._written_anew(newest))
+            tail = believable(read_segment(newest.path), newest.first, synced)
+            self.appended = self.synced = newest.first + len(tail) - 1
+            if tail:
+                segments.append(self._written_anew(newest, tail))
             remove_segment(newest.path)
         self._sealed = segments
-        self._read = segments[: -1 if self._tail else None]
+        followers = [found.first for found in segments[1:]] + [self.appended + 1]
+        self._unread = [(found, follower - 1) for found, follower in zip(segments, followers, strict=False)]
         self._weigh()
         self._segment = self._begun()
 
@@ -103,17 +103,15 @@ class Journal:
         return self._sealed_bytes + self._segment.stored_bytes
 
     def entries(self) -> Iterator[Entry]:
-        """Yield what the directory held when it was opened, once, before anything is appended.
+        """Yield what the directory held when it was opened, once, before anything is dropped.
 
-        Raises DamagedError if a batch is missing that was synced, or is none of ours.
+        No more than a batch is in memory at a time. Raises DamagedError if one is missing that was synced, or
+        is none of ours: then nothing that was yielded counts.
         """
-        followers = [found.first for found in self._sealed[1:]] + [self._segment.first]
-        for found, follower in zip(self._read, followers, strict=False):
-            for batch in believable(read_segment(found.path), found.first, follower - 1):
+        unread, self._unread = self._unread, []
+        for found, last in unread:
+            for batch in sealed(read_segment(found.path), found.first, last):
                 yield from entries_of(batch)
-        tail, self._tail, self._read = self._tail, [], []
-        for batch in tail:
-            yield from entries_of(batch)
 
     def append(self, entries: tuple[Entry, ...]) -> int:
         """Write entries as one batch, and return its number."""
@@ -189,13 +187,13 @@ class Journal:
             self._fail(error)
             raise DiskFailedError(self._failure) from error
 
-    def _written_anew(self, found: Found) -> Found:
+    def _written_anew(self, found: Found, tail: Sequence[Batch]) -> Found:
         """Write what is believed of a segment as its next copy, which counts from when its name is synced."""
         copy = Found(found.first, found.copy + 1, _path(self.directory, found.first, found.copy + 1))
         fresh = self.directory / "next.db"
         remove_segment(fresh)
         segment = Segment(fresh, found.first)
-        segment.append_all([(batch.number, encode_batch(batch)) for batch in self._tail])
+        segment.append_all((batch.number, encode_batch(batch)) for batch in tail)
         segment.seal()
         fresh.rename(copy.path)
         sync_directory(self.directory)

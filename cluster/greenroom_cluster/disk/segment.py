@@ -8,7 +8,7 @@ stays in the write-ahead log until the segment is sealed.
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -63,7 +63,7 @@ class Segment:
         """Wait until all batches are on stable storage. Raises OSError, which is as final as above."""
         os.fdatasync(self._log)
 
-    def append_all(self, batches: Sequence[tuple[int, bytes]]) -> None:
+    def append_all(self, batches: Iterable[tuple[int, bytes]]) -> None:
         """Write batches in one go, and wait until all are on stable storage."""
         self._connection.execute("BEGIN")
         self._connection.executemany(_INSERT, batches)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom_cluster.disk.batches import Batch, DamagedError, believable, decode_batch, encode_batch
+from greenroom_cluster.disk.batches import Batch, DamagedError, believable, decode_batch, encode_batch, sealed
 
 SYNCED = 6
 """Batches 1 to 8 are written; each knows those before it but one as synced, so 6 are known to be."""
@@ -61,6 +61,26 @@ def test_an_end_that_is_noted_as_synced_must_be_there() -> None:
     assert len(believable(written()[:7], 1, 7)) == 7
     with pytest.raises(DamagedError, match="batch 8 is missing or damaged, and batches up to 8 were synced"):
         believable(written()[:7], 1, 8)
+
+
+@pytest.mark.parametrize("last", range(8))
+def test_of_a_sealed_segment_each_batch_must_be_there(last: int) -> None:
+    found = written()[:last]
+    assert [batch.number for batch in sealed(found, 1, last)] == list(range(1, last + 1))
+    with pytest.raises(DamagedError, match=f"batch {last + 1} is missing"):
+        list(sealed(found, 1, last + 1))
+    for number in range(last):
+        wrong = [(n, data[:-1] if n == number + 1 else data) for n, data in found]
+        read = sealed(wrong, 1, last)
+        with pytest.raises(DamagedError, match=f"batch {number + 1} is missing"):
+            list(read)
+        with pytest.raises(DamagedError, match=f"batch {number + 1} is missing"):
+            list(sealed([each for each in found if each[0] != number + 1], 1, last))
+
+
+def test_a_sealed_segment_has_nothing_more() -> None:
+    with pytest.raises(DamagedError):
+        list(sealed(written(), 1, 7))
 
 
 def test_a_batch_in_the_place_of_another_is_not_believed() -> None:
