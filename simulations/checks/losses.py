@@ -1,7 +1,7 @@
 """Rules about what comes back from disk.
 
     lost     a shard that was on disk does not begin empty, and whoever recovers it has all that was
-             committed; with interval, all but what was logged within one interval
+             committed; with interval, all but what was logged within one interval and is on no disk
     undone   the end of a session never is among what was lost
     stale    no older copy of a directory to which a member of a shard wrote takes its place
 
@@ -12,11 +12,14 @@ such; and what came within one interval, if no member synced before it answered.
 from typing import Protocol
 
 from greenroom.cluster_map import ClusterMap, ShardEntry
+from greenroom_cluster.disk.entries import Rung
+from greenroom_cluster.disk.replay import Replay
 from greenroom_cluster.shard.disk_log import is_ending
 from greenroom_cluster.shard.effects import HostEffect, Propose
 from greenroom_cluster.shard.state.records import Record
 from simulations.cluster.actors import ActorProcess
 from simulations.cluster.stage import Stage
+from simulations.kernel.disk import Directory
 from simulations.kernel.timeline import SECOND
 
 _SLACK_SECONDS = 0.5
@@ -38,6 +41,8 @@ class LossOracle:
         self._stage = stage
         # Whether the configurations that began from a disk may lack anything, and then why.
         self._recovered: dict[tuple[int, int], str] = {}
+        # What the disks of the members held then, by epoch and number; up to a number all.
+        self._held: dict[tuple[int, int], list[tuple[int, set[Rung]]]] = {}
         self._floors: dict[bytes, int] = {}
         self._told: dict[bytes, tuple[tuple[bytes, int], ...]] = {}
 
@@ -90,6 +95,10 @@ class LossOracle:
         why = ""
         if not any(each.durability == "fsync" for each in sound):
             why = "interval" if len(sound) == len([each for each in members if each.durability]) else "older"
+        if why == "interval":
+            kept = {each.directory for each in sound}
+            found = [each for each in self._stage.directories if each.identity in kept]
+            self._held[shard, entry.epoch] = [held for each in found if (held := _held(each, shard))]
         self._recovered[shard, entry.epoch] = why
         self._stage.network.happened["shard recovered from disk"] += 1
         return True
@@ -105,6 +114,10 @@ class LossOracle:
             self._stage.violate("lost", f"{where}, {have + len(lost)} were committed")
         elif why == "interval":
             self._judge_interval(where, lost, truth)
+            for through, records in self._held[shard, epoch]:
+                for record in lost:
+                    if record.sequence <= through or (record.epoch, record.sequence) in records:
+                        self._stage.violate("lost", f"{where}, a disk holds {record.sequence}")
         self._stage.network.happened[f"writes lost ({why})"] += len(lost)
         _forget(truth, have)
         return True
@@ -118,6 +131,17 @@ class LossOracle:
         seconds = (max(times) - min(times)) / SECOND
         if seconds > self._stage.plan.interval_seconds * 1.1 + _SLACK_SECONDS:
             self._stage.violate("lost", f"{where}, what was logged in {seconds:.2f} s was committed since")
+
+
+def _held(directory: Directory, shard: int) -> tuple[int, set[Rung]] | None:
+    """Return what a directory holds of a shard."""
+    replay = Replay()
+    for entry in directory.read():
+        replay.take(entry)
+    copy = replay.copies.get(shard)
+    if copy is None:
+        return None
+    return copy.from_sequence, {(record.epoch, record.sequence) for record in copy.records}
 
 
 def _counts(directory: bytes, known: ClusterMap) -> bool:

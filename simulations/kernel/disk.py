@@ -77,6 +77,10 @@ class Directory:
         self.synced = self.newest
         return entries
 
+    def read(self) -> list[Entry]:
+        """Return what it holds."""
+        return [entry for body in self.batches.values() for entry in decode_entries(body)]
+
     def write(self, entries: tuple[Entry, ...]) -> int:
         """Write a batch; return its number."""
         number = self.newest + 1

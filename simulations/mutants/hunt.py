@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from simulations.mutants import around, coordination, core, memory, poison, requests
+from simulations.mutants import around, coordination, core, durable, memory, poison, requests
 from simulations.mutants.patching import MUTANTS, Mutant, planted
 from simulations.runs.batch import run_plan, run_seed, worker_pool
 from simulations.runs.world import Result
@@ -19,6 +19,7 @@ __all__ = [
     "around",
     "coordination",
     "core",
+    "durable",
     "find",
     "find_all",
     "memory",

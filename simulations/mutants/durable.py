@@ -1,0 +1,288 @@
+# ruff: noqa: ANN001, ANN202, ARG005, SLF001  mutants reach into what they break, and are not typed code
+"""Mutants of what is kept on disk: when it counts as kept, who comes back with it, and with what."""
+
+import msgspec
+
+from greenroom_cluster.coordination import rules
+from greenroom_cluster.coordination.draft import Draft
+from greenroom_cluster.shard import disk_log, recovery
+from greenroom_cluster.shard.compaction import Compaction
+from greenroom_cluster.shard.disk_log import DiskLog
+from greenroom_cluster.shard.effects import Propose, ReplyToPeer
+from greenroom_cluster.shard.host import Host
+from greenroom_cluster.shard.messages import PrepareOk, SnapshotOk
+from greenroom_cluster.shard.pairs.replication import Replication
+from greenroom_cluster.shard.recovery import Recovery
+from simulations.mutants.patching import Patches, mutant
+from simulations.plans.plan import Action, Fault, Plan
+
+_MIXED = tuple(
+    Action(
+        number % 6,
+        5.0 + number * 7 % 11,
+        ("create", "update", "delete", "create", "patch")[number // 6 % 5],
+        number % 6,
+    )
+    for number in range(1200)
+)
+_SMALL = Plan(
+    seed=0,
+    nodes=2,
+    shards=1,
+    callers=6,
+    clients=2,
+    sessions=6,
+    seconds=6.5,
+    beacon_seconds=0.05,
+    lease_seconds=0.2,
+    grace_seconds=0.25,
+    start_seconds=(0.01, 0.02),
+    durability=("fsync",),
+    sync_ms=20.0,
+    actions=_MIXED,
+)
+
+PRIMARY_LOST = msgspec.structs.replace(
+    _SMALL,
+    faults=(
+        Fault(900, "lose disks", "node of primary of shard 0", 0.5),
+        Fault(900, "crash all nodes", "coordinator", 0.3),
+    ),
+)
+"""All machines lose power at once, and that of the primary loses its disk: what the backup has must do."""
+
+BACKUP_LOST = msgspec.structs.replace(
+    _SMALL,
+    faults=(
+        Fault(900, "lose disks", "node of backup of shard 0", 0.5),
+        Fault(900, "crash all nodes", "coordinator", 0.3),
+    ),
+)
+"""The same, but it is the disk of the backup that is lost."""
+
+ALL_CUT = msgspec.structs.replace(_SMALL, faults=(Fault(900, "crash all nodes", "coordinator", 0.3),))
+"""All machines lose power at once, amid writes."""
+
+CUT_IN_INTERVAL = msgspec.structs.replace(ALL_CUT, durability=("interval",))
+"""The same, with syncs a second apart."""
+
+CUT_IN_BOTH_MODES = msgspec.structs.replace(ALL_CUT, durability=("interval", "fsync"))
+"""The same, one node syncs each write, the other only once a second."""
+
+CUT_IN_SHORT_LOGS = msgspec.structs.replace(ALL_CUT, log_bytes_min=1000, sync_ms=60.0)
+"""The same, while snapshots are written all the time, so that the logs stay short."""
+
+TAKEN_OVER_AND_CUT = msgspec.structs.replace(
+    _SMALL,
+    faults=(
+        Fault(800, "slow sync", "backup of shard 0", 1.0, 400.0),
+        Fault(900, "kill actor for good", "primary of shard 0", 1.0),
+        Fault(950, "crash node", "node of primary of shard 0", 0.5),
+    ),
+)
+"""The backup of a primary that was killed takes over with a slow disk, and loses power soon after."""
+
+JOINED_AND_CUT = msgspec.structs.replace(
+    _SMALL,
+    sync_ms=150.0,
+    faults=(
+        Fault(300, "lose disks", "node of backup of shard 0", 0.3),
+        Fault(4300, "lose disks", "node of primary of shard 0", 0.5),
+        Fault(4300, "crash all nodes", "coordinator", 0.3),
+    ),
+)
+"""A joiner has the snapshot in memory; then all lose power, and the primary its disk."""
+
+OLDER_COPY = msgspec.structs.replace(
+    _SMALL,
+    faults=(
+        Fault(500, "roll back directory", "primary of shard 0", 4.0, 1.0),
+        Fault(800, "kill actor", "backup of shard 0"),
+        Fault(1490, "crash all nodes", "coordinator", 0.3),
+    ),
+)
+"""A primary's machine is restored, during a power cut, from a copy that was made before a backup joined."""
+
+OTHER_TAIL = msgspec.structs.replace(
+    _SMALL,
+    sync_ms=1.0,
+    faults=(
+        Fault(880, "cut between", "node of primary of shard 0", 0.025, other="node of backup of shard 0"),
+        Fault(900, "kill actor", "primary of shard 0"),
+    ),
+)
+"""A primary is killed with records on its disk that its backup never got, and then joins the backup."""
+
+PARTLY_KEPT = msgspec.structs.replace(
+    _SMALL,
+    durability=("fsync", "none"),
+    faults=(
+        Fault(890, "cut between", "node n1", 1.5, other="coordinator"),
+        Fault(900, "kill actor", "actor n0/0"),
+    ),
+)
+"""A member that keeps its copy on disk starts again, while the one that keeps nothing cannot be heard."""
+
+
+# --- when something counts as kept -------------------------------------------------------------------------
+
+
+@mutant("acknowledges records before they are on disk", flagged=True, budget=50, plan=PRIMARY_LOST)
+def _(patches: Patches) -> None:
+    """A backup acknowledges records that it has only written."""
+    _hold_only(patches, SnapshotOk)
+
+
+@mutant("commits before its own sync", flagged=True, budget=50, plan=BACKUP_LOST)
+def _(patches: Patches) -> None:
+    """A primary commits what its backups have synced, whatever its own disk has."""
+    original = Replication.decided
+
+    def decided(self):
+        stable, self.copy.stable = self.copy.stable, self.log.appended
+        try:
+            return original(self)
+        finally:
+            self.copy.stable = stable
+
+    patches.set(Replication, "decided", decided)
+
+
+@mutant("acknowledges ends of sessions before they are synced", flagged=True, budget=50, plan=CUT_IN_INTERVAL)
+def _(patches: Patches) -> None:
+    """With interval, a log-out is confirmed once it is written."""
+    patches.set(disk_log, "is_ending", lambda command: False)
+
+
+@mutant("takes over before its log is on disk", flagged=True, budget=50, plan=TAKEN_OVER_AND_CUT)
+def _(patches: Patches) -> None:
+    """A backup proposes to take over, and commits what it has, before any of it is synced."""
+    original = DiskLog.configure
+    patches.set(disk_log, "_is_held", lambda effect: _is_ok(effect, PrepareOk | SnapshotOk))
+
+    def configure(self, copy, entry, known):
+        original(self, copy, entry, known)
+        copy.unsettled = False
+
+    patches.set(DiskLog, "configure", configure)
+
+
+@mutant("counts a joiner's snapshot before it is on disk", flagged=True, budget=100, plan=JOINED_AND_CUT)
+def _(patches: Patches) -> None:
+    """A joiner acknowledges the parts of its snapshot, and becomes a member, before they are synced."""
+    _hold_only(patches, PrepareOk)
+
+
+@mutant("drops the log before its snapshot is synced", budget=100, plan=CUT_IN_SHORT_LOGS)
+def _(patches: Patches) -> None:
+    """A snapshot counts once it is handed to the disk, and the log before it is deleted."""
+    original = Compaction._begin
+
+    def begin(self, copy):
+        original(self, copy)
+        writing, self._writing = self._writing, None
+        while not writing.sender.finished:
+            self._write_more(writing)
+        self._disk.bases[copy.shard] = writing.base
+        self._disk.rebased = True
+
+    patches.set(Compaction, "_begin", begin)
+
+
+# --- who comes back, and with what --------------------------------------------------------------------------
+
+
+@mutant("recovers without waiting for the other disks", flagged=True, budget=50, plan=CUT_IN_BOTH_MODES)
+def _(patches: Patches) -> None:
+    """Whoever comes back first recovers a shard with what it has."""
+    _without(patches, "recover", rules.ALL_CLAIMED, rules.BEST_CLAIM)
+
+
+@mutant("recovers while a member lives", flagged=True, budget=50, plan=PARTLY_KEPT)
+def _(patches: Patches) -> None:
+    """An heir claims its shard though a member that kept nothing on disk is not known to be dead."""
+    original = Recovery.manage
+
+    def manage(self, now_ns, shard, entry):
+        context, dead = self._context, self._context.dead
+        context.dead = frozenset((*dead, *entry.members))
+        try:
+            original(self, now_ns, shard, entry)
+        finally:
+            context.dead = dead
+
+    patches.set(Recovery, "manage", manage)
+    _without(patches, "recover", rules.NOBODY_LEFT)
+
+
+@mutant("begins empty over a directory", flagged=True, budget=50, plan=ALL_CUT)
+def _(patches: Patches) -> None:
+    """A shard whose members are all dead starts empty, though a disk holds it."""
+    original = Host._start_if_wanted
+
+    def start_if_wanted(self, now_ns, shard, entry):
+        context, known = self._context, self._context.map
+        actors = {key: msgspec.structs.replace(actor, durability="") for key, actor in known.actors.items()}
+        context.map = msgspec.structs.replace(known, actors=actors)
+        try:
+            original(self, now_ns, shard, entry)
+        finally:
+            context.map = known
+
+    patches.set(Host, "_start_if_wanted", start_if_wanted)
+    _without(patches, "start", rules.NOTHING_KEPT)
+
+
+@mutant("recovers without its prepared log", budget=50, plan=ALL_CUT)
+def _(patches: Patches) -> None:
+    """Who recovers a shard drops the records of which its disk does not say that they are committed."""
+    original = recovery.restored
+
+    def restored(copy, resources):
+        copy.cut(max(copy.committed, copy.from_sequence))
+        return original(copy, resources)
+
+    patches.set(recovery, "restored", restored)
+
+
+@mutant("does not compare marks", flagged=True, budget=50, plan=OLDER_COPY)
+def _(patches: Patches) -> None:
+    """An older copy of a directory is taken for the newest."""
+    patches.set(Draft, "is_older_copy", lambda self, actor: False)
+
+
+@mutant("raises a directory's floor only when it is opened", flagged=True, budget=50, plan=OLDER_COPY)
+def _(patches: Patches) -> None:
+    """How far a directory had come when it began to count for more is forgotten."""
+    patches.set(Draft, "_count", lambda self, proposer, proposal: None)
+
+
+@mutant("forgets kept answers when it comes back", budget=50, plan=CUT_IN_SHORT_LOGS)
+def _(patches: Patches) -> None:
+    """A snapshot on disk is read without the clients and their answers, so a request is applied twice."""
+    original = recovery._decode
+
+    def decode(body):
+        return msgspec.structs.replace(original(body), clients=(), replies=())
+
+    patches.set(recovery, "_decode", decode)
+
+
+@mutant("goes on from the length of its log", flagged=True, budget=50, plan=OTHER_TAIL)
+def _(patches: Patches) -> None:
+    """A joiner keeps all that is on its disk, though its primary has other records in that place."""
+    patches.set(recovery, "common_end", lambda ours, theirs: min(ours[-1][1], theirs[-1][1]) if ours else 0)
+
+
+def _is_ok(effect: object, kinds: object) -> bool:
+    return isinstance(effect, ReplyToPeer) and isinstance(effect.message, kinds)  # type: ignore[arg-type]  # a union
+
+
+def _hold_only(patches: Patches, kind: type) -> None:
+    """Let acknowledgements but of that kind leave at once."""
+    patches.set(disk_log, "_is_held", lambda effect: isinstance(effect, Propose) or _is_ok(effect, kind))
+
+
+def _without(patches: Patches, kind: str, *broken: rules.Rule) -> None:
+    kept = tuple(rule for rule in rules.RULES[kind] if rule not in broken)
+    patches.set(rules, "RULES", {**rules.RULES, kind: kept})
