@@ -29,22 +29,23 @@ class Registry:
         self._make_dialog = make_dialog
         self._runners: dict[LoopKey, Runner] = {}
         self._lock = threading.Lock()
+        self._latest: tuple[object, Runner | None] = (None, None)
         _registries.add(self)
 
     def current(self) -> Runner:
         """Return the runner of the running loop. Raises UsageError outside of one."""
-        if "trio" not in sys.modules:
-            # What `running_loop` would do now, without the call: this is done for every operation.
-            try:
-                runner = self._runners.get(asyncio.get_running_loop())
-            except RuntimeError:
-                _raise_no_loop()
-            if runner is not None and not runner.closed:
-                return runner
+        # Asking for the running loop costs a system call. While a loop of asyncio runs, its thread has a
+        # method of that loop as this hook, a new object for every run.
+        hook = sys.get_asyncgen_hooks().firstiter
+        known, latest = self._latest
+        if known is hook and latest is not None and not latest.closed:
+            return latest
         key = running_loop()
         runner = self._runners.get(key)
         if runner is None or runner.closed:
             runner = self._make(key)
+        if getattr(hook, "__self__", None) is key:
+            self._latest = (hook, runner)
         return runner
 
     def current_if_any(self) -> Runner | None:
@@ -56,6 +57,7 @@ class Registry:
         with self._lock:
             runners = list(self._runners.values())
             self._runners.clear()
+            self._latest = (None, None)
         return runners
 
     def _make(self, key: LoopKey) -> Runner:
@@ -79,6 +81,7 @@ class Registry:
     def _forked(self) -> None:
         """Drop what the parent opened. If another of its threads held the lock, no one would release it."""
         runners, self._runners = self._runners, {}
+        self._latest = (None, None)
         self._lock = threading.Lock()
         for runner in runners.values():
             runner.discard()
