@@ -148,11 +148,16 @@ class Directory:
                 f"the directory {self.path} is damaged, and {aside} holds what was damaged there before: "
                 "replace the disk, or remove that to start with an empty directory"
             )
-        aside.mkdir(mode=0o700)
+        begun = self.path / "damaged.tmp"
+        begun.mkdir(mode=0o700, exist_ok=True)
+        # First of all the identity: if a crash leaves the rest, it is a log without one, which is damage too.
+        if (self.path / "identity").exists():
+            (self.path / "identity").rename(begun / "identity")
         for each in list(self.path.iterdir()):
-            if each.name not in {"lock", "damaged"}:
-                each.rename(aside / each.name)
-        sync_directory(aside)
+            if each.name not in {"lock", begun.name}:
+                each.rename(begun / each.name)
+        sync_directory(begun)
+        begun.rename(aside)
         sync_directory(self.path)
         return aside
 

@@ -149,6 +149,44 @@ def test_what_is_damaged_is_set_aside_once(tmp_path: Path) -> None:
     directory.close()
 
 
+@pytest.mark.parametrize("moves", range(5))
+def test_a_crash_while_it_is_set_aside_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    names = {"identity", "synced", "log-0000000000000001-000000.db", "log-0000000000000009-000000.db"}
+    former = entered(tmp_path / "d")
+    for name in names - {"identity"}:
+        (tmp_path / "d" / name).touch()
+    left = moves
+    original = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(5, "killed")
+        return original(path, target)
+
+    directory = Directory(tmp_path / "d")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", rename)
+        with pytest.raises(OSError, match="killed"):
+            directory.set_aside()
+    try:
+        fresh = directory.enter("shop", b"b" * 16)
+    except DamagedError:
+        directory.set_aside()
+        fresh = directory.enter("shop", b"b" * 16)
+    if moves:
+        assert fresh.directory != former.directory
+    else:
+        assert fresh.directory == former.directory, "nothing was done yet, and the damage is found again"
+    there = {each.name for each in (tmp_path / "d").rglob("*") if each.is_file()}
+    assert there >= names, "nothing is lost"
+    assert all(each.stat().st_size for each in (tmp_path / "d").rglob("identity"))
+    directory.close()
+
+
 def test_a_crash_while_it_is_written_leaves_the_former(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
