@@ -6,8 +6,11 @@ import pytest
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap, ShardEntry
 from greenroom_cluster.coordination import messages as m
+from greenroom_cluster.coordination import rules
 from greenroom_cluster.coordination.coordinator import Incoming
+from greenroom_cluster.coordination.draft import Draft
 from greenroom_cluster.coordination.genesis import first_map
+from greenroom_cluster.coordination.recovery import Recoveries
 from tests.cluster.coordination.builders import SECOND, actor, durable, node
 from tests.cluster.coordination.test_coordinator_model import SHARDS, SLOTS, Change, Run
 
@@ -294,3 +297,38 @@ def test_what_is_kept_comes_back(seed: int, rolls_back: bool) -> None:
     for _ in range(1000):
         run.step()
     assert {"recover", "takeover"} & set(run.decided), "the run lost no member and so showed nothing"
+
+
+def without(kind: str, *broken: rules.Rule) -> dict[str, tuple[rules.Rule, ...]]:
+    return {**rules.RULES, kind: tuple(rule for rule in rules.RULES[kind] if rule not in broken)}
+
+
+def with_the_dead(self: Recoveries, shard: int, entry: ShardEntry, actors: object) -> dict[bytes, Last]:
+    found = self._claims.get(shard, {})
+    return {key: last for key, (epoch, last) in found.items() if epoch == entry.epoch and key in actors}
+
+
+MISTAKES = {
+    "starts empty over a directory": (rules, "RULES", without("start", rules.NOTHING_KEPT)),
+    "recovers while a member may live": (rules, "RULES", without("recover", rules.NOBODY_LEFT)),
+    "recovers by any one heir": (rules, "RULES", without("recover", rules.ALL_CLAIMED)),
+    "recovers by any claim": (rules, "RULES", without("recover", rules.BEST_CLAIM)),
+    "counts claims of the dead": (Recoveries, "standing", with_the_dead),
+    "does not compare marks": (Draft, "is_older_copy", lambda self, actor: False),
+    "raises no floor by decisions": (Draft, "_count", lambda self, proposer, proposal: None),
+    "keeps former owners alive": (Draft, "bury", lambda self, incarnations: None),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_model_finds(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*MISTAKES[mistake])
+    with pytest.raises(AssertionError):
+        hunt()
+
+
+def hunt() -> None:
+    for seed in range(12):
+        run = DurableRun(seed, rolls_back=True)
+        for _ in range(1000):
+            run.step()
