@@ -34,7 +34,7 @@ from greenroom_cluster.coordination.messages import (
 from greenroom_cluster.node import effects as fx
 from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.drain import UP, Drain, shards_held
-from greenroom_cluster.node.registration import DEAD, Registration
+from greenroom_cluster.node.registration import DEAD, Registration, without_directory
 from greenroom_cluster.node.watches import Watches
 from greenroom_cluster.suspect_records import WATCH_SECONDS, bounded, has_crashed
 
@@ -46,6 +46,11 @@ REFUSED_SECONDS = 3.0
 """A little longer than the coordinator takes to give up a predecessor whose end was not reported."""
 
 LEAVING = "leaving"
+
+DURABILITY_UNKNOWN = (
+    "the coordinator is of a release that keeps nothing about directories, so shards on disk would be lost: "
+    "upgrade it first, or give --durability none (GREENROOM_DURABILITY)"
+)
 
 
 class Phase(IntEnum):
@@ -304,7 +309,9 @@ class Agent:
             self._log("warning", "actor_counts_as_dead", slot=actor.slot)
             del self._registration.actors[actor.incarnation]
             self._effects.append(fx.KillChild(actor.slot))
-        if foreign:
+        if foreign and cluster_map.actors[foreign[0].incarnation] == without_directory(foreign[0]):
+            self._fail(UsageError(DURABILITY_UNKNOWN))
+        elif foreign:
             self._name_taken(f"another has registered {foreign[0].slot}: give this one another --name")
         return not foreign
 

@@ -1,8 +1,15 @@
 """What the map lacks of this node: its entry in the present state, and its ready actors."""
 
+import msgspec
+
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry
 
 DEAD = "dead"
+
+
+def without_directory(actor: ActorEntry) -> ActorEntry:
+    """Return the entry as a release passes it on that knows of no directories."""
+    return msgspec.structs.replace(actor, durability="", directory=b"", mark=0)
 
 
 class Registration:

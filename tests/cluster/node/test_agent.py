@@ -363,3 +363,22 @@ def test_an_actor_in_an_older_copy_is_asked_for_again_and_told_of_once() -> None
     assert asked == list(range(2, 12))
     fields = {"slot": "a/0", "directory_id": (b"d" * 16).hex(), "reason": "because"}
     assert told == [fx.Log("warning", "directory_rejected", fields)]
+
+
+def test_a_coordinator_that_knows_no_directories_is_not_trusted_with_any() -> None:
+    """It would have a shard start empty that is on disk."""
+    kept = replace(ONE, durability="fsync", directory=b"d" * 16, mark=7)
+    agent, now_ns = run(
+        [
+            (0.0, seen(), []),
+            (0.0, ins.CoordinatorUp(), [register(1, NODE)]),
+            (0.0, accepted(1), []),
+            (0.0, seen(NODE), []),
+            (0.0, ready(kept), [register(2, kept)]),
+            (0.0, accepted(2), []),
+            (0.0, seen(NODE, ONE), [fx.StopChildren()]),
+        ]
+    )
+    finished = [each for each in agent.step(now_ns, ins.ChildrenStopped()) if isinstance(each, fx.Finished)]
+    assert [type(each.error) for each in finished] == [UsageError]
+    assert "--durability" in str(finished[0].error)
