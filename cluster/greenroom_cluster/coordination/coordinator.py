@@ -203,6 +203,10 @@ class Coordinator:
         draft.want(plan)
         return self._conclude(draft, [])
 
+    def connected(self) -> frozenset[bytes]:
+        """Return who has subscribed, and is still connected."""
+        return frozenset(self._subscribed.values())
+
     def next_deadline(self) -> int:
         """Return the time at which `tick` is due, in nanoseconds of the clock of `now_ns`."""
         if self._held:

@@ -104,7 +104,7 @@ class CoordinationService:
     ) -> None:
         begun = first if proven else renumbered(first, wall_ms)
         self.coordinator = Coordinator(begun, settings, now_ns, proven=proven, stored_version=first.version)
-        self._controller = Controller(planning)
+        self._controller = Controller(planning, self.coordinator.connected)
         self._vouched = proven
         self._waiting: list[Incoming] = []
         self._inquiry = Inquiry()

@@ -4,14 +4,20 @@ An actor restarts in half a second, so a slot that lost its actor or node stays 
 replaced only if it stays away. The controller waits until no slot has joined for a moment, so that the first
 of three nodes does not get every shard. It stops using a node that leaves, or was removed, at once.
 
+A shard that is only on disk, because all hosts lost power, is planned once it serves again: until then nobody
+can copy it, and most of its slots come back with what they had.
+
 Planning again changes nothing if the placement is as planned, so a restarted controller needs no state.
 """
+
+from collections.abc import Callable, Collection
 
 import msgspec
 
 from greenroom.cluster_map import ClusterMap
 from greenroom.deadlines import NEVER_NS
 from greenroom_cluster.planning.placement import node_of, plan
+from greenroom_cluster.planning.waiting import is_only_on_disk
 
 
 class ControllerSettings(msgspec.Struct, frozen=True):
@@ -27,15 +33,23 @@ class ControllerSettings(msgspec.Struct, frozen=True):
 
 
 class Controller:
-    """Turns the map's nodes and actors into the wanted placement of each shard."""
+    """Turns the map's nodes and actors into the wanted placement of each shard.
 
-    def __init__(self, settings: ControllerSettings) -> None:
+    `connected` returns the incarnations that the coordinator is connected with: only these carry out a plan.
+    Without it, all may.
+    """
+
+    def __init__(
+        self, settings: ControllerSettings, connected: Callable[[], Collection[bytes]] | None = None
+    ) -> None:
+        self._connected = connected
         self._settle_ns = round(settings.settle_seconds * 1e9)
         self._settle_max_ns = round(settings.settle_seconds_max * 1e9)
         self._replace_ns = round(settings.replace_after_seconds * 1e9)
         self._absent_since: dict[str, int] = {}
         self._known: set[str] = set()
         self._planned: set[str] | None = None
+        self._put_off: frozenset[int] = frozenset()
         self._came_ns = 0
         self._waiting_since = NEVER_NS
         self._seen: ClusterMap | None = None
@@ -65,14 +79,28 @@ class Controller:
         self._deadline = min(
             (since + self._replace_ns for since in self._absent_since.values()), default=NEVER_NS
         )
-        if usable == self._planned or not usable:
+        again = len(self._only_on_disk(cluster_map, self._put_off)) < len(self._put_off)
+        if self._put_off:
+            self._deadline = min(self._deadline, now_ns + self._replace_ns)
+        if (usable == self._planned and not again) or not usable:
             self._waiting_since = NEVER_NS
             return {}
         if self._unsettled(now_ns, cluster_map, usable):
             return {}
         self._planned = usable
         self._waiting_since = NEVER_NS
-        return plan(cluster_map, usable)
+        changed = plan(cluster_map, usable)
+        self._put_off = self._only_on_disk(cluster_map, changed)
+        if self._put_off:
+            self._deadline = min(self._deadline, now_ns + self._replace_ns)
+        return {shard: wanted for shard, wanted in changed.items() if shard not in self._put_off}
+
+    def _only_on_disk(self, cluster_map: ClusterMap, shards: Collection[int]) -> frozenset[int]:
+        """Return those of these shards that nobody is there to plan for."""
+        if self._connected is None or not shards:
+            return frozenset()
+        connected = self._connected()
+        return frozenset(shard for shard in shards if is_only_on_disk(cluster_map, shard, connected))
 
     def _held(self, now_ns: int, cluster_map: ClusterMap, present: set[str]) -> set[str]:
         """Return the slots that are away and expected back."""

@@ -98,6 +98,14 @@ def directories_in_use(cluster_map: ClusterMap) -> dict[bytes, bytes]:
     }
 
 
+def is_only_on_disk(cluster_map: ClusterMap, shard: int, connected: Collection[bytes]) -> bool:
+    """Whether no member of a shard is there that could carry out a plan, and one has kept it on disk."""
+    entry = cluster_map.shards[shard]
+    if any(member in connected for member in entry.members):
+        return False
+    return any(durable_members(entry, cluster_map.actors))
+
+
 def shards_without_directories(missing: Iterable[tuple[str, ...]]) -> tuple[MissingDirectories, ...]:
     """Count the waiting shards by the slots whose directories they wait for."""
     counted = Counter(slots for slots in missing if slots)

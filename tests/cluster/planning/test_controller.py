@@ -7,15 +7,16 @@ from greenroom_cluster.coordination import messages as m
 from greenroom_cluster.coordination.genesis import first_map
 from greenroom_cluster.planning.controller import Controller, ControllerSettings
 from greenroom_cluster.planning.placement import node_of
-from tests.cluster.coordination.builders import SECOND, Desk, inc
+from tests.cluster.coordination.builders import SECOND, Desk, inc, nonce
 
 
 class Stage:
     """A coordinator and a controller that plans for it, under one clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
         self.desk = Desk(first_map("test", 16, 2))
-        self.controller = Controller(ControllerSettings())
+        self.durable = durable
+        self.controller = Controller(ControllerSettings(), self.desk.coordinator.connected)
         self.alive: set[str] = set()
         self.births = 0
         self.plans = 0
@@ -37,7 +38,11 @@ class Stage:
 
     def start_actor(self, slot: str) -> None:
         self.births += 1
-        self.desk.actor(inc(str(self.births)), slot)
+        if self.durable:
+            self.desk.durable(inc(str(self.births)), slot, f"of {slot}", 1)
+        else:
+            self.desk.actor(inc(str(self.births)), slot)
+        self.desk.subscribe(inc(str(self.births)))
         self.step()
 
     def kill_actor(self, slot: str) -> None:
@@ -45,6 +50,17 @@ class Stage:
             if one.slot == slot and one.state == "up":
                 self.desk.ask(m.ReportDead(1, (one.incarnation,)))
         self.step()
+
+    def propose(self, kind: str, shard: int, slot: str, *backups: str) -> bool | None:
+        """Have a slot's actor propose; return whether that was applied, None while it waits."""
+        up = {one.slot: key for key, one in self.desk.map.actors.items() if one.state == "up"}
+        others = tuple(up[each] for each in backups)
+        self.births += 1
+        epoch = self.desk.map.shards[shard].epoch
+        proposal = m.Proposal(shard, epoch, nonce(self.births), kind, up[slot], others, (epoch, 1))
+        decisions = self.desk.propose(up[slot], proposal)
+        self.step()
+        return decisions[0].applied if decisions else None
 
     def wait(self, seconds: float) -> None:
         """Let time pass in steps of 50 ms, stepping the controller whenever it is due or the map changed."""
@@ -62,8 +78,8 @@ class Stage:
         return {node_of(slot) for slot in self.wanted()}
 
 
-def running(names: Iterable[str], actors: int = 1) -> Stage:
-    stage = Stage()
+def running(names: Iterable[str], actors: int = 1, *, durable: bool = False) -> Stage:
+    stage = Stage(durable=durable)
     stage.start(*names, actors=actors)
     stage.wait(1)
     assert stage.nodes() == set(names)
@@ -180,3 +196,66 @@ def test_a_quiet_cluster_needs_no_wake_up() -> None:
     assert stage.controller.next_deadline() == NEVER_NS
     stage.kill_actor("a/0")
     assert stage.controller.next_deadline() == stage.desk.now_ns + 3 * SECOND
+
+
+def powerless() -> Stage:
+    """Shards on three nodes that keep them on disk, and that have lost power all at once."""
+    stage = running("abc", durable=True)
+    for shard, entry in enumerate(stage.desk.map.shards):
+        assert stage.propose("start", shard, entry.wanted[0])
+        assert stage.propose("add", shard, *entry.wanted)
+    stage.alive.clear()
+    for actor in stage.desk.map.actors:
+        stage.desk.close(actor, stage.desk.connection(actor))
+    stage.wait(6)
+    assert stage.plans == 0
+    return stage
+
+
+def test_shards_that_are_only_on_disk_stay_planned_where_they_are() -> None:
+    """Else the first host that boots would be to have all of them, and they would be copied to and fro."""
+    stage = powerless()
+    before = [entry.wanted for entry in stage.desk.map.shards]
+    for name in "abc":
+        stage.start(name)
+        stage.wait(10)
+    for shard, wanted in enumerate(before):
+        assert stage.propose("recover", shard, wanted[1]) is None
+        assert stage.propose("recover", shard, wanted[0])
+    stage.wait(10)
+    assert [entry.wanted for entry in stage.desk.map.shards] == before
+    assert stage.plans == 0
+
+
+def test_once_they_serve_again_they_are_planned_with_what_is_there() -> None:
+    stage = powerless()
+    before = [entry.wanted for entry in stage.desk.map.shards]
+    for name in "ab":
+        stage.start(name)
+    stage.wait(10)
+    assert stage.plans == 0
+    stage.desk.forget("c")
+    stage.wait(1)
+    assert [entry.wanted for entry in stage.desk.map.shards] == before, "they still are on disk only"
+    for shard, wanted in enumerate(before):
+        heirs = [slot for slot in wanted if slot != "c/0"]
+        assert [stage.propose("recover", shard, slot) for slot in reversed(heirs)][-1]
+    stage.wait(1)
+    assert stage.nodes() == {"a", "b"}
+
+
+def test_shards_whose_directories_were_all_given_up_are_planned_at_once() -> None:
+    stage = powerless()
+    stage.start("a")
+    stage.wait(10)
+    for name in "bc":
+        stage.desk.forget(name)
+    stage.wait(1)
+    given_up = {
+        shard
+        for shard, entry in enumerate(stage.desk.map.shards)
+        if all(stage.desk.map.actors[one].slot != "a/0" for one in entry.members)
+    }
+    assert given_up
+    for shard in given_up:
+        assert stage.desk.map.shards[shard].wanted == ("a/0",)
