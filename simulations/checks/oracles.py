@@ -9,6 +9,7 @@ The oracles know more than any process: they see every log, every clock, and who
     records      the same epoch and sequence mean the same record everywhere
     commits      one record per sequence is committed; nobody commits what no primary has
     durable      whoever becomes primary has everything that was committed in earlier epochs
+    synced       with fsync, a record is committed only once it is on the disk of every member
     lost         what was on a disk comes back, see `losses`; so do `undone` and `stale`
     once         each request of a client is applied once
     death        only who is dead is called dead, and a shard starts empty only when all its members are
@@ -50,6 +51,7 @@ from greenroom_cluster.shard.state.records import Command, Record
 from greenroom_cluster.suspect_records import InHand
 from simulations.checks.losses import LossOracle
 from simulations.checks.memory import MemoryOracle
+from simulations.checks.synced import SyncOracle
 from simulations.cluster.actors import ActorProcess
 from simulations.cluster.marks import PoisonBook
 from simulations.cluster.stage import Stage
@@ -133,6 +135,7 @@ class Oracles:
         self._seen: dict[ActorProcess, list[Seen | None]] = {}
         self._memory = MemoryOracle(stage) if stage.plan.memory_bytes else None
         self._losses = LossOracle(stage)
+        self._synced = SyncOracle(stage)
 
     def count(self, role: str, kind: str) -> None:
         """Count a message of that kind that reached somebody in that role."""
@@ -341,6 +344,11 @@ class Oracles:
             return
         if replica.primary is None and replica.suspension is None:
             self.stage.violate("commits", f"{actor.name} shard {shard}: backup committed {sequence} first")
+        if (
+            replica.primary is not None
+            and InHand(shard, record.epoch, record.sequence) not in self._book.dropped
+        ):
+            self._synced.committed(replica, record)
         truth.committed[sequence] = record
         truth.committed_by[replica.epoch] = sequence
         if record.client:
