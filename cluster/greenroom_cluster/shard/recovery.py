@@ -86,8 +86,9 @@ class Recovery:
         owners = [known.actors[member].directory for member in entry.members if member in known.actors]
         if mine.directory not in owners:
             found.opened = None
-            if self._context.slot not in entry.wanted:
-                self.give_up(shard)  # else its primary may have it go on from here
+            # Until the shard is whole without this actor, its primary may have it go on from here.
+            if self._context.slot not in entry.wanted and len(entry.members) >= known.replicas:
+                self.give_up(shard)
         elif any(member not in self._context.dead for member in entry.members if member in known.actors):
             found.opened = None  # whoever lives goes on without this copy
         elif found.opened is None or found.opened.proposal.epoch != entry.epoch:

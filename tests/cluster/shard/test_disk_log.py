@@ -444,7 +444,10 @@ def test_a_copy_is_given_up_once_the_shard_went_on_without_it() -> None:
     before = DurableProbe()
     before.become_primary()
     probe = restart(before)
-    probe.configure(3, (B,), wanted="bd", dead="c")
+    probe.configure(3, (B,), wanted="b", dead="c")
+    assert len(probe.host.found) == 1, "it may be wanted again"
+    probe.configure(4, (B, D), wanted="bd", dead="c")
+    probe.synced()
     assert probe.host.found == []
     assert probe.entries[-1] == Left(0)
     assert probe.replayed() == {}
