@@ -155,6 +155,31 @@ async def test_an_actor_whose_disk_fails_ends_and_nothing_is_lost(
     assert f"exit_status={EXIT_DISK_FAILED}" in told
 
 
+async def test_a_primary_whose_disk_stalls_ends_and_its_peers_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    disk = FaultyDisk(tmp_path, str(tmp_path / "data/nodes/n1/"))
+    for name, value in disk.environment.items():
+        monkeypatch.setenv(name, value)
+    with durable_cluster("fsync", tmp_path / "data", "warning") as cluster:
+        await cluster.healthy()
+        async with store_of(cluster) as store, loaded(cluster, tmp_path, errors=True):
+            probe = Probe(store)
+            await probe.begin()
+            [victim] = [actor for actor in (await cluster.map()).actors.values() if actor.slot == "n1/0"]
+            handle = ProcessHandle(victim.pid)
+            disk.set(sync_milliseconds=30_000)
+            await all_exit([handle], 20.0)
+            disk.set()
+            await cluster.healthy()
+            await probe.everywhere()
+            await probe.check()
+    told = capfd.readouterr().err
+    assert "a backup has what this actor's own disk has not written" in told
+    assert f"exit_status={EXIT_DISK_FAILED}" in told
+    assert "suspected" not in told
+
+
 async def test_a_slow_disk_makes_writes_slow_and_loses_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

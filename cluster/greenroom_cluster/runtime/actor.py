@@ -307,6 +307,7 @@ async def _writing(driver: Driver, journal: Journal | None, options: ActorOption
     interval = options.sync_interval if options.durability == "interval" else None
     writer = DiskWriter(journal, tell, interval_seconds=interval)
     driver.write_with(writer.write)
+    driver.directory = journal.directory
     try:
         yield
     finally:

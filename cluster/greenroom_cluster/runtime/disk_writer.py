@@ -20,6 +20,7 @@ import trio
 from greenroom_cluster.disk.entries import Chunk, Entry
 from greenroom_cluster.disk.journal import DiskFailedError, Journal
 from greenroom_cluster.links.outbox import DiskEffect
+from greenroom_cluster.shard.disk_log import DiskStalledError
 from greenroom_cluster.shard.effects import Persist
 from greenroom_cluster.shard.inputs import DiskMeasured, Synced, Written
 from greenroom_cluster.shard.settings import DISK_FREE_BYTES_MIN
@@ -200,7 +201,7 @@ class DiskWriter:
 
 def end_for_disk(directory: Path, error: BaseException, leave: Callable[[int], None] = os._exit) -> None:
     """End the process, because a directory cannot be relied on any longer."""
-    known = isinstance(error, DiskFailedError)
+    known = isinstance(error, DiskFailedError | DiskStalledError)
     try:
         _log.critical(
             "disk_failed",

@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn, Protocol
 
 import structlog
@@ -23,8 +24,10 @@ from greenroom_cluster.links.core_runner import Core, CoreRunner
 from greenroom_cluster.links.outbox import CloseLink, LinkChange, OpenLink
 from greenroom_cluster.runtime.clocks import now_ns, wall_us
 from greenroom_cluster.runtime.connection import FramedConnection
+from greenroom_cluster.runtime.disk_writer import end_for_disk
 from greenroom_cluster.runtime.role_report import RoleReport
 from greenroom_cluster.runtime.slow_steps import SLOW_NS, log_slow_step
+from greenroom_cluster.shard.disk_log import DiskStalledError
 from greenroom_cluster.shard.effects import (
     HostEffect,
     Ignored,
@@ -55,7 +58,8 @@ class Links(Protocol):
 class Driver(CoreRunner[FramedConnection]):
     """Steps one core in this process. `connect_with` must be called before the first step.
 
-    `leave(status)` ends the process at once; should it return, nothing is stepped afterwards.
+    `leave(status)` ends the process at once; should it return, nothing is stepped afterwards. `directory` is
+    where the core persists, if it does.
     """
 
     def __init__(self, core: Core, leave: Callable[[int], None] = os._exit) -> None:
@@ -64,6 +68,7 @@ class Driver(CoreRunner[FramedConnection]):
         self._links: Links | None = None
         self._make_proposals: Callable[[list[Proposal]], None] | None = None
         self.roles = RoleReport()
+        self.directory = Path()
         self._armed_ns = -math.inf
         self._wake = trio.Event()
 
@@ -90,6 +95,10 @@ class Driver(CoreRunner[FramedConnection]):
 
     def _fail(self, event: HostInput, error: BaseException) -> None:
         """End the process. Log only the text of the core's own errors: others may quote user data."""
+        if isinstance(error, DiskStalledError):
+            # No record is to blame, nor is the core.
+            end_for_disk(self.directory, error, self._leave)
+            return
         try:
             _log.critical(
                 "core_failed",

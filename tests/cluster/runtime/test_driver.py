@@ -3,6 +3,7 @@
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +19,10 @@ from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.delivery import MESSAGES_PER_CALL_MAX
 from greenroom_cluster.runtime.dialing import dial
+from greenroom_cluster.runtime.disk_writer import EXIT_DISK_FAILED
 from greenroom_cluster.runtime.driver import Driver
 from greenroom_cluster.runtime.reading import ConnectionEndedError
+from greenroom_cluster.shard.disk_log import DiskStalledError
 from greenroom_cluster.shard.effects import (
     Connect,
     Disconnect,
@@ -46,7 +49,7 @@ from greenroom_cluster.shard.messages import (
     SnapshotChunk,
     SnapshotOk,
 )
-from greenroom_cluster.suspect_records import EXIT_CORE_FAILED
+from greenroom_cluster.suspect_records import EXIT_CORE_FAILED, has_crashed
 from tests.cluster.runtime.loopback import CLIENT, CLUSTER, client_decoder, get, hello, until
 
 pytestmark = pytest.mark.trio
@@ -262,6 +265,25 @@ async def test_core_that_fails_ends_the_process_without_another_word() -> None:
         client.close()
         await until(lambda: actor.listener.connections == 0)
         assert len(core.inputs) == steps
+
+
+async def test_a_disk_that_stalls_ends_the_process_and_blames_no_record() -> None:
+    statuses: list[int] = []
+    async with acting(leave=statuses.append) as (actor, core, nursery):
+        client = await connect(actor, nursery)
+        actor.driver.directory = Path("/the/disk")
+
+        def fail(event: Any) -> list[Any]:
+            raise DiskStalledError("shard 3: it stalls")
+
+        core.then = fail
+        with capture_logs() as logs:
+            client.send([get(1)])
+            await until(lambda: statuses == [EXIT_DISK_FAILED])
+    [told] = (line for line in logs if line["log_level"] == "critical")
+    assert (told["event"], told["directory"]) == ("disk_failed", "/the/disk")
+    assert told["reason"] == "shard 3: it stalls"
+    assert not has_crashed(EXIT_DISK_FAILED)
 
 
 async def test_core_that_cannot_tell_its_deadline_ends_the_process() -> None:
