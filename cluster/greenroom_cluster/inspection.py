@@ -487,8 +487,7 @@ async def drop_record_at(
     actor = cluster_map.actors.get(cluster_map.shards[shard].primary)
     if actor is None:
         raise UsageError(f"shard {shard} has no primary, so it is not suspended")
-    hello = _hello(cluster, actor.incarnation)
-    inspection = await _ask(actor.address, hello, wire.Inspect(1), seconds)
+    inspection = await _ask(actor.address, _hello(cluster, actor.incarnation), wire.Inspect(1), seconds)
     replicas = inspection.replicas if isinstance(inspection, wire.Inspection) else ()
     record = next((each.suspended for each in replicas if each.shard == shard), None)
     if record is None:
