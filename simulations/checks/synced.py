@@ -1,9 +1,10 @@
 """The rule `synced`: with fsync, a record is committed only once it is on the disk of every member.
 
-A record counts as there if a batch that was synced holds it, or a snapshot that ends after it.
+A record counts as there if a batch that was synced holds it, or a snapshot that ends after it; even if the
+copy was given up meanwhile, for its acknowledgement may still be under way.
 """
 
-from greenroom_cluster.disk.entries import Based, Left, Logged, Rung, decode_entries
+from greenroom_cluster.disk.entries import Based, Logged, Rung, decode_entries
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.state.records import Record
 from simulations.cluster.stage import Stage
@@ -43,9 +44,7 @@ class _Index:
             if self._read < number <= directory.synced:
                 for entry in decode_entries(body):
                     kept = self._shards.setdefault(entry.shard, _Kept())
-                    if isinstance(entry, Left):
-                        kept.through, kept.records = 0, set()
-                    elif isinstance(entry, Based):
+                    if isinstance(entry, Based):
                         kept.through = max(kept.through, entry.sequence)
                     elif isinstance(entry, Logged):
                         kept.records |= {(record.epoch, record.sequence) for record in entry.records}

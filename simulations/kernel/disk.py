@@ -73,9 +73,8 @@ class Directory:
         if self.owner is not None and self.owner.alive:
             raise InUseError(self.place)
         self.owner = process
-        entries = [entry for body in self.batches.values() for entry in decode_entries(body)]
         self.synced = self.newest
-        return entries
+        return self.read()
 
     def read(self) -> list[Entry]:
         """Return what it holds."""
