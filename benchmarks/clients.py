@@ -44,6 +44,11 @@ class ClientProcess:
             raise ContenderError(f"it did not start: {answer}")
         return answer.versions
 
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
     def close(self) -> None:
         """End the process."""
         self._process.stop()

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+_BLOCK = 512
 _PAGE = os.sysconf("SC_PAGESIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PR_SET_PDEATHSIG = 1
@@ -202,6 +203,15 @@ def resident_bytes(pid: int) -> int:
     with suppress(FileNotFoundError, ProcessLookupError):
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
     return 0
+
+
+def occupied_bytes(directory: Path) -> int:
+    """Return what the files below a directory occupy on disk, but for those that vanish."""
+    total = 0
+    for path in directory.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_blocks * _BLOCK
+    return total
 
 
 def python_module(module: str) -> list[str]:

@@ -52,16 +52,17 @@ def keep_stdout() -> _Say:
 
 
 class _Worker:
-    def __init__(self, client: Client, loop: Loop, say: _Say) -> None:
+    def __init__(self, client: Client, loop: Loop, versions: dict[str, str], say: _Say) -> None:
         self._client = client
         self._loop = loop
+        self._versions = versions
         self._say = say
         self._recorder = load.Recorder(client, loop)
 
     async def work(self) -> None:
         """Obey until stdin ends."""
         await self._client.open()
-        self._say(Done(versions={name: importlib.metadata.version(name) for name in self._client.packages}))
+        self._say(Done(versions=self._versions))
         while line := await self._loop.read_line():
             try:
                 answer = await self._obey(_orders.decode(line))
@@ -104,6 +105,7 @@ def main() -> None:
     setup = msgspec.json.decode(sys.stdin.readline(), type=Setup)
     try:
         make = client_class(setup.client)
+        versions = {name: importlib.metadata.version(name) for name in make.packages}
         loop = loop_named(setup.loop)
         if setup.loop == "uvloop":
             importlib.import_module("uvloop")
@@ -112,7 +114,7 @@ def main() -> None:
         return
 
     async def work() -> None:
-        await _Worker(make(setup.addresses), loop, say).work()
+        await _Worker(make(setup.addresses), loop, versions, say).work()
 
     loop.run(work)
 

@@ -1,14 +1,30 @@
 """A Greenroom cluster: a coordinator and nodes, each started by its own command."""
 
+import shutil
 import tempfile
 from pathlib import Path
 
 import trio
 
-from benchmarks.processes import Process, Server, json_line, kill, python_module
+from benchmarks.processes import (
+    Process,
+    Server,
+    descendants,
+    json_line,
+    kill,
+    occupied_bytes,
+    python_module,
+)
 from benchmarks.servers.ports import until, until_listening
 from greenroom import UnavailableError, UsageError
-from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
+from greenroom_cluster.config import Durability
+from greenroom_cluster.inspection import (
+    ActorStatus,
+    ClusterStatus,
+    fetch_map,
+    inspect_actors,
+    inspect_cluster,
+)
 from greenroom_cluster.runtime.ports import check_port, free_port
 
 CLUSTER = "benchmark"
@@ -20,11 +36,23 @@ _REPLICAS = 2
 class ClusterServer(Server):
     """`nodes` nodes of `actors` actors; every shard has two replicas, or one if there is one node.
 
-    `apart` puts a proxy in front of every actor and the coordinator, so that links can be cut.
+    `apart` puts a proxy in front of every actor and the coordinator, so that links can be cut. With a
+    `durability` the actors keep their sessions on disk; everything that is kept is below `directory`, or
+    where temporary files are.
     """
 
-    def __init__(self, nodes: int = 2, actors: int = 1, *, apart: bool = False) -> None:
+    def __init__(
+        self,
+        nodes: int = 2,
+        actors: int = 1,
+        *,
+        apart: bool = False,
+        durability: Durability = "none",
+        directory: Path | None = None,
+    ) -> None:
         super().__init__()
+        self._durability = durability
+        self._parent = directory
         self._count = nodes
         self._actors = actors
         self._apart = apart
@@ -33,7 +61,7 @@ class ClusterServer(Server):
     def start(self) -> None:
         """Start all and wait until every shard has its replicas."""
         self._directory = Path(
-            self.stack.enter_context(tempfile.TemporaryDirectory(prefix="greenroom-bench-"))
+            self.stack.enter_context(tempfile.TemporaryDirectory(prefix="greenroom-bench-", dir=self._parent))
         )
         self._coordinator_port = free_port()
         self._node_ports = [free_port() for _ in range(self._count)]
@@ -41,6 +69,17 @@ class ClusterServer(Server):
         self._actor_ports = [_free_ports(self._actors) for _ in range(self._count)]
         if self._apart:
             self._start_proxy()
+        self.start_all()
+        self.until_whole()
+        seeds = ",".join(f"{CLIENT_HOST}:{port}" for port in self._node_ports)
+        self.addresses["cluster"] = f"greenroom://{seeds}/{CLUSTER}"
+
+    def processes(self) -> list[Process]:
+        """Return the coordinator and the nodes."""
+        return [self._coordinator, *self._nodes.values()]
+
+    def start_all(self) -> None:
+        """Start the coordinator and the nodes, for the first time or again."""
         replicas = min(_REPLICAS, self._count)
         self._coordinator = self.run(
             [
@@ -56,13 +95,13 @@ class ClusterServer(Server):
         until_listening(CLIENT_HOST, self._coordinator_port)
         for index in range(self._count):
             self.start_node(index)
-        self.until_whole()
-        seeds = ",".join(f"{CLIENT_HOST}:{port}" for port in self._node_ports)
-        self.addresses["cluster"] = f"greenroom://{seeds}/{CLUSTER}"
 
-    def processes(self) -> list[Process]:
-        """Return the coordinator and the nodes."""
-        return [self._coordinator, *self._nodes.values()]
+    def kill_all(self) -> None:
+        """SIGKILL every process at once."""
+        kill(self.pids())
+        for process in self.processes():
+            process.kill_tree()
+        self._nodes.clear()
 
     # --- nodes -------------------------------------------------------------------------------------------
 
@@ -81,6 +120,8 @@ class ClusterServer(Server):
             f"--cluster={CLUSTER}",
             "--log-level=error",
         ]
+        if self._durability != "none":
+            command += [f"--durability={self._durability}", f"--data-dir={self._node_directory(index)}"]
         if self._apart:
             command.append(f"--advertise={PROXY_HOST}:{self._node_ports[index]}")
         self._nodes[index] = self.run(command)
@@ -91,9 +132,30 @@ class ClusterServer(Server):
 
     def kill_actor(self, index: int) -> None:
         """SIGKILL the first actor of a node; its supervisor sees it."""
+        kill([self.actor(index).pid])
+
+    def actor(self, index: int) -> ActorStatus:
+        """Return the first actor of a node. Raises UnavailableError if it is not up."""
         slot = f"n{index + 1}/0"
-        pid = next(actor.pid for actor in self.status().actors if actor.slot == slot and actor.state == "up")
-        kill([pid])
+        for actor in self.status().actors:
+            if actor.slot == slot and actor.state == "up":
+                return actor
+        raise UnavailableError(f"actor {slot} is not up")
+
+    def actors_run(self) -> bool:
+        """Whether the processes of all actors are there."""
+        return all(len(descendants(node.pid)) >= self._actors for node in self._nodes.values())
+
+    def lose_disk(self, index: int) -> None:
+        """Delete what a node keeps, which must not run."""
+        shutil.rmtree(self._node_directory(index))
+
+    def disk_bytes(self, index: int) -> int:
+        """Return what the files of a node's actors occupy on disk."""
+        return occupied_bytes(self._node_directory(index))
+
+    def _node_directory(self, index: int) -> Path:
+        return self._directory / "nodes" / f"n{index + 1}"
 
     def cut_off(self, index: int, *, from_coordinator: bool) -> None:
         """Silence all links between a node's actors and the others, and the coordinator if told to."""
@@ -137,6 +199,10 @@ class ClusterServer(Server):
         seeds = [f"{CLIENT_HOST}:{self._node_ports[index]}" for index in self._nodes]
         return trio.run(inspect_cluster, seeds, CLUSTER)
 
+    def state_bytes(self) -> dict[str, int]:
+        """Return the bytes of the sessions that each actor holds, by slot."""
+        return trio.run(_state_bytes, [f"{CLIENT_HOST}:{self._node_ports[index]}" for index in self._nodes])
+
     def stored(self) -> int:
         """Return how many sessions it has."""
         return sum(shard.sessions for shard in self.status().shards)
@@ -159,6 +225,14 @@ class ClusterServer(Server):
     def until_whole(self, seconds: float = 600.0) -> None:
         """Wait for that."""
         until(self.is_whole, "every shard has all its replicas", seconds)
+
+
+async def _state_bytes(seeds: list[str]) -> dict[str, int]:
+    known = await fetch_map(seeds, CLUSTER)
+    return {
+        known.actors[incarnation].slot: sum(replica.stored_bytes for replica in inspection.replicas)
+        for incarnation, inspection in (await inspect_actors(known)).items()
+    }
 
 
 def _free_ports(count: int) -> list[int]:

@@ -7,7 +7,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from benchmarks.processes import MissingError, Process, Server, json_line, python_module
+from benchmarks.processes import MissingError, Process, Server, json_line, occupied_bytes, python_module
 from benchmarks.servers.ports import until, until_listening
 from benchmarks.servers.redis_names import SENTINEL_NAME
 from greenroom_cluster.runtime.ports import free_port
@@ -39,13 +39,24 @@ class RedisServer(Server):
 
     `apart` puts a proxy between all of them, but not between them and clients: server `index` and sentinel
     `index` then reach the others from addresses of their own (`source_of`), so that links can be told apart.
-    `strict`: a master that has heard of no replica for a second takes no writes.
+    `strict`: a master that has heard of no replica for a second takes no writes. `durable`: every server
+    syncs its append-only file before it answers. What is kept is below `directory`, or where temporary files
+    are.
     """
 
     def __init__(
-        self, replicas: int = 0, sentinels: int = 0, *, apart: bool = False, strict: bool = False
+        self,
+        replicas: int = 0,
+        sentinels: int = 0,
+        *,
+        apart: bool = False,
+        strict: bool = False,
+        durable: bool = False,
+        directory: Path | None = None,
     ) -> None:
         super().__init__()
+        self._durable = durable
+        self._parent = directory
         self._strict = strict
         self._replicas = replicas
         self._sentinels = sentinels
@@ -60,7 +71,7 @@ class RedisServer(Server):
         if self._sentinels:
             _program("redis-sentinel", "redis-sentinel")
         self._directory = Path(
-            self.stack.enter_context(tempfile.TemporaryDirectory(prefix="greenroom-redis-"))
+            self.stack.enter_context(tempfile.TemporaryDirectory(prefix="greenroom-redis-", dir=self._parent))
         )
         count = self._replicas + 1 + self._sentinels
         ports: set[int] = set()
@@ -103,7 +114,7 @@ class RedisServer(Server):
         self._servers[index].kill_tree()
 
     def restart(self, index: int) -> None:
-        """Start a server again that was killed, empty; a replica joins again."""
+        """Start a server again that was killed: empty, unless durable. A replica joins again."""
         self._servers[index] = self._start_server(index)
 
     def cut_off_master(self, *, from_sentinels: bool) -> None:
@@ -132,6 +143,14 @@ class RedisServer(Server):
     def replicas_in_step(self) -> int:
         """Return how many replicas have all of the master's keys and follow it."""
         return _ask(self.ports[0], "INFO", "replication").count("state=online")
+
+    def serves(self, index: int) -> bool:
+        """Whether a server has read what it keeps, and answers."""
+        return _ask(self.ports[index], "PING").startswith("+PONG")
+
+    def disk_bytes(self, index: int) -> int:
+        """Return what a server's files occupy on disk."""
+        return occupied_bytes(self._directory / f"server{index}")
 
     def has_loaded(self, index: int) -> bool:
         """Whether a replica has taken in all that the master had, by its own word.
@@ -166,7 +185,11 @@ class RedisServer(Server):
         return PROXY_HOST if self._apart else CLIENT_HOST
 
     def _start_server(self, index: int) -> Process:
-        lines = [_OPTIONS, f"port {self.ports[index]}", f"dir {self._directory}"]
+        directory = self._directory / f"server{index}"
+        directory.mkdir(exist_ok=True)
+        lines = [_OPTIONS, f"port {self.ports[index]}", f"dir {directory}"]
+        if self._durable:
+            lines += ["appendonly yes", "appendfsync always"]
         if self._strict:
             lines += ["min-replicas-to-write 1", "min-replicas-max-lag 1"]
         if index:

@@ -1,0 +1,1 @@
+"""What keeping sessions on disk costs, how soon they are back, and what space they take."""

@@ -1,0 +1,353 @@
+"""From readings to ratios, verdicts and a page. Pure."""
+
+from collections.abc import Callable, Sequence
+from statistics import median
+
+import msgspec
+
+from benchmarks.results import Reading, Run
+from benchmarks.tables import Table, markdown, verdict_table
+from benchmarks.verdicts import Target, Verdict
+
+NONE, INTERVAL, FSYNC = "greenroom, none", "greenroom, interval", "greenroom, fsync"
+REDIS = "redis, appendfsync always"
+OWN_DIRECTORY, EMPTY_DIRECTORY = "with its own directory", "with an empty one"
+PARTS = ("writes", "recovery", "footprint")
+STATE_BYTES_MIN = 128 << 20
+"""With less state the log's least size decides what lies on the disk."""
+_MEBIBYTE = 1 << 20
+
+
+class RestartReading(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything was killed and started again with `stored` sessions on disk.
+
+    `seconds` until all was back, counted from when all its processes were there, which took `startup`.
+    """
+
+    round: int
+    contender: str
+    stored: int
+    startup: float
+    seconds: float
+    disk_bytes: int
+
+
+class RejoinReading(msgspec.Struct, frozen=True, kw_only=True):
+    """One actor was killed under load and started again, `how`.
+
+    `seconds` from the kill until every shard had both replicas, `received_bytes` from the other actor.
+    """
+
+    how: str
+    stored: int
+    seconds: float
+    received_bytes: int
+
+
+class MemoryReading(msgspec.Struct, frozen=True, kw_only=True):
+    """What the actors had in RAM, empty and with `stored` sessions."""
+
+    contender: str
+    stored: int
+    empty_bytes: int
+    resident_bytes: int
+
+
+class DiskReading(msgspec.Struct, frozen=True, kw_only=True):
+    """An actor's directory after all of its state was written `rewrites` times over.
+
+    `peak_bytes` is the most it was seen to take so far.
+    """
+
+    slot: str
+    rewrites: int
+    state_bytes: int
+    disk_bytes: int
+    peak_bytes: int
+
+
+class Results(msgspec.Struct, kw_only=True):
+    """Everything, and the run of each part."""
+
+    runs: dict[str, Run] = {}
+    writes: list[Reading] = []
+    restarts: list[RestartReading] = []
+    rejoins: list[RejoinReading] = []
+    memory: list[MemoryReading] = []
+    disk: list[DiskReading] = []
+
+
+_FIELDS = {"writes": ("writes",), "recovery": ("restarts", "rejoins"), "footprint": ("memory", "disk")}
+
+
+def merged(older: Results, newer: Results) -> Results:
+    """Return the newer results, with the parts that they lack taken from the older ones."""
+    result = msgspec.structs.replace(newer)
+    result.runs = {part: run for part in PARTS if (run := newer.runs.get(part) or older.runs.get(part))}
+    for part, fields in _FIELDS.items():
+        if part not in newer.runs:
+            for field in fields:
+                setattr(result, field, getattr(older, field))
+    return result
+
+
+# --- ratios and verdicts ----------------------------------------------------------------------------------
+
+
+def _least(name: str, bound: float, about: str) -> Target:
+    return Target(name, bound, at_least=True, about=about)
+
+
+def _most(name: str, bound: float, about: str) -> Target:
+    return Target(name, bound, at_least=False, about=about)
+
+
+TARGETS = {
+    "writes": (
+        _least("fsync_vs_none", 0.6, "64 callers: replicated writes a second, fsync to none"),
+        _least("interval_vs_none", 0.9, "64 callers: replicated writes a second, interval to none"),
+        _least("fsync_vs_redis", 6, "64 callers: replicated writes a second, fsync to Redis's"),
+        _most("p50_fsync_vs_redis", 1, "1 caller: p50 of a replicated write, fsync to Redis's"),
+        _least("reads_fsync_vs_none", 0.97, "64 callers: reads a second, fsync to none"),
+    ),
+    "recovery": (
+        _most("restart_vs_redis", 2, "everything killed: time until all is back, to Redis's"),
+        _most("rejoin_seconds", 3, "an actor killed under load: seconds until all is whole again"),
+        _most("rejoin_bytes_vs_copy", 0.1, "an actor killed under load: bytes sent to it, to a full copy"),
+    ),
+    "footprint": (
+        _most("memory_fsync_vs_none", 1.1, "memory of the actors, fsync to none"),
+        _most("disk_vs_state", 2.2, "bytes on disk to those of a state that was rewritten"),
+    ),
+}
+"""What must be shown, by the part that shows it."""
+
+
+def ratios_of(results: Results) -> dict[str, list[float]]:
+    """Return every ratio, round by round; none where nothing was measured."""
+    writes = results.writes
+
+    def rate(reading: Reading) -> float:
+        return reading.sample.rate
+
+    def p50(reading: Reading) -> float:
+        return reading.sample.p50
+
+    copies = [each.received_bytes for each in results.rejoins if each.how == EMPTY_DIRECTORY]
+    own = [each for each in results.rejoins if each.how == OWN_DIRECTORY]
+    memory = {each.contender: each.resident_bytes for each in results.memory}
+    newest = max((each.rewrites for each in results.disk), default=0)
+    return {
+        "fsync_vs_none": _paired(writes, rate, "update", 64, FSYNC, NONE),
+        "interval_vs_none": _paired(writes, rate, "update", 64, INTERVAL, NONE),
+        "fsync_vs_redis": _paired(writes, rate, "update", 64, FSYNC, REDIS),
+        "p50_fsync_vs_redis": _paired(writes, p50, "update", 1, FSYNC, REDIS),
+        "reads_fsync_vs_none": _paired(writes, rate, "get", 64, FSYNC, NONE),
+        "restart_vs_redis": _restarts(results.restarts),
+        "rejoin_seconds": [each.seconds for each in own],
+        "rejoin_bytes_vs_copy": [each.received_bytes / median(copies) for each in own] if copies else [],
+        "memory_fsync_vs_none": [memory[FSYNC] / memory[NONE]] if {FSYNC, NONE} <= memory.keys() else [],
+        "disk_vs_state": [
+            each.disk_bytes / each.state_bytes for each in results.disk if each.rewrites == newest
+        ],
+    }
+
+
+def _paired(
+    readings: Sequence[Reading],
+    figure: Callable[[Reading], float],
+    work: str,
+    callers: int,
+    ours: str,
+    theirs: str,
+) -> list[float]:
+    """Return ours to theirs within each round."""
+    found = {
+        (each.contender, each.round): figure(each)
+        for each in readings
+        if (each.work, each.callers) == (work, callers)
+    }
+    turns = sorted({turn for _, turn in found})
+    return [
+        found[ours, turn] / found[theirs, turn]
+        for turn in turns
+        if {(ours, turn), (theirs, turn)} <= found.keys() and found[theirs, turn]
+    ]
+
+
+def _restarts(readings: Sequence[RestartReading]) -> list[float]:
+    found = {(each.contender, each.round): each.seconds for each in readings}
+    return [
+        seconds / found[REDIS, turn]
+        for (contender, turn), seconds in found.items()
+        if contender == FSYNC and (REDIS, turn) in found
+    ]
+
+
+def verdicts_of(results: Results) -> list[Verdict]:
+    """Hold the ratios against the targets."""
+    found = []
+    ratios = ratios_of(results)
+    for part, target in [(part, target) for part, targets in TARGETS.items() for target in targets]:
+        each = ratios[target.ratio]
+        # Two actors are no rounds: the worse one counts.
+        worst = target.ratio == "disk_vs_state"
+        figure = None if not each else max(each) if worst else median(each)
+        found.append(
+            Verdict(
+                target,
+                figure,
+                met=None if figure is None else target.holds(figure),
+                spread=(min(each), max(each)) if len(each) > 1 else None,
+                quick=part in results.runs and results.runs[part].quick,
+                rounds=1 if worst else len(each),
+            )
+        )
+    return found
+
+
+# --- tables -----------------------------------------------------------------------------------------------
+
+
+def tables_of(results: Results) -> list[Table]:
+    """Return every table that has rows, the verdicts first."""
+    every = [
+        verdict_table(verdicts_of(results)),
+        _writes_table(results.writes),
+        _restart_table(results.restarts),
+        _rejoin_table(results.rejoins),
+        _memory_table(results.memory),
+        _disk_table(results.disk),
+    ]
+    return [table for table in every if table.rows]
+
+
+def _spread(figures: Sequence[float], form: str) -> tuple[str, str]:
+    low, high = (format(each, form) for each in (min(figures), max(figures)))
+    return format(median(figures), form), f"{low} to {high}"
+
+
+def _writes_table(readings: Sequence[Reading]) -> Table:
+    cells = dict.fromkeys((each.work, each.callers, each.contender) for each in readings)
+    rows: list[tuple[str, ...]] = []
+    for cell in cells:
+        own = [each.sample for each in readings if (each.work, each.callers, each.contender) == cell]
+        rows.append(
+            (
+                *(str(each) for each in cell),
+                *_spread([each.rate for each in own], ",.0f"),
+                f"{median(each.p50 for each in own) * 1e6:,.0f}",
+                f"{median(each.p99 for each in own) * 1e6:,.0f}",
+                f"{median(each.server_cpu for each in own) * 1e6:,.0f}",
+            )
+        )
+    columns = ("work", "callers", "contender", "per second", "spread", "p50 µs", "p99 µs", "server CPU µs")
+    return Table(title="Writes and reads", columns=columns, rows=rows, labels=3)
+
+
+def _restart_table(readings: Sequence[RestartReading]) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for name in dict.fromkeys(each.contender for each in readings):
+        own = [each for each in readings if each.contender == name]
+        rows.append(
+            (
+                name,
+                f"{own[-1].stored:,}",
+                f"{own[-1].disk_bytes / _MEBIBYTE:,.0f}",
+                f"{median(each.startup for each in own):.2f}",
+                *_spread([each.seconds for each in own], ".2f"),
+            )
+        )
+    columns = ("contender", "sessions", "MiB on disk", "s until processes run", "s more until back", "spread")
+    return Table(title="Everything killed and started again", columns=columns, rows=rows)
+
+
+def _rejoin_table(readings: Sequence[RejoinReading]) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for how in dict.fromkeys(each.how for each in readings):
+        own = [each for each in readings if each.how == how]
+        received = [each.received_bytes / _MEBIBYTE for each in own]
+        seconds = _spread([each.seconds for each in own], ".2f")
+        rows.append((how, f"{own[-1].stored:,}", *seconds, *_spread(received, ",.1f")))
+    columns = ("one actor started again", "sessions", "s until whole", "spread", "MiB sent to it", "spread")
+    return Table(title="One actor killed under load", columns=columns, rows=rows)
+
+
+def _memory_table(readings: Sequence[MemoryReading]) -> Table:
+    return Table(
+        title="Memory of the actors",
+        columns=("contender", "sessions", "MiB, empty", "MiB", "bytes a session, grown"),
+        rows=[
+            (
+                each.contender,
+                f"{each.stored:,}",
+                f"{each.empty_bytes / _MEBIBYTE:,.0f}",
+                f"{each.resident_bytes / _MEBIBYTE:,.0f}",
+                f"{(each.resident_bytes - each.empty_bytes) / each.stored:,.0f}",
+            )
+            for each in readings
+        ],
+    )
+
+
+def _disk_table(readings: Sequence[DiskReading]) -> Table:
+    return Table(
+        title="Space on disk",
+        columns=("actor", "times rewritten", "MiB of state", "MiB on disk", "most so far", "disk to state"),
+        rows=[
+            (
+                each.slot,
+                str(each.rewrites),
+                f"{each.state_bytes / _MEBIBYTE:,.0f}",
+                f"{each.disk_bytes / _MEBIBYTE:,.0f}",
+                f"{each.peak_bytes / _MEBIBYTE:,.0f}",
+                f"{each.disk_bytes / each.state_bytes:.2f}",
+            )
+            for each in readings
+        ],
+    )
+
+
+# --- the page ---------------------------------------------------------------------------------------------
+
+_INTRODUCTION = """\
+# What durability costs
+
+Written by `uv run --group bench python -m benchmarks.durable`, which starts every contender itself, on
+loopback, with all files on one disk. A figure is the median of the rounds; a spread is the lowest and the
+highest round. Clusters have two nodes of one actor, and every session is on both; sessions have 300 bytes.
+
+- **Writes.** All take turns within a round. Redis has one replica; both keep an append-only file with
+  `appendfsync always`, and a write is `SET` and `WAIT 1`.
+- **Everything killed and started again.** With all sessions stored, every process gets SIGKILL at once, and
+  all are started. Ours is back once every shard has both replicas; Redis, one server without a replica, once
+  it has loaded its append-only file, which it may rewrite as it does by default. Time counts from when all
+  processes run, which a Python process takes longer for. All sessions are counted afterwards.
+- **One actor killed under load.** Its supervisor starts it again, with its directory. What it receives is
+  read from the kernel's counters of the connections between the two actors (`ss`), writes that happen
+  meanwhile included. Beside it, the same actor is started with an empty directory: a full copy.
+- **Memory** is the resident memory of the actors, their programs included. Each mode runs by itself.
+- **Space on disk** is what the files of an actor's directory occupy, while all of its sessions, of 4 KiB, are
+  replaced again and again at a steady pace. State is the bytes of the sessions as the actor keeps them.
+"""
+
+
+def page(results: Results) -> str:
+    """Return the page in Markdown."""
+    tables = [markdown(table) for table in tables_of(results)]
+    lacking = [f"- {each.target.about}" for each in verdicts_of(results) if each.figure is None]
+    if lacking:
+        tables.append("## Not measured yet\n\n" + "\n".join(lacking) + "\n")
+    runs = [line for part in PARTS if part in results.runs for line in _run_lines(part, results.runs[part])]
+    if runs:
+        tables.append("## Runs\n\n" + "\n".join(runs) + "\n")
+    return "\n".join([_INTRODUCTION, *tables])
+
+
+def _run_lines(part: str, run: Run) -> list[str]:
+    about = ", ".join(f"{name} {value}" for name, value in {**run.machine, **run.versions}.items())
+    first = (
+        f"- {part}: {run.when}, commit {run.commit}, {run.kind}, load before the run {run.load:.1f}, "
+        f"took {run.took_seconds:.0f} s; {about}"
+    )
+    return [first, *(f"- {part}, left out: {name}: {reason}" for name, reason in run.skipped.items())]

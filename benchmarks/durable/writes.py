@@ -1,0 +1,44 @@
+"""Replicated writes and reads in every mode, beside Redis with a synced append-only file, in turns."""
+
+from contextlib import ExitStack
+
+from benchmarks.clients import ClientProcess
+from benchmarks.durable.figures import FSYNC, INTERVAL, NONE, REDIS
+from benchmarks.durable.stage import REDIS_WAIT_CLIENT, SIZE, Stage
+from benchmarks.orders import Measure, WorkName
+from benchmarks.results import Reading
+from benchmarks.work.throughput import turned, without_distribution
+
+_CELLS: tuple[tuple[WorkName, int, tuple[str, ...]], ...] = (
+    ("update", 64, (NONE, INTERVAL, FSYNC, REDIS)),
+    ("update", 1, (FSYNC, REDIS)),
+    ("get", 64, (NONE, FSYNC)),
+)
+
+
+def run(stage: Stage) -> None:
+    """Start all, store the same sessions everywhere, and have all take turns."""
+    scale = stage.scale
+    with ExitStack() as stack:
+        clients: dict[str, ClientProcess] = {}
+        for name in (NONE, INTERVAL, FSYNC):
+            party = stack.enter_context(stage.cluster(name))
+            party.fill(scale.written)
+            party.choose(scale.written)
+            clients[name] = party.client
+        redis = stack.enter_context(stage.redis(1, REDIS_WAIT_CLIENT))
+        if redis is not None:
+            redis.fill(scale.written)
+            redis.choose(scale.written)
+            clients[REDIS] = redis.client
+        for turn in range(scale.rounds):
+            stage.say(f"writes: round {turn + 1} of {scale.rounds}")
+            for work, callers, names in _CELLS:
+                for name in turned([name for name in names if name in clients], turn):
+                    order = Measure(work=work, callers=callers, seconds=scale.seconds)
+                    sample = without_distribution(clients[name].measure(order))
+                    stage.results.writes.append(
+                        Reading(
+                            round=turn, contender=name, work=work, size=SIZE, callers=callers, sample=sample
+                        )
+                    )
