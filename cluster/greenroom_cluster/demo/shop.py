@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -247,7 +247,11 @@ def _confirmed(session: RequestSession, *, saved: bool) -> RequestSession:
 
 
 async def _form(request: Request) -> Mapping[str, Any]:
-    return await request.form()
+    try:
+        return await request.form()
+    except ClientDisconnect:
+        # Nobody reads the answer; without one the server would log a traceback.
+        raise RefusedError("the request ended before its form had arrived") from None
 
 
 def _text(form: Mapping[str, Any], field: str, *, characters_max: int) -> str:

@@ -204,3 +204,19 @@ async def test_trouble_while_saving_is_told_truthfully_too(raised: Exception, er
         assert customer.cookie == kept
         store.heal()
     assert (await customer.get("/cart")).json()["cart"] == {"mug": 1}
+
+
+async def test_a_customer_who_leaves_in_the_middle_is_no_error(store: greenroom.MemoryStore) -> None:
+    app = create_app(store, SECRET)
+    headers = [(b"host", b"shop"), (b"content-type", b"application/x-www-form-urlencoded")]
+    scope = {"type": "http", "method": "POST", "path": "/cart/add", "headers": headers, "query_string": b""}
+    sent: list[Any] = []
+
+    async def gone() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, gone, send)
+    assert sent[0]["status"] == 400
