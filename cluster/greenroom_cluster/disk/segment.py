@@ -95,6 +95,8 @@ def read_segment(path: Path) -> Iterator[tuple[int, bytes]]:
                 for number, data in connection.execute("SELECT number, data FROM batch ORDER BY number"):
                     # In a damaged page a value may have any type.
                     yield number, data if isinstance(data, bytes) else b""
+        except UnicodeDecodeError:
+            return  # a name in a damaged table
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF not in _DAMAGE:
                 raise

@@ -213,6 +213,25 @@ def test_no_changed_byte_of_a_file_goes_unseen(tmp_path: Path) -> None:
     assert seen == {"whole", "damaged"}
 
 
+def test_a_damaged_name_in_a_file_is_damage(tmp_path: Path) -> None:
+    filled(tmp_path / "d", 3).close()
+    [log] = (tmp_path / "d").glob("log-*.db")
+    content = bytearray(log.read_bytes())
+    for name in (b"tablebatchbatch", b"number INTEGER"):
+        place = content.index(name)
+        for offset in range(len(name)):
+            changed = bytearray(content)
+            changed[place + offset] ^= 0xFF
+            work = tmp_path / "work"
+            shutil.rmtree(work, ignore_errors=True)
+            shutil.copytree(tmp_path / "d", work)
+            (work / log.name).write_bytes(changed)
+            try:
+                assert held(work) == [entry(number) for number in range(1, 4)]
+            except DamagedError:
+                continue
+
+
 @pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), OSError(28, "No space left")])
 def test_after_a_failed_write_nothing_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
