@@ -3,13 +3,15 @@
 import json
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from greenroom.errors import UsageError
+from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster.cli.commands import app
+from greenroom_cluster.disk import inspecting
 from greenroom_cluster.disk.directory import Directory
 from greenroom_cluster.disk.entries import Based, Chunk, Committed, Configured, Logged, Proposed
 from greenroom_cluster.disk.inspecting import directories_below, inspect_directory
@@ -115,6 +117,18 @@ def test_the_commands_show_a_moved_directory_and_adopt_it(tmp_path: Path) -> Non
     refused = run(app, ["adopt-directory", str(tmp_path)])
     assert isinstance(refused.exception, UsageError)
     assert "damaged" in str(refused.exception)
+
+
+def test_what_cannot_be_read_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path / "d")
+
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(inspecting, "read_segment", fail)
+    refused = CliRunner().invoke(app, ["inspect", str(tmp_path / "d")])
+    assert isinstance(refused.exception, GreenroomError)
+    assert "disk I/O error" in str(refused.exception)
 
 
 def test_a_directory_in_use_is_not_adopted(tmp_path: Path) -> None:
