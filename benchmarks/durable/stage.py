@@ -38,7 +38,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     stored: int = 1_000_000
     restarts: int = 3
     slices: int = 16
-    rewrites: int = 6
+    rewrites: int = 5
     pace: int = 3_000
     limit_seconds: float = 300.0
 

@@ -90,13 +90,14 @@ def test_ratios_are_of_what_was_measured_in_the_same_round(results: Results) -> 
     assert found["rejoin_seconds"] == [2.0]
     assert found["rejoin_bytes_vs_copy"] == pytest.approx([0.05])
     assert found["memory_fsync_vs_none"] == pytest.approx([1.05])
-    assert found["disk_vs_state"] == pytest.approx([2.0, 2.3]), "after the last time it was rewritten"
+    assert found["disk_vs_state"] == pytest.approx([5.0, 2.3]), "of the fuller directory"
 
 
-def test_of_two_actors_the_one_with_the_larger_directory_counts(results: Results) -> None:
+def test_the_disk_counts_at_the_end_and_its_spread_tells_the_rest(results: Results) -> None:
     verdicts = {each.target.ratio: each for each in verdicts_of(results)}
     assert verdicts["disk_vs_state"].figure == pytest.approx(2.3)
     assert verdicts["disk_vs_state"].met is False
+    assert verdicts["disk_vs_state"].spread == pytest.approx((2.3, 5.0))
     assert verdicts["memory_fsync_vs_none"].met is True
     assert verdicts["restart_vs_redis"].within_spread
 
@@ -128,7 +129,7 @@ def test_the_page_shows_what_was_measured_and_what_was_not(results: Results) -> 
     results.runs = {"writes": run(skipped={"redis": "not installed"})}
     results.memory = []
     text = page(results)
-    assert "| disk_vs_state | bytes on disk to those of a state that was rewritten | 2.3 | 2-2.3 |" in text
+    assert "| disk_vs_state | bytes on disk to those of a state that was rewritten | 2.3 | 2.3-5 |" in text
     assert "| n2/0 | 2 |" in text
     assert "## Not measured yet\n\n- memory of the actors, fsync to none\n" in text
     assert "writes, left out: redis: not installed" in text
