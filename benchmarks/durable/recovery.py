@@ -132,10 +132,9 @@ def _rejoin(stage: Stage, party: Party[ClusterServer], how: str, kill: Callable[
         while not seconds:
             party.client.begin(_LOAD)
             while not party.client.answered(_PAUSE_SECONDS):
-                fresh = None if seconds else _successor(server, before)
+                fresh = None if seconds else _whole_with(server, before)
                 if fresh is not None:
-                    whole = server.is_whole()
-                    seconds = time.monotonic() - began if whole else 0.0
+                    seconds = time.monotonic() - began
                     received = traffic.look(fresh.pid, fresh.address, sender)
             party.client.finish(Measured)
             if time.monotonic() - began > stage.scale.limit_seconds:
@@ -143,13 +142,18 @@ def _rejoin(stage: Stage, party: Party[ClusterServer], how: str, kill: Callable[
     return RejoinReading(how=how, stored=stage.scale.stored, seconds=seconds, received_bytes=received)
 
 
-def _successor(server: ClusterServer, before: ActorStatus) -> ActorStatus | None:
-    """Return the actor in the place of one that was killed, once it is there."""
+def _whole_with(server: ClusterServer, before: ActorStatus) -> ActorStatus | None:
+    """Return the actor in the place of one that was killed, once every shard has both replicas."""
     try:
-        found = server.actor(1)
+        status = server.status()
     except UnavailableError:
         return None
-    return found if found.incarnation != before.incarnation else None
+    if not status.healthy:
+        return None
+    for actor in status.actors:
+        if actor.slot == before.slot and actor.state == "up" and actor.incarnation != before.incarnation:
+            return actor
+    return None
 
 
 def _serves_alone(server: ClusterServer) -> bool:
