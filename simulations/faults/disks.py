@@ -1,8 +1,11 @@
 """Faults of the disks to which actors write."""
 
+from collections.abc import Sequence
+
 from simulations.cluster.actors import ActorProcess
 from simulations.faults.hits import Hit, Undo
 from simulations.kernel.disk import Directory
+from simulations.kernel.processes import Process
 from simulations.kernel.timeline import MILLISECOND, SECOND
 
 
@@ -55,11 +58,13 @@ def roll_back(hit: Hit) -> Undo | None:
     if directory is None or directory.behind is not None:
         return None
     backup = directory.copy()
-    over = False
+    over, opened = False, 0
 
     def put_back() -> None:
+        nonlocal opened
         if over or stage.directories.of(directory.place) is not directory:
             return
+        opened = len(directory.openers)
         if directory.owner is not None:
             directory.owner.kill()
         newest = directory.copy()
@@ -75,7 +80,7 @@ def roll_back(hit: Hit) -> Undo | None:
         directory.behind = None
         if newest is None:
             return
-        if _is_registered(hit, directory):
+        if _is_registered(hit, directory, directory.openers[opened:]):
             directory.taken_back = True
             stage.network.happened["older copy not noticed"] += 1
             return
@@ -88,13 +93,10 @@ def roll_back(hit: Hit) -> Undo | None:
     return put_right
 
 
-def _is_registered(hit: Hit, directory: Directory) -> bool:
-    """Whether whoever has the directory open was taken in by the coordinator."""
-    if directory.owner is None or not directory.owner.alive:
-        return False  # the map may still name one that opened it before
+def _is_registered(hit: Hit, directory: Directory, openers: Sequence[Process]) -> bool:
+    """Whether any of these, which have opened the directory, was taken in by the coordinator."""
+    incarnations = {each.incarnation for each in openers if isinstance(each, ActorProcess)}
     return any(
-        entry.directory == directory.identity
-        and isinstance(directory.owner, ActorProcess)
-        and entry.incarnation == directory.owner.incarnation
+        entry.directory == directory.identity and entry.incarnation in incarnations
         for entry in hit.stage.map.actors.values()
     )

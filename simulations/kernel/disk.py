@@ -36,7 +36,7 @@ class Directory:
 
     `sync_ns` is how long a sync takes in the middle. While `failing` a sync fails; while `hanging` it does
     not end. `behind` is what an older copy, which is in its place, has replaced; with
-    `taken_back` an older copy has come to stay.
+    `taken_back` an older copy has come to stay. `openers` are all that ever opened it.
     """
 
     def __init__(self, place: str, identity: bytes, random: Random, sync_ns: int = MILLISECOND) -> None:
@@ -47,6 +47,7 @@ class Directory:
         self.synced = 0
         self.batches: dict[int, bytes] = {}
         self.owner: Process | None = None
+        self.openers: list[Process] = []
         self.failing = False
         self.hanging = False
         self.behind: Backup | None = None
@@ -73,6 +74,7 @@ class Directory:
         if self.owner is not None and self.owner.alive:
             raise InUseError(self.place)
         self.owner = process
+        self.openers.append(process)
         self.synced = self.newest
         return self.read()
 

@@ -107,7 +107,7 @@ class Recovery:
         """
         kept_from, theirs = continues
         found = self._found.get(shard)
-        if found is None:
+        if found is None or self._holds_suspect(shard, found):
             return None
         log = found.replica.log
         through = common_end(found.replica.ladder.rungs(log.appended), theirs)
@@ -121,6 +121,12 @@ class Recovery:
             self._resources.disk.cut(shard, through)
         found.replica.recovered = False
         return found.replica
+
+    def _holds_suspect(self, shard: int, found: Found) -> bool:
+        """Whether this copy has yet to apply the record that ended an actor, which a snapshot spares it."""
+        known = self._context.map
+        suspect = None if known is None else known.shards[shard].suspect
+        return suspect is not None and suspect.sequence > found.replica.committed
 
     def take(self, now_ns: int, wall_us: int, shard: int, entry: ShardEntry) -> Replica | None:
         """Return the replica if this configuration was made by its claim, to take its role now."""

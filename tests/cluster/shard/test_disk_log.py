@@ -610,6 +610,14 @@ def test_who_cannot_go_on_asks_for_a_snapshot(offered: SnapshotChunk) -> None:
     assert probe.replayed()[0].from_sequence == 20
 
 
+def test_nobody_goes_on_through_a_record_that_ended_an_actor() -> None:
+    """Its primary is past that record, and a snapshot does not have it applied again."""
+    probe = returned(11, 12)
+    probe.configure(4, (B,), wanted="ba", dead="c", suspect=SuspectRecord(C, 2, 12))
+    probe.hear(B, offer(10, (2, 13), epoch=4))
+    assert isinstance(told(probe), SnapshotRefused)
+
+
 def removed_backup() -> DurableProbe:
     """Return a primary whose backup was removed with record 1 unacknowledged, after which 2 followed."""
     probe = DurableProbe()
