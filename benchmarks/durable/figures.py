@@ -335,11 +335,13 @@ highest round. Clusters have two nodes of one actor, and every session is on bot
   `appendfsync always`, and a write is `SET` and `WAIT 1`.
 - **Everything killed and started again.** With all sessions stored, every process gets SIGKILL at once, and
   all are started. Ours is back once every shard has both replicas; Redis, one server without a replica, once
-  it has loaded its append-only file, which it may rewrite as it does by default. Time counts from when all
-  processes run, which a Python process takes longer for. All sessions are counted afterwards.
+  it has loaded its append-only file. It rewrites and compresses that file as it does by default, and these
+  sessions compress well. Time counts from when all processes exist, before a Python process has imported its
+  modules. All sessions are counted afterwards.
 - **One actor killed under load.** Its supervisor starts it again, with its directory. What it receives is
-  read from the kernel's counters of the connections between the two actors (`ss`), writes that happen
-  meanwhile included. Beside it, the same actor is started with an empty directory: a full copy.
+  read from the kernel's counters of the connections between the two actors, of those that have ended too
+  (`ss` and `sock_diag`), writes that happen meanwhile included. Beside it, the same actor is started with an
+  empty directory: a full copy.
 - **Memory** is the resident memory of the actors, their programs included. Each mode runs by itself.
 - **Space on disk** is what the files of an actor's directory occupy, while all of its sessions, of 4 KiB, are
   replaced again and again at a steady pace. State is the bytes of the sessions as the actor keeps them. The
