@@ -27,11 +27,13 @@ class _Index:
     def __init__(self) -> None:
         self._read = 0
         self._shards: dict[int, _Kept] = {}
+        self._batches: dict[int, bytes] = {}
 
     def holds(self, directory: Directory, shard: int, record: Record) -> bool:
         """Whether that record is stable in the directory."""
-        if directory.synced < self._read:
-            self._read, self._shards = 0, {}  # an older copy is in its place
+        if directory.batches is not self._batches:
+            # An older copy is in its place, whatever it has come to since.
+            self._read, self._shards, self._batches = 0, {}, directory.batches
         if directory.synced > self._read:
             self._read_on(directory)
         kept = self._shards.get(shard)
