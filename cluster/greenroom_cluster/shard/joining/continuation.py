@@ -5,6 +5,7 @@ show up to where they are the same; what the copy has beyond is cut off. The pri
 member lacked when it left, for a while (`Departed`), so that it need not come back to a snapshot.
 """
 
+from greenroom_cluster.shard.joining.transfer import Transfer
 from greenroom_cluster.shard.messages import SnapshotChunk
 from greenroom_cluster.shard.state.ladder import Rung
 
@@ -19,39 +20,15 @@ class Departed:
         self.since_ns = since_ns
 
 
-class Continuation:
+class Continuation(Transfer):
     """An offer to go on, in place of a `SnapshotSender`: one chunk without a session."""
 
-    __slots__ = (
-        "_continues",
-        "_identity",
-        "acknowledged",
-        "finished",
-        "join",
-        "mark",
-        "next_number",
-        "shard_bytes",
-    )
+    __slots__ = ("_continues", "_identity")
 
     def __init__(self, shard: int, epoch: int, join: int, kept_from: int, ladder: tuple[Rung, ...]) -> None:
+        super().__init__(join, 0)
         self._identity = (shard, epoch, join)
         self._continues = (kept_from, ladder)
-        self.join = join
-        self.mark = 0
-        self.shard_bytes = 0
-        self.next_number = 0
-        self.acknowledged = -1
-        self.finished = False
-
-    @property
-    def in_flight(self) -> int:
-        """Chunks sent and not acknowledged."""
-        return self.next_number - 1 - self.acknowledged
-
-    @property
-    def complete(self) -> bool:
-        """Whether the joiner has taken the offer."""
-        return self.finished and self.in_flight == 0
 
     def chunk(self, time_us: int) -> SnapshotChunk:
         """Return the offer."""

@@ -8,6 +8,7 @@ acknowledged, records after the snapshot's sequence follow on the ordinary conne
 from collections.abc import Iterator
 
 from greenroom.errors import InvariantError
+from greenroom_cluster.shard.joining.transfer import Transfer
 from greenroom_cluster.shard.messages import SnapshotChunk
 from greenroom_cluster.shard.state.records import ClientState, KeptReply, StoredSession
 from greenroom_cluster.shard.state.stored import decoded
@@ -17,10 +18,10 @@ ENTRY_OVERHEAD_BYTES = 128
 CLIENT_BYTES = 48
 
 
-class SnapshotSender:
+class SnapshotSender(Transfer):
     """One transfer of a shard's state. Chunks are made on demand.
 
-    `last` is epoch and number of the newest record in it. `mark` is how far the joiner's directory has come.
+    `last` is epoch and number of the newest record in it.
     """
 
     __slots__ = (
@@ -31,13 +32,7 @@ class SnapshotSender:
         "_position",
         "_replies",
         "_sessions",
-        "acknowledged",
-        "finished",
-        "join",
         "last",
-        "mark",
-        "next_number",
-        "shard_bytes",
     )
 
     def __init__(
@@ -49,8 +44,7 @@ class SnapshotSender:
         table: SessionTable,
         chunk_bytes: int,
     ) -> None:
-        self.join = join
-        self.shard_bytes = table.charged_bytes + table.clients.charged_bytes
+        super().__init__(join, table.charged_bytes + table.clients.charged_bytes)
         self.last = last
         self._identity = (shard, epoch, join)
         self._digests = list(table.sessions)
@@ -59,20 +53,6 @@ class SnapshotSender:
         self._replies: list[KeptReply] = list(table.clients.replies())
         self._position = 0
         self._chunk_bytes = chunk_bytes
-        self.next_number = 0
-        self.acknowledged = -1
-        self.mark = 0
-        self.finished = False
-
-    @property
-    def in_flight(self) -> int:
-        """Chunks sent and not acknowledged."""
-        return self.next_number - 1 - self.acknowledged
-
-    @property
-    def complete(self) -> bool:
-        """Whether the joiner has everything."""
-        return self.finished and self.in_flight == 0
 
     def chunk(self, time_us: int) -> SnapshotChunk:
         """Return the next chunk: sessions first, then clients, then their kept replies."""
