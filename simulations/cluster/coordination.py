@@ -13,7 +13,8 @@ from greenroom.deadlines import NEVER_NS
 from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_COORDINATOR
 from greenroom_cluster.coordination import service as fx
-from greenroom_cluster.coordination.coordinator import CoordinatorSettings, Handled
+from greenroom_cluster.coordination.coordinator import CoordinatorSettings
+from greenroom_cluster.coordination.messages import Handled
 from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.planning.controller import ControllerSettings
 from simulations.cluster.connections import Acceptor, Codec, Dialed, Served, Service, hello

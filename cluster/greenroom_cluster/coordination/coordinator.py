@@ -28,7 +28,6 @@ former connection, could apply after its sender has acted on the refusal.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
 
 import msgspec
 
@@ -56,6 +55,7 @@ from greenroom_cluster.coordination.messages import (
     Decision,
     DeclareDead,
     ForgetNode,
+    Handled,
     Heartbeat,
     Proposal,
     Propose,
@@ -73,19 +73,6 @@ from greenroom_cluster.coordination.rules import malformed
 
 _DEAD_MAX = 4096
 _REFUSED_MAX = 1 << 16
-
-Handled: TypeAlias = (
-    wire.Subscribe
-    | Propose
-    | RegisterNode
-    | RegisterActor
-    | ReportDead
-    | RemoveNode
-    | ForgetNode
-    | DeclareDead
-    | Heartbeat
-)
-
 
 CLAIM_LOOKED_INTO = "you know a later map than this coordinator's: the nodes are asked for theirs; come again"
 NOT_AN_OPERATOR = (

@@ -180,9 +180,8 @@ class Rejected(wire.Frame, frozen=True, tag=99):
     code: str = ""
 
 
-CoordinatorRequest: TypeAlias = (
-    wire.Hello
-    | wire.Subscribe
+Handled: TypeAlias = (
+    wire.Subscribe
     | Propose
     | RegisterNode
     | RegisterActor
@@ -192,6 +191,8 @@ CoordinatorRequest: TypeAlias = (
     | DeclareDead
     | Heartbeat
 )
+"""What the coordinator itself decides on; its server handles hellos."""
+CoordinatorRequest: TypeAlias = wire.Hello | Handled
 CoordinatorReply: TypeAlias = (
     wire.Hello | wire.Goodbye | wire.MapFull | wire.MapChange | Decided | Accepted | Rejected
 )

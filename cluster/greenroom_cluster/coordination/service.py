@@ -17,14 +17,13 @@ from greenroom_cluster.coordination.coordinator import (
     ConnectionClosed,
     Coordinator,
     CoordinatorSettings,
-    Handled,
     Incoming,
     Outcome,
     Response,
 )
 from greenroom_cluster.coordination.genesis import renumbered
 from greenroom_cluster.coordination.inquiry import Inquiry
-from greenroom_cluster.coordination.messages import CoordinatorReply
+from greenroom_cluster.coordination.messages import CoordinatorReply, Handled
 from greenroom_cluster.planning.controller import Controller, ControllerSettings
 
 WAITING_MAX = 16_384

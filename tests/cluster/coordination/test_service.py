@@ -9,7 +9,8 @@ from greenroom.cluster_map import ClusterMap, NodeEntry
 from greenroom.errors import InvariantError
 from greenroom_cluster.coordination import messages as m
 from greenroom_cluster.coordination import service as fx
-from greenroom_cluster.coordination.coordinator import CoordinatorSettings, Handled
+from greenroom_cluster.coordination.coordinator import CoordinatorSettings
+from greenroom_cluster.coordination.messages import Handled
 from greenroom_cluster.coordination.service import WAITING_MAX, CoordinationService
 from greenroom_cluster.planning.controller import ControllerSettings
 from tests.cluster.coordination.builders import SECOND, actor, cluster, inc, shard
