@@ -12,10 +12,10 @@ such; and what came within one interval, if no member synced before it answered.
 from typing import Protocol
 
 from greenroom.cluster_map import ClusterMap, ShardEntry
-from greenroom_cluster.disk.entries import Rung
 from greenroom_cluster.disk.replay import Replay
 from greenroom_cluster.shard.disk_log import is_ending
 from greenroom_cluster.shard.effects import HostEffect, Propose
+from greenroom_cluster.shard.state.ladder import Rung
 from greenroom_cluster.shard.state.records import Record
 from simulations.cluster.actors import ActorProcess
 from simulations.cluster.stage import Stage

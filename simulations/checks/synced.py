@@ -4,8 +4,9 @@ A record counts as there if a batch that was synced holds it, or a snapshot that
 copy was given up meanwhile, for its acknowledgement may still be under way.
 """
 
-from greenroom_cluster.disk.entries import Based, Logged, Rung, decode_entries
+from greenroom_cluster.disk.entries import Based, Logged, decode_entries
 from greenroom_cluster.shard.roles.replica import Replica
+from greenroom_cluster.shard.state.ladder import Rung
 from greenroom_cluster.shard.state.records import Record
 from simulations.cluster.stage import Stage
 from simulations.kernel.disk import Directory

@@ -9,10 +9,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from greenroom_cluster.shard.state.ladder import Rung
 from greenroom_cluster.shard.state.records import Record
-
-Rung: TypeAlias = tuple[int, int]
-"""An epoch and the number of the last record that was stamped with it."""
 
 
 class Logged(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):

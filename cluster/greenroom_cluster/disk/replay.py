@@ -15,8 +15,8 @@ from greenroom_cluster.disk.entries import (
     Left,
     Logged,
     Proposed,
-    Rung,
 )
+from greenroom_cluster.shard.state.ladder import Rung
 from greenroom_cluster.shard.state.records import Record
 
 
