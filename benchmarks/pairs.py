@@ -1,8 +1,9 @@
 """Compare this tree with an earlier commit: `uv run --group bench python -m benchmarks.pairs --base COMMIT`.
 
-Both run part (a) with our own store alone, in alternating pairs on one machine, so that its drift falls on
-both. The base is checked out into a temporary folder with an environment of its own, and measured by its own
-benchmark. A ratio is of one pair: above 1, this tree is faster; CPU below 1, it takes less.
+Both run part (a) with our own store alone and 1, 8 and 64 callers, in alternating pairs on one machine, so
+that its drift falls on both. The base is checked out into a temporary folder with an environment of its own,
+and measured by its own benchmark. A ratio is of one pair: above 1, this tree is faster; CPU below 1, it takes
+less.
 """
 
 import argparse
@@ -24,6 +25,15 @@ from benchmarks.samples import Sample
 
 CONTENDER = "greenroom"
 _RESULTS = "results.json"
+_CALLERS = (1, 8, 64)
+_PROGRAM = f"""
+import runpy
+import msgspec
+from benchmarks import stage
+stage.QUICK = msgspec.structs.replace(stage.QUICK, callers={_CALLERS})
+runpy.run_module("benchmarks", run_name="__main__", alter_sys=True)
+"""
+"""The quick benchmark of either tree with our callers: a base has only the options that it had."""
 
 
 class Ratios(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +89,7 @@ def checked_out(commit: str) -> Iterator[Path]:
 def measure(tree: Path, seconds: float) -> list[Reading]:
     """Return what the tree's own benchmark reads. Raises CalledProcessError if that fails."""
     with tempfile.TemporaryDirectory(prefix="greenroom-pairs-") as folder:
-        command = ["uv", "run", "--quiet", "--group", "bench", "python", "-m", "benchmarks", "--quick"]
+        command = ["uv", "run", "--quiet", "--group", "bench", "python", "-c", _PROGRAM, "--quick"]
         command += ["--only", "a", "--contenders", CONTENDER, "--rounds", "1"]
         command += ["--seconds", str(seconds), "--write", folder]
         subprocess.run(command, cwd=tree, check=True, capture_output=True)
