@@ -44,7 +44,9 @@ class Candidates:
         of them, and it is impossible to tell whose request this is. So it has no session, and both end;
         otherwise the next request would be made in the planter's name.
         """
-        live: list[Found] = []
+        live: list[str] = []
+        users: set[str] = set()
+        chosen: Found | None = None  # no more are kept: each may be as large as a session can be
         for session_id in self.ids:
             try:
                 # As `read` does, without another coroutine: most requests come by here, and go no further.
@@ -58,19 +60,22 @@ class Candidates:
                 continue
             if self.moving is not None:
                 self.moving.forget(session_id)
-            if len(self.ids) == 1 and (self.moving is None or current[0].user_id is not None):
+            user_id = current[0].user_id
+            if len(self.ids) == 1 and (self.moving is None or user_id is not None):
                 return current  # the usual
-            live.append(current)
-        of_users = [each for each in live if each[0].user_id is not None]
-        if len({stored.user_id for stored, _ in of_users}) > 1:
+            live.append(session_id)
+            if chosen is None or (user_id is not None and not users):
+                chosen = current
+            if user_id is not None:
+                users.add(user_id)
+        if len(users) > 1:
             self._keeping.events.contested()
-            for stored, _ in live:
-                await self._delete(stored.session_id, "a request brought sessions of several users")
+            for session_id in live:
+                await self._delete(session_id, "a request brought sessions of several users")
             self.refused = True
             return None
-        chosen = next(iter(of_users or live), None)
         self.refused = chosen is None and bool(self.unreadable) and not self.newer
-        if self.moving is None or self.unreadable or of_users:
+        if self.moving is None or self.unreadable or users:
             return chosen
         # Behind an anonymous session of ours the old library may have a login: of a server that is older yet.
         return await (self.moving.find() if chosen is None else self.moving.find_login()) or chosen

@@ -30,16 +30,18 @@ SameSite = Literal["lax", "strict", "none"]
 
 PERSISTENT_SECONDS = 400 * 24 * 3600
 """The longest Max-Age that browsers keep."""
-CANDIDATES_MAX = 32
-"""The most cookies of the right name to look at: a browser sends one for each path and domain."""
 PARTS_MAX = 1024
-"""The most parts of a header that contain the name to look at, in search of the cookie."""
-VERIFIED_MAX = 8
-"""The most cookies signed by this app to look up in the store: each user can plant their own."""
+"""The most parts of a request's headers that contain the name to look at, in search of the cookie."""
+CANDIDATES_MAX = 256
+"""The most cookies to verify. A browser keeps some 180 of all names for one site, so it never sends more."""
+CROWD = 8
+"""More cookies than this, all signed by this app, mean that another host has planted some."""
 READ_MAX = 4096
 """The number of cookies whose verified contents each signer remembers: some 2 MB at most."""
 
 _SPACES = b" \t"
+_SIGNATURE_BYTES = 43
+_DOT_AT = slice(-_SIGNATURE_BYTES - 1, -_SIGNATURE_BYTES)
 _SIGNED_BYTES_MAX = SESSION_ID_BYTES_MAX + 64
 _PREFIXES = ("__secure-", "__host-", "__http-")  # __Host-Http- begins with the second
 
@@ -142,11 +144,18 @@ class CookieSigner:
         return None if len(signed) > _SIGNED_BYTES_MAX else self._read(signed)
 
     def _verified(self, signed: bytes) -> tuple[str, Terms] | None:
+        if not may_be_signed(signed):
+            return None
         value, _, signature = signed.rpartition(b".")
         for key in self._keys:
             if hmac.compare_digest(signature, _signature(key, value)):
                 return parted(value.decode("ascii")) if value.isascii() else None
         return None
+
+
+def may_be_signed(value: bytes) -> bool:
+    """Return whether a cookie's value has the form of a signed one, so that verifying it takes an HMAC."""
+    return len(value) <= _SIGNED_BYTES_MAX and value[_DOT_AT] == b"."
 
 
 def _signature(key: bytes, value: bytes) -> bytes:
@@ -162,7 +171,7 @@ class CookieName:
         self._usual = re.compile(b"(?:^|; )" + re.escape(self._wanted) + rb"=([A-Za-z0-9._-]+)(?:;|$)").search
 
     def values(self, headers: Sequence[bytes | str]) -> list[bytes]:
-        """Return the values of the first cookies of this name in these Cookie headers, as `cookie_values`."""
+        """Return the values of the cookies of this name in these Cookie headers, as `cookie_values`."""
         if len(headers) == 1 and type(header := headers[0]) is bytes and header.count(self._wanted) == 1:
             found = self._usual(header)
             if found is not None:
@@ -171,18 +180,19 @@ class CookieName:
 
 
 def cookie_values(headers: Sequence[bytes | str], name: str) -> list[bytes]:
-    """Return the values of the first cookies of this name in these Cookie headers, in order, each once."""
+    """Return the values of the cookies of this name in these Cookie headers, in order, each once.
+
+    All of them: any of them may be the one that counts, and only its signature tells which.
+    """
     wanted = name.encode("ascii")
-    found: list[bytes] = []
-    left = CANDIDATES_MAX
+    found: dict[bytes, None] = {}
+    left = PARTS_MAX
     for header in headers:
         raw = header.encode("utf-8", "surrogateescape") if isinstance(header, str) else header
         # By the name, not by splitting at semicolons: a megabyte of those would hold up the event loop.
         begin = 0
-        for _ in range(PARTS_MAX):
-            at = raw.find(wanted, begin) if left else -1
-            if at < 0:
-                break
+        while left and (at := raw.find(wanted, begin)) >= 0:
+            left -= 1
             start = raw.rfind(b";", begin, at) + 1 or begin
             end = raw.find(b";", at)
             end = len(raw) if end < 0 else end
@@ -192,10 +202,8 @@ def cookie_values(headers: Sequence[bytes | str], name: str) -> list[bytes]:
             # must not turn into one that they do.
             if not equals or key.strip(_SPACES) != wanted:
                 continue
-            left -= 1
             value = value.strip(_SPACES)
             if len(value) > 1 and value[:1] == value[-1:] == b'"':
                 value = value[1:-1]
-            if value not in found:
-                found.append(value)
-    return found
+            found[value] = None
+    return list(found)

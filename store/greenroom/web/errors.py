@@ -4,6 +4,7 @@ from greenroom.errors import GreenroomError, UnavailableError, UsageError
 
 __all__ = [
     "CONTESTED",
+    "CROWDED",
     "DROPPED",
     "SessionDataError",
     "SessionNotLoadedError",
@@ -29,6 +30,13 @@ CONTESTED = (
     "host_prefix=True prevents, or two apps on one host need a cookie_name each"
 )
 """Logged when it is impossible to tell whose request it is."""
+
+
+CROWDED = (
+    "a request brought many cookies {} of the form that is made here: another host of this domain plants "
+    "them, which host_prefix=True prevents, or they are made up. Up to 256 of them are verified and looked up"
+)
+"""Logged when a request costs more than usual to tell whose it is."""
 
 
 class SessionNotLoadedError(UsageError):

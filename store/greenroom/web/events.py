@@ -7,7 +7,7 @@ from datetime import datetime
 
 from greenroom.errors import UnreadableSessionError
 from greenroom.sessions import StoredSession
-from greenroom.web.errors import CONTESTED, DROPPED
+from greenroom.web.errors import CONTESTED, CROWDED, DROPPED
 from greenroom.web.notices import Notices
 from greenroom.web.traces import UNKNOWN, trace
 
@@ -102,6 +102,10 @@ class Events:
         """Count and log a request that brought the sessions of several users."""
         self.count("contested")
         self._notices.warn("contested", CONTESTED)
+
+    def crowded(self, cookie_name: str) -> None:
+        """Log a request with more cookies of the session's name than honest ones bring."""
+        self._notices.warn("crowded", CROWDED.format(cookie_name))
 
     def no_label(self, why: str) -> None:
         """Log that the app's `label` made none of a User-Agent."""

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from greenroom.errors import StoreFullError, UsageError
 from greenroom.fields import checked_present_user_id
 from greenroom.sessions import BaseSessionStore
-from greenroom.web.cookies import VERIFIED_MAX, CookieSettings, CookieSigner
+from greenroom.web.cookies import CANDIDATES_MAX, CROWD, CookieSettings, CookieSigner, may_be_signed
 from greenroom.web.events import Events
 from greenroom.web.lifetimes import USUAL, Lifetimes, Terms
 from greenroom.web.old_sessions import OldSessions
@@ -63,17 +63,30 @@ class Keeping:
     on_unavailable: OnUnavailable
 
     def verified(self, cookies: Sequence[bytes]) -> dict[str, Terms]:
-        """Return the ids in the first few of the cookies that one of the secrets signed, and their terms."""
+        """Return the ids in the cookies that one of the secrets signed, and their terms.
+
+        Not in the first few alone: another host can plant cookies before the right one, also signed ones of
+        its own user. A request with more than any browser keeps is nobody's, so that its cost is bounded.
+        """
+        if len(cookies) == 1 and (only := self.signer.read(cookies[0])) is not None:
+            return {only[0]: only[1]}  # the usual
         found: dict[str, Terms] = {}
+        left = CANDIDATES_MAX
         for cookie in cookies:
             one = self.signer.read(cookie)
-            if one is None:
+            if one is not None:
+                found.setdefault(*one)
+            else:
                 self.events.count("refused_cookies")
                 self.refusals.note(cookie)
-            else:
-                found.setdefault(*one)
-            if len(found) == VERIFIED_MAX:
-                break
+                if not may_be_signed(cookie):
+                    continue
+            left -= 1
+            if left < 0:
+                self.events.crowded(self.cookie.name)
+                return {}
+        if len(found) > CROWD:
+            self.events.crowded(self.cookie.name)
         return found
 
     def cookie_of(self, session_id: str, terms: Terms = USUAL) -> str:

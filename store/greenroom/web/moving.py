@@ -32,11 +32,16 @@ from greenroom.errors import (
 from greenroom.fields import datetime_of, micros_of
 from greenroom.ids import RANDOM_BYTES
 from greenroom.sessions import SessionData, StoredSession, stored_form
-from greenroom.web.cookies import VERIFIED_MAX, CookieSettings, cookie_values
+from greenroom.web.cookies import CookieSettings, cookie_values
 from greenroom.web.keeping import Keeping
 from greenroom.web.old_sessions import OldSession
 from greenroom.web.shielding import shielded
 from greenroom.web.state import Found
+
+CANDIDATES_MAX = 32
+"""The most cookies of the old library's name to look at; opening one may mean to decrypt it."""
+KEYS_MAX = 8
+"""The most old sessions to look up for one request. Most libraries sign no ids: anyone makes keys up."""
 
 _BITS = "bits"
 _BITS_BYTES = 32
@@ -123,7 +128,9 @@ class Moving:
     def ours(self, cookies: list[bytes]) -> list[bytes]:
         """Return the cookies of our name that are not the old library's."""
         verify, key_of = self._keeping.signer.verify, self._old.key_of
-        return [each for each in cookies if verify(each) is not None or key_of(each) not in self._keys]
+        first = cookies[:CANDIDATES_MAX]
+        ours = [each for each in first if verify(each) is not None or key_of(each) not in self._keys]
+        return [*ours, *cookies[CANDIDATES_MAX:]]
 
     def forget(self, session_id: str) -> None:
         """Note that this is no old session: the old store may have had our ids and our cookie."""
@@ -293,7 +300,7 @@ def moving_of(keeping: Keeping, headers: Sequence[bytes | str], label: Callable[
         return None
 
     def cookies(name: str) -> list[bytes]:
-        return cookie_values(headers, name)
+        return cookie_values(headers, name)[:CANDIDATES_MAX]
 
     keys = list(dict.fromkeys(old.keys(cookies)))
     if old.cookie.name == keeping.cookie.name:
@@ -301,7 +308,7 @@ def moving_of(keeping: Keeping, headers: Sequence[bytes | str], label: Callable[
         verify = keeping.signer.verify
         ours = {each.decode("latin-1") for each in cookies(old.cookie.name) if verify(each) is not None}
         keys = [key for key in keys if key not in ours]
-    keys = keys[:VERIFIED_MAX]
+    keys = keys[:KEYS_MAX]
     if not keys and old.cookie.name != keeping.cookie.name and any(cookies(old.cookie.name)):
         keeping.events.foreign(old.cookie.name)
     return Moving(keeping, keys, old.cookies_to_clear(cookies), label) if keys else None

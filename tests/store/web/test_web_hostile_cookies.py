@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenroom import MemoryStore, new_session_id
 from greenroom.testing import FaultyStore, library_named
 from greenroom.web import CookieSigner, Session, SessionMiddleware
-from greenroom.web.cookies import CANDIDATES_MAX, VERIFIED_MAX, cookie_values
+from greenroom.web.cookies import CANDIDATES_MAX, CROWD, PARTS_MAX, _signature, cookie_values
 from tests.store.web.web_stage import SECRET
 
 VICTIM = "victim"
@@ -250,31 +251,83 @@ def test_a_dead_cookie_beside_a_live_one_does_not_lock_out() -> None:
     assert VICTIM.encode() in body
 
 
-def test_well_signed_cookies_of_ended_or_anonymous_sessions_hide_none() -> None:
-    """Whoever has an account gets as many of them as they like; only so many are looked up."""
+def cookies(*values: str) -> bytes:
+    return "; ".join(f"__Host-session={each}" for each in values).encode()
 
-    async def begin() -> str:
-        visit = SITE.sessions.visit(())
+
+async def begun(user: str | None = None) -> str:
+    """Return the cookie of a new session: that of a user, or an anonymous one."""
+    visit = SITE.sessions.visit(())
+    if user is None:
         visit.session["cart"] = 1
-        await visit.save()
-        assert visit.stored is not None
-        return SITE.sessions.signer.sign(visit.stored.session_id)
+    else:
+        visit.session.greenroom.login(user)
+    await visit.save()
+    assert visit.stored is not None
+    return SITE.sessions.signer.sign(visit.stored.session_id)
 
-    planted = [SITE.sessions.signer.sign(new_session_id()) for _ in range(4)]
-    planted += [SITE.run(begin) for _ in range(3)]
-    body, _ = SITE.get("; ".join(f"__Host-session={each}" for each in [*planted, SITE.signed]).encode())
-    assert VICTIM.encode() in body
-    before = SITE.store.calls["get"]
-    many = [SITE.sessions.signer.sign(new_session_id()) for _ in range(20)]
-    body, _ = SITE.get("; ".join(f"__Host-session={each}" for each in [*many, SITE.signed]).encode())
+
+BROWSER_KEEPS = 180
+"""The cookies that Chromium and Firefox keep for one site."""
+
+
+@pytest.mark.parametrize("own", [0, 90, BROWSER_KEEPS - 1])
+def test_a_jar_full_of_planted_cookies_hides_none(own: int) -> None:
+    """Whatever another host plants, the right cookie counts, wherever it stands in the header."""
+    junk = [f"junk-{number}" for number in range(60)]
+    forged = [CookieSigner(["another"], "session").sign(new_session_id()) for _ in range(60)]
+    ended = [SITE.sessions.signer.sign(new_session_id()) for _ in range(40)]
+    planted = [*junk, *forged, *ended, *(SITE.run(begun) for _ in range(BROWSER_KEEPS - 161))]
+    planted.insert(own, SITE.signed)
+    assert len(planted) == BROWSER_KEEPS
+    body, _ = SITE.get(cookies(*planted))
+    assert body == VICTIMS_PAGE
+
+
+def test_the_planters_own_session_before_many_others_is_not_taken() -> None:
+    """With many cookies between the two, that both are of users must not go unnoticed."""
+    before = SITE.sessions.statistics().contested
+    victims, planters = SITE.run(lambda: begun("victoria")), SITE.run(lambda: begun("mallory"))
+    ended = [SITE.sessions.signer.sign(new_session_id()) for _ in range(30)]
+    body, _ = SITE.get(cookies(planters, *ended, victims))
     assert body == ANONYMOUS
-    assert SITE.store.calls["get"] - before == VERIFIED_MAX == 8
+    assert SITE.sessions.statistics().contested == before + 1
+    assert SITE.get(cookies(planters))[0] == SITE.get(cookies(victims))[0] == ANONYMOUS
 
 
-def test_few_of_many_cookies_are_looked_at() -> None:
-    values = [f"__Host-session={index}".encode() for index in range(CANDIDATES_MAX + 20)]
-    assert cookie_values([b"; ".join(values)], "__Host-session") == [b"%d" % i for i in range(CANDIDATES_MAX)]
-    assert len(cookie_values(values, "__Host-session")) == CANDIDATES_MAX
+def test_verifying_what_a_client_sends_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[bytes] = []
+
+    def signature(key: bytes, value: bytes) -> bytes:
+        made.append(value)
+        return _signature(key, value)
+
+    monkeypatch.setattr("greenroom.web.cookies._signature", signature)
+    refused(cookies(*(f"junk.{number}" for number in range(1000)), "x" * 5000))
+    assert not made, "what has not the form of a signed cookie takes no HMAC"
+    forged = [f"{number}.{'x' * 43}" for number in range(1000)]
+    refused(cookies(*forged, SITE.signed))
+    assert len(made) <= (CANDIDATES_MAX + 1) * 2, "for each of two secrets"
+    # Nor does a script, which is no browser, make one request ask for more sessions than that.
+    refused(cookies(*(SITE.sessions.signer.sign(new_session_id()) for _ in range(CANDIDATES_MAX + 1))))
+
+
+def test_a_crowd_of_signed_cookies_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    sessions = Session(secret=SECRET, store=MemoryStore())
+    ids = [new_session_id() for _ in range(CROWD + 1)]
+    signed = [sessions.signer.sign(each).encode() for each in ids]
+    assert list(sessions.verified(signed[:CROWD])) == ids[:CROWD]
+    assert not caplog.records
+    assert list(sessions.verified(signed)) == ids
+    assert "many cookies __Host-session" in caplog.text
+    assert ids[0] not in caplog.text
+
+
+def test_every_cookie_of_the_name_is_looked_at() -> None:
+    values = [f"__Host-session={index}".encode() for index in range(PARTS_MAX + 20)]
+    every = [b"%d" % index for index in range(PARTS_MAX)]
+    assert cookie_values([b"; ".join(values)], "__Host-session") == every
+    assert cookie_values(values, "__Host-session") == every
     assert cookie_values(["a=b", "__Host-session=\udcff"], "__Host-session") == [b"\xff"]
     assert cookie_values([b"session", b"sessions=1", b"xsession=1"], "session") == []
 
