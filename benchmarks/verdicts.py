@@ -25,11 +25,13 @@ class Target(msgspec.Struct, frozen=True):
         return figure >= self.bound if self.at_least else figure <= self.bound
 
 
-def _least(name: str, bound: float, about: str) -> Target:
+def least(name: str, bound: float, about: str) -> Target:
+    """Return a bound that a ratio must reach."""
     return Target(name, bound, at_least=True, about=about)
 
 
-def _most(name: str, bound: float, about: str) -> Target:
+def most(name: str, bound: float, about: str) -> Target:
+    """Return a bound that a ratio must not pass."""
     return Target(name, bound, at_least=False, about=about)
 
 
@@ -42,53 +44,53 @@ def _callers(number: int) -> str:
 
 
 TARGETS = (
-    _least("reads_vs_redis_py", 6, "64 callers: reads a second, to redis-py"),
-    _least("replicated_writes_vs_redis_wait", 6, "64 callers: replicated writes a second, to SET + WAIT 1"),
-    _least("reads_vs_valkey_glide", 3, "64 callers: reads a second, to valkey-glide"),
-    _least(
+    least("reads_vs_redis_py", 6, "64 callers: reads a second, to redis-py"),
+    least("replicated_writes_vs_redis_wait", 6, "64 callers: replicated writes a second, to SET + WAIT 1"),
+    least("reads_vs_valkey_glide", 3, "64 callers: reads a second, to valkey-glide"),
+    least(
         "replicated_writes_vs_valkey_glide",
         3,
         "64 callers: replicated writes, to valkey-glide's unreplicated",
     ),
-    _least("reads_vs_emcache", 1.5, "64 callers: reads a second, to emcache"),
-    _least(
+    least("reads_vs_emcache", 1.5, "64 callers: reads a second, to emcache"),
+    least(
         "replicated_writes_vs_emcache",
         1.5,
         "64 callers: replicated writes, to emcache's unreplicated",
     ),
-    _least("reads_vs_echo", 0.55, "64 callers: reads a second, to a bare echo"),
-    _least("replicated_writes_vs_echo", 0.4, "64 callers: replicated writes a second, to a bare echo"),
-    _most("p50_get_vs_redis_py", 1.1, "1 caller: p50 of a get, to redis-py's"),
-    _most("p50_replicated_write_vs_redis_wait", 1.1, "1 caller: p50 of a write, to SET + WAIT 1's"),
-    _most("p99_vs_p50_get", 3, "64 callers: p99 of a get, to its p50"),
-    _most("p99_vs_p50_replicated_write", 3, "64 callers: p99 of a replicated write, to its p50"),
+    least("reads_vs_echo", 0.55, "64 callers: reads a second, to a bare echo"),
+    least("replicated_writes_vs_echo", 0.4, "64 callers: replicated writes a second, to a bare echo"),
+    most("p50_get_vs_redis_py", 1.1, "1 caller: p50 of a get, to redis-py's"),
+    most("p50_replicated_write_vs_redis_wait", 1.1, "1 caller: p50 of a write, to SET + WAIT 1's"),
+    most("p99_vs_p50_get", 3, "64 callers: p99 of a get, to its p50"),
+    most("p99_vs_p50_replicated_write", 3, "64 callers: p99 of a replicated write, to its p50"),
     *(
         target
         for callers, suffix in CPU_AT.items()
         for target in (
-            _most(
+            most(
                 f"server_cpu_get_vs_redis{suffix}", 1, f"{_callers(callers)}: server CPU of a get, to Redis's"
             ),
-            _most(
+            most(
                 f"server_cpu_replicated_write_vs_redis{suffix}",
                 1.5,
                 f"{_callers(callers)}: server CPU of a write, to Redis's master and replica",
             ),
         )
     ),
-    _most("client_cpu_vs_redis_py", 0.25, "client CPU of a get, to redis-py's"),
-    _most(
+    most("client_cpu_vs_redis_py", 0.25, "client CPU of a get, to redis-py's"),
+    most(
         "client_cpu_replicated_write_vs_redis_wait",
         0.25,
         "client CPU of a write, to SET + WAIT 1's",
     ),
-    _most("bytes_per_session_vs_redis", 1.3, "memory of a session with its replica, to Redis's"),
-    _most(
+    most("bytes_per_session_vs_redis", 1.3, "memory of a session with its replica, to Redis's"),
+    most(
         "get_p50_most_vs_fewest_stored",
         1.2,
         "p50 of a get with the most sessions stored, to the fewest",
     ),
-    _most("recovery_vs_sentinel", 1, "time to recover after a node is killed, to Redis with Sentinel"),
+    most("recovery_vs_sentinel", 1, "time to recover after a node is killed, to Redis with Sentinel"),
     _none("acknowledged_writes_lost", "acknowledged writes lost in all failovers"),
     _none("stale_reads", "answers older than an acknowledged write, in all failovers"),
 )
@@ -185,6 +187,23 @@ class Verdict(msgspec.Struct, frozen=True):
         return f"not known: measure more rounds (`--rounds`) than {self.rounds}"
 
 
+def verdict_of(
+    target: Target, figure: float | None, each: Sequence[float], *, quick: bool, rounds: int | None = None
+) -> Verdict:
+    """Hold a figure against a target.
+
+    `each` are the figures of all rounds, `rounds` how many there were if these are not known.
+    """
+    return Verdict(
+        target,
+        figure,
+        met=None if figure is None else target.holds(figure),
+        spread=(min(each), max(each)) if len(each) > 1 else None,
+        quick=quick,
+        rounds=len(each) if rounds is None else rounds,
+    )
+
+
 def verdicts_of(
     ratios: Mapping[str, float | None],
     rounds: Mapping[str, Sequence[float]] | None = None,
@@ -198,18 +217,10 @@ def verdicts_of(
     """
     found = []
     for target in (*TARGETS, *_pause_targets(ratios)):
-        figure = ratios.get(target.ratio)
-        each = (rounds or {}).get(target.ratio, ())
-        found.append(
-            Verdict(
-                target,
-                figure,
-                met=None if figure is None else target.holds(figure),
-                spread=(min(each), max(each)) if len(each) > 1 else None,
-                quick=target.ratio in quick,
-                rounds=len(each) or (counts or {}).get(target.ratio, 1),
-            )
-        )
+        name = target.ratio
+        each = (rounds or {}).get(name, ())
+        count = len(each) or (counts or {}).get(name, 1)
+        found.append(verdict_of(target, ratios.get(name), each, quick=name in quick, rounds=count))
     return found
 
 
@@ -219,5 +230,5 @@ def _pause_targets(ratios: Mapping[str, float | None]) -> list[Target]:
     for name, when in (("most_stored", "with the most sessions stored"), ("sweep", "while sessions expire")):
         redis = ratios.get(f"pause_{name}_redis_ms")
         bound = max(_PAUSE_SECONDS * 1e3, redis or 0.0)
-        found.append(_most(f"pause_{name}_ms", bound, f"p99.99 of a get {when}, in ms; bound: 20 or Redis's"))
+        found.append(most(f"pause_{name}_ms", bound, f"p99.99 of a get {when}, in ms; bound: 20 or Redis's"))
     return found

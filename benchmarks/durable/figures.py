@@ -7,7 +7,7 @@ import msgspec
 
 from benchmarks.results import Reading, Run
 from benchmarks.tables import Table, markdown, verdict_table
-from benchmarks.verdicts import Target, Verdict
+from benchmarks.verdicts import Verdict, least, most, verdict_of
 
 NONE, INTERVAL, FSYNC = "greenroom, none", "greenroom, interval", "greenroom, fsync"
 REDIS = "redis, appendfsync always"
@@ -94,30 +94,22 @@ def merged(older: Results, newer: Results) -> Results:
 # --- ratios and verdicts ----------------------------------------------------------------------------------
 
 
-def _least(name: str, bound: float, about: str) -> Target:
-    return Target(name, bound, at_least=True, about=about)
-
-
-def _most(name: str, bound: float, about: str) -> Target:
-    return Target(name, bound, at_least=False, about=about)
-
-
 TARGETS = {
     "writes": (
-        _least("fsync_vs_none", 0.6, "64 callers: replicated writes a second, fsync to none"),
-        _least("interval_vs_none", 0.9, "64 callers: replicated writes a second, interval to none"),
-        _least("fsync_vs_redis", 6, "64 callers: replicated writes a second, fsync to Redis's"),
-        _most("p50_fsync_vs_redis", 1, "1 caller: p50 of a replicated write, fsync to Redis's"),
-        _least("reads_fsync_vs_none", 0.97, "64 callers: reads a second, fsync to none"),
+        least("fsync_vs_none", 0.6, "64 callers: replicated writes a second, fsync to none"),
+        least("interval_vs_none", 0.9, "64 callers: replicated writes a second, interval to none"),
+        least("fsync_vs_redis", 6, "64 callers: replicated writes a second, fsync to Redis's"),
+        most("p50_fsync_vs_redis", 1, "1 caller: p50 of a replicated write, fsync to Redis's"),
+        least("reads_fsync_vs_none", 0.97, "64 callers: reads a second, fsync to none"),
     ),
     "recovery": (
-        _most("restart_vs_redis", 2, "everything killed: time until all is back, to Redis's"),
-        _most("rejoin_seconds", 3, "an actor killed under load: seconds until all is whole again"),
-        _most("rejoin_bytes_vs_copy", 0.1, "an actor killed under load: bytes sent to it, to a full copy"),
+        most("restart_vs_redis", 2, "everything killed: time until all is back, to Redis's"),
+        most("rejoin_seconds", 3, "an actor killed under load: seconds until all is whole again"),
+        most("rejoin_bytes_vs_copy", 0.1, "an actor killed under load: bytes sent to it, to a full copy"),
     ),
     "footprint": (
-        _most("memory_fsync_vs_none", 1.1, "memory of the actors, fsync to none"),
-        _most("disk_vs_state", 2.2, "bytes on disk to those of a state that was rewritten"),
+        most("memory_fsync_vs_none", 1.1, "memory of the actors, fsync to none"),
+        most("disk_vs_state", 2.2, "bytes on disk to those of a state that was rewritten"),
     ),
 }
 """What must be shown, by the part that shows it."""
@@ -198,16 +190,8 @@ def verdicts_of(results: Results) -> list[Verdict]:
         # What lies on the disk rises and falls: it counts where the run ends, and the spread tells the rest.
         ends = target.ratio == "disk_vs_state"
         figure = None if not each else each[-1] if ends else median(each)
-        found.append(
-            Verdict(
-                target,
-                figure,
-                met=None if figure is None else target.holds(figure),
-                spread=(min(each), max(each)) if len(each) > 1 else None,
-                quick=part in results.runs and results.runs[part].quick,
-                rounds=len(each),
-            )
-        )
+        quick = part in results.runs and results.runs[part].quick
+        found.append(verdict_of(target, figure, each, quick=quick))
     return found
 
 
