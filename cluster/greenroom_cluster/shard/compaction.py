@@ -12,6 +12,7 @@ from greenroom_cluster.shard.effects import DropBefore
 from greenroom_cluster.shard.joining.snapshot import SnapshotSender
 from greenroom_cluster.shard.roles.role import Role
 from greenroom_cluster.shard.state.copy import Copy
+from greenroom_cluster.shard.state.table import SessionTable
 
 LOG_PER_STATE = 1.8
 """How much of the log there may be for each byte of state before it is compacted."""
@@ -80,7 +81,7 @@ class Compaction:
         taken = disk.given_bytes - min(base.given_bytes for base in disk.bases.values())
         if taken <= least_bytes:
             return False
-        return taken > LOG_PER_STATE * sum(base.copy.table.stored_bytes for base in disk.bases.values())
+        return taken > LOG_PER_STATE * sum(_snapshot_bytes(base.copy.table) for base in disk.bases.values())
 
     def rebase(self, copy: Copy) -> None:
         """Write a whole snapshot in this step, so that no record up to now is read again."""
@@ -112,3 +113,8 @@ class Compaction:
         copy, sender, disk = writing.base.copy, writing.sender, self._disk
         disk.enter_chunk(sender.chunk(copy.clock.last_us), sender.last)
         writing.position = disk.position + 1
+
+
+def _snapshot_bytes(table: SessionTable) -> int:
+    """Return about what a snapshot takes: sessions, and the replies that are kept for clients."""
+    return table.stored_bytes + table.clients.charged_bytes

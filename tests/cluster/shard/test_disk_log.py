@@ -703,3 +703,20 @@ def test_the_log_is_dropped_behind_a_snapshot_that_is_synced() -> None:
     probe.synced()
     assert probe.replica is not None
     assert len(probe.replica.table.sessions) == 10
+
+
+def test_kept_replies_alone_do_not_keep_the_disk_busy() -> None:
+    settings = HostSettings(log_bytes_min=1 << 20, chunk_bytes=16 << 10)
+    probe = DurableProbe(settings=settings)
+    probe.start_alone()
+    cart = msgspec.msgpack.encode(bytes(8 << 10))
+    probe.ask(create(1, ALICE))
+    for number in range(200):
+        # Each reply shows the whole session, and the client does not say that it has got any.
+        probe.ask(wire.Patch(number + 2, 1, 0, 0, ALICE, ((("cart",), cart),), (), (), None, FAR_US))
+        probe.sync()
+    given, log = probe.position, probe.host._disk
+    assert log is not None
+    while log.stable < probe.position < given + 1000:
+        probe.sync()
+    assert probe.position < given + 1000, "snapshots are written again and again, though nobody writes"
