@@ -14,7 +14,7 @@ sees it, has no explanation.
 Times are nanoseconds of CLOCK_MONOTONIC, comparable between the processes of one host.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -257,10 +257,13 @@ def _written(state: State, operation: Operation, key: str, data: Leaves) -> Stat
 
 
 class Configuration(NamedTuple):
-    """Where a search may stand: a state, and which of the operations still under way it has placed."""
+    """Where a search may stand: the number of a state, and which operations still under way it has placed.
 
-    state: State
-    placed: frozenset[int]
+    Sets of operations are integers with a bit for each: a long search compares very many of them.
+    """
+
+    state: int
+    placed: int
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -284,66 +287,113 @@ class UndecidedError(Exception):
     """The search gave up: too many operations of one session overlap, or too many have no known outcome."""
 
 
+class _Reach:
+    """A state that a search has come to, and what operations do there, as far as anybody asked.
+
+    `tried` are the operations asked about. Those that fit are in `observing` if they only observe, which is
+    to be placed at once; else in `moves`, with the number of the state that they lead to.
+    """
+
+    __slots__ = ("moves", "observing", "state", "tried")
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.tried = 0
+        self.observing = 0
+        self.moves: list[tuple[int, int]] = []
+
+
 class _Search:
     """Places the operations of one session, completion by completion."""
 
     def __init__(self, operations: Sequence[Operation], configurations_max: int) -> None:
         self.operations = operations
         self.budget = configurations_max
-        self.open: set[int] = set()
-        self.unknown = frozenset(
-            index for index, operation in enumerate(operations) if operation.outcome == "unknown"
-        )
-        self.configurations: set[Configuration] = {Configuration(State(), frozenset())}
+        self.open = 0
+        self.unknown = _bits(operations, lambda operation: operation.outcome == "unknown")
+        self.endless = _bits(operations, lambda operation: operation.kind == "expire")
+        self._reached: list[_Reach] = []
+        self._numbers: dict[State, int] = {}
+        self.configurations: set[Configuration] = {Configuration(self._number(State()), 0)}
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """The states that are possible now."""
+        return tuple({self._reached[configuration.state].state for configuration in self.configurations})
 
     def complete(self, index: int) -> bool:
         """Keep the configurations that explain this operation's result; False if there are none."""
-        reached: set[Configuration] = set()
-        seen = {self._settled(configuration) for configuration in self.configurations}
+        completed = 1 << index
+        found: set[Configuration] = set()
+        seen = {self._settled(state, placed) for state, placed in self.configurations}
         stack = list(seen)
         while stack:
-            configuration = stack.pop()
-            if index in configuration.placed:
-                reached.add(Configuration(configuration.state, configuration.placed - {index}))
+            state, placed = stack.pop()
+            if placed & completed:
+                found.add(Configuration(state, placed & ~completed))
                 continue
-            for other in self.open - configuration.placed:
-                state = after(configuration.state, self.operations[other])
-                if state is None or (other in self.unknown and state == configuration.state):
+            free = self.open & ~placed
+            for other, following in self._at(state).moves:
+                if not other & free:
                     continue
-                placed = configuration.placed
-                if self.operations[other].kind != "expire":
-                    placed |= {other}
-                following = self._settled(Configuration(state, placed))
-                if following not in seen:
+                configuration = self._settled(following, placed | other & ~self.endless)
+                if configuration not in seen:
                     self._spend()
-                    seen.add(following)
-                    stack.append(following)
-        self.open.discard(index)
-        if reached:
-            self.configurations = self._least(reached)
-        return bool(reached)
+                    seen.add(configuration)
+                    stack.append(configuration)
+        self.open &= ~completed
+        if found:
+            self.configurations = self._least(found)
+        return bool(found)
 
     def _spend(self) -> None:
         self.budget -= 1
         if self.budget < 0:
             raise UndecidedError(
-                f"session {self.operations[0].session}: gave up with {len(self.open)} operations under way, "
-                f"{len(self.unknown)} of them of unknown outcome; spread the load over more sessions"
+                f"session {self.operations[0].session}: gave up with {self.open.bit_count()} operations "
+                f"under way, {self.unknown.bit_count()} of them of unknown outcome; spread the load over "
+                "more sessions"
             )
 
-    def _settled(self, configuration: Configuration) -> Configuration:
+    def _number(self, state: State) -> int:
+        number = self._numbers.setdefault(state, len(self._reached))
+        if number == len(self._reached):
+            self._reached.append(_Reach(state))
+        return number
+
+    def _at(self, number: int) -> _Reach:
+        """Return a state with what each operation under way does there."""
+        reach = self._reached[number]
+        untried = self.open & ~reach.tried
+        if untried:
+            reach.tried |= untried
+            while untried:
+                bit = untried & -untried
+                untried ^= bit
+                self._try(reach, number, bit)
+        return reach
+
+    def _try(self, reach: _Reach, number: int, bit: int) -> None:
+        operation = self.operations[bit.bit_length() - 1]
+        state = after(reach.state, operation)
+        if state is None:
+            return
+        following = self._number(state)
+        if following == number:
+            if bit & self.unknown:
+                return  # it need never be placed
+            if _only_observes(operation):
+                reach.observing |= bit
+                return
+        reach.moves.append((bit, following))
+
+    def _settled(self, state: int, placed: int) -> Configuration:
         """Place at once every read and refusal that fits here.
 
         They change nothing, so leaving one for later explains no more than placing it now. (Not so a delete
         that finds nothing: later it may have something to delete.)
         """
-        state, placed = configuration
-        extra = [
-            other
-            for other in self.open - placed - self.unknown
-            if _only_observes(self.operations[other]) and after(state, self.operations[other]) == state
-        ]
-        return Configuration(state, placed | frozenset(extra)) if extra else configuration
+        return Configuration(state, placed | self._at(state).observing & self.open)
 
     def _least(self, reached: set[Configuration]) -> set[Configuration]:
         """Drop a configuration if another with the same state has used up fewer of the unknown operations.
@@ -352,17 +402,21 @@ class _Search:
         """
         if not self.unknown or len(reached) == 1:
             return reached
-        groups: dict[tuple[State, frozenset[int]], list[frozenset[int]]] = {}
+        groups: dict[tuple[int, int], list[int]] = {}
         for state, placed in reached:
-            groups.setdefault((state, placed - self.unknown), []).append(placed & self.unknown)
+            groups.setdefault((state, placed & ~self.unknown), []).append(placed & self.unknown)
         kept: set[Configuration] = set()
         for (state, known), used in groups.items():
-            minimal: list[frozenset[int]] = []
-            for candidate in sorted(used, key=len):
-                if not any(smaller <= candidate for smaller in minimal):
+            minimal: list[int] = []
+            for candidate in sorted(used, key=int.bit_count):
+                if not any(smaller & ~candidate == 0 for smaller in minimal):
                     minimal.append(candidate)
             kept |= {Configuration(state, known | part) for part in minimal}
         return kept
+
+
+def _bits(operations: Sequence[Operation], chosen: Callable[[Operation], bool]) -> int:
+    return sum(1 << index for index, operation in enumerate(operations) if chosen(operation))
 
 
 def _only_observes(operation: Operation) -> bool:
@@ -395,9 +449,9 @@ def check_session(
     ]
     for _, is_completion, index in sorted(events):
         if not is_completion:
-            search.open.add(index)
+            search.open |= 1 << index
             continue
-        before = tuple({configuration.state for configuration in search.configurations})
+        before = search.states
         if not search.complete(index):
             return Violation(
                 session=relevant[index].session,
