@@ -15,8 +15,9 @@ from greenroom.dialog.map_follower import MapFollower
 from greenroom.dialog.runner import DialogRunner
 from greenroom.silence import Silence
 from greenroom_cluster.coordination import foreigners
-from greenroom_cluster.coordination.coordinator import ConnectionClosed, Coordinator
+from greenroom_cluster.coordination.coordinator import Coordinator
 from greenroom_cluster.coordination.draft import Draft
+from greenroom_cluster.coordination.exchange import ConnectionClosed
 from greenroom_cluster.coordination.hearing import Hearing
 from greenroom_cluster.keeper import Keeper
 from greenroom_cluster.links.core_runner import CoreRunner

@@ -6,7 +6,8 @@ import msgspec
 from greenroom import wire
 from greenroom.deadlines import NEVER_NS
 from greenroom_cluster.coordination import draft, rules, service
-from greenroom_cluster.coordination.coordinator import Coordinator, Outcome
+from greenroom_cluster.coordination.coordinator import Coordinator
+from greenroom_cluster.coordination.exchange import Outcome
 from greenroom_cluster.coordination.hearing import Hearing
 from greenroom_cluster.coordination.inquiry import Inquiry
 from greenroom_cluster.coordination.rules import NOBODY_LEFT, RULES

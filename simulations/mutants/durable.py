@@ -4,6 +4,7 @@
 import msgspec
 
 from greenroom_cluster.coordination import rules
+from greenroom_cluster.coordination.coordinator import Coordinator
 from greenroom_cluster.coordination.draft import Draft
 from greenroom_cluster.shard import disk_log, recovery
 from greenroom_cluster.shard.compaction import Compaction
@@ -62,6 +63,9 @@ BACKUP_LOST = msgspec.structs.replace(
 
 ALL_CUT = msgspec.structs.replace(_SMALL, faults=(Fault(900, "crash all nodes", "coordinator", 0.3),))
 """All machines lose power at once, amid writes."""
+
+ASKED_ONCE = msgspec.structs.replace(ALL_CUT, repropose_seconds=120.0)
+"""The same, and nobody asks again for what has not been answered."""
 
 CUT_IN_INTERVAL = msgspec.structs.replace(ALL_CUT, durability=("interval",))
 """The same, with syncs a second apart."""
@@ -196,6 +200,12 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     """Whoever comes back first recovers a shard with what it has."""
     _without(patches, "recover", rules.ALL_CLAIMED, rules.BEST_CLAIM)
+
+
+@mutant("answers claims only when they are made again", budget=50, plan=ASKED_ONCE)
+def _(patches: Patches) -> None:
+    """A claim that had to wait for others is decided when its claimant repeats it."""
+    patches.set(Coordinator, "_answer_claims", lambda self, now_ns, draft: [])
 
 
 @mutant("recovers while a member lives", flagged=True, budget=50, plan=PARTLY_KEPT)

@@ -32,7 +32,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from greenroom import wire
-from greenroom.cluster_map import ActorEntry, ClusterMap, MapDelta, delta_between
+from greenroom.cluster_map import ActorEntry, ClusterMap, delta_between
 from greenroom.deadlines import NEVER_NS
 from greenroom_cluster.coordination.claims import (
     ASKED_MAX,
@@ -45,6 +45,7 @@ from greenroom_cluster.coordination.claims import (
     why_older,
 )
 from greenroom_cluster.coordination.draft import NO_CLAIMS, Draft
+from greenroom_cluster.coordination.exchange import ConnectionClosed, Incoming, Outcome, Response
 from greenroom_cluster.coordination.foreigners import Foreigners, refusal
 from greenroom_cluster.coordination.hearing import Hearing
 from greenroom_cluster.coordination.messages import (
@@ -55,7 +56,6 @@ from greenroom_cluster.coordination.messages import (
     Decision,
     DeclareDead,
     ForgetNode,
-    Handled,
     Heartbeat,
     Proposal,
     Propose,
@@ -68,7 +68,7 @@ from greenroom_cluster.coordination.messages import (
 from greenroom_cluster.coordination.news import News
 from greenroom_cluster.coordination.operators import Operators
 from greenroom_cluster.coordination.owners import Owners
-from greenroom_cluster.coordination.recovery import Last, Recoveries
+from greenroom_cluster.coordination.recovery import Claim, Last, Recoveries
 from greenroom_cluster.coordination.rules import malformed
 
 _DEAD_MAX = 4096
@@ -84,39 +84,6 @@ class CoordinatorSettings(msgspec.Struct, frozen=True):
     """After `node_down_seconds` without a heartbeat a node counts as down."""
 
     node_down_seconds: float = 2.0
-
-
-class ConnectionClosed(msgspec.Struct, frozen=True):
-    """In place of a message, after all others of the connection: it has ended."""
-
-
-class Incoming(msgspec.Struct, frozen=True):
-    """One message of a connection; `sender` and `role` are those of the connection's hello."""
-
-    connection: int
-    sender: bytes
-    message: Handled | ConnectionClosed
-    role: str = wire.ROLE_PEER
-
-
-class Response(msgspec.Struct, frozen=True):
-    """A message for that connection; dropped if it is gone."""
-
-    connection: int
-    message: CoordinatorReply
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """Persist, then publish `delta`, then respond, in this order. `persist` and `delta` come together.
-
-    `ask`: the addresses of nodes to ask for the maps that they hold, for `Coordinator.shown`.
-    """
-
-    persist: ClusterMap | None = None
-    delta: MapDelta | None = None
-    responses: tuple[Response, ...] = ()
-    warnings: tuple[str, ...] = ()
-    ask: tuple[str, ...] = ()
 
 
 class Coordinator:
@@ -149,6 +116,8 @@ class Coordinator:
         self._hearing = Hearing(cluster_map, self._settled_ns, proven=proven)
         self._unheard: dict[int, None] = {}
         self._recoveries = Recoveries()
+        self._claimed: set[int] = set()
+        self._heard = self._hearing.progress(now_ns)
         self._operators = Operators(self._owners, self._hearing, self._recoveries, self._down_ns)
         self._dead: dict[bytes, None] = {}
         self._refused: dict[bytes, None] = {}
@@ -174,6 +143,7 @@ class Coordinator:
             else:
                 answers.append((incoming.connection, self._answer(now_ns, draft, incoming)))
         self._mark_down(now_ns, draft)
+        answers += self._answer_claims(now_ns, draft)
         draft.warnings += self._unheard_news(now_ns) + self._foreigners.news(now_ns)
         outcome = self._conclude(draft, answers)
         return msgspec.structs.replace(outcome, ask=ask) if ask else outcome
@@ -299,8 +269,13 @@ class Coordinator:
             # What waits gets no reply, so it is sent again.
             if self._holds_back(now_ns, draft, proposal):
                 self._unheard[proposal.shard] = None
-            elif (decision := self._decide_one(draft, sender, proposal)) is not None:
+                decision = None
+            else:
+                decision = self._decide_one(draft, sender, proposal)
+            if decision is not None:
                 decisions.append(decision)
+            elif draft.is_claim(sender, proposal):
+                self._note(Claim(sender, proposal, incoming.connection, message.request_id))
         return Decided(message.request_id, tuple(decisions))
 
     def _holds_back(self, now_ns: int, draft: Draft, proposal: Proposal) -> bool:
@@ -313,9 +288,9 @@ class Coordinator:
             reason = "refused: this proposal was refused before; propose again under a new nonce"
             return Decision(proposal.shard, proposal.nonce, applied=False, reason=reason)
         decision = draft.propose(proposer, proposal, self._claims_on(draft, proposal))
-        if decision is None:
-            self._recoveries.note(proposal.shard, proposer, proposal.epoch, proposal.last)
-        elif not decision.applied and draft.could_apply_later(proposal):
+        if decision is not None and proposal.kind == "recover":
+            self._recoveries.drop(proposal.shard, proposer)
+        if decision is not None and not decision.applied and draft.could_apply_later(proposal):
             remember(self._refused, proposal.nonce, _REFUSED_MAX)
         return decision
 
@@ -323,6 +298,30 @@ class Coordinator:
         if proposal.kind != "recover" or malformed(proposal, len(draft.shards)):
             return NO_CLAIMS
         return self._recoveries.standing(proposal.shard, draft.shards[proposal.shard], draft.actors)
+
+    def _note(self, claim: Claim) -> None:
+        self._recoveries.note(claim)
+        self._claimed.add(claim.proposal.shard)
+
+    def _answer_claims(self, now_ns: int, draft: Draft) -> list[tuple[int, CoordinatorReply]]:
+        """Decide the best claims that no longer wait, so that they need not be made again."""
+        shards, self._claimed = sorted(self._claimed), set()
+        heard = self._hearing.progress(now_ns)
+        if heard != self._heard or draft.actors != self.map.actors:
+            self._heard = heard
+            shards = sorted(self._recoveries.shards)
+        answers: list[tuple[int, CoordinatorReply]] = []
+        for claim, standing in self._recoveries.best(shards, draft.shards, draft.actors):
+            proposal = claim.proposal
+            if self._holds_back(now_ns, draft, proposal):
+                continue
+            if self._subscribed.get(claim.connection) != claim.claimant:
+                continue  # it claims again once it is back
+            decision = draft.propose(claim.claimant, proposal, standing)
+            if decision is not None:
+                self._recoveries.drop(proposal.shard, claim.claimant)
+                answers.append((claim.connection, Decided(claim.request_id, (decision,))))
+        return answers
 
     def _bury(self, incarnations: Iterable[bytes]) -> None:
         for incarnation in incarnations:

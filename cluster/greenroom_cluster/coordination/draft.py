@@ -254,6 +254,14 @@ class Draft:
             )
         return Decision(proposal.shard, proposal.nonce, verdict.applied, verdict.reason)
 
+    def is_claim(self, claimant: bytes, proposal: Proposal) -> bool:
+        """Whether a proposal to recover a shard would apply if others were not awaited."""
+        if proposal.kind != "recover" or malformed(proposal, len(self.shards)):
+            return False
+        claims = {claimant: proposal.last}
+        verdict = decide(Situation(self.shards[proposal.shard], claimant, proposal, self.actors, claims))
+        return verdict.waits or verdict.entry is not None
+
     def _count(self, proposer: bytes, proposal: Proposal) -> None:
         """Raise the floors of the directories that count from now on."""
         counting = {proposer, proposal.primary, *proposal.backups}

@@ -71,6 +71,10 @@ class Hearing:
             self._members = ()
         return self._proven
 
+    def progress(self, now_ns: int) -> tuple[int, int, bool]:
+        """Return what changes whenever a proposal that was held back may no longer be."""
+        return len(self._unheard), len(self._unheard_nodes), now_ns >= self._settled_ns
+
     def holds_back(self, now_ns: int, shard: int, kind: str, actors: Mapping[bytes, ActorEntry]) -> bool:
         """Whether a proposal of that kind must wait; `actors` are those of the present map."""
         if self._proven:

@@ -4,13 +4,16 @@ The heir of a member is the running incarnation in the directory that the member
 says how far the log of the shard goes on its disk. Which log is the longest shows only once all have said it,
 so the shard waits for the heirs of all members that kept something, until an operator gives a directory up.
 A claim stands while its claimant is up and the shard's epoch is the one that it names; claims are not on
-disk, for claimants repeat them.
+disk, for claimants repeat them. The best one is answered as soon as the last that was awaited has come.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
+import msgspec
+
 from greenroom.cluster_map import ActorEntry, ShardEntry
+from greenroom_cluster.coordination.messages import Proposal
 
 Last: TypeAlias = tuple[int, int]
 """Epoch and number of the last record of a log. The epoch decides: a later one has superseded the tails of
@@ -60,15 +63,33 @@ def best_claimant(
     return max(ranked)[2] if ranked else None
 
 
+class Claim(msgspec.Struct, frozen=True):
+    """A proposal to recover a shard that waits for its answer: from whom, and under what it is answered."""
+
+    claimant: bytes
+    proposal: Proposal
+    connection: int
+    request_id: int
+
+
 class Recoveries:
     """The claims made to one run of a coordinator, by shard and claimant."""
 
     def __init__(self) -> None:
-        self._claims: dict[int, dict[bytes, tuple[int, Last]]] = {}
+        self._claims: dict[int, dict[bytes, Claim]] = {}
 
-    def note(self, shard: int, claimant: bytes, epoch: int, last: Last) -> None:
-        """Note a claim that was not refused."""
-        self._claims.setdefault(shard, {})[claimant] = (epoch, last)
+    def note(self, claim: Claim) -> None:
+        """Note a claim that was not refused, in the place of the claimant's former one."""
+        self._claims.setdefault(claim.proposal.shard, {})[claim.claimant] = claim
+
+    def drop(self, shard: int, claimant: bytes) -> None:
+        """Forget a claim that was answered; its claimant may ask for something else now."""
+        self._claims.get(shard, {}).pop(claimant, None)
+
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """The shards that were claimed."""
+        return tuple(self._claims)
 
     def standing(
         self, shard: int, entry: ShardEntry, actors: Mapping[bytes, ActorEntry]
@@ -78,12 +99,23 @@ class Recoveries:
         if claims is None:
             return {}
         standing = {
-            claimant: (epoch, last)
-            for claimant, (epoch, last) in claims.items()
-            if epoch == entry.epoch and is_heir(claimant, entry, actors)
+            claimant: claim
+            for claimant, claim in claims.items()
+            if claim.proposal.epoch == entry.epoch and is_heir(claimant, entry, actors)
         }
         if standing:
             self._claims[shard] = standing
         else:
             del self._claims[shard]
-        return {claimant: last for claimant, (_, last) in standing.items()}
+        return {claimant: claim.proposal.last for claimant, claim in standing.items()}
+
+    def best(
+        self, shards: Iterable[int], entries: list[ShardEntry], actors: Mapping[bytes, ActorEntry]
+    ) -> Iterator[tuple[Claim, dict[bytes, Last]]]:
+        """Yield the best claim on each of these shards, with all that stand, if none is awaited any more."""
+        for shard in shards:
+            entry = entries[shard]
+            standing = self.standing(shard, entry, actors)
+            best = best_claimant(entry, actors, standing)
+            if best is not None and not unclaimed(entry, actors, standing):
+                yield self._claims[shard][best], standing

@@ -13,14 +13,8 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap, MapDelta
 from greenroom.errors import InvariantError
-from greenroom_cluster.coordination.coordinator import (
-    ConnectionClosed,
-    Coordinator,
-    CoordinatorSettings,
-    Incoming,
-    Outcome,
-    Response,
-)
+from greenroom_cluster.coordination.coordinator import Coordinator, CoordinatorSettings
+from greenroom_cluster.coordination.exchange import ConnectionClosed, Incoming, Outcome, Response
 from greenroom_cluster.coordination.genesis import renumbered
 from greenroom_cluster.coordination.inquiry import Inquiry
 from greenroom_cluster.coordination.messages import CoordinatorReply, Handled

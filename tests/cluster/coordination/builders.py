@@ -7,13 +7,8 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
 from greenroom_cluster.coordination import messages as m
-from greenroom_cluster.coordination.coordinator import (
-    ConnectionClosed,
-    Coordinator,
-    CoordinatorSettings,
-    Incoming,
-    Outcome,
-)
+from greenroom_cluster.coordination.coordinator import Coordinator, CoordinatorSettings
+from greenroom_cluster.coordination.exchange import ConnectionClosed, Incoming, Outcome
 from greenroom_cluster.coordination.genesis import first_map
 
 SECOND = 1_000_000_000

@@ -7,7 +7,7 @@ from greenroom import wire
 from greenroom.cluster_map import ClusterMap, NodeEntry
 from greenroom.deadlines import NEVER_NS
 from greenroom_cluster.coordination import messages as m
-from greenroom_cluster.coordination.coordinator import Incoming
+from greenroom_cluster.coordination.exchange import Incoming
 from tests.cluster.coordination.builders import SECOND, Desk, actor, cluster, inc, node, nonce, shard
 
 A, B, C = inc("a"), inc("b"), inc("c")

@@ -8,7 +8,8 @@ import pytest
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap, ShardEntry
 from greenroom_cluster.coordination import messages as m
-from greenroom_cluster.coordination.coordinator import Coordinator, CoordinatorSettings, Incoming
+from greenroom_cluster.coordination.coordinator import Coordinator, CoordinatorSettings
+from greenroom_cluster.coordination.exchange import Incoming
 from greenroom_cluster.coordination.genesis import first_map
 from greenroom_cluster.coordination.rules import begin_lineage
 from tests.cluster.coordination.builders import SECOND, actor, node
@@ -31,6 +32,7 @@ class Run:
         self.refused: set[bytes] = set()
         self.sent: list[tuple[bytes, m.Proposal]] = []
         self.dead: set[bytes] = set()
+        self.connections: dict[bytes, int] = {}
         self.published = (1, 1)
         self.start()
 
@@ -47,7 +49,8 @@ class Run:
 
     def send(self, sender: bytes, message: object) -> None:
         """Ask; the coordinator may die before it persists, or after that but before anyone hears of it."""
-        batch = [Incoming(1, sender, wire.Subscribe(0, 0)), Incoming(1, sender, message)]
+        number = self.connections.setdefault(sender, len(self.connections) + 1)
+        batch = [Incoming(number, sender, wire.Subscribe(0, 0)), Incoming(number, sender, message)]
         outcome = self.coordinator.decide(self.now_ns, batch)
         fate = self.chance.random()
         if fate < 0.03:

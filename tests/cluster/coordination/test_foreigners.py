@@ -9,7 +9,7 @@ from greenroom import wire
 from greenroom.errors import UsageError
 from greenroom_cluster.coordination import messages as m
 from greenroom_cluster.coordination.claims import HOLD_SECONDS
-from greenroom_cluster.coordination.coordinator import Incoming
+from greenroom_cluster.coordination.exchange import Incoming
 from greenroom_cluster.coordination.genesis import ClusterOptions, first_map, identified, starting_map
 from tests.cluster.coordination.builders import Desk, actor, cluster, inc, node, nonce, shard
 
