@@ -15,6 +15,7 @@ from greenroom.dialog.map_follower import MapFollower
 from greenroom.dialog.runner import DialogRunner
 from greenroom.silence import Silence
 from greenroom_cluster.coordination import foreigners
+from greenroom_cluster.coordination.claims import Claims
 from greenroom_cluster.coordination.coordinator import Coordinator
 from greenroom_cluster.coordination.draft import Draft
 from greenroom_cluster.coordination.exchange import ConnectionClosed
@@ -27,6 +28,7 @@ from simulations.mutants.patching import Patches, mutant
 from simulations.mutants.stories import (
     ANEW,
     HANGS,
+    JUMPED_BACK,
     LOST_WITH_SUPERVISORS,
     RESTORED,
     RESTORED_LONG,
@@ -213,6 +215,19 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     """A map that is newer by its version is followed, although its shards have gone back."""
     patches.set(ClusterMap, "continues", ClusterMap.newer_than)
+
+
+@mutant("dismisses who is ahead by a version alone", plan=JUMPED_BACK)
+def _(patches: Patches) -> None:
+    """A peer that is ahead by its version alone is turned away for as long as no node shows such a map."""
+    original = Claims.note
+
+    def note(self, now_ns, sender, known, epochs, ours):
+        claimed = original(self, now_ns, sender, known, epochs, ours)
+        self._counted = 0
+        return claimed
+
+    patches.set(Claims, "note", note)
 
 
 @mutant("calls a lost request not applied")

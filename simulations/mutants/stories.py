@@ -321,6 +321,16 @@ RESTORED_LONG = msgspec.structs.replace(
 )
 """The same, but the copy stays in use until all are connected, under versions that it has counted on."""
 
+JUMPED_BACK = msgspec.structs.replace(
+    RESTORED_LONG,
+    seconds=18.0,
+    faults=(*RESTORED_LONG.faults, Fault(11000, "jump wall clock", "coordinator", amount=-20.0)),
+)
+"""The same, but the newest directory is put back under a clock that went back meanwhile.
+
+So the versions that the copy has given out are beyond those of the newest map, and one actor alone has them.
+"""
+
 UNANSWERED = Plan(
     seed=0,
     nodes=2,

@@ -6,6 +6,8 @@ no map from this run, then a version that this run has reached since its start i
 coordinator may have made other decisions under that version.
 """
 
+from collections.abc import Iterable
+
 from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.coordination.bounds import LINEAGE_MAX, VERSION_MAX, map_objection
 
@@ -28,6 +30,7 @@ class Claims:
         self._claimants: dict[bytes, None] = {}
         self._ask_due_ns = 0
         self._tell_due_ns = 0
+        self._counted = 0
         self.latest: tuple[int, int] | None = None
         self.made_ns = 0
 
@@ -48,6 +51,8 @@ class Claims:
             return False
         remember(self._claimants, sender, _SENDERS_MAX)
         self.latest, self.made_ns = known, now_ns
+        if known[0] == ours.lineage and 0 < len(epochs) <= ours.shard_count and not ahead:
+            self._counted = max(self._counted, known[1] if can_skip_to(known[1], ours) else 0)
         return True
 
     def note_foreign(self, now_ns: int, known: tuple[int, int]) -> None:
@@ -65,22 +70,46 @@ class Claims:
         self._ask_due_ns = now_ns + round(ASK_SECONDS * 1e9)
         return True
 
-    def refute(self, version: int) -> None:
-        """Note that we know all decisions up to this version, so that it is no longer a claim."""
-        self.latest = None
+    def newest(self, ours: ClusterMap, shown: Iterable[ClusterMap]) -> int:
+        """Return the latest version that nodes show or peers name without a decision beyond ours; 0: none."""
+        versions = [each.version for each in shown if each.lineage == ours.lineage]
+        if versions:  # else no node was heard, and each may have a later map
+            versions.append(self._counted)
+        return max((each for each in versions if can_skip_to(each, ours)), default=0)
+
+    def refute(self, now_ns: int, version: int) -> tuple[str, ...]:
+        """Note that we know all decisions up to this version, so that it is no longer a claim.
+
+        Return a warning about it, at most once a minute.
+        """
+        self.latest, self._counted = None, 0
         self._since = max(self._since, (self._since[0], version))
+        return self._told(
+            now_ns,
+            f"map version {version} is in use, and no shard is ahead in it: this map goes on after it",
+        )
 
     def dismiss(self, now_ns: int, answered: int) -> tuple[str, ...]:
         """Note that no node gave a later map; return a warning about the claim, at most once a minute."""
-        claimed, self.latest = self.latest, None
-        if claimed is None or now_ns < self._tell_due_ns:
+        claimed, self.latest, self._counted = self.latest, None, 0
+        if claimed is None:
+            return ()
+        return self._told(
+            now_ns,
+            f"a peer claims to know a later map (lineage {claimed[0]}, version {claimed[1]}) than ours: "
+            f"none of the {answered} nodes that answered has one, so the claim is ignored",
+        )
+
+    def _told(self, now_ns: int, warning: str) -> tuple[str, ...]:
+        if now_ns < self._tell_due_ns:
             return ()
         self._tell_due_ns = now_ns + round(TELL_SECONDS * 1e9)
-        told = (
-            f"a peer claims to know a later map (lineage {claimed[0]}, version {claimed[1]}) than ours: "
-            f"none of the {answered} nodes that answered has one, so the claim is ignored"
-        )
-        return (told,)
+        return (warning,)
+
+
+def can_skip_to(version: int, ours: ClusterMap) -> bool:
+    """Whether our versions may continue after this one."""
+    return ours.version < version <= ours.version + VERSIONS_SKIPPED_MAX
 
 
 def is_of_this_cluster(ours: ClusterMap, shown: ClusterMap) -> bool:

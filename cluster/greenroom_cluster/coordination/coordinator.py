@@ -37,7 +37,6 @@ from greenroom.deadlines import NEVER_NS
 from greenroom_cluster.coordination.claims import (
     ASKED_MAX,
     HOLD_SECONDS,
-    VERSIONS_SKIPPED_MAX,
     Claims,
     is_later,
     is_of_this_cluster,
@@ -377,7 +376,7 @@ class Coordinator:
 
         A map of a later lineage, or with a later epoch of any shard, ends this run. A map that is newer by
         its version alone holds no decision that this one lacks: an older copy was in use for a while, or this
-        is one. Versions continue after it, so that its holders follow again.
+        is one. Versions continue after it, so that its holders follow again, also if none of them is a node.
         """
         if self._older:
             return Outcome()
@@ -386,15 +385,11 @@ class Coordinator:
             if is_later(self.map, shown):
                 self._older = why_older(self.map, shown.lineage, shown.version)
                 return Outcome(warnings=(self._older,))
-        newest = max((each.version for each in found if each.lineage == self.map.lineage), default=0)
-        if not self.map.version < newest <= self.map.version + VERSIONS_SKIPPED_MAX:
+        if not (newest := self._claims.newest(self.map, found)):
             return Outcome(warnings=self._claims.dismiss(now_ns, len(found)))
-        self._claims.refute(newest)
+        told = self._claims.refute(now_ns, newest)
         before, self.map = self.map, msgspec.structs.replace(self.map, version=newest + 1)
-        told = (
-            f"a node has map version {newest}, in which no shard is ahead of this map, which goes on after it"
-        )
-        return Outcome(self.map, delta_between(before, self.map), warnings=(told,))
+        return Outcome(self.map, delta_between(before, self.map), warnings=told)
 
     def _hear(self, now_ns: int, batch: Sequence[Incoming]) -> tuple[str, ...]:
         """Note which maps the peers of a batch know, before anything of it is decided."""
