@@ -101,7 +101,7 @@ async def test_shards_wait_for_a_damaged_directory_until_it_is_given_up(tmp_path
     (damaged / "identity").write_bytes(b"?")
     async with again(tmp_path) as cluster:
         await until(cluster, waiting_for("n2"))
-        assert list((damaged / "damaged").glob("log-*.db"))
+        assert list((damaged / "damaged").glob("log-*.log"))
         await forget_node_at(cluster.coordinator_address, SETTINGS.cluster, "n2")
         await all_there(cluster, ids)
 

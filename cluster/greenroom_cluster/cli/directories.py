@@ -1,6 +1,5 @@
 """The commands about what actors keep on disk: inspect, adopt-directory. They need no running cluster."""
 
-import sqlite3
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,8 +67,5 @@ def adopt(directory: _Directory) -> None:
 def _read(work: Any, path: Path) -> Any:
     try:
         return work(path)
-    except (OSError, sqlite3.Error) as error:
-        raise GreenroomError(
-            f"{path} cannot be read ({error}): run this as its owner, with room in the directory for "
-            "temporary files (TMPDIR)"
-        ) from error
+    except OSError as error:
+        raise GreenroomError(f"{path} cannot be read ({error}): run this as its owner") from error

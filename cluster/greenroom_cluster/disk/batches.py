@@ -5,14 +5,18 @@ that was synced when it was written. So an end that was torn by a crash differs 
 never synced was never acknowledged, and may be missing; one that a later batch or the note of the latest sync
 calls synced must be there, whole.
 
-    magic      4 bytes, b"GRB1"
+    mark       8 bytes, those of the segment
+    length     4 bytes, of the body
     number     8 bytes, from 1
     synced     8 bytes, the newest batch that was on stable storage
-    checksum   4 bytes, CRC-32 of number, synced and body
+    body sum   4 bytes, CRC-32 of the body
+    head sum   4 bytes, CRC-32 of all before it
     body
 
-No engine tells the two apart by itself: SQLite's write-ahead log, LevelDB and RocksDB (in its default mode)
-end without a word at the first bad record.
+The mark is random, and each segment has its own. What follows a bad batch is found by it: nothing that
+somebody stores in a session passes for a batch, nor does what a file held before.
+
+Other logs end without a word at the first bad record: SQLite's, LevelDB's and RocksDB's in its default mode.
 """
 
 import struct
@@ -23,10 +27,10 @@ import msgspec
 
 from greenroom.errors import GreenroomError
 
-_MAGIC = b"GRB1"
-_HEADER = struct.Struct(">4sQQI")
-_NUMBERS = struct.Struct(">QQ")
-HEADER_BYTES = _HEADER.size
+MARK_BYTES = 8
+_HEAD = struct.Struct(">8sIQQI")
+_SUM = struct.Struct(">I")
+HEADER_BYTES = _HEAD.size + _SUM.size
 
 
 class DamagedError(GreenroomError):
@@ -41,56 +45,81 @@ class Batch(msgspec.Struct, frozen=True):
     body: bytes
 
 
-def encode_batch(batch: Batch) -> bytes:
-    """Return the bytes of a batch, header first."""
-    return _HEADER.pack(_MAGIC, batch.number, batch.synced, _checksum(batch)) + batch.body
+def encode_batch(batch: Batch, mark: bytes) -> bytes:
+    """Return the bytes of a batch in the segment with that mark."""
+    body = batch.body
+    head = _HEAD.pack(mark, len(body), batch.number, batch.synced, zlib.crc32(body))
+    return b"".join((head, _SUM.pack(zlib.crc32(head)), body))
 
 
-def decode_batch(data: bytes) -> Batch | None:
-    """Return the batch in these bytes, or None if they are not what `encode_batch` returned."""
-    if len(data) < HEADER_BYTES:
+def decode_batch(data: bytes, place: int, mark: bytes) -> Batch | None:
+    """Return the batch at this place, or None if there is none that `encode_batch` returned."""
+    begin = place + HEADER_BYTES
+    if not data.startswith(mark, place) or len(data) < begin:
         return None
-    magic, number, synced, checksum = _HEADER.unpack_from(data)
-    batch = Batch(number, synced, data[HEADER_BYTES:])
-    if magic != _MAGIC or checksum != _checksum(batch):
+    _, length, number, synced, body_sum = _HEAD.unpack_from(data, place)
+    (head_sum,) = _SUM.unpack_from(data, place + _HEAD.size)
+    # The head first: what it says of the length is not believed before.
+    if head_sum != zlib.crc32(data[place : place + _HEAD.size]):
         return None
-    return batch
+    body = data[begin : begin + length]
+    if len(body) < length or body_sum != zlib.crc32(body):
+        return None
+    return Batch(number, synced, body)
 
 
-def believable(found: Iterable[tuple[int, bytes]], first: int, noted: int) -> list[Batch]:
+def found_batches(data: bytes, place: int, mark: bytes) -> Iterator[Batch | None]:
+    """Yield the whole batches from a place on, and None for what stands between or behind them and is none.
+
+    Zeros at the end are what nothing was written to yet.
+    """
+    while True:
+        batch = decode_batch(data, place, mark)
+        if batch is not None:
+            yield batch
+            place += HEADER_BYTES + len(batch.body)
+            continue
+        following = data.find(mark, place + 1)
+        if following < 0:
+            if data[place:].strip(b"\0"):
+                yield None
+            return
+        yield None
+        place = following
+
+
+def believable(found: Iterable[Batch | None], first: int, noted: int) -> list[Batch]:
     """Return the batches that may be believed of those found, numbered from `first` on.
 
-    `found` are (number, bytes) by number; `noted` is the newest batch that something else calls synced. What
-    follows the first batch that is missing or bad is cut off if none of it can have been synced.
+    `noted` is the newest batch that something else calls synced. What follows the first batch that is missing
+    or bad is cut off if none of it can have been synced.
 
     Raises DamagedError if a batch that was synced is missing or bad.
     """
     whole: list[Batch] = []
     synced, ends = noted, False
-    for number, data in found:
-        batch = decode_batch(data)
-        if batch is not None and batch.number == number:
-            synced = max(synced, batch.synced)
-            ends = ends or number != first + len(whole)
-            if not ends:
-                whole.append(batch)
-        else:
+    for batch in found:
+        if batch is None:
             ends = True
+            continue
+        synced = max(synced, batch.synced)
+        ends = ends or batch.number != first + len(whole)
+        if not ends:
+            whole.append(batch)
     last = first + len(whole) - 1
     if synced > last:
         raise DamagedError(f"batch {last + 1} is missing or damaged, and batches up to {synced} were synced")
     return whole
 
 
-def sealed(found: Iterable[tuple[int, bytes]], first: int, last: int) -> Iterator[Batch]:
+def sealed(found: Iterable[Batch | None], first: int, last: int) -> Iterator[Batch]:
     """Yield the batches from `first` to `last`, all of which were synced, one by one.
 
     Raises DamagedError at the first that is missing or bad, or if there are more.
     """
     expected = first
-    for number, data in found:
-        batch = decode_batch(data)
-        if batch is None or not batch.number == number == expected <= last:
+    for batch in found:
+        if batch is None or not batch.number == expected <= last:
             break
         yield batch
         expected += 1
@@ -98,7 +127,3 @@ def sealed(found: Iterable[tuple[int, bytes]], first: int, last: int) -> Iterato
         if expected == last + 1:
             return
     raise DamagedError(f"batch {expected} is missing or damaged, and batches up to {last} were synced")
-
-
-def _checksum(batch: Batch) -> int:
-    return zlib.crc32(batch.body, zlib.crc32(_NUMBERS.pack(batch.number, batch.synced)))

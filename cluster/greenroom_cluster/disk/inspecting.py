@@ -1,10 +1,5 @@
-"""What an actor's directory holds, for an operator. Nothing in it is changed.
+"""What an actor's directory holds, for an operator. Nothing in it is changed."""
 
-SQLite changes a file that it reads, if its write-ahead log is there. So it is given copies of the segments.
-"""
-
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +11,7 @@ from greenroom_cluster.disk.batches import Batch, DamagedError, believable, seal
 from greenroom_cluster.disk.directory import Place, is_locked, read_identity
 from greenroom_cluster.disk.journal import entries_of, found_segments, noted
 from greenroom_cluster.disk.replay import DiskCopy, Replay
-from greenroom_cluster.disk.segment import read_segment, segment_bytes
+from greenroom_cluster.disk.segment import read_segment
 
 _PATTERNS = ("identity", "actors/*/identity", "nodes/*/actors/*/identity")
 _ATTEMPTS = 5
@@ -120,7 +115,7 @@ def inspect_directory(path: Path) -> KeptDirectory:
         place=None if identity is None else identity.place,
         incarnations=() if identity is None else tuple(each.hex() for each in identity.incarnations),
         mark=mark,
-        stored_bytes=sum(segment_bytes(found.path) for found in found_segments(path)),
+        stored_bytes=sum(found.path.stat().st_size for found in found_segments(path)),
         in_use=in_use,
         moved="" if identity is None else Place.of(path).moved_from(identity.place),
         damage=damage,
@@ -142,23 +137,17 @@ def _replayed(path: Path) -> tuple[int, Replay, str]:
 
 
 def _batches(path: Path) -> Iterator[Batch]:
-    """Yield what is to be believed, from copies of the segments."""
+    """Yield what is to be believed."""
     note = b""
     with suppress(FileNotFoundError):
         note = (path / "synced").read_bytes()
     segments = found_segments(path)
-    with tempfile.TemporaryDirectory(prefix="greenroom-inspect-") as folder:
-        copy = Path(folder) / "log.db"
-        for found, follower in zip(segments, [*segments[1:], None], strict=True):
-            for suffix in ("", "-wal", "-shm"):
-                copy.with_name(copy.name + suffix).unlink(missing_ok=True)
-                source = found.path.with_name(found.path.name + suffix)
-                if suffix != "-shm" and source.exists():
-                    shutil.copyfile(source, copy.with_name(copy.name + suffix))
-            if follower is None:
-                yield from believable(read_segment(copy), found.first, noted(note))
-            else:
-                yield from sealed(read_segment(copy), found.first, follower.first - 1)
+    for found, follower in zip(segments, [*segments[1:], None], strict=True):
+        batches = read_segment(found.path, found.first)
+        if follower is None:
+            yield from believable(batches, found.first, noted(note))
+        else:
+            yield from sealed(batches, found.first, follower.first - 1)
 
 
 def _kept(copy: DiskCopy) -> KeptShard:

@@ -1,6 +1,6 @@
 """The log of one actor slot on disk: segments of batches, of which the newest is written.
 
-    log-<number>-<copy>.db      a segment; the number is that of its first batch
+    log-<number>-<copy>.log     a segment; the number is that of its first batch
     synced                      the newest batch known to be on stable storage; a hint, itself never synced
 
 Opening writes the newest segment anew, as its next copy, and syncs that before anything is told of what was
@@ -9,26 +9,25 @@ synced, and after a failed sync pages that no later sync will write. It adds no 
 newest tells a directory from a copy made before, and must not rise by opening that again and again.
 """
 
+import mmap
 import os
-import sqlite3
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 from typing import NamedTuple
 
 import msgspec
 
-from greenroom.errors import GreenroomError
-from greenroom_cluster.disk.batches import Batch, DamagedError, believable, encode_batch, sealed
+from greenroom.errors import GreenroomError, UsageError
+from greenroom_cluster.disk.batches import Batch, DamagedError, believable, sealed
 from greenroom_cluster.disk.directory import Directory
 from greenroom_cluster.disk.entries import Entry, decode_entries, encode_entries
-from greenroom_cluster.disk.segment import Segment, read_segment, remove_segment, segment_bytes
+from greenroom_cluster.disk.segment import Segment, read_segment
 from greenroom_cluster.lasting_files import sync_directory
 
-SEGMENT_BYTES = 64 << 20
+SEGMENT_BYTES = 16 << 20
 _NOTE = struct.Struct(">QI")
 
 
@@ -63,14 +62,11 @@ class Journal:
         self._syncs = syncs
         self._segment_bytes = segment_bytes
         self._failure = ""
-        self._sealing: Thread | None = None
         self._sealed_bytes = 0
         self._closed = False
-        self._note = -1
+        self._note: mmap.mmap | None = None
         try:
             with self._final():
-                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-                self._note = os.open(self.directory / "synced", flags, 0o600)
                 self._open()
         except BaseException:
             self._release()
@@ -79,18 +75,18 @@ class Journal:
     def _open(self) -> None:
         segments = found_segments(self.directory)
         counting = {found.path for found in segments}
-        for path in self.directory.glob("log-*.db"):
+        for path in self.directory.glob("log-*.log"):
             if path not in counting:
-                remove_segment(path)
+                path.unlink()
+        self._note, synced = opened_note(self.directory / "synced")
         self.appended = self.synced = 0
         if segments:
             newest = segments.pop()
-            synced = noted(os.pread(self._note, _NOTE.size, 0))
-            tail = believable(read_segment(newest.path), newest.first, synced)
+            tail = believable(read_segment(newest.path, newest.first), newest.first, synced)
             self.appended = self.synced = newest.first + len(tail) - 1
             if tail:
                 segments.append(self._written_anew(newest, tail))
-            remove_segment(newest.path)
+            newest.path.unlink()
         self._sealed = segments
         followers = [found.first for found in segments[1:]] + [self.appended + 1]
         self._unread = [(found, follower - 1) for found, follower in zip(segments, followers, strict=False)]
@@ -105,22 +101,26 @@ class Journal:
     def entries(self) -> Iterator[Entry]:
         """Yield what the directory held when it was opened, once, before anything is dropped.
 
-        No more than a batch is in memory at a time. Raises DamagedError if one is missing that was synced, or
-        is none of ours: then nothing that was yielded counts.
+        No more than a segment is in memory at a time. Raises DamagedError if a batch is missing that was
+        synced, or is none of ours: then nothing that was yielded counts.
         """
         unread, self._unread = self._unread, []
         for found, last in unread:
-            for batch in sealed(read_segment(found.path), found.first, last):
+            for batch in sealed(read_segment(found.path, found.first), found.first, last):
                 yield from entries_of(batch)
 
     def append(self, entries: tuple[Entry, ...]) -> int:
         """Write entries as one batch, and return its number."""
         with self._final():
-            self._append(entries)
-            if self._segment.stored_bytes >= self._segment_bytes:
+            number = self.appended + 1
+            self._segment.append(Batch(number, self.synced, encode_entries(entries)))
+            self.appended = number
+            if self._syncs:
                 self._sync()
-                self._seal_behind()
-        return self.appended
+            if self._segment.used_bytes >= self._segment_bytes:
+                self._sync()
+                self._begin_next()
+        return number
 
     def sync(self) -> None:
         """Wait until all that was appended is on stable storage."""
@@ -130,13 +130,12 @@ class Journal:
     def drop_before(self, number: int) -> None:
         """Delete the segments that hold no batch from this one on."""
         with self._final():
-            self._wait_sealed()
             before = len(self._sealed)
             while self._sealed:
                 follower = self._sealed[1].first if len(self._sealed) > 1 else self._segment.first
                 if follower > number:
                     break
-                remove_segment(self._sealed.pop(0).path)
+                self._sealed.pop(0).path.unlink()
             if len(self._sealed) < before:
                 sync_directory(self.directory)
                 self._weigh()
@@ -145,25 +144,15 @@ class Journal:
         """Seal what was written, and close the directory; closing twice is fine."""
         if self._closed:
             return
-        self._wait_sealed()
         try:
             if self._failure:
                 self._segment.abandon()
             else:
                 with self._final():
+                    self._sync()
                     self._segment.seal()
-                    self.synced = self.appended
-                    self._note_synced()
         finally:
             self._release()
-
-    def _append(self, entries: tuple[Entry, ...]) -> None:
-        batch = Batch(self.appended + 1, self.synced, encode_entries(entries))
-        self._segment.append(batch.number, encode_batch(batch))
-        self.appended = batch.number
-        if self._syncs:
-            self.synced = batch.number
-            self._note_synced()
 
     def _sync(self) -> None:
         if self.synced < self.appended:
@@ -173,8 +162,8 @@ class Journal:
 
     def _note_synced(self) -> None:
         """Write down what is synced: without that, losing the very last batches looks like a torn end."""
-        numbers = struct.pack(">Q", self.synced)
-        os.pwrite(self._note, _NOTE.pack(self.synced, zlib.crc32(numbers)), 0)
+        assert self._note is not None
+        self._note[:] = _noting(self.synced)
 
     @contextmanager
     def _final(self) -> Iterator[None]:
@@ -183,17 +172,18 @@ class Journal:
             raise DiskFailedError(self._failure)
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except OSError as error:
             self._fail(error)
             raise DiskFailedError(self._failure) from error
 
     def _written_anew(self, found: Found, tail: Sequence[Batch]) -> Found:
         """Write what is believed of a segment as its next copy, which counts from when its name is synced."""
         copy = Found(found.first, found.copy + 1, _path(self.directory, found.first, found.copy + 1))
-        fresh = self.directory / "next.db"
-        remove_segment(fresh)
+        fresh = self.directory / "next.log"
+        fresh.unlink(missing_ok=True)
         segment = Segment(fresh, found.first)
-        segment.append_all((batch.number, encode_batch(batch)) for batch in tail)
+        segment.append_all(tail)
+        segment.sync()
         segment.seal()
         fresh.rename(copy.path)
         sync_directory(self.directory)
@@ -201,43 +191,29 @@ class Journal:
 
     def _begun(self) -> Segment:
         first = self.appended + 1
-        segment = Segment(_path(self.directory, first, 0), first, syncs=self._syncs)
+        segment = Segment(_path(self.directory, first, 0), first)
         sync_directory(self.directory)
         return segment
 
-    def _seal_behind(self) -> None:
-        """Go on in the next segment, and seal the full one meanwhile: that takes long."""
-        self._wait_sealed()
+    def _begin_next(self) -> None:
+        """Go on in the next segment; all of this one is synced."""
         full = self._segment
+        full.seal()
         self._sealed.append(Found(full.first, 0, full.path))
         self._weigh()
         self._segment = self._begun()
-        self._sealing = Thread(target=self._seal, args=(full,), name="sealing", daemon=True)
-        self._sealing.start()
-
-    def _seal(self, full: Segment) -> None:
-        try:
-            full.seal()
-            self._weigh()
-        except (sqlite3.Error, OSError) as error:
-            self._fail(error)
-
-    def _wait_sealed(self) -> None:
-        if self._sealing is not None:
-            self._sealing.join()
-            self._sealing = None
 
     def _weigh(self) -> None:
-        self._sealed_bytes = sum(segment_bytes(found.path) for found in self._sealed)
+        self._sealed_bytes = sum(found.path.stat().st_size for found in self._sealed)
 
     def _release(self) -> None:
         self._closed = True
-        if self._note >= 0:
-            os.close(self._note)
-            self._note = -1
+        if self._note is not None:
+            self._note.close()
+            self._note = None
         self._owned.close()
 
-    def _fail(self, error: sqlite3.Error | OSError) -> None:
+    def _fail(self, error: OSError) -> None:
         self._failure = (
             f"writing to {self.directory} failed ({error}): this actor ends, and the other copy of its "
             "sessions serves them; see that the disk is writable and has room"
@@ -245,12 +221,33 @@ class Journal:
 
 
 def found_segments(directory: Path) -> list[Found]:
-    """Return the segments in a directory in their order; of several copies of one the newest counts."""
+    """Return the segments in a directory in their order; of several copies of one the newest counts.
+
+    Raises UsageError if the log has the format of a database, which was never released.
+    """
+    if any(directory.glob("log-*.db")):
+        raise UsageError(
+            f"the log in the directory {directory} is an SQLite database, as a greenroom under development "
+            "wrote it, and is not read: start the greenroom that wrote it, or choose an empty directory with "
+            "--data-dir (GREENROOM_DATA_DIR)"
+        )
     by_first: dict[int, Found] = {}
-    for path in sorted(directory.glob("log-*.db")):
+    for path in sorted(directory.glob("log-*.log")):
         _, first, copy = path.stem.split("-")
         by_first[int(first)] = Found(int(first), int(copy), path)
     return [by_first[first] for first in sorted(by_first)]
+
+
+def opened_note(path: Path) -> tuple[mmap.mmap, int]:
+    """Return the file `synced` in memory, to be written without a call, and what it says now."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        content = os.pread(file, _NOTE.size, 0)
+        if len(content) < _NOTE.size:
+            os.pwrite(file, _noting(0), 0)
+        return mmap.mmap(file, _NOTE.size), noted(content)
+    finally:
+        os.close(file)
 
 
 def noted(note: bytes) -> int:
@@ -259,6 +256,10 @@ def noted(note: bytes) -> int:
         return 0
     number, checksum = _NOTE.unpack(note[: _NOTE.size])
     return int(number) if checksum == zlib.crc32(note[:8]) else 0
+
+
+def _noting(number: int) -> bytes:
+    return _NOTE.pack(number, zlib.crc32(struct.pack(">Q", number)))
 
 
 def entries_of(batch: Batch) -> tuple[Entry, ...]:
@@ -270,4 +271,4 @@ def entries_of(batch: Batch) -> tuple[Entry, ...]:
 
 
 def _path(directory: Path, first: int, copy: int) -> Path:
-    return directory / f"log-{first:016d}-{copy:06d}.db"
+    return directory / f"log-{first:016d}-{copy:06d}.log"

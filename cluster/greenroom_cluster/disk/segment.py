@@ -1,117 +1,115 @@
-"""A file of batches: a SQLite database that one connection writes, a row a batch.
+"""A file of batches that one process writes, one after the other; what may be believed, `batches` decides.
 
-SQLite makes a batch atomic and stable, and says when it is; what may be believed of what is read, `batches`
-decides. The connection is the only one: SQLite before 3.51.3 can corrupt a database in WAL mode that two
-connections write. No checkpoint runs while the file is written, so that no batch waits for one: all of it
-stays in the write-ahead log until the segment is sealed.
+    magic      8 bytes, b"GREENLOG"
+    format     2 bytes
+    first      8 bytes, the number of its first batch
+    mark       8 bytes, random; each batch begins with it
+    checksum   4 bytes, CRC-32 of all before it
+    batches
+    zeros
+
+The file grows by zeros ahead of the batches: most syncs then overwrite what is there, and have no new length
+to write as well. The zeros go when it is sealed, or stay, which is as good.
 """
 
 import os
-import sqlite3
+import struct
+import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
 from pathlib import Path
 
-APPLICATION_ID = 0x47524A31
-"""Marks the database as a segment: "GRJ1"."""
+from greenroom.errors import UsageError
+from greenroom_cluster.disk.batches import MARK_BYTES, Batch, DamagedError, encode_batch, found_batches
 
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
-"""A file that is none of SQLite's, or lacks the table, has lost what was there."""
-_CREATE = "CREATE TABLE batch (number INTEGER PRIMARY KEY, data BLOB NOT NULL)"
-_INSERT = "INSERT INTO batch VALUES (?, ?)"
+FORMAT_VERSION = 1
+AHEAD_BYTES = 256 << 10
+_MAGIC = b"GREENLOG"
+_HEADER = struct.Struct(">8sHQ8s")
+_SUM = struct.Struct(">I")
+HEADER_BYTES = _HEADER.size + _SUM.size
 
 
 class Segment:
     """A new segment, for batches from `first` on. Methods block, and one thread at a time may call them.
 
-    With `syncs` a batch is on stable storage once it is appended. Without, it is in the file then, where it
-    survives the end of this process, and on stable storage once `sync` has returned.
+    A batch is in the file once it is appended, where it survives the end of this process, and on stable
+    storage once `sync` has returned. An OSError of any method is final: whether a batch is there is unknown
+    then, and stays so, because the kernel may call the next sync a success without having written the pages
+    of this one (Rebello et al., ATC 2020).
     """
 
-    def __init__(self, path: Path, first: int, *, syncs: bool = True) -> None:
+    def __init__(self, path: Path, first: int) -> None:
         self.path = path
         self.first = first
+        self._mark = os.urandom(MARK_BYTES)
         # Nobody else may read it, not even before the mode is set.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        execute = self._connection.execute
-        execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        execute("PRAGMA journal_mode = WAL")
-        execute("PRAGMA synchronous = FULL")
-        execute("PRAGMA wal_autocheckpoint = 0")
-        execute(_CREATE)
-        if not syncs:
-            # A commit still writes all of its pages to the file, but no longer waits for the disk.
-            execute("PRAGMA synchronous = NORMAL")
-        # From here on, so that an error of any later write back is told to `sync`.
-        self._log = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self.used_bytes = self.stored_bytes = 0
+        """What batches and header take, and what the file does."""
+        head = _HEADER.pack(_MAGIC, FORMAT_VERSION, first, self._mark)
+        try:
+            self._write(head + _SUM.pack(zlib.crc32(head)))
+            # Before any batch, so that a bad header is damage once there are batches.
+            os.fsync(self._file)
+        except OSError:
+            self.abandon()
+            raise
 
-    @property
-    def stored_bytes(self) -> int:
-        """What the segment takes on disk."""
-        return os.fstat(self._log).st_size
+    def append(self, batch: Batch) -> None:
+        """Write a batch."""
+        self._write(encode_batch(batch, self._mark))
 
-    def append(self, number: int, data: bytes) -> None:
-        """Write a batch.
-
-        Raises sqlite3.Error if that failed. Whether it is there is unknown then, and stays so: the kernel may
-        call the next sync a success without having written the pages of this one (Rebello et al., ATC 2020).
-        """
-        self._connection.execute(_INSERT, (number, data))
+    def append_all(self, batches: Iterable[Batch]) -> None:
+        """Write batches in one go."""
+        self._write(b"".join([encode_batch(batch, self._mark) for batch in batches]))
 
     def sync(self) -> None:
-        """Wait until all batches are on stable storage. Raises OSError, which is as final as above."""
-        os.fdatasync(self._log)
-
-    def append_all(self, batches: Iterable[tuple[int, bytes]]) -> None:
-        """Write batches in one go, and wait until all are on stable storage."""
-        self._connection.execute("BEGIN")
-        self._connection.executemany(_INSERT, batches)
-        self._connection.execute("COMMIT")
+        """Wait until all batches are on stable storage."""
+        os.fdatasync(self._file)
 
     def seal(self) -> None:
-        """Move the batches, synced, out of the write-ahead log, and close the file for good."""
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        """Cut off what was not used, and close the file for good; all batches are synced."""
+        os.ftruncate(self._file, self.used_bytes)
         self.abandon()
 
     def abandon(self) -> None:
-        """Close the file as it is."""
-        self._connection.close()
-        if self._log >= 0:
-            os.close(self._log)
-            self._log = -1
+        """Close the file as it is; closing twice is fine."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _write(self, data: bytes) -> None:
+        begin = self.used_bytes
+        end = begin + len(data)
+        if end > self.stored_bytes:
+            data += bytes(AHEAD_BYTES)
+            self.stored_bytes = begin + len(data)
+        written = os.pwrite(self._file, data, begin)
+        while written < len(data):
+            written += os.pwrite(self._file, data[written:], begin + written)
+        self.used_bytes = end
 
 
-def read_segment(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the number and bytes of each batch, by number. Ends early where SQLite finds the file damaged.
+def read_segment(path: Path, first: int) -> Iterator[Batch | None]:
+    """Yield the batches of a segment, and None for what stands between or behind them and is none.
 
-    Raises sqlite3.Error if it cannot be read for another reason: a disk that is full is no damage.
+    Raises DamagedError if the file has lost its header, UsageError if a later release wrote it, OSError.
     """
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.text_factory = bytes
-        try:
-            (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-            if application_id == APPLICATION_ID:
-                for number, data in connection.execute("SELECT number, data FROM batch ORDER BY number"):
-                    # In a damaged page a value may have any type.
-                    yield number, data if isinstance(data, bytes) else b""
-        except UnicodeDecodeError:
-            return  # a name in a damaged table
-        except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF not in _DAMAGE:
-                raise
-
-
-def remove_segment(path: Path) -> None:
-    """Delete a segment and what SQLite keeps beside it; that there is none is fine."""
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def segment_bytes(path: Path) -> int:
-    """Return what a segment takes on disk, its write-ahead log counted."""
-    total = 0
-    for suffix in ("", "-wal"):
-        with suppress(FileNotFoundError):
-            total += path.with_name(path.name + suffix).stat().st_size
-    return total
+    content = path.read_bytes()
+    if len(content) >= HEADER_BYTES:
+        magic, version, begins, mark = _HEADER.unpack_from(content)
+        (checksum,) = _SUM.unpack_from(content, _HEADER.size)
+        if magic == _MAGIC and checksum == zlib.crc32(content[: _HEADER.size]):
+            if version != FORMAT_VERSION:
+                raise UsageError(
+                    f"{path} has format {version}, this greenroom reads format {FORMAT_VERSION}: start the "
+                    "greenroom version that wrote it, or choose an empty directory with --data-dir "
+                    "(GREENROOM_DATA_DIR)"
+                )
+            if begins != first:
+                raise DamagedError(f"the file {path.name} begins with batch {begins}")
+            yield from found_batches(content, HEADER_BYTES, mark)
+            return
+    # A crash may leave a file that has no header yet, and then it has nothing else.
+    if content[HEADER_BYTES:].strip(b"\0"):
+        raise DamagedError(f"the file {path.name} has lost its header")

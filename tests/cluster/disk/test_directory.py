@@ -131,7 +131,7 @@ def test_a_changed_byte_of_the_identity_is_seen(tmp_path: Path, place: int) -> N
 
 def test_a_log_without_an_identity_is_damage(tmp_path: Path) -> None:
     entered(tmp_path / "d")
-    (tmp_path / "d/log-0000000000000001-000000.db").touch()
+    (tmp_path / "d/log-0000000000000001-000000.log").touch()
     (tmp_path / "d/identity").unlink()
     with pytest.raises(DamagedError, match="missing"):
         entered(tmp_path / "d")
@@ -153,7 +153,7 @@ def test_what_is_damaged_is_set_aside_once(tmp_path: Path) -> None:
 def test_a_crash_while_it_is_set_aside_is_made_up_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
 ) -> None:
-    names = {"identity", "synced", "log-0000000000000001-000000.db", "log-0000000000000009-000000.db"}
+    names = {"identity", "synced", "log-0000000000000001-000000.log", "log-0000000000000009-000000.log"}
     former = entered(tmp_path / "d")
     for name in names - {"identity"}:
         (tmp_path / "d" / name).touch()

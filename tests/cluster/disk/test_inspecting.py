@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -78,8 +77,8 @@ def test_what_a_kill_left_is_read_and_left(tmp_path: Path) -> None:
 
 def test_damage_is_told(tmp_path: Path) -> None:
     filled(tmp_path / "d")
-    [log] = (tmp_path / "d").glob("log-*.db")
-    os.truncate(log, 5000)
+    [log] = (tmp_path / "d").glob("log-*.log")
+    os.truncate(log, log.stat().st_size - 1)
     told = inspect_directory(tmp_path / "d")
     assert "synced" in told.damage
     assert "`damaged`" in told.start()
@@ -123,12 +122,21 @@ def test_what_cannot_be_read_is_told_in_a_line(tmp_path: Path, monkeypatch: pyte
     filled(tmp_path / "d")
 
     def fail(*_: object) -> None:
-        raise sqlite3.OperationalError("disk I/O error")
+        raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(inspecting, "read_segment", fail)
     refused = CliRunner().invoke(app, ["inspect", str(tmp_path / "d")])
     assert isinstance(refused.exception, GreenroomError)
-    assert "disk I/O error" in str(refused.exception)
+    assert "Input/output error" in str(refused.exception)
+
+
+def test_a_log_in_a_database_is_told_in_a_line(tmp_path: Path) -> None:
+    filled(tmp_path / "d")
+    [log] = (tmp_path / "d").glob("log-*.log")
+    log.rename(log.with_suffix(".db"))
+    refused = CliRunner().invoke(app, ["inspect", str(tmp_path / "d")])
+    assert isinstance(refused.exception, UsageError)
+    assert "is an SQLite database" in str(refused.exception)
 
 
 def test_a_directory_in_use_is_not_adopted(tmp_path: Path) -> None:

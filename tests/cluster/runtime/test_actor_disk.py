@@ -72,9 +72,9 @@ def test_a_damaged_directory_begins_empty_as_another(tmp_path: Path, what: str) 
     if what == "identity":
         (directory / "identity").write_bytes(b"?")
     elif what == "segment":
-        [log] = directory.glob("log-*.db")
+        [log] = directory.glob("log-*.log")
         content = bytearray(log.read_bytes())
-        content[content.index(b"GRB1") + 20] ^= 1
+        content[-1] ^= 1
         log.write_bytes(content)
     else:
         opened = open_disk(directory)
@@ -86,7 +86,7 @@ def test_a_damaged_directory_begins_empty_as_another(tmp_path: Path, what: str) 
     assert again.standing.directory != before.standing.directory
     told = logs[-2]
     assert (told["event"], told["log_level"], told["slot"]) == ("disk_damaged", "error", "n1/0")
-    assert list((directory / "damaged").glob("log-*.db")), "nothing is deleted"
+    assert list((directory / "damaged").glob("log-*.log")), "nothing is deleted"
     again.journal.append((Based(1, 0, 0, ()), Cut(1, 0)))
     again.journal.close()
     assert list(open_disk(directory).stable.copies) == [1]

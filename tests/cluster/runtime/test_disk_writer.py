@@ -212,7 +212,7 @@ def test_in_interval_mode_a_steady_stream_is_synced_too(tmp_path: Path, told: To
 
 
 def test_old_segments_are_dropped(tmp_path: Path, told: Told) -> None:
-    journal = Journal(Directory(tmp_path / "d"), segment_bytes=30_000)
+    journal = Journal(Directory(tmp_path / "d"), segment_bytes=500)
     writer = DiskWriter(journal, told.tell)
     for position in range(1, 60):
         writer.write([persist(position)])
