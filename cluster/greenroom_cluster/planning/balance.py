@@ -109,22 +109,28 @@ class Board:
 
 def balance(board: Board, replicas: Bounds, primaries: Bounds) -> None:
     """Move replicas, then swap primaries, until loads are within bounds or no step brings them closer."""
-    while _balance_replicas(board, replicas):
+    while _round(board, board.load, replicas, _give, _take):
         pass
-    while _balance_primaries(board, primaries):
+    while _round(board, board.primary_load, primaries, _shed_primary, _gain_primary):
         pass
 
 
-def _balance_replicas(board: Board, bounds: Bounds) -> bool:
-    """Do one round over all slots; return whether anything moved."""
-    moved = False
-    for slot in sorted(range(board.slot_count), key=lambda slot: (-board.load(slot), slot)):
-        while board.load(slot) > bounds.high[slot] and _give(board, bounds, slot):
-            moved = True
-    for slot in sorted(range(board.slot_count), key=lambda slot: (board.load(slot), slot)):
-        while board.load(slot) < bounds.low[slot] and _take(board, bounds, slot):
-            moved = True
-    return moved
+def _round(
+    board: Board,
+    load: Callable[[int], int],
+    bounds: Bounds,
+    give: Callable[[Board, Bounds, int], bool],
+    take: Callable[[Board, Bounds, int], bool],
+) -> bool:
+    """Have each slot give while it carries too much, then take while too little; return whether any did."""
+    changed = False
+    for slot in sorted(range(board.slot_count), key=lambda slot: (-load(slot), slot)):
+        while load(slot) > bounds.high[slot] and give(board, bounds, slot):
+            changed = True
+    for slot in sorted(range(board.slot_count), key=lambda slot: (load(slot), slot)):
+        while load(slot) < bounds.low[slot] and take(board, bounds, slot):
+            changed = True
+    return changed
 
 
 def _give(board: Board, bounds: Bounds, source: int) -> bool:
@@ -172,18 +178,6 @@ def _first_way(board: Board, ways: Iterator[tuple[int, int]]) -> tuple[int, int,
         if shard >= 0:
             return shard, source, target
     return None
-
-
-def _balance_primaries(board: Board, bounds: Bounds) -> bool:
-    """Do one round over all slots; return whether any primary was swapped."""
-    swapped = False
-    for slot in sorted(range(board.slot_count), key=lambda slot: (-board.primary_load(slot), slot)):
-        while board.primary_load(slot) > bounds.high[slot] and _shed_primary(board, bounds, slot):
-            swapped = True
-    for slot in sorted(range(board.slot_count), key=lambda slot: (board.primary_load(slot), slot)):
-        while board.primary_load(slot) < bounds.low[slot] and _gain_primary(board, bounds, slot):
-            swapped = True
-    return swapped
 
 
 def _shed_primary(board: Board, bounds: Bounds, slot: int) -> bool:
