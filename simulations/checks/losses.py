@@ -16,7 +16,7 @@ from greenroom_cluster.disk.replay import Replay
 from greenroom_cluster.shard.disk_log import is_ending
 from greenroom_cluster.shard.effects import HostEffect, Propose
 from greenroom_cluster.shard.state.ladder import Rung
-from greenroom_cluster.shard.state.records import Record
+from greenroom_cluster.shard.state.records import Record, heading
 from simulations.cluster.actors import ActorProcess
 from simulations.cluster.stage import Stage
 from simulations.kernel.disk import Directory
@@ -141,7 +141,7 @@ def _held(directory: Directory, shard: int) -> tuple[int, set[Rung]] | None:
     copy = replay.copies.get(shard)
     if copy is None:
         return None
-    return copy.from_sequence, {(record.epoch, record.sequence) for record in copy.records}
+    return copy.from_sequence, {(each.epoch, each.sequence) for each in map(heading, copy.records)}
 
 
 def _counts(directory: bytes, known: ClusterMap) -> bool:

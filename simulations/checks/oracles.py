@@ -47,7 +47,7 @@ from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.roles.role import Role
 from greenroom_cluster.shard.state import copy as copy_module
 from greenroom_cluster.shard.state.log import Log
-from greenroom_cluster.shard.state.records import Command, Record
+from greenroom_cluster.shard.state.records import Command, EncodedRecord, Record
 from greenroom_cluster.suspect_records import InHand
 from simulations.checks.losses import LossOracle
 from simulations.checks.memory import MemoryOracle
@@ -80,6 +80,12 @@ class ObservedLog(Log):
         whole = super().receive(records, charge)
         self.fresh += self.records(before, self.appended)
         return whole
+
+    def restore(self, records: Sequence[EncodedRecord]) -> None:
+        """Add what was on a disk."""
+        before = self.appended
+        super().restore(records)
+        self.fresh += self.records(before, self.appended)
 
 
 copy_module.Log = ObservedLog  # type: ignore[attr-defined]  # it is watched from outside

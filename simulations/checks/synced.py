@@ -4,10 +4,10 @@ A record counts as there if a batch that was synced holds it, or a snapshot that
 copy was given up meanwhile, for its acknowledgement may still be under way.
 """
 
-from greenroom_cluster.disk.entries import Based, Logged, decode_entries
+from greenroom_cluster.disk.entries import Based, Kept, decode_entries
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.state.ladder import Rung
-from greenroom_cluster.shard.state.records import Record
+from greenroom_cluster.shard.state.records import Record, heading
 from simulations.cluster.stage import Stage
 from simulations.kernel.disk import Directory
 
@@ -49,8 +49,8 @@ class _Index:
                     kept = self._shards.setdefault(entry.shard, _Kept())
                     if isinstance(entry, Based):
                         kept.through = max(kept.through, entry.sequence)
-                    elif isinstance(entry, Logged):
-                        kept.records |= {(record.epoch, record.sequence) for record in entry.records}
+                    elif isinstance(entry, Kept):
+                        kept.records |= {(each.epoch, each.sequence) for each in map(heading, entry.records)}
         self._read = directory.synced
 
 

@@ -11,7 +11,7 @@ from random import Random
 
 import msgspec
 
-from greenroom_cluster.disk.entries import Entry, decode_entries, encode_entries
+from greenroom_cluster.disk.entries import Entry, EntryRead, decode_entries, encode_entries
 from greenroom_cluster.links.outbox import DiskEffect
 from greenroom_cluster.shard.effects import Persist
 from simulations.kernel.processes import Process
@@ -69,7 +69,7 @@ class Directory:
         """Whether it may lack what once was stable."""
         return self.taken_back or self.behind is not None
 
-    def open(self, process: Process) -> list[Entry]:
+    def open(self, process: Process) -> list[EntryRead]:
         """Let this process own it; return what it holds. Raises InUseError."""
         if self.owner is not None and self.owner.alive:
             raise InUseError(self.place)
@@ -78,7 +78,7 @@ class Directory:
         self.synced = self.newest
         return self.read()
 
-    def read(self) -> list[Entry]:
+    def read(self) -> list[EntryRead]:
         """Return what it holds."""
         return [entry for body in self.batches.values() for entry in decode_entries(body)]
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import msgspec
 
 from greenroom_cluster.shard.state.ladder import Rung
-from greenroom_cluster.shard.state.records import Record
+from greenroom_cluster.shard.state.records import EncodedRecord, Record
 
 
 class Logged(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -18,6 +18,13 @@ class Logged(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
 
     shard: int
     records: tuple[Record, ...]
+
+
+class Kept(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
+    """`Logged` as it is read back: each record stays encoded until it is needed."""
+
+    shard: int
+    records: tuple[EncodedRecord, ...]
 
 
 class Cut(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=2):
@@ -96,9 +103,10 @@ class Left(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=7):
 
 
 Entry: TypeAlias = Logged | Cut | Committed | Configured | Proposed | Chunk | Based | Left
+EntryRead: TypeAlias = Kept | Cut | Committed | Configured | Proposed | Chunk | Based | Left
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(tuple[Entry, ...])
+_decoder = msgspec.msgpack.Decoder(tuple[EntryRead, ...])
 
 
 def encode_entries(entries: tuple[Entry, ...]) -> bytes:
@@ -106,6 +114,9 @@ def encode_entries(entries: tuple[Entry, ...]) -> bytes:
     return _encoder.encode(entries)
 
 
-def decode_entries(body: bytes) -> tuple[Entry, ...]:
-    """Return the entries of a batch. Raises msgspec.MsgspecError if these are none."""
+def decode_entries(body: bytes) -> tuple[EntryRead, ...]:
+    """Return the entries of a batch. Raises msgspec.MsgspecError if these are none.
+
+    The records among them are views of `body`.
+    """
     return _decoder.decode(body)

@@ -23,7 +23,7 @@ import msgspec
 from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster.disk.batches import Batch, DamagedError, believable, sealed
 from greenroom_cluster.disk.directory import Directory
-from greenroom_cluster.disk.entries import Entry, decode_entries, encode_entries
+from greenroom_cluster.disk.entries import Entry, EntryRead, decode_entries, encode_entries
 from greenroom_cluster.disk.segment import Segment, read_segment
 from greenroom_cluster.lasting_files import sync_directory
 
@@ -98,7 +98,7 @@ class Journal:
         """What all segments take on disk."""
         return self._sealed_bytes + self._segment.stored_bytes
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[EntryRead]:
         """Yield what the directory held when it was opened, once, before anything is dropped.
 
         No more than a segment is in memory at a time. Raises DamagedError if a batch is missing that was
@@ -262,7 +262,7 @@ def _noting(number: int) -> bytes:
     return _NOTE.pack(number, zlib.crc32(struct.pack(">Q", number)))
 
 
-def entries_of(batch: Batch) -> tuple[Entry, ...]:
+def entries_of(batch: Batch) -> tuple[EntryRead, ...]:
     """Return the entries of a batch. Raises DamagedError if these are none."""
     try:
         return decode_entries(batch.body)

@@ -1,8 +1,13 @@
 """What the entries of an actor's disk amount to: for each shard a snapshot, and the log that follows it.
 
 Nothing is applied here. Up to `committed` the log may be; what follows is prepared, and may still be cut, for
-it need not have reached the other members.
+it need not have reached the other members. Nor is a record decoded: where it stands is all that matters until
+it is known who goes on with the shard.
 """
+
+from collections.abc import Sequence
+
+import msgspec
 
 from greenroom_cluster.disk.batches import DamagedError
 from greenroom_cluster.disk.entries import (
@@ -11,13 +16,13 @@ from greenroom_cluster.disk.entries import (
     Committed,
     Configured,
     Cut,
-    Entry,
+    EntryRead,
+    Kept,
     Left,
-    Logged,
     Proposed,
 )
 from greenroom_cluster.shard.state.ladder import Rung
-from greenroom_cluster.shard.state.records import Record
+from greenroom_cluster.shard.state.records import EncodedRecord, heading
 
 
 class DiskCopy:
@@ -28,6 +33,7 @@ class DiskCopy:
     """
 
     __slots__ = (
+        "_rungs",
         "base",
         "chunks",
         "committed",
@@ -43,7 +49,8 @@ class DiskCopy:
         self.from_sequence = from_sequence
         self.base: Based | None = None
         self.chunks: list[bytes] = []
-        self.records: list[Record] = []
+        self.records: list[EncodedRecord] = []
+        self._rungs: dict[int, int] = {}
         self.committed = from_sequence
         self.configuration: Configured | None = None
         self.proposal: Proposed | None = None
@@ -57,15 +64,13 @@ class DiskCopy:
     def time_us(self) -> int:
         """The newest shard time that the copy has seen."""
         based = 0 if self.base is None else self.base.time_us
-        return max(based, self.records[-1].time_us if self.records else 0)
+        return max(based, heading(self.records[-1]).time_us if self.records else 0)
 
     @property
     def ladder(self) -> tuple[Rung, ...]:
         """For each epoch in the copy, the number of its last record; the newest last."""
         rungs = {} if self.base is None else dict(self.base.ladder)
-        for record in self.records:
-            rungs[record.epoch] = record.sequence
-        return tuple(sorted(rungs.items()))
+        return tuple(sorted((rungs | self._rungs).items()))
 
     @property
     def last(self) -> Rung:
@@ -79,22 +84,31 @@ class DiskCopy:
             raise DamagedError(
                 f"shard {self.shard}: record {after + 1} comes after a snapshot at {self.from_sequence}"
             )
-        del self.records[after - self.from_sequence :]
+        records = self.records
+        del records[after - self.from_sequence :]
+        self._rungs = {epoch: last for epoch, last in self._rungs.items() if last <= after}
+        if records:
+            last = heading(records[-1])
+            self._rungs[last.epoch] = last.sequence
         self.committed = min(self.committed, after)
 
-    def log(self, records: tuple[Record, ...]) -> None:
-        """Take in records. Raises DamagedError if they leave a gap."""
-        first = records[0].sequence
-        if first > self.appended + 1:
-            raise DamagedError(f"shard {self.shard}: record {first} comes after {self.appended}")
-        self.cut(first - 1)
-        self.records.extend(records)
+    def log(self, added: Sequence[EncodedRecord]) -> None:
+        """Take in records. Raises DamagedError if they leave a gap, or are none."""
+        records = self.records
+        first, appended = heading(added[0]), self.from_sequence + len(records)
+        if first.sequence != appended + 1:
+            if first.sequence > appended + 1:
+                raise DamagedError(f"shard {self.shard}: record {first.sequence} comes after {appended}")
+            self.cut(first.sequence - 1)
+        last = heading(added[-1]) if len(added) > 1 else first
+        if last.epoch != first.epoch:
+            self._rungs.update((each.epoch, each.sequence) for each in map(heading, added))
+        self._rungs[last.epoch] = last.sequence
+        records.extend(added)
 
-    def take(self, entry: Logged | Cut | Committed | Configured | Proposed) -> None:
+    def take(self, entry: Cut | Committed | Configured | Proposed) -> None:
         """Take in what concerns the log or the configuration. Raises DamagedError if it cannot follow."""
-        if isinstance(entry, Logged):
-            self.log(entry.records)
-        elif isinstance(entry, Cut):
+        if isinstance(entry, Cut):
             self.cut(entry.after)
         elif isinstance(entry, Committed):
             self.committed = max(self.committed, min(entry.sequence, self.appended))
@@ -140,10 +154,18 @@ class Replay:
         epochs = {each.shard: each.epoch for each in configured if each.lineage == lineage}
         return lineage, version, tuple(epochs.get(shard, 0) for shard in range(max(epochs, default=-1) + 1))
 
-    def take(self, entry: Entry) -> None:
+    def take(self, entry: EntryRead) -> None:
         """Take in the next entry. Raises DamagedError if it cannot follow those before it."""
         shard = entry.shard
-        if isinstance(entry, Left):
+        if isinstance(entry, Kept):
+            try:
+                for copies in (self._held, self._begun):
+                    copy = copies.get(shard)
+                    if copy is not None:
+                        copy.log(entry.records)
+            except msgspec.MsgspecError as error:
+                raise DamagedError(f"shard {shard}: what was logged are no records: {error}") from error
+        elif isinstance(entry, Left):
             self._held.pop(shard, None)
             self._begun.pop(shard, None)
         elif isinstance(entry, Chunk):

@@ -13,7 +13,7 @@ import structlog
 from greenroom.errors import UsageError
 from greenroom_cluster.disk.batches import DamagedError
 from greenroom_cluster.disk.directory import Directory
-from greenroom_cluster.disk.entries import Logged
+from greenroom_cluster.disk.entries import Kept
 from greenroom_cluster.disk.journal import DiskFailedError, Journal
 from greenroom_cluster.disk.replay import Replay
 from greenroom_cluster.runtime.supervised import Standing
@@ -116,7 +116,7 @@ def _replayed(journal: Journal, slot: str, goes_on: Callable[[], None]) -> tuple
     due = time.monotonic() + _LOG_SECONDS
     for count, entry in enumerate(journal.entries()):
         replay.take(entry)
-        if isinstance(entry, Logged):
+        if isinstance(entry, Kept):
             records += len(entry.records)
         if not count % _TELL_ENTRIES:
             goes_on()

@@ -183,8 +183,8 @@ def restored(copy: DiskCopy, resources: Resources) -> Replica:
     sequence = copy.base.sequence
     epoch = copy.base.ladder[-1][0] if copy.base.ladder else 0
     replica.begin_at(table, (epoch, sequence))
-    replica.log.receive(copy.records)
-    replica.ladder.extend(copy.records)
+    replica.log.restore(copy.records)
+    replica.ladder.resume(copy.ladder, sequence)
     replica.clock.heard(copy.time_us, 0)
     return replica
 

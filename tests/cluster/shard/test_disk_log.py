@@ -6,7 +6,14 @@ import pytest
 from greenroom import wire
 from greenroom.cluster_map import SuspectRecord
 from greenroom_cluster.coordination.messages import Proposal
-from greenroom_cluster.disk.entries import Configured, Entry, Left, Proposed
+from greenroom_cluster.disk.entries import (
+    Configured,
+    Entry,
+    Left,
+    Proposed,
+    decode_entries,
+    encode_entries,
+)
 from greenroom_cluster.disk.replay import DiskCopy, Replay
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
@@ -20,6 +27,7 @@ from greenroom_cluster.shard.messages import (
     SnapshotRefused,
 )
 from greenroom_cluster.shard.settings import HostSettings
+from greenroom_cluster.shard.state.records import heading
 from tests.cluster.shard.probe import ALICE, FAR_US, ME, WALL_US, B, C, D, Probe, chunk, create, prepare
 
 OURS, THEIRS = b"o" * 16, b"t" * 16
@@ -107,7 +115,7 @@ class DurableProbe(Probe):
     def replayed(self) -> dict[int, DiskCopy]:
         """Return what a start would find after all that was given out."""
         replay = Replay()
-        for entry in self.entries:
+        for entry in decode_entries(encode_entries(tuple(self.entries))):
             replay.take(entry)
         return replay.copies
 
@@ -589,7 +597,8 @@ def test_what_the_others_went_on_without_is_cut_off() -> None:
     assert taken.sequence == 11
     probe.hear(B, prepare(12, epoch=3, committed=11))
     probe.synced()
-    assert [(each.epoch, each.sequence) for each in probe.replayed()[0].records] == [(2, 11), (3, 12)]
+    kept = map(heading, probe.replayed()[0].records)
+    assert [(each.epoch, each.sequence) for each in kept] == [(2, 11), (3, 12)]
 
 
 @pytest.mark.parametrize(

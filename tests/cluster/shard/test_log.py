@@ -85,6 +85,69 @@ def test_held_bytes_are_those_of_the_records_held(trims: list[int]) -> None:
     assert (log.held_bytes, log.first) == (0, 21)
 
 
+def restored(*, after: int, count: int, commands: dict[int, Command] | None = None) -> Log:
+    """Return a log of records that were on a disk."""
+    log = Log(after)
+    numbers = range(after + 1, after + count + 1)
+    bodies = [msgspec.msgpack.encode(record(each, (commands or {}).get(each))) for each in numbers]
+    log.restore([msgspec.Raw(body) for body in bodies])
+    return log
+
+
+@given(
+    st.integers(0, 12),
+    st.lists(st.tuples(st.sampled_from(["read", "take", "trim", "cut", "append"]), st.integers(0, 9))),
+)
+def test_records_from_a_disk_are_like_those_that_came(count: int, changes: list[tuple[str, int]]) -> None:
+    ours, plain = restored(after=10, count=count), filled(after=10, count=count)
+    for change, number in changes:
+        before = plain.first - 1
+        through = min(before + number, plain.appended)
+        if change == "read":
+            reached, _ = ours.read_ahead(before, 100 * number + 1)
+            assert reached > before or before == plain.appended
+        elif change == "take":
+            assert ours.take(before, through) == plain.take(before, through)
+        elif change == "append":
+            new = record(plain.appended + 1)
+            for log in (ours, plain):
+                log.append(new, 100, 1)
+        else:
+            for log in (ours, plain):
+                (log.trim if change == "trim" else log.cut)(through)
+        assert (ours.first, ours.appended) == (plain.first, plain.appended)
+        assert ours.within(plain.first - 1, 1 << 20)[0] == plain.within(plain.first - 1, 1 << 20)[0]
+        held = plain.records(plain.first - 1, plain.appended)
+        assert ours.records(plain.first - 1, plain.appended) == held
+        assert ours.receive(held)
+    ours.trim(99)
+    assert (ours.held_bytes, ours.charged_bytes) == (0, 0)
+
+
+def test_what_is_costly_on_a_disk_shows_once_it_is_read() -> None:
+    patch = wire.Patch(1, 1, 0, 0, ALICE, (), (), (), None, None)
+    log = restored(after=0, count=6, commands={2: Evict((ALICE,)), 5: patch})
+    assert log.read_ahead(0, 129)[0] == 1
+    assert (log.costly_at, log.opening_at) == (0, 0)
+    assert log.read_ahead(0, 1 << 20) == (1, 0), "what is read is applied first"
+    assert log.read_ahead(1, 1 << 20)[0] == 6
+    assert (log.costly_at, log.opening_at) == (2, 5)
+
+
+def test_a_record_that_this_release_cannot_read_is_told() -> None:
+    log = Log()
+    log.restore([msgspec.Raw(msgspec.msgpack.encode([1, 1, 0, b"c", [99, 1]]))])
+    with pytest.raises(InvariantError, match="none that this release can read"):
+        log.read_ahead(0, 1)
+
+
+def test_a_record_on_disk_in_the_place_of_another_is_told() -> None:
+    log = Log()
+    log.restore([msgspec.Raw(msgspec.msgpack.encode(record(2)))])
+    with pytest.raises(InvariantError, match="record 2 is on disk in the place of 1"):
+        log.read_ahead(0, 1)
+
+
 LONG = "x" * 1000
 
 COMMANDS: list[Command] = [

@@ -41,6 +41,13 @@ class Ladder:
         for record in records:
             self.begin(record.epoch, record.sequence)
 
+    def resume(self, rungs: Iterable[Rung], after: int) -> None:
+        """Note the rungs of what was logged after a record."""
+        for epoch, last in rungs:
+            if last > after:
+                self.begin(epoch, after + 1)
+                after = last
+
     def cut(self, after: int) -> None:
         """Forget the epochs that begin after a record."""
         while self._starts and self._starts[-1][1] > after:

@@ -10,6 +10,7 @@ from typing import TypeAlias, get_args
 import msgspec
 
 from greenroom import wire
+from greenroom.errors import InvariantError
 
 
 class Expire(wire.Frame, frozen=True, tag=70):
@@ -69,6 +70,32 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     time_us: wire.TimeUs
     client: bytes
     command: Command
+
+
+class _Heading(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The beginning of a record: where it stands in the log, and when it was stamped."""
+
+    epoch: int
+    sequence: int
+    time_us: int
+
+
+EncodedRecord: TypeAlias = msgspec.Raw
+"""A record as it was read from a disk, which is decoded once it is needed."""
+
+heading = msgspec.msgpack.Decoder(_Heading).decode
+"""Returns where an encoded record stands. Raises msgspec.MsgspecError if it is none."""
+_decode = msgspec.msgpack.Decoder(Record).decode
+
+
+def decoded_record(record: EncodedRecord) -> Record:
+    """Return the record itself. Raises InvariantError if this release cannot read it."""
+    try:
+        return _decode(record)
+    except msgspec.MsgspecError as error:
+        raise InvariantError(
+            f"a record on disk is none that this release can read, a later one may have written it: {error}"
+        ) from error
 
 
 class StoredSession(msgspec.Struct, array_like=True, frozen=True, gc=False):
