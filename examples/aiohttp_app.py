@@ -37,7 +37,8 @@ async def add(request: web.Request) -> web.Response:
 @routes.post("/login/{user}")
 async def login(request: web.Request) -> web.Response:
     session = await get_session(request)
-    session.greenroom.login(request.match_info["user"])  # a new id, in the same step; the cart stays
+    # A new id, in the same step; the cart stays.
+    session.greenroom.login(request.match_info["user"], keep=("cart",))
     return web.json_response({"user": session.greenroom.user_id})
 
 

@@ -39,7 +39,7 @@ def add(sku: str, session: SessionDep) -> dict[str, int]:
 
 @app.post("/login/{user}")
 def login(user: str, session: SessionDep) -> dict[str, str]:
-    session.greenroom.login(user)  # a new id, in the same step; the cart stays
+    session.greenroom.login(user, keep=("cart",))  # a new id, in the same step; the cart stays
     return {"user": user}
 
 

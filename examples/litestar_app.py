@@ -42,7 +42,7 @@ async def add(sku: FromPath[str], session: SessionDep) -> dict[str, int]:
 
 @post("/login/{user:str}")
 async def login(user: FromPath[str], session: SessionDep) -> dict[str, str]:
-    session.greenroom.login(user)  # a new id, in the same step; the cart stays
+    session.greenroom.login(user, keep=("cart",))  # a new id, in the same step; the cart stays
     return {"user": user}
 
 

@@ -39,7 +39,7 @@ async def add(sku: str) -> dict[str, int]:
 
 @app.post("/login/<user>")
 async def login(user: str) -> dict[str, str]:
-    session.greenroom.login(user)  # a new id, in the same step; the cart stays
+    session.greenroom.login(user, keep=("cart",))  # a new id, in the same step; the cart stays
     return {"user": user}
 
 

@@ -72,7 +72,7 @@ async def _open_greenroom(store: BaseSessionStore, *, counted: bool) -> AsyncIte
         middleware: Any = SessionMiddleware  # whose keywords mypy cannot match with Starlette's protocol
         app = starlette_shop(
             [Middleware(middleware, session=sessions)],
-            log_in=lambda request: sessions.login(request, USER),
+            log_in=lambda request: sessions.login(request, USER, keep=True),
             log_out=sessions.logout,
             user=lambda request: sessions.of(request).greenroom.user_id,
             more=[Route("/tally", _tally, methods=["POST"])],

@@ -344,6 +344,24 @@ def _path(value: Any) -> str:
     return str.__str__(value)
 
 
+def keep(meaning: str) -> Option:
+    """Return the kind of the keys of a session that survive something."""
+
+    def accepted(value: Any) -> bool | frozenset[str | int]:
+        if value is True or value is False:
+            return value
+        if isinstance(value, str):
+            _refuse('not one str: for one key give ("it",)')
+        if not isinstance(value, list | tuple | set | frozenset):
+            _refuse()
+        for each in value:
+            if isinstance(each, bool) or not isinstance(each, str | int):
+                _refuse(f"{_described(each)} is no key")
+        return frozenset(value)
+
+    return Option(f'{meaning}: its keys, such as ("cart",), True for all or False for none', accepted)
+
+
 def methods(meaning: str, *names: str, none: bool = True) -> Option:
     """Return the kind of an object with these methods."""
 

@@ -44,6 +44,8 @@ _DOMAIN = kinds.domain()
 _SAME_SITE = kinds.one_of("lax", "strict", "none")
 _PARTITIONED = kinds.flag("whether browsers keep one cookie for each site that shows this one in a frame")
 
+_KEEP = kinds.keep("what survives of an anonymous session at a login")
+
 SESSION = Options(
     secret=kinds.secrets(),
     store=kinds.or_none(_STORE),
@@ -69,6 +71,7 @@ SESSION = Options(
 LOGIN = Options(
     idle_seconds=kinds.seconds("how long this one session lives after its last use", none=True),
     persistent=kinds.flag("whether the cookie of this one session outlives the browser", none=True),
+    keep=_KEEP,
 )
 
 CALLS = Options(
@@ -190,13 +193,14 @@ LITESTAR_STORE = Options(
     clock=_CLOCK,
 )
 
-AIOHTTP_STORAGE = Options(sessions=kinds.sessions(), user_key=_USER_KEY)
+AIOHTTP_STORAGE = Options(sessions=kinds.sessions(), user_key=_USER_KEY, keep=_KEEP)
 
 QUART_SESSIONS = Options(sessions=kinds.sessions())
 
 STARSESSIONS_STORE = Options(
     store=_STORE,
     user_key=_USER_KEY,
+    keep=_KEEP,
     serializer=kinds.methods("the serializer of starsessions' middleware", "serialize", "deserialize"),
     browser_seconds=kinds.seconds("how long a session of lifetime=0 is kept after its last use"),
     clock=_CLOCK,

@@ -116,7 +116,7 @@ async def login(request: Request) -> Response:
     """Log a user in. The cart filled before stays, the id does not."""
     user = _text(await _form(request), "user", characters_max=64)
     session = await _loaded(request)
-    session.greenroom.login(user, {"login": datetime.now(UTC).isoformat()})
+    session.greenroom.login(user, {"login": datetime.now(UTC).isoformat()}, keep=("cart", "note"))
     await session.greenroom.save()
     return _done(request, session)
 

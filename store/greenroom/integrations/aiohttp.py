@@ -31,6 +31,7 @@ from greenroom.options import AIOHTTP_STORAGE
 from greenroom.web.control import SessionControl
 from greenroom.web.middleware import REFUSAL_TEXT, SERVER_ERROR, UNCONFIRMED
 from greenroom.web.session import Session
+from greenroom.web.survival import Keep
 from greenroom.web.visit import Visit
 
 __all__ = ["GreenroomSession", "GreenroomStorage"]
@@ -116,11 +117,13 @@ class GreenroomSession(aiohttp_session.Session):
 class GreenroomStorage(aiohttp_session.AbstractStorage):
     """Keeps aiohttp-session's sessions by a `Session`, which has the options of cookie and lifetimes.
 
-    `user_key` names the key of the session under which the app keeps the id of who is logged in, a str.
+    `user_key` names the key of the session under which the app keeps the id of who is logged in, a str. With
+    it, `keep` says what survives of an anonymous session at a login, as that of `session.greenroom.login`.
     """
 
-    def __init__(self, sessions: Session, *, user_key: str | None = None) -> None:
+    def __init__(self, sessions: Session, *, user_key: str | None = None, keep: Keep = False) -> None:
         AIOHTTP_STORAGE.check(sessions=sessions)
+        self._keep: bool | frozenset[str | int] = AIOHTTP_STORAGE.checked("keep", keep)
         cookie = sessions.cookie
         super().__init__(
             cookie_name=cookie.name,
@@ -154,10 +157,11 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
             return  # by the middleware of an app below
         if response.status >= SERVER_ERROR:
             visit.close()  # a handler that failed has done nothing
-        if isinstance(session, GreenroomSession) and session._visit is None:  # noqa: SLF001  made here
+        replaced = isinstance(session, GreenroomSession) and session._visit is None  # noqa: SLF001  made here
+        if replaced:
             self._replace(visit, dict(session))
         if self._user_key is not None and visit.is_modified():
-            follow_user(visit, self._user_key)
+            follow_user(visit, self._user_key, self._keep, replaced=replaced)
         failed = visit.closed
         try:
             await visit.save()

@@ -37,13 +37,14 @@ from greenroom.errors import SessionNotFoundError, UnreadableSessionError, Usage
 from greenroom.fields import datetime_of, utc_now
 from greenroom.ids import new_session_id
 from greenroom.integrations.sealing import Seal
-from greenroom.integrations.users import user_in
+from greenroom.integrations.users import kept_at_login, user_in
 from greenroom.options import STARSESSIONS_STORE
 from greenroom.sessions import BaseSessionStore, SessionData
 from greenroom.urls import store_given
 from greenroom.web.difference import difference
 from greenroom.web.errors import DROPPED, newer
 from greenroom.web.notices import Notices
+from greenroom.web.survival import Keep, after_login, kept_by
 from greenroom.web.traces import UNKNOWN, trace
 from greenroom.web.writes import ended, may_be_sound, patched, rotated
 
@@ -90,6 +91,8 @@ class GreenroomStore(SessionStore):
 
     - `user_key`: the key of the session under which the app keeps the id of who is logged in. With it, the
       store can list and end sessions by user, and a login gets a new id.
+    - `keep`: what survives of an anonymous session at such a login: its keys, such as `("cart",)`, True for
+      everything, False for nothing.
     - `serializer`: the one that starsessions' middleware is given, if it is given one.
     - `browser_seconds`: how long a session of `lifetime=0` is kept after its last use.
 
@@ -101,6 +104,7 @@ class GreenroomStore(SessionStore):
         store: BaseSessionStore | str,
         *,
         user_key: str | None = None,
+        keep: Keep = False,
         serializer: Serializer | None = None,
         browser_seconds: float = BROWSER_SECONDS,
         clock: Callable[[], datetime] = utc_now,
@@ -110,6 +114,7 @@ class GreenroomStore(SessionStore):
         self._owns_store = isinstance(store, str)
         self._store = store_given(store, clock)
         self._user_key: str | None = checked("user_key", user_key)
+        self._kept = kept_by(checked("keep", keep))
         self._serializer: Serializer = JsonSerializer() if serializer is None else serializer
         self._browser_seconds: float = checked("browser_seconds", browser_seconds)
         self._clock = clock
@@ -206,7 +211,11 @@ class GreenroomStore(SessionStore):
         expires: datetime,
         seconds: float,
     ) -> str:
-        changes = difference(decode_data(loaded.data), content)
+        before, kept = decode_data(loaded.data), None
+        if self._user_key is not None and user_id not in (None, loaded.user_id):
+            kept = kept_at_login(user_id, user_in(before, self._user_key), loaded.user_id, self._kept)
+            content = after_login(content, before, kept)
+        changes = difference(before, content)
         logged_in_or_out = self._user_key is not None and user_id != loaded.user_id
         if self._user_key is not None and loaded.user_id not in (None, user_id):
             # Another user gets nothing of it, nor of what the former user's other requests are writing.
@@ -215,8 +224,9 @@ class GreenroomStore(SessionStore):
             return await self._created(content, user_id, expires)
         if logged_in_or_out or session_id != loaded.session_id:
             user = user_id if self._user_key is not None else loaded.user_id
+            now = self._clock()
             found = await rotated(
-                self._store, loaded.session_id, user, changes, lambda: content, expires, self._clock()
+                self._store, loaded.session_id, user, changes, lambda: content, expires, now, kept=kept
             )
             trace(_log, loaded.session_id, "has a new id now, and is", found.session_id)
             return found.session_id

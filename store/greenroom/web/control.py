@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Self, TypeVar
 from greenroom.bases import unset_fields_of
 from greenroom.sessions import SessionInfo
 from greenroom.web.modification import modify
+from greenroom.web.survival import Keep
 from greenroom.web.typed import converted, plain_dict
 from greenroom.web.visit import Visit
 from greenroom.web.writes import LISTED_MAX
@@ -106,18 +107,22 @@ class SessionControl:
         *,
         idle_seconds: float | None = None,
         persistent: bool | None = None,
+        keep: Keep = False,
     ) -> None:
         """Log this user in: a new id, the user and all changes in one step. The old id is dead then.
 
-        `user` goes through `serialize_user`. `data` is added to what an anonymous session holds. If another
-        user was logged in, that session ends, and none of its data is carried over. The absolute lifetime
-        starts again.
+        `user` goes through `serialize_user`. `data` is added. If another user was logged in, that session
+        ends, and none of its data is carried over. The absolute lifetime starts again.
+
+        `keep` is what survives of an anonymous session: its keys, such as `keep=("cart",)`; True for
+        everything; False for nothing, because someone else may have filled it. What this request has set
+        itself stays.
 
         `idle_seconds` and `persistent` ("remember me") apply to this session alone, until it ends or another
         login changes them; None means what the `Session` has. Raises UsageError for an invalid user id or
         option, for an idle time beyond `absolute_seconds`, and after the response has started.
         """
-        self._visit.login(user, {} if data is None else plain_dict(data), idle_seconds, persistent)
+        self._visit.login(user, {} if data is None else plain_dict(data), idle_seconds, persistent, keep)
 
     def logout(self) -> None:
         """End the session: deleted in the store, cookie removed, data gone."""

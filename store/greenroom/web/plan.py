@@ -29,6 +29,7 @@ from greenroom.web.difference import NO_DIFFERENCE, Difference, difference_of
 from greenroom.web.errors import started
 from greenroom.web.lifetimes import USUAL, Lifetimes, Terms
 from greenroom.web.state import EMPTY, VisitState
+from greenroom.web.survival import Kept
 from greenroom.wire import Path
 
 
@@ -88,7 +89,8 @@ class Create(Step, frozen=True):
 class Rotate(Step, frozen=True):
     """Give the session a new id, with this user and these changes; the old id is dead then.
 
-    `absolute_us` is when it ends however much it is used; a login sets it anew.
+    `absolute_us` is when it ends however much it is used; a login sets it anew. `kept` are the keys that may
+    hold what other requests write meanwhile; None if all may.
     """
 
     cookie = Cookie.GIVEN
@@ -99,6 +101,7 @@ class Rotate(Step, frozen=True):
     expires_us: int
     absolute_us: int | None
     terms: Terms
+    kept: Kept = None
 
 
 class Patch(Step, frozen=True):
@@ -167,7 +170,8 @@ def _with_new_id(
         terms = state.login_terms if state.logging_in else state.terms
         absolute_us = lifetimes.absolute_expiry_us(now_us) if state.logging_in else stored.absolute_us
         expires_us = lifetimes.under(terms).expiry_us(now_us, absolute_us)
-        return Rotate(stored, state.user_id, changes, encoded, expires_us, absolute_us, terms)
+        kept = state.login_kept if state.logging_in and stored.user_id is None else None
+        return Rotate(stored, state.user_id, changes, encoded, expires_us, absolute_us, terms, kept)
     if not state.logging_in:
         return Drop(encoded)
     if state.logged_in_by_twin:

@@ -167,7 +167,8 @@ class Saver:
         # All others that the request named end too.
         await self._candidates.end(but=None if stored is None else stored.session_id)
         state.stored, state.lost, state.ending = None, False, False
-        state.snapshot, state.terms = EMPTY, USUAL
+        state.snapshot = state.base = EMPTY
+        state.terms = USUAL
         self._tell_browser(step, None)
 
     async def _create(self, step: Create) -> None:
@@ -207,6 +208,7 @@ class Saver:
             datetime_of(step.expires_us),
             keeping.clock(),
             absolute,
+            step.kept,
         )
         keeping.events.count("rotations")
         keeping.events.trace(step.stored.session_id, "has a new id now, and is", stored.session_id)

@@ -41,6 +41,7 @@ from greenroom.web.old_sessions import OldSessions
 from greenroom.web.option_names import by_name
 from greenroom.web.refusals import Refusals
 from greenroom.web.request_session import RequestSession, session_of
+from greenroom.web.survival import Keep
 from greenroom.web.visit import Visit, innermost_visit, visit_in
 
 IDLE_SECONDS = 1800
@@ -204,9 +205,11 @@ class Session(Keeping):
         *,
         idle_seconds: float | None = None,
         persistent: bool | None = None,
+        keep: Keep = False,
     ) -> None:
         """Log a user in with the response; see `SessionControl.login`."""
-        self.of(connection).greenroom.login(user, data, idle_seconds=idle_seconds, persistent=persistent)
+        control = self.of(connection).greenroom
+        control.login(user, data, idle_seconds=idle_seconds, persistent=persistent, keep=keep)
 
     def logout(self, connection: Any) -> None:
         """End the session with the response; see `SessionControl.logout`."""

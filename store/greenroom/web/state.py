@@ -6,9 +6,10 @@ marks, and from the data that the handler left.
 
 from typing import Any, TypeAlias
 
-from greenroom.codec import encode_data
+from greenroom.codec import decode_data, encode_data
 from greenroom.sessions import StoredSession
 from greenroom.web.lifetimes import USUAL, Terms
+from greenroom.web.survival import Kept, after_login
 
 EMPTY = encode_data({})
 
@@ -20,6 +21,7 @@ class VisitState:
     """See the module. A mark takes effect with the next save.
 
     - `stored`: the session as it is stored, as far as this request knows; `snapshot` is its data, encoded.
+    - `base`: the data that was loaded, encoded: whatever differs from it is of this request.
     - `terms`: what its login requested for the stored session; `login_terms`: what a login in this request
       does.
     - `lost`: another request deleted or rotated it while this one ran.
@@ -34,16 +36,19 @@ class VisitState:
     - `user_id`: the user who will be logged in after the save.
     - `ending`: the stored session is to end; what `session` holds goes into a new one.
     - `rotating`: it is to get a new id. `logging_in`: for a login, which counts even if the session is lost.
-    - `login_data`: the data passed to the login.
+    - `login_data`: the data passed to the login. `login_kept`: the keys of an anonymous session that survive
+      it; None for all.
     - `everywhere`: the user whose sessions are to end, and whether this one is kept.
     - `extension_failed`: moving its expiry is left to the next request.
     """
 
     stored: StoredSession | None = None
     snapshot = EMPTY
+    base = EMPTY
     terms: Terms = USUAL
     login_terms: Terms = USUAL
     login_data: dict[Any, Any] | None = None
+    login_kept: Kept = None
     lost = False
     logged_in_by_twin = False
     dropped: bytes | None = None
@@ -81,9 +86,14 @@ class VisitState:
         dict.clear(self.session)
         dict.update(self.session, data)
 
-    def note_login(self, user_id: str, data: dict[Any, Any], terms: Terms = USUAL) -> None:
-        """Log this user in and add this data, after dropping the data of another user."""
-        if self.user_id not in (None, user_id):
+    def note_login(self, user_id: str, data: dict[Any, Any], terms: Terms = USUAL, kept: Kept = None) -> None:
+        """Log this user in and add this data, after dropping what another user, or no one, has left."""
+        if self.user_id is None:
+            self.login_kept = kept
+            if kept is not None:
+                loaded = {} if self.stored is None or self.ending else decode_data(self.base)
+                self.replace_contents(after_login(self.contents(), loaded, kept))
+        elif self.user_id != user_id:
             dict.clear(self.session)
         dict.update(self.session, data)
         self.user_id = user_id

@@ -25,7 +25,7 @@ from uuid import UUID
 from greenroom.codec import encode_data, encode_kept
 from greenroom.errors import UnsupportedError, UsageError
 from greenroom.ids import handle_of, locate
-from greenroom.options import CALLS
+from greenroom.options import CALLS, LOGIN
 from greenroom.web.candidates import Candidates
 from greenroom.web.errors import degraded, newer, not_loaded, not_passed_on, over, started
 from greenroom.web.keeping import Keeping
@@ -33,6 +33,7 @@ from greenroom.web.lifetimes import Lifetimes
 from greenroom.web.moving import Moving
 from greenroom.web.saving import Saver
 from greenroom.web.state import EMPTY, Found, VisitState
+from greenroom.web.survival import Keep, kept_by
 from greenroom.web.typed import means_delete, plain_dict
 
 __all__ = ["VISITS_KEY", "Visit", "innermost_visit", "visit_in"]
@@ -192,12 +193,14 @@ class Visit(VisitState):
         data: dict[Any, Any],
         idle_seconds: float | None = None,
         persistent: bool | None = None,  # noqa: FBT001  as the control's, which takes it by name
+        keep: Keep = (),
     ) -> None:
         """See `SessionControl.login`."""
         user_id = self.settings.users.id_of(user)
+        kept = kept_by(LOGIN.checked("keep", keep))
         terms = self.settings.lifetimes.terms_of(idle_seconds, persistent)
         self._before_new_id("a login")
-        self.note_login(user_id, data, terms)
+        self.note_login(user_id, data, terms, kept)
 
     def logout(self) -> None:
         """See `SessionControl.logout`."""
@@ -292,7 +295,7 @@ class Visit(VisitState):
                 self.take(found)
             else:
                 self.user_id = None
-                self.snapshot = EMPTY
+                self.snapshot = self.base = EMPTY
                 dict.clear(self.session)
         else:
             self.user_id = None
@@ -307,9 +310,11 @@ class Visit(VisitState):
         self.seen = False
         if found is None:
             self.stored, self.user_id, self.snapshot = None, None, EMPTY
+            self.base = EMPTY
             return
         self.stored = stored = found[0]
         self.user_id, self.snapshot = stored.user_id, stored.data
+        self.base = stored.data
         dict.update(session, found[1])
 
     def adopt(self, value: object) -> None:

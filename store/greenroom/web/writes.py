@@ -24,7 +24,8 @@ from greenroom.sessions import (
     stored_form,
     unexpected_value,
 )
-from greenroom.web.difference import Difference, apply, over_lists, value_at
+from greenroom.web.difference import NO_DIFFERENCE, Difference, apply, over_lists, value_at
+from greenroom.web.survival import Kept, leftovers
 from greenroom.wire import PATHS_MAX, Path
 
 _BY_USER = frozenset({"list_by_user", "delete_by_handle"})
@@ -131,8 +132,12 @@ async def rotated(
     expires: datetime,
     now: datetime,
     absolute: datetime | Unchanged | None = UNCHANGED,
+    kept: Kept = None,
 ) -> StoredSession:
     """Give the session a new id, user, changes and lifetime. Raises SessionNotFoundError.
+
+    With `kept`, of what other requests have written since these changes were made only those keys are taken
+    along; the new id is given to no one before the rest is gone.
 
     This is one step, unless the absolute expiry changes or there are more paths than one step takes. In a
     store that has only the five methods, the new session is created before the old one is deleted, and a
@@ -140,19 +145,21 @@ async def rotated(
     """
     if "rotate" not in store.features:
         old = await _read(store, session_id)
-        session = _successor(old, changes, wanted, user_id, expires, absolute)
+        session = _successor(old, changes, wanted, user_id, expires, absolute, kept)
         session.version = await store.create(session)
         await store.delete(session_id)
         return stored_form(session)
     if absolute is not UNCHANGED or changes.width > PATHS_MAX:
-        return await _renewed(store, session_id, user_id, changes, wanted, expires, now, absolute)
+        return await _renewed(store, session_id, user_id, changes, wanted, expires, now, absolute, kept)
 
     async def write(each: Difference) -> StoredSession:
         return stored_form(
             await store.rotate(session_id, user_id=user_id, set=each.set, unset=each.unset, expires=expires)
         )
 
-    return await written_over_lists(store, session_id, changes, wanted, write)
+    stored = await written_over_lists(store, session_id, changes, wanted, write)
+    left = NO_DIFFERENCE if kept is None else leftovers(stored.decoded(), wanted(), kept)
+    return await patched(store, stored.session_id, left, wanted, None) if left else stored
 
 
 async def _renewed(
@@ -164,6 +171,7 @@ async def _renewed(
     expires: datetime,
     now: datetime,
     absolute: datetime | Unchanged | None,
+    kept: Kept,
 ) -> StoredSession:
     """Rotate in several steps, each of which leaves one live session.
 
@@ -176,12 +184,12 @@ async def _renewed(
     """
     held_until = now + timedelta(seconds=HELD_SECONDS)
     old = await _read(store, session_id)
-    session = _successor(old, changes, wanted, user_id, min(expires, held_until), absolute)
+    session = _successor(old, changes, wanted, user_id, min(expires, held_until), absolute, kept)
     version = await store.create(session)
     try:
         # Without a user, so that no list of devices shows it: the successor is listed already.
         held = await store.rotate(session_id, user_id=None, expires=held_until)
-        session.data = _changed(held.data, changes, wanted)
+        session.data = _changed(held.data, changes, wanted, kept)
         session.expires = expires
         session.version = await store.update(session.session_id, session, version=version)
         with suppress(UnavailableError, OutcomeUnknownError):  # no one has its id, and it ends soon
@@ -206,6 +214,7 @@ def _successor(
     user_id: str | None,
     expires: datetime,
     absolute: datetime | Unchanged | None,
+    kept: Kept,
 ) -> SessionData:
     """Return a session's successor. It keeps the time of creation, by which `ended` finds it."""
     absolute = old.absolute_expires if isinstance(absolute, Unchanged) else absolute
@@ -216,14 +225,16 @@ def _successor(
         expires=expires if absolute is None else min(expires, absolute),
         absolute_expires=absolute,
         label=old.label,
-        data=_changed(old.data, changes, wanted),
+        data=_changed(old.data, changes, wanted, kept),
     )
 
 
 def _changed(
-    data: dict[Any, Any], changes: Difference, wanted: Callable[[], dict[Any, Any]]
+    data: dict[Any, Any], changes: Difference, wanted: Callable[[], dict[Any, Any]], kept: Kept
 ) -> dict[Any, Any]:
     apply(over_lists(changes, data, wanted()), data)
+    if kept is not None:
+        apply(leftovers(data, wanted(), kept), data)
     return data
 
 

@@ -1,4 +1,4 @@
-"""One small app in every framework: who is logged in, log in, log in to be remembered, log out."""
+"""One small app in every framework: who is logged in, fill a cart, log in in three ways, log out."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -21,6 +21,7 @@ from greenroom.integrations.quart import GreenroomSessions
 from greenroom.web import Session, SessionMiddleware
 
 MONTH_SECONDS = 30 * 86_400
+FILLED = {"cart": {"mug": 1}, "return_to": "https://evil.example"}
 REMEMBERED: dict[str, Any] = {"idle_seconds": MONTH_SECONDS, "persistent": True}
 
 Site = AbstractAsyncContextManager[httpx.AsyncClient]
@@ -42,6 +43,14 @@ def fastapi_site(sessions: Session) -> Site:
     def remember(user: str, session: SessionDep) -> None:
         session.greenroom.login(user, **REMEMBERED)
 
+    @app.get("/fill")
+    async def fill(session: SessionDep) -> None:
+        session.update(FILLED)
+
+    @app.get("/keep/{user}")
+    async def keep(user: str, session: SessionDep) -> None:
+        session.greenroom.login(user, keep=("cart",))
+
     @app.get("/logout")
     async def logout(session: SessionDep) -> None:
         session.greenroom.logout()
@@ -62,11 +71,21 @@ def litestar_site(sessions: Session) -> Site:
     async def remember(user: FromPath[str], session: LitestarSessionDep) -> None:
         session.greenroom.login(user, **REMEMBERED)
 
+    @litestar.get("/fill")
+    async def fill(session: LitestarSessionDep) -> None:
+        session.update(FILLED)
+
+    @litestar.get("/keep/{user:str}")
+    async def keep(user: FromPath[str], session: LitestarSessionDep) -> None:
+        session.greenroom.login(user, keep=("cart",))
+
     @litestar.get("/logout")
     async def logout(session: LitestarSessionDep) -> None:
         session.greenroom.logout()
 
-    return served(litestar.Litestar([who, login, remember, logout], plugins=[SessionPlugin(sessions)]))
+    return served(
+        litestar.Litestar([who, login, remember, fill, keep, logout], plugins=[SessionPlugin(sessions)])
+    )
 
 
 def quart_site(sessions: Session, *, middleware: bool = False) -> Site:
@@ -93,6 +112,17 @@ def quart_site(sessions: Session, *, middleware: bool = False) -> Site:
         current: Any = quart.session
         current.greenroom.login(user, **REMEMBERED)
         assert current.permanent
+        return "welcome"
+
+    @app.get("/fill")
+    async def fill() -> str:
+        quart.session.update(FILLED)
+        return "filled"
+
+    @app.get("/keep/<user>")
+    async def keep(user: str) -> str:
+        current: Any = quart.session
+        current.greenroom.login(user, keep=("cart",))
         return "welcome"
 
     @app.get("/logout")
@@ -124,6 +154,15 @@ async def aiohttp_site(sessions: Session) -> AsyncIterator[httpx.AsyncClient]:
         session.greenroom.login(request.match_info["user"], **REMEMBERED)
         return web.Response()
 
+    async def fill(request: web.Request) -> web.Response:
+        (await aiohttp_session.get_session(request)).update(FILLED)
+        return web.Response()
+
+    async def keep(request: web.Request) -> web.Response:
+        session: Any = await aiohttp_session.get_session(request)
+        session.greenroom.login(request.match_info["user"], keep=("cart",))
+        return web.Response()
+
     async def logout(request: web.Request) -> web.Response:
         session: Any = await aiohttp_session.get_session(request)
         session.greenroom.logout()
@@ -133,6 +172,7 @@ async def aiohttp_site(sessions: Session) -> AsyncIterator[httpx.AsyncClient]:
     aiohttp_session.setup(app, GreenroomStorage(sessions))
     app.add_routes([web.get("/who", who), web.get("/login/{user}", login), web.get("/logout", logout)])
     app.add_routes([web.get("/remember/{user}", remember)])
+    app.add_routes([web.get("/fill", fill), web.get("/keep/{user}", keep)])
     async with TestServer(app) as server, httpx.AsyncClient(base_url=str(server.make_url("/"))) as client:
         yield client
 

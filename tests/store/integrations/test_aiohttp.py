@@ -39,7 +39,7 @@ async def add(request: web.Request) -> web.Response:
 
 async def login(request: web.Request) -> web.Response:
     session: Any = await get_session(request)
-    session.greenroom.login(request.match_info["user"])
+    session.greenroom.login(request.match_info["user"], keep=True)
     raise web.HTTPSeeOther("/account")
 
 
@@ -63,6 +63,19 @@ async def fresh(request: web.Request) -> web.Response:
     return web.Response()
 
 
+async def enter(request: web.Request) -> web.Response:
+    (await get_session(request))["user_id"] = request.match_info["user"]
+    return web.Response()
+
+
+async def afresh(request: web.Request) -> web.Response:
+    """Log in with what the session held before, copied by hand."""
+    before = dict(await get_session(request))
+    session = await new_session(request)
+    session.update(before, user_id=request.match_info["user"])
+    return web.Response()
+
+
 async def leave(request: web.Request) -> web.Response:
     session = await get_session(request)
     del session["user_id"]
@@ -78,7 +91,7 @@ async def fails(request: web.Request) -> web.Response:
 
 async def halfway(request: web.Request) -> web.Response:
     session: Any = await get_session(request)
-    session.greenroom.login("alice")
+    session.greenroom.login("alice", keep=True)
     await session.greenroom.save()
     request.app[STORE].fail("patch", times=1)
     session["half"] = "done"
@@ -126,6 +139,8 @@ ROUTES = [
     web.post("/logout", logout),
     web.post("/fresh/{user}", fresh),
     web.post("/leave", leave),
+    web.post("/enter/{user}", enter),
+    web.post("/afresh/{user}", afresh),
     web.post("/fails", fails),
     web.post("/halfway", halfway),
     web.post("/later", later),
@@ -154,13 +169,17 @@ class Stage:
 
 
 def on_stage(
-    test: Callable[[Stage], Awaitable[None]], *, user_key: str | None = None, **options: Any
+    test: Callable[[Stage], Awaitable[None]],
+    *,
+    user_key: str | None = None,
+    keep: Any = False,
+    **options: Any,
 ) -> None:
     async def main() -> None:
         store = FaultyStore(MemoryStore())
         sessions = Session(secret="s" * 32, store=store, dev=True, **options)
         app = web.Application()
-        aiohttp_session.setup(app, GreenroomStorage(sessions, user_key=user_key))
+        aiohttp_session.setup(app, GreenroomStorage(sessions, user_key=user_key, keep=keep))
         app[STORE], app[SENT], app[TASKS] = store, asyncio.Event(), []
         app.add_routes(ROUTES)
         async with TestServer(app) as server:
@@ -253,6 +272,30 @@ def test_the_key_of_the_user_makes_logins_and_logouts() -> None:
         assert s.cookie != second
         assert (await s.browser.get("/account")).status == 401
         assert await s.json("/cart") == {"cart": {"mug": 1}}
+
+    on_stage(test, user_key="user_id")
+
+
+@pytest.mark.parametrize(("keep", "survives"), [(False, {}), (("cart",), {"cart": {"mug": 1}})])
+def test_a_login_by_the_key_keeps_what_it_names(keep: Any, survives: Any) -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/cart/mug")
+        planted = s.cookie
+        await s.browser.post("/enter/alice")
+        assert s.cookie != planted
+        assert await s.json("/account") == {"user": "alice", "devices": 1}
+        assert await s.json("/cart") == {"user_id": "alice", **survives}
+        await s.browser.post("/enter/bob")
+        assert await s.json("/cart") == {"user_id": "bob"}
+
+    on_stage(test, user_key="user_id", keep=keep)
+
+
+def test_what_a_new_session_is_given_stays_whatever_was_there_before() -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/cart/mug")
+        await s.browser.post("/afresh/alice")
+        assert await s.json("/cart") == {"user_id": "alice", "cart": {"mug": 1}}
 
     on_stage(test, user_key="user_id")
 

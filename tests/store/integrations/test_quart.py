@@ -48,7 +48,7 @@ def add_pages(app: Quart) -> None:
 def add_life(app: Quart) -> None:
     @app.post("/login/<user>")
     async def login(user: str) -> Any:
-        session.greenroom.login(user)
+        session.greenroom.login(user, keep=True)
         return redirect("/account")
 
     @app.get("/account")
@@ -232,7 +232,7 @@ def test_a_login_that_was_saved_before_the_failure_reaches_the_browser(stage: St
     async def scenario(s: Stage) -> None:
         @s.app.get("/halfway")
         async def halfway() -> str:
-            session.greenroom.login("alice")
+            session.greenroom.login("alice", keep=["cart"])
             await session.greenroom.save()
             s.store.fail("patch", times=1)
             session["half"] = "done"

@@ -76,11 +76,11 @@ class Stage:
     """An app on starsessions with a store below that can fail, and browsers."""
 
     def __init__(self, **options: Any) -> None:
-        user_key = options.pop("user_key", None)
+        user_key, keep = options.pop("user_key", None), options.pop("keep", False)
         self.clock = ManualClock()
         self.memory = MemoryStore(clock=self.clock)
         self.below = FaultyStore(self.memory)
-        self.store = GreenroomStore(self.below, user_key=user_key, clock=self.clock)
+        self.store = GreenroomStore(self.below, user_key=user_key, keep=keep, clock=self.clock)
         self.app = Starlette(
             routes=[
                 Route("/", home),
@@ -199,6 +199,43 @@ def test_the_key_of_the_user_makes_logins_and_logouts() -> None:
         await s.memory.delete_by_user("alice")
         assert await s.data() == {}
 
+    on_stage(test, user_key="user_id", keep=("cart",))
+
+
+@pytest.mark.parametrize(
+    ("keep", "survives"),
+    [(False, {}), (("cart",), {"cart": {"mug": "1"}}), (True, {"a": "1", "cart": {"mug": "1"}})],
+)
+def test_a_login_keeps_of_an_anonymous_session_what_it_names(keep: Any, survives: Any) -> None:
+    async def test(s: Stage) -> None:
+        await s.browser.post("/put?cart.mug=1&a=1")
+        planted = s.cookie
+        gate = s.below.hold("rotate")
+
+        async def meanwhile() -> None:
+            await gate.reached()
+            await s.memory.patch(planted, set={("evil",): 1, ("cart", "rug"): "1"})
+            gate.open()
+
+        await asyncio.gather(s.browser.post("/login/alice"), meanwhile())
+        if keep:
+            survives["cart"]["rug"] = "1"
+        evil = {"evil": 1} if keep is True else {}
+        assert await s.data() == {"user_id": "alice", **survives, **evil}
+
+    on_stage(test, user_key="user_id", keep=keep)
+
+
+def test_data_that_named_its_user_all_along_stays() -> None:
+    """As an app that gives the store its `user_key` later has it."""
+
+    async def test(s: Stage) -> None:
+        await s.browser.post("/put?cart.mug=1&user_id=alice")
+        await s.memory.patch(s.cookie, user_id=None)
+        await s.browser.post("/put?a=1")
+        assert await s.data() == {"cart": {"mug": "1"}, "user_id": "alice", "a": "1"}
+        assert len(await s.memory.list_by_user("alice")) == 1
+
     on_stage(test, user_key="user_id")
 
 
@@ -235,7 +272,7 @@ def test_a_slow_request_undoes_nothing(faster: str) -> None:
         assert await s.data(s.new_browser(old)) == {}
         assert (await s.data()).get("theme") == (None if faster == "/logout" else "dark")
 
-    on_stage(test, user_key="user_id")
+    on_stage(test, user_key="user_id", keep=["theme"])
 
 
 def test_a_rolling_session_lives_on_while_it_is_used() -> None:
@@ -455,12 +492,11 @@ def test_nothing_of_one_user_goes_to_the_next() -> None:
 
         await asyncio.gather(other.post("/login/bob"), meanwhile())
         s.browser = other
-        # The app has left the cart in the session; what it has not seen stays behind.
-        assert await s.data() == {"user_id": "bob", "cart": {"mug": "1"}}
+        assert await s.data() == {"user_id": "bob"}
         assert await s.memory.get(former) is None
         assert await s.memory.list_by_user("alice") == []
 
-    on_stage(scenario, user_key="user_id")
+    on_stage(scenario, user_key="user_id", keep=True)
 
 
 def test_many_changes_with_a_new_id_are_not_under_the_old_one() -> None:
@@ -485,6 +521,6 @@ def test_a_request_that_sets_very_many_keys(user_key: str | None) -> None:
         values = {f"key-{number}": str(number) for number in range(PATHS_MAX + 1)}
         user = {} if user_key is None else {user_key: "alice"}
         await s.browser.post("/put", params={**values, **user})
-        assert await s.data() == {"a": "1", **values, **user}
+        assert await s.data() == {**({} if user else {"a": "1"}), **values, **user}
 
     on_stage(scenario, user_key=user_key)

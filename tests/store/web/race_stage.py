@@ -13,7 +13,7 @@ from tests.store.web.web_stage import Stage, browser, session_of, tell, together
 
 def nest_and_log_in(session: Any) -> None:
     session.setdefault("cart", {})["slow"] = 1
-    session.greenroom.login("alice")
+    session.greenroom.login("alice", keep=True)
 
 
 def act_fast(session: Any, request: Request) -> None:
@@ -25,7 +25,7 @@ def act_fast(session: Any, request: Request) -> None:
         case "list":
             session["cart"] = ["fast"]
         case "login":
-            session.greenroom.login(request.query_params["user"], {"by": "fast"})
+            session.greenroom.login(request.query_params["user"], {"by": "fast"}, keep=True)
         case "regenerate":
             session.greenroom.regenerate()
         case "logout":
@@ -52,7 +52,7 @@ class Race:
                 case "nested":
                     session.setdefault("cart", {})["slow"] = 1
                 case "login":
-                    session.greenroom.login(request.query_params["user"], {"by": "slow"})
+                    session.greenroom.login(request.query_params["user"], {"by": "slow"}, keep=True)
                 case "nested login":
                     nest_and_log_in(session)
                 case "logout":

@@ -34,7 +34,7 @@ async def login(request: Request) -> Response:
         options = {"idle_seconds": MONTH, "persistent": True}
     if "short" in request.query_params:
         options = {"idle_seconds": 60, "persistent": False}
-    session_of(request).greenroom.login("alice", **options)
+    session_of(request).greenroom.login("alice", keep=True, **options)
     return PlainTextResponse("welcome")
 
 

@@ -25,7 +25,7 @@ async def step(request: Request) -> Response:
         case "add":
             session.setdefault("cart", {})["mug"] = session.get("cart", {}).get("mug", 0) + 1
         case "login":
-            session.greenroom.login("alice", {"theme": "dark"})
+            session.greenroom.login("alice", {"theme": "dark"}, keep=("cart",))
         case "logout":
             session.greenroom.logout()
         case "others":

@@ -39,7 +39,7 @@ async def add(request: Request) -> Response:
 
 
 async def login(request: Request) -> Response:
-    session_of(request).greenroom.login("alice")
+    session_of(request).greenroom.login("alice", keep=True)
     return PlainTextResponse("welcome")
 
 
@@ -114,7 +114,7 @@ def test_a_login_that_was_saved_before_the_failure_reaches_the_browser(
 ) -> None:
     async def login_and_fail(request: Request) -> Response:
         control = session_of(request).greenroom
-        control.login("alice")
+        control.login("alice", keep=True)
         if way == "save":
             await control.save()
         stage.store.fail("patch", times=1)

@@ -250,7 +250,7 @@ def test_a_login_that_is_stored_does_not_fail_over_an_old_cookie_beside_it(
     library: Library, operation: str
 ) -> None:
     async def login_and_fail(request: Request) -> Response:
-        session_of(request).greenroom.login("bob")
+        session_of(request).greenroom.login("bob", keep=True)
         stage.store.fail(operation, times=1)
         return JSONResponse({})
 

@@ -36,7 +36,7 @@ def test_changes_of_many_keys_merge_with_those_of_others(library: Library, actio
             else:
                 change(session)
                 if action == "login":
-                    session.greenroom.login("alice")
+                    session.greenroom.login("alice", keep=True)
             return PlainTextResponse("done")
 
         def change(data: dict[Any, Any]) -> None:
@@ -67,7 +67,7 @@ def test_many_changes_of_a_login_that_fails_are_not_under_the_old_id(
 
         async def login(request: Request) -> Response:
             session = session_of(request)
-            session.greenroom.login("alice")
+            session.greenroom.login("alice", keep=True)
             if "wide" in request.query_params:
                 session.update(MANY)
                 stage.store.fail(failing, times=1)
@@ -91,7 +91,7 @@ def test_a_logout_reaches_a_session_between_the_steps_of_many_changes(library: L
         stage = Stage()
 
         async def login(request: Request) -> Response:
-            session_of(request).greenroom.login("alice")
+            session_of(request).greenroom.login("alice", keep=True)
             return PlainTextResponse("welcome")
 
         async def wide(request: Request) -> Response:

@@ -25,7 +25,9 @@ async def add(request: Request) -> Response:
 
 
 async def login(request: Request) -> Response:
-    session_of(request).greenroom.login(request.query_params.get("user", "alice"), {"since": "now"})
+    session_of(request).greenroom.login(
+        request.query_params.get("user", "alice"), {"since": "now"}, keep=True
+    )
     return RedirectResponse("/who", 303)
 
 
