@@ -1,0 +1,140 @@
+"""One TLS connection without its socket: ciphertext comes in and goes out, and so does plaintext.
+
+After each `read_into`, nothing that could be decrypted is left behind, so whoever waits for a socket to be
+readable misses nothing.
+"""
+
+import ssl
+from contextlib import suppress
+from typing import Any
+
+PROTOCOL = "greenroom/4"
+"""What ALPN must agree on: another service behind the same certificate is not taken for one of ours."""
+EARLY_BYTES_MAX = 32 * 1024
+"""Ciphertext that is taken before the handshake has ended; a chain of certificates takes a tenth of it."""
+RECORD_BYTES_MAX = 17 * 1024
+"""A record of TLS with all that is around it."""
+
+_REASONS = {
+    "WRONG_VERSION_NUMBER": "it does not speak TLS: one side has TLS and the other has not",
+    "HTTP_REQUEST": "it speaks HTTP, not TLS",
+    "NO_CERTIFICATE": "it shows no certificate",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it shows no certificate",
+    "UNSUPPORTED_PROTOCOL": "it does not speak TLS 1.3",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "it does not speak TLS 1.3",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not trust the CA of our certificate",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it asks for a certificate of ours",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has expired, it says",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it refuses our certificate",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "our certificate is not meant for this purpose, it says",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it refuses our certificate",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "it refuses the handshake",
+}
+
+
+class TlsError(OSError):
+    """The connection is not, or no longer, one of TLS with somebody that we trust. Says why."""
+
+
+class Channel:
+    """The state of TLS on one connection.
+
+    `feed` takes ciphertext, and `take` returns what has to be sent. Nothing is read or written before
+    `handshake` has returned True. `ended`: the other side has said that nothing more comes. Every method
+    that takes ciphertext or plaintext raises TlsError; the connection must then be ended, after `take`.
+    """
+
+    __slots__ = ("_early_bytes", "_incoming", "_outgoing", "_tls", "ended", "established")
+
+    def __init__(self, context: ssl.SSLContext, *, server_side: bool) -> None:
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
+        self._early_bytes = 0
+        self.established = False
+        self.ended = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether `read_into` may bring something although nothing was fed since the last one."""
+        return self.ended or self._incoming.pending > 0
+
+    @property
+    def certificate(self) -> dict[str, Any]:
+        """The verified certificate of the other side."""
+        return dict(self._tls.getpeercert() or {})
+
+    def feed(self, ciphertext: bytes | memoryview) -> None:
+        """Take what the socket brought."""
+        if not self.established:
+            self._early_bytes += len(ciphertext)
+            if self._early_bytes > EARLY_BYTES_MAX:
+                raise TlsError(f"it sent more than {EARLY_BYTES_MAX} bytes before the TLS handshake ended")
+        self._incoming.write(ciphertext)
+
+    def feed_end(self) -> None:
+        """Take that the socket brings nothing more."""
+        self._incoming.write_eof()
+
+    def take(self) -> bytes:
+        """Return the ciphertext that has to be sent now."""
+        return self._outgoing.read() if self._outgoing.pending else b""
+
+    def handshake(self) -> bool:
+        """Go on with the handshake as far as what was fed allows; return whether it has ended."""
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLError as error:
+            raise TlsError(_told(error)) from None
+        if self._tls.selected_alpn_protocol() != PROTOCOL:
+            raise TlsError(f"it does not speak {PROTOCOL} within TLS")
+        self.established = True
+        return True
+
+    def read_into(self, plaintext: memoryview) -> int:
+        """Decrypt all that was fed; return how much it is, which must have room.
+
+        0 if no record is complete yet, or if the other side has `ended` what it sends.
+        """
+        filled = 0
+        try:
+            while filled < len(plaintext):
+                count = self._tls.read(len(plaintext) - filled, plaintext[filled:])
+                if not count:
+                    self.ended = True
+                    break
+                filled += count  # type: ignore[operator]  # with a buffer it is a count
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:  # both sides have ended
+            self.ended = True
+        except ssl.SSLError as error:
+            if not filled:  # else it comes again at the next call
+                raise TlsError(_told(error)) from None
+        return filled
+
+    def write(self, plaintext: memoryview) -> None:
+        """Encrypt all of this."""
+        try:
+            while plaintext:
+                plaintext = plaintext[self._tls.write(plaintext) :]
+        except ssl.SSLError as error:
+            raise TlsError(_told(error)) from None
+
+    def close(self) -> None:
+        """Say that nothing more comes from this side."""
+        # It complains that the other side has not said so yet, or that the handshake is not over.
+        with suppress(ssl.SSLError):
+            self._tls.unwrap()
+
+
+def _told(error: ssl.SSLError) -> str:
+    """Say what went wrong, without anything that a stranger has written into its certificate."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not valid: {error.verify_message}"
+    if isinstance(error, ssl.SSLEOFError):
+        return "it broke off the TLS connection"
+    reason = error.reason or "unknown"
+    return _REASONS.get(reason, f"TLS failed ({reason.lower().replace('_', ' ')})")

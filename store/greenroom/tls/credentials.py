@@ -1,0 +1,271 @@
+"""The certificate, key and CAs of this process: read from files, and again when these change.
+
+The standard library shows no own certificate, so it is read by a handshake in memory with ourselves. That
+also proves that key, certificate and CAs fit together, and that all of it is valid now.
+"""
+
+import ssl
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+
+from greenroom.errors import UsageError
+from greenroom.identities import Identity, IdentityError, identity_of
+from greenroom.tls.channel import PROTOCOL, Channel, TlsError
+
+LOOK_SECONDS = 10.0
+"""How often it is looked whether files have changed, at most."""
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_FILE_BYTES_MAX = 1 << 20
+
+Stamps: TypeAlias = tuple[tuple[int, int, int] | None, ...]
+
+
+class TlsFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Paths of PEM files: certificate with chain, its key, CAs to trust; of a list of revoked serial numbers.
+
+    `flags`: errors name them as options of the command line, not as arguments.
+    """
+
+    cert: str
+    key: str
+    ca: str
+    deny: str = ""
+    flags: bool = False
+
+    def option(self, name: str) -> str:
+        """Return how one of them is given."""
+        return f"--tls-{name} (GREENROOM_TLS_{name.upper()})" if self.flags else f"tls_{name}"
+
+    def paths(self) -> tuple[Path, ...]:
+        """Return the paths that are given."""
+        return tuple(Path(each) for each in (self.cert, self.key, self.ca, self.deny) if each)
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """What the files held: contexts for both directions, our identity, and who is revoked."""
+
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+    identity: Identity
+    serial: int
+    ends_at: float
+    revoked: frozenset[int] = frozenset()
+
+    def identity_in(self, certificate: dict[str, Any]) -> Identity:
+        """Return whose verified certificate this is. Raises TlsError if nobody's, or if it is revoked."""
+        if serial_of(certificate) in self.revoked:
+            raise TlsError(f"its certificate is revoked (serial {certificate['serialNumber']})")
+        try:
+            return identity_of(certificate)
+        except IdentityError as error:
+            raise TlsError(str(error)) from None
+
+
+def serial_of(certificate: dict[str, Any]) -> int:
+    """Return the serial number of a certificate."""
+    return int(certificate["serialNumber"], 16)
+
+
+def load(files: TlsFiles) -> Loaded:
+    """Read the files. Raises UsageError, naming the option, for whatever cannot serve."""
+    _check_key(files)
+    server = _context(ssl.PROTOCOL_TLS_SERVER, files)
+    client = _context(ssl.PROTOCOL_TLS_CLIENT, files)
+    certificate = _own_certificate(server, files)
+    try:
+        identity = identity_of(certificate)
+    except IdentityError as error:
+        raise UsageError(f"{files.option('cert')}: {error}") from None
+    ends_at = ssl.cert_time_to_seconds(certificate["notAfter"])
+    return Loaded(server, client, identity, serial_of(certificate), ends_at, _revoked(files))
+
+
+def _check_key(files: TlsFiles) -> None:
+    try:
+        mode = Path(files.key).stat().st_mode
+    except OSError as error:
+        raise UsageError(_unreadable(files, "key", error)) from None
+    if mode & _OTHERS:
+        raise UsageError(
+            f"{files.option('key')}: others may read {files.key} (mode {stat.S_IMODE(mode):04o}); "
+            "take that away with chmod 600"
+        )
+
+
+def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
+    # Not `create_default_context`: that trusts the CAs of the system, and writes keys to SSLKEYLOGFILE.
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
+    # Addresses move, so no host is compared: the identity in the certificate is.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.set_alpn_protocols([PROTOCOL])
+    if protocol == ssl.PROTOCOL_TLS_SERVER:
+        # Without tickets there is no resumption, which would outlive a revocation.
+        context.num_tickets = 0
+    _load_certificate(context, files)
+    try:
+        context.load_verify_locations(cafile=files.ca)
+    except OSError as error:
+        raise UsageError(_unreadable(files, "ca", error)) from None
+    return context
+
+
+def _load_certificate(context: ssl.SSLContext, files: TlsFiles) -> None:
+    try:
+        context.load_cert_chain(files.cert, files.key, password=_no_password)
+    except _PasswordAskedError:
+        raise UsageError(
+            f"{files.option('key')}: {files.key} is encrypted; a process that starts by itself needs a key "
+            "without a passphrase, in a file of mode 0600"
+        ) from None
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise UsageError(
+                f"{files.option('key')}: {files.key} is not the key of the certificate {files.cert}"
+            ) from None
+        raise UsageError(
+            f"{files.option('cert')}: {files.cert} with the key {files.key} cannot be used: they must be PEM "
+            f"({(error.reason or 'unknown').lower().replace('_', ' ')})"
+        ) from None
+    except OSError as error:
+        raise UsageError(_unreadable(files, "cert", error)) from None
+
+
+class _PasswordAskedError(Exception):
+    """The key is encrypted."""
+
+
+def _no_password() -> str:
+    # Without this, the library would wait for somebody at a terminal.
+    raise _PasswordAskedError
+
+
+def _own_certificate(server: ssl.SSLContext, files: TlsFiles) -> dict[str, Any]:
+    """Return our own certificate, once it has proven to be valid. Raises UsageError."""
+    asking = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    asking.check_hostname = False
+    # It shows the certificate, and the other side, which is judged by nobody, verifies it.
+    asking.verify_mode = ssl.CERT_NONE
+    asking.set_alpn_protocols([PROTOCOL])
+    _load_certificate(asking, files)
+    here, there = Channel(asking, server_side=False), Channel(server, server_side=True)
+    try:
+        while not there.established:
+            if not here.established:
+                here.handshake()
+            there.feed(here.take())
+            there.handshake()
+            here.feed(there.take())
+    except TlsError as error:
+        raise UsageError(
+            f"{files.option('cert')}: {files.cert} cannot be shown to others: {error}. It must be in date, "
+            f"and issued by a CA in {files.ca} ({files.option('ca')})"
+        ) from None
+    return there.certificate
+
+
+def _revoked(files: TlsFiles) -> frozenset[int]:
+    if not files.deny:
+        return frozenset()
+    try:
+        text = _text(Path(files.deny))
+    except OSError as error:
+        raise UsageError(_unreadable(files, "deny", error)) from None
+    try:
+        lines = (line.partition("#")[0].strip().replace(":", "") for line in text.splitlines())
+        return frozenset(int(line, 16) for line in lines if line)
+    except ValueError:
+        raise UsageError(
+            f"{files.option('deny')}: {files.deny} must hold one serial number a line, in hexadecimal"
+        ) from None
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(_FILE_BYTES_MAX).decode("ascii", "replace")
+
+
+def _unreadable(files: TlsFiles, name: str, error: OSError) -> str:
+    path = getattr(files, name)
+    if isinstance(error, ssl.SSLError):
+        return f"{files.option(name)}: {path} holds no certificate in PEM"
+    return f"{files.option(name)}: {path} cannot be read ({error.strerror or error})"
+
+
+class Watch:
+    """Decides when files are read again: they look different, and no look was taken for LOOK_SECONDS.
+
+    Files are changed one after the other, so a set that does not fit is tried again with the next change.
+    """
+
+    def __init__(self, stamps: Stamps, now: float) -> None:
+        self._stamps = stamps
+        self._looked_at = now
+
+    def is_due(self, now: float) -> bool:
+        """Whether to take a look now; each look is the last one for a while."""
+        if now < self._looked_at + LOOK_SECONDS:
+            return False
+        self._looked_at = now
+        return True
+
+    def has_changed(self, stamps: Stamps) -> bool:
+        """Whether the files look different from the last time."""
+        changed, self._stamps = stamps != self._stamps, stamps
+        return changed
+
+
+class Credentials:
+    """What this process shows and whom it trusts, by the files as they are now.
+
+    `log(text)` gets a line if changed files cannot be used; what was in use stays in use. Raises UsageError
+    at construction.
+    """
+
+    def __init__(
+        self, files: TlsFiles, log: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._files = files
+        self._log = log
+        self._clock = clock
+        self._watch = Watch(_stamps(files), clock())
+        self._loaded = load(files)
+        self.failures = 0
+
+    def current(self) -> Loaded:
+        """Return what is in use, after a look at the files if one is due."""
+        if self._watch.is_due(self._clock()):
+            self.reload()
+        return self._loaded
+
+    def reload(self) -> bool:
+        """Read the files if they have changed; return whether what is in use has."""
+        if not self._watch.has_changed(_stamps(self._files)):
+            return False
+        try:
+            self._loaded = load(self._files)
+        except UsageError as error:
+            self.failures += 1
+            self._log(f"the changed TLS files are not used, the former ones stay in use: {error}")
+            return False
+        return True
+
+
+def _stamps(files: TlsFiles) -> Stamps:
+    return tuple(_stamp(path) for path in files.paths())
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns

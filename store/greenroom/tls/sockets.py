@@ -1,0 +1,214 @@
+"""A socket with TLS around it, used like the socket itself, which does not block.
+
+The drivers and the servers read and write both kinds by the same calls, so plaintext costs nothing more.
+"""
+
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, TypeAlias
+
+from greenroom.tls.channel import RECORD_BYTES_MAX, Channel, TlsError
+
+Want: TypeAlias = Literal["read", "write", "done"]
+
+CHUNK_BYTES = 64 * 1024
+"""How much is encrypted at once: no more waits here for the kernel."""
+
+
+class Stream(Protocol):
+    """What drivers and servers use of a connected socket."""
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, /) -> int:
+        """Read into the buffer."""
+
+    def send(self, data: Any, /) -> int:
+        """Send as much as goes; return how much that is."""
+
+    def sendmsg(self, buffers: Any, /) -> int:
+        """Send as much of these as goes, in order; return how much that is."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+
+    def setsockopt(self, level: int, name: int, value: Any, /) -> None:
+        """Set an option of the socket."""
+
+    def settimeout(self, value: float | None, /) -> None:
+        """Set the timeout."""
+
+    def getpeername(self) -> Any:
+        """Return the address of the other side."""
+
+    def shutdown(self, how: int, /) -> None:
+        """End a direction."""
+
+    def detach(self) -> int:
+        """Give up the descriptor."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class TlsSocket:
+    """A connected socket and its channel. Call `advance` until it is done before anything else.
+
+    What goes wrong in TLS is an OSError, like all that goes wrong with a socket. An end without TLS's own
+    farewell is an error too: somebody between may have cut it.
+
+    `recv_into` reads at most so many bytes of ciphertext and returns all that they complete, so the buffer
+    must have room for a record more. `send` may encrypt more than the kernel takes. It then reports a byte
+    less than it has encrypted: as with any stream the caller sends the rest once the socket is writable, and
+    what was encrypted goes first.
+    """
+
+    __slots__ = ("_channel", "_encrypted", "_resets", "_sock", "_unsent")
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, *, server_side: bool) -> None:
+        self._sock = sock
+        self._channel = Channel(context, server_side=server_side)
+        self._unsent = b""
+        # How many bytes at the beginning of the next `send` are encrypted already.
+        self._encrypted = 0
+        self._resets = False
+
+    @property
+    def certificate(self) -> dict[str, Any]:
+        """The verified certificate of the other side, once the handshake is done."""
+        return self._channel.certificate
+
+    # --- the handshake -----------------------------------------------------------------------------------
+
+    def advance(self, buffer: memoryview) -> Want:
+        """Go on with the handshake as far as possible; return what to wait for. Raises OSError.
+
+        What is read passes through the buffer.
+        """
+        channel = self._channel
+        try:
+            while True:
+                done = channel.handshake()
+                if not self._flush():
+                    return "write"
+                if done:
+                    return "done"
+                try:
+                    count = self._sock.recv_into(buffer)
+                except BlockingIOError:
+                    return "read"
+                if count:
+                    channel.feed(buffer[:count])
+                else:
+                    channel.feed_end()
+        except TlsError:
+            self._try_to_flush()  # the alert that says why
+            raise
+
+    # --- reading and writing -----------------------------------------------------------------------------
+
+    def recv_into(self, buffer: Any, nbytes: int = 0) -> int:
+        """Return how much plaintext was read, 0 at the end. Raises OSError, BlockingIOError for none."""
+        channel, view = self._channel, memoryview(buffer)
+        room = len(view) - RECORD_BYTES_MAX
+        try:
+            count = self._sock.recv_into(view, min(nbytes or room, room))
+        except BlockingIOError:
+            if not channel.holds:
+                raise
+        else:
+            if count:
+                channel.feed(view[:count])
+            else:
+                channel.feed_end()
+        try:
+            filled = channel.read_into(view)
+        except TlsError:
+            self._try_to_flush()
+            raise
+        if not self._unsent:
+            self._flush()  # what TLS answers by itself
+        if not filled and not channel.ended:
+            raise BlockingIOError
+        return filled
+
+    def send(self, data: Any) -> int:
+        """Encrypt and send as much as goes; return how much that is. Raises OSError, also BlockingIOError."""
+        view = memoryview(data)
+        if not self._flush():
+            raise BlockingIOError
+        sent, self._encrypted = self._encrypted, 0
+        while sent < len(view):
+            self._channel.write(view[sent : sent + CHUNK_BYTES])
+            sent = min(sent + CHUNK_BYTES, len(view))
+            if not self._flush():
+                self._encrypted = 1
+                if sent == 1:
+                    raise BlockingIOError
+                return sent - 1
+        return sent
+
+    def sendmsg(self, buffers: Sequence[Any]) -> int:
+        """Send as much of these as goes, as `send` does."""
+        together = bytearray()
+        for each in buffers:
+            if together and len(together) + len(each) > CHUNK_BYTES:
+                break
+            together += each
+        return self.send(together)
+
+    def _flush(self) -> bool:
+        """Hand the kernel what is encrypted; return whether it took all."""
+        self._unsent += self._channel.take()
+        if not self._unsent:
+            return True
+        try:
+            sent = self._sock.send(self._unsent)
+        except BlockingIOError:
+            return False
+        self._unsent = self._unsent[sent:]
+        return not self._unsent
+
+    def _try_to_flush(self) -> None:
+        try:
+            self._flush()
+        except OSError:
+            self._unsent = b""
+
+    # --- ending ------------------------------------------------------------------------------------------
+
+    def shutdown(self, how: int) -> None:
+        """Say that nothing more comes, then end this direction. Raises OSError."""
+        self._channel.close()
+        self._try_to_flush()
+        self._sock.shutdown(how)
+
+    def close(self) -> None:
+        """Close the socket, with TLS's farewell unless it is reset."""
+        if not self._resets and self._channel.established:
+            self._channel.close()
+            self._try_to_flush()
+        self._sock.close()
+
+    def detach(self) -> int:
+        """Give up the descriptor, without a word to the other side."""
+        return self._sock.detach()
+
+    # --- as the socket has it ----------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._sock.fileno()
+
+    def setsockopt(self, level: int, name: int, value: Any) -> None:
+        """Set an option of the socket; after SO_LINGER `close` says nothing."""
+        if (level, name) == (socket.SOL_SOCKET, socket.SO_LINGER):
+            self._resets = True
+        self._sock.setsockopt(level, name, value)
+
+    def settimeout(self, value: float | None) -> None:
+        """Set the timeout of the socket."""
+        self._sock.settimeout(value)
+
+    def getpeername(self) -> Any:
+        """Return the address of the other side."""
+        return self._sock.getpeername()

@@ -1,0 +1,138 @@
+"""Files of a holder: what is refused, by which option, and when they are read again."""
+
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from greenroom.errors import UsageError
+from greenroom.tls.channel import TlsError
+from greenroom.tls.credentials import LOOK_SECONDS, Credentials, TlsFiles, Watch, load
+from tests.authority import Authority
+
+NODE = "greenroom://shop/node/n1"
+AUTHORITY = Authority()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> TlsFiles:
+    return AUTHORITY.issue(NODE).files(tmp_path, "n1")
+
+
+def test_own_identity_and_end_are_known(tmp_path: Path) -> None:
+    holder = AUTHORITY.issue(NODE, days=3)
+    loaded = load(holder.files(tmp_path))
+    assert (loaded.identity.uri, loaded.serial) == (NODE, holder.serial)
+    assert 2.9 < (loaded.ends_at - time.time()) / 86_400 < 3.1
+
+
+def test_each_option_is_named(files: TlsFiles, tmp_path: Path) -> None:
+    for name in ("cert", "key", "ca", "deny"):
+        broken = msgspec.structs.replace(files, **{name: str(tmp_path / "none")})
+        with pytest.raises(UsageError, match=f"tls_{name}: .*none cannot be read"):
+            load(broken)
+    flagged = msgspec.structs.replace(files, ca=str(tmp_path / "none"), flags=True)
+    with pytest.raises(UsageError, match=r"--tls-ca \(GREENROOM_TLS_CA\): "):
+        load(flagged)
+    noise = tmp_path / "noise"
+    noise.write_text("nothing here\n")
+    for name in ("cert", "ca", "deny"):
+        with pytest.raises(UsageError, match=f"tls_{name}: "):
+            load(msgspec.structs.replace(files, **{name: str(noise)}))
+
+
+def test_key_that_others_may_read_is_refused(files: TlsFiles) -> None:
+    Path(files.key).chmod(0o640)
+    with pytest.raises(UsageError, match=r"tls_key: others may read .* \(mode 0640\); .*chmod 600"):
+        load(files)
+
+
+def test_encrypted_key_is_refused_and_nobody_is_asked(files: TlsFiles) -> None:
+    path = Path(files.key)
+    key = load_pem_private_key(path.read_bytes(), None)
+    secret = serialization.BestAvailableEncryption(b"secret")
+    form = serialization.PrivateFormat.PKCS8
+    path.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, secret))
+    with pytest.raises(UsageError, match=r"tls_key: .* is encrypted"):
+        load(files)
+
+
+def test_key_of_another_certificate_is_refused(files: TlsFiles, tmp_path: Path) -> None:
+    other = AUTHORITY.issue(NODE).files(tmp_path)
+    with pytest.raises(UsageError, match=r"tls_key: .* is not the key of the certificate"):
+        load(msgspec.structs.replace(files, key=other.key))
+
+
+@pytest.mark.parametrize(
+    ("holder", "words"),
+    [
+        (AUTHORITY.issue(NODE, days=-0.5), "expired"),
+        (AUTHORITY.issue(NODE, ago=-1), "not yet valid"),
+        (AUTHORITY.issue(NODE, ca=Authority("another").pem), "issued by a CA in"),
+        (AUTHORITY.issue(), "holds no URIs"),
+        (AUTHORITY.issue(NODE, "greenroom://shop/node/n2"), "holds 2 URIs"),
+        (AUTHORITY.issue("https://example.test/n1"), "names nobody"),
+    ],
+)
+def test_certificate_that_would_be_refused_is_refused_here(
+    tmp_path: Path, holder: object, words: str
+) -> None:
+    with pytest.raises(UsageError, match=f"(?s)tls_cert: .*{words}"):
+        load(holder.files(tmp_path))  # type: ignore[attr-defined]
+
+
+def test_keys_are_not_written_for_a_debugger(
+    files: TlsFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    loaded = load(files)
+    assert loaded.server.keylog_filename is None
+    assert loaded.client.keylog_filename is None
+    assert not (tmp_path / "keys").exists()
+
+
+def test_revoked_serial_is_refused(files: TlsFiles, tmp_path: Path) -> None:
+    deny = tmp_path / "deny"
+    deny.write_text("# lost laptop\n0aFF\n\n1:02\n")
+    loaded = load(msgspec.structs.replace(files, deny=str(deny)))
+    assert loaded.revoked == {0xAFF, 0x102}
+    uri = (("URI", NODE),)
+    with pytest.raises(TlsError, match="revoked"):
+        loaded.identity_in({"serialNumber": "0AFF", "subjectAltName": uri})
+    assert loaded.identity_in({"serialNumber": "0B", "subjectAltName": uri}).uri == NODE
+    with pytest.raises(TlsError, match="no URIs"):
+        loaded.identity_in({"serialNumber": "0B"})
+
+
+def test_look_is_due_once_in_a_while() -> None:
+    watch = Watch(((1, 1, 1),), 100.0)
+    assert not watch.is_due(100.0 + LOOK_SECONDS - 1)
+    assert watch.is_due(100.0 + LOOK_SECONDS)
+    assert not watch.is_due(100.5 + LOOK_SECONDS)
+    assert not watch.has_changed(((1, 1, 1),))
+    assert watch.has_changed((None,))
+    assert not watch.has_changed((None,))
+
+
+def test_changed_files_are_used_and_bad_ones_are_not(files: TlsFiles, tmp_path: Path) -> None:
+    now, lines = 0.0, list[str]()
+    credentials = Credentials(files, lines.append, lambda: now)
+    first = credentials.current()
+    renewed = AUTHORITY.issue(NODE)
+    Path(files.cert).write_bytes(renewed.certificate)
+    assert credentials.current() is first, "no look is due"
+    now += LOOK_SECONDS
+    assert credentials.current() is first, "the certificate is new, and the key is not"
+    assert credentials.failures == 1
+    assert len(lines) == 1
+    assert "the former ones stay in use: tls_key: " in lines[0]
+    now += LOOK_SECONDS
+    assert credentials.current() is first
+    assert len(lines) == 1, "the same files are not tried twice"
+    Path(files.key).write_bytes(renewed.key)
+    now += LOOK_SECONDS
+    assert credentials.current().serial == renewed.serial
+    assert len(lines) == 1
