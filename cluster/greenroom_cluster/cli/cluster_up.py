@@ -37,7 +37,7 @@ async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: F
     began = time.monotonic()
     progress = _ignore if json else _print_progress
     durable = settings.node.actor.durability != "none"
-    refuse_kept(settings.data_dir, settings.node.actor.durability, "nodes/*/actors/*/identity")
+    refuse_kept(settings.data_dir, settings.node.actor.durability, "nodes/*/actors/*")
     kept = None if settings.data_dir is None else KeptSessions(settings.data_dir, settings.cluster)
     sessions = None if kept is None else kept.check()
     if sessions is not None:

@@ -29,7 +29,7 @@ def inspect(directory: _Directory, *, json: options.Json = False) -> None:
     """
     from greenroom_cluster.disk.inspecting import directories_below, inspect_directory
 
-    found = [_read(inspect_directory, path) for path in directories_below(directory)]
+    found = [_read(inspect_directory, path) for path in _read(directories_below, directory)]
     if json:
         document = [{**msgspec.to_builtins(each), "start": each.start()} for each in found]
         print_json({"directories": document})
@@ -51,7 +51,7 @@ def adopt(directory: _Directory) -> None:
     from greenroom_cluster.disk.directory import Directory
     from greenroom_cluster.disk.inspecting import directories_below
 
-    for path in directories_below(directory):
+    for path in _read(directories_below, directory):
         opened = Directory(path)
         try:
             identity = opened.adopt()

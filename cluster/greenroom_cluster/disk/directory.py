@@ -165,14 +165,18 @@ class Directory:
 def read_identity(directory: Path) -> Identity | None:
     """Return who a directory is; None if it is empty.
 
-    Raises DamagedError if that is not to be read, UsageError if a later release wrote it.
+    Raises DamagedError if that is not to be read, UsageError if it is another user's or of a later release.
     """
     try:
         content = (directory / "identity").read_bytes()
     except FileNotFoundError:
-        if any(directory.glob("log-*")):
+        if _has_log(directory):
             raise DamagedError("the file `identity` is missing") from None
         return None
+    except PermissionError as error:
+        raise UsageError(
+            f"{directory / 'identity'} cannot be read ({error.strerror}): run this as its owner"
+        ) from error
     except OSError as error:
         raise DamagedError(f"the file `identity` cannot be read: {error.strerror}") from error
     if len(content) >= _HEADER.size:
@@ -188,6 +192,11 @@ def read_identity(directory: Path) -> Identity | None:
             with suppress(msgspec.MsgspecError):
                 return _decoder.decode(payload)
     raise DamagedError("the file `identity` is damaged")
+
+
+def is_kept(directory: Path) -> bool:
+    """Whether an actor kept something here: an identity, or a log that lost its own. Raises OSError."""
+    return (directory / "identity").exists() or _has_log(directory)
 
 
 def is_locked(directory: Path) -> bool:
@@ -225,6 +234,10 @@ def _locked(directory: Path, deadline: float) -> int:
                 f"the directory {directory} cannot be used ({error.strerror}): make it a directory that this "
                 "user may write to, or choose another with --data-dir (GREENROOM_DATA_DIR)"
             ) from error
+
+
+def _has_log(directory: Path) -> bool:
+    return any(directory.glob("log-*"))
 
 
 def _line(path: Path) -> str:

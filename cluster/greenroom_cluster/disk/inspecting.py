@@ -8,12 +8,12 @@ import msgspec
 
 from greenroom.errors import UsageError
 from greenroom_cluster.disk.batches import Batch, DamagedError, believable, sealed
-from greenroom_cluster.disk.directory import Place, is_locked, read_identity
+from greenroom_cluster.disk.directory import Place, is_kept, is_locked, read_identity
 from greenroom_cluster.disk.journal import entries_of, found_segments, noted
 from greenroom_cluster.disk.replay import DiskCopy, Replay
 from greenroom_cluster.disk.segment import read_segment
 
-_PATTERNS = ("identity", "actors/*/identity", "nodes/*/actors/*/identity")
+_PATTERNS = ("actors/*", "nodes/*/actors/*")
 _ATTEMPTS = 5
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -80,9 +80,10 @@ class KeptDirectory(msgspec.Struct, frozen=True):
 def directories_below(path: Path) -> list[Path]:
     """Return the actors' directories at a path: itself, or those of a node, or of all nodes of `up`.
 
-    Raises UsageError if there are none.
+    Raises UsageError if there are none, and OSError.
     """
-    found = [each.parent for pattern in _PATTERNS for each in sorted(path.glob(pattern))]
+    below = (each for pattern in _PATTERNS for each in sorted(path.glob(pattern)))
+    found = [each for each in (path, *below) if is_kept(each)]
     if not found:
         raise UsageError(
             f"there is no directory of an actor at {path}: name the --data-dir of a node, or of "

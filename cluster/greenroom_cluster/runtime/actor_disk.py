@@ -12,7 +12,7 @@ import structlog
 
 from greenroom.errors import UsageError
 from greenroom_cluster.disk.batches import DamagedError
-from greenroom_cluster.disk.directory import Directory
+from greenroom_cluster.disk.directory import Directory, is_kept
 from greenroom_cluster.disk.entries import Kept
 from greenroom_cluster.disk.journal import DiskFailedError, Journal
 from greenroom_cluster.disk.replay import Replay
@@ -126,14 +126,20 @@ def _replayed(journal: Journal, slot: str, goes_on: Callable[[], None]) -> tuple
     return replay, records
 
 
-def refuse_kept(data_dir: Path | None, durability: str, pattern: str = "actors/*/identity") -> None:
+def refuse_kept(data_dir: Path | None, durability: str, pattern: str = "actors/*") -> None:
     """Raise UsageError if actors kept sessions below a directory that this start would not read."""
     if data_dir is None or durability != "none":
         return
-    kept = next(iter(sorted(data_dir.glob(pattern))), None)
+    try:
+        kept = next((each for each in sorted(data_dir.glob(pattern)) if is_kept(each)), None)
+    except OSError as error:
+        raise UsageError(
+            f"{data_dir} cannot be read ({error.strerror}): run this as its owner, or choose another with "
+            "--data-dir (GREENROOM_DATA_DIR)"
+        ) from error
     if kept is not None:
         raise UsageError(
-            f"{kept.parent} holds sessions of a run with --durability, and this start would not read them: "
+            f"{kept} holds sessions of a run with --durability, and this start would not read them: "
             "give --durability (GREENROOM_DURABILITY) again, or choose another --data-dir "
             "(GREENROOM_DATA_DIR)"
         )

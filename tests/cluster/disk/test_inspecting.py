@@ -96,6 +96,19 @@ def test_the_directories_of_a_node_and_of_a_cluster_are_found(tmp_path: Path) ->
         directories_below(tmp_path / "nodes")
 
 
+def test_a_directory_that_lost_its_identity_is_told_as_damaged(tmp_path: Path) -> None:
+    """It is found beside others that are whole, for a start sets it aside."""
+    for actor in ("0", "1"):
+        filled(tmp_path / "actors" / actor)
+    (tmp_path / "actors" / "0" / "identity").unlink()
+    found = directories_below(tmp_path)
+    assert [each.name for each in found] == ["0", "1"]
+    assert [bool(inspect_directory(each).damage) for each in found] == [True, False]
+    result = CliRunner().invoke(app, ["inspect", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "the file `identity` is missing" in result.stdout
+
+
 def test_the_commands_show_a_moved_directory_and_adopt_it(tmp_path: Path) -> None:
     filled(tmp_path / "d")
     shutil.copytree(tmp_path / "d", tmp_path / "actors/0")

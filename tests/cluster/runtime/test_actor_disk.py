@@ -119,6 +119,13 @@ def test_sessions_on_disk_are_not_passed_over(tmp_path: Path) -> None:
         refuse_kept(tmp_path, "none")
 
 
+def test_a_log_without_its_identity_is_not_passed_over(tmp_path: Path) -> None:
+    filled(tmp_path / "actors" / "0").journal.close()
+    (tmp_path / "actors" / "0" / "identity").unlink()
+    with pytest.raises(UsageError, match="--durability"):
+        refuse_kept(tmp_path, "none")
+
+
 def node(**options: object) -> NodeSettings:
     actor = ActorOptions(**options)  # type: ignore[arg-type]  # wrong ones on purpose
     return NodeSettings(name="n1", node=NodeOptions(actor=actor), data_dir=Path("/d"))
