@@ -4,7 +4,7 @@ import gc
 import os
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from greenroom_cluster.runtime.marks import open_mark
 from greenroom_cluster.runtime.poller import Poller
 from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION
 from greenroom_cluster.runtime.reading import ConnectionEndedError
+from greenroom_cluster.runtime.reports import Reports
 from greenroom_cluster.runtime.scheduling import keep_policy
 from greenroom_cluster.runtime.sockets import charged_as
 from greenroom_cluster.runtime.supervised import Standing, Started
@@ -116,7 +117,7 @@ class Actor:
     ) -> None:
         self._settings = settings
         self.driver = Driver(core, leave)
-        self._poller = Poller()
+        self.poller = Poller()
         self.coordinator = CoordinatorLink(
             CoordinatorLinkSettings(
                 settings.coordinator, settings.cluster, settings.incarnation, remembered=remembered
@@ -159,20 +160,20 @@ class Actor:
                     self._settings.cluster,
                     self._settings.incarnation,
                     nursery,
-                    self._poller,
+                    self.poller,
                     on_up=self.driver.link_up,
                     on_down=self.driver.link_down,
                     on_messages=lambda peer, messages: self.driver.step(PeerMessages(peer, messages)),
                 )
                 self.driver.connect_with(links, self.coordinator.propose)
-                nursery.start_soon(self._poller.run)
+                nursery.start_soon(self.poller.run)
                 nursery.start_soon(self.listener.run)
                 nursery.start_soon(self.coordinator.run)
                 nursery.start_soon(self.driver.tick_forever)
                 nursery.start_soon(self._measure_memory)
                 nursery.start_soon(self._report_roles)
         finally:
-            self._poller.close()
+            self.poller.close()
 
     async def _measure_memory(self) -> None:
         while True:
@@ -217,7 +218,7 @@ class Actor:
 
         take = replies.refusing(handle) if isinstance(replies, former.FormerClient) else handle
         try:
-            await Delivery(connection, self._poller, take, patient=True).run()
+            await Delivery(connection, self.poller, take, patient=True).run()
         finally:
             driver.drop_client(number)
 
@@ -229,7 +230,7 @@ class Actor:
                 raise ConnectionEndedError("the peer has opened a newer connection")
 
         try:
-            await Delivery(connection, self._poller, handle).run()
+            await Delivery(connection, self.poller, handle).run()
         finally:
             driver.drop_peer(peer, number)
 
@@ -262,7 +263,7 @@ async def run_actor(settings: ActorSettings, started: Started) -> None:
     standing, journal = (Standing(), None) if opened is None else (opened.standing, opened.journal)
     # What was read is the core's now.
     del opened, stable
-    async with _writing(actor.driver, journal, settings.options):
+    async with _writing(actor, journal, settings.options):
         actor.driver.step(MemoryMeasured(resident_bytes()))
         address = actor.listener.address(settings.advertise_host)
         _log.info("actor_started", slot=settings.slot, address=address)
@@ -293,19 +294,15 @@ async def _opened_disk(settings: ActorSettings, started: Started) -> OpenedDisk 
 
 
 @asynccontextmanager
-async def _writing(driver: Driver, journal: Journal | None, options: ActorOptions) -> AsyncIterator[None]:
+async def _writing(actor: Actor, journal: Journal | None, options: ActorOptions) -> AsyncIterator[None]:
     """Write what the core persists; at the end all of it is on stable storage."""
     if journal is None:
         yield
         return
-    token = trio.lowlevel.current_trio_token()
-
-    def tell(event: Written | Synced | DiskMeasured) -> None:
-        with suppress(trio.RunFinishedError):
-            token.run_sync_soon(driver.step, event)
-
+    driver = actor.driver
+    reports: Reports[Written | Synced | DiskMeasured] = Reports(actor.poller, driver.step)
     interval = options.sync_interval if options.durability == "interval" else None
-    writer = DiskWriter(journal, tell, interval_seconds=interval)
+    writer = DiskWriter(journal, reports.put, interval_seconds=interval)
     driver.write_with(writer.write)
     driver.directory = journal.directory
     try:
@@ -313,6 +310,7 @@ async def _writing(driver: Driver, journal: Journal | None, options: ActorOption
     finally:
         with trio.CancelScope(shield=True):
             await writer.close()
+        reports.close()
 
 
 def calm_collector() -> None:

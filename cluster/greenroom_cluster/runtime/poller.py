@@ -53,7 +53,7 @@ class Poller:
         self._epoll.unregister(descriptor)
 
     def close(self) -> None:
-        """Close the descriptor, once no socket is watched."""
+        """Close the descriptor; nothing is called back any more."""
         self._epoll.close()
 
     async def run(self) -> NoReturn:
