@@ -24,7 +24,7 @@ def test_every_page_has_code() -> None:
 
 @pytest.mark.parametrize("block", WHOLE, ids=str)
 def test_code_of_a_page_runs(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SESSION_SECRET", "s" * 32)
+    monkeypatch.setenv("SESSION_SECRET", "a secret for tests only, long enough")
     exec(compile(block.code, str(block), "exec"), {"__name__": "__main__"})
 
 
@@ -85,7 +85,7 @@ def both(before: dict[str, Any], first: Change, second: Change) -> Any:
 
     async def main() -> Any:
         store = MemoryStore()
-        sessions = Session(secret="s" * 32, store=store)
+        sessions = Session(secret="a secret for tests only, long enough", store=store)
         record = SessionData(
             session_id=new_session_id(),
             expires=utc_now().replace(year=utc_now().year + 1),

@@ -36,7 +36,9 @@ def shop(*, cors_in_front: bool) -> tuple[FastAPI, FaultyStore]:
     cors = {"allow_origins": [ORIGIN], "allow_credentials": True, "allow_methods": ["*"]}
     if not cors_in_front:
         app.add_middleware(CORSMiddleware, **cors)
-    app.add_middleware(SessionMiddleware, session=Session(secret="s" * 32, store=store))
+    app.add_middleware(
+        SessionMiddleware, session=Session(secret="a secret for tests only, long enough", store=store)
+    )
     if cors_in_front:
         app.add_middleware(CORSMiddleware, **cors)
     return app, store
@@ -107,7 +109,7 @@ def test_two_first_visits_at_once_are_two_sessions() -> None:
             await tab.post("/cart/pan")
             gate.open()
             await slow
-            sessions = Session(secret="s" * 32, store=store)
+            sessions = Session(secret="a secret for tests only, long enough", store=store)
             signed = browser.cookies[sessions.cookie.name].encode()
             session_id = sessions.signer.verify(signed)
             assert session_id is not None

@@ -48,6 +48,9 @@ _KEEP = kinds.keep("what survives of an anonymous session at a login")
 
 SESSION = Options(
     secret=kinds.secrets(),
+    app=kinds.text(
+        "the name of the app, of which no other app's cookies are", none=True, most=ATTRIBUTE_BYTES_MAX
+    ),
     store=kinds.or_none(_STORE),
     dev=kinds.flag("whether this is for development on http://localhost"),
     cookie_name=_COOKIE_NAME,

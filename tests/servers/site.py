@@ -38,7 +38,7 @@ CHUNK = b"x" * 1024
 PAUSE_SECONDS = 0.02
 CHUNKS_MAX = 100
 
-sessions = Session(store=MemoryStore(), secret="s" * 32, dev=True)
+sessions = Session(store=MemoryStore(), secret="a secret for tests only, long enough", dev=True)
 LIBRARY = os.environ.get("GREENROOM_TEST_LIBRARY", "asyncio")
 tasks: set[asyncio.Task[None]] = set()
 dropped: list[str] = []

@@ -68,7 +68,11 @@ PLACES: dict[str, tuple[Callable[..., Any], Options, dict[str, Any]]] = {
         {"store": MemoryStore()},
     ),
     "RequireUser": (RequireUser, table.FASTAPI, {}),
-    "StarletteCookies": (moving.StarletteCookies, table.OLD_STARLETTE, {"secret_key": "s" * 32}),
+    "StarletteCookies": (
+        moving.StarletteCookies,
+        table.OLD_STARLETTE,
+        {"secret_key": "a secret for tests only, long enough"},
+    ),
     "StarsessionsStore": (moving.StarsessionsStore, table.OLD_STARSESSIONS, {"store": InMemoryStore()}),
     "LitestarStore": (moving.LitestarStore, table.OLD_LITESTAR, {"store": LitestarMemory()}),
     "AiohttpStorage": (

@@ -78,7 +78,9 @@ class Site:
                 Route("/everywhere", everywhere, methods=["POST"]),
             ]
         )
-        self.app.add_middleware(SessionMiddleware, session=Session(secret="s" * 32, store=store))
+        self.app.add_middleware(
+            SessionMiddleware, session=Session(secret="a secret for tests only, long enough", store=store)
+        )
 
     async def device(self, user: str, label: str) -> "Device":
         device = Device(self.app, label)

@@ -23,6 +23,7 @@ from greenroom.option_kinds import HiddenSecret
 from greenroom.options import CALLS, SESSION
 from greenroom.sessions import BaseSessionStore
 from greenroom.urls import store_given
+from greenroom.web import secret_strength
 from greenroom.web.cookies import (
     PERSISTENT_SECONDS,
     CookieName,
@@ -45,14 +46,16 @@ from greenroom.web.survival import Keep
 from greenroom.web.visit import Visit, innermost_visit, visit_in
 
 IDLE_SECONDS = 1800
-SECRET_BYTES_MIN = 16
 
 
 class Session(Keeping):
     """The sessions of one app: their store, cookie, lifetime and users. Raises UsageError for bad options.
 
     - `secret`: signs the cookies. Of several, the first signs and all verify, so that you can replace one
-      without logging anyone out. In `dev` a random one is enough.
+      without logging anyone out. At least 32 bytes (see `greenroom.web.secret_strength`); in `dev` any, or
+      none, for a random one.
+    - `app`: the app's name, which the signature covers: so a cookie of one app is none of another that has
+      the same secret and name of the cookie.
     - `store`: a store or the URL of one. By default a MemoryStore, with a warning unless `dev`.
     - `dev`: for development on http://localhost: the cookie is not Secure, and nothing warns.
     - `cookie_name`, `path`, `domain`, `same_site` ("lax"), `secure` (True unless `dev`), `partitioned`,
@@ -78,6 +81,7 @@ class Session(Keeping):
         self,
         *,
         secret: str | HiddenSecret | Sequence[str | HiddenSecret] | None = None,
+        app: str | None = None,
         store: BaseSessionStore | str | None = None,
         dev: bool = False,
         cookie_name: str = "session",
@@ -121,7 +125,10 @@ class Session(Keeping):
         self.persistent_max_age_seconds = _max_age(self.absolute_seconds)
         self._cookies = CookieName(self.cookie.name)
         # By the name without the prefix, so that turning the prefix on later needs no new secret.
-        self.signer = CookieSigner(_secrets(secrets, dev=dev), cookie_name)
+        # A blank separates them, since no cookie's name holds one.
+        app = checked("app", app)
+        purpose = cookie_name if app is None else f"{cookie_name} {app}"
+        self.signer = CookieSigner(_secrets(secrets, dev=dev), purpose)
         self._owns_store = not isinstance(store, BaseSessionStore)
         self.clock: Callable[[], datetime] = checked("clock", clock)
         self.now_us = microseconds_by(self.clock)
@@ -255,16 +262,12 @@ def _secrets(secrets: list[str] | None, *, dev: bool) -> list[str]:
     if secrets is None:
         if not dev:
             raise UsageError(
-                "secret is missing: a random str that signs the cookies, the same in all processes, for "
-                "example from `python -c 'import secrets; print(secrets.token_hex(32))'`"
+                "secret is missing: a random str that signs the cookies, the same in all processes. Make one "
+                f"with: {secret_strength.COMMAND}"
             )
-        return [randomness.token_hex(32)]
-    if not dev and any(len(each.encode()) < SECRET_BYTES_MIN for each in secrets):
-        warnings.warn(
-            f"a session secret is shorter than {SECRET_BYTES_MIN} bytes and can be guessed; take "
-            "secrets.token_hex(32)",
-            stacklevel=4,
-        )
+        return [randomness.token_urlsafe(32)]
+    if not dev:
+        secret_strength.check(secrets)
     return secrets
 
 

@@ -19,7 +19,7 @@ from greenroom_cluster.demo.verdict import EXIT_LOST, DemoResult, Verdict
 
 pytestmark = pytest.mark.trio
 
-SECRET = "s" * 32
+SECRET = "a secret for tests only, long enough"
 WORKERS = ("http://one", "http://two")
 
 

@@ -12,7 +12,7 @@ from greenroom.testing import FaultyStore
 from greenroom.web import Session
 from greenroom_cluster.demo.shop import COOKIE, create_app
 
-SECRET = "s" * 32
+SECRET = "a secret for tests only, long enough"
 
 pytestmark = pytest.mark.trio
 

@@ -177,7 +177,7 @@ def on_stage(
 ) -> None:
     async def main() -> None:
         store = FaultyStore(MemoryStore())
-        sessions = Session(secret="s" * 32, store=store, dev=True, **options)
+        sessions = Session(secret="a secret for tests only, long enough", store=store, dev=True, **options)
         app = web.Application()
         aiohttp_session.setup(app, GreenroomStorage(sessions, user_key=user_key, keep=keep))
         app[STORE], app[SENT], app[TASKS] = store, asyncio.Event(), []
@@ -401,7 +401,7 @@ def test_a_change_after_the_response_is_an_error() -> None:
 
 def test_an_app_and_one_below_may_both_have_the_middleware() -> None:
     async def main() -> None:
-        storage = GreenroomStorage(Session(secret="s" * 32, dev=True))
+        storage = GreenroomStorage(Session(secret="a secret for tests only, long enough", dev=True))
         app, below = web.Application(), web.Application()
         for each in (app, below):
             aiohttp_session.setup(each, storage)

@@ -240,7 +240,11 @@ class Visitor:
 
 def story(name: str, told: Callable[[Visitor], Awaitable[None]]) -> None:
     async def main() -> None:
-        sessions = Session(secret="s" * 32, store=FaultyStore(MemoryStore()), dev=name == "aiohttp")
+        sessions = Session(
+            secret="a secret for tests only, long enough",
+            store=FaultyStore(MemoryStore()),
+            dev=name == "aiohttp",
+        )
         async with APPS[name](sessions) as client:
             await told(Visitor(sessions, client))
 

@@ -39,7 +39,9 @@ def tell(request: pytest.FixtureRequest) -> Callable[[Callable[[Visitors], Await
         async def main() -> None:
             store = MemoryStore()
             # The server of aiohttp's tests speaks http.
-            sessions = Session(secret="s" * 32, store=store, secure=request.param != "aiohttp")
+            sessions = Session(
+                secret="a secret for tests only, long enough", store=store, secure=request.param != "aiohttp"
+            )
             async with SITES[request.param](sessions) as client:
                 await story(Visitors(client, sessions, store))
 

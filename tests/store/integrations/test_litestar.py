@@ -24,7 +24,7 @@ from greenroom.testing import FaultyStore, ManualClock, login_as
 from greenroom.web import Session
 from tests.store.poison import NEWER, POISONS
 
-SECRET = "s" * 32
+SECRET = "a secret for tests only, long enough"
 DAY = 86_400
 
 

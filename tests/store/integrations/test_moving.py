@@ -41,7 +41,11 @@ def test_a_visitor_keeps_login_and_data_and_logs_out_of_both(
         store = MemoryStore()
         async with old_site() as (old_app, reader):
             sessions = Session(
-                secret="s" * 32, store=store, dev=True, cookie_name=cookie_name, moves_from=reader
+                secret="a secret for tests only, long enough",
+                store=store,
+                dev=True,
+                cookie_name=cookie_name,
+                moves_from=reader,
             )
             cookies = await cookies_of(old_app, "alice")
             async with site(sessions) as visitor:
@@ -70,7 +74,9 @@ def test_two_first_visits_at_once_move_one_session(old_site: Callable[[], Old]) 
     async def story() -> None:
         store = FaultyStore(MemoryStore())
         async with old_site() as (old_app, reader):
-            sessions = Session(secret="s" * 32, store=store, dev=True, moves_from=reader)
+            sessions = Session(
+                secret="a secret for tests only, long enough", store=store, dev=True, moves_from=reader
+            )
             cookies = await cookies_of(old_app, "alice")
             async with starlette_site(sessions) as late, starlette_site(sessions) as early:
                 carry(cookies, late)
@@ -93,7 +99,9 @@ def test_a_store_that_fails_leaves_the_old_session_where_it_is(old_site: Callabl
     async def story() -> None:
         store = FaultyStore(MemoryStore())
         async with old_site() as (old_app, reader):
-            sessions = Session(secret="s" * 32, store=store, dev=True, moves_from=reader)
+            sessions = Session(
+                secret="a secret for tests only, long enough", store=store, dev=True, moves_from=reader
+            )
             cookies = await cookies_of(old_app, "alice")
             async with starlette_site(sessions) as visitor:
                 carry(cookies, visitor)
@@ -111,8 +119,13 @@ def test_a_store_that_fails_leaves_the_old_session_where_it_is(old_site: Callabl
 def test_a_store_that_is_left_is_asked_no_more_once_a_session_has_moved() -> None:
     async def story() -> None:
         old_store, store = FaultyStore(MemoryStore()), FaultyStore(MemoryStore())
-        before = Session(secret="s" * 32, store=old_store, dev=True)
-        sessions = Session(secret="s" * 32, store=store, dev=True, moves_from=OtherStore(old_store))
+        before = Session(secret="a secret for tests only, long enough", store=old_store, dev=True)
+        sessions = Session(
+            secret="a secret for tests only, long enough",
+            store=store,
+            dev=True,
+            moves_from=OtherStore(old_store),
+        )
         async with fastapi_site(before) as visitor:
             await visitor.get("/login/alice")
             cookies = dict(visitor.cookies)
@@ -152,7 +165,11 @@ def test_once_it_has_moved_a_page_costs_one_read_also_under_the_old_name(old_sit
         store = FaultyStore(MemoryStore())
         async with old_site() as (old_app, reader):
             sessions = Session(
-                secret="s" * 32, store=store, dev=True, cookie_name=reader.cookie.name, moves_from=reader
+                secret="a secret for tests only, long enough",
+                store=store,
+                dev=True,
+                cookie_name=reader.cookie.name,
+                moves_from=reader,
             )
             cookies = await cookies_of(old_app, "alice")
             async with starlette_site(sessions) as visitor:

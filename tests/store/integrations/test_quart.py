@@ -133,7 +133,9 @@ class Stage:
 
     def run(self, scenario: Scenario) -> None:
         async def main() -> None:
-            self.sessions = Session(secret="s" * 32, store=self.store, **self.options)
+            self.sessions = Session(
+                secret="a secret for tests only, long enough", store=self.store, **self.options
+            )
             self.app = app_of(self.library, self.sessions, middleware=self.middleware)
             self.browser = Browser(self.app)
             await scenario(self)

@@ -28,7 +28,7 @@ from greenroom.testing import FaultyStore
 from greenroom.web import Session, SessionMiddleware
 
 HOST = "https://app.test"
-SECRET = "s" * 32
+SECRET = "a secret for tests only, long enough"
 SHOP: dict[str, Any] = {"cart": {"mug": 1}}
 
 GREENROOM: Any = SessionMiddleware

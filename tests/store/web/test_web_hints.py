@@ -9,7 +9,7 @@ from greenroom.web import Session
 
 
 def new_session() -> Any:
-    return Session(secret="s" * 32, store=MemoryStore()).visit(()).session
+    return Session(secret="a secret for tests only, long enough", store=MemoryStore()).visit(()).session
 
 
 @pytest.mark.parametrize(

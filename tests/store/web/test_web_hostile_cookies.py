@@ -33,7 +33,7 @@ class Site:
 
     def __init__(self) -> None:
         self.store = FaultyStore(MemoryStore())
-        self.sessions = Session(secret=[SECRET, "the secret before that one"], store=self.store)
+        self.sessions = Session(secret=[SECRET, "the secret before that one, long enough"], store=self.store)
         self.middleware = SessionMiddleware(app, session=self.sessions)
         self.victim_id, self.signed = self.run(self._begin)
         self.store.calls.clear()
@@ -213,7 +213,7 @@ def test_cookie_of_the_same_secret_under_another_name() -> None:
 
 
 def test_an_old_key_serves_and_a_dropped_one_does_not() -> None:
-    old = Session(secret="the secret before that one", store=SITE.store, dev=True)
+    old = Session(secret="the secret before that one, long enough", store=SITE.store, dev=True)
     body, _ = SITE.get(f"__Host-session={old.signer.sign(SITE.victim_id)}".encode())
     assert VICTIM.encode() in body
     older = Session(secret="one that was dropped long ago", store=SITE.store, dev=True)

@@ -9,7 +9,7 @@ from greenroom import MemoryStore, UsageError, VersionConflictError
 from greenroom.testing import FaultyStore
 from greenroom.web import Session, Visit
 
-SECRET = "s" * 32
+SECRET = "a secret for tests only, long enough"
 
 
 async def visits_of_one_session(store: FaultyStore, count: int, **data: Any) -> list[Visit]:

@@ -1,16 +1,21 @@
 """What `Session` accepts, refuses and warns of; and that nothing it shows holds an id or a secret."""
 
 import logging
+import shlex
 import subprocess
 import sys
 import warnings
+from base64 import b64encode
+from secrets import token_bytes, token_hex, token_urlsafe
 from typing import Any
 
 import pytest
 
 from greenroom import MemoryStore, UsageError
+from greenroom.integrations.moving import OtherStore
 from greenroom.testing import FaultyStore, library_named
 from greenroom.web import Session
+from greenroom.web.secret_strength import bytes_of
 from tests.store.web.web_stage import SECRET, Stage, browser, session_of
 
 
@@ -73,7 +78,8 @@ def test_cookie_attributes() -> None:
 
 
 def test_first_secret_signs_and_all_verify() -> None:
-    old, both, new = session(secret="o" * 32), session(secret=["n" * 32, "o" * 32]), session(secret="n" * 32)
+    older, newer = (f"{SECRET}: the {each} one" for each in ("old", "new"))
+    old, both, new = session(secret=older), session(secret=[newer, older]), session(secret=newer)
     assert both.signer.sign("id") == new.signer.sign("id") != old.signer.sign("id")
     assert both.signer.verify(old.signer.sign("id").encode()) == "id"
     assert new.signer.verify(old.signer.sign("id").encode()) is None
@@ -97,10 +103,82 @@ def test_memory_store_is_the_default_and_warns_once_outside_of_dev() -> None:
         Session(dev=True)
 
 
-def test_short_secret_warns() -> None:
-    with pytest.warns(UserWarning, match="shorter than 16 bytes") as caught:
-        session(secret="short")
-    assert "'short'" not in str(caught[0].message)
+SHORT = [
+    ("hunter2-hunter2", 7 + 1 + 7),
+    ("hunter2-" * 9, 8),
+    ("x" * 99, 1),
+    ("0123456789abcdef" + "fedcba9876543210", 16),
+    ("\u00fc" * 3 + "a secret of bytes", 23),
+    ("a secret of thirty-one bytes...", 31),
+]
+
+
+@pytest.mark.parametrize(("secret", "size"), SHORT)
+def test_a_short_secret_is_refused_outside_of_dev(secret: str, size: int) -> None:
+    """The error tells what is measured, and the command that makes one; it shows nothing of the secret."""
+    assert bytes_of(secret) == size
+    with pytest.raises(UsageError, match=rf"^secret is too short: {size} bytes, .* at least 32") as caught:
+        session(secret=secret)
+    assert secret not in str(caught.value)
+    assert secret[:7] not in str(caught.value)
+    command = str(caught.value).partition("Make one with: ")[2].partition(". To replace")[0]
+    made = subprocess.run(
+        shlex.split(command.replace("python", sys.executable, 1)), capture_output=True, text=True
+    )
+    session(secret=made.stdout.strip())
+    session(secret=secret, dev=True)
+    with pytest.warns(UserWarning, match="old secret .* too short") as warned:
+        session(secret=[SECRET, secret])
+    assert warned[0].filename == __file__
+    assert secret not in str(warned[0].message)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [token_hex(32), token_hex(32).upper(), token_urlsafe(32), SECRET, b64encode(token_bytes(24)).decode()],
+)
+def test_a_secret_that_a_tool_made_is_taken(secret: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        session(secret=secret)
+
+
+def test_a_cookie_of_one_app_is_none_of_another() -> None:
+    """With the same secret and the same name of the cookie, on two hosts or two ports of one."""
+    plain, shop, blog = session(), session(app="shop"), session(app="blog")
+    for one in (
+        plain,
+        shop,
+        blog,
+        session(app="shop", cookie_name="other"),
+        session(cookie_name="session-shop"),
+    ):
+        signed = one.signer.sign("id").encode()
+        for other in (plain, shop, blog):
+            assert other.signer.verify(signed) == ("id" if other is one else None)
+    assert session(app="shop").signer.verify(shop.signer.sign("id").encode()) == "id"
+
+
+def test_an_app_that_gets_a_name_keeps_its_sessions() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        before = session(store=store)
+        visit = before.visit([])
+        visit.session["n"] = 1
+        visit.session.greenroom.login("alice")
+        await visit.save()
+        sessions = session(store=store, app="shop", moves_from=OtherStore(before))
+        cookies = [visit.set_cookies()[0].partition(";")[0].encode()]
+        for _ in range(2):
+            after = sessions.visit(cookies)
+            await after.load()
+            assert (after.session.greenroom.user_id, dict(after.session)) == ("alice", {"n": 1})
+            await after.save()
+            cookies = [each.partition(";")[0].encode() for each in after.set_cookies()] or cookies
+        assert sessions.statistics().moved == 1
+        assert len(await store.list_by_user("alice")) == 1
+
+    library_named("asyncio").run(story, 30)
 
 
 def test_secure_cookie_over_http_warns_once_and_names_the_mends(caplog: pytest.LogCaptureFixture) -> None:

@@ -194,7 +194,7 @@ def test_two_workers_without_a_common_secret_say_so(caplog: pytest.LogCaptureFix
         ("x" * 500, "other software"),
         ("gr-" + "x" * 500 + ".sig", "other software"),
         (
-            Session(secret="another secret of sixteen bytes", store=MemoryStore()).signer.sign(
+            Session(secret="another secret of enough bytes, surely", store=MemoryStore()).signer.sign(
                 new_session_id()
             ),
             "secret",
