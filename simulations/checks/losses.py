@@ -20,6 +20,7 @@ from greenroom_cluster.shard.state.records import Record, heading
 from simulations.cluster.actors import ActorProcess
 from simulations.cluster.stage import Stage
 from simulations.kernel.disk import Directory
+from simulations.kernel.processes import Process
 from simulations.kernel.timeline import SECOND
 
 _SLACK_SECONDS = 0.5
@@ -44,6 +45,9 @@ class LossOracle:
         # What the disks of the members held then, by epoch and number; up to a number all.
         self._held: dict[tuple[int, int], list[tuple[int, set[Rung]]]] = {}
         self._floors: dict[bytes, int] = {}
+        # Marks that a coordinator has heard and had the time to keep.
+        self._heard: dict[bytes, int] = {}
+        self._lost = 0
         self._told: dict[bytes, tuple[tuple[bytes, int], ...]] = {}
 
     # --- older copies ------------------------------------------------------------------------------------
@@ -54,12 +58,30 @@ class LossOracle:
             if type(effect) is Propose and effect.proposal.marks:
                 self._told[effect.proposal.nonce] = effect.proposal.marks
 
+    def told(self, coordinator: Process, marks: tuple[tuple[bytes, int], ...]) -> None:
+        """See marks that reach a coordinator; they count once it has had the time to write them."""
+        actors = self._stage.actors
+        disks = [(actors[each].disk, mark) for each, mark in marks if each in actors]
+        named = tuple((disk.directory.identity, mark) for disk, mark in disks if disk is not None)
+        seconds = self._stage.plan.marks_seconds + _SLACK_SECONDS
+        self._stage.timeline.after(int(seconds * SECOND), self._count, coordinator, named, self._lost)
+
+    def forget_told(self) -> None:
+        """Have marks count no more that an older copy of the coordinator's directory lacks."""
+        self._lost += 1
+        self._heard.clear()
+
+    def _count(self, coordinator: Process, marks: tuple[tuple[bytes, int], ...], lost: int) -> None:
+        if coordinator.alive and not coordinator.paused and lost == self._lost:
+            for directory, mark in marks:
+                self._heard[directory] = max(mark, self._heard.get(directory, 0))
+
     def persisted(self, before: ClusterMap, after: ClusterMap) -> None:
         """Judge the registrations in a map that went to disk."""
         for incarnation, entry in after.actors.items():
             if not entry.directory or incarnation in before.actors:
                 continue
-            floor = self._floors.get(entry.directory, 0)
+            floor = max(self._floors.get(entry.directory, 0), self._heard.get(entry.directory, 0))
             if entry.mark < floor and _counts(entry.directory, before):
                 name = self._stage.name_of(incarnation)
                 self._stage.violate("stale", f"{name} was entered with mark {entry.mark}, after {floor}")

@@ -55,6 +55,7 @@ from simulations.checks.synced import SyncOracle
 from simulations.cluster.actors import ActorProcess
 from simulations.cluster.marks import PoisonBook
 from simulations.cluster.stage import Stage
+from simulations.kernel.processes import Process
 
 _REFUSALS = frozenset({wire.Redirect, wire.Overloaded, wire.Failed, wire.Unknowable})
 _OF_ONE_SHARD = frozenset({SnapshotChunk, SnapshotOk, SnapshotRefused})
@@ -385,6 +386,14 @@ class Oracles:
             serving.pop(actor, None)
 
     # --- coordination ------------------------------------------------------------------------------------
+
+    def marks_told(self, coordinator: Process, marks: tuple[tuple[bytes, int], ...]) -> None:
+        """See how far directories have come, as a supervisor tells a coordinator."""
+        self._losses.told(coordinator, marks)
+
+    def marks_lost(self) -> None:
+        """Hear that an older copy of what the coordinator kept is in its place."""
+        self._losses.forget_told()
 
     def persisted(self, before: ClusterMap, after: ClusterMap) -> None:
         """Judge a map that went to disk."""

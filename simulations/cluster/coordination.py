@@ -14,7 +14,7 @@ from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_COORDINATOR
 from greenroom_cluster.coordination import service as fx
 from greenroom_cluster.coordination.coordinator import CoordinatorSettings
-from greenroom_cluster.coordination.messages import Handled
+from greenroom_cluster.coordination.messages import Handled, Heartbeat
 from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.planning.controller import ControllerSettings
 from simulations.cluster.connections import Acceptor, Codec, Dialed, Served, Service, hello
@@ -32,14 +32,16 @@ _ASK_SECONDS = 2.0
 class Disk:
     """What survives a crash of the coordinator. `write_ns` is how long a write with its fsync takes.
 
-    `copies` are backups: every map that was ever on it. `vouched` is the map that this boot of the host is
-    known to have written last, in a place that no backup restores.
+    `marks` are how far directories have come. `copies` are backups: every map that was ever on it, with them.
+    `vouched` is the map that this boot of the host is known to have written last, in a place that no backup
+    restores.
     """
 
     def __init__(self, first: ClusterMap) -> None:
         self.map = first
         self.vouched: ClusterMap | None = first
-        self.copies: list[ClusterMap] = [first]
+        self.marks: dict[bytes, int] = {}
+        self.copies: list[tuple[ClusterMap, dict[bytes, int]]] = [(first, {})]
         self.write_ns = MILLISECOND
 
 
@@ -48,6 +50,9 @@ class MapWatcher(Protocol):
 
     def count(self, role: str, kind: str) -> None:
         """Count a message."""
+
+    def marks_told(self, coordinator: Process, marks: tuple[tuple[bytes, int], ...]) -> None:
+        """See how far directories have come, as a supervisor tells a coordinator."""
 
     def persisted(self, before: ClusterMap, after: ClusterMap) -> None:
         """See a map that is on the disk."""
@@ -75,6 +80,7 @@ class CoordinatorProcess(Process):
             machine.now_ns(),
             machine.wall_us() // 1000,
             proven=proven,
+            marks=disk.marks,
         )
         self.lose_answers = 0
         self.crash_at_write = ""
@@ -107,6 +113,8 @@ class CoordinatorProcess(Process):
             if self.oracles is not None:
                 for message in messages:
                     self.oracles.count("coordinator", type(message).__name__)
+                    if isinstance(message, Heartbeat) and message.marks:
+                        self.oracles.marks_told(self, message.marks)
             self.service.receive(number, sender, role, messages)
             self._go_on()
 
@@ -139,6 +147,8 @@ class CoordinatorProcess(Process):
                     self.timeline.after(self.disk.write_ns, self._write_ended, effect)
                 case fx.Publish(map=decided, delta=delta):
                     self._publisher.publish(decided, delta)
+                case fx.KeepMarks(marks=marks):
+                    self.disk.marks = marks
                 case fx.Vouch():
                     self.disk.vouched = self.disk.map
                 case fx.Reply() | fx.Subscribe():
@@ -205,7 +215,7 @@ class CoordinatorProcess(Process):
         self.disk.map = written.map
         if written.vouched:
             self.disk.vouched = written.map
-        self.disk.copies.append(written.map)
+        self.disk.copies.append((written.map, self.disk.marks))
 
     def kill(self) -> None:
         """End it at once; a write under way is on disk whole, or not at all."""

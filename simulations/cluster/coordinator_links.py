@@ -73,9 +73,14 @@ class CoordinatorLink:
         """Send these; dropped while the link is not up."""
         self._step(session.Offer(tuple(proposals)))
 
-    def heartbeat(self, node: str, suspicions: tuple[Suspicion, ...] = ()) -> None:
+    def heartbeat(
+        self,
+        node: str,
+        suspicions: tuple[Suspicion, ...] = (),
+        marks: tuple[tuple[bytes, int], ...] = (),
+    ) -> None:
         """Tell the coordinator that this node is alive."""
-        self._step(session.Beat(node, suspicions))
+        self._step(session.Beat(node, suspicions, marks))
 
     def call(
         self,

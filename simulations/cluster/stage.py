@@ -151,7 +151,7 @@ class Stage:
             self.network.machine("coordinator"),
             Random(f"{self.plan.seed}/coordinator/{self.generations}"),
             self.disk,
-            CoordinatorSettings(),
+            CoordinatorSettings(marks_seconds=self.plan.marks_seconds),
         )
         self.coordinator = process
         process.run(self.codec, self._observer, self.random.randbytes(16))

@@ -83,7 +83,8 @@ class SupervisorProcess(Process):
         self.removed = False
         self.stopping = False
         self.identity = identity
-        settings = AgentSettings(node, self.address, self.host_identity, DRAIN_SECONDS)
+        seconds = surroundings.plan.marks_seconds
+        settings = AgentSettings(node, self.address, self.host_identity, DRAIN_SECONDS, seconds)
         self.agent = Agent(settings, machine.now_ns())
         self._armed = -1
         self._publisher = Publisher(network, lambda message: surroundings.encode([message]))
@@ -192,7 +193,8 @@ class SupervisorProcess(Process):
 
     def _mark_of(self, child: ActorProcess) -> ins.RecordMark:
         pid = self._surroundings.pid_of(child)
-        return ins.RecordMark(child.slot, child.incarnation, pid, child.in_hand, child.busy_seconds)
+        reached = 0 if child.disk is None else child.disk.reached
+        return ins.RecordMark(child.slot, child.incarnation, pid, child.in_hand, child.busy_seconds, reached)
 
     def kill(self) -> None:
         """End it; its children notice that they are orphans."""
@@ -229,8 +231,8 @@ class SupervisorProcess(Process):
 
     def _perform(self, effect: fx.AgentEffect) -> None:
         match effect:
-            case fx.Heartbeat(node=node, suspicions=suspicions):
-                self.link.heartbeat(node, suspicions)
+            case fx.Heartbeat(node=node, suspicions=suspicions, marks=marks):
+                self.link.heartbeat(node, suspicions, marks)
             case fx.Call():
                 self._call(effect)
             case fx.Publish(map=cluster_map):

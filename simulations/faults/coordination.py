@@ -42,14 +42,15 @@ def restore_coordinator(hit: Hit) -> Undo | None:
 
     stage.coordinator.kill()
     disk = stage.disk
-    newest = disk.map
-    disk.map = disk.copies[max(0, len(disk.copies) - 1 - int(hit.amount))]
+    newest, marks = disk.map, disk.marks
+    disk.map, disk.marks = disk.copies[max(0, len(disk.copies) - 1 - int(hit.amount))]
     stage.timeline.after(100 * MILLISECOND, start)
 
     def put_back() -> None:
         stage.coordinator.kill()
         if not disk.map.continues(newest):
-            disk.map = newest
+            disk.map, disk.marks = newest, marks
+            hit.reach.oracles.marks_lost()
         stage.start_coordinator()
 
     return put_back

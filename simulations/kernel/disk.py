@@ -170,6 +170,8 @@ class DiskThread:
         # Of the newest batch written, and the number of the newest that a sync covers.
         self._position = 0
         self._covered = directory.synced
+        # The newest batch that this process has synced.
+        self.reached = directory.synced
         self._due_at = -1
 
     def write(self, effects: list[DiskEffect]) -> None:
@@ -232,6 +234,7 @@ class DiskThread:
             self._on_failed()
         else:
             directory.settle(number)
+            self.reached = number
             self._process.tell(0, self._returned, number, position)
 
     def _returned(self, number: int, position: int) -> None:

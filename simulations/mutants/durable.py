@@ -6,6 +6,7 @@ import msgspec
 from greenroom_cluster.coordination import rules
 from greenroom_cluster.coordination.coordinator import Coordinator
 from greenroom_cluster.coordination.draft import Draft
+from greenroom_cluster.coordination.marks import Marks
 from greenroom_cluster.shard import disk_log, recovery
 from greenroom_cluster.shard.compaction import Compaction
 from greenroom_cluster.shard.disk_log import DiskLog
@@ -106,6 +107,22 @@ OLDER_COPY = msgspec.structs.replace(
     ),
 )
 """A primary's machine is restored, during a power cut, from a copy that was made before a backup joined."""
+
+COPY_WITHIN_A_RUN = msgspec.structs.replace(
+    _SMALL,
+    marks_seconds=0.2,
+    faults=(
+        Fault(700, "roll back directory", "primary of shard 0", 5.0, 1.3),
+        Fault(1990, "crash all nodes", "coordinator", 0.3),
+    ),
+)
+"""In a power cut a machine is restored from a copy that was made while nothing was decided any more."""
+
+COPY_AND_ALL_BOOT = msgspec.structs.replace(
+    COPY_WITHIN_A_RUN,
+    faults=(COPY_WITHIN_A_RUN.faults[0], Fault(1990, "crash all nodes", "coordinator", 0.3, 1.0)),
+)
+"""The same, and the coordinator's machine loses power, too."""
 
 OTHER_TAIL = msgspec.structs.replace(
     _SMALL,
@@ -265,6 +282,19 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     """How far a directory had come when it began to count for more is forgotten."""
     patches.set(Draft, "_count", lambda self, proposer, proposal: None)
+
+
+@mutant("hears no marks in heartbeats", flagged=True, budget=50, plan=COPY_WITHIN_A_RUN)
+def _(patches: Patches) -> None:
+    """How far a directory comes while nothing is decided is not noted."""
+    patches.set(Marks, "hear", lambda self, directory, mark: None)
+
+
+@mutant("forgets marks when it starts", flagged=True, budget=50, plan=COPY_AND_ALL_BOOT)
+def _(patches: Patches) -> None:
+    """A coordinator does not read the marks that the run before has kept."""
+    original = Marks.__init__
+    patches.set(Marks, "__init__", lambda self, kept, seconds: original(self, {}, seconds))
 
 
 @mutant("forgets kept answers when it comes back", budget=50, plan=CUT_IN_SHORT_LOGS)

@@ -43,10 +43,11 @@ from greenroom_cluster.coordination.claims import (
     remember,
     why_older,
 )
-from greenroom_cluster.coordination.draft import NO_CLAIMS, Draft
+from greenroom_cluster.coordination.draft import NO_CLAIMS, NO_MARKS, Draft
 from greenroom_cluster.coordination.exchange import ConnectionClosed, Incoming, Outcome, Response
 from greenroom_cluster.coordination.foreigners import Foreigners, refusal
 from greenroom_cluster.coordination.hearing import Hearing
+from greenroom_cluster.coordination.marks import KEPT_SECONDS, Marks
 from greenroom_cluster.coordination.messages import (
     DIRECTORY_OLDER,
     Accepted,
@@ -80,16 +81,21 @@ NOT_AN_OPERATOR = (
 
 
 class CoordinatorSettings(msgspec.Struct, frozen=True):
-    """After `node_down_seconds` without a heartbeat a node counts as down."""
+    """After `node_down_seconds` without a heartbeat a node counts as down.
+
+    Marks of directories are on disk within `marks_seconds`.
+    """
 
     node_down_seconds: float = 2.0
+    marks_seconds: float = KEPT_SECONDS
 
 
 class Coordinator:
     """Keeps the cluster map and decides every change of it.
 
     `proven`: this map is known to be the newest, as that of the run before, or as the first one. Otherwise it
-    has a version that no other run has used (`genesis.renumbered`), in place of `stored_version`.
+    has a version that no other run has used (`genesis.renumbered`), in place of `stored_version`. `marks` are
+    those of directories that were kept beside the map.
     """
 
     def __init__(
@@ -100,8 +106,10 @@ class Coordinator:
         *,
         proven: bool = True,
         stored_version: int | None = None,
+        marks: Mapping[bytes, int] = NO_MARKS,
     ) -> None:
         self.map = cluster_map
+        self.marks = Marks(marks, settings.marks_seconds)
         self._older = self._held = ""
         self._down_ns = round(settings.node_down_seconds * 1e9)
         self._stepped_ns = now_ns
@@ -128,7 +136,7 @@ class Coordinator:
         if self.refusal:
             return Outcome(responses=self._refuse(batch), warnings=warnings)
         ask = self._to_ask(now_ns)
-        draft = Draft(self.map)
+        draft = Draft(self.map, self.marks.known)
         answers: list[tuple[int, CoordinatorReply | None]] = []
         for incoming in batch:
             if isinstance(incoming.message, ConnectionClosed):
@@ -251,6 +259,7 @@ class Coordinator:
             self._bury(incarnations)
             # In the same map as the deaths, so that no successor learns of the deaths alone.
             draft.suspect(incarnations, message.suspicions)
+            draft.raise_floors(message.marks, incarnations)
             draft.report_dead(incarnations)
             return "", ""
         return "only a node's supervisor reports deaths: register the node first", ""
@@ -341,6 +350,10 @@ class Coordinator:
             here = (node.name, "up")
             actors = {key for key, actor in draft.actors.items() if (actor.node, actor.state) == here}
             draft.suspect(actors, message.suspicions)
+        for incarnation, mark in message.marks:
+            actor = draft.actors.get(incarnation)
+            if actor is not None and actor.node == node.name and actor.directory:
+                self.marks.hear(actor.directory, mark)
 
     def _heard_node(self, sender: bytes, name: str) -> None:
         if not self._claims.is_claimant(sender):
@@ -453,6 +466,8 @@ class Coordinator:
         self.map = after = draft.finish()
         self._owners.keep(after.nodes)
         self._hearing.keep_nodes(after.nodes)
+        if after.actors is not before.actors and self.marks.known:
+            self.marks.keep({actor.directory for actor in after.actors.values()})
         responses = tuple(
             Response(connection, wire.MapFull(after) if reply is None else reply)
             for connection, reply in answers

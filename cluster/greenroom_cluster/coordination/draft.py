@@ -25,17 +25,20 @@ from greenroom_cluster.coordination.rules import Situation, decide, malformed
 
 EMPTIED_NAMED = 4
 NODES_NAMED = 20
+NO_MARKS: Mapping[bytes, int] = {}
 NO_CLAIMS: Mapping[bytes, Last] = {}
 
 
 class Draft:
     """A mutable copy of a map; `finish` returns the next map, or the same one if nothing changed.
 
-    `buried` are those that a registration proved dead, or an operator called so.
+    `marks` says how far directories have come beyond their floors. `buried` are those that a registration
+    proved dead, or an operator called so.
     """
 
-    def __init__(self, base: ClusterMap) -> None:
+    def __init__(self, base: ClusterMap, marks: Mapping[bytes, int] = NO_MARKS) -> None:
         self._base = base
+        self._marks = marks
         self.nodes = dict(base.nodes)
         self.actors = dict(base.actors)
         self.shards = list(base.shards)
@@ -152,18 +155,28 @@ class Draft:
 
     def is_older_copy(self, actor: ActorEntry) -> bool:
         """Whether its directory has come less far than was seen of it before."""
-        return actor.mark < self.floors.get(actor.directory, 0)
+        return actor.mark < self._floor(actor.directory)
+
+    def _floor(self, directory: bytes) -> int:
+        return max(self.floors.get(directory, 0), self._marks.get(directory, 0))
 
     def _older_copy(self, actor: ActorEntry) -> str:
         return (
             f"the directory of {actor.slot} ({actor.directory.hex()[:8]}) is an older copy: it has come to "
-            f"mark {actor.mark}, and {self.floors[actor.directory]} was seen of it. Stop the node and put "
+            f"mark {actor.mark}, and {self._floor(actor.directory)} was seen of it. Stop the node and put "
             "the newest copy back, or, if that is gone, give this actor an empty directory"
         )
 
     def _raise_floor(self, actor: ActorEntry, mark: int) -> None:
         if actor.directory:
             self.floors[actor.directory] = max(mark, self.floors.get(actor.directory, 0))
+
+    def raise_floors(self, marks: Iterable[tuple[bytes, int]], allowed: Collection[bytes]) -> None:
+        """Note how far the directories of these incarnations had come, if they are allowed ones."""
+        for incarnation, mark in marks:
+            actor = self.actors.get(incarnation)
+            if actor is not None and incarnation in allowed:
+                self._raise_floor(actor, mark)
 
     def bury(self, incarnations: Collection[bytes]) -> None:
         """Mark dead who has not been seen to end."""
@@ -264,11 +277,7 @@ class Draft:
 
     def _count(self, proposer: bytes, proposal: Proposal) -> None:
         """Raise the floors of the directories that count from now on."""
-        counting = {proposer, proposal.primary, *proposal.backups}
-        for incarnation, mark in proposal.marks:
-            actor = self.actors.get(incarnation)
-            if actor is not None and incarnation in counting:
-                self._raise_floor(actor, mark)
+        self.raise_floors(proposal.marks, {proposer, proposal.primary, *proposal.backups})
 
     def _room_for(self, before: ShardEntry, after: ShardEntry) -> bool:
         return len(after.backups) <= self._base.replicas or self._room.take_members(before, after)

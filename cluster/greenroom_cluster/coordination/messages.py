@@ -17,6 +17,8 @@ from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ActorEntry, NodeEntry,
 
 # What no honest peer sends ends the connection at decoding. What an operator can correct gets a reply.
 Incarnation: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Mark: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+"""How far a directory has come, by the number of its newest synced batch."""
 Nonce: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=8, max_length=16)]
 NodeName: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
 ShortText: TypeAlias = Annotated[str, msgspec.Meta(max_length=16)]
@@ -26,6 +28,9 @@ PROPOSALS_MAX = 4096
 
 SUSPICIONS_MAX = 256
 """Per message: an actor applies one record at a time, and a node has at most 256 actors."""
+
+MARKS_MAX = 1 << 14
+"""Per message: a node's actors, and those of its that have ended."""
 
 DIRECTORY_OLDER = "older-directory"
 """The code of the `Rejected` to a supervisor whose actor runs in an older copy of its directory."""
@@ -114,12 +119,14 @@ class ReportDead(wire.Frame, frozen=True, tag=94):
     """These incarnations' exits were seen by their supervisor on their host.
 
     Answered by `Accepted`, or by `Rejected`, without any effect, if one of them belongs to another node than
-    the sender's. `suspicions` names the records that ended some of them.
+    the sender's. `suspicions` names the records that ended some of them, `marks` says how far the directories
+    of some had come at the end.
     """
 
     request_id: int
     incarnations: Annotated[tuple[Incarnation, ...], msgspec.Meta(max_length=1 << 16)]
     suspicions: Annotated[tuple[Suspicion, ...], msgspec.Meta(max_length=SUSPICIONS_MAX)] = ()
+    marks: Annotated[tuple[tuple[Incarnation, Mark], ...], msgspec.Meta(max_length=MARKS_MAX)] = ()
 
 
 class RemoveNode(wire.Frame, frozen=True, tag=95):
@@ -155,7 +162,8 @@ class Heartbeat(wire.Frame, frozen=True, tag=97):
     `lineage` and `version` are those of the newest map that it knows, `identity` that of the map's cluster.
 
     `suspicions` names the records on which actors of the node hang, or hung. A suspicion that is not repeated
-    still holds, because a restarted supervisor does not know it.
+    still holds, because a restarted supervisor does not know it. `marks` says of running actors how far their
+    directories have come; it is in some heartbeats only.
     """
 
     node: NodeName
@@ -163,6 +171,7 @@ class Heartbeat(wire.Frame, frozen=True, tag=97):
     version: int
     suspicions: Annotated[tuple[Suspicion, ...], msgspec.Meta(max_length=SUSPICIONS_MAX)] = ()
     identity: Annotated[bytes, msgspec.Meta(max_length=CLUSTER_IDENTITY_BYTES)] = b""
+    marks: Annotated[tuple[tuple[Incarnation, Mark], ...], msgspec.Meta(max_length=MARKS_MAX)] = ()
 
 
 class Accepted(wire.Frame, frozen=True, tag=98):

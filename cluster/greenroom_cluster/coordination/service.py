@@ -5,7 +5,7 @@ on a map leaves before that map is on disk, and one map is written at a time. Th
 are shells around this: they pass in what arrives, and perform the effects of `step` in order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -14,6 +14,7 @@ from greenroom import wire
 from greenroom.cluster_map import ClusterMap, MapDelta
 from greenroom.errors import InvariantError
 from greenroom_cluster.coordination.coordinator import Coordinator, CoordinatorSettings
+from greenroom_cluster.coordination.draft import NO_MARKS
 from greenroom_cluster.coordination.exchange import ConnectionClosed, Incoming, Outcome, Response
 from greenroom_cluster.coordination.genesis import renumbered
 from greenroom_cluster.coordination.inquiry import Inquiry
@@ -49,6 +50,12 @@ class Vouch(Effect, frozen=True):
     """The map on disk is known to be the newest, and this boot of the host shall know that too."""
 
 
+class KeepMarks(Effect, frozen=True):
+    """Write durably, beside the map, how far directories have come."""
+
+    marks: dict[bytes, int]
+
+
 class Reply(Effect, frozen=True):
     """Send these on a connection; dropped if it is gone. `last`: then end the connection."""
 
@@ -75,11 +82,11 @@ class Warn(Effect, frozen=True):
     message: str
 
 
-ServiceEffect: TypeAlias = Persist | Publish | Vouch | Reply | Subscribe | Ask | Warn
+ServiceEffect: TypeAlias = Persist | Publish | Vouch | KeepMarks | Reply | Subscribe | Ask | Warn
 
 
 class CoordinationService:
-    """One run of a coordinator with this map.
+    """One run of a coordinator with this map, and the marks that are kept beside it.
 
     `proven`: it is known to be the newest. Otherwise the run gives it a version of its own, from the wall
     clock `wall_ms`.
@@ -94,9 +101,12 @@ class CoordinationService:
         wall_ms: int,
         *,
         proven: bool,
+        marks: Mapping[bytes, int] = NO_MARKS,
     ) -> None:
         begun = first if proven else renumbered(first, wall_ms)
-        self.coordinator = Coordinator(begun, settings, now_ns, proven=proven, stored_version=first.version)
+        self.coordinator = Coordinator(
+            begun, settings, now_ns, proven=proven, stored_version=first.version, marks=marks
+        )
         self._controller = Controller(planning, self.coordinator.connected)
         self._vouched = proven
         self._waiting: list[Incoming] = []
@@ -139,7 +149,17 @@ class CoordinationService:
 
     def step(self, now_ns: int) -> list[ServiceEffect]:
         """Decide what has arrived and what is due; nothing while a map is being written."""
-        return [] if self._writing is not None else self._proceed(now_ns)
+        if self._writing is not None:
+            return []
+        marks = self.coordinator.marks.to_write(now_ns)
+        if marks is not None:
+            self._effects.append(KeepMarks(marks))
+        return self._proceed(now_ns)
+
+    def end(self) -> list[KeepMarks]:
+        """Return what is still to be done at an orderly end; nothing follows it."""
+        marks = self.coordinator.marks.rest()
+        return [] if marks is None else [KeepMarks(marks)]
 
     def written(self, now_ns: int) -> list[ServiceEffect]:
         """Continue: the map of the effect `Persist` is on disk."""
@@ -152,7 +172,10 @@ class CoordinationService:
     def next_deadline(self) -> int:
         """Return when `step` is due even if nothing arrives, in nanoseconds of its clock."""
         return min(
-            self.coordinator.next_deadline(), self._controller.next_deadline(), self._inquiry.next_deadline()
+            self.coordinator.next_deadline(),
+            self.coordinator.marks.next_deadline(),
+            self._controller.next_deadline(),
+            self._inquiry.next_deadline(),
         )
 
     # --- one round ---------------------------------------------------------------------------------------

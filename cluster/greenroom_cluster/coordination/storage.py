@@ -1,6 +1,7 @@
 """The cluster map on disk: one file, always whole, and rejected if damaged.
 
     map.bin     magic, format version, length and CRC-32 of the payload, then the map in msgpack
+    marks.bin   the same of the highest marks of directories, which may be ahead of the floors in the map
     map.tmp     the next map while it is written; means nothing
     lock        held with flock(2) while a coordinator runs; names the cluster once a map was saved
 
@@ -15,6 +16,7 @@ start from what is on disk.
 import os
 import struct
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,8 +33,11 @@ FORMAT_VERSION = 1
 _MAGIC = b"GREENMAP"
 _HEADER = struct.Struct(">8sHQI")
 
+_MARKS_MAGIC = b"GREENMRK"
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ClusterMap)
+_marks_decoder = msgspec.msgpack.Decoder(dict[bytes, int])
 
 
 class StorageFailedError(GreenroomError):
@@ -133,8 +138,7 @@ class MapStorage:
         payload = _encoder.encode(cluster_map)
         if len(payload) > MAP_BYTES_MAX:
             raise InvariantError(f"a map of {len(payload)} bytes was decided, which is too long to be sent")
-        header = _HEADER.pack(_MAGIC, FORMAT_VERSION, len(payload), zlib.crc32(payload))
-        content = header + payload
+        content = _framed(_MAGIC, payload)
         if vouched is not None:
             self._vouched = vouched
         if self._vouched:
@@ -144,14 +148,48 @@ class MapStorage:
             replace_file(self._path, content)
             self._mark(cluster_map.cluster)
         except OSError as error:
-            self._failure = (
-                f"saving the cluster map in {self._directory} failed ({error.strerror}): the coordinator "
-                "ends and must be started again once the disk is writable and has room"
-            )
-            raise StorageFailedError(self._failure) from error
+            raise self._failed("the cluster map", error) from error
         self._content = content
         if self._vouched:
             self._note.write(content)
+
+    def load_marks(self) -> dict[bytes, int]:
+        """Return the marks on disk, by directory. Raises MapDamagedError if they cannot be read whole."""
+        try:
+            content = (self._directory / "marks.bin").read_bytes()
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise self._marks_damaged(f"reading it failed: {error.strerror}") from error
+        payload = memoryview(content)[_HEADER.size :]
+        if content[: _HEADER.size] != _framed(_MARKS_MAGIC, payload)[: _HEADER.size]:
+            raise self._marks_damaged("its header or its checksum is wrong")
+        try:
+            return _marks_decoder.decode(payload)
+        except msgspec.MsgspecError as error:
+            raise self._marks_damaged("it does not hold marks") from error
+
+    def save_marks(self, marks: Mapping[bytes, int]) -> None:
+        """Replace the former marks by these, durably once this returns. Raises as `save` does."""
+        if self._failure:
+            raise StorageFailedError(self._failure)
+        try:
+            replace_file(self._directory / "marks.bin", _framed(_MARKS_MAGIC, _encoder.encode(marks)))
+        except OSError as error:
+            raise self._failed("the marks of directories", error) from error
+
+    def _failed(self, what: str, error: OSError) -> StorageFailedError:
+        self._failure = (
+            f"saving {what} in {self._directory} failed ({error.strerror}): the coordinator ends and must be "
+            "started again once the disk is writable and has room"
+        )
+        return StorageFailedError(self._failure)
+
+    def _marks_damaged(self, what: str) -> MapDamagedError:
+        return MapDamagedError(
+            f"the marks of directories, marks.bin in {self._directory}, are damaged: {what}. Put back a "
+            "copy, or, if none of the actors' directories was put back to an older copy, remove that file"
+        )
 
     def _mark(self, cluster: str) -> None:
         """Note in the lock file that a map was saved, so that its loss is not taken for a first start."""
@@ -190,3 +228,7 @@ class MapStorage:
             "if there is one, and start once with --new-lineage --adopt-from host:port,host:port, naming "
             "nodes that run"
         )
+
+
+def _framed(magic: bytes, payload: bytes | memoryview) -> bytes:
+    return _HEADER.pack(magic, FORMAT_VERSION, len(payload), zlib.crc32(payload)) + payload

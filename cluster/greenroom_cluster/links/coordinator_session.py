@@ -83,6 +83,7 @@ class Beat(msgspec.Struct, frozen=True):
 
     node: str
     suspicions: tuple[Suspicion, ...] = ()
+    marks: tuple[tuple[bytes, int], ...] = ()
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -247,8 +248,8 @@ class CoordinatorSession:
                 return self._offer(proposals)
             case Flush():
                 return self._flush()
-            case Beat(node=node, suspicions=suspicions) if self.connected:
-                return [Transmit((Heartbeat(node, *self._known(), suspicions, self._identity()),))]
+            case Beat(node=node, suspicions=suspicions, marks=marks) if self.connected:
+                return [Transmit((Heartbeat(node, *self._known(), suspicions, self._identity(), marks),))]
             case Call():
                 return self._call(event)
             case Overdue(token=token):

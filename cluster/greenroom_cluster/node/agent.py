@@ -12,6 +12,7 @@ stopped and the node is removed from the map.
 The process and the simulations are shells around `Agent.step`.
 """
 
+from collections.abc import Iterable
 from enum import IntEnum
 from itertools import chain
 
@@ -45,6 +46,9 @@ FAREWELL_SECONDS = 0.5
 REFUSED_SECONDS = 3.0
 """A little longer than the coordinator takes to give up a predecessor whose end was not reported."""
 
+MARKS_SECONDS = 10.0
+"""So often the coordinator is told how far directories have come. It then refuses copies from before."""
+
 LEAVING = "leaving"
 
 DURABILITY_UNKNOWN = (
@@ -77,6 +81,7 @@ class AgentSettings(msgspec.Struct, frozen=True):
     address: str
     host: str
     drain_seconds: float
+    marks_seconds: float = MARKS_SECONDS
 
 
 class Agent:
@@ -92,6 +97,9 @@ class Agent:
         self._effects: list[fx.AgentEffect] = []
         self._calls = 0
         self._watches = Watches()
+        # How far directories have come, by incarnation, and when to tell that.
+        self._directory_marks: dict[bytes, int] = {}
+        self._tell_marks_ns = now_ns
         self._beat_ns = now_ns
         self._marks_ns = now_ns
         # Entries that the map should have.
@@ -164,7 +172,7 @@ class Agent:
                 self._up = True
                 self._registration.renew()
                 # A restarted coordinator learns from a heartbeat who owns the name.
-                self._beat_ns = self._now_ns
+                self._beat_ns = self._tell_marks_ns = self._now_ns
             case ins.CoordinatorDown():
                 self._up = False
             case ins.CoordinatorRefused(reason=reason):
@@ -193,12 +201,14 @@ class Agent:
             case ins.ChildReady(incarnation=incarnation):
                 self._registration.actors[incarnation] = self._entry_of(event)
             case ins.MarksRead(marks=marks):
+                self._note_marks(marks)
                 if told := self._watches.look(marks):
                     self._effects += told
                     # The coordinator should know before the actor's shards are taken over.
                     self._beat_ns = self._now_ns
             case ins.ChildEnded(mark=mark, exit_status=status):
                 self._registration.actors.pop(mark.incarnation, None)
+                self._note_marks((mark,))
                 crashed = has_crashed(status)
                 self._unreported[mark.incarnation], told = self._watches.end(mark, crashed=crashed)
                 self._effects += told
@@ -217,7 +227,23 @@ class Agent:
         self._beat_ns = self._now_ns + _ns(HEARTBEAT_SECONDS)
         # None once it has asked to be removed: the heartbeat would be that of an unknown node.
         if self.joined and self._removing is None:
-            self._effects.append(fx.Heartbeat(self._settings.name, self._watches.suspicions))
+            marks = self._marks_to_tell()
+            self._effects.append(fx.Heartbeat(self._settings.name, self._watches.suspicions, marks))
+
+    def _note_marks(self, marks: Iterable[ins.RecordMark]) -> None:
+        for each in marks:
+            if each.directory_mark:
+                self._directory_marks[each.incarnation] = each.directory_mark
+
+    def _marks_to_tell(self) -> tuple[tuple[bytes, int], ...]:
+        """Return how far the directories of running actors have come, if that is due."""
+        if self._now_ns < self._tell_marks_ns or not self._up:
+            return ()
+        running = self._registration.actors
+        marks = tuple((key, mark) for key, mark in self._directory_marks.items() if key in running)
+        if marks:
+            self._tell_marks_ns = self._now_ns + _ns(self._settings.marks_seconds)
+        return marks
 
     def _watch(self) -> None:
         if self._now_ns >= self._marks_ns and self._registration.actors:
@@ -336,7 +362,9 @@ class Agent:
             return
         dead = tuple(self._unreported)
         suspicions = bounded(chain.from_iterable(self._unreported.values()))
-        self._reporting = (self._call(ReportDead(0, dead, suspicions)), dead)
+        ends = ((each, self._directory_marks.get(each, 0)) for each in dead)
+        marks = tuple((incarnation, mark) for incarnation, mark in ends if mark)
+        self._reporting = (self._call(ReportDead(0, dead, suspicions, marks)), dead)
 
     def _reported(self, dead: tuple[bytes, ...], *, accepted: bool) -> None:
         if not accepted:
@@ -344,6 +372,7 @@ class Agent:
             return
         for incarnation in dead:
             self._unreported.pop(incarnation, None)
+            self._directory_marks.pop(incarnation, None)
         self._log("info", "deaths_reported", incarnations=[incarnation.hex() for incarnation in dead])
 
     def _look(self) -> None:

@@ -27,6 +27,7 @@ class Heartbeat(Effect, frozen=True):
 
     node: str
     suspicions: tuple[Suspicion, ...]
+    marks: tuple[tuple[bytes, int], ...] = ()
 
 
 class Call(Effect, frozen=True):

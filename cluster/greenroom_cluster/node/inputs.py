@@ -64,13 +64,17 @@ class ChildReady(Input, frozen=True):
 
 
 class RecordMark(msgspec.Struct, frozen=True):
-    """The record that a child is applying, and the processor seconds that it has used (None: unknown)."""
+    """The record that a child is applying, and the processor seconds that it has used (None: unknown).
+
+    `directory_mark` is how far its directory has come, 0 if it has none.
+    """
 
     slot: str
     incarnation: bytes
     pid: int
     in_hand: InHand | None
     busy_seconds: float | None
+    directory_mark: int = 0
 
 
 class MarksRead(Input, frozen=True):

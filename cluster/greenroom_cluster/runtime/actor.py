@@ -56,6 +56,7 @@ from greenroom_cluster.shard.inputs import (
     Written,
 )
 from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX
+from greenroom_cluster.shard.step import MARK_DIRECTORY, Mark
 
 _decoders = {role: messages_decoder(kinds) for role, kinds in AT_ACTOR.items()}
 _former_decoder = former.FormerDecoder(AT_ACTOR[wire.ROLE_CLIENT])
@@ -263,7 +264,7 @@ async def run_actor(settings: ActorSettings, started: Started) -> None:
     standing, journal = (Standing(), None) if opened is None else (opened.standing, opened.journal)
     # What was read is the core's now.
     del opened, stable
-    async with _writing(actor, journal, settings.options):
+    async with _writing(actor, journal, settings.options, mark):
         actor.driver.step(MemoryMeasured(resident_bytes()))
         address = actor.listener.address(settings.advertise_host)
         _log.info("actor_started", slot=settings.slot, address=address)
@@ -294,15 +295,24 @@ async def _opened_disk(settings: ActorSettings, started: Started) -> OpenedDisk 
 
 
 @asynccontextmanager
-async def _writing(actor: Actor, journal: Journal | None, options: ActorOptions) -> AsyncIterator[None]:
+async def _writing(
+    actor: Actor, journal: Journal | None, options: ActorOptions, mark: Mark | None
+) -> AsyncIterator[None]:
     """Write what the core persists; at the end all of it is on stable storage."""
     if journal is None:
         yield
         return
     driver = actor.driver
     reports: Reports[Written | Synced | DiskMeasured] = Reports(actor.poller, driver.step)
+
+    def report(event: Written | Synced | DiskMeasured) -> None:
+        if isinstance(event, Synced) and mark is not None:
+            # Here, in the thread, so that it is right even if the process is about to end.
+            mark[MARK_DIRECTORY] = event.mark
+        reports.put(event)
+
     interval = options.sync_interval if options.durability == "interval" else None
-    writer = DiskWriter(journal, reports.put, interval_seconds=interval)
+    writer = DiskWriter(journal, report, interval_seconds=interval)
     driver.write_with(writer.write)
     driver.directory = journal.directory
     try:

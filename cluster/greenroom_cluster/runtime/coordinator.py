@@ -6,6 +6,7 @@ A map is written in a thread, while the loop goes on reading. If it cannot be wr
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -23,7 +24,7 @@ from greenroom_cluster.coordination import service as fx
 from greenroom_cluster.coordination.coordinator import CoordinatorSettings
 from greenroom_cluster.coordination.genesis import ClusterOptions, identified, starting_map
 from greenroom_cluster.coordination.service import CoordinationService
-from greenroom_cluster.coordination.storage import MapStorage
+from greenroom_cluster.coordination.storage import MapStorage, StorageFailedError
 from greenroom_cluster.links.handshake import IDENTITY_BYTES
 from greenroom_cluster.planning.controller import ControllerSettings
 from greenroom_cluster.runtime.adoption import maps_of
@@ -64,6 +65,7 @@ class CoordinatorServer:
             if not first.identity:
                 first = identified(first)
                 self._storage.save(first)
+            marks = self._storage.load_marks()
             self.listener = Listener(
                 ListenerSettings(
                     cluster=first.cluster,
@@ -87,6 +89,7 @@ class CoordinatorServer:
             now_ns(),
             time.time_ns() // 1_000_000,
             proven=self._storage.vouched,
+            marks=marks,
         )
         if not self._storage.vouched:
             _log.info("coordinator_unproven", data_dir=settings.data_dir, version=self._service.map.version)
@@ -109,7 +112,14 @@ class CoordinatorServer:
                 nursery.start_soon(self.listener.run)
                 await self._decide_forever()
         finally:
+            self._keep_the_rest()
             self._storage.close()
+
+    def _keep_the_rest(self) -> None:
+        # After a failed write nothing is written any more, and what ends the process is under way.
+        with suppress(StorageFailedError):
+            for effect in self._service.end():
+                self._storage.save_marks(effect.marks)
 
     async def _handle(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
         self._connections[number] = connection
@@ -159,6 +169,8 @@ class CoordinatorServer:
                     return True
                 case fx.Publish(map=decided, delta=delta):
                     self._publisher.publish(decided, delta)
+                case fx.KeepMarks(marks=marks):
+                    await trio.to_thread.run_sync(self._storage.save_marks, marks)
                 case fx.Vouch():
                     self._storage.vouch()
                     _log.info("coordinator_proven", version=self._service.map.version)

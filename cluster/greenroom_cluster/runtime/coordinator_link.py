@@ -144,9 +144,14 @@ class CoordinatorLink:
         """Send these with all else proposed in this tick; dropped while the link is not up."""
         self._step(session.Offer(tuple(proposals)))
 
-    def heartbeat(self, node: str, suspicions: tuple[Suspicion, ...] = ()) -> None:
+    def heartbeat(
+        self,
+        node: str,
+        suspicions: tuple[Suspicion, ...] = (),
+        marks: tuple[tuple[bytes, int], ...] = (),
+    ) -> None:
         """Tell the coordinator that this node is alive; dropped while unconnected."""
-        self._step(session.Beat(node, suspicions))
+        self._step(session.Beat(node, suspicions, marks))
 
     async def call(
         self, make_request: Callable[[int], CoordinatorRequest], seconds: float = CALL_SECONDS

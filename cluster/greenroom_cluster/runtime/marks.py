@@ -1,5 +1,7 @@
 """The mark of the record in hand: a few bytes of shared memory between an actor and its supervisor.
 
+Beside it is how far the actor's directory has come, which the thread that writes there puts down.
+
 The supervisor makes a file for each incarnation, readable by its own user only, and the actor unlinks it once
 it has opened it. It holds no secret: a shard, an epoch and a sequence number.
 """
@@ -16,10 +18,10 @@ import structlog
 from greenroom_cluster.node.inputs import ChildEnded, RecordMark
 from greenroom_cluster.runtime.processes import busy_seconds
 from greenroom_cluster.runtime.supervision import ChildProcess
-from greenroom_cluster.shard.step import Mark
+from greenroom_cluster.shard.step import MARK_DIRECTORY, Mark
 from greenroom_cluster.suspect_records import InHand
 
-_LAYOUT = struct.Struct("@qqq")
+_LAYOUT = struct.Struct("@qqqq")
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  a file of a random name, created by us alone
 
 _log = structlog.get_logger("greenroom.supervision")
@@ -43,8 +45,12 @@ class MarkFile:
 
     def read(self) -> InHand | None:
         """Return the record in hand."""
-        shard, epoch, sequence = _LAYOUT.unpack_from(self._memory)
+        shard, epoch, sequence, _ = _LAYOUT.unpack_from(self._memory)
         return InHand(shard, epoch, sequence) if sequence else None
+
+    def directory_mark(self) -> int:
+        """Return how far the actor's directory has come, 0 if it has none."""
+        return int(_LAYOUT.unpack_from(self._memory)[MARK_DIRECTORY])
 
     def close(self) -> None:
         """Release the memory, and unlink the file unless the actor did."""
@@ -102,8 +108,9 @@ class MarkFiles:
     def _mark_of(self, child: ChildProcess) -> RecordMark:
         file = self._file_of(child)
         in_hand = None if file is None else file.read()
+        directory_mark = 0 if file is None else file.directory_mark()
         busy = None if in_hand is None else busy_seconds(child.pid, child.started_ticks)
-        return RecordMark(child.name, child.incarnation, child.pid, in_hand, busy)
+        return RecordMark(child.name, child.incarnation, child.pid, in_hand, busy, directory_mark)
 
     def _file_of(self, child: ChildProcess) -> MarkFile | None:
         incarnation, file = self._files.get(child.name, (b"", None))

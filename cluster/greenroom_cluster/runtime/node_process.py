@@ -231,8 +231,8 @@ class Node:
 
     def _perform(self, effect: fx.AgentEffect) -> None:
         match effect:
-            case fx.Heartbeat(node=node, suspicions=suspicions):
-                self._link.heartbeat(node, suspicions)
+            case fx.Heartbeat(node=node, suspicions=suspicions, marks=marks):
+                self._link.heartbeat(node, suspicions, marks)
             case fx.Call():
                 assert self._services is not None
                 self._services.start_soon(self._call, effect)

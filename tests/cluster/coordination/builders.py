@@ -1,6 +1,6 @@
 """Small maps, actors and a coordinator driven by hand, for the tests of coordination."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -8,6 +8,7 @@ from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
 from greenroom_cluster.coordination import messages as m
 from greenroom_cluster.coordination.coordinator import Coordinator, CoordinatorSettings
+from greenroom_cluster.coordination.draft import NO_MARKS
 from greenroom_cluster.coordination.exchange import ConnectionClosed, Incoming, Outcome
 from greenroom_cluster.coordination.genesis import first_map
 
@@ -69,11 +70,16 @@ class Desk:
     """A coordinator asked one thing at a time, in one call."""
 
     def __init__(
-        self, cluster_map: ClusterMap | None = None, now_ns: int = 0, *, proven: bool = True
+        self,
+        cluster_map: ClusterMap | None = None,
+        now_ns: int = 0,
+        *,
+        proven: bool = True,
+        marks: Mapping[bytes, int] = NO_MARKS,
     ) -> None:
         self.now_ns = now_ns
         start = first_map("test", 4, 2) if cluster_map is None else cluster_map
-        self.coordinator = Coordinator(start, CoordinatorSettings(), now_ns, proven=proven)
+        self.coordinator = Coordinator(start, CoordinatorSettings(), now_ns, proven=proven, marks=marks)
         self.warnings: list[str] = []
         self._connections: dict[bytes, int] = {}
 

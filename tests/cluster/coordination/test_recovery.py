@@ -347,6 +347,31 @@ def test_what_was_decided_on_a_directory_makes_copies_from_before_older() -> Non
     assert desk.durable(A2, "a/0", "da", 80) == m.Accepted(2)
 
 
+def test_marks_in_heartbeats_make_copies_from_before_older() -> None:
+    desk = desk_of(da=5, db=5)
+    desk.batch((b"supervisor", m.Heartbeat("a", 1, 0, marks=((A, 70), (B, 90), (C, 9)))))
+    assert desk.coordinator.marks.known == {inc("da"): 70}, "it speaks for its own node only"
+    assert desk.map.floors == {inc("da"): 5, inc("db"): 5}, "the map stays as it is"
+    answer = desk.durable(A2, "a/0", "da", 69)
+    assert isinstance(answer, m.Rejected)
+    assert "70 was seen of it" in answer.reason
+    assert desk.durable(A2, "a/0", "da", 70) == m.Accepted(2)
+
+
+def test_marks_that_were_kept_count_in_the_next_run() -> None:
+    desk = desk_of(da=5)
+    later = Desk(desk.map, marks={inc("da"): 70, inc("gone"): 3})
+    assert isinstance(later.durable(A2, "a/0", "da", 69), m.Rejected)
+    assert later.durable(A2, "a/0", "da", 70) == m.Accepted(2)
+    assert later.coordinator.marks.known == {inc("da"): 70}, "nobody is left of the other directory"
+
+
+def test_an_exit_raises_the_floor_to_where_the_directory_ended() -> None:
+    desk = desk_of(da=5, db=5)
+    desk.ask(m.ReportDead(1, (A,), marks=((A, 80), (B, 90))))
+    assert desk.map.floors == {inc("da"): 80, inc("db"): 5}
+
+
 def test_floors_go_with_the_last_actor_of_their_directory() -> None:
     desk = desk_of(shard(B, epoch=3), da=5, db=5)
     desk.ask(m.ReportDead(1, (A,)))

@@ -13,7 +13,7 @@ from greenroom_cluster.coordination.coordinator import CoordinatorSettings
 from greenroom_cluster.coordination.messages import Handled
 from greenroom_cluster.coordination.service import WAITING_MAX, CoordinationService
 from greenroom_cluster.planning.controller import ControllerSettings
-from tests.cluster.coordination.builders import SECOND, actor, cluster, inc, shard
+from tests.cluster.coordination.builders import SECOND, actor, cluster, durable, inc, shard
 
 START_NS = 10**12
 FIRST = cluster((shard(), shard()))
@@ -149,6 +149,23 @@ def test_connections_are_read_no_more_when_too_much_waits() -> None:
     assert service.crowded
     service.step(START_NS)
     assert not service.crowded
+
+
+def test_marks_are_written_now_and_then_and_at_the_end() -> None:
+    """Each write is a sync, and the map does not change for it."""
+    first = cluster((shard(inc("x"), epoch=3),), [durable(inc("x"), "a/0", "dx")])
+    service = begin(first)
+    written = []
+    for seconds in range(25):
+        heartbeat = m.Heartbeat("a", 1, 1, marks=((inc("x"), seconds + 2),))
+        service.receive(1, inc("s"), wire.ROLE_PEER, (heartbeat,))
+        for effect in service.step(START_NS + seconds * SECOND):
+            assert not isinstance(effect, fx.Persist)
+            if isinstance(effect, fx.KeepMarks):
+                written.append((seconds, effect.marks[inc("dx")]))
+    assert written == [(1, 2), (11, 12), (21, 22)]
+    assert service.end() == [fx.KeepMarks({inc("dx"): 26})]
+    assert service.end() == []
 
 
 def test_a_disk_that_was_asked_for_nothing_is_not_believed() -> None:

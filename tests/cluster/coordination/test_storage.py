@@ -302,3 +302,43 @@ def test_a_map_of_an_emptied_directory_does_not_stand_in_the_way() -> None:
 def test_a_map_that_is_not_what_was_asked_for_is_not_adopted(options: ClusterOptions) -> None:
     with pytest.raises(UsageError, match=r"--(shards|cluster)"):
         starting_map(None, options, (first_map("shop", 32, 2),))
+
+
+# --- marks ----------------------------------------------------------------------------------------------
+
+
+def test_marks_come_back_as_they_were_saved(saved: Path) -> None:
+    with MapStorage(saved) as storage:
+        assert storage.load_marks() == {}
+        storage.save_marks({b"d" * 16: 7})
+        storage.save_marks({b"d" * 16: 9, b"e" * 16: 1 << 62})
+    with MapStorage(saved) as storage:
+        assert storage.load_marks() == {b"d" * 16: 9, b"e" * 16: 1 << 62}
+        assert storage.load() == MAP
+
+
+def test_damaged_marks_are_refused_at_every_byte(saved: Path) -> None:
+    with MapStorage(saved) as storage:
+        storage.save_marks({b"d" * 16: 7})
+        path = saved / "marks.bin"
+        whole = path.read_bytes()
+        for place in range(len(whole)):
+            path.write_bytes(whole[:place] + bytes((whole[place] ^ 1,)) + whole[place + 1 :])
+            with pytest.raises(MapDamagedError, match=r"marks\.bin"):
+                storage.load_marks()
+            path.write_bytes(whole[:place])
+            with pytest.raises(MapDamagedError):
+                storage.load_marks()
+
+
+def test_after_marks_could_not_be_written_nothing_is(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(file: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with MapStorage(saved) as storage:
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(StorageFailedError, match="marks of directories"):
+            storage.save_marks({b"d" * 16: 7})
+        monkeypatch.undo()
+        with pytest.raises(StorageFailedError):
+            storage.save(MAP)

@@ -14,6 +14,7 @@ from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.agent import (
     FAREWELL_SECONDS,
     HEARTBEAT_SECONDS,
+    MARKS_SECONDS,
     PREDECESSOR_SECONDS,
     REFUSED_SECONDS,
     RETRY_SECONDS,
@@ -134,7 +135,30 @@ STOPPED: list[Row] = [
 ]
 """All has moved, and its actor has ended; the next call is 5."""
 
+
+def read(entry: ActorEntry, directory_mark: int) -> ins.MarksRead:
+    return ins.MarksRead((replace(mark(entry), directory_mark=directory_mark),))
+
+
+def beat_with(*marks: tuple[bytes, int]) -> fx.Heartbeat:
+    return fx.Heartbeat("a", (), marks)
+
+
 STORIES: dict[str, list[Row]] = {
+    "it tells how far directories have come, now and then and with the end": [
+        *SERVING,
+        (0.0, read(ONE, 7), []),
+        (HEARTBEAT_SECONDS, TICK, [beat_with((ONE.incarnation, 7))]),
+        (0.0, read(ONE, 8), []),
+        (HEARTBEAT_SECONDS, TICK, [beat()]),
+        (MARKS_SECONDS, TICK, [beat_with((ONE.incarnation, 8))]),
+        (0.0, ins.CoordinatorUp(), [beat_with((ONE.incarnation, 8))]),
+        (
+            0.0,
+            ins.ChildEnded(replace(mark(ONE), directory_mark=9), -9),
+            [fx.Call(3, m.ReportDead(0, (ONE.incarnation,), (), ((ONE.incarnation, 9),)))],
+        ),
+    ],
     # --- registering
     "it registers itself, then its actors": [
         *JOINED,

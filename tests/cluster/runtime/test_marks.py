@@ -9,6 +9,7 @@ import pytest
 
 from greenroom_cluster.runtime.marks import MarkFile, MarkFiles, open_mark
 from greenroom_cluster.runtime.supervision import ChildProcess
+from greenroom_cluster.shard.step import MARK_DIRECTORY
 from greenroom_cluster.suspect_records import InHand
 
 
@@ -36,6 +37,17 @@ def test_the_mark_outlives_a_process_that_dies_at_once() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     assert file.read() == InHand(1, 2, 3)
+    file.close()
+
+
+def test_how_far_the_directory_has_come_is_read_beside_it() -> None:
+    file = MarkFile()
+    mark = open_mark(file.path)
+    assert mark is not None
+    assert file.directory_mark() == 0
+    mark[MARK_DIRECTORY] = 1 << 61
+    assert file.directory_mark() == 1 << 61
+    assert file.read() is None
     file.close()
 
 
