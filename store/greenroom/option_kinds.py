@@ -11,6 +11,7 @@ from inspect import iscoroutinefunction
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from greenroom.errors import UsageError
+from greenroom.secret_file import SecretFile
 
 SECONDS_MIN = 0.001
 """A shorter time is none at all, or a mistake."""
@@ -233,12 +234,12 @@ def clock() -> Option:
     return Option("a function that returns the present, an aware datetime", accepted)
 
 
-def secrets(*, none: bool = True) -> Option:
+def secrets(*, none: bool = True, file: bool = False) -> Option:
     """Return the kind of the secrets; one is a list of one."""
 
-    def accepted(value: Any) -> list[str] | None:
-        if none and value is None:
-            return None
+    def accepted(value: Any) -> list[str] | SecretFile | None:
+        if (none and value is None) or (file and isinstance(value, SecretFile)):
+            return value
         secrets = [_opened(each) for each in value] if isinstance(value, list | tuple) else [_opened(value)]
         if not secrets or not all(secrets):
             _refuse("none may be empty")
@@ -247,7 +248,7 @@ def secrets(*, none: bool = True) -> Option:
     takes = (
         "a random str (or Starlette's Secret, or pydantic's SecretStr), or a list of these, the newest first"
     )
-    return Option(takes, accepted)
+    return Option(f"{takes}, or a SecretFile" if file else takes, accepted)
 
 
 def _opened(value: Any) -> str:

@@ -47,7 +47,7 @@ _PARTITIONED = kinds.flag("whether browsers keep one cookie for each site that s
 _KEEP = kinds.keep("what survives of an anonymous session at a login")
 
 SESSION = Options(
-    secret=kinds.secrets(),
+    secret=kinds.secrets(file=True),
     app=kinds.text(
         "the name of the app, of which no other app's cookies are", none=True, most=ATTRIBUTE_BYTES_MAX
     ),
@@ -147,7 +147,7 @@ OLD_STORE = Options(
 
 MIDDLEWARE = Options(
     session=kinds.sessions(none=True),
-    secret_key=kinds.secrets(),
+    secret_key=kinds.secrets(file=True),
     session_cookie=_COOKIE_NAME,
     max_age=kinds.seconds("how long a session lives after its last use", none=True),
     path=_PATH,

@@ -18,6 +18,7 @@ except ImportError:
         name="itsdangerous",
     ) from None
 
+from greenroom.secret_file import SecretFile
 from greenroom.web.control import SessionControl
 from greenroom.web.cookies import CookieSettings, CookieSigner
 from greenroom.web.difference import Difference, difference
@@ -33,6 +34,7 @@ __all__ = [
     "CookieSigner",
     "Difference",
     "RequestSession",
+    "SecretFile",
     "Session",
     "SessionControl",
     "SessionDataError",

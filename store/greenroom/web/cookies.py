@@ -15,7 +15,7 @@ import re
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal
 
 from itsdangerous import Signer
@@ -115,19 +115,29 @@ class CookieSigner:
     """Signs ids with the first secret and verifies with all. `purpose` separates cookies of equal secrets."""
 
     def __init__(self, secrets: Sequence[str], purpose: str) -> None:
+        self._purpose = purpose
+        self._keys: list[bytes] = []
+        self.replace(secrets)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    def replace(self, secrets: Sequence[str]) -> bool:
+        """Use these secrets from now on; return whether they are others than before."""
         signer = Signer(
             list(reversed(secrets)),  # itsdangerous signs with the last
-            salt=f"greenroom.web.{purpose}",
+            salt=f"greenroom.web.{self._purpose}",
             key_derivation="hmac",
             digest_method=hashlib.sha256,
         )
         # It derives its keys anew for each cookie, which takes longer than everything else about one.
-        self._keys = [signer.derive_key(secret) for secret in reversed(signer.secret_keys)]
-        # A browser sends the same cookie with each request, and the result never changes.
-        self._read = lru_cache(READ_MAX)(self._verified)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
+        keys = [signer.derive_key(secret) for secret in reversed(signer.secret_keys)]
+        if keys == self._keys:
+            return False
+        self._keys = keys
+        # A browser sends the same cookie with each request, and under the same keys the result is the same.
+        self._read = lru_cache(READ_MAX)(partial(_verified, keys))
+        return True
 
     def sign(self, session_id: str, terms: Terms = USUAL) -> str:
         """Return the signed value of the cookie, as itsdangerous makes it."""
@@ -143,14 +153,15 @@ class CookieSigner:
         """Return the id and its terms if one of the secrets signed them, else None. Never raises."""
         return None if len(signed) > _SIGNED_BYTES_MAX else self._read(signed)
 
-    def _verified(self, signed: bytes) -> tuple[str, Terms] | None:
-        if not may_be_signed(signed):
-            return None
-        value, _, signature = signed.rpartition(b".")
-        for key in self._keys:
-            if hmac.compare_digest(signature, _signature(key, value)):
-                return parted(value.decode("ascii")) if value.isascii() else None
+
+def _verified(keys: Sequence[bytes], signed: bytes) -> tuple[str, Terms] | None:
+    if not may_be_signed(signed):
         return None
+    value, _, signature = signed.rpartition(b".")
+    for key in keys:
+        if hmac.compare_digest(signature, _signature(key, value)):
+            return parted(value.decode("ascii")) if value.isascii() else None
+    return None
 
 
 def may_be_signed(value: bytes) -> bool:

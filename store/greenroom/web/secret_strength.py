@@ -30,8 +30,8 @@ def is_too_short(secret: str) -> bool:
     return bytes_of(secret) < BYTES_MIN
 
 
-def check(secrets: list[str]) -> None:
-    """Raise UsageError if the secret that signs is too short; warn of those that only verify."""
+def refuse_short(secrets: list[str]) -> None:
+    """Raise UsageError if the secret that signs is too short."""
     if is_too_short(secrets[0]):
         raise UsageError(
             f"secret is too short: {bytes_of(secrets[0])} bytes, and at least {BYTES_MIN} are needed. What "
@@ -39,6 +39,11 @@ def check(secrets: list[str]) -> None:
             f"is repeated. Make one with: {COMMAND}. To replace one without logging anyone out, give both, "
             "secret=[new, old]. dev=True takes any"
         )
+
+
+def check(secrets: list[str]) -> None:
+    """Do as `refuse_short` does, and warn of secrets that only verify and are too short."""
+    refuse_short(secrets)
     if any(map(is_too_short, secrets[1:])):
         warnings.warn(
             "an old secret that still verifies cookies is too short and may be guessed: remove it once the "

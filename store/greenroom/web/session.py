@@ -21,6 +21,7 @@ from greenroom.fields import checked_present_user_id, utc_now
 from greenroom.memory import MemoryStore
 from greenroom.option_kinds import HiddenSecret
 from greenroom.options import CALLS, SESSION
+from greenroom.secret_file import SecretFile
 from greenroom.sessions import BaseSessionStore
 from greenroom.urls import store_given
 from greenroom.web import secret_strength
@@ -34,6 +35,7 @@ from greenroom.web.cookies import (
     has_prefix,
 )
 from greenroom.web.events import Events, SessionStatistics
+from greenroom.web.file_signer import FileSigner
 from greenroom.web.keeping import Keeping, OnUnavailable, UserOfId, Users
 from greenroom.web.labels import label_of
 from greenroom.web.lifetimes import lifetimes_of
@@ -53,7 +55,7 @@ class Session(Keeping):
 
     - `secret`: signs the cookies. Of several, the first signs and all verify, so that you can replace one
       without logging anyone out. At least 32 bytes (see `greenroom.web.secret_strength`); in `dev` any, or
-      none, for a random one.
+      none, for a random one. A `SecretFile` is followed as it changes.
     - `app`: the app's name, which the signature covers: so a cookie of one app is none of another that has
       the same secret and name of the cookie.
     - `store`: a store or the URL of one. By default a MemoryStore, with a warning unless `dev`.
@@ -80,7 +82,7 @@ class Session(Keeping):
     def __init__(
         self,
         *,
-        secret: str | HiddenSecret | Sequence[str | HiddenSecret] | None = None,
+        secret: str | HiddenSecret | Sequence[str | HiddenSecret] | SecretFile | None = None,
         app: str | None = None,
         store: BaseSessionStore | str | None = None,
         dev: bool = False,
@@ -128,10 +130,13 @@ class Session(Keeping):
         # A blank separates them, since no cookie's name holds one.
         app = checked("app", app)
         purpose = cookie_name if app is None else f"{cookie_name} {app}"
-        self.signer = CookieSigner(_secrets(secrets, dev=dev), purpose)
         self._owns_store = not isinstance(store, BaseSessionStore)
         self.clock: Callable[[], datetime] = checked("clock", clock)
         self.now_us = microseconds_by(self.clock)
+        if isinstance(secrets, SecretFile):
+            self.signer: CookieSigner = FileSigner(secrets, purpose, self.now_us, strict=not dev)
+        else:
+            self.signer = CookieSigner(_secrets(secrets, dev=dev), purpose)
         self.store = _store_of(store, self.clock, dev=dev)
         self.users = Users(
             checked("serialize_user", serialize_user), checked("deserialize_user", deserialize_user)
@@ -174,6 +179,17 @@ class Session(Keeping):
     async def clean(self) -> int:
         """Remove expired sessions from the store and return how many that were."""
         return await self.store.clean()
+
+    def reload_secrets(self) -> bool:
+        """Read the `SecretFile` now, as at a SIGHUP; return False if it cannot be used, as the log explains.
+
+        It is read by itself within a second of a change, so this only makes sure. No signal handler is
+        installed: `loop.add_signal_handler(signal.SIGHUP, sessions.reload_secrets)` is the app's to call.
+        Raises UsageError if the secrets do not come from a file.
+        """
+        if not isinstance(self.signer, FileSigner):
+            raise UsageError("secret= of this Session is no SecretFile, so there is nothing to reload")
+        return self.signer.reload()
 
     async def end_old_sessions(self, user_id: str) -> None:
         """Stop moving sessions of a user that are still with the library of `moves_from`.
