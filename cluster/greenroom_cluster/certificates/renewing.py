@@ -1,0 +1,36 @@
+"""A new key and certificate in the files of a holder."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+
+from greenroom.errors import UsageError
+from greenroom_cluster.certificates.authority import AuthorityDirectory, Passphrase
+from greenroom_cluster.certificates.holders import read_certificates, replace
+
+
+def renew_holder(
+    authority: AuthorityDirectory,
+    path: Path,
+    passphrase: Passphrase,
+    *,
+    now: datetime,
+    lifetime: timedelta | None = None,
+) -> x509.Certificate:
+    """Renew the certificate in a file, with its key, and return the new one.
+
+    Raises UsageError or GreenroomError, naming the file, and then all is as before.
+    """
+    former = read_certificates(path)[0]
+    try:
+        holder = authority.renewed(former, passphrase, now=now, lifetime=lifetime)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    try:
+        replace(path, holder)
+    except BaseException:
+        authority.withdraw(holder.certificate)
+        raise
+    authority.supersede(former)
+    return holder.certificate
