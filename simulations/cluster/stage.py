@@ -17,6 +17,7 @@ from greenroom.dialog import DialogSettings
 from greenroom.framing import encode_frames
 from greenroom_cluster.coordination.coordinator import CoordinatorSettings
 from greenroom_cluster.coordination.genesis import first_map
+from greenroom_cluster.disk.entries import decode_entries
 from greenroom_cluster.disk.replay import Replay
 from greenroom_cluster.shard.disk_log import Stable
 from greenroom_cluster.shard.effects import Transition, Warned
@@ -222,13 +223,13 @@ class Stage:
         if directory is None:
             return None
         try:
-            entries = directory.open(actor)
+            batches = directory.open(actor)
         except InUseError:
             actor.shut_out = True
             return None
         replay = Replay()
-        for entry in entries:
-            replay.take(entry)
+        for number, body in batches.items():
+            replay.take_batch(number, len(body), decode_entries(body))
         seconds = self.plan.interval_seconds
         mode = self.directories.durability(actor.slot.partition("/")[0])
         actor.keep(directory, mode, int(seconds * SECOND) if mode == "interval" else 0)

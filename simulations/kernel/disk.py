@@ -69,14 +69,14 @@ class Directory:
         """Whether it may lack what once was stable."""
         return self.taken_back or self.behind is not None
 
-    def open(self, process: Process) -> list[EntryRead]:
-        """Let this process own it; return what it holds. Raises InUseError."""
+    def open(self, process: Process) -> dict[int, bytes]:
+        """Let this process own it; return its batches. Raises InUseError."""
         if self.owner is not None and self.owner.alive:
             raise InUseError(self.place)
         self.owner = process
         self.openers.append(process)
         self.synced = self.newest
-        return self.read()
+        return self.batches
 
     def read(self) -> list[EntryRead]:
         """Return what it holds."""

@@ -77,6 +77,15 @@ CUT_IN_BOTH_MODES = msgspec.structs.replace(ALL_CUT, durability=("interval", "fs
 CUT_IN_SHORT_LOGS = msgspec.structs.replace(ALL_CUT, log_bytes_min=1000, sync_ms=60.0)
 """The same, while snapshots are written all the time, so that the logs stay short."""
 
+CUT_AGAIN_IN_SHORT_LOGS = msgspec.structs.replace(
+    CUT_IN_SHORT_LOGS,
+    shards=4,
+    sync_ms=5.0,
+    seconds=9.0,
+    faults=tuple(Fault(at, "crash all nodes", "coordinator", 0.3) for at in range(1500, 7000, 1100)),
+)
+"""The same, and power fails again and again, before what a start found was written anew."""
+
 TAKEN_OVER_AND_CUT = msgspec.structs.replace(
     _SMALL,
     faults=(
@@ -208,6 +217,18 @@ def _(patches: Patches) -> None:
         self._disk.rebased = True
 
     patches.set(Compaction, "_begin", begin)
+
+
+@mutant("drops the log that a start found", budget=100, plan=CUT_AGAIN_IN_SHORT_LOGS)
+def _(patches: Patches) -> None:
+    """What a copy found on disk consists of is taken for newer than it is, and deleted before its turn."""
+    original = DiskLog.find
+
+    def find(self, copy, found):
+        original(self, copy, found)
+        self.bases[copy.shard].mark = self.mark
+
+    patches.set(DiskLog, "find", find)
 
 
 # --- who comes back, and with what --------------------------------------------------------------------------

@@ -27,7 +27,8 @@ class Bench:
     def start(self, interval_ns: int = 0) -> Process:
         """Start another process on the directory."""
         process = Process(self.network, self.network.machine("n0"), "actor", Random(3))
-        self.read = self.directory.open(process)
+        self.directory.open(process)
+        self.read = self.directory.read()
         self.thread = DiskThread(
             process,
             self.directory,

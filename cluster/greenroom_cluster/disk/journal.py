@@ -99,7 +99,14 @@ class Journal:
         return self._sealed_bytes + self._segment.stored_bytes
 
     def entries(self) -> Iterator[EntryRead]:
-        """Yield what the directory held when it was opened, once, before anything is dropped.
+        """Yield what the batches of the directory held."""
+        for _, _, entries in self.batches():
+            yield from entries
+
+    def batches(self) -> Iterator[tuple[int, int, tuple[EntryRead, ...]]]:
+        """Yield number, size and entries of each batch that was there at the opening.
+
+        Once, and before anything is dropped.
 
         No more than a segment is in memory at a time. Raises DamagedError if a batch is missing that was
         synced, or is none of ours: then nothing that was yielded counts.
@@ -107,7 +114,7 @@ class Journal:
         unread, self._unread = self._unread, []
         for found, last in unread:
             for batch in sealed(read_segment(found.path, found.first), found.first, last):
-                yield from entries_of(batch)
+                yield batch.number, len(batch.body), entries_of(batch)
 
     def append(self, entries: tuple[Entry, ...]) -> int:
         """Write entries as one batch, and return its number."""

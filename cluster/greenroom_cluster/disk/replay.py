@@ -5,7 +5,7 @@ it need not have reached the other members. Nor is a record decoded: where it st
 it is known who goes on with the shard.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -28,6 +28,7 @@ from greenroom_cluster.shard.state.records import EncodedRecord, heading
 class DiskCopy:
     """One shard as the disk has it: the `chunks` of a snapshot at `base.sequence`, and the records after it.
 
+    Nothing of it stands in a batch up to `mark`, nor within the first `begin_bytes` of the log.
     `proposal` is the newest at the present epoch, None if there is none. Without a `base` the snapshot has
     not arrived as a whole: the copy stands for nothing.
     """
@@ -35,17 +36,21 @@ class DiskCopy:
     __slots__ = (
         "_rungs",
         "base",
+        "begin_bytes",
         "chunks",
         "committed",
         "configuration",
         "from_sequence",
+        "mark",
         "proposal",
         "records",
         "shard",
     )
 
-    def __init__(self, shard: int, from_sequence: int) -> None:
+    def __init__(self, shard: int, from_sequence: int, mark: int, begin_bytes: int) -> None:
         self.shard = shard
+        self.mark = mark
+        self.begin_bytes = begin_bytes
         self.from_sequence = from_sequence
         self.base: Based | None = None
         self.chunks: list[bytes] = []
@@ -140,6 +145,7 @@ class Replay:
     def __init__(self) -> None:
         self._held: dict[int, DiskCopy] = {}
         self._begun: dict[int, DiskCopy] = {}
+        self._mark = self._read_bytes = 0
 
     @property
     def copies(self) -> dict[int, DiskCopy]:
@@ -153,6 +159,13 @@ class Replay:
         lineage, version = max(((each.lineage, each.version) for each in configured), default=(0, 0))
         epochs = {each.shard: each.epoch for each in configured if each.lineage == lineage}
         return lineage, version, tuple(epochs.get(shard, 0) for shard in range(max(epochs, default=-1) + 1))
+
+    def take_batch(self, number: int, size: int, entries: Iterable[EntryRead]) -> None:
+        """Take in a batch of that number and size. Raises DamagedError if it cannot follow the others."""
+        self._mark = number - 1
+        for entry in entries:
+            self.take(entry)
+        self._read_bytes += size
 
     def take(self, entry: EntryRead) -> None:
         """Take in the next entry. Raises DamagedError if it cannot follow those before it."""
@@ -175,7 +188,7 @@ class Replay:
             if begun is None and entry.chunks:
                 return  # the beginning of this snapshot was dropped, because a later one counts
             if begun is None:
-                begun = DiskCopy(shard, entry.sequence)
+                begun = self._copy(shard, entry.sequence)
             begun.begin_at(entry)
             self._held[shard] = begun
         else:
@@ -186,10 +199,13 @@ class Replay:
 
     def _take_chunk(self, chunk: Chunk) -> None:
         if chunk.number == 0:
-            self._begun[chunk.shard] = DiskCopy(chunk.shard, chunk.sequence)
+            self._begun[chunk.shard] = self._copy(chunk.shard, chunk.sequence)
         begun = self._begun.get(chunk.shard)
         if begun is None:
             return  # the beginning of this snapshot was dropped, because a later one counts
         if chunk.number != len(begun.chunks):
             raise DamagedError(f"shard {chunk.shard}: chunk {chunk.number} comes after {len(begun.chunks)}")
         begun.chunks.append(chunk.body)
+
+    def _copy(self, shard: int, sequence: int) -> DiskCopy:
+        return DiskCopy(shard, sequence, self._mark, self._read_bytes)

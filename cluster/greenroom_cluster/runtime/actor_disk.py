@@ -114,11 +114,13 @@ def _replayed(journal: Journal, slot: str, goes_on: Callable[[], None]) -> tuple
     replay = Replay()
     records = 0
     due = time.monotonic() + _LOG_SECONDS
-    for count, entry in enumerate(journal.entries()):
-        replay.take(entry)
-        if isinstance(entry, Kept):
-            records += len(entry.records)
-        if not count % _TELL_ENTRIES:
+    count = told = 0
+    for number, size, entries in journal.batches():
+        replay.take_batch(number, size, entries)
+        records += sum([len(entry.records) for entry in entries if type(entry) is Kept])
+        count += len(entries)
+        if count >= told:
+            told = count + _TELL_ENTRIES
             goes_on()
             if time.monotonic() >= due:
                 due += _LOG_SECONDS

@@ -3,7 +3,12 @@
 The shard whose snapshot is the oldest holds the beginning of the log, so its turn is next. A part goes out
 once the one before is synced, so a snapshot never takes more of the disk than is left. The snapshot counts,
 and the beginning may be dropped, once its end is synced.
+
+At first the snapshots of all shards are at one place, the beginning, and nothing can be dropped before all of
+them were written anew. So what has to be written until something can be dropped counts as taken already.
 """
+
+from collections.abc import Sequence
 
 from greenroom_cluster.disk.entries import Logged
 from greenroom_cluster.shard.context import Context
@@ -12,10 +17,13 @@ from greenroom_cluster.shard.effects import DropBefore
 from greenroom_cluster.shard.joining.snapshot import SnapshotSender
 from greenroom_cluster.shard.roles.role import Role
 from greenroom_cluster.shard.state.copy import Copy
-from greenroom_cluster.shard.state.table import SessionTable
 
-LOG_PER_STATE = 1.8
-"""How much of the log there may be for each byte of state before it is compacted."""
+LOG_PER_STATE = 1.9
+"""How much of the disk there may be taken for each byte of state before the log is compacted."""
+_OLDEST = 8
+"""Snapshots in the oldest part of the log, one in so many, have to be written anew together."""
+_LARGEST = 4
+"""With more than one part in so many of the state in one shard, new snapshots are spread no better."""
 _LOOKS = 64
 """How often it is looked while the shortest log that is compacted grows."""
 
@@ -81,7 +89,9 @@ class Compaction:
         taken = disk.given_bytes - min(base.given_bytes for base in disk.bases.values())
         if taken <= least_bytes:
             return False
-        return taken > LOG_PER_STATE * sum(_snapshot_bytes(base.copy.table) for base in disk.bases.values())
+        known = all(base.copy.log.decoded for base in disk.bases.values())
+        sizes = [(base.given_bytes, _snapshot_bytes(base.copy)) for base in disk.bases.values()]
+        return is_due(sizes, disk.given_bytes, known=known)
 
     def rebase(self, copy: Copy) -> None:
         """Write a whole snapshot in this step, so that no record up to now is read again."""
@@ -115,6 +125,26 @@ class Compaction:
         writing.position = disk.position + 1
 
 
-def _snapshot_bytes(table: SessionTable) -> int:
-    """Return about what a snapshot takes: sessions, and the replies that are kept for clients."""
-    return table.stored_bytes + table.clients.charged_bytes
+def is_due(snapshots: Sequence[tuple[int, int]], given_bytes: int, *, known: bool) -> bool:
+    """Return whether to write a snapshot anew, when so much of the log was given out.
+
+    Of each shard's snapshot it is told where in the log it begins, and how large it would be now; these sizes
+    are rough if not all is `known`, because a start has yet to apply what it found.
+    """
+    sizes = [size for _, size in snapshots]
+    state, oldest = sum(sizes), min(begin for begin, _ in snapshots)
+    taken = given_bytes - oldest
+    if known and max(sizes) * _LARGEST <= state:
+        ahead = oldest + taken // _OLDEST
+        taken += sum(size for begin, size in snapshots if begin <= ahead)
+    return taken > LOG_PER_STATE * state
+
+
+def _snapshot_bytes(copy: Copy) -> int:
+    """Return about what a snapshot takes: sessions, and the replies that are kept for clients.
+
+    What a start has yet to apply counts as if all of it were new.
+    """
+    table, log = copy.table, copy.log
+    size = table.stored_bytes + table.clients.charged_bytes
+    return size if log.decoded else size + log.held_bytes

@@ -143,11 +143,11 @@ class DiskLog:
         self.configurations[copy.shard] = configured
         self.enter(configured)
 
-    def find(self, copy: Copy, configured: Configured | None) -> None:
+    def find(self, copy: Copy, found: DiskCopy) -> None:
         """Note a copy that was in the log when it was opened."""
-        self.bases[copy.shard] = Base(copy, 0, 0)
-        if configured is not None:
-            self.configurations[copy.shard] = configured
+        self.bases[copy.shard] = Base(copy, found.mark, found.begin_bytes)
+        if found.configuration is not None:
+            self.configurations[copy.shard] = found.configuration
 
     def begin(self, copy: Copy) -> None:
         """Write that a copy begins empty."""

@@ -49,7 +49,7 @@ class Recovery:
         assert self._resources.disk is not None
         replica = restored(copy, self._resources)
         self._found[copy.shard] = Found(replica, _epoch_of(copy), copy.last)
-        self._resources.disk.find(replica, copy.configuration)
+        self._resources.disk.find(replica, copy)
         copy.chunks, copy.records = [], []
         replica.count_now()
 

@@ -61,8 +61,12 @@ def test_a_long_replay_says_that_it_goes_on(tmp_path: Path, monkeypatch: pytest.
     filled(tmp_path / "d")
     said: list[int] = []
     settings = DiskSettings(tmp_path / "d", "n1/0", "shop", b"b" * 16, "fsync", 1.0)
-    opening(settings, lambda: said.append(1)).journal.close()
-    assert len(said) == 2
+    opened = opening(settings, lambda: said.append(1))
+    assert len(said) == 1, "once a batch"
+    opened.journal.append((Logged(3, (record(3),)),))
+    opened.journal.close()
+    opening(settings, lambda: said.append(2)).journal.close()
+    assert said == [1, 2, 2]
 
 
 @pytest.mark.parametrize("what", ["identity", "segment", "entries"])

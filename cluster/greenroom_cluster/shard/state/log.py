@@ -145,6 +145,11 @@ class Log:
         """Sequence number of the oldest record held."""
         return self.appended - len(self._entries) + 1
 
+    @property
+    def decoded(self) -> bool:
+        """Whether no record is encoded any longer."""
+        return self._encoded_from == _NEVER
+
     def append(self, record: Record, size: int, charge: int) -> None:
         """Add the next record, of that size; raises InvariantError on a gap.
 
