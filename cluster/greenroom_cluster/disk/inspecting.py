@@ -9,7 +9,7 @@ import msgspec
 from greenroom.errors import UsageError
 from greenroom_cluster.disk.batches import Batch, DamagedError, believable, sealed
 from greenroom_cluster.disk.directory import Place, is_kept, is_locked, read_identity
-from greenroom_cluster.disk.journal import entries_of, found_segments, noted
+from greenroom_cluster.disk.journal import counting_segments, entries_of, found_segments, noted
 from greenroom_cluster.disk.replay import DiskCopy, Replay
 from greenroom_cluster.disk.segment import read_segment
 
@@ -142,8 +142,8 @@ def _batches(path: Path) -> Iterator[Batch]:
     note = b""
     with suppress(FileNotFoundError):
         note = (path / "synced").read_bytes()
-    segments = found_segments(path)
-    for found, follower in zip(segments, [*segments[1:], None], strict=True):
+    segments = counting_segments(path, noted(note))
+    for found, follower in zip(segments, [*segments[1:], None], strict=False):
         batches = read_segment(found.path, found.first)
         if follower is None:
             yield from believable(batches, found.first, noted(note))

@@ -2,6 +2,7 @@
 
     log-<number>-<copy>.log     a segment; the number is that of its first batch
     synced                      the newest batch known to be on stable storage; a hint, itself never synced
+    oldest                      the batch that the log begins with, noted before what came earlier is deleted
 
 Opening writes the newest segment anew, as its next copy, and syncs that before anything is told of what was
 read. What the kernel shows of a file need not be on the disk: after a kill it holds writes that were never
@@ -11,10 +12,11 @@ newest tells a directory from a copy made before, and must not rise by opening t
 
 import mmap
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +31,7 @@ from greenroom_cluster.lasting_files import sync_directory
 
 SEGMENT_BYTES = 16 << 20
 _NOTE = struct.Struct(">QI")
+_NAME = re.compile(r"log-(\d{16})-(\d{6})\.log")
 
 
 class DiskFailedError(GreenroomError):
@@ -73,12 +76,14 @@ class Journal:
             raise
 
     def _open(self) -> None:
-        segments = found_segments(self.directory)
-        counting = {found.path for found in segments}
-        for path in self.directory.glob("log-*.log"):
-            if path not in counting:
-                path.unlink()
         self._note, synced = opened_note(self.directory / "synced")
+        segments = counting_segments(self.directory, synced)
+        counting = {found.path for found in segments}
+        for found in _named_segments(self.directory):
+            if found.path not in counting:
+                found.path.unlink()
+        if not segments:
+            self._note_oldest(1)
         self.appended = self.synced = 0
         if segments:
             newest = segments.pop()
@@ -137,13 +142,14 @@ class Journal:
     def drop_before(self, number: int) -> None:
         """Delete the segments that hold no batch from this one on."""
         with self._final():
-            before = len(self._sealed)
-            while self._sealed:
-                follower = self._sealed[1].first if len(self._sealed) > 1 else self._segment.first
-                if follower > number:
-                    break
-                self._sealed.pop(0).path.unlink()
-            if len(self._sealed) < before:
+            begins = [*(found.first for found in self._sealed[1:]), self._segment.first]
+            dropped = sum(follower <= number for follower in begins[: len(self._sealed)])
+            if dropped:
+                # First: the deletions may reach the disk in any order, and none of them may look like damage.
+                self._note_oldest(begins[dropped - 1])
+                for found in self._sealed[:dropped]:
+                    found.path.unlink()
+                del self._sealed[:dropped]
                 sync_directory(self.directory)
                 self._weigh()
 
@@ -171,6 +177,15 @@ class Journal:
         """Write down what is synced: without that, losing the very last batches looks like a torn end."""
         assert self._note is not None
         self._note[:] = _noting(self.synced)
+
+    def _note_oldest(self, number: int) -> None:
+        """Write down, lastingly, which batch the log begins with; in place, for the disk may be full."""
+        file = os.open(self.directory / "oldest", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(file, _noting(number), 0)
+            os.fsync(file)
+        finally:
+            os.close(file)
 
     @contextmanager
     def _final(self) -> Iterator[None]:
@@ -238,11 +253,30 @@ def found_segments(directory: Path) -> list[Found]:
             "wrote it, and is not read: start the greenroom that wrote it, or choose an empty directory with "
             "--data-dir (GREENROOM_DATA_DIR)"
         )
-    by_first: dict[int, Found] = {}
-    for path in sorted(directory.glob("log-*.log")):
-        _, first, copy = path.stem.split("-")
-        by_first[int(first)] = Found(int(first), int(copy), path)
+    by_first = {found.first: found for found in sorted(_named_segments(directory))}
     return [by_first[first] for first in sorted(by_first)]
+
+
+def counting_segments(directory: Path, synced: int) -> list[Found]:
+    """Return the segments that were not dropped, in their order; batches up to `synced` were synced.
+
+    Raises DamagedError if the log does not begin where it must, and UsageError as `found_segments` does.
+    """
+    oldest = 0
+    with suppress(FileNotFoundError):
+        oldest = noted((directory / "oldest").read_bytes())
+    segments = [found for found in found_segments(directory) if found.first >= oldest]
+    # A crash at an opening may leave an empty log without a file.
+    lacks = segments[0].first > oldest > 0 if segments else synced > 0 or oldest > 1
+    if lacks:
+        raise DamagedError(f"batch {max(oldest, 1)} is missing, which the log begins with")
+    return segments
+
+
+def _named_segments(directory: Path) -> list[Found]:
+    """Return all files with the name of a segment."""
+    names = ((path, _NAME.fullmatch(path.name)) for path in directory.glob("log-*.log"))
+    return [Found(int(name[1]), int(name[2]), path) for path, name in names if name]
 
 
 def opened_note(path: Path) -> tuple[mmap.mmap, int]:

@@ -86,6 +86,15 @@ def test_damage_is_told(tmp_path: Path) -> None:
     assert inspect_directory(tmp_path / "d").damage == "the file `identity` is damaged"
 
 
+def test_a_lost_beginning_is_told_as_damage(tmp_path: Path) -> None:
+    filled(tmp_path / "d")
+    for path in (tmp_path / "d").glob("log-*"):
+        path.unlink()
+    told = inspect_directory(tmp_path / "d")
+    assert "batch 1 is missing" in told.damage
+    assert "`damaged`" in told.start()
+
+
 def test_the_directories_of_a_node_and_of_a_cluster_are_found(tmp_path: Path) -> None:
     for place in ("nodes/n1/actors/0", "nodes/n2/actors/0", "nodes/n2/actors/1"):
         filled(tmp_path / place)

@@ -85,6 +85,67 @@ def test_old_segments_go_and_the_rest_comes_back(tmp_path: Path) -> None:
     assert 21 <= len(left) < 40
 
 
+def logs(directory: Path) -> list[Path]:
+    return sorted(directory.glob("log-*.log"))
+
+
+@pytest.mark.parametrize("dropped", [0, 150])
+def test_a_log_that_lost_its_beginning_is_damage(tmp_path: Path, dropped: int) -> None:
+    """Else its holder seems to have come far, and to hold no shard."""
+    journal = filled(tmp_path / "d", 300, segment_bytes=1000)
+    journal.drop_before(dropped)
+    journal.close()
+    logs(tmp_path / "d")[0].unlink()
+    with pytest.raises(DamagedError, match="begins with"):
+        held(tmp_path / "d")
+
+
+def test_a_log_that_lost_all_of_its_segments_is_damage(tmp_path: Path) -> None:
+    filled(tmp_path / "d", 20).close()
+    for path in logs(tmp_path / "d"):
+        path.unlink()
+    with pytest.raises(DamagedError, match="begins with"):
+        held(tmp_path / "d")
+
+
+def test_segments_that_a_crash_left_of_those_dropped_do_not_count(tmp_path: Path) -> None:
+    """A power cut may have undone any of the deletions, and not those of others."""
+    journal = filled(tmp_path / "d", 300, segment_bytes=1000)
+    before = {path: path.read_bytes() for path in logs(tmp_path / "d")}
+    journal.drop_before(150)
+    journal.close()
+    kept = logs(tmp_path / "d")
+    back = sorted(before.keys() - set(kept))[1]
+    back.write_bytes(before[back])
+    assert held(tmp_path / "d")[-1] == entry(300)
+    assert not back.exists()
+
+
+def test_an_empty_log_may_lack_its_only_segment(tmp_path: Path) -> None:
+    """A crash while it was opened may have left it so."""
+    opened(tmp_path / "d").close()
+    for path in logs(tmp_path / "d"):
+        path.unlink()
+    assert held(tmp_path / "d") == []
+
+
+def test_a_beginning_of_which_nothing_was_noted_is_believed(tmp_path: Path) -> None:
+    journal = filled(tmp_path / "d", 300, segment_bytes=1000)
+    journal.drop_before(150)
+    journal.close()
+    (tmp_path / "d/oldest").write_bytes(b"?")
+    assert held(tmp_path / "d")[-1] == entry(300)
+
+
+def test_files_of_other_names_are_left_alone(tmp_path: Path) -> None:
+    filled(tmp_path / "d", 20).close()
+    foreign = [tmp_path / "d" / name for name in ("log-old.log", "log-1-2-3.log", "notes")]
+    for path in foreign:
+        path.write_text("mine")
+    assert len(held(tmp_path / "d")) == 20
+    assert all(path.read_text() == "mine" for path in foreign)
+
+
 def test_nobody_else_can_read_it(tmp_path: Path) -> None:
     journal = filled(tmp_path / "d", 3)
     assert stat.S_IMODE((tmp_path / "d").stat().st_mode) == 0o700
