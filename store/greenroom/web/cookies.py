@@ -67,8 +67,8 @@ class CookieSettings:
                 raise UsageError("browsers refuse a partitioned cookie that is not secure")
             if has_prefix(self.name):
                 raise UsageError(
-                    f"browsers refuse the cookie name {self.name!r} unless it is secure; host_prefix=True "
-                    "leaves the prefix away where secure is off"
+                    f"browsers refuse the cookie name {self.name!r} unless it is secure: leave the prefix "
+                    "out, which host_prefix adds wherever browsers allow it"
                 )
         if self.partitioned and self.same_site != "none":
             raise UsageError(
@@ -76,7 +76,9 @@ class CookieSettings:
                 f'with same_site="none"; this one has same_site="{self.same_site}"'
             )
         if has_host_prefix(self.name) and (self.path != "/" or self.domain is not None):
-            raise UsageError('a cookie with the prefix __Host- has path="/" and no domain')
+            raise UsageError(
+                'a cookie with the prefix __Host- has path="/" and no domain: leave these out, or the prefix'
+            )
 
     def header(self, signed: str, max_age_seconds: int | Unchanged | None = UNCHANGED) -> str:
         """Return the value of a Set-Cookie header that stores this, with another Max-Age if one is given."""
@@ -109,6 +111,43 @@ def has_prefix(name: str) -> bool:
 def has_host_prefix(name: str) -> bool:
     """Return whether browsers reserve this name for cookies of a single host."""
     return name.lower().startswith("__host-")
+
+
+def name_of(
+    name: str,
+    host_prefix: bool | None,  # noqa: FBT001  an option, as `Session` got it
+    path: str,
+    domain: str | None,
+    *,
+    secure: bool,
+    dev: bool,
+) -> str:
+    """Return a cookie's name with `__Host-` if that is asked for, or by default where browsers allow it.
+
+    Raises UsageError where `host_prefix` contradicts another option.
+    """
+    if host_prefix is None:
+        host_prefix = path == "/" and domain is None and not has_prefix(name)
+    elif not host_prefix:
+        if has_host_prefix(name):
+            raise UsageError("host_prefix=False contradicts cookie_name, which has the prefix: leave one out")
+    else:
+        against = [
+            *(["secure=False"] if not (secure or dev) else []),
+            *(["path"] if path != "/" else []),
+            *(["domain"] if domain is not None else []),
+            *(
+                ["cookie_name, which has another prefix,"]
+                if has_prefix(name) and not has_host_prefix(name)
+                else []
+            ),
+        ]
+        if against:
+            raise UsageError(
+                f"host_prefix=True contradicts {' and '.join(against)}: browsers take a cookie with the "
+                'prefix __Host- only if it is Secure, with path="/" and no domain. Leave one or the other out'
+            )
+    return f"__Host-{name}" if host_prefix and secure and not has_host_prefix(name) else name
 
 
 class CookieSigner:

@@ -31,8 +31,7 @@ from greenroom.web.cookies import (
     CookieSettings,
     CookieSigner,
     SameSite,
-    has_host_prefix,
-    has_prefix,
+    name_of,
 )
 from greenroom.web.events import Events, SessionStatistics
 from greenroom.web.file_signer import FileSigner
@@ -111,14 +110,15 @@ class Session(Keeping):
         self.lifetimes = lifetimes_of(self.idle_seconds, self.absolute_seconds)
         self.on_unavailable: OnUnavailable = checked("on_unavailable", on_unavailable)
         self.secure = not dev if secure is None else secure
-        cookie_name = checked("cookie_name", cookie_name)
-        if host_prefix is None:
-            host_prefix = path == "/" and domain is None and not has_prefix(cookie_name)
-        prefix = "__Host-" if host_prefix and self.secure and not has_host_prefix(cookie_name) else ""
+        cookie_name, path, domain = (
+            checked("cookie_name", cookie_name),
+            checked("path", path),
+            checked("domain", domain),
+        )
         self.cookie = CookieSettings(
-            name=prefix + cookie_name,
-            path=checked("path", path),
-            domain=checked("domain", domain),
+            name=name_of(cookie_name, host_prefix, path, domain, secure=self.secure, dev=dev),
+            path=path,
+            domain=domain,
             same_site=checked("same_site", same_site),
             secure=self.secure,
             partitioned=checked("partitioned", partitioned),

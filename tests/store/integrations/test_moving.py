@@ -23,6 +23,7 @@ ALICE_DATA = {"user_id": "alice", "theme": "dark"}
 ALICE = ["alice", ALICE_DATA]
 NOBODY = [None, {}]
 SECONDS = 30.0
+SECRET = "a secret for tests only, long enough"
 
 
 def carry(cookies: dict[str, str], visitor: httpx.AsyncClient) -> None:
@@ -143,6 +144,37 @@ def test_a_store_that_is_left_is_asked_no_more_once_a_session_has_moved() -> Non
             assert (await visitor.get("/who")).json() == NOBODY
 
     asyncio.run(asyncio.wait_for(story(), SECONDS))
+
+
+@pytest.mark.parametrize("site", [each for each in SITES if each != "aiohttp"])
+def test_a_cookie_under_another_name_is_accepted_once(site: str) -> None:
+    """On the day that the prefix __Host- comes: no session is lost, and a logout ends both cookies."""
+
+    async def story() -> None:
+        store = MemoryStore()
+        before = Session(secret=SECRET, store=store, host_prefix=False)
+        sessions = Session(secret=SECRET, store=store, moves_from=OtherStore(before))
+        async with SITES[site](before) as browser:
+            await browser.get("/fill")
+            await browser.get("/keep/alice")
+            (old,) = browser.cookies.items()
+        async with SITES[site](sessions) as browser:
+            response = await browser.get("/who", headers={"cookie": "=".join(old)})
+            assert response.json() == ["alice", {"cart": {"mug": 1}}]
+            given, removed = sorted(response.headers.get_list("set-cookie"))
+            assert given.startswith("__Host-session=gr-")
+            assert removed.startswith("session=; Max-Age=0")
+            assert (await browser.get("/who")).json() == ["alice", {"cart": {"mug": 1}}]
+            browser.cookies.clear()
+            again = await browser.get("/who", headers={"cookie": "=".join(old)})
+            assert len(await store.list_by_user("alice")) == 1
+            await browser.get("/logout")
+            browser.cookies.clear()
+            assert again.json() == ["alice", {"cart": {"mug": 1}}], "as if the response had been lost"
+            gone = await browser.get("/who", headers={"cookie": "=".join(old)})
+            assert gone.json() == [None, {}], "after a logout"
+
+    asyncio.run(story())
 
 
 def starlette_site(sessions: Session) -> Site:

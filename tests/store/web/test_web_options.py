@@ -46,9 +46,20 @@ def session(**options: Any) -> Session:
         ({"same_site": "sometimes"}, "same_site"),
         ({"same_site": "none", "secure": False}, "not secure"),
         ({"partitioned": True, "secure": False}, "not secure"),
-        ({"cookie_name": "__Host-a", "secure": False}, "host_prefix=True"),
+        ({"cookie_name": "__Host-a", "secure": False}, "host_prefix adds"),
         ({"cookie_name": "__Host-a", "path": "/shop"}, "no domain"),
-        ({"host_prefix": True, "domain": "shop.example"}, "no domain"),
+        (
+            {"host_prefix": True, "domain": "shop.example"},
+            "host_prefix=True contradicts domain: .* no domain",
+        ),
+        ({"host_prefix": True, "path": "/shop"}, "host_prefix=True contradicts path: "),
+        ({"host_prefix": True, "secure": False}, "host_prefix=True contradicts secure=False: "),
+        ({"host_prefix": True, "secure": False, "path": "/a"}, "contradicts secure=False and path: "),
+        (
+            {"host_prefix": True, "cookie_name": "__Secure-a"},
+            "contradicts cookie_name, which has another prefix",
+        ),
+        ({"host_prefix": False, "cookie_name": "__host-a"}, "host_prefix=False contradicts cookie_name"),
         ({"store": "redis://localhost"}, "greenroom://"),
     ],
 )
