@@ -100,25 +100,8 @@ class Directory:
         Raises UsageError if it was moved or copied, or belongs to another cluster, DamagedError if it does
         not say who it is though it has a log, and OSError if it cannot be written.
         """
-        place = Place.of(self.path)
-        known = read_identity(self.path)
-        if known is None:
-            known = Identity(os.urandom(16), cluster, place)
-        moved = place.moved_from(known.place)
-        if moved:
-            raise UsageError(
-                f"the directory {self.path} was moved or copied here: {moved}. If no process uses the "
-                f"original any more, say so with `greenroom adopt-directory {self.path}`; else choose an "
-                "empty directory with --data-dir (GREENROOM_DATA_DIR)"
-            )
-        if known.cluster != cluster:
-            raise UsageError(
-                f"the directory {self.path} is of the cluster {known.cluster!r}, and this one is "
-                f"{cluster!r}: name the other with --cluster (GREENROOM_CLUSTER), or choose an empty "
-                "directory with --data-dir (GREENROOM_DATA_DIR)"
-            )
-        incarnations = (*known.incarnations, incarnation)[-INCARNATIONS_KEPT:]
-        known = msgspec.structs.replace(known, place=place, incarnations=incarnations)
+        known = read_identity(self.path) or Identity(os.urandom(16), cluster, Place.of(self.path))
+        known = entered(known, Place.of(self.path), cluster, incarnation, self.path)
         _write_identity(self.path, known)
         return known
 
@@ -160,6 +143,28 @@ class Directory:
         begun.rename(aside)
         sync_directory(self.path)
         return aside
+
+
+def entered(known: Identity, place: Place, cluster: str, incarnation: bytes, path: Path) -> Identity:
+    """Return what the directory at `path` is once an incarnation has opened it, where it lies now.
+
+    Raises UsageError if it was moved or copied, or belongs to another cluster.
+    """
+    moved = place.moved_from(known.place)
+    if moved:
+        raise UsageError(
+            f"the directory {path} was moved or copied here: {moved}. If no process uses the "
+            f"original any more, say so with `greenroom adopt-directory {path}`; else choose an "
+            "empty directory with --data-dir (GREENROOM_DATA_DIR)"
+        )
+    if known.cluster != cluster:
+        raise UsageError(
+            f"the directory {path} is of the cluster {known.cluster!r}, and this one is "
+            f"{cluster!r}: name the other with --cluster (GREENROOM_CLUSTER), or choose an empty "
+            "directory with --data-dir (GREENROOM_DATA_DIR)"
+        )
+    incarnations = (*known.incarnations, incarnation)[-INCARNATIONS_KEPT:]
+    return msgspec.structs.replace(known, place=place, incarnations=incarnations)
 
 
 def read_identity(directory: Path) -> Identity | None:
