@@ -19,7 +19,7 @@ from greenroom_cluster.shard.state.ladder import Rung
 from greenroom_cluster.shard.state.records import Record, heading
 from simulations.cluster.actors import ActorProcess
 from simulations.cluster.stage import Stage
-from simulations.kernel.disk import Directory
+from simulations.kernel.directory import Directory
 from simulations.kernel.processes import Process
 from simulations.kernel.timeline import SECOND
 

@@ -418,6 +418,8 @@ class Oracles:
                 self.stage.violate("epochs", f"shard {shard}: epoch {entry.epoch} was decided twice")
             if entry.epoch <= former.epoch:
                 self.stage.violate("epochs", f"shard {shard}: epoch {entry.epoch} after {former.epoch}")
+            for member in set(entry.backups).difference(former.members):
+                self._synced.added(shard, member)
             if not former.primary or entry.primary in former.members:
                 continue
             self._check_dead(shard, former.members)

@@ -1,5 +1,7 @@
 """The rule `synced`: with fsync, a record is committed only once it is on the disk of every member.
 
+And nobody becomes a member whose copy of the shard is not there.
+
 A record counts as there if a batch that was synced holds it, or a snapshot that ends after it; even if the
 copy was given up meanwhile, for its acknowledgement may still be under way.
 """
@@ -9,15 +11,16 @@ from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.state.ladder import Rung
 from greenroom_cluster.shard.state.records import Record, heading
 from simulations.cluster.stage import Stage
-from simulations.kernel.disk import Directory
+from simulations.kernel.directory import Directory, Written
 
 
 class _Kept:
     """What is stable of one shard in one directory."""
 
-    __slots__ = ("records", "through")
+    __slots__ = ("based", "records", "through")
 
     def __init__(self) -> None:
+        self.based = False
         self.through = 0
         self.records: set[Rung] = set()
 
@@ -28,26 +31,31 @@ class _Index:
     def __init__(self) -> None:
         self._read = 0
         self._shards: dict[int, _Kept] = {}
-        self._batches: dict[int, bytes] = {}
+        self._batches: dict[int, Written] = {}
 
-    def holds(self, directory: Directory, shard: int, record: Record) -> bool:
-        """Whether that record is stable in the directory."""
+    def kept(self, directory: Directory, shard: int) -> _Kept | None:
+        """Return what is stable of a shard in the directory; None if no copy ever was."""
         if directory.batches is not self._batches:
-            # An older copy is in its place, whatever it has come to since.
+            # An older copy is in its place, or what was stable was cut off, whatever it has come to since.
             self._read, self._shards, self._batches = 0, {}, directory.batches
         if directory.synced > self._read:
             self._read_on(directory)
-        kept = self._shards.get(shard)
+        return self._shards.get(shard)
+
+    def holds(self, directory: Directory, shard: int, record: Record) -> bool:
+        """Whether that record is stable in the directory."""
+        kept = self.kept(directory, shard)
         if kept is None:
             return False
         return record.sequence <= kept.through or (record.epoch, record.sequence) in kept.records
 
     def _read_on(self, directory: Directory) -> None:
-        for number, body in directory.batches.items():
+        for number, written in directory.batches.items():
             if self._read < number <= directory.synced:
-                for entry in decode_entries(body):
+                for entry in decode_entries(written.body):
                     kept = self._shards.setdefault(entry.shard, _Kept())
                     if isinstance(entry, Based):
+                        kept.based = True
                         kept.through = max(kept.through, entry.sequence)
                     elif isinstance(entry, Kept):
                         kept.records |= {(each.epoch, each.sequence) for each in map(heading, entry.records)}
@@ -64,11 +72,30 @@ class SyncOracle:
     def committed(self, replica: Replica, record: Record) -> None:
         """Judge a record that a primary has committed before anybody else."""
         for member in replica.members:
-            actor = self._stage.actors.get(member)
-            if actor is None or actor.disk is None or actor.durability != "fsync":
-                continue
-            directory = actor.disk.directory
-            index = self._indexes.setdefault(directory.identity, _Index())
-            if not index.holds(directory, replica.shard, record):
-                lacking = f"{record.sequence} was committed, not on the disk of {actor.name}"
+            directory = self._directory_of(member)
+            if directory is not None and not self._index(directory).holds(directory, replica.shard, record):
+                lacking = f"{record.sequence} was committed, not on the disk of {directory.slot}"
                 self._stage.violate("synced", f"shard {replica.shard}: {lacking}")
+
+    def added(self, shard: int, member: bytes) -> None:
+        """Judge a new member."""
+        directory = self._directory_of(member)
+        if directory is not None and not self._has_copy(directory, shard):
+            lacking = f"{directory.slot} became a member, its copy is not on disk"
+            self._stage.violate("synced", f"shard {shard}: {lacking}")
+
+    def _has_copy(self, directory: Directory, shard: int) -> bool:
+        kept = self._index(directory).kept(directory, shard)
+        return kept is not None and kept.based
+
+    def _directory_of(self, member: bytes) -> Directory | None:
+        """Return to which directory a member syncs what it acknowledges; None if that is none of its own."""
+        actor = self._stage.actors.get(member)
+        if actor is None or actor.disk is None or actor.durability != "fsync":
+            return None
+        directory = actor.disk.directory
+        # What it has acknowledged may still be under way when an older copy is put in its place.
+        return None if directory.doubtful else directory
+
+    def _index(self, directory: Directory) -> _Index:
+        return self._indexes.setdefault(directory.identity, _Index())

@@ -30,7 +30,8 @@ from greenroom_cluster.suspect_records import EXIT_CORE_FAILED, InHand
 from simulations.cluster.connections import Acceptor, Codec, Dialed, Served, Service, hello
 from simulations.cluster.coordinator_links import CoordinatorLink
 from simulations.cluster.marks import ActorMark, PoisonedError
-from simulations.kernel.disk import Directory, DiskThread
+from simulations.kernel.directory import Directory
+from simulations.kernel.disk import DiskThread
 from simulations.kernel.network import Network
 from simulations.kernel.processes import Process
 from simulations.kernel.timeline import SECOND, Machine
@@ -180,7 +181,7 @@ class _Runner(CoreRunner[Served | Dialed]):
 class ActorProcess(Process):
     """One incarnation, with a core that is given to it. An orphan ends itself when it notices.
 
-    `disk` is None if it keeps nothing. `shut_out` says that another process holds its directory.
+    `disk` is None if it keeps nothing. `shut_out` says why it cannot use its directory, if so.
     """
 
     host: Host
@@ -198,7 +199,7 @@ class ActorProcess(Process):
         self.slot = slot
         self.incarnation = incarnation
         self.orphaned = False
-        self.shut_out = False
+        self.shut_out = ""
         self.disk: DiskThread | None = None
         self.durability = ""
         self.opened_mark = 0
@@ -224,12 +225,13 @@ class ActorProcess(Process):
             directory,
             on_written=lambda position: self.step(ins.Written(position)),
             on_synced=lambda position, mark, stored: self.step(ins.Synced(position, mark, stored)),
+            on_measured=lambda free_bytes: self.step(ins.DiskMeasured(free_bytes)),
             on_failed=self._disk_failed,
             interval_ns=interval_ns,
         )
 
-    def _disk_failed(self) -> None:
-        self.network.happened["sync failed"] += 1
+    def _disk_failed(self, how: str) -> None:
+        self.network.happened[how] += 1
         self.kill()
 
     def run(self, codec: Codec, address: str, oracles: StepWatcher) -> None:

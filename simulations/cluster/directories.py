@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from random import Random
 
-from simulations.kernel.disk import Directory
+from simulations.kernel.directory import Directory
 from simulations.plans.plan import Plan
 
 
@@ -14,6 +14,8 @@ class Directories:
         self._plan = plan
         self._random = Random(f"{plan.seed}/directories")
         self._by_slot: dict[str, Directory] = {}
+        # Those that were replaced by empty ones.
+        self.gone: set[bytes] = set()
 
     def durability(self, node: str) -> str:
         """Return what the actors of a node keep: "none", "interval" or "fsync"."""
@@ -31,8 +33,14 @@ class Directories:
         """Put an empty directory in the place of that of a slot."""
         random = Random(self._random.random())
         fresh = Directory(slot, self._random.randbytes(16), random, int(self._plan.sync_ms * 1e6))
+        if slot in self._by_slot:
+            self.gone.add(self._by_slot[slot].identity)
         self._by_slot[slot] = fresh
         return fresh
+
+    def put(self, directory: Directory) -> None:
+        """Put a directory in the place of that of its slot."""
+        self._by_slot[directory.slot] = directory
 
     def of_node(self, node: str) -> list[Directory]:
         """Return the directories of a node."""

@@ -14,9 +14,11 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.dialog import DialogSettings
+from greenroom.errors import UsageError
 from greenroom.framing import encode_frames
 from greenroom_cluster.coordination.coordinator import CoordinatorSettings
 from greenroom_cluster.coordination.genesis import first_map
+from greenroom_cluster.disk.batches import DamagedError
 from greenroom_cluster.disk.entries import decode_entries
 from greenroom_cluster.disk.replay import Replay
 from greenroom_cluster.shard.disk_log import Stable
@@ -33,12 +35,14 @@ from simulations.cluster.directories import Directories
 from simulations.cluster.marks import ActorMark
 from simulations.cluster.recording import Recording
 from simulations.cluster.supervisors import SupervisorProcess
-from simulations.kernel.disk import InUseError
+from simulations.kernel.directory import Directory, FailedError, InUseError
 from simulations.kernel.network import Network
 from simulations.kernel.timeline import ORIGIN_NS, SECOND, Timeline
 from simulations.plans.plan import Plan
 
 TRACE_MAX = 200_000
+FREE_BYTES_MIN = 8000
+"""Room on the disks of actors below which they refuse what takes any."""
 IDENTITY = b"simulatedcluster"
 
 
@@ -121,6 +125,7 @@ class Stage:
             page_max=plan.page_max,
             step_bytes=plan.step_bytes,
             log_bytes_min=plan.log_bytes_min,
+            disk_free_bytes_min=FREE_BYTES_MIN,
             eviction="anonymous" if plan.evicts else "none",
         )
         self.disk = Disk(first_map(CLUSTER, plan.shards, plan.replicas, IDENTITY))
@@ -218,18 +223,28 @@ class Stage:
         return actor
 
     def _opened(self, actor: ActorProcess) -> Stable | None:
-        """Open the directory of an actor's slot; None if it has none, or another process holds it."""
+        """Open the directory of an actor's slot; None if it has none, or cannot use it."""
         directory = self.directories.of(actor.slot)
         if directory is None:
             return None
         try:
-            batches = directory.open(actor)
+            replay = self._replayed(directory, actor)
+        except DamagedError as error:
+            self.network.happened["directory damaged"] += 1
+            self.note(f"{actor.slot} begins with another directory: {error}")
+            if not directory.harmed:
+                self.violate("damage", f"nothing has harmed the directory of {actor.slot}: {error}")
+            directory = self.directories.replace(actor.slot)
+            replay = self._replayed(directory, actor)
         except InUseError:
-            actor.shut_out = True
+            actor.shut_out = "shut out of its directory"
             return None
-        replay = Replay()
-        for number, body in batches.items():
-            replay.take_batch(number, len(body), decode_entries(body))
+        except FailedError:
+            actor.shut_out = "directory could not be opened"
+            return None
+        except UsageError:
+            actor.shut_out = "moved directory refused"
+            return None
         seconds = self.plan.interval_seconds
         mode = self.directories.durability(actor.slot.partition("/")[0])
         actor.keep(directory, mode, int(seconds * SECOND) if mode == "interval" else 0)
@@ -241,6 +256,14 @@ class Stage:
             copies=replay.copies,
             remembered=replay.remembered,
         )
+
+    def _replayed(self, directory: Directory, actor: ActorProcess) -> Replay:
+        replay = Replay()
+        for number, body in directory.open(actor, actor.incarnation, str(actor.machine.boot)).items():
+            replay.take_batch(number, len(body), decode_entries(body))
+        if directory.misjudged:
+            self.violate("damage", f"the directory of {actor.slot} is believed, but lacks what was synced")
+        return replay
 
     def _settings_of(self, node: str) -> HostSettings:
         bounds = self.plan.memory_bytes

@@ -132,8 +132,8 @@ class SupervisorProcess(Process):
         self._watch(child)
 
     def _shut_out(self, child: ActorProcess) -> None:
-        """It ends, because another process, say an orphan that is stopped, holds its directory."""
-        self.network.happened["shut out of its directory"] += 1
+        """It ends, for instance because another process, an orphan that is stopped, holds its directory."""
+        self.network.happened[child.shut_out] += 1
         child.exit_status = 1
         child.kill()
 

@@ -1,22 +1,21 @@
 """Faults of the disks to which actors write."""
 
-from collections.abc import Sequence
-
 from simulations.cluster.actors import ActorProcess
 from simulations.faults.hits import Hit, Undo
-from simulations.kernel.disk import Directory
-from simulations.kernel.processes import Process
-from simulations.kernel.timeline import MILLISECOND, SECOND
+from simulations.kernel.directory import FLIPS, Directory
+from simulations.kernel.timeline import MILLISECOND
 
 
-def _directory(hit: Hit) -> Directory | None:
+def directory_of(hit: Hit) -> Directory | None:
+    """Return the directory to which the target writes; None if it has none of its own."""
     actor = hit.target.process
-    return hit.stage.directories.of(actor.slot) if isinstance(actor, ActorProcess) else None
+    directory = hit.stage.directories.of(actor.slot) if isinstance(actor, ActorProcess) else None
+    return None if directory is None or directory.cloned else directory
 
 
 def fail_sync(hit: Hit) -> Undo | None:
     """Each sync of an actor's disk fails, which ends the actor."""
-    directory = _directory(hit)
+    directory = directory_of(hit)
     if directory is None:
         return None
     directory.failing = True
@@ -29,7 +28,7 @@ def fail_sync(hit: Hit) -> Undo | None:
 
 def hang_sync(hit: Hit) -> Undo | None:
     """No sync of an actor's disk ends."""
-    directory = _directory(hit)
+    directory = directory_of(hit)
     if directory is None:
         return None
     directory.hang()
@@ -38,7 +37,7 @@ def hang_sync(hit: Hit) -> Undo | None:
 
 def slow_sync(hit: Hit) -> Undo | None:
     """A sync of an actor's disk takes about so many milliseconds."""
-    directory = _directory(hit)
+    directory = directory_of(hit)
     if directory is None:
         return None
     directory.sync_ns = int(hit.amount * MILLISECOND)
@@ -49,52 +48,48 @@ def slow_sync(hit: Hit) -> Undo | None:
     return quick
 
 
-def roll_back(hit: Hit) -> Undo | None:
-    """While an actor is down, its directory is replaced by a copy so many seconds old.
-
-    If that was noticed, an operator puts the newest back afterwards.
-    """
-    directory, stage = _directory(hit), hit.stage
-    if directory is None or directory.behind is not None:
+def fill_disk(hit: Hit) -> Undo | None:
+    """There is room for so many more bytes on an actor's disk, of which it hears now and then."""
+    directory = directory_of(hit)
+    if directory is None:
         return None
-    backup = directory.copy()
-    over, opened = False, 0
+    directory.room = int(hit.amount)
 
-    def put_back() -> None:
-        nonlocal opened
-        if over or stage.directories.of(directory.place) is not directory:
-            return
-        opened = len(directory.openers)
-        if directory.owner is not None:
-            directory.owner.kill()
-        newest = directory.copy()
-        if newest.synced > backup.synced and directory.behind is None:
-            directory.put_back(backup)
-            directory.behind = newest
-            stage.network.happened["directory rolled back"] += 1
+    def make_room() -> None:
+        directory.room = None
 
-    def put_right() -> None:
-        nonlocal over
-        over = True
-        newest, owner = directory.behind, directory.owner
-        directory.behind = None
-        if newest is None:
-            return
-        if _is_registered(hit, directory, directory.openers[opened:]):
-            directory.taken_back = True
-            stage.network.happened["older copy not noticed"] += 1
-            return
-        if owner is not None:
-            owner.kill()
-        directory.put_back(newest)
-        stage.network.happened["newest copy put back"] += 1
-
-    stage.timeline.after(int(hit.amount * SECOND), put_back)
-    return put_right
+    return make_room
 
 
-def _is_registered(hit: Hit, directory: Directory, openers: Sequence[Process]) -> bool:
-    """Whether any of these, which have opened the directory, was taken in by the coordinator."""
+def flip_bit(hit: Hit) -> Undo | None:
+    """A bit flips in what is stable, and the actor is killed.
+
+    It is in the tail (0), the middle (1) or a snapshot (2). An operator gives up what turned out to be
+    damaged.
+    """
+    stage, directory = hit.stage, directory_of(hit)
+    if directory is None or not directory.flip(FLIPS[int(hit.amount)]):
+        return None
+    known = directory.identity
+    if directory.owner is not None:
+        directory.owner.kill()
+
+    def give_up() -> None:
+        directory.unflip()
+        if directory.lacks and not is_registered(hit, directory):
+            # What it lacks was seen of it before, so nobody takes it in.
+            if directory.owner is not None:
+                directory.owner.kill()
+            stage.directories.replace(directory.slot)
+        if known in stage.directories.gone:
+            hit.reach.operator.give_up(directory.slot.partition("/")[0], {known})
+
+    return give_up
+
+
+def is_registered(hit: Hit, directory: Directory, since: int = 0) -> bool:
+    """Whether any process that has opened it, but so many before, was taken in by the coordinator."""
+    openers = directory.openers[since:]
     incarnations = {each.incarnation for each in openers if isinstance(each, ActorProcess)}
     return any(
         entry.directory == directory.identity and entry.incarnation in incarnations

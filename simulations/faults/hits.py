@@ -12,6 +12,7 @@ from simulations.faults.operator import Operator
 from simulations.faults.poison import Poisons
 from simulations.faults.targets import Target, find
 from simulations.kernel.network import End, Network
+from simulations.kernel.processes import Process
 from simulations.kernel.traffic import TrafficRule
 from simulations.workload.callers import Workload
 
@@ -64,6 +65,10 @@ class Hit:
     def other_machine(self) -> str:
         """Return the name of the machine of the second target, empty if there is none."""
         return find(self.stage, self.other).machine if self.other else ""
+
+    def other_process(self) -> Process | None:
+        """Return the process of the second target, None if there is none."""
+        return find(self.stage, self.other).process if self.other else None
 
     def some_end(self) -> End | None:
         """Return one of the connections of the target's process."""

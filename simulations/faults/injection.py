@@ -2,14 +2,13 @@
 
 A fault strikes a target (see `targets`), lasts `seconds`, and is taken back then, or when the world heals.
 What has no duration heals by itself. The table `KINDS` at the end is the list of all kinds; what each does is
-the first line of its function, in `network`, `processes`, `power`, `disks` and `coordination`. Seeds draw a
-new kind once `plans.generation`, or `plans.durable` for disks, names it, and says whom it strikes, for how
-long and how hard.
+the first line of its function, in a module beside this one. Seeds draw a new kind once `plans.generation`, or
+`plans.durable` for disks, names it, and says whom it strikes, for how long and how hard.
 """
 
 from collections.abc import Callable
 
-from simulations.faults import coordination, disks, network, power, processes
+from simulations.faults import coordination, copies, disks, network, power, processes
 from simulations.faults.hits import Hit, Reach, Undo
 from simulations.faults.targets import Target, find
 from simulations.kernel.processes import Process
@@ -151,7 +150,11 @@ KINDS: dict[str, Callable[[Hit], Undo | None]] = {
     "fail sync": disks.fail_sync,
     "hang sync": disks.hang_sync,
     "slow sync": disks.slow_sync,
-    "roll back directory": disks.roll_back,
+    "fill disk": disks.fill_disk,
+    "flip bit": disks.flip_bit,
+    "roll back directory": copies.roll_back,
+    "move directory": copies.move,
+    "clone directory": copies.clone,
 }
 
 LASTING = KINDS.keys() - {

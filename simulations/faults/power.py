@@ -46,11 +46,11 @@ def lose_disks(hit: Hit) -> Undo | None:
     """A machine is gone with its disks; an operator has it forgotten, and starts it with new ones."""
     stage = hit.stage
     supervisor = stage.supervisors.get(hit.target.machine)
-    if supervisor is None or not stage.directories.of_node(supervisor.node) or not _cut(hit, supervisor):
+    lost = [] if supervisor is None else stage.directories.of_node(supervisor.node)
+    if supervisor is None or not lost or any(each.cloned for each in lost) or not _cut(hit, supervisor):
         return None
-    lost = stage.directories.of_node(supervisor.node)
     for directory in lost:
-        stage.directories.replace(directory.place)
+        stage.directories.replace(directory.slot)
 
     def boot() -> None:
         _boot(hit, supervisor, forget=True)
@@ -82,7 +82,7 @@ def _cut(hit: Hit, supervisor: SupervisorProcess) -> bool:
     if supervisor.alive:
         supervisor.vanish()
     for directory in stage.directories.of_node(supervisor.node):
-        if directory.lose_unsynced():
+        if directory.lose_power():
             stage.network.happened["written, lost with the power"] += 1
     return True
 

@@ -74,8 +74,13 @@ CUT_IN_INTERVAL = msgspec.structs.replace(ALL_CUT, durability=("interval",))
 CUT_IN_BOTH_MODES = msgspec.structs.replace(ALL_CUT, durability=("interval", "fsync"))
 """The same, one node syncs each write, the other only once a second."""
 
-CUT_IN_SHORT_LOGS = msgspec.structs.replace(ALL_CUT, log_bytes_min=1000, sync_ms=60.0)
-"""The same, while snapshots are written all the time, so that the logs stay short."""
+CUT_IN_SHORT_LOGS = msgspec.structs.replace(
+    _SMALL,
+    log_bytes_min=1000,
+    sync_ms=60.0,
+    faults=tuple(Fault(at_ms, "crash all nodes", "coordinator", 0.3) for at_ms in range(900, 6000, 1200)),
+)
+"""The same, again and again, while snapshots are often written, so that the logs stay short."""
 
 CUT_AGAIN_IN_SHORT_LOGS = msgspec.structs.replace(
     CUT_IN_SHORT_LOGS,

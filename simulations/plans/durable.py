@@ -16,7 +16,8 @@ _MORE_SECONDS = 5.0
 
 _KINDS = (
     "crash all nodes", "crash all nodes", "crash all nodes", "kill shard", "kill shard", "crash node",
-    "kill actor", "fail sync", "hang sync", "slow sync", "roll back directory", "lose disks",
+    "kill actor", "fail sync", "hang sync", "slow sync", "fill disk", "flip bit", "flip bit",
+    "roll back directory", "roll back directory", "move directory", "clone directory", "lose disks",
 )  # fmt: skip
 
 
@@ -45,13 +46,15 @@ def _with_disks(plan: Plan, random: Random, modes: tuple[str, ...]) -> Plan:
     seconds = plan.seconds + _MORE_SECONDS
     longer = seconds / plan.seconds
     actions = tuple(replace(each, think_ms=round(each.think_ms * longer, 3)) for each in plan.actions)
+    # Enough for snapshots of nothing, or these alone would have others written again and again.
+    log_bytes_min = Random(f"{plan.seed}/log").choice((64 << 20, 1000, 4000, 20_000)) + 600 * plan.shards
     plan = replace(
         plan,
         durability=modes,
         interval_seconds=random.choice((1.0, 1.0, 0.3)),
         sync_ms=random.choice((0.2, 1.0, 1.0, 5.0, 20.0)),
         marks_seconds=Random(f"{plan.seed}/marks").choice((10.0, 0.2, 1.0)),
-        log_bytes_min=Random(f"{plan.seed}/log").choice((64 << 20, 1000, 4000, 20_000)),
+        log_bytes_min=log_bytes_min,
         seconds=seconds,
         actions=actions,
     )
@@ -77,9 +80,18 @@ def _fault(plan: Plan, random: Random, kind: str, at_ms: float, shard: int) -> F
             return Fault(at_ms, kind, f"primary of shard {shard}")
         case "slow sync":
             return Fault(at_ms, kind, actor, seconds, random.choice((20.0, 200.0, 1000.0)))
+        case "fill disk":
+            return Fault(at_ms, kind, actor, seconds, random.choice((0.0, 500.0, 4000.0, 20_000.0)))
+        case "flip bit" | "move directory":
+            lasts = seconds + random.uniform(0.5, 2.0)
+            return Fault(at_ms, kind, actor, round(lasts, 4), random.choice((0.0, 1.0, 2.0)))
+        case "clone directory":
+            lasts, other = seconds + random.uniform(0.5, 2.0), some_actor(plan, random, shard)
+            return Fault(at_ms, kind, actor, round(lasts, 4), other=other)
         case "roll back directory":
             lasts = seconds + random.uniform(1.0, 4.0)
-            return Fault(at_ms, kind, actor, round(lasts, 4), round(random.uniform(0.01, 1.5), 3))
+            sign = random.choice((1, 1, 1, -1))
+            return Fault(at_ms, kind, actor, round(lasts, 4), sign * round(random.uniform(0.01, 1.5), 3))
         case _:
             return Fault(at_ms, kind, actor, seconds)
 

@@ -4,9 +4,12 @@ from random import Random
 
 import pytest
 
-from greenroom_cluster.disk.entries import Committed
+from greenroom.errors import UsageError
+from greenroom_cluster.disk.batches import DamagedError
+from greenroom_cluster.disk.entries import Chunk, Committed
 from greenroom_cluster.shard.effects import DropBefore, Persist
-from simulations.kernel.disk import Directory, DiskThread, InUseError
+from simulations.kernel.directory import FLIPS, Directory, FailedError, InUseError
+from simulations.kernel.disk import DiskThread
 from simulations.kernel.network import Network
 from simulations.kernel.processes import Process
 from simulations.kernel.timeline import MILLISECOND, SECOND, Timeline
@@ -18,9 +21,11 @@ class Bench:
     def __init__(self, seed: int = 1) -> None:
         self.timeline = Timeline()
         self.network = Network(self.timeline, Random(seed), 100_000, 0)
-        self.directory = Directory("n0/0", b"d" * 16, Random(seed))
+        self.directory = Directory("n0/0", b"d" * 16, Random(seed), segment_bytes=1)
         self.heard: list[tuple[str, int]] = []
         self.marks: list[int] = []
+        self.free: list[int] = []
+        self.failures: list[str] = []
         self.sequence = 0
         self.process = self.start()
 
@@ -34,7 +39,8 @@ class Bench:
             self.directory,
             on_written=lambda position: self.heard.append(("written", position)),
             on_synced=self._synced,
-            on_failed=process.kill,
+            on_measured=self.free.append,
+            on_failed=self._failed,
             interval_ns=interval_ns,
         )
         self.process = process
@@ -43,6 +49,10 @@ class Bench:
     def _synced(self, position: int, mark: int, _stored_bytes: int) -> None:
         self.heard.append(("synced", position))
         self.marks.append(mark)
+
+    def _failed(self, how: str) -> None:
+        self.failures.append(how)
+        self.process.kill()
 
     def persist(self, *, at_once: bool = False) -> None:
         """Write another entry."""
@@ -92,27 +102,43 @@ def test_opening_makes_stable_what_it_shows() -> None:
     assert bench.held() == [1]
     assert bench.directory.synced == mark + 1
     bench.process.kill()
-    bench.directory.lose_unsynced()
+    bench.directory.lose_power()
     assert bench.held() == [1]
+
+
+def cut_off(seed: int) -> Bench:
+    """Return a bench whose power was cut with one batch synced and three written."""
+    bench = Bench(seed)
+    bench.process.kill()
+    bench.start(interval_ns=2 * SECOND)
+    bench.persist()
+    bench.run(1.5)
+    for _ in range(3):
+        bench.persist()
+        bench.run(0.01)
+    bench.process.vanish()
+    bench.directory.lose_power()
+    return bench
 
 
 def test_power_cut_keeps_a_prefix_of_what_was_not_synced() -> None:
     kept = set()
-    for seed in range(40):
-        bench = Bench(seed)
-        bench.process.kill()
-        bench.start(interval_ns=SECOND)
-        bench.persist()
-        bench.run(1.5)
-        for _ in range(3):
-            bench.persist()
-            bench.run(0.01)
-        bench.process.vanish()
-        bench.directory.lose_unsynced()
+    for seed in range(60):
+        bench = cut_off(seed)
         held = bench.held()
         assert held == [1, 2, 3, 4][: len(held)]
+        assert not bench.directory.lacks
         kept.add(len(held))
     assert kept == {1, 2, 3, 4}
+
+
+def test_what_a_power_cut_leaves_is_torn_or_has_holes() -> None:
+    ways = set()
+    for seed in range(60):
+        bench = cut_off(seed)
+        for data in bench.directory._debris.values():
+            ways.add("none" if not any(data) else "whole" if data[-1] else "part")
+    assert ways == {"none", "part", "whole"}
 
 
 def test_interval_tells_of_writing_at_once_and_syncs_when_due() -> None:
@@ -120,9 +146,9 @@ def test_interval_tells_of_writing_at_once_and_syncs_when_due() -> None:
     bench.process.kill()
     bench.start(interval_ns=SECOND)
     bench.persist()
-    bench.run(0.5)
+    bench.run(0.3)
     bench.persist()
-    bench.run(0.4)
+    bench.run(0.15)
     assert bench.heard == [("written", 1), ("written", 2)]
     bench.run(0.2)
     assert bench.heard[2:] == [("synced", 2)]
@@ -138,16 +164,43 @@ def test_interval_syncs_at_once_what_others_wait_for() -> None:
     assert bench.heard == [("written", 2), ("synced", 2)]
 
 
-def test_failed_sync_ends_the_process() -> None:
-    bench = Bench()
+def failed(seed: int = 1) -> Bench:
+    """Return a bench whose sync has failed with one batch synced and one written."""
+    bench = Bench(seed)
     bench.persist()
     bench.run(0.1)
     bench.directory.failing = True
     bench.persist()
     bench.run(0.1)
+    return bench
+
+
+def test_failed_sync_ends_the_process() -> None:
+    bench = failed()
     assert not bench.process.alive
+    assert bench.failures == ["sync failed"]
     assert bench.heard == [("synced", 1)]
-    assert bench.held() in ([1], [1, 2])
+
+
+def test_a_disk_whose_syncs_fail_cannot_be_opened() -> None:
+    bench = failed()
+    with pytest.raises(FailedError):
+        bench.start()
+    bench.directory.failing = False
+    assert bench.held()[:1] == [1]
+
+
+def test_what_a_failed_sync_did_not_write_may_show_until_power_is_cut() -> None:
+    held = set()
+    for seed in range(20):
+        bench = failed(seed)
+        bench.directory.failing = False
+        if seed % 2:
+            bench.directory.lose_power()
+            assert bench.held() == [1]
+        else:
+            held.add(tuple(bench.held()))
+    assert held == {(1,), (1, 2)}
 
 
 def test_hanging_sync_ends_when_the_disk_goes_on() -> None:
@@ -197,18 +250,101 @@ def test_one_process_at_a_time_opens_a_directory() -> None:
     bench.start()
 
 
-def test_batches_before_a_mark_are_deleted_once_they_are_stable() -> None:
+def test_files_of_batches_before_a_mark_are_deleted() -> None:
     bench = Bench()
     for _ in range(3):
         bench.persist()
         bench.run(0.1)
-    mark = bench.directory.synced
+    stored, mark = bench.directory.stored_bytes, bench.directory.synced
     bench.thread.write([DropBefore(mark)])
     assert list(bench.directory.batches) == [mark]
+    assert 0 < bench.directory.stored_bytes < stored
     bench.directory.drop_before(mark + 5)
     assert list(bench.directory.batches) == [mark]
     bench.process.kill()
     assert bench.held() == [3]
+
+
+@pytest.mark.parametrize("where", FLIPS[:2])
+def test_a_flipped_bit_is_damage(where: str) -> None:
+    bench = Bench()
+    for _ in range(3):
+        bench.persist()
+        bench.run(0.1)
+    bench.process.kill()
+    assert bench.directory.flip(where)
+    with pytest.raises(DamagedError):
+        bench.start()
+
+
+def test_a_flipped_tail_of_which_no_note_is_left_is_cut_off() -> None:
+    outcomes = set()
+    for seed in range(30):
+        bench = Bench(seed)
+        for _ in range(3):
+            bench.persist()
+            bench.run(0.1)
+        bench.process.vanish()
+        bench.directory.lose_power()
+        bench.directory.flip("tail")
+        try:
+            outcomes.add((len(bench.held()), bench.directory.lacks))
+        except DamagedError:
+            outcomes.add((0, False))
+        assert not bench.directory.misjudged
+    assert outcomes == {(2, True), (0, False)}
+
+
+def test_a_chunk_of_a_snapshot_can_flip() -> None:
+    bench = Bench()
+    bench.persist()
+    bench.run(0.1)
+    assert not bench.directory.flip("chunk")
+    bench.thread.write([Persist(2, (Chunk(0, 1, 0, b"body"),))])
+    bench.run(0.1)
+    assert bench.directory.flip("chunk")
+
+
+def test_an_actor_hears_how_much_room_there_is() -> None:
+    bench = Bench()
+    bench.directory.room = 1000
+    bench.persist()
+    bench.run(0.1)
+    assert 0 < bench.free[0] < 1000
+    bench.directory.room = None
+    bench.run(2)
+    assert bench.free[-1] > 1 << 30
+    told = len(bench.free)
+    bench.persist()
+    bench.run(2)
+    assert len(bench.free) == told
+
+
+def test_a_full_disk_ends_the_process_and_cannot_be_opened() -> None:
+    bench = Bench()
+    bench.persist()
+    bench.run(0.1)
+    bench.directory.room = 10
+    bench.persist()
+    bench.run(0.1)
+    assert bench.failures == ["write failed"]
+    with pytest.raises(FailedError):
+        bench.start()
+    bench.directory.room = None
+    assert bench.held() == [1]
+
+
+@pytest.mark.parametrize("what", ["inode", "filesystem", "machine"])
+def test_a_moved_directory_is_refused_until_it_is_adopted(what: str) -> None:
+    bench = Bench()
+    bench.persist()
+    bench.run(0.1)
+    bench.process.kill()
+    bench.directory.move(what)
+    with pytest.raises(UsageError, match="adopt-directory"):
+        bench.start()
+    bench.directory.adopt()
+    assert bench.held() == [1]
 
 
 def test_syncs_take_a_drawn_time_around_that_of_the_disk() -> None:
