@@ -167,11 +167,19 @@ def cells(page: str, column: int) -> set[str]:
     return found
 
 
+def commands_of(group: Any) -> Iterator[Any]:
+    """Yield the commands of a group, and of the groups in it."""
+    for command in group.commands.values():
+        if hasattr(command, "commands"):
+            yield from commands_of(command)
+        else:
+            yield command
+
+
 def options_of_commands() -> dict[str, set[str]]:
     """Return every option of the command line with its variables."""
-    group = typer.main.get_command(app)
     found: dict[str, set[str]] = {}
-    for command in group.commands.values():  # type: ignore[attr-defined]
+    for command in commands_of(typer.main.get_command(app)):
         for parameter in command.params:
             if not getattr(parameter, "hidden", False) and parameter.param_type_name == "option":
                 name = next(each for each in parameter.opts if each.startswith("--"))

@@ -22,6 +22,12 @@ greenroom: tractor, which runs the processes of a cluster, is not installed. Ins
   uv:   uv tool install "greenroom-cluster[tractor]" --find-links dist --overrides overrides.txt
         (overrides.txt holds one line: pdbpp>=0.12; dist is the directory with the wheels)"""
 
+CRYPTOGRAPHY_MISSING = """\
+greenroom: cryptography, with which `greenroom certs` works, is not installed. Install it too:
+  pip:  pip install "cryptography>=42"
+  uv:   the command by which greenroom-cluster was installed, with --with "cryptography>=42" """
+_MISSING = {"tractor": TRACTOR_MISSING, "cryptography": CRYPTOGRAPHY_MISSING}
+
 
 def fail(message: str, status: int) -> NoReturn:
     """Print the message and end with that status."""
@@ -47,9 +53,10 @@ def errors_told() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name != "tractor":
+        missing = _MISSING.get((error.name or "").partition(".")[0])
+        if missing is None:
             raise
-        fail(TRACTOR_MISSING, EXIT_FAILED)
+        fail(missing, EXIT_FAILED)
     except KeyboardInterrupt:
         sys.exit(_EXIT_INTERRUPTED)
     except BaseException as error:

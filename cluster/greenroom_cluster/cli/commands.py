@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from greenroom_cluster import config
-from greenroom_cluster.cli import backups, directories, options
+from greenroom_cluster.cli import backups, certs, directories, options
 from greenroom_cluster.cli.asking import ask, print_json, print_line, run
 from greenroom_cluster.cli.removed import refuse_removed, warn_of_removed_variables
 from greenroom_cluster.cli.settings import with_options_of
@@ -270,6 +270,7 @@ def drop_record(
 
 backups.add_commands(app)
 directories.add_commands(app)
+certs.add_commands(app)
 
 
 @app.command(short_help="Run the demo: a shop, shoppers, kills, every cart checked.")

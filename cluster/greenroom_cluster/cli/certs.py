@@ -1,0 +1,448 @@
+"""`greenroom certs`: an authority in a directory, and what it issues. No cluster needs to run."""
+
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from typer.core import TyperGroup
+
+from greenroom.errors import GreenroomError, UsageError
+from greenroom.identities import Identity, IdentityRole, Purpose, parse_identity
+from greenroom_cluster import config
+from greenroom_cluster.certificates.lifetimes import LEAF_DAYS, LEAF_DAYS_MAX
+from greenroom_cluster.certificates.rotation import Step
+from greenroom_cluster.cli import options
+from greenroom_cluster.cli.asking import print_json, print_line
+from greenroom_cluster.cli.passphrases import new_passphrase, passphrase_of
+from greenroom_cluster.escaping import printable
+from greenroom_cluster.exits import EXIT_FAILED
+
+_DIRECTORY = Path("greenroom-ca")
+
+_Authority = Annotated[
+    Path, typer.Option("--ca", help="The authority's directory.", envvar="GREENROOM_CERTS_CA")
+]
+_Name = Annotated[str, typer.Argument(help="The name of the holder.")]
+_Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Directory of the holder's files; by default one of its name.",
+        envvar="GREENROOM_CERTS_OUT",
+        show_default=False,
+    ),
+]
+_Hosts = Annotated[
+    str,
+    typer.Option(
+        help="Hosts and addresses to name too, separated by commas; Greenroom itself ignores them.",
+        envvar="GREENROOM_CERTS_HOSTS",
+        show_default=False,
+    ),
+]
+_Days = Annotated[
+    int, typer.Option(help="For how many days it is valid, 1 to 825.", envvar="GREENROOM_CERTS_DAYS")
+]
+_PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="File of mode 0600 whose first line is the passphrase of the authority's key.",
+        envvar="GREENROOM_CERTS_PASSPHRASE_FILE",
+        show_default=False,
+    ),
+]
+_Deny = Annotated[
+    Path | None,
+    typer.Option(
+        help="The deny list; by default denied.txt in the authority's directory.",
+        envvar="GREENROOM_CERTS_DENY",
+        show_default=False,
+    ),
+]
+_HOLDERS = {
+    "node": "Issue a certificate for a node, by its --name.",
+    "client": "Issue a certificate for an app, by a name for it.",
+    "operator": "Issue a certificate for who may make permanent changes.",
+    "observer": "Issue a certificate for who only looks, such as monitoring.",
+}
+
+_COPY = "copy {ca}/ca.pem to every holder"
+_SPREAD = {
+    "all": _COPY,
+    "servers": _COPY + ", and give {ca}/authority.pem to the authority for clients (`greenroom certs trust` "
+    "there), whose holders need the ca.pem of that directory",
+    "clients": "give {ca}/authority.pem to the authority for servers (`greenroom certs trust` there), whose "
+    "holders need the ca.pem of that directory",
+}
+_SAID_OF_STEPS = {
+    "trust-both": "There is a new authority; the former still issues.\nNext: {spread}. When every process "
+    "has read it: `greenroom certs rotate-ca issue-from-new`",
+    "issue-from-new": "The new authority issues.\nNext: `greenroom certs renew` for every holder, and copy "
+    "the files to their hosts. When every process has read them: `greenroom certs rotate-ca drop-old`",
+    "drop-old": "The former authority is dropped, and its key removed.\nNext: {spread}. Remove the former "
+    "key from your copies of the directory too",
+}
+
+
+class _Commands(TyperGroup):
+    """Has a file that cannot be used end in one line, too."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer's own name of that class
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            raise GreenroomError(
+                f"{error.filename or 'a file'} cannot be used ({error.strerror}): run this as its owner"
+            ) from error
+
+
+certs = typer.Typer(
+    cls=_Commands,
+    help="Make an authority, and the certificates that say who belongs to a cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add them to the command line."""
+    app.add_typer(certs, name="certs")
+
+
+@certs.command(short_help="Make an authority for a cluster.")
+def init(
+    *,
+    ca: _Authority = _DIRECTORY,
+    cluster: options.Cluster = config.CLUSTER,
+    purpose: Annotated[
+        Purpose,
+        typer.Option(
+            "--for",
+            help="Whom it may certify: all; servers, operators and observers; or clients.",
+            envvar="GREENROOM_CERTS_FOR",
+        ),
+    ] = "all",
+    passphrase_file: _PassphraseFile = None,
+    no_passphrase: Annotated[
+        bool,
+        typer.Option(
+            "--no-passphrase",
+            help="Protect the authority's key by its file's mode alone.",
+            envvar="GREENROOM_CERTS_NO_PASSPHRASE",
+        ),
+    ] = False,
+) -> None:
+    """Make an authority for a cluster, in a directory that belongs on no node."""
+    from greenroom_cluster.certificates.authority import STATE, create
+
+    config.check_name("--cluster", cluster)
+    if (ca / STATE).exists():
+        raise UsageError(f"there is an authority in {ca} already: name another directory with --ca")
+    passphrase = new_passphrase(passphrase_file, none=no_passphrase)
+    create(ca, cluster, purpose, passphrase, now=_now())
+    _say(f"{ca} holds an authority of cluster {cluster} for {purpose}.")
+    _say("Keep it off the hosts of nodes and apps, and keep a copy of it.")
+    _say(f"Next: {_first_use(purpose, ca)}")
+
+
+def _first_use(purpose: Purpose, ca: Path) -> str:
+    if purpose == "all":
+        return "`greenroom certs coordinator`, and `greenroom certs node NAME` for each node"
+    other = "clients" if purpose == "servers" else "servers"
+    return (
+        f"give {ca / 'authority.pem'} to who runs the authority for {other}, and have that one trusted here: "
+        "`greenroom certs trust FILE`"
+    )
+
+
+@certs.command(short_help="Have holders trust the other authority too.")
+def trust(
+    file: Annotated[Path, typer.Argument(help="The file authority.pem of the other authority.")],
+    *,
+    ca: _Authority = _DIRECTORY,
+) -> None:
+    """Have holders of this authority's certificates trust another authority too, and no third one.
+
+    For two authorities, one for servers and one for clients. Repeat it when the other one rotates.
+    """
+    from greenroom_cluster.certificates.authority import open_authority
+    from greenroom_cluster.certificates.holders import read_certificates
+
+    with open_authority(ca) as authority:
+        authority.trust(read_certificates(file))
+    _say(f"{ca / 'ca.pem'} is renewed. Next: copy it to each holder of a certificate of this authority")
+
+
+def _issuing(role: IdentityRole) -> Callable[..., None]:
+    def issue(
+        name: _Name,
+        *,
+        ca: _Authority = _DIRECTORY,
+        out: _Out = None,
+        hosts: _Hosts = "",
+        days: _Days = LEAF_DAYS,
+        passphrase_file: _PassphraseFile = None,
+    ) -> None:
+        _issue(role, name, ca, out, hosts, days, passphrase_file)
+
+    issue.__doc__ = _HOLDERS[role]
+    return issue
+
+
+for _role in ("node", "client", "operator", "observer"):
+    certs.command(_role)(_issuing(_role))
+
+
+@certs.command()
+def coordinator(
+    name: _Name = "coordinator",
+    *,
+    ca: _Authority = _DIRECTORY,
+    out: _Out = None,
+    hosts: _Hosts = "",
+    days: _Days = LEAF_DAYS,
+    passphrase_file: _PassphraseFile = None,
+) -> None:
+    """Issue a certificate for the coordinator."""
+    _issue("coordinator", name, ca, out, hosts, days, passphrase_file)
+
+
+def _issue(
+    role: IdentityRole,
+    name: str,
+    ca: Path,
+    out: Path | None,
+    hosts: str,
+    days: int,
+    passphrase_file: Path | None,
+) -> None:
+    from greenroom_cluster.certificates.authority import open_authority
+    from greenroom_cluster.certificates.examining import identity_in, serial_text
+    from greenroom_cluster.certificates.holders import check_free, write_new
+    from greenroom_cluster.certificates.issuing import parse_hosts
+
+    config.check_name("the name", name)
+    lifetime, named = _lifetime(days), parse_hosts(hosts)
+    directory = out or Path(name)
+    with open_authority(ca) as authority:
+        identity = Identity(authority.name.cluster, role, name)
+        check_free(directory, name)
+        valid = [
+            serial_text(each.serial_number)
+            for each in authority.issued(_now())
+            if identity_in(each) == identity
+        ]
+        holder = authority.issue(
+            identity, passphrase_of(passphrase_file), now=_now(), lifetime=lifetime, hosts=named
+        )
+        try:
+            path = write_new(directory, name, holder)
+        except BaseException:
+            authority.withdraw(holder.certificate)
+            raise
+    _say(f"{path} is the certificate of {identity.uri}, up to {_day(holder.certificate.not_valid_after_utc)}")
+    if valid:
+        _say(f"Valid for the same identity: {', '.join(valid)}. Revoke what is not used any more.")
+    _say(f"Next: move {directory} to its host, where only the user who runs it may read it")
+
+
+@certs.command(short_help="Show certificates, and what is to be done about them.")
+def show(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Certificates, or directories to look through; by default this one."),
+    ] = None,
+    *,
+    ca: _Authority = _DIRECTORY,
+    deny: _Deny = None,
+    json: options.Json = False,
+) -> None:
+    """Show certificates: whose, up to when, whether chain and key are right, and what is to be done.
+
+    Exit with 1 if something is to be done.
+    """
+    from greenroom_cluster.certificates.survey import survey
+
+    below = paths or [Path()]
+    found = survey(below, ca, deny, now=_now())
+    if not found:
+        raise _none_below(below)
+    if json:
+        print_json({"certificates": msgspec.to_builtins(found)})
+    else:
+        _print_table(found)
+    if any(each.problems for each in found):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@certs.command(short_help="Give holders a new key and certificate.")
+def renew(
+    paths: Annotated[list[Path], typer.Argument(help="Certificates, or directories to look through.")],
+    *,
+    ca: _Authority = _DIRECTORY,
+    days: Annotated[
+        int | None,
+        typer.Option(
+            help="For how many days it is valid, 1 to 825; by default for as many as the former.",
+            envvar="GREENROOM_CERTS_DAYS",
+            show_default=False,
+        ),
+    ] = None,
+    days_left: Annotated[
+        int | None,
+        typer.Option(
+            help="Renew only those that end within so many days.",
+            envvar="GREENROOM_CERTS_DAYS_LEFT",
+            show_default=False,
+        ),
+    ] = None,
+    passphrase_file: _PassphraseFile = None,
+) -> None:
+    """Give holders a new key and a certificate of the same identity, in the same files.
+
+    The former stay valid until they end: revoke them if a key may have been seen.
+    """
+    from greenroom_cluster.certificates.authority import open_authority
+    from greenroom_cluster.certificates.examining import is_due
+    from greenroom_cluster.certificates.renewing import renew_holder
+    from greenroom_cluster.certificates.survey import holders_below
+
+    lifetime = None if days is None else _lifetime(days)
+    left = None if days_left is None else timedelta(days=days_left)
+    files = holders_below(paths)
+    if not files:
+        raise UsageError(
+            f"there is no certificate in {', '.join(map(str, paths))}: name its file, or directory"
+        )
+    due = [path for path, certificate in files if left is None or is_due(certificate, _now(), left)]
+    done = 0
+    if due:
+        with open_authority(ca) as authority:
+            passphrase = passphrase_of(passphrase_file)
+            for path in due:
+                try:
+                    renewed = renew_holder(authority, path, passphrase, now=_now(), lifetime=lifetime)
+                except GreenroomError as error:
+                    # The others go on: one holder that must not be renewed is no reason for all to end.
+                    sys.stderr.write(f"greenroom: {printable(str(error))}\n")
+                else:
+                    done += 1
+                    _say(f"{path} is renewed, up to {_day(renewed.not_valid_after_utc)}")
+    _say(f"renewed: {done}, not yet due: {len(files) - len(due)}, failed: {len(due) - done}")
+    if done:
+        _say("Next: copy their directories to their hosts")
+    if done < len(due):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@certs.command(short_help="Put certificates on the deny list.")
+def revoke(
+    revoked: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files of certificates, serial numbers, or identities (greenroom://CLUSTER/client/NAME)."
+        ),
+    ],
+    *,
+    ca: _Authority = _DIRECTORY,
+    deny: _Deny = None,
+) -> None:
+    """Put certificates on the deny list; an identity stands for all that it has and that have not ended."""
+    from greenroom_cluster.certificates.authority import open_authority
+    from greenroom_cluster.certificates.denied import deny as put_on
+
+    with open_authority(ca) as authority:
+        serials = [serial for each in revoked for serial in _serials(authority, each)]
+        path = deny or authority.deny_list
+        new = put_on(path, serials)
+    _say(f"{path} has {new} new serial numbers; {len(serials) - new} were on it already")
+    _say("Next: copy it to the coordinator and each node, and to each app for the certificates of nodes")
+
+
+def _none_below(paths: Sequence[Path]) -> UsageError:
+    return UsageError(f"there is no certificate in {', '.join(map(str, paths))}: name its file, or directory")
+
+
+def _serials(authority: Any, text: str) -> list[str]:
+    from greenroom_cluster.certificates.denied import is_serial
+    from greenroom_cluster.certificates.examining import identity_in, serial_text
+    from greenroom_cluster.certificates.holders import read_certificates
+
+    if "://" in text:
+        identity = parse_identity(text)
+        found = [each for each in authority.issued(_now(), former=True) if identity_in(each) == identity]
+        if not found:
+            raise UsageError(f"no certificate of {text} is valid any more, as far as {authority.path} knows")
+        return [serial_text(each.serial_number) for each in found]
+    if Path(text).exists():
+        return [serial_text(read_certificates(Path(text))[0].serial_number)]
+    if is_serial(text):
+        return [serial_text(int(text, 16))]
+    raise UsageError(f"{text!r} is no file, no serial number in hexadecimal, and no identity")
+
+
+@certs.command("rotate-ca", short_help="Take the next of three steps to a new authority.")
+def rotate_ca(
+    step: Annotated[
+        Step,
+        typer.Argument(help="The step, in this order."),
+    ],
+    *,
+    ca: _Authority = _DIRECTORY,
+    passphrase_file: _PassphraseFile = None,
+) -> None:
+    """Take the next of three steps to a new authority: trust-both, issue-from-new, drop-old.
+
+    Before the next one, copy to holders what the step says.
+    """
+    from greenroom_cluster.certificates.authority import open_authority
+
+    with open_authority(ca) as authority:
+        authority.rotate(step, passphrase_of(passphrase_file), now=_now())
+        purpose = authority.name.purpose
+    _say(_SAID_OF_STEPS[step].format(spread=_SPREAD[purpose].format(ca=ca)))
+
+
+def _lifetime(days: int) -> timedelta:
+    if not 1 <= days <= LEAF_DAYS_MAX:
+        raise UsageError(f"--days must be 1 to {LEAF_DAYS_MAX}; it is {days}")
+    return timedelta(days=days)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d}"
+
+
+def _say(text: str) -> None:
+    for line in text.splitlines():
+        print_line(printable(line))
+
+
+def _print_table(found: Sequence[Any]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=1000, highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("file", "identity", "role", "ends", "serial", "issuer", "chain", "key"):
+        table.add_column(column, no_wrap=True)
+    for each in found:
+        cells = (each.file, each.identity, each.role, _day(each.ends), each.serial, each.issuer)
+        table.add_row(*(Text(printable(cell)) for cell in (*cells, each.chain, each.key or "-")))
+    console.print(table)
+    for each in found:
+        for problem in each.problems:
+            console.print(Text(printable(f"{each.file}: {problem}"), style="bold red"))
