@@ -137,7 +137,7 @@ class CoordinatorProcess(Process):
 
     def _go_on(self) -> None:
         if self.alive:
-            self._perform(self.service.step(self.machine.now_ns()))
+            self._perform(self.service.step(self.machine.now_ns(), self.machine.wall_us()))
 
     def _perform(self, effects: list[fx.ServiceEffect]) -> None:
         for effect in effects:
@@ -207,7 +207,7 @@ class CoordinatorProcess(Process):
             self.tell(0, self._written)
 
     def _written(self) -> None:
-        self._perform(self.service.written(self.machine.now_ns()))
+        self._perform(self.service.written(self.machine.now_ns(), self.machine.wall_us()))
 
     def _save(self, written: fx.Persist) -> None:
         if self.oracles is not None:

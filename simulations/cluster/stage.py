@@ -75,9 +75,11 @@ def _clock_slack_ns(plan: Plan) -> int:
     ahead = 0.2 + max((0, *plan.walls_ms)) / 1e3
     for fault in plan.faults:
         if fault.kind == "jump wall clock" and fault.amount > 0:
-            # What is far ahead is not believed, but followed a tenth faster; from disk it is believed.
-            believed = plan.durability or fault.amount <= BELIEVED_AHEAD_US / 1e6
-            ahead += fault.amount if believed else 0.1 * plan.seconds + 1.0
+            # What is far ahead is not believed, but followed a tenth faster; from disk a little more is
+            # believed, beside the clock of the coordinator.
+            believed = BELIEVED_AHEAD_US / 1e6
+            follows = 0.1 * plan.seconds + 1.0 + (believed if plan.durability else 0.0)
+            ahead += fault.amount if fault.amount <= believed else follows
     return int(ahead * SECOND)
 
 

@@ -15,6 +15,7 @@ from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.messages import PrepareOk, SnapshotOk
 from greenroom_cluster.shard.pairs.replication import Replication
 from greenroom_cluster.shard.recovery import Recovery
+from greenroom_cluster.shard.state.clock import ShardClock
 from simulations.mutants.patching import Patches, mutant
 from simulations.plans.plan import Action, Fault, Plan
 
@@ -111,6 +112,20 @@ JOINED_AND_CUT = msgspec.structs.replace(
     ),
 )
 """A joiner has the snapshot in memory; then all lose power, and the primary its disk."""
+
+CLOCKS_AHEAD = msgspec.structs.replace(
+    ALL_CUT,
+    actions=tuple(
+        msgspec.structs.replace(action, lifetime_ms=40_000 if action.kind == "create" else 0)
+        for action in _MIXED
+    ),
+    faults=(
+        Fault(300, "jump wall clock", "node n0", amount=3600.0),
+        Fault(300, "jump wall clock", "node n1", amount=3600.0),
+        *ALL_CUT.faults,
+    ),
+)
+"""The same on machines whose clocks are set an hour ahead, but for that of the coordinator."""
 
 OLDER_COPY = msgspec.structs.replace(
     _SMALL,
@@ -321,6 +336,13 @@ def _(patches: Patches) -> None:
     """A coordinator does not read the marks that the run before has kept."""
     original = Marks.__init__
     patches.set(Marks, "__init__", lambda self, kept, seconds: original(self, {}, seconds))
+
+
+@mutant("believes any clock when it comes back", budget=50, plan=CLOCKS_AHEAD)
+def _(patches: Patches) -> None:
+    """Who recovers a shard believes the clock of its host, however far ahead it is."""
+    original = ShardClock.resume
+    patches.set(ShardClock, "resume", lambda self, now_ns, wall_us, _: original(self, now_ns, wall_us, 0))
 
 
 @mutant("forgets kept answers when it comes back", budget=50, plan=CUT_IN_SHORT_LOGS)

@@ -67,6 +67,9 @@ class ShardEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     `nonce` names the proposal that made this configuration. `wanted` is the controller's plan: slots, the
     primary's first. A backup that takes over does not apply `suspect`.
+
+    `recovered_us` is the coordinator's wall clock when it decided that the shard goes on from disk in this
+    configuration, in microseconds; 0 if that was not so.
     """
 
     epoch: int
@@ -75,6 +78,7 @@ class ShardEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     nonce: bytes
     wanted: tuple[str, ...]
     suspect: SuspectRecord | None = None
+    recovered_us: int = 0
 
     @property
     def members(self) -> tuple[bytes, ...]:

@@ -18,6 +18,7 @@ from greenroom.cluster_map import (
     ShardEntry,
 )
 from greenroom.framing import FRAME_BYTES_MAX
+from greenroom.wire import TIME_US_MAX
 from greenroom_cluster.coordination.rules import (
     EPOCH_LIMIT,
     INCARNATION_BYTES,
@@ -57,8 +58,8 @@ _STATE_BYTES = 9
 _MEMBER_BYTES = INCARNATION_BYTES + _TEXT_BYTES
 _DIRECTORY_BYTES = DIRECTORY_BYTES + _TEXT_BYTES + _NUMBER_BYTES
 """Of a directory and its mark."""
-_SHARD_BYTES = 9
-"""Of a shard's entry: epoch, headers of its lists, and the absent suspect."""
+_SHARD_BYTES = 9 + _NUMBER_BYTES
+"""Of a shard's entry: epoch, headers of its lists, the absent suspect, and a time."""
 _SUSPECT_BYTES = 1 + _MEMBER_BYTES + 2 * _NUMBER_BYTES
 
 SUSPECTS_MAX = 256
@@ -209,8 +210,11 @@ def map_objection(cluster_map: ClusterMap) -> str:
     count = cluster_map.shard_count
     if not 1 <= count <= SHARDS_MAX or count & (count - 1):
         return f"it has {count} shards, which is not a power of two up to {SHARDS_MAX}"
-    if not all(0 <= entry.epoch < EPOCH_LIMIT for entry in cluster_map.shards):
-        return "the epoch of a shard is out of range"
+    if not all(
+        0 <= entry.epoch < EPOCH_LIMIT and 0 <= entry.recovered_us <= TIME_US_MAX
+        for entry in cluster_map.shards
+    ):
+        return "the epoch of a shard, or the time of its recovery, is out of range"
     for name, node in cluster_map.nodes.items():
         complaint = node_objection(msgspec.structs.replace(node, state="up"))
         if node.name != name or node.state not in _NODE_STATES:

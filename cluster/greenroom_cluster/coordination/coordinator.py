@@ -129,14 +129,17 @@ class Coordinator:
         self._dead: dict[bytes, None] = {}
         self._refused: dict[bytes, None] = {}
 
-    def decide(self, now_ns: int, batch: Sequence[Incoming]) -> Outcome:
-        """Decide a batch of requests in order, as one change of the map."""
+    def decide(self, now_ns: int, batch: Sequence[Incoming], wall_us: int = 0) -> Outcome:
+        """Decide a batch of requests in order, as one change of the map.
+
+        `wall_us` is the wall clock for those who recover a shard; 0: they have only their own.
+        """
         self._note_pause(now_ns)
         warnings = self._hear(now_ns, batch)
         if self.refusal:
             return Outcome(responses=self._refuse(batch), warnings=warnings)
         ask = self._to_ask(now_ns)
-        draft = Draft(self.map, self.marks.known)
+        draft = Draft(self.map, self.marks.known, wall_us)
         answers: list[tuple[int, CoordinatorReply | None]] = []
         for incoming in batch:
             if isinstance(incoming.message, ConnectionClosed):

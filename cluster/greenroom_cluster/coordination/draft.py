@@ -33,11 +33,12 @@ class Draft:
     """A mutable copy of a map; `finish` returns the next map, or the same one if nothing changed.
 
     `marks` says how far directories have come beyond their floors. `buried` are those that a registration
-    proved dead, or an operator called so.
+    proved dead, or an operator called so. `wall_us` is the wall clock, 0 if it is not known.
     """
 
-    def __init__(self, base: ClusterMap, marks: Mapping[bytes, int] = NO_MARKS) -> None:
+    def __init__(self, base: ClusterMap, marks: Mapping[bytes, int] = NO_MARKS, wall_us: int = 0) -> None:
         self._base = base
+        self._wall_us = wall_us
         self._marks = marks
         self.nodes = dict(base.nodes)
         self.actors = dict(base.actors)
@@ -250,7 +251,7 @@ class Draft:
         before = self.shards[proposal.shard]
         if proposal.kind == "recover":
             claims = {**claims, proposer: proposal.last}
-        verdict = decide(Situation(before, proposer, proposal, self.actors, claims))
+        verdict = decide(Situation(before, proposer, proposal, self.actors, claims, self._wall_us))
         if verdict.waits:
             return None
         if verdict.entry is not None and not self._room_for(before, verdict.entry):

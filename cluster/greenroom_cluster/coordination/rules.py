@@ -44,7 +44,8 @@ MARK_MAX = 1 << 62
 class Situation(msgspec.Struct, frozen=True):
     """What a rule sees: the shard's configuration, the proposal and its sender, the map's incarnations.
 
-    `claims` are those that stand on the shard, the proposer's among them (`recovery`).
+    `claims` are those that stand on the shard, the proposer's among them (`recovery`). `wall_us` is the
+    coordinator's wall clock, 0 if it does not say.
     """
 
     entry: ShardEntry
@@ -52,6 +53,7 @@ class Situation(msgspec.Struct, frozen=True):
     proposal: Proposal
     actors: Mapping[bytes, ActorEntry]
     claims: Mapping[bytes, Last] = {}
+    wall_us: int = 0
 
     def state(self, incarnation: bytes) -> str:
         """Return the state of that incarnation in the map, or "unknown"."""
@@ -214,7 +216,13 @@ def decide(s: Situation) -> Verdict:
     begins = proposal.kind == "start"
     suspect = None if begins else entry.suspect
     changed = ShardEntry(
-        entry.epoch + 1, proposal.primary, proposal.backups, proposal.nonce, entry.wanted, suspect
+        entry.epoch + 1,
+        proposal.primary,
+        proposal.backups,
+        proposal.nonce,
+        entry.wanted,
+        suspect,
+        s.wall_us if proposal.kind == "recover" else 0,
     )
     lost = entry.members if begins else ()
     return Verdict(applied=True, reason=proposal.kind, entry=changed, lost=lost)

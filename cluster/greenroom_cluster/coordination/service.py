@@ -147,27 +147,27 @@ class CoordinationService:
         """Take the map that a node gave when asked; None if it gave none."""
         self._inquiry.answered(address, shown)
 
-    def step(self, now_ns: int) -> list[ServiceEffect]:
+    def step(self, now_ns: int, wall_us: int) -> list[ServiceEffect]:
         """Decide what has arrived and what is due; nothing while a map is being written."""
         if self._writing is not None:
             return []
         marks = self.coordinator.marks.to_write(now_ns)
         if marks is not None:
             self._effects.append(KeepMarks(marks))
-        return self._proceed(now_ns)
+        return self._proceed(now_ns, wall_us)
 
     def end(self) -> list[KeepMarks]:
         """Return what is still to be done at an orderly end; nothing follows it."""
         marks = self.coordinator.marks.rest()
         return [] if marks is None else [KeepMarks(marks)]
 
-    def written(self, now_ns: int) -> list[ServiceEffect]:
+    def written(self, now_ns: int, wall_us: int) -> list[ServiceEffect]:
         """Continue: the map of the effect `Persist` is on disk."""
         outcome, self._writing = self._writing, None
         if outcome is None:
             raise InvariantError("a map was written that was not to be")
         self._conclude(now_ns, outcome)
-        return self._proceed(now_ns)
+        return self._proceed(now_ns, wall_us)
 
     def next_deadline(self) -> int:
         """Return when `step` is due even if nothing arrives, in nanoseconds of its clock."""
@@ -180,9 +180,9 @@ class CoordinationService:
 
     # --- one round ---------------------------------------------------------------------------------------
 
-    def _proceed(self, now_ns: int) -> list[ServiceEffect]:
+    def _proceed(self, now_ns: int, wall_us: int) -> list[ServiceEffect]:
         while self._writing is None:
-            outcome = self._next(now_ns)
+            outcome = self._next(now_ns, wall_us)
             if outcome is not None:
                 self._begin(now_ns, outcome)
             elif not self._waiting:
@@ -190,7 +190,7 @@ class CoordinationService:
         effects, self._effects = self._effects, []
         return effects
 
-    def _next(self, now_ns: int) -> Outcome | None:
+    def _next(self, now_ns: int, wall_us: int) -> Outcome | None:
         """Decide the next part of this round; None ends it.
 
         Each round ends with planning, so that planning does not starve however much arrives.
@@ -204,7 +204,7 @@ class CoordinationService:
         if not self._decided:
             self._decided = True
             batch, self._waiting = self._waiting, []
-            return self.coordinator.decide(now_ns, batch)
+            return self.coordinator.decide(now_ns, batch, wall_us)
         if plan := self._controller.step(now_ns, self.coordinator.map):
             return self.coordinator.want(plan)
         self._decided = False

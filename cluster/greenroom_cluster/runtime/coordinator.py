@@ -4,7 +4,6 @@ A map is written in a thread, while the loop goes on reading. If it cannot be wr
 """
 
 import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -28,7 +27,7 @@ from greenroom_cluster.coordination.storage import MapStorage, StorageFailedErro
 from greenroom_cluster.links.handshake import IDENTITY_BYTES
 from greenroom_cluster.planning.controller import ControllerSettings
 from greenroom_cluster.runtime.adoption import maps_of
-from greenroom_cluster.runtime.clocks import now_ns
+from greenroom_cluster.runtime.clocks import now_ns, wall_us
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
@@ -87,7 +86,7 @@ class CoordinatorServer:
             CoordinatorSettings(settings.node_down_seconds),
             settings.controller,
             now_ns(),
-            time.time_ns() // 1_000_000,
+            wall_us() // 1000,
             proven=self._storage.vouched,
             marks=marks,
         )
@@ -139,11 +138,11 @@ class CoordinatorServer:
     async def _decide_forever(self) -> NoReturn:
         while True:
             self._wake = trio.Event()
-            effects = self._service.step(now_ns())
+            effects = self._service.step(now_ns(), wall_us())
             room, self._room = self._room, trio.Event()
             room.set()
             while await self._perform(effects):
-                effects = self._service.written(now_ns())
+                effects = self._service.written(now_ns(), wall_us())
             await self._sleep_until_due()
 
     async def _sleep_until_due(self) -> None:

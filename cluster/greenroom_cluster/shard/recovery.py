@@ -136,7 +136,7 @@ class Recovery:
         del self._found[shard]
         replica = found.replica
         replica.since_ns = now_ns
-        replica.clock.resume(now_ns, wall_us)
+        replica.clock.resume(now_ns, wall_us, entry.recovered_us)
         return replica
 
     def on_decision(self, decision: Decision) -> None:

@@ -78,6 +78,7 @@ class Desk:
         marks: Mapping[bytes, int] = NO_MARKS,
     ) -> None:
         self.now_ns = now_ns
+        self.wall_us = 0
         start = first_map("test", 4, 2) if cluster_map is None else cluster_map
         self.coordinator = Coordinator(start, CoordinatorSettings(), now_ns, proven=proven, marks=marks)
         self.warnings: list[str] = []
@@ -98,7 +99,7 @@ class Desk:
     def decide(self, *batch: Incoming) -> Outcome:
         """Decide a batch; what is published must lead to the coordinator's map."""
         before = self.map
-        outcome = self.coordinator.decide(self.now_ns, batch)
+        outcome = self.coordinator.decide(self.now_ns, batch, self.wall_us)
         self.warnings += outcome.warnings
         if outcome.persist is None:
             assert outcome.delta is None

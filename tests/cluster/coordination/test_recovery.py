@@ -124,6 +124,19 @@ def test_a_claim_that_is_refused_later_is_no_claim_any_more() -> None:
     assert desk.map.shards[0].members == (A, B)
 
 
+def test_the_coordinators_time_goes_with_a_recovery_only() -> None:
+    desk = powerless()
+    desk.wall_us = 1_700_000_000_000_000
+    desk.durable(A2, "a/0", "da", 6)
+    desk.durable(B2, "b/0", "db", 6)
+    assert claims(desk, A2) is None
+    desk.wall_us += 1
+    assert claims(desk, B2, 3, 1, number=2) is None
+    assert desk.map.shards[0].recovered_us == 1_700_000_000_000_001
+    assert desk.propose(A2, m.Proposal(0, 4, nonce(7), "add", A2, (B2,)))[0].applied
+    assert desk.map.shards[0].recovered_us == 0
+
+
 def test_a_claim_ends_with_its_claimant() -> None:
     """The next incarnation in the directory claims anew, and may have to rest on less."""
     desk = powerless()

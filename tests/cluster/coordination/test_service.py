@@ -16,6 +16,7 @@ from greenroom_cluster.planning.controller import ControllerSettings
 from tests.cluster.coordination.builders import SECOND, actor, cluster, durable, inc, shard
 
 START_NS = 10**12
+WALL_US = 1_700_000_000_000_000
 FIRST = cluster((shard(), shard()))
 A, B = NodeEntry("a", "a:1", "up"), NodeEntry("b", "b:1", "up")
 PLANNED = cluster((shard(inc("x"), epoch=3, wanted=("a/0",)),), [actor(inc("x"), "a/0")])
@@ -80,14 +81,14 @@ def test_a_coordinator_does_what_the_table_says(story: str) -> None:
     for number, (source, messages, expected) in enumerate(STORIES[story]):
         now_ns = START_NS + number
         if source == "disk":
-            effects = service.written(now_ns)
+            effects = service.written(now_ns, WALL_US)
         else:
             connection, sender = int(source), inc(source)
             if messages is None:
                 service.close(connection, sender)
             else:
                 service.receive(connection, sender, wire.ROLE_PEER, messages)
-            effects = service.step(now_ns)
+            effects = service.step(now_ns, WALL_US)
         assert told(effects) == expected, f"row {number}"
 
 
@@ -99,45 +100,45 @@ def begin(first: ClusterMap, *, proven: bool = True) -> CoordinationService:
 
 def test_a_map_that_may_be_old_gets_a_version_of_its_own_before_all_else() -> None:
     service = begin(PLANNED, proven=False)
-    (persist,) = service.step(START_NS)
+    (persist,) = service.step(START_NS, WALL_US)
     assert isinstance(persist, fx.Persist)
     assert persist.map.version == 77
     assert not persist.vouched
     service.receive(1, inc("x"), wire.ROLE_PEER, (SUBSCRIBE,))
-    assert service.step(START_NS) == []
-    assert told(service.written(START_NS)) == "publish a, 1: map"
+    assert service.step(START_NS, WALL_US) == []
+    assert told(service.written(START_NS, WALL_US)) == "publish a, 1: map"
 
 
 def test_a_map_is_vouched_for_once_all_were_heard() -> None:
     service = begin(PLANNED, proven=False)
-    service.step(START_NS)
-    service.written(START_NS)
+    service.step(START_NS, WALL_US)
+    service.written(START_NS, WALL_US)
     service.receive(1, inc("x"), wire.ROLE_PEER, (SUBSCRIBE,))
     service.receive(2, inc("s"), wire.ROLE_PEER, (m.Heartbeat("a", 1, 1),))
-    assert told(service.step(START_NS)) == "1: map"
-    assert told(service.step(START_NS + 3 * SECOND)).startswith("vouch")
-    assert "vouch" not in told(service.step(START_NS + 4 * SECOND))
+    assert told(service.step(START_NS, WALL_US)) == "1: map"
+    assert told(service.step(START_NS + 3 * SECOND, WALL_US)).startswith("vouch")
+    assert "vouch" not in told(service.step(START_NS + 4 * SECOND, WALL_US))
 
 
 def test_planning_does_not_starve_while_requests_keep_coming() -> None:
     service = begin(FIRST)
-    effects = service.step(START_NS)
+    effects = service.step(START_NS, WALL_US)
     service.receive(1, inc("s"), wire.ROLE_PEER, (register(1, A),))
     service.receive(1, inc("s"), wire.ROLE_PEER, (m.RegisterActor(2, actor(inc("x"), "a/0")),))
-    effects = service.step(START_NS)
+    effects = service.step(START_NS, WALL_US)
     for number in range(3):
         service.receive(2, inc("t"), wire.ROLE_PEER, (register(number, NodeEntry("b", f"b:{number}", "up")),))
-        effects = service.written(START_NS + number)
+        effects = service.written(START_NS + number, WALL_US)
     (persist,) = (effect for effect in effects if isinstance(effect, fx.Persist))
     assert [entry.wanted for entry in persist.map.shards] == [("a/0",), ("a/0",)]
 
 
 def test_a_refusal_for_good_ends_the_connection() -> None:
     service = begin(PLANNED)
-    service.step(START_NS)
+    service.step(START_NS, WALL_US)
     later = wire.Subscribe(1, 9, (4,))
     service.receive(1, inc("y"), wire.ROLE_PEER, (later,))
-    assert told(service.step(START_NS)) == "ask, 1: goodbye and end"
+    assert told(service.step(START_NS, WALL_US)) == "ask, 1: goodbye and end"
 
 
 def test_connections_are_read_no_more_when_too_much_waits() -> None:
@@ -147,7 +148,7 @@ def test_connections_are_read_no_more_when_too_much_waits() -> None:
     assert not service.crowded
     service.receive(1, inc("s"), wire.ROLE_PEER, (heartbeat,))
     assert service.crowded
-    service.step(START_NS)
+    service.step(START_NS, WALL_US)
     assert not service.crowded
 
 
@@ -159,7 +160,7 @@ def test_marks_are_written_now_and_then_and_at_the_end() -> None:
     for seconds in range(25):
         heartbeat = m.Heartbeat("a", 1, 1, marks=((inc("x"), seconds + 2),))
         service.receive(1, inc("s"), wire.ROLE_PEER, (heartbeat,))
-        for effect in service.step(START_NS + seconds * SECOND):
+        for effect in service.step(START_NS + seconds * SECOND, WALL_US):
             assert not isinstance(effect, fx.Persist)
             if isinstance(effect, fx.KeepMarks):
                 written.append((seconds, effect.marks[inc("dx")]))
@@ -170,7 +171,7 @@ def test_marks_are_written_now_and_then_and_at_the_end() -> None:
 
 def test_a_disk_that_was_asked_for_nothing_is_not_believed() -> None:
     with pytest.raises(InvariantError):
-        begin(FIRST).written(START_NS)
+        begin(FIRST).written(START_NS, WALL_US)
 
 
 def test_a_node_that_never_answers_does_not_hide_what_others_show() -> None:
@@ -183,7 +184,7 @@ def test_a_node_that_never_answers_does_not_hide_what_others_show() -> None:
         now_ns = START_NS + tenths * SECOND // 10
         if tenths % 5 == 0:
             service.receive(tenths, inc("y"), wire.ROLE_PEER, (wire.Subscribe(1, 9, (4,)),))
-        effects = service.step(now_ns)
+        effects = service.step(now_ns, WALL_US)
         for effect in effects:
             if isinstance(effect, fx.Ask):
                 service.show("a:1", newer)

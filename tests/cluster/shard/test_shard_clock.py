@@ -43,6 +43,30 @@ def test_a_clock_far_ahead_is_reported_and_caught_up_with_slowly() -> None:
     assert clock.doubted_us == WALL_US + 3600 * SECOND_US - time_us
 
 
+def resumed(wall_us: int, recovered_us: int) -> int:
+    """The time of a shard that was without power for a day, as it is read first."""
+    clock = ShardClock()
+    clock.heard(WALL_US - 86_400 * SECOND_US, 0)
+    clock.resume(SECOND_NS, wall_us, recovered_us)
+    return clock.read(SECOND_NS + 1000, wall_us + 1)
+
+
+def test_time_without_power_counts_once_the_coordinator_has_seen_it() -> None:
+    assert resumed(WALL_US, WALL_US) == WALL_US + 1
+    assert resumed(WALL_US + 4 * SECOND_US, WALL_US) == WALL_US + 4 * SECOND_US + 1
+    assert resumed(WALL_US, 0) == WALL_US + 1, "a coordinator of a former release does not say"
+
+
+def test_one_clock_far_ahead_ends_nothing_early_at_a_recovery() -> None:
+    ahead_us = 3600 * SECOND_US
+    assert resumed(WALL_US + ahead_us, WALL_US) <= WALL_US + BELIEVED_AHEAD_US
+    assert resumed(WALL_US, WALL_US + ahead_us) == WALL_US + 1, "the coordinator's clock alone does neither"
+
+
+def test_a_clock_behind_at_a_recovery_never_turns_time_back() -> None:
+    assert resumed(WALL_US - 2 * 86_400 * SECOND_US, WALL_US) >= WALL_US - 86_400 * SECOND_US
+
+
 def test_a_clock_behind_slows_time_down_but_does_not_stop_it() -> None:
     clock = ShardClock()
     clock.read(0, WALL_US)

@@ -35,13 +35,16 @@ class ShardClock:
             self._last_us = time_us
             self._at_ns = now_ns
 
-    def resume(self, now_ns: int, wall_us: int) -> None:
+    def resume(self, now_ns: int, wall_us: int, recovered_us: int) -> None:
         """Go on after a time of unknown length without power, when the time last seen is on disk.
 
-        Here alone a wall clock far ahead is believed: else that time would be slewed away. How long it was
-        is not known if the wall clock is behind; then sessions live that much longer.
+        Here alone a wall clock far ahead is believed: else that time would be slewed away. But only up to the
+        coordinator's when that decided on the recovery (0: it did not say); from there on it is believed as
+        always, so that one clock ahead ends sessions a little early at most. How long the time without power
+        was is not known if the wall clock is behind; then sessions live that much longer.
         """
-        self._last_us = max(self._last_us, wall_us)
+        believed_us = min(wall_us, recovered_us) if recovered_us else wall_us
+        self._last_us = max(self._last_us, believed_us)
         self._at_ns = now_ns
 
     def shown(self, now_ns: int, wall_us: int) -> int:
