@@ -19,8 +19,10 @@ _EXIT_INTERRUPTED = 130
 TRACTOR_MISSING = """\
 greenroom: tractor, which runs the processes of a cluster, is not installed. Install it too:
   pip:  pip install --no-deps tractor==0.1.0a5
-  uv:   uv tool install "greenroom-cluster[tractor]" --find-links dist --overrides overrides.txt
-        (overrides.txt holds one line: pdbpp>=0.12; dist is the directory with the wheels)"""
+  uv:   uv tool install --overrides overrides.txt \\
+            "greenroom-cluster[tractor] @ file:///DIST/greenroom_cluster-0.1.0-py3-none-any.whl"
+        (DIST is the directory with the wheels; overrides.txt holds two lines: pdbpp>=0.12
+        and greenroom @ file:///DIST/greenroom-0.1.0-py3-none-any.whl)"""
 
 CRYPTOGRAPHY_MISSING = """\
 greenroom: cryptography, with which `greenroom certs` works, is not installed. Install it too:

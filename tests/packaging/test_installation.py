@@ -95,7 +95,7 @@ def test_without_tractor_the_command_says_how_to_install_it(bare: Environment) -
     for command, status in ((["up"], 1), (["node", "--name", "n1"], 1), (["coordinator"], 1), (["demo"], 2)):
         said = run(bare.greenroom, *command, cwd=bare.folder, status=status).stderr
         assert "pip install --no-deps tractor==0.1.0a5" in said, command
-        assert "--find-links dist --overrides overrides.txt" in said, command
+        assert '"greenroom-cluster[tractor] @ file:///' in said, command
         assert "Traceback" not in said, command
 
 

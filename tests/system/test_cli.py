@@ -382,10 +382,7 @@ def test_missing_tractor_prints_how_to_install_it(arguments: list[str], status: 
     )
     assert result.returncode == status
     assert "pip install --no-deps tractor==0.1.0a5" in result.stderr
-    assert (
-        'uv tool install "greenroom-cluster[tractor]" --find-links dist --overrides overrides.txt'
-        in result.stderr
-    )
+    assert '"greenroom-cluster[tractor] @ file:///' in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -21,7 +21,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "greenroom.integrations.aiohttp needs aiohttp and aiohttp-session; install them with: "
-        "pip install 'greenroom[aiohttp]'",
+        "pip install 'itsdangerous>=2.2' 'aiohttp>=3.10' 'aiohttp-session>=2.12'",
         name=error.name,
     ) from None
 

@@ -27,7 +27,8 @@ try:
     from fastapi.security.base import SecurityBase
 except ImportError:
     raise ImportError(
-        "greenroom.integrations.fastapi needs FastAPI; install it with: pip install 'greenroom[fastapi]'",
+        "greenroom.integrations.fastapi needs FastAPI; install it with: "
+        "pip install 'itsdangerous>=2.2' 'fastapi>=0.100'",
         name="fastapi",
     ) from None
 

@@ -34,7 +34,8 @@ try:
     from litestar.utils.scope.state import ScopeState
 except ImportError as error:
     raise ImportError(
-        "greenroom.integrations.litestar needs Litestar; install it with: pip install 'greenroom[litestar]'",
+        "greenroom.integrations.litestar needs Litestar; install it with: "
+        "pip install 'itsdangerous>=2.2' 'litestar>=2.23,<3'",
         name=error.name,
     ) from None
 

@@ -22,7 +22,8 @@ try:
     from quart.signals import got_request_exception, got_websocket_exception
 except ImportError as error:
     raise ImportError(
-        "greenroom.integrations.quart needs Quart; install it with: pip install 'greenroom[quart]'",
+        "greenroom.integrations.quart needs Quart; install it with: "
+        "pip install 'itsdangerous>=2.2' 'quart>=0.20'",
         name=error.name,
     ) from None
 

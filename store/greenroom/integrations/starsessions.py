@@ -28,7 +28,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "greenroom.integrations.starsessions needs starsessions; install it with: "
-        "pip install 'greenroom[starsessions]'",
+        "pip install 'starsessions>=2.2,<3'",
         name=error.name,
     ) from None
 

@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
 NODES = 2
 MISSING = (
-    "the greenroom command is not installed: install greenroom-cluster in an environment of its own, on "
-    "Python "
-    '3.11 or 3.12 (uv tool install "greenroom-cluster[tractor]" --find-links dist --overrides overrides.txt, '
-    "with the wheels in dist and the one line pdbpp>=0.12 in overrides.txt), or name the command by "
+    "the greenroom command is not installed: install the wheel of greenroom-cluster in an environment of its "
+    "own, on Python 3.11 or 3.12, by the path of the wheel (its README says how), or name the command by "
     "--greenroom-command"
 )
 

@@ -14,7 +14,7 @@ try:
     import itsdangerous as _itsdangerous  # noqa: F401  so that its absence is told in words
 except ImportError:
     raise ImportError(
-        "greenroom.web signs its cookies with itsdangerous; install it with: pip install 'greenroom[web]'",
+        "greenroom.web signs its cookies with itsdangerous; install it with: pip install 'itsdangerous>=2.2'",
         name="itsdangerous",
     ) from None
 
