@@ -215,7 +215,10 @@ class Host:
         assert self._disk is not None
         grown, settled = self._disk.grown()
         deliver(self._replicas, self._served(grown), now_ns, wall_us, b"", InputKind.CATCH_UP)
-        deliver(self._replicas, self._served(settled), now_ns, wall_us, b"", InputKind.LEASE)
+        served = self._served(settled)
+        deliver(self._replicas, served, now_ns, wall_us, b"", InputKind.LEASE)
+        for shard in served:
+            self._manage(now_ns, wall_us, shard)
 
     def _served(self, copies: Iterable[Copy]) -> list[int]:
         """Return the shards of which these are copies that a primary here serves."""

@@ -668,6 +668,48 @@ def test_a_refused_offer_is_followed_by_a_snapshot() -> None:
     assert (second.continues, second.sequence) == (None, 2)
 
 
+def test_an_offer_takes_no_turn_from_a_snapshot() -> None:
+    probe = removed_backup()
+    first = come_back(probe)
+    assert probe.host._joins.taken == 0
+    probe.hear(D, SnapshotRefused(0, 3, first.join, "a test"))
+    probe.after(0.4)
+    assert probe.host._joins.taken == 1
+
+
+def recovered_beside_another(count: int = 1) -> tuple[DurableProbe, SnapshotChunk]:
+    """Return an heir that goes on while that of the other member runs, and what it sends that one."""
+    before = DurableProbe()
+    before.start_alone()
+    before.ask(*[create(1)][:count])
+    before.synced()
+    probe = restart(before)
+    claim = recovered(probe, (C, B))
+    directories = {**DIRECTORIES, "d": THEIRS}
+    probe.configure(2, (ME,), nonce=claim.nonce, wanted="ad", dead="cb", directories=directories)
+    probe.synced()
+    probe.effects = probe.step(ins.LinkUp(D, bulk=True))
+    (first,) = probe.chunks()
+    return probe, first
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_who_recovers_has_the_others_go_on_at_once(count: int) -> None:
+    _, first = recovered_beside_another(count)
+    assert first.continues == (0, ((1, 1),)[:count])
+
+
+def test_who_goes_on_is_added_with_its_lease() -> None:
+    probe, first = recovered_beside_another()
+    probe.step(ins.LinkUp(D, bulk=False))
+    probe.hear(D, SnapshotOk(0, 2, first.join, 0, mark=9, sequence=1))
+    assert probe.replica is not None
+    assert probe.replica.proposal is None, "it has granted no lease yet"
+    probe.grant(D)
+    assert probe.replica.proposal is not None
+    assert probe.replica.proposal.proposal.backups == (D,)
+
+
 def test_nothing_is_kept_for_long() -> None:
     probe = removed_backup()
     assert probe.replica is not None

@@ -10,7 +10,7 @@ from greenroom_cluster.shard.settings import HostSettings
 
 
 class JoinSlots:
-    """The joins under way from one actor, by peer. `begun` counts all that ever were.
+    """The joins under way from one actor that take much, by peer. `begun` counts all that ever were.
 
     `renewed` holds the peers for which `take_turn` may have something.
     """
@@ -32,9 +32,13 @@ class JoinSlots:
         settings = self._settings
         return self._taken.get(peer, 0) < settings.joins_per_peer_max and self.taken < settings.joins_max
 
-    def take(self, peer: bytes) -> None:
-        """Count a join that begins."""
+    def begin(self) -> int:
+        """Return the number of a join that begins."""
         self.begun += 1
+        return self.begun
+
+    def take(self, peer: bytes) -> None:
+        """Count a join that sends a snapshot."""
         self._taken[peer] = self._taken.get(peer, 0) + 1
 
     def give_back(self, peer: bytes, *, joined: bool) -> None:

@@ -63,6 +63,7 @@ def _release(
 ) -> bool:
     assert replica.primary is not None
     replica.primary.release(now_ns, wall_us)
+    replica.primary.membership.on_lease(now_ns)
     return True
 
 

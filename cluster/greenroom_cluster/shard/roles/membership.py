@@ -235,7 +235,7 @@ class Membership:
             if now_ns >= self._join_due_ns:
                 # In turn, so that one that cannot be reached does not keep the others from joining.
                 peer = missing[self._joins.begun % len(missing)]
-                if self._joins.free(peer):
+                if self._may_go_on(peer) or self._joins.free(peer):
                     self._start_join(peer, now_ns)
                 else:
                     self._joins.wait(peer, copy.shard)
@@ -279,14 +279,21 @@ class Membership:
     def _start_join(self, peer: bytes, now_ns: int) -> None:
         copy = self._copy
         self.joiner = self._send_to(peer, copy.committed, now_ns, counted=False)
-        self._joins.take(peer)
+        number = self._joins.begin()
         self.refusal = self.refused_by = ""
         self.refused_bytes = 0
         self.joiner.pair.use_bulk()
-        self.transfer = self._continuation(self.joiner) or self._snapshot()
+        self.transfer = self._continuation(self.joiner, number)
+        if self.transfer is None:
+            self._joins.take(peer)
+            self.transfer = self._snapshot(number)
         self._send_chunks()
 
-    def _continuation(self, joiner: Recipient) -> Continuation | None:
+    def _may_go_on(self, peer: bytes) -> bool:
+        """Whether a peer came back with a directory from which it may go on, which takes hardly anything."""
+        return self._disk is not None and self._context.directory_of(peer) in self._replication.departed
+
+    def _continuation(self, joiner: Recipient, number: int) -> Continuation | None:
         """Return an offer to a former member that came back with its directory; made once."""
         departed = self._replication.departed.pop(joiner.directory, None)
         if departed is None or self._disk is None:
@@ -295,15 +302,15 @@ class Membership:
         # From now on the joiner keeps these records from being dropped.
         joiner.acknowledged = joiner.sent = departed.kept_from
         ladder = copy.ladder.rungs(copy.log.appended)
-        return Continuation(copy.shard, copy.epoch, self._joins.begun, departed.kept_from, ladder)
+        return Continuation(copy.shard, copy.epoch, number, departed.kept_from, ladder)
 
-    def _snapshot(self) -> SnapshotSender:
+    def _snapshot(self, number: int) -> SnapshotSender:
         context, copy = self._context, self._copy
         # Records are sent only after the first chunk is acknowledged: before, the joiner has no log.
         return SnapshotSender(
             copy.shard,
             copy.epoch,
-            self._joins.begun,
+            number,
             (copy.last_epoch, copy.committed),
             copy.table,
             context.settings.chunk_bytes,
@@ -364,6 +371,11 @@ class Membership:
                 # room that it keeps for this actor only after hearing nothing for a grace.
                 self._join_due_ns = now_ns + FULL_RETRIES * ns(self._context.settings.join_retry_seconds)
 
+    def on_lease(self, now_ns: int) -> None:
+        """Propose to add a joiner that only lacked a lease."""
+        if self.joiner is not None and self.opened is None:
+            self._add_if_ready(now_ns)
+
     def _add_if_ready(self, now_ns: int) -> None:
         joiner, transfer, copy = self.joiner, self.transfer, self._copy
         if joiner is None or transfer is None or not transfer.complete:
@@ -398,7 +410,8 @@ class Membership:
     def _end_transfer(self, *, joined: bool = False) -> None:
         assert self.joiner is not None
         self.catching_up = False
-        self._joins.give_back(self.joiner.pair.peer, joined=joined)
+        if not isinstance(self.transfer, Continuation):
+            self._joins.give_back(self.joiner.pair.peer, joined=joined)
         self.joiner.pair.release_bulk()
         self.joiner = None
         self.transfer = None

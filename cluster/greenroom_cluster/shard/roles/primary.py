@@ -322,6 +322,7 @@ class Primary:
         if replication.behind and copy.committed >= replication.inherited:
             replication.behind = replication.copy_first = False
             self.release(now_ns, wall_us)
+            self.membership.manage(now_ns)
 
     def _apply(self, target: int) -> list[tuple[Origin, Read]]:
         """Apply the log up to a record, or as far as one step may, and reply; return reads to serve again."""
