@@ -31,6 +31,9 @@ greenroom: cryptography, with which `greenroom certs` works, is not installed. I
 _MISSING = {"tractor": TRACTOR_MISSING, "cryptography": CRYPTOGRAPHY_MISSING}
 
 
+_ending = False
+
+
 def fail(message: str, status: int) -> NoReturn:
     """Print the message and end with that status."""
     sys.stderr.write(message + "\n")
@@ -44,9 +47,19 @@ def leave_on_signals() -> None:
             signal.signal(number, _leave)
 
 
-def _leave(number: int, _frame: object) -> NoReturn:
-    # The exit code by which shells report a signal. Nothing has been started yet that would need stopping.
-    os._exit(128 + number)
+def end_in_order() -> None:
+    """Note that this process is ending as asked: another signal, which nothing waits for, changes nothing.
+
+    A terminal and a runner such as uv may both bring the same Ctrl-C.
+    """
+    global _ending
+    _ending = True
+
+
+def _leave(number: int, _frame: object) -> None:
+    if not _ending:
+        # The exit code by which shells report a signal. Nothing was started yet that would need stopping.
+        os._exit(128 + number)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from greenroom_cluster.backups.keeping import KeptSessions
 from greenroom_cluster.backups.new_file import NotWrittenError
 from greenroom_cluster.backups.taking import Taken
 from greenroom_cluster.config import LocalClusterSettings
+from greenroom_cluster.exits import end_in_order
 from greenroom_cluster.runtime.actor_disk import refuse_kept
 from greenroom_cluster.runtime.host_memory import warn_if_short
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
@@ -54,6 +55,7 @@ async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: F
             async def stop_on_signal() -> None:
                 nonlocal lost
                 number = await anext(signals)
+                end_in_order()
                 _log.info("cluster_stops", signal=signal.Signals(number).name)
                 if kept is not None and running is not None and not durable:
                     progress("stopping. Sessions are written down first; another signal ends it without")

@@ -15,6 +15,7 @@ from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ClusterMap
 from greenroom_cluster.config import CoordinatorProcessSettings
 from greenroom_cluster.coordination.genesis import ClusterOptions, starting_map
 from greenroom_cluster.coordination.storage import MapStorage
+from greenroom_cluster.exits import end_in_order
 from greenroom_cluster.keeper import SupervisionSettings
 from greenroom_cluster.runtime.adoption import maps_in_use
 from greenroom_cluster.runtime.coordinator import CoordinatorServerSettings, run_coordinator
@@ -79,5 +80,6 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
                 ChildSpec("coordinator", run_coordinator, lambda _: msgspec.structs.replace(child))
             )
             async for number in signals:
+                end_in_order()
                 _log.info("coordinator_stops", signal=signal.Signals(number).name)
                 break
