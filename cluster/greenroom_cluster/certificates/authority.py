@@ -22,7 +22,14 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from greenroom.errors import GreenroomError, UsageError
 from greenroom.identities import ROLES_OF, Identity, Issuer, Purpose, issuer_of
 from greenroom_cluster.certificates.denied import read_denied
-from greenroom_cluster.certificates.examining import described, identity_in, is_issued_by, serial_text
+from greenroom_cluster.certificates.examining import (
+    KeyFound,
+    described,
+    identity_in,
+    is_issued_by,
+    public_bytes,
+    serial_text,
+)
 from greenroom_cluster.certificates.holders import (
     Holder,
     certificates_in,
@@ -188,22 +195,14 @@ class AuthorityDirectory:
     def renewed(
         self,
         former: x509.Certificate,
+        key: KeyFound,
         passphrase: Passphrase,
         *,
         now: datetime,
         lifetime: timedelta | None = None,
     ) -> Holder:
-        """Return a new key and certificate for the holder of another. Raises UsageError.
-
-        That must be one that these authorities issued, or whoever can write to a holder's file would be
-        certified as whom they like.
-        """
-        if not any(is_issued_by(former, each) for each in self.own):
-            raise UsageError(
-                "it is no certificate of this authority, and is not renewed: name another directory with --ca"
-            )
-        if serial_text(former.serial_number) in read_denied(self.deny_list):
-            raise UsageError("it is revoked, and is not renewed: issue another if its holder is to have one")
+        """Return a new key and certificate for who has a certificate and this key. Raises UsageError."""
+        self._check_renewable(former, key, now)
         return self.issue(
             identity_in(former),
             passphrase,
@@ -211,6 +210,30 @@ class AuthorityDirectory:
             lifetime=lifetime_of(former) if lifetime is None else lifetime,
             hosts=hosts_of(former),
         )
+
+    def _check_renewable(self, former: x509.Certificate, key: KeyFound, now: datetime) -> None:
+        """Raise UsageError unless the holder of this key may have a new one for the same identity.
+
+        Who can write to a holder's directory must not become another by what is laid there. So the
+        certificate is one of these authorities, and the last one; and as it is for all to copy, its key is
+        there too.
+        """
+        if not any(is_issued_by(former, each) for each in self.own):
+            raise UsageError(
+                "it is no certificate of this authority, and is not renewed: name another directory with --ca"
+            )
+        if serial_text(former.serial_number) in read_denied(self.deny_list):
+            raise UsageError("it is revoked, and is not renewed: issue another if its holder is to have one")
+        if self._noted(_FORMER, former).exists():
+            raise UsageError(
+                "it has been renewed since, and is not renewed again: use the newer files, or issue another"
+            )
+        if key.error:
+            raise UsageError(f"{key.error}: without it, issue another certificate")
+        # After a renewal that was killed, the key beside the former certificate is that of a later one.
+        same = (each for each in self.issued(now) if identity_in(each) == identity_in(former))
+        if key.public not in {public_bytes(each.public_key()) for each in (former, *same)}:
+            raise UsageError("its key is the key of another holder: issue another certificate")
 
     def withdraw(self, certificate: x509.Certificate) -> None:
         """Forget a certificate that reached nobody."""

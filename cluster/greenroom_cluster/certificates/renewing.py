@@ -7,7 +7,7 @@ from cryptography import x509
 
 from greenroom.errors import UsageError
 from greenroom_cluster.certificates.authority import AuthorityDirectory, Passphrase
-from greenroom_cluster.certificates.holders import read_certificates, replace
+from greenroom_cluster.certificates.holders import find_key, read_certificates, replace
 
 
 def renew_holder(
@@ -24,7 +24,7 @@ def renew_holder(
     """
     former = read_certificates(path)[0]
     try:
-        holder = authority.renewed(former, passphrase, now=now, lifetime=lifetime)
+        holder = authority.renewed(former, find_key(path), passphrase, now=now, lifetime=lifetime)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     try:

@@ -27,6 +27,7 @@ from greenroom_cluster.certificates.holders import (
     Holder,
     certificates_pem,
     find_key,
+    key_pem,
     read_certificates,
     write_new,
 )
@@ -189,6 +190,47 @@ def test_what_it_has_not_issued_is_not_renewed(ca: Path, tmp_path: Path) -> None
         renew_holder(authority, forged, never, now=NOW)
     assert forged.read_bytes() == before
     assert not (ca / "issued").exists()
+
+
+def test_copy_of_a_certificate_is_not_renewed_without_its_key(ca: Path, tmp_path: Path) -> None:
+    """A certificate is public: an app that lays a node's into its own directory must get no key of a node."""
+    with open_authority(ca) as authority:
+        node = write_new(tmp_path / "n1", "n1", issue(authority))
+        app = write_new(tmp_path / "web", "web", issue(authority, "client", "web"))
+        copied = app.with_name("n1.pem")
+        copied.write_bytes(node.read_bytes())
+        with pytest.raises(UsageError, match=r"web/n1\.pem: its key"):
+            renew_holder(authority, copied, never, now=NOW)
+        copied.with_suffix(".key").write_bytes(app.with_suffix(".key").read_bytes())
+        with pytest.raises(UsageError, match="key of another holder"):
+            renew_holder(authority, copied, never, now=NOW)
+        assert copied.read_bytes() == node.read_bytes()
+        assert len(authority.issued(NOW)) == 2
+
+
+def test_certificate_that_was_renewed_is_not_renewed_again(ca: Path, tmp_path: Path) -> None:
+    """A key that somebody has seen ends with its certificate, and gives no claim to the next one."""
+    with open_authority(ca) as authority:
+        path = write_new(tmp_path / "n1", "n1", issue(authority))
+        copied = tmp_path / "seen/n1.pem"
+        copied.parent.mkdir()
+        for file in path.parent.iterdir():
+            (copied.parent / file.name).write_bytes(file.read_bytes())
+        renew_holder(authority, path, never, now=NOW)
+        with pytest.raises(UsageError, match="has been renewed since"):
+            renew_holder(authority, copied, never, now=NOW)
+        assert renew_holder(authority, path, never, now=NOW)
+
+
+def test_renewal_that_was_killed_between_its_files_is_mended(ca: Path, tmp_path: Path) -> None:
+    with open_authority(ca) as authority:
+        path = write_new(tmp_path / "n1", "n1", issue(authority))
+        torn = issue(authority)
+        path.with_suffix(".key").write_bytes(key_pem(torn.key))
+        (shown,) = survey([path], ca, None, now=NOW)
+        assert "renew` again" in shown.problems[0]
+        renew_holder(authority, path, never, now=NOW)
+        assert survey([path], ca, None, now=NOW)[0].problems == ()
 
 
 def test_what_is_revoked_is_not_renewed(ca: Path, tmp_path: Path) -> None:
