@@ -49,7 +49,7 @@ class _Log:
     """The log on disk as an actor writes it."""
 
     def __init__(self, path: Path) -> None:
-        self._segment = Segment(path, 1)
+        self._segment = Segment(path)
 
     def append(self, batch: Batch) -> None:
         self._segment.append(batch)

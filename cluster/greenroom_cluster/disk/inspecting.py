@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 
 from greenroom.errors import UsageError
-from greenroom_cluster.disk.batches import Batch, DamagedError, believable, sealed
+from greenroom_cluster.disk.batches import Batch, DamagedError, sealed
 from greenroom_cluster.disk.directory import Place, is_kept, is_locked, read_identity
-from greenroom_cluster.disk.journal import counting_segments, entries_of, found_segments, noted
+from greenroom_cluster.disk.journal import counting_segments, entries_of, found_segments, noted, read_tail
 from greenroom_cluster.disk.replay import DiskCopy, Replay
 from greenroom_cluster.disk.segment import read_segment
 
@@ -143,12 +144,12 @@ def _batches(path: Path) -> Iterator[Batch]:
     with suppress(FileNotFoundError):
         note = (path / "synced").read_bytes()
     segments = counting_segments(path, noted(note))
-    for found, follower in zip(segments, [*segments[1:], None], strict=False):
-        batches = read_segment(found.path, found.first)
-        if follower is None:
-            yield from believable(batches, found.first, noted(note))
-        else:
-            yield from sealed(batches, found.first, follower.first - 1)
+    tail = read_tail(segments, noted(note))
+    for found, follower in pairwise(segments):
+        if found not in tail.unsettled:
+            yield from sealed(read_segment(found.path), found.first, follower.first - 1)
+    for batches in tail.batches:
+        yield from batches
 
 
 def _kept(copy: DiskCopy) -> KeptShard:

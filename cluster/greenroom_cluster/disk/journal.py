@@ -15,6 +15,7 @@ import os
 import re
 import struct
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,8 @@ from greenroom_cluster.disk.segment import Segment, read_segment
 from greenroom_cluster.lasting_files import sync_directory
 
 SEGMENT_BYTES = 16 << 20
+_NEXT = "next.log"
+"""A segment that has no name yet, and holds nothing that counts."""
 _NOTE = struct.Struct(">QI")
 _NAME = re.compile(r"log-(\d{16})-(\d{6})\.log")
 
@@ -47,27 +50,28 @@ class Found(NamedTuple):
 
 
 class Journal:
-    """The log in a directory, which is closed with it. Its methods block.
+    """The log in a directory, which is closed with it.
 
-    With `syncs` a batch is synced once it is appended. Without, it survives the end of this process then, and
-    is synced once `sync` has returned. `appended` and `synced` are the newest batches of which that is so,
-    `directory` is where they are.
+    A batch survives the end of this process once it is appended, and is on stable storage once a `sync` that
+    was begun later has returned. One thread may append while another does all else, which blocks for the
+    disk. `appended` and `synced` are the newest batches of which that is so, `directory` is where they are.
 
     Raises DamagedError if the directory lacks what was synced. DiskFailedError, when a write or a sync fails,
     is raised then and on every later call.
     """
 
-    def __init__(
-        self, directory: Directory, *, syncs: bool = True, segment_bytes: int = SEGMENT_BYTES
-    ) -> None:
+    def __init__(self, directory: Directory, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._owned = directory
         self.directory = directory.path
-        self._syncs = syncs
         self._segment_bytes = segment_bytes
         self._failure = ""
         self._sealed_bytes = 0
         self._closed = False
         self._note: mmap.mmap | None = None
+        # Full, and still to be synced; and where to go on once the present one is full too.
+        self._full: deque[tuple[Found, Segment]] = deque()
+        self._next: Segment | None = None
+        self._unnamed = False
         try:
             with self._final():
                 self._open()
@@ -76,32 +80,33 @@ class Journal:
             raise
 
     def _open(self) -> None:
-        self._note, synced = opened_note(self.directory / "synced")
-        segments = counting_segments(self.directory, synced)
+        self._note, noted_number = opened_note(self.directory / "synced")
+        segments = counting_segments(self.directory, noted_number)
         counting = {found.path for found in segments}
         for found in _named_segments(self.directory):
             if found.path not in counting:
                 found.path.unlink()
         if not segments:
             self._note_oldest(1)
-        self.appended = self.synced = 0
-        if segments:
-            newest = segments.pop()
-            tail = believable(read_segment(newest.path, newest.first), newest.first, synced)
-            self.appended = self.synced = newest.first + len(tail) - 1
-            if tail:
-                segments.append(self._written_anew(newest, tail))
-            newest.path.unlink()
-        self._sealed = segments
-        followers = [found.first for found in segments[1:]] + [self.appended + 1]
-        self._unread = [(found, follower - 1) for found, follower in zip(segments, followers, strict=False)]
+        read = read_tail(segments, noted_number)
+        self.appended = self.synced = read.last
+        self._sealed = segments[: len(segments) - len(read.unsettled)]
+        for found, batches in zip(read.unsettled, read.batches, strict=True):
+            if batches:
+                self._sealed.append(self._written_anew(found, batches))
+            found.path.unlink()
+        followers = [found.first for found in self._sealed[1:]] + [self.appended + 1]
+        self._unread = [(found, next_ - 1) for found, next_ in zip(self._sealed, followers, strict=False)]
         self._weigh()
-        self._segment = self._begun()
+        self._first = self.appended + 1
+        self._segment = Segment(_path(self.directory, self._first, 0))
+        sync_directory(self.directory)
 
     @property
     def stored_bytes(self) -> int:
         """What all segments take on disk."""
-        return self._sealed_bytes + self._segment.stored_bytes
+        full_bytes = sum(full.stored_bytes for _, full in self._full)
+        return self._sealed_bytes + full_bytes + self._segment.stored_bytes
 
     def entries(self) -> Iterator[EntryRead]:
         """Yield what the batches of the directory held."""
@@ -118,31 +123,38 @@ class Journal:
         """
         unread, self._unread = self._unread, []
         for found, last in unread:
-            for batch in sealed(read_segment(found.path, found.first), found.first, last):
+            for batch in sealed(read_segment(found.path), found.first, last):
                 yield batch.number, len(batch.body), entries_of(batch)
 
     def append(self, entries: tuple[Entry, ...]) -> int:
-        """Write entries as one batch, and return its number."""
-        with self._final():
-            number = self.appended + 1
+        """Write entries as one batch, and return its number. It waits for no sync."""
+        if self._failure:
+            raise DiskFailedError(self._failure)
+        number = self.appended + 1
+        try:
+            if self._segment.used_bytes >= self._segment_bytes and self._next is not None:
+                self._go_on_in(self._next, number)
             self._segment.append(Batch(number, self.synced, encode_entries(entries)))
-            self.appended = number
-            if self._syncs:
-                self._sync()
-            if self._segment.used_bytes >= self._segment_bytes:
-                self._sync()
-                self._begin_next()
+        except OSError as error:
+            self._fail(error)
+            raise DiskFailedError(self._failure) from error
+        self.appended = number
         return number
 
     def sync(self) -> None:
-        """Wait until all that was appended is on stable storage."""
+        """Wait until all that was appended is on stable storage; see that there will be room for more."""
         with self._final():
             self._sync()
+            if self._next is None and self._segment.used_bytes >= self._segment_bytes // 2:
+                fresh = self.directory / _NEXT
+                fresh.unlink(missing_ok=True)
+                self._next = Segment(fresh)
 
     def drop_before(self, number: int) -> None:
         """Delete the segments that hold no batch from this one on."""
         with self._final():
-            begins = [*(found.first for found in self._sealed[1:]), self._segment.first]
+            first_unsealed = self._full[0][0].first if self._full else self._first
+            begins = [*(found.first for found in self._sealed[1:]), first_unsealed]
             dropped = sum(follower <= number for follower in begins[: len(self._sealed)])
             if dropped:
                 # First: the deletions may reach the disk in any order, and none of them may look like damage.
@@ -158,20 +170,51 @@ class Journal:
         if self._closed:
             return
         try:
-            if self._failure:
-                self._segment.abandon()
-            else:
+            if not self._failure:
                 with self._final():
                     self._sync()
                     self._segment.seal()
         finally:
+            for segment in (*[full for _, full in self._full], self._segment):
+                segment.abandon()
+            if self._next is not None:
+                self._next.abandon()
+                self._next.path.unlink(missing_ok=True)
             self._release()
 
+    def _go_on_in(self, following: Segment, first: int) -> None:
+        """Append to the next segment from now on. Its name is synced before a batch in it counts so."""
+        path = _path(self.directory, first, 0)
+        following.path.rename(path)
+        following.path = path
+        self._unnamed = True
+        self._full.append((Found(self._first, 0, self._segment.path), self._segment))
+        self._segment, self._next, self._first = following, None, first
+
     def _sync(self) -> None:
-        if self.synced < self.appended:
-            self._segment.sync()
-            self.synced = self.appended
-            self._note_synced()
+        number = self.appended
+        if self.synced == number:
+            return
+        while True:
+            segment = self._segment
+            self._sync_full()
+            if segment is self._segment:
+                break  # else it has become full meanwhile
+        segment.sync()
+        if self._unnamed:
+            self._unnamed = False
+            sync_directory(self.directory)
+        self.synced = number
+        self._note_synced()
+
+    def _sync_full(self) -> None:
+        while self._full:
+            found, full = self._full[0]
+            full.sync()
+            full.seal()
+            self._sealed.append(found)
+            self._full.popleft()
+            self._weigh()
 
     def _note_synced(self) -> None:
         """Write down what is synced: without that, losing the very last batches looks like a torn end."""
@@ -201,29 +244,15 @@ class Journal:
     def _written_anew(self, found: Found, tail: Sequence[Batch]) -> Found:
         """Write what is believed of a segment as its next copy, which counts from when its name is synced."""
         copy = Found(found.first, found.copy + 1, _path(self.directory, found.first, found.copy + 1))
-        fresh = self.directory / "next.log"
+        fresh = self.directory / _NEXT
         fresh.unlink(missing_ok=True)
-        segment = Segment(fresh, found.first)
+        segment = Segment(fresh)
         segment.append_all(tail)
         segment.sync()
         segment.seal()
         fresh.rename(copy.path)
         sync_directory(self.directory)
         return copy
-
-    def _begun(self) -> Segment:
-        first = self.appended + 1
-        segment = Segment(_path(self.directory, first, 0), first)
-        sync_directory(self.directory)
-        return segment
-
-    def _begin_next(self) -> None:
-        """Go on in the next segment; all of this one is synced."""
-        full = self._segment
-        full.seal()
-        self._sealed.append(Found(full.first, 0, full.path))
-        self._weigh()
-        self._segment = self._begun()
 
     def _weigh(self) -> None:
         self._sealed_bytes = sum(found.path.stat().st_size for found in self._sealed)
@@ -240,6 +269,37 @@ class Journal:
             f"writing to {self.directory} failed ({error}): this actor ends, and the other copy of its "
             "sessions serves them; see that the disk is writable and has room"
         )
+
+
+class Tail(NamedTuple):
+    """The newest segments, up to the first that was synced as a whole, and what is believed of each."""
+
+    last: int
+    unsettled: list[Found]
+    batches: list[list[Batch]]
+
+
+def read_tail(segments: Sequence[Found], noted_number: int) -> Tail:
+    """Read what need not have been synced. Raises DamagedError if it lacks what was."""
+    if not segments:
+        return Tail(0, [], [])
+    unsettled: list[Found] = []
+    read: list[Batch | None] = []
+    synced = noted_number
+    for segment in reversed(segments):
+        batches = list(read_segment(segment.path))
+        synced = max([synced, *(batch.synced for batch in batches if batch is not None)])
+        unsettled.insert(0, segment)
+        read[:0] = batches
+        if segment.first <= synced + 1:
+            break  # all segments before it were synced
+    first = unsettled[0].first
+    whole = believable(read, first, synced)
+    ends = [segment.first for segment in unsettled[1:]] + [first + len(whole)]
+    parts = []
+    for segment, end in zip(unsettled, ends, strict=True):
+        parts.append(whole[max(segment.first - first, 0) : max(end - first, 0)])
+    return Tail(first + len(whole) - 1, unsettled, parts)
 
 
 def found_segments(directory: Path) -> list[Found]:

@@ -2,7 +2,6 @@
 
     magic      8 bytes, b"GREENLOG"
     format     2 bytes
-    first      8 bytes, the number of its first batch
     mark       8 bytes, random; each batch begins with it
     checksum   4 bytes, CRC-32 of all before it
     batches
@@ -24,29 +23,28 @@ from greenroom_cluster.disk.batches import MARK_BYTES, Batch, DamagedError, enco
 FORMAT_VERSION = 1
 AHEAD_BYTES = 256 << 10
 _MAGIC = b"GREENLOG"
-_HEADER = struct.Struct(">8sHQ8s")
+_HEADER = struct.Struct(">8sH8s")
 _SUM = struct.Struct(">I")
 HEADER_BYTES = _HEADER.size + _SUM.size
 
 
 class Segment:
-    """A new segment, for batches from `first` on. Methods block, and one thread at a time may call them.
+    """A new segment. One thread may append while another syncs; all methods block for the disk but `append`.
 
     A batch is in the file once it is appended, where it survives the end of this process, and on stable
-    storage once `sync` has returned. An OSError of any method is final: whether a batch is there is unknown
-    then, and stays so, because the kernel may call the next sync a success without having written the pages
-    of this one (Rebello et al., ATC 2020).
+    storage once a `sync` that was begun later has returned. An OSError of any method is final: whether a
+    batch is there is unknown then, and stays so, because the kernel may call the next sync a success without
+    having written the pages of this one (Rebello et al., ATC 2020).
     """
 
-    def __init__(self, path: Path, first: int) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.first = first
         self._mark = os.urandom(MARK_BYTES)
         # Nobody else may read it, not even before the mode is set.
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self.used_bytes = self.stored_bytes = 0
         """What batches and header take, and what the file does."""
-        head = _HEADER.pack(_MAGIC, FORMAT_VERSION, first, self._mark)
+        head = _HEADER.pack(_MAGIC, FORMAT_VERSION, self._mark)
         try:
             self._write(head + _SUM.pack(zlib.crc32(head)))
             # Before any batch, so that a bad header is damage once there are batches.
@@ -90,14 +88,14 @@ class Segment:
         self.used_bytes = end
 
 
-def read_segment(path: Path, first: int) -> Iterator[Batch | None]:
+def read_segment(path: Path) -> Iterator[Batch | None]:
     """Yield the batches of a segment, and None for what stands between or behind them and is none.
 
     Raises DamagedError if the file has lost its header, UsageError if a later release wrote it, OSError.
     """
     content = path.read_bytes()
     if len(content) >= HEADER_BYTES:
-        magic, version, begins, mark = _HEADER.unpack_from(content)
+        magic, version, mark = _HEADER.unpack_from(content)
         (checksum,) = _SUM.unpack_from(content, _HEADER.size)
         if magic == _MAGIC and checksum == zlib.crc32(content[: _HEADER.size]):
             if version != FORMAT_VERSION:
@@ -106,8 +104,6 @@ def read_segment(path: Path, first: int) -> Iterator[Batch | None]:
                     "greenroom version that wrote it, or choose an empty directory with --data-dir "
                     "(GREENROOM_DATA_DIR)"
                 )
-            if begins != first:
-                raise DamagedError(f"the file {path.name} begins with batch {begins}")
             yield from found_batches(content, HEADER_BYTES, mark)
             return
     # A crash may leave a file that has no header yet, and then it has nothing else.

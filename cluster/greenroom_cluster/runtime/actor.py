@@ -53,7 +53,6 @@ from greenroom_cluster.shard.inputs import (
     MemoryMeasured,
     PeerMessages,
     Synced,
-    Written,
 )
 from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX
 from greenroom_cluster.shard.step import MARK_DIRECTORY, Mark
@@ -302,10 +301,9 @@ async def _writing(
     if journal is None:
         yield
         return
-    driver = actor.driver
-    reports: Reports[Written | Synced | DiskMeasured] = Reports(actor.poller, driver.step)
+    reports: Reports[Synced | DiskMeasured] = Reports(actor.poller, actor.driver.step)
 
-    def report(event: Written | Synced | DiskMeasured) -> None:
+    def report(event: Synced | DiskMeasured) -> None:
         if isinstance(event, Synced) and mark is not None:
             # Here, in the thread, so that it is right even if the process is about to end.
             mark[MARK_DIRECTORY] = event.mark
@@ -313,8 +311,7 @@ async def _writing(
 
     interval = options.sync_interval if options.durability == "interval" else None
     writer = DiskWriter(journal, report, interval_seconds=interval)
-    driver.write_with(writer.write)
-    driver.directory = journal.directory
+    actor.driver.keep_with(writer, journal.directory)
     try:
         yield
     finally:

@@ -82,7 +82,7 @@ def _open(settings: DiskSettings, goes_on: Callable[[], None]) -> OpenedDisk:
     except BaseException:
         directory.close()
         raise
-    journal = Journal(directory, syncs=settings.durability == "fsync")
+    journal = Journal(directory)
     try:
         replay, records = _replayed(journal, settings.slot, goes_on)
     except BaseException:

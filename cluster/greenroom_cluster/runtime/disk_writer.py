@@ -1,8 +1,9 @@
-"""The thread that owns an actor's journal: it writes what the core persists, and says what is stable.
+"""Writes what an actor's core persists to its journal, and says what is stable.
 
-The event loop never waits for the disk. All that is queued when the thread comes round is one batch. A write
-or a sync that fails ends the process at once: what is on the disk is unknown then, and nothing is tried
-again.
+The loop writes: what a step persists is a batch, and is in the file before anything else of that step is
+done. That costs less than to hand it to a thread, and waits for no sync. A thread syncs, and does all else
+that waits for the disk; what was written while it did is synced next. A write or a sync that fails ends the
+process at once: what is on the disk is unknown then, and nothing is tried again.
 """
 
 import os
@@ -13,16 +14,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
+from typing import Literal
 
 import structlog
 import trio
 
-from greenroom_cluster.disk.entries import Chunk, Entry
 from greenroom_cluster.disk.journal import DiskFailedError, Journal
 from greenroom_cluster.links.outbox import DiskEffect
 from greenroom_cluster.shard.disk_log import DiskStalledError
 from greenroom_cluster.shard.effects import Persist
-from greenroom_cluster.shard.inputs import DiskMeasured, Synced, Written
+from greenroom_cluster.shard.inputs import DiskMeasured, Synced
 from greenroom_cluster.shard.settings import DISK_FREE_BYTES_MIN
 
 EXIT_DISK_FAILED = 73
@@ -30,8 +31,6 @@ EXIT_DISK_FAILED = 73
 _LOOK_SECONDS = 5.0
 _WARN_SECONDS = 60.0
 _SLOW_SECONDS = 1.0
-_CHUNK_BYTES_MAX = 1 << 20
-"""Of snapshots a batch has no more than that and one part, so that the records behind them need not wait."""
 
 _log = structlog.get_logger(__name__)
 
@@ -39,15 +38,15 @@ _log = structlog.get_logger(__name__)
 class DiskWriter:
     """Writes to a journal, which is the writer's from now on.
 
-    `tell` is called in the thread, and must not block. `interval_seconds` None: every batch is synced before
-    anything is told of it; else a batch is told as `Written` at once, and synced after half of that time, so
-    that it is over in time, or at once if a part of it asks for that. `leave(status)` ends the process.
+    `tell` is called in the thread, and must not block. `interval_seconds` None: what was written counts once
+    it is synced, which is at once. Else it counts once it is written, and is synced after half of that time,
+    so that it is over in time, or at once if a part of it asks for that. `leave(status)` ends the process.
     """
 
     def __init__(
         self,
         journal: Journal,
-        tell: Callable[[Written | Synced | DiskMeasured], None],
+        tell: Callable[[Synced | DiskMeasured], None],
         *,
         interval_seconds: float | None = None,
         leave: Callable[[int], None] = os._exit,
@@ -56,10 +55,13 @@ class DiskWriter:
         self._tell = tell
         self._interval_seconds = interval_seconds
         self._leave = leave
-        self._queue: SimpleQueue[Sequence[DiskEffect] | None] = SimpleQueue()
-        self._next: list[DiskEffect] = []
-        self._ends = False
-        self._position = 0
+        # Set in the loop.
+        self._position = self._told = self._drop_before = 0
+        self._at_once = False
+        # A word in the queue has the thread look; `asked`: there is one.
+        self._asked = False
+        self._queue: SimpleQueue[Literal["look", "end"]] = SimpleQueue()
+        self._synced = self._dropped = 0
         self._due = 0.0
         self._short = False
         self._looked = -_LOOK_SECONDS
@@ -67,104 +69,100 @@ class DiskWriter:
         self._thread = Thread(target=self._run, name="disk", daemon=True)
         self._thread.start()
 
-    def write(self, effects: Sequence[DiskEffect]) -> None:
-        """Have these done, in their order; never blocks."""
-        self._queue.put(effects)
-
     async def close(self) -> None:
-        """Return once all that was to be written is on stable storage, and the journal is closed."""
-        self._queue.put(None)
+        """Return once all that was written is on stable storage, and the journal is closed."""
+        self._queue.put("end")
         await trio.to_thread.run_sync(self._thread.join)
+
+    # --- in the loop ---------------------------------------------------------------------------------------
+
+    def write(self, effects: Sequence[DiskEffect]) -> None:
+        """Do these in their order. Raises DiskFailedError, and then the process must end."""
+        journal = self._journal
+        for effect in effects:
+            if isinstance(effect, Persist):
+                journal.append(effect.entries)
+                self._position = effect.position
+                if self._interval_seconds is None:
+                    self._ask()
+                elif effect.at_once:
+                    self._at_once = True
+                    self._ask()
+                elif self._synced >= effect.position - 1:
+                    self._ask()  # it is the first that waits for a sync
+            else:
+                self._drop_before = effect.mark
+                self._ask()
+
+    def written(self) -> int:
+        """Return up to which position all counts now, because it is written; 0 if that was told before."""
+        if self._interval_seconds is None or self._position == self._told:
+            return 0
+        self._told = self._position
+        return self._told
+
+    def _ask(self) -> None:
+        if not self._asked:
+            self._asked = True
+            self._queue.put("look")
 
     # --- in the thread -------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
-            while not self._ends or self._next:
-                self._work(self._taken())
-            self._sync()
+            while self._awaited():
+                self._work()
+            self._at_once = True
+            self._work()
             self._journal.close()
         except BaseException as error:  # noqa: BLE001  whatever it is, the disk cannot be relied on
             end_for_disk(self._journal.directory, error, self._leave)
 
-    def _work(self, effects: list[DiskEffect]) -> None:
-        entries: list[Entry] = []
-        persists = at_once = False
-        dropped = 0
-        for effect in effects:
-            if isinstance(effect, Persist):
-                entries += effect.entries
-                self._position = effect.position
-                persists = True
-                at_once = at_once or effect.at_once
-            else:
-                dropped = effect.mark
-        if persists:
-            self._append(tuple(entries), at_once=at_once)
-        elif self._is_due():
-            self._sync()
-        if dropped:
-            self._journal.drop_before(dropped)
+    def _awaited(self) -> bool:
+        """Wait until there is something to do; return whether to go on after it."""
+        try:
+            asked = self._queue.get(timeout=self._patience())
+        except Empty:
+            return True
+        # First, so that what is asked for from now on is seen.
+        self._asked = False
+        return asked == "look"
+
+    def _work(self) -> None:
+        interval_seconds = self._interval_seconds
+        if self._synced < self._position:
+            if interval_seconds is None or self._at_once or self._is_due():
+                self._sync()
+            elif not self._due:
+                self._due = time.monotonic() + interval_seconds / 2
+        if self._dropped < (drop_before := self._drop_before):
+            self._dropped = drop_before
+            self._journal.drop_before(drop_before)
         self._look_at_space()
 
-    def _append(self, entries: tuple[Entry, ...], *, at_once: bool) -> None:
-        began = time.monotonic()
-        journal = self._journal
-        behind = journal.synced < journal.appended
-        journal.append(entries)
-        if self._interval_seconds is None:
-            self._warn_if_slow(began)
-            self._tell(Synced(self._position, journal.synced, journal.stored_bytes))
-            return
-        self._tell(Written(self._position))
-        if not behind:
-            self._due = began + self._interval_seconds / 2
-        if at_once or self._is_due() or journal.synced == journal.appended:
-            self._sync()
-
     def _sync(self) -> None:
-        """In mode "interval", sync what was written, and tell it."""
-        if self._interval_seconds is None or not self._position:
-            return
+        """Sync what was written, and tell it."""
         began = time.monotonic()
+        self._at_once = False
+        # What is written meanwhile need not be covered.
+        position = self._position
         self._journal.sync()
+        self._synced = position
+        self._tell(Synced(position, self._journal.synced, self._journal.stored_bytes))
         self._due = 0.0
+        if self._interval_seconds is not None and position < self._position:
+            self._due = began + self._interval_seconds / 2
         self._warn_if_slow(began)
-        self._tell(Synced(self._position, self._journal.synced, self._journal.stored_bytes))
 
     def _is_due(self) -> bool:
         return bool(self._due) and time.monotonic() >= self._due
 
-    def _taken(self) -> list[DiskEffect]:
-        """Return what goes into the next batch; nothing if a sync is due before there is any."""
-        if not self._next:
-            timeout = self._patience()
-            try:
-                self._receive(self._queue.get(timeout=timeout))
-            except Empty:
-                return []
-        while True:
-            try:
-                self._receive(self._queue.get_nowait())
-            except Empty:
-                break
-        count = _batch(self._next)
-        taken, self._next = self._next[:count], self._next[count:]
-        return taken
-
     def _patience(self) -> float | None:
         """Return for how long nothing may be there to do."""
-        now = time.monotonic()
         dues = [self._due] if self._due else []
         if self._short:
             dues.append(self._looked + _LOOK_SECONDS)  # while writes are refused, nothing else has it look
-        return max(0.0, min(dues) - now) if dues else None
-
-    def _receive(self, effects: Sequence[DiskEffect] | None) -> None:
-        if effects is None:
-            self._ends = True
-        else:
-            self._next += effects
+        return max(0.0, min(dues) - time.monotonic()) if dues else None
 
     # --- what an operator should know ----------------------------------------------------------------------
 
@@ -227,17 +225,6 @@ class _OnceAMinute:
         if due:
             self._last = now
         return due
-
-
-def _batch(effects: Sequence[DiskEffect]) -> int:
-    """Return how many of these go into one batch."""
-    chunk_bytes = 0
-    for count, effect in enumerate(effects, 1):
-        if isinstance(effect, Persist):
-            chunk_bytes += sum(len(entry.body) for entry in effect.entries if isinstance(entry, Chunk))
-            if chunk_bytes > _CHUNK_BYTES_MAX:
-                return count
-    return len(effects)
 
 
 _FULL_HINT = "make room: until then writes are refused; once the disk is full, this actor ends"

@@ -20,8 +20,9 @@ import trio
 
 from greenroom.errors import InvariantError
 from greenroom_cluster.coordination.messages import Proposal
+from greenroom_cluster.disk.journal import DiskFailedError
 from greenroom_cluster.links.core_runner import Core, CoreRunner
-from greenroom_cluster.links.outbox import CloseLink, LinkChange, OpenLink
+from greenroom_cluster.links.outbox import CloseLink, DiskEffect, LinkChange, OpenLink
 from greenroom_cluster.runtime.clocks import now_ns, wall_us
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.disk_writer import end_for_disk
@@ -35,7 +36,7 @@ from greenroom_cluster.shard.effects import (
     Transition,
     Warned,
 )
-from greenroom_cluster.shard.inputs import ClientRequests, HostInput, PeerMessages, Tick
+from greenroom_cluster.shard.inputs import ClientRequests, HostInput, PeerMessages, Tick, Written
 from greenroom_cluster.suspect_records import EXIT_CORE_FAILED
 
 # The sleep until a deadline is cut into pieces: while the machine is suspended, the event loop's clock stands
@@ -55,11 +56,20 @@ class Links(Protocol):
         """End it."""
 
 
+class Writer(Protocol):
+    """Writes what the core persists; see `DiskWriter`."""
+
+    def write(self, effects: list[DiskEffect]) -> None:
+        """Do these. Raises DiskFailedError."""
+
+    def written(self) -> int:
+        """Return up to which position all counts now, because it is written; 0 if that was told before."""
+
+
 class Driver(CoreRunner[FramedConnection]):
     """Steps one core in this process. `connect_with` must be called before the first step.
 
-    `leave(status)` ends the process at once; should it return, nothing is stepped afterwards. `directory` is
-    where the core persists, if it does.
+    `leave(status)` ends the process at once; should it return, nothing is stepped afterwards.
     """
 
     def __init__(self, core: Core, leave: Callable[[int], None] = os._exit) -> None:
@@ -68,7 +78,8 @@ class Driver(CoreRunner[FramedConnection]):
         self._links: Links | None = None
         self._make_proposals: Callable[[list[Proposal]], None] | None = None
         self.roles = RoleReport()
-        self.directory = Path()
+        self._writer: Writer | None = None
+        self._directory = Path()
         self._armed_ns = -math.inf
         self._wake = trio.Event()
 
@@ -76,6 +87,27 @@ class Driver(CoreRunner[FramedConnection]):
         """Set where effects for peers and for the coordinator go."""
         self._links = links
         self._make_proposals = propose
+
+    def keep_with(self, writer: Writer, directory: Path) -> None:
+        """Write what the core persists, which is below this directory."""
+        self._writer = writer
+        self._directory = directory
+        self.write_with(writer.write)
+
+    def step(self, event: HostInput) -> None:
+        """Take in what has just been received, and then that what came of it is written."""
+        super().step(event)
+        if self._writer is not None:
+            while position := self._writer.written():
+                super().step(Written(position))
+
+    def _perform(self, effects: list[HostEffect]) -> None:
+        """Perform effects; none that follows a failed write."""
+        try:
+            super()._perform(effects)
+        except DiskFailedError as error:
+            self._failed = True
+            end_for_disk(self._directory, error, self._leave)
 
     async def tick_forever(self) -> NoReturn:
         """Give the core a Tick at each of its deadlines."""
@@ -97,7 +129,7 @@ class Driver(CoreRunner[FramedConnection]):
         """End the process. Log only the text of the core's own errors: others may quote user data."""
         if isinstance(error, DiskStalledError):
             # No record is to blame, nor is the core.
-            end_for_disk(self.directory, error, self._leave)
+            end_for_disk(self._directory, error, self._leave)
             return
         try:
             _log.critical(

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster.cli.commands import app
-from greenroom_cluster.disk import inspecting
+from greenroom_cluster.disk import journal as journal_module
 from greenroom_cluster.disk.directory import Directory
 from greenroom_cluster.disk.entries import Based, Chunk, Committed, Configured, Logged, Proposed
 from greenroom_cluster.disk.inspecting import directories_below, inspect_directory
@@ -27,6 +27,7 @@ def filled(directory: Path, *, close: bool = True) -> Journal:
     journal.append((Logged(3, (record(1), record(2))), Committed(3, 1)))
     journal.append((Proposed(3, 2, b"p" * 12, "remove", ONE, ()),))
     journal.append((Chunk(5, 7, 0, b"c" * 900), Based(5, 7, 0, ((1, 7),))))
+    journal.sync()
     if close:
         journal.close()
     return journal
@@ -146,7 +147,7 @@ def test_what_cannot_be_read_is_told_in_a_line(tmp_path: Path, monkeypatch: pyte
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(inspecting, "read_segment", fail)
+    monkeypatch.setattr(journal_module, "read_segment", fail)
     refused = CliRunner().invoke(app, ["inspect", str(tmp_path / "d")])
     assert isinstance(refused.exception, GreenroomError)
     assert "Input/output error" in str(refused.exception)

@@ -3,6 +3,9 @@
 import os
 import shutil
 import stat
+import threading
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +29,19 @@ def opened(directory: Path, **options: Any) -> Journal:
     return Journal(Directory(directory), **options)
 
 
-def filled(directory: Path, count: int, *, begin: int = 1, **options: Any) -> Journal:
+def write(journal: Journal, number: int) -> None:
+    journal.append((entry(number),))
+    journal.sync()
+
+
+def filled(directory: Path, count: int, *, begin: int = 1, synced: bool = True, **options: Any) -> Journal:
     """Return a journal to which entries from `begin` on were appended."""
     journal = opened(directory, **options)
     mark = journal.synced
     for number in range(begin, begin + count):
         assert journal.append((entry(number),)) == mark + 1 + number - begin
+        if synced:
+            journal.sync()
     return journal
 
 
@@ -184,9 +194,9 @@ class Ends:
         self._folder = folder
         journal = filled(folder / "ends", 6)
         begin = journal._segment.used_bytes
-        journal.append((entry(7),))
+        write(journal, 7)
         note = (folder / "ends/synced").read_bytes()
-        journal.append((entry(8),))
+        write(journal, 8)
         self.last_batches = range(begin, journal._segment.used_bytes)
         self._source = killed(journal, folder / "source")
         (self._source / "synced").write_bytes(note)
@@ -283,7 +293,7 @@ def test_a_lost_header_is_damage_even_without_a_note(tmp_path: Path) -> None:
 def test_a_segment_that_a_crash_left_without_batches_is_none(tmp_path: Path, left: int) -> None:
     filled(tmp_path / "d", 3).close()
     begun = tmp_path / "d/log-0000000000000004-000000.log"
-    Segment(begun, 4).abandon()
+    Segment(begun).abandon()
     begun.write_bytes(begun.read_bytes()[:left])
     assert held(tmp_path / "d") == [entry(number) for number in range(1, 4)]
 
@@ -292,7 +302,7 @@ def test_a_segment_in_the_place_of_another_is_damage(tmp_path: Path) -> None:
     filled(tmp_path / "d", 50, segment_bytes=300).close()
     second, third, *_ = sorted((tmp_path / "d").glob("log-*.log"))[1:]
     third.rename(second)
-    with pytest.raises(DamagedError, match="begins with batch"):
+    with pytest.raises(DamagedError, match="is missing or damaged"):
         held(tmp_path / "d")
 
 
@@ -330,9 +340,10 @@ def test_after_a_failed_write_nothing_is_tried_again(
 
         patched.setattr(Segment, what, fail)
         with pytest.raises(DiskFailedError, match="disk is writable and has room"):
-            journal.append((Left(1),))
-    with pytest.raises(DiskFailedError):
-        journal.append((Left(1),))
+            write(journal, 4)
+    for again in (partial(journal.append, (Left(1),)), journal.sync, partial(journal.drop_before, 1)):
+        with pytest.raises(DiskFailedError):
+            again()
     journal.close()
     assert held(tmp_path / "d")[:3] == [entry(number) for number in range(1, 4)]
 
@@ -346,7 +357,7 @@ def test_a_segment_that_cannot_be_sealed_ends_it(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Segment, "seal", fail)
     for _ in range(100):
         try:
-            journal.append((entry(1),))
+            write(journal, 1)
         except DiskFailedError:
             break
     else:
@@ -374,7 +385,7 @@ def test_opening_does_not_raise_the_mark(tmp_path: Path) -> None:
 
 
 def test_what_was_not_synced_survives_a_kill(tmp_path: Path) -> None:
-    journal = filled(tmp_path / "d", 20, syncs=False)
+    journal = filled(tmp_path / "d", 20, synced=False)
     assert (journal.appended, journal.synced) == (20, 0)
     assert held(killed(journal, tmp_path / "k")) == [entry(number) for number in range(1, 21)]
     journal.sync()
@@ -384,7 +395,7 @@ def test_what_was_not_synced_survives_a_kill(tmp_path: Path) -> None:
 
 def test_what_was_not_synced_may_be_cut_off(tmp_path: Path) -> None:
     """What was synced must be there."""
-    journal = filled(tmp_path / "d", 4, syncs=False)
+    journal = filled(tmp_path / "d", 4, synced=False)
     journal.sync()
     ends = [journal._segment.used_bytes - 1]
     for number in range(5, 9):
@@ -407,13 +418,78 @@ def test_what_was_not_synced_may_be_cut_off(tmp_path: Path) -> None:
     assert seen == {-1, 4, 5, 6, 7, 8}
 
 
-def test_what_is_not_synced_goes_before_the_next_segment(tmp_path: Path) -> None:
-    journal = filled(tmp_path / "d", 40, syncs=False, segment_bytes=500)
-    assert journal.synced > 20, "a segment that is followed by another must be whole"
+class Unsynced:
+    """A directory whose last synced batch is 14; what follows, to 40, was written to three segments."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        journal = opened(folder / "d", segment_bytes=450)
+        for number in range(1, 41):
+            journal.append((entry(number),))
+            if number <= 14:
+                journal.sync()
+            elif journal._next is None:
+                # A sync has seen to the next segment, and has not told yet how far it came.
+                journal._next = Segment(folder / "d/next.log")
+        assert journal.synced == 14
+        self.source = killed(journal, folder / "k")
+        journal.close()
+        self.logs = sorted(each.name for each in self.source.glob("log-*.log"))
+
+    def with_log(self, name: str, content: bytes) -> Path:
+        target = self._folder / "work"
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(self.source, target)
+        (target / name).write_bytes(content)
+        return target
+
+
+def test_nothing_waits_for_a_sync_when_a_segment_is_full(tmp_path: Path) -> None:
+    """So after a power cut several segments may be torn, and what follows a tear is void."""
+    unsynced = Unsynced(tmp_path)
+    entries = [entry(number) for number in range(1, 41)]
+    assert len(unsynced.logs) == 4
+    whole = unsynced.with_log("synced", (unsynced.source / "synced").read_bytes())
+    assert held(whole) == held(whole) == entries
+    seen = set()
+    for name in unsynced.logs:
+        content = (unsynced.source / name).read_bytes().rstrip(b"\0")
+        for size in range(0, len(content), 11):
+            directory = unsynced.with_log(name, content[:size])
+            try:
+                found = held(directory)
+            except DamagedError:
+                seen.add(-1)
+                continue
+            seen.add(len(found))
+            assert found == entries[: len(found)]
+            filled(directory, 2, begin=len(found) + 1).close()
+            assert held(directory) == [entry(each) for each in range(1, len(found) + 3)]
+    assert seen == {-1, *range(14, 40)}, "what was synced must be there"
+
+
+def test_one_thread_may_append_while_another_syncs(tmp_path: Path) -> None:
+    journal = opened(tmp_path / "d", segment_bytes=2000)
+    ended = threading.Event()
+
+    def sync() -> None:
+        while not ended.is_set():
+            journal.sync()
+
+    thread = threading.Thread(target=sync)
+    thread.start()
+    number = 0
+    deadline = time.monotonic() + 20
+    while len(journal._sealed) < 5:
+        assert time.monotonic() < deadline
+        number += 1
+        journal.append((entry(number),))
+    ended.set()
+    thread.join()
     copy = killed(journal, tmp_path / "k")
     journal.close()
     for directory in (tmp_path / "d", copy):
-        assert held(directory) == [entry(number) for number in range(1, 41)]
+        assert held(directory) == [entry(each) for each in range(1, number + 1)]
 
 
 def test_what_is_stored_counts_all_segments(tmp_path: Path) -> None:

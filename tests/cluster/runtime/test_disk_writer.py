@@ -1,4 +1,4 @@
-"""The thread that writes what the core persists, on a real directory."""
+"""What the core persists is written, and synced by a thread, on a real directory."""
 
 import os
 import threading
@@ -14,11 +14,12 @@ import trio.testing
 from structlog.testing import capture_logs
 
 from greenroom_cluster.disk.directory import Directory
-from greenroom_cluster.disk.entries import Chunk, Committed, Entry
+from greenroom_cluster.disk.entries import Committed, EntryRead
 from greenroom_cluster.disk.journal import DiskFailedError, Journal
+from greenroom_cluster.disk.segment import Segment
 from greenroom_cluster.runtime.disk_writer import EXIT_DISK_FAILED, DiskWriter
 from greenroom_cluster.shard.effects import DropBefore, Persist
-from greenroom_cluster.shard.inputs import DiskMeasured, Synced, Written
+from greenroom_cluster.shard.inputs import DiskMeasured, Synced
 
 SECONDS = 20.0
 
@@ -27,12 +28,12 @@ class Told:
     """What a writer tells, and with which status it leaves."""
 
     def __init__(self) -> None:
-        self.events: list[Written | Synced] = []
+        self.events: list[Synced] = []
         self.free_bytes: list[int] = []
         self.status: int | None = None
         self._changed = threading.Condition()
 
-    def tell(self, event: Written | Synced | DiskMeasured) -> None:
+    def tell(self, event: Synced | DiskMeasured) -> None:
         with self._changed:
             if isinstance(event, DiskMeasured):
                 self.free_bytes.append(event.free_bytes)
@@ -58,14 +59,10 @@ class Told:
 
     @property
     def synced(self) -> list[Synced]:
-        return [event for event in self.events if isinstance(event, Synced)]
-
-    @property
-    def written(self) -> list[int]:
-        return [event.position for event in self.events if isinstance(event, Written)]
+        return list(self.events)
 
 
-def _matches(event: Written | Synced, what: Any) -> bool:
+def _matches(event: Synced, what: Any) -> bool:
     return isinstance(what, tuple) and isinstance(event, what[0]) and event.position >= what[1]
 
 
@@ -73,7 +70,7 @@ def persist(position: int, *, at_once: bool = True) -> Persist:
     return Persist(position, (Committed(1, position),), at_once)
 
 
-def held(directory: Path) -> list[Entry]:
+def held(directory: Path) -> list[EntryRead]:
     journal = Journal(Directory(directory))
     try:
         return list(journal.entries())
@@ -82,21 +79,21 @@ def held(directory: Path) -> list[Entry]:
 
 
 class Gate:
-    """Holds up every write of the journal while it is closed."""
+    """Holds up every sync of the journal while it is closed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._open = threading.Event()
         self.waiting = threading.Event()
-        self.batches: list[int] = []
-        original = Journal.append
+        self.syncs = 0
+        original = Segment.sync
 
-        def append(journal: Journal, entries: tuple[Entry, ...]) -> int:
-            self.batches.append(len(entries))
+        def sync(segment: Segment) -> None:
+            self.syncs += 1
             self.waiting.set()
             assert self._open.wait(SECONDS)
-            return original(journal, entries)
+            original(segment)
 
-        monkeypatch.setattr(Journal, "append", append)
+        monkeypatch.setattr(Segment, "sync", sync)
 
     def open(self) -> None:
         self._open.set()
@@ -118,7 +115,7 @@ def end(writer: DiskWriter) -> None:
     trio.run(writer.close)
 
 
-def test_all_that_is_queued_is_one_batch(
+def test_what_is_written_during_a_sync_is_synced_next(
     journal: Journal, told: Told, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     gate = Gate(monkeypatch)
@@ -127,17 +124,19 @@ def test_all_that_is_queued_is_one_batch(
     assert gate.waiting.wait(SECONDS)
     for position in range(2, 9):
         writer.write([persist(position)])
+    assert journal.appended == 8, "writing waits for no sync"
+    assert writer.written() == 0, "and counts for nothing"
     assert not told.events, "nothing is told before it is on the disk"
     gate.open()
     told.wait_synced(8)
-    assert gate.batches == [1, 7]
-    assert [(event.position, event.mark) for event in told.synced] == [(1, 1), (8, 2)]
+    assert gate.syncs == 2
+    assert [(event.position, event.mark) for event in told.synced] == [(1, 1), (8, 8)]
     assert told.synced[-1].stored_bytes > 0
     end(writer)
     assert held(tmp_path / "d") == [Committed(1, position) for position in range(1, 9)]
 
 
-def test_what_is_queued_at_the_end_is_written(
+def test_what_is_written_at_the_end_is_synced(
     journal: Journal, told: Told, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     gate = Gate(monkeypatch)
@@ -156,49 +155,29 @@ def test_what_is_queued_at_the_end_is_written(
     assert held(tmp_path / "d") == [Committed(1, position) for position in range(1, 6)]
 
 
-def test_parts_of_a_snapshot_do_not_make_one_large_batch(
-    journal: Journal, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gate = Gate(monkeypatch)
-    writer = DiskWriter(journal, told.tell)
-    writer.write([persist(1)])
-    assert gate.waiting.wait(SECONDS)
-    for position in range(2, 8):
-        writer.write([Persist(position, (Chunk(1, 1, position - 2, bytes(600_000)),))])
-    gate.open()
-    told.wait_synced(7)
-    assert gate.batches == [1, 2, 2, 2]
-    end(writer)
-
-
-def test_in_interval_mode_it_is_told_first_and_synced_later(tmp_path: Path, told: Told) -> None:
-    journal = Journal(Directory(tmp_path / "d"), syncs=False)
+def test_in_interval_mode_it_counts_first_and_is_synced_later(journal: Journal, told: Told) -> None:
     writer = DiskWriter(journal, told.tell, interval_seconds=0.2)
     began = time.monotonic()
     writer.write([persist(1, at_once=False)])
-    told.wait((Written, 1))
+    assert (writer.written(), writer.written()) == (1, 0), "once"
     told.wait_synced(1)
     assert time.monotonic() - began >= 0.1, "after half of the interval, so that it is over in time"
-    assert told.events == [Written(1), *told.synced]
     end(writer)
 
 
-def test_in_interval_mode_an_end_is_synced_at_once(tmp_path: Path, told: Told) -> None:
-    journal = Journal(Directory(tmp_path / "d"), syncs=False)
+def test_in_interval_mode_an_end_is_synced_at_once(journal: Journal, told: Told) -> None:
     writer = DiskWriter(journal, told.tell, interval_seconds=3600)
     writer.write([persist(1, at_once=False)])
-    told.wait((Written, 1))
     assert journal.synced == 0
     writer.write([persist(2, at_once=True)])
     assert told.wait_synced(2).mark == 2
     writer.write([persist(3, at_once=False)])
+    assert writer.written() == 3
     end(writer)
-    assert told.written == [1, 2, 3]
     assert told.synced[-1].position == 3, "an orderly end syncs what is left"
 
 
-def test_in_interval_mode_a_steady_stream_is_synced_too(tmp_path: Path, told: Told) -> None:
-    journal = Journal(Directory(tmp_path / "d"), syncs=False)
+def test_in_interval_mode_a_steady_stream_is_synced_too(journal: Journal, told: Told) -> None:
     writer = DiskWriter(journal, told.tell, interval_seconds=0.05)
     position = 0
     deadline = time.monotonic() + SECONDS
@@ -206,7 +185,6 @@ def test_in_interval_mode_a_steady_stream_is_synced_too(tmp_path: Path, told: To
         assert time.monotonic() < deadline
         position += 1
         writer.write([persist(position, at_once=False)])
-        told.wait((Written, position))
     assert told.synced[0].position < position
     end(writer)
 
@@ -227,16 +205,15 @@ def test_old_segments_are_dropped(tmp_path: Path, told: Told) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "reason"),
-    [(DiskFailedError("writing to d failed"), "writing to d failed"), (KeyError(), "KeyError")],
+    ("error", "reason"), [(OSError(5, "I/O error"), "I/O error"), (KeyError(), "KeyError")]
 )
-def test_a_failure_ends_the_process(
+def test_a_failed_sync_ends_the_process(
     journal: Journal, told: Told, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(Journal, "append", fail)
+    monkeypatch.setattr(Segment, "sync", fail)
     with capture_logs() as logs:
         writer = DiskWriter(journal, told.tell, leave=told.leave)
         writer.write([persist(1)])
@@ -245,7 +222,21 @@ def test_a_failure_ends_the_process(
     [line] = (line for line in logs if line["event"] == "disk_failed")
     assert line["log_level"] == "critical"
     assert line["directory"] == str(journal.directory)
-    assert line["reason"] == reason
+    assert reason in line["reason"]
+    end(writer)
+
+
+def test_a_failed_write_is_told_at_once(
+    journal: Journal, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    writer = DiskWriter(journal, told.tell, interval_seconds=3600, leave=told.leave)
+    monkeypatch.setattr(Segment, "append", fail)
+    with pytest.raises(DiskFailedError, match="No space left"):
+        writer.write([persist(1, at_once=False)])
+    assert writer.written() == 0
     end(writer)
 
 

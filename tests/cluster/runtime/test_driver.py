@@ -14,6 +14,8 @@ from greenroom import wire
 from greenroom.deadlines import NEVER_NS
 from greenroom.errors import InvariantError
 from greenroom.framing import messages_decoder
+from greenroom_cluster.disk.journal import DiskFailedError
+from greenroom_cluster.links.outbox import DiskEffect
 from greenroom_cluster.runtime.actor import Actor, ActorSettings
 from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.connection import FramedConnection
@@ -28,6 +30,7 @@ from greenroom_cluster.shard.effects import (
     Disconnect,
     Ignored,
     MemoryFull,
+    Persist,
     ReplyToClient,
     ReplyToPeer,
     Send,
@@ -39,6 +42,7 @@ from greenroom_cluster.shard.inputs import (
     LinkUp,
     PeerMessages,
     Tick,
+    Written,
 )
 from greenroom_cluster.shard.messages import (
     Beacon,
@@ -55,6 +59,25 @@ from tests.cluster.runtime.loopback import CLIENT, CLUSTER, client_decoder, get,
 pytestmark = pytest.mark.trio
 
 peer_decoder: Any = messages_decoder(PeerReply)
+
+
+class ScriptedWriter:
+    """Has what it is given written at once, or fails."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.positions: list[int] = []
+        self._failure = failure
+        self._told = 0
+
+    def write(self, effects: list[DiskEffect]) -> None:
+        if self._failure is not None:
+            raise self._failure
+        self.positions += [effect.position for effect in effects if isinstance(effect, Persist)]
+
+    def written(self) -> int:
+        position = self.positions[-1] if len(self.positions) > self._told else 0
+        self._told = len(self.positions)
+        return position
 
 
 class ScriptedCore:
@@ -271,7 +294,7 @@ async def test_a_disk_that_stalls_ends_the_process_and_blames_no_record() -> Non
     statuses: list[int] = []
     async with acting(leave=statuses.append) as (actor, core, nursery):
         client = await connect(actor, nursery)
-        actor.driver.directory = Path("/the/disk")
+        actor.driver.keep_with(ScriptedWriter(), Path("/the/disk"))
 
         def fail(event: Any) -> list[Any]:
             raise DiskStalledError("shard 3: it stalls")
@@ -284,6 +307,46 @@ async def test_a_disk_that_stalls_ends_the_process_and_blames_no_record() -> Non
     assert (told["event"], told["directory"]) == ("disk_failed", "/the/disk")
     assert told["reason"] == "shard 3: it stalls"
     assert not has_crashed(EXIT_DISK_FAILED)
+
+
+async def test_what_is_written_counts_once_all_of_its_step_is_done() -> None:
+    async with acting() as (actor, core, nursery):
+        client = await connect(actor, nursery)
+        writer = ScriptedWriter()
+        actor.driver.keep_with(writer, Path())
+        said = []
+
+        def keep(event: Any) -> list[Any]:
+            said.append(len(writer.positions))
+            return [Persist(1, ())] if isinstance(event, ClientRequests) else []
+
+        core.then = keep
+        core.inputs.clear()
+        client.send([get(1)])
+        assert await client.receive() == [wire.Missing(1)]
+        assert [type(event) for event in core.inputs] == [ClientRequests, Written]
+        assert core.inputs[1] == Written(1)
+        assert said == [0, 1]
+
+
+async def test_nothing_is_said_after_a_write_that_failed() -> None:
+    statuses: list[int] = []
+    async with acting(leave=statuses.append) as (actor, core, nursery):
+        client = await connect(actor, nursery)
+        writer = ScriptedWriter(DiskFailedError("writing failed"))
+        actor.driver.keep_with(writer, Path("/the/disk"))
+        core.then = lambda event: [Persist(1, ())] if isinstance(event, ClientRequests) else []
+        with capture_logs() as logs:
+            client.send([get(1)])
+            await until(lambda: statuses == [EXIT_DISK_FAILED])
+        steps = len(core.inputs)
+        client.send([get(2)])
+        client.end_sending()
+        with pytest.raises(ConnectionEndedError):
+            await client.receive()
+        assert len(core.inputs) == steps
+    [told] = (line for line in logs if line["log_level"] == "critical")
+    assert (told["event"], told["reason"]) == ("disk_failed", "writing failed")
 
 
 async def test_core_that_cannot_tell_its_deadline_ends_the_process() -> None:
