@@ -20,8 +20,25 @@ from greenroom_cluster.shard.messages import SnapshotChunk
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.state.ladder import Rung, common_end
+from greenroom_cluster.shard.state.records import ClientState, EncodedSession, KeptReply
 
-_decode = msgspec.msgpack.Decoder(SnapshotChunk).decode
+
+class _Chunk(wire.Frame, frozen=True, tag=SnapshotChunk.__struct_config__.tag):
+    """The beginning of a `SnapshotChunk`, its sessions encoded as a table keeps them."""
+
+    shard: int
+    epoch: int
+    join: int
+    sequence: int
+    time_us: wire.TimeUs
+    number: int
+    last: bool
+    sessions: tuple[EncodedSession, ...]
+    clients: tuple[ClientState, ...]
+    replies: tuple[KeptReply, ...]
+
+
+_decode = msgspec.msgpack.Decoder(_Chunk).decode
 
 
 class Found:
@@ -175,7 +192,7 @@ def restored(copy: DiskCopy, resources: Resources) -> Replica:
     table, whole = replica.table, not copy.chunks
     for body in copy.chunks:
         chunk = _decode(body)
-        table.install(chunk.sessions, chunk.time_us)
+        table.restore(chunk.sessions, chunk.time_us)
         table.clients.install(chunk.clients, chunk.replies)
         whole = chunk.last
     if not whole:

@@ -17,6 +17,16 @@ MONTH_US = 30 * 86_400 * SECOND_US
 SOME_TIME = st.one_of(st.integers(0, 60 * SECOND_US), st.integers(0, 10 * MONTH_US))
 
 
+@given(st.lists(SOME_TIME, max_size=40), st.integers(0, MONTH_US))
+def test_many_are_entered_as_one_by_one(ends: list[int], time_us: int) -> None:
+    single, bulk = ExpiryIndex(), ExpiryIndex()
+    digests = [bytes([number]) * 32 for number in range(len(ends))]
+    for digest, expires_us in zip(digests, ends, strict=True):
+        single.enter(digest, expires_us, time_us)
+    bulk.enter_all(digests, ends, time_us)
+    assert (bulk.entries, bulk._buckets) == (single.entries, single._buckets)
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 20), SOME_TIME), max_size=30),
     st.lists(SOME_TIME, max_size=6),

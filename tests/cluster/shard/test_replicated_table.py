@@ -8,8 +8,18 @@ from hypothesis import strategies as st
 from greenroom import wire
 from greenroom.errors import InvariantError
 from greenroom_cluster.shard.joining.snapshot import SnapshotReceiver, SnapshotSender
+from greenroom_cluster.shard.messages import SnapshotChunk
+from greenroom_cluster.shard.recovery import _Chunk
 from greenroom_cluster.shard.state.expiry import BUCKET_US
-from greenroom_cluster.shard.state.records import Command, Evict, Expire, ForgetClients, Record
+from greenroom_cluster.shard.state.records import (
+    Command,
+    EncodedSession,
+    Evict,
+    Expire,
+    ForgetClients,
+    Record,
+    StoredSession,
+)
 from greenroom_cluster.shard.state.stored import decoded
 from greenroom_cluster.shard.state.table import SessionTable
 from tests.cluster.shard.probe import ALICE, CLIENT, WALL_US, create, record
@@ -173,3 +183,42 @@ def test_a_refused_patch_names_the_path_and_changes_nothing() -> None:
     unmet = wire.Patch(4, 1, 0, 0, ALICE, (), (), ((("n",), one), (("cart", 7), one)), None, None)
     assert table.apply(record(4, unmet)) == wire.Failed(4, wire.FailureCode.CONFLICT, '["cart", 7]')
     assert decoded(table.sessions[ALICE]).data == held
+
+
+USERS = st.sampled_from([None, "ann", "bob"])
+
+
+@given(st.dictionaries(st.integers(0, 30), st.tuples(USERS, st.integers(1, 99))), st.booleans())
+def test_a_snapshot_on_disk_is_what_was_sent(drawn: dict[int, tuple[str | None, int]], by_age: bool) -> None:
+    sessions = [
+        StoredSession(
+            bytes([number]) * 32,
+            wire.SessionState(number, WALL_US + 1000 * size, size, None, user, "", 0, b"x" * size),
+        )
+        for number, (user, size) in drawn.items()
+    ]
+    sent, kept = SessionTable(by_age=by_age), SessionTable(by_age=by_age)
+    sent.install(sessions, WALL_US)
+    for part in (sessions[:7], sessions[7:]):
+        body = msgspec.msgpack.encode(part)
+        kept.restore(msgspec.msgpack.decode(body, type=list[EncodedSession]), WALL_US)
+    assert kept.sessions == sent.sessions
+    assert kept.fingerprint() == sent.fingerprint()
+    assert (kept.charged_bytes, kept.stored_bytes_max) == (sent.charged_bytes, sent.stored_bytes_max)
+    assert kept.anonymous == sent.anonymous
+    assert kept.evictable_bytes == sent.evictable_bytes
+    for user in ("ann", "bob"):
+        assert kept.newest_of(user, 99, WALL_US) == sent.newest_of(user, 99, WALL_US)
+    assert sorted(kept.due(WALL_US + 10**9, 99)[0]) == sorted(sent.due(WALL_US + 10**9, 99)[0])
+
+
+def test_a_snapshot_on_disk_with_a_session_twice_is_refused() -> None:
+    session = StoredSession(ALICE, wire.SessionState(1, WALL_US, 1, None, None, "", 0, b""))
+    found = msgspec.msgpack.decode(msgspec.msgpack.encode([session] * 2), type=list[EncodedSession])
+    with pytest.raises(InvariantError, match="twice"):
+        SessionTable().restore(found, WALL_US)
+
+
+def test_what_is_read_of_a_part_on_disk_is_its_beginning() -> None:
+    fields = _Chunk.__struct_fields__
+    assert fields == SnapshotChunk.__struct_fields__[: len(fields)]

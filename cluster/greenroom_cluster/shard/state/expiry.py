@@ -18,7 +18,7 @@ full collection: 50 ms for a million, during which nobody is served.
 Prior art: Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (SOSP 1987), scheme 7.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from greenroom.errors import InvariantError
@@ -75,8 +75,26 @@ class ExpiryIndex:
             self._successor.enter(digest, expires_us, time_us)
         self._enter(digest, expires_us, time_us)
 
+    def enter_all(self, digests: Sequence[bytes], expires_us: Sequence[int], time_us: int) -> None:
+        """Note many sessions at once, as what a start finds; no new index is being built."""
+        found: dict[int, list[bytes]] = {}
+        for digest, ends_us in zip(digests, expires_us, strict=True):
+            if len(digest) != DIGEST_BYTES:
+                raise InvariantError(f"a digest has {DIGEST_BYTES} bytes, not {len(digest)}")
+            if ends_us - time_us >= _WIDEST_US:  # most live for weeks
+                look_us = ends_us // _WIDEST_US * _WIDEST_US
+            else:
+                look_us = _look_us(ends_us, time_us)
+            found.setdefault(look_us, []).append(digest)
+        self.entries += len(digests)
+        for look_us, bucket in found.items():
+            self._buckets.setdefault(look_us, bytearray()).extend(b"".join(bucket))
+
     def _enter(self, digest: bytes, expires_us: int, time_us: int) -> None:
-        look_us = _look_us(expires_us, time_us)
+        if expires_us - time_us >= _WIDEST_US:  # the same as `_look_us` says, without a call
+            look_us = expires_us // _WIDEST_US * _WIDEST_US
+        else:
+            look_us = _look_us(expires_us, time_us)
         self.entries += 1
         bucket = self._buckets.get(look_us)
         if bucket is None:

@@ -105,6 +105,13 @@ class StoredSession(msgspec.Struct, array_like=True, frozen=True, gc=False):
     state: wire.SessionState
 
 
+class EncodedSession(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A `StoredSession` as it was read from a disk: its state is what a table keeps."""
+
+    digest: wire.Digest
+    state: msgspec.Raw
+
+
 class KeptReply(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The reply to a client's mutation, kept until the client says that it has it.
 

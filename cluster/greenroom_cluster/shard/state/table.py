@@ -6,18 +6,20 @@ sent, because a record in the log must be applicable everywhere. `greenroom.tabl
 command does, for replicas as for every other store; this module is about how a replica keeps sessions.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 
 import msgspec
 
 from greenroom import wire
+from greenroom.errors import InvariantError
 from greenroom.table import CommandTable, State
 from greenroom_cluster.shard.state.expiry import ExpiryIndex
 from greenroom_cluster.shard.state.kept_replies import ClientTable
 from greenroom_cluster.shard.state.memory import ANONYMOUS_BYTES, EXPIRY_BYTES, SESSION_BYTES, USER_BYTES
 from greenroom_cluster.shard.state.records import (
     KINDS,
+    EncodedSession,
     Evict,
     Expire,
     ForgetClients,
@@ -128,6 +130,27 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         for session in sessions:
             self._remove(session.digest)
             self._store(session.digest, session.state, time_us)
+
+    def restore(self, sessions: Sequence[EncodedSession], time_us: int) -> None:
+        """Add sessions of a snapshot on a disk, taken at that shard time: in bulk, for there may be many.
+
+        Raises InvariantError if one of them is there already.
+        """
+        kept = self.sessions
+        digests = [session.digest for session in sessions]
+        stored = [bytes(session.state) for session in sessions]
+        headings = [heading_of(each) for each in stored]
+        count = len(kept) + len(digests)
+        kept.update(zip(digests, stored, strict=True))
+        if len(kept) != count:
+            raise InvariantError("a snapshot on disk holds a session twice")
+        sizes = [len(each) for each in stored]
+        self.stored_bytes += sum(sizes)
+        self.stored_bytes_max = max(self.stored_bytes_max, *sizes, 0)
+        self.expiry.enter_all(digests, [heading.expires_us for heading in headings], time_us)
+        for digest, heading, size in zip(digests, headings, sizes, strict=True):
+            if heading.user_id is not None or self.anonymous is not None:
+                self._enter(heading.user_id, digest, size)
 
     def fingerprint(self) -> bytes:
         """Return a digest of the whole replicated state, equal on replicas that have applied the same log."""
