@@ -70,7 +70,7 @@ class WiredRunner(AsyncioRunner):
         self.dialog.received(self._now_ns(), number, data)
         self._settle()
 
-    def _open(self, number: int, address: str) -> None:
+    def _open(self, number: int, address: str, node: str) -> None:
         self.opening.append(number)
 
     def _drop(self, number: int, *, reset: bool) -> None:

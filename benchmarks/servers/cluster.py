@@ -18,13 +18,8 @@ from benchmarks.processes import (
 from benchmarks.servers.ports import until, until_listening
 from greenroom import UnavailableError, UsageError
 from greenroom_cluster.config import Durability
-from greenroom_cluster.inspection import (
-    ActorStatus,
-    ClusterStatus,
-    fetch_map,
-    inspect_actors,
-    inspect_cluster,
-)
+from greenroom_cluster.inspection import ActorStatus, ClusterStatus, inspect_actors, inspect_cluster
+from greenroom_cluster.questions import fetch_map
 from greenroom_cluster.runtime.ports import check_port, free_port
 
 CLUSTER = "benchmark"

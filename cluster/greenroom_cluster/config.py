@@ -13,6 +13,7 @@ import msgspec
 
 from greenroom.addresses import PORT_MAX, parse_address
 from greenroom.errors import UsageError
+from greenroom.tls.credentials import TlsFiles
 from greenroom_cluster.coordination.genesis import (
     ADOPTION_MISSING,
     REPLICAS_DEFAULT,
@@ -50,6 +51,45 @@ _REPLICAS = Flag(
     help="Copies of every shard; set when the cluster is created.",
     shown_default=f"{REPLICAS_DEFAULT} for a new cluster",
 )
+
+
+class TlsOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The files of a process that speaks TLS: all three, or none for plaintext."""
+
+    tls_cert: Annotated[
+        Path | None,
+        Flag(help="With TLS: certificate of this process and its chain, in PEM.", shown_default=False),
+    ] = None
+    tls_key: Annotated[
+        Path | None, Flag(help="With TLS: its private key, of mode 0600.", shown_default=False)
+    ] = None
+    tls_ca: Annotated[Path | None, Flag(help="With TLS: CAs of all others, in PEM.", shown_default=False)] = (
+        None
+    )
+    tls_deny: Annotated[
+        Path | None,
+        Flag(help="With TLS: revoked serial numbers, one in hexadecimal a line.", shown_default=False),
+    ] = None
+
+    def check(self) -> None:
+        """Raise UsageError, naming the options, if some are missing."""
+        given = {"--tls-cert": self.tls_cert, "--tls-key": self.tls_key, "--tls-ca": self.tls_ca}
+        missing = [name for name, path in given.items() if path is None]
+        if missing and (len(missing) < len(given) or self.tls_deny is not None):
+            raise UsageError(f"TLS needs {' and '.join(missing)} too")
+
+    def files(self) -> TlsFiles | None:
+        """Return the files; None without TLS. Raises UsageError if some are missing."""
+        self.check()
+        if self.tls_cert is None:
+            return None
+        return TlsFiles(
+            cert=str(self.tls_cert),
+            key=str(self.tls_key),
+            ca=str(self.tls_ca),
+            deny="" if self.tls_deny is None else str(self.tls_deny),
+            flags=True,
+        )
 
 
 class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,11 +213,13 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
             option="--give-up-newer",
         ),
     ] = False
+    tls: TlsOptions = TlsOptions()
     process: ProcessOptions = ProcessOptions()
 
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
         check_address("--listen", self.listen, any_port=True)
+        self.tls.check()
         starting_map(None, msgspec.structs.replace(self.options(), new_lineage=False))
         adopted = self.adopted_addresses()
         if self.new_lineage and not adopted and not self.give_up_newer:
@@ -218,10 +260,12 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
         Path | None, Flag(help="With --durability: directory of what the actors keep on disk.")
     ] = None
     node: NodeOptions = NodeOptions()
+    tls: TlsOptions = TlsOptions()
     process: ProcessOptions = ProcessOptions()
 
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
+        self.tls.check()
         check_name("--name", self.name)
         check_address("--listen", self.listen, any_port=True)
         if self.advertise:

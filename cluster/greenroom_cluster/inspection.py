@@ -1,17 +1,15 @@
 """The state of a cluster for an operator: the map, and what each actor reports of its replicas."""
 
-import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
-import trio
 
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
-from greenroom.errors import ProtocolError, UnavailableError, UsageError
-from greenroom.framing import messages_decoder
-from greenroom.negotiation import hello
+from greenroom.errors import UnavailableError, UsageError
+from greenroom.tls.credentials import Credentials
+from greenroom.tls.demands import node_of as node_demand
 from greenroom_cluster.coordination.recovery import durable_members
 from greenroom_cluster.coordinator_status import AWAY, CUT_OFF, UNKNOWN, UP, CoordinatorStatus, Undecided
 from greenroom_cluster.planning.placement import node_of
@@ -24,12 +22,10 @@ from greenroom_cluster.planning.waiting import (
     shards_without_directories,
     waiting_shards,
 )
-from greenroom_cluster.runtime.dialing import DialFailedError, dial
-from greenroom_cluster.runtime.reading import ConnectionEndedError
+from greenroom_cluster.questions import INSPECT_SECONDS, ask_once, fetch_map, hello_as_admin
+from greenroom_cluster.runtime.proving import trust_of
 from greenroom_cluster.runtime.tasks import open_tasks
 from greenroom_cluster.shortages import LackedCopy, lacked_copies, refused_growth
-
-INSPECT_SECONDS = 2.0
 
 FULL = "full"
 SAME_NODE = "same_node"
@@ -47,8 +43,6 @@ STATE_NAMES = {
     UNAVAILABLE: UNAVAILABLE,
     SUSPENDED: SUSPENDED,
 }
-
-_decoder = messages_decoder(wire.ServerMessage)
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
@@ -205,85 +199,17 @@ class ClusterStatus(msgspec.Struct, frozen=True):
         )
 
 
-def _hello(cluster: str, target: bytes = b"", role: str = wire.ROLE_ADMIN) -> wire.Hello:
-    return hello(cluster, role, os.urandom(16), target)
-
-
-class NoNodeError(UnavailableError):
-    """No address gave the cluster map."""
-
-
-async def _ask(
-    address: str,
-    hello: wire.Hello,
-    question: wire.Subscribe | wire.Inspect | wire.DropRecord,
-    seconds: float,
-) -> wire.ServerMessage:
-    """Send one message and return the first one that comes back.
-
-    Raises UnavailableError, naming address and reason, and UsageError if it serves another cluster.
-    """
-    try:
-        with trio.fail_after(seconds):
-            async with open_tasks() as nursery:
-                connection, _ = await dial(address, hello, nursery, seconds=seconds)
-                try:
-                    connection.speak(_decoder)
-                    connection.send([question])
-                    answer: wire.ServerMessage = (await connection.receive())[0]
-                finally:
-                    connection.close()
-                    nursery.cancel_scope.cancel()
-    except trio.TooSlowError:
-        raise UnavailableError(f"{address} did not answer within {seconds} s") from None
-    except (DialFailedError, ConnectionEndedError, ProtocolError) as error:
-        if isinstance(error, DialFailedError) and error.code == "wrong-cluster":
-            raise UsageError(
-                f"{address} serves another cluster than {hello.cluster!r}: give its name with --cluster "
-                "(GREENROOM_CLUSTER)"
-            ) from None
-        reason = str(error)
-        told = reason if address in reason else f"{address} ended the connection without an answer: {reason}"
-        raise UnavailableError(told) from None
-    if isinstance(answer, wire.Goodbye):
-        raise UnavailableError(f"{address} refused: {answer.message}")
-    return answer
-
-
-async def fetch_map(addresses: Sequence[str], cluster: str, seconds: float = INSPECT_SECONDS) -> ClusterMap:
-    """Return the cluster map from the first node or coordinator that gives it.
-
-    Raises NoNodeError if none does, UsageError if each of them serves another cluster.
-    """
-    reasons = []
-    mistakes = []
-    for address in addresses:
-        try:
-            answer = await _ask(address, _hello(cluster), wire.Subscribe(0, 0), seconds)
-        except UnavailableError as error:
-            reasons.append(str(error))
-            continue
-        except UsageError as error:
-            mistakes.append(str(error))
-            continue
-        if isinstance(answer, wire.MapFull):
-            return answer.map
-        reasons.append(f"{address} answered {type(answer).__name__} instead of the map")
-    if mistakes and not reasons:
-        raise UsageError(mistakes[0])
-    raise NoNodeError("; ".join(reasons + mistakes) or "no address was given")
-
-
 async def inspect_actors(
-    cluster_map: ClusterMap, seconds: float = INSPECT_SECONDS
+    cluster_map: ClusterMap, seconds: float = INSPECT_SECONDS, *, credentials: Credentials | None = None
 ) -> dict[bytes, wire.Inspection]:
     """Ask every incarnation that may be running for its replicas; omit those that do not answer."""
     found: dict[bytes, wire.Inspection] = {}
 
     async def ask(actor: ActorEntry) -> None:
-        hello = _hello(cluster_map.cluster, actor.incarnation)
+        hello = hello_as_admin(cluster_map.cluster, actor.incarnation)
+        trust = trust_of(credentials, node_demand(cluster_map.cluster, actor.node))
         try:
-            answer = await _ask(actor.address, hello, wire.Inspect(1), seconds)
+            answer = await ask_once(actor.address, hello, wire.Inspect(1), seconds, trust)
         except (UnavailableError, UsageError):  # also of a malformed address in the map
             return
         if isinstance(answer, wire.Inspection):
@@ -297,11 +223,15 @@ async def inspect_actors(
 
 
 async def inspect_cluster(
-    addresses: Sequence[str], cluster: str, seconds: float = INSPECT_SECONDS
+    addresses: Sequence[str],
+    cluster: str,
+    seconds: float = INSPECT_SECONDS,
+    *,
+    credentials: Credentials | None = None,
 ) -> ClusterStatus:
     """Return the state of the cluster. Raises what `fetch_map` does."""
-    cluster_map = await fetch_map(addresses, cluster, seconds)
-    return summarize(cluster_map, await inspect_actors(cluster_map, seconds))
+    cluster_map = await fetch_map(addresses, cluster, seconds, credentials=credentials)
+    return summarize(cluster_map, await inspect_actors(cluster_map, seconds, credentials=credentials))
 
 
 def summarize(cluster_map: ClusterMap, inspections: Mapping[bytes, wire.Inspection]) -> ClusterStatus:
@@ -474,27 +404,35 @@ def _slot(cluster_map: ClusterMap, incarnation: bytes) -> str:
 
 
 async def drop_record_at(
-    addresses: Sequence[str], cluster: str, shard: int, seconds: float = INSPECT_SECONDS
+    addresses: Sequence[str],
+    cluster: str,
+    shard: int,
+    seconds: float = INSPECT_SECONDS,
+    *,
+    credentials: Credentials | None = None,
 ) -> wire.SuspendedRecord:
     """Drop the record at which a shard is suspended, and return what it was.
 
     Raises what `fetch_map` does, UnavailableError if the shard's primary cannot be reached, UsageError if the
     shard is not suspended or its record cannot be dropped yet.
     """
-    cluster_map = await fetch_map(addresses, cluster, seconds)
+    cluster_map = await fetch_map(addresses, cluster, seconds, credentials=credentials)
     if not 0 <= shard < cluster_map.shard_count:
         raise UsageError(f"there is no shard {shard}; they are 0 to {cluster_map.shard_count - 1}")
     actor = cluster_map.actors.get(cluster_map.shards[shard].primary)
     if actor is None:
         raise UsageError(f"shard {shard} has no primary, so it is not suspended")
-    inspection = await _ask(actor.address, _hello(cluster, actor.incarnation), wire.Inspect(1), seconds)
+    trust = trust_of(credentials, node_demand(cluster, actor.node))
+    inspection = await ask_once(
+        actor.address, hello_as_admin(cluster, actor.incarnation), wire.Inspect(1), seconds, trust
+    )
     replicas = inspection.replicas if isinstance(inspection, wire.Inspection) else ()
     record = next((each.suspended for each in replicas if each.shard == shard), None)
     if record is None:
         raise UsageError(f"shard {shard} is not suspended on {actor.slot}, its primary: nothing is dropped")
     question = wire.DropRecord(1, shard, record.epoch, record.sequence)
-    as_operator = _hello(cluster, actor.incarnation, wire.ROLE_OPERATOR)
-    answer = await _ask(actor.address, as_operator, question, seconds)
+    as_operator = hello_as_admin(cluster, actor.incarnation, wire.ROLE_OPERATOR)
+    answer = await ask_once(actor.address, as_operator, question, seconds, trust)
     if isinstance(answer, wire.Failed):
         raise UsageError(f"nothing was dropped: {answer.detail}")
     return record

@@ -1,12 +1,14 @@
 """What operators order at a coordinator: to forget a node, or to count its processes as dead."""
 
 import os
+from dataclasses import replace
 from typing import TypeAlias
 
 from greenroom import wire
 from greenroom.errors import UsageError
+from greenroom.tls.credentials import Credentials
 from greenroom_cluster.coordination.messages import Accepted, DeclareDead, ForgetNode, Rejected
-from greenroom_cluster.inspection import INSPECT_SECONDS
+from greenroom_cluster.questions import INSPECT_SECONDS
 from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
 from greenroom_cluster.runtime.tasks import open_tasks
 
@@ -14,31 +16,44 @@ Order: TypeAlias = type[ForgetNode] | type[DeclareDead]
 
 
 async def forget_node_at(
-    coordinator: str, cluster: str, name: str, seconds: float = INSPECT_SECONDS
+    coordinator: str,
+    cluster: str,
+    name: str,
+    seconds: float = INSPECT_SECONDS,
+    *,
+    credentials: Credentials | None = None,
 ) -> tuple[str, ...]:
     """Tell the coordinator that a node is gone for good; return what becomes of its shards, in lines.
 
     Raises UnavailableError if it cannot be reached, UsageError if it refuses, or is not the coordinator.
     """
     # The coordinators of earlier releases serve this command to peers.
-    return await _order(ForgetNode, (wire.ROLE_OPERATOR, wire.ROLE_PEER), coordinator, cluster, name, seconds)
+    roles = (wire.ROLE_OPERATOR, wire.ROLE_PEER) if credentials is None else (wire.ROLE_OPERATOR,)
+    to = CoordinatorLinkSettings(coordinator, cluster, os.urandom(16), credentials=credentials)
+    return await _order(ForgetNode, roles, to, name, seconds)
 
 
 async def declare_dead_at(
-    coordinator: str, cluster: str, name: str, seconds: float = INSPECT_SECONDS
+    coordinator: str,
+    cluster: str,
+    name: str,
+    seconds: float = INSPECT_SECONDS,
+    *,
+    credentials: Credentials | None = None,
 ) -> tuple[str, ...]:
     """Tell the coordinator that no process of a node runs; return and raise as `forget_node_at` does."""
-    return await _order(DeclareDead, (wire.ROLE_OPERATOR,), coordinator, cluster, name, seconds)
+    to = CoordinatorLinkSettings(coordinator, cluster, os.urandom(16), credentials=credentials)
+    return await _order(DeclareDead, (wire.ROLE_OPERATOR,), to, name, seconds)
 
 
 async def _order(
-    order: Order, roles: tuple[str, ...], coordinator: str, cluster: str, name: str, seconds: float
+    order: Order, roles: tuple[str, ...], to: CoordinatorLinkSettings, name: str, seconds: float
 ) -> tuple[str, ...]:
     # Only a coordinator serves operators that name no actor, so a node or actor at this address is
     # recognized.
     refused = ""
     for role in roles:
-        refused, reply = await _order_as(order, role, coordinator, cluster, name, seconds)
+        refused, reply = await _order_as(order, replace(to, role=role), name, seconds)
         if isinstance(reply, Rejected):
             raise UsageError(reply.reason)
         if not refused:
@@ -47,10 +62,9 @@ async def _order(
 
 
 async def _order_as(
-    order: Order, role: str, coordinator: str, cluster: str, name: str, seconds: float
+    order: Order, to: CoordinatorLinkSettings, name: str, seconds: float
 ) -> tuple[str, Accepted | Rejected | None]:
     """Return why this role is not served there, or else the coordinator's reply."""
-    settings = CoordinatorLinkSettings(coordinator, cluster, os.urandom(16), role)
     refusals: list[str] = []
     reply = None
     async with open_tasks() as nursery:
@@ -59,7 +73,7 @@ async def _order_as(
             refusals.append(reason)
             nursery.cancel_scope.cancel()
 
-        link = CoordinatorLink(settings, on_refused=refused)
+        link = CoordinatorLink(to, on_refused=refused)
         nursery.start_soon(link.run)
         reply = await link.call(lambda number: order(number, name), seconds)
         nursery.cancel_scope.cancel()

@@ -136,7 +136,7 @@ class _Runner(DialogRunner):
         if end is not None:
             self._process.network.send(end, bytes(data))
 
-    def _open(self, number: int, address: str) -> None:
+    def _open(self, number: int, address: str, node: str) -> None:
         def opened(end: End) -> None:
             self._attempts.pop(number, None)
             self._sockets[number] = end

@@ -5,6 +5,7 @@ replies into sessions and errors. It connects at the first operation. Session id
 digests.
 """
 
+import logging
 import os
 import weakref
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,7 @@ from greenroom.addresses import parse_addresses
 from greenroom.codec import encode_within_limit
 from greenroom.dialog import Dialog, DialogSettings, operations
 from greenroom.drivers.registry import Registry, let_go
+from greenroom.drivers.security import Security
 from greenroom.errors import RemoteProtocolError, StoreFullError, UsageError
 from greenroom.fields import (
     DATA_BYTES_MAX,
@@ -43,15 +45,19 @@ from greenroom.sessions import (
     StoredSession,
     not_found,
 )
+from greenroom.tls.credentials import Credentials, TlsFiles
+
+_log = logging.getLogger("greenroom")
 
 
 class ClusterStore(BaseSessionStore):
     """Sessions in a cluster, reached through the addresses of some of its nodes.
 
     `nodes` is `"host:port,host:port"`: any nodes will do, more than one so that one may be down. `cluster` is
-    the cluster's name. An operation answers within `deadline_seconds`, including retries and failovers, or
-    raises UnavailableError (not applied) or OutcomeUnknownError (perhaps applied). At most `operations_max`
-    operations of one event loop are in flight. Raises UsageError for invalid options.
+    the cluster's name. With `tls_cert`, `tls_key` and `tls_ca`, paths of PEM files, only TLS is spoken. An
+    operation answers within `deadline_seconds`, including retries and failovers, or raises UnavailableError
+    (not applied) or OutcomeUnknownError (perhaps applied). At most `operations_max` operations of one event
+    loop are in flight. Raises UsageError for invalid options.
 
     Works under asyncio and trio, with and without `async with`, in several loops and threads, across forks.
     After `aclose` the next operation connects again.
@@ -66,6 +72,9 @@ class ClusterStore(BaseSessionStore):
         cluster: str = "greenroom",
         deadline_seconds: float = 5.0,
         operations_max: int = 10_000,
+        tls_cert: str | os.PathLike[str] | None = None,
+        tls_key: str | os.PathLike[str] | None = None,
+        tls_ca: str | os.PathLike[str] | None = None,
     ) -> None:
         checked = CLUSTER_STORE.checked
         settings = DialogSettings(
@@ -76,7 +85,10 @@ class ClusterStore(BaseSessionStore):
         )
         self._settings = settings
         self.contention_seconds = settings.deadline_seconds
-        self._registry = Registry(lambda: Dialog(os.urandom, settings, SystemRandom()))
+        given = {"tls_cert": tls_cert, "tls_key": tls_key, "tls_ca": tls_ca}
+        files = {name: checked(name, path) for name, path in given.items()}
+        security = _security(settings.cluster, files)
+        self._registry = Registry(lambda: Dialog(os.urandom, settings, SystemRandom()), security)
         self._finalizer = weakref.finalize(self, let_go, self._registry)
 
     def __repr__(self) -> str:
@@ -377,3 +389,21 @@ def _raise_failed(reply: wire.Failed) -> NoReturn:
 
 def _told(reply: wire.Failed) -> str:
     return f" ({reply.detail})" if reply.detail else ""
+
+
+def _security(cluster: str, files: Mapping[str, str | None]) -> Security | None:
+    """Return how to secure connections; None without TLS. Raises UsageError for files that cannot serve."""
+    given = {name: path for name, path in files.items() if path is not None}
+    if not given:
+        return None
+    if missing := [name for name in files if name not in given]:
+        raise UsageError(f"TLS needs {' and '.join(missing)} too: paths of PEM files")
+    paths = TlsFiles(cert=given["tls_cert"], key=given["tls_key"], ca=given["tls_ca"])
+    credentials = Credentials(paths, _log.warning)
+    identity = credentials.current().identity
+    if (identity.cluster, identity.role) != (cluster, "client"):
+        raise UsageError(
+            f"tls_cert: the certificate is that of {identity.uri}, and a store of this cluster shows that of "
+            f"greenroom://{cluster}/client/NAME"
+        )
+    return Security(credentials, cluster)

@@ -3,6 +3,7 @@
 An error describes a refused value by its type; it quotes only numbers, since anything else may be a secret.
 """
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -374,6 +375,22 @@ def methods(meaning: str, *names: str, none: bool = True) -> Option:
         _refuse()
 
     return Option(f"{meaning}: an object with {' and '.join(names)}{', or None' if none else ''}", accepted)
+
+
+def path(meaning: str, *, none: bool = False) -> Option:
+    """Return the kind of a path of a file."""
+
+    def accepted(value: Any) -> str | None:
+        if none and value is None:
+            return None
+        if not isinstance(value, str | os.PathLike):
+            _refuse()
+        plain = os.fspath(value)
+        if not isinstance(plain, str) or not plain or "\0" in plain:
+            _refuse("not an empty one, nor one with a zero byte")
+        return plain
+
+    return Option(f"{meaning}: a str or path of a file{', or None' if none else ''}", accepted)
 
 
 def or_none(option: Option) -> Option:

@@ -176,6 +176,9 @@ CLUSTER_STORE = Options(
         "how long an operation may take until it answers or raises", most=DEADLINE_SECONDS_MAX
     ),
     operations_max=kinds.count("how many operations of one event loop may be in flight"),
+    tls_cert=kinds.path("the certificate of this app, with its chain, in PEM", none=True),
+    tls_key=kinds.path("the private key of `tls_cert`, of mode 0600, in PEM", none=True),
+    tls_ca=kinds.path("the CAs that certify the nodes, in PEM", none=True),
 )
 
 LITESTAR_PLUGIN = Options(

@@ -15,14 +15,20 @@ from greenroom.sessions import BaseSessionStore
 
 DEFAULT_CLUSTER = "greenroom"
 
+_TLS = ("tls_cert", "tls_key", "tls_ca")
 _FORMS = 'write "memory://", "sqlite:///sessions.db" or "greenroom://host:port,host:port/cluster?deadline_seconds=5"'
 _ELSEWHERE = {
     ("greenroom", "cluster"): "; the cluster's name follows the addresses: greenroom://host:port/NAME",
     ("greenroom", "operations_max"): "; pass operations_max=... to ClusterStore",
+    ("greenrooms", "cluster"): "; the cluster's name follows the addresses: greenrooms://host:port/NAME",
+    ("greenrooms", "operations_max"): "; pass operations_max=... to ClusterStore",
+    **{("greenroom", name): "; with TLS the URL begins with greenrooms://" for name in _TLS},
     ("sqlite", "operations_max"): "; pass operations_max=... to SqliteStore",
 }
 _FILE = re.compile(r"sqlite://(?P<host>[^/?#]*)(?:/(?P<path>[^?#]*))?(?:\?(?P<query>[^#]*))?")
-_URL = re.compile(r"greenroom://(?P<seeds>[^/?#]*)(?:/(?P<cluster>[^?#]*))?(?:\?(?P<query>[^#]*))?")
+_URL = re.compile(
+    r"(?P<scheme>greenrooms?)://(?P<seeds>[^/?#]*)(?:/(?P<cluster>[^?#]*))?(?:\?(?P<query>[^#]*))?"
+)
 
 
 def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> BaseSessionStore:
@@ -32,8 +38,9 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
     this directory, with one slash more (`sqlite:////var/lib/shop/sessions.db`) on that of an absolute path,
     then options: `deadline_seconds` and `synchronous`. Both follow the `clock`; a cluster has its own. `greenroom://`
     lists addresses of the cluster's nodes (IPv6 in brackets), then the cluster's name (default "greenroom"),
-    then options: `deadline_seconds`, the time within which an operation answers or raises. Raises UsageError,
-    saying what to write, for any other URL.
+    then options: `deadline_seconds`, the time within which an operation answers or raises. `greenrooms://`
+    is the same with TLS, never without, and has the paths of PEM files as options: `tls_cert`, `tls_key` and
+    `tls_ca`. Raises UsageError, saying what to write, for any other URL.
     """
     if not isinstance(url, str):
         raise UsageError(f"a store URL is a str, not {type(url).__name__}; {_FORMS}")
@@ -55,7 +62,14 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
     # Imported here: a process that keeps its sessions in memory needs no network code.
     from greenroom.cluster_store import ClusterStore
 
-    options = _url_options(parts["query"], "greenroom", CLUSTER_STORE, "deadline_seconds")
+    secured = parts["scheme"] == "greenrooms"
+    names = ("deadline_seconds", *_TLS) if secured else ("deadline_seconds",)
+    options = _url_options(parts["query"], parts["scheme"], CLUSTER_STORE, *names)
+    if secured and (missing := [name for name in _TLS if name not in options]):
+        raise UsageError(
+            f"a greenrooms:// URL names the files of TLS, and {' and '.join(missing)} is missing: write "
+            "greenrooms://host:port/NAME?tls_cert=app.pem&tls_key=app.key&tls_ca=ca.pem"
+        )
     return ClusterStore(seeds, cluster=cluster or DEFAULT_CLUSTER, **options)
 
 

@@ -22,8 +22,9 @@ import trio
 from greenroom import BaseSessionStore, SessionData, UnavailableError, new_session_id
 from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom_cluster.config import LocalClusterSettings, NodeOptions, ProcessOptions
-from greenroom_cluster.inspection import ClusterStatus, fetch_map
+from greenroom_cluster.inspection import ClusterStatus
 from greenroom_cluster.logs import LogSettings
+from greenroom_cluster.questions import fetch_map
 from greenroom_cluster.restarts import RestartSettings
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
 from greenroom_cluster.runtime.processes import ProcessHandle, descendants_of

@@ -15,8 +15,9 @@ import pytest
 import trio
 
 from greenroom.errors import UnavailableError
-from greenroom_cluster.inspection import fetch_map, inspect_cluster
+from greenroom_cluster.inspection import inspect_cluster
 from greenroom_cluster.orders import forget_node_at
+from greenroom_cluster.questions import fetch_map
 from greenroom_cluster.runtime.ports import free_port
 
 pytestmark = [pytest.mark.system, pytest.mark.trio]

@@ -12,10 +12,13 @@ from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom.errors import ProtocolError, UnavailableError, UsageError
 from greenroom.framing import messages_decoder
 from greenroom.negotiation import hello
+from greenroom.tls.credentials import Credentials
+from greenroom.tls.demands import node_of
 from greenroom_cluster.backups.files import Part
-from greenroom_cluster.inspection import fetch_map
+from greenroom_cluster.questions import fetch_map
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
+from greenroom_cluster.runtime.proving import trust_of
 from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.runtime.tasks import one_for_all, open_tasks
 from greenroom_cluster.shard.clients.operations import CopyShard, Freeze, Operation, ShardPart
@@ -40,6 +43,7 @@ async def copy_shards(
     *,
     seconds: float = SHARD_SECONDS,
     freeze: bool = False,
+    credentials: Credentials | None = None,
 ) -> None:
     """Read every shard and hand its parts to `take`, those of one shard together and in order.
 
@@ -50,31 +54,35 @@ async def copy_shards(
     Raises UnavailableError, naming the shard, if one cannot be read within so many seconds; UsageError for
     another cluster, or for actors of a release that cannot be copied; and what `take` does.
     """
-    cluster_map = await fetch_map(addresses, cluster)
+    cluster_map = await fetch_map(addresses, cluster, credentials=credentials)
     limiter = trio.CapacityLimiter(_ACTORS_AT_ONCE)
     with one_for_all():
         async with open_tasks() as tasks:
             for shards in _by_primary(cluster_map, range(cluster_map.shard_count)).values():
-                tasks.start_soon(_copy_some, addresses, cluster, shards, take, seconds, limiter, freeze)
+                tasks.start_soon(
+                    _copy_some, addresses, cluster, shards, take, seconds, limiter, freeze, credentials
+                )
 
 
-async def freeze_actors(addresses: Sequence[str], cluster: str) -> None:
+async def freeze_actors(
+    addresses: Sequence[str], cluster: str, credentials: Credentials | None = None
+) -> None:
     """Have no actor serve a client any more; those that cannot be reached serve none either, or end.
 
     Raises UnavailableError if no node can be reached.
     """
-    cluster_map = await fetch_map(addresses, cluster)
+    cluster_map = await fetch_map(addresses, cluster, credentials=credentials)
     with one_for_all():
         async with open_tasks() as tasks:
             for actor in cluster_map.actors.values():
                 # One that was replaced may yet serve.
                 if actor.state != "dead":
-                    tasks.start_soon(_freeze, actor, cluster)
+                    tasks.start_soon(_freeze, actor, cluster, credentials)
 
 
-async def _freeze(actor: ActorEntry, cluster: str) -> None:
+async def _freeze(actor: ActorEntry, cluster: str, credentials: Credentials | None) -> None:
     try:
-        async with _connected(actor, cluster) as connection:
+        async with _connected(actor, cluster, credentials) as connection:
             await _ask(connection, Freeze(1))
     except _NotNowError:
         return
@@ -88,6 +96,7 @@ async def _copy_some(
     seconds: float,
     limiter: trio.CapacityLimiter,
     freeze: bool,  # noqa: FBT001  tasks take no keywords
+    credentials: Credentials | None,
 ) -> None:
     """Read some shards, by and by, from wherever they are."""
     left = list(shards)
@@ -96,13 +105,13 @@ async def _copy_some(
         while left:
             reason = ""
             try:
-                cluster_map = await fetch_map(addresses, cluster)
+                cluster_map = await fetch_map(addresses, cluster, credentials=credentials)
                 for incarnation, here in _by_primary(cluster_map, left).items():
                     actor = cluster_map.actors.get(incarnation)
                     if actor is None:
                         reason = "it has no primary"
                         continue
-                    async with _connected(actor, cluster) as connection:
+                    async with _connected(actor, cluster, credentials) as connection:
                         if freeze:
                             await _ask(connection, Freeze(1))
                         for shard in here:
@@ -157,12 +166,15 @@ async def _ask(connection: FramedConnection, operation: Operation) -> object:
 
 
 @asynccontextmanager
-async def _connected(actor: ActorEntry, cluster: str) -> AsyncIterator[FramedConnection]:
+async def _connected(
+    actor: ActorEntry, cluster: str, credentials: Credentials | None
+) -> AsyncIterator[FramedConnection]:
     """Open a connection to an actor as an operator."""
+    trust = trust_of(credentials, node_of(cluster, actor.node))
     mine = hello(cluster, wire.ROLE_OPERATOR, os.urandom(16), actor.incarnation)
     async with open_tasks() as tasks:
         try:
-            connection, theirs = await dial(actor.address, mine, tasks)
+            connection, theirs = await dial(actor.address, mine, tasks, trust=trust)
         except (DialFailedError, ProtocolError) as error:
             raise _NotNowError(str(error)) from None
         try:

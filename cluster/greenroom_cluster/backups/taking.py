@@ -6,10 +6,11 @@ from pathlib import Path
 
 import msgspec
 
+from greenroom.tls.credentials import Credentials
 from greenroom_cluster.backups.copying import SHARD_SECONDS, copy_shards
 from greenroom_cluster.backups.files import FORMAT_VERSION, BackupWriter, Heading, Part
 from greenroom_cluster.backups.portable import encode_line
-from greenroom_cluster.inspection import fetch_map
+from greenroom_cluster.questions import fetch_map
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -27,6 +28,7 @@ async def take_backup(
     *,
     seconds: float = SHARD_SECONDS,
     freeze: bool = False,
+    credentials: Credentials | None = None,
     told: Callable[[int], None] = lambda _: None,
 ) -> Taken:
     """Write a new file with all sessions of a cluster; `told` hears how many shards are done.
@@ -35,7 +37,7 @@ async def take_backup(
 
     Raises what `NewFile` and `copy_shards` do; there is no file then.
     """
-    shards = (await fetch_map(addresses, cluster)).shard_count
+    shards = (await fetch_map(addresses, cluster, credentials=credentials)).shard_count
     heading = Heading(FORMAT_VERSION, cluster, time.time_ns() // 1000, shards)
     done: set[int] = set()
     with BackupWriter(path, heading) as writer:
@@ -45,7 +47,7 @@ async def take_backup(
             done.add(part.shard)
             told(len(done))
 
-        await copy_shards(addresses, cluster, take, seconds=seconds, freeze=freeze)
+        await copy_shards(addresses, cluster, take, seconds=seconds, freeze=freeze, credentials=credentials)
         writer.finish()
         return Taken(len(done), writer.sessions, writer.written_bytes)
 
@@ -55,6 +57,7 @@ async def export_sessions(
     cluster: str,
     write: Callable[[bytes], None],
     *,
+    credentials: Credentials | None = None,
     told: Callable[[int], None] = lambda _: None,
 ) -> Taken:
     """Hand all sessions of a cluster to `write`, as lines of JSON. Raises what `copy_shards` does."""
@@ -70,5 +73,5 @@ async def export_sessions(
         done.add(part.shard)
         told(len(done))
 
-    await copy_shards(addresses, cluster, take)
+    await copy_shards(addresses, cluster, take, credentials=credentials)
     return Taken(len(done), sessions, size_bytes)

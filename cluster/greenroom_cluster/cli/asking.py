@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from greenroom.errors import UsageError
+from greenroom.tls.credentials import Credentials
 from greenroom_cluster import config
 from greenroom_cluster.escaping import printable
 from greenroom_cluster.exits import EXIT_UNREACHABLE, EXIT_USAGE, fail
@@ -41,17 +43,20 @@ def ask(
     connect: str,
     cluster: str,
     *more: Any,
+    tls: config.TlsOptions,
     json: bool = False,
     failed: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
     """Run `work` on the cluster at these addresses; if none answers, say so and exit.
 
-    With `json`, the error is printed as JSON too, after what `failed` holds.
+    `work` is told by a keyword how to secure its connections. With `json`, the error is printed as JSON too,
+    after what `failed` holds.
     """
-    from greenroom_cluster.inspection import NoNodeError
+    from greenroom_cluster.questions import NoNodeError
 
     try:
-        return run(work, addresses_of(connect), cluster, *more)
+        secured = partial(work, credentials=credentials_of(tls))
+        return run(secured, addresses_of(connect), cluster, *more)
     except NoNodeError as error:
         text = f"{error}. Does --connect (GREENROOM_CONNECT) name a node that runs, and not an actor?"
         status = EXIT_UNREACHABLE
@@ -60,6 +65,16 @@ def ask(
     if json:
         print_json({**failed, "error": text})
     return fail(f"greenroom: {printable(text)}", status)
+
+
+def credentials_of(tls: config.TlsOptions) -> Credentials | None:
+    """Return what a command shows and trusts; None without TLS. Raises UsageError."""
+    files = tls.files()
+    return None if files is None else Credentials(files, _ignore)
+
+
+def _ignore(_: str) -> None:
+    """Say nothing: a command is over before files change."""
 
 
 def print_json(document: dict[str, Any]) -> None:

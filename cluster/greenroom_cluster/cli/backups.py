@@ -16,9 +16,11 @@ import msgspec
 import typer
 
 from greenroom.errors import UsageError
+from greenroom.tls.credentials import Credentials
 from greenroom_cluster import config
 from greenroom_cluster.cli import options
 from greenroom_cluster.cli.asking import ask, print_json, print_line
+from greenroom_cluster.cli.settings import with_options_of
 
 _File = Annotated[Path, typer.Argument(help="The file.")]
 _Lines = Annotated[
@@ -50,7 +52,9 @@ def add_commands(app: typer.Typer) -> None:
     app.command("import", short_help="Create the sessions in lines of JSON that are not there.")(import_lines)
 
 
+@with_options_of(config.TlsOptions)
 def backup(
+    tls: config.TlsOptions,
     file: _File,
     *,
     connect: options.Connect = config.NODE_ADDRESS,
@@ -65,13 +69,16 @@ def backup(
 
     _check_no_stream(file)
 
-    async def work(addresses: Sequence[str], name: str) -> Any:
-        return await take_backup(addresses, name, file, told=_teller("shards copied", json=json))
+    async def work(addresses: Sequence[str], name: str, credentials: Credentials | None) -> Any:
+        told = _teller("shards copied", json=json)
+        return await take_backup(addresses, name, file, told=told, credentials=credentials)
 
-    _print_taken(ask(work, connect, cluster, json=json), str(file), json=json)
+    _print_taken(ask(work, connect, cluster, tls=tls, json=json), str(file), json=json)
 
 
+@with_options_of(config.TlsOptions)
 def restore(
+    tls: config.TlsOptions,
     file: _File,
     *,
     connect: options.Connect = config.NODE_ADDRESS,
@@ -90,10 +97,12 @@ def restore(
     read = Backup(file)
     taken = datetime.fromtimestamp(read.heading.taken_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     _check_accepted(f"since {taken}, when the backup was taken,", accepted=accept_ended)
-    _restore(read.stored, connect, cluster, created_before, json=json)
+    _restore(read.stored, tls, connect, cluster, created_before, json=json)
 
 
+@with_options_of(config.TlsOptions)
 def export_lines(
+    tls: config.TlsOptions,
     file: _Lines,
     *,
     connect: options.Connect = config.NODE_ADDRESS,
@@ -103,16 +112,19 @@ def export_lines(
     """Write all sessions of a running cluster as lines of JSON, one session a line."""
     from greenroom_cluster.backups.taking import export_sessions
 
-    async def work(addresses: Sequence[str], name: str) -> Any:
+    async def work(addresses: Sequence[str], name: str, credentials: Credentials | None) -> Any:
+        told = _teller("shards copied", json=json)
         with _for_writing(file) as write:
-            return await export_sessions(addresses, name, write, told=_teller("shards copied", json=json))
+            return await export_sessions(addresses, name, write, told=told, credentials=credentials)
 
-    taken = ask(work, connect, cluster, json=json)
+    taken = ask(work, connect, cluster, tls=tls, json=json)
     if file != "-":
         _print_taken(taken, file, json=json)
 
 
+@with_options_of(config.TlsOptions)
 def import_lines(
+    tls: config.TlsOptions,
     file: _Lines,
     *,
     connect: options.Connect = config.NODE_ADDRESS,
@@ -137,7 +149,7 @@ def import_lines(
 
         for _ in sessions():
             pass
-        _restore(sessions, connect, cluster, created_before, json=json)
+        _restore(sessions, tls, connect, cluster, created_before, json=json)
 
 
 def _check_no_stream(file: Path) -> None:
@@ -157,21 +169,31 @@ def _check_accepted(when: str, *, accepted: bool) -> None:
 
 
 def _restore(
-    sessions: Callable[[], Iterator[Any]], connect: str, cluster: str, created_before: str, *, json: bool
+    sessions: Callable[[], Iterator[Any]],
+    tls: config.TlsOptions,
+    connect: str,
+    cluster: str,
+    created_before: str,
+    *,
+    json: bool,
 ) -> None:
     from greenroom_cluster.backups.restoring import RestoringStore, restore_sessions
 
     before_us = _moment_us(created_before)
 
-    async def work(addresses: Sequence[str], name: str) -> Any:
+    async def work(addresses: Sequence[str], name: str, credentials: Credentials | None) -> Any:
+        del credentials  # the store has its own
         tell = _teller("sessions looked at", json=json)
-        async with RestoringStore(",".join(addresses), cluster=name, deadline_seconds=30.0) as store:
+        paths = {"tls_cert": tls.tls_cert, "tls_key": tls.tls_key, "tls_ca": tls.tls_ca}
+        files: dict[str, Any] = {key: path for key, path in paths.items() if path is not None}
+        nodes = ",".join(addresses)
+        async with RestoringStore(nodes, cluster=name, deadline_seconds=30.0, **files) as store:
             await store.check(every_shard=True)
             return await restore_sessions(
                 store, sessions(), created_before_us=before_us, told=lambda done: tell(done.looked_at)
             )
 
-    done = ask(work, connect, cluster, json=json)
+    done = ask(work, connect, cluster, tls=tls, json=json)
     if json:
         print_json(msgspec.to_builtins(done))
         return

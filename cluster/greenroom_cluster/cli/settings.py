@@ -25,7 +25,8 @@ def with_options_of(kind: type[Settings]) -> Callable[[Callable[..., None]], Cal
             taken = {option.name: values.pop(option.name) for option in options}
             command(_settings(kind, taken), **values)
 
-        parameters = [*options, *own]
+        # Arguments come first; the order of options is that in which they are shown.
+        parameters = sorted([*options, *own], key=lambda parameter: parameter.kind)
         run.__name__ = command.__name__
         run.__doc__ = command.__doc__
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads

@@ -6,9 +6,32 @@ from typing import TypeAlias
 import msgspec
 
 from greenroom import wire
+from greenroom.identities import Identity, IdentityRole
 from greenroom.negotiation import Agreement, agree, hello, versions_text
 
 IDENTITY_BYTES = 16
+
+ROLES: Mapping[IdentityRole, frozenset[str]] = {
+    "node": frozenset({wire.ROLE_PEER}),
+    "coordinator": frozenset({wire.ROLE_ADMIN}),
+    "client": frozenset({wire.ROLE_CLIENT}),
+    "operator": frozenset({wire.ROLE_OPERATOR, wire.ROLE_ADMIN}),
+    "observer": frozenset({wire.ROLE_ADMIN}),
+}
+"""The roles of a hello that each kind of certificate allows. A coordinator reads the maps of nodes."""
+
+NOT_ALLOWED = wire.Goodbye(
+    "not-allowed", "the certificate shown does not allow this; the log of this process says why"
+)
+
+
+def objection(cluster: str, greeting: wire.Hello, identity: Identity) -> str:
+    """Return why the holder of a certificate may not say this hello; empty if it may."""
+    if identity.cluster != cluster:
+        return f"the certificate of {identity.uri} is for another cluster"
+    if greeting.role not in ROLES[identity.role]:
+        return f"the certificate of {identity.uri} does not allow the role {greeting.role}"
+    return ""
 
 
 class Serve(msgspec.Struct, frozen=True):
@@ -24,9 +47,13 @@ class Say(msgspec.Struct, frozen=True):
 
 
 class Finish(msgspec.Struct, frozen=True):
-    """End the connection once the goodbye is delivered: a reset could overtake it."""
+    """End the connection once the goodbye is delivered: a reset could overtake it.
+
+    `detail` is for our own log: the other side is not told why it may not do what it wants.
+    """
 
     code: str
+    detail: str = ""
 
 
 DoorEffect: TypeAlias = Serve | Say | Finish
@@ -43,9 +70,18 @@ class Door(msgspec.Struct, frozen=True):
     roles: Mapping[str, bool]
 
     def receive(
-        self, greeting: wire.Hello, clock_us: int, crowded: wire.Goodbye | None = None
+        self,
+        greeting: wire.Hello,
+        clock_us: int,
+        crowded: wire.Goodbye | None = None,
+        identity: Identity | None = None,
     ) -> list[DoorEffect]:
-        """Return what a hello leads to, in order. `crowded` refuses clients, and nobody else."""
+        """Return what a hello leads to, in order. `crowded` refuses clients, and nobody else.
+
+        `identity` is who has proven to be there; without TLS nobody has.
+        """
+        if identity is not None and (detail := objection(self.cluster, greeting, identity)):
+            return [Say(NOT_ALLOWED), Finish(NOT_ALLOWED.code, detail)]
         judged = self.judge(greeting)
         if crowded is not None and greeting.role == wire.ROLE_CLIENT and isinstance(judged, Agreement):
             judged = crowded

@@ -15,13 +15,16 @@ import trio
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.framing import messages_decoder
+from greenroom.tls.demands import Demand
 from greenroom_cluster.access import AT_ACTOR
-from greenroom_cluster.config import ActorOptions
+from greenroom_cluster.config import ActorOptions, TlsOptions
 from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.disk.journal import DiskFailedError, Journal
 from greenroom_cluster.links import former
 from greenroom_cluster.links.coordinator_session import NOTHING_REMEMBERED, Remembered
 from greenroom_cluster.links.core_runner import Core, Replies
+from greenroom_cluster.links.handshake import NOT_ALLOWED
+from greenroom_cluster.planning.placement import node_of
 from greenroom_cluster.runtime.actor_disk import DiskSettings, OpenedDisk, open_disk
 from greenroom_cluster.runtime.budget import buffer_bytes
 from greenroom_cluster.runtime.clocks import now_ns, wall_us
@@ -37,6 +40,7 @@ from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Servi
 from greenroom_cluster.runtime.marks import open_mark
 from greenroom_cluster.runtime.poller import Poller
 from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION
+from greenroom_cluster.runtime.proving import Trust, credentials_of, trust_of
 from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.runtime.reports import Reports
 from greenroom_cluster.runtime.scheduling import keep_policy
@@ -83,6 +87,7 @@ class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
     mark_path: str = ""
     directory: str = ""
     options: ActorOptions = ActorOptions()
+    tls: TlsOptions = TlsOptions()
 
 
 class _Told:
@@ -118,9 +123,16 @@ class Actor:
         self._settings = settings
         self.driver = Driver(core, leave)
         self.poller = Poller()
+        node = node_of(settings.slot)
+        self._credentials = credentials_of(settings.tls, settings.cluster, "node", node)
+        self._peers: dict[int, tuple[FramedConnection, bytes]] = {}
         self.coordinator = CoordinatorLink(
             CoordinatorLinkSettings(
-                settings.coordinator, settings.cluster, settings.incarnation, remembered=remembered
+                settings.coordinator,
+                settings.cluster,
+                settings.incarnation,
+                remembered=remembered,
+                credentials=self._credentials,
             ),
             on_map=self._on_map,
             on_decisions=self._on_decisions,
@@ -135,6 +147,7 @@ class Actor:
                 option=ACTOR_PORT_OPTION,
                 connections_max=settings.connections_max,
                 buffer_bytes_max=buffer_bytes(settings.options.core().memory_bytes_max),
+                credentials=self._credentials,
             ),
             {
                 wire.ROLE_CLIENT: Service(_decoders[wire.ROLE_CLIENT], self._serve_client),
@@ -164,6 +177,7 @@ class Actor:
                     on_up=self.driver.link_up,
                     on_down=self.driver.link_down,
                     on_messages=lambda peer, messages: self.driver.step(PeerMessages(peer, messages)),
+                    trust_in=self._trust_in,
                 )
                 self.driver.connect_with(links, self.coordinator.propose)
                 nursery.start_soon(self.poller.run)
@@ -224,6 +238,8 @@ class Actor:
 
     async def _serve_peer(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
         driver, peer = self.driver, hello.sender
+        self._peers[number] = connection, peer
+        self._refuse_foreign(connection, peer)
 
         def handle(messages: list[Any]) -> None:
             if not driver.take_from_peer(peer, number, connection, messages):
@@ -232,9 +248,33 @@ class Actor:
         try:
             await Delivery(connection, self.poller, handle).run()
         finally:
+            del self._peers[number]
             driver.drop_peer(peer, number)
 
+    def _trust_in(self, peer: bytes) -> Trust | None:
+        """Return how to secure a connection to this peer: its node, by the map, must answer."""
+        cluster_map = self.coordinator.map
+        entry = None if cluster_map is None else cluster_map.actors.get(peer)
+        # The core connects to none that is not in the map; nobody has this name.
+        name = "-" if entry is None else entry.node
+        return trust_of(self._credentials, Demand(self._settings.cluster, ("node",), name))
+
+    def _refuse_foreign(self, connection: FramedConnection, peer: bytes) -> None:
+        """End a connection on which a node speaks for the actor of another."""
+        cluster_map, proven = self.coordinator.map, connection.proven
+        entry = None if cluster_map is None else cluster_map.actors.get(peer)
+        if proven is not None and entry is not None and entry.node != proven.identity.name:
+            _log.warning(
+                "connection_refused",
+                remote=connection.remote,
+                reason=NOT_ALLOWED.code,
+                detail=f"the certificate of {proven.identity.uri} is not that of the node of {entry.slot}",
+            )
+            connection.abort("its node is another")
+
     def _on_map(self, cluster_map: ClusterMap) -> None:
+        for connection, peer in list(self._peers.values()):
+            self._refuse_foreign(connection, peer)
         self.driver.step(MapChanged(cluster_map))
 
     def _on_decisions(self, decisions: tuple[Decision, ...]) -> None:

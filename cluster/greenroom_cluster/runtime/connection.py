@@ -27,7 +27,9 @@ from greenroom.framing import (
 )
 from greenroom.negotiation import Agreement
 from greenroom.silence import SERVED, Silence
+from greenroom.tls.sockets import Stream
 from greenroom_cluster.runtime.budget import BufferBudget
+from greenroom_cluster.runtime.proving import Proven
 from greenroom_cluster.runtime.reading import ConnectionEndedError, FrameReader
 from greenroom_cluster.runtime.sockets import configure, reset_on_close
 from greenroom_cluster.runtime.unsendable import substitute
@@ -47,8 +49,8 @@ class FramedConnection(FrameReader):
     """A connected socket that sends and receives messages.
 
     `nursery` runs the task that drains the outbound queue; it must live as long as the connection is used.
-    Messages are decoded by the decoder set by `speak`. `agreement` is the outcome of the hellos. Only one
-    task may receive.
+    Messages are decoded by the decoder set by `speak`. `agreement` is the outcome of the hellos; `proven` is
+    who is at the other end, with TLS. Only one task may receive.
     """
 
     __slots__ = (
@@ -65,11 +67,12 @@ class FramedConnection(FrameReader):
         "_urgent",
         "_waiting",
         "agreement",
+        "proven",
     )
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: Stream,
         nursery: trio.Nursery,
         *,
         outbound_bytes_max: int = OUTBOUND_BYTES_MAX,
@@ -91,6 +94,7 @@ class FramedConnection(FrameReader):
         self._room: trio.Event | None = None
         self.agreement = Agreement(wire.PROTOCOL_VERSION)
         self._charges_queued = False
+        self.proven: Proven | None = None
 
     def __repr__(self) -> str:
         return f"<FramedConnection {self.remote}{' ended' if self._ended is not None else ''}>"

@@ -20,6 +20,7 @@ from greenroom_cluster.keeper import SupervisionSettings
 from greenroom_cluster.runtime.adoption import maps_in_use
 from greenroom_cluster.runtime.coordinator import CoordinatorServerSettings, run_coordinator
 from greenroom_cluster.runtime.ports import check_port, free_port
+from greenroom_cluster.runtime.proving import credentials_of
 from greenroom_cluster.runtime.supervision import (
     ChildProcess,
     ChildSpec,
@@ -57,9 +58,12 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
     settings.check()
     host, port = parse_address(settings.listen, any_port=True)
     port = port or free_port(host)
-    adopted = await maps_in_use(settings.adopted_addresses(), settings.cluster)
+    credentials = credentials_of(settings.tls, settings.cluster, "coordinator")
+    adopted = await maps_in_use(settings.adopted_addresses(), settings.cluster, credentials)
     options = _prepare(settings, host, port, adopted)
-    child = CoordinatorServerSettings(options=options, data_dir=str(settings.data_dir), host=host, port=port)
+    child = CoordinatorServerSettings(
+        options=options, data_dir=str(settings.data_dir), host=host, port=port, tls=settings.tls
+    )
 
     def on_ready(process: ChildProcess) -> None:
         _log.info("coordinator_serves", address=join_address(host, port), pid=process.pid)

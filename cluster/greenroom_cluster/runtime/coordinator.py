@@ -19,6 +19,7 @@ from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ClusterMap
 from greenroom.deadlines import NEVER_NS
 from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_COORDINATOR
+from greenroom_cluster.config import TlsOptions
 from greenroom_cluster.coordination import service as fx
 from greenroom_cluster.coordination.coordinator import CoordinatorSettings
 from greenroom_cluster.coordination.genesis import ClusterOptions, identified, starting_map
@@ -32,6 +33,7 @@ from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.map_publisher import MapPublisher
+from greenroom_cluster.runtime.proving import credentials_of
 from greenroom_cluster.runtime.tasks import open_tasks
 
 _log = structlog.get_logger(__name__)
@@ -48,6 +50,7 @@ class CoordinatorServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     node_down_seconds: float = 2.0
     controller: ControllerSettings = ControllerSettings()
     connections_max: int = 10_000
+    tls: TlsOptions = TlsOptions()
 
 
 class CoordinatorServer:
@@ -65,6 +68,7 @@ class CoordinatorServer:
                 first = identified(first)
                 self._storage.save(first)
             marks = self._storage.load_marks()
+            self._credentials = credentials_of(settings.tls, first.cluster, "coordinator")
             self.listener = Listener(
                 ListenerSettings(
                     cluster=first.cluster,
@@ -72,6 +76,7 @@ class CoordinatorServer:
                     host=settings.host,
                     port=settings.port,
                     connections_max=settings.connections_max,
+                    credentials=self._credentials,
                 ),
                 {
                     role: Service(messages_decoder(kinds), self._handle, answers_shared=True)
@@ -154,7 +159,7 @@ class CoordinatorServer:
 
     async def _ask(self, address: str) -> None:
         """Ask a node for its map, because a peer claims that there is a later one than ours."""
-        maps = await maps_of((address,), self._service.map.cluster)
+        maps = await maps_of((address,), self._service.map.cluster, self._credentials)
         self._service.show(address, maps[0] if maps else None)
         self._wake.set()
 

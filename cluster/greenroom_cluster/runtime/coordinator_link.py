@@ -16,6 +16,8 @@ from greenroom.cluster_map import ClusterMap
 from greenroom.errors import UnavailableError
 from greenroom.framing import messages_decoder
 from greenroom.negotiation import hello
+from greenroom.tls.credentials import Credentials
+from greenroom.tls.demands import Demand
 from greenroom_cluster.coordination.messages import (
     Accepted,
     CoordinatorReply,
@@ -35,6 +37,7 @@ from greenroom_cluster.links.coordinator_session import (
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.dialing import stay_connected
 from greenroom_cluster.runtime.log_limits import LimitedLog
+from greenroom_cluster.runtime.proving import trust_of
 from greenroom_cluster.runtime.tasks import open_tasks
 
 _ADDRESS_OPTION = "give the coordinator's address with --coordinator (GREENROOM_COORDINATOR)"
@@ -44,6 +47,8 @@ _REFUSALS = {
     "wrong-role": f"is a node, not the coordinator: {_ADDRESS_OPTION}",
     "wrong-target": f"is an actor of a node, not the coordinator: {_ADDRESS_OPTION}",
     "wrong-protocol": "speaks another version of the protocol: install matching versions",
+    "not-allowed": "does not allow this with our certificate; its log says why (--tls-cert)",
+    "tls-required": "speaks TLS only: give --tls-cert, --tls-key and --tls-ca",
     "wrong-routing": "routes sessions in another way: install matching versions",
 }
 
@@ -57,13 +62,17 @@ class CoordinatorUnreachableError(UnavailableError):
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorLinkSettings:
-    """The coordinator's address, and our identity towards it: an incarnation or random bytes."""
+    """The coordinator's address, and our identity towards it: an incarnation or random bytes.
+
+    With `credentials` the connection is one of TLS, and a coordinator must answer.
+    """
 
     address: str
     cluster: str
     sender: bytes
     role: str = wire.ROLE_PEER
     remembered: Remembered = NOTHING_REMEMBERED
+    credentials: Credentials | None = None
 
 
 class _Call:
@@ -136,7 +145,8 @@ class CoordinatorLink:
         greeting = hello(settings.cluster, settings.role, settings.sender)
         async with open_tasks() as nursery:
             nursery.start_soon(self._flush_forever)
-            await stay_connected(settings.address, greeting, nursery, self, what="coordinator")
+            trust = trust_of(settings.credentials, Demand(settings.cluster, ("coordinator",)))
+            await stay_connected(settings.address, greeting, nursery, self, what="coordinator", trust=trust)
 
     # --- what is asked -----------------------------------------------------------------------------------
 

@@ -16,10 +16,13 @@ from greenroom.addresses import parse_address
 from greenroom.deadlines import NEVER_NS
 from greenroom.errors import RemoteProtocolError, UsageError
 from greenroom.silence import LINK
+from greenroom.tls.channel import TlsError
+from greenroom.tls.sockets import Stream
 from greenroom_cluster.links import redial
 from greenroom_cluster.links.redial import DIAL_NS
 from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.log_limits import LimitedLog
+from greenroom_cluster.runtime.proving import Trust
 from greenroom_cluster.runtime.reading import ConnectionEndedError
 
 _log = structlog.get_logger(__name__)
@@ -43,14 +46,16 @@ async def dial(
     *,
     seconds: float = DIAL_NS / 1e9,
     outbound_bytes_max: int = OUTBOUND_BYTES_MAX,
+    trust: Trust | None = None,
 ) -> tuple[FramedConnection, wire.Hello]:
     """Connect to `address` ("host:port"), send `hello`; return the connection and the other side's hello.
 
-    The caller sets what the connection speaks, and closes it. `nursery` as for FramedConnection.
+    The caller sets what the connection speaks, and closes it. `nursery` as for FramedConnection. With `trust`
+    it is one of TLS.
     Raises DialFailedError, also if a process other than the hello's target answers; RemoteProtocolError if it
     does not speak greenroom's protocol; UsageError for a malformed address.
     """
-    line = _Line(address, hello, nursery, seconds, outbound_bytes_max)
+    line = _Line(address, hello, nursery, seconds, outbound_bytes_max, trust)
     event: redial.RedialInput = redial.Tick()
     try:
         while True:
@@ -75,8 +80,10 @@ class _Line:
         nursery: trio.Nursery,
         seconds: float = DIAL_NS / 1e9,
         outbound_bytes_max: int = OUTBOUND_BYTES_MAX,
+        trust: Trust | None = None,
     ) -> None:
         self._address = address
+        self._trust = trust
         self._redial = redial.Redial(address, hello, round(seconds * 1e9))
         self._nursery = nursery
         self._outbound_bytes_max = outbound_bytes_max
@@ -144,12 +151,16 @@ class _Line:
 
     async def _open(self) -> redial.RedialInput:
         try:
+            sock = await _connect(self._address)
+            stream: Stream = sock if self._trust is None else await self._trust.secure(sock)
             self._connection = FramedConnection(
-                await _connect(self._address),
+                stream,
                 self._nursery,
                 outbound_bytes_max=self._outbound_bytes_max,
                 silence=LINK,
             )
+        except TlsError as error:
+            return redial.Ended(f"{self._address} is not trusted: {error}")
         except OSError as error:
             return redial.Ended(f"{self._address} cannot be reached: {error.strerror or error}")
         except UnicodeError:
@@ -220,10 +231,16 @@ class LinkUser(Protocol):
 
 
 async def stay_connected(
-    address: str, hello: wire.Hello, nursery: trio.Nursery, user: LinkUser, *, what: str
+    address: str,
+    hello: wire.Hello,
+    nursery: trio.Nursery,
+    user: LinkUser,
+    *,
+    what: str,
+    trust: Trust | None = None,
 ) -> NoReturn:
     """Keep a connection to `address` open until cancelled, as `Redial` decides. `what` names it in logs."""
-    line = _Line(address, hello, nursery)
+    line = _Line(address, hello, nursery, trust=trust)
     told = ""
     event: redial.RedialInput = redial.Tick()
     try:

@@ -17,6 +17,7 @@ from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.delivery import Delivery
 from greenroom_cluster.runtime.dialing import stay_connected
 from greenroom_cluster.runtime.poller import Poller
+from greenroom_cluster.runtime.proving import Trust
 from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX, PeerReply
 
@@ -41,7 +42,8 @@ class PeerLinks:
     """The links of one actor.
 
     `on_up(peer, connection, bulk=...)`, `on_down(peer, bulk=...)` and `on_messages(peer, messages)` must not
-    block. A link closed on this side reports nothing afterwards.
+    block. A link closed on this side reports nothing afterwards. `trust_in(peer)` says how to secure the
+    connection to a peer.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class PeerLinks:
         on_up: OnUp,
         on_down: OnDown,
         on_messages: Callable[[bytes, list[Any]], None],
+        trust_in: Callable[[bytes], Trust | None] = lambda _: None,
     ) -> None:
+        self._trust_in = trust_in
         self._cluster = cluster
         self._incarnation = incarnation
         self._nursery = nursery
@@ -70,7 +74,7 @@ class PeerLinks:
         link = self._links[peer, bulk] = _Link(
             peer, bulk, self._poller, self._on_up, self._on_down, self._on_messages
         )
-        self._nursery.start_soon(link.keep, address, greeting, self._nursery)
+        self._nursery.start_soon(link.keep, address, greeting, self._nursery, self._trust_in(peer))
 
     def close(self, peer: bytes, *, bulk: bool) -> None:
         """End the connection to this peer, or the attempt."""
@@ -97,11 +101,13 @@ class _Link:
         self._on_messages = on_messages
         self._scope = trio.CancelScope()
 
-    async def keep(self, address: str, greeting: wire.Hello, nursery: trio.Nursery) -> None:
+    async def keep(
+        self, address: str, greeting: wire.Hello, nursery: trio.Nursery, trust: Trust | None
+    ) -> None:
         """Keep it open until it is stopped."""
         what = f"peer {self._peer.hex()[:8]}{' bulk' if self._bulk else ''}"
         with self._scope:
-            await stay_connected(address, greeting, nursery, self, what=what)
+            await stay_connected(address, greeting, nursery, self, what=what, trust=trust)
 
     def stop(self) -> None:
         """End it; report nothing afterwards."""

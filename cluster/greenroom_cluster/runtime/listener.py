@@ -26,13 +26,17 @@ from greenroom import wire
 from greenroom.addresses import join_address
 from greenroom.errors import RemoteProtocolError
 from greenroom.framing import FRAME_BYTES_MAX, encode_greeting
-from greenroom_cluster.links.handshake import Door, Finish, Say, Serve
+from greenroom.tls.channel import TlsError
+from greenroom.tls.credentials import Credentials, Loaded
+from greenroom.tls.sockets import TlsSocket
+from greenroom_cluster.links.handshake import NOT_ALLOWED, Door, Finish, Say, Serve
 from greenroom_cluster.runtime.budget import BUFFER_BYTES_MAX, SWEEP_SECONDS, BufferBudget
 from greenroom_cluster.runtime.clocks import wall_us
 from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.descriptors import SpareDescriptor, connections_within
 from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.ports import cannot_listen
+from greenroom_cluster.runtime.proving import UNPROVEN_MAX, Gate, PlaintextError, is_over
 from greenroom_cluster.runtime.reading import READ_BYTES, ConnectionEndedError
 from greenroom_cluster.runtime.sockets import charged_as
 from greenroom_cluster.runtime.tasks import open_tasks
@@ -43,6 +47,7 @@ RESERVED_CONNECTIONS = 256
 _BACKLOG = 1024
 _ACCEPTS_PER_TURN = 32
 _RETRY_SECONDS = 0.1
+_JUDGE_US = 30_000_000
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 Handler = Callable[[FramedConnection, wire.Hello, int], Awaitable[None]]
@@ -74,7 +79,8 @@ class ListenerSettings:
     """Our identity, the sender of our hello, and the limits of connections. Port 0: any free one.
 
     `connections_max` is how many clients are served at a time. `option` is the option that sets the port, for
-    errors. `buffer_bytes_max` bounds what all but peers hold together; see BufferBudget.
+    errors. `buffer_bytes_max` bounds what all but peers hold together; see BufferBudget. With `credentials`
+    nothing but TLS is spoken.
     """
 
     cluster: str
@@ -86,6 +92,7 @@ class ListenerSettings:
     hello_seconds: float = 5.0
     outbound_bytes_max: int = OUTBOUND_BYTES_MAX
     buffer_bytes_max: int = BUFFER_BYTES_MAX
+    credentials: Credentials | None = None
 
 
 class Listener:
@@ -103,7 +110,9 @@ class Listener:
         self._settings = settings
         self._services = services
         self._clock_us = clock_us
-        within = connections_within(settings.connections_max + RESERVED_CONNECTIONS)
+        beside = 0 if settings.credentials is None else UNPROVEN_MAX
+        within = connections_within(settings.connections_max + RESERVED_CONNECTIONS + beside)
+        within = max(1, within - beside)
         # If few files may be open, most of them are for clients.
         self._clients_max = min(settings.connections_max, max(within - RESERVED_CONNECTIONS, within * 3 // 4))
         self._open_max = min(self._clients_max + RESERVED_CONNECTIONS, within)
@@ -121,6 +130,9 @@ class Listener:
         self._budget = BufferBudget(settings.buffer_bytes_max)
         self._spare = SpareDescriptor()
         self._nursery: trio.Nursery | None = None
+        self._gate = None if settings.credentials is None else Gate(settings.credentials)
+        self._judged_by = None if self._gate is None else self._gate.current
+        self._judged_at = wall_us()
         self._door = Door(
             settings.cluster,
             settings.identity,
@@ -192,21 +204,26 @@ class Listener:
                 self._admit(sock, nursery)
 
     def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
-        if len(self._open) >= self._open_max:
+        # With TLS there is room of its own for those who have not said who they are.
+        if self._gate is None and len(self._open) >= self._open_max:
             _limited_log.warning("connection_refused", reason="too-many-connections")
             self._refuse(sock)
             return
+        tls = None if self._gate is None else self._gate.wrap(sock)
         try:
             connection = FramedConnection(
-                sock,
+                tls or sock,
                 nursery,
                 outbound_bytes_max=self._settings.outbound_bytes_max,
             )
         except OSError:  # it was reset before it was accepted
             sock.close()
             return
-        self._open.add(connection)
-        nursery.start_soon(self._serve, connection, next(self._numbers))
+        if self._gate is None:
+            self._open.add(connection)
+        else:
+            self._gate.enter(connection)
+        nursery.start_soon(self._serve, connection, next(self._numbers), tls)
 
     def _refuse(self, sock: socket.socket) -> None:
         # Not worth a task if the kernel does not take it at once: refusals must stay cheap.
@@ -241,12 +258,41 @@ class Listener:
         while True:
             await trio.sleep(SWEEP_SECONDS)
             self._budget.sweep()
+            if self._gate is not None:
+                self._judge_again(self._gate.current)
+
+    def _judge_again(self, loaded: Loaded) -> None:
+        """End connections whose certificate has ended, or was revoked meanwhile."""
+        now_us = wall_us()
+        if loaded is self._judged_by and now_us < self._judged_at + _JUDGE_US:
+            return
+        self._judged_by, self._judged_at = loaded, now_us
+        for connection in list(self._open):
+            proven = connection.proven
+            if proven is not None and is_over(proven, loaded, now_us / 1e6):
+                _limited_log.warning(
+                    "connection_refused",
+                    remote=connection.remote,
+                    reason=NOT_ALLOWED.code,
+                    detail=f"the certificate of {proven.identity.uri} has ended or was revoked",
+                )
+                connection.abort("its certificate counts no more")
 
     # --- one connection ----------------------------------------------------------------------------------
 
-    async def _serve(self, connection: FramedConnection, number: int) -> None:
+    async def _serve(self, connection: FramedConnection, number: int, tls: TlsSocket | None) -> None:
         try:
-            await self._greet_and_handle(connection, number)
+            await self._greet_and_handle(connection, number, tls)
+        except TlsError as error:
+            _limited_log.warning(
+                "connection_refused", remote=connection.remote, number=number, reason="tls", detail=str(error)
+            )
+            await connection.finish()
+        except PlaintextError:
+            _limited_log.warning(
+                "connection_refused", remote=connection.remote, number=number, reason="tls-required"
+            )
+            await connection.finish()
         except ConnectionEndedError as error:
             _log.debug("connection_ended", remote=connection.remote, number=number, reason=str(error))
         except RemoteProtocolError as error:
@@ -262,20 +308,38 @@ class Listener:
         finally:
             connection.close()
             self._open.discard(connection)
+            if self._gate is not None:
+                self._gate.leave(connection)
 
-    async def _greet_and_handle(self, connection: FramedConnection, number: int) -> None:
+    async def _greet_and_handle(
+        self, connection: FramedConnection, number: int, tls: TlsSocket | None
+    ) -> None:
         with trio.move_on_after(self._settings.hello_seconds) as scope:
+            if tls is not None:
+                await self._prove(connection, tls)
             hello = await connection.receive_first(_hello_decoder)
         if scope.cancelled_caught:
             raise RemoteProtocolError(f"no hello came within {self._settings.hello_seconds} s")
+        await self._take_in(connection)
         crowded = self._crowded if self._clients >= self._clients_max else None
-        for effect in self._door.receive(hello, self._clock_us(), crowded):
+        identity = None if connection.proven is None else connection.proven.identity
+        for effect in self._door.receive(hello, self._clock_us(), crowded, identity):
             match effect:
                 case Serve(agreement=agreement):
                     connection.agreement = agreement
                     self._prepare(connection, hello.role, number)
                 case Say(greeting=greeting):
                     connection.greet(greeting)
+                case Finish(code=NOT_ALLOWED.code, detail=detail):
+                    _limited_log.warning(
+                        "connection_refused",
+                        remote=connection.remote,
+                        number=number,
+                        reason=NOT_ALLOWED.code,
+                        detail=detail,
+                    )
+                    await connection.finish()
+                    return
                 case Finish(code=code):
                     if code == self._crowded.code:
                         _limited_log.warning("connection_refused", reason=code)
@@ -291,6 +355,28 @@ class Listener:
             await self._services[hello.role].handle(connection, hello, number)
         finally:
             self._clients -= is_client
+
+    async def _prove(self, connection: FramedConnection, tls: TlsSocket) -> None:
+        assert self._gate is not None
+        try:
+            connection.proven = await self._gate.prove(connection, tls)
+        except TlsError:
+            if tls.established:  # it is told, but not why
+                connection.greet(NOT_ALLOWED)
+            raise
+        except (OSError, trio.ClosedResourceError) as error:
+            raise ConnectionEndedError(f"it ended during the TLS handshake: {error}") from None
+
+    async def _take_in(self, connection: FramedConnection) -> None:
+        """Count a connection of TLS, now that it is known whose it is, or refuse it."""
+        if self._gate is None:
+            return
+        self._gate.leave(connection)
+        if len(self._open) >= self._open_max:
+            connection.greet(self._crowded)
+            await connection.finish()
+            raise ConnectionEndedError("too many connections")
+        self._open.add(connection)
 
     def _prepare(self, connection: FramedConnection, role: str, number: int) -> None:
         service = self._services[role]

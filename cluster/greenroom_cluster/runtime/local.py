@@ -32,7 +32,8 @@ from greenroom_cluster.config import (
 )
 from greenroom_cluster.coordination.boot_note import BootNote
 from greenroom_cluster.exits import EXIT_USAGE
-from greenroom_cluster.inspection import ClusterStatus, fetch_map, inspect_cluster
+from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
+from greenroom_cluster.questions import fetch_map
 from greenroom_cluster.restarts import GiveUp, RestartPolicy
 from greenroom_cluster.runtime.documents import Membership, encode_settings
 from greenroom_cluster.runtime.host_memory import default_bytes

@@ -40,6 +40,7 @@ from greenroom_cluster.runtime.map_server import MapServer
 from greenroom_cluster.runtime.marks import MarkFiles
 from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION, wait_for_ports
 from greenroom_cluster.runtime.processes import host_identity, is_alive
+from greenroom_cluster.runtime.proving import credentials_of
 from greenroom_cluster.runtime.supervision import (
     ChildProcess,
     ChildSpec,
@@ -63,8 +64,15 @@ class Node:
         self._settings = settings
         self._identity = os.urandom(16)
         host, port = parse_address(settings.listen, any_port=True)
+        credentials = credentials_of(settings.tls, settings.cluster, "node", settings.name)
         self._server = MapServer(
-            ListenerSettings(cluster=settings.cluster, identity=self._identity, host=host, port=port)
+            ListenerSettings(
+                cluster=settings.cluster,
+                identity=self._identity,
+                host=host,
+                port=port,
+                credentials=credentials,
+            )
         )
         advertised_host, advertised_port = parse_address(settings.advertise or settings.listen, any_port=True)
         self._address = join_address(advertised_host, advertised_port or self._server.listener.port)
@@ -75,7 +83,9 @@ class Node:
             options.actors
         )
         self._link = CoordinatorLink(
-            CoordinatorLinkSettings(settings.coordinator, settings.cluster, self._identity),
+            CoordinatorLinkSettings(
+                settings.coordinator, settings.cluster, self._identity, credentials=credentials
+            ),
             on_map=lambda cluster_map: self._step(ins.MapSeen(cluster_map)),
             on_up=lambda: self._step(ins.CoordinatorUp()),
             on_down=lambda: self._step(ins.CoordinatorDown()),
@@ -159,6 +169,7 @@ class Node:
                 mark_path=self._marks.open(slot, incarnation),
                 directory=directory,
                 options=options,
+                tls=settings.tls,
             )
 
         return ChildSpec(slot, run_actor, actor_settings)

@@ -4,7 +4,6 @@ It uses a stdlib socket rather than a trio stream, so that a reader that may fin
 without a trip through the scheduler. Only one task may read.
 """
 
-import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +15,8 @@ import trio
 from greenroom import wire
 from greenroom.errors import RemoteProtocolError
 from greenroom.framing import FRAME_BYTES_MAX, HEADER_BYTES, FrameBuffer, messages_decoder
+from greenroom.tls.channel import RECORD_BYTES_MAX
+from greenroom.tls.sockets import Stream
 from greenroom_cluster.runtime.budget import BufferBudget
 from greenroom_cluster.runtime.sockets import remote_name
 
@@ -28,8 +29,11 @@ _YIELD_BYTES = 256 * 1024
 _RECEIVE_COST_BYTES = 16 * 1024
 
 # Shared by all connections: what a read brings is taken out of it in the same step. The kernel would map and
-# unmap a fresh buffer of this size for each read, which costs more than the read itself.
-_scratch = memoryview(bytearray(READ_BYTES))
+# unmap a fresh buffer of this size for each read, which costs more than the read itself. With TLS a read may
+# complete a record more than it brings.
+_scratch = memoryview(bytearray(READ_BYTES + RECORD_BYTES_MAX))
+
+_TLS_HANDSHAKE = 0x16
 
 Message = TypeVar("Message")
 
@@ -69,7 +73,7 @@ class FrameReader(ABC):
         "source",
     )
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: Stream) -> None:
         self._socket = sock
         self._decode: Callable[[bytes], list[Any]] = messages_decoder(wire.Goodbye).decode
         self._frame_bytes_max = FRAME_BYTES_MAX
@@ -116,6 +120,11 @@ class FrameReader(ABC):
             buffer += await self._read()
             if len(buffer) < HEADER_BYTES:
                 continue
+            if buffer[0] == _TLS_HANDSHAKE:
+                raise RemoteProtocolError(
+                    "the other side speaks TLS, and this one does not: give it --tls-cert, --tls-key and "
+                    "--tls-ca, or connect without TLS"
+                )
             length = int.from_bytes(buffer[:HEADER_BYTES], "big")
             if length > FIRST_FRAME_BYTES_MAX:
                 raise RemoteProtocolError(

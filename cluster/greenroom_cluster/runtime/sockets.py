@@ -4,11 +4,12 @@ import socket
 import struct
 
 from greenroom.silence import Silence
+from greenroom.tls.sockets import Stream
 
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
-def configure(sock: socket.socket, silence: Silence) -> None:
+def configure(sock: Stream, silence: Silence) -> None:
     """Set it up to send at once, never block, and notice that the other side is gone."""
     sock.settimeout(0)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -20,7 +21,7 @@ def configure(sock: socket.socket, silence: Silence) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, silence.interval_seconds)
 
 
-def remote_name(sock: socket.socket) -> str:
+def remote_name(sock: Stream) -> str:
     """Return `host:port` of the other side, for logs."""
     try:
         host, port = sock.getpeername()[:2]
@@ -40,6 +41,6 @@ def charged_as(remote: str, number: int) -> str:
     return host
 
 
-def reset_on_close(sock: socket.socket) -> None:
+def reset_on_close(sock: Stream) -> None:
     """Make `close` reset the connection: bytes queued on either side never arrive."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)

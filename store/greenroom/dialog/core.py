@@ -33,7 +33,9 @@ from greenroom.framing import messages_decoder
 SLOW_NS = 1_000_000_000
 """When an operation is unanswered for this long, the dialog asks whether its map is still the newest."""
 
-REFUSALS = frozenset({"wrong-cluster", "wrong-protocol", "wrong-routing", "wrong-role"})
+REFUSALS = frozenset(
+    {"not-allowed", "tls-required", "wrong-cluster", "wrong-protocol", "wrong-role", "wrong-routing"}
+)
 """Codes of goodbyes from a server that will never serve this client."""
 
 _decode_greeting = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye).decode

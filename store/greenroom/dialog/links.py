@@ -32,10 +32,14 @@ CLIENT_ID_BYTES = 16
 
 
 class Open(msgspec.Struct, frozen=True, gc=False):
-    """Connect to this address and report `opened` or `lost`."""
+    """Connect to this address and report `opened` or `lost`.
+
+    With TLS a node must answer, and the one of that name if there is one.
+    """
 
     link: int
     address: str
+    node: str = ""
 
 
 class Abort(msgspec.Struct, frozen=True, gc=False):
@@ -175,7 +179,7 @@ class Switchboard:
         self._next_id += 1
         link = Link(self._next_id, address, lane, now_ns + CONNECT_NS)
         self._links[link.id] = self._opening[link.id] = link
-        self.actions.append(Open(link.id, address))
+        self.actions.append(Open(link.id, address, "" if lane is None else lane.actor.node))
         return link
 
     def opened(self, link: Link, now_ns: int) -> None:

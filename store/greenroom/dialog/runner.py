@@ -48,7 +48,7 @@ class DialogRunner(ABC):
     def _fail(self, token: Any, error: GreenroomError) -> None: ...
 
     @abstractmethod
-    def _open(self, number: int, address: str) -> None: ...
+    def _open(self, number: int, address: str, node: str) -> None: ...
 
     @abstractmethod
     def _drop(self, number: int, *, reset: bool) -> None: ...
@@ -87,7 +87,7 @@ class DialogRunner(ABC):
             for action in actions:
                 match action:
                     case Open():
-                        self._open(action.link, action.address)
+                        self._open(action.link, action.address, action.node)
                     case Abort():
                         self._drop(action.link, reset=True)
                     case Close():

@@ -16,6 +16,7 @@ from greenroom.addresses import parse_address
 from greenroom.dialog import Dialog
 from greenroom.dialog.operations import Kind, Single
 from greenroom.drivers import Runner
+from greenroom.drivers.security import Security
 from greenroom.drivers.sockets import (
     RECEIVE_BYTES,
     close_descriptor,
@@ -26,18 +27,21 @@ from greenroom.drivers.sockets import (
     start_connecting,
 )
 from greenroom.errors import GreenroomError, UsageError
+from greenroom.tls.sockets import Stream, TlsSocket
 
 _Targets = list[tuple[int, Any]]
 
 
 class _Socket:
-    """One connection. `targets` are the addresses that are left to try."""
+    """One connection. `targets` are the addresses left to try; with TLS `node` must answer."""
 
-    __slots__ = ("number", "reading", "sock", "targets", "unsent", "writing")
+    __slots__ = ("node", "number", "reading", "sock", "targets", "tls", "unsent", "writing")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, node: str) -> None:
         self.number = number
-        self.sock: socket.socket | None = None
+        self.node = node
+        self.sock: Stream | None = None
+        self.tls: TlsSocket | None = None
         self.targets: deque[tuple[int, Any]] = deque()
         self.unsent = bytearray()
         self.reading = False
@@ -47,8 +51,9 @@ class _Socket:
 class AsyncioRunner(Runner):
     """A dialog in one asyncio loop, made inside it."""
 
-    def __init__(self, dialog: Dialog) -> None:
+    def __init__(self, dialog: Dialog, security: Security | None = None) -> None:
         super().__init__(dialog)
+        self._security = security
         self._loop = asyncio.get_running_loop()
         if not hasattr(self._loop, "add_reader") or type(self._loop).__name__ == "ProactorEventLoop":
             raise UsageError(
@@ -138,8 +143,8 @@ class AsyncioRunner(Runner):
 
     # --- connecting --------------------------------------------------------------------------------------
 
-    def _open(self, number: int, address: str) -> None:
-        connection = self._sockets[number] = _Socket(number)
+    def _open(self, number: int, address: str, node: str) -> None:
+        connection = self._sockets[number] = _Socket(number, node)
         host, port = parse_address(address)
         known = numeric_address(host, port)
         if known is not None:
@@ -166,27 +171,51 @@ class AsyncioRunner(Runner):
                 return
             family, address = connection.targets.popleft()
             try:
-                connection.sock = configured_socket(family)
-                start_connecting(connection.sock, address)
+                connection.sock = sock = configured_socket(family)
+                start_connecting(sock, address)
             except OSError as error:
                 reason = error.strerror or str(error)
                 self._release(connection)
                 continue
-            self._watch_writable(connection, self._connected)
+            self._watch_writable(connection, self._connected, sock)
             return
 
-    def _connected(self, connection: _Socket) -> None:
-        if connection.sock is None or self._sockets.get(connection.number) is not connection:
+    def _connected(self, connection: _Socket, sock: socket.socket) -> None:
+        if connection.sock is not sock or self._sockets.get(connection.number) is not connection:
             return
         self._unwatch_writable(connection)
         try:
-            finish_connecting(connection.sock)
+            finish_connecting(sock)
         except OSError as error:
             self._release(connection)
             self._connect_next(connection, error.strerror or str(error))
             return
-        contextvars.Context().run(self._loop.add_reader, connection.sock.fileno(), self._readable, connection)
-        connection.reading = True
+        if self._security is None:
+            self._established(connection)
+        else:
+            connection.sock = connection.tls = self._security.begin(sock)
+            self._watch_readable(connection, self._shake_hands)
+            self._shake_hands(connection)
+
+    def _shake_hands(self, connection: _Socket) -> None:
+        """Go on with the handshake of TLS, whenever the socket is ready for it."""
+        tls, security = connection.tls, self._security
+        if connection.sock is not tls or tls is None or security is None:
+            return
+        self._unwatch_writable(connection)
+        try:
+            want = security.advance(tls, connection.node, self._received)
+        except OSError as error:
+            self._release(connection)
+            self._connect_next(connection, str(error))
+            return
+        if want == "write":
+            self._watch_writable(connection, self._shake_hands)
+        elif want == "done":
+            self._established(connection)
+
+    def _established(self, connection: _Socket) -> None:
+        self._watch_readable(connection, self._readable)
         self._opened(connection.number)
         self._settle()
 
@@ -264,12 +293,18 @@ class AsyncioRunner(Runner):
             self._loop.remove_reader(sock.fileno())
             connection.reading = False
         self._unwatch_writable(connection)
-        connection.sock = None
+        connection.sock = connection.tls = None
         sock.close()
 
-    def _watch_writable(self, connection: _Socket, callback: Any) -> None:
+    def _watch_readable(self, connection: _Socket, callback: Any) -> None:
         if connection.sock is not None:
-            contextvars.Context().run(self._loop.add_writer, connection.sock.fileno(), callback, connection)
+            contextvars.Context().run(self._loop.add_reader, connection.sock.fileno(), callback, connection)
+            connection.reading = True
+
+    def _watch_writable(self, connection: _Socket, callback: Any, *more: Any) -> None:
+        if connection.sock is not None:
+            descriptor = connection.sock.fileno()
+            contextvars.Context().run(self._loop.add_writer, descriptor, callback, connection, *more)
             connection.writing = True
 
     def _unwatch_writable(self, connection: _Socket) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from greenroom.dialog import Dialog
 from greenroom.drivers import Runner
+from greenroom.drivers.security import Security
 from greenroom.errors import UsageError
 
 LoopKey: TypeAlias = Any
@@ -23,9 +24,13 @@ _registries: "weakref.WeakSet[Registry]" = weakref.WeakSet()
 
 
 class Registry:
-    """The runners of one store, by loop. `make_dialog` makes the dialog of a new one."""
+    """The runners of one store, by loop. `make_dialog` makes the dialog of a new one.
 
-    def __init__(self, make_dialog: Callable[[], Dialog]) -> None:
+    With `security` their connections are of TLS.
+    """
+
+    def __init__(self, make_dialog: Callable[[], Dialog], security: Security | None = None) -> None:
+        self._security = security
         self._make_dialog = make_dialog
         self._runners: dict[LoopKey, Runner] = {}
         self._lock = threading.Lock()
@@ -70,11 +75,11 @@ class Registry:
             if isinstance(key, asyncio.AbstractEventLoop):
                 from greenroom.drivers.asyncio_ import AsyncioRunner
 
-                made: Runner = AsyncioRunner(dialog)
+                made: Runner = AsyncioRunner(dialog, self._security)
             else:
                 from greenroom.drivers.trio_ import TrioRunner
 
-                made = TrioRunner(dialog)
+                made = TrioRunner(dialog, self._security)
             self._runners[key] = made
             return made
 

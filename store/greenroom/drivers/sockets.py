@@ -7,6 +7,7 @@ import struct
 from typing import Any
 
 from greenroom import silence
+from greenroom.tls.sockets import Stream
 
 RECEIVE_BYTES = 256 * 1024
 KEEPALIVE_PROBES = 3
@@ -49,12 +50,12 @@ def finish_connecting(sock: socket.socket) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def reset_on_close(sock: socket.socket) -> None:
+def reset_on_close(sock: Stream) -> None:
     """Make `close` reset the connection, so that bytes still in its buffers never arrive."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
-def close_descriptor(sock: socket.socket) -> None:
+def close_descriptor(sock: Stream) -> None:
     """Close the socket even if its event loop still counts it as used (as uvloop does)."""
     descriptor = sock.detach()
     if descriptor >= 0:

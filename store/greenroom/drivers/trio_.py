@@ -18,6 +18,7 @@ from greenroom.addresses import parse_address
 from greenroom.dialog import Dialog
 from greenroom.dialog.operations import Kind, Single
 from greenroom.drivers import Runner
+from greenroom.drivers.security import Security
 from greenroom.drivers.sockets import (
     RECEIVE_BYTES,
     close_descriptor,
@@ -28,6 +29,7 @@ from greenroom.drivers.sockets import (
     start_connecting,
 )
 from greenroom.errors import GreenroomError
+from greenroom.tls.sockets import Stream
 
 _log = logging.getLogger("greenroom")
 
@@ -39,7 +41,7 @@ class _Socket:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.sock: socket.socket | None = None
+        self.sock: Stream | None = None
         self.unsent = bytearray()
         self.writing = False
 
@@ -59,8 +61,9 @@ class _Waiter:
 class TrioRunner(Runner):
     """A dialog in one trio run, made inside it."""
 
-    def __init__(self, dialog: Dialog) -> None:
+    def __init__(self, dialog: Dialog, security: Security | None = None) -> None:
         super().__init__(dialog)
+        self._security = security
         self._token = trio.lowlevel.current_trio_token()
         self._ended = False
         self._sockets: dict[int, _Socket] = {}
@@ -190,14 +193,16 @@ class TrioRunner(Runner):
 
     # --- connecting --------------------------------------------------------------------------------------
 
-    def _open(self, number: int, address: str) -> None:
+    def _open(self, number: int, address: str, node: str) -> None:
         connection = self._sockets[number] = _Socket(number)
-        self._spawn(self._serve, connection, address)
+        self._spawn(self._serve, connection, address, node)
 
-    async def _serve(self, connection: _Socket, address: str) -> None:
+    async def _serve(self, connection: _Socket, address: str, node: str) -> None:
         """Connect, then read until the connection ends."""
         try:
             await self._connect(connection, address)
+            if self._security is not None:
+                await self._secure(connection, self._security, node)
             if connection.sock is not None:
                 self._opened(connection.number)
                 self._settle()
@@ -232,6 +237,21 @@ class TrioRunner(Runner):
                 failure = error
                 self._release(connection)
         raise failure
+
+    async def _secure(self, connection: _Socket, security: Security, node: str) -> None:
+        """Put TLS around the connected socket, if it was not dropped. Raises OSError."""
+        sock = connection.sock
+        if not isinstance(sock, socket.socket):
+            return
+        tls = connection.sock = security.begin(sock)
+        while connection.sock is tls:  # else it was dropped
+            match security.advance(tls, node, self._received):
+                case "done":
+                    return
+                case "read":
+                    await trio.lowlevel.wait_readable(tls.fileno())
+                case "write":
+                    await trio.lowlevel.wait_writable(tls.fileno())
 
     # --- reading and writing -----------------------------------------------------------------------------
 

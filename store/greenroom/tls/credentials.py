@@ -72,6 +72,11 @@ def serial_of(certificate: dict[str, Any]) -> int:
     return int(certificate["serialNumber"], 16)
 
 
+def ends_at_of(certificate: dict[str, Any]) -> float:
+    """Return when a certificate ends, in seconds since 1970."""
+    return float(ssl.cert_time_to_seconds(certificate["notAfter"]))
+
+
 def load(files: TlsFiles) -> Loaded:
     """Read the files. Raises UsageError, naming the option, for whatever cannot serve."""
     _check_key(files)
@@ -82,8 +87,7 @@ def load(files: TlsFiles) -> Loaded:
         identity = identity_of(certificate)
     except IdentityError as error:
         raise UsageError(f"{files.option('cert')}: {error}") from None
-    ends_at = ssl.cert_time_to_seconds(certificate["notAfter"])
-    return Loaded(server, client, identity, serial_of(certificate), ends_at, _revoked(files))
+    return Loaded(server, client, identity, serial_of(certificate), ends_at_of(certificate), _revoked(files))
 
 
 def _check_key(files: TlsFiles) -> None:

@@ -3,6 +3,7 @@
 import msgspec
 
 from greenroom.identities import Identity, IdentityRole
+from greenroom.tls.channel import TlsError
 
 
 class Demand(msgspec.Struct, frozen=True):
@@ -19,6 +20,11 @@ class Demand(msgspec.Struct, frozen=True):
             return ""
         wanted = " or ".join(f"greenroom://{self.cluster}/{role}/{self.name or '*'}" for role in self.roles)
         return f"its certificate is that of {identity.uri}, and {wanted} must answer here"
+
+    def check(self, identity: Identity) -> None:
+        """Raise TlsError, saying who is there, unless that one is meant."""
+        if refusal := self.refusal(identity):
+            raise TlsError(refusal)
 
 
 def node_of(cluster: str, name: str = "") -> Demand:

@@ -77,6 +77,11 @@ class TlsSocket:
         """The verified certificate of the other side, once the handshake is done."""
         return self._channel.certificate
 
+    @property
+    def established(self) -> bool:
+        """Whether the handshake is done."""
+        return self._channel.established
+
     # --- the handshake -----------------------------------------------------------------------------------
 
     def advance(self, buffer: memoryview) -> Want:
@@ -103,6 +108,16 @@ class TlsSocket:
         except TlsError:
             self._try_to_flush()  # the alert that says why
             raise
+
+    def answer_plaintext(self, answer: bytes) -> bool:
+        """If the other side begins with a frame instead of TLS, send this as it is; return whether it does.
+
+        Raises OSError, also BlockingIOError. Every length of a frame begins with a zero, and no record does.
+        """
+        if self._sock.recv(1, socket.MSG_PEEK) != b"\0":
+            return False
+        self._sock.send(answer)
+        return True
 
     # --- reading and writing -----------------------------------------------------------------------------
 

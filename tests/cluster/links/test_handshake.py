@@ -6,8 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from greenroom import wire
+from greenroom.identities import IDENTITY_ROLES, Identity
 from greenroom.negotiation import hello
-from greenroom_cluster.links.handshake import Door, Finish, Say, Serve
+from greenroom_cluster.links.handshake import NOT_ALLOWED, Door, Finish, Say, Serve
 
 ME = b"m" * 16
 THEM = b"t" * 16
@@ -73,3 +74,37 @@ CROWDED = wire.Goodbye("too-many-connections", "run fewer")
 def test_a_crowd_keeps_only_clients_out(cluster: str, role: str, code: str | None) -> None:
     effects = DOOR.receive(hello(cluster, role, THEM, ME), 5, CROWDED)
     assert [each.code for each in effects if isinstance(each, Finish)] == ([] if code is None else [code])
+
+
+ALLOWED = {
+    ("node", wire.ROLE_PEER),
+    ("coordinator", wire.ROLE_ADMIN),
+    ("client", wire.ROLE_CLIENT),
+    ("operator", wire.ROLE_OPERATOR),
+    ("operator", wire.ROLE_ADMIN),
+    ("observer", wire.ROLE_ADMIN),
+}
+ROLES = (wire.ROLE_CLIENT, wire.ROLE_PEER, wire.ROLE_OPERATOR, wire.ROLE_ADMIN)
+
+
+@pytest.mark.parametrize("kind", IDENTITY_ROLES)
+@pytest.mark.parametrize("role", ROLES)
+def test_each_certificate_allows_the_roles_in_the_table(kind: Any, role: str) -> None:
+    door = Door("test", ME, dict.fromkeys(ROLES, False))
+    for cluster in ("test", "another"):
+        effects = door.receive(hello("test", role, THEM), 5, identity=Identity(cluster, kind, "n1"))
+        if (kind, role) in ALLOWED and cluster == "test":
+            assert isinstance(effects[0], Serve)
+            continue
+        say, finish = effects
+        assert say == Say(NOT_ALLOWED)
+        assert isinstance(finish, Finish)
+        assert finish.code == "not-allowed"
+        assert f"greenroom://{cluster}/{kind}/n1" in finish.detail
+        assert kind not in NOT_ALLOWED.message, "the other side is not told why"
+
+
+def test_role_in_a_hello_counts_for_nothing_beside_the_certificate() -> None:
+    """A role that is not served there is not told to who may not have it anyway."""
+    say, _ = DOOR.receive(hello("test", wire.ROLE_ADMIN, THEM), 5, identity=Identity("test", "client", "web"))
+    assert say == Say(NOT_ALLOWED)

@@ -38,8 +38,12 @@ def fields(settings: type[msgspec.Struct]) -> Iterator[tuple[str, Any]]:
                 yield from fields(inner)
 
 
+def is_path(kind: Any) -> bool:
+    return kind is Path or any(is_path(inner) for inner in get_args(kind))
+
+
 def holds_secret(name: str, kind: Any) -> bool:
-    return (SECRET.search(name) is not None and PATH.search(name) is None) or (
+    return (SECRET.search(name) is not None and PATH.search(name) is None and not is_path(kind)) or (
         bytes in (kind, *get_args(kind)) and name not in BYTES
     )
 
@@ -55,6 +59,7 @@ def test_a_secret_would_be_seen() -> None:
     class Inner(msgspec.Struct):
         tls_key: str
         tls_key_file: str
+        other_key: Path | None
         monkey: str
 
     class Outer(msgspec.Struct):

@@ -1,0 +1,204 @@
+"""Handshakes of TLS under trio: who is at the other end of a connection, before anything else is said."""
+
+import socket
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+import trio
+
+from greenroom import wire
+from greenroom.errors import UsageError
+from greenroom.framing import encode_greeting
+from greenroom.identities import Identity
+from greenroom.tls.channel import TlsError
+from greenroom.tls.credentials import Credentials, Loaded, ends_at_of, serial_of
+from greenroom.tls.demands import Demand
+from greenroom.tls.sockets import TlsSocket
+from greenroom_cluster.config import TlsOptions
+
+UNPROVEN_MAX = 512
+"""Connections to a listener whose other side has not said who it is: the oldest makes room for a new one."""
+HANDSHAKES_MAX = 64
+"""Handshakes at once in a listener, once something has come: the oldest makes room for a new one."""
+
+_scratch = memoryview(bytearray(16 * 1024))
+_log = structlog.get_logger(__name__)
+
+PLAINTEXT_REFUSED = encode_greeting(
+    wire.Goodbye(
+        "tls-required",
+        "only TLS is spoken here: connect with greenrooms:// or with the options --tls-cert, "
+        "--tls-key and --tls-ca",
+    )
+)
+
+
+class PlaintextError(Exception):
+    """The other side does not speak TLS; it has been told so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """Who is at the other end, by which certificate, which ends at that time."""
+
+    identity: Identity
+    serial: int
+    ends_at: float
+
+
+def proven_by(loaded: Loaded, tls: TlsSocket) -> Proven:
+    """Return who is there, after the handshake. Raises TlsError if nobody that is trusted."""
+    certificate = tls.certificate
+    return Proven(loaded.identity_in(certificate), serial_of(certificate), ends_at_of(certificate))
+
+
+def is_over(proven: Proven, loaded: Loaded, wall_seconds: float) -> bool:
+    """Whether what was proven counts no more: the certificate has ended or was revoked."""
+    return proven.ends_at <= wall_seconds or proven.serial in loaded.revoked
+
+
+def credentials_of(options: TlsOptions, cluster: str, role: str, name: str = "") -> Credentials | None:
+    """Return what a process in this role shows and trusts; None without TLS. Raises UsageError."""
+    files = options.files()
+    if files is None:
+        return None
+    credentials = Credentials(files, _told_once)
+    identity = credentials.current().identity
+    if (identity.cluster, identity.role) != (cluster, role) or (name and identity.name != name):
+        raise UsageError(
+            f"{files.option('cert')}: the certificate is that of {identity.uri}, and this is "
+            f"greenroom://{cluster}/{role}/{name or '*'}"
+        )
+    return credentials
+
+
+def _told_once(text: str) -> None:
+    _log.error("tls_files_refused", reason=text)
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How a connection to another process is secured: what we show, and who must answer."""
+
+    credentials: Credentials
+    demand: Demand
+
+    async def secure(self, sock: socket.socket) -> TlsSocket:
+        """Return the socket with TLS around it. Raises TlsError, and closes the socket, if it must not be."""
+        loaded = self.credentials.current()
+        tls = TlsSocket(sock, loaded.client, server_side=False)
+        try:
+            await shake_hands(tls)
+            self.demand.check(loaded.identity_in(tls.certificate))
+        except TlsError:
+            tls.close()
+            raise
+        except OSError as error:
+            tls.close()
+            reason = error.strerror or str(error)
+            raise TlsError(f"it ended the TLS handshake ({reason}); has it TLS?") from None
+        except BaseException:
+            tls.close()
+            raise
+        return tls
+
+
+def trust_of(credentials: Credentials | None, demand: Demand) -> Trust | None:
+    """Return how to secure a connection; None without TLS."""
+    return None if credentials is None else Trust(credentials, demand)
+
+
+async def shake_hands(tls: TlsSocket, turn: trio.Lock | None = None) -> None:
+    """Perform the handshake. Raises OSError.
+
+    With a `turn`, a shared lock, only one of all handshakes makes a step in one round of the event loop: each
+    takes about a millisecond, and leases do not wait for strangers.
+    """
+    while True:
+        if turn is None:
+            want = tls.advance(_scratch)
+        else:
+            async with turn:
+                want = tls.advance(_scratch)
+        match want:
+            case "done":
+                return
+            case "read":
+                await trio.lowlevel.wait_readable(tls.fileno())
+            case "write":
+                await trio.lowlevel.wait_writable(tls.fileno())
+
+
+class Ending(Protocol):
+    """A connection that can be ended."""
+
+    def abort(self, reason: str = ...) -> None:
+        """End it."""
+
+
+class Crowd:
+    """At most `limit` connections at once: one more ends the oldest, which a stranger may have left so."""
+
+    def __init__(self, limit: int, what: str) -> None:
+        self._limit = limit
+        self._what = what
+        self._members: dict[Ending, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def enter(self, connection: Ending) -> None:
+        """Take one in."""
+        self._members[connection] = None
+        if len(self._members) > self._limit:
+            oldest = next(iter(self._members))
+            del self._members[oldest]
+            oldest.abort(f"more than {self._limit} connections {self._what}, and this was the oldest")
+
+    def leave(self, connection: Ending) -> None:
+        """Let one go; unknown ones are fine."""
+        self._members.pop(connection, None)
+
+
+class Gate:
+    """The handshakes of one listener. Each connection is in it from its beginning until its hello."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+        self._unproven = Crowd(UNPROVEN_MAX, "have not said who they are")
+        self._handshakes = Crowd(HANDSHAKES_MAX, "are in the TLS handshake")
+        self._turn = trio.Lock()
+
+    def __len__(self) -> int:
+        return len(self._unproven)
+
+    @property
+    def current(self) -> Loaded:
+        """What is in use."""
+        return self._credentials.current()
+
+    def wrap(self, sock: socket.socket) -> TlsSocket:
+        """Return an accepted socket with TLS around it."""
+        return TlsSocket(sock, self.current.server, server_side=True)
+
+    def enter(self, connection: Ending) -> None:
+        """Note a new connection."""
+        self._unproven.enter(connection)
+
+    def leave(self, connection: Ending) -> None:
+        """Note that a connection has said hello, or has ended."""
+        self._unproven.leave(connection)
+        self._handshakes.leave(connection)
+
+    async def prove(self, connection: Ending, tls: TlsSocket) -> Proven:
+        """Shake hands; return who is there. Raises OSError, PlaintextError."""
+        await trio.lowlevel.wait_readable(tls.fileno())
+        if tls.answer_plaintext(PLAINTEXT_REFUSED):
+            raise PlaintextError
+        self._handshakes.enter(connection)
+        try:
+            await shake_hands(tls, self._turn)
+        finally:
+            self._handshakes.leave(connection)
+        return proven_by(self.current, tls)

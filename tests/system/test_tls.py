@@ -1,0 +1,238 @@
+"""A cluster over mutual TLS: real processes, stores of both event loops, and those who are refused."""
+
+import asyncio
+import datetime as dt
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+import greenroom
+from greenroom import ClusterStore, SessionData, UnavailableError, UsageError, new_session_id, wire
+from greenroom.tls.credentials import Credentials
+from greenroom.tls.demands import Demand
+from greenroom_cluster.inspection import inspect_cluster
+from greenroom_cluster.runtime.dialing import DialFailedError, dial
+from greenroom_cluster.runtime.ports import free_port
+from greenroom_cluster.runtime.proving import Trust
+from tests.authority import Authority, Holder
+from tests.system.raw import hello
+from tests.system.test_mistakes import CLUSTER, Command, Host
+
+pytestmark = [pytest.mark.system, pytest.mark.trio]
+
+NODES = ("n1", "n2", "n3")
+
+
+def uri(role: str, name: str, cluster: str = CLUSTER) -> str:
+    return f"greenroom://{cluster}/{role}/{name}"
+
+
+class Secured:
+    """Three nodes and their coordinator, who speak TLS only."""
+
+    def __init__(self, host: Host, folder: Path) -> None:
+        self.authority = Authority()
+        self._host = host
+        self._folder = folder
+        self.nodes: dict[str, Command] = {}
+        self.addresses = [f"127.0.0.1:{free_port()}" for _ in NODES]
+        self.operator = self.credentials(self.authority.issue(uri("operator", "ops")))
+        self.client = self.authority.issue(uri("client", "web"))
+
+    def options(self, role: str, name: str) -> list[str]:
+        files = self.authority.issue(uri(role, name)).files(self._folder, name, flags=True)
+        return ["--tls-cert", files.cert, "--tls-key", files.key, "--tls-ca", files.ca]
+
+    def credentials(self, holder: Holder) -> Credentials:
+        return Credentials(holder.files(self._folder), print)
+
+    def url(self, holder: Holder) -> str:
+        files = holder.files(self._folder)
+        options = f"tls_cert={files.cert}&tls_key={files.key}&tls_ca={files.ca}&deadline_seconds=10"
+        return f"greenrooms://{','.join(self.addresses)}/{CLUSTER}?{options}"
+
+    async def start(self) -> None:
+        shards = ("--shards", "4", "--cluster", CLUSTER, "--data-dir", str(self._folder / "map"))
+        listen = ("--listen", self._host.coordinator)
+        self.coordinator = await self._host.start(
+            "coordinator", *listen, *shards, *self.options("coordinator", "c1")
+        )
+        await self.coordinator.until_logged("coordinator_serves")
+        for name, address in zip(NODES, self.addresses, strict=True):
+            where = ("--name", name, "--listen", address, "--actors", "1", "--cluster", CLUSTER)
+            to = ("--coordinator", self._host.coordinator)
+            self.nodes[name] = await self._host.start("node", *where, *to, *self.options("node", name))
+        with trio.fail_after(60):
+            while not await self.is_healthy():
+                await trio.lowlevel.checkpoint()
+
+    async def is_healthy(self) -> bool:
+        try:
+            found = await inspect_cluster(self.addresses, CLUSTER, credentials=self.operator)
+        except UnavailableError:
+            return False
+        return found.healthy and found.nodes_up == len(NODES)
+
+    def refusals(self, name: str) -> list[str]:
+        return [line.get("detail", line["reason"]) for line in self.nodes[name].logged("connection_refused")]
+
+
+@asynccontextmanager
+async def secured(folder: Path) -> AsyncIterator[Secured]:
+    async with trio.open_nursery() as nursery:
+        cluster = Secured(Host(nursery, folder), folder)
+        await cluster.start()
+        yield cluster
+        for command in (cluster.coordinator, *cluster.nodes.values()):
+            if command.process.returncode is None:
+                command.process.kill()
+        nursery.cancel_scope.cancel()
+
+
+def new_session() -> SessionData:
+    now = dt.datetime.now(dt.UTC)
+    return SessionData(
+        session_id=new_session_id(), data={"cart": ["tea"]}, expires=now + dt.timedelta(hours=1)
+    )
+
+
+async def exchange(url: str) -> Any:
+    """Store a session and read it, in the event loop that runs."""
+    async with greenroom.store_from_url(url) as store:
+        await store.check(every_shard=True)
+        session = new_session()
+        await store.create(session)
+        return (await store.get(session.session_id)).data == session.data
+
+
+async def refused(url: str) -> str:
+    """Return why a store at this URL gets nothing."""
+    async with greenroom.store_from_url(url.replace("deadline_seconds=10", "deadline_seconds=2")) as store:
+        with pytest.raises((UnavailableError, UsageError)) as caught:
+            await store.check()
+    return str(caught.value)
+
+
+async def test_cluster_serves_whom_it_trusts_and_nobody_else(tmp_path: Path) -> None:
+    async with secured(tmp_path) as cluster:
+        good = cluster.url(cluster.client)
+        assert await exchange(good)
+        assert await trio.to_thread.run_sync(asyncio.run, exchange(good))
+
+        await check_strangers(cluster)
+        await check_plaintext(cluster)
+        await check_roles(cluster)
+        await check_commands(cluster)
+        await check_failover(cluster, good)
+
+
+async def check_strangers(cluster: Secured) -> None:
+    stranger = Authority("stranger")
+    ours = cluster.authority.pem
+    issue = cluster.authority.issue
+    with pytest.raises(UsageError, match=r"tls_cert: .*certificate has expired"):
+        await refused(cluster.url(issue(uri("client", "web"), days=-0.5)))
+    with pytest.raises(UsageError, match="tls_cert: the certificate is that of greenroom://shop/node/n1"):
+        await refused(cluster.url(issue(uri("node", "n1"))))
+    with pytest.raises(UsageError, match="tls_cert: the certificate is that of greenroom://mall/client/web"):
+        await refused(cluster.url(issue(uri("client", "web", "mall"))))
+    # It trusts its own CA and shows what that has issued: neither side is content.
+    assert "its certificate is not valid" in await refused(cluster.url(stranger.issue(uri("client", "web"))))
+    # It trusts ours too, so only the nodes can refuse it.
+    both = stranger.issue(uri("client", "web"), ca=stranger.pem + ours)
+    assert "does not trust the CA of our certificate" in await refused(cluster.url(both))
+
+
+async def check_plaintext(cluster: Secured) -> None:
+    plain = f"greenroom://{','.join(cluster.addresses)}/{CLUSTER}?deadline_seconds=2"
+    assert "only TLS is spoken here" in await refused(plain)
+    assert any(line == "tls-required" for name in NODES for line in cluster.refusals(name))
+
+
+async def check_roles(cluster: Secured) -> None:
+    """A certificate allows what its role may do, at every port, whatever the hello says."""
+    found = await inspect_cluster(cluster.addresses, CLUSTER, credentials=cluster.operator)
+    actor = found.actors[0]
+    incarnation = bytes.fromhex(actor.incarnation)
+    holders = {
+        role: cluster.credentials(cluster.authority.issue(uri(role, "n1")))
+        for role in ("client", "node", "coordinator", "operator", "observer")
+    }
+    allowed = {
+        ("client", wire.ROLE_CLIENT),
+        ("node", wire.ROLE_PEER),
+        ("coordinator", wire.ROLE_ADMIN),
+        ("operator", wire.ROLE_OPERATOR),
+        ("operator", wire.ROLE_ADMIN),
+        ("observer", wire.ROLE_ADMIN),
+    }
+    async with trio.open_nursery() as nursery:
+        for kind, credentials in holders.items():
+            for role in (wire.ROLE_CLIENT, wire.ROLE_PEER, wire.ROLE_OPERATOR, wire.ROLE_ADMIN):
+                target = b"" if role == wire.ROLE_CLIENT else incarnation
+                trust = Trust(credentials, Demand(CLUSTER, ("node",), actor.slot.partition("/")[0]))
+                greeting = hello(role, cluster=CLUSTER, target=target)
+                code = ""
+                try:
+                    connection, _ = await dial(actor.address, greeting, nursery, trust=trust)
+                    connection.close()
+                except DialFailedError as error:
+                    code = error.code
+                assert code == ("" if (kind, role) in allowed else "not-allowed"), f"{kind} as {role}"
+        wrong = Trust(holders["client"], Demand(CLUSTER, ("node",), "another"))
+        with pytest.raises(DialFailedError, match="node/another must answer here"):
+            await dial(actor.address, hello(wire.ROLE_CLIENT, cluster=CLUSTER), nursery, trust=wrong)
+        nursery.cancel_scope.cancel()
+
+
+async def check_commands(cluster: Secured) -> None:
+    observer = cluster.options("observer", "grafana")
+    command = [sys.executable, "-m", "greenroom_cluster", "health", "--cluster", CLUSTER]
+    command += ["--connect", cluster.addresses[0]]
+    done = await trio.run_process(
+        [*command, *observer], capture_stdout=True, capture_stderr=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+    assert done.returncode == 3
+    assert b"only TLS is spoken here" in done.stderr
+    done = await trio.run_process([*command, *observer[2:]], capture_stderr=True, check=False)
+    assert (done.returncode, b"TLS needs --tls-cert too" in done.stderr) == (2, True)
+
+
+async def check_failover(cluster: Secured, url: str) -> None:
+    """What was acknowledged is there after a node is killed, and the others go on."""
+    async with greenroom.store_from_url(url) as store:
+        sessions = [new_session() for _ in range(20)]
+        for session in sessions:
+            await store.create(session)
+        cluster.nodes["n2"].process.kill()
+        for session in sessions:
+            assert (await store.get(session.session_id)).data == session.data
+
+
+async def test_tls_store_at_a_plaintext_port_is_told_so(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        here = Host(nursery, tmp_path)
+        await here.start_coordinator()
+        node = await here.start_node("a")
+        address = (await node.until_logged("node_started"))["address"]
+        files = Authority().issue(uri("client", "web")).files(tmp_path)
+        store = ClusterStore(
+            address,
+            cluster=CLUSTER,
+            deadline_seconds=2.0,
+            tls_cert=files.cert,
+            tls_key=files.key,
+            tls_ca=files.ca,
+        )
+        with pytest.raises(UnavailableError, match="TLS"):
+            await store.check()
+        assert "speaks TLS, and this one does not" in str(node.logged("connection_broke_protocol"))
+        await store.aclose()
+        nursery.cancel_scope.cancel()
