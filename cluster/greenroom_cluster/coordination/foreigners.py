@@ -32,8 +32,9 @@ OTHER_CLUSTER = "other-cluster"
 
 WHY_FOREIGN = (
     "the cluster of this coordinator has the same name as yours and is another, which was created anew: stop "
-    "this node, which ends the sessions that it holds, and start it again to have it join; or give it the "
-    "coordinator of its own cluster (--coordinator)"
+    "this node, which ends the sessions that it holds in memory, and start it again to have it join, with an "
+    "empty --data-dir if it keeps sessions on disk; or give it the coordinator of its own cluster "
+    "(--coordinator)"
 )
 
 TELL_SECONDS = 60.0
@@ -74,8 +75,8 @@ class Foreigners:
         self._tell_due_ns = now_ns + round(TELL_SECONDS * 1e9)
         told = (
             "an actor or a supervisor of another cluster of this name asks this coordinator, and is turned "
-            "away: a node runs that was started before this cluster was created. Stop it, and start it again "
-            "if it is to join this one"
+            "away: a node runs that was started before this cluster was created, or its directory was. Stop "
+            "it, and start it again if it is to join this one, with an empty --data-dir if it had one"
         )
         return [told]
 

@@ -42,7 +42,10 @@ class Committed(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=3):
 
 
 class Configured(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=4):
-    """The configuration of a shard in which this actor is a member, as the cluster map told it."""
+    """The configuration of a shard in which this actor is a member, as the cluster map told it.
+
+    `cluster` is the identity of that map's cluster.
+    """
 
     shard: int
     lineage: int
@@ -51,6 +54,7 @@ class Configured(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=4):
     nonce: bytes
     primary: bytes
     backups: tuple[bytes, ...]
+    cluster: bytes = b""
 
     @property
     def members(self) -> tuple[bytes, ...]:

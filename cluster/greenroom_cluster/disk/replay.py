@@ -153,12 +153,15 @@ class Replay:
         return self._held
 
     @property
-    def remembered(self) -> tuple[int, int, tuple[int, ...]]:
-        """Lineage and version of the newest map that a copy was configured by, and the epochs by shard."""
+    def remembered(self) -> tuple[int, int, tuple[int, ...], bytes]:
+        """Lineage and version of the newest map that a copy was configured by, epochs by shard, identity."""
         configured = [copy.configuration for copy in self._held.values() if copy.configuration is not None]
-        lineage, version = max(((each.lineage, each.version) for each in configured), default=(0, 0))
-        epochs = {each.shard: each.epoch for each in configured if each.lineage == lineage}
-        return lineage, version, tuple(epochs.get(shard, 0) for shard in range(max(epochs, default=-1) + 1))
+        if not configured:
+            return 0, 0, (), b""
+        newest = max(configured, key=lambda each: (each.lineage, each.version))
+        epochs = {each.shard: each.epoch for each in configured if each.lineage == newest.lineage}
+        by_shard = tuple(epochs.get(shard, 0) for shard in range(max(epochs) + 1))
+        return newest.lineage, newest.version, by_shard, newest.cluster
 
     def take_batch(self, number: int, size: int, entries: Iterable[EntryRead]) -> None:
         """Take in a batch of that number and size. Raises DamagedError if it cannot follow the others."""

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import msgspec
 
 from greenroom import wire
-from greenroom.cluster_map import ClusterMap, MapDelta
+from greenroom.cluster_map import ClusterMap, MapDelta, are_foreign
 from greenroom_cluster.coordination.messages import (
     Accepted,
     CoordinatorReply,
@@ -36,11 +36,12 @@ PROPOSALS_PER_MESSAGE = 1024
 
 
 class Remembered(msgspec.Struct, frozen=True):
-    """The newest map that a directory tells of: its lineage and version, and of some shards the epochs."""
+    """The newest map that a directory tells of: lineage, version, epochs of some shards, and identity."""
 
     lineage: int
     version: int
     epochs: tuple[int, ...]
+    identity: bytes = b""
 
     def is_later_than(self, other: ClusterMap) -> bool:
         """Whether the map that was known then holds a decision that this one lacks."""
@@ -294,7 +295,7 @@ class CoordinatorSession:
         return (self.map.lineage, self.map.version)
 
     def _identity(self) -> bytes:
-        return b"" if self.map is None else self.map.identity
+        return self._remembered.identity if self.map is None else self.map.identity
 
     def _subscription(self) -> wire.Subscribe:
         epochs = self._remembered.epochs if self.map is None else self.map.epochs
@@ -328,6 +329,8 @@ class CoordinatorSession:
     def _take_map(self, full: ClusterMap) -> list[SessionEffect]:
         known = self.map
         effects: list[SessionEffect] = []
+        if known is None and are_foreign(full.identity, self._remembered.identity):
+            return [ForeignMap()]
         if known is None and self._remembered.is_later_than(full):
             return [OlderMap(self._known(), (full.lineage, full.version))]
         if known is None or full.continues(known):

@@ -49,7 +49,7 @@ _encode = msgspec.msgpack.Encoder().encode
 class Stable(msgspec.Struct, frozen=True, kw_only=True):
     """The directory of an actor as it was opened: how far it had come, how large it is, and what it holds.
 
-    `remembered` is lineage and version of the newest map that it tells of, and epochs by shard.
+    `remembered` is lineage and version of the newest map that it tells of, epochs by shard, and identity.
     """
 
     durability: Durability
@@ -57,7 +57,7 @@ class Stable(msgspec.Struct, frozen=True, kw_only=True):
     mark: int = 0
     stored_bytes: int = 0
     copies: Mapping[int, DiskCopy] = {}
-    remembered: tuple[int, int, tuple[int, ...]] = (0, 0, ())
+    remembered: tuple[int, int, tuple[int, ...], bytes] = (0, 0, (), b"")
 
 
 def is_ending(command: Command) -> bool:
@@ -138,7 +138,14 @@ class DiskLog:
         self._configured[copy] = None
         self._grown[copy] = copy.log.appended
         configured = Configured(
-            copy.shard, known.lineage, known.version, entry.epoch, entry.nonce, entry.primary, entry.backups
+            copy.shard,
+            known.lineage,
+            known.version,
+            entry.epoch,
+            entry.nonce,
+            entry.primary,
+            entry.backups,
+            known.identity,
         )
         self.configurations[copy.shard] = configured
         self.enter(configured)

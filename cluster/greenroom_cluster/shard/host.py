@@ -55,7 +55,7 @@ JOINER_SILENCE_GRACES = 8
 class Host:
     """The replicas of the actor incarnation `incarnation`, which runs in `slot`.
 
-    `remembered` is what its directory tells of the newest map: lineage, version and epochs by shard.
+    `remembered` is what its directory tells of the newest map: lineage, version, epochs by shard, identity.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Host:
         self._requests = Requests(self._replicas)
         self._starting: dict[int, OpenProposal] = {}
         self._recovery = self._replicas.recovery
-        self.remembered = (0, 0, ()) if disk is None else disk.remembered
+        self.remembered = (0, 0, (), b"") if disk is None else disk.remembered
         for copy in () if disk is None else disk.copies.values():
             self._recovery.find(copy)
         self._manage_due_ns = 0

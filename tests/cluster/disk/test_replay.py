@@ -32,7 +32,7 @@ def logged(*sequences: int, epoch: int = 1) -> Logged:
 
 
 def configured(epoch: int) -> Configured:
-    return Configured(3, 1, 10 * epoch, epoch, b"n" * 12, ONE, (TWO,))
+    return Configured(3, 1, 10 * epoch, epoch, b"n" * 12, ONE, (TWO,), b"k" * 16)
 
 
 def proposed(epoch: int) -> Proposed:
@@ -145,10 +145,10 @@ def test_what_was_given_up_is_not_held() -> None:
 
 def test_the_newest_map_is_remembered() -> None:
     replay = Replay()
-    assert replay.remembered == (0, 0, ())
+    assert replay.remembered == (0, 0, (), b"")
     for entry in decode_entries(encode_entries((empty(), configured(2), configured(3), Based(1, 0, 0, ())))):
         replay.take(entry)
-    assert replay.remembered == (1, 30, (0, 0, 0, 3))
+    assert replay.remembered == (1, 30, (0, 0, 0, 3), b"k" * 16)
 
 
 def test_a_gap_is_damage() -> None:

@@ -143,6 +143,14 @@ def test_a_map_that_lacks_what_is_remembered_is_not_followed(comes: ClusterMap, 
     assert any(isinstance(effect, OlderMap) for effect in effects) != followed
 
 
+def test_a_directory_of_another_cluster_follows_no_map() -> None:
+    """Lineage, version and epochs of its map say nothing about this one: it would give up what it keeps."""
+    one = CoordinatorSession(ME, Remembered(1, 1, (0,), b"other" * 3))
+    assert sent(one.step(Connected())) == [wire.Subscribe(1, 1, (0,), b"other" * 3)]
+    assert one.step(Received([wire.MapFull(AHEAD)])) == [ForeignMap()]
+    assert one.map is None
+
+
 def test_a_map_with_fewer_shards_than_are_remembered_is_not_followed() -> None:
     assert Remembered(1, 1, (0, 0, 1)).is_later_than(FIRST)
     assert not Remembered(1, 1, (0, 0, 0)).is_later_than(FIRST)
