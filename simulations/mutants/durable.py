@@ -201,7 +201,13 @@ def _(patches: Patches) -> None:
 @mutant("acknowledges ends of sessions before they are synced", flagged=True, budget=50, plan=CUT_IN_INTERVAL)
 def _(patches: Patches) -> None:
     """With interval, a log-out is confirmed once it is written."""
-    patches.set(disk_log, "is_ending", lambda command: False)
+    original = DiskLog._give_out
+
+    def give_out(self, now_ns, effects):
+        self._ends = False
+        original(self, now_ns, effects)
+
+    patches.set(DiskLog, "_give_out", give_out)
 
 
 @mutant("takes over before its log is on disk", flagged=True, budget=50, plan=TAKEN_OVER_AND_CUT)

@@ -42,6 +42,7 @@ Durability: TypeAlias = Literal["interval", "fsync"]
 _ENDINGS = frozenset(
     {wire.Delete, wire.DeleteByHandle, wire.DeleteByUser, wire.Rotate, wire.Clean, Expire, Evict}
 )
+_MAY_WAIT = frozenset({Propose, ReplyToPeer})
 ENTRY_BYTES = 96
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -107,7 +108,7 @@ class DiskLog:
         self._records: dict[int, list[Record]] = {}
         self._grown: dict[Copy, int] = {}
         self._configured: dict[Copy, None] = {}
-        self._ends = False
+        self._ends = self._rare = False
         # By position: what becomes stable with it, and what waits for it.
         self._growing: deque[tuple[int, dict[Copy, int], dict[Copy, None]]] = deque()
         self._held: deque[tuple[int, HostEffect]] = deque()
@@ -116,9 +117,12 @@ class DiskLog:
 
     # --- what is written ------------------------------------------------------------------------------------
 
-    def append(self, copy: Copy, record: Record) -> None:
-        """Write a record that this actor has stamped as the primary."""
+    def append(self, copy: Copy, record: Record, size: int) -> None:
+        """Write a record, of that size, which this actor has stamped as the primary."""
         self._grown[copy] = record.sequence
+        self.given_bytes += size
+        if type(record.command) in _ENDINGS:
+            self._ends = True
         records = self._records.get(copy.shard)
         if records is None:
             self._records[copy.shard] = [record]
@@ -130,6 +134,11 @@ class DiskLog:
         if through - after < len(records):
             records = tuple(record for record in records if after < record.sequence <= through)
         copy.ladder.extend(records)
+        for record in records:
+            command = record.command
+            self.given_bytes += record_bytes(command)
+            if type(command) in _ENDINGS:
+                self._ends = True
         self._records.setdefault(copy.shard, []).extend(records)
 
     def configure(self, copy: Copy, entry: ShardEntry, known: ClusterMap) -> None:
@@ -197,18 +206,13 @@ class DiskLog:
 
     def enter(self, entry: Entry, size: int = ENTRY_BYTES) -> None:
         """Write one more entry, of about that size."""
-        self._gather(entry.shard)
-        self._entries.append(entry)
-        self.given_bytes += size
-
-    def _gather(self, shard: int) -> None:
-        """Enter the records of a shard so far."""
-        records = self._records.pop(shard, None)
+        # Behind the records of the shard so far.
+        records = self._records.pop(entry.shard, None)
         if records:
-            self._entries.append(Logged(shard, tuple(records)))
-            for record in records:
-                self.given_bytes += record_bytes(record.command)
-                self._ends = self._ends or is_ending(record.command)
+            self._entries.append(Logged(entry.shard, tuple(records)))
+        self._entries.append(entry)
+        self._rare = self._rare or not isinstance(entry, Logged)
+        self.given_bytes += size
 
     # --- what waits -----------------------------------------------------------------------------------------
 
@@ -260,7 +264,8 @@ class DiskLog:
         while self._growing and self._growing[0][0] <= self.stable:
             _, lengths, configured = self._growing.popleft()
             for copy, length in lengths.items():
-                copy.stable = max(copy.stable, length)
+                if length > copy.stable:
+                    copy.stable = length
                 grown[copy] = None
             settled |= configured
         for _, _, configured in self._growing:
@@ -272,9 +277,10 @@ class DiskLog:
 
     def finish(self, now_ns: int, effects: list[HostEffect]) -> None:
         """End a step: have its entries written, and hold back what must wait for them, or no longer must."""
-        for shard in list(self._records):
-            self._gather(shard)
-        told = [effect for effect in effects if _is_held(effect)]
+        if self._records:
+            self._entries += [Logged(shard, tuple(records)) for shard, records in self._records.items()]
+            self._records = {}
+        told = [effect for effect in effects if type(effect) in _MAY_WAIT and _is_held(effect)]
         for effect in told:
             if isinstance(effect, Propose):
                 self._note_proposal(effect.proposal)
@@ -299,7 +305,7 @@ class DiskLog:
 
     def _give_out(self, now_ns: int, effects: list[HostEffect]) -> None:
         self.position += 1
-        at_once = self._fsync or self._ends or any(not isinstance(each, Logged) for each in self._entries)
+        at_once = self._fsync or self._ends or self._rare
         effects.append(Persist(self.position, tuple(self._entries), at_once))
         if self._grown:
             self._growing.append((self.position, self._grown, self._configured))
@@ -308,7 +314,7 @@ class DiskLog:
             self._ending.append(self.position)
         self._unsynced.append((self.position, now_ns))
         self._entries = []
-        self._ends = False
+        self._ends = self._rare = False
 
     def _marked(self, effect: HostEffect) -> HostEffect:
         """Add to what is let go how far the directory has come."""

@@ -214,11 +214,21 @@ class Host:
         """Commit what has become stable here, and serve under configurations that have."""
         assert self._disk is not None
         grown, settled = self._disk.grown()
-        deliver(self._replicas, self._served(grown), now_ns, wall_us, b"", InputKind.CATCH_UP)
+        # Most often their backups have not acknowledged yet, and there is nothing to do.
+        shards = [shard for shard in self._served(grown) if self._may_go_on(shard)]
+        deliver(self._replicas, shards, now_ns, wall_us, b"", InputKind.CATCH_UP)
         served = self._served(settled)
         deliver(self._replicas, served, now_ns, wall_us, b"", InputKind.LEASE)
         for shard in served:
             self._manage(now_ns, wall_us, shard)
+
+    def _may_go_on(self, shard: int) -> bool:
+        """Whether the primary of a shard may commit more, or has somebody to add."""
+        replica = self._replicas.by_shard[shard]
+        assert replica is not None
+        assert replica.primary is not None
+        primary = replica.primary
+        return primary.membership.catching_up or primary.replication.decided() > replica.committed
 
     def _served(self, copies: Iterable[Copy]) -> list[int]:
         """Return the shards of which these are copies that a primary here serves."""

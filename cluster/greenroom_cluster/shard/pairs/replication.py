@@ -63,7 +63,7 @@ class Replication:
         record = Record(copy.epoch, sequence, time_us, client, command)
         log.append(record, size, charge)
         if self._disk is not None:
-            self._disk.append(copy, record)
+            self._disk.append(copy, record, size)
         self._memory.add(shard, charge)
         for recipient in self.recipients:
             if recipient.streaming:
@@ -143,8 +143,10 @@ class Replication:
         """The slot whose disk is nearly full, empty if none is."""
         if self._disk is not None and self._disk.short:
             return self._context.slot
-        short = [each.pair.peer for each in self.recipients if each.counted and each.pair.disk_short]
-        return self._context.slot_of(short[0]) if short else ""
+        for recipient in self.counted:
+            if recipient.pair.disk_short:
+                return self._context.slot_of(recipient.pair.peer)
+        return ""
 
     def trim(self) -> None:
         """Drop the records that no recipient needs any longer."""

@@ -177,8 +177,8 @@ class Primary:
             return
         kind, admission, size = type(command), self.admission, record_bytes(command)
         refusal = admission.refusal(now_ns, known, command, size)
-        if refusal is None and self._disk is not None and not is_ending(command):
-            refusal = self._refused_by_disk(command)
+        if refusal is None and self._disk is not None and (slot := replication.short_of_disk):
+            refusal = self._refused_by_disk(command, slot)
         if refusal is not None:
             self.reply(origin, refusal)
             return
@@ -194,10 +194,10 @@ class Primary:
             admission.logged(sequence, command, size)
         waiting[key] = (origin, command)
 
-    def _refused_by_disk(self, command: Write) -> wire.EncodedReply | None:
-        """Return why a command that ends nothing is not logged, if a disk is nearly full."""
-        slot = self.replication.short_of_disk
-        if not slot:
+    @staticmethod
+    def _refused_by_disk(command: Write, slot: str) -> wire.EncodedReply | None:
+        """Return why a command is not logged while the disk of that slot is nearly full, unless it ends."""
+        if is_ending(command):
             return None
         reason = f"the disk of actor {slot} is nearly full: make room there, or give the node a larger disk"
         if command.age_ms:

@@ -38,8 +38,11 @@ class Ladder:
 
     def extend(self, records: Iterable[Record]) -> None:
         """Note records that were logged."""
+        newest = self._starts[-1][0] if self._starts else 0
         for record in records:
-            self.begin(record.epoch, record.sequence)
+            if record.epoch != newest:
+                newest = record.epoch
+                self.begin(newest, record.sequence)
 
     def resume(self, rungs: Iterable[Rung], after: int) -> None:
         """Note the rungs of what was logged after a record."""
