@@ -14,6 +14,7 @@ import msgspec
 from greenroom.addresses import PORT_MAX, parse_address
 from greenroom.errors import UsageError
 from greenroom.tls.credentials import TlsFiles
+from greenroom_cluster.coordination.bounds import SECONDS_MAX
 from greenroom_cluster.coordination.genesis import (
     ADOPTION_MISSING,
     REPLICAS_DEFAULT,
@@ -35,6 +36,7 @@ DRAIN_SECONDS = 30.0
 ACTORS = 2
 MEMORY_BYTES_MIN = 96 << 20
 SYNC_SECONDS = 1.0
+RECOVER_ALONE_MIN = 10.0
 SYNC_SECONDS_MIN, SYNC_SECONDS_MAX = 0.01, 60.0
 Durability: TypeAlias = Literal["none", "interval", "fsync"]
 _SIZE = re.compile(r"([0-9]{1,18})\s*(B|KiB|MiB|GiB|TiB)?", re.IGNORECASE)
@@ -50,6 +52,12 @@ _SHARDS = Flag(
 _REPLICAS = Flag(
     help="Copies of every shard; set when the cluster is created.",
     shown_default=f"{REPLICAS_DEFAULT} for a new cluster",
+)
+
+
+_RECOVER_ALONE = Flag(
+    help="With --durability fsync: seconds after which a shard goes on from disk without members that are "
+    "still away; 0: it waits."
 )
 
 
@@ -214,12 +222,18 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
         ),
     ] = False
     tls: TlsOptions = TlsOptions()
+    recover_alone_after: Annotated[float, _RECOVER_ALONE] = 0.0
     process: ProcessOptions = ProcessOptions()
 
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
         check_address("--listen", self.listen, any_port=True)
         self.tls.check()
+        if self.recover_alone_after and not RECOVER_ALONE_MIN <= self.recover_alone_after < SECONDS_MAX:
+            raise UsageError(
+                f"--recover-alone-after must be {RECOVER_ALONE_MIN:g} seconds or more, for an actor that "
+                f"starts needs a while, or 0 for never; it is {self.recover_alone_after:g}"
+            )
         starting_map(None, msgspec.structs.replace(self.options(), new_lineage=False))
         adopted = self.adopted_addresses()
         if self.new_lineage and not adopted and not self.give_up_newer:
@@ -239,7 +253,14 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
 
     def options(self) -> ClusterOptions:
         """Return the options of the cluster itself."""
-        return ClusterOptions(self.cluster, self.shards, self.replicas, self.new_lineage, self.give_up_newer)
+        return ClusterOptions(
+            self.cluster,
+            self.shards,
+            self.replicas,
+            self.new_lineage,
+            self.give_up_newer,
+            self.recover_alone_after,
+        )
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
@@ -318,6 +339,7 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     cluster: Annotated[str, CLUSTER_FLAG] = CLUSTER
     shards: Annotated[int, _SHARDS] = SHARDS_DEFAULT
     replicas: Annotated[int, _REPLICAS] = REPLICAS_DEFAULT
+    recover_alone_after: Annotated[float, _RECOVER_ALONE] = 0.0
     restart_nodes: Annotated[bool, Flag(help="Start a node again if it ends unexpectedly.")] = True
     node: NodeOptions = NodeOptions()
     process: ProcessOptions = ProcessOptions(logs=LogSettings(level="warning"))
@@ -345,6 +367,7 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
             cluster=self.cluster,
             shards=self.shards,
             replicas=self.replicas,
+            recover_alone_after=self.recover_alone_after,
             process=self.process,
         )
 

@@ -268,7 +268,7 @@ def summarize(cluster_map: ClusterMap, inspections: Mapping[bytes, wire.Inspecti
         shards=shards,
         waiting=waiting_shards(cluster_map, (shard.waits_for for shard in shards)),
         coordinator=_coordinator_status(cluster_map, inspections),
-        missing_directories=shards_without_directories(shard.missing_directories for shard in shards),
+        missing_directories=shards_without_directories(cluster_map, (s.missing_directories for s in shards)),
     )
 
 

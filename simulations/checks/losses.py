@@ -11,7 +11,7 @@ such; and what came within one interval, if no member synced before it answered.
 
 from typing import Protocol
 
-from greenroom.cluster_map import ClusterMap, ShardEntry
+from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
 from greenroom_cluster.disk.replay import Replay
 from greenroom_cluster.shard.disk_log import is_ending
 from greenroom_cluster.shard.effects import HostEffect, Propose
@@ -112,6 +112,8 @@ class LossOracle:
             return False
         if primary.directory not in [each.directory for each in members]:
             return False
+        if before.recover_alone_seconds:
+            self._judge_absent(shard, members, primary.directory)
         doubtful = {each.identity for each in self._stage.directories if each.doubtful}
         sound = [each for each in members if each.durability and each.directory not in doubtful]
         why = ""
@@ -124,6 +126,14 @@ class LossOracle:
         self._recovered[shard, entry.epoch] = why
         self._stage.network.happened["shard recovered from disk"] += 1
         return True
+
+    def _judge_absent(self, shard: int, members: list[ActorEntry], directory: bytes) -> None:
+        """Judge a recovery beside members that may live: none serves without the one that this follows."""
+        dead = [each for each in members if not self._stage.is_alive(each.incarnation)]
+        if directory not in [each.directory for each in dead]:
+            self._stage.violate("death", f"shard {shard}: it was recovered beside its own member")
+        if len(dead) < len(members) and not any(each.durability == "fsync" for each in dead):
+            self._stage.violate("death", f"shard {shard}: who lives may have what nobody else has")
 
     def judge(self, actor: ActorProcess, shard: int, epoch: int, truth: Truth, have: int) -> bool:
         """Judge a new primary that lacks what was committed after `have`; return whether that is settled."""

@@ -422,7 +422,8 @@ class Oracles:
                 self._synced.added(shard, member)
             if not former.primary or entry.primary in former.members:
                 continue
-            self._check_dead(shard, former.members)
+            if not before.recover_alone_seconds:
+                self._check_dead(shard, former.members)
             if not self._losses.recovers(shard, former, entry, before, after):
                 self._losses.check_empty(shard, former.members, before)
                 self._began_empty(shard)

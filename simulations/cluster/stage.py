@@ -17,7 +17,7 @@ from greenroom.dialog import DialogSettings
 from greenroom.errors import UsageError
 from greenroom.framing import encode_frames
 from greenroom_cluster.coordination.coordinator import CoordinatorSettings
-from greenroom_cluster.coordination.genesis import first_map
+from greenroom_cluster.coordination.genesis import first_map, with_patience
 from greenroom_cluster.disk.batches import DamagedError
 from greenroom_cluster.disk.entries import decode_entries
 from greenroom_cluster.disk.replay import Replay
@@ -130,7 +130,8 @@ class Stage:
             disk_free_bytes_min=FREE_BYTES_MIN,
             eviction="anonymous" if plan.evicts else "none",
         )
-        self.disk = Disk(first_map(CLUSTER, plan.shards, plan.replicas, IDENTITY))
+        first = first_map(CLUSTER, plan.shards, plan.replicas, IDENTITY)
+        self.disk = Disk(with_patience(first, plan.recover_alone_seconds))
         self.disk.write_ns = int(plan.disk_ms * 1e6)
         self.directories = Directories(plan)
         self.actors: dict[bytes, ActorProcess] = {}

@@ -127,6 +127,18 @@ CLOCKS_AHEAD = msgspec.structs.replace(
 )
 """The same on machines whose clocks are set an hour ahead, but for that of the coordinator."""
 
+_AWAY = (
+    Fault(900, "crash node", "node of primary of shard 0", 30.0),
+    Fault(900, "crash node", "node of backup of shard 0", 0.3),
+)
+ONE_STAYS_AWAY = msgspec.structs.replace(
+    _SMALL, durability=("interval",), recover_alone_seconds=1.0, seconds=8.0, faults=_AWAY
+)
+"""All machines lose power at once, and one stays off. Neither synced each write."""
+
+ONE_IS_ENOUGH = msgspec.structs.replace(ONE_STAYS_AWAY, durability=("fsync",), bound_seconds=4.0)
+"""The same, and both synced each write, so that one suffices for the shard to answer again."""
+
 OLDER_COPY = msgspec.structs.replace(
     _SMALL,
     faults=(
@@ -286,7 +298,7 @@ def _(patches: Patches) -> None:
             context.dead = dead
 
     patches.set(Recovery, "manage", manage)
-    _without(patches, "recover", rules.NOBODY_LEFT)
+    patches.set(rules, "is_known_dead", lambda member, actors: True)
 
 
 @mutant("begins empty over a directory", flagged=True, budget=50, plan=ALL_CUT)
@@ -349,6 +361,18 @@ def _(patches: Patches) -> None:
     """Who recovers a shard believes the clock of its host, however far ahead it is."""
     original = ShardClock.resume
     patches.set(ShardClock, "resume", lambda self, now_ns, wall_us, _: original(self, now_ns, wall_us, 0))
+
+
+@mutant("goes on alone with less than all", flagged=True, budget=50, plan=ONE_STAYS_AWAY)
+def _(patches: Patches) -> None:
+    """A shard does not wait for members that are away, though what is there need not be all."""
+    patches.set(rules, "has_all", lambda entry, actors, claimants: True)
+
+
+@mutant("waits for members that are away for nothing", budget=50, plan=ONE_IS_ENOUGH)
+def _(patches: Patches) -> None:
+    """A shard waits for a member that stays away, though what is there is all."""
+    patches.set(rules, "has_all", lambda entry, actors, claimants: False)
 
 
 @mutant("forgets kept answers when it comes back", budget=50, plan=CUT_IN_SHORT_LOGS)

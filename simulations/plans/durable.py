@@ -53,6 +53,7 @@ def _with_disks(plan: Plan, random: Random, modes: tuple[str, ...]) -> Plan:
         durability=modes,
         interval_seconds=random.choice((1.0, 1.0, 0.3)),
         sync_ms=random.choice((0.2, 1.0, 1.0, 5.0, 20.0)),
+        recover_alone_seconds=Random(f"{plan.seed}/alone").choice((0.0, 0.0, 0.3, 2.0)),
         marks_seconds=Random(f"{plan.seed}/marks").choice((10.0, 0.2, 1.0)),
         log_bytes_min=log_bytes_min,
         seconds=seconds,

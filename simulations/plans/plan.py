@@ -66,6 +66,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `durability`: what the actors of each node keep on disk, in turn ("none", "interval" or "fsync"; no entry:
     none does). `sync_ms` is how long a sync of theirs takes, in the middle. Their logs are
     compacted from `log_bytes_min` on. `marks_seconds`: how often it is told how far they have come, and kept.
+    `recover_alone_seconds`: how long shards wait for all directories (0: for as long as it takes).
 
     A story may demand more: no shard goes without an answer for `bound_seconds` (0: not judged); with
     `spares` no record ends two actors; and with `whole_at_end` every shard has all its replicas at the end of
@@ -108,6 +109,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     sync_ms: float = 1.0
     log_bytes_min: int = 64 << 20
     marks_seconds: float = 10.0
+    recover_alone_seconds: float = 0.0
     bound_seconds: float = 0.0
     spares: bool = False
     whole_at_end: bool = False

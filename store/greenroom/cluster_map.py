@@ -95,6 +95,9 @@ class ClusterMap(msgspec.Struct, array_like=True, frozen=True):
 
     `floors` holds, for each directory of an actor in the map, the highest mark that was seen of it: what
     comes back with less is an older copy.
+
+    `recover_alone_seconds` is how long a shard waits for the directories of all its members if one has all
+    that was acknowledged; 0: for as long as it takes. It is fixed for one run of a coordinator.
     """
 
     cluster: str
@@ -106,6 +109,7 @@ class ClusterMap(msgspec.Struct, array_like=True, frozen=True):
     shards: tuple[ShardEntry, ...]
     identity: bytes = b""
     floors: dict[bytes, int] = {}
+    recover_alone_seconds: float = 0.0
 
     @property
     def shard_count(self) -> int:
@@ -170,6 +174,7 @@ class ClusterMap(msgspec.Struct, array_like=True, frozen=True):
             tuple(shards),
             self.identity,
             floors,
+            self.recover_alone_seconds,
         )
 
 

@@ -38,6 +38,7 @@ TICKS_MAX = 1 << 62
 LINEAGE_MAX = 1 << 31
 VERSION_MAX = 1 << 62
 DIRECTORY_BYTES = 16
+SECONDS_MAX = 1e9
 
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SLOT_INDEX = re.compile(r"0|[1-9][0-9]{0,3}")
@@ -158,7 +159,7 @@ class Room:
             len(base.cluster)
             + CLUSTER_IDENTITY_BYTES
             + _TEXT_BYTES
-            + 3 * _NUMBER_BYTES
+            + 4 * _NUMBER_BYTES
             + 7 * _HEADER_BYTES
             + sum(_node_bytes(node) for node in base.nodes.values())
             + sum(_actor_bytes(actor) for actor in base.actors.values())
@@ -227,6 +228,12 @@ def map_objection(cluster_map: ClusterMap) -> str:
             complaint = "its incarnation or state"
         if complaint:
             return f"its entry of actor {actor.slot!a:.80} is malformed: {complaint}"
+    if not 0 <= cluster_map.recover_alone_seconds < SECONDS_MAX:
+        return "how long shards wait for directories is out of range"
+    return _rest_objection(cluster_map)
+
+
+def _rest_objection(cluster_map: ClusterMap) -> str:
     for directory, floor in cluster_map.floors.items():
         if len(directory) != DIRECTORY_BYTES or not 0 <= floor <= MARK_MAX:
             return "the mark of a directory is malformed"

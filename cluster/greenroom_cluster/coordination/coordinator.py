@@ -34,6 +34,7 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, delta_between
 from greenroom.deadlines import NEVER_NS
+from greenroom_cluster.coordination.absence import EVERYBODY, Absence, Awaiting
 from greenroom_cluster.coordination.claims import (
     ASKED_MAX,
     HOLD_SECONDS,
@@ -123,6 +124,8 @@ class Coordinator:
         self._hearing = Hearing(cluster_map, self._settled_ns, proven=proven)
         self._unheard: dict[int, None] = {}
         self._recoveries = Recoveries()
+        self._absence = Absence(self._owners, self._recoveries, cluster_map.recover_alone_seconds)
+        self._look_ns = now_ns
         self._claimed: set[int] = set()
         self._heard = self._hearing.progress(now_ns)
         self._operators = Operators(self._owners, self._hearing, self._recoveries, self._down_ns)
@@ -282,11 +285,11 @@ class Coordinator:
                 self._unheard[proposal.shard] = None
                 decision = None
             else:
-                decision = self._decide_one(draft, sender, proposal)
+                decision = self._decide_one(now_ns, draft, sender, proposal)
             if decision is not None:
                 decisions.append(decision)
-            elif draft.is_claim(sender, proposal):
-                self._note(Claim(sender, proposal, incoming.connection, message.request_id))
+            elif draft.is_claim(sender, proposal, self._awaiting(now_ns, draft, proposal)):
+                self._note(now_ns, Claim(sender, proposal, incoming.connection, message.request_id))
         return Decided(message.request_id, tuple(decisions))
 
     def _holds_back(self, now_ns: int, draft: Draft, proposal: Proposal) -> bool:
@@ -294,11 +297,12 @@ class Coordinator:
             return False
         return self._hearing.holds_back(now_ns, proposal.shard, proposal.kind, draft.actors)
 
-    def _decide_one(self, draft: Draft, proposer: bytes, proposal: Proposal) -> Decision | None:
+    def _decide_one(self, now_ns: int, draft: Draft, proposer: bytes, proposal: Proposal) -> Decision | None:
         if proposal.nonce in self._refused:
             reason = "refused: this proposal was refused before; propose again under a new nonce"
             return Decision(proposal.shard, proposal.nonce, applied=False, reason=reason)
-        decision = draft.propose(proposer, proposal, self._claims_on(draft, proposal))
+        awaiting = self._awaiting(now_ns, draft, proposal)
+        decision = draft.propose(proposer, proposal, self._claims_on(draft, proposal), awaiting)
         if decision is not None and proposal.kind == "recover":
             self._recoveries.drop(proposal.shard, proposer)
         if decision is not None and not decision.applied and draft.could_apply_later(proposal):
@@ -310,8 +314,14 @@ class Coordinator:
             return NO_CLAIMS
         return self._recoveries.standing(proposal.shard, draft.shards[proposal.shard], draft.actors)
 
-    def _note(self, claim: Claim) -> None:
-        self._recoveries.note(claim)
+    def _awaiting(self, now_ns: int, draft: Draft, proposal: Proposal) -> Awaiting:
+        if proposal.kind != "recover" or malformed(proposal, len(draft.shards)):
+            return EVERYBODY
+        shard = proposal.shard
+        return self._absence.on(now_ns, shard, draft.shards[shard], draft.actors, draft.nodes)
+
+    def _note(self, now_ns: int, claim: Claim) -> None:
+        self._recoveries.note(now_ns, claim)
         self._claimed.add(claim.proposal.shard)
 
     def _answer_claims(self, now_ns: int, draft: Draft) -> list[tuple[int, CoordinatorReply]]:
@@ -321,16 +331,19 @@ class Coordinator:
         if heard != self._heard or draft.actors != self.map.actors:
             self._heard = heard
             shards = sorted(self._recoveries.shards)
+        elif self._absence.counts and now_ns >= self._look_ns:
+            # Time alone may be enough.
+            self._look_ns = now_ns + self._down_ns // 4
+            shards = sorted(self._recoveries.shards)
         answers: list[tuple[int, CoordinatorReply]] = []
-        for claim, standing in self._recoveries.best(shards, draft.shards, draft.actors):
+        for claim in list(self._recoveries.best(shards, draft.shards, draft.actors)):
             proposal = claim.proposal
             if self._holds_back(now_ns, draft, proposal):
                 continue
             if self._subscribed.get(claim.connection) != claim.claimant:
                 continue  # it claims again once it is back
-            decision = draft.propose(claim.claimant, proposal, standing)
+            decision = self._decide_one(now_ns, draft, claim.claimant, proposal)
             if decision is not None:
-                self._recoveries.drop(proposal.shard, claim.claimant)
                 answers.append((claim.connection, Decided(claim.request_id, (decision,))))
         return answers
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry, SuspectRecord
+from greenroom_cluster.coordination.absence import EVERYBODY, Awaiting
 from greenroom_cluster.coordination.bounds import (
     MAP_BYTES_MAX,
     NODES_MAX,
@@ -239,11 +240,16 @@ class Draft:
     # --- shards ------------------------------------------------------------------------------------------
 
     def propose(
-        self, proposer: bytes, proposal: Proposal, claims: Mapping[bytes, Last] = NO_CLAIMS
+        self,
+        proposer: bytes,
+        proposal: Proposal,
+        claims: Mapping[bytes, Last] = NO_CLAIMS,
+        awaiting: Awaiting = EVERYBODY,
     ) -> Decision | None:
         """Decide one proposal, in the state that the ones before it left; None: there is no reply yet.
 
-        `claims` are those that stand on its shard; a "recover" is one more.
+        `claims` are those that stand on its shard; a "recover" is one more. `awaiting` says which members it
+        need not wait for.
         """
         complaint = malformed(proposal, len(self.shards))
         if complaint:
@@ -251,7 +257,7 @@ class Draft:
         before = self.shards[proposal.shard]
         if proposal.kind == "recover":
             claims = {**claims, proposer: proposal.last}
-        verdict = decide(Situation(before, proposer, proposal, self.actors, claims, self._wall_us))
+        verdict = decide(Situation(before, proposer, proposal, self.actors, claims, self._wall_us, *awaiting))
         if verdict.waits:
             return None
         if verdict.entry is not None and not self._room_for(before, verdict.entry):
@@ -268,12 +274,14 @@ class Draft:
             )
         return Decision(proposal.shard, proposal.nonce, verdict.applied, verdict.reason)
 
-    def is_claim(self, claimant: bytes, proposal: Proposal) -> bool:
+    def is_claim(self, claimant: bytes, proposal: Proposal, awaiting: Awaiting = EVERYBODY) -> bool:
         """Whether a proposal to recover a shard would apply if others were not awaited."""
         if proposal.kind != "recover" or malformed(proposal, len(self.shards)):
             return False
         claims = {claimant: proposal.last}
-        verdict = decide(Situation(self.shards[proposal.shard], claimant, proposal, self.actors, claims))
+        verdict = decide(
+            Situation(self.shards[proposal.shard], claimant, proposal, self.actors, claims, 0, *awaiting)
+        )
         return verdict.waits or verdict.entry is not None
 
     def _count(self, proposer: bytes, proposal: Proposal) -> None:

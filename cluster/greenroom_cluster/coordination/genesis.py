@@ -36,6 +36,7 @@ _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 class ClusterOptions(msgspec.Struct, frozen=True):
     """An operator's options for the cluster; None: that of the existing one, or the default for a new one.
 
+    `recover_alone_seconds` is of each run, and not fixed for the cluster (`ClusterMap`).
     `give_up_newer`: a new lineage may begin from the stored map alone, although actors may know newer ones.
     """
 
@@ -44,6 +45,7 @@ class ClusterOptions(msgspec.Struct, frozen=True):
     replicas: int | None = None
     new_lineage: bool = False
     give_up_newer: bool = False
+    recover_alone_seconds: float = 0.0
 
 
 def starting_map(
@@ -169,6 +171,14 @@ def _merge_directories(
             state = "replaced" if actor.state == "up" and actor.slot in held else actor.state
             actors[actor.incarnation] = msgspec.structs.replace(actor, state=state)
             held.add(actor.slot)
+
+
+def with_patience(cluster_map: ClusterMap, seconds: float) -> ClusterMap:
+    """Return the map for a run in which shards wait so long for the directories of all their members."""
+    if cluster_map.recover_alone_seconds == seconds:
+        return cluster_map
+    version = cluster_map.version + 1
+    return msgspec.structs.replace(cluster_map, version=version, recover_alone_seconds=seconds)
 
 
 def identified(cluster_map: ClusterMap) -> ClusterMap:

@@ -41,7 +41,7 @@ class News:
         if any(actor.directory and actor.state == "dead" for actor in after.actors.values()):
             used = directories_in_use(after)
             slots = (missing_directories(after, shard, used) for shard in range(after.shard_count))
-            self._missing = shards_without_directories(slots)
+            self._missing = shards_without_directories(after, slots)
         if before and not self._missing:
             return ["no shard waits for a directory any longer"]
         return [missing.told() for missing in self._missing if missing not in before]

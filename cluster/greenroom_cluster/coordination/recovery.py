@@ -3,6 +3,8 @@
 The heir of a member is the running incarnation in the directory that the member wrote to. Heirs claim: each
 says how far the log of the shard goes on its disk. Which log is the longest shows only once all have said it,
 so the shard waits for the heirs of all members that kept something, until an operator gives a directory up.
+An operator can do so beforehand: after a time members are passed over if one that claims has synced all that
+was acknowledged. Whoever is passed over may even be alive: it cannot serve without the member that is dead.
 A claim stands while its claimant is up and the shard's epoch is the one that it names; claims are not on
 disk, for claimants repeat them. The best one is answered as soon as the last that was awaited has come.
 """
@@ -42,6 +44,15 @@ def is_heir(incarnation: bytes, entry: ShardEntry, actors: Mapping[bytes, ActorE
     return any(member.directory == actor.directory for member in durable_members(entry, actors))
 
 
+def has_all(entry: ShardEntry, actors: Mapping[bytes, ActorEntry], claimants: Iterable[bytes]) -> bool:
+    """Whether one of these heirs has all that was acknowledged: its member synced before it answered."""
+    directories = {actors[claimant].directory for claimant in claimants}
+    return any(
+        member.durability == "fsync" and member.directory in directories
+        for member in durable_members(entry, actors)
+    )
+
+
 def unclaimed(
     entry: ShardEntry, actors: Mapping[bytes, ActorEntry], claims: Mapping[bytes, Last]
 ) -> tuple[ActorEntry, ...]:
@@ -77,10 +88,20 @@ class Recoveries:
 
     def __init__(self) -> None:
         self._claims: dict[int, dict[bytes, Claim]] = {}
+        # The epoch at which a shard was first claimed, and when.
+        self._since: dict[int, tuple[int, int]] = {}
 
-    def note(self, claim: Claim) -> None:
+    def note(self, now_ns: int, claim: Claim) -> None:
         """Note a claim that was not refused, in the place of the claimant's former one."""
-        self._claims.setdefault(claim.proposal.shard, {})[claim.claimant] = claim
+        shard, epoch = claim.proposal.shard, claim.proposal.epoch
+        self._claims.setdefault(shard, {})[claim.claimant] = claim
+        if self._since.get(shard, (-1, 0))[0] != epoch:
+            self._since[shard] = (epoch, now_ns)
+
+    def claimed_ns(self, now_ns: int, shard: int, epoch: int) -> int:
+        """Return for how long a shard has been claimed at this epoch."""
+        since = self._since.get(shard, (-1, 0))
+        return now_ns - since[1] if since[0] == epoch else 0
 
     def drop(self, shard: int, claimant: bytes) -> None:
         """Forget a claim that was answered; its claimant may ask for something else now."""
@@ -111,11 +132,10 @@ class Recoveries:
 
     def best(
         self, shards: Iterable[int], entries: list[ShardEntry], actors: Mapping[bytes, ActorEntry]
-    ) -> Iterator[tuple[Claim, dict[bytes, Last]]]:
-        """Yield the best claim on each of these shards, with all that stand, if none is awaited any more."""
+    ) -> Iterator[Claim]:
+        """Yield the best claim on each of these shards."""
         for shard in shards:
-            entry = entries[shard]
-            standing = self.standing(shard, entry, actors)
-            best = best_claimant(entry, actors, standing)
-            if best is not None and not unclaimed(entry, actors, standing):
-                yield self._claims[shard][best], standing
+            standing = self.standing(shard, entries[shard], actors)
+            best = best_claimant(entries[shard], actors, standing)
+            if best is not None:
+                yield self._claims[shard][best]

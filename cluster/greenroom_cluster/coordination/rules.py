@@ -6,7 +6,7 @@ can still be alive and none kept them on disk. From disk it goes on with the lon
 Everything here is pure, and no message of a peer makes it raise.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
@@ -17,6 +17,7 @@ from greenroom_cluster.coordination.recovery import (
     Last,
     best_claimant,
     durable_members,
+    has_all,
     is_heir,
     is_known_dead,
     unclaimed,
@@ -45,7 +46,8 @@ class Situation(msgspec.Struct, frozen=True):
     """What a rule sees: the shard's configuration, the proposal and its sender, the map's incarnations.
 
     `claims` are those that stand on the shard, the proposer's among them (`recovery`). `wall_us` is the
-    coordinator's wall clock, 0 if it does not say.
+    coordinator's wall clock, 0 if it does not say. `absent` are members that are not heard, which may be
+    passed over, and `passed_over` those for whom the time is over.
     """
 
     entry: ShardEntry
@@ -54,6 +56,8 @@ class Situation(msgspec.Struct, frozen=True):
     actors: Mapping[bytes, ActorEntry]
     claims: Mapping[bytes, Last] = {}
     wall_us: int = 0
+    absent: Collection[bytes] = ()
+    passed_over: Collection[bytes] = ()
 
     def state(self, incarnation: bytes) -> str:
         """Return the state of that incarnation in the map, or "unknown"."""
@@ -94,6 +98,17 @@ def _nobody_left(s: Situation) -> bool:
     return all(is_known_dead(member, s.actors) for member in s.entry.members)
 
 
+def _nobody_present(s: Situation) -> bool:
+    """Whether no member can serve: each is dead, or not heard while another, without which it cannot, is."""
+    return all(is_known_dead(member, s.actors) or member in s.absent for member in s.entry.members)
+
+
+def _all_claimed(s: Situation) -> bool:
+    awaited = {member for member in s.entry.members if not is_known_dead(member, s.actors)}
+    awaited |= {member.incarnation for member in unclaimed(s.entry, s.actors, s.claims)}
+    return not awaited or (awaited <= set(s.passed_over) and has_all(s.entry, s.actors, s.claims))
+
+
 def _nothing_kept(s: Situation) -> bool:
     return not any(durable_members(s.entry, s.actors))
 
@@ -123,6 +138,7 @@ PROPOSER_PRIMARY = Rule("the proposer is not the primary", lambda s: s.proposer 
 PROPOSER_BACKUP = Rule("the proposer is not a backup", lambda s: s.proposer in s.entry.backups)
 ALONE = Rule("the new configuration must be the proposer alone", _alone)
 NOBODY_LEFT = Rule("a member is not known to be dead and may hold the sessions", _nobody_left)
+NOBODY_PRESENT = Rule(NOBODY_LEFT.broken, _nobody_present)
 NOTHING_KEPT = Rule(
     "a member kept the sessions in a directory: the shard waits for that, until it is forgotten",
     _nothing_kept,
@@ -138,7 +154,7 @@ NOTHING_LATER = Rule(
 )
 ALL_CLAIMED = Rule(
     "not every member's directory is back",
-    lambda s: not unclaimed(s.entry, s.actors, s.claims),
+    _all_claimed,
     waits=True,
 )
 BEST_CLAIM = Rule(
@@ -162,7 +178,7 @@ SUCCESSOR_ALIVE = Rule("the new primary is known to be dead", lambda s: s.state(
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "start": (PROPOSER_UP, PROPOSER_FIRST_WANTED, NOBODY_LEFT, NOTHING_KEPT, ALONE),
-    "recover": (PROPOSER_UP, ALONE, NOBODY_LEFT, HEIR, NOTHING_LATER, ALL_CLAIMED, BEST_CLAIM),
+    "recover": (PROPOSER_UP, ALONE, HEIR, NOBODY_PRESENT, NOTHING_LATER, ALL_CLAIMED, BEST_CLAIM),
     "takeover": (PROPOSER_BACKUP, ALONE),
     "remove": (PROPOSER_PRIMARY, SAME_PRIMARY, FEWER_BACKUPS),
     "add": (PROPOSER_PRIMARY, SAME_PRIMARY, MORE_BACKUPS, ADDED_UP),

@@ -18,12 +18,25 @@ from greenroom_cluster.coordination.recovery import durable_members, is_known_de
 from greenroom_cluster.planning.placement import node_of
 
 
+def _alone(seconds: float) -> str:
+    if not seconds:
+        return ""
+    return (
+        f". After {seconds:g} s (--recover-alone-after) shards go on without, if a directory in mode fsync "
+        "is there"
+    )
+
+
 class Waiting(msgspec.Struct, frozen=True):
-    """`shards` shards wait for these nodes. `running`: the nodes are up; only former processes are away."""
+    """`shards` shards wait for these nodes. `running`: the nodes are up; only former processes are away.
+
+    `alone_after_seconds` is as in `MissingDirectories`.
+    """
 
     nodes: tuple[str, ...]
     shards: int
     running: bool = False
+    alone_after_seconds: float = 0.0
 
     def told(self) -> str:
         """Return the sentence for an operator: what waits, and what to do."""
@@ -41,15 +54,20 @@ class Waiting(msgspec.Struct, frozen=True):
             )
         return (
             f"{what} {nodes}, {held}: start {them}, or, if {they} gone for good, run {forget} (loses those "
-            "sessions)"
+            f"sessions){_alone(self.alone_after_seconds)}"
         )
 
 
 class MissingDirectories(msgspec.Struct, frozen=True):
-    """`shards` shards wait for the directories of these slots."""
+    """`shards` shards wait for the directories of these slots.
+
+    `alone_after_seconds`: after so long each goes on without them, if one that is there has all that was
+    acknowledged; 0: never.
+    """
 
     slots: tuple[str, ...]
     shards: int
+    alone_after_seconds: float = 0.0
 
     def told(self) -> str:
         """Return the sentence for an operator: what waits, and what to do."""
@@ -63,7 +81,7 @@ class MissingDirectories(msgspec.Struct, frozen=True):
             f"{' and '.join(self.slots)}, where {'its' if one else 'their'} sessions were kept: start node "
             f"{names} with "
             f"{'it' if alone else 'them'}, or, if {'it is' if alone else 'they are'} gone for good, run "
-            f"{forget} (loses what is only there)"
+            f"{forget} (loses what is only there){_alone(self.alone_after_seconds)}"
         )
 
 
@@ -106,10 +124,13 @@ def is_only_on_disk(cluster_map: ClusterMap, shard: int, connected: Collection[b
     return any(durable_members(entry, cluster_map.actors))
 
 
-def shards_without_directories(missing: Iterable[tuple[str, ...]]) -> tuple[MissingDirectories, ...]:
+def shards_without_directories(
+    cluster_map: ClusterMap, missing: Iterable[tuple[str, ...]]
+) -> tuple[MissingDirectories, ...]:
     """Count the waiting shards by the slots whose directories they wait for."""
     counted = Counter(slots for slots in missing if slots)
-    return tuple(MissingDirectories(slots, count) for slots, count in sorted(counted.items()))
+    after = cluster_map.recover_alone_seconds
+    return tuple(MissingDirectories(slots, count, after) for slots, count in sorted(counted.items()))
 
 
 def on_nodes_that_are_down(cluster_map: ClusterMap) -> set[bytes]:
@@ -121,8 +142,9 @@ def on_nodes_that_are_down(cluster_map: ClusterMap) -> set[bytes]:
 def waiting_shards(cluster_map: ClusterMap, awaiting: Iterable[tuple[str, ...]]) -> tuple[Waiting, ...]:
     """Count the waiting shards by the nodes that they wait for."""
     counted = Counter(nodes for nodes in awaiting if nodes)
+    after = cluster_map.recover_alone_seconds
     return tuple(
-        Waiting(nodes, count, all(_runs(cluster_map, name) for name in nodes))
+        Waiting(nodes, count, all(_runs(cluster_map, name) for name in nodes), after)
         for nodes, count in sorted(counted.items())
     )
 

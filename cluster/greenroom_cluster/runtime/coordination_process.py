@@ -47,7 +47,12 @@ def _prepare(
             _log.info("lineage_begun", lineage=first.lineage, version=first.version, adopted=len(adopted))
     finally:
         storage.close()
-    return ClusterOptions(first.cluster, first.shard_count, first.replicas)
+    return ClusterOptions(
+        first.cluster,
+        first.shard_count,
+        first.replicas,
+        recover_alone_seconds=settings.recover_alone_after,
+    )
 
 
 async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:

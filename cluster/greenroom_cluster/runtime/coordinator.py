@@ -22,7 +22,7 @@ from greenroom_cluster.access import AT_COORDINATOR
 from greenroom_cluster.config import TlsOptions
 from greenroom_cluster.coordination import service as fx
 from greenroom_cluster.coordination.coordinator import CoordinatorSettings
-from greenroom_cluster.coordination.genesis import ClusterOptions, identified, starting_map
+from greenroom_cluster.coordination.genesis import ClusterOptions, identified, starting_map, with_patience
 from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.coordination.storage import MapStorage, StorageFailedError
 from greenroom_cluster.links.handshake import IDENTITY_BYTES
@@ -64,8 +64,9 @@ class CoordinatorServer:
             if first is not stored:
                 self._storage.vouch()
                 self._storage.save(first)
-            if not first.identity:
-                first = identified(first)
+            started = with_patience(identified(first), settings.options.recover_alone_seconds)
+            if started is not first:
+                first = started
                 self._storage.save(first)
             marks = self._storage.load_marks()
             self._credentials = credentials_of(settings.tls, first.cluster, "coordinator")

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import msgspec
 
 from greenroom import wire
-from greenroom.cluster_map import ShardEntry
+from greenroom.cluster_map import ClusterMap, ShardEntry
 from greenroom.errors import InvariantError
+from greenroom_cluster.coordination.absence import is_away
 from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.disk.replay import DiskCopy
 from greenroom_cluster.shard.context import OpenProposal
@@ -106,8 +107,8 @@ class Recovery:
             # Until the shard is whole without this actor, its primary may have it go on from here.
             if self._context.slot not in entry.wanted and len(entry.members) >= known.replicas:
                 self.give_up(shard)
-        elif any(member not in self._context.dead for member in entry.members if member in known.actors):
-            found.opened = None  # whoever lives goes on without this copy
+        elif any(self._is_present(member, known) for member in entry.members):
+            return  # whoever lives goes on without this copy
         elif found.opened is None or found.opened.proposal.epoch != entry.epoch:
             incarnation = self._context.incarnation
             found.replica.awaited = {owner for owner in owners if owner} - {mine.directory}
@@ -116,6 +117,12 @@ class Recovery:
             )
         elif now_ns >= found.opened.resend_ns:
             self._context.repropose(now_ns, found.opened)
+
+    def _is_present(self, member: bytes, known: ClusterMap) -> bool:
+        """Whether a member is not known dead, and not one that the coordinator may pass over."""
+        if member in self._context.dead or member not in known.actors:
+            return False
+        return not known.recover_alone_seconds or not is_away(member, known.actors, known.nodes)
 
     def take_up(self, shard: int, continues: tuple[int, Sequence[Rung]]) -> Replica | None:
         """Return the replica to go on with, cut to what its primary's log has too; None if it cannot.

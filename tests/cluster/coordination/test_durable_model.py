@@ -311,7 +311,7 @@ def with_the_dead(self: Recoveries, shard: int, entry: ShardEntry, actors: objec
 
 MISTAKES = {
     "starts empty over a directory": (rules, "RULES", without("start", rules.NOTHING_KEPT)),
-    "recovers while a member may live": (rules, "RULES", without("recover", rules.NOBODY_LEFT)),
+    "recovers while a member may live": (rules, "is_known_dead", lambda member, actors: True),
     "recovers by any one heir": (rules, "RULES", without("recover", rules.ALL_CLAIMED)),
     "recovers by any claim": (rules, "RULES", without("recover", rules.BEST_CLAIM)),
     "counts claims of the dead": (Recoveries, "standing", with_the_dead),

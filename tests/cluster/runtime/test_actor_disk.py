@@ -2,13 +2,20 @@
 
 import threading
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from structlog.testing import capture_logs
 
 from greenroom import wire
 from greenroom.errors import UsageError
-from greenroom_cluster.config import ActorOptions, LocalClusterSettings, NodeOptions, NodeSettings
+from greenroom_cluster.config import (
+    ActorOptions,
+    CoordinatorProcessSettings,
+    LocalClusterSettings,
+    NodeOptions,
+    NodeSettings,
+)
 from greenroom_cluster.disk.directory import Directory
 from greenroom_cluster.disk.entries import Based, Cut, Logged
 from greenroom_cluster.runtime import actor_disk
@@ -130,6 +137,9 @@ def test_a_log_without_its_identity_is_not_passed_over(tmp_path: Path) -> None:
         refuse_kept(tmp_path, "none")
 
 
+Checked: TypeAlias = NodeSettings | CoordinatorProcessSettings | LocalClusterSettings
+
+
 def node(**options: object) -> NodeSettings:
     actor = ActorOptions(**options)  # type: ignore[arg-type]  # wrong ones on purpose
     return NodeSettings(name="n1", node=NodeOptions(actor=actor), data_dir=Path("/d"))
@@ -143,9 +153,11 @@ def node(**options: object) -> NodeSettings:
         (node(durability="always"), "--durability must be none or interval or fsync"),
         (node(durability="interval", sync_interval=0.0), "--sync-interval must be 0.01 to 60"),
         (node(durability="interval", sync_interval=float("nan")), "--sync-interval must be 0.01 to 60"),
+        (CoordinatorProcessSettings(recover_alone_after=9.0), "--recover-alone-after must be 10 seconds or"),
+        (LocalClusterSettings(recover_alone_after=float("nan")), "--recover-alone-after must be 10 seconds"),
     ],
 )
-def test_what_cannot_be_kept_names_the_option(settings: NodeSettings, names: str) -> None:
+def test_what_cannot_be_kept_names_the_option(settings: Checked, names: str) -> None:
     with pytest.raises(UsageError, match=names):
         settings.check()
 
