@@ -28,6 +28,7 @@ from greenroom.errors import UnreadableSessionError, UsageError
 from greenroom.options import OLD_AIOHTTP, OLD_LITESTAR, OLD_STARLETTE, OLD_STARSESSIONS, OLD_STORE
 from greenroom.sessions import BaseSessionStore
 from greenroom.web.cookies import PERSISTENT_SECONDS, CookieSettings, CookieSigner
+from greenroom.web.lifetimes import Terms, parted
 from greenroom.web.old_sessions import LIFETIME_SECONDS, CookieValues, OldSession, OldSessions, UserOfData
 from greenroom.web.session import Session
 
@@ -292,7 +293,8 @@ class OtherStore(OldSessions):
     """The sessions of Greenroom in another store: a `BaseSessionStore` of your own, or another cluster.
 
     `old` is that store, or the `Session` that the app had, where cookie or secret are others now. User, label
-    and lifetimes come from the store; `user` is for one that knows no users.
+    and lifetimes come from the store, what a login asked for itself ("remember me") from the cookie; `user`
+    is for a store that knows no users.
     """
 
     def __init__(
@@ -315,13 +317,18 @@ class OtherStore(OldSessions):
             self.cookie, self._signer = cookie, signer
 
     def key_of(self, value: bytes) -> str | None:
-        """Return the id in the cookie if one of the secrets signed it."""
+        """Return the id in the cookie, and the terms of its login, if one of the secrets signed them."""
         assert self._signer is not None
-        return self._signer.verify(value)
+        found = self._signer.read(value)
+        return None if found is None else found[0] + found[1].text()
+
+    def terms_of(self, key: str) -> Terms:
+        """Return what the login asked for itself."""
+        return parted(key)[1]
 
     async def read(self, key: str) -> OldSession | None:
         """Return the session that the store holds under this id. Raises what its `get` raises."""
-        found = await self._store.get(key)
+        found = await self._store.get(parted(key)[0])
         if found is None:
             return None
         return OldSession(
@@ -335,7 +342,7 @@ class OtherStore(OldSessions):
 
     async def end(self, key: str) -> None:
         """Delete the session from the store."""
-        await self._store.delete(key)
+        await self._store.delete(parted(key)[0])
 
 
 class LitestarCookies(OldSessions):

@@ -17,11 +17,11 @@ from greenroom.web.writes import may_be_sound
 class Candidates:
     """See the module.
 
-    `ids` are those of the cookies, each with the terms of its session. `unreadable` are the ids of stored
-    sessions that could not be read, `newer` tells whether one of them may be sound and is left to a later
-    version. `refused` tells that there are sessions behind the cookies, none of which may be used, so that
-    the browser is to forget them. `moving` deals with the sessions of the library that the app used before,
-    if the request names some.
+    `ids` are those of the cookies, and that of a session moved here, each with the terms of its session.
+    `unreadable` are the ids of stored sessions that could not be read, `newer` tells whether one of them may
+    be sound and is left to a later version. `refused` tells that there are sessions behind the cookies, none
+    of which may be used, so that the browser is to forget them. `moving` deals with the sessions of the
+    library that the app used before, if the request names some.
     """
 
     newer = False
@@ -78,7 +78,11 @@ class Candidates:
         if self.moving is None or self.unreadable or users:
             return chosen
         # Behind an anonymous session of ours the old library may have a login: of a server that is older yet.
-        return await (self.moving.find() if chosen is None else self.moving.find_login()) or chosen
+        moved = await (self.moving.find() if chosen is None else self.moving.find_login())
+        if moved is None:
+            return chosen
+        self.ids[moved[0].session_id] = self.moving.terms
+        return moved
 
     async def read(self, session_id: str) -> Found | None:
         """Return a session and its data; None if there is none, or it cannot be read."""

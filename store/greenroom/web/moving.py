@@ -34,6 +34,7 @@ from greenroom.ids import RANDOM_BYTES
 from greenroom.sessions import SessionData, StoredSession, stored_form
 from greenroom.web.cookies import CookieSettings, cookie_values
 from greenroom.web.keeping import Keeping
+from greenroom.web.lifetimes import USUAL, parted
 from greenroom.web.old_sessions import OldSession
 from greenroom.web.shielding import shielded
 from greenroom.web.state import Found
@@ -48,7 +49,12 @@ _BITS_BYTES = 32
 
 
 class Moving:
-    """The old sessions that one request names. `label` returns a label for those whose library has none."""
+    """The old sessions that one request names. `label` returns a label for those whose library has none.
+
+    `terms` are those of the session that was found.
+    """
+
+    terms = USUAL
 
     def __init__(
         self, keeping: Keeping, keys: list[str], cookies: list[CookieSettings], label: Callable[[], str]
@@ -96,6 +102,7 @@ class Moving:
             self._keeping.events.contested()
         elif of_users or (live and not users_only):
             user_id, key, chosen = (of_users or live)[0]
+            self.terms = self._old.terms_of(key)
             if isinstance(chosen, OldSession):
                 found = await shielded(partial(self._move, key, chosen, user_id))
             else:
@@ -134,7 +141,7 @@ class Moving:
 
     def forget(self, session_id: str) -> None:
         """Note that this is no old session: the old store may have had our ids and our cookie."""
-        self._keys = [key for key in self._keys if key != session_id]
+        self._keys = [key for key in self._keys if parted(key)[0] != session_id]
 
     def removals(self) -> tuple[str, ...]:
         """Return, once, the values of Set-Cookie headers that end the cookies of the old library."""
@@ -238,7 +245,7 @@ class Moving:
 
     def _session_of(self, old: OldSession, user_id: str | None, session_id: str) -> SessionData | None:
         """Return what an old session becomes, or None if it is older than this app's sessions may be."""
-        lifetimes, now_us = self._keeping.lifetimes, self._keeping.now_us()
+        lifetimes, now_us = self._keeping.lifetimes.under(self.terms), self._keeping.now_us()
         created_us = now_us if old.created is None else min(micros_of(old.created, "created"), now_us)
         ends_us = [
             each

@@ -14,6 +14,7 @@ import msgspec
 from greenroom.errors import UsageError
 from greenroom.options import OLD_SESSIONS
 from greenroom.web.cookies import CookieSettings, CookieSigner, has_prefix
+from greenroom.web.lifetimes import USUAL, Terms
 
 LIFETIME_SECONDS = 14 * 86_400
 """The lifetime of sessions in Starlette, Litestar and most apps on starsessions, by default."""
@@ -105,6 +106,10 @@ class OldSessions(ABC):
                 "or an int, or None"
             )
         return str(found)
+
+    def terms_of(self, key: str) -> Terms:
+        """Return what the login of the session of this key asked for itself."""
+        return USUAL
 
     @abstractmethod
     def key_of(self, value: bytes) -> str | None:

@@ -386,7 +386,7 @@ class Visit(VisitState):
                 if not await moving.is_still_there(stored):
                     self._leave_old_cookie(moving)
                     return True
-                self.cookie = self.settings.cookie_of(stored.session_id)
+                self.cookie = self.settings.cookie_of(stored.session_id, self.terms)
             await moving.settle()
         return True
 

@@ -13,6 +13,7 @@ from greenroom import (
     UsageError,
 )
 from greenroom.ids import handle_of, locate, new_session_id
+from greenroom.integrations.moving import OtherStore
 from greenroom.testing import Library, login_as
 from greenroom.web import Session, Visit
 from greenroom.web.lifetimes import Terms
@@ -276,3 +277,33 @@ def test_the_helper_of_tests_takes_them_too() -> None:
     login_as(client, "alice", idle_seconds=MONTH, persistent=True, cart=1)
     stage.clock.advance(MONTH - 1)
     assert client.get("/show").json()["data"] == {"cart": 1}
+
+
+@pytest.mark.parametrize("other_store", [False, True])
+def test_a_session_that_moves_keeps_the_terms_of_its_login(library: Library, *, other_store: bool) -> None:
+    """Under another name of the cookie, and with the same name in another store."""
+
+    async def story() -> None:
+        before = stage_of("memory", host_prefix=other_store)
+        stage = stage_of("memory")
+        store = stage.store if other_store else before.store
+        old = before.store if other_store else before.sessions
+        stage.clock = before.clock
+        stage.sessions = Session(
+            secret=SECRET, store=store, clock=before.clock, moves_from=OtherStore(old, lifetime_seconds=MONTH)
+        )
+        async with browser(before.app(*HANDLERS)) as visitor:
+            await visitor.get("/login?remember=1")
+            cookies = dict(visitor.cookies)
+        async with browser(stage.app(*HANDLERS)) as visitor:
+            header = "; ".join(f"{name}={value}" for name, value in cookies.items())
+            stage.clock.advance(DAY)
+            first = await visitor.get("/show", headers={"cookie": header})
+            given = next(each for each in first.headers.get_list("set-cookie") if "=gr-" in each)
+            assert "; Max-Age=" in given
+            for _ in range(3):
+                stage.clock.advance(MONTH - 1)
+                assert (await visitor.get("/show")).json()["user"] == "alice"
+            assert stage.count("moved") == 1
+
+    tell(library, story)
