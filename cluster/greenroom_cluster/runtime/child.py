@@ -7,13 +7,13 @@ arguments of tractor's own entry, which runs once tractor has been given that so
 import runpy
 import sys
 
-from greenroom_cluster.runtime.lean_child import do_without_rich
+from greenroom_cluster.runtime.lean_child import load_less
 
 
 def main() -> None:
     """Run tractor's entry on the inherited socket."""
     # First, because it affects what the imports below load.
-    do_without_rich()
+    load_less()
     from greenroom_cluster.runtime.socket_pairs import prepare_child
 
     fd, supervisor_pid = (int(argument) for argument in sys.argv[1:3])

@@ -7,13 +7,13 @@ only shows in `ps` which process this is.
 import os
 import sys
 
-from greenroom_cluster.runtime.lean_child import do_without_rich
+from greenroom_cluster.runtime.lean_child import load_less
 
 
 def main() -> None:
     """Run the member. A user's mistake is one line on stderr, as on the command line."""
     # First, because it affects what the imports below load.
-    do_without_rich()
+    load_less()
     from greenroom_cluster.exits import errors_told, leave_on_signals
 
     leave_on_signals()
