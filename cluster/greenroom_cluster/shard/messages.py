@@ -135,7 +135,8 @@ class SnapshotOk(wire.Frame, frozen=True, tag=85):
 class SnapshotRefused(wire.Frame, frozen=True, tag=86):
     """The joiner cannot take this snapshot: it is a member already, knows a later epoch, or is `full`.
 
-    `waits`: it could, once peers give back the memory that they hold in reserve.
+    `waits`: it could, once peers give back the memory that they hold in reserve; or, if it was offered to go
+    on with the copy in its directory, once its map names the sender.
     """
 
     shard: int

@@ -668,6 +668,30 @@ def test_a_refused_offer_is_followed_by_a_snapshot() -> None:
     assert (second.continues, second.sequence) == (None, 2)
 
 
+@pytest.mark.parametrize("refused", [False, True], ids=["link broken", "no map yet"])
+def test_an_offer_that_did_not_arrive_is_made_again(refused: bool) -> None:
+    probe = removed_backup()
+    first = come_back(probe)
+    if refused:
+        probe.hear(D, SnapshotRefused(0, 3, first.join, "a test", waits=True))
+    else:
+        probe.step(ins.LinkDown(D, bulk=True))
+    probe.after(0.4)
+    probe.connect(D)
+    (second,) = probe.chunks()
+    assert second.join > first.join
+    assert second.continues == first.continues
+
+
+def test_who_has_no_map_yet_may_be_offered_to_go_on_again() -> None:
+    before = DurableProbe()
+    before.become_backup()
+    probe = restart(before)
+    (refusal,) = probe.hear(B, offer(10, (2, 10)))
+    assert isinstance(refusal, SnapshotRefused)
+    assert refusal.waits
+
+
 def test_an_offer_takes_no_turn_from_a_snapshot() -> None:
     probe = removed_backup()
     first = come_back(probe)

@@ -75,8 +75,9 @@ def refuse_stranger(context: Context, peer: bytes, messages: Iterable[PeerReques
             case Prepare(batch=batch, entries=entries):
                 refused = tuple((entry.shard, entry.shard_epoch) for entry in entries)
                 context.effects.append(ReplyToPeer(peer, PrepareOk(batch, refused)))
-            case SnapshotChunk(shard=shard, epoch=epoch, join=join):
-                reason = "the joiner's map does not name the sender"
-                context.effects.append(ReplyToPeer(peer, SnapshotRefused(shard, epoch, join, reason)))
+            case SnapshotChunk(shard=shard, epoch=epoch, join=join, continues=continues):
+                reason, waits = "the joiner's map does not name the sender", continues is not None
+                refusal = SnapshotRefused(shard, epoch, join, reason, waits=waits)
+                context.effects.append(ReplyToPeer(peer, refusal))
             case _:
                 pass

@@ -10,7 +10,7 @@ from greenroom.errors import InvariantError
 from greenroom_cluster.shard.context import OpenProposal
 from greenroom_cluster.shard.disk_log import DiskStalledError
 from greenroom_cluster.shard.effects import Send
-from greenroom_cluster.shard.joining.continuation import Continuation
+from greenroom_cluster.shard.joining.continuation import Continuation, Departed
 from greenroom_cluster.shard.joining.snapshot import SnapshotSender
 from greenroom_cluster.shard.messages import SnapshotOk, SnapshotRefused
 from greenroom_cluster.shard.pairs.outgoing import Recipient
@@ -38,6 +38,7 @@ class Membership:
         "_disk",
         "_join_due_ns",
         "_joins",
+        "_offered",
         "_pairs",
         "_replication",
         "_step",
@@ -63,6 +64,7 @@ class Membership:
         self._join_due_ns = now_ns
         self.joiner: Recipient | None = None
         self.transfer: SnapshotSender | Continuation | None = None
+        self._offered: Departed | None = None
         self.opened: OpenProposal | None = None
         self.catching_up = False
         self.draining = False
@@ -294,8 +296,8 @@ class Membership:
         return self._disk is not None and self._context.directory_of(peer) in self._replication.departed
 
     def _continuation(self, joiner: Recipient, number: int) -> Continuation | None:
-        """Return an offer to a former member that came back with its directory; made once."""
-        departed = self._replication.departed.pop(joiner.directory, None)
+        """Return an offer to a former member that came back with its directory."""
+        departed = self._offered = self._replication.departed.pop(joiner.directory, None)
         if departed is None or self._disk is None:
             return None  # without a disk of its own it keeps no ladder
         copy = self._copy
@@ -361,7 +363,11 @@ class Membership:
         """Note why the joiner cannot take the snapshot now."""
         transfer, joiner = self.transfer, self.joiner
         if transfer is not None and joiner is not None and transfer.join == message.join:
+            if not message.waits:
+                self._offered = None
             self._abort_join(message.reason, now_ns)
+            if isinstance(transfer, Continuation):
+                return  # it is offered again soon, or else gets a snapshot
             self.refusal = message.reason
             if message.full:
                 self.refused_by = self._context.slot_of(joiner.pair.peer)
@@ -412,6 +418,8 @@ class Membership:
         self.catching_up = False
         if not isinstance(self.transfer, Continuation):
             self._joins.give_back(self.joiner.pair.peer, joined=joined)
+        elif self._offered is not None and not joined:
+            self._replication.departed[self.joiner.directory] = self._offered
         self.joiner.pair.release_bulk()
         self.joiner = None
         self.transfer = None
