@@ -21,6 +21,7 @@ from greenroom_cluster.runtime.host_memory import warn_if_short
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
 from greenroom_cluster.runtime.tasks import open_tasks
 
+_START_SECONDS = 60.0
 _SAME_SIGNAL_SECONDS = 1.0
 _DISK_SECONDS = 45.0
 """How long a full disk holds up an end: less than the 90 s after which systemd kills."""
@@ -74,7 +75,12 @@ async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: F
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(stop_on_signal)
-            async with open_local_cluster(settings, on_progress=progress) as cluster:
+            # Sessions on disk are never given up unasked: a large log takes minutes to read, and an operator
+            # may have to say meanwhile that a directory is gone.
+            wait_seconds = math.inf if durable else _START_SECONDS
+            async with open_local_cluster(
+                settings, wait_seconds=wait_seconds, on_progress=progress
+            ) as cluster:
                 warn_if_short(len(cluster.nodes) * settings.node.actors, cluster.memory_bytes_max)
                 if kept is not None:
                     await _bring_back(kept, cluster, progress)
