@@ -53,7 +53,8 @@ _REFUSALS = {
 }
 
 _decoder = messages_decoder(CoordinatorReply)
-_limited_log = LimitedLog(structlog.get_logger(__name__))
+# A coordinator that refuses is asked again twice a second.
+_limited_log = LimitedLog(structlog.get_logger(__name__), repeat_seconds=60)
 
 
 class CoordinatorUnreachableError(UnavailableError):

@@ -7,12 +7,15 @@ from typing import Any
 class LimitedLog:
     """Passes at most `lines` lines per event name and second, and counts those that it holds back.
 
-    The next line of that event that passes carries the count as `suppressed`.
+    A line that says the same as the last one of its event is held back for `repeat_seconds`. The next line of
+    that event that passes carries the count as `suppressed`.
     """
 
-    def __init__(self, log: Any, *, lines: int = 5) -> None:
+    def __init__(self, log: Any, *, lines: int = 5, repeat_seconds: float = 0) -> None:
         self._log = log
         self._lines = lines
+        self._repeat_seconds = repeat_seconds
+        self._last: dict[str, tuple[dict[str, object], float]] = {}
         self._windows: dict[str, tuple[int, int]] = {}
         self._suppressed: dict[str, int] = {}
 
@@ -29,15 +32,23 @@ class LimitedLog:
         self._emit(self._log.error, event, fields)
 
     def _emit(self, method: Any, event: str, fields: dict[str, object]) -> None:
-        second = int(time.monotonic())
+        now = time.monotonic()
+        second = int(now)
         window, used = self._windows.get(event, (second, 0))
         if window != second:
             used = 0
-        if used >= self._lines:
+        if used >= self._lines or self._repeats(event, fields, now):
             self._suppressed[event] = self._suppressed.get(event, 0) + 1
             return
         self._windows[event] = (second, used + 1)
+        if self._repeat_seconds:
+            self._last[event] = (fields, now)
         suppressed = self._suppressed.pop(event, 0)
         if suppressed:
             fields = {**fields, "suppressed": suppressed}
         method(event, **fields)
+
+    def _repeats(self, event: str, fields: dict[str, object], now: float) -> bool:
+        """Whether that was said just before."""
+        last, told = self._last.get(event, ({}, now - self._repeat_seconds))
+        return last == fields and now < told + self._repeat_seconds
