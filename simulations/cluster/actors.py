@@ -16,6 +16,7 @@ from greenroom_cluster.links import former
 from greenroom_cluster.links.coordinator_session import Remembered
 from greenroom_cluster.links.core_runner import CoreRunner
 from greenroom_cluster.links.outbox import CloseLink, LinkChange, OpenLink, farewell
+from greenroom_cluster.planning.placement import node_of
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.disk_log import DiskStalledError
@@ -27,7 +28,7 @@ from greenroom_cluster.shard.messages import (
 from greenroom_cluster.shard.settings import HostSettings
 from greenroom_cluster.shard.state.stored import as_received
 from greenroom_cluster.suspect_records import EXIT_CORE_FAILED, InHand
-from simulations.cluster.connections import Acceptor, Codec, Dialed, Served, Service, hello
+from simulations.cluster.connections import Acceptor, Codec, Dialed, Served, Service, hello, holder
 from simulations.cluster.coordinator_links import CoordinatorLink
 from simulations.cluster.marks import ActorMark, PoisonedError
 from simulations.kernel.directory import Directory
@@ -196,6 +197,7 @@ class ActorProcess(Process):
         mark: ActorMark,
     ) -> None:
         super().__init__(network, machine, f"{slot}:{incarnation.hex()[:6]}", random)
+        self.holder = holder("node", node_of(slot))
         self.slot = slot
         self.incarnation = incarnation
         self.orphaned = False

@@ -14,7 +14,7 @@ from greenroom.dialog.runner import DialogRunner
 from greenroom.errors import GreenroomError
 from greenroom.framing import encode_greeting
 from greenroom.negotiation import hello
-from simulations.cluster.connections import CLUSTER
+from simulations.cluster.connections import CLUSTER, holder
 from simulations.kernel.network import Attempt, End, Network
 from simulations.kernel.processes import Process
 from simulations.kernel.timeline import Machine
@@ -62,6 +62,7 @@ class ClientProcess(Process):
         went_over: Callable[[], None],
     ) -> None:
         super().__init__(network, machine, machine.name, random)
+        self.holder = holder("client", machine.name)
         self.dialog = WatchedDialog(entropy, settings, Random(random.random()))
         self.identity = self.dialog.board.client_id
         self.dialog.complaint = complaint

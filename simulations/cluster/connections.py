@@ -11,6 +11,7 @@ import msgspec
 from greenroom import negotiation, wire
 from greenroom.deadlines import NEVER_NS
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting
+from greenroom.identities import Identity, IdentityRole
 from greenroom_cluster.links import handshake, redial
 from simulations.kernel.network import Attempt, End
 from simulations.kernel.processes import Process
@@ -27,6 +28,17 @@ Decoder = "msgspec.msgpack.Decoder[Any]"
 def hello(role: str, sender: bytes, target: bytes = b"") -> wire.Hello:
     """Return a hello of this cluster."""
     return negotiation.hello(CLUSTER, role, sender, target)
+
+
+def holder(role: IdentityRole, name: str) -> Identity:
+    """Return the identity of a process, as its certificate would say it."""
+    return Identity(CLUSTER, role, name)
+
+
+def identity_of(process: object) -> Identity | None:
+    """Return who a process is; None for one of a test, which has no certificate."""
+    found = getattr(process, "holder", None)
+    return found if isinstance(found, Identity) else None
 
 
 class Codec:
@@ -99,7 +111,17 @@ class Acceptor:
 class Served:
     """The accepting side of a connection: hellos, then the service."""
 
-    __slots__ = ("_acceptor", "agreement", "decoder", "end", "greeting", "number", "on_closed", "on_messages")
+    __slots__ = (
+        "_acceptor",
+        "agreement",
+        "decoder",
+        "end",
+        "greeting",
+        "identity",
+        "number",
+        "on_closed",
+        "on_messages",
+    )
 
     def __init__(self, acceptor: Acceptor, end: End, number: int) -> None:
         self._acceptor = acceptor
@@ -107,6 +129,7 @@ class Served:
         self.decoder: FrameDecoder = _hello_decoder
         self.end = end
         self.number = number
+        self.identity: Identity | None = None
         self.greeting: wire.Hello | None = None
         self.on_messages: Callable[[list[Any]], None] = _nothing
         self.on_closed: Callable[[], None] = _nothing
@@ -126,7 +149,9 @@ class Served:
     def _greeted(self, payload: Any) -> None:
         greeting = greeting_of(payload, _hello_decoder)
         acceptor = self._acceptor
-        for effect in acceptor.door.receive(greeting, acceptor.process.clock_us()):
+        self.identity = identity_of(self.end.peer.process)
+        now_us = acceptor.process.clock_us()
+        for effect in acceptor.door.receive(greeting, now_us, identity=self.identity):
             match effect:
                 case handshake.Serve(agreement=agreement):
                     self.greeting = greeting

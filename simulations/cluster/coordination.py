@@ -17,7 +17,7 @@ from greenroom_cluster.coordination.coordinator import CoordinatorSettings
 from greenroom_cluster.coordination.messages import Handled, Heartbeat
 from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.planning.controller import ControllerSettings
-from simulations.cluster.connections import Acceptor, Codec, Dialed, Served, Service, hello
+from simulations.cluster.connections import Acceptor, Codec, Dialed, Served, Service, hello, holder
 from simulations.cluster.coordinator_links import COORDINATOR_ADDRESS
 from simulations.cluster.publishing import Publisher
 from simulations.kernel.network import Network
@@ -68,6 +68,7 @@ class CoordinatorProcess(Process):
         self, network: Network, machine: Machine, random: Random, disk: Disk, settings: CoordinatorSettings
     ) -> None:
         super().__init__(network, machine, "coordinator", random)
+        self.holder = holder("coordinator", "c1")
         self.disk = disk
         proven = disk.map is disk.vouched
         if not proven:
@@ -108,6 +109,8 @@ class CoordinatorProcess(Process):
     def _serve(self, served: Served) -> None:
         number, sender, role = served.number, served.sender, served.role
         self._connections[number] = served
+        identity = served.identity
+        node = identity.name if identity is not None and role == wire.ROLE_PEER else ""
 
         def received(messages: list[Handled]) -> None:
             if self.oracles is not None:
@@ -115,7 +118,10 @@ class CoordinatorProcess(Process):
                     self.oracles.count("coordinator", type(message).__name__)
                     if isinstance(message, Heartbeat) and message.marks:
                         self.oracles.marks_told(self, message.marks)
-            self.service.receive(number, sender, role, messages)
+            if told := self.service.receive(number, sender, role, messages, node):
+                self.network.happened["refused to speak for another"] += 1
+                served.abort(told)
+                return
             self._go_on()
 
         def closed() -> None:

@@ -18,7 +18,7 @@ from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.agent import Agent, AgentSettings
 from greenroom_cluster.restarts import GiveUp, RestartSettings
 from simulations.cluster.actors import ActorProcess
-from simulations.cluster.connections import Acceptor, Codec, Served, Service
+from simulations.cluster.connections import Acceptor, Codec, Served, Service, holder
 from simulations.cluster.coordinator_links import CoordinatorLink
 from simulations.cluster.publishing import Publisher
 from simulations.kernel.network import Network
@@ -75,6 +75,7 @@ class SupervisorProcess(Process):
         identity: bytes,
     ) -> None:
         super().__init__(network, machine, f"supervisor {node}", random)
+        self.holder = holder("node", node)
         self.node = node
         self._surroundings = surroundings
         self.address = f"{node}:1"

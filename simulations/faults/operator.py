@@ -2,6 +2,7 @@
 
 from greenroom import wire
 from greenroom_cluster.coordination.messages import Accepted, ForgetNode, Rejected
+from simulations.cluster.connections import holder
 from simulations.cluster.coordinator_links import CoordinatorLink
 from simulations.cluster.stage import Stage
 from simulations.kernel.processes import Process
@@ -38,6 +39,7 @@ class Operator:
         if self._link is None:
             machine = stage.network.machine("operator")
             process = Process(stage.network, machine, "operator", stage.random)
+            process.holder = holder("operator", "ops")
             identity = stage.random.randbytes(16)
             self._link = CoordinatorLink(process, stage.codec, identity, wire.ROLE_OPERATOR)
             self._link.start()

@@ -21,6 +21,8 @@ class Process:
         self.machine = machine
         self.name = name
         self.random = random
+        # Who it is by its certificate, which belongs to what is simulated.
+        self.holder: object = None
         self.alive = True
         self.paused = False
         self.cost_ns = 0

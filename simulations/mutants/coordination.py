@@ -5,14 +5,15 @@ import msgspec
 
 from greenroom import wire
 from greenroom.deadlines import NEVER_NS
-from greenroom_cluster.coordination import draft, rules, service
+from greenroom_cluster.coordination import draft, ownership, rules, service
 from greenroom_cluster.coordination.coordinator import Coordinator
 from greenroom_cluster.coordination.exchange import Outcome
 from greenroom_cluster.coordination.hearing import Hearing
 from greenroom_cluster.coordination.inquiry import Inquiry
+from greenroom_cluster.coordination.messages import RegisterActor
 from greenroom_cluster.coordination.rules import NOBODY_LEFT, RULES
 from greenroom_cluster.coordination.service import CoordinationService
-from greenroom_cluster.links import coordinator_session, redial
+from greenroom_cluster.links import coordinator_session, handshake, redial
 from greenroom_cluster.links.coordinator_session import CoordinatorSession
 from greenroom_cluster.links.handshake import Door
 from greenroom_cluster.links.outbox import Outbox
@@ -166,6 +167,26 @@ def _(patches: Patches) -> None:
         return original(self, greeting)
 
     patches.set(Door, "judge", judge)
+
+
+@mutant("takes the name of a slot for that of its node", budget=50)
+def _(patches: Patches) -> None:
+    """Who registers an actor is held against the wrong name, and may register none."""
+    original = ownership.trespass
+
+    def trespass(cluster_map, node, message):
+        if isinstance(message, RegisterActor) and message.actor.slot != node:
+            return "of another"
+        return original(cluster_map, node, message)
+
+    patches.set(service, "trespass", trespass)
+
+
+@mutant("lets nodes say hello as what commands are", budget=50)
+def _(patches: Patches) -> None:
+    """The roles of nodes and of operators are confused."""
+    roles = handshake.ROLES
+    patches.set(handshake, "ROLES", {**roles, "node": roles["operator"], "operator": roles["node"]})
 
 
 @mutant("answers a peer on its first connection", budget=1500)

@@ -15,10 +15,12 @@ import greenroom
 from greenroom import ClusterStore, SessionData, UnavailableError, UsageError, new_session_id, wire
 from greenroom.tls.credentials import Credentials
 from greenroom.tls.demands import Demand
+from greenroom_cluster.coordination.messages import ReportDead
 from greenroom_cluster.inspection import inspect_cluster
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
 from greenroom_cluster.runtime.ports import free_port
 from greenroom_cluster.runtime.proving import Trust
+from greenroom_cluster.runtime.reading import ConnectionEndedError
 from tests.authority import Authority, Holder
 from tests.system.raw import hello
 from tests.system.test_mistakes import CLUSTER, Command, Host
@@ -38,6 +40,7 @@ class Secured:
     def __init__(self, host: Host, folder: Path) -> None:
         self.authority = Authority()
         self._host = host
+        self.coordinator_address = host.coordinator
         self._folder = folder
         self.nodes: dict[str, Command] = {}
         self.addresses = [f"127.0.0.1:{free_port()}" for _ in NODES]
@@ -127,6 +130,7 @@ async def test_cluster_serves_whom_it_trusts_and_nobody_else(tmp_path: Path) -> 
         await check_strangers(cluster)
         await check_plaintext(cluster)
         await check_roles(cluster)
+        await check_reports(cluster)
         await check_commands(cluster)
         await check_failover(cluster, good)
 
@@ -188,6 +192,24 @@ async def check_roles(cluster: Secured) -> None:
         with pytest.raises(DialFailedError, match="node/another must answer here"):
             await dial(actor.address, hello(wire.ROLE_CLIENT, cluster=CLUSTER), nursery, trust=wrong)
         nursery.cancel_scope.cancel()
+
+
+async def check_reports(cluster: Secured) -> None:
+    """A node that says of another's actor that it is dead is cut off, and the actor lives."""
+    found = await inspect_cluster(cluster.addresses, CLUSTER, credentials=cluster.operator)
+    other = next(actor for actor in found.actors if not actor.slot.startswith("n1/"))
+    node = cluster.credentials(cluster.authority.issue(uri("node", "n1")))
+    trust = Trust(node, Demand(CLUSTER, ("coordinator",)))
+    async with trio.open_nursery() as nursery:
+        connection, _ = await dial(
+            cluster.coordinator_address, hello(wire.ROLE_PEER, cluster=CLUSTER), nursery, trust=trust
+        )
+        connection.send([ReportDead(1, (bytes.fromhex(other.incarnation),))])
+        with trio.fail_after(10), pytest.raises(ConnectionEndedError):
+            await connection.receive()
+        nursery.cancel_scope.cancel()
+    assert "of node n1 speaks for" in str(cluster.coordinator.logged("connection_broke_protocol"))
+    assert await cluster.is_healthy()
 
 
 async def check_commands(cluster: Secured) -> None:

@@ -19,6 +19,7 @@ from greenroom_cluster.coordination.exchange import ConnectionClosed, Incoming, 
 from greenroom_cluster.coordination.genesis import renumbered
 from greenroom_cluster.coordination.inquiry import Inquiry
 from greenroom_cluster.coordination.messages import CoordinatorReply, Handled
+from greenroom_cluster.coordination.ownership import trespass
 from greenroom_cluster.planning.controller import Controller, ControllerSettings
 
 WAITING_MAX = 16_384
@@ -128,8 +129,17 @@ class CoordinationService:
 
     # --- what happens ------------------------------------------------------------------------------------
 
-    def receive(self, connection: int, sender: bytes, role: str, messages: Sequence[Handled]) -> None:
-        """Take messages read at once on a connection; `sender` and `role` are those of its hello."""
+    def receive(
+        self, connection: int, sender: bytes, role: str, messages: Sequence[Handled], node: str = ""
+    ) -> str:
+        """Take messages read at once on a connection; `sender` and `role` are those of its hello.
+
+        `node` is who has proven to be there; empty if nobody has. If one of the messages speaks for another
+        node, none is taken, and that is returned: the connection is to be ended.
+        """
+        for message in messages if node else ():
+            if told := trespass(self.map, node, message):
+                return told
         subscribed = False
         for message in messages:
             if isinstance(message, wire.Subscribe):
@@ -138,6 +148,7 @@ class CoordinationService:
                     continue
                 subscribed = True
             self._waiting.append(Incoming(connection, sender, message, role))
+        return ""
 
     def close(self, connection: int, sender: bytes) -> None:
         """Note that a connection has ended."""

@@ -17,6 +17,7 @@ import trio
 from greenroom import wire
 from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ClusterMap
 from greenroom.deadlines import NEVER_NS
+from greenroom.errors import RemoteProtocolError
 from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_COORDINATOR
 from greenroom_cluster.config import TlsOptions
@@ -128,10 +129,14 @@ class CoordinatorServer:
 
     async def _handle(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
         self._connections[number] = connection
+        proven = connection.proven
+        node = proven.identity.name if proven is not None and hello.role == wire.ROLE_PEER else ""
         try:
             while True:
                 messages = await connection.receive()
-                self._service.receive(number, hello.sender, hello.role, messages)
+                told = self._service.receive(number, hello.sender, hello.role, messages, node)
+                if told:
+                    raise RemoteProtocolError(told)
                 self._wake.set()
                 while self._service.crowded:
                     await self._room.wait()
