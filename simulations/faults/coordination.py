@@ -51,6 +51,7 @@ def restore_coordinator(hit: Hit) -> Undo | None:
         if not disk.map.continues(newest):
             disk.map, disk.marks = newest, marks
             hit.reach.oracles.marks_lost()
+            hit.reach.operator.say_again()
         stage.start_coordinator()
 
     return put_back

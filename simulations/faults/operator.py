@@ -18,6 +18,8 @@ class Operator:
         self._stage = stage
         self._link: CoordinatorLink | None = None
         self._rebooting: set[str] = set()
+        # Those that were called gone, by node.
+        self._gone: dict[str, set[bytes]] = {}
 
     def start_again(self, node: str) -> None:
         """Start a node's supervisor, unless its machine is without power, or waits for an operator."""
@@ -50,12 +52,28 @@ class Operator:
         stage = self._stage
         self._rebooting.add(node)
         link = self._calling()
+        named = {actor.incarnation for actor in stage.map.actors.values() if actor.node == node}
 
         def answered(reply: Accepted | Rejected | None) -> None:
             if isinstance(reply, Accepted) or (reply is not None and "no node" in reply.reason):
                 self._rebooting.discard(node)
+                self._gone.setdefault(node, set()).update(named)
                 stage.start_node(node)
             else:
                 stage.timeline.after(300 * MILLISECOND, self.forget_and_restart, node)
 
         link.call(lambda number: ForgetNode(number, node), answered)
+
+    def say_again(self) -> None:
+        """Stop and forget nodes once more, where a map that was put back knows nothing of the first time."""
+        stage = self._stage
+        for node, gone in self._gone.items():
+            known = [stage.map.actors[each] for each in gone if each in stage.map.actors]
+            supervisor = stage.supervisors[node]
+            if all(each.state == "dead" for each in known) or not supervisor.machine.up:
+                continue
+            for actor in stage.actors.values():
+                if actor.machine is supervisor.machine:
+                    actor.kill()
+            supervisor.kill()
+            self.forget_and_restart(node)
