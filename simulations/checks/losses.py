@@ -3,7 +3,8 @@
     lost     a shard that was on disk does not begin empty, and whoever recovers it has all that was
              committed; with interval, all but what was logged within one interval and is on no disk
     undone   the end of a session never is among what was lost
-    stale    no older copy of a directory to which a member of a shard wrote takes its place
+    stale    no older copy of a directory to which a member of a shard wrote takes its place, and no copy of
+             one that is in use elsewhere
 
 What may be lost: everything, if all directories were given up, or are older copies that nothing shows to be
 such; and what came within one interval, if no member synced before it answered.
@@ -81,6 +82,9 @@ class LossOracle:
         for incarnation, entry in after.actors.items():
             if not entry.directory or incarnation in before.actors:
                 continue
+            if self._is_clone(incarnation):
+                name = self._stage.name_of(incarnation)
+                self._stage.violate("stale", f"{name} was entered in a copy of a directory that is elsewhere")
             floor = max(self._floors.get(entry.directory, 0), self._heard.get(entry.directory, 0))
             if entry.mark < floor and _counts(entry.directory, before):
                 name = self._stage.name_of(incarnation)
@@ -92,6 +96,10 @@ class LossOracle:
                     known = after.actors.get(incarnation) or before.actors.get(incarnation)
                     if known is not None and known.directory:
                         self._floors[known.directory] = max(self._floors.get(known.directory, 0), mark)
+
+    def _is_clone(self, incarnation: bytes) -> bool:
+        actor = self._stage.actors.get(incarnation)
+        return actor is not None and actor.disk is not None and actor.disk.directory.cloned
 
     # --- shards ------------------------------------------------------------------------------------------
 

@@ -7,7 +7,8 @@ The oracles know more than any process: they see every log, every clock, and who
     serving      at most one primary per shard would answer a read at this instant, and only such a one does
     epochs       they only rise, and one epoch is one configuration for ever
     records      the same epoch and sequence mean the same record everywhere
-    commits      one record per sequence is committed; nobody commits what no primary has
+    commits      one record per sequence is committed, in the order of their times; nobody commits what no
+                 primary has
     durable      whoever becomes primary has everything that was committed in earlier epochs
     synced       with fsync, a record is committed only once it is on the disk of every member
     lost         what was on a disk comes back, see `losses`; so do `undone` and `stale`
@@ -356,6 +357,9 @@ class Oracles:
             and InHand(shard, record.epoch, record.sequence) not in self._book.dropped
         ):
             self._synced.committed(replica, record)
+        before = truth.committed.get(sequence - 1)
+        if before is not None and record.time_us < before.time_us:
+            self.stage.violate("commits", f"{actor.name} shard {shard}: time goes back at {sequence}")
         truth.committed[sequence] = record
         truth.committed_by[replica.epoch] = sequence
         if record.client:
@@ -365,10 +369,10 @@ class Oracles:
                 return
             if request in truth.dropped:
                 self.stage.violate("once", f"shard {shard}: request {request[1]} was dropped, then logged")
-            before = truth.applied.setdefault(request, sequence)
-            if before != sequence:
+            first = truth.applied.setdefault(request, sequence)
+            if first != sequence:
                 self.stage.violate(
-                    "once", f"shard {shard}: request {request[1]} applied as {before} and as {sequence}"
+                    "once", f"shard {shard}: request {request[1]} applied as {first} and as {sequence}"
                 )
 
     def _check_serving(self, shard: int) -> None:

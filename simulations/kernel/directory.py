@@ -15,15 +15,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from greenroom_cluster.disk.batches import (
-    HEADER_BYTES,
-    MARK_BYTES,
-    Batch,
-    believable,
-    encode_batch,
-    found_batches,
-    sealed,
-)
+from greenroom_cluster.disk import batches as rules
+from greenroom_cluster.disk.batches import HEADER_BYTES, MARK_BYTES, Batch
 from greenroom_cluster.disk.directory import Identity, Place, entered
 from greenroom_cluster.disk.entries import Chunk, Entry, EntryRead, decode_entries, encode_entries
 from simulations.kernel.processes import Process
@@ -150,7 +143,7 @@ class Directory:
         self._write_anew()
         found: dict[int, bytes] = {}
         for segment, follower in zip(self._segments, self._segments[1:], strict=False):
-            for batch in sealed(self._found(segment), segment.first, follower.first - 1):
+            for batch in rules.sealed(self._found(segment), segment.first, follower.first - 1):
                 found[batch.number] = batch.body
         if harmed and found != {number: written.body for number, written in self.batches.items()}:
             self.misjudged = True
@@ -162,7 +155,7 @@ class Directory:
         """Make stable what may be believed of the newest segment, in another one."""
         if self._segments:
             newest = self._segments[-1]
-            tail = believable(self._found(newest), newest.first, self._note)
+            tail = rules.believable(self._found(newest), newest.first, self._note)
             if self.failing or not self._has_room(sum(len(batch.body) + HEADER_BYTES for batch in tail)):
                 raise FailedError(self.slot)
             self._segments.pop()
@@ -198,14 +191,14 @@ class Directory:
         numbers = {*self.batches, *self._debris, *self._flipped}
         here = sorted(number for number in numbers if segment.first <= number < follower)
         data = b"".join(self._bytes(number, segment.mark) for number in here)
-        return list(found_batches(data, 0, segment.mark))
+        return list(rules.found_batches(data, 0, segment.mark))
 
     def _bytes(self, number: int, mark: bytes) -> bytes:
         harmed = self._flipped.get(number, self._debris.get(number))
         if harmed is not None:
             return harmed
         written = self.batches[number]
-        return encode_batch(Batch(number, written.synced, written.body), mark)
+        return rules.encode_batch(Batch(number, written.synced, written.body), mark)
 
     def read(self) -> list[EntryRead]:
         """Return what was written, whatever has become of it."""

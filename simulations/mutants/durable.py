@@ -28,7 +28,7 @@ _MIXED = tuple(
     )
     for number in range(1200)
 )
-_SMALL = Plan(
+SMALL = Plan(
     seed=0,
     nodes=2,
     shards=1,
@@ -46,7 +46,7 @@ _SMALL = Plan(
 )
 
 PRIMARY_LOST = msgspec.structs.replace(
-    _SMALL,
+    SMALL,
     faults=(
         Fault(900, "lose disks", "node of primary of shard 0", 0.5),
         Fault(900, "crash all nodes", "coordinator", 0.3),
@@ -55,7 +55,7 @@ PRIMARY_LOST = msgspec.structs.replace(
 """All machines lose power at once, and that of the primary loses its disk: what the backup has must do."""
 
 BACKUP_LOST = msgspec.structs.replace(
-    _SMALL,
+    SMALL,
     faults=(
         Fault(900, "lose disks", "node of backup of shard 0", 0.5),
         Fault(900, "crash all nodes", "coordinator", 0.3),
@@ -63,7 +63,7 @@ BACKUP_LOST = msgspec.structs.replace(
 )
 """The same, but it is the disk of the backup that is lost."""
 
-ALL_CUT = msgspec.structs.replace(_SMALL, faults=(Fault(900, "crash all nodes", "coordinator", 0.3),))
+ALL_CUT = msgspec.structs.replace(SMALL, faults=(Fault(900, "crash all nodes", "coordinator", 0.3),))
 """All machines lose power at once, amid writes."""
 
 ASKED_ONCE = msgspec.structs.replace(ALL_CUT, repropose_seconds=120.0)
@@ -76,7 +76,7 @@ CUT_IN_BOTH_MODES = msgspec.structs.replace(ALL_CUT, durability=("interval", "fs
 """The same, one node syncs each write, the other only once a second."""
 
 CUT_IN_SHORT_LOGS = msgspec.structs.replace(
-    _SMALL,
+    SMALL,
     log_bytes_min=1000,
     sync_ms=60.0,
     faults=tuple(Fault(at_ms, "crash all nodes", "coordinator", 0.3) for at_ms in range(900, 6000, 1200)),
@@ -93,7 +93,7 @@ CUT_AGAIN_IN_SHORT_LOGS = msgspec.structs.replace(
 """The same, and power fails again and again, before what a start found was written anew."""
 
 TAKEN_OVER_AND_CUT = msgspec.structs.replace(
-    _SMALL,
+    SMALL,
     faults=(
         Fault(800, "slow sync", "backup of shard 0", 1.0, 400.0),
         Fault(900, "kill actor for good", "primary of shard 0", 1.0),
@@ -103,7 +103,7 @@ TAKEN_OVER_AND_CUT = msgspec.structs.replace(
 """The backup of a primary that was killed takes over with a slow disk, and loses power soon after."""
 
 JOINED_AND_CUT = msgspec.structs.replace(
-    _SMALL,
+    SMALL,
     sync_ms=150.0,
     faults=(
         Fault(300, "lose disks", "node of backup of shard 0", 0.3),
@@ -140,7 +140,7 @@ ONE_IS_ENOUGH = msgspec.structs.replace(ONE_STAYS_AWAY, durability=("fsync",), b
 """The same, and both synced each write, so that one suffices for the shard to answer again."""
 
 OLDER_COPY = msgspec.structs.replace(
-    _SMALL,
+    SMALL,
     faults=(
         Fault(500, "roll back directory", "primary of shard 0", 4.0, 1.0),
         Fault(800, "kill actor", "backup of shard 0"),
@@ -150,7 +150,7 @@ OLDER_COPY = msgspec.structs.replace(
 """A primary's machine is restored, during a power cut, from a copy that was made before a backup joined."""
 
 COPY_WITHIN_A_RUN = msgspec.structs.replace(
-    _SMALL,
+    SMALL,
     marks_seconds=0.2,
     faults=(
         Fault(700, "roll back directory", "primary of shard 0", 5.0, 1.3),
@@ -166,7 +166,7 @@ COPY_AND_ALL_BOOT = msgspec.structs.replace(
 """The same, and the coordinator's machine loses power, too."""
 
 OTHER_TAIL = msgspec.structs.replace(
-    _SMALL,
+    SMALL,
     sync_ms=1.0,
     faults=(
         Fault(880, "cut between", "node of primary of shard 0", 0.025, other="node of backup of shard 0"),
@@ -176,7 +176,7 @@ OTHER_TAIL = msgspec.structs.replace(
 """A primary is killed with records on its disk that its backup never got, and then joins the backup."""
 
 PARTLY_KEPT = msgspec.structs.replace(
-    _SMALL,
+    SMALL,
     durability=("fsync", "none"),
     faults=(
         Fault(890, "cut between", "node n1", 1.5, other="coordinator"),

@@ -8,7 +8,17 @@ from functools import partial
 
 import msgspec
 
-from simulations.mutants import around, coordination, core, durable, memory, poison, requests
+from simulations.mutants import (
+    around,
+    coordination,
+    core,
+    directories,
+    durable,
+    memory,
+    poison,
+    recovering,
+    requests,
+)
 from simulations.mutants.patching import MUTANTS, Mutant, planted
 from simulations.runs.batch import run_plan, run_seed, worker_pool
 from simulations.runs.world import Result
@@ -19,11 +29,13 @@ __all__ = [
     "around",
     "coordination",
     "core",
+    "directories",
     "durable",
     "find",
     "find_all",
     "memory",
     "poison",
+    "recovering",
     "requests",
     "table",
 ]

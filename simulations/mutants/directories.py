@@ -1,0 +1,96 @@
+# ruff: noqa: ANN001, ANN202, ARG001  mutants reach into what they break, and are not typed code
+"""Mutants of what is believed of a directory: of its bytes, and of the place where it lies."""
+
+from msgspec.structs import replace
+
+from greenroom_cluster.disk import batches
+from greenroom_cluster.disk.batches import DamagedError
+from greenroom_cluster.disk.directory import Place
+from simulations.mutants.durable import CUT_IN_INTERVAL, SMALL
+from simulations.mutants.patching import Patches, mutant
+from simulations.plans.plan import Fault
+
+FLIPPED = replace(
+    SMALL,
+    sync_ms=1.0,
+    faults=tuple(Fault(at_ms, "flip bit", "backup of shard 0", 0.5, 1.0) for at_ms in range(500, 6000, 900)),
+)
+"""Bits flip in what a backup has on its disk, which is killed each time."""
+
+CLONED = replace(
+    SMALL,
+    nodes=3,
+    shards=2,
+    faults=(Fault(900, "clone directory", "primary of shard 0", 2.0, other="primary of shard 1"),),
+)
+"""An actor is killed, and started on a copy of the directory of another one, on another machine."""
+
+CLONED_AT_HOME = replace(
+    CLONED,
+    nodes=2,
+    actors=2,
+    shards=4,
+    faults=(Fault(900, "clone directory", "actor n0/0", 2.0, other="actor n0/1"),),
+)
+"""The same on one machine."""
+
+
+@mutant("takes a torn end for damage", budget=20, plan=CUT_IN_INTERVAL)
+def _(patches: Patches) -> None:
+    """Whatever stands at the end of a log and is no whole batch is damage, though it was never synced."""
+    original = batches.believable
+
+    def believable(found, first, noted):
+        whole = original(found := list(found), first, noted)
+        if len(whole) < len(found):
+            raise DamagedError("the end is torn")
+        return whole
+
+    patches.set(batches, "believable", believable)
+
+
+@mutant("takes damage for a torn end", budget=20, plan=FLIPPED)
+def _(patches: Patches) -> None:
+    """What follows the first bad batch of the newest file is cut off, though it was synced."""
+
+    def believable(found, first, noted):
+        whole: list[batches.Batch] = []
+        for batch in found:
+            if batch is None or batch.number != first + len(whole):
+                break
+            whole.append(batch)
+        return whole
+
+    patches.set(batches, "believable", believable)
+
+
+@mutant("skips a batch that is damaged", budget=20, plan=FLIPPED)
+def _(patches: Patches) -> None:
+    """A bad batch in a full file is left out, and those behind it are read."""
+
+    def sealed(found, first, last):
+        return (batch for batch in found if batch is not None)
+
+    patches.set(batches, "sealed", sealed)
+
+
+@mutant("takes the lock of a copy for that of the directory", budget=20, plan=CLONED_AT_HOME)
+def _(patches: Patches) -> None:
+    """A copy of a directory on the same machine is opened, for nobody holds its lock."""
+    _overlook(patches, "inode", "filesystem")
+
+
+@mutant("opens a directory of another machine", budget=20, plan=CLONED)
+def _(patches: Patches) -> None:
+    """A directory that was copied from another machine is opened there."""
+    _overlook(patches, "machine", "inode", "filesystem")
+
+
+def _overlook(patches: Patches, *names: str) -> None:
+    """Have some of what tells places apart not be looked at."""
+    original = Place.moved_from
+
+    def moved_from(self, former):
+        return original(self, replace(former, **{name: getattr(self, name) for name in names}))
+
+    patches.set(Place, "moved_from", moved_from)
