@@ -32,7 +32,7 @@ from simulations.cluster.connections import Acceptor, Codec, Dialed, Served, Ser
 from simulations.cluster.coordinator_links import CoordinatorLink
 from simulations.cluster.marks import ActorMark, PoisonedError
 from simulations.kernel.directory import Directory
-from simulations.kernel.disk import DiskThread
+from simulations.kernel.disk import DiskWriter
 from simulations.kernel.network import Network
 from simulations.kernel.processes import Process
 from simulations.kernel.timeline import SECOND, Machine
@@ -202,7 +202,7 @@ class ActorProcess(Process):
         self.incarnation = incarnation
         self.orphaned = False
         self.shut_out = ""
-        self.disk: DiskThread | None = None
+        self.disk: DiskWriter | None = None
         self.durability = ""
         self.opened_mark = 0
         self.hold_effects = False
@@ -222,7 +222,7 @@ class ActorProcess(Process):
         """Write what it persists to this directory, which it has opened."""
         self.durability = durability
         self.opened_mark = directory.synced
-        self.disk = DiskThread(
+        self.disk = DiskWriter(
             self,
             directory,
             on_written=lambda position: self.step(ins.Written(position)),

@@ -1,11 +1,10 @@
-"""The thread of a process that writes to its directory, one batch and one sync at a time.
+"""How a process writes to its directory: each step's entries at once, as a batch; a thread syncs them.
 
-What comes during a sync is the next batch.
+One sync runs at a time. What is written meanwhile is synced next.
 """
 
 from collections.abc import Callable
 
-from greenroom_cluster.disk.entries import Entry
 from greenroom_cluster.links.outbox import DiskEffect
 from greenroom_cluster.shard.effects import Persist
 from simulations.kernel.directory import Directory, FailedError
@@ -16,8 +15,8 @@ _LOOK_NS = 500 * MILLISECOND
 _ROOMY = 1 << 40
 
 
-class DiskThread:
-    """The thread of one process that writes to its directory, one batch and one sync at a time.
+class DiskWriter:
+    """Writes to the directory of one process.
 
     With `interval_ns` it tells of a batch once that is written, and syncs it after half of that, unless it is
     to be synced at once. `on_written(position)`, `on_synced(position, mark, stored_bytes)` and
@@ -43,11 +42,10 @@ class DiskThread:
         self._on_measured = on_measured
         self._on_failed = on_failed
         self._interval_ns = interval_ns
-        self._queue: list[tuple[int, tuple[Entry, ...]]] = []
         self._syncing = False
         self._wanted = False
-        # Of the newest batch written, and the number of the newest that a sync covers.
-        self._position = 0
+        # Positions of the newest batch written and told; the number of the newest that a sync covers.
+        self._position = self._told = 0
         self._covered = directory.synced
         self._due_at = -1
         # The newest batch that this process has synced.
@@ -61,35 +59,33 @@ class DiskThread:
             return
         for effect in effects:
             if isinstance(effect, Persist):
-                self._queue.append((effect.position, effect.entries))
+                try:
+                    self.directory.write(effect.entries)
+                except FailedError:
+                    self._on_failed("write failed")
+                    return
+                self._position = effect.position
                 self._wanted = self._wanted or effect.at_once or not self._interval_ns
             else:
                 self.directory.drop_before(effect.mark)
                 self._process.network.happened["log dropped"] += 1
-        # What one step brings is one batch: the thread wakes up after it.
         self._timeline.after(0, self._go_on)
 
     def _go_on(self) -> None:
-        if self._syncing or not self._process.alive:
+        process = self._process
+        if process.paused:
+            process.tell(0, self._go_on)
             return
-        if self._process.paused:
-            self._process.tell(0, self._go_on)
+        if self._interval_ns and self._told < self._position:
+            self._told = self._position
+            process.tell(0, self._on_written, self._told)
+        self._look()
+        if self._syncing or not process.alive:
             return
-        if self._queue:
-            queue, self._queue = self._queue, []
-            entries = tuple(entry for _, each in queue for entry in each)
-            try:
-                self.directory.write(entries)
-            except FailedError:
-                self._on_failed("write failed")
-                return
-            self._look()
-            self._position = queue[-1][0]
-            if self._interval_ns:
-                self._process.tell(0, self._on_written, self._position)
-                self._arm()
         if self._wanted:
             self._sync()
+        elif self._covered < self.directory.newest:
+            self._arm()
 
     def _look(self) -> None:
         """Tell now and then how much room there is, as long as there may be too little."""

@@ -13,7 +13,10 @@ from simulations.plans.plan import Fault
 FLIPPED = replace(
     SMALL,
     sync_ms=1.0,
-    faults=tuple(Fault(at_ms, "flip bit", "backup of shard 0", 0.5, 1.0) for at_ms in range(500, 6000, 900)),
+    faults=tuple(
+        Fault(at_ms, "flip bit", "backup of shard 0", 0.5, 1.0 + at_ms // 900 % 2)
+        for at_ms in range(500, 6000, 900)
+    ),
 )
 """Bits flip in what a backup has on its disk, which is killed each time."""
 

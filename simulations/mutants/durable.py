@@ -132,7 +132,7 @@ _AWAY = (
     Fault(900, "crash node", "node of backup of shard 0", 0.3),
 )
 ONE_STAYS_AWAY = msgspec.structs.replace(
-    _SMALL, durability=("interval",), recover_alone_seconds=1.0, seconds=8.0, faults=_AWAY
+    SMALL, durability=("interval",), recover_alone_seconds=1.0, seconds=8.0, faults=_AWAY
 )
 """All machines lose power at once, and one stays off. Neither synced each write."""
 

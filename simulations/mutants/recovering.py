@@ -4,7 +4,7 @@
 import msgspec
 
 from greenroom_cluster.coordination.draft import Draft
-from greenroom_cluster.shard.disk_log import DiskStalledError
+from greenroom_cluster.shard.disk_log import DiskLog, DiskStalledError
 from greenroom_cluster.shard.recovery import Recovery
 from greenroom_cluster.shard.roles.membership import Membership
 from greenroom_cluster.shard.roles.primary import Primary
@@ -21,6 +21,20 @@ _WRITES = tuple(
     )
     for number in range(1200)
 )
+
+HUNG_AND_CUT = _replace(
+    SMALL,
+    actions=_WRITES,
+    durability=("interval",),
+    interval_seconds=0.3,
+    sync_ms=1.0,
+    faults=(
+        Fault(600, "hang sync", "actor n0/0", 3.0),
+        Fault(600, "hang sync", "actor n1/0", 3.0),
+        Fault(2400, "crash all nodes", "coordinator", 0.3),
+    ),
+)
+"""No disk syncs any more, and after a while all machines lose power."""
 
 CUT_IN_SHORT_STEPS = _replace(ALL_CUT, step_bytes=500)
 """All machines lose power at once, and applying what is on disk takes many steps."""
@@ -53,6 +67,12 @@ SLOW_BACKUP = _replace(
     faults=(Fault(900, "hang sync", "backup of shard 0", 10.0),),
 )
 """The disk of a backup stalls: the primary removes that, and goes on."""
+
+
+@mutant("acknowledges while a sync is overdue", budget=20, plan=HUNG_AND_CUT)
+def _(patches: Patches) -> None:
+    """With interval, writes are confirmed however long the oldest has waited for its sync."""
+    patches.set(DiskLog, "_is_late", lambda self, now_ns: False)
 
 
 @mutant("puts an heir in the place of its predecessor", flagged=True, budget=20, plan=ALL_CUT)

@@ -9,7 +9,7 @@ from greenroom_cluster.disk.batches import DamagedError
 from greenroom_cluster.disk.entries import Chunk, Committed
 from greenroom_cluster.shard.effects import DropBefore, Persist
 from simulations.kernel.directory import FLIPS, Directory, FailedError, InUseError
-from simulations.kernel.disk import DiskThread
+from simulations.kernel.disk import DiskWriter
 from simulations.kernel.network import Network
 from simulations.kernel.processes import Process
 from simulations.kernel.timeline import MILLISECOND, SECOND, Timeline
@@ -34,7 +34,7 @@ class Bench:
         process = Process(self.network, self.network.machine("n0"), "actor", Random(3))
         self.directory.open(process)
         self.read = self.directory.read()
-        self.thread = DiskThread(
+        self.thread = DiskWriter(
             process,
             self.directory,
             on_written=lambda position: self.heard.append(("written", position)),
@@ -69,7 +69,7 @@ class Bench:
         return [entry.sequence for entry in self.read if isinstance(entry, Committed)]
 
 
-def test_what_comes_during_a_sync_goes_into_one_batch() -> None:
+def test_what_is_written_during_a_sync_is_synced_next() -> None:
     bench = Bench()
     opened = bench.directory.synced
     bench.persist()
@@ -78,7 +78,7 @@ def test_what_comes_during_a_sync_goes_into_one_batch() -> None:
     bench.persist()
     bench.run(0.1)
     assert bench.heard == [("synced", 1), ("synced", 3)]
-    assert bench.marks == [opened + 1, opened + 2]
+    assert bench.marks == [opened + 1, opened + 3]
     assert bench.directory.stored_bytes > 0
 
 
@@ -88,9 +88,10 @@ def test_killed_process_leaves_what_was_written_and_no_more() -> None:
     bench.run(0)
     bench.persist()
     bench.process.kill()
+    bench.persist()
     bench.run(0.1)
     assert bench.heard == []
-    assert bench.held() == [1]
+    assert bench.held() == [1, 2]
 
 
 def test_opening_makes_stable_what_it_shows() -> None:
