@@ -156,6 +156,8 @@ def test_key_of_the_next_authority_has_the_same_passphrase(tmp_path: Path) -> No
         for step in STEPS[:2]:
             authority.rotate(step, lambda: PASSPHRASE, now=NOW)
         assert issue(authority, passphrase=lambda: PASSPHRASE)
+    keys = [each.read_bytes() for each in ca.glob("*.key")]
+    assert [key.startswith(b"-----BEGIN ENCRYPTED") for key in keys] == [True, True]
 
 
 # --- renewal ---------------------------------------------------------------------------------------------
@@ -405,6 +407,13 @@ def test_survey_tells_who_still_has_the_former_authority(ca: Path, tmp_path: Pat
         renew_holder(authority, path, never, now=NOW)
     (shown,) = survey([path], ca, None, now=NOW)
     assert shown.problems == ()
+
+
+def test_survey_asks_nothing_for_a_holder_that_is_revoked_and_gone(ca: Path) -> None:
+    with open_authority(ca) as authority:
+        gone = issue(authority)
+        deny(authority.deny_list, [serial_text(gone.certificate.serial_number)])
+    assert [each.role for each in survey([ca], ca, None, now=NOW + 80 * DAY)] == ["authority for all"]
 
 
 def test_survey_needs_no_key_and_changes_nothing(tmp_path: Path) -> None:

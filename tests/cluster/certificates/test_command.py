@@ -233,6 +233,15 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_holder_that_is_there_is_renewed_and_not_issued_again(ca: Typed) -> None:
+    assert ca("node", "a").status == 0
+    before = sorted(Path("greenroom-ca/issued").iterdir())
+    again = ca("node", "a")
+    assert again.status == 2
+    assert "`greenroom certs renew a/a.pem`" in again.error
+    assert sorted(Path("greenroom-ca/issued").iterdir()) == before
+
+
 def test_without_cryptography_it_says_how_to_install_it() -> None:
     code = (
         "import sys; sys.modules['cryptography'] = None;"

@@ -92,6 +92,18 @@ def test_no_holder_is_replaced_by_a_new_one(tmp_path: Path) -> None:
     assert find_key(path) == before[1]
 
 
+def test_file_that_somebody_makes_meanwhile_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(directory: Path, trusted: object) -> None:
+        (directory / "n1.pem").write_text("theirs")
+
+    monkeypatch.setattr("greenroom_cluster.certificates.holders.write_trusted", meanwhile)
+    with pytest.raises(UsageError, match="is there already"):
+        write_new(tmp_path, "n1", hold(AUTHORITY, "node"))
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("n1.pem", "theirs")]
+
+
 def test_key_is_not_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "n1.key").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UsageError, match="is there already"):
