@@ -363,7 +363,7 @@ def revoke(
         path = deny or authority.deny_list
         new = put_on(path, serials)
     _say(f"{path} has {new} new serial numbers; {len(serials) - new} were on it already")
-    _say("Next: copy it to the coordinator and each node, and to each app for the certificates of nodes")
+    _say("Next: copy it to the coordinator and each node, which read it by --tls-deny")
 
 
 def _none_below(paths: Sequence[Path]) -> UsageError:
