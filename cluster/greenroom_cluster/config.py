@@ -340,6 +340,10 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     shards: Annotated[int, _SHARDS] = SHARDS_DEFAULT
     replicas: Annotated[int, _REPLICAS] = REPLICAS_DEFAULT
     recover_alone_after: Annotated[float, _RECOVER_ALONE] = 0.0
+    tls: Annotated[
+        bool,
+        Flag(help="Speak TLS, by certificates that are made for this run and end with it.", option="--tls"),
+    ] = False
     restart_nodes: Annotated[bool, Flag(help="Start a node again if it ends unexpectedly.")] = True
     node: NodeOptions = NodeOptions()
     process: ProcessOptions = ProcessOptions(logs=LogSettings(level="warning"))

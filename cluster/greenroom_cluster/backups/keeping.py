@@ -8,10 +8,13 @@ start that is killed while it brings sessions back leaves `sessions.restoring`, 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from greenroom.errors import UsageError
+from greenroom.tls.credentials import Credentials
 from greenroom_cluster.backups.copying import freeze_actors
 from greenroom_cluster.backups.files import Backup
 from greenroom_cluster.backups.restoring import (
@@ -65,18 +68,31 @@ class KeptSessions:
             "cluster runs, `greenroom restore` creates what is missing"
         )
 
-    async def keep(self, addresses: Sequence[str], told: Callable[[int], None]) -> Taken:
+    async def keep(
+        self,
+        addresses: Sequence[str],
+        told: Callable[[int], None],
+        credentials: Credentials | None = None,
+    ) -> Taken:
         """Have the actors serve no client any more, and write down all sessions.
 
         Raises UnavailableError, naming the shard, if not all of them can be had, and what `NewFile` does.
         """
-        await freeze_actors(addresses, self._cluster)
+        await freeze_actors(addresses, self._cluster, credentials)
         self._set_aside()
         return await take_backup(
-            addresses, self._cluster, self._backup, seconds=KEEP_SECONDS, freeze=True, told=told
+            addresses,
+            self._cluster,
+            self._backup,
+            seconds=KEEP_SECONDS,
+            freeze=True,
+            told=told,
+            credentials=credentials,
         )
 
-    async def bring_back(self, addresses: Sequence[str]) -> Restored | None:
+    async def bring_back(
+        self, addresses: Sequence[str], files: Mapping[str, Any] = MappingProxyType({})
+    ) -> Restored | None:
         """Create the sessions that were kept; return what became of them, None if there are none.
 
         Raises NotAllRestoredError, or UsageError if the files cannot be moved or read.
@@ -90,7 +106,8 @@ class KeptSessions:
         self._sync()
         backup = Backup(self._restoring)
         url = ",".join(addresses)
-        async with RestoringStore(url, cluster=self._cluster, deadline_seconds=_RESTORE_SECONDS) as store:
+        seconds = _RESTORE_SECONDS
+        async with RestoringStore(url, cluster=self._cluster, deadline_seconds=seconds, **files) as store:
             try:
                 restored = await restore_sessions(store, backup.stored())
             except NotAllRestoredError as error:

@@ -114,7 +114,7 @@ async def _written(kept: KeptSessions, cluster: LocalCluster, progress: Callable
     deadline = trio.current_time() + _DISK_SECONDS
     while True:
         try:
-            return await kept.keep(cluster.seeds, lambda _: None)
+            return await kept.keep(cluster.seeds, lambda _: None, cluster.credentials)
         except NotWrittenError as error:
             left = deadline - trio.current_time()
             if left <= 0:
@@ -126,7 +126,7 @@ async def _written(kept: KeptSessions, cluster: LocalCluster, progress: Callable
 
 async def _bring_back(kept: KeptSessions, cluster: LocalCluster, progress: Callable[[str], None]) -> None:
     try:
-        restored = await kept.bring_back(cluster.seeds)
+        restored = await kept.bring_back(cluster.seeds, cluster.client_files)
     except GreenroomError:
         raise
     except BaseException:

@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 import msgspec
 import structlog
@@ -23,11 +25,13 @@ import trio
 from greenroom.addresses import join_address, parse_address
 from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom.errors import GreenroomError, UnavailableError, UsageError
+from greenroom.tls.credentials import Credentials
 from greenroom_cluster.config import (
     COORDINATOR_ADDRESS,
     CoordinatorProcessSettings,
     LocalClusterSettings,
     NodeSettings,
+    TlsOptions,
     memory_bytes,
 )
 from greenroom_cluster.coordination.boot_note import BootNote
@@ -39,7 +43,11 @@ from greenroom_cluster.runtime.documents import Membership, encode_settings
 from greenroom_cluster.runtime.host_memory import default_bytes
 from greenroom_cluster.runtime.ports import check_port, free_port
 from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, catches, descendants_of
+from greenroom_cluster.runtime.proving import credentials_of
 from greenroom_cluster.runtime.tasks import open_tasks
+
+if TYPE_CHECKING:
+    from greenroom_cluster.runtime.own_authority import OwnAuthority
 
 _STOP_SECONDS = 2.0
 _POLL_SECONDS = 0.05
@@ -91,8 +99,15 @@ class LocalCluster:
     whether a node that ends unexpectedly is started again, may be changed at any time.
     """
 
-    def __init__(self, settings: LocalClusterSettings, data_dir: Path, tasks: trio.Nursery) -> None:
+    def __init__(
+        self,
+        settings: LocalClusterSettings,
+        data_dir: Path,
+        tasks: trio.Nursery,
+        authority: "OwnAuthority | None" = None,
+    ) -> None:
         self._settings = settings
+        self._authority = authority
         self._data_dir = data_dir
         self._tasks = tasks
         self._members: dict[str, _Member] = {}
@@ -102,6 +117,10 @@ class LocalCluster:
         self._stopping = False
         self.restart_nodes = settings.restart_nodes
         self.failure: LocalClusterError | None = None
+        self.credentials: Credentials | None = None
+        """What this process shows to the cluster, with TLS."""
+        if authority is not None:
+            self.credentials = credentials_of(authority.files("operator", "up"), settings.cluster, "operator")
         # All addresses are chosen before anything is started, so that errors come at once.
         self._planned = [self._node_address(index) for index in range(settings.nodes)]
         self.coordinator_address = self._coordinator_address()
@@ -115,8 +134,18 @@ class LocalCluster:
 
     @property
     def url(self) -> str:
-        """The URL for clients: `greenroom://host:port,host:port/cluster`."""
-        return f"greenroom://{','.join(self.seeds)}/{self._settings.cluster}"
+        """The URL for clients: `greenroom://host:port,host:port/cluster`; with TLS it names files."""
+        where = f"{','.join(self.seeds)}/{self._settings.cluster}"
+        files = self.client_files
+        return f"greenrooms://{where}?{urlencode(files)}" if files else f"greenroom://{where}"
+
+    @property
+    def client_files(self) -> dict[str, str]:
+        """What a store of this cluster is given for TLS; nothing without."""
+        if self._authority is None:
+            return {}
+        made = self._authority.files("client", "app")
+        return {"tls_cert": str(made.tls_cert), "tls_key": str(made.tls_key), "tls_ca": str(made.tls_ca)}
 
     @property
     def memory_bytes_max(self) -> int:
@@ -170,11 +199,11 @@ class LocalCluster:
 
     async def fetch_map(self) -> ClusterMap:
         """Return the cluster map from any node. Raises UnavailableError if none answers."""
-        return await fetch_map(self.seeds, self._settings.cluster)
+        return await fetch_map(self.seeds, self._settings.cluster, credentials=self.credentials)
 
     async def status(self) -> ClusterStatus:
         """Return the state of every shard. Raises UnavailableError if no node answers."""
-        return await inspect_cluster(self.seeds, self._settings.cluster)
+        return await inspect_cluster(self.seeds, self._settings.cluster, credentials=self.credentials)
 
     async def actors(self) -> dict[str, ActorEntry]:
         """Return the current incarnation of each slot, with its process id."""
@@ -247,6 +276,9 @@ class LocalCluster:
     async def start(self) -> None:
         """Start the coordinator and, once it answers, the nodes; return when their processes run."""
         settings = self._settings.coordinator_settings(self.coordinator_address, self._data_dir)
+        if self._authority is not None:
+            files = self._authority.files("coordinator", "coordinator")
+            settings = msgspec.structs.replace(settings, tls=files)
         self._coordinator = _Member("coordinator", settings)
         await self._start(self._coordinator)
         await self._wait_for_coordinator()
@@ -258,7 +290,9 @@ class LocalCluster:
         with trio.move_on_after(_COORDINATOR_SECONDS):
             while True:
                 with suppress(UnavailableError):
-                    await fetch_map([self.coordinator_address], self._settings.cluster)
+                    await fetch_map(
+                        [self.coordinator_address], self._settings.cluster, credentials=self.credentials
+                    )
                     return
                 await trio.sleep(_POLL_SECONDS)
 
@@ -313,7 +347,8 @@ class LocalCluster:
         replace = msgspec.structs.replace
         # A node by itself would divide the memory among its own actors only.
         actor = replace(settings.node.actor, memory_max=str(self.memory_bytes_max))
-        return replace(settings, node=replace(settings.node, actor=actor))
+        tls = TlsOptions() if self._authority is None else self._authority.files("node", name)
+        return replace(settings, node=replace(settings.node, actor=actor), tls=tls)
 
     async def _start(self, member: _Member) -> None:
         self._tasks.start_soon(self._keep, member)
@@ -410,8 +445,15 @@ async def open_local_cluster(
         if data_dir is None:
             data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="greenroom-")))
             stack.callback(BootNote(data_dir).void)
+        authority = None
+        if settings.tls:
+            # Imported here: without TLS it needs no `cryptography`.
+            from greenroom_cluster.runtime.own_authority import OwnAuthority
+
+            made = stack.enter_context(tempfile.TemporaryDirectory(prefix="greenroom-tls-"))
+            authority = OwnAuthority(Path(made), settings.cluster)
         async with open_tasks() as tasks:
-            cluster = LocalCluster(settings, data_dir, tasks)
+            cluster = LocalCluster(settings, data_dir, tasks, authority)
             try:
                 count = f"{settings.nodes} node{'s' if settings.nodes > 1 else ''}"
                 on_progress(f"starting the coordinator at {cluster.coordinator_address} and {count}")
