@@ -115,7 +115,7 @@ class Coordinator:
         self._down_ns = round(settings.node_down_seconds * 1e9)
         self._stepped_ns = now_ns
         self._owners = Owners(cluster_map.nodes, self._down_ns, now_ns)
-        self._news = News()
+        self._news = News(now_ns)
         self._subscribed: dict[int, bytes] = {}
         since = cluster_map.version if stored_version is None else stored_version
         self._claims = Claims((cluster_map.lineage, since))
@@ -158,6 +158,7 @@ class Coordinator:
         self._mark_down(now_ns, draft)
         answers += self._answer_claims(now_ns, draft)
         draft.warnings += self._unheard_news(now_ns) + self._foreigners.news(now_ns)
+        draft.warnings += self._news.after_the_start(now_ns, self.map)
         outcome = self._conclude(draft, answers)
         return msgspec.structs.replace(outcome, ask=ask) if ask else outcome
 
@@ -181,8 +182,10 @@ class Coordinator:
         """Return the time at which `tick` is due, in nanoseconds of the clock of `now_ns`."""
         if self._held:
             return self._claims.made_ns + round(HOLD_SECONDS * 1e9)
-        if self.refusal or not any(node.state == "up" for node in self.map.nodes.values()):
+        if self.refusal:
             return NEVER_NS
+        if not any(node.state == "up" for node in self.map.nodes.values()):
+            return self._news.next_deadline(self.map)
         return self._stepped_ns + self._down_ns // 4
 
     # --- requests ----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from greenroom.cluster_map import ClusterMap
+from greenroom.deadlines import NEVER_NS
 from greenroom_cluster.coordination.draft import NODES_NAMED
 from greenroom_cluster.planning.waiting import (
     MissingDirectories,
@@ -15,11 +16,16 @@ from greenroom_cluster.planning.waiting import (
     waiting_shards,
 )
 
+QUIET_SECONDS = 5.0
+"""For so long after the start of a coordinator, directories come back as they always do."""
+
 
 class News:
-    """What one run of a coordinator has told of."""
+    """What one run of a coordinator, which began at `now_ns`, has told of."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_ns: int) -> None:
+        self._quiet_until_ns = now_ns + round(QUIET_SECONDS * 1e9)
+        self._quiet = True
         self._waiting: tuple[Waiting, ...] = ()
         self._missing: tuple[MissingDirectories, ...] = ()
         self._unheard: tuple[str, ...] = ()
@@ -35,10 +41,23 @@ class News:
             return ["no shard waits for a node any longer"]
         return [waiting.told() for waiting in self._waiting if waiting not in before]
 
+    def next_deadline(self, known: ClusterMap) -> int:
+        """Return when there may be news though nothing has changed."""
+        return self._quiet_until_ns if self._quiet and _left_a_directory(known) else NEVER_NS
+
+    def after_the_start(self, now_ns: int, known: ClusterMap) -> list[str]:
+        """Return what was not told yet because a start takes its time."""
+        if not self._quiet or now_ns < self._quiet_until_ns:
+            return []
+        self._quiet = False
+        return self.of_directories(known)
+
     def of_directories(self, after: ClusterMap) -> list[str]:
-        """Return news about shards that wait for directories."""
+        """Return news about shards that wait for directories; nothing for a while after the start."""
+        if self._quiet:
+            return []
         before, self._missing = self._missing, ()
-        if any(actor.directory and actor.state == "dead" for actor in after.actors.values()):
+        if _left_a_directory(after):
             used = directories_in_use(after)
             slots = (missing_directories(after, shard, used) for shard in range(after.shard_count))
             self._missing = shards_without_directories(after, slots)
@@ -64,3 +83,7 @@ class News:
         """Return the news that no decision waits for members to be heard any longer."""
         told, self._unheard = self._unheard, ()
         return ["all members have been heard: no decision waits for that any longer"] if told else []
+
+
+def _left_a_directory(known: ClusterMap) -> bool:
+    return any(actor.directory and actor.state == "dead" for actor in known.actors.values())

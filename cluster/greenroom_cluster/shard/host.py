@@ -84,6 +84,8 @@ class Host:
         self.remembered = (0, 0, (), b"") if disk is None else disk.remembered
         for copy in () if disk is None else disk.copies.values():
             self._recovery.find(copy)
+        # Whether what was on disk may still exceed the bound of memory.
+        self._refilled = bool(self._recovery.replicas)
         self._manage_due_ns = 0
         self._sweeper = Sweeper(settings)
         self._on_input: dict[type, Callable[[int, int, Any], None]] = {
@@ -188,9 +190,28 @@ class Host:
         """Take in how long the latest step took, if that was long; return who is charged for it."""
         return self._requests.spent(now_ns, spent_ns)
 
-    def _memory_measured(self, _now_ns: int, _wall_us: int, event: MemoryMeasured) -> None:
+    def _memory_measured(self, now_ns: int, _wall_us: int, event: MemoryMeasured) -> None:
         self._memory.count_all()
         self._memory.measured(event.resident_bytes)
+        if self._refilled:
+            self._refilled = self._tell_if_overfull(now_ns)
+
+    def _tell_if_overfull(self, now_ns: int) -> bool:
+        """Tell an operator if what was on disk exceeds the bound; return whether it does, or yet may.
+
+        Of that nothing is given up, so writes are refused until there is room.
+        """
+        memory = self._memory
+        if memory.used_bytes <= memory.limit_bytes:
+            return bool(self._recovery.replicas)
+        if memory.refuse(self._context.slot, now_ns):
+            held, room = memory.used_bytes >> 20, max(memory.limit_bytes, 0) >> 20
+            self._context.warn(
+                f"what this actor found on its disk takes {held} MiB of memory, and --memory-max leaves "
+                f"{room} for that: it is served, and writes are refused as when full; raise --memory-max, or "
+                "add a node"
+            )
+        return True
 
     # --- the disk -------------------------------------------------------------------------------------------
 

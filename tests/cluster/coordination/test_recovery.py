@@ -9,7 +9,7 @@ from greenroom_cluster.coordination.bounds import actor_objection, map_objection
 from greenroom_cluster.coordination.exchange import Outcome
 from greenroom_cluster.coordination.genesis import ClusterOptions, starting_map, with_patience
 from greenroom_cluster.coordination.rules import begin_lineage
-from tests.cluster.coordination.builders import Desk, actor, cluster, durable, inc, node, nonce, shard
+from tests.cluster.coordination.builders import SECOND, Desk, actor, cluster, durable, inc, node, nonce, shard
 
 A, B, C = inc("a"), inc("b"), inc("c")
 A2, B2, C2 = inc("a again"), inc("b again"), inc("c again")
@@ -244,8 +244,25 @@ def test_a_directory_that_runs_elsewhere_is_not_given_up() -> None:
     assert claims(desk, A2)
 
 
+def test_a_normal_start_is_quiet_and_what_waits_longer_is_told() -> None:
+    desk = powerless()
+    assert desk.coordinator.next_deadline() <= 5 * SECOND
+    desk.pass_seconds(4.5, "a", "b", "c")
+    assert desk.warnings == []
+    desk.durable(A2, "a/0", "da", 6)
+    desk.pass_seconds(1, "a", "b", "c")
+    [told] = desk.warnings
+    assert told.startswith("1 shard waits for the directory of b/0")
+    quick = powerless()
+    quick.durable(A2, "a/0", "da", 6)
+    quick.durable(B2, "b/0", "db", 6)
+    quick.pass_seconds(10, "a", "b", "c")
+    assert quick.warnings == []
+
+
 def test_shards_that_wait_for_a_directory_are_reported_once() -> None:
     desk = powerless()
+    desk.pass_seconds(6, "a", "b", "c")
     told = [warning for warning in desk.warnings if "directories of a/0 and b/0" in warning]
     assert len(told) == 1
     assert told[0].startswith("1 shard waits for")

@@ -398,6 +398,34 @@ def test_an_heir_recovers_all_that_was_acknowledged() -> None:
     assert isinstance(found, wire.Session)
 
 
+def test_more_than_memory_holds_is_served_and_refuses_writes() -> None:
+    before = DurableProbe()
+    before.start_alone()
+    data = msgspec.msgpack.encode({"cart": "x" * 9000})
+    for number in range(1, 9):
+        before.ask(create(number, digest=bytes([number]) * 32, data=data))
+    before.synced()
+    probe = restart(before, HostSettings(memory_bytes_max=60_000))
+    assert warnings(probe) == [], "nothing of it is in use yet"
+    claim = recovered(probe)
+    probe.configure(2, (ME,), nonce=claim.nonce, wanted="ab", dead="cb")
+    probe.synced()
+    [warned] = warnings(probe)
+    assert "--memory-max" in warned
+    assert warnings(probe) == [], "once a minute is enough"
+    assert isinstance(probe.ask(wire.Get(20, 0, bytes([3]) * 32))[0], wire.Session)
+    (refusal, *_) = probe.ask(create(21, digest=b"n" * 32))
+    assert isinstance(refusal, wire.Failed)
+    assert refusal.code is wire.FailureCode.FULL
+    assert probe.host.memory.refusing(probe.now_ns) == ("na/0",)
+
+
+def warnings(probe: DurableProbe) -> list[str]:
+    """Measure the memory of the process; return what an operator is told."""
+    measured = ins.MemoryMeasured(probe.host.memory.used_bytes + 1000)
+    return [each.message for each in probe.step(measured) if isinstance(each, fx.Warned)]
+
+
 def test_operators_see_what_an_heir_has_on_disk() -> None:
     before = DurableProbe()
     before.start_alone()
