@@ -71,7 +71,10 @@ def open_disk(settings: DiskSettings, goes_on: Callable[[], None]) -> OpenedDisk
             )
             return _open(settings, goes_on)
     except OSError as error:
-        raise DiskFailedError(f"opening {settings.directory} failed ({error})") from error
+        raise DiskFailedError(
+            f"opening {settings.directory} failed ({error}): see that this user may write there, and that "
+            "the disk has room"
+        ) from error
 
 
 def _open(settings: DiskSettings, goes_on: Callable[[], None]) -> OpenedDisk:

@@ -1,5 +1,6 @@
 """The start of an actor from its directory."""
 
+import errno
 import threading
 from pathlib import Path
 from typing import TypeAlias
@@ -18,6 +19,7 @@ from greenroom_cluster.config import (
 )
 from greenroom_cluster.disk.directory import Directory
 from greenroom_cluster.disk.entries import Based, Cut, Logged
+from greenroom_cluster.disk.journal import DiskFailedError
 from greenroom_cluster.runtime import actor_disk
 from greenroom_cluster.runtime.actor_disk import DiskSettings, OpenedDisk, actor_directory, refuse_kept
 from greenroom_cluster.runtime.actor_disk import open_disk as opening
@@ -119,6 +121,17 @@ def test_a_refused_directory_is_let_go(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--cluster"):
         open_disk(tmp_path / "d", cluster="other")
     Directory(tmp_path / "d").close()
+
+
+def test_a_disk_without_room_for_a_start_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Directory, "enter", full)
+    with pytest.raises(DiskFailedError, match=r"No space left.*this user may write there.*has room"):
+        open_disk(tmp_path / "d")
 
 
 def test_sessions_on_disk_are_not_passed_over(tmp_path: Path) -> None:
