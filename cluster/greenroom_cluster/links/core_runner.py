@@ -182,13 +182,16 @@ class CoreRunner(ABC, Generic[PeerLine]):
             line.send(messages)
         for client, replies in to_clients:
             client.send(replies)
-        if rare is not None and rare.proposals:
+        if rare is None:
+            return
+        if rare.proposals:
             self._propose(rare.proposals)
-
-    def _perform_rare(self, rare: Rare[PeerLine]) -> None:
         if rare.writes:
+            # Last: what others get of this step does not depend on it, and they work meanwhile.
             assert self._write is not None
             self._write(rare.writes)
+
+    def _perform_rare(self, rare: Rare[PeerLine]) -> None:
         for note in rare.notes:
             self._note(note)
         for change in rare.changes:

@@ -82,20 +82,21 @@ DiskEffect: TypeAlias = Persist | DropBefore
 
 
 class Rare(Generic[PeerLine]):
-    """What few steps have to say, to be done in the order of the fields and before all else but proposals.
+    """What few steps have to say, to be done in the order of the fields.
 
-    `writes` are for the disk. `notes` go nowhere. `changes` are of links. An `urgent` message goes ahead of
-    what its connection has queued. `proposals` are for the coordinator.
+    The first three go before all else. `notes` go nowhere. `changes` are of links. An `urgent` message goes
+    ahead of what its connection has queued. `proposals` are for the coordinator, and `writes`, last of all,
+    for the disk.
     """
 
     __slots__ = ("changes", "notes", "proposals", "urgent", "writes")
 
     def __init__(self) -> None:
-        self.writes: list[DiskEffect] = []
         self.notes: list[HostEffect] = []
         self.changes: list[LinkChange] = []
         self.urgent: list[tuple[PeerLine, Beacon]] = []
         self.proposals: list[Proposal] = []
+        self.writes: list[DiskEffect] = []
 
 
 Letters: TypeAlias = list[Any]

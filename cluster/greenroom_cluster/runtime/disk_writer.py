@@ -1,9 +1,9 @@
 """Writes what an actor's core persists to its journal, and says what is stable.
 
-The loop writes: what a step persists is a batch, and is in the file before anything else of that step is
-done. That costs less than to hand it to a thread, and waits for no sync. A thread syncs, and does all else
-that waits for the disk; what was written while it did is synced next. A write or a sync that fails ends the
-process at once: what is on the disk is unknown then, and nothing is tried again.
+The loop writes: what a step persists is a batch, and is in the file before the next step. That costs less
+than to hand it to a thread, and waits for no sync. A thread syncs, and does all else that waits for the disk;
+what was written while it did is synced next. A write or a sync that fails ends the process at once: what is
+on the disk is unknown then, and nothing is tried again.
 """
 
 import os

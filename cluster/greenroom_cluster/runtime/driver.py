@@ -102,7 +102,7 @@ class Driver(CoreRunner[FramedConnection]):
                 super().step(Written(position))
 
     def _perform(self, effects: list[HostEffect]) -> None:
-        """Perform effects; none that follows a failed write."""
+        """Perform effects, of which a write comes last; end the process if that fails."""
         try:
             super()._perform(effects)
         except DiskFailedError as error:

@@ -330,6 +330,7 @@ async def test_what_is_written_counts_once_all_of_its_step_is_done() -> None:
 
 
 async def test_nothing_is_said_after_a_write_that_failed() -> None:
+    """What was said before it does not depend on it."""
     statuses: list[int] = []
     async with acting(leave=statuses.append) as (actor, core, nursery):
         client = await connect(actor, nursery)
@@ -339,6 +340,7 @@ async def test_nothing_is_said_after_a_write_that_failed() -> None:
         with capture_logs() as logs:
             client.send([get(1)])
             await until(lambda: statuses == [EXIT_DISK_FAILED])
+        assert await client.receive() == [wire.Missing(1)]
         steps = len(core.inputs)
         client.send([get(2)])
         client.end_sending()
