@@ -20,6 +20,9 @@ FLIPPED = replace(
 )
 """Bits flip in what a backup has on its disk, which is killed each time."""
 
+FLIPPED_AT_THE_END = replace(FLIPPED, faults=tuple(replace(fault, amount=0.0) for fault in FLIPPED.faults))
+"""The same, in the newest batch that is stable."""
+
 CLONED = replace(
     SMALL,
     nodes=3,
@@ -52,7 +55,7 @@ def _(patches: Patches) -> None:
     patches.set(batches, "believable", believable)
 
 
-@mutant("takes damage for a torn end", budget=20, plan=FLIPPED)
+@mutant("takes damage for a torn end", budget=20, plan=FLIPPED_AT_THE_END)
 def _(patches: Patches) -> None:
     """What follows the first bad batch of the newest file is cut off, though it was synced."""
 
