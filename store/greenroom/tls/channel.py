@@ -106,6 +106,9 @@ class Channel:
                     self.ended = True
                     break
                 filled += count  # type: ignore[operator]  # with a buffer it is a count
+                # Asking again only to learn that there is nothing more costs as much as a small record.
+                if not self._incoming.pending and not self._tls.pending():
+                    break
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:  # both sides have ended
