@@ -39,7 +39,8 @@ async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: F
     began = time.monotonic()
     progress = _ignore if json else _print_progress
     durable = settings.node.actor.durability != "none"
-    refuse_kept(settings.data_dir, settings.node.actor.durability, "nodes/*/actors/*")
+    names = {f"n{number}" for number in range(1, settings.nodes + 1)}
+    refuse_kept(settings.data_dir, settings.node.actor.durability, settings.node.actors, nodes=names)
     kept = None if settings.data_dir is None else KeptSessions(settings.data_dir, settings.cluster)
     sessions = None if kept is None else kept.check()
     if sessions is not None:

@@ -4,7 +4,7 @@ All of this blocks, and runs in a thread of its own: the heartbeats go on meanwh
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ from greenroom_cluster.shard.disk_log import Durability, Stable
 LOCK_SECONDS = 10.0
 """How long the actors of a killed node may take to end."""
 _TELL_ENTRIES = 256
+_ACTORS = "actors/*"
+_NODES = f"nodes/*/{_ACTORS}"
 _LOG_SECONDS = 5.0
 
 _log = structlog.get_logger(__name__)
@@ -131,22 +133,38 @@ def _replayed(journal: Journal, slot: str, goes_on: Callable[[], None]) -> tuple
     return replay, records
 
 
-def refuse_kept(data_dir: Path | None, durability: str, pattern: str = "actors/*") -> None:
-    """Raise UsageError if actors kept sessions below a directory that this start would not read."""
-    if data_dir is None or durability != "none":
+def refuse_kept(
+    data_dir: Path | None, durability: str, actors: int, *, nodes: Collection[str] | None = None
+) -> None:
+    """Raise UsageError if actors kept sessions below a directory that this start would not read.
+
+    The start has so many `actors` in the node of the directory, or in each of these `nodes`.
+    """
+    if data_dir is None:
         return
     try:
-        kept = next((each for each in sorted(data_dir.glob(pattern)) if is_kept(each)), None)
+        kept = [each for each in sorted(data_dir.glob(_ACTORS if nodes is None else _NODES)) if is_kept(each)]
     except OSError as error:
         raise UsageError(
             f"{data_dir} cannot be read ({error.strerror}): run this as its owner, or choose another with "
             "--data-dir (GREENROOM_DATA_DIR)"
         ) from error
-    if kept is not None:
+    indexes = {str(index) for index in range(actors)}
+    for each in kept:
+        if durability == "none":
+            given = "--durability (GREENROOM_DURABILITY) again"
+        elif nodes is not None and each.parents[1].name not in nodes:
+            given = "--nodes (GREENROOM_NODES) as before"
+        elif each.name not in indexes:
+            given = "--actors (GREENROOM_ACTORS) as before"
+        else:
+            continue
+        remedy = "choose another --data-dir (GREENROOM_DATA_DIR)"
+        if durability != "none":
+            remedy = "remove it if `greenroom inspect` shows that nothing of it is needed"
         raise UsageError(
-            f"{kept} holds sessions of a run with --durability, and this start would not read them: "
-            "give --durability (GREENROOM_DURABILITY) again, or choose another --data-dir "
-            "(GREENROOM_DATA_DIR)"
+            f"{each} holds sessions of a run with --durability, and this start would not read them: "
+            f"give {given}, or {remedy}"
         )
 
 

@@ -304,7 +304,7 @@ async def run_node(settings: NodeSettings, started: Callable[[str], Awaitable[No
     Raises UsageError for impossible settings, RestartLimitError if an actor keeps ending.
     """
     settings.check()
-    refuse_kept(settings.data_dir, settings.node.actor.durability)
+    refuse_kept(settings.data_dir, settings.node.actor.durability, settings.node.actors)
     raise_descriptor_limit()
     await _take_actor_ports(settings)
     node = Node(settings)

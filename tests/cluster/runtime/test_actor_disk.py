@@ -136,18 +136,31 @@ def test_a_disk_without_room_for_a_start_says_what_to_do(
 
 def test_sessions_on_disk_are_not_passed_over(tmp_path: Path) -> None:
     filled(Path(actor_directory(tmp_path, "fsync", 1)))
-    refuse_kept(tmp_path, "fsync")
-    refuse_kept(None, "none")
-    refuse_kept(tmp_path / "elsewhere", "none")
+    refuse_kept(tmp_path, "fsync", 2)
+    refuse_kept(None, "none", 2)
+    refuse_kept(tmp_path / "elsewhere", "none", 2)
     with pytest.raises(UsageError, match=r"actors/1 holds sessions of a run with --durability.*--data-dir"):
-        refuse_kept(tmp_path, "none")
+        refuse_kept(tmp_path, "none", 2)
 
 
 def test_a_log_without_its_identity_is_not_passed_over(tmp_path: Path) -> None:
     filled(tmp_path / "actors" / "0").journal.close()
     (tmp_path / "actors" / "0" / "identity").unlink()
     with pytest.raises(UsageError, match="--durability"):
-        refuse_kept(tmp_path, "none")
+        refuse_kept(tmp_path, "none", 1)
+
+
+def test_fewer_actors_or_nodes_pass_over_no_directory(tmp_path: Path) -> None:
+    """Their shards would wait for directories that nobody opens."""
+    filled(tmp_path / "nodes" / "n2" / "actors" / "1")
+    refuse_kept(tmp_path / "nodes" / "n2", "fsync", 2)
+    refuse_kept(tmp_path, "fsync", 2, nodes={"n1", "n2"})
+    with pytest.raises(UsageError, match=r"actors/1 holds sessions.*--actors .*as before.*greenroom inspect"):
+        refuse_kept(tmp_path / "nodes" / "n2", "fsync", 1)
+    with pytest.raises(UsageError, match=r"n2/actors/1 holds sessions.*--actors"):
+        refuse_kept(tmp_path, "interval", 1, nodes={"n1", "n2"})
+    with pytest.raises(UsageError, match=r"n2/actors/1 holds sessions.*--nodes"):
+        refuse_kept(tmp_path, "interval", 2, nodes={"n1"})
 
 
 Checked: TypeAlias = NodeSettings | CoordinatorProcessSettings | LocalClusterSettings
