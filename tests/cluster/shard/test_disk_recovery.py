@@ -1,0 +1,210 @@
+"""An actor comes back from what it has on disk."""
+
+import msgspec
+import pytest
+
+from greenroom import wire
+from greenroom.cluster_map import SuspectRecord
+from greenroom_cluster.disk.entries import (
+    Left,
+)
+from greenroom_cluster.shard import effects as fx
+from greenroom_cluster.shard import inputs as ins
+from greenroom_cluster.shard.settings import HostSettings
+from tests.cluster.shard.durable_probe import (
+    DurableProbe,
+    recovered,
+    restart,
+)
+from tests.cluster.shard.probe import ALICE, ME, WALL_US, B, C, D, chunk, create, prepare
+
+
+def test_an_heir_recovers_all_that_was_acknowledged() -> None:
+    before = DurableProbe()
+    before.start_alone()
+    before.ask(create(1), create(2, digest=b"b" * 32))
+    before.synced()
+    probe = restart(before)
+    claim = recovered(probe)
+    assert (claim.primary, claim.backups, claim.last) == (ME, (), (1, 2))
+    probe.configure(2, (ME,), nonce=claim.nonce, wanted="ab", dead="cb")
+    assert not probe.serves()
+    probe.synced()
+    (found,) = probe.ask(wire.Get(3, 0, ALICE))
+    assert isinstance(found, wire.Session)
+
+
+def test_more_than_memory_holds_is_served_and_refuses_writes() -> None:
+    before = DurableProbe()
+    before.start_alone()
+    data = msgspec.msgpack.encode({"cart": "x" * 9000})
+    for number in range(1, 9):
+        before.ask(create(number, digest=bytes([number]) * 32, data=data))
+    before.synced()
+    probe = restart(before, HostSettings(memory_bytes_max=60_000))
+    assert warnings(probe) == [], "nothing of it is in use yet"
+    claim = recovered(probe)
+    probe.configure(2, (ME,), nonce=claim.nonce, wanted="ab", dead="cb")
+    probe.synced()
+    [warned] = warnings(probe)
+    assert "--memory-max" in warned
+    assert warnings(probe) == [], "once a minute is enough"
+    assert isinstance(probe.ask(wire.Get(20, 0, bytes([3]) * 32))[0], wire.Session)
+    (refusal, *_) = probe.ask(create(21, digest=b"n" * 32))
+    assert isinstance(refusal, wire.Failed)
+    assert refusal.code is wire.FailureCode.FULL
+    assert probe.host.memory.refusing(probe.now_ns) == ("na/0",)
+
+
+def warnings(probe: DurableProbe) -> list[str]:
+    """Measure the memory of the process; return what an operator is told."""
+    measured = ins.MemoryMeasured(probe.host.memory.used_bytes + 1000)
+    return [each.message for each in probe.step(measured) if isinstance(each, fx.Warned)]
+
+
+def test_operators_see_what_an_heir_has_on_disk() -> None:
+    before = DurableProbe()
+    before.start_alone()
+    before.ask(create(1), create(2, digest=b"b" * 32))
+    before.synced()
+    probe = restart(before)
+    recovered(probe)
+    (inspection,) = probe.ask(wire.Inspect(3))
+    assert isinstance(inspection, wire.Inspection)
+    [held] = inspection.replicas
+    assert (held.role, held.epoch, held.appended, held.proposes) == ("none", 1, 2, "recover")
+    assert not held.serving
+
+
+def test_a_recovered_shard_goes_on_under_new_numbers() -> None:
+    before = DurableProbe()
+    before.start_alone()
+    before.ask(create(1))
+    before.synced()
+    probe = restart(before)
+    claim = recovered(probe)
+    probe.configure(2, (ME,), nonce=claim.nonce, wanted="ab", dead="cb")
+    probe.synced()
+    probe.ask(create(2, digest=b"b" * 32))
+    probe.synced()
+    assert probe.replayed()[0].last == (2, 2)
+
+
+def test_what_was_answered_is_not_carried_out_again() -> None:
+    before = DurableProbe()
+    before.start_alone()
+    before.ask(create(1))
+    (first,) = [effect.message for effect in before.synced() if isinstance(effect, fx.ReplyToClient)]
+    probe = restart(before)
+    claim = recovered(probe)
+    probe.configure(2, (ME,), nonce=claim.nonce, wanted="ab", dead="cb")
+    probe.synced()
+    assert probe.ask(create(1)) == [first]
+
+
+def test_no_claim_while_a_member_lives() -> None:
+    before = DurableProbe()
+    before.become_primary()
+    probe = restart(before)
+    probe.configure(2, (C, B), wanted="ab", dead="c")
+    probe.synced()
+    assert probe.proposals() == []
+    assert len(probe.host.found) == 1
+
+
+def test_a_copy_is_given_up_once_the_shard_went_on_without_it() -> None:
+    before = DurableProbe()
+    before.become_primary()
+    probe = restart(before)
+    probe.configure(3, (B,), wanted="b", dead="c")
+    assert len(probe.host.found) == 1, "it may be wanted again"
+    probe.configure(4, (B, D), wanted="bd", dead="c")
+    probe.synced()
+    assert probe.host.found == []
+    assert probe.entries[-1] == Left(0)
+    assert probe.replayed() == {}
+
+
+def test_a_copy_that_is_later_than_the_map_is_kept() -> None:
+    """The coordinator has an older map, or none: this may be the only copy of the sessions."""
+    before = DurableProbe()
+    before.start_alone()
+    probe = restart(before)
+    probe.configure(0, wanted="a")
+    probe.synced()
+    assert probe.proposals() == []
+    assert len(probe.host.found) == 1
+
+
+def test_a_snapshot_takes_the_place_of_what_the_disk_had() -> None:
+    before = DurableProbe()
+    before.become_primary()
+    probe = restart(before)
+    probe.configure(2, (C, B), wanted="ba", dead="c")
+    probe.configure(3, (B,), wanted="ba", dead="c")
+    probe.hear(B, chunk(epoch=3))
+    probe.synced()
+    assert probe.host.found == []
+    assert probe.replayed()[0].from_sequence == 10
+
+
+def test_a_recovered_copy_stops_before_a_suspect() -> None:
+    before = DurableProbe()
+    before.become_backup()
+    before.hear(B, prepare(11, 12))
+    before.synced()
+    probe = restart(before)
+    claim = recovered(probe, (B, C), epoch=2)
+    suspect = SuspectRecord(B, 2, 12)
+    probe.configure(3, (ME,), nonce=claim.nonce, wanted="ab", dead="cb", suspect=suspect)
+    probe.synced()
+    assert probe.replica is not None
+    assert (probe.replica.role.value, probe.replica.committed) == ("suspended", 11)
+
+
+def test_a_record_that_was_dropped_is_not_read_again() -> None:
+    before = DurableProbe()
+    before.become_backup()
+    before.hear(B, prepare(11, 12, 13))
+    before.synced()
+    suspect = SuspectRecord(B, 2, 12)
+    before.configure(2, (B, ME), wanted="ba", dead="b", suspect=suspect)
+    before.synced()
+    nonce = before.proposal("takeover").nonce
+    before.configure(3, (ME,), nonce=nonce, wanted="ba", dead="b", suspect=suspect)
+    before.synced()
+    before.ask(wire.DropRecord(9, 0, 2, 12))
+    before.synced()
+    probe = restart(before)
+    claim = recovered(probe, (C,), epoch=3)
+    probe.configure(4, (ME,), nonce=claim.nonce, wanted="ab", dead="cb", suspect=suspect)
+    probe.synced()
+    assert probe.replica is not None
+    assert (probe.replica.role.value, probe.replica.committed) == ("primary", 13)
+    assert len(probe.replica.table.sessions) == 1
+
+
+@pytest.mark.parametrize(("offset_us", "shown_us"), [(3_600_000_000, 3_600_000_000), (-20_000_000, 0)])
+def test_time_goes_on_from_what_was_seen(offset_us: int, shown_us: int) -> None:
+    """However long the host has been up, and whatever its wall clock shows."""
+    before = DurableProbe()
+    before.start_alone()
+    before.ask(create(1))
+    before.synced()
+    probe = restart(before)
+    probe.wall_us += offset_us
+    claim = recovered(probe)
+    probe.configure(2, (ME,), nonce=claim.nonce, wanted="ab", dead="cb")
+    probe.synced()
+    assert probe.host.clock_us(probe.now_ns, probe.wall_us) == WALL_US + shown_us
+
+
+def test_a_refused_claim_is_made_again_under_another_nonce() -> None:
+    before = DurableProbe()
+    before.start_alone()
+    probe = restart(before)
+    claim = recovered(probe)
+    probe.refuse(claim)
+    probe.after(0.3)
+    probe.synced()
+    assert probe.proposal("recover").nonce != claim.nonce
