@@ -64,9 +64,9 @@ def _(patches: Patches) -> None:
     original, finish = Coordinator.decide, Draft.finish
     gone: list[bytes] = []
 
-    def decide(self, now_ns, batch):
+    def decide(self, now_ns, batch, wall_us):
         gone.extend(each.sender for each in batch if isinstance(each.message, ConnectionClosed))
-        return original(self, now_ns, batch)
+        return original(self, now_ns, batch, wall_us)
 
     def finish_buried(self):
         self.report_dead(gone)

@@ -113,7 +113,7 @@ certs = typer.Typer(
 
 def add_commands(app: typer.Typer) -> None:
     """Add them to the command line."""
-    app.add_typer(certs, name="certs")
+    app.add_typer(certs, name="certs", short_help="Make certificates that say who belongs to a cluster.")
 
 
 @certs.command(short_help="Make an authority for a cluster.")
