@@ -19,7 +19,13 @@ class Demand(msgspec.Struct, frozen=True):
         if identity.cluster == self.cluster and identity.role in self.roles and is_named:
             return ""
         wanted = " or ".join(f"greenroom://{self.cluster}/{role}/{self.name or '*'}" for role in self.roles)
-        return f"its certificate is that of {identity.uri}, and {wanted} must answer here"
+        refusal = f"its certificate is that of {identity.uri}, and {wanted} must answer here"
+        if identity.cluster != self.cluster:
+            refusal += (
+                f"; if the cluster {identity.cluster!r} is meant, name it with --cluster "
+                "(GREENROOM_CLUSTER), or in a store's URL"
+            )
+        return refusal
 
     def check(self, identity: Identity) -> None:
         """Raise TlsError, saying who is there, unless that one is meant."""

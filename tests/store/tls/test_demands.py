@@ -22,3 +22,9 @@ def test_only_who_is_meant_may_answer(uri: str, demand: Demand, *, meant: bool) 
     refusal = demand.refusal(parse_identity(uri))
     assert (refusal == "") is meant
     assert meant or uri in refusal
+
+
+@pytest.mark.parametrize("there", ["shop", "mall"])
+def test_only_another_cluster_is_answered_with_the_option_that_names_it(there: str) -> None:
+    refusal = node_of("shop", "n1").refusal(parse_identity(f"greenroom://{there}/node/n2"))
+    assert ("the cluster 'mall' is meant, name it with --cluster" in refusal) is (there == "mall")
