@@ -122,13 +122,15 @@ async def run_supervised(
             reports = _Reports(stream, nursery)
             nursery.start_soon(reports.beat, beat_seconds)
             nursery.start_soon(_obey, stream, scope)
+            ended = EXIT_RETURNED
             with scope:
                 try:
                     await work(decoded, reports)
                 except UsageError as error:
+                    # The supervisor tells it in one line; a traceback would bury what the operator must do.
                     await stream.send({"refused": str(error)})
-                    raise
-            status = EXIT_STOPPED if scope.cancel_called else EXIT_RETURNED
+                    ended = EXIT_FAILED
+            status = EXIT_STOPPED if scope.cancel_called else ended
             nursery.cancel_scope.cancel()
     except BaseException:  # noqa: BLE001  no caller would handle it: the process ends here
         _log.exception("process_failed", process=target)

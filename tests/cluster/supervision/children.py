@@ -7,6 +7,7 @@ import msgspec
 import trio
 import trio.testing
 
+from greenroom.errors import UsageError
 from greenroom_cluster.runtime.hardening import tractor
 from greenroom_cluster.runtime.supervised import Started
 
@@ -29,6 +30,10 @@ async def serve(settings: ServeSettings, started: Started) -> None:
 
 async def end_at_once(settings: ServeSettings, started: Started) -> None:
     raise RuntimeError("this child never works")
+
+
+async def refuse_to_start(settings: ServeSettings, started: Started) -> None:
+    raise UsageError("the marker is impossible")
 
 
 async def die_while_starting(settings: ServeSettings, started: Started) -> None:
