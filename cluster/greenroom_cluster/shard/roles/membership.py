@@ -301,6 +301,8 @@ class Membership:
         if departed is None or self._disk is None:
             return None  # without a disk of its own it keeps no ladder
         copy = self._copy
+        if departed.kept_from + 1 < copy.log.first:
+            return None  # it had more when it left again, and the rest was dropped
         # From now on the joiner keeps these records from being dropped.
         joiner.acknowledged = joiner.sent = departed.kept_from
         ladder = copy.ladder.rungs(copy.log.appended)
