@@ -21,7 +21,7 @@ ROLES: Mapping[IdentityRole, frozenset[str]] = {
 """The roles of a hello that each kind of certificate allows. A coordinator reads the maps of nodes."""
 
 NOT_ALLOWED = wire.Goodbye(
-    "not-allowed", "the certificate shown does not allow this; the log of this process says why"
+    "not-allowed", "the certificate shown does not allow this; the log of who refuses says why"
 )
 
 

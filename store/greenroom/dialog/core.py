@@ -25,7 +25,7 @@ from greenroom.dialog.dispatch import DialogSettings, Dispatcher
 from greenroom.dialog.lanes import Lanes
 from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.links import Lane, Link, Switchboard
-from greenroom.dialog.map_follower import MapFollower
+from greenroom.dialog.map_follower import WANT_CERTIFICATE, MapFollower
 from greenroom.dialog.operations import AnyOperation, Gathering, Kind, Operation, Single
 from greenroom.errors import GreenroomError, ProtocolError, RemoteProtocolError, UnavailableError
 from greenroom.framing import messages_decoder
@@ -33,9 +33,7 @@ from greenroom.framing import messages_decoder
 SLOW_NS = 1_000_000_000
 """When an operation is unanswered for this long, the dialog asks whether its map is still the newest."""
 
-REFUSALS = frozenset(
-    {"not-allowed", "tls-required", "wrong-cluster", "wrong-protocol", "wrong-role", "wrong-routing"}
-)
+REFUSALS = WANT_CERTIFICATE | {"wrong-cluster", "wrong-protocol", "wrong-role", "wrong-routing"}
 """Codes of goodbyes from a server that will never serve this client."""
 
 _decode_greeting = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye).decode
@@ -187,7 +185,9 @@ class Dialog:
                     return
         except (ProtocolError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self.board.abort(link)
-            self._unlink(link, f"it broke the protocol: {error}", now_ns, refused=not link.peer)
+            self._unlink(
+                link, f"it broke the protocol: {error}", now_ns, refused="" if link.peer else "no-hello"
+            )
             self._rewake(now_ns)
             return
         lane = link.lane
@@ -257,10 +257,10 @@ class Dialog:
         match message:
             case wire.Hello():
                 self._greeted(link, message, now_ns)
-            case wire.Goodbye():
+            case wire.Goodbye(code=code):
                 self.board.close(link)
-                reason = f"it said goodbye: {message.code}: {message.message}"
-                self._unlink(link, reason, now_ns, refused=message.code in REFUSALS)
+                reason = f"it said goodbye: {code}: {message.message}"
+                self._unlink(link, reason, now_ns, refused=code if code in REFUSALS else "")
             case wire.MapFull() | wire.MapChange() if link.lane is None:
                 if self._follower.received(link, message, now_ns):
                     self._remap(now_ns)
@@ -353,7 +353,7 @@ class Dialog:
             self._probed_ns = now_ns
             self._follower.probe(now_ns)
 
-    def _unlink(self, link: Link, reason: str, now_ns: int, *, refused: bool = False) -> None:
+    def _unlink(self, link: Link, reason: str, now_ns: int, *, refused: str = "") -> None:
         """Dispatch the unanswered operations of a lost connection again."""
         lane = link.lane
         if lane is None:

@@ -28,6 +28,8 @@ SUBSCRIPTIONS = 2
 ANSWER_NS = 1_000_000_000
 RETRY_NS_MIN = 20_000_000
 RETRY_NS_MAX = 1_000_000_000
+WANT_CERTIFICATE = frozenset({"not-allowed", "tls-required"})
+"""Codes of goodbyes from a node that would serve this client if it showed the right certificate."""
 
 
 class MapFollower:
@@ -48,7 +50,7 @@ class MapFollower:
         self._succession = Succession()
         self._bereft = False
         self._reasons: dict[str, str] = {}
-        self._refusals: set[str] = set()
+        self._refusals: dict[str, str] = {}
         self._seeds = seeds
         self._cluster = cluster
         self._board = board
@@ -96,7 +98,7 @@ class MapFollower:
                 return
         self._failures.pop(link.address, None)
         self._reasons.pop(link.address, None)
-        self._refusals.discard(link.address)
+        self._refusals.pop(link.address, None)
         if self.router is None:
             self._ask_whole(link, now_ns)
         else:
@@ -117,21 +119,26 @@ class MapFollower:
         True until one of the addresses, which are retried all the time, answers as a node should. If a map is
         held, its cluster must have stopped answering too.
         """
-        return (self.router is None or self._bereft) and self._refusals.issuperset(self._seeds)
+        return (self.router is None or self._bereft) and self._refusals.keys() >= set(self._seeds)
 
-    def lost(self, link: Link, reason: str, now_ns: int, *, refused: bool = False) -> None:
+    @property
+    def wants_certificate(self) -> bool:
+        """Whether every address refuses this client for what it shows, or does not show, of itself."""
+        return set(self._refusals.values()) <= WANT_CERTIFICATE
+
+    def lost(self, link: Link, reason: str, now_ns: int, *, refused: str = "") -> None:
         """Note that a subscription broke; `maintain` picks the next node.
 
-        `refused`: the listener does not serve this client, and never will.
+        `refused`: the code by which the listener says that it will never serve this client.
         """
         if link not in self._subscriptions:
             return
         self._subscriptions.remove(link)
         self._reasons[link.address] = reason
         if refused:
-            self._refusals.add(link.address)
+            self._refusals[link.address] = refused
         else:
-            self._refusals.discard(link.address)
+            self._refusals.pop(link.address, None)
         self._note_silence(link, now_ns)
         failures = self._failures[link.address] = self._failures.get(link.address, 0) + 1
         pause = min(RETRY_NS_MIN << min(failures, 10), RETRY_NS_MAX)

@@ -45,6 +45,12 @@ def refused(operation: AnyOperation, detail: str, seconds: float) -> GreenroomEr
 
 def mistaken(kind: Kind, follower: MapFollower, cluster: str) -> UsageError:
     """Return the error for an operation that no node of the cluster will ever get."""
+    if follower.wants_certificate:
+        return UsageError(
+            f"{kind.name} was not sent: the nodes do not serve this app without a certificate that they "
+            f"trust ({follower.why_no_map}). Give the store a greenrooms:// URL with tls_cert, tls_key and "
+            f"tls_ca, those of an app of the cluster {cluster!r}; one that is revoked needs a successor"
+        )
     return UsageError(
         f"{kind.name} was not sent: what listens at these addresses does not serve cluster={cluster!r} "
         f"({follower.why_no_map}). Give the store the addresses of nodes, their --listen, and the name that "

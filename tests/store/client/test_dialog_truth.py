@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from greenroom import wire
-from greenroom.errors import OutcomeUnknownError, UnavailableError
+from greenroom.errors import OutcomeUnknownError, UnavailableError, UsageError
 from tests.store.client.harness import ADDRESS, MS, SECOND, SEEDS, A, Script, cluster_map, connected
 
 READS = ["get", "list_by_user"]
@@ -276,3 +276,25 @@ def test_ended_operation_leaves_low_and_its_late_answer_is_ignored() -> None:
     script.send(link, wire.Written(number, 1))
     assert isinstance(script.outcome(number), OutcomeUnknownError)
     assert link in script.open
+
+
+@pytest.mark.parametrize(
+    ("codes", "advice"),
+    [
+        (("tls-required", "tls-required"), "greenrooms:// URL"),
+        (("not-allowed", "tls-required"), "greenrooms:// URL"),
+        (("wrong-cluster", "tls-required"), "the addresses of nodes"),
+        (("wrong-cluster", "wrong-cluster"), "the addresses of nodes"),
+    ],
+)
+def test_advice_names_what_every_node_refused(codes: tuple[str, str], advice: str) -> None:
+    """Who lacks a certificate is not sent to look for a wrong address."""
+    script = Script()
+    number = script.submit("get")
+    for seed, code in zip(SEEDS, codes, strict=True):
+        script.send(script.establish(seed), wire.Goodbye(code, "no"))
+    error = script.outcome(number)
+    assert isinstance(error, UsageError)
+    told = str(error)
+    assert advice in told
+    assert ("greenrooms://" in told) != ("does not serve cluster=" in told)
