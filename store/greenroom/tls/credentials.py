@@ -201,6 +201,8 @@ def _unreadable(files: TlsFiles, name: str, error: OSError) -> str:
     path = getattr(files, name)
     if isinstance(error, ssl.SSLError):
         return f"{files.option(name)}: {path} holds no certificate in PEM"
+    if name == "deny" and isinstance(error, FileNotFoundError):
+        return f"{files.option(name)}: {path} is not there: while nobody is revoked, give an empty file"
     return f"{files.option(name)}: {path} cannot be read ({error.strerror or error})"
 
 
