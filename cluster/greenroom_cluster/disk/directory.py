@@ -154,8 +154,8 @@ def entered(known: Identity, place: Place, cluster: str, incarnation: bytes, pat
     if moved:
         raise UsageError(
             f"the directory {path} was moved or copied here: {moved}. If no process uses the "
-            f"original any more, say so with `greenroom adopt-directory {path}`; else choose an "
-            "empty directory with --data-dir (GREENROOM_DATA_DIR)"
+            f"original any more, say so with `greenroom adopt-directory {path}` (its --data-dir names all of "
+            "the node's); else choose an empty directory with --data-dir (GREENROOM_DATA_DIR)"
         )
     if known.cluster != cluster:
         raise UsageError(
