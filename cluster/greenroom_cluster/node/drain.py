@@ -1,4 +1,7 @@
-"""The wait of a leaving node, which serves until others have every shard, or its time is up."""
+"""The wait of a leaving node, which serves until others have every shard, or its time is up.
+
+`runtime.node_process` begins it on SIGTERM.
+"""
 
 from greenroom.cluster_map import ClusterMap
 from greenroom.deadlines import NEVER_NS
