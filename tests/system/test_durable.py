@@ -34,7 +34,7 @@ from tests.system.stage import (
 
 pytestmark = [pytest.mark.system, pytest.mark.trio, pytest.mark.timeout(3600)]
 
-ROUNDS = int(os.environ.get("GREENROOM_DURABLE_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("GREENROOM_DURABLE_ROUNDS", "15"))
 # What is promised is 10 s; this is what a busy machine, on which every process starts anew, may make of it.
 WHOLE_SECONDS = float(os.environ.get("GREENROOM_DURABLE_SECONDS", "30"))
 
