@@ -59,7 +59,7 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class MissingDirectories(msgspec.Struct, frozen=True):
-    """`shards` shards wait for the directories of these slots.
+    """`shards` shards wait for the directories of these slots. `replaced`: these run, but with others.
 
     `alone_after_seconds`: after so long each goes on without them, if one that is there has all that was
     acknowledged; 0: never.
@@ -68,6 +68,7 @@ class MissingDirectories(msgspec.Struct, frozen=True):
     slots: tuple[str, ...]
     shards: int
     alone_after_seconds: float = 0.0
+    replaced: bool = False
 
     def told(self) -> str:
         """Return the sentence for an operator: what waits, and what to do."""
@@ -75,13 +76,16 @@ class MissingDirectories(msgspec.Struct, frozen=True):
         nodes = tuple(sorted({node_of(slot) for slot in self.slots}))
         names = " and ".join(nodes)
         forget = " and ".join(f"`greenroom forget-node {name}`" for name in nodes)
-        what = "directory" if alone else "directories"
+        what, they, them = ("directory", "it is", "it") if alone else ("directories", "they are", "them")
+        start = f"start node {names} with {them}"
+        if self.replaced:
+            now = f"{'runs' if alone else 'run'} with {'another' if alone else 'others'} now"
+            start = f"that {now}; stop node {names}, put {them} back and start again"
         return (
             f"{self.shards} shard{' waits' if one else 's wait'} for the {what} of "
-            f"{' and '.join(self.slots)}, where {'its' if one else 'their'} sessions were kept: start node "
-            f"{names} with "
-            f"{'it' if alone else 'them'}, or, if {'it is' if alone else 'they are'} gone for good, run "
-            f"{forget} (loses what is only there){_alone(self.alone_after_seconds)}"
+            f"{' and '.join(self.slots)}, where {'its' if one else 'their'} sessions were kept: {start}, or, "
+            f"if {they} gone for good, run {forget} (loses what is only there)"
+            f"{_alone(self.alone_after_seconds)}"
         )
 
 
@@ -130,7 +134,12 @@ def shards_without_directories(
     """Count the waiting shards by the slots whose directories they wait for."""
     counted = Counter(slots for slots in missing if slots)
     after = cluster_map.recover_alone_seconds
-    return tuple(MissingDirectories(slots, count, after) for slots, count in sorted(counted.items()))
+    used = directories_in_use(cluster_map).values()
+    running = {cluster_map.actors[incarnation].slot for incarnation in used}
+    return tuple(
+        MissingDirectories(slots, count, after, replaced=running.issuperset(slots))
+        for slots, count in sorted(counted.items())
+    )
 
 
 def on_nodes_that_are_down(cluster_map: ClusterMap) -> set[bytes]:

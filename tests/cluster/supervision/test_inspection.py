@@ -184,6 +184,16 @@ def test_a_shard_names_the_directories_that_it_waits_for(
     assert "directory of n2/0, n1/0 has up to 2/7" in shown
 
 
+def test_a_slot_that_runs_with_another_directory_is_not_to_be_started() -> None:
+    """The one that a shard waits for was set aside as damaged, or refused as an older copy."""
+    the_map = kept_by(A, B)
+    other = {"incarnation": b"o" * 16, "state": "up", "directory": b"other directory!", "durability": "fsync"}
+    the_map.actors[b"o" * 16] = msgspec.structs.replace(the_map.actors[B], **other)
+    [told] = summarize(the_map, {}).warnings()
+    assert "the directory of n2/0, where its sessions were kept: that runs with another now" in told
+    assert "stop node n2, put it back and start again, or, if it is gone for good, run `greenroom " in told
+
+
 def test_a_shard_waits_only_for_directories_in_which_nobody_runs() -> None:
     assert summarize(kept_by(A), {}).missing_directories == ()
     assert summarize(kept_by(), {}).missing_directories == ()
