@@ -44,7 +44,8 @@ class Committed(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=3):
 class Configured(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=4):
     """The configuration of a shard in which this actor is a member, as the cluster map told it.
 
-    `cluster` is the identity of that map's cluster.
+    `cluster` is the identity of that map's cluster, of so many `shards`. `slots` are those of the members,
+    "" where one is not known. `holder` is the member that wrote this.
     """
 
     shard: int
@@ -55,6 +56,9 @@ class Configured(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=4):
     primary: bytes
     backups: tuple[bytes, ...]
     cluster: bytes = b""
+    holder: bytes = b""
+    slots: tuple[str, ...] = ()
+    shards: int = 0
 
     @property
     def members(self) -> tuple[bytes, ...]:
@@ -63,7 +67,10 @@ class Configured(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=4):
 
 
 class Proposed(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=5):
-    """A change of the configuration that this actor proposes; it may be decided at any later time."""
+    """A change of the configuration that this actor proposes; it may be decided at any later time.
+
+    `slots` are those of the members that it would make.
+    """
 
     shard: int
     epoch: int
@@ -71,6 +78,17 @@ class Proposed(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=5):
     kind: str
     primary: bytes
     backups: tuple[bytes, ...]
+    slots: tuple[str, ...] = ()
+
+    @property
+    def members(self) -> tuple[bytes, ...]:
+        """The incarnations that would hold the shard."""
+        return (self.primary, *self.backups)
+
+    @property
+    def others(self) -> tuple[bytes, ...]:
+        """Those of them whose directory may be another than this; who proposes is primary, or hands over."""
+        return self.members if self.kind == "handover" else self.backups
 
 
 class Chunk(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=8):

@@ -29,8 +29,8 @@ class DiskCopy:
     """One shard as the disk has it: the `chunks` of a snapshot at `base.sequence`, and the records after it.
 
     Nothing of it stands in a batch up to `mark`, nor within the first `begin_bytes` of the log.
-    `proposal` is the newest at the present epoch, None if there is none. Without a `base` the snapshot has
-    not arrived as a whole: the copy stands for nothing.
+    `proposals` are those at the present epoch, the newest for each set of others. Without a `base` the
+    snapshot has not arrived as a whole: the copy stands for nothing.
     """
 
     __slots__ = (
@@ -42,7 +42,7 @@ class DiskCopy:
         "configuration",
         "from_sequence",
         "mark",
-        "proposal",
+        "proposals",
         "records",
         "shard",
     )
@@ -58,7 +58,12 @@ class DiskCopy:
         self._rungs: dict[int, int] = {}
         self.committed = from_sequence
         self.configuration: Configured | None = None
-        self.proposal: Proposed | None = None
+        self.proposals: dict[tuple[bytes, ...], Proposed] = {}
+
+    @property
+    def proposal(self) -> Proposed | None:
+        """The newest proposal at the present epoch."""
+        return next(reversed(self.proposals.values()), None)
 
     @property
     def appended(self) -> int:
@@ -119,10 +124,11 @@ class DiskCopy:
             self.committed = max(self.committed, min(entry.sequence, self.appended))
         elif isinstance(entry, Configured):
             if self.configuration is None or self.configuration.epoch != entry.epoch:
-                self.proposal = None
+                self.proposals = {}
             self.configuration = entry
         else:
-            self.proposal = entry
+            self.proposals.pop(entry.others, None)
+            self.proposals[entry.others] = entry
 
     def begin_at(self, based: Based) -> None:
         """Count from now on. Raises DamagedError if the snapshot has not arrived as a whole."""

@@ -118,6 +118,8 @@ class Compaction:
         configured = disk.configurations.get(copy.shard)
         if configured is not None:
             disk.enter(configured)
+        for proposed in disk.proposals.get(copy.shard, {}).values():
+            disk.enter(proposed)
 
     def _write_more(self, writing: _Writing) -> None:
         copy, sender, disk = writing.base.copy, writing.sender, self._disk

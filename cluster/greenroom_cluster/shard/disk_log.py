@@ -51,6 +51,7 @@ class Stable(msgspec.Struct, frozen=True, kw_only=True):
     """The directory of an actor as it was opened: how far it had come, how large it is, and what it holds.
 
     `remembered` is lineage and version of the newest map that it tells of, epochs by shard, and identity.
+    `directory` is its id, and `openers` are those that opened it last.
     """
 
     durability: Durability
@@ -59,6 +60,8 @@ class Stable(msgspec.Struct, frozen=True, kw_only=True):
     stored_bytes: int = 0
     copies: Mapping[int, DiskCopy] = {}
     remembered: tuple[int, int, tuple[int, ...], bytes] = (0, 0, (), b"")
+    directory: bytes = b""
+    openers: tuple[bytes, ...] = ()
 
 
 def is_ending(command: Command) -> bool:
@@ -84,9 +87,10 @@ class Base:
 class DiskLog:
     """The log on disk as the core sees it. `position` is the newest given out, `stable` the newest that is.
 
-    `mark` is the number of the newest batch on stable storage. `bases` and `configurations` are by shard;
-    `rebased` is set when a base changes, `short` while the disk is nearly full. `given_bytes` is about what
-    all entries ever took.
+    `mark` is the number of the newest batch on stable storage. `bases` and `configurations` are by shard,
+    and so are `proposals`, those at the present epoch by their others; `map` is the newest. `rebased` is set
+    when a base changes, `short` while the disk is nearly full. `given_bytes` is about what all entries ever
+    took.
     """
 
     def __init__(self, incarnation: bytes, stable: Stable) -> None:
@@ -98,6 +102,8 @@ class DiskLog:
         self.stable = 0
         self._written = self._synced = 0
         self.configurations: dict[int, Configured] = {}
+        self.proposals: dict[int, dict[tuple[bytes, ...], Proposed]] = {}
+        self.map: ClusterMap | None = None
         self.bases: dict[int, Base] = {}
         self.rebased = False
         self.short = False
@@ -155,8 +161,12 @@ class DiskLog:
             entry.primary,
             entry.backups,
             known.identity,
+            self._incarnation,
+            _slots(entry.members, known),
+            known.shard_count,
         )
         self.configurations[copy.shard] = configured
+        self.proposals.pop(copy.shard, None)
         self.enter(configured)
 
     def find(self, copy: Copy, found: DiskCopy) -> None:
@@ -164,6 +174,7 @@ class DiskLog:
         self.bases[copy.shard] = Base(copy, found.mark, found.begin_bytes)
         if found.configuration is not None:
             self.configurations[copy.shard] = found.configuration
+        self.proposals[copy.shard] = dict(found.proposals)
 
     def begin(self, copy: Copy) -> None:
         """Write that a copy begins empty."""
@@ -195,6 +206,7 @@ class DiskLog:
         shard = copy.shard
         self._records.pop(shard, None)
         self.configurations.pop(shard, None)
+        self.proposals.pop(shard, None)
         if self.bases.pop(shard, None) is not None:
             self.rebased = True
         self.enter(Left(shard))
@@ -301,7 +313,10 @@ class DiskLog:
         if self._nonces.get(shard) != nonce:
             self._nonces[shard] = nonce
             kind, primary, backups = proposal.kind, proposal.primary, proposal.backups
-            self.enter(Proposed(shard, proposal.epoch, nonce, kind, primary, backups))
+            slots = _slots((primary, *backups), self.map)
+            proposed = Proposed(shard, proposal.epoch, nonce, kind, primary, backups, slots)
+            self.proposals.setdefault(shard, {})[proposed.others] = proposed
+            self.enter(proposed)
 
     def _give_out(self, now_ns: int, effects: list[HostEffect]) -> None:
         self.position += 1
@@ -325,6 +340,11 @@ class DiskLog:
         if isinstance(effect, ReplyToPeer) and isinstance(effect.message, SnapshotOk):
             return ReplyToPeer(effect.peer, msgspec.structs.replace(effect.message, mark=self.mark))
         return effect
+
+
+def _slots(members: tuple[bytes, ...], known: ClusterMap | None) -> tuple[str, ...]:
+    actors = {} if known is None else known.actors
+    return tuple(actors[member].slot if member in actors else "" for member in members)
 
 
 def _is_held(effect: HostEffect) -> bool:

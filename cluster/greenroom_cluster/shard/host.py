@@ -278,6 +278,8 @@ class Host:
         elif before.shard_count != after.shard_count:
             raise InvariantError("the number of shards is fixed when a cluster is created")
         context.learn(after)
+        if self._disk is not None:
+            self._disk.map = after
         self._resources.joins.forget_others(after.actors)
         changed = []
         for shard, entry in enumerate(after.shards):

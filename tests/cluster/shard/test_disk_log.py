@@ -282,6 +282,37 @@ def test_the_log_is_dropped_behind_a_snapshot_that_is_synced() -> None:
     assert len(probe.replica.table.sessions) == 10
 
 
+def test_an_open_proposal_stays_on_disk_when_the_log_is_dropped() -> None:
+    """It may be decided at any later time, and then nobody else need know who was added."""
+    probe = DurableProbe(settings=HostSettings(log_bytes_min=1 << 20, chunk_bytes=16 << 10))
+    probe.start_alone()
+    probe.configure(1, (ME,), wanted="ab")
+    probe.synced()
+    probe.connect(B)
+    probe.hear(B, SnapshotOk(0, 1, 1, 0, mark=9))
+    probe.synced()
+    assert probe.proposal("add").backups == (B,)
+    data = msgspec.msgpack.encode({"cart": bytes(8 << 10)})
+    for number in range(400):
+        digest = bytes([number % 10]) * 32
+        probe.ask(create(number + 1, digest, data) if number < 10 else update(number + 1, digest, data))
+        probe.sync()
+    probe.synced()
+    assert len(probe.dropped) > 1
+    probe.entries = probe.entries_from(probe.dropped[-1])
+    assert list(probe.replayed()[0].proposals) == [(B,)]
+
+
+def test_a_configuration_is_written_with_what_makes_it_known_elsewhere() -> None:
+    probe = DurableProbe()
+    probe.become_primary()
+    written = [entry for entry in probe.entries if isinstance(entry, Configured)][-1]
+    known = probe.host.map
+    assert known is not None
+    assert (written.holder, written.shards) == (ME, known.shard_count)
+    assert written.slots == tuple(known.actors[member].slot for member in (ME, B))
+
+
 def test_kept_replies_alone_do_not_keep_the_disk_busy() -> None:
     settings = HostSettings(log_bytes_min=1 << 20, chunk_bytes=16 << 10)
     probe = DurableProbe(settings=settings)
