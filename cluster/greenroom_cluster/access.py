@@ -20,12 +20,15 @@ from greenroom_cluster.coordination.messages import (
     RegisterNode,
     RemoveNode,
     ReportDead,
+    ShowDirectory,
 )
 from greenroom_cluster.shard.clients.operations import Operation
 from greenroom_cluster.shard.messages import PeerRequest
 
 ActorRequest: TypeAlias = wire.Get | wire.Mutation | wire.Fanout
-NodeReport: TypeAlias = Propose | RegisterNode | RegisterActor | ReportDead | RemoveNode | Heartbeat
+NodeReport: TypeAlias = (
+    Propose | RegisterNode | RegisterActor | ReportDead | RemoveNode | Heartbeat | ShowDirectory
+)
 
 AT_NODE: Mapping[str, Any] = {
     wire.ROLE_CLIENT: wire.Subscribe,

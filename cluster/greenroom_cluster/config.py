@@ -193,7 +193,7 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
     """A `greenroom coordinator`. `shards` or `replicas` None: that of the existing cluster, or the default.
 
     `adopt_from` lists addresses of nodes, separated by commas: a new lineage begins from the newest map that
-    they serve.
+    they serve. With `adopt_from_directories` it begins from what actors kept on disk.
     """
 
     listen: Annotated[str, Flag(help="Address to listen on.", variable="GREENROOM_COORDINATOR_LISTEN")] = (
@@ -214,6 +214,13 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
         str,
         Flag(help="With --new-lineage: addresses of running nodes that serve the newest map, with commas."),
     ] = ""
+    adopt_from_directories: Annotated[
+        bool,
+        Flag(
+            help="With --new-lineage, if no process runs: make the map anew from the directories of actors.",
+            option="--adopt-from-directories",
+        ),
+    ] = False
     give_up_newer: Annotated[
         bool,
         Flag(
@@ -236,7 +243,14 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
             )
         starting_map(None, msgspec.structs.replace(self.options(), new_lineage=False))
         adopted = self.adopted_addresses()
-        if self.new_lineage and not adopted and not self.give_up_newer:
+        if adopted and self.adopt_from_directories:
+            raise UsageError(
+                "--adopt-from names nodes that run, and --adopt-from-directories is for when none does: give "
+                "one of them"
+            )
+        if self.adopt_from_directories and not self.new_lineage:
+            raise UsageError("--adopt-from-directories says how to start with --new-lineage; add that")
+        if self.new_lineage and not adopted and not self.give_up_newer and not self.adopt_from_directories:
             raise UsageError(ADOPTION_MISSING)
         if not self.new_lineage and (adopted or self.give_up_newer):
             raise UsageError("--adopt-from and --give-up-newer say how to start with --new-lineage; add that")
@@ -259,6 +273,7 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
             self.replicas,
             self.new_lineage,
             self.give_up_newer,
+            self.adopt_from_directories,
             self.recover_alone_after,
         )
 

@@ -125,7 +125,8 @@ class LossOracle:
         doubtful = {each.identity for each in self._stage.directories if each.doubtful}
         sound = [each for each in members if each.durability and each.directory not in doubtful]
         why = ""
-        if not any(each.durability == "fsync" for each in sound):
+        # A map that was made anew does not say how members wrote.
+        if not any(self._stage.directories.durability(each.node) == "fsync" for each in sound):
             why = "interval" if len(sound) == len([each for each in members if each.durability]) else "older"
         if why == "interval":
             kept = {each.directory for each in sound}

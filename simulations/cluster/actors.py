@@ -246,7 +246,7 @@ class ActorProcess(Process):
         services = {wire.ROLE_CLIENT: client, wire.ROLE_PEER: peer}
         Acceptor(self, codec, address, self.incarnation, services)
         link = self.coordinator = CoordinatorLink(
-            self, codec, self.incarnation, remembered=Remembered(*self.host.remembered)
+            self, codec, self.incarnation, remembered=Remembered(*self.host.remembered, self.host.shown)
         )
         link.on_map = self._on_map
         link.on_decisions = self._on_decisions

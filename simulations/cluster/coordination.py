@@ -13,11 +13,13 @@ from greenroom.deadlines import NEVER_NS
 from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_COORDINATOR
 from greenroom_cluster.coordination import service as fx
+from greenroom_cluster.coordination.adoption import Adoption
 from greenroom_cluster.coordination.coordinator import CoordinatorSettings
-from greenroom_cluster.coordination.messages import Handled, Heartbeat
+from greenroom_cluster.coordination.genesis import ClusterOptions, blank_map
+from greenroom_cluster.coordination.messages import Heartbeat, Received
 from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.planning.controller import ControllerSettings
-from simulations.cluster.connections import Acceptor, Codec, Dialed, Served, Service, hello, holder
+from simulations.cluster.connections import CLUSTER, Acceptor, Codec, Dialed, Served, Service, hello, holder
 from simulations.cluster.coordinator_links import COORDINATOR_ADDRESS
 from simulations.cluster.publishing import Publisher
 from simulations.kernel.network import Network
@@ -34,7 +36,7 @@ class Disk:
 
     `marks` are how far directories have come. `copies` are backups: every map that was ever on it, with them.
     `vouched` is the map that this boot of the host is known to have written last, in a place that no backup
-    restores.
+    restores. Once `lost`, the map is to be made anew from what actors have on theirs.
     """
 
     def __init__(self, first: ClusterMap) -> None:
@@ -43,6 +45,16 @@ class Disk:
         self.marks: dict[bytes, int] = {}
         self.copies: list[tuple[ClusterMap, dict[bytes, int]]] = [(first, {})]
         self.write_ns = MILLISECOND
+        self.lost = False
+
+    def lose(self) -> None:
+        """Have nothing left on it."""
+        known, alone = self.map, self.map.recover_alone_seconds
+        options = ClusterOptions(
+            CLUSTER, known.shard_count, known.replicas, recover_alone_seconds=alone, adopt_directories=True
+        )
+        self.map = self.vouched = blank_map(options)
+        self.marks, self.copies, self.lost = {}, [(self.map, {})], True
 
 
 class MapWatcher(Protocol):
@@ -70,6 +82,12 @@ class CoordinatorProcess(Process):
         super().__init__(network, machine, "coordinator", random)
         self.holder = holder("coordinator", "c1")
         self.disk = disk
+        adoption = None
+        if disk.lost:
+            # The number of shards is in the directories.
+            alone, replicas = disk.map.recover_alone_seconds, disk.map.replicas
+            options = ClusterOptions(CLUSTER, None, replicas, recover_alone_seconds=alone)
+            adoption = Adoption(options, machine.now_ns())
         proven = disk.map is disk.vouched
         if not proven:
             disk.vouched = None
@@ -82,6 +100,7 @@ class CoordinatorProcess(Process):
             machine.wall_us() // 1000,
             proven=proven,
             marks=disk.marks,
+            adoption=adoption,
         )
         self.lose_answers = 0
         self.crash_at_write = ""
@@ -112,7 +131,7 @@ class CoordinatorProcess(Process):
         identity = served.identity
         node = identity.name if identity is not None and role == wire.ROLE_PEER else ""
 
-        def received(messages: list[Handled]) -> None:
+        def received(messages: list[Received]) -> None:
             if self.oracles is not None:
                 for message in messages:
                     self.oracles.count("coordinator", type(message).__name__)
@@ -218,7 +237,9 @@ class CoordinatorProcess(Process):
     def _save(self, written: fx.Persist) -> None:
         if self.oracles is not None:
             self.oracles.persisted(self.disk.map, written.map)
-        self.disk.map = written.map
+        if self.disk.lost:
+            self.network.happened["map made of directories"] += 1
+        self.disk.map, self.disk.lost = written.map, False
         if written.vouched:
             self.disk.vouched = written.map
         self.disk.copies.append((written.map, self.disk.marks))

@@ -258,6 +258,8 @@ class Stage:
             stored_bytes=directory.stored_bytes,
             copies=replay.copies,
             remembered=replay.remembered,
+            directory=directory.identity,
+            openers=directory.known.incarnations,
         )
 
     def _replayed(self, directory: Directory, actor: ActorProcess) -> Replay:

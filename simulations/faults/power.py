@@ -24,12 +24,16 @@ def crash_node(hit: Hit) -> Undo | None:
 def crash_all_nodes(hit: Hit) -> Undo | None:
     """All machines lose power at once, and boot again one after the other.
 
-    With an amount the coordinator's does, too. No node is forgotten that keeps something on disk.
+    With an amount the coordinator's does, too, and above 1 its disk is lost, so that the map is made anew of
+    what the others have on theirs. No node is forgotten that keeps something on disk.
     """
     stage = hit.stage
     if hit.amount and stage.coordinator.alive:
         stage.coordinator.kill()
         stage.disk.vouched = None
+        if hit.amount > 1:
+            stage.disk.lose()
+            hit.reach.oracles.marks_lost()
     cut = [supervisor for supervisor in list(stage.supervisors.values()) if _cut(hit, supervisor)]
 
     def boot() -> None:

@@ -1,8 +1,9 @@
-# ruff: noqa: ANN001, ANN202, ARG001  mutants reach into what they break, and are not typed code
+# ruff: noqa: ANN001, ANN202, ARG001, ARG005  mutants reach into what they break, and are not typed code
 """Mutants of what is believed of a directory: of its bytes, and of the place where it lies."""
 
 from msgspec.structs import replace
 
+from greenroom_cluster.coordination import adoption
 from greenroom_cluster.disk import batches
 from greenroom_cluster.disk.batches import DamagedError
 from greenroom_cluster.disk.directory import Place
@@ -39,6 +40,23 @@ CLONED_AT_HOME = replace(
     faults=(Fault(900, "clone directory", "actor n0/0", 2.0, other="actor n0/1"),),
 )
 """The same on one machine."""
+
+MAP_LOST = replace(
+    SMALL,
+    seconds=12.0,
+    faults=(
+        Fault(900, "crash node", "node of backup of shard 0", 2.0),
+        Fault(1890, "crash node", "node of primary of shard 0", 6.0),
+        Fault(1900, "crash all nodes", "coordinator", 0.3, 2.0),
+    ),
+)
+"""A primary removes its backup; then the coordinator loses its disk, and that backup comes back first."""
+
+
+@mutant("makes the map anew before all who may know more came", flagged=True, budget=20, plan=MAP_LOST)
+def _(patches: Patches) -> None:
+    """The newest configuration among the directories that have come is taken for the newest of all."""
+    patches.set(adoption, "concerned", lambda shown, newest: {})
 
 
 @mutant("takes a torn end for damage", budget=20, plan=CUT_IN_INTERVAL)

@@ -32,7 +32,7 @@ ALLOWED = {
     "coordinator": {
         wire.ROLE_ADMIN: {21},
         wire.ROLE_OPERATOR: {21, 96, 100},
-        wire.ROLE_PEER: {21, 90, 92, 93, 94, 95, 96, 97},
+        wire.ROLE_PEER: {21, 90, 92, 93, 94, 95, 96, 97, 101},
     },
 }
 

@@ -52,6 +52,17 @@ def test_shards_come_back_from_disk_after_a_power_cut_of_everything() -> None:
     assert world.oracles.lost == set()
 
 
+def test_shards_come_back_though_the_coordinators_disk_is_lost_too() -> None:
+    """The map is made anew of what the directories of actors know."""
+    faults = (Fault(1500.0, "crash all nodes", "coordinator", 1.0, 2.0),)
+    plan = msgspec.structs.replace(make_plan(2), durability=("fsync",), seconds=12.0, faults=faults)
+    result, world = run_plan(plan)
+    assert result.violations == []
+    assert result.faults["map made of directories"] == 1
+    assert result.faults["shard recovered from disk"] == plan.shards
+    assert world.oracles.lost == set()
+
+
 def test_without_disks_a_power_cut_of_everything_loses_the_shards() -> None:
     faults = (Fault(1500.0, "crash all nodes", "coordinator", 1.0),)
     plan = msgspec.structs.replace(make_plan(2), seconds=8.0, faults=faults)

@@ -82,6 +82,8 @@ def test_every_option_is_a_variable_too() -> None:
         (["coordinator", "--new-lineage", "--adopt-from", "127.0.0.1:1"], "--adopt-from"),
         (["coordinator", "--new-lineage", "--adopt-from", "h:1", "--give-up-newer"], "--give-up-newer"),
         (["coordinator", "--give-up-newer"], "--new-lineage"),
+        (["coordinator", "--adopt-from-directories"], "--new-lineage"),
+        (["coordinator", "--new-lineage", "--adopt-from", "h:1", "--adopt-from-directories"], "--adopt-from"),
         (["up", "--nodes", "1"], "--nodes"),
         (["up", "--drain-seconds", "-5"], "--drain-seconds"),
         (["up", "--hang-seconds", "0"], "--hang-seconds"),

@@ -15,7 +15,7 @@ import trio
 from greenroom import ClusterStore, UnavailableError, new_session_id
 from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
 from greenroom_cluster.runtime.ports import free_port
-from greenroom_cluster.runtime.processes import descendants_of
+from greenroom_cluster.runtime.processes import command_line, descendants_of
 from tests.system.stage import HEALTHY_SECONDS, session
 
 pytestmark = [pytest.mark.system, pytest.mark.trio]
@@ -53,13 +53,26 @@ class Processes:
         at = ("--listen", self.coordinator, "--data-dir", str(self.data), "--shards", str(SHARDS))
         self._start("coordinator", "coordinator", *at, *options)
 
-    def start_node(self, name: str) -> None:
+    def start_node(self, name: str, *options: str) -> None:
         at = ("--listen", self.nodes[name], "--coordinator", self.coordinator, "--actors", "1")
-        self._start(name, "node", "--name", name, *at)
+        self._start(name, "node", "--name", name, *at, *options)
 
     async def stop(self, name: str) -> None:
         self.running[name].send_signal(signal.SIGTERM)
         assert await trio.to_thread.run_sync(self.running[name].wait, HEALTHY_SECONDS) == 0
+
+    async def kill_all(self) -> None:
+        """Kill every process at one moment, and wait until all are gone."""
+        started = [process.pid for process in self.running.values()]
+        pids = [pid for each in started for pid in (each, *descendants_of(each))]
+        for signum in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                os.kill(pid, signum)
+        for process in self.running.values():
+            assert await trio.to_thread.run_sync(process.wait, HEALTHY_SECONDS) == -signal.SIGKILL
+        with trio.fail_after(HEALTHY_SECONDS):
+            while any(command_line(pid) for pid in pids):
+                await trio.lowlevel.checkpoint()
 
     async def whole(self, lineage: int = 1) -> ClusterStatus:
         """Wait until every shard has all its replicas and both nodes are there."""
@@ -132,6 +145,36 @@ async def test_no_session_is_lost_with_the_coordinators_directory(
                 assert await store.get(session_id) is not None
                 await store.patch(session_id, set={"lineage": lineage})
             shutil.rmtree(processes.data)
+
+
+async def test_no_session_is_lost_with_that_directory_and_all_processes(
+    processes: Processes, tmp_path: Path
+) -> None:
+    """The map is made anew from what the directories of actors know; one that is missing is awaited."""
+    kept = {name: ("--durability", "fsync", "--data-dir", str(tmp_path / name)) for name in processes.nodes}
+    processes.start_coordinator()
+    for name, options in kept.items():
+        processes.start_node(name, *options)
+    await processes.whole()
+    ids = [new_session_id(shard * (65_536 // SHARDS)) for shard in range(SHARDS)]
+    async with ClusterStore(processes.nodes["a"]) as store:
+        for session_id in ids:
+            await store.create(session(session_id))
+    await processes.kill_all()
+    shutil.rmtree(processes.data)
+    processes.start_coordinator("--new-lineage", "--adopt-from-directories")
+    processes.start_node("a", *kept["a"])
+    with trio.fail_after(HEALTHY_SECONDS):
+        while "greenroom forget-node b" not in processes.log.read_text():
+            await trio.lowlevel.checkpoint()
+    with pytest.raises(UnavailableError, match="forget-node b"):
+        await inspect_cluster([processes.coordinator], CLUSTER)
+    processes.start_node("b", *kept["b"])
+    await processes.whole(2)
+    async with ClusterStore(processes.nodes["a"]) as store:
+        for session_id in ids:
+            assert await store.get(session_id) is not None
+            await store.patch(session_id, set={"lineage": 2})
 
 
 async def test_what_is_left_of_a_former_cluster_takes_no_part_in_the_next(processes: Processes) -> None:

@@ -25,6 +25,7 @@ REPLICAS_MAX = 3
 ADOPTION_MISSING = (
     "--new-lineage needs the newest map that is in use: name nodes that run with --adopt-from "
     "host:port,host:port (GREENROOM_ADOPT_FROM). Only if no node of the cluster is running, give "
+    "--adopt-from-directories (GREENROOM_ADOPT_FROM_DIRECTORIES), if nodes keep sessions on disk, or "
     "--give-up-newer (GREENROOM_GIVE_UP_NEWER) instead: all that was decided since the copy in the data "
     "directory is given up, and with it the sessions of every shard whose replicas have moved or restarted "
     "since, though they may be alive"
@@ -38,6 +39,8 @@ class ClusterOptions(msgspec.Struct, frozen=True):
 
     `recover_alone_seconds` is of each run, and not fixed for the cluster (`ClusterMap`).
     `give_up_newer`: a new lineage may begin from the stored map alone, although actors may know newer ones.
+    `adopt_directories`: it begins from what the directories of actors know (`adoption`); with `give_up_newer`
+    shards that none of them knows begin empty.
     """
 
     cluster: str
@@ -45,6 +48,7 @@ class ClusterOptions(msgspec.Struct, frozen=True):
     replicas: int | None = None
     new_lineage: bool = False
     give_up_newer: bool = False
+    adopt_directories: bool = False
     recover_alone_seconds: float = 0.0
 
 
@@ -78,12 +82,7 @@ def starting_map(
         _check_adopted(options, stored, running)
     known = [*adopted] if stored is None else [stored, *adopted]
     if not known:
-        fresh = first_map(
-            options.cluster,
-            SHARDS_DEFAULT if options.shards is None else options.shards,
-            REPLICAS_DEFAULT if options.replicas is None else options.replicas,
-            identity,
-        )
+        fresh = blank_map(msgspec.structs.replace(options, recover_alone_seconds=0.0), identity=identity)
         return begin_lineage(fresh) if options.new_lineage else fresh
     newest = _merged(known)
     identities = {each.identity for each in known if each.identity}
@@ -171,6 +170,28 @@ def _merge_directories(
             state = "replaced" if actor.state == "up" and actor.slot in held else actor.state
             actors[actor.incarnation] = msgspec.structs.replace(actor, state=state)
             held.add(actor.slot)
+
+
+def blank_map(options: ClusterOptions, shards: int | None = None, identity: bytes = b"") -> ClusterMap:
+    """Return the map of a cluster in which nothing is known yet. Raises UsageError."""
+    if shards is None:
+        shards = SHARDS_DEFAULT if options.shards is None else options.shards
+    replicas = REPLICAS_DEFAULT if options.replicas is None else options.replicas
+    blank = first_map(options.cluster, shards, replicas, identity)
+    return msgspec.structs.replace(blank, recover_alone_seconds=options.recover_alone_seconds)
+
+
+def begins_from_directories(stored: ClusterMap | None, options: ClusterOptions) -> bool:
+    """Whether the map is to be made anew. Raises UsageError if one in which anything was decided is there."""
+    if not options.adopt_directories:
+        return False
+    if stored is not None and any(entry.epoch for entry in stored.shards):
+        raise UsageError(
+            "--adopt-from-directories (GREENROOM_ADOPT_FROM_DIRECTORIES) makes the cluster map anew, and "
+            "--data-dir (GREENROOM_DATA_DIR) holds one: leave the option out to go on from it; only if it "
+            "is an older copy, and no node runs, give an empty directory"
+        )
+    return True
 
 
 def with_patience(cluster_map: ClusterMap, seconds: float) -> ClusterMap:

@@ -13,7 +13,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from greenroom import wire
-from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ActorEntry, NodeEntry, SuspectRecord
+from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, SHARDS_MAX, ActorEntry, NodeEntry, SuspectRecord
 
 # What no honest peer sends ends the connection at decoding. What an operator can correct gets a reply.
 Incarnation: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
@@ -31,6 +31,12 @@ SUSPICIONS_MAX = 256
 
 MARKS_MAX = 1 << 14
 """Per message: a node's actors, and those of its that have ended."""
+
+SHOWN_MAX = 512
+"""Shards per message of what a directory knows."""
+
+SHOW_DIRECTORY = "show-directory"
+"""The code of the `Goodbye` by which a coordinator without a map asks what directories know."""
 
 DIRECTORY_OLDER = "older-directory"
 """The code of the `Rejected` to a supervisor whose actor runs in an older copy of its directory."""
@@ -174,6 +180,41 @@ class Heartbeat(wire.Frame, frozen=True, tag=97):
     marks: Annotated[tuple[tuple[Incarnation, Mark], ...], msgspec.Meta(max_length=MARKS_MAX)] = ()
 
 
+class KnownShard(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The newest configuration of a shard that a directory knows; as it was decided, with the members' slots.
+
+    `proposed` are members, with their slots, of changes proposed from there that may have been decided.
+    """
+
+    shard: Annotated[int, msgspec.Meta(ge=0, lt=SHARDS_MAX)]
+    lineage: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
+    version: Annotated[int, msgspec.Meta(ge=1, le=1 << 62)]
+    epoch: Annotated[int, msgspec.Meta(ge=1, lt=1 << 23)]
+    nonce: Annotated[bytes, msgspec.Meta(max_length=16)]
+    members: Annotated[tuple[tuple[Incarnation, NodeName], ...], msgspec.Meta(min_length=1, max_length=9)]
+    proposed: Annotated[tuple[tuple[Incarnation, NodeName], ...], msgspec.Meta(max_length=64)] = ()
+
+
+class ShowDirectory(wire.Frame, frozen=True, tag=101):
+    """What the directory of an actor knows of configurations, before the actor has got any map.
+
+    Sent once a coordinator has asked for it (`SHOW_DIRECTORY`), in front of the `wire.Subscribe` that it
+    belongs to, in parts of which all but the last have `more`. `openers` are incarnations of the slot that
+    wrote to the directory, `shards` is how many the cluster has, 0 if the directory does not know it. `held`
+    are shards of which it has a copy and no configuration.
+    """
+
+    slot: NodeName
+    directory: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    mark: Mark
+    openers: Annotated[tuple[Incarnation, ...], msgspec.Meta(max_length=1 << 13)]
+    identity: Annotated[bytes, msgspec.Meta(max_length=CLUSTER_IDENTITY_BYTES)]
+    shards: Annotated[int, msgspec.Meta(ge=0, le=SHARDS_MAX)]
+    known: Annotated[tuple[KnownShard, ...], msgspec.Meta(max_length=SHOWN_MAX)]
+    held: Annotated[tuple[int, ...], msgspec.Meta(max_length=SHARDS_MAX)] = ()
+    more: bool = False
+
+
 class Accepted(wire.Frame, frozen=True, tag=98):
     """The request was carried out, and is on disk. `told` are lines for the operator who asked."""
 
@@ -201,6 +242,8 @@ Handled: TypeAlias = (
     | Heartbeat
 )
 """What the coordinator itself decides on; its server handles hellos."""
+Received: TypeAlias = Handled | ShowDirectory
+"""What comes to it; a directory is of interest only before there is a map."""
 CoordinatorRequest: TypeAlias = wire.Hello | Handled
 CoordinatorReply: TypeAlias = (
     wire.Hello | wire.Goodbye | wire.MapFull | wire.MapChange | Decided | Accepted | Rejected

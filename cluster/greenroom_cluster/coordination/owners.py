@@ -11,6 +11,9 @@ from collections.abc import Collection, Iterable
 from greenroom.cluster_map import NodeEntry
 from greenroom_cluster.coordination.messages import NAME_TAKEN
 
+NOWHERE = "unknown.invalid:1"
+"""Address of nodes and actors of which no more than the names are known: nobody is there."""
+
 
 class Owners:
     """The owners of node names, and when they were last heard, in nanoseconds of the coordinator's clock.
@@ -39,7 +42,7 @@ class Owners:
             return "", ""
         if owner is not None:
             return f"node {name} is alive at {known.address}: give this one another --name", NAME_TAKEN
-        if address in {"", known.address}:
+        if address in {"", known.address} or known.address == NOWHERE:
             return "", ""
         wait = f"which shows within {self._silent_ns / 1e9:g} s of the coordinator's start"
         return f"node {name} was at {known.address} and may be alive, {wait}", ""

@@ -4,17 +4,18 @@ from collections.abc import Iterable
 
 from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.coordination.messages import (
-    Handled,
     Heartbeat,
     Propose,
+    Received,
     RegisterActor,
     RegisterNode,
     RemoveNode,
     ReportDead,
+    ShowDirectory,
 )
 
 
-def trespass(cluster_map: ClusterMap, node: str, message: Handled) -> str:
+def trespass(cluster_map: ClusterMap, node: str, message: Received) -> str:
     """Return what a message of this node says of another one; empty if nothing.
 
     What is not in the map belongs to nobody yet.
@@ -24,6 +25,8 @@ def trespass(cluster_map: ClusterMap, node: str, message: Handled) -> str:
             named = {entry.name}
         case RegisterActor(actor=actor):
             named = {actor.node}
+        case ShowDirectory(slot=slot):
+            named = {slot.rpartition("/")[0]}
         case RemoveNode(name=name) | Heartbeat(node=name):
             named = {name}
         case ReportDead(incarnations=incarnations):

@@ -13,12 +13,13 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap, MapDelta
 from greenroom.errors import InvariantError
+from greenroom_cluster.coordination.adoption import Adoption
 from greenroom_cluster.coordination.coordinator import Coordinator, CoordinatorSettings
 from greenroom_cluster.coordination.draft import NO_MARKS
 from greenroom_cluster.coordination.exchange import ConnectionClosed, Incoming, Outcome, Response
 from greenroom_cluster.coordination.genesis import renumbered
 from greenroom_cluster.coordination.inquiry import Inquiry
-from greenroom_cluster.coordination.messages import CoordinatorReply, Handled
+from greenroom_cluster.coordination.messages import CoordinatorReply, Received, ShowDirectory
 from greenroom_cluster.coordination.ownership import trespass
 from greenroom_cluster.planning.controller import Controller, ControllerSettings
 
@@ -90,7 +91,8 @@ class CoordinationService:
     """One run of a coordinator with this map, and the marks that are kept beside it.
 
     `proven`: it is known to be the newest. Otherwise the run gives it a version of its own, from the wall
-    clock `wall_ms`.
+    clock `wall_ms`. With an `adoption` the map is a blank, and nothing is decided before the first one was
+    made of what directories know.
     """
 
     def __init__(
@@ -103,19 +105,22 @@ class CoordinationService:
         *,
         proven: bool,
         marks: Mapping[bytes, int] = NO_MARKS,
+        adoption: Adoption | None = None,
     ) -> None:
         begun = first if proven else renumbered(first, wall_ms)
         self.coordinator = Coordinator(
             begun, settings, now_ns, proven=proven, stored_version=first.version, marks=marks
         )
-        self._controller = Controller(planning, self.coordinator.connected)
+        self._adoption = adoption
+        self._settings = settings
+        self._controller = Controller(planning, lambda: self.coordinator.connected())
         self._vouched = proven
         self._waiting: list[Incoming] = []
         self._inquiry = Inquiry()
         self._opening = None if proven else Outcome(begun)
         self._writing: Outcome | None = None
         self._decided = False
-        self._effects: list[ServiceEffect] = [Publish(begun, None)] if proven else []
+        self._effects: list[ServiceEffect] = [Publish(begun, None)] if proven and adoption is None else []
 
     @property
     def map(self) -> ClusterMap:
@@ -130,7 +135,7 @@ class CoordinationService:
     # --- what happens ------------------------------------------------------------------------------------
 
     def receive(
-        self, connection: int, sender: bytes, role: str, messages: Sequence[Handled], node: str = ""
+        self, connection: int, sender: bytes, role: str, messages: Sequence[Received], node: str = ""
     ) -> str:
         """Take messages read at once on a connection; `sender` and `role` are those of its hello.
 
@@ -142,6 +147,10 @@ class CoordinationService:
                 return told
         subscribed = False
         for message in messages:
+            if isinstance(message, ShowDirectory):
+                if self._adoption is not None:
+                    self._adoption.take(connection, sender, message)
+                continue
             if isinstance(message, wire.Subscribe):
                 # The map is long: send it once for all that was read at once.
                 if subscribed:
@@ -162,6 +171,11 @@ class CoordinationService:
         """Decide what has arrived and what is due; nothing while a map is being written."""
         if self._writing is not None:
             return []
+        if self._adoption is not None:
+            self._adopt(now_ns, wall_us, self._adoption)
+        if self._adoption is not None:
+            effects, self._effects = self._effects, []
+            return effects
         marks = self.coordinator.marks.to_write(now_ns)
         if marks is not None:
             self._effects.append(KeepMarks(marks))
@@ -182,6 +196,8 @@ class CoordinationService:
 
     def next_deadline(self) -> int:
         """Return when `step` is due even if nothing arrives, in nanoseconds of its clock."""
+        if self._adoption is not None:
+            return self._adoption.next_deadline()
         return min(
             self.coordinator.next_deadline(),
             self.coordinator.marks.next_deadline(),
@@ -190,6 +206,19 @@ class CoordinationService:
         )
 
     # --- one round ---------------------------------------------------------------------------------------
+
+    def _adopt(self, now_ns: int, wall_us: int, adoption: Adoption) -> None:
+        """Answer what has arrived, and begin with the map of the directories once it can be made."""
+        batch, self._waiting = self._waiting, []
+        answers = [(incoming.connection, adoption.answer(incoming)) for incoming in batch]
+        self._effects += _replies([Response(to, reply) for to, reply in answers if reply is not None])
+        adopted = adoption.conclude(now_ns, wall_us // 1000)
+        self._effects += [Warn(each) for each in adoption.news()]
+        if adopted is None:
+            return
+        self._adoption, self._vouched = None, True
+        self.coordinator = Coordinator(adopted, self._settings, now_ns)
+        self._opening = Outcome(adopted)
 
     def _proceed(self, now_ns: int, wall_us: int) -> list[ServiceEffect]:
         while self._writing is None:

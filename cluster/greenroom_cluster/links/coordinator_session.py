@@ -15,6 +15,7 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap, MapDelta, are_foreign
 from greenroom_cluster.coordination.messages import (
+    SHOW_DIRECTORY,
     Accepted,
     CoordinatorReply,
     CoordinatorRequest,
@@ -24,6 +25,7 @@ from greenroom_cluster.coordination.messages import (
     Proposal,
     Propose,
     Rejected,
+    ShowDirectory,
     Suspicion,
 )
 
@@ -36,12 +38,16 @@ PROPOSALS_PER_MESSAGE = 1024
 
 
 class Remembered(msgspec.Struct, frozen=True):
-    """The newest map that a directory tells of: lineage, version, epochs of some shards, and identity."""
+    """The newest map that a directory tells of: lineage, version, epochs of some shards, and identity.
+
+    `shown` is all that it knows, for a coordinator that asks because it has lost its map.
+    """
 
     lineage: int
     version: int
     epochs: tuple[int, ...]
     identity: bytes = b""
+    shown: tuple[ShowDirectory, ...] = ()
 
     def is_later_than(self, other: ClusterMap) -> bool:
         """Whether the map that was known then holds a decision that this one lacks."""
@@ -227,6 +233,7 @@ class CoordinatorSession:
         self.map: ClusterMap | None = None
         self.connected = False
         self.up = False
+        self._asked_to_show = False
         self._sender = sender
         self._numbers = itertools.count(1)
         self._calls: dict[int, _Call] = {}
@@ -240,7 +247,9 @@ class CoordinatorSession:
                 return self._received(messages)
             case Connected():
                 self.connected = True
-                return [Transmit((self._subscription(), *(call.request for call in self._calls.values())))]
+                shown = self._remembered.shown if self._asked_to_show and self.map is None else ()
+                calls = (call.request for call in self._calls.values())
+                return [Transmit((*shown, self._subscription(), *calls))]
             case Lost():
                 was_up, self.connected, self.up = self.up, False, False
                 self._offered.clear()
@@ -322,6 +331,7 @@ class CoordinatorSession:
             case Accepted() | Rejected():
                 return self._take_reply(message)
             case wire.Goodbye(code=code, message=text):
+                self._asked_to_show = code == SHOW_DIRECTORY
                 return [Refused(code, text)]
             case _:
                 return [End()]

@@ -299,7 +299,7 @@ async def run_actor(settings: ActorSettings, started: Started) -> None:
     core = await trio.to_thread.run_sync(
         Host, settings.incarnation, settings.slot, settings.options.core(), chance, mark, stable
     )
-    actor = Actor(settings, core, remembered=Remembered(*core.remembered))
+    actor = Actor(settings, core, remembered=Remembered(*core.remembered, core.shown))
     standing, journal = (Standing(), None) if opened is None else (opened.standing, opened.journal)
     # What was read is the core's now.
     del opened, stable

@@ -110,6 +110,8 @@ def _open(settings: DiskSettings, goes_on: Callable[[], None]) -> OpenedDisk:
         stored_bytes=stored_bytes,
         copies=replay.copies,
         remembered=replay.remembered,
+        directory=identity.directory,
+        openers=identity.incarnations,
     )
     return OpenedDisk(Standing(settings.durability, identity.directory, mark), stable, journal)
 

@@ -13,7 +13,7 @@ import trio
 from greenroom.addresses import join_address, parse_address
 from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ClusterMap
 from greenroom_cluster.config import CoordinatorProcessSettings
-from greenroom_cluster.coordination.genesis import ClusterOptions, starting_map
+from greenroom_cluster.coordination.genesis import ClusterOptions, begins_from_directories, starting_map
 from greenroom_cluster.coordination.storage import MapStorage
 from greenroom_cluster.exits import end_in_order
 from greenroom_cluster.keeper import SupervisionSettings
@@ -38,7 +38,11 @@ def _prepare(
     storage = MapStorage(settings.data_dir)
     try:
         stored = storage.load()
-        first = starting_map(stored, settings.options(), adopted, identity=os.urandom(CLUSTER_IDENTITY_BYTES))
+        options = settings.options()
+        if begins_from_directories(stored, options):
+            _log.info("directories_awaited", data_dir=str(settings.data_dir))
+            return options
+        first = starting_map(stored, options, adopted, identity=os.urandom(CLUSTER_IDENTITY_BYTES))
         if first is not stored:
             # The first map, or the one from which the operator wants to continue.
             storage.vouch()

@@ -22,8 +22,15 @@ from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_COORDINATOR
 from greenroom_cluster.config import TlsOptions
 from greenroom_cluster.coordination import service as fx
+from greenroom_cluster.coordination.adoption import Adoption
 from greenroom_cluster.coordination.coordinator import CoordinatorSettings
-from greenroom_cluster.coordination.genesis import ClusterOptions, identified, starting_map, with_patience
+from greenroom_cluster.coordination.genesis import (
+    ClusterOptions,
+    blank_map,
+    identified,
+    starting_map,
+    with_patience,
+)
 from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.coordination.storage import MapStorage, StorageFailedError
 from greenroom_cluster.links.handshake import IDENTITY_BYTES
@@ -60,15 +67,7 @@ class CoordinatorServer:
     def __init__(self, settings: CoordinatorServerSettings) -> None:
         self._storage = MapStorage(Path(settings.data_dir))
         try:
-            stored = self._storage.load()
-            first = starting_map(stored, settings.options, identity=os.urandom(CLUSTER_IDENTITY_BYTES))
-            if first is not stored:
-                self._storage.vouch()
-                self._storage.save(first)
-            started = with_patience(identified(first), settings.options.recover_alone_seconds)
-            if started is not first:
-                first = started
-                self._storage.save(first)
+            first, adoption = self._begin(settings.options)
             marks = self._storage.load_marks()
             self._credentials = credentials_of(settings.tls, first.cluster, "coordinator")
             self.listener = Listener(
@@ -96,6 +95,7 @@ class CoordinatorServer:
             wall_us() // 1000,
             proven=self._storage.vouched,
             marks=marks,
+            adoption=adoption,
         )
         if not self._storage.vouched:
             _log.info("coordinator_unproven", data_dir=settings.data_dir, version=self._service.map.version)
@@ -104,6 +104,24 @@ class CoordinatorServer:
         self._tasks: trio.Nursery | None = None
         self._wake = trio.Event()
         self._room = trio.Event()
+
+    def _begin(self, options: ClusterOptions) -> tuple[ClusterMap, Adoption | None]:
+        """Return the map to begin with, and how it is to be made anew, if it is."""
+        stored = self._storage.load()
+        if options.adopt_directories and (stored is None or not any(stored.epochs)):
+            self._storage.vouch()
+            return blank_map(options), Adoption(options, now_ns())
+        # Left of the run before, in this process's predecessor.
+        options = msgspec.structs.replace(options, new_lineage=False, adopt_directories=False)
+        first = starting_map(stored, options, identity=os.urandom(CLUSTER_IDENTITY_BYTES))
+        if first is not stored:
+            self._storage.vouch()
+            self._storage.save(first)
+        started = with_patience(identified(first), options.recover_alone_seconds)
+        if started is not first:
+            first = started
+            self._storage.save(first)
+        return first, None
 
     @property
     def map(self) -> ClusterMap | None:

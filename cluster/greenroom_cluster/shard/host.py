@@ -44,6 +44,7 @@ from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.roles.replicas import Replicas
 from greenroom_cluster.shard.roles.role import InputKind, Role
 from greenroom_cluster.shard.settings import HostSettings, ns
+from greenroom_cluster.shard.showing import shown
 from greenroom_cluster.shard.state.copy import Copy
 from greenroom_cluster.shard.state.memory import Memory
 from greenroom_cluster.shard.step import Mark
@@ -56,6 +57,7 @@ class Host:
     """The replicas of the actor incarnation `incarnation`, which runs in `slot`.
 
     `remembered` is what its directory tells of the newest map: lineage, version, epochs by shard, identity.
+    `shown` is what it tells a coordinator that has lost its map.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Host:
         self._starting: dict[int, OpenProposal] = {}
         self._recovery = self._replicas.recovery
         self.remembered = (0, 0, (), b"") if disk is None else disk.remembered
+        self.shown = () if disk is None else shown(slot, disk)
         for copy in () if disk is None else disk.copies.values():
             self._recovery.find(copy)
         # Whether what was on disk may still exceed the bound of memory.

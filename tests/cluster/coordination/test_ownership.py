@@ -5,14 +5,15 @@ import pytest
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry
 from greenroom_cluster.coordination.messages import (
-    Handled,
     Heartbeat,
     Proposal,
     Propose,
+    Received,
     RegisterActor,
     RegisterNode,
     RemoveNode,
     ReportDead,
+    ShowDirectory,
 )
 from greenroom_cluster.coordination.ownership import trespass
 
@@ -29,7 +30,7 @@ MAP = ClusterMap("shop", 1, 1, 2, {}, {incarnation(node): actor(node) for node i
 PROPOSAL = Proposal(0, 1, b"n" * 16, "start", incarnation("n1"), ())
 
 
-def about(node: str) -> list[Handled]:
+def about(node: str) -> list[Received]:
     """One message of each kind that speaks for this node."""
     return [
         RegisterNode(1, NodeEntry(node, "127.0.0.1:1", "up")),
@@ -38,16 +39,17 @@ def about(node: str) -> list[Handled]:
         RemoveNode(1, node),
         Heartbeat(node, 1, 1),
         Propose(1, incarnation(node), (PROPOSAL,)),
+        ShowDirectory(f"{node}/0", b"d" * 16, 1, (incarnation(node),), b"", 8, ()),
     ]
 
 
 @pytest.mark.parametrize("message", about("n1"), ids=lambda message: type(message).__name__)
-def test_node_speaks_for_itself(message: Handled) -> None:
+def test_node_speaks_for_itself(message: Received) -> None:
     assert trespass(MAP, "n1", message) == ""
 
 
 @pytest.mark.parametrize("message", about("n2"), ids=lambda message: type(message).__name__)
-def test_node_does_not_speak_for_another(message: Handled) -> None:
+def test_node_does_not_speak_for_another(message: Received) -> None:
     told = trespass(MAP, "n1", message)
     assert told == f"a {type(message).__name__} of node n1 speaks for n2"
 

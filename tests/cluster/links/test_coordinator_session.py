@@ -10,6 +10,7 @@ from greenroom import wire
 from greenroom.cluster_map import ClusterMap, MapDelta, NodeEntry, delta_between
 from greenroom_cluster.coordination.genesis import first_map
 from greenroom_cluster.coordination.messages import (
+    SHOW_DIRECTORY,
     Accepted,
     Decided,
     Decision,
@@ -18,6 +19,7 @@ from greenroom_cluster.coordination.messages import (
     Propose,
     Rejected,
     RemoveNode,
+    ShowDirectory,
 )
 from greenroom_cluster.links.coordinator_session import (
     PROPOSALS_PER_MESSAGE,
@@ -124,6 +126,27 @@ REMEMBERED = Remembered(SECOND.lineage, SECOND.version, AHEAD.epochs)
 def test_until_a_map_has_come_it_names_what_its_directory_remembers() -> None:
     one = CoordinatorSession(ME, REMEMBERED)
     assert sent(one.step(Connected())) == [wire.Subscribe(SECOND.lineage, SECOND.version, AHEAD.epochs)]
+
+
+SHOWN = ShowDirectory("a/0", b"d" * 16, 3, (ME,), IDENTITY, 2, ())
+
+
+def test_what_its_directory_knows_is_shown_only_when_asked() -> None:
+    one = CoordinatorSession(ME, replace(REMEMBERED, shown=(SHOWN,)))
+    (subscribe,) = sent(one.step(Connected()))
+    for code, shown in ((SHOW_DIRECTORY, [SHOWN]), ("adopting", []), (SHOW_DIRECTORY, [SHOWN])):
+        one.step(Received([wire.Goodbye(code, "")]))
+        one.step(Lost())
+        assert sent(one.step(Connected())) == [*shown, subscribe]
+
+
+def test_whoever_follows_a_map_does_not_show_what_was_before() -> None:
+    one = CoordinatorSession(ME, Remembered(0, 0, (), shown=(SHOWN,)))
+    one.step(Connected())
+    one.step(Received([wire.MapFull(FIRST)]))
+    one.step(Received([wire.Goodbye(SHOW_DIRECTORY, "")]))
+    one.step(Lost())
+    assert SHOWN not in sent(one.step(Connected()))
 
 
 @pytest.mark.parametrize(
