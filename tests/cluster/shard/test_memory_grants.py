@@ -191,6 +191,16 @@ def test_a_snapshot_that_does_not_fit_is_refused_as_a_whole() -> None:
     assert probe.host.replicas[0] is None
 
 
+def test_a_joiner_is_told_of_what_is_not_committed_yet() -> None:
+    """The log follows the snapshot at once, however much it holds."""
+    probe = Probe(PLENTY)
+    probe.become_primary()
+    assert probe.ask(create_now(1, data=data(20_000))) == [], "the backup has not acknowledged"
+    probe.configure(2, (ME, B), wanted="abc")
+    probe.connect(C)
+    assert probe.chunks()[-1].shard_bytes > 20_000
+
+
 def test_an_actor_over_its_bound_takes_a_copy_of_an_empty_shard() -> None:
     """It says that it is over its bound."""
     memory = Memory(SMALL, "n0/0")

@@ -324,6 +324,9 @@ class Membership:
         joiner, transfer = self.joiner, self.transfer
         if joiner is None or transfer is None or not joiner.pair.bulk_up:
             return
+        if transfer.next_number == 0:
+            # What was logged since it began, while there was no connection, follows at once.
+            transfer.shard_bytes += self._copy.log.charge_after(joiner.acknowledged)
         window = self._context.settings.chunks_in_flight_max
         while not transfer.finished and transfer.in_flight < window:
             chunk = transfer.chunk(self._copy.clock.last_us)

@@ -298,6 +298,11 @@ class Log:
         entries = self._entries
         return sum(charge for _, _, charge in islice(entries, max(len(entries) - unknown, 0), None))
 
+    def charge_after(self, after: int) -> int:
+        """Return the most that applying the records after a number adds to memory."""
+        skipped = max(after + 1 - self.first, 0)
+        return sum(charge for _, _, charge in islice(self._entries, skipped, None))
+
     def trim(self, through: int) -> None:
         """Drop the records up to and including this sequence number."""
         entries = self._entries
