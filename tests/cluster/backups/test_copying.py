@@ -21,7 +21,7 @@ async def test_a_shard_without_a_primary_is_named(primary: bytes, monkeypatch: p
     entry = ShardEntry(0, primary, (), b"", ())
     cluster_map = ClusterMap("greenroom", 1, 1, 2, {}, {}, (entry, entry))
 
-    async def fetch_map(*_: object) -> ClusterMap:
+    async def fetch_map(*_: object, **__: object) -> ClusterMap:
         await trio.lowlevel.checkpoint()
         return cluster_map
 
@@ -41,11 +41,11 @@ async def test_an_actor_is_frozen_before_its_last_copies(
     cluster_map = ClusterMap("greenroom", 1, 1, 2, {}, {me: actor}, (entry, entry))
     asked: list[type] = []
 
-    async def fetch_map(*_: object) -> ClusterMap:
+    async def fetch_map(*_: object, **__: object) -> ClusterMap:
         return cluster_map
 
     @asynccontextmanager
-    async def connected(*_: object) -> AsyncIterator[None]:
+    async def connected(*_: object, **__: object) -> AsyncIterator[None]:
         yield
 
     async def ask(_connection: object, operation: CopyShard | Freeze) -> object:
@@ -68,15 +68,15 @@ async def test_every_actor_that_may_serve_is_frozen(monkeypatch: pytest.MonkeyPa
     }
     frozen: list[str] = []
 
-    async def fetch_map(*_: object) -> ClusterMap:
+    async def fetch_map(*_: object, **__: object) -> ClusterMap:
         return ClusterMap("greenroom", 1, 1, 2, {}, actors, ())
 
     @asynccontextmanager
-    async def connected(actor: ActorEntry, _cluster: str) -> AsyncIterator[None]:
+    async def connected(actor: ActorEntry, *_: object) -> AsyncIterator[None]:
         frozen.append(actor.state)
         yield
 
-    async def ask(*_: object) -> object:
+    async def ask(*_: object, **__: object) -> object:
         return wire.Written(1, 0)
 
     monkeypatch.setattr(copying, "fetch_map", fetch_map)

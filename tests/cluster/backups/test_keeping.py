@@ -116,7 +116,7 @@ class FullDisk:
 @pytest.mark.parametrize(("times", "lost"), [(0, ""), (3, ""), (1000, "no room")])
 async def test_a_full_disk_at_the_end_may_get_room(times: int, lost: str, autojump_clock: object) -> None:
     told: list[str] = []
-    cluster = SimpleNamespace(seeds=[])
+    cluster = SimpleNamespace(seeds=[], credentials=None)
     assert await _keep(FullDisk(times), cluster, told.append) == lost  # type: ignore[arg-type]  # they stand in
     if not lost:
         assert len(told) == times + 1
