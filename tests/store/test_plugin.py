@@ -62,7 +62,7 @@ def fake_command(folder: Path, text: str = FAKE) -> Path:
 def test_without_the_command_tests_are_skipped_and_say_what_to_install(tmp_path: Path) -> None:
     shown = pytest_on(tmp_path)
     assert "1 skipped" in shown
-    assert "install greenroom-cluster" in shown
+    assert "install the wheel of greenroom-cluster" in shown
 
 
 def test_it_is_registered() -> None:
