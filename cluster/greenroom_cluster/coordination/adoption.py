@@ -35,6 +35,7 @@ from greenroom_cluster.coordination.messages import (
 )
 from greenroom_cluster.coordination.owners import NOWHERE
 from greenroom_cluster.coordination.rules import EPOCH_LIMIT, LINEAGE_EPOCHS
+from greenroom_cluster.planning.placement import node_of
 
 ADOPTING = "adopting"
 """The code of the `Goodbye` to who has said what its directory knows, or has none."""
@@ -192,11 +193,11 @@ class Adoption:
             unheard = [
                 each
                 for each in sorted(members)
-                if not has_copy(each[0], shard, openers) and _node_of(each, slots) not in self._given_up
+                if not has_copy(each[0], shard, openers) and _node_named(each, slots) not in self._given_up
             ]
             if unheard:
                 waiting.append(shard)
-                awaited.update(dict.fromkeys(_node_of(each, slots) for each in unheard))
+                awaited.update(dict.fromkeys(_node_named(each, slots) for each in unheard))
         unknown = tuple(shard for shard in range(self._shards) if shard not in newest)
         return Wanting(tuple(awaited), tuple(waiting), unknown)
 
@@ -335,7 +336,7 @@ def _entry(member: bytes, directory: ShowDirectory) -> ActorEntry:
 
     How it wrote is not known; so nobody may go on alone with what it has.
     """
-    slot, node = directory.slot, directory.slot.rpartition("/")[0]
+    slot, node = directory.slot, node_of(directory.slot)
     return ActorEntry(
         member, node, slot, NOWHERE, "dead", "", 0, 0, "interval", directory.directory, directory.mark
     )
@@ -345,9 +346,9 @@ def _is_sound(directory: ShowDirectory) -> bool:
     return not actor_objection(msgspec.structs.replace(_entry(bytes(16), directory), state="up"))
 
 
-def _node_of(member: Member, slots: Mapping[bytes, str]) -> str:
+def _node_named(member: Member, slots: Mapping[bytes, str]) -> str:
     slot = member[1] or slots.get(member[0], "")
-    return slot.rpartition("/")[0] or f"{_UNKNOWN} ({member[0].hex()[:8]})"
+    return node_of(slot) or f"{_UNKNOWN} ({member[0].hex()[:8]})"
 
 
 def _told_of(wanting: Wanting, *, give_up: bool) -> list[str]:

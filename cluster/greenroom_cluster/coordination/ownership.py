@@ -13,6 +13,7 @@ from greenroom_cluster.coordination.messages import (
     ReportDead,
     ShowDirectory,
 )
+from greenroom_cluster.planning.placement import node_of
 
 
 def trespass(cluster_map: ClusterMap, node: str, message: Received) -> str:
@@ -26,7 +27,7 @@ def trespass(cluster_map: ClusterMap, node: str, message: Received) -> str:
         case RegisterActor(actor=actor):
             named = {actor.node}
         case ShowDirectory(slot=slot):
-            named = {slot.rpartition("/")[0]}
+            named = {node_of(slot)}
         case RemoveNode(name=name) | Heartbeat(node=name):
             named = {name}
         case ReportDead(incarnations=incarnations):
