@@ -108,11 +108,6 @@ class Journal:
         full_bytes = sum(full.stored_bytes for _, full in self._full)
         return self._sealed_bytes + full_bytes + self._segment.stored_bytes
 
-    def entries(self) -> Iterator[EntryRead]:
-        """Yield what the batches of the directory held."""
-        for _, _, entries in self.batches():
-            yield from entries
-
     def batches(self) -> Iterator[tuple[int, int, tuple[EntryRead, ...]]]:
         """Yield number, size and entries of each batch that was there at the opening.
 

@@ -54,7 +54,7 @@ def killed(journal: Journal, to: Path) -> Path:
 def held(directory: Path) -> list[Entry]:
     journal = opened(directory)
     try:
-        return list(journal.entries())
+        return [entry for _, _, entries in journal.batches() for entry in entries]
     finally:
         journal.close()
 

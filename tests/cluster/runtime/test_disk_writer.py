@@ -73,7 +73,7 @@ def persist(position: int, *, at_once: bool = True) -> Persist:
 def held(directory: Path) -> list[EntryRead]:
     journal = Journal(Directory(directory))
     try:
-        return list(journal.entries())
+        return [entry for _, _, entries in journal.batches() for entry in entries]
     finally:
         journal.close()
 
