@@ -33,6 +33,7 @@ PURE = (
     "greenroom.framing",
     "greenroom.identities",
     "greenroom.patching",
+    "greenroom.private_files",
     "greenroom.routing",
     "greenroom.table",
     "greenroom.wire",

@@ -6,15 +6,14 @@ It is its owner's alone: any other user of the host who can read it can sign coo
 import os
 import stat
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
+from greenroom import private_files
 from greenroom.errors import UsageError
+from greenroom.file_watch import Mark, mark_at, mark_of
 
 FILE_BYTES_MAX = 1 << 16
 """A larger file is none of secrets."""
-
-Mark: TypeAlias = tuple[int, ...] | None
-"""What tells that a file has changed; None: it cannot be looked at."""
 
 
 class Content(NamedTuple):
@@ -49,10 +48,7 @@ class SecretFile:
 
     def mark(self) -> Mark:
         """Return what tells whether the file has changed. Raises nothing."""
-        try:
-            return _mark_of(self.path.stat())
-        except (OSError, ValueError):
-            return None
+        return mark_at(self.path)
 
     def read(self) -> Content:
         """Read the secrets. Raises UsageError, which shows nothing of them."""
@@ -78,26 +74,15 @@ class SecretFile:
         secrets = [line.strip() for line in lines if line.strip()]
         if not secrets:
             raise self._wrong("holds no secret: it has one a line, the newest first")
-        return Content(secrets, _mark_of(found))
+        return Content(secrets, mark_of(found))
 
     def _check(self, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):
             raise self._wrong("is no regular file")
-        if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            mode = stat.S_IMODE(found.st_mode)
-            raise self._wrong(f"has the mode {mode:04o}, so other users may read or write it: chmod 600 it")
+        if objection := private_files.objection(found.st_mode):
+            raise self._wrong(objection)
         if found.st_uid not in (0, os.geteuid()):
             raise self._wrong("belongs to another user, who can read and replace it: chown it")
 
     def _wrong(self, what: str) -> UsageError:
         return UsageError(f"the file of secrets {self.path} {what}")
-
-
-def _mark_of(found: os.stat_result) -> Mark:
-    return (
-        found.st_dev,
-        found.st_ino,
-        found.st_size,
-        found.st_mtime_ns,
-        found.st_ctime_ns,  # changes with the mode and the owner too
-    )

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from greenroom.errors import GreenroomError, UsageError
 from greenroom.identities import ROLES_OF, Identity, Issuer, Purpose, issuer_of
+from greenroom.private_files import is_private
 from greenroom_cluster.certificates.denied import read_denied
 from greenroom_cluster.certificates.examining import (
     KeyFound,
@@ -366,7 +367,7 @@ class AuthorityDirectory:
     def _key(self, passphrase: Passphrase) -> ec.EllipticCurvePrivateKey:
         path = self._key_file(self.state.issuing)
         content = read_file(path)
-        if path.stat().st_mode & 0o077:
+        if not is_private(path.stat().st_mode):
             raise UsageError(
                 f"others can read {path}, the key of the authority: `chmod 600 {path}`, and rotate the "
                 "authority if they should not have it"
@@ -428,7 +429,7 @@ def _locked(path: Path) -> Iterator[None]:
         ) from error
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
+        if not is_private(mode):
             raise UsageError(
                 f"others can use {path}, the authority's directory (mode {mode:04o}): `chmod 700 {path}`"
             )

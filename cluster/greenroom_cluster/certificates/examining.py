@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from greenroom.identities import ORGANIZATION, Identity, IdentityError, identity_of, issuer_of
+from greenroom.private_files import is_private
 
 _LEFT_MIN = 1 / 3
 """The part of its lifetime that a certificate has left when it should be renewed."""
@@ -200,6 +201,6 @@ def _key_problem(certificate: x509.Certificate, key: KeyFound) -> str:
         return key.error
     if key.public != public_bytes(certificate.public_key()):
         return "its key is that of another certificate: run `greenroom certs renew` again"
-    if key.mode & 0o077:
+    if not is_private(key.mode):
         return f"its key has mode {key.mode:04o}: others can read it; set it to 0600, and renew it"
     return ""

@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 from greenroom.errors import UsageError
+from greenroom.private_files import is_private
 
 CHARACTERS_MIN = 16
 """An encrypted key (PKCS8) stretches a passphrase little, so the passphrase itself must be hard to guess."""
@@ -25,7 +26,7 @@ def read_passphrase(path: Path) -> bytes:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             # A pipe, such as <(...) of a shell, is nobody else's to read.
-            if stat.S_ISREG(mode) and mode & 0o077:
+            if stat.S_ISREG(mode) and not is_private(mode):
                 raise UsageError(
                     f"--passphrase-file: others can read {path}; set its mode with `chmod 600 {path}`, and "
                     "change the passphrase if they should not know it"

@@ -8,10 +8,11 @@ all members (`hearing`).
 """
 
 import os
-import stat
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
+
+from greenroom.private_files import is_private
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  its owner and mode are checked
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -58,7 +59,7 @@ class BootNote:
             return ""
         try:
             found = os.fstat(file)
-            ours = found.st_uid == os.geteuid() and not stat.S_IMODE(found.st_mode) & 0o077
+            ours = found.st_uid == os.geteuid() and is_private(found.st_mode)
             return os.read(file, _NOTE_BYTES_MAX).decode(errors="replace") if ours else ""
         except OSError:
             return ""

@@ -9,8 +9,9 @@ from typing import TypeAlias
 
 import msgspec
 
+from greenroom.private_files import is_private
+
 _DESCRIPTORS = Path("/proc/self/fd")
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 class Listener(msgspec.Struct, frozen=True):
@@ -59,4 +60,4 @@ def _is_private(address: str | bytes) -> bool:
     if not path.is_absolute():
         return False
     folder = path.parent.stat()
-    return folder.st_uid == os.geteuid() and not folder.st_mode & _OTHERS
+    return folder.st_uid == os.geteuid() and is_private(folder.st_mode)

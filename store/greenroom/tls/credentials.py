@@ -5,25 +5,23 @@ also proves that key, certificate and CAs fit together, and that all of it is va
 """
 
 import ssl
-import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
+from greenroom import private_files
 from greenroom.errors import UsageError
+from greenroom.file_watch import Mark, Watch, mark_at
 from greenroom.identities import Identity, IdentityError, identity_of
 from greenroom.tls.channel import PROTOCOL, Channel, TlsError
 
 LOOK_SECONDS = 10.0
 """How often it is looked whether files have changed, at most."""
 
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _FILE_BYTES_MAX = 1 << 20
-
-Stamps: TypeAlias = tuple[tuple[int, int, int] | None, ...]
 
 
 class TlsFiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,11 +93,8 @@ def _check_key(files: TlsFiles) -> None:
         mode = Path(files.key).stat().st_mode
     except OSError as error:
         raise UsageError(_unreadable(files, "key", error)) from None
-    if mode & _OTHERS:
-        raise UsageError(
-            f"{files.option('key')}: others may read {files.key} (mode {stat.S_IMODE(mode):04o}); "
-            "take that away with chmod 600"
-        )
+    if objection := private_files.objection(mode):
+        raise UsageError(f"{files.option('key')}: {files.key} {objection}")
 
 
 def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
@@ -206,29 +201,6 @@ def _unreadable(files: TlsFiles, name: str, error: OSError) -> str:
     return f"{files.option(name)}: {path} cannot be read ({error.strerror or error})"
 
 
-class Watch:
-    """Decides when files are read again: they look different, and no look was taken for LOOK_SECONDS.
-
-    Files are changed one after the other, so a set that does not fit is tried again with the next change.
-    """
-
-    def __init__(self, stamps: Stamps, now: float) -> None:
-        self._stamps = stamps
-        self._looked_at = now
-
-    def is_due(self, now: float) -> bool:
-        """Whether to take a look now; each look is the last one for a while."""
-        if now < self._looked_at + LOOK_SECONDS:
-            return False
-        self._looked_at = now
-        return True
-
-    def has_changed(self, stamps: Stamps) -> bool:
-        """Whether the files look different from the last time."""
-        changed, self._stamps = stamps != self._stamps, stamps
-        return changed
-
-
 class Credentials:
     """What this process shows and whom it trusts, by the files as they are now.
 
@@ -242,7 +214,7 @@ class Credentials:
         self._files = files
         self._log = log
         self._clock = clock
-        self._watch = Watch(_stamps(files), clock())
+        self._watch = Watch(_marks(files), clock(), LOOK_SECONDS)
         self._loaded = load(files)
         self.failures = 0
 
@@ -254,7 +226,7 @@ class Credentials:
 
     def reload(self) -> bool:
         """Read the files if they have changed; return whether what is in use has."""
-        if not self._watch.has_changed(_stamps(self._files)):
+        if not self._watch.has_changed(_marks(self._files)):
             return False
         try:
             self._loaded = load(self._files)
@@ -265,13 +237,5 @@ class Credentials:
         return True
 
 
-def _stamps(files: TlsFiles) -> Stamps:
-    return tuple(_stamp(path) for path in files.paths())
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+def _marks(files: TlsFiles) -> tuple[Mark, ...]:
+    return tuple(map(mark_at, files.paths()))

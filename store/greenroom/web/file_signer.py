@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 
 from greenroom.errors import UsageError
+from greenroom.file_watch import Watch
 from greenroom.secret_file import SecretFile
 from greenroom.web import secret_strength
 from greenroom.web.cookies import CookieSigner, may_be_signed
@@ -33,8 +34,7 @@ class FileSigner(CookieSigner):
         content = file.read()
         if strict:
             secret_strength.check(content.secrets)
-        self._mark = content.mark
-        self._looked_us = now_us()
+        self._watch = Watch((content.mark,), now_us(), LOOK_US)
         super().__init__(content.secrets, purpose)
 
     def sign(self, session_id: str, terms: Terms = USUAL) -> str:
@@ -59,22 +59,15 @@ class FileSigner(CookieSigner):
         except UsageError as error:
             _log.error("the secrets of before stay in use: %s", error)
             return False
-        self._mark = content.mark
+        self._watch.has_changed((content.mark,))
         if self.replace(content.secrets):
             _log.info("%d secrets read from %s are in use", len(content.secrets), self._file.path)
         return True
 
     def _look_if_due(self) -> None:
-        now_us = self._now_us()
-        # A clock that was set back must not keep an old secret in use.
-        if not self._looked_us <= now_us < self._looked_us + LOOK_US:
-            self._looked_us = now_us
+        if self._watch.is_due(self._now_us()):
             self._look()
 
     def _look(self) -> bool:
-        """Read the file if it has changed; return whether its secrets were taken."""
-        mark = self._file.mark()
-        if mark == self._mark:
-            return False
-        self._mark = mark  # also of a bad file, which is logged once
-        return self.reload()
+        """Read the file if it has changed; return whether its secrets were taken. A bad one is told once."""
+        return self._watch.has_changed((self._file.mark(),)) and self.reload()

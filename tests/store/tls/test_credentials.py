@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from greenroom.errors import UsageError
 from greenroom.tls.channel import TlsError
-from greenroom.tls.credentials import LOOK_SECONDS, Credentials, TlsFiles, Watch, load
+from greenroom.tls.credentials import LOOK_SECONDS, Credentials, TlsFiles, load
 from tests.authority import Authority
 
 NODE = "greenroom://shop/node/n1"
@@ -48,7 +48,7 @@ def test_each_option_is_named(files: TlsFiles, tmp_path: Path) -> None:
 
 def test_key_that_others_may_read_is_refused(files: TlsFiles) -> None:
     Path(files.key).chmod(0o640)
-    with pytest.raises(UsageError, match=r"tls_key: others may read .* \(mode 0640\); .*chmod 600"):
+    with pytest.raises(UsageError, match=r"tls_key: .*n1.key has the mode 0640, .*chmod 600"):
         load(files)
 
 
@@ -109,16 +109,6 @@ def test_revoked_serial_is_refused(files: TlsFiles, tmp_path: Path) -> None:
         loaded.identity_in({"serialNumber": "0B"})
 
 
-def test_look_is_due_once_in_a_while() -> None:
-    watch = Watch(((1, 1, 1),), 100.0)
-    assert not watch.is_due(100.0 + LOOK_SECONDS - 1)
-    assert watch.is_due(100.0 + LOOK_SECONDS)
-    assert not watch.is_due(100.5 + LOOK_SECONDS)
-    assert not watch.has_changed(((1, 1, 1),))
-    assert watch.has_changed((None,))
-    assert not watch.has_changed((None,))
-
-
 def test_changed_files_are_used_and_bad_ones_are_not(files: TlsFiles, tmp_path: Path) -> None:
     now, lines = 0.0, list[str]()
     credentials = Credentials(files, lines.append, lambda: now)
@@ -137,4 +127,18 @@ def test_changed_files_are_used_and_bad_ones_are_not(files: TlsFiles, tmp_path: 
     Path(files.key).write_bytes(renewed.key)
     now += LOOK_SECONDS
     assert credentials.current().serial == renewed.serial
+    assert len(lines) == 1
+
+
+def test_key_that_others_may_read_from_now_on_is_told(files: TlsFiles) -> None:
+    now, lines = 0.0, list[str]()
+    credentials = Credentials(files, lines.append, lambda: now)
+    first = credentials.current()
+    Path(files.key).chmod(0o604)
+    now += LOOK_SECONDS
+    assert credentials.current() is first
+    assert "n1.key has the mode 0604" in lines[0]
+    Path(files.key).chmod(0o600)
+    now += LOOK_SECONDS
+    assert credentials.current() is not first
     assert len(lines) == 1
