@@ -9,7 +9,7 @@ import logging
 import os
 import weakref
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from random import SystemRandom
 from typing import Any, ClassVar, NoReturn
 
@@ -45,7 +45,7 @@ from greenroom.sessions import (
     StoredSession,
     not_found,
 )
-from greenroom.tls.credentials import Credentials, TlsFiles
+from greenroom.tls.credentials import Credentials, Loaded, TlsFiles
 
 _log = logging.getLogger("greenroom")
 
@@ -87,7 +87,7 @@ class ClusterStore(BaseSessionStore):
         self.contention_seconds = settings.deadline_seconds
         given = {"tls_cert": tls_cert, "tls_key": tls_key, "tls_ca": tls_ca}
         files = {name: checked(name, path) for name, path in given.items()}
-        security = _security(settings.cluster, files)
+        security = self._security = _security(settings.cluster, files)
         self._registry = Registry(lambda: Dialog(os.urandom, settings, SystemRandom()), security)
         self._finalizer = weakref.finalize(self, let_go, self._registry)
 
@@ -107,6 +107,17 @@ class ClusterStore(BaseSessionStore):
         request = wire.ListByUser(runner.dialog.next_id(), "", 1, ())
         kind = operations.CHECK_EVERY_SHARD if every_shard else operations.CHECK
         await runner.gather(request, kind)
+
+    def reload_tls(self) -> bool:
+        """Read the files of TLS now, as at a SIGHUP; return False if they cannot be used, as the log says.
+
+        Changed files are read by themselves within 10 s, so this only makes sure. No signal handler is
+        installed: `loop.add_signal_handler(signal.SIGHUP, store.reload_tls)` is the app's to call. Raises
+        UsageError if the store has no TLS.
+        """
+        if self._security is None:
+            raise UsageError("this store has no tls_cert=, so there is nothing to reload")
+        return self._security.reload()
 
     async def aclose(self) -> None:
         """Close the connections of this event loop now, and those of others soon. Harmless to repeat."""
@@ -399,7 +410,7 @@ def _security(cluster: str, files: Mapping[str, str | None]) -> Security | None:
     if missing := [name for name in files if name not in given]:
         raise UsageError(f"TLS needs {' and '.join(missing)} too: paths of PEM files")
     paths = TlsFiles(cert=given["tls_cert"], key=given["tls_key"], ca=given["tls_ca"])
-    credentials = Credentials(paths, _log.warning)
+    credentials = Credentials(paths, _log.error, _tell_taken)
     identity = credentials.current().identity
     if (identity.cluster, identity.role) != (cluster, "client"):
         raise UsageError(
@@ -407,3 +418,8 @@ def _security(cluster: str, files: Mapping[str, str | None]) -> Security | None:
             f"greenroom://{cluster}/client/NAME"
         )
     return Security(credentials, cluster)
+
+
+def _tell_taken(loaded: Loaded) -> None:
+    ends = datetime.fromtimestamp(loaded.ends_at, UTC)
+    _log.info("TLS files read anew: %s, until %s", loaded.identity.uri, ends.isoformat())

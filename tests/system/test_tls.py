@@ -48,7 +48,11 @@ class Secured:
         self.client = self.authority.issue(uri("client", "web"))
 
     def options(self, role: str, name: str) -> list[str]:
-        files = self.authority.issue(uri(role, name)).files(self._folder, name, flags=True)
+        return self.options_of(self.authority.issue(uri(role, name)), name)
+
+    def options_of(self, holder: Holder, name: str) -> list[str]:
+        """Write the files of a holder, over those of its name; return the options that name them."""
+        files = holder.files(self._folder, name, flags=True)
         return ["--tls-cert", files.cert, "--tls-key", files.key, "--tls-ca", files.ca]
 
     def credentials(self, holder: Holder) -> Credentials:

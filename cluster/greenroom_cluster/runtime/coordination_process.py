@@ -1,6 +1,7 @@
 """`greenroom coordinator`: the process that supervises the coordinator, which runs in a child.
 
-A coordinator that dies is started again on the same address, and continues from the map on disk.
+A coordinator that dies is started again on the same address, and continues from the map on disk. On SIGHUP
+both processes read their certificates anew.
 """
 
 import os
@@ -21,6 +22,7 @@ from greenroom_cluster.runtime.adoption import maps_in_use
 from greenroom_cluster.runtime.coordinator import CoordinatorServerSettings, run_coordinator
 from greenroom_cluster.runtime.ports import check_port, free_port
 from greenroom_cluster.runtime.proving import credentials_of
+from greenroom_cluster.runtime.reloading import Terminal
 from greenroom_cluster.runtime.supervision import (
     ChildProcess,
     ChildSpec,
@@ -80,7 +82,8 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
     def on_exit(process: ChildProcess) -> None:
         del process
 
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    terminal = Terminal()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async with open_supervisor(
             "coordinator",
             restarts=settings.process.restarts,
@@ -93,6 +96,9 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
                 ChildSpec("coordinator", run_coordinator, lambda _: msgspec.structs.replace(child))
             )
             async for number in signals:
+                if number == signal.SIGHUP and not terminal.is_gone():
+                    supervisor.reload()
+                    continue
                 end_in_order()
                 _log.info("coordinator_stops", signal=signal.Signals(number).name)
                 break

@@ -4,7 +4,8 @@ Its `Agent` decides what it reports to the coordinator, and when it may leave; t
 signals, clock and sockets. On the node's public address it serves the cluster map.
 
 On SIGTERM the node leaves: its actors go on serving until every shard has moved to others; then they are
-stopped and the node is removed from the map. SIGINT, or a second signal, stops it at once.
+stopped and the node is removed from the map. SIGINT, or a second signal, stops it at once. On SIGHUP all its
+processes read their certificates anew.
 """
 
 import os
@@ -41,6 +42,7 @@ from greenroom_cluster.runtime.marks import MarkFiles
 from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION, wait_for_ports
 from greenroom_cluster.runtime.processes import host_identity, is_alive
 from greenroom_cluster.runtime.proving import credentials_of
+from greenroom_cluster.runtime.reloading import Terminal
 from greenroom_cluster.runtime.supervision import (
     ChildProcess,
     ChildSpec,
@@ -94,6 +96,7 @@ class Node:
         agent = AgentSettings(settings.name, self._address, host_identity(), options.drain_seconds)
         self._agent = Agent(agent, now_ns())
         self._marks = MarkFiles()
+        self._terminal = Terminal()
         self._stepped = trio.Event()
         self._told_to_stop = trio.Event()
         self._finished = trio.Event()
@@ -113,7 +116,7 @@ class Node:
         Raises RestartLimitError if an actor keeps ending, UsageError if it cannot join with these settings,
         NameTakenError if another node took its name over.
         """
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async with open_tasks() as services:
                 self._services = services
                 for service in (self._link.run, self._server.run, self._tick, self._watch_coordinator):
@@ -196,6 +199,10 @@ class Node:
 
     async def _obey(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
+            if number == signal.SIGHUP and not self._terminal.is_gone():
+                if self._supervisor is not None:
+                    self._supervisor.reload()
+                continue
             _log.info("node_stops", node=self._settings.name, signal=signal.Signals(number).name)
             self._step(ins.DrainAsked() if number == signal.SIGTERM else ins.StopAsked())
 

@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
@@ -16,6 +17,7 @@ from greenroom.tls.credentials import Credentials, Loaded, ends_at_of, serial_of
 from greenroom.tls.demands import Demand
 from greenroom.tls.sockets import TlsSocket
 from greenroom_cluster.config import TlsOptions
+from greenroom_cluster.runtime import reloading
 
 UNPROVEN_MAX = 512
 """Connections to a listener whose other side has not said who it is: the oldest makes room for a new one."""
@@ -63,18 +65,29 @@ def credentials_of(options: TlsOptions, cluster: str, role: str, name: str = "")
     files = options.files()
     if files is None:
         return None
-    credentials = Credentials(files, _told_once)
+    credentials = Credentials(files, _tell_refused, _tell_taken)
     identity = credentials.current().identity
     if (identity.cluster, identity.role) != (cluster, role) or (name and identity.name != name):
         raise UsageError(
             f"{files.option('cert')}: the certificate is that of {identity.uri}, and this is "
             f"greenroom://{cluster}/{role}/{name or '*'}"
         )
+    reloading.note(credentials)
     return credentials
 
 
-def _told_once(text: str) -> None:
+def _tell_refused(text: str) -> None:
     _log.error("tls_files_refused", reason=text)
+
+
+def _tell_taken(loaded: Loaded) -> None:
+    _log.info(
+        "tls_files_read",
+        identity=loaded.identity.uri,
+        serial=f"{loaded.serial:X}",
+        ends=datetime.fromtimestamp(loaded.ends_at, UTC).isoformat(),
+        denied=len(loaded.revoked),
+    )
 
 
 @dataclass(frozen=True, slots=True)

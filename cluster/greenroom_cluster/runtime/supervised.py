@@ -3,7 +3,8 @@
 It sends `{"ready": address}` once the function says so, with the `Standing` of its disk if it has one,
 `{"beat": n}` throughout, with `"goes_on"` if a long start has got further, and `{"refused": text}` if the
 settings are impossible (UsageError), which no restart changes. It receives `{"stop": True}`, which
-cancels the function; the process exits after the function has cleaned up.
+cancels the function; the process exits after the function has cleaned up. At `{"reload": True}` it reads its
+certificates anew.
 
 The process exits by `os._exit`, so the supervision library's teardown, which may wait for a peer that is
 gone, cannot delay its end.
@@ -21,6 +22,7 @@ import trio
 
 from greenroom.errors import UsageError
 from greenroom_cluster.runtime.documents import decode_settings
+from greenroom_cluster.runtime.reloading import reload_all
 from greenroom_cluster.runtime.tasks import open_tasks
 
 EXIT_STOPPED = 0
@@ -100,6 +102,8 @@ async def _obey(stream: MessageStream, work: trio.CancelScope) -> None:
     async for message in stream:
         if message.get("stop"):
             work.cancel()
+        if message.get("reload"):
+            reload_all()
 
 
 def leave(status: int) -> NoReturn:

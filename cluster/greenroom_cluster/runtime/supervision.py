@@ -40,6 +40,7 @@ from greenroom_cluster.runtime.hardening import (
 )
 from greenroom_cluster.runtime.listening import listeners
 from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, children_of, command_line
+from greenroom_cluster.runtime.reloading import reload_all
 from greenroom_cluster.runtime.tasks import open_tasks, ungrouped
 
 _log = structlog.get_logger("greenroom.supervision")
@@ -141,6 +142,7 @@ class Supervisor:
         self._on_ready = on_ready
         self._on_exit = on_exit
         self._stopping = trio.Event()
+        self._reload = trio.Event()
         self._running: dict[str, ChildProcess] = {}
         self._keepers: dict[str, Keeper] = {}
         self._keeping = 0
@@ -166,6 +168,13 @@ class Supervisor:
         """Stop all children: ask, then SIGKILL after `stop_seconds`. Returns when all are gone."""
         self._start_no_more()
         await self._idle.wait()
+
+    def reload(self) -> None:
+        """Have this process and all children read their certificates anew."""
+        reload_all()
+        # Those who start now, read what is there now.
+        self._reload.set()
+        self._reload = trio.Event()
 
     def kill(self) -> None:
         """SIGKILL all children for good."""
@@ -301,6 +310,7 @@ class Supervisor:
                     open_tasks() as tasks,
                 ):
                     tasks.start_soon(self._send_stop, stream)
+                    tasks.start_soon(self._send_reloads, stream)
                     async for message in stream:
                         self._heard(child, message)
         except Exception as error:  # noqa: BLE001  a broken conversation ends this incarnation only
@@ -330,6 +340,11 @@ class Supervisor:
     async def _send_stop(self, stream: Any) -> None:
         await self._stopping.wait()
         await stream.send({"stop": True})
+
+    async def _send_reloads(self, stream: Any) -> None:
+        while True:
+            await self._reload.wait()
+            await stream.send({"reload": True})
 
     async def _end_on_stop(self, child: ChildProcess) -> None:
         await self._stopping.wait()

@@ -15,6 +15,10 @@ class Security:
         self._credentials = credentials
         self._cluster = cluster
 
+    def reload(self) -> bool:
+        """Read the files anew; return whether they can be used."""
+        return self._credentials.reload()
+
     def begin(self, sock: socket.socket) -> TlsSocket:
         """Return a connected socket with TLS around it, to be given to `advance` until that is done."""
         return TlsSocket(sock, self._credentials.current().client, server_side=False)

@@ -201,18 +201,29 @@ def _unreadable(files: TlsFiles, name: str, error: OSError) -> str:
     return f"{files.option(name)}: {path} cannot be read ({error.strerror or error})"
 
 
+def _ignore(_: Loaded) -> None:
+    """Tell nobody."""
+
+
 class Credentials:
     """What this process shows and whom it trusts, by the files as they are now.
 
-    `log(text)` gets a line if changed files cannot be used; what was in use stays in use. Raises UsageError
-    at construction.
+    `refused(text)` is called if changed files cannot be used, once for each reason; what was in use stays in
+    use. `taken(loaded)` is called after they were read anew. Raises UsageError at construction.
     """
 
     def __init__(
-        self, files: TlsFiles, log: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+        self,
+        files: TlsFiles,
+        refused: Callable[[str], None],
+        taken: Callable[[Loaded], None] = _ignore,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._files = files
-        self._log = log
+        self._refused = refused
+        self._taken = taken
+        self._told = ""
         self._clock = clock
         self._watch = Watch(_marks(files), clock(), LOOK_SECONDS)
         self._loaded = load(files)
@@ -220,20 +231,29 @@ class Credentials:
 
     def current(self) -> Loaded:
         """Return what is in use, after a look at the files if one is due."""
-        if self._watch.is_due(self._clock()):
-            self.reload()
+        if self._watch.is_due(self._clock()) and self._watch.has_changed(_marks(self._files)):
+            self._read()
         return self._loaded
 
     def reload(self) -> bool:
-        """Read the files if they have changed; return whether what is in use has."""
-        if not self._watch.has_changed(_marks(self._files)):
-            return False
+        """Read the files now, changed or not; return whether they can be used, which is told in any case."""
+        self._watch.has_changed(_marks(self._files))
+        self._told = ""
+        return self._read()
+
+    def _read(self) -> bool:
         try:
             self._loaded = load(self._files)
         except UsageError as error:
             self.failures += 1
-            self._log(f"the changed TLS files are not used, the former ones stay in use: {error}")
+            if str(error) != self._told:
+                self._told = str(error)
+                self._refused(
+                    f"the changed TLS files are not used, the former ones stay in use: {self._told}"
+                )
             return False
+        self._told = ""
+        self._taken(self._loaded)
         return True
 
 

@@ -63,7 +63,7 @@ def test_renewed_files_are_taken_up_without_a_restart(tmp_path: Path) -> None:
     files, _ = written(tmp_path / "ca", tmp_path / "n1", "node")
     now = 0.0
     told: list[str] = []
-    credentials = Credentials(files, told.append, lambda: now)
+    credentials = Credentials(files, told.append, clock=lambda: now)
     with open_authority(tmp_path / "ca") as authority:
         for step in STEPS[:2]:
             authority.rotate(step, no_passphrase, now=NOW)

@@ -192,7 +192,7 @@ async def test_revoked_certificate_ends_its_open_connections(
     files: TlsFiles, client: Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    node = Credentials(files, print, lambda: now[0])
+    node = Credentials(files, print, clock=lambda: now[0])
     monkeypatch.setattr(listener_module, "SWEEP_SECONDS", 0.01)
     async with listening(credentials=node) as (listener, nursery):
         connection, _ = await dial(listener.address(), hello(), nursery, trust=trust(client))

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from greenroom.errors import UsageError
 from greenroom.tls.channel import TlsError
-from greenroom.tls.credentials import LOOK_SECONDS, Credentials, TlsFiles, load
+from greenroom.tls.credentials import LOOK_SECONDS, Credentials, Loaded, TlsFiles, load
 from tests.authority import Authority
 
 NODE = "greenroom://shop/node/n1"
@@ -111,7 +111,7 @@ def test_revoked_serial_is_refused(files: TlsFiles, tmp_path: Path) -> None:
 
 def test_changed_files_are_used_and_bad_ones_are_not(files: TlsFiles, tmp_path: Path) -> None:
     now, lines = 0.0, list[str]()
-    credentials = Credentials(files, lines.append, lambda: now)
+    credentials = Credentials(files, lines.append, clock=lambda: now)
     first = credentials.current()
     renewed = AUTHORITY.issue(NODE)
     Path(files.cert).write_bytes(renewed.certificate)
@@ -132,7 +132,7 @@ def test_changed_files_are_used_and_bad_ones_are_not(files: TlsFiles, tmp_path: 
 
 def test_key_that_others_may_read_from_now_on_is_told(files: TlsFiles) -> None:
     now, lines = 0.0, list[str]()
-    credentials = Credentials(files, lines.append, lambda: now)
+    credentials = Credentials(files, lines.append, clock=lambda: now)
     first = credentials.current()
     Path(files.key).chmod(0o604)
     now += LOOK_SECONDS
@@ -142,3 +142,32 @@ def test_key_that_others_may_read_from_now_on_is_told(files: TlsFiles) -> None:
     now += LOOK_SECONDS
     assert credentials.current() is not first
     assert len(lines) == 1
+
+
+def test_reload_reads_unchanged_files_too_and_always_tells(files: TlsFiles) -> None:
+    refused, taken = list[str](), list[Loaded]()
+    credentials = Credentials(files, refused.append, taken.append, clock=lambda: 0.0)
+    assert not taken
+    assert credentials.reload()
+    assert taken == [credentials.current()]
+    Path(files.cert).write_text("no certificate")
+    assert not credentials.reload()
+    assert not credentials.reload()
+    assert len(refused) == 2
+    assert credentials.current() is taken[0]
+
+
+def test_same_reason_is_told_once_however_often_files_change(files: TlsFiles) -> None:
+    now, refused = 0.0, list[str]()
+    credentials = Credentials(files, refused.append, clock=lambda: now)
+    good = Path(files.cert).read_bytes()
+    for content in (b"none", b"none of it", b"none at all"):
+        Path(files.cert).write_bytes(content)
+        now += LOOK_SECONDS
+        credentials.current()
+    assert (credentials.failures, len(refused)) == (3, 1)
+    for content in (good, b"none"):
+        Path(files.cert).write_bytes(content)
+        now += LOOK_SECONDS
+        credentials.current()
+    assert len(refused) == 2, "after files that were good it is told again"

@@ -1,0 +1,63 @@
+"""SIGHUP: files are read anew, and the end of a terminal is told from that."""
+
+import os
+import pty
+import sys
+from pathlib import Path
+
+import pytest
+
+from greenroom_cluster.config import TlsOptions
+from greenroom_cluster.runtime.proving import credentials_of
+from greenroom_cluster.runtime.reloading import reload_all
+from tests.authority import Authority
+
+NODE = "greenroom://shop/node/n1"
+IN_A_TERMINAL = """
+import os, signal, sys
+from greenroom_cluster.runtime.reloading import Terminal
+out = int(sys.argv[1])
+if sys.argv[2] == "nohup":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+terminal = Terminal()
+asked = []
+signal.signal(signal.SIGHUP, lambda *_: asked.append(terminal.is_gone()))
+os.write(out, b"ready\\n")
+while not asked:
+    signal.pause()
+os.write(out, str(asked[0]).encode())
+"""
+
+
+def test_reload_reads_the_files_of_all_that_are_in_use(tmp_path: Path) -> None:
+    authority = Authority()
+    files = authority.issue(NODE).files(tmp_path, "n1")
+    options = TlsOptions(tls_cert=Path(files.cert), tls_key=Path(files.key), tls_ca=Path(files.ca))
+    both = [credentials_of(options, "shop", "node", "n1") for _ in range(2)]
+    renewed = authority.issue(NODE)
+    renewed.files(tmp_path, "n1")
+    reload_all()
+    assert [each.current().serial for each in both if each is not None] == [renewed.serial] * 2
+
+
+@pytest.mark.parametrize(
+    ("ends", "mode", "gone"),
+    [(True, "plain", "True"), (False, "plain", "False"), (True, "nohup", "False")],
+)
+def test_end_of_the_terminal_is_told_from_a_request(ends: bool, mode: str, gone: str) -> None:
+    ours, theirs = os.pipe()
+    os.set_inheritable(theirs, True)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", IN_A_TERMINAL, str(theirs), mode])
+    os.close(theirs)
+    with os.fdopen(ours) as told:
+        assert told.readline() == "ready\n"
+        if ends:
+            os.close(terminal)
+        else:
+            os.kill(pid, 1)
+        assert told.read() == gone
+    os.waitpid(pid, 0)
+    if not ends:
+        os.close(terminal)
