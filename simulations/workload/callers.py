@@ -16,6 +16,7 @@ from greenroom import wire
 from greenroom.codec import decode_data, encode_data
 from greenroom.dialog import operations as kinds
 from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError
+from greenroom.ids import listed_as
 from greenroom_cluster.shard.roles.suspension import DROPPED
 from greenroom_cluster.shard.settings import HostSettings
 from simulations.checks.linearizability import Operation, Reason
@@ -190,7 +191,7 @@ class Workload:
         if known is None:
             text = f"{self.stage.plan.seed}/{key}"
             known = self._digests[key] = hashlib.blake2b(text.encode(), digest_size=32).digest()
-            self._keys[known] = (session, key)
+            self._keys[listed_as(known)] = (session, key)
         return known
 
     def _begin(self, client: ClientProcess, action: Action) -> Entry:
@@ -287,7 +288,7 @@ class Workload:
             case "delete_by_handle":
                 fields["kind"] = "delete"
                 user = session.listed_user
-                request_by_handle = wire.DeleteByHandle(number, low, 0, point, digest, user)
+                request_by_handle = wire.DeleteByHandle(number, low, 0, point, listed_as(digest), user)
                 return request_by_handle, kinds.DELETE_BY_HANDLE
             case "rotate":
                 # Nobody else knows the new id before this caller was told, or gave up waiting.
@@ -387,7 +388,7 @@ class Workload:
         assert entry.session is not None
         listed: dict[str, dict[str, int]] = {}
         for handle in reply.sessions if isinstance(reply, wire.Listing) else ():
-            session, key = self._keys[handle.digest]
+            session, key = self._keys[handle.listed]
             listed.setdefault(session.name, {})[key] = handle.version
         for session in self.sessions:
             if session.user == entry.session.listed_user:

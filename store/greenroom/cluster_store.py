@@ -330,16 +330,16 @@ class ClusterStore(BaseSessionStore):
         request = wire.ListByUser(runner.dialog.next_id(), user_id, limit, ())
         reply = await runner.gather(request, operations.LIST_BY_USER)
         # As each shard orders its own, so that the limit cuts one order.
-        newest_first = sorted(reply.sessions, key=lambda each: (each.created_us, each.digest), reverse=True)
+        newest_first = sorted(reply.sessions, key=lambda each: (each.created_us, each.listed), reverse=True)
         return [session_info(user_id, each) for each in newest_first[:limit]]
 
     async def delete_by_handle(self, user_id: str, handle: str) -> None:
         """Remove one of the user's sessions by its handle. Absent, or another user's: nothing happens."""
         user_id = checked_present_user_id(user_id)
-        point, digest = parse_handle(handle)
+        point, listed = parse_handle(handle)
         runner = self._registry.current()
         dialog = runner.dialog
-        request = wire.DeleteByHandle(dialog.next_id(), dialog.low, 0, point, digest, user_id)
+        request = wire.DeleteByHandle(dialog.next_id(), dialog.low, 0, point, listed, user_id)
         version_of(await runner.perform(request, operations.DELETE_BY_HANDLE))
 
     async def delete_by_user(self, user_id: str, *, keep: str | None = None) -> int:

@@ -24,6 +24,8 @@ RANDOM_BYTES = 24
 _blank = hashlib.blake2b(digest_size=DIGEST_BYTES)
 _MINTED = re.compile(r"gr-[0-9a-f]{4}-[A-Za-z0-9_-]{32}", re.ASCII)
 _POINT = slice(3, 7)
+_HANDLE_ORDER_BYTES = 4
+_blank_handle = hashlib.blake2b(digest_size=DIGEST_BYTES - _HANDLE_ORDER_BYTES, person=b"greenroom handle")
 _HANDLE = re.compile(r"[A-Za-z0-9_-]{46}", re.ASCII)
 
 
@@ -131,18 +133,41 @@ def locate_if_possible(session_id: str) -> tuple[int, bytes] | None:
     return None if digest is None else (int.from_bytes(digest[:2], "big"), digest)
 
 
+def listed_as(digest: bytes) -> bytes:
+    """Return the 32 bytes by which lists name the session of a digest, without giving the digest away.
+
+    The digest itself would do for a client to read the session. The first four bytes are its own: so lists
+    have the order of digests, and a handle is looked for without hashing each session of its user.
+    """
+    hashed = _blank_handle.copy()
+    hashed.update(digest)
+    return digest[:_HANDLE_ORDER_BYTES] + hashed.digest()
+
+
+def is_listed_as(digest: bytes, listed: bytes) -> bool:
+    """Whether lists name the session of a digest so; those of releases before gave the digest itself."""
+    return digest[:_HANDLE_ORDER_BYTES] == listed[:_HANDLE_ORDER_BYTES] and (
+        listed_as(digest) == listed or digest == listed
+    )
+
+
 def handle_of(point: int, digest: bytes) -> str:
-    """Return the handle that names a session to its owner without being a secret: 46 url-safe characters."""
-    return base64.urlsafe_b64encode(point.to_bytes(2, "big") + digest).rstrip(b"=").decode()
+    """Return the handle of a session: it names the session to its owner, and is no secret."""
+    return spelled_handle(point, listed_as(digest))
+
+
+def spelled_handle(point: int, listed: bytes) -> str:
+    """Return the handle of a session that a list names: 46 url-safe characters."""
+    return base64.urlsafe_b64encode(point.to_bytes(2, "big") + listed).rstrip(b"=").decode()
 
 
 def parse_handle(handle: str) -> tuple[int, bytes]:
-    """Return the (point, digest) of a handle. Raises UsageError if it is none."""
+    """Return the point in a handle, and what lists name the session. Raises UsageError if it is none."""
     if not isinstance(handle, str):
         raise UsageError(f"a session handle is a str, not {type(handle).__name__}")
     if _HANDLE.fullmatch(handle) is not None:
         raw = base64.urlsafe_b64decode(handle + "==")
-        point, digest = int.from_bytes(raw[:2], "big"), raw[2:]
-        if handle_of(point, digest) == handle:
-            return point, digest
+        point, listed = int.from_bytes(raw[:2], "big"), raw[2:]
+        if spelled_handle(point, listed) == handle:
+            return point, listed
     raise UsageError("this is not a session handle; take one from SessionInfo.handle")

@@ -207,8 +207,8 @@ class OneTableStore(BaseSessionStore):
     async def delete_by_handle(self, user_id: str, handle: str) -> None:
         """Remove one of the user's sessions by its handle. Absent, or another user's: nothing happens."""
         user_id = checked_present_user_id(user_id)
-        point, digest = parse_handle(handle)
-        await self._perform(wire.DeleteByHandle(0, 0, 0, point, digest, user_id))
+        point, listed = parse_handle(handle)
+        await self._perform(wire.DeleteByHandle(0, 0, 0, point, listed, user_id))
 
     async def delete_by_user(self, user_id: str, *, keep: str | None = None) -> int:
         """Log the user out everywhere, except in the session with the id `keep`; return how many ended."""

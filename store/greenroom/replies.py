@@ -3,7 +3,7 @@
 from greenroom import wire
 from greenroom.errors import GreenroomError, PathThroughListError, SessionExistsError, UsageError
 from greenroom.fields import Unchanged, checked_user_id, datetime_of
-from greenroom.ids import handle_of
+from greenroom.ids import spelled_handle
 from greenroom.patching import LIST_IN_PATH
 from greenroom.sessions import SessionInfo, StoredSession, not_found, stale_version, unexpected_value
 from greenroom.wire import FailureCode
@@ -31,7 +31,7 @@ def stored_session(session_id: str, state: wire.SessionState) -> StoredSession:
 def session_info(user_id: str, entry: wire.SessionHandle) -> SessionInfo:
     """Return one entry of a listing as callers see it."""
     return SessionInfo(
-        handle=handle_of(entry.point, entry.digest),
+        handle=spelled_handle(entry.point, entry.listed),
         user_id=user_id,
         created=datetime_of(entry.created_us),
         expires=datetime_of(entry.expires_us),

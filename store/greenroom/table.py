@@ -18,10 +18,12 @@ Session data stays encoded; only a patch opens it (`greenroom.patching`).
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from greenroom import wire
 from greenroom.fields import DATA_BYTES_MAX
+from greenroom.ids import is_listed_as, listed_as
 from greenroom.patching import UnexpectedValueError, patch_data
 from greenroom.scan.bounds import Tally
 from greenroom.wire import FailureCode
@@ -175,18 +177,32 @@ class CommandTable(ABC, Generic[Shown]):
                 continue
             live.append(
                 wire.SessionHandle(
-                    head.point, digest, head.version, head.created_us, head.expires_us, head.label
+                    head.point, listed_as(digest), head.version, head.created_us, head.expires_us, head.label
                 )
             )
         return live, over
 
+    def digest_listed_as(self, user_id: str, listed: bytes, looks: int = UNBOUNDED) -> bytes:
+        """Return the digest of the user's session that lists name so, or what was given if there is none.
+
+        Looks at the newest, at most `looks`.
+        """
+        for digest in islice(self._newest(user_id), looks):
+            if is_listed_as(digest, listed):
+                return digest
+        return listed
+
     def delete_by_handle(self, command: wire.DeleteByHandle, time_us: int, _version: int) -> wire.Written:
-        """Remove a session if it is this user's."""
-        session = self._heading(command.digest)
-        if session is not None and session.user_id == command.user_id:
-            self.removed += session.expires_us > time_us
-            self._remove(command.digest)
+        """Remove the user's session that lists name so."""
+        self._delete_of(command.user_id, self.digest_listed_as(command.user_id, command.digest), time_us)
         return wire.Written(command.request_id, 0)
+
+    def _delete_of(self, user_id: str, digest: bytes, time_us: int) -> None:
+        """Remove a session if it is this user's."""
+        session = self._heading(digest)
+        if session is not None and session.user_id == user_id:
+            self.removed += session.expires_us > time_us
+            self._remove(digest)
 
     def delete_by_user(self, command: wire.DeleteByUser, time_us: int, _version: int) -> wire.Counted:
         """Remove the user's sessions but for `keep`; count those that lived, under shard 0."""

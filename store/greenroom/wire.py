@@ -197,7 +197,7 @@ class Rotate(Frame, frozen=True, tag=15):
 
 
 class DeleteByHandle(Frame, frozen=True, tag=16):
-    """Remove a session of this user by its handle; absent or another user's is fine. `Written(0)`."""
+    """Remove the user's session that is listed as `digest`; absent is fine. In logs, its own digest."""
 
     request_id: int
     low: int
@@ -380,10 +380,10 @@ class Unknowable(Frame, frozen=True, tag=46):
 
 
 class SessionHandle(Frame, frozen=True):
-    """One entry of a listing."""
+    """One entry of a listing; of `listed`, see `greenroom.ids.listed_as`."""
 
     point: int
-    digest: bytes
+    listed: bytes
     version: int
     created_us: int
     expires_us: int

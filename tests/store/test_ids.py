@@ -12,10 +12,13 @@ from greenroom.ids import (
     check_session_id,
     digest_of,
     handle_of,
+    is_listed_as,
+    listed_as,
     locate,
     locate_if_possible,
     parse_handle,
     point_of,
+    spelled_handle,
 )
 
 points = st.integers(0, 65535)
@@ -91,17 +94,29 @@ def test_anything_else_is_refused_without_being_shown(bad: object) -> None:
 @given(points, digests)
 def test_handles_round_trip(point: int, digest: bytes) -> None:
     handle = handle_of(point, digest)
+    assert handle == spelled_handle(point, listed_as(digest))
     assert re.fullmatch(r"[A-Za-z0-9_-]{46}", handle)
-    assert parse_handle(handle) == (point, digest)
+    assert parse_handle(handle) == (point, listed_as(digest))
 
 
 @given(st.text() | st.text("abcABC019-_=", min_size=44, max_size=48))
 def test_other_text_is_no_handle_or_the_one_that_it_spells(text: str) -> None:
     try:
-        point, digest = parse_handle(text)
+        point, listed = parse_handle(text)
     except UsageError:
         return
-    assert handle_of(point, digest) == text
+    assert spelled_handle(point, listed) == text
+
+
+@given(digests, digests)
+def test_lists_name_sessions_in_the_order_of_digests_without_them(one: bytes, other: bytes) -> None:
+    assert len(listed_as(one)) == 32
+    assert is_listed_as(one, listed_as(one))
+    assert is_listed_as(one, one)
+    assert is_listed_as(one, listed_as(other)) is (one == other)
+    assert listed_as(one)[4:] != one[4:]
+    if one[:4] != other[:4]:
+        assert (listed_as(one) < listed_as(other)) is (one < other)
 
 
 @pytest.mark.parametrize("bad", [None, b"x" * 46, 7, "A" * 45 + "B"])

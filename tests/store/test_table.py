@@ -6,6 +6,7 @@ import pytest
 
 from greenroom import wire
 from greenroom.fields import DATA_BYTES_MAX
+from greenroom.ids import listed_as
 from greenroom.table import StateTable
 from greenroom.wire import FailureCode
 
@@ -96,6 +97,16 @@ def test_the_point_of_a_handle_decides_nothing() -> None:
     assert table.live(ALICE, NOW) is None
 
 
+def test_a_handle_ends_the_session_of_its_user() -> None:
+    table = table_of(create(ALICE, user="u"), create(BOB, user="u"))
+    assert table.digest_listed_as("u", listed_as(BOB)) == BOB
+    assert table.digest_listed_as("v", listed_as(BOB)) == listed_as(BOB)
+    table.delete_by_handle(wire.DeleteByHandle(2, 1, 0, 0, listed_as(BOB), "v"), NOW, 0)
+    assert set(table.sessions) == {ALICE, BOB}
+    table.delete_by_handle(wire.DeleteByHandle(2, 1, 0, 0, listed_as(BOB), "u"), NOW, 0)
+    assert set(table.sessions) == {ALICE}
+
+
 def test_counts_are_of_sessions_that_lived() -> None:
     commands = [create(ALICE, user="u"), create(BOB, user="u", expires=NOW), create(CAROL, user="u")]
     table = table_of(*commands)
@@ -118,7 +129,7 @@ def test_listings_are_in_order_of_creation_then_of_digest() -> None:
     table = table_of(create(BOB, user="u"), create(CAROL, user="u"), create(ALICE, user="u"))
     table.update(wire.Update(2, 1, 0, 7, ALICE, "u", NOW + 9, "", ONE, None), NOW, 9)
     listed, over = table.newest_of("u", 2, NOW)
-    assert [entry.digest for entry in listed] == [CAROL, BOB]
+    assert [entry.listed for entry in listed] == [listed_as(CAROL), listed_as(BOB)]
     assert over == []
     assert table.newest_of("u", 9, NOW + 9, over_max=2) == ([], [CAROL, BOB])
 

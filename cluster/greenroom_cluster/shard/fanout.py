@@ -64,7 +64,7 @@ class Gather:
         reply: wire.Listing | wire.Counted
         if isinstance(request, wire.ListByUser):
             # The order that each shard uses for its own, so that the limit cuts off the oldest of all.
-            newest = sorted(self._sessions, key=lambda each: (each.created_us, each.digest), reverse=True)
+            newest = sorted(self._sessions, key=lambda each: (each.created_us, each.listed), reverse=True)
             sessions = sendable(newest[: min(max(request.limit, 0), LIST_LIMIT_MAX)])
             reply = wire.Listing(request.request_id, tuple(self._shards), sessions)
         else:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from greenroom import wire
 from greenroom.errors import InvariantError
+from greenroom.ids import listed_as
 from greenroom_cluster.shard.state.table import SessionTable
 from greenroom_cluster.shard.state.users import PAGE_MAX, UserIndex
 from tests.cluster.shard.probe import FAR_US, WALL_US, Probe, create, record
@@ -112,7 +113,7 @@ def test_a_session_created_again_at_another_time_moves() -> None:
     again = msgspec.structs.replace(create(9, digest_of(0)), user_id="u", created_us=WALL_US + 90)
     assert isinstance(table.apply(record(9, again)), wire.Written)
     live, over = table.newest_of("u", 9, WALL_US + 10, 9)
-    assert [handle.digest for handle in live] == [digest_of(0), digest_of(2), digest_of(1)]
+    assert [handle.listed for handle in live] == [listed_as(digest_of(each)) for each in (0, 2, 1)]
     assert over == []
 
 
@@ -126,7 +127,7 @@ def test_a_listing_looks_at_no_more_sessions_than_it_shows() -> None:
     # Were it to look at this one, it would fail: it cannot be decoded.
     table.sessions[digest_of(100)] = b"\xc1"
     (listing,) = probe.ask(wire.ListByUser(1, "u", 2000, (0,)))
-    assert [each.digest for each in listing.sessions] == [digest_of(4999 - n) for n in range(2000)]
+    assert [each.listed for each in listing.sessions] == [listed_as(digest_of(4999 - n)) for n in range(2000)]
     assert probe.host._step.listed == 2000
 
 
@@ -144,6 +145,6 @@ def test_ended_sessions_are_decided_only_where_they_are_in_the_way() -> None:
         probe.ask(command)
     probe.wall_us += 10
     (listing,) = probe.ask(wire.ListByUser(90, "u", 3, (0,)))
-    assert [each.digest for each in listing.sessions] == [digest_of(n) for n in (19, 17, 16)]
+    assert [each.listed for each in listing.sessions] == [listed_as(digest_of(n)) for n in (19, 17, 16)]
     assert digest_of(18) not in probe.replica.table.sessions
     assert digest_of(2) in probe.replica.table.sessions

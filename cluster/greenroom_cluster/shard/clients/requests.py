@@ -29,7 +29,8 @@ from greenroom_cluster.shard.roles.accepts import ACCEPTS, READS, WRITES
 from greenroom_cluster.shard.roles.replicas import Replicas
 from greenroom_cluster.shard.roles.role import InputKind
 
-_OF_NO_SESSION = FANOUTS | {wire.Inspect, wire.DropRecord, CopyShard, Freeze}
+_SPECIAL = FANOUTS | {wire.DeleteByHandle, wire.Inspect, wire.DropRecord, CopyShard, Freeze}
+"""Requests that are no plain reads and writes of the session with their digest."""
 
 
 class Requests:
@@ -104,9 +105,11 @@ class Requests:
         replicas, shift, get = self._replicas.by_shard, self._shift, wire.Get
         for request in requests:
             kind = type(request)
-            if kind in _OF_NO_SESSION:
+            if kind in _SPECIAL:
                 if kind in FANOUTS:
                     self._fan_out(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]  # kind says which
+                elif kind is wire.DeleteByHandle:
+                    self._delete_by_handle(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]  # as above
                 elif kind is CopyShard:
                     self.copies.read(now_ns, connection, request)  # type: ignore[arg-type]  # kind says which
                 elif kind is Freeze:
@@ -123,6 +126,21 @@ class Requests:
                 put_off(context, self.fair, now_ns, connection, client, identity, request)  # type: ignore[arg-type]  # kind says which
             else:
                 serve(replica.primary or replica, now_ns, wall_us, connection, client, request)
+
+    def _delete_by_handle(
+        self, now_ns: int, wall_us: int, connection: int, client: bytes, request: wire.DeleteByHandle
+    ) -> None:
+        replicas, point = self._replicas.by_shard, request.point
+        replica = replicas[point >> self._shift] if replicas and not point >> POINT_BITS else None
+        serve = None if replica is None else WRITES[replica.role]
+        if serve is None or replica is None:
+            self._context.effects.append(
+                ReplyToClient(connection, self._context.redirect(request.request_id))
+            )
+        elif replica.primary is not None:
+            replica.primary.submit_by_handle(now_ns, wall_us, connection, client, request)
+        else:
+            serve(replica, now_ns, wall_us, connection, client, request)
 
     def _refuse_clients(self, connection: int, requests: Sequence[Request]) -> list[Request]:
         """Refuse what is not an operator's, and return what is."""

@@ -11,6 +11,8 @@ commit it.
 from collections import deque
 from typing import TypeAlias
 
+import msgspec
+
 from greenroom import wire
 from greenroom.fields import LIST_LIMIT_MAX
 from greenroom_cluster.shard.context import OpenProposal
@@ -26,7 +28,7 @@ from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.membership import Membership
 from greenroom_cluster.shard.roles.upkeep import Upkeep
 from greenroom_cluster.shard.state.copy import Copy
-from greenroom_cluster.shard.state.kept_replies import Client, is_reply_to
+from greenroom_cluster.shard.state.kept_replies import Client, is_repeat, is_reply_to
 from greenroom_cluster.shard.state.log import record_bytes
 from greenroom_cluster.shard.state.records import Expire, asked
 from greenroom_cluster.shard.state.stored import expiry_of, reply_with
@@ -161,7 +163,7 @@ class Primary:
         waiting, key = self._waiting, (client, request_id)
         logged = waiting.get(key)
         if logged is not None:
-            if asked(logged[1]) == asked(command):
+            if is_repeat(command, *asked(logged[1])):
                 waiting[key] = (origin, command)
             else:
                 self.reply(origin, _another(request_id))
@@ -193,6 +195,21 @@ class Primary:
         if kind in OPENING or size > SMALL_BYTES or kind is wire.Clean:
             admission.logged(sequence, command, size)
         waiting[key] = (origin, command)
+
+    def submit_by_handle(
+        self, now_ns: int, wall_us: int, origin: Origin, client: bytes, command: wire.DeleteByHandle
+    ) -> None:
+        """Log the deletion of the session that a handle names, which is found among those of its user."""
+        if not self.paused:
+            step, looks = self._step, self.context.settings.listed_max
+            if step.listed > looks:
+                reason = "too many handles are looked up at once"
+                self.reply(origin, wire.Overloaded(command.request_id, reason))
+                return
+            step.listed += min(self.table.users.count(command.user_id), looks)
+            found = self.table.digest_listed_as(command.user_id, command.digest, looks)
+            command = msgspec.structs.replace(command, digest=found)
+        self.submit(now_ns, wall_us, origin, client, command)
 
     @staticmethod
     def _refused_by_disk(command: Write, slot: str) -> wire.EncodedReply | None:
@@ -297,6 +314,8 @@ class Primary:
         for origin, client, request in held:
             if isinstance(request, Read):
                 self.read(now_ns, wall_us, origin, client, request)
+            elif isinstance(request, wire.DeleteByHandle):
+                self.submit_by_handle(now_ns, wall_us, origin, client, request)
             else:
                 self.submit(now_ns, wall_us, origin, client, request)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from greenroom import wire
+from greenroom.ids import is_listed_as
 from greenroom_cluster.shard.state.memory import CLIENT_BYTES, REPLY_BYTES
 from greenroom_cluster.shard.state.records import Answered, ClientState, KeptReply, asked
 
@@ -226,7 +227,16 @@ class ClientTable:
 
 def is_reply_to(kept: KeptReply, command: Answered) -> bool:
     """Whether a kept reply is one to this command, and not to another under the same request id."""
-    return kept.kind == 0 or (kept.kind, kept.subject) == asked(command)
+    return kept.kind == 0 or is_repeat(command, kept.kind, kept.subject)
+
+
+def is_repeat(command: Answered, kind: int, subject: bytes) -> bool:
+    """Whether a command repeats one that asked for this."""
+    asks, about = asked(command)
+    if asks != kind:
+        return False
+    # A handle was logged as the digest that it stood for.
+    return subject == about or (type(command) is wire.DeleteByHandle and is_listed_as(subject, about))
 
 
 def _shown_bytes(kept: KeptReply) -> int:

@@ -165,6 +165,11 @@ class SessionTable(CommandTable[wire.EncodedSession]):
             state.update(_encode(kept))
         return state.digest()
 
+    def delete_by_handle(self, command: wire.DeleteByHandle, time_us: int, _version: int) -> wire.Written:
+        """Remove a session, named by its digest as in logs, if it is this user's."""
+        self._delete_of(command.user_id, command.digest, time_us)
+        return wire.Written(command.request_id, 0)
+
     # --- the primary's own decisions ------------------------------------------------------------------------
 
     def _expire(self, record: Record, command: Expire) -> None:
