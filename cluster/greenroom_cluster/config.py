@@ -22,6 +22,7 @@ from greenroom_cluster.coordination.genesis import (
     ClusterOptions,
     starting_map,
 )
+from greenroom_cluster.exposure import INSECURE_FLAG
 from greenroom_cluster.flags import Flag
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.restarts import RestartSettings
@@ -54,6 +55,12 @@ _REPLICAS = Flag(
     shown_default=f"{REPLICAS_DEFAULT} for a new cluster",
 )
 
+
+_INSECURE = Flag(
+    help="Listen beyond loopback without TLS: whoever reaches a port may then read and change all sessions.",
+    option=INSECURE_FLAG,
+    variable="GREENROOM_INSECURE_PLAINTEXT",
+)
 
 _RECOVER_ALONE = Flag(
     help="With --durability fsync: seconds after which a shard goes on from disk without members that are "
@@ -229,6 +236,7 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
         ),
     ] = False
     tls: TlsOptions = TlsOptions()
+    insecure_plaintext_beyond_loopback: Annotated[bool, _INSECURE] = False
     recover_alone_after: Annotated[float, _RECOVER_ALONE] = 0.0
     process: ProcessOptions = ProcessOptions()
 
@@ -297,6 +305,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
     ] = None
     node: NodeOptions = NodeOptions()
     tls: TlsOptions = TlsOptions()
+    insecure_plaintext_beyond_loopback: Annotated[bool, _INSECURE] = False
     process: ProcessOptions = ProcessOptions()
 
     def check(self) -> None:
@@ -359,6 +368,7 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         Flag(help="Speak TLS, by certificates that are made for this run and end with it.", option="--tls"),
     ] = False
+    insecure_plaintext_beyond_loopback: Annotated[bool, _INSECURE] = False
     restart_nodes: Annotated[bool, Flag(help="Start a node again if it ends unexpectedly.")] = True
     node: NodeOptions = NodeOptions()
     process: ProcessOptions = ProcessOptions(logs=LogSettings(level="warning"))
@@ -387,6 +397,7 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
             shards=self.shards,
             replicas=self.replicas,
             recover_alone_after=self.recover_alone_after,
+            insecure_plaintext_beyond_loopback=self.insecure_plaintext_beyond_loopback,
             process=self.process,
         )
 
@@ -399,6 +410,7 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
             cluster=self.cluster,
             data_dir=None if self.data_dir is None else self.data_dir / "nodes" / name,
             node=self.node,
+            insecure_plaintext_beyond_loopback=self.insecure_plaintext_beyond_loopback,
             process=self.process,
         )
 

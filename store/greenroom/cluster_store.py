@@ -34,6 +34,7 @@ from greenroom.fields import (
     micros_of,
 )
 from greenroom.ids import digest_of, locate, locate_if_possible, new_session_id, parse_handle
+from greenroom.loopback import INSECURE_OPTION, REASON, SAFE_PLAINTEXT, surely_beyond
 from greenroom.options import CALLS, CLUSTER_STORE
 from greenroom.patching import Changes, PathLike, encode_changes
 from greenroom.replies import count_of, failure, session_info, stored_session, user_change
@@ -54,7 +55,8 @@ class ClusterStore(BaseSessionStore):
     """Sessions in a cluster, reached through the addresses of some of its nodes.
 
     `nodes` is `"host:port,host:port"`: any nodes will do, more than one so that one may be down. `cluster` is
-    the cluster's name. With `tls_cert`, `tls_key` and `tls_ca`, paths of PEM files, only TLS is spoken. An
+    the cluster's name. With `tls_cert`, `tls_key` and `tls_ca`, paths of PEM files, only TLS is spoken;
+    without them nothing beyond loopback is connected to, unless `insecure_plaintext_beyond_loopback`. An
     operation answers within `deadline_seconds`, including retries and failovers, or raises UnavailableError
     (not applied) or OutcomeUnknownError (perhaps applied). At most `operations_max` operations of one event
     loop are in flight. Raises UsageError for invalid options.
@@ -75,6 +77,7 @@ class ClusterStore(BaseSessionStore):
         tls_cert: str | os.PathLike[str] | None = None,
         tls_key: str | os.PathLike[str] | None = None,
         tls_ca: str | os.PathLike[str] | None = None,
+        insecure_plaintext_beyond_loopback: bool = False,
     ) -> None:
         checked = CLUSTER_STORE.checked
         settings = DialogSettings(
@@ -88,7 +91,13 @@ class ClusterStore(BaseSessionStore):
         given = {"tls_cert": tls_cert, "tls_key": tls_key, "tls_ca": tls_ca}
         files = {name: checked(name, path) for name, path in given.items()}
         security = self._security = _security(settings.cluster, files)
-        self._registry = Registry(lambda: Dialog(os.urandom, settings, SystemRandom()), security)
+        insecure = checked(INSECURE_OPTION, insecure_plaintext_beyond_loopback)
+        loopback_only = security is None and not insecure
+        if loopback_only and (beyond := surely_beyond(settings.seeds)):
+            raise UsageError(f"{', '.join(beyond)}: {REASON}. {SAFE_PLAINTEXT}")
+        self._registry = Registry(
+            lambda: Dialog(os.urandom, settings, SystemRandom()), security, loopback_only=loopback_only
+        )
         self._finalizer = weakref.finalize(self, let_go, self._registry)
 
     def __repr__(self) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote
 
 from greenroom.errors import UsageError
 from greenroom.fields import utc_now
+from greenroom.loopback import INSECURE_OPTION
 from greenroom.memory import MemoryStore
 from greenroom.option_kinds import Options
 from greenroom.options import CLUSTER_STORE, SQLITE_STORE
@@ -22,6 +23,7 @@ _ELSEWHERE = {
     ("greenroom", "operations_max"): "; pass operations_max=... to ClusterStore",
     ("greenrooms", "cluster"): "; the cluster's name follows the addresses: greenrooms://host:port/NAME",
     ("greenrooms", "operations_max"): "; pass operations_max=... to ClusterStore",
+    ("greenrooms", INSECURE_OPTION): "; it never goes on without TLS",
     **{("greenroom", name): "; with TLS the URL begins with greenrooms://" for name in _TLS},
     ("sqlite", "operations_max"): "; pass operations_max=... to SqliteStore",
 }
@@ -63,7 +65,7 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
     from greenroom.cluster_store import ClusterStore
 
     secured = parts["scheme"] == "greenrooms"
-    names = ("deadline_seconds", *_TLS) if secured else ("deadline_seconds",)
+    names = ("deadline_seconds", *_TLS) if secured else ("deadline_seconds", INSECURE_OPTION)
     options = _url_options(parts["query"], parts["scheme"], CLUSTER_STORE, *names)
     if secured and (missing := [name for name in _TLS if name not in options]):
         raise UsageError(
@@ -108,8 +110,20 @@ def _url_options(query: str | None, scheme: str, options: Options, *names: str) 
             raise UsageError(f"a {scheme}:// URL has no option {name!r}; it has {' and '.join(names)}{hint}")
         if name in given:
             raise UsageError(f"{name} stands twice in the store URL")
-        given[name] = _number(text, options) if name == "deadline_seconds" else options.checked(name, text)
+        match name:
+            case "deadline_seconds":
+                given[name] = _number(text, options)
+            case _ if name == INSECURE_OPTION:
+                given[name] = _switch(name, text)
+            case _:
+                given[name] = options.checked(name, text)
     return given
+
+
+def _switch(name: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise UsageError(f"{name} is true or false in a store URL; not {text!r}")
+    return text == "true"
 
 
 def _number(text: str, options: Options) -> float:

@@ -18,7 +18,7 @@ def test_memory() -> None:
     [
         ("greenroom://127.0.0.1:7400", "'greenroom' at 127.0.0.1:7400>"),
         ("greenroom://a.example:1,b-2:65535/", "'greenroom' at a.example:1,b-2:65535>"),
-        ("greenroom://[::1]:7400,[fe80::1]:7401/shop", "'shop' at [::1]:7400,[fe80::1]:7401>"),
+        ("greenroom://[::1]:7400,127.0.0.2:7401/shop", "'shop' at [::1]:7400,127.0.0.2:7401>"),
         ("greenroom://a:1/my%20shop?deadline_seconds=2.5", "'my shop' at a:1>"),
         ("greenroom://a:1?deadline_seconds=2", "'greenroom' at a:1>"),
     ],

@@ -88,6 +88,7 @@ class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
     directory: str = ""
     options: ActorOptions = ActorOptions()
     tls: TlsOptions = TlsOptions()
+    insecure: bool = False
 
 
 class _Told:
@@ -148,6 +149,7 @@ class Actor:
                 connections_max=settings.connections_max,
                 buffer_bytes_max=buffer_bytes(settings.options.core().memory_bytes_max),
                 credentials=self._credentials,
+                insecure=settings.insecure,
             ),
             {
                 wire.ROLE_CLIENT: Service(_decoders[wire.ROLE_CLIENT], self._serve_client),

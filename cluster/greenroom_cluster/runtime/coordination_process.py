@@ -20,7 +20,7 @@ from greenroom_cluster.exits import end_in_order
 from greenroom_cluster.keeper import SupervisionSettings
 from greenroom_cluster.runtime.adoption import maps_in_use
 from greenroom_cluster.runtime.coordinator import CoordinatorServerSettings, run_coordinator
-from greenroom_cluster.runtime.ports import check_port, free_port
+from greenroom_cluster.runtime.ports import check_plaintext, check_port, free_port
 from greenroom_cluster.runtime.proving import credentials_of
 from greenroom_cluster.runtime.reloading import Terminal
 from greenroom_cluster.runtime.supervision import (
@@ -68,12 +68,19 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
     """
     settings.check()
     host, port = parse_address(settings.listen, any_port=True)
+    if settings.tls.files() is None and not settings.insecure_plaintext_beyond_loopback:
+        check_plaintext(host, "--listen")
     port = port or free_port(host)
     credentials = credentials_of(settings.tls, settings.cluster, "coordinator")
     adopted = await maps_in_use(settings.adopted_addresses(), settings.cluster, credentials)
     options = _prepare(settings, host, port, adopted)
     child = CoordinatorServerSettings(
-        options=options, data_dir=str(settings.data_dir), host=host, port=port, tls=settings.tls
+        options=options,
+        data_dir=str(settings.data_dir),
+        host=host,
+        port=port,
+        tls=settings.tls,
+        insecure=settings.insecure_plaintext_beyond_loopback,
     )
 
     def on_ready(process: ChildProcess) -> None:

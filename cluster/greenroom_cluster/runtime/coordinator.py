@@ -59,6 +59,7 @@ class CoordinatorServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     controller: ControllerSettings = ControllerSettings()
     connections_max: int = 10_000
     tls: TlsOptions = TlsOptions()
+    insecure: bool = False
 
 
 class CoordinatorServer:
@@ -78,6 +79,7 @@ class CoordinatorServer:
                     port=settings.port,
                     connections_max=settings.connections_max,
                     credentials=self._credentials,
+                    insecure=settings.insecure,
                 ),
                 {
                     role: Service(messages_decoder(kinds), self._handle, answers_shared=True)

@@ -24,7 +24,7 @@ import trio
 
 from greenroom import wire
 from greenroom.addresses import join_address
-from greenroom.errors import RemoteProtocolError
+from greenroom.errors import RemoteProtocolError, UsageError
 from greenroom.framing import FRAME_BYTES_MAX, encode_greeting
 from greenroom.tls.channel import TlsError
 from greenroom.tls.credentials import Credentials, Loaded
@@ -35,7 +35,7 @@ from greenroom_cluster.runtime.clocks import wall_us
 from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.descriptors import SpareDescriptor, connections_within
 from greenroom_cluster.runtime.log_limits import LimitedLog
-from greenroom_cluster.runtime.ports import cannot_listen
+from greenroom_cluster.runtime.ports import cannot_listen, check_bound
 from greenroom_cluster.runtime.proving import UNPROVEN_MAX, Gate, PlaintextError, is_over
 from greenroom_cluster.runtime.reading import READ_BYTES, ConnectionEndedError
 from greenroom_cluster.runtime.sockets import charged_as
@@ -80,7 +80,7 @@ class ListenerSettings:
 
     `connections_max` is how many clients are served at a time. `option` is the option that sets the port, for
     errors. `buffer_bytes_max` bounds what all but peers hold together; see BufferBudget. With `credentials`
-    nothing but TLS is spoken.
+    nothing but TLS is spoken; without, the address must be on loopback unless `insecure`.
     """
 
     cluster: str
@@ -93,6 +93,7 @@ class ListenerSettings:
     outbound_bytes_max: int = OUTBOUND_BYTES_MAX
     buffer_bytes_max: int = BUFFER_BYTES_MAX
     credentials: Credentials | None = None
+    insecure: bool = False
 
 
 class Listener:
@@ -144,7 +145,7 @@ class Listener:
             f"store: run fewer{', or raise its limit of open files (ulimit -n)' if limited else ''}",
         )
         self._full = encode_greeting(self._crowded)
-        self._socket = _bind(settings.host, settings.port, settings.option)
+        self._socket = _bind(settings)
         self._closed = False
 
     @property
@@ -393,7 +394,8 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}{where}"
 
 
-def _bind(host: str, port: int, option: str) -> socket.socket:
+def _bind(settings: ListenerSettings) -> socket.socket:
+    host, port, option = settings.host, settings.port, settings.option
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -406,7 +408,13 @@ def _bind(host: str, port: int, option: str) -> socket.socket:
         # A restarted process must not wait until the kernel has forgotten its predecessor's connections.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
+        if settings.credentials is None:
+            # By what it is bound to, whatever name or form was asked for, and before anybody can connect.
+            check_bound(join_address(host, port), sock.getsockname()[0], option, insecure=settings.insecure)
         sock.listen(_BACKLOG)
+    except UsageError:
+        sock.close()
+        raise
     except OSError as error:
         sock.close()
         raise cannot_listen(join_address(host, port), error, option) from error

@@ -25,6 +25,7 @@ import trio
 from greenroom.addresses import join_address, parse_address
 from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom.errors import GreenroomError, UnavailableError, UsageError
+from greenroom.loopback import INSECURE_OPTION, surely_beyond
 from greenroom.tls.credentials import Credentials
 from greenroom_cluster.config import (
     COORDINATOR_ADDRESS,
@@ -41,7 +42,7 @@ from greenroom_cluster.questions import fetch_map
 from greenroom_cluster.restarts import GiveUp, RestartPolicy
 from greenroom_cluster.runtime.documents import Membership, encode_settings
 from greenroom_cluster.runtime.host_memory import default_bytes
-from greenroom_cluster.runtime.ports import check_port, free_port
+from greenroom_cluster.runtime.ports import check_plaintext, check_port, free_port
 from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, catches, descendants_of
 from greenroom_cluster.runtime.proving import credentials_of
 from greenroom_cluster.runtime.tasks import open_tasks
@@ -121,9 +122,20 @@ class LocalCluster:
         """What this process shows to the cluster, with TLS."""
         if authority is not None:
             self.credentials = credentials_of(authority.files("operator", "up"), settings.cluster, "operator")
+        if authority is None and not settings.insecure_plaintext_beyond_loopback:
+            self._check_plaintext()
         # All addresses are chosen before anything is started, so that errors come at once.
         self._planned = [self._node_address(index) for index in range(settings.nodes)]
         self.coordinator_address = self._coordinator_address()
+
+    def _check_plaintext(self) -> None:
+        settings = self._settings
+        for option, address in (
+            ("--listen", settings.listen),
+            ("--coordinator-listen", settings.coordinator_listen),
+        ):
+            if address:
+                check_plaintext(parse_address(address, any_port=True)[0], option)
 
     # --- addresses ---------------------------------------------------------------------------------------
 
@@ -136,8 +148,10 @@ class LocalCluster:
     def url(self) -> str:
         """The URL for clients: `greenroom://host:port,host:port/cluster`; with TLS it names files."""
         where = f"{','.join(self.seeds)}/{self._settings.cluster}"
-        files = self.client_files
-        return f"greenrooms://{where}?{urlencode(files)}" if files else f"greenroom://{where}"
+        if files := self.client_files:
+            return f"greenrooms://{where}?{urlencode(files)}"
+        option = f"?{INSECURE_OPTION}=true" if surely_beyond(self.seeds) else ""
+        return f"greenroom://{where}{option}"
 
     @property
     def client_files(self) -> dict[str, str]:

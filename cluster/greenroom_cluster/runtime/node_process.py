@@ -39,7 +39,7 @@ from greenroom_cluster.runtime.host_memory import default_bytes, warn_if_short
 from greenroom_cluster.runtime.listener import ListenerSettings
 from greenroom_cluster.runtime.map_server import MapServer
 from greenroom_cluster.runtime.marks import MarkFiles
-from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION, wait_for_ports
+from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION, check_advertised, wait_for_ports
 from greenroom_cluster.runtime.processes import host_identity, is_alive
 from greenroom_cluster.runtime.proving import credentials_of
 from greenroom_cluster.runtime.reloading import Terminal
@@ -74,9 +74,12 @@ class Node:
                 host=host,
                 port=port,
                 credentials=credentials,
+                insecure=settings.insecure_plaintext_beyond_loopback,
             )
         )
         advertised_host, advertised_port = parse_address(settings.advertise or settings.listen, any_port=True)
+        if settings.advertise and credentials is None and not settings.insecure_plaintext_beyond_loopback:
+            check_advertised(settings.advertise, advertised_host)
         self._address = join_address(advertised_host, advertised_port or self._server.listener.port)
         self._advertised_host = advertised_host
         self._listen_host = host
@@ -173,6 +176,7 @@ class Node:
                 directory=directory,
                 options=options,
                 tls=settings.tls,
+                insecure=settings.insecure_plaintext_beyond_loopback,
             )
 
         return ChildSpec(slot, run_actor, actor_settings)

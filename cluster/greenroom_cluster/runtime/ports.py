@@ -6,15 +6,18 @@ import socket
 from collections.abc import Iterable
 from pathlib import Path
 
+import structlog
 import trio
 
 from greenroom.addresses import join_address
 from greenroom.errors import UsageError
+from greenroom_cluster.exposure import exposed
 
 ACTOR_PORT_OPTION = "--actor-port-base (GREENROOM_ACTOR_PORT_BASE)"
 _POLL_SECONDS = 0.02
 _LOWEST = 10_240
 _ATTEMPTS = 500
+_log = structlog.get_logger(__name__)
 _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -62,6 +65,43 @@ def _try_to_listen(host: str, port: int) -> None:
 def cannot_listen(where: str, error: OSError, option: str) -> UsageError:
     """Return the error of an address that cannot be listened on."""
     return UsageError(f"cannot listen on {where} ({error.strerror or error}): choose another with {option}")
+
+
+def check_bound(asked: str, host: str, option: str, *, insecure: bool) -> None:
+    """Raise UsageError, naming the options, if a socket without TLS is bound to a host beyond loopback.
+
+    If that is what the operator wants, the log says so.
+    """
+    told = exposed(asked, (host,), option)
+    if told and not insecure:
+        raise UsageError(told)
+    if told:
+        _log.warning("plaintext_beyond_loopback", address=asked, option=option)
+
+
+def check_plaintext(host: str, option: str) -> None:
+    """Raise UsageError, naming the options, if a socket for this host would be bound beyond loopback."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+            bound = probe.getsockname()[0]
+    except OSError as error:
+        raise cannot_listen(host, error, option) from None
+    if told := exposed(host, (bound,), option):
+        raise UsageError(told)
+
+
+def check_advertised(address: str, host: str) -> None:
+    """Raise UsageError if others are told to reach a process without TLS at a host beyond loopback."""
+    try:
+        found = [str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+    except (OSError, UnicodeError):
+        found = []
+    if told := exposed(address, found, "--advertise"):
+        raise UsageError(told)
 
 
 async def wait_for_ports(host: str, ports: Iterable[int], option: str, seconds: float) -> None:

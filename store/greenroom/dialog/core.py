@@ -162,12 +162,15 @@ class Dialog:
             self.board.opened(link, now_ns)
             self._rewake(now_ns)
 
-    def lost(self, now_ns: int, number: int, reason: str) -> None:
-        """Note that a connection could not be opened, or that the other side closed it."""
+    def lost(self, now_ns: int, number: int, reason: str, *, refused: str = "") -> None:
+        """Note that a connection could not be opened, or that the other side closed it.
+
+        `refused`: the code for why this one never will be.
+        """
         link = self.board.get(number)
         if link is not None:
             self.board.forget(link)
-            self._unlink(link, reason, now_ns)
+            self._unlink(link, reason, now_ns, refused=refused)
             self._rewake(now_ns)
 
     def received(self, now_ns: int, number: int, data: bytes | memoryview) -> None:

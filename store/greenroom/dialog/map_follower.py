@@ -22,6 +22,7 @@ from greenroom.dialog.lanes import Lanes
 from greenroom.dialog.links import Link, Switchboard
 from greenroom.dialog.succession import Succession
 from greenroom.errors import RemoteProtocolError
+from greenroom.loopback import BEYOND_LOOPBACK
 from greenroom.routing import Router
 
 SUBSCRIPTIONS = 2
@@ -125,6 +126,11 @@ class MapFollower:
     def wants_certificate(self) -> bool:
         """Whether every address refuses this client for what it shows, or does not show, of itself."""
         return set(self._refusals.values()) <= WANT_CERTIFICATE
+
+    @property
+    def wants_tls(self) -> bool:
+        """Whether every address is beyond loopback, and this client speaks plaintext."""
+        return set(self._refusals.values()) <= {BEYOND_LOOPBACK}
 
     def lost(self, link: Link, reason: str, now_ns: int, *, refused: str = "") -> None:
         """Note that a subscription broke; `maintain` picks the next node.

@@ -9,6 +9,7 @@ from greenroom.dialog.map_follower import MapFollower
 from greenroom.dialog.operations import AnyOperation, Gathering, Kind
 from greenroom.dialog.suspects import BREAKS_ALONE_MAX, BREAKS_MAX, lane_for
 from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError, UsageError
+from greenroom.loopback import SAFE_PLAINTEXT
 from greenroom.routing import Router
 
 REASONS_MAX = 8
@@ -51,6 +52,8 @@ def mistaken(kind: Kind, follower: MapFollower, cluster: str) -> UsageError:
             f"trust ({follower.why_no_map}). Give the store a greenrooms:// URL with tls_cert, tls_key and "
             f"tls_ca, those of an app of the cluster {cluster!r}; one that is revoked needs a successor"
         )
+    if follower.wants_tls:
+        return UsageError(f"{kind.name} was not sent ({follower.why_no_map}). {SAFE_PLAINTEXT}")
     return UsageError(
         f"{kind.name} was not sent: what listens at these addresses does not serve cluster={cluster!r} "
         f"({follower.why_no_map}). Give the store the addresses of nodes, their --listen, and the name that "

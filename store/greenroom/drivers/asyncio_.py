@@ -27,6 +27,7 @@ from greenroom.drivers.sockets import (
     start_connecting,
 )
 from greenroom.errors import GreenroomError, UsageError
+from greenroom.loopback import BEYOND_LOOPBACK, REASON, is_loopback
 from greenroom.tls.sockets import Stream, TlsSocket
 
 _Targets = list[tuple[int, Any]]
@@ -49,11 +50,14 @@ class _Socket:
 
 
 class AsyncioRunner(Runner):
-    """A dialog in one asyncio loop, made inside it."""
+    """A dialog in one asyncio loop, made inside it; with `loopback_only` it connects to nothing beyond."""
 
-    def __init__(self, dialog: Dialog, security: Security | None = None) -> None:
+    def __init__(
+        self, dialog: Dialog, security: Security | None = None, *, loopback_only: bool = False
+    ) -> None:
         super().__init__(dialog)
         self._security = security
+        self._loopback_only = loopback_only
         self._loop = asyncio.get_running_loop()
         if not hasattr(self._loop, "add_reader") or type(self._loop).__name__ == "ProactorEventLoop":
             raise UsageError(
@@ -170,6 +174,9 @@ class AsyncioRunner(Runner):
                 self._lost(connection, reason or "its name has no address")
                 return
             family, address = connection.targets.popleft()
+            if self._loopback_only and not is_loopback(address[0]):
+                reason = REASON
+                continue
             try:
                 connection.sock = sock = configured_socket(family)
                 start_connecting(sock, address)
@@ -273,7 +280,8 @@ class AsyncioRunner(Runner):
 
     def _lost(self, connection: _Socket, reason: str) -> None:
         self._drop(connection.number, reset=False)
-        self.dialog.lost(self._now_ns(), connection.number, reason)
+        refused = BEYOND_LOOPBACK if reason == REASON else ""
+        self.dialog.lost(self._now_ns(), connection.number, reason, refused=refused)
         self._settle()
 
     def _drop(self, number: int, *, reset: bool) -> None:

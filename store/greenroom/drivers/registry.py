@@ -26,11 +26,18 @@ _registries: "weakref.WeakSet[Registry]" = weakref.WeakSet()
 class Registry:
     """The runners of one store, by loop. `make_dialog` makes the dialog of a new one.
 
-    With `security` their connections are of TLS.
+    With `security` their connections are of TLS; with `loopback_only` none leaves this host.
     """
 
-    def __init__(self, make_dialog: Callable[[], Dialog], security: Security | None = None) -> None:
+    def __init__(
+        self,
+        make_dialog: Callable[[], Dialog],
+        security: Security | None = None,
+        *,
+        loopback_only: bool = False,
+    ) -> None:
         self._security = security
+        self._loopback_only = loopback_only
         self._make_dialog = make_dialog
         self._runners: dict[LoopKey, Runner] = {}
         self._lock = threading.Lock()
@@ -75,11 +82,11 @@ class Registry:
             if isinstance(key, asyncio.AbstractEventLoop):
                 from greenroom.drivers.asyncio_ import AsyncioRunner
 
-                made: Runner = AsyncioRunner(dialog, self._security)
+                made: Runner = AsyncioRunner(dialog, self._security, loopback_only=self._loopback_only)
             else:
                 from greenroom.drivers.trio_ import TrioRunner
 
-                made = TrioRunner(dialog, self._security)
+                made = TrioRunner(dialog, self._security, loopback_only=self._loopback_only)
             self._runners[key] = made
             return made
 

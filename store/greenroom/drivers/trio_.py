@@ -29,6 +29,7 @@ from greenroom.drivers.sockets import (
     start_connecting,
 )
 from greenroom.errors import GreenroomError
+from greenroom.loopback import BEYOND_LOOPBACK, REASON, is_loopback
 from greenroom.tls.sockets import Stream
 
 _log = logging.getLogger("greenroom")
@@ -59,11 +60,14 @@ class _Waiter:
 
 
 class TrioRunner(Runner):
-    """A dialog in one trio run, made inside it."""
+    """A dialog in one trio run, made inside it; with `loopback_only` it connects to nothing beyond."""
 
-    def __init__(self, dialog: Dialog, security: Security | None = None) -> None:
+    def __init__(
+        self, dialog: Dialog, security: Security | None = None, *, loopback_only: bool = False
+    ) -> None:
         super().__init__(dialog)
         self._security = security
+        self._loopback_only = loopback_only
         self._token = trio.lowlevel.current_trio_token()
         self._ended = False
         self._sockets: dict[int, _Socket] = {}
@@ -225,6 +229,9 @@ class TrioRunner(Runner):
         for family, target in targets:
             if self._sockets.get(connection.number) is not connection:
                 return
+            if self._loopback_only and not is_loopback(target[0]):
+                failure = OSError(REASON)
+                continue
             try:
                 sock = connection.sock = configured_socket(family)
                 start_connecting(sock, target)
@@ -312,7 +319,8 @@ class TrioRunner(Runner):
 
     def _lost(self, connection: _Socket, reason: str) -> None:
         self._drop(connection.number, reset=False)
-        self.dialog.lost(self._now_ns(), connection.number, reason)
+        refused = BEYOND_LOOPBACK if reason == REASON else ""
+        self.dialog.lost(self._now_ns(), connection.number, reason, refused=refused)
         self._settle()
 
     def _drop(self, number: int, *, reset: bool) -> None:

@@ -3,7 +3,7 @@
 >>> app = Litestar(
 ...     [add_to_cart],
 ...     plugins=[SessionPlugin(sessions)],
-...     stores={"response_cache": GreenroomStore("greenroom://10.0.0.1:7400", namespace="cache")},
+...     stores={"response_cache": GreenroomStore("greenroom://127.0.0.1:7400", namespace="cache")},
 ... )
 >>>
 >>> @post("/cart/{sku:str}")

@@ -2,7 +2,7 @@
 
 >>> sessions = Session(
 ...     secret=SECRET,
-...     store="greenroom://10.0.0.1:7400",
+...     store="greenroom://127.0.0.1:7400",
 ...     moves_from=StarletteCookies(OLD_SECRET_KEY, user=lambda data: data.get("user_id")),
 ... )
 

@@ -1,6 +1,6 @@
 """starsessions: a store for its middleware, as a bridge for apps on their way to Greenroom's own.
 
->>> store = GreenroomStore("greenroom://10.0.0.1:7400", user_key="user_id")
+>>> store = GreenroomStore("greenroom://127.0.0.1:7400", user_key="user_id")
 >>> app.add_middleware(SessionAutoloadMiddleware)
 >>> app.add_middleware(SessionMiddleware, store=store, lifetime=14 * 86400, rolling=True)
 

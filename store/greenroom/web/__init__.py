@@ -1,7 +1,7 @@
 """Sessions of web apps: configuration, ASGI middleware, and the session as handlers see it.
 
 >>> from greenroom.web import Session, SessionMiddleware
->>> sessions = Session(secret=SECRET, store="greenroom://10.0.0.1:7400")
+>>> sessions = Session(secret=SECRET, store="greenroom://127.0.0.1:7400")
 >>> app.add_middleware(SessionMiddleware, session=sessions)
 >>>
 >>> async def cart(request):

@@ -1,6 +1,6 @@
 """`Session`: the configuration of an app's sessions.
 
->>> sessions = Session(secret=os.environ["SESSION_SECRET"], store="greenroom://10.0.0.1:7400,10.0.0.2:7400")
+>>> sessions = Session(secret=os.environ["SESSION_SECRET"], store="greenroom://127.0.0.1:7400,127.0.0.1:7401")
 >>> app.add_middleware(SessionMiddleware, session=sessions)
 
 **A session ends 1800 seconds after its last use**, half an hour, as OWASP recommends for ordinary apps.
