@@ -406,9 +406,16 @@ class Host:
     # --- time -----------------------------------------------------------------------------------------------
 
     def _catch_up(self, now_ns: int, wall_us: int) -> None:
-        behind, self._step.behind = self._step.behind, {}
-        shards = [shard for shard in behind if self._replicas.by_shard[shard] is not None]
-        deliver(self._replicas, shards, now_ns, wall_us, b"", InputKind.CATCH_UP)
+        """Apply more of what is left, first what was inherited: those shards serve nobody until then."""
+        step, by_shard = self._step, self._replicas.by_shard
+        behind, step.behind = step.behind, {}
+        shards = [shard for shard in behind if by_shard[shard] is not None]
+        shards.sort(key=lambda shard: not _inherits(by_shard[shard]))
+        for place, shard in enumerate(shards):
+            if step.bytes_left <= 0:
+                step.behind.update(dict.fromkeys(shards[place:]))
+                break
+            deliver(self._replicas, (shard,), now_ns, wall_us, b"", InputKind.CATCH_UP)
 
     def _tick(self, now_ns: int, wall_us: int, _event: Tick) -> None:
         step = self._step
@@ -477,3 +484,8 @@ class Host:
             self._replicas.close(
                 replica.shard, now_ns, "the primary went silent before the join was complete"
             )
+
+
+def _inherits(replica: Replica | None) -> bool:
+    """Whether this is a primary that has yet to apply what its log held when it became one."""
+    return replica is not None and replica.primary is not None and replica.primary.replication.behind

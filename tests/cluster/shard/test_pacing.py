@@ -1,8 +1,10 @@
 """One step applies a bounded part of what is committed; the rest follows at once, and nothing is lost."""
 
+import msgspec
 import pytest
 
 from greenroom import wire
+from greenroom.cluster_map import ShardEntry
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.messages import Beacon, Prepare, PrepareOk, ShardRecords
@@ -10,7 +12,7 @@ from greenroom_cluster.shard.settings import HostSettings
 from greenroom_cluster.shard.state.records import Record
 from greenroom_cluster.shard.state.stored import as_received
 from tests.cluster.shard.harness import World, create, get
-from tests.cluster.shard.probe import CLIENT, ME, WALL_US, B, Probe, record
+from tests.cluster.shard.probe import CLIENT, ME, WALL_US, B, Probe, chunk, record
 from tests.cluster.shard.probe import create as creation
 
 LARGE = b"\x81\xa1a\xc6" + (100_000).to_bytes(4, "big") + bytes(100_000)
@@ -159,6 +161,34 @@ def test_who_takes_over_serves_once_all_is_applied_and_applies_it_in_steps() -> 
     assert isinstance(as_received(read), wire.Session)
     assert isinstance(repeated, wire.Written), "the answer to what stands in the log"
     assert isinstance(written, wire.Written)
+
+
+def test_who_serves_nobody_yet_is_applied_before_what_a_backup_lacks() -> None:
+    probe = Probe(shards=2)
+    probe.configure(1, (B,), wanted="ba")
+    for shard in (0, 1):
+        probe.hear(B, msgspec.structs.replace(chunk(epoch=1, join=7, last=True), shard=shard))
+    probe.configure(2, (B, ME), wanted="ba")
+    backed, taken = (probe.host.replicas[shard] for shard in (0, 1))
+    assert backed is not None
+    assert taken is not None
+    records = tuple(record(10 + n, creation(n, digest_of(n))) for n in range(1, 2001))
+    probe.hear(B, Beacon(1, 0), Prepare(1, (ShardRecords(0, 2, 2010, records),)))
+    assert backed.committed < 2010
+    probe.hear(B, Prepare(2, (ShardRecords(1, 2, 10, records),)))
+    before = backed.committed
+    taken.adopt(probe.now_ns, probe.wall_us, ShardEntry(3, ME, (), b"n" * 16, (), None))
+    ticks = 0
+    while taken.committed < 2010:
+        assert backed.committed == before, "its primary serves meanwhile"
+        assert probe.host.next_deadline() <= probe.now_ns, "what is left is due at once"
+        probe.step(ins.Tick())
+        ticks += 1
+    assert ticks > 2
+    while backed.committed < 2010:
+        assert probe.host.next_deadline() <= probe.now_ns
+        probe.step(ins.Tick())
+    assert len(backed.table.sessions) == len(taken.table.sessions) == 2000
 
 
 def test_a_replica_that_was_given_up_is_not_gone_on_with() -> None:
