@@ -1,5 +1,6 @@
 """Files of a holder: what is refused, by which option, and when they are read again."""
 
+import ssl
 import time
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from greenroom.errors import UsageError
-from greenroom.tls.channel import TlsError
-from greenroom.tls.credentials import LOOK_SECONDS, Credentials, Loaded, TlsFiles, load
+from greenroom.tls.channel import Channel, TlsError
+from greenroom.tls.credentials import LOOK_SECONDS, Credentials, Loaded, TlsFiles, load, serial_of
 from tests.authority import Authority
 
 NODE = "greenroom://shop/node/n1"
@@ -171,3 +172,38 @@ def test_same_reason_is_told_once_however_often_files_change(files: TlsFiles) ->
         now += LOOK_SECONDS
         credentials.current()
     assert len(refused) == 2, "after files that were good it is told again"
+
+
+@pytest.mark.parametrize("late", ["the former key", "no key"])
+def test_a_server_serves_on_while_a_renewal_is_half_written(
+    files: TlsFiles, tmp_path: Path, late: str
+) -> None:
+    """A `load_cert_chain` that raises takes the certificate away from the context that it was called on."""
+    now = 0.0
+    credentials = Credentials(files, lambda _line: None, clock=lambda: now)
+    open_since = credentials.current().server
+    client = load(AUTHORITY.issue("greenroom://shop/client/web").files(tmp_path, "web")).client
+    renewed = AUTHORITY.issue(NODE)
+    Path(files.cert).write_bytes(renewed.certificate)
+    if late == "no key":
+        Path(files.key).unlink()
+    now += LOOK_SECONDS
+    assert shake_hands(client, credentials.current().server) != renewed.serial
+    assert credentials.failures == 1
+    Path(files.key).write_bytes(renewed.key)
+    Path(files.key).chmod(0o600)
+    now += LOOK_SECONDS
+    assert shake_hands(client, credentials.current().server) == renewed.serial
+    assert shake_hands(client, open_since) != renewed.serial, "a handshake that had begun goes on"
+
+
+def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> int:
+    """Return the serial number of the certificate that the server has shown."""
+    here, there = Channel(client, server_side=False), Channel(server, server_side=True)
+    while not there.established:
+        here.feed(there.take())
+        if not here.established:
+            here.handshake()
+        there.feed(here.take())
+        there.handshake()
+    return serial_of(here.certificate)
