@@ -28,8 +28,8 @@ from greenroom.framing import (
 from greenroom.negotiation import Agreement
 from greenroom.silence import SERVED, Silence
 from greenroom.tls.sockets import Stream
+from greenroom.tls.standing import Proven
 from greenroom_cluster.runtime.budget import BufferBudget
-from greenroom_cluster.runtime.proving import Proven
 from greenroom_cluster.runtime.reading import ConnectionEndedError, FrameReader
 from greenroom_cluster.runtime.sockets import configure, reset_on_close
 from greenroom_cluster.runtime.unsendable import substitute

@@ -18,12 +18,16 @@ from greenroom.errors import RemoteProtocolError, UsageError
 from greenroom.silence import LINK
 from greenroom.tls.channel import TlsError
 from greenroom.tls.sockets import Stream
+from greenroom.tls.standing import Proven
 from greenroom_cluster.links import redial
+from greenroom_cluster.links.handshake import NOT_ALLOWED
 from greenroom_cluster.links.redial import DIAL_NS
+from greenroom_cluster.runtime.budget import SWEEP_SECONDS
 from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.proving import Trust
 from greenroom_cluster.runtime.reading import ConnectionEndedError
+from greenroom_cluster.runtime.tasks import open_tasks
 
 _log = structlog.get_logger(__name__)
 _limited_log = LimitedLog(_log)
@@ -149,16 +153,35 @@ class _Line:
                 event = redial.Ended(str(error))
         return event
 
+    async def judge_forever(self, trust: Trust) -> NoReturn:
+        """End the connection when the other side's certificate counts no more."""
+        while True:
+            await trio.sleep(SWEEP_SECONDS)
+            connection = self._connection
+            proven = None if connection is None else connection.proven
+            if connection is not None and proven is not None and (objection := trust.objection(proven)):
+                _limited_log.warning(
+                    "connection_refused",
+                    remote=connection.remote,
+                    reason=NOT_ALLOWED.code,
+                    detail=f"{proven.identity.uri}: {objection}",
+                )
+                connection.abort(objection)
+
     async def _open(self) -> redial.RedialInput:
         try:
             sock = await _connect(self._address)
-            stream: Stream = sock if self._trust is None else await self._trust.secure(sock)
+            stream: Stream = sock
+            proven: Proven | None = None
+            if self._trust is not None:
+                stream, proven = await self._trust.secure(sock)
             self._connection = FramedConnection(
                 stream,
                 self._nursery,
                 outbound_bytes_max=self._outbound_bytes_max,
                 silence=LINK,
             )
+            self._connection.proven = proven
         except TlsError as error:
             return redial.Ended(f"{self._address} is not trusted: {error}")
         except OSError as error:
@@ -241,6 +264,14 @@ async def stay_connected(
 ) -> NoReturn:
     """Keep a connection to `address` open until cancelled, as `Redial` decides. `what` names it in logs."""
     line = _Line(address, hello, nursery, trust=trust)
+    async with open_tasks() as tasks:
+        if trust is not None:
+            tasks.start_soon(line.judge_forever, trust)
+        await _keep(line, address, user, what)
+    raise AssertionError("it ends by being cancelled alone")
+
+
+async def _keep(line: _Line, address: str, user: LinkUser, what: str) -> NoReturn:
     told = ""
     event: redial.RedialInput = redial.Tick()
     try:

@@ -36,7 +36,7 @@ from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConne
 from greenroom_cluster.runtime.descriptors import SpareDescriptor, connections_within
 from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.ports import cannot_listen, check_bound
-from greenroom_cluster.runtime.proving import UNPROVEN_MAX, Gate, PlaintextError, is_over
+from greenroom_cluster.runtime.proving import UNPROVEN_MAX, Gate, PlaintextError
 from greenroom_cluster.runtime.reading import READ_BYTES, ConnectionEndedError
 from greenroom_cluster.runtime.sockets import charged_as
 from greenroom_cluster.runtime.tasks import open_tasks
@@ -263,21 +263,22 @@ class Listener:
                 self._judge_again(self._gate.current)
 
     def _judge_again(self, loaded: Loaded) -> None:
-        """End connections whose certificate has ended, or was revoked meanwhile."""
+        """End connections whose certificate counts no more."""
         now_us = wall_us()
         if loaded is self._judged_by and now_us < self._judged_at + _JUDGE_US:
             return
         self._judged_by, self._judged_at = loaded, now_us
         for connection in list(self._open):
             proven = connection.proven
-            if proven is not None and is_over(proven, loaded, now_us / 1e6):
+            objection = "" if proven is None else loaded.trusted.objection(proven, now_us / 1e6)
+            if proven is not None and objection:
                 _limited_log.warning(
                     "connection_refused",
                     remote=connection.remote,
                     reason=NOT_ALLOWED.code,
-                    detail=f"the certificate of {proven.identity.uri} has ended or was revoked",
+                    detail=f"{proven.identity.uri}: {objection}",
                 )
-                connection.abort("its certificate counts no more")
+                connection.abort(objection)
 
     # --- one connection ----------------------------------------------------------------------------------
 

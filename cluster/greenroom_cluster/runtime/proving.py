@@ -11,11 +11,11 @@ import trio
 from greenroom import wire
 from greenroom.errors import UsageError
 from greenroom.framing import encode_greeting
-from greenroom.identities import Identity
 from greenroom.tls.channel import TlsError
-from greenroom.tls.credentials import Credentials, Loaded, ends_at_of, serial_of
+from greenroom.tls.credentials import Credentials, Loaded
 from greenroom.tls.demands import Demand
 from greenroom.tls.sockets import TlsSocket
+from greenroom.tls.standing import Proven
 from greenroom_cluster.config import TlsOptions
 from greenroom_cluster.runtime import reloading
 
@@ -38,26 +38,6 @@ PLAINTEXT_REFUSED = encode_greeting(
 
 class PlaintextError(Exception):
     """The other side does not speak TLS; it has been told so."""
-
-
-@dataclass(frozen=True, slots=True)
-class Proven:
-    """Who is at the other end, by which certificate, which ends at that time."""
-
-    identity: Identity
-    serial: int
-    ends_at: float
-
-
-def proven_by(loaded: Loaded, tls: TlsSocket) -> Proven:
-    """Return who is there, after the handshake. Raises TlsError if nobody that is trusted."""
-    certificate = tls.certificate
-    return Proven(loaded.identity_in(certificate), serial_of(certificate), ends_at_of(certificate))
-
-
-def is_over(proven: Proven, loaded: Loaded, wall_seconds: float) -> bool:
-    """Whether what was proven counts no more: the certificate has ended or was revoked."""
-    return proven.ends_at <= wall_seconds or proven.serial in loaded.revoked
 
 
 def credentials_of(options: TlsOptions, cluster: str, role: str, name: str = "") -> Credentials | None:
@@ -86,7 +66,7 @@ def _tell_taken(loaded: Loaded) -> None:
         identity=loaded.identity.uri,
         serial=f"{loaded.serial:X}",
         ends=datetime.fromtimestamp(loaded.ends_at, UTC).isoformat(),
-        denied=len(loaded.revoked),
+        denied=len(loaded.trusted.revoked),
     )
 
 
@@ -97,13 +77,16 @@ class Trust:
     credentials: Credentials
     demand: Demand
 
-    async def secure(self, sock: socket.socket) -> TlsSocket:
-        """Return the socket with TLS around it. Raises TlsError, and closes the socket, if it must not be."""
-        loaded = self.credentials.current()
-        tls = TlsSocket(sock, loaded.client, server_side=False)
+    async def secure(self, sock: socket.socket) -> tuple[TlsSocket, Proven]:
+        """Return the socket with TLS around it, and who answers there.
+
+        Raises TlsError, and closes the socket, if it must not be.
+        """
+        tls = TlsSocket(sock, self.credentials.current().client, server_side=False)
         try:
             await shake_hands(tls)
-            self.demand.check(loaded.identity_in(tls.certificate))
+            proven = self.credentials.current().prove(tls)
+            self.demand.check(proven.identity)
         except TlsError:
             tls.close()
             raise
@@ -114,7 +97,11 @@ class Trust:
         except BaseException:
             tls.close()
             raise
-        return tls
+        return tls, proven
+
+    def objection(self, proven: Proven) -> str:
+        """Return why a connection must end by now, as a clause; empty if it need not."""
+        return self.credentials.current().objection(proven)
 
 
 def trust_of(credentials: Credentials | None, demand: Demand) -> Trust | None:
@@ -214,4 +201,4 @@ class Gate:
             await shake_hands(tls, self._turn)
         finally:
             self._handshakes.leave(connection)
-        return proven_by(self.current, tls)
+        return self.current.prove(tls)

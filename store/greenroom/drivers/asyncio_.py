@@ -16,7 +16,7 @@ from greenroom.addresses import parse_address
 from greenroom.dialog import Dialog
 from greenroom.dialog.operations import Kind, Single
 from greenroom.drivers import Runner
-from greenroom.drivers.security import Security
+from greenroom.drivers.security import LOOK_SECONDS, Security
 from greenroom.drivers.sockets import (
     RECEIVE_BYTES,
     close_descriptor,
@@ -69,6 +69,8 @@ class AsyncioRunner(Runner):
         self._timer: asyncio.TimerHandle | None = None
         self._received = bytearray(RECEIVE_BYTES)
         self._received_view = memoryview(self._received)
+        self._judging: asyncio.TimerHandle | None = None
+        self._judge_later()
 
     def perform(self, request: Single, kind: Kind) -> asyncio.Future[Any]:
         """Submit an operation on one session; return an awaitable of its final reply, or its error."""
@@ -97,8 +99,9 @@ class AsyncioRunner(Runner):
         self.closed = True
         for number in list(self._sockets):
             self._drop(number, reset=False)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._judging):
+            if timer is not None:
+                timer.cancel()
 
     @property
     def over(self) -> bool:
@@ -225,6 +228,18 @@ class AsyncioRunner(Runner):
         self._watch_readable(connection, self._readable)
         self._opened(connection.number)
         self._settle()
+
+    def _judge_later(self) -> None:
+        if self._security is not None:
+            self._judging = self._loop.call_later(LOOK_SECONDS, self._judge, context=self._context)
+
+    def _judge(self) -> None:
+        """End connections to whom is trusted no more."""
+        for connection in list(self._sockets.values()):
+            if self._security is not None and (objection := self._security.objection(connection.sock)):
+                self._lost(connection, objection)
+        if not self.closed:
+            self._judge_later()
 
     # --- reading and writing -----------------------------------------------------------------------------
 

@@ -1,11 +1,14 @@
 """How a store secures its connections."""
 
 import socket
+from weakref import WeakKeyDictionary
 
 from greenroom.tls.channel import TlsError
+from greenroom.tls.credentials import LOOK_SECONDS as LOOK_SECONDS
 from greenroom.tls.credentials import Credentials
 from greenroom.tls.demands import node_of
 from greenroom.tls.sockets import TlsSocket, Want
+from greenroom.tls.standing import Proven
 
 
 class Security:
@@ -14,10 +17,16 @@ class Security:
     def __init__(self, credentials: Credentials, cluster: str) -> None:
         self._credentials = credentials
         self._cluster = cluster
+        self._proven: WeakKeyDictionary[TlsSocket, Proven] = WeakKeyDictionary()
 
     def reload(self) -> bool:
         """Read the files anew; return whether they can be used."""
         return self._credentials.reload()
+
+    def objection(self, sock: object) -> str:
+        """Return why this connection must end by now, as a clause; empty if it need not."""
+        proven = self._proven.get(sock) if isinstance(sock, TlsSocket) else None
+        return "" if proven is None else self._credentials.current().objection(proven)
 
     def begin(self, sock: socket.socket) -> TlsSocket:
         """Return a connected socket with TLS around it, to be given to `advance` until that is done."""
@@ -36,6 +45,6 @@ class Security:
             reason = error.strerror or str(error)
             raise TlsError(f"it ended the TLS handshake ({reason}); has it TLS?") from None
         if want == "done":
-            found = self._credentials.current().identity_in(tls.certificate)
-            node_of(self._cluster, node).check(found)
+            self._proven[tls] = proven = self._credentials.current().prove(tls)
+            node_of(self._cluster, node).check(proven.identity)
         return want

@@ -18,7 +18,7 @@ from greenroom.addresses import parse_address
 from greenroom.dialog import Dialog
 from greenroom.dialog.operations import Kind, Single
 from greenroom.drivers import Runner
-from greenroom.drivers.security import Security
+from greenroom.drivers.security import LOOK_SECONDS, Security
 from greenroom.drivers.sockets import (
     RECEIVE_BYTES,
     close_descriptor,
@@ -77,6 +77,9 @@ class TrioRunner(Runner):
         self._timer = trio.CancelScope()
         self._spawn(self._flush_always)
         self._spawn(self._tick_always)
+        self._judging = trio.CancelScope()
+        if security is not None:
+            self._spawn(self._judge_always, security)
 
     async def perform(self, request: Single, kind: Kind) -> Any:
         """Submit an operation on one session; return its final reply, or raise its error."""
@@ -106,6 +109,7 @@ class TrioRunner(Runner):
         for number in list(self._sockets):
             self._drop(number, reset=False)
         self._timer.cancel()
+        self._judging.cancel()
         self._schedule_flush()
 
     @property
@@ -259,6 +263,15 @@ class TrioRunner(Runner):
                     await trio.lowlevel.wait_readable(tls.fileno())
                 case "write":
                     await trio.lowlevel.wait_writable(tls.fileno())
+
+    async def _judge_always(self, security: Security) -> None:
+        """End connections to whom is trusted no more."""
+        with self._judging:
+            while True:
+                await trio.sleep(LOOK_SECONDS)
+                for connection in list(self._sockets.values()):
+                    if objection := security.objection(connection.sock):
+                        self._lost(connection, objection)
 
     # --- reading and writing -----------------------------------------------------------------------------
 

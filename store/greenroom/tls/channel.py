@@ -60,6 +60,11 @@ class Channel:
         return self.ended or self._incoming.pending > 0
 
     @property
+    def context(self) -> ssl.SSLContext:
+        """What this side verifies the other by."""
+        return self._tls.context
+
+    @property
     def certificate(self) -> dict[str, Any]:
         """The verified certificate of the other side."""
         return dict(self._tls.getpeercert() or {})

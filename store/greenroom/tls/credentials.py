@@ -7,6 +7,7 @@ also proves that key, certificate and CAs fit together, and that all of it is va
 import ssl
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from greenroom.errors import UsageError
 from greenroom.file_watch import Mark, Watch, mark_at
 from greenroom.identities import Identity, IdentityError, identity_of
 from greenroom.tls.channel import PROTOCOL, Channel, TlsError
+from greenroom.tls.sockets import TlsSocket
+from greenroom.tls.standing import Authorities, Proven, Trusted, anchors_of
 
 LOOK_SECONDS = 10.0
 """How often it is looked whether files have changed, at most."""
@@ -46,23 +49,48 @@ class TlsFiles(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """What the files held: contexts for both directions, our identity, and who is revoked."""
+    """What the files held: contexts for both directions, our identity, and whom we trust."""
 
     server: ssl.SSLContext
     client: ssl.SSLContext
     identity: Identity
     serial: int
     ends_at: float
-    revoked: frozenset[int] = frozenset()
+    trusted: Trusted
 
     def identity_in(self, certificate: dict[str, Any]) -> Identity:
-        """Return whose verified certificate this is. Raises TlsError if nobody's, or if it is revoked."""
-        if serial_of(certificate) in self.revoked:
-            raise TlsError(f"its certificate is revoked (serial {certificate['serialNumber']})")
+        """Return whose verified certificate this is. Raises TlsError if nobody's."""
         try:
             return identity_of(certificate)
         except IdentityError as error:
             raise TlsError(str(error)) from None
+
+    def prove(self, tls: TlsSocket) -> Proven:
+        """Return who is at the other end, after the handshake. Raises TlsError if nobody that counts.
+
+        Files may have been read anew since the handshake began.
+        """
+        certificate = tls.certificate
+        anchors = anchors_of(certificate, authorities_in(tls.context))
+        identity = self.identity_in(certificate)
+        proven = Proven(identity, serial_of(certificate), ends_at_of(certificate), anchors)
+        if objection := self.objection(proven):
+            raise TlsError(objection)
+        return proven
+
+    def objection(self, proven: Proven) -> str:
+        """Return why a certificate counts no more, as a clause; empty if it does."""
+        return self.trusted.objection(proven, time.time())
+
+
+def authorities_in(context: ssl.SSLContext) -> Authorities:
+    """Return the authorities that a context trusts."""
+    found: dict[Any, frozenset[bytes]] = {}
+    both = zip(context.get_ca_certs(), context.get_ca_certs(binary_form=True), strict=True)
+    for told, certificate in both:
+        name = told["subject"]
+        found[name] = found.get(name, frozenset()) | {sha256(certificate).digest()}
+    return found
 
 
 def serial_of(certificate: dict[str, Any]) -> int:
@@ -85,7 +113,9 @@ def load(files: TlsFiles) -> Loaded:
         identity = identity_of(certificate)
     except IdentityError as error:
         raise UsageError(f"{files.option('cert')}: {error}") from None
-    return Loaded(server, client, identity, serial_of(certificate), ends_at_of(certificate), _revoked(files))
+    authorities: frozenset[bytes] = frozenset().union(*authorities_in(server).values())
+    trusted = Trusted(authorities, _revoked(files))
+    return Loaded(server, client, identity, serial_of(certificate), ends_at_of(certificate), trusted)
 
 
 def _check_key(files: TlsFiles) -> None:

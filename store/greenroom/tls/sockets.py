@@ -62,7 +62,7 @@ class TlsSocket:
     what was encrypted goes first.
     """
 
-    __slots__ = ("_channel", "_encrypted", "_resets", "_sock", "_unsent")
+    __slots__ = ("__weakref__", "_channel", "_encrypted", "_resets", "_sock", "_unsent")
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, *, server_side: bool) -> None:
         self._sock = sock
@@ -76,6 +76,11 @@ class TlsSocket:
     def certificate(self) -> dict[str, Any]:
         """The verified certificate of the other side, once the handshake is done."""
         return self._channel.certificate
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """What this side verifies the other by."""
+        return self._channel.context
 
     @property
     def established(self) -> bool:

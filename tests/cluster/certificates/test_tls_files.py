@@ -55,7 +55,7 @@ def test_deny_list_is_read_as_it_was_written(tmp_path: Path) -> None:
     denied = tmp_path / "denied.txt"
     deny(denied, ["0A", serial_text(holder.certificate.serial_number)])
     loaded = load(TlsFiles(cert=files.cert, key=files.key, ca=files.ca, deny=str(denied)))
-    assert loaded.revoked == {10, holder.certificate.serial_number}
+    assert loaded.trusted.revoked == {10, holder.certificate.serial_number}
 
 
 def test_renewed_files_are_taken_up_without_a_restart(tmp_path: Path) -> None:

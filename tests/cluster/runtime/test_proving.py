@@ -2,6 +2,7 @@
 
 import socket
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from greenroom.framing import encode_frames, encode_greeting
 from greenroom.tls.credentials import LOOK_SECONDS, Credentials, TlsFiles
 from greenroom.tls.demands import Demand, node_of
 from greenroom.tls.sockets import TlsSocket
+from greenroom_cluster.runtime import dialing as dialing_module
 from greenroom_cluster.runtime import listener as listener_module
 from greenroom_cluster.runtime import proving
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.delivery import Delivery
-from greenroom_cluster.runtime.dialing import DialFailedError, dial
+from greenroom_cluster.runtime.dialing import DialFailedError, dial, stay_connected
 from greenroom_cluster.runtime.listener import Service
 from greenroom_cluster.runtime.poller import Poller
 from greenroom_cluster.runtime.proving import Crowd, Trust, shake_hands
@@ -222,3 +224,58 @@ async def test_connection_ends_with_the_certificate(
         listener._judge_again(node.current())
         assert served.ended
         connection.close()
+
+
+@pytest.mark.parametrize("side", ["listener", "dialler"])
+async def test_dropped_authority_ends_what_it_has_certified(
+    tmp_path: Path, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each side judges the other: with both authorities trusted nothing ends, with one of them it does."""
+    former, newer = Authority("former"), Authority("newer")
+    both = former.pem + newer.pem
+    uris = {"listener": f"greenroom://{CLUSTER}/node/n1", "dialler": f"greenroom://{CLUSTER}/client/web"}
+    (judged,) = set(uris) - {side}
+    holders = {
+        name: Credentials(
+            (newer if name == side else former).issue(uri, ca=both).files(tmp_path, name), print
+        )
+        for name, uri in uris.items()
+    }
+    monkeypatch.setattr(listener_module, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(dialing_module, "SWEEP_SECONDS", 0.01)
+    user = Kept()
+    async with listening(credentials=holders["listener"]) as (listener, nursery):
+        keep = partial(stay_connected, what="peer", trust=trust(holders["dialler"]))
+        nursery.start_soon(keep, listener.address(), hello(), nursery, user)
+        await until(lambda: user.begun == 1)
+        assert holders[side].reload()
+        for _ in range(20):
+            await trio.lowlevel.checkpoint()
+        assert (user.begun, user.ended) == (1, 0)
+        (tmp_path / f"{side}.ca.pem").write_bytes(newer.pem)
+        assert holders[side].reload()
+        await until(lambda: user.ended == 1)
+        newer.issue(uris[judged], ca=both).files(tmp_path, judged)
+        assert holders[judged].reload()
+        await until(lambda: user.begun == 2)
+        nursery.cancel_scope.cancel()
+
+
+class Kept:
+    """The user of a connection that is kept open; it only counts."""
+
+    def __init__(self) -> None:
+        self.begun = self.ended = 0
+
+    def begin(self, connection: FramedConnection) -> None:
+        connection.speak(client_decoder)
+        self.begun += 1
+
+    async def use(self, connection: FramedConnection) -> None:
+        await connection.receive()
+
+    def end(self) -> None:
+        self.ended += 1
+
+    def failed(self, reason: str, code: str) -> None:
+        pass
