@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from random import Random
 from typing import Any, Protocol
 
@@ -31,7 +32,7 @@ from greenroom_cluster.suspect_records import EXIT_CORE_FAILED, InHand
 from simulations.cluster.connections import Acceptor, Codec, Dialed, Served, Service, hello, holder
 from simulations.cluster.coordinator_links import CoordinatorLink
 from simulations.cluster.marks import ActorMark, PoisonedError
-from simulations.kernel.directory import Directory
+from simulations.kernel.directory import Directory, FailedError
 from simulations.kernel.disk import DiskWriter
 from simulations.kernel.network import Network
 from simulations.kernel.processes import Process
@@ -112,6 +113,10 @@ class _Runner(CoreRunner[Served | Dialed]):
     def begin(self) -> None:
         """Let the core's time begin."""
         self._rearm(self._core.next_deadline())
+
+    def _perform(self, effects: list[fx.HostEffect]) -> None:
+        with suppress(FailedError):  # then the process has ended, and says nothing more
+            super()._perform(effects)
 
     def perform_held(self, effects: list[fx.HostEffect]) -> None:
         """Perform effects that were held back."""
@@ -225,7 +230,6 @@ class ActorProcess(Process):
         self.disk = DiskWriter(
             self,
             directory,
-            on_written=lambda position: self.step(ins.Written(position)),
             on_synced=lambda position, mark, stored: self.step(ins.Synced(position, mark, stored)),
             on_measured=lambda free_bytes: self.step(ins.DiskMeasured(free_bytes)),
             on_failed=self._disk_failed,

@@ -70,7 +70,8 @@ class Directory:
 
     `openers` are all that ever opened it; it is `cloned` if it belongs elsewhere. `behind` is what an older
     copy, which is in its place, has replaced; with `taken_back` an older copy has come to stay, and with
-    `lacks` what once was stable was cut off. It is `misjudged` if that was known to be synced.
+    `lacks` what once was stable was cut off. It is `misjudged` if that was known to be synced, and `shaken`
+    if power was cut since it was opened, or a sync failed.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Directory:
         self.failing = False
         self.behind: Backup | None = None
         self.cloned = self.taken_back = self.lacks = self.misjudged = False
-        self.hanging = False
+        self.shaken = self.hanging = False
         self.waiting: list[Callable[[], None]] = []
         self._segment_bytes = segment_bytes
         self._segments: list[Segment] = []
@@ -147,7 +148,7 @@ class Directory:
                 found[batch.number] = batch.body
         if harmed and found != {number: written.body for number, written in self.batches.items()}:
             self.misjudged = True
-        self.owner = process
+        self.owner, self.shaken = process, False
         self.openers.append(process)
         return found
 
@@ -268,6 +269,7 @@ class Directory:
 
     def lose_power(self) -> int:
         """Keep a drawn prefix of what was not synced; return how many batches are gone."""
+        self.shaken = True
         unsynced = [number for number in self.batches if number > self.synced]
         on_disk = [each for each in unsynced if self._shown_only is None or each <= self._shown_only]
         lost = unsynced[self.random.randrange(len(on_disk) + 1) :]
@@ -278,6 +280,7 @@ class Directory:
 
     def fail_sync(self) -> None:
         """Have what was not synced never reach the disk. The kernel may show it for a while."""
+        self.shaken = True
         if self.random.random() < 0.5:
             lost = [number for number in self.batches if number > self.synced]
             self._leave_debris(lost[self.random.randrange(len(lost) + 1) :], gone=set())

@@ -18,9 +18,9 @@ _ROOMY = 1 << 40
 class DiskWriter:
     """Writes to the directory of one process.
 
-    With `interval_ns` it tells of a batch once that is written, and syncs it after half of that, unless it is
-    to be synced at once. `on_written(position)`, `on_synced(position, mark, stored_bytes)` and
-    `on_measured(free_bytes)` are called in the process, and `on_failed` when a sync has failed, or a write.
+    With `interval_ns` it syncs a batch after half of that, unless it is to be synced at once.
+    `on_synced(position, mark, stored_bytes)` and `on_measured(free_bytes)` are called in the process, and
+    `on_failed` when a sync has failed, or a write.
     """
 
     def __init__(
@@ -28,7 +28,6 @@ class DiskWriter:
         process: Process,
         directory: Directory,
         *,
-        on_written: Callable[[int], None],
         on_synced: Callable[[int, int, int], None],
         on_measured: Callable[[int], None],
         on_failed: Callable[[str], None],
@@ -37,15 +36,14 @@ class DiskWriter:
         self.directory = directory
         self._process = process
         self._timeline = process.timeline
-        self._on_written = on_written
         self._on_synced = on_synced
         self._on_measured = on_measured
         self._on_failed = on_failed
         self._interval_ns = interval_ns
         self._syncing = False
         self._wanted = False
-        # Positions of the newest batch written and told; the number of the newest that a sync covers.
-        self._position = self._told = 0
+        # The position of the newest batch written, and the number of the newest that a sync covers.
+        self._position = 0
         self._covered = directory.synced
         self._due_at = -1
         # The newest batch that this process has synced.
@@ -54,7 +52,10 @@ class DiskWriter:
         self._short = False
 
     def write(self, effects: list[DiskEffect]) -> None:
-        """Append entries to the log, and have them synced in their turn; or drop what is not needed."""
+        """Append entries to the log, and have them synced in their turn; or drop what is not needed.
+
+        Raises FailedError, and then the process has ended.
+        """
         if not self._process.alive:
             return
         for effect in effects:
@@ -63,7 +64,7 @@ class DiskWriter:
                     self.directory.write(effect.entries)
                 except FailedError:
                     self._on_failed("write failed")
-                    return
+                    raise
                 self._position = effect.position
                 self._wanted = self._wanted or effect.at_once or not self._interval_ns
             else:
@@ -76,9 +77,6 @@ class DiskWriter:
         if process.paused:
             process.tell(0, self._go_on)
             return
-        if self._interval_ns and self._told < self._position:
-            self._told = self._position
-            process.tell(0, self._on_written, self._told)
         self._look()
         if self._syncing or not process.alive:
             return

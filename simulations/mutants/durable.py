@@ -7,10 +7,11 @@ from greenroom_cluster.coordination import rules
 from greenroom_cluster.coordination.coordinator import Coordinator
 from greenroom_cluster.coordination.draft import Draft
 from greenroom_cluster.coordination.marks import Marks
+from greenroom_cluster.links.core_runner import CoreRunner
 from greenroom_cluster.shard import disk_log, recovery
 from greenroom_cluster.shard.compaction import Compaction
 from greenroom_cluster.shard.disk_log import DiskLog
-from greenroom_cluster.shard.effects import Propose, ReplyToPeer
+from greenroom_cluster.shard.effects import Persist, Propose, ReplyToPeer
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.messages import PrepareOk, SnapshotOk
 from greenroom_cluster.shard.pairs.replication import Replication
@@ -71,6 +72,13 @@ ASKED_ONCE = msgspec.structs.replace(ALL_CUT, repropose_seconds=120.0)
 
 CUT_IN_INTERVAL = msgspec.structs.replace(ALL_CUT, durability=("interval",))
 """The same, with syncs a second apart."""
+
+FULL_IN_INTERVAL = msgspec.structs.replace(
+    SMALL,
+    durability=("interval",),
+    faults=(Fault(900, "fill disk", "backup of shard 0", 1.0, 10.0),),
+)
+"""The disk of a backup is full all at once, amid writes that are synced a second apart."""
 
 CUT_IN_BOTH_MODES = msgspec.structs.replace(ALL_CUT, durability=("interval", "fsync"))
 """The same, one node syncs each write, the other only once a second."""
@@ -208,6 +216,18 @@ def _(patches: Patches) -> None:
             self.copy.stable = stable
 
     patches.set(Replication, "decided", decided)
+
+
+@mutant("acknowledges before it has written", budget=50, plan=FULL_IN_INTERVAL)
+def _(patches: Patches) -> None:
+    """With interval, what waits for a write is said before it, and the write fails."""
+    original = CoreRunner._perform
+
+    def perform(self, effects):
+        effects = sorted(effects, key=lambda effect: isinstance(effect, Persist))
+        original(self, effects)
+
+    patches.set(CoreRunner, "_perform", perform)
 
 
 @mutant("acknowledges ends of sessions before they are synced", flagged=True, budget=50, plan=CUT_IN_INTERVAL)

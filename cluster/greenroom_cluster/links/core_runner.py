@@ -69,7 +69,10 @@ class CoreRunner(ABC, Generic[PeerLine]):
         self._write: Callable[[list[DiskEffect]], None] | None = None
 
     def write_with(self, write: Callable[[list[DiskEffect]], None]) -> None:
-        """Hand what is for the disk to this, which must not block; a core without a disk asks for nothing."""
+        """Hand what is for the disk to this; a core without a disk asks for nothing.
+
+        It returns once all is written, waits for no sync, and raises if it fails: then nothing more is said.
+        """
         self._write = write
 
     # --- for the subclasses ------------------------------------------------------------------------------
@@ -190,6 +193,8 @@ class CoreRunner(ABC, Generic[PeerLine]):
             # Last: what others get of this step does not depend on it, and they work meanwhile.
             assert self._write is not None
             self._write(rare.writes)
+            if rare.later:
+                self._perform(rare.later)
 
     def _perform_rare(self, rare: Rare[PeerLine]) -> None:
         for note in rare.notes:

@@ -86,10 +86,10 @@ class Rare(Generic[PeerLine]):
 
     The first three go before all else. `notes` go nowhere. `changes` are of links. An `urgent` message goes
     ahead of what its connection has queued. `proposals` are for the coordinator, and `writes`, last of all,
-    for the disk.
+    for the disk. What comes `later` is yet to be sorted, once these are written.
     """
 
-    __slots__ = ("changes", "notes", "proposals", "urgent", "writes")
+    __slots__ = ("changes", "later", "notes", "proposals", "urgent", "writes")
 
     def __init__(self) -> None:
         self.notes: list[HostEffect] = []
@@ -97,6 +97,7 @@ class Rare(Generic[PeerLine]):
         self.urgent: list[tuple[PeerLine, Beacon]] = []
         self.proposals: list[Proposal] = []
         self.writes: list[DiskEffect] = []
+        self.later: list[HostEffect] = []
 
 
 Letters: TypeAlias = list[Any]
@@ -169,13 +170,14 @@ class Outbox(Generic[PeerLine, ClientLine]):
     # --- effects -----------------------------------------------------------------------------------------
 
     def sort(self, effects: Sequence[HostEffect]) -> Mail[PeerLine, ClientLine]:
-        """Sort the effects of one step by connection."""
+        """Sort the effects of one step by connection, up to the first that has to be written."""
         rare: Rare[PeerLine] | None = None
         to_peers: dict[PeerLine, Letters] = {}
         replies: dict[int, Letters] = {}
         number = -1
         letters: Letters = []
-        for effect in effects:
+        rest = iter(effects)
+        for effect in rest:
             if isinstance(effect, ReplyToClient):
                 # Most often all replies of a step go to one connection.
                 if effect.connection != number:
@@ -196,6 +198,8 @@ class Outbox(Generic[PeerLine, ClientLine]):
             else:
                 rare = rare or Rare()
                 self._sort_rare(rare, effect)
+                if isinstance(effect, Persist):
+                    rare.later = list(rest)
                 continue
             if line is not None:
                 messages = to_peers.get(line)

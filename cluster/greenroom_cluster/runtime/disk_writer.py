@@ -56,7 +56,7 @@ class DiskWriter:
         self._interval_seconds = interval_seconds
         self._leave = leave
         # Set in the loop.
-        self._position = self._told = self._drop_before = 0
+        self._position = self._drop_before = 0
         self._at_once = False
         # A word in the queue has the thread look; `asked`: there is one.
         self._asked = False
@@ -93,13 +93,6 @@ class DiskWriter:
             else:
                 self._drop_before = effect.mark
                 self._ask()
-
-    def written(self) -> int:
-        """Return up to which position all counts now, because it is written; 0 if that was told before."""
-        if self._interval_seconds is None or self._position == self._told:
-            return 0
-        self._told = self._position
-        return self._told
 
     def _ask(self) -> None:
         if not self._asked:

@@ -36,7 +36,7 @@ from greenroom_cluster.shard.effects import (
     Transition,
     Warned,
 )
-from greenroom_cluster.shard.inputs import ClientRequests, HostInput, PeerMessages, Tick, Written
+from greenroom_cluster.shard.inputs import ClientRequests, HostInput, PeerMessages, Tick
 from greenroom_cluster.suspect_records import EXIT_CORE_FAILED
 
 # The sleep until a deadline is cut into pieces: while the machine is suspended, the event loop's clock stands
@@ -62,9 +62,6 @@ class Writer(Protocol):
     def write(self, effects: list[DiskEffect]) -> None:
         """Do these. Raises DiskFailedError."""
 
-    def written(self) -> int:
-        """Return up to which position all counts now, because it is written; 0 if that was told before."""
-
 
 class Driver(CoreRunner[FramedConnection]):
     """Steps one core in this process. `connect_with` must be called before the first step.
@@ -78,7 +75,6 @@ class Driver(CoreRunner[FramedConnection]):
         self._links: Links | None = None
         self._make_proposals: Callable[[list[Proposal]], None] | None = None
         self.roles = RoleReport()
-        self._writer: Writer | None = None
         self._directory = Path()
         self._armed_ns = -math.inf
         self._wake = trio.Event()
@@ -90,16 +86,8 @@ class Driver(CoreRunner[FramedConnection]):
 
     def keep_with(self, writer: Writer, directory: Path) -> None:
         """Write what the core persists, which is below this directory."""
-        self._writer = writer
         self._directory = directory
         self.write_with(writer.write)
-
-    def step(self, event: HostInput) -> None:
-        """Take in what has just been received, and then that what came of it is written."""
-        super().step(event)
-        if self._writer is not None:
-            while position := self._writer.written():
-                super().step(Written(position))
 
     def _perform(self, effects: list[HostEffect]) -> None:
         """Perform effects, of which a write comes last; end the process if that fails."""

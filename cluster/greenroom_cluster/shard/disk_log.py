@@ -7,6 +7,7 @@ record leaves for the backups while it is still being written here.
 
 A position is stable once it is synced. In mode "interval" it is enough that it is written, but not if one of
 its entries ends a session, and not while anything older has waited for its sync for longer than the interval.
+As what follows a `Persist` is said only once that is written, a position counts as written in its own step.
 """
 
 from collections import deque
@@ -100,7 +101,7 @@ class DiskLog:
         self.mark = stable.mark
         self.position = 0
         self.stable = 0
-        self._written = self._synced = 0
+        self._synced = 0
         self.configurations: dict[int, Configured] = {}
         self.proposals: dict[int, dict[tuple[bytes, ...], Proposed]] = {}
         self.map: ClusterMap | None = None
@@ -228,17 +229,11 @@ class DiskLog:
 
     # --- what waits -----------------------------------------------------------------------------------------
 
-    def written(self, now_ns: int, position: int) -> None:
-        """Note that everything up to a position would survive the end of this process."""
-        self._written = max(self._written, position)
-        self._settle(now_ns)
-
     def synced(self, now_ns: int, position: int, mark: int) -> None:
         """Note that everything up to a position is on stable storage, as batch `mark`."""
         if position > self.position:
             raise InvariantError(f"position {position} was synced, but {self.position} is the newest")
         self._synced = max(self._synced, position)
-        self._written = max(self._written, position)
         self.mark = max(self.mark, mark)
         while self._unsynced and self._unsynced[0][0] <= position:
             self._unsynced.popleft()
@@ -250,7 +245,7 @@ class DiskLog:
         """Work out how far everything is stable."""
         reached = self._synced
         if not self._fsync and not self._is_late(now_ns):
-            reached = self._written
+            reached = self.position
             if self._ending:
                 reached = min(reached, self._ending[0] - 1)
         self.stable = max(self.stable, reached)
@@ -287,8 +282,11 @@ class DiskLog:
             copy.unsettled = False
         return grown, settled
 
-    def finish(self, now_ns: int, effects: list[HostEffect]) -> None:
-        """End a step: have its entries written, and hold back what must wait for them, or no longer must."""
+    def finish(self, now_ns: int, effects: list[HostEffect]) -> bool:
+        """End a step: have its entries written, and hold back what must wait for them, or no longer must.
+
+        Return whether more is stable now, and there may be more to do.
+        """
         if self._records:
             self._entries += [Logged(shard, tuple(records)) for shard, records in self._records.items()]
             self._records = {}
@@ -298,14 +296,22 @@ class DiskLog:
                 self._note_proposal(effect.proposal)
         if told:
             effects[:] = [effect for effect in effects if not _is_held(effect)]
+        before = self.stable
         if self._entries:
             self._give_out(now_ns, effects)
+            if not self._fsync:
+                self._settle(now_ns)
         self._held.extend((self.position, effect) for effect in told)
         released: list[HostEffect] = []
         while self._held and self._held[0][0] <= self.stable:
             released.append(self._marked(self._held.popleft()[1]))
-        if released:
+        if not released:
+            pass
+        elif self._fsync:
             effects[:0] = released
+        else:
+            effects += released  # behind what has to be written before
+        return self.stable > before
 
     def _note_proposal(self, proposal: Proposal) -> None:
         """Write a proposal, unless it is only sent again."""

@@ -64,6 +64,7 @@ class Propose(Effect, frozen=True, gc=False):
 class Persist(Effect, frozen=True, gc=False):
     """Append these to the log on disk; `Synced` says once they are stable. Positions rise by one.
 
+    What follows in a step waits until they are written, where they survive the end of this process.
     `at_once`: others wait for the sync itself, in any mode.
     """
 

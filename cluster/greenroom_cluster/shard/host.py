@@ -5,7 +5,8 @@
 here: the driver brings the first three and injects the last, and a simulation can bring its own.
 
 Effects must be performed in order and before the next step. For example, no acknowledgement follows a
-proposal to take over, which helps only if the order is kept on the wire.
+proposal to take over, which helps only if the order is kept on the wire; and what follows a `Persist` must
+not be said unless that is written.
 """
 
 import random
@@ -33,7 +34,6 @@ from greenroom_cluster.shard.inputs import (
     PeerMessages,
     Synced,
     Tick,
-    Written,
 )
 from greenroom_cluster.shard.pairs.incoming import Incoming
 from greenroom_cluster.shard.pairs.strangers import Strangers
@@ -102,7 +102,6 @@ class Host:
             MemoryMeasured: self._memory_measured,
             Decisions: self._decisions,
             CoordinationUp: self._coordination_up,
-            Written: self._written,
             Synced: self._synced,
             DiskMeasured: self._disk_measured,
         }
@@ -145,6 +144,7 @@ class Host:
         Raises InvariantError on a state that must not exist; then the process must exit and send no more.
         """
         effects: list[HostEffect] = []
+        said: list[HostEffect] = []
         self._context.effects = effects
         step = self._step
         step.begin(now_ns)
@@ -152,16 +152,23 @@ class Host:
         joins = self._joins
         while joins.renewed and (shard := joins.take_turn()) is not None:
             self._manage(now_ns, wall_us, shard)
-        while step.ready:
-            ready = list(step.ready)
-            step.ready.clear()
-            deliver(self._replicas, ready, now_ns, wall_us, b"", InputKind.CATCH_UP)
-        for pair in self._pairs.outgoing.values():
-            if pair.unsent:
-                pair.flush()
-        if self._disk is not None:
-            self._disk.finish(now_ns, effects)
-        return effects
+        while True:
+            while step.ready:
+                ready = list(step.ready)
+                step.ready.clear()
+                deliver(self._replicas, ready, now_ns, wall_us, b"", InputKind.CATCH_UP)
+            for pair in self._pairs.outgoing.values():
+                if pair.unsent:
+                    pair.flush()
+            if self._disk is None:
+                return effects
+            more = self._disk.finish(now_ns, effects)
+            if said or more:
+                said += effects
+            if not more:
+                return said or effects
+            effects = self._context.effects = []
+            self._go_on(now_ns, wall_us)
 
     def next_deadline(self) -> int:
         """Return the time (`now_ns`) at which a `Tick` is due."""
@@ -217,11 +224,6 @@ class Host:
         return True
 
     # --- the disk -------------------------------------------------------------------------------------------
-
-    def _written(self, now_ns: int, wall_us: int, event: Written) -> None:
-        assert self._disk is not None
-        self._disk.written(now_ns, event.position)
-        self._go_on(now_ns, wall_us)
 
     def _synced(self, now_ns: int, wall_us: int, event: Synced) -> None:
         assert self._disk is not None

@@ -72,12 +72,6 @@ class CoordinationUp(Input, frozen=True, gc=False):
     """The connection to the coordinator is up, perhaps again: open proposals must be sent again."""
 
 
-class Written(Input, frozen=True, gc=False):
-    """What `Persist` gave up to this position survives the end of this process, but not of the host."""
-
-    position: int
-
-
 class Synced(Input, frozen=True, gc=False):
     """What `Persist` gave up to this position is on stable storage.
 
@@ -115,7 +109,6 @@ HostInput: TypeAlias = (
     | Decisions
     | CoordinationUp
     | MemoryMeasured
-    | Written
     | Synced
     | DiskMeasured
     | Tick

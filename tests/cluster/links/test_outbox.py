@@ -11,6 +11,7 @@ from greenroom_cluster.shard.effects import (
     Connect,
     Disconnect,
     Ignored,
+    Persist,
     Propose,
     ReplyToClient,
     ReplyToPeer,
@@ -160,3 +161,14 @@ def test_proposals_and_notes_are_kept_apart_in_order() -> None:
     rare = Outbox[Line, str]().sort([Propose(proposals[0]), *notes, Propose(proposals[1])])[0]
     assert rare is not None
     assert (rare.proposals, rare.notes) == (proposals, notes)
+
+
+def test_what_follows_a_write_is_sorted_once_it_is_written() -> None:
+    outbox, main, _ = linked()
+    outbox.heard(PEER, 1, main, bulk=False)
+    effects = [Send(PEER, RECORDS), Persist(1, ()), ReplyToPeer(PEER, PrepareOk(1)), Persist(2, ())]
+    rare, to_peers, _ = outbox.sort(effects)
+    assert rare is not None
+    assert to_peers == {main: [RECORDS]}
+    assert rare.writes == effects[1:2]
+    assert rare.later == effects[2:]

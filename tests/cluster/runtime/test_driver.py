@@ -42,7 +42,6 @@ from greenroom_cluster.shard.inputs import (
     LinkUp,
     PeerMessages,
     Tick,
-    Written,
 )
 from greenroom_cluster.shard.messages import (
     Beacon,
@@ -67,17 +66,11 @@ class ScriptedWriter:
     def __init__(self, failure: Exception | None = None) -> None:
         self.positions: list[int] = []
         self._failure = failure
-        self._told = 0
 
     def write(self, effects: list[DiskEffect]) -> None:
         if self._failure is not None:
             raise self._failure
         self.positions += [effect.position for effect in effects if isinstance(effect, Persist)]
-
-    def written(self) -> int:
-        position = self.positions[-1] if len(self.positions) > self._told else 0
-        self._told = len(self.positions)
-        return position
 
 
 class ScriptedCore:
@@ -309,24 +302,35 @@ async def test_a_disk_that_stalls_ends_the_process_and_blames_no_record() -> Non
     assert not has_crashed(EXIT_DISK_FAILED)
 
 
-async def test_what_is_written_counts_once_all_of_its_step_is_done() -> None:
+async def test_what_follows_a_write_is_said_once_it_is_written() -> None:
     async with acting() as (actor, core, nursery):
         client = await connect(actor, nursery)
+        core.then = lambda event: [
+            ReplyToClient(event.connection, wire.Missing(8)),
+            Persist(1, ()),
+            ReplyToClient(event.connection, wire.Missing(9)),
+        ]
+        said: list[list[Any]] = []
+
+        class Line:
+            def send(self, messages: list[Any]) -> None:
+                said.append(messages)
+
         writer = ScriptedWriter()
+        write = writer.write
+
+        def noted(effects: list[DiskEffect]) -> None:
+            said.append(effects)
+            write(effects)
+
+        writer.write = noted  # type: ignore[method-assign]
         actor.driver.keep_with(writer, Path())
-        said = []
-
-        def keep(event: Any) -> list[Any]:
-            said.append(len(writer.positions))
-            return [Persist(1, ())] if isinstance(event, ClientRequests) else []
-
-        core.then = keep
-        core.inputs.clear()
-        client.send([get(1)])
-        assert await client.receive() == [wire.Missing(1)]
-        assert [type(event) for event in core.inputs] == [ClientRequests, Written]
-        assert core.inputs[1] == Written(1)
-        assert said == [0, 1]
+        actor.driver.add_client(9, Line())
+        actor.driver.step(ClientRequests(9, b"c" * 16, [get(1)]))
+        assert said == [[wire.Missing(8)], [Persist(1, ())], [wire.Missing(9), wire.Missing(1)]]
+        core.then = lambda _: []
+        client.send([get(2)])
+        assert await client.receive() == [wire.Missing(2)]
 
 
 async def test_nothing_is_said_after_a_write_that_failed() -> None:
@@ -336,11 +340,17 @@ async def test_nothing_is_said_after_a_write_that_failed() -> None:
         client = await connect(actor, nursery)
         writer = ScriptedWriter(DiskFailedError("writing failed"))
         actor.driver.keep_with(writer, Path("/the/disk"))
-        core.then = lambda event: [Persist(1, ())] if isinstance(event, ClientRequests) else []
+
+        def keep(event: Any) -> list[Any]:
+            if not isinstance(event, ClientRequests):
+                return []
+            return [ReplyToClient(event.connection, wire.Missing(9)), Persist(1, ())]
+
+        core.then = keep
         with capture_logs() as logs:
             client.send([get(1)])
             await until(lambda: statuses == [EXIT_DISK_FAILED])
-        assert await client.receive() == [wire.Missing(1)]
+        assert await client.receive() == [wire.Missing(9)], "and not what follows the write"
         steps = len(core.inputs)
         client.send([get(2)])
         client.end_sending()

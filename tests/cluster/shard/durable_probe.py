@@ -60,9 +60,6 @@ class DurableProbe(Probe):
         self.mark += 1
         return self.step(ins.Synced(self.position, self.mark, 1))
 
-    def write(self) -> list[fx.HostEffect]:
-        return self.step(ins.Written(self.position))
-
     def synced(self) -> list[fx.HostEffect]:
         """Have everything synced until nothing more is given out."""
         effects = self.sync()

@@ -189,35 +189,55 @@ def test_a_primary_whose_disk_alone_stalls_ends() -> None:
 # --- interval -----------------------------------------------------------------------------------------------
 
 
-def test_interval_acknowledges_what_is_written() -> None:
+def behind_the_write(effects: list[fx.HostEffect]) -> list[fx.HostEffect]:
+    """Return what is said once the last write of a step is done; nothing before it may be an answer."""
+    (place,) = (number for number, effect in enumerate(effects) if isinstance(effect, fx.Persist))
+    assert not acknowledged(effects[:place])
+    assert not replies(effects[:place])
+    return effects[place + 1 :]
+
+
+def test_interval_acknowledges_behind_the_write() -> None:
     probe = DurableProbe("interval")
     probe.become_backup()
     probe.hear(B, prepare(11))
     assert not probe.urgent
-    assert acknowledged(probe.write()) == [1]
+    assert acknowledged(behind_the_write(probe.effects)) == [1]
+
+
+def test_interval_sends_records_before_they_are_written_here() -> None:
+    probe = DurableProbe("interval")
+    probe.become_primary()
+    probe.ask(create(1))
+    assert [type(effect) for effect in probe.effects] == [fx.Send, fx.Persist]
+    (sent,) = probe.prepares()
+    probe.acknowledge(sent)
+    assert replies(probe.effects) == 1
+
+
+def test_interval_replies_alone_behind_the_write() -> None:
+    probe = DurableProbe("interval")
+    probe.start_alone()
+    probe.ask(create(1), create(2, digest=b"b" * 32))
+    assert replies(behind_the_write(probe.effects)) == 2
 
 
 def test_interval_waits_for_the_sync_of_an_ending() -> None:
     probe = DurableProbe("interval")
     probe.start_alone()
-    probe.ask(create(1))
-    assert replies(probe.write()) == 1
-    probe.ask(wire.Delete(2, 1, 0, 1, ALICE))
+    assert len(probe.ask(create(1))) == 1
+    assert probe.ask(wire.Delete(2, 1, 0, 1, ALICE)) == []
     assert probe.urgent
-    assert replies(probe.write()) == 0
-    probe.ask(create(3, digest=b"b" * 32))
-    assert replies(probe.write()) == 0
+    assert probe.ask(create(3, digest=b"b" * 32)) == []
     assert replies(probe.sync()) == 2
 
 
 def test_interval_acknowledges_nothing_while_a_sync_is_late() -> None:
     probe = DurableProbe("interval")
     probe.start_alone()
-    probe.ask(create(1))
-    assert replies(probe.write()) == 1
+    assert len(probe.ask(create(1))) == 1
     probe.after(1.1)
-    probe.ask(create(2, digest=b"b" * 32))
-    assert replies(probe.write()) == 0
+    assert probe.ask(create(2, digest=b"b" * 32)) == []
     assert replies(probe.sync()) == 1
 
 
