@@ -28,7 +28,8 @@ class OpenProposal:
 class Context:
     """Shared by all parts of a host. Only the host writes to it, except for `effects`.
 
-    `current` holds the running incarnation of each slot, `dead` the incarnations that are known dead.
+    `current` holds the running incarnation of each slot, `dead` the incarnations that are known dead. Whose
+    disk is nearly full is `short`, this one or a peer; it may be more than are known.
     """
 
     __slots__ = (
@@ -42,6 +43,7 @@ class Context:
         "lease_ns",
         "map",
         "settings",
+        "short",
         "slot",
         "stall_ns",
     )
@@ -57,6 +59,7 @@ class Context:
         self.map: ClusterMap | None = None
         self.current: dict[str, bytes] = {}
         self.dead: frozenset[bytes] = frozenset()
+        self.short: set[bytes] = set()
         self.lease_ns = ns(settings.lease_seconds)
         self.grace_ns = ns(settings.grace_seconds)
         self.stall_ns = ns(settings.stall_seconds)
@@ -93,6 +96,13 @@ class Context:
     def redirect(self, request_id: int, *, appended: bool = False) -> wire.Redirect:
         """Return the reply that sends a client to the map."""
         return wire.Redirect(request_id, self.map_version, appended)
+
+    def note_disk(self, incarnation: bytes, *, short: bool) -> None:
+        """Note whether a disk is nearly full."""
+        if short:
+            self.short.add(incarnation)
+        else:
+            self.short.discard(incarnation)
 
     # --- effects --------------------------------------------------------------------------------------------
 

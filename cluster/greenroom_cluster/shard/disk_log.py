@@ -11,7 +11,8 @@ As what follows a `Persist` is said only once that is written, a position counts
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -45,6 +46,7 @@ _ENDINGS = frozenset(
 )
 _MAY_WAIT = frozenset({Propose, ReplyToPeer})
 ENTRY_BYTES = 96
+_command_of = attrgetter("command")
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -91,7 +93,8 @@ class DiskLog:
     `mark` is the number of the newest batch on stable storage. `bases` and `configurations` are by shard,
     and so are `proposals`, those at the present epoch by their others; `map` is the newest. `rebased` is set
     when a base changes, `short` while the disk is nearly full. `given_bytes` is about what all entries ever
-    took.
+    took. `awaited` are the shards of which a primary here cannot commit what all others have, for this disk
+    alone lacks it.
     """
 
     def __init__(self, incarnation: bytes, stable: Stable) -> None:
@@ -109,6 +112,7 @@ class DiskLog:
         self.rebased = False
         self.short = False
         self.given_bytes = stable.stored_bytes
+        self.awaited: dict[int, None] = {}
         self._nonces: dict[int, bytes] = {}
         # What this step leaves; records of a shard are gathered until something else of it follows.
         self._entries: list[Entry] = []
@@ -136,17 +140,21 @@ class DiskLog:
         else:
             records.append(record)
 
-    def receive(self, copy: Copy, records: tuple[Record, ...], after: int, through: int) -> None:
+    def receive(self, copy: Copy, records: Sequence[Record], after: int, through: int) -> None:
         """Write those of a primary's records that are new here: after one number up to another."""
         if through - after < len(records):
-            records = tuple(record for record in records if after < record.sequence <= through)
-        copy.ladder.extend(records)
+            records = [record for record in records if after < record.sequence <= through]
+        if records[-1].epoch != copy.ladder.newest:
+            copy.ladder.extend(records)
         for record in records:
-            command = record.command
-            self.given_bytes += record_bytes(command)
-            if type(command) in _ENDINGS:
-                self._ends = True
-        self._records.setdefault(copy.shard, []).extend(records)
+            self.given_bytes += record_bytes(record.command)
+        if not _ENDINGS.isdisjoint(map(type, map(_command_of, records))):
+            self._ends = True
+        known = self._records.get(copy.shard)
+        if known is None:
+            self._records[copy.shard] = list(records)
+        else:
+            known.extend(records)
 
     def configure(self, copy: Copy, entry: ShardEntry, known: ClusterMap) -> None:
         """Write a configuration of that map; the copy is `unsettled` until it is stable."""
@@ -264,23 +272,24 @@ class DiskLog:
         """Since when the oldest of what is not synced waits; None if nothing does."""
         return self._unsynced[0][1] if self._unsynced else None
 
-    def grown(self) -> tuple[dict[Copy, None], dict[Copy, None]]:
-        """Tell copies how much of them is stable; return those with more, and those that are settled now."""
-        grown: dict[Copy, None] = {}
+    def grow(self) -> dict[Copy, None]:
+        """Tell copies how much of them is stable; return those whose configuration is now."""
         settled: dict[Copy, None] = {}
-        while self._growing and self._growing[0][0] <= self.stable:
-            _, lengths, configured = self._growing.popleft()
+        growing, stable = self._growing, self.stable
+        while growing and growing[0][0] <= stable:
+            _, lengths, configured = growing.popleft()
             for copy, length in lengths.items():
                 if length > copy.stable:
                     copy.stable = length
-                grown[copy] = None
-            settled |= configured
-        for _, _, configured in self._growing:
-            for copy in configured:
-                settled.pop(copy, None)
-        for copy in settled:
-            copy.unsettled = False
-        return grown, settled
+            if configured:
+                settled |= configured
+        if settled:
+            for _, _, configured in growing:
+                for copy in configured:
+                    settled.pop(copy, None)
+            for copy in settled:
+                copy.unsettled = False
+        return settled
 
     def finish(self, now_ns: int, effects: list[HostEffect]) -> bool:
         """End a step: have its entries written, and hold back what must wait for them, or no longer must.
@@ -290,28 +299,35 @@ class DiskLog:
         if self._records:
             self._entries += [Logged(shard, tuple(records)) for shard, records in self._records.items()]
             self._records = {}
-        told = [effect for effect in effects if type(effect) in _MAY_WAIT and _is_held(effect)]
-        for effect in told:
-            if isinstance(effect, Propose):
-                self._note_proposal(effect.proposal)
-        if told:
-            effects[:] = [effect for effect in effects if not _is_held(effect)]
+        told: list[HostEffect] = []
+        # Most steps have nothing of the kind, and many replies.
+        if not _MAY_WAIT.isdisjoint(map(type, effects)):
+            told = [effect for effect in effects if _is_held(effect)]
+            for effect in told:
+                if isinstance(effect, Propose):
+                    self._note_proposal(effect.proposal)
+            if told:
+                effects[:] = [effect for effect in effects if not _is_held(effect)]
         before = self.stable
         if self._entries:
             self._give_out(now_ns, effects)
             if not self._fsync:
                 self._settle(now_ns)
-        self._held.extend((self.position, effect) for effect in told)
+        for effect in told:
+            self._held.append((self.position, effect))
+        if self._held and self._held[0][0] <= self.stable:
+            self._release(effects)
+        return self.stable > before
+
+    def _release(self, effects: list[HostEffect]) -> None:
+        """Say what no longer waits."""
         released: list[HostEffect] = []
         while self._held and self._held[0][0] <= self.stable:
             released.append(self._marked(self._held.popleft()[1]))
-        if not released:
-            pass
-        elif self._fsync:
+        if self._fsync:
             effects[:0] = released
         else:
             effects += released  # behind what has to be written before
-        return self.stable > before
 
     def _note_proposal(self, proposal: Proposal) -> None:
         """Write a proposal, unless it is only sent again."""

@@ -45,7 +45,6 @@ from greenroom_cluster.shard.roles.replicas import Replicas
 from greenroom_cluster.shard.roles.role import InputKind, Role
 from greenroom_cluster.shard.settings import HostSettings, ns
 from greenroom_cluster.shard.showing import shown
-from greenroom_cluster.shard.state.copy import Copy
 from greenroom_cluster.shard.state.memory import Memory
 from greenroom_cluster.shard.step import Mark
 from greenroom_cluster.shard.sweeping import Sweeper
@@ -235,34 +234,36 @@ class Host:
     def _disk_measured(self, _now_ns: int, _wall_us: int, event: DiskMeasured) -> None:
         assert self._disk is not None
         self._disk.short = event.free_bytes < self._settings.disk_free_bytes_min
+        self._context.note_disk(self._context.incarnation, short=self._disk.short)
 
     def _go_on(self, now_ns: int, wall_us: int) -> None:
         """Commit what has become stable here, and serve under configurations that have."""
         assert self._disk is not None
-        grown, settled = self._disk.grown()
+        settled = self._disk.grow()
         # Most often their backups have not acknowledged yet, and there is nothing to do.
-        shards = [shard for shard in self._served(grown) if self._may_go_on(shard)]
-        deliver(self._replicas, shards, now_ns, wall_us, b"", InputKind.CATCH_UP)
-        served = self._served(settled)
-        deliver(self._replicas, served, now_ns, wall_us, b"", InputKind.LEASE)
-        for shard in served:
-            self._manage(now_ns, wall_us, shard)
+        if self._disk.awaited:
+            awaited, self._disk.awaited = self._disk.awaited, {}
+            self._advance(now_ns, wall_us, awaited)
+        if settled:
+            replicas = self._replicas
+            shards = [copy.shard for copy in settled if replicas.get(copy.shard) is copy]
+            self._advance(now_ns, wall_us, shards)
+            served = self._served(shards)
+            deliver(self._replicas, served, now_ns, wall_us, b"", InputKind.LEASE)
+            for shard in served:
+                self._manage(now_ns, wall_us, shard)
 
-    def _may_go_on(self, shard: int) -> bool:
-        """Whether the primary of a shard may commit more, or has somebody to add."""
-        replica = self._replicas.by_shard[shard]
-        assert replica is not None
-        assert replica.primary is not None
-        primary = replica.primary
-        return primary.membership.catching_up or primary.replication.decided() > replica.committed
+    def _advance(self, now_ns: int, wall_us: int, shards: Iterable[int]) -> None:
+        """Have the primaries here commit what they can of these shards."""
+        deliver(self._replicas, self._served(shards), now_ns, wall_us, b"", InputKind.CATCH_UP)
 
-    def _served(self, copies: Iterable[Copy]) -> list[int]:
-        """Return the shards of which these are copies that a primary here serves."""
+    def _served(self, shards: Iterable[int]) -> list[int]:
+        """Return those of some shards that a primary here serves."""
         replicas = self._replicas
         return [
-            copy.shard
-            for copy in copies
-            if (replica := replicas.get(copy.shard)) is copy and replica.primary is not None
+            shard
+            for shard in shards
+            if (replica := replicas.get(shard)) is not None and replica.primary is not None
         ]
 
     # --- coordination ---------------------------------------------------------------------------------------

@@ -267,6 +267,7 @@ class Outgoing:
         self.enough_bytes = self.room_bytes // 2 if self.room_bytes > 0 else NEVER_BYTES
         self.spare_bytes = message.spare_bytes
         self.disk_short = message.disk_short
+        self._context.note_disk(self.peer, short=message.disk_short)
         self.evicting_bytes, self._evicting_late_bytes = self._evicting_late_bytes, 0
 
     def evict(self, freed: int) -> None:

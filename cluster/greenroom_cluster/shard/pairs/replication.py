@@ -92,11 +92,13 @@ class Replication:
         if self.copy_first and not self._is_copied():
             return self.copy.committed
         target, stable = self.log.appended, self.copy.stable
-        if stable < target:
-            target = stable
         for recipient in self.counted:
             if recipient.acknowledged < target:
                 target = recipient.acknowledged
+        if stable < target:
+            assert self._disk is not None
+            self._disk.awaited[self.copy.shard] = None
+            return stable
         return target
 
     def _is_copied(self) -> bool:

@@ -179,8 +179,8 @@ class Primary:
             return
         kind, admission, size = type(command), self.admission, record_bytes(command)
         refusal = admission.refusal(now_ns, known, command, size)
-        if refusal is None and self._disk is not None and (slot := replication.short_of_disk):
-            refusal = self._refused_by_disk(command, slot)
+        if refusal is None and self._disk is not None and self.context.short:
+            refusal = self._refused_by_disk(command, replication.short_of_disk)
         if refusal is not None:
             self.reply(origin, refusal)
             return
@@ -213,8 +213,11 @@ class Primary:
 
     @staticmethod
     def _refused_by_disk(command: Write, slot: str) -> wire.EncodedReply | None:
-        """Return why a command is not logged while the disk of that slot is nearly full, unless it ends."""
-        if is_ending(command):
+        """Return why a command is not logged while the disk of that slot is nearly full, unless it ends.
+
+        None without a slot.
+        """
+        if not slot or is_ending(command):
             return None
         reason = f"the disk of actor {slot} is nearly full: make room there, or give the node a larger disk"
         if command.age_ms:

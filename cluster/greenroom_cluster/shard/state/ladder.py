@@ -18,18 +18,20 @@ RUNGS_MAX = 64
 class Ladder:
     """Notes where each epoch begins in a log."""
 
-    __slots__ = ("_starts",)
+    __slots__ = ("_starts", "newest")
 
     def __init__(self, last: Rung = (0, 0)) -> None:
         # Epochs, and the number of the first record that may be of it; that of the oldest is not known. Nor
         # is its epoch, 0, if an earlier release sent the snapshot.
         self._starts: list[Rung] = [(last[0], 0)] if last[0] else []
+        self.newest = last[0]
 
     def begin(self, epoch: int, first: int) -> None:
         """Note that records from this number on are of that epoch."""
         starts = self._starts
         if starts and starts[-1][0] == epoch:
             return
+        self.newest = epoch
         if starts and starts[-1][1] == first:
             del starts[-1]  # nothing was logged in it
         starts.append((epoch, first))
@@ -38,11 +40,9 @@ class Ladder:
 
     def extend(self, records: Iterable[Record]) -> None:
         """Note records that were logged."""
-        newest = self._starts[-1][0] if self._starts else 0
         for record in records:
-            if record.epoch != newest:
-                newest = record.epoch
-                self.begin(newest, record.sequence)
+            if record.epoch != self.newest:
+                self.begin(record.epoch, record.sequence)
 
     def resume(self, rungs: Iterable[Rung], after: int) -> None:
         """Note the rungs of what was logged after a record."""
@@ -55,6 +55,7 @@ class Ladder:
         """Forget the epochs that begin after a record."""
         while self._starts and self._starts[-1][1] > after:
             del self._starts[-1]
+        self.newest = self._starts[-1][0] if self._starts else 0
 
     def rungs(self, appended: int) -> tuple[Rung, ...]:
         """Return the rungs of a log that ends with record `appended`."""
