@@ -1,6 +1,7 @@
 """The command `greenroom`."""
 
 from greenroom_cluster.exits import leave_on_signals
+from greenroom_cluster.privacy import keep_to_itself
 
 __all__ = ["main"]
 
@@ -8,6 +9,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line. A signal before the command handles signals ends it quietly."""
     leave_on_signals()
+    keep_to_itself()
     from greenroom_cluster.cli.commands import main as run
 
     run()

@@ -15,8 +15,10 @@ def main() -> None:
     # First, because it affects what the imports below load.
     load_less()
     from greenroom_cluster.exits import errors_told, leave_on_signals
+    from greenroom_cluster.privacy import keep_to_itself
 
     leave_on_signals()
+    keep_to_itself()
     with errors_told():
         _run(sys.stdin.buffer.read())
 

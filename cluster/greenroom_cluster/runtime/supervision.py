@@ -27,6 +27,7 @@ import trio
 from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster import logs
 from greenroom_cluster.keeper import WATCH_SECONDS, Keeper, SupervisionSettings
+from greenroom_cluster.privacy import keep_to_itself
 from greenroom_cluster.restarts import GiveUp, RestartSettings
 from greenroom_cluster.runtime import supervised
 from greenroom_cluster.runtime.documents import encode_settings
@@ -108,6 +109,7 @@ async def child_main(
 ) -> None:
     """Run a child's function; tractor calls this in the process."""
     become_child(supervisor_pid)
+    keep_to_itself()
     logs.configure(msgspec.convert(log_settings, logs.LogSettings))
     try:
         check_listeners(frozenset(), listeners())

@@ -1,6 +1,8 @@
 """What the supervised processes of these tests run."""
 
+import ctypes
 import os
+import resource
 import signal
 
 import msgspec
@@ -26,6 +28,13 @@ async def serve(settings: ServeSettings, started: Started) -> None:
         if settings.marker:
             with trio.CancelScope(shield=True):
                 await trio.Path(settings.marker).write_text("cleaned up")
+
+
+async def tell_dumpable(settings: ServeSettings, started: Started) -> None:
+    """Say whether this process may be dumped, and how much of it."""
+    dumpable = ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
+    started(f"{dumpable} {resource.getrlimit(resource.RLIMIT_CORE)}")
+    await trio.sleep_forever()
 
 
 async def end_at_once(settings: ServeSettings, started: Started) -> None:

@@ -87,6 +87,14 @@ def serve(name: str, marker: str = "") -> ChildSpec:
     return ChildSpec(name, children.serve, lambda incarnation: ServeSettings(incarnation, marker))
 
 
+async def test_a_child_cannot_be_dumped() -> None:
+    observer = Observer()
+    async with supervising(observer) as supervisor:
+        supervisor.start_child(ChildSpec("a", children.tell_dumpable, ServeSettings))
+        await observer.until(lambda: bool(observer.ready))
+        assert observer.ready[0].address == "0 (0, 0)"
+
+
 async def test_a_killed_child_is_reported_at_once() -> None:
     """One for one: the other child never notices."""
     seen = Observer()
