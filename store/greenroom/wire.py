@@ -55,6 +55,8 @@ Label: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
 Feature: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=FEATURE_CHARS_MAX)]
 Features: TypeAlias = Annotated[tuple[Feature, ...], msgspec.Meta(max_length=FEATURES_MAX)]
 Shards: TypeAlias = Annotated[tuple[int, ...], msgspec.Meta(max_length=SHARDS_MAX)]
+ADDITIONS_MAX = 1 << 15
+"""The most changes that an actor may have proposed without knowing what became of them."""
 PATHS_MAX = 1024
 """The most paths that a patch may name, in `set`, `unset` and `expect` together.
 
@@ -250,19 +252,40 @@ class Inspect(Frame, frozen=True, tag=20):
     request_id: int
 
 
+class Addition(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Whom a change adds to a shard that was proposed, and may have been decided; "" is an unknown slot."""
+
+    shard: Annotated[int, msgspec.Meta(ge=0, lt=SHARDS_MAX)]
+    member: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    slot: Annotated[str, msgspec.Meta(max_length=256)] = ""
+
+
+class Testimony(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What an actor tells a coordinator that may be restored from an older copy, beside the epochs.
+
+    `kept` are the shards of which its directory, as it was opened, knew the configuration: for these it
+    speaks for those who ran in it before. `additions` are of what they and itself have proposed.
+    """
+
+    kept: Annotated[tuple[int, ...], msgspec.Meta(max_length=SHARDS_MAX)] = ()
+    additions: Annotated[tuple[Addition, ...], msgspec.Meta(max_length=ADDITIONS_MAX)] = ()
+
+
 class Subscribe(Frame, frozen=True, tag=21):
     """Send the cluster map and every later change of it. Answered by `MapFull` once, then `MapChange`s.
 
     `lineage` and `version` name the map that the subscriber already holds (0, 0: none). `epochs` are the
     epochs of its shards, in order, where a coordinator is asked: one restored from an older copy counts its
     versions anew from there, so a version alone does not tell which of two maps was decided later. `identity`
-    is that of the map's cluster, also where a coordinator is asked.
+    is that of the map's cluster, also where a coordinator is asked, and so is the `testimony` of an actor;
+    None: it tells nothing.
     """
 
     lineage: int
     version: int
     epochs: Annotated[tuple[int, ...], msgspec.Meta(max_length=SHARDS_MAX)] = ()
     identity: Annotated[bytes, msgspec.Meta(max_length=CLUSTER_IDENTITY_BYTES)] = b""
+    testimony: Testimony | None = None
 
 
 class DropRecord(Frame, frozen=True, tag=22):

@@ -4,15 +4,14 @@ Of each shard the newest configuration that any directory knows is taken, but on
 could know a later one: a change is decided on the proposal of a member (or of the heir of one), who has it
 on disk before it is sent. So every member of that configuration, and everybody whom a change proposed at it
 would have made a member, must be heard by a directory, or be given up by an operator; what they know may name
-others, and so on. A directory that has given up its copy since does not say what it knew then. A shard that
-no directory knows is not begun: it may be in one that has yet to come.
+others, and so on (`witnesses`). A shard that no directory knows is not begun: it may be in one that has yet
+to come.
 
 Then the map begins a new lineage with the members of each shard, all known dead, and their directories. Who
 goes on with a shard is decided by their heirs' claims, as after any power cut (`recovery`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeAlias
 
 import msgspec
 
@@ -35,6 +34,7 @@ from greenroom_cluster.coordination.messages import (
 )
 from greenroom_cluster.coordination.owners import NOWHERE
 from greenroom_cluster.coordination.rules import EPOCH_LIMIT, LINEAGE_EPOCHS
+from greenroom_cluster.coordination.witnesses import Member, node_named, unheard
 from greenroom_cluster.planning.placement import node_of
 
 ADOPTING = "adopting"
@@ -45,10 +45,6 @@ SETTLE_SECONDS = 2.0
 
 _NAMED = 20
 _DIRECTORIES_MAX = 1 << 14
-_UNKNOWN = "of unknown name"
-
-Member: TypeAlias = tuple[bytes, str]
-"""An incarnation and its slot, "" if that is not known."""
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -72,6 +68,10 @@ class Shown(msgspec.Struct, frozen=True):
     def known(self) -> Iterator[KnownShard]:
         """What it knows of each shard."""
         return (each for part in self.parts for each in part.known)
+
+    def has_copy(self, shard: int) -> bool:
+        """Whether it has a copy of the shard; who gave that up knew a later configuration then."""
+        return shard in self.holds
 
 
 class Wanting(msgspec.Struct, frozen=True):
@@ -106,14 +106,6 @@ def concerned(shown: Mapping[bytes, Shown], newest: Mapping[int, KnownShard]) ->
             if rank(known)[:2] == rank(newest[known.shard])[:2]:
                 members[known.shard].update(known.members, known.proposed)
     return members
-
-
-def has_copy(member: bytes, shard: int, openers: Mapping[bytes, Shown]) -> bool:
-    """Whether the directory of a member has come, with a copy of the shard.
-
-    Who gave its copy up knew a later configuration then, and has forgotten it with the copy.
-    """
-    return member in openers and shard in openers[member].holds
 
 
 class Adoption:
@@ -190,14 +182,11 @@ class Adoption:
         waiting: list[int] = []
         slots, openers = self._slots(), self._openers
         for shard, members in sorted(concerned(self._shown, newest).items()):
-            unheard = [
-                each
-                for each in sorted(members)
-                if not has_copy(each[0], shard, openers) and _node_named(each, slots) not in self._given_up
-            ]
-            if unheard:
+            silent = unheard(shard, members, openers.get)
+            nodes = dict.fromkeys(node_named(each, slots.get(each[0], "")) for each in silent)
+            if missing := [node for node in nodes if node not in self._given_up]:
                 waiting.append(shard)
-                awaited.update(dict.fromkeys(_node_named(each, slots) for each in unheard))
+                awaited.update(dict.fromkeys(missing))
         unknown = tuple(shard for shard in range(self._shards) if shard not in newest)
         return Wanting(tuple(awaited), tuple(waiting), unknown)
 
@@ -300,8 +289,7 @@ class Adoption:
             # Nobody claims without a copy.
             named = tuple(member for member, _ in known.members)
             members = (
-                tuple(each for each in named if each not in openers or has_copy(each, shard, openers))
-                or named
+                tuple(each for each in named if each not in openers or openers[each].has_copy(shard)) or named
             )
             entries[shard] = ShardEntry(_raised(known, lineage), members[0], members[1:], known.nonce, ())
         actors = {
@@ -344,11 +332,6 @@ def _entry(member: bytes, directory: ShowDirectory) -> ActorEntry:
 
 def _is_sound(directory: ShowDirectory) -> bool:
     return not actor_objection(msgspec.structs.replace(_entry(bytes(16), directory), state="up"))
-
-
-def _node_named(member: Member, slots: Mapping[bytes, str]) -> str:
-    slot = member[1] or slots.get(member[0], "")
-    return node_of(slot) or f"{_UNKNOWN} ({member[0].hex()[:8]})"
 
 
 def _told_of(wanting: Wanting, *, give_up: bool) -> list[str]:

@@ -231,7 +231,10 @@ class Coordinator:
     def _register_actor(self, draft: Draft, actor: ActorEntry) -> tuple[str, str]:
         complaint = draft.register_actor(actor)
         self._bury(draft.buried)
-        return complaint, DIRECTORY_OLDER if complaint and draft.is_older_copy(actor) else ""
+        if complaint:
+            return complaint, DIRECTORY_OLDER if draft.is_older_copy(actor) else ""
+        self._hearing.opened(actor.incarnation, actor.directory)
+        return "", ""
 
     def _objection(
         self, now_ns: int, draft: Draft, incoming: Incoming, name: str, address: str = ""
@@ -440,8 +443,9 @@ class Coordinator:
             epochs = message.epochs if isinstance(message, wire.Subscribe) else ()
             if self._claims.note(now_ns, incoming.sender, known, epochs, self.map):
                 claimed = max(known, claimed or known)
+                self._hearing.denied(incoming.sender, epochs, self.map.epochs)
             elif isinstance(message, wire.Subscribe):
-                self._hearing.heard(incoming.sender)
+                self._hearing.heard(incoming.sender, epochs, message.testimony, self.map.epochs)
         held, self._held = self._held, ""
         if decided or self._claims.latest is None:
             return ()
@@ -464,8 +468,7 @@ class Coordinator:
             return self._news.of_proof()
         if not self._unheard or now_ns < self._settled_ns:
             return []
-        nodes = tuple(self._hearing.awaited(now_ns, self._unheard, self.map.actors))
-        return self._news.of_unheard(self._unheard, nodes)
+        return self._news.of_unheard(self._unheard, self._hearing.missing(self._unheard, self.map.actors))
 
     def _refuse(self, batch: Sequence[Incoming]) -> tuple[Response, ...]:
         responses = []

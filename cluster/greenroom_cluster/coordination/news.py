@@ -5,6 +5,7 @@ from collections.abc import Collection
 from greenroom.cluster_map import ClusterMap
 from greenroom.deadlines import NEVER_NS
 from greenroom_cluster.coordination.draft import NODES_NAMED
+from greenroom_cluster.coordination.hearing import Missing
 from greenroom_cluster.planning.waiting import (
     MissingDirectories,
     Waiting,
@@ -28,7 +29,7 @@ class News:
         self._quiet = True
         self._waiting: tuple[Waiting, ...] = ()
         self._missing: tuple[MissingDirectories, ...] = ()
-        self._unheard: tuple[str, ...] = ()
+        self._unheard = Missing(())
 
     def of_waiting(self, after: ClusterMap) -> list[str]:
         """Return news about shards that wait for nodes."""
@@ -65,24 +66,34 @@ class News:
             return ["no shard waits for a directory any longer"]
         return [missing.told() for missing in self._missing if missing not in before]
 
-    def of_unheard(self, shards: Collection[int], nodes: tuple[str, ...]) -> list[str]:
-        """Return news about decisions on these shards, which wait until these nodes were heard."""
-        if not nodes or nodes == self._unheard:
-            return []
-        self._unheard = nodes
-        count, named = len(shards), ", ".join(nodes[:NODES_NAMED])
-        waiting = (
-            f"decisions of {count} {'shard waits' if count == 1 else 'shards wait'} until their members were "
-            "heard, for this coordinator cannot tell that its map is the newest (another boot of its host, "
-            f"or another directory, than before): nothing was heard of the actors that node {named} had. "
-            f"Start them, or if they are gone for good run `greenroom forget-node {nodes[0]}`"
-        )
-        return [waiting]
+    def of_unheard(self, shards: Collection[int], missing: Missing) -> list[str]:
+        """Return news about decisions on these shards, which wait until their members were heard."""
+        before, self._unheard = self._unheard, missing
+        told = []
+        if missing.silent and missing.silent != before.silent:
+            count, named = len(shards), ", ".join(missing.silent[:NODES_NAMED])
+            told.append(
+                f"decisions of {count} {'shard waits' if count == 1 else 'shards wait'} until their members "
+                "were heard, for this coordinator cannot tell that its map is the newest (another boot of "
+                "its host, or another directory, than before): nothing was heard of the actors that node "
+                f"{named} had. Start them, or if they are gone for good run "
+                f"`greenroom forget-node {missing.silent[0]}`"
+            )
+        if missing.knowing and missing.knowing != before.knowing:
+            named = ", ".join(missing.knowing[:NODES_NAMED])
+            told.append(
+                f"directories of node {named} know later decisions than the coordinator's map, which is an "
+                "older copy: nothing is decided about their shards. Put the newest directory of the "
+                "coordinator back; if it is gone, stop all nodes and have the map made anew from what "
+                "directories know (--new-lineage --adopt-from-directories)"
+            )
+        return told
 
     def of_proof(self) -> list[str]:
         """Return the news that no decision waits for members to be heard any longer."""
-        told, self._unheard = self._unheard, ()
-        return ["all members have been heard: no decision waits for that any longer"] if told else []
+        told, self._unheard = self._unheard, Missing(())
+        waited = told != Missing(())
+        return ["all members have been heard: no decision waits for that any longer"] if waited else []
 
 
 def _left_a_directory(known: ClusterMap) -> bool:

@@ -45,7 +45,7 @@ class Operators:
         """Return why it is not done, or "", and what becomes of the node's shards."""
         name = message.name
         if name not in draft.nodes:
-            return draft.unknown(name), ()
+            return self._forget_unknown(draft, message), ()
         gone = tuple(key for key, actor in draft.actors.items() if actor.node == name)
         named = [shard for shard, entry in enumerate(draft.shards) if not set(gone).isdisjoint(entry.members)]
         do = self._declare_dead if isinstance(message, DeclareDead) else self._forget
@@ -68,7 +68,7 @@ class Operators:
     def _forget(self, now_ns: int, draft: Draft, name: str, gone: tuple[bytes, ...]) -> str:
         silent_ns = self._owners.silence_ns(now_ns, name)
         if silent_ns >= self._down_ns:
-            self._hearing.give_up(name, gone)
+            self._hearing.give_up(name, gone, draft.actors)
             draft.forget_node(name)
             return ""
         abandoned = draft.abandoned()
@@ -81,9 +81,18 @@ class Operators:
             return self._heard(name, silent_ns)
         # The node is back, so the operator means its former actors: they will never be heard, or nobody
         # runs in their directories.
-        self._hearing.give_up(name, former)
+        self._hearing.give_up(name, former, draft.actors)
         draft.give_up(former)
         draft.warnings.append(f"{len(former)} former actors of node {name} were forgotten by an operator")
+        return ""
+
+    def _forget_unknown(self, draft: Draft, message: ForgetNode | DeclareDead) -> str:
+        """Give up what an older map does not name, but a change that was proposed later."""
+        name = message.name
+        if isinstance(message, DeclareDead) or not self._hearing.awaits_node(name, draft.actors):
+            return draft.unknown(name)
+        self._hearing.give_up(name, (), draft.actors)
+        draft.warnings.append(f"node {name}, which the map does not name, was forgotten by an operator")
         return ""
 
     def _heard(self, name: str, silent_ns: int) -> str:

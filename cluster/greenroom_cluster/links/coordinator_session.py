@@ -57,6 +57,21 @@ class Remembered(msgspec.Struct, frozen=True):
         beyond = any(self.epochs[len(epochs) :])
         return beyond or any(ours > theirs for ours, theirs in zip(self.epochs, epochs, strict=False))
 
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The shards of which the directory knew the configuration when it was opened."""
+        return tuple(shard for shard, epoch in enumerate(self.epochs) if epoch)
+
+    def additions(self, epochs: tuple[int, ...]) -> list[wire.Addition]:
+        """Return whom changes that it tells of add, if they may still be decided at these epochs."""
+        return [
+            wire.Addition(known.shard, member, slot)
+            for part in self.shown
+            for known in part.known
+            for member, slot in known.proposed
+            if known.shard >= len(epochs) or known.epoch >= epochs[known.shard]
+        ]
+
 
 NOTHING_REMEMBERED = Remembered(0, 0, ())
 
@@ -239,6 +254,9 @@ class CoordinatorSession:
         self._calls: dict[int, _Call] = {}
         # By nonce: made twice at one moment, a proposal is sent once.
         self._offered: dict[bytes, Proposal] = {}
+        # Sent at an epoch that is not over: those that add a member. A refusal does not end it, for it may be
+        # of another run than the one that has decided it before.
+        self._open: dict[bytes, Proposal] = {}
 
     def step(self, event: SessionInput) -> list[SessionEffect]:
         """Take one input; return the effects."""
@@ -280,6 +298,7 @@ class CoordinatorSession:
     def _flush(self) -> list[SessionEffect]:
         offered = tuple(self._offered.values())
         self._offered.clear()
+        self._open = {each.nonce: each for each in (*self._open.values(), *offered) if self._may_add(each)}
         messages = [
             Propose(next(self._numbers), self._sender, offered[start : start + PROPOSALS_PER_MESSAGE])
             for start in range(0, len(offered), PROPOSALS_PER_MESSAGE)
@@ -308,7 +327,25 @@ class CoordinatorSession:
 
     def _subscription(self) -> wire.Subscribe:
         epochs = self._remembered.epochs if self.map is None else self.map.epochs
-        return wire.Subscribe(*self._known(), epochs, self._identity())
+        return wire.Subscribe(*self._known(), epochs, self._identity(), self._testimony())
+
+    def _may_add(self, proposal: Proposal) -> bool:
+        """Whether a proposal adds a member, and may be decided at what is known."""
+        assert self.map is not None
+        return proposal.kind == "add" and proposal.epoch >= self.map.shards[proposal.shard].epoch
+
+    def _testimony(self) -> wire.Testimony | None:
+        """Return what a coordinator that is restored from an older copy must be told; None: nothing."""
+        known, kept = self.map, self._remembered.kept
+        additions = self._remembered.additions(() if known is None else known.epochs)
+        for each in filter(self._may_add, self._open.values()):
+            assert known is not None
+            joiners = set(each.backups).difference(known.shards[each.shard].members)
+            slots = {one: known.actors[one].slot for one in joiners if one in known.actors}
+            additions += [wire.Addition(each.shard, one, slots.get(one, "")) for one in sorted(joiners)]
+        if len(additions) > wire.ADDITIONS_MAX:
+            kept, additions = (), additions[-wire.ADDITIONS_MAX :]  # so its directory speaks for nobody
+        return wire.Testimony(kept, tuple(additions)) if kept or additions else None
 
     # --- what comes --------------------------------------------------------------------------------------
 

@@ -7,7 +7,14 @@ import pytest
 from msgspec.structs import replace
 
 from greenroom import wire
-from greenroom.cluster_map import ClusterMap, MapDelta, NodeEntry, delta_between
+from greenroom.cluster_map import (
+    ActorEntry,
+    ClusterMap,
+    MapDelta,
+    NodeEntry,
+    ShardEntry,
+    delta_between,
+)
 from greenroom_cluster.coordination.genesis import first_map
 from greenroom_cluster.coordination.messages import (
     SHOW_DIRECTORY,
@@ -15,6 +22,7 @@ from greenroom_cluster.coordination.messages import (
     Decided,
     Decision,
     Heartbeat,
+    KnownShard,
     Proposal,
     Propose,
     Rejected,
@@ -125,7 +133,10 @@ REMEMBERED = Remembered(SECOND.lineage, SECOND.version, AHEAD.epochs)
 
 def test_until_a_map_has_come_it_names_what_its_directory_remembers() -> None:
     one = CoordinatorSession(ME, REMEMBERED)
-    assert sent(one.step(Connected())) == [wire.Subscribe(SECOND.lineage, SECOND.version, AHEAD.epochs)]
+    told = wire.Testimony((0,))
+    assert sent(one.step(Connected())) == [
+        wire.Subscribe(SECOND.lineage, SECOND.version, AHEAD.epochs, b"", told)
+    ]
 
 
 SHOWN = ShowDirectory("a/0", b"d" * 16, 3, (ME,), IDENTITY, 2, ())
@@ -138,6 +149,73 @@ def test_what_its_directory_knows_is_shown_only_when_asked() -> None:
         one.step(Received([wire.Goodbye(code, "")]))
         one.step(Lost())
         assert sent(one.step(Connected())) == [*shown, subscribe]
+
+
+X, Y = b"x" * 16, b"y" * 16
+PRIMARY = replace(
+    SECOND,
+    actors={X: ActorEntry(X, "x", "x/0", "x:1", "up", "host", 1, 1)},
+    shards=(ShardEntry(7, ME, (), b"n" * 8, ()), SECOND.shards[1]),
+)
+
+
+def said(one: CoordinatorSession) -> wire.Testimony | None:
+    """What it tells when it connects again."""
+    one.step(Lost())
+    (subscribe,) = sent(one.step(Connected()))
+    assert isinstance(subscribe, wire.Subscribe)
+    return subscribe.testimony
+
+
+def proposes(one: CoordinatorSession, kind: str, *backups: bytes, number: int = 1) -> Proposal:
+    made = Proposal(0, 7, number.to_bytes(8, "big"), kind, ME, backups)
+    one.step(Offer([made]))
+    one.step(Flush())
+    return made
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_it_tells_whom_it_would_add_while_the_map_shows_no_later_epoch(*, applied: bool) -> None:
+    one = session(knows=PRIMARY)
+    made = proposes(one, "add", X)
+    added = wire.Testimony((), (wire.Addition(0, X, "x/0"),))
+    assert said(one) == added
+    one.step(Received([wire.MapFull(PRIMARY), Decided(1, (Decision(0, made.nonce, applied, ""),))]))
+    assert said(one) == added
+
+
+def test_a_change_at_an_epoch_that_is_over_adds_nobody() -> None:
+    one = session(knows=PRIMARY)
+    proposes(one, "add", X)
+    after = replace(PRIMARY, version=9, shards=(replace(PRIMARY.shards[0], epoch=8), PRIMARY.shards[1]))
+    one.step(Received([wire.MapFull(after)]))
+    assert said(one) is None
+
+
+def test_other_changes_add_nobody_and_what_was_not_sent_does_not_count() -> None:
+    one = session(knows=PRIMARY)
+    proposes(one, "reaffirm")
+    one.step(Offer([Proposal(0, 7, b"2" * 8, "add", ME, (X,))]))
+    assert said(one) is None
+
+
+@pytest.mark.parametrize(("epoch", "told"), [(6, True), (7, True), (8, False)])
+def test_it_tells_whom_its_directory_would_have_added(epoch: int, *, told: bool) -> None:
+    """Also when it follows a map, for that may be an older one."""
+    knows = KnownShard(0, 1, 2, 7, b"n" * 8, ((ME, "a/0"),), ((Y, "y/0"),))
+    one = CoordinatorSession(ME, replace(REMEMBERED, shown=(replace(SHOWN, known=(knows,)),)))
+    addition = wire.Addition(0, Y, "y/0")
+    assert said(one) == wire.Testimony((0,), (addition,))
+    shards = (replace(AHEAD.shards[0], epoch=epoch), AHEAD.shards[1])
+    one.step(Received([wire.MapFull(replace(AHEAD, version=9, shards=shards))]))
+    assert said(one) == wire.Testimony((0,), (addition,) if told else ())
+
+
+def test_who_has_proposed_more_than_can_be_told_speaks_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "ADDITIONS_MAX", 1)
+    knows = KnownShard(0, 1, 2, 7, b"n" * 8, ((ME, "a/0"),), ((X, "x/0"), (Y, "y/0")))
+    one = CoordinatorSession(ME, replace(REMEMBERED, shown=(replace(SHOWN, known=(knows,)),)))
+    assert said(one) == wire.Testimony((), (wire.Addition(0, Y, "y/0"),))
 
 
 def test_whoever_follows_a_map_does_not_show_what_was_before() -> None:
