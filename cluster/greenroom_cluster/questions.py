@@ -12,12 +12,15 @@ from greenroom.framing import messages_decoder
 from greenroom.negotiation import hello
 from greenroom.tls.credentials import Credentials
 from greenroom.tls.demands import Demand
+from greenroom_cluster.links.handshake import NOT_ALLOWED
+from greenroom_cluster.links.redial import NOT_TRUSTED
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
 from greenroom_cluster.runtime.proving import Trust, trust_of
 from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.runtime.tasks import open_tasks
 
 INSPECT_SECONDS = 2.0
+_UNTRUSTED = frozenset({NOT_TRUSTED, NOT_ALLOWED.code, "tls-required"})
 
 _decoder = messages_decoder(wire.ServerMessage)
 
@@ -28,7 +31,15 @@ def hello_as_admin(cluster: str, target: bytes = b"", role: str = wire.ROLE_ADMI
 
 
 class NoNodeError(UnavailableError):
-    """No address gave the cluster map."""
+    """No address gave the cluster map. `untrusted`: whoever answered lacks a certificate, or we do."""
+
+    def __init__(self, message: str, *, untrusted: bool = False) -> None:
+        super().__init__(message)
+        self.untrusted = untrusted
+
+
+class UntrustedError(UnavailableError):
+    """Somebody answers, and one side has no certificate that the other trusts."""
 
 
 async def ask_once(
@@ -63,6 +74,8 @@ async def ask_once(
             ) from None
         reason = str(error)
         told = reason if address in reason else f"{address} ended the connection without an answer: {reason}"
+        if isinstance(error, DialFailedError) and error.code in _UNTRUSTED:
+            raise UntrustedError(told) from None
         raise UnavailableError(told) from None
     if isinstance(answer, wire.Goodbye):
         raise UnavailableError(f"{address} refused: {answer.message}")
@@ -82,12 +95,14 @@ async def fetch_map(
     """
     reasons = []
     mistakes = []
+    untrusted = 0
     trust = trust_of(credentials, Demand(cluster, ("node", "coordinator")))
     for address in addresses:
         try:
             answer = await ask_once(address, hello_as_admin(cluster), wire.Subscribe(0, 0), seconds, trust)
         except UnavailableError as error:
             reasons.append(str(error))
+            untrusted += isinstance(error, UntrustedError)
             continue
         except UsageError as error:
             mistakes.append(str(error))
@@ -97,4 +112,5 @@ async def fetch_map(
         reasons.append(f"{address} answered {type(answer).__name__} instead of the map")
     if mistakes and not reasons:
         raise UsageError(mistakes[0])
-    raise NoNodeError("; ".join(reasons + mistakes) or "no address was given")
+    text = "; ".join(reasons + mistakes) or "no address was given"
+    raise NoNodeError(text, untrusted=0 < untrusted == len(reasons))

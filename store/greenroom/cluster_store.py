@@ -77,6 +77,7 @@ class ClusterStore(BaseSessionStore):
         tls_cert: str | os.PathLike[str] | None = None,
         tls_key: str | os.PathLike[str] | None = None,
         tls_ca: str | os.PathLike[str] | None = None,
+        tls_deny: str | os.PathLike[str] | None = None,
         insecure_plaintext_beyond_loopback: bool = False,
     ) -> None:
         checked = CLUSTER_STORE.checked
@@ -88,7 +89,7 @@ class ClusterStore(BaseSessionStore):
         )
         self._settings = settings
         self.contention_seconds = settings.deadline_seconds
-        given = {"tls_cert": tls_cert, "tls_key": tls_key, "tls_ca": tls_ca}
+        given = {"tls_cert": tls_cert, "tls_key": tls_key, "tls_ca": tls_ca, "tls_deny": tls_deny}
         files = {name: checked(name, path) for name, path in given.items()}
         security = self._security = _security(settings.cluster, files)
         insecure = checked(INSECURE_OPTION, insecure_plaintext_beyond_loopback)
@@ -416,9 +417,14 @@ def _security(cluster: str, files: Mapping[str, str | None]) -> Security | None:
     given = {name: path for name, path in files.items() if path is not None}
     if not given:
         return None
-    if missing := [name for name in files if name not in given]:
+    if missing := [name for name in files if name not in given and name != "tls_deny"]:
         raise UsageError(f"TLS needs {' and '.join(missing)} too: paths of PEM files")
-    paths = TlsFiles(cert=given["tls_cert"], key=given["tls_key"], ca=given["tls_ca"])
+    paths = TlsFiles(
+        cert=given["tls_cert"],
+        key=given["tls_key"],
+        ca=given["tls_ca"],
+        deny=given.get("tls_deny", ""),
+    )
     credentials = Credentials(paths, _log.error, _tell_taken)
     identity = credentials.current().identity
     if (identity.cluster, identity.role) != (cluster, "client"):

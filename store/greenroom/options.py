@@ -179,6 +179,7 @@ CLUSTER_STORE = Options(
     tls_cert=kinds.path("the certificate of this app, with its chain, in PEM", none=True),
     tls_key=kinds.path("the private key of `tls_cert`, of mode 0600, in PEM", none=True),
     tls_ca=kinds.path("the CAs that certify the nodes, in PEM", none=True),
+    tls_deny=kinds.path("revoked serial numbers, one in hexadecimal a line", none=True),
     insecure_plaintext_beyond_loopback=kinds.flag("whether plaintext may leave this host"),
 )
 

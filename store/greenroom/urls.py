@@ -17,6 +17,7 @@ from greenroom.sessions import BaseSessionStore
 DEFAULT_CLUSTER = "greenroom"
 
 _TLS = ("tls_cert", "tls_key", "tls_ca")
+_DENY = "tls_deny"
 _FORMS = 'write "memory://", "sqlite:///sessions.db" or "greenroom://host:port,host:port/cluster?deadline_seconds=5"'
 _ELSEWHERE = {
     ("greenroom", "cluster"): "; the cluster's name follows the addresses: greenroom://host:port/NAME",
@@ -24,7 +25,7 @@ _ELSEWHERE = {
     ("greenrooms", "cluster"): "; the cluster's name follows the addresses: greenrooms://host:port/NAME",
     ("greenrooms", "operations_max"): "; pass operations_max=... to ClusterStore",
     ("greenrooms", INSECURE_OPTION): "; it never goes on without TLS",
-    **{("greenroom", name): "; with TLS the URL begins with greenrooms://" for name in _TLS},
+    **{("greenroom", name): "; with TLS the URL begins with greenrooms://" for name in (*_TLS, _DENY)},
     ("sqlite", "operations_max"): "; pass operations_max=... to SqliteStore",
 }
 _FILE = re.compile(r"sqlite://(?P<host>[^/?#]*)(?:/(?P<path>[^?#]*))?(?:\?(?P<query>[^#]*))?")
@@ -42,7 +43,7 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
     lists addresses of the cluster's nodes (IPv6 in brackets), then the cluster's name (default "greenroom"),
     then options: `deadline_seconds`, the time within which an operation answers or raises. `greenrooms://`
     is the same with TLS, never without, and has the paths of PEM files as options: `tls_cert`, `tls_key` and
-    `tls_ca`. Raises UsageError, saying what to write, for any other URL.
+    `tls_ca`, and if wanted `tls_deny`. Raises UsageError, saying what to write, for any other URL.
     """
     if not isinstance(url, str):
         raise UsageError(f"a store URL is a str, not {type(url).__name__}; {_FORMS}")
@@ -65,7 +66,7 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
     from greenroom.cluster_store import ClusterStore
 
     secured = parts["scheme"] == "greenrooms"
-    names = ("deadline_seconds", *_TLS) if secured else ("deadline_seconds", INSECURE_OPTION)
+    names = ("deadline_seconds", *_TLS, _DENY) if secured else ("deadline_seconds", INSECURE_OPTION)
     options = _url_options(parts["query"], parts["scheme"], CLUSTER_STORE, *names)
     if secured and (missing := [name for name in _TLS if name not in options]):
         raise UsageError(

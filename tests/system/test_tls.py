@@ -227,6 +227,11 @@ async def check_commands(cluster: Secured) -> None:
     done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
     assert done.returncode == 3
     assert b"only TLS is spoken here" in done.stderr
+    stranger = cluster.options_of(Authority("stranger").issue(uri("observer", "eve")), "eve")
+    refused = await trio.run_process([*command, *stranger], capture_stderr=True, check=False)
+    assert b"is not trusted: its certificate is not valid" in refused.stderr
+    for each in (done, refused):
+        assert b"--connect" not in each.stderr, "the address is right"
     done = await trio.run_process([*command, *observer[2:]], capture_stderr=True, check=False)
     assert (done.returncode, b"TLS needs --tls-cert too" in done.stderr) == (2, True)
 

@@ -58,7 +58,9 @@ def ask(
         secured = partial(work, credentials=credentials_of(tls))
         return run(secured, addresses_of(connect), cluster, *more)
     except NoNodeError as error:
-        text = f"{error}. Does --connect (GREENROOM_CONNECT) name a node that runs, and not an actor?"
+        text = str(error)
+        if not error.untrusted:  # else the address is right
+            text += ". Does --connect (GREENROOM_CONNECT) name a node that runs, and not an actor?"
         status = EXIT_UNREACHABLE
     except UsageError as error:
         text, status = str(error), EXIT_USAGE

@@ -22,6 +22,8 @@ BACKOFF_NS_MAX = 500_000_000
 LASTING_NS = 1_000_000_000
 """A connection that was up for so long proves that the other side serves: the next attempt comes at once."""
 
+NOT_TRUSTED = "not-trusted"
+
 # --- inputs ----------------------------------------------------------------------------------------------
 
 
@@ -36,9 +38,13 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """The attempt failed, or the connection has ended or is no longer of use."""
+    """The attempt failed, or the connection has ended or is no longer of use.
+
+    `code` is `NOT_TRUSTED` if TLS could not be agreed on.
+    """
 
     reason: str
+    code: str = ""
 
 
 class Tick(msgspec.Struct, frozen=True):
@@ -80,7 +86,7 @@ class Down(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """There is no connection now, for this reason; `code` is that of a `Goodbye` in answer to our hello."""
+    """There is no connection now, for this reason; `code` is that of a `Goodbye`, or `NOT_TRUSTED`."""
 
     reason: str
     code: str = ""
@@ -127,8 +133,8 @@ class Redial:
                 return [Greet(self._hello)]
             case Answer(greeting=greeting), _Phase.GREETING:
                 return self._answered(now_ns, greeting)
-            case Ended(reason=reason), phase if phase != _Phase.PAUSING:
-                return self._ended(now_ns, Failed(reason))
+            case Ended(reason=reason, code=code), phase if phase != _Phase.PAUSING:
+                return self._ended(now_ns, Failed(reason, code))
         return []
 
     def next_deadline(self) -> int:

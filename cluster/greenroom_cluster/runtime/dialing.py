@@ -36,7 +36,7 @@ _answer_decoder = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye)
 
 
 class DialFailedError(Exception):
-    """The other side could not be reached, or refused. `code` is that of its `Goodbye`, else empty."""
+    """The other side could not be reached, or refused. `code` is that of its `Goodbye`, or `NOT_TRUSTED`."""
 
     def __init__(self, message: str, code: str = "") -> None:
         super().__init__(message)
@@ -183,7 +183,7 @@ class _Line:
             )
             self._connection.proven = proven
         except TlsError as error:
-            return redial.Ended(f"{self._address} is not trusted: {error}")
+            return redial.Ended(f"{self._address} is not trusted: {error}", redial.NOT_TRUSTED)
         except OSError as error:
             return redial.Ended(f"{self._address} cannot be reached: {error.strerror or error}")
         except UnicodeError:
