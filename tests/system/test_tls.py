@@ -137,6 +137,7 @@ async def test_cluster_serves_whom_it_trusts_and_nobody_else(tmp_path: Path) -> 
         await check_reports(cluster)
         await check_commands(cluster)
         await check_failover(cluster, good)
+        await check_audit(cluster, tmp_path)
 
 
 async def check_strangers(cluster: Secured) -> None:
@@ -245,6 +246,35 @@ async def check_failover(cluster: Secured, url: str) -> None:
         cluster.nodes["n2"].process.kill()
         for session in sessions:
             assert (await store.get(session.session_id)).data == session.data
+
+
+async def check_audit(cluster: Secured, folder: Path) -> None:
+    """What an operator commands is told with the name in the certificate, also if it is refused."""
+    ann = cluster.options("operator", "ann")
+    greenroom_command = [sys.executable, "-m", "greenroom_cluster"]
+    at_coordinator = ["--coordinator", cluster.coordinator_address, "--cluster", CLUSTER, *ann]
+
+    async def command(*arguments: str) -> int:
+        done = await trio.run_process(
+            [*greenroom_command, *arguments], capture_stdout=True, capture_stderr=True, check=False
+        )
+        return int(done.returncode)
+
+    assert await command("forget-node", "n9", *at_coordinator) == 2
+    with trio.fail_after(60):  # n2 was killed, and must have been silent for a while
+        while await command("declare-dead", "n2", *at_coordinator):
+            pass
+    connect = ["--connect", cluster.addresses[0], "--cluster", CLUSTER, *ann]
+    assert await command("backup", str(folder / "copy"), *connect) == 0
+    told = cluster.coordinator.logged("operator_command")
+    assert {line["who"] for line in told} == {"operator/ann"}
+    assert [(line["command"], line["name"]) for line in told if line["outcome"] == "done"] == [
+        ("declare-dead", "n2")
+    ]
+    assert any(line["command"] == "forget-node" and "n9" in line["outcome"] for line in told)
+    copies = [line for name in NODES for line in cluster.nodes[name].logged("operator_command")]
+    assert {line["shard"] for line in copies if line["outcome"] == "done"} == {0, 1, 2, 3}
+    assert {(line["who"], line["command"]) for line in copies} == {("operator/ann", "copy-shard")}
 
 
 async def test_tls_store_at_a_plaintext_port_is_told_so(tmp_path: Path) -> None:

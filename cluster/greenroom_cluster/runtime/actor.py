@@ -26,6 +26,7 @@ from greenroom_cluster.links.core_runner import Core, Replies
 from greenroom_cluster.links.handshake import NOT_ALLOWED
 from greenroom_cluster.planning.placement import node_of
 from greenroom_cluster.runtime.actor_disk import DiskSettings, OpenedDisk, open_disk
+from greenroom_cluster.runtime.auditing import Audited
 from greenroom_cluster.runtime.budget import buffer_bytes
 from greenroom_cluster.runtime.clocks import now_ns, wall_us
 from greenroom_cluster.runtime.connection import FramedConnection
@@ -155,7 +156,7 @@ class Actor:
                 wire.ROLE_CLIENT: Service(_decoders[wire.ROLE_CLIENT], self._serve_client),
                 wire.ROLE_ADMIN: Service(_decoders[wire.ROLE_ADMIN], self._serve_operator),
                 wire.ROLE_OPERATOR: Service(
-                    _decoders[wire.ROLE_OPERATOR], self._serve_client, target_required=True
+                    _decoders[wire.ROLE_OPERATOR], self._serve_commands, target_required=True
                 ),
                 wire.ROLE_PEER: Service(
                     _decoders[wire.ROLE_PEER],
@@ -221,6 +222,13 @@ class Actor:
     async def _serve_operator(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
         await self._serve_requests(connection, _Told(connection, self.coordinator), hello, number)
 
+    async def _serve_commands(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
+        audited = Audited(connection)
+        try:
+            await self._serve_requests(connection, audited, hello, number)
+        finally:
+            audited.close()
+
     async def _serve_requests(
         self, connection: FramedConnection, replies: Replies, hello: wire.Hello, number: int
     ) -> None:
@@ -232,7 +240,11 @@ class Actor:
         def handle(requests: list[Any]) -> None:
             driver.step(ClientRequests(number, client, requests, identity))
 
-        take = replies.refusing(handle) if isinstance(replies, former.FormerClient) else handle
+        take: Callable[[list[Any]], None] = handle
+        if isinstance(replies, former.FormerClient):
+            take = replies.refusing(handle)
+        elif isinstance(replies, Audited):
+            take = replies.noting(handle)
         try:
             await Delivery(connection, self.poller, take, patient=True).run()
         finally:

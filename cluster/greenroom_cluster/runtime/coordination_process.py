@@ -13,12 +13,14 @@ import trio
 
 from greenroom.addresses import join_address, parse_address
 from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ClusterMap
+from greenroom_cluster.audit import Line
 from greenroom_cluster.config import CoordinatorProcessSettings
 from greenroom_cluster.coordination.genesis import ClusterOptions, begins_from_directories, starting_map
 from greenroom_cluster.coordination.storage import MapStorage
 from greenroom_cluster.exits import end_in_order
 from greenroom_cluster.keeper import SupervisionSettings
 from greenroom_cluster.runtime.adoption import maps_in_use
+from greenroom_cluster.runtime.auditing import tell
 from greenroom_cluster.runtime.coordinator import CoordinatorServerSettings, run_coordinator
 from greenroom_cluster.runtime.ports import check_plaintext, check_port, free_port
 from greenroom_cluster.runtime.proving import credentials_of
@@ -51,6 +53,8 @@ def _prepare(
             storage.save(first)
         if settings.new_lineage:
             _log.info("lineage_begun", lineage=first.lineage, version=first.version, adopted=len(adopted))
+            about = {"lineage": first.lineage, "version": first.version}
+            tell([Line(f"uid {os.getuid()}", "this host", "new-lineage", "done", about)])
     finally:
         storage.close()
     return ClusterOptions(

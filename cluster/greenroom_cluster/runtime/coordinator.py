@@ -20,6 +20,7 @@ from greenroom.deadlines import NEVER_NS
 from greenroom.errors import RemoteProtocolError
 from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_COORDINATOR
+from greenroom_cluster.audit import Audit
 from greenroom_cluster.config import TlsOptions
 from greenroom_cluster.coordination import service as fx
 from greenroom_cluster.coordination.adoption import Adoption
@@ -36,6 +37,7 @@ from greenroom_cluster.coordination.storage import MapStorage, StorageFailedErro
 from greenroom_cluster.links.handshake import IDENTITY_BYTES
 from greenroom_cluster.planning.controller import ControllerSettings
 from greenroom_cluster.runtime.adoption import maps_of
+from greenroom_cluster.runtime.auditing import audit_of, tell
 from greenroom_cluster.runtime.clocks import now_ns, wall_us
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
@@ -103,6 +105,7 @@ class CoordinatorServer:
             _log.info("coordinator_unproven", data_dir=settings.data_dir, version=self._service.map.version)
         self._publisher = MapPublisher()
         self._connections: dict[int, FramedConnection] = {}
+        self._audits: dict[int, Audit] = {}
         self._tasks: trio.Nursery | None = None
         self._wake = trio.Event()
         self._room = trio.Event()
@@ -149,6 +152,7 @@ class CoordinatorServer:
 
     async def _handle(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
         self._connections[number] = connection
+        audit = self._audits[number] = audit_of(connection)
         proven = connection.proven
         node = proven.identity.name if proven is not None and hello.role == wire.ROLE_PEER else ""
         try:
@@ -157,11 +161,14 @@ class CoordinatorServer:
                 told = self._service.receive(number, hello.sender, hello.role, messages, node)
                 if told:
                     raise RemoteProtocolError(told)
+                audit.asked(messages)
                 self._wake.set()
                 while self._service.crowded:
                     await self._room.wait()
         finally:
             del self._connections[number]
+            if not audit.waits():  # else what is decided is told all the same
+                del self._audits[number]
             self._publisher.forget(number)
             self._service.close(number, hello.sender)
             self._wake.set()
@@ -216,6 +223,8 @@ class CoordinatorServer:
 
     def _send(self, effect: fx.Reply | fx.Subscribe) -> None:
         connection = self._connections.get(effect.connection)
+        if isinstance(effect, fx.Reply):
+            self._tell(effect, gone=connection is None)
         if connection is None:
             return
         if isinstance(effect, fx.Subscribe):
@@ -224,6 +233,14 @@ class CoordinatorServer:
         connection.send(effect.messages)
         if effect.last:
             connection.end_sending()
+
+    def _tell(self, reply: fx.Reply, *, gone: bool) -> None:
+        audit = self._audits.get(reply.connection)
+        if audit is None or not audit.waits():
+            return
+        tell(audit.answered(reply.messages))
+        if gone and not audit.waits():
+            del self._audits[reply.connection]
 
 
 async def run_coordinator(settings: CoordinatorServerSettings, started: Callable[[str], None]) -> None:
