@@ -32,7 +32,7 @@ from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.driver import Driver
 from greenroom_cluster.shard.effects import HostEffect
 from greenroom_cluster.shard.host import Host
-from greenroom_cluster.shard.inputs import Decisions, HostInput, MapChanged, PeerMessages, Tick
+from greenroom_cluster.shard.inputs import Decisions, HostInput, MapChanged, PeerMessages, Synced, Tick
 from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX, PeerReply, PeerRequest
 from greenroom_cluster.shard.roles.role import Role
 from greenroom_cluster.shard.settings import HostSettings
@@ -117,6 +117,15 @@ class MeteredCore:
         effects = self.host.step(now, WALL_START_US + now // 1000, event)
         self._meter.ns[self.stage] += perf_counter_ns() - began
         return effects
+
+    def hear(self, synced: Synced) -> None:
+        """Take this in."""
+        self.host.hear(synced)
+
+    @property
+    def awaits_disk(self) -> bool:
+        """Whether anything waits for a sync."""
+        return self.host.awaits_disk
 
     def next_deadline(self) -> int:
         """Return when a Tick is due."""

@@ -81,6 +81,12 @@ class _WatchedCore:
         self.next_deadline = actor.host.next_deadline
         self.clock_us = actor.host.clock_us
         self.spent = actor.host.spent
+        self.hear = actor.host.hear
+
+    @property
+    def awaits_disk(self) -> bool:
+        """Whether anything waits for a sync."""
+        return self._actor.host.awaits_disk
 
     def step(self, now_ns: int, wall_us: int, event: ins.HostInput) -> list[fx.HostEffect]:
         """Let the core step, and have it judged."""
@@ -230,7 +236,7 @@ class ActorProcess(Process):
         self.disk = DiskWriter(
             self,
             directory,
-            on_synced=lambda position, mark, stored: self.step(ins.Synced(position, mark, stored)),
+            on_synced=self._wake,
             on_measured=lambda free_bytes: self.step(ins.DiskMeasured(free_bytes)),
             on_failed=self._disk_failed,
             interval_ns=interval_ns,
@@ -244,7 +250,7 @@ class ActorProcess(Process):
         """Listen, connect to the coordinator, and let the core's time begin."""
         self._runner = _Runner(self, oracles, codec)
         if self.disk is not None:
-            self._runner.write_with(self.disk.write)
+            self._runner.write_with(self.disk.write, self.disk.news)
         client = Service(_client_decoder, self._serve_client)
         peer = Service(_peer_decoder, self._serve_peer, target_required=True)
         services = {wire.ROLE_CLIENT: client, wire.ROLE_PEER: peer}
@@ -264,6 +270,10 @@ class ActorProcess(Process):
         """Let the core act on an event at the time it is now, and perform what it wants."""
         if self._runner is not None:
             self._runner.step(event)
+
+    def _wake(self) -> None:
+        if self._runner is not None:
+            self._runner.wake()
 
     def hold(self, effects: list[fx.HostEffect]) -> None:
         """Stop the process with these effects decided but not performed."""

@@ -6,7 +6,9 @@ One sync runs at a time. What is written meanwhile is synced next.
 from collections.abc import Callable
 
 from greenroom_cluster.links.outbox import DiskEffect
+from greenroom_cluster.links.sync_news import SyncNews
 from greenroom_cluster.shard.effects import Persist
+from greenroom_cluster.shard.inputs import Synced
 from simulations.kernel.directory import Directory, FailedError
 from simulations.kernel.processes import Process
 from simulations.kernel.timeline import MILLISECOND
@@ -19,8 +21,8 @@ class DiskWriter:
     """Writes to the directory of one process.
 
     With `interval_ns` it syncs a batch after half of that, unless it is to be synced at once.
-    `on_synced(position, mark, stored_bytes)` and `on_measured(free_bytes)` are called in the process, and
-    `on_failed` when a sync has failed, or a write.
+    All syncs are in `news`. `on_synced()`, if one is awaited, and `on_measured(free_bytes)` are called in the
+    process, and `on_failed` when a sync has failed, or a write.
     """
 
     def __init__(
@@ -28,12 +30,13 @@ class DiskWriter:
         process: Process,
         directory: Directory,
         *,
-        on_synced: Callable[[int, int, int], None],
+        on_synced: Callable[[], None],
         on_measured: Callable[[int], None],
         on_failed: Callable[[str], None],
         interval_ns: int = 0,
     ) -> None:
         self.directory = directory
+        self.news = SyncNews()
         self._process = process
         self._timeline = process.timeline
         self._on_synced = on_synced
@@ -128,5 +131,6 @@ class DiskWriter:
 
     def _returned(self, number: int, position: int) -> None:
         self._syncing = False
-        self._on_synced(position, number, self.directory.stored_bytes)
+        if self.news.put(Synced(position, number, self.directory.stored_bytes)):
+            self._on_synced()
         self._go_on()

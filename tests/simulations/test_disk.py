@@ -42,12 +42,15 @@ class Bench:
             on_failed=self._failed,
             interval_ns=interval_ns,
         )
+        self.thread.news.look_out(awaited=True)
         self.process = process
         return process
 
-    def _synced(self, position: int, mark: int, _stored_bytes: int) -> None:
-        self.heard.append(("synced", position))
-        self.marks.append(mark)
+    def _synced(self) -> None:
+        synced = self.thread.news.take()
+        assert synced is not None
+        self.heard.append(("synced", synced.position))
+        self.marks.append(synced.mark)
 
     def _failed(self, how: str) -> None:
         self.failures.append(how)

@@ -11,8 +11,16 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.links.outbox import DiskEffect, Line, LinkChange, Outbox, Rare, are_bulk
+from greenroom_cluster.links.sync_news import SyncNews
 from greenroom_cluster.shard.effects import HostEffect
-from greenroom_cluster.shard.inputs import ConnectionClosed, HostInput, LinkDown, LinkUp, PeerMessages
+from greenroom_cluster.shard.inputs import (
+    ConnectionClosed,
+    HostInput,
+    LinkDown,
+    LinkUp,
+    PeerMessages,
+    Synced,
+)
 from greenroom_cluster.shard.limits.fairness import LONG_STEP_NS
 
 
@@ -21,6 +29,13 @@ class Core(Protocol):
 
     def step(self, now_ns: int, wall_us: int, event: HostInput) -> list[HostEffect]:
         """Take one input in; return what is to be done."""
+
+    def hear(self, synced: Synced) -> None:
+        """Take this in with the next input."""
+
+    @property
+    def awaits_disk(self) -> bool:
+        """Whether anything waits for a sync, since the latest step."""
 
     def next_deadline(self) -> int:
         """Return when a Tick is due."""
@@ -67,13 +82,15 @@ class CoreRunner(ABC, Generic[PeerLine]):
         # Later deadlines need no `_rearm`. A subclass that knows when it wakes may set it.
         self._armed_ns: float = math.inf
         self._write: Callable[[list[DiskEffect]], None] | None = None
+        self._news: SyncNews | None = None
 
-    def write_with(self, write: Callable[[list[DiskEffect]], None]) -> None:
+    def write_with(self, write: Callable[[list[DiskEffect]], None], news: SyncNews) -> None:
         """Hand what is for the disk to this; a core without a disk asks for nothing.
 
         It returns once all is written, waits for no sync, and raises if it fails: then nothing more is said.
+        What was synced is taken from `news`.
         """
-        self._write = write
+        self._write, self._news = write, news
 
     # --- for the subclasses ------------------------------------------------------------------------------
 
@@ -151,11 +168,14 @@ class CoreRunner(ABC, Generic[PeerLine]):
 
     def step(self, event: HostInput) -> None:
         """Take in what has just been received, at the time it is now, and do what follows from it."""
-        core = self._core
+        core, news = self._core, self._news
         if self._failed:
             return
         began_ns = self._now_ns()
         try:
+            # Compared here, for most often there is nothing to take.
+            if news is not None and news.newest is not news.taken and (synced := news.take()) is not None:
+                core.hear(synced)
             effects = core.step(began_ns, self._wall_us(), event)
         except BaseException as error:  # noqa: BLE001 - whatever it is, this core cannot be trusted any more
             self._failed = True
@@ -176,6 +196,13 @@ class CoreRunner(ABC, Generic[PeerLine]):
         spent_ns = ended_ns - began_ns
         if spent_ns > LONG_STEP_NS:
             self._took_long(event, spent_ns, core.spent(ended_ns, spent_ns))
+        if news is not None and news.look_out(awaited=core.awaits_disk):
+            self.wake()
+
+    def wake(self) -> None:
+        """Take in what was synced, because something waited for it."""
+        if self._news is not None and (synced := self._news.take()) is not None:
+            self.step(synced)
 
     def _perform(self, effects: list[HostEffect]) -> None:
         rare, to_peers, to_clients = self._outbox.sort(effects)

@@ -355,16 +355,15 @@ async def _writing(
     if journal is None:
         yield
         return
-    reports: Reports[Synced | DiskMeasured] = Reports(actor.poller, actor.driver.step)
+    reports: Reports[Synced | DiskMeasured] = Reports(actor.poller, actor.driver.take_report)
 
-    def report(event: Synced | DiskMeasured) -> None:
-        if isinstance(event, Synced) and mark is not None:
+    def note(batch: int) -> None:
+        if mark is not None:
             # Here, in the thread, so that it is right even if the process is about to end.
-            mark[MARK_DIRECTORY] = event.mark
-        reports.put(event)
+            mark[MARK_DIRECTORY] = batch
 
     interval = options.sync_interval if options.durability == "interval" else None
-    writer = DiskWriter(journal, report, interval_seconds=interval)
+    writer = DiskWriter(journal, reports.put, interval_seconds=interval, note=note)
     actor.driver.keep_with(writer, journal.directory)
     try:
         yield

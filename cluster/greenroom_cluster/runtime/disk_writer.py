@@ -21,6 +21,7 @@ import trio
 
 from greenroom_cluster.disk.journal import DiskFailedError, Journal
 from greenroom_cluster.links.outbox import DiskEffect
+from greenroom_cluster.links.sync_news import SyncNews
 from greenroom_cluster.shard.disk_log import DiskStalledError
 from greenroom_cluster.shard.effects import Persist
 from greenroom_cluster.shard.inputs import DiskMeasured, Synced
@@ -38,9 +39,10 @@ _log = structlog.get_logger(__name__)
 class DiskWriter:
     """Writes to a journal, which is the writer's from now on.
 
-    `tell` is called in the thread, and must not block. `interval_seconds` None: what was written counts once
-    it is synced, which is at once. Else it counts once it is written, and is synced after half of that time,
-    so that it is over in time, or at once if a part of it asks for that. `leave(status)` ends the process.
+    All syncs are in `news`. `tell` is called in the thread if one is awaited, and `note` with the newest
+    batch of each; neither may block. `interval_seconds` None: what was written counts once it is synced,
+    which is at once. Else it counts once it is written, and is synced after half of that time, so that it is
+    over in time, or at once if a part of it asks for that. `leave(status)` ends the process.
     """
 
     def __init__(
@@ -49,12 +51,15 @@ class DiskWriter:
         tell: Callable[[Synced | DiskMeasured], None],
         *,
         interval_seconds: float | None = None,
+        note: Callable[[int], None] = lambda _: None,
         leave: Callable[[int], None] = os._exit,
     ) -> None:
         self._journal = journal
         self._tell = tell
         self._interval_seconds = interval_seconds
         self._leave = leave
+        self._note = note
+        self.news = SyncNews()
         # Set in the loop.
         self._position = self._drop_before = 0
         self._at_once = False
@@ -141,7 +146,10 @@ class DiskWriter:
         position = self._position
         self._journal.sync()
         self._synced = position
-        self._tell(Synced(position, self._journal.synced, self._journal.stored_bytes))
+        self._note(self._journal.synced)
+        synced = Synced(position, self._journal.synced, self._journal.stored_bytes)
+        if self.news.put(synced):
+            self._tell(synced)
         self._due = 0.0
         if self._interval_seconds is not None and position < self._position:
             self._due = began + self._interval_seconds / 2

@@ -23,6 +23,7 @@ from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.disk.journal import DiskFailedError
 from greenroom_cluster.links.core_runner import Core, CoreRunner
 from greenroom_cluster.links.outbox import CloseLink, DiskEffect, LinkChange, OpenLink
+from greenroom_cluster.links.sync_news import SyncNews
 from greenroom_cluster.runtime.clocks import now_ns, wall_us
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.disk_writer import end_for_disk
@@ -36,7 +37,14 @@ from greenroom_cluster.shard.effects import (
     Transition,
     Warned,
 )
-from greenroom_cluster.shard.inputs import ClientRequests, HostInput, PeerMessages, Tick
+from greenroom_cluster.shard.inputs import (
+    ClientRequests,
+    DiskMeasured,
+    HostInput,
+    PeerMessages,
+    Synced,
+    Tick,
+)
 from greenroom_cluster.suspect_records import EXIT_CORE_FAILED
 
 # The sleep until a deadline is cut into pieces: while the machine is suspended, the event loop's clock stands
@@ -58,6 +66,8 @@ class Links(Protocol):
 
 class Writer(Protocol):
     """Writes what the core persists; see `DiskWriter`."""
+
+    news: SyncNews
 
     def write(self, effects: list[DiskEffect]) -> None:
         """Do these. Raises DiskFailedError."""
@@ -87,7 +97,14 @@ class Driver(CoreRunner[FramedConnection]):
     def keep_with(self, writer: Writer, directory: Path) -> None:
         """Write what the core persists, which is below this directory."""
         self._directory = directory
-        self.write_with(writer.write)
+        self.write_with(writer.write, writer.news)
+
+    def take_report(self, event: Synced | DiskMeasured) -> None:
+        """Take in what the writer tells."""
+        if isinstance(event, Synced):
+            self.wake()
+        else:
+            self.step(event)
 
     def _perform(self, effects: list[HostEffect]) -> None:
         """Perform effects, of which a write comes last; end the process if that fails."""

@@ -124,6 +124,7 @@ class DiskLog:
         self._growing: deque[tuple[int, dict[Copy, int], dict[Copy, None]]] = deque()
         self._held: deque[tuple[int, HostEffect]] = deque()
         self._ending: deque[int] = deque()
+        self._rare_position = 0
         self._unsynced: deque[tuple[int, int]] = deque()
 
     # --- what is written ------------------------------------------------------------------------------------
@@ -268,6 +269,11 @@ class DiskLog:
         return self._synced
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether anything waits for a sync: what is held back, a primary, a configuration, a snapshot."""
+        return bool(self._held or self.awaited) or self._rare_position > self._synced
+
+    @property
     def waits_since_ns(self) -> int | None:
         """Since when the oldest of what is not synced waits; None if nothing does."""
         return self._unsynced[0][1] if self._unsynced else None
@@ -349,6 +355,8 @@ class DiskLog:
             self._grown, self._configured = {}, {}
         if at_once:
             self._ending.append(self.position)
+        if self._rare:
+            self._rare_position = self.position
         self._unsynced.append((self.position, now_ns))
         self._entries = []
         self._ends = self._rare = False

@@ -56,7 +56,8 @@ class Host:
     """The replicas of the actor incarnation `incarnation`, which runs in `slot`.
 
     `remembered` is what its directory tells of the newest map: lineage, version, epochs by shard, identity.
-    `shown` is what it tells a coordinator that has lost its map.
+    `shown` is what it tells a coordinator that has lost its map. After a step it `awaits_disk` if anything
+    waits for a sync.
     """
 
     def __init__(
@@ -81,6 +82,8 @@ class Host:
         self._settings = settings
         self._requests = Requests(self._replicas)
         self._starting: dict[int, OpenProposal] = {}
+        self._heard: Synced | None = None
+        self.awaits_disk = False
         self._recovery = self._replicas.recovery
         self.remembered = (0, 0, (), b"") if disk is None else disk.remembered
         self.shown = () if disk is None else shown(slot, disk)
@@ -147,6 +150,9 @@ class Host:
         self._context.effects = effects
         step = self._step
         step.begin(now_ns)
+        if self._heard is not None:
+            heard, self._heard = self._heard, None
+            self._synced(now_ns, wall_us, heard)
         self._on_input[type(event)](now_ns, wall_us, event)
         joins = self._joins
         while joins.renewed and (shard := joins.take_turn()) is not None:
@@ -165,9 +171,14 @@ class Host:
             if said or more:
                 said += effects
             if not more:
+                self.awaits_disk = self._disk.is_awaited
                 return said or effects
             effects = self._context.effects = []
             self._go_on(now_ns, wall_us)
+
+    def hear(self, synced: Synced) -> None:
+        """Take this in with the next input, before it."""
+        self._heard = synced
 
     def next_deadline(self) -> int:
         """Return the time (`now_ns`) at which a `Tick` is due."""

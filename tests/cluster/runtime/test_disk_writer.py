@@ -120,6 +120,7 @@ def test_what_is_written_during_a_sync_is_synced_next(
 ) -> None:
     gate = Gate(monkeypatch)
     writer = DiskWriter(journal, told.tell)
+    writer.news.look_out(awaited=True)
     writer.write([persist(1)])
     assert gate.waiting.wait(SECONDS)
     for position in range(2, 9):
@@ -140,6 +141,7 @@ def test_what_is_written_at_the_end_is_synced(
 ) -> None:
     gate = Gate(monkeypatch)
     writer = DiskWriter(journal, told.tell)
+    writer.news.look_out(awaited=True)
     for position in range(1, 6):
         writer.write([persist(position)])
 
@@ -156,6 +158,7 @@ def test_what_is_written_at_the_end_is_synced(
 
 def test_in_interval_mode_it_is_written_at_once_and_synced_later(journal: Journal, told: Told) -> None:
     writer = DiskWriter(journal, told.tell, interval_seconds=0.2)
+    writer.news.look_out(awaited=True)
     began = time.monotonic()
     writer.write([persist(1, at_once=False)])
     assert (journal.appended, journal.synced) == (1, 0)
@@ -166,6 +169,7 @@ def test_in_interval_mode_it_is_written_at_once_and_synced_later(journal: Journa
 
 def test_in_interval_mode_an_end_is_synced_at_once(journal: Journal, told: Told) -> None:
     writer = DiskWriter(journal, told.tell, interval_seconds=3600)
+    writer.news.look_out(awaited=True)
     writer.write([persist(1, at_once=False)])
     assert journal.synced == 0
     writer.write([persist(2, at_once=True)])
@@ -178,6 +182,7 @@ def test_in_interval_mode_an_end_is_synced_at_once(journal: Journal, told: Told)
 
 def test_in_interval_mode_a_steady_stream_is_synced_too(journal: Journal, told: Told) -> None:
     writer = DiskWriter(journal, told.tell, interval_seconds=0.05)
+    writer.news.look_out(awaited=True)
     position = 0
     deadline = time.monotonic() + SECONDS
     while len(told.synced) < 3:
@@ -191,6 +196,7 @@ def test_in_interval_mode_a_steady_stream_is_synced_too(journal: Journal, told: 
 def test_old_segments_are_dropped(tmp_path: Path, told: Told) -> None:
     journal = Journal(Directory(tmp_path / "d"), segment_bytes=500)
     writer = DiskWriter(journal, told.tell)
+    writer.news.look_out(awaited=True)
     for position in range(1, 60):
         writer.write([persist(position)])
         mark = told.wait_synced(position).mark
@@ -215,6 +221,7 @@ def test_a_failed_sync_ends_the_process(
     monkeypatch.setattr(Segment, "sync", fail)
     with capture_logs() as logs:
         writer = DiskWriter(journal, told.tell, leave=told.leave)
+        writer.news.look_out(awaited=True)
         writer.write([persist(1)])
         told.wait(EXIT_DISK_FAILED)
     assert not told.events
@@ -232,6 +239,7 @@ def test_a_failed_write_is_told_at_once(
         raise OSError(28, "No space left on device")
 
     writer = DiskWriter(journal, told.tell, interval_seconds=3600, leave=told.leave)
+    writer.news.look_out(awaited=True)
     monkeypatch.setattr(Segment, "append", fail)
     with pytest.raises(DiskFailedError, match="No space left"):
         writer.write([persist(1, at_once=False)])
@@ -246,6 +254,7 @@ def test_a_disk_that_fills_up_is_told_before(
     monkeypatch.setattr(os, "statvfs", lambda _: space)
     with capture_logs() as logs:
         writer = DiskWriter(journal, told.tell)
+        writer.news.look_out(awaited=True)
         for position in (1, 2):
             writer.write([persist(position)])
             told.wait_synced(position)
@@ -254,3 +263,14 @@ def test_a_disk_that_fills_up_is_told_before(
     assert line["directory"] == str(journal.directory)
     assert "make room" in line["hint"]
     assert told.free_bytes == [100 * 4096]
+
+
+def test_of_a_sync_for_which_nobody_waits_nobody_is_told(journal: Journal, told: Told) -> None:
+    marks: list[int] = []
+    writer = DiskWriter(journal, told.tell, note=marks.append)
+    writer.write([persist(1)])
+    end(writer)
+    assert (told.synced, marks) == ([], [1])
+    synced = writer.news.take()
+    assert synced is not None
+    assert (synced.position, synced.mark) == (1, 1)

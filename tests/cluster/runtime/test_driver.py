@@ -16,6 +16,7 @@ from greenroom.errors import InvariantError
 from greenroom.framing import messages_decoder
 from greenroom_cluster.disk.journal import DiskFailedError
 from greenroom_cluster.links.outbox import DiskEffect
+from greenroom_cluster.links.sync_news import SyncNews
 from greenroom_cluster.runtime.actor import Actor, ActorSettings
 from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.connection import FramedConnection
@@ -41,6 +42,7 @@ from greenroom_cluster.shard.inputs import (
     LinkDown,
     LinkUp,
     PeerMessages,
+    Synced,
     Tick,
 )
 from greenroom_cluster.shard.messages import (
@@ -64,6 +66,7 @@ class ScriptedWriter:
     """Has what it is given written at once, or fails."""
 
     def __init__(self, failure: Exception | None = None) -> None:
+        self.news = SyncNews()
         self.positions: list[int] = []
         self._failure = failure
 
@@ -81,6 +84,11 @@ class ScriptedCore:
         self.deadline = NEVER_NS
         self.spending: list[int] = []
         self.then: Callable[[Any], list[Any]] = lambda _: []
+        self.heard: list[Any] = []
+        self.awaits_disk = False
+
+    def hear(self, synced: Any) -> None:
+        self.heard.append((synced, len(self.inputs)))
 
     def step(self, now: int, wall: int, event: Any) -> list[Any]:
         self.inputs.append(event)
@@ -331,6 +339,33 @@ async def test_what_follows_a_write_is_said_once_it_is_written() -> None:
         core.then = lambda _: []
         client.send([get(2)])
         assert await client.receive() == [wire.Missing(2)]
+
+
+async def test_a_sync_is_taken_in_with_the_next_step_unless_it_is_awaited() -> None:
+    async with acting() as (actor, core, _nursery):
+        writer = ScriptedWriter()
+        actor.driver.keep_with(writer, Path())
+        core.inputs.clear()
+        first, second, third = (Synced(number, number, 0) for number in (1, 2, 3))
+        assert not writer.news.put(first)
+        actor.driver.step(Tick())
+        assert core.heard == [(first, 0)]
+        core.awaits_disk = True
+        actor.driver.step(Tick())
+        assert writer.news.put(second)
+        actor.driver.take_report(second)
+        actor.driver.take_report(second)  # of which the news were taken
+        assert core.inputs == [Tick(), Tick(), second]
+
+        def sync(event: Any) -> list[Any]:
+            if isinstance(event, Tick):
+                writer.news.put(third)
+            return []
+
+        core.then = sync
+        actor.driver.step(Tick())
+        assert core.inputs[3:] == [Tick(), third], "it came while the step was taken"
+        assert len(core.heard) == 1
 
 
 async def test_nothing_is_said_after_a_write_that_failed() -> None:
