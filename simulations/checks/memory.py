@@ -4,12 +4,14 @@ What is held is counted anew from sessions and answers themselves, every so many
 What is logged and not applied yet is beside the bound: it may make room, and is gone in a moment.
 """
 
+from greenroom.ids import DIGEST_BYTES
 from greenroom_cluster.shard.pairs.outgoing import UNTOLD_BYTES
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.state.memory import (
     ANONYMOUS_BYTES,
     CLIENT_BYTES,
     EXPIRY_BYTES,
+    NAMED_BYTES,
     REPLY_BYTES,
     SESSION_BYTES,
     USER_BYTES,
@@ -26,7 +28,8 @@ def held_bytes(replica: Replica) -> int:
     table = replica.table
     size = EXPIRY_BYTES * table.expiry.entries
     nobodys_bytes = 0 if table.anonymous is None else ANONYMOUS_BYTES
-    for stored in table.sessions.values():
+    for key, stored in table.sessions.items():
+        size += NAMED_BYTES if len(key) > DIGEST_BYTES else 0
         place_bytes = nobodys_bytes if decoded(stored).user_id is None else USER_BYTES
         size += SESSION_BYTES + len(stored) + place_bytes
     size += CLIENT_BYTES * len(table.clients)

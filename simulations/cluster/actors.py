@@ -16,6 +16,7 @@ from greenroom_cluster.coordination.messages import Decision, Proposal
 from greenroom_cluster.links import former
 from greenroom_cluster.links.coordinator_session import Remembered
 from greenroom_cluster.links.core_runner import CoreRunner
+from greenroom_cluster.links.handshake import stamped
 from greenroom_cluster.links.outbox import CloseLink, LinkChange, OpenLink, farewell
 from greenroom_cluster.planning.placement import node_of
 from greenroom_cluster.shard import effects as fx
@@ -351,11 +352,13 @@ class ActorProcess(Process):
     # --- what comes in -----------------------------------------------------------------------------------
 
     def _serve_client(self, served: Served) -> None:
-        number, client, runner = served.number, served.sender, self._running
+        number, runner = served.number, self._running
+        assert served.greeting is not None
+        client, namespace = stamped(served.greeting, served.identity)
         replies: _Client | former.FormerClient = _Client(served)
 
         def handle(requests: list[Any]) -> None:
-            self.step(ins.ClientRequests(number, client, requests))
+            self.step(ins.ClientRequests(number, client, requests, namespace=namespace))
 
         served.on_messages = handle
         if former.is_former(served.agreement):

@@ -13,7 +13,9 @@ from greenroom.dialog.operations import Kind, Single
 from greenroom.dialog.runner import DialogRunner
 from greenroom.errors import GreenroomError
 from greenroom.framing import encode_greeting
+from greenroom.identities import DEFAULT_NAMESPACE
 from greenroom.negotiation import hello
+from greenroom_cluster.links.handshake import stamped
 from simulations.cluster.connections import CLUSTER, holder
 from simulations.kernel.network import Attempt, End, Network
 from simulations.kernel.processes import Process
@@ -60,11 +62,15 @@ class ClientProcess(Process):
         settings: DialogSettings,
         complaint: Callable[[str], None],
         went_over: Callable[[], None],
+        namespace: str = DEFAULT_NAMESPACE,
     ) -> None:
         super().__init__(network, machine, machine.name, random)
-        self.holder = holder("client", machine.name)
+        self.holder = holder("client", machine.name, namespace)
         self.dialog = WatchedDialog(entropy, settings, Random(random.random()))
         self.identity = self.dialog.board.client_id
+        known, within = stamped(hello(CLUSTER, wire.ROLE_CLIENT, self.identity), self.holder)
+        self.known_as = known + within.encode()
+        self.tenant = int(namespace != DEFAULT_NAMESPACE)
         self.dialog.complaint = complaint
         self.dialog.went_over = went_over
         runner = _Runner(self)

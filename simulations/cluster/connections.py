@@ -30,9 +30,9 @@ def hello(role: str, sender: bytes, target: bytes = b"") -> wire.Hello:
     return negotiation.hello(CLUSTER, role, sender, target)
 
 
-def holder(role: IdentityRole, name: str) -> Identity:
+def holder(role: IdentityRole, name: str, namespace: str = "") -> Identity:
     """Return the identity of a process, as its certificate would say it."""
-    return Identity(CLUSTER, role, name)
+    return Identity(CLUSTER, role, name, namespace)
 
 
 def identity_of(process: object) -> Identity | None:

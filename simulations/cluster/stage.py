@@ -16,6 +16,7 @@ from greenroom.cluster_map import ClusterMap
 from greenroom.dialog import DialogSettings
 from greenroom.errors import UsageError
 from greenroom.framing import encode_frames
+from greenroom.identities import DEFAULT_NAMESPACE
 from greenroom_cluster.coordination.coordinator import CoordinatorSettings
 from greenroom_cluster.coordination.genesis import first_map, with_patience
 from greenroom_cluster.disk.batches import DamagedError
@@ -42,6 +43,7 @@ from simulations.plans.plan import Plan
 
 TRACE_MAX = 200_000
 FREE_BYTES_MIN = 8000
+TENANT = "tenant"
 """Room on the disks of actors below which they refuse what takes any."""
 IDENTITY = b"simulatedcluster"
 
@@ -199,6 +201,7 @@ class Stage:
             settings,
             lambda reason: self.violate("client", f"client {number}: {reason}"),
             lambda: self._observer.went_over(f"client {number}"),
+            TENANT if self.plan.tenants and number % 2 else DEFAULT_NAMESPACE,
         )
         # In every second world a store of a former release is among them.
         process.former = number == 1 and self.plan.seed % 2 == 1

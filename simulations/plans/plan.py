@@ -62,6 +62,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `session_bytes`: what a session holds beside its values. `memory_bytes`: how much the actors of each node
     may hold, in turn (none: without a bound); then sessions are of up to twice `session_bytes`.
     `evicts`: every second session has no user, and may be evicted when memory is full.
+    `tenants`: every second client is in a namespace of its own, with sessions under the same digests, users
+    and points as the others have.
 
     `durability`: what the actors of each node keep on disk, in turn ("none", "interval" or "fsync"; no entry:
     none does). `sync_ms` is how long a sync of theirs takes, in the middle. Their logs are
@@ -104,6 +106,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     session_bytes: int = 0
     memory_bytes: tuple[int, ...] = ()
     evicts: bool = False
+    tenants: bool = False
     durability: tuple[str, ...] = ()
     interval_seconds: float = 1.0
     sync_ms: float = 1.0

@@ -36,15 +36,19 @@ _SLACK_SECONDS = 0.25
 class Session:
     """A session over its life. `keys` are its ids, oldest first; `versions` what was last seen of each.
 
-    `user` is None for one that may be evicted; no session is of `listed_user` then.
+    `user` is None for one that may be evicted; no session is of `listed_user` then. `tenant` is 1 in the
+    other namespace.
     """
 
-    __slots__ = ("earliest_end_ns", "keys", "minted", "name", "point", "user", "versions")
+    __slots__ = ("earliest_end_ns", "keys", "minted", "name", "point", "tenant", "twin", "user", "versions")
 
-    def __init__(self, number: int, point: int, *, anonymous: bool) -> None:
+    def __init__(self, number: int, point: int, *, anonymous: bool, tenants: bool = False) -> None:
         self.name = f"s{number}"
         self.point = point
-        self.user = None if anonymous else f"user-{number % _USERS}"
+        self.tenant = number % 2 if tenants else 0
+        # The number of the session that has the same digests and the same user, in the other namespace.
+        self.twin = number - self.tenant
+        self.user = None if anonymous else f"user-{(self.twin // 2 if tenants else number) % _USERS}"
         self.keys = [f"s{number}/0"]
         self.minted = 0
         self.versions: dict[str, int] = {}
@@ -76,6 +80,7 @@ class Workload:
         self._book = book
         self.random = Random(f"{plan.seed}/workload")
         self._pages = plan.page_max < HostSettings().page_max
+        self._points: list[int] = []
         self.sessions = [self._session(number) for number in range(plan.sessions)]
         self.history: list[Operation] = []
         self.refused: list[tuple[bytes, int, str]] = []
@@ -83,7 +88,7 @@ class Workload:
         self.answers: list[tuple[int, float]] = []
         self._values = 0
         self._digests: dict[str, bytes] = {}
-        self._keys: dict[bytes, tuple[Session, str]] = {}
+        self._keys: dict[tuple[int, bytes], tuple[Session, str]] = {}
         self._open: dict[int, Entry] = {}
         self._opened = 0
         self._due_seconds = plan.deadline_seconds + _SLACK_SECONDS
@@ -93,10 +98,14 @@ class Workload:
 
     def _session(self, number: int) -> Session:
         plan = self.stage.plan
+        if plan.tenants and number % 2:
+            return Session(number, self._points[-1], anonymous=plan.evicts, tenants=True)
         shard = number % plan.shards
         width = 65536 // plan.shards
         point = shard * width + self.random.randrange(width)
-        return Session(number, point, anonymous=plan.evicts and number // plan.shards % 2 == 1)
+        self._points.append(point)
+        anonymous = plan.evicts and number // plan.shards % 2 == 1
+        return Session(number, point, anonymous=anonymous, tenants=plan.tenants)
 
     def start(self) -> None:
         """Let every caller begin."""
@@ -165,7 +174,7 @@ class Workload:
     def client_died(self, client: ClientProcess, index: int) -> None:
         """Nobody learns the outcome of what this client had under way; its callers begin anew elsewhere."""
         for number, entry in list(self._open.items()):
-            if entry.client == client.identity:
+            if entry.client == client.known_as:
                 del self._open[number]
                 self._append(entry, {"outcome": "unknown"})
         for caller in sorted(self._queues):
@@ -189,18 +198,22 @@ class Workload:
         """Return the digest of that id."""
         known = self._digests.get(key)
         if known is None:
-            text = f"{self.stage.plan.seed}/{key}"
+            # As that of its twin, which the other tenant has.
+            text = f"{self.stage.plan.seed}/s{session.twin}/{key.partition('/')[2]}"
             known = self._digests[key] = hashlib.blake2b(text.encode(), digest_size=32).digest()
-            self._keys[listed_as(known)] = (session, key)
+            self._keys[session.tenant, listed_as(known)] = (session, key)
         return known
 
     def _begin(self, client: ClientProcess, action: Action) -> Entry:
-        session = self.sessions[action.session % len(self.sessions)]
+        number = action.session % len(self.sessions)
+        if self.stage.plan.tenants:
+            number -= (number - client.tenant) % 2
+        session = self.sessions[number]
         keys = session.keys
         key = keys[-2] if action.older and len(keys) > 1 else keys[-1]
         fields: dict[str, Any] = {"kind": action.kind, "session": session.name, "key": key}
         now = self.stage.timeline.now
-        return Entry(fields, session, client.identity, client.dialog.next_id(), now)
+        return Entry(fields, session, client.known_as, client.dialog.next_id(), now)
 
     def _submit(self, client: ClientProcess, action: Action, entry: Entry, done: Any) -> None:
         if action.kind in ("list", "delete_by_user", "clean"):
@@ -388,10 +401,14 @@ class Workload:
         assert entry.session is not None
         listed: dict[str, dict[str, int]] = {}
         for handle in reply.sessions if isinstance(reply, wire.Listing) else ():
-            session, key = self._keys[handle.listed]
+            known = self._keys.get((entry.session.tenant, handle.listed))
+            if known is None or known[1] in listed.get(known[0].name, {}):
+                self.stage.violate("namespaces", f"{entry.session.name} was listed with sessions of others")
+                continue
+            session, key = known
             listed.setdefault(session.name, {})[key] = handle.version
         for session in self.sessions:
-            if session.user == entry.session.listed_user:
+            if session.user == entry.session.listed_user and session.tenant == entry.session.tenant:
                 fields |= {"session": session.name, "key": "", "kind": "list" if kind == "list" else "purge"}
                 self.history.append(Operation(**fields, listed=listed.get(session.name, {})))
 

@@ -1,5 +1,7 @@
 """Who a certificate belongs to: one URI in its alternative names, `greenroom://CLUSTER/ROLE/NAME`.
 
+That of a client may end in `?ns=NAMESPACE`, see `Identity.namespace`.
+
 A host name is no identity: addresses move, and a certificate of a node is valid wherever the node runs.
 
 Which roles an authority may certify is in its name, which every certificate of it carries as its issuer. An
@@ -31,9 +33,13 @@ ROLES_OF: Mapping[str, frozenset[IdentityRole]] = MappingProxyType(
     }
 )
 """By the purpose of an authority, whom it may certify: that of clients makes no operator either."""
+DEFAULT_NAMESPACE = "default"
 NAME_CHARACTERS_MAX = 63
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
-_URI = re.compile(rf"greenroom://({_NAME})/({'|'.join(IDENTITY_ROLES)})/({_NAME})", re.ASCII)
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+_ROLES = "|".join(IDENTITY_ROLES)
+_URI = re.compile(
+    rf"greenroom://({NAME_PATTERN})/({_ROLES})/({NAME_PATTERN})(?:\?ns=({NAME_PATTERN}))?", re.ASCII
+)
 
 
 class IdentityError(GreenroomError):
@@ -43,17 +49,31 @@ class IdentityError(GreenroomError):
 class Identity(msgspec.Struct, frozen=True):
     """The holder of a certificate: in which cluster, in which role, by which name.
 
-    The name of a node is the one in the cluster map; that of a client is its app's.
+    The name of a node is the one in the cluster map; that of a client is its app's. `issued_for` is a
+    client's namespace if that is not called like the app.
     """
 
     cluster: str
     role: IdentityRole
     name: str
+    issued_for: str = ""
 
     @property
     def uri(self) -> str:
         """The URI that a certificate holds."""
-        return f"greenroom://{self.cluster}/{self.role}/{self.name}"
+        issued = f"?ns={self.issued_for}" if self.issued_for else ""
+        return f"greenroom://{self.cluster}/{self.role}/{self.name}{issued}"
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of a client's sessions: the one it was issued for, else its name.
+
+        Empty for `default`, in which all are who prove nothing, and for other roles.
+        """
+        if self.role != "client":
+            return ""
+        namespace = self.issued_for or self.name
+        return "" if namespace == DEFAULT_NAMESPACE else namespace
 
 
 class Issuer(msgspec.Struct, frozen=True):
@@ -67,14 +87,15 @@ class Issuer(msgspec.Struct, frozen=True):
 def parse_identity(uri: str) -> Identity:
     """Return the identity that a URI names. Raises UsageError."""
     match = _URI.fullmatch(uri)
-    if match is None:
+    if match is None or (match[4] and match[2] != "client"):
         raise UsageError(
-            f"{uri!r} is no identity; write greenroom://CLUSTER/ROLE/NAME, where ROLE is one of "
+            f"{uri!r} is no identity; write greenroom://CLUSTER/ROLE/NAME, or for a client "
+            "greenroom://CLUSTER/client/NAME?ns=NAMESPACE, where ROLE is one of "
             f"{', '.join(IDENTITY_ROLES)}, and names have at most {NAME_CHARACTERS_MAX} letters, digits, "
             "'.', '_' and '-', a letter or a digit first"
         )
-    cluster, role, name = match.groups()
-    return Identity(cluster, role, name)  # type: ignore[arg-type]  # the pattern has the roles only
+    cluster, role, name, issued_for = match.groups(default="")
+    return Identity(cluster, role, name, issued_for)  # type: ignore[arg-type]  # the pattern has the roles only
 
 
 def identity_of(certificate: Mapping[str, Any]) -> Identity:

@@ -136,18 +136,19 @@ def locate_if_possible(session_id: str) -> tuple[int, bytes] | None:
 def listed_as(digest: bytes) -> bytes:
     """Return the 32 bytes by which lists name the session of a digest, without giving the digest away.
 
-    The digest itself would do for a client to read the session. The first four bytes are its own: so lists
-    have the order of digests, and a handle is looked for without hashing each session of its user.
+    The digest itself would do for a client to read the session. Its first four bytes are there: so lists have
+    the order of digests, and a handle is looked for without hashing each session of its user. What follows a
+    digest, in the keys of a cluster, is left out.
     """
     hashed = _blank_handle.copy()
-    hashed.update(digest)
+    hashed.update(digest[:DIGEST_BYTES])
     return digest[:_HANDLE_ORDER_BYTES] + hashed.digest()
 
 
 def is_listed_as(digest: bytes, listed: bytes) -> bool:
     """Whether lists name the session of a digest so; those of releases before gave the digest itself."""
     return digest[:_HANDLE_ORDER_BYTES] == listed[:_HANDLE_ORDER_BYTES] and (
-        listed_as(digest) == listed or digest == listed
+        listed_as(digest) == listed or digest[:DIGEST_BYTES] == listed
     )
 
 

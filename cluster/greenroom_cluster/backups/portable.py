@@ -8,7 +8,7 @@ alone it is read again. So is a dict whose keys are not all texts, or one of who
 import base64
 import math
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec.msgpack import Ext
@@ -17,9 +17,11 @@ from greenroom import wire
 from greenroom.codec import decode_value
 from greenroom.errors import GreenroomError, UsageError
 from greenroom.fields import check_data_size, checked_label, checked_user_id
+from greenroom.identities import NAME_PATTERN
 from greenroom.ids import DIGEST_BYTES, POINT_BITS
 from greenroom.scan.bounds import MalformedError
 from greenroom.scan.checks import check_data
+from greenroom_cluster.shard.state.namespaces import namespace_of
 from greenroom_cluster.shard.state.records import StoredSession
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -28,7 +30,7 @@ _MICROS_MIN = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _MICROS_MAX = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
-class _Line(msgspec.Struct, forbid_unknown_fields=True):
+class _Line(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     digest: str
     point: int
     user_id: str | None
@@ -37,6 +39,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     expires: datetime
     absolute_expires: datetime | None
     data: dict[str, Any]
+    namespace: Annotated[str, msgspec.Meta(pattern=f"^({NAME_PATTERN})?$")] = ""
 
 
 _encoder = msgspec.json.Encoder()
@@ -47,7 +50,7 @@ def encode_line(stored: StoredSession) -> bytes:
     """Return a session as a line of JSON, without its version: one that is restored gets a new one."""
     state = stored.state
     line = _Line(
-        digest=stored.digest.hex(),
+        digest=stored.digest[:DIGEST_BYTES].hex(),
         point=state.point,
         user_id=state.user_id,
         label=state.label,
@@ -55,6 +58,7 @@ def encode_line(stored: StoredSession) -> bytes:
         expires=_moment(state.expires_us),
         absolute_expires=None if state.absolute_us is None else _moment(state.absolute_us),
         data=_shown(msgspec.msgpack.decode(state.data)),
+        namespace=namespace_of(stored.digest),
     )
     return _encoder.encode(line) + b"\n"
 
@@ -90,7 +94,7 @@ def _session(line: _Line) -> StoredSession:
     )
     if len(digest) != DIGEST_BYTES or not 0 <= line.point < 1 << POINT_BITS:
         raise ValueError("no digest, or no point")
-    return StoredSession(digest, state)
+    return StoredSession(digest + line.namespace.encode(), state)
 
 
 def _moment(micros: int) -> datetime:

@@ -10,7 +10,9 @@ from greenroom import ClusterStore, wire
 from greenroom.cluster_store import version_of
 from greenroom.dialog import operations
 from greenroom.errors import GreenroomError, SessionExistsError
+from greenroom.ids import DIGEST_BYTES
 from greenroom_cluster.runtime.tasks import one_for_all, open_tasks
+from greenroom_cluster.shard.state.namespaces import namespace_of
 from greenroom_cluster.shard.state.records import StoredSession
 
 WORKERS = 32
@@ -18,17 +20,21 @@ _TELL_EVERY = 10_000
 
 
 class Restored(msgspec.Struct):
-    """What became of the sessions of a backup: how many were created, and how many not, by reason."""
+    """What became of the sessions of a backup: how many were created, and how many not, by reason.
+
+    Those `elsewhere` are of another namespace than the one that is restored to.
+    """
 
     created: int = 0
     existed: int = 0
     expired: int = 0
     left_out: int = 0
+    elsewhere: int = 0
 
     @property
     def looked_at(self) -> int:
         """Return how many sessions were looked at."""
-        return self.created + self.existed + self.expired + self.left_out
+        return self.created + self.existed + self.expired + self.left_out + self.elsewhere
 
 
 class NotAllRestoredError(GreenroomError):
@@ -37,6 +43,11 @@ class NotAllRestoredError(GreenroomError):
 
 class RestoringStore(ClusterStore):
     """A store that creates sessions as a backup has them: by their digests, for it knows no ids."""
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of what it creates, that of its certificate; empty for `default`."""
+        return "" if self._security is None else self._security.identity.namespace
 
     async def create_stored(self, stored: StoredSession) -> bool:
         """Create a session; return False if there is one under its digest.
@@ -51,7 +62,7 @@ class RestoringStore(ClusterStore):
             dialog.low,
             0,
             state.point,
-            stored.digest,
+            stored.digest[:DIGEST_BYTES],
             state.user_id,
             state.created_us,
             state.expires_us,
@@ -102,7 +113,9 @@ async def _work(
 ) -> None:
     for stored in left:
         state = stored.state
-        if created_before_us is not None and state.created_us >= created_before_us:
+        if namespace_of(stored.digest) != store.namespace:
+            done.elsewhere += 1
+        elif created_before_us is not None and state.created_us >= created_before_us:
             done.left_out += 1
         elif state.expires_us <= time.time_ns() // 1000:
             done.expired += 1

@@ -200,6 +200,7 @@ def _restore(
     print_line(
         f"sessions created: {done.created}, there already: {done.existed}, expired: {done.expired}"
         + (f", left out: {done.left_out}" if done.left_out else "")
+        + (f", of other namespaces than the certificate's: {done.elsewhere}" if done.elsewhere else "")
     )
 
 

@@ -1,6 +1,7 @@
 """The greeting of a connection: what each side says first, and whether they can work together."""
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import TypeAlias
 
 import msgspec
@@ -32,6 +33,17 @@ def objection(cluster: str, greeting: wire.Hello, identity: Identity) -> str:
     if greeting.role not in ROLES[identity.role]:
         return f"the certificate of {identity.uri} does not allow the role {greeting.role}"
     return ""
+
+
+def stamped(greeting: wire.Hello, identity: Identity | None) -> tuple[bytes, str]:
+    """Return by which id a client is known, and its namespace, from who has proven to be there.
+
+    Its own id it can make up. So one with an identity is known by an id that no other identity has.
+    """
+    if identity is None:
+        return greeting.sender, ""
+    person = blake2b(identity.uri.encode(), digest_size=IDENTITY_BYTES).digest()
+    return blake2b(greeting.sender, digest_size=IDENTITY_BYTES, key=person).digest(), identity.namespace
 
 
 class Serve(msgspec.Struct, frozen=True):

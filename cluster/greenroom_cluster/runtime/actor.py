@@ -23,7 +23,7 @@ from greenroom_cluster.disk.journal import DiskFailedError, Journal
 from greenroom_cluster.links import former
 from greenroom_cluster.links.coordinator_session import NOTHING_REMEMBERED, Remembered
 from greenroom_cluster.links.core_runner import Core, Replies
-from greenroom_cluster.links.handshake import NOT_ALLOWED
+from greenroom_cluster.links.handshake import NOT_ALLOWED, stamped
 from greenroom_cluster.planning.placement import node_of
 from greenroom_cluster.runtime.actor_disk import DiskSettings, OpenedDisk, open_disk
 from greenroom_cluster.runtime.auditing import Audited
@@ -232,13 +232,15 @@ class Actor:
     async def _serve_requests(
         self, connection: FramedConnection, replies: Replies, hello: wire.Hello, number: int
     ) -> None:
-        driver, client = self.driver, hello.sender
+        driver = self.driver
+        holder = None if connection.proven is None else connection.proven.identity
+        client, namespace = stamped(hello, holder)
         driver.add_client(number, replies)
 
         identity = charged_as(connection.remote, number)
 
         def handle(requests: list[Any]) -> None:
-            driver.step(ClientRequests(number, client, requests, identity))
+            driver.step(ClientRequests(number, client, requests, identity, namespace))
 
         take: Callable[[list[Any]], None] = handle
         if isinstance(replies, former.FormerClient):

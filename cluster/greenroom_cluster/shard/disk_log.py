@@ -37,7 +37,7 @@ from greenroom_cluster.shard.messages import PrepareOk, SnapshotChunk, SnapshotO
 from greenroom_cluster.shard.settings import ns
 from greenroom_cluster.shard.state.copy import Copy
 from greenroom_cluster.shard.state.log import record_bytes
-from greenroom_cluster.shard.state.records import Command, Evict, Expire, Record
+from greenroom_cluster.shard.state.records import Command, Evict, Expire, Record, Within
 
 Durability: TypeAlias = Literal["interval", "fsync"]
 
@@ -69,7 +69,7 @@ class Stable(msgspec.Struct, frozen=True, kw_only=True):
 
 def is_ending(command: Command) -> bool:
     """Whether a command ends sessions, so that it must never be undone once it was seen."""
-    return type(command) in _ENDINGS
+    return type(command.command if isinstance(command, Within) else command) in _ENDINGS
 
 
 class DiskStalledError(InvariantError):

@@ -20,13 +20,15 @@ class Input(msgspec.Struct, frozen=True, gc=False):
 class ClientRequests(Input, frozen=True, gc=False):
     """Requests of one client connection, in the order received. `client` is the dialog id of its hello.
 
-    `identity` is charged for what they cost, see `fairness`.
+    `identity` is charged for what they cost, see `fairness`. `namespace` is that of who has proven to be
+    there, empty for `default`.
     """
 
     connection: int
     client: bytes
     requests: list[Request]
     identity: str = ""
+    namespace: str = ""
 
 
 class ConnectionClosed(Input, frozen=True, gc=False):

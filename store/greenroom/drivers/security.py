@@ -3,6 +3,7 @@
 import socket
 from weakref import WeakKeyDictionary
 
+from greenroom.identities import Identity
 from greenroom.tls.channel import TlsError
 from greenroom.tls.credentials import LOOK_SECONDS as LOOK_SECONDS
 from greenroom.tls.credentials import Credentials
@@ -18,6 +19,11 @@ class Security:
         self._credentials = credentials
         self._cluster = cluster
         self._proven: WeakKeyDictionary[TlsSocket, Proven] = WeakKeyDictionary()
+
+    @property
+    def identity(self) -> Identity:
+        """Who we show to be."""
+        return self._credentials.current().identity
 
     def reload(self) -> bool:
         """Read the files anew; return whether they can be used."""

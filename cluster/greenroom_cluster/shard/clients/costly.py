@@ -11,6 +11,8 @@ from greenroom_cluster.shard.inputs import ClientRequests
 from greenroom_cluster.shard.limits.fairness import COSTLY_BYTES, CostlyRequest, FairShare
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.state.log import record_bytes
+from greenroom_cluster.shard.state.namespaces import bare
+from greenroom_cluster.shard.state.records import Within
 
 FANOUTS = frozenset({wire.DeleteByUser, wire.ListByUser, wire.Clean})
 BRINGING = frozenset({wire.Create, wire.Update, wire.Patch, wire.Rotate})
@@ -43,7 +45,7 @@ def put_off(
     connection: int,
     client: bytes,
     identity: str,
-    request: wire.Create | wire.Update | wire.Patch | wire.Rotate,
+    request: wire.Create | wire.Update | wire.Patch | wire.Rotate | Within,
 ) -> None:
     """Have a request wait for a later step, because this one has read enough."""
     waiting = CostlyRequest(connection, client, identity, request, record_bytes(request))
@@ -60,6 +62,7 @@ def _refuse(context: Context, waiting: CostlyRequest) -> None:
 
 def _size_if_costly(request: Request, replicas: Sequence[Replica | None]) -> int:
     """Return about how many bytes a costly request takes while it waits, 0 for a cheap one."""
+    request = bare(request)
     match request:
         case wire.DeleteByUser() | wire.ListByUser() | wire.Clean():
             return _REQUEST_BYTES + _SHARD_BYTES * len(request.shards)

@@ -3,7 +3,7 @@
 from typing import TypeAlias
 
 from greenroom import wire
-from greenroom_cluster.shard.state.records import StoredSession
+from greenroom_cluster.shard.state.records import StoredSession, Within
 
 
 class CopyShard(wire.Frame, frozen=True, tag=23):
@@ -43,5 +43,5 @@ class ShardPart(wire.Frame, frozen=True, tag=50):
 
 
 Operation: TypeAlias = wire.DropRecord | CopyShard | Freeze
-Request: TypeAlias = wire.Request | CopyShard | Freeze
+Request: TypeAlias = wire.Request | Within | CopyShard | Freeze
 """All that an actor is asked, but by its peers."""

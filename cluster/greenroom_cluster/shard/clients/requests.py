@@ -28,8 +28,10 @@ from greenroom_cluster.shard.limits.fairness import (
 from greenroom_cluster.shard.roles.accepts import ACCEPTS, READS, WRITES
 from greenroom_cluster.shard.roles.replicas import Replicas
 from greenroom_cluster.shard.roles.role import InputKind
+from greenroom_cluster.shard.state.namespaces import enclosed
+from greenroom_cluster.shard.state.records import Within
 
-_SPECIAL = FANOUTS | {wire.DeleteByHandle, wire.Inspect, wire.DropRecord, CopyShard, Freeze}
+_SPECIAL = FANOUTS | {Within, wire.DeleteByHandle, wire.Inspect, wire.DropRecord, CopyShard, Freeze}
 """Requests that are no plain reads and writes of the session with their digest."""
 
 
@@ -82,6 +84,11 @@ class Requests:
     def take_in(self, now_ns: int, wall_us: int, event: ClientRequests) -> None:
         """Serve the requests of a client's connection, except those that its identity must wait for."""
         fair, identity, requests = self.fair, event.identity, event.requests
+        if event.namespace:
+            requests = [enclosed(request, event.namespace) for request in requests]
+            # The replies that are kept for a client are of its namespace too.
+            client = event.client + event.namespace.encode()
+            event = msgspec.structs.replace(event, client=client, requests=requests)
         if identity != fair.latest:
             fair.came(now_ns, identity)
         if fair.debts and identity in fair.debts and fair.must_wait(now_ns, identity):
@@ -110,6 +117,8 @@ class Requests:
                     self._fan_out(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]  # kind says which
                 elif kind is wire.DeleteByHandle:
                     self._delete_by_handle(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]  # as above
+                elif kind is Within:
+                    self._serve_within(now_ns, wall_us, connection, client, identity, request)  # type: ignore[arg-type]  # as above
                 elif kind is CopyShard:
                     self.copies.read(now_ns, connection, request)  # type: ignore[arg-type]  # kind says which
                 elif kind is Freeze:
@@ -127,20 +136,44 @@ class Requests:
             else:
                 serve(replica.primary or replica, now_ns, wall_us, connection, client, request)
 
-    def _delete_by_handle(
-        self, now_ns: int, wall_us: int, connection: int, client: bytes, request: wire.DeleteByHandle
+    def _serve_within(
+        self,
+        now_ns: int,
+        wall_us: int,
+        connection: int,
+        client: bytes,
+        identity: str,
+        request: Within,
     ) -> None:
-        replicas, point = self._replicas.by_shard, request.point
+        if isinstance(request.command, wire.DeleteByUser | wire.Clean):
+            self._fan_out(now_ns, wall_us, connection, client, request)
+        elif self._step.walked_items > WALKED_ITEMS_MAX and type(request.command) in BRINGING:
+            put_off(self._context, self.fair, now_ns, connection, client, identity, request)
+        else:
+            self._delete_by_handle(now_ns, wall_us, connection, client, request)
+
+    def _delete_by_handle(
+        self,
+        now_ns: int,
+        wall_us: int,
+        connection: int,
+        client: bytes,
+        request: wire.DeleteByHandle | Within,
+    ) -> None:
+        point: int = (request.command if isinstance(request, Within) else request).point  # type: ignore[union-attr]  # of one session
+        replicas = self._replicas.by_shard
         replica = replicas[point >> self._shift] if replicas and not point >> POINT_BITS else None
         serve = None if replica is None else WRITES[replica.role]
         if serve is None or replica is None:
             self._context.effects.append(
                 ReplyToClient(connection, self._context.redirect(request.request_id))
             )
-        elif replica.primary is not None:
-            replica.primary.submit_by_handle(now_ns, wall_us, connection, client, request)
-        else:
+        elif replica.primary is None:
             serve(replica, now_ns, wall_us, connection, client, request)
+        elif isinstance(request, Within):
+            replica.primary.submit_within(now_ns, wall_us, connection, client, request)
+        else:
+            replica.primary.submit_by_handle(now_ns, wall_us, connection, client, request)
 
     def _refuse_clients(self, connection: int, requests: Sequence[Request]) -> list[Request]:
         """Refuse what is not an operator's, and return what is."""
@@ -151,9 +184,10 @@ class Requests:
         return [request for request in requests if isinstance(request, wire.Inspect | Operation)]
 
     def _fan_out(
-        self, now_ns: int, wall_us: int, connection: int, client: bytes, request: wire.Fanout
+        self, now_ns: int, wall_us: int, connection: int, client: bytes, asked: wire.Fanout | Within
     ) -> None:
         context, step = self._context, self._step
+        request: wire.Fanout = asked.command if isinstance(asked, Within) else asked  # type: ignore[assignment]  # to many shards
         shards = sorted(set(request.shards))
         step.fanned_out += len(shards)
         if step.fanned_out > context.settings.fanned_out_max:
@@ -166,12 +200,13 @@ class Requests:
             # Only primaries set it, in their logs.
             request = msgspec.structs.replace(request, removed=None)
         gather = Gather(connection, request)
+        logged = Within(asked.namespace, request) if isinstance(asked, Within) else request  # type: ignore[arg-type]  # no list
         for shard in shards:
             serve = ACCEPTS[self._replicas.role_of(shard)].get(InputKind.FANOUT)
             replica = self._replicas.get(shard)
             if serve is not None and replica is not None:
                 gather.expect()
-                serve(replica.primary, now_ns, wall_us, gather, client, request)
+                serve(replica.primary, now_ns, wall_us, gather, client, logged)
         gather.seal(context.effects)
 
     def connection_closed(self, _now_ns: int, _wall_us: int, event: ConnectionClosed) -> None:

@@ -15,6 +15,7 @@ from greenroom_cluster.shard.pairs.replication import Replication
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.state.kept_replies import Client
 from greenroom_cluster.shard.state.memory import CLIENT_BYTES, GROWTH_BYTES, REPLY_BYTES
+from greenroom_cluster.shard.state.namespaces import bare
 from greenroom_cluster.shard.state.stored import decoded
 
 _GROWING = frozenset({wire.Create, wire.Update, wire.Patch, wire.Rotate})
@@ -150,7 +151,7 @@ class Growth:
             return True
         digest = command.digest  # type: ignore[union-attr]  # all that grow have one
         for record in log.records(committed, log.appended):
-            other = record.command
+            other = bare(record.command)
             if digest in (getattr(other, "digest", None), getattr(other, "new_digest", None)):
                 return True
             if isinstance(other, wire.DeleteByUser):

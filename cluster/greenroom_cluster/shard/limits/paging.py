@@ -14,13 +14,14 @@ that is much, but not so much that pages fall behind, it takes another round of 
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
 from greenroom import wire
+from greenroom.ids import DIGEST_BYTES
 from greenroom_cluster.shard.settings import HostSettings
-from greenroom_cluster.shard.state.records import Command, Expire
+from greenroom_cluster.shard.state.records import Command, Expire, Within
 from greenroom_cluster.shard.state.stored import expiry_of
 from greenroom_cluster.shard.state.table import SessionTable
 
@@ -35,11 +36,17 @@ LONG = frozenset({wire.DeleteByUser, wire.Clean})
 class LongCommand:
     """A command that is carried out in pages. `through` is the last sequence number of its newest page."""
 
-    __slots__ = ("_round", "_round_end", "_unseen", "client", "command", "removed", "taken", "through")
+    __slots__ = (
+        *("_round", "_round_end", "_unseen", "_within"),
+        *("client", "command", "removed", "taken", "through"),
+    )
 
-    def __init__(self, client: bytes, command: Long, table: SessionTable) -> None:
+    def __init__(
+        self, client: bytes, command: Long, table: SessionTable, within: Within | None = None
+    ) -> None:
         self.client = client
         self.command = command
+        self._within = within
         self.removed = 0
         self.through = 0
         # Digests of sessions that pages remove, for a log-out.
@@ -48,7 +55,9 @@ class LongCommand:
         self._round = table.users.count(command.user_id) if isinstance(command, wire.DeleteByUser) else 0
         self._round_end = self._round
         # Digests to look at, for a clean.
-        self._unseen: Iterator[bytes] = iter(list(table.sessions) if type(command) is wire.Clean else ())
+        named = b"" if within is None else within.namespace.encode()
+        seen = table.sessions if type(command) is wire.Clean else ()
+        self._unseen: Iterator[bytes] = iter([key for key in seen if key[DIGEST_BYTES:] == named])
 
     def next_page(
         self, table: SessionTable, time_us: int, sequence: int, page_max: int
@@ -63,10 +72,16 @@ class LongCommand:
         digests = list(islice(others, page_max))
         self.taken.update(digests)
         # Pages have no client: a reply that is kept for one is dropped by the next, which has a later id.
+        user_id: Any = command.user_id
+        if self._within is not None:  # by keys it is a pair
+            user_id = user_id[1]
         return [
-            wire.DeleteByHandle(number, number, 0, 0, digest, command.user_id)
+            self._logged(wire.DeleteByHandle(number, number, 0, 0, digest[:DIGEST_BYTES], user_id))
             for number, digest in enumerate(digests, sequence)
         ], len(digests)
+
+    def _logged(self, command: wire.DeleteByHandle | Long) -> Command:
+        return command if self._within is None else Within(self._within.namespace, command)
 
     def _goes_on(self, left: int, page_max: int) -> bool:
         """Whether a log-out has another page. Rounds end: each is at most half as long as the one before."""
@@ -95,9 +110,10 @@ class LongCommand:
                 return [Expire(over)], cost + len(over)
         return [], cost if cost >= page_max else 0
 
-    def last(self) -> Long:
+    def last(self) -> Command:
         """Return the command itself, as it is logged when its pages are done."""
-        return msgspec.structs.replace(self.command, removed=self.removed)
+        command = self.command if self._within is None else self._within.command
+        return self._logged(msgspec.structs.replace(command, removed=self.removed))  # type: ignore[arg-type]  # it is a long one
 
 
 class Paging:
@@ -134,9 +150,9 @@ class Paging:
         """Whether pages remove the session of this digest; the command would also remove a new one."""
         return any(digest in each.taken for each in self.under_way)
 
-    def begin(self, client: bytes, command: Long) -> None:
-        """Carry a command out in pages."""
-        self.under_way.append(LongCommand(client, command, self._table))
+    def begin(self, client: bytes, command: Long, within: Within | None = None) -> None:
+        """Carry a command out in pages; `within` is what is logged of another namespace."""
+        self.under_way.append(LongCommand(client, command, self._table, within))
 
     def ready(self, committed: int) -> Sequence[LongCommand]:
         """Return the commands whose pages so far are applied."""

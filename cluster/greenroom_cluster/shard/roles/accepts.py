@@ -24,6 +24,7 @@ from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.roles.replicas import Replicas
 from greenroom_cluster.shard.roles.role import InputKind, Role
 from greenroom_cluster.shard.roles.takeover import end_grace
+from greenroom_cluster.shard.state.records import Within
 
 Handler: TypeAlias = Callable[..., Any]
 """For a request: `(server, now_ns, wall_us, origin, client, request)`; the server is the primary, if there is
@@ -32,11 +33,13 @@ whether the message was taken in."""
 
 
 def _serve_part(
-    primary: Primary, now_ns: int, wall_us: int, origin: Gather, client: bytes, request: wire.Fanout
+    primary: Primary, now_ns: int, wall_us: int, origin: Gather, client: bytes, request: wire.Fanout | Within
 ) -> None:
     """Serve this shard's part of a request to many."""
     if isinstance(request, wire.ListByUser):
         primary.read(now_ns, wall_us, origin, client, request)
+    elif isinstance(request, Within):
+        primary.submit_within(now_ns, wall_us, origin, client, request)
     else:
         primary.submit(now_ns, wall_us, origin, client, request)
 

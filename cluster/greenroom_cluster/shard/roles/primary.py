@@ -9,12 +9,13 @@ commit it.
 """
 
 from collections import deque
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
 from greenroom import wire
 from greenroom.fields import LIST_LIMIT_MAX
+from greenroom.ids import DIGEST_BYTES
 from greenroom_cluster.shard.context import OpenProposal
 from greenroom_cluster.shard.disk_log import is_ending
 from greenroom_cluster.shard.effects import ReplyToClient
@@ -30,7 +31,8 @@ from greenroom_cluster.shard.roles.upkeep import Upkeep
 from greenroom_cluster.shard.state.copy import Copy
 from greenroom_cluster.shard.state.kept_replies import Client, is_repeat, is_reply_to
 from greenroom_cluster.shard.state.log import record_bytes
-from greenroom_cluster.shard.state.records import Expire, asked
+from greenroom_cluster.shard.state.namespaces import bare
+from greenroom_cluster.shard.state.records import Expire, Within, asked
 from greenroom_cluster.shard.state.stored import expiry_of, reply_with
 from greenroom_cluster.shard.step import MARK_EPOCH, MARK_SEQUENCE, MARK_SHARD
 
@@ -71,7 +73,7 @@ class Primary:
         self.clock = copy.clock
         self._step = resources.step
         self._disk = resources.disk
-        self.held: deque[tuple[Origin, bytes, Read | Write]] = deque()
+        self.held: deque[tuple[Origin, bytes, Read | Write | Within]] = deque()
         # Who waits for the reply to a logged command, by client and request id.
         self._waiting: dict[tuple[bytes, int], tuple[Origin, Write]] = {}
         # Reads to serve again once an expiry is decided, by its sequence number.
@@ -154,8 +156,19 @@ class Primary:
         sequence = self.replication.decide(now_ns, time_us, Expire(over))
         self._rereads[sequence] = (origin, request)
 
-    def submit(self, now_ns: int, wall_us: int, origin: Origin, client: bytes, command: Write) -> None:
-        """Log a write, unless it is a repeat, or a limit forbids it."""
+    def submit(
+        self,
+        now_ns: int,
+        wall_us: int,
+        origin: Origin,
+        client: bytes,
+        command: Write,
+        within: Within | None = None,
+    ) -> None:
+        """Log a write, unless it is a repeat, or a limit forbids it.
+
+        Of another namespace than `default` the command comes by keys, and `within` is what is logged.
+        """
         request_id = command.request_id
         known = self.table.clients.by_id.get(client)
         if known is not None and request_id <= known.newest and self._repeats(origin, known, command):
@@ -171,45 +184,63 @@ class Primary:
         replication = self.replication
         if replication.behind or self.membership.draining or self.copy.unsettled:
             # The same as `paused`, without another call for every write.
-            self._hold(origin, client, command)
+            self._hold(origin, client, within or command)
             return
         time_us = self.clock.read(now_ns, wall_us)
         if command.age_ms and self.admission.forgotten(known, command.age_ms, time_us):
             self.reply(origin, wire.Unknowable(request_id, "repeated after the shard may have forgotten it"))
             return
-        kind, admission, size = type(command), self.admission, record_bytes(command)
+        kind, admission, size = type(command), self.admission, record_bytes(within or command)
         refusal = admission.refusal(now_ns, known, command, size)
         if refusal is None and self._disk is not None and self.context.short:
             refusal = self._refused_by_disk(command, replication.short_of_disk)
         if refusal is not None:
             self.reply(origin, refusal)
             return
-        if (kind in LONG or self.paging.under_way) and self._pages(origin, client, command):
+        if (kind in LONG or self.paging.under_way) and self._pages(origin, client, command, within):
             return
         opened = admission.opened(command, size) if kind in OPENING else 0
         charge = self.growth.charge(known, command, size, opened)
         if type(charge) is not int:
             self.reply(origin, charge)  # type: ignore[arg-type]  # else it is a refusal
             return
-        sequence = replication.append(now_ns, time_us, client, command, size, charge)
+        sequence = replication.append(now_ns, time_us, client, within or command, size, charge)
         if kind in OPENING or size > SMALL_BYTES or kind is wire.Clean:
             admission.logged(sequence, command, size)
         waiting[key] = (origin, command)
 
+    def submit_within(self, now_ns: int, wall_us: int, origin: Origin, client: bytes, within: Within) -> None:
+        """Log a write of a namespace other than `default`."""
+        if isinstance(within.command, wire.DeleteByHandle):
+            self.submit_by_handle(now_ns, wall_us, origin, client, within.command, within)
+        else:
+            self.submit(now_ns, wall_us, origin, client, bare(within), within)
+
     def submit_by_handle(
-        self, now_ns: int, wall_us: int, origin: Origin, client: bytes, command: wire.DeleteByHandle
+        self,
+        now_ns: int,
+        wall_us: int,
+        origin: Origin,
+        client: bytes,
+        command: wire.DeleteByHandle,
+        within: Within | None = None,
     ) -> None:
         """Log the deletion of the session that a handle names, which is found among those of its user."""
+        user: Any = command.user_id if within is None else (within.namespace, command.user_id)
         if not self.paused:
             step, looks = self._step, self.context.settings.listed_max
             if step.listed > looks:
                 reason = "too many handles are looked up at once"
                 self.reply(origin, wire.Overloaded(command.request_id, reason))
                 return
-            step.listed += min(self.table.users.count(command.user_id), looks)
-            found = self.table.digest_listed_as(command.user_id, command.digest, looks)
-            command = msgspec.structs.replace(command, digest=found)
-        self.submit(now_ns, wall_us, origin, client, command)
+            step.listed += min(self.table.users.count(user), looks)
+            found = self.table.digest_listed_as(user, command.digest, looks)
+            command = msgspec.structs.replace(command, digest=found[:DIGEST_BYTES])
+        if within is None:
+            self.submit(now_ns, wall_us, origin, client, command)
+        else:
+            within = Within(within.namespace, command)
+            self.submit(now_ns, wall_us, origin, client, bare(within), within)
 
     @staticmethod
     def _refused_by_disk(command: Write, slot: str) -> wire.EncodedReply | None:
@@ -237,7 +268,7 @@ class Primary:
         self.reply(origin, kept.reply if is_reply_to(kept, command) else _another(request_id))
         return True
 
-    def _pages(self, origin: Origin, client: bytes, command: Write) -> bool:
+    def _pages(self, origin: Origin, client: bytes, command: Write, within: Within | None) -> bool:
         """Begin a command in pages, or refuse one that must wait for pages; return False to log it now."""
         paging, request_id = self.paging, command.request_id
         if isinstance(command, Long):
@@ -245,7 +276,7 @@ class Primary:
                 return False
             refusal = paging.refusal(command)
             if refusal is None:
-                paging.begin(client, command)
+                paging.begin(client, command, within)
                 self._waiting[client, request_id] = (origin, command)
                 self._step.unfinished[self.shard] = None
                 return True
@@ -291,7 +322,7 @@ class Primary:
             assert isinstance(origin, Gather)
             origin.add(self.shard, reply, self.context.effects)
 
-    def _hold(self, origin: Origin, client: bytes, request: Read | Write) -> None:
+    def _hold(self, origin: Origin, client: bytes, request: Read | Write | Within) -> None:
         settings = self.context.settings
         size = 0 if isinstance(request, Read) else record_bytes(request)
         if len(self.held) >= settings.held_requests_max:
@@ -319,6 +350,8 @@ class Primary:
                 self.read(now_ns, wall_us, origin, client, request)
             elif isinstance(request, wire.DeleteByHandle):
                 self.submit_by_handle(now_ns, wall_us, origin, client, request)
+            elif isinstance(request, Within):
+                self.submit_within(now_ns, wall_us, origin, client, request)
             else:
                 self.submit(now_ns, wall_us, origin, client, request)
 

@@ -14,6 +14,7 @@ from greenroom import wire
 from greenroom.cluster_map import SuspectRecord
 from greenroom_cluster.shard.state.kept_replies import ClientTable, is_reply_to
 from greenroom_cluster.shard.state.log import record_bytes
+from greenroom_cluster.shard.state.namespaces import bare
 from greenroom_cluster.shard.state.records import (
     Command,
     Evict,
@@ -21,6 +22,7 @@ from greenroom_cluster.shard.state.records import (
     ForgetClients,
     KeptReply,
     Record,
+    Within,
     asked,
 )
 
@@ -43,7 +45,7 @@ _KINDS: dict[type, str] = {
 
 def kind_of(command: Command) -> str:
     """Return the kind of a command, which is all of it that operators see."""
-    return _KINDS[type(command)]
+    return _KINDS[type(command.command if isinstance(command, Within) else command)]
 
 
 class Suspension:
@@ -86,13 +88,13 @@ class Suspension:
         )
 
     def reply_to(
-        self, client: bytes, asking: wire.Get | wire.Mutation, clients: ClientTable, map_version: int
+        self, client: bytes, asking: wire.Get | wire.Mutation | Within, clients: ClientTable, map_version: int
     ) -> wire.EncodedReply:
         """Return a request's kept reply, or say that it may yet take effect, or that it was not applied."""
         request_id = asking.request_id
         known = clients.get(client)
         kept = None if known is None else known.replies.get(request_id)
-        if kept is not None and not isinstance(asking, wire.Get) and is_reply_to(kept, asking):
+        if kept is not None and not isinstance(asking, wire.Get) and is_reply_to(kept, bare(asking)):
             return kept.reply
         if (client, request_id) in self._logged:
             return wire.Redirect(request_id, map_version, appended=True)
@@ -104,5 +106,5 @@ class Suspension:
         if record.client:
             request_id: int = command.request_id  # type: ignore[union-attr]  # what has a client has a request id
             refusal = wire.Failed(request_id, wire.FailureCode.INVALID, DROPPED)
-            kept = KeptReply(record.client, request_id, refusal, *asked(command))  # type: ignore[arg-type]  # as above
+            kept = KeptReply(record.client, request_id, refusal, *asked(bare(command)))
             clients.keep(kept, command.low, record.time_us)  # type: ignore[union-attr]  # as above

@@ -33,10 +33,12 @@ _WIDEST_US = BUCKET_US * _FACTOR**4
 class ExpiryIndex:
     """Digests by the time, in microseconds of shard time, at which they have to be looked at."""
 
-    __slots__ = ("_buckets", "_successor", "_uncopied", "entries")
+    __slots__ = ("_buckets", "_named", "_successor", "_uncopied", "entries")
 
     def __init__(self) -> None:
         self._buckets: dict[int, bytearray] = {}
+        # Keys of other namespaces, which are longer. Dicts, for the garbage collector's sake as well.
+        self._named: dict[int, dict[bytes, None]] = {}
         self.entries = 0
         # The index that will replace this one, and the sessions still to be entered there.
         self._successor: ExpiryIndex | None = None
@@ -64,12 +66,13 @@ class ExpiryIndex:
                 successor.enter(digest, expires_us, time_us)
         if looked < looks:
             self._buckets, self.entries = successor._buckets, successor.entries  # noqa: SLF001  another of its kind
+            self._named = successor._named  # noqa: SLF001  as above
             self._successor = None
         return looked
 
     def enter(self, digest: bytes, expires_us: int, time_us: int) -> None:
         """Note at `time_us` a session whose expiry is new, or earlier than before."""
-        if len(digest) != DIGEST_BYTES:
+        if len(digest) < DIGEST_BYTES:
             raise InvariantError(f"a digest has {DIGEST_BYTES} bytes, not {len(digest)}")
         if self._successor is not None:
             self._successor.enter(digest, expires_us, time_us)
@@ -80,7 +83,9 @@ class ExpiryIndex:
         found: dict[int, list[bytes]] = {}
         for digest, ends_us in zip(digests, expires_us, strict=True):
             if len(digest) != DIGEST_BYTES:
-                raise InvariantError(f"a digest has {DIGEST_BYTES} bytes, not {len(digest)}")
+                self.enter(digest, ends_us, time_us)
+                self.entries -= 1
+                continue
             if ends_us - time_us >= _WIDEST_US:  # most live for weeks
                 look_us = ends_us // _WIDEST_US * _WIDEST_US
             else:
@@ -96,6 +101,11 @@ class ExpiryIndex:
         else:
             look_us = _look_us(expires_us, time_us)
         self.entries += 1
+        if len(digest) > DIGEST_BYTES:
+            named = self._named.setdefault(look_us, {})
+            self.entries -= digest in named
+            named[digest] = None
+            return
         bucket = self._buckets.get(look_us)
         if bucket is None:
             self._buckets[look_us] = bytearray(digest)
@@ -128,7 +138,30 @@ class ExpiryIndex:
             if bucket:
                 break
             del self._buckets[look_us]
+        left = self._due_named(time_us, expiry, left, found) if self._named else left
         return found, looks - left
+
+    def _due_named(
+        self, time_us: int, expiry: Callable[[bytes], int | None], left: int, found: list[bytes]
+    ) -> int:
+        """Do the same for keys of other namespaces; return how many looks are left."""
+        for look_us in sorted(each for each in self._named if each <= time_us):
+            named = self._named[look_us]
+            while named and left:
+                left -= 1
+                key, _ = named.popitem()
+                self.entries -= 1
+                expires_us = expiry(key)
+                if expires_us is None:
+                    continue
+                if expires_us <= time_us:
+                    found.append(key)
+                else:
+                    self._enter(key, expires_us, time_us)
+            if named:
+                break
+            del self._named[look_us]
+        return left
 
 
 def _look_us(expires_us: int, time_us: int) -> int:

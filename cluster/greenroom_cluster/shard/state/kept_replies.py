@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from greenroom import wire
-from greenroom.ids import is_listed_as
+from greenroom.ids import DIGEST_BYTES, is_listed_as
 from greenroom_cluster.shard.state.memory import CLIENT_BYTES, REPLY_BYTES
 from greenroom_cluster.shard.state.records import Answered, ClientState, KeptReply, asked
 
@@ -236,7 +236,11 @@ def is_repeat(command: Answered, kind: int, subject: bytes) -> bool:
     if asks != kind:
         return False
     # A handle was logged as the digest that it stood for.
-    return subject == about or (type(command) is wire.DeleteByHandle and is_listed_as(subject, about))
+    return subject == about or (
+        type(command) is wire.DeleteByHandle
+        and subject[DIGEST_BYTES:] == about[DIGEST_BYTES:]
+        and is_listed_as(subject, about[:DIGEST_BYTES])
+    )
 
 
 def _shown_bytes(kept: KeptReply) -> int:

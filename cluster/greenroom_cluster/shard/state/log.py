@@ -15,6 +15,7 @@ from typing import Any
 from greenroom import wire
 from greenroom.errors import InvariantError
 from greenroom.fields import LABEL_BYTES_MAX, USER_ID_BYTES_MAX
+from greenroom_cluster.shard.state.memory import NAMED_BYTES
 from greenroom_cluster.shard.state.records import (
     Command,
     EncodedRecord,
@@ -22,6 +23,7 @@ from greenroom_cluster.shard.state.records import (
     Expire,
     ForgetClients,
     Record,
+    Within,
     decoded_record,
 )
 
@@ -101,6 +103,7 @@ _CHOSEN_BYTES: dict[type, Callable[[Any], int]] = {
     wire.DeleteByUser: _of_user_bytes,
     wire.DeleteByHandle: _of_user_bytes,
     Expire: lambda command: RECORD_OVERHEAD_BYTES + 34 * len(command.digests),
+    Within: lambda command: record_bytes(command.command) + NAMED_BYTES,
     Evict: lambda command: RECORD_OVERHEAD_BYTES + 34 * len(command.digests),
     ForgetClients: lambda command: RECORD_OVERHEAD_BYTES + 18 * len(command.clients),
 }
@@ -162,11 +165,13 @@ class Log:
         self.appended = sequence
         self.held_bytes += size
         self.charged_bytes += charge
-        kind = type(record.command)
-        if kind not in _CHEAP:
-            self._note_costly(kind, sequence)
+        if type(record.command) not in _CHEAP:
+            self._note_costly(record.command, sequence)
 
-    def _note_costly(self, kind: type, sequence: int) -> None:
+    def _note_costly(self, command: Command, sequence: int) -> None:
+        kind = type(command.command if isinstance(command, Within) else command)
+        if kind in _CHEAP:
+            return
         if kind in _CHANGES:
             self.opening_at = sequence
         else:
@@ -191,9 +196,12 @@ class Log:
             if kind in _WRITES:
                 size += len(command.data)  # type: ignore[union-attr]  # kind says which
             elif kind not in _CHEAP:
-                if isinstance(command, _CHANGES):
-                    size += sum([len(value) for _, value in command.set])
-                self._note_costly(kind, appended + 1)
+                inner = command.command if isinstance(command, Within) else command
+                if isinstance(inner, _CHANGES):
+                    size += sum([len(value) for _, value in inner.set])
+                elif isinstance(inner, wire.Create | wire.Update):
+                    size += len(inner.data)
+                self._note_costly(command, appended + 1)
             if charge is not None:
                 charged = charge(command)
                 self.charged_bytes += charged
@@ -230,7 +238,7 @@ class Log:
                 raise InvariantError(f"record {record.sequence} is on disk in the place of {reached}")
             kind = type(record.command)
             if kind not in _CHEAP:
-                self._note_costly(kind, reached)
+                self._note_costly(record.command, reached)
             entries.append((record, size, charge))
             cost += RECORD_BYTES + size // OPENED
         entries.rotate(start + reached - after)

@@ -33,6 +33,8 @@ EXPIRY_BYTES = 36
 USER_BYTES = 144
 # A place in the order of age, kept only if sessions without a user may be evicted: 28 to 49 bytes.
 ANONYMOUS_BYTES = 48
+# What a namespace other than `default` adds to a session: a longer key, and its place in an index of its own.
+NAMED_BYTES = 256
 REPLY_BYTES = 320
 CLIENT_BYTES = 700
 

@@ -9,6 +9,7 @@ when it is opened, and is counted then, see `Copy.commit`.
 
 from greenroom import wire
 from greenroom_cluster.shard.state.log import OPENED, RECORD_BYTES, Log
+from greenroom_cluster.shard.state.namespaces import bare
 from greenroom_cluster.shard.state.records import Evict
 from greenroom_cluster.shard.state.table import SessionTable
 
@@ -42,7 +43,7 @@ def affordable(log: Log, table: SessionTable, after: int, through: int, room: in
     sizes: dict[bytes, int] = {}
     reached = after
     for record in log.records(after, through):
-        command = record.command
+        command = bare(record.command)
         cost = RECORD_BYTES
         if isinstance(command, _WRITES):
             # The data was read when it came and is stored as it is; patches will open it.

@@ -5,12 +5,13 @@ Commands of clients are logged as they came over the wire. Three more exist only
 the same point.
 """
 
-from typing import TypeAlias, get_args
+from typing import Annotated, Any, TypeAlias, get_args
 
 import msgspec
 
 from greenroom import wire
 from greenroom.errors import InvariantError
+from greenroom.ids import DIGEST_BYTES
 
 
 class Expire(wire.Frame, frozen=True, tag=70):
@@ -42,7 +43,36 @@ class Evict(wire.Frame, frozen=True, tag=72):
 Answered: TypeAlias = wire.Mutation | wire.DeleteByUser | wire.Clean
 """The commands whose reply is kept."""
 
-Command: TypeAlias = Answered | Expire | ForgetClients | Evict
+
+class Within(wire.Frame, frozen=True, tag=73):
+    """A client's command in a namespace other than `default`, as it came: see `namespaces`."""
+
+    namespace: str
+    command: Answered
+
+    @property
+    def request_id(self) -> int:
+        """The id of the request."""
+        return self.command.request_id
+
+    @property
+    def low(self) -> int:
+        """The lowest request id that the client still waits for."""
+        return self.command.low
+
+    @property
+    def age_ms(self) -> int:
+        """How long ago the first attempt was sent."""
+        return self.command.age_ms
+
+
+Command: TypeAlias = Answered | Within | Expire | ForgetClients | Evict
+
+NAMESPACE_CHARACTERS_MAX = 63
+Key: TypeAlias = Annotated[
+    bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES + NAMESPACE_CHARACTERS_MAX)
+]
+"""What a table knows a session by: its digest, with the namespace behind it unless that is `default`."""
 
 KINDS: dict[type, tuple[int, bool]] = {
     kind: (kind.__struct_config__.tag, "digest" in kind.__struct_fields__) for kind in get_args(Answered)
@@ -59,7 +89,11 @@ def asked(command: Answered) -> tuple[int, bytes]:
     kind, of_session = KINDS[type(command)]
     if of_session:
         return kind, command.digest  # type: ignore[union-attr]  # it has one
-    return kind, command.user_id.encode() if isinstance(command, wire.DeleteByUser) else b""
+    if not isinstance(command, wire.DeleteByUser):
+        return kind, b""
+    user: Any = command.user_id
+    # By keys it is a pair.
+    return kind, user.encode() if isinstance(user, str) else "\0".join(user).encode()
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -101,14 +135,14 @@ def decoded_record(record: EncodedRecord) -> Record:
 class StoredSession(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A session as it is transferred to another replica."""
 
-    digest: wire.Digest
+    digest: Key
     state: wire.SessionState
 
 
 class EncodedSession(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A `StoredSession` as it was read from a disk: its state is what a table keeps."""
 
-    digest: wire.Digest
+    digest: Key
     state: msgspec.Raw
 
 

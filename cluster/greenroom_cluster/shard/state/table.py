@@ -13,10 +13,18 @@ import msgspec
 
 from greenroom import wire
 from greenroom.errors import InvariantError
+from greenroom.ids import DIGEST_BYTES
 from greenroom.table import CommandTable, State
 from greenroom_cluster.shard.state.expiry import ExpiryIndex
 from greenroom_cluster.shard.state.kept_replies import ClientTable
-from greenroom_cluster.shard.state.memory import ANONYMOUS_BYTES, EXPIRY_BYTES, SESSION_BYTES, USER_BYTES
+from greenroom_cluster.shard.state.memory import (
+    ANONYMOUS_BYTES,
+    EXPIRY_BYTES,
+    NAMED_BYTES,
+    SESSION_BYTES,
+    USER_BYTES,
+)
+from greenroom_cluster.shard.state.namespaces import Usage, bare, namespace_of, owner_of
 from greenroom_cluster.shard.state.records import (
     KINDS,
     EncodedSession,
@@ -26,6 +34,7 @@ from greenroom_cluster.shard.state.records import (
     KeptReply,
     Record,
     StoredSession,
+    Within,
     asked,
 )
 from greenroom_cluster.shard.state.stored import (
@@ -56,8 +65,8 @@ class SessionTable(CommandTable[wire.EncodedSession]):
     """
 
     __slots__ = (
-        *("_apply", "anonymous", "anonymous_bytes", "clients", "evicted", "expiry", "sessions"),
-        *("stored_bytes", "stored_bytes_max", "users"),
+        *("_apply", "_cleaned", "anonymous", "anonymous_bytes", "clients", "evicted", "expiry", "sessions"),
+        *("stored_bytes", "stored_bytes_max", "usage", "users"),
     )
 
     def __init__(self, *, by_age: bool = False) -> None:
@@ -69,6 +78,9 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         self.stored_bytes_max = 0
         """The size of the largest session that was stored here."""
         self.evicted = 0
+        self.usage = Usage()
+        # The namespace in which `clean` looks.
+        self._cleaned = b""
         # A dict, not a list: the garbage collector does not traverse it, see `expiry`.
         self.anonymous: dict[bytes, None] | None = {} if by_age else None
         self.anonymous_bytes = 0
@@ -84,6 +96,7 @@ class SessionTable(CommandTable[wire.EncodedSession]):
             + SESSION_BYTES * len(self.sessions)
             + EXPIRY_BYTES * self.expiry.entries
             + USER_BYTES * self.users.entries
+            + NAMED_BYTES * self.usage.sessions
             + (ANONYMOUS_BYTES * len(self.anonymous) if self.anonymous else 0)
         )
 
@@ -110,7 +123,23 @@ class SessionTable(CommandTable[wire.EncodedSession]):
             self.clients.forget(command.clients, command.silent_since_us)
         elif isinstance(command, Evict):
             self._evict(command)
+        elif isinstance(command, Within):
+            return self._apply_within(record, command)
         return None
+
+    def _apply_within(self, record: Record, enclosed: Within) -> wire.EncodedReply:
+        """Apply a command of a namespace: by keys, with which it reaches nothing of another."""
+        command = bare(enclosed)
+        decide, kind, _ = self._apply[type(command)]
+        version = (record.epoch << SEQUENCE_BITS | record.sequence) & VERSION_MAX
+        sessions, stored_bytes = len(self.sessions), self.stored_bytes
+        self._cleaned = enclosed.namespace.encode()
+        reply = decide(command, record.time_us, version)
+        self._cleaned = b""
+        self.usage.add(enclosed.namespace, len(self.sessions) - sessions, self.stored_bytes - stored_bytes)
+        kept = KeptReply(record.client, reply.request_id, reply, kind, asked(command)[1])
+        self.clients.keep(kept, command.low, record.time_us)
+        return reply
 
     def due(self, time_us: int, looks: int) -> tuple[list[bytes], int]:
         """Take expired sessions out of the expiry index; return them, and the number of looks.
@@ -130,6 +159,8 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         for session in sessions:
             self._remove(session.digest)
             self._store(session.digest, session.state, time_us)
+            if len(session.digest) > DIGEST_BYTES:
+                self._count_one(session.digest, 1)
 
     def restore(self, sessions: Sequence[EncodedSession], time_us: int) -> None:
         """Add sessions of a snapshot on a disk, taken at that shard time: in bulk, for there may be many.
@@ -149,6 +180,8 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         self.stored_bytes_max = max(self.stored_bytes_max, *sizes, 0)
         self.expiry.enter_all(digests, [heading.expires_us for heading in headings], time_us)
         for digest, heading, size in zip(digests, headings, sizes, strict=True):
+            if len(digest) > DIGEST_BYTES:
+                self._count_one(digest, 1)
             if heading.user_id is not None or self.anonymous is not None:
                 self._enter(heading.user_id, digest, size)
 
@@ -179,7 +212,7 @@ class SessionTable(CommandTable[wire.EncodedSession]):
                 continue
             if expires_us <= record.time_us:
                 self.removed += 1
-                self._remove(digest)
+                self._remove_counted(digest)
             else:
                 self.expiry.enter(digest, expires_us, record.time_us)
 
@@ -189,7 +222,17 @@ class SessionTable(CommandTable[wire.EncodedSession]):
             stored = self.sessions.get(digest)
             if stored is not None and heading_of(stored).user_id is None:
                 self.evicted += 1
-                self._remove(digest)
+                self._remove_counted(digest)
+
+    def _remove_counted(self, key: bytes) -> None:
+        """Remove a session of any namespace."""
+        if len(key) > DIGEST_BYTES:
+            self._count_one(key, -1)
+        self._remove(key)
+
+    def _count_one(self, key: bytes, sign: int) -> None:
+        """Count a session that is there in its namespace, or no longer."""
+        self.usage.add(namespace_of(key), sign, sign * len(self.sessions[key]))
 
     # --- storage --------------------------------------------------------------------------------------------
 
@@ -216,7 +259,12 @@ class SessionTable(CommandTable[wire.EncodedSession]):
 
     def _over(self, time_us: int) -> list[bytes]:
         # Not by the expiry index, which differs between replicas: the count is part of the replicated state.
-        return [digest for digest, stored in self.sessions.items() if expiry_of(stored) <= time_us]
+        cleaned = self._cleaned
+        return [
+            key
+            for key, stored in self.sessions.items()
+            if expiry_of(stored) <= time_us and key[DIGEST_BYTES:] == cleaned
+        ]
 
     def _store(self, digest: bytes, session: wire.SessionState, time_us: int) -> None:
         """Store a session where there is none."""
@@ -256,14 +304,14 @@ class SessionTable(CommandTable[wire.EncodedSession]):
 
     def _enter(self, user_id: str | None, digest: bytes, size: int) -> None:
         if user_id is not None:
-            self.users.add(user_id, digest)
+            self.users.add(user_id if len(digest) == DIGEST_BYTES else owner_of(digest, user_id), digest)
         elif self.anonymous is not None:
             self.anonymous[digest] = None
             self.anonymous_bytes += size
 
     def _leave(self, user_id: str | None, digest: bytes, size: int) -> None:
         if user_id is not None:
-            self.users.remove(user_id, digest)
+            self.users.remove(user_id if len(digest) == DIGEST_BYTES else owner_of(digest, user_id), digest)
         elif self.anonymous is not None:
             del self.anonymous[digest]
             self.anonymous_bytes -= size

@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 
 from greenroom.errors import InvariantError
+from greenroom_cluster.shard.state.namespaces import Owner
 
 PAGE_MAX = 512
 
@@ -36,10 +37,10 @@ class UserIndex:
     def __init__(self, created_us: Callable[[bytes], int]) -> None:
         self._created_us = created_us
         # A user with one session costs a dict entry; pages come with the second session.
-        self._by_user: dict[str, bytes | _Pages] = {}
+        self._by_user: dict[Owner, bytes | _Pages] = {}
         self.entries = 0
 
-    def add(self, user_id: str, digest: bytes) -> None:
+    def add(self, user_id: Owner, digest: bytes) -> None:
         """Enter a session of the user, which must not be entered yet."""
         self.entries += 1
         known = self._by_user.get(user_id)
@@ -60,7 +61,7 @@ class UserIndex:
                 known.pages.insert(number + 1, page[half:])
                 del page[half:]
 
-    def remove(self, user_id: str, digest: bytes) -> None:
+    def remove(self, user_id: Owner, digest: bytes) -> None:
         """Take a session out; raises InvariantError if it is not the user's."""
         self.entries -= 1
         known = self._by_user.get(user_id)
@@ -83,14 +84,14 @@ class UserIndex:
         if known.size == 1:
             self._by_user[user_id] = known.pages[0][0]
 
-    def count(self, user_id: str) -> int:
+    def count(self, user_id: Owner) -> int:
         """Return how many sessions the user has, including those that have expired but are not removed."""
         known = self._by_user.get(user_id)
         if known is None:
             return 0
         return known.size if isinstance(known, _Pages) else 1
 
-    def newest(self, user_id: str) -> Iterator[bytes]:
+    def newest(self, user_id: Owner) -> Iterator[bytes]:
         """Yield the digests of the user's sessions, the newest first; nothing may change meanwhile."""
         known = self._by_user.get(user_id)
         if known is None:
@@ -101,7 +102,7 @@ class UserIndex:
         for page in reversed(known.pages):
             yield from reversed(page)
 
-    def oldest(self, user_id: str) -> Iterator[bytes]:
+    def oldest(self, user_id: Owner) -> Iterator[bytes]:
         """Yield the same, the oldest first."""
         known = self._by_user.get(user_id)
         if isinstance(known, bytes):

@@ -1,0 +1,87 @@
+"""Namespaces: what a client can name, see, count, end and fill.
+
+A session outside of the namespace `default` has a key that is its digest followed by the name, and its user
+is known by a pair. A message has digests of 32 bytes and users that are texts, so nobody in `default` can
+name either; and what comes from a client in another namespace is put there as it is taken in, whatever it
+holds. So one table keeps all namespaces apart, and `default` needs nothing for that.
+
+In the log such a command stands `Within` its namespace, which each replica applies in the same way.
+"""
+
+from typing import Any, TypeAlias
+
+from msgspec.structs import replace
+
+from greenroom import wire
+from greenroom.ids import DIGEST_BYTES
+from greenroom_cluster.shard.state.records import Within
+
+Owner: TypeAlias = str | tuple[str, str]
+"""A user: the id alone in `default`, else with the namespace before it."""
+
+
+def namespace_of(key: bytes) -> str:
+    """Return the namespace of a session with this key, "" for `default`."""
+    return key[DIGEST_BYTES:].decode()
+
+
+def owner_of(key: bytes, user_id: str) -> Owner:
+    """Return how the user of a session with this key is known."""
+    return user_id if len(key) == DIGEST_BYTES else (namespace_of(key), user_id)
+
+
+def enclosed(request: Any, namespace: str) -> Any:
+    """Return what a client in a namespace asks for, as the core takes it."""
+    if isinstance(request, wire.Get | wire.ListByUser):
+        return keyed(request, namespace)
+    if isinstance(request, wire.Mutation | wire.DeleteByUser | wire.Clean):
+        return Within(namespace, request)
+    return request
+
+
+def keyed(request: Any, namespace: str) -> Any:
+    """Return a request with the keys of a namespace in the place of digests and users."""
+    suffix = namespace.encode()
+    match request:
+        case wire.Rotate():
+            new_digest = request.new_digest + suffix
+            return replace(request, digest=request.digest + suffix, new_digest=new_digest)
+        case wire.DeleteByUser():
+            keep = request.keep and request.keep + suffix
+            return replace(request, user_id=(namespace, request.user_id), keep=keep)
+        case wire.ListByUser():
+            return replace(request, user_id=(namespace, request.user_id))
+        case wire.Clean():
+            return request
+        case _:
+            return replace(request, digest=request.digest + suffix)
+
+
+def bare(command: Any) -> Any:
+    """Return a logged command by keys."""
+    return keyed(command.command, command.namespace) if type(command) is Within else command
+
+
+class Usage:
+    """How many sessions the namespaces other than `default` have here, and how many bytes these take."""
+
+    __slots__ = ("by_namespace", "sessions")
+
+    def __init__(self) -> None:
+        self.by_namespace: dict[str, tuple[int, int]] = {}
+        self.sessions = 0
+        """In all of them."""
+
+    def of(self, namespace: str) -> tuple[int, int]:
+        """Return the sessions and bytes of one."""
+        return self.by_namespace.get(namespace, (0, 0))
+
+    def add(self, namespace: str, sessions: int, size_bytes: int) -> None:
+        """Count more, or less."""
+        before = self.of(namespace)
+        self.sessions += sessions
+        after = (before[0] + sessions, before[1] + size_bytes)
+        if after[0]:
+            self.by_namespace[namespace] = after
+        else:
+            self.by_namespace.pop(namespace, None)
