@@ -12,7 +12,7 @@ import structlog
 
 from greenroom.errors import UsageError
 from greenroom_cluster.disk.batches import DamagedError
-from greenroom_cluster.disk.directory import Directory, is_kept
+from greenroom_cluster.disk.directory import Directory, Place, entered, is_kept, read_identity
 from greenroom_cluster.disk.entries import Kept
 from greenroom_cluster.disk.journal import DiskFailedError, Journal
 from greenroom_cluster.disk.replay import Replay
@@ -133,6 +133,30 @@ def _replayed(journal: Journal, slot: str, goes_on: Callable[[], None]) -> tuple
                 due += _LOG_SECONDS
                 _log.info("disk_replays", slot=slot, entries=count, records=records)
     return replay, records
+
+
+def refuse_unusable(data_dir: Path | None, durability: str, actors: int, cluster: str) -> None:
+    """Raise UsageError if one of so many actors could not use its directory, as far as that shows before.
+
+    A node that finds this out with its first actor has joined the cluster by then.
+    """
+    for index in range(actors):
+        named = actor_directory(data_dir, durability, index)
+        if not named:
+            return
+        path = Path(named)
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            known = read_identity(path)
+        except DamagedError:
+            continue  # its actor sets it aside, and says so
+        except OSError as error:
+            raise UsageError(
+                f"the directory {path} cannot be used ({error.strerror}): make it a directory that this user "
+                "may write to, or choose another with --data-dir (GREENROOM_DATA_DIR)"
+            ) from error
+        if known is not None:
+            entered(known, Place.of(path), cluster, b"", path)
 
 
 def refuse_kept(

@@ -27,7 +27,7 @@ from greenroom_cluster.node import effects as fx
 from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.agent import Agent, AgentSettings
 from greenroom_cluster.runtime.actor import ActorSettings, run_actor
-from greenroom_cluster.runtime.actor_disk import actor_directory, refuse_kept
+from greenroom_cluster.runtime.actor_disk import actor_directory, refuse_kept, refuse_unusable
 from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.coordinator_link import (
     CoordinatorLink,
@@ -316,6 +316,7 @@ async def run_node(settings: NodeSettings, started: Callable[[str], Awaitable[No
     """
     settings.check()
     refuse_kept(settings.data_dir, settings.node.actor.durability, settings.node.actors)
+    refuse_unusable(settings.data_dir, settings.node.actor.durability, settings.node.actors, settings.cluster)
     raise_descriptor_limit()
     await _take_actor_ports(settings)
     node = Node(settings)

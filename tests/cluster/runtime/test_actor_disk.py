@@ -1,11 +1,13 @@
 """The start of an actor from its directory."""
 
 import errno
+import shutil
 import threading
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+import trio
 from structlog.testing import capture_logs
 
 from greenroom import wire
@@ -21,8 +23,15 @@ from greenroom_cluster.disk.directory import Directory
 from greenroom_cluster.disk.entries import Based, Cut, Logged
 from greenroom_cluster.disk.journal import DiskFailedError
 from greenroom_cluster.runtime import actor_disk
-from greenroom_cluster.runtime.actor_disk import DiskSettings, OpenedDisk, actor_directory, refuse_kept
+from greenroom_cluster.runtime.actor_disk import (
+    DiskSettings,
+    OpenedDisk,
+    actor_directory,
+    refuse_kept,
+    refuse_unusable,
+)
 from greenroom_cluster.runtime.actor_disk import open_disk as opening
+from greenroom_cluster.runtime.node_process import run_node
 from greenroom_cluster.shard.state.records import Record
 
 
@@ -196,3 +205,47 @@ def test_each_actor_of_each_node_has_a_directory() -> None:
     n2 = settings.node_settings("n2", "127.0.0.1:1", "127.0.0.1:2")
     assert actor_directory(n2.data_dir, "fsync", 1) == "/d/nodes/n2/actors/1"
     assert actor_directory(n2.data_dir, "none", 1) == ""
+
+
+def test_a_node_asks_first_whether_its_directories_can_be_used(tmp_path: Path) -> None:
+    filled(tmp_path / "actors" / "0")
+    refuse_unusable(tmp_path, "fsync", 2, "shop")
+    refuse_unusable(tmp_path, "none", 2, "other")
+    refuse_unusable(None, "none", 2, "shop")
+    with pytest.raises(UsageError, match="is of the cluster 'shop'"):
+        refuse_unusable(tmp_path, "fsync", 1, "other")
+    shutil.copytree(tmp_path / "actors" / "0", tmp_path / "actors" / "1", dirs_exist_ok=True)
+    refuse_unusable(tmp_path, "fsync", 1, "shop")
+    with pytest.raises(UsageError, match=r"actors/1 was moved or copied here.*adopt-directory"):
+        refuse_unusable(tmp_path, "fsync", 2, "shop")
+
+
+def test_what_stands_in_the_way_of_a_directory_is_named_at_once(tmp_path: Path) -> None:
+    (tmp_path / "actors").write_text("no directory")
+    with pytest.raises(UsageError, match=r"actors/0 cannot be used.*--data-dir"):
+        refuse_unusable(tmp_path, "fsync", 1, "shop")
+
+
+def test_a_damaged_directory_is_left_to_its_actor(tmp_path: Path) -> None:
+    filled(tmp_path / "actors" / "0")
+    (tmp_path / "actors" / "0" / "identity").write_bytes(b"damaged")
+    refuse_unusable(tmp_path, "fsync", 1, "shop")
+
+
+def test_a_node_with_a_directory_of_another_cluster_registers_nowhere(tmp_path: Path) -> None:
+    """Nobody answers at the coordinator's address: the node would go on trying to join."""
+    filled(tmp_path / "actors" / "0")
+    settings = NodeSettings(
+        name="n1",
+        cluster="other",
+        coordinator="127.0.0.1:1",
+        data_dir=tmp_path,
+        node=NodeOptions(actors=1, actor=ActorOptions(durability="fsync")),
+    )
+
+    async def run() -> None:
+        with trio.fail_after(20):
+            await run_node(settings)
+
+    with pytest.raises(UsageError, match="is of the cluster 'shop'"):
+        trio.run(run)
