@@ -6,6 +6,7 @@ import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +328,23 @@ async def test_many_connections_at_once_are_served() -> None:
                 clients.start_soon(client)
         assert len(answered) == 200
         assert listener.connections == 200
+
+
+async def test_a_crowd_at_the_door_lets_others_have_their_turns() -> None:
+    """Two turns of the loop may come between two of ours, and four are accepted in each."""
+    listener = Listener(ListenerSettings(CLUSTER, SERVER), echo_service())
+    crowd = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(100)]
+    counts = [0]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listener.run)
+        with trio.fail_after(20):
+            while counts[-1] < len(crowd):
+                await trio.lowlevel.checkpoint()
+                counts.append(listener.connections)
+        nursery.cancel_scope.cancel()
+    for sock in crowd:
+        sock.close()
+    assert max(later - sooner for sooner, later in pairwise(counts)) <= 8
 
 
 async def test_cancelling_the_listener_ends_every_connection_and_frees_the_port() -> None:
