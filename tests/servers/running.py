@@ -15,6 +15,7 @@ from typing import NamedTuple
 START_SECONDS = 60.0
 ROOT = Path(__file__).parent.parent.parent
 APP = "tests.servers.site:app"
+SECRET = "a secret for tests only, long enough"
 
 
 class Server(NamedTuple):
@@ -26,6 +27,8 @@ class Server(NamedTuple):
     """With `{port}` in it."""
     drops_accept_headers: bool = False
     """Whether the headers of `websocket.accept` never reach the browser."""
+    leaves_sockets: bool = False
+    """Whether it ends on SIGTERM without a word to the handlers of open WebSockets."""
     library: str = "asyncio"
 
 
@@ -36,7 +39,8 @@ def _uvicorn(http: str, ws: str, loop: str, *needs: str) -> Server:
 
 def _granian(loop: str) -> Server:
     options = ("--interface", "asgi", "--loop", loop, "--port", "{port}", "--workers", "1", "--no-access-log")
-    return Server(f"granian {loop}", ("granian",), ("granian", APP, *options), drops_accept_headers=True)
+    command = ("granian", APP, *options)
+    return Server(f"granian {loop}", ("granian",), command, drops_accept_headers=True, leaves_sockets=True)
 
 
 def _hypercorn(kind: str) -> Server:
@@ -55,13 +59,18 @@ SERVERS = (
     Server(
         "gunicorn asgi",
         ("gunicorn",),
-        ("gunicorn", "--worker-class", "asgi", "--workers", "1", "--bind", "127.0.0.1:{port}", APP),
+        (
+            *("gunicorn", "--worker-class", "asgi", "--workers", "1", "--bind", "127.0.0.1:{port}"),
+            *("--graceful-timeout", "2", APP),
+        ),
+        leaves_sockets=True,
     ),
     Server(
         "daphne",
         ("daphne",),
         ("daphne", "-b", "127.0.0.1", "-p", "{port}", "-v", "0", APP),
         drops_accept_headers=True,
+        leaves_sockets=True,
     ),
 )
 
@@ -79,8 +88,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(server: Server, log: Path, app: str = APP) -> Iterator[int]:
-    """Run a server around the body; give its port once it answers."""
+def running(server: Server, log: Path, app: str = APP, store: str = "memory://") -> Iterator[int]:
+    """Run a server around the body, with this store; give its port once it answers."""
     port = free_port()
     command = [part.replace("{port}", str(port)).replace(APP, app) for part in server.command]
     with log.open("wb") as output:
@@ -88,7 +97,12 @@ def running(server: Server, log: Path, app: str = APP) -> Iterator[int]:
             [sys.executable, "-W", "ignore", "-m", *command],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "GREENROOM_TEST_LIBRARY": server.library},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "GREENROOM_TEST_LIBRARY": server.library,
+                "GREENROOM_TEST_STORE": store,
+            },
             cwd=ROOT,
         )
     try:

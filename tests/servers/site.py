@@ -29,16 +29,18 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket as StarletteSocket
 
-from greenroom import MemoryStore
+from greenroom import store_from_url
 from greenroom.integrations.litestar import SessionPlugin
 from greenroom.integrations.quart import GreenroomSessions
 from greenroom.web import Session, SessionMiddleware
+from tests.servers.running import SECRET
 
 CHUNK = b"x" * 1024
 PAUSE_SECONDS = 0.02
 CHUNKS_MAX = 100
 
-sessions = Session(store=MemoryStore(), secret="a secret for tests only, long enough", dev=True)
+STORE = store_from_url(os.environ.get("GREENROOM_TEST_STORE", "memory://"))
+sessions = Session(store=STORE, secret=SECRET, dev=True)
 LIBRARY = os.environ.get("GREENROOM_TEST_LIBRARY", "asyncio")
 tasks: set[asyncio.Task[None]] = set()
 dropped: list[str] = []
@@ -144,6 +146,11 @@ async def serve_socket(socket: Any, what: str) -> None:
         case "echo":
             while True:
                 session["got"] = await socket.receive_text()
+                await socket.send_text("ok")
+        case "saves":
+            while True:
+                session["kept"] = await socket.receive_text()
+                await session.greenroom.save()
                 await socket.send_text("ok")
         case "sends":
             for number in range(CHUNKS_MAX):

@@ -1,5 +1,6 @@
 """What reaches the store whatever way a handler ends, on each server and in each framework."""
 
+import asyncio
 import re
 import socket
 import struct
@@ -14,7 +15,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
-from tests.servers.running import SERVERS, Server, is_here, running
+from greenroom.web import Session
+from tests.servers.running import SECRET, SERVERS, Server, is_here, running
 
 pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("ignore:connect.. must be used")]
 
@@ -216,6 +218,35 @@ def test_a_session_begun_before_accept_is_kept_or_refused(served: tuple[Server, 
         return
     browser.socket("begins").close()
     assert browser.held()["n"] == 1
+
+
+# How hypercorn stops depends on the version of Python.
+ONE_OF_EACH = {each.command[0]: each for each in reversed(SERVERS) if each.command[0] != "hypercorn"}
+
+
+@pytest.mark.parametrize("server", ONE_OF_EACH.values(), ids=list(ONE_OF_EACH))
+def test_what_a_socket_has_saved_outlives_a_stop_of_the_server(server: Server, tmp_path: Path) -> None:
+    """What it has not saved does so only where the handler is told, or cancelled."""
+    if not is_here(server):
+        pytest.skip(f"{server.name} is not installed: {', '.join(server.needs)}")
+    url = f"sqlite:///{tmp_path / 'sessions.db'}"
+    with running(server, tmp_path / "log", store=url) as port:
+        browser = Browser(server, port, "starlette")
+        assert browser.get("login").status_code == 200
+        opened = [browser.socket(what) for what in ("echo", "saves")]
+        for socket_ in opened:
+            socket_.send("one")
+            assert socket_.recv() == "ok"
+
+    async def stored() -> Any:
+        async with Session(store=url, secret=SECRET, dev=True) as sessions:
+            session_id = sessions.signer.verify(browser.http.cookies[sessions.cookie.name].encode())
+            assert session_id is not None
+            return await sessions.store.get(session_id)
+
+    data = asyncio.run(stored()).data
+    assert data["kept"] == "one"
+    assert ("got" in data) is not server.leaves_sockets
 
 
 def end(connection: ClientConnection, *, abrupt: bool) -> None:
