@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from greenroom import MemoryStore, UsageError
-from greenroom.integrations.moving import OtherStore
+from greenroom.integrations.moving import OtherStore, StarletteCookies
 from greenroom.testing import FaultyStore, library_named
 from greenroom.web import Session
 from greenroom.web.secret_strength import bytes_of
@@ -87,6 +87,17 @@ def test_cookie_attributes() -> None:
         .endswith("; SameSite=None; Secure; Partitioned")
     )
     assert session(cookie_name="__Secure-a").cookie.clearing_header().startswith("__Secure-a=; Max-Age=0; ")
+
+
+@pytest.mark.parametrize("name", ["__Host-shop", "__Secure-shop"])
+def test_a_cookie_with_a_prefix_is_removed_so_that_browsers_heed_it(name: str) -> None:
+    """They ignore a removal without Secure, which is what the frameworks' own methods send."""
+    old = StarletteCookies("the secret key of the old app", session_cookie=name)
+    for cookie in (session(cookie_name=name).cookie, *old.cookies_to_clear(lambda _name: [])):
+        value, *attributes = cookie.clearing_header().split("; ")
+        assert value == f"{name}="
+        assert {"Max-Age=0", "Path=/", "Secure"} <= set(attributes)
+        assert not any(each.startswith("Domain") for each in attributes)
 
 
 def test_first_secret_signs_and_all_verify() -> None:
