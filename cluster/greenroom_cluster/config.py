@@ -25,6 +25,7 @@ from greenroom_cluster.coordination.genesis import (
 from greenroom_cluster.exposure import INSECURE_FLAG
 from greenroom_cluster.flags import Flag
 from greenroom_cluster.logs import LogSettings
+from greenroom_cluster.proof_options import ProofOptions
 from greenroom_cluster.restarts import RestartSettings
 from greenroom_cluster.shard.settings import Evicted, HostSettings
 
@@ -105,6 +106,20 @@ class TlsOptions(msgspec.Struct, frozen=True, kw_only=True):
             deny="" if self.tls_deny is None else str(self.tls_deny),
             flags=True,
         )
+
+
+class AccessOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a command is let in: by the files of TLS, or on loopback by a secret."""
+
+    tls: TlsOptions = TlsOptions()
+    proof: ProofOptions = ProofOptions()
+
+    def store_options(self) -> dict[str, str]:
+        """Return the options of a store that is let in in the same way."""
+        files = self.tls.files()
+        if files is None:
+            return self.proof.store_options()
+        return {"tls_cert": files.cert, "tls_key": files.key, "tls_ca": files.ca}
 
 
 class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,6 +252,7 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
     ] = False
     tls: TlsOptions = TlsOptions()
     insecure_plaintext_beyond_loopback: Annotated[bool, _INSECURE] = False
+    proof: ProofOptions = ProofOptions()
     recover_alone_after: Annotated[float, _RECOVER_ALONE] = 0.0
     process: ProcessOptions = ProcessOptions()
 
@@ -244,6 +260,7 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
         """Raise UsageError, naming the option, if something cannot be."""
         check_address("--listen", self.listen, any_port=True)
         self.tls.check()
+        self.proof.check()
         if self.recover_alone_after and not RECOVER_ALONE_MIN <= self.recover_alone_after < SECONDS_MAX:
             raise UsageError(
                 f"--recover-alone-after must be {RECOVER_ALONE_MIN:g} seconds or more, for an actor that "
@@ -306,11 +323,13 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
     node: NodeOptions = NodeOptions()
     tls: TlsOptions = TlsOptions()
     insecure_plaintext_beyond_loopback: Annotated[bool, _INSECURE] = False
+    proof: ProofOptions = ProofOptions()
     process: ProcessOptions = ProcessOptions()
 
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
         self.tls.check()
+        self.proof.check()
         check_name("--name", self.name)
         check_address("--listen", self.listen, any_port=True)
         if self.advertise:
@@ -369,6 +388,7 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
         Flag(help="Speak TLS, by certificates that are made for this run and end with it.", option="--tls"),
     ] = False
     insecure_plaintext_beyond_loopback: Annotated[bool, _INSECURE] = False
+    proof: ProofOptions = ProofOptions()
     restart_nodes: Annotated[bool, Flag(help="Start a node again if it ends unexpectedly.")] = True
     node: NodeOptions = NodeOptions()
     process: ProcessOptions = ProcessOptions(logs=LogSettings(level="warning"))
@@ -398,6 +418,7 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
             replicas=self.replicas,
             recover_alone_after=self.recover_alone_after,
             insecure_plaintext_beyond_loopback=self.insecure_plaintext_beyond_loopback,
+            proof=self.proof,
             process=self.process,
         )
 
@@ -411,6 +432,7 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
             data_dir=None if self.data_dir is None else self.data_dir / "nodes" / name,
             node=self.node,
             insecure_plaintext_beyond_loopback=self.insecure_plaintext_beyond_loopback,
+            proof=self.proof,
             process=self.process,
         )
 

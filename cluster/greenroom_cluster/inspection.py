@@ -8,7 +8,6 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
 from greenroom.errors import UnavailableError, UsageError
-from greenroom.tls.credentials import Credentials
 from greenroom.tls.demands import node_of as node_demand
 from greenroom_cluster.coordination.recovery import durable_members
 from greenroom_cluster.coordinator_status import AWAY, CUT_OFF, UNKNOWN, UP, CoordinatorStatus, Undecided
@@ -23,7 +22,7 @@ from greenroom_cluster.planning.waiting import (
     waiting_shards,
 )
 from greenroom_cluster.questions import INSPECT_SECONDS, ask_once, fetch_map, hello_as_admin
-from greenroom_cluster.runtime.proving import trust_of
+from greenroom_cluster.runtime.proving import Keys, trust_of
 from greenroom_cluster.runtime.tasks import open_tasks
 from greenroom_cluster.shortages import LackedCopy, lacked_copies, refused_growth
 
@@ -200,7 +199,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
 
 
 async def inspect_actors(
-    cluster_map: ClusterMap, seconds: float = INSPECT_SECONDS, *, credentials: Credentials | None = None
+    cluster_map: ClusterMap, seconds: float = INSPECT_SECONDS, *, credentials: Keys | None = None
 ) -> dict[bytes, wire.Inspection]:
     """Ask every incarnation that may be running for its replicas; omit those that do not answer."""
     found: dict[bytes, wire.Inspection] = {}
@@ -227,7 +226,7 @@ async def inspect_cluster(
     cluster: str,
     seconds: float = INSPECT_SECONDS,
     *,
-    credentials: Credentials | None = None,
+    credentials: Keys | None = None,
 ) -> ClusterStatus:
     """Return the state of the cluster. Raises what `fetch_map` does."""
     cluster_map = await fetch_map(addresses, cluster, seconds, credentials=credentials)
@@ -409,7 +408,7 @@ async def drop_record_at(
     shard: int,
     seconds: float = INSPECT_SECONDS,
     *,
-    credentials: Credentials | None = None,
+    credentials: Keys | None = None,
 ) -> wire.SuspendedRecord:
     """Drop the record at which a shard is suspended, and return what it was.
 

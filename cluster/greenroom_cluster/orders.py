@@ -10,6 +10,7 @@ from greenroom.tls.credentials import Credentials
 from greenroom_cluster.coordination.messages import Accepted, DeclareDead, ForgetNode, Rejected
 from greenroom_cluster.questions import INSPECT_SECONDS
 from greenroom_cluster.runtime.coordinator_link import CoordinatorLink, CoordinatorLinkSettings
+from greenroom_cluster.runtime.proving import Keys
 from greenroom_cluster.runtime.tasks import open_tasks
 
 Order: TypeAlias = type[ForgetNode] | type[DeclareDead]
@@ -21,14 +22,18 @@ async def forget_node_at(
     name: str,
     seconds: float = INSPECT_SECONDS,
     *,
-    credentials: Credentials | None = None,
+    credentials: Keys | None = None,
 ) -> tuple[str, ...]:
     """Tell the coordinator that a node is gone for good; return what becomes of its shards, in lines.
 
     Raises UnavailableError if it cannot be reached, UsageError if it refuses, or is not the coordinator.
     """
     # The coordinators of earlier releases serve this command to peers.
-    roles = (wire.ROLE_OPERATOR, wire.ROLE_PEER) if credentials is None else (wire.ROLE_OPERATOR,)
+    roles = (
+        (wire.ROLE_OPERATOR, wire.ROLE_PEER)
+        if not isinstance(credentials, Credentials)
+        else (wire.ROLE_OPERATOR,)
+    )
     to = CoordinatorLinkSettings(coordinator, cluster, os.urandom(16), credentials=credentials)
     return await _order(ForgetNode, roles, to, name, seconds)
 
@@ -39,7 +44,7 @@ async def declare_dead_at(
     name: str,
     seconds: float = INSPECT_SECONDS,
     *,
-    credentials: Credentials | None = None,
+    credentials: Keys | None = None,
 ) -> tuple[str, ...]:
     """Tell the coordinator that no process of a node runs; return and raise as `forget_node_at` does."""
     to = CoordinatorLinkSettings(coordinator, cluster, os.urandom(16), credentials=credentials)

@@ -10,12 +10,11 @@ from greenroom.cluster_map import ClusterMap
 from greenroom.errors import ProtocolError, UnavailableError, UsageError
 from greenroom.framing import messages_decoder
 from greenroom.negotiation import hello
-from greenroom.tls.credentials import Credentials
 from greenroom.tls.demands import Demand
 from greenroom_cluster.links.handshake import NOT_ALLOWED
 from greenroom_cluster.links.redial import NOT_TRUSTED
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
-from greenroom_cluster.runtime.proving import Trust, trust_of
+from greenroom_cluster.runtime.proving import Keys, Safeguard, trust_of
 from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.runtime.tasks import open_tasks
 
@@ -47,7 +46,7 @@ async def ask_once(
     hello: wire.Hello,
     question: wire.Subscribe | wire.Inspect | wire.DropRecord,
     seconds: float,
-    trust: Trust | None,
+    trust: Safeguard | None,
 ) -> wire.ServerMessage:
     """Send one message and return the first one that comes back.
 
@@ -87,7 +86,7 @@ async def fetch_map(
     cluster: str,
     seconds: float = INSPECT_SECONDS,
     *,
-    credentials: Credentials | None = None,
+    credentials: Keys | None = None,
 ) -> ClusterMap:
     """Return the cluster map from the first node or coordinator that gives it.
 

@@ -15,8 +15,9 @@ from greenroom.errors import GreenroomError
 from greenroom.framing import encode_greeting
 from greenroom.identities import DEFAULT_NAMESPACE
 from greenroom.negotiation import hello
+from greenroom.proofs import Challenge
 from greenroom_cluster.links.handshake import stamped
-from simulations.cluster.connections import CLUSTER, holder
+from simulations.cluster.connections import CLUSTER, challenge_of, holder, identity_of
 from simulations.kernel.network import Attempt, End, Network
 from simulations.kernel.processes import Process
 from simulations.kernel.timeline import Machine
@@ -68,7 +69,7 @@ class ClientProcess(Process):
         self.holder = holder("client", machine.name, namespace)
         self.dialog = WatchedDialog(entropy, settings, Random(random.random()))
         self.identity = self.dialog.board.client_id
-        known, within = stamped(hello(CLUSTER, wire.ROLE_CLIENT, self.identity), self.holder)
+        known, within = stamped(hello(CLUSTER, wire.ROLE_CLIENT, self.identity), identity_of(self))
         self.known_as = known + within.encode()
         self.tenant = int(namespace != DEFAULT_NAMESPACE)
         self.dialog.complaint = complaint
@@ -110,13 +111,15 @@ class _Runner(DialogRunner):
     def _warn(self, notice: str) -> None:
         pass
 
+    def _challenge(self, address: str) -> Challenge | None:
+        return challenge_of(self._process, address)
+
     def _opened(self, number: int) -> None:
         super()._opened(number)
         link = self.dialog.board.get(number)
-        if self._process.former and link is not None:
-            target = b"" if link.lane is None else link.lane.actor.incarnation
-            greeting = hello(CLUSTER, wire.ROLE_CLIENT, self._process.identity, target)
-            link.hello = encode_greeting(replace(greeting, protocol_max=0))
+        if self._process.former and link is not None and link.asked is not None:
+            link.asked = replace(link.asked, protocol_max=0)
+            link.greeting = encode_greeting(link.asked)
 
     def _hand_out(self, replies: list[tuple[Any, wire.Reply]]) -> None:
         for outcome, reply in replies:

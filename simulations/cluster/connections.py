@@ -9,17 +9,20 @@ from typing import Any, Protocol
 import msgspec
 
 from greenroom import negotiation, wire
+from greenroom.addresses import parse_address
 from greenroom.deadlines import NEVER_NS
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting
 from greenroom.identities import Identity, IdentityRole
+from greenroom.proofs import NONCE_BYTES, Challenge, Proof
 from greenroom_cluster.links import handshake, redial
-from simulations.kernel.network import Attempt, End
+from simulations.kernel.network import Attempt, End, Owner
 from simulations.kernel.processes import Process
 
 CLUSTER = "simulated"
 _FRAME_BYTES_MAX = 16 << 20
 
 _hello_decoder = msgspec.msgpack.Decoder(wire.Hello)
+_proof_decoder = msgspec.msgpack.Decoder(Proof)
 _answer_decoder = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye)
 
 Decoder = "msgspec.msgpack.Decoder[Any]"
@@ -35,10 +38,19 @@ def holder(role: IdentityRole, name: str, namespace: str = "") -> Identity:
     return Identity(CLUSTER, role, name, namespace)
 
 
-def identity_of(process: object) -> Identity | None:
-    """Return who a process is; None for one of a test, which has no certificate."""
+def identity_of(process: Process | Owner) -> Identity | None:
+    """Return who a process is; None if it has no certificate, as in a test, or where a secret is proven."""
     found = getattr(process, "holder", None)
-    return found if isinstance(found, Identity) else None
+    known = getattr(process, "network", None)
+    return found if isinstance(found, Identity) and not (known is not None and known.secret) else None
+
+
+def challenge_of(process: Process, address: str) -> Challenge | None:
+    """Return the half of a process of the proof on a connection to, or at, this address."""
+    secret = process.network.secret
+    if not secret:
+        return None
+    return Challenge(secret, process.random.randbytes(NONCE_BYTES), parse_address(address)[1])
 
 
 class Codec:
@@ -96,6 +108,7 @@ class Acceptor:
     ) -> None:
         self.process = process
         self.codec = codec
+        self.address = address
         self.services = services
         self.numbers = 0
         self.door = handshake.Door(
@@ -113,6 +126,7 @@ class Served:
 
     __slots__ = (
         "_acceptor",
+        "_awaited",
         "agreement",
         "decoder",
         "end",
@@ -129,6 +143,7 @@ class Served:
         self.decoder: FrameDecoder = _hello_decoder
         self.end = end
         self.number = number
+        self._awaited: handshake.AwaitProof | None = None
         self.identity: Identity | None = None
         self.greeting: wire.Hello | None = None
         self.on_messages: Callable[[list[Any]], None] = _nothing
@@ -151,20 +166,45 @@ class Served:
         acceptor = self._acceptor
         self.identity = identity_of(self.end.peer.process)
         now_us = acceptor.process.clock_us()
-        for effect in acceptor.door.receive(greeting, now_us, identity=self.identity):
+        challenge = None if self.identity is not None else challenge_of(acceptor.process, acceptor.address)
+        effects = acceptor.door.receive(greeting, now_us, identity=self.identity, challenge=challenge)
+        self._perform(effects, greeting)
+
+    def _proven(self, payload: Any) -> None:
+        """Take the proof, and what came with it."""
+        assert self._awaited is not None
+        try:
+            first, *rest = FrameBuffer(_FRAME_BYTES_MAX).feed(payload)
+            proof = _proof_decoder.decode(first)
+            self._perform(self._acceptor.door.proven(self._awaited, proof), self._awaited.asked)
+            for frame in rest if self.greeting is not None else ():
+                self.on_messages(self.decoder.decode(frame))
+        except (msgspec.ValidationError, TypeError):
+            self._acceptor.process.network.close(self.end, reset=True)
+
+    def _perform(self, effects: list[handshake.DoorEffect], greeting: wire.Hello) -> None:
+        network = self._acceptor.process.network
+        for effect in effects:
             match effect:
                 case handshake.Serve(agreement=agreement):
                     self.greeting = greeting
                     self.agreement = agreement
-                    self.decoder = acceptor.services[greeting.role].decoder
+                    self.decoder = self._acceptor.services[greeting.role].decoder
                     self.end.on_data = self._received
                 case handshake.Say(greeting=answer):
-                    acceptor.process.network.send(self.end, encode_greeting(answer))
+                    network.send(self.end, encode_greeting(answer))
+                case handshake.AwaitProof():
+                    self._awaited = effect
+                    self.end.on_data = self._proven
+                case handshake.Tell(message=message):
+                    network.send(self.end, bytes(encode_frames([message], _FRAME_BYTES_MAX)))
                 case handshake.Finish(code=code):
-                    acceptor.process.network.happened[f"goodbye {code}"] += 1
-                    acceptor.process.network.close(self.end, reset=False)
-                    return
-        acceptor.services[greeting.role].handle(self)
+                    network.happened[f"goodbye {code}"] += 1
+                    network.close(self.end, reset=False)
+        if self.greeting is not None:
+            if (hears := getattr(self.end.peer.process, "on_served", None)) is not None:
+                hears(greeting.role)
+            self._acceptor.services[greeting.role].handle(self)
 
     def _received(self, payload: Any) -> None:
         self.on_messages(unpack(payload, self.decoder))
@@ -251,6 +291,9 @@ class Dialed:
                 case redial.Greet(hello=greeting):
                     assert self._opening is not None
                     self._process.network.send(self._opening, encode_greeting(greeting))
+                case redial.Prove(proof=proof):
+                    assert self._opening is not None
+                    self._process.network.send(self._opening, encode_greeting(proof))
                 case redial.Up():
                     self._up()
                 case redial.Reset():
@@ -285,7 +328,7 @@ class Dialed:
         self._opening = end
         end.on_data = self._answered
         end.on_closed = self._ended
-        self._step(redial.Opened())
+        self._step(redial.Opened(challenge_of(self._process, self.address)))
 
     def _answered(self, payload: Any) -> None:
         self._step(redial.Answer(greeting_of(payload, _answer_decoder)))

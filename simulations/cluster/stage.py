@@ -107,6 +107,9 @@ class Stage:
         self.network = Network(
             self.timeline, Random(f"{plan.seed}/network"), plan.latency_us * 1000, plan.jitter_us * 1000
         )
+        self.apart = Random(f"{plan.seed}/apart")
+        if plan.secret:
+            self.network.secret = self.apart.randbytes(32)
         self.codec = Codec(encoded=plan.encoded)
         self.violations: list[Violation] = []
         self.trace: list[str] = []

@@ -135,6 +135,8 @@ class Network:
         self.timeline = timeline
         self.random = random
         self.machines: dict[str, Machine] = {}
+        self.secret = b""
+        """What the processes of the cluster prove that they know; empty: they have certificates."""
         self.rules: list[TrafficRule] = []
         self.happened: Counter[str] = Counter()
         self._latency_ns = latency_ns

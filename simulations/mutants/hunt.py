@@ -18,6 +18,7 @@ from simulations.mutants import (
     memory,
     namespaces,
     poison,
+    proofs,
     recovering,
     requests,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "memory",
     "namespaces",
     "poison",
+    "proofs",
     "recovering",
     "requests",
     "table",

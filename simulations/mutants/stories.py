@@ -442,3 +442,17 @@ ANEW = Plan(
 """A cluster is created anew while a node of the former one is cut off from the coordinator: it comes to the
 new one, and clients see both, until it is started again.
 """
+
+
+INTRUDED = Plan(
+    seed=0,
+    secret=True,
+    clients=1,
+    seconds=4.0,
+    faults=(
+        Fault(200, "kill supervisor", "node n0", 1.0),
+        Fault(1800, "kill supervisor", "node n1", 1.0),
+        Fault(3000, "kill supervisor", "node n2", 1.0),
+    ),
+)
+"""Processes prove a secret to each other; an intruder, who does not know it, takes the ports of the dead."""

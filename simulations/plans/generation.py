@@ -93,8 +93,11 @@ def make_plan(seed: int) -> Plan:
     plan = replace(
         plan, page_max=apart.choice((256, 1, 2)), step_bytes=apart.choice((64 * 1024, 64 * 1024, 200))
     )
-    tenants = clients > 1 and Random(f"{seed}/tenants").random() < 0.4
-    plan = replace(plan, tenants=tenants, actions=_actions(plan, random), faults=_faults(plan, random))
+    # Who proves a secret has no certificate, which alone could name a namespace.
+    secret = Random(f"{seed}/secret").random() < 0.1
+    tenants = not secret and clients > 1 and Random(f"{seed}/tenants").random() < 0.4
+    plan = replace(plan, secret=secret, tenants=tenants)
+    plan = replace(plan, actions=_actions(plan, random), faults=_faults(plan, random))
     plan = replace(plan, faults=(*plan.faults, *_poison(plan, Random(f"{seed}/poison"))))
     return _with_bounds(plan)
 

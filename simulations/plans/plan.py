@@ -65,6 +65,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `tenants`: every second client is in a namespace of its own, with sessions under the same digests, users
     and points as the others have.
 
+    `secret`: processes have no certificates and prove that they know one secret, which an intruder does not.
+
     `durability`: what the actors of each node keep on disk, in turn ("none", "interval" or "fsync"; no entry:
     none does). `sync_ms` is how long a sync of theirs takes, in the middle. Their logs are
     compacted from `log_bytes_min` on. `marks_seconds`: how often it is told how far they have come, and kept.
@@ -87,6 +89,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     latency_us: int = 200
     jitter_us: int = 300
     encoded: bool = False
+    secret: bool = False
     fixed_ports: bool = False
     rates: tuple[int, ...] = ()
     walls_ms: tuple[int, ...] = ()

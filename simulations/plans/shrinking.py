@@ -70,6 +70,7 @@ class Shrinker:
 _SIMPLER: Sequence[dict[str, object]] = (
     {"rates": ()},
     {"encoded": False},
+    {"secret": False},
     {"fixed_ports": False},
     {"clients": 1, "callers": 1},
     {"clients": 1},

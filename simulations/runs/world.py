@@ -19,6 +19,7 @@ from simulations.cluster.recording import gaps
 from simulations.cluster.stage import Stage, Violation
 from simulations.faults.hits import Reach
 from simulations.faults.injection import Faults, Victim
+from simulations.faults.intruders import Intruder
 from simulations.faults.poison import Poisons
 from simulations.kernel.timeline import SECOND
 from simulations.plans.plan import Plan
@@ -76,6 +77,8 @@ class World(Stage):
         self.note("the cluster is whole")
         self.ready_ns = self.timeline.now
         self.faults.schedule(self.plan.faults)
+        if self.plan.secret:
+            Intruder(self).start()
         self.workload.start()
         return True
 

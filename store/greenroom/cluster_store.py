@@ -35,6 +35,7 @@ from greenroom.fields import (
 )
 from greenroom.ids import digest_of, locate, locate_if_possible, new_session_id, parse_handle
 from greenroom.loopback import INSECURE_OPTION, REASON, SAFE_PLAINTEXT, surely_beyond
+from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom.options import CALLS, CLUSTER_STORE
 from greenroom.patching import Changes, PathLike, encode_changes
 from greenroom.replies import count_of, failure, session_info, stored_session, user_change
@@ -56,7 +57,9 @@ class ClusterStore(BaseSessionStore):
 
     `nodes` is `"host:port,host:port"`: any nodes will do, more than one so that one may be down. `cluster` is
     the cluster's name. With `tls_cert`, `tls_key` and `tls_ca`, paths of PEM files, only TLS is spoken;
-    without them nothing beyond loopback is connected to, unless `insecure_plaintext_beyond_loopback`. An
+    without them nothing beyond loopback is connected to, unless `insecure_plaintext_beyond_loopback`. On
+    loopback both sides prove that they know the secret of `secret_file`, or of the file that the nodes of the
+    same user have made; nodes that do not are not spoken to, unless `loopback_proof` is "accept" or "off". An
     operation answers within `deadline_seconds`, including retries and failovers, or raises UnavailableError
     (not applied) or OutcomeUnknownError (perhaps applied). At most `operations_max` operations of one event
     loop are in flight. Raises UsageError for invalid options.
@@ -79,6 +82,8 @@ class ClusterStore(BaseSessionStore):
         tls_ca: str | os.PathLike[str] | None = None,
         tls_deny: str | os.PathLike[str] | None = None,
         insecure_plaintext_beyond_loopback: bool = False,
+        secret_file: str | os.PathLike[str] | None = None,
+        loopback_proof: str = "require",
     ) -> None:
         checked = CLUSTER_STORE.checked
         settings = DialogSettings(
@@ -96,8 +101,13 @@ class ClusterStore(BaseSessionStore):
         loopback_only = security is None and not insecure
         if loopback_only and (beyond := surely_beyond(settings.seeds)):
             raise UsageError(f"{', '.join(beyond)}: {REASON}. {SAFE_PLAINTEXT}")
+        file, mode = checked("secret_file", secret_file), checked("loopback_proof", loopback_proof)
+        secrets = None if security is not None else _secrets(settings.cluster, file, mode)
         self._registry = Registry(
-            lambda: Dialog(os.urandom, settings, SystemRandom()), security, loopback_only=loopback_only
+            lambda: Dialog(os.urandom, settings, SystemRandom()),
+            security,
+            secrets,
+            loopback_only=loopback_only,
         )
         self._finalizer = weakref.finalize(self, let_go, self._registry)
 
@@ -410,6 +420,15 @@ def _raise_failed(reply: wire.Failed) -> NoReturn:
 
 def _told(reply: wire.Failed) -> str:
     return f" ({reply.detail})" if reply.detail else ""
+
+
+def _secrets(cluster: str, file: str | None, mode: str) -> LoopbackSecrets | None:
+    """Return the secret to prove; None if there shall be none. Raises UsageError for a contradiction."""
+    if mode != "off":
+        return LoopbackSecrets(cluster, file, required=mode == "require")
+    if file is not None:
+        raise UsageError('secret_file is not used with loopback_proof="off": give one of them')
+    return None
 
 
 def _security(cluster: str, files: Mapping[str, str | None]) -> Security | None:

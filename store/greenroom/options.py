@@ -10,6 +10,7 @@ import re
 from greenroom import option_kinds as kinds
 from greenroom.fields import USER_ID_BYTES_MAX
 from greenroom.ids import SESSION_ID_BYTES_MAX
+from greenroom.loopback_secrets import MODES
 from greenroom.option_kinds import Options
 from greenroom.sessions import BaseSessionStore
 
@@ -181,6 +182,8 @@ CLUSTER_STORE = Options(
     tls_ca=kinds.path("the CAs that certify the nodes, in PEM", none=True),
     tls_deny=kinds.path("revoked serial numbers, one in hexadecimal a line", none=True),
     insecure_plaintext_beyond_loopback=kinds.flag("whether plaintext may leave this host"),
+    secret_file=kinds.path("the file whose secret the nodes have as --secret-file", none=True),
+    loopback_proof=kinds.one_of(*MODES),
 )
 
 LITESTAR_PLUGIN = Options(

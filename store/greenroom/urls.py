@@ -18,6 +18,7 @@ DEFAULT_CLUSTER = "greenroom"
 
 _TLS = ("tls_cert", "tls_key", "tls_ca")
 _DENY = "tls_deny"
+_PLAINTEXT = ("secret_file", "loopback_proof", INSECURE_OPTION)
 _FORMS = 'write "memory://", "sqlite:///sessions.db" or "greenroom://host:port,host:port/cluster?deadline_seconds=5"'
 _ELSEWHERE = {
     ("greenroom", "cluster"): "; the cluster's name follows the addresses: greenroom://host:port/NAME",
@@ -41,9 +42,10 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
     this directory, with one slash more (`sqlite:////var/lib/shop/sessions.db`) on that of an absolute path,
     then options: `deadline_seconds` and `synchronous`. Both follow the `clock`; a cluster has its own. `greenroom://`
     lists addresses of the cluster's nodes (IPv6 in brackets), then the cluster's name (default "greenroom"),
-    then options: `deadline_seconds`, the time within which an operation answers or raises. `greenrooms://`
-    is the same with TLS, never without, and has the paths of PEM files as options: `tls_cert`, `tls_key` and
-    `tls_ca`, and if wanted `tls_deny`. Raises UsageError, saying what to write, for any other URL.
+    then options: `deadline_seconds`, the time within which an operation answers or raises, and on loopback
+    `secret_file` and `loopback_proof`. `greenrooms://` is the same with TLS, never without, and has the paths
+    of PEM files as options: `tls_cert`, `tls_key` and `tls_ca`, and if wanted `tls_deny`. Raises UsageError,
+    saying what to write, for any other URL.
     """
     if not isinstance(url, str):
         raise UsageError(f"a store URL is a str, not {type(url).__name__}; {_FORMS}")
@@ -66,7 +68,7 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
     from greenroom.cluster_store import ClusterStore
 
     secured = parts["scheme"] == "greenrooms"
-    names = ("deadline_seconds", *_TLS, _DENY) if secured else ("deadline_seconds", INSECURE_OPTION)
+    names = ("deadline_seconds", *((*_TLS, _DENY) if secured else _PLAINTEXT))
     options = _url_options(parts["query"], parts["scheme"], CLUSTER_STORE, *names)
     if secured and (missing := [name for name in _TLS if name not in options]):
         raise UsageError(

@@ -79,8 +79,8 @@ class Hello(Frame, frozen=True, tag=1):
     """First frame in each direction.
 
     `sender` is the sender's 128-bit identity: a client's dialog id, an actor's incarnation. `target` is the
-    incarnation that the sender means to reach (empty: any). `auth` is reserved for a credential. `clock_us`
-    is the time of a server's clock, 0 if it sends none.
+    incarnation that the sender means to reach (empty: any). `auth` is what proves who that is (see
+    `greenroom.proofs`). `clock_us` is the time of a server's clock, 0 if it sends none.
 
     `protocol` is the lowest version that the sender speaks and `protocol_max` the highest, 0 from a release
     that speaks one only. `features` are names of what it has beside its version, sorted.

@@ -98,12 +98,15 @@ def build(folder: Path) -> Wheels:
 
 
 @contextmanager
-def cluster_up(greenroom: Path, folder: Path) -> Iterator[dict[str, Any]]:
+def cluster_up(greenroom: Path, folder: Path, *options: str) -> Iterator[dict[str, Any]]:
     """Run `greenroom up`, give what its ready line says, and end it with Ctrl-C, which must leave nothing."""
     errors = folder / "up.err"
     with errors.open("w") as stderr:
         process = subprocess.Popen(
-            [str(greenroom), "up", "--nodes", "3", "--actors", "1", "--listen", "127.0.0.1:0", "--json"],
+            [
+                *(str(greenroom), "up", "--nodes", "3", "--actors", "1", "--listen", "127.0.0.1:0", "--json"),
+                *options,
+            ],
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,

@@ -80,5 +80,7 @@ def former(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 
 
 def test_a_store_of_version_3_is_served(former: Environment, tmp_path: Path) -> None:
-    with cluster_up(Path(sys.executable).parent / "greenroom", tmp_path) as ready:
-        assert run(former.python, "-c", CLIENT, ready["url"]).stdout == "served\n"
+    greenroom = Path(sys.executable).parent / "greenroom"
+    with cluster_up(greenroom, tmp_path, "--loopback-proof", "accept") as ready:
+        url = f"greenroom://{','.join(ready['seeds'])}"
+        assert run(former.python, "-c", CLIENT, url).stdout == "served\n"

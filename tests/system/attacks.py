@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -120,10 +121,12 @@ async def unharmed(cluster: SharedCluster, growth_bytes_max: int = GROWTH_BYTES_
     assert max(grown.values()) < growth_bytes_max, grown
 
 
-async def attack(port: int, data: bytes) -> None:
-    """Send bytes, say no more, and wait until the connection is ended."""
+async def attack(port: int, data: bytes, opening: wire.Hello | None = None) -> None:
+    """Send bytes, after a hello if one is given, say no more, and wait until the connection is ended."""
     with suppress(OSError, trio.BrokenResourceError):
         async with connected(port) as connection:
+            if opening is not None:
+                await connection.introduce(opening, port)
             await connection.stream.send_all(data)
             connection.stream.socket.shutdown(socket.SHUT_WR)
             await connection.ended()
@@ -142,8 +145,7 @@ async def each(actions: Iterable[Callable[[], Awaitable[None]]], at_once: int = 
             nursery.start_soon(do, action)
 
 
-def attacks(targets: Iterable[tuple[int, bytes]]) -> list[Callable[[], Awaitable[None]]]:
-    def one(port: int, data: bytes) -> Callable[[], Awaitable[None]]:
-        return lambda: attack(port, data)
-
-    return [one(port, data) for port, data in targets]
+def attacks(
+    targets: Iterable[tuple[int, bytes] | tuple[int, bytes, wire.Hello]],
+) -> list[Callable[[], Awaitable[None]]]:
+    return [partial(attack, *target) for target in targets]

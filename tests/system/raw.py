@@ -10,7 +10,9 @@ import trio
 
 from greenroom import wire
 from greenroom.addresses import parse_address
-from greenroom.framing import FrameBuffer, encode_frames, messages_decoder
+from greenroom.framing import FrameBuffer, encode_frames, encode_greeting, messages_decoder
+from greenroom.loopback_secrets import LoopbackSecrets
+from greenroom.proofs import NONCE_BYTES
 from greenroom_cluster.coordination.messages import CoordinatorReply
 from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX, PeerReply
 
@@ -47,6 +49,18 @@ class RawConnection:
                 self._greeted = True
         return self._messages.pop(0)
 
+    async def introduce(self, opening: wire.Hello, port: int) -> Any:
+        """Exchange hellos, as a process of this user, who knows the secret; return the answer."""
+        challenge = LoopbackSecrets(opening.cluster).challenge(f"127.0.0.1:{port}", os.urandom(NONCE_BYTES))
+        asked = opening if challenge is None else challenge.asking(opening)
+        await self.send([asked])
+        answer = await self.receive()
+        if challenge is not None and isinstance(answer, wire.Hello):
+            proof = challenge.proof(asked, answer)
+            assert proof is not None
+            await self.stream.send_all(encode_greeting(proof))
+        return answer
+
     async def ended(self, seconds: float = 10.0) -> None:
         """Read until the other side ends the connection, which must happen within that time."""
         with trio.fail_after(seconds):
@@ -71,7 +85,7 @@ async def greeted(
 ) -> AsyncIterator[RawConnection]:
     """Connect, as `connected`, and exchange hellos."""
     async with connected(address, source=source) as connection:
-        await connection.send([opening])
-        answer = await connection.receive()
+        port = parse_address(address)[1] if isinstance(address, str) else address
+        answer = await connection.introduce(opening, port)
         assert isinstance(answer, wire.Hello), answer
         yield connection

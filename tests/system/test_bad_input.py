@@ -79,9 +79,7 @@ async def test_garbage_after_a_good_hello_for_every_role(cluster: SharedCluster)
     async with unharmed(cluster) as ports:
         await each(
             attacks(
-                (port, bytes(encode_frames([opening])) + data)
-                for port, opening in ports.hellos()
-                for data in (*AFTER_HELLO, *noise)
+                (port, data, opening) for port, opening in ports.hellos() for data in (*AFTER_HELLO, *noise)
             )
         )
 
@@ -90,11 +88,8 @@ async def test_announced_4_gib_are_refused_before_they_are_allocated(cluster: Sh
     announced = b"\xff\xff\xff\xff"
     async with unharmed(cluster, growth_bytes_max=1 << 20) as ports:
         for _ in range(5):
-            targets = [(port, announced) for port in ports.all]
-            targets += [
-                (port, bytes(encode_frames([opening])) + announced) for port, opening in ports.hellos()
-            ]
-            await each(attacks(targets))
+            await each(attacks((port, announced) for port in ports.all))
+            await each(attacks((port, announced, opening) for port, opening in ports.hellos()))
 
 
 async def test_hello_that_never_comes_is_not_waited_for(cluster: SharedCluster) -> None:
@@ -192,7 +187,7 @@ async def test_100_000_hostile_frames(cluster: SharedCluster) -> None:
         short = FRAMES // 10 // 10
         await each(
             attacks(
-                (port, bytes(encode_frames([opening])) + broken[0])
+                (port, broken[0], opening)
                 for port, opening in (chance.choice(openings) for _ in range(short))
             )
         )

@@ -12,9 +12,13 @@ import msgspec
 import pytest
 import trio
 
+from greenroom import wire
+from greenroom.framing import FrameBuffer, encode_frames, encode_greeting, messages_decoder
+from greenroom.loopback_secrets import usual_files
+from greenroom.proofs import NONCE_BYTES
 from greenroom_cluster.config import NodeOptions
 from greenroom_cluster.runtime.local import open_local_cluster
-from tests.system.attacks import listening
+from tests.system.attacks import Ports, listening
 from tests.system.canaries import canaries
 from tests.system.stage import SETTINGS, SharedCluster, succeeded
 
@@ -60,6 +64,48 @@ while True:
             except OSError:
                 pass
     print("round", flush=True)
+"""
+
+
+# Runs as that user, on any Python 3: at each port it sends a hello, as given in hexadecimal, then what an
+# answer with a proof allows to try, and then requests. It prints whatever is answered.
+STRANGER = r"""
+import socket, struct, sys
+requests = bytes.fromhex(sys.argv[1])
+def said(connection):
+    data = b""
+    try:
+        while True:
+            chunk = connection.recv(65536)
+            if not chunk:
+                return data
+            data += chunk
+            if len(data) >= 4 and len(data) >= 4 + struct.unpack(">I", data[:4])[0]:
+                return data
+    except OSError:
+        return data
+for file in sys.argv[2].split(":"):
+    try:
+        print("read", open(file).read())
+    except OSError:
+        pass
+for target in sys.argv[3:]:
+    port, greeting = target.split("=")
+    for way in ("reflected", "guessed", "nothing"):
+        with socket.create_connection(("127.0.0.1", int(port)), 5) as connection:
+            connection.settimeout(5)
+            connection.sendall(bytes.fromhex(greeting))
+            first = said(connection)
+            print("first", port, first.hex())
+            at = first.find(b"\xc4\x40")
+            mac = first[at + 34:at + 66] if at >= 0 and way == "reflected" else bytes(32)
+            proof = b"" if way == "nothing" else b"\0\0\0\x24\x92\x03\xc4\x20" + mac
+            try:
+                connection.sendall(proof + requests)
+            except OSError:
+                pass
+            print("then", port, said(connection).hex())
+print("done", flush=True)
 """
 
 
@@ -126,6 +172,52 @@ async def test_another_user_of_the_host_does_not_become_an_actor_that_restarts(
     for actor in (await small_cluster.map()).actors.values():
         assert actor.pid in ours
         assert {int(actor.address.rpartition(":")[2])} == listening([actor.pid])
+
+
+async def test_another_user_of_the_host_is_not_served_at_any_port(small_cluster: SharedCluster) -> None:
+    """Without the secret: as no role, by no trick with the proof; and its file is out of reach."""
+    await small_cluster.healthy()
+    ports = Ports(small_cluster, await small_cluster.map())
+    nonce = os.urandom(NONCE_BYTES)
+    silent = list(ports.hellos())
+    asking = [(port, msgspec.structs.replace(each, auth=nonce)) for port, each in silent]
+    targets = [f"{port}={encode_greeting(each).hex()}" for port, each in (*silent, *asking)]
+    requests = encode_frames([wire.Subscribe(0, 0)])
+    files = [str(path) for path in usual_files("greenroom")]
+    assert os.path.exists(files[0])  # noqa: ASYNC240, PTH110  a look takes no time
+    async with canaries(small_cluster.cluster):
+        said = await as_nobody(STRANGER, bytes(requests).hex(), ":".join(files), *targets)
+    lines = [line.split(" ") for line in said.splitlines()]
+    assert lines[-1] == ["done"]
+    assert len(lines) == 1 + 2 * 3 * len(targets), "the secret was read"
+    first = [greeting_in(data) for what, _, data in lines[:-1] if what == "first"]
+    told = [each.code for each in first if isinstance(each, wire.Goodbye)]
+    assert told == ["secret-required"] * 3 * len(silent)
+    for data in [data for what, _, data in lines[:-1] if what == "then" and data]:
+        [payload] = FrameBuffer().feed(bytes.fromhex(data))
+        [goodbye] = messages_decoder(wire.Goodbye).decode(payload)
+        assert goodbye.code == "not-allowed"
+
+
+def greeting_in(data: str) -> wire.Hello | wire.Goodbye:
+    """Return the greeting that was printed."""
+    [payload] = FrameBuffer().feed(bytes.fromhex(data))
+    return msgspec.msgpack.decode(payload, type=wire.Hello | wire.Goodbye)
+
+
+async def as_nobody(script: str, *arguments: str) -> str:
+    """Run a script as another user; return what it prints."""
+    if os.getuid() != 0:
+        pytest.skip("only root can start a process of another user")
+    python = shutil.which("python3", path="/usr/bin:/usr/local/bin")
+    if python is None:
+        pytest.skip("no Python that another user may run")
+    command = [python, "-I", "-c", script, *arguments]
+    with trio.fail_after(120):
+        ended = await trio.run_process(
+            command, capture_stdout=True, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/"
+        )
+    return str(ended.stdout.decode())
 
 
 def below(directory: Path) -> set[Path]:

@@ -31,7 +31,7 @@ async def test_up_with_tls_serves_whoever_has_its_url() -> None:
         async with greenroom.store_from_url(plain) as store:
             with pytest.raises(greenroom.GreenroomError, match="only TLS is spoken here"):
                 await store.check()
-        files = written(cluster.client_files["tls_key"])
+        files = written(cluster.client_options["tls_key"])
         assert all(stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 for path in files if path.suffix == ".key")
         assert not [path for path in files if re.search("PRIVATE", text(path)) and path.suffix != ".key"]
         assert {path.parent.name for path in files} == {"app", "coordinator", "n1", "n2", "up"}

@@ -12,13 +12,12 @@ from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom.errors import ProtocolError, UnavailableError, UsageError
 from greenroom.framing import messages_decoder
 from greenroom.negotiation import hello
-from greenroom.tls.credentials import Credentials
 from greenroom.tls.demands import node_of
 from greenroom_cluster.backups.files import Part
 from greenroom_cluster.questions import fetch_map
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
-from greenroom_cluster.runtime.proving import trust_of
+from greenroom_cluster.runtime.proving import Keys, trust_of
 from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.runtime.tasks import one_for_all, open_tasks
 from greenroom_cluster.shard.clients.operations import CopyShard, Freeze, Operation, ShardPart
@@ -43,7 +42,7 @@ async def copy_shards(
     *,
     seconds: float = SHARD_SECONDS,
     freeze: bool = False,
-    credentials: Credentials | None = None,
+    credentials: Keys | None = None,
 ) -> None:
     """Read every shard and hand its parts to `take`, those of one shard together and in order.
 
@@ -64,9 +63,7 @@ async def copy_shards(
                 )
 
 
-async def freeze_actors(
-    addresses: Sequence[str], cluster: str, credentials: Credentials | None = None
-) -> None:
+async def freeze_actors(addresses: Sequence[str], cluster: str, credentials: Keys | None = None) -> None:
     """Have no actor serve a client any more; those that cannot be reached serve none either, or end.
 
     Raises UnavailableError if no node can be reached.
@@ -80,7 +77,7 @@ async def freeze_actors(
                     tasks.start_soon(_freeze, actor, cluster, credentials)
 
 
-async def _freeze(actor: ActorEntry, cluster: str, credentials: Credentials | None) -> None:
+async def _freeze(actor: ActorEntry, cluster: str, credentials: Keys | None) -> None:
     try:
         async with _connected(actor, cluster, credentials) as connection:
             await _ask(connection, Freeze(1))
@@ -96,7 +93,7 @@ async def _copy_some(
     seconds: float,
     limiter: trio.CapacityLimiter,
     freeze: bool,  # noqa: FBT001  tasks take no keywords
-    credentials: Credentials | None,
+    credentials: Keys | None,
 ) -> None:
     """Read some shards, by and by, from wherever they are."""
     left = list(shards)
@@ -167,7 +164,7 @@ async def _ask(connection: FramedConnection, operation: Operation) -> object:
 
 @asynccontextmanager
 async def _connected(
-    actor: ActorEntry, cluster: str, credentials: Credentials | None
+    actor: ActorEntry, cluster: str, credentials: Keys | None
 ) -> AsyncIterator[FramedConnection]:
     """Open a connection to an actor as an operator."""
     trust = trust_of(credentials, node_of(cluster, actor.node))

@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import Any
 
 from greenroom.errors import UsageError
-from greenroom.tls.credentials import Credentials
 from greenroom_cluster.backups.copying import freeze_actors
 from greenroom_cluster.backups.files import Backup
 from greenroom_cluster.backups.restoring import (
@@ -25,6 +24,7 @@ from greenroom_cluster.backups.restoring import (
 )
 from greenroom_cluster.backups.taking import Taken, take_backup
 from greenroom_cluster.lasting_files import sync_directory
+from greenroom_cluster.runtime.proving import Keys
 
 KEEP_SECONDS = 20.0
 """How long a shard that cannot be copied holds up an end."""
@@ -72,7 +72,7 @@ class KeptSessions:
         self,
         addresses: Sequence[str],
         told: Callable[[int], None],
-        credentials: Credentials | None = None,
+        credentials: Keys | None = None,
     ) -> Taken:
         """Have the actors serve no client any more, and write down all sessions.
 

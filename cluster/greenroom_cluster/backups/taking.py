@@ -6,11 +6,11 @@ from pathlib import Path
 
 import msgspec
 
-from greenroom.tls.credentials import Credentials
 from greenroom_cluster.backups.copying import SHARD_SECONDS, copy_shards
 from greenroom_cluster.backups.files import FORMAT_VERSION, BackupWriter, Heading, Part
 from greenroom_cluster.backups.portable import encode_line
 from greenroom_cluster.questions import fetch_map
+from greenroom_cluster.runtime.proving import Keys
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -28,7 +28,7 @@ async def take_backup(
     *,
     seconds: float = SHARD_SECONDS,
     freeze: bool = False,
-    credentials: Credentials | None = None,
+    credentials: Keys | None = None,
     told: Callable[[int], None] = lambda _: None,
 ) -> Taken:
     """Write a new file with all sessions of a cluster; `told` hears how many shards are done.
@@ -57,7 +57,7 @@ async def export_sessions(
     cluster: str,
     write: Callable[[bytes], None],
     *,
-    credentials: Credentials | None = None,
+    credentials: Keys | None = None,
     told: Callable[[int], None] = lambda _: None,
 ) -> Taken:
     """Hand all sessions of a cluster to `write`, as lines of JSON. Raises what `copy_shards` does."""

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,6 +14,9 @@ from greenroom_cluster import config
 from greenroom_cluster.escaping import printable
 from greenroom_cluster.exits import EXIT_UNREACHABLE, EXIT_USAGE, fail
 from greenroom_cluster.logs import LogSettings
+
+if TYPE_CHECKING:
+    from greenroom_cluster.runtime.proving import Keys
 
 _LOGS_OF_QUESTIONS = LogSettings(level="error")
 
@@ -43,7 +46,7 @@ def ask(
     connect: str,
     cluster: str,
     *more: Any,
-    tls: config.TlsOptions,
+    access: config.AccessOptions,
     json: bool = False,
     failed: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
@@ -55,7 +58,7 @@ def ask(
     from greenroom_cluster.questions import NoNodeError
 
     try:
-        secured = partial(work, credentials=credentials_of(tls))
+        secured = partial(work, credentials=keys_of(access, cluster))
         return run(secured, addresses_of(connect), cluster, *more)
     except NoNodeError as error:
         text = str(error)
@@ -69,10 +72,10 @@ def ask(
     return fail(f"greenroom: {printable(text)}", status)
 
 
-def credentials_of(tls: config.TlsOptions) -> Credentials | None:
-    """Return what a command shows and trusts; None without TLS. Raises UsageError."""
-    files = tls.files()
-    return None if files is None else Credentials(files, _ignore)
+def keys_of(access: config.AccessOptions, cluster: str) -> "Keys | None":
+    """Return what a command shows or proves to this cluster; None for nothing. Raises UsageError."""
+    files = access.tls.files()
+    return access.proof.secrets(cluster) if files is None else Credentials(files, _ignore)
 
 
 def _ignore(_: str) -> None:

@@ -10,17 +10,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import msgspec
 import typer
 
 from greenroom.errors import UsageError
-from greenroom.tls.credentials import Credentials
 from greenroom_cluster import config
 from greenroom_cluster.cli import options
 from greenroom_cluster.cli.asking import ask, print_json, print_line
 from greenroom_cluster.cli.settings import with_options_of
+
+if TYPE_CHECKING:
+    from greenroom_cluster.runtime.proving import Keys
 
 _File = Annotated[Path, typer.Argument(help="The file.")]
 _Lines = Annotated[
@@ -52,9 +54,9 @@ def add_commands(app: typer.Typer) -> None:
     app.command("import", short_help="Create the sessions in lines of JSON that are not there.")(import_lines)
 
 
-@with_options_of(config.TlsOptions)
+@with_options_of(config.AccessOptions)
 def backup(
-    tls: config.TlsOptions,
+    access: config.AccessOptions,
     file: _File,
     *,
     connect: options.Connect = config.NODE_ADDRESS,
@@ -69,16 +71,16 @@ def backup(
 
     _check_no_stream(file)
 
-    async def work(addresses: Sequence[str], name: str, credentials: Credentials | None) -> Any:
+    async def work(addresses: Sequence[str], name: str, credentials: "Keys | None") -> Any:
         told = _teller("shards copied", json=json)
         return await take_backup(addresses, name, file, told=told, credentials=credentials)
 
-    _print_taken(ask(work, connect, cluster, tls=tls, json=json), str(file), json=json)
+    _print_taken(ask(work, connect, cluster, access=access, json=json), str(file), json=json)
 
 
-@with_options_of(config.TlsOptions)
+@with_options_of(config.AccessOptions)
 def restore(
-    tls: config.TlsOptions,
+    access: config.AccessOptions,
     file: _File,
     *,
     connect: options.Connect = config.NODE_ADDRESS,
@@ -97,12 +99,12 @@ def restore(
     read = Backup(file)
     taken = datetime.fromtimestamp(read.heading.taken_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     _check_accepted(f"since {taken}, when the backup was taken,", accepted=accept_ended)
-    _restore(read.stored, tls, connect, cluster, created_before, json=json)
+    _restore(read.stored, access, connect, cluster, created_before, json=json)
 
 
-@with_options_of(config.TlsOptions)
+@with_options_of(config.AccessOptions)
 def export_lines(
-    tls: config.TlsOptions,
+    access: config.AccessOptions,
     file: _Lines,
     *,
     connect: options.Connect = config.NODE_ADDRESS,
@@ -112,19 +114,19 @@ def export_lines(
     """Write all sessions of a running cluster as lines of JSON, one session a line."""
     from greenroom_cluster.backups.taking import export_sessions
 
-    async def work(addresses: Sequence[str], name: str, credentials: Credentials | None) -> Any:
+    async def work(addresses: Sequence[str], name: str, credentials: "Keys | None") -> Any:
         told = _teller("shards copied", json=json)
         with _for_writing(file) as write:
             return await export_sessions(addresses, name, write, told=told, credentials=credentials)
 
-    taken = ask(work, connect, cluster, tls=tls, json=json)
+    taken = ask(work, connect, cluster, access=access, json=json)
     if file != "-":
         _print_taken(taken, file, json=json)
 
 
-@with_options_of(config.TlsOptions)
+@with_options_of(config.AccessOptions)
 def import_lines(
-    tls: config.TlsOptions,
+    access: config.AccessOptions,
     file: _Lines,
     *,
     connect: options.Connect = config.NODE_ADDRESS,
@@ -149,7 +151,7 @@ def import_lines(
 
         for _ in sessions():
             pass
-        _restore(sessions, tls, connect, cluster, created_before, json=json)
+        _restore(sessions, access, connect, cluster, created_before, json=json)
 
 
 def _check_no_stream(file: Path) -> None:
@@ -170,7 +172,7 @@ def _check_accepted(when: str, *, accepted: bool) -> None:
 
 def _restore(
     sessions: Callable[[], Iterator[Any]],
-    tls: config.TlsOptions,
+    access: config.AccessOptions,
     connect: str,
     cluster: str,
     created_before: str,
@@ -181,19 +183,18 @@ def _restore(
 
     before_us = _moment_us(created_before)
 
-    async def work(addresses: Sequence[str], name: str, credentials: Credentials | None) -> Any:
+    async def work(addresses: Sequence[str], name: str, credentials: "Keys | None") -> Any:
         del credentials  # the store has its own
         tell = _teller("sessions looked at", json=json)
-        paths = {"tls_cert": tls.tls_cert, "tls_key": tls.tls_key, "tls_ca": tls.tls_ca}
-        files: dict[str, Any] = {key: path for key, path in paths.items() if path is not None}
+        options: dict[str, Any] = access.store_options()
         nodes = ",".join(addresses)
-        async with RestoringStore(nodes, cluster=name, deadline_seconds=30.0, **files) as store:
+        async with RestoringStore(nodes, cluster=name, deadline_seconds=30.0, **options) as store:
             await store.check(every_shard=True)
             return await restore_sessions(
                 store, sessions(), created_before_us=before_us, told=lambda done: tell(done.looked_at)
             )
 
-    done = ask(work, connect, cluster, tls=tls, json=json)
+    done = ask(work, connect, cluster, access=access, json=json)
     if json:
         print_json(msgspec.to_builtins(done))
         return

@@ -127,7 +127,7 @@ async def _written(kept: KeptSessions, cluster: LocalCluster, progress: Callable
 
 async def _bring_back(kept: KeptSessions, cluster: LocalCluster, progress: Callable[[str], None]) -> None:
     try:
-        restored = await kept.bring_back(cluster.seeds, cluster.client_files)
+        restored = await kept.bring_back(cluster.seeds, cluster.client_options)
     except GreenroomError:
         raise
     except BaseException:

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from greenroom_cluster import config
 from greenroom_cluster.cli import backups, certs, directories, options
-from greenroom_cluster.cli.asking import ask, credentials_of, print_json, print_line, run
+from greenroom_cluster.cli.asking import ask, keys_of, print_json, print_line, run
 from greenroom_cluster.cli.removed import refuse_removed, warn_of_removed_variables
 from greenroom_cluster.cli.settings import with_options_of
 from greenroom_cluster.demo.settings import BROWSERS as DEMO_BROWSERS
@@ -124,16 +124,16 @@ def node(settings: config.NodeSettings) -> None:
     run(run_node, settings, logs=settings.process.logs)
 
 
-def _inspect(tls: config.TlsOptions, connect: str, cluster: str, *, json: bool) -> Any:
+def _inspect(access: config.AccessOptions, connect: str, cluster: str, *, json: bool) -> Any:
     from greenroom_cluster.inspection import inspect_cluster
 
-    return ask(inspect_cluster, connect, cluster, tls=tls, json=json, failed={"healthy": False})
+    return ask(inspect_cluster, connect, cluster, access=access, json=json, failed={"healthy": False})
 
 
 @app.command(short_help="Show nodes, actors and shards.")
-@with_options_of(config.TlsOptions)
+@with_options_of(config.AccessOptions)
 def status(
-    tls: config.TlsOptions,
+    access: config.AccessOptions,
     *,
     connect: options.Connect = config.NODE_ADDRESS,
     cluster: options.Cluster = config.CLUSTER,
@@ -143,7 +143,7 @@ def status(
     json: options.Json = False,
 ) -> None:
     """Show nodes and actors, how many shards are in which state, and what they wait for."""
-    found = _inspect(tls, connect, cluster, json=json)
+    found = _inspect(access, connect, cluster, json=json)
     if json:
         print_json(
             {
@@ -173,9 +173,9 @@ def _coordinator(found: Any) -> dict[str, Any]:
 
 
 @app.command(short_help="Exit with 0 only if every shard has all its replicas, not all on one node.")
-@with_options_of(config.TlsOptions)
+@with_options_of(config.AccessOptions)
 def health(
-    tls: config.TlsOptions,
+    access: config.AccessOptions,
     *,
     connect: options.Connect = config.NODE_ADDRESS,
     cluster: options.Cluster = config.CLUSTER,
@@ -192,7 +192,7 @@ def health(
     Exit with 1 if not, and with 3 if no node answers. Shards serve while the coordinator is away, so that is
     reported and changes no exit code.
     """
-    found = _inspect(tls, connect, cluster, json=json)
+    found = _inspect(access, connect, cluster, json=json)
     healthy = found.healthy and found.nodes_up >= nodes
     if json:
         print_json(
@@ -221,9 +221,9 @@ _Coordinator = Annotated[
 
 
 @app.command("forget-node", short_help="Declare a node and its sessions gone for good.")
-@with_options_of(config.TlsOptions)
+@with_options_of(config.AccessOptions)
 def forget_node(
-    tls: config.TlsOptions,
+    access: config.AccessOptions,
     name: Annotated[str, typer.Argument(help="The node that is gone for good.")],
     coordinator: _Coordinator = config.COORDINATOR_ADDRESS,
     cluster: options.Cluster = config.CLUSTER,
@@ -235,15 +235,15 @@ def forget_node(
     from greenroom_cluster.orders import forget_node_at
 
     config.check_address("--coordinator", coordinator)
-    told = run(partial(forget_node_at, credentials=credentials_of(tls)), coordinator, cluster, name)
+    told = run(partial(forget_node_at, credentials=keys_of(access, cluster)), coordinator, cluster, name)
     for line in (f"node {name} is forgotten", *told):
         print_line(printable(line))
 
 
 @app.command("declare-dead", short_help="Declare that no process of a silent node runs any more.")
-@with_options_of(config.TlsOptions)
+@with_options_of(config.AccessOptions)
 def declare_dead(
-    tls: config.TlsOptions,
+    access: config.AccessOptions,
     name: Annotated[str, typer.Argument(help="The node whose host is off, or booted since.")],
     coordinator: _Coordinator = config.COORDINATOR_ADDRESS,
     cluster: options.Cluster = config.CLUSTER,
@@ -256,15 +256,15 @@ def declare_dead(
     from greenroom_cluster.orders import declare_dead_at
 
     config.check_address("--coordinator", coordinator)
-    told = run(partial(declare_dead_at, credentials=credentials_of(tls)), coordinator, cluster, name)
+    told = run(partial(declare_dead_at, credentials=keys_of(access, cluster)), coordinator, cluster, name)
     for line in (f"the processes of node {name} count as dead", *told):
         print_line(printable(line))
 
 
 @app.command("drop-record", short_help="Let a suspended shard go on without one record.")
-@with_options_of(config.TlsOptions)
+@with_options_of(config.AccessOptions)
 def drop_record(
-    tls: config.TlsOptions,
+    access: config.AccessOptions,
     shard: Annotated[int, typer.Argument(help="The number of the suspended shard.")],
     connect: options.Connect = config.NODE_ADDRESS,
     cluster: options.Cluster = config.CLUSTER,
@@ -272,7 +272,7 @@ def drop_record(
     """Drop the record that ended a shard's primary, so that the shard serves again."""
     from greenroom_cluster.inspection import drop_record_at
 
-    record = ask(drop_record_at, connect, cluster, shard, tls=tls)
+    record = ask(drop_record_at, connect, cluster, shard, access=access)
     sys.stdout.write(
         f"shard {shard} goes on without record {record.epoch}/{record.sequence}, "
         f"a {record.kind} of {record.size_bytes} bytes\n"

@@ -9,6 +9,7 @@ import msgspec
 from greenroom import wire
 from greenroom.identities import Identity, IdentityRole
 from greenroom.negotiation import Agreement, agree, hello, versions_text
+from greenroom.proofs import Challenge, NotProvenError, Proof, asks
 
 IDENTITY_BYTES = 16
 
@@ -22,7 +23,14 @@ ROLES: Mapping[IdentityRole, frozenset[str]] = {
 """The roles of a hello that each kind of certificate allows. A coordinator reads the maps of nodes."""
 
 NOT_ALLOWED = wire.Goodbye(
-    "not-allowed", "the certificate shown does not allow this; the log of who refuses says why"
+    "not-allowed",
+    "the certificate shown, or the secret proven, does not allow this; the log of who refuses says why",
+)
+
+SECRET_REQUIRED = wire.Goodbye(
+    "secret-required",
+    "only who proves that it knows the secret of this cluster is served here: run as the same user, or name "
+    "the file of the secret with --secret-file, in a store with the option secret_file",
 )
 
 
@@ -58,6 +66,21 @@ class Say(msgspec.Struct, frozen=True):
     greeting: wire.Hello | wire.Goodbye
 
 
+class AwaitProof(msgspec.Struct, frozen=True):
+    """Give the next frame to `Door.proven`, with this. It must be a `Proof`; nothing else is taken before."""
+
+    challenge: Challenge
+    asked: wire.Hello
+    answer: wire.Hello
+    agreement: Agreement
+
+
+class Tell(msgspec.Struct, frozen=True):
+    """Send this, after our hello."""
+
+    message: wire.Goodbye
+
+
 class Finish(msgspec.Struct, frozen=True):
     """End the connection once the goodbye is delivered: a reset could overtake it.
 
@@ -68,7 +91,7 @@ class Finish(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-DoorEffect: TypeAlias = Serve | Say | Finish
+DoorEffect: TypeAlias = Serve | Say | AwaitProof | Tell | Finish
 
 
 class Door(msgspec.Struct, frozen=True):
@@ -87,10 +110,12 @@ class Door(msgspec.Struct, frozen=True):
         clock_us: int,
         crowded: wire.Goodbye | None = None,
         identity: Identity | None = None,
+        challenge: Challenge | None = None,
     ) -> list[DoorEffect]:
         """Return what a hello leads to, in order. `crowded` refuses clients, and nobody else.
 
-        `identity` is who has proven to be there; without TLS nobody has.
+        `identity` is who has proven to be there; without TLS nobody has. Then a secret may have to be proven,
+        by `challenge`.
         """
         if identity is not None and (detail := objection(self.cluster, greeting, identity)):
             return [Say(NOT_ALLOWED), Finish(NOT_ALLOWED.code, detail)]
@@ -99,7 +124,21 @@ class Door(msgspec.Struct, frozen=True):
             judged = crowded
         if isinstance(judged, wire.Goodbye):
             return [Say(judged), Finish(judged.code)]
-        return [Serve(judged), Say(self.welcome(clock_us))]
+        welcome = self.welcome(clock_us)
+        if identity is not None or challenge is None:
+            return [Serve(judged), Say(welcome)]
+        if asks(greeting):
+            answer = challenge.answering(greeting, welcome)
+            return [Say(answer), AwaitProof(challenge, greeting, answer, judged)]
+        if challenge.required:
+            return [Say(SECRET_REQUIRED), Finish(SECRET_REQUIRED.code)]
+        return [Serve(judged), Say(welcome)]
+
+    def proven(self, awaited: AwaitProof, proof: Proof) -> list[DoorEffect]:
+        """Return what the proof of who dialled leads to."""
+        if awaited.challenge.accepts(awaited.asked, awaited.answer, proof):
+            return [Serve(awaited.agreement)]
+        return [Tell(NOT_ALLOWED), Finish(NOT_ALLOWED.code, "it does not know the secret of this cluster")]
 
     def judge(self, greeting: wire.Hello) -> Agreement | wire.Goodbye:
         """Return the agreement with the sender of this hello, or the reason to refuse it."""
@@ -143,14 +182,23 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """A dialled connection can be used; `answer` is the other side's hello."""
+    """A dialled connection can be used; `answer` is the other side's hello.
+
+    A `proof` has to be sent before anything else.
+    """
 
     answer: wire.Hello
     agreement: Agreement
+    proof: Proof | None = None
 
 
-def judge(ours: wire.Hello, answer: wire.Hello | wire.Goodbye) -> Accepted | Refusal:
-    """Return what an answer to our hello means for the connection on which it came."""
+def judge(
+    ours: wire.Hello, answer: wire.Hello | wire.Goodbye, challenge: Challenge | None = None
+) -> Accepted | Refusal:
+    """Return what an answer to our hello means for the connection on which it came.
+
+    With a `challenge`, our hello was that of `Challenge.asking`.
+    """
     if isinstance(answer, wire.Goodbye):
         return Refusal(answer.code, f"refused: {answer.message} ({answer.code})")
     if ours.target and answer.sender != ours.target:
@@ -163,4 +211,9 @@ def judge(ours: wire.Hello, answer: wire.Hello | wire.Goodbye) -> Accepted | Ref
             f"speaks protocol version {versions_text(answer)}, this side {versions_text(ours)}; install "
             "matching versions",
         )
-    return Accepted(answer, agreement)
+    if challenge is None:
+        return Accepted(answer, agreement)
+    try:
+        return Accepted(answer, agreement, challenge.proof(ours, answer))
+    except NotProvenError as error:
+        return Refusal("not-proven", f"is not spoken to: {error}")

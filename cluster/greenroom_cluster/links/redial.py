@@ -13,6 +13,7 @@ import msgspec
 from greenroom import wire
 from greenroom.deadlines import NEVER_NS
 from greenroom.negotiation import Agreement
+from greenroom.proofs import Challenge, Proof
 from greenroom_cluster.links.handshake import Accepted, judge
 
 DIAL_NS = 2_000_000_000
@@ -28,7 +29,12 @@ NOT_TRUSTED = "not-trusted"
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """The connection that `Open` asked for stands; nothing was said on it yet."""
+    """The connection that `Open` asked for stands; nothing was said on it yet.
+
+    `challenge`: a secret is to be proven on it.
+    """
+
+    challenge: Challenge | None = None
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -70,6 +76,12 @@ class Greet(msgspec.Struct, frozen=True):
     hello: wire.Hello
 
 
+class Prove(msgspec.Struct, frozen=True):
+    """Send this before anything else."""
+
+    proof: Proof
+
+
 class Up(msgspec.Struct, frozen=True):
     """Hellos were exchanged: the connection can be used."""
 
@@ -92,7 +104,7 @@ class Failed(msgspec.Struct, frozen=True):
     code: str = ""
 
 
-RedialEffect: TypeAlias = Open | Greet | Up | Reset | Down | Failed
+RedialEffect: TypeAlias = Open | Greet | Prove | Up | Reset | Down | Failed
 
 
 class _Phase(IntEnum):
@@ -112,6 +124,8 @@ class Redial:
     def __init__(self, address: str, hello: wire.Hello, dial_ns: int = DIAL_NS) -> None:
         self._address = address
         self._hello = hello
+        self._asked = hello
+        self._challenge: Challenge | None = None
         self._dial_ns = dial_ns
         self._phase = _Phase.PAUSING
         self._due_ns = 0
@@ -128,9 +142,10 @@ class Redial:
                 return [Reset()] if phase != _Phase.PAUSING else []
             case Tick(), phase if now_ns >= self._due_ns:
                 return self._dial(now_ns) if phase == _Phase.PAUSING else self._too_slow(now_ns)
-            case Opened(), _Phase.OPENING:
-                self._phase = _Phase.GREETING
-                return [Greet(self._hello)]
+            case Opened(challenge=challenge), _Phase.OPENING:
+                self._phase, self._challenge = _Phase.GREETING, challenge
+                self._asked = self._hello if challenge is None else challenge.asking(self._hello)
+                return [Greet(self._asked)]
             case Answer(greeting=greeting), _Phase.GREETING:
                 return self._answered(now_ns, greeting)
             case Ended(reason=reason, code=code), phase if phase != _Phase.PAUSING:
@@ -150,11 +165,12 @@ class Redial:
         return self._ended(now_ns, Failed(f"{self._address} did not answer within {seconds:g} s"))
 
     def _answered(self, now_ns: int, greeting: wire.Hello | wire.Goodbye) -> list[RedialEffect]:
-        judged = judge(self._hello, greeting)
+        judged = judge(self._asked, greeting, self._challenge)
         if not isinstance(judged, Accepted):
             return self._ended(now_ns, Failed(f"{self._address} {judged.reason}", judged.code))
         self._phase, self._due_ns, self._up_ns = _Phase.UP, NEVER_NS, now_ns
-        return [Up(judged.answer, judged.agreement)]
+        proving = [] if judged.proof is None else [Prove(judged.proof)]
+        return [*proving, Up(judged.answer, judged.agreement)]
 
     def _ended(self, now_ns: int, failure: Failed) -> list[RedialEffect]:
         was_up = self._phase == _Phase.UP

@@ -25,6 +25,7 @@ from greenroom_cluster.links.coordinator_session import NOTHING_REMEMBERED, Reme
 from greenroom_cluster.links.core_runner import Core, Replies
 from greenroom_cluster.links.handshake import NOT_ALLOWED, stamped
 from greenroom_cluster.planning.placement import node_of
+from greenroom_cluster.proof_options import ProofOptions
 from greenroom_cluster.runtime.actor_disk import DiskSettings, OpenedDisk, open_disk
 from greenroom_cluster.runtime.auditing import Audited
 from greenroom_cluster.runtime.budget import buffer_bytes
@@ -41,7 +42,7 @@ from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Servi
 from greenroom_cluster.runtime.marks import open_mark
 from greenroom_cluster.runtime.poller import Poller
 from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION
-from greenroom_cluster.runtime.proving import Trust, credentials_of, trust_of
+from greenroom_cluster.runtime.proving import Safeguard, credentials_of, trust_of
 from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.runtime.reports import Reports
 from greenroom_cluster.runtime.scheduling import keep_policy
@@ -90,6 +91,7 @@ class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
     options: ActorOptions = ActorOptions()
     tls: TlsOptions = TlsOptions()
     insecure: bool = False
+    proof: ProofOptions = ProofOptions(loopback_proof="off")
 
 
 class _Told:
@@ -126,7 +128,8 @@ class Actor:
         self.driver = Driver(core, leave)
         self.poller = Poller()
         node = node_of(settings.slot)
-        self._credentials = credentials_of(settings.tls, settings.cluster, "node", node)
+        tls = credentials_of(settings.tls, settings.cluster, "node", node)
+        self._credentials = tls or settings.proof.secrets(settings.cluster)
         self._peers: dict[int, tuple[FramedConnection, bytes]] = {}
         self.coordinator = CoordinatorLink(
             CoordinatorLinkSettings(
@@ -267,7 +270,7 @@ class Actor:
             del self._peers[number]
             driver.drop_peer(peer, number)
 
-    def _trust_in(self, peer: bytes) -> Trust | None:
+    def _trust_in(self, peer: bytes) -> Safeguard | None:
         """Return how to secure a connection to this peer: its node, by the map, must answer."""
         cluster_map = self.coordinator.map
         entry = None if cluster_map is None else cluster_map.actors.get(peer)

@@ -6,15 +6,15 @@ import structlog
 
 from greenroom.cluster_map import ClusterMap
 from greenroom.errors import UnavailableError, UsageError
-from greenroom.tls.credentials import Credentials
 from greenroom_cluster.questions import fetch_map
+from greenroom_cluster.runtime.proving import Keys
 from greenroom_cluster.runtime.tasks import open_tasks
 
 _log = structlog.get_logger("greenroom.coordinator")
 
 
 async def maps_in_use(
-    addresses: Sequence[str], cluster: str, credentials: Credentials | None = None
+    addresses: Sequence[str], cluster: str, credentials: Keys | None = None
 ) -> list[ClusterMap]:
     """Return the maps of these nodes, and of all nodes in those maps that answer.
 
@@ -39,7 +39,7 @@ async def maps_in_use(
 
 
 async def maps_of(
-    addresses: Sequence[str], cluster: str, credentials: Credentials | None = None
+    addresses: Sequence[str], cluster: str, credentials: Keys | None = None
 ) -> list[ClusterMap]:
     """Return the maps of those nodes that answer."""
     maps, _ = await _ask(addresses, cluster, credentials)
@@ -47,7 +47,7 @@ async def maps_of(
 
 
 async def _ask(
-    addresses: Sequence[str], cluster: str, credentials: Credentials | None
+    addresses: Sequence[str], cluster: str, credentials: Keys | None
 ) -> tuple[list[ClusterMap], list[str]]:
     maps: list[ClusterMap] = []
     silent: list[str] = []

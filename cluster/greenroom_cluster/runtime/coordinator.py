@@ -36,6 +36,7 @@ from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.coordination.storage import MapStorage, StorageFailedError
 from greenroom_cluster.links.handshake import IDENTITY_BYTES
 from greenroom_cluster.planning.controller import ControllerSettings
+from greenroom_cluster.proof_options import ProofOptions
 from greenroom_cluster.runtime.adoption import maps_of
 from greenroom_cluster.runtime.auditing import audit_of, tell
 from greenroom_cluster.runtime.clocks import now_ns, wall_us
@@ -62,6 +63,7 @@ class CoordinatorServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     connections_max: int = 10_000
     tls: TlsOptions = TlsOptions()
     insecure: bool = False
+    proof: ProofOptions = ProofOptions(loopback_proof="off")
 
 
 class CoordinatorServer:
@@ -72,7 +74,9 @@ class CoordinatorServer:
         try:
             first, adoption = self._begin(settings.options)
             marks = self._storage.load_marks()
-            self._credentials = credentials_of(settings.tls, first.cluster, "coordinator")
+            self._credentials = credentials_of(
+                settings.tls, first.cluster, "coordinator"
+            ) or settings.proof.secrets(first.cluster)
             self.listener = Listener(
                 ListenerSettings(
                     cluster=first.cluster,

@@ -16,7 +16,6 @@ from greenroom.cluster_map import ClusterMap
 from greenroom.errors import UnavailableError
 from greenroom.framing import messages_decoder
 from greenroom.negotiation import hello
-from greenroom.tls.credentials import Credentials
 from greenroom.tls.demands import Demand
 from greenroom_cluster.coordination.messages import (
     Accepted,
@@ -37,7 +36,7 @@ from greenroom_cluster.links.coordinator_session import (
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.dialing import stay_connected
 from greenroom_cluster.runtime.log_limits import LimitedLog
-from greenroom_cluster.runtime.proving import trust_of
+from greenroom_cluster.runtime.proving import Keys, trust_of
 from greenroom_cluster.runtime.tasks import open_tasks
 
 _ADDRESS_OPTION = "give the coordinator's address with --coordinator (GREENROOM_COORDINATOR)"
@@ -73,7 +72,7 @@ class CoordinatorLinkSettings:
     sender: bytes
     role: str = wire.ROLE_PEER
     remembered: Remembered = NOTHING_REMEMBERED
-    credentials: Credentials | None = None
+    credentials: Keys | None = None
 
 
 class _Call:

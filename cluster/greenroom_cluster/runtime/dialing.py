@@ -15,6 +15,9 @@ from greenroom import wire
 from greenroom.addresses import parse_address
 from greenroom.deadlines import NEVER_NS
 from greenroom.errors import RemoteProtocolError, UsageError
+from greenroom.framing import encode_greeting
+from greenroom.loopback_secrets import LoopbackSecrets
+from greenroom.proofs import NONCE_BYTES
 from greenroom.silence import LINK
 from greenroom.tls.channel import TlsError
 from greenroom.tls.sockets import Stream
@@ -25,7 +28,7 @@ from greenroom_cluster.links.redial import DIAL_NS
 from greenroom_cluster.runtime.budget import SWEEP_SECONDS
 from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.log_limits import LimitedLog
-from greenroom_cluster.runtime.proving import Trust
+from greenroom_cluster.runtime.proving import Safeguard, Trust
 from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.runtime.tasks import open_tasks
 
@@ -50,12 +53,12 @@ async def dial(
     *,
     seconds: float = DIAL_NS / 1e9,
     outbound_bytes_max: int = OUTBOUND_BYTES_MAX,
-    trust: Trust | None = None,
+    trust: Safeguard | None = None,
 ) -> tuple[FramedConnection, wire.Hello]:
     """Connect to `address` ("host:port"), send `hello`; return the connection and the other side's hello.
 
-    The caller sets what the connection speaks, and closes it. `nursery` as for FramedConnection. With `trust`
-    it is one of TLS.
+    The caller sets what the connection speaks, and closes it. `nursery` as for FramedConnection. `trust` says
+    how it is secured.
     Raises DialFailedError, also if a process other than the hello's target answers; RemoteProtocolError if it
     does not speak greenroom's protocol; UsageError for a malformed address.
     """
@@ -84,7 +87,7 @@ class _Line:
         nursery: trio.Nursery,
         seconds: float = DIAL_NS / 1e9,
         outbound_bytes_max: int = OUTBOUND_BYTES_MAX,
-        trust: Trust | None = None,
+        trust: Safeguard | None = None,
     ) -> None:
         self._address = address
         self._trust = trust
@@ -106,6 +109,8 @@ class _Line:
                     self._next = self._open
                 case redial.Greet(hello=hello):
                     self._greet(hello)
+                case redial.Prove(proof=proof):
+                    self.connection.send_encoded(encode_greeting(proof))
                 case redial.Up(agreement=agreement):
                     self.connection.agreement = agreement
                 case redial.Reset():
@@ -173,7 +178,7 @@ class _Line:
             sock = await _connect(self._address)
             stream: Stream = sock
             proven: Proven | None = None
-            if self._trust is not None:
+            if isinstance(self._trust, Trust):
                 stream, proven = await self._trust.secure(sock)
             self._connection = FramedConnection(
                 stream,
@@ -188,6 +193,8 @@ class _Line:
             return redial.Ended(f"{self._address} cannot be reached: {error.strerror or error}")
         except UnicodeError:
             return redial.Ended(f"{self._address!a} cannot be reached: that is not a host name")
+        if isinstance(self._trust, LoopbackSecrets):
+            return redial.Opened(self._trust.challenge(self._address, os.urandom(NONCE_BYTES)))
         return redial.Opened()
 
     def _greet(self, hello: wire.Hello) -> None:
@@ -260,7 +267,7 @@ async def stay_connected(
     user: LinkUser,
     *,
     what: str,
-    trust: Trust | None = None,
+    trust: Safeguard | None = None,
 ) -> NoReturn:
     """Keep a connection to `address` open until cancelled, as `Redial` decides. `what` names it in logs."""
     line = _Line(address, hello, nursery, trust=trust)

@@ -17,7 +17,7 @@ from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.delivery import Delivery
 from greenroom_cluster.runtime.dialing import stay_connected
 from greenroom_cluster.runtime.poller import Poller
-from greenroom_cluster.runtime.proving import Trust
+from greenroom_cluster.runtime.proving import Safeguard
 from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX, PeerReply
 
@@ -56,7 +56,7 @@ class PeerLinks:
         on_up: OnUp,
         on_down: OnDown,
         on_messages: Callable[[bytes, list[Any]], None],
-        trust_in: Callable[[bytes], Trust | None] = lambda _: None,
+        trust_in: Callable[[bytes], Safeguard | None] = lambda _: None,
     ) -> None:
         self._trust_in = trust_in
         self._cluster = cluster
@@ -102,7 +102,7 @@ class _Link:
         self._scope = trio.CancelScope()
 
     async def keep(
-        self, address: str, greeting: wire.Hello, nursery: trio.Nursery, trust: Trust | None
+        self, address: str, greeting: wire.Hello, nursery: trio.Nursery, trust: Safeguard | None
     ) -> None:
         """Keep it open until it is stopped."""
         what = f"peer {self._peer.hex()[:8]}{' bulk' if self._bulk else ''}"

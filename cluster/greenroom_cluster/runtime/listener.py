@@ -12,6 +12,7 @@ clients could get no new backup, and could not be asked for its state.
 
 import errno
 import itertools
+import os
 import socket
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
@@ -26,17 +27,28 @@ from greenroom import wire
 from greenroom.addresses import join_address
 from greenroom.errors import RemoteProtocolError, UsageError
 from greenroom.framing import FRAME_BYTES_MAX, encode_greeting
+from greenroom.loopback_secrets import LoopbackSecrets
+from greenroom.proofs import NONCE_BYTES, Challenge, Proof
 from greenroom.tls.channel import TlsError
 from greenroom.tls.credentials import Credentials, Loaded
 from greenroom.tls.sockets import TlsSocket
-from greenroom_cluster.links.handshake import NOT_ALLOWED, Door, Finish, Say, Serve
+from greenroom_cluster.links.handshake import (
+    NOT_ALLOWED,
+    AwaitProof,
+    Door,
+    DoorEffect,
+    Finish,
+    Say,
+    Serve,
+    Tell,
+)
 from greenroom_cluster.runtime.budget import BUFFER_BYTES_MAX, SWEEP_SECONDS, BufferBudget
 from greenroom_cluster.runtime.clocks import wall_us
 from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.descriptors import SpareDescriptor, connections_within
 from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.ports import cannot_listen, check_bound
-from greenroom_cluster.runtime.proving import UNPROVEN_MAX, Gate, PlaintextError
+from greenroom_cluster.runtime.proving import UNPROVEN_MAX, Gate, Keys, PlaintextError, Waiting
 from greenroom_cluster.runtime.reading import READ_BYTES, ConnectionEndedError
 from greenroom_cluster.runtime.sockets import charged_as
 from greenroom_cluster.runtime.tasks import open_tasks
@@ -54,6 +66,7 @@ _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 Handler = Callable[[FramedConnection, wire.Hello, int], Awaitable[None]]
 
 _hello_decoder = msgspec.msgpack.Decoder(wire.Hello)
+_proof_decoder = msgspec.msgpack.Decoder(Proof)
 _log = structlog.get_logger(__name__)
 _limited_log = LimitedLog(_log)
 
@@ -80,8 +93,9 @@ class ListenerSettings:
     """Our identity, the sender of our hello, and the limits of connections. Port 0: any free one.
 
     `connections_max` is how many clients are served at a time. `option` is the option that sets the port, for
-    errors. `buffer_bytes_max` bounds what all but peers hold together; see BufferBudget. With `credentials`
-    nothing but TLS is spoken; without, the address must be on loopback unless `insecure`.
+    errors. `buffer_bytes_max` bounds what all but peers hold together; see BufferBudget. With credentials of
+    TLS nothing but TLS is spoken; without, the address must be on loopback unless `insecure`, and a secret
+    may be proven.
     """
 
     cluster: str
@@ -93,7 +107,7 @@ class ListenerSettings:
     hello_seconds: float = 5.0
     outbound_bytes_max: int = OUTBOUND_BYTES_MAX
     buffer_bytes_max: int = BUFFER_BYTES_MAX
-    credentials: Credentials | None = None
+    credentials: Keys | None = None
     insecure: bool = False
 
 
@@ -132,7 +146,11 @@ class Listener:
         self._budget = BufferBudget(settings.buffer_bytes_max)
         self._spare = SpareDescriptor()
         self._nursery: trio.Nursery | None = None
-        self._gate = None if settings.credentials is None else Gate(settings.credentials)
+        self._gate = Gate(settings.credentials) if isinstance(settings.credentials, Credentials) else None
+        self._secrets = settings.credentials if isinstance(settings.credentials, LoopbackSecrets) else None
+        self._waiting: Waiting | None = self._gate
+        if self._secrets is not None:
+            self._waiting = Waiting()
         self._judged_by = None if self._gate is None else self._gate.current
         self._judged_at = wall_us()
         self._door = Door(
@@ -206,8 +224,8 @@ class Listener:
                 self._admit(sock, nursery)
 
     def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
-        # With TLS there is room of its own for those who have not said who they are.
-        if self._gate is None and len(self._open) >= self._open_max:
+        # If all must prove something, there is room of its own for those who have not.
+        if self._waiting is None and len(self._open) >= self._open_max:
             _limited_log.warning("connection_refused", reason="too-many-connections")
             self._refuse(sock)
             return
@@ -221,10 +239,10 @@ class Listener:
         except OSError:  # it was reset before it was accepted
             sock.close()
             return
-        if self._gate is None:
+        if self._waiting is None:
             self._open.add(connection)
         else:
-            self._gate.enter(connection)
+            self._waiting.enter(connection)
         nursery.start_soon(self._serve, connection, next(self._numbers), tls)
 
     def _refuse(self, sock: socket.socket) -> None:
@@ -311,53 +329,73 @@ class Listener:
         finally:
             connection.close()
             self._open.discard(connection)
-            if self._gate is not None:
-                self._gate.leave(connection)
+            if self._waiting is not None:
+                self._waiting.leave(connection)
 
     async def _greet_and_handle(
         self, connection: FramedConnection, number: int, tls: TlsSocket | None
     ) -> None:
+        said = False
         with trio.move_on_after(self._settings.hello_seconds) as scope:
             if tls is not None:
                 await self._prove(connection, tls)
             hello = await connection.receive_first(_hello_decoder)
+            effects = self._answer_to(hello, connection)
+            match effects:
+                case [Say(greeting=greeting), AwaitProof() as awaited]:
+                    connection.greet(greeting)
+                    effects = self._door.proven(awaited, await connection.receive_first(_proof_decoder))
+                    said = True
         if scope.cancelled_caught:
             raise RemoteProtocolError(f"no hello came within {self._settings.hello_seconds} s")
-        await self._take_in(connection)
-        crowded = self._crowded if self._clients >= self._clients_max else None
-        identity = None if connection.proven is None else connection.proven.identity
-        for effect in self._door.receive(hello, self._clock_us(), crowded, identity):
-            match effect:
-                case Serve(agreement=agreement):
-                    connection.agreement = agreement
-                    self._prepare(connection, hello.role, number)
-                case Say(greeting=greeting):
-                    connection.greet(greeting)
-                case Finish(code=NOT_ALLOWED.code, detail=detail):
-                    _limited_log.warning(
-                        "connection_refused",
-                        remote=connection.remote,
-                        number=number,
-                        reason=NOT_ALLOWED.code,
-                        detail=detail,
-                    )
-                    await connection.finish()
-                    return
-                case Finish(code=code):
-                    if code == self._crowded.code:
-                        _limited_log.warning("connection_refused", reason=code)
-                    else:
-                        _limited_log.info(
-                            "connection_refused", remote=connection.remote, number=number, reason=code
-                        )
-                    await connection.finish()
-                    return
+        await self._take_in(connection, said=said)
+        if not await self._perform(effects, connection, hello.role, number):
+            return
         is_client = hello.role == wire.ROLE_CLIENT
         self._clients += is_client
         try:
             await self._services[hello.role].handle(connection, hello, number)
         finally:
             self._clients -= is_client
+
+    def _answer_to(self, hello: wire.Hello, connection: FramedConnection) -> list[DoorEffect]:
+        crowded = self._crowded if self._clients >= self._clients_max else None
+        identity = None if connection.proven is None else connection.proven.identity
+        return self._door.receive(hello, self._clock_us(), crowded, identity, self._challenge())
+
+    def _challenge(self) -> Challenge | None:
+        if self._secrets is None:
+            return None
+        return self._secrets.challenge_at(self._settings.host, self.port, os.urandom(NONCE_BYTES))
+
+    async def _perform(
+        self, effects: list[DoorEffect], connection: FramedConnection, role: str, number: int
+    ) -> bool:
+        """Perform what the door decided; return whether the connection is served."""
+        for effect in effects:
+            match effect:
+                case Serve(agreement=agreement):
+                    connection.agreement = agreement
+                    self._prepare(connection, role, number)
+                case Say(greeting=greeting):
+                    connection.greet(greeting)
+                case Tell(message=message):
+                    connection.send([message])
+                case Finish(code=code, detail=detail):
+                    self._log_refusal(connection, number, code, detail)
+                    await connection.finish()
+                    return False
+        return True
+
+    def _log_refusal(self, connection: FramedConnection, number: int, code: str, detail: str) -> None:
+        if code == self._crowded.code:
+            _limited_log.warning("connection_refused", reason=code)
+        elif code == NOT_ALLOWED.code:
+            _limited_log.warning(
+                "connection_refused", remote=connection.remote, number=number, reason=code, detail=detail
+            )
+        else:
+            _limited_log.info("connection_refused", remote=connection.remote, number=number, reason=code)
 
     async def _prove(self, connection: FramedConnection, tls: TlsSocket) -> None:
         assert self._gate is not None
@@ -370,13 +408,19 @@ class Listener:
         except (OSError, trio.ClosedResourceError) as error:
             raise ConnectionEndedError(f"it ended during the TLS handshake: {error}") from None
 
-    async def _take_in(self, connection: FramedConnection) -> None:
-        """Count a connection of TLS, now that it is known whose it is, or refuse it."""
-        if self._gate is None:
+    async def _take_in(self, connection: FramedConnection, *, said: bool) -> None:
+        """Count a connection, now that its other side has proven itself, or refuse it.
+
+        `said`: we have said our hello already.
+        """
+        if self._waiting is None:
             return
-        self._gate.leave(connection)
+        self._waiting.leave(connection)
         if len(self._open) >= self._open_max:
-            connection.greet(self._crowded)
+            if said:
+                connection.send([self._crowded])
+            else:
+                connection.greet(self._crowded)
             await connection.finish()
             raise ConnectionEndedError("too many connections")
         self._open.add(connection)
@@ -410,7 +454,7 @@ def _bind(settings: ListenerSettings) -> socket.socket:
         # A restarted process must not wait until the kernel has forgotten its predecessor's connections.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
-        if settings.credentials is None:
+        if not isinstance(settings.credentials, Credentials):
             # By what it is bound to, whatever name or form was asked for, and before anybody can connect.
             check_bound(join_address(host, port), sock.getsockname()[0], option, insecure=settings.insecure)
         sock.listen(_BACKLOG)

@@ -26,7 +26,6 @@ from greenroom.addresses import join_address, parse_address
 from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom.errors import GreenroomError, UnavailableError, UsageError
 from greenroom.loopback import INSECURE_OPTION, surely_beyond
-from greenroom.tls.credentials import Credentials
 from greenroom_cluster.config import (
     COORDINATOR_ADDRESS,
     CoordinatorProcessSettings,
@@ -44,7 +43,7 @@ from greenroom_cluster.runtime.documents import Membership, encode_settings
 from greenroom_cluster.runtime.host_memory import default_bytes
 from greenroom_cluster.runtime.ports import check_plaintext, check_port, free_port
 from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, catches, descendants_of
-from greenroom_cluster.runtime.proving import credentials_of
+from greenroom_cluster.runtime.proving import Keys, credentials_of, own_secret
 from greenroom_cluster.runtime.tasks import open_tasks
 
 if TYPE_CHECKING:
@@ -118,10 +117,12 @@ class LocalCluster:
         self._stopping = False
         self.restart_nodes = settings.restart_nodes
         self.failure: LocalClusterError | None = None
-        self.credentials: Credentials | None = None
-        """What this process shows to the cluster, with TLS."""
+        self.credentials: Keys | None = None
+        """What this process shows to the cluster, or proves."""
         if authority is not None:
             self.credentials = credentials_of(authority.files("operator", "up"), settings.cluster, "operator")
+        else:
+            self.credentials = own_secret(settings.proof, settings.cluster, settings.listen)
         if authority is None and not settings.insecure_plaintext_beyond_loopback:
             self._check_plaintext()
         # All addresses are chosen before anything is started, so that errors come at once.
@@ -148,16 +149,17 @@ class LocalCluster:
     def url(self) -> str:
         """The URL for clients: `greenroom://host:port,host:port/cluster`; with TLS it names files."""
         where = f"{','.join(self.seeds)}/{self._settings.cluster}"
-        if files := self.client_files:
-            return f"greenrooms://{where}?{urlencode(files)}"
-        option = f"?{INSECURE_OPTION}=true" if surely_beyond(self.seeds) else ""
-        return f"greenroom://{where}{option}"
+        options = self.client_options
+        if self._authority is None and surely_beyond(self.seeds):
+            options[INSECURE_OPTION] = "true"
+        scheme = "greenroom" if self._authority is None else "greenrooms"
+        return f"{scheme}://{where}?{urlencode(options)}" if options else f"{scheme}://{where}"
 
     @property
-    def client_files(self) -> dict[str, str]:
-        """What a store of this cluster is given for TLS; nothing without."""
+    def client_options(self) -> dict[str, str]:
+        """What a store of this cluster is given to be let in, beside its name."""
         if self._authority is None:
-            return {}
+            return self._settings.proof.store_options()
         made = self._authority.files("client", "app")
         return {"tls_cert": str(made.tls_cert), "tls_key": str(made.tls_key), "tls_ca": str(made.tls_ca)}
 

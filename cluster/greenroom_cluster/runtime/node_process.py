@@ -41,7 +41,7 @@ from greenroom_cluster.runtime.map_server import MapServer
 from greenroom_cluster.runtime.marks import MarkFiles
 from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION, check_advertised, wait_for_ports
 from greenroom_cluster.runtime.processes import host_identity, is_alive
-from greenroom_cluster.runtime.proving import credentials_of
+from greenroom_cluster.runtime.proving import credentials_of, own_secret
 from greenroom_cluster.runtime.reloading import Terminal
 from greenroom_cluster.runtime.supervision import (
     ChildProcess,
@@ -66,7 +66,9 @@ class Node:
         self._settings = settings
         self._identity = os.urandom(16)
         host, port = parse_address(settings.listen, any_port=True)
-        credentials = credentials_of(settings.tls, settings.cluster, "node", settings.name)
+        credentials = credentials_of(settings.tls, settings.cluster, "node", settings.name) or own_secret(
+            settings.proof, settings.cluster, settings.listen
+        )
         self._server = MapServer(
             ListenerSettings(
                 cluster=settings.cluster,
@@ -78,7 +80,8 @@ class Node:
             )
         )
         advertised_host, advertised_port = parse_address(settings.advertise or settings.listen, any_port=True)
-        if settings.advertise and credentials is None and not settings.insecure_plaintext_beyond_loopback:
+        plaintext = settings.tls.files() is None
+        if settings.advertise and plaintext and not settings.insecure_plaintext_beyond_loopback:
             check_advertised(settings.advertise, advertised_host)
         self._address = join_address(advertised_host, advertised_port or self._server.listener.port)
         self._advertised_host = advertised_host
@@ -177,6 +180,7 @@ class Node:
                 options=options,
                 tls=settings.tls,
                 insecure=settings.insecure_plaintext_beyond_loopback,
+                proof=settings.proof,
             )
 
         return ChildSpec(slot, run_actor, actor_settings)

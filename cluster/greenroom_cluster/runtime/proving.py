@@ -3,26 +3,32 @@
 import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import structlog
 import trio
 
 from greenroom import wire
+from greenroom.addresses import parse_address
 from greenroom.errors import UsageError
 from greenroom.framing import encode_greeting
+from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom.tls.channel import TlsError
 from greenroom.tls.credentials import Credentials, Loaded
 from greenroom.tls.demands import Demand
 from greenroom.tls.sockets import TlsSocket
 from greenroom.tls.standing import Proven
 from greenroom_cluster.config import TlsOptions
+from greenroom_cluster.proof_options import ProofOptions
 from greenroom_cluster.runtime import reloading
 
 UNPROVEN_MAX = 512
 """Connections to a listener whose other side has not said who it is: the oldest makes room for a new one."""
 HANDSHAKES_MAX = 64
 """Handshakes at once in a listener, once something has come: the oldest makes room for a new one."""
+
+Keys: TypeAlias = Credentials | LoopbackSecrets
+"""What a process has to secure its connections by."""
 
 _scratch = memoryview(bytearray(16 * 1024))
 _log = structlog.get_logger(__name__)
@@ -54,6 +60,17 @@ def credentials_of(options: TlsOptions, cluster: str, role: str, name: str = "")
         )
     reloading.note(credentials)
     return credentials
+
+
+def own_secret(options: ProofOptions, cluster: str, listen: str) -> LoopbackSecrets | None:
+    """Return the secret that a process without TLS proves, and demands; None if none is used.
+
+    It is made unless it is there, if it is demanded at that address. Raises UsageError.
+    """
+    found = options.secrets(cluster)
+    if found is not None and found.covers(parse_address(listen, any_port=True)[0]):
+        found.make()
+    return found
 
 
 def _tell_refused(text: str) -> None:
@@ -104,9 +121,13 @@ class Trust:
         return self.credentials.current().objection(proven)
 
 
-def trust_of(credentials: Credentials | None, demand: Demand) -> Trust | None:
-    """Return how to secure a connection; None without TLS."""
-    return None if credentials is None else Trust(credentials, demand)
+Safeguard: TypeAlias = Trust | LoopbackSecrets
+"""How a connection that we open is secured: by TLS, or on loopback by a secret that both sides prove."""
+
+
+def trust_of(keys: Keys | None, demand: Demand) -> Safeguard | None:
+    """Return how to secure a connection; None if it is not secured."""
+    return Trust(keys, demand) if isinstance(keys, Credentials) else keys
 
 
 async def shake_hands(tls: TlsSocket, turn: trio.Lock | None = None) -> None:
@@ -161,17 +182,32 @@ class Crowd:
         self._members.pop(connection, None)
 
 
-class Gate:
-    """The handshakes of one listener. Each connection is in it from its beginning until its hello."""
+class Waiting:
+    """The connections of one listener whose other side has not proven itself, each from its beginning on."""
 
-    def __init__(self, credentials: Credentials) -> None:
-        self._credentials = credentials
+    def __init__(self) -> None:
         self._unproven = Crowd(UNPROVEN_MAX, "have not said who they are")
-        self._handshakes = Crowd(HANDSHAKES_MAX, "are in the TLS handshake")
-        self._turn = trio.Lock()
 
     def __len__(self) -> int:
         return len(self._unproven)
+
+    def enter(self, connection: Ending) -> None:
+        """Note a new connection."""
+        self._unproven.enter(connection)
+
+    def leave(self, connection: Ending) -> None:
+        """Note that a connection is proven, or has ended."""
+        self._unproven.leave(connection)
+
+
+class Gate(Waiting):
+    """The handshakes of one listener. Each connection is in it from its beginning until its hello."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        super().__init__()
+        self._credentials = credentials
+        self._handshakes = Crowd(HANDSHAKES_MAX, "are in the TLS handshake")
+        self._turn = trio.Lock()
 
     @property
     def current(self) -> Loaded:
@@ -182,13 +218,9 @@ class Gate:
         """Return an accepted socket with TLS around it."""
         return TlsSocket(sock, self.current.server, server_side=True)
 
-    def enter(self, connection: Ending) -> None:
-        """Note a new connection."""
-        self._unproven.enter(connection)
-
     def leave(self, connection: Ending) -> None:
         """Note that a connection has said hello, or has ended."""
-        self._unproven.leave(connection)
+        super().leave(connection)
         self._handshakes.leave(connection)
 
     async def prove(self, connection: Ending, tls: TlsSocket) -> Proven:

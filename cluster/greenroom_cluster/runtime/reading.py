@@ -113,11 +113,15 @@ class FrameReader(ABC):
     async def receive_first(self, decoder: "msgspec.msgpack.Decoder[Message]") -> Message:
         """Return the first message, a greeting, which must be small; what follows it waits for `receive`.
 
-        Raises ConnectionEndedError, and RemoteProtocolError if it is too long or `decoder` refuses it.
+        A side that proves itself has two of them. Raises ConnectionEndedError, and RemoteProtocolError if it
+        is too long or `decoder` refuses it.
         """
-        buffer = bytearray()
+        buffer, self._leftover = bytearray(self._leftover), b""
+        begun = len(buffer)
         while True:
-            buffer += await self._read()
+            if not begun:
+                buffer += await self._read()
+            begun = 0
             if len(buffer) < HEADER_BYTES:
                 continue
             if buffer[0] == _TLS_HANDSHAKE:

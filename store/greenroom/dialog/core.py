@@ -25,15 +25,16 @@ from greenroom.dialog.dispatch import DialogSettings, Dispatcher
 from greenroom.dialog.lanes import Lanes
 from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.links import Lane, Link, Switchboard
-from greenroom.dialog.map_follower import WANT_CERTIFICATE, MapFollower
+from greenroom.dialog.map_follower import NOT_PROVEN, WANT_CERTIFICATE, WANT_SECRET, MapFollower
 from greenroom.dialog.operations import AnyOperation, Gathering, Kind, Operation, Single
 from greenroom.errors import GreenroomError, ProtocolError, RemoteProtocolError, UnavailableError
 from greenroom.framing import messages_decoder
+from greenroom.proofs import Challenge, NotProvenError
 
 SLOW_NS = 1_000_000_000
 """When an operation is unanswered for this long, the dialog asks whether its map is still the newest."""
 
-REFUSALS = WANT_CERTIFICATE | {"wrong-cluster", "wrong-protocol", "wrong-role", "wrong-routing"}
+REFUSALS = WANT_CERTIFICATE | WANT_SECRET | {"wrong-cluster", "wrong-protocol", "wrong-role", "wrong-routing"}
 """Codes of goodbyes from a server that will never serve this client."""
 
 _decode_greeting = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye).decode
@@ -155,11 +156,19 @@ class Dialog:
 
     # --- what the driver reports -------------------------------------------------------------------------
 
-    def opened(self, now_ns: int, number: int) -> None:
-        """Note that a connection is established."""
+    def opened(self, now_ns: int, number: int, challenge: Challenge | None = None) -> None:
+        """Note that a connection is established, and which proof is asked on it, if any."""
         link = self.board.get(number)
         if link is not None:
-            self.board.opened(link, now_ns)
+            self.board.opened(link, now_ns, challenge)
+            self._rewake(now_ns)
+
+    def unproven(self, now_ns: int, number: int, reason: str) -> None:
+        """Give up a connection on which nothing may be said, because one side cannot prove what it must."""
+        link = self.board.get(number)
+        if link is not None:
+            self.board.abort(link)
+            self._unlink(link, reason, now_ns, refused=NOT_PROVEN)
             self._rewake(now_ns)
 
     def lost(self, now_ns: int, number: int, reason: str, *, refused: str = "") -> None:
@@ -186,6 +195,9 @@ class Dialog:
                     self._take_unusual(link, _decode_greeting(payload), None, now_ns)
                 if self.board.get(number) is not link:
                     return
+        except NotProvenError as error:
+            self.unproven(now_ns, number, str(error))
+            return
         except (ProtocolError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self.board.abort(link)
             self._unlink(

@@ -22,6 +22,7 @@ from greenroom.framing import (
     join_frames,
 )
 from greenroom.negotiation import Agreement, agree, hello, versions_text
+from greenroom.proofs import Challenge
 
 MAP_FRAME_BYTES_MAX = 16 << 20
 """A map of 4,096 shards and a thousand actors takes less than a megabyte; the rest is room for growth."""
@@ -109,24 +110,27 @@ class Lane:
 class Link:
     """One connection. `lane` is None for a subscription to the map.
 
-    The encoded `hello`, then the messages in `out`, wait to be written. `agreement` is what both sides speak,
-    once it is `greeted`. `bytes` counts what was sent and is unanswered. By `deadline_ns` it must be open.
-    `alone` is the id of the last request on a link for suspects. `brought` says whether a subscription has
-    brought a map of the cluster whose map is held.
+    The encoded `greeting`, then the messages in `out`, wait to be written. `asked` is our hello, with the
+    nonce of `challenge` if there is one. `agreement` is what both sides speak, once it is `greeted`. `bytes`
+    counts what was sent and is unanswered. By `deadline_ns` it must be open. `alone` is the id of the last
+    request on a link for suspects. `brought` says whether a subscription has brought a map of the cluster
+    whose map is held.
     """
 
     __slots__ = (
         "address",
         "agreement",
         "alone",
+        "asked",
         "asked_whole_ns",
         "brought",
         "buffer",
         "bytes",
+        "challenge",
         "deadline_ns",
         "dirty",
         "greeted",
-        "hello",
+        "greeting",
         "id",
         "lane",
         "opened",
@@ -144,7 +148,9 @@ class Link:
         self.agreement: Agreement | None = None
         self.peer = b""
         self.buffer = FrameBuffer(FRAME_BYTES_MAX if lane is not None else MAP_FRAME_BYTES_MAX)
-        self.hello = b""
+        self.asked: wire.Hello | None = None
+        self.challenge: Challenge | None = None
+        self.greeting = b""
         self.out: list[msgspec.Raw] = []
         self.dirty = False
         self.bytes = 0
@@ -182,19 +188,25 @@ class Switchboard:
         self.actions.append(Open(link.id, address, "" if lane is None else lane.actor.node))
         return link
 
-    def opened(self, link: Link, now_ns: int) -> None:
+    def opened(self, link: Link, now_ns: int, challenge: Challenge | None = None) -> None:
         """Say hello on a link that the driver has connected."""
         link.opened = True
         link.deadline_ns = now_ns + HELLO_NS
         target = link.lane.actor.incarnation if link.lane is not None else b""
-        link.hello = encode_greeting(hello(self._cluster, wire.ROLE_CLIENT, self.client_id, target))
+        asked = hello(self._cluster, wire.ROLE_CLIENT, self.client_id, target)
+        link.challenge = challenge
+        link.asked = asked if challenge is None else challenge.asking(asked)
+        link.greeting = encode_greeting(link.asked)
         self._mark_dirty(link)
 
     def greeted(self, link: Link, answer: wire.Hello) -> None:
-        """Check the server's hello. Raises RemoteProtocolError if the two sides do not fit."""
-        if link.greeted or not link.opened:
+        """Check the server's hello. Raises RemoteProtocolError if the two sides do not fit.
+
+        Raises NotProvenError if the server must prove that it knows our secret, and does not.
+        """
+        ours = link.asked
+        if link.greeted or ours is None:
             raise RemoteProtocolError("a second hello, or one before ours")
-        ours = hello(self._cluster, wire.ROLE_CLIENT, self.client_id)
         agreement = agree(ours, answer)
         if agreement is None or answer.routing != ours.routing:
             raise RemoteProtocolError(
@@ -207,6 +219,9 @@ class Switchboard:
             )
         if link.lane is not None and answer.sender != link.lane.actor.incarnation:
             raise RemoteProtocolError("another actor listens there now")
+        if link.challenge is not None and (proof := link.challenge.proof(ours, answer)) is not None:
+            link.greeting = encode_greeting(proof)
+            self._mark_dirty(link)
         link.agreement = agreement
         link.greeted = True
         link.peer = answer.sender
@@ -228,11 +243,11 @@ class Switchboard:
         for link in self.dirty:
             link.dirty = False
             if link.out:
-                writes.append((link.id, link.hello + join_frames(link.out)))
+                writes.append((link.id, link.greeting + join_frames(link.out)))
                 link.out = []
-            elif link.hello:
-                writes.append((link.id, link.hello))
-            link.hello = b""
+            elif link.greeting:
+                writes.append((link.id, link.greeting))
+            link.greeting = b""
         self.dirty.clear()
         self.queued_bytes = 0
         return writes
@@ -250,7 +265,7 @@ class Switchboard:
     def forget(self, link: Link) -> bool:
         """Drop a link; return whether it was still known."""
         self._opening.pop(link.id, None)
-        link.hello, link.out = b"", []
+        link.greeting, link.out = b"", []
         return self._links.pop(link.id, None) is not None
 
     def late(self, now_ns: int) -> list[Link]:

@@ -31,6 +31,10 @@ RETRY_NS_MIN = 20_000_000
 RETRY_NS_MAX = 1_000_000_000
 WANT_CERTIFICATE = frozenset({"not-allowed", "tls-required"})
 """Codes of goodbyes from a node that would serve this client if it showed the right certificate."""
+NOT_PROVEN = "not-proven"
+"""The code of a node that does not prove, or to which we cannot prove, that both know one secret."""
+WANT_SECRET = frozenset({"secret-required", NOT_PROVEN})
+"""Codes of nodes that would serve this client if both knew one secret."""
 
 
 class MapFollower:
@@ -131,6 +135,11 @@ class MapFollower:
     def wants_tls(self) -> bool:
         """Whether every address is beyond loopback, and this client speaks plaintext."""
         return set(self._refusals.values()) <= {BEYOND_LOOPBACK}
+
+    @property
+    def wants_secret(self) -> bool:
+        """Whether every address refuses this client because no secret is proven."""
+        return set(self._refusals.values()) <= WANT_SECRET
 
     def lost(self, link: Link, reason: str, now_ns: int, *, refused: str = "") -> None:
         """Note that a subscription broke; `maintain` picks the next node.

@@ -13,7 +13,8 @@ from greenroom.deadlines import NEVER_NS
 from greenroom.dialog.core import Dialog
 from greenroom.dialog.links import Abort, Close, Open
 from greenroom.dialog.operations import Kind, Single
-from greenroom.errors import GreenroomError
+from greenroom.errors import GreenroomError, UsageError
+from greenroom.proofs import Challenge
 
 FLUSH_BYTES = 12 * 1024
 """Most bytes held until the iteration of the loop ends; beyond that, servers can start on them meanwhile."""
@@ -37,6 +38,11 @@ class DialogRunner(ABC):
     @abstractmethod
     def _clocks(self) -> tuple[int, int | None]:
         """Return this host's wall clock in microseconds, and elapsed time as `ClusterClock.own` takes it."""
+
+    def _challenge(self, address: str) -> Challenge | None:
+        """Return the proof to ask on a connection to this address. Raises UsageError if none can be."""
+        del address
+        return None
 
     @abstractmethod
     def _warn(self, notice: str) -> None: ...
@@ -128,7 +134,15 @@ class DialogRunner(ABC):
         now_ns = self._now_ns()
         # The other side's hello will bring its clock, before any request is sent.
         self.dialog.clock.own(now_ns, *self._clocks())
-        self.dialog.opened(now_ns, number)
+        link = self.dialog.board.get(number)
+        if link is None:
+            return
+        try:
+            challenge = self._challenge(link.address)
+        except UsageError as error:
+            self.dialog.unproven(now_ns, number, str(error))
+        else:
+            self.dialog.opened(now_ns, number, challenge)
 
     def _write_all(self) -> None:
         for number, data in self.dialog.board.take_writes():

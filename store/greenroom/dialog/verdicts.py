@@ -54,6 +54,12 @@ def mistaken(kind: Kind, follower: MapFollower, cluster: str) -> UsageError:
         )
     if follower.wants_tls:
         return UsageError(f"{kind.name} was not sent ({follower.why_no_map}). {SAFE_PLAINTEXT}")
+    if follower.wants_secret:
+        return UsageError(
+            f"{kind.name} was not sent: this app and the nodes do not know one secret "
+            f"({follower.why_no_map}). Run both as one user of this host, or give the store the option "
+            "secret_file, the path that the nodes have as --secret-file"
+        )
     return UsageError(
         f"{kind.name} was not sent: what listens at these addresses does not serve cluster={cluster!r} "
         f"({follower.why_no_map}). Give the store the addresses of nodes, their --listen, and the name that "

@@ -5,14 +5,18 @@ how a callback is scheduled and how a socket becomes readable.
 """
 
 import logging
+import os
 import time
 from abc import abstractmethod
 from collections.abc import Awaitable
 from typing import Any
 
 from greenroom import wire
+from greenroom.dialog import Dialog
 from greenroom.dialog.operations import Kind, Single
 from greenroom.dialog.runner import DialogRunner
+from greenroom.loopback_secrets import LoopbackSecrets
+from greenroom.proofs import NONCE_BYTES, Challenge
 
 _log = logging.getLogger("greenroom")
 
@@ -28,7 +32,14 @@ def elapsed_ns() -> int | None:
 
 
 class Runner(DialogRunner):
-    """A dialog in a real event loop."""
+    """A dialog in a real event loop. Without TLS, `secrets` are proven where they are to be."""
+
+    def __init__(self, dialog: Dialog, secrets: LoopbackSecrets | None = None) -> None:
+        super().__init__(dialog)
+        self._secrets = secrets
+
+    def _challenge(self, address: str) -> Challenge | None:
+        return None if self._secrets is None else self._secrets.challenge(address, os.urandom(NONCE_BYTES))
 
     @abstractmethod
     def perform(self, request: Single, kind: Kind) -> Awaitable[Any]:

@@ -28,6 +28,7 @@ from greenroom.drivers.sockets import (
 )
 from greenroom.errors import GreenroomError, UsageError
 from greenroom.loopback import BEYOND_LOOPBACK, REASON, is_loopback
+from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom.tls.sockets import Stream, TlsSocket
 
 _Targets = list[tuple[int, Any]]
@@ -53,9 +54,14 @@ class AsyncioRunner(Runner):
     """A dialog in one asyncio loop, made inside it; with `loopback_only` it connects to nothing beyond."""
 
     def __init__(
-        self, dialog: Dialog, security: Security | None = None, *, loopback_only: bool = False
+        self,
+        dialog: Dialog,
+        security: Security | None = None,
+        secrets: LoopbackSecrets | None = None,
+        *,
+        loopback_only: bool = False,
     ) -> None:
-        super().__init__(dialog)
+        super().__init__(dialog, secrets)
         self._security = security
         self._loopback_only = loopback_only
         self._loop = asyncio.get_running_loop()

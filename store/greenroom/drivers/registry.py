@@ -17,6 +17,7 @@ from greenroom.dialog import Dialog
 from greenroom.drivers import Runner
 from greenroom.drivers.security import Security
 from greenroom.errors import UsageError
+from greenroom.loopback_secrets import LoopbackSecrets
 
 LoopKey: TypeAlias = Any
 
@@ -26,17 +27,20 @@ _registries: "weakref.WeakSet[Registry]" = weakref.WeakSet()
 class Registry:
     """The runners of one store, by loop. `make_dialog` makes the dialog of a new one.
 
-    With `security` their connections are of TLS; with `loopback_only` none leaves this host.
+    With `security` their connections are of TLS; without, `secrets` are proven on them. With `loopback_only`
+    none leaves this host.
     """
 
     def __init__(
         self,
         make_dialog: Callable[[], Dialog],
         security: Security | None = None,
+        secrets: LoopbackSecrets | None = None,
         *,
         loopback_only: bool = False,
     ) -> None:
         self._security = security
+        self._secrets = secrets
         self._loopback_only = loopback_only
         self._make_dialog = make_dialog
         self._runners: dict[LoopKey, Runner] = {}
@@ -82,11 +86,12 @@ class Registry:
             if isinstance(key, asyncio.AbstractEventLoop):
                 from greenroom.drivers.asyncio_ import AsyncioRunner
 
-                made: Runner = AsyncioRunner(dialog, self._security, loopback_only=self._loopback_only)
+                make: Callable[..., Runner] = AsyncioRunner
             else:
                 from greenroom.drivers.trio_ import TrioRunner
 
-                made = TrioRunner(dialog, self._security, loopback_only=self._loopback_only)
+                make = TrioRunner
+            made = make(dialog, self._security, self._secrets, loopback_only=self._loopback_only)
             self._runners[key] = made
             return made
 

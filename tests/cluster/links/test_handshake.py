@@ -8,7 +8,17 @@ from msgspec.structs import replace
 from greenroom import wire
 from greenroom.identities import IDENTITY_ROLES, Identity
 from greenroom.negotiation import hello
-from greenroom_cluster.links.handshake import NOT_ALLOWED, Door, Finish, Say, Serve
+from greenroom.proofs import NONCE_BYTES, Challenge, Proof
+from greenroom_cluster.links.handshake import (
+    NOT_ALLOWED,
+    SECRET_REQUIRED,
+    AwaitProof,
+    Door,
+    Finish,
+    Say,
+    Serve,
+    Tell,
+)
 
 ME = b"m" * 16
 THEM = b"t" * 16
@@ -108,3 +118,48 @@ def test_role_in_a_hello_counts_for_nothing_beside_the_certificate() -> None:
     """A role that is not served there is not told to who may not have it anyway."""
     say, _ = DOOR.receive(hello("test", wire.ROLE_ADMIN, THEM), 5, identity=Identity("test", "client", "web"))
     assert say == Say(NOT_ALLOWED)
+
+
+OURS = Challenge(b"s" * 43, b"m" * NONCE_BYTES, 7400)
+ASKS = Challenge(b"s" * 43, b"t" * NONCE_BYTES, 7400)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_where_a_secret_is_demanded_nobody_is_served_without(role: str) -> None:
+    door = Door("test", ME, dict.fromkeys(ROLES, False))
+    assert door.receive(hello("test", role, THEM), 5, challenge=OURS) == [
+        Say(SECRET_REQUIRED),
+        Finish(SECRET_REQUIRED.code),
+    ]
+    assert "--secret-file" in SECRET_REQUIRED.message
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_who_has_proven_the_secret_is_served_and_nobody_else(role: str) -> None:
+    door = Door("test", ME, dict.fromkeys(ROLES, False))
+    asked = ASKS.asking(hello("test", role, THEM))
+    say, awaited = door.receive(asked, 5, challenge=OURS)
+    assert isinstance(say, Say)
+    assert isinstance(say.greeting, wire.Hello)
+    assert isinstance(awaited, AwaitProof)
+    proof = ASKS.proof(asked, say.greeting)
+    assert proof is not None
+    assert door.proven(awaited, proof) == [Serve(awaited.agreement)]
+    for mac in (b"", bytes(32), say.greeting.auth[NONCE_BYTES:], proof.mac[:-1]):
+        tell, finish = door.proven(awaited, Proof(mac))
+        assert tell == Tell(NOT_ALLOWED)
+        assert isinstance(finish, Finish)
+
+
+def test_what_is_wrong_with_a_hello_comes_before_the_secret() -> None:
+    """A store with the wrong name of the cluster has no secret of it either."""
+    effects = DOOR.receive(hello("another", wire.ROLE_CLIENT, THEM), 5, challenge=OURS)
+    assert effects[1:] == [Finish("wrong-cluster")]
+
+
+def test_secret_is_of_no_use_beside_a_certificate() -> None:
+    client = Identity("test", "client", "web")
+    greeting = ASKS.asking(hello("test", wire.ROLE_CLIENT, THEM))
+    serve, say = DOOR.receive(greeting, 5, identity=client, challenge=OURS)
+    assert isinstance(serve, Serve)
+    assert say == Say(DOOR.welcome(5))

@@ -5,6 +5,7 @@ import pytest
 from greenroom import wire
 from greenroom.deadlines import NEVER_NS
 from greenroom.negotiation import hello
+from greenroom.proofs import NONCE_BYTES, Challenge
 from greenroom_cluster.links.redial import (
     BACKOFF_NS_MAX,
     BACKOFF_NS_MIN,
@@ -17,6 +18,7 @@ from greenroom_cluster.links.redial import (
     Greet,
     Open,
     Opened,
+    Prove,
     Redial,
     RedialEffect,
     Reset,
@@ -142,3 +144,27 @@ def test_a_link_that_was_stopped_is_silent(phase: int) -> None:
     assert redial.next_deadline() == NEVER_NS
     for event in (Tick(), Opened(), WELCOME, Ended("late"), Stop()):
         assert redial.step(WAITS, event) == []
+
+
+def test_proof_goes_before_the_use_of_a_connection() -> None:
+    ours, theirs = (Challenge(b"s" * 43, bytes([each]) * NONCE_BYTES, 1) for each in (1, 2))
+    redial = Redial("them:1", HELLO)
+    redial.step(0, Tick())
+    asked = ours.asking(HELLO)
+    assert redial.step(0, Opened(ours)) == [Greet(asked)]
+    answer = theirs.answering(asked, hello("test", wire.ROLE_PEER, THEM))
+    prove, up_ = redial.step(0, Answer(answer))
+    assert isinstance(prove, Prove)
+    assert theirs.accepts(asked, answer, prove.proof)
+    assert isinstance(up_, Up)
+
+
+def test_who_proves_nothing_is_reset_and_dialled_again() -> None:
+    redial = Redial("them:1", HELLO)
+    redial.step(0, Tick())
+    redial.step(0, Opened(Challenge(b"s" * 43, bytes(NONCE_BYTES), 1)))
+    reset, failed = redial.step(0, WELCOME)
+    assert isinstance(reset, Reset)
+    assert isinstance(failed, Failed)
+    assert failed.code == "not-proven"
+    assert redial.next_deadline() == BACKOFF_NS_MIN

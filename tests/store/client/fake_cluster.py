@@ -23,8 +23,11 @@ from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry,
 from greenroom.errors import RemoteProtocolError
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting, messages_decoder
 from greenroom.ids import POINT_BITS
+from greenroom.loopback_secrets import LoopbackSecrets
+from greenroom.proofs import NONCE_BYTES, Challenge, Proof, asks
 from greenroom.table import StateTable
 
+_decode_proof = msgspec.msgpack.Decoder(Proof).decode
 _decode_greeting = msgspec.msgpack.Decoder(wire.Hello).decode
 _decode_messages = messages_decoder(wire.ClientMessage).decode
 
@@ -94,6 +97,7 @@ class _Connection(asyncio.Protocol):
         self.cluster, self.actor = cluster, actor
         self.frames = FrameBuffer()
         self.client = b""
+        self.awaited: tuple[Challenge, wire.Hello, wire.Hello] | None = None
         self.peers = cluster.subscribers if actor is None else actor.connections
         self.subscribed = False
 
@@ -115,6 +119,9 @@ class _Connection(asyncio.Protocol):
         try:
             payloads = self.frames.feed(data)
             for payload in payloads:
+                if self.awaited is not None:
+                    self.take_proof(payload)
+                    continue
                 messages = _decode_messages(payload) if self.client else [_decode_greeting(payload)]
                 for message in messages:
                     answer = self.take(message)
@@ -150,7 +157,20 @@ class _Connection(asyncio.Protocol):
             self.transport.close()
             return None
         name, clock_us = self.cluster.map.cluster, time.time_ns() // 1000
-        return wire.Hello(wire.PROTOCOL_VERSION, 1, name, "actor", mine, clock_us=clock_us)
+        answer = wire.Hello(wire.PROTOCOL_VERSION, 1, name, "actor", mine, clock_us=clock_us)
+        host, port = self.transport.get_extra_info("sockname")[:2]
+        challenge = LoopbackSecrets(name).challenge_at(host, port, os.urandom(NONCE_BYTES))
+        if challenge is not None and asks(hello):
+            answer = challenge.answering(hello, answer)
+            self.awaited = (challenge, hello, answer)
+        return answer
+
+    def take_proof(self, payload: bytes) -> None:
+        assert self.awaited is not None
+        challenge, hello, answer = self.awaited
+        self.awaited = None
+        if not challenge.accepts(hello, answer, _decode_proof(payload)):
+            raise RemoteProtocolError("it has proven nothing")
 
 
 class FakeCluster:
