@@ -12,6 +12,7 @@ comes from.
 """
 
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -263,6 +264,10 @@ class Crew:
         ]
         self.workers = [self._worker(number) for number in range(workload.workers)]
 
+    def heed_hangups(self) -> None:
+        """Read certificates anew on SIGHUP, from now on."""
+        signal.signal(signal.SIGHUP, lambda *_: _reload(self.stores))
+
     def _worker(self, number: int) -> Worker:
         name = f"{self.workload.name}.{number}"
         recorder = Recorder(self.stores[number % len(self.stores)], name, self.history)
@@ -299,6 +304,7 @@ async def _run_trio(workload: Workload) -> None:
         return over.is_set()
 
     await crew.prepare()
+    crew.heed_hangups()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     async with trio.open_nursery() as nursery:
@@ -323,6 +329,7 @@ async def _run_asyncio(workload: Workload) -> None:
         return True
 
     await crew.prepare()
+    crew.heed_hangups()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     async with asyncio.TaskGroup() as group:
@@ -331,6 +338,13 @@ async def _run_asyncio(workload: Workload) -> None:
         await asyncio.to_thread(sys.stdin.read)
         over.set()
     await crew.finish()
+
+
+def _reload(stores: Sequence[greenroom.BaseSessionStore]) -> None:
+    """Read certificates anew, as an app does on SIGHUP, and say so."""
+    used = [store.reload_tls() for store in stores if isinstance(store, greenroom.ClusterStore)]
+    sys.stdout.write("reloaded\n" if all(used) else "refused\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
@@ -356,6 +370,13 @@ class Load:
 
     def __init__(self) -> None:
         self.history: list[Operation] = []
+        self.processes: list[tuple[Workload, trio.Process]] = []
+
+    async def hang_up(self) -> None:
+        """Have all callers read their certificates anew; return when they have."""
+        for workload, process in self.processes:
+            process.send_signal(signal.SIGHUP)
+            await _wait_for(b"reloaded\n", workload, process)
 
     @property
     def errors(self) -> Counter[str]:
@@ -389,7 +410,7 @@ async def open_load(
     fails.
     """
     load = Load()
-    processes: list[tuple[Workload, trio.Process]] = []
+    processes = load.processes
     try:
         for number, library in enumerate(libraries):
             name = f"{library}{number}"
@@ -398,7 +419,7 @@ async def open_load(
             processes.append((workload, await _started(workload)))
         for workload, process in processes:
             with trio.fail_after(READY_SECONDS):
-                await _wait_ready(workload, process)
+                await _wait_for(b"ready\n", workload, process)
         yield load
         for _, process in processes:
             assert process.stdin is not None
@@ -429,13 +450,15 @@ async def _started(workload: Workload) -> trio.Process:
     return process
 
 
-async def _wait_ready(workload: Workload, process: trio.Process) -> None:
+async def _wait_for(line: bytes, workload: Workload, process: trio.Process) -> None:
     assert process.stdout is not None
     received = b""
-    while not received.endswith(b"ready\n"):
+    while not received.endswith(line):
         chunk = await process.stdout.receive_some()
         if not chunk:
-            raise RuntimeError(f"the load {workload.name} ended before it began; see its standard error")
+            raise RuntimeError(
+                f"the load {workload.name} ended before it said {line!r}; see its standard error"
+            )
         received += chunk
 
 

@@ -91,6 +91,6 @@ async def test_a_process_of_callers_works_until_the_body_ends(library: load.Libr
 
 @pytest.mark.system
 async def test_callers_that_cannot_work_are_reported(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="ended before it began"):
+    with pytest.raises(RuntimeError, match="ended before it said"):
         async with load.open_load("carrier-pigeon://roof", tmp_path, libraries=["trio"]):
             pass

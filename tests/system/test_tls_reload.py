@@ -48,8 +48,8 @@ async def check_hangup(cluster: Secured, command: Command, role: str, name: str)
     renewed = cluster.authority.issue(uri(role, name))
     cluster.options_of(renewed, name)
     command.process.send_signal(signal.SIGHUP)
-    await until(lambda: len(serials(command)) == PROCESSES)
-    assert serials(command) == [renewed.serial] * PROCESSES
+    await until(lambda: len(serials(command)) >= PROCESSES)
+    assert set(serials(command)) == {renewed.serial}
 
 
 async def check_change(cluster: Secured, command: Command, name: str) -> None:
@@ -69,5 +69,5 @@ async def check_bad(cluster: Secured, command: Command, name: str, folder: Path)
     for pid in (await members(cluster)).values():
         os.kill(pid, signal.SIGHUP)  # as at the end of a terminal, or by a manager that tells everybody
     key.chmod(0o600)
-    await until(lambda: len(serials(command)) == PROCESSES)
+    await until(lambda: len(serials(command)) >= PROCESSES)
     assert len(command.logged("tls_files_refused")) == PROCESSES
