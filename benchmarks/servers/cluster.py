@@ -17,6 +17,7 @@ from benchmarks.processes import (
 )
 from benchmarks.servers.ports import until, until_listening
 from greenroom import UnavailableError, UsageError
+from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom_cluster.config import Durability
 from greenroom_cluster.inspection import ActorStatus, ClusterStatus, inspect_actors, inspect_cluster
 from greenroom_cluster.questions import fetch_map
@@ -223,10 +224,12 @@ class ClusterServer(Server):
 
 
 async def _state_bytes(seeds: list[str]) -> dict[str, int]:
-    known = await fetch_map(seeds, CLUSTER)
+    known = await fetch_map(seeds, CLUSTER, credentials=LoopbackSecrets(CLUSTER))
     return {
         known.actors[incarnation].slot: sum(replica.stored_bytes for replica in inspection.replicas)
-        for incarnation, inspection in (await inspect_actors(known)).items()
+        for incarnation, inspection in (
+            await inspect_actors(known, credentials=LoopbackSecrets(CLUSTER))
+        ).items()
     }
 
 

@@ -21,6 +21,7 @@ import trio
 
 from greenroom import BaseSessionStore, SessionData, UnavailableError, new_session_id
 from greenroom.cluster_map import ActorEntry, ClusterMap
+from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom_cluster.config import LocalClusterSettings, NodeOptions, ProcessOptions
 from greenroom_cluster.inspection import ClusterStatus
 from greenroom_cluster.logs import LogSettings
@@ -257,4 +258,4 @@ def stopped(*pids: int) -> Iterator[None]:
 
 async def map_from(address: str, cluster: str) -> ClusterMap:
     """Return the map that one node or the coordinator has."""
-    return await fetch_map([address], cluster)
+    return await fetch_map([address], cluster, credentials=LoopbackSecrets(cluster))

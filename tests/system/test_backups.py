@@ -52,7 +52,12 @@ async def created(store: ClusterStore, count: int) -> list[SessionData]:
 async def test_a_backup_brings_sessions_into_another_cluster(cluster: SharedCluster, tmp_path: Path) -> None:
     async with ClusterStore(",".join(cluster.cluster.seeds)) as store:
         sessions = await created(store, 200)
-        await take_backup(cluster.cluster.seeds, cluster.settings.cluster, tmp_path / "b")
+        await take_backup(
+            cluster.cluster.seeds,
+            cluster.settings.cluster,
+            tmp_path / "b",
+            credentials=cluster.cluster.credentials,
+        )
         for each in sessions[:10]:
             await store.delete(each.session_id)
     backup = Backup(tmp_path / "b")

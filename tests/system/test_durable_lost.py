@@ -91,7 +91,9 @@ async def test_shards_wait_for_a_lost_directory_until_it_is_given_up(tmp_path: P
     shutil.rmtree(directory_of(tmp_path, "n1"))
     async with again(tmp_path) as cluster:
         await until(cluster, waiting_for("n1"))
-        await forget_node_at(cluster.coordinator_address, SETTINGS.cluster, "n1")
+        await forget_node_at(
+            cluster.coordinator_address, SETTINGS.cluster, "n1", credentials=cluster.credentials
+        )
         await all_there(cluster, ids)
 
 
@@ -102,7 +104,9 @@ async def test_shards_wait_for_a_damaged_directory_until_it_is_given_up(tmp_path
     async with again(tmp_path) as cluster:
         await until(cluster, waiting_for("n2"))
         assert list((damaged / "damaged").glob("log-*.log"))
-        await forget_node_at(cluster.coordinator_address, SETTINGS.cluster, "n2")
+        await forget_node_at(
+            cluster.coordinator_address, SETTINGS.cluster, "n2", credentials=cluster.credentials
+        )
         await all_there(cluster, ids)
 
 

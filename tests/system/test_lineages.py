@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from greenroom import ClusterStore, UnavailableError, new_session_id
+from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
 from greenroom_cluster.runtime.ports import free_port
 from greenroom_cluster.runtime.processes import command_line, descendants_of
@@ -79,7 +80,9 @@ class Processes:
         with trio.fail_after(HEALTHY_SECONDS):
             while True:
                 with suppress(UnavailableError):
-                    status = await inspect_cluster([*self.nodes.values()], CLUSTER)
+                    status = await inspect_cluster(
+                        [*self.nodes.values()], CLUSTER, credentials=LoopbackSecrets(CLUSTER)
+                    )
                     if status.healthy and status.nodes_up == len(self.nodes) and status.lineage == lineage:
                         return status
                 await trio.lowlevel.checkpoint()
@@ -168,7 +171,7 @@ async def test_no_session_is_lost_with_that_directory_and_all_processes(
         while "greenroom forget-node b" not in processes.log.read_text():
             await trio.lowlevel.checkpoint()
     with pytest.raises(UnavailableError, match="forget-node b"):
-        await inspect_cluster([processes.coordinator], CLUSTER)
+        await inspect_cluster([processes.coordinator], CLUSTER, credentials=LoopbackSecrets(CLUSTER))
     processes.start_node("b", *kept["b"])
     await processes.whole(2)
     async with ClusterStore(processes.nodes["a"]) as store:

@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from greenroom.errors import UnavailableError
+from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom_cluster.inspection import inspect_cluster
 from greenroom_cluster.orders import forget_node_at
 from greenroom_cluster.questions import fetch_map
@@ -99,7 +100,9 @@ class Host:
         with trio.fail_after(30):
             while True:
                 try:
-                    if condition(await fetch_map([self.coordinator], CLUSTER)):
+                    if condition(
+                        await fetch_map([self.coordinator], CLUSTER, credentials=LoopbackSecrets(CLUSTER))
+                    ):
                         return
                 except UnavailableError:
                     await trio.lowlevel.checkpoint()
@@ -243,16 +246,20 @@ async def test_shards_that_wait_for_a_lost_node_are_told_with_the_ways_out(tmp_p
         with trio.fail_after(30):
             while not told():
                 await trio.lowlevel.checkpoint()
-            status = await inspect_cluster([here.coordinator], CLUSTER)
+            status = await inspect_cluster([here.coordinator], CLUSTER, credentials=LoopbackSecrets(CLUSTER))
             while not status.waiting:
-                status = await inspect_cluster([here.coordinator], CLUSTER)
+                status = await inspect_cluster(
+                    [here.coordinator], CLUSTER, credentials=LoopbackSecrets(CLUSTER)
+                )
         assert [each.told() for each in status.waiting] == told()
         assert "`greenroom forget-node b`" in told()[0]
-        await forget_node_at(here.coordinator, CLUSTER, "b")
+        await forget_node_at(here.coordinator, CLUSTER, "b", credentials=LoopbackSecrets(CLUSTER))
         await here.until_map(lambda found: all(shard.members for shard in found.shards))
         with trio.fail_after(30):
             while not all(shard.state == "alone" for shard in status.shards):
-                status = await inspect_cluster([here.coordinator], CLUSTER)
+                status = await inspect_cluster(
+                    [here.coordinator], CLUSTER, credentials=LoopbackSecrets(CLUSTER)
+                )
         assert len(told()) == 1
 
 

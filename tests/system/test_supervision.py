@@ -76,7 +76,7 @@ async def test_nodes_are_started_once_the_coordinator_answers(monkeypatch: pytes
     start_node = LocalCluster.start_node
 
     async def start_node_after_question(cluster: LocalCluster) -> str:
-        await fetch_map([cluster.coordinator_address], SETTINGS.cluster)
+        await fetch_map([cluster.coordinator_address], SETTINGS.cluster, credentials=cluster.credentials)
         return await start_node(cluster)
 
     monkeypatch.setattr(LocalCluster, "start_node", start_node_after_question)
