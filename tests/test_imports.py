@@ -36,6 +36,7 @@ PURE = (
     "greenroom.private_files",
     "greenroom.routing",
     "greenroom.table",
+    "greenroom.testimony",
     "greenroom.wire",
     "greenroom_cluster.certificates.examining",
     "greenroom_cluster.certificates.issuing",

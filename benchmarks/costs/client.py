@@ -149,7 +149,7 @@ class Caller:
     def _connect(self) -> WiredRunner:
         made: list[WiredRunner] = []
 
-        def make(dialog: Dialog, *_: object) -> WiredRunner:
+        def make(dialog: Dialog, *_: object, **__: object) -> WiredRunner:
             made.append(WiredRunner(dialog))
             return made[0]
 

@@ -22,6 +22,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, SHARDS_MAX, ClusterMap, MapDelta
+from greenroom.testimony import Testimony
 
 PROTOCOL_VERSION = 4
 """The newest version, which two sides of this release speak."""
@@ -55,8 +56,6 @@ Label: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
 Feature: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=FEATURE_CHARS_MAX)]
 Features: TypeAlias = Annotated[tuple[Feature, ...], msgspec.Meta(max_length=FEATURES_MAX)]
 Shards: TypeAlias = Annotated[tuple[int, ...], msgspec.Meta(max_length=SHARDS_MAX)]
-ADDITIONS_MAX = 1 << 15
-"""The most changes that an actor may have proposed without knowing what became of them."""
 PATHS_MAX = 1024
 """The most paths that a patch may name, in `set`, `unset` and `expect` together.
 
@@ -250,25 +249,6 @@ class Inspect(Frame, frozen=True, tag=20):
     """An operator asks an actor for the state of its replicas. Answered by `Inspection`."""
 
     request_id: int
-
-
-class Addition(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Whom a change adds to a shard that was proposed, and may have been decided; "" is an unknown slot."""
-
-    shard: Annotated[int, msgspec.Meta(ge=0, lt=SHARDS_MAX)]
-    member: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
-    slot: Annotated[str, msgspec.Meta(max_length=256)] = ""
-
-
-class Testimony(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What an actor tells a coordinator that may be restored from an older copy, beside the epochs.
-
-    `kept` are the shards of which its directory, as it was opened, knew the configuration: for these it
-    speaks for those who ran in it before. `additions` are of what they and itself have proposed.
-    """
-
-    kept: Annotated[tuple[int, ...], msgspec.Meta(max_length=SHARDS_MAX)] = ()
-    additions: Annotated[tuple[Addition, ...], msgspec.Meta(max_length=ADDITIONS_MAX)] = ()
 
 
 class Subscribe(Frame, frozen=True, tag=21):
@@ -503,21 +483,11 @@ Mutation: TypeAlias = Create | Update | Delete | Patch | Rotate | DeleteByHandle
 Fanout: TypeAlias = DeleteByUser | ListByUser | Clean
 Request: TypeAlias = Get | Mutation | Fanout | Inspect | DropRecord
 ClientMessage: TypeAlias = Hello | Request | Subscribe
-Reply: TypeAlias = (
-    Session | Missing | Written | Failed | Redirect | Overloaded | Unknowable | Listing | Counted | Inspection
+_WithoutSession: TypeAlias = (
+    Missing | Written | Failed | Redirect | Overloaded | Unknowable | Listing | Counted | Inspection
 )
-EncodedReply: TypeAlias = (
-    EncodedSession
-    | Missing
-    | Written
-    | Failed
-    | Redirect
-    | Overloaded
-    | Unknowable
-    | Listing
-    | Counted
-    | Inspection
-)
+Reply: TypeAlias = Session | _WithoutSession
+EncodedReply: TypeAlias = EncodedSession | _WithoutSession
 """The same replies on their way out."""
 
 ServerMessage: TypeAlias = Hello | Goodbye | Reply | MapFull | MapChange

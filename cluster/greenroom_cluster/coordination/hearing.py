@@ -24,8 +24,8 @@ from collections.abc import Container, Iterable, Mapping
 
 import msgspec
 
-from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap
+from greenroom.testimony import Testimony
 from greenroom_cluster.coordination.witnesses import Member, node_named, unheard
 
 _HEARD_MAX = 1 << 14
@@ -102,7 +102,7 @@ class Hearing:
         self,
         incarnation: bytes,
         epochs: tuple[int, ...],
-        testimony: wire.Testimony | None,
+        testimony: Testimony | None,
         ours: tuple[int, ...],
     ) -> None:
         """Note an actor that knows no later map, but these epochs; `ours` are those of the map now.
@@ -111,7 +111,7 @@ class Hearing:
         """
         if self._proven or incarnation in self._heard or len(self._heard) >= _HEARD_MAX:
             return
-        told = wire.Testimony() if testimony is None else testimony
+        told = Testimony() if testimony is None else testimony
         self._heard[incarnation] = Heard(frozenset(told.kept))
         for each in told.additions:
             # At an earlier epoch nothing else can have been decided than our map has.

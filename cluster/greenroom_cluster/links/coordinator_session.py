@@ -14,6 +14,7 @@ import msgspec
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap, MapDelta, are_foreign
+from greenroom.testimony import ADDITIONS_MAX, Addition, Testimony
 from greenroom_cluster.coordination.messages import (
     SHOW_DIRECTORY,
     Accepted,
@@ -62,10 +63,10 @@ class Remembered(msgspec.Struct, frozen=True):
         """The shards of which the directory knew the configuration when it was opened."""
         return tuple(shard for shard, epoch in enumerate(self.epochs) if epoch)
 
-    def additions(self, epochs: tuple[int, ...]) -> list[wire.Addition]:
+    def additions(self, epochs: tuple[int, ...]) -> list[Addition]:
         """Return whom changes that it tells of add, if they may still be decided at these epochs."""
         return [
-            wire.Addition(known.shard, member, slot)
+            Addition(known.shard, member, slot)
             for part in self.shown
             for known in part.known
             for member, slot in known.proposed
@@ -334,7 +335,7 @@ class CoordinatorSession:
         assert self.map is not None
         return proposal.kind == "add" and proposal.epoch >= self.map.shards[proposal.shard].epoch
 
-    def _testimony(self) -> wire.Testimony | None:
+    def _testimony(self) -> Testimony | None:
         """Return what a coordinator that is restored from an older copy must be told; None: nothing."""
         known, kept = self.map, self._remembered.kept
         additions = self._remembered.additions(() if known is None else known.epochs)
@@ -342,10 +343,10 @@ class CoordinatorSession:
             assert known is not None
             joiners = set(each.backups).difference(known.shards[each.shard].members)
             slots = {one: known.actors[one].slot for one in joiners if one in known.actors}
-            additions += [wire.Addition(each.shard, one, slots.get(one, "")) for one in sorted(joiners)]
-        if len(additions) > wire.ADDITIONS_MAX:
-            kept, additions = (), additions[-wire.ADDITIONS_MAX :]  # so its directory speaks for nobody
-        return wire.Testimony(kept, tuple(additions)) if kept or additions else None
+            additions += [Addition(each.shard, one, slots.get(one, "")) for one in sorted(joiners)]
+        if len(additions) > ADDITIONS_MAX:
+            kept, additions = (), additions[-ADDITIONS_MAX:]  # so its directory speaks for nobody
+        return Testimony(kept, tuple(additions)) if kept or additions else None
 
     # --- what comes --------------------------------------------------------------------------------------
 

@@ -423,8 +423,8 @@ class Host:
         """Apply more of what is left, first what was inherited: those shards serve nobody until then."""
         step, by_shard = self._step, self._replicas.by_shard
         behind, step.behind = step.behind, {}
-        shards = [shard for shard in behind if by_shard[shard] is not None]
-        shards.sort(key=lambda shard: not _inherits(by_shard[shard]))
+        found = [replica for shard in behind if (replica := by_shard[shard]) is not None]
+        shards = [each.shard for each in sorted(found, key=lambda each: not each.inherits)]
         for place, shard in enumerate(shards):
             if step.bytes_left <= 0:
                 step.behind.update(dict.fromkeys(shards[place:]))
@@ -498,8 +498,3 @@ class Host:
             self._replicas.close(
                 replica.shard, now_ns, "the primary went silent before the join was complete"
             )
-
-
-def _inherits(replica: Replica | None) -> bool:
-    """Whether this is a primary that has yet to apply what its log held when it became one."""
-    return replica is not None and replica.primary is not None and replica.primary.replication.behind

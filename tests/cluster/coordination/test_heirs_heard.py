@@ -7,6 +7,7 @@ import pytest
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
+from greenroom.testimony import Addition, Testimony
 from greenroom_cluster.coordination import messages as m
 from tests.cluster.coordination.builders import Desk, actor, cluster, durable, inc, node, nonce, shard
 from tests.cluster.coordination.test_hearing import decided
@@ -20,7 +21,7 @@ COPY = cluster(
 """An older copy: both members of the shard ran when it was made, and a third node did."""
 
 SLOTS = {A2: ("a/0", "disk a"), B2: ("b/0", "disk b")}
-ADDS_X = wire.Addition(0, X, "x/0")
+ADDS_X = Addition(0, X, "x/0")
 
 
 def restored(*dead: bytes, alone_seconds: float = 0.0) -> Desk:
@@ -32,13 +33,11 @@ def restored(*dead: bytes, alone_seconds: float = 0.0) -> Desk:
     return Desk(changed, proven=False)
 
 
-def hear(
-    desk: Desk, one: bytes, *additions: wire.Addition, kept: Sequence[int] = (0,), epoch: int = 3
-) -> object:
+def hear(desk: Desk, one: bytes, *additions: Addition, kept: Sequence[int] = (0,), epoch: int = 3) -> object:
     """Have an actor subscribe, which may be an heir: then its supervisor registers it."""
     if one in SLOTS:
         desk.durable(one, *SLOTS[one], mark=5)
-    told = wire.Testimony(tuple(kept), additions)
+    told = Testimony(tuple(kept), additions)
     return desk.ask(wire.Subscribe(1, 1, (epoch,), b"", told), one)
 
 
@@ -185,7 +184,7 @@ def test_all_heirs_and_all_nodes_prove_the_map() -> None:
 
 def test_an_heir_counts_whenever_it_is_registered() -> None:
     desk = restored()
-    told = wire.Testimony((0,))
+    told = Testimony((0,))
     for one in (A2, B2):
         desk.ask(wire.Subscribe(1, 1, (3,), b"", told), one)
     for one, (slot, directory) in SLOTS.items():

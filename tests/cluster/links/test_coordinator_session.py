@@ -15,6 +15,7 @@ from greenroom.cluster_map import (
     ShardEntry,
     delta_between,
 )
+from greenroom.testimony import Addition, Testimony
 from greenroom_cluster.coordination.genesis import first_map
 from greenroom_cluster.coordination.messages import (
     SHOW_DIRECTORY,
@@ -29,6 +30,7 @@ from greenroom_cluster.coordination.messages import (
     RemoveNode,
     ShowDirectory,
 )
+from greenroom_cluster.links import coordinator_session
 from greenroom_cluster.links.coordinator_session import (
     PROPOSALS_PER_MESSAGE,
     Answered,
@@ -133,7 +135,7 @@ REMEMBERED = Remembered(SECOND.lineage, SECOND.version, AHEAD.epochs)
 
 def test_until_a_map_has_come_it_names_what_its_directory_remembers() -> None:
     one = CoordinatorSession(ME, REMEMBERED)
-    told = wire.Testimony((0,))
+    told = Testimony((0,))
     assert sent(one.step(Connected())) == [
         wire.Subscribe(SECOND.lineage, SECOND.version, AHEAD.epochs, b"", told)
     ]
@@ -159,7 +161,7 @@ PRIMARY = replace(
 )
 
 
-def said(one: CoordinatorSession) -> wire.Testimony | None:
+def said(one: CoordinatorSession) -> Testimony | None:
     """What it tells when it connects again."""
     one.step(Lost())
     (subscribe,) = sent(one.step(Connected()))
@@ -178,7 +180,7 @@ def proposes(one: CoordinatorSession, kind: str, *backups: bytes, number: int = 
 def test_it_tells_whom_it_would_add_while_the_map_shows_no_later_epoch(*, applied: bool) -> None:
     one = session(knows=PRIMARY)
     made = proposes(one, "add", X)
-    added = wire.Testimony((), (wire.Addition(0, X, "x/0"),))
+    added = Testimony((), (Addition(0, X, "x/0"),))
     assert said(one) == added
     one.step(Received([wire.MapFull(PRIMARY), Decided(1, (Decision(0, made.nonce, applied, ""),))]))
     assert said(one) == added
@@ -204,18 +206,18 @@ def test_it_tells_whom_its_directory_would_have_added(epoch: int, *, told: bool)
     """Also when it follows a map, for that may be an older one."""
     knows = KnownShard(0, 1, 2, 7, b"n" * 8, ((ME, "a/0"),), ((Y, "y/0"),))
     one = CoordinatorSession(ME, replace(REMEMBERED, shown=(replace(SHOWN, known=(knows,)),)))
-    addition = wire.Addition(0, Y, "y/0")
-    assert said(one) == wire.Testimony((0,), (addition,))
+    addition = Addition(0, Y, "y/0")
+    assert said(one) == Testimony((0,), (addition,))
     shards = (replace(AHEAD.shards[0], epoch=epoch), AHEAD.shards[1])
     one.step(Received([wire.MapFull(replace(AHEAD, version=9, shards=shards))]))
-    assert said(one) == wire.Testimony((0,), (addition,) if told else ())
+    assert said(one) == Testimony((0,), (addition,) if told else ())
 
 
 def test_who_has_proposed_more_than_can_be_told_speaks_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "ADDITIONS_MAX", 1)
+    monkeypatch.setattr(coordinator_session, "ADDITIONS_MAX", 1)
     knows = KnownShard(0, 1, 2, 7, b"n" * 8, ((ME, "a/0"),), ((X, "x/0"), (Y, "y/0")))
     one = CoordinatorSession(ME, replace(REMEMBERED, shown=(replace(SHOWN, known=(knows,)),)))
-    assert said(one) == wire.Testimony((), (wire.Addition(0, Y, "y/0"),))
+    assert said(one) == Testimony((), (Addition(0, Y, "y/0"),))
 
 
 def test_whoever_follows_a_map_does_not_show_what_was_before() -> None:

@@ -59,6 +59,11 @@ class Replica(Copy):
         self.primary_directory = b""
         self.awaited: set[bytes] = set()
 
+    @property
+    def inherits(self) -> bool:
+        """Whether this is a primary that has yet to apply what its log held when it became one."""
+        return self.primary is not None and self.primary.replication.behind
+
     # --- transitions ----------------------------------------------------------------------------------------
 
     def adopt(self, now_ns: int, wall_us: int, entry: ShardEntry) -> None:
