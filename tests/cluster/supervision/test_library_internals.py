@@ -40,6 +40,17 @@ loaded = {name.partition(".")[0] for name, module in sys.modules.items() if modu
 print(sorted(loaded & {"rich", "pygments", "twisted"}))
 """
 
+COMMAND = """
+import sys
+from greenroom_cluster.runtime.lean_child import load_logs
+load_logs()
+import greenroom_cluster.cli.commands
+import greenroom_cluster.runtime.node_process
+loaded = {name.partition(".")[0] for name in sys.modules}
+print(sorted(loaded & {"rich", "pygments", "twisted"}))
+import rich.console
+"""
+
 
 def run(code: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -58,3 +69,8 @@ def test_structlog_does_without_what_is_hidden() -> None:
     assert done.stdout == "[]\n", done.stderr
     assert "it still logs" in done.stderr
     assert "with a traceback" in done.stderr
+
+
+def test_a_command_loads_what_it_shows_tables_with_only_when_it_does() -> None:
+    done = run(COMMAND)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
