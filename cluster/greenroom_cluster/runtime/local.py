@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 
 _STOP_SECONDS = 2.0
 _POLL_SECONDS = 0.05
-_COORDINATOR_SECONDS = 10.0
 _MEMBER_MODULE = "greenroom_cluster.runtime.member"
 
 _log = structlog.get_logger("greenroom.local")
@@ -290,27 +289,15 @@ class LocalCluster:
         return name
 
     async def start(self) -> None:
-        """Start the coordinator and, once it answers, the nodes; return when their processes run."""
+        """Start the coordinator and the nodes, all at once; return when their processes run."""
         settings = self._settings.coordinator_settings(self.coordinator_address, self._data_dir)
         if self._authority is not None:
             files = self._authority.files("coordinator", "coordinator")
             settings = msgspec.structs.replace(settings, tls=files)
         self._coordinator = _Member("coordinator", settings)
         await self._start(self._coordinator)
-        await self._wait_for_coordinator()
         for _ in range(self._settings.nodes):
             await self.start_node()
-
-    async def _wait_for_coordinator(self) -> None:
-        """Wait until it answers: nodes that do not reach it would log warnings at a normal start."""
-        with trio.move_on_after(_COORDINATOR_SECONDS):
-            while True:
-                with suppress(UnavailableError):
-                    await fetch_map(
-                        [self.coordinator_address], self._settings.cluster, credentials=self.credentials
-                    )
-                    return
-                await trio.sleep(_POLL_SECONDS)
 
     async def stop(self, seconds: float = _STOP_SECONDS) -> None:
         """Stop everything at once, without handing over; SIGKILL after `seconds`."""

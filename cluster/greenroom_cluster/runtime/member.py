@@ -6,8 +6,12 @@ only shows in `ps` which process this is.
 
 import os
 import sys
+from functools import partial
 
 from greenroom_cluster.runtime.lean_child import load_less
+
+_COORDINATOR_SECONDS = 30.0
+"""A local cluster's coordinator is started with its nodes, and who starts them tells what becomes of it."""
 
 
 def main() -> None:
@@ -43,7 +47,7 @@ def _run(document: bytes) -> None:
     if isinstance(settings, NodeSettings):
         from greenroom_cluster.runtime.node_process import run_node
 
-        trio.run(run_node, settings)
+        trio.run(partial(run_node, settings, patience_seconds=_COORDINATOR_SECONDS))
     else:
         from greenroom_cluster.runtime.coordination_process import run_coordinator_process
 

@@ -60,10 +60,14 @@ _log = structlog.get_logger("greenroom.node")
 
 
 class Node:
-    """One node's supervisor process. Binds the public address at construction (UsageError if it cannot)."""
+    """One node's supervisor process. Binds the public address at construction (UsageError if it cannot).
 
-    def __init__(self, settings: NodeSettings) -> None:
+    After `patience_seconds` it misses a coordinator that it has not reached yet.
+    """
+
+    def __init__(self, settings: NodeSettings, patience_seconds: float = _UNREACHABLE_SECONDS) -> None:
         self._settings = settings
+        self._patience_seconds = patience_seconds
         self._identity = os.urandom(16)
         host, port = parse_address(settings.listen, any_port=True)
         credentials = credentials_of(settings.tls, settings.cluster, "node", settings.name) or own_secret(
@@ -229,6 +233,7 @@ class Node:
         told, first, lost_at = False, True, 0.0
         while True:
             away = self._link.away_seconds
+            patience = self._patience_seconds if self._link.map is None else _UNREACHABLE_SECONDS
             if told and not away:
                 # A warning, like the one that it ends; but information if there was no connection before.
                 seconds = round(trio.current_time() - lost_at, 1)
@@ -239,7 +244,7 @@ class Node:
                         "coordinator_reached", address=self._settings.coordinator, away_seconds=seconds
                     )
                 told = False
-            elif not told and away >= _UNREACHABLE_SECONDS:
+            elif not told and away >= patience:
                 told, first, lost_at = True, self._link.map is None, trio.current_time() - away
                 _log.warning(
                     "coordinator_unreachable",
@@ -313,7 +318,12 @@ async def _take_actor_ports(settings: NodeSettings) -> None:
     await wait_for_ports(host, ports, ACTOR_PORT_OPTION, _PORT_SECONDS)
 
 
-async def run_node(settings: NodeSettings, started: Callable[[str], Awaitable[None]] | None = None) -> None:
+async def run_node(
+    settings: NodeSettings,
+    started: Callable[[str], Awaitable[None]] | None = None,
+    *,
+    patience_seconds: float = _UNREACHABLE_SECONDS,
+) -> None:
     """Run a node until SIGTERM or SIGINT; `started(address)` once it listens.
 
     Raises UsageError for impossible settings, RestartLimitError if an actor keeps ending.
@@ -323,7 +333,7 @@ async def run_node(settings: NodeSettings, started: Callable[[str], Awaitable[No
     refuse_unusable(settings.data_dir, settings.node.actor.durability, settings.node.actors, settings.cluster)
     raise_descriptor_limit()
     await _take_actor_ports(settings)
-    node = Node(settings)
+    node = Node(settings, patience_seconds)
     if started is not None:
         await started(node.address)
     await node.run()
