@@ -26,6 +26,7 @@ from greenroom_cluster.inspection import ActorStatus
 SAMPLE = 10_000
 _LOAD = Measure(work="mix", callers=8, seconds=0.5, period_seconds=0.004, tolerant=True)
 _PAUSE_SECONDS = 0.05
+_LOOK_SECONDS = 0.005
 
 
 def run(stage: Stage) -> None:
@@ -56,7 +57,7 @@ def _restart_cluster(stage: Stage, party: Party[ClusterServer], turn: int) -> Re
     server = party.server
     server.kill_all()
     disk = sum(server.disk_bytes(index) for index in range(2))
-    reading = _timed(stage, party.name, turn, disk, server.start_all, server.actors_run, server.is_whole)
+    reading = _timed(stage, party.name, turn, disk, server.start_all, server.actors_begin, server.is_whole)
     demand_all(party.name, server, stage.scale.stored)
     return reading
 
@@ -64,6 +65,7 @@ def _restart_cluster(stage: Stage, party: Party[ClusterServer], turn: int) -> Re
 def _restart_redis(stage: Stage, party: Party[RedisServer], turn: int) -> RestartReading:
     server = party.server
     server.kill(0)
+    # Once started it has accepted a connection, which it does before it reads its file.
     reading = _timed(
         stage,
         party.name,
@@ -83,21 +85,22 @@ def _timed(
     turn: int,
     disk_bytes: int,
     start: Callable[[], None],
-    runs: Callable[[], bool],
+    is_up: Callable[[], bool],
     is_back: Callable[[], bool],
 ) -> RestartReading:
     began = time.monotonic()
     start()
-    until(runs, f"the processes of {name} run", stage.scale.limit_seconds)
-    running = time.monotonic()
+    until(is_up, f"the processes of {name} are up", stage.scale.limit_seconds, _LOOK_SECONDS)
+    up = time.monotonic()
     until(is_back, f"{name} is back", stage.scale.limit_seconds, _PAUSE_SECONDS)
     return RestartReading(
         round=turn,
         contender=name,
         stored=stage.scale.stored,
-        startup=running - began,
-        seconds=time.monotonic() - running,
+        startup=up - began,
+        seconds=time.monotonic() - up,
         disk_bytes=disk_bytes,
+        since="they are up",
     )
 
 

@@ -9,9 +9,10 @@ import trio
 from benchmarks.processes import (
     Process,
     Server,
-    descendants,
+    file_name,
     json_line,
     kill,
+    locked_files,
     occupied_bytes,
     python_module,
 )
@@ -75,7 +76,7 @@ class ClusterServer(Server):
         return [self._coordinator, *self._nodes.values()]
 
     def start_all(self) -> None:
-        """Start the coordinator and the nodes, for the first time or again."""
+        """Start the coordinator and the nodes at once, for the first time or again."""
         replicas = min(_REPLICAS, self._count)
         self._coordinator = self.run(
             [
@@ -88,9 +89,9 @@ class ClusterServer(Server):
                 "--log-level=error",
             ]
         )
-        until_listening(CLIENT_HOST, self._coordinator_port)
         for index in range(self._count):
             self.start_node(index)
+        until_listening(CLIENT_HOST, self._coordinator_port)
 
     def kill_all(self) -> None:
         """SIGKILL every process at once."""
@@ -138,9 +139,14 @@ class ClusterServer(Server):
                 return actor
         raise UnavailableError(f"actor {slot} is not up")
 
-    def actors_run(self) -> bool:
-        """Whether the processes of all actors are there."""
-        return all(len(descendants(node.pid)) >= self._actors for node in self._nodes.values())
+    def actors_begin(self) -> bool:
+        """Whether every actor runs its own code: each has locked its directory, to read it next."""
+        locked = locked_files()
+        return all(file_name(lock) in locked for index in self._nodes for lock in self._locks(index))
+
+    def _locks(self, index: int) -> list[Path]:
+        actors = self._node_directory(index) / "actors"
+        return [actors / str(actor) / "lock" for actor in range(self._actors)]
 
     def lose_disk(self, index: int) -> None:
         """Delete what a node keeps, which must not run."""

@@ -1,5 +1,6 @@
 """What durability costs: ratios and the page from readings, connections as counted, and the commands."""
 
+import fcntl
 import importlib.util
 import json
 import os
@@ -33,7 +34,7 @@ from benchmarks.durable.figures import (
     ratios_of,
     verdicts_of,
 )
-from benchmarks.processes import MissingError, occupied_bytes
+from benchmarks.processes import MissingError, file_name, locked_files, occupied_bytes
 from tests.benchmarks.builders import rounds, run
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks" / "durable.md"
@@ -112,6 +113,12 @@ def test_without_redis_its_ratios_are_not_measured(results: Results) -> None:
 def test_every_target_has_a_ratio() -> None:
     named = [target.ratio for targets in TARGETS.values() for target in targets]
     assert sorted(named) == sorted(ratios_of(Results()))
+
+
+def test_a_restart_is_told_from_being_up_and_from_the_command(results: Results) -> None:
+    assert f"| {FSYNC} | 10 | 1 | they exist | 1.00 | 8.50 | 8.00 to 9.00 | 9.50 | 9.00 to 10.00 |" in page(
+        results
+    )
 
 
 def test_a_part_that_was_not_measured_stays_as_it_was(results: Results) -> None:
@@ -199,6 +206,16 @@ def test_what_files_occupy_is_counted_in_all_folders(tmp_path: Path) -> None:
     before = occupied_bytes(tmp_path)
     (tmp_path / "below" / "file").write_bytes(bytes(range(256)) * 1024)
     assert 256 * 1024 <= occupied_bytes(tmp_path) - before < 512 * 1024
+
+
+def test_a_locked_file_is_seen_from_outside_until_it_is_let_go(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert file_name(path) == ""
+    with path.open("w") as file:
+        assert file_name(path) not in locked_files()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert file_name(path) in locked_files()
+    assert file_name(path) not in locked_files()
 
 
 # --- the commands -----------------------------------------------------------------------------------------
