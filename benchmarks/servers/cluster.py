@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -199,7 +200,8 @@ class ClusterServer(Server):
     def status(self) -> ClusterStatus:
         """Return the state of the cluster. Raises UnavailableError if no node answers."""
         seeds = [f"{CLIENT_HOST}:{self._node_ports[index]}" for index in self._nodes]
-        return trio.run(inspect_cluster, seeds, CLUSTER)
+        ask = partial(inspect_cluster, credentials=LoopbackSecrets(CLUSTER))
+        return trio.run(ask, seeds, CLUSTER)
 
     def state_bytes(self) -> dict[str, int]:
         """Return the bytes of the sessions that each actor holds, by slot."""

@@ -199,7 +199,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
 
 
 async def inspect_actors(
-    cluster_map: ClusterMap, seconds: float = INSPECT_SECONDS, *, credentials: Keys | None = None
+    cluster_map: ClusterMap, seconds: float = INSPECT_SECONDS, *, credentials: Keys | None
 ) -> dict[bytes, wire.Inspection]:
     """Ask every incarnation that may be running for its replicas; omit those that do not answer."""
     found: dict[bytes, wire.Inspection] = {}
@@ -226,7 +226,7 @@ async def inspect_cluster(
     cluster: str,
     seconds: float = INSPECT_SECONDS,
     *,
-    credentials: Keys | None = None,
+    credentials: Keys | None,
 ) -> ClusterStatus:
     """Return the state of the cluster. Raises what `fetch_map` does."""
     cluster_map = await fetch_map(addresses, cluster, seconds, credentials=credentials)
@@ -408,7 +408,7 @@ async def drop_record_at(
     shard: int,
     seconds: float = INSPECT_SECONDS,
     *,
-    credentials: Keys | None = None,
+    credentials: Keys | None,
 ) -> wire.SuspendedRecord:
     """Drop the record at which a shard is suspended, and return what it was.
 

@@ -22,7 +22,7 @@ async def forget_node_at(
     name: str,
     seconds: float = INSPECT_SECONDS,
     *,
-    credentials: Keys | None = None,
+    credentials: Keys | None,
 ) -> tuple[str, ...]:
     """Tell the coordinator that a node is gone for good; return what becomes of its shards, in lines.
 
@@ -44,7 +44,7 @@ async def declare_dead_at(
     name: str,
     seconds: float = INSPECT_SECONDS,
     *,
-    credentials: Keys | None = None,
+    credentials: Keys | None,
 ) -> tuple[str, ...]:
     """Tell the coordinator that no process of a node runs; return and raise as `forget_node_at` does."""
     to = CoordinatorLinkSettings(coordinator, cluster, os.urandom(16), credentials=credentials)

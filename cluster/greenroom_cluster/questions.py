@@ -86,7 +86,7 @@ async def fetch_map(
     cluster: str,
     seconds: float = INSPECT_SECONDS,
     *,
-    credentials: Keys | None = None,
+    credentials: Keys | None,
 ) -> ClusterMap:
     """Return the cluster map from the first node or coordinator that gives it.
 

@@ -99,7 +99,9 @@ async def test_a_copy_outlives_the_loss_of_a_primary(cluster: SharedCluster) -> 
                 os.kill(victim.pid, signal.SIGKILL)
 
         victim = await cluster.busiest_primary()
-        await copy_shards(cluster.cluster.seeds, cluster.settings.cluster, take)
+        await copy_shards(
+            cluster.cluster.seeds, cluster.settings.cluster, take, credentials=cluster.cluster.credentials
+        )
         digests = [stored.digest for part in parts for stored in part.sessions]
         assert {part.shard for part in parts} == set(range(SETTINGS.shards))
         assert len(digests) == len(set(digests)), "no session is there twice"

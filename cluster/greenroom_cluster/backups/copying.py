@@ -42,7 +42,7 @@ async def copy_shards(
     *,
     seconds: float = SHARD_SECONDS,
     freeze: bool = False,
-    credentials: Keys | None = None,
+    credentials: Keys | None,
 ) -> None:
     """Read every shard and hand its parts to `take`, those of one shard together and in order.
 
@@ -63,7 +63,7 @@ async def copy_shards(
                 )
 
 
-async def freeze_actors(addresses: Sequence[str], cluster: str, credentials: Keys | None = None) -> None:
+async def freeze_actors(addresses: Sequence[str], cluster: str, credentials: Keys | None) -> None:
     """Have no actor serve a client any more; those that cannot be reached serve none either, or end.
 
     Raises UnavailableError if no node can be reached.

@@ -72,7 +72,7 @@ class KeptSessions:
         self,
         addresses: Sequence[str],
         told: Callable[[int], None],
-        credentials: Keys | None = None,
+        credentials: Keys | None,
     ) -> Taken:
         """Have the actors serve no client any more, and write down all sessions.
 

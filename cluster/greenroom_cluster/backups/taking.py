@@ -28,7 +28,7 @@ async def take_backup(
     *,
     seconds: float = SHARD_SECONDS,
     freeze: bool = False,
-    credentials: Keys | None = None,
+    credentials: Keys | None,
     told: Callable[[int], None] = lambda _: None,
 ) -> Taken:
     """Write a new file with all sessions of a cluster; `told` hears how many shards are done.
@@ -57,7 +57,7 @@ async def export_sessions(
     cluster: str,
     write: Callable[[bytes], None],
     *,
-    credentials: Keys | None = None,
+    credentials: Keys | None,
     told: Callable[[int], None] = lambda _: None,
 ) -> Taken:
     """Hand all sessions of a cluster to `write`, as lines of JSON. Raises what `copy_shards` does."""

@@ -22,6 +22,7 @@ import greenroom
 from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom.ids import POINT_BITS
 from greenroom_cluster.inspection import inspect_actors
+from greenroom_cluster.runtime.proving import Keys
 from greenroom_cluster.runtime.tasks import open_tasks
 
 PROBE_PAUSE_SECONDS = 0.02
@@ -134,14 +135,14 @@ async def kill_and_measure(
     return Recovery(None if slowest == float("inf") else slowest - killed_at, len(shards), errors)
 
 
-async def busiest_actor(cluster_map: ClusterMap) -> ActorEntry:
+async def busiest_actor(cluster_map: ClusterMap, credentials: Keys | None) -> ActorEntry:
     """Return the primary of the shard that has logged the most records so far.
 
     Raises UnavailableError if no actor tells of such a shard.
     """
     logged = [
         (replica.appended, incarnation)
-        for incarnation, inspection in (await inspect_actors(cluster_map)).items()
+        for incarnation, inspection in (await inspect_actors(cluster_map, credentials=credentials)).items()
         for replica in inspection.replicas
         if cluster_map.shards[replica.shard].primary == incarnation
     ]

@@ -205,7 +205,7 @@ async def _kill_actor(
     cluster: LocalCluster, store: greenroom.BaseSessionStore, stage: Stage
 ) -> faults.Recovery:
     cluster_map = await cluster.fetch_map()
-    victim = faults.actor_victim(await faults.busiest_actor(cluster_map))
+    victim = faults.actor_victim(await faults.busiest_actor(cluster_map, cluster.credentials))
     shards = faults.shards_on(cluster_map, victim)
     stage.step(f"SIGKILL to {victim.name}, with {len(shards)} shards on it")
     recovery = await faults.kill_and_measure(victim, store, shards, cluster_map.shard_count)

@@ -13,9 +13,7 @@ from greenroom_cluster.runtime.tasks import open_tasks
 _log = structlog.get_logger("greenroom.coordinator")
 
 
-async def maps_in_use(
-    addresses: Sequence[str], cluster: str, credentials: Keys | None = None
-) -> list[ClusterMap]:
+async def maps_in_use(addresses: Sequence[str], cluster: str, credentials: Keys | None) -> list[ClusterMap]:
     """Return the maps of these nodes, and of all nodes in those maps that answer.
 
     So a newer map is found even if the nodes named lost the coordinator early and have older ones.
@@ -38,9 +36,7 @@ async def maps_in_use(
     return maps + kept
 
 
-async def maps_of(
-    addresses: Sequence[str], cluster: str, credentials: Keys | None = None
-) -> list[ClusterMap]:
+async def maps_of(addresses: Sequence[str], cluster: str, credentials: Keys | None) -> list[ClusterMap]:
     """Return the maps of those nodes that answer."""
     maps, _ = await _ask(addresses, cluster, credentials)
     return maps

@@ -27,7 +27,7 @@ async def test_a_shard_without_a_primary_is_named(primary: bytes, monkeypatch: p
 
     monkeypatch.setattr(copying, "fetch_map", fetch_map)
     with pytest.raises(UnavailableError, match=r"shard 0 could not be copied.*it has no primary"):
-        await copy_shards(["127.0.0.1:1"], "greenroom", lambda _: None, seconds=0.0)
+        await copy_shards(["127.0.0.1:1"], "greenroom", lambda _: None, seconds=0.0, credentials=None)
 
 
 @pytest.mark.parametrize("freeze", [False, True])
@@ -57,7 +57,7 @@ async def test_an_actor_is_frozen_before_its_last_copies(
     monkeypatch.setattr(copying, "fetch_map", fetch_map)
     monkeypatch.setattr(copying, "_connected", connected)
     monkeypatch.setattr(copying, "_ask", ask)
-    await copy_shards(["127.0.0.1:1"], "greenroom", lambda _: None, freeze=freeze)
+    await copy_shards(["127.0.0.1:1"], "greenroom", lambda _: None, freeze=freeze, credentials=None)
     assert asked == [Freeze] * freeze + [CopyShard, CopyShard]
 
 
@@ -82,5 +82,5 @@ async def test_every_actor_that_may_serve_is_frozen(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(copying, "fetch_map", fetch_map)
     monkeypatch.setattr(copying, "_connected", connected)
     monkeypatch.setattr(copying, "_ask", ask)
-    await freeze_actors(["127.0.0.1:1"], "greenroom")
+    await freeze_actors(["127.0.0.1:1"], "greenroom", None)
     assert sorted(frozen) == ["replaced", "up"]

@@ -83,7 +83,7 @@ async def test_a_restore_that_fails_says_where_they_are(
 
 async def test_a_file_that_was_put_there_meanwhile_stays(tmp_path: Path, restored: list[str]) -> None:
     (tmp_path / "sessions.backup").write_text("mine")
-    await KeptSessions(tmp_path, "greenroom").keep(["127.0.0.1:1"], lambda _: None)
+    await KeptSessions(tmp_path, "greenroom").keep(["127.0.0.1:1"], lambda _: None, None)
     assert "frozen" in restored
     kept, mine = names_in(tmp_path)
     assert kept == "sessions.backup"

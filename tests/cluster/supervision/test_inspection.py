@@ -387,6 +387,6 @@ async def test_an_actor_with_a_malformed_address_hides_no_other() -> None:
                 found.actors[B], address=f"127.0.0.1:{listener.socket.getsockname()[1]}"
             ),
         }
-        inspected = await inspect_actors(msgspec.structs.replace(found, actors=actors))
+        inspected = await inspect_actors(msgspec.structs.replace(found, actors=actors), credentials=None)
         assert set(inspected) == {B}
         tasks.cancel_scope.cancel()
