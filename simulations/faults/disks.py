@@ -70,14 +70,15 @@ def flip_bit(hit: Hit) -> Undo | None:
     stage, directory = hit.stage, directory_of(hit)
     if directory is None or not directory.flip(FLIPS[int(hit.amount)]):
         return None
-    known = directory.identity
+    known, opened = directory.identity, len(directory.openers)
     if directory.owner is not None:
         directory.owner.kill()
 
     def give_up() -> None:
         directory.unflip()
-        if directory.lacks and not is_registered(hit, directory):
-            # What it lacks was seen of it before, so nobody takes it in.
+        since = len(directory.openers) > opened
+        if directory.lacks and since and not is_registered(hit, directory, opened):
+            # What it lacks was seen of it before, so nobody takes it in. Its writer may still be in the map.
             if directory.owner is not None:
                 directory.owner.kill()
             stage.directories.replace(directory.slot)
