@@ -231,8 +231,8 @@ class World(Stage):
         Sessions of shards that were lost with all their members are left out. To be called when the run is
         over: an operation that is under way counts as unknown.
         """
-        lost, shards = self.oracles.lost, self.plan.shards
-        return [each for each in self.workload.close() if int(each.session[1:]) % shards not in lost]
+        lost, shard_of = self.oracles.lost, self.workload.shard_of
+        return [each for each in self.workload.close() if shard_of(each.session) not in lost]
 
     def describe(self) -> str:
         """Say how every shard stands."""

@@ -194,6 +194,13 @@ class Workload:
             bulk = bulk * self.random.randrange(5) // 2
         return {"v": self.value(), "bulk": "." * bulk} if bulk else {"v": self.value()}
 
+    def shard_of(self, session: str) -> int:
+        """Return the shard of the session of that name."""
+        return self._shard(self.sessions[int(session[1:])])
+
+    def _shard(self, session: Session) -> int:
+        return session.point * self.stage.plan.shards >> 16
+
     def digest(self, session: Session, key: str) -> bytes:
         """Return the digest of that id."""
         known = self._digests.get(key)
@@ -356,8 +363,7 @@ class Workload:
             return
         self.acknowledged += 1
         if entry.session is not None:
-            shard = entry.session.point * self.stage.plan.shards >> 16
-            self.answers.append((shard, self.stage.seconds))
+            self.answers.append((self._shard(entry.session), self.stage.seconds))
         assert reply is not None
         self._append(entry, self._told(entry, reply) | {"completed_ns": now}, reply)
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from simulations.checks.linearizability import Operation
 from simulations.plans.generation import make_plan
 from simulations.plans.plan import Fault, Plan
 from simulations.plans.shrinking import Shrinker
 from simulations.runs.batch import run_plan, run_seed, summarize
+from simulations.runs.world import World
 
 FOUND = sorted((Path(__file__).parent / "found").glob("*.json"))
 REPOSITORY = Path(__file__).parents[2]
@@ -69,6 +71,16 @@ def test_without_disks_a_power_cut_of_everything_loses_the_shards() -> None:
     result, world = run_plan(plan)
     assert result.violations == []
     assert world.oracles.lost == set(range(plan.shards))
+
+
+def test_the_history_leaves_out_what_both_tenants_had_in_a_lost_shard() -> None:
+    world = World(msgspec.structs.replace(make_plan(2), tenants=True, shards=4, sessions=8))
+    for session in world.workload.sessions:
+        asked = Operation(client="c", session=session.name, kind="get", key=session.keys[-1], invoked_ns=1)
+        world.workload.history.append(asked)
+    world.oracles.lost.add(0)
+    kept = {operation.session for operation in world.history()}
+    assert kept == {"s2", "s3", "s6", "s7"}, "the second of a pair is where the first is"
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
