@@ -5,12 +5,17 @@ from msgspec import structs
 
 from greenroom import wire
 from greenroom.ids import DIGEST_BYTES
+from greenroom_cluster.shard import disk_log
 from greenroom_cluster.shard.clients import requests
 from greenroom_cluster.shard.joining.snapshot import SnapshotSender
 from greenroom_cluster.shard.limits.paging import LongCommand
 from greenroom_cluster.shard.state import namespaces, table
 from greenroom_cluster.shard.state.expiry import ExpiryIndex
+from simulations.mutants.durable import CUT_IN_INTERVAL
 from simulations.mutants.patching import Patches, mutant
+
+TENANTS_CUT_IN_INTERVAL = structs.replace(CUT_IN_INTERVAL, tenants=True)
+"""Two tenants share a cluster in which all machines lose power, with syncs a second apart."""
 
 
 @mutant("takes the namespace of nobody for writes")
@@ -77,3 +82,9 @@ def _(patches: Patches) -> None:
         return [key[:DIGEST_BYTES] for key in found], looked
 
     patches.set(ExpiryIndex, "due", due)
+
+
+@mutant("takes a log-out in a namespace for a write", budget=50, plan=TENANTS_CUT_IN_INTERVAL)
+def _(patches: Patches) -> None:
+    """With interval, it is confirmed once it is written."""
+    patches.set(disk_log, "_MAY_END", disk_log._ENDINGS)  # noqa: SLF001  that is what it breaks

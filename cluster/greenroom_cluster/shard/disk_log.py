@@ -44,6 +44,7 @@ Durability: TypeAlias = Literal["interval", "fsync"]
 _ENDINGS = frozenset(
     {wire.Delete, wire.DeleteByHandle, wire.DeleteByUser, wire.Rotate, wire.Clean, Expire, Evict}
 )
+_MAY_END = _ENDINGS | {Within}
 _MAY_WAIT = frozenset({Propose, ReplyToPeer})
 ENTRY_BYTES = 96
 _command_of = attrgetter("command")
@@ -133,7 +134,7 @@ class DiskLog:
         """Write a record, of that size, which this actor has stamped as the primary."""
         self._grown[copy] = record.sequence
         self.given_bytes += size
-        if type(record.command) in _ENDINGS:
+        if type(record.command) in _MAY_END and is_ending(record.command):
             self._ends = True
         records = self._records.get(copy.shard)
         if records is None:
@@ -149,7 +150,8 @@ class DiskLog:
             copy.ladder.extend(records)
         for record in records:
             self.given_bytes += record_bytes(record.command)
-        if not _ENDINGS.isdisjoint(map(type, map(_command_of, records))):
+        kinds = map(type, map(_command_of, records))
+        if not _MAY_END.isdisjoint(kinds) and any(map(is_ending, map(_command_of, records))):
             self._ends = True
         known = self._records.get(copy.shard)
         if known is None:

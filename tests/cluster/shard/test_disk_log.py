@@ -15,9 +15,12 @@ from greenroom_cluster.shard.disk_log import DiskStalledError
 from greenroom_cluster.shard.messages import (
     Beacon,
     BeaconOk,
+    Prepare,
+    ShardRecords,
     SnapshotOk,
 )
 from greenroom_cluster.shard.settings import HostSettings
+from greenroom_cluster.shard.state.records import Within
 from tests.cluster.shard.durable_probe import (
     DurableProbe,
     acknowledged,
@@ -26,7 +29,7 @@ from tests.cluster.shard.durable_probe import (
     restart,
     update,
 )
-from tests.cluster.shard.probe import ALICE, FAR_US, ME, B, create, prepare
+from tests.cluster.shard.probe import ALICE, CLIENT, FAR_US, ME, B, create, prepare, record
 
 
 def test_a_lone_primary_answers_a_write_once_it_is_synced() -> None:
@@ -230,6 +233,31 @@ def test_interval_waits_for_the_sync_of_an_ending() -> None:
     assert probe.urgent
     assert probe.ask(create(3, digest=b"b" * 32)) == []
     assert replies(probe.sync()) == 2
+
+
+def test_interval_waits_for_the_sync_of_an_ending_in_a_namespace() -> None:
+    probe = DurableProbe("interval")
+    probe.start_alone()
+    assert replies(behind_the_write(probe.step(asked_in_namespace(create(1))))) == 1
+    assert replies(probe.step(asked_in_namespace(wire.Delete(2, 1, 0, 1, ALICE)))) == 0
+    assert probe.urgent
+    assert replies(probe.sync()) == 1
+
+
+@pytest.mark.parametrize("namespace", ["", "shop"])
+def test_interval_acknowledges_an_ending_once_it_is_synced(namespace: str) -> None:
+    probe = DurableProbe("interval")
+    probe.become_backup()
+    ending = wire.Delete(2, 1, 0, 1, ALICE)
+    sent = record(11, Within(namespace, ending) if namespace else ending)
+    probe.hear(B, Prepare(1, (ShardRecords(0, 2, 10, (sent,)),)))
+    assert probe.urgent
+    assert acknowledged(probe.effects) == []
+    assert acknowledged(probe.sync()) == [1]
+
+
+def asked_in_namespace(request: wire.Request) -> ins.ClientRequests:
+    return ins.ClientRequests(1, CLIENT, [request], namespace="shop")
 
 
 def test_interval_acknowledges_nothing_while_a_sync_is_late() -> None:
