@@ -75,11 +75,19 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 class Wanting(msgspec.Struct, frozen=True):
-    """What lacks for a map: nodes that are `awaited`, shards that wait for them, and `unknown` shards."""
+    """What lacks for a map: nodes, with the shards that wait for each, and `unknown` shards.
 
-    awaited: tuple[str, ...] = ()
-    waiting: tuple[int, ...] = ()
+    Those that are `emptied` have come, but gave up their copies of these shards.
+    """
+
+    absent: Mapping[str, set[int]] = {}
+    emptied: Mapping[str, set[int]] = {}
     unknown: tuple[int, ...] = ()
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """All nodes that are waited for."""
+        return tuple({**self.absent, **self.emptied})
 
 
 def rank(known: KnownShard) -> tuple[int, int, int]:
@@ -152,6 +160,8 @@ class Adoption:
             return None
         if isinstance(message, ForgetNode | DeclareDead) and incoming.role == wire.ROLE_OPERATOR:
             return self._give_up(message)
+        if isinstance(message, wire.Subscribe) and incoming.role == wire.ROLE_OPERATOR:
+            return None  # a goodbye would overtake the answer to what it orders
         asked = incoming.role == wire.ROLE_PEER and incoming.sender not in self._senders
         return refusal(message, SHOW_DIRECTORY if asked else ADOPTING, self.told())
 
@@ -170,6 +180,11 @@ class Adoption:
 
     # --- what follows ------------------------------------------------------------------------------------
 
+    @property
+    def directories(self) -> int:
+        """How many directories have come."""
+        return len(self._shown)
+
     def wanting(self) -> Wanting:
         """Return what lacks."""
         if self._wanting is None:
@@ -178,17 +193,17 @@ class Adoption:
 
     def _look(self) -> Wanting:
         newest = newest_of(self._shown)
-        awaited: dict[str, None] = {}
-        waiting: list[int] = []
+        absent: dict[str, set[int]] = {}
+        emptied: dict[str, set[int]] = {}
         slots, openers = self._slots(), self._openers
         for shard, members in sorted(concerned(self._shown, newest).items()):
-            silent = unheard(shard, members, openers.get)
-            nodes = dict.fromkeys(node_named(each, slots.get(each[0], "")) for each in silent)
-            if missing := [node for node in nodes if node not in self._given_up]:
-                waiting.append(shard)
-                awaited.update(dict.fromkeys(missing))
+            for member in unheard(shard, members, openers.get):
+                node = node_named(member, slots.get(member[0], ""))
+                if node not in self._given_up:
+                    found = emptied if member[0] in openers else absent
+                    found.setdefault(node, set()).add(shard)
         unknown = tuple(shard for shard in range(self._shards) if shard not in newest)
-        return Wanting(tuple(awaited), tuple(waiting), unknown)
+        return Wanting(absent, emptied, unknown)
 
     def _slots(self) -> dict[bytes, str]:
         """Return the slots of all incarnations of which one is known."""
@@ -244,7 +259,7 @@ class Adoption:
     def _tell(self) -> str:
         if not self._shown:
             return "the map is made anew from what directories know, and none has come yet: start the nodes"
-        begun = f"the map is made anew from what {len(self._shown)} directories know"
+        begun = f"the map is made anew from what {self.directories} directories know"
         if complaint := self.contradiction():
             return f"{begun}, but {complaint}"
         lines = _told_of(self.wanting(), give_up=self._options.give_up_newer)
@@ -336,13 +351,17 @@ def _is_sound(directory: ShowDirectory) -> bool:
 
 def _told_of(wanting: Wanting, *, give_up: bool) -> list[str]:
     lines = []
-    if wanting.awaited:
-        named, count = ", ".join(wanting.awaited[:_NAMED]), len(wanting.waiting)
-        waits = "shard waits" if count == 1 else "shards wait"
+    if absent := wanting.absent:
         lines.append(
-            f"{count} {waits} for directories of node {named}, which may know later configurations: start "
-            "it with its directories, or if they are gone for good run "
-            f"`greenroom forget-node {wanting.awaited[0]}`"
+            f"{_waiting(absent)} for directories of node {_named(absent)}, which may know later "
+            "configurations: start it with its directories, or if they are gone for good run "
+            f"`greenroom forget-node {next(iter(absent))}`"
+        )
+    if emptied := wanting.emptied:
+        lines.append(
+            f"{_waiting(emptied)} for what node {_named(emptied)} knew, which has come, but gave up its copy "
+            "when there was a later configuration: start all other nodes that have directories, or if "
+            f"none is left to come run `greenroom forget-node {next(iter(emptied))}`"
         )
     if wanting.unknown and not give_up:
         named, count = ", ".join(map(str, wanting.unknown[:_NAMED])), len(wanting.unknown)
@@ -352,3 +371,12 @@ def _told_of(wanting: Wanting, *, give_up: bool) -> list[str]:
             "--give-up-newer (GREENROOM_GIVE_UP_NEWER) besides, and these shards begin empty"
         )
     return lines
+
+
+def _waiting(nodes: Mapping[str, set[int]]) -> str:
+    count = len(set[int]().union(*nodes.values()))
+    return f"{count} {'shard waits' if count == 1 else 'shards wait'}"
+
+
+def _named(nodes: Iterable[str]) -> str:
+    return ", ".join([*nodes][:_NAMED])

@@ -71,6 +71,8 @@ class Operators:
             self._hearing.give_up(name, gone, draft.actors)
             draft.forget_node(name)
             return ""
+        if self._owners.is_free(name):
+            return self._heard(name, silent_ns)  # it may be about to come, with its directories
         abandoned = draft.abandoned()
         former = tuple(
             key

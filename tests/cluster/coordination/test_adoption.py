@@ -123,6 +123,21 @@ def test_all_who_may_know_a_later_configuration_are_awaited(
         assert f"forget-node {name}" in gathering.adoption.told()
 
 
+def test_a_node_that_came_without_its_copy_is_not_asked_to_come() -> None:
+    gathering = Gathering(
+        shows("a", known("ab", 3), known("ac", 3, number=1), shards=2), shows("b", shards=2)
+    )
+    assert gathering.map() is None
+    absent, emptied = gathering.adoption.told().split("; ")
+    assert "1 shard waits for directories of node c, which may know" in absent
+    assert "start it with its directories" in absent
+    assert gathering.adoption.wanting().awaited == ("c", "b")
+    assert "1 shard waits for what node b knew, which has come, but gave up its copy" in emptied
+    assert emptied.endswith("if none is left to come run `greenroom forget-node b`")
+    assert isinstance(gathering.forget("b"), m.Accepted)
+    assert "node b" not in gathering.adoption.told()
+
+
 def test_what_comes_later_can_name_others_to_wait_for() -> None:
     gathering = Gathering(shows("a", known("ab", 3)))
     gathering.come(shows("b", known("bc", 4)))
@@ -262,9 +277,11 @@ class Service:
             adoption=Adoption(options, 0),
         )
 
-    def receive(self, sender: str, *messages: m.Received) -> list[fx.ServiceEffect]:
+    def receive(
+        self, sender: str, *messages: m.Received, role: str = wire.ROLE_PEER
+    ) -> list[fx.ServiceEffect]:
         """Return what follows, each map written at once."""
-        self.service.receive(sum(sender.encode()), inc(sender), wire.ROLE_PEER, messages)
+        self.service.receive(sum(sender.encode()), inc(sender), role, messages)
         effects = self.service.step(self.now_ns, WALL_MS * 1000)
         while effects and isinstance(effects[-1], fx.Persist):
             effects += self.service.written(self.now_ns, WALL_MS * 1000)
@@ -303,6 +320,30 @@ def test_whoever_comes_is_asked_once_and_nothing_is_decided() -> None:
     (rejected,) = reply.messages
     assert isinstance(rejected, m.Rejected)
     assert "node b" in rejected.reason
+
+
+def test_an_operator_who_gives_a_node_up_is_answered() -> None:
+    """Else the command asks again, until there is a map; then its word would mean the node's directories."""
+    service = Service()
+    service.receive("a again", shows("a", known("ab", 3)), SUBSCRIBE)
+    (reply,) = service.receive("operator", SUBSCRIBE, m.ForgetNode(7, "b"), role=wire.ROLE_OPERATOR)
+    assert isinstance(reply, fx.Reply)
+    assert not reply.last
+    (accepted,) = reply.messages
+    assert isinstance(accepted, m.Accepted)
+    assert service.adopted().shards[0].members == (inc("a"), inc("b"))
+
+
+def test_a_node_is_not_forgotten_before_it_can_have_come() -> None:
+    """Its actors are yet to open the directories in which the map made anew counts them."""
+    service = Service()
+    service.receive("a again", shows("a", known("a", 3)), SUBSCRIBE)
+    service.adopted()
+    (reply,) = service.receive("operator", m.ForgetNode(7, "a"), role=wire.ROLE_OPERATOR)
+    assert isinstance(reply, fx.Reply)
+    (rejected,) = reply.messages
+    assert isinstance(rejected, m.Rejected)
+    assert "if the coordinator has just started, try again" in rejected.reason
 
 
 def test_heirs_recover_their_shards_from_the_map_made_anew() -> None:
