@@ -73,6 +73,8 @@ class MapWatcher(Protocol):
 class CoordinatorProcess(Process):
     """One run of the coordinator. `lose_answers` makes that many answers get lost with their connections.
 
+    If it began without a map, its `adoption` gathers what directories know.
+
     `crash_at_write` ("before" or "after" the disk has it) kills it at its next write.
     """
 
@@ -82,12 +84,12 @@ class CoordinatorProcess(Process):
         super().__init__(network, machine, "coordinator", random)
         self.holder = holder("coordinator", "c1")
         self.disk = disk
-        adoption = None
+        self.adoption: Adoption | None = None
         if disk.lost:
             # The number of shards is in the directories.
             alone, replicas = disk.map.recover_alone_seconds, disk.map.replicas
             options = ClusterOptions(CLUSTER, None, replicas, recover_alone_seconds=alone)
-            adoption = Adoption(options, machine.now_ns())
+            self.adoption = Adoption(options, machine.now_ns())
         proven = disk.map is disk.vouched
         if not proven:
             disk.vouched = None
@@ -100,7 +102,7 @@ class CoordinatorProcess(Process):
             machine.wall_us() // 1000,
             proven=proven,
             marks=disk.marks,
-            adoption=adoption,
+            adoption=self.adoption,
         )
         self.lose_answers = 0
         self.crash_at_write = ""

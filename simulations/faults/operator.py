@@ -1,5 +1,7 @@
 """The operator of a world: restarts what should run, and forgets nodes whose machines rebooted."""
 
+from functools import partial
+
 from greenroom import wire
 from greenroom_cluster.coordination.messages import Accepted, ForgetNode, Rejected
 from simulations.cluster.connections import holder
@@ -9,6 +11,10 @@ from simulations.kernel.processes import Process
 from simulations.kernel.timeline import MILLISECOND
 
 _LOOK_NS = 1000 * MILLISECOND
+
+
+def _forget(node: str, number: int) -> ForgetNode:
+    return ForgetNode(number, node)
 
 
 class Operator:
@@ -35,6 +41,22 @@ class Operator:
             self._calling().call(lambda number: ForgetNode(number, node), lambda _: None)
         if waiting or node in self._rebooting:
             stage.timeline.after(_LOOK_NS, self.give_up, node, directories)
+
+    def watch_adoption(self) -> None:
+        """An operator gives up what a map made anew still waits for once all directories have come.
+
+        A directory that gave up a copy is awaited, for it knew a later configuration then; and who runs in
+        it does not say which. Only an operator knows that no other one is left.
+        """
+        stage = self._stage
+        if not stage.disk.lost:
+            return
+        adoption = stage.coordinator.adoption if stage.coordinator.alive else None
+        if adoption is not None and adoption.directories == len([*stage.directories]):
+            for node in adoption.wanting().awaited:
+                stage.network.happened["given up for a new map"] += 1
+                self._calling().call(partial(_forget, node), lambda _: None)
+        stage.timeline.after(_LOOK_NS, self.watch_adoption)
 
     def _calling(self) -> CoordinatorLink:
         stage = self._stage

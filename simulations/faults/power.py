@@ -42,6 +42,7 @@ def crash_all_nodes(hit: Hit) -> Undo | None:
         for supervisor in cut:
             delay = int(stage.random.random() * _BOOT_SECONDS * SECOND)
             stage.timeline.after(delay, partial(_boot, hit, supervisor, forget=False))
+        hit.reach.operator.watch_adoption()
 
     return boot
 

@@ -14,6 +14,15 @@ from simulations.plans.plan import Fault, Plan
 _MORE_SECONDS = 5.0
 """Machines that boot need a while until they serve again."""
 
+_MAP_LOST = 0.3
+"""In so many of the runs in which all lose power, the map may be lost as well."""
+
+_LOSING = frozenset({
+    "flip bit", "lose disks", "roll back directory", "move directory", "clone directory", "drain node",
+    "add node", "restore coordinator",
+})  # fmt: skip
+"""What does not go with that: who does not come back is awaited until an operator gives it up."""
+
 _KINDS = (
     "crash all nodes", "crash all nodes", "crash all nodes", "kill shard", "kill shard", "crash node",
     "kill actor", "fail sync", "hang sync", "slow sync", "fill disk", "flip bit", "flip bit",
@@ -29,7 +38,22 @@ def _durable(plan: Plan) -> Plan:
     """All nodes keep their shards on disk, in one of the two ways or each in its own."""
     random = Random(f"{plan.seed}/durable")
     modes = random.choice((("fsync",), ("fsync",), ("interval",), ("interval",), ("fsync", "interval")))
-    return _with_disks(plan, random, modes)
+    return _losing_the_map(_with_disks(plan, random, modes), Random(f"{plan.seed}/map"))
+
+
+def _losing_the_map(plan: Plan, random: Random) -> Plan:
+    """In some runs the coordinator's disk is lost in a power cut, and the map is made anew of directories.
+
+    Drawn apart, so that what a seed stands for besides stays as it is.
+    """
+    cuts = [number for number, fault in enumerate(plan.faults) if fault.kind == "crash all nodes"]
+    if not cuts or random.random() > _MAP_LOST or any(fault.kind in _LOSING for fault in plan.faults):
+        return plan
+    lost = random.choice(cuts)
+    faults = [
+        replace(fault, amount=2.0) if number == lost else fault for number, fault in enumerate(plan.faults)
+    ]
+    return replace(plan, faults=tuple(faults))
 
 
 def _mixed(plan: Plan) -> Plan:
