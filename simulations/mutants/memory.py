@@ -5,6 +5,7 @@ from greenroom import wire
 from greenroom.negotiation import Agreement
 from greenroom_cluster.links import former, handshake
 from greenroom_cluster.shard.clients import requests
+from greenroom_cluster.shard.joining.transfer import Transfer
 from greenroom_cluster.shard.limits.eviction import Eviction
 from greenroom_cluster.shard.limits.growth import Growth
 from greenroom_cluster.shard.pairs.outgoing import Outgoing
@@ -16,7 +17,7 @@ from greenroom_cluster.shard.state.memory import UNLIMITED_BYTES, Grant, Memory
 from greenroom_cluster.shard.state.stored import decoded
 from greenroom_cluster.shard.state.table import SessionTable
 from simulations.mutants.patching import Patches, mutant
-from simulations.mutants.stories import EVICTING, FULL_BACKUP, FULL_NEIGHBOURS
+from simulations.mutants.stories import EVICTING, FULL_BACKUP, FULL_NEIGHBOURS, OUTGROWN
 
 
 @mutant("ignores what its backup grants", budget=300)
@@ -71,6 +72,12 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     """A joiner takes whatever it is sent."""
     patches.set(Memory, "refusal_of_join", lambda self, shard, size: None)  # noqa: ARG005
+
+
+@mutant("offers to go on without saying how much it takes", budget=20, plan=OUTGROWN)
+def _(patches: Patches) -> None:
+    """A joiner that has a copy on disk goes on with it, however much the shard has grown since."""
+    patches.set(Transfer, "measure", lambda self, log: setattr(self, "shard_bytes", 0))  # noqa: ARG005
 
 
 @mutant("evicts the oldest of all", budget=20, plan=EVICTING)

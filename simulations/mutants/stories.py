@@ -187,6 +187,26 @@ FULL_NEIGHBOURS = Plan(
 )
 """An actor is lost while all are full, so that what it held does not fit on the others."""
 
+OUTGROWN = Plan(
+    seed=0,
+    nodes=2,
+    shards=2,
+    clients=3,
+    callers=6,
+    sessions=24,
+    session_bytes=3000,
+    seconds=6.0,
+    memory_bytes=(400_000, 40_000),
+    durability=("fsync",),
+    sync_ms=0.2,
+    actions=tuple(
+        Action(number % 6, 15.0 + number * 7 % 11, "create" if number > 60 else "get", number % 24)
+        for number in range(600)
+    ),
+    faults=(Fault(150, "crash node", "node n1", 1.5),),
+)
+"""An actor with less memory than the other comes back with its disk, to shards that have outgrown it."""
+
 EVICTING = Plan(
     seed=0,
     nodes=3,

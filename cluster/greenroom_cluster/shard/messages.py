@@ -99,7 +99,8 @@ class SnapshotChunk(wire.Frame, frozen=True, tag=84):
     epoch of the record under `sequence`.
 
     With `continues`, in place of a snapshot: the joiner is to go on with the copy in its directory. The
-    sender still has all records after that number, and its log has that ladder.
+    sender still has all records after that number, and its log has that ladder. `shard_bytes` is then what
+    the shard takes with all that is logged up to `sequence`.
     """
 
     shard: int

@@ -7,7 +7,7 @@ member lacked when it left, for a while (`Departed`), so that it need not come b
 
 from greenroom_cluster.shard.joining.transfer import Transfer
 from greenroom_cluster.shard.messages import SnapshotChunk
-from greenroom_cluster.shard.state.ladder import Rung
+from greenroom_cluster.shard.state.copy import Copy
 
 
 class Departed:
@@ -25,10 +25,10 @@ class Continuation(Transfer):
 
     __slots__ = ("_continues", "_identity")
 
-    def __init__(self, shard: int, epoch: int, join: int, kept_from: int, ladder: tuple[Rung, ...]) -> None:
-        super().__init__(join, 0)
-        self._identity = (shard, epoch, join)
-        self._continues = (kept_from, ladder)
+    def __init__(self, copy: Copy, join: int, kept_from: int) -> None:
+        super().__init__(join, copy.table, copy.committed)
+        self._identity = (copy.shard, copy.epoch, join)
+        self._continues = (kept_from, copy.ladder.rungs(copy.log.appended))
 
     def chunk(self, time_us: int) -> SnapshotChunk:
         """Return the offer."""
@@ -39,12 +39,13 @@ class Continuation(Transfer):
             shard,
             epoch,
             join,
-            0,
+            self.told,
             time_us,
             0,
             last=True,
             sessions=(),
             clients=(),
             replies=(),
+            shard_bytes=self.shard_bytes,
             continues=continues,
         )

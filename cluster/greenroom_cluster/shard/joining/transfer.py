@@ -1,18 +1,30 @@
 """What is common to the ways in which a joiner gets its copy: chunks that are sent and acknowledged."""
 
+from greenroom_cluster.shard.state.log import Log
+from greenroom_cluster.shard.state.table import SessionTable
+
 
 class Transfer:
-    """One transfer to a joiner, as join number `join`. `mark` is how far the joiner's directory has come."""
+    """One transfer to a joiner, as join number `join`. `mark` is how far the joiner's directory has come.
 
-    __slots__ = ("acknowledged", "finished", "join", "mark", "next_number", "shard_bytes")
+    `shard_bytes` is what the shard takes, with all that is logged up to the record `told`.
+    """
 
-    def __init__(self, join: int, shard_bytes: int) -> None:
+    __slots__ = ("acknowledged", "finished", "join", "mark", "next_number", "shard_bytes", "told")
+
+    def __init__(self, join: int, table: SessionTable, committed: int) -> None:
         self.join = join
-        self.shard_bytes = shard_bytes
+        self.shard_bytes = table.charged_bytes + table.clients.charged_bytes
+        self.told = committed
         self.mark = 0
         self.next_number = 0
         self.acknowledged = -1
         self.finished = False
+
+    def measure(self, log: Log) -> None:
+        """Count what was logged since the transfer began, and is not in the table that was measured."""
+        self.shard_bytes += log.charge_after(self.told)
+        self.told = log.appended
 
     @property
     def in_flight(self) -> int:

@@ -59,6 +59,7 @@ def _go_on(
     shard, effects = chunk.shard, replicas.resources.context.effects
     found = replicas.recovery.take_up(shard, continues)
     if found is None:
+        replicas.resources.memory.joined(shard)
         reason = "the joiner has no copy from which it could go on"
         effects.append(ReplyToPeer(sender, SnapshotRefused(shard, chunk.epoch, chunk.join, reason)))
         return

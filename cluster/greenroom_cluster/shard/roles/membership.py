@@ -305,8 +305,7 @@ class Membership:
             return None  # it had more when it left again, and the rest was dropped
         # From now on the joiner keeps these records from being dropped.
         joiner.acknowledged = joiner.sent = departed.kept_from
-        ladder = copy.ladder.rungs(copy.log.appended)
-        return Continuation(copy.shard, copy.epoch, number, departed.kept_from, ladder)
+        return Continuation(copy, number, departed.kept_from)
 
     def _snapshot(self, number: int) -> SnapshotSender:
         context, copy = self._context, self._copy
@@ -326,7 +325,7 @@ class Membership:
             return
         if transfer.next_number == 0:
             # What was logged since it began, while there was no connection, follows at once.
-            transfer.shard_bytes += self._copy.log.charge_after(joiner.acknowledged)
+            transfer.measure(self._copy.log)
         window = self._context.settings.chunks_in_flight_max
         while not transfer.finished and transfer.in_flight < window:
             chunk = transfer.chunk(self._copy.clock.last_us)
@@ -368,10 +367,10 @@ class Membership:
         """Note why the joiner cannot take the snapshot now."""
         transfer, joiner = self.transfer, self.joiner
         if transfer is not None and joiner is not None and transfer.join == message.join:
-            if not message.waits:
+            if not (message.waits or message.full):
                 self._offered = None
             self._abort_join(message.reason, now_ns)
-            if isinstance(transfer, Continuation):
+            if isinstance(transfer, Continuation) and not message.full:
                 return  # it is offered again soon, or else gets a snapshot
             self.refusal = message.reason
             if message.full:

@@ -30,7 +30,8 @@ class Replica(Copy):
     """A copy with a role, held since `since_ns`. `opened` is a takeover that it has proposed.
 
     `recovered`: it comes from a directory, and has no role yet. `primary_directory` is what the primary of a
-    backup writes to. `awaited` are the directories of former members that may come back.
+    backup writes to. `awaited` are the directories of former members that may come back. For the records up
+    to `told`, room was kept when the replica joined.
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class Replica(Copy):
         "resources",
         "since_ns",
         "suspension",
+        "told",
     )
 
     def __init__(self, resources: Resources, shard: int, epoch: int, now_ns: int) -> None:
@@ -58,6 +60,7 @@ class Replica(Copy):
         self.recovered = False
         self.primary_directory = b""
         self.awaited: set[bytes] = set()
+        self.told = 0
 
     @property
     def inherits(self) -> bool:
@@ -108,9 +111,9 @@ class Replica(Copy):
         return self.receiver is None and self.epoch == known.epoch and known.nonce == entry.nonce
 
     def count_now(self) -> None:
-        """Tell the books what this replica holds; a complete one needs no room kept for it any longer."""
+        """Tell the books what this replica holds; one that has arrived needs no room kept for it."""
         super().count_now()
-        if self.receiver is not None and self.receiver.complete:
+        if self.committed >= self.told and (self.receiver is None or self.receiver.complete):
             self.memory.joined(self.shard)
 
     def state(self, now_ns: int) -> wire.ReplicaState:
@@ -150,6 +153,7 @@ class Replica(Copy):
         self.primary_incarnation = primary
         self.receiver = SnapshotReceiver(offer, self.table)
         self.receiver.take(offer)
+        self.told = offer.sequence
         self.clock.heard(offer.time_us, now_ns)
         self.count_now()
         self.context.transition(self.shard, self.epoch, self.role.value, "goes on from its directory")
@@ -177,6 +181,7 @@ class Replica(Copy):
         usurping = self.doubted and self.primary_incarnation != b""
         self.primary_incarnation = b""
         self.receiver = None
+        self.told = 0
         self.recovered = False
         # Only after a takeover: before a hand-over the primary has applied the whole log.
         if suspect is not None and former and len(self.members) == 1 and self._holds(suspect):
@@ -279,6 +284,8 @@ class Replica(Copy):
         self.primary_incarnation = primary
         self.primary_directory = self.context.directory_of(primary)
         self.receiver = None
+        # More than that, this primary did not need it to have.
+        self.told = min(self.told, self.log.appended)
         self._become(Role.BACKUP)
         self.since_ns = now_ns
         self._incoming(now_ns).backed.add(self.shard)

@@ -121,7 +121,7 @@ class Copy:
         stored = self.table.charged_bytes + replies
         memory = self.memory
         memory.note(self.shard, stored + self.log.charged_bytes + self.held_bytes, replies)
-        if stored > self._settled_bytes and self.primary_incarnation:
+        if stored > self._settled_bytes and self.primary_incarnation and not memory.keeps_for(self.shard):
             memory.spend(self.primary_incarnation, stored - self._settled_bytes)
         self._settled_bytes, self._settled_replies_bytes = stored, replies
 

@@ -277,9 +277,10 @@ class Memory:
         Memory is not full if what is granted to peers would be enough: after a start nearly all of it is.
         Grants cannot be taken back at once, so less is granted until the next attempt.
         """
-        free = self.free_bytes + max(self._used.get(shard, 0), self._joins.get(shard, 0))
-        # A shard that holds nothing may always come: it takes no memory.
-        if size > max(free, 0):
+        held = max(self._used.get(shard, 0), self._joins.get(shard, 0))
+        free = self.free_bytes + held
+        # What adds nothing may always come: an empty shard, or no more than a copy that was found on disk.
+        if size - held > max(self.free_bytes, 0):
             if size <= free + self._reserved_bytes:
                 self._wanted[shard] = size
                 return f"actor {self.slot} takes it once others return the memory that they hold", False
@@ -290,6 +291,10 @@ class Memory:
         self._joins[shard] = size
         self._keep_free()
         return None
+
+    def keeps_for(self, shard: int) -> bool:
+        """Whether room is reserved for a replica, beside what its primary was granted."""
+        return shard in self._joins
 
     def joined(self, shard: int) -> None:
         """Release the room reserved for a replica, which is complete."""
