@@ -20,12 +20,11 @@ out = int(sys.argv[1])
 if sys.argv[2] == "nohup":
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 terminal = Terminal()
-asked = []
-signal.signal(signal.SIGHUP, lambda *_: asked.append(terminal.is_gone()))
+signal.signal(signal.SIGHUP, lambda *_: None)  # else "nohup" has it ignored
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # it may come before somebody waits
 os.write(out, b"ready\\n")
-while not asked:
-    signal.pause()
-os.write(out, str(asked[0]).encode())
+signal.sigwait({signal.SIGHUP})
+os.write(out, str(terminal.is_gone()).encode())
 """
 
 
