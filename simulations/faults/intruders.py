@@ -12,6 +12,7 @@ import msgspec
 from greenroom import wire
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting, messages_decoder
 from greenroom.proofs import NONCE_BYTES, Proof
+from greenroom_cluster.coordination.owners import NOWHERE
 from simulations.cluster.connections import hello
 from simulations.cluster.coordinator_links import COORDINATOR_ADDRESS
 from simulations.cluster.stage import Stage
@@ -64,7 +65,8 @@ class Intruder(Process):
             return
         known = self._stage.map.actors.items()
         ended = [entry.address for key, entry in known if not self._lives(key)]
-        free = sorted(set(ended) - self._squatted.keys())
+        # Of who ended before a map was made anew, no address is known.
+        free = sorted(set(ended) - self._squatted.keys() - {NOWHERE})
         if not free:
             return
         address = self.random.choice(free)
