@@ -34,7 +34,8 @@ _REPLICAS = 2
 class ClusterServer(Server):
     """`nodes` nodes of `actors` actors; every shard has two replicas, or one if there is one node.
 
-    `apart` puts a proxy in front of every actor and the coordinator, so that links can be cut. With a
+    `apart` puts a proxy in front of every actor and the coordinator, so that links can be cut. Nobody proves
+    a secret then: a proof counts for one address, so that nobody passes it on as the proxy does. With a
     `durability` the actors keep their sessions on disk; everything that is kept is below `directory`, or
     where temporary files are.
     """
@@ -70,7 +71,8 @@ class ClusterServer(Server):
         self.start_all()
         self.until_whole()
         seeds = ",".join(f"{CLIENT_HOST}:{port}" for port in self._node_ports)
-        self.addresses["cluster"] = f"greenroom://{seeds}/{CLUSTER}"
+        query = "?loopback_proof=off" if self._apart else ""
+        self.addresses["cluster"] = f"greenroom://{seeds}/{CLUSTER}{query}"
 
     def processes(self) -> list[Process]:
         """Return the coordinator and the nodes."""
@@ -88,6 +90,7 @@ class ClusterServer(Server):
                 f"--cluster={CLUSTER}",
                 f"--replicas={replicas}",
                 "--log-level=error",
+                *self._proof(),
             ]
         )
         for index in range(self._count):
@@ -117,12 +120,19 @@ class ClusterServer(Server):
             f"--actor-port-base={self._actor_ports[index][0]}",
             f"--cluster={CLUSTER}",
             "--log-level=error",
+            *self._proof(),
         ]
         if self._durability != "none":
             command += [f"--durability={self._durability}", f"--data-dir={self._node_directory(index)}"]
         if self._apart:
             command.append(f"--advertise={PROXY_HOST}:{self._node_ports[index]}")
         self._nodes[index] = self.run(command)
+
+    def _proof(self) -> list[str]:
+        return ["--loopback-proof=off"] if self._apart else []
+
+    def _secrets(self) -> LoopbackSecrets | None:
+        return None if self._apart else LoopbackSecrets(CLUSTER)
 
     def kill_node(self, index: int) -> None:
         """SIGKILL a node with its actors, as if its host had lost its power."""
@@ -200,12 +210,13 @@ class ClusterServer(Server):
     def status(self) -> ClusterStatus:
         """Return the state of the cluster. Raises UnavailableError if no node answers."""
         seeds = [f"{CLIENT_HOST}:{self._node_ports[index]}" for index in self._nodes]
-        ask = partial(inspect_cluster, credentials=LoopbackSecrets(CLUSTER))
+        ask = partial(inspect_cluster, credentials=self._secrets())
         return trio.run(ask, seeds, CLUSTER)
 
     def state_bytes(self) -> dict[str, int]:
         """Return the bytes of the sessions that each actor holds, by slot."""
-        return trio.run(_state_bytes, [f"{CLIENT_HOST}:{self._node_ports[index]}" for index in self._nodes])
+        seeds = [f"{CLIENT_HOST}:{self._node_ports[index]}" for index in self._nodes]
+        return trio.run(_state_bytes, seeds, self._secrets())
 
     def stored(self) -> int:
         """Return how many sessions it has."""
@@ -231,13 +242,11 @@ class ClusterServer(Server):
         until(self.is_whole, "every shard has all its replicas", seconds)
 
 
-async def _state_bytes(seeds: list[str]) -> dict[str, int]:
-    known = await fetch_map(seeds, CLUSTER, credentials=LoopbackSecrets(CLUSTER))
+async def _state_bytes(seeds: list[str], secrets: LoopbackSecrets | None) -> dict[str, int]:
+    known = await fetch_map(seeds, CLUSTER, credentials=secrets)
     return {
         known.actors[incarnation].slot: sum(replica.stored_bytes for replica in inspection.replicas)
-        for incarnation, inspection in (
-            await inspect_actors(known, credentials=LoopbackSecrets(CLUSTER))
-        ).items()
+        for incarnation, inspection in (await inspect_actors(known, credentials=secrets)).items()
     }
 
 

@@ -111,7 +111,7 @@ class _Runner(DialogRunner):
     def _warn(self, notice: str) -> None:
         pass
 
-    def _challenge(self, address: str) -> Challenge | None:
+    def _challenge(self, _number: int, address: str) -> Challenge | None:
         return challenge_of(self._process, address)
 
     def _opened(self, number: int) -> None:

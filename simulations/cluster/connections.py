@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import msgspec
 
 from greenroom import negotiation, wire
-from greenroom.addresses import parse_address
 from greenroom.deadlines import NEVER_NS
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting
 from greenroom.identities import Identity, IdentityRole
@@ -50,7 +49,7 @@ def challenge_of(process: Process, address: str) -> Challenge | None:
     secret = process.network.secret
     if not secret:
         return None
-    return Challenge(secret, process.random.randbytes(NONCE_BYTES), parse_address(address)[1])
+    return Challenge(secret, process.random.randbytes(NONCE_BYTES), address)
 
 
 class Codec:

@@ -1,5 +1,7 @@
 """Addresses as users and the cluster map write them: `host:port`, IPv6 as `[::1]:port`."""
 
+import ipaddress
+
 from greenroom.errors import UsageError
 
 PORT_MAX = 65_535
@@ -41,3 +43,11 @@ def parse_addresses(text: str) -> tuple[str, ...]:
 def join_address(host: str, port: int) -> str:
     """Return `host:port`, with brackets around an IPv6 host."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def numeric(host: str, port: int) -> str:
+    """Return the one form of an address whose host is a number: IPv4 in IPv6 as IPv4, and without a zone."""
+    found = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address):
+        found = found.ipv4_mapped or found
+    return join_address(str(found), port)

@@ -7,7 +7,6 @@ read when a connection begins, so a store may be made before its cluster has eve
 
 import errno
 import hashlib
-import ipaddress
 import os
 import secrets
 import stat
@@ -16,8 +15,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 from urllib.parse import quote
 
-from greenroom.addresses import parse_address
+from greenroom.addresses import numeric, parse_address
 from greenroom.errors import UsageError
+from greenroom.loopback import is_loopback
 from greenroom.proofs import SECRET_BYTES_MIN, Challenge
 from greenroom.secret_file import SecretFile
 
@@ -26,17 +26,6 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 _NAME_CHARACTERS_MAX = 100
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-
-
-def is_local(host: str) -> bool:
-    """Whether a host, as it is written in an address, is this one, and nothing else can be meant."""
-    if host == "localhost":
-        return True
-    try:
-        found = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 class LoopbackSecrets:
@@ -64,8 +53,8 @@ class LoopbackSecrets:
         return f"<{type(self).__name__} of {self._cluster!r}>"
 
     def covers(self, host: str) -> bool:
-        """Whether connections to this host, or those that come in at it, are proven by a secret."""
-        return self._file is not None or is_local(host)
+        """Whether connections to this host, a number, or those that come in at it, are proven by a secret."""
+        return self._file is not None or is_loopback(host)
 
     def make(self) -> None:
         """Make the file unless it is there. Raises UsageError, also if it is there and others can open it."""
@@ -75,28 +64,34 @@ class LoopbackSecrets:
         self._read(path)
 
     def challenge(self, address: str, nonce: bytes) -> Challenge | None:
-        """Return our half of a proof on a connection that we open; None if it needs none, or we know none.
+        """Return our half of a proof on a connection to this address; None if it needs none, or we know none.
 
+        It is the one that the connection has reached, a number: what a name stands for is not known before.
         Raises UsageError if there is a file and it cannot serve: then nothing may be said on the connection.
         """
         host, port = parse_address(address)
         secret = self._secret() if self.covers(host) else None
-        return None if secret is None else Challenge(secret, nonce, port, self._required)
+        return None if secret is None else Challenge(secret, nonce, numeric(host, port), self._required)
 
-    def challenge_at(self, host: str, port: int, nonce: bytes) -> Challenge | None:
-        """Return our half of a proof on a connection that came in at this host and port, as above.
+    def challenge_at(self, bound: str, address: str, nonce: bytes) -> Challenge | None:
+        """Return our half of a proof on a connection that came in at this address, as above.
 
-        Beyond loopback nobody has to prove anything, unless a file was given; who asks for a proof gets one.
+        `bound` is the host that its listener is bound to. If that is beyond loopback, nobody has to prove
+        anything, unless a file was given; who asks for a proof gets one. Raises UsageError if a proof is to
+        be demanded and no secret is known: then nobody may be served.
         """
+        demanded = self._required and self.covers(bound)
         try:
             secret = self._secret()
         except UsageError:
-            if self.covers(host):
+            if self.covers(bound):
                 raise
             return None
-        if secret is None:
-            return None
-        return Challenge(secret, nonce, port, self._required and self.covers(host))
+        if secret is None and demanded:
+            raise UsageError(f"the secret of the cluster is gone: name a file with {self._option}")
+        return (
+            None if secret is None else Challenge(secret, nonce, numeric(*parse_address(address)), demanded)
+        )
 
     def _secret(self) -> bytes | None:
         """Return the secret as it is now; the one that was read last, if there is none that can serve."""

@@ -5,7 +5,8 @@ that is free. Whoever dials sends a nonce in its hello. Who answers adds a nonce
 first. Only then whoever dialled sends a `Proof`, and before it has come nothing else is accepted.
 
 A proof is an HMAC over what both hellos say. It names the direction, so that nobody gives us our own proof
-back, and the port, so that whoever listens on another port cannot pass proofs on.
+back, and the address, so that whoever listens at another cannot pass proofs on: not on another port, and not
+on the same port of another address of loopback (`::1`, `127.0.0.2`).
 """
 
 import hashlib
@@ -37,18 +38,20 @@ class NotProvenError(GreenroomError):
 
 
 class Challenge(msgspec.Struct, frozen=True):
-    """Our half of a proof on one connection: the secret, a fresh nonce, and the port of who listens.
+    """Our half of a proof on one connection: the secret, a fresh nonce, and the address of who listens.
 
-    `required`: nothing is said to who does not prove that it knows the secret.
+    The address is that of the connection itself, as both of its ends see it, in the one form that
+    `greenroom.addresses.numeric` gives. `required`: nothing is said to who does not prove that it knows the
+    secret.
     """
 
     secret: bytes
     nonce: bytes
-    port: int
+    address: str
     required: bool = True
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} for port {self.port}>"
+        return f"<{type(self).__name__} at {self.address}>"
 
     def asking(self, hello: wire.Hello) -> wire.Hello:
         """Return the hello of who dials."""
@@ -73,7 +76,7 @@ class Challenge(msgspec.Struct, frozen=True):
         if not answer.auth:
             raise NotProvenError("it does not prove that it knows the secret of this cluster")
         if not hmac.compare_digest(self._mac("answers", asked, answer), answer.auth[NONCE_BYTES:]):
-            raise NotProvenError("it knows another secret, or none, or listens on another port")
+            raise NotProvenError("it knows another secret, or none, or listens at another address")
         return Proof(self._mac("dials", asked, answer))
 
     def _mac(self, direction: Direction, asked: wire.Hello, answer: wire.Hello) -> bytes:
@@ -83,7 +86,7 @@ class Challenge(msgspec.Struct, frozen=True):
         said = (
             _PURPOSE,
             direction,
-            self.port,
+            self.address,
             DEFAULT_NAMESPACE,  # no certificate names another
             asked.cluster,
             asked.role,

@@ -8,7 +8,7 @@ from threading import Thread
 import pytest
 
 from greenroom.errors import UsageError
-from greenroom.loopback_secrets import LoopbackSecrets, is_local, usual_files
+from greenroom.loopback_secrets import LoopbackSecrets, usual_files
 from greenroom.proofs import NONCE_BYTES
 
 NONCE = bytes(NONCE_BYTES)
@@ -136,29 +136,35 @@ def test_only_loopback_is_covered_unless_a_file_is_named(places: Path) -> None:
 
 def test_beyond_loopback_a_proof_is_given_and_not_demanded(places: Path) -> None:
     LoopbackSecrets("shop").make()
-    beyond = LoopbackSecrets("shop").challenge_at("0.0.0.0", 7400, NONCE)
-    here = LoopbackSecrets("shop").challenge_at("127.0.0.1", 7400, NONCE)
+    beyond = LoopbackSecrets("shop").challenge_at("0.0.0.0", "10.0.0.1:7400", NONCE)
+    here = LoopbackSecrets("shop").challenge_at("127.0.0.1", "127.0.0.1:7400", NONCE)
     assert beyond is not None
     assert here is not None
     assert (beyond.required, here.required) == (False, True)
 
 
+def test_who_demands_a_proof_and_knows_no_secret_serves_nobody(places: Path) -> None:
+    """As a process that is started again when the login has ended, and the file has gone with it."""
+    with pytest.raises(UsageError, match="--secret-file"):
+        LoopbackSecrets("shop", option="--secret-file").challenge_at("127.0.0.1", HERE, NONCE)
+    assert LoopbackSecrets("shop", required=False).challenge_at("127.0.0.1", HERE, NONCE) is None
+    assert LoopbackSecrets("shop").challenge_at("0.0.0.0", HERE, NONCE) is None
+
+
 @pytest.mark.parametrize(
-    ("host", "local"),
+    ("reached", "came_in_at"),
     [
-        ("127.0.0.1", True),
-        ("127.8.9.10", True),
-        ("::1", True),
-        ("::ffff:127.0.0.1", True),
-        ("localhost", True),
-        ("10.0.0.1", False),
-        ("::", False),
-        ("0.0.0.0", False),
-        ("localhost.example", False),
+        ("[::ffff:127.0.0.1]:7400", "127.0.0.1:7400"),
+        ("127.0.0.1:7400", "[::ffff:127.0.0.1]:7400"),
+        ("[0:0:0:0:0:0:0:1]:7400", "[::1]:7400"),
+        ("[fe80::1%eth0]:7400", "[fe80::1%eth1]:7400"),
     ],
 )
-def test_a_host_is_this_one_if_it_can_be_no_other(host: str, local: bool) -> None:
-    assert is_local(host) is local
+def test_both_ends_name_an_address_alike(places: Path, reached: str, came_in_at: str) -> None:
+    secrets = LoopbackSecrets("shop", written(places / "mine"))
+    dials, answers = secrets.challenge(reached, NONCE), secrets.challenge_at("::", came_in_at, NONCE)
+    assert dials is not None
+    assert dials == answers
 
 
 def test_secret_that_was_replaced_is_read_anew(places: Path) -> None:

@@ -10,8 +10,8 @@ from greenroom.negotiation import hello
 from greenroom.proofs import NONCE_BYTES, Challenge, NotProvenError, Proof, asks
 
 SECRET = b"s" * 43
-DIALS = Challenge(SECRET, b"c" * NONCE_BYTES, 7400)
-ANSWERS = Challenge(SECRET, b"a" * NONCE_BYTES, 7400)
+DIALS = Challenge(SECRET, b"c" * NONCE_BYTES, "127.0.0.1:7400")
+ANSWERS = Challenge(SECRET, b"a" * NONCE_BYTES, "127.0.0.1:7400")
 ASKED = DIALS.asking(hello("test", wire.ROLE_CLIENT, b"t" * 16, b"m" * 16))
 WELCOME = hello("test", wire.ROLE_PEER, b"m" * 16)
 ANSWER = ANSWERS.answering(ASKED, WELCOME)
@@ -56,10 +56,13 @@ def test_own_proof_is_worth_nothing_when_it_comes_back() -> None:
     [
         {"secret": b"t" * 43},
         # Who listens on another port cannot pass on what it is sent.
-        {"port": 7401},
+        {"address": "127.0.0.1:7401"},
+        # Nor who listens on that port elsewhere on this host: what a name stands for may be either.
+        {"address": "[::1]:7400"},
+        {"address": "127.0.0.2:7400"},
     ],
 )
-def test_proof_of_another_secret_or_port_is_none(changes: dict[str, Any]) -> None:
+def test_proof_of_another_secret_or_address_is_none(changes: dict[str, Any]) -> None:
     other = replace(ANSWERS, **changes)
     with pytest.raises(NotProvenError):
         DIALS.proof(ASKED, other.answering(ASKED, WELCOME))

@@ -42,7 +42,7 @@ from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Servi
 from greenroom_cluster.runtime.marks import open_mark
 from greenroom_cluster.runtime.poller import Poller
 from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION
-from greenroom_cluster.runtime.proving import Safeguard, credentials_of, trust_of
+from greenroom_cluster.runtime.proving import Safeguard, credentials_of, own_secret, trust_of
 from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.runtime.reports import Reports
 from greenroom_cluster.runtime.scheduling import keep_policy
@@ -129,7 +129,7 @@ class Actor:
         self.poller = Poller()
         node = node_of(settings.slot)
         tls = credentials_of(settings.tls, settings.cluster, "node", node)
-        self._credentials = tls or settings.proof.secrets(settings.cluster)
+        self._credentials = tls or own_secret(settings.proof, settings.cluster, settings.host)
         self._peers: dict[int, tuple[FramedConnection, bytes]] = {}
         self.coordinator = CoordinatorLink(
             CoordinatorLinkSettings(

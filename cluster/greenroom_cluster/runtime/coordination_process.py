@@ -76,7 +76,7 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
         check_plaintext(host, "--listen")
     port = port or free_port(host)
     credentials = credentials_of(settings.tls, settings.cluster, "coordinator") or own_secret(
-        settings.proof, settings.cluster, settings.listen
+        settings.proof, settings.cluster, host
     )
     adopted = await maps_in_use(settings.adopted_addresses(), settings.cluster, credentials)
     options = _prepare(settings, host, port, adopted)

@@ -44,7 +44,7 @@ from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.map_publisher import MapPublisher
-from greenroom_cluster.runtime.proving import credentials_of
+from greenroom_cluster.runtime.proving import credentials_of, own_secret
 from greenroom_cluster.runtime.tasks import open_tasks
 
 _log = structlog.get_logger(__name__)
@@ -74,9 +74,9 @@ class CoordinatorServer:
         try:
             first, adoption = self._begin(settings.options)
             marks = self._storage.load_marks()
-            self._credentials = credentials_of(
-                settings.tls, first.cluster, "coordinator"
-            ) or settings.proof.secrets(first.cluster)
+            self._credentials = credentials_of(settings.tls, first.cluster, "coordinator") or own_secret(
+                settings.proof, first.cluster, settings.host
+            )
             self.listener = Listener(
                 ListenerSettings(
                     cluster=first.cluster,

@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from greenroom import wire
-from greenroom.addresses import parse_address
+from greenroom.addresses import join_address, parse_address
 from greenroom.deadlines import NEVER_NS
 from greenroom.errors import RemoteProtocolError, UsageError
 from greenroom.framing import encode_greeting
@@ -175,7 +175,7 @@ class _Line:
 
     async def _open(self) -> redial.RedialInput:
         try:
-            sock = await _connect(self._address)
+            sock, reached = await _connect(self._address)
             stream: Stream = sock
             proven: Proven | None = None
             if isinstance(self._trust, Trust):
@@ -194,7 +194,7 @@ class _Line:
         except UnicodeError:
             return redial.Ended(f"{self._address!a} cannot be reached: that is not a host name")
         if isinstance(self._trust, LoopbackSecrets):
-            return redial.Opened(self._trust.challenge(self._address, os.urandom(NONCE_BYTES)))
+            return redial.Opened(self._trust.challenge(reached, os.urandom(NONCE_BYTES)))
         return redial.Opened()
 
     def _greet(self, hello: wire.Hello) -> None:
@@ -208,7 +208,8 @@ class _Line:
             return redial.Ended(f"{self._address} ended the connection: {error}")
 
 
-async def _connect(address: str) -> socket.socket:
+async def _connect(address: str) -> tuple[socket.socket, str]:
+    """Return a connected socket, and the address that it has reached, with a number for its host."""
     host, port = parse_address(address)
     # Numeric hosts are answered without a thread.
     found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -225,7 +226,7 @@ async def _connect(address: str) -> socket.socket:
             sock.close()
             raise
         else:
-            return sock
+            return sock, join_address(str(target[0]), port)
     raise failure or OSError("the host has no address")
 
 

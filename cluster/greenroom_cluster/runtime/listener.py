@@ -165,6 +165,7 @@ class Listener:
         )
         self._full = encode_greeting(self._crowded)
         self._socket = _bind(settings)
+        self._bound = str(self._socket.getsockname()[0])
         self._closed = False
 
     @property
@@ -361,12 +362,12 @@ class Listener:
     def _answer_to(self, hello: wire.Hello, connection: FramedConnection) -> list[DoorEffect]:
         crowded = self._crowded if self._clients >= self._clients_max else None
         identity = None if connection.proven is None else connection.proven.identity
-        return self._door.receive(hello, self._clock_us(), crowded, identity, self._challenge())
+        return self._door.receive(hello, self._clock_us(), crowded, identity, self._challenge(connection))
 
-    def _challenge(self) -> Challenge | None:
+    def _challenge(self, connection: FramedConnection) -> Challenge | None:
         if self._secrets is None:
             return None
-        return self._secrets.challenge_at(self._settings.host, self.port, os.urandom(NONCE_BYTES))
+        return self._secrets.challenge_at(self._bound, connection.came_in_at(), os.urandom(NONCE_BYTES))
 
     async def _perform(
         self, effects: list[DoorEffect], connection: FramedConnection, role: str, number: int

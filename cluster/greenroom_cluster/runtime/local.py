@@ -121,7 +121,8 @@ class LocalCluster:
         if authority is not None:
             self.credentials = credentials_of(authority.files("operator", "up"), settings.cluster, "operator")
         else:
-            self.credentials = own_secret(settings.proof, settings.cluster, settings.listen)
+            host = parse_address(settings.listen, any_port=True)[0]
+            self.credentials = own_secret(settings.proof, settings.cluster, host)
         if authority is None and not settings.insecure_plaintext_beyond_loopback:
             self._check_plaintext()
         # All addresses are chosen before anything is started, so that errors come at once.

@@ -71,7 +71,7 @@ class Node:
         self._identity = os.urandom(16)
         host, port = parse_address(settings.listen, any_port=True)
         credentials = credentials_of(settings.tls, settings.cluster, "node", settings.name) or own_secret(
-            settings.proof, settings.cluster, settings.listen
+            settings.proof, settings.cluster, host
         )
         self._server = MapServer(
             ListenerSettings(

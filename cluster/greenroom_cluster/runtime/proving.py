@@ -9,7 +9,6 @@ import structlog
 import trio
 
 from greenroom import wire
-from greenroom.addresses import parse_address
 from greenroom.errors import UsageError
 from greenroom.framing import encode_greeting
 from greenroom.loopback_secrets import LoopbackSecrets
@@ -62,15 +61,24 @@ def credentials_of(options: TlsOptions, cluster: str, role: str, name: str = "")
     return credentials
 
 
-def own_secret(options: ProofOptions, cluster: str, listen: str) -> LoopbackSecrets | None:
+def own_secret(options: ProofOptions, cluster: str, host: str) -> LoopbackSecrets | None:
     """Return the secret that a process without TLS proves, and demands; None if none is used.
 
-    It is made unless it is there, if it is demanded at that address. Raises UsageError.
+    It is made unless it is there, if it is demanded at the host that it listens at. Raises UsageError.
     """
     found = options.secrets(cluster)
-    if found is not None and found.covers(parse_address(listen, any_port=True)[0]):
+    if found is not None and found.covers(_bound_to(host)):
         found.make()
     return found
+
+
+def _bound_to(host: str) -> str:
+    """Return the number that a listener at a host is bound to; the host if it is none of this machine."""
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        return host
+    return str(found[0][4][0])
 
 
 def _tell_refused(text: str) -> None:

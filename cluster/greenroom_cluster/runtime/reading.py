@@ -18,7 +18,7 @@ from greenroom.framing import FRAME_BYTES_MAX, HEADER_BYTES, FrameBuffer, messag
 from greenroom.tls.channel import RECORD_BYTES_MAX
 from greenroom.tls.sockets import Stream
 from greenroom_cluster.runtime.budget import BufferBudget
-from greenroom_cluster.runtime.sockets import remote_name
+from greenroom_cluster.runtime.sockets import local_name, remote_name
 
 READ_BYTES = 256 * 1024
 FIRST_FRAME_BYTES_MAX = 4096
@@ -93,6 +93,13 @@ class FrameReader(ABC):
     def ended(self) -> bool:
         """Whether the connection is over: nothing can be sent or received."""
         return self._ended is not None
+
+    def came_in_at(self) -> str:
+        """Return our end of it, as `host:port`. Raises ConnectionEndedError."""
+        try:
+            return local_name(self._socket)
+        except (OSError, ValueError):
+            raise ConnectionEndedError("it has ended") from None
 
     def speak(
         self,

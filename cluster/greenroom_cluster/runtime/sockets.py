@@ -3,6 +3,7 @@
 import socket
 import struct
 
+from greenroom.addresses import join_address
 from greenroom.silence import Silence
 from greenroom.tls.sockets import Stream
 
@@ -28,6 +29,12 @@ def remote_name(sock: Stream) -> str:
     except (OSError, ValueError):
         return "unknown"
     return f"{host}:{port}"
+
+
+def local_name(sock: Stream) -> str:
+    """Return `host:port` at which a connection came in. Raises OSError."""
+    host, port = sock.getsockname()[:2]
+    return join_address(host, port)
 
 
 def charged_as(remote: str, number: int) -> str:

@@ -39,9 +39,9 @@ class DialogRunner(ABC):
     def _clocks(self) -> tuple[int, int | None]:
         """Return this host's wall clock in microseconds, and elapsed time as `ClusterClock.own` takes it."""
 
-    def _challenge(self, address: str) -> Challenge | None:
+    def _challenge(self, number: int, address: str) -> Challenge | None:
         """Return the proof to ask on a connection to this address. Raises UsageError if none can be."""
-        del address
+        del number, address
         return None
 
     @abstractmethod
@@ -138,7 +138,7 @@ class DialogRunner(ABC):
         if link is None:
             return
         try:
-            challenge = self._challenge(link.address)
+            challenge = self._challenge(number, link.address)
         except UsageError as error:
             self.dialog.unproven(now_ns, number, str(error))
         else:

@@ -38,8 +38,15 @@ class Runner(DialogRunner):
         super().__init__(dialog)
         self._secrets = secrets
 
-    def _challenge(self, address: str) -> Challenge | None:
-        return None if self._secrets is None else self._secrets.challenge(address, os.urandom(NONCE_BYTES))
+    def _challenge(self, number: int, address: str) -> Challenge | None:
+        del address  # a name may stand for anything
+        if self._secrets is None:
+            return None
+        return self._secrets.challenge(self._reached(number), os.urandom(NONCE_BYTES))
+
+    @abstractmethod
+    def _reached(self, number: int) -> str:
+        """Return the address that a connection has reached, with a number for its host."""
 
     @abstractmethod
     def perform(self, request: Single, kind: Kind) -> Awaitable[Any]:

@@ -12,7 +12,7 @@ from collections import deque
 from typing import Any
 
 from greenroom import wire
-from greenroom.addresses import parse_address
+from greenroom.addresses import join_address, parse_address
 from greenroom.dialog import Dialog
 from greenroom.dialog.operations import Kind, Single
 from greenroom.drivers import Runner
@@ -35,9 +35,9 @@ _Targets = list[tuple[int, Any]]
 
 
 class _Socket:
-    """One connection. `targets` are the addresses left to try; with TLS `node` must answer."""
+    """One connection. `targets` are left to try, `reached` was tried last; with TLS `node` must answer."""
 
-    __slots__ = ("node", "number", "reading", "sock", "targets", "tls", "unsent", "writing")
+    __slots__ = ("node", "number", "reached", "reading", "sock", "targets", "tls", "unsent", "writing")
 
     def __init__(self, number: int, node: str) -> None:
         self.number = number
@@ -45,6 +45,7 @@ class _Socket:
         self.sock: Stream | None = None
         self.tls: TlsSocket | None = None
         self.targets: deque[tuple[int, Any]] = deque()
+        self.reached = ""
         self.unsent = bytearray()
         self.reading = False
         self.writing = False
@@ -154,6 +155,9 @@ class AsyncioRunner(Runner):
             self._timer.cancel()
         self._timer = self._loop.call_at(at_ns / 1e9, self._tick, context=self._context)
 
+    def _reached(self, number: int) -> str:
+        return self._sockets[number].reached
+
     # --- connecting --------------------------------------------------------------------------------------
 
     def _open(self, number: int, address: str, node: str) -> None:
@@ -183,6 +187,7 @@ class AsyncioRunner(Runner):
                 self._lost(connection, reason or "its name has no address")
                 return
             family, address = connection.targets.popleft()
+            connection.reached = join_address(address[0], address[1])
             if self._loopback_only and not is_loopback(address[0]):
                 reason = REASON
                 continue

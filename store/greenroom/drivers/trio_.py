@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from greenroom import wire
-from greenroom.addresses import parse_address
+from greenroom.addresses import join_address, parse_address
 from greenroom.dialog import Dialog
 from greenroom.dialog.operations import Kind, Single
 from greenroom.drivers import Runner
@@ -37,12 +37,13 @@ _log = logging.getLogger("greenroom")
 
 
 class _Socket:
-    """One connection."""
+    """One connection. `reached` is the address that was tried last."""
 
-    __slots__ = ("number", "sock", "unsent", "writing")
+    __slots__ = ("number", "reached", "sock", "unsent", "writing")
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.reached = ""
         self.sock: Stream | None = None
         self.unsent = bytearray()
         self.writing = False
@@ -205,6 +206,9 @@ class TrioRunner(Runner):
             self._timer = trio.CancelScope()
             self._tick()
 
+    def _reached(self, number: int) -> str:
+        return self._sockets[number].reached
+
     # --- connecting --------------------------------------------------------------------------------------
 
     def _open(self, number: int, address: str, node: str) -> None:
@@ -242,6 +246,7 @@ class TrioRunner(Runner):
             if self._loopback_only and not is_loopback(target[0]):
                 failure = OSError(REASON)
                 continue
+            connection.reached = join_address(target[0], target[1])
             try:
                 sock = connection.sock = configured_socket(family)
                 start_connecting(sock, target)

@@ -40,6 +40,9 @@ class Stream(Protocol):
     def getpeername(self) -> Any:
         """Return the address of the other side."""
 
+    def getsockname(self) -> Any:
+        """Return the address of this side."""
+
     def shutdown(self, how: int, /) -> None:
         """End a direction."""
 
@@ -232,3 +235,7 @@ class TlsSocket:
     def getpeername(self) -> Any:
         """Return the address of the other side."""
         return self._sock.getpeername()
+
+    def getsockname(self) -> Any:
+        """Return the address of this side."""
+        return self._sock.getsockname()

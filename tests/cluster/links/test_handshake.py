@@ -120,8 +120,8 @@ def test_role_in_a_hello_counts_for_nothing_beside_the_certificate() -> None:
     assert say == Say(NOT_ALLOWED)
 
 
-OURS = Challenge(b"s" * 43, b"m" * NONCE_BYTES, 7400)
-ASKS = Challenge(b"s" * 43, b"t" * NONCE_BYTES, 7400)
+OURS = Challenge(b"s" * 43, b"m" * NONCE_BYTES, "127.0.0.1:7400")
+ASKS = Challenge(b"s" * 43, b"t" * NONCE_BYTES, "127.0.0.1:7400")
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -147,7 +147,7 @@ def test_a_link_that_was_stopped_is_silent(phase: int) -> None:
 
 
 def test_proof_goes_before_the_use_of_a_connection() -> None:
-    ours, theirs = (Challenge(b"s" * 43, bytes([each]) * NONCE_BYTES, 1) for each in (1, 2))
+    ours, theirs = (Challenge(b"s" * 43, bytes([each]) * NONCE_BYTES, "127.0.0.1:1") for each in (1, 2))
     redial = Redial("them:1", HELLO)
     redial.step(0, Tick())
     asked = ours.asking(HELLO)
@@ -162,7 +162,7 @@ def test_proof_goes_before_the_use_of_a_connection() -> None:
 def test_who_proves_nothing_is_reset_and_dialled_again() -> None:
     redial = Redial("them:1", HELLO)
     redial.step(0, Tick())
-    redial.step(0, Opened(Challenge(b"s" * 43, bytes(NONCE_BYTES), 1)))
+    redial.step(0, Opened(Challenge(b"s" * 43, bytes(NONCE_BYTES), "127.0.0.1:1")))
     reset, failed = redial.step(0, WELCOME)
     assert isinstance(reset, Reset)
     assert isinstance(failed, Failed)

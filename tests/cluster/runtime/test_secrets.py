@@ -15,9 +15,11 @@ from greenroom.framing import FrameBuffer, encode_frames, encode_greeting
 from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom.negotiation import hello
 from greenroom.proofs import NONCE_BYTES, Challenge, Proof
+from greenroom_cluster.proof_options import ProofOptions
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
 from greenroom_cluster.runtime.listener import Listener, Service
+from greenroom_cluster.runtime.proving import own_secret
 from tests.cluster.runtime.loopback import (
     CLIENT,
     CLUSTER,
@@ -134,7 +136,7 @@ async def test_who_knows_another_secret_is_not_spoken_to(tmp_path: Path) -> None
 async def test_nothing_is_taken_before_the_proof(tmp_path: Path, way: str) -> None:
     async with guarded(tmp_path) as (listener, _, served):
         sock = raw_connect(listener)
-        sock.send(encode_greeting(Challenge(b"", b"n" * NONCE_BYTES, 1).asking(HELLO)))
+        sock.send(encode_greeting(Challenge(b"", b"n" * NONCE_BYTES, "127.0.0.1:1").asking(HELLO)))
         answer = await greeting(sock)
         assert isinstance(answer, wire.Hello)
         said = {
@@ -160,7 +162,7 @@ async def test_half_a_proof_is_not_waited_for(tmp_path: Path) -> None:
     credentials = secrets(tmp_path)
     async with listening(credentials=credentials, hello_seconds=0.2) as (listener, _):
         sock = raw_connect(listener)
-        sock.send(encode_greeting(Challenge(b"", b"n" * NONCE_BYTES, 1).asking(HELLO)))
+        sock.send(encode_greeting(Challenge(b"", b"n" * NONCE_BYTES, "127.0.0.1:1").asking(HELLO)))
         assert isinstance(await greeting(sock), wire.Hello)
         sock.send(encode_greeting(Proof(bytes(32)))[:-1])
         with trio.fail_after(10):
@@ -242,3 +244,59 @@ async def test_strangers_do_not_take_the_room_of_those_who_prove(tmp_path: Path)
         connection.close()
         for sock in strangers:
             sock.close()
+
+
+async def test_proof_is_not_passed_on_from_another_address(tmp_path: Path) -> None:
+    """Who listens on the same port elsewhere on loopback would hear and change all that follows."""
+    async with guarded(tmp_path) as (listener, nursery, served):
+
+        async def pass_on(stream: trio.SocketStream) -> None:
+            target = await trio.open_tcp_stream("127.0.0.1", listener.port)
+            async with stream, target, trio.open_nursery() as both:
+                both.start_soon(copy, stream, target)
+                both.start_soon(copy, target, stream)
+
+        found = await trio.open_tcp_listeners(listener.port, host="127.0.0.9")
+        nursery.start_soon(trio.serve_listeners, pass_on, found)
+        with pytest.raises(DialFailedError, match="not spoken to"):
+            await dial(f"127.0.0.9:{listener.port}", HELLO, nursery, trust=secrets(tmp_path))
+        assert served.count == 0
+
+
+async def copy(source: trio.SocketStream, target: trio.SocketStream) -> None:
+    try:
+        while data := await source.receive_some():
+            await target.send_all(data)
+        await target.send_eof()
+    except trio.BrokenResourceError:
+        return
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+async def test_name_for_loopback_demands_a_proof_on_both_sides(home: Path) -> None:
+    """`127.1`, like the host's own name on many systems, stands for an address of loopback."""
+    known = own_secret(ProofOptions(), CLUSTER, "127.1")
+    assert known is not None
+    async with listening(credentials=known, host="127.1") as (listener, nursery):
+        assert listener.address() == f"127.1:{listener.port}"
+        with pytest.raises(DialFailedError, match="--secret-file"):
+            await dial(listener.address(), HELLO, nursery)
+        connection, _ = await dial(listener.address(), HELLO, nursery, trust=LoopbackSecrets(CLUSTER))
+        assert await asked(connection) == [wire.Missing(1)]
+        connection.close()
+    async with listening(host="127.1") as (listener, nursery):
+        with pytest.raises(DialFailedError, match="does not prove"):
+            await dial(listener.address(), HELLO, nursery, trust=LoopbackSecrets(CLUSTER))
+
+
+async def test_server_that_finds_no_secret_serves_nobody(home: Path) -> None:
+    """It was told to demand a proof."""
+    async with listening(credentials=LoopbackSecrets(CLUSTER)) as (listener, nursery):
+        with pytest.raises(DialFailedError):
+            await dial(listener.address(), HELLO, nursery)

@@ -19,6 +19,7 @@ from typing import Any, Self
 import msgspec
 
 from greenroom import wire
+from greenroom.addresses import join_address
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry, delta_between
 from greenroom.errors import RemoteProtocolError
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting, messages_decoder
@@ -159,7 +160,8 @@ class _Connection(asyncio.Protocol):
         name, clock_us = self.cluster.map.cluster, time.time_ns() // 1000
         answer = wire.Hello(wire.PROTOCOL_VERSION, 1, name, "actor", mine, clock_us=clock_us)
         host, port = self.transport.get_extra_info("sockname")[:2]
-        challenge = LoopbackSecrets(name).challenge_at(host, port, os.urandom(NONCE_BYTES))
+        known = LoopbackSecrets(name, required=False)
+        challenge = known.challenge_at(host, join_address(host, port), os.urandom(NONCE_BYTES))
         if challenge is not None and asks(hello):
             answer = challenge.answering(hello, answer)
             self.awaited = (challenge, hello, answer)

@@ -11,8 +11,8 @@ from greenroom.proofs import NONCE_BYTES, Challenge, Proof
 from tests.store.client.harness import SEEDS, Script
 
 SECRET = b"s" * 43
-OURS = Challenge(SECRET, b"c" * NONCE_BYTES, 1)
-THEIRS = Challenge(SECRET, b"a" * NONCE_BYTES, 1)
+OURS = Challenge(SECRET, b"c" * NONCE_BYTES, "127.0.0.1:1")
+THEIRS = Challenge(SECRET, b"a" * NONCE_BYTES, "127.0.0.1:1")
 NODE = b"n" * 16
 _hello = msgspec.msgpack.Decoder(wire.Hello).decode
 _proof = msgspec.msgpack.Decoder(Proof).decode
