@@ -184,7 +184,7 @@ async def test_another_user_of_the_host_is_not_served_at_any_port(small_cluster:
     targets = [f"{port}={encode_greeting(each).hex()}" for port, each in (*silent, *asking)]
     requests = encode_frames([wire.Subscribe(0, 0)])
     files = [str(path) for path in usual_files("greenroom")]
-    assert os.path.exists(files[0])  # noqa: ASYNC240, PTH110  a look takes no time
+    assert any(map(os.path.exists, files))  # whichever was there before the cluster
     async with canaries(small_cluster.cluster):
         said = await as_nobody(STRANGER, bytes(requests).hex(), ":".join(files), *targets)
     lines = [line.split(" ") for line in said.splitlines()]
