@@ -7,7 +7,7 @@ import pytest
 from greenroom import wire
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.messages import Beacon, BeaconOk, SnapshotChunk, SnapshotRefused
+from greenroom_cluster.shard.messages import Beacon, BeaconOk, SnapshotChunk, SnapshotOk, SnapshotRefused
 from greenroom_cluster.shard.settings import HostSettings, ns
 from greenroom_cluster.shard.state.memory import Memory
 from tests.cluster.shard.harness import World, create
@@ -199,6 +199,26 @@ def test_a_joiner_is_told_of_what_is_not_committed_yet() -> None:
     probe.configure(2, (ME, B), wanted="abc")
     probe.connect(C)
     assert probe.chunks()[-1].shard_bytes > 20_000
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_what_a_joiner_was_not_told_of_takes_of_its_room(before: bool) -> None:
+    """What was logged before the first chunk is in the size that it tells, what came after it is not."""
+    probe = Probe(PLENTY)
+    probe.start_alone()
+    probe.configure(1, (ME,), wanted="ab")
+    probe.step(ins.LinkUp(B, bulk=False))
+    probe.hear(B, BeaconOk(probe.now_ns, 0, (), 1, 1_000_000, 0, 1_000_000))
+    if before:
+        probe.ask(create_now(1, data=data(30_000)))
+    probe.step(ins.LinkUp(B, bulk=True))
+    (first,) = probe.chunks()
+    if not before:
+        probe.ask(create_now(1, data=data(30_000)))
+    assert probe.pair().room_bytes == 1_000_000
+    probe.hear(B, SnapshotOk(0, 1, first.join, 0))
+    taken = 1_000_000 - probe.pair().room_bytes
+    assert taken == 0 if before else 30_000 < taken < 33_000
 
 
 def test_an_actor_over_its_bound_takes_a_copy_of_an_empty_shard() -> None:

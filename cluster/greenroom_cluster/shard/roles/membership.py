@@ -358,6 +358,8 @@ class Membership:
             joiner.acknowledged = joiner.sent = max(joiner.acknowledged, reached)
         if not joiner.streaming:
             joiner.streaming = True
+            # For what was logged since the first chunk told the size, the joiner keeps no room of its own.
+            joiner.pair.room_bytes -= self._copy.log.charge_after(transfer.told)
             joiner.pair.resend(joiner)
         self._send_chunks()
         if self.opened is None:
