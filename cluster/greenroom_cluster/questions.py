@@ -11,7 +11,7 @@ from greenroom.errors import ProtocolError, UnavailableError, UsageError
 from greenroom.framing import messages_decoder
 from greenroom.negotiation import hello
 from greenroom.tls.demands import Demand
-from greenroom_cluster.links.handshake import NOT_ALLOWED
+from greenroom_cluster.links.handshake import NOT_ALLOWED, SECRET_REQUIRED
 from greenroom_cluster.links.redial import NOT_TRUSTED
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
 from greenroom_cluster.runtime.proving import Keys, Safeguard, trust_of
@@ -19,7 +19,8 @@ from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.runtime.tasks import open_tasks
 
 INSPECT_SECONDS = 2.0
-_UNTRUSTED = frozenset({NOT_TRUSTED, NOT_ALLOWED.code, "tls-required"})
+_NOT_PROVEN = "not-proven"
+_UNTRUSTED = frozenset({NOT_TRUSTED, NOT_ALLOWED.code, "tls-required", SECRET_REQUIRED.code, _NOT_PROVEN})
 
 _decoder = messages_decoder(wire.ServerMessage)
 
@@ -30,7 +31,7 @@ def hello_as_admin(cluster: str, target: bytes = b"", role: str = wire.ROLE_ADMI
 
 
 class NoNodeError(UnavailableError):
-    """No address gave the cluster map. `untrusted`: whoever answered lacks a certificate, or we do."""
+    """No address gave the cluster map. `untrusted`: one side lacks a certificate or secret."""
 
     def __init__(self, message: str, *, untrusted: bool = False) -> None:
         super().__init__(message)
@@ -38,7 +39,7 @@ class NoNodeError(UnavailableError):
 
 
 class UntrustedError(UnavailableError):
-    """Somebody answers, and one side has no certificate that the other trusts."""
+    """Somebody answers, and one side has no certificate or secret that the other trusts."""
 
 
 async def ask_once(
@@ -74,6 +75,11 @@ async def ask_once(
         reason = str(error)
         told = reason if address in reason else f"{address} ended the connection without an answer: {reason}"
         if isinstance(error, DialFailedError) and error.code in _UNTRUSTED:
+            if error.code == _NOT_PROVEN:
+                told += (
+                    "; run as the same user, or name the file of the secret that the servers have with "
+                    "--secret-file (GREENROOM_SECRET_FILE)"
+                )
             raise UntrustedError(told) from None
         raise UnavailableError(told) from None
     if isinstance(answer, wire.Goodbye):

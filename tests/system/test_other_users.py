@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -172,6 +173,28 @@ async def test_another_user_of_the_host_does_not_become_an_actor_that_restarts(
     for actor in (await small_cluster.map()).actors.values():
         assert actor.pid in ours
         assert {int(actor.address.rpartition(":")[2])} == listening([actor.pid])
+
+
+async def test_a_command_without_the_secret_asks_for_its_file(
+    small_cluster: SharedCluster, tmp_path: Path
+) -> None:
+    """It does not ask for another address: that one is right."""
+    await small_cluster.healthy()
+    other = tmp_path / "secret"
+    other.touch(0o600)
+    other.write_text("x" * 40)
+    settings = small_cluster.settings
+    command = [sys.executable, "-m", "greenroom_cluster", "health", "--cluster", settings.cluster]
+    for options in (["--secret-file", str(other)], ["--loopback-proof", "off"]):
+        told = await trio.run_process(
+            [*command, "--connect", small_cluster.cluster.seeds[0], *options],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+        assert told.returncode == 3
+        assert b"--secret-file" in told.stderr
+        assert b"--connect" not in told.stderr
 
 
 async def test_another_user_of_the_host_is_not_served_at_any_port(small_cluster: SharedCluster) -> None:
