@@ -447,9 +447,15 @@ def _security(cluster: str, files: Mapping[str, str | None]) -> Security | None:
     credentials = Credentials(paths, _log.error, _tell_taken)
     identity = credentials.current().identity
     if (identity.cluster, identity.role) != (cluster, "client"):
+        hint = ""
+        if identity.role == "client":
+            hint = (
+                f"; if the cluster {identity.cluster!r} is meant, name it: greenrooms://HOST:PORT/"
+                f"{identity.cluster}?..., or cluster={identity.cluster!r}"
+            )
         raise UsageError(
             f"tls_cert: the certificate is that of {identity.uri}, and a store of this cluster shows that of "
-            f"greenroom://{cluster}/client/NAME"
+            f"greenroom://{cluster}/client/NAME{hint}"
         )
     return Security(credentials, cluster)
 

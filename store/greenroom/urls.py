@@ -1,7 +1,7 @@
 """Stores from URLs: `memory://`, `sqlite:///sessions.db`, `greenroom://host:port,host:port/cluster?deadline_seconds=5`."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -72,10 +72,17 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
     options = _url_options(parts["query"], parts["scheme"], CLUSTER_STORE, *names)
     if secured and (missing := [name for name in _TLS if name not in options]):
         raise UsageError(
-            f"a greenrooms:// URL names the files of TLS, and {' and '.join(missing)} is missing: write "
+            f"a greenrooms:// URL names the files of TLS, and {_listed(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing: write "
             "greenrooms://host:port/NAME?tls_cert=app.pem&tls_key=app.key&tls_ca=ca.pem"
         )
     return ClusterStore(seeds, cluster=cluster or DEFAULT_CLUSTER, **options)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return these as a sentence has them."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _sqlite_store(url: str, clock: Callable[[], datetime]) -> BaseSessionStore:
@@ -110,7 +117,7 @@ def _url_options(query: str | None, scheme: str, options: Options, *names: str) 
     for name, text in parse_qsl(query or "", keep_blank_values=True):
         if name not in names:
             hint = _ELSEWHERE.get((scheme, name), "")
-            raise UsageError(f"a {scheme}:// URL has no option {name!r}; it has {' and '.join(names)}{hint}")
+            raise UsageError(f"a {scheme}:// URL has no option {name!r}; it has {_listed(names)}{hint}")
         if name in given:
             raise UsageError(f"{name} stands twice in the store URL")
         match name:

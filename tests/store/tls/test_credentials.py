@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from greenroom import store_from_url
 from greenroom.errors import UsageError
 from greenroom.tls.channel import Channel
 from greenroom.tls.credentials import LOOK_SECONDS, Credentials, Loaded, TlsFiles, load, serial_of
@@ -28,6 +29,14 @@ def test_own_identity_and_end_are_known(tmp_path: Path) -> None:
     loaded = load(holder.files(tmp_path))
     assert (loaded.identity.uri, loaded.serial) == (NODE, holder.serial)
     assert 2.9 < (loaded.ends_at - time.time()) / 86_400 < 3.1
+
+
+def test_store_that_names_another_cluster_is_told_how_to_name_it(tmp_path: Path) -> None:
+    files = AUTHORITY.issue("greenroom://shop/client/web").files(tmp_path, "web")
+    query = f"?tls_cert={files.cert}&tls_key={files.key}&tls_ca={files.ca}"
+    with pytest.raises(UsageError, match=r"/greenroom/client/NAME; .*'shop' .*HOST:PORT/shop"):
+        store_from_url(f"greenrooms://127.0.0.1:1{query}")
+    store_from_url(f"greenrooms://127.0.0.1:1/shop{query}")
 
 
 def test_each_option_is_named(files: TlsFiles, tmp_path: Path) -> None:
