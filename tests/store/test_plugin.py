@@ -101,6 +101,16 @@ def test_what_a_running_cluster_answers(tmp_path: Path) -> None:
             cluster.status()
 
 
+def test_a_path_counts_from_where_the_test_run_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cluster is started in a directory of its own."""
+    fake_command(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found = find_command("bin/greenroom")
+    assert found is not None
+    with running_cluster(found):
+        pass
+
+
 def test_a_command_that_is_not_there() -> None:
     with pytest.raises(UsageError):
         find_command("/nowhere/greenroom")

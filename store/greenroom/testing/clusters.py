@@ -88,7 +88,7 @@ def find_command(named: str | None = None) -> str | None:
             raise UsageError(
                 f"there is no command {named}; --greenroom-command names `greenroom`, or its path"
             )
-        return found
+        return str(Path(found).absolute())  # the cluster is started in another directory
     beside = Path(sys.executable).parent / "greenroom"
     return shutil.which(str(beside)) or shutil.which("greenroom")
 
