@@ -4,7 +4,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from greenroom_cluster.demo.verdict import EXIT_LOST, EXIT_OK, DemoResult
+from greenroom_cluster.demo.verdict import ERROR, EXIT_LOST, EXIT_OK, DemoResult
 
 
 def result_json(result: DemoResult) -> str:
@@ -22,6 +22,9 @@ def print_result(console: Console, result: DemoResult) -> None:
     console.print(table)
     for problem in result.problems:
         console.print(f"  {problem}", style="red", markup=False, highlight=False)
+    unlisted = result.user_errors - sum(problem.startswith(ERROR) for problem in result.problems)
+    if unlisted > 0:
+        console.print(f"  and {unlisted:,} more errors", style="red", highlight=False)
     if result.exit_code == EXIT_OK:
         console.print(_kept(result), style="green", soft_wrap=True)
     elif result.exit_code == EXIT_LOST:

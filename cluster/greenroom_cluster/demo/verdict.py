@@ -8,6 +8,7 @@ from greenroom_cluster.config import Durability
 from greenroom_cluster.demo.ledger import Mismatch
 
 SAMPLES_MAX = 20
+ERROR = "error: "  # begins a sample of what users saw
 EXIT_OK = 0
 EXIT_LOST = 1
 EXIT_NOT_MEASURED = 2
@@ -80,7 +81,7 @@ class Verdict:
         self.user_errors += 1
         # Apart: while nothing serves there are many, and they must not hide what was lost.
         if len(self._errors) < SAMPLES_MAX:
-            self._errors.append(f"error: {what}")
+            self._errors.append(f"{ERROR}{what}")
 
     def confirmed(self) -> None:
         """Count a write that the shop confirmed."""

@@ -144,6 +144,15 @@ def test_the_table_shows_the_figures_and_the_problems(verdict: Verdict) -> None:
         assert text in shown
 
 
+def test_the_table_says_how_many_errors_it_does_not_list(verdict: Verdict) -> None:
+    for number in range(SAMPLES_MAX + 17):
+        verdict.user_error(f"request {number}")
+    out = io.StringIO()
+    print_result(Console(file=out, width=100), result_of(verdict))
+    assert out.getvalue().count("error: request") == SAMPLES_MAX
+    assert "and 17 more errors" in out.getvalue()
+
+
 def test_quantiles_are_values_that_occurred() -> None:
     values = [float(number) for number in range(1, 101)]
     assert (quantile(values, 0.5), quantile(values, 0.99), quantile(values, 1)) == (50, 99, 100)
