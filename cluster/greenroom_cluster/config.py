@@ -403,7 +403,8 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
         self._check_ports()
         if self.replicas > self.nodes:
             raise UsageError(
-                f"--replicas {self.replicas} needs as many nodes; give --nodes {self.replicas} or more"
+                f"--replicas {self.replicas} needs as many nodes: give --nodes {self.replicas} or more, or "
+                f"--replicas {self.nodes}"
             )
         self.coordinator_settings(COORDINATOR_ADDRESS, Path()).check()
         self.node_settings("n1", NODE_ADDRESS, COORDINATOR_ADDRESS).check()

@@ -84,7 +84,7 @@ def test_every_option_is_a_variable_too() -> None:
         (["coordinator", "--give-up-newer"], "--new-lineage"),
         (["coordinator", "--adopt-from-directories"], "--new-lineage"),
         (["coordinator", "--new-lineage", "--adopt-from", "h:1", "--adopt-from-directories"], "--adopt-from"),
-        (["up", "--nodes", "1"], "--nodes"),
+        (["up", "--nodes", "1"], "--nodes 2 or more, or --replicas 1"),
         (["up", "--drain-seconds", "-5"], "--drain-seconds"),
         (["up", "--hang-seconds", "0"], "--hang-seconds"),
         (["up", "--listen", "127.0.0.1:0", "--coordinator-listen", "192.0.2.1:0"], "--coordinator-listen"),

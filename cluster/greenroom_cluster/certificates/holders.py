@@ -118,8 +118,8 @@ def check_free(directory: Path, name: str) -> None:
     for file in (path, key_file(path)):
         if file.exists():
             raise UsageError(
-                f"{file} is there already: `greenroom certs renew {path}`, or name another directory with "
-                "--out"
+                f"{file} is there already: `greenroom certs renew {path}`; or, if it is revoked or "
+                "another's, name another directory with --out"
             )
 
 

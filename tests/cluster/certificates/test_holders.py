@@ -15,6 +15,7 @@ from greenroom_cluster.certificates.holders import (
     TRUSTED,
     Holder,
     certificates_pem,
+    check_free,
     find_key,
     read_certificates,
     replace,
@@ -79,6 +80,13 @@ def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
         os.umask(former)
     assert set(modes(path.parent).values()) == {0o600}
     assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_who_was_revoked_is_told_where_a_new_certificate_goes(tmp_path: Path) -> None:
+    """A renewal, which helps whoever comes back to a directory, is refused to them."""
+    write_new(tmp_path, "n1", hold(AUTHORITY, "node"))
+    with pytest.raises(UsageError, match=r"n1\.pem is there already: .* renew .*if it is revoked.* --out"):
+        check_free(tmp_path, "n1")
 
 
 def test_no_holder_is_replaced_by_a_new_one(tmp_path: Path) -> None:
