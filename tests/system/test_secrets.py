@@ -44,7 +44,7 @@ def limits_of(pid: int) -> str:
 
 async def test_no_process_of_a_cluster_shows_a_key() -> None:
     async with open_local_cluster(SETTINGS) as cluster:
-        keys = list(Path(cluster.client_files["tls_key"]).parents[2].rglob("*.key"))
+        keys = list(Path(cluster.client_options["tls_key"]).parents[2].rglob("*.key"))
         assert len(keys) == 5
         assert {stat.S_IMODE(path.stat().st_mode) for path in keys} == {0o600}
         secrets = [form for path in keys for form in forms_of(path.read_bytes())]

@@ -19,7 +19,6 @@ from greenroom.cluster_map import ClusterMap
 from greenroom.errors import UnavailableError
 from greenroom_cluster.config import LocalClusterSettings, NodeOptions, ProcessOptions
 from greenroom_cluster.logs import LogSettings
-from greenroom_cluster.questions import fetch_map
 from greenroom_cluster.runtime import processes
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
 
@@ -69,19 +68,6 @@ async def test_killed_actor_is_reported_dead_and_replaced() -> None:
         latter = (await cluster.actors())["n1/0"]
         assert latter.incarnation != former.incarnation
         assert latter.pid != former.pid
-
-
-async def test_nodes_are_started_once_the_coordinator_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """None of them looks for it in vain, which it would have to say."""
-    start_node = LocalCluster.start_node
-
-    async def start_node_after_question(cluster: LocalCluster) -> str:
-        await fetch_map([cluster.coordinator_address], SETTINGS.cluster, credentials=cluster.credentials)
-        return await start_node(cluster)
-
-    monkeypatch.setattr(LocalCluster, "start_node", start_node_after_question)
-    async with running() as cluster:
-        assert cluster.nodes == ["n1", "n2"]
 
 
 @pytest.mark.parametrize("restart", [True, False])

@@ -17,8 +17,8 @@ IN_A_TERMINAL = """
 import os, signal, sys
 from greenroom_cluster.runtime.reloading import Terminal
 out = int(sys.argv[1])
-if sys.argv[2] == "nohup":
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+# The tests themselves may run under nohup.
+signal.signal(signal.SIGHUP, signal.SIG_IGN if sys.argv[2] == "nohup" else signal.SIG_DFL)
 terminal = Terminal()
 signal.signal(signal.SIGHUP, lambda *_: None)  # else "nohup" has it ignored
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # it may come before somebody waits
