@@ -147,6 +147,12 @@ async def check_revoked(cluster: Certified, load: Load) -> None:
         began = trio.current_time()
         await cluster.reload(load)
         await until(lambda: cluster.ended("its certificate is revoked") > 0)
-        assert trio.current_time() - began < 10
+        # Each process judges its own connections, a moment after it has read the files.
         with pytest.raises(UnavailableError):
-            await store.get(session.session_id)
+            await read_until(store, session.session_id, began + 10)
+
+
+async def read_until(store: greenroom.BaseSessionStore, session_id: str, end: float) -> None:
+    """Read a session again and again."""
+    while trio.current_time() < end:
+        await store.get(session_id)
