@@ -1,6 +1,6 @@
 """Addresses as users and the cluster map write them: `host:port`, IPv6 as `[::1]:port`."""
 
-import ipaddress
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from greenroom.errors import UsageError
 
@@ -46,8 +46,13 @@ def join_address(host: str, port: int) -> str:
 
 
 def numeric(host: str, port: int) -> str:
-    """Return the one form of an address whose host is a number: IPv4 in IPv6 as IPv4, and without a zone."""
-    found = ipaddress.ip_address(host.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address):
-        found = found.ipv4_mapped or found
-    return join_address(str(found), port)
+    """Return the one form of an address whose host is a number. Raises ValueError if that is a name."""
+    return join_address(str(numeric_host(host)), port)
+
+
+def numeric_host(host: str) -> IPv4Address | IPv6Address:
+    """Return a host that is a number: IPv4 in IPv6 as IPv4, without a zone. Raises ValueError for a name."""
+    found = ip_address(host)
+    if isinstance(found, IPv6Address):
+        return found.ipv4_mapped or IPv6Address(int(found))
+    return found

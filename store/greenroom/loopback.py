@@ -1,9 +1,8 @@
 """Addresses of this host alone. Beyond them everything that is said in plaintext can be heard and changed."""
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from greenroom.addresses import parse_address
+from greenroom.addresses import numeric_host, parse_address
 
 INSECURE_OPTION = "insecure_plaintext_beyond_loopback"
 BEYOND_LOOPBACK = "beyond-loopback"
@@ -20,10 +19,10 @@ def is_loopback(host: str) -> bool:
 
     IPv6 may have an address of IPv4 in it (`::ffff:127.0.0.1`), and name the interface (`fe80::1%eth0`).
     """
-    found = _numeric(host)
-    if isinstance(found, IPv6Address):
-        found = found.ipv4_mapped or found
-    return found is not None and found.is_loopback
+    try:
+        return numeric_host(host).is_loopback
+    except ValueError:
+        return False
 
 
 def surely_beyond(addresses: Iterable[str]) -> list[str]:
@@ -32,11 +31,12 @@ def surely_beyond(addresses: Iterable[str]) -> list[str]:
     What a name stands for shows when it is connected to.
     """
     hosts = ((address, parse_address(address)[0]) for address in addresses)
-    return [address for address, host in hosts if _numeric(host) is not None and not is_loopback(host)]
+    return [address for address, host in hosts if _is_number(host) and not is_loopback(host)]
 
 
-def _numeric(host: str) -> IPv4Address | IPv6Address | None:
+def _is_number(host: str) -> bool:
     try:
-        return ip_address(host)
+        numeric_host(host)
     except ValueError:
-        return None
+        return False
+    return True

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from greenroom.addresses import numeric, parse_address
 from greenroom.errors import UsageError
 from greenroom.loopback import is_loopback
+from greenroom.private_files import is_private
 from greenroom.proofs import SECRET_BYTES_MIN, Challenge
 from greenroom.secret_file import SecretFile
 
@@ -25,7 +26,6 @@ Mode: TypeAlias = Literal["require", "accept", "off"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 _NAME_CHARACTERS_MAX = 100
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 class LoopbackSecrets:
@@ -155,7 +155,7 @@ def _make_private_directory(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & _OTHERS:
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or not is_private(found.st_mode):
         raise PermissionError(errno.EPERM, "it must be a directory of this user with the mode 0700")
 
 
