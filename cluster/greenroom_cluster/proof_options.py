@@ -1,12 +1,12 @@
 """The options of the secret that is proven on loopback, where there is no TLS."""
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import msgspec
 
 from greenroom.errors import UsageError
-from greenroom.loopback_secrets import LoopbackSecrets, Mode
+from greenroom.loopback_secrets import MODES, LoopbackSecrets, Mode
 from greenroom_cluster.flags import Flag
 
 _FILE_OPTION = "--secret-file (GREENROOM_SECRET_FILE)"
@@ -31,9 +31,8 @@ class ProofOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def check(self) -> None:
         """Raise UsageError, naming the options, if something cannot be."""
-        if self.loopback_proof not in get_args(Mode):
-            modes = " or ".join(get_args(Mode))
-            raise UsageError(f"--loopback-proof must be {modes}; it is {self.loopback_proof!r}")
+        if self.loopback_proof not in MODES:
+            raise UsageError(f"--loopback-proof must be {' or '.join(MODES)}; it is {self.loopback_proof!r}")
         if self.loopback_proof == "off" and self.secret_file is not None:
             raise UsageError("--secret-file is not used with --loopback-proof off: give one of them")
 

@@ -10,6 +10,7 @@ from greenroom.cluster_map import ClusterMap
 from greenroom.errors import ProtocolError, UnavailableError, UsageError
 from greenroom.framing import messages_decoder
 from greenroom.negotiation import hello
+from greenroom.proofs import NOT_PROVEN
 from greenroom.tls.demands import Demand
 from greenroom_cluster.links.handshake import NOT_ALLOWED, SECRET_REQUIRED
 from greenroom_cluster.links.redial import NOT_TRUSTED
@@ -19,8 +20,7 @@ from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.runtime.tasks import open_tasks
 
 INSPECT_SECONDS = 2.0
-_NOT_PROVEN = "not-proven"
-_UNTRUSTED = frozenset({NOT_TRUSTED, NOT_ALLOWED.code, "tls-required", SECRET_REQUIRED.code, _NOT_PROVEN})
+_UNTRUSTED = frozenset({NOT_TRUSTED, NOT_ALLOWED.code, "tls-required", SECRET_REQUIRED.code, NOT_PROVEN})
 
 _decoder = messages_decoder(wire.ServerMessage)
 
@@ -75,7 +75,7 @@ async def ask_once(
         reason = str(error)
         told = reason if address in reason else f"{address} ended the connection without an answer: {reason}"
         if isinstance(error, DialFailedError) and error.code in _UNTRUSTED:
-            if error.code == _NOT_PROVEN:
+            if error.code == NOT_PROVEN:
                 told += (
                     "; run as the same user, or name the file of the secret that the servers have with "
                     "--secret-file (GREENROOM_SECRET_FILE)"

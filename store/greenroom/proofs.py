@@ -22,6 +22,8 @@ from greenroom.negotiation import agree
 
 NONCE_BYTES = 32
 SECRET_BYTES_MIN = 32
+NOT_PROVEN = "not-proven"
+"""The code of who does not prove, or to whom we cannot prove, that both know one secret."""
 Direction: TypeAlias = Literal["answers", "dials"]
 
 _PURPOSE = "greenroom proof 1"

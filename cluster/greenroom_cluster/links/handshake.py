@@ -9,7 +9,7 @@ import msgspec
 from greenroom import wire
 from greenroom.identities import Identity, IdentityRole
 from greenroom.negotiation import Agreement, agree, hello, versions_text
-from greenroom.proofs import Challenge, NotProvenError, Proof, asks
+from greenroom.proofs import NOT_PROVEN, Challenge, NotProvenError, Proof, asks
 
 IDENTITY_BYTES = 16
 
@@ -216,4 +216,4 @@ def judge(
     try:
         return Accepted(answer, agreement, challenge.proof(ours, answer))
     except NotProvenError as error:
-        return Refusal("not-proven", f"is not spoken to: {error}")
+        return Refusal(NOT_PROVEN, f"is not spoken to: {error}")

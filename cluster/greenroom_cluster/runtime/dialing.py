@@ -273,7 +273,7 @@ async def stay_connected(
     """Keep a connection to `address` open until cancelled, as `Redial` decides. `what` names it in logs."""
     line = _Line(address, hello, nursery, trust=trust)
     async with open_tasks() as tasks:
-        if trust is not None:
+        if isinstance(trust, Trust):
             tasks.start_soon(line.judge_forever, trust)
         await _keep(line, address, user, what)
     raise AssertionError("it ends by being cancelled alone")

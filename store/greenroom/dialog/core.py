@@ -25,11 +25,11 @@ from greenroom.dialog.dispatch import DialogSettings, Dispatcher
 from greenroom.dialog.lanes import Lanes
 from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.links import Lane, Link, Switchboard
-from greenroom.dialog.map_follower import NOT_PROVEN, WANT_CERTIFICATE, WANT_SECRET, MapFollower
+from greenroom.dialog.map_follower import WANT_CERTIFICATE, WANT_SECRET, MapFollower
 from greenroom.dialog.operations import AnyOperation, Gathering, Kind, Operation, Single
 from greenroom.errors import GreenroomError, ProtocolError, RemoteProtocolError, UnavailableError
 from greenroom.framing import messages_decoder
-from greenroom.proofs import Challenge, NotProvenError
+from greenroom.proofs import NOT_PROVEN, Challenge, NotProvenError
 
 SLOW_NS = 1_000_000_000
 """When an operation is unanswered for this long, the dialog asks whether its map is still the newest."""

@@ -23,6 +23,7 @@ from greenroom.dialog.links import Link, Switchboard
 from greenroom.dialog.succession import Succession
 from greenroom.errors import RemoteProtocolError
 from greenroom.loopback import BEYOND_LOOPBACK
+from greenroom.proofs import NOT_PROVEN
 from greenroom.routing import Router
 
 SUBSCRIPTIONS = 2
@@ -31,8 +32,6 @@ RETRY_NS_MIN = 20_000_000
 RETRY_NS_MAX = 1_000_000_000
 WANT_CERTIFICATE = frozenset({"not-allowed", "tls-required"})
 """Codes of goodbyes from a node that would serve this client if it showed the right certificate."""
-NOT_PROVEN = "not-proven"
-"""The code of a node that does not prove, or to which we cannot prove, that both know one secret."""
 WANT_SECRET = frozenset({"secret-required", NOT_PROVEN})
 """Codes of nodes that would serve this client if both knew one secret."""
 

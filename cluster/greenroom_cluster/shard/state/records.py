@@ -11,6 +11,7 @@ import msgspec
 
 from greenroom import wire
 from greenroom.errors import InvariantError
+from greenroom.identities import NAME_CHARACTERS_MAX
 from greenroom.ids import DIGEST_BYTES
 
 
@@ -68,9 +69,8 @@ class Within(wire.Frame, frozen=True, tag=73):
 
 Command: TypeAlias = Answered | Within | Expire | ForgetClients | Evict
 
-NAMESPACE_CHARACTERS_MAX = 63
 Key: TypeAlias = Annotated[
-    bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES + NAMESPACE_CHARACTERS_MAX)
+    bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES + NAME_CHARACTERS_MAX)
 ]
 """What a table knows a session by: its digest, with the namespace behind it unless that is `default`."""
 
