@@ -28,6 +28,7 @@ from greenroom.errors import GreenroomError, UnavailableError, UsageError
 from greenroom.loopback import INSECURE_OPTION, surely_beyond
 from greenroom_cluster.config import (
     COORDINATOR_ADDRESS,
+    AccessOptions,
     CoordinatorProcessSettings,
     LocalClusterSettings,
     NodeSettings,
@@ -158,10 +159,8 @@ class LocalCluster:
     @property
     def client_options(self) -> dict[str, str]:
         """What a store of this cluster is given to be let in, beside its name."""
-        if self._authority is None:
-            return self._settings.proof.store_options()
-        made = self._authority.files("client", "app")
-        return {"tls_cert": str(made.tls_cert), "tls_key": str(made.tls_key), "tls_ca": str(made.tls_ca)}
+        tls = TlsOptions() if self._authority is None else self._authority.files("client", "app")
+        return AccessOptions(tls=tls, proof=self._settings.proof).store_options()
 
     @property
     def memory_bytes_max(self) -> int:
