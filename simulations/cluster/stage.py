@@ -43,8 +43,9 @@ from simulations.plans.plan import Plan
 
 TRACE_MAX = 200_000
 FREE_BYTES_MIN = 8000
-TENANT = "tenant"
 """Room on the disks of actors below which they refuse what takes any."""
+TENANT = "tenant"
+"""The namespace of every second client, where there are tenants."""
 IDENTITY = b"simulatedcluster"
 
 

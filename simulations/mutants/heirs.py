@@ -79,17 +79,13 @@ def _(patches: Patches) -> None:
 @mutant("does not hear whom a member would add", flagged=True, budget=20, plan=ADDED_AND_TAKEN_OVER)
 def _(patches: Patches) -> None:
     """A coordinator that is restored hears the members that its map names, and decides."""
-    _without_additions(patches)
+    patches.set(CoordinatorSession, "_testimony", lambda self: None)
 
 
 @mutant("ignores open proposals on disk", flagged=True, budget=20, plan=ADDED_BY_ITS_DISK)
 def _(patches: Patches) -> None:
     """An actor does not tell whom those would have added who ran in its directory."""
     patches.set(Remembered, "additions", lambda self, epochs: [])
-
-
-def _without_additions(patches: Patches) -> None:
-    patches.set(CoordinatorSession, "_testimony", lambda self: None)
 
 
 @mutant("sends a proposal before it is on disk", flagged=True, budget=20, plan=PROPOSED_ON_A_SLOW_DISK)
