@@ -120,12 +120,12 @@ class Log:
     """
 
     __slots__ = (
-        "_encoded_from",
         "_encoded_through",
         "_entries",
         "appended",
         "charged_bytes",
         "costly_at",
+        "encoded_from",
         "held_bytes",
         "opening_at",
     )
@@ -133,8 +133,9 @@ class Log:
     def __init__(self, appended: int = 0) -> None:
         # Each with its size, and with the most that applying it adds to memory.
         self._entries: deque[tuple[Record | EncodedRecord, int, int]] = deque()
-        # The first and the last record that may still be encoded.
-        self._encoded_from, self._encoded_through = _NEVER, 0
+        self.encoded_from = _NEVER
+        """The first record that may still be encoded."""
+        self._encoded_through = 0
         self.appended = appended
         self.opening_at = 0
         """The newest record that opens a session; only that shows how long it takes."""
@@ -151,7 +152,7 @@ class Log:
     @property
     def decoded(self) -> bool:
         """Whether no record is encoded any longer."""
-        return self._encoded_from == _NEVER
+        return self.encoded_from == _NEVER
 
     def append(self, record: Record, size: int, charge: int) -> None:
         """Add the next record, of that size; raises InvariantError on a gap.
@@ -214,7 +215,7 @@ class Log:
         """Add records that were on a disk."""
         if not records:
             return
-        self._encoded_from = min(self._encoded_from, self.appended + 1)
+        self.encoded_from = min(self.encoded_from, self.appended + 1)
         self._entries.extend([(record, RECORD_OVERHEAD_BYTES + len(record), 0) for record in records])
         self.appended = self._encoded_through = self.appended + len(records)
         self.held_bytes += sum(map(len, records)) + RECORD_OVERHEAD_BYTES * len(records)
@@ -224,7 +225,7 @@ class Log:
 
         Return up to which record all are decoded, and the least that it costs to apply what was decoded now.
         """
-        first = self._encoded_from
+        first = self.encoded_from
         if first > after + 1:
             return first - 1, 0
         entries = self._entries
@@ -242,8 +243,8 @@ class Log:
             entries.append((record, size, charge))
             cost += RECORD_BYTES + size // OPENED
         entries.rotate(start + reached - after)
-        self._encoded_from = reached + 1 if reached < self._encoded_through else _NEVER
-        return (reached if self._encoded_from < _NEVER else self.appended), cost
+        self.encoded_from = reached + 1 if reached < self._encoded_through else _NEVER
+        return (reached if self.encoded_from < _NEVER else self.appended), cost
 
     def _compare(self, record: Record) -> None:
         """Demand that a repeated record equals the one held, if that is still here."""
@@ -265,8 +266,8 @@ class Log:
             self.charged_bytes -= charge
         self.appended = min(self.appended, after)
         self._encoded_through = min(self._encoded_through, after)
-        if self._encoded_through < self._encoded_from:
-            self._encoded_from = _NEVER
+        if self._encoded_through < self.encoded_from:
+            self.encoded_from = _NEVER
 
     def records(self, after: int, through: int) -> list[Record]:
         """Return the records after one number up to another; raises InvariantError if not all are held."""
@@ -277,7 +278,7 @@ class Log:
                 f"records {after + 1}..{through} are not all in the log {first}..{self.appended}"
             )
         found = islice(self._entries, start, through + 1 - first)
-        if through < self._encoded_from:
+        if through < self.encoded_from:
             return [record for record, _, _ in found]  # type: ignore[misc]  # none of them is encoded
         return [_decoded(record) for record, _, _ in found]
 
@@ -294,7 +295,7 @@ class Log:
         for record, size, _ in islice(entries, start, None):
             if room <= 0:
                 break
-            records.append(_decoded(record))
+            records.append(record if isinstance(record, Record) else decoded_record(record))
             room -= size
         return tuple(records), room
 
@@ -318,8 +319,8 @@ class Log:
             _, size, charge = entries.popleft()
             self.held_bytes -= size
             self.charged_bytes -= charge
-        if self._encoded_from <= through:
-            self._encoded_from = through + 1 if through < self._encoded_through else _NEVER
+        if self.encoded_from <= through:
+            self.encoded_from = through + 1 if through < self._encoded_through else _NEVER
 
     def take(self, after: int, through: int) -> list[Record]:
         """Return the records after one number up to another, and drop them with all before.
@@ -334,7 +335,7 @@ class Log:
             )
         if older:
             self.trim(after)
-        if self._encoded_from <= through:
+        if self.encoded_from <= through:
             encoded = self.records(after, through)
             self.trim(through)
             return encoded
