@@ -42,7 +42,6 @@ def test_more_than_memory_holds_is_served_and_refuses_writes() -> None:
         before.ask(create(number, digest=bytes([number]) * 32, data=data))
     before.synced()
     probe = restart(before, HostSettings(memory_bytes_max=60_000))
-    assert warnings(probe) == [], "nothing of it is in use yet"
     claim = recovered(probe)
     probe.configure(2, (ME,), nonce=claim.nonce, wanted="ab", dead="cb")
     probe.synced()
@@ -54,6 +53,44 @@ def test_more_than_memory_holds_is_served_and_refuses_writes() -> None:
     assert isinstance(refusal, wire.Failed)
     assert refusal.code is wire.FailureCode.FULL
     assert probe.host.memory.refusing(probe.now_ns) == ("na/0",)
+
+
+def test_what_is_yet_to_be_applied_is_charged_until_it_is() -> None:
+    before = DurableProbe()
+    before.start_alone()
+    data = msgspec.msgpack.encode({"cart": "x" * 50_000})
+    for number in range(1, 9):
+        before.ask(create(number, digest=bytes([number]) * 32, data=data))
+    before.synced()
+    probe = restart(before, HostSettings(memory_bytes_max=10_000_000, step_bytes=7000))
+    [found] = probe.host.found
+    assert found.table.charged_bytes == 0
+    assert 400_000 < probe.host.memory.used_bytes < 405_000
+    claim = recovered(probe)
+    probe.configure(2, (ME,), nonce=claim.nonce, wanted="ab", dead="cb")
+    probe.synced()
+    assert 0 < found.committed < 8
+    assert 400_000 < probe.host.memory.used_bytes < 415_000
+    while found.committed < 8:
+        probe.step(ins.Tick())
+    table = found.table
+    kept = found.log.charged_bytes
+    assert probe.host.memory.used_bytes == table.charged_bytes + table.clients.charged_bytes + kept
+    probe.after(100.0)
+    assert found.log.charged_bytes == 0, "nobody came back for it"
+
+
+def test_a_start_that_exceeds_the_bound_refuses_writes_before_it_has_applied_all() -> None:
+    before = DurableProbe()
+    before.start_alone()
+    data = msgspec.msgpack.encode({"cart": "x" * 9000})
+    for number in range(1, 9):
+        before.ask(create(number, digest=bytes([number]) * 32, data=data))
+    before.synced()
+    probe = restart(before, HostSettings(memory_bytes_max=60_000))
+    [warned] = warnings(probe)
+    assert "--memory-max" in warned
+    assert probe.host.memory.free_bytes < 0
 
 
 def warnings(probe: DurableProbe) -> list[str]:

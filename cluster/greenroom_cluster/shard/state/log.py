@@ -212,13 +212,16 @@ class Log:
         return True
 
     def restore(self, records: Sequence[EncodedRecord]) -> None:
-        """Add records that were on a disk."""
+        """Add records that were on a disk. Each is charged what it takes until it is applied."""
         if not records:
             return
         self.encoded_from = min(self.encoded_from, self.appended + 1)
-        self._entries.extend([(record, RECORD_OVERHEAD_BYTES + len(record), 0) for record in records])
+        sizes = [RECORD_OVERHEAD_BYTES + len(record) for record in records]
+        self._entries.extend(zip(records, sizes, sizes, strict=True))
         self.appended = self._encoded_through = self.appended + len(records)
-        self.held_bytes += sum(map(len, records)) + RECORD_OVERHEAD_BYTES * len(records)
+        size = sum(sizes)
+        self.held_bytes += size
+        self.charged_bytes += size
 
     def read_ahead(self, after: int, room: int) -> tuple[int, int]:
         """Decode records after a number, as many as there is room to apply, but at least one.
