@@ -166,7 +166,9 @@ class Draft:
         return (
             f"the directory of {actor.slot} ({actor.directory.hex()[:8]}) is an older copy: it has come to "
             f"mark {actor.mark}, and {self._floor(actor.directory)} was seen of it. Stop the node and put "
-            "the newest copy back, or, if that is gone, give this actor an empty directory"
+            "the newest copy back; or, if that is gone, set this one aside, give the actor an empty "
+            f"directory, and run `greenroom forget-node {actor.node}` if shards wait for it. It is never "
+            "made to count, but what it holds can be restored like a backup: see the page on durability"
         )
 
     def _raise_floor(self, actor: ActorEntry, mark: int) -> None:
