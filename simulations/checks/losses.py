@@ -1,7 +1,8 @@
 """Rules about what comes back from disk.
 
     lost     a shard that was on disk does not begin empty, and whoever recovers it has all that was
-             committed; with interval, all but what was logged within one interval and is on no disk
+             committed; with interval, all but what was logged within one interval and is on no disk; and no
+             directory is given up that is in its place while its node runs
     undone   the end of a session never is among what was lost
     stale    no older copy of a directory to which a member of a shard wrote takes its place, and no copy of
              one that is in use elsewhere
@@ -78,7 +79,8 @@ class LossOracle:
                 self._heard[directory] = max(mark, self._heard.get(directory, 0))
 
     def persisted(self, before: ClusterMap, after: ClusterMap) -> None:
-        """Judge the registrations in a map that went to disk."""
+        """Judge the registrations in a map that went to disk, and what became of those before."""
+        self._judge_given_up(before, after)
         for incarnation, entry in after.actors.items():
             if not entry.directory or incarnation in before.actors:
                 continue
@@ -96,6 +98,16 @@ class LossOracle:
                     known = after.actors.get(incarnation) or before.actors.get(incarnation)
                     if known is not None and known.directory:
                         self._floors[known.directory] = max(self._floors.get(known.directory, 0), mark)
+
+    def _judge_given_up(self, before: ClusterMap, after: ClusterMap) -> None:
+        for incarnation, entry in before.actors.items():
+            known = after.actors.get(incarnation)
+            # A node that is taken out of the map was silent: then an operator knows better.
+            if not entry.directory or known is None or known.directory or entry.node not in after.nodes:
+                continue
+            if any(each.identity == entry.directory for each in self._stage.directories.of_node(entry.node)):
+                name = self._stage.name_of(incarnation)
+                self._stage.violate("lost", f"the directory of {name} was given up while its node ran")
 
     def _is_clone(self, incarnation: bytes) -> bool:
         actor = self._stage.actors.get(incarnation)

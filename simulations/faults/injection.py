@@ -144,6 +144,7 @@ KINDS: dict[str, Callable[[Hit], Undo | None]] = {
     "begin anew": coordination.begin_anew,
     "add node": processes.add_node,
     "drain node": processes.drain_node,
+    "forget node": processes.forget_node,
     "crash all nodes": power.crash_all_nodes,
     "lose disks": power.lose_disks,
     "kill shard": power.kill_shard,
@@ -165,6 +166,7 @@ LASTING = KINDS.keys() - {
     "lose the answer",
     "add node",
     "drain node",
+    "forget node",
     "kill shard",
 }
 """Kinds whose `seconds` mean something."""

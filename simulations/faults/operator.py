@@ -42,6 +42,10 @@ class Operator:
         if waiting or node in self._rebooting:
             stage.timeline.after(_LOOK_NS, self.give_up, node, directories)
 
+    def forget(self, node: str) -> None:
+        """An operator has a node forgotten that in truth is there, or just coming back."""
+        self._calling().call(partial(_forget, node), lambda _: None)
+
     def watch_adoption(self) -> None:
         """An operator gives up what a map made anew still waits for once all directories have come.
 

@@ -150,6 +150,18 @@ def add_node(hit: Hit) -> Undo | None:
     return nothing
 
 
+def forget_node(hit: Hit) -> Undo | None:
+    """An operator takes a node that runs and keeps its shards on disk for gone, and has it forgotten."""
+    stage = hit.stage
+    supervisor = stage.supervisors.get(hit.target.machine)
+    if supervisor is None or not supervisor.alive or supervisor.leaving:
+        return None
+    if stage.directories.durability(supervisor.node) == "none":
+        return None  # it would lose what it has in memory
+    hit.reach.operator.forget(supervisor.node)
+    return nothing
+
+
 def drain_node(hit: Hit) -> Undo | None:
     """A node is told to leave: it hands everything over, stops, and is taken out of the map."""
     stage = hit.stage

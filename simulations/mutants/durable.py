@@ -3,7 +3,7 @@
 
 import msgspec
 
-from greenroom_cluster.coordination import rules
+from greenroom_cluster.coordination import operators, rules
 from greenroom_cluster.coordination.coordinator import Coordinator
 from greenroom_cluster.coordination.draft import Draft
 from greenroom_cluster.coordination.marks import Marks
@@ -66,6 +66,17 @@ BACKUP_LOST = msgspec.structs.replace(
 
 ALL_CUT = msgspec.structs.replace(SMALL, faults=(Fault(900, "crash all nodes", "coordinator", 0.3),))
 """All machines lose power at once, amid writes."""
+
+FORGOTTEN_TOO_EARLY = msgspec.structs.replace(
+    SMALL,
+    start_seconds=(0.3, 0.5),
+    faults=(
+        Fault(900, "kill shard", "primary of shard 0"),
+        Fault(1000, "forget node", "node n0"),
+        Fault(1000, "forget node", "node n1"),
+    ),
+)
+"""Both members of a shard end, and while others read their directories, their nodes are forgotten."""
 
 ASKED_ONCE = msgspec.structs.replace(ALL_CUT, repropose_seconds=120.0)
 """The same, and nobody asks again for what has not been answered."""
@@ -374,6 +385,12 @@ def _(patches: Patches) -> None:
     """A coordinator does not read the marks that the run before has kept."""
     original = Marks.__init__
     patches.set(Marks, "__init__", lambda self, kept, seconds: original(self, {}, seconds))
+
+
+@mutant("gives up a directory that is being read", budget=20, plan=FORGOTTEN_TOO_EARLY)
+def _(patches: Patches) -> None:
+    """Of a node that is back, `forget-node` means all directories in which nobody has registered yet."""
+    patches.set(operators, "_opening", lambda draft, abandoned: [])
 
 
 @mutant("believes any clock when it comes back", budget=50, plan=CLOCKS_AHEAD)

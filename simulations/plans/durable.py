@@ -23,6 +23,12 @@ _LOSING = frozenset({
 })  # fmt: skip
 """What does not go with that: who does not come back is awaited until an operator gives it up."""
 
+_HASTY = 0.3
+"""In so many of the runs for which that is right, an operator takes nodes for gone that are coming back."""
+
+_COMING_BACK = frozenset({"crash all nodes", "crash node", "kill shard", "kill actor"})
+_COMING_BACK_MS = 800.0
+
 _KINDS = (
     "crash all nodes", "crash all nodes", "crash all nodes", "kill shard", "kill shard", "crash node",
     "kill actor", "fail sync", "hang sync", "slow sync", "fill disk", "flip bit", "flip bit",
@@ -30,7 +36,7 @@ _KINDS = (
 )  # fmt: skip
 
 
-OF_DISKS = frozenset(_KINDS) - {"crash node", "kill actor"}
+OF_DISKS = frozenset(_KINDS) - {"crash node", "kill actor"} | {"forget node"}
 """The kinds of faults that seeds without a profile do not draw."""
 
 
@@ -38,7 +44,8 @@ def _durable(plan: Plan) -> Plan:
     """All nodes keep their shards on disk, in one of the two ways or each in its own."""
     random = Random(f"{plan.seed}/durable")
     modes = random.choice((("fsync",), ("fsync",), ("interval",), ("interval",), ("fsync", "interval")))
-    return _losing_the_map(_with_disks(plan, random, modes), Random(f"{plan.seed}/map"))
+    plan = _losing_the_map(_with_disks(plan, random, modes), Random(f"{plan.seed}/map"))
+    return _with_a_hasty_operator(plan, Random(f"{plan.seed}/hasty"))
 
 
 def _losing_the_map(plan: Plan, random: Random) -> Plan:
@@ -54,6 +61,26 @@ def _losing_the_map(plan: Plan, random: Random) -> Plan:
         replace(fault, amount=2.0) if number == lost else fault for number, fault in enumerate(plan.faults)
     ]
     return replace(plan, faults=tuple(faults))
+
+
+def _with_a_hasty_operator(plan: Plan, random: Random) -> Plan:
+    """In some runs nodes are forgotten while their actors come back.
+
+    Not where a coordinator may have to hear members first, for then that word gives up what they know.
+    """
+    unproven = any(
+        fault.kind == "restore coordinator"
+        or (fault.kind in ("restart coordinator", "crash all nodes") and fault.amount)
+        for fault in plan.faults
+    )
+    coming = [fault for fault in plan.faults if fault.kind in _COMING_BACK]
+    if unproven or not coming or random.random() > _HASTY:
+        return plan
+    hasty = []
+    for fault in random.choices(coming, k=3):
+        at_ms = fault.at_ms + fault.seconds * 1000 + random.uniform(0, _COMING_BACK_MS)
+        hasty.append(Fault(round(at_ms, 3), "forget node", f"node n{random.randrange(plan.nodes)}"))
+    return replace(plan, faults=tuple(sorted((*plan.faults, *hasty), key=lambda fault: fault.at_ms)))
 
 
 def _mixed(plan: Plan) -> Plan:

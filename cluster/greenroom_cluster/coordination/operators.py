@@ -2,7 +2,8 @@
 
 `forget-node`: it is gone for good, with what its processes held and its directories. `declare-dead`: none of
 its processes runs, but its directories may come back. Both are taken of a silent node only; of one that is
-heard, `forget-node` means what ran before on it and is never heard again, or whose directory is lost.
+heard, `forget-node` means what ran before on it and is never heard again, or whose directory is lost. A
+directory in whose slot nobody has registered yet need not be lost: its actor may be reading it.
 """
 
 from collections import Counter
@@ -23,6 +24,8 @@ from greenroom_cluster.coordination.recovery import (
 
 TOLD_MAX = 20
 """So many shards are told of one by one."""
+
+_NAMED = 5
 
 EMPTY = "starts empty"
 WAITS = "waits"
@@ -81,6 +84,8 @@ class Operators:
         )
         if not former:
             return self._heard(name, silent_ns)
+        if opening := _opening(draft, abandoned.intersection(former)):
+            return _may_open(name, opening)
         # The node is back, so the operator means its former actors: they will never be heard, or nobody
         # runs in their directories.
         self._hearing.give_up(name, former, draft.actors)
@@ -102,6 +107,22 @@ class Operators:
             f"node {name} was heard from {silent_ns / 1e9:.1f} s ago: stop it first, or, if the "
             f"coordinator has just started, try again in {self._down_ns / 1e9:.0f} s"
         )
+
+
+def _opening(draft: Draft, abandoned: Collection[bytes]) -> list[str]:
+    """Return the slots that nobody runs in, of those in which these directories were."""
+    running = {actor.slot for actor in draft.actors.values() if actor.state == "up"}
+    return sorted({draft.actors[each].slot for each in abandoned} - running)
+
+
+def _may_open(name: str, slots: list[str]) -> str:
+    more = f" and {len(slots) - _NAMED} more" if len(slots) > _NAMED else ""
+    return (
+        f"node {name} is back, and may be reading the directory of {', '.join(slots[:_NAMED])}{more}: "
+        "forgetting it now would lose what that holds. Wait until `greenroom status` shows the actor as up "
+        "(start the node with as many --actors as before); or, if that cannot be, stop the node and forget "
+        "it then"
+    )
 
 
 def prospects(

@@ -184,8 +184,12 @@ class DurableRun(Run):
         name = self.chance.choice("abc")
         if any(slot.startswith(name) for slot in self.running):
             return
-        self.now_ns += 5 * SECOND
-        self.coordinator.tick(self.now_ns - 1)
+        for _ in range(20):  # one long wait would be a pause of the coordinator, and no silence of the node
+            self.now_ns += SECOND // 4
+            outcome = self.coordinator.tick(self.now_ns)
+            if outcome.persist is not None:
+                self.disk = msgspec.msgpack.encode(outcome.persist)
+                self.look(outcome.persist)
         gone = [one.incarnation for one in self.coordinator.map.actors.values() if one.node == name]
         batch = [Incoming(1, b"operator", m.ForgetNode(1, name), wire.ROLE_OPERATOR)]
         outcome = self.coordinator.decide(self.now_ns, batch)

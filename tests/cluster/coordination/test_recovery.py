@@ -223,6 +223,45 @@ def test_a_lost_directory_is_given_up_while_its_node_runs_again() -> None:
     assert claims(desk, A2)
 
 
+def test_a_directory_is_not_given_up_while_its_node_may_be_opening_it() -> None:
+    """The node runs again, and an actor registers only once it has read its directory."""
+    desk = powerless()
+    desk.node("b")
+    desk.durable(A2, "a/0", "da", 6)
+    assert claims(desk, A2) is None
+    refused = desk.forget("b")
+    assert isinstance(refused, m.Rejected)
+    assert "the directory of b/0: " in refused.reason
+    assert "stop the node" in refused.reason
+    desk.durable(B2, "b/0", "db", 6)
+    assert claims(desk, B2, 3, 10, number=2), "it has the longest log"
+
+
+def test_one_of_two_directories_is_given_up_once_both_actors_are_there() -> None:
+    actors = (durable(A, "b/1", "da", 5), durable(B, "b/0", "db", 5))
+    desk = desk_of(actors=actors)
+    desk.ask(m.ReportDead(1, (A, B)))
+    desk.durable(B2, "b/0", "empty", 1)
+    refused = desk.forget("b")
+    assert isinstance(refused, m.Rejected)
+    assert "the directory of b/1: " in refused.reason
+    assert desk.map.actors[B].directory == inc("db")
+    desk.durable(A2, "b/1", "da", 6)
+    assert isinstance(desk.forget("b"), m.Accepted)
+    assert desk.map.actors[B].directory == b""
+    assert claims(desk, A2)
+
+
+def test_who_never_comes_back_is_forgotten_once_its_node_is_stopped() -> None:
+    desk = powerless()
+    desk.durable(A2, "a/0", "da", 6)
+    assert claims(desk, A2) is None
+    assert isinstance(desk.forget("b"), m.Rejected)
+    desk.pass_seconds(3, "a", "c")
+    assert isinstance(desk.forget("b"), m.Accepted)
+    assert claims(desk, A2)
+
+
 def test_when_all_directories_were_given_up_the_shard_starts_empty() -> None:
     desk = desk_of(shard(A, (B,), epoch=3, wanted=("c/0", "a/0")))
     desk.pass_seconds(5, "c")
