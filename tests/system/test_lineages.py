@@ -14,7 +14,10 @@ import trio
 
 from greenroom import ClusterStore, UnavailableError, new_session_id
 from greenroom.loopback_secrets import LoopbackSecrets
+from greenroom_cluster.backups.files import Backup
+from greenroom_cluster.backups.taking import take_backup
 from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
+from greenroom_cluster.orders import forget_node_at
 from greenroom_cluster.runtime.ports import free_port
 from greenroom_cluster.runtime.processes import command_line, descendants_of
 from tests.system.stage import HEALTHY_SECONDS, session
@@ -178,6 +181,41 @@ async def test_no_session_is_lost_with_that_directory_and_all_processes(
         for session_id in ids:
             assert await store.get(session_id) is not None
             await store.patch(session_id, set={"lineage": 2})
+
+
+async def test_an_older_copy_is_brought_back_as_a_backup(processes: Processes, tmp_path: Path) -> None:
+    """It never counts where it was made. Alone, under a map made anew of it, it serves for a backup."""
+    kept = {name: ("--durability", "fsync", "--data-dir", str(tmp_path / name)) for name in processes.nodes}
+    processes.start_coordinator()
+    for name, options in kept.items():
+        processes.start_node(name, *options)
+    await processes.whole()
+    ids = [new_session_id(shard * (65_536 // SHARDS)) for shard in range(SHARDS)]
+    async with ClusterStore(processes.nodes["a"]) as store:
+        for session_id in ids:
+            await store.create(session(session_id))
+    await processes.kill_all()
+    shutil.rmtree(processes.data)
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "a", copy)
+    command = [sys.executable, "-m", "greenroom_cluster", "adopt-directory", str(copy)]
+    await trio.run_process(command, capture_stdout=True)
+    processes.start_coordinator("--new-lineage", "--adopt-from-directories")
+    processes.start_node("a", "--durability", "fsync", "--data-dir", str(copy))
+    credentials = LoopbackSecrets(CLUSTER)
+    with trio.fail_after(HEALTHY_SECONDS):
+        while "greenroom forget-node b" not in processes.log.read_text():
+            await trio.lowlevel.checkpoint()
+        await forget_node_at(processes.coordinator, CLUSTER, "b", credentials=credentials)
+        while True:
+            with suppress(UnavailableError):
+                status = await inspect_cluster([processes.nodes["a"]], CLUSTER, credentials=credentials)
+                if not status.states()["unavailable"]:
+                    break
+            await trio.lowlevel.checkpoint()
+    backup = tmp_path / "sessions.backup"
+    await take_backup([processes.nodes["a"]], CLUSTER, backup, credentials=credentials)
+    assert len(list(Backup(backup).stored())) == len(ids)
 
 
 async def test_what_is_left_of_a_former_cluster_takes_no_part_in_the_next(processes: Processes) -> None:
