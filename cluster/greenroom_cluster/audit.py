@@ -22,6 +22,11 @@ COMMANDS: Mapping[type[wire.Frame], str] = {
 
 BY_NODES = frozenset({"remove-node"})
 
+SUMMED = frozenset({"copy-shard"})
+"""A backup gives these once for each shard: the first is told at once, and the others together."""
+SUM_SECONDS = 10.0
+"""How long others are summed up, while more of them come."""
+
 _FIELDS = ("name", "shard", "epoch", "sequence")
 _DETAIL_CHARS = 200
 
@@ -51,12 +56,18 @@ def author(identity: Identity | None, *, on_loopback: bool) -> str:
 
 
 class Audit:
-    """The commands of one connection. A command that is never answered gets a line at `close`."""
+    """The commands of one connection. A command that is never answered gets a line at `close`.
+
+    Those that are summed up get one for each outcome, with how many they were and of which shards.
+    """
 
     def __init__(self, who: str, remote: str) -> None:
         self._who = who
         self._remote = remote
         self._asked: dict[int, tuple[str, Fields]] = {}
+        # By what was done, and what came of it: the shards that no line has told of yet.
+        self._sums: dict[tuple[str, str], list[int]] = {}
+        self._sum_due = 0.0
 
     def waits(self) -> bool:
         """Whether a command is still to be answered."""
@@ -70,22 +81,51 @@ class Audit:
                 about = {name: getattr(message, name) for name in _FIELDS if hasattr(message, name)}
                 self._asked[message.request_id] = command, about
 
-    def answered(self, replies: Iterable[Any]) -> list[Line]:
-        """Return the lines of those commands that these replies end."""
-        lines = []
+    def answered(self, replies: Iterable[Any], now_seconds: float) -> list[Line]:
+        """Return the lines that are due, now that these replies have ended commands."""
+        lines = self._summed() if self._sums and now_seconds >= self._sum_due else []
         for reply in replies:
             known = self._asked.pop(getattr(reply, "request_id", -1), None)
             if known is not None:
-                lines.append(self._line(*known, outcome_of(reply)))
+                if not self._sums:
+                    self._sum_due = now_seconds + SUM_SECONDS
+                lines += self._lines(*known, outcome_of(reply))
         return lines
 
     def close(self, outcome: str = "unanswered") -> list[Line]:
-        """Return the lines of all that got no answer."""
+        """Return the lines of all that has none yet; what got no answer has this outcome."""
         asked, self._asked = self._asked, {}
-        return [self._line(*each, outcome) for each in asked.values()]
+        lines = [line for each in asked.values() for line in self._lines(*each, outcome)]
+        return [*lines, *self._summed()]
 
-    def _line(self, command: str, about: Fields, outcome: str) -> Line:
-        return Line(self._who, self._remote, command, outcome, about)
+    def _lines(self, command: str, about: Fields, outcome: str) -> list[Line]:
+        """Return the line of a command; none if it is one of those that are told together."""
+        if command in SUMMED:
+            told = self._sums.get((command, outcome))
+            if told is not None:
+                told.append(about["shard"])
+                return []
+            self._sums[command, outcome] = []
+        return [Line(self._who, self._remote, command, outcome, about)]
+
+    def _summed(self) -> list[Line]:
+        sums, self._sums = self._sums, {}
+        return [
+            Line(self._who, self._remote, *key, {"count": len(shards), "shards": ranges(shards)})
+            for key, shards in sums.items()
+            if shards
+        ]
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Return what numbers there are, in order, as `0-3,7`."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ",".join("-".join(map(str, run)) for run in runs)
 
 
 def outcome_of(reply: Any) -> str:

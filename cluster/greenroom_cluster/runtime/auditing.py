@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
+import trio
 
 from greenroom.loopback import is_loopback
 from greenroom_cluster.audit import BY_NODES, Audit, Line, author
@@ -47,7 +48,7 @@ class Audited:
 
     def send(self, messages: list[Any]) -> None:
         """Send these to the operator."""
-        tell(self._audit.answered(messages))
+        tell(self._audit.answered(messages, trio.current_time()))
         self._connection.send(messages)
 
     def close(self) -> None:
