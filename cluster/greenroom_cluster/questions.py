@@ -12,7 +12,7 @@ from greenroom.framing import messages_decoder
 from greenroom.negotiation import hello
 from greenroom.proofs import NOT_PROVEN
 from greenroom.tls.demands import Demand
-from greenroom_cluster.links.handshake import NOT_ALLOWED, SECRET_REQUIRED
+from greenroom_cluster.links.handshake import NOT_ALLOWED, SECRET_REQUIRED, TLS_REQUIRED
 from greenroom_cluster.links.redial import NOT_TRUSTED
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
 from greenroom_cluster.runtime.proving import Keys, Safeguard, trust_of
@@ -20,7 +20,7 @@ from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.runtime.tasks import open_tasks
 
 INSPECT_SECONDS = 2.0
-_UNTRUSTED = frozenset({NOT_TRUSTED, NOT_ALLOWED.code, "tls-required", SECRET_REQUIRED.code, NOT_PROVEN})
+_UNTRUSTED = frozenset({NOT_TRUSTED, NOT_ALLOWED.code, TLS_REQUIRED.code, SECRET_REQUIRED.code, NOT_PROVEN})
 
 _decoder = messages_decoder(wire.ServerMessage)
 

@@ -160,7 +160,7 @@ async def check_strangers(cluster: Secured) -> None:
 async def check_plaintext(cluster: Secured) -> None:
     plain = f"greenroom://{','.join(cluster.addresses)}/{CLUSTER}?deadline_seconds=2"
     assert "only TLS is spoken here" in await refused(plain)
-    assert any(line == "tls-required" for name in NODES for line in cluster.refusals(name))
+    assert any("it speaks no TLS" in line for name in NODES for line in cluster.refusals(name))
 
 
 async def check_roles(cluster: Secured) -> None:
@@ -273,7 +273,9 @@ async def check_audit(cluster: Secured, folder: Path) -> None:
     ]
     assert any(line["command"] == "forget-node" and "n9" in line["outcome"] for line in told)
     copies = [line for name in NODES for line in cluster.nodes[name].logged("operator_command")]
-    assert {line["shard"] for line in copies if line["outcome"] == "done"} == {0, 1, 2, 3}
+    done = [line for line in copies if line["outcome"] == "done"]
+    # Of several in one actor, the first has a line of its own, and the others have one together.
+    assert sum(line.get("count", 1) for line in done) == 4
     assert {(line["who"], line["command"]) for line in copies} == {("operator/ann", "copy-shard")}
 
 

@@ -33,6 +33,12 @@ SECRET_REQUIRED = wire.Goodbye(
     "the file of the secret with --secret-file, in a store with the option secret_file",
 )
 
+TLS_REQUIRED = wire.Goodbye(
+    "tls-required",
+    "only TLS is spoken here: connect with greenrooms:// or with the options --tls-cert, "
+    "--tls-key and --tls-ca",
+)
+
 
 def objection(cluster: str, greeting: wire.Hello, identity: Identity) -> str:
     """Return why the holder of a certificate may not say this hello; empty if it may."""
@@ -84,7 +90,7 @@ class Tell(msgspec.Struct, frozen=True):
 class Finish(msgspec.Struct, frozen=True):
     """End the connection once the goodbye is delivered: a reset could overtake it.
 
-    `detail` is for our own log: the other side is not told why it may not do what it wants.
+    `detail` is for our own log: why, and what to do. The other side is not told why it may not do something.
     """
 
     code: str
@@ -123,7 +129,7 @@ class Door(msgspec.Struct, frozen=True):
         if crowded is not None and greeting.role == wire.ROLE_CLIENT and isinstance(judged, Agreement):
             judged = crowded
         if isinstance(judged, wire.Goodbye):
-            return [Say(judged), Finish(judged.code)]
+            return [Say(judged), Finish(judged.code, judged.message)]
         welcome = self.welcome(clock_us)
         if identity is not None or challenge is None:
             return [Serve(judged), Say(welcome)]
@@ -131,7 +137,7 @@ class Door(msgspec.Struct, frozen=True):
             answer = challenge.answering(greeting, welcome)
             return [Say(answer), AwaitProof(challenge, greeting, answer, judged)]
         if challenge.required:
-            return [Say(SECRET_REQUIRED), Finish(SECRET_REQUIRED.code)]
+            return [Say(SECRET_REQUIRED), Finish(SECRET_REQUIRED.code, SECRET_REQUIRED.message)]
         return [Serve(judged), Say(welcome)]
 
     def proven(self, awaited: AwaitProof, proof: Proof) -> list[DoorEffect]:

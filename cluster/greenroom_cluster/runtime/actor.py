@@ -23,7 +23,7 @@ from greenroom_cluster.disk.journal import DiskFailedError, Journal
 from greenroom_cluster.links import former
 from greenroom_cluster.links.coordinator_session import NOTHING_REMEMBERED, Remembered
 from greenroom_cluster.links.core_runner import Core, Replies
-from greenroom_cluster.links.handshake import NOT_ALLOWED, stamped
+from greenroom_cluster.links.handshake import stamped
 from greenroom_cluster.planning.placement import node_of
 from greenroom_cluster.proof_options import ProofOptions
 from greenroom_cluster.runtime.actor_disk import DiskSettings, OpenedDisk, open_disk
@@ -42,8 +42,9 @@ from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Servi
 from greenroom_cluster.runtime.marks import open_mark
 from greenroom_cluster.runtime.poller import Poller
 from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION
-from greenroom_cluster.runtime.proving import Safeguard, credentials_of, own_secret, trust_of
+from greenroom_cluster.runtime.proving import Safeguard, keys_of, trust_of
 from greenroom_cluster.runtime.reading import ConnectionEndedError
+from greenroom_cluster.runtime.refusals import tell_not_allowed
 from greenroom_cluster.runtime.reports import Reports
 from greenroom_cluster.runtime.scheduling import keep_policy
 from greenroom_cluster.runtime.sockets import charged_as
@@ -128,8 +129,9 @@ class Actor:
         self.driver = Driver(core, leave)
         self.poller = Poller()
         node = node_of(settings.slot)
-        tls = credentials_of(settings.tls, settings.cluster, "node", node)
-        self._credentials = tls or own_secret(settings.proof, settings.cluster, settings.host)
+        self._credentials = keys_of(
+            settings.tls, settings.proof, settings.cluster, "node", settings.host, name=node
+        )
         self._peers: dict[int, tuple[FramedConnection, bytes]] = {}
         self.coordinator = CoordinatorLink(
             CoordinatorLinkSettings(
@@ -283,12 +285,7 @@ class Actor:
         cluster_map, proven = self.coordinator.map, connection.proven
         entry = None if cluster_map is None else cluster_map.actors.get(peer)
         if proven is not None and entry is not None and entry.node != proven.identity.name:
-            _log.warning(
-                "connection_refused",
-                remote=connection.remote,
-                reason=NOT_ALLOWED.code,
-                detail=f"the certificate of {proven.identity.uri} is not that of the node of {entry.slot}",
-            )
+            tell_not_allowed(connection, proven, f"it is not the node of {entry.slot}")
             connection.abort("its node is another")
 
     def _on_map(self, cluster_map: ClusterMap) -> None:

@@ -23,7 +23,7 @@ from greenroom_cluster.runtime.adoption import maps_in_use
 from greenroom_cluster.runtime.auditing import tell
 from greenroom_cluster.runtime.coordinator import CoordinatorServerSettings, run_coordinator
 from greenroom_cluster.runtime.ports import check_plaintext, check_port, free_port
-from greenroom_cluster.runtime.proving import credentials_of, own_secret
+from greenroom_cluster.runtime.proving import keys_of
 from greenroom_cluster.runtime.reloading import Terminal
 from greenroom_cluster.runtime.supervision import (
     ChildProcess,
@@ -75,9 +75,7 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
     if settings.tls.files() is None and not settings.insecure_plaintext_beyond_loopback:
         check_plaintext(host, "--listen")
     port = port or free_port(host)
-    credentials = credentials_of(settings.tls, settings.cluster, "coordinator") or own_secret(
-        settings.proof, settings.cluster, host
-    )
+    credentials = keys_of(settings.tls, settings.proof, settings.cluster, "coordinator", host)
     adopted = await maps_in_use(settings.adopted_addresses(), settings.cluster, credentials)
     options = _prepare(settings, host, port, adopted)
     child = CoordinatorServerSettings(

@@ -44,7 +44,7 @@ from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.map_publisher import MapPublisher
-from greenroom_cluster.runtime.proving import credentials_of, own_secret
+from greenroom_cluster.runtime.proving import keys_of
 from greenroom_cluster.runtime.tasks import open_tasks
 
 _log = structlog.get_logger(__name__)
@@ -74,8 +74,8 @@ class CoordinatorServer:
         try:
             first, adoption = self._begin(settings.options)
             marks = self._storage.load_marks()
-            self._credentials = credentials_of(settings.tls, first.cluster, "coordinator") or own_secret(
-                settings.proof, first.cluster, settings.host
+            self._credentials = keys_of(
+                settings.tls, settings.proof, first.cluster, "coordinator", settings.host
             )
             self.listener = Listener(
                 ListenerSettings(
@@ -242,7 +242,7 @@ class CoordinatorServer:
         audit = self._audits.get(reply.connection)
         if audit is None or not audit.waits():
             return
-        tell(audit.answered(reply.messages))
+        tell(audit.answered(reply.messages, trio.current_time()))
         if gone and not audit.waits():
             del self._audits[reply.connection]
 

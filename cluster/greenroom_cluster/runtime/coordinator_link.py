@@ -33,6 +33,7 @@ from greenroom_cluster.links.coordinator_session import (
     CoordinatorSession,
     Remembered,
 )
+from greenroom_cluster.links.handshake import NOT_ALLOWED, TLS_REQUIRED
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.dialing import stay_connected
 from greenroom_cluster.runtime.log_limits import LimitedLog
@@ -46,8 +47,8 @@ _REFUSALS = {
     "wrong-role": f"is a node, not the coordinator: {_ADDRESS_OPTION}",
     "wrong-target": f"is an actor of a node, not the coordinator: {_ADDRESS_OPTION}",
     "wrong-protocol": "speaks another version of the protocol: install matching versions",
-    "not-allowed": "does not allow this with our certificate; its log says why (--tls-cert)",
-    "tls-required": "speaks TLS only: give --tls-cert, --tls-key and --tls-ca",
+    NOT_ALLOWED.code: "does not allow this with our certificate; its log says why (--tls-cert)",
+    TLS_REQUIRED.code: "speaks TLS only: give --tls-cert, --tls-key and --tls-ca",
     "wrong-routing": "routes sessions in another way: install matching versions",
 }
 

@@ -23,13 +23,13 @@ from greenroom.tls.channel import TlsError
 from greenroom.tls.sockets import Stream
 from greenroom.tls.standing import Proven
 from greenroom_cluster.links import redial
-from greenroom_cluster.links.handshake import NOT_ALLOWED
 from greenroom_cluster.links.redial import DIAL_NS
 from greenroom_cluster.runtime.budget import SWEEP_SECONDS
 from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.proving import Safeguard, Trust
 from greenroom_cluster.runtime.reading import ConnectionEndedError
+from greenroom_cluster.runtime.refusals import tell_not_allowed
 from greenroom_cluster.runtime.tasks import open_tasks
 
 _log = structlog.get_logger(__name__)
@@ -165,12 +165,7 @@ class _Line:
             connection = self._connection
             proven = None if connection is None else connection.proven
             if connection is not None and proven is not None and (objection := trust.objection(proven)):
-                _limited_log.warning(
-                    "connection_refused",
-                    remote=connection.remote,
-                    reason=NOT_ALLOWED.code,
-                    detail=f"{proven.identity.uri}: {objection}",
-                )
+                tell_not_allowed(connection, proven, objection)
                 connection.abort(objection)
 
     async def _open(self) -> redial.RedialInput:

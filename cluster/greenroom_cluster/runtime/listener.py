@@ -34,6 +34,7 @@ from greenroom.tls.credentials import Credentials, Loaded
 from greenroom.tls.sockets import TlsSocket
 from greenroom_cluster.links.handshake import (
     NOT_ALLOWED,
+    TLS_REQUIRED,
     AwaitProof,
     Door,
     DoorEffect,
@@ -47,9 +48,16 @@ from greenroom_cluster.runtime.clocks import wall_us
 from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.descriptors import SpareDescriptor, connections_within
 from greenroom_cluster.runtime.log_limits import LimitedLog
-from greenroom_cluster.runtime.ports import cannot_listen, check_bound
+from greenroom_cluster.runtime.ports import bound_socket, cannot_listen, check_bound
 from greenroom_cluster.runtime.proving import UNPROVEN_MAX, Gate, Keys, PlaintextError, Waiting
 from greenroom_cluster.runtime.reading import READ_BYTES, ConnectionEndedError
+from greenroom_cluster.runtime.refusals import (
+    UNABLE,
+    UNTRUSTED,
+    tell_crowded,
+    tell_not_allowed,
+    tell_refused,
+)
 from greenroom_cluster.runtime.sockets import charged_as
 from greenroom_cluster.runtime.tasks import open_tasks
 
@@ -69,6 +77,10 @@ _hello_decoder = msgspec.msgpack.Decoder(wire.Hello)
 _proof_decoder = msgspec.msgpack.Decoder(Proof)
 _log = structlog.get_logger(__name__)
 _limited_log = LimitedLog(_log)
+
+
+class NoSecretError(Exception):
+    """We demand a proof, and have no secret to judge it by. The text says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +239,7 @@ class Listener:
     def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
         # If all must prove something, there is room of its own for those who have not.
         if self._waiting is None and len(self._open) >= self._open_max:
-            _limited_log.warning("connection_refused", reason="too-many-connections")
+            tell_crowded(self._crowded.code)
             self._refuse(sock)
             return
         tls = None if self._gate is None else self._gate.wrap(sock)
@@ -292,12 +304,7 @@ class Listener:
             proven = connection.proven
             objection = "" if proven is None else loaded.trusted.objection(proven, now_us / 1e6)
             if proven is not None and objection:
-                _limited_log.warning(
-                    "connection_refused",
-                    remote=connection.remote,
-                    reason=NOT_ALLOWED.code,
-                    detail=f"{proven.identity.uri}: {objection}",
-                )
+                tell_not_allowed(connection, proven, objection)
                 connection.abort(objection)
 
     # --- one connection ----------------------------------------------------------------------------------
@@ -306,14 +313,15 @@ class Listener:
         try:
             await self._greet_and_handle(connection, number, tls)
         except TlsError as error:
-            _limited_log.warning(
-                "connection_refused", remote=connection.remote, number=number, reason="tls", detail=str(error)
-            )
+            tell_refused(connection, UNTRUSTED, str(error), number=number)
             await connection.finish()
         except PlaintextError:
-            _limited_log.warning(
-                "connection_refused", remote=connection.remote, number=number, reason="tls-required"
-            )
+            detail = f"it speaks no TLS: {TLS_REQUIRED.message}"
+            tell_refused(connection, TLS_REQUIRED.code, detail, number=number)
+            await connection.finish()
+        except NoSecretError as error:
+            tell_refused(connection, UNABLE, str(error), number=number)
+            connection.greet(NOT_ALLOWED)
             await connection.finish()
         except ConnectionEndedError as error:
             _log.debug("connection_ended", remote=connection.remote, number=number, reason=str(error))
@@ -367,7 +375,10 @@ class Listener:
     def _challenge(self, connection: FramedConnection) -> Challenge | None:
         if self._secrets is None:
             return None
-        return self._secrets.challenge_at(self._bound, connection.came_in_at(), os.urandom(NONCE_BYTES))
+        try:
+            return self._secrets.challenge_at(self._bound, connection.came_in_at(), os.urandom(NONCE_BYTES))
+        except UsageError as error:
+            raise NoSecretError(str(error)) from None
 
     async def _perform(
         self, effects: list[DoorEffect], connection: FramedConnection, role: str, number: int
@@ -383,20 +394,13 @@ class Listener:
                 case Tell(message=message):
                     connection.send([message])
                 case Finish(code=code, detail=detail):
-                    self._log_refusal(connection, number, code, detail)
+                    if code == self._crowded.code:
+                        tell_crowded(code)
+                    else:
+                        tell_refused(connection, code, detail, number=number)
                     await connection.finish()
                     return False
         return True
-
-    def _log_refusal(self, connection: FramedConnection, number: int, code: str, detail: str) -> None:
-        if code == self._crowded.code:
-            _limited_log.warning("connection_refused", reason=code)
-        elif code == NOT_ALLOWED.code:
-            _limited_log.warning(
-                "connection_refused", remote=connection.remote, number=number, reason=code, detail=detail
-            )
-        else:
-            _limited_log.info("connection_refused", remote=connection.remote, number=number, reason=code)
 
     async def _prove(self, connection: FramedConnection, tls: TlsSocket) -> None:
         assert self._gate is not None
@@ -444,17 +448,10 @@ def describe_error(error: BaseException) -> str:
 def _bind(settings: ListenerSettings) -> socket.socket:
     host, port, option = settings.host, settings.port, settings.option
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, kind, protocol)
+        sock = bound_socket(host, port)
     except OSError as error:
         raise cannot_listen(join_address(host, port), error, option) from error
     try:
-        sock.settimeout(0)
-        # A restarted process must not wait until the kernel has forgotten its predecessor's connections.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
         if not isinstance(settings.credentials, Credentials):
             # By what it is bound to, whatever name or form was asked for, and before anybody can connect.
             check_bound(join_address(host, port), sock.getsockname()[0], option, insecure=settings.insecure)

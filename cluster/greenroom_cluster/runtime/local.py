@@ -44,7 +44,7 @@ from greenroom_cluster.runtime.documents import Membership, encode_settings
 from greenroom_cluster.runtime.host_memory import default_bytes
 from greenroom_cluster.runtime.ports import check_plaintext, check_port, free_port
 from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, catches, descendants_of
-from greenroom_cluster.runtime.proving import Keys, credentials_of, own_secret
+from greenroom_cluster.runtime.proving import Keys, keys_of
 from greenroom_cluster.runtime.tasks import open_tasks
 
 if TYPE_CHECKING:
@@ -119,11 +119,9 @@ class LocalCluster:
         self.failure: LocalClusterError | None = None
         self.credentials: Keys | None = None
         """What this process shows to the cluster, or proves."""
-        if authority is not None:
-            self.credentials = credentials_of(authority.files("operator", "up"), settings.cluster, "operator")
-        else:
-            host = parse_address(settings.listen, any_port=True)[0]
-            self.credentials = own_secret(settings.proof, settings.cluster, host)
+        tls = TlsOptions() if authority is None else authority.files("operator", "up")
+        host = parse_address(settings.listen, any_port=True)[0]
+        self.credentials = keys_of(tls, settings.proof, settings.cluster, "operator", host)
         if authority is None and not settings.insecure_plaintext_beyond_loopback:
             self._check_plaintext()
         # All addresses are chosen before anything is started, so that errors come at once.

@@ -41,7 +41,7 @@ from greenroom_cluster.runtime.map_server import MapServer
 from greenroom_cluster.runtime.marks import MarkFiles
 from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION, check_advertised, wait_for_ports
 from greenroom_cluster.runtime.processes import host_identity, is_alive
-from greenroom_cluster.runtime.proving import credentials_of, own_secret
+from greenroom_cluster.runtime.proving import keys_of
 from greenroom_cluster.runtime.reloading import Terminal
 from greenroom_cluster.runtime.supervision import (
     ChildProcess,
@@ -70,8 +70,8 @@ class Node:
         self._patience_seconds = patience_seconds
         self._identity = os.urandom(16)
         host, port = parse_address(settings.listen, any_port=True)
-        credentials = credentials_of(settings.tls, settings.cluster, "node", settings.name) or own_secret(
-            settings.proof, settings.cluster, host
+        credentials = keys_of(
+            settings.tls, settings.proof, settings.cluster, "node", host, name=settings.name
         )
         self._server = MapServer(
             ListenerSettings(

@@ -5,6 +5,7 @@ import random
 import socket
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import structlog
 import trio
@@ -53,13 +54,36 @@ def check_port(host: str, port: int, option: str = "--listen") -> None:
 
 
 def _try_to_listen(host: str, port: int) -> None:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(address)
+    with bound_socket(host, port) as probe:
         probe.listen(1)
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to an address and does not block. Raises OSError."""
+    family, address = _to_listen_at(host, port)
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(0)
+        # A restarted process must not wait until the kernel has forgotten its predecessor's connections.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def bound_host(host: str) -> str:
+    """Return the number that a listener at a host is bound to; the host if it stands for nothing here."""
+    try:
+        return str(_to_listen_at(host, 0)[1][0])
+    except (OSError, UnicodeError):
+        return host
+
+
+def _to_listen_at(host: str, port: int) -> tuple[int, tuple[Any, ...]]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return found[0][0], found[0][4]
 
 
 def cannot_listen(where: str, error: OSError, option: str) -> UsageError:
@@ -82,11 +106,7 @@ def check_bound(asked: str, host: str, option: str, *, insecure: bool) -> None:
 def check_plaintext(host: str, option: str) -> None:
     """Raise UsageError, naming the options, if a socket for this host would be bound beyond loopback."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.bind(address)
+        with bound_socket(host, 0) as probe:
             bound = probe.getsockname()[0]
     except OSError as error:
         raise cannot_listen(host, error, option) from None

@@ -8,9 +8,9 @@ from typing import Protocol, TypeAlias
 import structlog
 import trio
 
-from greenroom import wire
 from greenroom.errors import UsageError
 from greenroom.framing import encode_greeting
+from greenroom.identities import IdentityRole
 from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom.tls.channel import TlsError
 from greenroom.tls.credentials import Credentials, Loaded
@@ -18,8 +18,10 @@ from greenroom.tls.demands import Demand
 from greenroom.tls.sockets import TlsSocket
 from greenroom.tls.standing import Proven
 from greenroom_cluster.config import TlsOptions
+from greenroom_cluster.links.handshake import TLS_REQUIRED
 from greenroom_cluster.proof_options import ProofOptions
 from greenroom_cluster.runtime import reloading
+from greenroom_cluster.runtime.ports import bound_host
 
 UNPROVEN_MAX = 512
 """Connections to a listener whose other side has not said who it is: the oldest makes room for a new one."""
@@ -32,20 +34,16 @@ Keys: TypeAlias = Credentials | LoopbackSecrets
 _scratch = memoryview(bytearray(16 * 1024))
 _log = structlog.get_logger(__name__)
 
-PLAINTEXT_REFUSED = encode_greeting(
-    wire.Goodbye(
-        "tls-required",
-        "only TLS is spoken here: connect with greenrooms:// or with the options --tls-cert, "
-        "--tls-key and --tls-ca",
-    )
-)
+_PLAINTEXT_REFUSED = encode_greeting(TLS_REQUIRED)
 
 
 class PlaintextError(Exception):
     """The other side does not speak TLS; it has been told so."""
 
 
-def credentials_of(options: TlsOptions, cluster: str, role: str, name: str = "") -> Credentials | None:
+def credentials_of(
+    options: TlsOptions, cluster: str, role: IdentityRole, name: str = ""
+) -> Credentials | None:
     """Return what a process in this role shows and trusts; None without TLS. Raises UsageError."""
     files = options.files()
     if files is None:
@@ -67,18 +65,19 @@ def own_secret(options: ProofOptions, cluster: str, host: str) -> LoopbackSecret
     It is made unless it is there, if it is demanded at the host that it listens at. Raises UsageError.
     """
     found = options.secrets(cluster)
-    if found is not None and found.covers(_bound_to(host)):
+    if found is not None and found.covers(bound_host(host)):
         found.make()
     return found
 
 
-def _bound_to(host: str) -> str:
-    """Return the number that a listener at a host is bound to; the host if it is none of this machine."""
-    try:
-        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError):
-        return host
-    return str(found[0][4][0])
+def keys_of(
+    tls: TlsOptions, proof: ProofOptions, cluster: str, role: IdentityRole, host: str, *, name: str = ""
+) -> Keys | None:
+    """Return by what a process that listens at a host secures its connections: TLS, else a secret.
+
+    `role` and `name` are what its certificate must say. Raises UsageError.
+    """
+    return credentials_of(tls, cluster, role, name) or own_secret(proof, cluster, host)
 
 
 def _tell_refused(text: str) -> None:
@@ -234,7 +233,7 @@ class Gate(Waiting):
     async def prove(self, connection: Ending, tls: TlsSocket) -> Proven:
         """Shake hands; return who is there. Raises OSError, PlaintextError."""
         await trio.lowlevel.wait_readable(tls.fileno())
-        if tls.answer_plaintext(PLAINTEXT_REFUSED):
+        if tls.answer_plaintext(_PLAINTEXT_REFUSED):
             raise PlaintextError
         self._handshakes.enter(connection)
         try:

@@ -18,8 +18,8 @@ RECORD_BYTES_MAX = 17 * 1024
 _REASONS = {
     "WRONG_VERSION_NUMBER": "it does not speak TLS: one side has TLS and the other has not",
     "HTTP_REQUEST": "it speaks HTTP, not TLS",
-    "NO_CERTIFICATE": "it shows no certificate",
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it shows no certificate",
+    "NO_CERTIFICATE": "it shows no certificate; it has to be given one, with its key",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it shows no certificate; it has to be given one, with its key",
     "UNSUPPORTED_PROTOCOL": "it does not speak TLS 1.3",
     "TLSV1_ALERT_PROTOCOL_VERSION": "it does not speak TLS 1.3",
     "TLSV1_ALERT_UNKNOWN_CA": "it does not trust the CA of our certificate",
@@ -30,6 +30,18 @@ _REASONS = {
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it refuses our certificate",
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "it refuses the handshake",
 }
+_UNKNOWN_CA = "no CA in our file of CAs has issued it"
+_HINTS = {
+    2: _UNKNOWN_CA,
+    9: "compare the clocks of both hosts",
+    10: "its holder needs a newer one",
+    18: _UNKNOWN_CA,
+    19: _UNKNOWN_CA,
+    20: _UNKNOWN_CA,
+    21: _UNKNOWN_CA,
+    26: "it is for servers and was shown by a client, or the other way round",
+}
+"""What to do about a certificate, by the number of what is wrong with it (X509_V_ERR_... of OpenSSL)."""
 
 
 class TlsError(OSError):
@@ -141,7 +153,8 @@ class Channel:
 def _told(error: ssl.SSLError) -> str:
     """Say what went wrong, without anything that a stranger has written into its certificate."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not valid: {error.verify_message}"
+        hint = _HINTS.get(error.verify_code, "")
+        return f"its certificate is not valid: {error.verify_message}{hint and f' ({hint})'}"
     if isinstance(error, ssl.SSLEOFError):
         return "it broke off the TLS connection"
     reason = error.reason or "unknown"

@@ -66,7 +66,7 @@ def test_who_is_refused_is_told_why_before_the_end() -> None:
     say, finish = DOOR.receive(hello("another", wire.ROLE_CLIENT, THEM), 5)
     assert isinstance(say, Say)
     assert isinstance(say.greeting, wire.Goodbye)
-    assert finish == Finish("wrong-cluster")
+    assert finish == Finish("wrong-cluster", say.greeting.message)
 
 
 CROWDED = wire.Goodbye("too-many-connections", "run fewer")
@@ -129,7 +129,7 @@ def test_where_a_secret_is_demanded_nobody_is_served_without(role: str) -> None:
     door = Door("test", ME, dict.fromkeys(ROLES, False))
     assert door.receive(hello("test", role, THEM), 5, challenge=OURS) == [
         Say(SECRET_REQUIRED),
-        Finish(SECRET_REQUIRED.code),
+        Finish(SECRET_REQUIRED.code, SECRET_REQUIRED.message),
     ]
     assert "--secret-file" in SECRET_REQUIRED.message
 
@@ -154,7 +154,9 @@ def test_who_has_proven_the_secret_is_served_and_nobody_else(role: str) -> None:
 def test_what_is_wrong_with_a_hello_comes_before_the_secret() -> None:
     """A store with the wrong name of the cluster has no secret of it either."""
     effects = DOOR.receive(hello("another", wire.ROLE_CLIENT, THEM), 5, challenge=OURS)
-    assert effects[1:] == [Finish("wrong-cluster")]
+    (finish,) = effects[1:]
+    assert isinstance(finish, Finish)
+    assert finish.code == "wrong-cluster"
 
 
 def test_secret_is_of_no_use_beside_a_certificate() -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 import trio
+from structlog.testing import capture_logs
 
 from greenroom import wire
 from greenroom.framing import encode_frames, encode_greeting
@@ -17,11 +19,12 @@ from greenroom.tls.demands import Demand, node_of
 from greenroom.tls.sockets import TlsSocket
 from greenroom_cluster.runtime import dialing as dialing_module
 from greenroom_cluster.runtime import listener as listener_module
-from greenroom_cluster.runtime import proving
+from greenroom_cluster.runtime import proving, refusals
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.delivery import Delivery
 from greenroom_cluster.runtime.dialing import DialFailedError, dial, stay_connected
 from greenroom_cluster.runtime.listener import Service
+from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.poller import Poller
 from greenroom_cluster.runtime.proving import Crowd, Trust, shake_hands
 from greenroom_cluster.runtime.reading import ConnectionEndedError
@@ -41,7 +44,8 @@ from tests.cluster.runtime.loopback import (
 pytestmark = pytest.mark.trio
 AUTHORITY = Authority()
 NODE = AUTHORITY.issue(f"greenroom://{CLUSTER}/node/n1")
-CLIENT = AUTHORITY.issue(f"greenroom://{CLUSTER}/client/web")
+CLIENT_URI = f"greenroom://{CLUSTER}/client/web"
+CLIENT = AUTHORITY.issue(CLIENT_URI)
 
 
 @pytest.fixture
@@ -128,6 +132,29 @@ async def test_plaintext_is_told_that_only_tls_is_spoken(node: Credentials) -> N
         with pytest.raises(DialFailedError, match="only TLS is spoken here") as caught:
             await dial(listener.address(), hello(), nursery)
         assert caught.value.code == "tls-required"
+
+
+async def test_log_says_why_somebody_is_refused(
+    node: Credentials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "_limited_log", LimitedLog(structlog.get_logger()))
+    other = Authority("other")
+    stranger = Credentials(other.issue(CLIENT_URI, ca=other.pem + AUTHORITY.pem).files(tmp_path), print)
+    with capture_logs() as logs:
+        async with listening(credentials=node) as (listener, nursery):
+            for trust_ in (None, trust(stranger)):
+                with pytest.raises(DialFailedError):
+                    await dial(listener.address(), hello(), nursery, trust=trust_)
+            await until(lambda: len(refused_in(logs)) == 2)
+    plaintext, unknown = refused_in(logs)
+    assert plaintext["reason"] == "tls-required"
+    assert "greenrooms://" in plaintext["detail"]
+    assert unknown["reason"] == "tls"
+    assert "no CA in our file of CAs" in unknown["detail"]
+
+
+def refused_in(logs: list[Any]) -> list[Any]:
+    return [line for line in logs if line["event"] == "connection_refused"]
 
 
 async def test_tls_at_a_plaintext_port_fails_with_a_reason(client: Credentials) -> None:

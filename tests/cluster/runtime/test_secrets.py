@@ -8,17 +8,21 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 import trio
+from structlog.testing import capture_logs
 
 from greenroom import wire
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting
-from greenroom.loopback_secrets import LoopbackSecrets
+from greenroom.loopback_secrets import LoopbackSecrets, usual_files
 from greenroom.negotiation import hello
 from greenroom.proofs import NONCE_BYTES, Challenge, Proof
 from greenroom_cluster.proof_options import ProofOptions
+from greenroom_cluster.runtime import refusals
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
 from greenroom_cluster.runtime.listener import Listener, Service
+from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.proving import own_secret
 from tests.cluster.runtime.loopback import (
     CLIENT,
@@ -277,6 +281,30 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
+
+
+async def test_log_says_who_lacks_the_secret(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who dials and proves nothing; or we ourselves, if our file of the secret is gone."""
+    monkeypatch.setattr(refusals, "_limited_log", LimitedLog(structlog.get_logger()))
+    known = LoopbackSecrets(CLUSTER, option="--secret-file")
+    known.make()
+    (file,) = usual_files(CLUSTER)
+    secret = file.read_text().strip()
+    with capture_logs() as logs:
+        async with listening(credentials=known) as (listener, nursery):
+            with pytest.raises(DialFailedError, match="secret-required"):
+                await dial(listener.address(), HELLO, nursery)
+        file.unlink()
+        forgetful = LoopbackSecrets(CLUSTER, option="--secret-file")
+        async with listening(credentials=forgetful) as (listener, nursery):
+            with pytest.raises(DialFailedError, match="not-allowed"):
+                await dial(listener.address(), HELLO, nursery)
+    theirs, ours = (line for line in logs if line["event"] == "connection_refused")
+    assert theirs["reason"] == "secret-required"
+    assert "run as the same user" in theirs["detail"]
+    assert ours["reason"] == "no-secret"
+    assert "--secret-file" in ours["detail"]
+    assert secret not in str(logs)
 
 
 async def test_name_for_loopback_demands_a_proof_on_both_sides(home: Path) -> None:

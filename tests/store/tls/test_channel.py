@@ -164,6 +164,31 @@ def test_strangers_are_refused_by_both_sides(node: Loaded, client: Loaded, tmp_p
         meet(nobody, node.server)
 
 
+@pytest.mark.parametrize(
+    ("issued", "words"),
+    [
+        ({"days": -1, "ago": 2}, "its holder needs a newer one"),
+        ({"ago": -1}, "compare the clocks"),
+        ({}, "no CA in our file of CAs has issued it"),
+        (None, "it has to be given one"),
+    ],
+)
+def test_each_refusal_says_what_to_do(
+    authority: Authority, node: Loaded, tmp_path: Path, issued: dict[str, float] | None, words: str
+) -> None:
+    """Without anything that the certificate says of its holder: it proves nothing."""
+    shown = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    shown.check_hostname, shown.verify_mode = False, ssl.CERT_NONE
+    shown.set_alpn_protocols(["greenroom/4"])
+    if issued is not None:
+        issuer = authority if issued else Authority("other CA")
+        files = issuer.issue("greenroom://shop/client/mallory", **issued).files(tmp_path)
+        shown.load_cert_chain(files.cert, files.key)
+    with pytest.raises(TlsError, match=words) as raised:
+        meet(shown, node.server)
+    assert "mallory" not in str(raised.value)
+
+
 def strange_to(node: Loaded, other: Loaded) -> ssl.SSLContext:
     """Return the server of `node`, after the client was told to trust it."""
     other.client.load_verify_locations(cadata=next(iter_ca(node)))

@@ -1,0 +1,49 @@
+"""The log of connections that are refused or ended, because of who is at their other end.
+
+Whoever can reach a port can cause these lines, so there is one limit for all of them.
+"""
+
+from typing import Protocol
+
+import structlog
+
+from greenroom.tls.standing import Proven
+from greenroom_cluster.links.handshake import NOT_ALLOWED, SECRET_REQUIRED, TLS_REQUIRED
+from greenroom_cluster.runtime.log_limits import LimitedLog
+
+UNABLE = "no-secret"
+"""The code of our own lack: a secret has to be proven, and we have none to judge proofs by."""
+UNTRUSTED = "tls"
+"""The code of who has no certificate that counts."""
+
+# Who is refused for anything else has most likely the wrong address.
+_WARNED_OF = frozenset({NOT_ALLOWED.code, SECRET_REQUIRED.code, TLS_REQUIRED.code, UNTRUSTED})
+_limited_log = LimitedLog(structlog.get_logger(__name__))
+
+
+class Refused(Protocol):
+    """A connection, as the log names it."""
+
+    remote: str
+
+
+def tell_refused(connection: Refused, code: str, detail: str, *, number: int = 0) -> None:
+    """Log that a connection is refused or ended, and why. `number`: as a listener counts them."""
+    known = {"number": number} if number else {}
+    fields: dict[str, object] = {"remote": connection.remote, **known, "reason": code, "detail": detail}
+    if code == UNABLE:
+        _limited_log.error("connection_refused", **fields)
+    elif code in _WARNED_OF:
+        _limited_log.warning("connection_refused", **fields)
+    else:
+        _limited_log.info("connection_refused", **fields)
+
+
+def tell_crowded(code: str) -> None:
+    """Log that somebody is refused because there are too many: nothing that they have done."""
+    _limited_log.warning("connection_refused", reason=code)
+
+
+def tell_not_allowed(connection: Refused, proven: Proven, objection: str) -> None:
+    """Log that who is at the other end counts no more, by a clause."""
+    tell_refused(connection, NOT_ALLOWED.code, f"{proven.identity.uri}: {objection}")
