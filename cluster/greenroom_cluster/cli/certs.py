@@ -65,7 +65,6 @@ _Deny = Annotated[
 ]
 _HOLDERS = {
     "node": "Issue a certificate for a node, by its --name.",
-    "client": "Issue a certificate for an app, by a name for it.",
     "operator": "Issue a certificate for who may make permanent changes.",
     "observer": "Issue a certificate for who only looks, such as monitoring.",
 }
@@ -196,7 +195,7 @@ def _issuing(role: IdentityRole) -> Callable[..., None]:
     return issue
 
 
-for _role in ("node", "client", "operator", "observer"):
+for _role in ("node", "operator", "observer"):
     certs.command(_role)(_issuing(_role))
 
 
@@ -214,6 +213,30 @@ def coordinator(
     _issue("coordinator", name, ca, out, hosts, days, passphrase_file)
 
 
+@certs.command()
+def client(
+    name: _Name,
+    *,
+    ca: _Authority = _DIRECTORY,
+    out: _Out = None,
+    hosts: _Hosts = "",
+    days: _Days = LEAF_DAYS,
+    passphrase_file: _PassphraseFile = None,
+    namespace: Annotated[
+        str,
+        typer.Option(
+            help="Namespace of its sessions, if not called like it; `default` is that of apps without TLS.",
+            envvar="GREENROOM_CERTS_NAMESPACE",
+            show_default=False,
+        ),
+    ] = "",
+) -> None:
+    """Issue a certificate for an app, by a name for it."""
+    if namespace:
+        config.check_name("--namespace", namespace)
+    _issue("client", name, ca, out, hosts, days, passphrase_file, namespace)
+
+
 def _issue(
     role: IdentityRole,
     name: str,
@@ -222,6 +245,7 @@ def _issue(
     hosts: str,
     days: int,
     passphrase_file: Path | None,
+    namespace: str = "",
 ) -> None:
     from greenroom_cluster.certificates.authority import open_authority
     from greenroom_cluster.certificates.examining import identity_in, serial_text
@@ -232,7 +256,7 @@ def _issue(
     lifetime, named = _lifetime(days), parse_hosts(hosts)
     directory = out or Path(name)
     with open_authority(ca) as authority:
-        identity = Identity(authority.name.cluster, role, name)
+        identity = Identity(authority.name.cluster, role, name, namespace)
         check_free(directory, name)
         valid = [
             serial_text(each.serial_number)

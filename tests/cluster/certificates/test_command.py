@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import typer
+from cryptography import x509
 
+from greenroom_cluster.certificates.examining import identity_in
 from greenroom_cluster.cli.commands import main
 from tests.cluster.certificates.test_holders import check_loads
 
@@ -225,6 +227,19 @@ def test_a_second_certificate_of_an_identity_is_said_to_be_one(ca: Typed) -> Non
     again = ca("client", "web", "--out", "web2")
     assert again.status == 0
     assert former["serial"] in again.out
+
+
+def test_an_app_gets_a_namespace_and_keeps_it(ca: Typed) -> None:
+    """So sessions that were stored without a certificate stay those of the app that gets one."""
+    issued = ca("client", "web", "--namespace", "default")
+    assert issued.status == 0, issued.error
+    assert ca("renew", "web").status == 0
+    for path in (Path("web/web.pem"), *Path("greenroom-ca/issued").iterdir()):
+        identity = identity_in(x509.load_pem_x509_certificates(path.read_bytes())[0])
+        assert (identity.uri, identity.namespace) == ("greenroom://shop/client/web?ns=default", "")
+    assert ca("revoke", "greenroom://shop/client/web?ns=default").status == 0
+    wrong = ca("client", "other", "--namespace", "a/b")
+    assert (wrong.status, "--namespace" in wrong.error) == (2, True)
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
