@@ -13,7 +13,6 @@ import msgspec
 
 from greenroom.addresses import PORT_MAX, parse_address
 from greenroom.errors import UsageError
-from greenroom.tls.credentials import TlsFiles
 from greenroom_cluster.coordination.bounds import SECONDS_MAX
 from greenroom_cluster.coordination.genesis import (
     ADOPTION_MISSING,
@@ -28,6 +27,7 @@ from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.proof_options import ProofOptions
 from greenroom_cluster.restarts import RestartSettings
 from greenroom_cluster.shard.settings import Evicted, HostSettings
+from greenroom_cluster.tls_options import ServerTlsOptions, TlsOptions
 
 CLUSTER = "greenroom"
 COORDINATOR_ADDRESS = "127.0.0.1:7300"
@@ -69,45 +69,6 @@ _RECOVER_ALONE = Flag(
 )
 
 
-class TlsOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The files of a process that speaks TLS: all three, or none for plaintext."""
-
-    tls_cert: Annotated[
-        Path | None,
-        Flag(help="With TLS: certificate of this process and its chain, in PEM.", shown_default=False),
-    ] = None
-    tls_key: Annotated[
-        Path | None, Flag(help="With TLS: its private key, of mode 0600.", shown_default=False)
-    ] = None
-    tls_ca: Annotated[Path | None, Flag(help="With TLS: CAs of all others, in PEM.", shown_default=False)] = (
-        None
-    )
-    tls_deny: Annotated[
-        Path | None,
-        Flag(help="With TLS: revoked serial numbers, one in hexadecimal a line.", shown_default=False),
-    ] = None
-
-    def check(self) -> None:
-        """Raise UsageError, naming the options, if some are missing."""
-        given = {"--tls-cert": self.tls_cert, "--tls-key": self.tls_key, "--tls-ca": self.tls_ca}
-        missing = [name for name, path in given.items() if path is None]
-        if missing and (len(missing) < len(given) or self.tls_deny is not None):
-            raise UsageError(f"TLS needs {' and '.join(missing)} too")
-
-    def files(self) -> TlsFiles | None:
-        """Return the files; None without TLS. Raises UsageError if some are missing."""
-        self.check()
-        if self.tls_cert is None:
-            return None
-        return TlsFiles(
-            cert=str(self.tls_cert),
-            key=str(self.tls_key),
-            ca=str(self.tls_ca),
-            deny="" if self.tls_deny is None else str(self.tls_deny),
-            flags=True,
-        )
-
-
 class AccessOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a command is let in: by the files of TLS, or on loopback by a secret."""
 
@@ -119,7 +80,8 @@ class AccessOptions(msgspec.Struct, frozen=True, kw_only=True):
         files = self.tls.files()
         if files is None:
             return self.proof.store_options()
-        return {"tls_cert": files.cert, "tls_key": files.key, "tls_ca": files.ca}
+        options = {"tls_cert": files.cert, "tls_key": files.key, "tls_ca": files.ca}
+        return {**options, "tls_deny": files.deny} if files.deny else options
 
 
 class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -250,7 +212,7 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
             option="--give-up-newer",
         ),
     ] = False
-    tls: TlsOptions = TlsOptions()
+    tls: ServerTlsOptions = ServerTlsOptions()
     insecure_plaintext_beyond_loopback: Annotated[bool, _INSECURE] = False
     proof: ProofOptions = ProofOptions()
     recover_alone_after: Annotated[float, _RECOVER_ALONE] = 0.0
@@ -321,7 +283,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
         Path | None, Flag(help="With --durability: directory of what the actors keep on disk.")
     ] = None
     node: NodeOptions = NodeOptions()
-    tls: TlsOptions = TlsOptions()
+    tls: ServerTlsOptions = ServerTlsOptions()
     insecure_plaintext_beyond_loopback: Annotated[bool, _INSECURE] = False
     proof: ProofOptions = ProofOptions()
     process: ProcessOptions = ProcessOptions()

@@ -7,8 +7,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from greenroom.errors import UsageError
 from greenroom_cluster.cli.settings import with_options_of
 from greenroom_cluster.config import (
+    AccessOptions,
     ActorOptions,
     CoordinatorProcessSettings,
     LocalClusterSettings,
@@ -58,3 +60,19 @@ def test_a_field_with_a_flag_is_all_that_an_option_takes() -> None:
     assert taken(Outer) == Outer()
     assert taken(Outer, "--how-many", "6") == Outer(Inner(how_many=6))
     assert taken(Outer, GREENROOM_HOW_MANY="7") == Outer(Inner(how_many=7))
+
+
+def test_a_command_that_opens_a_store_gives_it_all_files_of_tls() -> None:
+    """The deny list too: `restore` and `import` took it and ignored it."""
+    files = {name: f"/etc/shop/{name}" for name in ("tls_cert", "tls_key", "tls_ca", "tls_deny")}
+    arguments = [text for name, path in files.items() for text in (f"--{name.replace('_', '-')}", path)]
+    assert taken(AccessOptions, *arguments).store_options() == files
+    assert "tls_deny" not in taken(AccessOptions, *arguments[:6]).store_options()
+
+
+def test_only_servers_serve_plaintext_beside_tls() -> None:
+    settings = taken(NodeSettings, "--name", "n1", "--plaintext-from", "10.0.0.0/8")
+    assert settings.tls.plaintext_from == "10.0.0.0/8"
+    with pytest.raises(UsageError, match="--tls-cert"):
+        settings.check()
+    assert not hasattr(taken(AccessOptions).tls, "plaintext_from")

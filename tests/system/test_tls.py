@@ -64,19 +64,26 @@ class Secured:
         return f"greenrooms://{','.join(self.addresses)}/{CLUSTER}?{options}"
 
     async def start(self) -> None:
+        await self.start_coordinator()
+        for name in NODES:
+            await self.start_node(name)
+        with trio.fail_after(60):
+            while not await self.is_healthy():
+                await trio.lowlevel.checkpoint()
+
+    async def start_coordinator(self) -> None:
         shards = ("--shards", "4", "--cluster", CLUSTER, "--data-dir", str(self._folder / "map"))
         listen = ("--listen", self._host.coordinator)
         self.coordinator = await self._host.start(
             "coordinator", *listen, *shards, *self.options("coordinator", "c1")
         )
         await self.coordinator.until_logged("coordinator_serves")
-        for name, address in zip(NODES, self.addresses, strict=True):
-            where = ("--name", name, "--listen", address, "--actors", "1", "--cluster", CLUSTER)
-            to = ("--coordinator", self._host.coordinator)
-            self.nodes[name] = await self._host.start("node", *where, *to, *self.options("node", name))
-        with trio.fail_after(60):
-            while not await self.is_healthy():
-                await trio.lowlevel.checkpoint()
+
+    async def start_node(self, name: str) -> None:
+        address = self.addresses[NODES.index(name)]
+        where = ("--name", name, "--listen", address, "--actors", "1", "--cluster", CLUSTER)
+        to = ("--coordinator", self._host.coordinator)
+        self.nodes[name] = await self._host.start("node", *where, *to, *self.options("node", name))
 
     async def is_healthy(self) -> bool:
         try:

@@ -17,7 +17,7 @@ from greenroom.cluster_map import ClusterMap
 from greenroom.framing import messages_decoder
 from greenroom.tls.demands import Demand
 from greenroom_cluster.access import AT_ACTOR
-from greenroom_cluster.config import ActorOptions, TlsOptions
+from greenroom_cluster.config import ActorOptions
 from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.disk.journal import DiskFailedError, Journal
 from greenroom_cluster.links import former
@@ -63,6 +63,7 @@ from greenroom_cluster.shard.inputs import (
 )
 from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX
 from greenroom_cluster.shard.step import MARK_DIRECTORY, Mark
+from greenroom_cluster.tls_options import ServerTlsOptions
 
 _decoders = {role: messages_decoder(kinds) for role, kinds in AT_ACTOR.items()}
 _former_decoder = former.FormerDecoder(AT_ACTOR[wire.ROLE_CLIENT])
@@ -90,7 +91,7 @@ class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
     mark_path: str = ""
     directory: str = ""
     options: ActorOptions = ActorOptions()
-    tls: TlsOptions = TlsOptions()
+    tls: ServerTlsOptions = ServerTlsOptions()
     insecure: bool = False
     proof: ProofOptions = ProofOptions(loopback_proof="off")
 

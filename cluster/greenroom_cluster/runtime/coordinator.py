@@ -21,7 +21,6 @@ from greenroom.errors import RemoteProtocolError
 from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_COORDINATOR
 from greenroom_cluster.audit import Audit
-from greenroom_cluster.config import TlsOptions
 from greenroom_cluster.coordination import service as fx
 from greenroom_cluster.coordination.adoption import Adoption
 from greenroom_cluster.coordination.coordinator import CoordinatorSettings
@@ -46,6 +45,7 @@ from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Servi
 from greenroom_cluster.runtime.map_publisher import MapPublisher
 from greenroom_cluster.runtime.proving import keys_of
 from greenroom_cluster.runtime.tasks import open_tasks
+from greenroom_cluster.tls_options import ServerTlsOptions
 
 _log = structlog.get_logger(__name__)
 
@@ -61,7 +61,7 @@ class CoordinatorServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     node_down_seconds: float = 2.0
     controller: ControllerSettings = ControllerSettings()
     connections_max: int = 10_000
-    tls: TlsOptions = TlsOptions()
+    tls: ServerTlsOptions = ServerTlsOptions()
     insecure: bool = False
     proof: ProofOptions = ProofOptions(loopback_proof="off")
 

@@ -27,7 +27,7 @@ from greenroom_cluster.links.redial import DIAL_NS
 from greenroom_cluster.runtime.budget import SWEEP_SECONDS
 from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.log_limits import LimitedLog
-from greenroom_cluster.runtime.proving import Safeguard, Trust
+from greenroom_cluster.runtime.proving import NoTlsError, Safeguard, Trust
 from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.runtime.refusals import tell_not_allowed
 from greenroom_cluster.runtime.tasks import open_tasks
@@ -170,11 +170,7 @@ class _Line:
 
     async def _open(self) -> redial.RedialInput:
         try:
-            sock, reached = await _connect(self._address)
-            stream: Stream = sock
-            proven: Proven | None = None
-            if isinstance(self._trust, Trust):
-                stream, proven = await self._trust.secure(sock)
+            stream, proven, secrets, reached = await self._secured()
             self._connection = FramedConnection(
                 stream,
                 self._nursery,
@@ -188,9 +184,30 @@ class _Line:
             return redial.Ended(f"{self._address} cannot be reached: {error.strerror or error}")
         except UnicodeError:
             return redial.Ended(f"{self._address!a} cannot be reached: that is not a host name")
-        if isinstance(self._trust, LoopbackSecrets):
-            return redial.Opened(self._trust.challenge(reached, os.urandom(NONCE_BYTES)))
+        if secrets is not None:
+            return redial.Opened(secrets.challenge(reached, os.urandom(NONCE_BYTES)))
         return redial.Opened()
+
+    async def _secured(self) -> tuple[Stream, Proven | None, LoopbackSecrets | None, str]:
+        """Connect; return the connection, who has proven to answer, or by what that is proven, and where.
+
+        Raises OSError.
+        """
+        sock, reached = await _connect(self._address)
+        trust = self._trust
+        if not isinstance(trust, Trust):
+            return sock, None, trust, reached
+        try:
+            return *await trust.secure(sock), None, reached
+        except NoTlsError:
+            mixed = trust.mixed
+            if mixed is None or not mixed.may_be_plain(reached):
+                raise
+        sock, reached = await _connect(self._address)
+        if not mixed.may_be_plain(reached):  # its name has another address now
+            sock.close()
+            raise TlsError("it has no TLS, and --plaintext-from does not name its network")
+        return sock, None, mixed.secrets, reached
 
     def _greet(self, hello: wire.Hello) -> None:
         self._next = self._answer

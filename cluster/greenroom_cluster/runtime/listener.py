@@ -27,10 +27,9 @@ from greenroom import wire
 from greenroom.addresses import join_address
 from greenroom.errors import RemoteProtocolError, UsageError
 from greenroom.framing import FRAME_BYTES_MAX, encode_greeting
-from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom.proofs import NONCE_BYTES, Challenge, Proof
 from greenroom.tls.channel import TlsError
-from greenroom.tls.credentials import Credentials, Loaded
+from greenroom.tls.credentials import Loaded
 from greenroom.tls.sockets import TlsSocket
 from greenroom_cluster.links.handshake import (
     NOT_ALLOWED,
@@ -48,8 +47,17 @@ from greenroom_cluster.runtime.clocks import wall_us
 from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.descriptors import SpareDescriptor, connections_within
 from greenroom_cluster.runtime.log_limits import LimitedLog
+from greenroom_cluster.runtime.moving import Mixed, Plain
 from greenroom_cluster.runtime.ports import bound_socket, cannot_listen, check_bound
-from greenroom_cluster.runtime.proving import UNPROVEN_MAX, Gate, Keys, PlaintextError, Waiting
+from greenroom_cluster.runtime.proving import (
+    UNPROVEN_MAX,
+    Gate,
+    Keys,
+    PlaintextError,
+    Waiting,
+    credentials_in,
+    secrets_in,
+)
 from greenroom_cluster.runtime.reading import READ_BYTES, ConnectionEndedError
 from greenroom_cluster.runtime.refusals import (
     UNABLE,
@@ -106,8 +114,8 @@ class ListenerSettings:
 
     `connections_max` is how many clients are served at a time. `option` is the option that sets the port, for
     errors. `buffer_bytes_max` bounds what all but peers hold together; see BufferBudget. With credentials of
-    TLS nothing but TLS is spoken; without, the address must be on loopback unless `insecure`, and a secret
-    may be proven.
+    TLS nothing but TLS is spoken, or plaintext with some networks too; without, the address must be on
+    loopback unless `insecure`, and a secret may be proven.
     """
 
     cluster: str
@@ -158,10 +166,13 @@ class Listener:
         self._budget = BufferBudget(settings.buffer_bytes_max)
         self._spare = SpareDescriptor()
         self._nursery: trio.Nursery | None = None
-        self._gate = Gate(settings.credentials) if isinstance(settings.credentials, Credentials) else None
-        self._secrets = settings.credentials if isinstance(settings.credentials, LoopbackSecrets) else None
+        keys = settings.credentials
+        self._plain = Plain(keys.networks) if isinstance(keys, Mixed) else None
+        credentials = credentials_in(keys)
+        self._gate = None if credentials is None else Gate(credentials, self._plain)
+        self._secrets = secrets_in(keys)
         self._waiting: Waiting | None = self._gate
-        if self._secrets is not None:
+        if self._gate is None and self._secrets is not None:
             self._waiting = Waiting()
         self._judged_by = None if self._gate is None else self._gate.current
         self._judged_at = wall_us()
@@ -200,6 +211,8 @@ class Listener:
             async with open_tasks() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._sweep_forever)
+                if self._plain is not None:
+                    nursery.start_soon(self._plain.tell_forever, self.address())
                 try:
                     await self._accept_forever(nursery)
                 finally:
@@ -340,6 +353,8 @@ class Listener:
             self._open.discard(connection)
             if self._waiting is not None:
                 self._waiting.leave(connection)
+            if self._plain is not None:
+                self._plain.leave(connection)
 
     async def _greet_and_handle(
         self, connection: FramedConnection, number: int, tls: TlsSocket | None
@@ -373,7 +388,7 @@ class Listener:
         return self._door.receive(hello, self._clock_us(), crowded, identity, self._challenge(connection))
 
     def _challenge(self, connection: FramedConnection) -> Challenge | None:
-        if self._secrets is None:
+        if self._secrets is None or connection.proven is not None:
             return None
         try:
             return self._secrets.challenge_at(self._bound, connection.came_in_at(), os.urandom(NONCE_BYTES))
@@ -406,6 +421,8 @@ class Listener:
         assert self._gate is not None
         try:
             connection.proven = await self._gate.prove(connection, tls)
+            if connection.proven is None:
+                connection.go_on_with(tls.without_tls())
         except TlsError:
             if tls.established:  # it is told, but not why
                 connection.greet(NOT_ALLOWED)
@@ -452,7 +469,7 @@ def _bind(settings: ListenerSettings) -> socket.socket:
     except OSError as error:
         raise cannot_listen(join_address(host, port), error, option) from error
     try:
-        if not isinstance(settings.credentials, Credentials):
+        if credentials_in(settings.credentials) is None:
             # By what it is bound to, whatever name or form was asked for, and before anybody can connect.
             check_bound(join_address(host, port), sock.getsockname()[0], option, insecure=settings.insecure)
         sock.listen(_BACKLOG)

@@ -32,7 +32,6 @@ from greenroom_cluster.config import (
     CoordinatorProcessSettings,
     LocalClusterSettings,
     NodeSettings,
-    TlsOptions,
     memory_bytes,
 )
 from greenroom_cluster.coordination.boot_note import BootNote
@@ -46,6 +45,7 @@ from greenroom_cluster.runtime.ports import check_plaintext, check_port, free_po
 from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, catches, descendants_of
 from greenroom_cluster.runtime.proving import Keys, keys_of
 from greenroom_cluster.runtime.tasks import open_tasks
+from greenroom_cluster.tls_options import ServerTlsOptions
 
 if TYPE_CHECKING:
     from greenroom_cluster.runtime.own_authority import OwnAuthority
@@ -119,7 +119,7 @@ class LocalCluster:
         self.failure: LocalClusterError | None = None
         self.credentials: Keys | None = None
         """What this process shows to the cluster, or proves."""
-        tls = TlsOptions() if authority is None else authority.files("operator", "up")
+        tls = ServerTlsOptions() if authority is None else authority.files("operator", "up")
         host = parse_address(settings.listen, any_port=True)[0]
         self.credentials = keys_of(tls, settings.proof, settings.cluster, "operator", host)
         if authority is None and not settings.insecure_plaintext_beyond_loopback:
@@ -157,7 +157,7 @@ class LocalCluster:
     @property
     def client_options(self) -> dict[str, str]:
         """What a store of this cluster is given to be let in, beside its name."""
-        tls = TlsOptions() if self._authority is None else self._authority.files("client", "app")
+        tls = ServerTlsOptions() if self._authority is None else self._authority.files("client", "app")
         return AccessOptions(tls=tls, proof=self._settings.proof).store_options()
 
     @property
@@ -348,7 +348,7 @@ class LocalCluster:
         replace = msgspec.structs.replace
         # A node by itself would divide the memory among its own actors only.
         actor = replace(settings.node.actor, memory_max=str(self.memory_bytes_max))
-        tls = TlsOptions() if self._authority is None else self._authority.files("node", name)
+        tls = ServerTlsOptions() if self._authority is None else self._authority.files("node", name)
         return replace(settings, node=replace(settings.node, actor=actor), tls=tls)
 
     async def _start(self, member: _Member) -> None:

@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias
 import structlog
 import trio
 
+from greenroom.addresses import parse_address
 from greenroom.errors import UsageError
 from greenroom.framing import encode_greeting
 from greenroom.identities import IdentityRole
@@ -17,18 +18,19 @@ from greenroom.tls.credentials import Credentials, Loaded
 from greenroom.tls.demands import Demand
 from greenroom.tls.sockets import TlsSocket
 from greenroom.tls.standing import Proven
-from greenroom_cluster.config import TlsOptions
 from greenroom_cluster.links.handshake import TLS_REQUIRED
 from greenroom_cluster.proof_options import ProofOptions
 from greenroom_cluster.runtime import reloading
+from greenroom_cluster.runtime.moving import Mixed, Plain
 from greenroom_cluster.runtime.ports import bound_host
+from greenroom_cluster.tls_options import ServerTlsOptions, TlsOptions
 
 UNPROVEN_MAX = 512
 """Connections to a listener whose other side has not said who it is: the oldest makes room for a new one."""
 HANDSHAKES_MAX = 64
 """Handshakes at once in a listener, once something has come: the oldest makes room for a new one."""
 
-Keys: TypeAlias = Credentials | LoopbackSecrets
+Keys: TypeAlias = Credentials | LoopbackSecrets | Mixed
 """What a process has to secure its connections by."""
 
 _scratch = memoryview(bytearray(16 * 1024))
@@ -39,6 +41,24 @@ _PLAINTEXT_REFUSED = encode_greeting(TLS_REQUIRED)
 
 class PlaintextError(Exception):
     """The other side does not speak TLS; it has been told so."""
+
+
+class NoTlsError(TlsError):
+    """The other side has ended the connection without a word of TLS."""
+
+
+def credentials_in(keys: Keys | None) -> Credentials | None:
+    """Return what a process has to speak TLS with, None if nothing."""
+    if isinstance(keys, Mixed):
+        return keys.credentials
+    return keys if isinstance(keys, Credentials) else None
+
+
+def secrets_in(keys: Keys | None) -> LoopbackSecrets | None:
+    """Return by what a process secures plaintext, None if by nothing, or if it speaks none."""
+    if isinstance(keys, Mixed):
+        return keys.secrets
+    return keys if isinstance(keys, LoopbackSecrets) else None
 
 
 def credentials_of(
@@ -71,13 +91,25 @@ def own_secret(options: ProofOptions, cluster: str, host: str) -> LoopbackSecret
 
 
 def keys_of(
-    tls: TlsOptions, proof: ProofOptions, cluster: str, role: IdentityRole, host: str, *, name: str = ""
+    tls: ServerTlsOptions,
+    proof: ProofOptions,
+    cluster: str,
+    role: IdentityRole,
+    host: str,
+    *,
+    name: str = "",
 ) -> Keys | None:
-    """Return by what a process that listens at a host secures its connections: TLS, else a secret.
+    """Return by what a process that listens at a host secures its connections: TLS, else a secret, or both.
 
     `role` and `name` are what its certificate must say. Raises UsageError.
     """
-    return credentials_of(tls, cluster, role, name) or own_secret(proof, cluster, host)
+    credentials = credentials_of(tls, cluster, role, name)
+    networks = tls.networks()
+    if credentials is None:
+        return own_secret(proof, cluster, host)
+    if networks is None:
+        return credentials
+    return Mixed(credentials, own_secret(proof, cluster, host), networks)
 
 
 def _tell_refused(text: str) -> None:
@@ -96,28 +128,35 @@ def _tell_taken(loaded: Loaded) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """How a connection to another process is secured: what we show, and who must answer."""
+    """How a connection to another process is secured: what we show, and who must answer.
+
+    `mixed`: while the cluster is moved to TLS, who does not speak it yet.
+    """
 
     credentials: Credentials
     demand: Demand
+    mixed: Mixed | None = None
 
     async def secure(self, sock: socket.socket) -> tuple[TlsSocket, Proven]:
         """Return the socket with TLS around it, and who answers there.
 
-        Raises TlsError, and closes the socket, if it must not be.
+        Raises TlsError, and closes the socket, if it must not be; NoTlsError if it has said nothing in TLS.
         """
         tls = TlsSocket(sock, self.credentials.current().client, server_side=False)
         try:
             await shake_hands(tls)
             proven = self.credentials.current().prove(tls)
             self.demand.check(proven.identity)
-        except TlsError:
+        except TlsError as error:
             tls.close()
-            raise
+            if tls.heard:
+                raise
+            raise NoTlsError(str(error)) from None
         except OSError as error:
             tls.close()
             reason = error.strerror or str(error)
-            raise TlsError(f"it ended the TLS handshake ({reason}); has it TLS?") from None
+            kind = TlsError if tls.heard else NoTlsError
+            raise kind(f"it ended the TLS handshake ({reason}); has it TLS?") from None
         except BaseException:
             tls.close()
             raise
@@ -134,6 +173,8 @@ Safeguard: TypeAlias = Trust | LoopbackSecrets
 
 def trust_of(keys: Keys | None, demand: Demand) -> Safeguard | None:
     """Return how to secure a connection; None if it is not secured."""
+    if isinstance(keys, Mixed):
+        return Trust(keys.credentials, demand, keys)
     return Trust(keys, demand) if isinstance(keys, Credentials) else keys
 
 
@@ -160,6 +201,8 @@ async def shake_hands(tls: TlsSocket, turn: trio.Lock | None = None) -> None:
 
 class Ending(Protocol):
     """A connection that can be ended."""
+
+    remote: str
 
     def abort(self, reason: str = ...) -> None:
         """End it."""
@@ -208,11 +251,15 @@ class Waiting:
 
 
 class Gate(Waiting):
-    """The handshakes of one listener. Each connection is in it from its beginning until its hello."""
+    """The handshakes of one listener. Each connection is in it from its beginning until its hello.
 
-    def __init__(self, credentials: Credentials) -> None:
+    Whoever connects from one of the networks in `plain` may go on without TLS.
+    """
+
+    def __init__(self, credentials: Credentials, plain: Plain | None = None) -> None:
         super().__init__()
         self._credentials = credentials
+        self._plain = plain
         self._handshakes = Crowd(HANDSHAKES_MAX, "are in the TLS handshake")
         self._turn = trio.Lock()
 
@@ -230,10 +277,17 @@ class Gate(Waiting):
         super().leave(connection)
         self._handshakes.leave(connection)
 
-    async def prove(self, connection: Ending, tls: TlsSocket) -> Proven:
-        """Shake hands; return who is there. Raises OSError, PlaintextError."""
+    async def prove(self, connection: Ending, tls: TlsSocket) -> Proven | None:
+        """Shake hands; return who is there, None if it may speak plaintext and does.
+
+        Raises OSError, PlaintextError.
+        """
         await trio.lowlevel.wait_readable(tls.fileno())
-        if tls.answer_plaintext(_PLAINTEXT_REFUSED):
+        if tls.meets_plaintext():
+            if self._plain is not None and parse_address(connection.remote)[0] in self._plain.networks:
+                self._plain.enter(connection)
+                return None
+            tls.answer_plaintext(_PLAINTEXT_REFUSED)
             raise PlaintextError
         self._handshakes.enter(connection)
         try:

@@ -189,6 +189,10 @@ class FrameReader(ABC):
             budget.begin_frame(self)
         self._note_held()
 
+    def go_on_with(self, sock: Stream) -> None:
+        """Use this, which is the same socket in another form, from now on. Nothing was received yet."""
+        self._socket = sock
+
     def fileno(self) -> int:
         """Return the descriptor of the socket; the connection must not have ended."""
         return self._socket.fileno()

@@ -72,6 +72,11 @@ class Channel:
         return self.ended or self._incoming.pending > 0
 
     @property
+    def heard(self) -> bool:
+        """Whether anything was fed."""
+        return self.established or self._early_bytes > 0
+
+    @property
     def context(self) -> ssl.SSLContext:
         """What this side verifies the other by."""
         return self._tls.context

@@ -90,6 +90,11 @@ class TlsSocket:
         """Whether the handshake is done."""
         return self._channel.established
 
+    @property
+    def heard(self) -> bool:
+        """Whether anything has come from the other side."""
+        return self._channel.heard
+
     # --- the handshake -----------------------------------------------------------------------------------
 
     def advance(self, buffer: memoryview) -> Want:
@@ -117,15 +122,20 @@ class TlsSocket:
             self._try_to_flush()  # the alert that says why
             raise
 
-    def answer_plaintext(self, answer: bytes) -> bool:
-        """If the other side begins with a frame instead of TLS, send this as it is; return whether it does.
+    def meets_plaintext(self) -> bool:
+        """Whether the other side begins with a frame instead of TLS. Raises OSError, also BlockingIOError.
 
-        Raises OSError, also BlockingIOError. Every length of a frame begins with a zero, and no record does.
+        Every length of a frame begins with a zero, and no record of TLS does.
         """
-        if self._sock.recv(1, socket.MSG_PEEK) != b"\0":
-            return False
+        return self._sock.recv(1, socket.MSG_PEEK) == b"\0"
+
+    def answer_plaintext(self, answer: bytes) -> None:
+        """Send this as it is. Raises OSError, also BlockingIOError."""
         self._sock.send(answer)
-        return True
+
+    def without_tls(self) -> socket.socket:
+        """Return the socket itself, of which nothing was read; this object must not be used any more."""
+        return self._sock
 
     # --- reading and writing -----------------------------------------------------------------------------
 
