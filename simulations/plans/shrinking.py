@@ -71,6 +71,7 @@ _SIMPLER: Sequence[dict[str, object]] = (
     {"rates": ()},
     {"encoded": False},
     {"secret": False},
+    {"tenants": False},
     {"fixed_ports": False},
     {"clients": 1, "callers": 1},
     {"clients": 1},

@@ -43,6 +43,11 @@ def check_plan(plan: Plan, where: str) -> None:
         )
     if not 1 <= plan.shards <= SHARDS_MAX or plan.shards & (plan.shards - 1):
         raise UsageError(f"{where}: shards must be a power of two up to {SHARDS_MAX}, not {plan.shards}")
+    if plan.secret and plan.tenants:
+        raise UsageError(
+            f"{where}: secret and tenants exclude each other: who proves a secret has no certificate, which "
+            "alone can name a namespace"
+        )
     for mode in plan.durability:
         if mode not in DURABILITIES:
             raise UsageError(f"{where}: durability must be of {', '.join(DURABILITIES)}, not {mode!r}")

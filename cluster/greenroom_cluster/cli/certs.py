@@ -234,7 +234,8 @@ def client(
     """Issue a certificate for an app, by a name for it."""
     if namespace:
         config.check_name("--namespace", namespace)
-    _issue("client", name, ca, out, hosts, days, passphrase_file, namespace)
+    # It is in the one of its own name anyhow, under one identity however that was asked for.
+    _issue("client", name, ca, out, hosts, days, passphrase_file, "" if namespace == name else namespace)
 
 
 def _issue(

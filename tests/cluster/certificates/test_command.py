@@ -95,6 +95,32 @@ def ca(typed: Typed) -> Typed:
     return typed
 
 
+def test_an_app_is_put_into_the_namespace_that_is_named(ca: Typed) -> None:
+    for name, arguments, uri in (
+        ("web", [], "greenroom://shop/client/web"),
+        ("api", ["--namespace", "web"], "greenroom://shop/client/api?ns=web"),
+        ("old", ["--namespace", "default"], "greenroom://shop/client/old?ns=default"),
+        ("own", ["--namespace", "own"], "greenroom://shop/client/own"),
+    ):
+        issued = ca("client", name, *arguments)
+        assert issued.status == 0, issued.error
+        assert f"certificate of {uri}, " in issued.out
+    assert ca("renew", "api").status == 0
+    again = ca("client", "api", "--namespace", "web", "--out", "api-2")
+    assert "Valid for the same identity" in again.out
+    assert "Valid for" not in ca("client", "api", "--out", "api-3").out, "of another namespace"
+    assert "1 new" in ca("revoke", "greenroom://shop/client/api").out
+    assert "3 new" in ca("revoke", "greenroom://shop/client/api?ns=web").out
+
+
+@pytest.mark.parametrize("namespace", ["a/b", "a?b", "x" * 64, " "])
+def test_no_other_name_is_a_namespace(ca: Typed, namespace: str) -> None:
+    refused = ca("client", "web", "--namespace", namespace)
+    assert refused.status == 2
+    assert "--namespace takes 1 to 63 letters" in refused.error
+    assert not Path("web").exists()
+
+
 def shown(typed: Typed, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
     result = typed("show", "--json", *arguments)
     return result.status, json.loads(result.out)["certificates"]
